@@ -165,7 +165,7 @@ def _scalars(problem: PlanningProblem, blocks: list[CandidateBlock]) -> Array:
                 released_wait_s(len(stage.columns.variants), batch_sizes, rate_rps) if is_released else 0.0,
                 float(problem.batching(block.index)),
                 stage.hop_s,
-                *(1.0, 1.0, 1.0, 0.0),
+                *(0.0, 0.0, 0.0, 0.0),
             )
         )
     return np.array(columns, dtype=np.float64).T

@@ -55,14 +55,13 @@ def with_classes(problem: PlanningProblem, candidates: Candidates) -> Candidates
 
 def _classes(candidates: Candidates) -> tuple[Index, Array]:
     """The class of what leaves each, and the rows of `Departures` by classes."""
-    made = departures_of(
+    rows = departures_of(
         candidates.points,
         candidates.replicas,
         candidates.rate_rps,
         candidates.items,
         candidates.of_block("timeout_s"),
     )
-    rows = [made.settling_rps, made.dispersion, made.size, made.mates]
     found, number = np.unique(rows, axis=1, return_inverse=True)
     return number.ravel(), found
 

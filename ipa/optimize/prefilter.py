@@ -1,7 +1,9 @@
 """Remove options that are too expensive before their times are computed.
 
 A quantile takes far longer to compute than a cost. The worth of a plan with an option, were all its stages in
-time, needs no times; options below a plan that is known to be in time need not be computed.
+time, needs no times; options below a plan that is known to be in time need not be computed. Options behind a
+class of what leaves the stage before are computed last: only those that the options of that class, whose
+times are known then, leave time and worth for.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 from math import inf, prod
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ipa.model.errors import DeadlineError
 from ipa.optimize.accuracy import PRODUCTS
@@ -20,6 +23,7 @@ from ipa.optimize.dominance_filter import reduce_program
 from ipa.optimize.options import UntimedOptions, draft_of, program_of
 from ipa.optimize.problem import Compat, PlanningProblem
 from ipa.optimize.program import EQUAL, PLACE, Program, evaluate
+from ipa.optimize.timing import least_time_s, option_times
 
 # Fewer options are not filtered: computing them takes less time.
 FEW = 256
@@ -35,12 +39,14 @@ def narrow_program(problem: PlanningProblem, deadline: Deadline) -> Program:
     is found, or if times cost nothing.
     """
     draft = draft_of(problem)
-    at_most = _worth_at_most(problem, draft) if problem.compat is Compat.TAIL else None
-    if draft.candidates is None or at_most is None or len(at_most) <= FEW:
+    if draft.candidates is None or problem.compat is not Compat.TAIL or len(draft.candidates.point) <= FEW:
         return program_of(problem, draft)
-    known = _good(problem, draft.take(_staffed(draft.candidates)), deadline)
+    at_most = _worth_at_most(problem, draft)
+    if at_most is None:
+        return program_of(problem, _in_time(problem, draft, -inf))
+    known = _good(problem, _in_time(problem, draft.take(_staffed(draft.candidates)), -inf), deadline)
     least = known - 10 * EQUAL * max(1.0, abs(known)) if known > -inf else -inf
-    return program_of(problem, draft.take((at_most >= least).nonzero()[0]))
+    return program_of(problem, _in_time(problem, draft.take((at_most >= least).nonzero()[0]), least))
 
 
 def _worth_at_most(problem: PlanningProblem, draft: UntimedOptions) -> Array | None:
@@ -61,6 +67,50 @@ def _worth_at_most(problem: PlanningProblem, draft: UntimedOptions) -> Array | N
     factors, values = np.maximum.reduceat(factor, starts), np.maximum.reduceat(value, starts)
     others = np.array([np.delete(factors, at).prod() for at in range(len(factors))])
     worth: Array = alpha * factor * others.repeat(counts) + value + (values.sum() - values).repeat(counts)
+    return worth
+
+
+def _in_time(problem: PlanningProblem, draft: UntimedOptions, least: float) -> UntimedOptions:
+    """The draft without candidates behind a class whose senders leave them too little time, or worth.
+
+    A sender leaves what the SLA has beyond its own time, of which a candidate behind it takes its service
+    time at least. `least` is the worth that a plan must have.
+    """
+    for index in range(len(problem.stages)):
+        sender, candidates = problem.sender(index), draft.candidates
+        if sender is None or candidates is None:
+            continue
+        stage = np.array([block.index for block in candidates.blocks])[candidates.block]
+        sent = (stage == sender).nonzero()[0]
+        if not len(sent):
+            continue
+        _, _, mean_s, spread_s2 = option_times(problem, candidates.take(sent))
+        left_s = problem.sla_s * (1 + EQUAL) - mean_s - np.sqrt(spread_s2)
+        sent, left_s = sent[left_s > 0], left_s[left_s > 0]
+        others = [stage == each for each in set(stage.tolist()) - {index, sender}]
+        kept = stage != index
+        for number, block in enumerate(candidates.blocks):
+            if block.index == index:
+                own = np.arange(candidates.first[number], candidates.first[number + 1])
+                before = (candidates.departs[sent] == block.behind).nonzero()[0]
+                fits = least_time_s(candidates.take(own))[:, None] <= left_s[before]
+                if least > -inf:
+                    fits &= _worth_of_pairs(problem, draft, others, own, sent[before]) >= least
+                kept[own] = fits.any(axis=1)
+        draft = draft.take(kept.nonzero()[0])
+    return draft
+
+
+def _worth_of_pairs(
+    problem: PlanningProblem, draft: UntimedOptions, others: list[NDArray[np.bool_]], own: Index, sent: Index
+) -> Array:
+    """The highest worth of a plan with candidates of two stages: (own × sent); `others` are other stages'."""
+    alpha = draft.weights.alpha if problem.objective.accuracy_rule in PRODUCTS else 0.0
+    factor, value = draft.numbers[PLACE["factor"]], draft.numbers[PLACE["value"]]
+    best_factor = prod(float(factor[other].max(initial=0.0)) for other in others)
+    best_value = sum(float(value[other].max(initial=-inf)) for other in others)
+    products = alpha * best_factor * factor[own][:, None] * factor[sent]
+    worth: Array = products + value[own][:, None] + value[sent] + best_value
     return worth
 
 

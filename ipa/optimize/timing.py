@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from math import inf
@@ -30,6 +30,7 @@ from ipa.queueing.tail import sojourn
 # Options whose times are kept: about 10 MB.
 MOST_KNOWN = 30_000
 
+
 def option_times(problem: PlanningProblem, candidates: Candidates) -> tuple[Array, Array, Array, Array]:
     """Service time, wait, mean time and squared excess of the quantile over it, an entry a candidate.
 
@@ -47,7 +48,10 @@ def option_times(problem: PlanningProblem, candidates: Candidates) -> tuple[Arra
             candidates.of_block("hop_s"),
             candidates.scalars[BEFORE],
         )
-        return _known_times(problem.percentile, _machine_cores(problem)).of(columns)
+        service_s, wait_s, mean_s, spread_s2 = _known_times(problem.percentile, _machine_cores(problem)).of(
+            columns
+        )
+        return service_s, wait_s, mean_s, spread_s2
     sequence = np.maximum(1.0, ceil_up(candidates.items / (replicas * batch_size)))
     service_s = candidates.of_point("latency_s") * sequence
     if problem.compat is Compat.IPA_ARTIFACT:
@@ -57,43 +61,45 @@ def option_times(problem: PlanningProblem, candidates: Candidates) -> tuple[Arra
     return service_s, wait_s, service_s + wait_s, np.zeros(len(replicas))
 
 
+def least_time_s(candidates: Candidates) -> Array:
+    """A time that no mean is below, whatever waits: one item's, with less than a core at full speed."""
+    _, cores, _, _, _, one_s = _service(candidates.points)
+    return np.asarray(one_s * np.minimum(cores, 1.0))
+
+
 @dataclass(slots=True)
-class _KnownTimes:
-    """The times of options that were computed lately: explanations and ticks ask for the same ones again."""
+class _Known:
+    """Rows that were computed lately: explanations, frontiers and ticks ask for the same ones again."""
 
-    percentile: float
-    machine_cores: float
-    times: dict[bytes, tuple[float, ...]] = field(default_factory=dict)
+    compute: Callable[..., tuple[Array, ...]]
+    rows: dict[bytes, tuple[float, ...]] = field(default_factory=dict)
 
-    def of(self, columns: Sequence[Any]) -> tuple[Array, Array, Array, Array]:
-        """As `_tail_times`, of which these are the arguments."""
+    def of(self, columns: Sequence[Any]) -> Array:
+        """The rows of these arguments of `compute`, whose last axis is the options'."""
         table = np.vstack(columns).T
-        rows, width = table.tobytes(), table.shape[1] * table.itemsize
-        keys = [rows[at : at + width] for at in range(0, len(rows), width)]
-        times = self.times
-        missing = [at for at, key in enumerate(keys) if key not in times]
-        if len(times) + len(missing) > MOST_KNOWN:
+        bare, width = table.tobytes(), table.shape[1] * table.itemsize
+        keys = [bare[at : at + width] for at in range(0, len(bare), width)]
+        rows = self.rows
+        missing = [at for at, key in enumerate(keys) if key not in rows]
+        if len(rows) + len(missing) > MOST_KNOWN:
             # Other threads may still read the old ones.
-            self.times = times = {}
+            self.rows = rows = {}
             missing = list(range(len(keys)))
         if missing:
-            some = [each[..., missing] for each in columns]
-            before = Departures(*some.pop())
-            arguments: list[Any] = [self.percentile, *some, before, self.machine_cores]
-            found = _tail_times(*arguments)
+            found = self.compute(*(each[..., missing] for each in columns))
             computed = zip(*(each.tolist() for each in found), strict=True)
-            times.update(zip((keys[at] for at in missing), computed, strict=True))
-        service_s, wait_s, mean_s, spread_s2 = np.array([times[key] for key in keys]).reshape(-1, 4).T
-        return service_s, wait_s, mean_s, spread_s2
+            rows.update(zip((keys[at] for at in missing), computed, strict=True))
+        return np.array([rows[key] for key in keys]).T
 
 
 @lru_cache(maxsize=8)
-def _known_times(percentile: float, machine_cores: float) -> _KnownTimes:
-    return _KnownTimes(percentile, machine_cores)
+def _known_times(percentile: float, machine_cores: float) -> _Known:
+    return _Known(partial(_tail_times, percentile, machine_cores))
 
 
 def _tail_times(
     percentile: float,
+    machine_cores: float,
     points: Array,
     replicas: Index,
     rate_rps: Array,
@@ -101,10 +107,9 @@ def _tail_times(
     timeout_s: Array,
     batched: Array,
     hop_s: Array,
-    before: Departures,
-    machine_cores: float,
-) -> tuple[Array, Array, Array, Array]:
-    """As `option_times`; `points` has the rows of `PointColumns.table`."""
+    before: Array,
+) -> tuple[Array, ...]:
+    """As `option_times`; `points` has the rows of `PointColumns.table`, `before` those of `Departures`."""
     batch_size, cores, service_s, full_s, tail_s, one_s = _service(points)
     counts = np.asarray(replicas, dtype=np.float64)
     mean_s, excess_s = np.empty_like(full_s), np.empty_like(full_s)
@@ -115,7 +120,7 @@ def _tail_times(
             if not at.any():
                 continue
             times = []
-            for formula in _formulas(batching, before.take(at, np.ones(1))):
+            for formula in _formulas(batching, Departures(*before[:, at])):
                 timed = (
                     partial(sojourn_with_quota, formula, cores[at], machine_cores) if is_quota else formula
                 )
@@ -160,13 +165,14 @@ def _service(points: Array) -> tuple[Array, Array, Array, Array, Array, Array]:
 
 def departures_of(
     points: Array, replicas: Index, rate_rps: Array, items: Array, timeout_s: Array
-) -> Departures:
-    """The requests that leave replicas which batch for themselves; arguments as of `_tail_times`."""
+) -> tuple[Array, ...]:
+    """The rows of `Departures` of replicas which batch for themselves; arguments as of `_tail_times`."""
     batch_size, _, _, full_s, tail_s, one_s = _service(points)
     counts = np.asarray(replicas, dtype=np.float64)
-    return departures_in_replica(
+    made = departures_in_replica(
         *(batch_size, counts, full_s, tail_s, rate_rps), items=items, timeout_s=timeout_s, service_one_s=one_s
     )
+    return made.settling_rps, made.dispersion, made.size, made.mates
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,15 +221,24 @@ def times_of(problem: PlanningProblem, chosen: Sequence[Chosen]) -> list[Times]:
     batched[(batched == BatchPlace.BEHIND) & (np.array(senders) < 0)] = BatchPlace.IN_REPLICA
     reach = np.array([problem.graph.reach[each.index] for each in chosen])
     sent = [max(sender, 0) for sender in senders]
-    made = departures_of(points[:, sent], replicas[sent], rate_rps[sent], items[sent], timeout_s[sent])
-    before = made.take(slice(None), reach / reach[sent])
-    service_s, wait_s, mean_s, spread_s2 = _tail_times(
-        *(problem.percentile, points, replicas, rate_rps, items, timeout_s, batched),
-        np.array([stage.hop_s for stage in stages]),
-        before,
-        _machine_cores(problem),
+    made = Departures(
+        *_DEPARTURES.of((points[:, sent], replicas[sent], rate_rps[sent], items[sent], timeout_s[sent]))
+    ).take(slice(None), reach / reach[sent])
+    before = np.array([made.settling_rps, made.dispersion, made.size, made.mates])
+    before[:, batched != BatchPlace.BEHIND] = 0.0
+    service_s, wait_s, mean_s, spread_s2 = _known_times(problem.percentile, _machine_cores(problem)).of(
+        (
+            points,
+            replicas,
+            rate_rps,
+            items,
+            timeout_s,
+            batched,
+            np.array([stage.hop_s for stage in stages]),
+            before,
+        )
     )
-    capacity_rps = _carried_rps(points, replicas, items, timeout_s, batched, before)
+    (capacity_rps,) = _CAPACITIES.of((points, replicas, items, timeout_s, batched, before))
     rows = (service_s, wait_s, mean_s, spread_s2**0.5, capacity_rps)
     return [Times(*row) for row in zip(*(row.tolist() for row in rows), strict=True)]
 
@@ -235,8 +250,8 @@ def _machine_cores(problem: PlanningProblem) -> float:
 
 
 def _carried_rps(
-    points: Array, replicas: Index, items: Array, timeout_s: Array, batched: Array, before: Departures
-) -> Array:
+    points: Array, replicas: Index, items: Array, timeout_s: Array, batched: Array, before: Array
+) -> tuple[Array]:
     """The items a second that one replica carries: in full batches, or in those that it forms for itself."""
     batch_size, _, _, full_s, _, one_s = _service(points)
     carried: Array = points[ROWS["capacity_rps"]].copy()
@@ -244,7 +259,7 @@ def _carried_rps(
         at = (batched == batching) & (batch_size > 1)
         if batching is BatchPlace.CENTRAL or not at.any():
             continue
-        for spacing in _spacings(batching, before.take(at, np.ones(1))):
+        for spacing in _spacings(batching, Departures(*before[:, at])):
             own_rps = carried_in_replica(
                 *(batch_size[at], replicas[at], full_s[at], one_s[at]),
                 items=items[at],
@@ -252,7 +267,10 @@ def _carried_rps(
                 before=spacing,
             )
             carried[at] = np.minimum(carried[at], own_rps)
-    return carried
+    return (carried,)
+
+
+_DEPARTURES, _CAPACITIES = _Known(departures_of), _Known(_carried_rps)
 
 
 def _rate_rps(problem: PlanningProblem, chosen: Chosen) -> float:

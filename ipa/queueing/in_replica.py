@@ -9,22 +9,27 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ipa.queueing.tail import Sojourn
 from ipa.queueing.tail_parts import TINY, Floats, service_spread
 
 # The times that full batches take to fill are taken together in this many steps.
-STEPS = 12
+STEPS = 6
+# Kinds of requests that are fewer than this share of an option's do not count.
+LEAST_SHARE = 1e-6
 # Steps of the search for the quantile, to a thousandth.
-HALVINGS = 8
+HALVINGS = 10
 # Kraemer and Langenbach-Belz's correction of the mean wait for even arrivals.
 EVENING = 2 / 3
 # The planner prefers options whose times are predicted too short: predictions aim this much high (chosen).
 AIM = 1.01
 # A normal tail is nearly a logistic one at this many times the deviations.
 LOGISTIC = 1.702
-# Bisections until the last bits of a float, and until a billionth of the interval.
-BISECTIONS, FEWER_BISECTIONS = 50, 30
+# An exponent whose power is still a float.
+FARTHEST = 500.0
+# Bisections until a billionth of the interval, and Newton's steps until the last bits of a float.
+BISECTIONS, NEWTON_STEPS = 30, 20
 # The times in which work may gather for a wait, in those that a wait as long as the mean takes at most.
 TIMES = np.geomspace(1e-4, 10.0, 30)
 # What leaves a stage is told in steps of these factors: of the rate at which it settles, of its dispersion
@@ -84,6 +89,28 @@ class _Batches:
 
 
 @dataclass(frozen=True, slots=True)
+class _Kinds:
+    """Kinds of requests, by options: `share` of an option's are in batches that are open for `open_s`.
+
+    Those of option i are the entries from begins[i] on. Of a batch's requests a share of `first` waits for
+    all of that time, and `last` for none of it. `step_s` is what `open_s` stands for, around it.
+    """
+
+    option: NDArray[np.intp]
+    begins: NDArray[np.intp]
+    is_timed: NDArray[np.bool_]
+    share: Floats
+    open_s: Floats
+    step_s: Floats
+    first: Floats
+    last: Floats
+
+    def summed(self, values: Floats) -> Floats:
+        """The sum over each option's kinds."""
+        return np.asarray(np.add.reduceat(values, self.begins))
+
+
+@dataclass(frozen=True, slots=True)
 class _Work:
     """The work that batches bring to a replica; an entry an option.
 
@@ -140,7 +167,7 @@ def sojourn_in_replica(
     group = np.where(batch_size == 1, together, 1.0)
     rate_rps = rate_rps / group
     come = _come(batch_size, replicas, rate_rps, timeout_s, before)
-    made = _batches(batch_size, rate_rps, timeout_s, come)
+    made = _batches(batch_size, rate_rps, come)
     work = _work(batch_size, service_mean_s, service_tail_s, service_one_s, rate_rps, items, made, group)
     is_stable = work.load < 1
     load = np.where(is_stable, work.load, 0.5)
@@ -158,21 +185,21 @@ def sojourn_in_replica(
     decay = np.minimum(decay, NormalDist().inv_cdf(percentile / 100) / np.sqrt(work.varied_s2))
     # Of the work when it opens, what is left when it closes counts.
     log_factor = log_factor + shape * np.log1p(decay * scale)
-    # Rows: a request of a batch that closes by time, then those of full ones by the time that it is open.
-    open_s, share = _opened(batch_size, rate_rps, timeout_s, made)
-    is_timed = (np.arange(len(share)) == 0)[:, None]
-    first = np.where(is_timed, 1 / made.timed, 1 / batch_size)
-    last = np.where(is_timed, 0.0, first)
-    own_s = work.one_s + work.more_s * np.where(is_timed, made.met - 1, batch_size - 1)
-    own_s2 = work.spread * own_s**2 + np.where(is_timed, work.more_s**2 * made.met_variance, 0.0)
+    kinds = _kinds(batch_size, rate_rps, timeout_s, made)
+    at, size = kinds.option, batch_size[kinds.option]
+    of_batch = np.where(kinds.is_timed, made.met[at], size)
+    own_s = work.one_s[at] + work.more_s[at] * (of_batch - 1)
+    own_s2 = work.spread[at] * own_s**2 + np.where(
+        kinds.is_timed, (work.more_s**2 * made.met_variance)[at], 0.0
+    )
     # The requests that come together fill several batches, of which a request is in any.
     fills = np.maximum(together / batch_size, 1.0)
     each_s = (work.one_s + work.more_s * (batch_size - 1)) / group
-    own_s = own_s + each_s * ((fills - 1) / 2 - (group - 1))
-    own_s2 = own_s2 + each_s**2 * (fills**2 - 1) / 12
-    quantile_s = _quantile(share, open_s, first, last, own_s, own_s2, decay, log_factor, 1 - percentile / 100)
-    forming_s = (share * open_s * (first + (1 - first - last) / 2)).sum(axis=0)
-    mean_s = forming_s + (share * own_s).sum(axis=0) + wait_s
+    own_s = own_s + (each_s * ((fills - 1) / 2 - (group - 1)))[at]
+    own_s2 = own_s2 + (each_s**2 * (fills**2 - 1) / 12)[at]
+    quantile_s = _quantile(kinds, own_s, own_s2, decay, log_factor, 1 - percentile / 100)
+    forming_s = kinds.open_s * (kinds.first + (1 - kinds.first - kinds.last) / 2)
+    mean_s = kinds.summed(kinds.share * (forming_s + own_s)) + wait_s
     excess_s = np.maximum(quantile_s - mean_s, 0.0)
     return Sojourn(np.where(is_stable, mean_s, np.inf), np.where(is_stable, excess_s, np.inf))
 
@@ -194,7 +221,7 @@ def departures_in_replica(
     """
     rate_rps = rate_rps / (items * replicas)
     timeout_s = np.where(batch_size == 1, 0.0, timeout_s)
-    made = _batches(batch_size, rate_rps, timeout_s, rate_rps * timeout_s)
+    made = _batches(batch_size, rate_rps, rate_rps * timeout_s)
     alone = np.ones_like(rate_rps)
     work = _work(batch_size, service_mean_s, service_tail_s, service_one_s, rate_rps, items, made, alone)
     size = 1 + made.more
@@ -333,52 +360,79 @@ def _work(
     return _Work(one_s, more_s, spread, served_s, varied_s2, opened_s2, between_s, between_cv2)
 
 
-def _batches(batch_size: Floats, rate_rps: Floats, timeout_s: Floats, come: Floats) -> _Batches:
-    """The batches of options with these sizes, requests a second at a replica, and timeouts.
+def _batches(batch_size: Floats, rate_rps: Floats, come: Floats) -> _Batches:
+    """The batches of options with these sizes, and requests a second at a replica.
 
-    After its first request a batch gets those that come at random within the timeout, less `fewer`.
+    After its first request a batch gets those that come at random, `come` of them within the timeout on the
+    mean. Many options have the same size and as many that come: each pair is computed once.
     """
-    most = batch_size - 1
     # Far beyond this all batches are full.
-    within = np.minimum(come, most + 12 * np.sqrt(batch_size) + 40)[:, None]
-    more = np.arange(int(batch_size.max()) + 1.0)
+    most_come = np.minimum(come, batch_size + 12 * np.sqrt(batch_size) + 40)
+    pairs, own = np.unique(batch_size + 1j * most_come, return_inverse=True)
+    size, most, within = pairs.real, pairs.real - 1, pairs.imag[:, None]
+    more = np.arange(int(size.max(initial=1.0)) + 1.0)
     log_factorial = np.cumsum(np.log(np.maximum(more, 1.0)))
-    come = np.exp(more * np.log(np.maximum(within, TINY)) - within - log_factorial)
-    beyond = np.maximum(1 - np.cumsum(come, axis=1), 0.0)
-    timed = np.where(more < most[:, None], come, 0.0)
+    chance = np.exp(more * np.log(np.maximum(within, TINY)) - within - log_factorial)
+    beyond = np.maximum(1 - np.cumsum(chance, axis=1), 0.0)
+    timed = np.where(more < most[:, None], chance, 0.0)
     ratio = timed.sum(axis=1)
     full_ratio = np.maximum(1 - ratio, 0.0)
     mean = timed @ more + most * full_ratio
     variance = np.maximum(timed @ more**2 + most**2 * full_ratio - mean**2, 0.0)
-    open_s = mean / rate_rps
     later = np.where(more[:-1] < most[:, None], more[1:] * beyond[:, 1:], 0.0).sum(axis=1)
-    open_variance = np.maximum(2 * later / rate_rps**2 - open_s**2, 0.0)
-    # What has come less what was expected to is a martingale: its variance is the mean of what has come.
-    covariance_s = (variance + rate_rps**2 * open_variance - mean) / (2 * rate_rps)
+    # In the time between two requests.
+    open_variance = np.maximum(2 * later - mean**2, 0.0)
     requests = timed @ (more + 1)
     is_never = requests < TINY
     met = np.where(is_never, 1.0, timed @ (more + 1) ** 2 / np.maximum(requests, TINY))
     met_variance = np.maximum(timed @ (more + 1) ** 3 / np.maximum(requests, TINY) - met**2, 0.0)
-    size = np.where(is_never, 1.0, requests / np.maximum(ratio, TINY))
-    return _Batches(mean, variance, open_s, open_variance, covariance_s, full_ratio, size, met, met_variance)
+    timed_size = np.where(is_never, 1.0, requests / np.maximum(ratio, TINY))
+    return _Batches(
+        more=mean[own],
+        more_variance=variance[own],
+        open_s=mean[own] / rate_rps,
+        open_variance=open_variance[own] / rate_rps**2,
+        # What has come less what was expected to is a martingale: its variance is the mean of what has come.
+        covariance_s=(variance + open_variance - mean)[own] / (2 * rate_rps),
+        full_ratio=full_ratio[own],
+        timed=timed_size[own],
+        met=met[own],
+        met_variance=met_variance[own],
+    )
 
 
-def _opened(batch_size: Floats, rate_rps: Floats, timeout_s: Floats, made: _Batches) -> tuple[Floats, Floats]:
-    """The times that batches are open, and the share of requests in those: by time, then by size in steps.
+def _kinds(batch_size: Floats, rate_rps: Floats, timeout_s: Floats, made: _Batches) -> _Kinds:
+    """The kinds of requests of options: those whose batch closes by time, then by size in steps of that time.
 
     Full batches are open as long as their requests take to come (Erlang), if that is before the timeout.
     """
-    most = batch_size - 1
-    longest = np.minimum(most + 3.5 * np.sqrt(most) + 3 * (most > 0), rate_rps * timeout_s)
+    full = batch_size * made.full_ratio / (1 + made.more)
+    fills = np.flatnonzero(full > LEAST_SHARE)
+    size, rate, most = batch_size[fills], rate_rps[fills], batch_size[fills] - 1
+    longest = np.minimum(most + 3.5 * np.sqrt(most) + 3 * (most > 0), rate * timeout_s[fills])
     shortest = np.minimum(np.maximum(most - 3.5 * np.sqrt(most), 0.0), longest / 2)
     middle = (np.arange(STEPS) + 0.5)[:, None] / STEPS
     come = np.maximum(shortest + (longest - shortest) * middle, TINY)
-    log_density = (batch_size - 2) * np.log(come) - come
+    log_density = (size - 2) * np.log(come) - come
     density = np.exp(log_density - log_density.max(axis=0))
-    full = batch_size * made.full_ratio / (1 + made.more)
-    share = np.vstack([1 - full, full * density / density.sum(axis=0)])
-    open_s = np.vstack([np.where(full < 1, timeout_s, 0.0), come / rate_rps])
-    return open_s, np.maximum(share, 0.0)
+    sized = full[fills] * density / density.sum(axis=0)
+    timed = np.flatnonzero(full < 1 - LEAST_SHARE)
+    option = np.concatenate([timed, np.tile(fills, STEPS)])
+    order = np.argsort(option, kind="stable")
+    option, is_timed = option[order], order < len(timed)
+    first = 1 / np.where(is_timed, made.timed[option], batch_size[option])
+    return _Kinds(
+        option=option,
+        begins=np.searchsorted(option, np.arange(len(batch_size))),
+        is_timed=is_timed,
+        share=np.concatenate([1 - full[timed], sized.ravel()])[order],
+        open_s=np.concatenate([timeout_s[timed], (come / rate).ravel()])[order],
+        step_s=np.concatenate([np.zeros(len(timed)), np.tile((longest - shortest) / rate / STEPS, STEPS)])[
+            order
+        ],
+        first=first,
+        last=np.where(is_timed, 0.0, first),
+    )
 
 
 def _tail(work: _Work, rate_rps: Floats, shape: Floats, scale: Floats) -> tuple[Floats, Floats]:
@@ -389,68 +443,59 @@ def _tail(work: _Work, rate_rps: Floats, shape: Floats, scale: Floats) -> tuple[
     one opens it is exponential, at λ. The factor is −E[X]·λ/(λ + θ)/E[X·exp(θ·X)], as at M/G/1.
     """
     served_s, varied_s2 = work.served_s, work.varied_s2
-    low = np.zeros_like(served_s)
-    high = served_s / varied_s2 * (1 - TINY)
-    ratio = served_s**2 / varied_s2
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        grows = ratio * np.log1p(-middle * varied_s2 / served_s) + np.log1p(middle / rate_rps)
-        is_below = grows + shape * np.log1p(middle * scale) > 0
-        low, high = np.where(is_below, middle, low), np.where(is_below, high, middle)
-    decay = (low + high) / 2
-    tilted_s = served_s / (1 - decay * varied_s2 / served_s)
-    tilted_s = tilted_s - shape * scale / (1 + decay * scale) - 1 / (rate_rps + decay)
+    ratio, most = served_s**2 / varied_s2, served_s / varied_s2
+    # In y, θ = most·(1 − exp(−y)), the logarithm is concave: Newton's steps from above do not pass its root.
+    waits = most / rate_rps, shape, most * scale
+    spaced = np.log1p(waits[0]) + shape * np.log1p(waits[2])
+    y = spaced / ratio
+    for _ in range(NEWTON_STEPS):
+        left, gone = -np.expm1(-y), np.exp(-y)
+        one, other = waits[0] * left, waits[2] * left
+        value = np.log1p(one) + shape * np.log1p(other) - ratio * y
+        slope = gone * (waits[0] / (1 + one) + shape * waits[2] / (1 + other)) - ratio
+        y = np.maximum(y - value / np.minimum(slope, -TINY), 0.0)
+    decay = np.maximum(-most * np.expm1(-y), TINY)
+    tilted_s = (
+        served_s * np.exp(np.minimum(y, FARTHEST))
+        - shape * scale / (1 + decay * scale)
+        - 1 / (rate_rps + decay)
+    )
     factor = (work.between_s - served_s) * rate_rps / (rate_rps + decay) / tilted_s
-    return np.asarray(decay), np.where(work.load < 1, factor, 1.0)
+    return decay, np.where((work.load < 1) & (factor > 0), factor, 1.0)
 
 
 def _quantile(
-    share: Floats,
-    open_s: Floats,
-    first: Floats,
-    last: Floats,
-    own_s: Floats,
-    own_s2: Floats,
-    decay: Floats,
-    log_factor: Floats,
-    late_ratio: float,
+    kinds: _Kinds, own_s: Floats, own_s2: Floats, decay: Floats, log_factor: Floats, late_ratio: float
 ) -> Floats:
-    """The time that `late_ratio` of the requests exceed; a row each kind of request, a column an option.
+    """The time that `late_ratio` of the requests exceed, an entry an option; `own_s` and `own_s2` a kind.
 
     A request is served with its batch, once that has closed and the work before it is done: of its batch's
     requests a share of `first` waits `open_s` for that, `last` not at all, and the others a time that is even
     between. What it exceeds is the sum of both chances, of a kind at most one.
     """
-    step_s = np.diff(open_s, axis=0, append=open_s[-1:])
-    step_s[0] = 0.0
-    deviation_s = np.sqrt(own_s2 + step_s**2 / 12) / LOGISTIC
-    between = 1 - first - last
+    at, open_s = kinds.option, kinds.open_s
+    deviation_s = np.sqrt(own_s2 + kinds.step_s**2 / 12) / LOGISTIC
+    between = 1 - kinds.first - kinds.last
     width_s = np.maximum(open_s, TINY)
-    passed = decay * width_s
-    kept = first + last * np.exp(-passed) + between * -np.expm1(-passed) / passed
-    log_kept = log_factor + np.log(kept) + decay * own_s + decay**2 * own_s2 / 2
-    high = np.max(
-        np.where(
-            share > 0,
-            np.maximum(open_s + own_s + 6 * deviation_s * LOGISTIC, (log_kept - log(late_ratio / 2)) / decay),
-            0.0,
-        ),
-        axis=0,
-    )
+    rate = decay[at]
+    passed = rate * width_s
+    kept = kinds.first + kinds.last * np.exp(-passed) + between * -np.expm1(-passed) / passed
+    log_kept = log_factor[at] + np.log(kept) + rate * own_s + rate**2 * own_s2 / 2
+    longest = np.maximum(open_s + own_s + 6 * deviation_s * LOGISTIC, (log_kept - log(late_ratio / 2)) / rate)
+    high = np.maximum.reduceat(longest, kinds.begins)
     low = np.zeros_like(high)
     log_low, log_high = np.zeros_like(high), np.full_like(high, -inf)
+    even = between * deviation_s / width_s
     for step in range(HALVINGS):
         # By turns where the tail would be if it were exponential between, and in the middle.
         part = (log_low - log(late_ratio)) / np.maximum(log_low - log_high, TINY)
         middle = low + (high - low) * (part if step % 2 else 0.5)
-        soon = np.logaddexp(0.0, (open_s + own_s - middle) / deviation_s)
-        now = np.logaddexp(0.0, (own_s - middle) / deviation_s)
-        formed = (
-            -first * np.expm1(-soon) - last * np.expm1(-now) + between * deviation_s / width_s * (soon - now)
-        )
-        late = np.log(
-            (share * np.minimum(formed + np.exp(np.minimum(log_kept - decay * middle, 0.0)), 1.0)).sum(axis=0)
-        )
+        past_s = own_s - middle[at]
+        soon = np.logaddexp(0.0, (open_s + past_s) / deviation_s)
+        now = np.logaddexp(0.0, past_s / deviation_s)
+        formed = even * (soon - now) - kinds.first * np.expm1(-soon) - kinds.last * np.expm1(-now)
+        waits = np.exp(np.minimum(log_kept - rate * middle[at], 0.0))
+        late = np.log(kinds.summed(kinds.share * np.minimum(formed + waits, 1.0)))
         is_late = late > log(late_ratio)
         low, log_low = np.where(is_late, middle, low), np.where(is_late, late, log_low)
         high, log_high = np.where(is_late, high, middle), np.where(is_late, log_high, late)
@@ -477,10 +522,10 @@ def carried_in_replica(
     timeout_s = np.where(batch_size == 1, 0.0, timeout_s)
     alone = np.ones_like(full_s)
     low, high = np.zeros_like(full_s), batch_size / (one_s * np.minimum(items, 1.0))
-    for _ in range(FEWER_BISECTIONS):
+    for _ in range(BISECTIONS):
         middle = (low + high) / 2
         come = _come(batch_size, replicas, middle, timeout_s, before)
-        made = _batches(batch_size, middle, timeout_s, come)
+        made = _batches(batch_size, middle, come)
         is_busy = _work(batch_size, full_s, full_s, one_s, middle, items, made, alone).load >= 1
         low, high = np.where(is_busy, low, middle), np.where(is_busy, middle, high)
     return np.asarray(items * low)

@@ -22,11 +22,11 @@ from ipa.api.rules import RULES
 from ipa.bootstrap.identity import Identities
 from ipa.cli.main import run
 from ipa.clients.http import HttpClient
-from ipa.control.loop.clock import VirtualClock
 from ipa.model.access import EVERYWHERE, Grant, Role
 from ipa.settings import Settings
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.watchers import places_of
+from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.reviews import User
 from tests.fakes.people import (

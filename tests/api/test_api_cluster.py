@@ -14,7 +14,6 @@ import yaml
 
 from ipa.adapters.store import Store, open_store
 from ipa.cli.main import run
-from ipa.control.loop.clock import VirtualClock
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.files import load_profiles
 from ipa.files.pipelines import find_pipeline
@@ -23,6 +22,7 @@ from ipa.simulate.cluster import KUBERNETES
 from ipa.simulate.run import SimSetup, simulate
 from ipa.targets.seldon.shape import at_cluster
 from tests.fakes.answering import answering
+from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind, Trouble
 
 Json = dict[str, Any]

@@ -12,8 +12,8 @@ from ipa.cli.main import run
 from ipa.cli.views.times import date_time
 from ipa.cli.watching import AGAIN_S, followed, parsed
 from ipa.clients.http import HttpClient
-from ipa.control.loop.clock import VirtualClock
 from ipa.model.errors import UnavailableError
+from tests.fakes.clock import VirtualClock
 from tests.fakes.services import FakeWorld, InProcess
 
 Ipa = Callable[..., tuple[int, str, str]]

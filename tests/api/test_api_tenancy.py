@@ -17,11 +17,11 @@ from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.store import open_store
 from ipa.adapters.store.keys import KeyIdentities
 from ipa.api.bodies import PIPELINE, PROFILE
-from ipa.control.loop.clock import VirtualClock
 from ipa.model.access import Grant, Role, looks_vouched
 from ipa.settings import Settings
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.watchers import places_of
+from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.reviews import User
 from tests.fakes.people import AUDIENCE, ISSUER, OTHERS, ROLES, jwks_file, oidc, token, two_namespaces

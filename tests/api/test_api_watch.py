@@ -16,10 +16,10 @@ from ipa.cli.watching import EventTail, Until, watch, what_of
 from ipa.clients.http import HttpClient
 from ipa.control.audit.record import Entry, EntryKind
 from ipa.control.engine.actuation import ActuationPhase
-from ipa.control.loop.clock import VirtualClock
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.decision import Mode
 from ipa.model.errors import DeadlineError, RolloutError, UnavailableError
+from tests.fakes.clock import VirtualClock
 from tests.fakes.services import LADDER, NOW, FakeWorld, InProcess
 
 

@@ -24,7 +24,7 @@ from ipa.adapters.kube.kinds import ObjectRef
 from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.control.election import LeaseTimes
 from ipa.control.engine.guards import GuardSettings
-from ipa.control.loop.clock import SystemClock, VirtualClock
+from ipa.control.loop.clock import SystemClock
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import AlwaysLeading, Clock, Leadership, PipelineControl, WorkloadState
 from ipa.model.decision import Action, Decision, Mode
@@ -37,6 +37,7 @@ from ipa.targets.seldon.section import seldon_of
 from ipa.targets.seldon.workload import SeldonWorkload
 from tests.contract.story_crasher import Crasher
 from tests.contract.story_pipeline import NAME, Configs, pipeline, profiled, runs_of
+from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, Trouble
 from tests.fakes.kube.cluster import POD_SECURITY, cores_of
 from tests.fakes.metrics import FakeMetrics

@@ -12,7 +12,6 @@ import yaml
 from ipa.adapters.kube.client import KubeClient
 from ipa.cli.main import run
 from ipa.control.engine.guards import GuardSettings
-from ipa.control.loop.clock import VirtualClock
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import PipelineControl
 from ipa.files import load_pipeline, load_profiles
@@ -27,6 +26,7 @@ from ipa.targets.seldon.layouts import KubeWorkload, manifest_of
 from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.manifest_edit import Manifest
 from ipa.targets.seldon.shape import at_cluster
+from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.reviewed import COSTLY, PIPELINE, edit, git, make

@@ -14,7 +14,7 @@ from ipa.adapters.kube.client import KubeClient
 from ipa.bootstrap.app import build
 from ipa.bootstrap.targets import ServeOptions
 from ipa.control.engine.guards import GuardSettings
-from ipa.control.loop.clock import SystemClock, VirtualClock
+from ipa.control.loop.clock import SystemClock
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import PipelineControl, RolloutPhase
 from ipa.files import load_pipeline
@@ -37,6 +37,7 @@ from ipa.targets.seldon.layouts import KubeWorkload, manifest_of
 from ipa.targets.seldon.manifest import render, smallest_configs
 from ipa.targets.seldon.manifest_edit import Manifest
 from tests.contract.gitops_harness import PATH, GitOpsHarness, git, person_writes
+from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.store import FakeStore

@@ -23,7 +23,6 @@ from ipa.adapters.prometheus.queries import Query
 from ipa.adapters.prometheus.query_batching import Answered, Span
 from ipa.adapters.prometheus.series import SeriesStore
 from ipa.control.engine.guards import GuardSettings
-from ipa.control.loop.clock import VirtualClock
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import PipelineControl, RolloutPhase
 from ipa.model.decision import Change, Decision, Mode, ReasonCode
@@ -37,6 +36,7 @@ from ipa.policies.table import PolicyInputs, make_policy
 from ipa.targets.local.runner import PipelineRunner
 from ipa.targets.local.section import LocalRun
 from ipa.targets.local.workload import LocalWorkload
+from tests.fakes.clock import VirtualClock
 from tests.fakes.mixed import PROFILES, SHOP
 from tests.fakes.store import FakeStore
 from tests.fakes.waiting import until

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from ipa.control.loop.clock import VirtualClock
 from ipa.model.errors import UnavailableError
 from ipa.model.profile import StageProfile
 from ipa.profiling.measure import BatchMeasurement, Item
 from ipa.testing.examples import PROFILES
+from tests.fakes.clock import VirtualClock
 
 HERE = "a slower machine"
 ITEMS: list[Item] = [[{"name": "x", "data": [number]}] for number in range(5)]

@@ -1,12 +1,36 @@
-"""Ends a loop that runs on the virtual clock; a virtual clock for several threads."""
+"""A clock that stands still until it is moved, also for several threads; ends a loop that runs on it."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
-from ipa.control.loop.clock import VirtualClock
+
+class VirtualClock:
+    """A clock that stands still until it is moved; waiting moves it. The wall clock can be set apart."""
+
+    def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
+        self._monotonic_s = 0.0
+        self._wall = start
+
+    def monotonic_s(self) -> float:
+        """Seconds since the clock was made."""
+        return self._monotonic_s
+
+    def now(self) -> datetime:
+        """The wall clock, in UTC."""
+        return self._wall
+
+    def wait(self, seconds: float) -> None:
+        """Move both clocks on."""
+        self._monotonic_s += max(seconds, 0.0)
+        self._wall += timedelta(seconds=max(seconds, 0.0))
+
+    def set_wall(self, wall: datetime) -> None:
+        """Step the wall clock alone, as NTP does."""
+        self._wall = wall
 
 
 @dataclass

@@ -10,7 +10,6 @@ from typing import Any
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.control.engine.guards import GuardSettings
-from ipa.control.loop.clock import VirtualClock
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Action, Decision, Mode
@@ -18,6 +17,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget
 from ipa.targets.seldon.workload import SeldonWorkload
+from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, Trouble
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.store import FakeStore

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ipa.control.loop.clock import VirtualClock
 from ipa.control.ports import Load, PartSignals, Signals, StageSignals
 from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline
+from tests.fakes.clock import VirtualClock
 
 Fault = Callable[[float, Signals], Signals]
 

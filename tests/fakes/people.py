@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from ipa.adapters.identity.jwks import Jwks
 from ipa.adapters.identity.oidc import OidcIdentities, issuer_of
 from ipa.api.context import ApiContext
-from ipa.control.loop.clock import VirtualClock
 from ipa.control.saved_plans import Basis, StoredPlan
 from ipa.targets.seldon.section import SeldonTarget
+from tests.fakes.clock import VirtualClock
 from tests.fakes.services import FakeWorld, a_pipeline, a_plan, over
 
 ISSUER, AUDIENCE = "https://issuer.example", "ipa"

@@ -8,7 +8,6 @@ from functools import cache
 
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.state import PeakForecaster
-from ipa.control.loop.clock import VirtualClock
 from ipa.control.loop.control_loop import ControlLoop, Hook, LoopPorts
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Decision, Mode
@@ -21,7 +20,7 @@ from ipa.policies.base import Policy
 from ipa.policies.ours import Ours
 from ipa.policies.profiled import Profiled
 from ipa.testing.examples import PIPELINE, PROFILES, SMALLEST
-from tests.fakes.clock import StopAt
+from tests.fakes.clock import StopAt, VirtualClock
 from tests.fakes.metrics import FakeMetrics, Fault
 from tests.fakes.store import FakeStore
 from tests.fakes.workload import FakeWorkload

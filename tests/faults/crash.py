@@ -32,12 +32,12 @@ from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.adapters.store.database import open_engine
 from ipa.adapters.store.store import Store
 from ipa.control.election import LeaseTimes
-from ipa.control.loop.clock import VirtualClock
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import PipelineControl, Rollout, WorkloadState
 from ipa.model.decision import Change, Decision
 from ipa.model.pipeline import Pipeline
 from ipa.targets.seldon.workload import SeldonWorkload
+from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
 from tests.fakes.looped import PIPELINE, SETTINGS
 from tests.fakes.metrics import FakeMetrics

@@ -8,12 +8,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from ipa.control.loop.clock import VirtualClock
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import StageConfig
 from ipa.targets.seldon.section import seldon_of
+from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.api import Request
 from tests.fakes.kube.store import ApiError, Json, copied

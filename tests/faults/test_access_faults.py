@@ -19,13 +19,13 @@ from ipa.adapters.identity.reviews import KEEP_S, KubeIdentities
 from ipa.adapters.store import Store, open_store
 from ipa.adapters.store import keys as key_store
 from ipa.adapters.store.keys import KeyIdentities
-from ipa.control.loop.clock import VirtualClock
 from ipa.model.access import Grant, Operation, Role
 from ipa.model.errors import ConfigurationError, UnavailableError
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.section import SeldonTarget
 from ipa.targets.seldon.watchers import places_of
 from tests.fakes.bad_tokens import bad_tokens
+from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.reviews import User
 from tests.fakes.people import (

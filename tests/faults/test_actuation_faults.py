@@ -11,7 +11,6 @@ import pytest
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.store import open_store
-from ipa.control.loop.clock import VirtualClock
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import Attribution, ControlAction, Freeze, PipelineControl, StagePin
 from ipa.model.decision import Action, Change, Decision, Mode
@@ -20,6 +19,7 @@ from ipa.model.pipeline import Pin
 from ipa.model.plan import StageConfig
 from ipa.targets.seldon.workload import SeldonWorkload
 from tests.fakes import world
+from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
 from tests.fakes.looped import PIPELINE as KUBE_PIPELINE
 from tests.fakes.looped import SETTINGS

@@ -21,11 +21,11 @@ from ipa.adapters.kube.lease import LeaseLeadership, spec_of
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.prometheus.dialects import LOCAL, queries
 from ipa.control.election import Lease
-from ipa.control.loop.clock import VirtualClock
 from ipa.control.ports import Freeze
 from ipa.model.decision import Decision, ReasonCode
 from ipa.model.observation import Missing, MissingReason
 from ipa.policies.ours import Ours
+from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.api import Request
 from tests.fakes.world import PIPELINE, SMALLEST, Scenario, scenario

@@ -20,10 +20,11 @@ from ipa.adapters.store.keys import KeyIdentities
 from ipa.api.context import ApiContext
 from ipa.api.streams import Streams
 from ipa.control.audit.feed import RecordFeed
-from ipa.control.loop.clock import SystemClock, VirtualClock
+from ipa.control.loop.clock import SystemClock
 from ipa.model.access import Grant, Role
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.watchers import places_of
+from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.reviews import User
 from tests.fakes.people import HIDDEN, OTHERS, two_namespaces

@@ -23,11 +23,12 @@ from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.store import Store, open_store
 from ipa.adapters.store.keys import KeyIdentities
-from ipa.control.loop.clock import SystemClock, VirtualClock
+from ipa.control.loop.clock import SystemClock
 from ipa.model.access import Grant, Role
 from ipa.model.errors import UnavailableError
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.watchers import places_of
+from tests.fakes.clock import VirtualClock
 from tests.fakes.people import AUDIENCE, ISSUER, ROLES, jwk, token
 from tests.fakes.services import FakeWorld
 from tests.fakes.waiting import until

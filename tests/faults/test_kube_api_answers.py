@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.control.loop.clock import VirtualClock
 from ipa.model.decision import Change, ReasonCode
 from ipa.model.errors import ForbiddenError, InputError, IpaError, NotFoundError, UnavailableError
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
+from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.samples import sample_configs
 from tests.faults.manners import NAMESPACE, named, patch_of, plain_of

@@ -18,12 +18,11 @@ from ipa.adapters.kube.backoff import Limits
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.events import KubeEvents
 from ipa.adapters.kube.watch import WATCH_S, Watcher, feeds
-from ipa.control.loop.clock import VirtualClock
 from ipa.model.decision import Event, ReasonCode
 from ipa.model.errors import IpaError, UnavailableError
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.watchers import entry_of
-from tests.fakes.clock import SharedClock
+from tests.fakes.clock import SharedClock, VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.api import Request
 from tests.faults.manners import NAMES, NAMESPACE, edit, named, patch_of, plain_of

@@ -25,7 +25,6 @@ from ipa.api.context import ApiContext
 from ipa.bootstrap.webhooks import webhook_faults
 from ipa.cli.main import run
 from ipa.clients.http import HttpClient, client_at
-from ipa.control.loop.clock import VirtualClock
 from ipa.model.access import Grant, Role
 from ipa.model.errors import IpaError
 from ipa.service.configuration import configuration
@@ -34,6 +33,7 @@ from ipa.settings import GROUPS, Settings
 from ipa.targets.gitops.command import Git, GitError
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.watchers import places_of
+from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.people import oidc, token
 from tests.fakes.services import ApiClient, FakeHealth, FakeWorld, InProcess, a_pipeline, over

@@ -14,7 +14,6 @@ import pytest
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.prometheus.client import PrometheusMetrics
-from ipa.control.loop.clock import VirtualClock
 from ipa.control.loop.recounts import Recounts
 from ipa.control.ports import RolloutPhase, Signals
 from ipa.forecast.ladder import forecast
@@ -27,6 +26,7 @@ from ipa.targets.seldon.layouts import KubeWorkload
 from ipa.targets.seldon.metrics import EXECUTOR
 from ipa.targets.seldon.ownership import OwningClient, owner_of
 from ipa.targets.seldon.section import Shape, with_seldon
+from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.api import Request
 from tests.fakes.kube.cluster import POD_SECURITY, cores_of

@@ -23,10 +23,10 @@ import yaml
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.bootstrap.pipeline_registry import Roster
-from ipa.control.loop.clock import VirtualClock
 from ipa.files import dump_profile, pipeline_to_mapping
 from ipa.targets.seldon.manifest import read
 from ipa.targets.seldon.workload import SeldonWorkload
+from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.api import Request
 from tests.fakes.looped import PIPELINE

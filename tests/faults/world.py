@@ -22,7 +22,6 @@ from kubernetes import client
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.control.engine.guards import GuardSettings
-from ipa.control.loop.clock import VirtualClock
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import PipelineControl, Workload
 from ipa.model.decision import Action, Decision, Event, Mode, ReasonCode
@@ -32,6 +31,7 @@ from ipa.policies.ours import Ours
 from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.workload import SeldonWorkload
 from ipa.testing.examples import VARIANTS
+from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.api import Request
 from tests.fakes.kube.store import Json

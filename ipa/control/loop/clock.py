@@ -1,10 +1,10 @@
-"""The system clock, and a virtual one that tests and simulations move by hand."""
+"""The system clock, and what tells that the service stops."""
 
 from __future__ import annotations
 
 import threading
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Protocol
 
 
@@ -52,28 +52,3 @@ class SystemClock:
     def wait(self, seconds: float) -> None:
         """Return after this many seconds, or when the service stops."""
         self._stop.wait(max(seconds, 0.0))
-
-
-class VirtualClock:
-    """A clock that stands still until it is moved; waiting moves it. The wall clock can be set apart."""
-
-    def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
-        self._monotonic_s = 0.0
-        self._wall = start
-
-    def monotonic_s(self) -> float:
-        """Seconds since the clock was made."""
-        return self._monotonic_s
-
-    def now(self) -> datetime:
-        """The wall clock, in UTC."""
-        return self._wall
-
-    def wait(self, seconds: float) -> None:
-        """Move both clocks on."""
-        self._monotonic_s += max(seconds, 0.0)
-        self._wall += timedelta(seconds=max(seconds, 0.0))
-
-    def set_wall(self, wall: datetime) -> None:
-        """Step the wall clock alone, as NTP does."""
-        self._wall = wall

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 from ipa.bootstrap.service import CHECKED_S, StoreCheck
-from ipa.control.loop.clock import VirtualClock
 from ipa.model.errors import UnavailableError
 from ipa.service.service import DependencyCheck
+from tests.fakes.clock import VirtualClock
 
 READY = DependencyCheck("store", True, required=True)
 

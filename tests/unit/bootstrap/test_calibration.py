@@ -18,7 +18,6 @@ from ipa.bootstrap.targets import ServeOptions, Target, target_named
 from ipa.cli.output import printer
 from ipa.cli.views.status_text import status_table
 from ipa.control.canonical import plain
-from ipa.control.loop.clock import VirtualClock
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Decision
@@ -31,6 +30,7 @@ from ipa.service.status import status_view
 from ipa.settings import Settings
 from ipa.targets.running import machine
 from tests.fakes.bench import EACH, ITEMS, Bench
+from tests.fakes.clock import VirtualClock
 from tests.fakes.store import FakeStore
 from tests.fakes.world import PIPELINE, PROFILES, scenario
 

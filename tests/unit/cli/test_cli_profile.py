@@ -14,11 +14,11 @@ import pytest
 from ipa.bootstrap import targets
 from ipa.cli.main import run
 from ipa.control.loop import clock
-from ipa.control.loop.clock import VirtualClock
 from ipa.files import load_profile
 from ipa.model.exits import ExitCode
 from ipa.profiling.measure import BatchMeasurement, Item
 from ipa.profiling.quiet import CpuTimes
+from tests.fakes.clock import VirtualClock
 
 Capture = pytest.CaptureFixture[str]
 PIPELINE = """

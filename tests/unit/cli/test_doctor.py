@@ -21,7 +21,6 @@ from ipa.adapters.store.doctor import store_findings
 from ipa.adapters.store.store import open_store
 from ipa.bootstrap.doctor import identity_findings
 from ipa.cli.main import run
-from ipa.control.loop.clock import VirtualClock
 from ipa.files import load_pipeline
 from ipa.model import access
 from ipa.model.access import Grant
@@ -32,6 +31,7 @@ from ipa.service.doctor import run_checks
 from ipa.settings import Settings
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.manifest import render, smallest_configs
+from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.faults.prometheus import FakePrometheus, Target
 

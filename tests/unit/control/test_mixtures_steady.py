@@ -5,7 +5,6 @@ from __future__ import annotations
 from random import Random
 
 from ipa.control.engine.guards import GuardSettings
-from ipa.control.loop.clock import VirtualClock
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Action, Mode
@@ -14,6 +13,7 @@ from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.targets.seldon.shape import at_cluster
+from tests.fakes.clock import VirtualClock
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.mixed import PROFILES
 from tests.fakes.mixed import SHOP as LOCAL

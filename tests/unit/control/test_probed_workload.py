@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from ipa.control.engine.observe import observe
-from ipa.control.loop.clock import VirtualClock
 from ipa.control.loop.probed_workload import ATTEMPTS, ProbedCreating, ProbedWorkload
 from ipa.control.ports import RolloutPhase
 from ipa.model.decision import Action, Change, ReasonCode
@@ -21,6 +20,7 @@ from ipa.model.probe import AfterRollout, PipelineProbe, ProbeResult, ProbeTrans
 from ipa.service.live_state import live_state
 from ipa.service.one_shot import NO_SIGNALS
 from ipa.testing.examples import PIPELINE, PROFILES, SMALLEST
+from tests.fakes.clock import VirtualClock
 from tests.fakes.workload import FakeWorkload
 from tests.fakes.world import Scenario, scenario
 

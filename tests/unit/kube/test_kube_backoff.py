@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipa.adapters.kube.backoff import LONGEST_RETRY_AFTER_S, Backoff, Gate, Limits, Throttle, retry_after_s
-from ipa.control.loop.clock import VirtualClock
 from ipa.model.errors import UnavailableError
-from tests.fakes.clock import SharedClock
+from tests.fakes.clock import SharedClock, VirtualClock
 
 LIMITS = Limits(rate_per_s=10.0, slow_s=5.0, backoff=Backoff(1.0, 8.0))
 

@@ -13,7 +13,6 @@ import pytest
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.kinds import LEASE
-from ipa.control.loop.clock import VirtualClock
 from ipa.model.errors import (
     ConfigurationError,
     ConflictError,
@@ -25,6 +24,7 @@ from ipa.model.errors import (
 )
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.manifest import render
+from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 

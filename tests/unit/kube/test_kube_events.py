@@ -12,10 +12,10 @@ import pytest
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.events import FORBIDDEN_S, LONGEST_MESSAGE, PER_MINUTE, SAME_S, KubeEvents, shortened
-from ipa.control.loop.clock import VirtualClock
 from ipa.model.decision import Event, ReasonCode
 from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.watchers import entry_of
+from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind, Trouble
 from tests.fakes.kube.api import Request
 from tests.fakes.kube.samples import sample_configs, sample_pipeline

@@ -16,12 +16,13 @@ from ipa.adapters.kube.kinds import ObjectRef
 from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.adapters.kube.watch import Watcher, feeds
 from ipa.control.election import LeaseTimes
-from ipa.control.loop.clock import SystemClock, VirtualClock
+from ipa.control.loop.clock import SystemClock
 from ipa.model.access import Operation
 from ipa.model.decision import Change, Event, ReasonCode
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.watchers import entry_of, places_of
 from ipa.targets.seldon.workload import SeldonWorkload
+from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.reviews import User
 from tests.fakes.kube.samples import sample_configs, sample_pipeline

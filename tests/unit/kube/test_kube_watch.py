@@ -13,12 +13,13 @@ import pytest
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.watch import FORBIDDEN_S, AtMost, Watcher, feeds
-from ipa.control.loop.clock import StopSignal, VirtualClock
+from ipa.control.loop.clock import StopSignal
 from ipa.model.pipeline import Pipeline
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.section import SeldonTarget
 from ipa.targets.seldon.watchers import Watchers
+from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 

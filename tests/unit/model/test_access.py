@@ -13,10 +13,10 @@ import pytest
 from ipa.adapters.identity.jwks import KEEP_S, STALE_S, Jwks
 from ipa.adapters.identity.oidc import OidcIdentities, grant_of, issuer_of
 from ipa.bootstrap.identity import check_listening, hosts_of
-from ipa.control.loop.clock import VirtualClock
 from ipa.model.access import COVERS, EVERYWHERE, NEEDS, Grant, Holder, Operation, Role, allows, name_fault
 from ipa.model.errors import ConfigurationError, UnavailableError, UsageError
 from ipa.settings import Settings
+from tests.fakes.clock import VirtualClock
 from tests.fakes.people import AUDIENCE, ISSUER, jwk, token
 
 

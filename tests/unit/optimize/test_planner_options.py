@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from math import inf
 from random import Random
 from typing import Any
 
@@ -203,14 +205,15 @@ def test_times_that_are_known_are_those_that_are_computed(seed: int, monkeypatch
     candidates = draft_of(asked).candidates
     assert candidates is not None
     rows: list[int] = []
-    compute = timing._tail_times
+    known_times = timing._Known(partial(timing._tail_times, asked.percentile, inf))
+    compute = known_times.compute
 
-    def counted(percentile: float, points: Array, *others: Any) -> Any:
+    def counted(points: Array, *others: Any) -> tuple[Array, ...]:
         rows.append(points.shape[1])
-        return compute(percentile, points, *others)
+        return compute(points, *others)
 
-    monkeypatch.setattr(timing, "_tail_times", counted)
-    timing._known_times.cache_clear()
+    known_times.compute = counted
+    monkeypatch.setattr(timing, "_known_times", lambda percentile, machine_cores: known_times)
     count = len(candidates.point)
     half = candidates.take(np.arange(0, count, 2))
     timing.option_times(asked, half)

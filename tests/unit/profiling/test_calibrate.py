@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipa.control.loop.clock import VirtualClock
 from ipa.model.slowdown import LEAST_RATIO, MOST_RATIO, UNCALIBRATED, Slowdown
 from ipa.profiling.calibrate import calibrate, foreign_to
 from ipa.testing.examples import PROFILES
 from tests.fakes.bench import EACH, HERE, ITEMS, Bench, mean_s
+from tests.fakes.clock import VirtualClock
 
 ITEMS_OF = dict.fromkeys(PROFILES, ITEMS)
 ALL = tuple(PROFILES.values())

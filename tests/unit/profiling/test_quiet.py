@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from ipa.control.loop.clock import VirtualClock
 from ipa.model.profile import ProfilePoint
 from ipa.profiling.lint import SCATTER_RATIO
 from ipa.profiling.quiet import QUIET_RATIO, TRIES, CpuTimes, ForeignUse, QuietWatch, foreign_use
+from tests.fakes.clock import VirtualClock
 
 POINT_S = 2.0
 

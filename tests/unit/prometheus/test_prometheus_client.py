@@ -14,11 +14,11 @@ import pytest
 
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.prometheus.transport import MAX_BYTES
-from ipa.control.loop.clock import VirtualClock
 from ipa.control.loop.scheduler import WORKERS
 from ipa.model.observation import Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline, Sla, Stage, Variant
 from ipa.targets.seldon.metrics import EXECUTOR
+from tests.fakes.clock import VirtualClock
 
 NOW_S = 1_000_000.25
 PIPELINE = Pipeline("p", (Stage("s", (Variant("v"),)),), Sla(1.0, 99.0), {})

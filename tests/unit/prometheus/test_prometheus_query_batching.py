@@ -12,9 +12,9 @@ import pytest
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.prometheus.queries import Rate
 from ipa.adapters.prometheus.query_batching import GROUP
-from ipa.control.loop.clock import VirtualClock
 from ipa.control.ports import Signals
 from ipa.model.observation import Measured, Missing, MissingReason
+from tests.fakes.clock import VirtualClock
 from tests.fakes.promql import parse
 from tests.unit.prometheus.test_prometheus_client import NOW_S, PIPELINE, Answer, Scripted, success
 

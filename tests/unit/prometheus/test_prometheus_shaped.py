@@ -17,12 +17,12 @@ from ipa.control.engine.correction import UNCORRECTED, learned
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.observe import observe
 from ipa.control.engine.overload_guard import overloaded_stages
-from ipa.control.loop.clock import VirtualClock
 from ipa.control.ports import Load, Signals, StageState, WorkloadState
 from ipa.model.observation import Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline
 from ipa.targets.seldon.metrics import EXECUTOR, ShapedMetrics
 from tests.contract.split_harness import split
+from tests.fakes.clock import VirtualClock
 from tests.fakes.exposition import executor
 from tests.fakes.kube.samples import sample_pipeline
 from tests.fakes.looped import PIPELINE

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from ipa.bootstrap.targets import ServeOptions, Simulated
-from ipa.control.loop.clock import VirtualClock
 from ipa.files.packaged import packaged_example
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, UsageError
@@ -30,6 +29,7 @@ from ipa.simulate.metrics import LONGEST_PIECE_S, MetricsSettings
 from ipa.simulate.realtime import Pace, RealtimeClock, RealtimeWorlds, moving_load
 from ipa.simulate.world import SimWorld
 from ipa.targets.simulated.target import SIMULATED
+from tests.fakes.clock import VirtualClock
 
 START = (StageConfig("crop", "yolov5n", 1, 1.0, 2), StageConfig("classification", "resnet18", 1, 1.0, 2))
 

@@ -18,7 +18,6 @@ import yaml
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.cli.verbs.fit import unwinding_on_sigterm
-from ipa.control.loop.clock import VirtualClock
 from ipa.model.errors import ConfigurationError, ConflictError, InputError, UnavailableError
 from ipa.model.pipeline import Bounds, Pipeline, ReplicaOwner, StageKind
 from ipa.profiling.measure import Item, MeasurementEffort, Outputs
@@ -32,6 +31,7 @@ from ipa.targets.seldon.locate import LABEL_PIPELINE
 from ipa.targets.seldon.reach import Reach, reach_of
 from ipa.targets.seldon.section import Shape, with_seldon
 from ipa.targets.seldon.workload import SeldonWorkload
+from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind, Trouble
 from tests.fakes.kube.cluster import CPU, NODE
 from tests.fakes.kube.samples import sample_configs, sample_pipeline

@@ -8,7 +8,6 @@ import pytest
 
 from ipa.adapters.kube.responses import last_hand
 from ipa.control.engine.guards import GuardSettings
-from ipa.control.loop.clock import VirtualClock
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Mode, ReasonCode
@@ -16,6 +15,7 @@ from ipa.model.errors import DriftError, UnavailableError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory
 from ipa.targets.seldon.workload import SeldonWorkload
+from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.kube.store import Json

@@ -12,7 +12,6 @@ import pytest
 import yaml
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.control.loop.clock import VirtualClock
 from ipa.control.ports import Rollout, RolloutPhase
 from ipa.model.decision import Change
 from ipa.model.errors import (
@@ -30,6 +29,7 @@ from ipa.targets.seldon.section import seldon_of, with_seldon
 from ipa.targets.seldon.split import parts_of, render_split
 from ipa.targets.seldon.split_workload import SplitWorkload
 from tests.contract.split_harness import split
+from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind, Trouble
 from tests.fakes.kube.api import Request
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
