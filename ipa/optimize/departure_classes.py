@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ipa.optimize.candidates import BEFORE, CandidateBlock, Candidates
 from ipa.optimize.columns import Array, Index
@@ -64,18 +63,3 @@ def _classes(candidates: Candidates) -> tuple[Index, Array]:
     )
     found, number = np.unique(rows, axis=1, return_inverse=True)
     return number.ravel(), found
-
-
-def are_sent(problem: PlanningProblem, candidates: Candidates) -> NDArray[np.bool_]:
-    """True for candidates behind a class that some candidate of the sender has."""
-    stage = np.array([block.index for block in candidates.blocks])[candidates.block]
-    sent: dict[int | None, set[int]] = {
-        sender: set(candidates.departs[stage == sender].tolist())
-        for sender in map(problem.sender, range(len(problem.stages)))
-        if sender is not None
-    }
-    kept = [
-        block.behind < 0 or block.behind in sent.get(problem.sender(block.index), ())
-        for block in candidates.blocks
-    ]
-    return np.array(kept, dtype=np.bool_)[candidates.block]

@@ -15,7 +15,7 @@ from ipa.model.rolling import ROUNDING, Rolling
 from ipa.optimize.accuracy import PRODUCTS
 from ipa.optimize.candidates import CandidateBlock, Candidates, candidates_of
 from ipa.optimize.columns import Array, Index
-from ipa.optimize.departure_classes import are_sent, with_classes
+from ipa.optimize.departure_classes import with_classes
 from ipa.optimize.item_counts import ItemCount, levels_of
 from ipa.optimize.problem import PlanningProblem, StageProblem
 from ipa.optimize.program import (
@@ -102,8 +102,6 @@ def _budgets(
 
 def program_of(problem: PlanningProblem, draft: UntimedOptions) -> Program:
     """The program of a problem with the draft's options."""
-    if draft.candidates is not None and any(block.behind >= 0 for block in draft.candidates.blocks):
-        draft = draft.take(are_sent(problem, draft.candidates).nonzero()[0])
     objective, bounds = problem.objective, problem.bounds
     floor = bounds.accuracy_floor or 0.0
     now = draft.now
