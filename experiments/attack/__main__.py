@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -26,15 +27,19 @@ from experiments.attack import (
     tokens,
     viewer,
 )
-from experiments.attack.figures import Figure, table
+from experiments.attack.figures import Figure, table, worst_of
 from experiments.attack.parsers import PARSERS
 from experiments.attack.service import ROOT
 from experiments.fuzz.run import fuzz
 from ipa.adapters.processor import processor_name
 
 OUT = Path("runs") / "attack"
+# The page of the documentation with the worst figure of each bound, between two marks.
+DOCS = Path("docs") / "explanation" / "security.md"
+BEGIN, END = "<!-- attack: begin -->", "<!-- attack: end -->"
 # Of the rows that this table tells of: attack and growth, and wrong answers of the genuine Seldon.
 ROWS = "RG"
+ROW = re.compile(rf"^def test_[{ROWS.lower()}][0-9]", re.MULTILINE)
 Figures = dict[str, list[Figure]]
 Tell = Callable[[str], None]
 
@@ -60,7 +65,11 @@ QUICK = Size(3, 2, 2, 10, 2, ("idle", "BYTES"))
 def rows(size: Size, tell: Tell) -> Figures:
     """The tests of rows R and G, whose own table is in runs/attack/rows."""
     folder = OUT / "rows"
-    command = [sys.executable, "-m", "pytest", "tests/faults", "-n", "2", "--dist", "loadgroup"]
+    # Not all files of the folder: each worker would load them.
+    files = [
+        str(it) for it in sorted((ROOT / "tests/faults").glob("test_*.py")) if ROW.search(it.read_text())
+    ]
+    command = [sys.executable, "-m", "pytest", *files, "-n", "2", "--dist", "loadgroup"]
     done = subprocess.run(
         [*command, "--faults-groups", ROWS, "--faults-table", str(folder)],
         cwd=ROOT,
@@ -164,7 +173,7 @@ def main() -> int:
         "viewer": lambda size, tell: viewer.run(tell),
         "tokens": lambda size, tell: tokens.run(tell),
         "service-kills": lambda size, tell: {
-            "kill -9 of the service": service_kills.run(size.service_kills, 1, tell)
+            "kill -9 of the service": service_kills.run(size.service_kills, 1)
         },
         "doors": lambda size, tell: doors.run(tell),
         "data-plane": data_plane,
@@ -173,16 +182,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.attack", description=__doc__)
     parser.add_argument("only", nargs="*", choices=[[], *attacks], help="these attacks; all without")
     parser.add_argument("--quick", action="store_true", help="little of each: does it work at all")
+    parser.add_argument("--docs", action="store_true", help=f"only write the last table's bounds to {DOCS}")
     asked = parser.parse_args()
+    if asked.docs:
+        page = DOCS.read_text(encoding="utf-8")
+        before, after = page.split(BEGIN)[0], page.split(END)[1]
+        text = worst_of((OUT / "table.md").read_text(encoding="utf-8"))
+        DOCS.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+        return 0
     size, found = QUICK if asked.quick else WHOLE, Figures()
-    loads = [os.getloadavg()[0]]
+    loads, attacked_s, names = [os.getloadavg()[0]], time.monotonic(), asked.only or ["all"]
     for name in asked.only or attacks:
         began_s = time.monotonic()
         found |= attacks[name](size, lambda line: print(line, flush=True))
         loads.append(os.getloadavg()[0])
         print(f"{name}: {time.monotonic() - began_s:.0f} s, load {loads[-1]:.1f}", flush=True)
         # After each: one that is interrupted has told what it found.
-        text = f"{_machine(loads)}\n\n{table(found)}"
+        lasted_s = time.monotonic() - attacked_s
+        text = f"{_machine(loads)}; {' '.join(names)} in {lasted_s:.0f} s\n\n{table(found)}"
         OUT.mkdir(parents=True, exist_ok=True)
         (OUT / "table.md").write_text(text + "\n", encoding="utf-8")
     print(f"\n{text}\nwritten to {OUT / 'table.md'}")

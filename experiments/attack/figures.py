@@ -50,3 +50,23 @@ def print_table(found: Mapping[str, Iterable[Figure]]) -> int:
     """Print the table; the exit code: 1 where a figure is missed."""
     print(table(found))
     return int(not all(each.is_met for several in found.values() for each in several))
+
+
+def worst_of(text: str) -> str:
+    """Of a table as `make attack` writes it: its machine, and each bound with the figure next to it."""
+    lines = text.splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    bounds: dict[tuple[str, str], list[tuple[float, str, str]]] = {}
+    for attack, name, value, asked, mark, _told in rows[1:]:
+        if asked:
+            bounds.setdefault((name, asked), []).append((float(value), attack, mark))
+    found = []
+    for (name, asked), figures in bounds.items():
+        worst, attack, _ = (min if asked.startswith("≥") else max)(figures)
+        missed = sum(mark == "MISSED" for _, _, mark in figures)
+        # Where nothing is asked to happen and nothing does, no attack is the worst.
+        is_alike = len(figures) > 1 and all(each == worst for each, _, _ in figures)
+        at = "each alike" if is_alike else attack
+        found.append(f"| {name} | {len(figures)} | {asked} | {worst:g} | {at} | {missed or ''} |")
+    head = "| figure | attacks | asked | worst | at | missed |\n|---|---:|---|---:|---|---:|"
+    return "\n".join([lines[0] + ".", "", head, *found, "", lines[-1]])

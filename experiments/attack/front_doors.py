@@ -36,6 +36,8 @@ STUB = Path(__file__).with_name("stub.py")
 HOME, PIPELINE, STAGE = "127.0.0.1", "echo", "say"
 WATCHED = ("router", "queue")
 READY_S = 30.0
+# An attack is under way after so many seconds, and what it took has been given back so long after its end.
+BEGIN_S, REST_S = 0.5, 1.0
 # Open files of the router and the queue, the soft limit of most systems.
 FILES = 1024
 # Open files of a server with 10 000 connections, and of the attacker.
@@ -105,9 +107,7 @@ def servers(files: int = FILES) -> Iterator[Servers]:
             resources.callback(process.wait)
             resources.callback(kill, process)
             running[name] = psutil.Process(process.pid)
-        found = Servers(ports, running, lateness)
-        asyncio.run(_until_ready(found))
-        yield found
+        yield Servers(ports, running, lateness)
 
 
 async def _until_ready(target: Servers) -> None:
@@ -464,7 +464,6 @@ def attack(door: Door) -> list[Figure]:
 
 async def _attack(door: Door, target: Servers) -> list[Figure]:
     seen: Counter[str] = Counter()
-    before_mb = peak_mb = target.memory_mb(door.on)
     most_files = 0
 
     async def weigh() -> None:
@@ -474,7 +473,7 @@ async def _attack(door: Door, target: Servers) -> list[Figure]:
             most_files = max(most_files, target.files(door.on))
             await asyncio.sleep(0.05)
 
-    # In a process of its own, which the attack does not delay.
+    # In a process of its own, which the attack does not delay. It starts beside the servers.
     ports = json.dumps(dict(target.ports))
     asking = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", __spec__.name, "--ordinary", ports, str(door.seconds)),
@@ -483,11 +482,13 @@ async def _attack(door: Door, target: Servers) -> list[Figure]:
     )
     assert asking.stdin is not None and asking.stdout is not None
     await asking.stdout.readline()
+    await _until_ready(target)
+    before_mb = peak_mb = target.memory_mb(door.on)
     # Connections that the server resets are what an attack is for.
     asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
     attacked_s = time.monotonic()
     tasks = [asyncio.ensure_future(door.attack(target, seen)), asyncio.create_task(weigh())]
-    await asyncio.sleep(1.0)
+    await asyncio.sleep(BEGIN_S)
     began_s, before_s, own_s = time.monotonic(), target.cpu_s(door.on), time.process_time()
     output, _ = await asking.communicate(b"\n")
     lasted_s = time.monotonic() - began_s
@@ -501,7 +502,7 @@ async def _attack(door: Door, target: Servers) -> list[Figure]:
     told = ", ".join(f"{count} × {name}" for name, count in seen.most_common(6))
     others = ", ".join(f"{count} × {name}" for name, count in outcomes.items())
     stopped = max(stops(target.lateness[door.on], attacked_s), key=lambda each: each.late_s, default=NO_STOP)
-    await asyncio.sleep(1.0)
+    await asyncio.sleep(REST_S)
     after_mb = target.memory_mb(door.on)
     accepted = sum(count for name, count in seen.items() if name.isdigit() and name not in REFUSED)
     attacker = f"attacker {own_cores:.2f}, ordinary client {given['cpu_s'] / lasted_s:.2f}"

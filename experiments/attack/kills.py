@@ -43,6 +43,8 @@ STUB = Path(__file__).with_name("stub.py")
 DROP_AFTER_S = 10.0
 # After the last kill, so that what it lost has shown.
 REST_S = 1.0
+# An answer takes a few hundredths of a second; that many requests come in longer than any restart takes.
+WAITS_S, BACKLOG = 0.1, 1000
 # A model server of the stub takes half a second of CPU time to be replaced.
 BACK_WITHIN_S = 30.0
 LONGEST_RECOVERY_S = 1.0
@@ -144,6 +146,11 @@ class Load:
         """True if a request sent after that moment has been answered."""
         return any(it.outcome == "200" for it in reversed(self.requests) if it.at_s > at_s)
 
+    def has_backlog(self) -> bool:
+        """True if a request waits for longer than one takes."""
+        sent_s = time.monotonic() - WAITS_S
+        return any(not it.outcome for it in self.requests[-BACKLOG:] if it.at_s < sent_s)
+
     def stop(self) -> None:
         """Send nothing more."""
         self._is_stopping = True
@@ -193,8 +200,9 @@ async def attack(
         await asyncio.sleep(every_s)
         await _until(lambda: _is_back(victims(workload, pipeline, target), pid, usual))  # noqa: B023
         await _until(lambda: load.has_answered_since(kills_s[-1]))
-        # The next one is another fault of its own: the one before is made good, not only begun to be.
-        await _until(lambda: _is_whole(workload, pipeline))
+        # The next one is another fault of its own: the one before is made good, not only begun to be. What
+        # came while a router was away is in flight at the new one until it is answered.
+        await _until(lambda: _is_whole(workload, pipeline) and not load.has_backlog())
     await asyncio.sleep(REST_S)
     load.stop()
     await sending

@@ -233,8 +233,8 @@ class ApiLimits:
         # Each takes one of 40 threads; one client has at most half of a kind.
         self.quick = RequestGate(16, 200, each=8)
         self.changes = RequestGate(8, 100, each=4)
-        # Each takes some megabytes while it is made and sent.
-        self.lists = RequestGate(4, 60, each=2)
+        # Each takes some megabytes, and the interpreter from the ticks: more at once would come no sooner.
+        self.lists = RequestGate(2, 62, each=1)
         # Each reads a whole record.
         self.verifying = RequestGate(1, 8)
         # Threads of their own: callers that are not identified yet do not delay those that are.

@@ -208,6 +208,13 @@ def test_r3_a_full_gate_makes_room_for_who_has_less(case: Case) -> None:
     case.equal("inside afterwards", (gate.inside, len(gate._clients), gate._active), (0, 0, 0))
 
 
+def test_r3_the_largest_lists_of_a_client_are_made_one_after_another(case: Case) -> None:
+    """They take the interpreter from the ticks, and more at once come no sooner."""
+    _, modest, order = asyncio.run(crowd(ApiLimits().lists, 5, 1))
+    case.equal("first", order[:2], ["greedy", "modest"])
+    case.equal("served of another client's 1", modest, 1)
+
+
 def test_r3_who_leaves_a_gate_leaves_nothing_behind(case: Case) -> None:
     async def leaving() -> tuple[int, int]:
         gate = RequestGate(1, 10, each=1)
