@@ -31,8 +31,8 @@ WARM_UP_BATCHES = 2
 # Not counted either: a replica below one core first spends the quota that it saved while idle, up to a
 # period's worth. Three periods of 100 ms are enough up to three quarters of a core.
 WARM_UP_S = 0.3
-# Fewer give no high percentile.
-MIN_BATCHES = 5
+# Fewer give no high percentile; of fewer than LEAST_STEADY the slowest agree by chance, below the p99.
+MIN_BATCHES, LEAST_STEADY = 5, 20
 TAIL_QUANTILE = 0.99
 # Rounds of all batch sizes in turn; a size whose p99 is steady after LEAST_ROUNDS of them is done.
 ROUNDS, LEAST_ROUNDS = 5, 3
@@ -114,7 +114,7 @@ class MeasurementEffort:
     # A p99 of a few dozen batches is the slowest of them, and scatters; so does one of short batches that end
     # within a single disturbance.
     repeats: int = 1000
-    budget_s: float = 1.5
+    budget_s: float = 1.0
     warm_up_s: float = WARM_UP_S
     doublings: int = 2
 
@@ -240,7 +240,8 @@ def is_steady(rounds: Sequence[Sequence[float]]) -> bool:
     """True if the standard error of the p99 is at most STEADY_RATIO of it.
 
     By the scatter of the rounds' own p99s; where they are too short to have one, by the order statistics one
-    binomial standard deviation below and above, which for fewer than some fifty batches reach to the slowest.
+    binomial standard deviation below and above, which for fewer than some fifty batches reach to the slowest;
+    LEAST_STEADY of them at least.
     """
     if _have_tails(rounds):
         tails_s = [_tail_s(each) for each in rounds]
@@ -250,7 +251,7 @@ def is_steady(rounds: Sequence[Sequence[float]]) -> bool:
     most = len(ordered) - 1
     rank, off = TAIL_QUANTILE * most, sqrt(len(ordered) * TAIL_QUANTILE * (1 - TAIL_QUANTILE))
     low_s, high_s = ordered[max(floor(rank - off), 0)], ordered[min(ceil(rank + off), most)]
-    return high_s - low_s <= 2 * STEADY_RATIO * ordered[round(rank)]
+    return len(ordered) >= LEAST_STEADY and high_s - low_s <= 2 * STEADY_RATIO * ordered[round(rank)]
 
 
 def _have_tails(rounds: Sequence[Sequence[float]]) -> bool:

@@ -74,7 +74,7 @@ def test_the_time_of_a_measured_point_follows_from_its_effort() -> None:
     page = " ".join((ROOT / "docs/how-to/bring-your-own-pipeline.md").read_text().split())
     usual = MeasurementEffort()
     most_s, most_rounds = usual.budget_s * 2**usual.doublings, ROUNDS * 2**usual.doublings
-    assert f"takes {usual.budget_s:g} seconds, up to {most_s:g} while its p99 scatters" in page
+    assert f"takes {usual.budget_s:g} s, up to {most_s:g} s while its p99 scatters" in page
     assert f"done after {LEAST_ROUNDS} to {most_rounds} rounds" in page
 
 

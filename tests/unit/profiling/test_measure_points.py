@@ -14,6 +14,7 @@ from ipa.model.errors import InputError
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant
 from ipa.profiling.measure import (
     LEAST_ROUNDS,
+    LEAST_STEADY,
     MIN_BATCHES,
     ROUNDS,
     WARM_UP_BATCHES,
@@ -269,3 +270,9 @@ def test_every_item_is_answered_once_in_order_and_the_fan_out_is_counted() -> No
 def test_a_workload_without_items_is_refused() -> None:
     with pytest.raises(InputError, match="no items"):
         measure_point(FakeReplica(), [], cores=1, batch_size=1, effort=MeasurementEffort())
+
+
+@pytest.mark.parametrize("batches", [LEAST_STEADY - 1, LEAST_STEADY])
+def test_a_few_batches_that_agree_are_not_steady(batches: int) -> None:
+    """Long batches make few in a round: the slowest of a dozen is no p99, however well they agree."""
+    assert is_steady([[0.1] * (batches - 4), [0.1] * 2, [0.1] * 2]) is (batches >= LEAST_STEADY)
