@@ -185,7 +185,7 @@ def planned_words(forecast: Forecast, rate_rps: float, feedback: Feedback) -> st
         return ""
     planned, bound = feedback.planned_ratio, "the recent load, the queues, or what a plan can carry"
     why = f"{bound} limits it" if planned == 1 or (planned < 1) != (ratio < 1) else (
-        f"only {100 * feedback.late_ratio:.2g} % of the requests of the last minutes were late"
+        f"hardly any request of the last minutes was late ({100 * feedback.late_ratio:.2g} %)"
         if planned < 1
         else "requests were late although the model expected none"
     )  # fmt: skip
