@@ -239,9 +239,8 @@ def measure_batches(
 def is_steady(rounds: Sequence[Sequence[float]]) -> bool:
     """True if the standard error of the p99 is at most STEADY_RATIO of it.
 
-    By the scatter of the rounds' own p99s; where they are too short to have one, by the order statistics one
-    binomial standard deviation below and above, which for fewer than some fifty batches reach to the slowest;
-    LEAST_STEADY of them at least.
+    By the scatter of the rounds' own p99s; where they are too short to have one, by the order statistics of
+    LEAST_STEADY batches or more, one binomial standard deviation below and above (of fifty up to the slowest).
     """
     if _have_tails(rounds):
         tails_s = [_tail_s(each) for each in rounds]

@@ -168,13 +168,10 @@ def _words(change: StageChange) -> str:
     if before is None:
         return f"{change.stage}: {_config(after)} (not known what runs)"
     if change.only_replicas:
-        return f"{change.stage}: {before.replicas} → {after.replicas} replicas of {_pod(after)}"
+        pod = f"{after.variant} b{after.batch_size} on {cores_of(after.cores)}"
+        return f"{change.stage}: {before.replicas} → {after.replicas} replicas of {pod}"
     how = ", in place" if change.is_in_place else ""
     return f"{change.stage}: {_config(before)} → {_config(after)}{how}"
-
-
-def _pod(config: StageConfig) -> str:
-    return f"{config.variant} b{config.batch_size} on {cores_of(config.cores)}"
 
 
 def _config(config: StageConfig) -> str:
