@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,8 @@ EPOCH_S = 1_800_000_000.0
 HISTORY_S = 120
 # Cumulative shares of requests by latency: the 99th percentile is 0.18 s.
 SHARES = {"0.1": 0.9, "0.2": 1.0, "+Inf": 1.0}
+# The bounds of the buckets where latencies are told.
+BOUNDS_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, math.inf)
 
 
 @dataclass
@@ -52,6 +55,7 @@ class Target:
     arrives: Callable[[int], bool] = lambda second: True
     labels: Mapping[str, str] = field(default_factory=dict)
     counters: dict[str, float] = field(default_factory=dict)
+    buckets: dict[float, float] = field(default_factory=dict)
     restarts: frozenset[int] = frozenset()
 
 
@@ -66,7 +70,16 @@ class Monotonic(Protocol):
 class FakePrometheus:
     """A running fake; use as a context manager."""
 
-    def __init__(self, clock: Monotonic, rate_rps: Rate, pipeline: Pipeline = PIPELINE) -> None:
+    def __init__(
+        self,
+        clock: Monotonic,
+        rate_rps: Rate,
+        pipeline: Pipeline = PIPELINE,
+        *,
+        history_s: int = HISTORY_S,
+        epoch_s: float = EPOCH_S,
+    ) -> None:
+        self.epoch_s = epoch_s
         self.clock, self.rate_rps, self.pipeline = clock, rate_rps, pipeline
         self.targets = [Target("router:9100")]
         # Answers nothing and scrapes nothing.
@@ -79,13 +92,15 @@ class FakePrometheus:
         # The stages whose model servers are scraped, and the seconds of their batches of one item; a request
         # waits as long before.
         self.batch_s: dict[str, float] = {}
+        # The latency of all requests of a second; None: as SHARES has them.
+        self.latency_s: Rate | None = None
         # Sent a byte at a time, so many a second of real time.
         self.drips = False
         self.requests = 0
         self.stopping = threading.Event()
         self._store = SeriesStore()
         self._lock = threading.Lock()
-        self._scraped_s = int(clock.monotonic_s()) - HISTORY_S
+        self._scraped_s = int(clock.monotonic_s()) - history_s
         handler = type("Handler", (_Handler,), {"fake": self})
         self._http = Listener(("127.0.0.1", 0), handler)
         self._http.daemon_threads = True
@@ -114,7 +129,10 @@ class FakePrometheus:
             self._scrape_until(int(now_s) - self.open_lag_s)
             if self.is_down(now_s):
                 return 0, b""
-            answer = {"status": "success", "data": respond(self._store, path, parameters, EPOCH_S + now_s)}
+            answer = {
+                "status": "success",
+                "data": respond(self._store, path, parameters, self.epoch_s + now_s),
+            }
             sent = self.rewrite(parameters, answer) if self.rewrite else None
             return sent or (200, json.dumps(answer).encode())
 
@@ -132,15 +150,21 @@ class FakePrometheus:
         served = max(0.0, self.rate_rps(happened_s) * target.share(happened_s))
         for key in ("whole", *(stage.name for stage in self.pipeline.served)):
             target.counters[key] = target.counters.get(key, 0.0) + served
+        for bound_s in BOUNDS_S if self.latency_s else ():
+            in_time = served * (self.latency_s(happened_s) <= bound_s) if self.latency_s else 0.0
+            target.buckets[bound_s] = target.buckets.get(bound_s, 0.0) + in_time
         if self.is_down(float(second)) or not target.arrives(second):
             return
         # A scrape that fails leaves Prometheus' staleness marker on every series of the target.
         samples = list(self._samples(target)) if target.answers(second) else []
-        self._store.add(target.name, EPOCH_S + second, samples)
+        self._store.add(target.name, self.epoch_s + second, samples)
 
     def _samples(self, target: Target) -> Iterator[tuple[str, Mapping[str, str], float]]:
         def histogram(name: str, labels: Mapping[str, str], count: float) -> Any:
-            return [(f"{name}_bucket", {**labels, "le": le}, share * count) for le, share in SHARES.items()]
+            counts = {le: share * count for le, share in SHARES.items()}
+            if target.buckets:
+                counts = {_le(bound_s): it for bound_s, it in target.buckets.items()}
+            return [(f"{name}_bucket", {**labels, "le": le}, it) for le, it in counts.items()]
 
         whole = {"pipeline": self.pipeline.name, **target.labels}
         yield "ipa_router_arrivals_total", whole, target.counters["whole"]
@@ -178,6 +202,10 @@ class FakePrometheus:
         yield "model_infer_request_duration_sum", {**here, "model": model}, 2 * batch_s * count
         for name, each in {"batches": 1.0, "service_seconds": batch_s, "items": 1.0}.items():
             yield f"ipa_replica_{name}_total", {**here, "model_name": model}, each * count
+
+
+def _le(bound_s: float) -> str:
+    return "+Inf" if math.isinf(bound_s) else str(bound_s)
 
 
 class _Handler(BaseHTTPRequestHandler):

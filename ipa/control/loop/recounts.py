@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ipa.control.engine.feedback import FAR, risen_rps
 from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason, Observation
 
 # The first sample of what counts from now on may be this much later.
@@ -69,18 +70,14 @@ class Recounts:
         if self._since_s is not None:
             found = (*found, Replacement(self._since_s, self._since_s + LONGEST_S, self._rate_rps))
         rates = _bridged(load.value, end_s, found)
-        since_s = min(
-            (it.since_s for it in found if it.since_s < end_s <= it.until_s(averaged_s)), default=None
-        )
-        self._rate_rps = rates[-1] if rates[-1] is not None else self._rate_rps
-        if since_s is None:
-            return replace(observation, load=replace(load, value=replace(load.value, rates_rps=rates)))
-        return replace(
-            observation,
-            arrival_rate_rps=_at_least(observation.arrival_rate_rps, rates[-1], load.age_s),
-            load=replace(load, value=replace(load.value, rates_rps=rates)),
-            bridged_s=round(end_s - since_s, 3),
-        )
+        lasting = (end_s - it.since_s for it in found if it.since_s < end_s <= it.until_s(averaged_s))
+        bridged_s = round(max(lasting, default=0.0), 3)
+        value = replace(load.value, rates_rps=rates)
+        if rates[-1] is not None:
+            self._rate_rps = max(rates[-1], risen_rps(value, FAR, bridged_s))
+        observation = replace(observation, load=replace(load, value=value), bridged_s=bridged_s)
+        rate = _at_least(observation.arrival_rate_rps, rates[-1] if bridged_s else None, load.age_s)
+        return replace(observation, arrival_rate_rps=rate)
 
 
 def _at_least(
@@ -94,14 +91,18 @@ def _at_least(
 
 
 def _bridged(load: LoadHistory, end_s: float, found: tuple[Replacement, ...]) -> tuple[float | None, ...]:
-    """The rates, during each replacement at least the last one before it."""
+    """The rates, during each replacement at least the last one before it.
+
+    While one lasts that is the present rate, which may have risen; later the mean that was read then.
+    """
     rates = list(load.rates_rps)
     for each in sorted(found, key=lambda it: it.since_s):
         until_s, before_rps = each.until_s(load.averaged_s), each.rate_rps
         for at, rate in enumerate(rates):
             time_s = end_s - load.step_s * (len(rates) - 1 - at)
             if time_s <= each.since_s:
-                before_rps = rate if rate is not None else before_rps
+                is_past = before_rps is None or end_s > until_s
+                before_rps = rate if is_past and rate is not None else before_rps
             elif time_s <= until_s and before_rps is not None:
                 rates[at] = before_rps if rate is None else max(before_rps, rate)
     return tuple(rates)

@@ -1,0 +1,53 @@
+"""G: a step of the load on shape single, where each write restarts what counts the load."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from ipa.control.engine import plan_selection
+from ipa.control.engine.guards import GuardSettings
+from ipa.targets.seldon.metrics import EXECUTOR
+from tests.faults.executors import Executors, Rolls
+from tests.faults.table import Case
+from tests.faults.world import build
+
+SETTINGS = GuardSettings(tick_s=5.0, rollout_deadline_s=300.0, quarantine_s=120.0, correct_profiles=True)
+# Once the window of the mean rates is full, and what that was planned for is ready.
+WARM_S, AFTER_S = 160.0, 90.0
+
+
+def stepped(interval_s: int, step_s: float, roll_ticks: int) -> tuple[int, float, int]:
+    """The most changes of one pod template after a step from 8 to 25 rps, late requests, and writes."""
+    with build(rate_rps=8.0, step_s=step_s, roll_ticks=roll_ticks, settings=SETTINGS) as world:
+        world.clock.wait(WARM_S / 4)
+        executors = Executors(world, interval_s, seed=1)
+        world.metrics = executors.metrics  # type: ignore[assignment]
+        world.window_s = 2 * EXECUTOR.rate_window_s
+        world.start_service()
+        world.until_s(WARM_S)
+        before, late, rolls = len(world.applied()), executors.late, Rolls(world)
+        world.rate_rps = 25.0
+        world.until_s(WARM_S + AFTER_S)
+        world.sound()
+        executors.close()
+        return max(rolls.counts.values(), default=0), executors.late - late, len(world.applied()) - before
+
+
+@pytest.mark.parametrize(("interval_s", "step_s", "roll_ticks"), list(product((5, 10), (0.5, 2.0), (1, 10))))
+def test_g14_a_step_rolls_the_same_pods_twice_at_most(
+    case: Case, monkeypatch: pytest.MonkeyPatch, interval_s: int, step_s: float, roll_ticks: int
+) -> None:
+    at = f"scraped every {interval_s} s, pods ready after {roll_ticks} steps of {step_s:g} s"
+    rolls, late, writes = stepped(interval_s, step_s, roll_ticks)
+    case.at_most(f"{at}: rolls of the same pods in {AFTER_S:g} s", rolls, 2)
+    case.told(f"{at}: writes", writes)
+    if roll_ticks > 1:
+        case.told(f"{at}: requests late", late)
+        return
+    # As it was before: other replicas at once, whenever the load reads more.
+    monkeypatch.setattr(plan_selection, "_steadier", lambda request, state, running, forecast, plan: plan)
+    rolls_without, late_without, _ = stepped(interval_s, step_s, roll_ticks)
+    case.told(f"{at}: rolls without", rolls_without)
+    case.at_most(f"{at}: requests late, of those without", late / late_without, 1.0)
