@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -14,6 +15,7 @@ import pytest
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.prometheus.client import PrometheusMetrics
+from ipa.control.engine.guards import total_cores
 from ipa.control.loop.recounts import Recounts
 from ipa.control.ports import RolloutPhase, Signals
 from ipa.forecast.ladder import forecast
@@ -35,7 +37,7 @@ from tests.fakes.world import PIPELINE, SMALLEST, made_loop, ours, scenario
 from tests.faults.inprocess import Pool
 from tests.faults.prometheus import FakePrometheus
 from tests.faults.table import Case
-from tests.faults.world import WINDOW_S, KubeWorld, build
+from tests.faults.world import ROLLING, WINDOW_S, KubeWorld, build
 
 # Of a constant load; `make faults` has half an hour.
 MINUTES = 30 * float(os.environ.get("IPA_FAULT_HOURS", "0.5"))
@@ -329,6 +331,46 @@ def test_g9_a_refusal_is_taken_back_and_planned_around(case: Case, room: float) 
         world.sound()
 
 
+@pytest.mark.parametrize("is_restarted", [False, True], ids=["goes-on", "restarted"])
+@pytest.mark.parametrize("room", [2.5, 3.5])
+def test_g9_a_quota_that_admits_a_part_is_settled_in(case: Case, room: float, is_restarted: bool) -> None:
+    """A load that no plan within the quota carries: neither a refused plan nor one of two is tried in turn.
+
+    A service that starts anew after the first refusal knows of it from the record.
+    """
+    at = f"room for {room:g} cores more{', restarted' if is_restarted else ''}"
+    with build(rate_rps=5.0, step_s=1.0) as world:
+        world.planner = ROLLING.plan
+        world.start_service()
+        world.settle()
+        world.kube.cluster.quota_cores = used_cores(world) + room
+        world.rate_rps = 60.0
+        since = len(world.decisions)
+        while world.tick().reason is not ReasonCode.ROLLBACK:
+            assert len(world.decisions) < since + 10
+        known, recalled = failures(world), None
+        if is_restarted:
+            world.start_service()
+        refused = [(world.clock.monotonic_s(), total_cores(world.decisions[-1].previous))]
+        kept: Counter[str] = Counter()
+        again = 0
+        for _ in range(60):
+            found = world.tick()
+            recalled = recalled or failures(world)
+            now_s, cores = world.clock.monotonic_s(), total_cores(found.configs)
+            if found.reason is ReasonCode.ROLLBACK:
+                refused.append((now_s, total_cores(found.previous)))
+            elif found.action is Action.APPLY:
+                kept[in_words(found.configs)] += 1
+                lately = [it for at_s, it in refused if now_s - at_s < world.settings.quarantine_s]
+                again += cores >= min(lately, default=math.inf)
+        case.equal(f"{at}: what failed, known in the next tick", recalled, known)
+        case.told(f"{at}: cores refused", [cores for _, cores in refused])
+        case.equal(f"{at}: as many cores written again while refused", again, 0)
+        case.at_most(f"{at}: writes of the same configuration", max(kept.values()), 2)
+        world.sound()
+
+
 def test_g11_replicas_and_cores_change_within_the_larger_end(case: Case) -> None:
     """A quota admits half as much again as the larger end: not five replicas of eight cores."""
     before = (replace(SMALLEST[0], replicas=5), *SMALLEST[1:])
@@ -437,6 +479,11 @@ def test_g12_our_own_writes_are_nobody_elses(case: Case) -> None:
 def used_cores(world: KubeWorld) -> float:
     """The cores that all pods ask for."""
     return sum(cores_of(pod["spec"]) for pod in world.kube.store.everything("pods"))
+
+
+def failures(world: KubeWorld) -> list[tuple[frozenset[tuple[str, str]], float, float]]:
+    """The changes in quarantine: variants, cores, and until when."""
+    return [(it.variants, it.cores, round(it.until_s, 3)) for it in world.loop._state.failures]
 
 
 def blamed(world: KubeWorld) -> int:

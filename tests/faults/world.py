@@ -27,10 +27,15 @@ from ipa.control.ports import PipelineControl, Workload
 from ipa.model.decision import Action, Decision, Event, Mode, ReasonCode
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
+from ipa.model.rolling import DEPLOYMENT
+from ipa.optimize.problem import Compat
+from ipa.policies.base import Planner
 from ipa.policies.ours import Ours
+from ipa.policies.profiled import Profiled
 from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.workload import SeldonWorkload
-from ipa.testing.examples import VARIANTS
+from ipa.testing.examples import PIPELINE as EXAMPLE
+from ipa.testing.examples import PROFILES, VARIANTS
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.api import Request
@@ -74,6 +79,8 @@ class ByName:
 
 
 PLANNER = ByName()
+# One that knows how this target replaces replicas: what it can reach in little room is so there.
+ROLLING = Profiled(EXAMPLE, PROFILES, compat=Compat.PAPER, solver="exact", rolling=DEPLOYMENT, explain=False)
 
 
 class WorldClock(VirtualClock):
@@ -146,6 +153,7 @@ class KubeWorld:
     loop: ControlLoop = None  # type: ignore[assignment]
     # How far back the load is read.
     window_s: float = WINDOW_S
+    planner: Planner = PLANNER
     # What it was made with, and how often another hand put it back to that.
     first: Configs = SMALLEST
     reverts: int = 0
@@ -168,7 +176,7 @@ class KubeWorld:
         self.loop = ControlLoop(
             self.pipeline,
             world,
-            policy=Ours(self.pipeline, PLANNER),
+            policy=Ours(self.pipeline, self.planner),
             predict=profiled().predict,
             forecaster=window_max,
             settings=self.settings,

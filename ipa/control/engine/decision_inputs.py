@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 import ipa
 from ipa.control.canonical import digest_of
 from ipa.control.decode import restored
+from ipa.control.engine.canary import FAILED
 from ipa.control.engine.guards import GuardSettings
+from ipa.control.engine.quarantine import FailedRollout, add
 from ipa.control.engine.state import ChangeRequest, EngineState, PlannerProvenance, TickRequest
-from ipa.control.ports import PipelineControl, Rollout
+from ipa.control.ports import PipelineControl, Rollout, RolloutPhase
+from ipa.model.decision import Decision, ReasonCode
 from ipa.model.errors import InputError
 from ipa.model.observation import Observation
 from ipa.model.rolling import Rolling
@@ -62,6 +65,19 @@ def inputs_of(request: TickRequest, before: EngineState) -> DecisionInputs:
         at=request.at,
         state=before,
     )
+
+
+def recalled_failures(
+    last: Decision, inputs: DecisionInputs, base_s: float, later_s: float
+) -> tuple[FailedRollout, ...]:
+    """The failures that an earlier process knew after its last decision; its clock reads `later_s` less."""
+    failures, rollout = inputs.state.failures, inputs.rollout or Rollout(RolloutPhase.FAILED)
+    if last.reason is ReasonCode.ROLLBACK:
+        # The state is that of before it.
+        why = last.detail if last.detail.startswith(FAILED) else ""
+        before, room = last.previous if rollout.lacks_room else last.configs, rollout.room_cores
+        failures = add(failures, before, last.previous, base_s, inputs.now_s, why, room)
+    return tuple(replace(each, until_s=each.until_s + later_s) for each in failures)
 
 
 def version_of(policy: Policy) -> str:

@@ -510,9 +510,8 @@ def _room_made(request: TickRequest, running: Configs, plan: Plan, now: Predicti
         for old, new, want in zip(running, configs, enough, strict=True)
     )
     # What was removed is missed until its successor serves, so that comes next whatever the load is: else the
-    # replicas would come back, and go again. If it carries less, the next tick plans anew.
-    then = request.predict(after, plan.rate_rps)
-    if configs == after or then is None or then.capacity_rps < now.capacity_rps:
+    # replicas would come back, and go again.
+    if configs == after:
         return step
     # Of replicas that are kept until their successors serve, some may be too many then: the load decides.
     hops = tuple(

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
-from ipa.control.engine.canary import FAILED
 from ipa.control.engine.guards import total_cores
-from ipa.model.decision import Decision, ReasonCode
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig, cores_of
 from ipa.model.recording import UNLESS_DEFAULT
@@ -59,22 +56,6 @@ def add(
     until_s = now_s + base_s * 2 ** min(times - 1, MAX_DOUBLINGS)
     others = tuple(failure for failure in failures if failure.variants != variants)
     return (*others, FailedRollout(variants, cores, until_s, times, why))
-
-
-def recalled(
-    applied: Sequence[Decision], base_s: float, now_s: float, now: datetime
-) -> tuple[FailedRollout, ...]:
-    """The failures in the record (newest decisions first), for a process that has just started.
-
-    Each rollback is one, at its wall-clock time in the record; expired ones are omitted.
-    """
-    failures: tuple[FailedRollout, ...] = ()
-    for decision in reversed(applied):
-        if decision.reason is ReasonCode.ROLLBACK:
-            at_s = now_s - (now - datetime.fromisoformat(decision.at)).total_seconds()
-            why = decision.detail if decision.detail.startswith(FAILED) else ""
-            failures = add(failures, decision.configs, decision.previous, base_s, at_s, why)
-    return tuple(failure for failure in failures if now_s < failure.until_s)
 
 
 def forgive(failures: Sequence[FailedRollout], settled: Sequence[StageConfig]) -> tuple[FailedRollout, ...]:

@@ -11,12 +11,11 @@ from math import floor
 
 from ipa.control.engine.actuation import ActuationPhase, accepted, resume, sent
 from ipa.control.engine.correction import Correction, recalled_slowdowns
-from ipa.control.engine.decision_inputs import DecisionInputs, read_inputs
+from ipa.control.engine.decision_inputs import DecisionInputs, read_inputs, recalled_failures
 from ipa.control.engine.feedback import FAR, recalled_feedback, risen_rps
 from ipa.control.engine.guards import GuardSettings, mean_rps
 from ipa.control.engine.observe import observe, unseen_by, with_earlier
 from ipa.control.engine.overrides import pins_of
-from ipa.control.engine.quarantine import recalled
 from ipa.control.engine.state import (
     ChangeRequest,
     EngineState,
@@ -56,7 +55,7 @@ from ipa.policies.base import Policy, Predictor, corrected, pinned
 
 log = logging.getLogger("ipa.control")
 
-# A restart reads this many applied decisions for rollbacks; a quarantine is hardly older than that.
+# A restart reads this many decisions, so that the steps of the last change are among them.
 RECALLED = 30
 # Clocks wait no more precisely than this.
 ON_TIME_S = 1e-6
@@ -363,13 +362,8 @@ class ControlLoop:
             return
         self._unread = None
         applied = [self._adopted(each, observation) for each in applied]
-        last = applied[0] if applied else None
-        self._state = replace(
-            self._state,
-            tick=max(self._state.tick, newest[0].tick if newest else 0),
-            planned=last is not None,
-            failures=recalled(applied, self._settings.quarantine_s, now_s, self._world.clock.now()),
-        )
+        tick = max(self._state.tick, newest[0].tick if newest else 0)
+        self._state = replace(self._state, tick=tick, planned=bool(applied))
         self._recall(newest, now_s)
         if observation.running() is not None:
             actuation = resume(applied, observation, self._settings.rollout_deadline_s, now_s)
@@ -386,15 +380,19 @@ class ControlLoop:
         )
 
     def _recall(self, newest: Sequence[Decision], now_s: float) -> None:
-        """Take up the load that an earlier process saw, and what it learned of these profiles."""
-        inputs = [found for decision in newest if (found := _read_inputs(decision)) is not None]
-        loads = (found.observation.load for found in inputs)
+        """Take up the load that an earlier process saw, what failed, and what it learned of the profiles."""
+        read = [(it, found) for it in newest if (found := _read_inputs(it)) is not None]
+        loads = (found.observation.load for _, found in read)
         self._earlier = next((load.value for load in loads if isinstance(load, Measured)), None)
-        if not inputs or inputs[0].made_of.profiles != self._made_of.profiles:
+        if not read:
             return
-        last, state = inputs[0], self._state
+        decision, last = read[0]
         age_s = (self._world.clock.now() - last.at).total_seconds()
         later_s = now_s - age_s - last.now_s
+        failures = recalled_failures(decision, last, self._settings.quarantine_s, later_s)
+        state = self._state = replace(self._state, failures=failures)
+        if last.made_of.profiles != self._made_of.profiles:
+            return
         if last.state.correction.calibration == state.correction.calibration:
             state = replace(state, correction=recalled_slowdowns(last.state.correction, later_s))
         self._state = replace(state, feedback=recalled_feedback(last.state.feedback, later_s))

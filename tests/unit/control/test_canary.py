@@ -22,7 +22,10 @@ from ipa.control.engine.canary import (
     without,
     without_canary,
 )
-from ipa.control.engine.state import EngineState
+from ipa.control.engine.decision_inputs import DecisionInputs, recalled_failures
+from ipa.control.engine.guards import GuardSettings
+from ipa.control.engine.state import EngineState, PlannerProvenance
+from ipa.control.ports import PipelineControl
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.observation import (
     Attainment,
@@ -36,6 +39,7 @@ from ipa.model.observation import (
 from ipa.model.parts import in_order, parts_of, share_of, with_share
 from ipa.model.pipeline import Canary
 from ipa.model.plan import StageConfig
+from ipa.model.rolling import SIDE_BY_SIDE
 from ipa.model.slowdown import AS_MEASURED
 from ipa.policies.base import Prediction
 from ipa.service.shared_load import canary_live
@@ -176,8 +180,12 @@ def test_a_failed_one_is_remembered_with_its_figures_over_a_restart() -> None:
         *("shop-7-run", "shop", 7, datetime(2026, 1, 1, tzinfo=UTC).isoformat()),
         *(Action.APPLY, ReasonCode.ROLLBACK, words, OLD, row, Mode.ACTIVE),
     )
-    now = datetime(2026, 1, 1, 0, 1, tzinfo=UTC)
-    found = quarantine.recalled([rollback], 300.0, 1000.0, now)
+    # Sixty seconds ago by a clock that has begun anew meanwhile.
+    inputs = DecisionInputs(
+        *("", "", PlannerProvenance(), "", PipelineControl(), seen(row, 1.0, 0.0), None, None),
+        *(GuardSettings(), SIDE_BY_SIDE, 5.0, datetime(2026, 1, 1, tzinfo=UTC), EngineState()),
+    )
+    found = recalled_failures(rollback, inputs, 300.0, 935.0)
     said = quarantine.failed_canary(found, OLD, 1000.0)
     assert said == f"classify=high is not planned for 240 s: {words}"
     assert quarantine.failed_canary(found, row, 1000.0) == "", "it runs again"
@@ -194,7 +202,6 @@ def test_the_state_with_a_trial_is_read_back_and_without_one_is_as_before() -> N
 def test_status_has_no_canary_where_none_runs() -> None:
     from ipa.control.engine.actuation import ActuationPhase
     from ipa.control.loop.snapshot import Snapshot
-    from ipa.control.ports import PipelineControl
 
     snapshot = Snapshot("shop", 1, PipelineControl(), ActuationPhase.IDLE)
     assert canary_live(TRIED, snapshot) is None
