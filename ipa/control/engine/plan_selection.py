@@ -62,12 +62,12 @@ def choose(
     is_unstabilised = is_at_once(request.policy, running)
     urgent = urgent or is_unstabilised or bool(wrong_rows(request.pipeline, running))
     is_needed = lacks or bool(late)
-    # What counts the load is replaced with each write: as long as its rates are older, replicas are kept.
-    keeps = request.rolling.switches_at_once or bool(request.observation.bridged_s)
-    if keeps and (is_needed or not is_unstabilised):
+    # Each write may replace what counts the load: until its rates are new, replicas are kept.
+    is_bridged = bool(request.observation.bridged_s)
+    if (is_bridged or request.rolling.switches_at_once) and (is_needed or not is_unstabilised):
         steady = _steadier(request, state, serving, forecast, plan)
         # Without need what can be had in place comes first; then what other replicas are worth.
-        plan = steady if is_needed or steady.configs != serving else plan
+        plan = steady if is_needed or is_bridged or steady.configs != serving else plan
     if late and (not urgent or plan.configs == serving):
         verdict = _while_late(request, state, running, plan, forecast, now, late)
         return verdict, _damped(request, reset, running, verdict, urgent=True)
