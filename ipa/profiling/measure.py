@@ -240,7 +240,7 @@ def is_steady(rounds: Sequence[Sequence[float]]) -> bool:
     """True if the standard error of the p99 is at most STEADY_RATIO of it.
 
     By the scatter of the rounds' own p99s; where they are too short to have one, by the order statistics of
-    LEAST_STEADY batches or more, one binomial standard deviation below and above (of fifty up to the slowest).
+    LEAST_STEADY batches or more, one binomial standard deviation below and above (of fifty to the slowest).
     """
     if _have_tails(rounds):
         tails_s = [_tail_s(each) for each in rounds]

@@ -78,6 +78,17 @@ def test_the_time_of_a_measured_point_follows_from_its_effort() -> None:
     assert f"done after {LEAST_ROUNDS} to {most_rounds} rounds" in page
 
 
+@pytest.mark.parametrize(
+    ("experiment", "page"), [("beating", "beating-ipa"), ("published", "cores-saved"), ("reproduction",) * 2]
+)
+def test_a_page_that_is_made_says_what_its_template_does(experiment: str, page: str) -> None:
+    """Its figures may be of an earlier version; its sentences may not."""
+    made = (ROOT / f"docs/explanation/{page}.md").read_text()
+    template = (ROOT / f"experiments/{experiment}/template.md").read_text()
+    fixed = [part.strip() for part in re.split(r"\n\n|\{\w+\}", template)]
+    assert not [part for part in fixed if part and part not in made]
+
+
 def test_the_changelog_says_each_change_once() -> None:
     heads = Counter(re.findall(r"^- \*\*(.+?)\*\*", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE))
     assert not [head for head, times in heads.items() if times > 1]
