@@ -13,8 +13,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 from experiments.attack import (
@@ -117,42 +119,53 @@ def parsers(size: Size, tell: Tell) -> Figures:
 
 def many_connections(size: Size, tell: Tell) -> Figures:
     """A thousand connections that send too much, too slowly or nothing, each against a service of its own."""
-    found: Figures = {}
-    for what in connections.ATTACKS[: size.connection_attacks]:
-        with connections.demo() as (host, port, pid):
-            skipped = partial(connections.skipped_ticks, host, port)
-            # Those that open again what is closed do the same from the first second to the last.
-            seconds = 6.0 if what.is_stubborn else 15.0
-            seen = connections.attack(what, host, port, seconds=seconds, pid=pid, skipped_ticks=skipped)
-        # One that connects again each time it is closed is never done; each of its connections is.
-        is_done = not what.is_stubborn
-        found[f"1 000 connections: {what.name}"] = [
-            Figure("open at once", seen.most_open, told=f"{seen.opened} opened"),
-            Figure("still open", seen.still_open, at_most=0 if is_done else None),
-            Figure("longest open s", seen.longest_s, at_most=10.0 if is_done else None),
-            Figure("memory grown MB", seen.grown_mb, at_most=100.0),
-            *(Figure(f"slowest {path} s", each, at_most=1.0) for path, each in seen.worst_s.items()),
-            Figure("other requests lost or refused", sum(seen.failed.values()), at_most=0),
-            Figure("skipped ticks", seen.skipped_ticks, at_most=0),
-        ]
-        tell(f"1 000 connections, {what.name}: done")
-    return found
+    attacks = connections.ATTACKS[: size.connection_attacks]
+    # Those that wait for a deadline leave a core to another.
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [what for what in attacks if what.waits]
+        found = dict(zip(waiting, pool.map(_connected, waiting), strict=True))
+    found |= {what: _connected(what) for what in attacks if not what.waits}
+    return {f"1 000 connections: {what.name}": found[what] for what in attacks}
+
+
+def _connected(what: connections.Attack) -> list[Figure]:
+    with connections.demo() as (host, port, pid):
+        skipped = partial(connections.skipped_ticks, host, port)
+        # Those that open again what is closed do the same from the first second to the last.
+        seconds = 6.0 if what.is_stubborn else 15.0
+        seen = connections.attack(what, host, port, seconds=seconds, pid=pid, skipped_ticks=skipped)
+    # One that connects again each time it is closed is never done; each of its connections is.
+    is_done = not what.is_stubborn
+    return [
+        Figure("open at once", seen.most_open, told=f"{seen.opened} opened"),
+        Figure("still open", seen.still_open, at_most=0 if is_done else None),
+        Figure("longest open s", seen.longest_s, at_most=10.0 if is_done else None),
+        Figure("memory grown MB", seen.grown_mb, at_most=100.0),
+        *(Figure(f"slowest {path} s", each, at_most=1.0) for path, each in seen.worst_s.items()),
+        Figure("other requests lost or refused", sum(seen.failed.values()), at_most=0),
+        Figure("skipped ticks", seen.skipped_ticks, at_most=0),
+    ]
 
 
 def data_plane(size: Size, tell: Tell) -> Figures:
     """Kill -9 of queue, router and model servers under load."""
+    # The next one as soon as what was killed is whole again.
+    sized = [(target, min(times, size.data_plane_kills), rate) for target, rate, times in kills.ATTACKS]
+    kill = partial(kills.run, every_s=0.2)
+    # Only the return of a router is timed: the others are killed side by side.
+    with ProcessPoolExecutor(len(sized), get_context("spawn")) as pool:
+        beside = [pool.submit(kill, *each) for each in sized if each[0] != "router"]
+    reports = [each.result() for each in beside] + [kill(*each) for each in sized if each[0] == "router"]
     found: Figures = {}
-    for target, rate_rps, times in kills.ATTACKS:
-        # The next one as soon as what was killed is whole again.
-        seen = kills.run(target, min(times, size.data_plane_kills), rate_rps, every_s=0.2)
-        others = seen.lost - seen.lost_in_flight if target == "router" else seen.lost
-        found[f"kill -9 of a {target} at {seen.rate_rps:g} rps"] = [
+    for seen in reports:
+        is_router = seen.target == "router"
+        others = seen.lost - seen.lost_in_flight if is_router else seen.lost
+        found[f"kill -9 of a {seen.target} at {seen.rate_rps:g} rps"] = [
             Figure("kills", seen.kills, told=f"{seen.sent} requests, {seen.lost_in_flight} lost in flight"),
             Figure("other requests lost", others, at_most=0),
             Figure("wrong answers", seen.wrong, at_most=0),
-            Figure("first new answer s", seen.recovery_s, at_most=1.0 if target == "router" else None),
+            Figure("first new answer s", seen.recovery_s, at_most=1.0 if is_router else None),
         ]
-        tell(f"kills of a {target} at {rate_rps:g} rps: done")
     return found
 
 

@@ -53,6 +53,11 @@ class Attack:
     is_stubborn: bool = False
     source: str = OTHER_ADDRESS
 
+    @property
+    def waits(self) -> bool:
+        """True if it does little until the service closes its connections."""
+        return not self.is_stubborn and (not self.block or self.every_s > 0)
+
 
 ENDLESS = 1 << 40
 LINE = b"X-Filler: " + b"x" * 1000 + b"\r\n"
