@@ -89,12 +89,11 @@ const costOf = (it) => (it.cost_usd_per_hour === null ? [plain(it.cost_cores), c
 /** The tile of what came of the requests: the share in time, and those without an answer. */
 function ended(live, status) {
   const ratio = live.in_time_ratio;
-  const goal = `of ${plain(status.sla_percentile)} % asked for`;
   if (ratio === null || ratio === undefined) return tile("In time", "", "not counted", ["estimated from latency"]);
   const rates = [["dropped", live.dropped_rps], ["failed", live.failed_rps]].map(([name, rate]) => [" · ", el("span", { class: rate > 0 ? "over" : "" }, `${name} ${number(rate ?? 0)}`)]);
   const retried = live.retried_rps > 0 ? ` · ${number(live.retried_rps)} batches/s retried` : "";
   const causes = (live.losses ?? []).map((it) => `${it.stage ? `${it.stage}: ` : ""}${it.cause.replaceAll("_", " ")} ${number(it.rate_rps)} rps`);
-  return tile("In time", percentOf(ratio), "%", [el("b", { class: live.slo_broken ? "over" : "ok" }, live.slo_broken ? "SLO broken" : "SLO kept"), `, ${goal}`, ...rates, " rps", retried,
+  return tile("In time", percentOf(ratio), "%", [el("b", { class: live.slo_broken ? "over" : "ok" }, live.slo_broken ? "SLO broken" : "SLO kept"), `, of ${plain(status.sla_percentile)} % asked for`, ...rates, " rps", retried,
     causes.length ? [el("br"), el("span", { class: "over" }, causes.join(", "))] : ""],
   meter(ratio, live.slo_broken ? "over" : "ok"));
 }
