@@ -85,6 +85,8 @@ class _Known:
             # Other threads may still read the old ones.
             self.rows = rows = {}
             missing = list(range(len(keys)))
+        if not keys:
+            return np.array(self.compute(*columns))
         if missing:
             found = self.compute(*(each[..., missing] for each in columns))
             computed = zip(*(each.tolist() for each in found), strict=True)
