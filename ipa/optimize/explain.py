@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from ipa.model.errors import DeadlineError, InputError
 from ipa.model.pipeline import Goal
-from ipa.model.plan import Plan, PlanSummary, Termination, in_words
+from ipa.model.plan import Plan, PlanSummary, Termination, cores_of, in_words
 from ipa.optimize.breakpoints import PRECISION, flips_of
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.explanation import (
@@ -126,7 +126,7 @@ def _elsewhere(
         if outcome is None:
             text = f"{place}: no plan is feasible"
         else:
-            text = f"{place}: PAS {outcome.pas:.4f}, {outcome.cost_cores:g} cores"
+            text = f"{place}: PAS {outcome.pas:.4f}, {cores_of(outcome.cost_cores)}"
             if now is not None:
                 pas, cores = outcome.pas - now.pas, outcome.cost_cores - now.cost_cores
                 text += f" (here {now.pas:.4f} and {now.cost_cores:g}: {pas:+.4f}, {cores:+g})"

@@ -14,7 +14,7 @@ from math import inf
 
 import numpy as np
 
-from ipa.model.plan import Termination
+from ipa.model.plan import Termination, cores_of
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.program import tolerance
@@ -65,7 +65,7 @@ def select(choices: Choices, budget_cores: float, deadline: Deadline) -> Selecti
     hull = hull_of(owner, cost, worth, choices.owners)
     least = float(cost[hull.first].sum())
     if least > budget_cores + tolerance(budget_cores):
-        raise ValueError(f"{budget_cores:g} cores do not hold the cheapest choices, {least:g}")
+        raise ValueError(f"{cores_of(budget_cores)} do not hold the cheapest choices, {least:g}")
     broken = break_of(hull, cost, worth, budget_cores)
     base, price = broken.chosen, broken.price
     profit = worth - price * cost

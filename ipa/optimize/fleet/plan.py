@@ -12,7 +12,7 @@ import numpy as np
 
 from ipa.model.errors import InfeasibleError, InputError, SolverError
 from ipa.model.errors import Problem as Fault
-from ipa.model.plan import Plan, StageConfig, Termination
+from ipa.model.plan import Plan, StageConfig, Termination, cores_of
 from ipa.model.resources import BY_NAME, CORES, Resources, by_field, total
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.describe import describe
@@ -293,9 +293,9 @@ def _best(
 
 def _too_few(least_cores: float, budget_cores: float, count: int) -> InfeasibleError:
     return InfeasibleError(
-        f"{budget_cores:g} cores do not hold the cheapest plans of {count} pipelines, which need "
+        f"{cores_of(budget_cores)} do not hold the cheapest plans of {count} pipelines, which need "
         f"{least_cores:g}: {least_cores - budget_cores:g} cores are missing",
-        hint=f"Raise the budget to {least_cores:g} cores, take pipelines out, or loosen their limits.",
+        hint=f"Raise the budget to {cores_of(least_cores)}, take pipelines out, or loosen their limits.",
     )
 
 

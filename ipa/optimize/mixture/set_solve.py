@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import inf
 
 from ipa.model.errors import SolverError, UsageError
-from ipa.model.plan import Termination
+from ipa.model.plan import Termination, cores_of
 from ipa.model.resources import in_words
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.milp import Milp
@@ -130,7 +130,7 @@ def _capacity(variant: SetVariant | None, cores: float) -> float:
     for level in levels:
         if level.cores == cores:
             return level.capacity_rps
-    raise SolverError(f"{cores:g} cores is no level of variant {variant.name if variant else '?'!r}")
+    raise SolverError(f"{cores_of(cores)} is no level of variant {variant.name if variant else '?'!r}")
 
 
 def _binding_limits(problem: SetProblem, parts: Sequence[SetPart]) -> Iterator[str]:
@@ -159,7 +159,7 @@ def _binding_limits(problem: SetProblem, parts: Sequence[SetPart]) -> Iterator[s
     for part in parts:
         variant = problem.variant(part.variant)
         if part.quota_rps >= part.capacity_rps * (1 - ROUNDING):
-            yield f"capacity of {part.variant}: {part.capacity_rps:g} rps on {part.cores:g} cores, all used"
+            yield f"capacity of {part.variant}: {part.capacity_rps:g} rps on {cores_of(part.cores)}, all used"
         fewer = [
             level.cores
             for level in (variant.levels if variant else ())

@@ -19,7 +19,7 @@ from typing import Any
 
 from ipa.model.errors import InputError
 from ipa.model.errors import Problem as Fault
-from ipa.model.plan import Termination
+from ipa.model.plan import Termination, cores_of
 from ipa.model.resources import CORES, IN_CORES, NO_RESOURCES, Prices, Resources, field_of, in_words
 
 
@@ -147,7 +147,7 @@ def _faults_of_variant(variant: SetVariant) -> Iterator[str]:
             yield f"variant {variant.name!r}: {level} needs cores above 0 and a finite capacity"
     for cores, count in Counter(level.cores for level in variant.levels).items():
         if count > 1:
-            yield f"variant {variant.name!r} has {count} capacities for {cores:g} cores: give one"
+            yield f"variant {variant.name!r} has {count} capacities for {cores_of(cores)}: give one"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import inf
 
-from ipa.model.plan import Termination
+from ipa.model.plan import Termination, cores_of
 from ipa.model.resources import CORES, Resources, in_words, total
 from ipa.optimize.mixture.mixtures import Mixture, MixtureLimits, most_together, part_problem
 from ipa.optimize.mixture.sets import SetPart, SetPlan, SetProblem
@@ -88,7 +88,7 @@ def _faults_of_part(problem: SetProblem, part: SetPart) -> Iterator[str]:
         return
     level = next((level for level in variant.levels if level.cores == part.cores), None)
     if level is None or part.cores < variant.min_cores:
-        yield f"{part.variant}: {part.cores:g} cores is not allowed"
+        yield f"{part.variant}: {cores_of(part.cores)} is not allowed"
         return
     loading_s = 0.0 if variant.loaded else variant.readiness_s
     yield from differs(f"{part.variant}: capacity_rps", part.capacity_rps, level.capacity_rps)
