@@ -68,7 +68,8 @@ def frontier(problem: PlanningProblem, deadline_s: float = 60.0) -> tuple[Fronti
         )
     )
     chosen = _every_plan(plain, Deadline(deadline_s))
-    totals = [_shifted(evaluate(plain, each), -shift_s) for each in chosen]
+    shifted = [evaluate(plain, each) for each in chosen]
+    totals = [replace(each, latency_s=each.latency_s - shift_s) for each in shifted]
     columns = np.array([[total.cost, -total.pas, total.latency_s] for total in totals]).reshape(-1, 3)
     kept = undominated(np.round(columns.T, DIGITS))
     points = [_point(problem, plain, chosen[at], totals[at]) for at in kept.tolist()]
@@ -132,10 +133,6 @@ def _from_zero(program: Program) -> tuple[Program, float]:
         return program, 0.0
     first = program.stages[0].having(mean_s=program.stages[0].mean_s + shift_s)
     return replace(program, stages=(first, *program.stages[1:]), sla_s=program.sla_s + shift_s), shift_s
-
-
-def _shifted(totals: Totals, shift_s: float) -> Totals:
-    return replace(totals, latency_s=totals.latency_s + shift_s)
 
 
 def _every_plan(program: Program, deadline: Deadline) -> list[tuple[int, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from math import log
@@ -69,7 +69,7 @@ def operating_points(
         replace(point, **_beside(besides[measured.variant]), readiness_s=measured.readiness_s or 0.0)
         for measured in profiles
         for point in generate(measured, objective, sizes or _candidates(stage))
-        if _allowed(point, objective, sizes) and (cores is None or _is_base(point, cores))
+        if _allowed(point, objective, sizes) and (cores is None or cores.get(point.variant) == point.cores)
     )
 
 
@@ -77,10 +77,6 @@ def _beside(held: Resources) -> dict[str, Any]:
     """The fields of an operating point for the resources of a replica beside its cores."""
     names = (*(each.attribute for each in BESIDE_CORES), "accelerators")
     return {name: getattr(held, name) for name in names}
-
-
-def _is_base(point: OperatingPoint, cores: Mapping[str, float]) -> bool:
-    return cores.get(point.variant) == point.cores
 
 
 def _candidates(stage: Stage) -> tuple[int, ...]:

@@ -218,7 +218,7 @@ class SimMetrics:
     def _known(self, window_s: float) -> Counts | Missing:
         """The scrape times that a window needs, as far as known now and not stale."""
         settings, now_s = self._settings, self._now_s()
-        if _is_within(now_s, settings.outages):
+        if any(start <= now_s < end for start, end in settings.outages):
             return Missing(MissingReason.UNREACHABLE, "no answer")
         times = self._scrapes(now_s - settings.delay_s, window_s + KEPT_S)
         if not len(times):
@@ -282,10 +282,6 @@ class SimMetrics:
 NOT_ASKED = Missing(MissingReason.NOT_ASKED, "latencies of single stages are not asked for")
 IDLE = Missing(MissingReason.ABSENT, "no request was answered in the window")
 NO_BATCHES = Missing(MissingReason.ABSENT, "no batch was served in the window")
-
-
-def _is_within(at_s: float, windows: Sequence[Window]) -> bool:
-    return any(start <= at_s < end for start, end in windows)
 
 
 def _nothing(pipeline: Pipeline, why: Missing) -> Signals:

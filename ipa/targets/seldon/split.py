@@ -117,7 +117,9 @@ def parts_of(pipeline: Pipeline) -> tuple[Part, ...]:
     parts.append(Part(PartRole.ROUTER, "", _router(pipeline, queues)))
     names = (part.service.removeprefix("http://").split(".")[0] for part in parts)
     problems = [
-        Problem(f"Service {name!r} would be longer than 63 characters") for name in names if _is_long(name)
+        Problem(f"Service {name!r} would be longer than {LONGEST_NAME} characters")
+        for name in names
+        if len(name) > LONGEST_NAME
     ]
     if problems:
         raise InputError(
@@ -126,10 +128,6 @@ def parts_of(pipeline: Pipeline) -> tuple[Part, ...]:
             hint="Shorten `seldon.name`, `seldon.predictor` or a stage's `container`.",
         )
     return tuple(parts)
-
-
-def _is_long(name: str) -> bool:
-    return len(name) > LONGEST_NAME
 
 
 def _model(pipeline: Pipeline, stage: Stage, groups: Groups) -> Pipeline:

@@ -343,7 +343,8 @@ def others_rollout(
     to what was before the change: nothing of it is left to wait for. Never FAILED, since a rollback would
     overwrite the other writer. `read` returns the configurations at that revision.
     """
-    if not _same_object(revision, change.revision):
+    # The object, without its generation.
+    if revision.rpartition("/")[0] != change.revision.rpartition("/")[0]:
         return Rollout(RolloutPhase.REPLACED, "a SeldonDeployment was recreated by another writer")
     found = tuple(read())
     if found == as_asked(pipeline, change.configs, found):
@@ -352,7 +353,3 @@ def others_rollout(
     is_back = revision != change.revision and found == as_asked(pipeline, change.previous, found)
     phase = RolloutPhase.REPLACED if is_back else RolloutPhase.READY
     return Rollout(phase, "another writer replaced the change")
-
-
-def _same_object(revision: str, other: str) -> bool:
-    return revision.rpartition("/")[0] == other.rpartition("/")[0]
