@@ -104,6 +104,8 @@ SCALARS = (
     # `Departures` of the stage before.
     *("settling_rps", "dispersion", "size", "mates"),
 )
+# Of requests at random.
+NOT_BEHIND = (1.0, 1.0, 1.0, 0.0)
 BEFORE = slice(SCALARS.index("settling_rps"), SCALARS.index("mates") + 1)
 
 
@@ -165,7 +167,7 @@ def _scalars(problem: PlanningProblem, blocks: list[CandidateBlock]) -> Array:
                 released_wait_s(len(stage.columns.variants), batch_sizes, rate_rps) if is_released else 0.0,
                 float(problem.batching(block.index)),
                 stage.hop_s,
-                *(0.0, 0.0, 0.0, 0.0),
+                *NOT_BEHIND,
             )
         )
     return np.array(columns, dtype=np.float64).T

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ipa.model.profile import OperatingPoint
-from ipa.optimize.candidates import BEFORE, Candidates
+from ipa.optimize.candidates import BEFORE, NOT_BEHIND, Candidates
 from ipa.optimize.columns import ROWS, Array, Index
 from ipa.optimize.problem import BatchPlace, Compat, PlanningProblem
 from ipa.queueing.formation import batches_in_sequence, ceil_up, formation_wait_s, released_wait_s
@@ -227,7 +227,7 @@ def times_of(problem: PlanningProblem, chosen: Sequence[Chosen]) -> list[Times]:
         *_DEPARTURES.of((points[:, sent], replicas[sent], rate_rps[sent], items[sent], timeout_s[sent]))
     ).take(slice(None), reach / reach[sent])
     before = np.array([made.settling_rps, made.dispersion, made.size, made.mates])
-    before[:, batched != BatchPlace.BEHIND] = 0.0
+    before[:, batched != BatchPlace.BEHIND] = np.array(NOT_BEHIND)[:, None]
     service_s, wait_s, mean_s, spread_s2 = _known_times(problem.percentile, _machine_cores(problem)).of(
         (
             points,
