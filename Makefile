@@ -41,7 +41,7 @@ faults: install ## every fault case with its figure, as a table (also runs/fault
 fuzz: install ## ten thousand made-up requests against the whole API, about four minutes (EXAMPLES=130, SEED=1)
 	$(PY) -m experiments.fuzz $(if $(EXAMPLES),--examples $(EXAMPLES)) $(if $(SEED),--seed $(SEED))
 
-attack: install ## attacks on the real service, its record and its data plane, with figures; within ten minutes (ONLY=viewer, QUICK=1)
+attack: install ## attacks on the real service, its record and its data plane, with figures; ten to twelve minutes (ONLY=viewer, QUICK=1)
 	@tools/system.sh
 	$(PY) -m experiments.attack $(ONLY) $(if $(QUICK),--quick)
 
