@@ -46,6 +46,11 @@ class Candidates:
     departs: Index
 
     @property
+    def stage(self) -> Index:
+        """The index of each candidate's stage."""
+        return np.array([block.index for block in self.blocks], dtype=np.intp)[self.block]
+
+    @property
     def accuracy(self) -> Array:
         """The accuracy of each point's variant."""
         return self.of_point("accuracy")

@@ -22,11 +22,10 @@ def with_classes(problem: PlanningProblem, candidates: Candidates) -> Candidates
     senders = [problem.sender(block.index) for block in candidates.blocks]
     if problem.compat is not Compat.TAIL or not any(sender is not None for sender in senders):
         return candidates
-    stage = np.array([block.index for block in candidates.blocks])[candidates.block]
-    departs = np.zeros(len(stage), dtype=np.intp)
+    departs = np.zeros(len(candidates.block), dtype=np.intp)
     classes: dict[int, Array] = {}
     for before in {each for each in senders if each is not None}:
-        mine = np.flatnonzero(stage == before)
+        mine = np.flatnonzero(candidates.stage == before)
         departs[mine], classes[before] = _classes(candidates.take(mine))
     blocks: list[CandidateBlock] = []
     taken, owner, scalars = [], [], []
@@ -40,7 +39,7 @@ def with_classes(problem: PlanningProblem, candidates: Candidates) -> Candidates
             if sender is not None and spacing is not None:
                 share = problem.graph.reach[block.index] / problem.graph.reach[sender]
                 one = Departures(*spacing[:, None]).take(slice(None), np.array([share]))
-                row[BEFORE] = [one.settling_rps, one.dispersion, one.size, one.mates]
+                row[BEFORE] = one.rows
             level = replace(block.level, number=block.level.number * len(spacings) + at)
             owner.append(np.full(len(own), len(blocks)))
             blocks.append(CandidateBlock(block.index, level, -1 if spacing is None else at))

@@ -12,7 +12,7 @@ from ipa.model.profile import OperatingPoint
 from ipa.model.resources import beside_of
 from ipa.optimize.accuracy import accuracy_of
 from ipa.optimize.problem import PlanningProblem
-from ipa.optimize.timing import Chosen, times_of
+from ipa.optimize.timing import Chosen, offered_rps, times_of
 from ipa.optimize.verify import items_of, plan_latency_s
 from ipa.queueing.capacity import utilisation_ratio
 
@@ -117,7 +117,7 @@ def stage_plans_of(
     found = []
     for each, times in zip(chosen, times_of(problem, chosen), strict=True):
         name, point, capacity_rps = problem.stages[each.index].name, each.point, times.capacity_rps
-        rate_rps = problem.rate_rps * problem.graph.reach[each.index] * each.items
+        rate_rps = offered_rps(problem, each)
         found.append(
             StagePlan(
                 stage=name,

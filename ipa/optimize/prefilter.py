@@ -11,7 +11,6 @@ from __future__ import annotations
 from math import inf, prod
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ipa.model.errors import DeadlineError
 from ipa.optimize.accuracy import PRODUCTS
@@ -58,7 +57,7 @@ def _worth_at_most(problem: PlanningProblem, draft: UntimedOptions) -> Array | N
     candidates = draft.candidates
     if candidates is None or (alpha and not problem.graph.is_product):
         return None
-    stage = np.array([block.index for block in candidates.blocks])[candidates.block]
+    stage = candidates.stage
     starts = np.flatnonzero(np.diff(stage, prepend=-1))
     if len(starts) < len({block.index for block in candidates.blocks}):
         return None
@@ -74,44 +73,37 @@ def _in_time(problem: PlanningProblem, draft: UntimedOptions, least: float) -> U
     """The draft without candidates behind a class whose senders leave them too little time, or worth.
 
     A sender leaves what the SLA has beyond its own time, of which a candidate behind it takes its service
-    time at least. `least` is the worth that a plan must have.
+    time at least. `least` is the worth that a plan must have: a pair's with the best of the other stages.
     """
+    alpha = draft.weights.alpha if problem.objective.accuracy_rule in PRODUCTS else 0.0
     for index in range(len(problem.stages)):
         sender, candidates = problem.sender(index), draft.candidates
         if sender is None or candidates is None:
             continue
-        stage = np.array([block.index for block in candidates.blocks])[candidates.block]
+        stage = candidates.stage
         sent = (stage == sender).nonzero()[0]
         if not len(sent):
             continue
         _, _, mean_s, spread_s2 = option_times(problem, candidates.take(sent))
         left_s = problem.sla_s * (1 + EQUAL) - mean_s - np.sqrt(spread_s2)
         sent, left_s = sent[left_s > 0], left_s[left_s > 0]
+        factor, value = draft.numbers[PLACE["factor"]], draft.numbers[PLACE["value"]]
         others = [stage == each for each in set(stage.tolist()) - {index, sender}]
+        rest_factor = alpha * prod(float(factor[other].max()) for other in others)
+        rest_value = sum(float(value[other].max()) for other in others)
         kept = stage != index
         for number, block in enumerate(candidates.blocks):
             if block.index == index:
                 own = np.arange(candidates.first[number], candidates.first[number + 1])
-                before = (candidates.departs[sent] == block.behind).nonzero()[0]
-                fits = least_time_s(candidates.take(own))[:, None] <= left_s[before]
-                if least > -inf:
-                    fits &= _worth_of_pairs(problem, draft, others, own, sent[before]) >= least
-                kept[own] = fits.any(axis=1)
+                of_class = candidates.departs[sent] == block.behind
+                before = sent[of_class]
+                fits = least_time_s(candidates.take(own))[:, None] <= left_s[of_class]
+                worth = (
+                    rest_factor * factor[own][:, None] * factor[before] + value[own][:, None] + value[before]
+                )
+                kept[own] = (fits & (worth + rest_value >= least)).any(axis=1)
         draft = draft.take(kept.nonzero()[0])
     return draft
-
-
-def _worth_of_pairs(
-    problem: PlanningProblem, draft: UntimedOptions, others: list[NDArray[np.bool_]], own: Index, sent: Index
-) -> Array:
-    """The highest worth of a plan with candidates of two stages: (own × sent); `others` are other stages'."""
-    alpha = draft.weights.alpha if problem.objective.accuracy_rule in PRODUCTS else 0.0
-    factor, value = draft.numbers[PLACE["factor"]], draft.numbers[PLACE["value"]]
-    best_factor = prod(float(factor[other].max(initial=0.0)) for other in others)
-    best_value = sum(float(value[other].max(initial=-inf)) for other in others)
-    products = alpha * best_factor * factor[own][:, None] * factor[sent]
-    worth: Array = products + value[own][:, None] + value[sent] + best_value
-    return worth
 
 
 def _staffed(candidates: Candidates) -> Index:

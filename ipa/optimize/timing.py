@@ -48,9 +48,8 @@ def option_times(problem: PlanningProblem, candidates: Candidates) -> tuple[Arra
             candidates.of_block("hop_s"),
             candidates.scalars[BEFORE],
         )
-        service_s, wait_s, mean_s, spread_s2 = _known_times(problem.percentile, _machine_cores(problem)).of(
-            columns
-        )
+        known = _known_times(problem.percentile, _machine_cores(problem))
+        service_s, wait_s, mean_s, spread_s2 = known.of(columns)
         return service_s, wait_s, mean_s, spread_s2
     sequence = np.maximum(1.0, ceil_up(candidates.items / (replicas * batch_size)))
     service_s = candidates.of_point("latency_s") * sequence
@@ -174,7 +173,7 @@ def departures_of(
     made = departures_in_replica(
         *(batch_size, counts, full_s, tail_s, rate_rps), items=items, timeout_s=timeout_s, service_one_s=one_s
     )
-    return made.settling_rps, made.dispersion, made.size, made.mates
+    return made.rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +210,7 @@ def times_of(problem: PlanningProblem, chosen: Sequence[Chosen]) -> list[Times]:
     columns = [stage.columns.table[:, place] for stage, place in zip(stages, places, strict=True)]
     points = np.stack(columns, axis=1)
     replicas = np.array([each.replicas for each in chosen], dtype=np.intp)
-    rate_rps = np.array([_rate_rps(problem, each) for each in chosen])
+    rate_rps = np.array([offered_rps(problem, each) for each in chosen])
     items = np.array([each.items for each in chosen], dtype=np.float64)
     timeout_s = np.array(
         [inf if stage.batch_timeout_s is None else stage.batch_timeout_s for stage in stages]
@@ -226,7 +225,7 @@ def times_of(problem: PlanningProblem, chosen: Sequence[Chosen]) -> list[Times]:
     made = Departures(
         *_DEPARTURES.of((points[:, sent], replicas[sent], rate_rps[sent], items[sent], timeout_s[sent]))
     ).take(slice(None), reach / reach[sent])
-    before = np.array([made.settling_rps, made.dispersion, made.size, made.mates])
+    before = np.array(made.rows)
     before[:, batched != BatchPlace.BEHIND] = np.array(NOT_BEHIND)[:, None]
     service_s, wait_s, mean_s, spread_s2 = _known_times(problem.percentile, _machine_cores(problem)).of(
         (
@@ -275,14 +274,14 @@ def _carried_rps(
 _DEPARTURES, _CAPACITIES = _Known(departures_of), _Known(_carried_rps)
 
 
-def _rate_rps(problem: PlanningProblem, chosen: Chosen) -> float:
+def offered_rps(problem: PlanningProblem, chosen: Chosen) -> float:
     """Items a second that reach the stage."""
     return problem.rate_rps * problem.graph.reach[chosen.index] * chosen.items
 
 
 def _formula_times(problem: PlanningProblem, chosen: Chosen) -> Times:
     """The papers' times, whose quantile equals the mean."""
-    stage, point, rate_rps = problem.stages[chosen.index], chosen.point, _rate_rps(problem, chosen)
+    stage, point, rate_rps = problem.stages[chosen.index], chosen.point, offered_rps(problem, chosen)
     service_s = point.latency_s * batches_in_sequence(chosen.items, point.batch_size, chosen.replicas)
     if problem.compat is Compat.IPA_ARTIFACT:
         variants = len({each.variant for each in stage.points})

@@ -55,6 +55,11 @@ class Departures:
     size: Floats
     mates: Floats
 
+    @property
+    def rows(self) -> tuple[Floats, Floats, Floats, Floats]:
+        """The numbers in order."""
+        return self.settling_rps, self.dispersion, self.size, self.mates
+
     def take(self, at: Any, share: Floats) -> Departures:
         """Return those entries, of whose requests only a share goes on, at random."""
         dispersion = 1 - share * (1 - self.dispersion[at])
