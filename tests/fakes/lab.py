@@ -1,7 +1,7 @@
 """A stand-in for the simulator in tests of experiments: quick, with the same figures' names.
 
 `runner: tests.fakes.lab:RUNNER` of an experiment names it. With LAB_STRIKE=N in the environment, the N-th
-cell that begins sends LAB_SIGNAL to the process that asks for it.
+cell that begins sends LAB_SIGNAL to the process that asks for it, as soon as LAB_CELLS has an outcome.
 """
 
 from __future__ import annotations
@@ -59,13 +59,15 @@ def work(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> Cell
 
 
 def _strike() -> None:
-    """Count the cells that began in a file, and signal the parent at the one that was asked for."""
+    """Count the cells that began in a file, and signal the parent at the one that is due."""
     if "LAB_COUNTER" not in os.environ:
         return
     counter = Path(os.environ["LAB_COUNTER"])
     with counter.open("a") as stream:
         stream.write("x")
     if counter.stat().st_size == int(os.environ.get("LAB_STRIKE", "0")):
+        while not any(Path(os.environ["LAB_CELLS"]).rglob("*.json")):
+            os.sched_yield()
         os.kill(os.getppid(), getattr(signal, os.environ["LAB_SIGNAL"]))
 
 

@@ -97,6 +97,7 @@ def test_the_same_command_continues_and_gives_the_same_bytes(
 ) -> None:
     broken = tmp_path / "broken"
     strike = {"LAB_STRIKE": "6", "LAB_SIGNAL": name, "LAB_COUNTER": str(tmp_path / "counter")}
+    strike["LAB_CELLS"] = str(broken / "cells")
     assert conduct_apart(file, broken, **strike) == code
     before = kept(broken)
     assert 0 < before < CELLS_THERE

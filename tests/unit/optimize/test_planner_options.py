@@ -215,15 +215,16 @@ def test_times_that_are_known_are_those_that_are_computed(seed: int, monkeypatch
     known_times.compute = counted
     monkeypatch.setattr(timing, "_known_times", lambda percentile, machine_cores: known_times)
     count = len(candidates.point)
-    half = candidates.take(np.arange(0, count, 2))
-    timing.option_times(asked, half)
+    # One alone is computed as it is among others.
+    timing.option_times(asked, candidates.take(np.arange(1)))
+    timing.option_times(asked, candidates.take(np.arange(0, count, 2)))
     first = timing.option_times(asked, candidates)
     again = timing.option_times(asked, candidates)
     # Equal rows are computed once, and none a second time.
-    assert sum(rows) <= count and len(rows) <= 2
+    assert sum(rows) <= count and len(rows) <= 3
     monkeypatch.setattr(timing, "MOST_KNOWN", 0)
     anew = timing.option_times(asked, candidates)
     assert rows[-1] == count
     for known, same, computed in zip(first, again, anew, strict=True):
         assert np.array_equal(known, same)
-        assert known == pytest.approx(computed, rel=1e-12)
+        assert np.array_equal(known, computed)
