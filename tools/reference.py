@@ -8,13 +8,12 @@ from __future__ import annotations
 import ast
 import inspect
 import json
-import os
 import re
 import sys
-from contextlib import redirect_stdout
-from dataclasses import is_dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from enum import Enum
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -94,39 +93,61 @@ def settings() -> str:
     return "\n".join(parts)
 
 
-# Without colours, at one width; read where the command line is imported.
-os.environ |= {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "TERMINAL_WIDTH": "100"}
+COMMANDS_HEAD = """# Commands
 
-
-def helped(*verb: str) -> str:
-    """What `ipa VERB --help` prints."""
-    from ipa.cli.main import run
-
-    with redirect_stdout(StringIO()) as printed:
-        run([*verb, "--help"])
-    return "\n".join(line.rstrip() for line in printed.getvalue().strip().splitlines())
+`ipa VERB --help` prints the types and defaults of all options too. Exit codes are
+[the same for all](exit-codes.md). Options with one meaning in several verbs are explained once, below.
+"""
+# An option that this many verbs explain in the same words is explained once for all of them.
+SHARED_FROM = 3
 
 
 def commands() -> str:
-    """The help of every verb."""
+    """Each verb with its help, its own options and its examples; the options that verbs share, once."""
     import typer
 
     from ipa.cli.main import build_app
     from ipa.cli.verb_help import GROUPS
 
-    app = build_app()
-    verbs = [
-        (c.name or c.callback.__name__.replace("_", "-"),) for c in app.registered_commands if c.callback
-    ]
-    for name, group in typer.main.get_group(app).commands.items():
-        verbs += [(name, verb) for verb in getattr(group, "commands", {})]
-    parts = [f"## ipa {' '.join(verb)}\n\n```text\n{helped(*verb)}\n```\n" for verb in sorted(verbs)]
-    rows = [
+    verbs: dict[str, Any] = {}
+    for name, command in typer.main.get_group(build_app()).commands.items():
+        below = getattr(command, "commands", None)
+        verbs |= {f"{name} {verb}": each for verb, each in below.items()} if below else {name: command}
+    counts = Counter(_option(each) for command in verbs.values() for each in command.params)
+    shared = {option for option, count in counts.items() if count >= SHARED_FROM}
+    parts = [COMMANDS_HEAD, "| to | verbs |\n|---|---|"]
+    parts += [
         f"| {group} | {', '.join(f'`{verb}`' for verb in of if ' ' not in verb)} |"
         for group, of in GROUPS.items()
     ]
-    head = "# Commands\n\nExit codes are [the same for all](exit-codes.md).\n\n| to | verbs |\n|---|---|\n"
-    return head + "\n".join(rows) + "\n\n" + "\n".join(parts)
+    parts += ["\n## Options of several verbs\n", "```text", *_aligned(sorted(shared)), "```"]
+    for verb, command in sorted(verbs.items()):
+        options = [_option(each) for each in command.params]
+        own = _aligned([each for each in options if each not in shared])
+        also = " ".join(names.split(",")[0] for names, _ in options if (names, _) in shared)
+        parts += [f"\n## ipa {verb}\n", inspect.cleandoc(command.help or "") + "\n", "```text"]
+        parts += [*own, *([f"also: {also}"] if also else []), *_examples(command.epilog), "```"]
+    return "\n".join(parts) + "\n"
+
+
+def _option(parameter: Any) -> tuple[str, str]:
+    """The names of an option or argument, and its help with the default."""
+    is_option = parameter.param_type_name == "option"
+    names = ", ".join([*parameter.opts, *parameter.secondary_opts]) if is_option else parameter.name.upper()
+    default = parameter.default
+    shown = isinstance(default, str | int | float) and not isinstance(default, bool) and default != ""
+    return names, f"{parameter.help}{f' [{default}]' if shown and parameter.show_default else ''}"
+
+
+def _aligned(options: Sequence[tuple[str, str]]) -> list[str]:
+    """A line an option, the explanations below one another."""
+    width = max((len(names) for names, _ in options), default=0)
+    return [f"{names:<{width}}  {words}" for names, words in options]
+
+
+def _examples(epilog: str | None) -> list[str]:
+    """The commands of the examples below a verb's help."""
+    return re.findall(r"^(?:Example: )?(ipa .+)$", epilog or "", re.MULTILINE)
 
 
 def exit_codes() -> str:
@@ -237,106 +258,46 @@ PYTHON_HEAD = """# Python interface
 `ipa.library` is the public interface for scripts, notebooks and plug-ins
 ([how to use it](../how-to/use-from-python.md), [how to write a policy](../how-to/write-a-policy.md)).
 `ipa.testing` has the contract suites for plug-ins. Their names stay as they are within a major version; other
-modules may change.
+modules may change. `help(ipa.library.plan)` prints the whole docstring with arguments, units and errors.
 """
 
 
 def python() -> str:
-    """The public functions and types with their signatures and docstrings."""
+    """The public functions and types with the first line of their docstrings."""
     import ipa.library
     import ipa.testing
 
     found = [getattr(ipa.library, name) for name in ipa.library.__all__]
-    contracts = [getattr(ipa.testing, name) for name in ipa.testing.__all__]
     groups = {
         "Functions": [each for each in found if inspect.isfunction(each)],
         "Types": [each for each in found if isinstance(each, type) and not issubclass(each, Exception)],
         "Errors": [each for each in found if isinstance(each, type) and issubclass(each, Exception)],
-        "Contract suites": contracts,
+        "Contract suites": [getattr(ipa.testing, name) for name in ipa.testing.__all__],
     }
     parts = [PYTHON_HEAD]
     for title, members in groups.items():
         parts.append(f"## {title}\n")
         parts += [_member(each) for each in sorted(members, key=lambda each: each.__name__)]
-    return "\n".join(parts)
+        parts.append("")
+    return "\n".join(parts).rstrip("\n") + "\n"
 
 
 def _member(found: Any) -> str:
-    """One function or type: where it is, its signature or fields, its docstring and those of its methods."""
-    module = "ipa.testing" if found.__module__.startswith("ipa.testing") else "ipa.library"
-    lines = [
-        f"### {module}.{found.__name__}\n",
-        "```text",
-        _signature(found),
-        "```\n",
-        inspect.getdoc(found) or "",
-    ]
-    if isinstance(found, type) and not issubclass(found, Exception):
-        lines += [f"\n- `{name}`: {comment}" for name, comment in _field_comments(found)]
-        lines += [_method(found, name) for name in vars(found) if _is_public(vars(found)[name], name)]
-    return "\n".join(line for line in lines if line) + "\n"
+    """A function with its parameters, or a type with its fields or values and its methods."""
+    if inspect.isfunction(found):
+        names = list(inspect.signature(found).parameters)
+    elif issubclass(found, Enum):
+        names = [each.value for each in found]
+    else:
+        names = [each.name for each in fields(found)] if is_dataclass(found) else []
+        names += [f"{name}()" for name, each in vars(found).items() if _is_method(each, name)]
+    line = f"- `{found.__name__}{'' if inspect.isclass(found) else '(' + ', '.join(names) + ')'}`: "
+    line += (inspect.getdoc(found) or "").partition("\n\n")[0].replace("\n", " ")
+    return f"{line} `{', '.join(names)}`" if names and inspect.isclass(found) else line
 
 
-def _field_comments(kind: type) -> list[tuple[str, str]]:
-    """The fields of a dataclass that have a comment above them, with it."""
-    found, above = [], []
-    for line in inspect.getsource(kind).splitlines() if is_dataclass(kind) else []:
-        if line.startswith("    # "):
-            above.append(line.removeprefix("    # "))
-            continue
-        name, _, annotation = line.strip().partition(":")
-        if above and name.isidentifier() and annotation:
-            found.append((name, " ".join(above)))
-        above = []
-    return found
-
-
-def _is_public(found: Any, name: str) -> bool:
-    return not name.startswith("_") and (inspect.isfunction(found) or isinstance(found, property))
-
-
-def _method(kind: type, name: str) -> str:
-    found = vars(kind)[name]
-    is_property = isinstance(found, property)
-    first = (inspect.getdoc(found) or "").partition("\n\n")[0].replace("\n", " ")
-    return f"\n- `{name}{'' if is_property else _one_line(found)}`: {first}"
-
-
-def _signature(found: Any) -> str:
-    """The signature on one line, or a line a parameter; of a type without a constructor its name alone."""
-    if isinstance(found, type) and (
-        issubclass(found, Exception | Enum) or getattr(found, "_is_protocol", False)
-    ):
-        return "\n".join([found.__name__, *(f"  {each.name} = {each.value!r}" for each in _values(found))])
-    text = f"{found.__name__}{_one_line(found)}"
-    if len(text) <= 100:
-        return text
-    parameters = inspect.signature(found).parameters.values()
-    shown, starred = [], False
-    for each in parameters:
-        if each.kind is inspect.Parameter.KEYWORD_ONLY and not starred:
-            shown, starred = [*shown, "*"], True
-        line = _tidy(str(each))
-        shown.append(line if len(line) <= 100 else f"{line.partition(' = ')[0]} = ...")
-    returned = inspect.signature(found).return_annotation
-    end = "" if isinstance(found, type) or returned is inspect.Signature.empty else f" -> {returned}"
-    return "\n".join([f"{found.__name__}(", *(f"    {each}," for each in shown), f"){end}"])
-
-
-def _values(found: type) -> list[Enum]:
-    return list(found) if issubclass(found, Enum) else []
-
-
-def _one_line(found: Any) -> str:
-    text = _tidy(str(inspect.signature(found))).removeprefix("(self, ").removeprefix("(self")
-    text = text if text.startswith("(") else f"({text}"
-    return re.sub(r" -> None$", "", text) if isinstance(found, type) else text
-
-
-def _tidy(text: str) -> str:
-    """Signatures show annotations as text in quotes, and defaults that are made anew as an object."""
-    text = re.sub(r"<function (\w+) at 0x\w+>", r"\1", text.replace("<factory>", "..."))
-    return re.sub(r"(: |-> )'([^']*)'", r"\1\2", text)
+def _is_method(found: Any, name: str) -> bool:
+    return not name.startswith("_") and inspect.isfunction(found)
 
 
 def main() -> int:
