@@ -1,20 +1,16 @@
-"""Measures the rooms of ipa/ in two revisions and writes the table of docs/explanation/architecture.md.
+"""Measures the rooms of ipa/ and writes the table of docs/explanation/architecture.md.
 
-`python -m tools.architecture BEFORE AFTER` takes two revisions of git; without them it compares `START` with
-`HEAD`. It also removes from `KNOWN` the faults that the working tree no longer has, and adds none.
-tests/architecture compares the working tree with `KNOWN` by the functions here.
+`python -m tools.architecture` also removes from `KNOWN` the faults that the working tree no longer has, adds
+none, and lowers the budgets (`tools.budgets`). tests/architecture compares the working tree with `KNOWN` by
+the functions here.
 """
 
 from __future__ import annotations
 
 import ast
-import io
 import json
 import re
-import subprocess
 import sys
-import tarfile
-import tempfile
 import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -24,6 +20,7 @@ from pathlib import Path
 
 import grimp
 
+from tools.budgets import main as lower
 from tools.sample_prose import docstrings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,8 +29,6 @@ PAGE = ROOT / "docs" / "explanation" / "architecture.md"
 # the number of files that name Seldon, and by room the public docstrings that start like a question.
 KNOWN = ROOT / "tests" / "architecture" / "known.json"
 BEGIN, END = "<!-- made by `make architecture` -->", "<!-- end of what `make architecture` made -->"
-# The last commit before the layers were rebuilt: no release was made there, so no tag names it.
-START = "3c0f309"
 # A file below this is rarely an idea of its own.
 SMALL_LINES = 50
 # The room that may name Seldon.
@@ -270,80 +265,48 @@ def _layer(module: str, layers: list[list[str]]) -> tuple[int, str] | None:
     return None
 
 
-def _git(*words: str) -> bytes:
-    return subprocess.run(["git", *words], cwd=ROOT, check=True, capture_output=True).stdout
-
-
-def checked_out(revision: str, folder: Path) -> House:
-    """The package and its contracts as that revision has them, unpacked into the folder."""
-    archive = io.BytesIO(_git("archive", revision, "ipa", "pyproject.toml"))
-    with tarfile.open(fileobj=archive) as tar:
-        tar.extractall(folder, filter="data")
-    return House(folder)
-
-
-def table(before: House, after: House, names: tuple[str, str]) -> str:
-    """The comparison in Markdown: a row for each room of either revision, then the figures of the whole."""
-    old, new = before.rooms(), after.rooms()
-    rows = []
-    for name in sorted({*old, *new}, key=lambda each: (each == TOP, each)):
-        cells = [each[name].cells if name in each else ("",) * len(HEADS) for each in (old, new)]
-        pairs = [_pair(*pair) for pair in zip(*cells, strict=True)]
-        rows.append(f"| `{name}` | " + " | ".join(pairs) + " |")
-    whole = [
-        Room("", tuple(line for room in each.values() for line in room.lines)).cells for each in (old, new)
+def table(house: House) -> str:
+    """The rooms and the figures of the whole in Markdown."""
+    rooms = house.rooms()
+    rows = [
+        f"| `{name}` | " + " | ".join(map(str, rooms[name].cells)) + " |"
+        for name in sorted(rooms, key=lambda each: (each == TOP, each))
     ]
-    rows.append("| **all** | " + " | ".join(_pair(*pair) for pair in zip(*whole, strict=True)) + " |")
-    figures = [
-        ("circles (files in them)", _circles(before), _circles(after)),
-        *(
-            (said, str(len(find(before))), str(len(find(after))))
-            for said, find in (
-                ("imports against the layers", House.upward_imports),
-                ("files of `cli` and `api` that import an adapter", House.faces_on_adapters),
-                ("files that name Seldon outside its target", House.files_on_seldon),
-                ("public class names used more than once", House.repeated_classes),
-            )
-        ),
-    ]
+    whole = Room("", tuple(line for room in rooms.values() for line in room.lines))
+    rows.append("| **all** | " + " | ".join(map(str, whole.cells)) + " |")
+    circles = house.circles()
+    figures = {
+        "circles": len(circles),
+        "imports against the layers": len(house.upward_imports()),
+        "files of `cli` and `api` that import an adapter": len(house.faces_on_adapters()),
+        "files that name Seldon outside its target": len(house.files_on_seldon()),
+        "public class names used more than once": len(house.repeated_classes()),
+    }
     return "\n".join(
         [
-            f"`{names[0]}` → `{names[1]}`; one figure where both agree.",
-            "",
             f"| room | {' | '.join(HEADS)} |",
             "|---|" + "--:|" * len(HEADS),
             *rows,
             "",
-            f"| the whole | {names[0]} | {names[1]} |",
-            "|---|--:|--:|",
-            *(f"| {said} | {was} | {now} |" for said, was, now in figures),
+            "| the whole | |",
+            "|---|--:|",
+            *(f"| {name} | {figure} |" for name, figure in figures.items()),
         ]
     )
 
 
-def _pair(was: object, now: object) -> str:
-    return str(now) if was == now else f"{was or '–'} → {now or '–'}"
-
-
-def _circles(house: House) -> str:
-    """The number of circles and, in brackets, the files in each."""
-    found = house.circles()
-    return f"{len(found)} ({', '.join(str(len(each)) for each in found)})" if found else "0"
-
-
-def main(before: str = START, after: str = "HEAD") -> None:
-    """Rewrites the table of the page, and shortens the list of known faults."""
-    left = asdict(House(ROOT).faults().within(known_faults()))
-    KNOWN.write_text(json.dumps(left, indent=1) + "\n")
-    names = [_git("rev-parse", "--short=7", each).decode().strip() for each in (before, after)]
-    with tempfile.TemporaryDirectory() as old, tempfile.TemporaryDirectory() as new:
-        made = table(checked_out(before, Path(old)), checked_out(after, Path(new)), (names[0], names[1]))
+def main() -> None:
+    """Rewrites the table of the page, shortens the list of known faults, and lowers the budgets."""
+    house = House(ROOT)
+    KNOWN.write_text(json.dumps(asdict(house.faults().within(known_faults())), indent=1) + "\n")
+    made = table(house)
     text = PAGE.read_text()
     head, _, rest = text.partition(BEGIN)
     _, _, tail = rest.partition(END)
     PAGE.write_text(f"{head}{BEGIN}\n{made}\n{END}{tail}")
     print(made)
+    lower()
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tools.architecture import House, components, known_faults
+from tools.budgets import BUDGETS, Budget, budgets, committed, faults
 
 # One idea may be one file; above this a reader loses the beginning before the end.
 LIMIT_LINES = 600
@@ -121,3 +122,29 @@ def test_the_way_from_a_rate_to_a_patch_is_as_the_page_says(root: Path) -> None:
         keys = [node.value for node in nodes if isinstance(node, ast.keyword) and node.arg == "key"]
         assert not [node for node in nodes if isinstance(node, ast.Lambda) and node not in keys], name
     assert len({path.split("/")[1] for path, _ in steps}) <= 12
+
+
+def test_each_room_keeps_its_budget_and_no_budget_rises(root: Path) -> None:
+    """`make architecture` lowers the budgets to what there is."""
+    now = budgets((root / BUDGETS).read_text("utf-8"))
+    assert faults(now, [], root) == []
+    for before in committed(root):
+        assert faults(now, before, root) == []
+
+
+def test_each_file_of_the_package_counts_in_one_budget(root: Path) -> None:
+    rooms = [each for each in budgets((root / BUDGETS).read_text("utf-8")) if each.is_room]
+    counted = [path for room in rooms for path in room.paths(root)]
+    assert sorted(counted) == sorted((root / "ipa").rglob("*.py"))
+
+
+def test_a_room_above_its_budget_and_a_budget_that_rose_or_went_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text("one two\nthree\n")
+    (tmp_path / "room.py").write_text("one two\nthree\n")
+    now = [Budget("docs", ("*.md",), "words", 2, 1), Budget("room", ("*.py",), "lines", 2, 1)]
+    assert [fault.split(";")[0] for fault in faults(now, now, tmp_path)] == ["docs has 3 words"]
+    before = [replace(now[1], budget=1), replace(now[1], name="hall")]
+    assert [fault.split(":")[0] for fault in faults(now[1:], before, tmp_path)] == [
+        "the budget of room was 1 and is 2",
+        "the budget of hall was 2 and is gone",
+    ]

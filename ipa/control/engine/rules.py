@@ -7,7 +7,7 @@ batches if the running ones mix the rows of several requests.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ipa.control.engine import quarantine
@@ -59,22 +59,24 @@ Amendment = Callable[[TickRequest, EngineState, TickVerdict], tuple[TickVerdict,
 
 def judge(request: TickRequest, state: EngineState) -> tuple[TickVerdict, EngineState]:
     """The verdict of the first rule that has one, with its amendments, and the state that follows."""
-    for rule in BEFORE_LOAD:
-        verdict, state = rule(request, state)
-        if verdict is not None:
-            # A hold before the load's rules interrupts a row of smaller plans.
-            return verdict, state.without_pending()
+    verdict, state = _first(BEFORE_LOAD, request, state)
+    if verdict is not None:
+        # A hold before the load's rules interrupts a row of smaller plans.
+        return verdict, state.without_pending()
     request = _within_room(request, state)
-    verdict, state = telemetry_lost(request, state)
-    if verdict is None:
-        verdict, state = on_trial(request, state)
-    if verdict is None:
-        verdict, state = slo_broken(request, state)
-    if verdict is None:
-        verdict, state = planned(request, state)
+    verdict, state = _first(OF_LOAD, request, state)
+    assert verdict is not None
     for amend in AMENDMENTS:
         verdict, state = amend(request, state, verdict)
     return verdict, state
+
+
+def _first(rules: Sequence[Rule], request: TickRequest, state: EngineState) -> Ruling:
+    for rule in rules:
+        verdict, state = rule(request, state)
+        if verdict is not None:
+            return verdict, state
+    return None, state
 
 
 def paused(request: TickRequest, state: EngineState) -> Ruling:
@@ -270,7 +272,8 @@ BEFORE_LOAD: tuple[Rule, ...] = (
     foreign_rollout,
     requested,
 )
-RULES: tuple[Rule, ...] = (*BEFORE_LOAD, telemetry_lost, on_trial, slo_broken, planned)
+# The last one always has a verdict.
+OF_LOAD: tuple[Rule, ...] = (telemetry_lost, on_trial, slo_broken, planned)
 AMENDMENTS: tuple[Amendment, ...] = (overloaded, mixed_rows, canary_held)
 
 

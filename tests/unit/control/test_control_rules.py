@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
+from ipa.control.engine import rules
 from ipa.control.engine.actuation import ActuationPhase, accepted, begin, sent
+from ipa.control.engine.canary import CanaryTrial, EndedCount
 from ipa.control.engine.feedback import Feedback
 from ipa.control.engine.observe import observe
-from ipa.control.engine.rules import AMENDMENTS, BEFORE_LOAD, RULES, judge
+from ipa.control.engine.rules import BEFORE_LOAD, OF_LOAD, judge
 from ipa.control.engine.state import ChangeRequest, EngineState, TickRequest, TickVerdict, WriteBlock
 from ipa.control.engine.tick import on_tick
 from ipa.control.engine.write_outcome import unrecorded, unwritten
@@ -17,6 +20,7 @@ from ipa.control.ports import PipelineControl, Rollout, RolloutPhase, Signals, S
 from ipa.model.decision import Action, Change, Mode, ReasonCode
 from ipa.model.errors import ConflictError
 from ipa.model.observation import Attainment, LoadHistory, Measured, Missing, MissingReason, Observation
+from ipa.model.pipeline import Canary
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT
 from tests.fakes.world import PIPELINE, SMALLEST, ours, profiled, scenario, window_max
@@ -38,54 +42,76 @@ def unread(observation: Observation) -> Observation:
     return replace(observation, stages=stages, problem="the API server is down")
 
 
-def reason(request: TickRequest, state: EngineState | None = None) -> ReasonCode:
-    verdict, _ = judge(request, state or EngineState())
-    return verdict.reason
-
-
-def test_the_order_of_the_rules_is_this_one() -> None:
-    assert [rule.__name__ for rule in RULES] == [
-        "paused",
-        "workload_unknown",
-        "blocked",
-        "follow_change",
-        "drift",
-        "foreign_rollout",
-        "requested",
-        "telemetry_lost",
-        "on_trial",
-        "slo_broken",
-        "planned",
-    ]
-    assert RULES[: len(BEFORE_LOAD)] == BEFORE_LOAD
-    assert [amend.__name__ for amend in AMENDMENTS] == ["overloaded", "mixed_rows", "canary_held"]
-
-
-def test_each_rule_gives_way_to_those_before_it() -> None:
-    """All troubles at once: each that ends lets the next rule decide."""
+def troubles() -> Iterator[tuple[TickRequest, EngineState, ReasonCode]]:
+    """Requests and states from all troubles at once to none, with the reason of each."""
     request = ticked(
         control=PipelineControl(mode=Mode.ACTIVE, paused=True),
         requested=ChangeRequest(GROWN, "ann asked", by="ann"),
+        pipeline=replace(PIPELINE, canary=Canary(5, 60.0)),
     )
-    seen = request.observation
-    lost = replace(seen, arrival_rate_rps=UNREAD, load=UNREAD, settled=False)
-    state = EngineState(last_applied=GROWN, block=BLOCK)
-    request = replace(request, observation=unread(lost))
-    assert reason(request, state) is ReasonCode.PAUSED
+    best = judge(replace(request, control=BLOCK.control, requested=None), EngineState(planned=True))[
+        0
+    ].configs
+    running = tuple(StageState(config, config.replicas) for config in best)
+    signals = Signals(Measured(25.0), Measured(LoadHistory(1.0, (25.0,) * 60)), Measured(0.4))
+    whole = observe(PIPELINE, signals, WorkloadState("2", running, settled=True), at_s=0.0)
+    whole = replace(whole, attainment=Measured(Attainment(100.0, 0.6, 15.0)))
+    lost = replace(whole, arrival_rate_rps=UNREAD, load=UNREAD)
+    state = EngineState(
+        planned=True,
+        last_applied=GROWN,
+        block=BLOCK,
+        trial=CanaryTrial(best, GROWN, 0.0, 60.0, 60.0, EndedCount(50.0)),
+        feedback=Feedback(is_broken=True),
+    )
+    request = replace(request, observation=unread(replace(lost, settled=False)))
+    yield request, state, ReasonCode.PAUSED
     request = replace(request, control=BLOCK.control)
-    assert reason(request, state) is ReasonCode.WORKLOAD_UNKNOWN
-    request = replace(request, observation=lost)
-    assert reason(request, state) is ReasonCode.RBAC
+    yield request, state, ReasonCode.WORKLOAD_UNKNOWN
+    request = replace(request, observation=replace(lost, settled=False))
+    change = Change("pages-1", "pages", "1", SMALLEST, best, 60.0)
+    rolling = replace(state, actuation=accepted(sent(begin(change, request.now_s))))
+    progressing = replace(request, rollout=Rollout(RolloutPhase.PROGRESSING, "1 of 2"))
+    yield progressing, rolling, ReasonCode.RBAC
+    yield progressing, replace(rolling, block=None), ReasonCode.IN_PROGRESS
     state = replace(state, block=None)
-    assert reason(request, state) is ReasonCode.DRIFT
-    state = replace(state, last_applied=SMALLEST)
-    assert reason(request, state) is ReasonCode.IN_PROGRESS
-    request = replace(request, observation=replace(lost, settled=True))
-    assert reason(request, state) is ReasonCode.REQUESTED
+    yield request, state, ReasonCode.DRIFT
+    state = replace(state, last_applied=best)
+    yield request, state, ReasonCode.IN_PROGRESS
+    request = replace(request, observation=lost)
+    yield request, state, ReasonCode.REQUESTED
     request = replace(request, requested=None)
-    assert reason(request, state) is ReasonCode.METRICS_MISSING
-    request = replace(request, observation=seen)
-    assert reason(request, state) is ReasonCode.FIRST_PLAN
+    yield request, state, ReasonCode.METRICS_MISSING
+    request = replace(request, observation=whole)
+    yield request, state, ReasonCode.SCALE_UP
+    state = replace(state, trial=None)
+    yield request, state, ReasonCode.SLO_BROKEN
+    state = replace(state, feedback=Feedback())
+    yield request, state, ReasonCode.STABILISING
+
+
+def test_each_rule_gives_way_to_those_before_it() -> None:
+    found = [(judge(request, state)[0].reason, expected) for request, state, expected in troubles()]
+    assert [reason for reason, _ in found] == [expected for _, expected in found]
+    assert len(found) == len(BEFORE_LOAD) + len(OF_LOAD)
+
+
+@pytest.mark.parametrize("name", ["BEFORE_LOAD", "OF_LOAD"])
+def test_two_rules_that_change_places_decide_otherwise(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = list(troubles())
+    listed = getattr(rules, name)
+    for at in range(len(listed) - 1):
+        order = [*listed[:at], listed[at + 1], listed[at], *listed[at + 2 :]]
+        monkeypatch.setattr(rules, name, tuple(order))
+        assert any(_reason(request, state) is not expected for request, state, expected in rows), listed[at]
+
+
+def _reason(request: TickRequest, state: EngineState) -> ReasonCode | None:
+    """The reason of the verdict; None where a rule meets what one before it would have refused."""
+    try:
+        return judge(request, state)[0].reason
+    except AssertionError:
+        return None
 
 
 def test_what_stops_the_rules_of_the_load_ends_a_row_of_smaller_plans() -> None:

@@ -1,0 +1,98 @@
+"""Budgets of lines and words by room: measured, refused above, and lowered, never raised.
+
+`python -m tools.budgets` prints the figures and lowers each budget in `BUDGETS` to what its files have now;
+`make architecture` calls it. tests/architecture refuses files above their budget, and a budget above that of
+an earlier commit. `goal` is where a budget is to arrive. Lines count blank ones and comments.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from rich import print as show
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parent.parent
+BUDGETS = "tests/architecture/budgets.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The lines or words that the files of some rooms may have; `files` are glob patterns."""
+
+    name: str
+    files: tuple[str, ...]
+    unit: str
+    budget: int
+    goal: int
+
+    @property
+    def is_room(self) -> bool:
+        """True if its files are those of Python inside the package."""
+        return all(each.startswith("ipa/") and each.endswith(".py") for each in self.files)
+
+    def paths(self, root: Path) -> set[Path]:
+        """The files below the root that count."""
+        return {path for pattern in self.files for path in root.glob(pattern)}
+
+    def measured(self, root: Path) -> int:
+        """The lines or words that they have."""
+        texts = (path.read_text("utf-8") for path in self.paths(root))
+        return sum(len(text.split() if self.unit == "words" else text.splitlines()) for text in texts)
+
+
+def budgets(text: str) -> list[Budget]:
+    """The budgets that such a file has."""
+    return [Budget(**{**each, "files": tuple(each["files"])}) for each in json.loads(text)]
+
+
+def faults(now: list[Budget], before: list[Budget], root: Path) -> list[str]:
+    """A line for each room above its budget, and for each budget that rose or went away since `before`."""
+    above = [
+        f"{each.name} has {each.measured(root)} {each.unit}; its budget is {each.budget}: "
+        "take away as many as are added, in the same room"
+        for each in now
+        if each.measured(root) > each.budget
+    ]
+    left = {each.name: each.budget for each in now}
+    rose = [
+        f"the budget of {each.name} was {each.budget} and is {left.get(each.name, 'gone')}: budgets only fall"
+        for each in before
+        if left.get(each.name, each.budget + 1) > each.budget
+    ]
+    return above + rose
+
+
+def committed(root: Path = ROOT) -> list[list[Budget]]:
+    """The budgets of the last two commits that changed them; none without a history, as in an archive."""
+    log = ["git", "log", "-2", "--format=%H", "--", BUDGETS]
+    done = subprocess.run(log, cwd=root, capture_output=True, text=True, check=False)
+    return [
+        budgets(subprocess.check_output(["git", "show", f"{commit}:{BUDGETS}"], cwd=root, text=True))
+        for commit in done.stdout.split()
+    ]
+
+
+def main(root: Path = ROOT) -> None:
+    """Print the budgets, and lower them to the present figures."""
+    table = Table("room", "unit", *("now", "budget", "goal", "over the goal"), title="Budgets")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    path = root / BUDGETS
+    lowered = []
+    for each in budgets(path.read_text("utf-8")):
+        now = each.measured(root)
+        table.add_row(each.name, each.unit, *map(str, (now, each.budget, each.goal, max(now - each.goal, 0))))
+        lowered.append(replace(each, budget=min(now, each.budget)))
+    path.write_text(json.dumps([asdict(each) for each in lowered], indent=1) + "\n", "utf-8")
+    package = sum(each.measured(root) for each in lowered if each.is_room)
+    table.add_section()
+    table.add_row("ipa/, all rooms", "lines", str(package))
+    show(table)
+
+
+if __name__ == "__main__":
+    main()
