@@ -117,11 +117,11 @@ def _tail_times(
     has_quota = cores < 1
     for batching in BatchPlace:
         own = batched == batching
-        for is_quota, at in ((False, own & ~has_quota), (True, own & has_quota)):
-            if not at.any():
+        for is_quota, mine in ((False, own & ~has_quota), (True, own & has_quota)):
+            if not mine.any():
                 continue
             # One row alone is summed in another order: a time must not depend on what is timed beside it.
-            at = np.resize(np.flatnonzero(at), max(2, np.count_nonzero(at)))
+            at = np.resize(np.flatnonzero(mine), max(2, np.count_nonzero(mine)))
             times = []
             for formula in _formulas(batching, Departures(*before[:, at])):
                 timed = (
