@@ -121,7 +121,8 @@ def _tail_times(
             if not mine.any():
                 continue
             # One row alone is summed in another order: a time must not depend on what is timed beside it.
-            at = np.resize(np.flatnonzero(mine), max(2, np.count_nonzero(mine)))
+            rows = np.flatnonzero(mine)
+            at = np.resize(rows, max(2, rows.size))
             times = []
             for formula in _formulas(batching, Departures(*before[:, at])):
                 timed = (
