@@ -18,7 +18,7 @@ from ipa.control.engine.change_words import changes
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.observe import observe, unseen_by
 from ipa.control.engine.overrides import stop_of
-from ipa.control.engine.state import EngineState
+from ipa.control.engine.state import ChangeRequest, EngineState
 from ipa.control.engine.write_outcome import unwritten
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.snapshot import Snapshot
@@ -49,13 +49,12 @@ from ipa.model.errors import (
     RolloutError,
     UnavailableError,
 )
-from ipa.model.external import Configs, with_replicas_of
+from ipa.model.external import with_replicas_of
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory, Missing, MissingReason, Observation
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
-from ipa.model.slowdown import AS_MEASURED, Slowdowns
-from ipa.policies.base import PolicyState, Prediction
+from ipa.policies.base import PolicyState
 from ipa.settings import Settings
 
 log = logging.getLogger("ipa.cli")
@@ -107,11 +106,9 @@ class OneShotLoop:
             state = self._state = self._workload.read(pipeline)
         except NotFoundError as error:
             problem = f"nothing runs: {error.message}; `ipa apply` creates it"
-            unseen = unseen_by(error)
-            nothing = observe(pipeline, NO_SIGNALS, None, problem=problem, unseen=unseen, at_s=at_s)
-            return _snapshot(nothing, "not there")
+            return _unseen(pipeline, error, problem, at_s, "not there")
         except DriftError as error:
-            return drifted(pipeline, error, at_s)
+            return _unseen(pipeline, error, str(error), at_s)
         observation = observe(pipeline, NO_SIGNALS, state, at_s=at_s)
         if observation.is_whole and not observation.problem:
             return _snapshot(observation, "all replicas run as requested")
@@ -119,111 +116,92 @@ class OneShotLoop:
         deadline_s = self._ports.settings.rollout_deadline_s
         asked = Change("", pipeline.name, state.revision, configs, configs, deadline_s)
         rollout = self._workload.rollout(pipeline, asked)
+        seen = _snapshot(observation, rollout.detail)
         if rollout.phase is RolloutPhase.FAILED:
             problems = (f"the rollout failed: {rollout.detail}",)
-            return _snapshot(observation, rollout.detail, ActuationPhase.FAILED, problems)
-        return _snapshot(observation, rollout.detail, ActuationPhase.WAITING_READY)
+            return replace(seen, phase=ActuationPhase.FAILED, problems=problems)
+        return replace(seen, phase=ActuationPhase.WAITING_READY)
 
     def request(
         self, configs: tuple[StageConfig, ...], detail: str, by: str = "", plan_id: str = ""
     ) -> Decision:
         """Create or change the workload, and wait until it is ready. Errors: those of `OneShotApply`."""
-        wanted = RequestedConfigs(self._workload.as_written(self._pipeline, configs), detail, by, plan_id)
+        written = self._workload.as_written(self._pipeline, configs)
+        wanted = ChangeRequest(written, detail, by=by, plan_id=plan_id)
         try:
-            state = self._state or self._workload.read(self._pipeline)
+            state = self._read()
         except NotFoundError:
-            return self._apply().create(wanted)
-        return self._apply(state).change(wanted)
+            return OneShotApply(self._ports).create(wanted)
+        return OneShotApply(self._ports, state).change(wanted)
 
     def restore(
         self, configs: tuple[StageConfig, ...], detail: str, by: str = "", undoes: str = ""
     ) -> Decision:
         """Request the restored configurations, also from a change that does not get ready."""
         written = self._workload.as_written(self._pipeline, configs)
-        wanted = RequestedConfigs(written, detail, by, restores=True, undoes=undoes)
-        state = replace(self._state or self._workload.read(self._pipeline), settled=True)
-        return self._apply(state).change(wanted)
+        wanted = ChangeRequest(written, detail, by=by, restores=True, undoes=undoes)
+        return OneShotApply(self._ports, replace(self._read(), settled=True)).change(wanted)
 
-    def _apply(self, state: WorkloadState | None = None) -> OneShotApply:
-        self._state = None
-        return OneShotApply(self._ports, state)
-
-
-def drifted(pipeline: Pipeline, error: DriftError, at_s: float) -> Snapshot:
-    """The snapshot of a workload that runs no configuration of the pipeline."""
-    unseen = unseen_by(error)
-    observation = observe(pipeline, NO_SIGNALS, None, problem=str(error), unseen=unseen, at_s=at_s)
-    return _snapshot(observation, "changed by another writer")
+    def _read(self) -> WorkloadState:
+        """The state of the last snapshot, once; else of the workload now."""
+        state, self._state = self._state, None
+        return state or self._workload.read(self._pipeline)
 
 
-def _snapshot(
-    observation: Observation,
-    detail: str,
-    phase: ActuationPhase = ActuationPhase.IDLE,
-    problems: tuple[str, ...] = (),
+def _unseen(
+    pipeline: Pipeline, error: IpaError, problem: str, at_s: float, detail: str = "changed by another writer"
 ) -> Snapshot:
-    return Snapshot(
-        observation.pipeline,
-        0,
-        PipelineControl(),
-        phase,
-        observation=observation,
-        detail=detail,
-        problems=problems,
-    )
+    """The snapshot of a workload that is not there, or runs no configuration of the pipeline."""
+    unseen = unseen_by(error)
+    return _snapshot(observe(pipeline, NO_SIGNALS, None, problem=problem, unseen=unseen, at_s=at_s), detail)
 
 
-@dataclass(frozen=True, slots=True)
-class RequestedConfigs:
-    """The configurations that a person (`by`) asked for; `detail` says who and why.
-
-    `plan_id` is the stored plan that they come from, `undoes` the decision whose change they take back, if
-    any; `restores`: they ran before.
-    """
-
-    configs: tuple[StageConfig, ...]
-    detail: str
-    by: str = ""
-    plan_id: str = ""
-    restores: bool = False
-    undoes: str = ""
+def _snapshot(observation: Observation, detail: str) -> Snapshot:
+    name, control = observation.pipeline, PipelineControl()
+    return Snapshot(name, 0, control, ActuationPhase.IDLE, observation=observation, detail=detail)
 
 
 class OneShotApply:
-    """One change of one pipeline, recorded as the service does and held back by its pauses and bounds.
+    """One change of one pipeline, carried out by the real loop, held back by its pauses and bounds.
 
     The mode does not matter: advisory holds back the loop, not people. The change is written onto `state`.
     """
 
     def __init__(self, ports: OneShotPorts, state: WorkloadState | None = None) -> None:
         self._pipeline, self._workload, self._clock = ports.pipeline, ports.workload, ports.clock
-        self._control = replace(ports.store.control(ports.pipeline.name), mode=Mode.ACTIVE)
-        self._decisions = _WithoutLooks(ports.store)
+        self._store = _OneChange(ports.store, ports.pipeline.name)
         self._guards = GuardSettings(
             tick_s=POLL_S,
             rollout_deadline_s=ports.settings.rollout_deadline_s,
             quarantine_s=ports.settings.quarantine_s,
         )
-        self._state = state
         self._run_id = uuid.uuid4().hex[:8]
         self._tell, self._said = ports.say, ""
+        nothing = _ByHand()
+        self._loop = ControlLoop(
+            self._pipeline,
+            LoopPorts(self._clock, nothing, _Onto(self._workload, state), self._store, self._store),
+            policy=nothing,
+            predict=lambda *_: None,
+            forecaster=nothing.forecast,
+            settings=self._guards,
+            window_s=0.0,
+            run_id=self._run_id,
+        )
 
-    def change(self, wanted: RequestedConfigs) -> Decision:
+    def change(self, wanted: ChangeRequest) -> Decision:
         """The decision once its change is ready, or a hold that says why nothing was written.
 
         RolloutError, DeadlineError: it did not get ready, and what ran before runs again (or the message
         says that it does not). ConflictError: another writer changed it meanwhile. UnavailableError: the
         write was not answered, and reading back shows that it did not happen.
         """
-        loop = self._loop()
-        if wanted.restores:
-            decision = loop.restore(wanted.configs, wanted.detail, wanted.by, wanted.undoes)
-        else:
-            decision = loop.request(wanted.configs, wanted.detail, wanted.by, wanted.plan_id)
+        loop = self._loop
+        decision = loop.tick_once(wanted)
         if decision.action is Action.HOLD and loop.snapshot().phase is not ActuationPhase.UNKNOWN:
             return decision
         self._say(f"{decision.reason.value}: {decision.detail}")
-        taken_back, last, is_late = self._follow(loop, decision)
+        taken_back, last, is_late = self._follow(decision)
         if last.reason is ReasonCode.ROLLBACK_FAILED:
             raise RolloutError(last.detail, hint=f"`ipa status {self._pipeline.name}` shows what runs.")
         if taken_back is not None:
@@ -231,45 +209,50 @@ class OneShotApply:
             raise kind(f"{taken_back.detail}; the earlier configuration runs again")
         observation = loop.snapshot().observation
         running = observation.running() if observation else None
-        if running == self._now(wanted.configs, running):
+        # Another controller may have changed the replicas of external stages meanwhile.
+        external = self._pipeline.external
+        if running == with_replicas_of(external, wanted.configs, running or ()):
             return decision
-        if running == self._now(decision.previous, running):
+        if running == with_replicas_of(external, decision.previous, running or ()):
             raise UnavailableError(f"nothing was changed: {decision.detail}", hint="Apply it again.")
         raise ConflictError("another writer changed it meanwhile; that change was kept")
 
-    def _now(self, configs: Sequence[StageConfig], running: Sequence[StageConfig] | None) -> Configs:
-        """The configurations with the running replicas of stages whose number another controller decides."""
-        return with_replicas_of(self._pipeline.external, configs, running or ())
-
-    def create(self, wanted: RequestedConfigs) -> Decision:
+    def create(self, wanted: ChangeRequest) -> Decision:
         """The decision once what was created is ready, or a hold where the pipeline is paused.
 
         Errors: those of `CreatingWorkload.create`; RolloutError, DeadlineError: it did not get ready and is
         left as it is, since nothing ran before.
         """
         decision = self._first(wanted)
-        self._decisions.record(decision)
+        self._store.record(decision)
         if decision.action is Action.HOLD:
             return decision
-        change = Change(
-            decision.decision_id, self._pipeline.name, "", (), wanted.configs, self._guards.rollout_deadline_s
-        )
+        name, deadline_s = self._pipeline.name, self._guards.rollout_deadline_s
+        change = Change(decision.decision_id, name, "", (), wanted.configs, deadline_s)
         started_s = self._clock.monotonic_s()
         try:
             revision = self._workload.create(self._pipeline, wanted.configs)
         except IpaError as error:
-            self._not_created(decision, change, error, started_s)
+            state = EngineState(decision.tick, sent(begin(change, started_s)))
+            control, settings = self._store.control(name), self._guards
+            outcome, _ = unwritten(
+                decision, change, state, error, control=control, settings=settings, now_s=started_s
+            )
+            try:
+                self._store.record(outcome)
+            except IpaError as unrecordable:
+                log.error("%s: the outcome cannot be recorded: %s", name, unrecordable)
             raise
         self._say(f"{decision.reason.value}: {decision.detail}")
         self._wait(replace(change, revision=revision), started_s)
         return decision
 
-    def _follow(self, loop: ControlLoop, first: Decision) -> tuple[Decision | None, Decision, bool]:
+    def _follow(self, first: Decision) -> tuple[Decision | None, Decision, bool]:
         """Wait for the change: the rollback if there was one, the last decision, and True if it was late."""
-        deadline_s = self._guards.rollout_deadline_s
+        loop, deadline_s = self._loop, self._guards.rollout_deadline_s
         started_s = since_s = self._clock.monotonic_s()
         taken_back, last, is_late = None, first, False
-        self._decisions.is_waiting = True
+        self._store.is_waiting = True
         while loop.snapshot().phase in IN_FLIGHT:
             if self._clock.monotonic_s() - since_s > deadline_s + GRACE_S:
                 raise DeadlineError(
@@ -287,12 +270,13 @@ class OneShotApply:
                 taken_back = last
         return taken_back, last, is_late
 
-    def _first(self, wanted: RequestedConfigs) -> Decision:
-        name, at = self._pipeline.name, self._clock.now()
-        newest = self._decisions.decisions(name, limit=1)
+    def _first(self, wanted: ChangeRequest) -> Decision:
+        """The first decision of a pipeline that nothing runs of."""
+        name, at, control = self._pipeline.name, self._clock.now(), self._store.control(self._pipeline.name)
+        newest = self._store.decisions(name, limit=1)
         tick = newest[0].tick + 1 if newest else 1
-        stop = stop_of(self._control, at)
-        inputs = canonical_json({"requested": wanted, "control": self._control, "at": at})
+        stop = stop_of(control, at)
+        inputs = canonical_json({"requested": wanted, "control": control, "at": at})
         return Decision(
             decision_id=f"{name}-{tick}-{self._run_id}",
             pipeline=name,
@@ -303,29 +287,21 @@ class OneShotApply:
             detail=stop[1] if stop else f"{wanted.detail}: created",
             configs=() if stop else wanted.configs,
             previous=(),
-            mode=self._control.mode,
+            mode=control.mode,
             inputs_digest=digest(inputs),
             inputs=inputs,
             by=wanted.by,
             plan_id=wanted.plan_id,
         )
 
-    def _not_created(self, decision: Decision, change: Change, error: IpaError, now_s: float) -> None:
-        """Record why it could not be created."""
-        state = EngineState(decision.tick, sent(begin(change, now_s)))
-        outcome, _ = unwritten(
-            decision, change, state, error, control=self._control, settings=self._guards, now_s=now_s
-        )
-        try:
-            self._decisions.record(outcome)
-        except IpaError as unrecordable:
-            log.error("%s: the outcome cannot be recorded: %s", self._pipeline.name, unrecordable)
-
     def _wait(self, change: Change, started_s: float) -> None:
         """Return once what was created is ready."""
         left = "nothing ran before, so the change is left as it is; apply another plan or delete it"
         while True:
-            rollout = self._rollout(change)
+            try:
+                rollout = self._workload.rollout(self._pipeline, change)
+            except UnavailableError as error:
+                rollout = Rollout(RolloutPhase.PROGRESSING, f"its progress cannot be read: {error}")
             if rollout.phase in (RolloutPhase.READY, RolloutPhase.REPLACED):
                 return
             if rollout.phase is RolloutPhase.FAILED:
@@ -335,31 +311,6 @@ class OneShotApply:
             self._say(rollout.detail)
             self._clock.wait(POLL_S)
 
-    def _rollout(self, change: Change) -> Rollout:
-        try:
-            return self._workload.rollout(self._pipeline, change)
-        except UnavailableError as error:
-            return Rollout(RolloutPhase.PROGRESSING, f"its progress cannot be read: {error}")
-
-    def _loop(self) -> ControlLoop:
-        world = LoopPorts(
-            self._clock,
-            _NoMetrics(),
-            _Onto(self._workload, self._state),
-            self._decisions,
-            _Control(self._control),
-        )
-        return ControlLoop(
-            self._pipeline,
-            world,
-            policy=_NoPolicy(),
-            predict=_no_prediction,
-            forecaster=_no_forecast,
-            settings=self._guards,
-            window_s=0.0,
-            run_id=self._run_id,
-        )
-
     def _say(self, words: str) -> None:
         """Tell the person who waits; the same words only once."""
         if words and words != self._said:
@@ -367,49 +318,30 @@ class OneShotApply:
             self._said = words
 
 
-class _WithoutLooks:
-    """The record without the holds of a loop that only waits."""
+class _OneChange:
+    """The store for one change: its overrides as they began, and no holds of a loop that only waits.
 
-    def __init__(self, kept: DecisionLog) -> None:
-        self._kept = kept
+    A later pause does not leave the change half done.
+    """
+
+    def __init__(self, store: OneShotStore, pipeline: str) -> None:
+        self._store = store
+        self._control = replace(store.control(pipeline), mode=Mode.ACTIVE)
         self.is_waiting = False
 
     def record(self, decision: Decision) -> None:
         if not (self.is_waiting and decision.action is Action.HOLD and decision.reason in LOOKS):
-            self._kept.record(decision)
+            self._store.record(decision)
 
     def decisions(
         self, pipeline: str, *, limit: int = 50, before_tick: int | None = None, applied_only: bool = False
     ) -> Sequence[Decision]:
-        return self._kept.decisions(pipeline, limit=limit, before_tick=before_tick, applied_only=applied_only)
+        return self._store.decisions(
+            pipeline, limit=limit, before_tick=before_tick, applied_only=applied_only
+        )
 
     def decision(self, decision_id: str) -> Decision:
-        return self._kept.decision(decision_id)
-
-
-class _Onto:
-    """The workload, whose first read is the state that the change was checked on: it guards the write."""
-
-    def __init__(self, workload: CreatingWorkload, first: WorkloadState | None) -> None:
-        self._workload, self._first = workload, first
-        self.rolling = workload.rolling
-
-    def read(self, pipeline: Pipeline) -> WorkloadState:
-        first, self._first = self._first, None
-        return first or self._workload.read(pipeline)
-
-    def write(self, pipeline: Pipeline, change: Change) -> str:
-        return self._workload.write(pipeline, change)
-
-    def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
-        return self._workload.rollout(pipeline, change)
-
-
-class _Control:
-    """The overrides when the change began; a later pause does not leave it half done."""
-
-    def __init__(self, control: PipelineControl) -> None:
-        self._control = control
+        return self._store.decision(decision_id)
 
     def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
         return self._control
@@ -418,31 +350,34 @@ class _Control:
         self._control = control
 
 
-class _NoMetrics:
+class _Onto:
+    """The workload, whose first read is the state that the change was checked on: it guards the write."""
+
+    def __init__(self, workload: CreatingWorkload, first: WorkloadState | None) -> None:
+        self._workload, self._first = workload, first
+        self.rolling, self.write, self.rollout = workload.rolling, workload.write, workload.rollout
+
+    def read(self, pipeline: Pipeline) -> WorkloadState:
+        first, self._first = self._first, None
+        return first or self._workload.read(pipeline)
+
+
+class _ByHand:
+    """Metrics without a load, and the policy and forecaster that are therefore never asked."""
+
+    name = "by hand"
+
     def read(self, pipeline: Pipeline, window_s: float) -> Signals:
         return NO_SIGNALS
 
     def load(self, pipeline: Pipeline, window_s: float) -> Load:
         return NO_SIGNALS.load
 
-
-class _NoPolicy:
-    """A policy that is never asked: the load is missing."""
-
-    name = "by hand"
-
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
         raise InfeasibleError("a command plans nothing")
 
-
-def _no_forecast(load: LoadHistory) -> Forecast:
-    raise InfeasibleError("a command forecasts nothing")
-
-
-def _no_prediction(
-    configs: Sequence[StageConfig], rate_rps: float, slowdowns: Slowdowns = AS_MEASURED
-) -> Prediction | None:
-    return None
+    def forecast(self, load: LoadHistory) -> Forecast:
+        raise InfeasibleError("a command forecasts nothing")
 
 
 class ManifestTarget(Protocol):
@@ -470,18 +405,11 @@ class ManifestLoop:
         try:
             configs = self._manifest(text).configs()
         except DriftError as error:
-            return drifted(pipeline, error, at_s)
+            return _unseen(pipeline, error, str(error), at_s)
         state = WorkloadState(_revision(text), tuple(StageState(config, 0) for config in configs), True)
         observation = observe(pipeline, NO_SIGNALS, state, at_s=at_s)
         stages = tuple(replace(stage, ready_replicas=_UNSEEN) for stage in observation.stages)
-        return Snapshot(
-            pipeline.name,
-            0,
-            PipelineControl(),
-            ActuationPhase.IDLE,
-            observation=replace(observation, stages=stages),
-            detail=f"as {self._path} asks for",
-        )
+        return _snapshot(replace(observation, stages=stages), f"as {self._path} asks for")
 
     def request(
         self, configs: tuple[StageConfig, ...], detail: str, by: str = "", plan_id: str = ""

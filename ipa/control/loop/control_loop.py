@@ -142,9 +142,22 @@ class ControlLoop:
         if [it.name for it in self.pipeline.served] == [it.name for it in earlier.pipeline.served]:
             self._snapshot = replace(seen, correction=self._fresh.correction, next_tick_at=None)
 
-    def tick_once(self) -> Decision:
-        """Run one tick: observe, decide, record, write. Errors are in the decision; nothing is raised."""
-        return self._tick(None)
+    def tick_once(self, requested: ChangeRequest | None = None) -> Decision:
+        """Run one tick: observe, decide, record, write. Errors are in the decision; nothing is raised.
+
+        It applies the `requested` change, or holds and says why.
+        """
+        with self._ticking:
+            started_s = self._world.clock.monotonic_s()
+            leads = self._world.leadership.leading()
+            if not leads:
+                # A leader starts from the record and the workload, as this replica does once it leads again.
+                self._state, self._recovered = self._fresh, False
+            request = self._request(requested, recover=leads)
+            with COMPUTE_LOCK.turn():
+                decision = self._act(request) if leads else standing_by(request)
+                self._publish(request, decision, self._world.clock.monotonic_s() - started_s)
+        return decision
 
     def request(
         self, configs: tuple[StageConfig, ...], detail: str, by: str = "", plan_id: str = ""
@@ -153,7 +166,7 @@ class ControlLoop:
 
         `plan_id` names the stored plan that the configuration comes from.
         """
-        return self._tick(ChangeRequest(configs, detail, by=by, plan_id=plan_id))
+        return self.tick_once(ChangeRequest(configs, detail, by=by, plan_id=plan_id))
 
     def restore(
         self, configs: tuple[StageConfig, ...], detail: str, by: str = "", undoes: str = ""
@@ -162,7 +175,7 @@ class ControlLoop:
 
         `undoes` is the decision whose change that takes back, if any.
         """
-        return self._tick(ChangeRequest(configs, detail, by=by, restores=True, undoes=undoes))
+        return self.tick_once(ChangeRequest(configs, detail, by=by, restores=True, undoes=undoes))
 
     def idle(self, within_s: float) -> bool:
         """True if no tick is under way; waits at most `within_s` for one that is."""
@@ -268,19 +281,6 @@ class ControlLoop:
         predict = corrected(self._predict, self._state.correction.slowdowns(self.pipeline))
         seen = predict(decision.configs, rate_rps)
         return seen is None or not seen.feasible
-
-    def _tick(self, requested: ChangeRequest | None) -> Decision:
-        with self._ticking:
-            started_s = self._world.clock.monotonic_s()
-            leads = self._world.leadership.leading()
-            if not leads:
-                # A leader starts from the record and the workload, as this replica does once it leads again.
-                self._state, self._recovered = self._fresh, False
-            request = self._request(requested, recover=leads)
-            with COMPUTE_LOCK.turn():
-                decision = self._act(request) if leads else standing_by(request)
-                self._publish(request, decision, self._world.clock.monotonic_s() - started_s)
-        return decision
 
     def _act(self, request: TickRequest) -> Decision:
         """Decide, and carry the decision out while other loops compute."""
