@@ -22,9 +22,12 @@ from ipa.api.limits import JsonRoute
 from ipa.api.preconditions import IfMatch, required_match
 from ipa.api.queries import Named, Using, only_the_leader
 from ipa.model.decision import Decision
+from ipa.model.pipeline import Pipeline
 from ipa.service import commands
+from ipa.service.preconditions import ChangeOrder
 from ipa.service.status import ControlView
 from ipa.service.undo import UndoView
+from ipa.service.visibility import Caller
 
 router = APIRouter(
     prefix="/v1/pipelines/{pipeline}", route_class=JsonRoute, dependencies=[Depends(only_the_leader)]
@@ -116,12 +119,7 @@ def apply(
 
     409 if requests are late, the change takes capacity, and it is not confirmed.
     """
-    by = caller.name(body.by)
-    expected = required_match(if_match, f"pipeline {pipeline.name}")
-    configs, confirmed = body.stage_configs(), body.confirmed
-    return commands.apply(
-        service, pipeline, configs, expected, by=by, reason=body.reason, confirmed=confirmed
-    )
+    return commands.apply(service, pipeline, body.stage_configs(), _order(pipeline, caller, body, if_match))
 
 
 @router.post("/rollback", tags=["control"])
@@ -132,11 +130,15 @@ def rollback(
 
     409 if nothing is left to take back, or another change is rolling out.
     """
-    by, confirmed = caller.name(body.by), body.confirmed
-    expected = required_match(if_match, f"pipeline {pipeline.name}")
-    return commands.roll_back(
-        service, pipeline, body.to, caller.author, expected, by=by, reason=body.reason, confirmed=confirmed
-    )
+    order = _order(pipeline, caller, body, if_match)
+    return commands.roll_back(service, pipeline, body.to, caller.author, order)
+
+
+def _order(
+    pipeline: Pipeline, caller: Caller, body: ApplyBody | RollbackBody, if_match: str | None
+) -> ChangeOrder:
+    by, expected = caller.name(body.by), required_match(if_match, f"pipeline {pipeline.name}")
+    return ChangeOrder(expected, by, body.reason, body.confirmed)
 
 
 @reading.get("/rollback", tags=["control"])

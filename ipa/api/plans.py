@@ -26,6 +26,7 @@ from ipa.control.saved_plans import Basis, StoredPlan
 from ipa.model.decision import Decision
 from ipa.model.plan import Plan
 from ipa.service import plans
+from ipa.service.preconditions import ChangeOrder
 
 making = APIRouter(prefix="/v1", route_class=JsonRoute)
 applying = APIRouter(prefix="/v1", route_class=JsonRoute, dependencies=[Depends(only_the_leader)])
@@ -99,10 +100,8 @@ def apply_plan(
     be a hold that says why nothing was changed.
     """
     key, expected = check_key(idempotency_key), required_match(if_match, "the plan")
-    by = caller.name(body.by)
-    outcome = plans.apply_plan(
-        caller, plan_id, expected, key, by=by, reason=body.reason, confirmed=body.confirmed
-    )
+    order = ChangeOrder(expected, caller.name(body.by), body.reason, body.confirmed)
+    outcome = plans.apply_plan(caller, plan_id, key, order)
     headers = {"Idempotency-Replayed": "true"} if outcome.is_replayed else {}
     return Response(outcome.answer.body, outcome.answer.status, headers, "application/json")
 

@@ -160,7 +160,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
             load=options.simulated,
         )
         opened = target.open(site)
-        leadership = leadership_of(settings, lambda: _wake(loops, tuple(loops)), resources)
+        leadership = leadership_of(settings, lambda: _wake(loops, *loops), resources)
         leads = leadership or AlwaysLeading()
         world = LoopPorts(
             clock,
@@ -202,8 +202,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
         watching = None
         if opened.watch is not None:
             gap_s = WAKE_GAP_RATIO * settings.tick_s
-            wake = partial(_wake_one, loops)
-            watching = opened.watch(list(pipelines.values()), wake, gap_s, stop)
+            watching = opened.watch(list(pipelines.values()), partial(_wake, loops), gap_s, stop)
         roster = Roster(
             pipelines,
             profiles,
@@ -261,11 +260,7 @@ def _start(
         return start_configs(settings, options, pipeline, profiles)
 
 
-def _wake_one(loops: Mapping[str, ControlLoop], name: str) -> None:
-    _wake(loops, (name,))
-
-
-def _wake(loops: Mapping[str, ControlLoop], names: Sequence[str]) -> None:
+def _wake(loops: Mapping[str, ControlLoop], *names: str) -> None:
     """Have those tick now that are still there."""
     for loop in [loops.get(name) for name in names]:
         if loop is not None:

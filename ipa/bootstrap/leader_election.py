@@ -11,20 +11,14 @@ from pathlib import Path
 
 from ipa.adapters.kube.backoff import Backoff, Limits
 from ipa.adapters.kube.kinds import LEASE, ObjectRef
-from ipa.adapters.kube.lease import LeaseLeadership, TermLeadership
+from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.bootstrap.targets import kube_client, target_of
 from ipa.control.election import LeaseTimes
-from ipa.control.loop.control_loop import LoopPorts
 from ipa.model.errors import ConfigurationError, Problem
 from ipa.settings import Settings
 
 # Which namespace a pod is in.
 POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-
-
-def own_world(world: LoopPorts, leadership: LeaseLeadership | None) -> LoopPorts:
-    """The world of one loop, which is told when another replica may have led since it looked last."""
-    return replace(world, leadership=TermLeadership(leadership)) if leadership else world
 
 
 def elects(settings: Settings) -> bool:

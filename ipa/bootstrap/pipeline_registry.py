@@ -10,13 +10,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ipa.adapters.forecasting import ForecastSetup
-from ipa.adapters.kube.lease import LeaseLeadership
+from ipa.adapters.kube.lease import LeaseLeadership, TermLeadership
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.solvers.supervised import supervised
 from ipa.adapters.store.store import Store
 from ipa.bootstrap.calibration import calibrated, unmeasured
 from ipa.bootstrap.file_edits import FileEdits
-from ipa.bootstrap.leader_election import own_world
 from ipa.bootstrap.targets import ServeOptions, check_carried, check_sharing, target_of
 from ipa.control.canonical import canonical_json, digest
 from ipa.control.engine.actuation import IN_FLIGHT
@@ -77,21 +76,6 @@ def policy_of(name: str, inputs: PolicyInputs, limit_s: float) -> Chosen:
     return checked, make_policy(name, checked, PluginRunner(str(POLICIES.find(name)), limit_s))
 
 
-def loop_beside(
-    settings: Settings,
-    sight: ForecastSetup,
-    chosen: Chosen,
-    world: LoopPorts,
-    waker: threading.Event,
-    calibration: Calibration = UNCALIBRATED,
-) -> ControlLoop:
-    """The loop of a policy that only says what it would do."""
-    inputs, policy = chosen
-    pipeline, seen = shadow_world(world, inputs.pipeline, policy.name)
-    chosen = replace(inputs, pipeline=pipeline), policy
-    return loop_of(settings, sight, chosen, seen, (), waker, calibration)
-
-
 def loop_of(
     settings: Settings,
     sight: ForecastSetup,
@@ -144,9 +128,8 @@ class PipelineFactory:
 
     def loop(self, chosen: Chosen) -> ControlLoop:
         """The loop of a pipeline, not yet started."""
-        waker = self.stop.linked()
-        calibration = self._calibration(chosen)
         self._warn_of_doubts(chosen[0])
+        waker, calibration = self.stop.linked(), self._calibration(chosen)
         return loop_of(self.settings, self.sight, chosen, self._own(waker), self.hooks, waker, calibration)
 
     def _warn_of_doubts(self, inputs: PolicyInputs) -> None:
@@ -159,10 +142,11 @@ class PipelineFactory:
 
     def beside(self, chosen: Chosen) -> ControlLoop:
         """The loop of a policy that only says what it would do."""
-        waker = self.stop.linked()
-        return loop_beside(
-            self.settings, self.sight, chosen, self._own(waker), waker, self._calibration(chosen)
-        )
+        waker, calibration = self.stop.linked(), self._calibration(chosen)
+        inputs, policy = chosen
+        pipeline, world = shadow_world(self._own(waker), inputs.pipeline, policy.name)
+        chosen = replace(inputs, pipeline=pipeline), policy
+        return loop_of(self.settings, self.sight, chosen, world, (), waker, calibration)
 
     def _calibration(self, chosen: Chosen) -> Calibration:
         """That of the start; a pipeline that came later is not measured."""
@@ -171,9 +155,11 @@ class PipelineFactory:
         return known or unmeasured(self.target, inputs.pipeline, inputs.profiles)
 
     def _own(self, waker: threading.Event) -> LoopPorts:
-        return replace(
-            own_world(self.world, self.leadership), clock=self.target.clock(waker, self.options.simulated)
-        )
+        """The world of one loop, which is told if another replica may have led since it looked last."""
+        clock = self.target.clock(waker, self.options.simulated)
+        if self.leadership is None:
+            return replace(self.world, clock=clock)
+        return replace(self.world, clock=clock, leadership=TermLeadership(self.leadership))
 
     def both(self, pipeline: Pipeline, profiles: Profiles) -> tuple[ControlLoop, ControlLoop | None]:
         """The loop of a pipeline and the one beside it, if any; UsageError where a policy cannot have it."""
@@ -199,15 +185,6 @@ class PipelineFactory:
         if self.adopting is not None:
             self.adopting.check(pipeline)
 
-    def change(self, pipeline: Pipeline) -> None:
-        """Have the pipeline run on as it is now."""
-        if self.adopting is not None:
-            self.adopting.adopt(pipeline)
-
-    def unfit(self, pipeline: Pipeline) -> str:
-        """The reason why the service cannot run the pipeline; empty if it can."""
-        return self.target.unfit(pipeline)
-
     def profiles(self, pipeline: Pipeline) -> Profiles:
         """The profiles as they were given over the API, else those of the files."""
         try:
@@ -224,14 +201,6 @@ class PipelineFactory:
     def address(self, pipeline: Pipeline) -> RequestAddress:
         """The address for the pipeline's requests, or why there is no such address."""
         return self.target.address(pipeline, self.settings, self.endpoints.get(pipeline.name, ""))
-
-    def leads(self) -> bool:
-        """True if this replica writes the record."""
-        return self.leadership is None or self.leadership.leading()
-
-    def goodbye(self, pipeline: Pipeline) -> str:
-        """The end of a pipeline that is no longer controlled, in words."""
-        return self.target.goodbye(pipeline)
 
     def begin(self, pipeline: Pipeline) -> None:
         """Measure and watch a pipeline that came."""
@@ -407,7 +376,9 @@ class Roster:
                     self.store.save_profile(profile)
 
             # Every replica reads the files; the leader writes the record.
-            self._swap(made, said if self.makers.leads() else None, keep_all)
+            leadership = self.makers.leadership
+            leads = leadership is None or leadership.leading()
+            self._swap(made, said if leads else None, keep_all)
 
     def _swap(self, made: _Made, said: Attribution | None, keep: Callable[[], None]) -> None:
         """Record and `keep` the change, unless nobody is `said` to, and go on with other loops.
@@ -424,8 +395,8 @@ class Roster:
         except IpaError:
             self._start(name)
             raise
-        if name in self.files:
-            self.makers.change(made.pipeline)
+        if name in self.files and self.makers.adopting is not None:
+            self.makers.adopting.adopt(made.pipeline)
         if old is not None and made.loop is not None:
             made.loop.succeed(old)
         self._take(made)
@@ -453,7 +424,7 @@ class Roster:
             pipeline = self.pipelines[name]
             ran = name in self.loops
             self._retire(pipeline, said)
-        words = self.makers.goodbye(pipeline)
+        words = self.makers.target.goodbye(pipeline)
         if not ran:
             return "it was not controlled here; its decisions stay in the record"
         stays = f"{words}, and its decisions stay" if words else "its decisions stay"
@@ -501,7 +472,11 @@ class Roster:
             ):
                 return
             self._check_idle(name)
-            self._warn_of_ignored(pipeline)
+            try:
+                self.makers.check(pipeline)
+            except (InputError, UsageError) as error:
+                # Keys without effect, which an earlier version took: the pipeline stays controlled.
+                log.warning("the pipeline %s: %s", name, error)
             ready = self._made(pipeline)
         except IpaError as error:
             # It cannot be repaired over the API where the service does not start for it.
@@ -510,19 +485,12 @@ class Roster:
         self._end(name)
         self._take(ready)
 
-    def _warn_of_ignored(self, pipeline: Pipeline) -> None:
-        """Log the keys without effect: an earlier version took them, and the pipeline stays controlled."""
-        try:
-            self.makers.check(pipeline)
-        except (InputError, UsageError) as error:
-            log.warning("the pipeline %s: %s", pipeline.name, error)
-
     def _made(self, pipeline: Pipeline) -> _Made:
         """All that can fail, before anything is changed."""
         profiles = self.makers.profiles(pipeline)
         shaped = self.makers.shaped(pipeline, profiles)
         missing = ", ".join(stage.name for stage in shaped.served if stage.name not in profiles)
-        unfit = self.makers.unfit(shaped) or (f"there is no profile of {missing}" if missing else "")
+        unfit = self.makers.target.unfit(shaped) or (f"there is no profile of {missing}" if missing else "")
         if unfit:
             return _Made(shaped, profiles, unfit)
         return _Made(shaped, profiles, "", *self.makers.both(shaped, profiles))

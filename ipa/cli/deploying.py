@@ -23,6 +23,7 @@ from ipa.model.errors import (
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
+from ipa.service.preconditions import ChangeOrder, at_revision
 
 # A request may meet a replica that is just being replaced.
 TRIES = 3
@@ -156,15 +157,14 @@ class Deployment:
     def _undo(self, earlier: _Earlier) -> None:
         """Restore the configuration that ran, unless it runs: the service may have restored it by itself."""
         status = self.service.status(earlier.name)
-        revision = status["live"]["revision"]
         if _running(status) == earlier.running:
             return
-        said: dict[str, Any] = {"by": self.by, "reason": self.reason, "revision": revision, "confirmed": True}
+        order = ChangeOrder(at_revision(status["live"]["revision"]), self.by, self.reason, confirmed=True)
         if earlier.decision:
-            self.service.rollback(earlier.name, earlier.decision, **said)
+            self.service.rollback(earlier.name, earlier.decision, order)
         else:
             configs = [StageConfig(**config) for config in earlier.running]
-            self.service.apply(earlier.name, configs, **said)
+            self.service.apply(earlier.name, configs, order)
 
     def _replace(self, name: str, file: Mapping[str, Any]) -> None:
         _, version = self.service.file(name)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ipa.model.errors import InputError
 from ipa.model.parts import gone_parts, stage_pairs
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.resources import NO_RESOURCES, Resources, total
+
+if TYPE_CHECKING:
+    from ipa.files.kinds.plan import PlanFile
 
 # Stage and variant.
 Replica = tuple[str, str]
@@ -66,32 +67,12 @@ class Difference:
     wanted_cost_usd_per_hour: float | None
 
 
-def target_of(plan: dict[str, Any]) -> WantedPlan:
-    """The target of a plan's JSON values; without configurations if it is infeasible."""
-    configs = tuple(StageConfig(stage["stage"], **_fields(stage)) for stage in plan["stages"])
-    beside = {_replica(it): Resources(**it["beside"]) for it in plan["stages"] if it.get("beside")}
-    return WantedPlan(configs, plan["pas"], plan["rate_rps"], beside, plan.get("cost_usd_per_hour"))
-
-
-def target_with(
-    configs: tuple[StageConfig, ...], values: Mapping[str, Any], rate_rps: float | None
-) -> WantedPlan:
-    """The target of those configurations of a plan's JSON values."""
-    from ipa.files.plans import plan_in
-
-    plan = plan_in(values, "the plan")
-    # That of a mixture's best single plan is not its own.
-    price = None if plan.shared else plan.cost_usd_per_hour
-    return WantedPlan(configs, pas_of(values), rate_rps, plan.beside, price)
-
-
-def target_in(path: Path, pipeline: str) -> WantedPlan:
-    """The target of the plan in a file; InputError if it is no plan, or one of another pipeline."""
-    from ipa.files.plans import read_plan
-
-    plan = read_plan(path)
-    if plan.pipeline not in (None, pipeline):
-        raise InputError(f"{path} is a plan of pipeline {plan.pipeline!r}, not of {pipeline!r}")
+def wanted_by(plan: PlanFile, *, may_share: bool = False) -> WantedPlan:
+    """The configurations of a plan with its figures: several that share the load only if they may."""
+    shared = plan.shared if may_share else ()
+    if shared and plan.mixture is not None:
+        # The price is that of the best single plan, not of the mixture.
+        return WantedPlan(shared, plan.mixture.mean_pas, plan.rate_rps, plan.beside)
     return WantedPlan(plan.single, plan.pas, plan.rate_rps, plan.beside, plan.cost_usd_per_hour)
 
 
@@ -99,7 +80,7 @@ def difference(status: dict[str, Any], target: WantedPlan) -> Difference:
     """The difference between the status of a pipeline and the target."""
     live = status["live"]
     seen = [stage["config"] for stage in live["stages"] if stage["config"]]
-    running = in_millicores([StageConfig(config["stage"], **_fields(config)) for config in seen])
+    running = in_millicores([StageConfig(**config) for config in seen])
     # As it reads back: written cores are whole millicores.
     wanted = in_millicores(target.configs)
     known = {
@@ -138,12 +119,6 @@ def difference(status: dict[str, Any], target: WantedPlan) -> Difference:
     )
 
 
-def pas_of(plan: Mapping[str, Any]) -> float | None:
-    """The accuracy of a plan's JSON values, of a mixture the mean; None if it has none."""
-    mixture = plan.get("mixture")
-    return _number(mixture["mean_pas"] if mixture else plan.get("pas"))
-
-
 def _total(amounts: Iterable[Resources | None]) -> Resources | None:
     """The sum; None if one of them is not known."""
     each = list(amounts)
@@ -164,11 +139,3 @@ def _stage(running: StageConfig | None, config: StageConfig) -> StageDifference:
 
 def _values(config: StageConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in FIELDS}
-
-
-def _fields(stage: dict[str, Any]) -> dict[str, Any]:
-    return {name: stage[name] for name in FIELDS}
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

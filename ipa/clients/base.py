@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from ipa.model.errors import service_only
 from ipa.model.plan import StageConfig
+from ipa.service.preconditions import ChangeOrder
 
 # JSON values as the REST API documents them.
 JsonObject = dict[str, Any]
@@ -78,20 +79,11 @@ class PipelineClient(ABC):
         """The best plan for the rate (None: for the forecast of a service)."""
 
     @abstractmethod
-    def apply(
-        self,
-        pipeline: str,
-        configs: Sequence[StageConfig],
-        *,
-        by: str,
-        reason: str,
-        revision: str,
-        confirmed: bool = False,
-    ) -> JsonObject:
+    def apply(self, pipeline: str, configs: Sequence[StageConfig], order: ChangeOrder) -> JsonObject:
         """The decision that applied `configs`.
 
-        ConflictError: `revision` does not run any more, or it takes capacity while requests are late and that
-        is not `confirmed`.
+        ConflictError: the expected revision does not run any more, or it takes capacity while requests are
+        late and that is not `confirmed`.
         """
 
     @abstractmethod
@@ -99,16 +91,7 @@ class PipelineClient(ABC):
         """The changes that `rollback` would take back now, and the configuration that it would restore."""
 
     @abstractmethod
-    def rollback(
-        self,
-        pipeline: str,
-        to: str | None,
-        *,
-        by: str,
-        reason: str,
-        revision: str,
-        confirmed: bool = False,
-    ) -> JsonObject:
+    def rollback(self, pipeline: str, to: str | None, order: ChangeOrder) -> JsonObject:
         """The decision that took back the last change by that person, or restored the revision `to`.
 
         Errors: those of `apply`; ConflictError: nothing is left to take back, or another change rolls out.

@@ -28,7 +28,7 @@ from ipa.model.errors import (
 from ipa.model.masking import mask_url
 from ipa.model.pipeline import Pin
 from ipa.model.plan import StageConfig
-from ipa.service.preconditions import plain_version
+from ipa.service.preconditions import ChangeOrder, plain_version
 from ipa.settings import Settings
 
 # Seconds for an answer: a plan may take the solver's deadline, a change its record and one write.
@@ -104,37 +104,23 @@ class HttpClient(PipelineClient):
         body = {"rate_rps": rate_rps, "objective": objective}
         return self._send("POST", pipeline_path(pipeline, "plans"), body)
 
-    def apply(
-        self,
-        pipeline: str,
-        configs: Sequence[StageConfig],
-        *,
-        by: str,
-        reason: str,
-        revision: str,
-        confirmed: bool = False,
-    ) -> JsonObject:
-        body: JsonObject = {"configs": [asdict(config) for config in configs], "by": by, "reason": reason}
+    def apply(self, pipeline: str, configs: Sequence[StageConfig], order: ChangeOrder) -> JsonObject:
+        body: JsonObject = {"configs": [asdict(config) for config in configs]}
         # An older service does not know the key.
-        body |= {"confirmed": True} if confirmed else {}
-        return self._send("POST", pipeline_path(pipeline, "apply"), body, revision=revision)
+        body |= {"confirmed": True} if order.confirmed else {}
+        return self._order("apply", pipeline, body, order)
 
     def preview_rollback(self, pipeline: str, to: str | None, *, by: str) -> JsonObject:
         # An older service goes by the name even where it authenticates nobody.
         return self._get(pipeline_path(pipeline, "rollback"), to=to, by=by)
 
-    def rollback(
-        self,
-        pipeline: str,
-        to: str | None,
-        *,
-        by: str,
-        reason: str,
-        revision: str,
-        confirmed: bool = False,
-    ) -> JsonObject:
-        body: JsonObject = {"to": to, "by": by, "reason": reason, "confirmed": confirmed}
-        return self._send("POST", pipeline_path(pipeline, "rollback"), body, revision=revision)
+    def rollback(self, pipeline: str, to: str | None, order: ChangeOrder) -> JsonObject:
+        return self._order("rollback", pipeline, {"to": to, "confirmed": order.confirmed}, order)
+
+    def _order(self, what: str, pipeline: str, body: JsonObject, order: ChangeOrder) -> JsonObject:
+        (revision,) = order.expected.versions
+        said = {"by": order.by, "reason": order.reason}
+        return self._send("POST", pipeline_path(pipeline, what), {**body, **said}, revision=revision)
 
     def replay(self, decision_id: str, policy: str | None) -> JsonObject:
         body = {} if policy is None else {"policy": policy}

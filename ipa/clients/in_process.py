@@ -17,7 +17,7 @@ from ipa.model.errors import UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.service import commands, history, incidents, pipelines, plans, status
-from ipa.service.preconditions import Precondition, plain_version
+from ipa.service.preconditions import ChangeOrder
 from ipa.service.service import Service
 from ipa.service.visibility import Caller
 
@@ -101,47 +101,15 @@ class InProcessClient(PipelineClient):
         question = plans.what_if(service, found, request)
         return _object(self._runner.run(plans.plan_for(service, question, request.solver)))
 
-    def apply(
-        self,
-        pipeline: str,
-        configs: Sequence[StageConfig],
-        *,
-        by: str,
-        reason: str,
-        revision: str,
-        confirmed: bool = False,
-    ) -> JsonObject:
-        found, expected = self._writable(pipeline), _expected(revision)
-        decision = commands.apply(
-            self._service, found, configs, expected, by=by, reason=reason, confirmed=confirmed
-        )
-        return _object(decision)
+    def apply(self, pipeline: str, configs: Sequence[StageConfig], order: ChangeOrder) -> JsonObject:
+        return _object(commands.apply(self._service, self._writable(pipeline), configs, order))
 
     def preview_rollback(self, pipeline: str, to: str | None, *, by: str) -> JsonObject:
         return _object(commands.preview_undo(self._service, self._writable(pipeline), to, self._author(by)))
 
-    def rollback(
-        self,
-        pipeline: str,
-        to: str | None,
-        *,
-        by: str,
-        reason: str,
-        revision: str,
-        confirmed: bool = False,
-    ) -> JsonObject:
-        found, expected = self._writable(pipeline), _expected(revision)
-        decision = commands.roll_back(
-            self._service,
-            found,
-            to,
-            self._author(by),
-            expected,
-            by=by,
-            reason=reason,
-            confirmed=confirmed,
-        )
-        return _object(decision)
+    def rollback(self, pipeline: str, to: str | None, order: ChangeOrder) -> JsonObject:
+        found, author = self._writable(pipeline), self._author(order.by)
+        return _object(commands.roll_back(self._service, found, to, author, order))
 
     def replay(self, decision_id: str, policy: str | None) -> JsonObject:
         return _object(history.replay(Caller(LOCAL, self._service), decision_id, policy))
@@ -161,11 +129,6 @@ class InProcessClient(PipelineClient):
         if self._one_shot is not None and self._one_shot.refusal is not None:
             raise self._one_shot.refusal
         return found
-
-
-def _expected(revision: str) -> Precondition:
-    version = plain_version(revision)
-    return Precondition(frozenset({version}), f'"{version}" when the change was decided')
 
 
 def _object(value: Any) -> JsonObject:

@@ -18,7 +18,7 @@ from ipa.model.parts import stage_pairs
 from ipa.model.pipeline import Pin, Pipeline
 from ipa.model.plan import StageConfig, cores_of
 from ipa.service.checks import checked_configs, pin_problems
-from ipa.service.preconditions import Precondition
+from ipa.service.preconditions import ChangeOrder, Precondition
 from ipa.service.service import Service
 from ipa.service.status import ControlView, control_view, freeze_id, live_of, loop_of
 from ipa.service.undo import UndoView, undo_of
@@ -217,14 +217,7 @@ def _checked_freeze(
 
 
 def apply(
-    service: Service,
-    pipeline: Pipeline,
-    configs: Sequence[StageConfig],
-    expected: Precondition,
-    *,
-    by: str = "",
-    reason: str = "",
-    confirmed: bool = False,
+    service: Service, pipeline: Pipeline, configs: Sequence[StageConfig], order: ChangeOrder
 ) -> Decision:
     """Apply the configurations if the pipeline is at the expected revision.
 
@@ -232,31 +225,23 @@ def apply(
     configurations), ConflictError (no loop controls the pipeline, or it is not `confirmed` that capacity goes
     while requests are late).
     """
-    _check_revision(service, pipeline, expected)
+    order.expected.check(live_of(service, pipeline.name).revision, f"pipeline {pipeline.name}")
     checked = checked_configs(pipeline, configs)
-    check_confirmed(service, pipeline, checked, confirmed=confirmed)
-    return carry_out(service, pipeline, checked, requested_by("requested", by, reason), by)
+    check_confirmed(service, pipeline, checked, confirmed=order.confirmed)
+    return loop_of(service, pipeline.name).request(checked, order.words("requested"), order.by)
 
 
 def roll_back(
-    service: Service,
-    pipeline: Pipeline,
-    to: str | None,
-    whose: str | None,
-    expected: Precondition,
-    *,
-    by: str = "",
-    reason: str = "",
-    confirmed: bool = False,
+    service: Service, pipeline: Pipeline, to: str | None, whose: str | None, order: ChangeOrder
 ) -> Decision:
     """Take back that person's last change (None: anybody's), or restore the revision `to`.
 
     Errors: those of `apply` and of `undo_of`.
     """
-    found = preview_undo(service, pipeline, to, whose, expected)
-    _require_confirmation("" if confirmed else found.unconfirmed)
-    detail = f"{requested_by('rollback', by, reason)}: {found.words}"
-    return loop_of(service, pipeline.name).restore(found.configs, detail, by, found.undoes)
+    found = preview_undo(service, pipeline, to, whose, order.expected)
+    _require_confirmation("" if order.confirmed else found.unconfirmed)
+    detail = f"{order.words('rollback')}: {found.words}"
+    return loop_of(service, pipeline.name).restore(found.configs, detail, order.by, found.undoes)
 
 
 def preview_undo(
@@ -305,27 +290,3 @@ def _capacity_taken(service: Service, pipeline: Pipeline, configs: Sequence[Stag
         if old is not None and old.variant == new.variant and new.total_cores < old.total_cores
     ]
     return f"{lateness(seen.observation, pipeline)}, and the change {', '.join(losses)}" if losses else ""
-
-
-def carry_out(
-    service: Service,
-    pipeline: Pipeline,
-    configs: tuple[StageConfig, ...],
-    detail: str,
-    by: str,
-    plan_id: str = "",
-) -> Decision:
-    """Apply the configurations through the pipeline's loop, and return its decision.
-
-    `plan_id` is the stored plan that they come from. ConflictError: no loop controls the pipeline.
-    """
-    return loop_of(service, pipeline.name).request(configs, detail, by, plan_id)
-
-
-def requested_by(what: str, by: str, why: str) -> str:
-    """The detail of a decision that a person asked for: who asked, and why."""
-    return f"{what} by {by or 'someone'}" + (f": {why}" if why else "")
-
-
-def _check_revision(service: Service, pipeline: Pipeline, expected: Precondition) -> None:
-    expected.check(live_of(service, pipeline.name).revision, f"pipeline {pipeline.name}")

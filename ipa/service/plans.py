@@ -31,11 +31,11 @@ from ipa.optimize.problem import Compat
 from ipa.policies.base import pinned
 from ipa.policies.planning import PlanQuestion
 from ipa.profiling.points import Allocation
-from ipa.service.commands import carry_out, check_confirmed, requested_by
+from ipa.service.commands import check_confirmed
 from ipa.service.history import DECISION
-from ipa.service.preconditions import Precondition
+from ipa.service.preconditions import ChangeOrder
 from ipa.service.service import Service
-from ipa.service.status import live_of, revision_of
+from ipa.service.status import live_of, loop_of, revision_of
 from ipa.service.visibility import Caller
 
 LOG = logging.getLogger(__name__)
@@ -214,16 +214,7 @@ def kept_plan(service: Service, plan_id: str) -> StoredPlan:
     return kept
 
 
-def apply_plan(
-    caller: Caller,
-    plan_id: str,
-    expected: Precondition,
-    key: str,
-    *,
-    by: str = "",
-    reason: str = "",
-    confirmed: bool = False,
-) -> IdempotentAnswer:
+def apply_plan(caller: Caller, plan_id: str, key: str, order: ChangeOrder) -> IdempotentAnswer:
     """Apply the plan, once per idempotency key; the answer is the decision as JSON.
 
     The decision may be a hold with the cause. Errors: PreconditionError (it is not the expected plan),
@@ -232,7 +223,8 @@ def apply_plan(
     late).
     """
     service = caller.service
-    mark = request_digest("apply", plan_id, expected.text, {"reason": reason, "by": by})
+    expected, mine = order.expected, {"reason": order.reason, "by": order.by}
+    mark = request_digest("apply", plan_id, expected.text, mine)
     kept = _may_apply(caller, plan_id)
 
     def act(claim: IdempotencyClaim) -> StoredAnswer:
@@ -244,9 +236,9 @@ def apply_plan(
             expected.check(version_of(kept.basis), "the plan")
             _check_fresh(kept, basis_of(service, pipeline))
             _check_feasible(kept.plan)
-            check_confirmed(service, pipeline, kept.plan.configs, confirmed=confirmed)
-            detail = f"{requested_by('requested', by, reason)}; plan {plan_id}"
-            decision = carry_out(service, pipeline, kept.plan.configs, detail, by, plan_id)
+            configs, detail = kept.plan.configs, f"{order.words('requested')}; plan {plan_id}"
+            check_confirmed(service, pipeline, configs, confirmed=order.confirmed)
+            decision = loop_of(service, pipeline.name).request(configs, detail, order.by, plan_id)
         return StoredAnswer(200, DECISION.dump_json(decision).decode())
 
     # Keys of different callers are different.

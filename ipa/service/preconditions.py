@@ -24,3 +24,26 @@ class Precondition:
 def plain_version(version: str) -> str:
     """The version without quotes, which HTTP puts around it."""
     return version.replace('"', "")
+
+
+def at_revision(revision: str) -> Precondition:
+    """The precondition of a change that was decided at that revision."""
+    version = plain_version(revision)
+    return Precondition(frozenset({version}), f'"{version}" when the change was decided')
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeOrder:
+    """Who (`by`) asks for a change, why, and the versions that it was made for.
+
+    `confirmed`: it may take capacity while requests are late.
+    """
+
+    expected: Precondition
+    by: str = ""
+    reason: str = ""
+    confirmed: bool = False
+
+    def words(self, what: str) -> str:
+        """The detail of the decision: what was asked for, by whom, and why."""
+        return f"{what} by {self.by or 'someone'}" + (f": {self.reason}" if self.reason else "")

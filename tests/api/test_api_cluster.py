@@ -282,13 +282,14 @@ def test_another_hand_while_it_rolls_is_left_alone(running: Cli) -> None:
 def test_a_change_of_another_hand_while_it_was_planned_is_a_conflict(
     running: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ipa.cli.difference import target_of
+    from ipa.cli.difference import WantedPlan, wanted_by
+    from ipa.files.kinds.plan import PlanFile
 
-    def slowly(plan: Json) -> Any:
+    def slowly(plan: PlanFile) -> WantedPlan:
         running.edit(lambda sdep: sdep["spec"]["predictors"][0].update(replicas=2))
-        return target_of(plan)
+        return wanted_by(plan)
 
-    monkeypatch.setattr("ipa.cli.difference.target_of", slowly)
+    monkeypatch.setattr("ipa.cli.difference.wanted_by", slowly)
     code, _, err = running("apply", "video", "--rate", LARGE)
     assert code == 4 and "when the change was decided" in err
     assert running.kube.writes == [] and len(running.reasons()) == 1

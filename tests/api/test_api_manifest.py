@@ -126,13 +126,14 @@ def test_a_value_shared_by_an_anchor_is_not_changed_in_two_places(ipa: Ipa, mani
 def test_a_file_that_moved_meanwhile_is_not_written(
     ipa: Ipa, manifest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ipa.cli.difference import target_of
+    from ipa.cli.difference import WantedPlan, wanted_by
+    from ipa.files.kinds.plan import PlanFile
 
-    def slowly(plan: dict[str, Any]) -> Any:
+    def slowly(plan: PlanFile) -> WantedPlan:
         manifest.write_text(manifest.read_text() + "# later\n")
-        return target_of(plan)
+        return wanted_by(plan)
 
-    monkeypatch.setattr("ipa.cli.difference.target_of", slowly)
+    monkeypatch.setattr("ipa.cli.difference.wanted_by", slowly)
     code, _, err = ipa("apply", "video", "--rate", RATE)
     assert code == 4 and "when the change was decided" in err
     assert manifest.read_text().endswith("# later\n")

@@ -18,6 +18,7 @@ from ipa.clients.http import HttpClient
 from ipa.model.decision import Action, ReasonCode
 from ipa.model.errors import ConflictError, ForbiddenError, UnavailableError
 from ipa.model.plan import Plan, Termination
+from ipa.service.preconditions import ChangeOrder, at_revision
 from tests.fakes.services import LADDER, FakeWorld, InProcess, a_plan
 
 Ipa = Callable[..., tuple[int, str, str]]
@@ -282,8 +283,9 @@ def test_a_change_says_which_revision_it_was_made_for_even_if_none_was_seen(revi
         return httpx.Response(200, json={})
 
     with HttpClient("http://127.0.0.1:1", httpx.MockTransport(answer)) as service:
-        service.apply("ocr", LADDER[0][3], by="kim", reason="", revision=revision)
-        service.rollback("ocr", None, by="kim", reason="", revision=revision)
+        order = ChangeOrder(at_revision(revision), "kim")
+        service.apply("ocr", LADDER[0][3], order)
+        service.rollback("ocr", None, order)
         service.resume("ocr", by="kim", reason="")
     assert sent == [f'"{revision}"', f'"{revision}"', None]
 

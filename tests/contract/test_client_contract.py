@@ -13,6 +13,7 @@ from ipa.clients.in_process import InProcessClient
 from ipa.model.errors import ConflictError, InputError, IpaError, NotFoundError, UsageError
 from ipa.model.pipeline import Pin
 from ipa.model.plan import StageConfig
+from ipa.service.preconditions import ChangeOrder, at_revision
 from tests.fakes.services import FakeWorld, InProcess
 
 Make = Callable[[FakeWorld], PipelineClient]
@@ -44,8 +45,8 @@ def configs_of(values: dict[str, Any]) -> tuple[StageConfig, ...]:
     return tuple(StageConfig(**each) for each in values["configs"])
 
 
-def revision_of(client: PipelineClient) -> str:
-    return str(client.status("ocr")["live"]["revision"])
+def order_of(client: PipelineClient, reason: str) -> ChangeOrder:
+    return ChangeOrder(at_revision(client.status("ocr")["live"]["revision"]), "kim", reason)
 
 
 READS: dict[str, Callable[[PipelineClient], Any]] = {
@@ -90,15 +91,13 @@ def test_apply_runs_the_configurations_and_rollback_takes_them_back(client: Pipe
     before = client.status("ocr")["live"]["stages"]
     found = client.decisions("ocr", limit=50, applied_only=True)["decisions"]
     applied = next(each for each in found if each["configs"] != [stage["config"] for stage in before])
-    decision = client.apply(
-        "ocr", configs_of(applied), by="kim", reason="a trial", revision=revision_of(client)
-    )
+    decision = client.apply("ocr", configs_of(applied), order_of(client, "a trial"))
     assert decision["action"] == "apply" and "requested by kim: a trial" in decision["detail"]
     assert [stage["config"] for stage in client.status("ocr")["live"]["stages"]] == applied["configs"]
     shown = client.preview_rollback("ocr", None, by="kim")
     assert shown["configs"] == [stage["config"] for stage in before]
     assert [each["decision_id"] for each in shown["takes_back"]] == [decision["decision_id"]]
-    back = client.rollback("ocr", None, by="kim", reason="slow", revision=revision_of(client))
+    back = client.rollback("ocr", None, order_of(client, "slow"))
     assert back["detail"].startswith("rollback by kim: slow")
     assert [each["config"] for each in client.status("ocr")["live"]["stages"]] == [
         each["config"] for each in before
@@ -108,15 +107,15 @@ def test_apply_runs_the_configurations_and_rollback_takes_them_back(client: Pipe
 def test_a_change_for_another_revision_is_refused(client: PipelineClient) -> None:
     applied = client.decisions("ocr", limit=1, applied_only=True)["decisions"][0]
     with pytest.raises(ConflictError, match="read it again"):
-        client.apply("ocr", configs_of(applied), by="kim", reason="", revision="another")
+        client.apply("ocr", configs_of(applied), ChangeOrder(at_revision("another")))
     with pytest.raises(ConflictError, match="read it again"):
-        client.rollback("ocr", None, by="kim", reason="", revision="another")
+        client.rollback("ocr", None, ChangeOrder(at_revision("another")))
 
 
 def test_what_cannot_run_is_refused_with_all_its_problems(client: PipelineClient) -> None:
     wrong = [StageConfig("detect", "none", 1, 1.0, 1), StageConfig("other", "none", 1, 1.0, 1)]
     with pytest.raises(InputError) as caught:
-        client.apply("ocr", wrong, by="kim", reason="", revision=revision_of(client))
+        client.apply("ocr", wrong, order_of(client, ""))
     assert len(caught.value.problems) >= 3
 
 
@@ -146,7 +145,7 @@ UNKNOWN: dict[str, Callable[[PipelineClient], Any]] = {
     "record": lambda client: client.record("none", None),
     "plan": lambda client: client.plan("none", 1.0, None),
     "objective": lambda client: client.plan("ocr", 1.0, "none"),
-    "rollback": lambda client: client.rollback("ocr", "none", by="", reason="", revision=revision_of(client)),
+    "rollback": lambda client: client.rollback("ocr", "none", order_of(client, "")),
 }
 
 

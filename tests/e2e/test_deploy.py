@@ -22,6 +22,7 @@ from ipa.clients.http import HttpClient
 from ipa.files import parse, pipeline_in, pipeline_to_mapping
 from ipa.model.errors import ConflictError
 from ipa.model.plan import StageConfig
+from ipa.service.preconditions import ChangeOrder, at_revision
 from tests.e2e.test_ci_workflows import Runner, github_step, gitlab_script
 from tests.fakes.reviewed import edit, git
 from tests.fakes.waiting import until
@@ -144,7 +145,7 @@ def service(house: tuple[Path, str]) -> Iterator[HttpClient]:
                 with suppress(ConflictError):
                     # By itself it would wait for its stabiliser.
                     wanted = [StageConfig("say", "low", 1, 0.25, 1)]
-                    client.apply("echo", wanted, by="tests", reason="", revision=live["revision"])
+                    client.apply("echo", wanted, ChangeOrder(at_revision(live["revision"]), "tests"))
                 return False
             return live["settled"] and live["phase"] in CALM
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 import ipa
-from ipa.cli.difference import difference, target_with
+from ipa.cli.difference import WantedPlan, difference, wanted_by
 from ipa.cli.output import Output, printed, printer
 from ipa.cli.planning.plan_kinds import PlanAnswer, PlanChoice, Question, planned
 from ipa.cli.planning.sealed import changed_files, read_sealed, write_sealed
@@ -73,11 +73,6 @@ def file_digests(settings: Settings, pipeline: str) -> dict[str, str]:
     home = settings.profiles_dir / pipeline
     files |= {f"profiles/{pipeline}/{file.name}": file for file in sorted(home.glob("*.yaml"))}
     return {name: sha256(file.read_bytes()).hexdigest() for name, file in files.items() if file.is_file()}
-
-
-def write_saved(file: Path, saved: SavedPlan) -> None:
-    """Write the file, the same bytes for the same plan; InputError if it cannot be written."""
-    write_sealed(file, KIND, asdict(saved))
 
 
 def read_saved(file: Path) -> SavedPlan:
@@ -142,11 +137,11 @@ def propose(
             found = planned(replace(question, at="kubernetes"), rate_rps, compat, choice)
         status = service.status(name)
         inputs = inputs_of(service, settings, name)
-    configs = _configs(found.values) if not found.exit_code else ()
-    if not configs:
+    wanted = _wanted(found.values) if not found.exit_code else None
+    if wanted is None or not wanted.configs:
         _show(found, found.values, output)
         return found.exit_code, False
-    change = difference(status, target_with(configs, found.values, rate_rps))
+    change = difference(status, wanted)
     _show(found, {**found.values, "difference": asdict(change)}, output)
     if output in (Output.TEXT, Output.MD):
         printer(output).print(difference_table(change))
@@ -160,9 +155,9 @@ def propose(
             version=ipa.__version__,
             inputs=inputs,
             plan=_timeless(found.values),
-            configs=configs,
+            configs=wanted.configs,
         )
-        write_saved(out, saved)
+        write_sealed(out, KIND, asdict(saved))
         if output in (Output.TEXT, Output.MD):
             until = f"its files and revision {change.revision} stay" if change.revision else "its files stay"
             typer.echo(f"Saved {out}: valid while {until}. Apply it with `ipa apply {out}`.")
@@ -198,15 +193,14 @@ def _by_service(
     return PlanAnswer(values, show, Termination(values["termination"]))
 
 
-def _configs(values: Mapping[str, Any]) -> tuple[StageConfig, ...]:
-    """The configurations of the plan; UsageError for a set, which only a policy carries out."""
+def _wanted(values: Mapping[str, Any]) -> WantedPlan:
+    """What the plan asks for; UsageError for a set, which only a policy carries out."""
     if "stages" not in values:
         raise UsageError(
             "a set of variants cannot be applied by hand, so it cannot be saved or compared",
             hint="Add --no-sets, or let the policy infadapter apply sets.",
         )
-    plan = plan_in(values, "the plan")
-    return plan.shared or plan.single
+    return wanted_by(plan_in(values, "the plan"), may_share=True)
 
 
 def _show(found: PlanAnswer, values: Mapping[str, Any], output: Output) -> None:

@@ -20,6 +20,7 @@ from ipa.model.errors import (
     ConflictError,
     ForbiddenError,
     InfeasibleError,
+    InputError,
     IpaError,
     UnavailableError,
     UsageError,
@@ -27,6 +28,7 @@ from ipa.model.errors import (
 from ipa.model.exits import ExitCode
 from ipa.model.pipeline import Pin
 from ipa.model.plan import StageConfig
+from ipa.service.preconditions import ChangeOrder, at_revision
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
@@ -181,10 +183,10 @@ def apply(
     A plan saved with `ipa plan --out` is refused if its files or the running configuration have changed
     since; the message names them.
     """
-    from ipa.cli.difference import difference, target_with
+    from ipa.cli.difference import difference, wanted_by
     from ipa.cli.planning.plan_out import check_fresh, inputs_of, read_saved
     from ipa.cli.views.status_text import difference_table
-    from ipa.settings import Settings
+    from ipa.files.plans import plan_in
 
     file = Path(pipeline) if pipeline.endswith(".json") else None
     saved = None if file is None else read_saved(file)
@@ -198,15 +200,13 @@ def apply(
         if saved is not None and file is not None:
             inputs = inputs_of(service, Settings.from_env(), pipeline)
             check_fresh(saved, running["live"]["revision"], inputs, file)
-            target = target_with(saved.configs, saved.plan, saved.rate_rps)
+            target = wanted_by(plan_in(saved.plan, "the plan"), may_share=True)
         else:
             target = _target(service, pipeline, plan, rate, objective)
         if output in (Output.TEXT, Output.MD):
             show(output, None, difference_table(difference(running, target)))
-        revision = running["live"]["revision"]
-        decision = service.apply(
-            pipeline, target.configs, by=by, reason=reason, revision=revision, confirmed=confirm
-        )
+        expected = at_revision(running["live"]["revision"])
+        decision = service.apply(pipeline, target.configs, ChangeOrder(expected, by, reason, confirm))
     _report(output, decision)
 
 
@@ -242,9 +242,8 @@ def rollback(
             show(output, undo if preview else None, *lines)
         if preview:
             return
-        decision = service.rollback(
-            pipeline, to, by=by, reason=reason, revision=running["live"]["revision"], confirmed=confirm
-        )
+        expected = at_revision(running["live"]["revision"])
+        decision = service.rollback(pipeline, to, ChangeOrder(expected, by, reason, confirm))
     _report(output, decision)
 
 
@@ -288,20 +287,23 @@ def _target(
     service: PipelineClient, pipeline: str, plan: Path | None, rate: float | None, objective: str | None
 ) -> WantedPlan:
     """The configurations of the file, else of the best plan; InfeasibleError if there is none."""
-    from ipa.cli.difference import target_in, target_of
+    from ipa.cli.difference import wanted_by
+    from ipa.files.plans import plan_in, read_plan
 
     if plan is not None:
         if rate is not None or objective is not None:
             raise UsageError("--plan cannot be given with --rate or --objective")
-        return target_in(plan, pipeline)
+        given = read_plan(plan)
+        if given.pipeline not in (None, pipeline):
+            raise InputError(f"{plan} is a plan of pipeline {given.pipeline!r}, not of {pipeline!r}")
+        return wanted_by(given)
     found = service.plan(pipeline, rate, objective)
-    target = target_of(found)
-    if not target.configs:
+    if not found["stages"]:
         raise InfeasibleError(
             f"no plan for {pipeline!r} carries {found['rate_rps']:g} rps ({found['termination']})",
             hint="; ".join(f"Feasible with {move}" for move in found["relaxations"]),
         )
-    return target
+    return wanted_by(plan_in(found, "the plan"))
 
 
 def _report(output: Output, decision: dict[str, Any]) -> None:

@@ -87,6 +87,7 @@ class MixtureSection(Section):
 
     model_config = ConfigDict(extra="ignore")
     parts: Maybe[Annotated[list[PartSection], Field(strict=False)]] = None
+    mean_pas: float | None = Field(None, alias="mean_pas")
 
 
 class PlanFile(Section):
