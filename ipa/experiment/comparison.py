@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ipa.experiment.cells import Finished
-from ipa.experiment.results import SIMULATE, Results
+from ipa.experiment.results import Results
+from ipa.experiment.runners import SIMULATE
 from ipa.experiment.simulated_grid import CaseGrid, grid_of
 from ipa.experiment.simulated_page import COMPARED, ReportMetric
 from ipa.model.errors import InputError

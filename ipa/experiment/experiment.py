@@ -41,23 +41,6 @@ class WorkloadArm:
 
 
 @dataclass(frozen=True, slots=True)
-class TraceArm:
-    """A load for forecasters: days of requests a second, some to learn from and some to be scored on.
-
-    The days are those of the trace, counted from 1, both ends included; a short trace has shorter ones.
-    """
-
-    name: str
-    train_days: tuple[int, int]
-    test_days: tuple[int, int]
-    trace: str | None = None
-    shared: str | None = None
-    generate_days: int | None = None
-    divide: float = 1.0
-    day_s: float = 86_400.0
-
-
-@dataclass(frozen=True, slots=True)
 class Experiment:
     """One experiment: every combination of its arms is a cell.
 
@@ -83,6 +66,5 @@ class Experiment:
     policies: tuple[str, ...] = ()
     forecasters: tuple[str, ...] = ("ladder",)
     reference: str | None = None
-    traces: tuple[TraceArm, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     is_quick: bool = False

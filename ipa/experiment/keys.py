@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import ConfigDict, Discriminator, Field, Tag
 
-from ipa.experiment.experiment import PipelineArm, TraceArm, WorkloadArm
+from ipa.experiment.experiment import PipelineArm, WorkloadArm
 from ipa.experiment.loads import SLA_PATTERN, SLA_WORDS
 from ipa.files.kinds.base import DeclaredFile, Section
 from ipa.files.kinds.fields import (
@@ -53,18 +53,6 @@ Slas = Annotated[
 ]
 
 
-def _days(text: str) -> tuple[int, ...]:
-    return tuple(map(int, text.split(":")))
-
-
-Days = Annotated[
-    str,
-    Field(
-        pattern=rf"^[1-9][0-9]{{0,2}}:[1-9][0-9]{{0,2}}{_END}",
-        title='the first and the last day in quotes, such as "1:14"',
-    ),
-    AfterValidator(_days),
-]
 FanOuts = Annotated[
     dict[
         str,
@@ -108,20 +96,6 @@ class WorkloadArmSection(Section):
     scale: Maybe[PositiveNumber] = None
 
 
-class TraceArmSection(Section):
-    """One of `traces:`."""
-
-    makes: ClassVar = TraceArm
-    name: Word
-    trace: Maybe[TracePath] = None
-    shared: Maybe[Reference] = None
-    generate_days: Maybe[Annotated[int, Field(ge=2, le=60), WHOLE]] = None
-    train_days: Days
-    test_days: Days
-    divide: Maybe[PositiveNumber] = None
-    day_s: Maybe[PositiveDuration] = None
-
-
 Pipelines = Annotated[
     list[
         Annotated[
@@ -142,7 +116,6 @@ Workloads = Annotated[
     ],
     Field(min_length=1, max_length=100, title="at least one workload"),
 ]
-Traces = Annotated[list[TraceArmSection], Field(min_length=1, max_length=20, title="at least one trace")]
 
 
 class RunsSection(Section):
@@ -155,7 +128,6 @@ class RunsSection(Section):
     slas: Maybe[Slas] = None
     policies: Maybe[Words] = None
     forecasters: Maybe[Words] = None
-    traces: Maybe[Traces] = None
     settings: Maybe[Annotated[dict[str, Any], Field(title="a mapping")]] = None
 
 

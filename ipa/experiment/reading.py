@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from ipa.experiment.experiment import Experiment, PipelineArm, TraceArm, WorkloadArm
+from ipa.experiment.experiment import Experiment, PipelineArm, WorkloadArm
 from ipa.experiment.keys import ExperimentFile
-from ipa.experiment.runners import RUNNERS
+from ipa.experiment.runners import RUNNERS, SIMULATE
 from ipa.files.document import Document, Pointer, parse, read_text, unknown
 from ipa.files.faults import check
 from ipa.files.pipelines import find_pipeline
@@ -23,12 +23,8 @@ from ipa.policies.registry import POLICIES
 from ipa.simulate.arrivals import WORKLOADS
 
 FILE_NAME = "experiment.yaml"
-# The keys that each of the built-in runners needs.
-NEEDED = {
-    "simulate": ("pipelines", "workloads", "policies"),
-    "forecast": ("traces",),
-}
-Arm = TypeVar("Arm", WorkloadArm, TraceArm)
+# The keys that the runner `simulate` needs.
+NEEDED = ("pipelines", "workloads", "policies")
 _SOURCES = ("like", "trace", "shared")
 
 
@@ -82,9 +78,9 @@ class _Check:
             self._part(data["quick"], ("quick",))
         if isinstance(data.get("runner"), str):
             self._name(data["runner"], ("runner",), RUNNERS)
-        for key in NEEDED.get(str(data.get("runner")), ()):
+        for key in NEEDED if data.get("runner") == SIMULATE else ():
             if key not in data:
-                self.document.problem((), f"runner {data['runner']} needs the key {key!r}; add it")
+                self.document.problem((), f"runner {SIMULATE} needs the key {key!r}; add it")
         reference, policies = data.get("reference"), data.get("policies")
         if isinstance(reference, str) and isinstance(policies, list):
             for place, names in (
@@ -102,11 +98,8 @@ class _Check:
             self._pipeline(entry, (*place, "pipelines", at))
         for at, entry in _entries(part.get("workloads")):
             self._workload(entry, (*place, "workloads", at))
-        for at, entry in _entries(part.get("traces")):
-            if isinstance(entry, dict):
-                self._trace(entry, (*place, "traces", at))
-        for key, word in (("pipelines", "name"), ("workloads", "name"), ("traces", "name")):
-            self._unique(part.get(key), (*place, key), word)
+        for key in ("pipelines", "workloads"):
+            self._unique(part.get(key), (*place, key))
 
     def _names(self, names: Any, place: Pointer, known: Registry) -> None:
         """The file is its user's own, so it may name code as the command line may."""
@@ -122,12 +115,12 @@ class _Check:
         except PluginError as error:
             self.document.problem(place, error.message)
 
-    def _unique(self, entries: Any, place: Pointer, word: str) -> None:
+    def _unique(self, entries: Any, place: Pointer) -> None:
         seen: set[str] = set()
         for at, entry in _entries(entries):
             label = _label(entry)
             if label in seen:
-                message = f"{word} {label!r} occurs twice; give one of them another `name`"
+                message = f"name {label!r} occurs twice; give one of them another `name`"
                 self.document.problem((*place, at), message)
             seen.add(label)
 
@@ -176,24 +169,11 @@ class _Check:
             at = (*place, "like") if isinstance(entry, dict) else place
             self.document.problem(at, f"there is no workload {like!r}; {unknown(like, WORKLOADS)}")
         if isinstance(entry, dict):
-            self._one_source(entry, place, _SOURCES)
+            given = [key for key in _SOURCES if key in entry]
+            if len(given) != 1:
+                has = "none" if not given else " and ".join(given)
+                self.document.problem(place, f"expected exactly one of {', '.join(_SOURCES)}; there is {has}")
             self._file(entry, place)
-
-    def _trace(self, entry: dict[str, Any], place: Pointer) -> None:
-        self._one_source(entry, place, ("trace", "shared", "generate_days"))
-        self._file(entry, place)
-        for key in ("train_days", "test_days"):
-            text = entry.get(key)
-            if isinstance(text, str) and text.count(":") == 1 and text.replace(":", "").isdigit():
-                first, last = map(int, text.split(":"))
-                if last < first:
-                    self.document.problem((*place, key), f"{key} ends before it begins; write {last}:{first}")
-
-    def _one_source(self, entry: dict[str, Any], place: Pointer, keys: tuple[str, ...]) -> None:
-        given = [key for key in keys if key in entry]
-        if len(given) != 1:
-            has = "none" if not given else " and ".join(given)
-            self.document.problem(place, f"expected exactly one of {', '.join(keys)}; there is {has}")
 
     def _file(self, entry: dict[str, Any], place: Pointer) -> None:
         name = entry.get("trace")
@@ -227,10 +207,9 @@ def _experiment(given: Mapping[str, Any], path: Path, **places: Any) -> Experime
         **given,
         "pipelines": tuple(pipelines),
         "workloads": tuple(_placed(arm, path.parent) for arm in workloads),
-        "traces": tuple(_placed(arm, path.parent) for arm in given.get("traces", ())),
     }
     return Experiment(path=path, **places, **values)
 
 
-def _placed(arm: Arm, folder: Path) -> Arm:
+def _placed(arm: WorkloadArm, folder: Path) -> WorkloadArm:
     return arm if arm.trace is None else replace(arm, trace=trace_in(folder, arm.trace))

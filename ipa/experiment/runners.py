@@ -29,14 +29,8 @@ class ExperimentRunner:
     words: Callable[[Experiment], str] = lambda experiment: ""
 
 
-RUNNERS = Registry(
-    "ipa.runners",
-    "runner",
-    {
-        "simulate": "ipa.experiment.simulated_page:RUNNER",
-        "forecast": "ipa.experiment.forecasts_page:RUNNER",
-    },
-)
+SIMULATE = "simulate"
+RUNNERS = Registry("ipa.runners", "runner", {SIMULATE: "ipa.experiment.simulated_page:RUNNER"})
 
 
 def runner_of(name: str) -> ExperimentRunner:

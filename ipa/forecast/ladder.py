@@ -9,7 +9,6 @@ from dataclasses import replace
 from ipa.forecast.base import SMOOTH_S, Forecaster, Peak, Series, is_conditional, prepare
 from ipa.forecast.boosted import Boosted
 from ipa.forecast.learned import Learned
-from ipa.forecast.lstm import Lstm
 from ipa.forecast.mixture import Judged, judged, past_of, weights_of
 from ipa.forecast.plugin_forecaster import PluginForecaster
 from ipa.forecast.reactive import LastValue, WindowMaximum
@@ -26,8 +25,6 @@ BACKTEST_RUNGS: tuple[Forecaster, ...] = (
     *DEFAULT_RUNGS,
     WindowMaximum(span_s=10.0, name="maximum-10s"),
 )
-# Compared only on request: their training library is an optional extra.
-COMPARED_RUNGS: tuple[Lstm, ...] = (Lstm(),)
 
 
 def make_forecaster(name: str) -> Forecaster:

@@ -63,8 +63,8 @@ def compare(
     from ipa.experiment.experiment import Experiment, PipelineArm, WorkloadArm
     from ipa.experiment.loads import SLA_PATTERN, SLA_WORDS
     from ipa.experiment.report import write_report
-    from ipa.experiment.results import SIMULATE, differences_of
-    from ipa.experiment.runners import runner_of
+    from ipa.experiment.results import differences_of
+    from ipa.experiment.runners import SIMULATE, runner_of
     from ipa.files.pipelines import find_pipeline
     from ipa.files.reading import is_file
     from ipa.files.traces import trace_file

@@ -147,7 +147,7 @@ def report(
 def _replaced(experiment: Experiment, trace: str | None, pipeline: str | None) -> Experiment:
     """The experiment with the trace for its workloads, as long as it lasts, and the pipeline for its own."""
     from ipa.experiment.experiment import PipelineArm, WorkloadArm
-    from ipa.experiment.results import SIMULATE
+    from ipa.experiment.runners import SIMULATE
     from ipa.files.traces import trace_file
 
     if (trace or pipeline) and experiment.runner != SIMULATE:

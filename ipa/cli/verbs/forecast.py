@@ -57,7 +57,7 @@ def backtest(
         help="read a 0 as an outage of the collector, or as a rate; by default only long runs are outages",
     ),
     also: list[str] = typer.Option(
-        [], help="another forecaster to score: lstm (needs PyTorch), a plug-in's name, or module:attribute"
+        [], help="another forecaster to score: a plug-in's name, or module:attribute"
     ),
     output: Output = OUTPUT,
 ) -> None:
@@ -93,22 +93,15 @@ def backtest(
 
 def _compared(names: list[str]) -> list[Forecaster]:
     """The named forecasters. UsageError if one is unknown or cannot learn here; PluginError."""
-    from ipa.forecast.ladder import COMPARED_RUNGS, make_forecaster
+    from ipa.forecast.ladder import make_forecaster
 
-    by_name = {rung.name: rung for rung in COMPARED_RUNGS}
-    rungs: list[Forecaster] = []
-    for name in dict.fromkeys(names):
-        if name in by_name:
-            by_name[name].require()
-            rungs.append(by_name[name])
-            continue
+    for name in names:
         if name in NO_RUNGS or not (":" in name or name in FORECASTERS):
-            known = [*by_name, *(each for each in FORECASTERS if each not in NO_RUNGS)]
+            known = [each for each in FORECASTERS if each not in NO_RUNGS]
             raise UsageError(
                 f"--also {name!r}: there is no such forecaster", hint=f"There are: {', '.join(known)}"
             )
-        rungs.append(make_forecaster(FORECASTERS.admit(name)))
-    return rungs
+    return [make_forecaster(FORECASTERS.admit(name)) for name in dict.fromkeys(names)]
 
 
 def _print(scores: dict[str, ForecastScore], quantile: float, console: Console) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from experiments.forecast.runner import made_up_days
 from experiments.scale.fleets import WAYS, work
 from ipa.experiment.cells import CellOutcome
-from ipa.experiment.forecasts import made_up_days
 
 PAYLOAD = {"pipelines": 6, "seed": 3, "hours": 6.0, "interval_s": 3600.0, "budget_ratio": 0.5}
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments.forecast.runner import cells, work
 from ipa.experiment.experiment import WorkloadArm
-from ipa.experiment.forecasts import cells, work
 from ipa.experiment.loads import rates_of as experiment_rates
 from ipa.experiment.reading import load_experiment
 from ipa.files.traces import EXAMPLE_TRACE, parse_trace, read_rates, read_trace, trace_file, trace_in

@@ -11,17 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from experiments.forecast import runner as forecasts
+from experiments.forecast.lstm import Lstm, LstmModel, Network, Training, forward, learn, trained
 from ipa.cli.main import run
-from ipa.experiment import forecasts
+from ipa.experiment.experiment import Experiment
 from ipa.experiment.reading import load_experiment
 from ipa.forecast.base import Series, conformal, prepare, sliding_max
 from ipa.forecast.learned import LAGS
-from ipa.forecast.lstm import Lstm, LstmModel, Network, Training, forward, learn, trained
 from ipa.forecast.quality import answers, score
 from ipa.forecast.reactive import WindowMaximum
 from ipa.model.errors import DomainError, UsageError
 from ipa.model.observation import LoadHistory
 
+LSTM = "experiments.forecast.lstm:make_lstm"
 QUICK = Training(epochs=60, learning_rate=0.01, patience=10)
 # A network of two units whose weights are of all sizes and signs.
 RNG = np.random.default_rng(2)
@@ -43,7 +45,7 @@ def same(one: Network, other: Network) -> bool:
 
 @pytest.fixture(scope="module")
 def torch() -> Any:
-    return pytest.importorskip("torch", reason="PyTorch is not installed (extra `lstm`)")
+    return pytest.importorskip("torch", reason="PyTorch is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -150,12 +152,12 @@ def test_a_backtest_has_it_beside_the_others_where_asked(
 ) -> None:
     path = tmp_path / "trace.txt"
     path.write_text("\n".join(str(round(rate)) for rate in waves(4, 5.0).rates_rps) + "\n")
-    command = ["forecast", "backtest", str(path), "--also", "lstm", "--forecasts", "60", "-o", "json"]
+    command = ["forecast", "backtest", str(path), "--also", LSTM, "--forecasts", "60", "-o", "json"]
     assert run(command) == 0
     scores = json.loads(capsys.readouterr().out)
-    assert list(scores) == ["boosted", "learned", "seasonal", "window", "last", "maximum-10s", "lstm"]
+    assert list(scores) == ["boosted", "learned", "seasonal", "window", "last", "maximum-10s", LSTM]
     assert {each["count"] for each in scores.values()} == {60}
-    assert scores["lstm"]["coverage_ratio"] > 0.5
+    assert scores[LSTM]["coverage_ratio"] > 0.5
 
 
 @pytest.fixture
@@ -166,7 +168,7 @@ def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("without_torch")
 def test_without_pytorch_the_extra_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """At once, before the trace is read and the others learn from it."""
-    assert run(["forecast", "backtest", str(tmp_path / "none"), "--also", "lstm"]) == 64
+    assert run(["forecast", "backtest", str(tmp_path / "none"), "--also", LSTM]) == 64
     said = capsys.readouterr().err
     assert "lstm needs PyTorch, which is not installed" in said
     assert "pip install torch" in said
@@ -174,14 +176,15 @@ def test_without_pytorch_the_extra_is_named(tmp_path: Path, capsys: pytest.Captu
         learn(waves(1), 20.0, 0.9)
 
 
-@pytest.mark.usefixtures("without_torch")
-def test_an_experiment_says_that_it_is_left_out(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def experiment(root: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
     monkeypatch.setenv("IPA_SHARED_DATA", str(root / "nowhere"))
-    experiment = load_experiment(
-        root / "experiments" / "forecast" / "experiment.yaml",
-        pipelines_dir=root / "pipelines",
-        profiles_dir=root / "profiles",
-    )
+    path = root / "experiments" / "forecast" / "experiment.yaml"
+    return load_experiment(path, pipelines_dir=root / "pipelines", profiles_dir=root / "profiles")
+
+
+@pytest.mark.usefixtures("without_torch")
+def test_an_experiment_says_that_it_is_left_out(experiment: Experiment) -> None:
     cells, notes = forecasts.cells(experiment)
     assert "lstm" not in {each.labels["forecaster"] for each in cells}
     assert [each for each in notes if each.startswith("Forecaster")] == [
@@ -190,20 +193,12 @@ def test_an_experiment_says_that_it_is_left_out(root: Path, monkeypatch: pytest.
     ]
 
 
-def test_an_experiment_has_it_where_pytorch_is(
-    torch: Any, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("IPA_SHARED_DATA", str(root / "nowhere"))
-    experiment = load_experiment(
-        root / "experiments" / "forecast" / "experiment.yaml",
-        pipelines_dir=root / "pipelines",
-        profiles_dir=root / "profiles",
-    )
+def test_an_experiment_has_it_where_pytorch_is(torch: Any, experiment: Experiment) -> None:
     cells, notes = forecasts.cells(experiment)
     assert "lstm" in {each.labels["forecaster"] for each in cells}
     assert not [each for each in notes if each.startswith("Forecaster")]
 
 
 def test_forecasters_that_there_are_not(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["forecast", "backtest", "none", "--also", "arima", "--also", "lstm"]) == 64
+    assert run(["forecast", "backtest", "none", "--also", "arima", "--also", LSTM]) == 64
     assert "--also 'arima': there is no such forecaster" in capsys.readouterr().err

@@ -128,10 +128,6 @@ class Lstm:
     name: str = "lstm"
     max_gap_ratio: float = 0.1
 
-    def require(self) -> None:
-        """UsageError if its training library is not installed."""
-        require_torch()
-
     def min_history_s(self, horizon_s: float) -> float:
         """The lags; to train, MIN_WINDOWS more windows."""
         seen_s = BLOCK_S * LAGS
@@ -158,8 +154,14 @@ class Lstm:
         return points, np.maximum(points, model.factor * np.maximum(points, LEAST_RPS))
 
 
+def make_lstm() -> Lstm:
+    """The forecaster, not trained; UsageError if PyTorch is not installed."""
+    require_torch()
+    return Lstm()
+
+
 def require_torch() -> None:
-    """UsageError that names the extra if PyTorch is not installed."""
+    """UsageError that names the package if PyTorch is not installed."""
     if find_spec("torch") is None:
         raise UsageError("the forecaster lstm needs PyTorch, which is not installed", hint=INSTALL)
 
