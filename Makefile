@@ -147,7 +147,7 @@ sample-prose: install ## forty docstrings and forty hold messages at random, to 
 	$(PY) -m tools.sample_prose $(or $(COUNT),40) $(or $(SEED),15)
 
 reference: install ## docs/reference anew from the code
-	$(PY) tools/reference.py
+	$(PY) -m tools.reference
 	$(PY) tools/openapi.py
 	$(PY) -m tools.monitoring
 

@@ -1,4 +1,4 @@
-"""Writes settings, commands, exit codes and access of docs/reference, the schemas of files and of the chart.
+"""Writes the made pages of docs/, the schemas of files and of the chart.
 
 All from the code; `--check` fails where they differ.
 """
@@ -303,6 +303,7 @@ def _is_method(found: Any, name: str) -> bool:
 def main() -> int:
     """0 where every file is as it should be (after writing, always)."""
     from ipa.files.kinds import KINDS, make_schema
+    from tools.faults import page as faults_page
 
     files = {
         FOLDER / "settings.md": settings(),
@@ -311,13 +312,14 @@ def main() -> int:
         FOLDER / "access.md": access(),
         FOLDER / "python.md": python(),
         FOLDER / "results.md": results(),
+        ROOT / "docs" / "explanation" / "faults.md": faults_page(),
         CHART: chart_schema(),
         SCHEMAS / "settings.schema.json": settings_schema(),
         **{SCHEMAS / f"{kind}.schema.json": make_schema(kind) for kind in KINDS},
     }
     stale = [path for path, text in files.items() if not path.is_file() or path.read_text() != text]
     if "--check" in sys.argv[1:]:
-        sys.stdout.write("".join(f"{path.name} is stale: run python tools/reference.py\n" for path in stale))
+        sys.stdout.write("".join(f"{path.name} is stale: run make reference\n" for path in stale))
         return int(bool(stale))
     for path, text in files.items():
         path.write_text(text)

@@ -33,12 +33,10 @@ from experiments.attack.figures import Figure, table, worst_of
 from experiments.attack.parsers import PARSERS
 from experiments.attack.service import ROOT
 from experiments.fuzz.run import fuzz
+from experiments.measured import PAGE, put
 from ipa.adapters.processor import processor_name
 
 OUT = Path("runs") / "attack"
-# The page of the documentation with the worst figure of each bound, between two marks.
-DOCS = Path("docs") / "explanation" / "security.md"
-BEGIN, END = "<!-- attack: begin -->", "<!-- attack: end -->"
 # Of the rows that this table tells of: attack and growth, and wrong answers of the genuine Seldon.
 ROWS = "RG"
 ROW = re.compile(rf"^def test_[{ROWS.lower()}][0-9]", re.MULTILINE)
@@ -195,13 +193,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.attack", description=__doc__)
     parser.add_argument("only", nargs="*", choices=[[], *attacks], help="these attacks; all without")
     parser.add_argument("--quick", action="store_true", help="little of each: does it work at all")
-    parser.add_argument("--docs", action="store_true", help=f"only write the last table's bounds to {DOCS}")
+    parser.add_argument("--docs", action="store_true", help=f"only write the last table's bounds to {PAGE}")
     asked = parser.parse_args()
     if asked.docs:
-        page = DOCS.read_text(encoding="utf-8")
-        before, after = page.split(BEGIN)[0], page.split(END)[1]
-        text = worst_of((OUT / "table.md").read_text(encoding="utf-8"))
-        DOCS.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+        put("make attack", worst_of((OUT / "table.md").read_text(encoding="utf-8")))
         return 0
     size, found = QUICK if asked.quick else WHOLE, Figures()
     loads, attacked_s, names = [os.getloadavg()[0]], time.monotonic(), asked.only or ["all"]

@@ -1,4 +1,4 @@
-"""Writes docs/explanation/beating-ipa.md and runs/beating.json."""
+"""Writes the comparison with IPA into docs/reference/measured.md, its runs and cells into runs/."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
-from experiments.beating.cells import OBJECTIVES, ROOT, Outcome, jobs, run
-from experiments.beating.page import page
+from experiments.beating.cells import OBJECTIVES, Outcome, jobs, run
+from experiments.beating.page import cells, measured
+from experiments.measured import PAGE, put
 
 WORKERS = 2
 
 
 def main() -> int:
-    """Make every run, or read those of before; then write the page."""
+    """Make every run, or read those of before; then write the tables."""
     parser = argparse.ArgumentParser(prog="python -m experiments.beating", description=__doc__)
     data = Path(os.environ.get("IPA_SHARED_DATA", "../shared/data"))
     parser.add_argument("--data", type=Path, default=data, help="the published loads, where they are")
-    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "explanation" / "beating-ipa.md")
+    parser.add_argument("--page", type=Path, default=PAGE)
     parser.add_argument("--out", type=Path, default=Path("runs/beating.json"))
     parser.add_argument("--seeds", default="10,3", help="runs of each cell and system, for each objective")
     parser.add_argument("--objectives", default=",".join(OBJECTIVES))
-    parser.add_argument("--again", action="store_true", help="the page anew, from the runs in --out")
+    parser.add_argument("--again", action="store_true", help="the tables anew, from the runs in --out")
     arguments = parser.parse_args()
     if arguments.again:
         found = json.loads(arguments.out.read_text("utf-8"))
@@ -42,8 +43,9 @@ def main() -> int:
         found = {"published_loads": published_loads, "runs": outcomes}
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    text = page([Outcome(**row) for row in found["runs"]], found["published_loads"])
-    arguments.page.write_text(text, encoding="utf-8")
+    outcomes = [Outcome(**row) for row in found["runs"]]
+    arguments.out.with_suffix(".md").write_text(cells(outcomes), encoding="utf-8")
+    put("python -m experiments.beating", measured(outcomes, found["published_loads"]), arguments.page)
     return 0
 
 

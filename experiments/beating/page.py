@@ -1,17 +1,15 @@
-"""The comparison with IPA's planner, as a page of the documentation."""
+"""The comparison with IPA's planner as tables."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean, median
 
 from experiments.beating.cells import FRUGAL, IPA, MEDIAN, ORACLE, OURS, TOLD, Outcome, by_cell
 from experiments.bench.render import aligned
 from ipa.report.stats import mean_of
 
-TEMPLATE = Path(__file__).with_name("template.md")
 # The same policy that is told the true rates.
 TOLD_OF = {OURS: ORACLE, FRUGAL: TOLD}
 Cell = dict[str, list[Outcome]]
@@ -133,24 +131,23 @@ def cell_table(outcomes: Sequence[Outcome], objective: str) -> str:
     return "\n".join(aligned(rows))
 
 
-def section(outcomes: Sequence[Outcome], objective: str) -> str:
-    """Comparison and cells of one weight set."""
-    cell: Cell = next(by_cell(outcomes, objective))
-    seeds = len(cell[IPA])
-    return "\n\n".join(
-        (
-            f"## With the weights `{objective}`",
-            f"{seeds} seed{'' if seeds == 1 else 's'} per cell; means over them.",
-            comparison_table(outcomes, objective),
-            cell_table(outcomes, objective),
+def measured(outcomes: Sequence[Outcome], published_loads: bool) -> str:
+    """The comparisons of all weight sets, every figure from the outcomes."""
+    parts = []
+    for objective in dict.fromkeys(each.objective for each in outcomes):
+        cell: Cell = next(by_cell(outcomes, objective))
+        seeds = len(cell[IPA])
+        loads = (
+            "the published loads" if published_loads else "synthetic loads of the same mean, range and shape"
         )
-    )
+        parts += [
+            f"Weights `{objective}`, {loads}, {seeds} seed{'' if seeds == 1 else 's'} per cell:",
+            comparison_table(outcomes, objective),
+        ]
+    return "\n\n".join(parts)
 
 
-def page(outcomes: Sequence[Outcome], published_loads: bool) -> str:
-    """The whole page, every figure from the outcomes."""
-    loads = "the published ones" if published_loads else "synthetic, with the same mean, range and shape"
+def cells(outcomes: Sequence[Outcome]) -> str:
+    """The table of cells of each weight set."""
     objectives = dict.fromkeys(each.objective for each in outcomes)
-    return TEMPLATE.read_text(encoding="utf-8").format(
-        loads=loads, sections="\n\n".join(section(outcomes, objective) for objective in objectives)
-    )
+    return "\n\n".join(f"## `{each}`\n\n{cell_table(outcomes, each)}" for each in objectives) + "\n"

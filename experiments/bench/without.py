@@ -28,6 +28,7 @@ from experiments.bench.pipelines import NAMES, ROOT
 from experiments.bench.race import SAME
 from experiments.bench.render import aligned
 from experiments.bench_fleet import random_fleet
+from experiments.measured import PAGE, put
 from experiments.sets.synthetic import synthetic_problem
 from ipa.files import load_pipeline, load_profiles
 from ipa.optimize import dominance_filter, solver_selection
@@ -53,8 +54,7 @@ from ipa.profiling.points import Allocation
 
 # A busy machine gives a process a tenth of its time.
 DEADLINE_S = 600.0
-PAGE = ROOT / "docs" / "explanation" / "planner-speed.md"
-BEGIN, END = "<!-- made by `make bench-planner` -->", "<!-- end of what `make bench-planner` made -->"
+COMMAND = "make bench-planner"
 HEAD = ["problems", "solver", "without", "time", "worst", "labels"]
 REMARK = (
     "The first line of a group has the CPU time per problem, the slowest problem and the labels per problem; "
@@ -326,7 +326,5 @@ def run(out: Path, *, quick: bool, say: Callable[[str], None], page: Path = PAGE
     out.mkdir(parents=True, exist_ok=True)
     (out / "without.md").write_text("\n".join(lines), encoding="utf-8")
     if not quick:
-        before, rest = page.read_text(encoding="utf-8").split(BEGIN + "\n")
-        after = rest.split(END + "\n")[1]
-        page.write_text("\n".join([f"{before}{BEGIN}", *lines, f"{END}\n{after}"]), encoding="utf-8")
+        put(COMMAND, "\n".join(lines), page)
     return 0

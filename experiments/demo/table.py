@@ -1,4 +1,4 @@
-"""The demo's table as Markdown, put into a page: `python -m experiments.demo.table SUMMARY.json PAGE.md`."""
+"""The demo's table as Markdown, put into a page: `python -m experiments.demo.table SUMMARY.json`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-BEGIN, END = "<!-- made by experiments.demo.table -->", "<!-- end -->"
+from experiments.measured import put
+
 NAMES = {
     "adaptive": "adaptive",
     "static-smallest": "smallest plan that carries the peak",
@@ -83,19 +84,9 @@ def win(runs: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
-def inserted(page: str, text: str) -> str:
-    """The page with the text between the marks. ValueError without both of them."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the page has no {BEGIN} with {END} after it: add both where the table belongs")
-    return f"{before}{BEGIN}\n{text}\n{END}{after}"
-
-
 def main() -> None:
-    """Put the table of a summary into a page."""
-    source, page = map(Path, sys.argv[1:3])
-    page.write_text(inserted(page.read_text(), markdown(json.loads(source.read_text()))))
+    """Put the table of a summary into the page of what was measured."""
+    put("make demo", markdown(json.loads(Path(sys.argv[1]).read_text("utf-8"))))
 
 
 if __name__ == "__main__":

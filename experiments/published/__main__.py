@@ -1,4 +1,4 @@
-"""Writes docs/explanation/cores-saved.md and runs/published/cells.json from the published data."""
+"""Writes the cores saved into docs/reference/measured.md, and every cell into runs/published."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import os
 import sys
 from pathlib import Path
 
+from experiments.measured import PAGE, put
 from experiments.published.compare import compare, to_json
 from experiments.published.data import missing_files, read_cells
-from experiments.published.page import page, summary
+from experiments.published.page import details, measured, summary
 from ipa.files import load_pipeline, load_profiles
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,7 +23,7 @@ def main() -> int:
     parser.add_argument(
         "--data", type=Path, default=Path(os.environ.get("IPA_SHARED_DATA", "../shared/data"))
     )
-    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "explanation" / "cores-saved.md")
+    parser.add_argument("--page", type=Path, default=PAGE)
     parser.add_argument("--out", type=Path, default=Path("runs/published/cells.json"))
     arguments = parser.parse_args()
     missing = missing_files(arguments.data)
@@ -38,7 +39,8 @@ def main() -> int:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     rows = json.dumps([to_json(each) for each in found], indent=1, ensure_ascii=False)
     arguments.out.write_text(rows + "\n", encoding="utf-8")
-    arguments.page.write_text(page(found), encoding="utf-8")
+    arguments.out.with_suffix(".md").write_text(details(found), encoding="utf-8")
+    put("python -m experiments.published", measured(found), arguments.page)
     print(summary(found))
     return 0
 

@@ -1,14 +1,12 @@
-"""The comparison as a page of the documentation."""
+"""The comparison as tables."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from statistics import fmean
 
 from experiments.bench.render import aligned
 from experiments.published.compare import Comparison, Pair
-from experiments.published.data import WORKLOADS
 
 Pick = Callable[[Comparison], float | None]
 
@@ -23,27 +21,23 @@ READINGS: tuple[tuple[str, Pick], ...] = (
     ("the same, compared with the cores of the released rule", lambda cell: cell.mean_saving_ratio),
 )
 
-TEMPLATE = Path(__file__).with_name("template.md")
 
-
-def page(cells: Sequence[Comparison]) -> str:
-    """The whole page, every figure from the cells."""
-    with_runs = [cell for cell in cells if cell.cell.published]
+def measured(cells: Sequence[Comparison]) -> str:
+    """The savings, and what explains them, every figure from the cells."""
     replicas = [cell.tick_replicas for cell in cells]
-    return TEMPLATE.read_text(encoding="utf-8").format(
-        summary=summary(cells),
-        cells="\n".join(cell_table(cells)),
-        examples="\n".join(example_table(cells)),
-        with_runs=_names(with_runs),
-        without=_names([cell for cell in cells if not cell.cell.published]),
-        margins=_margins(cells),
-        off=percent(max((_rate_off(cell) for cell in cells), default=0.0)),
-        relabelled=_relabelled(with_runs),
-        replicas_base=f"{fmean(pair.base_cores or 0.0 for pair in replicas):.1f}",
-        replicas_free=f"{fmean(pair.free_cores or 0.0 for pair in replicas):.1f}",
-        nothing=sum((cell.tick.saving_ratio or 0.0) < 0.005 for cell in cells),
-        count=len(cells),
+    base = fmean(pair.base_cores or 0.0 for pair in replicas)
+    free = fmean(pair.free_cores or 0.0 for pair in replicas)
+    nothing = sum((cell.tick.saving_ratio or 0.0) < 0.005 for cell in cells)
+    return (
+        f"{summary(cells)}\n\nReplicas of a plan: {base:.1f} with base allocation, {free:.1f} with free "
+        f"cores. {nothing} of the {len(cells)} cells save less than half a percent. Mean rates differ from "
+        f"those in the logs by at most {percent(max((_rate_off(cell) for cell in cells), default=0.0))}."
     )
+
+
+def details(cells: Sequence[Comparison]) -> str:
+    """A line for each cell, and the plans that differ at its most frequent rate."""
+    return "\n".join([*cell_table(cells), "", *example_table(cells), ""])
 
 
 def summary(cells: Sequence[Comparison]) -> str:
@@ -127,40 +121,7 @@ def _arrow(pair: Pair) -> str:
     return f"{base} → {free}"
 
 
-def _names(cells: Sequence[Comparison]) -> str:
-    names = list(dict.fromkeys(cell.cell.pipeline for cell in cells))
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names) or "none"
-
-
-def _relabelled(cells: Sequence[Comparison]) -> str:
-    found = [
-        f"a run of {cell.cell.pipeline} is labelled {cell.cell.published.label} and has the rates of "
-        f"{cell.cell.workload}"
-        for cell in cells
-        if cell.cell.published and cell.cell.published.label != cell.cell.workload
-    ]
-    return "; ".join(found) or "none differs"
-
-
 def _rate_off(cell: Comparison) -> float:
     """How far the mean rate is from that in the log, relative to it; 0 without a log."""
     log = cell.cell.published
     return 0.0 if log is None else abs(cell.rate_rps / log.rate_rps - 1)
-
-
-def _margins(cells: Sequence[Comparison]) -> str:
-    """Which cells planned for more than was forecast."""
-    by_margin: dict[float, list[str]] = {}
-    for cell in cells:
-        if cell.cell.margin_pct:
-            by_margin.setdefault(cell.cell.margin_pct, []).append(
-                f"{cell.cell.pipeline} {cell.cell.workload}"
-            )
-    whole = {}
-    for margin, names in by_margin.items():
-        pipelines = dict.fromkeys(name.split()[0] for name in names)
-        full = [
-            name for name in pipelines if sum(each.split()[0] == name for each in names) == len(WORKLOADS)
-        ]
-        whole[margin] = [*full, *(name for name in names if name.split()[0] not in full)]
-    return "; ".join(f"{margin:g} % in {', '.join(names)}" for margin, names in whole.items()) or "none"

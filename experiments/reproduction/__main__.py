@@ -1,4 +1,4 @@
-"""Writes docs/explanation/reproduction.md and runs/reproduction/*.json from the published data."""
+"""Writes the reproduction into docs/reference/measured.md, and every run into runs/reproduction."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from experiments.measured import PAGE, put
 from experiments.reproduction import beating, compare, infadapter
 from experiments.reproduction.forecasts import learned
 from experiments.reproduction.inloop import LoopRun, loop_run
-from experiments.reproduction.page import count_rows, lines, page
+from experiments.reproduction.page import count_rows, details, lines, measured
 from experiments.reproduction.replay import Ask
 from experiments.reproduction.runs import PIPELINES, TRACE, Published, missing_files, read_runs
 from ipa.files import load_pipeline, load_profiles
@@ -32,7 +33,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.reproduction", description=__doc__)
     data = Path(os.environ.get("IPA_SHARED_DATA", "../shared/data"))
     parser.add_argument("--data", type=Path, default=data)
-    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "explanation" / "reproduction.md")
+    parser.add_argument("--page", type=Path, default=PAGE)
     parser.add_argument("--out", type=Path, default=Path("runs/reproduction"))
     parser.add_argument("--parts", default=",".join(PARTS), help="anew; the others are read from --out")
     arguments = parser.parse_args()
@@ -60,13 +61,15 @@ def main() -> int:
             write(arguments.out / f"{part}.json", make())
     found = {part: json.loads((arguments.out / f"{part}.json").read_text("utf-8")) for part in PARTS}
     compared = compare.from_rows(found["runs"])
-    text = page(
+    looped = [LoopRun(**row) for row in found["loop"]]
+    text = measured(
         compared,
-        [LoopRun(**row) for row in found["loop"]],
+        looped,
         [infadapter.Outcome(**row) for row in found["infadapter"]],
         [beating.Outcome(**row) for row in found["planned"]],
     )
-    arguments.page.write_text(text, encoding="utf-8")
+    (arguments.out / "runs.md").write_text(details(compared, looped), encoding="utf-8")
+    put("python -m experiments.reproduction", text, arguments.page)
     print(lines(count_rows(compared)))
     return 0
 

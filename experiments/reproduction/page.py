@@ -1,9 +1,8 @@
-"""What was found, as a page of the documentation."""
+"""The comparison with the published runs as tables."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from statistics import fmean
 
 from experiments.bench.render import aligned
@@ -24,48 +23,45 @@ from experiments.reproduction.inloop import LoopRun
 
 # The share of the cells that is to be within.
 GOAL = 0.9
-TEMPLATE = Path(__file__).with_name("template.md")
 
 
-def page(
+def measured(
     found: Sequence[Compared],
     looped: Sequence[LoopRun],
     adapted: Sequence[infadapter.Outcome],
     planned: Sequence[beating.Outcome],
 ) -> str:
-    """The whole page, every figure from what was found."""
-    plain_runs, main, plain_cells, cells = counts(found, PLAIN)
-    line_runs, _, line_cells, _ = counts(found, HEADLINE)
-    either_runs, _, either_cells, _ = counts(found, (HEADLINE[0], EITHER))
-    sets = {each.cell for each in planned if each.objective == beating.OBJECTIVES[0]}
-    return TEMPLATE.read_text(encoding="utf-8").format(
-        runs=len(found),
-        within=percent(WITHIN),
-        counts=lines(count_rows(found)),
-        main=main,
-        cells=cells,
-        plain_runs=plain_runs,
-        plain_cells=plain_cells,
-        line_runs=line_runs,
-        line_cells=line_cells,
-        either_runs=either_runs,
-        either_cells=either_cells,
-        goal_words=goal_words(found),
-        rate_off=percent(max(_rate_off(each) for each in found)),
-        off_headline=lines(off_rows(found, HEADLINE)),
-        off_plain=lines(off_rows(found, PLAIN)),
-        every=lines(run_rows(found)),
-        notes="; ".join(dict.fromkeys(_notes(found))) or "none",
-        looped=lines(loop_rows(looped)),
-        looped_within=sum(all(abs(off) <= WITHIN for off in each.off) for each in looped),
-        looped_all=len(looped),
-        seeds=len({each.seed for each in adapted}),
-        infadapter=lines(adapted_rows(adapted)),
-        infadapter_words=adapted_words(adapted),
-        planned_cells=len(sets),
-        planned=lines(verdict_rows(planned)),
-        verdict_words=verdict_words(list(beating.verdicts(planned))),
+    """The tables of all runs together, every figure from what was found."""
+    in_loop = sum(all(abs(off) <= WITHIN for off in each.off) for each in looped)
+    return "\n\n".join(
+        (
+            f"Mean cores *and* mean PAS within {percent(WITHIN)} of the log, of {len(found)} runs:",
+            lines(count_rows(found)),
+            f"At least {percent(GOAL)} within:",
+            goal_words(found),
+            "The controllers' mean rates differ from the workloads' by up to "
+            f"{percent(max(_rate_off(each) for each in found))}. In the simulator {in_loop} of {len(looped)} "
+            f"runs of IPA are within {percent(WITHIN)}.",
+            f"InfAdapter, means over {len({each.seed for each in adapted})} seeds, ranges over the three β:",
+            lines(adapted_rows(adapted)),
+            adapted_words(adapted),
+            "Against IPA by planning alone, with foresight:",
+            lines(verdict_rows(planned)),
+            verdict_words(list(beating.verdicts(planned))),
+        )
     )
+
+
+def details(found: Sequence[Compared], looped: Sequence[LoopRun]) -> str:
+    """The runs that are off, every run, and every run of the simulator."""
+    parts = {
+        "Off, with the line at the log's mean": lines(off_rows(found, HEADLINE)),
+        "Off, with foresight": lines(off_rows(found, PLAIN)),
+        "Every run": lines(run_rows(found)),
+        "In the simulator": lines(loop_rows(looped)),
+        "Corrected labels and names": "; ".join(dict.fromkeys(_notes(found))) or "none",
+    }
+    return "\n\n".join(f"## {title}\n\n{text}" for title, text in parts.items()) + "\n"
 
 
 def lines(rows: Sequence[Sequence[str]]) -> str:
@@ -217,10 +213,7 @@ def verdict_words(planned: Sequence[beating.Verdict]) -> str:
     best = min(planned, key=lambda each: each.cores_mean_ratio)
     return (
         "No system meets all goals by planning alone. The fewest cores on average over all cells are "
-        f"{percent(best.cores_mean_ratio)} of ipa's ({best.system}, weights {best.objective}).\n"
-        "The wait under random arrivals costs cores that the paper's formula ignores, and choosing "
-        "the cores of\na replica saves some. If a plan already has the smallest replicas, nothing can "
-        "be saved, so the saving\ndoes not pay for the wait everywhere."
+        f"{percent(best.cores_mean_ratio)} of ipa's ({best.system}, weights {best.objective})."
     )
 
 

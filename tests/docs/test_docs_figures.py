@@ -43,7 +43,7 @@ def test_the_retention_of_decisions_is_what_was_measured_times_days_and_pipeline
 
 
 def test_the_capacity_is_what_was_measured_of_a_thousand_pipelines() -> None:
-    load = (DOCS / "explanation" / "load.md").read_text()
+    load = (DOCS / "reference" / "measured.md").read_text()
     each_ms = [
         float(seconds)
         for seconds in re.findall(

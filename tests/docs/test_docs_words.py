@@ -78,15 +78,22 @@ def test_the_time_of_a_measured_point_follows_from_its_effort() -> None:
     assert f"done after {LEAST_ROUNDS} to {most_rounds} rounds" in page
 
 
-@pytest.mark.parametrize(
-    ("experiment", "page"), [("beating", "beating-ipa"), ("published", "cores-saved"), ("reproduction",) * 2]
-)
-def test_a_page_that_is_made_says_what_its_template_does(experiment: str, page: str) -> None:
-    """Its figures may be of an earlier version; its sentences may not."""
-    made = (ROOT / f"docs/explanation/{page}.md").read_text()
-    template = (ROOT / f"experiments/{experiment}/template.md").read_text()
-    fixed = [part.strip() for part in re.split(r"\n\n|\{\w+\}", template)]
-    assert not [part for part in fixed if part and part not in made]
+def test_every_measured_table_has_its_command_and_day() -> None:
+    """The commands are targets of make, or files that there are."""
+    page = (ROOT / "docs/reference/measured.md").read_text()
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for title, text in re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL):
+        sources = re.findall(r"^`(.+?)`[^;]*; [^;]+; (\d{4}-\d\d-\d\d)\b", text, re.MULTILINE)
+        assert sources, title
+        for command, _ in sources:
+            program, *words = command.split()
+            if program == "make":
+                assert words[0] in targets, command
+            elif program == "python":
+                place = ROOT / words[1].replace(".", "/")
+                assert place.is_dir() or place.with_suffix(".py").is_file(), command
+            else:
+                assert program in ("ipa", "pytest"), command
 
 
 def test_the_changelog_says_each_change_once() -> None:

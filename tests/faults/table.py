@@ -13,13 +13,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tools.faults import FAULTS
+
 ROW = re.compile(r"test_([kpcsalwihforgv])_?(\d+)_")
-GROUPS = "KPCSALWIHFORGV"
-# What FAULTS asks for, a row each; `make faults` says which of these no test has.
-ROWS = {
-    "K": 17, "P": 12, "C": 4, "S": 9, "A": 7, "L": 6, "W": 8, "I": 8, "H": 11, "F": 6, "O": 8, "R": 24,
-    "G": 13, "V": 6,
-}  # fmt: skip
 
 
 @dataclass
@@ -57,19 +53,20 @@ class Case:
 
 
 def case_of(test: str) -> Case:
-    """The case that a test's name says; ValueError where it says none."""
+    """The case that a test's name says; ValueError where it says none of `FAULTS`."""
     match = ROW.match(test)
     if match is None:
         raise ValueError(f"a fault test is called test_<row>_<what>, not {test}")
-    name = test.partition("[")[0]
-    return Case(f"{match[1].upper()}{match[2]}", name[match.end() :].replace("_", " "))
+    name, row = test.partition("[")[0], f"{match[1].upper()}{match[2]}"
+    if row not in FAULTS:
+        raise ValueError(f"{row} of {name} has no words in FAULTS of tools/faults.py")
+    return Case(row, name[match.end() :].replace("_", " "))
 
 
 def rows_without(found: Sequence[Mapping[str, Any]]) -> list[str]:
     """The rows that no test has."""
     have = {entry["row"] for entry in found}
-    wanted = (f"{group}{number}" for group in GROUPS for number in range(1, ROWS[group] + 1))
-    return [row for row in wanted if row not in have]
+    return [row for row in FAULTS if row not in have]
 
 
 def markdown(found: Sequence[Mapping[str, Any]]) -> str:
@@ -117,8 +114,8 @@ def _line(entry: Mapping[str, Any]) -> str:
     return "| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |"
 
 
-def _order(entry: Mapping[str, Any]) -> tuple[int, int, str]:
-    return GROUPS.index(entry["row"][0]), int(entry["row"][1:]), entry["title"]
+def _order(entry: Mapping[str, Any]) -> tuple[int, str]:
+    return list(FAULTS).index(entry["row"]), entry["title"]
 
 
 def _text(value: Any) -> str:

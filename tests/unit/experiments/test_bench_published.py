@@ -25,7 +25,7 @@ from experiments.published.data import (
     runs_of,
 )
 from experiments.published.mix import cheapest_mix, upper_hull
-from experiments.published.page import page, percent, summary
+from experiments.published.page import details, measured, percent, summary
 from ipa.files import load_pipeline, load_profiles
 from ipa.model.pipeline import AccuracyRule
 
@@ -153,18 +153,16 @@ def test_a_published_pas_is_the_target_less_half_a_digit(root: Path) -> None:
     assert "–" in summary([found])
 
 
-def test_the_page_holds_the_figures(compared: Comparison) -> None:
+def test_the_tables_hold_the_figures(compared: Comparison) -> None:
     log = Published("bursty", 9.0, 0.3, 7.5)
     other = replace(
         compared,
         cell=replace(compared.cell, pipeline="nlp", workload="fluctuating", margin_pct=20, published=log),
     )
-    text = page([compared, other])
-    assert percent(compared.tick.saving_ratio) in text
-    assert "the runs of nlp, but not those of sum-qa" in text
-    assert "a run of nlp is labelled bursty and has the rates of fluctuating" in text
-    assert "20 % in nlp fluctuating" in text
-    assert "{" not in text
+    assert percent(compared.tick.saving_ratio) in measured([compared, other])
+    assert "0 of the 2 cells save less" in measured([compared, other])
+    lines = details([compared, other]).splitlines()
+    assert len([line for line in lines if line.startswith(("| sum-qa", "| nlp"))]) == 4
     assert to_json(compared)["tick"]["saving_ratio"] == compared.tick.saving_ratio
 
 

@@ -10,7 +10,16 @@ import pytest
 from experiments.bench import without
 from experiments.bench.cell import Cell
 from experiments.bench.instances import instance
-from experiments.bench.without import BEGIN, DOMINATED, END, ENUMERATION, Case, Shortcut, fleet_rows, rows_of
+from experiments.bench.without import (
+    COMMAND,
+    DOMINATED,
+    ENUMERATION,
+    Case,
+    Shortcut,
+    fleet_rows,
+    rows_of,
+)
+from experiments.measured import inserted
 from ipa.optimize.backends import label_setting
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.solve import solve
@@ -61,10 +70,11 @@ def test_the_table_is_written_into_the_page_unless_quick(
     monkeypatch.setattr(without, "cases", few)
     monkeypatch.setattr(without, "fleet_rows", lambda *_: [["a way", *"12345"]])
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    old = f"before\n<!-- made by `{COMMAND}` -->\nold\n<!-- end of `{COMMAND}` -->\nafter\n"
+    page.write_text(old)
     assert without.run(tmp_path, quick=quick, say=lambda _: None, page=page) == 0
     text = page.read_text()
     assert ("old" in text) is quick
     assert ("dominance filter" in text) is not quick
-    assert text.startswith(f"before\n{BEGIN}\n") and text.endswith(f"{END}\nafter\n")
+    assert inserted(text, COMMAND, "old") == old
     assert "a way" in (tmp_path / "without.md").read_text()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -12,6 +11,7 @@ from experiments.demo import table
 from experiments.demo.load import Sent, arrivals, play, rate_at
 from experiments.demo.report import render
 from experiments.demo.summary import RunRecord, changes, compare, rate_seen, summarise
+from experiments.measured import PAGE, inserted
 
 
 def config(variant: str, batch: int = 1, cores: float = 1.0, replicas: int = 1) -> dict[str, object]:
@@ -208,8 +208,7 @@ def test_the_table_names_the_win_or_that_there_is_none(
     text = table.markdown({**summary, "load_before": 0.3, "runs": runs})
     assert said in text and "load average of 0.3" in text and "2 to 10 pages a second" in text
     assert text.endswith("had 70.0% in time at 0.900, with 1.50 cores instead of 1.50.")
-    readme = (Path(__file__).resolve().parents[3] / "README.md").read_text()
-    page = table.inserted(readme, text)
-    assert page.count(text) == 1 and table.inserted(page, text) == page
+    page = inserted(PAGE.read_text(), "make demo", text)
+    assert page.count(text) == 1 and inserted(page, "make demo", text) == page
     with pytest.raises(ValueError, match="add both"):
-        table.inserted("no marks", text)
+        inserted("no marks", "make demo", text)
