@@ -182,9 +182,9 @@ These invariants hold after *every* step of the tests:
 
 
 def page() -> str:
-    """The page: a table for each group of cases."""
+    """The page: a list for each group of cases."""
     parts = [HEAD]
     for group, title in GROUPS.items():
-        rows = [f"| {case} | {words} |" for case, words in FAULTS.items() if case[0] == group]
-        parts.append("\n".join([f"## {title}", "", "| case | fault |", "|---|---|", *rows, ""]))
+        rows = [f"- {case}: {words}" for case, words in FAULTS.items() if case[0] == group]
+        parts.append("\n".join([f"## {title}", "", *rows, ""]))
     return "\n".join(parts)

@@ -37,9 +37,9 @@ service, for its operators. An unknown variable that begins with `IPA_` and an u
 errors that name the nearest.
 
 The file is `ipa.yaml` in the working folder, if there is one, or the one that `IPA_CONFIG_FILE` names
-([an example](files.md#settings)). Its keys are in groups, here the sections. Paths are relative to the
-working folder, also those in the file. Secrets (here without a key) come from the environment or from a
-mounted file, never from this file.
+([an example](files.md#settings)). Its keys are in groups, here the sections: each line has the variable, the
+key, and the default in brackets. Paths are relative to the working folder, also those in the file. Secrets
+(here without a key) come from the environment or from a mounted file, never from this file.
 """
 
 
@@ -71,7 +71,7 @@ def settings_schema() -> str:
 
 
 def settings() -> str:
-    """The settings by group with their variables, keys, defaults and comments."""
+    """The settings by group: variable, key, default and comment."""
     from ipa.settings import GROUPS, SECRETS, Settings, variable_of
 
     defaults, comments = Settings(), setting_comments()
@@ -84,18 +84,17 @@ def settings() -> str:
     parts = [SETTINGS_HEAD]
     for group, keys in GROUPS.items():
         rows = [
-            f"| `{variable_of(name)}` | {'' if name in SECRETS else f'`{key}`'} | "
-            f"`{shown(getattr(defaults, name))}` | {comments[name]} |"
+            f"- `{variable_of(name)}`{'' if name in SECRETS else f', `{key}`'} "
+            f"(`{shown(getattr(defaults, name))}`): {comments[name]}"
             for key, name in keys.items()
         ]
-        head = f"## {group}\n\n| variable | key | default | why |\n|---|---|---|---|\n"
-        parts.append(head + "\n".join(rows) + "\n")
+        parts.append("\n".join([f"## {group}", "", *rows, ""]))
     return "\n".join(parts)
 
 
 COMMANDS_HEAD = """# Commands
 
-`ipa VERB --help` prints the types and defaults of all options too. Exit codes are
+`ipa VERB --help` prints the types of all options and examples too. Exit codes are
 [the same for all](exit-codes.md). Options with one meaning in several verbs are explained once, below.
 """
 # An option that this many verbs explain in the same words is explained once for all of them.
@@ -103,7 +102,7 @@ SHARED_FROM = 3
 
 
 def commands() -> str:
-    """Each verb with its help, its own options and its examples; the options that verbs share, once."""
+    """Each verb with its help and its own options; the options that verbs share, once."""
     import typer
 
     from ipa.cli.main import build_app
@@ -126,7 +125,7 @@ def commands() -> str:
         own = _aligned([each for each in options if each not in shared])
         also = " ".join(names.split(",")[0] for names, _ in options if (names, _) in shared)
         parts += [f"\n## ipa {verb}\n", inspect.cleandoc(command.help or "") + "\n", "```text"]
-        parts += [*own, *([f"also: {also}"] if also else []), *_examples(command.epilog), "```"]
+        parts += [*own, *([f"also: {also}"] if also else []), "```"]
     return "\n".join(parts) + "\n"
 
 
@@ -143,11 +142,6 @@ def _aligned(options: Sequence[tuple[str, str]]) -> list[str]:
     """A line an option, the explanations below one another."""
     width = max((len(names) for names, _ in options), default=0)
     return [f"{names:<{width}}  {words}" for names, words in options]
-
-
-def _examples(epilog: str | None) -> list[str]:
-    """The commands of the examples below a verb's help."""
-    return re.findall(r"^(?:Example: )?(ipa .+)$", epilog or "", re.MULTILINE)
 
 
 def exit_codes() -> str:

@@ -16,9 +16,7 @@ from tests.fakes.reviewed import GUARDRAILS, PIPELINE, edit, git, make
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = "profiles/video/crop.yaml"
 PAGE = (ROOT / "docs" / "how-to" / "review-changes.md").read_text()
-BLOCK = re.compile(r"^```(bash|diff|text|markdown)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-# They are those of the files as they are now, and tell nothing to a reader.
-DIGEST = re.compile(r"\b[0-9a-f]{12}\b")
+BLOCK = re.compile(r"^```(bash|diff|text)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git: apt-get install git")
 
 
@@ -61,7 +59,6 @@ def test_the_page_shows_what_its_commands_print(tmp_path: Path) -> None:
             printed = ran(folder, line)
         else:
             shown += 1
-            if kind == "markdown":
-                printed = (folder / "comment.md").read_text()
-            assert DIGEST.sub("-", body) == DIGEST.sub("-", printed)
-    assert shown == 5
+            assert body == printed
+    assert shown == 4
+    assert (folder / "comment.md").read_text().startswith("<!-- ipa ci -->")
