@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import inspect
 import json
-import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
