@@ -41,14 +41,13 @@ def _recorded_name(of: Field[Any]) -> str:
 def _left_out(kind: Any) -> tuple[tuple[str, Any], ...]:
     """The names in records of fields that are left out at their default, each with that as plain value."""
     return tuple(
-        (_recorded_name(each), plain(_default(each)))
+        (
+            _recorded_name(each),
+            plain(each.default if each.default_factory is MISSING else each.default_factory()),
+        )
         for each in fields(kind)
         if RECORDED_UNLESS_DEFAULT in each.metadata
     )
-
-
-def _default(of: Field[Any]) -> Any:
-    return of.default if of.default_factory is MISSING else of.default_factory()
 
 
 def canonical_json(value: Any) -> str:
@@ -96,7 +95,10 @@ def plain(value: Any) -> Any:
     if kind is float:
         return value if isfinite(value) else None
     if isinstance(value, list | tuple):
-        return [each if type(each) in AS_IT_IS else plain(each) for each in value]
+        return [
+            each if (one := type(each)) in AS_IT_IS or (one is float and isfinite(each)) else plain(each)
+            for each in value
+        ]
     names = recorded_names(kind)  # type: ignore[arg-type]
     if names is None:
         return _rare(value)

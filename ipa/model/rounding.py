@@ -10,14 +10,14 @@ from ipa.model.plan import Plan
 
 # A millionth of an SLA or of a load is below the resolution of any metric, and each digit is stored every
 # tick.
-DIGITS = 5
+TEXT = "%.5g"
 # Durations and times have millisecond precision.
 MS_DIGITS = 3
 
 
 def significant(value: float) -> float:
-    """Return the value with `DIGITS` significant digits."""
-    return float(f"{value:.{DIGITS}g}")
+    """Return the value with five significant digits."""
+    return float(TEXT % value)
 
 
 def to_ms(time_s: float) -> float:

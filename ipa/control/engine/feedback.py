@@ -329,11 +329,8 @@ def is_broken(seen: Measured[Attainment] | Missing, target_ratio: float, setting
     """True if more requests were late than chance explains at the target."""
     if not isinstance(seen, Measured) or seen.age_s > settings.stale_after_s:
         return False
-    return seen.value.count >= LEAST_COUNT and _late(seen.value) > most_late(seen.value.count, target_ratio)
-
-
-def _late(seen: Attainment) -> float:
-    return seen.count * (1 - seen.in_time_ratio)
+    late = seen.value.count * (1 - seen.value.in_time_ratio)
+    return seen.value.count >= LEAST_COUNT and late > most_late(seen.value.count, target_ratio)
 
 
 def most_late(count: float, target_ratio: float, deviations: float = 2.0) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import isfinite
+from math import inf, isfinite
 
 from ipa.control.ports import PartSignals, Signals, StageSignals, StageState, WorkloadState
 from ipa.model.errors import DriftError, IncompleteError, IpaError, NotFoundError
@@ -187,7 +187,8 @@ def checked_load(load: Measured[LoadHistory] | Missing) -> Measured[LoadHistory]
     if isinstance(load, Missing):
         return load
     rates = load.value.rates_rps
-    cleaned = tuple(significant(rate) if rate is not None and sane(rate) else None for rate in rates)
+    # As `sane`; a list, as this runs for hundreds of rates at each tick.
+    cleaned = tuple([significant(rate) if rate is not None and 0 <= rate < inf else None for rate in rates])
     if any(rate is not None for rate in cleaned):
         return Measured(replace(load.value, rates_rps=cleaned), to_ms(load.age_s))
     if any(rate is not None for rate in rates):
