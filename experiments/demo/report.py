@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.demo.summary import RunRecord, rate_seen
 from ipa.report.blocks import FigureBlock, Heading, Paragraph, Table, TableCell, as_page
-from ipa.report.sketch import BLUE, GREEN, ORANGE, RED, Line, Plot, sketch
+from ipa.report.plots import BLUE, GREEN, ORANGE, RED, Line, Plot, draw
 
 # (key of the summary, what it is called, how it is shown)
 FIGURES: tuple[tuple[str, str, str], ...] = (
@@ -79,7 +79,7 @@ def _table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]], t
 
 
 def _figure(plot: Plot) -> FigureBlock:
-    return FigureBlock(f"{plot.title}.", sketch(plot))
+    return FigureBlock(f"{plot.title}.", draw(plot))
 
 
 def runs_rows(runs: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:

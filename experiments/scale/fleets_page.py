@@ -10,7 +10,7 @@ from ipa.experiment.experiment import Experiment
 from ipa.experiment.pictures import colours_of
 from ipa.experiment.runners import ExperimentRunner
 from ipa.report.blocks import Block, FigureBlock, Heading, Paragraph, Table, TableCell, figure
-from ipa.report.sketch import GREY, Line, Plot, sketch
+from ipa.report.plots import GREY, Line, Plot, draw
 from ipa.report.stats import mean_of
 
 FIGURES = (
@@ -96,7 +96,7 @@ def _day(kept: Sequence[Finished]) -> list[Block]:
         Plot("Accuracy of what is carried", "PAS, %", lines("pas", 100.0), x_label="hours", from_zero=False),
         Plot("Beyond capacity", "% of requests", lines("lost_ratio", 100.0), x_label="hours"),
     ]
-    return [FigureBlock(f"{plot.title} over the day.", sketch(plot)) for plot in plots]
+    return [FigureBlock(f"{plot.title} over the day.", draw(plot)) for plot in plots]
 
 
 RUNNER = ExperimentRunner(cells, work, blocks, headline)

@@ -9,7 +9,7 @@ from ipa.experiment.cells import Finished
 from ipa.experiment.pictures import colours_of
 from ipa.experiment.simulated_grid import CaseGrid, CaseKey, representative
 from ipa.report.blocks import Block, FigureBlock, Folded, Paragraph, Table, TableCell, figure
-from ipa.report.sketch import GREY, ORANGE, Line, Plot, sketch
+from ipa.report.plots import GREY, ORANGE, Line, Plot, draw
 from ipa.report.stats import mean_of
 
 # More lines than this hide each other.
@@ -87,7 +87,7 @@ def over_time(grid: CaseGrid, finished: Sequence[Finished]) -> list[Block]:
     plots = [(plot.caption, _drawn(plot, shown, sla_s)) for plot in PLOTS]
     return [
         Paragraph(f"{where}. {chosen}"),
-        FigureBlock(f"Load over time: {where}.", sketch(Plot("Load", "requests / s", load))),
+        FigureBlock(f"Load over time: {where}.", draw(Plot("Load", "requests / s", load))),
         *(FigureBlock(f"{caption}: {where}.", picture) for caption, picture in plots if picture),
         _quantiles(grid, case),
         _decisions(own),
@@ -150,7 +150,7 @@ def _drawn(plot: TimePlot, shown: Sequence[Finished], sla_s: float) -> str:
         return ""
     is_latency = plot.column == LATENCY
     highest = max(y for line in lines for _, y in line.points)
-    return sketch(
+    return draw(
         Plot(
             plot.title,
             plot.y_label,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ipa.report.sketch import BLUE, GREEN, ORANGE, RED, Dots, Plot, sketch
+from ipa.report.plots import BLUE, GREEN, ORANGE, RED, Dots, Plot, draw
 from ipa.report.stats import Mean
 
 # Okabe and Ito's colours, the first for the policies that are in most experiments.
@@ -35,7 +35,7 @@ class Place:
 def trade_off(title: str, places: Sequence[Place], x_label: str, y_label: str) -> str:
     """Each policy's place with its intervals; the reference is where the two lines cross."""
     colours = colours_of([place.name for place in places])
-    return sketch(
+    return draw(
         Plot(
             title,
             y_label,
@@ -76,7 +76,7 @@ def over_cells(plot: CellFigure) -> str:
         places = [(mean, Mean(y, None, 1)) for mean, y in rows if mean]
         return Dots(plot.policies[at], places, colours[plot.policies[at]])
 
-    return sketch(
+    return draw(
         Plot(
             plot.title,
             "",

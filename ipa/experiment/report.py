@@ -49,12 +49,12 @@ def write_report(results: Results, folder: Path) -> Path:
 
 def _write_headline(results: Results, folder: Path) -> None:
     experiment = results.experiment
-    lines = [f'<h2><a href="{escape(folder.name)}/{PAGE}">{escape(experiment.title)}</a></h2>']
+    heading = f'<h2><a href="{escape(folder.name)}/{PAGE}">{escape(experiment.title)}</a></h2>'
     blocks: list[Block] = [Paragraph(experiment.question)]
     blocks += [Paragraph(each, is_note=True) for each in results.notes]
     blocks.append(runner_of(experiment.runner).headline(experiment, results.finished))
     blocks.append(Paragraph(f"{_form(experiment)}; {len(results.finished)} cells.", is_note=True))
-    (folder / HEADLINE).write_text("\n".join([*lines, *as_html(blocks)]) + "\n", encoding="utf-8")
+    (folder / HEADLINE).write_text(f"{heading}\n{as_html(blocks)}\n", encoding="utf-8")
 
 
 def write_index(folder: Path, order: Sequence[str]) -> Path:
@@ -62,7 +62,7 @@ def write_index(folder: Path, order: Sequence[str]) -> Path:
     there = {path.parent.name: path for path in sorted(folder.glob(f"*/{HEADLINE}"))}
     names = [name for name in order if name in there] + [name for name in there if name not in order]
     lead = "Each heading leads to the whole report. ± is half a 95 % interval over seeds."
-    parts = [there[name].read_text("utf-8") for name in names]
+    parts = "\n".join(there[name].read_text("utf-8") for name in names)
     page = folder / PAGE
     page.write_text(page_of("Experiments", lead, parts), encoding="utf-8")
     return page

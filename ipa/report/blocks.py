@@ -7,34 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from html import escape
+from functools import cache
 from itertools import count
 from math import isclose
+from pathlib import Path
+from typing import Any
 
 from ipa.report.stats import Mean
-
-STYLE = """
-:root { color-scheme: light; }
-body { font: 14px/1.5 system-ui, sans-serif; color: #1f2937; background: #fff;
-       max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.1rem; margin: 1.8rem 0 .4rem; }
-h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
-p, figcaption { max-width: 46rem; } p.note, figcaption { color: #4b5563; font-size: .92em; }
-p.lead { color: #4b5563; margin: 0 0 1rem; }
-figure { margin: 1rem 0; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .94em; min-width: 40rem; }
-th, td { text-align: left; padding: .18rem .55rem; border-bottom: 1px solid #e5e7eb; vertical-align: top;
-         white-space: nowrap; }
-th { font-weight: 600; color: #374151; } td.n, th.n { text-align: right; }
-tr.group td { border-top: 2px solid #d1d5db; } td.better { color: #047857; } td.worse { color: #b91c1c; }
-td small { color: #6b7280; font-size: .88em; } td.text { white-space: normal; min-width: 18rem; }
-details { margin: .6rem 0; } summary { cursor: pointer; font-weight: 600; }
-.scroll { overflow-x: auto; } pre { background: #f3f4f6; padding: .6rem .8rem; overflow-x: auto; }
-code { font-size: .92em; }
-svg { width: 100%; height: auto; max-width: 60rem; min-width: 38rem; display: block; margin: .2rem 0; }
-@media print { body { margin: 0; max-width: none; }
-  h2 { break-after: avoid; } svg, table { break-inside: avoid; } }
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,18 +135,30 @@ def judged(mean: Mean | None, zero: float, *, more_is_better: bool) -> str:
 
 def as_page(title: str, lead: str, blocks: Sequence[Block]) -> str:
     """The blocks as one HTML page."""
-    return page(title, lead, list(as_html(numbered(blocks))))
+    return page(title, lead, as_html(numbered(blocks)))
 
 
-def page(title: str, lead: str, parts: Sequence[str]) -> str:
-    """A self-contained HTML page whose parts are HTML already, as `as_html` makes it."""
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>\n'
-        f'<body><h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p>\n'
-        + "\n".join(parts)
-        + "\n</body></html>\n"
-    )
+def page(title: str, lead: str, body: str) -> str:
+    """A self-contained HTML page whose body is HTML already, as `as_html` makes it."""
+    from markupsafe import Markup
+
+    return str(_template().render(title=title, lead=lead, body=Markup(body))) + "\n"  # noqa: S704 # escaped
+
+
+def as_html(blocks: Sequence[Block]) -> str:
+    """The blocks as HTML."""
+    return str(_template().module.show(blocks))
+
+
+@cache
+def _template() -> Any:
+    # Imported here: a service lacks it, and makes no page.
+    from jinja2 import Environment, FileSystemLoader
+
+    folder = FileSystemLoader(Path(__file__).parent)
+    made = Environment(loader=folder, autoescape=True)
+    made.globals.update(marks=MARKS, kind_of=lambda block: type(block).__name__)
+    return made.get_template("report.html")
 
 
 def as_markdown(title: str, lead: str, blocks: Sequence[Block], folder: str) -> tuple[str, dict[str, str]]:
@@ -195,55 +186,6 @@ def numbered(blocks: Sequence[Block]) -> list[Block]:
         )
 
     return [one(each) for each in blocks]
-
-
-def as_html(blocks: Sequence[Block]) -> Iterator[str]:
-    for block in blocks:
-        match block:
-            case Heading():
-                yield f"<h{block.level}>{escape(block.text)}</h{block.level}>"
-            case Paragraph():
-                yield f"<p{' class=note' if block.is_note else ''}>{escape(block.text)}</p>"
-            case CodeBlock():
-                yield f"<pre><code>{escape(block.text)}</code></pre>"
-            case Table():
-                yield _html_table(block)
-            case FigureBlock():
-                yield _captioned(block.caption, block.svg)
-            case Folded():
-                yield f"<details><summary>{escape(block.summary)}</summary>"
-                yield from as_html(block.blocks)
-                yield "</details>"
-
-
-def _html_table(table: Table) -> str:
-    def classes(at: int, kind: str = "") -> str:
-        found = " ".join(part for part in ("n" if at >= table.texts else "", kind) if part)
-        return f' class="{found}"' if found else ""
-
-    def shown(cell: TableCell) -> str:
-        half = f" <small>± {escape(cell.half)}</small>" if cell.half else ""
-        return escape(cell.text) + half + MARKS.get(cell.kind, "")
-
-    head = "".join(f"<th{classes(at)}>{escape(name)}</th>" for at, name in enumerate(table.header))
-    body = "".join(
-        f"<tr{' class=group' if not number else ''}>"
-        + "".join(f"<td{classes(at, cell.kind)}>{shown(cell)}</td>" for at, cell in enumerate(row))
-        + "</tr>"
-        for rows in table.groups
-        for number, row in enumerate(rows)
-    )
-    whole = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return _captioned(table.caption, whole)
-
-
-def _captioned(caption: str, wide: str) -> str:
-    """A table or figure under its caption, which stays in sight if the rest scrolls on a narrow screen."""
-    label = escape(caption, quote=True)
-    return (
-        f"<figure><figcaption>{escape(caption)}</figcaption>"
-        f'<div class="scroll" tabindex="0" role="group" aria-label="{label}">{wide}</div></figure>'
-    )
 
 
 def _markdown(blocks: Sequence[Block], folder: str, figures: dict[str, str]) -> Iterator[str]:

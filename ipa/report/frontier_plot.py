@@ -1,13 +1,12 @@
-"""Plot of a frontier: accuracy over cost, latency as colour. Needs matplotlib, of the `demo` extra."""
+"""Plot of a frontier: accuracy over cost, latency as colour. Needs matplotlib, of the extra `experiments`."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from ipa.report.sketch import GREY, RED
+from ipa.report.plots import GREY, RED, new_figure, saved, set_log_x
 
 # Of coinciding points the quickest is on top. Beyond this many, dots are smaller.
 MANY = 400
@@ -55,17 +54,9 @@ def frontier_picture(
 
     The line joins the Pareto-optimal plans in accuracy and cost, which is in `unit`; `chosen` is marked.
     """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    style = {"svg.hashsalt": "ipa", "font.size": 9, "svg.fonttype": "none", "font.family": "sans-serif"}
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    with new_figure(7.2, 4.2) as figure:
         _draw(figure, title, dots, chosen, sla_s, unit)
-        buffer = io.BytesIO()
-        metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-        figure.savefig(buffer, format=kind, metadata=metadata, dpi=150, facecolor="white")
-    return buffer.getvalue()
+        return saved(figure, kind)
 
 
 def _draw(  # type: ignore[no-untyped-def] # matplotlib has no types here
@@ -109,31 +100,23 @@ def _draw(  # type: ignore[no-untyped-def] # matplotlib has no types here
     bar = figure.colorbar(shown, ax=axes, pad=0.02)
     bar.set_label(f"latency, s (SLA {sla_s:g} s)")
     bar.outline.set_visible(False)
-    axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
+    axes.set_title(title)
     _cost_axis(axes, [dot.cost for dot in dots], unit)
     axes.set_ylabel("accuracy of a request (PAS)")
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.set_axisbelow(True)
+    axes.grid()
     # Below the axes, so that it hides no plan.
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
 
 
 def _cost_axis(axes, costs: Sequence[float], unit: str) -> None:  # type: ignore[no-untyped-def]
     """A logarithmic axis if costs are far apart: expensive plans that buy only speed would fill the plot."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     low, high = min(costs), max(costs)
     axes.set_xlabel(f"cost, {unit}")
     if high < WIDE * low:
         axes.set_xlim(low - 0.06 * (high - low) - 0.05, high + 0.06 * (high - low) + 0.05)
         return
-    axes.set_xscale("log")
+    set_log_x(axes)
     axes.set_xlim(low / 1.15, high * 1.15)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def accuracy_cost(dots: Sequence[P]) -> list[P]:

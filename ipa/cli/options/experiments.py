@@ -32,10 +32,11 @@ RESULTS_DIR = typer.Option(
 
 
 def check_reports() -> None:
-    """ConfigurationError if the package that writes the tables is not installed."""
-    if find_spec("pyarrow") is None:
+    """ConfigurationError if a package that writes tables or reports is not installed."""
+    missing = [name for name in ("pyarrow", "matplotlib", "jinja2") if find_spec(name) is None]
+    if missing:
         raise ConfigurationError(
-            "tables in Parquet need pyarrow, which this environment lacks",
+            f"tables and reports need {', '.join(missing)}, which this environment lacks",
             hint="Install ipa with its extra `experiments`.",
         )
 
