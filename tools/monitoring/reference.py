@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ipa.metering import table
 from ipa.metering.metric import Label, Metric, MetricsEndpoint
 
+FIRST_VERSION = "0.1"
 HEAD = """# Metrics
 
 On `/metrics` of the service, of each pipeline's router, of each stage's queue and of its model servers, as
@@ -15,6 +16,7 @@ Code, [alert rules](../../deploy/prometheus) and [dashboard](../../deploy/grafan
 `ipa/metering/table.py`; [Monitor](../how-to/monitor.md) says how to scrape and show them.
 
 - Units are seconds, cores, requests a second (`rps`) and ratios; the name ends with its unit.
+- Each line has the type and the labels in brackets.
 - A counter begins at 0. A gauge of what was not seen is `NaN`: neither the last value nor 0. A series that
   is absent means that nothing was scraped.
 - Every value of a closed label is there from the start. No label is what a client wrote: paths are route
@@ -39,22 +41,21 @@ def reference() -> str:
 def _tables() -> Iterator[str]:
     for place, title in TITLES.items():
         yield f"## {title}\n"
-        yield "| metric | type | unit | labels | | since |\n|---|---|---|---|---|---|"
         yield from (_row(metric) for metric in table.METRICS if metric.place is place)
         yield ""
 
 
 def _row(metric: Metric) -> str:
-    labels = ", ".join(f"`{name}`" for name in metric.label_names) or " "
-    unit = metric.unit.value.replace("_", " ") or " "
+    labels = ", ".join(f"`{name}`" for name in metric.label_names)
+    unit = metric.unit.value.replace("_", " ")
+    kind = metric.kind.value if not unit or unit in metric.name else f"{metric.kind.value} in {unit}"
     says = f"{metric.help} ({metric.when})" if metric.when else metric.help
-    cells = (f"`{metric.name}`", metric.kind.value, unit, labels, says, metric.since)
-    return f"| {' | '.join(cells)} |"
+    since = "" if metric.since == FIRST_VERSION else f" Since {metric.since}."
+    return f"- `{metric.name}` ({'; '.join(filter(None, (kind, labels)))}): {says}{since}"
 
 
 def _labels() -> Iterator[str]:
     yield "## Labels\n"
-    yield "| label | of | values |\n|---|---|---|"
     seen: dict[tuple[str, str], Label] = {}
     having: dict[tuple[str, str], list[str]] = {}
     for metric in table.METRICS:
@@ -66,5 +67,5 @@ def _labels() -> Iterator[str]:
         metrics = having[key]
         which = f"{len(metrics)} metrics" if len(metrics) > 3 else ", ".join(f"`{name}`" for name in metrics)
         values = ", ".join(f"`{value}`" for value in label.values) or label.bound
-        yield f"| `{label.name}` | {which} | {values} |"
+        yield f"- `{label.name}` of {which}: {values}"
     yield ""
