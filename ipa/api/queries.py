@@ -18,10 +18,9 @@ from ipa.model.decision import Decision
 from ipa.model.errors import StandbyError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
-from ipa.service import analysis, configuration, history, incidents, status
+from ipa.service import analysis, configuration, history, status
 from ipa.service.configuration import ConfigurationView
-from ipa.service.history import DECISION, DecisionPage, RecordView, newest_first
-from ipa.service.incidents import IncidentPage
+from ipa.service.history import DECISION, DecisionPage, IncidentPage, RecordView, newest_first
 from ipa.service.service import Service
 from ipa.service.status import StatusView
 from ipa.service.visibility import MeView, rights_of
@@ -63,7 +62,7 @@ class Paging:
         size, last = 0, ""
         # One more than the page has shows if there is a next one.
         for decision in newest_first(
-            service, pipeline, self.before, self.limit + 1, applied_only=applied_only
+            service.log, pipeline, self.before, self.limit + 1, applied_only=applied_only
         ):
             if len(texts) == self.limit or size >= PAGE_BYTES:
                 return texts, last
@@ -168,7 +167,7 @@ def list_incidents(
     pipeline: Named, service: Using, limit: Annotated[int, Query(ge=1, le=100)] = 20
 ) -> IncidentPage:
     """List incidents, newest first: begin, end, cause and what was done, derived from the decisions."""
-    return incidents.incidents(service, pipeline, limit)
+    return history.incidents(service, pipeline, limit)
 
 
 @router.get("/pipelines/{pipeline}/record", tags=["decisions"])

@@ -24,25 +24,21 @@ def context_of(app: App) -> ApiContext:
     """The context of a running application."""
     return ApiContext(
         service=service_of(app),
-        limits=_limits(app.settings),
+        limits=ApiLimits(
+            app.settings.api_expensive_rps,
+            app.settings.api_solves,
+            app.settings.api_waiting_solves,
+            reads_rps=app.settings.api_reads_rps,
+            changes_rps=app.settings.api_changes_rps,
+            body_s=app.settings.api_body_s,
+            bodies_bytes=int(app.settings.api_bodies_mb * 1e6),
+        ),
         registry=app.registry,
         http=HttpMetrics(app.registry),
         authenticators=app.authenticators,
         metrics_open=app.settings.metrics_access == "open",
         record=app.store,
         streams=_streams(app),
-    )
-
-
-def _limits(settings: Settings) -> ApiLimits:
-    return ApiLimits(
-        settings.api_expensive_rps,
-        settings.api_solves,
-        settings.api_waiting_solves,
-        reads_rps=settings.api_reads_rps,
-        changes_rps=settings.api_changes_rps,
-        body_s=settings.api_body_s,
-        bodies_bytes=int(settings.api_bodies_mb * 1e6),
     )
 
 

@@ -240,7 +240,7 @@ class FileEdits:
         old, profiles = roster.pipelines[name], {**roster.profiles[name], **given}
         pushed = self._pushed.get(name)
         wanted = pushed.over(pipeline) if pushed else None
-        keep = self._nothing_pushed(name) if pushed and wanted is None else lambda: None
+        keep = (lambda: self._keep(name, None)) if pushed and wanted is None else lambda: None
         wanted = wanted or pipeline
         if wanted.namespace != old.namespace:
             raise ConflictError(
@@ -259,9 +259,6 @@ class FileEdits:
             # It is again as it was: there is nothing left to refuse.
             self._latest.pop(name)
         self._bases[name] = pipeline
-
-    def _nothing_pushed(self, name: str) -> Callable[[], None]:
-        return lambda: self._keep(name, None)
 
     def _keep(self, name: str, pushed: _Pushed | None) -> None:
         if pushed is None:

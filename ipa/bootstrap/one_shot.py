@@ -17,6 +17,7 @@ from ipa.control.audit.replay import ReplayResult
 from ipa.control.canonical import digest_of
 from ipa.control.loop import clock
 from ipa.control.loop.probed_workload import ProbedCreating
+from ipa.control.ports import Attribution, PipelineControl
 from ipa.files import load_pipelines, load_profiles
 from ipa.files.pipelines import find_pipeline
 from ipa.files.reading import read_text
@@ -137,11 +138,8 @@ def release(settings: Settings, at: str, name: str, namespace: str | None) -> li
     """Give the pipeline up on the target `at`, for another install to claim; the names of what was ours."""
     kind, _, where = at.partition(":")
     target = target_named(kind)
-    connection = target.connect(settings, where)
-    try:
+    with closing(target.connect(settings, where)) as connection:
         return connection.release(FilePipelines(settings, target, namespace, list)[name])
-    finally:
-        connection.close()
 
 
 def _service(
@@ -162,7 +160,7 @@ def _service(
         pipelines=pipelines,
         registry=OneShotRegistry(settings, pipelines, profiles, loops, target, error),
         log=store,
-        controls=elsewhere,
+        controls=NoControls(),
         records=store,
         verifier=store,
         plans=elsewhere,
@@ -184,6 +182,18 @@ class Refused:
 
     def __getattr__(self, name: str) -> Any:
         raise self._error
+
+
+class NoControls:
+    """The overrides where no service keeps any."""
+
+    def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
+        """None are set."""
+        return PipelineControl()
+
+    def set_control(self, pipeline: str, control: PipelineControl, said: Attribution) -> None:
+        """Only a service sets them: it has routes for that, a command does not."""
+        raise service_only("a pause or a mode", "this command")
 
 
 class ByName(Mapping[str, T]):

@@ -79,7 +79,18 @@ class Deployment:
         if not earlier.text:
             self._say(f"{name}: new, in advisory mode: nothing runs until `ipa apply {name}`")
             return
-        self._settle(name)
+        # A decision on what the service has now; a loop that has just begun decides once it sees the load.
+        tick = self.service.status(name)["live"]["tick"]
+        self._wait_for(name, lambda live: not live["reason"].startswith("hold.metrics"))
+        watch(
+            self.service,
+            name,
+            self.clock,
+            self.console,
+            until=Until.SETTLED,
+            timeout_s=self.timeout_s,
+            after_tick=tick,
+        )
         self._check(name, smoke)
 
     def take_back(self) -> None:
@@ -173,21 +184,6 @@ class Deployment:
     def _give(self, name: str, stage: str, text: str) -> None:
         _, version = self.service.file(name)
         self.service.give_profile(name, stage, text, version=version, by=self.by, reason=self.reason)
-
-    def _settle(self, name: str) -> None:
-        """Wait for a decision on what the service has now, and until what it changes has settled."""
-        tick = self.service.status(name)["live"]["tick"]
-        # A loop that has just begun decides once it sees the load.
-        self._wait_for(name, lambda live: not live["reason"].startswith("hold.metrics"))
-        watch(
-            self.service,
-            name,
-            self.clock,
-            self.console,
-            until=Until.SETTLED,
-            timeout_s=self.timeout_s,
-            after_tick=tick,
-        )
 
     def _check(self, name: str, smoke: Smoke) -> None:
         self._say(f"{name}: send a request")

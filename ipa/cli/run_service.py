@@ -86,16 +86,6 @@ def _serve(running: App, listener: socket.socket, say: Callable[[str], None]) ->
     running.hand_over(lambda: all(loop.idle(LAST_S) for loop in list(running.loops.values())))
 
 
-def _say_addresses(running: App, say: Callable[[str], None]) -> None:
-    """Tell where the requests of each pipeline go."""
-    pipelines = list(running.pipelines.values())
-    found = [(it.name, address.url) for it in pipelines if (address := running.roster.address(it)).url]
-    for name, url in found[:MOST_ADDRESSES]:
-        say(f"ipa: requests of {name} go to {url}")
-    if len(found) > MOST_ADDRESSES:
-        say(f"ipa: `ipa url PIPELINE` prints where those of {len(found) - MOST_ADDRESSES} others go")
-
-
 def _listen(running: App, listener: socket.socket, say: Callable[[str], None]) -> None:
     from ipa.api.app import create_app
     from ipa.api.wiring import bounds_of, config_of, context_of, settle
@@ -114,7 +104,14 @@ def _listen(running: App, listener: socket.socket, say: Callable[[str], None]) -
             settle()
             # Only now, since a reader of the address may call it at once.
             say("ipa: page and API at http://{}:{}".format(*listener.getsockname()[:2]))
-            _say_addresses(running, say)
+            pipelines = list(running.pipelines.values())
+            found = [
+                (it.name, address.url) for it in pipelines if (address := running.roster.address(it)).url
+            ]
+            for name, url in found[:MOST_ADDRESSES]:
+                say(f"ipa: requests of {name} go to {url}")
+            if len(found) > MOST_ADDRESSES:
+                say(f"ipa: `ipa url PIPELINE` prints where those of {len(found) - MOST_ADDRESSES} others go")
 
     app = create_app(context_of(running), hosts=hosts_of(running.settings))
     server = Server(config_of(app, bounds_of(running.settings)))

@@ -156,7 +156,11 @@ def watch(
             # A change that was rolled back meanwhile may leave the revision as it was.
             is_due = is_due or status["live"]["revision"] != first or any(map(_is_change, happened))
             if until is not None:
-                _check(pipeline, happened)
+                # Even if the status does not show it any more.
+                for event in happened:
+                    if event.kind == "change" and what_of(event) in FAILED:
+                        why = json.loads(event.data)["why"]
+                        raise RolloutError(f"a change of {pipeline} ended {what_of(event)}: {why}")
             is_new = status["live"]["tick"] > after_tick
             if until is not None and is_due and is_new and _settled(status):
                 return
@@ -168,14 +172,6 @@ def watch(
 
 def _is_change(event: StreamEvent) -> bool:
     return event.kind == "change" or (event.kind == "decision" and what_of(event).startswith("apply."))
-
-
-def _check(pipeline: str, happened: Sequence[StreamEvent]) -> None:
-    """RolloutError if a change failed, even if the status does not show it any more."""
-    for event in happened:
-        if event.kind == "change" and what_of(event) in FAILED:
-            why = json.loads(event.data)["why"]
-            raise RolloutError(f"a change of {pipeline} ended {what_of(event)}: {why}")
 
 
 def _settled(status: dict[str, Any]) -> bool:

@@ -11,12 +11,11 @@ from pydantic_core import to_jsonable_python
 
 from ipa.clients.base import JsonObject, PipelineClient
 from ipa.control.audit.record import head_of
-from ipa.control.ports import PipelineControl
 from ipa.model.access import LOCAL
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.service import commands, history, incidents, pipelines, plans, status
+from ipa.service import commands, history, pipelines, plans, status
 from ipa.service.preconditions import ChangeOrder
 from ipa.service.service import Service
 from ipa.service.visibility import Caller
@@ -56,14 +55,9 @@ class InProcessClient(PipelineClient):
         return _object(pipelines.view(self._service, self._service.pipeline(pipeline)))
 
     def status(self, pipeline: str) -> JsonObject:
-        service, found = self._service, self._service.pipeline(pipeline)
-        if self._one_shot is None:
-            return _object(status.status(service, found))
-        live = status.live_of(service, found.name)
-        address = service.registry.address(found)
-        view = status.status_view(found, PipelineControl(), live, service.clock.now(), address=address)
-        # There is no loop here that a mode or a pause would hold.
-        return {**_object(view), "control": None}
+        view = _object(status.status(self._service, self._service.pipeline(pipeline)))
+        # One built for a command has no loop that a mode or a pause would hold.
+        return view if self._one_shot is None else {**view, "control": None}
 
     def decisions(
         self,
@@ -84,7 +78,7 @@ class InProcessClient(PipelineClient):
         return _object(self._service.log.decision(decision_id))
 
     def incidents(self, pipeline: str, limit: int) -> JsonObject:
-        return _object(incidents.incidents(self._service, self._service.pipeline(pipeline), limit))
+        return _object(history.incidents(self._service, self._service.pipeline(pipeline), limit))
 
     def record(self, pipeline: str, anchor: str | None) -> JsonObject:
         head = head_of(anchor) if anchor else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, fields, replace
 
@@ -138,27 +139,16 @@ def stage_fits(service: Service, pipeline: Pipeline, stage: str) -> StageFits:
     return StageFits(
         pipeline.name,
         stage,
-        tuple(
-            VariantFitView(each.variant, tuple(_fit_view(fit, sizes) for fit, sizes in _fits_of(each)))
-            for each in profile.variants
-        ),
+        tuple(VariantFitView(each.variant, tuple(_fit_views(each))) for each in profile.variants),
         tuple(reasons),
         remedy_of_doubt(pipeline.name, stage, planned_only=not pipeline.runnable) if reasons else "",
     )
 
 
-def _fits_of(profile: VariantProfile) -> list[tuple[LatencyFit, tuple[int, ...]]]:
+def _fit_views(profile: VariantProfile) -> Iterator[LatencyFitView]:
     """Each fit with the batch sizes that were measured on its cores."""
     found = fit_variant(profile)
-    return [
-        (fit, tuple(sorted(batch for on, batch in found.points if on == cores)))
-        for cores, fit in found.fits.items()
-    ]
-
-
-def _fit_view(fit: LatencyFit, sizes: tuple[int, ...]) -> LatencyFitView:
-    return LatencyFitView(
-        **{each.name: getattr(fit, each.name) for each in fields(fit)},
-        batch_sizes=sizes,
-        latencies_s=tuple(fit.latency_s(size) for size in sizes),
-    )
+    for cores, fit in found.fits.items():
+        sizes = tuple(sorted(batch for on, batch in found.points if on == cores))
+        values = {each.name: getattr(fit, each.name) for each in fields(fit)}
+        yield LatencyFitView(**values, batch_sizes=sizes, latencies_s=tuple(map(fit.latency_s, sizes)))

@@ -44,7 +44,15 @@ def pause(
 
     InputError if the end is past or given twice.
     """
-    end = _pause_end(service.clock.now(), until, for_s)
+    now, end = service.clock.now(), until
+    if until is not None and for_s is not None:
+        problem = Problem("give until or for_s, not both", pointer="/for_s")
+        raise InputError("the pause has two end times", problems=[problem])
+    if for_s is not None:
+        end = now + timedelta(seconds=for_s)
+    elif until is not None and until <= now:
+        problem = Problem(f"{until.isoformat()} is past", pointer="/until")
+        raise InputError("the pause would already be over", problems=[problem])
 
     def paused(control: PipelineControl) -> PipelineControl:
         return replace(control, paused=True, paused_until=end, paused_reason=reason, paused_by=by)
@@ -128,7 +136,17 @@ def add_freeze(
     InputError if the end is not after the start, or past, or if there are too many freezes.
     """
     now = service.clock.now()
-    freeze = _checked_freeze(now, start, end, weekly, by, reason)
+    start, end = (start or now).astimezone(UTC), end.astimezone(UTC)
+    message = ""
+    if end <= start:
+        message = f"{end.isoformat()} is not after the start, {start.isoformat()}"
+    elif weekly and end - start >= WEEK:
+        message = "a weekly freeze of a week or longer never ends; give a shorter one, or pause"
+    elif not weekly and end <= now:
+        message = f"{end.isoformat()} is past"
+    if message:
+        raise InputError("the freeze would have no effect", problems=[Problem(message, pointer="/end")])
+    freeze = Freeze(start, end, reason, by, weekly)
 
     def added(control: PipelineControl) -> PipelineControl:
         # A freeze that is over is of no use to anyone; the same window again replaces its reason.
@@ -147,11 +165,8 @@ def add_freeze(
 
 def remove_freezes(service: Service, pipeline: Pipeline, *, by: str = "", reason: str = "") -> ControlView:
     """End every freeze, also those to come."""
-
-    def thawed(control: PipelineControl) -> PipelineControl:
-        return replace(control, freezes=())
-
-    return _changed(service, pipeline, Attribution(ControlAction.UNFREEZE, by, reason), thawed)
+    said = Attribution(ControlAction.UNFREEZE, by, reason)
+    return _changed(service, pipeline, said, lambda control: replace(control, freezes=()))
 
 
 def remove_freeze(
@@ -184,36 +199,6 @@ def _changed(
     LOG.info("%s of %s by %s: %s", said.deed.value, pipeline.name, said.by or "someone", said.why)
     view = control_view(control, service.clock.now())
     return replace(view, profile_doubts=service.profile_doubts(pipeline))
-
-
-def _pause_end(now: datetime, until: datetime | None, for_s: float | None) -> datetime | None:
-    """The end of a pause; None if it has none. InputError if it is past or given twice."""
-    if until is not None and for_s is not None:
-        problem = Problem("give until or for_s, not both", pointer="/for_s")
-        raise InputError("the pause has two end times", problems=[problem])
-    if for_s is not None:
-        return now + timedelta(seconds=for_s)
-    if until is not None and until <= now:
-        problem = Problem(f"{until.isoformat()} is past", pointer="/until")
-        raise InputError("the pause would already be over", problems=[problem])
-    return until
-
-
-def _checked_freeze(
-    now: datetime, start: datetime | None, end: datetime, weekly: bool, by: str, reason: str
-) -> Freeze:
-    """The freeze, in UTC; InputError if its end is not after its start, or past."""
-    start, end = (start or now).astimezone(UTC), end.astimezone(UTC)
-    message = ""
-    if end <= start:
-        message = f"{end.isoformat()} is not after the start, {start.isoformat()}"
-    elif weekly and end - start >= WEEK:
-        message = "a weekly freeze of a week or longer never ends; give a shorter one, or pause"
-    elif not weekly and end <= now:
-        message = f"{end.isoformat()} is past"
-    if message:
-        raise InputError("the freeze would have no effect", problems=[Problem(message, pointer="/end")])
-    return Freeze(start, end, reason, by, weekly)
 
 
 def apply(

@@ -11,11 +11,10 @@ from datetime import date
 from pathlib import Path
 
 from ipa.files import load_profiles
-from ipa.files.check import Checked, check_files
+from ipa.files.check import check_files
 from ipa.model.errors import IpaError, LicenceError, NotFoundError, Problem, SolverError
 from ipa.model.findings import DoctorCheck, Finding, Severity, fail, failed, ok, warn
 from ipa.model.pipeline import Pipeline
-from ipa.model.profile import StageProfile
 from ipa.settings import Settings
 
 # Of many problems, this many are named.
@@ -30,87 +29,54 @@ def run_checks(
     `ended` receives the name of each check that has ended. Checks run at the same time, in threads that end
     with the process: one that hangs is left behind.
     """
-    run, told = _Run(checks, timeout_s), set[str]()
-    while not run.is_done:
-        run.start()
-        run.wait()
-        for check, found in zip(checks, run.found, strict=True):
-            if found is not None and check.name not in told:
-                told.add(check.name)
-                ended(check.name)
-    return [finding for each in run.found for finding in each or ()]
+    found: dict[int, list[Finding]] = {}
+    begun_s: dict[int, float] = {}
+    answers: queue.Queue[tuple[int, list[Finding]]] = queue.Queue()
+    limits_s = [timeout_s if check.timeout_s is None else check.timeout_s for check in checks]
+    index = {check.name: at for at, check in enumerate(checks)}
 
+    def settle(at: int, findings: list[Finding]) -> None:
+        if at not in found:
+            found[at] = findings
+            ended(checks[at].name)
 
-class _Run:
-    """The checks that have begun, their starting times, and their findings."""
-
-    def __init__(self, checks: Sequence[DoctorCheck], timeout_s: float) -> None:
-        self.found: list[list[Finding] | None] = [None] * len(checks)
-        self._checks, self._timeout_s = checks, timeout_s
-        self._index = {check.name: at for at, check in enumerate(checks)}
-        self._begun_s: dict[int, float] = {}
-        self._ended: queue.Queue[tuple[int, list[Finding]]] = queue.Queue()
-
-    @property
-    def is_done(self) -> bool:
-        """True if all checks have ended."""
-        return all(each is not None for each in self.found)
-
-    def start(self) -> None:
-        """Start every check that may start; one whose `after` failed ends with a warning."""
-        for at, check in enumerate(self._checks):
-            if self.found[at] is not None or at in self._begun_s:
-                continue
-            before = self.found[self._index[check.after]] if check.after else []
-            if before is None or (check.turn and check.turn in self._taken()):
+    while len(found) < len(checks):
+        running = [at for at in begun_s if at not in found]
+        for at, check in enumerate(checks):
+            before = found.get(index[check.after]) if check.after else []
+            is_taken = check.turn and check.turn in {checks[other].turn for other in running}
+            if at in found or at in begun_s or before is None or is_taken:
                 continue
             if any(each.state is Severity.FAIL for each in before):
-                self.found[at] = [warn(check.name, f"not checked, since {check.after!r} failed")]
+                settle(at, [warn(check.name, f"not checked, since {check.after!r} failed")])
                 continue
-            self._begun_s[at] = time.monotonic()
-            threading.Thread(target=self._look, args=(at,), name=f"check-{at}", daemon=True).start()
-
-    def wait(self) -> None:
-        """Return once another check has ended or is late."""
-        running = self._running()
+            begun_s[at] = time.monotonic()
+            running.append(at)
+            thread = threading.Thread(
+                target=_look, args=(at, check, answers), name=f"check-{at}", daemon=True
+            )
+            thread.start()
         if not running:
-            return
-        due_s = min(self._due_s(at) for at in running)
+            continue
+        due_s = min(begun_s[at] + limits_s[at] for at in running)
         try:
-            at, result = self._ended.get(timeout=max(due_s - time.monotonic(), 0.0))
-            if self.found[at] is None:
-                self.found[at] = result
+            settle(*answers.get(timeout=max(due_s - time.monotonic(), 0.0)))
         except queue.Empty:
             for at in running:
-                if time.monotonic() >= self._due_s(at):
-                    late = f"no answer within {self._limit_s(at):g} s"
-                    self.found[at] = [fail(self._checks[at].name, late)]
-
-    def _limit_s(self, at: int) -> float:
-        own_s = self._checks[at].timeout_s
-        return self._timeout_s if own_s is None else own_s
-
-    def _due_s(self, at: int) -> float:
-        return self._begun_s[at] + self._limit_s(at)
-
-    def _running(self) -> list[int]:
-        return [at for at in self._begun_s if self.found[at] is None]
-
-    def _taken(self) -> set[str]:
-        return {self._checks[at].turn for at in self._running()}
-
-    def _look(self, at: int) -> None:
-        self._ended.put((at, _looked(self._checks[at])))
+                if time.monotonic() >= begun_s[at] + limits_s[at]:
+                    settle(at, [fail(checks[at].name, f"no answer within {limits_s[at]:g} s")])
+    return [finding for at in range(len(checks)) for finding in found[at]]
 
 
-def _looked(check: DoctorCheck) -> list[Finding]:
+def _look(at: int, check: DoctorCheck, answers: queue.Queue[tuple[int, list[Finding]]]) -> None:
+    """Put the findings of the check, or the fault that it failed with, into the answers."""
     try:
-        return list(check.look())
+        answers.put((at, list(check.look())))
     except IpaError as error:
-        return [failed(check.name, error)]
+        answers.put((at, [failed(check.name, error)]))
     except Exception as error:
         # A bug in one check, or in a library that it calls, must not hide the findings of the others.
-        return [fail(check.name, f"the check failed: {type(error).__name__}: {error}")]
+        answers.put((at, [fail(check.name, f"the check failed: {type(error).__name__}: {error}")]))
 
 
 def files_findings(settings: Settings) -> Iterator[Finding]:
@@ -130,12 +96,9 @@ def files_findings(settings: Settings) -> Iterator[Finding]:
             "files", f"{len(bad)} of {len(checked)} files cannot be used: {_some(problems)}", "ipa validate"
         )
     else:
-        yield ok("files", f"{_kinds(checked)} can be used")
-
-
-def _kinds(checked: Sequence[Checked]) -> str:
-    pipelines = sum(each.pipeline is not None for each in checked)
-    return f"{pipelines} pipelines and {len(checked) - pipelines} profiles"
+        pipelines = sum(each.pipeline is not None for each in checked)
+        profiles = len(checked) - pipelines
+        yield ok("files", f"{pipelines} pipelines and {profiles} profiles can be used")
 
 
 def _some(problems: Sequence[Problem | str]) -> str:
@@ -148,6 +111,7 @@ def profile_findings(settings: Settings, pipeline: Pipeline, today: date) -> Ite
     """Check the pipeline's profiles: the variants measured, the fit, and the age."""
     from ipa.profiling.credibility import doubts
     from ipa.profiling.findings import OLD, age_days, is_old, unmeasured
+    from ipa.profiling.lint import Oddity, lint_profile
     from ipa.profiling.remedies import measure_command
 
     name = f"profiles of {pipeline.name}"
@@ -157,7 +121,10 @@ def profile_findings(settings: Settings, pipeline: Pipeline, today: date) -> Ite
     except NotFoundError:
         yield fail(name, f"there are none in {settings.profiles_dir}", measure)
         return
-    missing = [_named(*each) for each in unmeasured(pipeline.served, profiles)]
+    missing = [
+        f"stage {stage}" if variant is None else f"{stage} {variant}"
+        for stage, variant in unmeasured(pipeline.served, profiles)
+    ]
     if missing:
         yield fail(name, f"not measured: {_some(missing)}", measure)
     else:
@@ -171,24 +138,16 @@ def profile_findings(settings: Settings, pipeline: Pipeline, today: date) -> Ite
     ]
     if old:
         yield warn(f"age of {name}", f"older than {OLD.days} days: {_some(old)}", measure)
-    poor = [remark for stage, profile in used.items() for remark in _poor(stage, profile)]
+    poor = [
+        f"{stage} {remark.variant} ({remark.detail})"
+        for stage, profile in used.items()
+        for remark in lint_profile(profile)
+        if remark.oddity is Oddity.POOR_FIT
+    ]
     doubted = [str(doubt) for doubt in doubts(pipeline.served, used)]
     if doubted or poor:
         seen = _some(doubted) if doubted else f"poor fits: {_some(poor)}"
         yield warn(f"fit of {name}", seen, f"ipa fit {pipeline.name}; {measure}")
-
-
-def _named(stage: str, variant: str | None) -> str:
-    """An unmeasured stage or variant, in words."""
-    return f"stage {stage}" if variant is None else f"{stage} {variant}"
-
-
-def _poor(stage: str, profile: StageProfile) -> Iterator[str]:
-    from ipa.profiling.lint import Oddity, lint_profile
-
-    for remark in lint_profile(profile):
-        if remark.oddity is Oddity.POOR_FIT:
-            yield f"{stage} {remark.variant} ({remark.detail})"
 
 
 def solver_findings(settings: Settings) -> Iterator[Finding]:

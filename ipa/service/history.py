@@ -1,4 +1,4 @@
-"""The decisions of a pipeline, newest first, the record that holds them, and their replay."""
+"""The decisions of a pipeline, newest first, its incidents, the record, and the replay of decisions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from anyio import to_thread
 from pydantic import TypeAdapter
 
-from ipa.control.audit.record import Head, Verified
+from ipa.control.audit.incidents import PipelineIncident
+from ipa.control.audit.record import Head
 from ipa.control.audit.replay import ReplayResult
 from ipa.control.ports import DecisionLog
 from ipa.model.access import Operation
@@ -37,6 +38,13 @@ class DecisionPage:
 
 
 @dataclass(frozen=True, slots=True)
+class IncidentPage:
+    """Incidents, the newest first; one without `ended_at` lasts."""
+
+    incidents: tuple[PipelineIncident, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RecordView:
     """The size of a verified record, every entry as it was written. `head` names the newest: NUMBER:DIGEST.
 
@@ -52,44 +60,50 @@ class RecordView:
     unchecked: int = 0
 
 
-def record_view(pipeline: str, found: Verified) -> RecordView:
-    """The view of a verification of the pipeline's record."""
+def verify(service: Service, pipeline: str, anchor: Head | None) -> RecordView:
+    """Recompute the digests of the pipeline's record; RecordError names the first entry that was changed."""
+    found = service.verifier.verify(pipeline, anchor)
     head = str(found.head)
     return RecordView(pipeline, found.decisions, found.entries, head, found.removed, found.unchecked)
 
 
-def verify(service: Service, pipeline: str, anchor: Head | None) -> RecordView:
-    """Recompute the digests of the pipeline's record; RecordError names the first entry that was changed."""
-    return record_view(pipeline, service.verifier.verify(pipeline, anchor))
+def incidents(service: Service, pipeline: Pipeline, limit: int) -> IncidentPage:
+    """The newest incidents of a pipeline, as far back as decisions are known."""
+    return IncidentPage(tuple(service.incidents.of(pipeline.name, service.log)[:limit]))
 
 
 def page_of(
     log: DecisionLog, pipeline: str, limit: int, before: str | None, *, applied_only: bool
 ) -> DecisionPage:
     """The `limit` decisions before that one, newest first; NotFoundError for an unknown `before`."""
-    last = None if before is None else log.decision(before)
-    found = _after(log, pipeline, limit + 1, last, applied_only)
+    found = list(newest_first(log, pipeline, before, limit + 1, applied_only=applied_only))
     page = tuple(found[:limit])
     return DecisionPage(page, page[-1].decision_id if len(found) > limit else None)
 
 
 def decision(service: Service, decision_id: str) -> tuple[Decision, dict[str, str]]:
-    """The decision, and the ids of the decisions right before ("prev") and after ("next") it."""
+    """The decision, and the ids of the decisions right before ("prev") and after ("next") it, if any."""
     found = service.log.decision(decision_id)
-    return found, _neighbours(service.log, found)
+    around = service.log.decisions(found.pipeline, limit=2 * SAME_TICK, before_tick=found.tick + 2)
+    ids = [each.decision_id for each in around]
+    if found.decision_id not in ids:
+        return found, {}
+    at = ids.index(found.decision_id)
+    near = {"prev": ids[at + 1 : at + 2], "next": ids[at - 1 : at] if at else []}
+    return found, {name: each[0] for name, each in near.items() if each}
 
 
 def newest_first(
-    service: Service, pipeline: str, before: str | None, most: int, *, applied_only: bool
+    log: DecisionLog, pipeline: str, before: str | None, most: int, *, applied_only: bool
 ) -> Iterator[Decision]:
     """Yield up to `most` decisions before that one, newest first, read some at a time.
 
     NotFoundError for an unknown `before`.
     """
-    last = None if before is None else service.log.decision(before)
+    last = None if before is None else log.decision(before)
     left = most
     while left:
-        found = _after(service.log, pipeline, min(left, READ_AT_ONCE), last, applied_only)
+        found = _after(log, pipeline, min(left, READ_AT_ONCE), last, applied_only)
         for last in found[:left]:
             left -= 1
             yield last
@@ -110,17 +124,6 @@ def _after(
     if last.decision_id in ids:
         return found[ids.index(last.decision_id) + 1 :]
     return [decision for decision in found if decision.tick < last.tick]
-
-
-def _neighbours(log: DecisionLog, decision: Decision) -> dict[str, str]:
-    """The ids of the decisions right before ("prev") and after ("next") it, if there are such."""
-    found = log.decisions(decision.pipeline, limit=2 * SAME_TICK, before_tick=decision.tick + 2)
-    ids = [each.decision_id for each in found]
-    if decision.decision_id not in ids:
-        return {}
-    at = ids.index(decision.decision_id)
-    near = {"prev": ids[at + 1 : at + 2], "next": ids[at - 1 : at] if at else []}
-    return {name: each[0] for name, each in near.items() if each}
 
 
 async def replay_decision(

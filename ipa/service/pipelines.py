@@ -14,7 +14,7 @@ from ipa.files import pipeline_to_mapping
 from ipa.files.changes import changes_of
 from ipa.model.access import EVERYWHERE, Operation
 from ipa.model.errors import ConflictError, ForbiddenError, InputError, Problem
-from ipa.model.pipeline import Bounds, CombineRule, Edge, Objective, Pin, Pipeline, StageBounds, StageKind
+from ipa.model.pipeline import Bounds, CombineRule, Objective, Pin, Pipeline, StageBounds, StageKind
 from ipa.model.probe import NO_ADDRESS, RequestAddress
 from ipa.model.profile import StageProfile
 from ipa.service.preconditions import Precondition
@@ -175,7 +175,14 @@ def set_profile(change: PipelineChange, pipeline: Pipeline, stage: str, profile:
     pipeline.stage(stage)
     with _one_at_a_time:
         change.check(pipeline)
-        _check_profile(profile, pipeline, stage)
+        named = (("pipeline", profile.pipeline, pipeline.name), ("stage", profile.stage, stage))
+        problems = [
+            Problem(f"the {key} is {found!r}, the address says {wanted!r}", pointer=f"/{key}")
+            for key, found, wanted in named
+            if found != wanted
+        ]
+        if problems:
+            raise InputError("the profile belongs to another stage", problems=problems)
         change.caller.service.registry.give_profile(profile, change.said(ControlAction.PROFILE))
     LOG.info("pipeline %s: a profile of %s was given", pipeline.name, stage)
 
@@ -224,19 +231,6 @@ def _check_name(caller: Caller, pipeline: Pipeline) -> None:
         )
 
 
-def _check_profile(profile: StageProfile, pipeline: Pipeline, stage: str) -> None:
-    problems = []
-    for key, found, wanted in (
-        ("pipeline", profile.pipeline, pipeline.name),
-        ("stage", profile.stage, stage),
-    ):
-        if found != wanted:
-            message = f"the {key} is {found!r}, the address says {wanted!r}"
-            problems.append(Problem(message, pointer=f"/{key}"))
-    if problems:
-        raise InputError("the profile belongs to another stage", problems=problems)
-
-
 def pipeline_view(
     pipeline: Pipeline,
     endpoint: str | None,
@@ -258,7 +252,14 @@ def pipeline_view(
                 stage=stage.name,
                 kind=stage.kind,
                 variants=tuple(variant.name for variant in stage.variants),
-                after=tuple(_edge_view(edge) for edge in stage.after),
+                after=tuple(
+                    EdgeView(
+                        edge.parent,
+                        dict(edge.fan_out) if isinstance(edge.fan_out, Mapping) else edge.fan_out,
+                        edge.share,
+                    )
+                    for edge in stage.after
+                ),
                 combine=stage.combine,
                 bounds=stage.bounds,
                 pin=stage.pin,
@@ -273,8 +274,3 @@ def pipeline_view(
         not_runnable_because=pipeline.not_runnable_because,
         address=address,
     )
-
-
-def _edge_view(edge: Edge) -> EdgeView:
-    fan_out = dict(edge.fan_out) if isinstance(edge.fan_out, Mapping) else edge.fan_out
-    return EdgeView(edge.parent, fan_out, edge.share)

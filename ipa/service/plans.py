@@ -14,7 +14,6 @@ from ipa.control.idempotency import AnswerStore, IdempotencyClaim, StoredAnswer
 from ipa.control.ports import Clock
 from ipa.control.saved_plans import Basis, StoredPlan
 from ipa.model.access import Operation
-from ipa.model.decision import Decision
 from ipa.model.errors import (
     InProgressError,
     InputError,
@@ -25,7 +24,7 @@ from ipa.model.errors import (
     UnplannedError,
 )
 from ipa.model.external import pins_for, replicas_of
-from ipa.model.pipeline import Bounds, Goal, Objective, Pipeline
+from ipa.model.pipeline import Goal, Pipeline
 from ipa.model.plan import Plan, cores_of
 from ipa.optimize.problem import Compat
 from ipa.policies.base import pinned
@@ -71,10 +70,20 @@ class PlanRequest:
         if self.sla_s is not None:
             objective = replace(objective, sla_s=self.sla_s)
         # What is not replaced stays the same object, which a planner that has it need not be sent again.
-        objective, bounds = _weighed(objective, self.weights), pipeline.bounds
+        if self.weights and objective.goal is not Goal.WEIGHTED:
+            goal = objective.goal.value
+            message = f"objective {objective.name!r} has the goal {goal}, which has no weights"
+            raise InputError("the objective has no weights", problems=[Problem(message, pointer="/weights")])
+        if self.weights:
+            objective = replace(objective, **self.weights)
+        bounds = pipeline.bounds
         if self.bounds:
             bounds = replace(bounds, **self.bounds)
-            _check_transition(bounds)
+            most, rest = bounds.transition_cores, bounds.cores or 0.0
+            if most is not None and most < rest:
+                message = f"{cores_of(most)} during a change: below the {rest:g} at rest"
+                problem = Problem(message, pointer="/bounds/transition_cores")
+                raise InputError("the bounds contradict each other", problems=[problem])
         return replace(pipeline, bounds=bounds, objectives={**pipeline.objectives, name: objective})
 
 
@@ -105,23 +114,6 @@ def known_rate(service: Service, pipeline: Pipeline) -> float | None:
 async def plan_for(service: Service, question: PlanQuestion, solver: str) -> Plan:
     """The plan that answers the question; infeasible is a termination, not an error."""
     return await service.planner.plan(question, solver, service.settings.solver_deadline_s)
-
-
-def _weighed(objective: Objective, weights: Mapping[str, Any]) -> Objective:
-    """The objective with those weights; InputError if its goal is an order and has no weights."""
-    if weights and objective.goal is not Goal.WEIGHTED:
-        message = f"objective {objective.name!r} has the goal {objective.goal.value}, which has no weights"
-        raise InputError("the objective has no weights", problems=[Problem(message, pointer="/weights")])
-    return replace(objective, **weights) if weights else objective
-
-
-def _check_transition(bounds: Bounds) -> None:
-    """InputError if fewer cores are allowed during a change than at rest."""
-    most, rest = bounds.transition_cores, bounds.cores or 0.0
-    if most is not None and most < rest:
-        message = f"{cores_of(most)} during a change: below the {rest:g} at rest"
-        problem = Problem(message, pointer="/bounds/transition_cores")
-        raise InputError("the bounds contradict each other", problems=[problem])
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +223,11 @@ def apply_plan(caller: Caller, plan_id: str, key: str, order: ChangeOrder) -> Id
         if isinstance(kept, NotFoundError):
             raise kept
         pipeline = service.pipeline(kept.pipeline)
-        decision = _carried_out(service, kept) if claim.is_resumed else None
+        decision = None
+        if claim.is_resumed:
+            # The service may have recorded the change for this plan before it restarted.
+            done = service.log.decisions(kept.pipeline, limit=LOOK_BACK, applied_only=True)
+            decision = next((each for each in done if each.plan_id == kept.plan_id), None)
         if decision is None:
             expected.check(version_of(kept.basis), "the plan")
             _check_fresh(kept, basis_of(service, pipeline))
@@ -298,9 +294,3 @@ def _check_feasible(plan: Plan) -> None:
             f"the plan for {plan.rate_rps:g} rps has no configuration ({plan.termination.value})",
             hint=f"Feasible with {', or '.join(plan.relaxations)}" if plan.relaxations else plan.note,
         )
-
-
-def _carried_out(service: Service, kept: StoredPlan) -> Decision | None:
-    """The change that the service recorded for this plan before it restarted; None if there is none."""
-    done = service.log.decisions(kept.pipeline, limit=LOOK_BACK, applied_only=True)
-    return next((decision for decision in done if decision.plan_id == kept.plan_id), None)

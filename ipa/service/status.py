@@ -94,7 +94,17 @@ def control_view(control: PipelineControl, now: datetime) -> ControlView:
         paused_by=control.paused_by if paused else "",
         pins=control.pins,
         freezes=tuple(
-            _freeze_view(freeze, now) for freeze in control.freezes if freeze.weekly or now < freeze.end
+            FreezeView(
+                id=freeze_id(freeze),
+                start=freeze.start,
+                end=freeze.end,
+                weekly=freeze.weekly,
+                active=end_of_freeze(freeze, now) is not None,
+                reason=freeze.reason,
+                by=freeze.by,
+            )
+            for freeze in control.freezes
+            if freeze.weekly or now < freeze.end
         ),
     )
 
@@ -104,29 +114,13 @@ def freeze_id(freeze: Freeze) -> str:
     return digest(f"{freeze.start.isoformat()} {freeze.end.isoformat()} {freeze.weekly}")[:8]
 
 
-def _freeze_view(freeze: Freeze, now: datetime) -> FreezeView:
-    return FreezeView(
-        id=freeze_id(freeze),
-        start=freeze.start,
-        end=freeze.end,
-        weekly=freeze.weekly,
-        active=end_of_freeze(freeze, now) is not None,
-        reason=freeze.reason,
-        by=freeze.by,
-    )
-
-
 def status_view(
     pipeline: Pipeline,
     control: PipelineControl,
     live: LiveState,
     now: datetime,
-    standing: LeaderStatus = ALONE,
-    beside: tuple[BesideLive, ...] = (),
-    address: RequestAddress = NO_ADDRESS,
-    edit: PipelineEdit | None = None,
 ) -> StatusView:
-    """Return the status of a pipeline: all that the page shows, except its decisions."""
+    """Return the status of a pipeline by its loop and overrides alone."""
     return StatusView(
         pipeline=pipeline.name,
         description=pipeline.description,
@@ -135,32 +129,30 @@ def status_view(
         control=control_view(control, now),
         healthy=not live.degraded,
         live=live,
-        standing=standing,
-        beside=beside,
+        standing=ALONE,
+        beside=(),
         runnable=pipeline.runnable,
         not_runnable_because=pipeline.not_runnable_because,
-        address=address,
-        edit=edit,
     )
 
 
 def status(service: Service, pipeline: Pipeline) -> StatusView:
     """The status of a pipeline now."""
-    found = status_view(
-        pipeline,
-        service.controls.control(pipeline.name),
-        live_of(service, pipeline.name),
-        service.clock.now(),
-        service.leadership.standing(),
-        _beside(service, pipeline.name),
-        service.registry.address(pipeline),
-        service.registry.edit(pipeline.name),
-    )
+    name, clock = pipeline.name, service.clock
+    control, live = service.controls.control(name), live_of(service, name)
+    found = status_view(pipeline, control, live, clock.now())
+    beside = service.registry.beside.get(name)
     return replace(
         found,
         control=replace(found.control, profile_doubts=service.profile_doubts(pipeline)),
-        incident=service.incidents.lasting(pipeline.name),
-        simulated_speed=clock.speed if isinstance(clock := service.clock, SimulatedClock) else None,
+        standing=service.leadership.standing(),
+        beside=(beside_live(beside.policy, pipeline, service.profiles(name), beside.snapshot()),)
+        if beside
+        else (),
+        address=service.registry.address(pipeline),
+        simulated_speed=clock.speed if isinstance(clock, SimulatedClock) else None,
+        incident=service.incidents.lasting(name),
+        edit=service.registry.edit(name),
     )
 
 
@@ -197,12 +189,3 @@ def loop_of(service: Service, name: str) -> Loop:
 
 def _not_controlled(service: Service, name: str) -> str:
     return f"not controlled here: {service.registry.unfit(name)}"
-
-
-def _beside(service: Service, name: str) -> tuple[BesideLive, ...]:
-    """The policies in the shadow of the one that controls the pipeline."""
-    loop = service.registry.beside.get(name)
-    pipeline = service.registry.pipelines.get(name)
-    if loop is None or pipeline is None:
-        return ()
-    return (beside_live(loop.policy, pipeline, service.profiles(name), loop.snapshot()),)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ipa.control.audit.record import Head, Verified
@@ -195,7 +195,16 @@ def rights_of(caller: Caller) -> MeView:
     """The operations that the caller may do with each pipeline that it may see, and everywhere."""
     identity, pipelines = caller.identity, caller.service.pipelines
     namespaces = {pipeline.namespace for pipeline in pipelines.values()}
-    allowed = _allowed(identity, {*namespaces, EVERYWHERE})
+    # Each right is asked once for all pipelines in a namespace.
+    allowed = {
+        namespace: tuple(
+            each
+            for each in Operation
+            # OPERATE is a right in every namespace or in none.
+            if (each is not Operation.OPERATE or namespace == EVERYWHERE) and identity.may(each, namespace)
+        )
+        for namespace in {*namespaces, EVERYWHERE}
+    }
     by_name = OF_ONE if len(pipelines) <= MOST_NAMED else ()
 
     def of(pipeline: Pipeline) -> AllowedView:
@@ -210,16 +219,3 @@ def rights_of(caller: Caller) -> MeView:
         everywhere=allowed[EVERYWHERE],
         pipelines=tuple(of(pipelines[name]) for name in sorted(pipelines)),
     )
-
-
-def _allowed(identity: Identity, namespaces: Iterable[str]) -> dict[str, tuple[Operation, ...]]:
-    """The allowed operations by namespace, each asked once for all pipelines in it."""
-    return {
-        namespace: tuple(
-            each
-            for each in Operation
-            # OPERATE is a right in every namespace or in none.
-            if (each is not Operation.OPERATE or namespace == EVERYWHERE) and identity.may(each, namespace)
-        )
-        for namespace in namespaces
-    }

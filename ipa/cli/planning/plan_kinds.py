@@ -21,7 +21,6 @@ from ipa.settings import Settings
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ipa.optimize.problem import PlanningProblem
     from ipa.policies.planning import PlanQuestion
 
 EXIT_CODES = {
@@ -50,6 +49,39 @@ class Question:
         """The pipeline, its profiles by stage, and the settings, read once. Errors: those of `load`."""
         return load(self.pipeline, self.pipelines_dir, self.profiles_dir)
 
+    @property
+    def search(self) -> tuple[str, float]:
+        """The solver and its time limit in seconds."""
+        _, _, settings = self.files
+        return self.solver or settings.solver, settings.solver_deadline_s
+
+    def asked(self, rate_rps: float) -> PlanQuestion:
+        """The question with its files, of the pipeline as its target runs it and could elsewhere.
+
+        UsageError: no such target, or not in the pipeline's file. InputError lists keys without effect.
+        """
+        from ipa.bootstrap.targets import check_honoured, target_named
+        from ipa.optimize.problem import Compat
+        from ipa.policies.planning import PlanQuestion
+        from ipa.profiling.points import Allocation
+
+        compat = choice_of("--compat", self.compat, Compat)
+        allocation = choice_of("--allocation", self.allocation, Allocation)
+        pipeline, profiles, _ = self.files
+        asked = PlanQuestion(pipeline, profiles, rate_rps, self.objective, compat, allocation)
+        if self.at is None:
+            return asked
+        target = target_named(self.at)
+        if not target.placed(pipeline):
+            raise UsageError(
+                f"pipeline {pipeline.name!r} has no section for {target.title}, "
+                "so what it takes is not known",
+                hint=f"Give it a `{target.sections.key}:` section, or leave out --at.",
+            )
+        check_honoured(target, [pipeline])
+        elsewhere = target.elsewhere(pipeline, profiles)
+        return replace(asked, pipeline=target.shape(pipeline, profiles), elsewhere=elsewhere)
+
 
 def plans(
     question: Question, rates: list[float], *, explain: bool, step: Step = lambda *_: None
@@ -63,52 +95,12 @@ def plans(
 
     for rate in rates:
         check_rate(rate)
-    problem, settings = problem_of(question, rates[0])
-    solver = question.solver or settings.solver
+    problem = question.asked(rates[0]).problem()
     found = []
     for rate in rates:
-        one = replace(problem, rate_rps=rate)
-        found.append(solve(one, solver, settings.solver_deadline_s, explain=explain))
+        found.append(solve(replace(problem, rate_rps=rate), *question.search, explain=explain))
         step(f"{rate:g} rps")
     return found
-
-
-def problem_of(question: Question, rate_rps: float) -> tuple[PlanningProblem, Settings]:
-    """The problem of the question for the rate, and the settings."""
-    asked, settings = asked_of(question, rate_rps)
-    return asked.problem(), settings
-
-
-def asked_of(question: Question, rate_rps: float) -> tuple[PlanQuestion, Settings]:
-    """The question with its files, the pipeline as its target runs it and could elsewhere; the settings."""
-    from ipa.optimize.problem import Compat
-    from ipa.policies.planning import PlanQuestion
-    from ipa.profiling.points import Allocation
-
-    compat = choice_of("--compat", question.compat, Compat)
-    allocation = choice_of("--allocation", question.allocation, Allocation)
-    pipeline, profiles, settings = question.files
-    asked = PlanQuestion(pipeline, profiles, rate_rps, question.objective, compat, allocation)
-    return (asked if question.at is None else _at(asked, question.at)), settings
-
-
-def _at(asked: PlanQuestion, at: str) -> PlanQuestion:
-    """The question of the pipeline as it runs on the target.
-
-    UsageError: no such target, or not in the pipeline's file. InputError lists keys without effect.
-    """
-    from ipa.bootstrap.targets import check_honoured, target_named
-
-    pipeline, profiles = asked.pipeline, asked.profiles
-    target = target_named(at)
-    if not target.placed(pipeline):
-        raise UsageError(
-            f"pipeline {pipeline.name!r} has no section for {target.title}, so what it takes is not known",
-            hint=f"Give it a `{target.sections.key}:` section, or leave out --at.",
-        )
-    check_honoured(target, [pipeline])
-    elsewhere = target.elsewhere(pipeline, profiles)
-    return replace(asked, pipeline=target.shape(pipeline, profiles), elsewhere=elsewhere)
 
 
 def best_plan(question: Question, rate: float, deadline_s: float) -> tuple[PlanQuestion, Plan]:
@@ -120,9 +112,8 @@ def best_plan(question: Question, rate: float, deadline_s: float) -> tuple[PlanQ
 
     if not deadline_s > 0:
         raise UsageError(f"--deadline must be above 0 seconds, not {deadline_s:g}")
-    asked, settings = asked_of(question, rate)
-    solver = question.solver or settings.solver
-    return asked, solve(asked.problem(), solver, settings.solver_deadline_s, explain=True)
+    asked = question.asked(rate)
+    return asked, solve(asked.problem(), *question.search)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +151,21 @@ def planned(question: Question, rate_rps: float, compat: str | None, choice: Pla
     folder = Settings.from_env(pipelines_dir=question.pipelines_dir).pipelines_dir
     pipeline = find_pipeline(question.pipeline, folder)
     if pipeline.sets if choice.sets is None else choice.sets:
-        _refuse_with_sets(question, choice)
+        faults = []
+        if question.allocation == "base":
+            faults.append("--allocation base fixes the cores of a replica, which a set decides")
+        if choice.max_predictors is not None:
+            faults.append("--max-predictors: each variant of a set is a predictor already")
+        if choice.running is not None:
+            faults.append("--running: loading a variant costs nothing in a set, so what runs changes no set")
+        if question.at is not None:
+            faults.append("--at: containers beside a set's variants are not counted")
+        if faults:
+            raise UsageError(
+                "options that do not apply to a set",
+                problems=[Fault(fault) for fault in faults],
+                hint="Leave them out, or add --no-sets to plan one configuration.",
+            )
         return _set(replace(question, compat=compat or "paper"), rate_rps)
     question = replace(question, compat=compat or "tail")
     predictors = pipeline.max_predictors if choice.max_predictors is None else choice.max_predictors
@@ -175,29 +180,6 @@ def planned(question: Question, rate_rps: float, compat: str | None, choice: Pla
         return _mixture(question, rate_rps, predictors)
     if choice.running is not None:
         return _change(question, rate_rps, pipeline, choice.running)
-    return _plan(question, rate_rps)
-
-
-def _refuse_with_sets(question: Question, choice: PlanChoice) -> None:
-    """UsageError if options are given that have no effect on a set."""
-    faults = []
-    if question.allocation == "base":
-        faults.append("--allocation base fixes the cores of a replica, which a set decides")
-    if choice.max_predictors is not None:
-        faults.append("--max-predictors: each variant of a set is a predictor already")
-    if choice.running is not None:
-        faults.append("--running: loading a variant costs nothing in a set, so what runs changes no set")
-    if question.at is not None:
-        faults.append("--at: containers beside a set's variants are not counted")
-    if faults:
-        raise UsageError(
-            "options that do not apply to a set",
-            problems=[Fault(fault) for fault in faults],
-            hint="Leave them out, or add --no-sets to plan one configuration.",
-        )
-
-
-def _plan(question: Question, rate_rps: float) -> PlanAnswer:
     from ipa.cli.views.plan_text import print_plan
 
     found = plans(question, [rate_rps], explain=True)[0]
@@ -211,9 +193,8 @@ def _change(question: Question, rate_rps: float, pipeline: Pipeline, path: Path)
     from ipa.optimize.solve import solve
 
     running = load_running(path, pipeline)
-    problem, settings = problem_of(question, rate_rps)
-    problem = replace(problem, running=running)
-    found = solve(problem, question.solver or settings.solver, settings.solver_deadline_s)
+    problem = replace(question.asked(rate_rps).problem(), running=running)
+    found = solve(problem, *question.search)
     change = change_of(problem, found) if found.configs else None
 
     def show(out: Console) -> None:
@@ -231,12 +212,11 @@ def _mixture(question: Question, rate_rps: float, predictors: int) -> PlanAnswer
     from ipa.optimize.mixture.solve import solve_mixture
     from ipa.optimize.solve import solve
 
-    problem, settings = problem_of(question, rate_rps)
-    solver = question.solver or settings.solver
-    mixture = solve_mixture(problem, MixtureLimits(predictors), solver, settings.solver_deadline_s)
+    problem = question.asked(rate_rps).problem()
+    mixture = solve_mixture(problem, MixtureLimits(predictors), *question.search)
     if not mixture.parts:
         # Solved again for what would make it feasible.
-        mixture = replace(mixture, single=solve(problem, solver, settings.solver_deadline_s))
+        mixture = replace(mixture, single=solve(problem, *question.search))
     if mixture.note:
         note = "; ".join(text for text in (mixture.single.note, mixture.note) if text)
         mixture = replace(mixture, single=replace(mixture.single, note=note))
@@ -254,9 +234,9 @@ def _set(question: Question, rate_rps: float) -> PlanAnswer:
     from ipa.optimize.solve import AUTO
     from ipa.policies.setplanning import plan_set, set_question
 
-    pipeline, profiles, settings = question.files
+    pipeline, profiles, _ = question.files
     compat = choice_of("--compat", question.compat, Compat)
     asked = set_question(pipeline, profiles, rate_rps, objective=question.objective, compat=compat)
-    solver = question.solver or settings.solver
-    found = plan_set(asked, EXACT if solver == AUTO else solver, settings.solver_deadline_s)
+    solver, deadline_s = question.search
+    found = plan_set(asked, EXACT if solver == AUTO else solver, deadline_s)
     return PlanAnswer(found.to_json(), lambda out: print_set(found, out), found.plan.termination)

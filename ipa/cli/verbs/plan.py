@@ -14,12 +14,12 @@ from ipa.cli.lookup import service_at
 from ipa.cli.options import planning as options
 from ipa.cli.options.parsing import SOLVER, accelerator_counts, memory_gib, parse_rates
 from ipa.cli.output import OUTPUT, Output, printed, printer, progress
-from ipa.cli.planning.plan_kinds import EXIT_CODES, Question, best_plan, plans, problem_of
+from ipa.cli.planning.plan_kinds import EXIT_CODES, Question, best_plan, plans
 from ipa.model.errors import InfeasibleError, InputError, NotFoundError, UsageError
 from ipa.model.errors import Problem as Fault
 from ipa.model.exits import ExitCode
 from ipa.model.pipeline import Bounds, Pipeline
-from ipa.model.plan import Plan, StageConfig
+from ipa.model.plan import Plan
 from ipa.model.row_counts import unbatched_notes
 from ipa.settings import Settings
 
@@ -275,7 +275,13 @@ def render(
         configs = given.shared or given.single
     elif rate is not None:
         question = Question(pipeline, objective, "tail", "free", None, pipelines_dir, profiles_dir, at)
-        configs = planned_configs(question, rate)
+        best = plans(question, [rate], explain=True)[0]
+        if not best.configs:
+            raise InfeasibleError(
+                f"no plan for {pipeline!r} carries {rate:g} requests a second",
+                hint="; ".join(best.relaxations),
+            )
+        configs = best.configs
     else:
         configs = target.smallest(found)
     typer.echo(yaml.safe_dump_all(target.render(found, configs), sort_keys=False), nl=False)
@@ -292,17 +298,6 @@ def rendered(target: Target, name: str, settings: Settings) -> Pipeline:
     except (InputError, NotFoundError):
         profiles = {}
     return target.shape(found, profiles)
-
-
-def planned_configs(question: Question, rate_rps: float) -> tuple[StageConfig, ...]:
-    """The configurations of the best plan for the rate; InfeasibleError if there is none."""
-    best = plans(question, [rate_rps], explain=True)[0]
-    if not best.configs:
-        raise InfeasibleError(
-            f"no plan for {question.pipeline!r} carries {rate_rps:g} requests a second",
-            hint="; ".join(best.relaxations),
-        )
-    return best.configs
 
 
 def fleet(
@@ -409,9 +404,8 @@ def plan_asked(
     """The plans of most worth together. Errors: those of `plan_together` and `planning_problem`."""
     from ipa.optimize.fleet.plan import Member, plan_together
 
-    problems = [problem_of(q, rate_rps)[0] for q, rate_rps in zip(questions, rates_rps, strict=True)]
     members = tuple(
-        Member(problem, weight, priority)
-        for problem, weight, priority in zip(problems, weights, classes, strict=True)
+        Member(question.asked(rate_rps).problem(), weight, priority)
+        for question, rate_rps, weight, priority in zip(questions, rates_rps, weights, classes, strict=True)
     )
     return plan_together(members, budget_cores, deadline_s, limits)

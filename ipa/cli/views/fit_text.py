@@ -97,7 +97,7 @@ def _table(rows: Sequence[FitRow]) -> Table:
             Text(f"  {row.variant}" if first else ""),
             f"{row.accuracy:.4g}" if first else "",
             f"{row.cores:g}",
-            _range(row),
+            f"{row.batch_min}" if row.batch_min == row.batch_max else f"{row.batch_min} to {row.batch_max}",
             "flat" if row.is_flat else f"{row.r2_ratio:.2f}",
             f"{row.max_error_ratio:.0%}",
             "–" if row.loo_error_ratio is None else f"{row.loo_error_ratio:.0%}",
@@ -105,10 +105,6 @@ def _table(rows: Sequence[FitRow]) -> Table:
             f"{row.throughput_rps:.4g}",
         )
     return table
-
-
-def _range(row: FitRow) -> str:
-    return f"{row.batch_min}" if row.batch_min == row.batch_max else f"{row.batch_min} to {row.batch_max}"
 
 
 def _latencies(row: FitRow) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -195,7 +195,18 @@ def review_of(
         say(f"warning: {missing}: there is no {GUARDRAILS_FILE} here or at the top, so no figure can fail it")
     pairs = pairs_of(base, folders, all_of_them=guardrails.path in base.changed())
     problems += [problem for pair in pairs if pair.after for problem in pair.after.problems]
-    problems += _unpriced(pairs, guardrails)
+    problems += [
+        Problem(
+            f"{rule.measure.value}: pipeline {pair.pipeline!r} has no prices; {NEEDS_PRICE}",
+            path=guardrails.path,
+            line=rule.line,
+            column=1,
+        )
+        for pair in pairs
+        if pair.after is not None and pair.after.pipeline is not None and _prices(pair, guardrails) is None
+        for rule in guardrails.rules(pair.pipeline)
+        if rule.measure is Measure.USD_PER_HOUR
+    ]
     rates_rps, inputs = _load(asked, base, guardrails)
     if problems:
         return Review(inputs, guardrails, problems=tuple(problems), guardrails_missing=missing)
@@ -341,22 +352,6 @@ def _prices(pair: Pair, guardrails: Guardrails) -> Prices | None:
             return files.pipeline.prices
     usd = guardrails.usd_per_core_hour
     return None if usd is None else Prices({CORES: usd}, is_money=True)
-
-
-def _unpriced(pairs: Sequence[Pair], guardrails: Guardrails) -> list[Problem]:
-    """The rules about money for pipelines that have no price."""
-    return [
-        Problem(
-            f"{rule.measure.value}: pipeline {pair.pipeline!r} has no prices; {NEEDS_PRICE}",
-            path=guardrails.path,
-            line=rule.line,
-            column=1,
-        )
-        for pair in pairs
-        if pair.after is not None and pair.after.pipeline is not None and _prices(pair, guardrails) is None
-        for rule in guardrails.rules(pair.pipeline)
-        if rule.measure is Measure.USD_PER_HOUR
-    ]
 
 
 def _tried(files: Files | None, trial: ReviewTrial, prices: Prices | None, words: str) -> ReviewSide | None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ipa.cli.main import run
-from ipa.cli.planning.plan_kinds import Question, problem_of
+from ipa.cli.planning.plan_kinds import Question
 from ipa.optimize.frontier import frontier
 from ipa.optimize.options import full_program
 from ipa.optimize.problem import PlanningProblem
@@ -52,7 +52,7 @@ def printed(capsys: Capture, *arguments: str) -> list[dict[str, object]]:
 
 def test_the_frontier_is_all_plans_that_none_betters(capsys: Capture) -> None:
     question = Question("digits", None, "tail", "free", None, None, None)
-    expected = every_undominated(problem_of(question, 12.0)[0])
+    expected = every_undominated(question.asked(12.0).problem())
     points = printed(capsys, "digits", "--rate", "12")
     found = sorted((p["cost_cores"], p["pas"], p["latency_s"]) for p in points)
     assert len(found) > 10
@@ -75,7 +75,7 @@ def test_the_frontier_of_random_problems(seed: int) -> None:
 def test_the_frontier_is_in_money_where_there_are_prices(rate_rps: float) -> None:
     home = Path(__file__).parents[2] / "fixtures" / "accelerated"
     place = home / "pipelines", home / "profiles"
-    problem = problem_of(Question("vision", None, "tail", "free", None, *place), rate_rps)[0]
+    problem = Question("vision", None, "tail", "free", None, *place).asked(rate_rps).problem()
     # Few enough to compare all.
     problem = replace(problem, bounds=replace(problem.bounds, max_replicas=2))
     points = frontier(problem)
