@@ -73,9 +73,8 @@ def _entries(document: Document, pipeline: Pipeline) -> tuple[Pointer, list[Any]
             document.problem(("mixture",), _ONE_ONLY)
         pointer, data = ("stages",), data.get("stages")
     if not isinstance(data, list) or not data:
-        keys = ", ".join(
-            name for name, field in StageConfigSection.model_fields.items() if field.is_required()
-        )
+        fields = StageConfigSection.model_fields.items()
+        keys = ", ".join(name for name, field in fields if field.is_required())
         wanted = f"expected a plan with stages, or a list of stages, each with {keys}"
         document.problem(pointer, f"no stages: {wanted}")
         document.raise_problems()

@@ -58,15 +58,21 @@ def test_the_metric_has_what_was_seen_and_nothing_of_what_is_forgotten() -> None
     assert forgotten is not None and isnan(forgotten)
 
 
+def table_of(live: LiveState) -> str:
+    """The status as the command line prints it."""
+    console = printer()
+    with console.capture() as text:
+        console.print(status_table(plain(status_view(PIPELINE, PipelineControl(), live, NOW))))
+    return text.get()
+
+
 def test_status_says_what_a_stage_switches_to_in_place() -> None:
     _, snapshot = ticked(UNCORRECTED)
     stages = (replace(PIPELINE.stages[0], resident="all"), PIPELINE.stages[1])
     live = live_state(replace(PIPELINE, stages=stages), PROFILES, snapshot, now=NOW, tick_s=5.0)
     assert [stage.resident for stage in live.stages] == [("big",), ()]
-    console = printer()
-    with console.capture() as text:
-        console.print(status_table(plain(status_view(PIPELINE, PipelineControl(), live, NOW))))
-    assert "small (+1 resident)" in text.get() and "big (+" not in text.get()
+    text = table_of(live)
+    assert "small (+1 resident)" in text and "big (+" not in text
 
 
 def test_status_says_which_variants_answered_and_how_accurate_that_was() -> None:
@@ -77,10 +83,7 @@ def test_status_says_which_variants_answered_and_how_accurate_that_was() -> None
         first, *rest = snapshot.observation.stages  # type: ignore[union-attr]
         seen = replace(snapshot.observation, stages=(replace(first, served=served), *rest))
         live = live_state(PIPELINE, PROFILES, replace(snapshot, observation=seen), now=NOW, tick_s=5.0)
-        console = printer()
-        with console.capture() as text:
-            console.print(status_table(plain(status_view(PIPELINE, PipelineControl(), live, NOW))))
-        return live, text.get()
+        return live, table_of(live)
 
     small, big = (each.accuracy for each in PROFILES["detect"].variants)
     live, text = shown(("big", 0.75), ("small", 0.25))
@@ -106,10 +109,7 @@ def test_status_says_which_stage_loses_requests_and_why() -> None:
     )
     live = live_state(PIPELINE, PROFILES, replace(snapshot, observation=seen), now=NOW, tick_s=5.0)
     assert [(it.stage, it.rate_rps) for it in live.losses] == [("read", 12.0), ("detect", 0.3)]
-    console = printer()
-    with console.capture() as text:
-        console.print(status_table(plain(status_view(PIPELINE, PipelineControl(), live, NOW))))
-    assert "Lost: 12 rps at read (no time left), 0.3 rps at detect (overload)" in text.get()
+    assert "Lost: 12 rps at read (no time left), 0.3 rps at detect (overload)" in table_of(live)
 
 
 def test_status_says_what_takes_longer_and_what_is_planned_with() -> None:
@@ -122,11 +122,7 @@ def test_status_says_what_takes_longer_and_what_is_planned_with() -> None:
     quick = live_state(PIPELINE, PROFILES, replace(snapshot, correction=UNCORRECTED), now=NOW, tick_s=5.0)
     assert quick.stages[0].slowdown_ratio is None
     assert detect.utilisation_ratio == pytest.approx((quick.stages[0].utilisation_ratio or 0.0) * 1.05**7)
-    status = plain(status_view(PIPELINE, PipelineControl(), live, NOW))
-    console = printer()
-    with console.capture() as captured:
-        console.print(status_table(status))
-    lines = [line.strip() for line in captured.get().splitlines()]
+    lines = [line.strip() for line in table_of(live).splitlines()]
     assert "detect=small takes 1.41 x its profile; planned with 1.41" in lines
     assert not any("read=big takes" in line for line in lines)
     # Of a service that does not know it yet.
