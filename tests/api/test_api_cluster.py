@@ -282,10 +282,9 @@ def test_another_hand_while_it_rolls_is_left_alone(running: Cli) -> None:
 def test_a_change_of_another_hand_while_it_was_planned_is_a_conflict(
     running: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ipa.cli.difference import WantedPlan, wanted_by
-    from ipa.files.kinds.plan import PlanFile
+    from ipa.cli.difference import wanted_by
 
-    def slowly(plan: PlanFile) -> WantedPlan:
+    def slowly(plan: Any) -> Any:
         running.edit(lambda sdep: sdep["spec"]["predictors"][0].update(replicas=2))
         return wanted_by(plan)
 

@@ -126,9 +126,10 @@ def test_status_says_what_takes_longer_and_what_is_planned_with() -> None:
     assert "detect=small takes 1.41 x its profile; planned with 1.41" in lines
     assert not any("read=big takes" in line for line in lines)
     # Of a service that does not know it yet.
+    status = plain(status_view(PIPELINE, PipelineControl(), live, NOW))
     for stage in status["live"]["stages"]:
         del stage["slowdown_ratio"], stage["planned_slowdown_ratio"]
-    console.print(status_table(status))
+    printer().print(status_table(status))
 
 
 def test_the_event_has_a_reason_of_its_own() -> None:
