@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import os
 
 import typer
 
@@ -26,11 +25,6 @@ AT = typer.Option(
     envvar="IPA_AT",
     help="a service's URL, kubernetes[:KUBECONFIG], or a manifest's FILE.yaml",
 )
-
-
-def usual_at() -> str:
-    """The place that a command asks without --at."""
-    return os.environ.get("IPA_AT") or DEFAULT_AT
 
 
 NAMESPACE = typer.Option(

@@ -59,6 +59,8 @@ def ci(
     65 a file is wrong.
     """
     from ipa.bootstrap.targets import base_revision, default_target
+    from ipa.control.canonical import plain
+    from ipa.report.review.markdown import comment as comment_of
     from ipa.service.review.review import ReviewRequest, review_of
 
     if trace is not None and workload is not None:
@@ -73,7 +75,11 @@ def ci(
     _write(review, comment, junit, sarif)
     if approval is not None:
         _approve(review, approval)
-    _print(review, output)
+    if not printed(output, {**plain(review), "exit_code": int(_exit_code(review))}):
+        if output is Output.MD and not review.is_silent:
+            typer.echo(comment_of(review), nl=False)
+        elif not review.problems:
+            _print_table(review)
     if review.problems:
         raise InputError("the change has files that cannot be used", problems=review.problems)
     if _exit_code(review):
@@ -113,19 +119,6 @@ def _approve(review: Review, file: Path) -> None:
     file.unlink(missing_ok=True)
     if approved is not None:
         write_sealed(file, APPROVAL, plain(approved))
-
-
-def _print(review: Review, output: Output) -> None:
-    """Print the review to standard output."""
-    from ipa.control.canonical import plain
-    from ipa.report.review.markdown import comment
-
-    if printed(output, {**plain(review), "exit_code": int(_exit_code(review))}):
-        return
-    if output is Output.MD and not review.is_silent:
-        typer.echo(comment(review), nl=False)
-    elif not review.problems:
-        _print_table(review)
 
 
 def _print_table(review: Review) -> None:

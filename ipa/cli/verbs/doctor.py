@@ -59,9 +59,18 @@ def doctor(
 
     The command changes nothing. A warning means that the service works, with a limit.
     """
+    from ipa.bootstrap.stores import store_checks
     from ipa.service.doctor import run_checks
 
-    checks = _store_checks() if store else _checks(pipelines or [], at, namespace, timeout_s)
+    try:
+        settings = Settings.from_env() if store else _settings(at, timeout_s)
+    except ConfigurationError as error:
+        # Nothing else can be checked with settings that are wrong.
+        found = [failed("settings", error)]
+        checks = [DoctorCheck("settings", lambda: found)]
+    else:
+        named = pipelines or []
+        checks = store_checks(settings) if store else _checks(settings, named, at, namespace, timeout_s)
     with progress("checking", len(checks)) as step:
         found = run_checks(checks, timeout_s, step)
     show(output, [asdict(each) for each in found], findings_table(found))
@@ -69,30 +78,16 @@ def doctor(
         raise typer.Exit(ExitCode.ERROR)
 
 
-def _store_checks() -> list[DoctorCheck]:
-    """The checks of the store; only that of the settings if they are wrong."""
-    from ipa.bootstrap.stores import store_checks
-
-    try:
-        return store_checks(Settings.from_env())
-    except ConfigurationError as error:
-        return [_found("settings", error)]
-
-
 def _checks(
-    names: Sequence[str], at: str | None, namespaces: Sequence[str], timeout_s: float
+    settings: Settings, names: Sequence[str], at: str | None, namespaces: Sequence[str], timeout_s: float
 ) -> list[DoctorCheck]:
-    """The checks of the service and what it depends on; only that of the settings if they are wrong.
+    """The checks of the service and what it depends on.
 
     A service elsewhere looks at its target itself, and tells what it sees; this machine may not reach that.
     """
     from ipa.bootstrap.doctor import settings_checks, target_checks
     from ipa.clients.http import is_service
 
-    try:
-        settings = _settings(at, timeout_s)
-    except ConfigurationError as error:
-        return [_found("settings", error)]
     pipelines = _usable(settings, names)
     checks = settings_checks(settings, pipelines)
     own = f"http://{settings.host}:{settings.port}"
@@ -130,11 +125,6 @@ def _port_findings(settings: Settings, *, is_ours: bool) -> Iterator[Finding]:
         yield ok("port", f"the service listens on {settings.host}:{settings.port}")
     else:
         yield from port_findings(settings)
-
-
-def _found(name: str, error: IpaError) -> DoctorCheck:
-    """A check whose finding is that error."""
-    return DoctorCheck(name, lambda: [failed(name, error)])
 
 
 def _settings(at: str | None, timeout_s: float) -> Settings:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,6 @@ from ipa.model.exits import ExitCode
 
 if TYPE_CHECKING:
     from ipa.clients.base import PipelineClient
-    from ipa.control.audit.checkpoints import Verifies
     from ipa.control.audit.record import Verified
 
 ONE = typer.Argument(
@@ -82,9 +81,12 @@ def audit(
             for line in service.audit(pipeline, after=after):
                 typer.echo(line)
         return
+    from ipa.bootstrap.stores import checkpoint_verifier
     from ipa.control.audit.checkpoints import verify_lines
+    from ipa.files.reading import lines_of
 
-    found = verify_lines(_lines_of(check), _anchors(anchor or ()), _keys(key))
+    lines = sys.stdin if str(check) == "-" else lines_of(check)
+    found = verify_lines(lines, _anchors(anchor or ()), None if key is None else checkpoint_verifier(key))
     whole = [
         f"{each.entries} entries of {name}, none of them changed{_removed(each)}; head {each.head}"
         for name, each in found.items()
@@ -107,20 +109,6 @@ def _removed(found: Verified) -> str:
     return words + (
         f"; {found.unchecked} checkpoints not checked, since no key was given" if found.unchecked else ""
     )
-
-
-def _keys(path: Path | None) -> Verifies | None:
-    if path is None:
-        return None
-    from ipa.bootstrap.stores import checkpoint_verifier
-
-    return checkpoint_verifier(path)
-
-
-def _lines_of(path: Path) -> Iterator[str]:
-    from ipa.files.reading import lines_of
-
-    yield from sys.stdin if str(path) == "-" else lines_of(path)
 
 
 def _anchors(given: Iterable[str]) -> dict[str, Any]:

@@ -109,15 +109,17 @@ def _known(
         )
     with service_at(at, "fit") as service:
         view, documents = service.definition(pipeline), service.profiles(pipeline)
-    stages = [_stage(each) for each in view["stages"]]
+    # The stages with what the API shows of them.
+    stages = [
+        Stage(
+            stage["stage"],
+            tuple(Variant(name) for name in stage["variants"]),
+            tuple(Edge(each["parent"], each["fan_out"], each["share"]) for each in stage["after"]),
+        )
+        for stage in view["stages"]
+    ]
     known = _profiles(documents)
     return ProfiledPipeline(view["pipeline"], stages, view["sla_s"], known, view["runnable"])
-
-
-def _stage(view: Mapping[str, Any]) -> Stage:
-    """The stage with what the API shows of it."""
-    after = tuple(Edge(each["parent"], each["fan_out"], each["share"]) for each in view["after"])
-    return Stage(view["stage"], tuple(Variant(name) for name in view["variants"]), after)
 
 
 def _profiles(documents: Mapping[str, Any]) -> dict[str, StageProfile]:
@@ -217,7 +219,10 @@ def profile(
             hint=f"Measure it where its models run: `{command}`, or a server of a variant, by --url.",
         )
     stages = [described.stage(name) for name in stage] or list(described.stages)
-    chosen = {it.name: _chosen(it, variants) for it in stages}
+    chosen = {
+        it.name: [it.variant(name.strip()) for name in variants.split(",")] if variants else it.variants
+        for it in stages
+    }
     request = MeasureRequest(
         _numbers(cores, float, "--cores"),
         _batches(batches, described, stages) if url else _numbers(batches, int, "--batches"),
@@ -293,12 +298,6 @@ def unwinding_on_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _chosen(stage: Stage, names: str) -> list[Variant]:
-    if not names:
-        return list(stage.variants)
-    return [stage.variant(name.strip()) for name in names.split(",")]
 
 
 def _numbers(text: str, kind: type[Number], option: str) -> tuple[Number, ...]:

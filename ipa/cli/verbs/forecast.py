@@ -108,17 +108,9 @@ def _print(scores: dict[str, ForecastScore], quantile: float, console: Console) 
     from rich.table import Table
 
     table = Table(title=f"{next(iter(scores.values())).count} forecasts, upper quantile {quantile:g}")
-    for column in (
-        "forecaster",
-        "SMAPE",
-        "error rps",
-        "coverage",
-        "pinball rps",
-        "upper ÷ peak",
-        "fit s",
-        "ms",
-    ):
-        table.add_column(column, justify="left" if column == "forecaster" else "right")
+    table.add_column("forecaster")
+    for column in ("SMAPE", "error rps", "coverage", "pinball rps", "upper ÷ peak", "fit s", "ms"):
+        table.add_column(column, justify="right")
     for name, each in scores.items():
         table.add_row(
             name,

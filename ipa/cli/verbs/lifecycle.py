@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,10 +118,16 @@ def history(
     """List the changes of a pipeline with their reasons, newest first."""
     from ipa.cli.views.incident_text import incident_lines
     from ipa.cli.views.status_text import history_table
+    from ipa.control.audit.record import head_of
 
     with client_at(at, namespace) as service:
         if verify:
-            record = service.record(pipeline, _head(anchor))
+            try:
+                head = None if anchor is None else str(head_of(anchor))
+            except ValueError as error:
+                hint = "`ipa history PIPELINE --verify` prints one."
+                raise UsageError(f"--anchor {error}", hint=hint) from error
+            record = service.record(pipeline, head)
             found = [f"{record['decisions']} decisions of {pipeline}, none of them changed"]
             if record["removed"]:
                 found.append(f"{record['removed']} of them, all holds, were removed by retention")
@@ -194,7 +201,7 @@ def apply(
         if plan is not None or rate is not None or objective is not None:
             raise UsageError(f"{file} is a plan, so --plan, --rate and --objective cannot be given with it")
         pipeline, at = saved.pipeline, at or saved.at
-    at = at or options.usual_at()
+    at = at or os.environ.get("IPA_AT") or options.DEFAULT_AT
     with client_at(at, namespace) as service:
         running = service.status(pipeline)
         if saved is not None and file is not None:
@@ -315,15 +322,6 @@ def _report(output: Output, decision: dict[str, Any]) -> None:
     if decision["action"] == "apply" or decision["reason"] == "hold.no_change":
         return
     raise typer.Exit(HELD.get(decision["reason"], InfeasibleError).exit_code)
-
-
-def _head(anchor: str | None) -> str | None:
-    from ipa.control.audit.record import head_of
-
-    try:
-        return None if anchor is None else str(head_of(anchor))
-    except ValueError as error:
-        raise UsageError(f"--anchor {error}", hint="`ipa history PIPELINE --verify` prints one.") from error
 
 
 def mode(

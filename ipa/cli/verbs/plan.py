@@ -174,7 +174,9 @@ def frontier(
     """
     from ipa.optimize.frontier import frontier as frontier_of
 
-    kind = "" if plot is None else _kind(plot)
+    kind = "" if plot is None else plot.suffix.lower().removeprefix(".")
+    if plot is not None and kind not in KINDS:
+        raise UsageError(f"--plot {str(plot)!r} is neither a .svg nor a .png file")
     question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir, at)
     asked, plan = best_plan(question, rate, deadline_s)
     with progress("searching"):
@@ -200,13 +202,6 @@ def _json(point: FrontierPoint, plan: Plan) -> dict[str, Any]:
         "chosen": point.configs == plan.configs,
         "stages": [asdict(config) for config in point.configs],
     }
-
-
-def _kind(file: Path) -> str:
-    kind = file.suffix.lower().removeprefix(".")
-    if kind not in KINDS:
-        raise UsageError(f"--plot {str(file)!r} is neither a .svg nor a .png file")
-    return kind
 
 
 def _write(file: Path, kind: str, plan: Plan, points: Sequence[FrontierPoint]) -> None:

@@ -19,7 +19,7 @@ from ipa.cli.output import OUTPUT, Output, json_text, printed, show
 from ipa.model.errors import InputError, NotFoundError, UnavailableError, UsageError
 from ipa.model.exits import ExitCode
 from ipa.model.pipeline import Pipeline
-from ipa.model.probe import USUAL_TIMEOUT_S, ProbeRequest, ProbeResult, ProbeTransport, RequestAddress
+from ipa.model.probe import USUAL_TIMEOUT_S, ProbeRequest, ProbeTransport, RequestAddress
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def url(
         raise NotFoundError(f"the requests of pipeline {pipeline!r} have no URL: {address.note}")
     if printed(output, address):
         return
-    typer.echo(curl_line(address.url) if curl else address.url)
+    command = f"curl -sS {shlex.quote(address.url)} -H 'Content-Type: application/json' -d @request.json"
+    typer.echo(command if curl else address.url)
     if address.note:
         typer.echo(f"note: {address.note}", err=True)
 
@@ -126,11 +127,6 @@ def _times(timing: str) -> str:
     return f"answered in {found['total'] * 1000:.1f} ms: {', '.join(parts)}"
 
 
-def curl_line(url: str) -> str:
-    """The command that posts the file request.json to the URL."""
-    return f"curl -sS {shlex.quote(url)} -H 'Content-Type: application/json' -d @request.json"
-
-
 def address_of(service: PipelineClient, pipeline: str) -> RequestAddress:
     """The address for the pipeline's requests. UnavailableError: the service is too old to tell."""
     found = service.definition(pipeline).get("address")
@@ -183,7 +179,24 @@ def probe(
     body = _body(described, request)
     asked = ProbeRequest(body, timeout_s, url, gateway, transport, native)
     found = place.probe(described, asked, settings)
-    show(output, {"pipeline": described.name, **_fields(found)}, *_lines(described.name, found))
+    values = {
+        "pipeline": described.name,
+        "answered": found.answered,
+        "url": found.url,
+        "protocol": found.protocol,
+        "transport": found.transport.value,
+        "client": found.client,
+        "status": found.status,
+        "latency_s": round(found.latency_s, 6),
+        "detail": found.detail,
+        "answer": found.answer,
+    }
+    by = f"{found.protocol} over {found.transport} by {found.client}"
+    words = f"answered in {found.latency_s * 1e3:.0f} ms" if found.answered else f"failed: {found.detail}"
+    lines = [f"{described.name}: {words} ({by}, {found.url})"]
+    if found.answered:
+        lines.append(json.dumps(found.answer, ensure_ascii=False))
+    show(output, values, *lines)
     if found.fault:
         raise typer.Exit(ExitCode.DEGRADED)
 
@@ -228,28 +241,3 @@ def _read(file: Path) -> Mapping[str, Any]:
     if not isinstance(body, dict):
         raise InputError(f"{file} is not a JSON object", hint='For example {"inputs": [...]}.')
     return body
-
-
-def _fields(found: ProbeResult) -> dict[str, Any]:
-    """The result as JSON has it."""
-    return {
-        "answered": found.answered,
-        "url": found.url,
-        "protocol": found.protocol,
-        "transport": found.transport.value,
-        "client": found.client,
-        "status": found.status,
-        "latency_s": round(found.latency_s, 6),
-        "detail": found.detail,
-        "answer": found.answer,
-    }
-
-
-def _lines(pipeline: str, found: ProbeResult) -> list[str]:
-    """The result in words."""
-    by = f"{found.protocol} over {found.transport} by {found.client}"
-    words = f"answered in {found.latency_s * 1e3:.0f} ms" if found.answered else f"failed: {found.detail}"
-    lines = [f"{pipeline}: {words} ({by}, {found.url})"]
-    if found.answered:
-        lines.append(json.dumps(found.answer, ensure_ascii=False))
-    return lines

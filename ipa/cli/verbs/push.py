@@ -65,14 +65,9 @@ def push(
             else:
                 service.replace(pipeline, after, version=version, by=by, reason=reason)
     told = {"pipeline": pipeline, "changes": changes, "sent": bool(changes) and not dry_run}
-    show(output, told, *_lines(pipeline, changes, dry_run=dry_run))
-
-
-def _lines(pipeline: str, changes: list[str], *, dry_run: bool) -> list[str]:
-    if not changes:
-        return [f"{pipeline}: the service already has it"]
     head = f"{pipeline}: would change" if dry_run else f"{pipeline}: changed"
-    return [head, *(f"  {change}" for change in changes)]
+    lines = [head, *(f"  {change}" for change in changes)]
+    show(output, told, *(lines if changes else [f"{pipeline}: the service already has it"]))
 
 
 def _patch(texts: list[str]) -> dict[str, Any]:

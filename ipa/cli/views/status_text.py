@@ -40,27 +40,35 @@ def remarks(status: dict[str, Any]) -> list[Text]:
     return [
         Text(f"PAS {_pas(live)}   cost {_cost(live)}"),
         Text(why(status), style="" if status["healthy"] else "bold red"),
-        *(Text(text) for text in address_lines(status)),
+        # Services before 0.2 tell neither where requests go nor much of what follows.
+        *(Text(f"Requests: POST {it['url']}") for it in [status.get("address")] if it and it["url"]),
         *(Text(f"Paused{text}", style="bold yellow") for text in _pause(control)),
         *(Text(text, style="yellow") for text in _said(control)),
         *(Text(f"Degraded: {text}", style="red") for text in live["degraded"]),
         *(Text(_sentence(text), style="yellow") for text in (control or {}).get("profile_doubts", ())),
         *(Text(text, style="red") for text in lasting_incident(status)),
-        *(Text(text, style="yellow") for text in planned_only(status)),
+        *(
+            Text(f"Planned only: {text}", style="yellow")
+            for text in [status.get("not_runnable_because")]
+            if text
+        ),
         *edit_lines(status),
         *(Text(text) for text in (*mixture_lines(live), *canary_lines(status))),
         *(Text(text) for text in _served(live["stages"])),
-        *(Text(text, style="yellow") for text in (*_lost(live), *_slower(live["stages"]))),
+        *(Text(text, style="yellow") for text in _lost(live)),
+        *(
+            Text(
+                f"{it['stage']}={it['config']['variant']} takes {it['slowdown_ratio']:.2f} x its profile; "
+                f"planned with {it['planned_slowdown_ratio']:.2f}",
+                style="yellow",
+            )
+            for it in live["stages"]
+            if it.get("planned_slowdown_ratio", 1.0) > 1
+        ),
         *(Text(_sentence(text)) for text in [live.get("calibration", "")] if text),
         *(Text(text, style="yellow") for text in _standing(status)),
         *(Text(text) for text in _beside(status)),
     ]
-
-
-def address_lines(status: dict[str, Any]) -> list[str]:
-    """The line about where requests go; services before 0.2 do not tell."""
-    found = status.get("address") or {"url": "", "note": ""}
-    return [f"Requests: POST {found['url']}"] if found["url"] else []
 
 
 def edit_lines(status: dict[str, Any]) -> list[Text]:
@@ -76,7 +84,7 @@ def edit_lines(status: dict[str, Any]) -> list[Text]:
 
 
 def mixture_lines(live: dict[str, Any]) -> list[str]:
-    """The gain of a plan whose parts share the load; services before 0.2 do not tell."""
+    """The gain of a plan whose parts share the load."""
     found = live.get("mixture")
     if not found:
         return []
@@ -103,19 +111,20 @@ def canary_lines(status: dict[str, Any]) -> list[str]:
     ]
 
 
-def planned_only(status: dict[str, Any]) -> list[str]:
-    """The line about a pipeline that cannot run; services before 0.2 do not tell."""
-    why = status.get("not_runnable_because")
-    return [f"Planned only: {why}"] if why else []
-
-
 def status_tree(status: dict[str, Any]) -> Tree:
     """The state of a pipeline as a tree: a branch for each stage, then the lines about the whole."""
     tree = Tree(Text(head(status)))
     held = _beside_cores(status["live"]["stages"])
     rows = [_stage_row(stage, status["sla_s"], held, in_words) for stage in status["live"]["stages"]]
     forms = (*HELD, *("{}" for _ in held.amounts), *SERVED)
-    cells = [_worded(row, forms) for row in rows]
+    # The figures of each row with their names.
+    cells = [
+        [
+            Text(form.format(cell.plain.strip()), style=cell.style)
+            for form, cell in zip(forms, row, strict=False)
+        ]
+        for row in rows
+    ]
     widths = [max(cell.cell_len for cell in column) for column in zip_longest(*cells, fillvalue=Text())]
     for row, stage in zip(cells, status["live"]["stages"], strict=True):
         line = Text(f"{_mark(stage)} ")
@@ -126,14 +135,6 @@ def status_tree(status: dict[str, Any]) -> Tree:
     for remark in remarks(status):
         tree.add(remark)
     return tree
-
-
-def _worded(row: Sequence[Text], forms: Sequence[str]) -> list[Text]:
-    """The figures of the row with their names."""
-    return [
-        Text(form.format(cell.plain.strip()), style=cell.style)
-        for form, cell in zip(forms, row, strict=False)
-    ]
 
 
 def _beside_of(stage: dict[str, Any]) -> Resources:
@@ -165,37 +166,27 @@ def _mark(stage: dict[str, Any]) -> str:
 
 def head(status: dict[str, Any]) -> str:
     """The pipeline, its load, latency and mode in one line."""
-    live = status["live"]
-    forecast = live["forecast"]
+    live, control = status["live"], status["control"]
+    forecast, speed = live["forecast"], status.get("simulated_speed")
     ahead = ""
     if forecast:
         quantile = f"q{100 * forecast['quantile']:g}"
         ahead = f" → {forecast['upper_rps']:.1f} (forecast, {forecast['horizon_s']:g} s, {quantile})"
     latency = f"p{status['sla_percentile']:g} {_n(live['latency_s'], 3)} of {status['sla_s']:.3f} s"
+    # Without a loop there is no mode, and no tick.
+    mode = f"at revision {live['revision'] or 'unknown'}"
+    if control is not None:
+        mode = f"mode {control['mode']}   tick {live['tick']}"
     return (
         f"Pipeline {status['pipeline']}   λ {_n(live['rate_rps'], 1)}{ahead} rps   "
-        f"{latency}{_in_time(live)}   {_mode(status)}{_simulated(status)}"
+        f"{latency}{_in_time(live)}   {mode}" + ("" if speed is None else f"   simulated, ×{speed:g}")
     )
-
-
-def _simulated(status: dict[str, Any]) -> str:
-    """The badge of a simulated pipeline; services before 0.2 do not tell."""
-    speed = status.get("simulated_speed")
-    return "" if speed is None else f"   simulated, ×{speed:g}"
 
 
 def _in_time(live: dict[str, Any]) -> str:
     """The share of the requests in time."""
     ratio = live.get("in_time_ratio")
     return "" if ratio is None else f", {100 * ratio:.1f} % in time"
-
-
-def _mode(status: dict[str, Any]) -> str:
-    """The mode and the tick of the loop; the revision if there is no loop."""
-    live, control = status["live"], status["control"]
-    if control is None:
-        return f"at revision {live['revision'] or 'unknown'}"
-    return f"mode {control['mode']}   tick {live['tick']}"
 
 
 def _standing(status: dict[str, Any]) -> list[str]:
@@ -234,16 +225,6 @@ def _served(stages: Sequence[dict[str, Any]]) -> list[str]:
         + ", ".join(f"{it['variant']} ({100 * it['share_ratio']:.3g} %)" for it in found)
         for stage, found in shares.items()
         if found
-    ]
-
-
-def _slower(stages: Sequence[dict[str, Any]]) -> list[str]:
-    """The variants that are slower than their profile, and are planned as such."""
-    return [
-        f"{stage['stage']}={stage['config']['variant']} takes {stage['slowdown_ratio']:.2f} x its profile; "
-        f"planned with {stage['planned_slowdown_ratio']:.2f}"
-        for stage in stages
-        if stage.get("planned_slowdown_ratio", 1.0) > 1
     ]
 
 
@@ -422,20 +403,12 @@ def _difference_row(stage: StageDifference, columns: Sequence[str]) -> list[Text
         cells.append(
             Text(f"{_show(old)} → {_show(new)}" if is_new else _show(new), style="bold" if is_new else "")
         )
-    if (share := _share_change(before, stage.wanted)) != "":
-        cells[1].append(share)
+    was, share = before.get("share_percent", WHOLE_PERCENT), stage.wanted["share_percent"]
+    cells[1].append(_share(stage.wanted) if was == share else f" for {was} → {share} %")
     wanted = stage.wanted["cores"] * stage.wanted["replicas"]
     cells.append(Text(_delta(before["cores"] * before["replicas"] if before else None, wanted, "g")))
     cells += [Text(_resource_delta(stage.beside, stage.wanted_beside, name)) for name in columns]
     return cells
-
-
-def _share_change(before: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """The shares of the requests in percent; empty if both are 100 %."""
-    old, new = before.get("share_percent", WHOLE_PERCENT), wanted["share_percent"]
-    if old == new:
-        return _share(wanted)
-    return f" for {old} → {new} %"
 
 
 def _delta(old: float | None, new: float | None, form: str, *, relative: bool = False) -> str:
@@ -461,22 +434,17 @@ def _pause(control: dict[str, Any] | None) -> list[str]:
     if control is None or not control["paused"]:
         return []
     until = f" until {date_time(control['paused_until'])}" if control["paused_until"] else ""
-    by = f" by {control['paused_by']}" if control["paused_by"] else ""
-    return [until + by + (f": {control['paused_reason']}" if control["paused_reason"] else "")]
+    return [until + _who(control["paused_by"], control["paused_reason"])]
 
 
 def _said(control: dict[str, Any] | None) -> list[str]:
     """Pins and freezes, each with its author and reason; the mode too if it has a reason."""
     if control is None:
         return []
-    said = [f"Mode {control['mode']}{_by(control)}"] if control["mode_by"] or control["mode_reason"] else []
+    who = _who(control["mode_by"], control["mode_reason"])
+    said = [f"Mode {control['mode']}{who}"] if who else []
     said += [f"Pinned {each['stage']}: {pin_words(each)}" for each in control["pins"]]
     return said + [f"Frozen {freeze_words(each)}" for each in control["freezes"]]
-
-
-def _by(control: dict[str, Any]) -> str:
-    by = f" by {control['mode_by']}" if control["mode_by"] else ""
-    return by + (f": {control['mode_reason']}" if control["mode_reason"] else "")
 
 
 def _short(stage: dict[str, Any]) -> str:
@@ -525,7 +493,7 @@ def _plain(value: float | None) -> str:
 def pin_words(pin: dict[str, Any]) -> str:
     """A pin as the status shows it: fields, author, reason."""
     fixed = ", ".join(f"{key} {value}" for key, value in pin["pin"].items() if value is not None)
-    return fixed + _who(pin)
+    return fixed + _who(pin["by"], pin["reason"])
 
 
 def freeze_words(freeze: dict[str, Any]) -> str:
@@ -533,9 +501,8 @@ def freeze_words(freeze: dict[str, Any]) -> str:
     weekly = ", every week" if freeze["weekly"] else ""
     now = ", now" if freeze["active"] else ""
     window = f"{date_time(freeze['start'])} to {date_time(freeze['end'])}"
-    return f"{window}{weekly}{now}{_who(freeze)}   ({freeze['id']})"
+    return f"{window}{weekly}{now}{_who(freeze['by'], freeze['reason'])}   ({freeze['id']})"
 
 
-def _who(said: dict[str, Any]) -> str:
-    by = f" by {said['by']}" if said["by"] else ""
-    return by + (f": {said['reason']}" if said["reason"] else "")
+def _who(by: str, reason: str) -> str:
+    return (f" by {by}" if by else "") + (f": {reason}" if reason else "")
