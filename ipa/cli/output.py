@@ -58,13 +58,17 @@ def json_text(values: Any, indent: int | None = None) -> str:
     return json.dumps(plain(values), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
-def show(output: Output, values: Any, *renderables: RenderableType) -> None:
-    """Print the values for programs, or the tables for people."""
+def show(output: Output, values: Any, *lines: RenderableType | Iterator[RenderableType]) -> None:
+    """Print the values for programs, or the lines and tables for people; an iterator yields several."""
     if printed(output, values):
         return
+    from rich.text import Text
+
     console = printer(output)
-    for renderable in renderables:
-        console.print(renderable, markup=False)
+    for each in lines:
+        for line in each if isinstance(each, Iterator) else (each,):
+            # A text of ours has no markup.
+            console.print(Text(line.rstrip()) if isinstance(line, str) else line, markup=False)
 
 
 def printer(output: Output = Output.TEXT) -> Console:

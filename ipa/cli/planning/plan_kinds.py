@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from ipa.model.profile import StageProfile
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import RenderableType
 
     from ipa.policies.planning import PlanQuestion
 
@@ -127,10 +128,10 @@ class PlanChoice:
 
 @dataclass(frozen=True, slots=True)
 class PlanAnswer:
-    """An answer: its JSON values, the function that prints it, and the termination of the search."""
+    """An answer: its JSON values, its lines and tables for people, and the termination of the search."""
 
     values: dict[str, Any]
-    show: Callable[[Console], None]
+    lines: Iterator[RenderableType]
     termination: Termination
 
     @property
@@ -180,14 +181,14 @@ def planned(question: Question, rate_rps: float, compat: str | None, choice: Pla
         return _mixture(question, rate_rps, predictors)
     if choice.running is not None:
         return _change(question, rate_rps, pipeline, choice.running)
-    from ipa.cli.views.plan_text import print_plan
+    from ipa.cli.views.plan_text import plan_lines
 
     found = plans(question, [rate_rps], explain=True)[0]
-    return PlanAnswer(found.to_json(), lambda out: print_plan(found, out), found.termination)
+    return PlanAnswer(found.to_json(), plan_lines(found), found.termination)
 
 
 def _change(question: Question, rate_rps: float, pipeline: Pipeline, path: Path) -> PlanAnswer:
-    from ipa.cli.views.plan_text import print_change, print_plan
+    from ipa.cli.views.plan_text import change_lines, plan_lines
     from ipa.files.plans import load_running
     from ipa.optimize.change import change_of
     from ipa.optimize.solve import solve
@@ -197,17 +198,13 @@ def _change(question: Question, rate_rps: float, pipeline: Pipeline, path: Path)
     found = solve(problem, *question.search)
     change = change_of(problem, found) if found.configs else None
 
-    def show(out: Console) -> None:
-        print_plan(found, out)
-        if change is not None:
-            print_change(change, out)
-
+    lines = chain(plan_lines(found), change_lines(change) if change is not None else ())
     values = {**found.to_json(), "change": None if change is None else change.to_json()}
-    return PlanAnswer(values, show, found.termination)
+    return PlanAnswer(values, lines, found.termination)
 
 
 def _mixture(question: Question, rate_rps: float, predictors: int) -> PlanAnswer:
-    from ipa.cli.views.plan_text import mixture_values, print_mixture
+    from ipa.cli.views.plan_text import mixture_lines, mixture_values
     from ipa.optimize.mixture.mixtures import MixtureLimits
     from ipa.optimize.mixture.solve import solve_mixture
     from ipa.optimize.solve import solve
@@ -222,13 +219,13 @@ def _mixture(question: Question, rate_rps: float, predictors: int) -> PlanAnswer
         mixture = replace(mixture, single=replace(mixture.single, note=note))
     return PlanAnswer(
         mixture_values(mixture),
-        lambda out: print_mixture(mixture, predictors, out),
+        mixture_lines(mixture, predictors),
         mixture.termination if mixture.parts else mixture.single.termination,
     )
 
 
 def _set(question: Question, rate_rps: float) -> PlanAnswer:
-    from ipa.cli.views.plan_text import print_set
+    from ipa.cli.views.plan_text import set_lines
     from ipa.optimize.problem import Compat
     from ipa.optimize.registry import EXACT
     from ipa.optimize.solve import AUTO
@@ -239,4 +236,4 @@ def _set(question: Question, rate_rps: float) -> PlanAnswer:
     asked = set_question(pipeline, profiles, rate_rps, objective=question.objective, compat=compat)
     solver, deadline_s = question.search
     found = plan_set(asked, EXACT if solver == AUTO else solver, deadline_s)
-    return PlanAnswer(found.to_json(), lambda out: print_set(found, out), found.plan.termination)
+    return PlanAnswer(found.to_json(), set_lines(found), found.plan.termination)

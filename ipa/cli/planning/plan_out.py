@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
 import ipa
 from ipa.cli.difference import WantedPlan, difference, wanted_by
-from ipa.cli.output import Output, printed, printer
+from ipa.cli.output import Output, show
 from ipa.cli.planning.plan_kinds import PlanAnswer, PlanChoice, Question, planned
 from ipa.cli.planning.sealed import changed_files, read_sealed, write_sealed
 from ipa.cli.views.status_text import difference_table
@@ -28,9 +28,6 @@ from ipa.model.errors import ConflictError, Problem, UsageError
 from ipa.model.masking import without_user
 from ipa.model.plan import StageConfig, Termination
 from ipa.settings import Settings
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 KIND = "SavedPlan"
 # The times of the search are left out of the file, so that equal plans give equal files.
@@ -139,12 +136,11 @@ def propose(
         inputs = inputs_of(service, settings, name)
     wanted = _wanted(found.values) if not found.exit_code else None
     if wanted is None or not wanted.configs:
-        _show(found, found.values, output)
+        show(output, found.values, found.lines)
         return found.exit_code, False
     change = difference(status, wanted)
-    _show(found, {**found.values, "difference": asdict(change)}, output)
-    if output in (Output.TEXT, Output.MD):
-        printer(output).print(difference_table(change))
+    values = {**found.values, "difference": asdict(change)}
+    show(output, values, found.lines, difference_table(change))
     if out is not None:
         saved = SavedPlan(
             pipeline=name,
@@ -183,14 +179,9 @@ def _by_service(
             hint="Leave it out, or plan with --at kubernetes.",
         )
     values = service.plan(question.pipeline, rate_rps, question.objective)
-
-    def show(console: Console) -> None:
-        if not values["stages"]:
-            console.print(f"No plan: {values['termination']}", markup=False)
-        for move in values["relaxations"]:
-            console.print(f"  Feasible with {move}.", markup=False)
-
-    return PlanAnswer(values, show, Termination(values["termination"]))
+    lines = [] if values["stages"] else [f"No plan: {values['termination']}"]
+    lines += [f"  Feasible with {move}." for move in values["relaxations"]]
+    return PlanAnswer(values, iter(lines), Termination(values["termination"]))
 
 
 def _wanted(values: Mapping[str, Any]) -> WantedPlan:
@@ -201,11 +192,6 @@ def _wanted(values: Mapping[str, Any]) -> WantedPlan:
             hint="Add --no-sets, or let the policy infadapter apply sets.",
         )
     return wanted_by(plan_in(values, "the plan"), may_share=True)
-
-
-def _show(found: PlanAnswer, values: Mapping[str, Any], output: Output) -> None:
-    if not printed(output, values):
-        found.show(printer(output))
 
 
 def _timeless(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,13 @@ import typer
 
 from ipa.cli.options.parsing import FORECASTER, POLICY
 from ipa.cli.options.planning import PIPELINES_DIR, PROFILES_DIR
-from ipa.cli.output import OUTPUT, Output, printed, printer
+from ipa.cli.output import OUTPUT, Output, printed, show
 from ipa.model.errors import InputError, UsageError
 from ipa.model.exits import ExitCode
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from ipa.report.review.result import Review
 
 MOST_SEEDS = 100
@@ -79,7 +82,7 @@ def ci(
         if output is Output.MD and not review.is_silent:
             typer.echo(comment_of(review), nl=False)
         elif not review.problems:
-            _print_table(review)
+            show(Output.TEXT, None, _lines(review))
     if review.problems:
         raise InputError("the change has files that cannot be used", problems=review.problems)
     if _exit_code(review):
@@ -121,25 +124,23 @@ def _approve(review: Review, file: Path) -> None:
         write_sealed(file, APPROVAL, plain(approved))
 
 
-def _print_table(review: Review) -> None:
-    """Print the effects on each pipeline, then the findings."""
+def _lines(review: Review) -> Iterator[RenderableType]:
+    """Yield the effects on each pipeline, then the findings."""
     from rich.text import Text
 
-    from ipa.cli.views.plan_text import print_line
     from ipa.cli.views.status_text import bare_table
     from ipa.report.review.result import cells, headline, verdict
 
-    console = printer()
-    print_line(console, f"IPA: {headline(review)}   {verdict(review)}")
+    yield f"IPA: {headline(review)}   {verdict(review)}"
     if review.pipelines:
         figures = [cells(review, each) for each in review.pipelines]
         table = bare_table("pipeline", *figures[0])
         for each, shown in zip(review.pipelines, figures, strict=True):
             table.add_row(*map(Text, (each.pipeline, *shown.values())))
-        console.print(table)
+        yield table
     for each in review.pipelines:
         for finding in each.findings:
             limit = f" (fails if {finding.rule})" if finding.rule else ""
-            print_line(console, f"  ❌ {each.pipeline}: {finding.words}{limit}")
+            yield f"  ❌ {each.pipeline}: {finding.words}{limit}"
         if each.note:
-            print_line(console, f"  {each.pipeline}: {each.note}")
+            yield f"  {each.pipeline}: {each.note}"

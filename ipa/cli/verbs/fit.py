@@ -16,7 +16,7 @@ import typer
 from ipa.cli import shell_completion as completing
 from ipa.cli.lookup import load, service_at
 from ipa.cli.options.planning import PIPELINE, PIPELINES_DIR, PROFILES_DIR
-from ipa.cli.output import OUTPUT, Output, printed, printer, progress
+from ipa.cli.output import OUTPUT, Output, printed, progress, show
 from ipa.model.errors import InfeasibleError, InputError, NotFoundError, UnavailableError, UsageError
 from ipa.model.exits import ExitCode
 from ipa.model.masking import mask_url
@@ -63,7 +63,7 @@ def fit(
     of the smallest and the largest batch, rps the throughput of the largest. Exit code 3 with --strict: there
     is a finding.
     """
-    from ipa.cli.views.fit_text import FitResult, print_fits
+    from ipa.cli.views.fit_text import FitResult, fit_lines
     from ipa.profiling.findings import findings
     from ipa.profiling.overview import overview
 
@@ -83,8 +83,7 @@ def fit(
             planned_only=not known.runnable,
         ),
     )
-    if not printed(output, found.to_json()):
-        print_fits(found, printer(output))
+    show(output, found.to_json(), fit_lines(found))
     if strict and found.findings:
         raise typer.Exit(ExitCode.INFEASIBLE)
 

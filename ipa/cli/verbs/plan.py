@@ -13,7 +13,7 @@ import typer
 from ipa.cli.lookup import service_at
 from ipa.cli.options import planning as options
 from ipa.cli.options.parsing import SOLVER, accelerator_counts, memory_gib, parse_rates
-from ipa.cli.output import OUTPUT, Output, printed, printer, progress
+from ipa.cli.output import OUTPUT, Output, progress, show
 from ipa.cli.planning.plan_kinds import EXIT_CODES, Question, best_plan, plans
 from ipa.model.errors import InfeasibleError, InputError, NotFoundError, UsageError
 from ipa.model.errors import Problem as Fault
@@ -70,8 +70,7 @@ def plan(
         _warn_of_doubts(question)
         raise typer.Exit(code or (ExitCode.CHANGED if detailed and is_change else 0))
     found = planned(question, rate, compat, choice)
-    if not printed(output, found.values):
-        found.show(printer(output))
+    show(output, found.values, found.lines)
     _warn_of_doubts(question)
     if found.exit_code:
         raise typer.Exit(found.exit_code)
@@ -111,14 +110,13 @@ def sweep(
     profiles_dir: Path | None = options.PROFILES_DIR,
 ) -> None:
     """Show the best plan for each of many rates; in JSON `objective` is null if none is feasible."""
+    from ipa.cli.views.plan_text import sweep_lines
+
     question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir, at)
     asked = parse_rates(rates)
     with progress("planning", len(asked)) as step:
         found = plans(question, asked, explain=False, step=step)
-    if not printed(output, [each.to_json() for each in found]):
-        from ipa.cli.views.plan_text import print_sweep
-
-        print_sweep(found, printer(output))
+    show(output, [each.to_json() for each in found], sweep_lines(found))
 
 
 def explain(
@@ -139,15 +137,13 @@ def explain(
 
     Exit code 3: no plan is feasible, and what would be; 6: out of time.
     """
+    from ipa.cli.views.plan_text import explanation_lines
     from ipa.policies.explaining import explain_plan
 
     question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir, at)
     asked, plan = best_plan(question, rate, deadline_s)
     explained = explain_plan(asked, plan, deadline_s)
-    if not printed(output, explained.to_json()):
-        from ipa.cli.views.plan_text import print_explanation
-
-        print_explanation(explained, printer(output))
+    show(output, explained.to_json(), explanation_lines(explained))
     if plan.termination in EXIT_CODES:
         raise typer.Exit(EXIT_CODES[plan.termination])
 
@@ -172,6 +168,7 @@ def frontier(
     JSON has all of them; text has those that are optimal in accuracy and cost. Exit code 3: none is
     feasible; 6: out of time.
     """
+    from ipa.cli.views.plan_text import frontier_lines
     from ipa.optimize.frontier import frontier as frontier_of
 
     kind = "" if plot is None else plot.suffix.lower().removeprefix(".")
@@ -181,10 +178,7 @@ def frontier(
     asked, plan = best_plan(question, rate, deadline_s)
     with progress("searching"):
         points = frontier_of(asked.problem(), deadline_s) if plan.stages else ()
-    if not printed(output, [_json(point, plan) for point in points]):
-        from ipa.cli.views.plan_text import print_frontier
-
-        print_frontier(plan, points, printer(output))
+    show(output, [_json(point, plan) for point in points], frontier_lines(plan, points))
     if plot is not None and points:
         _write(plot, kind, plan, points)
     if plan.termination in EXIT_CODES:
@@ -328,6 +322,8 @@ def fleet(
 
     Exit code 3: the budget holds no plans of all pipelines, and how much of which resource is missing.
     """
+    from ipa.cli.views.plan_text import fleet_lines
+
     if not 0 < cores < inf:
         raise UsageError(f"--cores must be above 0 and finite, not {cores:g}")
     if deadline_s is not None and not deadline_s > 0:
@@ -351,10 +347,7 @@ def fleet(
         Settings.from_env().solver_deadline_s if deadline_s is None else deadline_s,
         limits,
     )
-    if not printed(output, planned.to_json()):
-        from ipa.cli.views.plan_text import print_fleet
-
-        print_fleet(planned, printer(output))
+    show(output, planned.to_json(), fleet_lines(planned))
 
 
 def parse_pairs(

@@ -11,7 +11,7 @@ from ipa.cli.lookup import load
 from ipa.cli.options.experiments import ALLOW_FAILURES, check_failures
 from ipa.cli.options.parsing import accelerator_counts, names, option
 from ipa.cli.options.planning import OBJECTIVE, PIPELINE, PIPELINES_DIR, PROFILES_DIR
-from ipa.cli.output import OUTPUT, Output, printed, printer, progress
+from ipa.cli.output import OUTPUT, Output, progress, show
 from ipa.forecast.registry import FORECASTERS
 from ipa.policies.registry import POLICIES
 
@@ -56,6 +56,7 @@ def simulate(
 ) -> None:
     """Run the control loop on a simulated pipeline and print the results."""
     from ipa.bootstrap.targets import check_honoured, target_named
+    from ipa.cli.views.simulate_text import result_lines
     from ipa.service.simulation import as_served, over_seeds_of, rates_of
 
     place = target_named(target)
@@ -73,8 +74,5 @@ def simulate(
     )
     with progress(f"simulating {len(setup.rates_rps) / 60:g} min", repeats if repeats > 1 else None) as step:
         first, figures = over_seeds_of(setup, repeats, step)
-    if not printed(output, figures):
-        from ipa.cli.views.simulate_text import print_result
-
-        print_result(first, figures, repeats, printer(output))
+    show(output, figures, result_lines(first, figures, repeats))
     check_failures([{"policy": first.policy, **figures}], is_allowed=allow_failures)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ipa.cli.views.plan_text import print_line
 from ipa.cli.views.status_text import bare_table
 
 if TYPE_CHECKING:
@@ -41,24 +40,23 @@ class FitResult:
         }
 
 
-def print_fits(fitted: FitResult, console: Console) -> None:
-    """Print the origin and the fits of each stage, then the findings."""
+def fit_lines(fitted: FitResult) -> Iterator[RenderableType]:
+    """Yield the origin and the fits of each stage, then the findings."""
     for stage in fitted.stages:
-        for line in _origin(fitted.pipeline, stage):
-            print_line(console, line)
-        console.print(_table(stage.fits))
+        yield from _origin(fitted.pipeline, stage)
+        yield _table(stage.fits)
     if not fitted.findings:
-        print_line(console, "No findings.")
+        yield "No findings."
         return
-    print_line(console, "1 finding" if len(fitted.findings) == 1 else f"{len(fitted.findings)} findings")
+    yield "1 finding" if len(fitted.findings) == 1 else f"{len(fitted.findings)} findings"
     order = sorted(fitted.findings, key=lambda each: _place(each, fitted.findings))
     for (stage_name, _), group in groupby(order, key=lambda each: (each.stage, each.kind)):
         together = list(group)
-        print_line(console, f"  {stage_name}: {together[0].topic}")
+        yield f"  {stage_name}: {together[0].topic}"
         for each in together:
             if words := _words(each):
-                print_line(console, f"    {words}")
-        print_line(console, f"    → {together[0].remedy}")
+                yield f"    {words}"
+        yield f"    → {together[0].remedy}"
 
 
 def _place(finding: ProfileFinding, findings: Sequence[ProfileFinding]) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-from rich.console import Console
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -14,7 +14,7 @@ from ipa.cli.views.status_text import bare_table
 from ipa.model.plan import Plan, StageConfig, Termination, cores_of
 from ipa.model.resources import CORES, Resources, heading_of, in_column, in_words, unit_of
 from ipa.optimize.change import PlanTransition, StageChange
-from ipa.optimize.explanation import Alternative, Explanation, Flip, LimitSlack
+from ipa.optimize.explanation import Explanation, LimitSlack
 from ipa.optimize.fleet.plan import ClassPlan, Fleet
 from ipa.optimize.frontier import FrontierPoint
 from ipa.optimize.mixture.mixtures import Mixture
@@ -44,17 +44,22 @@ def note_line(note: str) -> list[str]:
     return [f"  Note: {note}."] if note else []
 
 
-def print_plan(plan: Plan, console: Console) -> None:
-    """Print the stages of the plan, its predictions, and how the search ended."""
-    print_line(console, _head(plan))
-    if not plan.stages:
-        _print_none(console, plan)
-        return
-    console.print(stage_table(plan))
-    print_line(console, f"  {_outcome(plan)}")
-    print_line(console, f"  {_search(plan)}")
-    for line in note_line(plan.note):
-        print_line(console, line)
+def plan_lines(plan: Plan) -> Iterator[RenderableType]:
+    """Yield the stages of the plan, its predictions, and how the search ended."""
+    yield _head(plan)
+    if plan.stages:
+        yield stage_table(plan)
+        yield f"  {_outcome(plan)}"
+        yield f"  {_search(plan)}"
+    else:
+        words = plan.termination.value.replace("_", " ")
+        yield f"  No plan: {words} ({plan.solver}, {plan.solve_s * 1e3:.0f} ms)."
+        yield from _remedies(plan)
+    yield from note_line(plan.note)
+
+
+def _remedies(plan: Plan) -> Iterator[str]:
+    return (f"  Feasible with {move}." for move in plan.relaxations)
 
 
 def _head(plan: Plan) -> str:
@@ -62,8 +67,8 @@ def _head(plan: Plan) -> str:
     return f"{head}   objective {plan.objective_name}"
 
 
-def print_sweep(plans: Sequence[Plan], console: Console) -> None:
-    """Print one line for each plan."""
+def sweep_lines(plans: Sequence[Plan]) -> Iterator[RenderableType]:
+    """Yield one line for each plan."""
     table = Table(box=None, pad_edge=False)
     has_price = any(plan.cost_usd_per_hour is not None for plan in plans)
     price = ("USD/h",) if has_price else ()
@@ -76,12 +81,7 @@ def print_sweep(plans: Sequence[Plan], console: Console) -> None:
         shown = ["–" if value is None else f"{value:.4g}" for value in figures]
         configs = "  ".join(str(config) for config in plan.configs) or plan.termination.value
         table.add_row(f"{plan.rate_rps:g}", *shown, f"{plan.sla_s:.4g}", Text(configs))
-    console.print(table)
-
-
-def print_line(console: Console, text: str) -> None:
-    """Print the text on one line, without markup."""
-    console.print(Text(text.rstrip()))
+    yield table
 
 
 def stage_table(plan: Plan) -> Table:
@@ -128,33 +128,24 @@ def _search(plan: Plan) -> str:
     return f"objective {plan.objective:.6g} {plan.termination.value} ({took})"
 
 
-def _print_none(console: Console, plan: Plan) -> None:
-    words = plan.termination.value.replace("_", " ")
-    print_line(console, f"  No plan: {words} ({plan.solver}, {plan.solve_s * 1e3:.0f} ms).")
-    for move in plan.relaxations:
-        print_line(console, f"  Feasible with {move}.")
-    for line in note_line(plan.note):
-        print_line(console, line)
-
-
-def print_change(change: PlanTransition, out: Console) -> None:
-    """Print the stages that change, and the cores before, at the peak and after."""
+def change_lines(change: PlanTransition) -> Iterator[RenderableType]:
+    """Yield the stages that change, and the cores before, at the peak and after."""
     if not change.stages:
-        print_line(out, f"  Change: none, {_held(change.after)} run as planned.")
+        yield f"  Change: none, {_held(change.after)} run as planned."
         return
     stages = "1 stage" if len(change.stages) == 1 else f"{len(change.stages)} stages"
-    print_line(out, f"  Change: {stages}, {_held(change.started)} to start.")
+    yield f"  Change: {stages}, {_held(change.started)} to start."
     for stage in change.stages:
-        print_line(out, f"    {_words(stage)}")
+        yield f"    {_words(stage)}"
     at = change.before, change.after, change.peak
     meanwhile = "while old and new replicas run side by side"
     for name in dict.fromkeys((CORES, *change.peak.amounts)):
         before, after, peak = (held.amount(name) for held in at)
-        print_line(out, f"    {heading_of(name)} {before:g} → {after:g}, {peak:g} {meanwhile}")
+        yield f"    {heading_of(name)} {before:g} → {after:g}, {peak:g} {meanwhile}"
         meanwhile = "meanwhile"
     if change.prices.is_money:
         before, after, peak = map(change.prices.cost, at)
-        print_line(out, f"    USD/h {before:.4g} → {after:.4g}, {peak:.4g} meanwhile")
+        yield f"    USD/h {before:.4g} → {after:.4g}, {peak:.4g} meanwhile"
 
 
 def _held(held: Resources) -> str:
@@ -201,71 +192,64 @@ def mixture_values(mixture: Mixture) -> dict[str, Any]:
     return values
 
 
-def print_mixture(mixture: Mixture, predictors: int, out: Console) -> None:
-    """Print the single plan if it is the best, else each part of the mixture and its gain."""
+def mixture_lines(mixture: Mixture, predictors: int) -> Iterator[RenderableType]:
+    """Yield the single plan if it is the best, else each part of the mixture and its gain."""
     single = mixture.single
     if not gains(mixture):
-        print_plan(single, out)
+        yield from plan_lines(single)
         if mixture.parts and not mixture.note:
-            print_line(out, f"  No mixture of up to {predictors} configurations is worth more.")
+            yield f"  No mixture of up to {predictors} configurations is worth more."
         return
-    print_line(out, f"{_head(single)}   a mixture of {len(mixture.parts)} configurations")
+    yield f"{_head(single)}   a mixture of {len(mixture.parts)} configurations"
     for part in mixture.parts:
         plan = part.plan
-        print_line(
-            out,
+        yield (
             f"  {part.share_percent} % of the requests, {plan.rate_rps:.4g} rps   PAS {plan.pas:.4f}   "
-            f"cost {cores_of(plan.cost_cores)}   latency {plan.latency_s:.3f} s",
+            f"cost {cores_of(plan.cost_cores)}   latency {plan.latency_s:.3f} s"
         )
-        out.print(stage_table(plan))
+        yield stage_table(plan)
     if single.stages:
-        print_line(out, "  Beside the best single plan:")
-        print_line(
-            out,
+        yield "  Beside the best single plan:"
+        yield (
             f"  objective {single.objective:.6g} → {mixture.objective:.6g} (+{mixture.gain:.3g})   "
             f"PAS {single.pas:.4f} → {mixture.mean_pas:.4f}   "
-            f"cost {single.cost_cores:g} → {cores_of(mixture.cost_cores)}",
+            f"cost {single.cost_cores:g} → {cores_of(mixture.cost_cores)}"
         )
     else:
-        print_line(
-            out,
+        yield (
             f"  objective {mixture.objective:.6g}   PAS {mixture.mean_pas:.4f}   "
-            f"cost {cores_of(mixture.cost_cores)}   No single plan is feasible.",
+            f"cost {cores_of(mixture.cost_cores)}   No single plan is feasible."
         )
-    print_line(out, f"  {mixture.termination.value} ({mixture.solve_s * 1e3:.0f} ms)")
-    for line in note_line(mixture.note):
-        print_line(out, line)
+    yield f"  {mixture.termination.value} ({mixture.solve_s * 1e3:.0f} ms)"
+    yield from note_line(mixture.note)
 
 
-def print_set(found: PipelineSet, out: Console) -> None:
-    """Print the variants of the set, their cores and shares, and the limits of the set."""
+def set_lines(found: PipelineSet) -> Iterator[RenderableType]:
+    """Yield the variants of the set, their cores and shares, and the limits of the set."""
     asked, plan = found.asked, found.plan
-    print_line(
-        out,
+    yield (
         f"Pipeline {plan.task}   λ {plan.rate_rps:g} rps   SLA {asked.sla_s:.3f} s   "
         f"objective {asked.objective_name}   a set of variants on {asked.problem.budget_in_words} "
-        f"at most, {MEANS[asked.compat]}",
+        f"at most, {MEANS[asked.compat]}"
     )
     search = f"{plan.solver}, {plan.solve_s * 1e3:.0f} ms"
     if not plan.parts:
-        print_line(out, f"  No set: {plan.termination.value.replace('_', ' ')} ({search}).")
+        yield f"  No set: {plan.termination.value.replace('_', ' ')} ({search})."
         if plan.termination is Termination.INFEASIBLE:
             most_rps = plan.rate_rps - plan.missing_rps
-            print_line(
-                out,
+            yield (
                 f"  {plan.missing_rps:.4g} of {plan.rate_rps:g} rps are missing: "
-                f"{asked.problem.budget_in_words} carry {most_rps:.4g} rps at most.",
+                f"{asked.problem.budget_in_words} carry {most_rps:.4g} rps at most."
             )
         return
-    out.print(_parts(found))
+    yield _parts(found)
     price = "" if plan.cost_usd_per_hour is None else f", {plan.cost_usd_per_hour:.4g} USD/h"
-    print_line(out, f"  mean accuracy {plan.mean_accuracy:.4f}   cost {cores_of(plan.cost_cores)}{price}")
+    yield f"  mean accuracy {plan.mean_accuracy:.4f}   cost {cores_of(plan.cost_cores)}{price}"
     gap = "" if plan.gap is None else f"gap {plan.gap:.1%}, "
-    print_line(out, f"  objective {plan.objective:.6g} {plan.termination.value} ({gap}{search})")
+    yield f"  objective {plan.objective:.6g} {plan.termination.value} ({gap}{search})"
     for limit in plan.binding:
-        print_line(out, f"  Limit: {limit}.")
-    for line in note_line(plan.note):
-        print_line(out, line)
+        yield f"  Limit: {limit}."
+    yield from note_line(plan.note)
 
 
 def _parts(found: PipelineSet) -> Table:
@@ -285,13 +269,12 @@ def _parts(found: PipelineSet) -> Table:
     return table
 
 
-def print_frontier(plan: Plan, points: Sequence[FrontierPoint], console: Console) -> None:
-    """Print the plans that are optimal in accuracy and cost, a star at the plan of the objective."""
-    print_line(console, _head(plan))
+def frontier_lines(plan: Plan, points: Sequence[FrontierPoint]) -> Iterator[RenderableType]:
+    """Yield the plans that are optimal in accuracy and cost, a star at the plan of the objective."""
+    yield _head(plan)
     if not points:
-        print_line(console, f"  No plan: {plan.termination.value.replace('_', ' ')}.")
-        for move in plan.relaxations:
-            print_line(console, f"  Feasible with {move}.")
+        yield f"  No plan: {plan.termination.value.replace('_', ' ')}."
+        yield from _remedies(plan)
         return
     shown = accuracy_cost(points)
     price = ("USD/h",) if plan.cost_usd_per_hour is not None else ()
@@ -306,22 +289,16 @@ def print_frontier(plan: Plan, points: Sequence[FrontierPoint], console: Console
             f"{point.objective:.6g}",
             Text("  ".join(str(config) for config in point.configs)),
         )
-    console.print(table)
+    yield table
     if starred is None:
-        print_line(
-            console,
-            f"  The chosen plan is not in this list: {_figures(plan)}; its objective counts more than these.",
-        )
+        usd = "" if plan.cost_usd_per_hour is None else f"{plan.cost_usd_per_hour:.4g} USD/h, "
+        figures = f"PAS {plan.pas:.4f}, {usd}{cores_of(plan.cost_cores)}, {plan.latency_s:.3f} s"
+        yield f"  The chosen plan is not in this list: {figures}; its objective counts more than these."
     else:
-        print_line(console, "  * the accuracy and cost of the plan that the objective chooses")
+        yield "  * the accuracy and cost of the plan that the objective chooses"
     if len(points) > len(shown):
         others = "the others cost more or are less accurate, but faster (-o json has all)"
-        print_line(console, f"  {len(shown)} of {len(points)} plans: {others}")
-
-
-def _figures(plan: Plan) -> str:
-    price = "" if plan.cost_usd_per_hour is None else f"{plan.cost_usd_per_hour:.4g} USD/h, "
-    return f"PAS {plan.pas:.4f}, {price}{cores_of(plan.cost_cores)}, {plan.latency_s:.3f} s"
+        yield f"  {len(shown)} of {len(points)} plans: {others}"
 
 
 def nearest(plan: Plan, points: Sequence[FrontierPoint]) -> FrontierPoint | None:
@@ -333,43 +310,40 @@ def nearest(plan: Plan, points: Sequence[FrontierPoint]) -> FrontierPoint | None
     return None
 
 
-def print_explanation(explained: Explanation, console: Console) -> None:
-    """Print the plan with its reasons, its limits, the alternatives, and the rates at which it changes."""
+def explanation_lines(explained: Explanation) -> Iterator[RenderableType]:
+    """Yield the plan with its reasons, its limits, the alternatives, and the rates at which it changes."""
     plan = explained.plan
-    print_line(console, f"{plan.pipeline} at {plan.rate_rps:g} rps: {explained.summary}.")
+    yield f"{plan.pipeline} at {plan.rate_rps:g} rps: {explained.summary}."
     if plan.stages:
-        _binding(console, explained)
-        _alternatives(console, explained)
-        _flips(console, explained)
+        yield from _binding(explained)
+        yield from _alternatives(explained)
+        yield from _flips(explained)
         if explained.stricter is not None:
-            print_line(console, f"Stricter SLA\n  {explained.stricter.text}")
+            yield f"Stricter SLA\n  {explained.stricter.text}"
     for other in explained.elsewhere:
-        print_line(console, f"Elsewhere\n  {other.text}")
+        yield f"Elsewhere\n  {other.text}"
     for remedy in explained.remedies:
         outcome = remedy.outcome
         then = "" if outcome is None else f": PAS {outcome.pas:.4f}, {cores_of(outcome.cost_cores)}"
         then += "" if outcome is None else f", latency {outcome.latency_s:.3f} s"
-        print_line(console, f"  Feasible with {remedy.text}{then}")
+        yield f"  Feasible with {remedy.text}{then}"
     if explained.unfinished:
-        print_line(console, "Not found in time (--deadline gives more):")
+        yield "Not found in time (--deadline gives more):"
         for text in explained.unfinished:
-            print_line(console, f"  {text}")
+            yield f"  {text}"
 
 
-def _binding(console: Console, explained: Explanation) -> None:
+def _binding(explained: Explanation) -> Iterator[RenderableType]:
     if explained.binding:
-        print_line(console, "Binding")
+        yield "Binding"
     elif explained.binding_complete:
-        print_line(console, "Binding: no limit; without any one of them the plan is the same")
+        yield "Binding: no limit; without any one of them the plan is the same"
     else:
-        print_line(console, "Binding: none found in time")
-    for binding in explained.binding:
-        print_line(console, f"  {binding.text}")
-    for price in explained.prices:
-        print_line(console, f"  {price.text}")
-    print_line(console, "Slack")
-    for text in _slack(explained.limits):
-        print_line(console, f"  {text}")
+        yield "Binding: none found in time"
+    yield from (f"  {binding.text}" for binding in explained.binding)
+    yield from (f"  {price.text}" for price in explained.prices)
+    yield "Slack"
+    yield from (f"  {text}" for text in _slack(explained.limits))
 
 
 def _slack(limits: Sequence[LimitSlack]) -> Iterator[str]:
@@ -392,28 +366,23 @@ def _used(limit: LimitSlack) -> str:
     return f"{of}, {limit.slack:.4g} {limit.unit} ({limit.slack_ratio:.1%}) to spare"
 
 
-def _alternatives(console: Console, explained: Explanation) -> None:
+def _alternatives(explained: Explanation) -> Iterator[RenderableType]:
     if not explained.alternatives:
         none = "no other variants fit the limits" if explained.alternatives_complete else "none in time"
-        print_line(console, f"Alternatives: {none}")
+        yield f"Alternatives: {none}"
         return
-    print_line(console, "Alternatives with other variants, each the best with its variants")
+    yield "Alternatives with other variants, each the best with its variants"
     table = bare_table(right=("  objective", "PAS", "cores", "latency"), last=("lost because", "instead"))
     for each in explained.alternatives:
-        table.add_row(*_row(each))
-    console.print(table)
-
-
-def _row(each: Alternative) -> tuple[Text, ...]:
-    words = (
-        f"  {_rounded(each.objective_change):+.4g}",
-        f"{_rounded(each.pas_change):+.4f}",
-        f"{_rounded(each.cost_cores_change):+.4g}",
-        f"{_rounded(each.latency_change_s):+.3f} s",
-        each.why,
-        "; ".join(each.differences),
-    )
-    return tuple(Text(word) for word in words)
+        table.add_row(
+            f"  {_rounded(each.objective_change):+.4g}",
+            f"{_rounded(each.pas_change):+.4f}",
+            f"{_rounded(each.cost_cores_change):+.4g}",
+            f"{_rounded(each.latency_change_s):+.3f} s",
+            Text(each.why),
+            Text("; ".join(each.differences)),
+        )
+    yield table
 
 
 def _rounded(change: float) -> float:
@@ -421,37 +390,26 @@ def _rounded(change: float) -> float:
     return round(change, 9) + 0.0
 
 
-def _flips(console: Console, explained: Explanation) -> None:
+def _flips(explained: Explanation) -> Iterator[RenderableType]:
     if not (explained.flips or explained.unchanged):
         return
-    print_line(console, f"Changes at (each to within {explained.precision_ratio:.2%})")
-    for text in _points(explained.flips):
-        print_line(console, f"  {text}")
-    for text in explained.unchanged:
-        print_line(console, f"  {text}")
+    yield f"Changes at (each to within {explained.precision_ratio:.2%})"
+    # Each point once, with the largest of the changes there.
+    largest = {(each.quantity, each.direction, each.changed_at): each for each in explained.flips}
+    yield from (f"  {text}" for text in (*(each.text for each in largest.values()), *explained.unchanged))
 
 
-def _points(flips: Sequence[Flip]) -> Iterator[str]:
-    """Each point once, with the largest of the changes there."""
-    largest: dict[tuple[str, str, float], Flip] = {}
-    for flip in flips:
-        largest[flip.quantity, flip.direction, flip.changed_at] = flip
-    for flip in largest.values():
-        yield flip.text
-
-
-def print_fleet(fleet: Fleet, out: Console) -> None:
-    """Print a line for each pipeline, the sums, and the gain of one unit more of each limited resource."""
+def fleet_lines(fleet: Fleet) -> Iterator[RenderableType]:
+    """Yield a line for each pipeline, the sums, and the gain of one unit more of each limited resource."""
     found = fleet.found
     count = "1 pipeline" if len(fleet.plans) == 1 else f"{len(fleet.plans)} pipelines"
     limits = {CORES: found.budget_cores, **found.limits}
     budget = ", ".join(in_words(name, most) for name, most in limits.items())
-    print_line(out, f"Fleet of {count} on {budget}")
-    out.print(_table(fleet))
-    print_line(
-        out,
+    yield f"Fleet of {count} on {budget}"
+    yield _table(fleet)
+    yield (
         f"  {_of_budget(fleet.held(), limits)}, objectives times weights {found.worth:.6g} "
-        f"{found.termination.value} ({found.solve_s * 1e3:.0f} ms)",
+        f"{found.termination.value} ({found.solve_s * 1e3:.0f} ms)"
     )
     for each in found.classes:
         words = _prices(each)
@@ -461,7 +419,7 @@ def print_fleet(fleet: Fleet, out: Console) -> None:
         if len(found.classes) > 1:
             held = fleet.held(each.priority)
             words = f"class {each.priority}: {_of_budget(held, {})}, worth {each.worth:.6g}, {words}"
-        print_line(out, f"  {words}")
+        yield f"  {words}"
 
 
 def _of_budget(held: Resources, limits: Mapping[str, float]) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich.console import Console
+from rich.console import RenderableType
 from rich.table import Table
 
-from ipa.cli.views.plan_text import print_line
 from ipa.model.resources import BESIDE_CORES
 from ipa.report.stats import span, with_half
 from ipa.simulate.result import SimResult
@@ -17,13 +16,12 @@ from ipa.simulate.result import SimResult
 MOST_CHANGES = 12
 
 
-def print_result(first: SimResult, seen: Mapping[str, Any], repeats: int, console: Console) -> None:
-    """Print the figures, then the last changes; of several seeds, those of the first."""
+def result_lines(first: SimResult, seen: Mapping[str, Any], repeats: int) -> Iterator[RenderableType]:
+    """Yield the figures, then the last changes; of several seeds, those of the first."""
     seeds = f"seed{'s' if repeats > 1 else ''} {span(first.seed, repeats)}"
-    print_line(
-        console,
+    yield (
         f"Pipeline {first.pipeline}   policy {first.policy}   {seeds}   "
-        f"{first.duration_s / 60:g} min   SLA {first.sla_s:.3g} s",
+        f"{first.duration_s / 60:g} min   SLA {first.sla_s:.3g} s"
     )
     halves = seen.get("intervals", {})
     count = ".1f" if repeats > 1 else "d"
@@ -53,15 +51,15 @@ def print_result(first: SimResult, seen: Mapping[str, Any], repeats: int, consol
         *([("ticks that failed", figure("failed_ticks", count))] if seen["failed_ticks"] else []),
     ):
         table.add_row(name, text)
-    console.print(table)
+    yield table
     changes = [tick for tick in first.ticks if tick.reason.startswith("apply.")]
     of_first = f" of seed {first.seed}" if repeats > 1 else ""
     if len(changes) > MOST_CHANGES:
-        print_line(console, f"The last {MOST_CHANGES} of {len(changes)} changes{of_first}:")
+        yield f"The last {MOST_CHANGES} of {len(changes)} changes{of_first}:"
     elif changes and of_first:
-        print_line(console, f"The changes{of_first}:")
+        yield f"The changes{of_first}:"
     for tick in changes[-MOST_CHANGES:]:
-        print_line(console, f"  {tick.at_s:6.0f} s  {tick.reason:<22} {tick.configs}")
+        yield f"  {tick.at_s:6.0f} s  {tick.reason:<22} {tick.configs}"
 
 
 def _others(seen: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from ipa.cli.main import run
-from ipa.cli.output import printer
+from ipa.cli.output import Output, show
 from ipa.cli.planning.plan_kinds import Question
 from ipa.cli.verbs.plan import parse_pairs, plan_asked
-from ipa.cli.views.plan_text import print_fleet
+from ipa.cli.views.plan_text import fleet_lines
 from ipa.model.errors import UsageError
 from ipa.model.plan import Termination
 
@@ -124,7 +124,7 @@ def test_what_is_not_proved_is_said_and_is_json(capsys: Capture) -> None:
         values = json.loads(json.dumps(fleet.to_json(), allow_nan=False))
         assert values["termination"] == "feasible"
         assert values["classes"][0]["gap"] == (None if gap == inf else gap)
-        print_fleet(fleet, printer())
+        show(Output.TEXT, None, fleet_lines(fleet))
         assert words in capsys.readouterr().out
 
 
