@@ -10,7 +10,7 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry
 
-from ipa.adapters.forecasting import ForecastSetup, forecast_setup
+from ipa.adapters.forecasting import forecast_setup
 from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.metrics.publish import Publisher
@@ -67,9 +67,7 @@ class App:
 
     settings: Settings
     pipelines: Mapping[str, Pipeline]
-    profiles: Mapping[str, Mapping[str, StageProfile]]
     loops: Mapping[str, ControlLoop]
-    endpoints: Mapping[str, str]
     store: Store
     registry: CollectorRegistry
     clock: Clock
@@ -78,11 +76,8 @@ class App:
     roster: Roster
     # The record as it grows.
     feed: RecordFeed
-    sight: ForecastSetup
     # None where the service runs alone.
     leadership: LeaseLeadership | None = None
-    # The loops of the policy that only says what it would do, by pipeline.
-    beside: Mapping[str, ControlLoop] = field(default_factory=dict)
     # None where nobody is to be told.
     webhook: Webhook | None = None
     incidents: IncidentBook = field(default_factory=IncidentBook)
@@ -182,12 +177,11 @@ def build(settings: Settings, options: ServeOptions) -> App:
         resources.callback(housekeeping.close)
         housekeeping.start()
         webhook = monitored_webhook(webhook_of(settings, store, feed, leads), store, registry, resources)
-        sight = forecast_setup(settings, profiles, target.rate_window_s)
         maker = PipelineFactory(
             settings,
             target,
             options,
-            sight,
+            forecast_setup(settings, profiles, target.rate_window_s),
             world,
             leadership,
             hooks,
@@ -223,19 +217,15 @@ def build(settings: Settings, options: ServeOptions) -> App:
         return App(
             settings=settings,
             pipelines=pipelines,
-            profiles=profiles,
             loops=loops,
-            endpoints=opened.endpoints,
             store=store,
             registry=registry,
             clock=clock,
             stop=stop,
             resources=resources.pop_all(),
             leadership=leadership,
-            beside=others,
             roster=roster,
             feed=feed,
-            sight=sight,
             webhook=webhook,
             incidents=book,
             alerts=opened.alerts,

@@ -191,14 +191,14 @@ def test_a_new_profile_is_planned_with(app: App, api: ApiClient, settings: Setti
     edited(path, f"accuracy: {accuracy:g}", "accuracy: 0.111")
     app.roster.look()
     assert status(api)["edit"]["changes"] == ["profile of crop"]
-    assert app.profiles["video"]["crop"].variants[0].accuracy == 0.111
+    assert app.roster.profiles["video"]["crop"].variants[0].accuracy == 0.111
     assert app.store.profile("video", "crop").variants[0].accuracy == 0.111
     (entry,) = entries(app, "edit")
     assert entry["why"] == f"{path}: profile of crop"
     edited(path, "accuracy: 0.111", "accuracy: 1.111")
     app.roster.look()
     assert status(api)["edit"]["state"] == "refused"
-    assert app.profiles["video"]["crop"].variants[0].accuracy == 0.111
+    assert app.roster.profiles["video"]["crop"].variants[0].accuracy == 0.111
 
 
 def test_what_is_pushed_over_a_file_counts_until_the_file_says_otherwise(

@@ -72,7 +72,7 @@ def test_a_second_policy_decides_beside_the_first_and_writes_nothing(root: Path,
         app = build(made.settings, ServeOptions(names=("video",), shadow_policy="kpa"))
         service, video = context_of(app).service, app.pipelines["video"]
         (before,) = status(service, video).beside
-        first, second = app.loops["video"].tick_once(), app.beside["video"].tick_once()
+        first, second = app.loops["video"].tick_once(), app.roster.beside["video"].tick_once()
         (after,) = status(service, video).beside
         app.close()
     assert (before.policy, before.tick, before.configs) == ("kpa", 0, ())

@@ -19,7 +19,7 @@ from ipa.cli.options.experiments import (
     conducted,
 )
 from ipa.cli.options.planning import PIPELINE, PIPELINES_DIR, PROFILES_DIR
-from ipa.cli.output import OUTPUT, Output, printed, printer
+from ipa.cli.output import OUTPUT, Output, show
 from ipa.model.errors import NotFoundError, UsageError
 from ipa.policies.registry import POLICIES
 
@@ -114,11 +114,9 @@ def compare(
         "differences": differences_of(results),
         "report": str(page),
     }
-    if not printed(output, values):
-        console = printer(output)
-        for block in runner_of(SIMULATE).blocks(experiment, results.finished)[:3]:
-            if isinstance(block, Table):
-                console.print(block.caption, markup=False)
-                console.print(as_table(block), markup=False)
-        console.print(f"Report: {page}", markup=False)
+    blocks = runner_of(SIMULATE).blocks(experiment, results.finished)[:3]
+    tables = [
+        each for block in blocks if isinstance(block, Table) for each in (block.caption, as_table(block))
+    ]
+    show(output, values, *tables, f"Report: {page}")
     check_failures(values["runs"], is_allowed=allow_failures)

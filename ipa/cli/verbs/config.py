@@ -7,7 +7,7 @@ from typing import Any
 import typer
 
 from ipa.cli.lookup import service_at
-from ipa.cli.output import OUTPUT, Output, printed, printer
+from ipa.cli.output import OUTPUT, Output, show
 from ipa.control.canonical import plain
 from ipa.files.document import unknown
 from ipa.model.errors import UsageError
@@ -33,6 +33,10 @@ def show_(
     Secrets are hidden. Without --at, they are those of a service that was started here and now: exit code 78
     if the file or the environment has one that cannot be used.
     """
+    from rich.text import Text
+
+    from ipa.cli.views.status_text import bare_table
+
     for group in groups or ():
         if group not in GROUPS:
             raise UsageError(f"there is no group {group!r} of settings; {unknown(group, GROUPS)}")
@@ -42,8 +46,12 @@ def show_(
         for each in view["settings"]
         if (not groups or each["group"] in groups) and not (changed and each["value"] == each["default"])
     ]
-    if not printed(output, view):
-        _print(view, output)
+    table = bare_table("setting", "in ipa.yaml", "value", "from")
+    for each in view["settings"]:
+        came = each["where"] or each["source"]
+        key = f"{each['group']}.{each['key']}"
+        table.add_row(*map(Text, (each["variable"], key, _value(each["value"]), came)))
+    show(output, view, table if view["settings"] else "Every setting has its default.")
 
 
 def _view(at: str | None) -> dict[str, Any]:
@@ -55,22 +63,6 @@ def _view(at: str | None) -> dict[str, Any]:
 
     found: dict[str, Any] = plain(configuration(Settings.from_env()))
     return found
-
-
-def _print(view: dict[str, Any], output: Output) -> None:
-    from rich.text import Text
-
-    from ipa.cli.views.status_text import bare_table
-
-    table = bare_table("setting", "in ipa.yaml", "value", "from")
-    for each in view["settings"]:
-        came = each["where"] or each["source"]
-        key = f"{each['group']}.{each['key']}"
-        table.add_row(*map(Text, (each["variable"], key, _value(each["value"]), came)))
-    if view["settings"]:
-        printer(output).print(table)
-    else:
-        typer.echo("Every setting has its default.")
 
 
 def _value(value: object) -> str:

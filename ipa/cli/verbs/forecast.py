@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ipa.cli.output import OUTPUT, Output, printed, printer, progress
+from ipa.cli.output import OUTPUT, Output, progress, show
 from ipa.files.traces import EXAMPLE_TRACE
 from ipa.forecast.registry import FORECASTERS, FORESIGHT, LADDER
 from ipa.model.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.table import Table
 
     from ipa.forecast.base import Forecaster
     from ipa.forecast.quality import ForecastScore
@@ -87,8 +87,7 @@ def backtest(
     short = [rung.name for rung in rungs if rung.name not in scores]
     if short:
         typer.echo(f"left out, since the trace is too short to learn from: {', '.join(short)}", err=True)
-    if not printed(output, {name: asdict(each) for name, each in scores.items()}):
-        _print(scores, quantile, printer(output))
+    show(output, {name: asdict(each) for name, each in scores.items()}, _table(scores, quantile))
 
 
 def _compared(names: list[str]) -> list[Forecaster]:
@@ -104,7 +103,7 @@ def _compared(names: list[str]) -> list[Forecaster]:
     return [make_forecaster(FORECASTERS.admit(name)) for name in dict.fromkeys(names)]
 
 
-def _print(scores: dict[str, ForecastScore], quantile: float, console: Console) -> None:
+def _table(scores: dict[str, ForecastScore], quantile: float) -> Table:
     from rich.table import Table
 
     table = Table(title=f"{next(iter(scores.values())).count} forecasts, upper quantile {quantile:g}")
@@ -122,4 +121,4 @@ def _print(scores: dict[str, ForecastScore], quantile: float, console: Console) 
             f"{each.fit_s:.1f}",
             f"{each.predict_ms:.2f}",
         )
-    console.print(table)
+    return table

@@ -58,8 +58,6 @@ def _write(
     has_models: bool = False,
 ) -> None:
     """Write the files, check them, and print what is left to do. ConflictError as of `write_new`."""
-    from rich.text import Text
-
     from ipa.files.check import check_files
     from ipa.files.skeleton import write_new
 
@@ -88,7 +86,7 @@ def _write(
         "notes": notes,
         "running": [asdict(config) for config in running],
     }
-    show(output, values, *map(Text, lines))
+    show(output, values, *lines)
 
 
 def init(

@@ -31,17 +31,17 @@ FIGURES = (
 def listed(found: Sequence[Pair], policy: str | None) -> list[RenderableType]:
     """One line for each decision; for another policy only those that differ."""
     if not found:
-        return [Text("no decisions yet")]
+        return ["no decisions yet"]
     counts = Counter(pair["replayed"]["outcome"] for pair in found)
     if policy is None:
         said = ", ".join(f"{counts[name]} {words}" for name, words in WORDS.items() if counts[name])
-        return [_same_table(found), Text(f"{len(found)} decisions: {said}"), *_notes(found)]
+        return [_same_table(found), f"{len(found)} decisions: {said}", *_notes(found)]
     taken = counts["same"] + counts["differs"]
     head = f"{policy} would have decided {counts['differs']} of {taken} differently, from the same inputs"
     if counts["stale"]:
         head += f"; of {counts['stale']} it cannot be told: {_why(found, 'stale')}"
     parted = [pair for pair in found if pair["replayed"]["outcome"] == "differs"]
-    return [*([_other_table(parted, policy)] if parted else []), Text(head), *_notes(found)]
+    return [*([_other_table(parted, policy)] if parted else []), head, *_notes(found)]
 
 
 def parted_nowhere(found: Sequence[Pair], policy: str) -> list[RenderableType]:
@@ -50,7 +50,7 @@ def parted_nowhere(found: Sequence[Pair], policy: str) -> list[RenderableType]:
     words = f"{policy} decides the same in all {counts['same']} decisions that could be replayed"
     if counts["stale"]:
         words += f"; of {counts['stale']} it cannot be told: {_why(found, 'stale')}"
-    return [Text(words), *_notes(found)]
+    return [words, *_notes(found)]
 
 
 def detail(pair: Pair) -> list[RenderableType]:
@@ -59,12 +59,12 @@ def detail(pair: Pair) -> list[RenderableType]:
     head = f"{decision['decision_id']} at {date_time(decision['at'])}, tick {decision['tick']}"
     policy = f" by {replayed['policy']}" if replayed["policy"] else ""
     lines: list[RenderableType] = [
-        Text(f"{head}: {decision['reason']}: {decision['detail']}"),
-        Text(f"replayed{policy}: {_result(replayed)}"),
+        f"{head}: {decision['reason']}: {decision['detail']}",
+        f"replayed{policy}: {_result(replayed)}",
     ]
     again = replayed["again"]
     if replayed["outcome"] == "differs":
-        lines += [Text(f"then: {again['reason']}: {again['detail']}"), _differences(replayed)]
+        lines += [f"then: {again['reason']}: {again['detail']}", _differences(replayed)]
     if again is not None and (decision["plan"] or again["plan"]):
         lines.append(_plans(decision["plan"], again["plan"], replayed["policy"]))
     return [*lines, *_notes([pair])]

@@ -337,7 +337,7 @@ def difference_table(found: Difference) -> RenderableType:
     )
 
 
-def undo_lines(undo: dict[str, Any]) -> list[RenderableType]:
+def undo_lines(undo: dict[str, Any]) -> list[str]:
     """The changes that a rollback takes back, the newest first, and whether it has to be confirmed."""
     lines = [f"It {undo['words']}."]
     for each in undo["takes_back"]:
@@ -345,7 +345,7 @@ def undo_lines(undo: dict[str, Any]) -> list[RenderableType]:
         lines.append(f"  revision {each['revision']}, {date_time(each['at'])}{by}: {each['detail']}")
     if undo["unconfirmed"]:
         lines.append(f"It needs --confirm: {undo['unconfirmed']}.")
-    return [Text(line) for line in lines]
+    return lines
 
 
 def bare_table(
