@@ -45,7 +45,19 @@ class Paging:
 
     def page(self, service: Service, pipeline: str, *, applied_only: bool) -> Response:
         """The page, with a Link to the next; NotFoundError for an unknown `before`."""
-        texts, next_before = self._texts(service, pipeline, applied_only)
+        texts: list[bytes] = []
+        size, last = 0, ""
+        next_before: str | None = None
+        # One more than the page has shows if there is a next one.
+        for decision in newest_first(
+            service.log, pipeline, self.before, self.limit + 1, applied_only=applied_only
+        ):
+            if len(texts) == self.limit or size >= PAGE_BYTES:
+                next_before = last
+                break
+            shown = decision if self.inputs else replace(decision, inputs="")
+            texts.append(DECISION.dump_json(shown))
+            size, last = size + len(texts[-1]), decision.decision_id
         # As text, some decisions at a time: all of them at once take ten times the memory.
         answer = Response(
             b'{"decisions":[' + b",".join(texts) + b'],"next_before":' + _ID.dump_json(next_before) + b"}",
@@ -55,21 +67,6 @@ class Paging:
             url = self.url.include_query_params(before=next_before)
             answer.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
         return answer
-
-    def _texts(self, service: Service, pipeline: str, applied_only: bool) -> tuple[list[bytes], str | None]:
-        """The decisions as JSON up to `limit` or PAGE_BYTES, and the id that the next page starts before."""
-        texts: list[bytes] = []
-        size, last = 0, ""
-        # One more than the page has shows if there is a next one.
-        for decision in newest_first(
-            service.log, pipeline, self.before, self.limit + 1, applied_only=applied_only
-        ):
-            if len(texts) == self.limit or size >= PAGE_BYTES:
-                return texts, last
-            shown = decision if self.inputs else replace(decision, inputs="")
-            texts.append(DECISION.dump_json(shown))
-            size, last = size + len(texts[-1]), decision.decision_id
-        return texts, None
 
 
 def paging(

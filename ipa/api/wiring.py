@@ -22,6 +22,8 @@ GRACE_S = 5
 
 def context_of(app: App) -> ApiContext:
     """The context of a running application."""
+    streams = Streams(app.feed, stopping=app.stop.is_set)
+    app.registry.register(stream_figures(streams))
     return ApiContext(
         service=service_of(app),
         limits=ApiLimits(
@@ -38,14 +40,8 @@ def context_of(app: App) -> ApiContext:
         authenticators=app.authenticators,
         metrics_open=app.settings.metrics_access == "open",
         record=app.store,
-        streams=_streams(app),
+        streams=streams,
     )
-
-
-def _streams(app: App) -> Streams:
-    streams = Streams(app.feed, stopping=app.stop.is_set)
-    app.registry.register(stream_figures(streams))
-    return streams
 
 
 def bounds_of(settings: Settings) -> ServerBounds:

@@ -155,7 +155,7 @@ def _service(
     error = service_only("this", at)
     elsewhere: Any = Refused(error)
     loops = ByName(lambda: pipelines, loop)
-    profiles = ByName(lambda: pipelines, lambda name: _usable_profiles(settings, name))
+    profiles = ByName(lambda: pipelines, lambda name: usable_profiles(settings, name))
     return Service(
         pipelines=pipelines,
         registry=OneShotRegistry(settings, pipelines, profiles, loops, target, error),
@@ -235,7 +235,7 @@ class FilePipelines(ByName[Pipeline]):
 
     def _found(self, name: str) -> Pipeline:
         found = find_pipeline(name, self._settings.pipelines_dir)
-        profiles = _usable_profiles(self._settings, found.name)
+        profiles = usable_profiles(self._settings, found.name)
         found = with_profiles(self._target.shape(found, profiles), profiles)
         if self._namespace is not None:
             found = self._target.in_namespace(found, self._namespace)
@@ -250,7 +250,7 @@ def _placed_names(settings: Settings, target: Target) -> list[str]:
     return sorted(name for name, pipeline in found.items() if target.placed(pipeline))
 
 
-def _usable_profiles(settings: Settings, name: str) -> Mapping[str, StageProfile]:
+def usable_profiles(settings: Settings, name: str) -> Mapping[str, StageProfile]:
     """The profiles of the files; none if they cannot be used: then only accuracies are not known."""
     try:
         return load_profiles(settings.profiles_dir, name)

@@ -100,7 +100,8 @@ class EventTail:
             self._is_kept = not is_first
             return []
         self._place = next((int(event.id) for event in reversed(found) if event.id), self._place)
-        return [] if is_first else [event for event in found if _is_shown(event)]
+        # The status shows the decisions to hold.
+        return [] if is_first else [each for each in found if each.kind != "decision" or applies(each)]
 
 
 def what_of(event: StreamEvent) -> str:
@@ -108,9 +109,9 @@ def what_of(event: StreamEvent) -> str:
     return str(json.loads(event.data).get("what", ""))
 
 
-def _is_shown(event: StreamEvent) -> bool:
-    """True unless it is a decision to hold, which the status shows."""
-    return event.kind != "decision" or what_of(event).startswith("apply.")
+def applies(event: StreamEvent) -> bool:
+    """True if the event is a decision to change something."""
+    return event.kind == "decision" and what_of(event).startswith("apply.")
 
 
 INTERVAL_S = 1.0
@@ -154,7 +155,8 @@ def watch(
             show(status, happened)
             first = first or status["live"]["revision"]
             # A change that was rolled back meanwhile may leave the revision as it was.
-            is_due = is_due or status["live"]["revision"] != first or any(map(_is_change, happened))
+            is_changed = any(each.kind == "change" or applies(each) for each in happened)
+            is_due = is_due or status["live"]["revision"] != first or is_changed
             if until is not None:
                 # Even if the status does not show it any more.
                 for event in happened:
@@ -168,10 +170,6 @@ def watch(
                 done = "was not changed" if until is Until.CHANGED else "did not settle"
                 raise DeadlineError(f"{pipeline} {done} within {timeout_s:g} s")
             clock.wait(interval_s)
-
-
-def _is_change(event: StreamEvent) -> bool:
-    return event.kind == "change" or (event.kind == "decision" and what_of(event).startswith("apply."))
 
 
 def _settled(status: dict[str, Any]) -> bool:

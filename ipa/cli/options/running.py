@@ -7,6 +7,7 @@ import getpass
 import typer
 
 from ipa.cli import shell_completion as completing
+from ipa.cli.options import planning
 
 
 def me() -> str:
@@ -44,9 +45,7 @@ REASON = typer.Option("", "--reason", help="reason, kept with the decision")
 RATE = typer.Option(
     None, "--rate", help="requests a second to plan for; the forecast of the service if not given"
 )
-OBJECTIVE = typer.Option(
-    None, "--objective", help="objective of the pipeline's file; its default if not given"
-)
+OBJECTIVE = planning.OBJECTIVE
 PLAN = typer.Option(None, "--plan", metavar="FILE", help="file of a plan, as `ipa plan -o json` prints it")
 PIPELINE_OR_PLAN = typer.Argument(
     metavar="PIPELINE",

@@ -87,6 +87,7 @@ def _checks(
     """
     from ipa.bootstrap.doctor import settings_checks, target_checks
     from ipa.clients.http import is_service
+    from ipa.service.doctor import port_findings
 
     pipelines = _usable(settings, names)
     checks = settings_checks(settings, pipelines)
@@ -97,7 +98,9 @@ def _checks(
     if url:
         checks.append(DoctorCheck("service", lambda: service_findings(url, names, timeout_s)))
     if url in ("", own):
-        checks.append(DoctorCheck("port", lambda: _port_findings(settings, is_ours=target is not None)))
+        listens = ok("port", f"the service listens on {settings.host}:{settings.port}")
+        is_ours = target is not None
+        checks.append(DoctorCheck("port", lambda: [listens] if is_ours else port_findings(settings)))
         settings = replace(settings, target=target) if url and target else settings
         checks += target_checks(settings, pipelines, namespaces)
     return checks
@@ -115,16 +118,6 @@ def _target_of_service(url: str) -> str | None:
         return None
     except IpaError:
         return ""
-
-
-def _port_findings(settings: Settings, *, is_ours: bool) -> Iterator[Finding]:
-    """Check that the service can listen on its address, or that it does so."""
-    from ipa.service.doctor import port_findings
-
-    if is_ours:
-        yield ok("port", f"the service listens on {settings.host}:{settings.port}")
-    else:
-        yield from port_findings(settings)
 
 
 def _settings(at: str | None, timeout_s: float) -> Settings:

@@ -158,7 +158,13 @@ def replay(
         raise UsageError("--first looks through several decisions, so it takes no ID")
     with client_at(at, namespace) as service:
         if decision_id is not None:
-            found = [_again(service, _one(service, pipeline, decision_id), policy)]
+            decision = service.decision(decision_id)
+            if decision["pipeline"] != pipeline:
+                raise UsageError(
+                    f"{decision_id} is a decision of pipeline {decision['pipeline']!r}, not of {pipeline!r}",
+                    hint=f"`ipa history {pipeline} --all` lists its own.",
+                )
+            found = [_again(service, decision, policy)]
         else:
             decisions = service.decisions(pipeline, limit=limit, before=before, inputs=False)["decisions"]
             found = _all(service, decisions, policy, stop_at_first=first)
@@ -173,16 +179,6 @@ def replay(
     code = _exit_code(found, is_one=decision_id is not None)
     if code is not ExitCode.OK:
         raise typer.Exit(code)
-
-
-def _one(service: PipelineClient, pipeline: str, decision_id: str) -> dict[str, Any]:
-    decision = service.decision(decision_id)
-    if decision["pipeline"] != pipeline:
-        raise UsageError(
-            f"{decision_id} is a decision of pipeline {decision['pipeline']!r}, not of {pipeline!r}",
-            hint=f"`ipa history {pipeline} --all` lists its own.",
-        )
-    return decision
 
 
 def _all(

@@ -229,8 +229,11 @@ def profile(
         described.sla.latency_s,
         QuietWatch(wait_quiet, SystemClock().wait, _say),
     )
-    if url:
-        _check_one(chosen, request.cores)
+    if url and max(len(chosen), len(request.cores), *map(len, chosen.values())) > 1:
+        raise UsageError(
+            "--url measures one server: one variant of one stage, with the cores that it has",
+            hint="For example --stage crop --variants yolov5n --cores 1",
+        )
     place = settings.profiles_dir / pipeline if write else folder
     found: list[tuple[StageProfile, Path | None]] = []
     kept: list[str] = []
@@ -256,15 +259,6 @@ def profile(
         raise InfeasibleError(
             f"the profile of {', '.join(kept)} was not replaced: it is credible, the new one is not",
             hint="Measure again on a quiet machine, or replace it anyway with --force.",
-        )
-
-
-def _check_one(chosen: Mapping[str, Sequence[Variant]], cores: Sequence[float]) -> None:
-    """UsageError unless one variant of one stage is measured, on one number of cores."""
-    if len(chosen) > 1 or any(len(variants) > 1 for variants in chosen.values()) or len(cores) > 1:
-        raise UsageError(
-            "--url measures one server: one variant of one stage, with the cores that it has",
-            hint="For example --stage crop --variants yolov5n --cores 1",
         )
 
 

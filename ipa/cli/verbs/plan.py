@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
@@ -15,17 +15,15 @@ from ipa.cli.options import planning as options
 from ipa.cli.options.parsing import SOLVER, accelerator_counts, memory_gib, parse_rates
 from ipa.cli.output import OUTPUT, Output, progress, show
 from ipa.cli.planning.plan_kinds import EXIT_CODES, Question, best_plan, plans
-from ipa.model.errors import InfeasibleError, InputError, NotFoundError, UsageError
+from ipa.model.errors import InfeasibleError, UsageError
 from ipa.model.errors import Problem as Fault
 from ipa.model.exits import ExitCode
-from ipa.model.pipeline import Bounds, Pipeline
+from ipa.model.pipeline import Bounds
 from ipa.model.plan import Plan
 from ipa.model.row_counts import unbatched_notes
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
-    from ipa.bootstrap.targets import Target
-    from ipa.optimize.fleet.plan import Fleet
     from ipa.optimize.frontier import FrontierPoint
 
 KINDS = ("svg", "png")
@@ -178,24 +176,24 @@ def frontier(
     asked, plan = best_plan(question, rate, deadline_s)
     with progress("searching"):
         points = frontier_of(asked.problem(), deadline_s) if plan.stages else ()
-    show(output, [_json(point, plan) for point in points], frontier_lines(plan, points))
+    # `chosen` is true for the plan of the objective.
+    values = [
+        {
+            "pas": point.pas,
+            "cost_cores": point.cost_cores,
+            "latency_s": point.latency_s,
+            "objective": point.objective,
+            "cost_usd_per_hour": point.cost_usd_per_hour,
+            "chosen": point.configs == plan.configs,
+            "stages": [asdict(config) for config in point.configs],
+        }
+        for point in points
+    ]
+    show(output, values, frontier_lines(plan, points))
     if plot is not None and points:
         _write(plot, kind, plan, points)
     if plan.termination in EXIT_CODES:
         raise typer.Exit(EXIT_CODES[plan.termination])
-
-
-def _json(point: FrontierPoint, plan: Plan) -> dict[str, Any]:
-    """A point as JSON values; `chosen` is true for the plan of the objective."""
-    return {
-        "pas": point.pas,
-        "cost_cores": point.cost_cores,
-        "latency_s": point.latency_s,
-        "objective": point.objective,
-        "cost_usd_per_hour": point.cost_usd_per_hour,
-        "chosen": point.configs == plan.configs,
-        "stages": [asdict(config) for config in point.configs],
-    }
 
 
 def _write(file: Path, kind: str, plan: Plan, points: Sequence[FrontierPoint]) -> None:
@@ -239,7 +237,9 @@ def render(
     """
     import yaml
 
+    from ipa.bootstrap.one_shot import usable_profiles
     from ipa.bootstrap.targets import check_honoured, target_named
+    from ipa.files.pipelines import find_pipeline
     from ipa.files.plans import read_plan
 
     if rate is not None and plan is not None:
@@ -250,7 +250,8 @@ def render(
         raise UsageError("--monitors are the same for every plan: leave out --rate and --plan")
     settings = Settings.from_env(pipelines_dir=pipelines_dir, profiles_dir=profiles_dir)
     target = target_named(at)
-    found = rendered(target, pipeline, settings)
+    found = find_pipeline(pipeline, settings.pipelines_dir)
+    found = target.shape(found, usable_profiles(settings, found.name))
     if monitors:
         typer.echo(yaml.safe_dump_all(target.monitors(found), sort_keys=False), nl=False)
         return
@@ -274,19 +275,6 @@ def render(
     else:
         configs = target.smallest(found)
     typer.echo(yaml.safe_dump_all(target.render(found, configs), sort_keys=False), nl=False)
-
-
-def rendered(target: Target, name: str, settings: Settings) -> Pipeline:
-    """The pipeline as it runs on the target, by its profiles if these can be used."""
-    from ipa.files import load_profiles
-    from ipa.files.pipelines import find_pipeline
-
-    found = find_pipeline(name, settings.pipelines_dir)
-    try:
-        profiles = load_profiles(settings.profiles_dir, found.name)
-    except (InputError, NotFoundError):
-        profiles = {}
-    return target.shape(found, profiles)
 
 
 def fleet(
@@ -323,6 +311,7 @@ def fleet(
     Exit code 3: the budget holds no plans of all pipelines, and how much of which resource is missing.
     """
     from ipa.cli.views.plan_text import fleet_lines
+    from ipa.optimize.fleet.plan import Member, plan_together
 
     if not 0 < cores < inf:
         raise UsageError(f"--cores must be above 0 and finite, not {cores:g}")
@@ -335,18 +324,13 @@ def fleet(
     rates = parse_pairs("PIPELINE=RATE", pipelines, float)
     weights = parse_pairs("--weight", weight, float, known=rates)
     classes = parse_pairs("--class", rank, int, known=rates)
-    questions = [
-        Question(name, objective, compat, allocation, None, pipelines_dir, profiles_dir) for name in rates
-    ]
-    planned = plan_asked(
-        questions,
-        list(rates.values()),
-        [weights.get(name, 1.0) for name in rates],
-        [classes.get(name, 0) for name in rates],
-        cores,
-        Settings.from_env().solver_deadline_s if deadline_s is None else deadline_s,
-        limits,
-    )
+    members = []
+    for name, rate_rps in rates.items():
+        question = Question(name, objective, compat, allocation, None, pipelines_dir, profiles_dir)
+        problem = question.asked(rate_rps).problem()
+        members.append(Member(problem, weights.get(name, 1.0), classes.get(name, 0)))
+    within_s = Settings.from_env().solver_deadline_s if deadline_s is None else deadline_s
+    planned = plan_together(members, cores, within_s, limits)
     show(output, planned.to_json(), fleet_lines(planned))
 
 
@@ -378,22 +362,3 @@ def parse_pairs(
     if faults:
         raise UsageError(f"{option} makes no sense", problems=[Fault(fault) for fault in faults])
     return found
-
-
-def plan_asked(
-    questions: Sequence[Question],
-    rates_rps: Sequence[float],
-    weights: Sequence[float],
-    classes: Sequence[int],
-    budget_cores: float,
-    deadline_s: float,
-    limits: Mapping[str, float] | None = None,
-) -> Fleet:
-    """The plans of most worth together. Errors: those of `plan_together` and `planning_problem`."""
-    from ipa.optimize.fleet.plan import Member, plan_together
-
-    members = tuple(
-        Member(question.asked(rate_rps).problem(), weight, priority)
-        for question, rate_rps, weight, priority in zip(questions, rates_rps, weights, classes, strict=True)
-    )
-    return plan_together(members, budget_cores, deadline_s, limits)

@@ -186,7 +186,9 @@ def review_of(
         pipelines_dir=asked.pipelines_dir, profiles_dir=asked.profiles_dir, forecaster=asked.forecaster
     )
     folders = folders_of(base, settings.pipelines_dir, settings.profiles_dir)
-    asked = replace(asked, policy_file=asked.policy_file or _default_guardrails(base))
+    places = (Path(GUARDRAILS_FILE), base.root / GUARDRAILS_FILE)
+    usual = next((place for place in places if place.is_file()), None)
+    asked = replace(asked, policy_file=asked.policy_file or usual)
     guardrails, problems = _guardrails(base, folders, asked.policy_file)
     is_removed = asked.policy_file is None and GUARDRAILS_FILE in base.changed()
     missing = ""
@@ -222,12 +224,6 @@ def review_of(
         guardrails_missing=missing,
         removes_guardrails=is_removed,
     )
-
-
-def _default_guardrails(base: BaseRevision) -> Path | None:
-    """The guardrails if no file is named; None if there are none."""
-    places = (Path(GUARDRAILS_FILE), base.root / GUARDRAILS_FILE)
-    return next((place for place in places if place.is_file()), None)
 
 
 def _guardrails(base: BaseRevision, folders: Folders, file: Path | None) -> tuple[Guardrails, list[Problem]]:
@@ -271,17 +267,13 @@ def _load(
         commit=base.commit,
         load=load,
         load_sha256=sha256(text.encode()).hexdigest(),
-        guardrails_sha256=_sha256(asked.policy_file),
+        guardrails_sha256=sha256(asked.policy_file.read_bytes()).hexdigest() if asked.policy_file else "",
         duration_s=len(rates_rps),
         mean_rps=float(np.mean(rates_rps)),
         peak_rps=max(rates_rps),
         seeds=asked.seeds,
         policy=asked.policy,
     )
-
-
-def _sha256(file: Path | None) -> str:
-    return "" if file is None else sha256(file.read_bytes()).hexdigest()
 
 
 def _reviewed(
@@ -291,9 +283,11 @@ def _reviewed(
     after = _tried(pair.after, trial, prices, f"{words} after")
     before = after if pair.is_same else _tried(pair.before, trial, prices, f"{words} before")
     rules = guardrails.rules(pair.pipeline)
+    # The stages whose profiles changed without a new measurement.
+    both = pair.before and pair.after and (pair.before.profiles, pair.after.profiles)
     unproven = tuple(
         ReviewFinding(None, None, words, path=f"{folders.profiles}/{pair.pipeline}/{stage}.yaml")
-        for stage, words in _unmeasured(pair)
+        for stage, words in (unmeasured(*both) if both else ())
     )
     return Reviewed(
         pipeline=pair.pipeline,
@@ -307,13 +301,6 @@ def _reviewed(
         findings=unproven + findings_of(rules, before, after),
         note="; ".join(filter(None, (pair.note, _missed(pair, before, after), *_doubted(pair)))),
     )
-
-
-def _unmeasured(pair: Pair) -> list[tuple[str, str]]:
-    """The stages whose profiles changed without a new measurement, in words."""
-    if pair.before is None or pair.after is None:
-        return []
-    return list(unmeasured(pair.before.profiles, pair.after.profiles))
 
 
 def _doubted(pair: Pair) -> Iterator[str]:

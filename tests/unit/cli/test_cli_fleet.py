@@ -13,10 +13,11 @@ import pytest
 from ipa.cli.main import run
 from ipa.cli.output import Output, show
 from ipa.cli.planning.plan_kinds import Question
-from ipa.cli.verbs.plan import parse_pairs, plan_asked
+from ipa.cli.verbs.plan import parse_pairs
 from ipa.cli.views.plan_text import fleet_lines
 from ipa.model.errors import UsageError
 from ipa.model.plan import Termination
+from ipa.optimize.fleet.plan import Member, plan_together
 
 Capture = pytest.CaptureFixture[str]
 CONFIG = ("stage", "variant", "batch_size", "cores", "replicas")
@@ -116,7 +117,7 @@ def test_too_little_of_two_resources_exits_3_and_says_of_which(capsys: Capture) 
 
 def test_what_is_not_proved_is_said_and_is_json(capsys: Capture) -> None:
     question = Question("video", None, "tail", "free", None, None, None)
-    proved = plan_asked([question], [20.0], [1.0], [0], 12.0, 5.0)
+    proved = plan_together([Member(question.asked(20.0).problem())], 12.0, 5.0)
     for gap, words in ((inf, "no bound known"), (0.25, "gap 25.00%")):
         (each,) = proved.found.classes
         open_class = replace(each, bound=each.worth + gap, gap=gap, termination=Termination.FEASIBLE)

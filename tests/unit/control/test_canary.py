@@ -42,7 +42,7 @@ from ipa.model.plan import StageConfig
 from ipa.model.rolling import SIDE_BY_SIDE
 from ipa.model.slowdown import AS_MEASURED
 from ipa.policies.base import Prediction
-from ipa.service.shared_load import canary_live
+from ipa.service.live_state import canary_live
 from tests.fakes.mixed import SHOP
 
 CANARY = Canary(5, 60.0)
