@@ -40,10 +40,8 @@ def test_a_pipeline_that_was_given_is_there_at_once(api: ApiClient) -> None:
     assert (answer.status_code, answer.headers["location"]) == (201, AT)
     shown = api.get(AT)
     assert shown.json() == answer.json() and shown.headers["etag"] == answer.headers["etag"]
-    assert (shown.json()["origin"], shown.json()["not_controlled"]) == (
-        "api",
-        "nothing runs here; it can be planned",
-    )
+    why = "target local runs the pipelines of files only; it can be planned"
+    assert (shown.json()["origin"], shown.json()["not_controlled"]) == ("api", why)
     assert [each["pipeline"] for each in api.get("/v1/pipelines").json()["pipelines"]] == ["captions", "ocr"]
     assert api.get("/v1/pipelines/ocr").json()["origin"] == "file"
     assert api.get(f"{AT}/status").status_code == 200

@@ -580,10 +580,6 @@ class FakeFactory:
         """None: it would fail the test."""
         raise AssertionError(f"{pipeline.name} is not controlled here")
 
-    def unfit(self, pipeline: Pipeline) -> str:
-        """Never empty."""
-        return "nothing runs here; it can be planned"
-
     def profiles(self, pipeline: Pipeline) -> Mapping[str, StageProfile]:
         """Those of the store."""
         assert self._store is not None
@@ -592,10 +588,6 @@ class FakeFactory:
     def shaped(self, pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> Pipeline:
         """The same."""
         return pipeline
-
-    def goodbye(self, pipeline: Pipeline) -> str:
-        """Nothing."""
-        return ""
 
     def address(self, pipeline: Pipeline) -> RequestAddress:
         """What the target says; locally at a port that nobody listens on."""
