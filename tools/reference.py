@@ -93,7 +93,7 @@ def settings() -> str:
 
 COMMANDS_HEAD = """# Commands
 
-`ipa VERB --help` prints the types of all options and examples too. Exit codes are
+`ipa VERB --help` says more of each verb, with types and examples. Exit codes are
 [the same for all](exit-codes.md). Options with one meaning in several verbs are explained once, below.
 """
 # An option that this many verbs explain in the same words is explained once for all of them.
@@ -101,7 +101,7 @@ SHARED_FROM = 3
 
 
 def commands() -> str:
-    """Each verb with its help and its own options; the options that verbs share, once."""
+    """Each verb with the first lines of its help and its own options; shared options once."""
     import typer
 
     from ipa.cli.main import build_app
@@ -123,7 +123,11 @@ def commands() -> str:
         options = [_option(each) for each in command.params]
         own = _aligned([each for each in options if each not in shared])
         also = " ".join(names.split(",")[0] for names, _ in options if (names, _) in shared)
-        parts += [f"\n## ipa {verb}\n", inspect.cleandoc(command.help or "") + "\n", "```text"]
+        parts += [
+            f"\n## ipa {verb}\n",
+            inspect.cleandoc(command.help or "").partition("\n\n")[0] + "\n",
+            "```text",
+        ]
         parts += [*own, *([f"also: {also}"] if also else []), "```"]
     return "\n".join(parts) + "\n"
 
@@ -186,10 +190,11 @@ def results() -> str:
 
     parts = [RESULTS_HEAD]
     for name, columns in SCHEMA.items():
-        rows = [f"| `{key}` | {it.type} | {it.unit} | {it.meaning} |" for key, it in columns.items()]
-        parts.append(
-            f"## {name}\n\n| column | type | unit | meaning |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
-        )
+        rows = [
+            f"- `{key}` ({', '.join(filter(None, (it.type, it.unit)))}): {it.meaning}"
+            for key, it in columns.items()
+        ]
+        parts.append("\n".join([f"## {name}", "", *rows, ""]))
     return "\n".join(parts)
 
 
@@ -221,14 +226,15 @@ def access() -> str:
         "",
         "## Routes",
         "",
-        "A route that is missing here is refused to everyone.",
+        "The operation of each route, where it has to be allowed, and its kind of work. A route that is",
+        "missing here is refused to everyone.",
         "",
-        "| route | operation | where it has to be allowed | work |",
-        "|---|---|---|---|",
     ]
+    groups: dict[str, list[str]] = {}
     for (method, path), rule in RULES.items():
-        needs = f"{rule.operation} | {rule.where}" if rule else "none: open to all |"
-        lines.append(f"| `{method} {path}` | {needs} | {work_of((method, path))} |")
+        needs = f"**{rule.operation}**, {rule.where}" if rule else "**open to all**"
+        groups.setdefault(f"{needs}; work: {work_of((method, path))}", []).append(f"`{method} {path}`")
+    lines += [f"- {needs}: {', '.join(routes)}" for needs, routes in groups.items()]
     seen = sum(rule is not None and rule.where is Where.SEEN for rule in RULES.values())
     lines += [
         "",

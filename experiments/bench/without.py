@@ -61,7 +61,7 @@ REMARK = (
     "the others are multiples of these without one shortcut. All objectives are equal."
 )
 FLEET_HEAD = ["method", "pipelines", "s", "time", "s for the selection", "MB"]
-FLEET_REMARK = "Four methods of planning a fleet, CPU seconds per fleet:"
+FLEET_REMARK = "Four methods of planning a fleet, CPU time:"
 
 Patch = tuple[Any, str, Any]
 
@@ -319,12 +319,25 @@ def _by_milp(maximise: Maximise, points: Points, budget_cores: float) -> float:
 
 def run(out: Path, *, quick: bool, say: Callable[[str], None], page: Path = PAGE) -> int:
     """Measure, print, write `without.md`, and unless quick the tables of the page."""
-    rows = chain.from_iterable(rows_of(case) for case in cases(quick=quick))
-    ways = fleet_rows(1, 10) if quick else fleet_rows(3, 100)
+    rows = list(chain.from_iterable(rows_of(case) for case in cases(quick=quick)))
+    ways = list(fleet_rows(1, 10) if quick else fleet_rows(3, 100))
     lines = [REMARK, "", *aligned([HEAD, *rows]), "", FLEET_REMARK, "", *aligned([FLEET_HEAD, *ways]), ""]
     say("\n".join(lines))
     out.mkdir(parents=True, exist_ok=True)
     (out / "without.md").write_text("\n".join(lines), encoding="utf-8")
     if not quick:
-        put(COMMAND, "\n".join(lines), page)
+        put(COMMAND, summary(rows, ways), page)
     return 0
+
+
+def summary(rows: Sequence[Sequence[str]], ways: Sequence[Sequence[str]]) -> str:
+    """A row for each case with its time, and with the multiple of it without each shortcut."""
+    by_case: dict[tuple[str, str], list[Sequence[str]]] = {}
+    for row in rows:
+        by_case.setdefault((row[0], row[1]), []).append(row)
+    table = [["problems", "solver", "time, worst", "time without"]]
+    for (title, solver), (whole, *without) in by_case.items():
+        multiples = ", ".join(f"{name} {time}" for _, _, name, time, *_ in without)
+        table.append([title, solver, f"{whole[3]}, {whole[4]}", multiples])
+    fleets = "; ".join(f"{way[0]} {way[2]} s, {way[5]} MB" for way in ways)
+    return "\n".join([*aligned(table), "", f"{FLEET_REMARK} {fleets}."])
