@@ -18,10 +18,10 @@ import yaml
 from ipa.files import load_pipeline
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.targets.seldon.layouts import render_all
 from ipa.targets.seldon.locate import target_of
 from ipa.targets.seldon.section import Shape
 from ipa.targets.seldon.split import is_split, parts_of
+from ipa.targets.seldon.target import SELDON
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.executor import ENTRIES
 from tests.fakes.kube.node import ENGINE_PORT, Node, prometheus_of
@@ -48,7 +48,7 @@ class SeldonHere:
         """Create the pipeline's objects, as `kubectl apply` of what `ipa render` prints does."""
         namespace = target_of(pipeline).namespace
         with self.kube.store.lock:
-            for body in render_all(pipeline, configs):
+            for body in SELDON.render(pipeline, configs):
                 self.kube.store.create("seldondeployments", namespace, body)
 
 

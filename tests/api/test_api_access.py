@@ -25,7 +25,7 @@ from ipa.clients.http import HttpClient
 from ipa.model.access import EVERYWHERE, Grant, Role
 from ipa.settings import Settings
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
-from ipa.targets.seldon.watchers import places_of
+from ipa.targets.seldon.target import SELDON
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.reviews import User
@@ -124,7 +124,7 @@ def by_cluster(folder: Path) -> Iterator[tuple[Identities, Tokens]]:
             reviewer.let(name, place, *verbs[grant.role])
         client = KubeClient.from_kubeconfig(str(kube.kubeconfig(folder)), 10.0)
         yield (
-            KubeIdentities(client, VirtualClock(), SELDON_DEPLOYMENT, places_of),
+            KubeIdentities(client, VirtualClock(), SELDON_DEPLOYMENT, SELDON.places_of),
             {name: f"of-{name}" for name in PEOPLE},
         )
         client.close()

@@ -20,7 +20,7 @@ from ipa.api.bodies import PIPELINE, PROFILE
 from ipa.model.access import Grant, Role, looks_vouched
 from ipa.settings import Settings
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
-from ipa.targets.seldon.watchers import places_of
+from ipa.targets.seldon.target import SELDON
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.reviews import User
@@ -163,7 +163,7 @@ def kube() -> Iterator[FakeKube]:
 def api(kube: FakeKube, world: FakeWorld, tmp_path: Path) -> Iterator[ApiClient]:
     """A service that asks the cluster."""
     client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
-    people = KubeIdentities(client, VirtualClock(), SELDON_DEPLOYMENT, places_of)
+    people = KubeIdentities(client, VirtualClock(), SELDON_DEPLOYMENT, SELDON.places_of)
     yield ApiClient(replace(world.services(), authenticators=(people,)))
     client.close()
 

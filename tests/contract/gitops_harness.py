@@ -19,7 +19,8 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.targets.gitops.repository import Branch, Repository
 from ipa.targets.gitops.workload import Folder, GitOpsWorkload, Manifests
-from ipa.targets.seldon.layouts import KubeWorkload, manifest_of
+from ipa.targets.kubernetes.workload import KubeWorkload
+from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.manifest_edit import Manifest
 from tests.contract.kube_harness import TIMEOUT_S, contract_pipeline
@@ -68,8 +69,8 @@ class GitOpsHarness(Settling):
         self.manifests: Manifests = Repository(
             self.ours, Branch("main", "origin", "ipa <ipa@example.com>"), timeout_s=30.0
         )
-        self.cluster = KubeWorkload(self.client)
-        self.workload: Workload = GitOpsWorkload(self.cluster, self.manifests, PATH, manifest_of, decision)
+        self.cluster = KubeWorkload(self.client, layout_of)
+        self.workload: Workload = GitOpsWorkload(self.cluster, self.manifests, PATH, Manifest, decision)
 
     def sync(self) -> None:
         """The GitOps tool makes the cluster what the branch says."""
@@ -119,7 +120,7 @@ class FolderHarness(GitOpsHarness):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.manifests = Folder(self.person)
-        self.workload = GitOpsWorkload(self.cluster, self.manifests, PATH, manifest_of)
+        self.workload = GitOpsWorkload(self.cluster, self.manifests, PATH, Manifest)
 
     def sync(self) -> None:
         for document in yaml.safe_load_all((self.person / self.name).read_text()):

@@ -1,4 +1,4 @@
-"""SeldonWorkload under the contract: on the fake API server, and on a cluster of yours."""
+"""KubeWorkload under the contract: on the fake API server, and on a cluster of yours."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from ipa.control.ports import Workload
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
+from ipa.targets.kubernetes.workload import KubeWorkload
+from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, target_of
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget
-from ipa.targets.seldon.workload import SeldonWorkload
 from tests.contract.workload_harness import Settling
 from tests.fakes.kube import FakeKube
 
@@ -56,7 +57,7 @@ class FakeKubeHarness(Settling):
         self.kube = FakeKube()
         self.kube.__enter__()
         self.client = KubeClient.from_kubeconfig(str(self.kube.kubeconfig(folder)), TIMEOUT_S)
-        self.seldon = SeldonWorkload(self.client)
+        self.seldon = KubeWorkload(self.client, layout_of)
         self.workload: Workload = self.seldon
         self.pipeline = contract_pipeline()
 
@@ -100,7 +101,7 @@ class ClusterHarness(Settling):
         self.pipeline = pipeline or _cluster_pipeline()
         self.namespace = target_of(self.pipeline).namespace
         self.client = KubeClient.from_kubeconfig(kubeconfig, TIMEOUT_S)
-        self.seldon = SeldonWorkload(self.client)
+        self.seldon = KubeWorkload(self.client, layout_of)
         self.workload: Workload = self.seldon
         configuration = client.Configuration()
         config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)

@@ -94,7 +94,7 @@ def story_model(stage: str, variant: str) -> SeldonRun:
 
 
 class NodeHarness(ClusterHarness):
-    """SeldonWorkload on the node."""
+    """KubeWorkload on the node."""
 
     look_s = LOOK_S
 
@@ -103,7 +103,7 @@ class NodeHarness(ClusterHarness):
 
 
 class NodeSplitHarness(ClusterSplitHarness):
-    """SplitWorkload on the node."""
+    """KubeWorkload on the node."""
 
     look_s = LOOK_S
 

@@ -1,4 +1,4 @@
-"""SplitWorkload under the contract: on the fake API server, and on a cluster of yours."""
+"""KubeWorkload under the contract: on the fake API server, and on a cluster of yours."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from ipa.control.ports import Workload
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
+from ipa.targets.kubernetes.workload import KubeWorkload
+from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, target_of
 from ipa.targets.seldon.section import SeldonTarget, Shape, seldon_of, with_seldon
 from ipa.targets.seldon.split import PartRole, parts_of
-from ipa.targets.seldon.split_workload import SplitWorkload
 from tests.contract.kube_harness import TIMEOUT_S, contract_pipeline, runs_of
 from tests.contract.workload_harness import Settling
 from tests.fakes.kube import FakeKube
@@ -44,7 +45,7 @@ class FakeSplitHarness(Settling):
         self.kube = FakeKube()
         self.kube.__enter__()
         self.client = KubeClient.from_kubeconfig(str(self.kube.kubeconfig(folder)), TIMEOUT_S)
-        self.split = SplitWorkload(self.client)
+        self.split = KubeWorkload(self.client, layout_of)
         self.workload: Workload = self.split
         self.pipeline = split(contract_pipeline())
 
@@ -87,7 +88,7 @@ class ClusterSplitHarness(Settling):
         self.pipeline = pipeline or _cluster_pipeline()
         self.namespace = target_of(self.pipeline).namespace
         self.client = KubeClient.from_kubeconfig(kubeconfig, TIMEOUT_S)
-        self.split = SplitWorkload(self.client)
+        self.split = KubeWorkload(self.client, layout_of)
         self.workload: Workload = self.split
         configuration = client.Configuration()
         config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)

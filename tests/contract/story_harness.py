@@ -1,4 +1,4 @@
-"""What the stories need: a control loop over SeldonWorkload, a load, and a cluster whose time passes.
+"""What the stories need: a control loop over KubeWorkload, a load, and a cluster whose time passes.
 
 Two clusters: the fake API server, where time is ticks, and the one that IPA_TEST_KUBECONFIG names, where it
 is seconds. Environment of the latter: IPA_TEST_NAMESPACE (default ipa-test, must exist), IPA_TEST_IMAGE (any
@@ -31,10 +31,11 @@ from ipa.model.decision import Action, Decision, Mode
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.policies.base import Policy
+from ipa.targets.kubernetes.workload import KubeWorkload
+from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.section import seldon_of
-from ipa.targets.seldon.workload import SeldonWorkload
 from tests.contract.story_crasher import Crasher
 from tests.contract.story_pipeline import NAME, Configs, pipeline, profiled, runs_of
 from tests.fakes.clock import VirtualClock
@@ -113,7 +114,7 @@ class Story:
         assert seldon_of(made) is not None
         self.namespace = seldon_of(made).namespace
         self.client = KubeClient.from_kubeconfig(kubeconfig, CALL_S)
-        self.workload = SeldonWorkload(self.client)
+        self.workload = KubeWorkload(self.client, layout_of)
         self.store = FakeStore(PipelineControl(mode=Mode.ACTIVE))
         configuration = client.Configuration()
         config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)

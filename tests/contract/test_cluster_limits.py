@@ -14,7 +14,8 @@ import pytest
 from ipa.control.ports import RolloutPhase
 from ipa.model.decision import Action, Change, ReasonCode
 from ipa.model.errors import InputError, NotFoundError
-from ipa.targets.seldon.layouts import KubeWorkload
+from ipa.targets.kubernetes.workload import KubeWorkload
+from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.section import Shape, with_seldon
 from tests.contract.story_harness import Story, applied, changed
 from tests.contract.story_pipeline import SMALLEST, keep, ours
@@ -102,7 +103,7 @@ def test_restricted_pod_security_refuses_single_before_the_write_and_runs_split(
     if not story.pods_are_fake():
         pytest.skip("router and queues need an image of theirs where pods are real")
     split = with_seldon(story.pipeline, shape=Shape.SPLIT, image="ipa:1")
-    workload = KubeWorkload(story.client)
+    workload = KubeWorkload(story.client, layout_of)
     revision = workload.create(split, SMALLEST)
     change = Change("story", split.name, revision, (), SMALLEST, story.settings.rollout_deadline_s)
     story.eventually(

@@ -16,8 +16,8 @@ from experiments.fidelity.case import bodies_of
 from ipa.files import load_pipeline
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.targets.seldon.layouts import render_all
 from ipa.targets.seldon.section import with_seldon
+from ipa.targets.seldon.target import SELDON
 from tests.contract.node_harness import MARKS, SharedNode
 from tests.fakes.kube.cluster import ENGINE
 from tests.fakes.kube.node import ENGINE_PORT, NodePod
@@ -37,7 +37,7 @@ def pipeline(root: Path, node: SharedNode) -> Iterator[Pipeline]:
     """Digits with the orchestrator in the pods of its first stage, ready on the node."""
     made = with_seldon(load_pipeline(root / "pipelines/digits/pipeline.yaml"), separate_orchestrator=False)
     with node.kube.store.lock:
-        for body in render_all(made, CONFIGS):
+        for body in SELDON.render(made, CONFIGS):
             node.kube.store.create("seldondeployments", "default", body)
     until(lambda: all(ready_addresses(node, it) for it in (ENTRY, STAGE)), within_s=READY_S)
     yield made
@@ -113,7 +113,7 @@ def test_a_write_for_the_second_stage_replaces_the_pods_of_the_first(
 ) -> None:
     """The orchestrator is told every number, so all pods that it is in start anew; see the docs."""
     (before,), (second,) = node.node.pods(FIRST), node.node.pods(SECOND)
-    (body,) = render_all(pipeline, (CONFIGS[0], replace(CONFIGS[1], replicas=2)))
+    (body,) = SELDON.render(pipeline, (CONFIGS[0], replace(CONFIGS[1], replicas=2)))
 
     def write(sdep: dict[str, Any]) -> None:
         sdep["spec"] = body["spec"]

@@ -17,9 +17,10 @@ from ipa.files import load_pipeline
 from ipa.model.decision import Change
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
+from ipa.targets.kubernetes.workload import KubeWorkload
+from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.section import Shape, with_seldon
 from ipa.targets.seldon.split import parts_of
-from ipa.targets.seldon.split_workload import SplitWorkload
 from tests.contract.node_harness import MARKS, SharedNode
 from tests.fakes.waiting import until
 
@@ -32,14 +33,14 @@ ROUTER, HEADLESS = "digits-router-default.default", "digits-classify-model-defau
 
 
 @pytest.fixture
-def world(root: Path, node: SharedNode) -> Iterator[tuple[Pipeline, SplitWorkload]]:
+def world(root: Path, node: SharedNode) -> Iterator[tuple[Pipeline, KubeWorkload]]:
     """Digits with resident variants, two of the second stage's in each pod, ready on the node."""
     made = load_pipeline(root / "pipelines/digits/pipeline.yaml")
     made = with_seldon(made, shape=Shape.SPLIT, image="ipa/dataplane:1", ignores=())
     first, second = made.stages
     made = replace(made, stages=(first, replace(second, resident=2)))
     client = KubeClient.from_kubeconfig(node.kubeconfig, 10.0)
-    workload = SplitWorkload(client)
+    workload = KubeWorkload(client, layout_of)
     workload.create(made, CONFIGS)
     until(lambda: workload.read(made).settled, within_s=READY_S)
     yield made, workload
@@ -50,7 +51,7 @@ def world(root: Path, node: SharedNode) -> Iterator[tuple[Pipeline, SplitWorkloa
     client.close()
 
 
-def change(world: tuple[Pipeline, SplitWorkload], **changes: Any) -> None:
+def change(world: tuple[Pipeline, KubeWorkload], **changes: Any) -> None:
     """Change the second stage, and wait until all of it runs."""
     pipeline, workload = world
     state = workload.read(pipeline)
@@ -97,7 +98,7 @@ def requests_of(pod: str) -> dict[str, float]:
 
 
 def test_another_resident_variant_restarts_its_queue_and_no_pod_of_the_stage(
-    node: SharedNode, world: tuple[Pipeline, SplitWorkload]
+    node: SharedNode, world: tuple[Pipeline, KubeWorkload]
 ) -> None:
     names = [variant.name for variant in world[0].stages[1].variants]
     assert len(names) == 3 and names[0] == "tree"

@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 from ipa.files import load_pipelines
-from ipa.targets.seldon.layouts import render_all
 from ipa.targets.seldon.manifest import smallest_configs
+from ipa.targets.seldon.target import SELDON
 from tests.deploy.rendering import CHART, IMAGE, ROOT, tool
 
 FOLDER = ROOT / "deploy" / "docker"
@@ -152,7 +152,7 @@ for module in sys.argv[2:]:
     ("image", "modules", "some"),
     [
         ("dataplane", ["ipa.dataplane.queue", "ipa.dataplane.router"], "orjson"),
-        ("service", ["ipa.cli.main", "ipa.bootstrap.app", "ipa.targets.seldon.watchers"], "numpy"),
+        ("service", ["ipa.cli.main", "ipa.bootstrap.app", "ipa.targets.kubernetes.watchers"], "numpy"),
         ("stage", ["mlserver.cli.main", *(f"{each}.runtime" for each in STAGES)], "onnxruntime"),
     ],
 )
@@ -239,7 +239,7 @@ def test_stages_of_every_pipeline_that_can_run_are_built(tmp_path: Path) -> None
     assert re.findall(r"PIPELINE=(\S+)", calls) == sorted(runnable)
     # And that image is what their stages run.
     for name, pipeline in runnable.items():
-        for document in render_all(pipeline, smallest_configs(pipeline)):
+        for document in SELDON.render(pipeline, smallest_configs(pipeline)):
             used = re.findall(r"'image': '([^']+)'", str(document))
             assert set(used) == {
                 re.sub(r"^.*--tag (registry.example/ipa/\w+:\S+).*$", r"\1", line)

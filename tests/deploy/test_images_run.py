@@ -20,9 +20,9 @@ import pytest
 from ipa.files import load_pipelines, load_profiles
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.targets.seldon.layouts import render_all
 from ipa.targets.seldon.section import Shape, seldon_of, with_seldon
 from ipa.targets.seldon.split import PORT
+from ipa.targets.seldon.target import SELDON
 from tests.deploy.pods import GIVE_UP_S, Container, Mounted, RunnableImage, loopback_up, why_not
 from tests.fakes.deployed import deployed
 
@@ -207,7 +207,7 @@ def test_a_pipeline_answers_as_rendered(name: str, shape: Shape, mounted: Mounte
     ]
     asked = ASKED[name]()
     with ExitStack() as stack:
-        found = pods(mounted, render_all(pipeline, configs), tmp_path, stack)
+        found = pods(mounted, SELDON.render(pipeline, configs), tmp_path, stack)
 
         def ask(inputs: Inputs) -> dict[str, list[Any]]:
             if shape is Shape.SPLIT:

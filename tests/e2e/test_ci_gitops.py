@@ -22,7 +22,8 @@ from ipa.policies.planning import plan_pipeline
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.targets.gitops.repository import Branch, Repository
 from ipa.targets.gitops.workload import GitOpsWorkload
-from ipa.targets.seldon.layouts import KubeWorkload, manifest_of
+from ipa.targets.kubernetes.workload import KubeWorkload
+from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.manifest_edit import Manifest
 from ipa.targets.seldon.shape import at_cluster
@@ -77,7 +78,11 @@ class Story:
         store = FakeStore(PipelineControl(mode=Mode.ACTIVE))
         manifests = Repository(self.ours, Branch("main", "origin", "ipa <ipa@example.com>"), timeout_s=30.0)
         workload = GitOpsWorkload(
-            KubeWorkload(self.client), manifests, "deploy/{pipeline}.yaml", manifest_of, store.decision
+            KubeWorkload(self.client, layout_of),
+            manifests,
+            "deploy/{pipeline}.yaml",
+            Manifest,
+            store.decision,
         )
         return ControlLoop(
             pipeline,
@@ -162,7 +167,7 @@ def test_a_reviewed_change_is_merged_and_becomes_our_commit_and_runs(
         story.sync()
         last = story.ticks(loop, 20)[-1]
     assert last.reason is not ReasonCode.IN_PROGRESS, last.detail
-    live = KubeWorkload(story.client).read(story.pipeline())
+    live = KubeWorkload(story.client, layout_of).read(story.pipeline())
     assert live.settled and tuple(stage.config for stage in live.stages) == story.asked()
     # What the person had planned is stale by that commit, and our commit is no change of files to review.
     git(story.person, "pull", "--quiet", "origin", "main")

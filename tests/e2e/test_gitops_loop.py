@@ -33,7 +33,8 @@ from ipa.settings import Settings
 from ipa.targets.gitops.command import Git
 from ipa.targets.gitops.repository import Branch, Repository
 from ipa.targets.gitops.workload import GitOpsWorkload, paths_faults
-from ipa.targets.seldon.layouts import KubeWorkload, manifest_of
+from ipa.targets.kubernetes.workload import KubeWorkload
+from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.manifest import render, smallest_configs
 from ipa.targets.seldon.manifest_edit import Manifest
 from tests.contract.gitops_harness import PATH, GitOpsHarness, git, person_writes
@@ -193,7 +194,7 @@ class Overtaken(Repository):
 
 def test_a_push_that_somebody_overtook_is_refused_and_changes_nothing(harness: GitOpsHarness) -> None:
     manifests = Overtaken(harness, Branch("main", "origin"))
-    workload = GitOpsWorkload(harness.cluster, manifests, PATH, manifest_of)
+    workload = GitOpsWorkload(harness.cluster, manifests, PATH, Manifest)
     with pytest.raises(ConflictError, match="moved during the write"):
         workload.write(harness.pipeline, a_change(harness))
     assert git(harness.remote, "log", "-1", "--format=%an", "main") == "ann\n"
@@ -212,9 +213,7 @@ def test_a_branch_without_a_remote_is_moved_only_from_where_it_was_read(harness:
             return made
 
     for kind, error in ((Moved, ConflictError), (Repository, None)):
-        workload = GitOpsWorkload(
-            harness.cluster, kind(harness.person, Branch("main"), 30.0), PATH, manifest_of
-        )
+        workload = GitOpsWorkload(harness.cluster, kind(harness.person, Branch("main"), 30.0), PATH, Manifest)
         state = workload.read(harness.pipeline)
         change = Change("d-1", "ipa-contract", state.revision, FIRST, MORE, 30.0)
         if error:
@@ -347,7 +346,7 @@ def test_the_service_writes_the_file_and_reads_the_cluster(tmp_path: Path, root:
     file.write_text("# Of the vision team.\n" + yaml.safe_dump(render(pipeline, first), sort_keys=False))
     with FakeKube() as kube:
         client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
-        KubeWorkload(client).create(pipeline, first)
+        KubeWorkload(client, layout_of).create(pipeline, first)
         client.close()
         kube.tick(10)
         kube.writes.clear()

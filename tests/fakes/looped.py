@@ -15,8 +15,9 @@ from ipa.control.ports import PipelineControl
 from ipa.model.decision import Action, Decision, Mode
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
+from ipa.targets.kubernetes.workload import KubeWorkload
+from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget
-from ipa.targets.seldon.workload import SeldonWorkload
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, Trouble
 from tests.fakes.metrics import FakeMetrics
@@ -59,7 +60,7 @@ class Looped:
         self.kube, self.pipeline, self.rate_rps = kube, pipeline, 5.0
         self.clock, self.store = VirtualClock(), FakeStore(PipelineControl(mode=Mode.ACTIVE))
         self.client = KubeClient.from_kubeconfig(str(kube.kubeconfig(folder)), 10.0, clock=self.clock)
-        self.workload = SeldonWorkload(self.client)
+        self.workload = KubeWorkload(self.client, layout_of)
         self.workload.create(written_as or pipeline, tuple(configs))
         kube.tick(6)
         kube.writes.clear()

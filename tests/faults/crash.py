@@ -36,7 +36,8 @@ from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import PipelineControl, Rollout, WorkloadState
 from ipa.model.decision import Change, Decision
 from ipa.model.pipeline import Pipeline
-from ipa.targets.seldon.workload import SeldonWorkload
+from ipa.targets.kubernetes.workload import KubeWorkload
+from ipa.targets.seldon.layouts import layout_of
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
 from tests.fakes.looped import PIPELINE, SETTINGS
@@ -126,11 +127,11 @@ class KilledClient(KubeClient):
         return made
 
 
-class KilledWorkload(SeldonWorkload):
+class KilledWorkload(KubeWorkload):
     """The workload, with points around its verbs; it learns the actuation's phase from the loop."""
 
     def __init__(self, client: KilledClient, points: Points) -> None:
-        super().__init__(client)
+        super().__init__(client, layout_of)
         self.points = points
         self.loop: ControlLoop | None = None
 

@@ -19,8 +19,9 @@ from ipa.control.engine.guards import bound_faults
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.decision import Mode
 from ipa.model.plan import StageConfig
+from ipa.targets.kubernetes.workload import KubeWorkload
+from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.manifest import read
-from ipa.targets.seldon.workload import SeldonWorkload
 from tests.fakes.kube import FakeKube, FaultKind, Trouble
 from tests.fakes.kube.api import Request
 from tests.fakes.looped import PIPELINE, SETTINGS, troubled
@@ -151,7 +152,7 @@ class Watched:
         self.kube.__enter__()
         self.kubeconfig = self.kube.kubeconfig(folder)
         self.client = KubeClient.from_kubeconfig(str(self.kubeconfig), 10.0)
-        self.workload = SeldonWorkload(self.client)
+        self.workload = KubeWorkload(self.client, layout_of)
         self.workload.create(PIPELINE, SMALLEST)
 
         def label(sdep: Json) -> None:

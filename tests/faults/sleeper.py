@@ -24,7 +24,8 @@ from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import AlwaysLeading, Leadership, PipelineControl
 from ipa.model.decision import Decision, Mode
 from ipa.policies.ours import Ours
-from ipa.targets.seldon.workload import SeldonWorkload
+from ipa.targets.kubernetes.workload import KubeWorkload
+from ipa.targets.seldon.layouts import layout_of
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.store import FakeStore
 from tests.fakes.world import profiled, window_max
@@ -53,7 +54,7 @@ def main(kubeconfig: str, alone: bool) -> None:
 
     loop = ControlLoop(
         PIPELINE,
-        LoopPorts(clock, metrics, SeldonWorkload(client), store, store, leadership=leads),
+        LoopPorts(clock, metrics, KubeWorkload(client, layout_of), store, store, leadership=leads),
         policy=Ours(PIPELINE, PLANNER),
         predict=profiled().predict,
         forecaster=window_max,

@@ -23,7 +23,7 @@ from ipa.model.access import Grant, Operation, Role
 from ipa.model.errors import ConfigurationError, UnavailableError
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.section import SeldonTarget
-from ipa.targets.seldon.watchers import places_of
+from ipa.targets.seldon.target import SELDON
 from tests.fakes.bad_tokens import bad_tokens
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind
@@ -130,7 +130,7 @@ def test_h2_other_namespaces_and_verbs(case: Case, kube: FakeKube, connect: Any)
     api = ApiClient(
         replace(
             two.services,
-            authenticators=(KubeIdentities(connect(), VirtualClock(), SELDON_DEPLOYMENT, places_of),),
+            authenticators=(KubeIdentities(connect(), VirtualClock(), SELDON_DEPLOYMENT, SELDON.places_of),),
         )
     )
     bodies = {"pause": {}, "resume": {}, "mode": {"mode": "active"}, "rollback": {}, "plans": {"rate_rps": 5}}
@@ -202,7 +202,7 @@ def test_h3_reviews_that_fail(case: Case, kube: FakeKube, connect: Any, resource
     world, clock, reviewer = FakeWorld().play(5), VirtualClock(), kube.api.reviewer
     reviewer.tokens["hers"] = User("ada")
     reviewer.let("ada", "default", "get", "patch")
-    api = behind(world, KubeIdentities(connect(0.5, clock=clock), clock, SELDON_DEPLOYMENT, places_of))
+    api = behind(world, KubeIdentities(connect(0.5, clock=clock), clock, SELDON_DEPLOYMENT, SELDON.places_of))
     hers = {"Authorization": "Bearer hers"}
     case.equal(
         "before: read, write",
@@ -238,7 +238,7 @@ def test_h2_a_right_to_some_objects_is_one_to_those_pipelines(
     reviewer.let("ada", "default", "get")
     reviewer.let("ada", "default", "patch", name="another")
     clock = VirtualClock()
-    by_cluster = KubeIdentities(connect(), clock, SELDON_DEPLOYMENT, places_of)
+    by_cluster = KubeIdentities(connect(), clock, SELDON_DEPLOYMENT, SELDON.places_of)
     api, hers = ApiClient(replace(services, authenticators=(by_cluster,))), {"Authorization": "Bearer hers"}
 
     def shown() -> set[str]:
@@ -264,7 +264,7 @@ def test_h3_a_right_that_is_taken_away(case: Case, kube: FakeKube, connect: Any)
     reviewer.tokens["hers"] = User("ada")
     reviewer.let("ada", "default", "get", "patch")
     api, hers = (
-        behind(world, KubeIdentities(connect(clock=clock), clock, SELDON_DEPLOYMENT, places_of)),
+        behind(world, KubeIdentities(connect(clock=clock), clock, SELDON_DEPLOYMENT, SELDON.places_of)),
         {"Authorization": "Bearer hers"},
     )
     assert api.post(PAUSE, {}, headers=hers).status_code == 200
@@ -282,7 +282,7 @@ def test_h3_a_token_that_was_made_for_others(case: Case, kube: FakeKube, connect
     """An audience that the cluster does not vouch for is none."""
     reviewer, clock = kube.api.reviewer, VirtualClock()
     reviewer.tokens = {"ours": User("ada", audiences=("ipa",)), "vault's": User("ada", audiences=("vault",))}
-    ours = KubeIdentities(connect(clock=clock), clock, SELDON_DEPLOYMENT, places_of, "ipa")
+    ours = KubeIdentities(connect(clock=clock), clock, SELDON_DEPLOYMENT, SELDON.places_of, "ipa")
     case.equal("for us", getattr(ours.identify("ours", fresh=True), "name", None), "kubernetes:ada")
     case.equal("for others", ours.identify("vault's", fresh=True), None)
     reviewer.knows_audiences = False

@@ -17,7 +17,8 @@ from ipa.model.decision import Action, Change, Decision, Mode
 from ipa.model.errors import IpaError
 from ipa.model.pipeline import Pin
 from ipa.model.plan import StageConfig
-from ipa.targets.seldon.workload import SeldonWorkload
+from ipa.targets.kubernetes.workload import KubeWorkload
+from ipa.targets.seldon.layouts import layout_of
 from tests.fakes import world
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
@@ -157,7 +158,7 @@ def seldon_run(folder: Path, called: Callable[[str, str, Callable[[], Any]], Any
     folder.mkdir()
     with FakeKube(roll_ticks=1) as kube:
         client = KubeClient.from_kubeconfig(str(kube.kubeconfig(folder)), 10.0)
-        seldon = SeldonWorkload(client)
+        seldon = KubeWorkload(client, layout_of)
         seldon.create(KUBE_PIPELINE, SMALLEST)
         kube.tick(6)
         kube.writes.clear()

@@ -23,7 +23,7 @@ from ipa.control.audit.feed import RecordFeed
 from ipa.control.loop.clock import SystemClock
 from ipa.model.access import Grant, Role
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
-from ipa.targets.seldon.watchers import places_of
+from ipa.targets.seldon.target import SELDON
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.reviews import User
@@ -181,7 +181,9 @@ def test_r10_a_stream_ends_with_the_right_to_see_its_pipeline(
     case: Case, kube: FakeKube, connect: Any
 ) -> None:
     reviewer, clock = kube.api.reviewer, SystemClock()
-    services, streams, two = services_with(KubeIdentities(connect(), clock, SELDON_DEPLOYMENT, places_of))
+    services, streams, two = services_with(
+        KubeIdentities(connect(), clock, SELDON_DEPLOYMENT, SELDON.places_of)
+    )
     reviewer.tokens["hers"] = User("ada")
     reviewer.let("ada", "default", "get")
     reviewer.let("ada", OTHERS, "get")

@@ -27,7 +27,7 @@ from ipa.control.loop.clock import SystemClock
 from ipa.model.access import Grant, Role
 from ipa.model.errors import UnavailableError
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
-from ipa.targets.seldon.watchers import places_of
+from ipa.targets.seldon.target import SELDON
 from tests.fakes.clock import VirtualClock
 from tests.fakes.people import AUDIENCE, ISSUER, ROLES, jwk, token
 from tests.fakes.services import FakeWorld
@@ -105,7 +105,7 @@ def by_cluster(cluster: Hanging, folder: Path) -> KubeIdentities:
         )
     )
     return KubeIdentities(
-        KubeClient.from_kubeconfig(str(path), 10.0), SystemClock(), SELDON_DEPLOYMENT, places_of
+        KubeClient.from_kubeconfig(str(path), 10.0), SystemClock(), SELDON_DEPLOYMENT, SELDON.places_of
     )
 
 

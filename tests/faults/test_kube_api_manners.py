@@ -21,7 +21,7 @@ from ipa.adapters.kube.watch import WATCH_S, Watcher, feeds
 from ipa.model.decision import Event, ReasonCode
 from ipa.model.errors import IpaError, UnavailableError
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
-from ipa.targets.seldon.watchers import entry_of
+from ipa.targets.seldon.target import SELDON
 from tests.fakes.clock import SharedClock, VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.api import Request
@@ -277,7 +277,7 @@ def test_c3_skew_of_the_api_server(
     clock = VirtualClock()
     kube.wall_s, kube.skew_s = lambda: clock.now().timestamp(), skew_s
     client = connect(clock=clock)
-    sink = KubeEvents(client, clock, entry_of)
+    sink = KubeEvents(client, clock, SELDON.entry_of)
     for _ in range(5):
         clock.wait(7.3)
         client.get(SELDON_DEPLOYMENT, NAMESPACE, "one")

@@ -15,8 +15,9 @@ from ipa.control.ports import PipelineControl
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.plan import StageConfig
 from ipa.policies.ours import Ours
-from ipa.targets.seldon.split import parts_of, read_split
-from ipa.targets.seldon.split_workload import SplitWorkload
+from ipa.targets.kubernetes.workload import KubeWorkload
+from ipa.targets.seldon.layouts import layout_of
+from ipa.targets.seldon.split import parts_of
 from ipa.testing.examples import VARIANTS
 from tests.contract.split_harness import split
 from tests.fakes.kube import FakeKube, Trouble
@@ -43,7 +44,7 @@ class SplitWorld:
 
     kube: FakeKube
     clock: WorldClock
-    workload: SplitWorkload
+    workload: KubeWorkload
     store: FakeStore
     loop: ControlLoop = None  # type: ignore[assignment]
     rate_rps: float = CALM_RPS
@@ -77,7 +78,7 @@ class SplitWorld:
             found = {
                 part.name: self.kube.store.get("seldondeployments", "default", part.name) for part in PARTS
             }
-        return read_split(PIPELINE, PARTS, found)
+        return layout_of(PIPELINE).observe(found).configs
 
     def step(self) -> None:
         """What was seen in the last second."""
@@ -124,7 +125,7 @@ def world() -> Iterator[SplitWorld]:
     client = KubeClient.from_kubeconfig(_kubeconfig("http://cluster.invalid"), 10.0, clock=clock, seed=0)
     client.transport.api.rest_client.pool_manager = Pool(kube, clock.wait, lambda request: (0.0, 0.0))
     store = FakeStore(PipelineControl(mode=Mode.ACTIVE))
-    made = SplitWorld(kube, clock, SplitWorkload(client), store)
+    made = SplitWorld(kube, clock, KubeWorkload(client, layout_of), store)
     made.workload.create(PIPELINE, SMALLEST)
     kube.tick(8)
     kube.before = made.before

@@ -32,7 +32,7 @@ from ipa.service.service import DependencyCheck
 from ipa.settings import GROUPS, Settings
 from ipa.targets.gitops.command import Git, GitError
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
-from ipa.targets.seldon.watchers import places_of
+from ipa.targets.seldon.target import SELDON
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.people import oidc, token
@@ -119,7 +119,7 @@ def test_o5_the_service_keeps_what_it_is_sent(
         authenticators=(
             KeyIdentities(store.keys, clock),
             oidc(tmp_path),
-            KubeIdentities(connect(1.0, clock=clock), clock, SELDON_DEPLOYMENT, places_of),
+            KubeIdentities(connect(1.0, clock=clock), clock, SELDON_DEPLOYMENT, SELDON.places_of),
         ),
     )
     api, spoken = ApiClient(services), ""

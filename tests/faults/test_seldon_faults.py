@@ -24,9 +24,11 @@ from ipa.model.errors import ConflictError, InputError
 from ipa.model.observation import Measured
 from ipa.model.plan import StageConfig, in_words
 from ipa.model.rolling import DEPLOYMENT, quick_hop, waves
-from ipa.targets.seldon.layouts import KubeWorkload
+from ipa.targets.kubernetes.ownership import OwningClient, owner_of
+from ipa.targets.kubernetes.workload import KubeWorkload
+from ipa.targets.seldon.layouts import layout_of
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.metrics import EXECUTOR
-from ipa.targets.seldon.ownership import OwningClient, owner_of
 from ipa.targets.seldon.section import Shape, with_seldon
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
@@ -223,8 +225,8 @@ def test_g5_status_writes_refuse_nothing(case: Case, tmp_path: Path) -> None:
     refused = stale = 0
     with FakeKube() as kube:
         client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
-        workload = KubeWorkload(OwningClient(client, "blue"))
-        KubeWorkload(client).create(pipeline, configs)
+        workload = KubeWorkload(OwningClient(client, "blue", SELDON_DEPLOYMENT), layout_of)
+        KubeWorkload(client, layout_of).create(pipeline, configs)
         kube.tick(10)
 
         tries = count()
@@ -401,7 +403,7 @@ def test_g10_single_is_refused_before_the_write_and_split_serves(case: Case, tmp
     with FakeKube() as kube:
         restrict(kube, "models")
         client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
-        workload = KubeWorkload(client)
+        workload = KubeWorkload(client, layout_of)
         with pytest.raises(InputError, match=r"restricted PodSecurity.*shape: split") as refused:
             workload.create(single, configs)
         case.told("refused with", refused.value.message)
@@ -420,7 +422,7 @@ def test_g10_the_orchestrator_counts_as_readiness(case: Case, tmp_path: Path) ->
         restrict(kube, "models")
         kube.denied.add(("get", "namespaces"))
         client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
-        workload = KubeWorkload(client)
+        workload = KubeWorkload(client, layout_of)
         revision = workload.create(single, configs)
         kube.tick(8)
         state = workload.read(single)
@@ -502,7 +504,7 @@ def took_ticks(folder: Path, *steps: StageConfig) -> int:
     client = KubeClient.from_kubeconfig(str(kube.kubeconfig(folder)), 10.0)
     # A look after each tick: some thousands of requests, of which none needs a socket.
     client.transport.api.rest_client.pool_manager = Pool(kube)
-    workload = KubeWorkload(client)
+    workload = KubeWorkload(client, layout_of)
     workload.create(pipeline, (steps[0], *others))
     kube.tick(3 * ROLL_TICKS)
     ticks = 0

@@ -43,12 +43,13 @@ from ipa.policies.profiled import Profiled
 from ipa.service.checks import checked_configs, pin_problems
 from ipa.service.one_shot import NO_SIGNALS
 from ipa.targets.seldon.imported import imported
-from ipa.targets.seldon.layouts import manifest_of, render_all
 from ipa.targets.seldon.locate import unsaid_orchestrators
 from ipa.targets.seldon.manifest import read, render, smallest_configs
-from ipa.targets.seldon.predictors import build_mixture_patch, render_mixture
+from ipa.targets.seldon.manifest_edit import Manifest
+from ipa.targets.seldon.predictors import draft_change, render_mixture
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape
 from ipa.targets.seldon.shape import at_cluster, unbatched_stages
+from ipa.targets.seldon.target import SELDON
 from tests.fakes.fan_out_model import rows_of
 from tests.fakes.kube import FakeKube, Trouble
 from tests.fakes.looped import PIPELINE, Looped, applied, looped, troubled
@@ -186,11 +187,11 @@ def test_g8_whatever_asks_for_batches_there_is_refused_with_the_remedy(case: Cas
     no_single["bounds"]["batch_sizes"] = [2, 4]
     parts = (*with_share(SMALLEST, 50), *with_share(BATCHED, 50))
     asked: dict[str, Callable[[], object]] = {
-        "render": lambda: render_all(VARYING, BATCHED),
+        "render": lambda: SELDON.render(VARYING, BATCHED),
         "two parts": lambda: render_mixture(VARYING, parts),
-        "patch": lambda: build_mixture_patch(VARYING, _live(running), BATCHED),
-        "manifest": lambda: manifest_of(VARYING, yaml.safe_dump(running), "x.yaml").changed(BATCHED),
-        "manifest that batches, another variant": lambda: manifest_of(
+        "patch": lambda: draft_change(VARYING, _live(running), BATCHED).patch(),
+        "manifest": lambda: Manifest(VARYING, yaml.safe_dump(running), "x.yaml").changed(BATCHED),
+        "manifest that batches, another variant": lambda: Manifest(
             VARYING, yaml.safe_dump(running_batched), "x.yaml"
         ).changed([replace(BATCHED[0], variant="big"), BATCHED[1]]),
         "request": lambda: checked_configs(pipeline, BATCHED),
@@ -208,11 +209,11 @@ def test_g8_whatever_asks_for_batches_there_is_refused_with_the_remedy(case: Cas
     (problem,) = pin_problems(pipeline, "detect", Pin(batch_size=4))
     assert "shape: split" in problem.message
     # What it does not concern is as it was.
-    assert render_all(replace(VARYING, stages=PIPELINE.stages), BATCHED)
+    assert SELDON.render(replace(VARYING, stages=PIPELINE.stages), BATCHED)
     split = replace(VARYING, targets={"seldon": SeldonTarget("pages", shape=Shape.SPLIT, image="ipa:1")})
-    assert render_all(split, BATCHED)
+    assert SELDON.render(split, BATCHED)
     packed = (replace(VARYING.stages[0], output_rows=OutputRows.PER_ITEM), VARYING.stages[1])
-    assert render_all(replace(VARYING, stages=packed), BATCHED)
+    assert SELDON.render(replace(VARYING, stages=packed), BATCHED)
     assert checked_configs(VARYING, BATCHED) == BATCHED
 
 
@@ -398,7 +399,7 @@ def test_g3_the_operator_writes_nothing_once_what_is_rendered_has_settled(case: 
     mixed = render_mixture(PIPELINE, parts)
     case.equal("writes with two predictors", writes(mixed), 0)
     split = replace(PIPELINE, targets={"seldon": SeldonTarget("pages", shape=Shape.SPLIT, image="ipa:1")})
-    assert [unsaid_orchestrators(body) for body in render_all(split, SMALLEST)] == [[]] * 5
+    assert [unsaid_orchestrators(body) for body in SELDON.render(split, SMALLEST)] == [[]] * 5
 
 
 def _scale(sdep: Json) -> None:
@@ -416,12 +417,12 @@ def test_g3_what_others_wrote_is_named_with_its_remedy_and_is_no_drift(case: Cas
     (operation,) = json.loads(remedy)
     assert operation == {"op": "add", "path": "/spec/predictors/0/svcOrchSpec/replicas", "value": 1}
     # A change of ours touches none of it; a predictor that it adds has the number.
-    patch = build_mixture_patch(PIPELINE, sdep, (replace(SMALLEST[0], replicas=3), SMALLEST[1]))
+    patch = draft_change(PIPELINE, sdep, (replace(SMALLEST[0], replicas=3), SMALLEST[1])).patch()
     touched = [each["path"] for each in patch if each["op"] != "test"]
     case.equal("paths written", touched, ["/spec/predictors/0/componentSpecs/0/replicas"])
     parts = (*with_share(SMALLEST, 50), *with_share(BATCHED, 50))
     (added,) = (
-        each["value"] for each in build_mixture_patch(PIPELINE, sdep, parts) if each["path"].endswith("/-")
+        each["value"] for each in draft_change(PIPELINE, sdep, parts).patch() if each["path"].endswith("/-")
     )
     assert added["svcOrchSpec"] == {"replicas": 1, **predictor["svcOrchSpec"]}
     # Where the orchestrator is in the pods of the first stage, or there is none, there is nothing to say.

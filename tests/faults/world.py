@@ -32,8 +32,9 @@ from ipa.optimize.problem import Compat
 from ipa.policies.base import Planner
 from ipa.policies.ours import Ours
 from ipa.policies.profiled import Profiled
+from ipa.targets.kubernetes.workload import KubeWorkload
+from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.manifest import render
-from ipa.targets.seldon.workload import SeldonWorkload
 from ipa.testing.examples import PIPELINE as EXAMPLE
 from ipa.testing.examples import PROFILES, VARIANTS
 from tests.fakes.clock import VirtualClock
@@ -414,7 +415,7 @@ def _workload(
         made = KubeClient.from_kubeconfig(path, timeout_s, clock=clock, seed=0)
         if pool is not None:
             made.transport.api.rest_client.pool_manager = pool
-        return SeldonWorkload(made), made.close
+        return KubeWorkload(made, layout_of), made.close
     configuration = client.Configuration()
     configuration.host, configuration.retries = url, False
     configuration.api_key["authorization"] = f"Bearer {TOKEN}"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ipa.model.errors import DriftError
 from ipa.targets.seldon.manifest import read, render
-from ipa.targets.seldon.patch import build_patch
+from ipa.targets.seldon.predictors import draft_change
 from tests.amounts import many
 from tests.fakes.kube.edits import edit, places
 from tests.fakes.kube.patching import json_patch
@@ -46,6 +46,6 @@ def test_an_object_that_the_schema_allows_is_read_or_refused(edits: list[tuple[A
         assert refusal.problems
         return
     wanted = sample_configs()
-    patched = json_patch(sdep, build_patch(PIPELINE, sdep, wanted))
+    patched = json_patch(sdep, draft_change(PIPELINE, sdep, wanted).patch())
     assert read(PIPELINE, patched) == wanted
     assert len(configs) == len(PIPELINE.stages)

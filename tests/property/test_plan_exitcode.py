@@ -18,10 +18,10 @@ from ipa.files import load_pipeline, load_profiles
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.policies.planning import plan_pipeline
-from ipa.targets.seldon.layouts import manifest_of
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.manifest import render
-from ipa.targets.seldon.predictors import build_mixture_patch
+from ipa.targets.seldon.manifest_edit import Manifest
+from ipa.targets.seldon.predictors import draft_change
 from ipa.targets.seldon.shape import at_cluster
 from tests.amounts import many
 from tests.fakes.kube import FakeKube
@@ -93,12 +93,12 @@ def test_two_iff_the_patch_is_not_empty(
             kube.store.create(*place[:2], document)
         at = f"kubernetes:{kube.kubeconfig(tmp_path)}"
         client = KubeClient.from_kubeconfig(at.partition(":")[2], 10.0)
-        is_written = bool(build_mixture_patch(video(), client.get(SELDON_DEPLOYMENT, *place[1:]), wanted))
+        is_written = bool(draft_change(video(), client.get(SELDON_DEPLOYMENT, *place[1:]), wanted).patch())
         client.close()
     else:
         file = tmp_path / "video.yaml"
         file.write_text(yaml.safe_dump(document, sort_keys=False))
         at = str(file)
-        is_written = manifest_of(video(), file.read_text(), at).changed(wanted) != file.read_text()
+        is_written = Manifest(video(), file.read_text(), at).changed(wanted) != file.read_text()
     words = ["plan", "video", "--rate", f"{rate_rps:g}", "--at", at, "--detailed-exitcode"]
     assert run(words) == (2 if is_written else 0)

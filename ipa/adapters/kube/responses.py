@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any
 
 from ipa.model import errors
@@ -11,6 +13,8 @@ from ipa.model import errors
 LONGEST_MESSAGE = 400
 
 Json = dict[str, Any]
+# The digits of a digest of uids: enough that objects made anew never have those of before.
+UIDS = 12
 
 
 class ExpiredError(errors.UnavailableError):
@@ -85,6 +89,17 @@ class MonotonicReads:
             )
         self._seen[uid] = generation
         return thing
+
+
+def revision_of(objects: Sequence[Json]) -> str:
+    """Revision that a decision is bound to: the objects, then `/` and the versions of their specs.
+
+    Of several the uids are a digest. Not the resourceVersion, which moves with every status an operator
+    writes while nothing of what was decided on has changed. A patch tests uid and generation.
+    """
+    uids = [str(each["metadata"]["uid"]) for each in objects]
+    identity = uids[0] if len(uids) == 1 else sha256(".".join(uids).encode()).hexdigest()[:UIDS]
+    return f"{identity}/{'.'.join(str(each['metadata']['generation']) for each in objects)}"
 
 
 OURS = "ipa-serving"

@@ -21,9 +21,12 @@ from ipa.model.masking import mask_url
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.profiling.measure import BatchMeasurement, Item
+from ipa.targets.kubernetes.reach import Reach
+from ipa.targets.kubernetes.rollout import judge
+from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.running import infer_v2
 from ipa.targets.seldon import copies
-from ipa.targets.seldon.layouts import KubeWorkload
+from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.locate import (
     SELDON_DEPLOYMENT,
     StageLocation,
@@ -33,8 +36,6 @@ from ipa.targets.seldon.locate import (
     orchestrators,
     target_of,
 )
-from ipa.targets.seldon.reach import Reach
-from ipa.targets.seldon.rollout import judge
 from ipa.targets.seldon.split import PORT, PartRole, is_split, parts_of
 
 log = logging.getLogger("ipa.cli")
@@ -200,7 +201,7 @@ class ClusterBench:
     def _check_room(self, body: Json, config: StageConfig) -> None:
         """ConflictError if bounds of the pipeline or quotas of the namespace leave no room for the copy."""
         more = copies.needed(self._pipeline, body, config)
-        running = tuple(it.config for it in KubeWorkload(self._client).read(self._pipeline).stages)
+        running = tuple(it.config for it in KubeWorkload(self._client, layout_of).read(self._pipeline).stages)
         copies.check_bounds(self._pipeline, running, more)
         try:
             quotas, _ = self._client.list_all(QUOTA, target_of(self._pipeline).namespace)

@@ -1,4 +1,4 @@
-"""Each pipeline in the shape that its file asks for."""
+"""The SeldonDeployments of a pipeline in the shape that its file asks for."""
 
 from __future__ import annotations
 
@@ -6,90 +6,194 @@ from collections.abc import Sequence
 from typing import Any
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.control.ports import Rollout, WorkloadState
-from ipa.model.decision import Change
+from ipa.adapters.kube.preflight import enforced_pod_security
+from ipa.adapters.kube.responses import with_hand
+from ipa.model.errors import DriftError
+from ipa.model.external import with_replicas_of
+from ipa.model.parts import Configs
 from ipa.model.parts import parts_of as shared_parts
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
-from ipa.model.rolling import DEPLOYMENT
+from ipa.targets.kubernetes.layout import Draft, Layout, ObjectChange, Objects, Running
+from ipa.targets.seldon.locate import (
+    SELDON_DEPLOYMENT,
+    StageLocation,
+    check_autoscalers,
+    locate,
+    orchestrators,
+    target_of,
+)
 from ipa.targets.seldon.manifest import check_configs
-from ipa.targets.seldon.manifest_edit import Manifest
-from ipa.targets.seldon.predictors import render_mixture
-from ipa.targets.seldon.split import changed_config, config_of, is_split, merged, parts_of, render_split
-from ipa.targets.seldon.split_workload import SplitWorkload
-from ipa.targets.seldon.workload import SeldonWorkload
+from ipa.targets.seldon.predictors import (
+    draft_change,
+    locate_mixture,
+    read_mixture,
+    read_named,
+    render_mixture,
+)
+from ipa.targets.seldon.section import Shape
+from ipa.targets.seldon.split import (
+    PartRole,
+    changed_config,
+    config_of,
+    is_split,
+    merge_configs,
+    parts_of,
+    read_parts,
+    render_split,
+    steps,
+)
+from ipa.targets.seldon.variants import Json, check_variants
 
 
-class KubeWorkload:
-    """The Workload port over a cluster: one SeldonDeployment a pipeline, or one for each of its parts."""
+class SeldonLayout(Layout):
+    """The SeldonDeployments of a pipeline."""
 
-    rolling = DEPLOYMENT
+    kind = SELDON_DEPLOYMENT
 
-    def __init__(self, client: KubeClient) -> None:
-        self._single, self._split = SeldonWorkload(client), SplitWorkload(client)
+    @property
+    def namespace(self) -> str:
+        """That of the pipeline's section."""
+        return target_of(self.pipeline).namespace
 
-    def of(self, pipeline: Pipeline) -> SeldonWorkload | SplitWorkload:
-        """The workload of the pipeline's shape."""
-        return self._split if is_split(pipeline) else self._single
+    def as_written(self, configs: Sequence[StageConfig]) -> Configs:
+        """The configurations with cores in whole millicores; InputError if they do not fit the pipeline."""
+        for part in shared_parts(configs):
+            check_configs(self.pipeline, part)
+        return in_millicores(configs)
 
-    def read(self, pipeline: Pipeline) -> WorkloadState:
-        """The state of the workload; errors as those of the shape's workload."""
-        return self.of(pipeline).read(pipeline)
+    def admission_fault(self, client: KubeClient) -> str:
+        """What the namespace's PodSecurity refuses of the pipeline, with the remedy; empty if nothing."""
+        target = target_of(self.pipeline)
+        if target.shape is not Shape.SINGLE and not target.run_as_root:
+            return ""
+        if enforced_pod_security(client, target.namespace) != "restricted":
+            return ""
+        what = f"namespace {target.namespace!r} enforces restricted PodSecurity, which refuses"
+        if target.run_as_root:
+            return f"{what} containers that run as root; leave out `seldon: {{run_as_root: true}}`"
+        remedy = "use `seldon: {shape: split}`, or a namespace that enforces baseline"
+        return f"{what} Seldon's orchestrator, so that shape single never serves there; {remedy}"
 
-    def create(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
-        """The revision of what was created; errors as those of the shape's workload."""
-        return self.of(pipeline).create(pipeline, configs)
+    def read(self, name: str, found: Json) -> Configs:
+        """The configurations that one of the SeldonDeployments asks for."""
+        return read_mixture(self._pipeline_of(name), found)
 
-    def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple[StageConfig, ...]:
-        """The configurations as they read back once written; InputError lists what must not be written."""
-        return as_written(pipeline, configs)
+    def draft(self, name: str, live: Json, wanted: Sequence[StageConfig]) -> Draft:
+        """The draft that takes one of the SeldonDeployments to these."""
+        return draft_change(self._pipeline_of(name), live, wanted)
 
-    def write(self, pipeline: Pipeline, change: Change) -> str:
-        """The new revision; errors as those of the shape's workload."""
-        return self.of(pipeline).write(pipeline, change)
+    def check_autoscalers(self, running: Running, autoscalers: Sequence[Json]) -> None:
+        """DriftError names every stage that one of these scales, but those whose replicas are external."""
+        places = [place for place in running.places if isinstance(place, StageLocation)]
+        check_autoscalers(self.pipeline, self._scaled, places, autoscalers)
 
-    def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
-        """The state of the rollout of a written change."""
-        return self.of(pipeline).rollout(pipeline, change)
+    @property
+    def _scaled(self) -> tuple[str, ...]:
+        """The SeldonDeployments that no autoscaler may scale."""
+        return self.names
 
-
-def as_written(pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple[StageConfig, ...]:
-    """The configurations as they read back once written; InputError lists what must not be written."""
-    for part in shared_parts(configs):
-        check_configs(pipeline, part)
-    return in_millicores(configs)
-
-
-def render_all(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
-    """Every SeldonDeployment that runs the pipeline so; InputError as `render` and `render_split`."""
-    return render_split(pipeline, configs) if is_split(pipeline) else [render_mixture(pipeline, configs)]
-
-
-class SplitManifest:
-    """The text of a file with every SeldonDeployment of a split pipeline. Errors as those of Manifest."""
-
-    def __init__(self, pipeline: Pipeline, text: str, path: str) -> None:
-        self._pipeline, self._text, self._path = pipeline, text, path
-        self._parts = parts_of(pipeline)
-        self._manifests = {part.name: Manifest(part.pipeline, text, path) for part in self._parts}
-
-    def configs(self) -> tuple[StageConfig, ...]:
-        """Configurations of the manifest. DriftError lists values outside the pipeline's configurations."""
-        return merged(self._parts, self._found())
-
-    def changed(self, wanted: Sequence[StageConfig]) -> str:
-        """The text that asks for these, as `Manifest.changed`."""
-        found, text = self._found(), self._text
-        by_stage = {config.stage: config for config in wanted}
-        for part in self._parts:
-            after = changed_config(part, found[part.name], config_of(self._pipeline, part, by_stage))
-            text = Manifest(part.pipeline, text, self._path).changed([after])
-        return text
-
-    def _found(self) -> dict[str, StageConfig]:
-        return {name: manifest.configs()[0] for name, manifest in self._manifests.items()}
+    def _pipeline_of(self, name: str) -> Pipeline:
+        """The pipeline that the SeldonDeployment of that name alone reads as."""
+        return self.pipeline
 
 
-def manifest_of(pipeline: Pipeline, text: str, path: str) -> Manifest | SplitManifest:
-    """The file's manifest of the pipeline, in its shape."""
-    return SplitManifest(pipeline, text, path) if is_split(pipeline) else Manifest(pipeline, text, path)
+class SingleLayout(SeldonLayout):
+    """One SeldonDeployment for all stages; each part of a set is one of its predictors."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """That of the pipeline's section."""
+        return (target_of(self.pipeline).name,)
+
+    def render(self, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
+        """The SeldonDeployment. InputError as `render_mixture`."""
+        return [render_mixture(self.pipeline, configs)]
+
+    def observe(self, objects: Objects) -> Running:
+        """The predictors of the pipeline, with their orchestrators."""
+        (sdep,) = objects.values()
+        try:
+            named, places = read_named(self.pipeline, sdep), locate_mixture(self.pipeline, sdep)
+        except DriftError as error:
+            raise with_hand(error, sdep) from error
+        configs = tuple(config for _, part in named for config in part)
+        names = [target_of(each).predictor if len(named) > 1 else "" for each, part in named for _ in part]
+        beside = orchestrators(sdep, places)
+        # Without a Deployment of its own an orchestrator is in the pods of the first componentSpec.
+        first = tuple(place for place in places if place.stage == places[0].stage)
+        return Running(configs, tuple(names), places, beside, beside or first)
+
+    def changes(self, objects: Objects, wanted: Sequence[StageConfig]) -> list[ObjectChange]:
+        """The one change, if anything differs."""
+        ((name, sdep),) = objects.items()
+        draft = self.draft(name, sdep, wanted)
+        return [ObjectChange(name, self.read(name, sdep), tuple(wanted), draft)] if draft.changes else []
+
+
+class SplitLayout(SeldonLayout):
+    """A router, and a queue and a model for each stage: a SeldonDeployment each.
+
+    A change is written in an order in which every prefix is safe (`split.steps`).
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        super().__init__(pipeline)
+        self._parts = {part.name: part for part in parts_of(pipeline)}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those of the stages' models and queues, then the router's."""
+        return tuple(self._parts)
+
+    def render(self, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
+        """The SeldonDeployments. InputError as `render_split`."""
+        return render_split(self.pipeline, configs)
+
+    def observe(self, objects: Objects) -> Running:
+        """The models, with queues and router beside them."""
+        parts = self._parts.values()
+        configs = merge_configs(parts, read_parts(self.pipeline, parts, objects))
+        places: dict[PartRole, list[StageLocation]] = {role: [] for role in PartRole}
+        for part in parts:
+            places[part.role] += locate(part.pipeline, objects[part.name])
+        routers = tuple(places[PartRole.ROUTER])
+        beside = (*places[PartRole.QUEUE], *routers)
+        return Running(configs, ("",) * len(configs), tuple(places[PartRole.MODEL]), beside, routers)
+
+    def changes(self, objects: Objects, wanted: Sequence[StageConfig]) -> list[ObjectChange]:
+        """A change for each object that differs, in the order of `steps`."""
+        pipeline, parts = self.pipeline, self._parts.values()
+        check_variants(pipeline)
+        check_configs(pipeline, wanted)
+        found = read_parts(pipeline, parts, objects)
+        running = merge_configs(parts, found)
+        after = with_replicas_of(pipeline.external, in_millicores(wanted), running)
+        by_stage = {config.stage: config for config in after}
+        by_step = {(part.role, part.stage): part for part in parts}
+        asked = {
+            part.stage: (found[part.name].variant, part.groups)
+            for part in parts
+            if part.role is PartRole.QUEUE and part.groups
+        }
+        changes = []
+        for step in steps(running, after, asked, pipeline.bounds):
+            part = by_step[step]
+            name, before = part.name, found[part.name]
+            then = changed_config(part, before, config_of(pipeline, part, by_stage))
+            draft = self.draft(name, objects[name], (then,))
+            changes.append(ObjectChange(name, (before,), (then,), draft))
+        return changes
+
+    @property
+    def _scaled(self) -> tuple[str, ...]:
+        """The models: router and queues may be scaled by anybody."""
+        return tuple(name for name, part in self._parts.items() if part.role is PartRole.MODEL)
+
+    def _pipeline_of(self, name: str) -> Pipeline:
+        return self._parts[name].pipeline
+
+
+def layout_of(pipeline: Pipeline) -> SeldonLayout:
+    """The layout of the pipeline's shape. InputError as `target_of` and `parts_of`."""
+    return SplitLayout(pipeline) if is_split(pipeline) else SingleLayout(pipeline)

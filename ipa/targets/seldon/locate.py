@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import md5
 
 from ipa.adapters.kube.kinds import ResourceKind
+from ipa.adapters.kube.quantity import parse_quantity
 from ipa.model.errors import DriftError, InputError, Problem
 from ipa.model.pipeline import Pipeline, Stage, StageKind
+from ipa.targets.kubernetes.layout import Path
 from ipa.targets.seldon.graph import INSIDE_OUT, SPLIT, Nested, nest, split_ratio
 from ipa.targets.seldon.section import SeldonTarget, seldon_of
-from ipa.targets.seldon.variants import Json
+from ipa.targets.seldon.variants import Json, env_entry, owned_env
 
 SELDON_DEPLOYMENT = ResourceKind("machinelearning.seldon.io", "v1", "seldondeployments", "SeldonDeployment")
 LABEL_PIPELINE = "ipa-serving/pipeline"
@@ -25,8 +28,6 @@ AUTOSCALERS = ("hpaSpec", "kedaSpec")
 LET_IT = "remove it first, or give the stage `replicas: external` in the pipeline's file"
 # The operator hashes names of Deployments that would not fit a DNS label.
 LONGEST_NAME = 63
-
-Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class StageLocation:
     node_path: Path
     replicas: int
     deployment: str
+    follows: bool = False
 
     @property
     def title(self) -> str:
@@ -57,6 +59,30 @@ class StageLocation:
     def is_external(self) -> bool:
         """True if another controller decides its replicas."""
         return self.stage.is_external
+
+    def as_scaled(self, deployment: Json | None) -> StageLocation:
+        """With the replicas of its Deployment if they are external, and it is there; else as it is."""
+        replicas = ((deployment or {}).get("spec") or {}).get("replicas")
+        return replace(self, replicas=int(replicas)) if self.is_external and replicas else self
+
+    def carries(self, pod: Json) -> bool:
+        """True if the pod, or pod template, has the stage's container as in the SeldonDeployment."""
+        wanted = self.container
+        there = next((it for it in pod.get("containers") or () if it["name"] == wanted["name"]), None)
+        if there is None or ("image" in wanted and there.get("image") != wanted["image"]):
+            return False
+        # Ours alone: the operator sets env of its own over what others have put there.
+        for name in owned_env(self.stage):
+            entry, got = env_entry(wanted, name), env_entry(there, name)
+            if entry is not None and (got is None or got.get("value", "") != entry.get("value", "")):
+                return False
+        return _has_same_resources(wanted, there) and _has_same_model(self.node, pod)
+
+    def cores(self, pod: Json) -> float:
+        """The cores of the stage's container in a pod or a pod template."""
+        containers = (pod.get("spec") or {}).get("containers") or ()
+        named = (it for it in containers if it["name"] == self.container["name"])
+        return sum(float(parse_quantity(_amounts(it, "requests").get("cpu")) or 0) for it in named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +97,54 @@ class OrchestratorLocation:
     told: tuple[StageLocation, ...]
     title: str = "the orchestrator"
     is_external: bool = False
+    follows: bool = True
+
+    def as_scaled(self, deployment: Json | None) -> OrchestratorLocation:
+        """As it is."""
+        return self
+
+    def carries(self, pod: Json) -> bool:
+        """True if it is told of what the stages run; where it does not say of what, it is."""
+        entries = (env_entry(container, "ENGINE_PREDICTOR") for container in pod.get("containers") or ())
+        text = next((str(entry.get("value", "")) for entry in entries if entry), "")
+        try:
+            components = list(json.loads(b64decode(text))["componentSpecs"])
+        except (ValueError, KeyError, TypeError):
+            return True
+        for place in self.told:
+            at = int(place.component_path[-1])
+            found = components[at] if at < len(components) else {}
+            is_same = found.get("replicas") == place.component.get("replicas")
+            if not is_same or not place.carries(found.get("spec") or {}):
+                return False
+        return True
+
+    def cores(self, pod: Json) -> float:
+        """0: they are counted beside the stages."""
+        return 0.0
 
 
-ServedLocation = StageLocation | OrchestratorLocation
+def _amounts(container: Json, kind: str) -> Json:
+    return (container.get("resources") or {}).get(kind) or {}
+
+
+def _has_same_resources(wanted: Json, there: Json) -> bool:
+    """Compared as numbers: the server may write 500m as 0.5. What is not asked for may be defaulted."""
+    return all(
+        parse_quantity(_amounts(there, kind).get(name)) == parse_quantity(amount)
+        for kind in ("requests", "limits")
+        for name, amount in _amounts(wanted, kind).items()
+    )
+
+
+def _has_same_model(node: Json, pod: Json) -> bool:
+    """The operator hands the model URI to an init container that fetches it, as its first argument."""
+    fetchers = [
+        init
+        for init in pod.get("initContainers") or ()
+        if init["name"] == f"{node['name']}-model-initializer"
+    ]
+    return not fetchers or "modelUri" not in node or node["modelUri"] in (fetchers[0].get("args") or ())
 
 
 def _containers(component: Json) -> list[Json]:
@@ -367,12 +438,6 @@ def unscaled(pipeline: Pipeline, sdep: Json) -> list[str]:
         for container in _containers(component)
         if container["name"] in names and not any(component.get(scaler) for scaler in AUTOSCALERS)
     ]
-
-
-def as_scaled(place: StageLocation, deployment: Json | None) -> StageLocation:
-    """The place with the replicas of its Deployment if they are external, and it is there; else as it is."""
-    replicas = ((deployment or {}).get("spec") or {}).get("replicas")
-    return replace(place, replicas=int(replicas)) if place.is_external and replicas else place
 
 
 def _named(autoscaler: Json) -> str:

@@ -1,4 +1,4 @@
-"""A SeldonDeployment in a file of a repository: found, and changed in place with a small diff."""
+"""SeldonDeployments in a file of a repository: found, and changed in place with a small diff."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ import yaml
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, target_of
-from ipa.targets.seldon.patch import Operation
-from ipa.targets.seldon.predictors import read_mixture, rewrite_mixture
+from ipa.targets.kubernetes.layout import ObjectChange, Operation
+from ipa.targets.seldon.layouts import layout_of
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.variants import Json
 
 
 class Manifest:
-    """The text of a file that holds the pipeline's SeldonDeployment, perhaps among other documents.
+    """The text of a file that holds the pipeline's SeldonDeployments, perhaps among other documents.
 
-    InputError where the text is not YAML or that object is incomplete, NotFoundError where it is not there.
+    InputError where the text is not YAML or one of them is incomplete, NotFoundError where one is not there.
     """
 
     def __init__(self, pipeline: Pipeline, text: str, path: str) -> None:
-        self._pipeline, self._text, self._path = pipeline, text, path
-        self._documents = _documents(text, path)
-        self._index = _index(pipeline, self._documents, path)
+        self._layout, self._text, self._path = layout_of(pipeline), text, path
+        self._documents = _load_documents(text, path)
+        self._at = {name: self._find(name) for name in self._layout.names}
 
     def configs(self) -> tuple[StageConfig, ...]:
         """Configurations of the manifest. DriftError lists values outside the pipeline's configurations."""
         try:
-            return read_mixture(self._pipeline, self._documents[self._index])
+            return self._layout.observe(self._objects()).configs
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise InputError(
                 f"{self._path}: its {SELDON_DEPLOYMENT.kind} is incomplete: {type(error).__name__} {error}",
-                hint=f"`ipa render {self._pipeline.name}` prints a complete one.",
+                hint=f"`ipa render {self._layout.pipeline.name}` prints a complete one.",
             ) from error
 
     def changed(self, wanted: Sequence[StageConfig]) -> str:
@@ -44,17 +44,20 @@ class Manifest:
         the file is written anew; InputError where comments would be lost by that.
         """
         self.configs()
-        changes, after = rewrite_mixture(self._pipeline, self._documents[self._index], wanted)
+        changes = self._layout.changes(self._objects(), wanted)
         if not changes:
             return self._text
-        documents = [*self._documents[: self._index], after, *self._documents[self._index + 1 :]]
-        text = self._spliced(changes)
+        documents = list(self._documents)
+        for change in changes:
+            documents[self._at[change.name]] = change.draft.object
+        text = self._splice(changes)
         if text is not None and _loaded(text) == documents:
             return text
         if _has_comments(self._text):
+            operations = [one for change in changes for one in change.draft.changes]
             raise InputError(
                 f"{self._path} would lose its comments, because the change adds or removes fields",
-                problems=[Problem(_words(change)) for change in changes],
+                problems=[Problem(_words(operation)) for operation in operations],
                 hint="Make these changes by hand, or remove the comments.",
             )
         is_marked = self._text.startswith("---")
@@ -62,28 +65,50 @@ class Manifest:
             documents, sort_keys=False, explicit_start=is_marked or None, allow_unicode=True
         )
 
-    def _spliced(self, changes: Sequence[Operation]) -> str | None:
+    def _objects(self) -> dict[str, dict[str, Any]]:
+        return {name: self._documents[at] for name, at in self._at.items()}
+
+    def _splice(self, changes: Sequence[ObjectChange]) -> str | None:
         """The text with each value replaced where it stands; None where that is not all there is to do."""
-        node = list(yaml.compose_all(self._text, yaml.SafeLoader))[self._index]
+        nodes = list(yaml.compose_all(self._text, yaml.SafeLoader))
         spans = []
         for change in changes:
-            found = _node(node, change["path"]) if change["op"] == "replace" else None
-            if not isinstance(found, yaml.ScalarNode):
-                return None
-            value = _scalar(change["value"], found.style)
-            spans.append((found.start_mark.index, found.end_mark.index, value))
+            for one in change.draft.changes:
+                node = nodes[self._at[change.name]]
+                found = _node(node, one["path"]) if one["op"] == "replace" else None
+                if not isinstance(found, yaml.ScalarNode):
+                    return None
+                value = _scalar(one["value"], found.style)
+                spans.append((found.start_mark.index, found.end_mark.index, value))
         text = self._text
         for start, end, value in sorted(spans, reverse=True):
             text = text[:start] + value + text[end:]
         return text
 
+    def _find(self, wanted: str) -> int:
+        """The index of the document of that name. One without a namespace is in the pipeline's own."""
+        names = []
+        for index, document in enumerate(self._documents):
+            metadata = _metadata(document)
+            if metadata is None:
+                continue
+            namespace = metadata.get("namespace") or self._layout.namespace
+            if (metadata.get("name"), namespace) == (wanted, self._layout.namespace):
+                return index
+            names.append(f"{namespace}/{metadata.get('name')}")
+        raise NotFoundError(
+            f"{self._path} has no {SELDON_DEPLOYMENT.kind} {self._layout.namespace}/{wanted}",
+            hint=f"The file has: {', '.join(names) or 'none'}. "
+            f"`ipa render {self._layout.pipeline.name}` prints one.",
+        )
+
 
 def seldondeployments(text: str, path: str) -> list[dict[str, Any]]:
     """Every SeldonDeployment among the documents of a file; InputError where it is not YAML."""
-    return [document for document in _documents(text, path) if _metadata(document) is not None]
+    return [document for document in _load_documents(text, path) if _metadata(document) is not None]
 
 
-def _documents(text: str, path: str) -> list[Any]:
+def _load_documents(text: str, path: str) -> list[Any]:
     try:
         return list(yaml.safe_load_all(text))
     except yaml.YAMLError as error:
@@ -102,24 +127,6 @@ def _loaded(text: str) -> list[Any] | None:
         return list(yaml.safe_load_all(text))
     except (yaml.YAMLError, ValueError, RecursionError):
         return None
-
-
-def _index(pipeline: Pipeline, documents: Sequence[Any], path: str) -> int:
-    """The index of the pipeline's document. One without a namespace is in the pipeline's own."""
-    target = target_of(pipeline)
-    names = []
-    for index, document in enumerate(documents):
-        metadata = _metadata(document)
-        if metadata is None:
-            continue
-        namespace = metadata.get("namespace") or target.namespace
-        if (metadata.get("name"), namespace) == (target.name, target.namespace):
-            return index
-        names.append(f"{namespace}/{metadata.get('name')}")
-    raise NotFoundError(
-        f"{path} has no {SELDON_DEPLOYMENT.kind} {target.namespace}/{target.name}",
-        hint=f"The file has: {', '.join(names) or 'none'}. `ipa render {pipeline.name}` prints one.",
-    )
 
 
 def _metadata(document: Any) -> Json | None:

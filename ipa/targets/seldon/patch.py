@@ -1,32 +1,20 @@
-"""The one guarded JSON Patch that takes a SeldonDeployment from what runs to what is wanted."""
+"""The changes that take one predictor of a SeldonDeployment from what runs to what is wanted.
+
+Only fields that are ours and differ change: replicas alone touch no pod template.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import replace
-from typing import Any
 
 from ipa.adapters.kube.quantity import cpu_quantity
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
+from ipa.targets.kubernetes.layout import Draft
 from ipa.targets.seldon import variants
-from ipa.targets.seldon.locate import Path, StageLocation, container_name, locate
+from ipa.targets.seldon.locate import StageLocation, container_name, locate
 from ipa.targets.seldon.manifest import batch_time, check_configs, read
-
-Operation = dict[str, Any]
-
-
-def build_patch(pipeline: Pipeline, live: variants.Json, wanted: Sequence[StageConfig]) -> list[Operation]:
-    """The JSON Patch (RFC 6902) from the live object to the wanted configs; empty where nothing changes.
-
-    It first tests the object's uid and generation and the names of all it touches, then changes only fields
-    that are ours and differ: replicas alone touch no pod template. DriftError, InputError: as `read` and
-    `render`.
-    """
-    draft = Draft(live)
-    change_all(draft, pipeline, live, wanted)
-    return draft.patch()
 
 
 def change_all(draft: Draft, pipeline: Pipeline, live: variants.Json, wanted: Sequence[StageConfig]) -> None:
@@ -103,68 +91,3 @@ def _remove_env(draft: Draft, place: StageLocation, names: set[str]) -> None:
         draft.test((*path, index, "name"), draft.value((*path, index, "name")))
     for index in reversed(at):
         draft.set((*path, index), None)
-
-
-class Draft:
-    """A copy of the live object that writes down what is done to it."""
-
-    def __init__(self, live: variants.Json) -> None:
-        self.object = deepcopy(dict(live))
-        self.tests: list[Operation] = []
-        self.changes: list[Operation] = []
-
-    def patch(self) -> list[Operation]:
-        """The guarded patch of all that was done to it; empty where nothing was."""
-        if not self.changes:
-            return []
-        metadata = self.object["metadata"]
-        # Not the resourceVersion: the operator writes the status several times around each change.
-        guards = [_operation("test", ("metadata", key), metadata[key]) for key in ("uid", "generation")]
-        return [*guards, *self.tests, *self.changes]
-
-    def value(self, path: Path) -> Any:
-        """Value at the path, or None."""
-        value: Any = self.object
-        for token in path:
-            if isinstance(value, dict):
-                value = value.get(str(token))
-            elif isinstance(value, list) and isinstance(token, int) and token < len(value):
-                value = value[token]
-            else:
-                return None
-        return value
-
-    def test(self, path: Path, value: object) -> None:
-        """Demand, before any change, that this is there."""
-        operation = _operation("test", path, value)
-        if operation not in self.tests:
-            self.tests.append(operation)
-
-    def set(self, path: Path, value: Any) -> None:
-        """Put the value there, or remove what is there (None). Parents that are not there are made."""
-        live = self.value(path)
-        if live == value:
-            return
-        parent = path[:-1]
-        if value is None:
-            self.changes.append({"op": "remove", "path": _pointer(path)})
-            self.value(parent).pop(path[-1])
-        elif self.value(parent) is None:
-            self.set(parent, {path[-1]: value})
-        else:
-            self.changes.append(_operation("add" if live is None else "replace", path, value))
-            self.value(parent)[path[-1]] = value
-
-    def append(self, path: Path, value: Any) -> None:
-        """Put the value behind the list's last."""
-        self.changes.append(_operation("add", (*path, "-"), value))
-        self.value(path).append(value)
-
-
-def _pointer(path: Path) -> str:
-    return "".join("/" + str(token).replace("~", "~0").replace("/", "~1") for token in path)
-
-
-def _operation(op: str, path: Path, value: object) -> Operation:
-    # A copy: the draft goes on changing what it put there.
-    return {"op": op, "path": _pointer(path), "value": deepcopy(value)}

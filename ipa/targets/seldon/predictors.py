@@ -13,9 +13,10 @@ from ipa.model import parts as shared
 from ipa.model.errors import InputError, Problem
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
+from ipa.targets.kubernetes.layout import Draft
 from ipa.targets.seldon.locate import StageLocation, drift, locate, target_of
 from ipa.targets.seldon.manifest import ONE_ORCHESTRATOR, read, render
-from ipa.targets.seldon.patch import Draft, Operation, change_all
+from ipa.targets.seldon.patch import change_all
 from ipa.targets.seldon.section import with_seldon
 from ipa.targets.seldon.split import is_split
 from ipa.targets.seldon.variants import Json
@@ -89,32 +90,15 @@ def _check_others(pipeline: Pipeline, traffic: Mapping[str, int]) -> None:
         raise drift(pipeline, problems)
 
 
-def build_mixture_patch(pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -> list[Operation]:
-    """The one guarded JSON Patch from the live object to the wanted parts; empty where nothing changes.
-
-    Errors as `read_mixture` and `render_mixture`.
-    """
-    draft = Draft(live)
-    _change_mixture(draft, pipeline, live, wanted)
-    return draft.patch()
-
-
-def rewrite_mixture(
-    pipeline: Pipeline, manifest: Json, wanted: Sequence[StageConfig]
-) -> tuple[list[Operation], Json]:
-    """The same changes to an object that no server has yet: each operation, and the object after them."""
-    draft = Draft(manifest)
-    _change_mixture(draft, pipeline, manifest, wanted)
-    return draft.changes, draft.object
-
-
-def _change_mixture(draft: Draft, pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -> None:
-    """Note down what takes the live object to the wanted parts.
+def draft_change(pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -> Draft:
+    """The draft that takes the live object, or one in a file, to the wanted parts.
 
     A part stays in the predictor of its variants, so that a change of traffic alone touches traffic alone.
     What is new is added last, as a copy of a predictor that is there, so that it has what other people gave
     that; what is gone is removed last. Where one is alone before and after, its traffic is not touched.
+    Errors as `read_mixture` and `render_mixture`.
     """
+    draft = Draft(live)
     _check(pipeline, wanted)
     running = read_named(pipeline, live)
     shares = len(running) > 1 or shared.is_shared(wanted)
@@ -143,6 +127,7 @@ def _change_mixture(draft: Draft, pipeline: Pipeline, live: Json, wanted: Sequen
     for at in sorted((index[target_of(named).predictor] for named, _ in there), reverse=True):
         draft.test((*PREDICTORS, at, "name"), draft.value((*PREDICTORS, at, "name")))
         draft.set((*PREDICTORS, at), None)
+    return draft
 
 
 def _like(model: Pipeline, named: Pipeline, live: Json, part: shared.Configs) -> Json:

@@ -13,10 +13,9 @@ model is headless, so that its name leads to every ready pod and the queue fills
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from hashlib import sha256
 from types import MappingProxyType
 from typing import Any
 
@@ -24,7 +23,8 @@ from ipa.model.errors import DriftError, InputError, Problem
 from ipa.model.pipeline import Bounds, Pipeline, Stage, StageBounds, StageKind, Variant
 from ipa.model.plan import StageConfig
 from ipa.model.resident import is_lighter
-from ipa.targets.seldon.locate import LONGEST_NAME, StageLocation, container_name, drift, locate, target_of
+from ipa.targets.kubernetes.layout import Objects
+from ipa.targets.seldon.locate import LONGEST_NAME, container_name, drift, target_of
 from ipa.targets.seldon.manifest import check_configs, read, render
 from ipa.targets.seldon.residents import (
     COMMAND,
@@ -38,7 +38,7 @@ from ipa.targets.seldon.residents import (
     served_variant,
 )
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape, seldon_of
-from ipa.targets.seldon.variants import BATCH_SIZE, BATCH_TIME, Json, check_variants
+from ipa.targets.seldon.variants import BATCH_SIZE, BATCH_TIME, check_variants
 
 # What the operator's webhook gives the first container of a predictor.
 PORT = 9000
@@ -49,11 +49,6 @@ LABEL_STAGE = "ipa-serving/stage"
 DRAIN_S = 15
 GRACE_S = 30
 READY = {"httpGet": {"path": "/v2/health/ready", "port": "http"}, "periodSeconds": 2}
-
-# The digits of a digest of uids: enough that objects made anew never have those of before.
-UIDS = 12
-
-Objects = Mapping[str, Json]
 
 
 class PartRole(StrEnum):
@@ -245,12 +240,7 @@ def _stage_label(part: Part) -> dict[str, str]:
     return {LABEL_STAGE: part.stage} if part.stage else {}
 
 
-def places_of(parts: Sequence[Part], objects: Objects) -> tuple[StageLocation, ...]:
-    """The place of each part's one stage in its object."""
-    return tuple(locate(part.pipeline, objects[part.name])[0] for part in parts)
-
-
-def read_parts(pipeline: Pipeline, parts: Sequence[Part], objects: Objects) -> dict[str, StageConfig]:
+def read_parts(pipeline: Pipeline, parts: Iterable[Part], objects: Objects) -> dict[str, StageConfig]:
     """Read the configuration of each object, by its name. DriftError lists the problems of all of them."""
     found: dict[str, StageConfig] = {}
     problems: list[str] = []
@@ -270,32 +260,19 @@ def read_parts(pipeline: Pipeline, parts: Sequence[Part], objects: Objects) -> d
     return found
 
 
-def read_split(pipeline: Pipeline, parts: Sequence[Part], objects: Objects) -> tuple[StageConfig, ...]:
-    """The configuration of every stage that the objects ask for together. DriftError as `read_parts`."""
-    return merged(parts, read_parts(pipeline, parts, objects))
-
-
-def merged(parts: Sequence[Part], found: Mapping[str, StageConfig]) -> tuple[StageConfig, ...]:
+def merge_configs(parts: Iterable[Part], found: Mapping[str, StageConfig]) -> tuple[StageConfig, ...]:
     """The configuration of every stage, from those of its model and its queue by their objects' names."""
-    models = [part for part in parts if part.role is PartRole.MODEL]
-    queues = [part for part in parts if part.role is PartRole.QUEUE]
+    by_role = {role: [part for part in parts if part.role is role] for role in PartRole}
     return tuple(
-        _merged(model.groups, found[model.name], found[queue.name])
-        for model, queue in zip(models, queues, strict=True)
+        _merge_config(model.groups, found[model.name], found[queue.name])
+        for model, queue in zip(by_role[PartRole.MODEL], by_role[PartRole.QUEUE], strict=True)
     )
 
 
-def _merged(groups: Groups, model: StageConfig, queue: StageConfig) -> StageConfig:
+def _merge_config(groups: Groups, model: StageConfig, queue: StageConfig) -> StageConfig:
     """The stage's configuration. Between two writes the queue may ask for what the model has not loaded."""
     variant = served_variant(groups, model.variant, queue.variant) if groups else model.variant
     return replace(model, variant=variant, batch_size=queue.batch_size)
-
-
-def revision_of_all(parts: Sequence[Part], objects: Objects) -> str:
-    """The revision of all objects: a digest of their uids, then the generations in the order of the parts."""
-    found = [objects[part.name]["metadata"] for part in parts]
-    uids = sha256(".".join(str(metadata["uid"]) for metadata in found).encode()).hexdigest()
-    return f"{uids[:UIDS]}/{'.'.join(str(metadata['generation']) for metadata in found)}"
 
 
 # The order of writes, see `steps`.

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ipa import __version__
-from ipa.control.loop.clock import StopSignal
 from ipa.control.ports import Metrics, PipelineManifest
 from ipa.model.findings import DoctorCheck
 from ipa.model.pipeline import Pipeline, Stage
-from ipa.model.plan import StageConfig
 from ipa.model.probe import ProbeRequest, ProbeResult, RequestAddress
 from ipa.model.rolling import DEPLOYMENT
 from ipa.model.row_counts import unbatched_note
 from ipa.model.serving import Batching, Rebatch, ServingSemantics, Unhonoured
 from ipa.settings import Settings
 from ipa.targets import base
+from ipa.targets.kubernetes.target import KubernetesTarget
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.residents import REMEDY, groups_of, resident_fault
 from ipa.targets.seldon.section import (
     KEY,
@@ -35,12 +33,10 @@ from ipa.targets.seldon.section import (
 from ipa.targets.seldon.shape import at_cluster, unbatched_stages
 
 if TYPE_CHECKING:
-    from ipa.adapters.kube.client import KubeClient
-    from ipa.adapters.kube.events import KubeEvents
-    from ipa.adapters.kube.kinds import ResourceKind
     from ipa.profiling.measure import MeasurementBench
     from ipa.simulate.cluster import ClusterSettings
     from ipa.simulate.metrics import MetricsSettings
+    from ipa.targets.kubernetes.layout import Layout
 
 # The predictors of one SeldonDeployment that may share its requests.
 MOST_PREDICTORS = 3
@@ -69,14 +65,15 @@ USUAL = SeldonTarget("")
 DATAPLANE = f"registry.example/ipa-serving/dataplane:{__version__}"
 
 
-class Seldon(base.Target):
+class Seldon(KubernetesTarget):
     """SeldonDeployments on a Kubernetes cluster."""
+
+    kind = SELDON_DEPLOYMENT
 
     name = "kubernetes"
     title = "target kubernetes"
     workload = "the SeldonDeployment"
     sections = replace(SECTIONS, unbatched=unbatched_stages)
-    on_kubernetes = True
     takes_gitops = True
     # Seldon is scraped every 5 to 15 s, and a rate needs two samples.
     rate_window_s = 30.0
@@ -151,13 +148,6 @@ class Seldon(base.Target):
         note = f"shape split, because {why[0]}"
         return base.StartingSection({**section, "shape": str(Shape.SPLIT), "image": DATAPLANE}, note)
 
-    def access(self) -> tuple[ResourceKind, Callable[[Pipeline], Sequence[tuple[str, str]]]]:
-        """SeldonDeployments."""
-        from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
-        from ipa.targets.seldon.watchers import places_of
-
-        return SELDON_DEPLOYMENT, places_of
-
     def goodbye(self, pipeline: Pipeline) -> str:
         """Its SeldonDeployment stays."""
         section = seldon_of(pipeline)
@@ -175,29 +165,20 @@ class Seldon(base.Target):
             cluster = replace(cluster, requeue_s=REQUEUE_S)
         return cluster, ON_CLUSTER
 
-    def open(self, site: base.Site) -> base.World:
-        """The cluster of the settings. Changes go to it, or with IPA_ACTUATION=gitops to a repository."""
-        from ipa.adapters.kube.client import connect
-        from ipa.adapters.kube.events import KubeEvents
-        from ipa.adapters.prometheus.alerts import PrometheusAlerts
+    def layout_of(self, pipeline: Pipeline) -> Layout:
+        """The SeldonDeployments of the pipeline's shape."""
+        from ipa.targets.seldon.layouts import layout_of
+
+        return layout_of(pipeline)
+
+    def metrics(self, site: base.Site) -> Metrics:
+        """Seldon's executor or our router and queues, by the shape of each pipeline."""
+        from ipa.adapters.prometheus.client import metrics_of
         from ipa.adapters.prometheus.connection import connection_of
-        from ipa.targets.seldon.layouts import KubeWorkload
-        from ipa.targets.seldon.ownership import OwningClient
-        from ipa.targets.seldon.watchers import entry_of
+        from ipa.targets.seldon.metrics import ShapedMetrics
 
-        settings = site.settings
-        client = connect(settings.kubeconfig, settings.kube_timeout_s)
-        site.resources.callback(client.close)
-        workload = KubeWorkload(OwningClient(client, settings.install))
-        metrics, alerts = _metrics(site), PrometheusAlerts(connection_of(settings))
-        if settings.actuation == "gitops":
-            from ipa.targets.gitops.workload import through_gitops
-
-            # A GitOps tool writes the cluster: nothing at all of it is ours to write.
-            return base.World(through_gitops(settings, workload, self, site.decision), metrics, alerts=alerts)
-        events = KubeEvents(client, site.clock, entry_of)
-        watch = partial(_watch, site, client, events)
-        return base.World(workload, metrics, events=events, watch=watch, alerts=alerts)
+        settings, connection = site.settings, connection_of(site.settings)
+        return ShapedMetrics(lambda dialect: metrics_of(settings, connection, dialect, site.pipelines))
 
     def doctor_checks(
         self,
@@ -210,26 +191,14 @@ class Seldon(base.Target):
         """The metrics of pipelines, the cluster and what we may do there, Seldon, and its objects."""
         from ipa.targets.seldon.doctor import checks_of
 
-        return checks_of(settings, pipelines, namespaces, elects=elects)
-
-    def settings_at(self, settings: Settings, where: str) -> Settings:
-        """The settings with that kubeconfig."""
-        return replace(settings, kubeconfig=str(Path(where).expanduser())) if where else settings
-
-    def connect(self, settings: Settings, where: str) -> base.TargetConnection:
-        """The cluster of the kubeconfig `where`, by default that of the settings."""
-        from ipa.adapters.kube.client import connect
-        from ipa.targets.seldon.connection import ClusterConnection
-
-        settings = self.settings_at(settings, where)
-        return ClusterConnection(connect(settings.kubeconfig, settings.kube_timeout_s), settings.install)
+        return checks_of(self, settings, pipelines, namespaces, elects=elects)
 
     @contextmanager
     def bench(self, settings: Settings, where: str, pipeline: Pipeline) -> Iterator[MeasurementBench]:
         """Copies of the stages of the running SeldonDeployment; what a killed run left is removed first."""
         from ipa.adapters.kube.client import connect
+        from ipa.targets.kubernetes.reach import reach_of
         from ipa.targets.seldon.copy_bench import ClusterBench
-        from ipa.targets.seldon.reach import reach_of
 
         settings = self.settings_at(settings, where)
         with closing(connect(settings.kubeconfig, settings.kube_timeout_s)) as client:
@@ -244,12 +213,6 @@ class Seldon(base.Target):
         from ipa.targets.seldon.manifest import smallest_configs
 
         return smallest_configs(pipeline)
-
-    def render(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
-        """Every SeldonDeployment of the pipeline with these configurations."""
-        from ipa.targets.seldon.layouts import render_all
-
-        return render_all(pipeline, configs)
 
     def monitors(self, pipeline: Pipeline) -> list[dict[str, Any]]:
         """A PodMonitor each for the orchestrator and the stages, or one for router and queues."""
@@ -281,21 +244,15 @@ class Seldon(base.Target):
 
     def imported(self, settings: Settings, where: str, asked: base.ImportRequest) -> base.Imported:
         """The pipeline of a SeldonDeployment in a cluster or a file."""
-        from ipa.targets.seldon.connection import import_pipeline
+        from ipa.targets.seldon.imported import import_pipeline
 
         return import_pipeline(self.settings_at(settings, where), asked)
 
     def manifest(self, pipeline: Pipeline, text: str, path: str) -> PipelineManifest:
         """The SeldonDeployments in the text of a file."""
-        from ipa.targets.seldon.layouts import manifest_of
+        from ipa.targets.seldon.manifest_edit import Manifest
 
-        return manifest_of(pipeline, text, path)
-
-    def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> base.Configs:
-        """The configurations with cores in whole millicores; InputError if they do not fit the pipeline."""
-        from ipa.targets.seldon.layouts import as_written
-
-        return as_written(pipeline, configs)
+        return Manifest(pipeline, text, path)
 
 
 def _shape(pipeline: Pipeline) -> Shape:
@@ -346,36 +303,6 @@ def _resident_faults(pipeline: Pipeline) -> list[Unhonoured]:
     if not found:
         return []
     return [Unhonoured("resident", "; ".join(f"of stage {name} {why}" for name, why in found), REMEDY)]
-
-
-def _metrics(site: base.Site) -> Metrics:
-    """Seldon's executor or our router and queues, by the shape of each pipeline."""
-    from ipa.adapters.prometheus.client import metrics_of
-    from ipa.adapters.prometheus.connection import connection_of
-    from ipa.targets.seldon.metrics import ShapedMetrics
-
-    settings, connection = site.settings, connection_of(site.settings)
-    return ShapedMetrics(lambda dialect: metrics_of(settings, connection, dialect, site.pipelines))
-
-
-def _watch(
-    site: base.Site,
-    client: KubeClient,
-    events: KubeEvents,
-    pipelines: Iterable[Pipeline],
-    wake: Callable[[str], None],
-    gap_s: float,
-    stop: StopSignal,
-) -> base.Watching:
-    """Watch the objects of the pipelines, and have the metrics say how that goes."""
-    from ipa.adapters.kube.watch import KubeHealth
-    from ipa.targets.seldon.watchers import Watchers
-
-    watchers = Watchers(client, pipelines, wake, gap_s=gap_s, stop=stop)
-    site.registry.register(KubeHealth(client, events, watchers.watchers))
-    watchers.start()
-    site.resources.callback(watchers.close)
-    return watchers
 
 
 SELDON = Seldon()

@@ -12,8 +12,9 @@ from ipa.cli.main import run
 from ipa.files import load_profile
 from ipa.files.pipelines import dump_pipeline
 from ipa.model.exits import ExitCode
+from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon import copy_bench
-from ipa.targets.seldon.workload import SeldonWorkload
+from ipa.targets.seldon.layouts import layout_of
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.v2_server import V2Server
@@ -55,7 +56,7 @@ def test_a_stage_is_measured_on_a_cluster(
 ) -> None:
     config = str(kube.kubeconfig(home))
     client = KubeClient.from_kubeconfig(config, 10.0)
-    SeldonWorkload(client).create(sample_pipeline(), sample_configs())
+    KubeWorkload(client, layout_of).create(sample_pipeline(), sample_configs())
     client.close()
     kube.tick(8)
     # The cluster moves on with each request.

@@ -14,7 +14,7 @@ from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.events import FORBIDDEN_S, LONGEST_MESSAGE, PER_MINUTE, SAME_S, KubeEvents, shortened
 from ipa.model.decision import Event, ReasonCode
 from ipa.targets.seldon.manifest import render
-from ipa.targets.seldon.watchers import entry_of
+from ipa.targets.seldon.target import SELDON
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind, Trouble
 from tests.fakes.kube.api import Request
@@ -50,7 +50,7 @@ def client(kube: FakeKube, clock: VirtualClock, tmp_path: Path) -> Iterator[Kube
 
 @pytest.fixture
 def sink(client: KubeClient, clock: VirtualClock) -> KubeEvents:
-    return KubeEvents(client, clock, entry_of)
+    return KubeEvents(client, clock, SELDON.entry_of)
 
 
 def told(kube: FakeKube) -> list[Json]:
@@ -101,8 +101,8 @@ def test_the_same_again_counts_up_and_after_a_while_counts_anew(
 def test_after_a_restart_it_is_still_the_same_event(
     kube: FakeKube, client: KubeClient, clock: VirtualClock
 ) -> None:
-    KubeEvents(client, clock, entry_of).emit(PIPELINE, DRIFT)
-    KubeEvents(client, clock, entry_of).emit(PIPELINE, DRIFT)
+    KubeEvents(client, clock, SELDON.entry_of).emit(PIPELINE, DRIFT)
+    KubeEvents(client, clock, SELDON.entry_of).emit(PIPELINE, DRIFT)
     assert len(told(kube)) == 1
 
 
@@ -130,7 +130,7 @@ def test_whatever_the_server_does_nothing_is_raised_and_no_body_is_logged(
 ) -> None:
     client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 0.3, clock=VirtualClock())
     kube.fault(kind, resource=resource)
-    KubeEvents(client, VirtualClock(), entry_of).emit(PIPELINE, DRIFT)
+    KubeEvents(client, VirtualClock(), SELDON.entry_of).emit(PIPELINE, DRIFT)
     assert "secret" not in caplog.text
     client.close()
 
@@ -171,7 +171,7 @@ def test_a_role_that_allows_no_events_is_not_asked_with_each(
 
 def test_times_are_by_the_servers_clock(kube: FakeKube, client: KubeClient, clock: VirtualClock) -> None:
     kube.skew_s = -300.0
-    KubeEvents(client, clock, entry_of).emit(PIPELINE, DRIFT)
+    KubeEvents(client, clock, SELDON.entry_of).emit(PIPELINE, DRIFT)
     at = datetime.fromisoformat(told(kube)[0]["lastTimestamp"].replace("Z", "+00:00"))
     assert (clock.now() - at).total_seconds() == pytest.approx(300.0, abs=1.5)
 
@@ -191,7 +191,7 @@ def test_a_pipeline_that_runs_nowhere_on_seldon_is_dropped(sink: KubeEvents) -> 
 def test_the_loop_tells_of_a_rollout_that_was_taken_back(tmp_path: Path) -> None:
     with build("ours", over="http") as world:
         client = KubeClient.from_kubeconfig(str(world.kube.kubeconfig(tmp_path)), 10.0, clock=world.clock)
-        world.events = KubeEvents(client, world.clock, entry_of)  # type: ignore[assignment]
+        world.events = KubeEvents(client, world.clock, SELDON.entry_of)  # type: ignore[assignment]
         world.start_service()
         world.settle()
         world.kube.cluster.trouble_of = lambda pod: Trouble.CRASH

@@ -19,9 +19,10 @@ from ipa.control.election import LeaseTimes
 from ipa.control.loop.clock import SystemClock
 from ipa.model.access import Operation
 from ipa.model.decision import Change, Event, ReasonCode
+from ipa.targets.kubernetes.workload import KubeWorkload
+from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
-from ipa.targets.seldon.watchers import entry_of, places_of
-from ipa.targets.seldon.workload import SeldonWorkload
+from ipa.targets.seldon.target import SELDON
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.reviews import User
@@ -73,7 +74,9 @@ def elect(client: KubeClient) -> None:
 def review(kube: FakeKube, client: KubeClient) -> None:
     """Someone's token and rights."""
     kube.api.reviewer.tokens["hers"] = User("ada")
-    ada = KubeIdentities(client, VirtualClock(), SELDON_DEPLOYMENT, places_of).identify("hers", fresh=True)
+    ada = KubeIdentities(client, VirtualClock(), SELDON_DEPLOYMENT, SELDON.places_of).identify(
+        "hers", fresh=True
+    )
     assert ada is not None
     assert [ada.may(operation, "models") for operation in Operation] == [False] * len(Operation)
 
@@ -87,7 +90,7 @@ def test_the_roles_are_exactly_the_verbs_used(
     observer, actor, elector, reviewer = roles
     with FakeKube() as kube:
         client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
-        workload = SeldonWorkload(client)
+        workload = KubeWorkload(client, layout_of)
         workload.create(PIPELINE, CONFIGS)
         kube.tick(6)
         written = kube.verbs.copy()
@@ -101,7 +104,7 @@ def test_the_roles_are_exactly_the_verbs_used(
         workload.write(PIPELINE, change)
         kube.tick()
         workload.rollout(PIPELINE, change)
-        sink = KubeEvents(client, SystemClock(), entry_of)
+        sink = KubeEvents(client, SystemClock(), SELDON.entry_of)
         for _ in range(2):
             sink.emit(PIPELINE, Event(ReasonCode.DRIFT, "kubectl", is_warning=True))
         acted = written | kube.verbs

@@ -15,10 +15,11 @@ from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.watch import FORBIDDEN_S, AtMost, Watcher, feeds
 from ipa.control.loop.clock import StopSignal
 from ipa.model.pipeline import Pipeline
+from ipa.targets.kubernetes.watchers import Watchers
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.section import SeldonTarget
-from ipa.targets.seldon.watchers import Watchers
+from ipa.targets.seldon.target import SELDON
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
@@ -181,7 +182,9 @@ def test_at_most_one_call_in_a_while_for_each_name() -> None:
 def running(kube: FakeKube, client: KubeClient, pipelines: list[Pipeline]) -> tuple[Watchers, Any, Any]:
     woken: Queue[str] = Queue()
     stop = StopSignal()
-    watchers = Watchers(client, pipelines, woken.put, gap_s=0.0, stop=stop)
+    watchers = Watchers(
+        client, SELDON_DEPLOYMENT, SELDON.places_of, pipelines, woken.put, gap_s=0.0, stop=stop
+    )
     watchers.start()
     return watchers, woken, stop
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.targets.seldon.workload import SeldonWorkload
+from ipa.targets.kubernetes.workload import KubeWorkload
+from ipa.targets.seldon.layouts import layout_of
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 
@@ -20,9 +21,9 @@ def kube() -> Iterator[FakeKube]:
 
 
 @pytest.fixture
-def workload(kube: FakeKube, tmp_path: Path) -> Iterator[SeldonWorkload]:
+def workload(kube: FakeKube, tmp_path: Path) -> Iterator[KubeWorkload]:
     client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
-    made = SeldonWorkload(client)
+    made = KubeWorkload(client, layout_of)
     made.create(sample_pipeline(), sample_configs())
     kube.tick(10)
     yield made

@@ -13,11 +13,11 @@ from ipa.model.errors import DriftError
 from ipa.model.pipeline import Pipeline, Sla
 from ipa.model.plan import StageConfig
 from ipa.targets.seldon.imported import imported
-from ipa.targets.seldon.layouts import render_all
 from ipa.targets.seldon.manifest import read, render
-from ipa.targets.seldon.patch import build_patch
+from ipa.targets.seldon.predictors import draft_change
 from ipa.targets.seldon.section import Shape, seldon_of, with_seldon
 from ipa.targets.seldon.shape import at_cluster
+from ipa.targets.seldon.target import SELDON
 from tests.fakes.kube.patching import json_patch
 
 HOME = Path(__file__).parents[3] / "fixtures" / "accelerated"
@@ -55,7 +55,7 @@ def test_each_variant_requests_and_is_limited_to_its_own() -> None:
 def test_they_come_and_go_with_the_variant(
     running: tuple[StageConfig, ...], wanted: tuple[StageConfig, ...]
 ) -> None:
-    changed = json_patch(live(running), build_patch(vision(), live(running), wanted))
+    changed = json_patch(live(running), draft_change(vision(), live(running), wanted).patch())
     assert read(vision(), changed) == wanted
     for stage in range(2):
         expected, found = container(live(wanted), stage), container(changed, stage)
@@ -78,7 +78,7 @@ def test_a_split_pipeline_carries_them_too() -> None:
     split = with_seldon(vision(), shape=Shape.SPLIT, image="example/ipa:1")
     limits = [
         one["resources"]["limits"]
-        for sdep in render_all(split, LARGE)
+        for sdep in SELDON.render(split, LARGE)
         for component in sdep["spec"]["predictors"][0]["componentSpecs"]
         for one in component["spec"]["containers"]
     ]

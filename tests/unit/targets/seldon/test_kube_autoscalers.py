@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ipa.model.errors import DriftError
-from ipa.targets.seldon.workload import SeldonWorkload
+from ipa.targets.kubernetes.workload import KubeWorkload
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.samples import sample_pipeline
 from tests.fakes.kube.store import Json
@@ -46,7 +46,7 @@ def put(kube: FakeKube, namespace: str, made: Json) -> None:
     ],
 )
 def test_an_autoscaler_from_outside_is_refused_by_name(
-    kube: FakeKube, workload: SeldonWorkload, made: Json, said: str
+    kube: FakeKube, workload: KubeWorkload, made: Json, said: str
 ) -> None:
     put(kube, "models", made)
     with pytest.raises(DriftError) as caught:
@@ -54,7 +54,7 @@ def test_an_autoscaler_from_outside_is_refused_by_name(
     assert said in str(caught.value)
 
 
-def test_autoscalers_of_others_are_no_matter(kube: FakeKube, workload: SeldonWorkload) -> None:
+def test_autoscalers_of_others_are_no_matter(kube: FakeKube, workload: KubeWorkload) -> None:
     for made in (
         autoscaler("a", "Deployment", "other"),
         autoscaler("b", "SeldonDeployment", "other"),
@@ -67,7 +67,7 @@ def test_autoscalers_of_others_are_no_matter(kube: FakeKube, workload: SeldonWor
 
 @pytest.mark.parametrize("field", ["hpaSpec", "kedaSpec"])
 def test_one_inside_the_seldondeployment_is_refused_by_its_stage(
-    kube: FakeKube, workload: SeldonWorkload, field: str
+    kube: FakeKube, workload: KubeWorkload, field: str
 ) -> None:
     def add(sdep: Json) -> None:
         sdep["spec"]["predictors"][0]["componentSpecs"][1][field] = {"maxReplicas": 9}

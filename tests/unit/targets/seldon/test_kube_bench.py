@@ -24,13 +24,13 @@ from ipa.profiling.measure import Item, MeasurementEffort, Outputs
 from ipa.profiling.quiet import QuietWatch
 from ipa.service.measuring import MeasureRequest, measure_stage
 from ipa.settings import Settings
+from ipa.targets.kubernetes.reach import Reach, reach_of
+from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.copies import HOLDER, LABEL_COPY_OF, UNTIL, CopyHold, as_copy
 from ipa.targets.seldon.copy_bench import ClusterBench
-from ipa.targets.seldon.layouts import KubeWorkload
+from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.locate import LABEL_PIPELINE
-from ipa.targets.seldon.reach import Reach, reach_of
 from ipa.targets.seldon.section import Shape, with_seldon
-from ipa.targets.seldon.workload import SeldonWorkload
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind, Trouble
 from tests.fakes.kube.cluster import CPU, NODE
@@ -71,7 +71,7 @@ def server() -> Iterator[V2Server]:
 
 
 @pytest.fixture
-def client(kube: FakeKube, workload: SeldonWorkload, tmp_path: Path) -> Iterator[KubeClient]:
+def client(kube: FakeKube, workload: KubeWorkload, tmp_path: Path) -> Iterator[KubeClient]:
     made = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
     kube.verbs.clear()
     yield made
@@ -97,7 +97,7 @@ def given(kube: FakeKube, change: Any) -> None:
 
 
 def test_it_is_measured_on_the_way_of_requests_and_leaves_nothing(
-    kube: FakeKube, client: KubeClient, server: V2Server, workload: SeldonWorkload
+    kube: FakeKube, client: KubeClient, server: V2Server, workload: KubeWorkload
 ) -> None:
     before = workload.read(PIPELINE)
     stage = PIPELINE.stage("detect")
@@ -165,7 +165,7 @@ def test_in_shape_split_the_model_is_asked_as_its_queue_asks_it(
 ) -> None:
     pipeline = with_seldon(PIPELINE, shape=Shape.SPLIT, image="ipa:1")
     client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
-    KubeWorkload(client).create(pipeline, sample_configs())
+    KubeWorkload(client, layout_of).create(pipeline, sample_configs())
     kube.tick(8)
     made = bench(client, kube, server, pipeline)
     with made.serve("read", "r-m", 1.0) as replica:

@@ -25,12 +25,13 @@ from ipa.optimize.problem import Compat
 from ipa.policies.ours import Ours
 from ipa.policies.profiled import Profiled
 from ipa.targets.gitops.workload import Folder, GitOpsWorkload
+from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon import doctor
-from ipa.targets.seldon.layouts import KubeWorkload, manifest_of
+from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.manifest import render
+from ipa.targets.seldon.manifest_edit import Manifest
 from ipa.targets.seldon.section import Shape, with_seldon
 from ipa.targets.seldon.split import render_split
-from ipa.targets.seldon.workload import SeldonWorkload
 from tests.fakes.kube import FakeKube, Trouble
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.looped import PIPELINE, Looped, looped
@@ -71,12 +72,12 @@ def scale(kube: FakeKube, deployment: str, replicas: int, namespace: str = "mode
         kube.store.replace("deployments", {**live, "spec": {**live["spec"], "replicas": replicas}})
 
 
-def running(workload: SeldonWorkload | KubeWorkload, pipeline: Pipeline) -> tuple[StageConfig, ...]:
+def running(workload: KubeWorkload, pipeline: Pipeline) -> tuple[StageConfig, ...]:
     return tuple(stage.config for stage in workload.read(pipeline).stages)
 
 
 @pytest.fixture(params=["hpaSpec", "kedaSpec"])
-def scaled(request: pytest.FixtureRequest, kube: FakeKube, workload: SeldonWorkload) -> SeldonWorkload:
+def scaled(request: pytest.FixtureRequest, kube: FakeKube, workload: KubeWorkload) -> KubeWorkload:
     give(kube, request.param, HPA if request.param == "hpaSpec" else KEDA)
     kube.tick(6)
     scale(kube, READ, 5)
@@ -85,7 +86,7 @@ def scaled(request: pytest.FixtureRequest, kube: FakeKube, workload: SeldonWorkl
     return workload
 
 
-def test_its_replicas_are_those_of_the_deployment(scaled: SeldonWorkload) -> None:
+def test_its_replicas_are_those_of_the_deployment(scaled: KubeWorkload) -> None:
     state = scaled.read(SAMPLE)
     assert [(stage.config.replicas, stage.ready_replicas) for stage in state.stages] == [
         (1, 1),
@@ -95,13 +96,13 @@ def test_its_replicas_are_those_of_the_deployment(scaled: SeldonWorkload) -> Non
     assert state.settled
 
 
-def test_without_the_key_it_is_refused_with_the_remedy(scaled: SeldonWorkload) -> None:
+def test_without_the_key_it_is_refused_with_the_remedy(scaled: KubeWorkload) -> None:
     with pytest.raises(DriftError) as caught:
         scaled.read(sample_pipeline())
     assert "or give the stage `replicas: external` in the pipeline's file" in str(caught.value)
 
 
-def test_a_change_touches_all_but_the_replicas(kube: FakeKube, scaled: SeldonWorkload) -> None:
+def test_a_change_touches_all_but_the_replicas(kube: FakeKube, scaled: KubeWorkload) -> None:
     state = scaled.read(SAMPLE)
     now = tuple(stage.config for stage in state.stages)
     wanted = (replace(now[0], replicas=2), replace(now[1], variant="r-m", batch_size=4, cores=1.0), now[2])
@@ -123,7 +124,7 @@ def test_a_change_touches_all_but_the_replicas(kube: FakeKube, scaled: SeldonWor
 
 
 def test_a_plan_that_differs_in_its_replicas_alone_writes_nothing(
-    kube: FakeKube, scaled: SeldonWorkload
+    kube: FakeKube, scaled: KubeWorkload
 ) -> None:
     state = scaled.read(SAMPLE)
     now = tuple(stage.config for stage in state.stages)
@@ -133,7 +134,7 @@ def test_a_plan_that_differs_in_its_replicas_alone_writes_nothing(
 
 
 def test_pods_that_the_autoscaler_adds_are_no_change_to_wait_for(
-    kube: FakeKube, scaled: SeldonWorkload
+    kube: FakeKube, scaled: KubeWorkload
 ) -> None:
     state = scaled.read(SAMPLE)
     now = tuple(stage.config for stage in state.stages)
@@ -158,7 +159,7 @@ def test_pods_that_the_autoscaler_adds_are_no_change_to_wait_for(
 
 
 def test_an_autoscaler_that_the_operator_works_against_is_refused(
-    kube: FakeKube, workload: SeldonWorkload
+    kube: FakeKube, workload: KubeWorkload
 ) -> None:
     put(kube, "models", autoscaler("fast", "Deployment", READ))
     with pytest.raises(DriftError) as caught:
@@ -170,7 +171,7 @@ def test_an_autoscaler_that_the_operator_works_against_is_refused(
 
 
 def test_one_that_scales_the_whole_object_needs_every_stage_external(
-    kube: FakeKube, workload: SeldonWorkload
+    kube: FakeKube, workload: KubeWorkload
 ) -> None:
     put(kube, "models", autoscaler("all", "SeldonDeployment", "sample"))
     with pytest.raises(DriftError, match="every stage: HorizontalPodAutoscaler 'all'"):
@@ -179,21 +180,22 @@ def test_one_that_scales_the_whole_object_needs_every_stage_external(
     assert workload.read(everything).settled
 
 
-def test_without_an_autoscaler_it_is_what_the_object_says(workload: SeldonWorkload) -> None:
+def test_without_an_autoscaler_it_is_what_the_object_says(workload: KubeWorkload) -> None:
     assert running(workload, SAMPLE) == running(workload, sample_pipeline()) == CONFIGS
 
 
 def test_the_doctor_tells_of_a_stage_that_nobody_scales(
-    kube: FakeKube, workload: SeldonWorkload, tmp_path: Path
+    kube: FakeKube, workload: KubeWorkload, tmp_path: Path
 ) -> None:
     client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
-    [found] = doctor._endless(client, SAMPLE)
+    [found] = doctor.endless_writes(client, layout_of(SAMPLE))
     assert found.name == "replicas of sample/read"
     assert "has neither hpaSpec nor kedaSpec" in found.seen and "share-replicas" in found.remedy
     # One of the whole object may scale them all.
-    assert list(doctor._endless(client, external(sample_pipeline(), "detect", "read", "sort"))) == []
+    alone = external(sample_pipeline(), "detect", "read", "sort")
+    assert list(doctor.endless_writes(client, layout_of(alone))) == []
     give(kube, "kedaSpec", KEDA)
-    assert list(doctor._endless(client, SAMPLE)) == []
+    assert list(doctor.endless_writes(client, layout_of(SAMPLE))) == []
     client.close()
 
 
@@ -206,7 +208,7 @@ def test_rendered_it_has_a_number_to_start_with() -> None:
 def test_a_manifest_keeps_its_hpa_spec_and_its_number() -> None:
     body = render(SAMPLE, CONFIGS)
     body["spec"]["predictors"][0]["componentSpecs"][1]["hpaSpec"] = HPA
-    manifest = manifest_of(SAMPLE, yaml.safe_dump(body), "sample.yaml")
+    manifest = Manifest(SAMPLE, yaml.safe_dump(body), "sample.yaml")
     changed = yaml.safe_load(
         manifest.changed((CONFIGS[0], replace(CONFIGS[1], cores=1.0, replicas=7), CONFIGS[2]))
     )
@@ -218,7 +220,7 @@ def test_a_manifest_keeps_its_hpa_spec_and_its_number() -> None:
 def test_in_shape_split_the_model_is_scaled(kube: FakeKube, tmp_path: Path) -> None:
     pipeline = with_seldon(SAMPLE, shape=Shape.SPLIT, image="ipa:1")
     client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
-    workload = KubeWorkload(client)
+    workload = KubeWorkload(client, layout_of)
     workload.create(pipeline, CONFIGS)
     name = "sample-reader-model"
     assert name in {body["metadata"]["name"] for body in render_split(pipeline, CONFIGS)}
@@ -300,7 +302,7 @@ def test_the_loop_plans_on_while_the_autoscaler_does_not_follow(cluster: Looped)
 
 
 def test_a_gitops_tool_brings_all_but_the_number(
-    kube: FakeKube, scaled: SeldonWorkload, tmp_path: Path
+    kube: FakeKube, scaled: KubeWorkload, tmp_path: Path
 ) -> None:
     with kube.store.lock:
         live = kube.store.get("seldondeployments", "models", "sample")
@@ -308,7 +310,7 @@ def test_a_gitops_tool_brings_all_but_the_number(
         yaml.safe_dump({key: live[key] for key in ("kind", "metadata", "spec")})
     )
     client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
-    workload = GitOpsWorkload(KubeWorkload(client), Folder(tmp_path), "{pipeline}.yaml", manifest_of)
+    workload = GitOpsWorkload(KubeWorkload(client, layout_of), Folder(tmp_path), "{pipeline}.yaml", Manifest)
     state = workload.read(SAMPLE)
     assert state.settled and state.stages[1].config.replicas == 5
     now = tuple(stage.config for stage in state.stages)

@@ -14,7 +14,7 @@ from ipa.model.decision import Mode, ReasonCode
 from ipa.model.errors import DriftError, UnavailableError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory
-from ipa.targets.seldon.workload import SeldonWorkload
+from ipa.targets.kubernetes.workload import KubeWorkload
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
@@ -61,7 +61,7 @@ def by_argocd(sdep: Json) -> None:
     sdep["metadata"]["managedFields"] = [entry("argocd", "2026-11-24T12:00:00Z")]
 
 
-def test_a_refusal_names_the_hand(kube: FakeKube, workload: SeldonWorkload) -> None:
+def test_a_refusal_names_the_hand(kube: FakeKube, workload: KubeWorkload) -> None:
     def edit(sdep: Json) -> None:
         by_argocd(sdep)
         sdep["spec"]["predictors"][0]["componentSpecs"][0]["spec"]["containers"][0]["image"] = "theirs:1"
@@ -77,7 +77,7 @@ def no_forecast(load: LoadHistory) -> Forecast:
 
 
 def test_reverts_are_held_by_name_and_after_some_nothing_more_is_written(
-    kube: FakeKube, workload: SeldonWorkload
+    kube: FakeKube, workload: KubeWorkload
 ) -> None:
     """A GitOps tool that takes back what people ask of the service, each time."""
     clock, store = VirtualClock(), FakeStore(PipelineControl(mode=Mode.ACTIVE))

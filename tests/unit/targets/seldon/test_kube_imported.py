@@ -15,9 +15,9 @@ from ipa.files import pipeline_from_mapping, pipeline_to_mapping
 from ipa.model.errors import InputError
 from ipa.model.pipeline import Pipeline, Sla, Stage, StageKind
 from ipa.targets.seldon.imported import Imported, imported
-from ipa.targets.seldon.layouts import render_all
 from ipa.targets.seldon.manifest import read, render, smallest_configs
 from ipa.targets.seldon.section import seldon_of
+from ipa.targets.seldon.target import SELDON
 from tests.fakes.kube.edits import edit, places
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.kube.schema import admit, small_schema
@@ -50,7 +50,7 @@ def test_what_is_imported_renders_as_it_was(name: str, root: Path) -> None:
     found = imported(sdep, SLA)
     pipeline = pipeline_from_mapping(pipeline_to_mapping(found.pipeline))
     assert pipeline == found.pipeline
-    assert render_all(pipeline, found.configs) == [sdep]
+    assert SELDON.render(pipeline, found.configs) == [sdep]
     assert [note for note in found.notes if "ours" in note] == []
 
 

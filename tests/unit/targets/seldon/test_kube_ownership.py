@@ -13,8 +13,10 @@ from ipa.cli.main import run
 from ipa.control.ports import RolloutPhase
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, DriftError, NotFoundError
-from ipa.targets.seldon.layouts import KubeWorkload
-from ipa.targets.seldon.ownership import ANNOTATION, OwningClient, owner_of, release_all
+from ipa.targets.kubernetes.ownership import ANNOTATION, OwningClient, owner_of, release_all
+from ipa.targets.kubernetes.workload import KubeWorkload
+from ipa.targets.seldon.layouts import layout_of
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.kube.store import Json
@@ -29,9 +31,9 @@ class Installs:
     def __init__(self, kube: FakeKube, folder: Path) -> None:
         self.kube = kube
         self.client = KubeClient.from_kubeconfig(str(kube.kubeconfig(folder)), 10.0)
-        self.plain = KubeWorkload(self.client)
-        self.blue = KubeWorkload(OwningClient(self.client, "blue"))
-        self.green = KubeWorkload(OwningClient(self.client, "green"))
+        self.plain = KubeWorkload(self.client, layout_of)
+        self.blue = KubeWorkload(OwningClient(self.client, "blue", SELDON_DEPLOYMENT), layout_of)
+        self.green = KubeWorkload(OwningClient(self.client, "green", SELDON_DEPLOYMENT), layout_of)
 
     def sdep(self) -> Json:
         """The object as it is."""
@@ -101,7 +103,7 @@ def test_of_two_that_claim_at_once_one_does(installs: Installs) -> None:
     change = to_more(installs.green)
     done: list[str] = []
 
-    slow = OwningClient(installs.client, "green")
+    slow = OwningClient(installs.client, "green", SELDON_DEPLOYMENT)
     plain_patch = slow.patch
 
     def patch(*args: object, **options: object) -> Json:
@@ -111,7 +113,7 @@ def test_of_two_that_claim_at_once_one_does(installs: Installs) -> None:
 
     slow.patch = patch  # type: ignore[method-assign]
     with pytest.raises(ConflictError):
-        KubeWorkload(slow).write(PIPELINE, change)
+        KubeWorkload(slow, layout_of).write(PIPELINE, change)
     assert done and owner_of(installs.sdep()) == "blue"
 
 
@@ -135,9 +137,9 @@ def test_released_it_is_anyone_s(installs: Installs) -> None:
     installs.deploy(installs.blue)
     generation = installs.sdep()["metadata"]["generation"]
     with pytest.raises(DriftError, match="'blue'"):
-        release_all(installs.client, PIPELINE, "green")
-    assert release_all(installs.client, PIPELINE, "blue") == ["sample"]
-    assert release_all(installs.client, PIPELINE, "blue") == []
+        release_all(installs.client, layout_of(PIPELINE), "green")
+    assert release_all(installs.client, layout_of(PIPELINE), "blue") == ["sample"]
+    assert release_all(installs.client, layout_of(PIPELINE), "blue") == []
     assert installs.sdep()["metadata"]["generation"] == generation
     installs.green.write(PIPELINE, to_more(installs.green))
     assert owner_of(installs.sdep()) == "green"
@@ -145,7 +147,7 @@ def test_released_it_is_anyone_s(installs: Installs) -> None:
 
 def test_nothing_to_release_where_nothing_is(installs: Installs) -> None:
     with pytest.raises(NotFoundError):
-        release_all(installs.client, PIPELINE, "blue")
+        release_all(installs.client, layout_of(PIPELINE), "blue")
 
 
 def test_a_service_is_not_asked_to_release(capfd: pytest.CaptureFixture[str]) -> None:

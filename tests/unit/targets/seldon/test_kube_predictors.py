@@ -14,8 +14,7 @@ from ipa.model.errors import DriftError, InputError
 from ipa.model.parts import in_order, parts_of, with_share
 from ipa.model.plan import StageConfig
 from ipa.targets.seldon.manifest import render
-from ipa.targets.seldon.patch import build_patch
-from ipa.targets.seldon.predictors import build_mixture_patch, read_mixture, render_mixture
+from ipa.targets.seldon.predictors import draft_change, read_mixture, render_mixture
 from ipa.targets.seldon.section import with_seldon
 from tests.contract.split_harness import split
 from tests.fakes.kube import FakeKube
@@ -86,7 +85,7 @@ def test_each_share_runs_in_deployments_of_its_own() -> None:
 def test_a_change_of_traffic_alone_touches_traffic_alone() -> None:
     now = live(share(60, SMALL), share(40, LARGE))
     # In another order, as a planner may give them.
-    patch = build_mixture_patch(PIPELINE, now, row(share(55, LARGE), share(45, SMALL)))
+    patch = draft_change(PIPELINE, now, row(share(55, LARGE), share(45, SMALL))).patch()
     assert touched(patch) == ["/spec/predictors/0/traffic", "/spec/predictors/1/traffic"]
     assert patch[0] == {"op": "test", "path": "/metadata/uid", "value": "u"}
     assert patch[1] == {"op": "test", "path": "/metadata/generation", "value": 3}
@@ -95,18 +94,18 @@ def test_a_change_of_traffic_alone_touches_traffic_alone() -> None:
 
 def test_a_second_configuration_comes_beside_the_first_which_is_left_as_it_is() -> None:
     now = live(share(100, SMALL))
-    patch = build_mixture_patch(PIPELINE, now, row(share(30, LARGE), share(70, SMALL)))
+    patch = draft_change(PIPELINE, now, row(share(30, LARGE), share(70, SMALL))).patch()
     assert touched(patch) == ["/spec/predictors/0/traffic", "/spec/predictors/-"]
-    back = build_mixture_patch(
+    back = draft_change(
         PIPELINE, json_patch(deepcopy(now), patch) | {"metadata": now["metadata"]}, SMALL
-    )
+    ).patch()
     assert touched(back) == ["/spec/predictors/0/traffic", "/spec/predictors/1"]
 
 
 def test_of_one_configuration_the_patch_is_that_of_a_single_plan() -> None:
     now = live(share(100, SMALL))
-    assert build_mixture_patch(PIPELINE, now, LARGE) == build_patch(PIPELINE, now, LARGE)
-    assert build_mixture_patch(PIPELINE, now, SMALL) == []
+    assert draft_change(PIPELINE, now, LARGE).patch() == draft_change(PIPELINE, now, LARGE).patch()
+    assert draft_change(PIPELINE, now, SMALL).patch() == []
 
 
 MIXTURES = st.lists(st.sampled_from([SMALL, MIDDLE, LARGE]), min_size=1, max_size=3, unique=True).flatmap(
@@ -128,13 +127,13 @@ def test_every_mixture_is_reached_from_every_other_and_nothing_else_changes(
     now = live(*before)
     for predictor in now["spec"]["predictors"]:
         predictor["annotations"] = {"theirs": "1"}
-    patch = build_mixture_patch(PIPELINE, now, row(*after))
+    patch = draft_change(PIPELINE, now, row(*after)).patch()
     then = json_patch(deepcopy(now), patch)
     assert read_mixture(PIPELINE, then) == in_order(after)
     assert all(one["annotations"] == {"theirs": "1"} for one in then["spec"]["predictors"])
     admit(then, small_schema(), strict=True)
     kept = then | {"metadata": now["metadata"]}
-    assert build_mixture_patch(PIPELINE, kept, row(*after)) == []
+    assert draft_change(PIPELINE, kept, row(*after)).patch() == []
 
 
 def test_what_cannot_be_shared_is_refused_with_all_that_is_wrong() -> None:

@@ -17,9 +17,10 @@ from ipa.model.resources import Resources
 from ipa.model.rolling import DEPLOYMENT, waves
 from ipa.simulate.cluster import SimCluster
 from ipa.targets.seldon.copies import as_copy
+from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.section import Shape, seldon_of, with_seldon
 from ipa.targets.seldon.shape import at_cluster
-from ipa.targets.seldon.split import PartRole, parts_of, read_split, render_split, steps
+from ipa.targets.seldon.split import PartRole, merge_configs, parts_of, read_parts, render_split, steps
 from ipa.targets.seldon.target import REQUEUE_S, SELDON
 from tests.contract.split_harness import split
 from tests.fakes.kube.samples import sample_pipeline
@@ -105,10 +106,10 @@ def test_a_number_makes_groups_that_a_pod_has_loaded_together() -> None:
 def test_what_is_rendered_is_read_back(of: Pipeline, variant: str) -> None:
     config = replace(SMALL, variant=variant, batch_size=4)
     objects = {body["metadata"]["name"]: body for body in render_split(of, [config])}
-    assert read_split(of, parts_of(of), objects) == (config,)
+    assert layout_of(of).observe(objects).configs == (config,)
     # Other figures in a profile, and so other lighter variants, are no drift.
     other = replace(of, bounds=replace(of.bounds, measured={}))
-    assert read_split(other, parts_of(other), objects) == (config,)
+    assert layout_of(other).observe(objects).configs == (config,)
 
 
 def test_between_two_writes_the_variant_is_the_one_that_the_queue_takes_instead() -> None:
@@ -116,7 +117,8 @@ def test_between_two_writes_the_variant_is_the_one_that_the_queue_takes_instead(
     models = [part for part in parts_of(PAIRS) if part.role is not PartRole.ROUTER]
     for model, queue, variant in ((after, before, "r-l"), (before, after, "r-m")):
         objects = {"sample-reader-model": model["model"], "sample-reader-queue": queue["queue"]}
-        assert [it.variant for it in read_split(PAIRS, models, objects)] == [variant]
+        found = merge_configs(models, read_parts(PAIRS, models, objects))
+        assert [it.variant for it in found] == [variant]
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,12 @@ from ipa.model.errors import (
 )
 from ipa.model.pipeline import Edge, Stage, StageKind, Variant
 from ipa.model.plan import StageConfig
-from ipa.targets.seldon.layouts import manifest_of, render_all
+from ipa.targets.kubernetes.workload import KubeWorkload
+from ipa.targets.seldon.layouts import layout_of
+from ipa.targets.seldon.manifest_edit import Manifest
 from ipa.targets.seldon.section import seldon_of, with_seldon
 from ipa.targets.seldon.split import parts_of, render_split
-from ipa.targets.seldon.split_workload import SplitWorkload
+from ipa.targets.seldon.target import SELDON
 from tests.contract.split_harness import split
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind, Trouble
@@ -45,7 +47,7 @@ class Split:
     """The workload on the fake, its pipeline created and ready."""
 
     def __init__(self, kube: FakeKube, client: KubeClient) -> None:
-        self.kube, self.workload = kube, SplitWorkload(client)
+        self.kube, self.workload = kube, KubeWorkload(client, layout_of)
         self.workload.create(PIPELINE, CONFIGS)
         kube.tick(8)
         kube.writes.clear()
@@ -341,19 +343,19 @@ def test_batching_in_the_model_or_another_queue_is_drift_of_that_object(world: S
 
 
 def test_a_rendered_file_reads_back_and_is_changed_where_it_differs() -> None:
-    text = yaml.safe_dump_all(render_all(PIPELINE, CONFIGS), sort_keys=False)
-    manifest = manifest_of(PIPELINE, text, "sample.yaml")
+    text = yaml.safe_dump_all(SELDON.render(PIPELINE, CONFIGS), sort_keys=False)
+    manifest = Manifest(PIPELINE, text, "sample.yaml")
     assert manifest.configs() == CONFIGS
     wanted = (config("detect", variant="d-l"), config("read", batch_size=8), CONFIGS[2])
     changed = manifest.changed(wanted)
-    assert manifest_of(PIPELINE, changed, "sample.yaml").configs() == wanted
+    assert Manifest(PIPELINE, changed, "sample.yaml").configs() == wanted
     pairs = zip(text.splitlines(), changed.splitlines(), strict=True)
     differing = [new.strip() for old, new in pairs if old != new]
     assert differing == [
         *("image: registry.example/detect:l", "memory: 2048Mi", "memory: 2048Mi", "value: '8'"),
     ]
     with pytest.raises(NotFoundError, match="has no SeldonDeployment models/sample-detect-model"):
-        manifest_of(PIPELINE, yaml.safe_dump_all(render_all(PIPELINE, CONFIGS)[1:]), "sample.yaml")
+        Manifest(PIPELINE, yaml.safe_dump_all(SELDON.render(PIPELINE, CONFIGS)[1:]), "sample.yaml")
 
 
 def test_an_autoscaler_of_a_model_is_named_with_its_stage_and_one_of_a_queue_is_let_be(world: Split) -> None:

@@ -1,4 +1,4 @@
-"""SeldonWorkload where things go wrong: lost answers, faster hands, pods that do not come up."""
+"""KubeWorkload where things go wrong: lost answers, faster hands, pods that do not come up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from ipa.control.ports import Rollout, RolloutPhase
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, DriftError, InputError, UnavailableError
 from ipa.model.plan import StageConfig
-from ipa.targets.seldon.workload import SeldonWorkload
+from ipa.targets.kubernetes.workload import KubeWorkload
+from ipa.targets.seldon.layouts import layout_of
 from tests.fakes.kube import FakeKube, FaultKind, Trouble
 from tests.fakes.kube.api import Request
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
@@ -30,7 +31,7 @@ MORE = (replace(DETECT, replicas=3), READ, SORT)
 class World:
     """The fake with the sample pipeline running on it."""
 
-    def __init__(self, kube: FakeKube, workload: SeldonWorkload) -> None:
+    def __init__(self, kube: FakeKube, workload: KubeWorkload) -> None:
         self.kube, self.workload = kube, workload
         workload.create(PIPELINE, CONFIGS)
         kube.tick(6)
@@ -69,7 +70,7 @@ class World:
 def world(tmp_path: Path) -> Iterator[World]:
     with FakeKube() as kube:
         client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
-        yield World(kube, SeldonWorkload(client))
+        yield World(kube, KubeWorkload(client, layout_of))
         client.close()
 
 
@@ -379,7 +380,7 @@ def test_a_deployment_past_its_progress_deadline_fails_the_change(world: World) 
 def test_a_first_deploy_whose_answer_was_lost_is_found_created(tmp_path: Path) -> None:
     with FakeKube() as kube:
         client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
-        workload = SeldonWorkload(client)
+        workload = KubeWorkload(client, layout_of)
         kube.fault(FaultKind.LOST_AFTER, verb="create", is_dry_run=False)
         revision = workload.create(PIPELINE, CONFIGS)
         assert revision == workload.read(PIPELINE).revision
@@ -398,7 +399,7 @@ def test_a_first_deploy_that_was_not_made_is_found_so(tmp_path: Path) -> None:
         client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
         kube.fault(FaultKind.LOST_BEFORE, verb="create", is_dry_run=False)
         with pytest.raises(UnavailableError, match="nothing was written"):
-            SeldonWorkload(client).create(PIPELINE, CONFIGS)
+            KubeWorkload(client, layout_of).create(PIPELINE, CONFIGS)
         assert kube.writes == []
         client.close()
 

@@ -20,7 +20,6 @@ from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.optimize.solve import solve
 from ipa.policies.planning import PlanQuestion
 from ipa.targets.seldon.imported import imported
-from ipa.targets.seldon.layouts import render_all
 from ipa.targets.seldon.manifest import read, render, smallest_configs
 from ipa.targets.seldon.metrics import dialect_of
 from ipa.targets.seldon.section import (
@@ -68,7 +67,7 @@ def test_what_is_imported_is_as_the_golden_file(name: str, root: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_imported_reads_back_as_it_renders(name: str, root: Path) -> None:
     found = imported(deployed(root, name), SLA)
-    (rendered,) = render_all(found.pipeline, found.configs)
+    (rendered,) = SELDON.render(found.pipeline, found.configs)
     assert read(found.pipeline, rendered) == found.configs == read(found.pipeline, deployed(root, name))
     assert (
         rendered["spec"]["predictors"][0]["graph"] == deployed(root, name)["spec"]["predictors"][0]["graph"]
@@ -114,7 +113,7 @@ def test_of_v2_routers_and_wrapped_classes_are_microservices(root: Path) -> None
 
 def test_rendered_containers_of_microservices_have_no_env_of_batches(root: Path) -> None:
     found = imported(deployed(root, "routed"), SLA)
-    (sdep,) = render_all(found.pipeline, found.configs)
+    (sdep,) = SELDON.render(found.pipeline, found.configs)
     batched = {
         name
         for name in ("choose", "quick", "exact")
@@ -218,18 +217,18 @@ def test_metrics_are_asked_for_by_the_names_of_graph_nodes(root: Path) -> None:
 
 
 def test_configs_written_to_a_microservice_leave_its_env_alone(root: Path) -> None:
-    from ipa.targets.seldon.predictors import build_mixture_patch
+    from ipa.targets.seldon.predictors import draft_change
 
     found = imported(deployed(root, "scored"), SLA)
     live = deployed(root, "scored")
     live["metadata"] |= {"uid": "u", "generation": 3}
     wanted = [replace(config, replicas=config.replicas + 1) for config in found.configs]
-    patch = build_mixture_patch(found.pipeline, live, wanted)
+    patch = draft_change(found.pipeline, live, wanted).patch()
     changed = {operation["path"].rpartition("/")[2] for operation in patch if operation["op"] != "test"}
     assert changed == {"replicas"}
     assert seldon_of(found.pipeline) == SeldonTarget("scored", "models", protocol=WireProtocol.SELDON)
     with pytest.raises(InputError, match="no effect"):
-        build_mixture_patch(found.pipeline, live, [replace(wanted[0], batch_size=2), *wanted[1:]])
+        draft_change(found.pipeline, live, [replace(wanted[0], batch_size=2), *wanted[1:]]).patch()
 
 
 def test_a_mixed_stage_has_batch_size_1() -> None:

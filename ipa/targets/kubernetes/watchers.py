@@ -3,45 +3,26 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.kinds import ObjectRef
+from ipa.adapters.kube.kinds import ResourceKind
 from ipa.adapters.kube.watch import AtMost, Watcher, feeds
 from ipa.control.loop.clock import StopSignal, SystemClock
-from ipa.model.errors import IpaError
 from ipa.model.pipeline import Pipeline
-from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, target_of
-from ipa.targets.seldon.split import is_split, parts_of
 
-
-def objects_of(pipeline: Pipeline) -> tuple[str, ...]:
-    """The names of the SeldonDeployments that run the pipeline; the last is where its requests come in."""
-    if is_split(pipeline):
-        return tuple(part.name for part in parts_of(pipeline))
-    return (target_of(pipeline).name,)
-
-
-def places_of(pipeline: Pipeline) -> list[tuple[str, str]]:
-    """Namespace and name of each of them; nothing where it cannot run on Seldon."""
-    try:
-        return [(target_of(pipeline).namespace, name) for name in objects_of(pipeline)]
-    except IpaError:
-        # It cannot run on Seldon as its file stands: every tick of it says so.
-        return []
-
-
-def entry_of(pipeline: Pipeline) -> ObjectRef:
-    """The SeldonDeployment where the pipeline's requests come in; InputError if its file names none."""
-    return ObjectRef(SELDON_DEPLOYMENT, target_of(pipeline).namespace, objects_of(pipeline)[-1])
+# Namespace and name of each object of a pipeline; nothing where it cannot run there.
+PlacesOf = Callable[[Pipeline], Sequence[tuple[str, str]]]
 
 
 class Watchers:
-    """Calls `wake(pipeline)` when what runs of it changed, at most once in `gap_s`."""
+    """Calls `wake(pipeline)` when its objects of that kind changed, at most once in `gap_s`."""
 
     def __init__(
         self,
         client: KubeClient,
+        kind: ResourceKind,
+        places_of: PlacesOf,
         pipelines: Iterable[Pipeline],
         wake: Callable[[str], None],
         *,
@@ -50,12 +31,12 @@ class Watchers:
     ) -> None:
         self._clock = SystemClock(stop)
         self._wake = AtMost(wake, gap_s, self._clock)
-        self._client = client
+        self._client, self._kind, self._places_of = client, kind, places_of
         self._pipelines: dict[tuple[str, str], str] = {}
         self.watchers: list[Watcher] = []
         self._threads: list[threading.Thread] = []
         self._started = False
-        for pipeline in sorted(pipelines, key=lambda each: [place[0] for place in places_of(each)]):
+        for pipeline in sorted(pipelines, key=lambda each: [place[0] for place in self._places_of(each)]):
             self.add(pipeline)
 
     def start(self) -> None:
@@ -66,7 +47,7 @@ class Watchers:
 
     def add(self, pipeline: Pipeline) -> None:
         """Watch this pipeline too."""
-        for namespace, name in places_of(pipeline):
+        for namespace, name in self._places_of(pipeline):
             if not any(watcher.feed.namespace == namespace for watcher in self.watchers):
                 self._watch(namespace)
             self._pipelines[namespace, name] = pipeline.name
@@ -77,7 +58,7 @@ class Watchers:
             del self._pipelines[place]
 
     def _watch(self, namespace: str) -> None:
-        for feed in feeds(self._client, namespace, SELDON_DEPLOYMENT):
+        for feed in feeds(self._client, namespace, self._kind):
             watcher = Watcher(feed, self._changed, self._clock)
             name = f"watch-{namespace}-{feed.what}"
             thread = threading.Thread(target=watcher.run, name=name, daemon=True)

@@ -1,4 +1,4 @@
-"""Which install of the service a SeldonDeployment belongs to, so that two never fight over one."""
+"""Which install of the service an object belongs to, so that two never fight over one."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ipa.adapters.kube.client import Json, KubeClient
-from ipa.adapters.kube.kinds import ResourceKind
+from ipa.adapters.kube.kinds import ObjectRef, ResourceKind
 from ipa.model.errors import READ_AGAIN, ConflictError, DriftError, NotFoundError, Problem
-from ipa.model.pipeline import Pipeline
-from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, target_of
-from ipa.targets.seldon.split import is_split, parts_of
+from ipa.targets.kubernetes.layout import Layout, Operation
 
 ANNOTATION = "ipa-serving/install"
 POINTER = "/metadata/annotations"
@@ -18,50 +16,48 @@ VERSION, UID, GENERATION = (f"/metadata/{key}" for key in ("resourceVersion", "u
 # A claim is bound to the resourceVersion, which each write of the status moves: so often it is tried.
 CLAIM_TRIES = 10
 
-Operation = dict[str, Any]
 
-
-def owner_of(sdep: Json) -> str | None:
+def owner_of(found: Json) -> str | None:
     """The install that claimed it, None where none has."""
-    owner = (sdep["metadata"].get("annotations") or {}).get(ANNOTATION)
+    owner = (found["metadata"].get("annotations") or {}).get(ANNOTATION)
     return None if owner is None else str(owner)
 
 
-def claim(sdep: Json, install: str) -> list[Operation]:
+def claim(found: Json, install: str) -> list[Operation]:
     """Addition to a patch that claims the object for the install, or tests that it still is the install's.
 
     It touches metadata alone, so no pod is restarted by it. A claim is for this version of the object: that
     there is no annotation cannot be tested otherwise.
     """
-    if owner_of(sdep) == install:
+    if owner_of(found) == install:
         return [{"op": "test", "path": _key(), "value": install}]
-    version = {"op": "test", "path": VERSION, "value": sdep["metadata"]["resourceVersion"]}
-    if sdep["metadata"].get("annotations") is None:
+    version = {"op": "test", "path": VERSION, "value": found["metadata"]["resourceVersion"]}
+    if found["metadata"].get("annotations") is None:
         return [version, {"op": "add", "path": POINTER, "value": {ANNOTATION: install}}]
     return [version, {"op": "add", "path": _key(), "value": install}]
 
 
-def release(sdep: Json, install: str) -> list[Operation]:
+def release(found: Json, install: str) -> list[Operation]:
     """The patch that gives it up; empty where nobody owns it. DriftError where another install does."""
-    check_owner(sdep, install)
-    if owner_of(sdep) is None:
+    check_owner(found, install)
+    if owner_of(found) is None:
         return []
     return [
-        {"op": "test", "path": UID, "value": sdep["metadata"]["uid"]},
+        {"op": "test", "path": UID, "value": found["metadata"]["uid"]},
         {"op": "test", "path": _key(), "value": install},
         {"op": "remove", "path": _key()},
     ]
 
 
-def check_owner(sdep: Json, install: str) -> None:
+def check_owner(found: Json, install: str) -> None:
     """DriftError, naming the owner, where another install has claimed it."""
-    owner = owner_of(sdep)
+    owner = owner_of(found)
     if owner in (None, install):
         return
-    metadata = sdep["metadata"]
+    metadata = found["metadata"]
     name = f"{metadata.get('namespace', '')}/{metadata['name']}"
     raise DriftError(
-        f"SeldonDeployment {name} belongs to install {owner!r}; this is install {install!r}",
+        f"{found['kind']} {name} belongs to install {owner!r}; this is install {install!r}",
         problems=[Problem(f"annotation {ANNOTATION} is {owner!r}")],
         hint="Stop the other install and run `ipa release` with its IPA_INSTALL, or leave it in control.",
     )
@@ -70,30 +66,30 @@ def check_owner(sdep: Json, install: str) -> None:
 class OwningClient(KubeClient):
     """A client that reads what is free or its install's own, and claims what it writes.
 
-    Every call about a SeldonDeployment of another install raises DriftError.
+    Every call about an object of the owned kind of another install raises DriftError.
     """
 
-    def __init__(self, client: KubeClient, install: str) -> None:
+    def __init__(self, client: KubeClient, install: str, kind: ResourceKind) -> None:
         super().__init__(client.transport, client.timeout_s)
-        self._install = install
+        self._install, self._kind = install, kind
         # Each object as it was last read.
         self._read: dict[tuple[str, str], Json] = {}
 
     def within(self, timeout_s: float) -> OwningClient:
         """The same client with another deadline. Closing either closes both."""
-        return OwningClient(super().within(timeout_s), self._install)
+        return OwningClient(super().within(timeout_s), self._install, self._kind)
 
     def get(self, kind: ResourceKind, namespace: str, name: str) -> Json:
         """The object of that name."""
         found = super().get(kind, namespace, name)
-        if kind != SELDON_DEPLOYMENT:
+        if kind != self._kind:
             return found
         check_owner(found, self._install)
         return self._remembered(found)
 
     def create(self, kind: ResourceKind, namespace: str, body: Json, *, dry_run: bool = False) -> Json:
-        """The object as created; a SeldonDeployment is the install's own."""
-        if kind != SELDON_DEPLOYMENT:
+        """The object as created; one of the owned kind is the install's."""
+        if kind != self._kind:
             return super().create(kind, namespace, body, dry_run=dry_run)
         metadata = body["metadata"]
         annotations = {**(metadata.get("annotations") or {}), ANNOTATION: self._install}
@@ -110,8 +106,8 @@ class OwningClient(KubeClient):
         *,
         dry_run: bool = False,
     ) -> Json:
-        """The object after the JSON Patch, which claims a SeldonDeployment and must test its generation."""
-        if kind != SELDON_DEPLOYMENT:
+        """The object after the JSON Patch; one to be owned is claimed, its generation to be tested by it."""
+        if kind != self._kind:
             return super().patch(kind, namespace, name, patch, dry_run=dry_run)
         read = self._read.get((namespace, name))
         for _ in range(CLAIM_TRIES):
@@ -129,42 +125,39 @@ class OwningClient(KubeClient):
                 read = self.get(kind, namespace, name)
             else:
                 return patched if dry_run else self._remembered(patched)
-        raise ConflictError(
-            f"SeldonDeployment {namespace}/{name}: was changed since it was read", hint=READ_AGAIN
-        )
+        ref = ObjectRef(kind, namespace, name)
+        raise ConflictError(f"{ref}: was changed since it was read", hint=READ_AGAIN)
 
-    def _remembered(self, sdep: Json) -> Json:
-        metadata = sdep["metadata"]
-        self._read[metadata.get("namespace", ""), metadata["name"]] = sdep
-        return sdep
+    def _remembered(self, found: Json) -> Json:
+        metadata = found["metadata"]
+        self._read[metadata.get("namespace", ""), metadata["name"]] = found
+        return found
 
 
-def _is_of(patch: Sequence[Mapping[str, Any]], sdep: Json) -> bool:
+def _is_of(patch: Sequence[Mapping[str, Any]], found: Json) -> bool:
     """True if the patch is for that generation of the object."""
     tested = {one["path"]: one["value"] for one in patch if one["op"] == "test"}
-    metadata = sdep["metadata"]
+    metadata = found["metadata"]
     return (tested.get(UID), tested.get(GENERATION)) == (metadata["uid"], metadata["generation"])
 
 
-def release_all(client: KubeClient, pipeline: Pipeline, install: str) -> list[str]:
-    """Give up every SeldonDeployment of the pipeline; the names of those that were the install's.
+def release_all(client: KubeClient, layout: Layout, install: str) -> list[str]:
+    """Give up every object of the pipeline; the names of those that were the install's.
 
     DriftError where one belongs to another install: nothing is given up then. NotFoundError: none is there.
     """
-    namespace = target_of(pipeline).namespace
-    names = [part.name for part in parts_of(pipeline)] if is_split(pipeline) else [target_of(pipeline).name]
     patches: dict[str, list[Operation]] = {}
     missing: NotFoundError | None = None
-    for name in names:
+    for name in layout.names:
         try:
-            patches[name] = release(client.get(SELDON_DEPLOYMENT, namespace, name), install)
+            patches[name] = release(client.get(layout.kind, layout.namespace, name), install)
         except NotFoundError as error:
             missing = error
     if missing is not None and not patches:
         raise missing
     owned = {name: patch for name, patch in patches.items() if patch}
     for name, patch in owned.items():
-        client.patch(SELDON_DEPLOYMENT, namespace, name, patch)
+        client.patch(layout.kind, layout.namespace, name, patch)
     return list(owned)
 
 

@@ -5,16 +5,13 @@ it stays Available right after a write, flips during the roll, and has no observ
 
 from __future__ import annotations
 
-import json
-from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from ipa.adapters.kube.quantity import parse_quantity
+from ipa.adapters.kube.responses import Json
 from ipa.control.ports import Rollout, RolloutPhase
-from ipa.targets.seldon.locate import OrchestratorLocation, ServedLocation, StageLocation
-from ipa.targets.seldon.variants import Json, env_entry, owned_env
+from ipa.targets.kubernetes.layout import Served
 
 # A container that waits for one of these will not start by itself.
 FAILED_REASONS = frozenset(
@@ -44,22 +41,22 @@ def ready_replicas(deployment: Json | None) -> int:
     return int(_status(deployment).get("readyReplicas") or 0)
 
 
-def unready(place: ServedLocation, deployment: Json | None) -> str:
-    """Describe what the stage waits for; empty if it runs exactly as its SeldonDeployment says."""
+def unready(place: Served, deployment: Json | None) -> str:
+    """Describe what the stage waits for; empty if it runs exactly as its object says."""
     return rolling(place, deployment) or missing(place, deployment)
 
 
-def rolling(place: ServedLocation, deployment: Json | None) -> str:
+def rolling(place: Served, deployment: Json | None) -> str:
     """Describe what the controllers still have to do for the stage, apart from waiting for pods."""
     old = _old_replicas(deployment)
     return unseen(place, deployment) or (f"{old} old replicas still run" if old > 0 else "")
 
 
-def unseen(place: ServedLocation, deployment: Json | None) -> str:
+def unseen(place: Served, deployment: Json | None) -> str:
     """Describe why the Deployment's status and pods are not yet about the write; empty once they are."""
     if deployment is None:
         return f"Deployment {place.deployment} is not there yet"
-    if not carries(place, deployment["spec"]["template"]["spec"]):
+    if not place.carries(deployment["spec"]["template"]["spec"]):
         return f"Deployment {place.deployment} does not carry the change yet"
     if deployment["spec"].get("replicas") != place.replicas:
         return f"Deployment {place.deployment} does not ask for {place.replicas} replicas yet"
@@ -80,7 +77,7 @@ def _old_replicas(deployment: Json | None) -> int:
     return made - updated
 
 
-def missing(place: ServedLocation, deployment: Json | None, lost: int = 0) -> str:
+def missing(place: Served, deployment: Json | None, lost: int = 0) -> str:
     """Describe the replicas that are not ready, beside those that were `lost` before."""
     status = _status(deployment)
     for key, word in (("updatedReplicas", "new"), ("readyReplicas", "ready"), ("availableReplicas", "ready")):
@@ -90,20 +87,20 @@ def missing(place: ServedLocation, deployment: Json | None, lost: int = 0) -> st
     return ""
 
 
-def runs_as_asked(place: ServedLocation, deployment: Json | None, pods: Sequence[Json]) -> bool:
+def runs_as_asked(place: Served, deployment: Json | None, pods: Sequence[Json]) -> bool:
     """True if the pods are ready and all that is asked for, though the controller may not have seen it yet.
 
     Any write of the Deployment is one that its controller has to see, of an annotation too.
     """
-    if deployment is None or not carries(place, deployment["spec"]["template"]["spec"]):
+    if deployment is None or not place.carries(deployment["spec"]["template"]["spec"]):
         return False
     replicas = deployment["spec"].get("replicas")
     return replicas == place.replicas == len(pods) and all(
-        _is_ready(pod) and carries(place, pod["spec"]) for pod in pods
+        _is_ready(pod) and place.carries(pod["spec"]) for pod in pods
     )
 
 
-def lost_words(place: ServedLocation, deployment: Json | None, pods: Sequence[Json]) -> str:
+def lost_words(place: Served, deployment: Json | None, pods: Sequence[Json]) -> str:
     """Why the missing replicas of a stage that does not roll will not be ready by themselves, pod by pod.
 
     Empty if none is missing, or if one of them only starts.
@@ -165,66 +162,6 @@ def refusal(deployment: Json | None) -> str:
     return ""
 
 
-def carries(place: ServedLocation, pod: Json) -> bool:
-    """Return True if a pod (or pod template) has the stage's container as in its present SeldonDeployment.
-
-    An orchestrator has to know what the stages run; where it does not say, it does.
-    """
-    if isinstance(place, OrchestratorLocation):
-        components = _told_components(pod)
-        return components is None or all(_is_told(each, components) for each in place.told)
-    wanted = place.container
-    found = [container for container in pod.get("containers") or () if container["name"] == wanted["name"]]
-    if not found:
-        return False
-    there = found[0]
-    if "image" in wanted and there.get("image") != wanted["image"]:
-        return False
-    # Ours alone: the operator sets env of its own over what others have put there.
-    for name in owned_env(place.stage):
-        entry, got = env_entry(wanted, name), env_entry(there, name)
-        if entry is not None and (got is None or got.get("value", "") != entry.get("value", "")):
-            return False
-    return _same_resources(wanted, there) and _same_model(place.node, pod)
-
-
-def _told_components(pod: Json) -> list[Json] | None:
-    """The componentSpecs that the operator told the orchestrator of; None if that cannot be read."""
-    entries = (env_entry(container, "ENGINE_PREDICTOR") for container in pod.get("containers") or ())
-    text = next((str(entry.get("value", "")) for entry in entries if entry), "")
-    try:
-        return list(json.loads(b64decode(text))["componentSpecs"])
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-def _is_told(place: StageLocation, components: Sequence[Json]) -> bool:
-    """True if the componentSpecs ask for the stage's container and replicas."""
-    at = int(place.component_path[-1])
-    found = components[at] if at < len(components) else {}
-    is_same = found.get("replicas") == place.component.get("replicas")
-    return is_same and carries(place, found.get("spec") or {})
-
-
-def _same_resources(wanted: Json, there: Json) -> bool:
-    """Compared as numbers: the server may write 500m as 0.5. What is not asked for may be defaulted."""
-    return all(
-        parse_quantity(_at(there, "resources", kind, name)) == parse_quantity(amount)
-        for kind in ("requests", "limits")
-        for name, amount in (_at(wanted, "resources", kind) or {}).items()
-    )
-
-
-def _same_model(node: Json, pod: Json) -> bool:
-    """The operator hands the model URI to an init container that fetches it, as its first argument."""
-    fetchers = [
-        init
-        for init in pod.get("initContainers") or ()
-        if init["name"] == f"{node['name']}-model-initializer"
-    ]
-    return not fetchers or "modelUri" not in node or node["modelUri"] in (fetchers[0].get("args") or ())
-
-
 def counter_of(deployments: Sequence[Json | None]) -> str | None:
     """Identifies what counts the load, of which these Deployments are made; empty while it is replaced.
 
@@ -244,7 +181,7 @@ def _is_replaced(deployment: Json) -> bool:
 
 
 def judge(
-    places: Sequence[ServedLocation],
+    places: Sequence[Served],
     deployments: Deployments,
     pods: Mapping[str, Sequence[Json]],
     lost: Sequence[int] = (),
@@ -277,7 +214,7 @@ def judge(
             refused = refusal(deployment)
             is_crowded |= bool(refused or news)
             # Pods that end hold their room until then, those of a stage that rolls the orchestrator's.
-            ends = bool(waiting) and isinstance(place, OrchestratorLocation)
+            ends = bool(waiting) and place.follows
             ends |= any(pod["metadata"].get("deletionTimestamp") for pod in pods.get(place.deployment, ()))
             (bad if REFUSED in refused and not ends else news).append(refused)
             if _deadline_passed(deployment):
@@ -295,24 +232,15 @@ def judge(
 
 
 def _placed_cores(
-    places: Sequence[ServedLocation], deployments: Deployments, pods: Mapping[str, Sequence[Json]]
+    places: Sequence[Served], deployments: Deployments, pods: Mapping[str, Sequence[Json]]
 ) -> float:
     """The cores of the stages' pods that found room; all of them do where a Deployment's are not given."""
     found = 0.0
     for place in places:
-        if isinstance(place, OrchestratorLocation):
-            continue
         template = ((deployments[place.deployment] or {}).get("spec") or {}).get("template") or {}
         there = pods.get(place.deployment, [template] * place.replicas)
-        found += sum(_cores(place, pod) for pod in there if not _unschedulable(pod))
+        found += sum(place.cores(pod) for pod in there if not _unschedulable(pod))
     return found
-
-
-def _cores(place: StageLocation, pod: Json) -> float:
-    """The cores of the stage's container in a pod or a pod template."""
-    containers = (pod.get("spec") or {}).get("containers") or ()
-    named = (it for it in containers if it["name"] == place.container["name"])
-    return sum(float(parse_quantity(_at(it, "resources", "requests", "cpu")) or 0) for it in named)
 
 
 def _unschedulable(pod: Json) -> str:
@@ -323,10 +251,10 @@ def _unschedulable(pod: Json) -> str:
     return ""
 
 
-def _pod_news(place: ServedLocation, pods: Sequence[Json]) -> Iterator[tuple[bool, str]]:
+def _pod_news(place: Served, pods: Sequence[Json]) -> Iterator[tuple[bool, str]]:
     """(whether it is a failure, what) of its new pods; old ones do not matter to the change."""
     for pod in pods:
-        if not carries(place, pod["spec"]):
+        if not place.carries(pod["spec"]):
             continue
         if words := _unschedulable(pod):
             yield False, f"a pod is {words}"

@@ -1,0 +1,214 @@
+"""Checks of a cluster for `ipa doctor`: it answers, serves our kind of object, our rights, the election."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property, partial
+
+from ipa.adapters.kube import preflight
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.kinds import (
+    BY_NAME,
+    ELECTOR,
+    LEASE,
+    REVIEWER,
+    RbacRole,
+    ResourceKind,
+    Right,
+    actor,
+    observer,
+)
+from ipa.model.errors import ForbiddenError, IpaError, NotFoundError
+from ipa.model.findings import DoctorCheck, Finding, Severity, fail, failed, ok, skew_finding, warn
+from ipa.settings import Settings, words
+
+SERVER = "api server"
+# A Lease not renewed for so many of its durations has no holder any more.
+DEAD_LEASES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterNeeds:
+    """A target's needs of a cluster: its kind of object, how that is installed, and its objects' names.
+
+    `check` names the check of the kind, and `names` gives those of the objects in a namespace: a role may
+    allow these alone.
+    """
+
+    kind: ResourceKind
+    check: str
+    install: str
+    names: Callable[[str], tuple[str, ...]]
+
+
+def cluster_checks(
+    client: KubeClient, settings: Settings, needs: ClusterNeeds, namespaces: Sequence[str], *, elects: bool
+) -> list[DoctorCheck]:
+    """The API server first; all others once it has answered."""
+    user = _User(client)
+    checks = [
+        DoctorCheck(SERVER, lambda: _server(client)),
+        DoctorCheck(needs.check, lambda: _kind(client, needs), after=SERVER),
+    ]
+    for space in namespaces:
+        look = partial(_rights, client, settings, needs, space, user)
+        checks.append(DoctorCheck(f"rights in {space}", look, after=SERVER))
+    if "kubernetes" in words(settings.auth):
+        meaning = "without it IPA_AUTH=kubernetes admits nobody"
+        look = partial(_role, client, "", user, {}, REVIEWER, Severity.FAIL, meaning)
+        checks.append(DoctorCheck("rights in the cluster", look, after=SERVER))
+    leases = partial(_leases, client, settings, namespaces, elects=elects)
+    return [*checks, DoctorCheck("lease", leases, after=SERVER)]
+
+
+def _kind(client: KubeClient, needs: ClusterNeeds) -> Iterator[Finding]:
+    kind = needs.kind
+    versions = preflight.served_versions(client, kind.group)
+    if not versions:
+        yield fail(needs.check, f"there is no API group {kind.group}", needs.install)
+    elif kind.version not in versions or not preflight.serves(client, kind):
+        seen = f"{kind.group} has {', '.join(versions)}, and no {kind.plural} in {kind.version}"
+        yield fail(needs.check, seen, needs.install.replace("install", "upgrade", 1))
+    else:
+        others = ", ".join(version for version in versions if version != kind.version)
+        yield ok(needs.check, f"{kind.api_version} is served" + (f", beside {others}" if others else ""))
+
+
+def _lease_name(settings: Settings) -> str:
+    return settings.lease_name or f"{settings.install}-serving"
+
+
+def _server(client: KubeClient) -> Iterator[Finding]:
+    try:
+        version = preflight.server_version(client)
+    except IpaError as error:
+        yield failed(SERVER, error, "kubectl cluster-info; export IPA_KUBECONFIG=~/.kube/config")
+        return
+    yield ok(SERVER, f"{version or 'it'} answers")
+    if client.skew_s is not None:
+        yield skew_finding("clock of api server", "the API server's", client.skew_s)
+
+
+class _User:
+    """The identity of the service in the cluster, asked once."""
+
+    def __init__(self, client: KubeClient) -> None:
+        self._client = client
+
+    @cached_property
+    def subject(self) -> str:
+        """The option of `kubectl create rolebinding` that names us."""
+        try:
+            name = preflight.user_name(self._client)
+        except IpaError:
+            name = ""
+        account = name.removeprefix("system:serviceaccount:")
+        if account != name:
+            return f"--serviceaccount={account}"
+        return f"--user={name}" if name else "--serviceaccount=NAMESPACE:NAME"
+
+
+def _rights(
+    client: KubeClient, settings: Settings, needs: ClusterNeeds, namespace: str, user: _User
+) -> Iterator[Finding]:
+    """Every verb that our roles list, one finding each."""
+    known = {needs.kind.plural: needs.names(namespace), LEASE.plural: (_lease_name(settings),)}
+    role = partial(_role, client, namespace, user, known)
+    yield from role(observer(needs.kind), Severity.FAIL, "without it the service sees nothing")
+    if settings.actuation == "cluster":
+        meaning = "advisory and shadow mode do not need it, the others do"
+        yield from role(actor(needs.kind), Severity.WARN, meaning)
+    if settings.leader_election != "off" and settings.lease_namespace in ("", namespace):
+        meaning = "without it a service in a pod never leads, unless IPA_LEADER_ELECTION=off"
+        yield from role(ELECTOR, Severity.WARN, meaning)
+
+
+def _role(
+    client: KubeClient,
+    namespace: str,
+    user: _User,
+    known: Mapping[str, tuple[str, ...]],
+    role: RbacRole,
+    state: Severity,
+    meaning: str,
+) -> Iterator[Finding]:
+    """Every right of the role in the namespace ("": in the whole cluster)."""
+    place = namespace or "the cluster"
+    for right in role.rights:
+        name = f"right in {place}: {right}"
+        try:
+            allowed = preflight.is_allowed(client, namespace, right)
+            names = () if allowed or right.verb not in BY_NAME else known.get(right.resource, ())
+            refused = next(
+                (each for each in names if not preflight.is_allowed(client, namespace, right, each)), ""
+            )
+        except ForbiddenError as error:
+            yield warn(name, f"not known: {error.message}", _by_hand(right, namespace))
+            continue
+        if allowed:
+            yield ok(name, f"allowed ({role.name})")
+        elif names and not refused:
+            yield ok(name, f"allowed for {', '.join(names)} ({role.name})")
+        else:
+            which = f" for {refused}" if refused else ""
+            seen = f"not allowed{which}; role {role.name} is for {role.purpose}: {meaning}"
+            yield Finding(name, state, seen, _grant(role, namespace, user))
+
+
+def _grant(role: RbacRole, namespace: str, user: _User) -> str:
+    bound, file = f"ipa-{role.name}", f"deploy/rbac/{role.name}.yaml"
+    if not namespace:
+        return (
+            f"kubectl apply -f {file} && "
+            f"kubectl create clusterrolebinding {bound} --clusterrole={bound} {user.subject}"
+        )
+    return (
+        f"kubectl apply -n {namespace} -f {file} && "
+        f"kubectl create rolebinding {bound} -n {namespace} --role={bound} {user.subject}"
+    )
+
+
+def _by_hand(right: Right, namespace: str) -> str:
+    kind = f"{right.resource}.{right.group}" if right.group else right.resource
+    return f"kubectl auth can-i {right.verb} {kind} {f'-n {namespace}' if namespace else '-A'}"
+
+
+def _leases(
+    client: KubeClient, settings: Settings, namespaces: Sequence[str], *, elects: bool
+) -> Iterator[Finding]:
+    """Check the holder of the Lease of this install: two services without election would both write."""
+    name = _lease_name(settings)
+    for namespace in [settings.lease_namespace] if settings.lease_namespace else namespaces:
+        yield _lease(client, namespace, name, elects=elects)
+
+
+def _lease(client: KubeClient, namespace: str, name: str, *, elects: bool) -> Finding:
+    title = f"lease {namespace}/{name}"
+    try:
+        spec = client.get(LEASE, namespace, name).get("spec") or {}
+    except NotFoundError:
+        return ok(title, "there is none: no other service takes part in an election here")
+    except ForbiddenError as error:
+        return warn(title, f"not known: {error.message}", "kubectl apply -f deploy/rbac/elector.yaml")
+    holder = str(spec.get("holderIdentity") or "")
+    if not holder:
+        return ok(title, "nobody holds it")
+    age_s = _age_s(spec.get("renewTime"))
+    if age_s is not None and age_s > DEAD_LEASES * float(spec.get("leaseDurationSeconds") or 15):
+        return ok(title, f"{holder} held it last, and has not renewed it for {age_s:.0f} s")
+    seen = f"{holder} leads" + ("" if age_s is None else f", renewed {max(age_s, 0.0):.0f} s ago")
+    if elects:
+        return ok(title, f"{seen}; a service started here stands by")
+    remedy = f"export IPA_LEADER_ELECTION=on IPA_LEASE_NAMESPACE={namespace}"
+    return warn(title, f"{seen}; a second service without election would write at the same time", remedy)
+
+
+def _age_s(renewed: object) -> float | None:
+    """Seconds since that time by our clock, None where it is none."""
+    try:
+        at = datetime.fromisoformat(str(renewed))
+    except ValueError:
+        return None
+    return (datetime.now(UTC) - at).total_seconds() if at.tzinfo else None

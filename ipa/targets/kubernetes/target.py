@@ -1,0 +1,147 @@
+"""A target whose pipelines are objects of a Kubernetes cluster: opened, watched, claimed and released."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ipa.adapters.kube.kinds import ObjectRef, ResourceKind
+from ipa.control.loop.clock import StopSignal
+from ipa.control.ports import Metrics
+from ipa.model.errors import IpaError
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+from ipa.settings import Settings
+from ipa.targets import base
+
+if TYPE_CHECKING:
+    from ipa.adapters.kube.client import KubeClient
+    from ipa.adapters.kube.events import KubeEvents
+    from ipa.targets.kubernetes.layout import Layout
+    from ipa.targets.kubernetes.workload import KubeWorkload
+
+
+class KubernetesTarget(base.Target):
+    """Objects of one kind on a Kubernetes cluster; a subclass says which, and where its metrics are."""
+
+    kind: ClassVar[ResourceKind]
+    on_kubernetes = True
+
+    @abstractmethod
+    def layout_of(self, pipeline: Pipeline) -> Layout:
+        """The objects of the pipeline. InputError if it cannot run there as its file stands."""
+
+    @abstractmethod
+    def metrics(self, site: base.Site) -> Metrics:
+        """The metrics of the site's pipelines."""
+
+    def places_of(self, pipeline: Pipeline) -> list[tuple[str, str]]:
+        """Namespace and name of each of its objects; nothing where it cannot run there."""
+        try:
+            layout = self.layout_of(pipeline)
+            return [(layout.namespace, name) for name in layout.names]
+        except IpaError:
+            # It cannot run there as its file stands: every tick of it says so.
+            return []
+
+    def entry_of(self, pipeline: Pipeline) -> ObjectRef:
+        """The object where the pipeline's requests come in. InputError as `layout_of`."""
+        return self.layout_of(pipeline).entry
+
+    def workload_of(self, client: KubeClient, install: str) -> KubeWorkload:
+        """The workload over the objects of that install."""
+        from ipa.targets.kubernetes.ownership import OwningClient
+        from ipa.targets.kubernetes.workload import KubeWorkload
+
+        return KubeWorkload(OwningClient(client, install, self.kind), self.layout_of)
+
+    def access(self) -> tuple[ResourceKind, Callable[[Pipeline], Sequence[tuple[str, str]]]]:
+        """The objects of pipelines."""
+        return self.kind, self.places_of
+
+    def open(self, site: base.Site) -> base.World:
+        """The cluster of the settings. Changes go to it, or with IPA_ACTUATION=gitops to a repository."""
+        from ipa.adapters.kube.client import connect
+        from ipa.adapters.kube.events import KubeEvents
+        from ipa.adapters.prometheus.alerts import PrometheusAlerts
+        from ipa.adapters.prometheus.connection import connection_of
+
+        settings = site.settings
+        client = connect(settings.kubeconfig, settings.kube_timeout_s)
+        site.resources.callback(client.close)
+        workload = self.workload_of(client, settings.install)
+        metrics, alerts = self.metrics(site), PrometheusAlerts(connection_of(settings))
+        if settings.actuation == "gitops":
+            from ipa.targets.gitops.workload import through_gitops
+
+            # A GitOps tool writes the cluster: nothing at all of it is ours to write.
+            return base.World(through_gitops(settings, workload, self, site.decision), metrics, alerts=alerts)
+        events = KubeEvents(client, site.clock, self.entry_of)
+        watch = partial(self._watch, site, client, events)
+        return base.World(workload, metrics, events=events, watch=watch, alerts=alerts)
+
+    def settings_at(self, settings: Settings, where: str) -> Settings:
+        """The settings with that kubeconfig."""
+        return replace(settings, kubeconfig=str(Path(where).expanduser())) if where else settings
+
+    def connect(self, settings: Settings, where: str) -> base.TargetConnection:
+        """The cluster of the kubeconfig `where`, by default that of the settings."""
+        from ipa.adapters.kube.client import connect
+
+        settings = self.settings_at(settings, where)
+        client = connect(settings.kubeconfig, settings.kube_timeout_s)
+        return ClusterConnection(self, client, settings.install)
+
+    def render(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
+        """Every object of the pipeline with these configurations."""
+        return self.layout_of(pipeline).render(configs)
+
+    def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> base.Configs:
+        """The configurations with cores in whole millicores; InputError if they do not fit the pipeline."""
+        return self.layout_of(pipeline).as_written(configs)
+
+    def _watch(
+        self,
+        site: base.Site,
+        client: KubeClient,
+        events: KubeEvents,
+        pipelines: Iterable[Pipeline],
+        wake: Callable[[str], None],
+        gap_s: float,
+        stop: StopSignal,
+    ) -> base.Watching:
+        """Watch the objects of the pipelines, and have the metrics say how that goes."""
+        from ipa.adapters.kube.watch import KubeHealth
+        from ipa.targets.kubernetes.watchers import Watchers
+
+        watchers = Watchers(client, self.kind, self.places_of, pipelines, wake, gap_s=gap_s, stop=stop)
+        site.registry.register(KubeHealth(client, events, watchers.watchers))
+        watchers.start()
+        site.resources.callback(watchers.close)
+        return watchers
+
+
+class ClusterConnection:
+    """The objects of one cluster without a service, as those of that install."""
+
+    def __init__(self, target: KubernetesTarget, client: KubeClient, install: str) -> None:
+        self._target, self._client, self._install = target, client, install
+        self.workload = target.workload_of(client, install)
+
+    def why_not(self, pipeline: Pipeline) -> str:
+        """Return what the namespace refuses of the pipeline, with the remedy."""
+        return self._target.layout_of(pipeline).admission_fault(self._client)
+
+    def release(self, pipeline: Pipeline) -> list[str]:
+        """Give the pipeline's objects up; the names of those that were the install's."""
+        from ipa.targets.kubernetes.ownership import release_all
+
+        return release_all(self._client, self._target.layout_of(pipeline), self._install)
+
+    def close(self) -> None:
+        """Close the client."""
+        self._client.close()

@@ -1,0 +1,339 @@
+"""The Workload port over the objects of a pipeline in a cluster, one or several, of any kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import zip_longest
+from typing import NoReturn
+
+from ipa.adapters.kube.client import Json, KubeClient
+from ipa.adapters.kube.kinds import AUTOSCALER
+from ipa.adapters.kube.responses import MonotonicReads, last_hand, revision_of
+from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
+from ipa.model.decision import Change
+from ipa.model.errors import (
+    READ_AGAIN,
+    ConflictError,
+    IncompleteError,
+    InputError,
+    IpaError,
+    NotFoundError,
+    UnavailableError,
+)
+from ipa.model.external import with_replicas_of
+from ipa.model.parts import Configs
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig, in_millicores
+from ipa.model.rolling import DEPLOYMENT
+from ipa.targets.kubernetes.layout import Layout, ObjectChange, Objects, Operation, Served
+from ipa.targets.kubernetes.rollout import (
+    counter_of,
+    judge,
+    lost_words,
+    ready_replicas,
+    rolling,
+    runs_as_asked,
+    unready,
+)
+
+Deployments = Mapping[str, Json | None]
+Done = list[tuple[ObjectChange, Json]]
+
+
+class KubeWorkload:
+    """Pipelines as objects of a cluster. Only those objects are written, never a child of one.
+
+    A change is one guarded patch for each object that differs, all tried on the server before the first is
+    sent, in an order in which every prefix is safe to run.
+    """
+
+    rolling = DEPLOYMENT
+
+    def __init__(self, client: KubeClient, layout_of: Callable[[Pipeline], Layout]) -> None:
+        self._client, self._layout_of = client, layout_of
+        self._newest = MonotonicReads()
+
+    def read(self, pipeline: Pipeline) -> WorkloadState:
+        """Read the objects and their ready replicas.
+
+        DriftError if they ask for no configuration of the pipeline; IncompleteError: only some are there.
+        """
+        layout = self._layout_of(pipeline)
+        objects = self._get(layout)
+        running = layout.observe(objects)
+        autoscalers, _ = self._client.list_all(AUTOSCALER, layout.namespace)
+        layout.check_autoscalers(running, autoscalers)
+        deployments = self._deployments(layout, (*running.places, *running.beside))
+        places = [place.as_scaled(deployments[place.deployment]) for place in running.places]
+        served = (*places, *running.beside)
+        pods = self._unready_pods(layout, served, deployments)
+        lost = {
+            place.deployment: lost_words(place, deployments[place.deployment], pods.get(place.deployment, ()))
+            for place in served
+        }
+        stages = tuple(
+            StageState(
+                replace(config, replicas=place.replicas),
+                ready_replicas(deployments[place.deployment]),
+                lost[place.deployment],
+                part,
+            )
+            for config, place, part in zip(running.configs, places, running.parts, strict=True)
+        )
+        beside = ((place.title, lost[place.deployment]) for place in running.beside)
+        return WorkloadState(
+            revision_of(list(objects.values())),
+            stages,
+            _is_settled(served, deployments, pods, lost),
+            next(filter(None, map(last_hand, objects.values())), ""),
+            counter_of([deployments[place.deployment] for place in running.counters]),
+            "; ".join(f"{title} is not ready: {words}" for title, words in beside if words),
+        )
+
+    def create(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
+        """The revision of the objects, those that were not there created.
+
+        ConflictError where all are there, or one is there that asks for something else. What an attempt
+        before left is kept.
+        """
+        layout = self._layout_of(pipeline)
+        bodies = {body["metadata"]["name"]: body for body in layout.render(configs)}
+        objects = self._present(layout)
+        others = [
+            name
+            for name, found in objects.items()
+            if len(objects) == len(bodies)
+            or not _is_as_asked(pipeline, layout.read(name, bodies[name]), layout.read(name, found))
+        ]
+        if others:
+            raise ConflictError(
+                f"{layout.kind.kind} {', '.join(others)} already exists", hint="Change it with `ipa apply`."
+            )
+        self._check_admitted(layout)
+        missing = [body for name, body in bodies.items() if name not in objects]
+        for body in missing:
+            self._client.create(layout.kind, layout.namespace, body, dry_run=True)
+        created = dict(objects)
+        for body in missing:
+            created[body["metadata"]["name"]] = self._create(layout, body)
+        return revision_of([created[name] for name in layout.names])
+
+    def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> Configs:
+        """The configurations as they read back once written; InputError lists what must not be written."""
+        return self._layout_of(pipeline).as_written(configs)
+
+    def write(self, pipeline: Pipeline, change: Change) -> str:
+        """The new revision, once every patch is accepted. Nothing to change: the same revision.
+
+        ConflictError: a spec is not the one the change was decided on, or moved while it was written: what
+        was written before is taken back. UnavailableError: it says how many of several objects were written,
+        which are a safe prefix of the change, or that it is not known; what runs then is to be read.
+        """
+        layout = self._layout_of(pipeline)
+        objects = self._get(layout)
+        revision = revision_of(list(objects.values()))
+        if revision != change.revision:
+            raise ConflictError(
+                f"pipeline {pipeline.name} is at {revision}; the change was decided at {change.revision}",
+                hint=READ_AGAIN,
+            )
+        changes = layout.changes(objects, change.configs)
+        if not changes:
+            return revision
+        self._check_admitted(layout)
+        self._try(layout, objects, changes, change.configs)
+        done: Done = []
+        for each in changes:
+            try:
+                written = self._send(layout, objects[each.name], each)
+            except UnavailableError as error:
+                words = "; what is written is safe to run"
+                raise _with_progress(error, len(done), len(changes), words) from error
+            except IpaError as error:
+                self._take_back(layout, done, len(changes), error)
+            done.append((each, written))
+        after = {**objects, **{each.name: written for each, written in done}}
+        return revision_of(list(after.values()))
+
+    def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
+        """The state of the rollout of a written change.
+
+        READY with another configuration if another writer changed it since; REPLACED if that recreated an
+        object, or put all back to what was before the change: nothing of it is left to wait for. Neither is
+        FAILED, since a rollback would overwrite the other writer.
+        """
+        layout = self._layout_of(pipeline)
+        objects = self._get(layout)
+        revision = revision_of(list(objects.values()))
+        # The objects, without their generations.
+        if revision.rpartition("/")[0] != change.revision.rpartition("/")[0]:
+            words = f"a {layout.kind.kind} was recreated by another writer"
+            return Rollout(RolloutPhase.REPLACED, words)
+        running = layout.observe(objects)
+        if not _is_as_asked(pipeline, change.configs, running.configs):
+            # What reads as before the write, at the revision before it, may be older than the write.
+            is_moved = revision != change.revision
+            is_back = is_moved and _is_as_asked(pipeline, change.previous, running.configs)
+            phase = RolloutPhase.REPLACED if is_back else RolloutPhase.READY
+            return Rollout(phase, "another writer replaced the change")
+        deployments = self._deployments(layout, (*running.places, *running.beside))
+        places = [place.as_scaled(deployments[place.deployment]) for place in running.places]
+        # What an autoscaler adds meanwhile is not waited for, nor the pods that were lost before.
+        added = [
+            max(0, place.replicas - config.replicas) if place.is_external else 0
+            for place, config in zip(places, change.configs, strict=True)
+        ]
+        lost = [one + other for one, other in zip_longest(added, change.lost, fillvalue=0)]
+        served = (*places, *running.beside)
+        return judge(served, deployments, self._unready_pods(layout, served, deployments), lost)
+
+    def _get(self, layout: Layout) -> Objects:
+        """All objects. Errors: NotFoundError, IncompleteError; UnavailableError for an older one."""
+        objects = self._present(layout)
+        missing = [name for name in layout.names if name not in objects]
+        if missing and len(layout.names) == 1:
+            raise NotFoundError(f"{layout.entry}: does not exist")
+        if missing:
+            raise (IncompleteError if objects else NotFoundError)(
+                f"{layout.kind.kind} {', '.join(missing)} not found in {layout.namespace}: "
+                f"{len(objects)} of {len(layout.names)} are there"
+            )
+        return objects
+
+    def _present(self, layout: Layout) -> Objects:
+        found = {}
+        for name in layout.names:
+            with suppress(NotFoundError):
+                found[name] = self._live(layout, name)
+        return found
+
+    def _live(self, layout: Layout, name: str) -> Json:
+        return self._newest.seen(self._client.get(layout.kind, layout.namespace, name))
+
+    def _check_admitted(self, layout: Layout) -> None:
+        """InputError if the namespace would refuse its pods."""
+        fault = layout.admission_fault(self._client)
+        if fault:
+            raise InputError(f"pipeline {layout.pipeline.name!r} cannot run there: {fault}")
+
+    def _patch(self, layout: Layout, name: str, patch: Sequence[Operation], *, dry_run: bool = False) -> Json:
+        """The object after the patch."""
+        patched = self._client.patch(layout.kind, layout.namespace, name, patch, dry_run=dry_run)
+        return patched if dry_run else self._newest.seen(patched)
+
+    def _create(self, layout: Layout, body: Json) -> Json:
+        """The object as created; where there was no answer, as read back."""
+        name = body["metadata"]["name"]
+        try:
+            return self._client.create(layout.kind, layout.namespace, body)
+        except UnavailableError as error:
+            return self._read_back(layout, name, None, layout.read(name, body), error)
+
+    def _try(
+        self,
+        layout: Layout,
+        objects: Objects,
+        changes: Sequence[ObjectChange],
+        wanted: Sequence[StageConfig],
+    ) -> None:
+        """Let the server try every patch. ConflictError where its webhooks make something else of it."""
+        promised = dict(objects)
+        for each in changes:
+            promised[each.name] = self._patch(layout, each.name, each.draft.patch(), dry_run=True)
+        if not _is_as_asked(layout.pipeline, wanted, layout.observe(promised).configs):
+            raise ConflictError(
+                f"the cluster would alter the write for pipeline {layout.pipeline.name!r}",
+                hint=f"Find the mutating webhook that changes {layout.kind.kind}s.",
+            )
+
+    def _send(self, layout: Layout, live: Json, change: ObjectChange) -> Json:
+        """The object as written; where there was no answer, as read back. It is never sent again."""
+        try:
+            return self._patch(layout, change.name, change.draft.patch())
+        except UnavailableError as error:
+            return self._read_back(layout, change.name, live, change.after, error)
+
+    def _read_back(
+        self, layout: Layout, name: str, before: Json | None, wanted: Configs, cause: UnavailableError
+    ) -> Json:
+        """The object where the unanswered write happened; None of `before`: there was none."""
+        try:
+            live: Json | None = self._live(layout, name)
+            found = layout.read(name, live) if live else ()
+        except NotFoundError:
+            live = None
+        except IpaError as error:
+            raise UnavailableError(
+                f"{cause.message}; reading back failed too, so the outcome of the write is unknown: "
+                f"{error.message}"
+            ) from cause
+        if live is None or (before and revision_of([live]) == revision_of([before])):
+            raise UnavailableError(f"{cause.message}; reading back shows that nothing was written") from cause
+        if not _is_as_asked(layout.pipeline, wanted, found):
+            raise ConflictError(
+                f"{cause.message}; reading back shows a change by another writer", hint=READ_AGAIN
+            ) from cause
+        return live
+
+    def _take_back(self, layout: Layout, done: Done, total: int, cause: IpaError) -> NoReturn:
+        """Undo what was written before a refusal, the last first: each step leads back to a safe prefix."""
+        for left, (change, written) in reversed(list(enumerate(done, 1))):
+            try:
+                self._patch(layout, change.name, layout.draft(change.name, written, change.before).patch())
+            except IpaError as error:
+                words = (
+                    f"; undoing it failed too: {error.message}; the objects written so far are safe to run"
+                )
+                raise UnavailableError(_with_progress(cause, left, total, words).message) from error
+        words = f"; the {len(done)} objects written before it were restored" if done else ""
+        raise _with_progress(cause, 0, total, words) from cause
+
+    def _deployments(self, layout: Layout, places: Sequence[Served]) -> Deployments:
+        return {
+            place.deployment: self._client.get_deployment(layout.namespace, place.deployment)
+            for place in places
+        }
+
+    def _unready_pods(
+        self, layout: Layout, places: Sequence[Served], deployments: Deployments
+    ) -> dict[str, list[Json]]:
+        """The pods of Deployments that wait for something, by name of Deployment."""
+        pods = {}
+        for place in places:
+            deployment = deployments[place.deployment]
+            if deployment is not None and unready(place, deployment):
+                labels = deployment["spec"]["selector"]["matchLabels"]
+                pods[place.deployment] = self._client.list_pods(layout.namespace, labels)
+        return pods
+
+
+def _is_as_asked(pipeline: Pipeline, wanted: Sequence[StageConfig], found: Sequence[StageConfig]) -> bool:
+    """True if these are the wanted configurations as they read back, whatever the replicas of others are."""
+    return tuple(found) == with_replicas_of(pipeline.external, in_millicores(wanted), found)
+
+
+def _is_settled(
+    places: Sequence[Served],
+    deployments: Deployments,
+    pods: Mapping[str, Sequence[Json]],
+    lost: Mapping[str, str],
+) -> bool:
+    """True if no place waits for anything but pods that are lost.
+
+    Nor is waited for pods that an autoscaler has asked for: they come and go without any change.
+    """
+
+    def waits(place: Served) -> bool:
+        name, deployment = place.deployment, deployments[place.deployment]
+        words = rolling(place, deployment) if place.is_external else unready(place, deployment)
+        return bool(words) and not lost[name] and not runs_as_asked(place, deployment, pods.get(name, ()))
+
+    return not any(map(waits, places))
+
+
+def _with_progress(error: IpaError, written: int, total: int, more: str) -> IpaError:
+    """The same error, with how far a change of several objects came."""
+    words = f"; {written} of {total} objects of the change are written{more}" if total > 1 else ""
+    return type(error)(f"{error.message}{words}", problems=error.problems, hint=error.hint)
