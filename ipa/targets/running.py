@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from ipa.dataplane import tensors
 from ipa.model.errors import UnavailableError
 from ipa.model.masking import mask_url
 from ipa.profiling.measure import BatchMeasurement, Item
+from ipa.profiling.quiet import CpuTimes
 
 TIMEOUT_S = 60.0
 METHOD = (
@@ -70,23 +71,23 @@ def _posted(client: httpx.Client, url: str, body: bytes) -> Any:
         raise UnavailableError(f"{mask_url(url)} did not answer JSON: {response.text[:300]}") from error
 
 
-class RunningServer:
-    """A server that ran before it was measured: its memory and its start are not known."""
+class MeasuredServer:
+    """A model server under measurement, and what is known of it: None of what cannot be seen from here."""
 
-    readiness_s = None
-
-    def __init__(self, client: httpx.Client, call: ServerCall) -> None:
+    def __init__(
+        self,
+        client: httpx.Client,
+        call: ServerCall,
+        readiness_s: float | None = None,
+        memory_gib: Callable[[], float | None] = lambda: None,
+        cpu_times: Callable[[], CpuTimes | None] = lambda: None,
+    ) -> None:
         self._client, self._call = client, call
+        self.readiness_s, self.memory_gib, self.cpu_times = readiness_s, memory_gib, cpu_times
 
     def infer(self, items: Sequence[Any]) -> BatchMeasurement:
         """The answer to the items as one batch; UnavailableError if there is none."""
         return self._call(self._client, items=items)
-
-    def memory_gib(self) -> None:
-        """None: it is not seen from here."""
-
-    def cpu_times(self) -> None:
-        """None: its processes are not known."""
 
 
 class RunningBench:
@@ -100,7 +101,7 @@ class RunningBench:
     @contextmanager
     def serve(
         self, stage: str, variant: str, cores: float, within_s: float = TIMEOUT_S
-    ) -> Iterator[RunningServer]:
+    ) -> Iterator[MeasuredServer]:
         """The server; nothing is started or ended."""
         with httpx.Client(timeout=within_s, trust_env=False) as client:
-            yield RunningServer(client, self._call)
+            yield MeasuredServer(client, self._call)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from ipa.adapters.kube.client import KubeClient
@@ -14,8 +16,9 @@ from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
-from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, target_of
-from ipa.targets.seldon.section import SeldonRun, SeldonTarget
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, deployments_of, target_of
+from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape, seldon_of, with_seldon
+from ipa.targets.seldon.split import PartRole, is_split, parts_of
 from tests.contract.workload_harness import Settling
 from tests.fakes.kube import FakeKube
 
@@ -50,16 +53,32 @@ def contract_pipeline(namespace: str = "default", run_of: RunOf = runs_of()) -> 
     )
 
 
+def split(pipeline: Pipeline) -> Pipeline:
+    """The same pipeline in shape split."""
+    target = seldon_of(pipeline) or SeldonTarget(pipeline.name)
+    return replace(
+        pipeline, targets={"seldon": replace(target, shape=Shape.SPLIT, image="registry.example/ipa:1")}
+    )
+
+
+def replicas_of(pipeline: Pipeline, stage: str) -> tuple[str, int]:
+    """The SeldonDeployment that has the stage's replicas, and the index of their componentSpec in it."""
+    if is_split(pipeline):
+        (part,) = (it for it in parts_of(pipeline) if (it.role, it.stage) == (PartRole.MODEL, stage))
+        return part.name, 0
+    return target_of(pipeline).name, [it.name for it in pipeline.stages].index(stage)
+
+
 class FakeKubeHarness(Settling):
     """On the fake: time is ticks."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, pipeline: Pipeline | None = None) -> None:
         self.kube = FakeKube()
         self.kube.__enter__()
         self.client = KubeClient.from_kubeconfig(str(self.kube.kubeconfig(folder)), TIMEOUT_S)
         self.seldon = KubeWorkload(self.client, layout_of)
         self.workload: Workload = self.seldon
-        self.pipeline = contract_pipeline()
+        self.pipeline = pipeline or contract_pipeline()
 
     def deploy(self, configs: Sequence[StageConfig]) -> None:
         self.seldon.create(self.pipeline, configs)
@@ -68,16 +87,17 @@ class FakeKubeHarness(Settling):
         self.kube.tick()
 
     def scale_by_another_hand(self, stage: str, replicas: int) -> None:
-        index = [one.name for one in self.pipeline.stages].index(stage)
+        name, index = replicas_of(self.pipeline, stage)
 
         def scale(sdep: dict) -> None:
             sdep["spec"]["predictors"][0]["componentSpecs"][index]["replicas"] = replicas
 
-        self.kube.edit("default", NAME, scale)
+        self.kube.edit("default", name, scale)
 
     def remove(self) -> None:
         with self.kube.store.lock:
-            self.kube.store.delete("seldondeployments", "default", NAME)
+            for name in layout_of(self.pipeline).names:
+                self.kube.store.delete("seldondeployments", "default", name)
 
     def close(self) -> None:
         self.client.close()
@@ -88,18 +108,19 @@ class ClusterHarness(Settling):
     """On the cluster of IPA_TEST_KUBECONFIG: it has the CRD and the operator; its pods may be fake.
 
     Environment: IPA_TEST_NAMESPACE (default ipa-test, must exist), IPA_TEST_IMAGE (any that starts and
-    stays), IPA_TEST_TIMEOUT_S (for one rollout).
+    stays), IPA_TEST_TIMEOUT_S (for one rollout), and in shape split IPA_TEST_SPLIT_IMAGE, of router and
+    queues: where pods are real this package is in it, and IPA_TEST_IMAGE serves its port.
     """
 
     # The time between two looks.
     look_s = 1.0
 
-    def __init__(self, kubeconfig: str, pipeline: Pipeline | None = None) -> None:
+    def __init__(self, kubeconfig: str, pipeline: Pipeline) -> None:
         from kubernetes import client, config
 
         self.attempts = int(float(os.environ.get("IPA_TEST_TIMEOUT_S", "180")) / self.look_s)
-        self.pipeline = pipeline or _cluster_pipeline()
-        self.namespace = target_of(self.pipeline).namespace
+        self.pipeline = pipeline
+        self.layout = layout_of(pipeline)
         self.client = KubeClient.from_kubeconfig(kubeconfig, TIMEOUT_S)
         self.seldon = KubeWorkload(self.client, layout_of)
         self.workload: Workload = self.seldon
@@ -107,9 +128,9 @@ class ClusterHarness(Settling):
         config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
         self._api = client.ApiClient(configuration)
         self._custom = client.CustomObjectsApi(self._api)
-        self._place = ("machinelearning.seldon.io", "v1", self.namespace, "seldondeployments", NAME)
+        self._place = ("machinelearning.seldon.io", "v1", self.layout.namespace, "seldondeployments")
         self._pause = threading.Event()
-        self._remove_if_there()
+        self.remove()
 
     def deploy(self, configs: Sequence[StageConfig]) -> None:
         self.seldon.create(self.pipeline, configs)
@@ -118,38 +139,38 @@ class ClusterHarness(Settling):
         self._pause.wait(self.look_s)
 
     def scale_by_another_hand(self, stage: str, replicas: int) -> None:
-        index = [one.name for one in self.pipeline.stages].index(stage)
+        name, index = replicas_of(self.pipeline, stage)
         path = f"/spec/predictors/0/componentSpecs/{index}/replicas"
         patch = [{"op": "replace", "path": path, "value": replicas}]
         self._custom.patch_namespaced_custom_object(
-            *self._place, patch, _content_type="application/json-patch+json"
+            *self._place, name, patch, _content_type="application/json-patch+json"
         )
 
     def remove(self) -> None:
-        self._custom.delete_namespaced_custom_object(*self._place)
-        self._wait_until_gone()
-
-    def close(self) -> None:
-        self._remove_if_there()
-        self.client.close()
-        self._api.close()
-
-    def _remove_if_there(self) -> None:
-        try:
-            self.client.get(SELDON_DEPLOYMENT, self.namespace, NAME)
-        except NotFoundError:
-            return
-        self.remove()
-
-    def _wait_until_gone(self) -> None:
-        names = [f"{NAME}-default-{i}-{stage.name}" for i, stage in enumerate(self.pipeline.stages)]
+        children = []
+        for name in self.layout.names:
+            with suppress(NotFoundError):
+                children += deployments_of(self.client.get(SELDON_DEPLOYMENT, self.layout.namespace, name))
+                self._custom.delete_namespaced_custom_object(*self._place, name)
         for _ in range(self.attempts):
-            if not any(self.client.get_deployment(self.namespace, name) for name in names):
+            if not any(self.client.get_deployment(self.layout.namespace, name) for name in children):
                 return
             self.let_time_pass()
         raise AssertionError("the children were not removed")
 
+    def close(self) -> None:
+        self.remove()
+        self.client.close()
+        self._api.close()
 
-def _cluster_pipeline() -> Pipeline:
+
+def cluster_pipeline() -> Pipeline:
+    """The contract's pipeline as the environment has it."""
     image = os.environ.get("IPA_TEST_IMAGE", "registry.k8s.io/pause:3.10")
     return contract_pipeline(os.environ.get("IPA_TEST_NAMESPACE", "ipa-test"), runs_of(image))
+
+
+def cluster_split_pipeline() -> Pipeline:
+    """The same in shape split."""
+    image = os.environ.get("IPA_TEST_IMAGE", "registry.k8s.io/pause:3.10")
+    return with_seldon(split(cluster_pipeline()), image=os.environ.get("IPA_TEST_SPLIT_IMAGE", image))

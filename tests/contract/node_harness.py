@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 
 from ipa.targets.seldon.section import SeldonRun
-from tests.contract.kube_harness import ClusterHarness, contract_pipeline
-from tests.contract.split_harness import ClusterSplitHarness, split
+from tests.contract.kube_harness import ClusterHarness, contract_pipeline, split
 from tests.contract.story_harness import ClusterStory
 from tests.contract.story_pipeline import pipeline
 from tests.fakes.kube import FakeKube
@@ -98,17 +97,9 @@ class NodeHarness(ClusterHarness):
 
     look_s = LOOK_S
 
-    def __init__(self, shared: SharedNode) -> None:
-        super().__init__(shared.kubeconfig, contract_pipeline(run_of=contract_model))
-
-
-class NodeSplitHarness(ClusterSplitHarness):
-    """KubeWorkload on the node."""
-
-    look_s = LOOK_S
-
-    def __init__(self, shared: SharedNode) -> None:
-        super().__init__(shared.kubeconfig, split(contract_pipeline(run_of=contract_model)))
+    def __init__(self, shared: SharedNode, *, is_split: bool = False) -> None:
+        made = contract_pipeline(run_of=contract_model)
+        super().__init__(shared.kubeconfig, split(made) if is_split else made)
 
 
 class NodeStory(ClusterStory):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,18 @@ from ipa.model.parts import in_order, with_share
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from tests.contract.gitops_harness import FolderHarness, GitOpsHarness
-from tests.contract.kube_harness import ClusterHarness, FakeKubeHarness
+from tests.contract.kube_harness import (
+    ClusterHarness,
+    FakeKubeHarness,
+    cluster_pipeline,
+    cluster_split_pipeline,
+    contract_pipeline,
+    split,
+)
 from tests.contract.local_harness import MARKS as ON_THIS_MACHINE
 from tests.contract.local_harness import LocalHarness
 from tests.contract.node_harness import MARKS as ON_A_NODE
-from tests.contract.node_harness import NodeHarness, NodeSplitHarness, skip_unless_chosen
-from tests.contract.split_harness import ClusterSplitHarness, FakeSplitHarness
+from tests.contract.node_harness import NodeHarness, skip_unless_chosen
 from tests.contract.toy_harness import ToyHarness
 from tests.contract.workload_harness import WorkloadHarness
 
@@ -41,11 +48,11 @@ HARNESSES: dict[str, Callable[[Path], WorkloadHarness]] = {
     "kube-fake": FakeKubeHarness,
     "toy": ToyHarness,
     "local": LocalHarness,
-    "kube-fake-split": FakeSplitHarness,
-    "kube-cluster": lambda _: ClusterHarness(_kubeconfig()),
-    "kube-cluster-split": lambda _: ClusterSplitHarness(_kubeconfig()),
+    "kube-fake-split": lambda folder: FakeKubeHarness(folder, split(contract_pipeline())),
+    "kube-cluster": lambda _: ClusterHarness(_kubeconfig(), cluster_pipeline()),
+    "kube-cluster-split": lambda _: ClusterHarness(_kubeconfig(), cluster_split_pipeline()),
 }
-NODES = {"node": NodeHarness, "node-split": NodeSplitHarness}
+NODES = {"node": NodeHarness, "node-split": partial(NodeHarness, is_split=True)}
 ON_A_CLUSTER = [pytest.mark.cluster, pytest.mark.timeout(900), pytest.mark.xdist_group("cluster")]
 MARKS = {"kube-cluster": ON_A_CLUSTER, "kube-cluster-split": ON_A_CLUSTER, "local": ON_THIS_MACHINE}
 MARKS |= dict.fromkeys(NODES, ON_A_NODE)

@@ -23,7 +23,7 @@ from ipa.model.rolling import DEPLOYMENT
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.settings import Settings
 from ipa.targets.seldon.shape import at_cluster
-from tests.contract.split_harness import split
+from tests.contract.kube_harness import split
 from tests.fakes.kube import Trouble
 from tests.fakes.looped import SETTINGS, Looped, applied, looped, troubled
 from tests.fakes.mixed import PROFILES

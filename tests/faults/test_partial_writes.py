@@ -19,7 +19,7 @@ from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.split import parts_of
 from ipa.testing.examples import VARIANTS
-from tests.contract.split_harness import split
+from tests.contract.kube_harness import split
 from tests.fakes.kube import FakeKube, Trouble
 from tests.fakes.kube.api import Request
 from tests.fakes.kube.store import ApiError

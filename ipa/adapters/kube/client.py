@@ -25,8 +25,6 @@ LIST_STARTS = 4
 
 Objects = list[Json]
 
-__all__ = ["ExpiredError", "Json", "KubeClient"]
-
 
 class KubeClient:
     """Reads and writes objects of any kind.

@@ -107,11 +107,6 @@ def actor(kind: ResourceKind) -> RbacRole:
     )
 
 
-def profiler(kind: ResourceKind) -> RbacRole:
-    """The role that measures stages on copies of workloads of that kind."""
-    return RbacRole("profiler", "measuring", (*_rights(kind, "create", "delete"), *_rights(QUOTA, "list")))
-
-
 ELECTOR = RbacRole("elector", "electing who writes", _rights(LEASE, "get", "create", "update"))
 # Of no namespace: a ClusterRole.
 REVIEWER = RbacRole(

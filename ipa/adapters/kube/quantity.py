@@ -36,9 +36,4 @@ def quantity_of(name: str, amount: float) -> str:
     known = BY_NAME.get(name)
     if known is None:
         return str(round(amount))
-    return cpu_quantity(amount) if name == CORES else memory_quantity(amount)
-
-
-def memory_quantity(gib: float) -> str:
-    """The quantity of so much memory, in MiB."""
-    return f"{round(gib * MIB_PER_GIB)}Mi"
+    return cpu_quantity(amount) if name == CORES else f"{round(amount * MIB_PER_GIB)}Mi"

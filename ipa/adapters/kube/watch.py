@@ -115,7 +115,7 @@ class Watcher:
                 if not self._state.must_list:
                     self._state = watch_state.ended(self._state, self._clock.monotonic_s() - began_s)
         except ExpiredError:
-            self._state = watch_state.expired(self._state)
+            self._state = watch_state.failed(self._state)
         except ForbiddenError as error:
             self._fail(error)
             forbidden_s = FORBIDDEN_S

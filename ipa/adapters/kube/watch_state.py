@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from ipa.adapters.kube.backoff import Backoff
 from ipa.adapters.kube.responses import Json
@@ -84,7 +85,7 @@ def heard(state: Following, event: Json, sight: Sight) -> WatchUpdate:
             return WatchUpdate(replace(state, version=_version(found), failures=0))
         case "ERROR":
             if found.get("code") == GONE:
-                return WatchUpdate(expired(state))
+                return WatchUpdate(failed(state))
             raise UnavailableError("the watch ended with an error of the API server")
         case "ADDED" | "MODIFIED" | "DELETED":
             name = _name(found)
@@ -103,13 +104,8 @@ def ended(state: Following, lived_s: float) -> Following:
     return replace(state, failures=0 if lived_s >= SHORT_S else state.failures + 1)
 
 
-def expired(state: Following) -> Following:
-    """After 410: what was seen since the last list is no more to be had, so list."""
-    return failed(state)
-
-
 def failed(state: Following) -> Following:
-    """After any failure or silence: list, since what was missed is not known."""
+    """After any failure, silence or 410: list, since what was missed is not known."""
     return replace(state, version="", failures=state.failures + 1)
 
 
@@ -145,17 +141,14 @@ def _news(before: Seen | None, after: Seen | None) -> frozenset[str]:
     return frozenset({after.owner}) if after.spec != before.spec or is_worse else frozenset()
 
 
-def _name(found: Json) -> str:
+def _text_of(found: Json, key: str, word: str) -> str:
+    """A text of the object's metadata. UnavailableError if there is none: no server leaves it out."""
     metadata = found.get("metadata")
-    name = metadata.get("name") if isinstance(metadata, dict) else None
-    if not isinstance(name, str):
-        raise UnavailableError("the watch has an object without a name")
-    return name
+    text = metadata.get(key) if isinstance(metadata, dict) else None
+    if not isinstance(text, str) or not text:
+        raise UnavailableError(f"the watch has an object without a {word}")
+    return text
 
 
-def _version(found: Json) -> str:
-    metadata = found.get("metadata")
-    version = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
-    if not isinstance(version, str) or not version:
-        raise UnavailableError("the watch has an object without a version")
-    return version
+_name = partial(_text_of, key="name", word="name")
+_version = partial(_text_of, key="resourceVersion", word="version")

@@ -1,4 +1,4 @@
-"""A pipeline as objects of one kind: what a target on Kubernetes says of them, and how one is changed."""
+"""A pipeline as objects of one kind: the answers of a target on Kubernetes, and the change of one object."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Served(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What the objects of a pipeline ask for: each configuration, its part of a set, and its place.
+    """The configurations that the objects of a pipeline ask for, each with its part of a set and its place.
 
     Parts are empty if there is one. `beside` serve too, and `counters` count the load.
     """
@@ -174,7 +174,7 @@ class Layout(ABC):
 
     @abstractmethod
     def observe(self, objects: Objects) -> Running:
-        """What all objects ask for together. DriftError if that is no configuration of the pipeline."""
+        """The configurations that all objects ask for together. DriftError if that is no configuration of the pipeline."""
 
     @abstractmethod
     def changes(self, objects: Objects, wanted: Sequence[StageConfig]) -> list[ObjectChange]:
@@ -185,7 +185,7 @@ class Layout(ABC):
 
     @abstractmethod
     def read(self, name: str, found: Json) -> Configs:
-        """What one of the objects asks for. DriftError as `observe`."""
+        """The configurations that one of the objects asks for. DriftError as `observe`."""
 
     @abstractmethod
     def draft(self, name: str, live: Json, wanted: Sequence[StageConfig]) -> Draft:
@@ -200,5 +200,5 @@ class Layout(ABC):
         """DriftError names every place that one of these HorizontalPodAutoscalers scales against plans."""
 
     def admission_fault(self, client: KubeClient) -> str:
-        """What the namespace refuses of the pipeline, with the remedy; empty if nothing is known."""
+        """The refusal of the pipeline's pods by its namespace, with the remedy; empty if none is known."""
         return ""

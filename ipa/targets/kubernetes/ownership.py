@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ipa.adapters.kube.client import Json, KubeClient
+from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.kinds import ObjectRef, ResourceKind
+from ipa.adapters.kube.responses import Json
 from ipa.model.errors import READ_AGAIN, ConflictError, DriftError, NotFoundError, Problem
 from ipa.targets.kubernetes.layout import Layout, Operation
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import NoReturn
 
-from ipa.adapters.kube.client import Json, KubeClient
+from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.kinds import AUTOSCALER
-from ipa.adapters.kube.responses import MonotonicReads, last_hand, revision_of
+from ipa.adapters.kube.responses import Json, MonotonicReads, last_hand, revision_of
 from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
 from ipa.model.decision import Change
 from ipa.model.errors import (

@@ -6,8 +6,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -16,13 +17,11 @@ import httpx
 from ipa.model.errors import UnavailableError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.profiling.measure import BatchMeasurement, Item
-from ipa.profiling.quiet import CpuTimes
 from ipa.targets.local.affinity import CpuMap
 from ipa.targets.local.cpu_times import cpu_times
 from ipa.targets.local.processes import ForkedProcesses
-from ipa.targets.local.replica import Replica, launch, preloads
-from ipa.targets.running import infer_v2, machine
+from ipa.targets.local.replica import launch, preloads
+from ipa.targets.running import MeasuredServer, infer_v2, machine
 
 # For a replica to get ready, and for the answer to a batch.
 TIMEOUT_S = 60.0
@@ -36,30 +35,12 @@ METHOD = (
 )
 
 
-class ServedModel:
-    """A ready model server, asked over V2 as a queue asks it: merged inputs, JSON, answers split again."""
-
-    def __init__(
-        self, client: httpx.Client, replica: Replica, readiness_s: float, cpus: Collection[int]
-    ) -> None:
-        self._client, self._pid, self.readiness_s = client, replica.pid, readiness_s
-        self._cpus = cpus
-        self._url = f"{replica.model_url(replica.variant)}/infer"
-
-    def infer(self, items: Sequence[Item]) -> BatchMeasurement:
-        """The answer to the items as one batch; UnavailableError if there is none."""
-        return infer_v2(self._client, url=self._url, items=items)
-
-    def memory_gib(self) -> float:
-        """The most memory it has had so far."""
-        for line in Path(f"/proc/{self._pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024 / GIB
-        raise UnavailableError(f"the model server {self._pid} exited")
-
-    def cpu_times(self) -> CpuTimes | None:
-        """The CPU times so far; its own are those of the model server and of this process."""
-        return cpu_times([self._pid], self._cpus)
+def most_memory_gib(pid: int) -> float:
+    """The most memory that the process has had so far. UnavailableError: it exited."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024 / GIB
+    raise UnavailableError(f"the model server {pid} exited")
 
 
 class Bench:
@@ -87,7 +68,7 @@ class Bench:
     @contextmanager
     def serve(
         self, stage: str, variant: str, cores: float, within_s: float = TIMEOUT_S
-    ) -> Iterator[ServedModel]:
+    ) -> Iterator[MeasuredServer]:
         """A replica that is ready and ends with the block.
 
         UnavailableError if it does not get ready, or does not answer a batch, `within_s`.
@@ -110,7 +91,10 @@ class Bench:
                     time.sleep(READY_POLL_S)
             readiness_s = time.monotonic() - started_s
             with httpx.Client(timeout=within_s) as client:
-                yield ServedModel(client, replica, readiness_s, os.sched_getaffinity(replica.pid))
+                call = partial(infer_v2, url=f"{replica.model_url(variant)}/infer")
+                memory, bound = partial(most_memory_gib, replica.pid), os.sched_getaffinity(replica.pid)
+                times = partial(cpu_times, [replica.pid], bound)
+                yield MeasuredServer(client, call, readiness_s, memory, times)
         finally:
             self._stop(replica.pid)
 

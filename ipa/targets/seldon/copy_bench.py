@@ -5,26 +5,27 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from hashlib import sha256
 from itertools import count
 from typing import Any
 
 import httpx
 
-from ipa.adapters.kube.client import Json, KubeClient
+from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.kinds import QUOTA
 from ipa.adapters.kube.quantity import parse_quantity
+from ipa.adapters.kube.responses import Json
 from ipa.control.loop.clock import SystemClock
 from ipa.control.ports import Clock, RolloutPhase
 from ipa.model.errors import ConflictError, ForbiddenError, IpaError, UnavailableError
 from ipa.model.masking import mask_url
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
-from ipa.profiling.measure import BatchMeasurement, Item
 from ipa.targets.kubernetes.reach import Reach
 from ipa.targets.kubernetes.rollout import judge
 from ipa.targets.kubernetes.workload import KubeWorkload
-from ipa.targets.running import infer_v2
+from ipa.targets.running import MeasuredServer, infer_v2
 from ipa.targets.seldon import copies
 from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.locate import (
@@ -53,25 +54,6 @@ REMOVALS = 3
 ENGINE_PORT = 8000
 ENGINE_PATH = "/v2/models/infer"
 UNKNOWN_CPU = "a processor that it does not name"
-
-
-class CopiedReplica:
-    """The one replica of a copy that is ready, asked on the way of the pipeline's requests."""
-
-    def __init__(self, client: httpx.Client, url: str, readiness_s: float, memory_gib: float) -> None:
-        self._client, self._url, self.readiness_s = client, url, readiness_s
-        self._memory_gib = memory_gib
-
-    def infer(self, items: Sequence[Item]) -> BatchMeasurement:
-        """The answer to the items as one batch; UnavailableError if there is none."""
-        return infer_v2(self._client, url=self._url, items=items)
-
-    def memory_gib(self) -> float:
-        """The memory that it may have at most; 0 if nothing limits it."""
-        return self._memory_gib
-
-    def cpu_times(self) -> None:
-        """None: what else runs on its node is not seen from here."""
 
 
 class _NoShellError(UnavailableError):
@@ -141,7 +123,7 @@ class ClusterBench:
     @contextmanager
     def serve(
         self, stage: str, variant: str, cores: float, within_s: float = READY_S
-    ) -> Iterator[CopiedReplica]:
+    ) -> Iterator[MeasuredServer]:
         """A copy of the stage that is ready, and removed when the block ends.
 
         ConflictError: there is no room for it within bounds or quotas. UnavailableError: it does not get
@@ -161,7 +143,7 @@ class ClusterBench:
             yield replica
 
     @contextmanager
-    def _copied(self, config: StageConfig, within_s: float) -> Iterator[CopiedReplica]:
+    def _copied(self, config: StageConfig, within_s: float) -> Iterator[MeasuredServer]:
         """A copy that is ready. _NoShellError: its image cannot say which processor it has."""
         copy, body = self._body(config, within_s)
         target, place = target_of(copy), locate(copy, body)[0]
@@ -179,7 +161,9 @@ class ClusterBench:
             way = self._reach.url(f"{target.name}-{target.predictor}", target.namespace, port)
             with way as url, httpx.Client(timeout=ANSWER_S) as client:
                 self._wait_for_answer(client, url, until_s)
-                yield CopiedReplica(client, f"{url}{path}", readiness_s, _memory_gib(place.container))
+                memory_gib = _memory_gib(place.container)
+                call = partial(infer_v2, url=f"{url}{path}")
+                yield MeasuredServer(client, call, readiness_s, lambda: memory_gib)
         finally:
             self._remove(target.name)
 
@@ -303,6 +287,7 @@ def _label(sdep: Json) -> str:
 
 
 def _memory_gib(container: Mapping[str, Any]) -> float:
+    """The memory that it may have at most; 0 if nothing limits it."""
     amount = parse_quantity(((container.get("resources") or {}).get("limits") or {}).get("memory", 0))
     return float(amount or 0) / copies.GIB
 

@@ -63,7 +63,7 @@ class SeldonLayout(Layout):
         return in_millicores(configs)
 
     def admission_fault(self, client: KubeClient) -> str:
-        """What the namespace's PodSecurity refuses of the pipeline, with the remedy; empty if nothing."""
+        """The refusal of its pods by the namespace's PodSecurity, with the remedy; empty if there is none."""
         target = target_of(self.pipeline)
         if target.shape is not Shape.SINGLE and not target.run_as_root:
             return ""

@@ -12,7 +12,6 @@ from ipa.adapters.kube.watch_state import (
     Following,
     Seen,
     ended,
-    expired,
     failed,
     heard,
     listed,
@@ -160,7 +159,7 @@ def test_one_failure_goes_on_at_once_and_more_wait_longer() -> None:
     state = following(sdep())
     delays = []
     for _ in range(10):
-        state = expired(state)
+        state = failed(state)
         delays.append(state.delay_s(0.0))
         state = listed(state, [sdep()], "9", spec_of).state
     assert delays == [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0, 15.0]

@@ -15,7 +15,7 @@ from ipa.optimize.describe import describe
 from ipa.targets.seldon.manifest import read, render
 from ipa.targets.seldon.section import seldon_of, with_seldon
 from ipa.targets.seldon.shape import at_cluster
-from tests.contract.split_harness import split
+from tests.contract.kube_harness import split
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.cluster import cores_of
 from tests.fakes.kube.samples import sample_configs, sample_pipeline

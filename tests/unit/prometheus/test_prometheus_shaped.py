@@ -21,7 +21,7 @@ from ipa.control.ports import Load, Signals, StageState, WorkloadState
 from ipa.model.observation import Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline
 from ipa.targets.seldon.metrics import EXECUTOR, ShapedMetrics
-from tests.contract.split_harness import split
+from tests.contract.kube_harness import split
 from tests.fakes.clock import VirtualClock
 from tests.fakes.exposition import executor
 from tests.fakes.kube.samples import sample_pipeline

@@ -16,7 +16,7 @@ from ipa.model.plan import StageConfig
 from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.predictors import draft_change, read_mixture, render_mixture
 from ipa.targets.seldon.section import with_seldon
-from tests.contract.split_harness import split
+from tests.contract.kube_harness import split
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.patching import json_patch
 from tests.fakes.kube.samples import sample_configs, sample_pipeline

@@ -22,7 +22,7 @@ from ipa.targets.seldon.section import Shape, seldon_of, with_seldon
 from ipa.targets.seldon.shape import at_cluster
 from ipa.targets.seldon.split import PartRole, merge_configs, parts_of, read_parts, render_split, steps
 from ipa.targets.seldon.target import REQUEUE_S, SELDON
-from tests.contract.split_harness import split
+from tests.contract.kube_harness import split
 from tests.fakes.kube.samples import sample_pipeline
 
 Json = dict[str, Any]

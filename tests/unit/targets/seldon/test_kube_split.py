@@ -30,7 +30,7 @@ from ipa.targets.seldon.manifest_edit import Manifest
 from ipa.targets.seldon.section import seldon_of, with_seldon
 from ipa.targets.seldon.split import parts_of, render_split
 from ipa.targets.seldon.target import SELDON
-from tests.contract.split_harness import split
+from tests.contract.kube_harness import split
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind, Trouble
 from tests.fakes.kube.api import Request

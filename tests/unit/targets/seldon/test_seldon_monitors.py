@@ -12,7 +12,7 @@ from ipa.cli.main import run
 from ipa.targets.seldon.monitors import monitors_of
 from ipa.targets.seldon.split import parts_of
 from ipa.targets.seldon.target import SELDON
-from tests.contract.split_harness import split
+from tests.contract.kube_harness import split
 from tests.fakes.kube.samples import sample_pipeline
 
 Capture = pytest.CaptureFixture[str]
