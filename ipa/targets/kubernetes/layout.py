@@ -174,7 +174,7 @@ class Layout(ABC):
 
     @abstractmethod
     def observe(self, objects: Objects) -> Running:
-        """The configurations that all objects ask for together. DriftError if that is no configuration of the pipeline."""
+        """The configurations that all objects ask for. DriftError if they are none of the pipeline."""
 
     @abstractmethod
     def changes(self, objects: Objects, wanted: Sequence[StageConfig]) -> list[ObjectChange]:
