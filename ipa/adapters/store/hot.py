@@ -7,7 +7,6 @@ before it are read too.
 
 from __future__ import annotations
 
-import json
 import logging
 import zlib
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, select
 
-from ipa.adapters.store.packing import Row
+from ipa.adapters.store.packing import Row, restore, shorten
 from ipa.adapters.store.schema import DecisionRow, EntryRow, SegmentRow
 from ipa.adapters.ttl_cache import LruCache
 from ipa.control.canonical import digest
@@ -26,8 +25,6 @@ log = logging.getLogger("ipa.store")
 GROUP = 64
 # Newest rows that are cached, one per pipeline, of some 10 kB each.
 MOST_REMEMBERED = 1000
-# Placeholders of digests that follow from the texts. Canonical JSON escapes these characters.
-CONTENT, PREVIOUS, INPUTS = "\x01", "\x02", "\x03"
 # Raw, without a checksum: the digests detect damage.
 RAW = -zlib.MAX_WBITS
 LEVEL = 6
@@ -52,7 +49,7 @@ def fold(row: Row, number: int, before: HotRow | None) -> tuple[bytes, HotRow]:
     """
     if before is not None and number - before.frame >= GROUP:
         before = None
-    text = _shortened(row, before.digest if before else "").encode()
+    text = shorten(row, before.digest if before else "").encode()
     if before is None:
         packer = zlib.compressobj(LEVEL, zlib.DEFLATED, RAW)
     else:
@@ -67,46 +64,15 @@ def unfold(packed: bytes, before: HotRow | None) -> tuple[Row, bytes]:
     unpacker = zlib.decompressobj(RAW, zdict=before.text) if before else zlib.decompressobj(RAW)
     try:
         text = unpacker.decompress(packed) + unpacker.flush()
-        row = _restored(text.decode(), before.digest if before else "")
+        row = restore(text.decode(), before.digest if before else "")
         return row, _dictionary(row, text, before)
-    except (zlib.error, UnicodeDecodeError) as error:
+    except (zlib.error, ValueError) as error:
         raise ValueError(str(error)) from error
 
 
 def _dictionary(row: Row, text: bytes, before: HotRow | None) -> bytes:
     """The text of a decision; for another entry, with the decision before it, which the next one repeats."""
     return text if row.decision is not None or before is None else (before.text + text)[-WINDOW_BYTES:]
-
-
-def _shortened(row: Row, before: str) -> str:
-    """The texts, one per line, without the digests that follow from them."""
-    entry = row.entry.replace(before, PREVIOUS) if before else row.entry
-    if row.decision is None:
-        return entry
-    entry = entry.replace(digest(row.decision), CONTENT)
-    inputs = _inputs_digest(row.decision)
-    decision = row.decision.replace(inputs, INPUTS) if inputs else row.decision
-    return f"{entry}\n{decision}"
-
-
-def _restored(text: str, before: str) -> Row:
-    entry, newline, rest = text.partition("\n")
-    if before:
-        entry = entry.replace(PREVIOUS, before)
-    if not newline:
-        return Row(entry)
-    decision = rest.replace(INPUTS, _inputs_digest(rest)) if INPUTS in rest else rest
-    return Row(entry.replace(CONTENT, digest(decision)), decision)
-
-
-def _inputs_digest(decision: str) -> str:
-    """The digest of the inputs in the text of a decision; empty if there are none.
-
-    Within strings a quote is escaped, so these marks only match outside of strings.
-    """
-    _, start, rest = decision.partition('"inputs":"')
-    inputs, end, _ = rest.partition('","inputs_digest":"')
-    return digest(json.loads(f'"{inputs}"')) if start and end and inputs else ""
 
 
 class HotRows:

@@ -1,56 +1,43 @@
-"""Blocks: runs of entries and decisions packed into bytes, and read back byte for byte.
+"""Rows of the record as short texts, and runs of them in blocks; both return the texts byte for byte.
 
-A row is an entry's canonical text and, if it is of a decision, that decision's text. Each text is split into
-a shape (the JSON without its values) and its values, which go into one column per path. Digests that follow
-from the texts are omitted. LZMA compresses the columns.
+A row's short text omits the digests that follow from its texts. A block has the values of the short texts by
+column, where a value that repeats the row before takes no character, under LZMA.
 """
 
 from __future__ import annotations
 
 import json
 import lzma
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from itertools import pairwise
 
-from ipa.adapters.store.columns import (
-    MISSING,
-    ColumnReader,
-    ColumnWriter,
-    is_repeated,
-    read_columns,
-    scalar_text,
-    write_columns,
+from ipa.adapters.store.migrations import blocks_v1
+from ipa.control.canonical import ENCODER, digest
+
+# The first byte of a block; of those of earlier versions.
+FORMAT, FORMAT_1 = b"\x02", b"\x01"
+# A dictionary of the size of a block, where the preset's takes 100 MB; texts have no alignment (`pb`).
+FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 2**21, "pb": 0}]
+# The placeholders of what follows from the texts. Canonical JSON escapes these characters and those below.
+CONTENT, PREVIOUS, INPUTS_DIGEST, INPUTS = "\x01", "\x02", "\x03", "\x04"
+CONTROL = re.compile(r"[\x00-\x1f]")
+# Begins a text that holds both texts of a row whole: they are not canonical.
+WHOLE = "\x05"
+# The placeholder of a value in a shape; between parts of a block, between shapes, between values.
+HOLE, PART, SHAPE, VALUE = "\x1a", "\x1c", "\x1d", "\x1e"
+# A scalar or a list of numbers of JSON, but no key.
+VALUES = re.compile(
+    r'(?<=[:,\[])("(?:[^"\\]|\\.)*+"(?!:)|\[[-+.0-9eE,nul]+\]|[-0-9][-+.0-9eE]*+|true|false|null)'
 )
-from ipa.control.canonical import digest
-
-FORMAT = 1
-# The highest preset, but with a dictionary of the size of a block: the preset's takes 700 MB.
-FILTERS = [
-    {
-        "id": lzma.FILTER_LZMA2,
-        "dict_size": 2**20,
-        "lc": 1,
-        "lp": 0,
-        "pb": 0,
-        "mode": lzma.MODE_NORMAL,
-        "nice_len": 273,
-        "mf": lzma.MF_BT4,
-        "depth": 512,
-    }
-]
-# A list of this many numbers is one value: the history of a load is mostly the previous one, shifted.
-LONG_LIST = 8
-# The placeholder of a value in a shape, and the separator of shapes. Canonical JSON escapes both.
-HOLE, BETWEEN = "\x01", "\x02"
-# Replaces a text that follows from the other texts of its row.
-DERIVED = True
-# The paths of such texts: a decision's inputs and their digest, an entry's digests of it and of its
-# predecessor.
-SPECIAL = ("0/inputs", "0/inputs_digest", "2/content", "2/previous")
+# The values of a block, by the literal before each and their number behind it in the row.
+Columns = dict[tuple[str, int], list[str]]
 # The errors that a damaged block causes in the readers.
-DAMAGES = (lzma.LZMAError, LookupError, StopIteration, RuntimeError, TypeError, OverflowError, MemoryError)
+DAMAGES = (
+    lzma.LZMAError, ValueError, LookupError, StopIteration, RuntimeError, TypeError, OverflowError,
+    MemoryError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,208 +53,122 @@ class Row:
         return digest(self.entry)
 
 
+def shorten(row: Row, before: str) -> str:
+    """Return the short text of a row after the entry with the digest `before`.
+
+    Its lines are the entry, the decision and the decision's inputs.
+    """
+    entry, decision, inputs = row.entry, row.decision or "", ""
+    if escaped := _inputs(decision):
+        inputs = json.loads(f'"{escaped}"')
+    if not any(map(CONTROL.search, (entry, decision, inputs))):
+        lines = [entry.replace(before, PREVIOUS) if before else entry]
+        if row.decision is not None:
+            lines = [lines[0].replace(digest(decision), CONTENT), decision]
+        if inputs:
+            lines[1] = decision.replace(digest(inputs), INPUTS_DIGEST).replace(f'"{escaped}"', INPUTS)
+            lines.append(inputs)
+        text = "\n".join(lines)
+        if restore(text, before) == row:
+            return text
+    return WHOLE + json.dumps([row.entry, row.decision])
+
+
+def restore(text: str, before: str) -> Row:
+    """Return the row of a short text; that of an earlier version has the inputs within the decision."""
+    if text.startswith(WHOLE):
+        return Row(*json.loads(text[1:]))
+    entry, *rest = text.split("\n", 2)
+    if before:
+        entry = entry.replace(PREVIOUS, before)
+    if not rest:
+        return Row(entry)
+    decision, *inputs = rest
+    if inputs:
+        decision = decision.replace(INPUTS, ENCODER.encode(inputs[0]))
+    if INPUTS_DIGEST in decision:
+        mark = digest(inputs[0] if inputs else json.loads(f'"{_inputs(decision)}"'))
+        decision = decision.replace(INPUTS_DIGEST, mark)
+    return Row(entry.replace(CONTENT, digest(decision)), decision)
+
+
+def _inputs(decision: str) -> str:
+    """The inputs in the text of a decision, as JSON escapes them; empty if there are none.
+
+    Within strings a quote is escaped, so these marks only match outside of strings.
+    """
+    _, start, rest = decision.partition('"inputs":"')
+    inputs, end, _ = rest.partition('","inputs_digest":"')
+    return inputs if start and end else ""
+
+
 def pack(rows: Sequence[Row]) -> bytes:
-    """Return the rows as a block of bytes; each takes a millisecond."""
-    layout = _Layout()
-    columns: list[list[Any]] = []
+    """Return consecutive rows as a block of bytes."""
+    shapes: dict[str, tuple[int, list[list[str]]]] = {}
+    columns: Columns = {}
     order = []
     before = ""
-    for index, row in enumerate(rows):
-        shape, values = _apart(row, before, layout)
+    for row in rows:
+        parts = VALUES.split(shorten(row, before))
         before = row.digest
-        order.append(shape.place)
-        for place, value in zip(shape.columns, values, strict=True):
-            if place >= len(columns):
-                columns.extend([MISSING] * len(rows) for _ in range(place + 1 - len(columns)))
-            column = columns[place]
-            # Most values repeat: sharing the object takes a tenth of the memory.
-            column[index] = column[index - 1] if index and is_repeated(column[index - 1], value) else value
-    writer = ColumnWriter()
-    writer.block("\n".join(layout.texts()).encode())
-    writer.number(len(rows))
-    for each in order:
-        writer.number(each)
-    write_columns(columns, writer)
-    return bytes([FORMAT]) + lzma.compress(writer.data, lzma.FORMAT_RAW, filters=FILTERS)
+        literals, values = parts[::2], parts[1::2]
+        shape = HOLE.join(literals)
+        if shape not in shapes:
+            shapes[shape] = len(shapes), _columns_of(literals, columns)
+        index, mine = shapes[shape]
+        order.append(str(index))
+        for column, value in zip(mine, values, strict=True):
+            column.append(value)
+    changed = (
+        VALUE.join("" if value == last else value for last, value in pairwise(["", *column]))
+        for column in columns.values()
+    )
+    body = PART.join([SHAPE.join(shapes), ",".join(order), *changed])
+    return FORMAT + lzma.compress(body.encode(), filters=FILTERS)
 
 
-class Packed:
-    """The rows of a block; ValueError if it is damaged."""
-
-    def __init__(self, block: bytes) -> None:
-        if block[:1] != bytes([FORMAT]):
-            raise ValueError(f"its format is {block[:1].hex() or 'not given'}, not {FORMAT:02x}")
-        try:
-            reader = ColumnReader(lzma.decompress(block[1:], lzma.FORMAT_RAW, filters=FILTERS))
-            self._layout = _Layout()
-            shapes = [self._layout.shape(text) for text in reader.block().decode().split("\n")]
-            self._shapes = [shapes[reader.number()] for _ in range(reader.number())]
-            rows: list[list[int]] = [[] for _ in self._layout.places]
-            for index, shape in enumerate(self._shapes):
-                for place in shape.columns:
-                    rows[place].append(index)
-            self._columns = read_columns(rows, len(self._shapes), reader)
-        except DAMAGES as error:
-            raise ValueError(f"it cannot be read: {error}") from error
-
-    def __len__(self) -> int:
-        return len(self._shapes)
-
-    def rows(self) -> list[Row]:
-        """Return all rows in order."""
-        found: list[Row] = []
-        before = ""
-        for index in range(len(self)):
-            found.append(self._row(index, before))
-            before = found[-1].digest
-        return found
-
-    def decision(self, index: int) -> str | None:
-        """Return the text of the decision in that row; None if it has none."""
-        return self._row(index, "").decision
-
-    def values(self, path: str) -> list[Any]:
-        """Return the values at a path such as `0/tick`, one per row; None for a row without one."""
-        place = self._layout.places.get(path)
-        column = [MISSING] * len(self) if place is None else self._columns[place]
-        return [None if value is MISSING else value for value in column]
-
-    def _row(self, index: int, before: str) -> Row:
-        shape = self._shapes[index]
-        return shape.filled([self._columns[place][index] for place in shape.columns], before)
-
-
-def _apart(row: Row, before: str, layout: _Layout) -> tuple[_Shape, list[Any]]:
-    """The shape and the values of a row; a row that is not canonical has its two texts as values."""
+def unpack(block: bytes) -> list[Row]:
+    """Return the rows of a block, in order; ValueError if it is damaged."""
     try:
-        text, values = _taken_apart(row, before)
-        shape = layout.shape(text)
-        if shape.filled(values, before) == row:
-            return shape, values
-    except (ValueError, TypeError, LookupError, RecursionError):
-        pass
-    if row.decision is None:
-        return layout.shape(f"{BETWEEN}{BETWEEN}{HOLE}"), [row.entry]
-    return layout.shape(f"{HOLE}{BETWEEN}{BETWEEN}{HOLE}"), [row.decision, row.entry]
+        if block[:1] == FORMAT_1:
+            return [Row(*texts) for texts in blocks_v1.rows_of(block)]
+        if block[:1] != FORMAT:
+            raise ValueError(f"its format is {block[:1].hex() or 'not given'}, not {FORMAT.hex()}")
+        rows: list[Row] = []
+        for text in _texts(lzma.decompress(block[1:]).decode()):
+            rows.append(restore(text, rows[-1].digest if rows else ""))
+        return rows
+    except DAMAGES as error:
+        raise ValueError(f"it cannot be read: {error}") from error
 
 
-def _taken_apart(row: Row, before: str) -> tuple[str, list[Any]]:
-    values: list[Any] = []
-    shapes = ["", ""]
-    entry = json.loads(row.entry)
-    if row.decision is not None:
-        decision = json.loads(row.decision)
-        inputs = decision["inputs"]
-        if decision["inputs_digest"] == digest(inputs):
-            decision["inputs_digest"] = DERIVED
-        if inputs:
-            decision["inputs"] = DERIVED
-        shapes[0] = _flatten(decision, values)
-        shapes[1] = _flatten(json.loads(inputs), values) if inputs else ""
-        if entry["content"] == digest(row.decision):
-            entry["content"] = DERIVED
-    if entry["previous"] == before:
-        entry["previous"] = DERIVED
-    shapes.append(_flatten(entry, values))
-    return BETWEEN.join(shapes), values
+def _texts(body: str) -> list[str]:
+    """The short texts of a block's rows."""
+    shapes, order, *changed = body.split(PART)
+    columns: Columns = {}
+    known = [(each.split(HOLE), _columns_of(each.split(HOLE), columns)) for each in shapes.split(SHAPE)]
+    for column, values in zip(columns.values(), changed, strict=True):
+        last = ""
+        for value in values.split(VALUE):
+            last = value or last
+            column.append(last)
+        # Rows take their values from the end.
+        column.reverse()
+    texts = []
+    for index in order.split(","):
+        literals, mine = known[int(index)]
+        parts = [literals[0]]
+        for column, literal in zip(mine, literals[1:], strict=True):
+            parts += column.pop(), literal
+        texts.append("".join(parts))
+    return texts
 
 
-def _flatten(value: Any, values: list[Any]) -> str:
-    """The shape of the value, whose scalars are appended to `values`."""
-    if isinstance(value, dict):
-        return "{" + ",".join([f"{_key(key)}:{_flatten(each, values)}" for key, each in value.items()]) + "}"
-    if isinstance(value, list) and not (len(value) >= LONG_LIST and all(map(_is_number, value))):
-        return "[" + ",".join([_flatten(each, values) for each in value]) + "]"
-    values.append(value)
-    return HOLE
-
-
-def _is_number(value: Any) -> bool:
-    return value is None or type(value) in (int, float)
-
-
-@lru_cache(4096)
-def _key(name: str) -> str:
-    return scalar_text(name)
-
-
-class _Layout:
-    """The shapes of a block, and the columns of their paths, in the order of first use."""
-
-    def __init__(self) -> None:
-        self.places: dict[str, int] = {}
-        self._shapes: dict[str, _Shape] = {}
-        # Shapes share most of their parts.
-        self._parts: dict[str, str] = {}
-
-    def shape(self, text: str) -> _Shape:
-        """Return the shape of that text."""
-        found = self._shapes.get(text)
-        if found is None:
-            found = self._shapes[text] = self._made(text)
-        return found
-
-    def texts(self) -> list[str]:
-        """Return the texts of the shapes."""
-        return list(self._shapes)
-
-    def _made(self, text: str) -> _Shape:
-        paths: list[str] = []
-        texts = text.split(BETWEEN)
-        for place, each in enumerate(texts):
-            if each:
-                _walk(json.loads(each.replace(HOLE, "null")), str(place), paths)
-        columns = [self.places.setdefault(path, len(self.places)) for path in paths]
-        parts = [[self._parts.setdefault(part, part) for part in each.split(HOLE)] for each in texts]
-        special = {path: place for place, path in enumerate(paths) if path in SPECIAL}
-        return _Shape(len(self._shapes), columns, parts, special)
-
-
-class _Shape:
-    """The three texts of a row without their values: decision, inputs, entry; an absent one is empty.
-
-    `place` is its number in the layout, `columns` are the columns of its values.
-    """
-
-    def __init__(
-        self, place: int, columns: list[int], parts: list[list[str]], special: dict[str, int]
-    ) -> None:
-        self.place, self.columns, self._parts = place, columns, parts
-        self._is_whole = [each == ["", ""] for each in parts]
-        self._inputs, self._inputs_digest, self._content, self._previous = (
-            special.get(path, -1) for path in SPECIAL
-        )
-
-    def filled(self, values: Sequence[Any], before: str) -> Row:
-        """Return the row with these values, whose predecessor has the digest `before`."""
-        texts = [scalar_text(value) for value in values]
-        ends = [len(parts) - 1 for parts in self._parts]
-        second, third = ends[0], ends[0] + ends[1]
-        inputs, decision = "", None
-        if self._parts[1] != [""]:
-            inputs = self._joined(1, values[second:third], texts[second:third])
-            texts[self._inputs] = scalar_text(inputs)
-        if self._parts[0] != [""]:
-            if self._inputs_digest >= 0 and values[self._inputs_digest] is DERIVED:
-                texts[self._inputs_digest] = f'"{digest(inputs)}"'
-            decision = self._joined(0, values[:second], texts[:second])
-        if self._content >= 0 and values[self._content] is DERIVED:
-            texts[self._content] = f'"{digest(decision or "")}"'
-        if self._previous >= 0 and values[self._previous] is DERIVED:
-            texts[self._previous] = f'"{before}"'
-        return Row(self._joined(2, values[third:], texts[third:]), decision)
-
-    def _joined(self, place: int, values: Sequence[Any], texts: Sequence[str]) -> str:
-        if self._is_whole[place]:
-            return str(values[0])
-        first, *rest = self._parts[place]
-        return first + "".join([text + part for text, part in zip(texts, rest, strict=True)])
-
-
-def _walk(value: Any, path: str, found: list[str]) -> None:
-    """Append the path of each value, in the order of the holes."""
-    if value is None:
-        found.append(path)
-    pairs = value.items() if isinstance(value, dict) else enumerate(value or ())
-    for key, each in pairs:
-        _walk(each, f"{path}/{key}", found)
+def _columns_of(literals: Sequence[str], columns: Columns) -> list[list[str]]:
+    """The columns of a shape's values; `columns` gets new ones."""
+    counts: dict[str, int] = {}
+    mine = []
+    for literal in literals[:-1]:
+        counts[literal] = counts.get(literal, 0) + 1
+        mine.append(columns.setdefault((literal, counts[literal]), []))
+    return mine

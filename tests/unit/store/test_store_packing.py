@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -11,9 +10,8 @@ from hypothesis import strategies as st
 
 from ipa.adapters.store import hot
 from ipa.adapters.store.codec import DECISION
-from ipa.adapters.store.columns import MISSING, ColumnReader, ColumnWriter, read_columns, same, write_columns
 from ipa.adapters.store.hot import HotRow, fold, unfold
-from ipa.adapters.store.packing import Packed, Row, pack
+from ipa.adapters.store.packing import Row, pack, restore, shorten, unpack
 from ipa.control.audit.record import of_decision
 from ipa.control.canonical import canonical_json, digest
 from ipa.model.decision import Action, Decision
@@ -56,16 +54,14 @@ def rows(draw: st.DrawFn) -> list[Row]:
 @settings(max_examples=many(20), deadline=None)
 @given(rows())
 def test_packed_rows_come_back_byte_for_byte(found: list[Row]) -> None:
-    packed = Packed(pack(found))
-    assert packed.rows() == found
-    assert [packed.decision(at) for at in range(len(packed))] == [row.decision for row in found]
+    assert unpack(pack(found)) == found
+    before = ["", *(row.digest for row in found)]
+    assert [restore(shorten(row, mark), mark) for row, mark in zip(found, before, strict=False)] == found
 
 
 @settings(max_examples=many(20), deadline=None)
 @given(rows())
 def test_rows_compressed_against_each_other_come_back_byte_for_byte(found: list[Row]) -> None:
-    # A text with a line feed is none of ours: canonical JSON escapes it, and the marks of digests too.
-    found = [row for row in found if row.entry.isprintable()]
     known: HotRow | None = None
     written = []
     for number, row in enumerate(found, 1):
@@ -85,30 +81,6 @@ def test_every_group_begins_with_a_row_that_stands_alone() -> None:
         _, known = fold(Row(f'{{"number":{number}}}'), number, known)
         frames.append(known.frame)
     assert sorted(set(frames)) == [1, hot.GROUP + 1, 2 * hot.GROUP + 1]
-
-
-@given(
-    st.lists(st.lists(st.just(MISSING) | SCALAR | NUMBERS, min_size=5, max_size=5), min_size=1, max_size=6)
-)
-def test_columns_come_back_with_their_types(found: list[list[object]]) -> None:
-    columns = [column for column in found if any(value is not MISSING for value in column)]
-    writer = ColumnWriter()
-    write_columns(columns, writer)
-    rows = [[row for row, value in enumerate(column) if value is not MISSING] for column in columns]
-    again = read_columns(rows, 5, ColumnReader(bytes(writer.data)))
-    for column, other in zip(columns, again, strict=True):
-        assert all(
-            one is MISSING if value is MISSING else same(value, one)
-            for value, one in zip(column, other, strict=True)
-        )
-
-
-@pytest.mark.parametrize(
-    ("one", "other"), [(1, 1.0), (1, True), (0, False), (0.0, -0.0), (None, False), ([1], [1.0])]
-)
-def test_values_that_python_takes_for_equal_are_different_json(one: object, other: object) -> None:
-    assert not same(one, other)
-    assert json.dumps(one) != json.dumps(other)
 
 
 def decided(ticks: int) -> list[Row]:
@@ -134,20 +106,13 @@ def test_what_repeats_takes_no_room() -> None:
     plain = sum(len(row.entry) + len(row.decision or "") for row in found)
     assert plain / len(found) > 2000
     # Of each row only its load's newest rate, its time and its tick are new, and they follow a rule.
-    assert len(pack(found)) / len(found) < 8
+    assert len(pack(found)) / len(found) < 20
     known: HotRow | None = None
     sizes = []
     for number, row in enumerate(found, 1):
         packed, known = fold(row, number, known)
         sizes.append(len(packed))
     assert sum(sizes) / len(sizes) < 200
-
-
-def test_a_decision_is_found_by_its_values() -> None:
-    packed = Packed(pack(decided(60)))
-    assert packed.values("0/tick") == list(range(1, 61))
-    assert packed.values("0/action").count("apply") == 1
-    assert packed.values("nowhere") == [None] * 60
 
 
 @given(st.data())
@@ -157,15 +122,15 @@ def test_a_damaged_block_is_a_value_error_or_other_rows(data: st.DataObject) -> 
     block[at] ^= data.draw(st.integers(1, 255))
     cut = data.draw(st.integers(1, len(block)))
     try:
-        found = Packed(bytes(block[:cut])).rows()
+        found = unpack(bytes(block[:cut]))
     except ValueError:
         return
     assert all(isinstance(row, Row) for row in found)
 
 
 def test_garbage_is_no_block() -> None:
-    for garbage in (b"", b"\x00", b"\x01", b"\x01garbage", b"\x02" + pack(decided(2))[1:]):
+    for garbage in (b"", b"\x00", b"\x01", b"\x01garbage", b"\x02garbage", b"\x03" + pack(decided(2))[1:]):
         with pytest.raises(ValueError, match=r"it cannot be read|its format"):
-            Packed(garbage)
+            unpack(garbage)
     with pytest.raises(ValueError):
         unfold(b"garbage", None)

@@ -64,15 +64,6 @@ def test_a_damaged_file_is_refused_and_left_alone(tmp_path: Path, contents: byte
     assert path.read_bytes() == contents
 
 
-def test_damaged_pages_are_found_when_the_store_is_opened(tmp_path: Path) -> None:
-    path = made(tmp_path / "s.sqlite3")
-    contents = bytearray(path.read_bytes())
-    contents[4096:] = b"\xff" * (len(contents) - 4096)
-    path.write_bytes(contents)
-    with pytest.raises(UnavailableError, match="damaged"):
-        open_store(url_of(path))
-
-
 def test_a_read_only_store_says_so(tmp_path: Path) -> None:
     path = made(tmp_path / "s.sqlite3")
     with pytest.raises(ConfigurationError, match="cannot be written"):
