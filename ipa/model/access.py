@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -46,35 +46,24 @@ class Operation(StrEnum):
         return self not in (Operation.READ, Operation.WHAT_IF)
 
 
-# The least role for each operation, and a description of what the operation covers.
-NEEDS: Mapping[Operation, Role] = {
-    Operation.READ: Role.VIEWER,
-    Operation.WHAT_IF: Role.VIEWER,
-    Operation.CONTROL: Role.OWNER,
-    Operation.APPLY: Role.OWNER,
-    Operation.DEFINE: Role.OWNER,
-    Operation.REPLACE: Role.OWNER,
-    Operation.AMEND: Role.OWNER,
-    Operation.REMOVE: Role.OWNER,
-    Operation.OPERATE: Role.OPERATOR,
-}
-COVERS: Mapping[Operation, str] = {
-    Operation.READ: "pipelines, their status, profiles, decisions and record",
-    Operation.WHAT_IF: "plans and explanations, which change nothing",
-    Operation.CONTROL: "mode, pause, pins, freezes",
-    Operation.APPLY: "run a configuration, roll back",
-    Operation.DEFINE: "create pipelines, with their images",
-    Operation.REPLACE: "replace pipelines and profiles",
-    Operation.AMEND: "change parts of pipelines",
-    Operation.REMOVE: "remove pipelines",
-    Operation.OPERATE: "budgets and settings of every namespace",
+# For each operation: the least role for it, and a description of what it covers.
+OPERATIONS: Mapping[Operation, tuple[Role, str]] = {
+    Operation.READ: (Role.VIEWER, "pipelines, their status, profiles, decisions and record"),
+    Operation.WHAT_IF: (Role.VIEWER, "plans and explanations, which change nothing"),
+    Operation.CONTROL: (Role.OWNER, "mode, pause, pins, freezes"),
+    Operation.APPLY: (Role.OWNER, "run a configuration, roll back"),
+    Operation.DEFINE: (Role.OWNER, "create pipelines, with their images"),
+    Operation.REPLACE: (Role.OWNER, "replace pipelines and profiles"),
+    Operation.AMEND: (Role.OWNER, "change parts of pipelines"),
+    Operation.REMOVE: (Role.OWNER, "remove pipelines"),
+    Operation.OPERATE: (Role.OPERATOR, "budgets and settings of every namespace"),
 }
 _ORDER = tuple(Role)
 
 
 def allows(role: Role, operation: Operation) -> bool:
     """True if the role allows the operation in its namespace."""
-    return _ORDER.index(role) >= _ORDER.index(NEEDS[operation])
+    return _ORDER.index(role) >= _ORDER.index(OPERATIONS[operation][0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,21 +119,6 @@ LOCAL = Holder("", (Grant(Role.OPERATOR),))
 NOBODY = Holder("")
 
 
-def key_name(name: str, key_id: str) -> str:
-    """The identity name of a key; the digits tell keys of one name apart."""
-    return f"key:{name}#{key_id}"
-
-
-def oidc_name(issuer: str, subject: str) -> str:
-    """The identity name of an issuer's user; no issuer's address contains a #."""
-    return f"oidc:{issuer.partition('://')[2] or issuer}#{subject}"
-
-
-def kubernetes_name(username: str) -> str:
-    """The identity name of a cluster's user."""
-    return f"kubernetes:{username}"
-
-
 def looks_vouched(name: str) -> bool:
     """True if the name has the form of an authenticated identity."""
     voucher, colon, _ = name.partition(":")
@@ -159,11 +133,6 @@ def name_fault(name: object) -> str:
         return f"is longer than {LONGEST_NAME} characters"
     # A line break would forge a log line.
     return "" if name.isprintable() else "has characters that do not print"
-
-
-def described(grants: Iterable[Grant]) -> str:
-    """The grants in words."""
-    return ", ".join(str(grant) for grant in grants) or "no role"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,5 +154,5 @@ class ApiKey:
 
     @property
     def holder(self) -> str:
-        """The name that is recorded for what is done with the key."""
-        return key_name(self.name, self.key_id)
+        """The name that is recorded for what is done with the key: its digits tell keys of one name apart."""
+        return f"key:{self.name}#{self.key_id}"

@@ -61,8 +61,10 @@ class OidcIdentities:
             LOG.info("refused: the claim %s %s", self._issuer.name_claim, fault)
             return None
         grants = tuple(self._issuer.roles[value] for value in self._values(claims))
-        LOG.debug("%s is %s", name, access.described(grants))
-        return access.Holder(access.oidc_name(self._issuer.issuer, str(name)), grants)
+        LOG.debug("%s is %s", name, ", ".join(map(str, grants)) or "no role")
+        # No issuer's address contains a #.
+        issuer = self._issuer.issuer
+        return access.Holder(f"oidc:{issuer.partition('://')[2] or issuer}#{name}", grants)
 
     def _claims(self, token: str) -> Mapping[str, Any] | None:
         import jwt

@@ -13,7 +13,7 @@ from ipa.adapters.kube.kinds import ACCESS_REVIEW, TOKEN_REVIEW, ResourceKind
 from ipa.adapters.store.keys import PREFIX
 from ipa.adapters.ttl_cache import Bulkhead, TtlCache
 from ipa.control.ports import Clock
-from ipa.model.access import EVERYWHERE, Identity, Operation, kubernetes_name, name_fault
+from ipa.model.access import EVERYWHERE, Identity, Operation, name_fault
 from ipa.model.errors import ForbiddenError, InputError, NotFoundError, UnavailableError
 from ipa.model.pipeline import Pipeline
 
@@ -147,7 +147,7 @@ class _Reviewed:
     @property
     def name(self) -> str:
         """The name in the record: the user's name, marked as the cluster's."""
-        return kubernetes_name(self.user.username)
+        return f"kubernetes:{self.user.username}"
 
     def may(self, operation: Operation, namespace: str, pipeline: Pipeline | None = None) -> bool:
         """True if the cluster allows the operation's verb on the objects there, or on the pipeline's."""

@@ -13,7 +13,7 @@ import pytest
 from ipa.adapters.identity.jwks import KEEP_S, STALE_S, Jwks
 from ipa.adapters.identity.oidc import OidcIdentities, grant_of, issuer_of
 from ipa.bootstrap.identity import check_listening, hosts_of
-from ipa.model.access import COVERS, EVERYWHERE, NEEDS, Grant, Holder, Operation, Role, allows, name_fault
+from ipa.model.access import EVERYWHERE, OPERATIONS, Grant, Holder, Operation, Role, allows, name_fault
 from ipa.model.errors import ConfigurationError, UnavailableError, UsageError
 from ipa.settings import Settings
 from tests.fakes.clock import VirtualClock
@@ -24,7 +24,7 @@ def test_each_role_may_what_those_before_it_may_and_more() -> None:
     may = [{it for it in Operation if allows(role, it)} for role in (Role.VIEWER, Role.OWNER, Role.OPERATOR)]
     assert may[0] < may[1] < may[2] == set(Operation)
     assert may[0] == {it for it in Operation if not it.writes}
-    assert set(NEEDS) == set(COVERS) == set(Operation)
+    assert set(OPERATIONS) == set(Operation)
 
 
 def test_a_grant_holds_in_its_namespace_alone() -> None:
