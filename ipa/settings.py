@@ -63,7 +63,7 @@ class Settings:
     # Retention of each pipeline's hourly series, in days.
     keep_series_days: float = 365.0
     # Upper bound on the size of kept decisions, in MB; above it the oldest holds are removed before their
-    # age. 0 sets no bound. Raise it with the disk: 100 pipelines at a tick of 10 s fill the default in a
+    # age. 0 sets no bound. Raise it with the disk: 75 pipelines at a tick of 10 s fill the default in a
     # month.
     keep_decisions_mb: float = 1900.0
     # PEM file with the Ed25519 key that signs checkpoints of the record. Empty: SQLite makes a key file

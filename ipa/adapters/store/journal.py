@@ -102,8 +102,18 @@ class Journal:
     def _newest(self, connection: Connection, decision_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
         """Record and text of the given decisions that are in hot rows, by their ids."""
         found = connection.execute(_DECISIONS, {"names": decision_ids}).all()
-        rows = zip(found, self._rows(connection, found), strict=True)
-        return {each.decision_id: (each.pipeline, row.decision or "") for each, row in rows}
+        try:
+            rows = self.hot.rows(connection, found)
+        except ValueError as error:
+            names = ", ".join(sorted({each.pipeline for each in found}))
+            raise UnavailableError(
+                f"the store holds a row of {names} that cannot be read: {error}",
+                hint="`ipa history PIPELINE --verify` names it; restore the store from a backup.",
+            ) from error
+        return {
+            each.decision_id: (each.pipeline, row.decision or "")
+            for each, row in zip(found, rows, strict=True)
+        }
 
     def entries(
         self, connection: Connection, after: int, limit: int, pipeline: str | None = None
@@ -207,16 +217,6 @@ class Journal:
                 SegmentRow.kept > 0,
             )
             yield from connection.execute(query.order_by(SegmentRow.last_seq.desc())).all()
-
-    def _rows(self, connection: Connection, found: Sequence[Any]) -> list[Row]:
-        try:
-            return self.hot.rows(connection, found)
-        except ValueError as error:
-            names = ", ".join(sorted({each.pipeline for each in found}))
-            raise UnavailableError(
-                f"the store holds a row of {names} that cannot be read: {error}",
-                hint="`ipa history PIPELINE --verify` names it; restore the store from a backup.",
-            ) from error
 
 
 def _is_record_of(name: str) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
@@ -94,55 +94,59 @@ def sealed(pipeline: str, rows: Sequence[Row], previous: str, keyring: Keyring) 
     # The times of decisions: outcomes of changes have the wall clock's time, also in simulated time.
     decided = [each for each in entries if each["kind"] == EntryKind.DECISION]
     times = [time_s(each["at"]) for each in decided or entries]
-    counted = _Counted(entries)
-    block = pack(rows)
-    checkpoint = Checkpoint(
-        pipeline=pipeline,
-        first=entries[0]["number"],
-        last=entries[-1]["number"],
-        first_seq=entries[0]["seq"],
-        last_seq=entries[-1]["seq"],
-        first_s=min(times),
-        last_s=max(times),
-        first_tick=counted.first_tick,
-        last_tick=counted.last_tick,
-        decisions=counted.held + counted.changes,
-        held=counted.held,
-        changes=counted.changes,
-        kept=len(rows),
-        previous=previous,
-        head=rows[-1].digest,
-        entries=entries_digest([row.digest for row in rows]),
-        content=hashlib.sha256(block).hexdigest(),
-    )
-    return _signed(checkpoint, block, keyring)
+    run = {
+        "pipeline": pipeline,
+        "first": entries[0]["number"],
+        "last": entries[-1]["number"],
+        "first_seq": entries[0]["seq"],
+        "last_seq": entries[-1]["seq"],
+        "first_s": min(times),
+        "last_s": max(times),
+        "decisions": len(decided),
+        "previous": previous,
+        "head": rows[-1].digest,
+    }
+    return _segment(run, rows, keyring)
 
 
 def thinned(run: Sequence[Segment], keyring: Keyring, *, keep_changes: bool = True) -> Segment:
     """Return one segment that replaces adjacent ones, without their holds, or without any row."""
-    rows: list[Row] = []
-    for segment in run if keep_changes else ():
-        rows += filter(stays, segment.rows())
-    counted = _Counted([Recorded(0, row.entry, "").values for row in rows])
+    rows = [row for each in run if keep_changes for row in each.rows() if stays(row)]
+    old = [each.checkpoint for each in run]
+    whole = {
+        "pipeline": old[0].pipeline,
+        "first": old[0].first,
+        "last": old[-1].last,
+        "first_seq": old[0].first_seq,
+        "last_seq": old[-1].last_seq,
+        "first_s": min(each.first_s for each in old),
+        "last_s": max(each.last_s for each in old),
+        "decisions": sum(each.decisions for each in old),
+        "previous": old[0].previous,
+        "head": old[-1].head,
+    }
+    return _segment(whole, rows, keyring)
+
+
+def _segment(run: dict[str, Any], rows: Sequence[Row], keyring: Keyring) -> Segment:
+    """The segment of a run of entries of which these rows are kept, signed if there is a key."""
+    entries = [Recorded(0, row.entry, "").values for row in rows]
+    decided = [each["facts"] for each in entries if each["kind"] == EntryKind.DECISION]
+    changes = sum(each.get("action") == Action.APPLY for each in decided)
+    ticks = [each["tick"] for each in decided if isinstance(each.get("tick"), int)]
     block = pack(rows) if rows else b""
-    first, last = run[0].checkpoint, run[-1].checkpoint
-    checkpoint = replace(
-        first,
-        last=last.last,
-        last_seq=last.last_seq,
-        first_s=min(each.checkpoint.first_s for each in run),
-        last_s=max(each.checkpoint.last_s for each in run),
-        first_tick=counted.first_tick,
-        last_tick=counted.last_tick,
-        decisions=sum(each.checkpoint.decisions for each in run),
-        held=counted.held,
-        changes=counted.changes,
+    checkpoint = Checkpoint(
+        **run,
+        first_tick=min(ticks, default=0),
+        last_tick=max(ticks, default=0),
+        held=len(decided) - changes,
+        changes=changes,
         kept=len(rows),
-        head=last.head,
         entries=entries_digest([row.digest for row in rows]),
         content=hashlib.sha256(block).hexdigest(),
     )
-    return _signed(checkpoint, block, keyring)
+    key_id, signature = keyring.sign(checkpoint.text) if keyring.can_sign else ("", "")
+    return Segment(checkpoint, key_id, signature, block)
 
 
 def stays(row: Row) -> bool:
@@ -152,23 +156,6 @@ def stays(row: Row) -> bool:
     values = Recorded(0, row.entry, "").values
     is_outcome = str(values["decision_id"]).endswith(OUTCOME)
     return is_outcome or values["facts"].get("action") == Action.APPLY.value
-
-
-class _Counted:
-    """The decisions among entries: numbers of holds and changes, and the range of their ticks."""
-
-    def __init__(self, entries: Sequence[dict[str, Any]]) -> None:
-        decided = [each["facts"] for each in entries if each["kind"] == EntryKind.DECISION]
-        self.changes = sum(each.get("action") == Action.APPLY for each in decided)
-        self.held = len(decided) - self.changes
-        ticks = [each["tick"] for each in decided if isinstance(each.get("tick"), int)]
-        self.first_tick, self.last_tick = min(ticks, default=0), max(ticks, default=0)
-
-
-def _signed(checkpoint: Checkpoint, block: bytes, keyring: Keyring) -> Segment:
-    """The segment, signed if there is a key."""
-    key_id, signature = keyring.sign(checkpoint.text) if keyring.can_sign else ("", "")
-    return Segment(checkpoint, key_id, signature, block)
 
 
 def time_s(at: str) -> float:
