@@ -37,8 +37,7 @@ from ipa.optimize.backends import gurobi, highs, label_setting
 from ipa.optimize.backends.labels import LabelExpansion
 from ipa.optimize.chord_branching import Maximise
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.fleet import plan_pool
-from ipa.optimize.fleet.knapsack import Choices, select
+from ipa.optimize.fleet import master
 from ipa.optimize.fleet.plan import Member, plan_fleet
 from ipa.optimize.frontier import worth_frontier, worth_program
 from ipa.optimize.milp import Milp
@@ -61,7 +60,7 @@ REMARK = (
     "the others are multiples of these without one shortcut. All objectives are equal."
 )
 FLEET_HEAD = ["method", "pipelines", "s", "time", "s for the selection", "MB"]
-FLEET_REMARK = "Four methods of planning a fleet, CPU time:"
+FLEET_REMARK = "Three methods of planning a fleet, CPU time:"
 
 Patch = tuple[Any, str, Any]
 
@@ -112,7 +111,9 @@ OF_SETS = (
     Shortcut("capacity bound", ((set_search.Capacity, "most", lambda _, __, cores: cores + inf),)),
     Shortcut("dominance", ((set_search, "undominated", lambda rows, _: np.arange(rows.shape[1])),)),
 )
-OF_FLEETS = (Shortcut("multipliers around the best", ((plan_pool, "AROUND", (1.0,)),)),)
+OF_FLEETS = (
+    Shortcut("skipped searches", ((master.Searched, "ceiling", lambda _, shares, *__: shares + inf),)),
+)
 
 
 def cases(*, quick: bool) -> Iterator[Case]:
@@ -245,8 +246,7 @@ def fleet_rows(fleets: int, pipelines: int) -> Iterator[list[str]]:
     AssertionError if the worths differ.
     """
     ways: dict[str, Callable[[Fleet], tuple[float, float]]] = {
-        "plans near the price": lambda fleet: (_of_fleet(fleet) or 0.0, 0.0),
-        "frontiers, dynamic programming": partial(_by_frontiers, _by_knapsack),
+        "column generation": lambda fleet: (_of_fleet(fleet) or 0.0, 0.0),
         "frontiers, HiGHS": partial(_by_frontiers, partial(_by_milp, highs.maximise)),
         "frontiers, Gurobi": partial(_by_frontiers, partial(_by_milp, gurobi.maximise)),
     }
@@ -264,7 +264,7 @@ def fleet_rows(fleets: int, pipelines: int) -> Iterator[list[str]]:
             if not number:
                 spent[2] = _peak_mb(partial(way, fleet))
         assert all(_agree(worth, worths[0]) for worth in worths), (number, worths)
-    base_s = seconds["plans near the price"][0]
+    base_s = seconds["column generation"][0]
     for name, (whole_s, chosen_s, most_mb) in seconds.items():
         yield [
             *(name, str(pipelines), f"{whole_s / fleets:.3g}", f"× {whole_s / base_s:.1f}"),
@@ -296,12 +296,6 @@ def _by_frontiers(choose: Callable[[Points, float], float], fleet: Fleet) -> tup
     ]
     begin = time.process_time()
     return choose(points, budget_cores), time.process_time() - begin
-
-
-def _by_knapsack(points: Points, budget_cores: float) -> float:
-    cost, worth = np.array(list(chain.from_iterable(points))).T
-    owner = np.repeat(np.arange(len(points)), [len(each) for each in points])
-    return select(Choices(len(points), owner, cost, worth), budget_cores, Deadline(DEADLINE_S)).worth
 
 
 def _by_milp(maximise: Maximise, points: Points, budget_cores: float) -> float:

@@ -219,7 +219,10 @@ class LagrangeBounds:
         spread = self._alpha * self._largest[-1] + sum(ranges)
         best, reached = np.zeros(len(self.rows.most)), inf
         steps = [POWERS, FINER, FINEST]
-        for axis in list(range(len(best))) * (2 if len(best) > 1 else 1):
+        # The multiplier of a limit that no plan can exceed is 0.
+        largest = np.sum([use.max(axis=1) for use in self.rows.use], axis=0)
+        axes = np.flatnonzero(largest > self.rows.most).tolist()
+        for axis in axes * (2 if len(axes) > 1 else 1):
             scale = spread / max(abs(float(self.rows.most[axis])), 1e-9)
             for step in steps:
                 tries = np.tile(best, (len(step) + 1, 1))

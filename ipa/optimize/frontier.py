@@ -138,7 +138,8 @@ def _from_zero(program: Program) -> tuple[Program, float]:
 def _every_plan(program: Program, deadline: Deadline) -> list[tuple[int, ...]]:
     if not all(len(stage) for stage in program.stages):
         return []
-    return LabelSearch(program, deadline).undominated()
+    plans, _ = LabelSearch(program, deadline).undominated()
+    return list(map(tuple, plans.tolist()))
 
 
 def _point(

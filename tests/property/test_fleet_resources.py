@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import inf
 from random import Random
 
@@ -12,14 +11,10 @@ import pytest
 from ipa.model.errors import InfeasibleError
 from ipa.model.plan import Termination
 from ipa.model.resources import CORES, total
-from ipa.optimize.deadline import Deadline
 from ipa.optimize.describe import describe
-from ipa.optimize.fleet import joint
-from ipa.optimize.fleet import plan as fleet_plan
-from ipa.optimize.fleet.joint import plan_jointly
 from ipa.optimize.fleet.plan import FleetPlan, Member, plan_fleet
 from tests.amounts import many
-from tests.fakes.fleets import Uses, best_of_classes, chain_fleet, resource_fleet
+from tests.fakes.fleets import Uses, best_of_classes, resource_fleet
 from tests.fakes.planner_graphs import GPU
 
 GROUP = 14
@@ -44,17 +39,13 @@ def budget_of(random: Random, uses: list[Uses]) -> list[float]:
 
 
 @pytest.mark.parametrize("group", range(many(2)))
-def test_all_resources_agree_with_enumeration(group: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By whole frontiers, and by the options near the prices, which larger fleets have."""
-    few = joint.FEW
+def test_all_resources_agree_with_enumeration(group: int) -> None:
     for seed in range(group * GROUP, (group + 1) * GROUP):
         random = Random(seed)
         members, uses = resource_fleet(random)
         most = budget_of(random, uses)
         expected = best_of_classes(members, uses, most)
-        for whole in (few, 0):
-            monkeypatch.setattr(joint, "FEW", whole)
-            check(planned(members, most), expected, members, most, (seed, whole))
+        check(planned(members, most), expected, members, most, seed)
 
 
 def check(
@@ -62,7 +53,7 @@ def check(
     expected: list[float] | None,
     members: list[Member],
     most: list[float],
-    where: tuple[int, int],
+    where: int,
 ) -> None:
     """The plan has the worths that enumeration finds, within the limits, and is as it is described."""
     assert (plan is None) == (expected is None), (where, most)
@@ -100,34 +91,3 @@ def test_the_fleets_are_bound_by_each_resource_and_by_none() -> None:
                 bound.add((name, free is not None and free > [each + 1e-6 for each in best]))
     assert kinds == {True, False}
     assert bound == every
-
-
-@pytest.mark.parametrize("group", range(many(2)))
-def test_for_cores_alone_both_methods_agree(group: int) -> None:
-    for seed in range(group * GROUP, (group + 1) * GROUP):
-        random = Random(seed)
-        members = [replace(each, priority=random.choice([0, 0, 1])) for each in chain_fleet(random)]
-        try:
-            free = plan_fleet(members, inf)
-            budget_cores = free.cost_cores * random.uniform(0.5, 1.0)
-            expected = plan_fleet(members, budget_cores, 60.0)
-        except InfeasibleError:
-            continue
-        order = [each.priority for each in expected.classes]
-        groups = [[at for at, it in enumerate(members) if it.priority == each] for each in order]
-        problems = [member.problem for member in members]
-        weights = np.array([member.weight for member in members])
-        found = plan_jointly(problems, weights, groups, {CORES: budget_cores}, Deadline(60.0))
-        for each, known in zip(found.classes, expected.classes, strict=True):
-            assert each.worth == pytest.approx(known.worth, rel=1e-7, abs=1e-7), seed
-            assert each.most[0] == pytest.approx(known.budget_cores), seed
-        assert found.cores.sum() == pytest.approx(expected.cost_cores, rel=1e-7), seed
-
-
-def test_a_budget_that_does_not_bind_needs_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    members, uses = resource_fleet(Random(1))
-    ample = [float(most) for most in np.sum([use.max(axis=0) for use, _ in uses], axis=0)]
-    monkeypatch.setattr(fleet_plan, "plan_jointly", None)
-    plan = planned(members, ample)
-    assert plan is not None
-    assert plan.worth == pytest.approx(plan_fleet(members, ample[0]).worth)

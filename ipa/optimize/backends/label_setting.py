@@ -114,12 +114,12 @@ class LabelSearch:
             history.append(labels.made)
         depth = len(history)
         found, _ = self._promising(depth, labels, np.zeros(len(labels)), -inf)
-        return _trace([*history[:-1], found.made], self._best(found)) if len(found) else ()
+        return _plan([*history[:-1], found.made], self._best(found)) if len(found) else ()
 
     def run(self, known: float, width: int | None) -> tuple[tuple[int, ...], bool]:
         """The best plan not worse than `known`, and True if every label was kept (then it is exact)."""
         labels, history, complete = self._grown(known, width)
-        return (_trace(history, self._best(labels)) if len(labels) else ()), complete
+        return (_plan(history, self._best(labels)) if len(labels) else ()), complete
 
     def frontier(self, least: float = -inf) -> list[tuple[float, float, tuple[int, ...]]]:
         """Cost, objective and options of every plan that no plan of at most its cores equals or exceeds.
@@ -133,15 +133,19 @@ class LabelSearch:
         order = np.lexsort((-objective, np.round(cost, 9)))
         before = np.maximum.accumulate(np.append(-inf, objective[order][:-1]))
         better = order[objective[order] > before]
-        return [(float(cost[at]), float(objective[at]), _trace(history, at)) for at in better.tolist()]
+        plans = map(tuple, _traced(history, better).tolist())
+        return list(zip(cost[better].tolist(), objective[better].tolist(), plans, strict=True))
 
-    def undominated(self, least: float = -inf) -> list[tuple[int, ...]]:
-        """Every plan with an objective of at least `least` that no other equals or exceeds in all criteria.
+    def undominated(self, least: float = -inf, width: int | None = None) -> tuple[Index, bool]:
+        """The plans (plans × stages) worth at least `least` that no other equals or exceeds in all criteria.
 
-        The limited resources are criteria. DeadlineError if the time runs out.
+        The limited resources are criteria. With a `width`, only the most promising labels are kept; the
+        second value is True if that dropped none. DeadlineError if the time runs out.
         """
-        labels, history, _ = self._grown(least, None)
-        return [_trace(history, at) for at in range(len(labels))]
+        labels, history, complete = self._grown(least, width)
+        if not len(labels):
+            return np.zeros((0, len(self._program.stages)), dtype=np.intp), complete
+        return _traced(history, np.arange(len(labels))), complete
 
     def _grown(self, known: float, width: int | None) -> tuple[PartialPlans, list[Index], bool]:
         """The labels of all stages, their parents and options, and True if every one was kept."""
@@ -281,10 +285,15 @@ def _most_promising(bound: Array, width: int) -> Index:
     return np.sort(np.argsort(-bound, kind="stable")[:width])
 
 
-def _trace(history: list[Index], at: int) -> tuple[int, ...]:
-    """The options that made the label, first stage first."""
+def _traced(history: list[Index], at: Index) -> Index:
+    """The options that made each label, (labels × stages)."""
     chosen = []
     for parent, option in reversed(history):
-        chosen.append(int(option[at]))
-        at = int(parent[at])
-    return tuple(reversed(chosen))
+        chosen.append(option[at])
+        at = parent[at]
+    return np.array(chosen[::-1]).T
+
+
+def _plan(history: list[Index], at: int) -> tuple[int, ...]:
+    """The options that made the label, first stage first."""
+    return tuple(_traced(history, np.array([at]))[0].tolist())

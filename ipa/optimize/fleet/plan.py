@@ -10,22 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from ipa.model.errors import InfeasibleError, InputError, SolverError
+from ipa.model.errors import InputError, SolverError
 from ipa.model.errors import Problem as Fault
-from ipa.model.plan import Plan, StageConfig, Termination, cores_of
+from ipa.model.plan import Plan, StageConfig, Termination
 from ipa.model.resources import BY_NAME, CORES, Resources, by_field, total
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.describe import describe
-from ipa.optimize.fleet.frontiers import FleetFrontiers, offers_of
-from ipa.optimize.fleet.joint import plan_jointly, refuse
-from ipa.optimize.fleet.knapsack import Selection
-from ipa.optimize.fleet.pricing import NoPlan, TooFewCores, best_plans
+from ipa.optimize.fleet.master import ClassSums, Master
+from ipa.optimize.fleet.refusal import refuse, refuse_hopeless
 from ipa.optimize.problem import PlanningProblem
-from ipa.optimize.program import tolerance
-from ipa.optimize.solve import solve
-
-# Pipelines without a plan that the error explains; each takes a solve.
-EXPLAINED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,91 +115,37 @@ def plan_fleet(
     _check(members, budget_cores, limits)
     order = sorted({member.priority for member in members}, reverse=True)
     groups = [[at for at, member in enumerate(members) if member.priority == each] for each in order]
-    plans, classes = _planned(members, order, groups, budget_cores, limits, deadline)
-    return FleetPlan(tuple(plans), tuple(classes), budget_cores, deadline.elapsed_s, limits)
-
-
-Planned = tuple[list[MemberPlan], list[ClassPlan]]
-
-
-def _planned(
-    members: Sequence[Member],
-    order: list[int],
-    groups: list[list[int]],
-    budget_cores: float,
-    limits: Mapping[str, float],
-    deadline: Deadline,
-) -> Planned:
-    """The plans within the cores, if they are within the other limits too; else the plans within all."""
-    most = {CORES: budget_cores, **limits}
-    try:
-        found = _by_cores(members, order, groups, budget_cores, deadline)
-    except TooFewCores as few:
-        if limits:
-            refuse([member.problem for member in members], most, deadline)
-        raise _too_few(few.cores, budget_cores, len(members)) from few
-    held = (each.problem.resources(plan.configs) for each, plan in zip(members, found[0], strict=True))
-    if not limits or not total(held).exceeded(limits):
-        return found
-    return _jointly(members, order, groups, most, deadline)
-
-
-def _by_cores(
-    members: Sequence[Member],
-    order: list[int],
-    groups: list[list[int]],
-    budget_cores: float,
-    deadline: Deadline,
-) -> Planned:
-    """The best plans within the cores alone. Errors: TooFewCores, InfeasibleError, DeadlineError."""
-    offers = [_offers(members, group, deadline) for group in groups]
-    _refuse_hopeless(members, groups, [each.hopeless for each in offers])
-    reserved = _reserved(members, groups, offers, budget_cores, deadline)
-    left = budget_cores
-    plans: dict[int, MemberPlan] = {}
-    classes = []
-    for priority, group, offer, kept in zip(order, groups, offers, reserved, strict=True):
-        chosen = _best(members, group, offer, left - kept, deadline)
-        classes.append(_class_plan(priority, left - kept, chosen))
-        plans.update(_member_plans(members, group, offer, chosen))
-        left -= chosen.cost_cores
-    return [plans[at] for at in range(len(members))], classes
-
-
-def _jointly(
-    members: Sequence[Member],
-    order: list[int],
-    groups: list[list[int]],
-    most: Mapping[str, float],
-    deadline: Deadline,
-) -> Planned:
-    """The best plans within all resources."""
-    weights = np.array([member.weight for member in members])
-    found = plan_jointly([member.problem for member in members], weights, groups, most, deadline)
+    problems, most = [member.problem for member in members], {CORES: budget_cores, **limits}
+    master = Master(problems, np.array([member.weight for member in members]), most, deadline)
+    found = master.planned(groups)
+    if found is None:
+        refuse_hopeless(problems, master.without_plan)
+        refuse(problems, most, deadline)
     plans = [
         MemberPlan(member.problem.pipeline, configs, cores, worth / member.weight, worth)
         for member, configs, cores, worth in zip(
             members, found.configs, found.cores.tolist(), found.worth.tolist(), strict=True
         )
     ]
-    classes = []
-    for priority, each in zip(order, found.classes, strict=True):
-        (price, *prices), (budget_cores, *limits) = each.prices.tolist(), each.most.tolist()
-        classes.append(
-            ClassPlan(
-                priority=priority,
-                budget_cores=budget_cores,
-                cost_cores=float(each.use[0]),
-                worth=each.worth,
-                bound=each.bound,
-                gap=(each.bound - each.worth) / max(1.0, abs(each.worth)),
-                price=price,
-                termination=each.termination,
-                limits=dict(zip(list(most)[1:], limits, strict=True)),
-                prices=dict(zip(list(most)[1:], prices, strict=True)),
-            )
-        )
-    return plans, classes
+    classes = [_class_plan(*each, list(limits)) for each in zip(order, found.classes, strict=True)]
+    return FleetPlan(tuple(plans), tuple(classes), budget_cores, deadline.elapsed_s, limits)
+
+
+def _class_plan(priority: int, sums: ClassSums, names: Sequence[str]) -> ClassPlan:
+    """The sums of a class; `names` are the limited resources beside cores."""
+    (price, *prices), (budget_cores, *limits) = sums.prices.tolist(), sums.most.tolist()
+    return ClassPlan(
+        priority=priority,
+        budget_cores=budget_cores,
+        cost_cores=float(sums.use[0]),
+        worth=sums.worth,
+        bound=sums.bound,
+        gap=(sums.bound - sums.worth) / max(1.0, abs(sums.worth)),
+        price=price,
+        termination=sums.termination,
+        limits=dict(zip(names, limits, strict=True)),
+        prices=dict(zip(names, prices, strict=True)),
+    )
 
 
 def _check(members: Sequence[Member], budget_cores: float, limits: Mapping[str, float]) -> None:
@@ -248,107 +187,6 @@ def _check(members: Sequence[Member], budget_cores: float, limits: Mapping[str, 
 def _beside(members: Sequence[Member]) -> set[str]:
     """The resources beside cores that any variant has."""
     return {name for member in members for stage in member.problem.stages for name in stage.columns.beside}
-
-
-def _offers(members: Sequence[Member], group: list[int], deadline: Deadline) -> FleetFrontiers:
-    weights = np.array([members[at].weight for at in group])
-    return offers_of([members[at].problem for at in group], weights, deadline)
-
-
-def _reserved(
-    members: Sequence[Member],
-    groups: list[list[int]],
-    offers: list[FleetFrontiers],
-    budget_cores: float,
-    deadline: Deadline,
-) -> list[float]:
-    """The cores reserved for the classes after each one: the sum of their cheapest plans."""
-    if len(groups) == 1:
-        return [0.0]
-    least = []
-    for offer in offers:
-        offer.pool.cheapest(deadline)
-        least.append(offer.pool.least_cores)
-    missing = [tuple(np.flatnonzero(~np.isfinite(each)).tolist()) for each in least]
-    _refuse_hopeless(members, groups, missing)
-    sums = [float(each.sum()) for each in least]
-    if sum(sums) > budget_cores + tolerance(budget_cores):
-        raise TooFewCores(sum(sums))
-    return [sum(sums[at + 1 :]) for at in range(len(sums))]
-
-
-def _best(
-    members: Sequence[Member],
-    group: list[int],
-    offer: FleetFrontiers,
-    budget_cores: float,
-    deadline: Deadline,
-) -> Selection:
-    try:
-        return best_plans(offer.pool, budget_cores, deadline)
-    except NoPlan as none:
-        _refuse_hopeless(members, [group], [none.who])
-        raise
-
-
-def _too_few(least_cores: float, budget_cores: float, count: int) -> InfeasibleError:
-    return InfeasibleError(
-        f"{cores_of(budget_cores)} do not hold the cheapest plans of {count} pipelines, which need "
-        f"{least_cores:g}: {least_cores - budget_cores:g} cores are missing",
-        hint=f"Raise the budget to {cores_of(least_cores)}, take pipelines out, or loosen their limits.",
-    )
-
-
-def _refuse_hopeless(
-    members: Sequence[Member], groups: list[list[int]], hopeless: Sequence[Sequence[int]]
-) -> None:
-    """InfeasibleError if a pipeline has no plan, whatever the budget."""
-    none = sorted(group[at] for group, each in zip(groups, hopeless, strict=True) for at in each)
-    if none:
-        raise InfeasibleError(
-            f"{len(none)} of the {len(members)} pipelines have no plan within their own limits",
-            problems=[Fault(_why(members[at].problem, said < EXPLAINED)) for said, at in enumerate(none)],
-            hint="Loosen the limits named, or take these pipelines out of the fleet.",
-        )
-
-
-def _why(problem: PlanningProblem, explain: bool) -> str:
-    text = f"pipeline {problem.pipeline!r} at {problem.rate_rps:g} rps within {problem.sla_s:g} s"
-    if not explain:
-        return text
-    plan = solve(problem, "exact", 1.0)
-    moves = " or ".join(plan.relaxations)
-    return f"{text}: {'it would need ' + moves if moves else 'no single limit moved alone makes it feasible'}"
-
-
-def _class_plan(priority: int, budget_cores: float, chosen: Selection) -> ClassPlan:
-    return ClassPlan(
-        priority=priority,
-        budget_cores=budget_cores,
-        cost_cores=chosen.cost_cores,
-        worth=chosen.worth,
-        bound=chosen.bound,
-        gap=(chosen.bound - chosen.worth) / max(1.0, abs(chosen.worth)),
-        price=chosen.price,
-        termination=chosen.termination,
-    )
-
-
-def _member_plans(
-    members: Sequence[Member], group: list[int], offer: FleetFrontiers, chosen: Selection
-) -> dict[int, MemberPlan]:
-    found, plans = offer.pool.found, offer.pool.options(chosen.chosen)
-    cost, worth = found.cost[chosen.chosen].tolist(), found.worth[chosen.chosen].tolist()
-    return {
-        at: MemberPlan(
-            pipeline=members[at].problem.pipeline,
-            configs=offer.readers[who](plans[who]),
-            cost_cores=cost[who],
-            objective=worth[who] / members[at].weight,
-            worth=worth[who],
-        )
-        for who, at in enumerate(group)
-    }
 
 
 @dataclass(frozen=True, slots=True)

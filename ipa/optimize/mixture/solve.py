@@ -185,7 +185,7 @@ class _Search:
                 continue
             search = label_setting.LabelSearch(part.program, self._deadline)
             if self._others:
-                chosen = search.undominated(floor)
+                chosen = list(map(tuple, search.undominated(floor)[0].tolist()))
                 totals = [evaluate(part.program, each) for each in chosen]
                 points = [((each.cost_cores, *each.peaks), each.objective) for each in totals]
             else:

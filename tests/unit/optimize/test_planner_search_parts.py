@@ -14,8 +14,6 @@ from ipa.optimize.backends import label_setting
 from ipa.optimize.backends.label_setting import LabelSearch
 from ipa.optimize.bounding import LagrangeBounds
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.fleet.batched_expansion import Grid, LaneBounds, good_multipliers
-from ipa.optimize.fleet.batches import LaneBatch, lane_stage, lanes_of
 from ipa.optimize.problem import Compat
 from ipa.optimize.program import EQUAL, Program, ProgramAnswer, evaluate
 from tests.fakes.planner_instances import build_program, random_problem
@@ -46,8 +44,8 @@ def test_a_pass_that_keeps_few_labels_keeps_those_of_the_best_plan() -> None:
 
 def test_the_search_keeps_no_plan_that_another_undercuts() -> None:
     for program in programs(3):
-        plans = LabelSearch(program, Deadline(30.0)).undominated()
-        totals = [evaluate(program, plan) for plan in plans]
+        plans, _ = LabelSearch(program, Deadline(30.0)).undominated()
+        totals = [evaluate(program, plan) for plan in plans.tolist()]
         # Value and accuracy are criteria of their own: the latter may still be multiplied.
         rows = np.array(
             [
@@ -101,30 +99,3 @@ def programs_of_tail() -> Program:
     program = build_program(replace(problem, compat=Compat.TAIL, sla_s=10 * problem.sla_s))
     assert program.has_spread
     return program
-
-
-def lanes(most_s: float, *, spread: bool) -> LaneBatch:
-    """One lane of one stage with two options: 0.1 s ± 0.1 s and 0.2 s ± 0.5 s."""
-    use = np.array([[0.1, 0.2], [0.01, 0.25]]) if spread else np.array([[0.1, 0.2]])
-    zero = np.zeros(2, dtype=np.intp)
-    stage = lane_stage(zero, 1, np.arange(2), np.array([0.5, 0.9]), -np.ones(2), np.ones(2), use)
-    return lanes_of([stage], np.array([2.0]), np.array([[most_s]]), 1)
-
-
-def test_the_line_below_the_root_spans_what_a_plan_in_time_can_vary() -> None:
-    made = lanes(0.4, spread=True)
-    # From 0.1² to (0.4 s − 0.1 s)², since no plan in time varies by more.
-    assert made.slope[0, 0] == pytest.approx((0.3 - 0.1) / (0.09 - 0.01))
-    assert made.start[0, 0] == pytest.approx(0.1 - made.slope[0, 0] * 0.01)
-
-
-def test_a_lanes_bound_on_the_empty_plan_is_that_of_all_its_plans() -> None:
-    made = lanes(0.15, spread=False)
-    grid = Grid(made, 9)
-    multipliers = np.array([good_multipliers(made, grid, 0.5)])
-    bounds = LaneBounds(made, grid, 0.5, multipliers)
-    one, none = np.ones(1), np.zeros(1, dtype=np.intp)
-    upper = bounds.upper(0, none, one, np.zeros(1), np.zeros((1, 1)))
-    assert upper == pytest.approx(bounds.root)
-    # The only plan in time is worth 2 · 0.5 − 1, less the price of its core; the other one 0.8 less that.
-    assert -0.5 - 1e-9 <= upper[0] < 0.3

@@ -1,0 +1,414 @@
+"""The best plans of a fleet within its budget: column generation over the plans of each pipeline.
+
+A program with a binary a plan chooses one plan of each pipeline, the sums of each resource within its budget.
+Its linear relaxation gives a price of each resource. At these prices every pipeline offers its plans of most
+profit (worth − price · use), until the relaxation gains nothing more. The bound of all selections is then
+L = price · budget + Σ of the pipelines' most profit. With a selection worth W, a plan that earns less than
+L − W below the best of its pipeline is in no better selection; so once all plans within such a window are
+known, the best selection of known plans is the best of all.
+
+The classes go in order: the program of a class has the plans of all pipelines and the worth of this class as
+its objective, so the lower classes only have to fit somehow, and the worths of the higher ones may not fall.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipa.model.errors import DeadlineError, SolverError
+from ipa.model.plan import StageConfig, Termination
+from ipa.optimize.backends import highs
+from ipa.optimize.columns import Array, Index
+from ipa.optimize.deadline import Deadline
+from ipa.optimize.fleet.offers import Offer
+from ipa.optimize.milp import Milp
+from ipa.optimize.problem import PlanningProblem
+from ipa.optimize.program import EQUAL, tolerance
+
+# A solver may pass a row by this much, relative: HiGHS' tolerance of whole numbers.
+PASSED = 1e-6
+# The relaxation is settled if it may gain less than this, relative above 1, or this share of the window.
+PROVED, SETTLED = 1e-7, 0.1
+# The most rounds of prices, and of windows for one class.
+ROUNDS, WINDOWS = 60, 12
+# The share of the time for finding plans.
+SEARCHING = 0.8
+# The first window is the worth of this many cores. A later one exceeds the distance to the bound by this
+# share, and is at most this many times as wide as the one before.
+UNITS, ROOM, GROWTH = 2.0, 0.05, 4.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassSums:
+    """The sums of a class: its worth and bound, what it uses and what it could have used, a unit's worth.
+
+    `use`, `most` and `prices` have an entry for each resource, the cores first.
+    """
+
+    worth: float
+    bound: float
+    use: Array
+    most: Array
+    prices: Array
+    termination: Termination
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChosenPlans:
+    """The configurations, cores and weighted worth of each pipeline, and the sums of the classes."""
+
+    configs: list[tuple[StageConfig, ...]]
+    cores: Array
+    worth: Array
+    classes: list[ClassSums]
+
+
+# A worth that may not fall: the share of each pipeline's worth in it, and its least.
+Floor = tuple[Array, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Aim:
+    """The objective share · worth − charge · use, and the worths that may not fall."""
+
+    share: Array
+    charge: Array
+    floors: Sequence[Floor] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Found:
+    """The best selection found, the bound of its objective, and the prices of the resources."""
+
+    chosen: Index
+    bound: float
+    prices: Array
+    proved: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Relaxed:
+    """The relaxation of the known plans: the price of each resource, the share of each pipeline's worth.
+
+    `reached` is its objective; `offset` is what a bound has beside the pipelines' most profit.
+    """
+
+    prices: Array
+    shares: Array
+    reached: float
+    offset: float
+
+
+class Searched:
+    """The last search of each pipeline: at its prices, all plans of at least a floor of profit are known."""
+
+    def __init__(self, count: int, resources: int) -> None:
+        self._shares, self._prices = np.full(count, -1.0), np.zeros((resources, count))
+        self._floor = np.zeros(count)
+
+    def note(self, who: NDArray[np.bool_], shares: Array, prices: Array, floor: Array) -> None:
+        """Note a search of some pipelines."""
+        self._shares[who], self._floor[who] = shares[who], floor[who]
+        self._prices[:, who] = prices[:, None]
+
+    def ceiling(self, shares: Array, prices: Array, top: Array) -> Array:
+        """The most profit that a plan not known may have at other prices; `top` is the most worth.
+
+        What a plan uses of a resource is no more than what it may cost to reach the floor.
+        """
+        cheaper = self._prices - prices[:, None]
+        ratio = np.divide(cheaper, self._prices, out=np.zeros(cheaper.shape), where=cheaper > 0)
+        is_whole = self._floor == -inf
+        rise = ratio.sum(axis=0) * np.where(is_whole, 0.0, shares * top - self._floor)
+        ceiling: Array = np.where(
+            (shares == self._shares) | (is_whole & (self._shares > 0)), self._floor + rise, inf
+        )
+        return ceiling
+
+
+class Master:
+    """The known plans in columns: owner, weighted worth, use (resources × plans) and options of each plan."""
+
+    def __init__(
+        self,
+        problems: Sequence[PlanningProblem],
+        weights: Array,
+        most: Mapping[str, float],
+        deadline: Deadline,
+    ) -> None:
+        # The last part of the time is kept to choose among the plans found by then.
+        self._deadline, self._searching = deadline, Deadline(SEARCHING * deadline.remaining_s)
+        self._most = np.array(list(most.values()))
+        self._limited = np.flatnonzero(np.isfinite(self._most))
+        self._unit = np.where(self._most[self._limited] > 0, self._most[self._limited], 1.0)
+        self._free = np.zeros(len(most))
+        self._offers = []
+        for problem, weight in zip(problems, weights.tolist(), strict=True):
+            if deadline.passed:
+                raise DeadlineError("the time for the fleet's plan ran out before any plan was known")
+            self._offers.append(Offer(problem, weight, list(most), self._most))
+        self._owner = np.zeros(0, dtype=np.intp)
+        self._worth, self._use = np.zeros(0), np.zeros((len(most), 0))
+        self._options: list[tuple[int, ...]] = []
+        self._known: set[tuple[int, tuple[int, ...]]] = set()
+        self._searched = Searched(len(self._offers), len(most))
+        # The most worth of each pipeline.
+        self._top = np.zeros(len(self._offers))
+        self._top = self._search(np.ones(len(self._offers)), self._free, 0.0)
+        self.without_plan = tuple(np.setdiff1d(np.arange(len(self._offers)), self._owner).tolist())
+
+    def planned(self, classes: Sequence[Sequence[int]]) -> ChosenPlans | None:
+        """The best plans of the classes in order; None if none fit. Of equally good ones the fewest cores.
+
+        Errors: DeadlineError (no selection was found in time), SolverError.
+        """
+        if self.without_plan:
+            return None
+        if len(classes) > 1:
+            # The cheapest plans are what the lower classes need of the budget.
+            self._search(0.0 * self._worth_shares(()), np.eye(len(self._most))[0], 0.0)
+        chosen: Index | None = None
+        floors: list[Floor] = []
+        ends = []
+        for group in classes:
+            share = self._worth_shares(group)
+            found = self._best(_Aim(share, self._free, floors), chosen)
+            if found is None:
+                return None
+            chosen = found.chosen
+            ends.append(found)
+            reached = float((share[self._owner] * self._worth)[chosen].sum())
+            floors = [*floors, (share, reached - EQUAL * max(1.0, abs(reached)))]
+        assert chosen is not None
+        return self._plans(classes, self._of_fewest_cores(chosen, floors), ends)
+
+    def least(self, resource: int) -> float | None:
+        """The least of that resource in a selection within the budget of the others; None without one."""
+        if self.without_plan:
+            return None
+        found = self._best(_Aim(self._worth_shares(()), np.eye(len(self._most))[resource]), None)
+        return None if found is None else float(self._use[resource, found.chosen].sum())
+
+    def _worth_shares(self, group: Sequence[int]) -> Array:
+        return np.isin(np.arange(len(self._offers)), group).astype(float)
+
+    def _search(self, shares: Array, prices: Array, window: float, needed: float = 0.0) -> Array:
+        """Add the plans within the window at these prices; return the most profit of each pipeline.
+
+        Pipelines whose plans within `needed` are all known are not searched.
+        """
+        profit = self._profit(shares, prices)
+        unknown = self._unknown(shares, prices, needed)
+        for who in np.flatnonzero(unknown).tolist():
+            share = float(shares[who])
+            chosen = self._offers[who].near(share, prices, float(profit[who]), window, self._searching)
+            self._add(who, chosen)
+        profit = self._profit(shares, prices)
+        self._searched.note(unknown, shares, prices, profit - window)
+        return profit
+
+    def _unknown(self, shares: Array, prices: Array, window: float) -> NDArray[np.bool_]:
+        """True for pipelines that may have unknown plans within the window at these prices."""
+        ceiling = self._searched.ceiling(shares, prices, self._top)
+        return np.asarray(ceiling > self._profit(shares, prices) - window)
+
+    def _add(self, who: int, chosen: Index) -> None:
+        """Add plans of the pipeline."""
+        new = [row for row in map(tuple, chosen.tolist()) if (who, row) not in self._known]
+        if not new:
+            return
+        self._known.update((who, row) for row in new)
+        worth, use = self._offers[who].figures(np.array(new, dtype=np.intp))
+        self._owner = np.append(self._owner, np.full(len(new), who))
+        self._worth = np.append(self._worth, worth)
+        self._use = np.append(self._use, use, axis=1)
+        self._options += new
+
+    def _costs(self, shares: Array, prices: Array) -> Array:
+        costs: Array = shares[self._owner] * self._worth - prices @ self._use
+        return costs
+
+    def _profit(self, shares: Array, prices: Array) -> Array:
+        """The most profit of each pipeline's known plans, −inf without one."""
+        profit = np.full(len(self._offers), -inf)
+        np.maximum.at(profit, self._owner, self._costs(shares, prices))
+        return profit
+
+    def _best(self, aim: _Aim, known: Index | None) -> _Found | None:
+        """The selection of the best objective; None if there is none.
+
+        `known` is a selection that fits. DeadlineError if none is known when the time runs out.
+        """
+        chosen, bound, prices, proved = known, inf, self._free, False
+        try:
+            if chosen is None and not self._fits():
+                return None
+            window, needed = None, 0.0
+            for _ in range(WINDOWS):
+                relaxed, whole, window = self._settled(aim, window, needed)
+                bound, prices = min(bound, whole), relaxed.prices - aim.charge
+                best, is_best = self._selected(aim, self._within(relaxed, 2 * window))
+                if best is None:
+                    if window == inf:
+                        return None
+                    window = needed = inf
+                    continue
+                chosen = best
+                needed, rounding = whole - self._value(aim, chosen), EQUAL * max(1.0, abs(whole))
+                unknown = self._unknown(relaxed.shares, relaxed.prices, needed - rounding)
+                proved = is_best and needed <= 2 * window + rounding and not unknown.any()
+                if proved or not is_best:
+                    break
+                window = needed = min(GROWTH * window or inf, (1 + ROOM) * needed + rounding)
+        except DeadlineError:
+            if chosen is None:
+                best, _ = self._selected(aim, np.arange(len(self._owner)))
+                if best is None:
+                    raise
+                chosen = best
+        assert chosen is not None
+        return _Found(chosen, bound, prices, proved)
+
+    def _value(self, aim: _Aim, chosen: Index) -> float:
+        return float(self._costs(aim.share, aim.charge)[chosen].sum())
+
+    def _fits(self) -> bool:
+        """True if the relaxation has a selection within the budget, for which plans are added."""
+        aim = _Aim(0.0 * self._worth_shares(()), self._free)
+        for _ in range(ROUNDS):
+            relaxed = self._relaxed(aim, has_slack=True)
+            if relaxed.reached >= -PROVED:
+                return True
+            bound = relaxed.offset + self._search(relaxed.shares, relaxed.prices, 0.0).sum()
+            if bound - relaxed.reached <= PROVED:
+                return False
+        return False
+
+    def _settled(self, aim: _Aim, window: float | None, needed: float) -> tuple[_Relaxed, float, float]:
+        """The relaxation whose prices are settled, the bound of all selections, and the window.
+
+        All plans within `needed` at these prices are known then. Pipelines are searched for plans within the
+        window; without one it is the worth of UNITS cores.
+        """
+        for _ in range(ROUNDS):
+            relaxed = self._relaxed(aim)
+            price = max(0.0, float((relaxed.prices - aim.charge)[0]))
+            wide = UNITS * price if window is None else window
+            profit = self._search(relaxed.shares, relaxed.prices, wide, needed)
+            bound = relaxed.offset + float(profit.sum())
+            if bound - relaxed.reached <= max(SETTLED * wide, PROVED * max(1.0, abs(relaxed.reached))):
+                break
+        return relaxed, bound, wide
+
+    def _relaxed(self, aim: _Aim, *, has_slack: bool = False) -> _Relaxed:
+        """The relaxation of the known plans; with slack that of the least excess of a budget."""
+        milp = self._milp(aim, np.arange(len(self._owner)), has_slack=has_slack)
+        values, duals = highs.relaxed(milp, self._searching)
+        first, floors = len(self._offers), aim.floors
+        raised, scaled = duals[first : first + len(floors)], duals[first + len(floors) :]
+        prices = aim.charge.copy()
+        prices[self._limited] += scaled / self._unit
+        shares = aim.share + sum(
+            (each * rise for (each, _), rise in zip(floors, raised, strict=True)), 0.0 * aim.share
+        )
+        uppers = np.array([row.upper for row in milp.rows[first + len(floors) :]])
+        least = np.array([least for _, least in floors])
+        reached = float(np.dot(milp.costs, values))
+        return _Relaxed(prices, shares, reached, float(scaled @ uppers - raised @ least))
+
+    def _within(self, relaxed: _Relaxed, window: float) -> Index:
+        """The known plans whose profit is within the window of the most of their pipeline."""
+        costs = self._costs(relaxed.shares, relaxed.prices)
+        profit = self._profit(relaxed.shares, relaxed.prices)
+        return np.flatnonzero(profit[self._owner] - costs <= window + PROVED)
+
+    def _selected(self, aim: _Aim, columns: Index) -> tuple[Index | None, bool]:
+        """The best selection of the plans `columns`, and True if that is proved; None if no known plans fit.
+
+        All known plans are tried if those do not fit. Errors: DeadlineError (none was found in time),
+        SolverError (it is beyond the budget).
+        """
+        for tried in (columns, np.arange(len(self._owner))):
+            found = highs.maximise(self._milp(aim, tried), self._deadline)
+            if found.termination is not Termination.INFEASIBLE:
+                break
+        else:
+            return None, True
+        if not found.values:
+            raise DeadlineError("no plans of the fleet were found within its budget in time")
+        chosen = tried[np.array(found.values) > 0.5]
+        chosen = chosen[np.argsort(self._owner[chosen])]
+        over = self._use[:, chosen].sum(axis=1) - self._most
+        if len(chosen) != len(self._offers) or (over > PASSED * np.maximum(1.0, self._most)).any():
+            raise SolverError("HiGHS' plans of the fleet are not within its budget")
+        return chosen, found.termination is Termination.OPTIMAL
+
+    def _milp(self, aim: _Aim, columns: Index, *, has_slack: bool = False) -> Milp:
+        """One plan of each pipeline, no worth below its floor, and last the budget, in units of each limit.
+
+        With slack the objective is minus what a selection is beyond the budget.
+        """
+        owner, use, count = self._owner[columns], self._use[:, columns], len(columns)
+        costs = np.zeros(count) if has_slack else self._costs(aim.share, aim.charge)[columns]
+        milp = Milp(count, costs.tolist(), [1.0] * count)
+        order = np.argsort(owner, kind="stable")
+        ends = np.searchsorted(owner[order], np.arange(1, len(self._offers)))
+        for mine in np.split(order, ends):
+            milp.add_row([(at, 1.0) for at in mine.tolist()], 1.0, 1.0)
+        for each, least in aim.floors:
+            milp.add_row(_terms(each[owner] * self._worth[columns]), least, inf)
+        for at, unit in zip(self._limited.tolist(), self._unit.tolist(), strict=True):
+            terms, most = _terms(use[at] / unit), float(self._most[at])
+            if has_slack:
+                terms.append((len(milp.costs), -1.0))
+                milp.costs.append(-1.0)
+                milp.uppers.append(inf)
+            milp.add_row(terms, -inf, (most + tolerance(most)) / unit)
+        return milp
+
+    def _of_fewest_cores(self, chosen: Index, floors: Sequence[Floor]) -> Index:
+        """A selection of the fewest cores in which no worth is below its floor; the one given if in doubt."""
+        aim = _Aim(0.0 * floors[0][0], np.eye(len(self._most))[0], floors)
+        try:
+            relaxed = self._relaxed(aim)
+            window = relaxed.reached - self._value(aim, chosen)
+            found, _ = self._selected(aim, self._within(relaxed, max(0.0, window)))
+        except DeadlineError:
+            return chosen
+        return chosen if found is None else found
+
+    def _plans(self, classes: Sequence[Sequence[int]], chosen: Index, ends: Sequence[_Found]) -> ChosenPlans:
+        use, worth = self._use[:, chosen], self._worth[chosen]
+        left = self._most
+        least = np.full((len(self._most), len(self._offers)), inf)
+        for row, own in zip(least, self._use, strict=True):
+            np.minimum.at(row, self._owner, own)
+        sums = []
+        for number, (group, end) in enumerate(zip(classes, ends, strict=True)):
+            own, reached = use[:, list(group)].sum(axis=1), float(worth[list(group)].sum())
+            later = [who for each in classes[number + 1 :] for who in each]
+            sums.append(
+                ClassSums(
+                    worth=reached,
+                    bound=reached if end.proved else max(reached, end.bound),
+                    use=own,
+                    most=left - least[:, later].sum(axis=1),
+                    prices=end.prices,
+                    termination=Termination.OPTIMAL if end.proved else Termination.FEASIBLE,
+                )
+            )
+            left = left - own
+        configs = [
+            offer.configs(self._options[at]) for offer, at in zip(self._offers, chosen.tolist(), strict=True)
+        ]
+        return ChosenPlans(configs, use[0], worth, sums)
+
+
+def _terms(row: Array) -> list[tuple[int, float]]:
+    at = np.flatnonzero(row)
+    return list(zip(at.tolist(), row[at].tolist(), strict=True)) or [(0, 0.0)]
