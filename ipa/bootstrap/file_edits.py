@@ -7,7 +7,7 @@ import pwd
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -127,15 +127,6 @@ class _Pushed:
         if _digest_of_wishes(mapping) != self.of_file:
             return None
         return pipeline_from_mapping(with_wishes(mapping, self.wishes))
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "of_file": self.of_file,
-            "wishes": self.wishes,
-            "by": self.by,
-            "at": self.at,
-            "changes": self.changes,
-        }
 
 
 def _in_a_line(error: IpaError) -> str:
@@ -265,7 +256,7 @@ class FileEdits:
             self.given.forget_pushed(name)
             self._pushed.pop(name, None)
         else:
-            self.given.keep_pushed(name, pushed.to_json(), pushed.at)
+            self.given.keep_pushed(name, asdict(pushed), pushed.at)
             self._pushed[name] = pushed
 
     def _read_pushed(self) -> None:

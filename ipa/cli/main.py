@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from importlib import import_module
 from traceback import print_exception
 from typing import Any
@@ -12,45 +11,10 @@ import typer
 
 import ipa
 from ipa.cli.arguments import check_arguments
-from ipa.cli.verb_help import arrange
+from ipa.cli.verb_help import GROUPS, epilog_of, help_of
 from ipa.clients import credential
 from ipa.model.errors import IpaError, UsageError
 from ipa.model.exits import ExitCode
-
-# The verbs of each module: functions, whose names may end in an underscore. Heavy imports belong inside them.
-VERBS: Mapping[str, tuple[str, ...]] = {
-    "ci": ("ci",),
-    "compare": ("compare",),
-    "completion": ("completion",),
-    "config": ("show",),
-    "deploy": ("deploy",),
-    "doctor": ("doctor",),
-    "events": ("events", "audit", "replay"),
-    "experiment": ("run", "compare", "report"),
-    "fit": ("profile", "fit"),
-    "forecast": ("backtest",),
-    "init": ("init", "import"),
-    "key": ("create", "list", "revoke"),
-    "lifecycle": (
-        *("status", "history", "diff", "apply", "rollback", "pause", "resume", "watch"),
-        *("mode", "pin", "unpin", "freeze", "unfreeze", "release"),
-    ),
-    "plan": ("plan", "sweep", "explain", "frontier", "fleet", "render"),
-    "probe": ("infer", "probe", "url"),
-    "push": ("push",),
-    "serve": ("serve", "demo"),
-    "simulate": ("simulate",),
-    "store": ("backup", "restore", "prune", "stats"),
-    "validate": ("validate", "schema"),
-}
-# The modules whose verbs follow the module's name, as in `ipa key create`.
-GROUPS: Mapping[str, str] = {
-    "config": "Show the settings in effect.",
-    "experiment": "Run experiments: policies, loads and seeds in the simulator, with a report to cite.",
-    "forecast": "Evaluate forecasters of the load.",
-    "key": "Create, list and revoke API keys of the service.",
-    "store": "Back up, restore, prune and measure the store of the service.",
-}
 
 # Values of the context: options beside the verb.
 TRACEBACK = "traceback"
@@ -92,14 +56,24 @@ def build_app() -> typer.Typer:
         if traceback and context.obj is not None:
             context.obj.add(TRACEBACK)
 
-    for name, verbs in VERBS.items():
-        module, place = import_module(f"ipa.cli.verbs.{name}"), app
-        if name in GROUPS:
-            place = typer.Typer(help=GROUPS[name], no_args_is_help=True)
-            app.add_typer(place, name=name)
-        for verb in verbs:
-            place.command(verb)(getattr(module, f"{verb}_", None) or getattr(module, verb))
-    arrange(app)
+    groups: dict[str, typer.Typer] = {}
+    for panel, verbs in GROUPS.items():
+        for words, about in verbs.items():
+            group, _, verb = words.rpartition(" ")
+            if isinstance(about, str):
+                groups[words] = typer.Typer(help=about, no_args_is_help=True)
+                app.add_typer(groups[words], name=words, rich_help_panel=panel)
+                continue
+            name, *examples = about
+            # Heavy imports belong inside the functions, whose names may end in an underscore.
+            module = import_module(f"ipa.cli.verbs.{name}")
+            function = getattr(module, f"{verb}_", None) or getattr(module, verb)
+            groups.get(group, app).command(
+                verb,
+                help=help_of(function),
+                epilog=epilog_of(examples),
+                rich_help_panel=None if group else panel,
+            )(function)
     check_arguments(app)
     return app
 

@@ -1,158 +1,148 @@
-"""The groups of `ipa --help`, and examples for the help of each verb."""
+"""The verbs of `ipa` in groups, with the module of each, and examples for its help."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-import typer
-from typer.models import CommandInfo, TyperInfo
-
-# Verbs in the order in which `ipa --help` lists them, with examples.
-GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+# Verbs in the order in which `ipa --help` lists them: the module of each, and its examples. A group of verbs
+# has a text instead, and the verbs after it follow its name, as in `ipa key create`.
+GROUPS: Mapping[str, Mapping[str, tuple[str, ...] | str]] = {
     "Start": {
-        "demo": ("ipa demo", "ipa demo video --rates 5:30 --speed 20"),
-        "init": ("ipa init shop --stage detect=small,large --stage read=base --sla 500ms",),
-        "import": ("ipa import video -n models", "ipa import --file deployed.yaml --name video"),
-        "validate": ("ipa validate", "ipa validate pipelines/video"),
-        "schema": ("ipa schema pipeline > pipeline.schema.json",),
+        "demo": ("serve", "ipa demo", "ipa demo video --rates 5:30 --speed 20"),
+        "init": ("init", "ipa init shop --stage detect=small,large --stage read=base --sla 500ms"),
+        "import": ("init", "ipa import video -n models", "ipa import --file deployed.yaml --name video"),
+        "validate": ("validate", "ipa validate", "ipa validate pipelines/video"),
+        "schema": ("validate", "ipa schema pipeline > pipeline.schema.json"),
         "profile": (
+            "fit",
             "ipa profile digits --write",
             "ipa profile digits -s locate --cores 1,2 --batches 1,4,16",
             "ipa profile digits -s locate --variants ridge --cores 1 --url http://127.0.0.1:9000",
         ),
-        "fit": ("ipa fit video", "ipa fit video --stage crop --strict"),
-        "doctor": ("ipa doctor", "ipa doctor video --at kubernetes", "ipa doctor --store"),
-        "completion": ("ipa completion bash > ~/.local/share/bash-completion/completions/ipa",),
+        "fit": ("fit", "ipa fit video", "ipa fit video --stage crop --strict"),
+        "doctor": ("doctor", "ipa doctor", "ipa doctor video --at kubernetes", "ipa doctor --store"),
+        "completion": ("completion", "ipa completion bash > ~/.local/share/bash-completion/completions/ipa"),
     },
     "Watch": {
-        "status": ("ipa status", "ipa status video --at kubernetes -o json"),
-        "watch": ("ipa watch video", "ipa watch video --until settled --timeout 5min"),
+        "status": ("lifecycle", "ipa status", "ipa status video --at kubernetes -o json"),
+        "watch": ("lifecycle", "ipa watch video", "ipa watch video --until settled --timeout 5min"),
         "history": (
+            "lifecycle",
             "ipa history video",
             "ipa history video --all --limit 100",
             "ipa history video --incidents",
             "ipa history video --verify",
         ),
-        "events": ("ipa events", "ipa events video --since 42 --no-follow"),
-        "audit": ("ipa audit > record.jsonl", "ipa audit --check record.jsonl"),
-        "url": ("ipa url video", "ipa url video --curl"),
-        "infer": ("ipa infer video -f request.json", "ipa infer video --timeout 1s -o json"),
+        "events": ("events", "ipa events", "ipa events video --since 42 --no-follow"),
+        "audit": ("events", "ipa audit > record.jsonl", "ipa audit --check record.jsonl"),
+        "url": ("probe", "ipa url video", "ipa url video --curl"),
+        "infer": ("probe", "ipa infer video -f request.json", "ipa infer video --timeout 1s -o json"),
         "probe": (
+            "probe",
             "ipa probe video",
             "ipa probe video --request request.json --url http://127.0.0.1:8000 -o json",
         ),
-        "replay": ("ipa replay video", "ipa replay video video-42-1f2e3d4c --policy hpa"),
+        "replay": ("events", "ipa replay video", "ipa replay video video-42-1f2e3d4c --policy hpa"),
     },
     "Change": {
-        "diff": ("ipa diff video", "ipa diff video --rate 20 --at kubernetes"),
-        "apply": ("ipa apply video --rate 20", "ipa apply plan.json", "ipa apply video --plan plan.json"),
-        "rollback": ("ipa rollback video --reason 'latency rose'",),
-        "push": ("ipa push video", "ipa push video --set sla.latency=800ms --reason 'checkout week'"),
-        "deploy": ("ipa deploy approval.json --at http://127.0.0.1:8080 --reason '#42'",),
-        "pause": ("ipa pause video --for 30min --reason release",),
-        "resume": ("ipa resume video",),
-        "mode": ("ipa mode video active", "ipa mode video advisory --reason 'new profiles'"),
-        "pin": ("ipa pin video crop --variant yolov5n --replicas 2",),
-        "unpin": ("ipa unpin video crop",),
-        "freeze": ("ipa freeze video --until 2026-12-27T08:00Z --reason holidays",),
-        "unfreeze": ("ipa unfreeze video", "ipa unfreeze video 1a2b3c4d"),
-        "release": ("ipa release video --at kubernetes",),
+        "diff": ("lifecycle", "ipa diff video", "ipa diff video --rate 20 --at kubernetes"),
+        "apply": (
+            "lifecycle",
+            "ipa apply video --rate 20",
+            "ipa apply plan.json",
+            "ipa apply video --plan plan.json",
+        ),
+        "rollback": ("lifecycle", "ipa rollback video --reason 'latency rose'"),
+        "push": ("push", "ipa push video", "ipa push video --set sla.latency=800ms --reason 'checkout week'"),
+        "deploy": ("deploy", "ipa deploy approval.json --at http://127.0.0.1:8080 --reason '#42'"),
+        "pause": ("lifecycle", "ipa pause video --for 30min --reason release"),
+        "resume": ("lifecycle", "ipa resume video"),
+        "mode": ("lifecycle", "ipa mode video active", "ipa mode video advisory --reason 'new profiles'"),
+        "pin": ("lifecycle", "ipa pin video crop --variant yolov5n --replicas 2"),
+        "unpin": ("lifecycle", "ipa unpin video crop"),
+        "freeze": ("lifecycle", "ipa freeze video --until 2026-12-27T08:00Z --reason holidays"),
+        "unfreeze": ("lifecycle", "ipa unfreeze video", "ipa unfreeze video 1a2b3c4d"),
+        "release": ("lifecycle", "ipa release video --at kubernetes"),
     },
     "Plan": {
-        "plan": ("ipa plan video --rate 20", "ipa plan video --rate 20 --at kubernetes --out plan.json"),
-        "sweep": ("ipa sweep video --rates 1:45:2",),
-        "explain": ("ipa explain video --rate 20",),
-        "frontier": ("ipa frontier video --rate 20 --plot frontier.svg",),
+        "plan": (
+            "plan",
+            "ipa plan video --rate 20",
+            "ipa plan video --rate 20 --at kubernetes --out plan.json",
+        ),
+        "sweep": ("plan", "ipa sweep video --rates 1:45:2"),
+        "explain": ("plan", "ipa explain video --rate 20"),
+        "frontier": ("plan", "ipa frontier video --rate 20 --plot frontier.svg"),
         "fleet": (
+            "plan",
             "ipa fleet video=20 nlp=5 --cores 32 --weight video=2",
             "ipa fleet video=20 nlp=5 --cores 32 --memory 64GiB --accelerators nvidia.com/gpu=2",
         ),
         "render": (
+            "plan",
             "ipa render video --rate 20 | kubectl apply -f -",
             "ipa render video --monitors | kubectl apply -f -",
         ),
-        "ci": ("ipa ci --base origin/main --comment comment.md --approval approval.json",),
+        "ci": ("ci", "ipa ci --base origin/main --comment comment.md --approval approval.json"),
     },
     "Simulate": {
         "simulate": (
+            "simulate",
             "ipa simulate video",
             "ipa simulate video --workload trace.txt --policy hpa --repeats 5",
         ),
         "compare": (
+            "compare",
             "ipa compare video --policies ours,ipa,hpa",
             "ipa compare video --policies ours,ipa --trace trace.txt --seeds 5",
         ),
-        "experiment": (),
+        "experiment": "Run experiments: policies, loads and seeds in the simulator, with a report to cite.",
         "experiment run": (
+            "experiment",
             "ipa experiment run",
             "ipa experiment run mine/experiment.yaml --engine dask://10.0.0.1:8786",
         ),
-        "experiment compare": ("ipa experiment compare before/mine after/mine",),
-        "experiment report": ("ipa experiment report runs/experiments/mine",),
-        "forecast": (),
-        "forecast backtest": ("ipa forecast backtest", "ipa forecast backtest trace.csv --train 0.7"),
+        "experiment compare": ("experiment", "ipa experiment compare before/mine after/mine"),
+        "experiment report": ("experiment", "ipa experiment report runs/experiments/mine"),
+        "forecast": "Evaluate forecasters of the load.",
+        "forecast backtest": (
+            "forecast",
+            "ipa forecast backtest",
+            "ipa forecast backtest trace.csv --train 0.7",
+        ),
     },
     "Operate": {
-        "serve": ("ipa serve", "ipa serve video --target kubernetes --mode advisory --log json"),
-        "config": (),
+        "serve": ("serve", "ipa serve", "ipa serve video --target kubernetes --mode advisory --log json"),
+        "config": "Show the settings in effect.",
         "config show": (
+            "config",
             "ipa config show --changed",
             "ipa config show store api --at http://127.0.0.1:8080 -o json",
         ),
-        "key": (),
-        "key create": ("ipa key create --role owner -n models", "ipa key create --role viewer --expires 30d"),
-        "key list": ("ipa key list",),
-        "key revoke": ("ipa key revoke 0a1b2c3d4e5f",),
-        "store": (),
-        "store backup": ("ipa store backup ipa-2026-01-31.sqlite3",),
-        "store restore": ("ipa store restore ipa-2026-01-31.sqlite3",),
-        "store prune": ("ipa store prune --within 60",),
-        "store stats": ("ipa store stats",),
+        "key": "Create, list and revoke API keys of the service.",
+        "key create": (
+            "key",
+            "ipa key create --role owner -n models",
+            "ipa key create --role viewer --expires 30d",
+        ),
+        "key list": ("key", "ipa key list"),
+        "key revoke": ("key", "ipa key revoke 0a1b2c3d4e5f"),
+        "store": "Back up, restore, prune and measure the store of the service.",
+        "store backup": ("store", "ipa store backup ipa-2026-01-31.sqlite3"),
+        "store restore": ("store", "ipa store restore ipa-2026-01-31.sqlite3"),
+        "store prune": ("store", "ipa store prune --within 60"),
+        "store stats": ("store", "ipa store stats"),
     },
 }
 
 
-def arrange(app: typer.Typer) -> None:
-    """Put every verb of the application into its group, in the order of `GROUPS`, with its examples.
-
-    KeyError names a verb that is in no group.
-    """
-    places = {
-        verb: (at, group, examples)
-        for at, (verb, group, examples) in enumerate(
-            (verb, group, examples) for group, verbs in GROUPS.items() for verb, examples in verbs.items()
-        )
-    }
-
-    def order(info: CommandInfo | TyperInfo, before: str) -> int:
-        return places[before + name_of(info)][0]
-
-    def visit(part: typer.Typer, before: str) -> None:
-        for command in part.registered_commands:
-            _, group, examples = places[before + name_of(command)]
-            command.rich_help_panel = None if before else group
-            command.help = _reflowed(inspect.getdoc(command.callback) or "")
-            is_one = len(examples) == 1
-            command.epilog = f"Example: {examples[0]}" if is_one else "\n\n".join(("Examples:", *examples))
-        for each in part.registered_groups:
-            each.rich_help_panel = places[before + name_of(each)][1]
-            if each.typer_instance is not None:
-                visit(each.typer_instance, f"{before}{name_of(each)} ")
-        part.registered_commands.sort(key=lambda command: order(command, before))
-
-    visit(app, "")
+def help_of(function: Callable[..., Any]) -> str:
+    """The docstring of a verb with each paragraph on one line, so that it wraps at the terminal's width."""
+    return "\n\n".join(" ".join(each.split()) for each in (inspect.getdoc(function) or "").split("\n\n"))
 
 
-def name_of(info: CommandInfo | TyperInfo) -> str:
-    """The name of a verb or of a group of verbs, as it is typed."""
-    if info.name:
-        return str(info.name)
-    if isinstance(info, TyperInfo):
-        return str(info.typer_instance.info.name if info.typer_instance else "")
-    return str(getattr(info.callback, "__name__", "")).replace("_", "-")
-
-
-def _reflowed(text: str) -> str:
-    """The text with each paragraph on one line, so that it wraps at the width of the terminal."""
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+def epilog_of(examples: Sequence[str]) -> str:
+    """The end of a verb's help."""
+    return f"Example: {examples[0]}" if len(examples) == 1 else "\n\n".join(("Examples:", *examples))

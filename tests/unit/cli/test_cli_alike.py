@@ -21,7 +21,6 @@ import yaml
 from ipa.cli import output
 from ipa.cli.main import build_app, run
 from ipa.cli.output import OUTPUT, Output
-from ipa.cli.verb_help import name_of
 from ipa.clients.http import HttpClient
 from ipa.model.errors import IpaError
 from ipa.model.exits import MEANINGS, ExitCode
@@ -46,10 +45,10 @@ def commands() -> dict[str, list[Flag]]:
     def walk(app: typer.Typer, before: str) -> Iterator[tuple[str, list[Flag]]]:
         for command in app.registered_commands:
             assert command.callback is not None
-            yield f"{before}{name_of(command)}", list(flags(command.callback))
+            yield f"{before}{command.name}", list(flags(command.callback))
         for group in app.registered_groups:
             assert group.typer_instance is not None
-            yield from walk(group.typer_instance, f"{before}{name_of(group)} ")
+            yield from walk(group.typer_instance, f"{before}{group.name} ")
 
     return dict(walk(build_app(), ""))
 
