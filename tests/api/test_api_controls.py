@@ -14,40 +14,17 @@ import pytest
 
 from ipa.cli.main import run
 from ipa.cli.views.times import date_time
-from ipa.clients.http import HttpClient
 from ipa.control.ports import PipelineControl, StagePin
 from ipa.model.decision import Mode
 from ipa.model.pipeline import Pin
-from tests.fakes.services import NOW, ApiClient, FakeWorld, InProcess, a_pipeline, over
+from tests.fakes.services import NOW, ApiClient, FakeWorld, a_pipeline, over
 
 OCR = "/v1/pipelines/ocr"
 Ipa = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def world() -> FakeWorld:
-    return FakeWorld().play(1)
-
-
-@pytest.fixture
-def api(world: FakeWorld) -> ApiClient:
-    return ApiClient(world.services())
-
-
-@pytest.fixture
-def ipa(world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ipa:
-    """Run the command against the world; its exit code, output and complaints."""
-    monkeypatch.setattr(
-        "ipa.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(world.services()))
-    )
-    monkeypatch.setattr("getpass.getuser", lambda: "kim")
-
-    def command(*words: str) -> tuple[int, str, str]:
-        code = run(list(words))
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return command
+# The ticks that the world has seen.
+PLAYED = 1
 
 
 @pytest.mark.parametrize("mode", list(Mode))

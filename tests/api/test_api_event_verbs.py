@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from ipa.cli.main import run
 from ipa.cli.views.times import date_time
 from ipa.cli.watching import AGAIN_S, followed, parsed
 from ipa.clients.http import HttpClient
@@ -19,23 +18,8 @@ from tests.fakes.services import FakeWorld, InProcess
 Ipa = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def world() -> FakeWorld:
-    return FakeWorld().play(4)
-
-
-@pytest.fixture
-def ipa(world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ipa:
-    monkeypatch.setattr(
-        "ipa.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(world.services()))
-    )
-
-    def call(*words: str) -> tuple[int, str, str]:
-        code = run([*words])
-        printed = capfd.readouterr()
-        return code, printed.out, printed.err
-
-    return call
+# The ticks that the world has seen.
+PLAYED = 4
 
 
 def test_events_are_a_line_each(ipa: Ipa, world: FakeWorld) -> None:

@@ -39,9 +39,8 @@ def parsed(text: str) -> list[Event]:
     return found
 
 
-@pytest.fixture
-def world() -> FakeWorld:
-    return FakeWorld().play(5)
+# The ticks that the world has seen.
+PLAYED = 5
 
 
 def test_without_a_place_it_begins_now(world: FakeWorld) -> None:

@@ -27,9 +27,8 @@ OCR = "/v1/pipelines/ocr"
 RULES = Path("deploy/prometheus/rules.yaml")
 
 
-@pytest.fixture
-def world() -> FakeWorld:
-    return FakeWorld().play(10)
+# The ticks that the world has seen.
+PLAYED = 10
 
 
 def alerts(world: FakeWorld, source: Any = None) -> dict[str, Any]:

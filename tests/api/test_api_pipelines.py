@@ -17,16 +17,6 @@ from tests.fakes.services import ApiClient, FakeWorld, a_pipeline
 AT = "/v1/pipelines/captions"
 
 
-@pytest.fixture
-def world() -> FakeWorld:
-    return FakeWorld().play(20)
-
-
-@pytest.fixture
-def api(world: FakeWorld) -> ApiClient:
-    return ApiClient(world.services())
-
-
 def give(api: ApiClient, **changes: Any) -> httpx.Response:
     return api.post("/v1/pipelines", {**PIPELINE, **changes})
 

@@ -30,11 +30,6 @@ def world(tmp_path: Path) -> Iterator[FakeWorld]:
     store.close()
 
 
-@pytest.fixture
-def api(world: FakeWorld) -> ApiClient:
-    return ApiClient(world.services())
-
-
 def made(api: ApiClient, body: dict[str, Any] | None = None) -> httpx.Response:
     answer = api.post(f"{OCR}/plans", body or {"rate_rps": 20})
     assert answer.status_code == 201

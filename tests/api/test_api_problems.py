@@ -28,16 +28,6 @@ from tests.fakes.services import ApiClient, FakeWorld
 KEYS = {"type", "title", "status", "code", "detail", "hint", "request_id", "errors"}
 
 
-@pytest.fixture
-def world() -> FakeWorld:
-    return FakeWorld().play(20)
-
-
-@pytest.fixture
-def api(world: FakeWorld) -> ApiClient:
-    return ApiClient(world.services())
-
-
 def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
     """The problem in the answer, its form checked."""
     assert answer.status_code == status, answer.text

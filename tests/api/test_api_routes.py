@@ -20,14 +20,8 @@ from tests.fakes.viewed import on_seldon, viewed
 OCR = "/v1/pipelines/ocr"
 
 
-@pytest.fixture
-def world() -> FakeWorld:
-    return FakeWorld().play(60)
-
-
-@pytest.fixture
-def api(world: FakeWorld) -> ApiClient:
-    return ApiClient(world.services())
+# The ticks that the world has seen.
+PLAYED = 60
 
 
 def test_pipelines_are_listed_without_how_they_are_run(api: ApiClient) -> None:

@@ -19,11 +19,6 @@ STANDBY = LeaderStatus(False, "ipa-1_aa", "ipa-0_bb")
 READS = ("", "/status", "/profiles", "/decisions", "/history", "/record")
 
 
-@pytest.fixture
-def world() -> FakeWorld:
-    return FakeWorld().play(20)
-
-
 def standing(world: FakeWorld, now: LeaderStatus) -> ApiClient:
     return ApiClient(over(world.services(), leadership=FakeLeader(now)))
 

@@ -43,9 +43,8 @@ def plain(answer: httpx.Response) -> tuple[int, dict[str, Any]]:
     return answer.status_code, {**answer.json(), "request_id": ""}
 
 
-@pytest.fixture
-def world() -> FakeWorld:
-    return FakeWorld().play(5)
+# The ticks that the world has seen.
+PLAYED = 5
 
 
 def test_a_name_that_is_hidden_is_refused_in_the_words_of_one_that_is_kept(

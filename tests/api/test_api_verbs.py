@@ -19,30 +19,13 @@ from ipa.model.decision import Action, ReasonCode
 from ipa.model.errors import ConflictError, ForbiddenError, UnavailableError
 from ipa.model.plan import Plan, Termination
 from ipa.service.preconditions import ChangeOrder, at_revision
-from tests.fakes.services import LADDER, FakeWorld, InProcess, a_plan
+from tests.fakes.services import LADDER, FakeWorld, a_plan
 
 Ipa = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def world() -> FakeWorld:
-    return FakeWorld().play(60)
-
-
-@pytest.fixture
-def ipa(world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ipa:
-    """Run the command against the world; its exit code, output and complaints."""
-    monkeypatch.setattr(
-        "ipa.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(world.services()))
-    )
-    monkeypatch.setattr("getpass.getuser", lambda: "kim")
-
-    def command(*words: str) -> tuple[int, str, str]:
-        code = run(list(words))
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return command
+# The ticks that the world has seen.
+PLAYED = 60
 
 
 def test_status_shows_the_pipeline(ipa: Ipa) -> None:
