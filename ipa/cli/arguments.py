@@ -13,7 +13,6 @@ from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-import typer
 from typer.models import ArgumentInfo, OptionInfo, ParameterInfo
 
 from ipa.model.errors import UsageError
@@ -26,17 +25,8 @@ MOST_TEXT_BYTES = 4096
 MOST_NAME_BYTES = 255
 
 
-def check_arguments(app: typer.Typer) -> None:
-    """Have every verb of the application check its arguments first; UsageError names the option."""
-    for command in app.registered_commands:
-        if command.callback is not None:
-            command.callback = _checking(command.callback)
-    for group in app.registered_groups:
-        if group.typer_instance is not None:
-            check_arguments(group.typer_instance)
-
-
-def _checking(verb: Callable[..., Any]) -> Callable[..., Any]:
+def checking(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """The verb, which checks its arguments first; UsageError names the option."""
     names = {name: shown for name, _, shown in parameters(verb)}
 
     @wraps(verb)

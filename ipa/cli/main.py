@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 import ipa
-from ipa.cli.arguments import check_arguments
+from ipa.cli.arguments import checking
 from ipa.cli.verb_help import GROUPS, epilog_of, help_of
 from ipa.clients import credential
 from ipa.model.errors import IpaError, UsageError
@@ -73,8 +73,7 @@ def build_app() -> typer.Typer:
                 help=help_of(function),
                 epilog=epilog_of(examples),
                 rich_help_panel=None if group else panel,
-            )(function)
-    check_arguments(app)
+            )(checking(function))
     return app
 
 
