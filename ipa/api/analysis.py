@@ -1,4 +1,4 @@
-"""Routes for analysis: explanations of plans, the frontier, fits of profiles, and replays of decisions."""
+"""Routes for analysis: explanations, frontier, fits and replays; the fleet, its forecasts and its alerts."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from fastapi import APIRouter, Request
 
 from ipa.api.auth import Context, CurrentCaller
 from ipa.api.bodies import PlanBody, ReplayBody
-from ipa.api.cancellation import while_asked
-from ipa.api.limits import JsonRoute, Rationed, client_of
+from ipa.api.limits import JsonRoute, Rationed, client_of, while_asked
 from ipa.api.queries import Named, Using
 from ipa.control.audit.replay import ReplayResult
 from ipa.optimize.explanation import Explanation
-from ipa.service import analysis, history
+from ipa.service import alerts, analysis, fleet, history
+from ipa.service.alerts import AlertsView
 from ipa.service.analysis import FrontierView, StageFits
+from ipa.service.fleet import FleetView, ForecastView
 
 # The request without a body.
 AS_IT_WAS = ReplayBody()
@@ -57,3 +58,21 @@ async def replay_decision(
     """
     place = context.limits.solves.enter(client_of(request.scope))
     return await history.replay_decision(caller, decision_id, body.policy, place)
+
+
+@router.get("/pipelines/{pipeline}/forecast", tags=["forecasts"])
+def get_forecast(pipeline: Named, service: Using) -> ForecastView:
+    """Return the forecast of the load, the forecaster that made it, and its recent errors."""
+    return fleet.forecast(service, pipeline)
+
+
+@router.get("/fleet", tags=["fleet"])
+def get_fleet(service: Using) -> FleetView:
+    """Return the usage of all pipelines, their bounds, and the share of each."""
+    return fleet.fleet_use(service)
+
+
+@router.get("/alerts", tags=["health"])
+def list_alerts(service: Using) -> AlertsView:
+    """Return the raised alerts: those of Prometheus, or what the service itself knows of their rules."""
+    return alerts.alerts(service)

@@ -1,4 +1,4 @@
-"""Limits of one request, of one client, and of all requests together."""
+"""Limits of one request, of one client, and of all requests together; work for a client that has gone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from anyio import CapacityLimiter
 from fastapi import Depends, Request, Response
@@ -58,6 +58,37 @@ CHANGES_S = 30.0
 IDENTIFYING = 16
 # Clients that are remembered; the one that was idle longest is forgotten first, which favours it.
 MOST_CLIENTS = 10_000
+# The status that nginx logs for a request whose client left; no standard has one.
+CLIENT_CLOSED = 499
+T = TypeVar("T")
+
+
+class GoneError(Exception):
+    """The client has gone, so that nobody takes the answer."""
+
+
+async def while_asked(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of the work. It is cancelled if the client closes the connection; then GoneError.
+
+    The request's body must have been read.
+    """
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise GoneError
+        return working.result()
+    finally:
+        for each in (working, leaving):
+            each.cancel()
+        # Cancelled work may have to clean up: it releases its place once nothing computes in it.
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _left(request: Request) -> None:
+    """Return once the connection is closed."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def shortened(text: str) -> str:

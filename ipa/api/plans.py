@@ -10,8 +10,7 @@ from pydantic import TypeAdapter
 
 from ipa.api.auth import Context, CurrentCaller
 from ipa.api.bodies import ApplyPlanBody, PlanBody
-from ipa.api.cancellation import while_asked
-from ipa.api.limits import JsonRoute, Rationed, client_of
+from ipa.api.limits import JsonRoute, Rationed, client_of, while_asked
 from ipa.api.preconditions import (
     IdempotencyKey,
     IfMatch,

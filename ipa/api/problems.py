@@ -15,8 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ipa.api.cancellation import CLIENT_CLOSED, GoneError
-from ipa.api.limits import MOST_PROBLEMS, shortened
+from ipa.api.limits import CLIENT_CLOSED, MOST_PROBLEMS, GoneError, shortened
 from ipa.model import errors
 from ipa.model.errors import IpaError, Problem, UnauthenticatedError
 

@@ -9,15 +9,16 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ipa.api.cancellation import CLIENT_CLOSED, GoneError
 from ipa.api.limits import (
     BODY_LIMIT_BYTES,
+    CLIENT_CLOSED,
     INLINE_BYTES,
     MOST_DEEP,
     MOST_MEMBERS,
     MOST_VALUES,
     SAFE,
     ApiLimits,
+    GoneError,
 )
 from ipa.api.problems import http_problem
 from ipa.serving.body_budget import RETRY_S, Incoming, NoRoomError, aside
