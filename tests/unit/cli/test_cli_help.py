@@ -11,7 +11,8 @@ from ipa.cli.main import build_app
 from ipa.cli.verb_help import GROUPS
 from tests.unit.cli.test_cli_alike import COMMANDS
 
-VERBS = {verb: examples for verbs in GROUPS.values() for verb, examples in verbs.items()}
+# Their examples; before them the name of the module.
+VERBS = {verb: about[1:] for verbs in GROUPS.values() for verb, about in verbs.items()}
 # Groups of verbs have no examples of their own.
 PARENTS = {verb.split()[0] for verb in VERBS if " " in verb}
 
