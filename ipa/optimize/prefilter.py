@@ -34,8 +34,8 @@ STAFFING = 0.5
 def narrow_program(problem: PlanningProblem, deadline: Deadline) -> Program:
     """The program of a problem without options that no plan as good as a known one can have.
 
-    The known plan is one with about the usual number of replicas of each point. All options are kept if none
-    is found, or if times cost nothing.
+    The known plan is what runs if that is in time, else one with about the usual number of replicas of each
+    point. All options are kept if none is found, or if times cost nothing.
     """
     draft = draft_of(problem)
     if draft.candidates is None or problem.compat is not Compat.TAIL or len(draft.candidates.point) <= FEW:
@@ -43,7 +43,12 @@ def narrow_program(problem: PlanningProblem, deadline: Deadline) -> Program:
     at_most = _worth_at_most(problem, draft)
     if at_most is None:
         return program_of(problem, _in_time(problem, draft, -inf))
-    known = _good(problem, _in_time(problem, draft.take(_staffed(draft.candidates)), -inf), deadline)
+    known = -inf
+    if problem.running:
+        unchanged = draft.numbers[PLACE["changes"]] == 0
+        known = _good(problem, draft.take(unchanged.nonzero()[0]), deadline)
+    if known == -inf:
+        known = _good(problem, _in_time(problem, draft.take(_staffed(draft.candidates)), -inf), deadline)
     least = known - 10 * EQUAL * max(1.0, abs(known)) if known > -inf else -inf
     return program_of(problem, _in_time(problem, draft.take((at_most >= least).nonzero()[0]), least))
 
