@@ -11,7 +11,6 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -257,7 +256,7 @@ PYTHON_HEAD = """# Python interface
 `ipa.library` is the public interface for scripts, notebooks and plug-ins
 ([how to use it](../how-to/use-from-python.md), [how to write a policy](../how-to/write-a-policy.md)).
 `ipa.testing` has the contract suites for plug-ins. Their names stay as they are within a major version; other
-modules may change. `help(ipa.library.plan)` prints the whole docstring with arguments, units and errors.
+modules may change. `help(ipa.library.plan)` prints fields, units and errors of a name.
 """
 
 
@@ -282,14 +281,13 @@ def python() -> str:
 
 
 def _member(found: Any) -> str:
-    """A function with its parameters, or a type with its fields or values and its methods."""
+    """A function with its parameters, or a type with its values or methods."""
     if inspect.isfunction(found):
         names = list(inspect.signature(found).parameters)
     elif issubclass(found, Enum):
         names = [each.value for each in found]
     else:
-        names = [each.name for each in fields(found)] if is_dataclass(found) else []
-        names += [f"{name}()" for name, each in vars(found).items() if _is_method(each, name)]
+        names = [f"{name}()" for name, each in vars(found).items() if _is_method(each, name)]
     line = f"- `{found.__name__}{'' if inspect.isclass(found) else '(' + ', '.join(names) + ')'}`: "
     line += (inspect.getdoc(found) or "").partition("\n\n")[0].replace("\n", " ")
     return f"{line} `{', '.join(names)}`" if names and inspect.isclass(found) else line

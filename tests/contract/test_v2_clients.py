@@ -195,7 +195,7 @@ def table(results: Results) -> str:
         if found["router"] is None:
             return "–"
         ours = "yes" if found["router"] == found["queue"] == WORKS else "**no**"
-        return ours if (found["mlserver"] == WORKS) is (ours == "yes") else f"{ours}, MLServer not"
+        return ours if (found["mlserver"] == WORKS) is (ours == "yes") else f"{ours}*"
 
     lines = [f"| | {' | '.join(clients)} |", f"|---|{'---|' * len(clients)}"]
     lines += [f"| {feature} | {' | '.join(cell(it, feature) for it in clients)} |" for feature in features]

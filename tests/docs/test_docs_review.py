@@ -60,5 +60,5 @@ def test_the_page_shows_what_its_commands_print(tmp_path: Path) -> None:
         else:
             shown += 1
             assert body == printed
-    assert shown == 4
+    assert shown == 3
     assert (folder / "comment.md").read_text().startswith("<!-- ipa ci -->")
