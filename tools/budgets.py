@@ -31,8 +31,8 @@ class Budget:
 
     @property
     def is_room(self) -> bool:
-        """True if its files are those of Python inside the package."""
-        return all(each.startswith("ipa/") and each.endswith(".py") for each in self.files)
+        """True if its files are Python inside the package, and what goes with them."""
+        return self.files[0].startswith("ipa/") and self.files[0].endswith(".py")
 
     def paths(self, root: Path) -> set[Path]:
         """The files below the root that count."""
