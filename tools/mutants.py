@@ -40,8 +40,6 @@ LIVING = ("survived", "unreached", "undecided")
 # The places that are changed: rooms, and the modules of the control room that its engine imports.
 ROOMS = ("model", "queueing", "optimize", "forecast", "policies", "profiling/fit.py", "simulate")
 ENGINE = "ipa.control.engine.tick"
-# Compiled before coverage sees it, or in need of a package that is not installed.
-UNSEEN = ("simulate/kernel_numba.py",)
 # Mistakes that a person could make. Left out are operators whose mutants behave as the original does: those
 # that take decorators away, change annotations, or replace equality by identity.
 OPERATORS = re.compile(
@@ -132,11 +130,7 @@ def sources() -> list[str]:
             engine.add(module)
             waiting += house.imports[module]
     parts = {f"{module.replace('.', '/').removeprefix('ipa/')}.py" for module in engine}
-    return [
-        f"ipa/{name}"
-        for name in house.files()
-        if name not in UNSEEN and (name in parts or name.startswith(tuple(ROOMS)))
-    ]
+    return [f"ipa/{name}" for name in house.files() if (name in parts or name.startswith(tuple(ROOMS)))]
 
 
 @dataclass(frozen=True)

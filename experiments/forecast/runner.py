@@ -16,7 +16,6 @@ from experiments.forecast.lstm import make_lstm
 from ipa.experiment.cells import CellOutcome, ExperimentCell, Finished, as_series, code_of
 from ipa.experiment.experiment import Experiment
 from ipa.experiment.loads import data_folder
-from ipa.experiment.pictures import CellFigure, over_cells
 from ipa.experiment.runners import RUNNERS, ExperimentRunner
 from ipa.files.quantities import DURATION
 from ipa.files.traces import read_trace, trace_in
@@ -26,6 +25,7 @@ from ipa.forecast.ladder import BACKTEST_RUNGS
 from ipa.forecast.traces import as_load
 from ipa.model.errors import InputError, UsageError
 from ipa.report.blocks import DASH, Block, FigureBlock, Heading, Paragraph, Table, TableCell
+from ipa.report.plots import CellFigure, over_cells
 from ipa.report.stats import Mean
 
 DAY_S = 86_400

@@ -1,9 +1,10 @@
-"""A cell, the unit of work of every experiment, and its outcome."""
+"""A cell, the unit of work of every experiment, its outcome, and the outcomes on disk."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -145,3 +146,38 @@ def code_of(registry: Registry, name: str) -> str:
     for each in sorted(path.parent.rglob("*.py")) if module.__package__ else [path]:
         found.update(each.read_bytes() + b"\0")
     return found.hexdigest()
+
+
+class CellStore:
+    """Finished cells, a file each, shared by all experiments that write into the same folder."""
+
+    def __init__(self, folder: Path, version: str) -> None:
+        """`version` is that of the code that makes the outcomes (`code_version`)."""
+        self._folder, self._version = folder, version
+
+    def load(self, cell: ExperimentCell) -> CellOutcome | None:
+        """The outcome of the cell with this version; None if it has not finished."""
+        try:
+            return CellOutcome.from_json(json.loads(self.path(cell).read_text("utf-8")))
+        except FileNotFoundError:
+            return None
+
+    def keep(self, cell: ExperimentCell, outcome: CellOutcome) -> None:
+        """Write the outcome so that a reader finds all of it or nothing, power cuts included."""
+        path = self.path(cell)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}.part")
+        with part.open("w", encoding="utf-8") as stream:
+            json.dump(outcome.to_json(), stream, separators=(",", ":"), ensure_ascii=False)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+
+    def drop(self, cell: ExperimentCell) -> None:
+        """Forget the outcome of the cell."""
+        self.path(cell).unlink(missing_ok=True)
+
+    def path(self, cell: ExperimentCell) -> Path:
+        """The file of the cell's outcome."""
+        digest = cell.digest(self._version)
+        return self._folder / digest[:2] / f"{digest}.json"

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipa.adapters.processes import end_with_parent
-from ipa.experiment.cells import CellOutcome, ExperimentCell, Finished, code_version
+from ipa.experiment.cells import CellOutcome, CellStore, ExperimentCell, Finished, code_version
 from ipa.experiment.runners import runner_of
-from ipa.experiment.store import CellStore
 from ipa.model.errors import ConfigurationError, IpaError, UsageError
 
 LOCAL = "local"

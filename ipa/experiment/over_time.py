@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ipa.experiment.cells import Finished
-from ipa.experiment.pictures import colours_of
 from ipa.experiment.simulated_grid import CaseGrid, CaseKey, representative
 from ipa.report.blocks import Block, FigureBlock, Folded, Paragraph, Table, TableCell, figure
-from ipa.report.plots import GREY, ORANGE, Line, Plot, draw
+from ipa.report.plots import GREY, ORANGE, Line, Plot, colours_of, draw
 from ipa.report.stats import mean_of
 
 # More lines than this hide each other.

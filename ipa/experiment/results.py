@@ -12,13 +12,12 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from ipa.experiment.cells import CellOutcome, Finished, code_version
+from ipa.experiment.cells import CellOutcome, CellStore, Finished, code_version
 from ipa.experiment.engines import Engine, Say, Watch, compute
 from ipa.experiment.experiment import Experiment
 from ipa.experiment.provenance import Provenance, provenance
 from ipa.experiment.runners import SIMULATE, runner_of
 from ipa.experiment.simulated_page import differences
-from ipa.experiment.store import CellStore
 from ipa.experiment.tables import RUNS, TICKS, read_rows, write_tables
 from ipa.files.reading import read_json
 from ipa.model.errors import InputError, NotFoundError

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from ipa.experiment.beaten import beaten
 from ipa.experiment.cells import Finished
 from ipa.experiment.experiment import Experiment
 from ipa.experiment.over_time import over_time
-from ipa.experiment.pictures import CellFigure, Place, over_cells, trade_off
 from ipa.experiment.runners import ExperimentRunner
 from ipa.experiment.simulated import cells, work
 from ipa.experiment.simulated_grid import CaseGrid, CaseKey, grid_of, number
@@ -24,6 +22,7 @@ from ipa.report.blocks import (
     figure,
     judged,
 )
+from ipa.report.plots import CellFigure, Place, over_cells, trade_off
 from ipa.report.stats import Mean, mean_of
 
 V = TypeVar("V")
@@ -288,3 +287,44 @@ def _tables(grid: CaseGrid) -> list[Block]:
             groups.append(rows)
         found.append(Table(f"{pipeline}: means over the seeds.", header, groups, texts=3))
     return found
+
+
+# Each with the sign that makes more of it worse.
+WORSE = {"violation_ratio": 1, "cores_mean": 1, "pas_mean": -1}
+# Means of equal runs differ by rounding alone.
+ROUNDING = 1e-9
+
+
+def beaten(grid: CaseGrid) -> list[Block]:
+    """For each policy the cases in which another dominates it, and which ones."""
+    rows = []
+    for policy in grid.policies:
+        by_case = {case: list(dominating(grid, case, policy)) for case in grid.cases}
+        winners = {case: names for case, names in by_case.items() if names}
+        where = "; ".join(f"{' '.join(case)}: {', '.join(names)}" for case, names in winners.items())
+        rows.append(
+            [TableCell(policy), TableCell(where or "nowhere", kind="text"), TableCell(str(len(winners)))]
+        )
+    caption = (
+        "Cases in which another policy has no more late or lost requests, no more cores and no less accuracy "
+        "(means over the seeds), and is better in at least one of the three."
+    )
+    return [Heading("Dominated", 3), Table(caption, ["policy", "where, by whom", "cases"], [rows], texts=2)]
+
+
+def dominating(grid: CaseGrid, case: CaseKey, policy: str) -> Iterator[str]:
+    """The policies that dominate it in the case."""
+    own = _means(grid, case, policy)
+    for other in grid.policies:
+        theirs = _means(grid, case, other)
+        differences = (
+            [figure - mine for figure, mine in zip(theirs, own, strict=True)] if theirs and own else [0.0]
+        )
+        if max(differences) <= ROUNDING and min(differences) < -ROUNDING:
+            yield other
+
+
+def _means(grid: CaseGrid, case: CaseKey, policy: str) -> list[float]:
+    """The policy's means, less being better; none if it has no run in the case."""
+    means = [(grid.mean(case, policy, key), sign) for key, sign in WORSE.items()]
+    return [sign * mean.value for mean, sign in means if mean]

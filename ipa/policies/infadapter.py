@@ -1,4 +1,4 @@
-"""InfAdapter: several variants of one task at once, each with a share of the load (Salmani et al., 2023)."""
+"""InfAdapter, several variants at once that share the load (Salmani et al., 2023), and its rival with one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ipa.optimize.mixture.set_search import missing_part
 from ipa.optimize.mixture.set_solve import solve_set
 from ipa.optimize.mixture.sets import SetPlan, SetProblem
 from ipa.policies.base import Configs, PolicyState
-from ipa.policies.ms_plus import SingleStagePipeline, best_of_one, planned_rate_rps
 from ipa.policies.rules import is_reachable, plan_of
+from ipa.policies.single_stage import SingleStagePipeline, best_of_one, planned_rate_rps
 
 # Shares in whole percents may lose up to a percent a part: the rate is reduced by this ratio and retried.
 STEP_RATIO = 0.99
@@ -102,3 +102,26 @@ class InfAdapter:
             kept = tuple(level for pod, level in pods if (pod.variant, pod.cores) in runs)
             variants.append(variant if variant.name == name else replace(variant, levels=kept))
         return replace(problem, variants=tuple(variants))
+
+
+@dataclass(frozen=True, slots=True)
+class MsPlus:
+    """Model-Switching+ of InfAdapter's evaluation: one variant at a time, on as many cores as the load needs.
+
+    InfAdapter's program with one variant: max α·a_m − β·c − γ·LC, th_m(c) ≥ λ, c ≤ budget.
+    """
+
+    task: SingleStagePipeline
+    name: str = "ms+"
+
+    def at_once(self, running: Configs) -> bool:
+        """True unless one replica of a measured size runs."""
+        return is_shared(running) or not self.task.offers(running)
+
+    def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
+        """The best variant for the point forecast plus a tenth, or for the upper forecast if that is more.
+
+        If none carries that, the one that carries most.
+        """
+        rate_rps = planned_rate_rps(forecast)
+        return best_of_one(self.task, rate_rps, state, self.name)

@@ -12,24 +12,20 @@ from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.optimize.chord_branching import Solvers
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.problem import Compat
+from ipa.policies.autoscalers import Hpa, Kpa, VpaPlus
 from ipa.policies.base import Checker, Policy, Predictor
+from ipa.policies.baselines import RIM_REPLICAS, Future, Oracle, Static, fa2, rim
 from ipa.policies.checked import CheckedPolicy, CheckedPredictor
 from ipa.policies.frugal import Frugal, accurate, thrifty
-from ipa.policies.hpa import Hpa
-from ipa.policies.infadapter import InfAdapter
-from ipa.policies.kpa import Kpa
+from ipa.policies.infadapter import InfAdapter, MsPlus
 from ipa.policies.mixing import MixtureSearch
-from ipa.policies.ms_plus import MsPlus, SingleStagePipeline
-from ipa.policies.oracle import Future, Oracle
 from ipa.policies.ours import Ours
-from ipa.policies.pinned import RIM_REPLICAS, fa2, rim
 from ipa.policies.plugin_policy import PluginPolicy, Runner, at_once
 from ipa.policies.profiled import Profiled
 from ipa.policies.registry import POLICIES
 from ipa.policies.rules import RulePlanner
 from ipa.policies.setplanning import set_question
-from ipa.policies.static import Static
-from ipa.policies.vpa_plus import VpaPlus
+from ipa.policies.single_stage import SingleStagePipeline
 from ipa.profiling.points import Allocation
 
 

@@ -1,15 +1,17 @@
 """The inner loop of one stage between two changes: batches formed from a queue and given to replicas.
 
-It runs as plain Python on lists and, compiled, on arrays, with equal results: only indexing, comparisons and
-additions in one order. Random numbers are arguments.
-"""
+It runs as plain Python on lists and, compiled by numba, on arrays, with equal results: only indexing,
+comparisons and additions in one order. Random numbers are arguments."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.util import find_spec
 from math import inf
 from typing import Any
 
+from ipa.model.errors import InputError
 from ipa.model.plan import CFS_PERIOD_S
 
 # What happens to a request that is too old when a batch is formed (`drop`).
@@ -211,3 +213,55 @@ def drive_plain(scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any)
     for array, values in zip(after[:-1], out, strict=False):
         array[: state[BATCHES]] = values[: state[BATCHES]]
     after[-1][:] = out[-1]
+
+
+def drive_compiled(scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any) -> None:
+    """Run `advance` compiled by numba, as `drive_plain` runs it; InputError without numba."""
+    loop, before, after = _compiled(), arrays[:INPUTS], arrays[INPUTS:]
+    while (which := loop(*scalars, *before, factors.values, factors.next, factors.last, *after)) != DONE:
+        factors.refill(which)
+
+
+@cache
+def _compiled() -> Callable[..., int]:
+    try:
+        import numba
+    except ImportError as error:
+        raise InputError("numba is not installed", hint="Install it with: pip install numba") from error
+    try:
+        made: Callable[..., int] = numba.njit(cache=True)(advance)
+    except RuntimeError:  # no folder to keep the compiled code in
+        made = numba.njit(advance)
+    return made
+
+
+class LazyDriver:
+    """Plain until enough work was done that loading the compiled loop (1.5 s) pays."""
+
+    ENOUGH = 500_000
+
+    def __init__(self) -> None:
+        self._items = 0
+
+    def __call__(self, scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any) -> None:
+        """Run `advance` as `drive_plain` does."""
+        run = drive_plain if self._items < self.ENOUGH else drive_compiled
+        self._items += len(arrays[0])
+        run(scalars, arrays, factors)
+
+
+# Takes the scalars, the arrays and the factors of `drive_plain`.
+KernelDriver = Callable[[tuple[Any, ...], tuple[Any, ...], Any], None]
+# "auto": plain at first, then compiled if numba is installed.
+KERNELS: Mapping[str, KernelDriver] = {
+    "auto": drive_plain if find_spec("numba") is None else LazyDriver(),
+    "numba": drive_compiled,
+    "plain": drive_plain,
+}
+
+
+def drive(name: str = "auto") -> KernelDriver:
+    """The driver of that name; all give equal results."""
+    if name not in KERNELS:
+        raise InputError(f"there is no kernel {name!r}", hint=f"There are: {', '.join(KERNELS)}")
+    return KERNELS[name]

@@ -14,9 +14,8 @@ from ipa.model.errors import InputError
 from ipa.queueing.service import ServiceTime
 from ipa.simulate import kernel
 from ipa.simulate.columns import BatchLog, EndedItems, Floats, Ints, RowTable, moved
-from ipa.simulate.kernel_numba import drive
-from ipa.simulate.lanes import ReplicaQueues, StageQueues
-from ipa.simulate.queue import DrainedPod, Pods, QueueSim
+from ipa.simulate.kernel import drive
+from ipa.simulate.queue import DrainedPod, Pods, QueueSim, ReplicaQueues, StageQueues
 
 # Columns of a request with several items.
 ID, LEFT, TOLD = ("id",), ("left",), ("told",)

@@ -1,8 +1,7 @@
 """A simulated world behind the control loop's ports: the production loop runs in it unchanged.
 
 Waiting on its clock advances the simulation; its metrics are scraped from it; its workload is a cluster whose
-pods start, roll and drain. Deterministic for a seed.
-"""
+pods start, roll and drain. Deterministic for a seed."""
 
 from __future__ import annotations
 
@@ -21,13 +20,70 @@ from ipa.model.plan import WHOLE_PERCENT, StageConfig
 from ipa.model.resident import resident_variants
 from ipa.model.rolling import Rolling
 from ipa.model.serving import Batching, ServingSemantics
-from ipa.simulate.cluster import FIRST, ClusterSettings, SimCluster
-from ipa.simulate.columns import KEPT_S, Floats
+from ipa.simulate.cluster import FIRST, ClusterSettings, Serving, SimCluster
+from ipa.simulate.columns import KEPT_S, Floats, Ints
 from ipa.simulate.graph import PipelineSim
 from ipa.simulate.ground_truth import GroundTruth
 from ipa.simulate.metrics import LONGEST_PIECE_S, EndedRequests, MetricsRecord, MetricsSettings, SimMetrics
-from ipa.simulate.stage import Pods
-from ipa.simulate.traffic_split import SplitPart, TrafficSplit, in_time
+from ipa.simulate.queue import Pods
+
+# The use of the stream of random numbers; those of `routes` are counted from 0.
+SHARES = 3
+
+
+class TrafficSplit:
+    """Splits arriving requests, each at random by the present percentages, as an ingress does.
+
+    So the requests of each part are random too, and its percentage holds up to chance.
+    """
+
+    def __init__(self, times_s: Floats, seed: int) -> None:
+        self._times_s = times_s
+        self._rng = np.random.default_rng((seed, SHARES))
+        self._next = 0
+
+    def until(self, until_s: float, shares: Mapping[int, int]) -> dict[int, tuple[Ints, Floats]]:
+        """The requests since the last call and before `until_s`: ids and times, by slot."""
+        first, self._next = self._next, int(np.searchsorted(self._times_s, until_s))
+        ids, times_s = np.arange(first, self._next), self._times_s[first : self._next]
+        if not len(ids):
+            return {}
+        taking = [slot for slot, percent in shares.items() if percent]
+        if len(taking) == 1:
+            return {taking[0]: (ids, times_s)}
+        ends = np.cumsum([shares[slot] for slot in taking])
+        places = np.searchsorted(ends, self._rng.random(len(ids)) * ends[-1], side="right")
+        return {slot: (ids[places == place], times_s[places == place]) for place, slot in enumerate(taking)}
+
+
+class SplitPart:
+    """A part's own stages and queues. `pas` is the accuracy of the serving pods, or of the last ones.
+
+    `is_emptying`: the part is being removed, and still serves the requests inside.
+    """
+
+    def __init__(self, sim: PipelineSim) -> None:
+        self.sim = sim
+        self.serving: dict[str, Serving] = {}
+        self.pods: dict[str, list[Pods]] = {}
+        self.pas = 0.0
+        self.is_emptying = False
+
+    def run(self, until_s: float) -> tuple[Ints, Floats, Floats]:
+        """Advance; return the requests answered before then, with times, and the times of losses."""
+        finished = self.sim.run(until_s)
+        answered = ~finished.lost
+        return finished.ids[answered], finished.done_s[answered], finished.done_s[finished.lost]
+
+
+def in_time(pieces: Sequence[tuple[Ints, Floats]]) -> tuple[Ints, Floats]:
+    """Concatenate the pieces, in order of time."""
+    if len(pieces) == 1:
+        return pieces[0]
+    ids, done_s = (np.concatenate(column) for column in zip(*pieces, strict=True))
+    order = np.argsort(done_s, kind="stable")
+    return ids[order], done_s[order]
+
 
 # Requests that have not ended this long after the last tick are lost.
 LONGEST_S = 120.0

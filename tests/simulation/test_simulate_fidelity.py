@@ -17,7 +17,7 @@ from ipa.dataplane.tensors import parse
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.simulate.arrivals import request_times
 from ipa.simulate.graph import PipelineSim
-from ipa.simulate.lanes import SPREAD
+from ipa.simulate.queue import SPREAD
 from ipa.simulate.stage import Pods, ServedRequests, ServiceTime, StageSim
 from tests.fakes.simpy_stage import SimpyStage, feed
 

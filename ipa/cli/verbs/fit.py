@@ -64,8 +64,7 @@ def fit(
     is a finding.
     """
     from ipa.cli.views.fit_text import FitResult, fit_lines
-    from ipa.profiling.findings import findings
-    from ipa.profiling.overview import overview
+    from ipa.profiling.findings import findings, overview
 
     known = _known(pipeline, at, pipelines_dir, profiles_dir)
     wanted = _wanted(known, stage)

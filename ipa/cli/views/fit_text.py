@@ -14,8 +14,7 @@ from rich.text import Text
 from ipa.cli.views.status_text import bare_table
 
 if TYPE_CHECKING:
-    from ipa.profiling.findings import ProfileFinding
-    from ipa.profiling.overview import FitRow, StageOverview
+    from ipa.profiling.findings import FitRow, ProfileFinding, StageOverview
 
 # Places of a finding that are named; JSON has all of them.
 FEW = 3

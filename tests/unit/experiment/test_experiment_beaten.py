@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ipa.experiment.beaten import beaten, dominating
 from ipa.experiment.simulated_grid import CaseGrid, representative
+from ipa.experiment.simulated_page import beaten, dominating
 from ipa.report.blocks import as_page
 
 CASE, OTHER = ("video", "bursty", "2x"), ("video", "bursty", "3x")

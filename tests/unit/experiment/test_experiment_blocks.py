@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-from ipa.experiment.pictures import CellFigure, Place, over_cells, trade_off
 from ipa.report.blocks import (
     FigureBlock,
     Folded,
@@ -16,6 +15,7 @@ from ipa.report.blocks import (
     judged,
     signless,
 )
+from ipa.report.plots import CellFigure, Place, over_cells, trade_off
 from ipa.report.stats import Mean, paired
 
 

@@ -21,11 +21,10 @@ from types import SimpleNamespace
 import pytest
 
 from ipa.adapters.processes import free_port
-from ipa.experiment.cells import ExperimentCell, code_version
+from ipa.experiment.cells import CellStore, ExperimentCell, code_version
 from ipa.experiment.engines import Engine, compute
 from ipa.experiment.experiment import Experiment, PipelineArm, WorkloadArm
 from ipa.experiment.simulated import cells
-from ipa.experiment.store import CellStore
 from ipa.model.errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[3]

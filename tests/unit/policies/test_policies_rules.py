@@ -13,12 +13,18 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason, Observation, StageObservation
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
+from ipa.policies.autoscalers import (
+    Hpa,
+    Kpa,
+    VpaPlus,
+    decayed,
+    percentile_cores,
+    window_mean_rps,
+    with_sample,
+)
 from ipa.policies.base import Policy, PolicyState, is_stateful
-from ipa.policies.hpa import Hpa
-from ipa.policies.kpa import Kpa, window_mean_rps
 from ipa.policies.rules import RulePlanner, fit
 from ipa.policies.table import PolicyInputs, make_policy
-from ipa.policies.vpa_plus import VpaPlus, decayed, percentile_cores, with_sample
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST, profiled, scenario
 
 # One replica of detect carries 20 rps at this size, one of read 33.3 rps.

@@ -11,9 +11,8 @@ from ipa.model.observation import Missing, MissingReason, Observation
 from ipa.model.pipeline import Pin
 from ipa.model.plan import StageConfig, Termination
 from ipa.policies.base import PolicyState
-from ipa.policies.infadapter import InfAdapter
-from ipa.policies.ms_plus import MsPlus
-from ipa.policies.oracle import Oracle
+from ipa.policies.baselines import Oracle
+from ipa.policies.infadapter import InfAdapter, MsPlus
 from ipa.policies.ours import Ours
 from ipa.policies.table import PolicyInputs
 from tests.fakes.images import IMAGES, NAMES, PROFILES

@@ -8,8 +8,7 @@ import pytest
 from ipa.model.errors import InputError
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.queueing.service import ServiceTime
-from ipa.simulate.admission import Admission, StageCapacity
-from ipa.simulate.graph import FinishedRequests, PipelineSim
+from ipa.simulate.graph import Admission, FinishedRequests, PipelineSim, StageCapacity
 from ipa.simulate.stage import Pods, StageSim
 
 STAGES = ("first", "middle", "last")

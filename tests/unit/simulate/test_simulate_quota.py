@@ -11,7 +11,7 @@ from ipa.dataplane.quota import CpuQuota
 from ipa.model.plan import quota_cores
 from ipa.queueing.service import ServiceTime
 from ipa.simulate import kernel
-from ipa.simulate.kernel_numba import drive
+from ipa.simulate.kernel import drive
 from ipa.simulate.queue import Pods, QueueSim
 
 

@@ -24,7 +24,7 @@ from ipa.simulate.arrivals import request_times
 from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.columns import KEPT_S
 from ipa.simulate.ground_truth import GroundTruth
-from ipa.simulate.kernel_numba import drive
+from ipa.simulate.kernel import drive
 from ipa.simulate.metrics import LONGEST_PIECE_S, MetricsSettings
 from ipa.simulate.realtime import Pace, RealtimeClock, RealtimeWorlds, moving_load
 from ipa.simulate.world import SimWorld

@@ -10,7 +10,7 @@ import pytest
 from ipa.model.errors import InputError
 from ipa.model.profile import OperatingPoint
 from ipa.queueing.service import service_of
-from ipa.simulate.lanes import SPREAD
+from ipa.simulate.queue import SPREAD
 from ipa.simulate.stage import DrainedPod, Pods, ServiceTime, StageSim
 
 FLAT = ServiceTime(1.0, 1.0)

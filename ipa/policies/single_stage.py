@@ -1,7 +1,4 @@
-"""Model-Switching+ of InfAdapter's evaluation: one variant at a time, on as many cores as the load needs.
-
-InfAdapter's program with one variant: max α·a_m − β·c − γ·LC, th_m(c) ≥ λ, c ≤ budget.
-"""
+"""A single-stage pipeline as InfAdapter's program: its variants on measured cores, and the best one alone."""
 
 from __future__ import annotations
 
@@ -10,8 +7,6 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from ipa.model.forecast import Forecast
-from ipa.model.observation import Observation
-from ipa.model.parts import is_shared
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import WHOLE_PERCENT, Plan, StageConfig, Termination
 from ipa.model.resources import CORES
@@ -140,26 +135,6 @@ class SingleStagePipeline:
             objective_name=self.asked.objective_name,
             note=note,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class MsPlus:
-    """Decides variant and cores of one replica."""
-
-    task: SingleStagePipeline
-    name: str = "ms+"
-
-    def at_once(self, running: Configs) -> bool:
-        """True unless one replica of a measured size runs."""
-        return is_shared(running) or not self.task.offers(running)
-
-    def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
-        """The best variant for the point forecast plus a tenth, or for the upper forecast if that is more.
-
-        If none carries that, the one that carries most.
-        """
-        rate_rps = planned_rate_rps(forecast)
-        return best_of_one(self.task, rate_rps, state, self.name)
 
 
 def planned_rate_rps(forecast: Forecast) -> float:
