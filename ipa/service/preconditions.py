@@ -34,7 +34,7 @@ def at_revision(revision: str) -> Precondition:
 
 @dataclass(frozen=True, slots=True)
 class ChangeOrder:
-    """Who (`by`) asks for a change, why, and the versions that it was made for.
+    """A person's request for a change: by whom, why, and the versions that it was made for.
 
     `confirmed`: it may take capacity while requests are late.
     """
