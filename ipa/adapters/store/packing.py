@@ -22,8 +22,7 @@ FORMAT, FORMAT_1 = b"\x02", b"\x01"
 FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 2**21, "pb": 0}]
 # The placeholders of what follows from the texts. Canonical JSON escapes these characters and those below.
 CONTENT, PREVIOUS, INPUTS_DIGEST, INPUTS = "\x01", "\x02", "\x03", "\x04"
-CONTROL = re.compile(r"[\x00-\x1f]")
-# Begins a text that holds both texts of a row whole: they are not canonical.
+# Begins a text that holds both texts of a row whole: they are not canonical, or not printable.
 WHOLE = "\x05"
 # The placeholder of a value in a shape; between parts of a block, between shapes, between values.
 HOLE, PART, SHAPE, VALUE = "\x1a", "\x1c", "\x1d", "\x1e"
@@ -58,20 +57,22 @@ def shorten(row: Row, before: str) -> str:
 
     Its lines are the entry, the decision and the decision's inputs.
     """
-    entry, decision, inputs = row.entry, row.decision or "", ""
-    if escaped := _inputs(decision):
-        inputs = json.loads(f'"{escaped}"')
-    if not any(map(CONTROL.search, (entry, decision, inputs))):
-        lines = [entry.replace(before, PREVIOUS) if before else entry]
-        if row.decision is not None:
-            lines = [lines[0].replace(digest(decision), CONTENT), decision]
-        if inputs:
-            lines[1] = decision.replace(digest(inputs), INPUTS_DIGEST).replace(f'"{escaped}"', INPUTS)
-            lines.append(inputs)
-        text = "\n".join(lines)
-        if restore(text, before) == row:
-            return text
-    return WHOLE + json.dumps([row.entry, row.decision])
+    entry, decision = row.entry, row.decision or ""
+    head, escaped, tail = _apart(decision)
+    inputs = json.loads(f'"{escaped}"')
+    # Other escapes than canonical ones would not come back.
+    is_canonical = ENCODER.encode(inputs) == f'"{escaped}"'
+    if not is_canonical or not all(map(str.isprintable, (entry, head, inputs, tail))):
+        return WHOLE + json.dumps([entry, row.decision])
+    if before:
+        entry = entry.replace(before, PREVIOUS)
+    if row.decision is None:
+        return entry
+    entry = entry.replace(digest(decision), CONTENT)
+    if not inputs:
+        return f"{entry}\n{decision}"
+    tail = tail.replace(digest(inputs), INPUTS_DIGEST)
+    return f"{entry}\n{head}{INPUTS}{tail}\n{inputs}"
 
 
 def restore(text: str, before: str) -> Row:
@@ -87,19 +88,21 @@ def restore(text: str, before: str) -> Row:
     if inputs:
         decision = decision.replace(INPUTS, ENCODER.encode(inputs[0]))
     if INPUTS_DIGEST in decision:
-        mark = digest(inputs[0] if inputs else json.loads(f'"{_inputs(decision)}"'))
+        mark = digest(inputs[0] if inputs else json.loads(f'"{_apart(decision)[1]}"'))
         decision = decision.replace(INPUTS_DIGEST, mark)
     return Row(entry.replace(CONTENT, digest(decision)), decision)
 
 
-def _inputs(decision: str) -> str:
-    """The inputs in the text of a decision, as JSON escapes them; empty if there are none.
+def _apart(decision: str) -> tuple[str, str, str]:
+    """The text of a decision before, in and after its inputs as JSON escapes them; empty if there are none.
 
     Within strings a quote is escaped, so these marks only match outside of strings.
     """
-    _, start, rest = decision.partition('"inputs":"')
-    inputs, end, _ = rest.partition('","inputs_digest":"')
-    return inputs if start and end else ""
+    head, start, rest = decision.partition('"inputs":"')
+    inputs, end, tail = rest.partition('","inputs_digest":"')
+    if not (start and end and inputs):
+        return decision, "", ""
+    return f'{head}"inputs":', inputs, f',"inputs_digest":"{tail}'
 
 
 def pack(rows: Sequence[Row]) -> bytes:
