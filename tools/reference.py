@@ -96,7 +96,8 @@ COMMANDS_HEAD = """# Commands
 [the same for all](exit-codes.md). Options with one meaning in several verbs are explained once, below.
 """
 # An option that this many verbs explain in the same words is explained once for all of them.
-SHARED_FROM = 3
+# One that this many verbs have is not named again under each.
+SHARED_FROM, USUAL_FROM = 3, 15
 
 
 def commands() -> str:
@@ -112,6 +113,7 @@ def commands() -> str:
         verbs |= {f"{name} {verb}": each for verb, each in below.items()} if below else {name: command}
     counts = Counter(_option(each) for command in verbs.values() for each in command.params)
     shared = {option for option, count in counts.items() if count >= SHARED_FROM}
+    usual = {option for option, count in counts.items() if count >= USUAL_FROM}
     parts = [COMMANDS_HEAD, "| to | verbs |\n|---|---|"]
     parts += [
         f"| {group} | {', '.join(f'`{verb}`' for verb in of if ' ' not in verb)} |"
@@ -121,7 +123,7 @@ def commands() -> str:
     for verb, command in sorted(verbs.items()):
         options = [_option(each) for each in command.params]
         own = _aligned([each for each in options if each not in shared])
-        also = " ".join(names.split(",")[0] for names, _ in options if (names, _) in shared)
+        also = " ".join(each[0].split(",")[0] for each in options if each in shared - usual)
         parts += [
             f"\n## ipa {verb}\n",
             inspect.cleandoc(command.help or "").partition("\n\n")[0] + "\n",

@@ -60,17 +60,17 @@ def worst_of(text: str) -> str:
     for attack, name, value, asked, mark, _told in rows[1:]:
         if asked:
             bounds.setdefault((name, asked), []).append((float(value), attack, mark))
-    found, never = [], []
+    found, exact = [], []
     for (name, asked), figures in bounds.items():
         worst, attack, _ = (min if asked.startswith("≥") else max)(figures)
         missed = sum(mark == "MISSED" for _, _, mark in figures)
-        if asked == "≤ 0" and not missed:
-            never.append(name)
+        if asked in ("≤ 0", "≥ 1") and not missed:
+            exact.append(f"{name} {worst:g}")
             continue
         # Where nothing is asked to happen and nothing does, no attack is the worst.
         is_alike = len(figures) > 1 and all(each == worst for each, _, _ in figures)
         at = "each alike" if is_alike else attack
         found.append(f"| {name} | {len(figures)} | {asked} | {worst:g} | {at} | {missed or ''} |")
     head = "| figure | attacks | asked | worst | at | missed |\n|---|---:|---|---:|---|---:|"
-    nothing = f"Asked 0 and found 0: {', '.join(dict.fromkeys(never))}."
+    nothing = f"As asked: {', '.join(dict.fromkeys(exact))}."
     return "\n".join([lines[0] + ".", "", head, *found, "", nothing, "", lines[-1]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import fmean
 
 from experiments.beating.cells import FRUGAL, IPA, MEDIAN, ORACLE, OURS, TOLD, Outcome, by_cell
 from experiments.bench.render import aligned
@@ -25,14 +25,11 @@ class Comparison:
     cells: int
     cores_mean: float
     cores_half_width: float | None
-    cores_median: float
     cores_worst: tuple[float, str]
     pas_worst: tuple[float, str]
     late_mean: float
     late_worst: tuple[float, str]
     baseline_late_mean: float
-    p99_mean: float
-    p99_worst: tuple[float, str]
 
 
 def compare(outcomes: Sequence[Outcome], objective: str, system: str, baseline: str) -> Comparison:
@@ -46,7 +43,7 @@ def compare(outcomes: Sequence[Outcome], objective: str, system: str, baseline: 
     def worst(values: Sequence[float], pick: Callable[..., tuple[float, str]] = max) -> tuple[float, str]:
         return pick(zip(values, names, strict=True))
 
-    cores, p99 = ratios("cores"), ratios("p99_s")
+    cores = ratios("cores")
     late = [mean(cell[system], "late_ratio") for cell in cells]
     by_pipeline: dict[str, list[float]] = {}
     for cell, ratio in zip(cells, cores, strict=True):
@@ -56,14 +53,11 @@ def compare(outcomes: Sequence[Outcome], objective: str, system: str, baseline: 
         len(cells),
         fmean(cores),
         interval.half_width if interval else None,
-        median(cores),
         worst(cores),
         worst(ratios("pas"), min),
         fmean(late),
         worst(late),
         fmean(mean(cell[baseline], "late_ratio") for cell in cells),
-        fmean(p99),
-        worst(p99),
     )
 
 
@@ -78,12 +72,10 @@ def _row(system: str, baseline: str, found: Comparison) -> list[str]:
         system,
         baseline,
         f"{found.cores_mean:.0%}{half}",
-        f"{found.cores_median:.0%}",
         f"{found.cores_worst[0]:.0%} ({found.cores_worst[1]})",
         f"{found.pas_worst[0]:.2%} ({found.pas_worst[1]})",
         f"{found.late_mean:.2%}, {found.late_worst[0]:.2%} ({found.late_worst[1]})",
         f"{found.baseline_late_mean:.2%}",
-        f"{found.p99_mean:.2f}, {found.p99_worst[0]:.2f} ({found.p99_worst[1]})",
     ]
 
 
@@ -94,12 +86,10 @@ def comparison_table(outcomes: Sequence[Outcome], objective: str) -> str:
             "policy",
             "beside",
             "cores, mean",
-            "median",
             "worst",
             "least accuracy",
             "late: mean, worst",
             "baseline late",
-            "p99 ratio: mean, worst",
         ]
     ]
     for system in (OURS, FRUGAL):
