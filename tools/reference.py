@@ -203,7 +203,7 @@ def access() -> str:
     """Which role may what, and which operation each route is."""
     from ipa.adapters.identity.reviews import VERBS
     from ipa.api.rules import BOUNDS, RULES, Where, work_of
-    from ipa.model.access import COVERS, Operation, Role, allows
+    from ipa.model.access import OPERATIONS, Role, allows
 
     roles = list(Role)
     lines = [
@@ -217,9 +217,9 @@ def access() -> str:
         f"| operation | what it is | {' | '.join(roles)} | on a cluster |",
         f"|---|---|{'---|' * len(roles)}---|",
     ]
-    for operation in Operation:
+    for operation, (_, covers) in OPERATIONS.items():
         marks = " | ".join("yes" if allows(role, operation) else "" for role in roles)
-        lines.append(f"| {operation} | {COVERS[operation]} | {marks} | `{VERBS[operation]}` |")
+        lines.append(f"| {operation} | {covers} | {marks} | `{VERBS[operation]}` |")
     lines += [
         "",
         "A pipeline that one may not read is not there: it is in no list, and its address answers 404 as any",
