@@ -16,7 +16,6 @@ from ipa.adapters.kube.kinds import (
     REVIEWER,
     RbacRole,
     ResourceKind,
-    Right,
     actor,
     observer,
 )
@@ -145,7 +144,9 @@ def _role(
                 (each for each in names if not preflight.is_allowed(client, namespace, right, each)), ""
             )
         except ForbiddenError as error:
-            yield warn(name, f"not known: {error.message}", _by_hand(right, namespace))
+            kind = f"{right.resource}.{right.group}" if right.group else right.resource
+            where = f"-n {namespace}" if namespace else "-A"
+            yield warn(name, f"not known: {error.message}", f"kubectl auth can-i {right.verb} {kind} {where}")
             continue
         if allowed:
             yield ok(name, f"allowed ({role.name})")
@@ -168,11 +169,6 @@ def _grant(role: RbacRole, namespace: str, user: _User) -> str:
         f"kubectl apply -n {namespace} -f {file} && "
         f"kubectl create rolebinding {bound} -n {namespace} --role={bound} {user.subject}"
     )
-
-
-def _by_hand(right: Right, namespace: str) -> str:
-    kind = f"{right.resource}.{right.group}" if right.group else right.resource
-    return f"kubectl auth can-i {right.verb} {kind} {f'-n {namespace}' if namespace else '-A'}"
 
 
 def _leases(

@@ -170,14 +170,10 @@ def counter_of(deployments: Sequence[Json | None]) -> str | None:
     found = [each for each in deployments if each is not None]
     if not found:
         return None
-    if any(_is_replaced(each) for each in found):
+    if any(not _is_seen(each) or _old_replicas(each) > 0 or not ready_replicas(each) for each in found):
+        # Pods are not all of the newest template, or none of them serves.
         return ""
     return ",".join(f"{each['metadata']['uid']}/{each['metadata']['generation']}" for each in found)
-
-
-def _is_replaced(deployment: Json) -> bool:
-    """True if its pods are not all of its newest template, or none of them serves."""
-    return not _is_seen(deployment) or _old_replicas(deployment) > 0 or not ready_replicas(deployment)
 
 
 def judge(
@@ -217,7 +213,8 @@ def judge(
             ends = bool(waiting) and place.follows
             ends |= any(pod["metadata"].get("deletionTimestamp") for pod in pods.get(place.deployment, ()))
             (bad if REFUSED in refused and not ends else news).append(refused)
-            if _deadline_passed(deployment):
+            conditions = _status(deployment).get("conditions") or ()
+            if any(each.get("reason") == "ProgressDeadlineExceeded" for each in conditions):
                 bad.append("its Deployment made no progress in time")
         target = failed if any(bad) else waiting
         words = filter(None, bad if any(bad) else [wait, *news])
@@ -262,13 +259,6 @@ def _pod_news(place: Served, pods: Sequence[Json]) -> Iterator[tuple[bool, str]]
             reason = _at(container, "state", "waiting", "reason")
             if reason in FAILED_REASONS:
                 yield True, f"container {container['name']} of a new pod is in {reason}"
-
-
-def _deadline_passed(deployment: Json | None) -> bool:
-    return any(
-        condition.get("reason") == "ProgressDeadlineExceeded"
-        for condition in _status(deployment).get("conditions") or ()
-    )
 
 
 def _status(deployment: Json | None) -> Json:

@@ -225,7 +225,11 @@ class FrontKeeper:
         while not self._is_stopping:
             self._wake.clear()
             while self._exits:
-                self._note_exit(self._exits.popleft())
+                pid = self._exits.popleft()
+                for front in (it for it in self.fronts if it.pid == pid):
+                    log.warning("%s of %s ended; starting it again", front.name, self._name)
+                    front.ended(self._cpus)
+                    self.restarts += 1
             try:
                 for front in self.fronts:
                     if not front.pid and time.monotonic() >= front.start_after_s:
@@ -235,13 +239,6 @@ class FrontKeeper:
                 log.debug("%s of %s waits: %s", front.name, self._name, error.message)
             is_busy = not all(front.pid for front in self.fronts)
             self._wake.wait(FIRST_BACKOFF_S if is_busy else None)
-
-    def _note_exit(self, pid: int) -> None:
-        for front in self.fronts:
-            if front.pid == pid:
-                log.warning("%s of %s ended; starting it again", front.name, self._name)
-                front.ended(self._cpus)
-                self.restarts += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,11 +367,9 @@ def _queue_report(response: httpx.Response) -> QueueReport:
         replicas = {str(it["url"]): (str(it["variant"]), *it["lighter"]) for it in seen["replicas"]}
         heavier = {str(it["url"]): tuple(it["heavier"]) for it in seen["replicas"] if it["heavier"]}
         sizes = seen["batch_size"], seen["largest_batch_size"]
-        order = QueueOrder(*sizes, seen["batch_timeout_s"], replicas, _pairs(seen["profiled_s"]), heavier)
+        times = seen["profiled_s"].items()
+        profiled_s = {str(name): (float(first), float(more)) for name, (first, more) in times}
+        order = QueueOrder(*sizes, seen["batch_timeout_s"], replicas, profiled_s, heavier)
         return QueueReport(order, tuple(seen["draining"]), tuple(seen["suspects"]))
     except (LookupError, TypeError) as error:
         raise ValueError(f"{response.url} answered {response.text[:300]!r}") from error
-
-
-def _pairs(given: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, float]]:
-    return {str(name): (float(first), float(more)) for name, (first, more) in given.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -203,11 +203,14 @@ def launch(
     log = folder / f"{key}.log"
     place = cpus.place(str(log), config.cores)
     write_cores(cores_file_of(log), config.cores)
-    env = {**_compute_env(config.cores), "IPA_CORES_FILE": str(cores_file_of(log)), **run.env}
+    threads = str(threads_of(config.cores))
+    env = {"IPA_CORES": f"{config.cores:g}", "IPA_THREADS": threads, "OMP_NUM_THREADS": threads}
+    env |= {"IPA_CORES_FILE": str(cores_file_of(log)), **run.env}
     if run.command:
         model_dir.mkdir(parents=True, exist_ok=True)
-        words = {"python": sys.executable, "port": str(port), "model_dir": str(model_dir)}
-        command = [_replaced(word, words) for word in run.command]
+        command = list(run.command)
+        for name, value in (("python", sys.executable), ("port", port), ("model_dir", model_dir)):
+            command = [word.replace(f"{{{name}}}", str(value)) for word in command]
         pid = processes.start_command(command, env=env, cpus=place, log=log)
     else:
         write_server(model_dir, port)
@@ -262,14 +265,3 @@ def write_cores(path: Path, cores: float) -> None:
     part = path.with_suffix(".part")
     part.write_text(f"{cores:g}")
     part.replace(path)
-
-
-def _compute_env(cores: float) -> dict[str, str]:
-    threads = str(threads_of(cores))
-    return {"IPA_CORES": f"{cores:g}", "IPA_THREADS": threads, "OMP_NUM_THREADS": threads}
-
-
-def _replaced(word: str, values: Mapping[str, str]) -> str:
-    for name, value in values.items():
-        word = word.replace(f"{{{name}}}", value)
-    return word

@@ -177,11 +177,8 @@ class PipelineRunner:
     def pids(self, stage: str) -> list[int]:
         """Process ids of the stage's replicas that serve."""
         with self._lock:
-            return [replica.pid for replica in self._serving(stage)]
-
-    def _serving(self, stage: str) -> list[Replica]:
-        runs = [it for it in self._stages if it.stage.name == stage]
-        return [replica for run in runs for replica in run.replicas if replica.phase is Phase.READY]
+            runs = [it for it in self._stages if it.stage.name == stage]
+            return [it.pid for run in runs for it in run.replicas if it.phase is Phase.READY]
 
     def front_pids(self) -> dict[str, int]:
         """Process ids of router and queues by their names; 0 for one that is being started."""
@@ -311,14 +308,11 @@ class PipelineRunner:
                 self._pass()
             except UnavailableError as error:
                 log.warning("%s; starting all of %s anew", error.message, self.pipeline.name)
-                self._restart_all()
+                self._processes.close()
+                self._processes = self._start_processes()
             with self._lock:
                 is_busy = not self._is_settled()
             self._wake.wait(BUSY_S if is_busy else CALM_S)
-
-    def _restart_all(self) -> None:
-        self._processes.close()
-        self._processes = self._start_processes()
 
     def _start_processes(self) -> ForkedProcesses:
         return ForkedProcesses(self._folder, preloads(self.pipeline), self._exited, self._keeper.fds)
@@ -339,8 +333,11 @@ class PipelineRunner:
                 self._drain_surplus(run)
                 wanted = self._wanted_of_queue(run)
             report = self._tell_queue(run, wanted)
-            if report:
-                self._end_suspects(run, report.suspects)
+            suspects = report.suspects if report else ()
+            for replica in run.replicas:
+                if replica.url in suspects and replica.phase in {Phase.READY, Phase.DRAINING}:
+                    log.warning("%s has worked on a batch for too long; killing it", replica.key)
+                    self._processes.kill(replica.pid, signal.SIGKILL)
             self._stop_drained(run, report.draining if report else None)
         with self._lock:
             self._parts = [part for part in self._parts if not part.has_ended]
@@ -532,13 +529,6 @@ class PipelineRunner:
         run.told = wanted
         return report
 
-    def _end_suspects(self, run: StageRun, suspects: Sequence[str]) -> None:
-        """Kill the replicas that the queue suspects to hang; others are started for those that serve."""
-        for replica in run.replicas:
-            if replica.url in suspects and replica.phase in {Phase.READY, Phase.DRAINING}:
-                log.warning("%s has worked on a batch for too long; killing it", replica.key)
-                self._processes.kill(replica.pid, signal.SIGKILL)
-
     def _stop_drained(self, run: StageRun, draining: Sequence[str] | None) -> None:
         now_s = time.monotonic()
         for replica in list(run.replicas):
@@ -559,15 +549,12 @@ class PipelineRunner:
         while self._exits:
             pid, code = self._exits.popleft()
             with self._lock:
-                for run in self._stages:
-                    self._note_exit(run, pid, code)
-
-    def _note_exit(self, run: StageRun, pid: int, code: int) -> None:
-        for replica in [it for it in run.replicas if it.pid == pid]:
-            run.replicas.remove(replica)
-            self._gone(replica)
-            if replica.phase in {Phase.STARTING, Phase.READY}:
-                self._died(run, replica, code)
+                ended = [(run, it) for run in self._stages for it in run.replicas if it.pid == pid]
+                for run, replica in ended:
+                    run.replicas.remove(replica)
+                    self._gone(replica)
+                    if replica.phase in {Phase.STARTING, Phase.READY}:
+                        self._died(run, replica, code)
 
     def _gone(self, replica: Replica) -> None:
         self._meter.add(-replica.cores, time.monotonic())

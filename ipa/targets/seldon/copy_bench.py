@@ -105,7 +105,8 @@ class ClusterBench:
         namespace, now = target_of(self._pipeline).namespace, self._clock.now()
         found, _ = self._client.list_all(SELDON_DEPLOYMENT, namespace)
         name = self._pipeline.name
-        left = [each for each in found if _label(each) == name]
+        labels = [(each, (each.get("metadata") or {}).get("labels") or {}) for each in found]
+        left = [each for each, own in labels if own.get(copies.LABEL_COPY_OF) == name]
         for sdep in left:
             hold = copies.hold_of(sdep, now)
             if not hold.is_over(now):
@@ -280,10 +281,6 @@ class ClusterBench:
                 self._clock.wait(POLL_S)
             else:
                 return
-
-
-def _label(sdep: Json) -> str:
-    return str(((sdep.get("metadata") or {}).get("labels") or {}).get(copies.LABEL_COPY_OF, ""))
 
 
 def _memory_gib(container: Mapping[str, Any]) -> float:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 
 from ipa.adapters.kube.client import connect
 from ipa.adapters.kube.quantity import MIB_PER_GIB, parse_quantity
@@ -229,13 +229,16 @@ def _variants(name: str, reader: Reader) -> tuple[Variant, ...]:
     env = _env(name, container, reader.notes)
     implementation = env.pop(variants.IMPLEMENTATION, None) or node.get("implementation")
     uri = node.get("modelUri")
+    limits = (container.get("resources") or {}).get("limits") or {}
+    # Extended resources have a domain.
+    amounts = {kind: parse_quantity(amount) for kind, amount in sorted(limits.items()) if "/" in kind}
     run = SeldonRun(
         container.get("image"),
         uri,
         implementation,
         env,
         _memory_gib(name, container, reader.notes),
-        _accelerators(container.get("resources") or {}),
+        {kind: float(count) for kind, count in amounts.items() if count},
         _server(node, container, reader.protocol),
     )
     return (Variant(_variant_name(run), {KEY: run}),)
@@ -288,12 +291,6 @@ def _memory_gib(name: str, container: variants.Json, notes: list[str]) -> float 
     if mib * 2**20 != amount:
         notes.append(f"stage {name!r}: memory {text!r} is rounded to {mib}Mi")
     return mib / MIB_PER_GIB
-
-
-def _accelerators(resources: variants.Json) -> dict[str, float]:
-    """The extended resources that it may use, by name."""
-    limits = {kind: parse_quantity(amount) for kind, amount in (resources.get("limits") or {}).items()}
-    return {kind: float(count) for kind, count in sorted(limits.items()) if "/" in kind and count}
 
 
 def _variant_name(run: SeldonRun) -> str:
@@ -395,50 +392,35 @@ def import_pipeline(settings: Settings, asked: ImportRequest) -> Imported:
 
     Errors: NotFoundError, UsageError (there are several), InputError, those of the client.
     """
-    found = _of_file(asked.file, asked) if asked.file is not None else _of_cluster(settings, asked)
+    if asked.file is not None:
+        there = seldondeployments(read_utf8(asked.file), str(asked.file))
+        named = f" {asked.workload!r}" if asked.workload else ""
+        nothing = f"{asked.file} has no SeldonDeployment{named}"
+    else:
+        namespace = asked.namespace or "default"
+        with closing(connect(settings.kubeconfig, settings.kube_timeout_s)) as client:
+            if asked.workload is not None:
+                there = [client.get(SELDON_DEPLOYMENT, namespace, asked.workload)]
+            else:
+                there, _ = client.list_all(SELDON_DEPLOYMENT, namespace)
+        nothing = f"there is no SeldonDeployment in namespace {namespace}"
+    there = [
+        one
+        for one in there
+        if asked.namespace is None or one["metadata"].get("namespace") in (None, asked.namespace)
+        if asked.workload in (None, one["metadata"].get("name"))
+    ]
+    if not there:
+        raise NotFoundError(nothing)
+    if len(there) > 1:
+        names = ", ".join(sorted(str(one["metadata"].get("name")) for one in there))
+        raise UsageError("there are several SeldonDeployments", hint=f"Name one of: {names}")
     try:
         return imported(
-            found, asked.sla, name=asked.pipeline, predictor=asked.part, bounds_cores=asked.bounds_cores
+            there[0], asked.sla, name=asked.pipeline, predictor=asked.part, bounds_cores=asked.bounds_cores
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(
             f"this SeldonDeployment is incomplete: {type(error).__name__} {error}",
             hint="`kubectl apply --dry-run=server -f FILE` reports the fault.",
         ) from error
-
-
-def _of_file(path: Path, asked: ImportRequest) -> Json:
-    """The SeldonDeployment in the file."""
-    found = [one for one in seldondeployments(read_utf8(path), str(path)) if _is_asked(one, asked)]
-    return _only(
-        found, f"{path} has no SeldonDeployment" + (f" {asked.workload!r}" if asked.workload else "")
-    )
-
-
-def _is_asked(found: Json, asked: ImportRequest) -> bool:
-    metadata = found["metadata"]
-    here = asked.namespace is None or metadata.get("namespace") in (None, asked.namespace)
-    return here and asked.workload in (None, metadata.get("name"))
-
-
-def _of_cluster(settings: Settings, asked: ImportRequest) -> Json:
-    """The SeldonDeployment in the cluster."""
-    namespace = asked.namespace or "default"
-    client = connect(settings.kubeconfig, settings.kube_timeout_s)
-    try:
-        if asked.workload is not None:
-            return client.get(SELDON_DEPLOYMENT, namespace, asked.workload)
-        found, _ = client.list_all(SELDON_DEPLOYMENT, namespace)
-        return _only(found, f"there is no SeldonDeployment in namespace {namespace}")
-    finally:
-        client.close()
-
-
-def _only(found: Sequence[Json], nothing: str) -> Json:
-    """The only one; UsageError names them if there are several."""
-    if not found:
-        raise NotFoundError(nothing)
-    if len(found) > 1:
-        names = ", ".join(sorted(str(one["metadata"].get("name")) for one in found))
-        raise UsageError("there are several SeldonDeployments", hint=f"Name one of: {names}")
-    return found[0]

@@ -8,7 +8,7 @@ from typing import Any
 
 from ipa.adapters.kube.quantity import MILLICORES, cpu_quantity, parse_quantity
 from ipa.model.errors import InputError, Problem
-from ipa.model.pipeline import Bounds, Pipeline, Stage
+from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import StageConfig
 from ipa.targets.seldon import variants
 from ipa.targets.seldon.graph import SPLIT, Nested, nest, split_ratio
@@ -37,19 +37,15 @@ RESTRICTED: Mapping[str, Any] = {
 
 def smallest_configs(pipeline: Pipeline) -> tuple[StageConfig, ...]:
     """The configuration if nothing is planned: each stage's first variant on one core, unbatched."""
-    return tuple(_smallest(stage, pipeline.bounds) for stage in pipeline.served)
-
-
-def _smallest(stage: Stage, bounds: Bounds) -> StageConfig:
-    """The least that bounds and pin allow."""
-    pin, limits = stage.pin, stage.limits(bounds)
-    return StageConfig(
-        stage.name,
-        pin.variant or stage.variants[0].name,
-        pin.batch_size or min(limits.batch_sizes or (1,)),
-        pin.cores or 1.0,
-        pin.replicas or limits.min_replicas or 1,
-    )
+    configs = []
+    for stage in pipeline.served:
+        # The least that bounds and pin allow.
+        pin, limits = stage.pin, stage.limits(pipeline.bounds)
+        variant, batch_size = pin.variant or stage.variants[0].name, min(limits.batch_sizes or (1,))
+        replicas = pin.replicas or limits.min_replicas or 1
+        made = StageConfig(stage.name, variant, pin.batch_size or batch_size, pin.cores or 1.0, replicas)
+        configs.append(made)
+    return tuple(configs)
 
 
 def check_configs(
@@ -130,12 +126,6 @@ def _orchestrator(target: SeldonTarget) -> dict[str, Any]:
     return {**ONE_ORCHESTRATOR, "resources": {"requests": {"cpu": cpu_quantity(cores)}}}
 
 
-def _security(target: SeldonTarget) -> dict[str, Any]:
-    """The container's securityContext: as restricted PodSecurity asks for it, unless it may run as root."""
-    found = deepcopy(dict(RESTRICTED))
-    return {**found, "runAsNonRoot": False} if target.run_as_root else found
-
-
 def _node(nested: Nested, configs: Mapping[str, StageConfig]) -> dict[str, Any]:
     stage = nested.stage
     node: dict[str, Any] = {"name": container_name(stage)}
@@ -164,7 +154,7 @@ def _component(pipeline: Pipeline, stage: Stage, config: StageConfig) -> dict[st
         "env": [{"name": name, "value": value} for name, value in env.items()],
         # Equal, so that latency is as measured: no cores borrowed from neighbours, none lent.
         "resources": {"requests": dict(amounts), "limits": dict(amounts)},
-        "securityContext": _security(target_of(pipeline)),
+        "securityContext": deepcopy(dict(RESTRICTED)) | {"runAsNonRoot": not target_of(pipeline).run_as_root},
     }
     return {"replicas": config.replicas, "spec": {"containers": [container]}}
 

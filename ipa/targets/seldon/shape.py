@@ -13,7 +13,7 @@ from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.model.row_counts import Unbatched, batch_fault
 from ipa.targets.seldon.residents import groups_of
-from ipa.targets.seldon.section import SeldonTarget, Shape, is_microservice, seldon_of
+from ipa.targets.seldon.section import Shape, is_microservice, seldon_of
 
 WHERE = "in one SeldonDeployment"
 REMEDY = "`seldon: {shape: split}`, whose queue counts each request's rows"
@@ -35,6 +35,9 @@ def at_cluster(pipeline: Pipeline, profiles: Mapping[str, StageProfile] = NO_PRO
     why = unbatched_stages(pipeline, profiles)
     section = seldon_of(pipeline)
     is_single = section is not None and section.shape is Shape.SINGLE
+    hop_s = 0.0
+    if section is not None:
+        hop_s = HOPS_S[section.shape] if section.hop_s is None else section.hop_s
     if section is not None and "resident" in section.ignores:
         alone = tuple(replace(stage, resident=1) for stage in pipeline.stages)
         pipeline = replace(pipeline, stages=alone)
@@ -47,19 +50,13 @@ def at_cluster(pipeline: Pipeline, profiles: Mapping[str, StageProfile] = NO_PRO
                 stage,
                 unbatched=why.get(stage.name, ""),
                 in_replica=is_single,
-                hop_s=_hop_s(section),
+                hop_s=hop_s,
                 resident_groups=groups_of(pipeline, stage),
             )
             for stage in pipeline.stages
         ),
     )
     return with_profiles(carried, profiles)
-
-
-def _hop_s(section: SeldonTarget | None) -> float:
-    if section is None:
-        return 0.0
-    return HOPS_S[section.shape] if section.hop_s is None else section.hop_s
 
 
 def unbatched_stages(

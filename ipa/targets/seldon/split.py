@@ -215,7 +215,10 @@ def render_split(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dic
 
 def _object(part: Part, config: StageConfig, image: str) -> dict[str, Any]:
     body = render(part.pipeline, [config])
-    body["metadata"]["labels"] |= {LABEL_ROLE: part.role.value, **_stage_label(part)}
+    body["metadata"]["labels"] |= {
+        LABEL_ROLE: part.role.value,
+        **({LABEL_STAGE: part.stage} if part.stage else {}),
+    }
     spec = body["spec"]
     predictor = spec["predictors"][0]
     pod = predictor["componentSpecs"][0]["spec"]
@@ -234,10 +237,6 @@ def _object(part: Part, config: StageConfig, image: str) -> dict[str, Any]:
         container["env"].append({"name": "IPA_DRAIN_S", "value": str(DRAIN_S)})
         pod["terminationGracePeriodSeconds"] = GRACE_S
     return body
-
-
-def _stage_label(part: Part) -> dict[str, str]:
-    return {LABEL_STAGE: part.stage} if part.stage else {}
 
 
 def read_parts(pipeline: Pipeline, parts: Iterable[Part], objects: Objects) -> dict[str, StageConfig]:
@@ -261,18 +260,22 @@ def read_parts(pipeline: Pipeline, parts: Iterable[Part], objects: Objects) -> d
 
 
 def merge_configs(parts: Iterable[Part], found: Mapping[str, StageConfig]) -> tuple[StageConfig, ...]:
-    """The configuration of every stage, from those of its model and its queue by their objects' names."""
-    by_role = {role: [part for part in parts if part.role is role] for role in PartRole}
-    return tuple(
-        _merge_config(model.groups, found[model.name], found[queue.name])
-        for model, queue in zip(by_role[PartRole.MODEL], by_role[PartRole.QUEUE], strict=True)
-    )
+    """The configuration of every stage, from those of its model and its queue by their objects' names.
 
-
-def _merge_config(groups: Groups, model: StageConfig, queue: StageConfig) -> StageConfig:
-    """The stage's configuration. Between two writes the queue may ask for what the model has not loaded."""
-    variant = served_variant(groups, model.variant, queue.variant) if groups else model.variant
-    return replace(model, variant=variant, batch_size=queue.batch_size)
+    Between two writes the queue may ask for what the model has not loaded.
+    """
+    configs: dict[str, StageConfig] = {}
+    for part in parts:
+        own = found[part.name]
+        if part.role is PartRole.MODEL:
+            configs[part.stage] = own
+        elif part.role is PartRole.QUEUE:
+            model = configs[part.stage]
+            variant = (
+                served_variant(part.groups, model.variant, own.variant) if part.groups else model.variant
+            )
+            configs[part.stage] = replace(model, variant=variant, batch_size=own.batch_size)
+    return tuple(configs.values())
 
 
 # The order of writes, see `steps`.
@@ -307,21 +310,10 @@ def steps(
             if variant != then.variant:
                 is_more = is_lighter(bounds, now.stage, variant, then.variant)
             found.append((BIGGER_BATCH if is_more else SMALLER_BATCH, (PartRole.QUEUE, now.stage)))
-        loads = [replace(it, variant=group_named(groups, it.variant)) for it in (now, then)]
-        if _differs(*loads):
-            found.append((_rank(*loads), (PartRole.MODEL, now.stage)))
+        old, new = ((group_named(groups, it.variant), it.cores, it.replicas) for it in (now, then))
+        if old != new:
+            grows = then.cores >= now.cores and then.replicas >= now.replicas
+            shrinks = then.cores <= now.cores and then.replicas <= now.replicas
+            rank = SWITCHES if old[0] != new[0] else GROWS if grows else SHRINKS if shrinks else SWITCHES
+            found.append((rank, (PartRole.MODEL, now.stage)))
     return tuple(step for _, step in sorted(found, key=lambda each: each[0]))
-
-
-def _differs(now: StageConfig, then: StageConfig) -> bool:
-    """True if the model of a stage is another one, whatever its batches."""
-    return (now.variant, now.cores, now.replicas) != (then.variant, then.cores, then.replicas)
-
-
-def _rank(now: StageConfig, then: StageConfig) -> int:
-    if now.variant == then.variant:
-        if then.cores >= now.cores and then.replicas >= now.replicas:
-            return GROWS
-        if then.cores <= now.cores and then.replicas <= now.replicas:
-            return SHRINKS
-    return SWITCHES
