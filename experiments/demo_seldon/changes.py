@@ -31,10 +31,9 @@ from ipa.model.parts import in_order, parts_of, share_of, stage_pairs, with_shar
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT, waves
-from ipa.targets.kubernetes.ownership import OwningClient
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
-from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, target_of
+from ipa.targets.seldon.locate import target_of
 from ipa.targets.seldon.section import Shape
 
 Configs = tuple[StageConfig, ...]
@@ -178,7 +177,7 @@ def main() -> int:
     with seldon_here(folder) as here:
         here.node.initial_delay_s = options.ready_s
         client = connect(str(here.kubeconfig), 5.0)
-        workload = KubeWorkload(OwningClient(client, "changes", SELDON_DEPLOYMENT), layout_of)
+        workload = KubeWorkload(client, layout_of, "changes")
         ready_s = readiness_s(here, pipeline, workload, first)
         found = []
         for kind, wanted in wanted_of(pipeline, first, options.count):

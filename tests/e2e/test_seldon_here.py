@@ -31,10 +31,8 @@ from ipa.control.ports import RolloutPhase
 from ipa.model.decision import Change
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.targets.kubernetes.ownership import OwningClient
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
-from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.section import Shape
 from tests.fakes.seldon_core import ENVIRONMENT
 from tests.fakes.waiting import until
@@ -74,7 +72,7 @@ def probe(here: SeldonHere, pipeline: Pipeline, folder: Path) -> dict[str, Any]:
 def change(here: SeldonHere, pipeline: Pipeline, wanted: Sequence[StageConfig]) -> None:
     """Write the configuration, and return once it is rolled out."""
     client = connect(str(here.kubeconfig), 5.0)
-    workload = KubeWorkload(OwningClient(client, "test", SELDON_DEPLOYMENT), layout_of)
+    workload = KubeWorkload(client, layout_of, "test")
     before = workload.read(pipeline)
     now = tuple(state.config for state in before.stages if state.config)
     written = Change("one", pipeline.name, before.revision, now, tuple(wanted), 0.0)

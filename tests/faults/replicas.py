@@ -17,10 +17,8 @@ from ipa.control.ports import AlwaysLeading, Leadership, Workload
 from ipa.model.decision import Decision
 from ipa.model.errors import UnavailableError
 from ipa.policies.ours import Ours
-from ipa.targets.kubernetes.ownership import OwningClient
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
-from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from tests.fakes.kube.api import Request
 from tests.fakes.world import profiled, window_max
 from tests.faults.world import NAMESPACE, PLANNER, KubeWorld, _kubeconfig, _workload
@@ -179,7 +177,7 @@ class Service:
     def _workload(self, install: str) -> Workload:
         world = self.world
         if install:
-            return KubeWorkload(OwningClient(self._client(), install, SELDON_DEPLOYMENT), layout_of)
+            return KubeWorkload(self._client(), layout_of, install)
         made, close = _workload(self.subject, world.kube, world.clock, world.pool, 10.0)
         self._stack.callback(close)
         return made

@@ -24,10 +24,9 @@ from ipa.model.errors import ConflictError, InputError
 from ipa.model.observation import Measured
 from ipa.model.plan import StageConfig, in_words
 from ipa.model.rolling import DEPLOYMENT, quick_hop, waves
-from ipa.targets.kubernetes.ownership import OwningClient, owner_of
+from ipa.targets.kubernetes.ownership import owner_of
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
-from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.metrics import EXECUTOR
 from ipa.targets.seldon.section import Shape, with_seldon
 from tests.fakes.clock import VirtualClock
@@ -225,7 +224,7 @@ def test_g5_status_writes_refuse_nothing(case: Case, tmp_path: Path) -> None:
     refused = stale = 0
     with FakeKube() as kube:
         client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
-        workload = KubeWorkload(OwningClient(client, "blue", SELDON_DEPLOYMENT), layout_of)
+        workload = KubeWorkload(client, layout_of, "blue")
         KubeWorkload(client, layout_of).create(pipeline, configs)
         kube.tick(10)
 

@@ -179,7 +179,11 @@ class Throttle:
                         )
                     continue
             if now_s + wait_s > until_s:
-                raise self._not_yet(what, wait_s)
+                at = (self._clock.now() + timedelta(seconds=wait_s)).strftime("%H:%M:%S")
+                raise UnavailableError(
+                    f"{what}: not sent: backing off from the API server until {at} UTC, "
+                    f"for another {wait_s:.1f} s"
+                )
             self._clock.wait(wait_s)
 
     def answered(self, sent_s: float) -> None:
@@ -200,9 +204,3 @@ class Throttle:
         with self._changed:
             self._gate = self._gate.lost(sent_s, self._clock.monotonic_s(), self._random.random())
             self._changed.notify_all()
-
-    def _not_yet(self, what: str, wait_s: float) -> UnavailableError:
-        at = (self._clock.now() + timedelta(seconds=wait_s)).strftime("%H:%M:%S")
-        return UnavailableError(
-            f"{what}: not sent: backing off from the API server until {at} UTC, for another {wait_s:.1f} s"
-        )

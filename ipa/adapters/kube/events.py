@@ -163,7 +163,9 @@ class KubeEvents:
             told = self._book.counted(name, began_s) or Told(1, began_s, began_s)
             # Counted before it is told: one that fails must not be tried without end either.
             self._book = self._book.with_told(uid, name, told)
-        body = event_body(place.kind, about, event, self._now())
+        # By the server's clock, which is what kubectl shows ages against.
+        now_there = self._clock.now() + timedelta(seconds=self._client.skew_s or 0.0)
+        body = event_body(place.kind, about, event, now_there)
         now = body["lastTimestamp"]
         if told.count > 1:
             try:
@@ -186,10 +188,6 @@ class KubeEvents:
         if left_s <= 0.0:
             raise UnavailableError("the API server took too long")
         return self._client.within(left_s)
-
-    def _now(self) -> datetime:
-        """By the server's clock, which is what kubectl shows ages against."""
-        return self._clock.now() + timedelta(seconds=self._client.skew_s or 0.0)
 
     def _drop(self, pipeline: Pipeline, event: Event, why: str) -> None:
         self.dropped += 1

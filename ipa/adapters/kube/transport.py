@@ -349,8 +349,10 @@ class Stream:
         if self._closed:
             return
         with self._transport.opened(self._request, self._timeout_s, self._idle_s) as response:
-            if not self._keep(response):
-                return
+            with self._lock:
+                self._response = response
+                if self._closed:
+                    return
             # However much it says: a watch that outlives its time by that much is not believed.
             budget = Budget(what, self._idle_s, self._idle_s)
             rest = b""
@@ -377,11 +379,6 @@ class Stream:
         except (AttributeError, OSError, ValueError, RuntimeError):
             # It has ended by itself.
             return
-
-    def _keep(self, response: Any) -> bool:
-        with self._lock:
-            self._response = response
-            return not self._closed
 
 
 def _event_of(what: str, line: bytes) -> Json:

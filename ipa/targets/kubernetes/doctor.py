@@ -58,8 +58,9 @@ def cluster_checks(
         meaning = "without it IPA_AUTH=kubernetes admits nobody"
         look = partial(_role, client, "", user, {}, REVIEWER, Severity.FAIL, meaning)
         checks.append(DoctorCheck("rights in the cluster", look, after=SERVER))
-    leases = partial(_leases, client, settings, namespaces, elects=elects)
-    return [*checks, DoctorCheck("lease", leases, after=SERVER)]
+    places = [settings.lease_namespace] if settings.lease_namespace else namespaces
+    lease = partial(_lease, client, name=_lease_name(settings), elects=elects)
+    return [*checks, DoctorCheck("lease", lambda: map(lease, places), after=SERVER)]
 
 
 def _kind(client: KubeClient, needs: ClusterNeeds) -> Iterator[Finding]:
@@ -171,16 +172,8 @@ def _grant(role: RbacRole, namespace: str, user: _User) -> str:
     )
 
 
-def _leases(
-    client: KubeClient, settings: Settings, namespaces: Sequence[str], *, elects: bool
-) -> Iterator[Finding]:
-    """Check the holder of the Lease of this install: two services without election would both write."""
-    name = _lease_name(settings)
-    for namespace in [settings.lease_namespace] if settings.lease_namespace else namespaces:
-        yield _lease(client, namespace, name, elects=elects)
-
-
-def _lease(client: KubeClient, namespace: str, name: str, *, elects: bool) -> Finding:
+def _lease(client: KubeClient, namespace: str, *, name: str, elects: bool) -> Finding:
+    """The holder of the Lease of this install: two services without election would both write."""
     title = f"lease {namespace}/{name}"
     try:
         spec = client.get(LEASE, namespace, name).get("spec") or {}

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.kinds import ObjectRef, ResourceKind
 from ipa.adapters.kube.responses import Json
-from ipa.model.errors import READ_AGAIN, ConflictError, DriftError, NotFoundError, Problem
+from ipa.model.errors import DriftError, NotFoundError, Problem
 from ipa.targets.kubernetes.layout import Layout, Operation
 
 ANNOTATION = "ipa-serving/install"
 POINTER = "/metadata/annotations"
-VERSION, UID, GENERATION = (f"/metadata/{key}" for key in ("resourceVersion", "uid", "generation"))
-# A claim is bound to the resourceVersion, which each write of the status moves: so often it is tried.
-CLAIM_TRIES = 10
+VERSION, UID = "/metadata/resourceVersion", "/metadata/uid"
 
 
 def owner_of(found: Json) -> str | None:
@@ -64,82 +58,11 @@ def check_owner(found: Json, install: str) -> None:
     )
 
 
-class OwningClient(KubeClient):
-    """A client that reads what is free or its install's own, and claims what it writes.
-
-    Every call about an object of the owned kind of another install raises DriftError.
-    """
-
-    def __init__(self, client: KubeClient, install: str, kind: ResourceKind) -> None:
-        super().__init__(client.transport, client.timeout_s)
-        self._install, self._kind = install, kind
-        # Each object as it was last read.
-        self._read: dict[tuple[str, str], Json] = {}
-
-    def within(self, timeout_s: float) -> OwningClient:
-        """The same client with another deadline. Closing either closes both."""
-        return OwningClient(super().within(timeout_s), self._install, self._kind)
-
-    def get(self, kind: ResourceKind, namespace: str, name: str) -> Json:
-        """The object of that name."""
-        found = super().get(kind, namespace, name)
-        if kind != self._kind:
-            return found
-        check_owner(found, self._install)
-        return self._remembered(found)
-
-    def create(self, kind: ResourceKind, namespace: str, body: Json, *, dry_run: bool = False) -> Json:
-        """The object as created; one of the owned kind is the install's."""
-        if kind != self._kind:
-            return super().create(kind, namespace, body, dry_run=dry_run)
-        metadata = body["metadata"]
-        annotations = {**(metadata.get("annotations") or {}), ANNOTATION: self._install}
-        owned = {**body, "metadata": {**metadata, "annotations": annotations}}
-        created = super().create(kind, namespace, owned, dry_run=dry_run)
-        return created if dry_run else self._remembered(created)
-
-    def patch(
-        self,
-        kind: ResourceKind,
-        namespace: str,
-        name: str,
-        patch: Sequence[Mapping[str, Any]],
-        *,
-        dry_run: bool = False,
-    ) -> Json:
-        """The object after the JSON Patch; one to be owned is claimed, its generation to be tested by it."""
-        if kind != self._kind:
-            return super().patch(kind, namespace, name, patch, dry_run=dry_run)
-        read = self._read.get((namespace, name))
-        for _ in range(CLAIM_TRIES):
-            if read is None or not _is_of(patch, read):
-                read = self.get(kind, namespace, name)
-            if not _is_of(patch, read):
-                break
-            try:
-                operations = [*patch, *claim(read, self._install)]
-                patched = super().patch(kind, namespace, name, operations, dry_run=dry_run)
-            except ConflictError:
-                if owner_of(read) == self._install:
-                    raise
-                # Perhaps a status write alone: is it free as before?
-                read = self.get(kind, namespace, name)
-            else:
-                return patched if dry_run else self._remembered(patched)
-        ref = ObjectRef(kind, namespace, name)
-        raise ConflictError(f"{ref}: was changed since it was read", hint=READ_AGAIN)
-
-    def _remembered(self, found: Json) -> Json:
-        metadata = found["metadata"]
-        self._read[metadata.get("namespace", ""), metadata["name"]] = found
-        return found
-
-
-def _is_of(patch: Sequence[Mapping[str, Any]], found: Json) -> bool:
-    """True if the patch is for that generation of the object."""
-    tested = {one["path"]: one["value"] for one in patch if one["op"] == "test"}
-    metadata = found["metadata"]
-    return (tested.get(UID), tested.get(GENERATION)) == (metadata["uid"], metadata["generation"])
+def claimed(body: Json, install: str) -> Json:
+    """The body of a new object, as the install's own."""
+    metadata = body["metadata"]
+    annotations = {**(metadata.get("annotations") or {}), ANNOTATION: install}
+    return {**body, "metadata": {**metadata, "annotations": annotations}}
 
 
 def release_all(client: KubeClient, layout: Layout, install: str) -> list[str]:

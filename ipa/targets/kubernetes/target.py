@@ -54,10 +54,9 @@ class KubernetesTarget(base.Target):
 
     def workload_of(self, client: KubeClient, install: str) -> KubeWorkload:
         """The workload over the objects of that install."""
-        from ipa.targets.kubernetes.ownership import OwningClient
         from ipa.targets.kubernetes.workload import KubeWorkload
 
-        return KubeWorkload(OwningClient(client, install, self.kind), self.layout_of)
+        return KubeWorkload(client, self.layout_of, install)
 
     def access(self) -> tuple[ResourceKind, Callable[[Pipeline], Sequence[tuple[str, str]]]]:
         """The objects of pipelines."""

@@ -9,7 +9,7 @@ from itertools import zip_longest
 from typing import NoReturn
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.kinds import AUTOSCALER
+from ipa.adapters.kube.kinds import AUTOSCALER, ObjectRef
 from ipa.adapters.kube.responses import Json, MonotonicReads, last_hand, revision_of
 from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
 from ipa.model.decision import Change
@@ -27,7 +27,8 @@ from ipa.model.parts import Configs
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.rolling import DEPLOYMENT
-from ipa.targets.kubernetes.layout import Layout, ObjectChange, Objects, Operation, Served
+from ipa.targets.kubernetes.layout import Draft, Layout, ObjectChange, Objects, Served
+from ipa.targets.kubernetes.ownership import check_owner, claim, claimed, owner_of
 from ipa.targets.kubernetes.rollout import (
     counter_of,
     judge,
@@ -38,6 +39,9 @@ from ipa.targets.kubernetes.rollout import (
     unready,
 )
 
+# A claim is bound to the resourceVersion, which each write of the status moves: so often it is tried.
+CLAIM_TRIES = 10
+
 Deployments = Mapping[str, Json | None]
 Done = list[tuple[ObjectChange, Json]]
 
@@ -46,13 +50,17 @@ class KubeWorkload:
     """Pipelines as objects of a cluster. Only those objects are written, never a child of one.
 
     A change is one guarded patch for each object that differs, all tried on the server before the first is
-    sent, in an order in which every prefix is safe to run.
+    sent, in an order in which every prefix is safe to run. What is free or the `install`'s own is read, and
+    what is written is claimed for it; every call about an object of another install raises DriftError.
+    Without an install nothing is claimed.
     """
 
     rolling = DEPLOYMENT
 
-    def __init__(self, client: KubeClient, layout_of: Callable[[Pipeline], Layout]) -> None:
-        self._client, self._layout_of = client, layout_of
+    def __init__(
+        self, client: KubeClient, layout_of: Callable[[Pipeline], Layout], install: str = ""
+    ) -> None:
+        self._client, self._layout_of, self._install = client, layout_of, install
         self._newest = MonotonicReads()
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
@@ -113,6 +121,8 @@ class KubeWorkload:
             )
         self._check_admitted(layout)
         missing = [body for name, body in bodies.items() if name not in objects]
+        if self._install:
+            missing = [claimed(body, self._install) for body in missing]
         for body in missing:
             self._client.create(layout.kind, layout.namespace, body, dry_run=True)
         created = dict(objects)
@@ -210,7 +220,10 @@ class KubeWorkload:
         return found
 
     def _live(self, layout: Layout, name: str) -> Json:
-        return self._newest.seen(self._client.get(layout.kind, layout.namespace, name))
+        live = self._client.get(layout.kind, layout.namespace, name)
+        if self._install:
+            check_owner(live, self._install)
+        return self._newest.seen(live)
 
     def _check_admitted(self, layout: Layout) -> None:
         """InputError if the namespace would refuse its pods."""
@@ -218,10 +231,23 @@ class KubeWorkload:
         if fault:
             raise InputError(f"pipeline {layout.pipeline.name!r} cannot run there: {fault}")
 
-    def _patch(self, layout: Layout, name: str, patch: Sequence[Operation], *, dry_run: bool = False) -> Json:
-        """The object after the patch."""
-        patched = self._client.patch(layout.kind, layout.namespace, name, patch, dry_run=dry_run)
-        return patched if dry_run else self._newest.seen(patched)
+    def _patch(self, layout: Layout, live: Json, draft: Draft, *, dry_run: bool = False) -> Json:
+        """The object after the draft's patch, which claims it."""
+        ref = ObjectRef(layout.kind, layout.namespace, live["metadata"]["name"])
+        for _ in range(CLAIM_TRIES):
+            patch = [*draft.patch(), *(claim(live, self._install) if self._install else ())]
+            try:
+                patched = self._client.patch(layout.kind, ref.namespace, ref.name, patch, dry_run=dry_run)
+            except ConflictError:
+                if not self._install or owner_of(live) == self._install:
+                    raise
+                # Perhaps a status write alone: is it free as before?
+                before, live = live, self._live(layout, ref.name)
+                if revision_of([live]) != revision_of([before]):
+                    raise
+            else:
+                return patched if dry_run else self._newest.seen(patched)
+        raise ConflictError(f"{ref}: was changed since it was read", hint=READ_AGAIN)
 
     def _create(self, layout: Layout, body: Json) -> Json:
         """The object as created; where there was no answer, as read back."""
@@ -241,7 +267,7 @@ class KubeWorkload:
         """Let the server try every patch. ConflictError where its webhooks make something else of it."""
         promised = dict(objects)
         for each in changes:
-            promised[each.name] = self._patch(layout, each.name, each.draft.patch(), dry_run=True)
+            promised[each.name] = self._patch(layout, objects[each.name], each.draft, dry_run=True)
         if not _is_as_asked(layout.pipeline, wanted, layout.observe(promised).configs):
             raise ConflictError(
                 f"the cluster would alter the write for pipeline {layout.pipeline.name!r}",
@@ -251,7 +277,7 @@ class KubeWorkload:
     def _send(self, layout: Layout, live: Json, change: ObjectChange) -> Json:
         """The object as written; where there was no answer, as read back. It is never sent again."""
         try:
-            return self._patch(layout, change.name, change.draft.patch())
+            return self._patch(layout, live, change.draft)
         except UnavailableError as error:
             return self._read_back(layout, change.name, live, change.after, error)
 
@@ -281,7 +307,7 @@ class KubeWorkload:
         """Undo what was written before a refusal, the last first: each step leads back to a safe prefix."""
         for left, (change, written) in reversed(list(enumerate(done, 1))):
             try:
-                self._patch(layout, change.name, layout.draft(change.name, written, change.before).patch())
+                self._patch(layout, written, layout.draft(change.name, written, change.before))
             except IpaError as error:
                 words = (
                     f"; undoing it failed too: {error.message}; the objects written so far are safe to run"

@@ -281,18 +281,9 @@ class QueueOrder:
             "profiled_s": dict(self.profiled_s),
         }
 
-    def arguments(self, part: str = FIRST_PART) -> list[str]:
-        """As flags of a queue that is started."""
-        if part != FIRST_PART:
-            return ["--part", f"{part}={json.dumps(self.to_json())}"]
-        given = ["--batch-size", str(self.batch_size), "--batch-timeout-s", str(self.batch_timeout_s)]
-        given += ["--largest-batch-size", str(self.largest_batch_size)]
-        for url, variants in self.replicas.items():
-            names = "/".join(filter(None, map(",".join, (variants, self.heavier.get(url, ())))))
-            given += ["--replica", f"{names}={url}"]
-        for variant, (first_s, next_s) in self.profiled_s.items():
-            given += ["--profiled-s", f"{variant}={first_s},{next_s}"]
-        return given
+    def arguments(self, part: str) -> list[str]:
+        """As the flag of a queue that is started."""
+        return ["--part", f"{part}={json.dumps(self.to_json())}"]
 
 
 @dataclass(frozen=True, slots=True)

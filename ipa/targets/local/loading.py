@@ -85,17 +85,17 @@ class VariantLoader:
     def _next(self, replica: Replica, wanted: Sequence[str]) -> str:
         """The variant to load, or that of those loaded to unload; empty if there is nothing to do now."""
         now_s = time.monotonic()
-        absent = (it for it in wanted if it not in replica.loaded and self._may(replica, it, now_s))
-        missing = next(absent, "")
+        recent = {
+            variant
+            for (key, variant), (at_s, _) in self._failed.items()
+            if key == replica.key and now_s - at_s <= AGAIN_S
+        }
+        missing = next((it for it in wanted if it not in replica.loaded | recent), "")
         if missing and len(replica.loaded) < len(wanted):
             return missing
         spare = [it for it in replica.loaded if it != wanted[0] and replica.is_left(it, now_s - LEFT_FOR_S)]
         least = max(spare, key=lambda it: wanted.index(it) if it in wanted else len(wanted), default="")
         return least if missing or least not in wanted else ""
-
-    def _may(self, replica: Replica, variant: str, now_s: float) -> bool:
-        failed = self._failed.get((replica.key, variant))
-        return failed is None or now_s - failed[0] > AGAIN_S
 
     def _change(self, replica: Replica, action: str, variant: str) -> None:
         """Load or unload the variant."""

@@ -32,13 +32,9 @@ def running_bench(pipeline: Pipeline, stage: Stage, address: str) -> RunningBenc
     and its answer is given to `accuracy` as it is.
     """
     url = check_url(address)
-    path = _path(pipeline, stage)
+    path = PATHS[stage.kind]
+    if target_of(pipeline).protocol is WireProtocol.V2:
+        path = f"/v2/models/{container_name(stage)}/{V2_CALLS.get(stage.kind, 'infer')}"
     call = infer_v2 if path.endswith("/infer") else call_as_is
     hardware = machine() if url.hostname in LOOPBACK else f"that of {urlsplit(without_user(address)).netloc}"
     return RunningBench(hardware, partial(call, url=f"{address.rstrip('/')}{path}"))
-
-
-def _path(pipeline: Pipeline, stage: Stage) -> str:
-    if target_of(pipeline).protocol is WireProtocol.SELDON:
-        return PATHS[stage.kind]
-    return f"/v2/models/{container_name(stage)}/{V2_CALLS.get(stage.kind, 'infer')}"

@@ -23,7 +23,7 @@ from ipa.model.resources import Resources
 from ipa.targets.kubernetes.layout import Draft
 from ipa.targets.seldon.locate import AUTOSCALERS, SELDON_DEPLOYMENT, StageLocation, locate, target_of
 from ipa.targets.seldon.manifest import ONE_ORCHESTRATOR
-from ipa.targets.seldon.patch import change_all
+from ipa.targets.seldon.predictors import change_all
 from ipa.targets.seldon.residents import MODELS
 from ipa.targets.seldon.section import WireProtocol, seldon_of
 from ipa.targets.seldon.split import alone

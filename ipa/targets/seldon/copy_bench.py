@@ -158,7 +158,10 @@ class ClusterBench:
             pod = self._ready_pod(target.namespace, body, place, until_s)
             readiness_s = self._clock.monotonic_s() - started_s
             self._note(config, pod, place)
-            port, path = self._way(config.stage)
+            port, path = ENGINE_PORT, ENGINE_PATH
+            if is_split(self._pipeline):
+                model = container_name(self._pipeline.stage(config.stage))
+                port, path = PORT, f"/v2/models/{model}/infer"
             way = self._reach.url(f"{target.name}-{target.predictor}", target.namespace, port)
             with way as url, httpx.Client(timeout=ANSWER_S) as client:
                 self._wait_for_answer(client, url, until_s)
@@ -247,12 +250,6 @@ class ClusterBench:
                 # Any answer is of a server that is there.
                 return
             self._clock.wait(POLL_S)
-
-    def _way(self, stage: str) -> tuple[int, str]:
-        """Port and path of the pipeline's requests to the stage."""
-        if is_split(self._pipeline):
-            return PORT, f"/v2/models/{container_name(self._pipeline.stage(stage))}/infer"
-        return ENGINE_PORT, ENGINE_PATH
 
     def _note(self, config: StageConfig, pod: Json, place: StageLocation) -> None:
         """Note down where the copy ran, from which image and with which limits."""

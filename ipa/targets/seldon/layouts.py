@@ -26,7 +26,6 @@ from ipa.targets.seldon.locate import (
 from ipa.targets.seldon.manifest import check_configs
 from ipa.targets.seldon.predictors import (
     draft_change,
-    locate_mixture,
     read_mixture,
     read_named,
     render_mixture,
@@ -114,9 +113,10 @@ class SingleLayout(SeldonLayout):
         """The predictors of the pipeline, with their orchestrators."""
         (sdep,) = objects.values()
         try:
-            named, places = read_named(self.pipeline, sdep), locate_mixture(self.pipeline, sdep)
+            named = read_named(self.pipeline, sdep)
         except DriftError as error:
             raise with_hand(error, sdep) from error
+        places = tuple(place for each, _ in named for place in locate(each, sdep))
         configs = tuple(config for _, part in named for config in part)
         names = [target_of(each).predictor if len(named) > 1 else "" for each, part in named for _ in part]
         beside = orchestrators(sdep, places)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import yaml
@@ -51,8 +52,10 @@ class Manifest:
         for change in changes:
             documents[self._at[change.name]] = change.draft.object
         text = self._splice(changes)
-        if text is not None and _loaded(text) == documents:
-            return text
+        # A value may be no YAML in its place.
+        with suppress(InputError):
+            if text is not None and _load_documents(text, self._path) == documents:
+                return text
         if _has_comments(self._text):
             operations = [one for change in changes for one in change.draft.changes]
             raise InputError(
@@ -120,13 +123,6 @@ def _load_documents(text: str, path: str) -> list[Any]:
     except (ValueError, RecursionError) as error:
         # Values that no type holds, such as a thirteenth month, and nesting beyond the stack.
         raise InputError(f"{path} cannot be read as YAML: {error}") from error
-
-
-def _loaded(text: str) -> list[Any] | None:
-    try:
-        return list(yaml.safe_load_all(text))
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return None
 
 
 def _metadata(document: Any) -> Json | None:

@@ -2,21 +2,24 @@
 
 They are called after the pipeline's own predictor: default, default-2, default-3. Each is a whole graph, with
 an orchestrator of its own; one alone may have any of the names. Predictors of other names are other people's.
+In one of them only fields that are ours and differ change: replicas alone touch no pod template.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from ipa.adapters.kube.quantity import cpu_quantity
 from ipa.model import parts as shared
 from ipa.model.errors import InputError, Problem
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.targets.kubernetes.layout import Draft
-from ipa.targets.seldon.locate import StageLocation, drift, locate, target_of
-from ipa.targets.seldon.manifest import ONE_ORCHESTRATOR, read, render
-from ipa.targets.seldon.patch import change_all
+from ipa.targets.seldon import variants
+from ipa.targets.seldon.locate import StageLocation, container_name, drift, locate, target_of
+from ipa.targets.seldon.manifest import ONE_ORCHESTRATOR, batch_time, check_configs, read, render
 from ipa.targets.seldon.section import with_seldon
 from ipa.targets.seldon.split import is_split
 from ipa.targets.seldon.variants import Json
@@ -48,11 +51,6 @@ def render_mixture(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[s
 def read_mixture(pipeline: Pipeline, sdep: Json) -> shared.Configs:
     """The parts that the SeldonDeployment asks for, in their order. DriftError as `read_named`."""
     return tuple(config for _, part in read_named(pipeline, sdep) for config in part)
-
-
-def locate_mixture(pipeline: Pipeline, sdep: Json) -> tuple[StageLocation, ...]:
-    """The place of every stage of every part, in the order of `read_mixture`."""
-    return tuple(place for named, _ in read_named(pipeline, sdep) for place in locate(named, sdep))
 
 
 def read_named(pipeline: Pipeline, sdep: Json) -> list[Named]:
@@ -170,3 +168,79 @@ def _faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> Iterator[str]
     yield from shared.share_faults(configs)
     if count > 1 and is_split(pipeline):
         yield "shape split cannot divide the traffic between parts; use shape single"
+
+
+def change_all(draft: Draft, pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -> None:
+    """Add the operations that change the pipeline's predictor in the live object to the wanted configs."""
+    variants.check_variants(pipeline)
+    running = read(pipeline, live)
+    check_configs(pipeline, wanted, running)
+    for place, now, then in zip(locate(pipeline, live), running, in_millicores(wanted), strict=True):
+        _change_stage(draft, pipeline, place, now, then)
+
+
+def _change_stage(
+    draft: Draft, pipeline: Pipeline, place: StageLocation, now: StageConfig, then: StageConfig
+) -> None:
+    name = container_name(place.stage)
+    if place.stage.is_external:
+        then = replace(then, replicas=now.replicas)
+    if now == then:
+        return
+    draft.test((*place.container_path, "name"), name)
+    if then.replicas != now.replicas:
+        draft.set((*place.component_path, "replicas"), then.replicas)
+    if then.cores != now.cores:
+        _set_resource(draft, place, "cpu", cpu_quantity(then.cores))
+    if then.batch_size != now.batch_size:
+        _set_env(draft, place, variants.BATCH_SIZE, str(then.batch_size))
+        _set_env(draft, place, variants.BATCH_TIME, batch_time(place.stage))
+    if then.variant != now.variant:
+        _change_variant(draft, pipeline, place, then)
+
+
+def _change_variant(draft: Draft, pipeline: Pipeline, place: StageLocation, then: StageConfig) -> None:
+    wanted = variants.requested(pipeline, place.stage, then.variant)
+    for resource, amount in wanted.items():
+        _set_resource(draft, place, resource, amount)
+    for kind in sorted(variants.accelerator_kinds(pipeline, place.stage) - wanted.keys()):
+        _set_resource(draft, place, kind, None)
+    found = variants.leaves(place.stage, then.variant)
+    if any(leaf.kind == "node" for leaf in found):
+        draft.test((*place.node_path, "name"), container_name(place.stage))
+    for leaf in found:
+        if leaf.kind != "env":
+            base = place.container_path if leaf.kind == "container" else place.node_path
+            draft.set((*base, leaf.name), leaf.value)
+        elif leaf.value is not None:
+            _set_env(draft, place, leaf.name, leaf.value)
+    # Last, since removing an entry moves those behind it.
+    _remove_env(draft, place, {leaf.name for leaf in found if leaf.kind == "env" and leaf.value is None})
+
+
+def _set_resource(draft: Draft, place: StageLocation, resource: str, amount: str | None) -> None:
+    for kind in ("requests", "limits"):
+        draft.set((*place.container_path, "resources", kind, resource), amount)
+
+
+def _set_env(draft: Draft, place: StageLocation, name: str, value: str) -> None:
+    """Set or add an entry; one that is there is tested by name, since its index is not ours to keep."""
+    path = (*place.container_path, "env")
+    entries = draft.value(path) or []
+    at = [index for index, entry in enumerate(entries) if entry.get("name") == name]
+    if at:
+        draft.test((*path, at[-1], "name"), name)
+        draft.set((*path, at[-1], "value"), value)
+    elif entries:
+        draft.append(path, {"name": name, "value": value})
+    else:
+        draft.set(path, [{"name": name, "value": value}])
+
+
+def _remove_env(draft: Draft, place: StageLocation, names: set[str]) -> None:
+    path = (*place.container_path, "env")
+    at = [index for index, entry in enumerate(draft.value(path) or ()) if entry.get("name") in names]
+    for index in at:
+        draft.test((*path, index, "name"), draft.value((*path, index, "name")))
+    for index in reversed(at):
+        draft.set((*path, index), None)

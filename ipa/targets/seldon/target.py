@@ -118,12 +118,7 @@ class Seldon(KubernetesTarget):
         if section is None:
             return found
         found = [fault for fault in found if fault.key not in section.ignores]
-        return (
-            found
-            + _section_faults(section)
-            + _microservice_faults(pipeline, section)
-            + _resident_faults(pipeline)
-        )
+        return found + _section_faults(pipeline, section) + _resident_faults(pipeline)
 
     def unfit(self, pipeline: Pipeline) -> str:
         """Without a section it is not known where to run it."""
@@ -269,31 +264,24 @@ def _in_other_shape(pipeline: Pipeline) -> Pipeline:
     return with_seldon(pipeline, shape=Shape.SPLIT, separate_orchestrator=True)
 
 
-def _section_faults(section: SeldonTarget) -> list[Unhonoured]:
-    """The section's own keys that have no effect in its shape."""
-    found = []
-    if section.shape is Shape.SPLIT and not section.separate_orchestrator:
-        why = "in shape split the router always has a pod of its own"
-        found.append(Unhonoured("seldon.separate_orchestrator", why, "leave it out, or use shape single"))
+def _section_faults(pipeline: Pipeline, section: SeldonTarget) -> list[Unhonoured]:
+    """The section's own keys that have no effect in its shape, and microservices in shape split."""
     if section.shape is Shape.SINGLE:
         why, remedy = "shape single has no router and no queues of ours", "leave it out, or use shape split"
         given = {"image": section.image is not None, "queue_cores": section.queue_cores != USUAL.queue_cores}
-        found += [Unhonoured(f"seldon.{key}", why, remedy) for key, is_given in given.items() if is_given]
-    return found
-
-
-def _microservice_faults(pipeline: Pipeline, section: SeldonTarget) -> list[Unhonoured]:
-    """Microservices in shape split, whose queues send batches of V2 requests."""
-    if section.shape is Shape.SINGLE:
-        return []
-    why, remedy = (
-        "in shape split our router and queues speak V2 to MLServer",
-        "leave it out, or use shape single",
-    )
-    if section.protocol is not WireProtocol.V2:
-        return [Unhonoured("seldon.protocol", why, remedy)]
+        return [Unhonoured(f"seldon.{key}", why, remedy) for key, is_given in given.items() if is_given]
+    found, remedy = [], "leave it out, or use shape single"
+    if not section.separate_orchestrator:
+        why = "in shape split the router always has a pod of its own"
+        found.append(Unhonoured("seldon.separate_orchestrator", why, remedy))
+    # Queues send batches of V2 requests.
+    why = "in shape split our router and queues speak V2 to MLServer"
     served = [it.name for it in pipeline.served if any(is_microservice(pipeline, v) for v in it.variants)]
-    return [Unhonoured(f"seldon.server of {', '.join(served)}", why, remedy)] if served else []
+    if section.protocol is not WireProtocol.V2:
+        found.append(Unhonoured("seldon.protocol", why, remedy))
+    elif served:
+        found.append(Unhonoured(f"seldon.server of {', '.join(served)}", why, remedy))
+    return found
 
 
 def _resident_faults(pipeline: Pipeline) -> list[Unhonoured]:

@@ -13,10 +13,9 @@ from ipa.cli.main import run
 from ipa.control.ports import RolloutPhase
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, DriftError, NotFoundError
-from ipa.targets.kubernetes.ownership import ANNOTATION, OwningClient, owner_of, release_all
+from ipa.targets.kubernetes.ownership import ANNOTATION, owner_of, release_all
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
-from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.kube.store import Json
@@ -32,8 +31,8 @@ class Installs:
         self.kube = kube
         self.client = KubeClient.from_kubeconfig(str(kube.kubeconfig(folder)), 10.0)
         self.plain = KubeWorkload(self.client, layout_of)
-        self.blue = KubeWorkload(OwningClient(self.client, "blue", SELDON_DEPLOYMENT), layout_of)
-        self.green = KubeWorkload(OwningClient(self.client, "green", SELDON_DEPLOYMENT), layout_of)
+        self.blue = KubeWorkload(self.client, layout_of, "blue")
+        self.green = KubeWorkload(self.client, layout_of, "green")
 
     def sdep(self) -> Json:
         """The object as it is."""
@@ -103,7 +102,7 @@ def test_of_two_that_claim_at_once_one_does(installs: Installs) -> None:
     change = to_more(installs.green)
     done: list[str] = []
 
-    slow = OwningClient(installs.client, "green", SELDON_DEPLOYMENT)
+    slow = installs.client.within(10.0)
     plain_patch = slow.patch
 
     def patch(*args: object, **options: object) -> Json:
@@ -113,7 +112,7 @@ def test_of_two_that_claim_at_once_one_does(installs: Installs) -> None:
 
     slow.patch = patch  # type: ignore[method-assign]
     with pytest.raises(ConflictError):
-        KubeWorkload(slow, layout_of).write(PIPELINE, change)
+        KubeWorkload(slow, layout_of, "green").write(PIPELINE, change)
     assert done and owner_of(installs.sdep()) == "blue"
 
 

@@ -17,7 +17,6 @@ from ipa.model.decision import Change
 from ipa.model.errors import (
     ConflictError,
     DriftError,
-    ForbiddenError,
     InputError,
     NotFoundError,
     UnavailableError,
@@ -185,14 +184,6 @@ def test_every_patch_is_tried_before_the_first_is_sent(world: Split) -> None:
         assert [each["path"] for each in request.body[:2]] == ["/metadata/uid", "/metadata/generation"]
 
 
-def test_a_patch_that_the_server_refuses_when_tried_leaves_all_as_it_was(world: Split) -> None:
-    change = world.change(config("detect", batch_size=8, variant="d-l"))
-    world.kube.fault(FaultKind.STATUS, verb="patch", is_dry_run=True, status=403, reason="Forbidden")
-    with pytest.raises(ForbiddenError):
-        world.workload.write(PIPELINE, change)
-    assert world.written() == []
-
-
 def test_a_refusal_half_way_takes_back_what_was_written(world: Split) -> None:
     change = world.change(config("detect", batch_size=8, variant="d-l"), config("sort", replicas=3))
     world.refuse("sample-detect-model", ApiError(409, "Conflict", "moved"))
@@ -261,19 +252,6 @@ def test_a_hand_between_two_patches_is_not_overwritten(world: Split) -> None:
     with pytest.raises(ConflictError):
         world.workload.write(PIPELINE, change)
     assert world.running()[0] == config("detect", replicas=3)
-
-
-def test_a_model_that_crash_loops_fails_the_change_by_its_stage(world: Split) -> None:
-    change = world.change(config("detect", batch_size=8, variant="d-l"))
-    world.kube.cluster.trouble_of = lambda pod: (
-        Trouble.CRASH if pod["containers"][0].get("image") == "registry.example/detect:l" else None
-    )
-    world.workload.write(PIPELINE, change)
-    for _ in range(6):
-        world.kube.tick()
-    rollout = world.workload.rollout(PIPELINE, change)
-    assert rollout.phase is RolloutPhase.FAILED
-    assert "stage 'detect'" in rollout.detail
 
 
 @pytest.mark.parametrize("stage", ["detect", "sort"])
