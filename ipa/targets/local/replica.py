@@ -1,10 +1,10 @@
-"""One model server on this machine: its folder, its start and what it says of itself."""
+"""One model server on this machine: its folder, its start, its state, and whether a changed file fits it."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -21,7 +21,7 @@ from ipa.model.resident import ANY_VARIANT
 from ipa.model.rolling import threads_of
 from ipa.targets.local.affinity import CpuMap
 from ipa.targets.local.processes import ForkedProcesses
-from ipa.targets.local.section import LocalRun, local_of
+from ipa.targets.local.section import LocalRun, local_of, port_of
 
 HOST = "127.0.0.1"
 SERVER = "mlserver.cli.main"
@@ -265,3 +265,34 @@ def write_cores(path: Path, cores: float) -> None:
     part = path.with_suffix(".part")
     part.write_text(f"{cores:g}")
     part.replace(path)
+
+
+AGAIN = "Restart the service to apply the file."
+
+
+def check_adoptable(running: Pipeline, changed: Pipeline, configs: Iterable[StageConfig]) -> None:
+    """ConflictError if what runs, with the `configs`, cannot go on as the changed pipeline."""
+    there, here = [it.name for it in changed.stages], [it.name for it in running.stages]
+    if there != here:
+        raise ConflictError(
+            f"the stages would be {', '.join(there)} instead of {', '.join(here)}", hint=AGAIN
+        )
+    if port_of(changed) != port_of(running):
+        raise ConflictError("the port of the router would change, which takes a restart", hint=AGAIN)
+    for stage in changed.stages:
+        if model_of(stage) != model_of(running.stage(stage.name)):
+            raise ConflictError(f"`resident` of {stage.name} would change, which takes a restart", hint=AGAIN)
+        for variant in stage.variants:
+            local_run(changed, stage.name, variant.name)
+    for config in configs:
+        if config.variant not in [it.name for it in changed.stage(config.stage).variants]:
+            raise ConflictError(
+                f"the variant {config.variant} of {config.stage} runs, and is no longer in the file",
+                hint=f"Run another one first: `ipa pin {running.name} {config.stage} --variant ...`.",
+            )
+
+
+def started_otherwise(before: Stage, now: Stage) -> frozenset[str]:
+    """The variants that are started in another way than before."""
+    old = {variant.name: local_of(variant) for variant in before.variants}
+    return frozenset(it.name for it in now.variants if it.name in old and local_of(it) != old[it.name])

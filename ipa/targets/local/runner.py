@@ -23,7 +23,6 @@ from ipa.model.parts import Configs, order_of, paired, parts_of, share_of
 from ipa.model.pipeline import Bounds, Pipeline, Stage
 from ipa.model.plan import StageConfig, cores_of
 from ipa.model.resident import resident_variants, stand_ins
-from ipa.targets.local.adopting import check_adoptable, started_otherwise
 from ipa.targets.local.affinity import CoreMeter, CpuMap
 from ipa.targets.local.forkserver import serving_priority
 from ipa.targets.local.front import (
@@ -41,7 +40,17 @@ from ipa.targets.local.front import (
 from ipa.targets.local.loading import VariantLoader, switch
 from ipa.targets.local.part_run import PartRun, StageRun
 from ipa.targets.local.processes import ForkedProcesses
-from ipa.targets.local.replica import HUNG_AFTER, Phase, Replica, checked, launch, model_of, preloads
+from ipa.targets.local.replica import (
+    HUNG_AFTER,
+    Phase,
+    Replica,
+    check_adoptable,
+    checked,
+    launch,
+    model_of,
+    preloads,
+    started_otherwise,
+)
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from ipa.model.errors import InputError
 from ipa.model.pipeline import Pipeline, Stage, Variant
 from ipa.model.resident import ANY_VARIANT, stand_ins
 from ipa.targets.seldon.section import SeldonRun, Shape, is_microservice, seldon_of
-from ipa.targets.seldon.variants import IMPLEMENTATION, MODEL_ENV, env_of, requested_of, server_of
+from ipa.targets.seldon.variants import IMPLEMENTATION, MODEL_ENV, env_names, env_of, requested_of, server_of
 
 KEY, MEMORY = "resident", "memory"
 # The variables of the container and of the queue; see `ipa.dataplane.stage` and `ipa.dataplane.queue`.
@@ -51,9 +51,7 @@ def groups_of(pipeline: Pipeline, stage: Stage) -> Groups:
 def resident_fault(pipeline: Pipeline, stage: Stage) -> str:
     """The reason why one container cannot serve the stage's variants; empty if it can."""
     given = [run for variant in stage.variants if (run := seldon_of(variant)) is not None]
-    differing = sorted(
-        name for name in _env_names(given) if len({env_of(run).get(name) for run in given}) > 1
-    )
+    differing = sorted(name for name in env_names(given) if len({env_of(run).get(name) for run in given}) > 1)
     others = ", ".join(name for name in differing if not name.startswith(MODEL_ENV))
     faults = {
         "not all of its variants have a `seldon:` section": len(given) < len(stage.variants),
@@ -106,7 +104,7 @@ def container_variants(
     """The variants of the stage's container: each serves one group, and has the memory of the largest."""
     runs = {variant.name: run for variant in stage.variants if (run := seldon_of(variant)) is not None}
     shared = env_of(next(iter(runs.values())))
-    own = {name for name in _env_names(runs.values()) if name.startswith(MODEL_ENV)}
+    own = {name for name in env_names(runs.values()) if name.startswith(MODEL_ENV)}
     memory_gib, accelerators = _beside(pipeline, stage, runs)
     made = []
     for group in groups:
@@ -160,7 +158,3 @@ def queue_variants(
         return SeldonRun(env={**fixed, VARIANT: variant}, told=told)
 
     return tuple(replace(each, targets={"seldon": run(each.name)}) for each in stage.variants)
-
-
-def _env_names(runs: Iterable[SeldonRun]) -> set[str]:
-    return {name for run in runs for name in env_of(run)}

@@ -193,7 +193,7 @@ class Seldon(KubernetesTarget):
         """Copies of the stages of the running SeldonDeployment; what a killed run left is removed first."""
         from ipa.adapters.kube.client import connect
         from ipa.targets.kubernetes.reach import reach_of
-        from ipa.targets.seldon.copy_bench import ClusterBench
+        from ipa.targets.seldon.bench import ClusterBench
 
         settings = self.settings_at(settings, where)
         with closing(connect(settings.kubeconfig, settings.kube_timeout_s)) as client:

@@ -6,7 +6,7 @@ to other people and is neither compared nor written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,19 +109,20 @@ def leaves(stage: Stage, variant: str) -> tuple[Leaf, ...]:
         found.append(Leaf("node", "implementation", server_of(run)))
     if any(other.model_uri is not None for other in runs):
         found.append(Leaf("node", "modelUri", run.model_uri))
-    found.extend(Leaf("env", name, env_of(run).get(name)) for name in sorted(_env_names(stage)))
+    found.extend(Leaf("env", name, env_of(run).get(name)) for name in sorted(env_names(runs)))
     found.extend(Leaf("env", name, value, compared=False) for name, value in sorted(run.told.items()))
     return tuple(found)
 
 
-def _env_names(stage: Stage) -> set[str]:
-    return {name for run in _runs(stage) for name in env_of(run)}
+def env_names(runs: Iterable[SeldonRun]) -> set[str]:
+    """The names of the variables by which any of them is told from others."""
+    return {name for run in runs for name in env_of(run)}
 
 
 def owned_env(stage: Stage) -> frozenset[str]:
     """The names of the stage's env that are ours: those of its variants, and those of batching."""
     told = {name for run in _runs(stage) for name in run.told}
-    return frozenset({BATCH_SIZE, BATCH_TIME, *_env_names(stage), *told})
+    return frozenset({BATCH_SIZE, BATCH_TIME, *env_names(_runs(stage)), *told})
 
 
 def amounts_of(container: Json, resource: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from ipa.files import load_profile
 from ipa.files.pipelines import dump_pipeline
 from ipa.model.exits import ExitCode
 from ipa.targets.kubernetes.workload import KubeWorkload
-from ipa.targets.seldon import copy_bench
+from ipa.targets.seldon import bench
 from ipa.targets.seldon.layouts import layout_of
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
@@ -47,7 +47,7 @@ def home(tmp_path: Path, kube: FakeKube, monkeypatch: pytest.MonkeyPatch) -> Pat
     (folder / "bench.py").write_text(BENCH)
     (folder / "pipeline.yaml").write_text(dump_pipeline(sample_pipeline()))
     monkeypatch.setenv("IPA_PIPELINES_DIR", str(folder.parent))
-    monkeypatch.setattr(copy_bench, "POLL_S", 0.001)
+    monkeypatch.setattr(bench, "POLL_S", 0.001)
     return tmp_path
 
 

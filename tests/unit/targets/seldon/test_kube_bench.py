@@ -26,8 +26,8 @@ from ipa.service.measuring import MeasureRequest, measure_stage
 from ipa.settings import Settings
 from ipa.targets.kubernetes.reach import Reach, reach_of
 from ipa.targets.kubernetes.workload import KubeWorkload
+from ipa.targets.seldon.bench import ClusterBench
 from ipa.targets.seldon.copies import HOLDER, LABEL_COPY_OF, UNTIL, CopyHold, as_copy
-from ipa.targets.seldon.copy_bench import ClusterBench
 from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.locate import LABEL_PIPELINE
 from ipa.targets.seldon.section import Shape, with_seldon
