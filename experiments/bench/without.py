@@ -34,12 +34,13 @@ from ipa.files import load_pipeline, load_profiles
 from ipa.optimize import dominance_filter, solver_selection
 from ipa.optimize import solve as solve_module
 from ipa.optimize.backends import gurobi, highs, label_setting
+from ipa.optimize.backends.label_setting import LabelSearch
 from ipa.optimize.backends.labels import LabelExpansion
 from ipa.optimize.chord_branching import Maximise
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.fleet import master
 from ipa.optimize.fleet.plan import Member, plan_fleet
-from ipa.optimize.frontier import worth_frontier, worth_program
+from ipa.optimize.frontier import worth_program
 from ipa.optimize.milp import Milp
 from ipa.optimize.mixture import set_search
 from ipa.optimize.mixture.set_solve import solve_set
@@ -290,7 +291,7 @@ def _by_frontiers(choose: Callable[[Points, float], float], fleet: Fleet) -> tup
     points = [
         [
             (cost, member.weight * worth)
-            for cost, worth, _ in worth_frontier(worth_program(member.problem), Deadline(DEADLINE_S))
+            for cost, worth, _ in LabelSearch(worth_program(member.problem), Deadline(DEADLINE_S)).frontier()
         ]
         for member in members
     ]

@@ -76,16 +76,6 @@ def frontier(problem: PlanningProblem, deadline_s: float = 60.0) -> tuple[Fronti
     return tuple(sorted(points, key=lambda point: (point.cost, -point.pas, point.latency_s)))
 
 
-def worth_frontier(program: Program, deadline: Deadline) -> list[tuple[float, float, tuple[int, ...]]]:
-    """Cost in cores, objective and options of the Pareto-optimal plans in cost and worth, by rising cost.
-
-    Errors: DeadlineError if the time runs out before all are known.
-    """
-    if not all(len(stage) for stage in program.stages):
-        return []
-    return LabelSearch(program, deadline).frontier()
-
-
 def worth_program(problem: PlanningProblem, limits: Mapping[str, float] | None = None) -> Program:
     """The reduced program whose objective is the worth of the problem's plans.
 

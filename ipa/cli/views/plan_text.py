@@ -15,7 +15,8 @@ from ipa.model.plan import Plan, StageConfig, Termination, cores_of
 from ipa.model.resources import CORES, Resources, heading_of, in_column, in_words, unit_of
 from ipa.optimize.change import PlanTransition, StageChange
 from ipa.optimize.explanation import Explanation, LimitSlack
-from ipa.optimize.fleet.plan import ClassPlan, Fleet
+from ipa.optimize.fleet.master import ClassPlan
+from ipa.optimize.fleet.plan import Fleet
 from ipa.optimize.frontier import FrontierPoint
 from ipa.optimize.mixture.mixtures import Mixture
 from ipa.optimize.problem import Compat

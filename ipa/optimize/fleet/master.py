@@ -13,8 +13,8 @@ its objective, so the lower classes only have to fit somehow, and the worths of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import inf
 
 import numpy as np
@@ -43,29 +43,36 @@ SEARCHING = 0.8
 UNITS, ROOM, GROWTH = 2.0, 0.05, 4.0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ClassSums:
-    """The sums of a class: its worth and bound, what it uses and what it could have used, a unit's worth.
+@dataclass(frozen=True, slots=True)
+class MemberPlan:
+    """The configuration of one pipeline; `worth` is the objective times the weight."""
 
-    `use`, `most` and `prices` have an entry for each resource, the cores first.
+    pipeline: str
+    configs: tuple[StageConfig, ...]
+    cost_cores: float
+    objective: float
+    worth: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClassPlan:
+    """The sums of the pipelines of one priority.
+
+    `price` is the worth of one more core (the Lagrange multiplier of the budget), `gap` the distance of the
+    bound to the worth, relative above 1. `limits` and `prices` are the budget and the worth of one unit more
+    of each resource beside cores that the fleet's budget limits.
     """
 
+    priority: int
+    budget_cores: float
+    cost_cores: float
     worth: float
     bound: float
-    use: Array
-    most: Array
-    prices: Array
+    gap: float
+    price: float
     termination: Termination
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ChosenPlans:
-    """The configurations, cores and weighted worth of each pipeline, and the sums of the classes."""
-
-    configs: list[tuple[StageConfig, ...]]
-    cores: Array
-    worth: Array
-    classes: list[ClassSums]
+    limits: Mapping[str, float] = field(default_factory=dict)
+    prices: Mapping[str, float] = field(default_factory=dict)
 
 
 # A worth that may not fall: the share of each pipeline's worth in it, and its least.
@@ -143,7 +150,7 @@ class Master:
     ) -> None:
         # The last part of the time is kept to choose among the plans found by then.
         self._deadline, self._searching = deadline, Deadline(SEARCHING * deadline.remaining_s)
-        self._most = np.array(list(most.values()))
+        self._names, self._most = list(most), np.array(list(most.values()))
         self._limited = np.flatnonzero(np.isfinite(self._most))
         self._unit = np.where(self._most[self._limited] > 0, self._most[self._limited], 1.0)
         self._free = np.zeros(len(most))
@@ -162,10 +169,13 @@ class Master:
         self._top = self._search(np.ones(len(self._offers)), self._free, 0.0)
         self.without_plan = tuple(np.setdiff1d(np.arange(len(self._offers)), self._owner).tolist())
 
-    def planned(self, classes: Sequence[Sequence[int]]) -> ChosenPlans | None:
-        """The best plans of the classes in order; None if none fit. Of equally good ones the fewest cores.
+    def planned(
+        self, classes: Mapping[int, Sequence[int]]
+    ) -> tuple[tuple[MemberPlan, ...], tuple[ClassPlan, ...]] | None:
+        """The best plans of the pipelines, and the sums of the classes; None if no plans fit.
 
-        Errors: DeadlineError (no selection was found in time), SolverError.
+        `classes` has the pipelines by priority, the highest first. Of equally good plans those of the fewest
+        cores are taken. Errors: DeadlineError (no selection was found in time), SolverError.
         """
         if self.without_plan:
             return None
@@ -175,7 +185,7 @@ class Master:
         chosen: Index | None = None
         floors: list[Floor] = []
         ends = []
-        for group in classes:
+        for group in classes.values():
             share = self._worth_shares(group)
             found = self._best(_Aim(share, self._free, floors), chosen)
             if found is None:
@@ -185,7 +195,8 @@ class Master:
             reached = float((share[self._owner] * self._worth)[chosen].sum())
             floors = [*floors, (share, reached - EQUAL * max(1.0, abs(reached)))]
         assert chosen is not None
-        return self._plans(classes, self._of_fewest_cores(chosen, floors), ends)
+        chosen = self._of_fewest_cores(chosen, floors)
+        return self._member_plans(chosen), tuple(self._class_plans(classes, chosen, ends))
 
     def least(self, resource: int) -> float | None:
         """The least of that resource in a selection within the budget of the others; None without one."""
@@ -382,31 +393,46 @@ class Master:
             return chosen
         return chosen if found is None else found
 
-    def _plans(self, classes: Sequence[Sequence[int]], chosen: Index, ends: Sequence[_Found]) -> ChosenPlans:
-        use, worth = self._use[:, chosen], self._worth[chosen]
-        left = self._most
+    def _member_plans(self, chosen: Index) -> tuple[MemberPlan, ...]:
+        return tuple(
+            MemberPlan(
+                pipeline=offer.problem.pipeline,
+                configs=offer.configs(self._options[at]),
+                cost_cores=float(self._use[0, at]),
+                objective=float(self._worth[at]) / offer.weight,
+                worth=float(self._worth[at]),
+            )
+            for offer, at in zip(self._offers, chosen.tolist(), strict=True)
+        )
+
+    def _class_plans(
+        self, classes: Mapping[int, Sequence[int]], chosen: Index, ends: Sequence[_Found]
+    ) -> Iterator[ClassPlan]:
+        left, names = self._most, self._names[1:]
         least = np.full((len(self._most), len(self._offers)), inf)
         for row, own in zip(least, self._use, strict=True):
             np.minimum.at(row, self._owner, own)
-        sums = []
-        for number, (group, end) in enumerate(zip(classes, ends, strict=True)):
-            own, reached = use[:, list(group)].sum(axis=1), float(worth[list(group)].sum())
-            later = [who for each in classes[number + 1 :] for who in each]
-            sums.append(
-                ClassSums(
-                    worth=reached,
-                    bound=reached if end.proved else max(reached, end.bound),
-                    use=own,
-                    most=left - least[:, later].sum(axis=1),
-                    prices=end.prices,
-                    termination=Termination.OPTIMAL if end.proved else Termination.FEASIBLE,
-                )
+        waiting = set(range(len(self._offers)))
+        for (priority, group), end in zip(classes.items(), ends, strict=True):
+            waiting -= set(group)
+            mine = chosen[list(group)]
+            use, worth = self._use[:, mine].sum(axis=1), float(self._worth[mine].sum())
+            bound = worth if end.proved else max(worth, end.bound)
+            budget_cores, *limits = (left - least[:, sorted(waiting)].sum(axis=1)).tolist()
+            price, *prices = end.prices.tolist()
+            yield ClassPlan(
+                priority=priority,
+                budget_cores=budget_cores,
+                cost_cores=float(use[0]),
+                worth=worth,
+                bound=bound,
+                gap=(bound - worth) / max(1.0, abs(worth)),
+                price=price,
+                termination=Termination.OPTIMAL if end.proved else Termination.FEASIBLE,
+                limits=dict(zip(names, limits, strict=True)),
+                prices=dict(zip(names, prices, strict=True)),
             )
-            left = left - own
-        configs = [
-            offer.configs(self._options[at]) for offer, at in zip(self._offers, chosen.tolist(), strict=True)
-        ]
-        return ChosenPlans(configs, use[0], worth, sums)
+            left = left - use
 
 
 def _terms(row: Array) -> list[tuple[int, float]]:

@@ -34,7 +34,7 @@ class Offer:
         limits = dict(zip(names[1:], most[1:].tolist(), strict=True))
         program = worth_program(problem, limits)
         budgets = {budget.name: at for at, budget in enumerate(program.budgets)}
-        self.problem, self._weight, self._program = problem, weight, program
+        self.problem, self.weight, self._program = problem, weight, program
         self.use = [
             np.array(
                 [
@@ -80,7 +80,7 @@ class Offer:
 
     def _priced(self, program: Program, share: float, prices: Array) -> Program:
         """The program whose objective is the profit."""
-        factor = share * self._weight
+        factor = share * self.weight
         stages = tuple(
             stage.having(value=factor * stage.value - prices @ use)
             for stage, use in zip(program.stages, self.use, strict=True)
@@ -102,7 +102,7 @@ class Offer:
             )
             worth = worth + program.alpha * accuracies
         use: Array = np.sum([each[:, chosen[:, at]] for at, each in enumerate(self.use)], axis=0)
-        return self._weight * worth, use
+        return self.weight * worth, use
 
     def configs(self, chosen: Sequence[int]) -> tuple[StageConfig, ...]:
         """The configuration of every stage in a plan."""

@@ -12,11 +12,11 @@ import numpy as np
 
 from ipa.model.errors import InputError, SolverError
 from ipa.model.errors import Problem as Fault
-from ipa.model.plan import Plan, StageConfig, Termination
+from ipa.model.plan import Plan, Termination
 from ipa.model.resources import BY_NAME, CORES, Resources, by_field, total
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.describe import describe
-from ipa.optimize.fleet.master import ClassSums, Master
+from ipa.optimize.fleet.master import ClassPlan, Master, MemberPlan
 from ipa.optimize.fleet.refusal import refuse, refuse_hopeless
 from ipa.optimize.problem import PlanningProblem
 
@@ -31,38 +31,6 @@ class Member:
     problem: PlanningProblem
     weight: float = 1.0
     priority: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class MemberPlan:
-    """The configuration of one pipeline; `worth` is the objective times the weight."""
-
-    pipeline: str
-    configs: tuple[StageConfig, ...]
-    cost_cores: float
-    objective: float
-    worth: float
-
-
-@dataclass(frozen=True, slots=True)
-class ClassPlan:
-    """The sums of the pipelines of one priority.
-
-    `price` is the worth of one more core (the Lagrange multiplier of the budget), `gap` the distance of the
-    bound to the worth, relative above 1. `limits` and `prices` are the budget and the worth of one unit more
-    of each resource beside cores that the fleet's budget limits.
-    """
-
-    priority: int
-    budget_cores: float
-    cost_cores: float
-    worth: float
-    bound: float
-    gap: float
-    price: float
-    termination: Termination
-    limits: Mapping[str, float] = field(default_factory=dict)
-    prices: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,39 +81,17 @@ def plan_fleet(
     """
     deadline, limits = Deadline(deadline_s), limits or {}
     _check(members, budget_cores, limits)
-    order = sorted({member.priority for member in members}, reverse=True)
-    groups = [[at for at, member in enumerate(members) if member.priority == each] for each in order]
+    groups = {
+        each: [at for at, member in enumerate(members) if member.priority == each]
+        for each in sorted({member.priority for member in members}, reverse=True)
+    }
     problems, most = [member.problem for member in members], {CORES: budget_cores, **limits}
     master = Master(problems, np.array([member.weight for member in members]), most, deadline)
     found = master.planned(groups)
     if found is None:
         refuse_hopeless(problems, master.without_plan)
         refuse(problems, most, deadline)
-    plans = [
-        MemberPlan(member.problem.pipeline, configs, cores, worth / member.weight, worth)
-        for member, configs, cores, worth in zip(
-            members, found.configs, found.cores.tolist(), found.worth.tolist(), strict=True
-        )
-    ]
-    classes = [_class_plan(*each, list(limits)) for each in zip(order, found.classes, strict=True)]
-    return FleetPlan(tuple(plans), tuple(classes), budget_cores, deadline.elapsed_s, limits)
-
-
-def _class_plan(priority: int, sums: ClassSums, names: Sequence[str]) -> ClassPlan:
-    """The sums of a class; `names` are the limited resources beside cores."""
-    (price, *prices), (budget_cores, *limits) = sums.prices.tolist(), sums.most.tolist()
-    return ClassPlan(
-        priority=priority,
-        budget_cores=budget_cores,
-        cost_cores=float(sums.use[0]),
-        worth=sums.worth,
-        bound=sums.bound,
-        gap=(sums.bound - sums.worth) / max(1.0, abs(sums.worth)),
-        price=price,
-        termination=sums.termination,
-        limits=dict(zip(names, limits, strict=True)),
-        prices=dict(zip(names, prices, strict=True)),
-    )
+    return FleetPlan(*found, budget_cores, deadline.elapsed_s, limits)
 
 
 def _check(members: Sequence[Member], budget_cores: float, limits: Mapping[str, float]) -> None:
