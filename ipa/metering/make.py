@@ -40,33 +40,29 @@ MAKERS: Mapping[MetricKind, Callable[[Metric, CollectorRegistry], Counter | Gaug
 }
 
 
-def counted(metric: Metric, values: Iterable[tuple[tuple[str, ...], float]]) -> CounterMetricFamily:
-    """The counter as a collector yields it, from (label values, value)."""
-    family = CounterMetricFamily(metric.base, metric.help, labels=metric.label_names)
-    for labels, value in values:
-        family.add_metric(labels, value)
-    return family
-
-
-def gauged(metric: Metric, values: Iterable[tuple[tuple[str, ...], float]]) -> GaugeMetricFamily:
-    """The gauge as a collector yields it, from (label values, value)."""
-    family = GaugeMetricFamily(metric.name, metric.help, labels=metric.label_names)
-    for labels, value in values:
-        family.add_metric(labels, value)
-    return family
+Values = Iterable[tuple[tuple[str, ...], float]]
+Family = CounterMetricFamily | GaugeMetricFamily
 
 
 class Figures(Collector):
-    """A collector of metrics without labels, each with the function that reads it at each scrape."""
+    """A collector of counters and gauges, each with the function that reads it at each scrape.
 
-    def __init__(self, *figures: tuple[Metric, Callable[[], float]]) -> None:
+    It gives the value, or (label values, value) of each series.
+    """
+
+    def __init__(self, *figures: tuple[Metric, Callable[[], float | Values]]) -> None:
         self._figures = figures
 
-    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
-        """Yield each metric with its current value."""
+    def collect(self) -> Iterator[Family]:
+        """Yield each metric that has a value, with all of them."""
         for metric, read in self._figures:
-            make = counted if metric.kind is MetricKind.COUNTER else gauged
-            yield make(metric, [((), read())])
+            found = read()
+            make = CounterMetricFamily if metric.kind is MetricKind.COUNTER else GaugeMetricFamily
+            family = make(metric.base, metric.help, labels=metric.label_names)
+            for labels, value in [((), found)] if isinstance(found, int | float) else found:
+                family.add_metric(labels, value)
+            if family.samples:
+                yield family
 
 
 def combinations(metric: Metric, *given: str) -> list[tuple[str, ...]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ipa.metering import labels as of
 from ipa.metering.metric import Metric, MetricsEndpoint
 
@@ -17,6 +19,10 @@ TICK_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SOLVE_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 # An answer from memory takes a millisecond, a what-if plan some tens of them.
 HTTP_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+router = partial(Metric, place=MetricsEndpoint.ROUTER)
+queue = partial(Metric, place=MetricsEndpoint.QUEUE)
+replica = partial(Metric, place=MetricsEndpoint.REPLICA)
 
 HERE = (of.PIPELINE,)
 STAGE = (of.PIPELINE, of.STAGE)
@@ -199,94 +205,59 @@ CORRECTIONS = Metric(
 )
 
 # The router counts requests, a stage's queue items.
-ROUTER_ARRIVALS = Metric(
-    "ipa_router_arrivals_total", "Requests received.", HERE, place=MetricsEndpoint.ROUTER
+ROUTER_ARRIVALS = router("ipa_router_arrivals_total", "Requests received.", HERE)
+ROUTER_REQUESTS = router(
+    "ipa_router_requests_total", "Requests by outcome.", (of.PIPELINE, of.PART, of.OUTCOME)
 )
-ROUTER_REQUESTS = Metric(
-    "ipa_router_requests_total",
-    "Requests by outcome.",
-    (of.PIPELINE, of.PART, of.OUTCOME),
-    place=MetricsEndpoint.ROUTER,
-)
-ROUTER_LOSSES = Metric(
+ROUTER_LOSSES = router(
     "ipa_router_losses_total",
     "Requests without an answer, by the stage that had them and by cause.",
     (of.PIPELINE, of.STAGE, of.LOSS_CAUSE),
-    place=MetricsEndpoint.ROUTER,
 )
-ROUTER_SECONDS = Metric(
+ROUTER_SECONDS = router(
     "ipa_router_request_seconds",
     "Answered requests, end to end.",
     (of.PIPELINE, of.PART),
-    place=MetricsEndpoint.ROUTER,
     buckets=LATENCY_BUCKETS_S,
 )
-QUEUE_ARRIVALS = Metric(
-    "ipa_queue_arrivals_total", "Items received.", STAGE_PART, place=MetricsEndpoint.QUEUE
+QUEUE_ARRIVALS = queue("ipa_queue_arrivals_total", "Items received.", STAGE_PART)
+QUEUE_ITEMS = queue("ipa_queue_items_total", "Items by outcome.", (of.PIPELINE, of.STAGE, of.OUTCOME))
+QUEUE_LOSSES = queue(
+    "ipa_queue_losses_total", "Items without an answer, by cause.", (of.PIPELINE, of.STAGE, of.LOSS_CAUSE)
 )
-QUEUE_ITEMS = Metric(
-    "ipa_queue_items_total",
-    "Items by outcome.",
-    (of.PIPELINE, of.STAGE, of.OUTCOME),
-    place=MetricsEndpoint.QUEUE,
+QUEUE_LENGTH = queue("ipa_queue_length", "Items waiting.", STAGE_PART)
+QUEUE_STAGE_SECONDS = queue(
+    "ipa_queue_stage_seconds", "Time from arrival to answer.", STAGE_PART, buckets=LATENCY_BUCKETS_S
 )
-QUEUE_LOSSES = Metric(
-    "ipa_queue_losses_total",
-    "Items without an answer, by cause.",
-    (of.PIPELINE, of.STAGE, of.LOSS_CAUSE),
-    place=MetricsEndpoint.QUEUE,
-)
-QUEUE_LENGTH = Metric("ipa_queue_length", "Items waiting.", STAGE_PART, place=MetricsEndpoint.QUEUE)
-QUEUE_STAGE_SECONDS = Metric(
-    "ipa_queue_stage_seconds",
-    "Time from arrival to answer.",
-    STAGE_PART,
-    place=MetricsEndpoint.QUEUE,
-    buckets=LATENCY_BUCKETS_S,
-)
-QUEUE_SERVICE_SECONDS = Metric(
+QUEUE_SERVICE_SECONDS = queue(
     "ipa_queue_service_seconds",
     "Time of one batch of the variant that runs in a replica; of a heavier one, as that would have taken.",
     STAGE_PART,
-    place=MetricsEndpoint.QUEUE,
     buckets=LATENCY_BUCKETS_S,
 )
-QUEUE_BATCH_SIZE = Metric(
-    "ipa_queue_batch_size",
-    "Items of a batch of the variant that runs.",
-    STAGE_PART,
-    place=MetricsEndpoint.QUEUE,
-    buckets=BATCH_BUCKETS,
+QUEUE_BATCH_SIZE = queue(
+    "ipa_queue_batch_size", "Items of a batch of the variant that runs.", STAGE_PART, buckets=BATCH_BUCKETS
 )
-QUEUE_VARIANT_ITEMS = Metric(
+QUEUE_VARIANT_ITEMS = queue(
     "ipa_queue_variant_items_total",
     "Items answered by each variant: the one that runs, or a resident one instead.",
     (*STAGE, of.VARIANT),
     when="from a variant's first answer on, where the queue knows the variants of its replicas",
-    place=MetricsEndpoint.QUEUE,
 )
-QUEUE_RETRIES = Metric(
-    "ipa_queue_retries_total", "Batches whose replica was lost.", STAGE, place=MetricsEndpoint.QUEUE
-)
-QUEUE_SUSPECTS = Metric(
+QUEUE_RETRIES = queue("ipa_queue_retries_total", "Batches whose replica was lost.", STAGE)
+QUEUE_SUSPECTS = queue(
     "ipa_queue_suspect_replicas",
     "Replicas whose batch takes so long that they seem to hang; they get no other.",
     STAGE,
-    place=MetricsEndpoint.QUEUE,
 )
 
 # A stage's model server, by our runtime: what a batch takes and has, its coding included.
-REPLICA_BATCHES = Metric(
-    "ipa_replica_batches_total", "Batches served.", (of.MODEL,), place=MetricsEndpoint.REPLICA
-)
-REPLICA_SERVICE_SECONDS = Metric(
+REPLICA_BATCHES = replica("ipa_replica_batches_total", "Batches served.", (of.MODEL,))
+REPLICA_SERVICE_SECONDS = replica(
     "ipa_replica_service_seconds_total",
     "Time of batches in the model, with the CPU time of coding between them; no time in the queue.",
     (of.MODEL,),
-    place=MetricsEndpoint.REPLICA,
 )
-REPLICA_ITEMS = Metric(
-    "ipa_replica_items_total", "Items of batches.", (of.MODEL,), place=MetricsEndpoint.REPLICA
-)
+REPLICA_ITEMS = replica("ipa_replica_items_total", "Items of batches.", (of.MODEL,))
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

@@ -8,11 +8,8 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-from prometheus_client.core import Metric
-from prometheus_client.registry import Collector
 
 from ipa.adapters.kube import watch_state
 from ipa.adapters.kube.client import KubeClient
@@ -22,7 +19,7 @@ from ipa.adapters.kube.responses import ExpiredError, Json
 from ipa.adapters.kube.transport import Stream
 from ipa.control.ports import Clock
 from ipa.metering import table
-from ipa.metering.make import counted, gauged
+from ipa.metering.make import Figures
 from ipa.model.errors import ForbiddenError, IpaError
 
 log = logging.getLogger("ipa.kube")
@@ -48,6 +45,11 @@ class Feed:
     def what(self) -> str:
         """Its kind in the plural, as in logs and metrics."""
         return f"{self.kind.kind}s"
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Its namespace and kind, as in the labels of metrics."""
+        return self.namespace, self.what
 
     def list_all(self) -> tuple[list[Json], str]:
         """The objects, and the version from which to watch them."""
@@ -185,21 +187,11 @@ class AtMost:
         self._act(name)
 
 
-class KubeHealth(Collector):
-    """Reads the figures whenever the metrics are asked for."""
-
-    def __init__(self, client: KubeClient, events: KubeEvents, watchers: Sequence[Watcher]) -> None:
-        self._client, self._events, self._watchers = client, events, watchers
-
-    def collect(self) -> Iterator[Metric]:
-        """Clock skew, lists and failures of the watches, Events that were not told."""
-        skew_s = self._client.skew_s
-        yield gauged(table.KUBE_SKEW, [] if skew_s is None else [((), skew_s)])
-        # More may come while the service runs.
-        watchers = list(self._watchers)
-        places = [(each.feed.namespace, each.feed.what) for each in watchers]
-        lists = [each.lists for each in watchers]
-        failures = [each.failures for each in watchers]
-        yield counted(table.KUBE_LISTS, zip(places, lists, strict=True))
-        yield counted(table.KUBE_FAILURES, zip(places, failures, strict=True))
-        yield counted(table.KUBE_EVENTS_DROPPED, [((), self._events.dropped)])
+def health_figures(client: KubeClient, events: KubeEvents, watchers: Sequence[Watcher]) -> Figures:
+    """Return the metrics of the clock, the watches and the Events; more watches may come while it runs."""
+    return Figures(
+        (table.KUBE_SKEW, lambda: [] if (skew_s := client.skew_s) is None else skew_s),
+        (table.KUBE_LISTS, lambda: [(each.feed.place, each.lists) for each in list(watchers)]),
+        (table.KUBE_FAILURES, lambda: [(each.feed.place, each.failures) for each in list(watchers)]),
+        (table.KUBE_EVENTS_DROPPED, lambda: events.dropped),
+    )

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import inf, nan
 from typing import cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
 
 import ipa
 from ipa.metering import labels as of
 from ipa.metering import table
-from ipa.metering.make import MAKERS, combinations, gauge, gauged
+from ipa.metering.make import MAKERS, Figures, Values, combinations, gauge
 from ipa.metering.metric import Metric, MetricsEndpoint
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
@@ -48,8 +46,8 @@ class Catalogue:
         self.leader.set(1)
         gauge(table.TICK_INTERVAL, registry).set(tick_s)
         self._made = {each.name: MAKERS[each.kind](each, registry) for each in (*OF_PIPELINE, table.SOLVE)}
-        self._desired = DesiredReplicas()
-        registry.register(self._desired)
+        self._desired: dict[str, Mapping[str, int]] = {}
+        registry.register(Figures((table.DESIRED_REPLICAS, self._desired_replicas)))
         for labels in combinations(table.SOLVE):
             self._made[table.SOLVE.name].labels(*labels)
         for pipeline in pipelines:
@@ -91,7 +89,15 @@ class Catalogue:
 
     def desire(self, pipeline: str, replicas: Mapping[str, int]) -> None:
         """Set the desired replicas of those stages of the pipeline, and of no other."""
-        self._desired.of_pipelines[pipeline] = dict(replicas)
+        self._desired[pipeline] = dict(replicas)
+
+    def _desired_replicas(self) -> Values:
+        """Those of the stages that have a number: an adapter that scales by it takes NaN for 0."""
+        return [
+            ((pipeline, stage), float(count))
+            for pipeline, replicas in self._desired.copy().items()
+            for stage, count in replicas.items()
+        ]
 
     def usd_per_hour(self, pipeline: str, configs: Sequence[StageConfig]) -> float | None:
         """Return the price of the configurations; None if it is unknown, or the pipeline was not started."""
@@ -107,26 +113,6 @@ class Catalogue:
         """Return the variants of the stage; none if its pipeline was not started."""
         known = self._pipelines.get(pipeline)
         return tuple(variant.name for variant in known.stage(stage).variants) if known else ()
-
-
-class DesiredReplicas(Collector):
-    """The desired replicas of stages by pipeline.
-
-    A stage without a number has no series: an adapter that scales by it takes NaN for 0.
-    """
-
-    def __init__(self) -> None:
-        self.of_pipelines: dict[str, Mapping[str, int]] = {}
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Yield the metric if there is any number."""
-        found = [
-            ((pipeline, stage), float(count))
-            for pipeline, replicas in self.of_pipelines.copy().items()
-            for stage, count in replicas.items()
-        ]
-        if found:
-            yield gauged(table.DESIRED_REPLICAS, found)
 
 
 def _label_values(metric: Metric, pipeline: Pipeline) -> list[tuple[str, ...]]:

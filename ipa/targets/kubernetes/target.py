@@ -114,11 +114,11 @@ class KubernetesTarget(base.Target):
         stop: StopSignal,
     ) -> base.Watching:
         """Watch the objects of the pipelines, and have the metrics say how that goes."""
-        from ipa.adapters.kube.watch import KubeHealth
+        from ipa.adapters.kube.watch import health_figures
         from ipa.targets.kubernetes.watchers import Watchers
 
         watchers = Watchers(client, self.kind, self.places_of, pipelines, wake, gap_s=gap_s, stop=stop)
-        site.registry.register(KubeHealth(client, events, watchers.watchers))
+        site.registry.register(health_figures(client, events, watchers.watchers))
         watchers.start()
         site.resources.callback(watchers.close)
         return watchers

@@ -142,7 +142,7 @@ class LocalTarget(Target):
         from ipa.adapters.prometheus.client import metrics_of
         from ipa.adapters.prometheus.dialects import LOCAL as DIALECT
         from ipa.adapters.prometheus.server import start_metrics_server
-        from ipa.targets.local.workload import LocalCosts, LocalWorkload
+        from ipa.targets.local.workload import LocalWorkload, cost_figures
 
         site.resources.callback(_held(site.folder).release)
         local = LocalWorkload(site.folder)
@@ -154,7 +154,7 @@ class LocalTarget(Target):
         folder = site.folder / "metrics"
         server = start_metrics_server(scraped, scrape_interval_s=SCRAPE_INTERVAL_S, folder=folder)
         site.resources.callback(server.stop)
-        site.registry.register(LocalCosts(local, tuple(site.pipelines)))
+        site.registry.register(cost_figures(local, tuple(site.pipelines)))
         metrics = metrics_of(site.settings, server.source, DIALECT, site.pipelines)
         endpoints = {name: local.runner(name).endpoint for name in site.pipelines}
         return World(local, metrics, endpoints, adopting=local)

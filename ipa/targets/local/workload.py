@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-
-from prometheus_client.core import Metric
-from prometheus_client.registry import Collector
 
 from ipa.control.ports import Rollout, RolloutPhase, WorkloadState
 from ipa.metering import table
-from ipa.metering.make import counted
+from ipa.metering.make import Figures, Values
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, NotFoundError, Problem, RolloutError, UsageError
 from ipa.model.pipeline import Pipeline
@@ -131,16 +128,14 @@ def _check_accelerators(pipeline: Pipeline) -> None:
         )
 
 
-class LocalCosts(Collector):
-    """Reads the costs of the pipelines whenever the metrics are asked for."""
+def cost_figures(workload: LocalWorkload, pipelines: Sequence[str]) -> Figures:
+    """Return the core-seconds allocated, the replicas replaced and the queues put right, by pipeline."""
 
-    def __init__(self, workload: LocalWorkload, pipelines: Sequence[str]) -> None:
-        self._workload = workload
-        self._pipelines = tuple(pipelines)
+    def read(value: Callable[[PipelineRunner], float]) -> Callable[[], Values]:
+        return lambda: [((name,), value(workload.runner(name))) for name in pipelines]
 
-    def collect(self) -> Iterator[Metric]:
-        """The core-seconds allocated, the replicas replaced and the queues put right, by pipeline."""
-        runners = [((name,), self._workload.runner(name)) for name in self._pipelines]
-        yield counted(table.ALLOCATED, [(name, runner.core_seconds) for name, runner in runners])
-        yield counted(table.RESTARTS, [(name, runner.restarts) for name, runner in runners])
-        yield counted(table.CORRECTIONS, [(name, runner.corrections) for name, runner in runners])
+    return Figures(
+        (table.ALLOCATED, read(lambda runner: runner.core_seconds)),
+        (table.RESTARTS, read(lambda runner: runner.restarts)),
+        (table.CORRECTIONS, read(lambda runner: runner.corrections)),
+    )

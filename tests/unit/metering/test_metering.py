@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import pytest
 from prometheus_client import CollectorRegistry
 
-from ipa.adapters.kube.watch import KubeHealth
-from ipa.adapters.metrics.catalogue import Catalogue, DesiredReplicas, bucket_weights
+from ipa.adapters.kube.watch import health_figures
+from ipa.adapters.metrics.catalogue import Catalogue, bucket_weights
 from ipa.api.metered import HttpMetrics
 from ipa.api.streams import stream_figures
 from ipa.bootstrap.webhooks import record_figures, webhook_figures
@@ -29,7 +29,7 @@ from ipa.metering.metric import OTHER, Metric
 from ipa.model.forecast import Forecast
 from ipa.model.pipeline import Fallback
 from ipa.optimize.solver_selection import BACKENDS
-from ipa.targets.local.workload import LocalCosts
+from ipa.targets.local.workload import cost_figures
 from tests.fakes.world import PIPELINE
 
 # A name may say a unit in one way only.
@@ -42,7 +42,7 @@ class _Kube:
 
 
 class _Feed:
-    namespace, what = "default", "Deployments"
+    place = ("default", "Deployments")
 
 
 class _Watcher:
@@ -69,13 +69,10 @@ class _Workload:
 def registries() -> Iterator[CollectorRegistry]:
     """Every registry of service, router, queue and model server with everything on it that there is."""
     service = new_registry()
-    Catalogue(service, (PIPELINE,))
-    desired = DesiredReplicas()
-    desired.of_pipelines["pages"] = {"detect": 1}
-    service.register(desired)
+    Catalogue(service, (PIPELINE,)).desire("pages", {"detect": 1})
     HttpMetrics(service).start({"/healthz": ("GET",)})
-    service.register(KubeHealth(_Kube(), _Events(), [_Watcher()]))  # type: ignore[arg-type, list-item]
-    service.register(LocalCosts(_Workload(), (PIPELINE.name,)))  # type: ignore[arg-type]
+    service.register(health_figures(_Kube(), _Events(), [_Watcher()]))  # type: ignore[arg-type, list-item]
+    service.register(cost_figures(_Workload(), (PIPELINE.name,)))  # type: ignore[arg-type]
     for figures in (record_figures, webhook_figures, stream_figures):
         service.register(figures(_Telling()))  # type: ignore[operator]
     service.register(Figures((table.LOG_DROPPED, lambda: 0)))
