@@ -44,7 +44,7 @@ class GuardrailFigures:
 
 
 class Measure(StrEnum):
-    """The measures of a rule: figures after the change, or their difference from those before it."""
+    """The measures of a rule: figures after the change, by their names, or differences from those before."""
 
     SLO_RATIO = "slo_ratio"
     CORES_MEAN = "cores_mean"
@@ -116,16 +116,9 @@ class Guardrails:
 
 def measured(measure: Measure, before: GuardrailFigures | None, after: GuardrailFigures) -> float | None:
     """The value of the measure; None without figures to compare with, without answers, or without a price."""
-    absolute = {
-        Measure.SLO_RATIO: after.slo_ratio,
-        Measure.CORES_MEAN: after.cores_mean,
-        Measure.CORES_PEAK: after.cores_peak,
-        Measure.PAS_MEAN: after.pas_mean,
-        Measure.LATENCY_P99_S: after.latency_p99_s,
-        Measure.USD_PER_HOUR: after.usd_per_hour,
-    }
-    if measure in absolute:
-        return absolute[measure]
+    if hasattr(after, measure.value):
+        value: float | None = getattr(after, measure.value)
+        return value
     return None if before is None else _compared(measure, before, after)
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from typing import Any, TypeVar
 
 from ipa.model.forecast import Forecast
-from ipa.model.plan import Plan
+from ipa.model.plan import Plan, StagePlan
+
+T = TypeVar("T", Forecast, Plan, StagePlan)
 
 # A millionth of an SLA or of a load is below the resolution of any metric, and each digit is stored every
 # tick.
@@ -32,12 +35,7 @@ def moment_to_ms(at: datetime) -> datetime:
 
 def rounded_forecast(forecast: Forecast) -> Forecast:
     """Return the forecast in significant digits."""
-    return replace(
-        forecast,
-        point_rps=significant(forecast.point_rps),
-        upper_rps=significant(forecast.upper_rps),
-        quality_ratio=significant(forecast.quality_ratio),
-    )
+    return _rounded(forecast, "point_rps", "upper_rps", "quality_ratio")
 
 
 def rounded_plan(plan: Plan) -> Plan:
@@ -45,27 +43,17 @@ def rounded_plan(plan: Plan) -> Plan:
 
     Configurations, rates, capacities and objectives stay exact: they are compared with the running ones.
     """
-    stages = tuple(
-        replace(
-            stage,
-            latency_s=significant(stage.latency_s),
-            queue_delay_s=significant(stage.queue_delay_s),
-            utilisation_ratio=significant(stage.utilisation_ratio),
-            mean_s=significant(stage.mean_s),
-            excess_s=significant(stage.excess_s),
-        )
-        for stage in plan.stages
-    )
+    times = ("latency_s", "queue_delay_s", "utilisation_ratio", "mean_s", "excess_s")
     return replace(
-        plan,
-        bound=_maybe(plan.bound),
-        gap=_maybe(plan.gap),
-        latency_s=_maybe(plan.latency_s),
+        _rounded(plan, "bound", "gap", "latency_s"),
         solve_s=to_ms(plan.solve_s),
         prices=tuple((name, significant(price)) for name, price in plan.prices),
-        stages=stages,
+        stages=tuple(_rounded(stage, *times) for stage in plan.stages),
     )
 
 
-def _maybe(value: float | None) -> float | None:
-    return None if value is None else significant(value)
+def _rounded(value: T, *fields: str) -> T:
+    """The value with those of its fields that are known in significant digits."""
+    known = ((name, getattr(value, name)) for name in fields)
+    digits: dict[str, Any] = {name: significant(number) for name, number in known if number is not None}
+    return replace(value, **digits)
