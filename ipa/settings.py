@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from ipa.forecast.registry import FORECASTERS
@@ -18,9 +18,6 @@ from ipa.model.errors import ConfigurationError, NotFoundError, PluginError, Pro
 from ipa.model.masking import HIDDEN, mask_url
 from ipa.optimize.registry import SOLVERS
 from ipa.plugins import Registry
-
-if TYPE_CHECKING:
-    from ipa.files.settings import SettingGroups
 
 PREFIX = "IPA_"
 # Names the file of settings; without it the file below is read where it exists.
@@ -350,6 +347,9 @@ def _groups() -> Mapping[str, Mapping[str, str]]:
 
 # The settings by group and key, as the file has them: the key omits the group's name.
 GROUPS = _groups()
+FILE_GROUPS = {
+    group: {key: name for key, name in keys.items() if name not in SECRETS} for group, keys in GROUPS.items()
+}
 
 
 def variable_of(name: str) -> str:
@@ -386,29 +386,7 @@ def settings_in(path: Path) -> tuple[dict[str, tuple[Any, str]], list[Problem]]:
     # Most processes have no file, and do not wait for its reader.
     from ipa.files.settings import read_settings
 
-    return read_settings(path, setting_groups({}), setting_fault)
-
-
-def setting_groups(words: Mapping[str, str]) -> SettingGroups:
-    """The keys of the file by group, without secrets; `words` describe the settings by name."""
-    from ipa.files.settings import SettingKey
-
-    defaults = Settings()
-    return {
-        group: [
-            SettingKey(
-                key,
-                name,
-                getattr(defaults, name),
-                # A URL is another choice of it.
-                () if name == "profile_reach" else CHOICES.get(name, ()),
-                f"{words[name]} {variable_of(name)}." if name in words else "",
-            )
-            for key, name in keys.items()
-            if name not in SECRETS
-        ]
-        for group, keys in GROUPS.items()
-    }
+    return read_settings(path, FILE_GROUPS, Settings(), FILE_CHOICES, setting_fault)
 
 
 def _from_variables(env: Mapping[str, str]) -> tuple[_Values, list[Problem]]:
@@ -450,6 +428,8 @@ CHOICES = {
     # Or a URL.
     "profile_reach": ("auto", "service", "port-forward"),
 }
+# A URL is another choice of it.
+FILE_CHOICES = {name: choices for name, choices in CHOICES.items() if name != "profile_reach"}
 # What a URL of profile_reach may name, in braces.
 REACHED = frozenset({"service", "namespace", "port"})
 _FIELDS = re.compile(r"\{([^{}]*)\}")

@@ -63,9 +63,10 @@ def settings_schema() -> str:
     """The schema of the file of settings."""
     from ipa.files.kinds import schema_of
     from ipa.files.settings import settings_file
-    from ipa.settings import setting_groups
+    from ipa.settings import FILE_CHOICES, FILE_GROUPS, Settings, variable_of
 
-    return schema_of("settings", settings_file(setting_groups(setting_comments())))
+    words = {name: f"{text} {variable_of(name)}." for name, text in setting_comments().items()}
+    return schema_of("settings", settings_file(FILE_GROUPS, Settings(), FILE_CHOICES, words))
 
 
 def settings() -> str:
@@ -301,7 +302,7 @@ def _is_method(found: Any, name: str) -> bool:
 
 def main() -> int:
     """0 where every file is as it should be (after writing, always)."""
-    from ipa.files.kinds import KINDS, make_schema
+    from ipa.files.kinds import KINDS, file_kind, schema_of
     from tools.faults import page as faults_page
 
     files = {
@@ -314,7 +315,7 @@ def main() -> int:
         ROOT / "docs" / "explanation" / "faults.md": faults_page(),
         CHART: chart_schema(),
         SCHEMAS / "settings.schema.json": settings_schema(),
-        **{SCHEMAS / f"{kind}.schema.json": make_schema(kind) for kind in KINDS},
+        **{SCHEMAS / f"{kind}.schema.json": schema_of(kind, file_kind(kind)) for kind in KINDS},
     }
     stale = [path for path, text in files.items() if not path.is_file() or path.read_text() != text]
     if "--check" in sys.argv[1:]:

@@ -10,7 +10,7 @@ from typing import Any
 from ipa.experiment.experiment import Experiment, PipelineArm, WorkloadArm
 from ipa.experiment.keys import ExperimentFile
 from ipa.experiment.runners import RUNNERS, SIMULATE
-from ipa.files.document import Document, Pointer, parse, read_text, unknown
+from ipa.files.document import Document, Pointer, read_document, unknown
 from ipa.files.faults import check
 from ipa.files.pipelines import find_pipeline
 from ipa.files.reading import is_file
@@ -53,7 +53,7 @@ def load_experiment(
 
     InputError lists every problem with its line and column; NotFoundError if there is no such file.
     """
-    document = parse(read_text(path), str(path))
+    document = read_document(path)
     file = check(document, ExperimentFile)
     if isinstance(document.data, dict):
         _Check(document, path.parent, pipelines_dir).all()

@@ -1,7 +1,6 @@
 """Pipelines, profiles and guardrails in YAML files: read with every problem at its line, and written."""
 
 from ipa.files.document import Document, parse
-from ipa.files.guardrails import load_guardrails
 from ipa.files.pipelines import (
     dump_pipeline,
     load_pipeline,
@@ -16,7 +15,6 @@ __all__ = [
     "Document",
     "dump_pipeline",
     "dump_profile",
-    "load_guardrails",
     "load_pipeline",
     "load_pipelines",
     "load_profile",

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ipa.files.document import Document, Pointer
-from ipa.files.guardrails import read_guardrails
-from ipa.files.pipelines import FILE_NAME, read_pipeline
-from ipa.files.profiles import read_profile
+from ipa.files.document import Document, Pointer, read_document
+from ipa.files.guardrails import guardrails_in
+from ipa.files.pipelines import FILE_NAME, pipeline_in
+from ipa.files.profiles import profile_in
 from ipa.files.reading import opened
 from ipa.model.errors import InputError, IpaError, NotFoundError, Problem
 from ipa.model.guardrails import Guardrails
@@ -102,15 +102,17 @@ def _head(path: Path) -> str:
 def _check(path: Path, kind: str) -> Checked:
     checked = Checked(path)
     try:
-        if kind == PROFILE:
-            checked.profile, checked.document = read_profile(path)
-        elif kind == GUARDRAILS:
-            checked.guardrails, checked.document = read_guardrails(path)
-        elif kind == SETTINGS:
+        if kind == SETTINGS:
             found, checked.problems = settings_in(path)
             checked.settings = None if checked.problems else len(found)
+            return checked
+        checked.document = read_document(path)
+        if kind == PROFILE:
+            checked.profile = profile_in(checked.document)
+        elif kind == GUARDRAILS:
+            checked.guardrails = guardrails_in(checked.document)
         else:
-            checked.pipeline, checked.document = read_pipeline(path)
+            checked.pipeline = pipeline_in(checked.document)
     except (InputError, NotFoundError) as error:
         checked.problems.extend(error.problems or [Problem(error.message)])
     return checked

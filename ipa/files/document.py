@@ -182,7 +182,7 @@ def resolve_plain(text: str) -> Any:
 
 
 def check_within(path: Path, folder: Path) -> None:
-    """Return where the file is in the folder; InputError where a link leads out of it."""
+    """InputError where a link leads out of the folder."""
     if not path.resolve().is_relative_to(folder.resolve()):
         problem = Problem(f"this leads out of {folder}; put the file itself there", str(path), 1, 1)
         raise InputError(f"{path} is not in {folder}", problems=[problem])
@@ -205,6 +205,11 @@ def read_text(path: Path) -> str:
         document.raise_problems()
         raise
     return text
+
+
+def read_document(path: Path) -> Document:
+    """The document in a file. Errors: those of `read_text` and `parse`."""
+    return parse(read_text(path), str(path))
 
 
 def parse(

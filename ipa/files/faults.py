@@ -101,7 +101,9 @@ def _explain(
     elif "const" in schema:
         document.problem(pointer, f"{name} is {shown}; expected {json.dumps(schema['const'])}")
     else:
-        wanted = (schema.get("title") if pointer else "") or _type_name(schema["type"])
+        types = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
+        names = " or ".join(_TYPE_NAMES.get(each, each) for each in types)
+        wanted = (schema.get("title") if pointer else "") or names
         document.problem(pointer, f"{name} is {shown}{_remark(schema, value)}; expected {wanted}")
 
 
@@ -138,11 +140,6 @@ def _name(pointer: Pointer) -> str:
     if isinstance(pointer[-1], int):
         return f"entry {pointer[-1] + 1} of {_name(pointer[:-1])}"
     return str(pointer[-1])
-
-
-def _type_name(types: str | list[str]) -> str:
-    names = [types] if isinstance(types, str) else types
-    return " or ".join(_TYPE_NAMES.get(name, name) for name in names)
 
 
 def _remark(schema: Mapping[str, Any], value: Any) -> str:

@@ -106,8 +106,7 @@ def edges_of(node: Node, nodes: Mapping[str, Node], fan_outs: Mapping[str, FanOu
         if nodes[parent].kind is StageKind.ROUTER:
             given = nodes[parent].shares
             share = 1.0 / len(siblings[parent]) if given is None else float(given[node.name])
-        own = fan_outs.get(parent, 1.0) if arrow.fan_out is None else arrow.fan_out
-        edges.append(Edge(parent, as_fan_out(own), share))
+        edges.append(Edge(parent, as_fan_out(_fan_out(arrow, parent, fan_outs)), share))
     return tuple(edges)
 
 

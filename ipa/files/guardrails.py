@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
-from ipa.files.document import Document, Pointer, parse, read_text, unknown
+from ipa.files.document import Document, Pointer, unknown
 from ipa.files.faults import check
 from ipa.files.kinds.guardrails import GuardrailsFile
 from ipa.model.guardrails import GuardrailRule, Guardrails, Measure
@@ -19,18 +18,8 @@ _EXAMPLE = 'write a measure, <, <=, > or >=, and a number, as "slo_ratio < 0.99"
 NEEDS_PRICE = "give it some, or the guardrails usd_per_core_hour"
 
 
-def load_guardrails(path: Path) -> Guardrails:
-    """The guardrails in the file.
-
-    InputError lists every problem with its line and column; NotFoundError where there is no such file.
-    """
-    guardrails, _ = read_guardrails(path)
-    return guardrails
-
-
-def read_guardrails(path: Path) -> tuple[Guardrails, Document]:
-    """As `load_guardrails`, with the document, which knows where everything stands."""
-    document = parse(read_text(path), str(path))
+def guardrails_in(document: Document) -> Guardrails:
+    """The guardrails in the document; InputError lists every problem."""
     file = check(document, GuardrailsFile)
     data = document.sound() or {}
     rules = _rules(document, data, ())
@@ -44,7 +33,7 @@ def read_guardrails(path: Path) -> tuple[Guardrails, Document]:
     assert file is not None, "without a file there are problems"
     given = {**file.given(), "fail_if": rules}
     given.pop("pipelines", None)
-    return Guardrails(**given, by_pipeline=by_pipeline, path=str(path)), document
+    return Guardrails(**given, by_pipeline=by_pipeline, path=document.path)
 
 
 def _rules(document: Document, data: Mapping[str, Any], pointer: Pointer) -> tuple[GuardrailRule, ...]:

@@ -58,27 +58,21 @@ def _check_objectives(document: Document, data: dict[str, Any]) -> None:
     if not objectives:
         return
     has_floor = "accuracy_floor" in (data.get("bounds") or {})
-    for name, objective in objectives.items():
-        _check_objective(document, objective or {}, ("objectives", name), has_floor=has_floor)
+    for name, objective in ((name, each or {}) for name, each in objectives.items()):
+        if objective.get("goal") == Goal.CHEAPEST and not has_floor:
+            message = f"goal {Goal.CHEAPEST} needs a floor; add bounds.accuracy_floor, such as 0.7"
+            document.problem(("objectives", name, "goal"), message)
+        accuracy = objective.get("accuracy") or {}
+        rule = accuracy.get("rule")
+        if "rank_floor" in accuracy and rule in _UNRANKED:
+            message = f"rank_floor has no meaning for the rule {rule!r}; remove it or take rank-product"
+            document.problem(("objectives", name, "accuracy", "rank_floor"), message, at_key=True)
     default = data.get("default_objective", "default")
     if default is not None and default not in objectives:
         place: Pointer = ("default_objective",) if "default_objective" in data else ("objectives",)
         document.problem(
             place, f"default_objective is {default!r}, which is unknown; {unknown(default, objectives)}"
         )
-
-
-def _check_objective(
-    document: Document, objective: dict[str, Any], pointer: Pointer, *, has_floor: bool
-) -> None:
-    if objective.get("goal") == Goal.CHEAPEST and not has_floor:
-        message = f"goal {Goal.CHEAPEST} needs a floor; add bounds.accuracy_floor, such as 0.7"
-        document.problem((*pointer, "goal"), message)
-    accuracy = objective.get("accuracy") or {}
-    rule = accuracy.get("rule")
-    if "rank_floor" in accuracy and rule in _UNRANKED:
-        message = f"rank_floor has no meaning for the rule {rule!r}; remove it or take rank-product"
-        document.problem((*pointer, "accuracy", "rank_floor"), message, at_key=True)
 
 
 def check_profile(document: Document) -> None:
@@ -138,7 +132,12 @@ def check_limits(
     for pointer, stage in stages:
         own = stage.get("bounds") or {}
         _check_replicas(document, own, bounds, (*pointer, "bounds"))
-        _check_batch_sizes(document, own, bounds, (*pointer, "bounds", "batch_sizes"))
+        mine, allowed = own.get("batch_sizes"), bounds.get("batch_sizes")
+        if mine and allowed and not any(size in allowed for size in mine):
+            message = (
+                f"batch_sizes has none of bounds.batch_sizes of the pipeline; take from {_listed(allowed)}"
+            )
+            document.problem((*pointer, "bounds", "batch_sizes"), message)
         _check_pin(document, stage, own, bounds, pointer)
         _check_external(document, data, stage, pointer)
     graph = data.get("graph")
@@ -189,15 +188,6 @@ def _check_replicas(document: Document, own: dict[str, Any], whole: dict[str, An
     if _is_below(most, limit := whole.get("min_replicas")):
         message = f"max_replicas {most} is below bounds.min_replicas {limit} of the pipeline"
         document.problem((*pointer, "max_replicas"), message)
-
-
-def _check_batch_sizes(
-    document: Document, own: dict[str, Any], whole: dict[str, Any], pointer: Pointer
-) -> None:
-    mine, allowed = own.get("batch_sizes"), whole.get("batch_sizes")
-    if mine and allowed and not any(size in allowed for size in mine):
-        message = f"batch_sizes has none of bounds.batch_sizes of the pipeline; take from {_listed(allowed)}"
-        document.problem(pointer, message)
 
 
 def _check_pin(

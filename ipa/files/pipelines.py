@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ipa.files.document import Document, check_within, parse, read_text
+from ipa.files.document import Document, check_within, read_document
 from ipa.files.dumping import dump_yaml
 from ipa.files.faults import check
 from ipa.files.graph import FanOut, Node, edges_of, in_order, read_nodes
@@ -30,14 +30,7 @@ def load_pipeline(path: Path) -> Pipeline:
 
     InputError lists every problem with its line and column; NotFoundError where there is no such file.
     """
-    pipeline, _ = read_pipeline(path)
-    return pipeline
-
-
-def read_pipeline(path: Path) -> tuple[Pipeline, Document]:
-    """As `load_pipeline`, with the document, which has the position of every key."""
-    document = parse(read_text(path), str(path))
-    return pipeline_in(document), document
+    return pipeline_in(read_document(path))
 
 
 def load_pipelines(folder: Path) -> dict[str, Pipeline]:
@@ -165,9 +158,9 @@ def find_pipeline(name: str, pipelines_dir: Path) -> Pipeline:
     """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
-        path = pipelines_dir / name / "pipeline.yaml"
+        path = pipelines_dir / name / FILE_NAME
         if not is_file(path):
-            known = sorted(file.parent.name for file in pipelines_dir.glob("*/pipeline.yaml"))
+            known = sorted(file.parent.name for file in pipelines_dir.glob(f"*/{FILE_NAME}"))
             raise NotFoundError(
                 f"there is no pipeline {name!r} in {pipelines_dir}",
                 hint=f"There are: {', '.join(known) or 'none'}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ipa.files.document import Document, check_within, parse, read_text
+from ipa.files.document import Document, check_within, read_document
 from ipa.files.dumping import FlowMapping, dump_yaml
 from ipa.files.faults import check
 from ipa.files.kinds.profile import ProfileFile
@@ -21,14 +21,7 @@ def load_profile(path: Path) -> StageProfile:
 
     InputError lists every problem with its line and column; NotFoundError where there is no such file.
     """
-    profile, _ = read_profile(path)
-    return profile
-
-
-def read_profile(path: Path) -> tuple[StageProfile, Document]:
-    """As `load_profile`, with the document, which knows where everything stands."""
-    document = parse(read_text(path), str(path))
-    return profile_in(document), document
+    return profile_in(read_document(path))
 
 
 def profile_in(document: Document) -> StageProfile:
@@ -51,6 +44,7 @@ def load_profiles(folder: Path, pipeline: str) -> dict[str, StageProfile]:
             f"there are no profiles of {pipeline!r} in {folder}",
             hint=f"Measure them with `ipa profile {pipeline}`, or set profiles_dir.",
         )
+
     profiles: dict[str, StageProfile] = {}
     problems: list[Problem] = []
     for path in sorted(home.glob("*.yaml")):

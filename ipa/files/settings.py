@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from operator import getitem
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, create_model
 
-from ipa.files.document import parse, read_text
+from ipa.files.document import read_document
 from ipa.files.faults import check
 from ipa.files.kinds.base import DeclaredFile, Section
 from ipa.files.kinds.fields import Maybe
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.masking import mask_url
 
-
-@dataclass(frozen=True, slots=True)
-class SettingKey:
-    """A key of the file: the setting's name, its default, the values that it may have, and its words."""
-
-    key: str
-    name: str
-    default: Any
-    choices: tuple[str, ...] = ()
-    words: str = ""
-
-
-SettingGroups = Mapping[str, Sequence[SettingKey]]
+# The names of settings by group and key.
+SettingGroups = Mapping[str, Mapping[str, str]]
 
 
 class _Header(DeclaredFile):
@@ -41,27 +30,37 @@ class _Header(DeclaredFile):
     kind: Literal["Settings"]
 
 
-def settings_file(groups: SettingGroups) -> type[DeclaredFile]:
-    """The declaration of the file, with a section for each group of settings."""
-    sections: dict[str, Any] = {
-        group: (getitem(Maybe, _section(group, keys)), None) for group, keys in groups.items()
-    }
+def settings_file(
+    groups: SettingGroups,
+    defaults: object,
+    choices: Mapping[str, tuple[str, ...]],
+    words: Mapping[str, str] = MappingProxyType({}),
+) -> type[DeclaredFile]:
+    """The declaration of the file, with a section for each group of settings.
+
+    `defaults` has the settings for attributes; `choices` and `words` are values and descriptions by name.
+    """
+
+    def field(key: str, name: str) -> Any:
+        default: Any = getattr(defaults, name)
+        kind: Any = type(default) if isinstance(default, bool | int | float) else str
+        kind = Literal[choices[name]] if name in choices else kind
+        return getitem(Maybe, kind), Field(default=None, alias=key, description=words.get(name))
+
+    sections: dict[str, Any] = {}
+    for group, keys in groups.items():
+        fields = {name: field(key, name) for key, name in keys.items()}
+        section = create_model(f"{group.capitalize()}Section", __base__=Section, **fields)
+        sections[group] = (getitem(Maybe, section), None)
     return create_model("SettingsFile", __base__=_Header, **sections)
 
 
-def _section(group: str, keys: Sequence[SettingKey]) -> type[Section]:
-    found: dict[str, Any] = {}
-    for each in keys:
-        kind: Any = type(each.default) if isinstance(each.default, bool | int | float) else str
-        if each.choices:
-            kind = Literal[each.choices]
-        field = Field(default=None, alias=each.key, description=each.words or None)
-        found[each.name] = (getitem(Maybe, kind), field)
-    return create_model(f"{group.capitalize()}Section", __base__=Section, **found)
-
-
 def read_settings(
-    path: Path, groups: SettingGroups, fault: Callable[[str, Any], str]
+    path: Path,
+    groups: SettingGroups,
+    defaults: object,
+    choices: Mapping[str, tuple[str, ...]],
+    fault: Callable[[str, Any], str],
 ) -> tuple[dict[str, tuple[Any, str]], list[Problem]]:
     """The settings that the file has, each with FILE:LINE, and the problems of the others.
 
@@ -69,8 +68,8 @@ def read_settings(
     such file.
     """
     try:
-        document = parse(read_text(path), str(path))
-        check(document, settings_file(groups))
+        document = read_document(path)
+        check(document, settings_file(groups, defaults, choices))
     except NotFoundError:
         raise
     except InputError as error:
@@ -80,15 +79,16 @@ def read_settings(
     for group, keys in groups.items():
         section = data.get(group) if isinstance(data, dict) else None
         given = section if isinstance(section, dict) else {}
-        for each in keys:
-            value, pointer = given.get(each.key), (group, each.key)
+        for key, name in keys.items():
+            value, pointer = given.get(key), (group, key)
             if value is None:
                 continue
-            if words := fault(each.name, value):
+            if words := fault(name, value):
                 shown = mask_url(document.shown(pointer, value), path=True)
-                document.problem(pointer, f"{each.key} is {shown}, which {words}")
-            kind = Path if isinstance(each.default, Path) else type(each.default)
-            found[each.name] = (kind(value), f"{path}:{document.marks[pointer][0]}")
+                document.problem(pointer, f"{key} is {shown}, which {words}")
+            default = getattr(defaults, name)
+            kind = Path if isinstance(default, Path) else type(default)
+            found[name] = (kind(value), f"{path}:{document.marks[pointer][0]}")
     try:
         document.raise_problems()
     except InputError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import cache
 from importlib import resources
 
 from ipa.files.kinds.base import DeclaredFile, json_schema
@@ -28,12 +27,6 @@ def file_kind(kind: str) -> type[DeclaredFile]:
 def schema_text(kind: str) -> str:
     """The published JSON Schema (draft 2020-12) of `pipeline`, `profile`, `guardrails` or `settings`."""
     return resources.files("ipa.files").joinpath("schema", f"{kind}.schema.json").read_text("utf-8")
-
-
-@cache
-def make_schema(kind: str) -> str:
-    """The text of the published schema, made from the declaration."""
-    return schema_of(kind, file_kind(kind))
 
 
 def schema_of(kind: str, file: type[DeclaredFile]) -> str:

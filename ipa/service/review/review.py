@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 import ipa
-from ipa.files.document import unknown
-from ipa.files.guardrails import NEEDS_PRICE, read_guardrails
+from ipa.files.document import read_document, unknown
+from ipa.files.guardrails import NEEDS_PRICE, guardrails_in
 from ipa.files.reading import is_file
 from ipa.files.traces import trace_file, trace_in
 from ipa.model.errors import DeadlineError, InfeasibleError, InputError, Problem, UsageError
@@ -235,7 +235,8 @@ def _guardrails(base: BaseRevision, folders: Folders, file: Path | None) -> tupl
     except UsageError:
         path = str(file)
     try:
-        found, document = read_guardrails(file)
+        document = read_document(file)
+        found = guardrails_in(document)
     except InputError as error:
         problems = error.problems or [Problem(error.message)]
         return Guardrails(path=path), [replace(problem, path=path) for problem in problems]

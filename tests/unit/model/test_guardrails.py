@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ipa.cli.main import run
-from ipa.files import load_guardrails
+from ipa.files.document import read_document
+from ipa.files.guardrails import guardrails_in
 from ipa.model.errors import InputError
 from ipa.model.guardrails import GuardrailFigures, GuardrailRule, Measure, Threshold, is_notable, measured
 
@@ -32,7 +33,7 @@ def test_a_file_says_rules_threshold_price_and_load(tmp_path: Path) -> None:
         "usd_per_core_hour: 0.04\n"
         "workload: fluctuating\n",
     )
-    found = load_guardrails(file)
+    found = guardrails_in(read_document(file))
     assert found.fail_if == (GuardrailRule(Measure.SLO_RATIO, "<", 0.99, line=3),)
     assert [str(rule) for rule in found.rules("video")] == [
         "slo_ratio < 0.99",
@@ -65,7 +66,7 @@ def test_a_file_says_rules_threshold_price_and_load(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(InputError) as caught:
-        load_guardrails(written(tmp_path, text))
+        guardrails_in(read_document(written(tmp_path, text)))
     assert said in str(caught.value)
 
 
