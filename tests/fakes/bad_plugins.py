@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import nan
 from threading import Event
@@ -56,49 +57,26 @@ class Leaving(Changed):
         raise SystemExit(2)
 
 
-class AnsweringNothing(Changed):
-    def changed(self, plan: Plan, first: Any) -> Any:
-        return None
+def changing(change: Callable[[Plan, Any], Any]) -> type[Changed]:
+    """A policy that answers what the function makes of our plan and its first stage."""
+    return type("Changing", (Changed,), {"changed": lambda self, plan, first: change(plan, first)})
 
 
-class OtherStage(Changed):
-    def changed(self, plan: Plan, first: Any) -> Any:
-        return replace(plan, stages=(replace(first, stage="nowhere"), *plan.stages[1:]))
+def with_first(**changes: Any) -> type[Changed]:
+    """A policy whose plan has a first stage with these values."""
+    return changing(lambda plan, first: replace(plan, stages=(replace(first, **changes), *plan.stages[1:])))
 
 
-class FewerStages(Changed):
-    def changed(self, plan: Plan, first: Any) -> Any:
-        return replace(plan, stages=plan.stages[1:])
-
-
-class OtherVariant(Changed):
-    def changed(self, plan: Plan, first: Any) -> Any:
-        return replace(plan, stages=(replace(first, variant="huge"), *plan.stages[1:]))
-
-
-class NotANumber(Changed):
-    def changed(self, plan: Plan, first: Any) -> Any:
-        return replace(plan, objective=nan, latency_s=None)
-
-
-class HalfAReplica(Changed):
-    def changed(self, plan: Plan, first: Any) -> Any:
-        return replace(plan, stages=(replace(first, replicas=0.5, batch_size=True), *plan.stages[1:]))
-
-
-class NoCapacity(Changed):
-    def changed(self, plan: Plan, first: Any) -> Any:
-        return replace(plan, stages=(replace(first, capacity_rps=0.0, cores=-1.0), *plan.stages[1:]))
-
-
-class OptimalNothing(Changed):
-    def changed(self, plan: Plan, first: Any) -> Any:
-        return replace(plan, stages=())
-
-
-class Unbounded(Changed):
-    def changed(self, plan: Plan, first: Any) -> Any:
-        return replace(plan, stages=(replace(first, replicas=1000), *plan.stages[1:]))
+AnsweringNothing = changing(lambda plan, first: None)
+FewerStages = changing(lambda plan, first: replace(plan, stages=plan.stages[1:]))
+NotANumber = changing(lambda plan, first: replace(plan, objective=nan, latency_s=None))
+OptimalNothing = changing(lambda plan, first: replace(plan, stages=()))
+NoText = changing(lambda plan, first: replace(plan, note=None))
+OtherStage = with_first(stage="nowhere")
+OtherVariant = with_first(variant="huge")
+HalfAReplica = with_first(replicas=0.5, batch_size=True)
+NoCapacity = with_first(capacity_rps=0.0, cores=-1.0)
+Unbounded = with_first(replicas=1000)
 
 
 class Hanging(Changed):
@@ -111,11 +89,6 @@ class FirstRaising(Changed):
         if observation.at_s < 30.0:
             raise ValueError("no such column")
         return super().decide(observation, forecast, state)
-
-
-class NoText(Changed):
-    def changed(self, plan: Plan, first: Any) -> Any:
-        return replace(plan, note=None)
 
 
 class NotMade(Changed):

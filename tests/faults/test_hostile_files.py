@@ -31,14 +31,8 @@ from ipa.profiling.lint import lint_profile
 from tests.fakes import world
 from tests.fakes.world import PROFILES, Scenario, scenario
 from tests.faults.table import Case
-from tests.property.test_files_properties import (
-    ALL_PLACES,
-    DUMPER,
-    ECHOES,
-    GOOD,
-    SCHEMA_KEYS,
-    parent_of,
-)
+from tests.property.test_files_properties import ALL_PLACES, ECHOES, GOOD, SCHEMA_KEYS, parent_of
+from tests.property.test_files_properties import problems_of as problems_in
 from tests.unit.files.test_files_broken import BROKEN, expected, load, without_parser
 
 # No file may take longer, or more memory, than this on a busy machine; a bomb would take all there is.
@@ -311,32 +305,24 @@ def test_i6_a_mutation_names_its_key(case: Case, tmp_path: Path) -> None:
     """Every key deleted, misspelt, and given values of other kinds: the problem is told where it is."""
     said = precise = 0
 
-    def tried(kind: str, data: Any) -> list[Any]:
-        path = tmp_path / f"{kind}.yaml"
-        text = yaml.dump(data, Dumper=DUMPER, sort_keys=False, allow_unicode=True)
-        path.write_text(text, encoding="utf-8")
-        try:
-            GOOD[kind][1](path)
-        except InputError as error:
-            return list(error.problems)
-        return []
-
     for kind, place in SCHEMA_KEYS:
         deleted = copy.deepcopy(GOOD[kind][0])
         parent_of(deleted, place).pop(place[-1])
         misspelt = copy.deepcopy(GOOD[kind][0])
         holder = parent_of(misspelt, place)
         holder[f"{place[-1]}z"] = holder.pop(place[-1])
-        for data in (deleted, misspelt):
-            problems = tried(kind, data)
+        nearest = f"unknown key '{place[-1]}z'; did you mean '{place[-1]}'?"
+        for data, words in ((deleted, str(place[-1])), (misspelt, nearest)):
+            problems = problems_in(kind, data, tmp_path)
             said += bool(problems)
-            precise += bool(problems) and any(str(place[-1]) in problem.message for problem in problems)
+            precise += bool(problems) and any(words in problem.message for problem in problems)
+            assert all(problem.line >= 1 and problem.column >= 1 for problem in problems)
     for kind, place in ALL_PLACES:
         here, above = to_json_pointer(place), to_json_pointer(place[:-1])
         for value in (-1, "../x"):
             altered = copy.deepcopy(GOOD[kind][0])
             parent_of(altered, place)[place[-1]] = value
-            problems = tried(kind, altered)
+            problems = problems_in(kind, altered, tmp_path)
             said += bool(problems)
             places = (here, *ECHOES.get(str(place[0]), ()))
             precise += bool(problems) and all(

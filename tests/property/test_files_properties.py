@@ -195,24 +195,6 @@ def test_the_files_that_are_altered_below_are_good(kind: str, tmp_path: Path) ->
     assert problems_of(kind, GOOD[kind][0], tmp_path) == ()
 
 
-@pytest.mark.parametrize(("kind", "place"), SCHEMA_KEYS, ids=str)
-def test_a_deleted_key_is_no_loss_or_named(kind: str, place: Place, tmp_path: Path) -> None:
-    data = copy.deepcopy(GOOD[kind][0])
-    del parent_of(data, place)[place[-1]]
-    problems = problems_of(kind, data, tmp_path)
-    assert not problems or any(str(place[-1]) in problem.message for problem in problems), problems
-    assert all(problem.line >= 1 and problem.column >= 1 for problem in problems)
-
-
-@pytest.mark.parametrize(("kind", "place"), SCHEMA_KEYS, ids=str)
-def test_a_misspelt_key_is_named_with_the_nearest(kind: str, place: Place, tmp_path: Path) -> None:
-    data = copy.deepcopy(GOOD[kind][0])
-    holder = parent_of(data, place)
-    holder[f"{place[-1]}z"] = holder.pop(place[-1])
-    messages = [problem.message for problem in problems_of(kind, data, tmp_path)]
-    assert f"unknown key '{place[-1]}z'; did you mean '{place[-1]}'?" in messages
-
-
 @pytest.mark.parametrize(("kind", "place"), ALL_PLACES, ids=str)
 def test_an_altered_value_is_good_or_has_problems_there(kind: str, place: Place, tmp_path: Path) -> None:
     here, holder = to_json_pointer(place), to_json_pointer(place[:-1])
