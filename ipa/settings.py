@@ -405,8 +405,8 @@ def _from_variables(env: Mapping[str, str]) -> tuple[_Values, list[Problem]]:
             continue
         wanted = Path if isinstance(getattr(defaults, name), Path) else type(getattr(defaults, name))
         try:
-            value = _flag(text) if wanted is bool else wanted(text)
-        except ValueError:
+            value = FLAGS[text.strip().lower()] if wanted is bool else wanted(text)
+        except (KeyError, ValueError):
             problems.append(Problem(f"{key}={shown_setting(name, text)!r} is not {KINDS[wanted]}"))
             continue
         fault = setting_fault(name, value)
@@ -456,13 +456,6 @@ def shown_setting(name: str, value: Any) -> Any:
 def words(value: str) -> tuple[str, ...]:
     """The words of a comma-separated setting."""
     return tuple(filter(None, (word.strip() for word in value.split(","))))
-
-
-def _flag(text: str) -> bool:
-    """True if the text means on; ValueError if it means neither on nor off."""
-    if text.strip().lower() not in FLAGS:
-        raise ValueError(text)
-    return FLAGS[text.strip().lower()]
 
 
 def setting_fault(name: str, value: Any) -> str:

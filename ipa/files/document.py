@@ -295,7 +295,8 @@ def _collect(text: str, document: Document, events: list[Any], too_many: str, mo
                 if event.anchor is not None:
                     anchors[event.anchor] = len(events)
                 if event.tag is not None:
-                    _note(document, event, _tag_fault(event.tag))
+                    tag = event.tag.replace("tag:yaml.org,2002:", "!!")[:MAX_SHOWN]
+                    _note(document, event, f"tag {tag} is not allowed; write plain values")
                 events.append(event)
                 if kind in _OPENED:
                     open_nodes.append(_OPENED[kind])
@@ -306,11 +307,6 @@ def _collect(text: str, document: Document, events: list[Any], too_many: str, mo
         elif kind is yaml.DocumentStartEvent and events:
             _note(document, event, "a second document begins; put each into its own file")
             return
-
-
-def _tag_fault(tag: str) -> str:
-    short = tag.replace("tag:yaml.org,2002:", "!!")[:MAX_SHOWN]
-    return f"tag {short} is not allowed; write plain values"
 
 
 def _note(document: Document, event: Any, message: str) -> None:

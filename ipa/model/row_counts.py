@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ipa.model.pipeline import Pipeline, Stage
+from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 
 # The output by which a stage says how many rows each item has in its other outputs.
@@ -60,22 +60,14 @@ def unbatched_notes(pipeline: Pipeline, *, with_remedies: bool = False) -> list[
 
 def wrong_rows(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str]:
     """Messages for the configurations whose batches would mix up requests on the target."""
-    return [fault for config in configs if (fault := _fault(_stage(pipeline, config.stage), config))]
+    return [fault for config in configs if (fault := _fault(pipeline, config))]
 
 
 def without_batches(pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple[StageConfig, ...]:
     """Return the configurations with batch size 1 if batches would mix up requests on the target."""
-    return tuple(
-        replace(config, batch_size=1) if _fault(_stage(pipeline, config.stage), config) else config
-        for config in configs
-    )
+    return tuple(replace(each, batch_size=1) if _fault(pipeline, each) else each for each in configs)
 
 
-def _stage(pipeline: Pipeline, name: str) -> Stage | None:
-    return next((stage for stage in pipeline.stages if stage.name == name), None)
-
-
-def _fault(stage: Stage | None, config: StageConfig) -> str:
-    if stage is None or not stage.unbatched or config.batch_size <= 1:
-        return ""
-    return batch_fault(stage.name, config.batch_size, stage.unbatched)
+def _fault(pipeline: Pipeline, config: StageConfig) -> str:
+    why = next((stage.unbatched for stage in pipeline.stages if stage.name == config.stage), "")
+    return batch_fault(config.stage, config.batch_size, why) if why and config.batch_size > 1 else ""

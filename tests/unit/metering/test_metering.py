@@ -37,20 +37,9 @@ WRONG_UNITS = ("ms", "milliseconds", "minutes", "hours", "percent", "millicores"
 SERVED = len(PIPELINE.served)
 
 
-class _Kube:
-    skew_s = 0.1
-
-
-class _Feed:
-    place = ("default", "Deployments")
-
-
-class _Watcher:
-    feed, lists, failures = _Feed(), 1, 0
-
-
-class _Events:
-    dropped = 0
+KUBE, EVENTS = SimpleNamespace(skew_s=0.1), SimpleNamespace(dropped=0)
+WATCHER = SimpleNamespace(feed=SimpleNamespace(place=("default", "Deployments")), lists=1, failures=0)
+RUNNER = SimpleNamespace(core_seconds=1.0, restarts=0, corrections=0)
 
 
 class _Telling:
@@ -61,18 +50,13 @@ class _Telling:
         return ()
 
 
-class _Workload:
-    def runner(self, pipeline: str) -> SimpleNamespace:
-        return SimpleNamespace(core_seconds=1.0, restarts=0, corrections=0)
-
-
 def registries() -> Iterator[CollectorRegistry]:
     """Every registry of service, router, queue and model server with everything on it that there is."""
     service = new_registry()
     Catalogue(service, (PIPELINE,)).desire("pages", {"detect": 1})
     HttpMetrics(service).start({"/healthz": ("GET",)})
-    service.register(health_figures(_Kube(), _Events(), [_Watcher()]))  # type: ignore[arg-type, list-item]
-    service.register(cost_figures(_Workload(), (PIPELINE.name,)))  # type: ignore[arg-type]
+    service.register(health_figures(KUBE, EVENTS, [WATCHER]))
+    service.register(cost_figures(SimpleNamespace(runner=lambda name: RUNNER), (PIPELINE.name,)))
     for figures in (record_figures, webhook_figures, stream_figures):
         service.register(figures(_Telling()))  # type: ignore[operator]
     service.register(Figures((table.LOG_DROPPED, lambda: 0)))
