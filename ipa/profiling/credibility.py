@@ -59,7 +59,7 @@ def doubt_of(profile: StageProfile) -> ProfileDoubt | None:
 def _reasons(profile: StageProfile) -> Iterator[str]:
     found: Counter[Oddity] = Counter()
     for remark in lint_profile(profile):
-        found[remark.oddity] += len(remark.places)
+        found[remark.kind] += len(remark.places)
     summary = summarise_fit(profile)
     points = [point for variant in profile.variants for point in variant.points]
     is_loose = summary.r2_ratio is not None and summary.r2_ratio < POOR_R2_RATIO

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from enum import StrEnum
 
 from ipa.model.pipeline import Stage
 from ipa.model.plan import cores_of
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.profiling.dominance import dominated
 from ipa.profiling.fit import Form, fit_variant
-from ipa.profiling.lint import Oddity, is_flat, lint_profile
+from ipa.profiling.lint import Oddity, ProfileFinding, ProfileStatus, is_flat, lint_profile
 from ipa.profiling.measure import DOUBLING_RATIO
 from ipa.profiling.remedies import measure_command
 
@@ -22,32 +21,6 @@ OLD = timedelta(days=90)
 
 # An inner batch size is left out and predicted from the others, so there must be one.
 FEWEST_BATCHES = 3
-
-
-class ProfileStatus(StrEnum):
-    """Findings on a profile as a whole, beside its figures."""
-
-    FEW_BATCHES = "few_batches"
-    DOMINATED = "dominated"
-    OLD = "old"
-    NOT_MEASURED = "not_measured"
-    NOT_IN_PIPELINE = "not_in_pipeline"
-
-
-@dataclass(frozen=True, slots=True)
-class ProfileFinding:
-    """A finding on a stage's profile, with its remedy.
-
-    `topic` and `remedy` are the same words for all variants of a kind; `variant` is None for the whole stage.
-    `places` are where it occurs and by how much, the worst first.
-    """
-
-    kind: Oddity | ProfileStatus
-    stage: str
-    variant: str | None
-    topic: str
-    places: tuple[str, ...]
-    remedy: str
 
 
 def findings(
@@ -127,8 +100,8 @@ def _of_stage(
         if few:
             yield _finding(measure, ProfileStatus.FEW_BATCHES, stage.name, each.variant, few)
     for remark in lint_profile(used):
-        remedy = _REMEDIES[remark.oddity].format(measure=measure)
-        yield ProfileFinding(remark.oddity, stage.name, remark.variant, remark.topic, remark.places, remedy)
+        remedy = _REMEDIES[remark.kind].format(measure=measure)
+        yield replace(remark, remedy=remedy)
 
 
 def _few_batches(variant: VariantProfile, sla_s: float) -> Iterator[str]:

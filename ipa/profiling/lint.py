@@ -37,17 +37,30 @@ class Oddity(StrEnum):
     DISTURBED = "disturbed"
 
 
-@dataclass(frozen=True, slots=True)
-class Remark:
-    """One oddity of a variant's profile: its topic, worded alike for all variants, and its places.
+class ProfileStatus(StrEnum):
+    """Findings on a profile as a whole, beside its figures."""
 
-    The worst of the places come first.
+    FEW_BATCHES = "few_batches"
+    DOMINATED = "dominated"
+    OLD = "old"
+    NOT_MEASURED = "not_measured"
+    NOT_IN_PIPELINE = "not_in_pipeline"
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileFinding:
+    """A finding on a stage's profile; those of `ipa.profiling.findings` have a remedy.
+
+    `topic` and `remedy` are the same words for all variants of a kind; `variant` is None for the whole stage.
+    `places` are where it occurs and by how much, the worst first.
     """
 
-    variant: str
-    oddity: Oddity
+    kind: Oddity | ProfileStatus
+    stage: str
+    variant: str | None
     topic: str
     places: tuple[str, ...]
+    remedy: str = ""
 
     @property
     def detail(self) -> str:
@@ -106,19 +119,20 @@ Places = Iterator[tuple[float, str]]
 
 # Credibility asks for it too, and commands show both.
 @lru_cache(maxsize=512)
-def lint_profile(profile: StageProfile) -> tuple[Remark, ...]:
+def lint_profile(profile: StageProfile) -> tuple[ProfileFinding, ...]:
     """The oddities of a profile, variant by variant; within each in the order of `Oddity`."""
     return tuple(
-        Remark(variant.variant, oddity, _topic(oddity, profile), tuple(place for _, place in found))
+        ProfileFinding(
+            oddity,
+            profile.stage,
+            variant.variant,
+            _TOPICS[oddity].format(load_rps=profile.load_rps),
+            tuple(place for _, place in found),
+        )
         for variant in profile.variants
         for oddity, look in _LOOKS.items()
         if (found := sorted(look(variant, profile), key=lambda each: -each[0]))
     )
-
-
-def _topic(oddity: Oddity, profile: StageProfile) -> str:
-    topic = _TOPICS[oddity]
-    return topic if profile.load_rps is None else topic.format(load_rps=profile.load_rps)
 
 
 def _falling(variant: VariantProfile, _: StageProfile) -> Places:

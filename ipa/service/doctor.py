@@ -142,7 +142,7 @@ def profile_findings(settings: Settings, pipeline: Pipeline, today: date) -> Ite
         f"{stage} {remark.variant} ({remark.detail})"
         for stage, profile in used.items()
         for remark in lint_profile(profile)
-        if remark.oddity is Oddity.POOR_FIT
+        if remark.kind is Oddity.POOR_FIT
     ]
     doubted = [str(doubt) for doubt in doubts(pipeline.served, used)]
     if doubted or poor:

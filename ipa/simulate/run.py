@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from ipa.control.engine.decision_inputs import made_of
@@ -155,7 +156,7 @@ def simulate(setup: SimSetup) -> SimResult:
         setup.pipeline,
         LoopPorts(world.clock, world.metrics, world.workload, memory, memory),
         policy=policy,
-        predict=_Remembered(inputs.predictor()),
+        predict=_remembered(inputs.predictor()),
         forecaster=forecaster_of(setup.forecast, setup.rates_rps, world.clock.monotonic_s),
         settings=setup.guards,
         window_s=setup.forecast.window_s,
@@ -217,22 +218,16 @@ def policy_of(setup: SimSetup) -> tuple[PolicyInputs, Policy]:
     return inputs, policy(inputs) if is_factory else policy
 
 
-class _Remembered:
-    """A predictor with a cache: in a tick the same question comes several times."""
+def _remembered(predict: Predictor) -> Predictor:
+    """The predictor with a cache: in a tick the same question comes several times."""
+    cached = lru_cache(MOST_ANSWERS)(predict)
 
-    def __init__(self, predict: Predictor) -> None:
-        self._predict = predict
-        self._answers: dict[tuple[tuple[StageConfig, ...], float, Slowdowns], Prediction | None] = {}
-
-    def __call__(
-        self, configs: Sequence[StageConfig], rate_rps: float, slowdowns: Slowdowns = AS_MEASURED
+    def answer(
+        configs: Sequence[StageConfig], rate_rps: float, slowdowns: Slowdowns = AS_MEASURED
     ) -> Prediction | None:
-        key = (tuple(configs), rate_rps, slowdowns)
-        if key not in self._answers:
-            if len(self._answers) >= MOST_ANSWERS:
-                self._answers.clear()
-            self._answers[key] = self._predict(configs, rate_rps, slowdowns)
-        return self._answers[key]
+        return cached(tuple(configs), rate_rps, slowdowns)
+
+    return answer
 
 
 def _play(loop: ControlLoop, world: SimWorld, setup: SimSetup, duration_s: float) -> None:

@@ -90,7 +90,7 @@ def test_latencies_that_only_grow_with_the_batch_and_fall_with_cores_are_not_sai
             for variant in profile.variants
         ),
     )
-    assert not {each.oddity for each in lint_profile(sound)} & {
+    assert not {each.kind for each in lint_profile(sound)} & {
         Oddity.FALLS_WITH_BATCH,
         Oddity.RISES_WITH_CORES,
         Oddity.POOR_FIT,

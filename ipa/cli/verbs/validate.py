@@ -83,7 +83,7 @@ def _values(checked: Checked) -> dict[str, Any]:
         "ok": not checked.problems,
         "problems": [asdict(problem) for problem in checked.problems],
         "warnings": [
-            {"variant": each.variant, "kind": each.oddity, "topic": each.topic, "detail": each.detail}
+            {"variant": each.variant, "kind": each.kind, "topic": each.topic, "detail": each.detail}
             for each in remarks
         ],
         "doubts": list(doubt.reasons if (doubt := checked.profile and doubt_of(checked.profile)) else ()),

@@ -14,7 +14,8 @@ from rich.text import Text
 from ipa.cli.views.status_text import bare_table
 
 if TYPE_CHECKING:
-    from ipa.profiling.findings import FitRow, ProfileFinding, StageOverview
+    from ipa.profiling.findings import FitRow, StageOverview
+    from ipa.profiling.lint import ProfileFinding
 
 # Places of a finding that are named; JSON has all of them.
 FEW = 3

@@ -13,9 +13,9 @@ from ipa.model.pipeline import Edge, Stage, Variant
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.policies.planning import plan_pipeline
 from ipa.profiling.dominance import dominated
-from ipa.profiling.findings import OLD, ProfileFinding, ProfileStatus, findings, overview, unmeasured
+from ipa.profiling.findings import OLD, findings, overview, unmeasured
 from ipa.profiling.fit import Form
-from ipa.profiling.lint import Oddity
+from ipa.profiling.lint import Oddity, ProfileFinding, ProfileStatus
 
 TODAY = date(2026, 11, 24)
 SLA_S = 1.0

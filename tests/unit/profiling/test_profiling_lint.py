@@ -60,7 +60,7 @@ def test_the_scatter_is_above_that_of_the_steadiest_profile(root: Path) -> None:
 def test_the_worst_place_comes_first() -> None:
     falling = profile(*(ProfilePoint(1.0, b, s) for b, s in ((1, 1.0), (2, 0.8), (4, 0.4), (8, 0.3))))
     (remark, *_) = lint_profile(falling)
-    assert remark.oddity is Oddity.FALLS_WITH_BATCH
+    assert remark.kind is Oddity.FALLS_WITH_BATCH
     assert remark.places == tuple(
         f"1 core batch {step}" for step in ("2→4 (-50%)", "4→8 (-25%)", "1→2 (-20%)")
     )
