@@ -15,8 +15,7 @@ from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.optimize.problem import Compat
 from ipa.policies.base import Policy
-from ipa.profiling.base import stage_sla_s
-from ipa.profiling.points import Allocation
+from ipa.profiling.points import Allocation, stage_sla_s
 from ipa.simulate.ground_truth import GroundTruth
 from ipa.simulate.run import SimSetup
 

@@ -57,7 +57,7 @@ def doubt_of(profile: StageProfile) -> ProfileDoubt | None:
 
 
 def _reasons(profile: StageProfile) -> Iterator[str]:
-    found: Counter[Oddity] = Counter()
+    found: Counter[str] = Counter()
     for remark in lint_profile(profile):
         found[remark.kind] += len(remark.places)
     summary = summarise_fit(profile)

@@ -1,7 +1,8 @@
 """The inner loop of one stage between two changes: batches formed from a queue and given to replicas.
 
 It runs as plain Python on lists and, compiled by numba, on arrays, with equal results: only indexing,
-comparisons and additions in one order. Random numbers are arguments."""
+comparisons and additions in one order. Random numbers are arguments.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """A simulated world behind the control loop's ports: the production loop runs in it unchanged.
 
 Waiting on its clock advances the simulation; its metrics are scraped from it; its workload is a cluster whose
-pods start, roll and drain. Deterministic for a seed."""
+pods start, roll and drain. Deterministic for a seed.
+"""
 
 from __future__ import annotations
 

@@ -9,8 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ipa.forecast.base import Series, prepare
-from ipa.forecast.boosted import Boosted, learn
-from ipa.forecast.forest import TreeGrowth
+from ipa.forecast.boosted import Boosted, TreeGrowth, learn
 from ipa.forecast.ladder import CLAMP_FACTOR, forecast
 from ipa.forecast.learned import Learned, QuantileWeights
 from ipa.forecast.reactive import LastValue, WindowMaximum

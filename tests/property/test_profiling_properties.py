@@ -11,9 +11,16 @@ from hypothesis import strategies as st
 
 from ipa.model.pipeline import Bounds, Objective, Stage, Variant
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
-from ipa.profiling.base import base_allocation, point_capacity_rps, point_latency_s, stage_sla_s
 from ipa.profiling.fit import Form, fit_variant
-from ipa.profiling.points import Allocation, LatencySource, operating_points
+from ipa.profiling.points import (
+    Allocation,
+    LatencySource,
+    base_allocation,
+    operating_points,
+    point_capacity_rps,
+    point_latency_s,
+    stage_sla_s,
+)
 from tests.amounts import many
 
 # No time limit on a busy machine, and the same examples on every one.

@@ -14,8 +14,7 @@ from ipa.cli.main import run
 from ipa.files.traces import read_trace
 from ipa.forecast.backtest import Backtest
 from ipa.forecast.base import Series
-from ipa.forecast.boosted import Boosted
-from ipa.forecast.forest import TreeGrowth
+from ipa.forecast.boosted import Boosted, TreeGrowth
 from ipa.forecast.learned import Learned
 from ipa.forecast.reactive import LastValue, WindowMaximum
 from ipa.forecast.traces import as_load, outages

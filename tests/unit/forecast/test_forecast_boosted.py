@@ -9,9 +9,8 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from ipa.forecast.base import Series, prepare, sliding_max
-from ipa.forecast.boosted import BACK_S, Boosted, BoostedModel, learn
+from ipa.forecast.boosted import BACK_S, Boosted, BoostedModel, Forest, TreeGrowth, learn
 from ipa.forecast.features import COLUMNS, DayProfile, features
-from ipa.forecast.forest import Forest, TreeGrowth
 from ipa.forecast.ladder import forecast
 from ipa.forecast.quality import answers, score
 from ipa.forecast.reactive import LastValue, WindowMaximum

@@ -12,7 +12,7 @@ from ipa.files import load_pipeline, load_profiles
 from ipa.model.errors import DomainError
 from ipa.model.pipeline import Objective
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
-from ipa.profiling.base import (
+from ipa.profiling.points import (
     SLA_FACTOR,
     base_allocation,
     point_capacity_rps,

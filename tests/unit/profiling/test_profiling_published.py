@@ -16,8 +16,7 @@ import pytest
 from ipa.files import dump_profile, load_pipeline, load_profiles
 from ipa.model.pipeline import Bounds, Objective, Pipeline
 from ipa.model.profile import OperatingPoint, StageProfile
-from ipa.profiling.base import base_allocation, stage_sla_s
-from ipa.profiling.points import Allocation, LatencySource, operating_points
+from ipa.profiling.points import Allocation, LatencySource, base_allocation, operating_points, stage_sla_s
 
 PIPELINES = ("video", "audio-qa", "audio-sent", "sum-qa", "nlp")
 CELLS = [(name, f"paper-{version}") for name in PIPELINES for version in ("v1", "v3")]
