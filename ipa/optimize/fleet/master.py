@@ -271,8 +271,13 @@ class Master:
                     continue
                 chosen = best
                 needed, rounding = whole - self._value(aim, chosen), EQUAL * max(1.0, abs(whole))
-                unknown = self._unknown(relaxed.shares, relaxed.prices, needed - rounding)
-                proved = is_best and needed <= 2 * window + rounding and not unknown.any()
+                if is_best and needed <= 2 * window + rounding:
+                    # Among the plans that were not known yet, none near enough may be left.
+                    count = len(self._owner)
+                    self._search(
+                        relaxed.shares, relaxed.prices, (1 + ROOM) * needed + rounding, needed - rounding
+                    )
+                    proved = not (self._within(relaxed, needed) >= count).any()
                 if proved or not is_best:
                     break
                 window = needed = min(GROWTH * window or inf, (1 + ROOM) * needed + rounding)
