@@ -73,7 +73,9 @@ def draw(plot: Plot) -> str:
     with new_figure(WIDTH, height) as figure:
         _fill(figure.add_subplot(), plot)
         if labels:
-            figure.legend(loc="outside upper right", ncols=6, frameon=False)
+            # Single requests are drawn as points that nobody would see in the legend.
+            scale = 1 if plot.dots else 3
+            figure.legend(loc="outside upper right", ncols=6, frameon=False, markerscale=scale)
         text = saved(figure, "svg").decode()
     name = escape(f"{plot.title}: {', '.join(dict.fromkeys(labels))}", quote=True)
     text = text[text.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{name}"', 1)
