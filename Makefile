@@ -140,7 +140,7 @@ test-images: install ## every image of build/images as a restricted pod that ans
 	@[ "$$(id -u)" -eq 0 ] || { echo "containers are started by root: sudo make test-images" >&2; exit 1; }
 	IPA_TEST_LAYOUT=$(CURDIR)/build/images unshare --net $(PY) -m pytest tests/deploy/test_images_run.py -rs -v
 
-architecture: install ## the rooms of ipa/ in figures, into docs/explanation/architecture.md; budgets by room, lowered to them
+architecture: install ## the rooms of ipa/ in figures; budgets by room, lowered to them
 	$(PY) -m tools.architecture
 
 sample-prose: install ## forty docstrings and forty hold messages at random, to judge their language (COUNT=40 SEED=15)

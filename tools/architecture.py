@@ -1,8 +1,8 @@
-"""Measures the rooms of ipa/ and writes the table of docs/explanation/architecture.md.
+"""Measures the rooms of ipa/ and the walls between them.
 
-`python -m tools.architecture` also removes from `KNOWN` the faults that the working tree no longer has, adds
-none, and lowers the budgets (`tools.budgets`). tests/architecture compares the working tree with `KNOWN` by
-the functions here.
+`python -m tools.architecture` prints them, removes from `KNOWN` the faults that the working tree no longer
+has, adds none, and lowers the budgets (`tools.budgets`). tests/architecture compares the working tree with
+`KNOWN` by the functions here.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from functools import cached_property
 from pathlib import Path
 
 import grimp
+from rich import print as show
+from rich.table import Table
 
 from tools.budgets import main as lower
 from tools.sample_prose import docstrings
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "explanation" / "architecture.md"
 # The faults that are still allowed: circles by their modules, repeated class names with the files of each,
 # the number of files that name Seldon, and by room the public docstrings that start like a question.
 KNOWN = ROOT / "tests" / "architecture" / "known.json"
-BEGIN, END = "<!-- made by `make architecture` -->", "<!-- end of what `make architecture` made -->"
 # A file below this is rarely an idea of its own.
 SMALL_LINES = 50
 # The room that may name Seldon.
@@ -265,46 +265,25 @@ def _layer(module: str, layers: list[list[str]]) -> tuple[int, str] | None:
     return None
 
 
-def table(house: House) -> str:
-    """The rooms and the figures of the whole in Markdown."""
-    rooms = house.rooms()
-    rows = [
-        f"| `{name}` | " + " | ".join(map(str, rooms[name].cells)) + " |"
-        for name in sorted(rooms, key=lambda each: (each == TOP, each))
-    ]
-    whole = Room("", tuple(line for room in rooms.values() for line in room.lines))
-    rows.append("| **all** | " + " | ".join(map(str, whole.cells)) + " |")
-    circles = house.circles()
-    figures = {
-        "circles": len(circles),
-        "imports against the layers": len(house.upward_imports()),
-        "files of `cli` and `api` that import an adapter": len(house.faces_on_adapters()),
-        "files that name Seldon outside its target": len(house.files_on_seldon()),
-        "public class names used more than once": len(house.repeated_classes()),
-    }
-    return "\n".join(
-        [
-            f"| room | {' | '.join(HEADS)} |",
-            "|---|" + "--:|" * len(HEADS),
-            *rows,
-            "",
-            "| the whole | |",
-            "|---|--:|",
-            *(f"| {name} | {figure} |" for name, figure in figures.items()),
-        ]
-    )
-
-
 def main() -> None:
-    """Rewrites the table of the page, shortens the list of known faults, and lowers the budgets."""
+    """Print the rooms and the figures of the whole, shorten the list of known faults, lower the budgets."""
     house = House(ROOT)
     KNOWN.write_text(json.dumps(asdict(house.faults().within(known_faults())), indent=1) + "\n")
-    made = table(house)
-    text = PAGE.read_text()
-    head, _, rest = text.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    PAGE.write_text(f"{head}{BEGIN}\n{made}\n{END}{tail}")
-    print(made)
+    rooms = house.rooms()
+    whole = Room("all", tuple(line for room in rooms.values() for line in room.lines))
+    made = Table("room", *HEADS)
+    for room in (*rooms.values(), whole):
+        made.add_row(room.name, *map(str, room.cells))
+    show(made)
+    figures = {
+        "circles": house.circles(),
+        "imports against the layers": house.upward_imports(),
+        "files of cli and api that import an adapter": house.faces_on_adapters(),
+        "files that name Seldon outside its target": house.files_on_seldon(),
+        "public class names used more than once": house.repeated_classes(),
+    }
+    for name, found in figures.items():
+        show(f"{name}: {len(found)}")
     lower()
 
 
