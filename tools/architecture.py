@@ -13,7 +13,7 @@ import re
 import sys
 import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -275,7 +275,7 @@ def main() -> None:
     for room in (*rooms.values(), whole):
         made.add_row(room.name, *map(str, room.cells))
     show(made)
-    figures = {
+    figures: dict[str, Sized] = {
         "circles": house.circles(),
         "imports against the layers": house.upward_imports(),
         "files of cli and api that import an adapter": house.faces_on_adapters(),
