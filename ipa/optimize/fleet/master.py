@@ -153,7 +153,7 @@ class Master:
         self._deadline, self._searching = deadline, Deadline(SEARCHING * deadline.remaining_s)
         self._names, self._most = list(most), np.array(list(most.values()))
         self._limited = np.flatnonzero(np.isfinite(self._most))
-        self._unit = np.where(self._most[self._limited] > 0, self._most[self._limited], 1.0)
+        self._unit = np.where(self._most[self._limited] > EQUAL, self._most[self._limited], 1.0)
         self._free = np.zeros(len(most))
         self._offers = []
         for problem, weight in zip(problems, weights.tolist(), strict=True):

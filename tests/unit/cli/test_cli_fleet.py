@@ -133,7 +133,7 @@ def test_what_is_not_proved_is_said_and_is_json(capsys: Capture) -> None:
 def test_too_few_cores_exit_3_and_say_how_many_are_missing(more: list[str], capsys: Capture) -> None:
     assert run(["fleet", *THREE, "--cores", "8", *more]) == 3
     printed = capsys.readouterr()
-    assert "which need 10: 2 cores are missing" in printed.err and printed.out == ""
+    assert "the plans need at least 10, that is 2 more" in printed.err and printed.out == ""
 
 
 def test_a_pipeline_without_a_plan_is_named(capsys: Capture) -> None:
