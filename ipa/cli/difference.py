@@ -86,7 +86,7 @@ def difference(status: dict[str, Any], target: WantedPlan) -> Difference:
     known = {
         **target.beside,
         **{
-            _replica(it["config"]): Resources(**it["beside"])
+            (it["config"]["stage"], it["config"]["variant"]): Resources(**it["beside"])
             for it in live["stages"]
             if it["config"] and it.get("beside")
         },
@@ -124,10 +124,6 @@ def _total(amounts: Iterable[Resources | None]) -> Resources | None:
     each = list(amounts)
     known = [amount for amount in each if amount is not None]
     return total(known) if len(known) == len(each) else None
-
-
-def _replica(config: Mapping[str, Any]) -> Replica:
-    return config["stage"], config["variant"]
 
 
 def _stage(running: StageConfig | None, config: StageConfig) -> StageDifference:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from traceback import print_exception
@@ -112,4 +113,6 @@ def run(arguments: list[str] | None = None) -> int:
 
 def main() -> None:
     """Entry point of the `ipa` script."""
+    # Before numpy is there: threads of its algebra wait for one another by computing, at matrices this small.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.exit(run())
