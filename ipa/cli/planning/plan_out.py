@@ -185,7 +185,7 @@ def _by_service(
 
 
 def _wanted(values: Mapping[str, Any]) -> WantedPlan:
-    """What the plan asks for; UsageError for a set, which only a policy carries out."""
+    """The configuration that the plan asks for; UsageError for a set, which only a policy carries out."""
     if "stages" not in values:
         raise UsageError(
             "a set of variants cannot be applied by hand, so it cannot be saved or compared",
