@@ -23,7 +23,6 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...] | str]] = {
         ),
         "fit": ("fit", "ipa fit video", "ipa fit video --stage crop --strict"),
         "doctor": ("doctor", "ipa doctor", "ipa doctor video --at kubernetes", "ipa doctor --store"),
-        "completion": ("completion", "ipa completion bash > ~/.local/share/bash-completion/completions/ipa"),
     },
     "Watch": {
         "status": ("lifecycle", "ipa status", "ipa status video --at kubernetes -o json"),
@@ -56,7 +55,6 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...] | str]] = {
         ),
         "rollback": ("lifecycle", "ipa rollback video --reason 'latency rose'"),
         "push": ("push", "ipa push video", "ipa push video --set sla.latency=800ms --reason 'checkout week'"),
-        "deploy": ("deploy", "ipa deploy approval.json --at http://127.0.0.1:8080 --reason '#42'"),
         "pause": ("lifecycle", "ipa pause video --for 30min --reason release"),
         "resume": ("lifecycle", "ipa resume video"),
         "mode": ("lifecycle", "ipa mode video active", "ipa mode video advisory --reason 'new profiles'"),
@@ -85,7 +83,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...] | str]] = {
             "ipa render video --rate 20 | kubectl apply -f -",
             "ipa render video --monitors | kubectl apply -f -",
         ),
-        "ci": ("ci", "ipa ci --base origin/main --comment comment.md --approval approval.json"),
+        "ci": ("ci", "ipa ci --base origin/main --comment comment.md"),
     },
     "Simulate": {
         "simulate": (

@@ -199,8 +199,5 @@ class StoreAdmin(Protocol):
     def stats(self) -> StoreStats:
         """The rows, the size and the growth of the store."""
 
-    def projected_bytes(self, stats: StoreStats, days: int, pipelines: int) -> float | None:
-        """The size after `days` with that many such pipelines; None if the rate is not known."""
-
     def keys(self, *, writes: bool) -> AbstractContextManager[KeyStore]:
         """The keys, to read or to change."""

@@ -7,7 +7,6 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 
@@ -62,23 +61,18 @@ def test_nothing_changed_is_said_and_leaves_an_empty_comment(ci: Ci, repository:
 def test_a_harmless_change_is_simulated_and_silent(ci: Ci, repository: Path) -> None:
     edit(repository / PIPELINE, HARMLESS)
     (repository / "c.md").write_text("earlier")
-    code, out, err = ci(*RULES, "--comment", "c.md", "--junit", "j.xml", "--sarif", "s.json")
+    code, out, err = ci(*RULES, "--comment", "c.md")
     assert code == 0 and "no change above the threshold" in out and "guardrails passed" in out
     assert f"simulating {TRACE_S} s, seed 1 of 1" in err
     assert (repository / "c.md").read_text() == ""
-    assert json.loads((repository / "s.json").read_text())["runs"][0]["results"] == []
-    suites = ElementTree.parse(repository / "j.xml").getroot()
-    assert suites.get("failures") == "0" and suites.get("tests") == "5"
 
 
 def test_a_costly_change_is_told_the_same_way_every_time(ci: Ci, repository: Path) -> None:
     edit(repository / PIPELINE, COSTLY)
-    code, out, _ = ci(*RULES, "-o", "md", "--sarif", "s.json")
+    code, out, _ = ci(*RULES, "-o", "md")
     assert code == 2
     assert out.startswith("<!-- ipa ci -->\n### IPA: 1 pipeline affected: +")
     assert "guardrails passed" in out and " a month" in out and "| video |" in out
-    [result] = json.loads((repository / "s.json").read_text())["runs"][0]["results"]
-    assert (result["ruleId"], result["level"]) == ("change", "note")
     # Committed or not, and whatever time it is, the same inputs make the same bytes.
     git(repository, "commit", "--quiet", "-am", "accuracy is worth more")
     assert ci(*RULES, "-o", "md")[1] == out
@@ -86,18 +80,10 @@ def test_a_costly_change_is_told_the_same_way_every_time(ci: Ci, repository: Pat
 
 def test_a_broken_guardrail_is_named_with_its_line_and_what_was_measured(ci: Ci, repository: Path) -> None:
     edit(repository / PIPELINE, BREAKING)
-    code, out, _ = ci(*RULES, "--comment", "c.md", "--junit", "j.xml", "--sarif", "s.json")
+    code, out, _ = ci(*RULES, "--comment", "c.md")
     assert code == 3
     assert "video: accuracy_drop is 0." in out and "(fails if accuracy_drop > 0.02)" in out
     assert "1 guardrail broken" in (repository / "c.md").read_text()
-    [result] = json.loads((repository / "s.json").read_text())["runs"][0]["results"]
-    assert (result["ruleId"], result["level"]) == ("guardrail", "error")
-    [said_at] = result["relatedLocations"]
-    assert said_at["physicalLocation"]["artifactLocation"]["uri"] == "guardrails.yaml"
-    line = said_at["physicalLocation"]["region"]["startLine"]
-    assert "accuracy_drop" in (repository / "guardrails.yaml").read_text().splitlines()[line - 1]
-    [failure] = ElementTree.parse(repository / "j.xml").getroot().iter("failure")
-    assert "accuracy_drop" in str(failure.get("message"))
 
 
 def test_guardrails_are_found_here_or_at_the_top(
@@ -132,14 +118,9 @@ def test_an_accuracy_without_a_new_measurement_fails_the_change(
     edit(profile, ("    accuracy: 0.457\n", "    accuracy: 0.99\n"))
     edit(profile, ("{cores: 1, batch: 1, latency: 88.1ms,", "{cores: 1, batch: 1, latency: 88.2ms,"))
     said = "crop/yolov5n: accuracy 0.457 → 0.99, 1 of 20 points without a new measurement, since 2024-01-01"
-    code, out, _ = ci(*SHORT, "--comment", "c.md", "--junit", "j.xml", "--sarif", "s.json")
+    code, out, _ = ci(*SHORT, "--comment", "c.md")
     assert code == 3 and f"❌ video: {said}" in out and "❌ a profile without a new measurement" in out
     assert said in (repository / "c.md").read_text()
-    [result] = json.loads((repository / "s.json").read_text())["runs"][0]["results"]
-    place = result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
-    assert (result["ruleId"], place) == ("evidence", "profiles/video/crop.yaml")
-    [failure] = ElementTree.parse(repository / "j.xml").getroot().iter("failure")
-    assert said in str(failure.get("message"))
     # The measurement that the figures are from is named: they are taken, and what they change is told.
     edit(profile, ("measured_on: 2024-01-01", "measured_on: 2026-11-20"))
     code, out, _ = ci(*SHORT)
@@ -196,19 +177,17 @@ def test_a_frontier_that_takes_too_long_is_left_out_and_said(
 
 def test_a_rate_without_a_plan_fails_the_change(ci: Ci, repository: Path, short: Path) -> None:
     edit(repository / PIPELINE, ("latency: 1s", "latency: 50ms"))
-    code, out, _ = ci(*SHORT, "-o", "md", "--sarif", "s.json")
+    code, out, _ = ci(*SHORT, "-o", "md")
     assert code == 3
     assert "❌ a recorded rate has no plan" in out
     assert "no plan carries 10 rps, the p50 of the trace (infeasible)" in out and "feasible with" in out
-    results = json.loads((repository / "s.json").read_text())["runs"][0]["results"]
-    assert {result["ruleId"] for result in results} == {"no-plan"}
 
 
 def test_every_problem_of_every_changed_file_is_told_at_its_line(ci: Ci, repository: Path) -> None:
     edit(repository / PIPELINE, ("graph: [crop, classification]", "grap: [crop, classification]"))
     edit(repository / "profiles/video/crop.yaml", ("stage: crop", "stage: crap"))
     edit(repository / "guardrails.yaml", ("slo_ratio", "slo_rato"))
-    files = ("--comment", "c.md", "--junit", "j.xml", "--sarif", "s.json")
+    files = ("--comment", "c.md")
     code, out, err = ci(*RULES, *files)
     assert code == 65
     for words in (
@@ -220,14 +199,7 @@ def test_every_problem_of_every_changed_file_is_told_at_its_line(ci: Ci, reposit
     assert "simulating" not in err and "guardrails passed" not in out
     comment = (repository / "c.md").read_text()
     assert f"`{PIPELINE}:10:1`" in comment and "❌ files cannot be used" in comment
-    results = json.loads((repository / "s.json").read_text())["runs"][0]["results"]
-    places = [result["locations"][0]["physicalLocation"] for result in results]
-    assert {place["artifactLocation"]["uri"] for place in places} == {
-        PIPELINE,
-        "profiles/video/crop.yaml",
-        "guardrails.yaml",
-    }
-    assert str(repository) not in comment + err + (repository / "s.json").read_text()
+    assert str(repository) not in comment + err
 
 
 def test_a_change_that_mends_a_broken_file_can_pass(ci: Ci, repository: Path, short: Path) -> None:

@@ -273,6 +273,20 @@ def test_ipa_push_sends_keys_or_the_file(
     (mine / "pipeline.yaml").write_text(file.read_text().replace("name: video", "name: other"))
     assert run(["push", "other", "--pipelines-dir", str(mine.parent)]) == 0
     assert api.get("/v1/pipelines/other").json()["origin"] == "api"
+    assert list(api.get("/v1/pipelines/other/profiles").json()) == []
+    # A profile that the service lacks, or has otherwise, is sent with the file.
+    measured = tmp_path / "profiles" / "other" / "crop.yaml"
+    measured.parent.mkdir(parents=True)
+    text = (settings.profiles_dir / "video" / "crop.yaml").read_text()
+    measured.write_text(text.replace("pipeline: video", "pipeline: other"))
+    folders = ["--pipelines-dir", str(mine.parent), "--profiles-dir", str(tmp_path / "profiles")]
+    send = ["push", "other", *folders]
+    capsys.readouterr()
+    assert run(send) == 0
+    assert capsys.readouterr().out == "other: changed\n  profile of crop\n"
+    assert list(api.get("/v1/pipelines/other/profiles").json()) == ["crop"]
+    assert run(send) == 0
+    assert capsys.readouterr().out == "other: the service already has it\n"
     assert run(["push", "other", "--set", "description=mine"]) == 0
     assert api.get("/v1/pipelines/other").json()["description"] == "mine"
     for wrong, code in (

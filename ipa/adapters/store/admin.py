@@ -9,7 +9,6 @@ from pathlib import Path
 from ipa.adapters.store import copies
 from ipa.adapters.store.database import Access
 from ipa.adapters.store.keys import Keys
-from ipa.adapters.store.stats import project
 from ipa.adapters.store.store import open_from
 from ipa.control.store_admin import Backup, CopyStep, PruneReport, Restored, StoreStats
 from ipa.settings import Settings
@@ -35,9 +34,6 @@ class DatabaseAdmin:
     def stats(self) -> StoreStats:
         with closing(open_from(self._settings, Access.READ)) as store:
             return store.stats()
-
-    def projected_bytes(self, stats: StoreStats, days: int, pipelines: int) -> float | None:
-        return project(stats, days, pipelines)
 
     @contextmanager
     def keys(self, *, writes: bool) -> Iterator[Keys]:

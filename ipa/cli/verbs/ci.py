@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from ipa.report.review.result import Review
 
 MOST_SEEDS = 100
-# The kind of the file that `ipa deploy` reads.
-APPROVAL = "Approval"
 
 
 def ci(
@@ -47,11 +45,6 @@ def ci(
     comment: Path | None = typer.Option(
         None, "--comment", help="write a comment in Markdown to this file; it is empty if nothing changed"
     ),
-    junit: Path | None = typer.Option(None, "--junit", help="write the results of guardrails as JUnit XML"),
-    sarif: Path | None = typer.Option(None, "--sarif", help="write the findings as SARIF 2.1.0"),
-    approval: Path | None = typer.Option(
-        None, "--approval", help="write the approval for `ipa deploy`; only if the review passes"
-    ),
     pipelines_dir: Path | None = PIPELINES_DIR,
     profiles_dir: Path | None = PROFILES_DIR,
 ) -> None:
@@ -68,16 +61,17 @@ def ci(
 
     if trace is not None and workload is not None:
         raise UsageError("--trace and --workload cannot both be given")
-    for file in (comment, junit, sarif, approval):
-        if file is not None and not file.parent.is_dir():
-            raise UsageError(f"there is no folder {file.parent} to write {file.name} to")
+    if comment is not None and not comment.parent.is_dir():
+        raise UsageError(f"there is no folder {comment.parent} to write {comment.name} to")
     load = trace if trace is not None else workload
     asked = ReviewRequest(base, load, policy_file, policy, forecaster, seeds, pipelines_dir, profiles_dir)
     revision = base_revision(Path.cwd(), base)
     review = review_of(asked, revision, lambda words: typer.echo(words, err=True), default_target)
-    _write(review, comment, junit, sarif)
-    if approval is not None:
-        _approve(review, approval)
+    if comment is not None:
+        try:
+            comment.write_text(comment_of(review), encoding="utf-8", newline="\n")
+        except OSError as error:
+            raise InputError(f"{comment} cannot be written: {error.strerror}") from error
     if not printed(output, {**plain(review), "exit_code": int(_exit_code(review))}):
         if output is Output.MD and not review.is_silent:
             typer.echo(comment_of(review), nl=False)
@@ -95,33 +89,6 @@ def _exit_code(review: Review) -> ExitCode:
     if review.findings:
         return ExitCode.INFEASIBLE
     return ExitCode.OK if review.is_silent else ExitCode.CHANGED
-
-
-def _write(review: Review, comment: Path | None, junit: Path | None, sarif: Path | None) -> None:
-    """The files that were asked for; InputError where one cannot be written."""
-    from ipa.report.review.markdown import comment as comment_of
-    from ipa.report.review.sarif import junit as junit_of
-    from ipa.report.review.sarif import sarif as sarif_of
-
-    for file, made in ((comment, comment_of), (junit, junit_of), (sarif, sarif_of)):
-        if file is None:
-            continue
-        try:
-            file.write_text(made(review), encoding="utf-8", newline="\n")
-        except OSError as error:
-            raise InputError(f"{file} cannot be written: {error.strerror}") from error
-
-
-def _approve(review: Review, file: Path) -> None:
-    """Write the approval if the review passes, else remove an earlier one."""
-    from ipa.cli.planning.sealed import write_sealed
-    from ipa.control.canonical import plain
-    from ipa.service.review.approval import approval_of
-
-    approved = approval_of(review)
-    file.unlink(missing_ok=True)
-    if approved is not None:
-        write_sealed(file, APPROVAL, plain(approved))
 
 
 def _lines(review: Review) -> Iterator[RenderableType]:

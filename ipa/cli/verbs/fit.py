@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import typer
 
 from ipa.cli import shell_completion as completing
-from ipa.cli.lookup import load, service_at
+from ipa.cli.lookup import load
 from ipa.cli.options.planning import PIPELINE, PIPELINES_DIR, PROFILES_DIR
 from ipa.cli.output import OUTPUT, Output, printed, progress, show
-from ipa.model.errors import InfeasibleError, InputError, NotFoundError, UnavailableError, UsageError
+from ipa.model.errors import InfeasibleError, InputError, NotFoundError, UsageError
 from ipa.model.exits import ExitCode
-from ipa.model.masking import mask_url
-from ipa.model.pipeline import Edge, Pipeline, Stage, Variant
+from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.profile import StageProfile
 from ipa.profiling import measure
 from ipa.profiling.quiet import QUIET_RATIO, QuietWatch
@@ -31,17 +29,6 @@ DEFAULT_CORES = "0.25,0.5,1"
 DEFAULT_BATCHES = "1,2,4,8"
 
 
-@dataclass(frozen=True, slots=True)
-class ProfiledPipeline:
-    """A pipeline with its profiles by stage."""
-
-    pipeline: str
-    stages: Sequence[Stage]
-    sla_s: float
-    profiles: Mapping[str, StageProfile]
-    runnable: bool
-
-
 def fit(
     pipeline: str = PIPELINE,
     *,
@@ -49,9 +36,6 @@ def fit(
         [], "--stage", "-s", help="only this stage; may be repeated", autocompletion=completing.stages
     ),
     strict: bool = typer.Option(False, "--strict", help="exit code 3 if there is a finding"),
-    at: str | None = typer.Option(
-        None, "--at", metavar="URL", help="URL of a service whose profiles are read; files if not given"
-    ),
     output: Output = OUTPUT,
     pipelines_dir: Path | None = PIPELINES_DIR,
     profiles_dir: Path | None = PROFILES_DIR,
@@ -66,84 +50,34 @@ def fit(
     from ipa.cli.views.fit_text import FitResult, fit_lines
     from ipa.profiling.findings import findings, overview
 
-    known = _known(pipeline, at, pipelines_dir, profiles_dir)
-    wanted = _wanted(known, stage)
+    described, profiles, _ = load(pipeline, pipelines_dir, profiles_dir)
+    there = list(dict.fromkeys((*(each.name for each in described.served), *profiles)))
+    if unknown := [name for name in stage if name not in there]:
+        raise NotFoundError(
+            f"pipeline {described.name!r} has no stage {', '.join(map(repr, unknown))} with variants",
+            hint=f"It has: {', '.join(there)}",
+        )
     today = datetime.now(UTC).date()
     found = FitResult(
-        known.pipeline,
-        tuple(overview(known.profiles[each], today) for each in wanted if each in known.profiles),
+        described.name,
+        tuple(
+            overview(profiles[each], today)
+            for each in there
+            if each in profiles and (not stage or each in stage)
+        ),
         findings(
-            known.pipeline,
-            known.stages,
-            known.sla_s,
-            known.profiles,
+            described.name,
+            described.stages,
+            described.sla.latency_s,
+            profiles,
             today,
             stage,
-            planned_only=not known.runnable,
+            planned_only=not described.runnable,
         ),
     )
     show(output, found.to_json(), fit_lines(found))
     if strict and found.findings:
         raise typer.Exit(ExitCode.INFEASIBLE)
-
-
-def _known(
-    pipeline: str, at: str | None, pipelines_dir: Path | None, profiles_dir: Path | None
-) -> ProfiledPipeline:
-    """The pipeline and its profiles, from files or from the service."""
-    if at is None:
-        described, profiles, _ = load(pipeline, pipelines_dir, profiles_dir)
-        sla_s = described.sla.latency_s
-        return ProfiledPipeline(described.name, described.stages, sla_s, profiles, described.runnable)
-    if pipelines_dir is not None or profiles_dir is not None:
-        raise UsageError(
-            "--at reads from a service, so --pipelines-dir and --profiles-dir cannot be given with it"
-        )
-    from ipa.clients.http import is_service
-
-    if not is_service(at):
-        raise UsageError(
-            f"--at {mask_url(at)!r} is not the URL of a service", hint="For example http://127.0.0.1:8080"
-        )
-    with service_at(at, "fit") as service:
-        view, documents = service.definition(pipeline), service.profiles(pipeline)
-    # The stages with what the API shows of them.
-    stages = [
-        Stage(
-            stage["stage"],
-            tuple(Variant(name) for name in stage["variants"]),
-            tuple(Edge(each["parent"], each["fan_out"], each["share"]) for each in stage["after"]),
-        )
-        for stage in view["stages"]
-    ]
-    known = _profiles(documents)
-    return ProfiledPipeline(view["pipeline"], stages, view["sla_s"], known, view["runnable"])
-
-
-def _profiles(documents: Mapping[str, Any]) -> dict[str, StageProfile]:
-    """The profiles of a service's answer; UnavailableError if the service has another version."""
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        return TypeAdapter(dict[str, StageProfile]).validate_python(documents)
-    except ValidationError as error:
-        raise UnavailableError(
-            f"the service's profiles cannot be read: {error}",
-            hint="Does it have this version of ipa?",
-        ) from error
-
-
-def _wanted(known: ProfiledPipeline, names: Sequence[str]) -> list[str]:
-    """The stages to show, in the pipeline's order; NotFoundError names those there are."""
-    there = [each.name for each in known.stages if each.variants]
-    there += [name for name in known.profiles if name not in there]
-    unknown = [name for name in names if name not in there]
-    if unknown:
-        raise NotFoundError(
-            f"pipeline {known.pipeline!r} has no stage {', '.join(map(repr, unknown))} with variants",
-            hint=f"It has: {', '.join(there)}",
-        )
-    return [name for name in there if not names or name in names]
 
 
 def profile(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import typer
 
 from ipa.cli.lookup import service_at
 from ipa.cli.options import running as options
-from ipa.cli.options.planning import PIPELINE, PIPELINES_DIR
+from ipa.cli.options.planning import PIPELINE, PIPELINES_DIR, PROFILES_DIR
 from ipa.cli.output import OUTPUT, Output, show
-from ipa.model.errors import NotFoundError, UsageError
+from ipa.model.errors import NotFoundError, UnavailableError, UsageError
+from ipa.model.profile import StageProfile
 from ipa.settings import Settings
 
 
@@ -31,23 +33,25 @@ def push(
     output: Output = OUTPUT,
     at: str = options.AT,
     pipelines_dir: Path | None = PIPELINES_DIR,
+    profiles_dir: Path | None = PROFILES_DIR,
 ) -> None:
-    """Give a running service the pipeline as its file is here, or with some keys changed.
+    """Give a running service the pipeline and its profiles as their files are here, or change some keys.
 
     Prints what changes. Of a pipeline that comes from a file of the service, SLA, bounds and objectives may
     be changed so; of one that was given over the API everything. One that the service does not know is new
     there, and advisory. Its replicas go on; the record says who changed what. Exit code 4: changed meanwhile,
     or a change rolls out.
     """
-    from ipa.files import pipeline_from_mapping, pipeline_to_mapping
+    from ipa.files import dump_profile, pipeline_from_mapping, pipeline_to_mapping
     from ipa.files.changes import changes_of, merged
     from ipa.files.document import parse
     from ipa.files.pipelines import find_pipeline, pipeline_in
 
-    given, patch = None, _patch(settings_)
+    given, profiles, patch = None, dict[str, StageProfile](), _patch(settings_)
     if not settings_:
-        given = find_pipeline(pipeline, Settings.from_env(pipelines_dir=pipelines_dir).pipelines_dir)
-        pipeline = given.name
+        settings = Settings.from_env(pipelines_dir=pipelines_dir, profiles_dir=profiles_dir)
+        given = find_pipeline(pipeline, settings.pipelines_dir)
+        pipeline, profiles = given.name, profiles_in(settings.profiles_dir, given.name)
     with service_at(at, "push") as service:
         try:
             text, version = service.file(pipeline)
@@ -58,16 +62,45 @@ def push(
         before = pipeline_to_mapping(pipeline_in(parse(text, ""))) if text else {}
         wanted = given or pipeline_from_mapping(merged(before, patch))
         after = pipeline_to_mapping(wanted)
-        changes = list(changes_of(before, after)) if before else ["new"]
-        if changes and not dry_run:
+        keys = list(changes_of(before, after)) if before else ["new"]
+        known = read_profiles(service.profiles(pipeline)) if before and profiles else {}
+        stages = [stage for stage, profile in profiles.items() if profile != known.get(stage)]
+        changes = [*keys, *(f"profile of {stage}" for stage in stages)]
+        if keys and not dry_run:
             if not before:
                 service.create(after, by=by, reason=reason)
             else:
                 service.replace(pipeline, after, version=version, by=by, reason=reason)
+        for stage in stages if not dry_run else ():
+            _, version = service.file(pipeline)
+            text = dump_profile(profiles[stage])
+            service.give_profile(pipeline, stage, text, version=version, by=by, reason=reason)
     told = {"pipeline": pipeline, "changes": changes, "sent": bool(changes) and not dry_run}
     head = f"{pipeline}: would change" if dry_run else f"{pipeline}: changed"
     lines = [head, *(f"  {change}" for change in changes)]
     show(output, told, *(lines if changes else [f"{pipeline}: the service already has it"]))
+
+
+def profiles_in(folder: Path, pipeline: str) -> dict[str, StageProfile]:
+    """The profiles of the files, none if there are none."""
+    from ipa.files import load_profiles
+
+    try:
+        return load_profiles(folder, pipeline)
+    except NotFoundError:
+        return {}
+
+
+def read_profiles(documents: Mapping[str, Any]) -> dict[str, StageProfile]:
+    """The profiles of a service's answer; UnavailableError if the service has another version."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(dict[str, StageProfile]).validate_python(documents)
+    except ValidationError as error:
+        raise UnavailableError(
+            f"the service's profiles cannot be read: {error}", hint="Does it have this version of ipa?"
+        ) from error
 
 
 def _patch(texts: list[str]) -> dict[str, Any]:

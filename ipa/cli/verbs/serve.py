@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
-import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,11 +25,6 @@ if TYPE_CHECKING:
 LASTS_S = 60_000
 # The demo starts with the plan for the highest rate of so many simulated seconds: then forecasts carry on.
 START_S = 60
-# Pipelines for which the growth of the record is projected.
-HUNDRED = 100
-MONTH_DAYS, YEAR_DAYS = 30, 365
-# Seconds until every module is loaded, and between two samples of the memory.
-WARM_S, SAMPLE_S = 90.0, 10.0
 MOVING, STEADY = (
     "The load rises and falls, with a burst every seven simulated minutes.",
     "The load is steady.",
@@ -40,7 +33,6 @@ LOOK_AT = (
     "Look at the latency on the page: it is kept below the SLA while variants, batches and replicas change.\n"
     "Each line below is such a change with its reason; the page and `ipa watch` show the same times."
 )
-STATM = Path("/proc/self/statm")
 
 
 def serve(
@@ -148,54 +140,7 @@ def demo(
         low, _, high = rates.partition(":")
         load = f"{low} rps.\n{STEADY}" if float(low) == float(high) else f"{low} to {high} rps.\n{MOVING}"
         typer.echo(f"ipa: {pipeline or EXAMPLE} is simulated, ×{speed:g}, under {load}\n{LOOK_AT}")
-        with _Memory() as memory:
-            run_service(settings, options, logs)
-        typer.echo(f"{_growth(settings)}{memory.words()}")
-
-
-def _growth(settings: Settings) -> str:
-    """The size of the demo's record, and of that of a hundred such pipelines, in words."""
-    from ipa.bootstrap.stores import store_admin
-
-    admin = store_admin(settings)
-    stats = admin.stats()
-    month, year = (admin.projected_bytes(stats, days, HUNDRED) for days in (MONTH_DAYS, YEAR_DAYS))
-    if stats.bytes_per_decision is None or stats.bytes_per_day is None or month is None or year is None:
-        return f"ipa: {stats.decisions} decisions, too few to estimate their size"
-    return (
-        f"ipa: {stats.decisions} decisions, {stats.changes} of them changes; sealed, one takes "
-        f"{stats.bytes_per_decision:.0f} bytes, and a day {stats.bytes_per_day / 1e3:.0f} kB; {HUNDRED} such "
-        f"pipelines take {month / 1e9:.3g} GB after a month and {year / 1e9:.3g} GB after a year"
-    )
-
-
-class _Memory:
-    """Samples the memory of this process after WARM_S."""
-
-    def __init__(self) -> None:
-        self._samples_mb: list[float] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, name="demo-memory", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _sample(self) -> None:
-        wait_s = WARM_S
-        while STATM.exists() and not self._stop.wait(wait_s):
-            pages = int(STATM.read_text(encoding="ascii").split()[1])
-            self._samples_mb.append(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
-            wait_s = SAMPLE_S
-
-    def words(self) -> str:
-        """The least and the most memory in words, empty without samples."""
-        seen = self._samples_mb
-        return f"; memory {min(seen):.0f} to {max(seen):.0f} MB" if seen else ""
+        run_service(settings, options, logs)
 
 
 def _simulated(rates: str, speed: float, seed: int) -> Simulated:

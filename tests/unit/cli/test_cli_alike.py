@@ -27,7 +27,7 @@ from ipa.model.exits import MEANINGS, ExitCode
 from tests.fakes.services import FakeWorld, InProcess
 
 # What prints a file, or runs until it is stopped, has one form only.
-ONE_FORM = {"completion", "demo", "render", "schema", "serve"}
+ONE_FORM = {"demo", "render", "schema", "serve"}
 
 
 @dataclass(frozen=True)
@@ -152,12 +152,6 @@ def test_a_shell_is_offered_verbs_pipelines_and_stages(
     assert complete("ipa mode video ") == ["advisory", "shadow", "guarded", "active"]
     # An address at which nobody answers keeps nobody waiting.
     assert complete("ipa status --at http://127.0.0.1:9 vi") == ["video"]
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_there_is_a_script_for_each_shell(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["completion", shell]) == 0
-    assert "_IPA_COMPLETE=complete_" + shell in capsys.readouterr().out
 
 
 def test_the_table_of_exit_codes_is_the_code_s(root: Path) -> None:

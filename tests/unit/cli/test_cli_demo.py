@@ -27,7 +27,6 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, ServeOptions]
     """What the demo would run."""
     found: list[tuple[Settings, ServeOptions]] = []
     monkeypatch.setattr(run_service, "run_service", lambda *asked: found.append(asked[:2]))
-    monkeypatch.setattr(serve, "_growth", lambda _: "")
     return found
 
 

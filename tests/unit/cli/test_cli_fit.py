@@ -1,4 +1,4 @@
-"""`ipa fit`: how well profiles fit, where they come from and what is found, of files and of a service."""
+"""`ipa fit`: how well profiles fit, where they come from and what is found."""
 
 from __future__ import annotations
 
@@ -12,12 +12,9 @@ import pytest
 import yaml
 
 from ipa.cli.main import run
-from ipa.clients.http import HttpClient
 from ipa.model.exits import ExitCode
-from tests.fakes.services import ApiClient, FakeWorld, InProcess
 
 Capture = pytest.CaptureFixture[str]
-URL = "http://127.0.0.1:8080"
 
 
 @pytest.fixture(autouse=True)
@@ -118,59 +115,5 @@ def test_what_is_missing_and_what_is_too_much(house: Path, capsys: Capture) -> N
 
 
 def test_what_goes_wrong_gets_a_message(capsys: Capture) -> None:
-    for arguments, code, words in (
-        (["none"], 1, "no pipeline 'none'"),
-        (["ocr", "--at", "kubernetes"], 64, "not the URL of a service"),
-        (["ocr", "--at", URL, "--profiles-dir", "."], 64, "--profiles-dir"),
-    ):
-        assert run(["fit", *arguments]) == code
-        assert words in capsys.readouterr().err
-
-
-def test_at_a_service_the_fits_are_those_that_it_plans_with(
-    monkeypatch: pytest.MonkeyPatch, capsys: Capture
-) -> None:
-    services = FakeWorld().play(1).services()
-    monkeypatch.setattr("ipa.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(services)))
-    found = fitted(capsys, "ocr", "--at", URL)
-    api = ApiClient(services)
-    assert [each["stage"] for each in found["stages"]] == ["detect", "recognise"]
-    for stage in found["stages"]:
-        told = api.get(f"/v1/pipelines/ocr/profiles/{stage['stage']}/fits").json()
-        theirs = [
-            (each["variant"], fit["cores"], fit["batch_sizes"], fit["r2_ratio"], fit["latencies_s"][-1])
-            for each in told["variants"]
-            for fit in each["fits"]
-        ]
-        ours = [
-            (row["variant"], row["cores"], row["batch_sizes"], row["r2_ratio"], row["latency_max_s"])
-            for row in stage["fits"]
-        ]
-        assert ours == theirs
-    # All of them take as long there, so only the most accurate is of use.
-    dominated = {
-        (each["stage"], each["variant"]) for each in found["findings"] if each["kind"] == "dominated"
-    }
-    assert dominated == {
-        ("detect", "v4-320"), ("detect", "v6-320"), ("detect", "v4-480"),
-        ("recognise", "v4-160"), ("recognise", "v6-240"),
-    }  # fmt: skip
-    assert fitted(capsys, "ocr", "--at", URL, "--strict", "-s", "detect", code=3)["pipeline"] == "ocr"
-    assert run(["fit", "nowhere", "--at", URL]) == 1
-    assert "nowhere" in capsys.readouterr().err
-
-
-def test_profiles_that_are_none_are_told_of(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    class Strange(HttpClient):
-        """A service whose profiles lack their points."""
-
-        def profiles(self, pipeline: str) -> dict[str, Any]:
-            answer = super().profiles(pipeline)
-            del answer["detect"]["variants"][0]["points"]
-            return answer
-
-    services = FakeWorld().play(1).services()
-    monkeypatch.setattr("ipa.clients.http.client_at", lambda at, **_: Strange(at, InProcess(services)))
-    assert run(["fit", "ocr", "--at", URL]) == 1
-    err = capsys.readouterr().err
-    assert "profiles cannot be read" in err and "this version" in err
+    assert run(["fit", "none"]) == 1
+    assert "no pipeline 'none'" in capsys.readouterr().err
