@@ -258,21 +258,6 @@ class Settings:
     lease_renew_deadline_s: float = 10.0
     # Time between two reads or renewals of the Lease, in seconds.
     lease_retry_s: float = 2.0
-    # Receiver of decisions and changes as signed CloudEvents; http or https. Empty sends none.
-    webhook_url: str = ""
-    # Secret that signs the events: whsec_ and the base64 of 24 to 64 bytes.
-    webhook_secret: str = field(default="", repr=False)
-    # File that holds the secret instead, as a Secret is mounted.
-    webhook_secret_file: str = ""
-    # Networks of the receiver: public, or private for one in the same network or cluster. Link-local
-    # addresses and cloud metadata services are never connected to.
-    webhook_networks: str = "public"
-    # Events sent: changes (holds only when their reason changes), or all.
-    webhook_events: str = "changes"
-    # Events queued while the receiver does not answer; then the oldest are dropped.
-    webhook_queue: int = 1000
-    # Time limit of one delivery attempt, in seconds.
-    webhook_timeout_s: float = 10.0
 
     # The origin of each value that is not the default.
     origins: Mapping[str, SettingOrigin] = field(default_factory=dict, repr=False, compare=False)
@@ -314,8 +299,8 @@ class Settings:
 SETTINGS = tuple(each for each in fields(Settings) if each.name != "origins")
 # Never shown, and refused in the file.
 SECRETS = frozenset(each.name for each in SETTINGS if not each.repr)
-# URLs whose path is hidden too: receivers of events, and servers of many tenants, often have a secret there.
-SECRET_PATHS = frozenset({"webhook_url", "prometheus_url", "gateway_url"})
+# URLs whose path is hidden too: servers of many tenants often have a secret there.
+SECRET_PATHS = frozenset({"prometheus_url", "gateway_url"})
 # The first setting of each group; those that follow it in the class belong to it too.
 _GROUP_STARTS = {
     "pipelines_dir": "files",
@@ -330,7 +315,6 @@ _GROUP_STARTS = {
     "target": "target",
     "actuation": "gitops",
     "leader_election": "lease",
-    "webhook_url": "webhook",
 }
 
 
@@ -421,8 +405,6 @@ FLAGS = {"on": True, "true": True, "1": True, "off": False, "false": False, "0":
 CHOICES = {
     "actuation": ("cluster", "gitops"),
     "leader_election": ("auto", "on", "off"),
-    "webhook_networks": ("public", "private"),
-    "webhook_events": ("changes", "all"),
     "metrics_access": ("open", "token"),
     "api_names": ("any", "prefixed"),
     # Or a URL.

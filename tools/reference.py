@@ -23,7 +23,6 @@ CHART = ROOT / "deploy" / "helm" / "ipa" / "values.schema.json"
 NOT_IN_VALUES = {
     *("host", "port", "target", "auth", "install", "kubeconfig", "prometheus_url", "store_url"),
     *("pipelines_dir", "profiles_dir", "profile_reach", "prometheus_token"),
-    *("webhook_secret", "webhook_secret_file"),
 }
 
 

@@ -22,11 +22,8 @@ from experiments.attack.service import PIPELINE, service
 DIGITS, RANGES = 31_000, 20
 FILES = ("/assets/style.css", "/", "/docs", "/runbooks")
 SECRET = "planted5f1c9e"
-# A receiver that does not answer, with the secret in each part that may hold one.
+# The secret in each part of a setting that may hold one.
 SETTINGS = {
-    "IPA_WEBHOOK_URL": f"http://127.0.0.1:1/{SECRET}?token={SECRET}",
-    "IPA_WEBHOOK_SECRET": f"whsec_{SECRET}{'A' * 31}",
-    "IPA_WEBHOOK_NETWORKS": "private",
     # With a user, a password or a query it is refused.
     "IPA_GATEWAY_URL": f"http://127.0.0.1:1/{SECRET}",
     "IPA_GITOPS_REMOTE": f"https://ada:{SECRET}@127.0.0.1:1/x.git?key={SECRET}",

@@ -18,7 +18,6 @@ from ipa.adapters.store.change_notes import Changes
 from ipa.adapters.store.database import Access
 from ipa.adapters.store.housekeeping import Housekeeping
 from ipa.adapters.store.store import Store, open_from
-from ipa.adapters.webhook.webhook import Webhook
 from ipa.bootstrap.calibration import calibrated, calibrations_of
 from ipa.bootstrap.file_edits import FileEdits, PipelineFiles
 from ipa.bootstrap.identity import Identities, authenticators_of, oidc_issuer
@@ -32,7 +31,6 @@ from ipa.bootstrap.targets import (
     start_configs,
     target_of,
 )
-from ipa.bootstrap.webhooks import monitored_webhook, webhook_faults, webhook_of
 from ipa.control.audit.feed import RecordFeed
 from ipa.control.audit.incidents import IncidentBook
 from ipa.control.audit.reason_log import ReasonLog
@@ -43,8 +41,9 @@ from ipa.control.loop.scheduler import Scheduler
 from ipa.control.ports import AlwaysLeading, Attribution, Clock, ControlAction
 from ipa.files import load_profiles
 from ipa.files.traces import read_trace
+from ipa.metering import table
 from ipa.metering.alerts import AlertSource
-from ipa.metering.make import new_registry
+from ipa.metering.make import Figures, new_registry
 from ipa.model.decision import Mode
 from ipa.model.errors import ConfigurationError, InfeasibleError, IpaError, NotFoundError, Problem
 from ipa.model.measured import with_profiles
@@ -78,8 +77,6 @@ class App:
     feed: RecordFeed
     # None where the service runs alone.
     leadership: LeaseLeadership | None = None
-    # None where nobody is to be told.
-    webhook: Webhook | None = None
     incidents: IncidentBook = field(default_factory=IncidentBook)
     # None where no Prometheus is set.
     alerts: AlertSource | None = None
@@ -176,7 +173,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
         housekeeping = Housekeeping(store, clock.now, leads.leading)
         resources.callback(housekeeping.close)
         housekeeping.start()
-        webhook = monitored_webhook(webhook_of(settings, store, feed, leads), store, registry, resources)
+        registry.register(record_figures(store))
         maker = PipelineFactory(
             settings,
             target,
@@ -226,7 +223,6 @@ def build(settings: Settings, options: ServeOptions) -> App:
             leadership=leadership,
             roster=roster,
             feed=feed,
-            webhook=webhook,
             incidents=book,
             alerts=opened.alerts,
             authenticators=authenticators,
@@ -284,10 +280,19 @@ def _profiles(settings: Settings, store: Store, pipeline: Pipeline) -> Mapping[s
     return store.profiles(pipeline.name)
 
 
+def record_figures(store: Store) -> Figures:
+    """Return the metrics of the record."""
+    return Figures(
+        (table.RECORD_FAILURES, lambda: store.failures),
+        (table.STORE_DEGRADED, lambda: bool(store.degraded())),
+        (table.RECORD_BYTES, lambda: store.keeper.record_bytes),
+        (table.RECORD_BOUNDED, lambda: store.keeper.is_bounded),
+    )
+
+
 def check_settings(settings: Settings) -> None:
-    """ConfigurationError lists all that is wrong with webhook, trace, GitOps, election and issuer."""
+    """ConfigurationError lists all that is wrong with trace, GitOps, election and issuer."""
     looks: tuple[Callable[[Settings], Iterator[str]], ...] = (
-        webhook_faults,
         _trace_faults,
         actuation_faults,
         election_faults,

@@ -77,8 +77,6 @@ def _serve(running: App, listener: socket.socket, say: Callable[[str], None]) ->
     """Run the loops and the API until a signal; then finish ticks and changes, and hand over."""
     if running.leadership is not None:
         running.leadership.start()
-    if running.webhook is not None:
-        running.webhook.start()
     running.roster.start()
     _listen(running, listener, say)
     running.stop.set()

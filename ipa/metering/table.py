@@ -157,8 +157,7 @@ HTTP_SECONDS = Metric(
 )
 HTTP_IN_FLIGHT = Metric("ipa_http_requests_in_flight", "Requests in progress.")
 
-# The record and webhooks.
-WEBHOOK = "IPA_WEBHOOK_URL set"
+# The record, its followers and the log.
 RECORD_FAILURES = Metric("ipa_record_failures_total", "Failed writes to the record.")
 STORE_DEGRADED = Metric(
     "ipa_store_degraded", "1 while the store cannot be written or its disk is nearly full, else 0."
@@ -167,14 +166,6 @@ RECORD_BYTES = Metric("ipa_record_bytes", "Approximate size of the period whose 
 RECORD_BOUNDED = Metric(
     "ipa_record_bounded", "1 while holds are removed early because decisions exceed IPA_KEEP_DECISIONS_MB."
 )
-WEBHOOK_DELIVERED = Metric("ipa_webhook_delivered_total", "Events that the receiver accepted.", when=WEBHOOK)
-WEBHOOK_FAILURES = Metric("ipa_webhook_failures_total", "Failed delivery attempts.", when=WEBHOOK)
-WEBHOOK_DROPPED = Metric(
-    "ipa_webhook_dropped_total",
-    "Events dropped: the queue was full, or the receiver refused them.",
-    when=WEBHOOK,
-)
-WEBHOOK_QUEUE = Metric("ipa_webhook_queue_length", "Events that wait.", when=WEBHOOK)
 STREAMS = Metric("ipa_event_streams", "Clients that follow the event stream.")
 STREAMS_DROPPED = Metric(
     "ipa_event_streams_dropped_total", "Clients dropped because they did not read events."

@@ -46,7 +46,7 @@ FILES = [
 ]
 SQLITE = ["--set=store.kind=sqlite,replicas=1"]
 SECRETS = [
-    "--set=webhookSecret.name=hook,gurobiLicence.name=grb",
+    "--set=gurobiLicence.name=grb",
     "--set=prometheus.secret.name=prom,prometheus.secret.ca=ca.crt,prometheus.url=https://prometheus",
 ]
 EVERYWHERE = ["--set=mode=active,namespaces={models,default},auth.methods={keys,kubernetes}"]
@@ -349,7 +349,6 @@ REFUSED = {
     "auth.methods={}": "methods",
     "auth.methods={oidc}": "oidc_issuer",
     "settings.tick=5": "tick",
-    "settings.webhook_secret=whsec_x": "webhook_secret",
     "settings.prometheus_token=x": "prometheus_token",
     "store.url=postgresql://x": "url",
     "prometheus.url=http://user:word@prometheus": "prometheus",

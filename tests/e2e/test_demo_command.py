@@ -57,7 +57,7 @@ def test_the_installed_package_alone_shows_decisions_within_a_minute(package: Pa
     environment = {**os.environ, "PYTHONPATH": str(package), "PYTHONUNBUFFERED": "1"}
     # What is set for a real service must not lead the demo to a cluster, or make it ask who one is.
     environment |= {"IPA_TARGET": "kubernetes", "IPA_ACTUATION": "gitops", "IPA_LEADER_ELECTION": "on"}
-    environment |= {"IPA_AUTH": "kubernetes", "IPA_WEBHOOK_URL": "https://nowhere", "TMPDIR": str(tmp_path)}
+    environment |= {"IPA_AUTH": "kubernetes", "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-c", script, "demo", "--port", "0", "--speed", "30"]
     with subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True

@@ -19,7 +19,6 @@ import pytest
 from ipa.cli.main import run
 from ipa.cli.watching import parsed
 from tests.fakes.postgres import other_children
-from tests.fakes.receiver import SECRET, Receiver
 from tests.fakes.waiting import until
 
 pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local")]
@@ -38,12 +37,6 @@ def folder(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def taken() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as other:
         yield other.getsockname()[1]
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as receiver:
-        yield receiver
 
 
 @contextmanager
@@ -82,9 +75,7 @@ def test_what_cannot_be_served_is_refused_before_anything_starts(
     assert other_children() == []
 
 
-def test_it_serves_the_api_tells_and_ends_with_all_it_started(
-    folder: Path, root: Path, receiver: Receiver
-) -> None:
+def test_it_serves_the_api_and_ends_with_all_it_started(folder: Path, root: Path) -> None:
     command = [
         sys.executable,
         "-c",
@@ -98,14 +89,7 @@ def test_it_serves_the_api_tells_and_ends_with_all_it_started(
     ]
     path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
     # Trained models are found again where they were trained.
-    environment = {
-        **os.environ,
-        "PYTHONPATH": path,
-        "PYTHONUNBUFFERED": "1",
-        "IPA_WEBHOOK_URL": receiver.url,
-        "IPA_WEBHOOK_SECRET": SECRET,
-        "IPA_WEBHOOK_NETWORKS": "private",
-    }
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
     log = folder / "log.jsonl"
     with (
         log.open("w") as lines,
@@ -131,13 +115,9 @@ def test_it_serves_the_api_tells_and_ends_with_all_it_started(
             assert client.put("/v1/pipelines/digits/mode", json=body).status_code == 200
             stream = client.get("/v1/events?after=0&follow=false").text
             told = list(parsed(stream.splitlines()))
-            until(lambda: [post for post in receiver.posts if post.event["type"] == "dev.ipa.control"])
-            until(lambda: "ipa_webhook_queue_length 0.0" in client.get("/metrics").text)
         service.send_signal(signal.SIGTERM)
         assert service.wait(30) == 0
     assert [child for child in children if child.is_running()] == []
     assert "control" in [event.kind for event in told]
-    assert all(post.is_signed() for post in receiver.posts)
     said = [json.loads(line) for line in log.read_text().splitlines()]
     assert "mode of digits by kim: trial" in [line["message"] for line in said]
-    assert SECRET not in log.read_text()

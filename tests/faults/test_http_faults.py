@@ -102,7 +102,7 @@ def test_h4_no_request_makes_the_service_call_an_address(
     sent, leaked = 0, []
     for address in urls(url):
         headers = {"If-Match": tag, "Idempotency-Key": "k", "Referer": address}
-        bodies: list[Any] = [{"rate_rps": 1, "prometheus_url": address, "webhook": address, "url": address}]
+        bodies: list[Any] = [{"rate_rps": 1, "prometheus_url": address, "url": address}]
         file = {**PIPELINE, "name": "reach", "description": address}
         variant = {"name": "a", "seldon": {"image": "x", "model_uri": address}}
         bodies += [{**file, "stages": [{"name": "describe", "variants": [variant]}]}, {"workload": address}]

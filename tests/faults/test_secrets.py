@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpcore
 import httpx
 import pytest
 
@@ -20,9 +19,7 @@ from ipa.adapters.prometheus.connection import connection_of
 from ipa.adapters.prometheus.doctor import metrics_checks
 from ipa.adapters.store import open_store
 from ipa.adapters.store.keys import KeyIdentities
-from ipa.adapters.webhook.guarded import DeliveryError, Sender
 from ipa.api.context import ApiContext
-from ipa.bootstrap.webhooks import webhook_faults
 from ipa.cli.main import run
 from ipa.clients.http import HttpClient, client_at
 from ipa.model.access import Grant, Role
@@ -183,13 +180,12 @@ URLS = {
     "IPA_STORE_URL": "postgresql://{user}:{password}@127.0.0.1:1/ipa?{query}",
     "IPA_PROMETHEUS_URL": "http://{user}:{password}@127.0.0.1:1/{path}?{query}#{fragment}",
     "IPA_GATEWAY_URL": "http://{user}:{password}@127.0.0.1:1/{path}?{query}#{fragment}",
-    "IPA_WEBHOOK_URL": "http://{user}:{password}@127.0.0.1:1/{path}?{query}#{fragment}",
     "IPA_OIDC_JWKS": "https://{user}:{password}@127.0.0.1:1/jwks?{query}#{fragment}",
     "IPA_GITOPS_REMOTE": "http://{user}:{password}@127.0.0.1:1/x.git?{query}",
     "IPA_RUNBOOKS_URL": "https://{user}:{password}@127.0.0.1:1/runbooks?{query}#{fragment}",
     "IPA_PROFILE_REACH": "http://{user}:{password}@{{service}}.{{namespace}}:{{port}}?{query}#{fragment}",
 }
-SECRETS = ("IPA_PROMETHEUS_TOKEN", "IPA_WEBHOOK_SECRET")
+SECRETS = ("IPA_PROMETHEUS_TOKEN",)
 PLAIN = {"user": "ada", "password": "pw", "path": "x", "query": "sslmode=disable", "fragment": "x"}
 PARTS = {
     **{part: {part: CANARY} for part in ("user", "password", "path", "fragment")},
@@ -272,25 +268,11 @@ def _pushes(settings: Settings, folder: Path) -> object:
         return error
 
 
-def _delivers(settings: Settings, _: Path) -> object:
-    if faults := list(webhook_faults(replace(settings, webhook_secret="whsec_" + "A" * 44))):
-        return faults
-    sender = Sender(settings.webhook_url, timeout_s=1.0, private=True)
-    try:
-        return sender.post(b"{}", {})
-    except (DeliveryError, httpcore.UnsupportedProtocol) as error:
-        return error
-    finally:
-        sender.close()
-
-
 # The use of each setting that reaches its fault: nothing answers, or it is refused.
 USES: dict[str, Callable[[Settings, Path], object]] = {
     "store_url": lambda it, _: open_store(it.store_url),
     "prometheus_url": _reads,
     "prometheus_token": _reads,
-    "webhook_url": _delivers,
-    "webhook_secret": lambda it, _: list(webhook_faults(replace(it, webhook_url="http://127.0.0.1:1/"))),
     "oidc_jwks": lambda it, _: Jwks(it.oidc_jwks, VirtualClock()).key("x"),
     "gitops_remote": _pushes,
     "gateway_url": lambda it, _: None,

@@ -23,7 +23,6 @@ from ipa.adapters.store.keys import Keys
 from ipa.adapters.store.record_table import RecordTable
 from ipa.adapters.store.schema import (
     ControlRow,
-    CursorRow,
     DecisionRow,
     EntryRow,
     HeadRow,
@@ -148,16 +147,6 @@ class Store:
         """Return the names of all records, sorted."""
         with database.reading(self._engine) as connection:
             return sorted(connection.scalars(_RECORDED))
-
-    def cursor(self, name: str) -> int | None:
-        """Return the position in the record stored under this name; None if there is none."""
-        with database.reading(self._engine) as connection:
-            return connection.scalar(select(CursorRow.seq).where(CursorRow.name == name))
-
-    def set_cursor(self, name: str, seq: int) -> None:
-        """Store the position under this name."""
-        with database.writing(self._engine, database.lock_of("cursors", name)) as connection:
-            database.upsert(connection, CursorRow, {"name": name}, {"seq": seq})
 
     def _record_all(self, decided: Sequence[tuple[Decision, str]]) -> None:
         """Record the decisions, each with its text, in one transaction."""

@@ -120,7 +120,6 @@ def demo(
             "actuation": "cluster",
             "leader_election": "off",
             "auth": "",
-            "webhook_url": "",
             "forecast_trace": "",
         }
         given = Settings.from_env()

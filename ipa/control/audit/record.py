@@ -1,8 +1,8 @@
 """The record of all decisions and changes: the contents of an entry, and how entries are chained.
 
 Each entry is one canonical JSON text that holds the digest of the pipeline's entry before it. Changing,
-removing or inserting an entry therefore shows in every later one (docs/explanation/audit.md). Events and
-webhooks are these entries too.
+removing or inserting an entry therefore shows in every later one (docs/explanation/audit.md). Events are
+these entries too.
 """
 
 from __future__ import annotations

@@ -44,7 +44,6 @@ def fill(url: str, decisions: int = 6) -> None:
     store.record(a_decision(1, pipeline="video"))
     store.keys.create("ada", Grant(Role.OPERATOR), now=datetime(2026, 1, 1, tzinfo=UTC))
     store.given.keep("shop", {"name": "shop"}, "2026-01-01T00:00:00Z")
-    store.set_cursor("webhook", 3)
     store.close()
 
 
@@ -57,7 +56,6 @@ def all_of(url: str) -> list[Any]:
         store.control("ocr"),
         list(store.keys.all()),
         store.given.all(),
-        store.cursor("webhook"),
         store.verify("ocr"),
     ]
     store.close()

@@ -16,7 +16,7 @@ from ipa.adapters.kube.watch import health_figures
 from ipa.adapters.metrics.catalogue import Catalogue, bucket_weights
 from ipa.api.metered import HttpMetrics
 from ipa.api.streams import stream_figures
-from ipa.bootstrap.webhooks import record_figures, webhook_figures
+from ipa.bootstrap.app import record_figures
 from ipa.control.engine.telemetry_loss import fallback_forecast
 from ipa.dataplane.batch_times import BatchTimes
 from ipa.dataplane.batching import Outcome
@@ -43,7 +43,7 @@ RUNNER = SimpleNamespace(core_seconds=1.0, restarts=0, corrections=0)
 
 
 class _Telling:
-    failures = delivered = failed = dropped = waiting = open = 0
+    failures = dropped = open = 0
     keeper = SimpleNamespace(record_bytes=0, is_bounded=False)
 
     def degraded(self) -> tuple[str, ...]:
@@ -57,7 +57,7 @@ def registries() -> Iterator[CollectorRegistry]:
     HttpMetrics(service).start({"/healthz": ("GET",)})
     service.register(health_figures(KUBE, EVENTS, [WATCHER]))
     service.register(cost_figures(SimpleNamespace(runner=lambda name: RUNNER), (PIPELINE.name,)))
-    for figures in (record_figures, webhook_figures, stream_figures):
+    for figures in (record_figures, stream_figures):
         service.register(figures(_Telling()))  # type: ignore[operator]
     service.register(Figures((table.LOG_DROPPED, lambda: 0)))
     yield service
