@@ -24,7 +24,7 @@ from rich.table import Table
 
 from experiments.demo_seldon.cluster import SeldonHere, pipeline_in, seldon_here
 from experiments.live.cells import PIPELINES
-from ipa.adapters.kube.client import connect
+from ipa.adapters.kube.client import KubeClient
 from ipa.control.ports import RolloutPhase, Workload
 from ipa.model.decision import Change
 from ipa.model.parts import in_order, parts_of, share_of, stage_pairs, with_share
@@ -176,7 +176,7 @@ def main() -> int:
     first = tuple(StageConfig(stage.name, stage.variants[0].name, 1, 0.25, 1) for stage in pipeline.stages)
     with seldon_here(folder) as here:
         here.node.initial_delay_s = options.ready_s
-        client = connect(str(here.kubeconfig), 5.0)
+        client = KubeClient.from_kubeconfig(str(here.kubeconfig), 5.0)
         workload = KubeWorkload(client, layout_of, "changes")
         ready_s = readiness_s(here, pipeline, workload, first)
         found = []

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ipa.adapters.kube.backoff import Limits
-from ipa.adapters.kube.client import KubeClient, connect
+from ipa.adapters.kube.client import KubeClient
 from ipa.model.decision import Mode
 from ipa.model.errors import InfeasibleError, Problem, UsageError
 from ipa.model.pipeline import Pipeline, Stage
@@ -208,7 +208,7 @@ def base_revision(folder: Path, ref: str) -> BaseRevision:
 
 def kube_client(settings: Settings, limits: Limits | None = None) -> KubeClient:
     """The client of the settings' cluster; ConfigurationError if it cannot be made."""
-    return connect(settings.kubeconfig, settings.kube_timeout_s, limits)
+    return KubeClient.from_kubeconfig(settings.kubeconfig, settings.kube_timeout_s, limits=limits)
 
 
 def start_configs(

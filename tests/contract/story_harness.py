@@ -308,7 +308,8 @@ class FakeStory(Story):
     def restrict(self) -> None:
         labels = {POD_SECURITY: "restricted"}
         with self.kube.store.lock:
-            self.kube.store.create("namespaces", "", {"metadata": {"name": self.namespace, "labels": labels}})
+            body = {"kind": "Namespace", "metadata": {"name": self.namespace, "labels": labels}}
+            self.kube.store.create("namespaces", "", body)
 
     def close(self) -> None:
         super().close()

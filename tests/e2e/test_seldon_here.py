@@ -26,7 +26,7 @@ from experiments.demo_seldon.cluster import (
     until_ready,
 )
 from experiments.fidelity.case import bodies_of
-from ipa.adapters.kube.client import connect
+from ipa.adapters.kube.client import KubeClient
 from ipa.control.ports import RolloutPhase
 from ipa.model.decision import Change
 from ipa.model.pipeline import Pipeline
@@ -71,7 +71,7 @@ def probe(here: SeldonHere, pipeline: Pipeline, folder: Path) -> dict[str, Any]:
 
 def change(here: SeldonHere, pipeline: Pipeline, wanted: Sequence[StageConfig]) -> None:
     """Write the configuration, and return once it is rolled out."""
-    client = connect(str(here.kubeconfig), 5.0)
+    client = KubeClient.from_kubeconfig(str(here.kubeconfig), 5.0)
     workload = KubeWorkload(client, layout_of, "test")
     before = workload.read(pipeline)
     now = tuple(state.config for state in before.stages if state.config)

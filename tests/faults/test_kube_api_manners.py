@@ -17,7 +17,7 @@ from ipa.adapters.kube import client as client_module
 from ipa.adapters.kube.backoff import Limits
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.events import KubeEvents
-from ipa.adapters.kube.watch import WATCH_S, Watcher, feeds
+from ipa.adapters.kube.watch import WATCH_S, Watcher
 from ipa.model.decision import Event, ReasonCode
 from ipa.model.errors import IpaError, UnavailableError
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
@@ -46,9 +46,7 @@ def test_k3_expired_watch(case: Case, kube: FakeKube, connect: Callable[..., Kub
 
     for seed in range(seeds):
         draw, clock = random.Random(seed), VirtualClock()
-        watcher = Watcher(
-            feeds(connect(clock=clock), NAMESPACE, SELDON_DEPLOYMENT)[0], hear, clock, seed=seed
-        )
+        watcher = Watcher(connect(clock=clock), NAMESPACE, SELDON_DEPLOYMENT, hear, clock, seed=seed)
         watcher.step()
         for number in range(rounds):
             edited = set(draw.sample(NAMES, draw.randint(0, 3)))
@@ -208,7 +206,9 @@ def test_k9_silent_watch(case: Case, kube: FakeKube, connect: Callable[..., Kube
     told_s: list[float] = []
     clock = VirtualClock()
     watcher = Watcher(
-        feeds(connect(clock=clock), NAMESPACE, SELDON_DEPLOYMENT)[0],
+        connect(clock=clock),
+        NAMESPACE,
+        SELDON_DEPLOYMENT,
         lambda namespace, name: told_s.append(time.monotonic()),
         clock,
         watch_s=watch_s,

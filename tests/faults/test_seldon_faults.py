@@ -393,7 +393,8 @@ def restrict(kube: FakeKube, namespace: str) -> None:
     """Let the namespace enforce restricted PodSecurity."""
     labels = {POD_SECURITY: "restricted"}
     with kube.store.lock:
-        kube.store.create("namespaces", "", {"metadata": {"name": namespace, "labels": labels}})
+        body = {"kind": "Namespace", "metadata": {"name": namespace, "labels": labels}}
+        kube.store.create("namespaces", "", body)
 
 
 def test_g10_single_is_refused_before_the_write_and_split_serves(case: Case, tmp_path: Path) -> None:
@@ -432,7 +433,8 @@ def test_g10_the_orchestrator_counts_as_readiness(case: Case, tmp_path: Path) ->
         assert "the orchestrator: its pods cannot be created" in found.detail
         # A copy of the same object where it may run is ready once the orchestrator is.
         with kube.store.lock:
-            kube.store.replace("namespaces", {"metadata": {"name": "models", "namespace": "", "labels": {}}})
+            metadata = {"name": "models", "namespace": "", "labels": {}}
+            kube.store.replace("namespaces", {"kind": "Namespace", "metadata": metadata})
         phases = []
         for _ in range(6):
             kube.tick()

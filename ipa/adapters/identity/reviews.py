@@ -159,16 +159,13 @@ class _Reviewed:
 def _asked(ask: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
     """The status of the review. UnavailableError: there is none, or the service may not ask."""
     try:
-        status = ask().get("status")
+        return ask()
     except (ForbiddenError, InputError, NotFoundError) as error:
         LOG.warning("the cluster refused to review a caller: %s", error.message)
         raise UnavailableError(
             "the cluster does not let the service review callers",
             hint="The service's account needs deploy/rbac/reviewer.yaml.",
         ) from error
-    if not isinstance(status, Mapping):
-        raise UnavailableError("the cluster's review has no status")
-    return status
 
 
 def _user(found: Any) -> _User | None:

@@ -1,6 +1,4 @@
-"""Earliest time of the next request: pure values (`Gate`), and their gate for threads (`Throttle`).
-
-All calls of one client share it.
+"""Earliest time of the next request to the API server, for all calls of one client (`Throttle`).
 
 Three rules. What the server asks for with Retry-After is kept. Without it the wait doubles with every
 failure in a row, and half of it is jitter, so that clients that failed together do not come back together.
@@ -14,7 +12,7 @@ import math
 import random
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 
@@ -57,71 +55,6 @@ class Limits:
     backoff: Backoff = Backoff()
 
 
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """Outcome of the last requests to the server. Times are of one monotonic clock.
-
-    `failures` came in a row; the latest was learnt at `failed_s`. Nothing goes out before `not_before_s`.
-    `is_trying`: one request is out to see whether the server answers again. Until `slow_until_s` requests
-    go at the limits' rate, the next one at `next_s`.
-    """
-
-    limits: Limits = Limits()
-    failures: int = 0
-    failed_s: float = -math.inf
-    not_before_s: float = -math.inf
-    is_trying: bool = False
-    slow_until_s: float = -math.inf
-    next_s: float = -math.inf
-
-    def wait_s(self, now_s: float) -> float:
-        """Seconds until a request may go, 0 for now; infinite while another tries whether anything goes."""
-        if now_s < self.not_before_s:
-            return self.not_before_s - now_s
-        if self.is_trying:
-            return math.inf
-        if self.failures or now_s >= self.slow_until_s:
-            return 0.0
-        return max(0.0, self.next_s - now_s)
-
-    def taken(self, now_s: float) -> Gate:
-        """The gate after one request went out."""
-        return replace(self, is_trying=self.failures > 0, next_s=now_s + 1.0 / self.limits.rate_per_s)
-
-    def answered(self, sent_s: float, now_s: float) -> Gate:
-        """The gate after an answer, good or bad. One sent before the latest failure says nothing new."""
-        if not self.failures or sent_s < self.failed_s:
-            return self
-        # Those who waited must not all go at once. Where nobody had to wait there was no outage.
-        was_shut = self.not_before_s > self.failed_s
-        slow_until_s = now_s + self.limits.slow_s if was_shut else self.slow_until_s
-        next_s = now_s + 1.0 / self.limits.rate_per_s
-        return Gate(self.limits, failed_s=self.failed_s, slow_until_s=slow_until_s, next_s=next_s)
-
-    def pushed_back(self, sent_s: float, now_s: float, retry_after_s: float | None, draw: float) -> Gate:
-        """The gate after 429 or 503; `retry_after_s` is what the server asked for, None for nothing."""
-        failed = self._failed(sent_s, now_s)
-        if retry_after_s is None:
-            wait_s = self.limits.backoff.delay_s(failed.failures, draw)
-        else:
-            asked_s = min(max(retry_after_s, 0.0), LONGEST_RETRY_AFTER_S)
-            wait_s = asked_s + draw * min(SPREAD_RATIO * asked_s, LONGEST_SPREAD_S)
-        return replace(failed, not_before_s=max(failed.not_before_s, now_s + wait_s))
-
-    def lost(self, sent_s: float, now_s: float, draw: float) -> Gate:
-        """The gate after no answer. One lost connection is no outage: there is a wait from the second on."""
-        failed = self._failed(sent_s, now_s)
-        wait_s = self.limits.backoff.delay_s(failed.failures - 1, draw)
-        return replace(failed, not_before_s=max(failed.not_before_s, now_s + wait_s))
-
-    def _failed(self, sent_s: float, now_s: float) -> Gate:
-        # Requests that were out together fail together: that is one failure, not as many.
-        is_new = sent_s >= self.failed_s
-        failures = self.failures + 1 if is_new or not self.failures else self.failures
-        failed_s = now_s if is_new else self.failed_s
-        return replace(self, failures=failures, failed_s=failed_s, is_trying=self.is_trying and not is_new)
-
-
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Seconds to wait by Retry-After, a number or a date by the server's clock; None if it is neither."""
     text = headers.get("Retry-After", "").strip()
@@ -149,11 +82,20 @@ def http_date(text: str) -> datetime | None:
 
 
 class Throttle:
-    """The gate for the threads of a client: `enter`, then one of `answered`, `pushed_back` and `lost`."""
+    """The gate that all requests of a client pass: `enter`, then one of `answered`, `pushed_back` and `lost`.
+
+    Times are of the clock's monotonic seconds. `failures` came in a row.
+    """
 
     def __init__(self, clock: Clock, limits: Limits, seed: int | None = None) -> None:
-        self._clock = clock
-        self._gate = Gate(limits)
+        self._clock, self._limits = clock, limits
+        self.failures = 0
+        # The latest failure was learnt then; nothing goes out before the second one.
+        self._failed_s = self._not_before_s = -math.inf
+        # Until then requests go at the limits' rate, the next one at the second one.
+        self._slow_until_s = self._next_s = -math.inf
+        # One request is out to see whether the server answers again.
+        self._is_trying = False
         self._changed = threading.Condition()
         # Without a seed each client draws its own: two replicas must not come back together.
         self._random = random.Random(seed)
@@ -167,9 +109,10 @@ class Throttle:
         while True:
             with self._changed:
                 now_s = self._clock.monotonic_s()
-                wait_s = self._gate.wait_s(now_s)
+                wait_s = self._wait_s(now_s)
                 if wait_s <= 0.0:
-                    self._gate = self._gate.taken(now_s)
+                    self._is_trying = self.failures > 0
+                    self._next_s = now_s + 1.0 / self._limits.rate_per_s
                     return now_s
                 if math.isinf(wait_s):
                     # Another's request tells; it ends by its own deadline.
@@ -186,21 +129,48 @@ class Throttle:
                 )
             self._clock.wait(wait_s)
 
+    def _wait_s(self, now_s: float) -> float:
+        """Seconds until a request may go, 0 for now; infinite while another tries whether anything goes."""
+        if now_s < self._not_before_s:
+            return self._not_before_s - now_s
+        if self._is_trying:
+            return math.inf
+        if self.failures or now_s >= self._slow_until_s:
+            return 0.0
+        return max(0.0, self._next_s - now_s)
+
     def answered(self, sent_s: float) -> None:
-        """Record a response."""
+        """Record a response, good or bad. One to a request before the latest failure says nothing new."""
         with self._changed:
-            self._gate = self._gate.answered(sent_s, self._clock.monotonic_s())
+            if self.failures and sent_s >= self._failed_s:
+                now_s = self._clock.monotonic_s()
+                # Those who waited must not all go at once. Where nobody had to wait there was no outage.
+                if self._not_before_s > self._failed_s:
+                    self._slow_until_s = now_s + self._limits.slow_s
+                self.failures, self._is_trying, self._not_before_s = 0, False, -math.inf
+                self._next_s = now_s + 1.0 / self._limits.rate_per_s
             self._changed.notify_all()
 
     def pushed_back(self, sent_s: float, retry_after_s: float | None) -> None:
         """Back off after a 429 or 503, for the Retry-After if there is one."""
-        with self._changed:
-            now_s, draw = self._clock.monotonic_s(), self._random.random()
-            self._gate = self._gate.pushed_back(sent_s, now_s, retry_after_s, draw)
-            self._changed.notify_all()
+        asked_s = None if retry_after_s is None else min(max(retry_after_s, 0.0), LONGEST_RETRY_AFTER_S)
+        self._fail(sent_s, asked_s, harmless=0)
 
     def lost(self, sent_s: float) -> None:
-        """Record a request without a response."""
+        """Record a request without a response. One is no outage: there is a wait from the second on."""
+        self._fail(sent_s, None, harmless=1)
+
+    def _fail(self, sent_s: float, asked_s: float | None, harmless: int) -> None:
         with self._changed:
-            self._gate = self._gate.lost(sent_s, self._clock.monotonic_s(), self._random.random())
+            now_s, draw = self._clock.monotonic_s(), self._random.random()
+            # Requests that were out together fail together: that is one failure, not as many.
+            is_new = sent_s >= self._failed_s
+            if is_new or not self.failures:
+                self.failures += 1
+            if is_new:
+                self._failed_s, self._is_trying = now_s, False
+            wait_s = self._limits.backoff.delay_s(self.failures - harmless, draw)
+            if asked_s is not None:
+                wait_s = asked_s + draw * min(SPREAD_RATIO * asked_s, LONGEST_SPREAD_S)
+            self._not_before_s = max(self._not_before_s, now_s + wait_s)
             self._changed.notify_all()

@@ -8,10 +8,9 @@ from functools import partial
 from typing import Any
 
 from ipa.adapters.kube.backoff import Limits
-from ipa.adapters.kube.credentials import Credentials, from_kubeconfig, in_cluster
 from ipa.adapters.kube.kinds import DEPLOYMENT, POD, ObjectRef, ResourceKind
-from ipa.adapters.kube.responses import ExpiredError, Json, object_of
-from ipa.adapters.kube.transport import Request, Stream, Transport
+from ipa.adapters.kube.responses import ExpiredError, Json, json_of, object_of
+from ipa.adapters.kube.transport import Request, Stream, Transport, configuration_of
 from ipa.control.ports import Clock
 from ipa.model.errors import InputError, NotFoundError, UnavailableError
 
@@ -40,27 +39,22 @@ class KubeClient:
         self.transport, self.timeout_s = transport, timeout_s
 
     @classmethod
-    def in_cluster(cls, timeout_s: float, *, limits: Limits | None = None) -> KubeClient:
-        """A client with the service account of the pod it runs in. ConfigurationError outside of a pod."""
-        return cls(Transport(Credentials(in_cluster(), in_cluster), limits=limits), timeout_s)
-
-    @classmethod
     def from_kubeconfig(
         cls,
         path: str,
         timeout_s: float,
-        context: str | None = None,
         *,
         clock: Clock | None = None,
         limits: Limits | None = None,
         seed: int | None = None,
     ) -> KubeClient:
-        """A client with the file's (current) context. ConfigurationError where it cannot be used.
+        """A client of the kubeconfig's cluster, or if it is empty of the cluster whose pod this is.
 
         `clock` is what its waits are measured with, `seed` makes their jitter the same each time.
+        ConfigurationError if there is none.
         """
-        load = partial(from_kubeconfig, path, context)
-        return cls(Transport(Credentials(load(), load), clock=clock, limits=limits, seed=seed), timeout_s)
+        load = partial(configuration_of, path)
+        return cls(Transport(load, clock=clock, limits=limits, seed=seed), timeout_s)
 
     @property
     def skew_s(self) -> float | None:
@@ -76,15 +70,14 @@ class KubeClient:
         self.transport.close()
 
     def get(self, kind: ResourceKind, namespace: str, name: str) -> Json:
-        """The object of that name."""
-        ref = ObjectRef(kind, namespace, name)
-        return self._call(kind.kind, Request(str(ref), "GET", kind.path(namespace, name)))
+        """The object of that name; of a kind without namespaces with `namespace` empty."""
+        return self._call("GET", ObjectRef(kind, namespace, name))
 
     def create(self, kind: ResourceKind, namespace: str, body: Json, *, dry_run: bool = False) -> Json:
         """The object as created (dry_run: as it would be). ConflictError if it exists."""
         ref = ObjectRef(kind, namespace, body["metadata"]["name"])
-        request = Request(str(ref), "POST", kind.path(namespace), _writing(dry_run), body)
-        return self._call(kind.kind, request)
+        path = kind.path(namespace)
+        return self._call("POST", ref, body, path=path, dry_run=dry_run)
 
     def patch(
         self,
@@ -97,11 +90,12 @@ class KubeClient:
     ) -> Json:
         """The object after the JSON Patch (dry_run: as it would be)."""
         operations = [dict(operation) for operation in patch]
-        return self._patch(ObjectRef(kind, namespace, name), operations, JSON_PATCH, dry_run=dry_run)
+        ref = ObjectRef(kind, namespace, name)
+        return self._call("PATCH", ref, operations, content_type=JSON_PATCH, dry_run=dry_run)
 
     def merge(self, kind: ResourceKind, namespace: str, name: str, changes: Json) -> Json:
         """The object with those fields changed (a merge patch)."""
-        return self._patch(ObjectRef(kind, namespace, name), changes, MERGE_PATCH)
+        return self._call("PATCH", ObjectRef(kind, namespace, name), changes, content_type=MERGE_PATCH)
 
     def replace(self, kind: ResourceKind, namespace: str, body: Json) -> Json:
         """The object as replaced. ConflictError if it is no more at the body's resourceVersion."""
@@ -109,20 +103,27 @@ class KubeClient:
         if not body["metadata"].get("resourceVersion"):
             # Without it the server would overwrite any newer version.
             raise InputError(f"{ref}: a replacement needs the resourceVersion that was read")
-        return self._call(
-            kind.kind, Request(str(ref), "PUT", kind.path(namespace, ref.name), _writing(), body)
-        )
+        return self._call("PUT", ref, body)
 
     def delete(self, kind: ResourceKind, namespace: str, name: str) -> None:
         """Delete the object, and by that what it owns; nothing happens if there is none."""
         ref = ObjectRef(kind, namespace, name)
         with suppress(NotFoundError):
-            self.transport.ask(Request(str(ref), "DELETE", kind.path(namespace, name)), self.timeout_s)
+            self._ask(Request(str(ref), "DELETE", kind.path(namespace, name)))
 
-    def review(self, kind: ResourceKind, spec: Json) -> Json:
-        """The review of that kind and spec, with its status."""
-        body = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {}, "spec": spec}
-        return self._call(kind.kind, Request(kind.kind, "POST", f"{kind.root}/{kind.plural}", body=body))
+    def review(self, kind: ResourceKind, spec: Json | None = None, what: str = "") -> Json:
+        """The status of the review of that kind and spec; `what` is how errors call it."""
+        body = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {}}
+        what, asked = what or kind.kind, {"spec": spec} if spec is not None else {}
+        request = Request(what, "POST", f"{kind.root}/{kind.plural}", body=body | asked)
+        status = object_of(what, kind.kind, self._ask(request)).get("status")
+        if not isinstance(status, dict):
+            raise UnavailableError(f"{what}: the answer has no status")
+        return status
+
+    def discover(self, path: str, what: str) -> Json:
+        """The JSON object at a path that has no object with metadata, such as a version."""
+        return json_of(what, self._ask(Request(what, "GET", path)))
 
     def list_all(self, kind: ResourceKind, namespace: str) -> tuple[Objects, str]:
         """All objects of the namespace, and the version from which to watch them."""
@@ -151,11 +152,6 @@ class KubeClient:
         selector = ",".join(f"{key}={value}" for key, value in labels.items())
         return self._list(POD, namespace, {"labelSelector": selector})[0]
 
-    def _patch(self, ref: ObjectRef, changes: Any, content_type: str, *, dry_run: bool = False) -> Json:
-        path = ref.kind.path(ref.namespace, ref.name)
-        request = Request(str(ref), "PATCH", path, _writing(dry_run), changes, content_type)
-        return self._call(ref.kind.kind, request)
-
     def _list(self, kind: ResourceKind, namespace: str, query: Mapping[str, str]) -> tuple[Objects, str]:
         """All objects, page by page, and the list's version. One that expires on the way starts anew."""
         what = f"{kind.plural} of {namespace}"
@@ -172,7 +168,8 @@ class KubeClient:
         token = ""
         while True:
             more = {"continue": token} if token else {}
-            page = self._call(kind, Request(what, "GET", path, {**query, "limit": str(PAGE), **more}))
+            request = Request(what, "GET", path, {**query, "limit": str(PAGE), **more})
+            page = object_of(what, kind, self._ask(request))
             items = page.get("items")
             if not isinstance(items, list):
                 raise UnavailableError(f"{what}: the answer has no items")
@@ -181,21 +178,24 @@ class KubeClient:
             if not token:
                 return found, str(page["metadata"].get("resourceVersion", ""))
 
-    def _call(self, kind: str, request: Request) -> Json:
-        answer = self.transport.ask(request, self.timeout_s)
-        return object_of(request.what, kind, answer.body)
+    def _call(
+        self,
+        method: str,
+        ref: ObjectRef,
+        body: Any = None,
+        *,
+        path: str = "",
+        content_type: str = "application/json",
+        dry_run: bool = False,
+    ) -> Json:
+        """The object in the answer to a request at its own path, or that one."""
+        path, query = path or ref.kind.path(ref.namespace, ref.name), {}
+        if body is not None:
+            query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        if dry_run:
+            query["dryRun"] = "All"
+        request = Request(str(ref), method, path, query, body, content_type)
+        return object_of(request.what, ref.kind.kind, self._ask(request))
 
-
-def connect(kubeconfig: str, timeout_s: float, limits: Limits | None = None) -> KubeClient:
-    """A client of the kubeconfig's cluster, or if it is empty of the cluster whose pod this is.
-
-    ConfigurationError if there is none.
-    """
-    if kubeconfig:
-        return KubeClient.from_kubeconfig(kubeconfig, timeout_s, limits=limits)
-    return KubeClient.in_cluster(timeout_s, limits=limits)
-
-
-def _writing(dry_run: bool = False) -> dict[str, str]:
-    query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
-    return {**query, "dryRun": "All"} if dry_run else query
+    def _ask(self, request: Request) -> bytes:
+        return self.transport.ask(request, self.timeout_s)

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from ipa.adapters.kube.client import KubeClient
@@ -32,46 +32,6 @@ REMEMBERED = 1000
 FORBIDDEN_S = 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """One Event that was told: how often, and when first and last."""
-
-    count: int
-    first_s: float
-    last_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Book:
-    """Written Events by name, and the times of Events of each object."""
-
-    told: dict[str, Told] = field(default_factory=dict)
-    recent_s: dict[str, tuple[float, ...]] = field(default_factory=dict)
-
-    def counted(self, name: str, now_s: float) -> Told | None:
-        """The Event where it was told a while ago at most, counted up; None where it is to be told anew."""
-        before = self.told.get(name)
-        if before is None or now_s - before.first_s > 6 * SAME_S or now_s - before.last_s > SAME_S:
-            return None
-        return replace(before, count=before.count + 1, last_s=now_s)
-
-    def may_tell(self, uid: str, now_s: float) -> bool:
-        """Return True if this minute has room for one more Event of the object."""
-        return len(self._minute(uid, now_s)) < PER_MINUTE
-
-    def with_told(self, uid: str, name: str, told: Told) -> Book:
-        """The book with that Event in it; the oldest are forgotten."""
-        kept = {**self.told, name: told}
-        while len(kept) > REMEMBERED:
-            del kept[min(kept, key=lambda one: kept[one].last_s)]
-        now_s = told.last_s
-        recent = {one: found for one in self.recent_s if (found := self._minute(one, now_s))}
-        return Book(kept, {**recent, uid: (*self._minute(uid, now_s), now_s)})
-
-    def _minute(self, uid: str, now_s: float) -> tuple[float, ...]:
-        return tuple(at_s for at_s in self.recent_s.get(uid, ()) if now_s - at_s < 60.0)
-
-
 def event_name(about: Json, event: Event) -> str:
     """The Event's name: the same for the same thing said of the same object, after a restart too."""
     metadata = about["metadata"]
@@ -83,7 +43,7 @@ def event_name(about: Json, event: Event) -> str:
 
 def event_body(kind: ResourceKind, about: Json, event: Event, at: datetime) -> Json:
     """The body of a new Event about the object of that kind."""
-    metadata = about["metadata"]
+    metadata, stamp = about["metadata"], at.strftime("%Y-%m-%dT%H:%M:%SZ")
     involved = {
         "apiVersion": kind.api_version,
         "kind": kind.kind,
@@ -103,8 +63,8 @@ def event_body(kind: ResourceKind, about: Json, event: Event, at: datetime) -> J
         "type": "Warning" if event.is_warning else "Normal",
         "source": {"component": COMPONENT},
         "reportingComponent": COMPONENT,
-        "firstTimestamp": stamp(at),
-        "lastTimestamp": stamp(at),
+        "firstTimestamp": stamp,
+        "lastTimestamp": stamp,
         "count": 1,
     }
 
@@ -117,11 +77,6 @@ def shortened(message: str) -> str:
     return raw[: LONGEST_MESSAGE - 3].decode(errors="ignore") + "…"
 
 
-def stamp(at: datetime) -> str:
-    """The time as Kubernetes writes it."""
-    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 class KubeEvents:
     """Tells of pipelines by Events on their objects. Nothing is raised; thread-safe.
 
@@ -132,7 +87,9 @@ class KubeEvents:
     def __init__(self, client: KubeClient, clock: Clock, place: Callable[[Pipeline], ObjectRef]) -> None:
         self._client, self._clock, self._place = client, clock, place
         self._lock = threading.Lock()
-        self._book = Book()
+        # How often each Event was told, and when last, by its name; and the times of Events of each object.
+        self._told: dict[str, tuple[int, float]] = {}
+        self._recent_s: dict[str, list[float]] = {}
         self._silent_until_s = 0.0
         # Not told: for want of room, or of an answer.
         self.dropped = 0
@@ -155,32 +112,41 @@ class KubeEvents:
         place = self._place(pipeline)
         namespace = place.namespace
         about = self._client.get(place.kind, namespace, place.name)
-        uid, name = about["metadata"]["uid"], event_name(about, event)
-        with self._lock:
-            if not self._book.may_tell(uid, began_s):
-                self._drop(pipeline, event, f"{PER_MINUTE} were told in this minute")
-                return
-            told = self._book.counted(name, began_s) or Told(1, began_s, began_s)
-            # Counted before it is told: one that fails must not be tried without end either.
-            self._book = self._book.with_told(uid, name, told)
+        name = event_name(about, event)
+        # Counted before it is told: one that fails must not be tried without end either.
+        count = self._count(about["metadata"]["uid"], name, began_s)
+        if not count:
+            self._drop(pipeline, event, f"{PER_MINUTE} were told in this minute")
+            return
         # By the server's clock, which is what kubectl shows ages against.
         now_there = self._clock.now() + timedelta(seconds=self._client.skew_s or 0.0)
         body = event_body(place.kind, about, event, now_there)
-        now = body["lastTimestamp"]
-        if told.count > 1:
-            try:
-                counted = {"count": told.count, "lastTimestamp": now}
-                self._in_time(began_s).merge(EVENT, namespace, name, counted)
+        last = {"count": count, "lastTimestamp": body["lastTimestamp"]}
+        if count > 1:
+            # One that the server has forgotten is told anew.
+            with suppress(NotFoundError):
+                self._in_time(began_s).merge(EVENT, namespace, name, last)
                 return
-            except NotFoundError:
-                # Forgotten by the server, or never told.
-                pass
         try:
             self._in_time(began_s).create(EVENT, namespace, body)
         except ConflictError:
             # Told by the service before it was restarted, or by its other replica.
-            again = {"count": told.count, "firstTimestamp": now, "lastTimestamp": now}
+            again = {**last, "firstTimestamp": body["firstTimestamp"]}
             self._in_time(began_s).merge(EVENT, namespace, name, again)
+
+    def _count(self, uid: str, name: str, now_s: float) -> int:
+        """How often the Event was told, with this time; 0 if the object has no room for it this minute."""
+        with self._lock:
+            recent = [at_s for at_s in self._recent_s.get(uid, ()) if now_s - at_s < 60.0]
+            if len(recent) >= PER_MINUTE:
+                return 0
+            self._recent_s[uid] = [*recent, now_s]
+            before, last_s = self._told.pop(name, (0, now_s))
+            count = before + 1 if now_s - last_s <= SAME_S else 1
+            self._told[name] = (count, now_s)
+            if len(self._told) > REMEMBERED:
+                del self._told[next(iter(self._told))]
+            return count
 
     def _in_time(self, began_s: float) -> KubeClient:
         """The client with what is left of one call's time."""

@@ -26,8 +26,9 @@ class ResourceKind:
         return f"/{'apis' if self.group else 'api'}/{self.api_version}"
 
     def path(self, namespace: str, name: str | None = None) -> str:
-        """The path of the namespace's objects, or of the one of that name."""
-        path = f"{self.root}/namespaces/{quote(namespace, safe='')}/{self.plural}"
+        """The path of the namespace's objects, or of the one of that name; "" for kinds without one."""
+        within = f"/namespaces/{quote(namespace, safe='')}" if namespace else ""
+        path = f"{self.root}{within}/{self.plural}"
         return path if name is None else f"{path}/{quote(name, safe='')}"
 
 
@@ -46,10 +47,15 @@ class ObjectRef:
 DEPLOYMENT = ResourceKind("apps", "v1", "deployments", "Deployment")
 POD = ResourceKind("", "v1", "pods", "Pod")
 EVENT = ResourceKind("", "v1", "events", "Event")
+NAMESPACE = ResourceKind("", "v1", "namespaces", "Namespace")
 AUTOSCALER = ResourceKind("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
 QUOTA = ResourceKind("", "v1", "resourcequotas", "ResourceQuota")
 LEASE = ResourceKind("coordination.k8s.io", "v1", "leases", "Lease")
 TOKEN_REVIEW = ResourceKind("authentication.k8s.io", "v1", "tokenreviews", "TokenReview")
+SELF_REVIEW = ResourceKind("authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSubjectReview")
+OWN_ACCESS_REVIEW = ResourceKind(
+    "authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview"
+)
 ACCESS_REVIEW = ResourceKind("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview")
 
 

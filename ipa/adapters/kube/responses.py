@@ -21,22 +21,33 @@ class ExpiredError(errors.UnavailableError):
     """The resourceVersion or continue token is too old (410): list again from the start."""
 
 
-def object_of(what: str, kind: str, body: bytes) -> Json:
-    """The object of that kind; UnavailableError where the answer is anything else."""
+def json_of(what: str, body: bytes) -> Json:
+    """The JSON object; UnavailableError where the answer is anything else."""
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
-        raise errors.UnavailableError(f"{what}: the answer is not JSON") from None
-    if not isinstance(found, dict) or found.get("kind") != kind:
+        found = None
+    if not isinstance(found, dict):
+        raise errors.UnavailableError(f"{what}: the answer is not a JSON object")
+    return found
+
+
+def object_of(what: str, kind: str, body: bytes) -> Json:
+    """The object of that kind; UnavailableError where the answer is anything else."""
+    found = json_of(what, body)
+    if found.get("kind") != kind or not isinstance(found.get("metadata"), dict):
         raise errors.UnavailableError(f"{what}: the answer is not a {kind}")
-    if not isinstance(found.get("metadata"), dict):
-        raise errors.UnavailableError(f"{what}: the answer has no metadata")
     return found
 
 
 def error_of(what: str, status: int, body: bytes) -> errors.IpaError:
     """The error that a status other than 2xx means."""
-    found = _status_of(body)
+    try:
+        found = json_of(what, body)
+    except errors.UnavailableError:
+        found = {}
+    if found.get("kind") != "Status":
+        found = {}
     message = str(found.get("message", ""))[:LONGEST_MESSAGE]
     match status:
         case 400 | 422 if not _is_failed_patch(status, found):
@@ -53,14 +64,6 @@ def error_of(what: str, status: int, body: bytes) -> errors.IpaError:
             return ExpiredError(f"{what}: the version asked for is too old")
         case _:
             return errors.UnavailableError(f"{what}: the API server answered {status}")
-
-
-def _status_of(body: bytes) -> Json:
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) and found.get("kind") == "Status" else {}
 
 
 def _is_failed_patch(status: int, found: Json) -> bool:

@@ -64,13 +64,13 @@ class KubernetesTarget(base.Target):
 
     def open(self, site: base.Site) -> base.World:
         """The cluster of the settings. Changes go to it, or with IPA_ACTUATION=gitops to a repository."""
-        from ipa.adapters.kube.client import connect
+        from ipa.adapters.kube.client import KubeClient
         from ipa.adapters.kube.events import KubeEvents
         from ipa.adapters.prometheus.alerts import PrometheusAlerts
         from ipa.adapters.prometheus.connection import connection_of
 
         settings = site.settings
-        client = connect(settings.kubeconfig, settings.kube_timeout_s)
+        client = KubeClient.from_kubeconfig(settings.kubeconfig, settings.kube_timeout_s)
         site.resources.callback(client.close)
         workload = self.workload_of(client, settings.install)
         metrics, alerts = self.metrics(site), PrometheusAlerts(connection_of(settings))
@@ -89,10 +89,10 @@ class KubernetesTarget(base.Target):
 
     def connect(self, settings: Settings, where: str) -> base.TargetConnection:
         """The cluster of the kubeconfig `where`, by default that of the settings."""
-        from ipa.adapters.kube.client import connect
+        from ipa.adapters.kube.client import KubeClient
 
         settings = self.settings_at(settings, where)
-        client = connect(settings.kubeconfig, settings.kube_timeout_s)
+        client = KubeClient.from_kubeconfig(settings.kubeconfig, settings.kube_timeout_s)
         return ClusterConnection(self, client, settings.install)
 
     def render(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
@@ -114,12 +114,10 @@ class KubernetesTarget(base.Target):
         stop: StopSignal,
     ) -> base.Watching:
         """Watch the objects of the pipelines, and have the metrics say how that goes."""
-        from ipa.adapters.kube.watch import health_figures
-        from ipa.targets.kubernetes.watchers import Watchers
+        from ipa.adapters.kube.watch import Watchers, health_figures
 
         watchers = Watchers(client, self.kind, self.places_of, pipelines, wake, gap_s=gap_s, stop=stop)
         site.registry.register(health_figures(client, events, watchers.watchers))
-        watchers.start()
         site.resources.callback(watchers.close)
         return watchers
 

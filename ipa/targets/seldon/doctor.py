@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from ipa.adapters.kube import preflight
-from ipa.adapters.kube.client import KubeClient, connect
+from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.prometheus.doctor import SeriesOf, metrics_checks
 from ipa.model.errors import DriftError, ForbiddenError, IpaError, NotFoundError, UnavailableError
 from ipa.model.findings import DoctorCheck, Finding, fail, failed, ok, warn
@@ -43,7 +43,7 @@ def checks_of(
     placed = {name: it for name, it in pipelines.items() if seldon_of(it) is not None}
     series = metrics_checks(settings, {name: (it, dialect_of(it)) for name, it in placed.items()}, _scrape)
     try:
-        client = connect(settings.kubeconfig, settings.kube_timeout_s)
+        client = KubeClient.from_kubeconfig(settings.kubeconfig, settings.kube_timeout_s)
     except IpaError as error:
         wrong = [failed(SERVER, error)]
         return [*series, DoctorCheck(SERVER, lambda: wrong)]

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
-from ipa.adapters.kube.client import connect
+from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.quantity import MIB_PER_GIB, parse_quantity
 from ipa.files.reading import read_utf8
 from ipa.model.errors import DriftError, InputError, NotFoundError, Problem, UsageError
@@ -398,7 +398,7 @@ def import_pipeline(settings: Settings, asked: ImportRequest) -> Imported:
         nothing = f"{asked.file} has no SeldonDeployment{named}"
     else:
         namespace = asked.namespace or "default"
-        with closing(connect(settings.kubeconfig, settings.kube_timeout_s)) as client:
+        with closing(KubeClient.from_kubeconfig(settings.kubeconfig, settings.kube_timeout_s)) as client:
             if asked.workload is not None:
                 there = [client.get(SELDON_DEPLOYMENT, namespace, asked.workload)]
             else:

@@ -191,12 +191,12 @@ class Seldon(KubernetesTarget):
     @contextmanager
     def bench(self, settings: Settings, where: str, pipeline: Pipeline) -> Iterator[MeasurementBench]:
         """Copies of the stages of the running SeldonDeployment; what a killed run left is removed first."""
-        from ipa.adapters.kube.client import connect
+        from ipa.adapters.kube.client import KubeClient
         from ipa.targets.kubernetes.reach import reach_of
         from ipa.targets.seldon.bench import ClusterBench
 
         settings = self.settings_at(settings, where)
-        with closing(connect(settings.kubeconfig, settings.kube_timeout_s)) as client:
+        with closing(KubeClient.from_kubeconfig(settings.kubeconfig, settings.kube_timeout_s)) as client:
             yield ClusterBench(client, pipeline, reach_of(settings))
 
     def in_namespace(self, pipeline: Pipeline, namespace: str) -> Pipeline:

@@ -126,7 +126,8 @@ def test_a_restricted_namespace_is_told_before_anything_is_written(
 ) -> None:
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     with kube.store.lock:
-        kube.store.create("namespaces", "", {"metadata": {"name": "default", "labels": labels}})
+        body = {"kind": "Namespace", "metadata": {"name": "default", "labels": labels}}
+        kube.store.create("namespaces", "", body)
     found = doctor(code=1)["pod security for video"]
     assert found.state is Severity.FAIL and "shape: split" in found.seen
     at = f"kubernetes:{kube.kubeconfig(house)}"

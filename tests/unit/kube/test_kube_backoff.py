@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipa.adapters.kube.backoff import LONGEST_RETRY_AFTER_S, Backoff, Gate, Limits, Throttle, retry_after_s
+from ipa.adapters.kube.backoff import LONGEST_RETRY_AFTER_S, Backoff, Limits, Throttle, retry_after_s
 from ipa.model.errors import UnavailableError
 from tests.fakes.clock import SharedClock, VirtualClock
 
@@ -32,52 +32,73 @@ def test_clients_that_failed_together_do_not_come_back_together(failures: int, s
     assert len(waits) > 40
 
 
-@given(st.floats(0.0, 3600.0), st.floats(0.0, 1.0, exclude_max=True), st.floats(0.0, 1e6))
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture
+def gate(clock: VirtualClock) -> Throttle:
+    return Throttle(clock, LIMITS, seed=0)
+
+
+@given(st.floats(0.0, 3600.0), st.integers(0, 2**32), st.floats(0.0, 1e6))
 def test_what_the_server_asked_for_is_kept_and_not_by_much_exceeded(
-    asked_s: float, draw: float, now_s: float
+    asked_s: float, seed: int, now_s: float
 ) -> None:
-    gate = Gate(LIMITS).taken(now_s).pushed_back(now_s, now_s, asked_s, draw)
-    wait_s = gate.wait_s(now_s)
+    clock = VirtualClock()
+    clock.wait(now_s)
+    gate = Throttle(clock, LIMITS, seed=seed)
+    gate.pushed_back(gate.enter("one", 1.0), asked_s)
+    wait_s = gate.enter("another", math.inf) - now_s
     assert asked_s - 1e-6 <= wait_s <= asked_s + min(0.25 * asked_s, 2.0) + 1e-6
 
 
-def test_a_wait_of_a_day_is_a_mistake_of_the_server() -> None:
-    gate = Gate(LIMITS).pushed_back(0.0, 0.0, 86_400.0, 0.0)
-    assert gate.wait_s(0.0) == LONGEST_RETRY_AFTER_S
+def test_a_wait_of_a_day_is_a_mistake_of_the_server(gate: Throttle) -> None:
+    gate.pushed_back(gate.enter("one", 1.0), 86_400.0)
+    assert gate.enter("another", math.inf) <= LONGEST_RETRY_AFTER_S + 2.0
 
 
-def test_after_a_failure_one_at_a_time_tries_and_then_they_go_at_a_rate() -> None:
-    gate = Gate(LIMITS).taken(0.0).pushed_back(0.0, 0.0, None, 0.5)
-    assert gate.wait_s(0.0) == 0.75
-    gate = gate.taken(1.0)
-    assert math.isinf(gate.wait_s(1.0))
-    gate = gate.answered(1.0, 1.5)
-    assert gate.wait_s(1.5) == pytest.approx(0.1)
-    gate = gate.taken(1.6)
-    assert gate.wait_s(1.6) == pytest.approx(0.1)
+def test_after_a_failure_one_at_a_time_tries_and_then_they_go_at_a_rate(
+    gate: Throttle, clock: VirtualClock
+) -> None:
+    gate.pushed_back(gate.enter("one", 1.0), None)
+    sent_s = gate.enter("another", 10.0)
+    assert 0.5 <= sent_s <= 1.0
+    with pytest.raises(UnavailableError, match="has not answered an earlier request"):
+        gate.enter("a third", 0.0)
+    gate.answered(sent_s)
+    for _ in range(2):
+        before_s = clock.monotonic_s()
+        assert gate.enter("later ones", 10.0) - before_s == pytest.approx(0.1)
     # Some time later the server is trusted again.
-    assert gate.wait_s(6.5) == 0.0
-    assert gate.taken(6.5).wait_s(6.5) == 0.0
+    clock.wait(5.0)
+    assert gate.enter("one", 0.0) == gate.enter("another", 0.0)
 
 
-def test_requests_that_were_out_together_are_one_failure() -> None:
-    gate = Gate(LIMITS)
-    for sent_s in (0.0, 0.1, 0.2):
-        gate = gate.taken(sent_s)
-    for sent_s, now_s in ((0.0, 1.0), (0.1, 1.1), (0.2, 1.2)):
-        gate = gate.pushed_back(sent_s, now_s, None, 0.0)
+def test_requests_that_were_out_together_are_one_failure(gate: Throttle, clock: VirtualClock) -> None:
+    sent = []
+    for _ in range(3):
+        sent.append(gate.enter("one of three", 1.0))
+        clock.wait(0.1)
+    for sent_s in sent:
+        gate.pushed_back(sent_s, None)
+        clock.wait(0.1)
     assert gate.failures == 1
     # An answer to what was sent before the outage does not end it.
-    assert gate.answered(0.5, 1.3) == gate
-    assert gate.answered(1.5, 1.6).failures == 0
+    gate.answered(sent[1])
+    assert gate.failures == 1
+    gate.answered(gate.enter("a later one", 10.0))
+    assert gate.failures == 0
 
 
-def test_one_lost_connection_is_no_outage() -> None:
-    gate = Gate(LIMITS).taken(0.0).lost(0.0, 1.0, 0.0)
-    assert gate.wait_s(1.0) == 0.0
-    gate = gate.taken(1.0)
-    assert gate.answered(1.0, 1.1).taken(1.1).wait_s(1.1) == 0.0
-    assert gate.lost(1.0, 2.0, 0.0).wait_s(2.0) == 0.5
+def test_one_lost_connection_is_no_outage(gate: Throttle) -> None:
+    gate.lost(gate.enter("one", 1.0))
+    gate.answered(gate.enter("another", 0.0))
+    assert gate.enter("one", 0.0) == gate.enter("another", 0.0) == 0.0
+    for _ in range(2):
+        gate.lost(gate.enter("one", 0.0))
+    assert 0.5 <= gate.enter("another", 10.0) <= 1.0
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.kinds import LEASE
 from ipa.model.errors import (
     ConfigurationError,
     ConflictError,
@@ -120,33 +119,6 @@ def test_statuses_become_errors_of_ours_once_and_quote_no_body(
     assert len(kube.requests) == 1
 
 
-@pytest.mark.parametrize("kind", [FaultKind.TRUNCATED, FaultKind.HTML, FaultKind.WRONG_KIND])
-def test_garbage_is_no_answer_and_is_not_quoted(kube: FakeKube, client: KubeClient, kind: FaultKind) -> None:
-    kube.fault(kind)
-    with pytest.raises(UnavailableError) as failure:
-        client.get(SELDON_DEPLOYMENT, *NAME)
-    assert "secret" not in str(failure.value)
-    assert client.get(SELDON_DEPLOYMENT, *NAME)["metadata"]["name"] == "sample"
-
-
-@pytest.mark.parametrize("kind", [FaultKind.LOST_BEFORE, FaultKind.LOST_AFTER])
-@pytest.mark.parametrize("verb", ["get", "patch", "create"])
-def test_a_lost_answer_is_unavailable_and_nothing_is_sent_twice(
-    kube: FakeKube, client: KubeClient, kind: FaultKind, verb: str
-) -> None:
-    kube.fault(kind, verb=verb)
-    other = body()
-    other["metadata"]["name"] = "other"
-    acts: dict[str, Callable[[], object]] = {
-        "get": lambda: client.get(SELDON_DEPLOYMENT, *NAME),
-        "patch": lambda: client.patch(SELDON_DEPLOYMENT, *NAME, replicas(2)),
-        "create": lambda: client.create(SELDON_DEPLOYMENT, "models", other),
-    }
-    with pytest.raises(UnavailableError):
-        acts[verb]()
-    assert [request.verb for request in kube.requests] == [verb]
-
-
 @pytest.mark.parametrize("kind", [FaultKind.HANG, FaultKind.DRIP])
 def test_every_call_ends_by_its_deadline(
     kube: FakeKube, connect: Callable[[float], KubeClient], kind: FaultKind
@@ -186,46 +158,10 @@ def test_an_unknown_field_is_refused_and_not_pruned(client: KubeClient) -> None:
         client.create(SELDON_DEPLOYMENT, "models", other)
 
 
-def test_creating_what_is_there_is_a_conflict(client: KubeClient) -> None:
-    with pytest.raises(ConflictError):
-        client.create(SELDON_DEPLOYMENT, "models", body())
-
-
-def test_deployments_and_pods_are_read(kube: FakeKube, client: KubeClient) -> None:
-    assert client.get_deployment("models", "sample-main-0-detect") is None
-    kube.tick(3)
-    deployment = client.get_deployment("models", "sample-main-1-reader")
-    assert deployment is not None
-    pods = client.list_pods("models", deployment["spec"]["selector"]["matchLabels"])
-    assert [pod["metadata"]["name"].startswith("sample-main-1-reader-") for pod in pods] == [True, True]
-
-
-def test_a_lease_is_made_once_and_replaced_only_as_it_was_read(kube: FakeKube, client: KubeClient) -> None:
-    lease = {
-        "apiVersion": "coordination.k8s.io/v1",
-        "kind": "Lease",
-        "metadata": {"name": "ipa"},
-        "spec": {"holderIdentity": "a", "renewTime": "2026-01-01T00:00:00.000000Z"},
-    }
-    with pytest.raises(NotFoundError):
-        client.get(LEASE, "models", "ipa")
-    made = client.create(LEASE, "models", lease)
-    with pytest.raises(ConflictError):
-        client.create(LEASE, "models", lease)
-    assert client.get(LEASE, "models", "ipa") == made
-    taken = client.replace(LEASE, "models", {**made, "spec": {"holderIdentity": "b"}})
-    assert taken["spec"] == {"holderIdentity": "b"}
-    with pytest.raises(ConflictError):
-        client.replace(LEASE, "models", {**made, "spec": {"holderIdentity": "c"}})
-    with pytest.raises(InputError, match="resourceVersion"):
-        client.replace(LEASE, "models", lease)
-    assert client.get(LEASE, "models", "ipa") == taken
-
-
 def test_configuration_that_cannot_be_used_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(ConfigurationError, match="not running in a pod"):
-        KubeClient.in_cluster(1.0)
+        KubeClient.from_kubeconfig("", 1.0)
     for content in (None, "", "{}", "a: [", "\x00", "[]", "text", "contexts: 1"):
         path = tmp_path / "config"
         if content is not None:
@@ -251,28 +187,6 @@ def test_a_read_is_sent_again_when_the_server_said_and_a_write_is_not(
     clock.wait(2.0)
     client.patch(SELDON_DEPLOYMENT, *NAME, replicas(3))
     assert len(kube.writes) == 1
-
-
-def test_a_read_that_would_be_sent_again_too_late_fails_at_once(
-    kube: FakeKube, timed: tuple[KubeClient, VirtualClock]
-) -> None:
-    client, clock = timed
-    kube.fault(FaultKind.STATUS, status=503, retry_after="30", times=9)
-    with pytest.raises(UnavailableError, match="not sent: backing off from the API server until"):
-        client.get(SELDON_DEPLOYMENT, *NAME)
-    assert clock.monotonic_s() == 0.0
-    assert len(kube.requests) == 1
-
-
-def test_one_pushback_holds_back_every_call_of_the_client(
-    kube: FakeKube, timed: tuple[KubeClient, VirtualClock]
-) -> None:
-    client, clock = timed
-    kube.fault(FaultKind.STATUS, status=503, retry_after="5", verb="patch")
-    with pytest.raises(UnavailableError):
-        client.patch(SELDON_DEPLOYMENT, *NAME, replicas(3))
-    client.within(20.0).list_pods("models", {"app": "x"})
-    assert clock.monotonic_s() >= 5.0
 
 
 def test_a_redirect_is_not_followed(kube: FakeKube, client: KubeClient) -> None:
@@ -321,21 +235,6 @@ def test_a_server_that_moved_is_found_by_the_credentials_that_were_read_again(
         kube.kubeconfig(tmp_path, "new")
         assert client.get(SELDON_DEPLOYMENT, *NAME)["metadata"]["name"] == "sample"
     client.close()
-
-
-def test_a_long_list_is_read_page_by_page(
-    kube: FakeKube, client: KubeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ipa.adapters.kube.client.PAGE", 2)
-    with kube.store.lock:
-        for number in range(4):
-            other = body()
-            other["metadata"]["name"] = f"other-{number}"
-            kube.store.create("seldondeployments", "models", other)
-    items, version = client.list_all(SELDON_DEPLOYMENT, "models")
-    assert [one["metadata"]["name"] for one in items] == [*(f"other-{n}" for n in range(4)), "sample"]
-    assert version == str(kube.store.version)
-    assert [one.query.get("limit") for one in kube.requests] == ["2", "2", "2"]
 
 
 def test_a_watch_can_be_closed_from_another_thread(kube: FakeKube, client: KubeClient) -> None:

@@ -14,7 +14,7 @@ from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.events import KubeEvents
 from ipa.adapters.kube.kinds import ObjectRef
 from ipa.adapters.kube.lease import LeaseLeadership
-from ipa.adapters.kube.watch import Watcher, feeds
+from ipa.adapters.kube.watch import Watcher
 from ipa.control.election import LeaseTimes
 from ipa.control.loop.clock import SystemClock
 from ipa.model.access import Operation
@@ -53,8 +53,15 @@ def roles(root: Path) -> tuple[Verbs, Verbs, Verbs, Verbs]:
 
 def watch(kube: FakeKube, client: KubeClient) -> None:
     """A list and a watch of all that is watched."""
-    for feed in feeds(client, "models", SELDON_DEPLOYMENT):
-        watcher = Watcher(feed, lambda namespace, name: None, VirtualClock())
+    for children in (False, True):
+        watcher = Watcher(
+            client,
+            "models",
+            SELDON_DEPLOYMENT,
+            lambda namespace, name: None,
+            VirtualClock(),
+            children=children,
+        )
         watcher.step()
         kube.fault(FaultKind.EXPIRED, verb="watch")
         watcher.step()

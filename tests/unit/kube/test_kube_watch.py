@@ -1,21 +1,22 @@
-"""The watches against the fake API server: what changes is told, whatever happens to the connection."""
+"""The watches: what is news, what they do next, and that nothing that happens to a connection ends them."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from queue import Queue
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.watch import FORBIDDEN_S, AtMost, Watcher, feeds
+from ipa.adapters.kube.watch import FORBIDDEN_S, Watcher, Watchers
 from ipa.control.loop.clock import StopSignal
-from ipa.model.pipeline import Pipeline
-from ipa.targets.kubernetes.watchers import Watchers
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.section import SeldonTarget
@@ -26,6 +27,155 @@ from tests.fakes.kube.samples import sample_configs, sample_pipeline
 
 Json = dict[str, Any]
 WAIT_S = 300.0
+
+
+class Scripted:
+    """A watcher whose client answers with the lists and the events of a script, and the names it told."""
+
+    def __init__(self, *items: Json, children: bool = False) -> None:
+        self.items, self.events, self.version = list(items), [], "4"
+        self.lived_s = 30.0
+        self.told: set[str] = set()
+        self.clock = VirtualClock()
+        client = SimpleNamespace(list_all=lambda *_: (self.items, self.version), watch=self._watch)
+        self.watcher = Watcher(
+            client,  # type: ignore[arg-type]
+            "models",
+            SELDON_DEPLOYMENT,
+            lambda _, name: self.told.add(name),
+            self.clock,
+            children=children,
+        )
+        self.watcher.step()
+
+    def _watch(self, *place: Any) -> list[Json]:
+        self.since = place[2]
+        self.clock.wait(self.lived_s)
+        events, self.events = self.events, []
+        return events
+
+    def hear(self, *events: tuple[str, Json]) -> set[str]:
+        """The names that it tells of those events."""
+        self.told.clear()
+        self.events = [{"type": kind, "object": found} for kind, found in events]
+        self.watcher.step()
+        return set(self.told)
+
+    def relist(self, *items: Json) -> set[str]:
+        """The names that it tells by the list after a gap."""
+        self.hear(("ERROR", {"kind": "Status", "code": 410}))
+        self.items = list(items)
+        self.watcher.step()
+        return set(self.told)
+
+
+def sdep(name: str = "a", generation: int = 1, uid: str = "u", version: str = "5") -> Json:
+    metadata = {"name": name, "uid": uid, "generation": generation, "resourceVersion": version}
+    return {"metadata": metadata, "status": {"state": version}}
+
+
+def deployment(ready: int | None, wanted: int = 3, owner: str = "a") -> Json:
+    owners = [{"kind": "SeldonDeployment", "name": owner}] if owner else []
+    return {
+        "metadata": {"name": "a-0", "resourceVersion": "5", "ownerReferences": owners},
+        "spec": {"replicas": wanted},
+        "status": {} if ready is None else {"readyReplicas": ready},
+    }
+
+
+@pytest.mark.parametrize(
+    ("before", "kind", "after", "news"),
+    [
+        # Another spec or object is news, a status is not.
+        (sdep(), "MODIFIED", sdep(version="6"), set()),
+        (sdep(), "MODIFIED", sdep(generation=2), {"a"}),
+        (sdep(), "MODIFIED", sdep(uid="other"), {"a"}),
+        (sdep(), "ADDED", sdep("b"), {"b"}),
+        (sdep(), "DELETED", sdep(), {"a"}),
+        (sdep(), "DELETED", sdep("b"), set()),
+        # Fewer replicas that answer are news of their owner, unless fewer are wanted.
+        (deployment(3), "MODIFIED", deployment(2), {"a"}),
+        (deployment(3), "MODIFIED", deployment(None), {"a"}),
+        (deployment(2), "MODIFIED", deployment(3), set()),
+        (deployment(3), "MODIFIED", deployment(2, wanted=2), set()),
+        (deployment(3), "MODIFIED", deployment(1, wanted=2), {"a"}),
+        (deployment(3, owner=""), "MODIFIED", deployment(0, owner=""), set()),
+        (deployment(2), "DELETED", deployment(2), {"a"}),
+        (deployment(0), "DELETED", deployment(0), set()),
+        # A new one answers nothing yet, and nothing is lost.
+        (None, "ADDED", deployment(0), set()),
+    ],
+)
+def test_what_is_news(before: Json | None, kind: str, after: Json, news: set[str]) -> None:
+    made = Scripted(*([before] if before else []), children="spec" in after)
+    assert made.told == set()
+    assert made.hear((kind, after)) == news
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["edit", "delete", "status"])), max_size=30)
+)
+def test_a_list_after_a_gap_tells_what_the_events_would_have_told_of_what_differs(
+    changes: list[tuple[str, str]],
+) -> None:
+    """Whatever happened in between: nothing that differs is missed, nothing that does not is told."""
+    generations = dict.fromkeys("abc", 1)
+    blind, seeing = (Scripted(*(sdep(name) for name in "abc")) for _ in range(2))
+    told: set[str] = set()
+    for number, (name, change) in enumerate(changes):
+        kind = "MODIFIED"
+        if change == "delete" and generations.pop(name, None):
+            kind = "DELETED"
+        elif change == "edit" or name not in generations:
+            generations[name] = number + 2
+        told |= seeing.hear((kind, sdep(name, generations.get(name, 0), version=str(number + 1))))
+    now = [sdep(name, generation) for name, generation in generations.items()]
+    news = blind.relist(*now)
+    assert news == {name for name in "abc" if generations.get(name) != 1}
+    assert news <= told
+    assert seeing.relist(*now) == set()
+
+
+def test_a_bookmark_moves_the_version_and_so_does_a_watch_that_the_server_ends() -> None:
+    made = Scripted(sdep())
+    made.hear(("BOOKMARK", {"kind": "Bookmark", "metadata": {"resourceVersion": "70"}}))
+    before_s = made.clock.monotonic_s()
+    made.hear()
+    assert (made.since, made.watcher.lists) == ("70", 1)
+    assert made.clock.monotonic_s() - before_s == made.lived_s
+    # One that is ended at once is begun again later and later.
+    made.lived_s = 0.1
+    for _ in range(3):
+        made.hear()
+    assert made.clock.monotonic_s() - before_s > made.lived_s * 3 + 1.0
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "RENAMED", "object": sdep()},
+        {"object": sdep()},
+        {"type": "ERROR", "object": {"kind": "Status", "code": 500}},
+        {"type": "MODIFIED", "object": {}},
+        {"type": "MODIFIED", "object": {"metadata": []}},
+        {"type": "MODIFIED", "object": {"metadata": {"name": "a"}}},
+        {"type": "BOOKMARK", "object": {"metadata": {}}},
+    ],
+)
+def test_what_is_no_event_ends_that_watch_and_counts_as_a_failure(event: Json) -> None:
+    made = Scripted(sdep())
+    made.events = [event]
+    made.watcher.step()
+    made.items = [sdep(generation=2)]
+    made.watcher.step()
+    assert (made.watcher.lists, made.watcher.failures, made.told) == (2, 1, {"a"})
+
+
+def test_a_list_without_a_version_is_a_failure() -> None:
+    made = Scripted(sdep())
+    made.version = ""
+    made.relist(sdep())
+    assert (made.watcher.lists, made.watcher.failures) == (1, 1)
 
 
 @pytest.fixture
@@ -50,22 +200,24 @@ def client(kube: FakeKube, clock: VirtualClock, tmp_path: Path) -> Iterator[Kube
 
 
 class Heard:
-    """A watcher stepped by hand, on a virtual clock, and what it told. What it tells ends that watch."""
+    """A watcher over the fake API server, stepped by hand. What it tells ends that watch."""
 
-    def __init__(self, kube: FakeKube, client: KubeClient, kind: int, clock: VirtualClock) -> None:
+    def __init__(self, kube: FakeKube, client: KubeClient, clock: VirtualClock) -> None:
         self.kube = kube
         self.told: list[tuple[str, str]] = []
-        self.watcher = Watcher(feeds(client, "models", SELDON_DEPLOYMENT)[kind], self._hear, clock, seed=0)
+        self.watcher = Watcher(client, "models", SELDON_DEPLOYMENT, self._hear, clock, seed=0)
         self.watcher.step()
 
     def _hear(self, namespace: str, name: str) -> None:
         self.told.append((namespace, name))
         self.kube.expire_watches()
+        if self.told == [("models", "faulty")]:
+            raise ZeroDivisionError
 
 
 @pytest.fixture
 def sdeps(kube: FakeKube, client: KubeClient, clock: VirtualClock) -> Heard:
-    return Heard(kube, client, 0, clock)
+    return Heard(kube, client, clock)
 
 
 def scale(kube: FakeKube, replicas: int) -> None:
@@ -75,36 +227,11 @@ def scale(kube: FakeKube, replicas: int) -> None:
     kube.edit("models", "sample", change)
 
 
-def test_a_change_by_another_hand_is_told_and_a_status_is_not(kube: FakeKube, sdeps: Heard) -> None:
-    kube.cluster.stuck_status = True
-    kube.tick(2)
-    scale(kube, 3)
-    sdeps.watcher.step()
-    assert sdeps.told == [("models", "sample")]
-    assert sdeps.watcher.lists == 1
-
-
-def test_an_object_that_goes_and_one_that_comes_are_told(kube: FakeKube, sdeps: Heard) -> None:
-    other = render(
-        replace(sample_pipeline(), targets={"seldon": SeldonTarget("other", "models", "main")}),
-        sample_configs(),
-    )
+def add(kube: FakeKube, name: str) -> None:
+    targets = {"seldon": SeldonTarget(name, "models", "main")}
     with kube.store.lock:
-        kube.store.create("seldondeployments", "models", other)
-        kube.store.delete("seldondeployments", "models", "sample")
-    sdeps.watcher.step()
-    assert sdeps.told == [("models", "other"), ("models", "sample")]
-
-
-def test_replicas_that_no_more_answer_are_told_of_their_seldondeployment(
-    kube: FakeKube, client: KubeClient, clock: VirtualClock
-) -> None:
-    children = Heard(kube, client, 1, clock)
-    with kube.store.lock:
-        live = kube.store.get("deployments", "models", "sample-main-1-reader")
-        kube.store.replace("deployments", {**live, "status": {**live["status"], "readyReplicas": 1}})
-    children.watcher.step()
-    assert children.told == [("models", "sample")]
+        body = render(replace(sample_pipeline(), targets=targets), sample_configs())
+        kube.store.create("seldondeployments", "models", body)
 
 
 def test_what_changed_while_the_watch_was_broken_is_told_by_the_next_list(
@@ -143,75 +270,31 @@ def test_a_role_that_allows_no_watch_is_not_asked_again_soon(
 
 
 def test_a_listener_that_fails_does_not_end_the_watch(
-    kube: FakeKube, client: KubeClient, caplog: pytest.LogCaptureFixture
+    kube: FakeKube, sdeps: Heard, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def listen(namespace: str, name: str) -> None:
-        kube.expire_watches()
-        raise ZeroDivisionError
-
-    watcher = Watcher(feeds(client, "models", SELDON_DEPLOYMENT)[0], listen, VirtualClock())
-    watcher.step()
-    scale(kube, 3)
-    watcher.step()
-    assert "change of models/sample could not be told" in caplog.text
-    assert watcher.failures == 0
-
-
-def test_garbage_in_the_stream_ends_that_watch_only(kube: FakeKube, sdeps: Heard) -> None:
-    scale(kube, 3)
-    with kube.store.lock:
-        # An event that no server sends.
-        log = kube.store.log
-        log[-1] = replace(log[-1], object={"metadata": {"namespace": "models", "name": 7}})
+    add(kube, "faulty")
     sdeps.watcher.step()
-    sdeps.watcher.step()
-    assert sdeps.told == [("models", "sample")]
-    assert (sdeps.watcher.lists, sdeps.watcher.failures) == (2, 1)
-
-
-def test_at_most_one_call_in_a_while_for_each_name() -> None:
-    clock, told = VirtualClock(), []
-    tell = AtMost(told.append, 2.0, clock)
-    for name in ("a", "a", "b"):
-        tell(name)
-    clock.wait(2.0)
-    tell("a")
-    assert told == ["a", "b", "a"]
-
-
-def running(kube: FakeKube, client: KubeClient, pipelines: list[Pipeline]) -> tuple[Watchers, Any, Any]:
-    woken: Queue[str] = Queue()
-    stop = StopSignal()
-    watchers = Watchers(
-        client, SELDON_DEPLOYMENT, SELDON.places_of, pipelines, woken.put, gap_s=0.0, stop=stop
-    )
-    watchers.start()
-    return watchers, woken, stop
-
-
-def until(kube: FakeKube, condition: Callable[[], bool]) -> None:
-    with kube.store.lock:
-        for _ in range(600):
-            if condition():
-                return
-            kube.store.changed.wait(0.1)
-    raise AssertionError("it did not come to that")
+    assert "change of models/faulty could not be told" in caplog.text
+    assert sdeps.watcher.failures == 0
 
 
 def test_a_service_wakes_the_pipeline_whose_seldondeployment_changed_and_ends_at_once(
     kube: FakeKube, client: KubeClient
 ) -> None:
-    watchers, woken, stop = running(kube, client, [sample_pipeline()])
-    until(kube, lambda: sum(one.verb == "watch" for one in kube.requests) == 2)
-    # Of nobody's that it knows.
-    other = render(
-        replace(sample_pipeline(), targets={"seldon": SeldonTarget("other", "models", "main")}),
-        sample_configs(),
+    woken: Queue[str] = Queue()
+    stop = StopSignal()
+    watchers = Watchers(
+        client, SELDON_DEPLOYMENT, SELDON.places_of, [sample_pipeline()], woken.put, gap_s=3600.0, stop=stop
     )
     with kube.store.lock:
-        kube.store.create("seldondeployments", "models", other)
+        while sum(one.verb == "watch" for one in kube.requests) < 2:
+            kube.store.changed.wait(0.1)
+    # Of nobody's that it knows.
+    add(kube, "other")
     scale(kube, 3)
     assert woken.get(timeout=WAIT_S) == "sample"
+    # Sooner than the gap: left to the next tick.
+    scale(kube, 4)
     stop.set()
     watchers.close()
     assert woken.empty()

@@ -38,7 +38,7 @@ SERVED = len(PIPELINE.served)
 
 
 KUBE, EVENTS = SimpleNamespace(skew_s=0.1), SimpleNamespace(dropped=0)
-WATCHER = SimpleNamespace(feed=SimpleNamespace(place=("default", "Deployments")), lists=1, failures=0)
+WATCHER = SimpleNamespace(namespace="default", what="Deployments", lists=1, failures=0)
 RUNNER = SimpleNamespace(core_seconds=1.0, restarts=0, corrections=0)
 
 
