@@ -14,37 +14,25 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ipa.forecast.registry import FORECASTERS
-from ipa.model.errors import ConfigurationError, NotFoundError, PluginError, Problem, UsageError
+from ipa.model.errors import ConfigurationError, PluginError, Problem, UsageError
 from ipa.model.masking import HIDDEN, mask_url
 from ipa.optimize.registry import SOLVERS
 from ipa.plugins import Registry
 
 PREFIX = "IPA_"
-# Names the file of settings; without it the file below is read where it exists.
-FILE_VARIABLE = "IPA_CONFIG_FILE"
-FILE = Path("ipa.yaml")
 
 
 class SettingSource(StrEnum):
     """The place that a setting's value comes from, the weakest first."""
 
     DEFAULT = "default"
-    FILE = "file"
     ENVIRONMENT = "environment"
     OPTION = "option"
 
 
 @dataclass(frozen=True, slots=True)
-class SettingOrigin:
-    """The source of a value, and its place there: FILE:LINE, or the variable."""
-
-    source: SettingSource = SettingSource.DEFAULT
-    where: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Settings:
-    """The service's settings: from options, variables (IPA_ and the name in capitals), a file, or as here."""
+    """The service's settings: from options, variables (IPA_ and the name in capitals), or as here."""
 
     # Folder of pipeline.yaml files, one folder a pipeline.
     pipelines_dir: Path = Path("pipelines")
@@ -259,26 +247,19 @@ class Settings:
     # Time between two reads or renewals of the Lease, in seconds.
     lease_retry_s: float = 2.0
 
-    # The origin of each value that is not the default.
-    origins: Mapping[str, SettingOrigin] = field(default_factory=dict, repr=False, compare=False)
+    # The source of each value that is not the default.
+    origins: Mapping[str, SettingSource] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
-        """Return the settings: `overrides` over the environment over the file over the defaults.
+        """Return the settings: `overrides` over the environment over the defaults.
 
-        ConfigurationError lists everything in the environment and the file that is unknown (with the nearest
-        name), ill-typed or out of range; UsageError every override that is, as the option of its name.
+        ConfigurationError lists everything in the environment that is unknown (with the nearest name),
+        ill-typed or out of range; UsageError every override that is, as the option of its name.
         """
-        env = os.environ if environ is None else environ
-        values, problems = _from_file(env)
-        file = f"{config_file(env)}" if problems else ""
-        found, faults = _from_variables(env)
-        if problems or faults:
-            places = " and ".join(filter(None, (file, "the environment" if faults else "")))
-            has = "have" if file and faults else "has"
-            raise ConfigurationError(
-                f"{places} {has} settings that cannot be used", problems=[*problems, *faults]
-            )
+        values, faults = _from_variables(os.environ if environ is None else environ)
+        if faults:
+            raise ConfigurationError("the environment has settings that cannot be used", problems=faults)
         given = {name: value for name, value in overrides.items() if value is not None}
         faults = [
             Problem(f"--{name.replace('_', '-')} {shown_setting(name, value)!r} {fault}")
@@ -287,9 +268,7 @@ class Settings:
         ]
         if faults:
             raise UsageError("options that cannot be used", problems=faults)
-        values |= found | {
-            name: (value, SettingOrigin(SettingSource.OPTION)) for name, value in given.items()
-        }
+        values |= {name: (value, SettingSource.OPTION) for name, value in given.items()}
         return cls(
             **{name: value for name, (value, _) in values.items()},
             origins={name: origin for name, (_, origin) in values.items()},
@@ -297,7 +276,7 @@ class Settings:
 
 
 SETTINGS = tuple(each for each in fields(Settings) if each.name != "origins")
-# Never shown, and refused in the file.
+# Never shown.
 SECRETS = frozenset(each.name for each in SETTINGS if not each.repr)
 # URLs whose path is hidden too: servers of many tenants often have a secret there.
 SECRET_PATHS = frozenset({"prometheus_url", "gateway_url"})
@@ -318,22 +297,17 @@ _GROUP_STARTS = {
 }
 
 
-def _groups() -> Mapping[str, Mapping[str, str]]:
-    found: dict[str, dict[str, str]] = {}
+def _groups() -> Mapping[str, list[str]]:
+    found: dict[str, list[str]] = {}
     group = ""
     for each in SETTINGS:
         group = _GROUP_STARTS.get(each.name, group)
-        key = each.name.removeprefix(f"{group}_")
-        # A unit alone is no name.
-        found.setdefault(group, {})[key if len(key) > 1 else each.name] = each.name
+        found.setdefault(group, []).append(each.name)
     return found
 
 
-# The settings by group and key, as the file has them: the key omits the group's name.
+# The names of settings by group.
 GROUPS = _groups()
-FILE_GROUPS = {
-    group: {key: name for key, name in keys.items() if name not in SECRETS} for group, keys in GROUPS.items()
-}
 
 
 def variable_of(name: str) -> str:
@@ -341,36 +315,7 @@ def variable_of(name: str) -> str:
     return PREFIX + name.upper()
 
 
-def config_file(env: Mapping[str, str]) -> Path | None:
-    """The file of settings: the one that IPA_CONFIG_FILE names, else ./ipa.yaml if it exists."""
-    named = env.get(FILE_VARIABLE, "")
-    if named:
-        return Path(named)
-    return FILE if FILE.is_file() else None
-
-
-_Values = dict[str, tuple[Any, SettingOrigin]]
-
-
-def _from_file(env: Mapping[str, str]) -> tuple[_Values, list[Problem]]:
-    path = config_file(env)
-    if path is None:
-        return {}, []
-    try:
-        found, problems = settings_in(path)
-    except NotFoundError:
-        return {}, [Problem(f"{FILE_VARIABLE}={str(path)!r} is not a file")]
-    return {
-        name: (value, SettingOrigin(SettingSource.FILE, where)) for name, (value, where) in found.items()
-    }, problems
-
-
-def settings_in(path: Path) -> tuple[dict[str, tuple[Any, str]], list[Problem]]:
-    """The settings of a file, each with FILE:LINE, and its problems. NotFoundError if there is none."""
-    # Most processes have no file, and do not wait for its reader.
-    from ipa.files.settings import read_settings
-
-    return read_settings(path, FILE_GROUPS, Settings(), FILE_CHOICES, setting_fault)
+_Values = dict[str, tuple[Any, SettingSource]]
 
 
 def _from_variables(env: Mapping[str, str]) -> tuple[_Values, list[Problem]]:
@@ -396,7 +341,7 @@ def _from_variables(env: Mapping[str, str]) -> tuple[_Values, list[Problem]]:
         fault = setting_fault(name, value)
         if fault:
             problems.append(Problem(f"{key}={shown_setting(name, text)!r} {fault}"))
-        values[name] = (value, SettingOrigin(SettingSource.ENVIRONMENT, key))
+        values[name] = (value, SettingSource.ENVIRONMENT)
     return values, problems
 
 
@@ -410,8 +355,6 @@ CHOICES = {
     # Or a URL.
     "profile_reach": ("auto", "service", "port-forward"),
 }
-# A URL is another choice of it.
-FILE_CHOICES = {name: choices for name, choices in CHOICES.items() if name != "profile_reach"}
 # What a URL of profile_reach may name, in braces.
 REACHED = frozenset({"service", "namespace", "port"})
 _FIELDS = re.compile(r"\{([^{}]*)\}")
@@ -517,12 +460,11 @@ RANGES: Mapping[str, tuple[float, float]] = {
 MAY_BE_ZERO = frozenset({"port", "router_port", "tolerance_ratio", "keep_changes_days", "keep_decisions_mb"})
 
 
-# Read by clients (the service's address, the token), by the tests and by make, not by the service; and the
-# name of the file of settings.
+# Read by clients (the service's address, the token), by the tests and by make, not by the service.
 IGNORED = frozenset(
     {
         *("IPA_AT", "IPA_TOKEN", "IPA_HOSTILE_VALUES", "IPA_SHARED_DATA", "IPA_SCREENSHOTS"),
-        *("IPA_WRITE_TABLES", FILE_VARIABLE),
+        "IPA_WRITE_TABLES",
         # Those of deploy/ci, which GitLab puts into the environment of its jobs.
         *("IPA_REPOSITORY", "IPA_COMMIT", "IPA_REVIEW_TOKEN"),
     }

@@ -28,15 +28,12 @@ NOT_IN_VALUES = {
 
 SETTINGS_HEAD = """# Settings
 
-From the strongest: an option of the command, an environment variable, the file of settings, the default.
-`ipa config show` prints those in effect, and where each comes from; with `--at URL` those of a running
-service, for its operators. An unknown variable that begins with `IPA_` and an unknown key of the file are
-errors that name the nearest.
+From the strongest: an option of the command, an environment variable, the default. `ipa config show` prints
+those in effect, and where each comes from; with `--at URL` those of a running service, for its operators. An
+unknown variable that begins with `IPA_` is an error that names the nearest.
 
-The file is `ipa.yaml` in the working folder, if there is one, or the one that `IPA_CONFIG_FILE` names
-([an example](files.md#settings)). Its keys are in groups, here the sections: each line has the variable, the
-key, and the default in brackets. Paths are relative to the working folder, also those in the file. Secrets
-(here without a key) come from the environment or from a mounted file, never from this file.
+Each line has the variable, and the default in brackets. Paths are relative to the working folder. Secrets
+come from the environment or from a mounted file.
 """
 
 
@@ -58,19 +55,9 @@ def setting_comments() -> dict[str, str]:
     return found
 
 
-def settings_schema() -> str:
-    """The schema of the file of settings."""
-    from ipa.files.kinds import schema_of
-    from ipa.files.settings import settings_file
-    from ipa.settings import FILE_CHOICES, FILE_GROUPS, Settings, variable_of
-
-    words = {name: f"{text} {variable_of(name)}." for name, text in setting_comments().items()}
-    return schema_of("settings", settings_file(FILE_GROUPS, Settings(), FILE_CHOICES, words))
-
-
 def settings() -> str:
-    """The settings by group: variable, key, default and comment."""
-    from ipa.settings import GROUPS, SECRETS, Settings, variable_of
+    """The settings by group: variable, default and comment."""
+    from ipa.settings import GROUPS, Settings, variable_of
 
     defaults, comments = Settings(), setting_comments()
 
@@ -80,11 +67,10 @@ def settings() -> str:
         return str(value) or " "
 
     parts = [SETTINGS_HEAD]
-    for group, keys in GROUPS.items():
+    for group, names in GROUPS.items():
         rows = [
-            f"- `{variable_of(name)}`{'' if name in SECRETS else f', `{key}`'} "
-            f"(`{shown(getattr(defaults, name))}`): {comments[name]}"
-            for key, name in keys.items()
+            f"- `{variable_of(name)}` (`{shown(getattr(defaults, name))}`): {comments[name]}"
+            for name in names
         ]
         parts.append("\n".join([f"## {group}", "", *rows, ""]))
     return "\n".join(parts)
@@ -313,7 +299,6 @@ def main() -> int:
         FOLDER / "results.md": results(),
         ROOT / "docs" / "explanation" / "faults.md": faults_page(),
         CHART: chart_schema(),
-        SCHEMAS / "settings.schema.json": settings_schema(),
         **{SCHEMAS / f"{kind}.schema.json": schema_of(kind, file_kind(kind)) for kind in KINDS},
     }
     stale = [path for path, text in files.items() if not path.is_file() or path.read_text() != text]

@@ -16,15 +16,14 @@ from ipa.model.errors import InputError, IpaError, NotFoundError, Problem
 from ipa.model.guardrails import Guardrails
 from ipa.model.pipeline import OutputRows, Pipeline, Stage
 from ipa.model.profile import StageProfile
-from ipa.settings import settings_in
 
 # How a file in a folder shows that it is meant for us, even one that is broken otherwise.
 _OURS = re.compile(
-    r"""^(apiVersion:\s*["']?ipa/|kind:\s*["']?(Pipeline|Profile|Guardrails|Settings)\b)""",
+    r"""^(apiVersion:\s*["']?ipa/|kind:\s*["']?(Pipeline|Profile|Guardrails)\b)""",
     re.MULTILINE,
 )
-_KIND = re.compile(r"""^kind:\s*["']?(Profile|Guardrails|Settings)\b""", re.MULTILINE)
-PIPELINE, PROFILE, GUARDRAILS, SETTINGS = "Pipeline", "Profile", "Guardrails", "Settings"
+_KIND = re.compile(r"""^kind:\s*["']?(Profile|Guardrails)\b""", re.MULTILINE)
+PIPELINE, PROFILE, GUARDRAILS = "Pipeline", "Profile", "Guardrails"
 
 
 @dataclass(slots=True)
@@ -40,8 +39,6 @@ class Checked:
     # Of a pipeline: the profiles that it was checked against, by stage.
     measured: dict[str, StageProfile] = field(default_factory=dict)
     guardrails: Guardrails | None = None
-    # Of a file of settings: how many it has.
-    settings: int | None = None
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -102,10 +99,6 @@ def _head(path: Path) -> str:
 def _check(path: Path, kind: str) -> Checked:
     checked = Checked(path)
     try:
-        if kind == SETTINGS:
-            found, checked.problems = settings_in(path)
-            checked.settings = None if checked.problems else len(found)
-            return checked
         checked.document = read_document(path)
         if kind == PROFILE:
             checked.profile = profile_in(checked.document)

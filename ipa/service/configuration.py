@@ -6,25 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ipa
-from ipa.settings import GROUPS, SETTINGS, SettingOrigin, Settings, SettingSource, shown_setting, variable_of
+from ipa.settings import GROUPS, Settings, SettingSource, shown_setting, variable_of
 
 SettingValue = str | bool | int | float
 
 
 @dataclass(frozen=True, slots=True)
 class SettingView:
-    """A setting: its variable, its group and key in the file, its value, and where the value comes from.
+    """A setting: its variable, its group, its value, and where the value comes from.
 
     `value` is *** for a secret, and has it in a URL for each part that may be one.
     """
 
     variable: str
     group: str
-    key: str
     value: SettingValue
     default: SettingValue
     source: SettingSource
-    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +35,17 @@ class ConfigurationView:
 
 def configuration(settings: Settings) -> ConfigurationView:
     """Every setting as it is in effect."""
-    defaults = {each.name: getattr(_DEFAULTS, each.name) for each in SETTINGS}
-    found = []
-    for group, keys in GROUPS.items():
-        for key, name in keys.items():
-            origin = settings.origins.get(name, SettingOrigin())
-            found.append(
-                SettingView(
-                    variable_of(name),
-                    group,
-                    key,
-                    _shown(name, getattr(settings, name)),
-                    _shown(name, defaults[name]),
-                    origin.source,
-                    origin.where,
-                )
-            )
+    found = [
+        SettingView(
+            variable_of(name),
+            group,
+            _shown(name, getattr(settings, name)),
+            _shown(name, getattr(_DEFAULTS, name)),
+            settings.origins.get(name, SettingSource.DEFAULT),
+        )
+        for group, names in GROUPS.items()
+        for name in names
+    ]
     return ConfigurationView(ipa.__version__, tuple(found))
 
 

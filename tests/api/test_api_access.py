@@ -347,8 +347,8 @@ def test_an_operator_reads_the_settings_in_effect(
     assert run(show) == 0
     rows = [line.split() for line in capfd.readouterr().out.splitlines()[1:]]
     assert rows == [
-        ["IPA_PORT", "api.port", "9000", "option"],
-        ["IPA_PROMETHEUS_TOKEN", "prometheus.token", "***", "IPA_PROMETHEUS_TOKEN"],
+        ["IPA_PORT", "api", "9000", "option"],
+        ["IPA_PROMETHEUS_TOKEN", "prometheus", "***", "environment"],
     ]
 
 

@@ -26,7 +26,7 @@ from ipa.model.access import Grant, Role
 from ipa.model.errors import IpaError
 from ipa.service.configuration import configuration
 from ipa.service.service import DependencyCheck
-from ipa.settings import GROUPS, Settings
+from ipa.settings import Settings
 from ipa.targets.gitops.command import Git, GitError
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.target import SELDON
@@ -211,7 +211,6 @@ def test_r17_no_part_of_a_setting_is_told(
         for part, url in planted(template).items()
     ]
     given += [(variable, "token", CANARY) for variable in SECRETS]
-    file = tmp_path / "ipa.yaml"
     hits: list[str] = []
     attempts = 0
 
@@ -236,10 +235,6 @@ def test_r17_no_part_of_a_setting_is_told(
             settings = Settings(**{name: text})
             tried(f"{where}: read", lambda env={variable: text}: _read(env))
             tried(f"{where}: option", lambda given={name: text}: _read({}, **given))
-            if variable not in SECRETS:
-                group, key = next((g, k) for g, keys in GROUPS.items() for k, n in keys.items() if n == name)
-                file.write_text(json.dumps({"apiVersion": "ipa/v1", "kind": "Settings", group: {key: text}}))
-                tried(f"{where}: file", lambda: _read({"IPA_CONFIG_FILE": str(file)}))
             tried(f"{where}: shown", lambda it=settings: configuration(it))
             tried(f"{where}: used", lambda it=settings, of=name: USES[of](it, tmp_path))
     case.told("attempts", attempts)

@@ -28,10 +28,10 @@ def show_(
     ),
     output: Output = OUTPUT,
 ) -> None:
-    """Show the effective settings and where each comes from: default, file, environment or option.
+    """Show the effective settings and where each comes from: default, environment or option.
 
     Secrets are hidden. Without --at, they are those of a service that was started here and now: exit code 78
-    if the file or the environment has one that cannot be used.
+    if the environment has one that cannot be used.
     """
     from rich.text import Text
 
@@ -46,11 +46,10 @@ def show_(
         for each in view["settings"]
         if (not groups or each["group"] in groups) and not (changed and each["value"] == each["default"])
     ]
-    table = bare_table("setting", "in ipa.yaml", "value", "from")
+    table = bare_table("setting", "group", "value", "from")
     for each in view["settings"]:
-        came = each["where"] or each["source"]
-        key = f"{each['group']}.{each['key']}"
-        table.add_row(*map(Text, (each["variable"], key, _value(each["value"]), came)))
+        cells = each["variable"], each["group"], _value(each["value"]), each["source"]
+        table.add_row(*map(Text, cells))
     show(output, view, table if view["settings"] else "Every setting has its default.")
 
 
@@ -66,7 +65,7 @@ def _view(at: str | None) -> dict[str, Any]:
 
 
 def _value(value: object) -> str:
-    """The value as the environment and the file have it."""
+    """The value as the environment has it."""
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -23,7 +23,6 @@ class SchemaKind(StrEnum):
     PIPELINE = "pipeline"
     PROFILE = "profile"
     GUARDRAILS = "guardrails"
-    SETTINGS = "settings"
 
 
 def validate(
@@ -127,8 +126,6 @@ def _show(checked: Checked, *, verbose: bool) -> None:
         rules = checked.guardrails
         count = len(rules.fail_if) + sum(len(own) for own in (rules.by_pipeline or {}).values())
         typer.echo(f"OK {checked.path}: {_count(count, 'rule')}")
-    if checked.settings is not None:
-        typer.echo(f"OK {checked.path}: {_count(checked.settings, 'setting')}")
     if checked.profile is not None:
         _show_profile(checked, checked.profile, verbose=verbose)
 

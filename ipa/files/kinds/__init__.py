@@ -25,7 +25,7 @@ def file_kind(kind: str) -> type[DeclaredFile]:
 
 
 def schema_text(kind: str) -> str:
-    """The published JSON Schema (draft 2020-12) of `pipeline`, `profile`, `guardrails` or `settings`."""
+    """The published JSON Schema (draft 2020-12) of `pipeline`, `profile` or `guardrails`."""
     return resources.files("ipa.files").joinpath("schema", f"{kind}.schema.json").read_text("utf-8")
 
 

@@ -12,7 +12,7 @@ from ipa.cli.main import run
 from ipa.model.errors import ConfigurationError
 from ipa.model.masking import HIDDEN
 from ipa.service.configuration import configuration
-from ipa.settings import FILE, GROUPS, SECRETS, SETTINGS, Settings, SettingSource
+from ipa.settings import GROUPS, SECRETS, SETTINGS, Settings, SettingSource
 
 
 def test_overrides_come_before_the_environment_and_that_before_defaults() -> None:
@@ -65,71 +65,17 @@ def test_the_quantile_is_below_one() -> None:
         Settings.from_env({"IPA_FORECAST_QUANTILE": "1"})
 
 
-HEAD = "apiVersion: ipa/v1\nkind: Settings\n"
-
-
-@pytest.fixture
-def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with a file of settings."""
-    monkeypatch.chdir(tmp_path)
-    FILE.write_text(
-        HEAD + "store: {keep_decisions_days: 90}\nloop: {tick_s: 5}\nfiles: {pipelines_dir: there}\n"
-    )
-    return tmp_path / FILE
-
-
-def test_every_setting_is_in_one_group_under_a_key_of_its_own() -> None:
-    names = [name for keys in GROUPS.values() for name in keys.values()]
+def test_every_setting_is_in_one_group() -> None:
+    names = [name for group in GROUPS.values() for name in group]
     assert sorted(names) == sorted(each.name for each in SETTINGS)
-    assert (GROUPS["store"]["url"], GROUPS["lease"]["lease_s"]) == ("store_url", "lease_s")
+    assert (GROUPS["store"][0], GROUPS["forecast"][0]) == ("store_url", "horizon_s")
 
 
-@pytest.mark.usefixtures("written")
-def test_the_file_comes_before_the_defaults_the_environment_before_it_and_an_option_before_both() -> None:
+def test_each_value_has_its_source() -> None:
     settings = Settings.from_env({"IPA_TICK_S": "6", "IPA_PORT": "9000"}, port=9001)
-    assert (settings.keep_decisions_days, settings.tick_s, settings.port) == (90.0, 6.0, 9001)
-    assert settings.pipelines_dir == Path("there")
-    found = {each.variable: each for each in configuration(settings).settings}
-    assert (found["IPA_KEEP_DECISIONS_DAYS"].source, found["IPA_KEEP_DECISIONS_DAYS"].where) == (
-        SettingSource.FILE,
-        "ipa.yaml:3",
-    )
-    assert (found["IPA_TICK_S"].source, found["IPA_TICK_S"].where) == (
-        SettingSource.ENVIRONMENT,
-        "IPA_TICK_S",
-    )
-    assert (found["IPA_PORT"].source, found["IPA_HOST"].source) == (
-        SettingSource.OPTION,
-        SettingSource.DEFAULT,
-    )
-
-
-def test_the_problems_of_the_file_and_of_the_environment_are_named_at_once(written: Path) -> None:
-    written.write_text(
-        HEAD
-        + "stor: {}\nprometheus: {url: x, token: abc}\nloop: {tick_s: -1}\napi: {names: al}\n"
-        + "control: {calibrate: on}\n"
-    )
-    with pytest.raises(ConfigurationError) as caught:
-        Settings.from_env({"IPA_PORT": "-1"})
-    assert caught.value.message == "ipa.yaml and the environment have settings that cannot be used"
-    assert [str(problem) for problem in caught.value.problems] == [
-        "ipa.yaml:3:1: unknown key 'stor'; did you mean 'store'?",
-        'ipa.yaml:4:19: url is "x", which is not an http or https URL',
-        "ipa.yaml:4:22: unknown key 'token'; did you mean 'token_file'?",
-        "ipa.yaml:5:16: tick_s is -1, which is not above 0",
-        'ipa.yaml:6:14: names is "al"; expected one of any, prefixed',
-        'ipa.yaml:7:22: calibrate is "on"; expected true or false',
-        "IPA_PORT='-1' is below 0",
-    ]
-
-
-def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"IPA_CONFIG_FILE='.*/none.yaml' is not a file"):
-        Settings.from_env({"IPA_CONFIG_FILE": str(tmp_path / "none.yaml")})
-    (tmp_path / "other.yaml").write_text("replicas: 2\n")
-    with pytest.raises(ConfigurationError, match="lacks the key 'kind'"):
-        Settings.from_env({"IPA_CONFIG_FILE": str(tmp_path / "other.yaml")})
+    found = {each.variable: each.source for each in configuration(settings).settings}
+    assert (found["IPA_TICK_S"], found["IPA_PORT"]) == (SettingSource.ENVIRONMENT, SettingSource.OPTION)
+    assert found["IPA_HOST"] is SettingSource.DEFAULT
 
 
 @pytest.mark.parametrize(
@@ -161,21 +107,20 @@ def test_the_fields_that_hide_themselves_are_the_secrets() -> None:
 
 
 def test_the_settings_in_effect_are_shown(
-    written: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("IPA_PROMETHEUS_TOKEN", "CANARY")
+    monkeypatch.setenv("IPA_TICK_S", "5")
     assert run(["config", "show", "loop", "prometheus", "--changed"]) == 0
     rows = [line.split() for line in capfd.readouterr().out.splitlines()[1:]]
     assert rows == [
-        ["IPA_PROMETHEUS_TOKEN", "prometheus.token", HIDDEN, "IPA_PROMETHEUS_TOKEN"],
-        ["IPA_TICK_S", "loop.tick_s", "5", "ipa.yaml:4"],
+        ["IPA_PROMETHEUS_TOKEN", "prometheus", HIDDEN, "environment"],
+        ["IPA_TICK_S", "loop", "5", "environment"],
     ]
     assert run(["config", "show", "-o", "json"]) == 0
     assert len(json.loads(capfd.readouterr().out)["settings"]) == len(SETTINGS)
     assert run(["config", "show", "stor"]) == 64
     assert "did you mean 'store'?" in capfd.readouterr().err
-    assert run(["validate", str(written)]) == 0
-    assert "OK " in capfd.readouterr().out
-    written.write_text(HEAD + "loop: {tick: 5}\n")
+    monkeypatch.setenv("IPA_TIK_S", "5")
     assert run(["config", "show"]) == 78
-    assert "unknown key 'tick'; did you mean 'tick_s'?" in capfd.readouterr().err
+    assert "unknown setting IPA_TIK_S; did you mean IPA_TICK_S?" in capfd.readouterr().err

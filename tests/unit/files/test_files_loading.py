@@ -26,7 +26,6 @@ from ipa.files.kinds import KINDS, file_kind, schema_of, schema_text
 from ipa.files.quantities import DURATION, MEMORY, RATE
 from ipa.model.errors import InputError, NotFoundError
 from ipa.model.pipeline import AccuracyRule, Edge, Pipeline
-from ipa.settings import settings_in
 from ipa.targets.local.section import local_of
 from ipa.targets.seldon.section import seldon_of
 
@@ -289,14 +288,10 @@ def keys_of(schema: Any) -> set[str]:
 
 def test_the_examples_of_the_reference_are_good(root: Path, tmp_path: Path) -> None:
     text = (root / "docs" / "reference" / "files.md").read_text("utf-8")
-    pipeline, profile, guardrails, settings = re.findall(
-        r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL
-    )
+    pipeline, profile, guardrails = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert load_pipeline(write(tmp_path, pipeline)).name == "shop"
     assert load_profile(write(tmp_path, profile)).stage == "detect"
     assert len(guardrails_in(read_document(write(tmp_path, guardrails))).rules("shop")) == 3
-    found, problems = settings_in(write(tmp_path, settings))
-    assert problems == [] and found["tick_s"][0] == 5.0
     for kind, example in (("pipeline", pipeline), ("profile", profile), ("guardrails", guardrails)):
         missing = {key for key in keys_of(json.loads(schema_text(kind))) if f"{key}:" not in example}
         assert missing == set(), "keys without an example"
