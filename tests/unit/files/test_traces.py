@@ -16,16 +16,10 @@ from ipa.library import load_trace
 from ipa.model.errors import InputError, NotFoundError
 from ipa.service.simulation import rates_of as simulated_rates
 
-FUNCTIONS = "HashOwner,HashApp,HashFunction,Trigger,1,2,3\no,a,f,http,60,0,120\no,a,g,timer,60,60,0\n"
 LLM = (
     "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n"
     "2023-11-16 18:15:46.9951690,396,109\n2023-11-16 18:15:48.0000000,1,2\n"
 )
-CALLS = (
-    ",traceid,timestamp,rpcid,um,rpctype,dm,interface,rt\n0,t1,500,0,u,http,d,i,3\n1,t1,900,0.1,d,rpc,e,i,1\n"
-    "2,t2,2400,0,u,http,d,i,3\n"
-)
-JOBS = "j1,i,u,Terminated,100.0,900.0\nj2,i,u,Waiting,,\nj3,i,u,Running,102.5,\n"
 
 
 @pytest.mark.parametrize(
@@ -53,14 +47,7 @@ JOBS = "j1,i,u,Terminated,100.0,900.0\nj2,i,u,Waiting,,\nj3,i,u,Running,102.5,\n
         ("offsets.txt?format=timestamps", "0.1\n0.9\n2.5\n", (2, 0, 1)),
         ("log.jsonl", '{"ts": 10.5, "path": "/"}\n{"ts": 10.6}\n{"ts": "11"}\n', (2, 1)),
         ("rates.jsonl", '{"time_s": 0, "rps": 3}\n{"time_s": 1, "rps": 4.5}\n', (3, 4.5)),
-        ("functions.csv", FUNCTIONS, (2,) * 60 + (1,) * 60 + (2,) * 60),
-        ("functions.csv?where=Trigger:timer", FUNCTIONS, (1,) * 120 + (0,) * 60),
-        ("starts.csv", "app,func,end_timestamp,duration\na,f,5.2,0.1\na,f,47.6,42.3\nb,f,7,0\n", (2, 0, 1)),
         ("llm.csv", LLM, (2, 0, 1)),
-        ("calls.csv", CALLS, (1, 0, 1)),
-        ("pai_job_table.csv", JOBS, (1, 0, 1)),
-        ("jobs.csv?format=alibaba-gpu", JOBS, (1, 0, 1)),
-        ("twitter.txt?format=twitter", "3\n4\n", (3, 4)),
         ("t.txt?from=1s&to=3s", "1\n2\n3\n4\n", (2, 3)),
         ("t.txt?speed=2", "1\n3\n5\n7\n9\n", (2, 6)),
         ("t.txt?average=2s", "1\n3\n5\n7\n9\n", (2, 2, 6, 6, 9)),
@@ -99,9 +86,6 @@ def test_seconds_without_a_record_are_gaps(tmp_path: Path) -> None:
         ("a.csv?column=z", "time_s,rps\n0,5\n", 2, "no column 'z'"),
         ("a.csv?where=z:1", "time_s,rps\n0,5\n", 2, "no column 'z'"),
         ("a.jsonl", '{"ts": 1}\n[2]\n', 2, "is not a JSON object"),
-        ("a.csv", FUNCTIONS.replace("120", "-1"), 2, "minute 3: '-1' is not a number of invocations"),
-        ("a.csv", "app,func,end_timestamp,duration\na,f,5.2,-1\n", 2, "end_timestamp and duration are no"),
-        ("pai_task_table.csv", "j,t,1.0,Running,soon,\n", 1, "column 5: 'soon' is no start_time"),
     ],
 )
 def test_a_line_that_cannot_be_read_is_named(
