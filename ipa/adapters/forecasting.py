@@ -12,8 +12,7 @@ from ipa.control.engine.state import PeakForecaster
 from ipa.control.loop.time_limit import TimeLimited
 from ipa.files.traces import read_trace
 from ipa.forecast.base import Forecaster, prepare, slo_quantile
-from ipa.forecast.boosted import Boosted
-from ipa.forecast.features import BACK_S
+from ipa.forecast.boosted import BACK_S, Boosted
 from ipa.forecast.ladder import forecast, last_rung, rungs_of
 from ipa.forecast.learned import Learned
 from ipa.forecast.mixture import JUDGED_S

@@ -137,6 +137,47 @@ class ReplayingForecaster(Forecaster, Protocol):
         """Points and upper quantiles of the first `counts` steps each, as `peak` gives for these alone."""
 
 
+class Untrained:
+    """A rung that learns nothing. It defines `replay`; `peak` is that of the whole series."""
+
+    __slots__ = ()
+
+    def fitted(self, series: Series, horizon_s: float, quantile: float) -> Self:
+        """Itself."""
+        return self
+
+    def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
+        """The peak after all steps of the series."""
+        points, uppers = self.replay(series, np.array([len(series.rates_rps)]), horizon_s, quantile)
+        return Peak(float(points[0]), float(uppers[0]))
+
+    def replay(
+        self, series: Series, counts: Ints, horizon_s: float, quantile: float
+    ) -> tuple[Floats, Floats]:
+        """Points and upper quantiles of the first `counts` steps each."""
+        raise NotImplementedError
+
+
+class Trained:
+    """A rung that learns. It defines `fitted` and `peaks`; `peak` is that of the fitted rung."""
+
+    __slots__ = ()
+
+    def fitted(self, series: Series, horizon_s: float, quantile: float) -> Self:
+        """Return one fitted to the series; itself if it is fitted."""
+        raise NotImplementedError
+
+    def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
+        """The median and the quantile of the peak; NaN if the rung was fitted for another question."""
+        fitted = self.fitted(series, horizon_s, quantile)
+        points, uppers = fitted.peaks(series, np.array([len(series.rates_rps)]), horizon_s, quantile)
+        return Peak(float(points[0]), float(uppers[0]))
+
+    def peaks(self, series: Series, counts: Ints, horizon_s: float, quantile: float) -> tuple[Floats, Floats]:
+        """The same after each of `counts` steps."""
+        raise NotImplementedError
+
+
 # `isinstance` of a protocol checks all its methods each time, which would slow down the ladder.
 
 

@@ -1,36 +1,149 @@
 """The boosted rung: quantiles of the peak by gradient boosting on minutes of load and the time of day.
 
-Trained rarely, on a trace of hours or days; its upper quantile is calibrated on held-out days. Its trees are
-plain arrays, evaluated in numpy.
+Trained rarely, on a trace of hours or days; its upper quantile is calibrated on held-out days. All features
+are relative to the load's level.
 """
 
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ipa.forecast.base import Floats, Ints, Peak, Series, conformal, sliding_max
-from ipa.forecast.features import (
-    BACK_S,
-    DAY_S,
-    FEWEST_DAYS,
-    HOUR_S,
-    LEAST_RATIO,
-    DayProfile,
-    day_slots,
-    days_of,
-    features,
-    levels,
-    steps_a_day,
-)
+from ipa.forecast.base import Floats, Ints, Series, Trained, conformal, sliding_max
 from ipa.model.errors import DomainError
 
-# A matrix of rows by trees is walked at once, in parts of this many rows that fit into the cache.
-ROWS_AT_ONCE = 512
+# A load's level is its mean over IPA's window; all features are relative to it, so any scale fits.
+LEVEL_S = 120.0
+# Bursts recur within minutes: their height in the last ten minutes predicts the next one.
+BACK_S = 600.0
+MEANS_S = (3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 180.0, 300.0, 600.0)
+MAXIMA_S = (20.0, 60.0, 120.0)
+BLOCK_S = 10.0
+BLOCKS = 12
+SPREADS_S = (20.0, 120.0, 600.0)
+# Spans over which the mean height of peaks over a horizon is taken.
+PEAKS_S = (120.0, 300.0, 600.0)
+LAST_STEPS = 5
+COLUMNS = len(MEANS_S) + len(MAXIMA_S) + BLOCKS + len(SPREADS_S) + len(PEAKS_S) + LAST_STEPS + 5
+# Keeps the logarithm of an idle second finite.
+LEAST_RATIO = 0.01
+DAY_S, HOUR_S = 86400.0, 3600.0
+# With fewer days the mean of a second of the day is hardly more than that second's noise.
+FEWEST_DAYS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class DayProfile:
+    """Mean peak height at each step of the day, as the log of peak over level.
+
+    `counts` are the days observed at that step, `sums` the sums over them; both (steps a day,).
+    """
+
+    sums: Floats
+    counts: Floats
+
+    @classmethod
+    def of(cls, slots: Ints, logs: Floats, steps_a_day: int) -> DayProfile:
+        """The profile of `logs` at the steps of the day `slots`, arrays of one length."""
+        sums = np.bincount(slots, logs, steps_a_day)
+        counts = np.bincount(slots, minlength=steps_a_day)
+        return cls(sums.astype(np.float64), counts.astype(np.float64))
+
+    def at(self, slots: Ints) -> Floats:
+        """The mean at those steps of the day, 0 if none was observed."""
+        return self.without(slots, np.zeros(len(slots)), np.zeros(len(slots)))
+
+    def without(self, slots: Ints, logs: Floats, known: Floats) -> Floats:
+        """The means without the values `logs`, included where `known` is 1: a day must not see itself."""
+        counts = self.counts[slots] - known
+        sums = self.sums[slots] - logs * known
+        means: Floats = np.divide(sums, counts, out=np.zeros(len(slots)), where=counts > 0)
+        return means
+
+
+def day_slots(series: Series, ends: Ints) -> Ints:
+    """The step of the day of each of `ends`; zeros if the time of day is unknown."""
+    if series.end_s is None:
+        return np.zeros(len(ends), dtype=np.int64)
+    return np.round(_times(series, ends) % DAY_S / series.step_s).astype(np.int64) % steps_a_day(series)
+
+
+def days_of(series: Series, ends: Ints) -> int:
+    """The days that `ends` are on; none if the time of day is unknown."""
+    return 0 if series.end_s is None else len(np.unique(_times(series, ends) // DAY_S))
+
+
+def steps_a_day(series: Series) -> int:
+    """Steps in a day."""
+    return series.steps(DAY_S)
+
+
+def levels(series: Series, ends: Ints) -> Floats:
+    """The mean over the last LEVEL_S before each of `ends`, never 0."""
+    sums = _prefix(series.rates_rps)
+    width = series.steps(LEVEL_S)
+    means: Floats = np.maximum((sums[ends] - sums[ends - width]) / width, 1.0 / LEVEL_S)
+    return means
+
+
+def features(series: Series, ends: Ints, ahead: int, profile: Floats) -> tuple[Floats, Floats]:
+    """For each of `ends` its COLUMNS features, and its level; `profile` is the day profile there.
+
+    Uses only the BACK_S before an end.
+    """
+    rates = series.rates_rps
+    scales = levels(series, ends)
+    sums, squares = (_prefix(each) for each in (rates, rates * rates))
+    columns: list[NDArray[Any]] = []
+
+    def mean(prefix: Floats, width: int, last: Ints = ends) -> Floats:
+        means: Floats = np.asarray((prefix[last] - prefix[last - width]) / width)
+        return means
+
+    def log_ratio(values: Floats) -> None:
+        columns.append(np.log(values / scales + LEAST_RATIO))
+
+    for seconds in MEANS_S:
+        log_ratio(mean(sums, series.steps(seconds)))
+    for seconds in MAXIMA_S:
+        width = series.steps(seconds)
+        log_ratio(sliding_max(rates, width)[ends - width])
+    block = series.steps(BLOCK_S)
+    blocks = sliding_max(rates, block)
+    for lag in range(1, BLOCKS + 1):
+        log_ratio(blocks[ends - lag * block])
+    for seconds in SPREADS_S:
+        width = series.steps(seconds)
+        variance = np.maximum(mean(squares, width) - mean(sums, width) ** 2, 0.0)
+        columns.append(np.sqrt(variance) / scales)
+    peaks = _prefix(sliding_max(rates, ahead))
+    for seconds in PEAKS_S:
+        width = max(1, series.steps(seconds) - ahead)
+        columns.append(mean(peaks, width, ends - ahead + 1) / scales)
+    columns.extend(rates[ends - back] / scales for back in range(1, LAST_STEPS + 1))
+    # Requests in the level's window: a measure of the counting noise.
+    columns.append(np.log(scales * LEVEL_S))
+    times = np.zeros(len(ends)) if series.end_s is None else _times(series, ends)
+    angle = 2 * np.pi * times / DAY_S
+    columns.extend([np.sin(angle), np.cos(angle), times % HOUR_S, profile])
+    return np.column_stack(columns), scales
+
+
+def _prefix(values: Floats) -> Floats:
+    """Sums of the first 0, 1, 2, ... values."""
+    return np.concatenate(([0.0], np.cumsum(values)))
+
+
+def _times(series: Series, ends: Ints) -> Floats:
+    """The times of `ends`, in seconds since a midnight."""
+    back_s = (len(series.rates_rps) - ends).astype(np.float64) * series.step_s
+    return (series.end_s or 0.0) - back_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,84 +156,38 @@ class TreeGrowth:
     least_rows_in_leaf: int = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Forest:
-    """The sum of `base` and one leaf of each tree.
+def grow(rows: Floats, targets: Floats, quantile: float, growth: TreeGrowth) -> Any:
+    """Trees that estimate the quantile of the targets given the rows (gradient boosting, Friedman 2001).
 
-    All nodes are in one list. At node i a row goes to `left[i]` if its column `feature[i]` is at most
-    `threshold[i]`, else to `right[i]`; a leaf leads to itself. `roots` are the first nodes of the trees.
+    With a fixed seed, so that the same rows give the same trees.
     """
+    from sklearn.ensemble import HistGradientBoostingRegressor  # 0.8 s to import, seldom needed
 
-    base: float
-    depth: int
-    roots: Ints
-    feature: Ints
-    threshold: Floats
-    left: Ints
-    right: Ints
-    value: Floats
+    loss = {"loss": "absolute_error"} if quantile == 0.5 else {"loss": "quantile", "quantile": quantile}
+    model = HistGradientBoostingRegressor(
+        **loss,
+        max_iter=growth.trees,
+        learning_rate=growth.learning_rate,
+        max_leaf_nodes=growth.leaves,
+        min_samples_leaf=growth.least_rows_in_leaf,
+        early_stopping=False,
+        random_state=0,
+    )
+    with _one_thread():
+        return model.fit(rows, targets)
 
-    def predict(self, rows: Floats) -> Floats:
-        """One value for each row; `rows` are (n, columns) without NaN."""
-        parts = [
-            self._walk(rows[start : start + ROWS_AT_ONCE]) for start in range(0, len(rows), ROWS_AT_ONCE)
-        ]
-        return np.concatenate(parts) if parts else np.zeros(0)
 
-    def _walk(self, rows: Floats) -> Floats:
-        nodes = np.broadcast_to(self.roots, (len(rows), len(self.roots)))
-        which = np.arange(len(rows))[:, None]
-        for _ in range(self.depth):
-            goes_left = rows[which, self.feature[nodes]] <= self.threshold[nodes]
-            nodes = np.where(goes_left, self.left[nodes], self.right[nodes])
-        sums: Floats = self.base + self.value[nodes].sum(axis=1)
-        return sums
+def _one_thread() -> AbstractContextManager[Any]:
+    """Keep scikit-learn to one thread: on two busy cores several would wait for each other far longer."""
+    return _libraries().limit(limits=1)  # type: ignore[no-any-return]
 
-    @classmethod
-    def grown(cls, rows: Floats, targets: Floats, quantile: float, growth: TreeGrowth) -> Self:
-        """Trees that estimate the quantile of the targets given the rows (gradient boosting, Friedman 2001).
 
-        scikit-learn's HistGradientBoostingRegressor on one thread and with a fixed seed, so that the same
-        rows give the same trees; on two busy cores its threads would wait for each other far longer.
-        """
-        from sklearn.ensemble import HistGradientBoostingRegressor  # 0.8 s to import, seldom needed
-        from threadpoolctl import threadpool_limits  # scikit-learn brings it
+# Looking for the libraries takes as long as a forecast.
+@cache
+def _libraries() -> Any:
+    from threadpoolctl import ThreadpoolController  # scikit-learn brings it
 
-        loss = {"loss": "absolute_error"} if quantile == 0.5 else {"loss": "quantile", "quantile": quantile}
-        model = HistGradientBoostingRegressor(
-            **loss,
-            max_iter=growth.trees,
-            learning_rate=growth.learning_rate,
-            max_leaf_nodes=growth.leaves,
-            min_samples_leaf=growth.least_rows_in_leaf,
-            early_stopping=False,
-            random_state=0,
-        )
-        with threadpool_limits(limits=1):
-            model.fit(rows, targets)
-        return cls._of(
-            float(np.ravel(model._baseline_prediction)[0]), [it[0].nodes for it in model._predictors]
-        )
-
-    @classmethod
-    def _of(cls, base: float, trees: list[NDArray[Any]]) -> Self:
-        """The forest of scikit-learn's trees, their nodes concatenated and child indices shifted."""
-        sizes = np.array([len(tree) for tree in trees], dtype=np.int64)
-        roots = np.concatenate(([0], np.cumsum(sizes)[:-1])).astype(np.int64)
-        nodes = np.concatenate(trees)
-        own = np.arange(len(nodes))
-        first = np.repeat(roots, sizes)
-        is_leaf = nodes["is_leaf"].astype(bool)
-        return cls(
-            base=base,
-            depth=int(nodes["depth"].max()),
-            roots=roots,
-            feature=np.where(is_leaf, 0, nodes["feature_idx"]).astype(np.int64),
-            threshold=np.where(is_leaf, 0.0, nodes["num_threshold"]).astype(np.float64),
-            left=np.where(is_leaf, own, first + nodes["left"].astype(np.int64)),
-            right=np.where(is_leaf, own, first + nodes["right"].astype(np.int64)),
-            value=np.where(is_leaf, nodes["value"], 0.0).astype(np.float64),
-        )
+    return ThreadpoolController()
 
 
 # One window every adaptation interval of IPA: closer ones are nearly the same.
@@ -138,7 +205,7 @@ GROWTH = TreeGrowth()
 
 @dataclass(frozen=True, slots=True)
 class BoostedModel:
-    """A trained model: trees of the log of peak over level, for median and quantile, and a day profile.
+    """A trained model: trees (`grow`) of the log of peak over level, for median and quantile; a day profile.
 
     `shift` is added to the upper quantile's log: split conformal calibration (Romano et al. 2019).
     """
@@ -148,13 +215,13 @@ class BoostedModel:
     step_s: float
     smooth_s: float
     shift: float
-    point: Forest
-    upper: Forest
+    point: Any
+    upper: Any
     profile: DayProfile | None
 
 
 @dataclass(frozen=True, slots=True)
-class Boosted:
+class Boosted(Trained):
     """Gradient boosted quantiles of the peak relative to the level, over ten minutes and the time of day.
 
     Without a model it trains one on the series; that takes seconds to a minute, so the service gives it one.
@@ -191,24 +258,17 @@ class Boosted:
             return "the time of day is not known"
         return ""
 
-    def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
-        """The median and the calibrated quantile of the peak; NaN if there is an objection."""
-        fitted = self.fitted(series, horizon_s, quantile)
-        points, uppers = fitted.peaks(series, np.array([len(series.rates_rps)]), horizon_s, quantile)
-        return Peak(float(points[0]), float(uppers[0]))
-
     def peaks(self, series: Series, counts: Ints, horizon_s: float, quantile: float) -> tuple[Floats, Floats]:
-        """The same after each of `counts` steps."""
+        """Median and calibrated quantile after each of `counts` steps; NaN if there is an objection."""
         model = self.model
         if model is None or self.objection(series, horizon_s, quantile):
             # A wrong question must not get an answer: NaN makes the ladder step down.
             return np.full(len(counts), math.nan), np.full(len(counts), math.nan)
         day = np.zeros(len(counts)) if model.profile is None else model.profile.at(day_slots(series, counts))
         rows, scales = features(series, counts, series.steps(horizon_s), day)
-        points, uppers = (
-            np.maximum(scales * (np.exp(logs) - LEAST_RATIO), 0.0)
-            for logs in (model.point.predict(rows), model.upper.predict(rows) + model.shift)
-        )
+        with _one_thread():
+            predicted = model.point.predict(rows), model.upper.predict(rows) + model.shift
+        points, uppers = (np.maximum(scales * (np.exp(logs) - LEAST_RATIO), 0.0) for logs in predicted)
         return points, np.maximum(points, uppers)
 
 
@@ -240,8 +300,8 @@ def learn(series: Series, horizon_s: float, quantile: float, growth: TreeGrowth 
     wanted = targets[chosen]
     newest = min(series.steps(DAY_S), round(CALIBRATION_RATIO * len(series.rates_rps)))
     grown_on = ends[chosen] + ahead <= len(series.rates_rps) - newest
-    upper = Forest.grown(rows[grown_on], wanted[grown_on], quantile, growth)
+    upper = grow(rows[grown_on], wanted[grown_on], quantile, growth)
     missed = wanted[~grown_on] - upper.predict(rows[~grown_on])
-    point = Forest.grown(rows, wanted, 0.5, growth)
+    point = grow(rows, wanted, 0.5, growth)
     shift = conformal(missed, quantile)
     return BoostedModel(horizon_s, quantile, series.step_s, series.smooth_s, shift, point, upper, profile)

@@ -1,22 +1,28 @@
-"""The ladder: the rungs that can be trusted with the load, weighted, and why the others cannot be."""
+"""The ladder: the rungs that can be trusted with the load, weighted, and why the others cannot be.
+
+Rungs of other packages are guarded: their exceptions become PluginErrors, and their answers are checked.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any, Self
+
+import numpy as np
 
 from ipa.forecast.base import SMOOTH_S, Forecaster, Peak, Series, is_conditional, prepare
 from ipa.forecast.boosted import Boosted
 from ipa.forecast.learned import Learned
 from ipa.forecast.mixture import Judged, judged, past_of, weights_of
-from ipa.forecast.plugin_forecaster import PluginForecaster
 from ipa.forecast.reactive import LastValue, WindowMaximum
 from ipa.forecast.registry import FORECASTERS, FORESIGHT, LADDER
 from ipa.forecast.seasonal import Seasonal
 from ipa.model.errors import PluginError, UsageError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory
+from ipa.plugins import Plugin
 
 DEFAULT_RUNGS: tuple[Forecaster, ...] = (Learned(), Seasonal(), WindowMaximum(), LastValue())
 # Rungs of a backtest: also those that learn from hours, and the last of the papers' inputs, their baseline.
@@ -25,6 +31,75 @@ BACKTEST_RUNGS: tuple[Forecaster, ...] = (
     *DEFAULT_RUNGS,
     WindowMaximum(span_s=10.0, name="maximum-10s"),
 )
+
+
+# Parts of the protocols of `ipa.forecast.base` that a forecaster may leave out.
+OPTIONAL_METHODS = frozenset({"objection", "peaks", "replay"})
+
+
+class PluginForecaster:
+    """A rung of the ladder under the name of its plug-in.
+
+    PluginError for whatever it raises that is no IpaError, for an answer of another type, and for one that is
+    not a number. The ladder judges the numbers.
+    """
+
+    def __init__(self, plugin: Plugin, forecaster: Forecaster) -> None:
+        plugin.check_has(forecaster, "name", "max_gap_ratio", "min_history_s", "fitted", "peak")
+        self._plugin, self._forecaster = plugin, forecaster
+
+    @property
+    def name(self) -> str:
+        """The name by which it was found."""
+        return self._plugin.name
+
+    @property
+    def max_gap_ratio(self) -> float:
+        """The largest share of gaps with which it can be trusted."""
+        with self._plugin.guarded():
+            return float(self._forecaster.max_gap_ratio)
+
+    def min_history_s(self, horizon_s: float) -> float:
+        """Seconds of load that it needs to answer."""
+        with self._plugin.guarded():
+            return float(self._forecaster.min_history_s(horizon_s))
+
+    def fitted(self, series: Series, horizon_s: float, quantile: float) -> Self:
+        """Return a forecaster fitted to the series."""
+        with self._plugin.guarded():
+            fitted = self._forecaster.fitted(series, horizon_s, quantile)
+        return type(self)(self._plugin, fitted)
+
+    def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
+        """The peak over the next `horizon_s`. PluginError if it raises or answers no Peak."""
+        with self._plugin.guarded():
+            peak = self._forecaster.peak(series, horizon_s, quantile)
+            if not isinstance(peak, Peak):
+                raise self._plugin.fault(f"answered a {type(peak).__name__} instead of a Peak")
+            found = Peak(float(peak.point_rps), float(peak.upper_rps))
+        if math.isnan(found.point_rps) or math.isnan(found.upper_rps):
+            raise self._plugin.fault(f"answered {found.point_rps} and {found.upper_rps} rps")
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        """The optional parts of the protocols, which callers find by `hasattr`."""
+        if name not in OPTIONAL_METHODS:
+            raise AttributeError(name)
+        method = getattr(self._forecaster, name)
+
+        def guarded(*arguments: Any) -> Any:
+            with self._plugin.guarded():
+                found = method(*arguments)
+                if name == "objection":
+                    return str(found)
+                points, uppers = (np.asarray(each, dtype=np.float64) for each in found)
+            counts = arguments[1]
+            if points.shape != (len(counts),) or uppers.shape != (len(counts),):
+                shapes = f"{points.shape} and {uppers.shape}"
+                raise self._plugin.fault(f"answered arrays of shapes {shapes} for {len(counts)} counts")
+            return points, uppers
+
+        return guarded
 
 
 def make_forecaster(name: str) -> Forecaster:

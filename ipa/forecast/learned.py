@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 
-from ipa.forecast.base import SMOOTH_S, Floats, Ints, Peak, Series, sliding_max
+from ipa.forecast.base import SMOOTH_S, Floats, Ints, Series, Trained, sliding_max
 from ipa.model.errors import DomainError
 
 # IPA: a window of 120 s as twelve maxima over 10 s.
@@ -35,7 +35,7 @@ class QuantileWeights:
 
 
 @dataclass(frozen=True, slots=True)
-class Learned:
+class Learned(Trained):
     """Quantile regression on twelve lagged 10 s maxima, relative to their mean to fit any scale.
 
     Without weights it learns them from the history, once that holds MIN_WINDOWS windows.
@@ -63,15 +63,8 @@ class Learned:
             return ""
         return f"learned for {weights.horizon_s:g} s, quantile {weights.quantile:g}"
 
-    def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
-        """The median and the quantile of the peak over the horizon of the weights."""
-        weights = self.weights or learn(series, horizon_s, quantile)
-        asked = replace(self, weights=weights)
-        points, uppers = asked.peaks(series, np.array([len(series.rates_rps)]), horizon_s, quantile)
-        return Peak(float(points[0]), float(uppers[0]))
-
     def peaks(self, series: Series, counts: Ints, horizon_s: float, quantile: float) -> tuple[Floats, Floats]:
-        """The same after each of `counts` steps, with weights given for this horizon and quantile."""
+        """Points and upper quantiles after each of `counts` steps."""
         weights = self.weights or learn(series, horizon_s, quantile)
         if (weights.horizon_s, weights.quantile) != (horizon_s, quantile):
             # A wrong question must not get an answer: NaN makes the ladder step down.

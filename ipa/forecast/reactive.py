@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Self
 
 import numpy as np
 
-from ipa.forecast.base import Floats, Ints, Peak, Series, memory_s, quantiles_of, recent_max, sliding_max
+from ipa.forecast.base import Floats, Ints, Series, Untrained, memory_s, quantiles_of, recent_max, sliding_max
 
 
 @dataclass(frozen=True, slots=True)
-class LastValue:
+class LastValue(Untrained):
     """Repeats the last rate, with the upper quantile of Poisson arrivals. The rung that always answers."""
 
     name: str = "last"
@@ -22,26 +21,17 @@ class LastValue:
         """One rate."""
         return 0.0
 
-    def fitted(self, series: Series, horizon_s: float, quantile: float) -> Self:
-        """Itself."""
-        return self
-
-    def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
-        """The last rate."""
-        points, uppers = self.replay(series, np.array([len(series.rates_rps)]), horizon_s, quantile)
-        return Peak(float(points[0]), float(uppers[0]))
-
     def replay(
         self, series: Series, counts: Ints, horizon_s: float, quantile: float
     ) -> tuple[Floats, Floats]:
-        """The same for the first `counts` steps each."""
+        """The last rate of the first `counts` steps each."""
         last = series.rates_rps[counts - 1]
         noise = np.sqrt(np.maximum(last, 0.0) / series.smooth_s)
         return last, last + NormalDist().inv_cdf(quantile) * noise
 
 
 @dataclass(frozen=True, slots=True)
-class WindowMaximum:
+class WindowMaximum(Untrained):
     """Repeats the maximum of the last horizon (IPA's and InfAdapter's reactive baseline).
 
     The upper quantile is that of all maxima over a horizon in `memory_s`, never below the point. With
@@ -56,19 +46,10 @@ class WindowMaximum:
         """Two horizons: one for the maximum and one to compare it with."""
         return 2 * horizon_s
 
-    def fitted(self, series: Series, horizon_s: float, quantile: float) -> Self:
-        """Itself."""
-        return self
-
-    def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
-        """The maximum of the last horizon, and the quantile of all such maxima."""
-        points, uppers = self.replay(series, np.array([len(series.rates_rps)]), horizon_s, quantile)
-        return Peak(float(points[0]), float(uppers[0]))
-
     def replay(
         self, series: Series, counts: Ints, horizon_s: float, quantile: float
     ) -> tuple[Floats, Floats]:
-        """The same for the first `counts` steps each."""
+        """The maximum of the last horizon, and the quantile of all such maxima, of `counts` steps each."""
         rates, width = series.rates_rps, series.steps(horizon_s)
         span = width if self.span_s is None else series.steps(self.span_s)
         points = recent_max(rates, counts, span)

@@ -1,15 +1,14 @@
-"""Level, trend and, if its length is known, a season: exponential smoothing of the Holt-Winters family."""
+"""Level and trend: exponential smoothing of the Holt-Winters family, without a season."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
-from typing import Self
 
 import numpy as np
 
-from ipa.forecast.base import Floats, Ints, Peak, Series, memory_s, quantiles_of, recent_max, sliding_max
+from ipa.forecast.base import Floats, Ints, Series, Untrained, memory_s, quantiles_of, recent_max, sliding_max
 
 # Half-life of the weights of the past; the noise of the slope must not outgrow the trend it shows, so a
 # longer horizon looks further back. Chosen on Poisson ramps, steps and sines (test_forecast_ramps).
@@ -35,14 +34,13 @@ LEAST_RATE_RPS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Seasonal:
-    """Holt-Winters in its discounted least squares form (Brown 1963): level and slope, damped, plus a season.
+class Seasonal(Untrained):
+    """Holt-Winters in its discounted least squares form (Brown 1963): level and slope, damped.
 
     The spread is Poisson noise and the slope's uncertainty, scaled by the quantile of this forecaster's past
-    errors in the window. `season_s` adds the mean deviation by phase once two seasons were observed.
+    errors in the window. The point does not carry on the slope of a step: see CARRIED_RATIO.
     """
 
-    season_s: float | None = None
     name: str = "seasonal"
     max_gap_ratio: float = 0.2
 
@@ -50,32 +48,10 @@ class Seasonal:
         """Eight half-lives for a trend, and two horizons for past errors."""
         return HALF_LIVES * _half_life_s(horizon_s) + 2 * horizon_s
 
-    def fitted(self, series: Series, horizon_s: float, quantile: float) -> Self:
-        """Itself: the smoothing runs over the series each time."""
-        return self
-
-    def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
-        """The highest of level + damped trend + season over the horizon, and its calibrated quantile.
-
-        The point does not carry on the slope of a step: see CARRIED_RATIO.
-        """
-        points, uppers = self._grown(series, np.array([len(series.rates_rps)]), horizon_s, quantile)
-        return Peak(float(points[0]), float(uppers[0]))
-
     def replay(
         self, series: Series, counts: Ints, horizon_s: float, quantile: float
     ) -> tuple[Floats, Floats]:
-        """The same for the first `counts` steps each."""
-        if self.season_s is None:
-            return self._grown(series, counts, horizon_s, quantile)
-        # A season is the mean over the known past: each moment has its own.
-        given = [self.peak(series.until(count), horizon_s, quantile) for count in counts.tolist()]
-        return np.array([each.point_rps for each in given]), np.array([each.upper_rps for each in given])
-
-    def _grown(
-        self, series: Series, counts: Ints, horizon_s: float, quantile: float
-    ) -> tuple[Floats, Floats]:
-        """Points and upper quantiles for the first `counts` steps each, with the season of the whole."""
+        """The highest of level + damped trend over the horizon, and its calibrated quantile."""
         ahead, rates = series.steps(horizon_s), series.rates_rps
         width = max(3, series.steps(HALF_LIVES * _half_life_s(horizon_s)))
         likely, centres, spreads = self._fits(series, ahead, width, _half_life_s(horizon_s) / series.step_s)
@@ -100,18 +76,16 @@ class Seasonal:
         self, series: Series, ahead: int, width: int, half_life: float
     ) -> tuple[Floats, Floats, Floats]:
         """The likely peak after each window of `width` steps, that with the whole slope, and its spread."""
-        season = _season(series, self.season_s, ahead)
-        rates = series.rates_rps - season[:-ahead]
+        rates = series.rates_rps
         windows = np.lib.stride_tricks.sliding_window_view(rates, width)
         level_weights, slope_weights = _weights(width, half_life)
         levels, slopes = windows @ level_weights, windows @ slope_weights
         damped = DAMPING_S * (1 - np.exp(-np.arange(ahead + 1) * series.step_s / DAMPING_S)) / series.step_s
-        seasons = np.lib.stride_tricks.sliding_window_view(season, ahead + 1)[width - 1 :]
         smooth = series.steps(series.smooth_s)
         most = CARRIED_RATIO * _trend_rises(rates, levels, width, smooth)
         growths = slopes[:, None] * damped
         likely, centres = (
-            np.maximum((levels[:, None] + each + seasons).max(axis=1), 0.0)
+            np.maximum((levels[:, None] + each).max(axis=1), 0.0)
             for each in (np.minimum(growths, most[:, None]), growths)
         )
         slope_noise = _slope_noise(width, half_life, smooth, series.step_s) * damped[-1]
@@ -151,20 +125,6 @@ def _slope_noise(width: int, half_life: float, smooth: int, step_s: float) -> fl
     """Standard deviation of the slope for Poisson arrivals at 1 rps, as means over `smooth` steps."""
     kernel = np.convolve(_weights(width, half_life)[1], np.full(smooth, 1 / smooth))
     return float(np.sqrt((kernel**2).sum() / step_s))
-
-
-def _season(series: Series, season_s: float | None, ahead: int) -> Floats:
-    """The mean deviation of each step's phase from the mean, to `ahead` steps past the end; else zeros."""
-    total = len(series.rates_rps) + ahead
-    if season_s is None or series.length_s < 2 * season_s:
-        return np.zeros(total)
-    length = series.steps(season_s)
-    whole = series.rates_rps[len(series.rates_rps) // length * -length :]
-    profile = whole.reshape(-1, length).mean(axis=0)
-    # Counted back from the end, the last known step has the profile's last phase.
-    phases = (np.arange(total) - len(series.rates_rps)) % length
-    deviations: Floats = profile[phases] - profile.mean()
-    return deviations
 
 
 def _half_life_s(horizon_s: float) -> float:

@@ -9,7 +9,6 @@ from datetime import date, timedelta
 from ipa.model.pipeline import Stage
 from ipa.model.plan import cores_of
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
-from ipa.profiling.dominance import dominated
 from ipa.profiling.fit import Form, fit_variant
 from ipa.profiling.lint import Oddity, ProfileFinding, ProfileStatus, is_flat, lint_profile
 from ipa.profiling.measure import DOUBLING_RATIO
@@ -45,7 +44,7 @@ def findings(
         found.append(_finding(measure, ProfileStatus.NOT_MEASURED, name, variant))
     for stage in served:
         if stage.name in profiles:
-            found += _of_stage(measure, stage, stages, sla_s, profiles[stage.name], today)
+            found += _of_stage(measure, stage, sla_s, profiles[stage.name], today)
     known = {stage.name for stage in stages if stage.variants}
     strange = [name for name in profiles if name not in known and (not only or name in only)]
     found += [_finding(measure, ProfileStatus.NOT_IN_PIPELINE, name) for name in strange]
@@ -78,12 +77,7 @@ def is_old(profile: StageProfile, today: date) -> bool:
 
 
 def _of_stage(
-    measure: str,
-    stage: Stage,
-    stages: Sequence[Stage],
-    sla_s: float,
-    profile: StageProfile,
-    today: date,
+    measure: str, stage: Stage, sla_s: float, profile: StageProfile, today: date
 ) -> Iterator[ProfileFinding]:
     names = [variant.name for variant in stage.variants]
     for each in profile.variants:
@@ -92,8 +86,6 @@ def _of_stage(
     if is_old(profile, today):
         age = f"{age_days(profile, today)} days, on {profile.measured_on}"
         yield _finding(measure, ProfileStatus.OLD, stage.name, None, (age,))
-    for variant, other in dominated(profile, names, stages):
-        yield _finding(measure, ProfileStatus.DOMINATED, stage.name, variant, (f"by {other}",))
     used = replace(profile, variants=tuple(each for each in profile.variants if each.variant in names))
     for each in used.variants:
         few = tuple(_few_batches(each, sla_s))
@@ -128,13 +120,11 @@ _TOPICS = {
     ProfileStatus.FEW_BATCHES: (
         f"fewer than {FEWEST_BATCHES} batch sizes: no error of batches left out is known"
     ),
-    ProfileStatus.DOMINATED: "no more accurate and no quicker than another at any point: no plan needs it",
     ProfileStatus.OLD: f"measured more than {OLD.days} days ago",
     ProfileStatus.NOT_MEASURED: "in the pipeline and not measured: there is no plan until it is",
     ProfileStatus.NOT_IN_PIPELINE: "measured and not in the pipeline: no plan has it",
 }
 _REMEDIES: dict[Oddity | ProfileStatus, str] = {
-    ProfileStatus.DOMINATED: "leave it out of the pipeline; if that surprises, measure both again: {measure}",
     ProfileStatus.OLD: "measure again, where it runs: {measure}",
     ProfileStatus.NOT_MEASURED: "{measure}",
     ProfileStatus.NOT_IN_PIPELINE: "add it to the pipeline, or take it out of the profile",

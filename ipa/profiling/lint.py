@@ -41,7 +41,6 @@ class ProfileStatus(StrEnum):
     """Findings on a profile as a whole, beside its figures."""
 
     FEW_BATCHES = "few_batches"
-    DOMINATED = "dominated"
     OLD = "old"
     NOT_MEASURED = "not_measured"
     NOT_IN_PIPELINE = "not_in_pipeline"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ipa.forecast.monitor import ForecastTick, Monitor, monitor
+from ipa.forecast.quality import ForecastTick, Monitor, monitor
 from ipa.model.decision import Mode, ReasonCode
 from ipa.model.forecast import Forecast
 from ipa.model.pipeline import Pipeline

@@ -18,7 +18,7 @@ from ipa.model.observation import LoadHistory
 from tests.amounts import many
 
 WEIGHTS = QuantileWeights(20.0, 0.95, (0.0,) * 11 + (1.0, 0.0, 0.0), (0.0,) * 11 + (1.2, 0.0, 0.0))
-RUNGS = (Learned(WEIGHTS), Seasonal(season_s=30.0), Seasonal(), WindowMaximum(), LastValue())
+RUNGS = (Learned(WEIGHTS), Seasonal(), WindowMaximum(), LastValue())
 
 # Grown on three hours of noise: what it says is not the point here.
 BOOSTED = Boosted(

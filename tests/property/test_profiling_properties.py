@@ -1,8 +1,9 @@
-"""What holds of fits, base allocations and operating points whatever was measured."""
+"""Fits, base allocations, operating points and findings, whatever was measured."""
 
 from __future__ import annotations
 
-from datetime import date
+from dataclasses import replace
+from datetime import date, timedelta
 from itertools import pairwise
 
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 
 from ipa.model.pipeline import Bounds, Objective, Stage, Variant
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
+from ipa.profiling.findings import findings
 from ipa.profiling.fit import Form, fit_variant
+from ipa.profiling.lint import Oddity, lint_profile
 from ipa.profiling.points import (
     Allocation,
     LatencySource,
@@ -27,6 +30,7 @@ from tests.amounts import many
 STEADY = settings(deadline=None, derandomize=True, max_examples=many(30))
 
 LATENCIES = st.floats(min_value=1e-4, max_value=100)
+TODAY = date(2026, 11, 24)
 RATES = st.none() | st.floats(min_value=0.01, max_value=1000)
 
 
@@ -47,7 +51,7 @@ def variants(draw: st.DrawFn, name: str = "small") -> VariantProfile:
 def profiles(draw: st.DrawFn) -> StageProfile:
     names = ["a", "b", "c"][: draw(st.integers(1, 3))]
     measured = tuple(draw(variants(name)) for name in names)
-    return StageProfile("shop", "detect", measured, "none", date(2026, 11, 24), "made up")
+    return StageProfile("shop", "detect", measured, "none", TODAY, "made up")
 
 
 OBJECTIVES = st.builds(
@@ -111,3 +115,47 @@ def test_operating_points_are_usable_and_those_of_base_a_part_of_all(
         assert point.capacity_rps > 0
         assert objective.max_batch_size is None or point.batch_size <= objective.max_batch_size
         assert point.accuracy == profile.variant(point.variant).accuracy
+
+
+@STEADY
+@given(profiles(), st.floats(0.001, 0.1))
+def test_latencies_that_only_grow_with_the_batch_and_fall_with_cores_are_not_said_to_do_else(
+    profile: StageProfile, step: float
+) -> None:
+    sound = replace(
+        profile,
+        variants=tuple(
+            replace(
+                variant,
+                points=tuple(
+                    replace(it, latency_s=(step + 0.01 * it.batch_size) / it.cores) for it in variant.points
+                ),
+            )
+            for variant in profile.variants
+        ),
+    )
+    assert not {each.kind for each in lint_profile(sound)} & {
+        Oddity.FALLS_WITH_BATCH,
+        Oddity.RISES_WITH_CORES,
+        Oddity.POOR_FIT,
+    }
+
+
+@STEADY
+@given(profiles(), st.sets(st.sampled_from("abcd"), min_size=1), st.integers(0, 400))
+def test_each_finding_says_of_what_it_is_and_what_mends_it(
+    profile: StageProfile, names: set[str], days: int
+) -> None:
+    stages = (Stage("detect", tuple(Variant(name) for name in sorted(names))),)
+    known = {"detect": replace(profile, measured_on=TODAY - timedelta(days))}
+    found = findings("shop", stages, 0.6, known, TODAY)
+    keys = [(each.kind, each.variant) for each in found]
+    assert len(set(keys)) == len(keys)
+    measured = {each.variant for each in profile.variants}
+    for each in found:
+        assert each.remedy and each.topic
+        assert each.variant is None or each.variant in names | measured
+    kinds = {each.kind.value for each in found}
+    assert ("old" in kinds) == (days > 90)
+    assert ("not_measured" in kinds) == bool(names - measured)
+    assert ("not_in_pipeline" in kinds) == bool(measured - names)

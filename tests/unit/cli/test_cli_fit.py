@@ -43,7 +43,7 @@ def fitted(capsys: Capture, *arguments: str, code: int = 0) -> dict[str, Any]:
     return found
 
 
-def test_text_has_a_row_a_fit_and_the_findings_below(capsys: Capture) -> None:
+def test_text_has_a_row_a_fit(capsys: Capture) -> None:
     assert run(["fit", "ocr"]) == 0
     out = capsys.readouterr().out
     lines = [" ".join(line.split()) for line in out.splitlines()]
@@ -52,12 +52,7 @@ def test_text_has_a_row_a_fit_and_the_findings_below(capsys: Capture) -> None:
     assert "variant accuracy cores batch R² error left out latency ms rps" in lines
     assert "v6-640 0.9955 0.25 1 to 2 1.00 0% – 419 to 901 2.36" in lines
     assert "1 1 to 8 1.00 2% 5% 101 to 857 9.58" in lines
-    assert out.splitlines()[-4:] == [
-        "1 finding",
-        "  detect: no more accurate and no quicker than another at any point: no plan needs it",
-        "    v4-640: by v6-480",
-        "    → leave it out of the pipeline; if that surprises, measure both again: ipa profile ocr --write",
-    ]
+    assert out.endswith("No findings.\n")
 
 
 def test_json_has_all_of_it(capsys: Capture) -> None:
@@ -70,7 +65,7 @@ def test_json_has_all_of_it(capsys: Capture) -> None:
     row = found["stages"][0]["fits"][0]
     assert (row["variant"], row["cores"], row["batch_sizes"]) == ("v6-224", 0.25, [1, 2, 4, 8])
     assert row["throughput_rps"] == 15.39
-    assert [(each["kind"], each["variant"]) for each in found["findings"]] == [("dominated", "v4-640")]
+    assert found["findings"] == []
 
 
 def test_only_the_stages_that_are_named(capsys: Capture) -> None:
@@ -85,10 +80,10 @@ def test_only_the_stages_that_are_named(capsys: Capture) -> None:
 
 def test_strict_ends_with_3_where_something_is_found(house: Path, capsys: Capture) -> None:
     file = house / "profiles" / "ocr" / "recognise.yaml"
+    change(file, measured_on="2020-01-31")
     for form in ("text", "json", "yaml", "md"):
         assert run(["fit", "ocr", "--strict", "-o", form]) == ExitCode.INFEASIBLE == 3
-        assert "v6-480" in capsys.readouterr().out
-    change(file, measured_on="2020-01-31")
+        assert "2020-01-31" in capsys.readouterr().out
     found = fitted(capsys, "ocr", "--stage", "recognise", "--strict", code=3)
     assert [each["kind"] for each in found["findings"]] == ["old"]
 

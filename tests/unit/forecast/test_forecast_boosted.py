@@ -1,4 +1,4 @@
-"""The boosted rung: what it learns, that a day does not see itself, its file, and its trees in numpy."""
+"""The boosted rung: its learning, its features, and that a day does not see itself."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from sklearn.ensemble import HistGradientBoostingRegressor
 
 from ipa.forecast.base import Series, prepare, sliding_max
-from ipa.forecast.boosted import BACK_S, Boosted, BoostedModel, Forest, TreeGrowth, learn
-from ipa.forecast.features import COLUMNS, DayProfile, features
+from ipa.forecast.boosted import (
+    BACK_S,
+    COLUMNS,
+    Boosted,
+    BoostedModel,
+    DayProfile,
+    TreeGrowth,
+    features,
+    learn,
+)
 from ipa.forecast.ladder import forecast
 from ipa.forecast.quality import answers, score
 from ipa.forecast.reactive import LastValue, WindowMaximum
@@ -73,20 +80,6 @@ def test_learning_twice_gives_the_same_model(model: BoostedModel) -> None:
         *(Boosted(it).peaks(series, moments, 20.0, 0.9) for it in (model, again)), strict=True
     ):
         assert np.array_equal(mine, other)
-
-
-def test_numpy_walks_the_trees_as_scikit_learn_does() -> None:
-    generator = np.random.default_rng(5)
-    rows = generator.normal(size=(3000, 4))
-    targets = rows[:, 0] + np.abs(rows[:, 1]) + generator.normal(size=3000)
-    grown = Forest.grown(rows, targets, 0.8, SMALL)
-    reference = HistGradientBoostingRegressor(
-        loss="quantile", quantile=0.8, max_iter=60, learning_rate=0.1, max_leaf_nodes=15, min_samples_leaf=20,
-        early_stopping=False, random_state=0,
-    ).fit(rows, targets)  # fmt: skip
-    fresh = generator.normal(size=(1000, 4))
-    assert grown.predict(fresh) == pytest.approx(reference.predict(fresh))
-    assert len(grown.predict(np.zeros((0, 4)))) == 0
 
 
 def test_the_upper_quantile_is_calibrated_on_what_the_trees_have_not_seen() -> None:

@@ -13,7 +13,6 @@ from ipa.forecast.base import Peak, Series, prepare
 from ipa.forecast.ladder import CLAMP_FACTOR, DEFAULT_RUNGS, forecast
 from ipa.forecast.learned import Learned
 from ipa.forecast.reactive import LastValue, WindowMaximum
-from ipa.forecast.seasonal import Seasonal
 from ipa.model.errors import DomainError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory
@@ -145,19 +144,6 @@ def test_every_rung_of_the_default_ladder_answers_a_long_load() -> None:
         answer = forecast(load, horizon_s=10.0, quantile=0.95, rungs=(rung, LastValue()))
         assert answer.rung == rung.name
         assert 15 < answer.point_rps <= answer.upper_rps < 40
-
-
-def test_a_season_is_seen_before_it_comes() -> None:
-    spikes = np.where(np.arange(600) % 60 < 10, 40.0, 10.0)
-    # The next spike is ten seconds after the end.
-    load = LoadHistory(1.0, tuple(spikes[:590].tolist()))
-    blind, seeing = (
-        forecast(load, horizon_s=20.0, quantile=0.95, rungs=(rung, LastValue()), smooth_s=1.0)
-        for rung in (Seasonal(), Seasonal(season_s=60.0))
-    )
-    assert seeing.rung == "seasonal"
-    assert seeing.point_rps > 35
-    assert blind.point_rps < 25
 
 
 def test_weights_for_another_question_step_down() -> None:

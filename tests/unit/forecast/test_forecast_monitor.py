@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ipa.forecast.monitor import ForecastTick, monitor
+from ipa.forecast.quality import ForecastTick, monitor
 
 
 def ticks(rates: list[float | None], point: float | None, upper: float | None) -> list[ForecastTick]:

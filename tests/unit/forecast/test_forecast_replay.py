@@ -28,7 +28,6 @@ def test_the_quick_quantiles_are_numpys(values: list[float], quantile: float, mo
     "rung",
     [
         Seasonal(),
-        Seasonal(season_s=30.0),
         WindowMaximum(),
         WindowMaximum(span_s=10.0, name="ten"),
         LastValue(),

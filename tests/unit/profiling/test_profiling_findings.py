@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 
 from ipa.files import load_pipeline, load_profiles
-from ipa.model.pipeline import Edge, Stage, Variant
+from ipa.model.pipeline import Stage, Variant
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
-from ipa.policies.planning import plan_pipeline
-from ipa.profiling.dominance import dominated
 from ipa.profiling.findings import OLD, findings, overview, unmeasured
 from ipa.profiling.fit import Form
 from ipa.profiling.lint import Oddity, ProfileFinding, ProfileStatus
@@ -109,52 +107,6 @@ def test_oddities_of_variants_that_are_not_used_are_left_out() -> None:
     assert [(each.kind, each.variant) for each in unused] == [(ProfileStatus.NOT_IN_PIPELINE, "odd")]
 
 
-def test_a_slower_variant_that_is_no_more_accurate_is_dominated() -> None:
-    (one,) = found(profile(replace(SMALL, accuracy=0.9), LARGE))
-    assert (one.kind, one.variant, one.places) == (ProfileStatus.DOMINATED, "large", ("by small",))
-
-
-@pytest.mark.parametrize(
-    ("other", "why"),
-    [
-        (replace(SMALL, accuracy=0.79), "less accurate"),
-        (replace(SMALL, accuracy=0.8, memory_gib=1.0), "memory that cannot be compared"),
-        (replace(SMALL, accuracy=0.8, points=SMALL.points[:3]), "not measured on two cores"),
-        (variant("small", 0.8, 0.1, batches=(1, 2)), "not measured at batches of 4"),
-        (variant("small", 0.8, 0.1, batches=(1, 3, 4)), "not measured at batches of 2"),
-        (replace(LARGE, variant="small"), "the same in all"),
-        (
-            replace(SMALL, accuracy=0.8, points=(*SMALL.points[:5], ProfilePoint(2.0, 4, 0.41))),
-            "slower at one point",
-        ),
-        (
-            replace(
-                SMALL, accuracy=0.8, points=tuple(replace(it, throughput_rps=1.0) for it in SMALL.points)
-            ),
-            "carries less",
-        ),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_a_variant_that_may_be_of_use_is_not_dominated(other: VariantProfile, why: str) -> None:
-    assert list(dominated(profile(other, LARGE), ["small", "large"])) == [], why
-
-
-def test_memory_and_what_is_sent_on_count() -> None:
-    better = replace(SMALL, accuracy=0.9)
-    both = [replace(better, memory_gib=2.0), replace(LARGE, memory_gib=1.0)]
-    names = ["small", "large"]
-    assert list(dominated(profile(*both), names)) == []
-    assert list(dominated(profile(*(replace(each, memory_gib=1.0) for each in both)), names)) == [
-        ("large", "small")
-    ]
-    for items, expected in ((3.0, []), (2.0, [("large", "small")])):
-        edge = Edge("detect", {"small": items, "large": 2.0})
-        after = (replace(stage("base", name="read"), after=(edge,)),)
-        assert list(dominated(profile(better, LARGE), names, after)) == expected
-    assert list(dominated(profile(better, LARGE), ["large"])) == [], "the other is not in the pipeline"
-
-
 def test_what_is_found_on_the_profiles_that_come_with_us(root: Path) -> None:
     kinds: dict[str, set[str]] = {}
     for path in sorted((root / "pipelines").glob("*/pipeline.yaml")):
@@ -163,30 +115,13 @@ def test_what_is_found_on_the_profiles_that_come_with_us(root: Path) -> None:
         today = max(each.measured_on for each in profiles.values())
         one = findings(pipeline.name, pipeline.stages, pipeline.sla.latency_s, profiles, today)
         kinds[pipeline.name] = {each.kind.value for each in one}
-    assert kinds["ocr"] == {"dominated"}, "nothing else disturbed it"
+    assert kinds["ocr"] == set(), "nothing else disturbed it"
     assert kinds["resnets"] == {"few_batches", "rises_with_cores"}, "single images, p99 at the largest load"
     scatter = {"falls_with_batch", "rises_with_cores", "poor_fit"}
-    assert kinds["digits"] == {"dominated", "poor_fit"}, "measured in rounds, but for batches of milliseconds"
+    assert kinds["digits"] == {"poor_fit"}, "measured in rounds, but for batches of milliseconds"
     for name in ("video", "audio-qa", "audio-sent", "sum-qa", "nlp"):
         assert "censored" in kinds[name], "measured at an offered load"
         assert kinds[name] - {"censored"} <= scatter
-
-
-@pytest.mark.parametrize("rate_rps", [1.0, 4.0, 12.0, 30.0])
-def test_no_plan_needs_what_is_dominated(rate_rps: float, root: Path) -> None:
-    pipeline = load_pipeline(root / "pipelines" / "ocr" / "pipeline.yaml")
-    profiles = load_profiles(root / "profiles", "ocr")
-    (detect, *_) = pipeline.stages
-    names = [each.name for each in detect.variants]
-    assert list(dominated(profiles["detect"], names, pipeline.stages)) == [("v4-640", "v6-480")]
-    kept = tuple(each for each in detect.variants if each.name != "v4-640")
-    without = replace(pipeline, stages=(replace(detect, variants=kept), *pipeline.stages[1:]))
-    for objective in pipeline.objectives:
-        plans = [
-            plan_pipeline(each, profiles, rate_rps, objective=objective, solver="exact")
-            for each in (pipeline, without)
-        ]
-        assert plans[0].objective == plans[1].objective
 
 
 def test_the_overview_has_a_row_a_variant_and_number_of_cores() -> None:
