@@ -380,7 +380,7 @@ def backtest(
 
     Errors: InputError (too short a load), UsageError, PluginError.
     """
-    from ipa.forecast.backtest import Backtest
+    from ipa.forecast.quality import Backtest
 
     rungs = [_rungs(each)[0] for each in forecasters]
     replay = Backtest(window_s, horizon_s, quantile, forecasts, train_ratio)

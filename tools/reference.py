@@ -136,7 +136,7 @@ def _aligned(options: Sequence[tuple[str, str]]) -> list[str]:
 
 def exit_codes() -> str:
     """The table of exit codes."""
-    from ipa.model.exits import MEANINGS, ExitCode
+    from ipa.model.errors import MEANINGS, ExitCode
 
     rows = [f"| {code.value} | {MEANINGS[code]} |" for code in ExitCode]
     head = "# Exit codes of the command line\n\nOne table for all verbs.\n\n| code | meaning |\n|---|---|\n"

@@ -1,4 +1,4 @@
-"""Routes for analysis: explanations, frontier, fits and replays; the fleet, its forecasts and its alerts."""
+"""Routes for analysis: explanations, frontier, fits and replays; the fleet and its alerts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ipa.optimize.explanation import Explanation
 from ipa.service import alerts, analysis, fleet, history
 from ipa.service.alerts import AlertsView
 from ipa.service.analysis import FrontierView, StageFits
-from ipa.service.fleet import FleetView, ForecastView
+from ipa.service.fleet import FleetView
 
 # The request without a body.
 AS_IT_WAS = ReplayBody()
@@ -58,12 +58,6 @@ async def replay_decision(
     """
     place = context.limits.solves.enter(client_of(request.scope))
     return await history.replay_decision(caller, decision_id, body.policy, place)
-
-
-@router.get("/pipelines/{pipeline}/forecast", tags=["forecasts"])
-def get_forecast(pipeline: Named, service: Using) -> ForecastView:
-    """Return the forecast of the load, the forecaster that made it, and its recent errors."""
-    return fleet.forecast(service, pipeline)
 
 
 @router.get("/fleet", tags=["fleet"])

@@ -50,7 +50,6 @@ GROUPS = {
     "decisions": "What was decided, with the inputs of each decision, and the record that proves it",
     "events": "What happens, as it happens",
     "plans": "What-ifs: the best plan for a load, why it is best, and its alternatives; apply one",
-    "forecasts": "The load that is expected",
     "fleet": "All pipelines together",
     "control": "Mode, pauses, freezes, pins, and changes by hand",
     "profiles": "Measurements of the variants, and the fits that plans use",

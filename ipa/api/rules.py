@@ -72,7 +72,6 @@ RULES: Mapping[tuple[str, str], Rule | None] = {
     ("GET", "/v1/pipelines"): SEEN,
     ("GET", PIPELINE): READ,
     ("GET", f"{PIPELINE}/export"): READ,
-    ("GET", f"{PIPELINE}/forecast"): READ,
     ("POST", "/v1/pipelines"): ANY_DEFINE,
     ("PUT", PIPELINE): REPLACE,
     ("PATCH", PIPELINE): AMEND,

@@ -28,7 +28,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
 from ipa.model.probe import RequestAddress
 from ipa.model.profile import StageProfile
-from ipa.model.row_counts import unbatched_notes
+from ipa.model.serving import unbatched_notes
 from ipa.optimize.explanation import Explanation
 from ipa.optimize.frontier import FrontierPoint, frontier
 from ipa.optimize.solve import solve

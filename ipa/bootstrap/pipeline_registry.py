@@ -36,8 +36,8 @@ from ipa.model.slowdown import UNCALIBRATED, Calibration
 from ipa.policies.base import Policy
 from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, make_policy
-from ipa.profiling.credibility import doubts
-from ipa.profiling.remedies import measure_command, remedy_of_doubt
+from ipa.profiling.findings import measure_command, remedy_of_doubt
+from ipa.profiling.lint import doubts
 from ipa.service.service import PipelineEdit
 from ipa.service.simulation import guards_of
 from ipa.settings import Settings

@@ -11,7 +11,7 @@ from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.resources import NO_RESOURCES, Resources, total
 
 if TYPE_CHECKING:
-    from ipa.files.kinds.plan import PlanFile
+    from ipa.files.plans import PlanFile
 
 # Stage and variant.
 Replica = tuple[str, str]

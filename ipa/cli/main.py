@@ -14,8 +14,7 @@ import ipa
 from ipa.cli.arguments import checking
 from ipa.cli.verb_help import GROUPS, epilog_of, help_of
 from ipa.clients import credential
-from ipa.model.errors import IpaError, UsageError
-from ipa.model.exits import ExitCode
+from ipa.model.errors import ExitCode, IpaError, UsageError
 
 # Values of the context: options beside the verb.
 TRACEBACK = "traceback"

@@ -78,7 +78,7 @@ from ipa.dataplane.tensors import (
 from ipa.dataplane.v2 import VERSION, json_response, model_paths, model_ready, server_routes, unsupported
 from ipa.model.errors import InputError
 from ipa.model.resident import ANY_VARIANT
-from ipa.model.row_counts import FAN_OUT
+from ipa.model.serving import FAN_OUT
 from ipa.serving.body_budget import aside
 
 log = logging.getLogger("ipa.dataplane")

@@ -85,7 +85,7 @@ from ipa.dataplane.tensors import (
 )
 from ipa.dataplane.v2 import VERSION, json_response, model_paths, model_ready, server_routes, unsupported
 from ipa.model.errors import InputError
-from ipa.model.row_counts import FAN_OUT
+from ipa.model.serving import FAN_OUT
 from ipa.serving.body_budget import aside
 
 # As many as a UUID has.

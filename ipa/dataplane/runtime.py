@@ -28,7 +28,7 @@ from ipa.dataplane.batch_times import BatchMoment, BatchTimes
 from ipa.dataplane.expectation import PUID_HEADER
 from ipa.dataplane.quota import CpuQuota, GivenCores
 from ipa.model.plan import quota_cores
-from ipa.model.row_counts import FAN_OUT
+from ipa.model.serving import FAN_OUT
 
 # https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol: tensor data types
 DTYPES: Mapping[str, type[np.generic]] = {

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from ipa.model.errors import InputError, Problem
-from ipa.model.row_counts import FAN_OUT
+from ipa.model.serving import FAN_OUT
 
 # A model has a handful of tensors; NumPy takes no more than 64 dimensions.
 MAX_TENSORS = 64

@@ -3,16 +3,152 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field, create_model
 
 from ipa.files.document import Document, Pointer, parse, read_text
 from ipa.files.faults import check
-from ipa.files.kinds.plan import PlanFile, RunningStage, StageConfigSection
+from ipa.files.kinds.base import DeclaredFile, Section
+from ipa.files.kinds.fields import Count, Maybe, PositiveNumber
 from ipa.files.reading import not_json, read_json
 from ipa.model.errors import InputError, NotFoundError
+from ipa.model.parts import with_share
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import WHOLE_PERCENT, StageConfig
+from ipa.model.plan import WHOLE_PERCENT, StageConfig, StagePlan
+from ipa.model.resources import Resources
+
+_Percent = Annotated[int, Field(ge=0, le=100)]
+
+
+class StageConfigSection(Section):
+    """The configuration of one stage."""
+
+    model_config = ConfigDict(
+        extra="ignore", title="a mapping with stage, variant, batch_size, cores, replicas"
+    )
+    makes: ClassVar = StageConfig
+    stage: Annotated[str, Field(title="a name")]
+    variant: Annotated[str, Field(title="a name")]
+    batch_size: Count
+    cores: PositiveNumber
+    replicas: Count
+    share_percent: Maybe[_Percent] = None
+
+    def given(self) -> dict[str, Any]:
+        known = StageConfigSection.model_fields
+        return {name: value for name, value in super().given().items() if name in known}
+
+
+class _Running(StageConfigSection):
+    # Typed by people: a key that nobody knows is a slip, but for what a plan says of a stage.
+    model_config = ConfigDict(extra="forbid")
+
+
+_Said: Any = {
+    field.name: (Any, Field(None, alias=field.name))
+    for field in fields(StagePlan)
+    if field.name not in StageConfigSection.model_fields
+}
+RunningStage = create_model("RunningStage", __base__=_Running, **_Said)
+
+
+class BesideSection(Section):
+    """The resources of one replica beside its cores."""
+
+    model_config = ConfigDict(extra="ignore", title="a mapping with memory_gib, accelerators")
+    memory_gib: Annotated[float, Field(ge=0, alias="memory_gib")] = 0.0
+    accelerators: Annotated[dict[str, float], Field(strict=False)] = Field(default_factory=dict)
+
+
+class PlannedStageSection(StageConfigSection):
+    """The configuration of one stage with what the plan says of its replicas."""
+
+    beside: BesideSection | None = None
+
+
+# A plan in memory has tuples.
+_Stages = Annotated[list[PlannedStageSection], Field(strict=False)]
+
+
+class PartPlan(Section):
+    """`plan:` of a part."""
+
+    model_config = ConfigDict(extra="ignore")
+    stages: Annotated[_Stages, Field(min_length=1)]
+
+
+class PartSection(Section):
+    """One of several configurations that run side by side."""
+
+    model_config = ConfigDict(extra="ignore")
+    share_percent: _Percent
+    plan: PartPlan
+
+
+class MixtureSection(Section):
+    """`mixture:`, null where one configuration is as good."""
+
+    model_config = ConfigDict(extra="ignore")
+    parts: Maybe[Annotated[list[PartSection], Field(strict=False)]] = None
+    mean_pas: float | None = Field(None, alias="mean_pas")
+
+
+class PlanFile(Section):
+    """A plan as `ipa plan -o json` prints it."""
+
+    model_config = ConfigDict(extra="ignore")
+    pipeline: str | None = None
+    stages: Maybe[_Stages] = None
+    mixture: MixtureSection | None = None
+    pas: float | None = None
+    rate_rps: float | None = Field(None, alias="rate_rps")
+    cost_usd_per_hour: float | None = Field(None, alias="cost_usd_per_hour")
+
+    @property
+    def beside(self) -> dict[tuple[str, str], Resources]:
+        """The resources of one replica beside its cores by stage and variant, as far as the plan has them."""
+        parts = (self.mixture.parts if self.mixture else None) or ()
+        stages = chain(self.stages or (), *(part.plan.stages for part in parts))
+        return {
+            (stage.stage, stage.variant): Resources(0.0, given.memory_gib, given.accelerators)
+            for stage in stages
+            if (given := stage.beside) is not None
+        }
+
+    @property
+    def single(self) -> tuple[StageConfig, ...]:
+        """The best single configuration."""
+        return tuple(stage.build() for stage in self.stages or ())
+
+    @property
+    def shared(self) -> tuple[StageConfig, ...]:
+        """The parts that share the load, as one row; empty where one configuration is as good."""
+        parts = (self.mixture.parts if self.mixture else None) or ()
+        return tuple(
+            config
+            for part in parts
+            for config in with_share([stage.build() for stage in part.plan.stages], part.share_percent)
+        )
+
+
+class SavedPlanFile(DeclaredFile):
+    """A plan with the digests of what it was made from."""
+
+    kind: Literal["SavedPlan"]
+    pipeline: str
+    at: str
+    revision: str
+    rate_rps: float = Field(alias="rate_rps")
+    solver: str
+    version: str
+    inputs: dict[str, str]
+    plan: dict[str, Any]
+    configs: Annotated[list[StageConfigSection], Field(min_length=1)]
+
 
 _ONE_ONLY = "several configurations run; give the one that the change is from"
 

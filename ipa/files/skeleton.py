@@ -10,10 +10,9 @@ from typing import Any
 from ipa.files.dumping import FlowMapping, dump_line, dump_yaml
 from ipa.files.kinds import schema_text
 from ipa.files.kinds.base import Section, descriptions
-from ipa.files.kinds.profile import ProfileFile, VariantProfileSection
 from ipa.files.kinds.targets import target_sections
 from ipa.files.pipelines import FILE_NAME, pipeline_to_mapping
-from ipa.files.profiles import load_profile
+from ipa.files.profiles import ProfileFile, VariantProfileSection, load_profile
 from ipa.model.errors import ConflictError, InputError, IpaError, Problem
 from ipa.model.pipeline import Pipeline, Stage
 

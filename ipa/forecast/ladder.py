@@ -16,9 +16,8 @@ from ipa.forecast.base import SMOOTH_S, Forecaster, Peak, Series, is_conditional
 from ipa.forecast.boosted import Boosted
 from ipa.forecast.learned import Learned
 from ipa.forecast.mixture import Judged, judged, past_of, weights_of
-from ipa.forecast.reactive import LastValue, WindowMaximum
+from ipa.forecast.reactive import LastValue, Seasonal, WindowMaximum
 from ipa.forecast.registry import FORECASTERS, FORESIGHT, LADDER
-from ipa.forecast.seasonal import Seasonal
 from ipa.model.errors import PluginError, UsageError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory

@@ -14,7 +14,7 @@ FORECASTERS = Registry(
         LADDER: "ipa.forecast.ladder:forecast",
         FORESIGHT: "ipa.simulate.forecasts:Foresight",
         "learned": "ipa.forecast.learned:Learned",
-        "seasonal": "ipa.forecast.seasonal:Seasonal",
+        "seasonal": "ipa.forecast.reactive:Seasonal",
         "window": "ipa.forecast.reactive:WindowMaximum",
         "last": "ipa.forecast.reactive:LastValue",
     },

@@ -14,7 +14,7 @@ from ipa.optimize.accuracy import accuracy_of
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.timing import Chosen, offered_rps, times_of
 from ipa.optimize.verify import items_of, plan_latency_s
-from ipa.queueing.capacity import utilisation_ratio
+from ipa.queueing.formation import utilisation_ratio
 
 # Stands for infinity: records are JSON, which has none.
 ENDLESS_S = 86_400.0

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, Termination
-from ipa.model.row_counts import unbatched_note
+from ipa.model.serving import unbatched_note
 from ipa.optimize.bounding import LagrangeBounds
 from ipa.optimize.chord_branching import Solvers
 from ipa.optimize.deadline import Deadline

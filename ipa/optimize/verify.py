@@ -18,7 +18,7 @@ from ipa.model.rolling import peak_of
 from ipa.optimize.accuracy import accuracy_of
 from ipa.optimize.problem import PlanningProblem, StageProblem
 from ipa.optimize.timing import Chosen, Times, times_of
-from ipa.queueing.capacity import utilisation_ratio
+from ipa.queueing.formation import utilisation_ratio
 from ipa.queueing.tail import path_quantile_s
 
 # Relative above 1: sums of a few dozen floats agree to far less.

@@ -1,4 +1,4 @@
-"""Batch formation: the wait until an item's batch is formed, and the number of batches a request needs."""
+"""Batch formation and utilisation: the wait until a batch is formed, the batches of a request, and ρ."""
 
 from __future__ import annotations
 
@@ -47,3 +47,8 @@ def batches_in_sequence(items: float, batch_size: int, replicas: int) -> int:
     The n replicas take the k items of a request in batches of b side by side. 1 if k = 1.
     """
     return max(1, ceil_ratio(items, replicas * batch_size))
+
+
+def utilisation_ratio(rate_rps: float, capacity_rps: float, replicas: int) -> float:
+    """ρ = λ/(n·h), the share of the replicas' throughput that the rate takes."""
+    return rate_rps / (replicas * capacity_rps)

@@ -12,7 +12,7 @@ from ipa.model.parts import in_order, parts_of, share_faults
 from ipa.model.pipeline import Pin, Pipeline, StageBounds
 from ipa.model.plan import WHOLE_PERCENT, StageConfig
 from ipa.model.resources import CORES, Resources
-from ipa.model.row_counts import batch_fault
+from ipa.model.serving import batch_fault
 
 
 def pin_problems(pipeline: Pipeline, name: str, pin: Pin) -> list[Problem]:

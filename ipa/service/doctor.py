@@ -109,10 +109,8 @@ def _some(problems: Sequence[Problem | str]) -> str:
 
 def profile_findings(settings: Settings, pipeline: Pipeline, today: date) -> Iterator[Finding]:
     """Check the pipeline's profiles: the variants measured, the fit, and the age."""
-    from ipa.profiling.credibility import doubts
-    from ipa.profiling.findings import OLD, age_days, is_old, unmeasured
-    from ipa.profiling.lint import Oddity, lint_profile
-    from ipa.profiling.remedies import measure_command
+    from ipa.profiling.findings import OLD, age_days, is_old, measure_command, unmeasured
+    from ipa.profiling.lint import Oddity, doubts, lint_profile
 
     name = f"profiles of {pipeline.name}"
     measure = measure_command(pipeline.name, planned_only=not pipeline.runnable)

@@ -1,45 +1,16 @@
-"""The fleet: the pipelines' use of resources, and their forecasts."""
+"""The fleet: the pipelines' use of resources."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
-from ipa.forecast.quality import ForecastTick, Monitor, monitor
 from ipa.model.decision import Mode, ReasonCode
-from ipa.model.forecast import Forecast
 from ipa.model.pipeline import Pipeline
 from ipa.model.resources import CORES, NO_RESOURCES, by_field, field_of, total
 from ipa.service.live_state import LiveState
 from ipa.service.service import Service
 from ipa.service.status import control_view, live_of
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """The observed and expected rates at a tick; `at` in RFC 3339, None if unknown."""
-
-    at: str
-    rate_rps: float | None
-    point_rps: float | None
-    upper_rps: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class ForecastView:
-    """The forecast of a pipeline's load, and the errors of recent forecasts.
-
-    `forecast` (None before the first) names the rung that made it and why the rungs above it did not; the
-    band is from its point to its upper quantile. `errors` is None before the first forecast can be judged.
-    """
-
-    pipeline: str
-    at: str
-    rate_rps: float | None
-    forecast: Forecast | None
-    errors: Monitor | None
-    series: tuple[Expected, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,22 +61,6 @@ class FleetView:
     pipelines: tuple[Share, ...]
     held: Mapping[str, float]
     budget: Mapping[str, float]
-
-
-def forecast(service: Service, pipeline: Pipeline) -> ForecastView:
-    """The forecast of the pipeline's load, and how right its forecasts were lately."""
-    live = live_of(service, pipeline.name)
-    return ForecastView(
-        pipeline=pipeline.name,
-        at=live.at,
-        rate_rps=live.rate_rps,
-        forecast=live.forecast,
-        errors=_errors(live),
-        series=tuple(
-            Expected(each.at, each.rate_rps, each.forecast_rps, each.forecast_upper_rps)
-            for each in live.series
-        ),
-    )
 
 
 def fleet_use(service: Service) -> FleetView:
@@ -177,18 +132,3 @@ def _held(live: LiveState) -> dict[str, float] | None:
     known = [stage for stage in live.stages if stage.config and stage.beside != NO_RESOURCES]
     beside = total(stage.beside * stage.config.replicas for stage in known if stage.config)
     return by_field({CORES: live.cost_cores, **(beside.amounts if known else {})})
-
-
-def _errors(live: LiveState) -> Monitor | None:
-    if live.forecast is None:
-        return None
-    ticks = [
-        ForecastTick(
-            datetime.fromisoformat(each.at).timestamp(),
-            each.rate_rps,
-            each.forecast_rps,
-            each.forecast_upper_rps,
-        )
-        for each in live.series
-    ]
-    return monitor(ticks, live.forecast.horizon_s)

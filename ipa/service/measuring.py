@@ -15,9 +15,9 @@ from ipa.model.pipeline import Pipeline, Stage, Variant
 from ipa.model.plan import cores_of
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.model.resources import Resources
-from ipa.model.row_counts import FAN_OUT
+from ipa.model.serving import FAN_OUT
 from ipa.profiling import measure
-from ipa.profiling.quiet import QuietWatch
+from ipa.profiling.measure import QuietWatch
 
 # Digits of an accuracy in a profile: a workload of sixty pages supports no more.
 ACCURACY_DIGITS = 4

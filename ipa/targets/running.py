@@ -15,8 +15,7 @@ from ipa.adapters.processor import processor_name
 from ipa.dataplane import tensors
 from ipa.model.errors import UnavailableError
 from ipa.model.masking import mask_url
-from ipa.profiling.measure import BatchMeasurement, Item
-from ipa.profiling.quiet import CpuTimes
+from ipa.profiling.measure import BatchMeasurement, CpuTimes, Item
 
 TIMEOUT_S = 60.0
 METHOD = (

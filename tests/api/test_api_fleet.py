@@ -1,4 +1,4 @@
-"""Forecasts and the fleet."""
+"""The fleet."""
 
 from __future__ import annotations
 
@@ -20,24 +20,6 @@ def give(api: ApiClient, profile: dict[str, Any] = PROFILE) -> None:
     tag = api.post("/v1/pipelines", PIPELINE).headers["etag"]
     given = api("PUT", "/v1/pipelines/captions/profiles/describe", json=profile, headers={"If-Match": tag})
     assert given.status_code == 200
-
-
-def test_a_forecast_says_who_made_it_and_how_right_it_was(api: ApiClient) -> None:
-    found = api.get("/v1/pipelines/ocr/forecast").json()
-    live = api.get("/v1/pipelines/ocr/status").json()["live"]
-    assert found["forecast"] == live["forecast"] and found["forecast"]["rung"] == "holt-winters"
-    assert found["rate_rps"] == live["rate_rps"]
-    assert [each["upper_rps"] for each in found["series"]] == [
-        each["forecast_upper_rps"] for each in live["series"]
-    ]
-    # The last horizon of 20 s, four ticks, is not over.
-    assert found["errors"]["forecasts"] == 60 - 4
-    assert 0 <= found["errors"]["covered_ratio"] <= 1
-
-
-def test_before_the_first_tick_nothing_is_expected() -> None:
-    found = ApiClient(FakeWorld().services()).get("/v1/pipelines/ocr/forecast").json()
-    assert (found["forecast"], found["errors"], found["series"]) == (None, None, [])
 
 
 def test_the_fleet_is_what_the_pipelines_use(api: ApiClient) -> None:

@@ -12,7 +12,7 @@ from ipa.cli.main import run
 from ipa.cli.views.status_text import status_table
 from ipa.clients.http import HttpClient
 from ipa.control.election import ALONE, LeaderStatus
-from ipa.model.exits import ExitCode
+from ipa.model.errors import ExitCode
 from tests.fakes.services import ApiClient, FakeLeader, FakeWorld, InProcess, over
 
 STANDBY = LeaderStatus(False, "ipa-1_aa", "ipa-0_bb")

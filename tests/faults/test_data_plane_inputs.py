@@ -22,7 +22,7 @@ from ipa.dataplane.http import Application, BodyLimits, Call, Response
 from ipa.dataplane.queue import QueueServer
 from ipa.dataplane.router import RouterServer
 from ipa.dataplane.tensors import MAX_TENSORS
-from ipa.model.row_counts import FAN_OUT
+from ipa.model.serving import FAN_OUT
 from tests.faults.table import Case
 
 REPLICA = "http://127.0.0.1:1"

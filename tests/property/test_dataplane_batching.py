@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ipa.dataplane.batching import Batch, Batcher, Outcome, QueuedRequest
 from ipa.dataplane.tensors import Tensor, Tensors, merge, split
-from ipa.model.row_counts import FAN_OUT
+from ipa.model.serving import FAN_OUT
 from tests.amounts import many
 
 EVENTS = st.one_of(

@@ -12,8 +12,7 @@ from ipa.forecast.base import Series, prepare
 from ipa.forecast.boosted import Boosted, TreeGrowth, learn
 from ipa.forecast.ladder import CLAMP_FACTOR, forecast
 from ipa.forecast.learned import Learned, QuantileWeights
-from ipa.forecast.reactive import LastValue, WindowMaximum
-from ipa.forecast.seasonal import Seasonal
+from ipa.forecast.reactive import LastValue, Seasonal, WindowMaximum
 from ipa.model.observation import LoadHistory
 from tests.amounts import many
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ipa.cli.output import Step, progress
-from ipa.model.errors import ConfigurationError, PluginError, Problem
-from ipa.model.exits import ExitCode
+from ipa.model.errors import ConfigurationError, ExitCode, PluginError, Problem
 
 if TYPE_CHECKING:
     from ipa.experiment.experiment import Experiment

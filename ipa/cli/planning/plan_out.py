@@ -21,9 +21,8 @@ from ipa.clients.http import HttpClient, is_service, pipeline_path
 from ipa.control.canonical import canonical_json, digest
 from ipa.files.document import Document
 from ipa.files.faults import check
-from ipa.files.kinds.plan import SavedPlanFile
 from ipa.files.pipelines import FILE_NAME, find_pipeline
-from ipa.files.plans import plan_in
+from ipa.files.plans import SavedPlanFile, plan_in
 from ipa.model.errors import ConflictError, Problem, UsageError
 from ipa.model.masking import without_user
 from ipa.model.plan import StageConfig, Termination

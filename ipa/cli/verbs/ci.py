@@ -11,8 +11,7 @@ import typer
 from ipa.cli.options.parsing import FORECASTER, POLICY
 from ipa.cli.options.planning import PIPELINES_DIR, PROFILES_DIR
 from ipa.cli.output import OUTPUT, Output, printed, show
-from ipa.model.errors import InputError, UsageError
-from ipa.model.exits import ExitCode
+from ipa.model.errors import ExitCode, InputError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

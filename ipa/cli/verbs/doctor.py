@@ -12,8 +12,7 @@ import typer
 
 from ipa.cli import shell_completion as completing
 from ipa.cli.output import OUTPUT, Output, progress, show
-from ipa.model.errors import ConfigurationError, IpaError, UnavailableError
-from ipa.model.exits import ExitCode
+from ipa.model.errors import ConfigurationError, ExitCode, IpaError, UnavailableError
 from ipa.model.findings import DoctorCheck, Finding, Severity, fail, failed, ok, warn
 from ipa.model.masking import mask_url
 from ipa.settings import Settings

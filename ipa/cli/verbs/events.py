@@ -13,8 +13,7 @@ from ipa.cli import shell_completion as completing
 from ipa.cli.lookup import client_at, service_at
 from ipa.cli.options.running import AT, NAMESPACE, PIPELINE
 from ipa.cli.output import OUTPUT, Output, show
-from ipa.model.errors import UsageError
-from ipa.model.exits import ExitCode
+from ipa.model.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from ipa.clients.base import PipelineClient

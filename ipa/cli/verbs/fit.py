@@ -16,12 +16,11 @@ from ipa.cli import shell_completion as completing
 from ipa.cli.lookup import load
 from ipa.cli.options.planning import PIPELINE, PIPELINES_DIR, PROFILES_DIR
 from ipa.cli.output import OUTPUT, Output, printed, progress, show
-from ipa.model.errors import InfeasibleError, InputError, NotFoundError, UsageError
-from ipa.model.exits import ExitCode
+from ipa.model.errors import ExitCode, InfeasibleError, InputError, NotFoundError, UsageError
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.profile import StageProfile
 from ipa.profiling import measure
-from ipa.profiling.quiet import QUIET_RATIO, QuietWatch
+from ipa.profiling.measure import QUIET_RATIO, QuietWatch
 from ipa.settings import Settings
 
 Number = TypeVar("Number", int, float)
@@ -140,7 +139,7 @@ def profile(
     from ipa.bootstrap.targets import bench_at, measurement_bench, running_bench
     from ipa.control.loop.clock import SystemClock
     from ipa.files import load_pipeline
-    from ipa.profiling.remedies import measure_command
+    from ipa.profiling.findings import measure_command
     from ipa.service.measuring import MeasureRequest, bench_workload, measure_stage
 
     described = load_pipeline(settings.pipelines_dir / pipeline / "pipeline.yaml")
@@ -198,7 +197,7 @@ def profile(
 def _batches(text: str, pipeline: Pipeline, stages: Sequence[Stage]) -> tuple[int, ...]:
     """The batch sizes to measure a running server with: 1 alone if it forms no batches."""
     from ipa.bootstrap.targets import default_target
-    from ipa.model.row_counts import Unbatched, batch_fault
+    from ipa.model.serving import Unbatched, batch_fault
 
     sizes = _numbers(text, int, "--batches")
     shaped = default_target(pipeline).shape(pipeline, {})
@@ -239,7 +238,7 @@ def _numbers(text: str, kind: type[Number], option: str) -> tuple[Number, ...]:
 def _is_worse(profile: StageProfile, folder: Path | None) -> bool:
     """True if the profile cannot be believed, and that of its file in the folder can."""
     from ipa.files import load_profile
-    from ipa.profiling.credibility import doubt_of
+    from ipa.profiling.lint import doubt_of
 
     path = folder / f"{profile.stage}.yaml" if folder else None
     if path is None or not path.is_file() or doubt_of(profile) is None:
@@ -252,7 +251,7 @@ def _is_worse(profile: StageProfile, folder: Path | None) -> bool:
 
 def _say_credibility(watch: QuietWatch, found: Sequence[tuple[StageProfile, Path | None]]) -> None:
     """Say which points were disturbed, and which profiles cannot be believed."""
-    from ipa.profiling.credibility import doubt_of
+    from ipa.profiling.lint import doubt_of
 
     points = sum(len(variant.points) for profile, _ in found for variant in profile.variants)
     if watch.disturbed:

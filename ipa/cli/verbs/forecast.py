@@ -65,8 +65,8 @@ def backtest(
     import time
 
     from ipa.files.traces import read_trace
-    from ipa.forecast.backtest import Backtest
     from ipa.forecast.ladder import BACKTEST_RUNGS
+    from ipa.forecast.quality import Backtest
     from ipa.forecast.traces import as_load, days
 
     rungs = (*BACKTEST_RUNGS, *_compared(also))

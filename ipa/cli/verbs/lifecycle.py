@@ -19,6 +19,7 @@ from ipa.cli.views.times import date_time
 from ipa.model.decision import Mode
 from ipa.model.errors import (
     ConflictError,
+    ExitCode,
     ForbiddenError,
     InfeasibleError,
     InputError,
@@ -26,7 +27,6 @@ from ipa.model.errors import (
     UnavailableError,
     UsageError,
 )
-from ipa.model.exits import ExitCode
 from ipa.model.pipeline import Pin
 from ipa.model.plan import StageConfig
 from ipa.service.preconditions import ChangeOrder, at_revision

@@ -15,12 +15,11 @@ from ipa.cli.options import planning as options
 from ipa.cli.options.parsing import SOLVER, accelerator_counts, memory_gib, parse_rates
 from ipa.cli.output import OUTPUT, Output, progress, show
 from ipa.cli.planning.plan_kinds import EXIT_CODES, Question, best_plan, plans
-from ipa.model.errors import InfeasibleError, UsageError
+from ipa.model.errors import ExitCode, InfeasibleError, UsageError
 from ipa.model.errors import Problem as Fault
-from ipa.model.exits import ExitCode
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import Plan
-from ipa.model.row_counts import unbatched_notes
+from ipa.model.serving import unbatched_notes
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def plan(
 def _warn_of_doubts(question: Question) -> None:
     """Say on standard error that plans rest on profiles that are not credible, in one line."""
     from ipa.clients.http import is_service
-    from ipa.profiling.credibility import doubts
+    from ipa.profiling.lint import doubts
 
     if question.at is not None and is_service(question.at):
         with service_at(question.at, "plan") as service:

@@ -16,8 +16,7 @@ from ipa.cli.options import running as options
 from ipa.cli.options.parsing import duration_s
 from ipa.cli.options.planning import PIPELINE, PIPELINES_DIR
 from ipa.cli.output import OUTPUT, Output, json_text, printed, show
-from ipa.model.errors import InputError, NotFoundError, UnavailableError, UsageError
-from ipa.model.exits import ExitCode
+from ipa.model.errors import ExitCode, InputError, NotFoundError, UnavailableError, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.probe import USUAL_TIMEOUT_S, ProbeRequest, ProbeTransport, RequestAddress
 from ipa.settings import Settings

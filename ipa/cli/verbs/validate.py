@@ -73,8 +73,7 @@ def schema(kind: SchemaKind = typer.Argument(..., help="kind of file")) -> None:
 
 def _values(checked: Checked) -> dict[str, Any]:
     """The result for a file as plain values: its problems, warnings and notes."""
-    from ipa.profiling.credibility import doubt_of
-    from ipa.profiling.lint import lint_profile
+    from ipa.profiling.lint import doubt_of, lint_profile
 
     remarks = lint_profile(checked.profile) if checked.profile is not None else ()
     return {
@@ -93,7 +92,7 @@ def _values(checked: Checked) -> dict[str, Any]:
 def notes_of(checked: Checked) -> list[str]:
     """Notes for the pipeline's owner on how it runs on the targets whose sections it has."""
     from ipa.bootstrap.targets import targets
-    from ipa.model.row_counts import unbatched_notes
+    from ipa.model.serving import unbatched_notes
 
     pipeline = checked.pipeline
     if pipeline is None:
@@ -131,9 +130,8 @@ def _show(checked: Checked, *, verbose: bool) -> None:
 
 
 def _show_profile(checked: Checked, profile: StageProfile, *, verbose: bool) -> None:
-    from ipa.profiling.credibility import doubt_of
-    from ipa.profiling.lint import lint_profile, summarise_fit
-    from ipa.profiling.remedies import remedy_of_doubt
+    from ipa.profiling.findings import remedy_of_doubt
+    from ipa.profiling.lint import doubt_of, lint_profile, summarise_fit
 
     path = checked.path
     points = sum(len(variant.points) for variant in profile.variants)

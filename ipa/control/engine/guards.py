@@ -13,7 +13,7 @@ from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason,
 from ipa.model.parts import parts_of, share_faults, share_of, stage_pairs
 from ipa.model.pipeline import Bounds, Pipeline
 from ipa.model.plan import WHOLE_PERCENT, StageConfig
-from ipa.model.row_counts import batch_fault
+from ipa.model.serving import batch_fault
 from ipa.optimize.problem import graph_of
 
 # Products of accuracies in another order differ in their last digits.

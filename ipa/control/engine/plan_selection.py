@@ -27,7 +27,7 @@ from ipa.model.plan import Plan, StageConfig, Termination, in_words
 from ipa.model.resources import CORES, words_of
 from ipa.model.rolling import Rolling, first_hop
 from ipa.model.rounding import rounded_plan
-from ipa.model.row_counts import wrong_rows
+from ipa.model.serving import wrong_rows
 from ipa.policies.base import PolicyState, Prediction, is_at_once, merged_pin
 
 Configs = tuple[StageConfig, ...]

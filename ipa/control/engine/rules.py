@@ -46,7 +46,7 @@ from ipa.control.engine.state import (
 from ipa.control.engine.transition import make_room, safe_step
 from ipa.model.decision import Action, Change, Mode, ReasonCode
 from ipa.model.observation import Missing, MissingReason, Observation
-from ipa.model.row_counts import without_batches, wrong_rows
+from ipa.model.serving import without_batches, wrong_rows
 
 NO_REASON = "no reason given"
 # The window in which changes by others are counted: it detects a GitOps tool that reverts every few minutes.

@@ -22,7 +22,7 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import Observation, known
 from ipa.model.parts import stage_pairs
 from ipa.model.plan import Plan
-from ipa.model.row_counts import wrong_rows
+from ipa.model.serving import wrong_rows
 from ipa.policies.base import Policy, PolicyState, corrected, is_stateful, pinned
 
 

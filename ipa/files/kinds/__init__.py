@@ -6,15 +6,16 @@ import json
 from importlib import resources
 
 from ipa.files.kinds.base import DeclaredFile, json_schema
-from ipa.files.kinds.guardrails import GuardrailsFile
-from ipa.files.kinds.profile import ProfileFile
 
 KINDS = ("pipeline", "profile", "guardrails")
 
 
 def file_kind(kind: str) -> type[DeclaredFile]:
     """The declaration of that kind of file."""
+    # Each knows how its kind is read, and so this package.
+    from ipa.files.guardrails import GuardrailsFile
     from ipa.files.kinds.pipeline_file import PipelineFile
+    from ipa.files.profiles import ProfileFile
 
     kinds: dict[str, type[DeclaredFile]] = {
         "pipeline": PipelineFile,

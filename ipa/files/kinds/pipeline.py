@@ -28,13 +28,14 @@ from ipa.files.kinds.fields import (
     PositiveDuration,
     PositiveNumber,
     PositiveRate,
+    PricesSection,
     Rate,
     ShortDuration,
     Text,
     VariantName,
     form,
+    with_resources,
 )
-from ipa.files.kinds.holdings import PricesSection, with_resources
 from ipa.files.kinds.targets import OfTargets
 from ipa.model.pipeline import (
     AccuracyRule,

@@ -13,7 +13,7 @@ from ipa.files.document import Document, Pointer
 from ipa.files.kinds.base import Section
 from ipa.files.kinds.fields import Maybe
 from ipa.model.pipeline import Pipeline
-from ipa.model.row_counts import batch_fault
+from ipa.model.serving import batch_fault
 from ipa.plugins import Registry
 
 # Targets by the name that the setting `target` and `--at` have for them; `seldon` means `kubernetes`.
@@ -45,7 +45,7 @@ class TargetSections:
     example: str = ""
     # Notes contradictions in the pipeline's section, of which what is not of the right form is None.
     check: Callable[[Document, Mapping[str, Any]], None] | None = None
-    # The stages that must not batch there, each with the reason (`ipa.model.row_counts.Unbatched`).
+    # The stages that must not batch there, each with the reason (`ipa.model.serving.Unbatched`).
     unbatched: Callable[[Pipeline], Mapping[str, str]] | None = None
 
 

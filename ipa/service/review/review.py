@@ -23,8 +23,8 @@ from ipa.model.resources import CORES, Prices, total
 from ipa.optimize.frontier import frontier
 from ipa.policies.planning import plan_pipeline, planning_problem
 from ipa.policies.registry import POLICIES
-from ipa.profiling.credibility import doubt_of, doubts
 from ipa.profiling.evidence import unmeasured
+from ipa.profiling.lint import doubt_of, doubts
 from ipa.report.frontier_plot import accuracy_cost
 from ipa.report.review.result import (
     FrontierSpot,

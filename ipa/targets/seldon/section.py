@@ -12,8 +12,7 @@ from pydantic import Field
 
 from ipa.files.document import Document
 from ipa.files.kinds.base import Section
-from ipa.files.kinds.fields import CHOICE, UNIQUE, Duration, Env, Maybe, Name, Number, Text
-from ipa.files.kinds.holdings import with_resources
+from ipa.files.kinds.fields import CHOICE, UNIQUE, Duration, Env, Maybe, Name, Number, Text, with_resources
 from ipa.files.kinds.targets import TargetSections
 from ipa.model.pipeline import DEFAULT_NAMESPACE, Pipeline, Variant
 from ipa.model.recording import NEVER, UNLESS_DEFAULT

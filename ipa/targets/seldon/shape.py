@@ -11,7 +11,7 @@ from ipa.model.overhead import NO_OVERHEAD, Overhead
 from ipa.model.pipeline import OutputRows, Pipeline, Stage, StageKind
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
-from ipa.model.row_counts import Unbatched, batch_fault
+from ipa.model.serving import Unbatched, batch_fault
 from ipa.targets.seldon.residents import groups_of
 from ipa.targets.seldon.section import Shape, is_microservice, seldon_of
 

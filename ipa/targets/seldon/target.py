@@ -13,8 +13,7 @@ from ipa.model.findings import DoctorCheck
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.probe import ProbeRequest, ProbeResult, RequestAddress
 from ipa.model.rolling import DEPLOYMENT
-from ipa.model.row_counts import unbatched_note
-from ipa.model.serving import Batching, Rebatch, ServingSemantics, Unhonoured
+from ipa.model.serving import Batching, Rebatch, ServingSemantics, Unhonoured, unbatched_note
 from ipa.settings import Settings
 from ipa.targets import base
 from ipa.targets.kubernetes.target import KubernetesTarget

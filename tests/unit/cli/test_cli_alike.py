@@ -22,8 +22,7 @@ from ipa.cli import output
 from ipa.cli.main import build_app, run
 from ipa.cli.output import OUTPUT, Output
 from ipa.clients.http import HttpClient
-from ipa.model.errors import IpaError
-from ipa.model.exits import MEANINGS, ExitCode
+from ipa.model.errors import MEANINGS, ExitCode, IpaError
 from tests.fakes.services import FakeWorld, InProcess
 
 # What prints a file, or runs until it is stopped, has one form only.

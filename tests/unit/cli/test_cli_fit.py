@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from ipa.cli.main import run
-from ipa.model.exits import ExitCode
+from ipa.model.errors import ExitCode
 
 Capture = pytest.CaptureFixture[str]
 

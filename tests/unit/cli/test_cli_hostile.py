@@ -24,8 +24,7 @@ import ipa.cli.run_service
 import ipa.cli.verbs.serve
 from ipa.cli.arguments import MOST_TEXT_BYTES, fault_of, parameters
 from ipa.cli.main import build_app, run
-from ipa.model.errors import ConfigurationError
-from ipa.model.exits import ExitCode
+from ipa.model.errors import ConfigurationError, ExitCode
 from ipa.settings import RANGES, Settings
 
 # All values of an option, or so many that differ from option to option.

@@ -15,9 +15,8 @@ from ipa.bootstrap import targets
 from ipa.cli.main import run
 from ipa.control.loop import clock
 from ipa.files import load_profile
-from ipa.model.exits import ExitCode
-from ipa.profiling.measure import BatchMeasurement, Item
-from ipa.profiling.quiet import CpuTimes
+from ipa.model.errors import ExitCode
+from ipa.profiling.measure import BatchMeasurement, CpuTimes, Item
 from tests.fakes.clock import VirtualClock
 
 Capture = pytest.CaptureFixture[str]

@@ -11,7 +11,7 @@ from ipa.adapters.kube.client import KubeClient
 from ipa.cli.main import run
 from ipa.files import load_profile
 from ipa.files.pipelines import dump_pipeline
-from ipa.model.exits import ExitCode
+from ipa.model.errors import ExitCode
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon import bench
 from ipa.targets.seldon.layouts import layout_of

@@ -19,7 +19,7 @@ from ipa.dataplane.runtime import StageRuntime
 from ipa.files import load_pipeline
 from ipa.files.kinds import schema_text
 from ipa.files.packaged import packaged_example
-from ipa.model.row_counts import unbatched_notes
+from ipa.model.serving import unbatched_notes
 from ipa.service.measuring import bench_workload
 from ipa.targets.local.section import local_of
 from ipa.targets.seldon.manifest import render, smallest_configs

@@ -14,7 +14,7 @@ from ipa.dataplane.client import ConnectionLostError
 from ipa.dataplane.http import Application, BodyLimits
 from ipa.dataplane.queue import QueueServer, parse_config
 from ipa.dataplane.router import RouterServer
-from ipa.model.row_counts import FAN_OUT
+from ipa.model.serving import FAN_OUT
 
 # Status, body and headers.
 Answer = tuple[int, bytes, Mapping[str, str]]

@@ -18,7 +18,7 @@ from ipa.dataplane.queue import QueueServer
 from ipa.dataplane.replicas import FIRST_SUSPECT_AFTER_S, ModelServers, ServiceTimes
 from ipa.dataplane.stagequeue import PRESSED_S, QueueConfig, StageQueue
 from ipa.dataplane.tensors import Tensor, Tensors
-from ipa.model.row_counts import FAN_OUT
+from ipa.model.serving import FAN_OUT
 from tests.fakes.virtual_loop import run
 
 A, B = "http://127.0.0.1:1", "http://127.0.0.1:2"

@@ -11,7 +11,7 @@ from ipa.cli.main import run
 from ipa.files import load_pipeline, load_profile, pipeline_from_mapping, profile_in
 from ipa.files.document import MAX_BYTES, MAX_PROBLEMS, Document
 from ipa.files.kinds.base import FaultBudget
-from ipa.files.kinds.profile import ProfileFile
+from ipa.files.profiles import ProfileFile
 from ipa.model.errors import InputError, NotFoundError
 
 BROKEN = sorted((Path(__file__).parents[2] / "fixtures" / "broken").glob("*.yaml"))

@@ -12,10 +12,10 @@ import pytest
 
 from ipa.cli.main import run
 from ipa.files.traces import read_trace
-from ipa.forecast.backtest import Backtest
 from ipa.forecast.base import Series
 from ipa.forecast.boosted import Boosted, TreeGrowth
 from ipa.forecast.learned import Learned
+from ipa.forecast.quality import Backtest
 from ipa.forecast.reactive import LastValue, WindowMaximum
 from ipa.forecast.traces import as_load, outages
 from ipa.model.errors import InputError, UsageError

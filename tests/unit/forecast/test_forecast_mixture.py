@@ -20,8 +20,7 @@ from ipa.forecast.mixture import (
     weights_of,
 )
 from ipa.forecast.quality import answers, pinball
-from ipa.forecast.reactive import LastValue, WindowMaximum
-from ipa.forecast.seasonal import Seasonal
+from ipa.forecast.reactive import LastValue, Seasonal, WindowMaximum
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory
 from ipa.simulate.arrivals import workload_rates

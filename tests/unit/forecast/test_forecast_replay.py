@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from ipa.forecast.base import Series, is_replaying, quantiles_of
 from ipa.forecast.quality import answers
-from ipa.forecast.reactive import LastValue, WindowMaximum
-from ipa.forecast.seasonal import Seasonal
+from ipa.forecast.reactive import LastValue, Seasonal, WindowMaximum
 from tests.amounts import many
 
 

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from ipa.forecast import seasonal
+from ipa.forecast import reactive
 from ipa.forecast.base import Forecaster, prepare
 from ipa.forecast.ladder import DEFAULT_RUNGS, forecast
-from ipa.forecast.reactive import LastValue
-from ipa.forecast.seasonal import Seasonal
+from ipa.forecast.reactive import LastValue, Seasonal
 from ipa.model.observation import LoadHistory
 from ipa.simulate.arrivals import request_times
 from ipa.simulate.realtime import BURST_EVERY_S, BURST_FROM_S, BURST_S, moving_load
@@ -59,7 +58,7 @@ def test_a_slope_without_limit_would_be(monkeypatch: pytest.MonkeyPatch) -> None
     """The measure can fail: the slope of a step forecasts twice the load."""
     rungs = (Seasonal(), LastValue())
     point_ratio, _ = after_steps(5, 25, rungs)
-    monkeypatch.setattr(seasonal, "_trend_rises", lambda _rates, levels, *_: np.full(len(levels), np.inf))
+    monkeypatch.setattr(reactive, "_trend_rises", lambda _rates, levels, *_: np.full(len(levels), np.inf))
     point_without, _ = after_steps(5, 25, rungs)
     assert point_ratio < 1.35 and point_without > 2.0
 

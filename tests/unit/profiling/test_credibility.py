@@ -10,8 +10,7 @@ import pytest
 
 from ipa.model.pipeline import Stage, Variant
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
-from ipa.profiling.credibility import doubt_of, doubts
-from ipa.profiling.lint import summarise_fit
+from ipa.profiling.lint import doubt_of, doubts, summarise_fit
 
 BATCHES = (1, 2, 4, 8)
 

@@ -21,6 +21,7 @@ from ipa.profiling.measure import (
     BatchMeasurement,
     Item,
     MeasurementEffort,
+    QuietWatch,
     answers,
     is_steady,
     measure_point,
@@ -28,7 +29,6 @@ from ipa.profiling.measure import (
     rows,
     summarise,
 )
-from ipa.profiling.quiet import QuietWatch
 from ipa.service.measuring import MeasureRequest, measure_stage
 from ipa.targets.seldon.section import SeldonRun
 

@@ -9,7 +9,7 @@ import pytest
 
 from ipa.model.profile import ProfilePoint
 from ipa.profiling.lint import SCATTER_RATIO
-from ipa.profiling.quiet import QUIET_RATIO, TRIES, CpuTimes, ForeignUse, QuietWatch, foreign_use
+from ipa.profiling.measure import QUIET_RATIO, TRIES, CpuTimes, ForeignUse, QuietWatch, foreign_use
 from tests.fakes.clock import VirtualClock
 
 POINT_S = 2.0

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ipa.control.canonical import canonical_json, digest_of
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant
-from ipa.model.row_counts import Unbatched, batch_fault
+from ipa.model.serving import Unbatched, batch_fault
 from ipa.targets.local.section import LocalRun
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget, with_seldon
 

@@ -20,8 +20,7 @@ from ipa.adapters.kube.client import KubeClient
 from ipa.cli.verbs.fit import unwinding_on_sigterm
 from ipa.model.errors import ConfigurationError, ConflictError, InputError, UnavailableError
 from ipa.model.pipeline import Bounds, Pipeline, ReplicaOwner, StageKind
-from ipa.profiling.measure import Item, MeasurementEffort, Outputs
-from ipa.profiling.quiet import QuietWatch
+from ipa.profiling.measure import Item, MeasurementEffort, Outputs, QuietWatch
 from ipa.service.measuring import MeasureRequest, measure_stage
 from ipa.settings import Settings
 from ipa.targets.kubernetes.reach import Reach, reach_of
