@@ -42,7 +42,7 @@ from ipa.optimize.fleet import master
 from ipa.optimize.fleet.plan import Member, plan_fleet
 from ipa.optimize.frontier import worth_program
 from ipa.optimize.milp import Milp
-from ipa.optimize.mixture import set_search
+from ipa.optimize.mixture import set_solve
 from ipa.optimize.mixture.set_solve import solve_set
 from ipa.optimize.mixture.sets import SetProblem
 from ipa.optimize.options import full_program
@@ -107,10 +107,9 @@ SHARPEN = Shortcut("bound filter for MILP", ((solver_selection, "sharpen", _all_
 OF_SEARCH = (HOPELESS, DOMINATED)
 OF_SETS = (
     Shortcut(
-        "objective bound", ((set_search.SetBound, "upper", lambda _, __, load, ___: np.full(len(load), inf)),)
+        "objective bound", ((set_solve.SetBounds, "upper", lambda _, __, labels: labels.rows[0] + inf),)
     ),
-    Shortcut("capacity bound", ((set_search.Capacity, "most", lambda _, __, cores: cores + inf),)),
-    Shortcut("dominance", ((set_search, "undominated", lambda rows, _: np.arange(rows.shape[1])),)),
+    Shortcut("dominance", ((set_solve, "undominated", lambda rows, _: np.arange(rows.shape[1])),)),
 )
 OF_FLEETS = (
     Shortcut("skipped searches", ((master.Searched, "ceiling", lambda _, shares, *__: shares + inf),)),

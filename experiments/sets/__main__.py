@@ -18,7 +18,7 @@ from rich.table import Table
 
 from experiments.sets.published import SCALES, SOURCES, Splits, read_published
 from experiments.sets.synthetic import synthetic_problem
-from ipa.optimize.mixture.set_solve import SET_SOLVERS, solve_set
+from ipa.optimize.mixture.set_solve import solve_set
 from ipa.optimize.mixture.sets import SetPlan, SetProblem
 
 LOADS_RPS = range(5, 401, 5)
@@ -29,10 +29,9 @@ Oracle = Callable[[SetProblem], tuple[float | None, float]]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table: a group of problems solved by one solver."""
+    """One line of the table: a group of problems."""
 
     group: str
-    solver: str
     problems: int
     feasible: int
     sets_of_two_or_more: int
@@ -78,11 +77,7 @@ def published_rows(path: Path) -> Iterable[Row]:
                     for index, rate in enumerate(LOADS_RPS)
                 ]
                 group = f"resnet {source}, {scale}, β {beta:g}"
-                yield measured(group, "exact", problems, splits.best)
-    problems = [published.problem(float(rate), 0.05, "released") for rate in LOADS_RPS]
-    splits = Splits(problems[0])
-    for solver in SET_SOLVERS[1:]:
-        yield measured("resnet line, released, β 0.05", solver, problems, splits.best)
+                yield measured(group, problems, splits.best)
 
 
 def loaded_at(names: list[str], index: int) -> tuple[str, ...]:
@@ -91,36 +86,28 @@ def loaded_at(names: list[str], index: int) -> tuple[str, ...]:
 
 
 def synthetic_rows(instances: int) -> Iterable[Row]:
-    """Random tasks of two sizes, solved by each solver; MILP optima are the oracle of the exact ones."""
+    """Random tasks of two sizes."""
     for variants, cores in SIZES:
         problems = [synthetic_problem(Random(seed), variants, cores) for seed in range(instances)]
-        known = {id(problem): solve_set(problem, "exact", 60.0) for problem in problems}
-        group = f"random, {variants} variants × {cores} cores"
-
-        def exact(problem: SetProblem, known: dict[int, SetPlan] = known) -> tuple[float | None, float]:
-            return known[id(problem)].objective, known[id(problem)].missing_rps
-
-        for solver in SET_SOLVERS:
-            yield measured(group, solver, problems, None if solver == "exact" else exact)
+        yield measured(f"random, {variants} variants × {cores} cores", problems, None)
 
 
-def measured(group: str, solver: str, problems: list[SetProblem], oracle: Oracle | None) -> Row:
+def measured(group: str, problems: list[SetProblem], oracle: Oracle | None) -> Row:
     """Solve each problem once, timed; compare with the oracle and with the best set in whole percents."""
     times, plans = [], []
     for problem in problems:
         start = time.perf_counter()
-        plans.append(solve_set(problem, solver, 60.0))
+        plans.append(solve_set(problem, 60.0))
         times.append(1000 * (time.perf_counter() - start))
     agree = (
         sum(same(plan, oracle(problem)) for plan, problem in zip(plans, problems, strict=True))
         if oracle
         else 0
     )
-    losses = [] if solver != "exact" else list(percent_losses(problems, plans))
+    losses = list(percent_losses(problems, plans))
     ranked = sorted(times)
     return Row(
         group=group,
-        solver=solver,
         problems=len(problems),
         feasible=sum(bool(plan.parts) for plan in plans),
         sets_of_two_or_more=sum(len(plan.parts) > 1 for plan in plans),
@@ -153,8 +140,7 @@ def percent_losses(problems: list[SetProblem], plans: list[SetPlan]) -> Iterable
 def table(rows: list[Row]) -> Table:
     """The rows as a table for the terminal."""
     shown = Table(title="sets: time per solve, optima cross-checked")
-    for name in ("group", "solver"):
-        shown.add_column(name, no_wrap=True)
+    shown.add_column("group", no_wrap=True)
     for name in (
         "problems",
         "feasible",
@@ -171,7 +157,7 @@ def table(rows: list[Row]) -> Table:
         loss = f"{row.percent_loss_mean:.2g}" if row.solved_as_percents else "-"
         numbers = (f"{value:.2f}" for value in (row.median_ms, row.p99_ms, row.worst_ms))
         counts = (str(row.problems), str(row.feasible), str(row.sets_of_two_or_more))
-        shown.add_row(row.group, row.solver, *counts, agree, *numbers, loss)
+        shown.add_row(row.group, *counts, agree, *numbers, loss)
     return shown
 
 

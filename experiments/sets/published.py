@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ipa.optimize.mixture.capacities import COEFFICIENT
 from ipa.optimize.mixture.sets import CoreLevel, SetProblem, SetVariant, SetWeights
+from ipa.policies.setplanning import COEFFICIENT
 
 Array = NDArray[np.float64]
 

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import inf
 from typing import Any
+
+import numpy as np
 
 from ipa.model.errors import Problem as Fault
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import Goal, Pipeline
+from ipa.model.plan import quota_cores
 from ipa.model.profile import OperatingPoint, StageProfile
 from ipa.model.resources import CORES, beside_of
 from ipa.optimize.accuracy import RANKS
-from ipa.optimize.mixture.capacities import COEFFICIENT, TailLatency, point_levels, stage_tail
+from ipa.optimize.columns import Array, columns_of
 from ipa.optimize.mixture.set_solve import solve_set
 from ipa.optimize.mixture.sets import CoreLevel, SetPlan, SetProblem, SetVariant, SetWeights
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.policies.planning import planning_problem
+from ipa.queueing.saved_quota import sojourn_with_quota
+from ipa.queueing.tail import sojourn
+
+# The share of a measured capacity used in planning (InfAdapter): it stands for queueing.
+COEFFICIENT = 0.8
+# Rates tried at once, first over the whole capacity, then within the step found.
+STEPS = 320
+
+TailLatency = Callable[[OperatingPoint, Array], Array]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +69,12 @@ class PipelineSet:
         }
 
 
-def plan_set(asked: SetQuestion, solver: str, deadline_s: float) -> PipelineSet:
+def plan_set(asked: SetQuestion, deadline_s: float) -> PipelineSet:
     """The best set with shares in whole percents, as the predictors of a deployment require.
 
     Errors: those of `solve_set`.
     """
-    return PipelineSet(asked, solve_set(asked.problem, solver, deadline_s, whole_percents=True))
+    return PipelineSet(asked, solve_set(asked.problem, deadline_s, whole_percents=True))
 
 
 def set_question(
@@ -152,16 +166,58 @@ def _best_levels(problem: PlanningProblem, stage: StageProblem) -> dict[tuple[st
         coefficient = COEFFICIENT
     best: dict[tuple[str, float], tuple[float, int]] = {}
     for point in sorted(points, key=lambda point: point.batch_size):
-        charged = point if tail is not None else _with_forming(point, stage)
-        for level in point_levels([charged], problem.sla_s, tail_latency_s=tail, coefficient=coefficient):
-            key = (point.variant, level.cores)
-            if key not in best or level.capacity_rps > best[key][0]:
-                best[key] = (level.capacity_rps, point.batch_size)
+        # Of a small share the timeout may end the wait for a batch.
+        forming_s = (stage.batch_timeout_s or 0.0) if tail is None and point.batch_size > 1 else 0.0
+        if point.latency_s + forming_s > problem.sla_s:
+            continue
+        rate_rps = point.capacity_rps if tail is None else largest_rate(point, problem.sla_s, tail)
+        carried_rps, key = coefficient * rate_rps, (point.variant, point.cores)
+        if carried_rps > 0 and (key not in best or carried_rps > best[key][0]):
+            best[key] = (carried_rps, point.batch_size)
     return best
 
 
-def _with_forming(point: OperatingPoint, stage: StageProblem) -> OperatingPoint:
-    """The point with the longest wait for its batch: a small share may let the timeout end it."""
-    if point.batch_size == 1:
-        return point
-    return replace(point, latency_s=point.latency_s + (stage.batch_timeout_s or 0.0))
+def stage_tail(
+    points: Sequence[OperatingPoint], timeout_s: float | None = None, percentile: float = 99.0
+) -> TailLatency:
+    """The tail of the time at a stage of one replica, as a function of one of its points and rates.
+
+    As the planner charges it under `Compat.TAIL`: random arrivals, batches sent after `timeout_s` at the
+    latest.
+    """
+    single_s = dict(zip(points, columns_of(points).single_s.tolist(), strict=True))
+
+    def tail_latency_s(point: OperatingPoint, rates_rps: Array) -> Array:
+        mean_s = point.latency_s if point.latency_mean_s is None else point.latency_mean_s
+        # A replica is busy for longer if the measured throughput is lower than the service time allows.
+        busy_s = max(mean_s, point.batch_size / point.capacity_rps)
+        column = np.ones_like(rates_rps)
+        quota = quota_cores(point.cores)
+        formula = partial(sojourn_with_quota, sojourn, quota * column, inf) if quota else sojourn
+        return formula(
+            point.batch_size * column,
+            column,
+            busy_s * column,
+            max(point.latency_s, busy_s) * column,
+            rates_rps,
+            items=column,
+            timeout_s=(inf if timeout_s is None else timeout_s) * column,
+            percentile=percentile,
+            service_one_s=min(single_s[point], busy_s) * column,
+        ).quantile_s
+
+    return tail_latency_s
+
+
+def largest_rate(point: OperatingPoint, slo_s: float, tail_latency_s: TailLatency) -> float:
+    """The largest rate, to 1e-5 of the capacity, at which and below which the tail meets the SLO.
+
+    Below it too, since a quota may be anything up to it and batches form more slowly at low rates.
+    """
+    low, width = 0.0, 1.0
+    for _ in range(2):
+        parts = low + width * np.arange(1, STEPS) / STEPS
+        meets = tail_latency_s(point, parts * point.capacity_rps) <= slo_s
+        good = int(np.argmin(meets)) if not meets.all() else STEPS - 1
+        low, width = low + width * good / STEPS, width / STEPS
+    return low * point.capacity_rps

@@ -17,7 +17,7 @@ from ipa.policies.base import Checker, Policy, Predictor
 from ipa.policies.baselines import RIM_REPLICAS, Future, Oracle, Static, fa2, rim
 from ipa.policies.checked import CheckedPolicy, CheckedPredictor
 from ipa.policies.frugal import Frugal, accurate, thrifty
-from ipa.policies.infadapter import InfAdapter, MsPlus
+from ipa.policies.infadapter import InfAdapter, MsPlus, SingleStagePipeline
 from ipa.policies.mixing import MixtureSearch
 from ipa.policies.ours import Ours
 from ipa.policies.plugin_policy import PluginPolicy, Runner, at_once
@@ -25,7 +25,6 @@ from ipa.policies.profiled import Profiled
 from ipa.policies.registry import POLICIES
 from ipa.policies.rules import RulePlanner
 from ipa.policies.setplanning import set_question
-from ipa.policies.single_stage import SingleStagePipeline
 from ipa.profiling.points import Allocation
 
 

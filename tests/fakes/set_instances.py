@@ -5,10 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
-from math import floor
+from math import floor, inf
 from random import Random
 
 from ipa.model.resources import Prices, Resources
+from ipa.optimize.backends import highs
+from ipa.optimize.deadline import Deadline
+from ipa.optimize.milp import Milp
 from ipa.optimize.mixture.sets import CoreLevel, SetProblem, SetVariant, SetWeights
 
 SLACK = 1e-9
@@ -126,3 +129,31 @@ def enumerate_sets(problem: SetProblem, percents: bool = False) -> tuple[float |
         if found is not None:
             best = found if best is None else max(best, found)
     return best, max(0.0, problem.rate_rps - most_rps)
+
+
+def best_by_milp(problem: SetProblem) -> float | None:
+    """The best objective by HiGHS: columns are a binary a level, the part of each variant, the loading."""
+    levels = [(v, level) for v in problem.variants for level in v.levels if level.cores >= v.min_cores]
+    last = len(levels) + len(problem.variants)
+    weights = problem.weights
+    milp = Milp(
+        binaries=len(levels),
+        costs=[-weights.beta * level.cores for _, level in levels]
+        + [weights.alpha * variant.accuracy for variant in problem.variants]
+        + [-weights.gamma],
+        uppers=[1.0] * last + [inf],
+    )
+    for at, variant in enumerate(problem.variants, len(levels)):
+        mine = [(column, level) for column, (owner, level) in enumerate(levels) if owner is variant]
+        if not mine:
+            milp.add_row([(at, 1.0)], 0.0, 0.0)
+            continue
+        milp.add_row([(column, 1.0) for column, _ in mine], -inf, 1.0)
+        carried = [(column, -min(1.0, level.capacity_rps / problem.rate_rps)) for column, level in mine]
+        milp.add_row([(at, 1.0), *carried], -inf, 0.0)
+        milp.add_row([(last, -1.0), *((column, variant.loading_s) for column, _ in mine)], -inf, 0.0)
+    milp.add_row([(at, 1.0) for at in range(len(levels), last)], 1.0, 1.0)
+    milp.add_row([(at, level.cores) for at, (_, level) in enumerate(levels)], -inf, problem.budget_cores)
+    values = highs.maximise(milp, Deadline(60.0)).values
+    on = [pair for pair, value in zip(levels, values, strict=False) if value > 0.5]
+    return worth(problem, on, False) if on else None

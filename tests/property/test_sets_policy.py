@@ -14,9 +14,8 @@ from ipa.model.parts import in_order, parts_of, share_of, with_share
 from ipa.model.pipeline import Pin
 from ipa.model.plan import StageConfig, Termination
 from ipa.policies.base import PolicyState
-from ipa.policies.infadapter import InfAdapter
+from ipa.policies.infadapter import InfAdapter, planned_rate_rps
 from ipa.policies.rules import is_reachable
-from ipa.policies.single_stage import planned_rate_rps
 from ipa.policies.table import PolicyInputs
 from tests.fakes.images import IMAGES, PROFILES, RATES
 

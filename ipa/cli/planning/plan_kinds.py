@@ -155,6 +155,8 @@ def planned(question: Question, rate_rps: float, compat: str | None, choice: Pla
         faults = []
         if question.allocation == "base":
             faults.append("--allocation base fixes the cores of a replica, which a set decides")
+        if question.solver not in (None, "auto", "exact"):
+            faults.append(f"--solver {question.solver}: sets are solved by label setting, exact")
         if choice.max_predictors is not None:
             faults.append("--max-predictors: each variant of a set is a predictor already")
         if choice.running is not None:
@@ -227,13 +229,11 @@ def _mixture(question: Question, rate_rps: float, predictors: int) -> PlanAnswer
 def _set(question: Question, rate_rps: float) -> PlanAnswer:
     from ipa.cli.views.plan_text import set_lines
     from ipa.optimize.problem import Compat
-    from ipa.optimize.registry import EXACT
-    from ipa.optimize.solve import AUTO
     from ipa.policies.setplanning import plan_set, set_question
 
     pipeline, profiles, _ = question.files
     compat = choice_of("--compat", question.compat, Compat)
     asked = set_question(pipeline, profiles, rate_rps, objective=question.objective, compat=compat)
-    solver, deadline_s = question.search
-    found = plan_set(asked, EXACT if solver == AUTO else solver, deadline_s)
+    _, deadline_s = question.search
+    found = plan_set(asked, deadline_s)
     return PlanAnswer(found.to_json(), set_lines(found), found.plan.termination)

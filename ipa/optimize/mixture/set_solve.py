@@ -1,65 +1,79 @@
-"""Solve a set problem: solve, split the load, name the binding limits, verify."""
+"""Solve a set problem: label setting over the variants, the split of the load, the binding limits, the check.
+
+A label is a partial set: the variants before some depth are decided, all that are on are full, and some load
+is left. A variant that carries the rest completes it, on the fewest cores that do; so every set worth
+considering is a label and the variant that completes it. A label is dropped if the bound of its completions
+lies below the best known set, or if another label A of the same depth is as good as it, B, in four things:
+cores, load left r, W and W° below. For what completes B completes A too: A fills the same capacities with
+r_A ≤ r_B, so it goes without the last r_B − r_A that B filled, worth at most α·a a unit, a being the accuracy
+of the best variant to come. So A must be ahead by α·a·(r_B − r_A), that is W_A ≥ W_B with W = value + α·a·r.
+The loading time ends at max(LC, x), x that of the completion: A must be ahead with γ·LC charged (small x) and
+without (W°, large x). If resources other than cores are limited, A must hold no more of any than B.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import inf
 
-from ipa.model.errors import SolverError, UsageError
+import numpy as np
+
+from ipa.model.errors import DeadlineError, SolverError
 from ipa.model.plan import Termination, cores_of
-from ipa.model.resources import in_words
+from ipa.model.resources import IN_CORES, in_words
+from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.milp import Milp
-from ipa.optimize.mixture.set_search import SetAnswer, best_set, missing_part, variant_arrays
+from ipa.optimize.dominance import undominated
 from ipa.optimize.mixture.sets import (
     ROUNDING,
     SetPart,
     SetPlan,
     SetProblem,
     SetVariant,
+    SetWeights,
     fill,
     in_whole_percents,
     whole_shares,
 )
 from ipa.optimize.mixture.verify import verify_set
 from ipa.optimize.plans import bound_and_gap
-from ipa.optimize.program import tolerance
-from ipa.optimize.registry import AUTO, EXACT, SOLVERS
-from ipa.optimize.solver_selection import in_process
+from ipa.optimize.program import EQUAL, tolerance
+from ipa.optimize.registry import EXACT
 
-SET_SOLVERS = (EXACT, "gurobi", "highs")
+# Labels kept by the first pass, which only finds a good set, and by the second: all.
+WIDTHS = (128, None)
+# Prices of a core beside β that the bound tries, as powers of two of the natural scale α/budget.
+POWERS = np.concatenate([[0.0], 2.0 ** np.arange(-6, 5)])
 
 _NO_SHARES = "no shares in whole percents fit these capacities; ask for the best set in whole percents"
 
 
-def solve_set(
-    problem: SetProblem, solver: str = EXACT, deadline_s: float = 5.0, *, whole_percents: bool = False
-) -> SetPlan:
-    """The best set for the problem, checked by `verify_set`.
+def solve_set(problem: SetProblem, deadline_s: float = 5.0, *, whole_percents: bool = False) -> SetPlan:
+    """The best set for the problem, checked by `verify_set`; of equals the fewest cores, then loading time.
 
     With `whole_percents` it is the best of the sets whose shares are whole percents, as predictors require:
     each share times the rate is within its variant's capacity. Without, quotas are any numbers (InfAdapter);
-    the plan then has the best whole percents for its cores if there are any, and otherwise a note.
+    the plan then has the best whole percents for its cores if there are any, and otherwise a note. If the
+    time runs out before the best is known, it is the best found, with a bound.
 
-    Errors: UsageError (no such solver), LicenceError (Gurobi refused), PluginError, SolverError (an
-    invalid answer).
+    Errors: SolverError (an invalid answer).
     """
-    if solver == AUTO or not SOLVERS.is_known(solver):
-        names = [name for name in SOLVERS if name != AUTO]
-        raise UsageError(f"there is no solver {solver!r} for sets", hint=f"Use one of: {', '.join(names)}")
     deadline = Deadline(deadline_s)
     asked = in_whole_percents(problem) if whole_percents else problem
-    if solver == EXACT:
-        answer = best_set(asked, deadline)
-        termination = _termination(answer)
-    else:
-        termination, answer = _by_milp(asked, solver, deadline)
-    plan = SetPlan(problem.task, problem.rate_rps, termination, solver, bound=answer.bound)
-    if answer.cores:
-        plan = _filled(problem, asked, plan, answer.cores)
+    search = _Search(asked)
+    try:
+        for width in WIDTHS:
+            search.run(width, deadline)
+        termination = Termination.OPTIMAL if search.cores else Termination.INFEASIBLE
+    except DeadlineError:
+        termination = Termination.FEASIBLE if search.cores else Termination.NO_SOLUTION_FOUND
+    bound = search.bound if termination is Termination.FEASIBLE else None
+    plan = SetPlan(problem.task, problem.rate_rps, termination, EXACT, bound=bound)
+    if search.cores:
+        plan = _filled(problem, asked, plan, search.cores)
     elif termination is Termination.INFEASIBLE:
-        missing_rps = answer.missing * problem.rate_rps
+        missing_rps = missing_part(asked) * problem.rate_rps
         words = f"budget: {problem.budget_in_words} leave {missing_rps:g} rps unserved"
         plan = replace(plan, missing_rps=missing_rps, binding=(words,))
     plan = replace(plan, solve_s=deadline.elapsed_s)
@@ -67,24 +81,223 @@ def solve_set(
     return plan
 
 
-def _termination(answer: SetAnswer) -> Termination:
-    if answer.missing > 0:
-        return Termination.INFEASIBLE
-    if answer.proved:
-        return Termination.OPTIMAL
-    return Termination.FEASIBLE if answer.cores else Termination.NO_SOLUTION_FOUND
+def missing_part(problem: SetProblem) -> float:
+    """The part of the rate that no set within the limits carries, 0 if some set carries all."""
+    search = _Search(replace(problem, weights=SetWeights(0.0, 0.0, 0.0)), is_complete=False)
+    search.run(None, Deadline(inf))
+    return 0.0 if search.cores else search.least_left
 
 
-def _by_milp(problem: SetProblem, solver: str, deadline: Deadline) -> tuple[Termination, SetAnswer]:
-    """The MILP solver's answer; a problem without a usable level is infeasible without asking it."""
-    if not variant_arrays(problem):
-        return Termination.INFEASIBLE, SetAnswer(missing=1.0)
-    solution = in_process(solver)(build_set_milp(problem), deadline)
-    if solution.termination is Termination.INFEASIBLE:
-        return solution.termination, SetAnswer(missing=missing_part(problem))
-    proved = solution.termination is Termination.OPTIMAL
-    cores = chosen_cores(problem, solution.values) if solution.values else {}
-    return solution.termination, SetAnswer(cores, proved, solution.bound)
+@dataclass(frozen=True, slots=True)
+class VariantArrays:
+    """A variant's usable levels as columns, capacities as parts of the rate (1.0 is all of it).
+
+    Of its resources other than cores `held` is the use of each limited one, `price` β times the price of all.
+    """
+
+    name: str
+    accuracy: float
+    loading_s: float
+    cores: Array
+    carries: Array
+    held: Array
+    price: float
+
+
+def variant_arrays(problem: SetProblem) -> list[VariantArrays]:
+    """The variants by falling accuracy, those without a usable level left out.
+
+    Levels above the budget, those beyond the first that carries the whole rate, and variants above another
+    limit are left out too.
+    """
+    arrays = []
+    for variant in problem.by_accuracy:
+        levels = [
+            level
+            for level in variant.usable
+            if level.cores <= problem.budget_cores + tolerance(problem.budget_cores)
+        ]
+        enough = [at for at, level in enumerate(levels) if level.capacity_rps >= problem.rate_rps]
+        levels = levels[: enough[0] + 1] if enough else levels
+        held = [variant.beside.amount(name) for name in problem.limits]
+        if not levels or any(use > most for use, most in zip(held, most_beside(problem), strict=True)):
+            continue
+        is_in_cores = problem.prices == IN_CORES
+        arrays.append(
+            VariantArrays(
+                variant.name,
+                variant.accuracy,
+                variant.loading_s,
+                np.array([level.cores for level in levels]),
+                np.array([level.capacity_rps for level in levels]) / problem.rate_rps,
+                np.array(held),
+                0.0 if is_in_cores else problem.weights.beta * problem.prices.cost(variant.beside),
+            )
+        )
+    return arrays
+
+
+def most_beside(problem: SetProblem) -> list[float]:
+    """The limits of the resources other than cores, with the rounding of a sum."""
+    return [most + tolerance(most) for most in problem.limits.values()]
+
+
+# The rows of a label: its cores, the load left, its value without the loading cost, its longest loading, and
+# from HELD on its use of each limited resource other than cores.
+CORES, LOAD, VALUE, LOADING, HELD = range(5)
+
+
+@dataclass(frozen=True, slots=True)
+class _Labels:
+    """Partial sets as columns: their numbers, and the level of each variant, −1 if it is off."""
+
+    rows: Array
+    chosen: Index
+
+    def take(self, at: Index) -> _Labels:
+        return _Labels(self.rows[:, at], self.chosen[:, at])
+
+    def beside(self, other: _Labels) -> _Labels:
+        return _Labels(np.hstack([self.rows, other.rows]), np.hstack([self.chosen, other.chosen]))
+
+
+class _Search:
+    """The search of the best set: `cores` are those of its variants, empty if there is none.
+
+    `least_left` is the least load that a partial set leaves; it is right for a search that keeps labels that
+    cannot be completed (not `is_complete`).
+    """
+
+    def __init__(self, problem: SetProblem, *, is_complete: bool = True) -> None:
+        self._problem, self._weights, self._is_complete = problem, problem.weights, is_complete
+        self._variants = variant_arrays(problem)
+        self._most = np.array([problem.budget_cores + tolerance(problem.budget_cores), *most_beside(problem)])
+        self._bounds = SetBounds(problem, self._variants)
+        self._best = (-inf, inf, inf)
+        self.cores: dict[str, float] = {}
+        self.least_left = 1.0
+
+    @property
+    def bound(self) -> float:
+        """The upper bound on the worth of the best set."""
+        return float(self._bounds.upper(0, self._root())[0])
+
+    def _root(self) -> _Labels:
+        rows = np.zeros((HELD + len(self._most) - 1, 1))
+        rows[LOAD] = 1.0
+        return _Labels(rows, np.full((len(self._variants), 1), -1, dtype=np.intp))
+
+    def run(self, width: int | None, deadline: Deadline) -> None:
+        """Search every set that could be the best, or only the `width` most promising at each depth.
+
+        DeadlineError if the time runs out.
+        """
+        labels = self._root()
+        for depth in range(len(self._variants)):
+            if deadline.passed:
+                raise DeadlineError("the solver's time ran out")
+            labels = labels.beside(self._switched_on(labels, depth))
+            self.least_left = min(self.least_left, float(labels.rows[LOAD].min(initial=1.0)))
+            if depth + 1 < len(self._variants):
+                labels = self._promising(labels, depth + 1, width)
+                labels = labels.take(undominated(self._criteria(labels.rows, depth + 1), deadline))
+
+    def _switched_on(self, labels: _Labels, depth: int) -> _Labels:
+        """Each label with the variant at that depth on and full, and load left; complete ones are judged."""
+        variant, rows = self._variants[depth], labels.rows
+        load = rows[LOAD][:, None] - variant.carries
+        completes = np.asarray(load <= ROUNDING)
+        # Levels carry the more the more cores they have: the first that completes is enough.
+        is_useful = ~completes
+        is_useful[:, 0] |= completes[:, 0]
+        is_useful[:, 1:] |= completes[:, 1:] & ~completes[:, :-1]
+        held = rows[HELD:] + variant.held[:, None]
+        fits = (rows[CORES][:, None] + variant.cores <= self._most[0]) & is_useful
+        fits &= (held <= self._most[1:, None]).all(axis=0)[:, None]
+        parent, level = np.nonzero(fits)
+        grown = labels.take(parent)
+        carried = np.where(completes, rows[LOAD][:, None], variant.carries)[parent, level]
+        grown.rows[CORES] += variant.cores[level]
+        grown.rows[LOAD] -= carried
+        grown.rows[VALUE] += self._weights.alpha * variant.accuracy * carried - variant.price
+        grown.rows[VALUE] -= self._problem.per_core * variant.cores[level]
+        grown.rows[LOADING] = np.maximum(grown.rows[LOADING], variant.loading_s)
+        grown.rows[HELD:] += variant.held[:, None]
+        grown.chosen[depth] = level
+        is_done = completes[parent, level]
+        if is_done.any():
+            self._keep_best(grown.take(np.flatnonzero(is_done)))
+        return grown.take(np.flatnonzero(~is_done))
+
+    def _keep_best(self, done: _Labels) -> None:
+        """Keep the best of the complete sets, if it beats the best known."""
+        worth = done.rows[VALUE] - self._weights.gamma * done.rows[LOADING]
+        cores = np.round(done.rows[CORES], 9)
+        equal = np.flatnonzero(worth >= worth.max() - EQUAL * max(1.0, abs(worth.max())))
+        first = equal[np.lexsort((done.rows[LOADING][equal], cores[equal]))[0]]
+        found = (float(worth[first]), float(cores[first]), float(done.rows[LOADING][first]))
+        is_equal = abs(found[0] - self._best[0]) <= EQUAL * max(1.0, abs(found[0]))
+        if found[1:] < self._best[1:] if is_equal else found[0] > self._best[0]:
+            self._best = found
+            self.cores = {
+                variant.name: float(variant.cores[level])
+                for variant, level in zip(self._variants, done.chosen[:, first].tolist(), strict=True)
+                if level >= 0
+            }
+
+    def _promising(self, labels: _Labels, depth: int, width: int | None) -> _Labels:
+        """The labels that variants from `depth` on can complete to something as good as the best known."""
+        if not self._is_complete:
+            return labels
+        most = sum(float(variant.carries[-1]) for variant in self._variants[depth:])
+        labels = labels.take(np.flatnonzero(labels.rows[LOAD] <= most + ROUNDING))
+        bound = self._bounds.upper(depth, labels)
+        if width is not None and len(bound) > width:
+            few = np.argsort(-bound, kind="stable")[:width]
+            labels, bound = labels.take(few), bound[few]
+        return labels.take(np.flatnonzero(bound >= self._best[0] - EQUAL * max(1.0, abs(self._best[0]))))
+
+    def _criteria(self, rows: Array, depth: int) -> Array:
+        """The criteria of each label, a row each, smaller is better."""
+        ahead = rows[VALUE] + self._weights.alpha * self._variants[depth].accuracy * rows[LOAD]
+        criteria = [rows[CORES], rows[LOAD], -ahead, *rows[HELD:]]
+        if self._weights.gamma > 0:
+            criteria.append(self._weights.gamma * rows[LOADING] - ahead)
+        return np.array(criteria)
+
+
+class SetBounds:
+    """The Lagrange bound: the most that completions of a partial set can be worth.
+
+    With a price μ for a part of the load served and ν for a core of the budget, variants fall apart: Σ_m
+    max(0, max_c (α·a_m + μ)·th_m(c)/λ − β·cost_m(c) − ν·c) − μ·(load left) + ν·(cores left); loading cost and
+    the other limits are left out. Any μ and any ν ≥ 0 bound from above; those are tried at which some level
+    just pays.
+    """
+
+    def __init__(self, problem: SetProblem, variants: list[VariantArrays]) -> None:
+        alpha, per_core = problem.weights.alpha, problem.per_core
+        accuracies = np.array([variant.accuracy for variant in variants])
+        ratios = np.array([float((variant.cores / variant.carries).min()) for variant in variants])
+        nu = POWERS * (alpha * accuracies.max(initial=0.0) + per_core) / problem.budget_cores
+        mu = np.multiply.outer(per_core + nu, ratios) - alpha * accuracies
+        self._gamma, self._budget = problem.weights.gamma, problem.budget_cores
+        self._mu, self._nu = mu.ravel(), np.repeat(nu, len(variants))
+        rows = [np.zeros(self._mu.size)]
+        for variant in reversed(variants):
+            pays = np.maximum(alpha * variant.accuracy + self._mu, 0.0)[:, None] * variant.carries
+            pays -= (per_core + self._nu)[:, None] * variant.cores
+            rows.append(rows[-1] + np.maximum(pays.max(axis=1) - variant.price, 0.0))
+        self._rows = rows[::-1]
+
+    def upper(self, depth: int, labels: _Labels) -> Array:
+        """The most that each label is worth with variants from `depth` on."""
+        cores, load, value, loading_s = labels.rows[:HELD]
+        terms = (
+            self._rows[depth][:, None] - self._mu[:, None] * load + self._nu[:, None] * (self._budget - cores)
+        )
+        bound: Array = terms.min(axis=0, initial=inf) + value - self._gamma * loading_s
+        return bound
 
 
 def _filled(problem: SetProblem, asked: SetProblem, plan: SetPlan, cores: Mapping[str, float]) -> SetPlan:
@@ -167,47 +380,3 @@ def _binding_limits(problem: SetProblem, parts: Sequence[SetPart]) -> Iterator[s
         ]
         if variant and fewer and min(fewer) < variant.min_cores:
             yield f"min_cores of {part.variant}: {variant.min_cores:g}, {min(fewer):g} would carry its load"
-
-
-def build_set_milp(problem: SetProblem) -> Milp:
-    """The linear program; columns are the z of each variant by falling accuracy, their y, then t."""
-    variants, weights = variant_arrays(problem), problem.weights
-    levels = [(variant, at) for variant in variants for at in range(len(variant.cores))]
-    longest_s = max((variant.loading_s for variant in variants), default=0.0) or 1.0
-    milp = Milp(
-        binaries=len(levels),
-        costs=[-problem.per_core * float(variant.cores[at]) - variant.price for variant, at in levels]
-        + [weights.alpha * variant.accuracy for variant in variants]
-        + [-weights.gamma * longest_s],
-        uppers=[1.0] * (len(levels) + len(variants) + 1),
-    )
-    first = 0
-    for index, variant in enumerate(variants):
-        mine = range(first, first + len(variant.cores))
-        first, part, loading = mine.stop, len(levels) + index, len(levels) + len(variants)
-        milp.add_row([(column, 1.0) for column in mine], -inf, 1.0)
-        carried = [
-            (column, -min(1.0, float(carries))) for column, carries in zip(mine, variant.carries, strict=True)
-        ]
-        milp.add_row([(part, 1.0), *carried], -inf, 0.0)
-        if variant.loading_s > 0 and weights.gamma > 0:
-            share = variant.loading_s / longest_s
-            milp.add_row([(loading, -1.0), *((column, share) for column in mine)], -inf, 0.0)
-    milp.add_row([(len(levels) + index, 1.0) for index in range(len(variants))], 1.0, 1.0)
-    budget = problem.budget_cores
-    milp.add_row([(at, float(v.cores[c]) / budget) for at, (v, c) in enumerate(levels)], -inf, 1.0)
-    for number, most in enumerate(problem.limits.values()):
-        milp.add_row([(at, float(v.held[number])) for at, (v, _) in enumerate(levels)], -inf, most)
-    return milp
-
-
-def chosen_cores(problem: SetProblem, values: Sequence[float]) -> dict[str, float]:
-    """The cores of each variant that is on in a solution of the program; off if z is nearer 0 than 1."""
-    chosen: dict[str, float] = {}
-    first = 0
-    for variant in variant_arrays(problem):
-        for at, cores in enumerate(variant.cores):
-            if values[first + at] > 0.5:
-                chosen[variant.name] = float(cores)
-        first += len(variant.cores)
-    return chosen

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from ipa.model.pipeline import Objective, Pin
 from ipa.model.profile import OperatingPoint
-from ipa.optimize.mixture.capacities import largest_rate, point_levels, stage_tail
 from ipa.optimize.mixture.sets import CoreLevel, SetVariant
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.solve import solve
+from ipa.policies.setplanning import largest_rate, stage_tail
 
 POINTS = tuple(
     OperatingPoint("v", 0.8, batch, cores, latency_s=0.1 * batch / cores, capacity_rps=12.0 * cores)
     for cores in (1.0, 2.0)
     for batch in (1, 4)
 )
-
-
-def test_points_without_a_tail_carry_their_capacity_less_the_margin() -> None:
-    levels = point_levels(POINTS, slo_s=0.3)
-    # A batch of four meets 0.3 s on two cores only.
-    assert [(level.cores, level.capacity_rps) for level in levels] == [
-        (1.0, pytest.approx(9.6)),
-        (2.0, pytest.approx(19.2)),
-    ]
-    assert point_levels(POINTS, slo_s=0.01) == ()
 
 
 def test_points_with_a_tail_carry_what_meets_the_slo() -> None:
@@ -37,8 +26,7 @@ def test_points_with_a_tail_carry_what_meets_the_slo() -> None:
     below, above = tail(point, np.array([rate_rps, rate_rps + 2e-4]))
     assert below <= 0.5 < above
     assert largest_rate(point, 0.05, tail) == 0.0
-    loose, tight = (point_levels([point], slo_s, tail_latency_s=tail) for slo_s in (2.0, 0.3))
-    assert loose[0].capacity_rps > tight[0].capacity_rps
+    assert largest_rate(point, 2.0, tail) > rate_rps > largest_rate(point, 0.3, tail)
 
 
 def test_the_planner_agrees_on_what_one_replica_carries() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipa.model.profile import OperatingPoint
-from ipa.optimize.mixture.capacities import stage_tail
+from ipa.policies.setplanning import stage_tail
 from ipa.queueing.in_replica import sojourn_in_replica
 from ipa.queueing.saved_quota import sojourn_with_quota
 from ipa.queueing.service import ServiceTime
