@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from math import floor, log10
 
 from ipa.model.errors import DeadlineError
-from ipa.model.plan import Plan, StageConfig, Termination
+from ipa.model.plan import Plan, StageConfig
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.explanation import Flip, differences
 from ipa.optimize.problem import PlanningProblem
-from ipa.optimize.solve import solve
+from ipa.optimize.solve import proved_plan
 
 # Flip points are found this closely, relative.
 PRECISION = 1e-4
@@ -152,13 +152,7 @@ class _Search:
 
     def _solved(self, value: float) -> Plan:
         if value not in self._known:
-            if self._deadline.passed:
-                raise DeadlineError("the time ran out")
-            problem = self._axis.at(value)
-            plan = solve(problem, "exact", self._deadline.remaining_s, explain=False)
-            if plan.termination in (Termination.FEASIBLE, Termination.NO_SOLUTION_FOUND):
-                raise DeadlineError("the time was too short to know the best plan")
-            self._known[value] = plan
+            self._known[value] = proved_plan(self._axis.at(value), self._deadline)
         return self._known[value]
 
     def _made(self, what: str, same: float, changed: float) -> Flip:

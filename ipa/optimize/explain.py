@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import islice
-from math import isclose
+from math import inf, isclose, sqrt
 from types import MappingProxyType
+
+import numpy as np
 
 from ipa.model.errors import DeadlineError, InputError
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, PlanSummary, Termination, cores_of, in_words
+from ipa.model.resources import unit_of
+from ipa.optimize.backends import label_setting
 from ipa.optimize.breakpoints import PRECISION, flips_of
 from ipa.optimize.deadline import Deadline
+from ipa.optimize.dominance_filter import without_hopeless
 from ipa.optimize.explanation import (
     Alternative,
     Binding,
     ElsewherePlan,
     Explanation,
+    LimitSlack,
+    Price,
     Remedy,
     StricterSla,
     differences,
     listed,
 )
-from ipa.optimize.kbest import Ranked, plans_of, ranking
-from ipa.optimize.limits import NAMES, binding_of, limits_of, prices_of
+from ipa.optimize.goals import reach
 from ipa.optimize.options import full_program
-from ipa.optimize.problem import Compat, PlanningProblem
+from ipa.optimize.plans import plan_of
+from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.program import EQUAL, Program, Totals, evaluate
-from ipa.optimize.relaxations import relaxations
-from ipa.optimize.solve import solve
+from ipa.optimize.relaxations import limit_name, limits_of, relaxations
+from ipa.optimize.solve import proved_plan, solve
+from ipa.optimize.solver_selection import PROVED
+from ipa.optimize.verify import verify
 
 # Number of alternatives shown.
 ALTERNATIVES = 3
@@ -74,18 +82,18 @@ def explain(
         return Explanation(plan, "no plan was found in time", unfinished=("all of it",))
     program = full_program(problem)
     totals = evaluate(program, chosen_of(problem, program, plan))
-    ranked, complete = ranked_variants(problem, ALTERNATIVES + 1, Deadline(deadline_s * FOR_ALTERNATIVES))
+    limit = Deadline(deadline_s * FOR_ALTERNATIVES)
+    others, complete = _alternatives(problem, program, plan, totals, limit)
     unfinished = [] if complete else [f"the {ALTERNATIVES} best alternatives of other variants"]
-    others = alternatives_of(problem, plan, totals, ranked, ALTERNATIVES)
     binding, unsettled = binding_of(problem, plan, wider, Deadline(deadline.remaining_s * FOR_LIMITS))
     stricter, late = _stricter(problem, plan, Deadline(deadline.remaining_s * FOR_STRICTER))
     unsettled = (*unsettled, *late)
-    if not plan.prices and ranked:
-        plan = replace(plan, prices=plans_of(problem, ranked[:1], 0.0)[0].prices)
+    if not plan.prices and problem.objective.goal is Goal.WEIGHTED:
+        plan = replace(plan, prices=solve(problem, "exact", deadline.remaining_s).prices)
     explanation = Explanation(
         plan,
         _summary(problem, plan, binding, others),
-        limits_of(problem, program, plan, totals),
+        slacks_of(problem, program, plan, totals),
         binding,
         prices_of(plan),
         others,
@@ -117,9 +125,7 @@ def _elsewhere(
             found.append(ElsewherePlan(place, f"{place}: {problem}", None))
             continue
         try:
-            if deadline.passed:
-                raise DeadlineError("the time ran out")
-            outcome = solve(problem, "exact", deadline.remaining_s, explain=False).summary
+            outcome = proved_plan(problem, deadline).summary
         except DeadlineError:
             late.append(f"the plan in {place}")
             continue
@@ -143,10 +149,7 @@ def _stricter(
     percentile = round(100 - (100 - problem.percentile) / 10, 9)
     words = f"{percentile:g} % in time instead of {problem.percentile:g} %"
     try:
-        if deadline.passed:
-            raise DeadlineError("the time ran out")
-        asked = replace(problem, percentile=percentile)
-        outcome = solve(asked, "exact", deadline.remaining_s, explain=False).summary
+        outcome = proved_plan(replace(problem, percentile=percentile), deadline).summary
     except DeadlineError:
         return None, (f"the plan with {words}",)
     if outcome is None:
@@ -197,10 +200,7 @@ def _infeasible(problem: PlanningProblem, plan: Plan, deadline: Deadline) -> Exp
     for move in moves:
         outcome: PlanSummary | None = None
         try:
-            if deadline.passed:
-                raise DeadlineError("the time ran out")
-            better = solve(move.problem, "exact", deadline.remaining_s, explain=False)
-            outcome = better.summary
+            outcome = proved_plan(move.problem, deadline).summary
         except DeadlineError:
             unfinished.append(f"the best plan with {move.text}")
         remedies.append(Remedy(move.kind, move.value, move.text, outcome))
@@ -233,9 +233,7 @@ def _summary(
         text = f"{chosen} is the best plan that was found in time"
     notable = [each for each in binding if each.gain >= NOTABLE * max(1.0, abs(plan.objective))]
     if notable:
-        held = dict.fromkeys(
-            NAMES[each.kind] + (f" of {each.where}" if each.where else "") for each in notable
-        )
+        held = dict.fromkeys(limit_name(each.kind, each.where) for each in notable)
         text += f"; {listed(list(held))} {'hold' if len(held) > 1 else 'holds'} it back"
     if others:
         behind = -others[0].objective_change
@@ -249,44 +247,65 @@ def _summary(
 MATERIAL = 0.01
 
 
-def ranked_variants(problem: PlanningProblem, count: int, deadline: Deadline) -> tuple[list[Ranked], bool]:
-    """The best plans of the `count` best combinations of variants; False if time did not allow them all."""
-    found: list[Ranked] = []
-    try:
-        found.extend(islice(ranking(problem, deadline, by_variant=True), count))
-    except DeadlineError:
-        return found, False
-    return found, True
+def _alternatives(
+    problem: PlanningProblem, program: Program, plan: Plan, mine: Totals, deadline: Deadline
+) -> tuple[tuple[Alternative, ...], bool]:
+    """The best of the plans with another variant at a stage; False if time did not allow all.
 
-
-def alternatives_of(
-    problem: PlanningProblem, plan: Plan, mine: Totals, ranked: Sequence[Ranked], most: int
-) -> tuple[Alternative, ...]:
-    """Up to `most` of the ranked plans whose variants are not those of the plan; `mine` are its totals."""
-    variants = [stage.variant for stage in plan.stages]
-    found: list[Alternative] = []
-    for each, other in zip(ranked, plans_of(problem, ranked, 0.0), strict=True):
-        outcome = other.summary
-        if outcome is None or [stage.variant for stage in other.stages] == variants or len(found) == most:
-            continue
-        assert plan.objective is not None
-        found.append(
-            Alternative(
-                outcome,
-                outcome.objective - plan.objective,
-                outcome.pas - mine.pas,
-                outcome.cost_cores - mine.cost_cores,
-                outcome.latency_s - mine.latency_s,
-                tuple(
-                    new.stage
-                    for old, new in zip(plan.stages, other.stages, strict=True)
-                    if new.variant != old.variant
-                ),
-                differences(plan.configs, other.configs),
-                why(problem, mine, evaluate(each.program, each.chosen)),
+    For each variant that does not run the best plan with it: the first of these is the best plan of all other
+    combinations of variants.
+    """
+    fitting = without_hopeless(program)
+    goal = problem.objective.goal
+    found: dict[tuple[str, ...], tuple[Plan, Totals]] = {}
+    running = {stage.stage: stage.variant for stage in plan.stages}
+    for at, (stage, options) in enumerate(zip(problem.stages, fitting.stages, strict=True)):
+        names = () if stage.is_free else stage.columns.variants
+        for number, name in enumerate(names):
+            own = np.flatnonzero(stage.columns.variant[options.point] == number)
+            if name == running[stage.name] or not len(own):
+                continue
+            stages = (*fitting.stages[:at], options.take(own), *fitting.stages[at + 1 :])
+            reduced, answer = reach(
+                replace(fitting, stages=stages), goal, lambda given: label_setting.solve(given, deadline)
             )
-        )
-    return tuple(found)
+            if deadline.passed or answer.termination not in PROVED:
+                return (), False
+            if answer.chosen:
+                second = plan_of(problem, reduced, "exact", answer)
+                verify(problem, second)
+                key = tuple(planned.variant for planned in second.stages)
+                found.setdefault(key, (second, evaluate(reduced, answer.chosen)))
+    best = sorted(found.values(), key=lambda each: _order(goal, each[1]))
+    return tuple(_alternative(problem, plan, mine, *each) for each in best[:ALTERNATIVES]), True
+
+
+def _order(goal: Goal, totals: Totals) -> tuple[float, ...]:
+    """The sort key of a plan: best first by the goal."""
+    by_goal = {
+        Goal.WEIGHTED: (-totals.objective,),
+        Goal.LEXICOGRAPHIC: (-totals.term, totals.cost, totals.batch),
+        Goal.CHEAPEST: (totals.cost, -totals.term, totals.batch),
+    }
+    return tuple(round(criterion, 9) for criterion in by_goal[goal])
+
+
+def _alternative(
+    problem: PlanningProblem, plan: Plan, mine: Totals, other: Plan, totals: Totals
+) -> Alternative:
+    outcome = other.summary
+    assert outcome is not None and plan.objective is not None
+    pairs = list(zip(plan.stages, other.stages, strict=True))
+    return Alternative(
+        outcome,
+        outcome.objective - plan.objective,
+        outcome.pas - mine.pas,
+        outcome.cost_cores - mine.cost_cores,
+        outcome.latency_s - mine.latency_s,
+        tuple(new.stage for old, new in pairs if new.variant != old.variant),
+        differences(plan.configs, other.configs),
+        why(problem, mine, totals),
+    )
 
 
 def why(problem: PlanningProblem, mine: Totals, other: Totals) -> str:
@@ -350,3 +369,129 @@ def _why_tied(mine: Totals, other: Totals) -> str:
         if change < -EQUAL:
             break
     return "as good, but later in the order of names"
+
+
+def slacks_of(
+    problem: PlanningProblem, program: Program, plan: Plan, totals: Totals
+) -> tuple[LimitSlack, ...]:
+    """Every limit of the plan: paths, throughput, sums, then those of each stage."""
+    found = [*_paths(problem, plan), *_throughput(plan), *_sums(problem, program, totals)]
+    stages = {stage.name: stage for stage in problem.stages}
+    for planned in plan.stages:
+        name, stage = planned.stage, stages[planned.stage]
+        least, most = problem.replica_limits(stage)
+        if most is not None:
+            found.append(_limit("max_replicas", name, "replicas", planned.replicas, most))
+        if least > 1:
+            found.append(_limit("min_replicas", name, "replicas", planned.replicas, least, least=True))
+        largest = _largest_batch(problem, stage)
+        if largest < inf:
+            found.append(_limit("batch_size", name, "items", planned.batch_size, largest))
+    return tuple(found)
+
+
+def _paths(problem: PlanningProblem, plan: Plan) -> Iterator[LimitSlack]:
+    planned = {stage.stage: stage for stage in plan.stages}
+    for path in problem.graph.paths:
+        names = [problem.stages[at].name for at in path]
+        known = [planned[name] for name in names if name in planned]
+        latency_s = sum(stage.mean_s for stage in known) + sqrt(sum(stage.excess_s**2 for stage in known))
+        yield _limit("sla", " > ".join(names), "s", latency_s, problem.sla_s)
+
+
+def _throughput(plan: Plan) -> Iterator[LimitSlack]:
+    for stage in plan.stages:
+        yield _limit("throughput", stage.stage, "rps", stage.rate_rps, stage.capacity_rps * stage.replicas)
+
+
+def _sums(problem: PlanningProblem, program: Program, totals: Totals) -> Iterator[LimitSlack]:
+    if program.cores < inf:
+        yield _limit("cores", "", "cores", totals.peak_cores, program.cores)
+    for budget, peak in zip(program.budgets, totals.peaks, strict=True):
+        yield _limit(budget.name, "", unit_of(budget.name), peak, budget.most)
+    if problem.bounds.front is not None:
+        left_cores = problem.bounds.front.left_cores(problem.rate_rps)
+        yield _limit("front", "", "cores", totals.cost_cores, left_cores)
+    if problem.objective.max_cost_cores is not None:
+        yield _limit("max_cost_cores", "", "cores", totals.cost_cores, problem.objective.max_cost_cores)
+    if problem.bounds.accuracy_floor is not None:
+        yield _limit("accuracy_floor", "", "PAS", totals.pas, problem.bounds.accuracy_floor, least=True)
+
+
+def _limit(kind: str, where: str, unit: str, used: float, limit: float, *, least: bool = False) -> LimitSlack:
+    slack = used - limit if least else limit - used
+    # A sum may pass its limit by rounding.
+    slack = 0.0 if abs(slack) <= EQUAL * max(1.0, abs(limit)) else slack
+    return LimitSlack(kind, where, unit, used, limit, slack, slack / limit if limit else 0.0)
+
+
+def _largest_batch(problem: PlanningProblem, stage: StageProblem) -> float:
+    listed_sizes = [max(sizes) for sizes in (problem.bounds.batch_sizes, stage.bounds.batch_sizes) if sizes]
+    own = problem.objective.max_batch_size
+    return min([*listed_sizes, *([own] if own is not None else [])], default=inf)
+
+
+def binding_of(
+    problem: PlanningProblem, plan: Plan, wider: Mapping[str, PlanningProblem], deadline: Deadline
+) -> tuple[tuple[Binding, ...], tuple[str, ...]]:
+    """The limits without which a better plan exists, largest gain first, and those not settled in time.
+
+    Each is removed alone and the problem solved again. `wider` holds, by their kind, problems without a limit
+    that shaped the operating points, as batch sizes do.
+    """
+    found, unsettled = [], []
+    removed = [(limit.kind, limit.where, limit.free) for limit in limits_of(problem)]
+    for kind, where, moved in (*removed, *((kind, "", moved) for kind, moved in wider.items())):
+        name = limit_name(kind, where)
+        try:
+            better = proved_plan(moved, deadline)
+        except DeadlineError:
+            unsettled.append(f"what the plan would be without {name}")
+            continue
+        outcome = better.summary
+        if outcome is None or plan.objective is None or not _is_better(problem, better, plan):
+            continue
+        changes = "; ".join(differences(plan.configs, outcome.configs))
+        gain = outcome.objective - plan.objective
+        text = f"without {name}: objective {gain:+.4g} ({changes})"
+        found.append(Binding(kind, where, gain, outcome, text))
+    return tuple(sorted(found, key=lambda each: -each.gain)), tuple(unsettled)
+
+
+def _is_better(problem: PlanningProblem, one: Plan, other: Plan) -> bool:
+    """True if the first is better by the goal, beyond rounding."""
+    goal = problem.objective.goal
+    for a, b, sign in (
+        (one.objective, other.objective, 1),
+        (one.cost_cores, other.cost_cores, -1 if goal is Goal.LEXICOGRAPHIC else 0),
+        (one.pas, other.pas, 1 if goal is Goal.CHEAPEST else 0),
+    ):
+        assert a is not None and b is not None
+        if abs(a - b) > 10 * EQUAL * max(1.0, abs(b)) and sign:
+            return (a - b) * sign > 0
+    return False
+
+
+UNITS = {
+    "sla": ("second more of SLA", 1.0),
+    "cores": ("core more in the budget", 1.0),
+    "memory": ("GiB more", 1.0),
+    "cost": ("core more under the cost ceiling", 1.0),
+    # The multiplier is of ln PAS: a floor one percent lower is 0.01 of it.
+    "accuracy": ("percent less of the accuracy floor", 0.01),
+}
+
+
+def prices_of(plan: Plan) -> tuple[Price, ...]:
+    """The plan's multipliers in words, those other than 0."""
+    found = []
+    accelerators = {kind for stage in plan.stages for kind in stage.beside.accelerators}
+    for limit, price in plan.prices:
+        kind, _, path = limit.partition(" ")
+        if price > 0 and (kind in UNITS or kind in accelerators):
+            unit, scale = UNITS.get(kind, (f"{kind} more", 1.0))
+            on = f" along {path}" if path else ""
+            worth = f"{price * scale:.3g} to the objective"
+            text = f"one {unit}{on} could add about {worth}, as if plans could be mixed"
+            found.append(Price(limit, price, text))
+    return tuple(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import inf, log, sqrt
+from math import inf, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -309,32 +309,6 @@ def path_latency_s(graph: Graph, means_s: Sequence[float], spreads_s2: Sequence[
     """The largest quantile of a path: Σ means plus the root of Σ squared excesses."""
     return max(
         sum(means_s[at] for at in path) + sqrt(sum(spreads_s2[at] for at in path)) for path in graph.paths
-    )
-
-
-def fits(program: Program, chosen: Sequence[int], known: Totals | None = None) -> bool:
-    """True if the choice is within all limits; `known` are its totals if already computed."""
-    totals = known or evaluate(program, chosen)
-    floor = program.log_floor
-    return (
-        totals.latency_s <= program.sla_s + tolerance(program.sla_s)
-        and levels_agree(program, chosen)
-        and (floor == -inf or (totals.pas > 0 and log(totals.pas) >= floor - tolerance(1.0)))
-        and totals.term >= program.term_floor - tolerance(abs(program.term_floor))
-        and all(
-            sum(float(use[at]) for use, at in zip(limit.use, chosen, strict=True))
-            <= limit.most + tolerance(abs(limit.most))
-            for limit in program.limits()
-        )
-    )
-
-
-def levels_agree(program: Program, chosen: Sequence[int]) -> bool:
-    """True if every stage is planned for the items that the stages before it send."""
-    return all(
-        program.stages[stage].leave[place, chosen[stage]] == program.stages[child].enter[chosen[child]]
-        for stage, children in enumerate(program.graph.children)
-        for place, child in enumerate(children)
     )
 
 

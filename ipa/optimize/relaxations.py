@@ -1,4 +1,4 @@
-"""Remedies for an infeasible problem: one limit moved, as little as possible."""
+"""The limits of a problem: the problem without one, and the least move of one that makes it feasible."""
 
 from __future__ import annotations
 
@@ -24,10 +24,59 @@ from ipa.optimize.program import Options, Program, Totals, Weights, evaluate
 DIGITS = 4
 # Halvings of the rate before giving up: a millionth of the rate.
 HALVINGS = 20
-# The largest rate is found this closely, relative.
-RATE_PRECISION = 1e-5
-# The lowest latency likewise, if it is no sum.
-LATENCY_PRECISION = 1e-5
+# The largest rate, and a lowest latency that is no sum, are found this closely, relative.
+PRECISION = 1e-5
+# An SLA that no option misses, for building all options.
+LOOSE_SLA_S = 1e12
+# A floor that only an accuracy of 0 misses, so that the options keep the numbers that rank them by accuracy.
+TINY_FLOOR = 1e-300
+
+NAMES = {
+    "sla": "the SLA",
+    "cores": "the core budget",
+    "memory": "the memory limit",
+    "front": "the cores that router and queues need",
+    "max_cost_cores": "the cost ceiling",
+    "accuracy_floor": "the accuracy floor",
+    "max_replicas": "the most replicas",
+    "min_replicas": "the least replicas",
+    "pin": "the pin",
+    "batch_sizes": "the limits on batch sizes",
+}
+
+# The value of a limit that the plan nearest to feasible needs; None if no plan meets the other limits.
+Nearest = Callable[[Program, Deadline], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class LimitMove:
+    """A limit that is a number: its value, the problem with another one, and the words of a move."""
+
+    value: float
+    at: Callable[[float], PlanningProblem]
+    words: str
+    nearest: Nearest
+    is_floor: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemLimit:
+    """A limit of a problem by kind and stage, the problem without it, and the way to move it, if any."""
+
+    kind: str
+    where: str
+    free: PlanningProblem
+    move: LimitMove | None = None
+
+    @property
+    def name(self) -> str:
+        """The limit in words."""
+        return limit_name(self.kind, self.where)
+
+
+def limit_name(kind: str, where: str) -> str:
+    """The limit of that kind, of a stage or of none, in words."""
+    return NAMES.get(kind, f"the limit of {kind}") + (f" of {where}" if where else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +99,7 @@ def relaxations(problem: PlanningProblem, deadline: Deadline) -> tuple[Relaxatio
     """
     found: list[Relaxation] = []
     try:
-        for search in (_sla, _ceilings, _floor, _pins, _rate):
+        for search in (_of_limits, _of_rate):
             found.extend(move for move in search(problem, deadline) if is_feasible(move.problem, deadline))
     except DeadlineError:
         return tuple(found)
@@ -62,14 +111,110 @@ def is_feasible(problem: PlanningProblem, deadline: Deadline) -> bool:
     return _least(full_program(problem), lambda stage: stage.cost_cores, deadline) is not None
 
 
-def _sla(problem: PlanningProblem, deadline: Deadline) -> Iterator[Relaxation]:
-    program = full_program(_with_sla(problem, LOOSE_SLA_S))
-    value_s = _least_latency_s(program, deadline)
-    if value_s is not None:
-        value = max(_round(value_s, up=True), 10.0**-DIGITS)
-        if value > problem.sla_s:
-            text = f"SLA ≥ {value:g} s instead of {problem.sla_s:g} s"
-            yield Relaxation("sla", value, text, _with_sla(problem, value))
+def limits_of(problem: PlanningProblem) -> Iterator[ProblemLimit]:
+    """Every limit of the problem."""
+    bounds, objective = problem.bounds, problem.objective
+
+    def resource(name: str, words: str, use: Callable[[Options], Array]) -> ProblemLimit:
+        def at(most: float) -> PlanningProblem:
+            return replace(problem, bounds=bounds.limited(name, most))
+
+        # A limit without end is kept, so that the options have its use.
+        return ProblemLimit(name, "", at(inf), LimitMove(bounds.limits[name], at, words, _least_of(use)))
+
+    def bounded(**changes: object) -> PlanningProblem:
+        return replace(problem, bounds=replace(bounds, **changes))  # type: ignore[arg-type]
+
+    def weighed(**changes: object) -> PlanningProblem:
+        return replace(problem, objective=replace(objective, **changes))  # type: ignore[arg-type]
+
+    def staged(at: int, **changes: object) -> PlanningProblem:
+        stage = replace(problem.stages[at], **changes)  # type: ignore[arg-type]
+        return replace(problem, stages=(*problem.stages[:at], stage, *problem.stages[at + 1 :]))
+
+    def later(sla_s: float) -> PlanningProblem:
+        return replace(problem, sla_s=sla_s)
+
+    words = "SLA ≥ {:g} s instead of {:g} s"
+    yield ProblemLimit(
+        "sla", "", later(LOOSE_SLA_S), LimitMove(problem.sla_s, later, words, _least_latency_s)
+    )
+    if bounds.cores is not None:
+        yield resource(CORES, "cores ≥ {:g} instead of {:g}", lambda stage: stage.peak_cores)
+    for number, name in enumerate(name for name in bounds.limits if name != CORES):
+        unit = "" if unit_of(name) == name else f" {unit_of(name)}"
+        words = f"{name} ≥ {{:g}}{unit} instead of {{:g}}{unit}"
+        yield resource(name, words, lambda stage, number=number: stage.peak(number))  # type: ignore[misc]
+    if bounds.front is not None:
+        yield ProblemLimit("front", "", bounded(front=None))
+    if objective.max_cost_cores is not None:
+        words = "cost ceiling ≥ {:g} cores instead of {:g}"
+        least_cost = _least_of(lambda stage: stage.cost_cores)
+        move = LimitMove(
+            objective.max_cost_cores, lambda most: weighed(max_cost_cores=most), words, least_cost
+        )
+        yield ProblemLimit("max_cost_cores", "", weighed(max_cost_cores=inf), move)
+    if bounds.accuracy_floor is not None:
+        words = "accuracy floor ≤ {:g} instead of {:g}"
+        move = LimitMove(
+            bounds.accuracy_floor, lambda least: bounded(accuracy_floor=least), words, _most_pas, True
+        )
+        yield ProblemLimit("accuracy_floor", "", bounded(accuracy_floor=TINY_FLOOR), move)
+    if bounds.max_replicas is not None or objective.max_replicas is not None:
+        free = replace(bounded(max_replicas=None), objective=replace(objective, max_replicas=None))
+        yield ProblemLimit("max_replicas", "", free)
+    if bounds.min_replicas > 1:
+        yield ProblemLimit("min_replicas", "", bounded(min_replicas=1))
+    for at, stage in enumerate(problem.stages):
+        own = stage.bounds
+        if own.max_replicas is not None:
+            yield ProblemLimit("max_replicas", stage.name, staged(at, bounds=replace(own, max_replicas=None)))
+        if (own.min_replicas or 1) > 1:
+            yield ProblemLimit("min_replicas", stage.name, staged(at, bounds=replace(own, min_replicas=None)))
+        if stage.pin != Pin():
+            yield ProblemLimit("pin", stage.name, staged(at, pin=Pin()))
+
+
+def _of_limits(problem: PlanningProblem, deadline: Deadline) -> Iterator[Relaxation]:
+    for limit in limits_of(problem):
+        move = limit.move
+        if limit.kind == "pin":
+            yield Relaxation("pin", 0.0, f"stage {limit.where!r} without its pin", limit.free)
+        if move is None:
+            continue
+        needed = move.nearest(full_program(limit.free), deadline)
+        if needed is None:
+            continue
+        value = _round(needed, up=not move.is_floor)
+        if limit.kind == "sla":
+            value = max(value, 10.0**-DIGITS)
+        if value < move.value if move.is_floor else value > move.value:
+            yield Relaxation(limit.kind, value, move.words.format(value, move.value), move.at(value))
+
+
+def _of_rate(problem: PlanningProblem, deadline: Deadline) -> Iterator[Relaxation]:
+    high = problem.rate_rps
+    low = high / 2
+    for _ in range(HALVINGS):
+        if is_feasible(replace(problem, rate_rps=low), deadline):
+            break
+        low, high = low / 2, low
+    else:
+        return
+    while high - low > PRECISION * high:
+        middle = (low + high) / 2
+        if is_feasible(replace(problem, rate_rps=middle), deadline):
+            low = middle
+        else:
+            high = middle
+    # The boundary is usually the point where one more replica is needed, mostly a short number: try that
+    # before rounding down.
+    for value in (_round(high, up=True), _round(high, up=False), _round(low, up=False)):
+        moved = replace(problem, rate_rps=value)
+        if value < problem.rate_rps and is_feasible(moved, deadline):
+            text = f"rate ≤ {value:g} rps instead of {problem.rate_rps:g} rps"
+            yield Relaxation("rate", value, text, moved)
+            return
 
 
 def _least_latency_s(program: Program, deadline: Deadline) -> float | None:
@@ -84,7 +229,7 @@ def _least_latency_s(program: Program, deadline: Deadline) -> float | None:
     if totals is None:
         return None
     low_s, high_s = 0.0, totals.latency_s
-    while high_s - low_s > LATENCY_PRECISION * high_s:
+    while high_s - low_s > PRECISION * high_s:
         middle_s = (low_s + high_s) / 2
         sooner = _least(replace(program, sla_s=middle_s), lambda stage: stage.cost_cores, deadline)
         if sooner is None:
@@ -94,78 +239,8 @@ def _least_latency_s(program: Program, deadline: Deadline) -> float | None:
     return high_s
 
 
-@dataclass(frozen=True, slots=True)
-class _Ceiling:
-    """A limit on something that adds up: its value, its users, and its name in words."""
-
-    kind: str
-    words: str
-    limit: Callable[[PlanningProblem], float | None]
-    moved: Callable[[PlanningProblem, float], PlanningProblem]
-    use: Callable[[Options], Array]
-    total: Callable[[Totals], float]
-
-
-CORE_CEILINGS = (
-    _Ceiling(
-        CORES,
-        "cores ≥ {:g} instead of {:g}",
-        lambda problem: problem.bounds.cores,
-        lambda problem, value: _with_limit(problem, CORES, value),
-        lambda stage: stage.peak_cores,
-        lambda totals: totals.peak_cores,
-    ),
-    _Ceiling(
-        "max_cost_cores",
-        "cost ceiling ≥ {:g} cores instead of {:g}",
-        lambda problem: problem.objective.max_cost_cores,
-        lambda problem, value: replace(problem, objective=replace(problem.objective, max_cost_cores=value)),
-        lambda stage: stage.cost_cores,
-        lambda totals: totals.cost_cores,
-    ),
-)
-
-
-def _ceilings_of(problem: PlanningProblem) -> Iterator[_Ceiling]:
-    """Those of cores, of each other limited resource, and of the cost."""
-    yield CORE_CEILINGS[0]
-    others = [name for name in problem.bounds.limits if name != CORES]
-    yield from (_ceiling_of(name, at) for at, name in enumerate(others))
-    yield CORE_CEILINGS[1]
-
-
-def _ceiling_of(name: str, at: int) -> _Ceiling:
-    """The limit of a resource other than cores, the program's budget of that number."""
-    unit = "" if unit_of(name) == name else f" {unit_of(name)}"
-    return _Ceiling(
-        name,
-        f"{name} ≥ {{:g}}{unit} instead of {{:g}}{unit}",
-        lambda problem: problem.bounds.limits[name],
-        # A limit without end is kept, so that the options have its use.
-        lambda problem, value: _with_limit(problem, name, value),
-        lambda stage: stage.peak(at),
-        lambda totals: totals.peaks[at],
-    )
-
-
-def _ceilings(problem: PlanningProblem, deadline: Deadline) -> Iterator[Relaxation]:
-    for ceiling in _ceilings_of(problem):
-        limit = ceiling.limit(problem)
-        if limit is None:
-            continue
-        totals = _least(full_program(ceiling.moved(problem, inf)), ceiling.use, deadline)
-        value = limit if totals is None else _round(ceiling.total(totals), up=True)
-        if value > limit:
-            yield Relaxation(
-                ceiling.kind, value, ceiling.words.format(value, limit), ceiling.moved(problem, value)
-            )
-
-
-def _floor(problem: PlanningProblem, deadline: Deadline) -> Iterator[Relaxation]:
-    if problem.bounds.accuracy_floor is None:
-        return
-    program = full_program(_with_bounds(problem, accuracy_floor=TINY_FLOOR))
-    # PAS as the objective: the accuracies are the factors.
+def _most_pas(program: Program, deadline: Deadline) -> float | None:
+    """The highest accuracy of a plan, None if there is none: PAS as the objective."""
     by_pas = replace(
         program,
         uses_product=True,
@@ -173,63 +248,17 @@ def _floor(problem: PlanningProblem, deadline: Deadline) -> Iterator[Relaxation]
         stages=tuple(stage.having(factor=stage.accuracy) for stage in program.stages),
     )
     totals = _best(by_pas.weighed(Weights(1.0, 0.0, 0.0)), deadline)
-    if totals is not None:
-        value = _round(totals.pas, up=False)
-        if value < problem.bounds.accuracy_floor:
-            text = f"accuracy floor ≤ {value:g} instead of {problem.bounds.accuracy_floor:g}"
-            yield Relaxation("accuracy_floor", value, text, _with_bounds(problem, accuracy_floor=value))
+    return None if totals is None else totals.pas
 
 
-def _pins(problem: PlanningProblem, deadline: Deadline) -> Iterator[Relaxation]:
-    for index, stage in enumerate(problem.stages):
-        if stage.pin != Pin():
-            free = replace(stage, pin=Pin())
-            moved = replace(problem, stages=(*problem.stages[:index], free, *problem.stages[index + 1 :]))
-            yield Relaxation("pin", 0.0, f"stage {stage.name!r} without its pin", moved)
+def _least_of(use: Callable[[Options], Array]) -> Nearest:
+    """The search of the least sum of something that adds up."""
 
+    def nearest(program: Program, deadline: Deadline) -> float | None:
+        totals = _least(program, use, deadline)
+        return None if totals is None else -totals.objective
 
-def _rate(problem: PlanningProblem, deadline: Deadline) -> Iterator[Relaxation]:
-    high = problem.rate_rps
-    low = high / 2
-    for _ in range(HALVINGS):
-        if is_feasible(replace(problem, rate_rps=low), deadline):
-            break
-        low, high = low / 2, low
-    else:
-        return
-    while high - low > RATE_PRECISION * high:
-        middle = (low + high) / 2
-        if is_feasible(replace(problem, rate_rps=middle), deadline):
-            low = middle
-        else:
-            high = middle
-    # The boundary is usually the point where one more replica is needed, mostly a short number: try that
-    # before rounding down.
-    for value in (_round(high, up=True), _round(high, up=False), _round(low, up=False)):
-        moved = replace(problem, rate_rps=value)
-        if value < problem.rate_rps and is_feasible(moved, deadline):
-            yield Relaxation(
-                "rate", value, f"rate ≤ {value:g} rps instead of {problem.rate_rps:g} rps", moved
-            )
-            return
-
-
-# An SLA that no option misses, for building all options.
-LOOSE_SLA_S = 1e12
-# A floor that only an accuracy of 0 misses, so that the options keep the numbers that rank them by accuracy.
-TINY_FLOOR = 1e-300
-
-
-def _with_sla(problem: PlanningProblem, sla_s: float) -> PlanningProblem:
-    return replace(problem, sla_s=sla_s)
-
-
-def _with_limit(problem: PlanningProblem, name: str, most: float) -> PlanningProblem:
-    return replace(problem, bounds=problem.bounds.limited(name, most))
-
-
-def _with_bounds(problem: PlanningProblem, **changes: float | None) -> PlanningProblem:
-    return replace(problem, bounds=replace(problem.bounds, **changes))  # type: ignore[arg-type]
+    return nearest
 
 
 def _least(program: Program, use: Callable[[Options], Array], deadline: Deadline) -> Totals | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import replace
 
+from ipa.model.errors import DeadlineError
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, Termination
 from ipa.model.serving import unbatched_note
@@ -17,9 +18,9 @@ from ipa.optimize.plans import plan_of, released_note
 from ipa.optimize.prefilter import narrow_program
 from ipa.optimize.problem import Compat, PlanningProblem
 from ipa.optimize.program import Program, ProgramAnswer
-from ipa.optimize.registry import AUTO, SOLVERS
+from ipa.optimize.registry import AUTO, EXACT, SOLVERS
 from ipa.optimize.relaxations import relaxations
-from ipa.optimize.solver_selection import BACKENDS, answer
+from ipa.optimize.solver_selection import BACKENDS, PROVED, answer
 from ipa.optimize.verify import verify
 
 __all__ = ["AUTO", "BACKENDS", "SOLVERS", "solve"]
@@ -78,8 +79,16 @@ def solve(
     return plan
 
 
-# A problem has one best plan, or none, whatever the time; other results improve with more time.
-COMPLETE = (Termination.OPTIMAL, Termination.INFEASIBLE)
+def proved_plan(problem: PlanningProblem, deadline: Deadline) -> Plan:
+    """The best plan by label setting, or an infeasible one. DeadlineError if time is too short to know."""
+    if deadline.passed:
+        raise DeadlineError("the time ran out")
+    plan = solve(problem, EXACT, deadline.remaining_s, explain=False)
+    if plan.termination not in PROVED:
+        raise DeadlineError("the time was too short to know the best plan")
+    return plan
+
+
 # A solve that used at most this share of its time left nothing untried.
 UNHURRIED = 0.5
 
@@ -107,6 +116,6 @@ class SolveCache:
             if kept_key == key and kept_problem == problem:
                 return kept
         plan = solve(problem, solver, deadline_s, explain=explain, solvers=solvers)
-        if plan.termination in COMPLETE and plan.solve_s <= UNHURRIED * deadline_s:
+        if plan.termination in PROVED and plan.solve_s <= UNHURRIED * deadline_s:
             self._kept.append((key, problem, plan))
         return plan

@@ -30,6 +30,7 @@ CONTRADICTION = 1e-6
 SHARPEN_FROM, SHARPEN_WIDTH = 60, 32
 
 UNLICENSED = "auto: exact, since there is no Gurobi licence of your own"
+# A problem has one best plan, or none, whatever the time; other results improve with more time.
 PROVED = frozenset({Termination.OPTIMAL, Termination.INFEASIBLE})
 
 

@@ -20,7 +20,8 @@ from ipa.optimize.describe import describe
 from ipa.optimize.mixture.mixtures import MixtureLimits
 from ipa.optimize.mixture.solve import solve_mixture
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
-from ipa.optimize.solve import COMPLETE, UNHURRIED, SolveCache
+from ipa.optimize.solve import UNHURRIED, SolveCache
+from ipa.optimize.solver_selection import PROVED
 from ipa.policies.base import Configs, Prediction
 from ipa.policies.planning import planning_problem
 from ipa.profiling.points import Allocation
@@ -108,7 +109,7 @@ class Profiled:
         limit_s = self._limit_s()
         found = solve_mixture(problem, limits, "exact", limit_s)
         configs = in_order([with_share(part.plan.configs, part.share_percent) for part in found.parts])
-        if found.termination in COMPLETE and found.solve_s <= UNHURRIED * limit_s:
+        if found.termination in PROVED and found.solve_s <= UNHURRIED * limit_s:
             self._mixtures.append((key, problem, configs))
         return configs
 

@@ -20,10 +20,10 @@ from ipa.optimize.milp import Milp
 from ipa.optimize.options import full_program
 from ipa.optimize.plans import stage_plans, worth
 from ipa.optimize.problem import PlanningProblem
-from ipa.optimize.program import evaluate, fits
+from ipa.optimize.program import evaluate
 from tests.fakes.planner_brute import size
 from tests.fakes.planner_graphs import GPU, random_graph_problem, random_resource_problem
-from tests.fakes.planner_instances import random_problem
+from tests.fakes.planner_instances import fits, random_problem
 
 WEIGHTS = (0.5, 1.0, 1.0, 3.0)
 # Combinations of resources of a pipeline's plans, at most: all of three pipelines together are tried.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from math import ceil, inf, prod
+from math import ceil, inf, log, prod
 from random import Random
 
 from ipa.model.pipeline import AccuracyRule, Bounds, Edge, Objective
@@ -14,7 +14,7 @@ from ipa.model.resources import Resources, beside_of, total
 from ipa.optimize.dominance_filter import reduce_program
 from ipa.optimize.options import full_program
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
-from ipa.optimize.program import Program
+from ipa.optimize.program import Program, evaluate, tolerance
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
@@ -22,6 +22,32 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 def build_program(problem: PlanningProblem) -> Program:
     """The program of a problem, its dominated and hopeless options removed."""
     return reduce_program(full_program(problem))
+
+
+def fits(program: Program, chosen: Sequence[int]) -> bool:
+    """True if the choice is within all limits."""
+    totals = evaluate(program, chosen)
+    floor = program.log_floor
+    return (
+        totals.latency_s <= program.sla_s + tolerance(program.sla_s)
+        and levels_agree(program, chosen)
+        and (floor == -inf or (totals.pas > 0 and log(totals.pas) >= floor - tolerance(1.0)))
+        and totals.term >= program.term_floor - tolerance(abs(program.term_floor))
+        and all(
+            sum(float(use[at]) for use, at in zip(limit.use, chosen, strict=True))
+            <= limit.most + tolerance(abs(limit.most))
+            for limit in program.limits()
+        )
+    )
+
+
+def levels_agree(program: Program, chosen: Sequence[int]) -> bool:
+    """True if every stage is planned for the items that the stages before it send."""
+    return all(
+        program.stages[stage].leave[place, chosen[stage]] == program.stages[child].enter[chosen[child]]
+        for stage, children in enumerate(program.graph.children)
+        for place, child in enumerate(children)
+    )
 
 
 def random_problem(

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from math import inf
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ipa.model.errors import DeadlineError, SolverError
 from ipa.model.plan import Termination, cores_of
@@ -206,14 +207,14 @@ class _Search:
         """Each label with the variant at that depth on and full, and load left; complete ones are judged."""
         variant, rows = self._variants[depth], labels.rows
         load = rows[LOAD][:, None] - variant.carries
-        completes = np.asarray(load <= ROUNDING)
+        completes: NDArray[np.bool_] = np.asarray(load <= ROUNDING)
         # Levels carry the more the more cores they have: the first that completes is enough.
         is_useful = ~completes
         is_useful[:, 0] |= completes[:, 0]
         is_useful[:, 1:] |= completes[:, 1:] & ~completes[:, :-1]
         held = rows[HELD:] + variant.held[:, None]
         fits = (rows[CORES][:, None] + variant.cores <= self._most[0]) & is_useful
-        fits &= (held <= self._most[1:, None]).all(axis=0)[:, None]
+        fits &= np.logical_and.reduce(held <= self._most[1:, None], axis=0)[:, None]
         parent, level = np.nonzero(fits)
         grown = labels.take(parent)
         carried = np.where(completes, rows[LOAD][:, None], variant.carries)[parent, level]

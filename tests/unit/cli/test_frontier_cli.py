@@ -17,11 +17,11 @@ from ipa.cli.planning.plan_kinds import Question
 from ipa.optimize.frontier import frontier
 from ipa.optimize.options import full_program
 from ipa.optimize.problem import PlanningProblem
-from ipa.optimize.program import evaluate, fits
+from ipa.optimize.program import evaluate
 from ipa.optimize.solve import solve
 from ipa.report.frontier_plot import PlotPoint, accuracy_cost, frontier_picture
 from tests.fakes.planner_graphs import random_graph_problem
-from tests.fakes.planner_instances import random_problem
+from tests.fakes.planner_instances import fits, random_problem
 
 Capture = pytest.CaptureFixture[str]
 MOST_PLANS = 5000

@@ -12,12 +12,12 @@ from ipa.optimize.describe import describe
 from ipa.optimize.frontier import frontier
 from ipa.optimize.options import full_program
 from ipa.optimize.problem import PlanningProblem
-from ipa.optimize.program import evaluate, fits
+from ipa.optimize.program import evaluate
 from ipa.optimize.solve import solve
 from tests.amounts import many
 from tests.fakes.planner_brute import size
 from tests.fakes.planner_graphs import random_graph_problem
-from tests.fakes.planner_instances import random_problem
+from tests.fakes.planner_instances import fits, random_problem
 
 
 def enumerated(problem: PlanningProblem) -> set[tuple[float, float, float]]:
