@@ -90,26 +90,14 @@ class Settings:
     # Address of runbooks of your own, with a heading for each alert by its name. Empty shows the shipped ones
     # at /runbooks; else that redirects there.
     runbooks_url: str = ""
-    # Authentication methods, comma-separated: keys (`ipa key`), oidc, kubernetes. Empty disables
-    # authentication and restricts the service to loopback.
+    # Authentication methods, comma-separated: keys (`ipa key`), kubernetes. Empty disables authentication
+    # and restricts the service to loopback.
     auth: str = ""
     # Host names that the service is called by, comma-separated, beside this machine's and its own address.
     # Empty allows any name if the service listens beyond loopback.
     hosts: str = ""
     # Access to /metrics: open to all who reach the port, or token for viewers of every namespace.
     metrics_access: str = "open"
-    # Issuer (iss) of accepted tokens, for oidc.
-    oidc_issuer: str = ""
-    # Audience (aud) of accepted tokens, for oidc.
-    oidc_audience: str = ""
-    # JWK set with the issuer's public keys: a file, or an https address that does not redirect.
-    oidc_jwks: str = ""
-    # Claim that names the caller in the record.
-    oidc_name_claim: str = "sub"
-    # Claim that lists the caller's groups: a list, or words.
-    oidc_roles_claim: str = "groups"
-    # Roles granted to the values of that claim: platform=operator,vision-team=owner:vision,everyone=viewer:*
-    oidc_roles: str = ""
     # Audience of accepted tokens, for kubernetes. Empty means the API server's.
     kube_audience: str = ""
     # Base URL of Prometheus.
@@ -368,7 +356,7 @@ CREDENTIALS = {
 # Settings that name a plug-in.
 PLUGINS = {"solver": SOLVERS, "forecaster": FORECASTERS}
 # Authentication methods.
-AUTHENTICATORS = ("keys", "oidc", "kubernetes")
+AUTHENTICATORS = ("keys", "kubernetes")
 
 
 def shown_setting(name: str, value: Any) -> Any:

@@ -130,7 +130,7 @@ FAULTS = {
     "R8": "a store of 100 pipelines and 30 days",
     "R9": "a name reused by another namespace",
     "R10": "event streams that take all places, a revoked key",
-    "R11": "a full disk, a shared SQLite store, an issuer that hangs",
+    "R11": "a full disk, a shared SQLite store, a cluster that hangs",
     "R12": "`kill -9` of queues and routers under load",
     "R13": "a `Range` of 31 000 digits, dependencies with known advisories",
     "R14": "idle HTTP/2 connections by the thousand, floods of frames",

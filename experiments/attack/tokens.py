@@ -15,9 +15,8 @@ from experiments.attack.bystander import beside
 from experiments.attack.figures import Figure, print_table
 from experiments.attack.service import PIPELINE, service
 from tests.fakes.bad_tokens import bad_tokens
-from tests.fakes.people import AUDIENCE, ISSUER, ROLES, jwks_file, token
 
-# Each names a key that the issuer does not have: every one would have its keys read again.
+# Keys of the right form that do not exist: each is looked up in the store.
 STRANGERS = 300
 PATHS = (
     ("GET", "/v1/pipelines"),
@@ -28,53 +27,39 @@ PATHS = (
 
 
 def run(tell: Callable[[str], None] = lambda line: None) -> dict[str, list[Figure]]:
-    """Send every bad token to every kind of operation, and a flood of tokens of unknown keys."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        oidc = {
-            "oidc_issuer": ISSUER,
-            "oidc_audience": AUDIENCE,
-            "oidc_roles": ROLES,
-            "oidc_jwks": str(jwks_file(folder)),
-        }
-        settings = {f"IPA_{key.upper()}": value for key, value in oidc.items()}
-        with service(folder, auth="keys,oidc", **settings) as target:
-            ordinary = target.key("owner", "ordinary")
-            target.start()
-            sent = {name: f"Bearer {each}" for name, each in bad_tokens().items()}
-            sent |= {f"stranger {number}": f"Bearer {stranger(number)}" for number in range(STRANGERS)}
-            let_in, answers, without_challenge = list[str](), Counter[int](), 0
-            with (
-                beside(target, ordinary) as watched,
-                httpx.Client(base_url=target.url, timeout=30.0, trust_env=False) as client,
-            ):
-                for what, header in sent.items():
-                    for method, path in PATHS:
-                        body = None if method == "GET" else {}
-                        # As bytes: some are no ASCII, which a client of good manners would not send.
-                        headers = {"Authorization": header.strip().encode()}
-                        answer = client.request(method, path, json=body, headers=headers)
-                        answers[answer.status_code] += 1
-                        without_challenge += "www-authenticate" not in answer.headers
-                        if answer.status_code != 401:
-                            let_in.append(f"{what}: {answer.status_code}")
-            headers = {"Authorization": f"Bearer {token('ops')}"}
-            good = httpx.get(f"{target.url}{PATHS[0][1]}", headers=headers, timeout=30.0)
+    """Send every bad token to every kind of operation, and a flood of unknown keys."""
+    with tempfile.TemporaryDirectory() as name, service(Path(name), auth="keys") as target:
+        ordinary = target.key("owner", "ordinary")
+        target.start()
+        sent = {name: f"Bearer {each}" for name, each in bad_tokens().items()}
+        sent |= {f"stranger {number}": f"Bearer ipa_{number:012x}_{'A' * 43}" for number in range(STRANGERS)}
+        let_in, answers, without_challenge = list[str](), Counter[int](), 0
+        with (
+            beside(target, ordinary) as watched,
+            httpx.Client(base_url=target.url, timeout=30.0, trust_env=False) as client,
+        ):
+            for what, header in sent.items():
+                for method, path in PATHS:
+                    body = None if method == "GET" else {}
+                    # As bytes: some are no ASCII, which a client of good manners would not send.
+                    headers = {"Authorization": header.strip().encode()}
+                    answer = client.request(method, path, json=body, headers=headers)
+                    answers[answer.status_code] += 1
+                    without_challenge += "www-authenticate" not in answer.headers
+                    if answer.status_code != 401:
+                        let_in.append(f"{what}: {answer.status_code}")
+        headers = {"Authorization": f"Bearer {ordinary}"}
+        good = httpx.get(f"{target.url}{PATHS[0][1]}", headers=headers, timeout=30.0)
     tell("hostile tokens: done")
     return {
         "hostile tokens": [
             Figure("requests with bad tokens", sum(answers.values()), told=f"{len(sent)} tokens"),
             Figure("answered other than 401", len(let_in), at_most=0, told="; ".join(let_in[:3])),
             Figure("without WWW-Authenticate", without_challenge, at_most=0),
-            Figure("a good token is let in", int(good.is_success), at_least=1, told=str(good.status_code)),
+            Figure("a good key is let in", int(good.is_success), at_least=1, told=str(good.status_code)),
             *watched.figures(most_memory_mb=50.0),
         ]
     }
-
-
-def stranger(number: int) -> str:
-    """A token whose header names a key that nobody has."""
-    return token("ops", headers={"kid": f"stranger-{number}"})
 
 
 def main() -> int:

@@ -80,7 +80,7 @@ class AccessGate:
         token = _token(Headers(scope=scope))
         try:
             if not context.authenticators or token is None or work is Work.NONE:
-                # Neither the store nor the issuer is asked, so health needs no thread.
+                # Neither the store nor the cluster is asked, so health needs no thread.
                 state["admitted"] = _admit(context, place, None if work is Work.NONE else token)
             else:
                 state["admitted"] = await _identified(context, place, token, scope)
@@ -96,7 +96,7 @@ class AccessGate:
 
 
 async def _identified(context: ApiContext, place: _Place, token: str, scope: Scope) -> AdmittedCaller:
-    """Admit in a thread of its own pool: stores, issuers and clusters are asked, which may take long."""
+    """Admit in a thread of its own pool: stores and clusters are asked, which may take long."""
 
     def once_more() -> AdmittedCaller:
         return _admit(context, place, token, within_s=RECHECK_S)
@@ -113,7 +113,7 @@ def document_in(schema: dict[str, Any]) -> None:
     scheme = {
         "type": "http",
         "scheme": "bearer",
-        "description": "An API key, or a token of an issuer or cluster",
+        "description": "An API key, or a token of a cluster",
     }
     schema.setdefault("components", {})["securitySchemes"] = {"bearer": scheme}
     for path, methods in schema["paths"].items():

@@ -20,7 +20,7 @@ from ipa.adapters.store.housekeeping import Housekeeping
 from ipa.adapters.store.store import Store, open_from
 from ipa.bootstrap.calibration import calibrated, calibrations_of
 from ipa.bootstrap.file_edits import FileEdits, PipelineFiles
-from ipa.bootstrap.identity import Identities, authenticators_of, oidc_issuer
+from ipa.bootstrap.identity import Identities, authenticators_of
 from ipa.bootstrap.leader_election import election_faults, leadership_of
 from ipa.bootstrap.pipeline_registry import PipelineFactory, Roster, inputs_of, policy_of
 from ipa.bootstrap.targets import (
@@ -51,7 +51,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.model.slowdown import Calibration
-from ipa.settings import Settings, words
+from ipa.settings import Settings
 from ipa.targets.base import Site
 
 log = logging.getLogger("ipa")
@@ -291,12 +291,11 @@ def record_figures(store: Store) -> Figures:
 
 
 def check_settings(settings: Settings) -> None:
-    """ConfigurationError lists all that is wrong with trace, GitOps, election and issuer."""
+    """ConfigurationError lists all that is wrong with trace, GitOps and election."""
     looks: tuple[Callable[[Settings], Iterator[str]], ...] = (
         _trace_faults,
         actuation_faults,
         election_faults,
-        _issuer_faults,
     )
     problems = [Problem(fault) for look in looks for fault in look(settings)]
     if problems:
@@ -314,12 +313,3 @@ def _trace_faults(settings: Settings) -> Iterator[str]:
         return
     if not any(rates):
         yield f"IPA_FORECAST_TRACE: {settings.forecast_trace} has no requests"
-
-
-def _issuer_faults(settings: Settings) -> Iterator[str]:
-    if "oidc" not in words(settings.auth):
-        return
-    try:
-        oidc_issuer(settings)
-    except ConfigurationError as error:
-        yield from [problem.message for problem in error.problems] or [error.message]

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 
-from ipa.adapters.identity.jwks import Jwks
 from ipa.adapters.store.doctor import MAKE_KEY, key_finding, store_findings
-from ipa.bootstrap.identity import check_listening, oidc_issuer
+from ipa.bootstrap.identity import check_listening
 from ipa.bootstrap.leader_election import elects
 from ipa.bootstrap.targets import target_of
 from ipa.control.loop.clock import SystemClock
@@ -71,15 +70,3 @@ def identity_findings(settings: Settings) -> Iterator[Finding]:
         yield ok(AUTHENTICATION, seen)
     if "keys" in wanted:
         yield key_finding(settings, f"{AUTHENTICATION}: keys", SystemClock().now())
-    if "oidc" in wanted:
-        yield _oidc(settings)
-
-
-def _oidc(settings: Settings) -> Finding:
-    name = f"{AUTHENTICATION}: oidc"
-    try:
-        oidc_issuer(settings)
-        Jwks(settings.oidc_jwks, SystemClock()).key(None)
-    except IpaError as error:
-        return failed(name, error, "export IPA_OIDC_JWKS=https://ISSUER/keys   (docs/how-to/secure.md)")
-    return ok(name, f"the keys of {settings.oidc_issuer} can be read")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 
-from ipa.adapters.identity.jwks import Jwks
-from ipa.adapters.identity.oidc import Issuer, OidcIdentities, issuer_of
 from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.store.keys import KeyIdentities
 from ipa.adapters.store.store import Store
@@ -18,18 +16,7 @@ from ipa.settings import Settings, words
 LOG = logging.getLogger(__name__)
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
-Identities = KeyIdentities | OidcIdentities | KubeIdentities
-
-
-def oidc_issuer(settings: Settings) -> Issuer:
-    """The issuer of the settings; ConfigurationError lists all that is wrong with them."""
-    return issuer_of(
-        settings.oidc_issuer,
-        settings.oidc_audience,
-        settings.oidc_name_claim,
-        settings.oidc_roles_claim,
-        settings.oidc_roles,
-    )
+Identities = KeyIdentities | KubeIdentities
 
 
 def authenticators_of(
@@ -44,8 +31,6 @@ def authenticators_of(
         if not any(key.state(clock.now()) == "valid" for key in store.keys.all()):
             LOG.warning("there is no valid API key yet: `ipa key create --role owner` makes one")
         found.append(KeyIdentities(store.keys, clock))
-    if "oidc" in wanted:
-        found.append(OidcIdentities(oidc_issuer(settings), Jwks(settings.oidc_jwks, clock)))
     if "kubernetes" in wanted:
         # A client of its own: requests of others do not wait for what the loops ask, nor loops for them.
         client = kube_client(settings)
@@ -60,7 +45,7 @@ def check_listening(settings: Settings) -> None:
     if settings.host not in LOOPBACK and not words(settings.auth):
         raise UsageError(
             f"without authentication the service does not listen on {settings.host}",
-            hint="Set IPA_AUTH=keys and make a key with `ipa key create` (docs/how-to/secure.md has oidc and "
+            hint="Set IPA_AUTH=keys and make a key with `ipa key create` (docs/how-to/secure.md has "
             "kubernetes), or use 127.0.0.1.",
         )
 

@@ -12,8 +12,8 @@ from ipa.model.pipeline import Pipeline
 
 # Stands for every namespace, present and future.
 EVERYWHERE = "*"
-# Prefixes of identity names, each followed by a colon: the authentication method. An issuer's token can thus
-# never name a key or a user of the cluster.
+# Prefixes of identity names, each followed by a colon: the authentication method. A user of the cluster can
+# thus never look like a key. `oidc` is in records of earlier versions.
 VOUCHERS = ("key", "oidc", "kubernetes")
 # The longest Kubernetes name; records and logs hold it whole.
 LONGEST_NAME = 253

@@ -22,7 +22,7 @@ from ipa.api.rules import RULES
 from ipa.bootstrap.identity import Identities
 from ipa.cli.main import run
 from ipa.clients.http import HttpClient
-from ipa.model.access import EVERYWHERE, Grant, Role
+from ipa.model.access import EVERYWHERE, Role
 from ipa.settings import Settings
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.target import SELDON
@@ -30,10 +30,11 @@ from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.reviews import User
 from tests.fakes.people import (
+    GRANTS,
     HIDDEN,
     OTHERS,
+    People,
     TwoNamespaces,
-    oidc,
     plan_of,
     token,
     two_namespaces,
@@ -88,14 +89,6 @@ PEOPLE: dict[str, dict[str, str]] = {
     "act": {"default": "owner", OTHERS: "owner"},
     "ops": {"default": "operator", OTHERS: "operator"},
 }
-GRANTS = {
-    "watch-here": Grant(Role.VIEWER, "default"),
-    "act-here": Grant(Role.OWNER, "default"),
-    "act-there": Grant(Role.OWNER, OTHERS),
-    "watch": Grant(Role.VIEWER, EVERYWHERE),
-    "act": Grant(Role.OWNER, EVERYWHERE),
-    "ops": Grant(Role.OPERATOR),
-}
 Tokens = dict[str, str]
 
 
@@ -105,11 +98,6 @@ def by_key(folder: Path) -> Iterator[tuple[Identities, Tokens]]:
     made = {name: store.keys.create(name, grant, now=NOW)[1] for name, grant in GRANTS.items()}
     yield KeyIdentities(store.keys, VirtualClock()), made
     store.close()
-
-
-def by_oidc(folder: Path) -> Iterator[tuple[Identities, Tokens]]:
-    """Signed tokens."""
-    yield oidc(folder), {"nobody": token("unknown group"), **{name: token(name) for name in GRANTS}}
 
 
 def by_cluster(folder: Path) -> Iterator[tuple[Identities, Tokens]]:
@@ -130,7 +118,7 @@ def by_cluster(folder: Path) -> Iterator[tuple[Identities, Tokens]]:
         client.close()
 
 
-WAYS = {"key": by_key, "oidc": by_oidc, "cluster": by_cluster}
+WAYS = {"key": by_key, "cluster": by_cluster}
 
 
 @pytest.fixture(params=WAYS)
@@ -201,8 +189,8 @@ def test_every_route_has_a_rule_and_every_rule_a_route(two: TwoNamespaces) -> No
     assert sorted(routes(two)) == sorted(RULES)
 
 
-def test_a_route_without_a_rule_is_refused_to_everyone(two: TwoNamespaces, tmp_path: Path) -> None:
-    for authenticators in ((), (oidc(tmp_path),)):
+def test_a_route_without_a_rule_is_refused_to_everyone(two: TwoNamespaces) -> None:
+    for authenticators in ((), (People(),)):
         api = ApiClient(replace(two.services, authenticators=authenticators))
         app = create_app(replace(two.services, authenticators=authenticators))
         app.add_api_route("/v1/forgotten", lambda: {"secret": 1}, methods=["GET"])
@@ -281,8 +269,8 @@ def misfits(
     return [] if status in wanted else [f"{status} {answer.text[:150]}"]
 
 
-def test_what_is_refused_changes_nothing(two: TwoNamespaces, tmp_path: Path) -> None:
-    api, decisions = behind(two, oidc(tmp_path)), len(two.world.log)
+def test_what_is_refused_changes_nothing(two: TwoNamespaces) -> None:
+    api, decisions = behind(two, People()), len(two.world.log)
     for sent in (None, "nonsense", token("watch"), token("watch-here"), token("act-here")):
         for method, path in routes(two):
             ask(api, method, path, address(path, HIDDEN, two.there), sent, HIDDEN)
@@ -329,14 +317,14 @@ def test_who_asks_is_told_what_they_may_and_that_is_so(
 
 
 def test_an_operator_reads_the_settings_in_effect(
-    two: TwoNamespaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    two: TwoNamespaces, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     services = replace(
         two.services,
         service=replace(
             two.services.service, settings=Settings.from_env({"IPA_PROMETHEUS_TOKEN": "CANARY"}, port=9000)
         ),
-        authenticators=(oidc(tmp_path),),
+        authenticators=(People(),),
     )
     monkeypatch.setattr("ipa.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(services)))
     show = ["config", "show", "--changed", "--at", "http://127.0.0.1:8080"]
@@ -369,9 +357,9 @@ def test_where_nobody_has_to_say_who_they_are_everything_is_allowed(two: TwoName
     assert [each["pipeline"] for each in me["pipelines"]] == [HIDDEN, "ocr"]
 
 
-def test_a_decision_of_others_is_no_way_in(two: TwoNamespaces, tmp_path: Path) -> None:
+def test_a_decision_of_others_is_no_way_in(two: TwoNamespaces) -> None:
     """Neither as the start of a page nor as what to go back to."""
-    api, owner = behind(two, oidc(tmp_path)), {"Authorization": f"Bearer {token('act-here')}"}
+    api, owner = behind(two, People()), {"Authorization": f"Bearer {token('act-here')}"}
     for other in (two.there, "nothing"):
         page = api.get("/v1/pipelines/ocr/decisions", params={"before": other}, headers=owner)
         tag = api.get("/v1/pipelines/ocr/status", headers=owner).headers["etag"]
@@ -381,19 +369,19 @@ def test_a_decision_of_others_is_no_way_in(two: TwoNamespaces, tmp_path: Path) -
         assert page.json()["detail"] == back.json()["detail"] == f"there is no decision {other!r}"
 
 
-def test_the_record_of_a_pipeline_is_exported_for_who_may_read_it(two: TwoNamespaces, tmp_path: Path) -> None:
+def test_the_record_of_a_pipeline_is_exported_for_who_may_read_it(two: TwoNamespaces) -> None:
     """The whole record and those of others stay out of sight: `ipa audit NAME` of an owner was refused."""
-    api, owner = behind(two, oidc(tmp_path)), {"Authorization": f"Bearer {token('act-here')}"}
+    api, owner = behind(two, People()), {"Authorization": f"Bearer {token('act-here')}"}
     asked = [api.get("/v1/audit", params=which, headers=owner).status_code for which in (
         {"pipeline": "ocr"}, {}, {"pipeline": two.there.partition("-")[0]}, {"pipeline": "ocr~1"}
     )]  # fmt: skip
     assert asked == [200, 403, 404, 403]
 
 
-def test_who_acted_is_who_asked(two: TwoNamespaces, tmp_path: Path) -> None:
-    api, owner = behind(two, oidc(tmp_path)), {"Authorization": f"Bearer {token('act-here', sub='ada@x')}"}
+def test_who_acted_is_who_asked(two: TwoNamespaces) -> None:
+    api, owner = behind(two, People()), {"Authorization": f"Bearer {token('act-here', sub='ada@x')}"}
     said = {"by": "someone else", "reason": "r"}
-    base, ada = "/v1/pipelines/ocr", "oidc:issuer.example#ada@x"
+    base, ada = "/v1/pipelines/ocr", "kubernetes:ada@x"
     assert api.post(f"{base}/pause", said, headers=owner).json()["paused_by"] == ada
     moded = api("PUT", f"{base}/mode", json={"mode": "active", **said}, headers=owner).json()
     pinned = api("PUT", f"{base}/pins/detect", json={"replicas": 1, **said}, headers=owner).json()
@@ -437,9 +425,7 @@ def test_every_body_says_who_asks_in_one_way(two: TwoNamespaces) -> None:
     }
 
 
-def test_what_is_open_tells_no_pipeline_to_those_who_do_not_say_who_they_are(
-    two: TwoNamespaces, tmp_path: Path
-) -> None:
+def test_what_is_open_tells_no_pipeline_to_those_who_do_not_say_who_they_are(two: TwoNamespaces) -> None:
     from ipa.service.service import DependencyCheck
 
     checks = (
@@ -447,9 +433,7 @@ def test_what_is_open_tells_no_pipeline_to_those_who_do_not_say_who_they_are(
         DependencyCheck("ocr", True),
         DependencyCheck(HIDDEN, False, "metrics: secret"),
     )
-    services = replace(
-        over(two.services, health=FakeHealth(lambda: checks)), authenticators=(oidc(tmp_path),)
-    )
+    services = replace(over(two.services, health=FakeHealth(lambda: checks)), authenticators=(People(),))
     api = ApiClient(services)
     sent = {name: {"Authorization": f"Bearer {token(name)}"} for name in ("ops", "watch-here")}
 
@@ -461,8 +445,8 @@ def test_what_is_open_tells_no_pipeline_to_those_who_do_not_say_who_they_are(
     assert names(headers=sent["ops"]) == ["store", "ocr", HIDDEN]
 
 
-def test_metrics_may_be_closed(two: TwoNamespaces, tmp_path: Path) -> None:
-    api = ApiClient(replace(two.services, metrics_open=False, authenticators=(oidc(tmp_path),)))
+def test_metrics_may_be_closed(two: TwoNamespaces) -> None:
+    api = ApiClient(replace(two.services, metrics_open=False, authenticators=(People(),)))
     found = {
         name: api.get("/metrics", headers={"Authorization": f"Bearer {token(name)}"}).status_code
         for name in ("watch", "ops", "watch-here", "act-there")
@@ -471,8 +455,8 @@ def test_metrics_may_be_closed(two: TwoNamespaces, tmp_path: Path) -> None:
     assert found == {"watch": 200, "ops": 200, "watch-here": 403, "act-there": 403}
 
 
-def test_a_pipeline_of_others_is_neither_seen_nor_replaced(two: TwoNamespaces, tmp_path: Path) -> None:
-    api = ApiClient(replace(two.world.services(), authenticators=(oidc(tmp_path),)))
+def test_a_pipeline_of_others_is_neither_seen_nor_replaced(two: TwoNamespaces) -> None:
+    api = ApiClient(replace(two.world.services(), authenticators=(People(),)))
     owner = {"Authorization": f"Bearer {token('act-there')}"}
     mine = {**PIPELINE, "seldon": {"name": "mine", "namespace": OTHERS}}
     assert api.post("/v1/pipelines", {**mine, "name": "ocr"}, headers=owner).status_code == 403
@@ -483,8 +467,8 @@ def test_a_pipeline_of_others_is_neither_seen_nor_replaced(two: TwoNamespaces, t
     assert api("DELETE", "/v1/pipelines/captions", headers=owner | tag).status_code == 200
 
 
-def test_a_key_of_a_request_is_its_senders_own(two: TwoNamespaces, tmp_path: Path) -> None:
-    api = behind(two, oidc(tmp_path))
+def test_a_key_of_a_request_is_its_senders_own(two: TwoNamespaces) -> None:
+    api = behind(two, People())
     answers = []
     for name in ("ada", "bob"):
         person = {"Authorization": f"Bearer {token('act-here', sub=name)}"}

@@ -10,21 +10,19 @@ from typing import Any
 import httpx
 import pytest
 
-from ipa.adapters.identity.jwks import Jwks
-from ipa.adapters.identity.oidc import OidcIdentities, issuer_of
 from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.store import open_store
 from ipa.adapters.store.keys import KeyIdentities
 from ipa.api.bodies import PIPELINE, PROFILE
-from ipa.model.access import Grant, Role, looks_vouched
+from ipa.model.access import Grant, Role
 from ipa.settings import Settings
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.target import SELDON
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.reviews import User
-from tests.fakes.people import AUDIENCE, ISSUER, OTHERS, ROLES, jwks_file, oidc, token, two_namespaces
+from tests.fakes.people import OTHERS, People, token, two_namespaces
 from tests.fakes.services import NOW, ApiClient, FakeWorld, PlainRecords, over
 
 PIPELINES = "/v1/pipelines"
@@ -47,12 +45,10 @@ def plain(answer: httpx.Response) -> tuple[int, dict[str, Any]]:
 PLAYED = 5
 
 
-def test_a_name_that_is_hidden_is_refused_in_the_words_of_one_that_is_kept(
-    world: FakeWorld, tmp_path: Path
-) -> None:
+def test_a_name_that_is_hidden_is_refused_in_the_words_of_one_that_is_kept(world: FakeWorld) -> None:
     """By a rule that a caller can read, so that being refused says nothing of what there is."""
     services = replace(
-        over(world.services(), settings=Settings(api_names="prefixed")), authenticators=(oidc(tmp_path),)
+        over(world.services(), settings=Settings(api_names="prefixed")), authenticators=(People(),)
     )
     api, owner, all_ = ApiClient(services), bearer(token("act-there")), bearer(token("act"))
     assert api.post(PIPELINES, at("default", "taken"), headers=all_).status_code == 201
@@ -67,10 +63,8 @@ def test_a_name_that_is_hidden_is_refused_in_the_words_of_one_that_is_kept(
     assert api.post(PIPELINES, at(OTHERS, "other"), headers=all_).status_code == 201
 
 
-def test_a_name_that_is_hidden_is_forbidden_and_one_that_is_seen_is_in_conflict(
-    world: FakeWorld, tmp_path: Path
-) -> None:
-    api = ApiClient(replace(world.services(), authenticators=(oidc(tmp_path),)))
+def test_a_name_that_is_hidden_is_forbidden_and_one_that_is_seen_is_in_conflict(world: FakeWorld) -> None:
+    api = ApiClient(replace(world.services(), authenticators=(People(),)))
     refused = api.post(PIPELINES, at(OTHERS, "ocr"), headers=bearer(token("act-there")))
     assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
     for word in ("default", "file", "exist", "already", "PUT"):
@@ -93,8 +87,8 @@ def test_a_namespace_has_room_for_so_many_pipelines(world: FakeWorld) -> None:
     assert api.post(PIPELINES, at("speech", "p9")).status_code == 201
 
 
-def test_moving_into_a_namespace_asks_for_its_rights_and_its_names(world: FakeWorld, tmp_path: Path) -> None:
-    api = ApiClient(replace(world.services(), authenticators=(oidc(tmp_path),)))
+def test_moving_into_a_namespace_asks_for_its_rights_and_its_names(world: FakeWorld) -> None:
+    api = ApiClient(replace(world.services(), authenticators=(People(),)))
     owner, all_ = bearer(token("act-there")), bearer(token("act"))
     tag = {"If-Match": api.post(PIPELINES, at(OTHERS), headers=owner).headers["etag"]}
     assert api("PUT", AT, json=at("default"), headers={**owner, **tag}).status_code == 403
@@ -106,34 +100,21 @@ def test_moving_into_a_namespace_asks_for_its_rights_and_its_names(world: FakeWo
 @pytest.mark.parametrize(
     "claimed", ["ada#{id}", "key:ada#{id}", "ada (key {id})", "system:serviceaccount:x:y"]
 )
-def test_no_token_of_an_issuer_names_what_looks_like_somebody_elses(
+def test_no_token_of_a_cluster_names_what_looks_like_somebody_elses(
     world: FakeWorld, tmp_path: Path, claimed: str
 ) -> None:
     store = open_store(f"sqlite:///{tmp_path / 'keys.sqlite3'}")
     key, sent = store.keys.create("ada", Grant(Role.OPERATOR), now=NOW)
     api = ApiClient(
-        replace(world.services(), authenticators=(KeyIdentities(store.keys, VirtualClock()), oidc(tmp_path)))
+        replace(world.services(), authenticators=(KeyIdentities(store.keys, VirtualClock()), People()))
     )
     names = [
         api.get("/v1/me", headers=bearer(each)).json()["name"]
         for each in (sent, token("ops", sub=claimed.format(id=key.key_id)))
     ]
     assert names[0] == f"key:ada#{key.key_id}"
-    assert names[1] == f"oidc:issuer.example#{claimed.format(id=key.key_id)}"
+    assert names[1] == f"kubernetes:{claimed.format(id=key.key_id)}"
     store.close()
-
-
-def test_two_issuers_users_of_one_name_are_told_apart(tmp_path: Path) -> None:
-    found = set()
-    for issuer in (ISSUER, f"{ISSUER}/realms/ml"):
-        people = OidcIdentities(
-            issuer_of(issuer, AUDIENCE, "sub", "groups", ROLES),
-            Jwks(str(jwks_file(tmp_path)), VirtualClock()),
-        )
-        identity = people.identify(token("ops", iss=issuer), fresh=False)
-        assert identity is not None and looks_vouched(identity.name)
-        found.add(identity.name)
-    assert found == {"oidc:issuer.example#ada", "oidc:issuer.example/realms/ml#ada"}
 
 
 @pytest.mark.parametrize(
@@ -213,11 +194,9 @@ def test_an_update_of_one_object_is_none_of_another(api: ApiClient, kube: FakeKu
 
 
 @pytest.mark.parametrize("group", ["watch-here", "watch", "act-there"])
-def test_images_are_defined_by_owners_of_the_namespace_they_run_in(
-    world: FakeWorld, tmp_path: Path, group: str
-) -> None:
+def test_images_are_defined_by_owners_of_the_namespace_they_run_in(world: FakeWorld, group: str) -> None:
     """A pipeline's file says which images, environment and model addresses its SeldonDeployment gets."""
-    api = ApiClient(replace(world.services(), authenticators=(oidc(tmp_path),)))
+    api = ApiClient(replace(world.services(), authenticators=(People(),)))
     owner = bearer(token("act-here"))
     runs = {**at("default"), "stages": [{"name": "describe", "variants": [_runs("evil/image")]}]}
     refused = api.post(PIPELINES, runs, headers=bearer(token(group)))
@@ -251,11 +230,11 @@ class Renamed(PlainRecords):
         return {"ocr": "ocr~000000000001"}.get(name, name)
 
 
-def test_a_former_pipeline_s_plans_are_gone_for_every_namespace(world: FakeWorld, tmp_path: Path) -> None:
+def test_a_former_pipeline_s_plans_are_gone_for_every_namespace(world: FakeWorld) -> None:
     two = two_namespaces()
     services = two.services
     # The record of the pipeline is another one now.
-    later = replace(over(services, records=Renamed()), authenticators=(oidc(tmp_path),))
+    later = replace(over(services, records=Renamed()), authenticators=(People(),))
     for group in ("act-here", "ops"):
         answer = ApiClient(later).get("/v1/plans/plan-ocr", headers=bearer(token(group)))
         assert answer.status_code == 404, group

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from ipa.control.ports import PipelineControl
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.pipeline import Bounds
 from tests.fakes.browsing import PHONE, opened, serious, serving
-from tests.fakes.people import oidc, token
+from tests.fakes.people import People, token
 from tests.fakes.services import LADDER, FakeLeader, FakeWorld, over
 from tests.fakes.viewed import viewed
 
@@ -226,10 +225,8 @@ def test_a_lost_answer_is_asked_for_again_and_nothing_is_done_twice(
 
 
 @pytest.mark.parametrize(("who", "may"), [("watch-here", False), ("act-here", True)])
-def test_it_is_offered_to_who_may_alone(
-    browser: Browser, world: FakeWorld, tmp_path: Path, who: str, may: bool
-) -> None:
-    services = replace(viewed(world), authenticators=(oidc(tmp_path),))
+def test_it_is_offered_to_who_may_alone(browser: Browser, world: FakeWorld, who: str, may: bool) -> None:
+    services = replace(viewed(world), authenticators=(People(),))
     with serving(services) as url:
         context = browser.new_context()
         context.add_init_script(f"sessionStorage.setItem('ipa-token', '{token(who, sub='ada@x')}')")
@@ -241,18 +238,16 @@ def test_it_is_offered_to_who_may_alone(
                 expect(page.get_by_role("button", name=name)).to_be_visible(visible=may)
         if may:
             dialog = open_dialog(page, "Pause …")
-            expect(dialog).to_contain_text("recorded as done by oidc:issuer.example#ada@x")
+            expect(dialog).to_contain_text("recorded as done by kubernetes:ada@x")
             expect(dialog.get_by_label("Who are you?")).to_have_count(0)
             confirm(dialog, "Pause")
             expect(dialog.get_by_role("heading", name="Paused")).to_be_visible()
-            assert world.control("ocr").paused_by == "oidc:issuer.example#ada@x"
+            assert world.control("ocr").paused_by == "kubernetes:ada@x"
         context.close()
 
 
-def test_a_role_that_was_taken_away_meanwhile_is_refused(
-    browser: Browser, world: FakeWorld, tmp_path: Path
-) -> None:
-    who = oidc(tmp_path)
+def test_a_role_that_was_taken_away_meanwhile_is_refused(browser: Browser, world: FakeWorld) -> None:
+    who = People()
     with serving(replace(viewed(world), authenticators=(who,))) as url:
         context = browser.new_context()
         context.add_init_script(f"sessionStorage.setItem('ipa-token', '{token('act-here')}')")

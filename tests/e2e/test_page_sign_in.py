@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.fakes.browsing import serving
-from tests.fakes.people import oidc, token
+from tests.fakes.people import People, token
 from tests.fakes.services import FakeWorld
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 
-def test_who_looks_signs_in_once_and_out_again(browser: Browser, tmp_path: Path) -> None:
-    services = replace(FakeWorld().play(20).services(), authenticators=(oidc(tmp_path),))
+def test_who_looks_signs_in_once_and_out_again(browser: Browser) -> None:
+    services = replace(FakeWorld().play(20).services(), authenticators=(People(),))
     with serving(services) as url:
         context = browser.new_context()
         page = context.new_page()

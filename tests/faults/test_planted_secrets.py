@@ -106,7 +106,7 @@ def test_r17_a_running_service_tells_no_secret_of_its_settings(
 ) -> None:
     """Each setting is used, and most fail: answers, metrics, record, backup, events, commits and objects."""
     caplog.set_level(logging.DEBUG)
-    names = ("prometheus", "token", "store", "jwks", "remote", "caller")
+    names = ("prometheus", "token", "store", "remote", "caller")
     secrets = {name: f"{CANARY}{name}" for name in names}
     with FakeKube() as kube:
         settings = _planted(tmp_path, kube, secrets)
@@ -171,11 +171,7 @@ def _planted(folder: Path, kube: FakeKube, secrets: Mapping[str, str]) -> Settin
         kubeconfig=str(kube.kubeconfig(folder)),
         prometheus_url=f"http://127.0.0.1:9/{secrets['prometheus']}",
         prometheus_token=secrets["token"],
-        auth="keys,oidc",
-        oidc_issuer="https://issuer.example",
-        oidc_audience="ipa",
-        oidc_jwks="https://ada:{0}@127.0.0.1:1/jwks?key={0}#{0}".format(secrets["jwks"]),
-        oidc_roles="ops=operator",
+        auth="keys,kubernetes",
         actuation="gitops",
         gitops_dir=str(clone),
         gitops_path="{pipeline}.yaml",

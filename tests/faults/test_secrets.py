@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 import pytest
 
-from ipa.adapters.identity.jwks import Jwks
 from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.prometheus.connection import connection_of
@@ -32,7 +31,7 @@ from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.target import SELDON
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind
-from tests.fakes.people import oidc, token
+from tests.fakes.people import People, token
 from tests.fakes.services import ApiClient, FakeHealth, FakeWorld, InProcess, a_pipeline, over
 from tests.faults.table import Case
 
@@ -72,7 +71,7 @@ def test_o5_the_command_line_keeps_its_token(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     monkeypatch.chdir(tmp_path)
-    services = replace(FakeWorld().play(20).services(), authenticators=(oidc(tmp_path),))
+    services = replace(FakeWorld().play(20).services(), authenticators=(People(),))
     good = token("ops", canary=CANARY)
     at = f"http://ada:{CANARY}@127.0.0.1:1"
     ways: list[tuple[str, httpx.BaseTransport]] = [
@@ -115,13 +114,13 @@ def test_o5_the_service_keeps_what_it_is_sent(
         FakeWorld().play(5).services(),
         authenticators=(
             KeyIdentities(store.keys, clock),
-            oidc(tmp_path),
+            People(),
             KubeIdentities(connect(1.0, clock=clock), clock, SELDON_DEPLOYMENT, SELDON.places_of),
         ),
     )
     api, spoken = ApiClient(services), ""
     tokens = [key, f"{key[:-2]}AA", f"ipa_{CANARY}", CANARY, f"{CANARY} {CANARY}", "", CANARY, CANARY, CANARY]
-    tokens += [token("ops", canary=CANARY), token("ops", exp=1, canary=CANARY), token("x", canary=CANARY)]
+    tokens += [token("ops", canary=CANARY), token("x", canary=CANARY)]
     for sent in tokens:
         for scheme in ("Bearer", "Basic"):
             headers = {"Authorization": f"{scheme} {sent}"}
@@ -144,26 +143,18 @@ def test_o5_the_service_keeps_what_it_is_sent(
     case.equal("keys sent to the cluster", json.dumps([it.body for it in reviewed]).count("ipa_"), 0)
 
 
-def test_o5_settings_keep_their_passwords(
-    case: Case, caplog: pytest.LogCaptureFixture, tmp_path: Path, kube: FakeKube, connect: Callable[..., Any]
-) -> None:
+def test_o5_settings_keep_their_passwords(case: Case, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    clock = VirtualClock()
 
     def prometheus() -> None:
         metrics = PrometheusMetrics(f"http://ada:{CANARY}@127.0.0.1:1", 1.0, 15.0)
         raise IpaError(str(metrics.read(a_pipeline(), 60.0)))
-
-    def keys_of_an_issuer() -> None:
-        Jwks(f"https://ada:{CANARY}@127.0.0.1:1/jwks", clock).key("x")
 
     attempts: dict[str, Callable[[], object]] = {
         "a store's URL that is none": lambda: open_store(f"postgresql//ada:{CANARY}@db"),
         "a store of another kind": lambda: open_store(f"mysql://ada:{CANARY}@db/x"),
         "a store that does not answer": lambda: open_store(f"postgresql://ada:{CANARY}@127.0.0.1:1/x"),
         "Prometheus that does not answer": prometheus,
-        "an issuer that does not answer": keys_of_an_issuer,
-        "an issuer that is not https": lambda: Jwks(f"http://ada:{CANARY}@issuer.example/x", clock),
         "a setting beside the token": lambda: Settings.from_env({"IPA_TOKEN": CANARY, "IPA_TOKN": CANARY}),
     }
     spoken = ""
@@ -180,7 +171,6 @@ URLS = {
     "IPA_STORE_URL": "postgresql://{user}:{password}@127.0.0.1:1/ipa?{query}",
     "IPA_PROMETHEUS_URL": "http://{user}:{password}@127.0.0.1:1/{path}?{query}#{fragment}",
     "IPA_GATEWAY_URL": "http://{user}:{password}@127.0.0.1:1/{path}?{query}#{fragment}",
-    "IPA_OIDC_JWKS": "https://{user}:{password}@127.0.0.1:1/jwks?{query}#{fragment}",
     "IPA_GITOPS_REMOTE": "http://{user}:{password}@127.0.0.1:1/x.git?{query}",
     "IPA_RUNBOOKS_URL": "https://{user}:{password}@127.0.0.1:1/runbooks?{query}#{fragment}",
     "IPA_PROFILE_REACH": "http://{user}:{password}@{{service}}.{{namespace}}:{{port}}?{query}#{fragment}",
@@ -268,7 +258,6 @@ USES: dict[str, Callable[[Settings, Path], object]] = {
     "store_url": lambda it, _: open_store(it.store_url),
     "prometheus_url": _reads,
     "prometheus_token": _reads,
-    "oidc_jwks": lambda it, _: Jwks(it.oidc_jwks, VirtualClock()).key("x"),
     "gitops_remote": _pushes,
     "gateway_url": lambda it, _: None,
     "runbooks_url": lambda it, _: None,
@@ -276,7 +265,7 @@ USES: dict[str, Callable[[Settings, Path], object]] = {
 }
 
 
-def test_r17_readiness_is_explained_to_known_callers_alone(case: Case, tmp_path: Path) -> None:
+def test_r17_readiness_is_explained_to_known_callers_alone(case: Case) -> None:
     checks = (
         DependencyCheck("store", False, f"the store says {CANARY}", required=True),
         DependencyCheck("video", False, f"the metrics say {CANARY}"),
@@ -284,7 +273,7 @@ def test_r17_readiness_is_explained_to_known_callers_alone(case: Case, tmp_path:
     told: dict[str, list[str]] = {}
     for name, found in {"unready": checks, "degraded": checks[1:]}.items():
         services = over(FakeWorld().play(2).services(), health=FakeHealth(lambda found=found: found))
-        api = ApiClient(replace(services, authenticators=(oidc(tmp_path),)))
+        api = ApiClient(replace(services, authenticators=(People(),)))
         for path in ("/healthz", "/readyz", "/readyz?verbose"):
             for who, headers in {
                 "nobody": {},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +13,7 @@ from ipa.model.decision import UNHEALTHY, Action, Decision, ReasonCode
 from ipa.model.errors import ConflictError, InProgressError
 from ipa.model.plan import StageConfig
 from ipa.service.undo import UndoView, undo_of
-from tests.fakes.people import oidc, token
+from tests.fakes.people import People, token
 from tests.fakes.services import ApiClient, FakeWorld
 from tests.fakes.world import PIPELINE, Scenario, ours, scenario
 
@@ -160,9 +159,9 @@ def test_r22_without_authentication_all_are_one_caller(first: str) -> None:
     assert nothing.status_code == 409 and nothing.json()["detail"].startswith("no change by a person is left")
 
 
-def test_r22_with_authentication_only_the_callers_own_change_counts(tmp_path: Path) -> None:
+def test_r22_with_authentication_only_the_callers_own_change_counts() -> None:
     world = FakeWorld().play(3)
-    api = ApiClient(replace(world.services(), authenticators=(oidc(tmp_path),)))
+    api = ApiClient(replace(world.services(), authenticators=(People(),)))
     before = world.log[-1].configs
     world.apply(tuple(replace(each, replicas=each.replicas + 1) for each in before), "requested", "bob")
     ada = {"Authorization": f"Bearer {token('ops', sub='ada@x')}"}

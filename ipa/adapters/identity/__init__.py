@@ -1,1 +1,1 @@
-"""Authentication of callers: by API key, by an OIDC issuer's token, or by a token that a cluster reviews."""
+"""Authentication of callers: by API key, or by a token that a cluster reviews."""

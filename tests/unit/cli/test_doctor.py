@@ -451,8 +451,6 @@ def test_who_may_ask(tmp_path: Path) -> None:
     kept.keys.create("ann", Grant(access.Role.OPERATOR), now=datetime.now(UTC), expires_at=None)
     kept.close()
     assert [one.seen for one in looked(auth="keys")] == ["1 valid API keys"]
-    (oidc,) = looked(auth="oidc", oidc_issuer="https://issuer", oidc_jwks=str(tmp_path / "nope"))
-    assert oidc.state is Severity.FAIL
 
 
 def test_a_port_that_is_taken() -> None:

@@ -18,7 +18,7 @@ from ipa.cli.main import run
 from ipa.cli.verbs.doctor import findings_table
 from ipa.model.findings import Finding, Severity
 from tests.fakes.browsing import serving
-from tests.fakes.people import oidc, token
+from tests.fakes.people import People, token
 from tests.fakes.services import FakeWorld
 
 Doctor = Callable[..., dict[str, Finding]]
@@ -85,11 +85,9 @@ def test_the_port_of_the_service_itself_is_no_warning(
         assert found["service: ocr"].state is Severity.FAIL
 
 
-def test_an_owner_is_told_that_the_service_is_blind(
-    doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_owner_is_told_that_the_service_is_blind(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
     """The service's settings, its target among them, are told to operators alone; its pipelines are not."""
-    services = replace(blind().services(), authenticators=(oidc(tmp_path),))
+    services = replace(blind().services(), authenticators=(People(),))
     with serving(services) as url:
         monkeypatch.setenv("IPA_TOKEN", token("act-here"))
         found = doctor("--at", url, code=1)
