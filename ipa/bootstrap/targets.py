@@ -184,7 +184,7 @@ def infer_at(address: RequestAddress, body: Mapping[str, Any], timeout_s: float)
 
     UsageError: its requests have no URL, or another protocol than V2.
     """
-    from ipa.targets.probing import probe_v2
+    from ipa.targets.requests import probe_http
 
     if not address.url:
         raise UsageError(f"there is no URL to send the request to: {address.note}")
@@ -193,7 +193,7 @@ def infer_at(address: RequestAddress, body: Mapping[str, Any], timeout_s: float)
             f"{address.url} speaks protocol {address.protocol}, not {V2}",
             hint="Use `ipa probe PIPELINE --request FILE`, which sends it in the protocol of its file.",
         )
-    return probe_v2(ProbeRequest(body, timeout_s), address.url)
+    return probe_http(ProbeRequest(body, timeout_s), address.url)
 
 
 def base_revision(folder: Path, ref: str) -> BaseRevision:

@@ -285,14 +285,14 @@ class Target(ABC):
 
         Errors: UsageError (no address is known; a transport or client that is not there), UnavailableError.
         """
-        from ipa.targets.probing import check_url, probe_v2
+        from ipa.targets.requests import check_url, probe_http
 
         if asked.native or asked.gateway or asked.transport is not ProbeTransport.REST:
             raise self._cannot("send a request but by plain HTTP, to the address of --url")
         if not asked.address:
             raise self._cannot("tell where the pipeline takes requests; give --url")
         check_url(asked.address)
-        return probe_v2(asked, self.address(pipeline, settings, asked.address).url)
+        return probe_http(asked, self.address(pipeline, settings, asked.address).url)
 
     def running_bench(self, pipeline: Pipeline, stage: Stage, address: str) -> MeasurementBench:
         """The bench of a server of the stage that runs at that base URL."""

@@ -20,7 +20,7 @@ from ipa.model.slowdown import Calibration, Slowdown
 from ipa.policies.planning import plan_pipeline
 from ipa.service.live_state import live_state
 from ipa.settings import Settings
-from ipa.targets.running import machine
+from ipa.targets.requests import machine
 from tests.fakes.store import FakeStore
 
 pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local")]

@@ -24,7 +24,7 @@ from ipa.model.decision import Mode
 from ipa.model.errors import IpaError
 from ipa.model.plan import StageConfig
 from ipa.settings import Settings, setting_fault
-from ipa.targets.running import infer_v2
+from ipa.targets.requests import infer_v2
 from ipa.targets.seldon.bench import running_bench
 from ipa.targets.seldon.manifest import render
 from ipa.testing.examples import PROFILES

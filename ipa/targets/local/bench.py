@@ -21,7 +21,7 @@ from ipa.targets.local.affinity import CpuMap
 from ipa.targets.local.cpu_times import cpu_times
 from ipa.targets.local.processes import ForkedProcesses
 from ipa.targets.local.replica import launch, preloads
-from ipa.targets.running import MeasuredServer, infer_v2, machine
+from ipa.targets.requests import MeasuredServer, infer_v2, machine
 
 # For a replica to get ready, and for the answer to a batch.
 TIMEOUT_S = 60.0

@@ -121,7 +121,7 @@ class LocalTarget(Target):
 
     def machine(self) -> str:
         """This machine."""
-        from ipa.targets.running import machine
+        from ipa.targets.requests import machine
 
         return machine()
 

@@ -1,36 +1,53 @@
-"""Measures stages on Seldon: on copies of a running one (`ipa profile --at`), or at a server's address."""
+"""Measures stages on Seldon: on copies of a running one (`ipa profile --at`), or at a server's address.
+
+A copy has a name, a Service and replicas of its own, so it never gets a request of the pipeline's. It is
+labelled with the pipeline and says until when it is held, so that what a killed run left can be told apart
+from what another one measures.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import partial
-from hashlib import sha256
-from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import httpx
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.kinds import QUOTA
 from ipa.adapters.kube.quantity import parse_quantity
 from ipa.adapters.kube.responses import Json
 from ipa.control.loop.clock import SystemClock
 from ipa.control.ports import Clock, RolloutPhase
-from ipa.model.errors import ConflictError, ForbiddenError, IpaError, UnavailableError
+from ipa.model.errors import ConflictError, InputError, IpaError, UnavailableError
 from ipa.model.masking import mask_url, without_user
-from ipa.model.pipeline import Pipeline, Stage, StageKind
+from ipa.model.pipeline import Pipeline, ReplicaOwner, Stage, StageKind
 from ipa.model.plan import StageConfig, in_millicores
+from ipa.model.resources import Resources
+from ipa.targets.kubernetes.layout import Draft, Served
 from ipa.targets.kubernetes.reach import Reach
 from ipa.targets.kubernetes.rollout import judge
 from ipa.targets.kubernetes.workload import KubeWorkload
-from ipa.targets.probing import check_url
-from ipa.targets.running import MeasuredServer, RunningBench, call_as_is, infer_v2, machine
-from ipa.targets.seldon import copies
+from ipa.targets.requests import (
+    TIMEOUT_S,
+    MeasuredServer,
+    RunningBench,
+    call_as_is,
+    check_url,
+    client_within,
+    infer_v2,
+    machine,
+)
 from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.locate import (
+    AUTOSCALERS,
+    NO_ENGINE,
     SELDON_DEPLOYMENT,
     StageLocation,
     container_name,
@@ -39,28 +56,29 @@ from ipa.targets.seldon.locate import (
     orchestrators,
     target_of,
 )
-from ipa.targets.seldon.section import WireProtocol
-from ipa.targets.seldon.split import PORT, PartRole, is_split, parts_of
+from ipa.targets.seldon.manifest import ONE_ORCHESTRATOR
+from ipa.targets.seldon.predictors import change_all
+from ipa.targets.seldon.residents import MODELS
+from ipa.targets.seldon.section import WireProtocol, seldon_of
+from ipa.targets.seldon.split import PORT, PartRole, alone, is_split, parts_of
 
 log = logging.getLogger("ipa.cli")
 
+LABEL_COPY_OF, UNTIL = "ipa-serving/profile-of", "ipa-serving/profile-until"
+# What a copy has no use for: another number of replicas, explanations, and labels by which others find pods.
+NOT_COPIED = frozenset({"explainer", "replicas", "traffic", "shadow", "labels"})
+# Stages of these kinds are asked in other ways than with items.
+UNMEASURED = (StageKind.ROUTER, StageKind.COMBINER)
 # A pod that pulls a large image and loads a model; and for the pods of the copy before to be gone.
 READY_S, GONE_S = 300.0, 90.0
-# For one batch.
-ANSWER_S = 60.0
 # A copy is somebody's for so long beyond the time that it has to get ready.
 HELD_S = 1800.0
 POLL_S = 1.0
 # Removals of a copy before its owner is told to do it.
 REMOVALS = 3
 # The port of Seldon's orchestrator.
-ENGINE_PORT = 8000
-ENGINE_PATH = "/v2/models/infer"
-UNKNOWN_CPU = "a processor that it does not name"
-
-
-class _NoShellError(UnavailableError):
-    """The image has no shell to name the processor with."""
+ENGINE_PORT, ENGINE_PATH = 8000, "/v2/models/infer"
+GIB = 2**30
 
 
 class ClusterBench:
@@ -75,9 +93,7 @@ class ClusterBench:
     ) -> None:
         self._client, self._pipeline, self._reach = client, pipeline, reach
         self._clock = clock or SystemClock()
-        self._numbers = count(1)
         self._is_clear = False
-        self._probes_cpu = True
         # The Deployments of copies that were removed, which may still have pods.
         self._leaving: list[str] = []
         self._hardware: dict[str, None] = {}
@@ -85,7 +101,7 @@ class ClusterBench:
 
     @property
     def hardware(self) -> str:
-        """The processors and nodes that copies ran on."""
+        """The nodes that copies ran on."""
         return "; ".join(self._hardware) or "unknown"
 
     @property
@@ -103,19 +119,18 @@ class ClusterBench:
     def clear(self) -> list[str]:
         """Remove the copies of the pipeline that runs before left, and return their names.
 
-        ConflictError if another run is measuring the pipeline now.
+        ConflictError if another run may be measuring the pipeline now.
         """
         namespace, now = target_of(self._pipeline).namespace, self._clock.now()
         found, _ = self._client.list_all(SELDON_DEPLOYMENT, namespace)
         name = self._pipeline.name
-        labels = [(each, (each.get("metadata") or {}).get("labels") or {}) for each in found]
-        left = [each for each, own in labels if own.get(copies.LABEL_COPY_OF) == name]
+        left = [each for each in found if (each["metadata"].get("labels") or {}).get(LABEL_COPY_OF) == name]
         for sdep in left:
-            hold = copies.hold_of(sdep, now)
-            if not hold.is_over(now):
+            until = _held_until(sdep)
+            if until is not None and now < until:
                 copy = sdep["metadata"]["name"]
                 raise ConflictError(
-                    f"pipeline {name!r} is being measured by {hold.holder} on {copy} ({hold.until:%H:%M})",
+                    f"pipeline {name!r} is being measured on {copy} (until {until:%H:%M})",
                     hint=f"Wait for it, or remove it: kubectl delete sdep {copy} -n {namespace}",
                 )
         for sdep in left:
@@ -130,28 +145,16 @@ class ClusterBench:
     ) -> Iterator[MeasuredServer]:
         """A copy of the stage that is ready, and removed when the block ends.
 
-        ConflictError: there is no room for it within bounds or quotas. UnavailableError: it does not get
-        ready, or does not answer a batch, in time. DriftError, NotFoundError: the pipeline does not run.
+        ConflictError: there is no room for it within bounds. UnavailableError: it does not get ready, or does
+        not answer a batch, in time. DriftError, NotFoundError: the pipeline does not run.
         """
         if not self._is_clear:
             for left in self.clear():
                 log.warning("removed %s, which an earlier run left", left)
         config = in_millicores([StageConfig(stage, variant, 1, cores, 1)])[0]
-        with ExitStack() as held:
-            try:
-                replica = held.enter_context(self._copied(config, within_s))
-            except _NoShellError:
-                # Its processor stays unknown.
-                self._probes_cpu = False
-                replica = held.enter_context(self._copied(config, within_s))
-            yield replica
-
-    @contextmanager
-    def _copied(self, config: StageConfig, within_s: float) -> Iterator[MeasuredServer]:
-        """A copy that is ready. _NoShellError: its image cannot say which processor it has."""
         copy, body = self._body(config, within_s)
         target, place = target_of(copy), locate(copy, body)[0]
-        self._check_room(body, config)
+        self._check_bounds(body, config)
         self._wait_until_gone(target.namespace)
         started_s = self._clock.monotonic_s()
         until_s = started_s + within_s
@@ -166,7 +169,7 @@ class ClusterBench:
                 model = container_name(self._pipeline.stage(config.stage))
                 port, path = PORT, f"/v2/models/{model}/infer"
             way = self._reach.url(f"{target.name}-{target.predictor}", target.namespace, port)
-            with way as url, httpx.Client(timeout=ANSWER_S) as client:
+            with way as url, client_within(TIMEOUT_S) as client:
                 self._wait_for_answer(client, url, until_s)
                 memory_gib = _memory_gib(place.container)
                 call = partial(infer_v2, url=f"{url}{path}")
@@ -183,23 +186,32 @@ class ClusterBench:
             owner = models[stage.name].pipeline
         target = target_of(owner)
         live = self._client.get(SELDON_DEPLOYMENT, target.namespace, target.name)
-        hold = copies.this_run(self._clock.now(), within_s + HELD_S)
         # The Deployment of an earlier one may be there for a while: never the same name again.
-        digest = sha256(f"{pipeline.name}/{hold}/{next(self._numbers)}/{id(self)}".encode()).hexdigest()[:10]
-        copy = copies.as_copy(owner, f"ipa-profile-{digest}", owner.stage(stage.name))
-        return copy, copies.copy_body(owner, copy, live, config, hold, probes_cpu=self._probes_cpu)
+        copy = as_copy(owner, f"ipa-profile-{uuid4().hex[:10]}", owner.stage(stage.name))
+        until = self._clock.now() + timedelta(seconds=within_s + HELD_S)
+        return copy, copy_body(owner, copy, live, config, until)
 
-    def _check_room(self, body: Json, config: StageConfig) -> None:
-        """ConflictError if bounds of the pipeline or quotas of the namespace leave no room for the copy."""
-        more = copies.needed(self._pipeline, body, config)
-        running = tuple(it.config for it in KubeWorkload(self._client, layout_of).read(self._pipeline).stages)
-        copies.check_bounds(self._pipeline, running, more)
-        try:
-            quotas, _ = self._client.list_all(QUOTA, target_of(self._pipeline).namespace)
-        except ForbiddenError:
-            # Its pod is then refused, with the quota's words.
-            return
-        copies.check_quota(quotas, more)
+    def _check_bounds(self, body: Json, config: StageConfig) -> None:
+        """ConflictError if the copy beside what runs exceeds what the pipeline may have during a change."""
+        pipeline, bounds = self._pipeline, self._pipeline.bounds
+        predictor = body["spec"]["predictors"][0]
+        has_engine = NO_ENGINE not in (predictor.get("annotations") or {})
+        known = bounds.beside(config)
+        more = Resources(
+            cpu_cores=config.cores + (target_of(pipeline).orchestrator_cores if has_engine else 0.0),
+            memory_gib=max(
+                known.memory_gib, _memory_gib(predictor["componentSpecs"][0]["spec"]["containers"][0])
+            ),
+            accelerators=known.accelerators,
+        )
+        running = tuple(it.config for it in KubeWorkload(self._client, layout_of).read(pipeline).stages)
+        faults = (bounds.held(running) + more).exceeded(bounds.change_limits)
+        if faults:
+            raise ConflictError(
+                f"no room to measure pipeline {pipeline.name!r}: with a copy of one replica "
+                f"{'; '.join(faults)}",
+                hint="Raise `bounds.transition_cores` or that bound in its file, or measure fewer --cores.",
+            )
 
     def _wait_until_gone(self, namespace: str) -> None:
         """Return once the copies before have no Deployment any more: their pods take room."""
@@ -215,52 +227,44 @@ class ClusterBench:
 
     def _ready_pod(self, namespace: str, body: Json, place: StageLocation, until_s: float) -> Json:
         """The pod of the copy once it, and its orchestrator, are ready. UnavailableError says why not."""
-        name = body["metadata"]["name"]
+        served: list[Served] = [place, *orchestrators(body, [place])]
         while True:
-            deployment = self._client.get_deployment(namespace, place.deployment)
+            deployments = {
+                it.deployment: self._client.get_deployment(namespace, it.deployment) for it in served
+            }
+            deployment = deployments[place.deployment]
             labels = (((deployment or {}).get("spec") or {}).get("selector") or {}).get("matchLabels")
             pods = self._client.list_pods(namespace, labels) if labels else []
-            beside = orchestrators(body, [place])
-            found = judge(
-                [place, *beside],
-                {place.deployment: deployment}
-                | {
-                    each.deployment: self._client.get_deployment(namespace, each.deployment)
-                    for each in beside
-                },
-                {place.deployment: pods},
-            )
-            waits = found.detail
+            found = judge(served, deployments, {place.deployment: pods})
             if found.phase is RolloutPhase.READY and pods:
                 return pods[0]
-            if copies.CPU_PROBE in waits and found.phase is RolloutPhase.FAILED:
-                raise _NoShellError(waits)
             if found.phase is RolloutPhase.FAILED or self._clock.monotonic_s() >= until_s:
-                raise UnavailableError(f"the copy {name} does not get ready: {waits}")
+                raise UnavailableError(
+                    f"the copy {body['metadata']['name']} does not get ready: {found.detail}"
+                )
             self._clock.wait(POLL_S)
 
     def _wait_for_answer(self, client: httpx.Client, url: str, until_s: float) -> None:
         """Return once its Service leads to it: that takes a moment after its pods are ready."""
         while True:
             try:
+                # Any answer is of a server that is there.
                 client.get(f"{url}/v2/health/ready")
+                return
             except httpx.TransportError as error:
                 if self._clock.monotonic_s() >= until_s:
                     raise UnavailableError(
                         f"{mask_url(url)} gave no answer: {type(error).__name__}"
                     ) from error
-            else:
-                # Any answer is of a server that is there.
-                return
             self._clock.wait(POLL_S)
 
     def _note(self, config: StageConfig, pod: Json, place: StageLocation) -> None:
         """Note down where the copy ran, from which image and with which limits."""
-        status, name = pod.get("status") or {}, place.container["name"]
-        cpu = _last_words(status.get("initContainerStatuses"), copies.CPU_PROBE) or UNKNOWN_CPU
         node = (pod.get("spec") or {}).get("nodeName")
-        self._hardware[f"{cpu}, node {node}" if node else cpu] = None
-        image = _field(status.get("containerStatuses"), name, "imageID").rpartition("@")[2]
+        self._hardware[f"node {node}" if node else "a node that it does not name"] = None
+        statuses = (pod.get("status") or {}).get("containerStatuses") or ()
+        images = (str(it.get("imageID")) for it in statuses if it.get("name") == place.container["name"])
+        image = next(images, "").rpartition("@")[2]
         limits = (place.container.get("resources") or {}).get("limits") or {}
         beside = ", ".join(f"{amount} {kind}" for kind, amount in sorted(limits.items()) if kind != "cpu")
         limited = f"limits as the cores measured{f' and {beside}' if beside else ''}"
@@ -272,34 +276,86 @@ class ClusterBench:
         for attempt in range(1, REMOVALS + 1):
             try:
                 self._client.delete(SELDON_DEPLOYMENT, namespace, name)
+                return
             except IpaError as error:
                 if attempt == REMOVALS:
                     raise UnavailableError(
                         f"the copy {namespace}/{name} could not be removed: {error.message}",
                         hint=f"kubectl delete sdep {name} -n {namespace}; the next run tries it too.",
                     ) from error
-                self._clock.wait(POLL_S)
-            else:
-                return
+            self._clock.wait(POLL_S)
+
+
+def _held_until(sdep: Json) -> datetime | None:
+    """The end of the copy's hold by its annotation; None where it says none."""
+    try:
+        until = datetime.fromisoformat(str((sdep["metadata"].get("annotations") or {}).get(UNTIL)))
+    except ValueError:
+        return None
+    return until if until.tzinfo else None
 
 
 def _memory_gib(container: Mapping[str, Any]) -> float:
     """The memory that it may have at most; 0 if nothing limits it."""
     amount = parse_quantity(((container.get("resources") or {}).get("limits") or {}).get("memory", 0))
-    return float(amount or 0) / copies.GIB
+    return float(amount or 0) / GIB
 
 
-def _field(statuses: Sequence[Json] | None, name: str, key: str) -> str:
-    return next((str(each.get(key) or "") for each in statuses or () if each.get("name") == name), "")
+def as_copy(pipeline: Pipeline, name: str, stage: Stage) -> Pipeline:
+    """The stage as a pipeline of its own in a copy of that name. InputError if it cannot be measured so."""
+    if stage.kind in UNMEASURED:
+        raise InputError(
+            f"stage {stage.name!r} is a {stage.kind.value}, which cannot be measured alone: it takes no items"
+        )
+    if target_of(pipeline).protocol is not WireProtocol.V2:
+        raise InputError(
+            f"pipeline {pipeline.name!r} does not speak V2, which copies are asked by",
+            hint="Measure a server of the stage that runs, by `ipa profile --url`.",
+        )
+    if any(MODELS in run.env for variant in stage.variants if (run := seldon_of(variant)) is not None):
+        raise InputError(
+            f"stage {stage.name!r} keeps several variants in a replica, of which no copy with one is made",
+            hint="Measure a server of one variant that runs, by `ipa profile --url`, or on this machine.",
+        )
+    return alone(pipeline, name, replace(stage, replicas=ReplicaOwner.PLANNED))
 
 
-def _last_words(statuses: Sequence[Json] | None, name: str) -> str:
-    """The last words of the container of that name when it ended."""
-    for each in statuses or ():
-        if each.get("name") == name:
-            ended = (each.get("state") or {}).get("terminated") or {}
-            return " ".join(str(ended.get("message") or "").split())
-    return ""
+def copy_body(
+    owner: Pipeline, copy: Pipeline, live: Json, config: StageConfig, until: datetime
+) -> dict[str, Any]:
+    """The SeldonDeployment that runs one replica of the stage of the live one with that configuration.
+
+    `owner` is the pipeline by which the live one is read, `copy` that of the copy. All else of the stage's
+    pods is as its owners have it. DriftError where the live one is none of the pipeline's.
+    """
+    target = target_of(copy)
+    [place] = [each for each in locate(owner, live) if each.stage.name == config.stage]
+    before = next(each for each in live["spec"]["predictors"] if each["name"] == target.predictor)
+    unwanted = (*AUTOSCALERS, "pdbSpec", "metadata")
+    component = deepcopy({key: value for key, value in place.component.items() if key not in unwanted})
+    annotations = (place.component.get("metadata") or {}).get("annotations")
+    if annotations:
+        component["metadata"] = {"annotations": dict(annotations)}
+    component["replicas"] = 1
+    node = {key: value for key, value in place.node.items() if key != "children"}
+    predictor = {key: deepcopy(value) for key, value in before.items() if key not in NOT_COPIED}
+    predictor |= {"componentSpecs": [component], "graph": node | {"type": StageKind.MODEL.upper()}}
+    predictor["svcOrchSpec"] = {**(predictor.get("svcOrchSpec") or {}), **ONE_ORCHESTRATOR}
+    spec = {key: deepcopy(value) for key, value in live["spec"].items() if key not in ("replicas", "name")}
+    body = {
+        "apiVersion": SELDON_DEPLOYMENT.api_version,
+        "kind": SELDON_DEPLOYMENT.kind,
+        "metadata": {
+            "name": target.name,
+            "namespace": target.namespace,
+            "labels": {"app.kubernetes.io/managed-by": "ipa-serving", LABEL_COPY_OF: copy.name},
+            "annotations": {UNTIL: until.isoformat()},
+        },
+        "spec": {**spec, "predictors": [predictor]},
+    }
+    draft = Draft(body)
+    change_all(draft, copy, body, [config])
+    return draft.object
 
 
 # The path of a call in Seldon's own protocol, by the type of the graph node.

@@ -16,7 +16,7 @@ from ipa.model.masking import mask_url, without_user
 from ipa.model.pipeline import Pipeline
 from ipa.model.probe import ProbeRequest, ProbeResult, ProbeTransport, RequestAddress
 from ipa.settings import Settings
-from ipa.targets.probing import check_url, post, probe_v2, shown, v2_fault
+from ipa.targets.requests import Judge, check_url, probe_http, shown, v2_fault
 from ipa.targets.seldon.locate import target_of
 from ipa.targets.seldon.section import SeldonTarget, WireProtocol
 from ipa.targets.seldon.split import PartRole, is_split, parts_of
@@ -60,9 +60,7 @@ def probe(pipeline: Pipeline, asked: ProbeRequest, settings: Settings) -> ProbeR
         # An orchestrator calls each node by its own name, whatever this one is; the router answers to one.
         model = pipeline.name if is_split(pipeline) else target.name
         return _by_worker(target, model, asked, door, settings.client_python or sys.executable)
-    if target.protocol is WireProtocol.V2:
-        return probe_v2(asked, door.url)
-    return post(asked, door.url, target.protocol, seldon_fault)
+    return probe_http(asked, door.url, target.protocol, _judge_of(target))
 
 
 def address(pipeline: Pipeline, settings: Settings) -> RequestAddress:
@@ -99,6 +97,10 @@ def seldon_fault(answer: Any) -> str:
     if not any(payload in answer for payload in PAYLOADS):
         return f"the answer has none of {', '.join(PAYLOADS)}: {shown(answer)}"
     return ""
+
+
+def _judge_of(target: SeldonTarget) -> Judge:
+    return v2_fault if target.protocol is WireProtocol.V2 else seldon_fault
 
 
 def _check(pipeline: Pipeline, target: SeldonTarget, asked: ProbeRequest) -> None:
@@ -155,8 +157,7 @@ def _by_worker(target: SeldonTarget, model: str, asked: ProbeRequest, door: Door
         "timeout_s": asked.timeout_s,
     }
     found = _run(python, question, START_S + asked.timeout_s)
-    judge = v2_fault if target.protocol is WireProtocol.V2 else seldon_fault
-    detail = found["detail"] or judge(found["answer"])
+    detail = found["detail"] or _judge_of(target)(found["answer"])
     url = address.netloc if asked.transport is ProbeTransport.GRPC else mask_url(door.url)
     by = CLIENT if target.protocol is WireProtocol.SELDON else "grpc"
     return ProbeResult(

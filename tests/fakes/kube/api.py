@@ -18,7 +18,6 @@ LIST_KINDS = {
     "pods": ("v1", "PodList"),
     "events": ("v1", "EventList"),
     "horizontalpodautoscalers": ("autoscaling/v2", "HorizontalPodAutoscalerList"),
-    "resourcequotas": ("v1", "ResourceQuotaList"),
     "nodes": ("v1", "NodeList"),
     "namespaces": ("v1", "NamespaceList"),
     "leases": ("coordination.k8s.io/v1", "LeaseList"),

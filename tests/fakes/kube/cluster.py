@@ -26,7 +26,7 @@ HTTP_PORT, GRPC_PORT = 9000, 9500
 # Of the first container of a pod.
 METRICS_PORT = 6000
 AUTOSCALER = "horizontalpodautoscalers"
-NODE, CPU = "worker-1", "Example CPU @ 2.10GHz"
+NODE = "worker-1"
 
 
 class Trouble(StrEnum):
@@ -69,8 +69,6 @@ class Cluster:
     crashing: set[str] = field(default_factory=set)
     # Where pods are real processes: the containers of one by name.
     kubelet: Callable[[Json], Mapping[str, ContainerState]] | None = None
-    # Whether images have the shell that init containers with a command ask for.
-    has_shell: bool = True
     # Where true, `status.state` says Creating for ever, whatever the Deployments do (seldon-core#4224).
     stuck_status: bool = False
     now: int = 0
@@ -297,26 +295,14 @@ class Cluster:
         if trouble is None and not _is_scheduled(pod) and not self._has_room(pod):
             trouble = Trouble.UNSCHEDULABLE
         is_ready = self.now - pod["metadata"]["born"] >= self.roll_ticks
-        ended = [{"name": one["name"], "state": self._init_state(one)} for one in _inits(pod)]
-        begins = all("terminated" in one["state"] for one in ended)
         names = [one["name"] for one in pod["spec"]["containers"]]
-        states: Mapping[str, ContainerState] = dict.fromkeys(names, (trouble, is_ready and begins))
-        if self.kubelet and trouble is None and begins:
+        states: Mapping[str, ContainerState] = dict.fromkeys(names, (trouble, is_ready))
+        if self.kubelet and trouble is None:
             states = self.kubelet(pod)
         status = _pod_status(pod, states)
-        if ended:
-            status["initContainerStatuses"] = ended
         if status != pod["status"]:
             pod["status"] = status
             self.store.replace("pods", pod)
-
-    def _init_state(self, container: Json) -> Json:
-        """How an init container ended, with what it wrote to its termination log."""
-        if "command" not in container:
-            return {"terminated": {"exitCode": 0}}
-        if not self.has_shell:
-            return {"waiting": {"reason": "RunContainerError"}}
-        return {"terminated": {"exitCode": 0, "message": f" {CPU}\n"}}
 
     def _has_room(self, pod: Json) -> bool:
         if self.capacity_cores is None:

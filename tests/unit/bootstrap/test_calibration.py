@@ -28,7 +28,7 @@ from ipa.model.slowdown import UNCALIBRATED, Calibration, Slowdown
 from ipa.service.live_state import live_state
 from ipa.service.status import status_view
 from ipa.settings import Settings
-from ipa.targets.running import machine
+from ipa.targets.requests import machine
 from tests.fakes.bench import EACH, ITEMS, Bench
 from tests.fakes.clock import VirtualClock
 from tests.fakes.store import FakeStore

@@ -18,7 +18,7 @@ from ipa.model.errors import InputError, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.probe import AfterRollout, PipelineProbe, ProbeRequest, ProbeResult, ProbeTransport
 from ipa.settings import Settings
-from ipa.targets import probing
+from ipa.targets import requests
 from ipa.targets.base import target_named
 from ipa.targets.local.target import LOCAL
 from ipa.targets.seldon.section import Shape, WireProtocol, with_seldon
@@ -109,8 +109,9 @@ def test_the_url_of_requests_is_that_of_shape_protocol_and_gateway(
     assert SELDON.address(pipeline, gate).url == (by_gateway or url)
     # It is where a smoke request goes.
     urls: list[str] = []
-    monkeypatch.setattr("ipa.targets.seldon.probe.post", lambda asked, url, *_: urls.append(url) or FAILED)
-    monkeypatch.setattr("ipa.targets.seldon.probe.probe_v2", lambda asked, url: urls.append(url) or FAILED)
+    monkeypatch.setattr(
+        "ipa.targets.seldon.probe.probe_http", lambda asked, url, *_: urls.append(url) or FAILED
+    )
     for settings in (SETTINGS, gate):
         SELDON.probe(pipeline, ProbeRequest({}), settings)
     assert urls == [url, by_gateway or url]
@@ -125,27 +126,6 @@ def test_no_url_is_told_where_none_takes_all_requests() -> None:
     assert "no seldon section" in SELDON.address(replace(sample_pipeline(), targets={}), SETTINGS).note
     assert target_named("simulated").address(sample_pipeline(), SETTINGS).url == ""
     assert LOCAL.address(sample_pipeline(), SETTINGS).url == ""
-
-
-def test_without_an_address_the_service_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    urls: list[str] = []
-
-    def post(asked: ProbeRequest, url: str, *_: Any) -> ProbeResult:
-        urls.append(url)
-        return ProbeResult(url, "v2", ProbeTransport.REST, "http", True, 0.1)
-
-    monkeypatch.setattr(probing, "post", post)
-    monkeypatch.setattr("ipa.targets.seldon.probe.post", post)
-    settings = replace(SETTINGS, gateway_url="http://gateway")
-    for pipeline in (sample_pipeline(), wrapped()):
-        SELDON.probe(pipeline, ProbeRequest(V2), SETTINGS)
-    # No gateway leads to a router.
-    SELDON.probe(split(), ProbeRequest(V2), settings)
-    assert urls == [
-        "http://sample-main.models:8000/v2/models/infer",
-        "http://sample-main.models:8000/api/v1.0/predictions",
-        "http://sample-router-main.models:9000/v2/models/sample/infer",
-    ]
 
 
 def fails(status: int, body: Any, pipeline: Pipeline | None = None, **asked: Any) -> ProbeResult:
@@ -215,7 +195,7 @@ def test_where_nobody_listens_there_is_no_answer() -> None:
 
 
 def test_an_answer_has_a_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probing, "MAX_ANSWER_BYTES", 1000)
+    monkeypatch.setattr(requests, "MAX_ANSWER_BYTES", 1000)
     assert fails(200, b" " * 100_000).detail == "the answer has more than 1000 bytes"
 
 

@@ -13,7 +13,7 @@ from ipa.files import dump_pipeline, load_profiles
 from ipa.model.errors import UnavailableError, UsageError
 from ipa.model.pipeline import Pipeline, Stage, StageKind, Variant
 from ipa.targets.local.target import LOCAL
-from ipa.targets.running import machine
+from ipa.targets.requests import machine
 from ipa.targets.seldon.section import SeldonRun, ServerKind, WireProtocol, with_seldon
 from ipa.targets.seldon.target import SELDON
 from tests.fakes.answering import answering
@@ -84,7 +84,7 @@ def test_a_server_that_fails_ends_the_measurement(status: int, body: Any) -> Non
     with (
         answering(lambda *_: (status, body)) as server,
         SELDON.running_bench(pipeline, stage, server.url).serve("read", "r-s", 1.0) as replica,
-        pytest.raises(UnavailableError, match=r"/predict (answered 500: |did not answer JSON)"),
+        pytest.raises(UnavailableError, match=r"/predict: (it answered 500: |the answer is not JSON)"),
     ):
         replica.infer([MESSAGE])
 

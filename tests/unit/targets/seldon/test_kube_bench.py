@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import os
-import platform
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +21,13 @@ from ipa.service.measuring import MeasureRequest, measure_stage
 from ipa.settings import Settings
 from ipa.targets.kubernetes.reach import Reach, reach_of
 from ipa.targets.kubernetes.workload import KubeWorkload
-from ipa.targets.seldon.bench import ClusterBench
-from ipa.targets.seldon.copies import HOLDER, LABEL_COPY_OF, UNTIL, CopyHold, as_copy
+from ipa.targets.seldon.bench import LABEL_COPY_OF, UNTIL, ClusterBench, as_copy
 from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.locate import LABEL_PIPELINE
 from ipa.targets.seldon.section import Shape, with_seldon
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind, Trouble
-from tests.fakes.kube.cluster import CPU, NODE
+from tests.fakes.kube.cluster import NODE
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.v2_server import V2Server
 
@@ -120,7 +115,7 @@ def test_it_is_measured_on_the_way_of_requests_and_leaves_nothing(
     assert {path for path, _ in server.asked} == {"/v2/models/infer"}
     assert {rows for _, rows in server.asked} == {1, 4}
     # Where, of what, and within which limits.
-    assert found.hardware == f"{CPU}, node {NODE}"
+    assert found.hardware == f"node {NODE}"
     assert "copy of SeldonDeployment models/sample, asked by Seldon's orchestrator" in found.method
     assert "detect/d-s: image sha256:" in found.method and "and 1024Mi memory" in found.method
     assert copies(kube) == []
@@ -235,57 +230,32 @@ def test_a_removal_that_fails_is_tried_again_and_then_told(
     assert f"kubectl delete sdep {left['metadata']['name']} -n models" in (caught.value.hint or "")
 
 
-def leave(kube: FakeKube, client: KubeClient, server: V2Server) -> Json:
-    """A copy as a killed run leaves it."""
+def test_what_another_run_measures_is_left_alone_until_its_time_is_over(
+    kube: FakeKube, client: KubeClient, server: V2Server
+) -> None:
+    """So is what a killed run left, which the next one removes then."""
     with bench(client, kube, server).serve("detect", "d-s", 1.0):
         [copy] = copies(kube)
     with kube.store.lock:
-        return kube.store.create("seldondeployments", "models", copy)
-
-
-def held_by(kube: FakeKube, left: Json, holder: str, until: str | None = None) -> None:
-    def change(sdep: Json) -> None:
-        sdep["metadata"]["annotations"] |= {HOLDER: holder, **({UNTIL: until} if until else {})}
-
-    kube.edit("models", left["metadata"]["name"], change)
-
-
-def ended_pid() -> int:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
-
-
-def test_the_next_run_removes_what_a_killed_one_left(
-    kube: FakeKube, client: KubeClient, server: V2Server
-) -> None:
-    left = leave(kube, client, server)
-    held_by(kube, left, f"{platform.node()}/{ended_pid()}")
+        left = kube.store.create("seldondeployments", "models", copy)
+    name = left["metadata"]["name"]
+    with pytest.raises(ConflictError, match=f"is being measured on {name}") as caught:
+        bench(client, kube, server).serve("read", "r-s", 1.0).__enter__()
+    assert f"kubectl delete sdep {name} -n models" in (caught.value.hint or "")
+    kube.edit(
+        "models", name, lambda sdep: sdep["metadata"]["annotations"].update({UNTIL: "2025-01-01T00:00Z"})
+    )
     with bench(client, kube, server).serve("read", "r-s", 1.0):
         [copy] = copies(kube)
         assert copy["metadata"]["uid"] != left["metadata"]["uid"]
     assert copies(kube) == []
 
 
-def test_what_another_run_measures_is_left_alone_until_its_time_is_over(
-    kube: FakeKube, client: KubeClient, server: V2Server
-) -> None:
-    left = leave(kube, client, server)
-    held_by(kube, left, "another-host/1")
-    with pytest.raises(ConflictError) as caught:
-        bench(client, kube, server).serve("read", "r-s", 1.0).__enter__()
-    assert "is being measured by another-host/1" in str(caught.value)
-    assert copies(kube)[0]["metadata"]["uid"] == left["metadata"]["uid"]
-    held_by(kube, left, "another-host/1", "2025-01-01T00:00:00+00:00")
-    assert bench(client, kube, server).clear() == [left["metadata"]["name"]]
-
-
-def test_the_hold_of_a_process_that_runs_is_not_over() -> None:
-    now = VirtualClock().now()
-    mine = CopyHold(f"{platform.node()}/{os.getpid()}", now + timedelta(seconds=60))
-    assert not mine.is_over(now) and mine.is_over(now + timedelta(seconds=61))
-    assert not replace(mine, holder="elsewhere/1").is_over(now)
-    assert replace(mine, holder=f"{platform.node()}/{ended_pid()}").is_over(now)
+def test_a_quota_without_room_shows_in_the_pods(kube: FakeKube, client: KubeClient, server: V2Server) -> None:
+    kube.cluster.quota_cores = 2.5
+    with pytest.raises(UnavailableError, match="exceeded quota: team"):
+        bench(client, kube, server).serve("detect", "d-s", 1.0).__enter__()
+    assert copies(kube) == []
 
 
 def test_bounds_without_room_for_a_copy_refuse_it_before_it_is_made(
@@ -301,74 +271,6 @@ def test_bounds_without_room_for_a_copy_refuse_it_before_it_is_made(
     room = replace(PIPELINE, bounds=Bounds(cores=3.5, transition_cores=4.0))
     with bench(client, kube, server, room).serve("detect", "d-s", 1.0):
         pass
-
-
-def quota(kube: FakeKube, **hard: str) -> None:
-    names = {"cpu": "requests.cpu", "memory": "limits.memory"}
-    said = {names[key]: value for key, value in hard.items()}
-    used = {name: "2" if name.endswith("cpu") else "1Gi" for name in said}
-    body = {
-        "apiVersion": "v1",
-        "kind": "ResourceQuota",
-        "metadata": {"name": "team"},
-        "spec": {"hard": said},
-        "status": {"hard": said, "used": used},
-    }
-    with kube.store.lock:
-        kube.store.create("resourcequotas", "models", body)
-
-
-@pytest.mark.parametrize(
-    ("hard", "said"),
-    [
-        ({"cpu": "3"}, "quota 'team' has 3 of requests.cpu, 2 are used, and the copy needs 1.5"),
-        (
-            {"memory": "1536Mi"},
-            "quota 'team' has 1536Mi of limits.memory, 1Gi are used, and the copy needs 1Gi",
-        ),
-    ],
-)
-def test_a_quota_without_room_refuses_it_before_it_is_made(
-    kube: FakeKube, client: KubeClient, server: V2Server, hard: dict[str, str], said: str
-) -> None:
-    quota(kube, **hard)
-    with pytest.raises(ConflictError) as caught:
-        bench(client, kube, server).serve("detect", "d-s", 1.0).__enter__()
-    assert said in str(caught.value)
-    assert copies(kube) == []
-
-
-def test_a_quota_that_may_not_be_read_shows_in_the_pods(
-    kube: FakeKube, client: KubeClient, server: V2Server
-) -> None:
-    quota(kube, cpu="2")
-    kube.denied = {("list", "resourcequotas")}
-    kube.cluster.quota_cores = 2.5
-    with pytest.raises(UnavailableError, match="exceeded quota: team"):
-        bench(client, kube, server).serve("detect", "d-s", 1.0).__enter__()
-    assert copies(kube) == []
-
-
-def test_an_image_without_a_shell_leaves_the_processor_unknown(
-    kube: FakeKube, client: KubeClient, server: V2Server
-) -> None:
-    kube.cluster.has_shell = False
-    made = bench(client, kube, server)
-    with made.serve("detect", "d-s", 1.0) as replica:
-        replica.infer(ITEMS[:1])
-        assert "initContainers" not in copies(kube)[0]["spec"]["predictors"][0]["componentSpecs"][0]["spec"]
-    assert made.hardware == f"a processor that it does not name, node {NODE}"
-    assert copies(kube) == []
-
-
-def test_a_server_that_fails_is_told_and_the_copy_removed(
-    kube: FakeKube, client: KubeClient, server: V2Server
-) -> None:
-    server.status = 500
-    made = bench(client, kube, server).serve("detect", "d-s", 1.0)
-    with pytest.raises(UnavailableError, match="answered 500"), made as replica:
-        replica.infer(ITEMS[:1])
-    assert copies(kube) == []
 
 
 def test_a_router_cannot_be_measured_alone() -> None:

@@ -1,0 +1,199 @@
+"""Requests to the servers of a pipeline over HTTP, bounded in time and size: to probe and to measure."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+from urllib.parse import SplitResult, urlsplit
+
+import httpx
+import orjson
+
+from ipa.adapters.processor import processor_name
+from ipa.dataplane import tensors
+from ipa.model.errors import UnavailableError, UsageError
+from ipa.model.masking import mask_url
+from ipa.model.probe import V2, ProbeRequest, ProbeResult, ProbeTransport
+from ipa.profiling.measure import BatchMeasurement, CpuTimes, Item
+
+HTTP = "http"
+# An answer is read to see that it is one; a larger one is not.
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+# Of an answer that is none, in messages.
+MOST_SHOWN = 200
+# For one batch.
+TIMEOUT_S = 60.0
+METHOD = (
+    "A server that ran already, at its address: one client sends requests back to back, coding included; "
+    "latency is the p99, throughput the batch size over the mean. Cores are those that were said to be its; "
+    "what else ran there was not seen."
+)
+
+# The reason why a JSON document is no answer; empty if it is one.
+Judge = Callable[[Any], str]
+
+
+def check_url(address: str) -> SplitResult:
+    """The parts of the base URL; UsageError if it is none of http or https."""
+    try:
+        found = urlsplit(address)
+    except ValueError:
+        found = urlsplit("")
+    if found.scheme not in ("http", "https") or not found.hostname:
+        raise UsageError(
+            f"{mask_url(address)!r} is not an http or https URL", hint="For example http://127.0.0.1:8000"
+        )
+    return found
+
+
+def shown(value: Any) -> str:
+    """The value as JSON, shortened."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 3] + "..."
+
+
+def client_within(timeout_s: float) -> httpx.Client:
+    """A client whose calls may pause for that long, to the address itself: no proxy of the environment."""
+    return httpx.Client(timeout=timeout_s, trust_env=False)
+
+
+def post(
+    client: httpx.Client, url: str, body: bytes, timeout_s: float
+) -> tuple[int | None, Any, str, httpx.Headers]:
+    """Status, JSON document, fault and headers of the answer, each as far as there is one.
+
+    Nothing is raised for an answer that fails.
+    """
+    status, headers, content = None, httpx.Headers(), bytearray()
+    until_s = time.monotonic() + timeout_s
+    try:
+        # No redirects: another server would answer.
+        sent = {"content-type": "application/json"}
+        with client.stream("POST", url, content=body, headers=sent) as response:
+            status, headers = response.status_code, response.headers
+            for chunk in response.iter_bytes():
+                content += chunk
+                if len(content) > MAX_ANSWER_BYTES:
+                    return status, None, f"the answer has more than {MAX_ANSWER_BYTES} bytes", headers
+                if time.monotonic() > until_s:
+                    return status, None, f"no answer within {timeout_s:g} s", headers
+    except httpx.TimeoutException:
+        return status, None, f"no answer within {timeout_s:g} s", headers
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+        # A host name may be too long to be encoded.
+        return status, None, f"no answer: {error or type(error).__name__}", headers
+    try:
+        answer, fault = orjson.loads(content), ""
+    except ValueError:
+        answer = content.decode("utf-8", "replace")
+        fault = f"the answer is not JSON: {shown(answer)}"
+    if status != httpx.codes.OK:
+        return status, answer, f"it answered {status}: {shown(answer)}", headers
+    return status, None if fault else answer, fault, headers
+
+
+def v2_fault(answer: Any) -> str:
+    """The reason why the document is no answer of protocol V2; empty if it is one."""
+    if isinstance(answer, Mapping) and isinstance(answer.get("outputs"), list) and answer["outputs"]:
+        return ""
+    return f"the answer has no outputs: {shown(answer)}"
+
+
+def probe_http(asked: ProbeRequest, url: str, protocol: str = V2, judge: Judge = v2_fault) -> ProbeResult:
+    """The result of posting the request's body to the URL; nothing is raised for an answer that fails."""
+    started_s = time.perf_counter()
+    with client_within(asked.timeout_s) as client:
+        status, answer, detail, headers = post(client, url, orjson.dumps(dict(asked.body)), asked.timeout_s)
+    latency_s = time.perf_counter() - started_s
+    detail = detail or judge(answer)
+    return ProbeResult(
+        mask_url(url),
+        protocol,
+        ProbeTransport.REST,
+        HTTP,
+        not detail,
+        latency_s,
+        status=status,
+        detail=detail,
+        answer=answer,
+        timing=headers.get("server-timing", ""),
+    )
+
+
+class ServerCall(Protocol):
+    """Sends the items to the server as one batch."""
+
+    def __call__(self, client: httpx.Client, *, items: Sequence[Any]) -> BatchMeasurement: ...
+
+
+def machine() -> str:
+    """The cores of this process and the name of the processor, as profiles name the machine they are of."""
+    return f"{len(os.sched_getaffinity(0))} cores, {processor_name()}"
+
+
+def infer_v2(client: httpx.Client, *, url: str, items: Sequence[Item]) -> BatchMeasurement:
+    """The answer over V2 to the items as one batch: merged inputs, JSON, answers split again.
+
+    UnavailableError if there is none.
+    """
+    parts = [tensors.parse(list(item), "inputs") for item in items]
+    started_s = time.perf_counter()
+    answer = _answer(client, url, tensors.dump("inputs", tensors.merge(parts)))
+    split = tensors.split(tensors.parse(answer["outputs"], "outputs"), [1] * len(items))
+    latency_s = time.perf_counter() - started_s
+    return BatchMeasurement(latency_s, tuple({tensor.name: tensor.data for tensor in part} for part in split))
+
+
+def call_as_is(client: httpx.Client, *, url: str, items: Sequence[Any]) -> BatchMeasurement:
+    """The JSON answer to the JSON body of the one item. UnavailableError if there is none."""
+    (item,) = items
+    started_s = time.perf_counter()
+    answer = _answer(client, url, orjson.dumps(item))
+    return BatchMeasurement(time.perf_counter() - started_s, (answer,))
+
+
+def _answer(client: httpx.Client, url: str, body: bytes) -> Any:
+    _, answer, fault, _ = post(client, url, body, TIMEOUT_S)
+    if fault:
+        raise UnavailableError(f"{mask_url(url)}: {fault}")
+    return answer
+
+
+class MeasuredServer:
+    """A model server under measurement, and what is known of it: None of what cannot be seen from here."""
+
+    def __init__(
+        self,
+        client: httpx.Client,
+        call: ServerCall,
+        readiness_s: float | None = None,
+        memory_gib: Callable[[], float | None] = lambda: None,
+        cpu_times: Callable[[], CpuTimes | None] = lambda: None,
+    ) -> None:
+        self._client, self._call = client, call
+        self.readiness_s, self.memory_gib, self.cpu_times = readiness_s, memory_gib, cpu_times
+
+    def infer(self, items: Sequence[Any]) -> BatchMeasurement:
+        """The answer to the items as one batch; UnavailableError if there is none."""
+        return self._call(self._client, items=items)
+
+
+class RunningBench:
+    """Measures one server that runs, whatever variant and cores it is said to be."""
+
+    method = METHOD
+
+    def __init__(self, hardware: str, call: ServerCall) -> None:
+        self.hardware, self._call = hardware, call
+
+    @contextmanager
+    def serve(
+        self, stage: str, variant: str, cores: float, within_s: float = TIMEOUT_S
+    ) -> Iterator[MeasuredServer]:
+        """The server; nothing is started or ended."""
+        with client_within(within_s) as client:
+            yield MeasuredServer(client, self._call)
