@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import httpx
 import pytest
 
 from ipa.targets.seldon.manifest import render
-from tests.fakes.kube import FakeKube, FaultKind
+from tests.fakes.kube import FakeKube
 from tests.fakes.kube.reviews import User
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.kube.schema import real_schema
@@ -329,79 +328,3 @@ def test_what_the_small_schema_refuses_the_published_one_refuses_too(
     small = [patch(http, [operation]).status_code for operation in wrong]
     kube.api.schema = real_schema(shared_data / "seldondeployment-crd-v1.17.1.yaml.gz")
     assert [patch(http, [operation]).status_code for operation in wrong] == small == [422] * 4
-
-
-def test_a_long_list_comes_in_pages_as_it_was_when_it_began(kube: FakeKube, http: httpx.Client) -> None:
-    for number in range(4):
-        other = body()
-        other["metadata"]["name"] = f"other-{number}"
-        http.post(SDEPS, json=other).raise_for_status()
-    first = http.get(SDEPS, params={"limit": "2"}).json()
-    assert first["metadata"]["remainingItemCount"] == 3
-    http.delete(f"{SDEPS}/other-3").raise_for_status()
-    query = {"limit": "3", "continue": first["metadata"]["continue"]}
-    second = http.get(SDEPS, params=query).json()
-    found = [one["metadata"]["name"] for one in (*first["items"], *second["items"])]
-    assert found == ["other-0", "other-1", "other-2", "other-3", "sample"]
-    assert second["metadata"] == {"resourceVersion": first["metadata"]["resourceVersion"]}
-    kube.expire_lists()
-    response = http.get(SDEPS, params=query)
-    assert (response.status_code, response.json()["reason"]) == (410, "Expired")
-
-
-def test_a_stale_read_knows_nothing_of_the_latest_write(kube: FakeKube, http: httpx.Client) -> None:
-    before = http.get(ONE).json()
-    patch(http, [{"op": "add", "path": "/spec/replicas", "value": 2}])
-    kube.fault(FaultKind.STALE, times=2)
-    assert http.get(ONE).json() == before
-    assert http.get(SDEPS).json()["items"] == [before]
-    assert http.get(ONE).json()["spec"]["replicas"] == 2
-
-
-def test_who_is_let_in_and_what_is_allowed(kube: FakeKube, http: httpx.Client) -> None:
-    kube.tokens = {"new"}
-    assert http.get(ONE).status_code == 401
-    assert http.get(ONE, headers={"Authorization": "Bearer new"}).status_code == 200
-    kube.tokens = None
-    kube.denied = {("list", "seldondeployments")}
-    assert http.get(SDEPS).status_code == 403
-    assert http.get(ONE).status_code == 200
-
-
-def test_faults_before_a_request_is_served(kube: FakeKube, http: httpx.Client) -> None:
-    kube.fault(FaultKind.STATUS, status=429, retry_after="7")
-    response = http.get(ONE)
-    assert (response.status_code, response.headers["Retry-After"]) == (429, "7")
-    kube.fault(FaultKind.FAILURE)
-    response = http.get(ONE)
-    assert (response.status_code, response.json()["kind"]) == (200, "Status")
-    kube.fault(FaultKind.RESET)
-    with pytest.raises(httpx.TransportError):
-        http.get(ONE)
-    assert http.get(ONE).status_code == 200
-
-
-def test_a_clock_that_is_ahead_shows_in_the_date(kube: FakeKube, http: httpx.Client) -> None:
-    def date() -> float:
-        return parsedate_to_datetime(http.get(ONE).headers["Date"]).timestamp()
-
-    before = date()
-    kube.skew_s = 300.0
-    assert 298.0 <= date() - before <= 330.0
-
-
-def test_a_silenced_watch_keeps_its_connection_and_says_nothing(kube: FakeKube, http: httpx.Client) -> None:
-    timeout = httpx.Timeout(10.0, read=0.3)
-    with http.stream("GET", SDEPS, params={"watch": "true"}, timeout=timeout) as stream:
-        kube.silence_watches()
-        http.delete(ONE)
-        with pytest.raises(httpx.ReadTimeout):
-            next(stream.iter_lines())
-    kube.fault(FaultKind.SILENT, verb="watch")
-    with (
-        http.stream(
-            "GET", SDEPS, params={"watch": "true", "resourceVersion": "1"}, timeout=timeout
-        ) as stream,
-        pytest.raises(httpx.ReadTimeout),
-    ):
-        next(stream.iter_lines())

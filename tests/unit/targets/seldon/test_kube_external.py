@@ -36,13 +36,26 @@ from tests.fakes.kube import FakeKube, Trouble
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.looped import PIPELINE, Looped, looped
 from tests.fakes.world import PROFILES, SMALLEST
-from tests.unit.targets.seldon.test_kube_autoscalers import autoscaler, put
 
 Json = dict[str, Any]
 CONFIGS = sample_configs()
 HPA: Json = {"minReplicas": 1, "maxReplicas": 10}
 KEDA: Json = {"triggers": [{"type": "prometheus"}], "minReplicaCount": 1}
 READ = "sample-main-1-reader"
+
+
+def autoscaler(name: str, kind: str, target: str, labels: dict[str, str] | None = None) -> Json:
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": name, "labels": labels or {}},
+        "spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": kind, "name": target}, "maxReplicas": 9},
+    }
+
+
+def put(kube: FakeKube, namespace: str, made: Json) -> None:
+    with kube.store.lock:
+        kube.store.create("horizontalpodautoscalers", namespace, made)
 
 
 def external(pipeline: Pipeline, *names: str) -> Pipeline:
@@ -170,18 +183,22 @@ def test_an_autoscaler_that_the_operator_works_against_is_refused(
     assert workload.read(SAMPLE).stages[1].config.replicas == 2
 
 
-def test_one_that_scales_the_whole_object_needs_every_stage_external(
+def test_autoscalers_of_others_are_no_matter_and_one_of_the_object_needs_every_stage_external(
     kube: FakeKube, workload: KubeWorkload
 ) -> None:
+    for made in (
+        autoscaler("a", "Deployment", "other"),
+        autoscaler("b", "SeldonDeployment", "other"),
+        autoscaler("c", "StatefulSet", "sample-main-1-reader"),
+    ):
+        put(kube, "models", made)
+    put(kube, "elsewhere", autoscaler("d", "SeldonDeployment", "sample"))
+    assert running(workload, SAMPLE) == running(workload, sample_pipeline()) == CONFIGS
     put(kube, "models", autoscaler("all", "SeldonDeployment", "sample"))
     with pytest.raises(DriftError, match="every stage: HorizontalPodAutoscaler 'all'"):
         workload.read(SAMPLE)
     everything = external(sample_pipeline(), "detect", "read", "sort")
     assert workload.read(everything).settled
-
-
-def test_without_an_autoscaler_it_is_what_the_object_says(workload: KubeWorkload) -> None:
-    assert running(workload, SAMPLE) == running(workload, sample_pipeline()) == CONFIGS
 
 
 def test_the_doctor_tells_of_a_stage_that_nobody_scales(

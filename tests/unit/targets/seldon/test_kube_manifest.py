@@ -36,21 +36,6 @@ def container(sdep: Json, index: int) -> Json:
     return component(sdep, index)["spec"]["containers"][0]
 
 
-def test_one_component_for_each_stage_and_a_chain_of_nodes() -> None:
-    sdep = rendered()
-    predictor = sdep["spec"]["predictors"][0]
-    names = [one["spec"]["containers"][0]["name"] for one in predictor["componentSpecs"]]
-    assert names == ["detect", "reader", "sort"]
-    graph = predictor["graph"]
-    chain = [graph["name"], graph["children"][0]["name"], graph["children"][0]["children"][0]["name"]]
-    assert chain == names
-    assert graph["children"][0]["children"][0]["modelUri"] == "s3://models/sort/s"
-    assert [one["replicas"] for one in predictor["componentSpecs"]] == [1, 2, 1]
-    assert sdep["spec"]["protocol"] == "v2"
-    assert sdep["spec"]["annotations"] == {"seldon.io/engine-separate-pod": "true"}
-    assert sdep["metadata"]["labels"]["ipa-serving/pipeline"] == "sample"
-
-
 def test_the_container_carries_batch_variant_and_equal_requests_and_limits() -> None:
     one = container(rendered(), 0)
     assert one["image"] == "registry.example/detect:s"
@@ -74,14 +59,6 @@ def test_a_class_of_ours_is_mlservers_and_a_server_of_seldons_is_the_nodes() -> 
     assert graph["children"][0]["children"][0]["implementation"] == "SKLEARN_SERVER"
 
 
-def test_what_was_rendered_reads_back() -> None:
-    assert read(PIPELINE, rendered()) == CONFIGS
-
-
-def test_it_is_valid_under_the_small_schema_with_nothing_pruned() -> None:
-    admit(rendered(), small_schema(), strict=True)
-
-
 def test_it_is_valid_under_the_published_schema_with_nothing_pruned(shared_data: Path) -> None:
     schema = real_schema(shared_data / "seldondeployment-crd-v1.17.1.yaml.gz")
     admit(rendered(), schema, strict=True)
@@ -90,36 +67,6 @@ def test_it_is_valid_under_the_published_schema_with_nothing_pruned(shared_data:
     unknown["spec"]["predictors"][0]["graph"]["nonsense"] = 1
     assert prune(unknown, schema)[1] == ["spec.predictors[0].graph.nonsense"]
     assert prune(unknown, small_schema())[1] == ["spec.predictors[0].graph.nonsense"]
-
-
-@pytest.mark.parametrize(
-    ("at_component", "at_predictor", "at_spec", "effective"),
-    [
-        (3, 5, 7, 3),
-        (None, 5, 7, 5),
-        (None, None, 7, 7),
-        (None, None, None, 1),
-        (3, None, 7, 3),
-        (3, 5, None, 3),
-    ],
-)
-def test_replicas_of_the_nearest_level_count(
-    at_component: int | None, at_predictor: int | None, at_spec: int | None, effective: int
-) -> None:
-    sdep = rendered()
-    levels = (
-        (component(sdep, 0), at_component),
-        (sdep["spec"]["predictors"][0], at_predictor),
-        (
-            sdep["spec"],
-            at_spec,
-        ),
-    )
-    for place, value in levels:
-        place.pop("replicas", None)
-        if value is not None:
-            place["replicas"] = value
-    assert read(PIPELINE, sdep)[0].replicas == effective
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from ipa.model.errors import DriftError
 from ipa.targets.seldon.manifest import read, render
 from ipa.targets.seldon.predictors import draft_change
 from tests.fakes.kube.patching import PatchError, json_patch
@@ -29,10 +28,6 @@ def changes(patch: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [(one["op"], one["path"]) for one in patch if one["op"] != "test"]
 
 
-def test_no_change_is_an_empty_patch() -> None:
-    assert draft_change(PIPELINE, live(), CONFIGS).patch() == []
-
-
 def test_a_replica_only_change_touches_replicas_only() -> None:
     patch = draft_change(PIPELINE, live(), (replace(DETECT, replicas=4), READ, SORT)).patch()
     assert patch == [
@@ -41,22 +36,6 @@ def test_a_replica_only_change_touches_replicas_only() -> None:
         {"op": "test", "path": f"{BASE}/0/spec/containers/0/name", "value": "detect"},
         {"op": "replace", "path": f"{BASE}/0/replicas", "value": 4},
     ]
-
-
-def test_replicas_that_came_from_another_level_are_added_at_the_component() -> None:
-    sdep = live()
-    del sdep["spec"]["predictors"][0]["componentSpecs"][1]["replicas"]
-    sdep["spec"]["replicas"] = 5
-    patch = draft_change(PIPELINE, sdep, (DETECT, replace(READ, replicas=3), SORT)).patch()
-    assert changes(patch) == [("add", f"{BASE}/1/replicas")]
-    assert json_patch(sdep, patch)["spec"]["replicas"] == 5
-
-
-def test_cores_change_in_requests_and_limits() -> None:
-    patch = draft_change(PIPELINE, live(), (replace(DETECT, cores=2), READ, SORT)).patch()
-    where = f"{BASE}/0/spec/containers/0/resources"
-    assert changes(patch) == [("replace", f"{where}/requests/cpu"), ("replace", f"{where}/limits/cpu")]
-    assert patch[-1]["value"] == "2000m"
 
 
 def test_resources_that_are_not_there_are_made() -> None:
@@ -77,43 +56,11 @@ def test_a_batch_change_touches_its_env_value_by_tested_name() -> None:
     assert patch[-1]["value"] == "8"
 
 
-def test_a_variant_brings_its_image_and_memory() -> None:
-    patch = draft_change(PIPELINE, live(), (replace(DETECT, variant="d-l"), READ, SORT)).patch()
-    where = f"{BASE}/0/spec/containers/0"
-    assert changes(patch) == [
-        ("replace", f"{where}/resources/requests/memory"),
-        ("replace", f"{where}/resources/limits/memory"),
-        ("replace", f"{where}/image"),
-    ]
-
-
-def test_a_variant_brings_its_env_and_takes_the_other_ones_away() -> None:
-    wanted = (DETECT, replace(READ, variant="r-l"), SORT)
-    patched = json_patch(live(), draft_change(PIPELINE, live(), wanted).patch())
-    assert read(PIPELINE, patched) == wanted
-    patched["metadata"]["generation"] = 4
-    last = (DETECT, replace(READ, variant="r-m"), SORT)
-    again = json_patch(patched, draft_change(PIPELINE, patched, last).patch())
-    env = again["spec"]["predictors"][0]["componentSpecs"][1]["spec"]["containers"][0]["env"]
-    assert {entry["name"] for entry in env} == {
-        "MODEL",
-        "PRECISION",
-        "MLSERVER_MODEL_MAX_BATCH_SIZE",
-        "MLSERVER_MODEL_MAX_BATCH_TIME",
-    }
-
-
 def test_a_variant_brings_its_model_uri_on_a_node_tested_by_name() -> None:
     patch = draft_change(PIPELINE, live(), (DETECT, READ, replace(SORT, variant="c-l"))).patch()
     node = "/spec/predictors/0/graph/children/0/children/0"
     assert {"op": "test", "path": f"{node}/name", "value": "sort"} in patch
     assert changes(patch) == [("replace", f"{node}/modelUri")]
-
-
-def test_every_test_comes_before_every_change() -> None:
-    wanted = (replace(DETECT, variant="d-l", replicas=2), replace(READ, batch_size=2), replace(SORT, cores=1))
-    kinds = [one["op"] == "test" for one in draft_change(PIPELINE, live(), wanted).patch()]
-    assert kinds == sorted(kinds, reverse=True)
 
 
 @pytest.mark.parametrize("broken", ["uid", "generation", "container", "env", "node"])
@@ -139,10 +86,3 @@ def test_cores_finer_than_a_millicore_are_no_change_for_ever() -> None:
     third = (replace(DETECT, cores=1 / 3), READ, SORT)
     patched = json_patch(live(), draft_change(PIPELINE, live(), third).patch())
     assert draft_change(PIPELINE, patched, third).patch() == []
-
-
-def test_a_drifted_object_is_not_patched() -> None:
-    sdep = live()
-    sdep["spec"]["predictors"][0]["componentSpecs"][0]["hpaSpec"] = {"maxReplicas": 2}
-    with pytest.raises(DriftError):
-        draft_change(PIPELINE, sdep, CONFIGS).patch()

@@ -13,11 +13,9 @@ from hypothesis import strategies as st
 from ipa.model.errors import DriftError, InputError
 from ipa.model.parts import in_order, parts_of, with_share
 from ipa.model.plan import StageConfig
-from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.predictors import draft_change, read_mixture, render_mixture
 from ipa.targets.seldon.section import with_seldon
 from tests.contract.kube_harness import split
-from tests.fakes.kube import FakeKube
 from tests.fakes.kube.patching import json_patch
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.kube.schema import admit, small_schema
@@ -54,10 +52,6 @@ def touched(patch: list[Json]) -> list[str]:
     return [operation["path"] for operation in patch if operation["op"] != "test"]
 
 
-def test_one_share_is_what_render_gives() -> None:
-    assert render_mixture(PIPELINE, SMALL) == render(PIPELINE, SMALL)
-
-
 def test_shares_are_predictors_with_traffic_that_the_cluster_admits_and_that_read_back() -> None:
     shares = row(share(70, SMALL), share(20, LARGE), share(10, MIDDLE))
     body = render_mixture(PIPELINE, shares)
@@ -66,20 +60,6 @@ def test_shares_are_predictors_with_traffic_that_the_cluster_admits_and_that_rea
     assert [one["traffic"] for one in predictors] == [70, 20, 10]
     admit(body, small_schema(), strict=True)
     assert read_mixture(PIPELINE, body) == shares
-
-
-def test_each_share_runs_in_deployments_of_its_own() -> None:
-    kube = FakeKube()
-    with kube.store.lock:
-        kube.store.create("seldondeployments", "models", live(share(60, SMALL), share(40, LARGE)))
-    kube.tick(2)
-    names = {one["metadata"]["name"] for one in kube.store.everything("deployments")}
-    kube._http.server_close()
-    assert names == {
-        *("sample-main-0-detect", "sample-main-1-reader", "sample-main-2-sort"),
-        *("sample-main-2-0-detect", "sample-main-2-1-reader", "sample-main-2-2-sort"),
-        *("sample-main-svc-orch", "sample-main-2-svc-orch"),
-    }
 
 
 def test_a_change_of_traffic_alone_touches_traffic_alone() -> None:
@@ -100,12 +80,6 @@ def test_a_second_configuration_comes_beside_the_first_which_is_left_as_it_is() 
         PIPELINE, json_patch(deepcopy(now), patch) | {"metadata": now["metadata"]}, SMALL
     ).patch()
     assert touched(back) == ["/spec/predictors/0/traffic", "/spec/predictors/1"]
-
-
-def test_of_one_configuration_the_patch_is_that_of_a_single_plan() -> None:
-    now = live(share(100, SMALL))
-    assert draft_change(PIPELINE, now, LARGE).patch() == draft_change(PIPELINE, now, LARGE).patch()
-    assert draft_change(PIPELINE, now, SMALL).patch() == []
 
 
 MIXTURES = st.lists(st.sampled_from([SMALL, MIDDLE, LARGE]), min_size=1, max_size=3, unique=True).flatmap(

@@ -16,7 +16,7 @@ from ipa.model.resident import resident_variants
 from ipa.model.resources import Resources
 from ipa.model.rolling import DEPLOYMENT, waves
 from ipa.simulate.cluster import SimCluster
-from ipa.targets.seldon.copies import as_copy
+from ipa.targets.seldon.bench import as_copy
 from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.section import Shape, seldon_of, with_seldon
 from ipa.targets.seldon.shape import at_cluster

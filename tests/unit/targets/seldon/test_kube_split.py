@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from ipa.targets.seldon.split import parts_of, render_split
 from ipa.targets.seldon.target import SELDON
 from tests.contract.kube_harness import split
 from tests.fakes.clock import VirtualClock
-from tests.fakes.kube import FakeKube, FaultKind, Trouble
+from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.api import Request
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.kube.store import ApiError
@@ -157,24 +156,6 @@ def test_a_batch_size_touches_the_queue_only(world: Split) -> None:
     assert world.running() == (CONFIGS[0], config("read", batch_size=4), CONFIGS[2])
 
 
-def test_variant_and_cores_touch_the_model_only(world: Split) -> None:
-    world.write(config("detect", variant="d-l", cores=2.0))
-    assert world.written() == ["sample-detect-model"]
-    assert world.running()[0] == config("detect", variant="d-l", cores=2.0)
-
-
-def test_replicas_alone_touch_replicas_alone_and_restart_no_pod(world: Split) -> None:
-    world.write(config("read", replicas=5))
-    assert world.written() == ["sample-reader-model"]
-    changed = [op for op in world.kube.writes[0].body if op["op"] != "test"]
-    path = "/spec/predictors/0/componentSpecs/0/replicas"
-    assert changed == [{"op": "replace", "path": path, "value": 5}]
-    before = {pod["metadata"]["name"] for pod in world.kube.store.everything("pods")}
-    world.kube.tick(8)
-    assert before <= {pod["metadata"]["name"] for pod in world.kube.store.everything("pods")}
-    assert world.workload.read(PIPELINE).settled
-
-
 def test_every_patch_is_tried_before_the_first_is_sent(world: Split) -> None:
     world.write(config("detect", batch_size=8, variant="d-l"), config("sort", replicas=3))
     patches = [request for request in world.kube.requests if request.verb == "patch"]
@@ -272,15 +253,6 @@ def test_a_change_that_another_writer_put_back_is_not_waited_for(world: Split, s
     assert rollout == Rollout(RolloutPhase.REPLACED, "another writer replaced the change")
 
 
-def test_a_queue_that_is_not_ready_keeps_the_pipeline_unsettled(world: Split) -> None:
-    world.kube.cluster.trouble_of = lambda pod: (
-        Trouble.NEVER_READY if pod["containers"][0]["name"] == "queue" else None
-    )
-    world.write(config("sort", batch_size=2))
-    world.kube.tick(8)
-    assert not world.workload.read(PIPELINE).settled
-
-
 def test_parts_that_are_missing_are_created_and_the_others_kept(world: Split) -> None:
     with world.kube.store.lock:
         for name in ("sample-router", "sample-sort-model"):
@@ -359,15 +331,3 @@ def test_an_autoscaler_of_a_model_is_named_with_its_stage_and_one_of_a_queue_is_
         world.running()
     (problem,) = drifted.value.problems
     assert problem.message.startswith("stage 'read': HorizontalPodAutoscaler 'hpa-sample-reader-model")
-
-
-def test_an_answer_older_than_what_was_seen_is_not_believed(world: Split) -> None:
-    world.write(config("sort", replicas=2))
-    old = deepcopy(world.kube.store.get("seldondeployments", "models", "sample-sort-model"))
-    old["metadata"]["generation"] -= 1
-    real = world.kube.store.get
-    world.kube.store.get = lambda resource, namespace, name: (  # type: ignore[method-assign]
-        deepcopy(old) if name == "sample-sort-model" else real(resource, namespace, name)
-    )
-    with pytest.raises(UnavailableError, match="is older"):
-        world.running()

@@ -12,7 +12,7 @@ import pytest
 from ipa.adapters.kube.client import KubeClient
 from ipa.control.ports import Rollout, RolloutPhase
 from ipa.model.decision import Change
-from ipa.model.errors import ConflictError, DriftError, InputError, UnavailableError
+from ipa.model.errors import ConflictError, UnavailableError
 from ipa.model.plan import StageConfig
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
@@ -74,10 +74,6 @@ def world(tmp_path: Path) -> Iterator[World]:
         client.close()
 
 
-def label(sdep: Json) -> None:
-    sdep["metadata"]["labels"]["theirs"] = "1"
-
-
 def rescale(sdep: Json) -> None:
     sdep["spec"]["predictors"][0]["componentSpecs"][1]["replicas"] = 7
 
@@ -121,20 +117,6 @@ def test_right_after_the_write_it_is_progressing_though_the_status_still_says_av
     assert not world.workload.read(PIPELINE).settled
 
 
-def test_a_status_that_says_creating_for_ever_is_not_believed(world: World) -> None:
-    world.kube.cluster.stuck_status = True
-    change = world.write(LARGE)
-    assert world.watch(change, 8)[-1].phase is RolloutPhase.READY
-
-
-def test_a_status_write_between_decision_and_write_is_no_conflict(world: World) -> None:
-    change = world.change(MORE)
-    world.kube.cluster.stuck_status = True
-    world.kube.tick()
-    world.workload.write(PIPELINE, change)
-    assert world.running() == MORE
-
-
 def test_env_that_the_operator_overrides_or_that_is_there_twice_does_not_keep_it_unready(
     world: World,
 ) -> None:
@@ -146,83 +128,6 @@ def test_env_that_the_operator_overrides_or_that_is_there_twice_does_not_keep_it
     world.edit(add)
     change = world.write((DETECT, replace(READ, batch_size=2), SORT))
     assert world.watch(change, 9)[-1].phase is RolloutPhase.READY
-
-
-def test_a_replica_only_change_restarts_no_pod(world: World) -> None:
-    before = world.pods()
-    change = world.write(MORE)
-    assert world.watch(change, 8)[-1].phase is RolloutPhase.READY
-    after = world.pods()
-    # The operator tells the orchestrator the whole predictor: that one restarts.
-    assert {name for name in before - after if "svc-orch" not in name} == set()
-    assert len(after) > len(before)
-
-
-def test_an_empty_change_writes_nothing(world: World) -> None:
-    change = world.change(CONFIGS)
-    assert world.workload.write(PIPELINE, change) == change.revision
-    assert world.kube.writes == []
-
-
-def test_a_hand_that_is_faster_than_the_patch_wins(world: World) -> None:
-    """Between our read and our patch: the test of the generation fails, and nothing is sent again."""
-    change = world.change(MORE)
-
-    def faster(request: Request) -> None:
-        if request.verb == "patch" and not request.is_dry_run:
-            world.kube.before = None
-            world.edit(rescale)
-
-    world.kube.before = faster
-    with pytest.raises(ConflictError):
-        world.workload.write(PIPELINE, change)
-    assert [config.replicas for config in world.running()] == [CONFIGS[0].replicas, 7, CONFIGS[2].replicas]
-    assert [one.is_dry_run for one in world.kube.requests if one.verb == "patch"] == [True, False]
-
-
-def test_a_label_of_somebody_else_is_no_reason_to_decide_again(world: World) -> None:
-    change = world.change(MORE)
-
-    def labelled(request: Request) -> None:
-        if request.verb == "patch" and not request.is_dry_run:
-            world.edit(label)
-
-    world.kube.before = labelled
-    world.workload.write(PIPELINE, change)
-    assert world.running() == MORE
-
-
-@pytest.mark.parametrize("kind", [FaultKind.LOST_AFTER, FaultKind.TRUNCATED, FaultKind.HTML])
-def test_a_patch_that_was_applied_but_not_answered_is_found_applied(world: World, kind: FaultKind) -> None:
-    change = world.change(MORE)
-    world.kube.fault(kind, verb="patch", is_dry_run=False)
-    assert world.workload.write(PIPELINE, change) == world.workload.read(PIPELINE).revision
-    assert world.running() == MORE
-    assert len(world.kube.writes) == 1
-
-
-@pytest.mark.parametrize("kind", [FaultKind.LOST_BEFORE, FaultKind.STATUS])
-def test_a_patch_that_was_not_applied_is_found_so_and_not_sent_again(world: World, kind: FaultKind) -> None:
-    change = world.change(MORE)
-    world.kube.fault(kind, verb="patch", is_dry_run=False)
-    with pytest.raises(UnavailableError, match="nothing was written"):
-        world.workload.write(PIPELINE, change)
-    assert world.running() == CONFIGS
-    assert world.kube.writes == []
-
-
-def test_where_reading_back_fails_too_the_outcome_is_said_to_be_unknown(world: World) -> None:
-    change = world.change(MORE)
-    world.kube.fault(FaultKind.LOST_AFTER, verb="patch", is_dry_run=False)
-
-    def then_dark(request: Request) -> None:
-        if request.verb == "patch" and not request.is_dry_run:
-            world.kube.fault(FaultKind.STATUS, status=503)
-
-    world.kube.before = then_dark
-    with pytest.raises(UnavailableError, match="the outcome of the write is unknown"):
-        world.workload.write(PIPELINE, change)
-    assert len(world.kube.writes) == 1
 
 
 def test_an_unanswered_patch_and_another_hand_make_a_conflict(world: World) -> None:
@@ -250,67 +155,8 @@ def test_a_failed_dry_run_writes_nothing(world: World) -> None:
     assert world.kube.writes == []
 
 
-def test_a_webhook_that_would_change_what_is_written_is_found_by_the_dry_run(world: World) -> None:
-    def cap(sdep: Json) -> Json:
-        sdep["spec"]["predictors"][0]["componentSpecs"][0]["replicas"] = 1
-        return sdep
-
-    change = world.change(MORE)
-    world.kube.api.mutate = cap
-    with pytest.raises(ConflictError, match="mutating webhook"):
-        world.workload.write(PIPELINE, change)
-    assert world.kube.writes == []
-
-
-def test_a_webhook_that_adds_what_is_not_ours_is_no_drift(world: World) -> None:
-    def annotate(sdep: Json) -> Json:
-        sdep["metadata"].setdefault("annotations", {})["theirs"] = "1"
-        return sdep
-
-    world.kube.api.mutate = annotate
-    change = world.write(MORE)
-    assert world.watch(change, 8)[-1].phase is RolloutPhase.READY
-
-
-def test_an_object_made_anew_is_not_written_under_the_old_plan(world: World) -> None:
-    change = world.change(MORE)
-    with world.kube.store.lock:
-        world.kube.store.delete("seldondeployments", "models", "sample")
-    world.workload.create(PIPELINE, CONFIGS)
-    with pytest.raises(ConflictError):
-        world.workload.write(PIPELINE, change)
-    rollout = world.workload.rollout(PIPELINE, replace(change, configs=CONFIGS))
-    assert rollout == Rollout(RolloutPhase.REPLACED, "a SeldonDeployment was recreated by another writer")
-
-
-def test_an_autoscaler_is_refused_with_its_name_and_nothing_is_written(world: World) -> None:
-    world.edit(
-        lambda sdep: sdep["spec"]["predictors"][0]["componentSpecs"][0].update(hpaSpec={"maxReplicas": 3})
-    )
-    with pytest.raises(DriftError, match="hpaSpec"):
-        world.workload.read(PIPELINE)
-    assert world.kube.writes == []
-
-
 def _is_large(pod: Json) -> bool:
     return any(one.get("image") == "registry.example/detect:l" for one in pod["containers"])
-
-
-@pytest.mark.parametrize("trouble", [Trouble.CRASH, Trouble.IMAGE])
-def test_new_pods_that_cannot_run_fail_the_change_and_it_can_be_taken_back(
-    world: World, trouble: Trouble
-) -> None:
-    world.kube.cluster.trouble_of = lambda pod: trouble if _is_large(pod) else None
-    change = world.write(LARGE)
-    rollout = world.watch(change, 4)[-1]
-    assert rollout.phase is RolloutPhase.FAILED
-    assert f"stage 'detect': container detect of a new pod is in {trouble.value}" in rollout.detail
-    # maxUnavailable 0: the old pod still serves.
-    assert world.workload.read(PIPELINE).stages[0].ready_replicas == 1
-    back = world.change(CONFIGS, is_rollback=True)
-    world.workload.write(PIPELINE, back)
-    assert world.watch(back, 8)[-1].phase is RolloutPhase.READY
-    assert world.workload.read(PIPELINE).settled
 
 
 def test_old_pods_in_trouble_do_not_fail_the_change_that_replaces_them(world: World) -> None:
@@ -338,34 +184,6 @@ def test_another_hands_failure_is_not_this_changes(world: World) -> None:
 
     world.edit(switch)
     assert {rollout.phase for rollout in world.watch(change, 4)} == {RolloutPhase.READY}
-
-
-def test_a_change_that_another_writer_put_back_is_not_waited_for(world: World) -> None:
-    before = world.running()
-    unwritten = world.change(MORE)
-    # What reads as before the write, at the revision before it, may be older than the write.
-    assert world.workload.rollout(PIPELINE, unwritten).phase is RolloutPhase.READY
-    change = world.write(MORE)
-
-    def revert(sdep: Json) -> None:
-        sdep["spec"]["predictors"][0]["componentSpecs"][0]["replicas"] = DETECT.replicas
-
-    world.edit(revert)
-    assert world.running() == before
-    rollout = world.workload.rollout(PIPELINE, change)
-    assert rollout == Rollout(RolloutPhase.REPLACED, "another writer replaced the change")
-
-
-def test_pods_without_room_keep_it_progressing_and_say_so(world: World) -> None:
-    world.kube.cluster.capacity_cores = 3.0
-    change = world.write((replace(DETECT, replicas=4), READ, SORT))
-    rollout = world.watch(change, 12)[-1]
-    assert rollout.phase is RolloutPhase.PROGRESSING
-    assert "Unschedulable: 0/1 nodes are available: 1 Insufficient cpu." in rollout.detail
-    assert world.workload.read(PIPELINE).stages[0].ready_replicas < 4
-    world.kube.cluster.capacity_cores = None
-    world.kube.tick(4)
-    assert world.workload.rollout(PIPELINE, change).phase is RolloutPhase.READY
 
 
 def test_a_deployment_past_its_progress_deadline_fails_the_change(world: World) -> None:
@@ -402,10 +220,3 @@ def test_a_first_deploy_that_was_not_made_is_found_so(tmp_path: Path) -> None:
             KubeWorkload(client, layout_of).create(PIPELINE, CONFIGS)
         assert kube.writes == []
         client.close()
-
-
-def test_configs_of_another_pipeline_are_refused_before_anything_is_sent(world: World) -> None:
-    change = world.change((replace(DETECT, replicas=0), READ, SORT))
-    with pytest.raises(InputError):
-        world.workload.write(PIPELINE, change)
-    assert world.kube.writes == []
