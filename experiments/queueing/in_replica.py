@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import partial
-from math import exp, log
 from pathlib import Path
 from random import Random
 
@@ -15,21 +15,27 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from experiments.plancheck.cases import Case, random_pipeline, random_profile
-from ipa.model.pipeline import Stage, Variant, chain
+from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
+from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.optimize.describe import describe
 from ipa.optimize.problem import Compat, PlanningProblem
 from ipa.optimize.solve import solve
 from ipa.policies.planning import planning_problem
 from ipa.profiling.points import Allocation
-from ipa.simulate.plancheck import RATE_STEP, CheckEffort, PlanCheck
+from ipa.queueing.service import service
+from ipa.simulate.graph import PipelineSim
+from ipa.simulate.queue import Pods
 
 PROBLEMS = 320
 SEED = 1
 NEAR = 0.1
 # A simulation has this many requests, and is repeated until its quantile is known this well, or so often.
 REQUESTS, SURE, LEAST_RUNS, MOST_RUNS = 200_000, 0.02, 2, 20
+# Requests of this many first SLAs do not count, since the pipeline is empty at first.
+FILLING_SLAS = 2.0
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+CORES = (1.0, 2.0, 4.0)
 # One more replica that is predicted to take longer by this much is simulated too.
 LONGER = 0.01
 
@@ -57,6 +63,48 @@ class Judged:
         return self.predicted_s / self.simulated_s - 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A pipeline to plan for at a rate."""
+
+    pipeline: Pipeline
+    profiles: Mapping[str, StageProfile]
+    rate_rps: float
+
+
+def random_pipeline(
+    random: Random, number: int, stages: tuple[Stage, ...], profiles: Mapping[str, StageProfile]
+) -> Pipeline:
+    """The pipeline of these stages, its SLA and weights at random.
+
+    The SLA is a tenth to twice what a batch of 16 takes of the slowest variant at each stage.
+    """
+    whole_s = sum(max(it.points[4].latency_s for it in profiles[stage.name].variants) for stage in stages)
+    return Pipeline(
+        f"random-{number}",
+        stages,
+        Sla(whole_s * 10 ** random.uniform(-1.0, 0.3)),
+        {"default": Objective(alpha=10 ** random.uniform(0.0, 2.0), beta=1.0)},
+    )
+
+
+def random_profile(random: Random, stage: str) -> StageProfile:
+    """Variants, slower the better they are; a batch's start is a third to nearly all of one item's time."""
+    lightest_s = 10 ** random.uniform(-2.3, -1.3)
+    tail = random.uniform(1.05, 2.0)
+    variants = []
+    for rank in range(random.randint(2, 3)):
+        item_s, start = lightest_s * random.uniform(1.5, 3.0) ** rank, random.uniform(0.3, 0.97)
+        points = tuple(
+            ProfilePoint(cores, size, mean_s * tail, mean_s)
+            for cores in CORES
+            for size in BATCH_SIZES
+            for mean_s in [item_s * (start + (1 - start) * size) / cores**0.75]
+        )
+        variants.append(VariantProfile(f"v{rank}", 0.6 + 0.12 * rank + random.uniform(0.0, 0.1), points))
+    return StageProfile("random", stage, tuple(variants), "made up", date(2026, 1, 1), "made up")
+
+
 def drawn(seed: int, number: int) -> Case:
     """A pipeline of one or two stages and a rate: timeouts, variants, SLA and weights at random."""
     random = Random(f"{seed} {number}")
@@ -75,9 +123,7 @@ def drawn(seed: int, number: int) -> Case:
         [1.0] * (len(names) - 1),
     )
     pipeline = random_pipeline(random, number, stages, profiles)
-    rate_rps = 10 ** random.uniform(0.7, 2.5)
-    # As the check rounds it.
-    return Case("in replica", pipeline, profiles, exp(round(log(rate_rps) / RATE_STEP) * RATE_STEP))
+    return Case(pipeline, profiles, 10 ** random.uniform(0.7, 2.5))
 
 
 def judge(seed: int, number: int) -> Judged | None:
@@ -89,14 +135,14 @@ def judge(seed: int, number: int) -> Judged | None:
     plan = solve(problem, "exact", explain=False)
     if plan.latency_s is None:
         return None
-    simulated_s, error_s = simulated(case, plan.configs)
+    simulated_s, error_s = simulated(case, problem, plan.configs)
     more = []
     for at in range(len(plan.configs)):
         config = plan.configs[at]
         configs = (*plan.configs[:at], replace(config, replicas=config.replicas + 1), *plan.configs[at + 1 :])
         ratio = _predicted_s(problem, configs) / plan.latency_s
         if ratio > 1 + LONGER:
-            more.append((ratio, simulated(case, configs)[0] / simulated_s))
+            more.append((ratio, simulated(case, problem, configs)[0] / simulated_s))
     return Judged(
         number,
         plan.configs,
@@ -115,20 +161,46 @@ def _predicted_s(problem: PlanningProblem, configs: tuple[StageConfig, ...]) -> 
     return plan.latency_s
 
 
-def simulated(case: Case, configs: tuple[StageConfig, ...]) -> tuple[float, float]:
+def simulated(case: Case, problem: PlanningProblem, configs: tuple[StageConfig, ...]) -> tuple[float, float]:
     """The 99th percentile of the latency and its standard error."""
-    effort = CheckEffort(1, (REQUESTS,))
     found: list[float] = []
     while True:
-        check = PlanCheck(case.pipeline, case.profiles, effort=effort, seed=len(found) + 1)
-        verdict = check(configs, case.rate_rps)
-        assert verdict is not None
-        found.append(verdict.quantile_s)
+        found.append(quantile_s(case, problem, configs, len(found) + 1))
         if len(found) < LEAST_RUNS:
             continue
         mean_s, error_s = float(np.mean(found)), float(np.std(found, ddof=1) / len(found) ** 0.5)
         if error_s <= SURE * mean_s or len(found) >= MOST_RUNS:
             return mean_s, error_s
+
+
+def quantile_s(case: Case, problem: PlanningProblem, configs: tuple[StageConfig, ...], seed: int) -> float:
+    """The latency's percentile in one simulation of random arrivals, without those of the first SLAs."""
+    sim = PipelineSim(replace(case.pipeline, drop_after_s=None), drop="none", queue="replica", seed=seed)
+    for config in configs:
+        (stage,) = (stage for stage in problem.stages if stage.name == config.stage)
+        columns = stage.columns
+        at = columns.place[config.variant, config.batch_size, config.cores]
+        made = service(
+            config.batch_size,
+            columns.mean_s[at],
+            columns.latency_s[at],
+            columns.single_s[at],
+            columns.capacity_rps[at],
+            config.cores,
+        )
+        sim.set_replicas(
+            config.stage, 0.0, [Pods(config.replicas, config.batch_size, made, "", config.variant)]
+        )
+    first_s = FILLING_SLAS * problem.sla_s
+    count = REQUESTS + round(case.rate_rps * (first_s + problem.sla_s))
+    times_s = np.random.default_rng([seed, 1]).exponential(1.0 / case.rate_rps, count).cumsum()
+    sim.offer(times_s)
+    done = sim.run(times_s[-1])
+    latency_s = np.full(count, np.inf)
+    latency_s[done.ids] = done.latency_s
+    counts = (times_s >= first_s) & (times_s < sim.now_s - problem.sla_s)
+    waited_s = np.minimum(latency_s[counts], sim.now_s - times_s[counts])
+    return float(np.quantile(waited_s, problem.percentile / 100.0))
 
 
 def table(rows: Sequence[Judged]) -> Table:

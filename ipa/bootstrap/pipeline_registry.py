@@ -41,7 +41,6 @@ from ipa.profiling.lint import doubts
 from ipa.service.service import PipelineEdit
 from ipa.service.simulation import guards_of
 from ipa.settings import Settings
-from ipa.simulate.plancheck import with_checker
 from ipa.targets.base import Adopting, Target, Watching
 
 # What a policy is made of, and itself.
@@ -68,12 +67,11 @@ def inputs_of(
 
 
 def policy_of(name: str, inputs: PolicyInputs, limit_s: float) -> Chosen:
-    """The policy of that name, with the checker it needs; a plug-in answers within `limit_s`.
+    """The policy of that name, with its inputs; a plug-in answers within `limit_s`.
 
     Errors: UsageError (there is none, or not for this pipeline), PluginError.
     """
-    checked = with_checker(name, inputs)
-    return checked, make_policy(name, checked, PluginRunner(str(POLICIES.find(name)), limit_s))
+    return inputs, make_policy(name, inputs, PluginRunner(str(POLICIES.find(name)), limit_s))
 
 
 def loop_of(

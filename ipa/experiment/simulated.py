@@ -35,7 +35,7 @@ from ipa.simulate.run import SimSetup, first_configs, policy_of, simulate
 # Policies whose rule is about the measured throughput, not about service times.
 AS_MEASURED = ("infadapter", "ms+")
 # Policies that run in the service's own loop, which reads the load between ticks.
-OWN = ("ours", "ours-checked", "ours-frugal")
+OWN = ("ours", "ours-frugal")
 # How many times the SLA a start may take if nothing keeps it.
 LOOSER = (1.0, 2.0, 4.0, 16.0)
 _PROFILES = TypeAdapter(list[StageProfile])

@@ -165,49 +165,6 @@ class SlaScaledPlanner(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class StartingState:
-    """The state in which a new configuration starts: what serves until it is ready, and the queued items.
-
-    `slowdowns` are the variants' times over their profiles'.
-    """
-
-    running: Configs = ()
-    queued: tuple[tuple[str, float], ...] = ()
-    slowdowns: Slowdowns = AS_MEASURED
-
-
-AT_REST = StartingState()
-
-
-@dataclass(frozen=True, slots=True)
-class SimulationVerdict:
-    """The result of simulating a configuration at a rate.
-
-    `quantile_s` is its latency at the SLA's percentile, over `requests` requests. `meets`: within the SLA
-    with confidence; `misses`: above it with confidence. Neither: more requests would have been needed.
-    """
-
-    quantile_s: float
-    sla_s: float
-    requests: int
-    meets: bool
-    misses: bool
-
-
-class Checker(Protocol):
-    """Simulates a configuration. Equal arguments give equal results."""
-
-    @property
-    def most_checks(self) -> int:
-        """The number of configurations that it can check in one decision."""
-
-    def __call__(
-        self, configs: Configs, rate_rps: float, start: StartingState = AT_REST
-    ) -> SimulationVerdict | None:
-        """The verdict on a configuration with that starting state; None if it was not measured."""
-
-
 def constrained(pipeline: Pipeline, state: PolicyState) -> Pipeline:
     """Return the pipeline with pins merged and excluded variants left out, for `only_more` without less.
 

@@ -10,7 +10,6 @@ POLICIES = Registry(
     "policy",
     {
         "ours": "ipa.policies.table:ours",
-        "ours-checked": "ipa.policies.table:ours_checked",
         "ours-frugal": "ipa.policies.table:ours_frugal",
         "ipa": "ipa.policies.table:ipa_paper",
         "ipa-artifact": "ipa.policies.table:ipa_artifact",

@@ -13,9 +13,8 @@ from ipa.optimize.chord_branching import Solvers
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.problem import Compat
 from ipa.policies.autoscalers import Hpa, Kpa, VpaPlus
-from ipa.policies.base import Checker, Policy, Predictor
+from ipa.policies.base import Policy, Predictor
 from ipa.policies.baselines import RIM_REPLICAS, Future, Oracle, Static, fa2, rim
-from ipa.policies.checked import CheckedPolicy, CheckedPredictor
 from ipa.policies.frugal import Frugal, accurate, thrifty
 from ipa.policies.infadapter import InfAdapter, MsPlus, SingleStagePipeline
 from ipa.policies.mixing import MixtureSearch
@@ -39,8 +38,6 @@ class PolicyInputs:
     deadline_s: float = 5.0
     solvers: Solvers | None = None
     rolling: Rolling = SIDE_BY_SIDE
-    # Simulates configurations, for policies that check theirs (`PolicyFactory.needs_checker`).
-    checker: Checker | None = None
     # The true rate at a time of the world's clock, known only to a simulation.
     future: Future | None = None
     # Deadline of all planning, None for none; each plan has `deadline_s`.
@@ -53,9 +50,8 @@ class PolicyInputs:
         return self._profiled(Allocation.FREE, Compat.TAIL)
 
     def predictor(self) -> Predictor:
-        """The predictor of configurations; by simulation if there is a checker."""
-        predict = self.profiled().predict
-        return predict if self.checker is None else CheckedPredictor(predict, self.checker)
+        """The predictor of configurations."""
+        return self.profiled().predict
 
     def published(self, compat: Compat = Compat.PAPER) -> Profiled:
         """The planner of the papers: base allocation, their latency formulas, or the released ones."""
@@ -90,13 +86,11 @@ class PolicyInputs:
 class PolicyFactory:
     """A factory that says what its policy needs; a plain function of `PolicyInputs` needs nothing more.
 
-    `needs_checker`: the policy needs `PolicyInputs.checker`. `shares_load`: its plans may have several
-    configurations side by side, which not every target carries; `shares_if_asked`: only for pipelines that
-    ask for it (`sets`, `max_predictors`).
+    `shares_load`: its plans may have several configurations side by side, which not every target carries;
+    `shares_if_asked`: only for pipelines that ask for it (`sets`, `max_predictors`).
     """
 
     make: Callable[[PolicyInputs], Policy]
-    needs_checker: bool = False
     shares_load: bool = False
     shares_if_asked: bool = False
 
@@ -141,17 +135,6 @@ def _ours(inputs: PolicyInputs) -> Ours:
 
 
 ours = PolicyFactory(_ours, shares_if_asked=True)
-
-
-def _ours_checked(inputs: PolicyInputs) -> Policy:
-    if inputs.checker is None:
-        raise UsageError("the policy ours-checked needs a simulation to check its plans by")
-    profiled = inputs.profiled()
-    own = Ours(inputs.pipeline, profiled.plan, probe=profiled.probe, longer=profiled.shorter)
-    return CheckedPolicy(own, profiled.shorter, inputs.checker)
-
-
-ours_checked = PolicyFactory(_ours_checked, needs_checker=True)
 
 
 def ours_frugal(inputs: PolicyInputs) -> Policy:
@@ -220,11 +203,6 @@ def oracle(inputs: PolicyInputs) -> Policy:
 
 def static(inputs: PolicyInputs) -> Policy:
     return Static(inputs.profiled())
-
-
-def needs_checker(name: str) -> bool:
-    """True if the policy of that name needs `PolicyInputs.checker`. Errors: those of `POLICIES.load`."""
-    return bool(getattr(POLICIES.load(name), "needs_checker", False))
 
 
 def shares_load(name: str) -> bool:

@@ -28,7 +28,6 @@ from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.forecasts import PLUGIN_LIMIT_S, ForecastSettings, forecaster_of
 from ipa.simulate.ground_truth import READINESS_S, GroundTruth, SlowPeriod
 from ipa.simulate.metrics import MetricsSettings
-from ipa.simulate.plancheck import with_checker
 from ipa.simulate.result import SimResult, SimTick, failure_of
 from ipa.simulate.world import SimWorld
 
@@ -210,7 +209,6 @@ def policy_of(setup: SimSetup) -> tuple[PolicyInputs, Policy]:
     )
     policy: Any = setup.policy
     if isinstance(policy, str):
-        inputs = with_checker(policy, inputs, setup.kernel)
         runner = PluginRunner(str(POLICIES.find(policy)), PLUGIN_LIMIT_S)
         return inputs, make_policy(policy, inputs, runner)
     # A class has the methods of its instances.

@@ -10,7 +10,7 @@ from ipa.forecast.registry import FORECASTERS, FORESIGHT, LADDER
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.optimize.registry import AUTO, EXACT, SOLVERS
-from ipa.policies.base import SimulationVerdict, is_stateful
+from ipa.policies.base import is_stateful
 from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.testing import ForecasterContract, PolicyContract, SolverContract
@@ -34,10 +34,7 @@ class BuiltInPolicy(PolicyContract):
         self.keeps_pins = policy != "static"
 
     def inputs(self, pipeline: Pipeline) -> PolicyInputs:
-        def no_objection(configs: Any, rate_rps: float, *_: Any) -> SimulationVerdict:
-            return SimulationVerdict(0.1, 0.8, 1000, meets=True, misses=False)
-
-        return PolicyInputs(pipeline, PROFILES, solver="exact", checker=no_objection, future=lambda t_s: 7.0)
+        return PolicyInputs(pipeline, PROFILES, solver="exact", future=lambda t_s: 7.0)
 
 
 @pytest.mark.parametrize("promise", promises(PolicyContract))
@@ -76,7 +73,6 @@ def test_those_that_remember_are_known() -> None:
     ("name", "pipeline", "words"),
     [
         ("oracle", PIPELINE, "only a simulation knows"),
-        ("ours-checked", PIPELINE, "needs a simulation"),
         ("infadapter", PIPELINE, "one stage"),
         ("ms+", PIPELINE, "one stage"),
         ("nobody", PIPELINE, "There are: ours"),

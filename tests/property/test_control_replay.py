@@ -192,12 +192,9 @@ SETUP = SimSetup(
     metrics=MetricsSettings(gaps=((70.0, 110.0),)),
     kills=((200.0, "read", 1),),
 )
-POLICIES_OF_ALL = ("ours", "ours-checked", "ours-frugal", "ipa", "hpa", "kpa", "vpa+")
+POLICIES_OF_ALL = ("ours", "ours-frugal", "ipa", "hpa", "kpa", "vpa+")
 RUNS = {
-    **{
-        name: replace(SETUP, policy=name)
-        for name in ("ours", "ours-checked", "ours-frugal", "ipa", "hpa", "kpa", "vpa+")
-    },
+    **{name: replace(SETUP, policy=name) for name in ("ours", "ours-frugal", "ipa", "hpa", "kpa", "vpa+")},
     "infadapter": replace(SETUP, policy="infadapter", pipeline=TASK, start=SMALLEST[:1], kills=()),
     "shadow": replace(SETUP, mode=Mode.SHADOW),
     "guarded": replace(SETUP, mode=Mode.GUARDED),

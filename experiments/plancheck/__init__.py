@@ -1,1 +1,0 @@
-"""What it is worth to check plans by simulation."""
