@@ -92,9 +92,9 @@ agreement: install ## the planner's engines against each other and enumeration, 
 
 # All of them in their quick form, or the one that is named, whole.
 EXPERIMENTS := ipa-paper ipa-tight infadapter fan-out forecast scale what-if
-experiment: install ## the quick form of all experiments, about three minutes (or one: NAME=ipa-paper, QUICK=1; FRESH=1, ENGINE=dask://...)
+experiment: install ## the quick form of all experiments, about three minutes (or one: NAME=ipa-paper, QUICK=1; FRESH=1)
 	.venv/bin/ipa experiment run $(or $(NAME),$(EXPERIMENTS)) $(if $(or $(QUICK),$(if $(NAME),,1)),--quick) \
-	  $(if $(FRESH),--fresh) $(if $(ENGINE),--engine $(ENGINE)) \
+	  $(if $(FRESH),--fresh) \
 	  $(if $(TRACE),--trace $(TRACE)) $(if $(PIPELINE),--pipeline $(PIPELINE))
 
 # Two parts, since types take as long as all else: `make -j2 lint` does both at once.
@@ -115,7 +115,7 @@ LOCK := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --gen
 	  --override requirements/overrides.txt --custom-compile-command "make lock"
 
 lock: install ## requirements/*.txt anew from pyproject.toml: all, and of the same versions what each image has
-	$(LOCK) --extra local --extra demo --extra simulate --extra experiments --extra dask --extra postgres --extra dev \
+	$(LOCK) --extra local --extra demo --extra simulate --extra experiments --extra postgres --extra dev \
 	  -o requirements/all.txt pyproject.toml
 	$(LOCK) -c requirements/all.txt --extra postgres --extra simulate -o requirements/service.txt pyproject.toml
 	$(LOCK) -c requirements/all.txt -o requirements/build.txt requirements/build.in

@@ -196,4 +196,4 @@ def headline(experiment: Experiment, finished: Sequence[Finished]) -> Table:
     return Table(caption, header, list(groups.values()), texts=2)
 
 
-RUNNER = ExperimentRunner(cells, work, blocks, headline)
+RUNNER = ExperimentRunner(cells, work, blocks)

@@ -41,7 +41,7 @@ def blocks(experiment: Experiment, finished: Sequence[Finished]) -> list[Block]:
         kept = [
             each for each in finished if each.labels["pipelines"] == count and each.labels["seed"] == first
         ]
-        found += [Heading(f"{count} pipelines, a day, seed {first}", 3), *_day(kept)]
+        found += [Heading(f"{count} pipelines, a day, seed {first}"), *_day(kept)]
     return found
 
 
@@ -98,4 +98,4 @@ def _day(kept: Sequence[Finished]) -> list[Block]:
     return [FigureBlock(f"{plot.title} over the day.", draw(plot)) for plot in plots]
 
 
-RUNNER = ExperimentRunner(cells, work, blocks, headline)
+RUNNER = ExperimentRunner(cells, work, blocks)

@@ -219,9 +219,8 @@ def take_output() -> int:
     return answers
 
 
-def end_with_parent() -> None:
-    """Make the kernel kill this process when its parent exits (Linux); for a fork."""
-    parent = os.getppid()
+def end_with_parent(parent: int) -> None:
+    """Make the kernel kill this process when its parent, of that id, exits (Linux); exit if it has."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)

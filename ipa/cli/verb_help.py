@@ -96,14 +96,12 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...] | str]] = {
             "ipa compare video --policies ours,ipa,hpa",
             "ipa compare video --policies ours,ipa --trace trace.txt --seeds 5",
         ),
-        "experiment": "Run experiments: policies, loads and seeds in the simulator, with a report to cite.",
+        "experiment": "Run experiments: policies, loads and seeds in the simulator, with a report.",
         "experiment run": (
             "experiment",
             "ipa experiment run",
-            "ipa experiment run mine/experiment.yaml --engine dask://10.0.0.1:8786",
+            "ipa experiment run mine/experiment.yaml --workers 8",
         ),
-        "experiment compare": ("experiment", "ipa experiment compare before/mine after/mine"),
-        "experiment report": ("experiment", "ipa experiment report runs/experiments/mine"),
         "forecast": "Evaluate forecasters of the load.",
         "forecast backtest": (
             "forecast",

@@ -1,91 +1,97 @@
-"""The report of an experiment: HTML and Markdown with its origin, and the index of all that were run."""
+"""The report of an experiment: one HTML page with its origin."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Sequence
-from html import escape
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
 from pathlib import Path
 
-from ipa.experiment.experiment import Experiment
-from ipa.experiment.provenance import CITE_PAPER
+import ipa
+from ipa.adapters.processor import processor_name
+from ipa.experiment.cells import NUMERIC, code_version
 from ipa.experiment.results import Results
 from ipa.experiment.runners import runner_of
-from ipa.report.blocks import (
-    Block,
-    CodeBlock,
-    Heading,
-    Paragraph,
-    Table,
-    TableCell,
-    as_html,
-    as_markdown,
-    as_page,
-)
-from ipa.report.blocks import page as page_of
+from ipa.model.times import in_utc
+from ipa.report.blocks import Block, Heading, Paragraph, Table, TableCell, as_page
 
-PAGE, MARKDOWN, HEADLINE, FIGURES = "report.html", "report.md", "headline.html", "figures"
+PAGE = "report.html"
+PACKAGES = ("joblib", "numba", *NUMERIC)
+GIT_S = 5.0
 
 
 def write_report(results: Results, folder: Path) -> Path:
-    """The page of the experiment; beside it the same as Markdown, and its part of the index."""
+    """Write the page of the experiment into the folder; returns its path."""
     experiment = results.experiment
-    runner = runner_of(experiment.runner)
     blocks: list[Block] = [Paragraph(each, is_note=True) for each in results.notes]
-    blocks += runner.blocks(experiment, results.finished)
+    blocks += runner_of(experiment.runner).blocks(experiment, results.finished)
     blocks += _origin(results)
-    folder.mkdir(parents=True, exist_ok=True)
     page = folder / PAGE
     page.write_text(as_page(experiment.title, experiment.question, blocks), encoding="utf-8")
-    text, figures = as_markdown(experiment.title, experiment.question, blocks, FIGURES)
-    (folder / MARKDOWN).write_text(text, encoding="utf-8")
-    shutil.rmtree(folder / FIGURES, ignore_errors=True)
-    for name, svg in figures.items():
-        (folder / FIGURES).mkdir(exist_ok=True)
-        (folder / FIGURES / name).write_text(svg, encoding="utf-8")
-    _write_headline(results, folder)
     return page
-
-
-def _write_headline(results: Results, folder: Path) -> None:
-    experiment = results.experiment
-    heading = f'<h2><a href="{escape(folder.name)}/{PAGE}">{escape(experiment.title)}</a></h2>'
-    blocks: list[Block] = [Paragraph(experiment.question)]
-    blocks += [Paragraph(each, is_note=True) for each in results.notes]
-    blocks.append(runner_of(experiment.runner).headline(experiment, results.finished))
-    blocks.append(Paragraph(f"{_form(experiment)}; {len(results.finished)} cells.", is_note=True))
-    (folder / HEADLINE).write_text(f"{heading}\n{as_html(blocks)}\n", encoding="utf-8")
-
-
-def write_index(folder: Path, order: Sequence[str]) -> Path:
-    """The page over all experiments that have a report in the folder, in that order, others after them."""
-    there = {path.parent.name: path for path in sorted(folder.glob(f"*/{HEADLINE}"))}
-    names = [name for name in order if name in there] + [name for name in there if name not in order]
-    lead = "Each heading leads to the whole report. ± is half a 95 % interval over seeds."
-    parts = "\n".join(there[name].read_text("utf-8") for name in names)
-    page = folder / PAGE
-    page.write_text(page_of("Experiments", lead, parts), encoding="utf-8")
-    return page
-
-
-def _form(experiment: Experiment) -> str:
-    return "The quick form" if experiment.is_quick else "The full form"
 
 
 def _origin(results: Results) -> Iterator[Block]:
-    experiment, made = results.experiment, results.made
+    experiment = results.experiment
     seeds = ", ".join(map(str, experiment.seeds))
+    form = "The quick form" if experiment.is_quick else "The full form"
     yield Heading("How it was made")
-    words = f"{_form(experiment)} of {experiment.name}: {len(results.finished)} cells, seeds {seeds}."
+    words = f"{form} of {experiment.name}: {len(results.finished)} cells, seeds {seeds}."
     yield Paragraph(f"{words} {runner_of(experiment.runner).words(experiment)}".strip())
-    rows = [[TableCell(name), TableCell(value, kind="text")] for name, value in made.rows()]
+    rows = [[TableCell(name), TableCell(value, kind="text")] for name, value in _facts()]
     yield Table("Origin of the figures.", ["", "value"], [rows], texts=2)
     yield Paragraph(
-        "Beside this page: report.md with the same contents; runs.parquet has a row for each run, "
-        "ticks.parquet a row for each tick, differences.parquet a row for each difference; their columns are "
-        "described in the files. Equal code and inputs give equal bytes in them, on any machine and engine.",
+        "Beside this page: runs.parquet has a row for each run, ticks.parquet a row for each tick, "
+        "differences.parquet a row for each difference; their columns are described in the files. Equal code "
+        "and inputs give equal bytes in them, on any machine. CITATION.cff says how to cite.",
         is_note=True,
     )
-    yield Heading("How to cite", 3)
-    yield CodeBlock(made.citation)
-    yield Paragraph(f"The published figures and rules are those of {CITE_PAPER}.", is_note=True)
+
+
+def _facts() -> Iterator[tuple[str, str]]:
+    """The origin of what this process makes now. SOURCE_DATE_EPOCH, in seconds, replaces the date."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    now = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    yield "ipa (version and digest of its code)", code_version()
+    yield "commit", _commit(Path(ipa.__file__).parent) or "not known: ipa was not run from a checkout"
+    yield "date", in_utc(now)
+    yield "machine", f"{processor_name()}, {os.cpu_count()} cores, {memory_gib:.0f} GiB of memory"
+    yield (
+        "system",
+        f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+    )
+    yield "packages", ", ".join(_packages())
+
+
+def _commit(folder: Path) -> str:
+    """The commit of the folder's checkout, with a note if it was changed; empty outside one."""
+    try:
+        head = _git(folder, "rev-parse", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--", ".")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return f"{head} with uncommitted changes" if changed else head
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(  # noqa: S603 # fixed words
+        ["git", "-C", str(folder), *words],  # noqa: S607 # the user's own git
+        capture_output=True,
+        text=True,
+        timeout=GIT_S,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def _packages() -> Iterator[str]:
+    for name in PACKAGES:
+        try:
+            yield f"{name} {version_of(name)}"
+        except PackageNotFoundError:
+            continue

@@ -1,45 +1,57 @@
-"""Conducts an experiment: from cells to tables on disk, and back from these for reports and comparisons."""
+"""Conducts an experiment: cells in processes of this machine, and their tables on disk.
+
+This process keeps each outcome as it arrives, so the same command continues after an interruption.
+"""
 
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
-from ipa.experiment.cells import CellOutcome, CellStore, Finished, code_version
-from ipa.experiment.engines import Engine, Say, Watch, compute
+from ipa.adapters.processes import end_with_parent
+from ipa.experiment.cells import CellOutcome, CellStore, ExperimentCell, Finished, code_version
 from ipa.experiment.experiment import Experiment
-from ipa.experiment.provenance import Provenance, provenance
 from ipa.experiment.runners import SIMULATE, runner_of
 from ipa.experiment.simulated_page import differences
-from ipa.experiment.tables import RUNS, TICKS, read_rows, write_tables
-from ipa.files.reading import read_json
-from ipa.model.errors import InputError, NotFoundError
+from ipa.experiment.tables import write_tables
+from ipa.model.errors import IpaError
 
 MANIFEST, TIMINGS, CELLS = "experiment.json", "timings.json", "cells"
-_EXPERIMENT = TypeAdapter(Experiment)
+
+Say = Callable[[str], None]
+Watch = Callable[[int], AbstractContextManager[Say]]
+Indexed = tuple[int, CellOutcome]
+
+
+class Interrupted(Exception):  # noqa: N818 # a person said stop
+    """The experiment was stopped by Ctrl-C or SIGTERM; `kept` of its `cells` are on disk."""
+
+    def __init__(self, kept: int, cells: int) -> None:
+        super().__init__(f"stopped: {kept} of {cells} cells are kept; the same command goes on from there")
+        self.kept, self.cells = kept, cells
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """The outcome of every cell of an experiment, notes on what was left out, and the origin."""
+    """The outcome of every cell of an experiment, and notes on what was left out."""
 
     experiment: Experiment
     finished: Sequence[Finished]
     notes: Sequence[str]
-    made: Provenance
 
 
 def conduct(
     experiment: Experiment,
     out: Path,
-    engine: Engine,
+    workers: int,
     *,
     is_fresh: bool = False,
     watch: Watch = lambda missing: nullcontext(lambda title: None),
@@ -47,31 +59,25 @@ def conduct(
 ) -> Results:
     """Compute the missing cells of the experiment, and write its tables into the folder of its name in `out`.
 
-    Outcomes are kept in `out`/cells by their digest; `is_fresh` computes all of them again. Errors: those of
-    `compute` and of the runner.
+    Outcomes are kept in `out`/cells by their digest; `is_fresh` computes all of them again. `watch` and `say`
+    are those of `compute`. Errors: those of `compute` and of the runner.
     """
-    runner = runner_of(experiment.runner)
-    cells, notes = runner.cells(experiment)
+    cells, notes = runner_of(experiment.runner).cells(experiment)
     # A folder that cannot be made is known before anything is computed.
     (out / CELLS).mkdir(parents=True, exist_ok=True)
     store = CellStore(out / CELLS, code_version())
     if is_fresh:
         for cell in cells:
             store.drop(cell)
-    finished = compute(cells, store, engine, watch=watch, say=say)
-    results = Results(experiment, finished, notes, provenance(str(engine)))
+    finished = compute(cells, store, workers, watch=watch, say=say)
+    results = Results(experiment, finished, notes)
     folder = out / experiment.name
     digests = [cell.digest(code_version()) for cell in cells]
     write_tables(finished, digests, differences_of(results), folder)
     timings = [{**each.labels, **each.outcome.timings} for each in finished if each.outcome.timings]
     if timings:
         (folder / TIMINGS).write_text(json.dumps(timings, indent=1) + "\n", encoding="utf-8")
-    manifest = {
-        "experiment": experiment,
-        "labels": list(cells[0].labels) if cells else [],
-        "notes": notes,
-        "made": results.made,
-    }
+    manifest = {"experiment": experiment, "notes": notes, "version": code_version()}
     (folder / MANIFEST).write_text(
         json.dumps(manifest, indent=1, ensure_ascii=False, default=_as_json) + "\n", encoding="utf-8"
     )
@@ -90,31 +96,110 @@ def differences_of(results: Results) -> list[dict[str, Any]]:
     return differences(experiment, results.finished) if experiment.runner == SIMULATE else []
 
 
-def read_results(folder: Path) -> Results:
-    """The results that `conduct` wrote into the folder, without times. Errors: NotFoundError, InputError."""
-    if not (folder / MANIFEST).is_file():
-        raise NotFoundError(
-            f"there are no results in {folder}: no {MANIFEST}",
-            hint="Name the folder that `ipa experiment run` or `ipa compare` wrote.",
-        )
-    manifest = read_json(folder / MANIFEST)
+def compute(
+    cells: Sequence[ExperimentCell],
+    store: CellStore,
+    workers: int,
+    *,
+    watch: Watch = lambda missing: nullcontext(lambda title: None),
+    say: Say = lambda words: None,
+) -> list[Finished]:
+    """Every cell with its outcome, in the order given. Cells that the store has are not computed again.
+
+    `watch` is called with the number of cells to compute; its context receives the title of each finished
+    one. `say` is told what a first Ctrl-C leads to. The first Ctrl-C or SIGTERM finishes the cells under way,
+    a second one ends them. Errors: Interrupted, those of a cell. Outcomes are in the store in any case, but
+    for those with failed ticks.
+    """
+    found = [store.load(cell) for cell in cells]
+    missing = [at for at, outcome in enumerate(found) if outcome is None]
+    # The long ones first, so that the last minute keeps all workers busy.
+    missing.sort(key=lambda at: -cells[at].weight)
+    if missing:
+        with _stopping(say) as stop, watch(len(missing)) as step:
+            try:
+                for at, outcome in _computed(cells, missing, workers, stop):
+                    # A failure may be this machine's, such as a missing file: another run computes it again.
+                    if not outcome.row.get("failed_ticks"):
+                        store.keep(cells[at], outcome)
+                    found[at] = outcome
+                    step(cells[at].title)
+            except KeyboardInterrupt:
+                stop.set()
+            except IpaError:
+                raise
+            except Exception:
+                # Its own error if a second signal ended the workers.
+                if not stop.is_set():
+                    raise
+            left = sum(outcome is None for outcome in found)
+            if left and stop.is_set():
+                raise Interrupted(len(cells) - left, len(cells))
+    return [
+        Finished(cell.labels, outcome)
+        for cell, outcome in zip(cells, found, strict=True)
+        if outcome is not None
+    ]
+
+
+@contextmanager
+def _stopping(say: Say) -> Iterator[threading.Event]:
+    """The event that the first SIGINT or SIGTERM sets; a second one raises KeyboardInterrupt."""
+    stop = threading.Event()
+
+    def heed(*_: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        say("finishing the cells under way; once more ends them")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {each: signal.signal(each, heed) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
-        experiment = _EXPERIMENT.validate_python(manifest["experiment"], strict=False)
-        made = Provenance(**manifest["made"])
-        labels, notes = manifest["labels"], manifest["notes"]
-    except (KeyError, TypeError, ValidationError) as error:
-        raise InputError(f"{folder / MANIFEST} is not as `ipa experiment run` wrote it: {error}") from error
-    ticks: dict[int, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
-    for row in read_rows(folder / TICKS) if (folder / TICKS).is_file() else ():
-        run = row.pop("run")
-        for name, value in row.items():
-            ticks[run][name].append(value)
-    finished = []
-    for row in read_rows(folder / RUNS):
-        run = row.pop("run")
-        del row["cell"]
-        named = {name: row.pop(name) for name in labels}
-        columns = dict(ticks.get(run, {}))
-        decisions = dict(sorted(Counter(columns.get("reason", ())).items()))
-        finished.append(Finished(named, CellOutcome(row, columns, decisions=decisions)))
-    return Results(experiment, finished, notes, made)
+        yield stop
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _computed(
+    cells: Sequence[ExperimentCell], wanted: Sequence[int], workers: int, stop: threading.Event
+) -> Iterator[Indexed]:
+    """The outcomes as they arrive."""
+    import joblib
+    from joblib.externals.loky import get_reusable_executor
+
+    def tasks() -> Iterator[Any]:
+        for at in wanted:
+            if stop.is_set():
+                return
+            yield joblib.delayed(_one)(at, cells[at])
+
+    # Workers leave the terminal's Ctrl-C to this process, and end with it.
+    with joblib.parallel_config(
+        backend="loky", inner_max_num_threads=1, initializer=partial(_begin, os.getpid())
+    ):
+        try:
+            # As many at a time as there are workers: an interrupt need not take back a long list.
+            yield from joblib.Parallel(
+                workers, return_as="generator_unordered", pre_dispatch="n_jobs", batch_size=1
+            )(tasks())
+        finally:
+            if workers > 1:
+                get_reusable_executor().shutdown(wait=True, kill_workers=True)
+
+
+def _one(at: int, cell: ExperimentCell) -> Indexed:
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        return at, runner_of(cell.runner).work(cell.payload, cell.series)
+
+
+def _begin(parent: int) -> None:
+    """Set up a worker process: deaf to Ctrl-C, gone if its parent is killed, even while it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    end_with_parent(parent)

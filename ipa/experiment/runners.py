@@ -10,7 +10,7 @@ from typing import Any
 from ipa.experiment.cells import CellOutcome, ExperimentCell, Finished
 from ipa.experiment.experiment import Experiment
 from ipa.plugins import Registry
-from ipa.report.blocks import Block, Table
+from ipa.report.blocks import Block
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,14 +18,13 @@ class ExperimentRunner:
     """A kind of experiment.
 
     `cells` returns the cells in a fixed order, and notes on what was left out. `work` computes the outcome
-    of a cell from its payload and series; workers import it. `blocks` returns the report's contents,
-    `headline` its one table for the index. `words` describes each cell in a sentence.
+    of a cell from its payload and series; workers import it. `blocks` returns the report's contents. `words`
+    describes each cell in a sentence.
     """
 
     cells: Callable[[Experiment], tuple[list[ExperimentCell], list[str]]]
     work: Callable[[Mapping[str, Any], Mapping[str, array[float]]], CellOutcome]
     blocks: Callable[[Experiment, Sequence[Finished]], list[Block]]
-    headline: Callable[[Experiment, Sequence[Finished]], Table]
     words: Callable[[Experiment], str] = lambda experiment: ""
 
 

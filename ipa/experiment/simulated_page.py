@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from ipa.experiment.cells import Finished
 from ipa.experiment.experiment import Experiment
-from ipa.experiment.over_time import over_time
 from ipa.experiment.runners import ExperimentRunner
 from ipa.experiment.simulated import cells, work
-from ipa.experiment.simulated_grid import CaseGrid, CaseKey, grid_of, number
+from ipa.experiment.simulated_grid import CaseGrid, CaseKey, grid_of, representative
 from ipa.report.blocks import (
     Block,
     FigureBlock,
     Folded,
     Heading,
+    Paragraph,
     Table,
     TableCell,
     figure,
     judged,
 )
-from ipa.report.plots import CellFigure, Place, over_cells, trade_off
+from ipa.report.plots import GREY, ORANGE, CellFigure, Line, Plot, colours_of, draw, over_cells
 from ipa.report.stats import Mean, mean_of
 
 V = TypeVar("V")
@@ -65,18 +65,11 @@ def blocks(experiment: Experiment, finished: Sequence[Finished]) -> list[Block]:
     """All cases in one table, differences, every case, and the representative one over time."""
     grid = grid_of(experiment, finished)
     found = [Heading("All cases together"), _overall_table(grid), *_differences(grid)]
-    if len(grid.policies) > 1:
-        found += beaten(grid)
     if len(grid.policies) * len(grid.cases) > 1:
         found += [Heading("Every case"), *_pictures(grid)]
-    found.append(Folded("All figures of every case", [*_tables(grid), *_by_seed(grid)]))
+    found.append(Folded("All figures of every case", _tables(grid)))
     example = over_time(grid, finished)
     return found + ([Heading("The representative case over time"), *example] if example else [])
-
-
-def headline(experiment: Experiment, finished: Sequence[Finished]) -> Table:
-    """The table over all cases, for the index."""
-    return _overall_table(grid_of(experiment, finished))
 
 
 def words(experiment: Experiment) -> str:
@@ -88,7 +81,7 @@ def words(experiment: Experiment) -> str:
     )
 
 
-RUNNER = ExperimentRunner(cells, work, blocks, headline, words)
+RUNNER = ExperimentRunner(cells, work, blocks, words)
 
 
 def differences(experiment: Experiment, finished: Sequence[Finished]) -> list[dict[str, Any]]:
@@ -139,25 +132,20 @@ def _overall_table(grid: CaseGrid) -> Table:
 
 
 def _differences(grid: CaseGrid) -> list[Block]:
-    """The differences from the reference over all cases, and their two main ones as a figure."""
+    """The differences from the reference over all cases."""
     if grid.reference is None or len(grid.policies) < 2:
         return []
-    others = [policy for policy in grid.policies if policy != grid.reference]
 
-    def change(policy: str, metric: ReportMetric) -> Mean | None:
+    def change(policy: str, metric: ReportMetric) -> TableCell:
         found = grid.overall(policy, metric.key, against="ratio" if metric.relative else "less")
-        return found and found.scaled(metric.difference_scale)
+        mean = found and found.scaled(metric.difference_scale)
+        kind = judged(mean, more_is_better=metric.more_is_better)
+        return figure(mean, metric.difference_form, kind=kind)
 
     rows = [
-        [
-            TableCell(policy + grid.mark(policy)),
-            *(
-                figure(mean, it.difference_form, kind=_kind(mean, it))
-                for it in COMPARED
-                for mean in [change(policy, it)]
-            ),
-        ]
-        for policy in others
+        [TableCell(policy + grid.mark(policy)), *(change(policy, it) for it in COMPARED)]
+        for policy in grid.policies
+        if policy != grid.reference
     ]
     caption = f"Differences from {grid.reference} under the same requests"
     caption += (
@@ -166,21 +154,7 @@ def _differences(grid: CaseGrid) -> list[Block]:
         if len(grid.seeds) > 1
         else ", of one seed: how much is chance is unknown."
     )
-    found: list[Block] = [Table(caption, ["policy", *(it.difference for it in COMPARED)], [rows])]
-    places = [
-        Place(policy, x, y)
-        for policy in others
-        if (x := change(policy, METRICS[1])) and (y := change(policy, METRICS[0]))
-    ]
-    title = f"Accuracy and cores against {grid.reference}"
-    caption = f"{title}, which is where the lines cross; bars are 95 % intervals of the pairs."
-    return [*found, FigureBlock(caption, trade_off(title, places, "cores, % more", "PAS, points more"))]
-
-
-def _kind(mean: Mean | None, metric: ReportMetric) -> str:
-    if metric.more_is_better is None:
-        return ""
-    return judged(mean, 0.0, more_is_better=metric.more_is_better)
+    return [Table(caption, ["policy", *(it.difference for it in COMPARED)], [rows])]
 
 
 def _pictures(grid: CaseGrid) -> list[Block]:
@@ -248,25 +222,6 @@ def _case_name(grid: CaseGrid, case: CaseKey) -> str:
     return " ".join(case[at] for at in varied) or case[0]
 
 
-def _by_seed(grid: CaseGrid) -> list[Block]:
-    """The figures of each run, where there is one case with several seeds."""
-    if len(grid.cases) > 1 or len(grid.seeds) < 2:
-        return []
-    groups = [
-        [
-            [
-                TableCell("" if at else policy),
-                TableCell(str(seed)),
-                *(figure(mean_of([number(row.get(it.key))]), it.form, scale=it.scale) for it in METRICS),
-                figure(mean_of([number(row.get("lost"))]), ".0f"),
-            ]
-            for at, (seed, row) in enumerate(grid.rows[grid.cases[0], policy].items())
-        ]
-        for policy in grid.policies
-    ]
-    return [Table("By seed.", ["policy", "seed", *(it.heading for it in METRICS), "lost"], groups, texts=2)]
-
-
 def _tables(grid: CaseGrid) -> list[Block]:
     found: list[Block] = []
     header = ["workload", "SLA", "policy", *(it.heading for it in METRICS), "lost"]
@@ -289,42 +244,121 @@ def _tables(grid: CaseGrid) -> list[Block]:
     return found
 
 
-# Each with the sign that makes more of it worse.
-WORSE = {"violation_ratio": 1, "cores_mean": 1, "pas_mean": -1}
-# Means of equal runs differ by rounding alone.
-ROUNDING = 1e-9
+# More lines than this hide each other.
+MOST = 5
+TIME, RATE, UPPER, LATENCY = "at_s", "rate_rps", "upper_rps", "request_latency_s"
+QUANTILES = {
+    "latency_p50_s": "p50",
+    "latency_p90_s": "p90",
+    "latency_p95_s": "p95",
+    "latency_p99_s": "p99",
+    "latency_p999_s": "p99.9",
+    "latency_max_s": "max",
+}
+# Columns of the ticks as figures: the column, the caption, its factor, and the empty plot.
+PLOTS = (
+    (LATENCY, "Latency of requests at the SLA's percentile, by interval", 1, Plot("Latency", "seconds")),
+    (
+        "attained_ratio",
+        "Requests within the SLA, by interval",
+        100,
+        Plot("Within the SLA", "% of those sent", y_max=102),
+    ),
+    ("cores", "Cores paid", 1, Plot("Cores", "cores")),
+    # Less than a point of accuracy must not fill the axis.
+    (
+        "pas",
+        "Accuracy of the running configuration",
+        100,
+        Plot("Accuracy", "PAS, %", from_zero=False, least_span=(0.0, 1.0)),
+    ),
+)
 
 
-def beaten(grid: CaseGrid) -> list[Block]:
-    """For each policy the cases in which another dominates it, and which ones."""
-    rows = []
-    for policy in grid.policies:
-        by_case = {case: list(dominating(grid, case, policy)) for case in grid.cases}
-        winners = {case: names for case, names in by_case.items() if names}
-        where = "; ".join(f"{' '.join(case)}: {', '.join(names)}" for case, names in winners.items())
-        rows.append(
-            [TableCell(policy), TableCell(where or "nowhere", kind="text"), TableCell(str(len(winners)))]
-        )
-    caption = (
-        "Cases in which another policy has no more late or lost requests, no more cores and no less accuracy "
-        "(means over the seeds), and is better in at least one of the three."
+def over_time(grid: CaseGrid, finished: Sequence[Finished]) -> list[Block]:
+    """Figures and tables of the representative case and seed; none if no cell has ticks."""
+    case, seed = representative(grid)
+    own = [
+        each
+        for each in finished
+        if (each.labels["pipeline"], each.labels["workload"], each.labels["sla"]) == case
+        and each.labels["forecaster"] == finished[0].labels["forecaster"]
+    ]
+    own.sort(key=lambda each: each.labels["policy"] not in ("ours", grid.reference))
+    shown = [each for each in own if each.outcome.ticks and each.labels["seed"] == seed][:MOST]
+    if not shown:
+        return []
+    sla_s = float(shown[0].labels["sla_s"])
+    where = f"{case[0]} under {case[1]}, SLA {sla_s:.3g} s, seed {seed}"
+    many = len(grid.cases) * len(grid.seeds)
+    chosen = (
+        f"Of the {many} cases and seeds this one is representative: accuracy, cores and late requests under "
+        "all policies are nearest to their medians (Euclidean, each in units of its interquartile range)."
+        if many > 1
+        else "There is one case and one seed."
     )
-    return [Heading("Dominated", 3), Table(caption, ["policy", "where, by whom", "cases"], [rows], texts=2)]
+    load = [
+        Line("seen", _points(shown[0], RATE), GREY),
+        Line(f"planned for, {shown[0].labels['policy']}", _points(shown[0], UPPER), ORANGE),
+    ]
+    figures = [("Load over time", Plot("Load", "requests / s", load))]
+    for column, caption, scale, empty in PLOTS:
+        if lines := _by_policy(shown, column, scale):
+            plot = replace(empty, lines=lines)
+            if column == LATENCY:
+                highest_s = max(y for line in lines for _, y in line.points)
+                # What an overloaded policy comes to must not hide the others.
+                most_s = min(1.1 * max(highest_s, sla_s), 4 * sla_s)
+                plot = replace(plot, limit=("SLA", sla_s), y_max=most_s)
+            figures.append((caption, plot))
+    return [
+        Paragraph(f"{where}. {chosen}"),
+        *(FigureBlock(f"{caption}: {where}.", draw(plot)) for caption, plot in figures),
+        _quantiles(grid, case),
+        _decisions(own),
+    ]
 
 
-def dominating(grid: CaseGrid, case: CaseKey, policy: str) -> Iterator[str]:
-    """The policies that dominate it in the case."""
-    own = _means(grid, case, policy)
-    for other in grid.policies:
-        theirs = _means(grid, case, other)
-        differences = (
-            [figure - mine for figure, mine in zip(theirs, own, strict=True)] if theirs and own else [0.0]
-        )
-        if max(differences) <= ROUNDING and min(differences) < -ROUNDING:
-            yield other
+def _by_policy(shown: Sequence[Finished], column: str, scale: float) -> list[Line]:
+    """A line for each policy whose ticks have the column."""
+    colours = colours_of([str(each.labels["policy"]) for each in shown])
+    return [
+        Line(name, points, colours[name], "step")
+        for each in shown
+        if (points := _points(each, column, scale)) and (name := str(each.labels["policy"]))
+    ]
 
 
-def _means(grid: CaseGrid, case: CaseKey, policy: str) -> list[float]:
-    """The policy's means, less being better; none if it has no run in the case."""
-    means = [(grid.mean(case, policy, key), sign) for key, sign in WORSE.items()]
-    return [sign * mean.value for mean, sign in means if mean]
+def _points(each: Finished, key: str, scale: float = 1.0) -> list[tuple[float, float]]:
+    ticks = each.outcome.ticks
+    return [
+        (float(at), scale * float(value))
+        for at, value in zip(ticks.get(TIME, ()), ticks.get(key, ()), strict=False)
+        if value is not None
+    ]
+
+
+def _quantiles(grid: CaseGrid, case: CaseKey) -> Table:
+    rows = [
+        [TableCell(policy), *(figure(grid.mean(case, policy, key), ".4f") for key in QUANTILES)]
+        for policy in grid.policies
+    ]
+    caption = "Latency of the answered requests in this case, in seconds: means over the seeds."
+    return Table(caption, ["policy", *QUANTILES.values()], [rows])
+
+
+def _decisions(own: Sequence[Finished]) -> Table:
+    """The decisions of a case by reason, a column for each policy."""
+    by_policy: dict[str, list[Mapping[str, int]]] = {}
+    for each in own:
+        by_policy.setdefault(str(each.labels["policy"]), []).append(each.outcome.decisions)
+    reasons = sorted({reason for seeds in by_policy.values() for each in seeds for reason in each})
+    form = ".0f" if all(len(seeds) == 1 for seeds in by_policy.values()) else ".1f"
+    rows = [
+        [
+            TableCell(reason),
+            *(figure(mean_of([each.get(reason, 0) for each in seeds]), form) for seeds in by_policy.values()),
+        ]
+        for reason in reasons
+    ]
+    return Table("Decisions in this case by reason: means over the seeds.", ["reason", *by_policy], [rows])

@@ -1,14 +1,13 @@
-"""The contents of a report as values, rendered as one HTML page or as Markdown with figures beside it.
+"""The contents of a report as values, rendered as one self-contained HTML page.
 
 Tables and figures are numbered in their order; every text is escaped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
-from itertools import count
 from math import isclose
 from pathlib import Path
 from typing import Any
@@ -38,10 +37,9 @@ DASH = TableCell("–")
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """A heading of that level, 2 or 3."""
+    """A heading."""
 
     text: str
-    level: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +48,6 @@ class Paragraph:
 
     text: str
     is_note: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class CodeBlock:
-    """Lines as they are typed."""
-
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +73,13 @@ class FigureBlock:
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """Blocks that the HTML page shows when the summary is clicked; Markdown shows them in place."""
+    """Blocks that the page shows when the summary is clicked."""
 
     summary: str
     blocks: Sequence[Block]
 
 
-Block = Heading | Paragraph | CodeBlock | Table | FigureBlock | Folded
+Block = Heading | Paragraph | Table | FigureBlock | Folded
 
 
 def figure(mean: Mean | None, form: str, *, scale: float = 1.0, kind: str = "") -> TableCell:
@@ -123,31 +114,21 @@ def signless(shown: str) -> str:
     return shown.replace("-", "−")
 
 
-def judged(mean: Mean | None, zero: float, *, more_is_better: bool) -> str:
-    """ "better" or "worse" if the interval excludes `zero`, else "".
+def judged(mean: Mean | None, *, more_is_better: bool | None) -> str:
+    """ "better" or "worse" if the interval excludes zero, else ""; so for None, which prefers neither.
 
     A difference of the size of rounding errors is none.
     """
-    if mean is None or not mean.differs_from(zero) or isclose(mean.value, zero, abs_tol=1e-9):
+    if mean is None or more_is_better is None or not mean.differs_from(0.0):
         return ""
-    return "better" if (mean.value > zero) is more_is_better else "worse"
+    if isclose(mean.value, 0.0, abs_tol=1e-9):
+        return ""
+    return "better" if (mean.value > 0.0) is more_is_better else "worse"
 
 
 def as_page(title: str, lead: str, blocks: Sequence[Block]) -> str:
     """The blocks as one HTML page."""
-    return page(title, lead, as_html(numbered(blocks)))
-
-
-def page(title: str, lead: str, body: str) -> str:
-    """A self-contained HTML page whose body is HTML already, as `as_html` makes it."""
-    from markupsafe import Markup
-
-    return str(_template().render(title=title, lead=lead, body=Markup(body))) + "\n"  # noqa: S704 # escaped
-
-
-def as_html(blocks: Sequence[Block]) -> str:
-    """The blocks as HTML."""
-    return str(_template().module.show(blocks))
+    return str(_template().render(title=title, lead=lead, blocks=blocks)) + "\n"
 
 
 @cache
@@ -161,59 +142,13 @@ def _template() -> Any:
     return made.get_template("report.html")
 
 
-def as_markdown(title: str, lead: str, blocks: Sequence[Block], folder: str) -> tuple[str, dict[str, str]]:
-    """The blocks as Markdown, and the figures by the name of their file in that folder."""
-    figures: dict[str, str] = {}
-    lines = [f"# {as_text(title)}", "", as_text(lead), ""]
-    for part in _markdown(numbered(blocks), folder, figures):
-        lines += [part, ""]
-    return "\n".join(lines), figures
-
-
-def numbered(blocks: Sequence[Block]) -> list[Block]:
-    """The same with "Table 1." and "Figure 1." before the captions."""
-    tables, figures = count(1), count(1)
-
-    def one(block: Block) -> Block:
-        if isinstance(block, Table):
-            return replace(block, caption=f"Table {next(tables)}. {block.caption}")
-        if isinstance(block, FigureBlock):
-            return replace(block, caption=f"Figure {next(figures)}. {block.caption}")
-        return (
-            replace(block, blocks=[one(each) for each in block.blocks])
-            if isinstance(block, Folded)
-            else block
-        )
-
-    return [one(each) for each in blocks]
-
-
-def _markdown(blocks: Sequence[Block], folder: str, figures: dict[str, str]) -> Iterator[str]:
-    for block in blocks:
-        match block:
-            case Heading():
-                yield f"{'#' * block.level} {as_text(block.text)}"
-            case Paragraph():
-                yield as_text(block.text)
-            case CodeBlock():
-                yield f"```text\n{block.text}\n```"
-            case Table():
-                rows = [[as_text(cell.in_words) for cell in row] for rows in block.groups for row in rows]
-                lines = rows_of([as_text(name) for name in block.header], rows, texts=block.texts)
-                yield f"**{as_text(block.caption)}**\n\n" + "\n".join(lines)
-            case FigureBlock():
-                name = f"figure-{len(figures) + 1}.svg"
-                figures[name] = block.svg
-                caption = as_text(block.caption)
-                yield f"![{caption}]({folder}/{name})\n\n*{caption}*"
-            case Folded():
-                yield from _markdown(block.blocks, folder, figures)
-
-
-def rows_of(heads: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int | None = None) -> list[str]:
-    """The lines of a table in Markdown, the first `texts` columns text; cells are Markdown already."""
-    rules = ("---|" if texts is None or at < texts else "---:|" for at in range(len(heads)))
-    return [f"| {' | '.join(heads)} |", "|" + "".join(rules), *(f"| {' | '.join(row)} |" for row in rows)]
+def rows_of(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown; cells are Markdown already."""
+    return [
+        f"| {' | '.join(heads)} |",
+        "|" + "---|" * len(heads),
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
 
 
 def as_text(text: str) -> str:

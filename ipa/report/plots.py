@@ -45,8 +45,8 @@ class Dots:
 class Plot:
     """One plot: its series, a horizontal limit, a band between two series, and marks at moments.
 
-    With `rows` the vertical axis has these names from the top in place of numbers: row i is at i. `levels`
-    are grey horizontal lines. `least_span` is the shortest of each axis: differences below it are noise.
+    With `rows` the vertical axis has these names from the top in place of numbers: row i is at i.
+    `least_span` is the shortest of each axis: differences below it are noise.
     """
 
     title: str
@@ -61,7 +61,6 @@ class Plot:
     from_zero: bool = True
     dots: Sequence[Dots] = ()
     rows: Sequence[str] = ()
-    levels: Sequence[float] = ()
     log_x: bool = False
     least_span: tuple[float, float] = (0.0, 0.0)
 
@@ -148,8 +147,6 @@ def _fill(axes: Any, plot: Plot) -> None:
             color=each.colour,
             label=each.label or None,
         )
-    for level in plot.levels:
-        axes.axhline(level, color=GREY, linewidth=0.8)
     for mark in plot.marks:
         axes.axvline(mark, color=GREY, linewidth=0.8, linestyle=(0, (2, 3)))
     if plot.limit:
@@ -202,8 +199,6 @@ def set_log_x(axes: Any) -> None:
 # Okabe and Ito's colours, the first for the policies that are in most experiments.
 OTHERS = ("#cc79a7", "#56b4e9", "#000000", "#b59f00", "#8c564b", "#7f7f7f")
 FIXED = {"ours": BLUE, "ipa": ORANGE, "fa2-low": GREEN, "fa2-high": RED}
-# The shortest axes of differences in cores and in accuracy.
-LEAST_CORES_PCT, LEAST_POINTS = 1.0, 0.1
 # Values this many times apart are drawn on a logarithmic axis.
 WIDE = 8
 
@@ -212,32 +207,6 @@ def colours_of(names: Sequence[str]) -> dict[str, str]:
     """A colour for each name, the same for the same name in every report where it has one of its own."""
     free = iter(OTHERS * (1 + len(names) // len(OTHERS)))
     return {name: FIXED.get(name) or next(free) for name in names}
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """The position of one policy: two means with their intervals."""
-
-    name: str
-    x: Mean
-    y: Mean
-
-
-def trade_off(title: str, places: Sequence[Place], x_label: str, y_label: str) -> str:
-    """Each policy's place with its intervals; the reference is where the two lines cross."""
-    colours = colours_of([place.name for place in places])
-    return draw(
-        Plot(
-            title,
-            y_label,
-            x_label=x_label,
-            dots=[Dots(it.name, [(it.x, it.y)], colours[it.name]) for it in places],
-            marks=[0.0],
-            levels=[0.0],
-            from_zero=False,
-            least_span=(LEAST_CORES_PCT, LEAST_POINTS),
-        )
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,4 +71,4 @@ def _strike() -> None:
         os.kill(os.getppid(), getattr(signal, os.environ["LAB_SIGNAL"]))
 
 
-RUNNER = ExperimentRunner(cells, work, simulated_page.blocks, simulated_page.headline, simulated_page.words)
+RUNNER = ExperimentRunner(cells, work, simulated_page.blocks, simulated_page.words)

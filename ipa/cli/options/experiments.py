@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from ipa.experiment.results import Results
 
 WORKERS = typer.Option(2, "--workers", min=1, max=256, help="processes on this machine")
-ENGINE = typer.Option(
-    "local", "--engine", help="where cells are computed: local, dask://HOST:PORT or ray://HOST:PORT"
-)
 FRESH = typer.Option(False, "--fresh", help="also compute the cells whose outcomes are kept")
 ALLOW_FAILURES = typer.Option(
     False, "--allow-failures", help="exit with 0 although a policy or forecaster failed at ticks"
@@ -58,10 +55,9 @@ def check_failures(runs: Iterable[Mapping[str, Any]], *, is_allowed: bool) -> No
     typer.echo(f"warning: {error.message}", err=True)
 
 
-def conducted(experiment: Experiment, out: Path, engine: str, workers: int, *, is_fresh: bool) -> Results:
+def conducted(experiment: Experiment, out: Path, workers: int, *, is_fresh: bool) -> Results:
     """The results of the experiment, with progress on standard error; exit code 130 after Ctrl-C."""
-    from ipa.experiment.engines import Engine, Interrupted
-    from ipa.experiment.results import conduct
+    from ipa.experiment.results import Interrupted, conduct
 
     def say(words: str) -> None:
         typer.echo(words, err=True)
@@ -70,9 +66,8 @@ def conducted(experiment: Experiment, out: Path, engine: str, workers: int, *, i
         say(f"{experiment.name}: {missing} cells to compute")
         return progress(experiment.name, missing)
 
-    place = Engine(engine, workers)
     try:
-        return conduct(experiment, out, place, is_fresh=is_fresh, watch=watch, say=say)
+        return conduct(experiment, out, workers, is_fresh=is_fresh, watch=watch, say=say)
     except Interrupted as stopped:
         say(str(stopped))
         raise typer.Exit(ExitCode.INTERRUPTED) from None

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ipa.cli.options.experiments import (
     ALLOW_FAILURES,
-    ENGINE,
     FRESH,
     RESULTS_DIR,
     WORKERS,
@@ -22,6 +21,11 @@ from ipa.cli.options.planning import PIPELINE, PIPELINES_DIR, PROFILES_DIR
 from ipa.cli.output import OUTPUT, Output, show
 from ipa.model.errors import NotFoundError, UsageError
 from ipa.policies.registry import POLICIES
+
+if TYPE_CHECKING:
+    from rich.table import Table as TextTable
+
+    from ipa.report.blocks import Table as ReportTable
 
 
 def compare(
@@ -45,7 +49,6 @@ def compare(
     minutes: float | None = typer.Option(
         None, min=0.01, max=14_400, help="minutes; all of the trace if absent"
     ),
-    engine: str = ENGINE,
     workers: int = WORKERS,
     fresh: bool = FRESH,
     allow_failures: bool = ALLOW_FAILURES,
@@ -59,7 +62,6 @@ def compare(
     Prints the figures of each policy and their differences from the reference, and writes a report beside
     tables in Parquet. Outcomes are kept: the same command continues after Ctrl-C.
     """
-    from ipa.cli.views.comparison_text import as_table
     from ipa.experiment.experiment import Experiment, PipelineArm, WorkloadArm
     from ipa.experiment.loads import SLA_PATTERN, SLA_WORDS
     from ipa.experiment.report import write_report
@@ -107,7 +109,7 @@ def compare(
         policies=names,
         reference=reference if len(names) > 1 else None,
     )
-    results = conducted(experiment, out, engine, workers, is_fresh=fresh)
+    results = conducted(experiment, out, workers, is_fresh=fresh)
     page = write_report(results, out / experiment.name)
     values: dict[str, Any] = {
         "runs": [each.row for each in results.finished],
@@ -116,7 +118,20 @@ def compare(
     }
     blocks = runner_of(SIMULATE).blocks(experiment, results.finished)[:3]
     tables = [
-        each for block in blocks if isinstance(block, Table) for each in (block.caption, as_table(block))
+        each for block in blocks if isinstance(block, Table) for each in (block.caption, _as_text(block))
     ]
     show(output, values, *tables, f"Report: {page}")
     check_failures(values["runs"], is_allowed=allow_failures)
+
+
+def _as_text(table: ReportTable) -> TextTable:
+    """A table of a report for the terminal."""
+    from rich.table import Table
+
+    found = Table(*table.header)
+    for at in range(table.texts, len(table.header)):
+        found.columns[at].justify = "right"
+    for rows in table.groups:
+        for row in rows:
+            found.add_row(*(cell.in_words for cell in row))
+    return found

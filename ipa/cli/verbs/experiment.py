@@ -1,4 +1,4 @@
-"""`ipa experiment`: run experiments, compare two results, and write a report again."""
+"""`ipa experiment run`: experiments as files, with tables and reports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import typer
 
 from ipa.cli.options.experiments import (
     ALLOW_FAILURES,
-    ENGINE,
     FRESH,
     RESULTS_DIR,
     WORKERS,
@@ -40,7 +39,6 @@ def run(
         None, "--trace", help="a trace file (or FILE?scale=2&from=1h) instead of the workloads"
     ),
     pipeline: str | None = typer.Option(None, "--pipeline", help="this pipeline instead of the experiment's"),
-    engine: str = ENGINE,
     workers: int = WORKERS,
     fresh: bool = FRESH,
     allow_failures: bool = ALLOW_FAILURES,
@@ -61,7 +59,7 @@ def run(
 
     from ipa.experiment.cells import Row
     from ipa.experiment.reading import find_experiment, find_experiments, load_experiment
-    from ipa.experiment.report import write_index, write_report
+    from ipa.experiment.report import write_report
     from ipa.experiment.runners import runner_of
     from ipa.settings import Settings
 
@@ -93,55 +91,14 @@ def run(
         if check:
             count, page, seconds = len(runner_of(experiment.runner).cells(experiment)[0]), None, None
         else:
-            results = conducted(experiment, out, engine, workers, is_fresh=fresh)
+            results = conducted(experiment, out, workers, is_fresh=fresh)
             runs += [each.row for each in results.finished]
             count, page = len(results.finished), str(write_report(results, out / experiment.name))
             seconds = round(time.monotonic() - begin, 1)
         rows.append({"experiment": experiment.name, "cells": count, "seconds": seconds, "report": page})
         table.add_row(experiment.name, str(count), "" if seconds is None else f"{seconds:.0f}", page or "")
-    index = None if check else str(write_index(out, [each.name for each in found]))
-    show(output, {"experiments": rows, "index": index}, table, *([f"All of them: {index}"] if index else []))
+    show(output, {"experiments": rows}, table)
     check_failures(runs, is_allowed=allow_failures)
-
-
-def compare(
-    before: Path = typer.Argument(metavar="BEFORE", help="folder of results"),
-    after: Path = typer.Argument(metavar="AFTER", help="folder of results of the same experiment"),
-    output: Output = OUTPUT,
-) -> None:
-    """Compare two results of the same cells, such as with two versions of the code or of profiles.
-
-    Differences are paired by seed; ± is half their 95 % interval (Student's t).
-    """
-    from ipa.cli.views.comparison_text import change_table, changes_as_values
-    from ipa.experiment.comparison import compared
-    from ipa.experiment.results import read_results
-
-    check_reports()
-    first, second = read_results(before), read_results(after)
-    changes, cells = compared(first, second)
-    words = f"{cells} cells in both: {before} ({first.made.version}), {after} ({second.made.version})"
-    values = {
-        "before": str(before),
-        "after": str(after),
-        "cells": cells,
-        "changes": changes_as_values(changes),
-    }
-    show(output, values, change_table(changes), words)
-
-
-def report(
-    folder: Path = typer.Argument(metavar="DIR", help="folder of results, such as runs/experiments/mine"),
-    output: Output = OUTPUT,
-) -> None:
-    """Write the report of kept results again: report.html, and report.md with its figures."""
-    from ipa.experiment.report import MARKDOWN, write_report
-    from ipa.experiment.results import read_results
-
-    check_reports()
-    page = write_report(read_results(folder), folder)
-    found = {"html": str(page), "markdown": str(folder / MARKDOWN)}
-    show(output, found, *found.values())
 
 
 def _replaced(experiment: Experiment, trace: str | None, pipeline: str | None) -> Experiment:

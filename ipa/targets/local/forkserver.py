@@ -72,6 +72,7 @@ class ForkServer:
 
     def __init__(self, orders: int, answers: int, yield_nice: int) -> None:
         self._yield_nice = yield_nice
+        self._pid = os.getpid()
         self._orders = orders
         self._answers = answers
         self._children: set[int] = set()
@@ -152,7 +153,7 @@ class ForkServer:
 
     def _leave_parent(self, order: dict[str, Any]) -> None:
         os.setpgid(0, 0)
-        end_with_parent()
+        end_with_parent(self._pid)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -99,7 +99,7 @@ def test_a_comparison_marks_the_row_that_failed_and_keeps_none_of_it(
     assert [row["policy"] for row in failed] == [f"{BAD}:Raising"] * 2
     total = sum(row["failed_ticks"] for row in failed)
     assert f"{BAD}:Raising ✗ failed at {total} ticks" in printed.out and printed.out.count("✗ failed") == 1
-    assert f":Raising ✗ failed at {total} ticks" in (folder / "report.md").read_text()
+    assert f":Raising ✗ failed at {total} ticks" in (folder / "report.html").read_text()
     assert failed[0]["first_failure"] in printed.err and "--allow-failures" in printed.err
     ticks = [row for row in read_rows(folder / TICKS) if row["failure"]]
     assert len(ticks) == total and {row["run"] for row in ticks} == {row["run"] for row in failed}

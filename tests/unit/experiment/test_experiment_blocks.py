@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import re
 
-from ipa.report.blocks import (
-    FigureBlock,
-    Folded,
-    Table,
-    TableCell,
-    as_markdown,
-    as_page,
-    figure,
-    judged,
-    signless,
-)
-from ipa.report.plots import CellFigure, Place, over_cells, trade_off
+from ipa.experiment.simulated_grid import CaseGrid, representative
+from ipa.report.blocks import FigureBlock, Folded, Table, TableCell, as_page, figure, judged, signless
+from ipa.report.plots import CellFigure, over_cells
 from ipa.report.stats import Mean, paired
 
 
 def test_only_what_is_sure_is_judged() -> None:
-    assert judged(Mean(-0.2, 0.1, 3), 0.0, more_is_better=False) == "better"
-    assert judged(Mean(-0.2, 0.1, 3), 0.0, more_is_better=True) == "worse"
-    assert judged(Mean(-0.2, 0.3, 3), 0.0, more_is_better=False) == ""
-    assert judged(Mean(-0.2, None, 1), 0.0, more_is_better=False) == ""
+    assert judged(Mean(-0.2, 0.1, 3), more_is_better=False) == "better"
+    assert judged(Mean(-0.2, 0.1, 3), more_is_better=True) == "worse"
+    assert judged(Mean(-0.2, 0.3, 3), more_is_better=False) == ""
+    assert judged(Mean(-0.2, None, 1), more_is_better=False) == ""
 
 
 def test_figures() -> None:
@@ -42,18 +33,11 @@ def test_nothing_below_the_noise_is_shown() -> None:
     # The same cores, summed in another order.
     rounding = paired([0.1 + 0.2, 3.0], [0.3, 3.0], relative=False)
     assert rounding == Mean(0.0, 0.0, 2)
-    assert judged(Mean(1e-14, 1e-16, 3), 0.0, more_is_better=True) == ""
+    assert judged(Mean(1e-14, 1e-16, 3), more_is_better=True) == ""
     assert figure(rounding, "+.2f", kind="better") == TableCell("0")
     assert figure(Mean(0.004, 0.001, 3), "+.2f", kind="worse") == TableCell("0")
     assert figure(Mean(0.004, 0.02, 3), "+.2f", kind="worse") == TableCell("0.00", "0.02")
     assert figure(Mean(1.5, 0.001, 3), "+.2f", kind="better") == TableCell("+1.50", "<0.01", "better")
-    place = Place("ours", Mean(0.0, 0.0, 3), Mean(1e-14, 1e-15, 3))
-    picture = trade_off("Same", [place], "cores, % more", "PAS, points more")
-    words = {"Same", "cores, % more", "PAS, points more", "ours"}
-    assert words <= set(texts(picture))
-    numbers = [text for text in texts(picture) if text not in words]
-    assert {"0.0", "0.00"} <= set(numbers)
-    assert all(re.fullmatch(r"−?\d\.\d+", number) for number in numbers)
 
 
 def test_tables_and_figures_are_numbered_each_by_itself() -> None:
@@ -62,10 +46,6 @@ def test_tables_and_figures_are_numbered_each_by_itself() -> None:
     page = as_page("T", "L", blocks)
     assert "Table 1. One &lt;row&gt;." in page and "Table 2. One" in page and "Figure 1. A plot." in page
     assert '<td class="n better">1 <small>± 2</small> ✓</td>' in page
-    text, figures = as_markdown("T", "L", blocks, "figures")
-    assert figures == {"figure-1.svg": "<svg/>"}
-    assert "| x\\|y | 1 ± 2 ✓ |" in text
-    assert "![Figure 1. A plot.](figures/figure-1.svg)" in text
 
 
 def test_an_interval_that_reaches_below_zero_ends_at_the_edge_of_a_logarithmic_axis() -> None:
@@ -73,3 +53,18 @@ def test_an_interval_that_reaches_below_zero_ends_at_the_edge_of_a_logarithmic_a
     picture = over_cells(CellFigure("Late", "late, %", ["a", "b"], ["ours"], means, log=True))
     numbers = [float(text) for text in texts(picture) if text[0].isdigit()]
     assert min(numbers) == 0.02 and {0.1, 10.0} <= set(numbers) and max(numbers) <= 50
+
+
+def test_the_representative_case_is_nearest_to_the_median() -> None:
+    case = ("p", "w", "own")
+    rows = {
+        (case, policy): {
+            seed: {"pas_mean": 0.5, "cores_mean": cores * 10.0**seed, "violation_ratio": 0.0}
+            for seed in (1, 2, 3, 4, 5)
+        }
+        for policy, cores in (("ours", 10.0), ("ipa", 20.0))
+    }
+    assert representative(CaseGrid((case,), ("ours", "ipa"), (1, 2, 3, 4, 5), rows, None)) == (case, 3)
+    # Seeds are alike: of equally near ones it is the first.
+    alike = {key: dict.fromkeys((1, 2, 3, 4, 5), seeds[1]) for key, seeds in rows.items()}
+    assert representative(CaseGrid((case,), ("ours", "ipa"), (1, 2, 3, 4, 5), alike, None)) == (case, 1)
