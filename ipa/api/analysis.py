@@ -1,4 +1,4 @@
-"""Routes for analysis: explanations, frontier, fits and replays; the fleet and its alerts."""
+"""Routes for analysis: explanations, frontier, fits and replays; the fleet."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from ipa.api.limits import JsonRoute, Rationed, client_of, while_asked
 from ipa.api.queries import Named, Using
 from ipa.control.audit.replay import ReplayResult
 from ipa.optimize.explanation import Explanation
-from ipa.service import alerts, analysis, fleet, history
-from ipa.service.alerts import AlertsView
+from ipa.service import analysis, fleet, history
 from ipa.service.analysis import FrontierView, StageFits
 from ipa.service.fleet import FleetView
 
@@ -64,9 +63,3 @@ async def replay_decision(
 def get_fleet(service: Using) -> FleetView:
     """Return the usage of all pipelines, their bounds, and the share of each."""
     return fleet.fleet_use(service)
-
-
-@router.get("/alerts", tags=["health"])
-def list_alerts(service: Using) -> AlertsView:
-    """Return the raised alerts: those of Prometheus, or what the service itself knows of their rules."""
-    return alerts.alerts(service)

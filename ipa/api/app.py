@@ -35,8 +35,8 @@ from ipa.api.preconditions import REQUIRED
 from ipa.api.queries import Using
 from ipa.api.request_body import BodyReader
 from ipa.api.rules import WorkPlaces
+from ipa.control.audit.incidents import RUNBOOKS
 from ipa.files.kinds import KINDS, schema_text
-from ipa.metering.alerts import RUNBOOKS
 from ipa.model.access import NOBODY
 from ipa.model.errors import Problem, UnavailableError
 

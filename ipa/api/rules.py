@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ipa.api.limits import ApiLimits, client_of, ration
 from ipa.api.problems import ipa_problem
-from ipa.metering.alerts import RUNBOOKS
+from ipa.control.audit.incidents import RUNBOOKS
 from ipa.model.access import Operation
 from ipa.model.errors import BusyError
 
@@ -97,7 +97,6 @@ RULES: Mapping[tuple[str, str], Rule | None] = {
     ("GET", "/v1/plans/{plan_id}"): SEEN,
     ("POST", "/v1/plans/{plan_id}:apply"): ANY_APPLY,
     ("GET", "/v1/fleet"): SEEN,
-    ("GET", "/v1/alerts"): SEEN,
     ("PUT", f"{PIPELINE}/mode"): CONTROL,
     ("POST", f"{PIPELINE}/pause"): CONTROL,
     ("POST", f"{PIPELINE}/resume"): CONTROL,
@@ -143,7 +142,6 @@ _OTHER: Mapping[tuple[str, str], Work] = {
     METRICS_ROUTE: Work.LIST,
     ("GET", "/v1/pipelines"): Work.LIST,
     ("GET", "/v1/fleet"): Work.LIST,
-    ("GET", "/v1/alerts"): Work.LIST,
     ("GET", "/v1/me"): Work.LIST,
     ("GET", f"{PIPELINE}/profiles"): Work.LIST,
     ("GET", f"{PIPELINE}/decisions"): Work.LIST,

@@ -42,7 +42,6 @@ from ipa.control.ports import AlwaysLeading, Attribution, Clock, ControlAction
 from ipa.files import load_profiles
 from ipa.files.traces import read_trace
 from ipa.metering import table
-from ipa.metering.alerts import AlertSource
 from ipa.metering.make import Figures, new_registry
 from ipa.model.decision import Mode
 from ipa.model.errors import ConfigurationError, InfeasibleError, IpaError, NotFoundError, Problem
@@ -78,8 +77,6 @@ class App:
     # None where the service runs alone.
     leadership: LeaseLeadership | None = None
     incidents: IncidentBook = field(default_factory=IncidentBook)
-    # None where no Prometheus is set.
-    alerts: AlertSource | None = None
     # Who knows who asks; none where nobody has to say who they are.
     authenticators: tuple[Identities, ...] = ()
 
@@ -224,7 +221,6 @@ def build(settings: Settings, options: ServeOptions) -> App:
             roster=roster,
             feed=feed,
             incidents=book,
-            alerts=opened.alerts,
             authenticators=authenticators,
         )
 

@@ -116,5 +116,4 @@ def service_of(app: App) -> Service:
         settings=app.settings,
         endpoints=app.roster.makers.endpoints,
         incidents=app.incidents,
-        alerts=app.alerts,
     )

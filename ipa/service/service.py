@@ -15,7 +15,6 @@ from ipa.control.idempotency import AnswerStore
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import Attribution, Clock, ControlStore, DecisionLog
 from ipa.control.saved_plans import PlanStore
-from ipa.metering.alerts import AlertSource
 from ipa.model.decision import Decision
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline
@@ -255,8 +254,6 @@ class Service:
     clock: Clock
     settings: Settings
     incidents: IncidentBook = field(default_factory=IncidentBook)
-    # Where alert rules are evaluated; None if it is not known.
-    alerts: AlertSource | None = None
     # Base URL of the router that takes the requests of a pipeline, if it runs on this machine.
     endpoints: Mapping[str, str] = field(default_factory=dict)
 

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from ipa.control import ports
 from ipa.control.loop.clock import StopSignal, SystemClock
 from ipa.files.kinds.targets import TARGETS, TargetSections
-from ipa.metering.alerts import AlertSource
 from ipa.model.decision import Decision
 from ipa.model.errors import InputError, Problem, UsageError
 from ipa.model.findings import DoctorCheck
@@ -97,8 +96,6 @@ class World:
     events: ports.EventSink = field(default_factory=ports.NoEvents)
     # None: changes by other writers are seen at the next tick.
     watch: Watch | None = None
-    # None: no Prometheus is set.
-    alerts: AlertSource | None = None
     # None: nothing of what runs has to be told of another file.
     adopting: Adopting | None = None
 

@@ -27,14 +27,11 @@ REFUSALS = (401, 403)
 class CheckedSession(requests.Session):
     """A session in which every request returns a complete, successful answer within the time limit.
 
-    The data of each answer `holds` a list of that name. Errors: UnavailableError (no answer), InputError
-    (invalid answer). It follows no redirect, and uses no proxy or .netrc of the environment: only the
-    configured metrics server is asked, and gets credentials.
+    Errors: UnavailableError (no answer), InputError (invalid answer). It follows no redirect, and uses no
+    proxy or .netrc of the environment: only the configured metrics server is asked, and gets credentials.
     """
 
-    def __init__(
-        self, connection: PrometheusConnection, max_bytes: int = MAX_BYTES, holds: str = "result"
-    ) -> None:
+    def __init__(self, connection: PrometheusConnection, max_bytes: int = MAX_BYTES) -> None:
         super().__init__()
         self.trust_env = False
         self.headers["Accept-Encoding"] = "identity"
@@ -42,7 +39,7 @@ class CheckedSession(requests.Session):
         self.auth = self._identified
         self._connection = connection
         self._timeout_s = connection.timeout_s
-        self._max_bytes, self._holds = max_bytes, holds
+        self._max_bytes = max_bytes
 
     def request(self, method: str, url: str, **kwargs: Any) -> requests.Response:  # type: ignore[override]
         """Send the request, and return the checked answer."""
@@ -55,7 +52,7 @@ class CheckedSession(requests.Session):
         except (requests.RequestException, HTTPError, OSError) as error:
             raise UnavailableError(tls_reason(error) or type(error).__name__) from error
         response._content = body
-        _check(response.status_code, body, self._holds)
+        _check(response.status_code, body)
         return response
 
     def _identified(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -75,7 +72,7 @@ class CheckedSession(requests.Session):
         return bytes(body)
 
 
-def _check(status: int, body: bytes, holds: str) -> None:
+def _check(status: int, body: bytes) -> None:
     """Raise an error unless the answer is Prometheus' JSON, successful and without warnings.
 
     "PromQL info" annotations are remarks about a query, not about missing data.
@@ -98,8 +95,8 @@ def _check(status: int, body: bytes, holds: str) -> None:
     if warnings:
         raise InputError(f"warning: {_short(warnings[0])}")
     data = answer.get("data")
-    if not isinstance(data, dict) or not isinstance(data.get(holds), list):
-        raise InputError(f"no {holds} in the answer")
+    if not isinstance(data, dict) or not isinstance(data.get("result"), list):
+        raise InputError("no result in the answer")
 
 
 def _short(text: Any) -> str:

@@ -19,7 +19,6 @@ from datetime import datetime
 from enum import StrEnum
 
 from ipa.control.ports import DecisionLog
-from ipa.metering.alerts import runbook_of
 from ipa.model.decision import HELD_BY_PEOPLE, UNHEALTHY, Action, Decision, ReasonCode
 
 # A minute in which all is well tells two incidents apart.
@@ -75,6 +74,8 @@ CAUSE_OF = {
 }
 
 
+# The page of the service with a section for each alert.
+RUNBOOKS = "/runbooks"
 # The alert whose runbook helps, by the worst trouble, or by the reason of a hold.
 ALERT_OF = {
     Trouble.SLO_BROKEN: "IpaSloBurnFast",
@@ -91,6 +92,11 @@ ALERT_OF = {
     ReasonCode.RBAC: "IpaWritesRefused",
     ReasonCode.AUDIT_FAILED: "IpaAuditFailing",
 }
+
+
+def runbook_of(alert: str) -> str:
+    """The address of the section about the alert, at the service."""
+    return f"{RUNBOOKS}#{alert.lower()}"
 
 
 def runbook_for(decision: Decision) -> str:

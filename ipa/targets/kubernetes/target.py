@@ -66,22 +66,19 @@ class KubernetesTarget(base.Target):
         """The cluster of the settings. Changes go to it, or with IPA_ACTUATION=gitops to a repository."""
         from ipa.adapters.kube.client import KubeClient
         from ipa.adapters.kube.events import KubeEvents
-        from ipa.adapters.prometheus.alerts import PrometheusAlerts
-        from ipa.adapters.prometheus.connection import connection_of
 
         settings = site.settings
         client = KubeClient.from_kubeconfig(settings.kubeconfig, settings.kube_timeout_s)
         site.resources.callback(client.close)
         workload = self.workload_of(client, settings.install)
-        metrics, alerts = self.metrics(site), PrometheusAlerts(connection_of(settings))
         if settings.actuation == "gitops":
             from ipa.targets.gitops.workload import through_gitops
 
             # A GitOps tool writes the cluster: nothing at all of it is ours to write.
-            return base.World(through_gitops(settings, workload, self, site.decision), metrics, alerts=alerts)
+            return base.World(through_gitops(settings, workload, self, site.decision), self.metrics(site))
         events = KubeEvents(client, site.clock, self.entry_of)
         watch = partial(self._watch, site, client, events)
-        return base.World(workload, metrics, events=events, watch=watch, alerts=alerts)
+        return base.World(workload, self.metrics(site), events=events, watch=watch)
 
     def settings_at(self, settings: Settings, where: str) -> Settings:
         """The settings with that kubeconfig."""

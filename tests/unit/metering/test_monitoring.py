@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from ipa.control.audit.incidents import RUNBOOKS, runbook_of
 from ipa.metering import table
-from ipa.metering.alerts import RUNBOOKS, runbook_of
 from tools.monitoring.alerts import ALERTS, RUNBOOK, Alert
 from tools.monitoring.dashboard import queries
 from tools.monitoring.rules import recordings

@@ -1,7 +1,7 @@
-// Health: alerts and incidents, the dependencies of the service, and the missing inputs of each pipeline.
+// Health: incidents, the dependencies of the service, and the missing inputs of each pipeline.
 
 import { callApi } from "../api.js";
-import { clock, duration, el, plain, putter, when } from "../dom.js";
+import { clock, duration, el, plain, putter } from "../dom.js";
 import { incidentItems } from "../incidents.js";
 import { chip, healthChip } from "../parts.js";
 import { formatRoute } from "../router.js";
@@ -24,11 +24,11 @@ export const title = "Health";
 export async function open(root, place, tools) {
   const gone = new AbortController(), put = putter(), signal = gone.signal;
   const parts = { state: el("div", { class: "chips" }), checks: el("section", { "aria-label": "What it depends on" }), inputs: el("section", { "aria-label": "What is seen" }), about: el("p", { class: "note" }),
-    alertsTitle: el("h2", {}, "Alerts"), alerts: el("section", { "aria-label": "Alerts" }), incidentsTitle: el("h2", {}, "Incidents"), incidents: el("ol", { id: "incidents" }) };
-  root.append(parts.state, parts.alertsTitle, parts.alerts,
+    incidentsTitle: el("h2", {}, "Incidents"), incidents: el("ol", { id: "incidents" }) };
+  root.append(parts.state,
     parts.incidentsTitle, el("section", { class: "card decisions incidents", "aria-label": "Incidents" }, parts.incidents),
     el("h2", {}, "What the service depends on"), parts.checks, el("h2", {}, "Inputs of each pipeline"), parts.inputs, parts.about);
-  const about = (version) => [`ipa ${version ?? ""} · metrics for Prometheus are at `, el("a", { href: "/metrics" }, "/metrics"), " · ", el("code", {}, "ipa doctor"), " looks at everything around the service."];
+  const about = (version) => [`ipa ${version ?? ""} · metrics for Prometheus are at `, el("a", { href: "/metrics" }, "/metrics"), ", which raises the alerts of the ", el("a", { href: "/runbooks" }, "runbooks"), " · ", el("code", {}, "ipa doctor"), " looks at everything around the service."];
 
   let ticks = null, list = [];
 
@@ -41,8 +41,7 @@ export async function open(root, place, tools) {
     if (key !== ticks) {
       // Of many pipelines only those with trouble: each is a request of its own.
       const asked = names.length > FEW ? found.filter((each) => !each.healthy).map((each) => each.pipeline) : names;
-      const [raised, happened] = await Promise.all([callApi("/v1/alerts", { signal }), ask(asked, `incidents?limit=${INCIDENTS}`)]);
-      put(parts.alerts, raised, () => alerts(raised));
+      const happened = await ask(asked, `incidents?limit=${INCIDENTS}`);
       list = happened.flatMap((each) => each.incidents).sort((a, b) => Date.parse(b.begun_at) - Date.parse(a.begun_at)).slice(0, INCIDENTS);
       ticks = key;
     }
@@ -72,20 +71,6 @@ async function readiness(signal) {
     const failed = error.errors.map(({ detail }) => ({ name: detail.split(":")[0], ok: false, required: true, detail: detail.split(": ").slice(1).join(": ") }));
     return { ready: false, degraded: true, checks: failed };
   }
-}
-
-/** The raised alerts with their runbooks, and where they are evaluated. */
-function alerts({ source, detail, alerts: list }) {
-  const note = source === "prometheus" ? "As Prometheus evaluates the shipped rules."
-    : `As the service itself knows them, over the last quarter of an hour (${detail}). A pending alert fires if it lasts.`;
-  const items = list.map((each) => el("li", {},
-    el("div", { class: "when" }, each.since ? el("time", { datetime: each.since }, when(each.since)) : "now", el("span", { class: "tick" }, each.severity)),
-    el("div", { class: "chips" }, chip(each.state === "firing" ? "bad" : "warn", each.state)),
-    el("div", {}, el("b", {}, each.name), el("div", { class: "detail" }, each.summary), el("div", { class: "detail" },
-      each.pipeline ? [el("a", { href: formatRoute({ view: "now", path: [each.pipeline] }) }, each.pipeline), " · "] : "",
-      each.runbook_url ? el("a", { href: each.runbook_url, rel: "noreferrer" }, "Runbook", el("span", { class: "hidden" }, ` of ${each.name}`)) : ""))));
-  return [el("div", { class: "card decisions incidents" }, el("ol", {}, list.length ? items : el("li", { class: "empty" }, "No alert is pending or firing."))),
-    el("p", { class: "note" }, note)];
 }
 
 function checks(list) {
