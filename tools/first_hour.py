@@ -162,7 +162,9 @@ class User:
         for usual, ours in self._here.items():
             command = command.replace(usual, ours)
         if action.file:
-            (self._folder / action.file).write_text(action.expected)
+            file = self._folder / action.file
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(action.expected)
         elif action.edited:
             self._edit(action)
         elif found := VARIABLE.match(command):
@@ -262,7 +264,9 @@ class Installer:
     def do(self, action: Action) -> None:
         """Do it. FailedError where it does not go as the page says."""
         if action.file:
-            (self._folder / action.file).write_text(action.expected)
+            file = self._folder / action.file
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(action.expected)
             return
         try:
             self._follow(action.command)
@@ -317,7 +321,6 @@ HOURS: Mapping[str, tuple[Chapter, ...]] = {
             place=on_a_cluster,
             needs=("kubectl", "helm"),
         ),
-        Chapter("reference/files.md", ("Settings",)),
         Chapter(
             "how-to/operate-the-store.md",
             ("Check it", "Back it up", "Restore it"),

@@ -45,9 +45,3 @@ def dump_yaml(data: dict[str, Any]) -> str:
             data, Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True, default_flow_style=False
         )
     )
-
-
-def dump_line(value: Any) -> str:
-    """The text of a value on one line."""
-    text = yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=True, width=float("inf"))
-    return str(text).removesuffix("\n").removesuffix("\n...")

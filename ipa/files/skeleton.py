@@ -1,34 +1,26 @@
-"""New pipeline and profile files for a person to go on with: commented, and checked by an editor."""
+"""New pipeline files for a person to go on with: commented, and checked by an editor."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ipa.files.dumping import FlowMapping, dump_line, dump_yaml
+from ipa.files.dumping import FlowMapping, dump_yaml
 from ipa.files.kinds import schema_text
-from ipa.files.kinds.base import Section, descriptions
+from ipa.files.kinds.base import descriptions
 from ipa.files.kinds.targets import target_sections
 from ipa.files.pipelines import FILE_NAME, pipeline_to_mapping
-from ipa.files.profiles import ProfileFile, VariantProfileSection, load_profile
-from ipa.model.errors import ConflictError, InputError, IpaError, Problem
-from ipa.model.pipeline import Pipeline, Stage
+from ipa.model.errors import ConflictError, InputError, Problem
+from ipa.model.pipeline import Pipeline
 
 # A model that runs, and the requests to measure it with.
 MODEL_FILES = ("runtime.py", "bench.py")
+# Beside the folders of pipelines.
+SCHEMA = "pipeline.schema.json"
 EXAMPLE_FILES = Path(__file__).parent / "example"
 # What is worth what until its owner says: an answer that is right ten, a core a tenth.
 USUAL_OBJECTIVE = {"alpha": 10, "beta": 0.1}
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """The files that were written, and those left as they are."""
-
-    written: tuple[Path, ...]
-    kept: tuple[Path, ...]
 
 
 def pipeline_text(pipeline: Pipeline, notes: tuple[str, ...] = ()) -> str:
@@ -44,7 +36,7 @@ def pipeline_text(pipeline: Pipeline, notes: tuple[str, ...] = ()) -> str:
     for key in ("sla", "bounds", *target_sections()):
         if key in mapping:
             mapping[key] = FlowMapping(mapping[key])
-    head = [f"# yaml-language-server: $schema=../{schema_name('pipeline')}\n"]
+    head = [f"# yaml-language-server: $schema=../{SCHEMA}\n"]
     head += [f"# {note}\n" for note in notes]
     variants = (variant for stage in mapping["stages"] for variant in stage["variants"])
     has_runs = any(key in target_sections() for variant in variants for key in variant)
@@ -80,57 +72,20 @@ def _run_hint() -> Iterator[str]:
             yield f"#     {name}: {target.example}\n"
 
 
-def profile_text(pipeline: str, stage: Stage) -> str:
-    """The text of a profile in which everything that only measuring tells is still to be filled in."""
-    known = {"apiVersion": "ipa/v1", "kind": "Profile", "pipeline": pipeline, "stage": stage.name}
-    head = (
-        f"# yaml-language-server: $schema=../{schema_name('profile')}\n"
-        f"# What was measured of stage {stage.name}. `ipa profile {pipeline} --write` measures it and\n"
-        "# writes this file anew; or fill in what you measured. `ipa validate` says what is missing.\n"
-    )
-    lines = list(_blank(ProfileFile, {**known, "variants": ""}))
-    for variant in stage.variants:
-        first, *others = _blank(VariantProfileSection, {"variant": variant.name})
-        lines += [f"  - {first}", *(f"    {line}" for line in others)]
-    return head + "".join(f"{line.rstrip()}\n" for line in lines)
-
-
-def _blank(section: type[Section], known: Mapping[str, str]) -> Iterator[str]:
-    """A line for each key that must be there: its value, or an example of it."""
-    for name, field in section.model_fields.items():
-        key = field.alias or name
-        if key in known:
-            # A name that looks like a number is quoted.
-            yield f"{key}: {dump_line(known[key]) if known[key] else ''}"
-        elif field.is_required():
-            example = (field.examples or [""])[0]
-            room = "[] " if isinstance(example, list) else ""
-            yield f"{key}: {room} # such as: {dump_line(example)}"
-
-
-def schema_name(kind: str) -> str:
-    """The name of the schema's file beside the folders of pipelines or profiles."""
-    return f"{kind}.schema.json"
-
-
 def write_new(
     pipeline: Pipeline,
     pipelines_dir: Path,
-    profiles_dir: Path,
     *,
     notes: tuple[str, ...] = (),
     force: bool = False,
     has_models: bool = False,
-) -> Written:
-    """Write the pipeline, a profile to fill in for each stage, and the schemas that editors check them by.
+) -> tuple[Path, ...]:
+    """Write the pipeline and the schema that editors check it by; return the paths.
 
     Unless it `has_models` also runtime.py and bench.py, to measure and run at once. ConflictError where any
-    of these but the schemas is there and not `force`; nothing is written then. A profile that can be used is
-    kept in any case: it was measured.
+    of these but the schema is there and not `force`; nothing is written then.
     """
     texts = {pipelines_dir / pipeline.name / FILE_NAME: pipeline_text(pipeline, notes)}
-    for stage in pipeline.served:
-        texts[profiles_dir / pipeline.name / f"{stage.name}.yaml"] = profile_text(pipeline.name, stage)
     for name in () if has_models else MODEL_FILES:
         text = EXAMPLE_FILES.joinpath("new", name).with_suffix(".txt").read_text(encoding="utf-8")
         texts[pipelines_dir / pipeline.name / name] = text
@@ -141,23 +96,11 @@ def write_new(
             problems=[Problem("is there", str(path)) for path in there],
             hint="Choose another name, or overwrite them with --force.",
         )
-    kept = tuple(path for path in there if path.parent.parent == profiles_dir and _is_measured(path))
-    for path in kept:
-        texts.pop(path)
-    schemas = dict(zip((pipelines_dir, profiles_dir), ("pipeline", "profile"), strict=True))
-    texts |= {folder / schema_name(kind): schema_text(kind) for folder, kind in schemas.items()}
+    texts[pipelines_dir / SCHEMA] = schema_text("pipeline")
     for path, text in texts.items():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
         except OSError as error:
             raise InputError(f"{path} cannot be written: {error.strerror}") from error
-    return Written(tuple(texts), kept)
-
-
-def _is_measured(path: Path) -> bool:
-    try:
-        load_profile(path)
-    except IpaError:
-        return False
-    return True
+    return tuple(texts)

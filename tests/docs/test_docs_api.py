@@ -38,6 +38,6 @@ def test_every_request_is_answered_as_the_guide_says() -> None:
 
 def test_the_guide_names_every_group_of_addresses(root: Path) -> None:
     text = GUIDE.read_text()
-    for tag in ("plans", "pipelines", "forecast", "fleet"):
+    for tag in ("plans", "pipelines", "fleet"):
         if f"/{tag}" not in text:
             pytest.fail(f"nothing about {tag}")

@@ -24,7 +24,7 @@ PERCENTILE = typer.Option(
 CORES = typer.Option(
     None, "--cores", min=0.1, help="most cores of all replicas together; no limit if not given"
 )
-FORCE = typer.Option(False, "--force", help="overwrite existing files, except measured profiles")
+FORCE = typer.Option(False, "--force", help="overwrite existing files")
 STAGES = typer.Option(
     [],
     "--stage",
@@ -59,29 +59,27 @@ def _write(
 ) -> None:
     """Write the files, check them, and print what is left to do. ConflictError as of `write_new`."""
     from ipa.files.check import check_files
+    from ipa.files.pipelines import FILE_NAME
     from ipa.files.skeleton import write_new
 
-    folders, name = (settings.pipelines_dir, settings.profiles_dir), pipeline.name
-    files = write_new(pipeline, *folders, notes=notes, force=force, has_models=has_models)
-    paths = [path for path in (*files.written, *files.kept) if path.suffix == ".yaml"]
-    problems = [str(it) for each in check_files(paths, *folders) for it in each.problems]
+    folder, name = settings.pipelines_dir, pipeline.name
+    files = write_new(pipeline, folder, notes=notes, force=force, has_models=has_models)
+    checked = check_files([folder / name / FILE_NAME], folder, settings.profiles_dir)
+    problems = [str(it) for each in checked for it in each.problems]
     steps = [f"ipa plan {name} --rate 10"]
     if problems:
-        checked = f"ipa validate {folders[0] / name} {folders[1] / name}"
-        steps.insert(0, checked if has_models else f"ipa profile {name} --write")
-    lines = [f"wrote {path}" for path in files.written]
-    lines += [f"kept  {path}, which has measurements" for path in files.kept]
+        steps.insert(0, f"ipa validate {folder / name}" if has_models else f"ipa profile {name} --write")
+    lines = [f"wrote {path}" for path in files]
     lines += [f"runs  {config}" for config in running]
     lines += [f"note: {note}" for note in notes]
     if problems:
-        lines.append("still to fill in (`ipa profile` does, if the models run on this machine):")
+        lines.append("still missing (`ipa profile` measures it, if the models run on this machine):")
         lines += [f"  {problem}" for problem in problems]
     lines.append("next: " + "; then ".join(steps))
     values = {
         "pipeline": name,
-        "written": list(map(str, files.written)),
-        "kept": list(map(str, files.kept)),
-        "to_fill_in": problems,
+        "written": list(map(str, files)),
+        "missing": problems,
         "next": steps,
         "notes": notes,
         "running": [asdict(config) for config in running],
@@ -106,7 +104,7 @@ def init(
 ) -> None:
     """Write the files of a new pipeline, with a constant model that runs and can be measured at once.
 
-    They are a commented pipeline.yaml, runtime.py, bench.py, and a profile to fill in for each stage.
+    They are a commented pipeline.yaml, runtime.py and bench.py.
 
     On a terminal it prompts for stages, SLA and cores if no --stage is given. On a cluster it runs in the
     shape that carries what is asked for: a note says if that is not the usual one.

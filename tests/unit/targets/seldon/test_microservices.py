@@ -12,7 +12,6 @@ import yaml
 
 from ipa.control.engine.guards import bound_faults
 from ipa.files import dump_pipeline, load_pipeline, pipeline_from_mapping, pipeline_to_mapping
-from ipa.files.skeleton import profile_text
 from ipa.model.errors import DriftError, InputError
 from ipa.model.pipeline import Pipeline, Sla, StageKind, Variant
 from ipa.model.plan import StageConfig
@@ -240,9 +239,3 @@ def test_a_mixed_stage_has_batch_size_1() -> None:
     configs = (StageConfig("detect", "d-l", 2, 1.0, 1), *sample_configs()[1:])
     with pytest.raises(InputError, match="no effect"):
         render(mixed, configs)
-
-
-def test_a_variant_named_by_a_numeric_tag_is_text_in_its_new_profile(root: Path) -> None:
-    stage = imported(deployed(root, "scored"), SLA).pipeline.stage("rules")
-    (variant,) = yaml.safe_load(profile_text("scored", stage))["variants"]
-    assert variant["variant"] == "3"
