@@ -25,7 +25,7 @@ from ipa.targets.gitops.workload import gitops_faults
 
 if TYPE_CHECKING:
     from ipa.profiling.measure import MeasurementBench
-    from ipa.service.review.revisions import BaseRevision
+    from ipa.service.review import BaseRevision
 
 # A large repository on a slow disk; beyond that something hangs.
 GIT_TIMEOUT_S = 60.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -130,20 +129,6 @@ def test_an_accuracy_without_a_new_measurement_fails_the_change(
     assert code == 3 and "by an older measurement, of 2023-11-20 instead of 2024-01-01" in out
 
 
-def test_a_base_that_misses_its_own_sla_is_told(ci: Ci, repository: Path) -> None:
-    (repository / "traces" / "burst.txt").write_text("2\n" * 15 + "60\n" * 15)
-    edit(repository / PIPELINE, COSTLY)
-    edit(repository / "guardrails.yaml", ("slo_ratio < 0.99", "slo_ratio < 0.999"))
-    code, out, _ = ci("--trace", "traces/burst.txt", "--comment", "c.md")
-    assert re.search(
-        r"video: the base misses its own SLA: \d\d\.\d\d % of the requests within 1 s, where 99 % is asked "
-        r"for, after the change \d\d\.\d\d %",
-        out,
-    )
-    # A guardrail that the change breaks, too.
-    assert code == 3 and "the base misses its own SLA" in (repository / "c.md").read_text(), out
-
-
 def test_the_json_has_both_sides_and_the_exit_code(ci: Ci, repository: Path, short: Path) -> None:
     edit(repository / PIPELINE, COSTLY)
     code, out, _ = ci(*SHORT, "-o", "json")
@@ -152,27 +137,8 @@ def test_the_json_has_both_sides_and_the_exit_code(ci: Ci, repository: Path, sho
     [video] = found["pipelines"]
     assert [each["label"] for each in video["after"]["plans"]] == ["p50", "p95", "max"]
     assert video["before"]["figures"]["requests"] == video["after"]["figures"]["requests"] > 0
-    # The objective moves the choice along the frontier, and not the frontier, on which both plans are.
-    assert video["before"]["frontier"] == video["after"]["frontier"]
-    spots = {
-        (round(spot["cost_cores"], 6), round(spot["pas"], 6)) for spot in video["after"]["frontier"]["spots"]
-    }
-    for side in (video["before"], video["after"]):
-        [plan] = [each["plan"] for each in side["plans"] if each["label"] == "p95"]
-        assert (round(plan["cost_cores"], 6), round(plan["pas"], 6)) in spots
-    changed = {file["path"] for file in video["files"] if file["before"] != file["after"]}
-    assert changed == {PIPELINE}
+    assert (video["path"], video["status"]) == (PIPELINE, "changed")
     assert found["inputs"]["commit"] == git(repository, "rev-parse", "main").strip()
-
-
-def test_a_frontier_that_takes_too_long_is_left_out_and_said(
-    ci: Ci, repository: Path, short: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ipa.service.review.review.FRONTIER_S", 0.0)
-    edit(repository / PIPELINE, BREAKING)
-    code, out, _ = ci(*SHORT, "-o", "md")
-    assert code == 3
-    assert "The frontier of accuracy and cost at 10 rps (p95) is unknown: it was not found within 0 s." in out
 
 
 def test_a_rate_without_a_plan_fails_the_change(ci: Ci, repository: Path, short: Path) -> None:
@@ -222,7 +188,8 @@ def test_pipelines_that_come_and_go_are_told(ci: Ci, repository: Path, short: Pa
         edit(file, ("pipeline: video", "pipeline: film"))
     code, out, _ = ci(*SHORT, "-o", "md")
     assert code == 2
-    rows = {line.split(" | ")[0]: line for line in out.splitlines() if line.startswith(("| film", "| video"))}
+    figures = out.partition("Simulated on")[0]
+    rows = {line.split(" | ")[0]: line for line in figures.splitlines() if line.startswith("| ")}
     assert rows["| film"].endswith("| new |") and rows["| video"].endswith("| removed |")
 
 
@@ -302,4 +269,3 @@ def test_a_rule_about_money_needs_a_price_of_the_pipeline_or_of_a_core(
         cost = 0.04 * figures["cores_mean"] + 0.01 * figures["beside_mean"]["memory_gib"]
         assert figures["usd_per_hour"] == pytest.approx(cost)
     assert any("usd_per_hour is" in finding["words"] for finding in found["findings"])
-    assert all(spot["cost_usd_per_hour"] for spot in found["after"]["frontier"]["spots"])

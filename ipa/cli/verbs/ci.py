@@ -16,7 +16,7 @@ from ipa.model.errors import ExitCode, InputError, UsageError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from ipa.report.review.result import Review
+    from ipa.report.review import Review
 
 MOST_SEEDS = 100
 
@@ -55,8 +55,8 @@ def ci(
     """
     from ipa.bootstrap.targets import base_revision, default_target
     from ipa.control.canonical import plain
-    from ipa.report.review.markdown import comment as comment_of
-    from ipa.service.review.review import ReviewRequest, review_of
+    from ipa.report.review import comment as comment_of
+    from ipa.service.review import ReviewRequest, review_of
 
     if trace is not None and workload is not None:
         raise UsageError("--trace and --workload cannot both be given")
@@ -95,7 +95,7 @@ def _lines(review: Review) -> Iterator[RenderableType]:
     from rich.text import Text
 
     from ipa.cli.views.status_text import bare_table
-    from ipa.report.review.result import cells, headline, verdict
+    from ipa.report.review import cells, headline, verdict
 
     yield f"IPA: {headline(review)}   {verdict(review)}"
     if review.pipelines:

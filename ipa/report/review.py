@@ -1,8 +1,8 @@
-"""The results of a review of changed files, and their figures in words."""
+"""A review of changed files: its results, and their figures as text and as a comment in Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -18,22 +18,16 @@ from ipa.model.guardrails import (
 )
 from ipa.model.plan import Plan
 from ipa.model.resources import heading_of, total
+from ipa.report.blocks import as_text, rows_of
 
-# Sums of the same cores in another order differ by less.
-SAME_CORES = 1e-9
+# Lets a platform's job find its earlier comment, to replace it.
+MARKER = "<!-- ipa ci -->"
+# GitHub's limit is 65 536 characters; the rest is in -o json.
+LONGEST = 60_000
 NOTHING = "–"
-# Cores to a tenth, whole dollars, dollars to a cent, seconds to a millisecond, a PAS to three digits.
-cores, usd, cents = "{:.1f}".format, "${:,.0f}".format, "{:.2f}".format
+# Cores to a tenth, whole dollars, seconds to a millisecond, a PAS to three digits.
+cores, usd = "{:.1f}".format, "${:,.0f}".format
 seconds = accuracy = "{:.3f}".format
-
-
-@dataclass(frozen=True, slots=True)
-class RunChange:
-    """A change that the run wrote."""
-
-    at_s: float
-    reason: str
-    configs: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,56 +40,15 @@ class PlanAt:
 
 
 @dataclass(frozen=True, slots=True)
-class FrontierSpot:
-    """A Pareto-optimal plan in accuracy and cost, in money if the pipeline has prices."""
-
-    cost_cores: float
-    pas: float
-    latency_s: float
-    cost_usd_per_hour: float | None = None
-
-    def cost(self, *, in_money: bool) -> float:
-        """USD an hour if it is known and asked for, else cores."""
-        known = self.cost_usd_per_hour if in_money else None
-        return self.cost_cores if known is None else known
-
-
-@dataclass(frozen=True, slots=True)
-class ReviewFrontier:
-    """The frontier within the pipeline's limits at a rate of the trace, by rising cost; empty: infeasible.
-
-    `why` is the reason if it is unknown.
-    """
-
-    label: str
-    rate_rps: float
-    spots: tuple[FrontierSpot, ...]
-    why: str = ""
-
-    def pas_within(self, cost: float, *, in_money: bool) -> float | None:
-        """The highest accuracy within that cost."""
-        within = [spot.pas for spot in self.spots if spot.cost(in_money=in_money) <= cost + SAME_CORES]
-        return max(within, default=None)
-
-
-@dataclass(frozen=True, slots=True)
 class ReviewSide:
-    """A pipeline before or after the change: its plans, its frontier, and its figures over the trace.
+    """A pipeline before or after the change: its plans, and its figures over the trace.
 
-    `figures` are None if it could not be simulated, and `why` says why. `changes` are those of the first
-    seed.
+    `figures` are None if it could not be simulated, and `why` says why.
     """
 
     plans: tuple[PlanAt, ...]
     figures: GuardrailFigures | None
-    changes: tuple[RunChange, ...] = ()
     why: str = ""
-    frontier: ReviewFrontier | None = None
-
-    def chosen(self) -> Plan | None:
-        """The plan at the rate of the frontier, if there is one."""
-        label = "" if self.frontier is None else self.frontier.label
-        return next((each.plan for each in self.plans if each.label == label and each.plan.stages), None)
 
     @property
     def unplanned(self) -> tuple[PlanAt, ...]:
@@ -113,13 +66,7 @@ class Status(StrEnum):
     UNCHANGED = "unchanged"
 
 
-@dataclass(frozen=True, slots=True)
-class FileHash:
-    """A file of the review, with the sha256 of its text before and after; empty if it did not exist."""
-
-    path: str
-    before: str
-    after: str
+MARKS = {Status.ADDED: "new", Status.REMOVED: "removed", Status.UNCHANGED: "guardrails changed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +91,6 @@ class Reviewed:
     status: Status
     before: ReviewSide | None
     after: ReviewSide | None
-    files: tuple[FileHash, ...]
     rules: tuple[GuardrailRule, ...]
     is_notable: bool
     findings: tuple[ReviewFinding, ...]
@@ -164,8 +110,6 @@ class ReviewInputs:
     base: str
     commit: str
     load: str
-    load_sha256: str
-    guardrails_sha256: str
     duration_s: int
     mean_rps: float
     peak_rps: float
@@ -228,24 +172,15 @@ def _unplanned(at: PlanAt, before: ReviewSide | None) -> ReviewFinding:
     return ReviewFinding(None, None, f"{words}; feasible with {moves}" if moves else words)
 
 
-def notable(
-    guardrails: Guardrails, status: Status, before: ReviewSide | None, after: ReviewSide | None
-) -> bool:
+def is_above(guardrails: Guardrails, before: ReviewSide | None, after: ReviewSide | None) -> bool:
     """True if the change is above the threshold; an added or removed pipeline always is."""
-    if status in (Status.ADDED, Status.REMOVED) or before is None or after is None:
+    if before is None or after is None:
         return True
-    if _unplanned_labels(before) != _unplanned_labels(after):
+    if [each.label for each in before.unplanned] != [each.label for each in after.unplanned]:
         return True
     if before.figures is None or after.figures is None:
         return before.figures is not after.figures
     return is_notable(guardrails.threshold, before.figures, after.figures)
-
-
-def _unplanned_labels(side: ReviewSide) -> Sequence[str]:
-    return [each.label for each in side.unplanned]
-
-
-MARKS = {Status.ADDED: "new", Status.REMOVED: "removed", Status.UNCHANGED: "guardrails changed"}
 
 
 def percent(value: float) -> str:
@@ -289,31 +224,25 @@ def headline(review: Review) -> str:
         return "no change above the threshold"
     count = "1 pipeline affected" if len(told) == 1 else f"{len(told)} pipelines affected"
     pairs = [each.figures for each in told]
-    both = [(before, after) for before, after in pairs if before and after]
+    before, after = ([each for each in side if each is not None] for side in zip(*pairs, strict=True))
     parts = []
-    if any(before or after for before, after in pairs):
-        less = sum(before.cores_mean for before, _ in pairs if before)
-        more = sum(after.cores_mean for _, after in pairs if after)
+    if before or after:
+        less, more = (sum(each.cores_mean for each in side) for side in (before, after))
         by = grown(less, more)
         parts.append(f"{signed(more - less, cores)} cores" + (f" ({by})" if by else ""))
-    parts += _money(pairs)
+    prices = [[it.usd_per_hour for it in side if it.usd_per_hour is not None] for side in (before, after)]
+    if any(prices):
+        parts.append(f"{signed((sum(prices[1]) - sum(prices[0])) * HOURS_A_MONTH, usd)} a month")
+    both = [(less, more) for less, more in pairs if less and more]
     if both:
-        pas = sum(after.pas_mean - before.pas_mean for before, after in both) / len(both)
+        pas = sum(more.pas_mean - less.pas_mean for less, more in both) / len(both)
         parts.append(f"PAS {signed(pas, accuracy)}")
-        slo = [percent(_slo([pair[side] for pair in both])) for side in (0, 1)]
-        parts.append(f"SLO {slo[1]}" if slo[0] == slo[1] else f"SLO {slo[0]} → {slo[1]}")
+        met = [percent(_slo([pair[side] for pair in both])) for side in (0, 1)]
+        parts.append(f"SLO {met[1]}" if met[0] == met[1] else f"SLO {met[0]} → {met[1]}")
     return f"{count}: {', '.join(parts)}" if parts else count
 
 
-def _money(pairs: Sequence[tuple[GuardrailFigures | None, GuardrailFigures | None]]) -> list[str]:
-    sides = [[each.usd_per_hour for pair in pairs if (each := pair[side]) is not None] for side in (0, 1)]
-    known = [[value for value in side if value is not None] for side in sides]
-    if not any(known):
-        return []
-    return [f"{signed((sum(known[1]) - sum(known[0])) * HOURS_A_MONTH, usd)} a month"]
-
-
-def _slo(figures: Sequence[GuardrailFigures]) -> float:
+def _slo(figures: list[GuardrailFigures]) -> float:
     requests = sum(each.requests for each in figures)
     return 1.0 - sum(each.late for each in figures) / requests if requests else 1.0
 
@@ -338,33 +267,90 @@ def verdict(review: Review) -> str:
 
 def cells(review: Review, reviewed: Reviewed) -> dict[str, str]:
     """The figures of a pipeline by name; other resources and money only where a pipeline has them."""
+    known = [side for each in review.pipelines for side in each.figures if side]
     before, after = reviewed.figures
 
     def moved(
-        name: str, shown: Callable[[float], str], *, is_relative: bool = False, times: float = 1.0
+        value: Callable[[GuardrailFigures], float | None],
+        shown: Callable[[float], str],
+        *,
+        is_relative: bool = False,
     ) -> str:
-        known = [None if side is None else getattr(side, name) for side in (before, after)]
-        less, more = (None if value is None else value * times for value in known)
+        less, more = (None if side is None else value(side) for side in (before, after))
         return changed(less, more, shown, is_relative=is_relative)
 
-    found = {"cores": moved("cores_mean", cores, is_relative=True)}
-    for name in _beside_cores(review):
-        less, more = (None if side is None else side.beside_mean.amount(name) for side in (before, after))
-        found[heading_of(name)] = changed(less, more, cores, is_relative=True)
-    if any(side and side.usd_per_hour is not None for each in review.pipelines for side in each.figures):
-        found["a month"] = moved("usd_per_hour", usd, times=HOURS_A_MONTH)
-    found["PAS"] = moved("pas_mean", accuracy)
-    found["SLO met"] = moved("slo_ratio", percent)
-    found["p99 s"] = moved("latency_p99_s", seconds, is_relative=True)
+    found = {"cores": moved(lambda it: it.cores_mean, cores, is_relative=True)}
+    for name in total(side.beside_mean for side in known).amounts:
+        amount = moved(lambda it, name=name: it.beside_mean.amount(name), cores, is_relative=True)  # type: ignore[misc]
+        found[heading_of(name)] = amount
+    if any(side.usd_per_hour is not None for side in known):
+        found["a month"] = moved(_usd_a_month, usd)
+    found["PAS"] = moved(lambda it: it.pas_mean, accuracy)
+    found["SLO met"] = moved(lambda it: it.slo_ratio, percent)
+    found["p99 s"] = moved(lambda it: it.latency_p99_s, seconds, is_relative=True)
     return found
 
 
-def _beside_cores(review: Review) -> list[str]:
-    """The resources other than cores that any pipeline holds, for one table of all."""
-    return list(total(side.beside_mean for each in review.pipelines for side in each.figures if side).amounts)
+def _usd_a_month(figures: GuardrailFigures) -> float | None:
+    return None if figures.usd_per_hour is None else figures.usd_per_hour * HOURS_A_MONTH
 
 
-def remark(reviewed: Reviewed) -> str:
-    """Remarks on a pipeline for its row."""
-    words = [MARKS.get(reviewed.status, ""), *(finding.words for finding in reviewed.findings)]
-    return "; ".join(filter(None, (*words, reviewed.note)))
+def comment(review: Review) -> str:
+    """The comment in Markdown, the same bytes for the same inputs; empty if there is nothing to report."""
+    if review.is_silent:
+        return ""
+    if review.problems:
+        faults = [
+            (f"`{_code(it.path)}:{it.line}:{it.column}`", as_text(it.message)) for it in review.problems
+        ]
+        table = rows_of(("where", "what is wrong"), faults)
+        return "\n".join((MARKER, f"### IPA: {verdict(review)}", "", *table)) + "\n"
+    lines = [MARKER, f"### IPA: {headline(review)}   {verdict(review)}"]
+    if review.told:
+        rows = [_row(each, cells(review, each)) for each in review.told]
+        lines += ["", *rows_of(("pipeline", *cells(review, review.told[0]), "note"), rows)]
+    rest = [each.pipeline for each in review.pipelines if each not in review.told]
+    if rest:
+        lines += ["", f"Below the threshold: {', '.join(rest)}."]
+    used = review.inputs
+    seeds = "1 seed" if used.seeds == 1 else f"{used.seeds} seeds"
+    lines += [
+        "",
+        f"Simulated on {as_text(used.load)}: {used.duration_s / 60:g} min, {used.mean_rps:.1f} rps on the "
+        f"mean, {used.peak_rps:g} at most; {seeds}, policy {used.policy}; both sides get the same requests. "
+        f"Before is {as_text(used.base)} at {used.commit[:12]}; ipa {used.version}.",
+    ]
+    plans = rows_of(("pipeline", "rate, rps", "plan before", "plan after"), list(_plan_rows(review.told)))
+    for row in ["", *plans] if review.told else ():
+        if sum(map(len, lines)) + len(row) > LONGEST:
+            lines += ["", "The rest is in the JSON output: the comment has reached its maximum length."]
+            break
+        lines.append(row)
+    return "\n".join(lines) + "\n"
+
+
+def _row(reviewed: Reviewed, figures: Mapping[str, str]) -> tuple[str, ...]:
+    words = [MARKS.get(reviewed.status, ""), *(finding.words for finding in reviewed.findings), reviewed.note]
+    return reviewed.pipeline, *figures.values(), as_text("; ".join(filter(None, words)))
+
+
+def _plan_rows(told: Iterable[Reviewed]) -> Iterator[tuple[str, ...]]:
+    """The plans of each pipeline at the recorded rates, on both sides."""
+    for each in told:
+        sides = each.before, each.after
+        for at, planned in enumerate(next((side.plans for side in reversed(sides) if side is not None), ())):
+            before, after = (None if side is None else side.plans[at].plan for side in sides)
+            is_same = before is not None and after is not None and before.configs == after.configs != ()
+            words = "as before" if is_same else _configs(after)
+            yield each.pipeline, f"{planned.label}: {planned.rate_rps:.4g}", _configs(before), words
+
+
+def _configs(plan: Plan | None) -> str:
+    if plan is None:
+        return NOTHING
+    return "<br>".join(map(str, plan.configs)) or f"none: {plan.termination.value.replace('_', ' ')}"
+
+
+def _code(path: str) -> str:
+    """A path inside a code span."""
+    return "".join("?" if each in "`|\n\r" else each for each in path)

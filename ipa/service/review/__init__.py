@@ -1,1 +1,0 @@
-"""The review of a change for `ipa ci`."""
