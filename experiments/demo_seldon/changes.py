@@ -1,7 +1,7 @@
 """How long changes take on Seldon on this machine, and how long they should; runs/demo-seldon/changes.json.
 
 Every kind of change of a stage: variant, batch size, cores, replicas, and several of them at once, with 1 to
-8 replicas; and mixtures, a second configuration that is added, given a share, and left alone. Predicted are
+8 replicas; and parts, a second configuration that is added, given a share, and left alone. Predicted are
 the waves of starts times the readiness of a replica, measured as `ipa profile --at kubernetes` does: from the
 creation of a SeldonDeployment until the API server says that its pods are ready.
 """
@@ -42,8 +42,8 @@ SEED, GOAL_RATIO, LONGEST_S = 5, 0.20, 240.0
 REPLICAS = (1, 2, 3, 4, 6, 8)
 CORES, BATCH_SIZES = (0.1, 0.2, 0.25), (1, 2, 4)
 LOOK_S = 0.1
-# After so many changes of one configuration, and again after each nine, comes a mixture.
-FIRST_MIXTURE, MIXTURE_EVERY = 4, 9
+# After so many changes of one configuration, and again after each nine, come parts side by side.
+FIRST_PARTS, PARTS_EVERY = 4, 9
 # Starts of the pipeline whose median is the readiness.
 STARTS = 3
 KEYS = ("variant", "batch_size", "cores", "replicas")
@@ -63,7 +63,7 @@ class Timed:
 def wanted_of(pipeline: Pipeline, first: Configs, count: int) -> Iterator[tuple[str, Configs]]:
     """So many configurations, each different from the one before, and in what it differs.
 
-    The last stage changes in one or several ways; in a mixture both stages of its second part are new.
+    The last stage changes in one or several ways; of two parts both stages of the second one are new.
     """
     rng = random.Random(SEED)
     found: list[tuple[str, Configs]] = []
@@ -76,11 +76,11 @@ def wanted_of(pipeline: Pipeline, first: Configs, count: int) -> Iterator[tuple[
             config = replace(config, **{key: rng.choice(others)})
         alone, plain = (*alone[:-1], config), plain + 1
         found.append((", ".join(key for key in KEYS if key in keys), alone))
-        if plain % MIXTURE_EVERY == FIRST_MIXTURE:
+        if plain % PARTS_EVERY == FIRST_PARTS:
             other = tuple(another(pipeline, config, rng) for config in alone)
-            found.append(("mixture, a second part", in_order([alone, with_share(other, 0)])))
-            found.append(("mixture, shares", in_order([with_share(alone, 30), with_share(other, 70)])))
-            found.append(("mixture, left alone", other))
+            found.append(("parts, a second part", in_order([alone, with_share(other, 0)])))
+            found.append(("parts, shares", in_order([with_share(alone, 30), with_share(other, 70)])))
+            found.append(("parts, left alone", other))
             alone = other
     yield from found[:count]
 

@@ -17,7 +17,7 @@ from ipa.model.plan import StageConfig
 from ipa.model.probe import V2, PipelineProbe, ProbeRequest, ProbeResult, RequestAddress
 from ipa.model.profile import StageProfile
 from ipa.policies.planning import plan_pipeline
-from ipa.policies.table import shares_if_asked, shares_load
+from ipa.policies.table import shares_load
 from ipa.settings import Settings
 from ipa.simulate.realtime import Simulated
 from ipa.targets.base import ImportRequest, StartingSection, Target, check_honoured, target_named, targets
@@ -100,17 +100,12 @@ def check_carried(target: Target, pipelines: Iterable[Pipeline], policy: str) ->
     """
     pipelines = list(pipelines)
     check_sharing(target, pipelines, policy)
-    if not shares_if_asked(policy):
-        asking = {
-            "sets": [it.name for it in pipelines if it.sets and not shares_load(policy)],
-            "max_predictors": [it.name for it in pipelines if it.max_predictors > 1],
-        }
-        for key, names in asking.items():
-            if names:
-                raise UsageError(
-                    f"{key} of {', '.join(names)} has no effect: the policy {policy} does not plan it",
-                    hint=f"Use the policy ours, or leave out `{key}`.",
-                )
+    asking = [it.name for it in pipelines if it.sets]
+    if asking and not shares_load(policy):
+        raise UsageError(
+            f"sets of {', '.join(asking)} has no effect: the policy {policy} runs one variant of a stage",
+            hint="Use the policy infadapter, or leave out `sets`.",
+        )
     check_honoured(target, pipelines)
 
 

@@ -67,13 +67,9 @@ class Difference:
     wanted_cost_usd_per_hour: float | None
 
 
-def wanted_by(plan: PlanFile, *, may_share: bool = False) -> WantedPlan:
-    """The configurations of a plan with its figures: several that share the load only if they may."""
-    shared = plan.shared if may_share else ()
-    if shared and plan.mixture is not None:
-        # The price is that of the best single plan, not of the mixture.
-        return WantedPlan(shared, plan.mixture.mean_pas, plan.rate_rps, plan.beside)
-    return WantedPlan(plan.single, plan.pas, plan.rate_rps, plan.beside, plan.cost_usd_per_hour)
+def wanted_by(plan: PlanFile) -> WantedPlan:
+    """The configurations of a plan with its figures."""
+    return WantedPlan(plan.configs, plan.pas, plan.rate_rps, plan.beside, plan.cost_usd_per_hour)
 
 
 def difference(status: dict[str, Any], target: WantedPlan) -> Difference:

@@ -154,7 +154,6 @@ def _check_external(
         return
     for key, several in (
         ("sets", data.get("sets")),
-        ("max_predictors", (data.get("max_predictors") or 1) > 1),
         ("canary", data.get("canary") is not None),
     ):
         if several:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
-from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -16,7 +15,6 @@ from ipa.files.kinds.base import DeclaredFile, Section
 from ipa.files.kinds.fields import Count, Maybe, PositiveNumber
 from ipa.files.reading import not_json, read_json
 from ipa.model.errors import InputError, NotFoundError
-from ipa.model.parts import with_share
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import WHOLE_PERCENT, StageConfig, StagePlan
 from ipa.model.resources import Resources
@@ -74,36 +72,12 @@ class PlannedStageSection(StageConfigSection):
 _Stages = Annotated[list[PlannedStageSection], Field(strict=False)]
 
 
-class PartPlan(Section):
-    """`plan:` of a part."""
-
-    model_config = ConfigDict(extra="ignore")
-    stages: Annotated[_Stages, Field(min_length=1)]
-
-
-class PartSection(Section):
-    """One of several configurations that run side by side."""
-
-    model_config = ConfigDict(extra="ignore")
-    share_percent: _Percent
-    plan: PartPlan
-
-
-class MixtureSection(Section):
-    """`mixture:`, null where one configuration is as good."""
-
-    model_config = ConfigDict(extra="ignore")
-    parts: Maybe[Annotated[list[PartSection], Field(strict=False)]] = None
-    mean_pas: float | None = Field(None, alias="mean_pas")
-
-
 class PlanFile(Section):
     """A plan as `ipa plan -o json` prints it."""
 
     model_config = ConfigDict(extra="ignore")
     pipeline: str | None = None
     stages: Maybe[_Stages] = None
-    mixture: MixtureSection | None = None
     pas: float | None = None
     rate_rps: float | None = Field(None, alias="rate_rps")
     cost_usd_per_hour: float | None = Field(None, alias="cost_usd_per_hour")
@@ -111,28 +85,16 @@ class PlanFile(Section):
     @property
     def beside(self) -> dict[tuple[str, str], Resources]:
         """The resources of one replica beside its cores by stage and variant, as far as the plan has them."""
-        parts = (self.mixture.parts if self.mixture else None) or ()
-        stages = chain(self.stages or (), *(part.plan.stages for part in parts))
         return {
             (stage.stage, stage.variant): Resources(0.0, given.memory_gib, given.accelerators)
-            for stage in stages
+            for stage in self.stages or ()
             if (given := stage.beside) is not None
         }
 
     @property
-    def single(self) -> tuple[StageConfig, ...]:
-        """The best single configuration."""
+    def configs(self) -> tuple[StageConfig, ...]:
+        """The configuration of each stage, of each part."""
         return tuple(stage.build() for stage in self.stages or ())
-
-    @property
-    def shared(self) -> tuple[StageConfig, ...]:
-        """The parts that share the load, as one row; empty where one configuration is as good."""
-        parts = (self.mixture.parts if self.mixture else None) or ()
-        return tuple(
-            config
-            for part in parts
-            for config in with_share([stage.build() for stage in part.plan.stages], part.share_percent)
-        )
 
 
 class SavedPlanFile(DeclaredFile):
@@ -163,7 +125,7 @@ def plan_in(data: Any, path: Path | str) -> PlanFile:
     document = Document(str(path), data, shows_pointers=True)
     plan = check(document, PlanFile)
     document.raise_problems()
-    if plan is None or not (plan.stages or plan.shared):
+    if plan is None or not plan.stages:
         raise InputError(f"{path} has no stages", hint="Write it with `ipa plan PIPELINE --rate R -o json`.")
     return plan
 
@@ -205,8 +167,6 @@ def _entries(document: Document, pipeline: Pipeline) -> tuple[Pointer, list[Any]
         name = data.get("pipeline", pipeline.name)
         if name != pipeline.name:
             document.problem(("pipeline",), f"it is a plan of pipeline {name!r}, not of {pipeline.name!r}")
-        if data.get("mixture"):
-            document.problem(("mixture",), _ONE_ONLY)
         pointer, data = ("stages",), data.get("stages")
     if not isinstance(data, list) or not data:
         fields = StageConfigSection.model_fields.items()

@@ -30,8 +30,6 @@ def pipeline_text(pipeline: Pipeline, notes: tuple[str, ...] = ()) -> str:
     """
     mapping = pipeline_to_mapping(pipeline)
     mapping.pop("default_objective")
-    if mapping["max_predictors"] == 1:
-        mapping.pop("max_predictors")
     mapping["objectives"] = {"default": FlowMapping(USUAL_OBJECTIVE)}
     for key in ("sla", "bounds", *target_sections()):
         if key in mapping:

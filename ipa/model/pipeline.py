@@ -408,7 +408,6 @@ class Pipeline:
     """A graph of stages, each after the stages it receives from, its SLA, bounds and objectives by name.
 
     `sets`: several variants of its single stage may run at once, each with a share of the load (InfAdapter).
-    `max_predictors`: the number of configurations of the whole graph that may run at once, each with a share.
     `targets` has for each target, by the key of its section in the file, where and how the pipeline runs.
     A pipeline that is not `runnable` is only planned and rendered; `not_runnable_because` says why.
     """
@@ -422,6 +421,7 @@ class Pipeline:
     targets: Mapping[str, Any] = field(default_factory=dict, hash=False, metadata=BESIDE_OTHERS)
     description: str = ""
     sets: bool = False
+    # Records have it since pipelines could ask for more; it is 1.
     max_predictors: int = 1
     # Age at which requests are dropped, one by one, when they reach the head of a queue; see `deadline_s`.
     drop_after_s: float | None = None
@@ -437,11 +437,6 @@ class Pipeline:
     # For people alone: no decision depends on them.
     runnable: bool = field(default=True, metadata=NEVER)
     not_runnable_because: str = field(default="", metadata=NEVER)
-
-    @property
-    def most_parts(self) -> int:
-        """The most configurations that may share the load; with `sets` as many as any plan has."""
-        return MOST_PARTS if self.sets else self.max_predictors
 
     @property
     def served(self) -> tuple[Stage, ...]:

@@ -150,7 +150,7 @@ class Plan:
     peak_rps: float | None = None
     # The price of its resources, if the pipeline has prices.
     cost_usd_per_hour: float | None = field(default=None, metadata=UNLESS_DEFAULT)
-    # The best plan of one configuration, if this one's parts share the rate and one is feasible.
+    # Of records of plans that shared the rate over parts: the best plan of one configuration.
     single: PlanSummary | None = field(default=None, metadata=UNLESS_DEFAULT)
 
     @property
@@ -159,13 +159,6 @@ class Plan:
         if self.objective is None or self.pas is None or self.cost_cores is None or self.latency_s is None:
             return None
         return PlanSummary(self.objective, self.pas, self.cost_cores, self.latency_s, self.configs)
-
-    @property
-    def gain(self) -> float | None:
-        """The objective beyond that of the best plan of one configuration; None if it is one itself."""
-        if self.single is None or self.objective is None:
-            return None
-        return self.objective - self.single.objective
 
     @property
     def resources(self) -> Resources:

@@ -136,13 +136,6 @@ def unhonoured(pipeline: Pipeline, serving: ServingSemantics, place: str) -> Ite
         )
     if pipeline.sets and serving.most_parts == 1:
         yield Unhonoured("sets", f"{place} runs one variant of a stage at a time", "leave it out")
-    if pipeline.max_predictors > serving.most_parts:
-        most = serving.most_parts
-        yield Unhonoured(
-            "max_predictors",
-            f"{place} runs {'one configuration' if most == 1 else f'{most} configurations'} at a time",
-            f"leave it out, or make it {most}",
-        )
     if pipeline.canary is not None and serving.most_parts == 1:
         yield Unhonoured(
             "canary", f"{place} cannot run a new configuration beside the old one", "leave it out"

@@ -9,7 +9,6 @@ from math import floor, log
 from ipa.model.errors import DeadlineError, SolverError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Observation
-from ipa.model.parts import is_shared
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, Termination
 from ipa.policies.base import Configs, Planner, PolicyState, SlaScaledPlanner, constrained
@@ -28,8 +27,6 @@ WAIT_RATIO = 0.25
 
 # True if the planner could choose a configuration at some rate.
 Offers = Callable[[Pipeline, Configs], bool]
-# The running parts with more replicas, under the name of the policy.
-GrowingPlanner = Callable[[Pipeline, Forecast, PolicyState, str], Plan]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +36,7 @@ class Ours:
     `offers` is given if the planner decides less than ours, so that the running configuration may be none of
     its choices. `shorter` is given if requests may wait while a peak lasts, should that be worth more.
     `probe` is the same planner without explanations, for feasibility checks. `longer` is given if a plan that
-    exceeds the SLA is better than the running configuration. `grown` is given if parts may share the load:
-    the plan of the running parts with more replicas, for states that allow only additions.
+    exceeds the SLA is better than the running configuration.
     """
 
     pipeline: Pipeline
@@ -50,7 +46,6 @@ class Ours:
     probe: Planner | None = None
     shorter: SlaScaledPlanner | None = None
     longer: SlaScaledPlanner | None = None
-    grown: GrowingPlanner | None = None
 
     def at_once(self, running: Configs) -> bool:
         """True if the planner would never choose the running configuration: it is no benchmark for a plan.
@@ -62,8 +57,6 @@ class Ours:
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
         """The best plan, else one for the largest rate that can be carried, or for the least longer SLA."""
-        if self.grown is not None and state.only_more and is_shared(state.running):
-            return self.grown(self.pipeline, forecast, state, self.name)
         pipeline = constrained(self.pipeline, state)
         rate_rps = upper_rate_rps(forecast)
         plan = best_plan(self.planner, self.shorter, pipeline, forecast, state.running)

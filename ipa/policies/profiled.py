@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
 from ipa.model.errors import DeadlineError
-from ipa.model.parts import in_order, is_shared, with_share
+from ipa.model.parts import is_shared
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import StageProfile
@@ -17,11 +16,8 @@ from ipa.model.slowdown import AS_MEASURED, Slowdowns, ratios_of
 from ipa.optimize.chord_branching import Solvers
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.describe import describe
-from ipa.optimize.mixture.mixtures import MixtureLimits
-from ipa.optimize.mixture.solve import solve_mixture
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
-from ipa.optimize.solve import UNHURRIED, SolveCache
-from ipa.optimize.solver_selection import PROVED
+from ipa.optimize.solve import SolveCache
 from ipa.policies.base import Configs, Prediction
 from ipa.policies.planning import planning_problem
 from ipa.profiling.points import Allocation
@@ -71,8 +67,6 @@ class Profiled:
         self._explain, self._until = explain, until
         self._slowed: dict[Slowdowns, tuple[PlanningProblem, PlanningProblem]] = {}
         self._plans = SolveCache(PLANS)
-        # Threads append and look through a copy.
-        self._mixtures: deque[tuple[tuple[object, ...], PlanningProblem, Configs]] = deque(maxlen=PLANS)
         self._described = lru_cache(PREDICTIONS)(self._describe)
         self._services: dict[tuple[str, str, int, float], ServiceTime] = {}
 
@@ -92,26 +86,6 @@ class Profiled:
         """The best plan for an SLA `sla_ratio` times as long, without remedies (a `SlaScaledPlanner`)."""
         problem = self._asked(pipeline, rate_rps, running)
         return self._solved(replace(problem, sla_s=problem.sla_s * sla_ratio), explain=False)
-
-    def mixture(
-        self, pipeline: Pipeline, rate_rps: float, limits: MixtureLimits, sla_ratio: float = 1.0
-    ) -> Configs:
-        """The best configurations side by side for the rate, with their shares; empty if none is feasible.
-
-        One configuration if that is as good. What changes cost is not counted.
-        """
-        problem = self._asked(pipeline, rate_rps, ())
-        problem = replace(problem, sla_s=problem.sla_s * sla_ratio)
-        key = (problem.rate_rps, problem.sla_s, limits)
-        for kept_key, kept_problem, kept in tuple(self._mixtures):
-            if kept_key == key and kept_problem == problem:
-                return kept
-        limit_s = self._limit_s()
-        found = solve_mixture(problem, limits, "exact", limit_s)
-        configs = in_order([with_share(part.plan.configs, part.share_percent) for part in found.parts])
-        if found.termination in PROVED and found.solve_s <= UNHURRIED * limit_s:
-            self._mixtures.append((key, problem, configs))
-        return configs
 
     def _asked(self, pipeline: Pipeline, rate_rps: float, running: Configs) -> PlanningProblem:
         wanted = {stage.name: stage for stage in pipeline.stages}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from ipa.model.errors import UsageError
-from ipa.model.pipeline import Goal, Pipeline
+from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.optimize.chord_branching import Solvers
@@ -17,7 +17,6 @@ from ipa.policies.base import Policy, Predictor
 from ipa.policies.baselines import RIM_REPLICAS, Future, Oracle, Static, fa2, rim
 from ipa.policies.frugal import Frugal, accurate, thrifty
 from ipa.policies.infadapter import InfAdapter, MsPlus, SingleStagePipeline
-from ipa.policies.mixing import MixtureSearch
 from ipa.policies.ours import Ours
 from ipa.policies.plugin_policy import PluginPolicy, Runner, at_once
 from ipa.policies.profiled import Profiled
@@ -86,21 +85,18 @@ class PolicyInputs:
 class PolicyFactory:
     """A factory that says what its policy needs; a plain function of `PolicyInputs` needs nothing more.
 
-    `shares_load`: its plans may have several configurations side by side, which not every target carries;
-    `shares_if_asked`: only for pipelines that ask for it (`sets`, `max_predictors`).
+    `shares_load`: its plans may have several configurations side by side, which not every target carries.
     """
 
     make: Callable[[PolicyInputs], Policy]
     shares_load: bool = False
-    shares_if_asked: bool = False
 
     def __call__(self, inputs: PolicyInputs) -> Policy:
         """The policy; UsageError if these inputs do not suffice."""
         return self.make(inputs)
 
 
-def _alone(inputs: PolicyInputs) -> Ours:
-    """Our policy with one configuration at a time."""
+def ours(inputs: PolicyInputs) -> Ours:
     profiled = inputs.profiled()
     return Ours(
         inputs.pipeline,
@@ -111,36 +107,10 @@ def _alone(inputs: PolicyInputs) -> Ours:
     )
 
 
-def _ours(inputs: PolicyInputs) -> Ours:
-    pipeline = inputs.pipeline
-    if pipeline.most_parts == 1:
-        return _alone(inputs)
-    objective = pipeline.objective(inputs.objective)
-    if objective.goal is not Goal.WEIGHTED:
-        raise UsageError(
-            f"pipeline {pipeline.name!r} asks for parts that share its load, which are planned for the goal "
-            f"weighted, and the goal of its objective {objective.name!r} is {objective.goal.value}",
-            hint="Leave out `sets` and `max_predictors`, or choose an objective with the goal weighted.",
-        )
-    profiled = inputs.profiled()
-    search = MixtureSearch(profiled, pipeline.most_parts, inputs.rolling.of(pipeline))
-    return Ours(
-        pipeline,
-        search.plan,
-        probe=search.probe,
-        shorter=search.shorter,
-        longer=search.shorter,
-        grown=search.grown,
-    )
-
-
-ours = PolicyFactory(_ours, shares_if_asked=True)
-
-
 def ours_frugal(inputs: PolicyInputs) -> Policy:
     cheap = replace(inputs, pipeline=thrifty(inputs.pipeline, inputs.objective)).profiled()
     exact = replace(inputs, pipeline=accurate(inputs.pipeline, inputs.objective)).published()
-    return Frugal(_alone(inputs), exact.plan, cheap.plan, cheap.shorter)
+    return Frugal(ours(inputs), exact.plan, cheap.plan, cheap.shorter)
 
 
 def ipa_paper(inputs: PolicyInputs) -> Policy:
@@ -198,7 +168,7 @@ def oracle(inputs: PolicyInputs) -> Policy:
             "the policy oracle needs the true rates of the future, which only a simulation knows",
             hint="Use it with `ipa simulate`.",
         )
-    return Oracle(_alone(inputs), inputs.future)
+    return Oracle(ours(inputs), inputs.future)
 
 
 def static(inputs: PolicyInputs) -> Policy:
@@ -208,14 +178,6 @@ def static(inputs: PolicyInputs) -> Policy:
 def shares_load(name: str) -> bool:
     """True if its plans may have several configurations side by side. Errors: those of `POLICIES.load`."""
     return bool(getattr(POLICIES.load(name), "shares_load", False))
-
-
-def shares_if_asked(name: str) -> bool:
-    """True if its plans have several configurations side by side for pipelines that ask for it.
-
-    Errors: those of `POLICIES.load`.
-    """
-    return bool(getattr(POLICIES.load(name), "shares_if_asked", False))
 
 
 def make_policy(name: str, inputs: PolicyInputs, run: Runner = at_once) -> Policy:

@@ -15,7 +15,7 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import Measured, Missing, MissingReason, Observation, StageObservation, known
 from ipa.model.parts import parts_of, share_of
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import WHOLE_PERCENT, Plan, StageConfig, StagePlan
+from ipa.model.plan import WHOLE_PERCENT, StageConfig, StagePlan
 from ipa.model.profile import StageProfile, VariantProfile
 from ipa.model.resident import resident_variants
 from ipa.model.resources import NO_RESOURCES, Resources
@@ -107,25 +107,6 @@ class PartLive:
 
 
 @dataclass(frozen=True, slots=True)
-class MixtureLive:
-    """The worth of the latest plan, whose parts share the load, beside that of the best single configuration.
-
-    `gain` is the difference of the objectives at `rate_rps`.
-    """
-
-    rate_rps: float
-    parts: int
-    objective: float
-    gain: float
-    pas: float | None
-    cost_cores: float | None
-    single_objective: float
-    single_pas: float
-    single_cost_cores: float
-    single: tuple[StageConfig, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class CanaryLive:
     """The measurement of a new configuration on `share_percent` of the requests, before `wanted` runs.
 
@@ -162,8 +143,7 @@ class LiveState:
     `pas` is that of what is to run, `served_pas` that of the variants that answered, None where they are the
     same or it is not known.
     `calibration` says in words of which machine the profiles are, if not of this one, and what was measured.
-    `parts` are several configurations side by side, `mixture` is what the latest plan gains by them, `canary`
-    the new configuration that is measured first.
+    `parts` are several configurations side by side, `canary` the new configuration that is measured first.
     """
 
     at: str
@@ -195,7 +175,6 @@ class LiveState:
     cost_usd_per_hour: float | None = None
     calibration: str = ""
     parts: tuple[PartLive, ...] = ()
-    mixture: MixtureLive | None = None
     canary: CanaryLive | None = None
 
 
@@ -291,7 +270,6 @@ def live_state(
         cost_usd_per_hour=_price(pipeline, stages),
         calibration=snapshot.correction.calibration.words,
         parts=parts_live(observation, snapshot),
-        mixture=mixture_live(snapshot.plan),
         canary=canary_live(pipeline, snapshot),
     )
 
@@ -512,25 +490,6 @@ def parts_live(observation: Observation | None, snapshot: Snapshot) -> tuple[Par
             )
         )
     return tuple(found)
-
-
-def mixture_live(plan: Plan | None) -> MixtureLive | None:
-    """The gain of the plan over the best single configuration; None if it is one itself."""
-    if plan is None or plan.single is None or plan.gain is None or plan.objective is None:
-        return None
-    single = plan.single
-    return MixtureLive(
-        rate_rps=plan.rate_rps,
-        parts=len(parts_of(plan.configs)),
-        objective=plan.objective,
-        gain=plan.gain,
-        pas=plan.pas,
-        cost_cores=plan.cost_cores,
-        single_objective=single.objective,
-        single_pas=single.pas,
-        single_cost_cores=single.cost_cores,
-        single=single.configs,
-    )
 
 
 def canary_live(pipeline: Pipeline, snapshot: Snapshot) -> CanaryLive | None:

@@ -171,14 +171,6 @@ def test_an_infeasible_plan_is_not_saved(house: House) -> None:
     assert not (house.folder / "plan.json").exists()
 
 
-def test_a_mixture_is_saved_with_its_shares(house: House) -> None:
-    code, out, _ = house(*SAVE, "--max-predictors", "2", "-o", "json")
-    assert code == 0
-    mixture = json.loads(out)["mixture"]
-    shares = {config["share_percent"] for config in house.saved()["configs"]}
-    assert shares == ({part["share_percent"] for part in mixture["parts"]} if mixture else {100})
-
-
 @pytest.fixture
 def cluster(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeKube]:
     monkeypatch.setenv("IPA_STORE_URL", f"sqlite:///{house.folder / 'ipa.sqlite3'}")

@@ -353,7 +353,7 @@ def test_a_canary_is_measured_then_widened_and_one_that_fails_is_taken_back(
 ) -> None:
     (tmp_path / "high").touch()
     (tmp_path / "bad").touch()
-    tried = replace(shop, max_predictors=1, canary=Canary(5, 40.0))
+    tried = replace(shop, canary=Canary(5, 40.0))
     middle = (StageConfig("detect", "only", 1, 1.0, 1), StageConfig("classify", "middle", 1, 1.0, 1))
     workload, clients = start(started, tried, middle, tmp_path)
     looped = Virtual(workload, clients, tried, rate_rps=8)

@@ -79,12 +79,11 @@ def test_what_it_cannot_honour_is_refused_with_the_remedy(
     house: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = yaml.safe_load((house / "pipelines/video/pipeline.yaml").read_text())
-    write(house, {**given, "drop_after": "2s", "max_predictors": 3})
+    write(house, {**given, "drop_after": "2s"})
     for words in (["plan", "video", "--rate", "5"], ["render", "video"], ["apply", "video", "--rate", "5"]):
         assert run([*words, "--at", "toy"]) != 0
         refused = capsys.readouterr().err
         assert "drop_after: target toy drops no request by its age; leave it out" in refused
-        assert "max_predictors: target toy runs 2 configurations at a time" in refused
     assert run(["serve", "video", "--target", "toy", "--port", "0"]) != 0
     assert "drop_after" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""A pipeline of two stages whose cores are too few for its best variants: a mixture is worth more."""
+"""A pipeline of two stages whose cores are too few for its best variants."""
 
 from __future__ import annotations
 
@@ -44,6 +44,5 @@ SHOP = Pipeline(
     {"default": Objective(alpha=100.0, beta=0.1)},
     bounds=Bounds(cores=10.0, transition_cores=24.0, batch_sizes=(1,)),
     targets={"seldon": SeldonTarget("shop")},
-    max_predictors=2,
 )
 PROFILES = {stage: _profile(stage) for stage in SPEEDS}

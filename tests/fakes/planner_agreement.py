@@ -16,13 +16,10 @@ from ipa.model.plan import Plan, StageConfig, Termination
 from ipa.model.resources import IN_CORES
 from ipa.optimize.backends import label_setting
 from ipa.optimize.fleet.plan import Member, plan_fleet
-from ipa.optimize.mixture.mixtures import MixtureLimits
 from ipa.optimize.mixture.set_solve import solve_set
-from ipa.optimize.mixture.solve import solve_mixture
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.solve import BACKENDS, solve
 from tests.fakes.fleets import best_by_enumeration
-from tests.fakes.mixture_instances import best_mixture_by_enumeration, small_problem
 from tests.fakes.planner_brute import Tried, brute_force_graph, every_configuration, shape_of, size
 from tests.fakes.planner_graphs import random_graph_problem, random_resource_problem
 from tests.fakes.planner_instances import brute_force, brute_size, random_problem
@@ -149,24 +146,6 @@ def set_agreement(random: Random, most: int) -> Agreement:
     return _agreement((problem, percents), kinds, best is not None, True, compared)
 
 
-def mixture_agreement(random: Random, most: int) -> Agreement:
-    """The best mixture against all combinations of shares and cores."""
-    limits, compared = random.choice([MixtureLimits(2, 10), MixtureLimits(3, 20)]), _Compared()
-    # One plan alone is best mostly: look for another case a few times.
-    for _ in range(random.randint(1, 12)):
-        problem = small_problem(random)
-        mixture = solve_mixture(problem, limits, deadline_s=DEADLINE_S)
-        if len(mixture.parts) > 1:
-            break
-    found = [one for one in best_mixture_by_enumeration(problem, limits) if one is not None]
-    best = max(found, default=None)
-    compared.objectives("mixture against enumeration", best, mixture.objective)
-    expected = Termination.INFEASIBLE if best is None else Termination.OPTIMAL
-    compared.equal("mixture, termination", expected, mixture.termination)
-    kinds = ["mixture: several parts" if len(mixture.parts) > 1 else "mixture: one part is best"]
-    return _agreement((problem, limits), kinds, best is not None, True, compared)
-
-
 def fleet_agreement(random: Random, most: int) -> Agreement:
     """The plan of a fleet against every plan of every pipeline."""
     members, tried = enumerated_fleet(random)
@@ -233,7 +212,6 @@ KINDS: dict[str, tuple[int, Callable[[Random, int], Agreement]]] = {
     "long chains": (7, _checked(random_problem)),
     "sets": (10, set_agreement),
     "fleets": (5, fleet_agreement),
-    "mixtures": (5, mixture_agreement),
 }
 
 # Half of the random numbers are drawn by Hypothesis, which likes the ends of ranges and equal numbers, and

@@ -34,8 +34,6 @@ from ipa.model.plan import StageConfig
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.optimize.explain import explain
 from ipa.optimize.frontier import frontier
-from ipa.optimize.mixture.mixtures import MixtureLimits
-from ipa.optimize.mixture.solve import solve_mixture
 from ipa.optimize.problem import Compat
 from ipa.policies.ours import Ours
 from ipa.policies.planning import plan_pipeline, planning_problem
@@ -262,12 +260,10 @@ def test_g8_no_kind_of_plan_batches_there(case: Case) -> None:
     batched = 0
     for rate in (1.0, 5.0, 12.0, 20.0):
         problem = planning_problem(pipeline, PROFILES, rate)
-        plans = [plan_pipeline(pipeline, PROFILES, rate, solver="exact")]
-        explained = explain(problem, plans[0], 10.0).alternatives
+        plan = plan_pipeline(pipeline, PROFILES, rate, solver="exact")
+        explained = explain(problem, plan, 10.0).alternatives
         found += [config for each in explained for config in each.outcome.configs]
-        mixture = solve_mixture(problem, MixtureLimits(2), "exact", 10.0)
-        plans += [part.plan for part in mixture.parts]
-        found += [config for plan in plans for config in plan.configs]
+        found += plan.configs
         found += [config for point in frontier(problem, 10.0) for config in point.configs]
         free = planning_problem(VARYING, PROFILES, rate)
         batched += any(config.batch_size > 1 for point in frontier(free, 10.0) for config in point.configs)

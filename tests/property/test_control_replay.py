@@ -201,15 +201,6 @@ RUNS = {
     "slow": replace(SETUP, truth=SLOW),
     "slow to start": replace(SETUP, truth=SLOW, readiness_s=12.0),
     "cluster": replace(SETUP, cluster=KUBERNETES),
-    # Half the ticks: each looks for a mixture.
-    "shared": replace(
-        SETUP,
-        cluster=KUBERNETES,
-        pipeline=replace(TASK, max_predictors=2),
-        start=SMALLEST[:1],
-        kills=(),
-        guards=replace(GUARDS, tick_s=2 * GUARDS.tick_s),
-    ),
     "canary": replace(
         SETUP, cluster=KUBERNETES, pipeline=replace(PIPELINE, canary=Canary(5, 20.0)), kills=()
     ),
@@ -226,4 +217,4 @@ def test_every_decision_of_a_simulated_run_is_taken_again_as_it_was(name: str) -
     again = Replayer(store, lambda *_: forecaster)
     for decision in decisions:
         check_same(decision, again(decision, setup.pipeline, setup.profiles))
-    assert len(decisions) >= (40 if name == "shared" else 80)
+    assert len(decisions) >= 80

@@ -106,7 +106,6 @@ GRAPH: dict[str, Any] = {
     "kind": "Pipeline",
     "name": "shop",
     "sla": {"latency": "900ms"},
-    "max_predictors": 2,
     "graph": {
         "detect": {},
         "route": {"after": "detect", "type": "router", "shares": {"small": 0.25, "large": 0.75}},

@@ -156,7 +156,7 @@ def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> 
         requests, seconds = (Rate(selector, window_s, by) for selector in found.stage_held)
         held = HeldQueries(requests, seconds)
     parts = None
-    if dialect.part_label and (pipeline.most_parts > 1 or pipeline.canary is not None):
+    if dialect.part_label and (pipeline.sets or pipeline.canary is not None):
         part = dialect.part_label
         parts = PartQueries(
             part,

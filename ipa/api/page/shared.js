@@ -1,23 +1,23 @@
-// Several configurations side by side: each with its share, what they gain together, and a canary's measurement.
+// Several configurations side by side: each with its share, and a canary's measurement.
 
-import { duration, el, meter, number, plain } from "./dom.js";
-import { signed, table } from "./tables.js";
+import { duration, el, meter, plain } from "./dom.js";
+import { table } from "./tables.js";
 
 const percent = (ratio) => (ratio === null ? "–" : `${(100 * ratio).toFixed(1)} %`);
 const time = (seconds) => duration(seconds).join(" ").trim();
 const named = (configs) => configs.map((config) => `${config.stage}=${config.variant}`).join(", ");
 
-/** The section's content; nothing if one configuration runs alone, and is the best. */
+/** The section's content; nothing if one configuration runs alone. */
 export function sharedLoad({ live, sla_percentile: quantile, sla_s: sla }) {
-  const { parts, mixture, canary } = live;
-  if (!parts.length && !mixture && !canary) return [];
+  const { parts, canary } = live;
+  if (!parts.length && !canary) return [];
   const heads = ["Configuration", ...["Share", `p${plain(quantile)}`, "In time"].map((text) => ({ text, figure: true }))];
   const rows = parts.map((part) => [[named(part.configs), part.is_canary ? el("small", {}, " canary") : ""], `${part.share_percent} %`,
     el("span", { class: part.latency_s > sla ? "over" : "" }, time(part.latency_s)),
     el("span", { class: 100 * (part.in_time_ratio ?? 1) < quantile ? "over" : "" }, percent(part.in_time_ratio))]);
   return [el("h2", { id: "shared-title" }, "Shared load"),
     el("article", { class: "card shared" }, rows.length ? table("Configurations side by side", heads, rows) : "",
-      canary ? trial(canary, quantile) : "", mixture ? gain(mixture) : "")];
+      canary ? trial(canary, quantile) : "")];
 }
 
 /** The progress and the figures of a canary. */
@@ -31,9 +31,3 @@ function trial(canary, quantile) {
     meter(done, "ok"), el("p", { class: "note" }, measured));
 }
 
-/** What the parts are worth beside the best single configuration. */
-function gain(mixture) {
-  return el("p", { class: "note gain" }, `Planned for ${number(mixture.rate_rps)} rps, ${mixture.parts} configurations are worth ${number(mixture.objective, 2)}, `,
-    el("b", {}, signed(mixture.gain, 2)), ` over the best single one (${named(mixture.single)}): accuracy ${number(mixture.single_pas, 3)} → ${number(mixture.pas, 3)}, `,
-    `${[...new Set([mixture.single_cost_cores, mixture.cost_cores].map(plain))].join(" → ")} cores`);
-}

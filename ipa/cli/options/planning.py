@@ -28,9 +28,6 @@ PLAN_COMPAT = typer.Option(
     help="latency model: tail (the SLA's percentile; the default), paper (for sets) or ipa-artifact",
 )
 SETS = typer.Option(None, "--sets/--no-sets", help="let several variants of the only stage share its load")
-MAX_PREDICTORS = typer.Option(
-    None, "--max-predictors", help="most configurations that may share the load, 1 to 3"
-)
 AT = typer.Option(
     None, "--at", help="kubernetes: count the containers beside the replicas in cost and budget"
 )

@@ -1,4 +1,4 @@
-"""The planning problem of a command line, and its answers: a configuration, a change, a mixture, a set."""
+"""The planning problem of a command line, and its answers: a configuration, a change, a set."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ EXIT_CODES = {
     Termination.INFEASIBLE: InfeasibleError.exit_code,
     Termination.NO_SOLUTION_FOUND: DeadlineError.exit_code,
 }
-MOST_PREDICTORS = 3
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,6 @@ class PlanChoice:
     """The kind of plan that the command line asks for; None: that of the pipeline's file."""
 
     sets: bool | None = None
-    max_predictors: int | None = None
     running: Path | None = None
 
 
@@ -157,8 +155,6 @@ def planned(question: Question, rate_rps: float, compat: str | None, choice: Pla
             faults.append("--allocation base fixes the cores of a replica, which a set decides")
         if question.solver not in (None, "auto", "exact"):
             faults.append(f"--solver {question.solver}: sets are solved by label setting, exact")
-        if choice.max_predictors is not None:
-            faults.append("--max-predictors: each variant of a set is a predictor already")
         if choice.running is not None:
             faults.append("--running: loading a variant costs nothing in a set, so what runs changes no set")
         if question.at is not None:
@@ -171,16 +167,6 @@ def planned(question: Question, rate_rps: float, compat: str | None, choice: Pla
             )
         return _set(replace(question, compat=compat or "paper"), rate_rps)
     question = replace(question, compat=compat or "tail")
-    predictors = pipeline.max_predictors if choice.max_predictors is None else choice.max_predictors
-    if not 1 <= predictors <= MOST_PREDICTORS:
-        raise UsageError(f"--max-predictors must be 1, 2 or {MOST_PREDICTORS}, not {predictors}")
-    if predictors > 1 and choice.running is not None:
-        raise UsageError(
-            "--running is for one configuration: what a change to a mixture costs is not known",
-            hint="Add --max-predictors 1.",
-        )
-    if predictors > 1:
-        return _mixture(question, rate_rps, predictors)
     if choice.running is not None:
         return _change(question, rate_rps, pipeline, choice.running)
     from ipa.cli.views.plan_text import plan_lines
@@ -203,27 +189,6 @@ def _change(question: Question, rate_rps: float, pipeline: Pipeline, path: Path)
     lines = chain(plan_lines(found), change_lines(change) if change is not None else ())
     values = {**found.to_json(), "change": None if change is None else change.to_json()}
     return PlanAnswer(values, lines, found.termination)
-
-
-def _mixture(question: Question, rate_rps: float, predictors: int) -> PlanAnswer:
-    from ipa.cli.views.plan_text import mixture_lines, mixture_values
-    from ipa.optimize.mixture.mixtures import MixtureLimits
-    from ipa.optimize.mixture.solve import solve_mixture
-    from ipa.optimize.solve import solve
-
-    problem = question.asked(rate_rps).problem()
-    mixture = solve_mixture(problem, MixtureLimits(predictors), *question.search)
-    if not mixture.parts:
-        # Solved again for what would make it feasible.
-        mixture = replace(mixture, single=solve(problem, *question.search))
-    if mixture.note:
-        note = "; ".join(text for text in (mixture.single.note, mixture.note) if text)
-        mixture = replace(mixture, single=replace(mixture.single, note=note))
-    return PlanAnswer(
-        mixture_values(mixture),
-        mixture_lines(mixture, predictors),
-        mixture.termination if mixture.parts else mixture.single.termination,
-    )
 
 
 def _set(question: Question, rate_rps: float) -> PlanAnswer:

@@ -167,7 +167,6 @@ def _by_service(
         "--compat": compat,
         "--solver": question.solver,
         "--running": choice.running,
-        "--max-predictors": choice.max_predictors,
         "--sets": choice.sets,
         "--allocation": None if question.allocation == "free" else question.allocation,
     }
@@ -190,7 +189,7 @@ def _wanted(values: Mapping[str, Any]) -> WantedPlan:
             "a set of variants cannot be applied by hand, so it cannot be saved or compared",
             hint="Add --no-sets, or let the policy infadapter apply sets.",
         )
-    return wanted_by(plan_in(values, "the plan"), may_share=True)
+    return wanted_by(plan_in(values, "the plan"))
 
 
 def _timeless(value: Any) -> Any:

@@ -207,7 +207,7 @@ def apply(
         if saved is not None and file is not None:
             inputs = inputs_of(service, Settings.from_env(), pipeline)
             check_fresh(saved, running["live"]["revision"], inputs, file)
-            target = wanted_by(plan_in(saved.plan, "the plan"), may_share=True)
+            target = wanted_by(plan_in(saved.plan, "the plan"))
         else:
             target = _target(service, pipeline, plan, rate, objective)
         if output in (Output.TEXT, Output.MD):

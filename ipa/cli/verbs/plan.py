@@ -39,7 +39,6 @@ def plan(
     allocation: str = options.ALLOCATION,
     solver: str | None = SOLVER,
     sets: bool | None = options.SETS,
-    max_predictors: int | None = options.MAX_PREDICTORS,
     running: Path | None = options.RUNNING,
     at: str | None = options.PLAN_AT,
     out: Path | None = options.OUT,
@@ -50,7 +49,7 @@ def plan(
 ) -> None:
     """Show the best plan for a rate. Exit code 3: none is feasible, and what would be; 6: out of time.
 
-    The file, --sets or --max-predictors choose a single configuration, a mixture, or a set of variants.
+    The file or --sets choose a single configuration or a set of variants.
     --out saves the plan with digests of its inputs and the running revision: `ipa apply` refuses it once
     one of them has changed.
     """
@@ -59,7 +58,7 @@ def plan(
     question = Question(
         pipeline, objective, compat or "", allocation, solver, pipelines_dir, profiles_dir, at
     )
-    choice = PlanChoice(sets, max_predictors, running)
+    choice = PlanChoice(sets, running)
     if out is not None or detailed:
         from ipa.cli.planning.plan_out import propose
 
@@ -232,7 +231,7 @@ def render(
 ) -> None:
     """Print the manifests that run the pipeline: as planned, or else at its smallest.
 
-    A plan with a mixture, or of several parts, has all of its configurations in them.
+    A plan of several parts has all of its configurations in them.
     """
     import yaml
 
@@ -260,8 +259,7 @@ def render(
     for note in unbatched_notes(found):
         typer.echo(f"note: {note}", err=True)
     if plan is not None:
-        given = read_plan(plan)
-        configs = given.shared or given.single
+        configs = read_plan(plan).configs
     elif rate is not None:
         question = Question(pipeline, objective, "tail", "free", None, pipelines_dir, profiles_dir, at)
         best = plans(question, [rate], explain=True)[0]

@@ -1,10 +1,9 @@
-"""Plans as tables for people: a plan, a change, a mixture, a set, a frontier, an explanation, a fleet."""
+"""Plans as tables for people: a plan, a change, a set, a frontier, an explanation, a fleet."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
-from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -18,7 +17,6 @@ from ipa.optimize.explanation import Explanation, LimitSlack
 from ipa.optimize.fleet.master import ClassPlan
 from ipa.optimize.fleet.plan import Fleet
 from ipa.optimize.frontier import FrontierPoint
-from ipa.optimize.mixture.mixtures import Mixture
 from ipa.optimize.problem import Compat
 from ipa.policies.setplanning import PipelineSet
 from ipa.report.frontier_plot import accuracy_cost
@@ -168,61 +166,6 @@ def _words(change: StageChange) -> str:
 
 def _config(config: StageConfig) -> str:
     return f"{config.variant} b{config.batch_size} {config.replicas}×{cores_of(config.cores)}"
-
-
-def gains(mixture: Mixture) -> bool:
-    """True if several configurations are better than one."""
-    return len(mixture.parts) > 1
-
-
-def mixture_values(mixture: Mixture) -> dict[str, Any]:
-    """The best single plan as JSON values, with the mixture; null if the mixture is no better."""
-    values = mixture.single.to_json()
-    if not gains(mixture):
-        return {**values, "mixture": None}
-    parts = [{"share_percent": part.share_percent, "plan": part.plan.to_json()} for part in mixture.parts]
-    values["mixture"] = {
-        "gain": mixture.gain,
-        "objective": mixture.objective,
-        "mean_pas": mixture.mean_pas,
-        "cost_cores": mixture.cost_cores,
-        "termination": mixture.termination.value,
-        "solve_s": mixture.solve_s,
-        "parts": parts,
-    }
-    return values
-
-
-def mixture_lines(mixture: Mixture, predictors: int) -> Iterator[RenderableType]:
-    """Yield the single plan if it is the best, else each part of the mixture and its gain."""
-    single = mixture.single
-    if not gains(mixture):
-        yield from plan_lines(single)
-        if mixture.parts and not mixture.note:
-            yield f"  No mixture of up to {predictors} configurations is worth more."
-        return
-    yield f"{_head(single)}   a mixture of {len(mixture.parts)} configurations"
-    for part in mixture.parts:
-        plan = part.plan
-        yield (
-            f"  {part.share_percent} % of the requests, {plan.rate_rps:.4g} rps   PAS {plan.pas:.4f}   "
-            f"cost {cores_of(plan.cost_cores)}   latency {plan.latency_s:.3f} s"
-        )
-        yield stage_table(plan)
-    if single.stages:
-        yield "  Beside the best single plan:"
-        yield (
-            f"  objective {single.objective:.6g} → {mixture.objective:.6g} (+{mixture.gain:.3g})   "
-            f"PAS {single.pas:.4f} → {mixture.mean_pas:.4f}   "
-            f"cost {single.cost_cores:g} → {cores_of(mixture.cost_cores)}"
-        )
-    else:
-        yield (
-            f"  objective {mixture.objective:.6g}   PAS {mixture.mean_pas:.4f}   "
-            f"cost {cores_of(mixture.cost_cores)}   No single plan is feasible."
-        )
-    yield f"  {mixture.termination.value} ({mixture.solve_s * 1e3:.0f} ms)"
-    yield from note_line(mixture.note)
 
 
 def set_lines(found: PipelineSet) -> Iterator[RenderableType]:

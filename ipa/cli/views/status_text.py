@@ -53,7 +53,7 @@ def remarks(status: dict[str, Any]) -> list[Text]:
             if text
         ),
         *edit_lines(status),
-        *(Text(text) for text in (*mixture_lines(live), *canary_lines(status))),
+        *(Text(text) for text in canary_lines(status)),
         *(Text(text) for text in _served(live["stages"])),
         *(Text(text, style="yellow") for text in _lost(live)),
         *(
@@ -81,19 +81,6 @@ def edit_lines(status: dict[str, Any]) -> list[Text]:
         return [Text(f"Changed by {who} at {date_time(edit['at'])} ({edit['source']}): {what}")]
     head = "Edit refused" if edit["state"] == "refused" else "Edit waits"
     return [Text(f"{head}, the previous version stays in force: {edit['message']}", style="yellow")]
-
-
-def mixture_lines(live: dict[str, Any]) -> list[str]:
-    """The gain of a plan whose parts share the load."""
-    found = live.get("mixture")
-    if not found:
-        return []
-    return [
-        f"Shared load: {found['parts']} configurations are worth {found['objective']:.6g}, "
-        f"{found['gain']:+.3g} over the best single one "
-        f"(PAS {_n(found['single_pas'], 3)} → {_n(found['pas'], 3)}, "
-        f"{found['single_cost_cores']:g} → {cores_of(found['cost_cores'])})"
-    ]
 
 
 def canary_lines(status: dict[str, Any]) -> list[str]:

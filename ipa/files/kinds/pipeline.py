@@ -285,8 +285,6 @@ class PipelineKeys(DeclaredFile, OfTargets):
     """Try a configuration with a new variant on a few requests before it takes all; none if absent."""
     sets: Maybe[bool] = Field(None, exclude_if=not_)
     """True to let several variants of the only stage share the load; false if absent."""
-    max_predictors: Maybe[Annotated[int, Field(ge=1, le=3), WHOLE]] = None
-    """The maximum number of configurations of the whole graph that share the load; 1 if absent."""
     graph: GraphField
     """A list is a chain. Routers and combiners need a mapping of each stage to what it comes after."""
     bounds: Maybe[BoundsSection] = None

@@ -1,4 +1,4 @@
-"""Verification of mixtures and sets by plain arithmetic; it shares nothing with their solvers."""
+"""Verification of sets by plain arithmetic; it shares nothing with their solver."""
 
 from __future__ import annotations
 
@@ -7,49 +7,8 @@ from math import inf
 
 from ipa.model.plan import Termination, cores_of
 from ipa.model.resources import CORES, Resources, in_words, total
-from ipa.optimize.mixture.mixtures import Mixture, MixtureLimits, most_together, part_problem
 from ipa.optimize.mixture.sets import SetPart, SetPlan, SetProblem
-from ipa.optimize.problem import PlanningProblem
-from ipa.optimize.verify import AGREE, differs, exceeds, refuse, verify
-
-
-def verify_mixture(problem: PlanningProblem, limits: MixtureLimits, mixture: Mixture) -> None:
-    """Return if the mixture is valid; SolverError lists its faults, or those of a part."""
-    has_parts = mixture.termination in (Termination.OPTIMAL, Termination.FEASIBLE)
-    faults = list(_faults_of_parts(problem, limits, mixture)) if has_parts else []
-    if not has_parts and (mixture.parts or mixture.objective is not None):
-        faults.append(f"termination is {mixture.termination.value}, yet there are parts or an objective")
-    refuse(f"the mixture for pipeline {problem.pipeline!r}", faults)
-
-
-def _faults_of_parts(problem: PlanningProblem, limits: MixtureLimits, mixture: Mixture) -> Iterator[str]:
-    shares = [part.share_percent for part in mixture.parts]
-    if not 1 <= len(shares) <= limits.max_parts or sum(shares) != 100 or min(shares, default=0) < 1:
-        yield f"the shares {shares} are not 1 to {limits.max_parts} whole percents that sum to 100"
-        return
-    if any(share % limits.step_percent for share in shares):
-        yield f"the shares {shares} are not multiples of {limits.step_percent}"
-    for part in mixture.parts:
-        verify(part_problem(problem, part.share_percent), part.plan)
-    plans = [part.plan for part in mixture.parts]
-    objective = sum(plan.objective or 0.0 for plan in plans)
-    cost_cores = sum(plan.cost_cores or 0.0 for plan in plans)
-    mean_pas = sum(part.share_percent / 100 * (part.plan.pas or 0.0) for part in mixture.parts)
-    yield from differs("objective", mixture.objective, objective)
-    yield from differs("cost_cores", mixture.cost_cores, cost_cores)
-    yield from differs("mean_pas", mixture.mean_pas, mean_pas)
-    held = total(problem.resources(plan.configs) for plan in plans)
-    for name, most in most_together(problem).items():
-        if exceeds(held.amount(name), most):
-            yield f"{in_words(name, held.amount(name))} are above the bound of {most:g}"
-    single = mixture.single.objective
-    if single is None:
-        if mixture.gain is not None:
-            yield f"gain is {mixture.gain!r}, yet no single plan is feasible"
-        return
-    yield from differs("gain", mixture.gain, objective - single)
-    if len(plans) > 1 and not objective - single > limits.min_gain * (1 - AGREE):
-        yield f"the mixture gains {objective - single!r}, not more than {limits.min_gain!r}"
+from ipa.optimize.verify import differs, exceeds, refuse
 
 
 def verify_set(problem: SetProblem, plan: SetPlan) -> None:

@@ -112,7 +112,7 @@ def _check(pipeline: Pipeline, target: SeldonTarget, asked: ProbeRequest) -> Non
             f"{CLIENT} does not speak protocol v2 over REST",
             hint="Leave out --native: plain HTTP is sent then.",
         )
-    if not asked.address and not asked.gateway and (pipeline.sets or pipeline.max_predictors > 1):
+    if not asked.address and not asked.gateway and pipeline.sets:
         raise UsageError(
             "several predictors share its requests, each with its own Service",
             hint="Give the gateway in front of them: --gateway or IPA_GATEWAY_URL.",

@@ -157,7 +157,7 @@ class SeldonSection(Section):
     )
     ignores: Maybe[
         Annotated[
-            list[Literal["drop_after", "sets", "max_predictors", "canary", "resident"]],
+            list[Literal["drop_after", "sets", "canary", "resident"]],
             Field(min_length=1, max_length=5),
             UNIQUE,
         ]

@@ -148,7 +148,6 @@ def test_stages_are_read_in_the_order_of_the_pipeline(root: Path, now: Path) -> 
         ('{"stages": []}', "/stages: no stages"),
         ('{"stages": "crop"}', "/stages: no stages"),
         (json.dumps({"pipeline": "ocr", "stages": [CROP]}), "/pipeline: it is a plan of pipeline 'ocr'"),
-        (json.dumps({"stages": [CROP], "mixture": {"gain": 1}}), "/mixture: several configurations"),
         (
             json.dumps({"stages": [CROP, 4]}),
             "/stages/1: entry 2 of stages is 4",

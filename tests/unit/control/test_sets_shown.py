@@ -14,7 +14,7 @@ from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.metrics.publish import Publisher
 from ipa.cli.difference import WantedPlan, difference
 from ipa.cli.output import printer
-from ipa.cli.views.status_text import canary_lines, difference_table, mixture_lines, status_line
+from ipa.cli.views.status_text import canary_lines, difference_table, status_line
 from ipa.control.canonical import plain
 from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.engine.canary import CanaryTrial, EndedCount
@@ -28,7 +28,7 @@ from ipa.model.errors import InputError
 from ipa.model.observation import Measured, Missing, MissingReason, Observation
 from ipa.model.parts import in_order, with_share
 from ipa.model.pipeline import Canary
-from ipa.model.plan import PlanSummary, StageConfig
+from ipa.model.plan import StageConfig
 from ipa.policies.table import PolicyInputs
 from ipa.service.checks import checked_configs
 from ipa.service.live_state import live_state
@@ -142,27 +142,20 @@ def test_a_set_that_is_asked_for_is_checked_part_by_part() -> None:
     assert twice.value.problems[0].message == "stage 'classify' is given twice"
 
 
-def test_the_gain_of_a_mixture_and_a_canary_s_figures_have_a_line_each() -> None:
+def test_a_canary_s_figures_have_a_line() -> None:
     live = live_state(IMAGES, PROFILES, snapshot(), now=datetime(2026, 1, 1, tzinfo=UTC), tick_s=5.0)
     assert [(part.share_percent, part.configs) for part in live.parts] == [(80, (BOTH[0],)), (20, (BOTH[1],))]
-    assert live.mixture is None and live.canary is None
-    known = PolicyInputs(IMAGES, PROFILES, solver="exact").profiled().describe(BOTH, 30.0)
-    assert known is not None and known.objective is not None
-    plan = replace(known, single=PlanSummary(known.objective - 2.5, 0.7, 8.0, 0.3, (HIGH,)))
+    assert live.canary is None
     trial = CanaryTrial(
         (BOTH[1],), (LOW,), 0.0, 40.0, 40.0, EndedCount(50.0, 2.0, 1.0), EndedCount(200.0), latency_s=0.4
     )
-    shown = replace(snapshot(), plan=plan, trial=trial)
+    shown = replace(snapshot(), trial=trial)
     tried = replace(IMAGES, canary=Canary(5, 60.0))
     now = plain(live_state(tried, PROFILES, shown, now=datetime(2026, 1, 1, tzinfo=UTC), tick_s=5.0))
-    assert now["mixture"]["gain"] == pytest.approx(2.5) and [it["is_canary"] for it in now["parts"]] == [
-        False,
-        True,
-    ]
+    assert [it["is_canary"] for it in now["parts"]] == [False, True]
     status = {"live": now, "sla_percentile": 99.0}
-    (gain,), (measured,) = mixture_lines(now), canary_lines(status)
-    assert gain.startswith("Shared load: 2 configurations are worth ") and "+2.5 over the best single" in gain
+    (measured,) = canary_lines(status)
     assert measured == (
         "Canary: 20 % of the requests, measured for 40 of 60 s: 96.0 % of 50 in time, 1 failed, p99 0.400 s"
     )
-    assert mixture_lines({}) == [] and canary_lines({"live": {}}) == []
+    assert canary_lines({"live": {}}) == []

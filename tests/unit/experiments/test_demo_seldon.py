@@ -138,8 +138,8 @@ def test_changes_are_of_every_kind(root: Path) -> None:
     found = list(wanted_of(digits(root), FIRST, COUNT))
     assert len(found) == COUNT and all(before != after for before, after in pairwise(it for _, it in found))
     assert {key for kind, _ in found for key in kind.split(", ")} >= set(KEYS)
-    assert sum("mixture" in kind for kind, _ in found) == 9
-    assert all("mixture" in kind for kind, configs in found if is_shared(configs))
+    assert sum("parts" in kind for kind, _ in found) == 9
+    assert all("parts" in kind for kind, configs in found if is_shared(configs))
     assert {configs[-1].replicas for _, configs in found} >= {1, 4, 8}
     assert not [fault for _, configs in found for fault in share_faults(configs)]
     # A shorter run begins the same.
@@ -152,9 +152,9 @@ def test_a_change_waits_for_its_slowest_stage() -> None:
     assert waves_of(FIRST, (locate, eight)) == 4
     assert waves_of(FIRST, (locate, StageConfig("classify", "tree", 1, 0.25, 8))) == 1
     other = (StageConfig("locate", "logistic", 1, 0.25, 1), eight)
-    mixture = in_order([FIRST, with_share(other, 0)])
-    assert waves_of(FIRST, mixture) == 1
-    assert waves_of(mixture, in_order([with_share(FIRST, 30), with_share(other, 70)])) == 0
-    assert waves_of(mixture, other) == 0
+    parts = in_order([FIRST, with_share(other, 0)])
+    assert waves_of(FIRST, parts) == 1
+    assert waves_of(parts, in_order([with_share(FIRST, 30), with_share(other, 70)])) == 0
+    assert waves_of(parts, other) == 0
     timed = [Timed("", "", "", 4, 20.0), Timed("", "", "", 0, 0.1)]
     assert error_ratios(timed, 4.0) == [4 * 4.0 / 20.0 - 1]

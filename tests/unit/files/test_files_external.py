@@ -40,7 +40,6 @@ def test_another_word_is_refused_with_those_there_are() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"max_predictors": 2}, "replicas are external, and max_predictors runs several configurations"),
         ({"pin": {"replicas": 2}}, "no pin can fix their number; remove one of the two"),
     ],
 )

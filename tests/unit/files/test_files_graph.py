@@ -144,4 +144,4 @@ def test_a_variant_dependent_fan_out_must_reach_a_join_by_all_its_ways() -> None
 
 def test_one_stage_may_run_several_variants() -> None:
     data = pipeline_to_mapping(a_pipeline(["a"], "a"))
-    assert pipeline_from_mapping({**data, "sets": True, "max_predictors": 3}).sets
+    assert pipeline_from_mapping({**data, "sets": True}).sets

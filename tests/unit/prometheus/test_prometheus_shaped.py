@@ -108,7 +108,7 @@ def _samples(page: str) -> list[tuple[str, Mapping[str, str], float]]:
 def test_predictors_that_share_the_load_are_read_each_by_its_name() -> None:
     """The first answers twice as many as the second, of which a sixth fail."""
     store = SeriesStore()
-    shared = replace(PIPELINE, max_predictors=2)
+    shared = replace(PIPELINE, sets=True)
 
     def ask(query: Query, span: Span = None) -> Answered:
         return Answered(store.series(query, 60.0, span), 60.0)

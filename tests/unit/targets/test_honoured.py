@@ -49,9 +49,6 @@ def test_what_every_target_honours_is_refused_by_none() -> None:
         (SELDON, replace(SINGLE, sets=True), []),
         (SELDON, replace(SPLIT, sets=True), ["sets"]),
         (LOCAL, replace(SINGLE, sets=True), []),
-        (SELDON, replace(SINGLE, max_predictors=3), []),
-        (SELDON, replace(SPLIT, max_predictors=2), ["max_predictors"]),
-        (LOCAL, replace(SINGLE, max_predictors=3), []),
         (SELDON, replace(SINGLE, canary=Canary()), []),
         (SELDON, replace(SPLIT, canary=Canary()), ["canary"]),
         (LOCAL, replace(SINGLE, canary=Canary()), []),
@@ -100,7 +97,6 @@ def test_a_hop_takes_what_the_section_says_or_what_was_measured_for_the_shape() 
     [
         (replace(SINGLE, drop_after_s=2.0), "drop_after", "split"),
         (replace(SPLIT, sets=True), "sets", "single"),
-        (replace(SPLIT, max_predictors=2), "max_predictors", "single"),
         (with_seldon(FORKED, shape=Shape.SPLIT, image="i"), "graph", "single"),
         (KEPT, "resident", "split"),
         # No container can serve variants of several images.
@@ -168,14 +164,10 @@ def test_validate_says_what_would_be_refused(house: Path, capsys: pytest.Capture
 def test_sets_need_a_policy_that_has_them() -> None:
     target = target_of(Settings(target="kubernetes"))
     check_carried(target, [replace(SINGLE, sets=True)], "infadapter")
-    check_carried(target, [replace(SINGLE, sets=True), replace(SINGLE, max_predictors=2)], "ours")
-    for key, value, policy in (("sets", True, "hpa"), ("max_predictors", 2, "infadapter")):
-        asking = replace(SINGLE, **{key: value})
-        with pytest.raises(
-            UsageError, match=f"{key} of sample has no effect: the policy {policy}"
-        ) as refused:
-            check_carried(target, [asking], policy)
-        assert "policy ours" in (refused.value.hint or "")
+    for policy in ("ours", "hpa"):
+        with pytest.raises(UsageError, match=f"sets of sample has no effect: the policy {policy}") as refused:
+            check_carried(target, [replace(SINGLE, sets=True)], policy)
+        assert "policy infadapter" in (refused.value.hint or "")
     with pytest.raises(InputError, match="no effect on target kubernetes"):
         check_carried(target, [replace(SINGLE, drop_after_s=2.0)], "ours")
 
@@ -185,7 +177,6 @@ def test_the_table_of_the_documentation_says_the_same(root: Path) -> None:
     changes: dict[str, dict[str, object]] = {
         "`drop_after`": {"drop_after_s": 2.0},
         "`sets`": {"sets": True},
-        "`max_predictors`": {"max_predictors": 2},
         "`canary`": {"canary": Canary()},
         "`graph` that is no chain": {"stages": FORKED.stages},
     }

@@ -118,7 +118,7 @@ def test_the_url_of_requests_is_that_of_shape_protocol_and_gateway(
 
 
 def test_no_url_is_told_where_none_takes_all_requests() -> None:
-    several = replace(sample_pipeline(), max_predictors=2)
+    several = replace(sample_pipeline(), sets=True)
     found = SELDON.address(several, SETTINGS)
     assert found.url == "" and "IPA_GATEWAY_URL" in found.note
     planned = replace(sample_pipeline(), runnable=False, not_runnable_because="no images")
@@ -215,7 +215,7 @@ def test_an_answer_has_a_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:
             "cannot be given together",
         ),
         (wrapped(), ProbeRequest(V2, gateway="https://a", native=True), "use no TLS here"),
-        (replace(sample_pipeline(), max_predictors=2), ProbeRequest(V2), "several predictors"),
+        (replace(sample_pipeline(), sets=True), ProbeRequest(V2), "several predictors"),
     ],
 )
 def test_what_cannot_be_sent_is_refused_with_a_remedy(

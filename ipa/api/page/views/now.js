@@ -45,7 +45,7 @@ export async function open(root, place, tools) {
     put(parts.edit, [status.edit, control.mode, control.profile_doubts], () => [...latestEdit(status), ...profileDoubts(status)]);
     put(parts.requests, status.address, () => requests(status, tools));
     put(parts.tiles, [live.rate_rps, live.latency_s, live.in_time_ratio, live.losses, live.retried_rps, live.forecast, live.pas, live.served_pas, live.cost_cores, live.cost_usd_per_hour, live.stages, status.beside], () => tiles(status));
-    put(parts.shared, [live.parts, live.mixture, live.canary], () => sharedLoad(status));
+    put(parts.shared, [live.parts, live.canary], () => sharedLoad(status));
     if (pipeline) graph.show(status, pipeline);
     put(parts.time, [live.latency_s, live.stages, status.sla_s], () => timeSpent(status));
     put(parts.changes, list, () => decisions(list, false));

@@ -140,15 +140,19 @@ def test_shape_split_prints_a_document_for_each_part(
         admit(document, small_schema(), strict=True)
 
 
-def test_a_mixture_is_rendered_as_predictors_with_their_traffic(
+def test_parts_are_rendered_as_predictors_with_their_traffic(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plans = []
     for rate in ("3", "12"):
         assert run(["plan", "video", "--rate", rate, "-o", "json"]) == 0
         plans.append(json.loads(capsys.readouterr().out))
-    parts = [{"share_percent": percent, "plan": plan} for percent, plan in zip((20, 80), plans, strict=True)]
-    text = json.dumps({**plans[1], "mixture": {"parts": parts}})
+    stages = [
+        {**stage, "share_percent": percent}
+        for percent, plan in zip((20, 80), plans, strict=True)
+        for stage in plan["stages"]
+    ]
+    text = json.dumps({**plans[1], "stages": stages})
     path = tmp_path / "plan.json"
     path.write_text(text, encoding="utf-8")
     sdep = rendered(capsys, "video", "--plan", str(path))
@@ -157,13 +161,10 @@ def test_a_mixture_is_rendered_as_predictors_with_their_traffic(
     assert [len(one["componentSpecs"]) for one in predictors] == [len(plans[0]["stages"])] * 2
     admit(sdep, small_schema(), strict=True)
     broken = json.loads(text)
-    broken["mixture"]["parts"][0]["share_percent"] = "half"
+    broken["stages"][0]["share_percent"] = "half"
     path.write_text(json.dumps(broken), encoding="utf-8")
     assert run(["render", "video", "--plan", str(path)]) == 65
-    assert (
-        '/mixture/parts/0/share_percent: share_percent is "half"; expected a whole number'
-        in capsys.readouterr().err
-    )
+    assert '/stages/0/share_percent: share_percent is "half"' in capsys.readouterr().err
 
 
 def test_containers_are_fit_for_restricted_pod_security_unless_they_may_run_as_root() -> None:

@@ -1,4 +1,4 @@
-"""Mixtures and canaries of the default policy on the fake API server: predictors with traffic."""
+"""Canaries of the default policy on the fake API server: predictors with traffic."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ipa.bootstrap.targets import check_carried, target_of
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import Attribution, ControlAction, PartSignals, PipelineControl
 from ipa.model.decision import Decision, Mode, ReasonCode
-from ipa.model.errors import InputError, UsageError
+from ipa.model.errors import InputError
 from ipa.model.observation import Attainment, Loss, Measured
-from ipa.model.parts import is_shared, parts_of, share_of
+from ipa.model.parts import is_shared
 from ipa.model.pipeline import Canary, Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT
@@ -24,14 +24,13 @@ from ipa.policies.table import PolicyInputs, make_policy
 from ipa.settings import Settings
 from ipa.targets.seldon.shape import at_cluster
 from tests.contract.kube_harness import split
-from tests.fakes.kube import Trouble
-from tests.fakes.looped import SETTINGS, Looped, applied, looped, troubled
+from tests.fakes.looped import SETTINGS, Looped, looped
 from tests.fakes.mixed import PROFILES
 from tests.fakes.mixed import SHOP as LOCAL
 from tests.fakes.world import window_max
 
 SHOP = at_cluster(LOCAL)
-TRIED = replace(SHOP, max_predictors=1, canary=Canary(5, 60.0))
+TRIED = replace(SHOP, canary=Canary(5, 60.0))
 HIGH = (StageConfig("detect", "only", 1, 1.0, 1), StageConfig("classify", "high", 1, 1.0, 4))
 MIDDLE = (StageConfig("detect", "only", 1, 1.0, 1), StageConfig("classify", "middle", 1, 1.0, 3))
 
@@ -42,12 +41,6 @@ def controlled(folder: Path, pipeline: Pipeline, configs: tuple[StageConfig, ...
     policy, predict = make_policy("ours", inputs), inputs.predictor()
     with looped(folder, pipeline, configs, policy=policy, predict=predict) as cluster:
         cluster.rate_rps = 40.0
-        yield cluster
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Looped]:
-    with controlled(tmp_path, SHOP, HIGH) as cluster:
         yield cluster
 
 
@@ -78,37 +71,6 @@ def until(cluster: Looped, reason: ReasonCode, most: int = 60) -> Decision:
         if decision.reason is reason:
             return decision
     raise AssertionError(f"no {reason.value} in {most} ticks")
-
-
-def test_a_load_that_one_configuration_carries_badly_is_shared_by_two(cluster: Looped) -> None:
-    cluster.ticks(10)
-    assert not is_shared(cluster.running())
-    cluster.rate_rps = 100.0
-    begun, moved, *_ = applied(cluster.ticks(40))
-    assert (begun.reason, moved.reason) == (ReasonCode.FIRST_PLAN, ReasonCode.RESHARE)
-    # What runs grows and goes on with all requests while the other starts.
-    assert [share_of(part) for part in parts_of(begun.configs)] == [100, 0]
-    assert moved.detail.startswith("the next step of the last change: ")
-    shares = {part[1].variant: share_of(part) for part in parts_of(cluster.running())}
-    assert traffic(cluster) == {"default": shares["high"], "default-2": shares["middle"]}
-    assert sum(shares.values()) == 100 and cluster.workload.read(SHOP).settled
-    assert SHOP.bounds.exceeded(cluster.running()) == ()
-    plan = cluster.loop.snapshot().plan
-    assert plan is not None and plan.gain is not None and plan.gain > 0
-    cluster.rate_rps = 40.0
-    cluster.ticks(60)
-    assert not is_shared(cluster.running()) and len(traffic(cluster)) == 1
-
-
-def test_a_part_that_crash_loops_is_taken_back_before_it_has_requests(cluster: Looped) -> None:
-    cluster.ticks(10)
-    cluster.kube.cluster.trouble_of = troubled(Trouble.CRASH, "middle")
-    cluster.rate_rps = 100.0
-    decisions = applied(cluster.ticks(40))
-    rolled = next(each for each in decisions if each.reason is ReasonCode.ROLLBACK)
-    assert "middle" in {it.variant for it in rolled.previous} and not is_shared(rolled.configs)
-    for each in decisions:
-        assert all(share_of(one) == 0 for one in parts_of(each.configs) if one[1].variant == "middle")
 
 
 def test_a_canary_that_passes_takes_all_requests(trial: Looped) -> None:
@@ -206,9 +168,6 @@ def test_what_is_not_carried_is_refused_with_the_remedy() -> None:
     on_seldon, here = target_of(Settings(target="kubernetes")), target_of(Settings(target="local"))
     for target in (on_seldon, here):
         check_carried(target, [SHOP, TRIED], "ours")
-    for pipeline, key in ((SHOP, "max_predictors"), (TRIED, "canary")):
-        with pytest.raises(InputError) as refused:
-            check_carried(on_seldon, [split(pipeline)], "ours")
-        assert any(key in it.message for it in refused.value.problems)
-    with pytest.raises(UsageError, match="max_predictors of shop has no effect: the policy hpa"):
-        check_carried(on_seldon, [SHOP], "hpa")
+    with pytest.raises(InputError) as refused:
+        check_carried(on_seldon, [split(TRIED)], "ours")
+    assert any("canary" in it.message for it in refused.value.problems)

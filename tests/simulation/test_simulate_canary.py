@@ -1,4 +1,4 @@
-"""Mixtures and canaries of the default policy in the simulator.
+"""Canaries of the default policy in the simulator.
 
 On Deployments that are scraped every 5 s, and on processes of this machine that are scraped each second.
 """
@@ -37,17 +37,15 @@ class Place:
     cluster: ClusterSettings
     metrics: MetricsSettings
     in_place: bool
-    # A load that two configurations carry better than one.
-    shared_rps: float
 
     @property
     def tried(self) -> Pipeline:
-        return replace(self.shop, max_predictors=1, canary=Canary(5, 60.0))
+        return replace(self.shop, canary=Canary(5, 60.0))
 
 
 PLACES = {
-    "deployments": Place(at_cluster(LOCAL), KUBERNETES, ON_CLUSTER, False, 110.0),
-    "processes": Place(LOCAL, *ON_THIS_MACHINE.simulation(LOCAL), True, 120.0),
+    "deployments": Place(at_cluster(LOCAL), KUBERNETES, ON_CLUSTER, False),
+    "processes": Place(LOCAL, *ON_THIS_MACHINE.simulation(LOCAL), True),
 }
 
 
@@ -93,20 +91,6 @@ def slower(variant: str, times: float) -> dict[str, StageProfile]:
         for one in known.variants
     )
     return {**PROFILES, "classify": replace(known, variants=variants)}
-
-
-def test_a_load_that_rises_and_falls_is_shared_meanwhile_and_nothing_is_lost(place: Place) -> None:
-    result = run(place, [place.shared_rps] * 100 + [40.0] * 100, seed=2)
-    changed = applied(result)
-    rows = [each.configs for each in changed]
-    assert any(map(is_shared, rows)) and not is_shared(rows[-1])
-    assert not np.isnan(result.done_s).any()
-    # Parts that come have no requests until they serve.
-    for before, after in zip([MIDDLE, *rows], rows, strict=False):
-        known = {tuple(it.variant for it in part) for part in parts_of(before)}
-        new = [part for part in parts_of(after) if tuple(it.variant for it in part) not in known]
-        alone = len(parts_of(before)) == len(parts_of(after)) == 1
-        assert alone or place.in_place or all(share_of(part) == 0 for part in new)
 
 
 def tried(place: Place, times: float, rates_rps: tuple[float, ...]) -> SimResult:
