@@ -116,11 +116,10 @@ def test_options_without_meaning_are_refused(arguments: list[str], words: str, c
 
 def test_all_options_without_meaning_are_named_at_once(capsys: Capture) -> None:
     assert (
-        run(["plan", "resnets", "--sets", "--rate", "2", "--allocation", "base", "--max-predictors", "3"])
-        == 64
+        run(["plan", "resnets", "--sets", "--rate", "2", "--allocation", "base", "--solver", "highs"]) == 64
     )
     error = capsys.readouterr().err
-    assert "--allocation base" in error and "--max-predictors" in error and "--no-sets" in error
+    assert "--allocation base" in error and "--solver highs" in error and "--no-sets" in error
 
 
 def test_a_pipeline_of_two_stages_has_no_sets(capsys: Capture) -> None:
