@@ -11,6 +11,7 @@ from typing import Any
 import httptools
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
@@ -18,7 +19,13 @@ from ipa.adapters.store import keys
 from ipa.api import auth, hardening
 from ipa.api.app import create_app
 from ipa.api.bodies import PIPELINE, PROFILE
-from ipa.api.limits import BODY_LIMIT_BYTES, HEADERS_LIMIT_BYTES, MOST_YAML_VALUES, JsonRoute
+from ipa.api.limits import (
+    BODY_LIMIT_BYTES,
+    HEADERS_LIMIT_BYTES,
+    JSON_LIMIT_BYTES,
+    MOST_YAML_VALUES,
+    JsonRoute,
+)
 from ipa.api.pipelines import parse_json
 from ipa.api.preconditions import is_known, required_match
 from ipa.api.request_body import structure_fault
@@ -389,6 +396,7 @@ def PARSERS() -> list[Parser]:  # noqa: N802 - a table, made when it is asked fo
             _routed(route),
             (*JSON_PLACES, *_body_places(route)),
             JSON_UNITS,
+            JSON_LIMIT_BYTES,
             encode=str.encode,
         )
         for route in _routes(create_app(FakeWorld().services()))
@@ -440,7 +448,16 @@ def _routes(app: FastAPI) -> list[JsonRoute]:
 
 
 def _routed(route: JsonRoute) -> Callable[[bytes], object]:
-    return lambda body: structure_fault(body) or route.parse(body)
+    assert route.body_field is not None
+    kind: TypeAdapter[Any] = TypeAdapter(route.body_field.field_info.annotation)
+
+    def parse(body: bytes) -> object:
+        try:
+            return structure_fault(body) or kind.validate_python(json.loads(body))
+        except ValidationError as error:
+            return error.errors()
+
+    return parse
 
 
 def _body_places(route: JsonRoute) -> Iterable[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import threading
 import time
@@ -11,24 +10,24 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, TypeVar
 
 from anyio import CapacityLimiter
 from fastapi import Depends, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from ipa.model.errors import BusyError, InputError, Problem
-from ipa.serving.body_budget import BodyBudget, Turns, aside
+from ipa.model.errors import BusyError
+from ipa.serving.body_budget import BodyBudget, Turns
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-# The largest body we expect is a plan of some ten stages, a few kB; a pipeline's file may have 1 MB.
+# A file of a pipeline or profile may have 1 MB.
 BODY_LIMIT_BYTES = 1 << 20
+# A configuration of 250 stages; describing all that is wrong with a body of this size takes the event loop
+# some 10 ms.
+JSON_LIMIT_BYTES = 32 << 10
 # Files are nested 20 deep at most; deeper JSON is of no use to anyone.
 MOST_DEEP = 32
 # More than twice the keys below: most values are those of keys, the others are in lists.
@@ -39,15 +38,11 @@ MOST_MEMBERS = 40_000
 # The same in YAML, which takes twenty times as long to read: a profile of 20 variants, 6 core sizes and 7
 # batch sizes has 5 000.
 MOST_YAML_VALUES = 8_000
-# A body up to this size is parsed by the event loop itself, within a millisecond or few; a larger one in a
+# A file up to this size is parsed by the event loop itself, within a millisecond or few; a larger one in a
 # thread.
 INLINE_BYTES = 4 << 10
-# Keys of an object in the body of a request that is not a file; the largest has some twenty.
-MOST_KEYS = 100
 # Problems of a request that an answer lists, and characters of each.
 MOST_PROBLEMS = 100
-# Beyond this many, pydantic does not describe them: it takes microseconds for each, without a pause.
-MOST_DESCRIBED = 5000
 MOST_SHOWN = 500
 # A browser sends some twenty headers of a few kB together.
 MOST_HEADERS = 100
@@ -278,35 +273,10 @@ class ApiLimits:
         self.body_s = body_s
 
 
-def _few_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of the pairs; HTTPException if it has more keys than any route takes."""
-    if len(pairs) > MOST_KEYS:
-        detail = f"an object in the body has {len(pairs)} keys, more than {MOST_KEYS}; /docs lists them"
-        raise HTTPException(422, detail)
-    return dict(pairs)
-
-
-class ParsedRequest(Request):
-    """A request whose body was already read and parsed."""
-
-    def __init__(self, request: Request, body: bytes, value: Any) -> None:
-        super().__init__(request.scope, request.receive)
-        self._bytes, self._value = body, value
-
-    async def body(self) -> bytes:
-        """The body."""
-        return self._bytes
-
-    async def json(self) -> Any:
-        """The value of the body."""
-        return self._value
-
-
 class JsonRoute(APIRoute):
-    """A route whose body is JSON: 415 for any other. A body without a content type is taken for JSON.
+    """A route whose body is JSON of at most `JSON_LIMIT_BYTES`: 415 for any other.
 
-    FastAPI parses and validates in the event loop; here that is done in a thread first if the body is large,
-    so that the event loop only repeats a validation that succeeds.
+    A body without a content type is taken for JSON. FastAPI parses and validates in the event loop.
     """
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -318,49 +288,6 @@ class JsonRoute(APIRoute):
             if kind != "application/json" and not kind.endswith("+json"):
                 raise HTTPException(415, f"a body of {kind!r} is not accepted here; send application/json")
         await super().handle(scope, receive, send)
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler of the route's requests."""
-        handler = super().get_route_handler()
-        if self.body_field is None:
-            return handler
-
-        async def parsed_first(request: Request) -> Response:
-            body = await request.body()
-            if len(body) > INLINE_BYTES:
-                value = await aside(True, self.parse, body)
-                request = ParsedRequest(request, body, value)
-            return await handler(request)
-
-        return parsed_first
-
-    @cached_property
-    def _body_type(self) -> TypeAdapter[Any]:
-        assert self.body_field is not None
-        kind: Any = self.body_field.field_info.annotation
-        return TypeAdapter(kind)
-
-    def parse(self, body: bytes) -> Any:
-        """The value of the body; raises as FastAPI does if it is not JSON or does not fit the route."""
-        try:
-            value = json.loads(body, object_pairs_hook=_few_keys)
-        except json.JSONDecodeError as error:
-            fault = {"type": "json_invalid", "loc": ("body", error.pos), "ctx": {"error": error.msg}}
-            raise RequestValidationError([fault]) from None
-        except (ValueError, RecursionError):
-            raise HTTPException(400, "There was an error parsing the body") from None
-        try:
-            self._body_type.validate_python(value, from_attributes=True)
-        except ValidationError as error:
-            count = error.error_count()
-            if count > MOST_DESCRIBED:
-                problem = Problem(f"{count} values or keys of the body are wrong; /docs shows what it takes")
-                raise InputError("the request is wrong", problems=[problem]) from None
-            faults = error.errors(include_url=False, include_input=False)
-            raise RequestValidationError(
-                [{**each, "loc": ("body", *each["loc"])} for each in faults]
-            ) from None
-        return value
 
 
 async def rationed(request: Request, response: Response) -> None:

@@ -13,12 +13,14 @@ from ipa.api.limits import (
     BODY_LIMIT_BYTES,
     CLIENT_CLOSED,
     INLINE_BYTES,
+    JSON_LIMIT_BYTES,
     MOST_DEEP,
     MOST_MEMBERS,
     MOST_VALUES,
     SAFE,
     ApiLimits,
     GoneError,
+    JsonRoute,
 )
 from ipa.api.problems import http_problem
 from ipa.serving.body_budget import RETRY_S, Incoming, NoRoomError, aside
@@ -45,7 +47,8 @@ class BodyReader:
         incoming = Incoming(asyncio.timeout(limits.body_s))
         try:
             try:
-                body = await _read(headers, receive, limits, incoming)
+                most = JSON_LIMIT_BYTES if isinstance(scope.get("route"), JsonRoute) else BODY_LIMIT_BYTES
+                body = await _read(headers, receive, limits, incoming, most)
                 if "yaml" not in headers.get("content-type", "").partition(";")[0]:
                     await _check(body)
             except HTTPException as error:
@@ -62,11 +65,13 @@ class BodyReader:
             budget.release(incoming)
 
 
-async def _read(headers: Headers, receive: Receive, limits: ApiLimits, incoming: Incoming) -> bytes:
-    """The whole body. GoneError if the client leaves before it is there."""
+async def _read(
+    headers: Headers, receive: Receive, limits: ApiLimits, incoming: Incoming, most_bytes: int
+) -> bytes:
+    """The whole body of at most that size. GoneError if the client leaves before it is there."""
     length = headers.get("content-length", "0")
-    if length.isdecimal() and (len(length) > len(str(BODY_LIMIT_BYTES)) or int(length) > BODY_LIMIT_BYTES):
-        raise _too_large()
+    if length.isdecimal() and (len(length) > len(str(most_bytes)) or int(length) > most_bytes):
+        raise _too_large(most_bytes)
     try:
         async with incoming.deadline:
             while True:
@@ -74,8 +79,8 @@ async def _read(headers: Headers, receive: Receive, limits: ApiLimits, incoming:
                 if message["type"] == "http.disconnect":
                     raise GoneError
                 data = message.get("body", b"")
-                if incoming.size_bytes + len(data) > BODY_LIMIT_BYTES:
-                    raise _too_large()
+                if incoming.size_bytes + len(data) > most_bytes:
+                    raise _too_large(most_bytes)
                 limits.bodies.add(incoming, data)
                 if not message.get("more_body", False):
                     return limits.bodies.complete(incoming)
@@ -121,8 +126,8 @@ def _no_room(error: NoRoomError) -> HTTPException:
     return HTTPException(503, str(error), headers={"Retry-After": str(RETRY_S)})
 
 
-def _too_large() -> HTTPException:
-    return HTTPException(413, f"the request is larger than {BODY_LIMIT_BYTES} bytes")
+def _too_large(most_bytes: int) -> HTTPException:
+    return HTTPException(413, f"the request is larger than {most_bytes} bytes")
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ipa.api.limits import BODY_LIMIT_BYTES
+from ipa.api.limits import BODY_LIMIT_BYTES, JSON_LIMIT_BYTES
 from ipa.api.problems import known_codes
 from ipa.model.errors import (
     ConflictError,
@@ -141,8 +141,9 @@ def test_an_address_that_is_not_there(api: ApiClient, path: str) -> None:
 
 
 def test_a_body_over_the_limit_is_refused_before_it_is_read(api: ApiClient) -> None:
-    problem(api("POST", "/v1/pipelines/ocr/plans", content=b" " * (BODY_LIMIT_BYTES + 1)), 413)
-    problem(api("POST", "/v1/pipelines/ocr/plans", content=b" " * BODY_LIMIT_BYTES), 422)
+    for path, most in (("/v1/pipelines/ocr/plans", JSON_LIMIT_BYTES), ("/v1/pipelines", BODY_LIMIT_BYTES)):
+        problem(api("POST", path, content=b" " * (most + 1)), 413)
+        problem(api("POST", path, content=b" " * most), 422)
 
 
 def test_pages_of_others_may_not_change_anything(api: ApiClient) -> None:

@@ -15,7 +15,7 @@ from experiments.attack.parsers import PARSERS, Parser
 from experiments.attack.slow_inputs import Found, search
 from ipa.api import limits, request_body
 from ipa.api.context import ApiContext
-from ipa.api.limits import BODY_LIMIT_BYTES, ApiLimits
+from ipa.api.limits import BODY_LIMIT_BYTES, JSON_LIMIT_BYTES, ApiLimits
 from ipa.api.request_body import structure_fault
 from ipa.api.wiring import settle
 from tests.fakes.services import ApiClient, FakeWorld
@@ -40,21 +40,21 @@ def keys(count: int) -> bytes:
 
 # By what they are made of: those that were slow, and the slowest that the search finds now.
 WORST: dict[str, tuple[str, str, bytes]] = {
-    "escaped quotes without an end": (PLANS, JSON, full('{"a":"', '\\"')),
+    "escaped quotes without an end": (PLANS, JSON, full('{"a":"', '\\"', size_bytes=JSON_LIMIT_BYTES)),
     "quotes": (FILES, JSON, full("", '"')),
-    "brackets": (PLANS, JSON, full("", "[")),
-    "empty lists": (PLANS, JSON, full("[", "[],", "[]]")),
+    "brackets": (FILES, JSON, full("", "[")),
+    "empty lists": (PLANS, JSON, full("[", "[],", "[]]", JSON_LIMIT_BYTES)),
     "as many lists as may be": (FILES, JSON, full("[", "[],", "[]]", 299_900)),
     "as many keys as may be": (FILES, JSON, keys(39_999)),
-    "keys that no plan has": (PLANS, JSON, keys(90_000)),
-    "digits": (PLANS, JSON, full("", "9")),
+    "keys that no plan has": (PLANS, JSON, keys(3_300)),
+    "digits": (PLANS, JSON, full("", "9", size_bytes=JSON_LIMIT_BYTES)),
     "halves of surrogate pairs": (FILES, JSON, full('"', "\\ud800", '"')),
     "batch sizes": (
         PLANS,
         JSON,
-        json.dumps({"rate_rps": 1, "bounds": {"batch_sizes": ["x"] * 90_000}}).encode(),
+        json.dumps({"rate_rps": 1, "bounds": {"batch_sizes": ["x"] * 6_500}}).encode(),
     ),
-    "configurations": ("/v1/pipelines/ocr/apply", JSON, b'{"configs":[' + b"1," * 99_000 + b"1]}"),
+    "configurations": ("/v1/pipelines/ocr/apply", JSON, b'{"configs":[' + b"1," * 16_000 + b"1]}"),
     "YAML: keys again and again": (FILES, YAML, full("", "a: 1\n")),
     "YAML: a list": (FILES, YAML, full("[", "1,", "]")),
     "YAML: anchors": (FILES, YAML, full("", "- &a x\n")),
