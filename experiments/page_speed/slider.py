@@ -8,7 +8,7 @@ from playwright.sync_api import Page
 
 from ipa.adapters.solvers.planner import PlannerProcesses
 from ipa.api.context import ApiContext
-from ipa.cli.lookup import load
+from ipa.cli.options import FileFolders
 from tests.fakes.services import FakeWorld, over
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
@@ -42,7 +42,7 @@ def names() -> list[str]:
 
 def given(world: FakeWorld, planner: PlannerProcesses) -> ApiContext:
     """Services over the pipelines that come with us, none of which runs."""
-    loaded = {name: load(name, None, None)[:2] for name in names()}
+    loaded = {name: FileFolders().load(name)[:2] for name in names()}
     profiles = {name: found[1] for name, found in loaded.items()}
     pipelines = {name: found[0] for name, found in loaded.items()}
     context = over(world.services(), pipelines=pipelines, loops={}, planner=planner)

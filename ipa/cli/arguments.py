@@ -1,4 +1,4 @@
-"""Checks of every argument and option of the command line.
+"""Verbs as typer takes them: bundles of options spread out, and every argument checked.
 
 Numbers must be finite and fit arithmetic and JSON; texts and paths must be ones that the system takes. The
 ranges of one option are declared with that option (`min`, `max`).
@@ -6,9 +6,10 @@ ranges of one option are declared with that option (`min`, `max`).
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from functools import wraps
+from inspect import Parameter, Signature, signature
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -25,27 +26,57 @@ MOST_TEXT_BYTES = 4096
 MOST_NAME_BYTES = 255
 
 
-def checking(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """The verb, which checks its arguments first; UsageError names the option."""
-    names = {name: shown for name, _, shown in parameters(verb)}
+class Bundle:
+    """Options that several verbs take together: a dataclass whose defaults are options.
 
-    @wraps(verb)
-    def checked(*args: Any, **kwargs: Any) -> Any:
-        for name, value in kwargs.items():
+    One that is made in code has the defaults of the options that it is not given.
+    """
+
+    def __post_init__(self) -> None:
+        for each in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, each.name)
+            if isinstance(value, ParameterInfo):
+                object.__setattr__(self, each.name, value.default)
+
+
+def verb(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The verb with the fields of its bundles as its own options; UsageError names one that is wrong."""
+    hints = get_type_hints(function, include_extras=True)
+    bundles: dict[str, type[Any]] = {}
+    spread: list[Parameter] = []
+    for name, parameter in signature(function).parameters.items():
+        kind = hints[name]
+        if isinstance(kind, type) and issubclass(kind, Bundle) and is_dataclass(kind):
+            bundles[name] = kind
+            types = get_type_hints(kind, include_extras=True)
+            spread += [
+                Parameter(it.name, Parameter.KEYWORD_ONLY, default=it.default, annotation=types[it.name])
+                for it in fields(kind)
+            ]
+        else:
+            spread.append(parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=kind))
+
+    @wraps(function)
+    def checked(**given: Any) -> Any:
+        for name, value in given.items():
             for one in value if isinstance(value, list | tuple) else (value,):
                 fault = fault_of(one)
                 if fault:
-                    raise UsageError(f"{names.get(name, name)} {_shown(one)} {fault}")
-        return verb(*args, **kwargs)
+                    raise UsageError(f"{shown.get(name, name)} {_shown(one)} {fault}")
+        for name, kind in bundles.items():
+            given[name] = kind(**{each.name: given.pop(each.name) for each in fields(kind)})
+        return function(**given)
 
+    checked.__signature__ = Signature(spread)  # type: ignore[attr-defined]
+    checked.__annotations__ = {each.name: each.annotation for each in spread}
+    shown = {name: option for name, _, option in parameters(checked)}
     return checked
 
 
-def parameters(verb: Callable[..., Any]) -> Iterator[tuple[str, type, str]]:
+def parameters(function: Callable[..., Any]) -> Iterator[tuple[str, type, str]]:
     """The name, the type and the option (or the argument's name) of each parameter, as it is typed."""
-    hints = get_type_hints(verb, include_extras=True)
-    for name, parameter in inspect.signature(verb).parameters.items():
-        kind, info = hints[name], parameter.default
+    for name, parameter in signature(function).parameters.items():
+        kind, info = parameter.annotation, parameter.default
         if get_origin(kind) is Annotated:
             kind, info = get_args(kind)[:2]
         yield name, _plain(kind), _option(name, info)

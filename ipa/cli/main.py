@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 import ipa
-from ipa.cli.arguments import checking
+from ipa.cli.arguments import verb as as_verb
 from ipa.cli.verb_help import GROUPS, epilog_of, help_of
 from ipa.clients import credential
 from ipa.model.errors import ExitCode, IpaError, UsageError
@@ -73,7 +73,7 @@ def build_app() -> typer.Typer:
                 help=help_of(function),
                 epilog=epilog_of(examples),
                 rich_help_panel=None if group else panel,
-            )(checking(function))
+            )(as_verb(function))
     return app
 
 

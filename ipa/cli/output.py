@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -58,15 +58,15 @@ def json_text(values: Any, indent: int | None = None) -> str:
     return json.dumps(plain(values), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
-def show(output: Output, values: Any, *lines: RenderableType | Iterator[RenderableType]) -> None:
-    """Print the values for programs, or the lines and tables for people; an iterator yields several."""
+def show(output: Output, values: Any, *lines: RenderableType | Iterable[RenderableType]) -> None:
+    """Print the values for programs, or the lines and tables for people, alone or several at once."""
     if printed(output, values):
         return
     from rich.text import Text
 
     console = printer(output)
     for each in lines:
-        for line in each if isinstance(each, Iterator) else (each,):
+        for line in each if isinstance(each, list | Iterator) else (each,):
             # A text of ours has no markup.
             console.print(Text(line.rstrip()) if isinstance(line, str) else line, markup=False)
 

@@ -72,7 +72,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...] | str]] = {
         ),
         "sweep": ("plan", "ipa sweep video --rates 1:45:2"),
         "explain": ("plan", "ipa explain video --rate 20"),
-        "frontier": ("plan", "ipa frontier video --rate 20 --plot frontier.svg"),
+        "frontier": ("plan", "ipa frontier video --rate 20"),
         "fleet": (
             "plan",
             "ipa fleet video=20 nlp=5 --cores 32 --weight video=2",
@@ -92,13 +92,13 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...] | str]] = {
             "ipa simulate video --workload trace.txt --policy hpa --repeats 5",
         ),
         "compare": (
-            "compare",
+            "simulate",
             "ipa compare video --policies ours,ipa,hpa",
             "ipa compare video --policies ours,ipa --trace trace.txt --seeds 5",
         ),
         "experiment": "Run experiments: policies, loads and seeds in the simulator, with a report.",
         "experiment run": (
-            "experiment",
+            "simulate",
             "ipa experiment run",
             "ipa experiment run mine/experiment.yaml --workers 8",
         ),

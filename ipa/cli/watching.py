@@ -13,9 +13,9 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
+from ipa.cli.layout import date_time
 from ipa.cli.output import Output, json_text, printed
-from ipa.cli.views.status_text import status_line, status_tree
-from ipa.cli.views.times import date_time
+from ipa.cli.views.status_text import status_line, status_table
 from ipa.clients.base import PipelineClient
 from ipa.control.ports import Clock
 from ipa.model.errors import DeadlineError, RolloutError, UnavailableError, UsageError
@@ -191,11 +191,11 @@ def _shower(console: Console, screen: ExitStack, output: Output) -> Show:
     if console.is_terminal and output is Output.TEXT:
         # A display in place crops lines that are not wrapped.
         console.soft_wrap = False
-        tree = screen.enter_context(Live(console=console, auto_refresh=False, vertical_overflow="visible"))
+        view = screen.enter_context(Live(console=console, auto_refresh=False, vertical_overflow="visible"))
 
         def update(status: dict[str, Any], happened: Sequence[StreamEvent]) -> None:
             _tell(console, happened)
-            tree.update(status_tree(status), refresh=True)
+            view.update(status_table(status), refresh=True)
 
         return update
     shown: list[tuple[Any, ...]] = []

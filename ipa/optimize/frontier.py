@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -45,6 +45,15 @@ class FrontierPoint:
     def cost(self) -> float:
         """USD an hour; cores without prices."""
         return self.cost_cores if self.cost_usd_per_hour is None else self.cost_usd_per_hour
+
+
+def accuracy_cost(points: Sequence[FrontierPoint]) -> list[FrontierPoint]:
+    """The points that none of at most their cost equals or exceeds in accuracy, by rising cost."""
+    best: list[FrontierPoint] = []
+    for point in sorted(points, key=lambda each: (round(each.cost, 9), -each.pas, each.latency_s)):
+        if not best or round(point.pas, 12) > round(best[-1].pas, 12):
+            best.append(point)
+    return best
 
 
 def frontier(problem: PlanningProblem, deadline_s: float = 60.0) -> tuple[FrontierPoint, ...]:

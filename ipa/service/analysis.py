@@ -11,10 +11,10 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile, VariantProfile
 from ipa.optimize.explanation import Explanation
+from ipa.optimize.frontier import accuracy_cost
 from ipa.profiling.findings import remedy_of_doubt
 from ipa.profiling.fit import LatencyFit, fit_variant
 from ipa.profiling.lint import doubts
-from ipa.report.frontier_plot import accuracy_cost
 from ipa.service.plans import PlanRequest, plan_for, what_if
 from ipa.service.service import Service
 

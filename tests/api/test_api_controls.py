@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from ipa.cli.layout import date_time
 from ipa.cli.main import run
-from ipa.cli.views.times import date_time
 from ipa.control.ports import PipelineControl, StagePin
 from ipa.model.decision import Mode
 from ipa.model.pipeline import Pin

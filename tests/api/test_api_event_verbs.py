@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ipa.cli.views.times import date_time
+from ipa.cli.layout import date_time
 from ipa.cli.watching import AGAIN_S, followed, parsed
 from ipa.clients.http import HttpClient
 from ipa.model.errors import UnavailableError

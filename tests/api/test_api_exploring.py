@@ -7,12 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from ipa.cli.lookup import load
+from ipa.cli.options import FileFolders
 from ipa.model.pipeline import Goal, Objective
-from ipa.optimize.frontier import frontier
+from ipa.optimize.frontier import accuracy_cost, frontier
 from ipa.policies.planning import planning_problem
 from ipa.profiling.fit import fit_variant
-from ipa.report.frontier_plot import accuracy_cost
 from tests.fakes.services import ApiClient, FakeWorld, a_pipeline, a_profile, over, solving
 
 OCR = "/v1/pipelines/ocr"
@@ -77,9 +76,9 @@ def test_a_goal_with_an_order_has_no_weights() -> None:
 
 
 def test_fits_are_those_that_are_planned_with() -> None:
-    _, profiles, _ = load("video", None, None)
+    _, profiles, _ = FileFolders().load("video")
     stage, profile = next(iter(profiles.items()))
-    video = load("video", None, None)[0]
+    video = FileFolders().load("video")[0]
     services = over(FakeWorld().services(), pipelines={"video": video}, profiles=profiles)
     found = ApiClient(services).get(f"/v1/pipelines/video/profiles/{stage}/fits").json()
     assert [each["variant"] for each in found["variants"]] == [each.variant for each in profile.variants]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ipa.cli.layout import date_time
 from ipa.cli.main import run
-from ipa.cli.views.times import date_time
 from ipa.clients.http import HttpClient
 from ipa.clients.in_process import InProcessClient
 from ipa.control.audit.incidents import ALERT_OF, runbook_of

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
+from ipa.cli.layout import date_time
 from ipa.cli.main import run
-from ipa.cli.views.times import date_time
 from ipa.clients.http import HttpClient
 from ipa.model.decision import Action, ReasonCode
 from ipa.model.errors import ConflictError, ForbiddenError, UnavailableError

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ipa.cli.options.parsing import FORECASTER, POLICY
-from ipa.cli.options.planning import PIPELINES_DIR, PROFILES_DIR
+from ipa.cli.options import FORECASTER, POLICY, FileFolders
 from ipa.cli.output import OUTPUT, Output, printed, show
 from ipa.model.errors import ExitCode, InputError, UsageError
 
@@ -44,8 +43,7 @@ def ci(
     comment: Path | None = typer.Option(
         None, "--comment", help="write a comment in Markdown to this file; it is empty if nothing changed"
     ),
-    pipelines_dir: Path | None = PIPELINES_DIR,
-    profiles_dir: Path | None = PROFILES_DIR,
+    folders: FileFolders,
 ) -> None:
     """Review changed pipeline, profile and guardrails files: plan and simulate both sides of the change.
 
@@ -63,7 +61,8 @@ def ci(
     if comment is not None and not comment.parent.is_dir():
         raise UsageError(f"there is no folder {comment.parent} to write {comment.name} to")
     load = trace if trace is not None else workload
-    asked = ReviewRequest(base, load, policy_file, policy, forecaster, seeds, pipelines_dir, profiles_dir)
+    places = (folders.pipelines_dir, folders.profiles_dir)
+    asked = ReviewRequest(base, load, policy_file, policy, forecaster, seeds, *places)
     revision = base_revision(Path.cwd(), base)
     review = review_of(asked, revision, lambda words: typer.echo(words, err=True), default_target)
     if comment is not None:
@@ -92,18 +91,13 @@ def _exit_code(review: Review) -> ExitCode:
 
 def _lines(review: Review) -> Iterator[RenderableType]:
     """Yield the effects on each pipeline, then the findings."""
-    from rich.text import Text
-
-    from ipa.cli.views.status_text import bare_table
+    from ipa.cli.layout import ViewColumn, table_of
     from ipa.report.review import cells, headline, verdict
 
     yield f"IPA: {headline(review)}   {verdict(review)}"
     if review.pipelines:
-        figures = [cells(review, each) for each in review.pipelines]
-        table = bare_table("pipeline", *figures[0])
-        for each, shown in zip(review.pipelines, figures, strict=True):
-            table.add_row(*map(Text, (each.pipeline, *shown.values())))
-        yield table
+        rows = [{"pipeline": each.pipeline, **cells(review, each)} for each in review.pipelines]
+        yield table_of(rows, *(ViewColumn(key, key) for key in rows[0]))
     for each in review.pipelines:
         for finding in each.findings:
             limit = f" (fails if {finding.rule})" if finding.rule else ""

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from ipa.cli.lookup import service_at
+from ipa.cli.options import service_at
 from ipa.cli.output import OUTPUT, Output, show
 from ipa.control.canonical import plain
 from ipa.files.document import unknown
@@ -33,9 +33,7 @@ def show_(
     Secrets are hidden. Without --at, they are those of a service that was started here and now: exit code 78
     if the environment has one that cannot be used.
     """
-    from rich.text import Text
-
-    from ipa.cli.views.status_text import bare_table
+    from ipa.cli.layout import ViewColumn, table_of
 
     for group in groups or ():
         if group not in GROUPS:
@@ -46,10 +44,13 @@ def show_(
         for each in view["settings"]
         if (not groups or each["group"] in groups) and not (changed and each["value"] == each["default"])
     ]
-    table = bare_table("setting", "group", "value", "from")
-    for each in view["settings"]:
-        cells = each["variable"], each["group"], _value(each["value"]), each["source"]
-        table.add_row(*map(Text, cells))
+    table = table_of(
+        view["settings"],
+        ViewColumn("setting", "variable"),
+        ViewColumn("group", "group"),
+        ViewColumn("value", lambda each: _value(each["value"])),
+        ViewColumn("from", "source"),
+    )
     show(output, view, table if view["settings"] else "Every setting has its default.")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ipa.cli import shell_completion as completing
+from ipa.cli.options import complete_pipelines
 from ipa.cli.output import OUTPUT, Output, progress, show
 from ipa.model.errors import ConfigurationError, ExitCode, IpaError, UnavailableError
 from ipa.model.findings import DoctorCheck, Finding, Severity, fail, failed, ok, warn
@@ -30,7 +30,7 @@ def doctor(
     pipelines: list[str] | None = typer.Argument(
         None,
         help="check only what these pipelines need; all if not given",
-        autocompletion=completing.pipelines,
+        autocompletion=complete_pipelines,
     ),
     *,
     at: str | None = typer.Option(

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ipa.cli import shell_completion as completing
-from ipa.cli.lookup import client_at, service_at
-from ipa.cli.options.running import AT, NAMESPACE, PIPELINE
+from ipa.cli.options import AT, PIPELINE, Place, complete_pipelines, service_at
 from ipa.cli.output import OUTPUT, Output, show
 from ipa.model.errors import ExitCode, UsageError
 
@@ -23,7 +21,7 @@ ONE = typer.Argument(
     None,
     metavar="PIPELINE",
     help="pipeline; all if not given; NAME@POLICY for a shadow policy",
-    autocompletion=completing.pipelines,
+    autocompletion=complete_pipelines,
 )
 # A decision and the result of its replay, as JSON values.
 Pair = dict[str, Any]
@@ -141,9 +139,7 @@ def replay(
     before: str | None = typer.Option(
         None, "--before", metavar="ID", help="replay those before this decision"
     ),
-    output: Output = OUTPUT,
-    at: str = AT,
-    namespace: str | None = NAMESPACE,
+    place: Place,
 ) -> None:
     """Re-run recorded decisions from their inputs and compare the results.
 
@@ -155,7 +151,8 @@ def replay(
         raise UsageError("--first compares two policies", hint="Name the other one with --policy NAME.")
     if first and decision_id is not None:
         raise UsageError("--first looks through several decisions, so it takes no ID")
-    with client_at(at, namespace) as service:
+    output = place.output
+    with place.client() as service:
         if decision_id is not None:
             decision = service.decision(decision_id)
             if decision["pipeline"] != pipeline:

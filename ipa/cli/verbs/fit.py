@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -12,9 +13,7 @@ from typing import TypeVar
 
 import typer
 
-from ipa.cli import shell_completion as completing
-from ipa.cli.lookup import load
-from ipa.cli.options.planning import PIPELINE, PIPELINES_DIR, PROFILES_DIR
+from ipa.cli.options import FILE_PIPELINE, FileFolders, complete_stages
 from ipa.cli.output import OUTPUT, Output, printed, progress, show
 from ipa.model.errors import ExitCode, InfeasibleError, InputError, NotFoundError, UsageError
 from ipa.model.pipeline import Pipeline, Stage
@@ -29,15 +28,14 @@ DEFAULT_BATCHES = "1,2,4,8"
 
 
 def fit(
-    pipeline: str = PIPELINE,
+    pipeline: str = FILE_PIPELINE,
     *,
     stage: list[str] = typer.Option(
-        [], "--stage", "-s", help="only this stage; may be repeated", autocompletion=completing.stages
+        [], "--stage", "-s", help="only this stage; may be repeated", autocompletion=complete_stages
     ),
     strict: bool = typer.Option(False, "--strict", help="exit code 3 if there is a finding"),
     output: Output = OUTPUT,
-    pipelines_dir: Path | None = PIPELINES_DIR,
-    profiles_dir: Path | None = PROFILES_DIR,
+    folders: FileFolders,
 ) -> None:
     """Show how well profiles fit, where they come from, and what to correct in them.
 
@@ -46,10 +44,10 @@ def fit(
     of the smallest and the largest batch, rps the throughput of the largest. Exit code 3 with --strict: there
     is a finding.
     """
-    from ipa.cli.views.fit_text import FitResult, fit_lines
+    from ipa.cli.views.fit_text import fit_lines
     from ipa.profiling.findings import findings, overview
 
-    described, profiles, _ = load(pipeline, pipelines_dir, profiles_dir)
+    described, profiles, _ = folders.load(pipeline)
     there = list(dict.fromkeys((*(each.name for each in described.served), *profiles)))
     if unknown := [name for name in stage if name not in there]:
         raise NotFoundError(
@@ -57,30 +55,29 @@ def fit(
             hint=f"It has: {', '.join(there)}",
         )
     today = datetime.now(UTC).date()
-    found = FitResult(
+    shown = [each for each in there if each in profiles and (not stage or each in stage)]
+    stages = [overview(profiles[each], today) for each in shown]
+    found = findings(
         described.name,
-        tuple(
-            overview(profiles[each], today)
-            for each in there
-            if each in profiles and (not stage or each in stage)
-        ),
-        findings(
-            described.name,
-            described.stages,
-            described.sla.latency_s,
-            profiles,
-            today,
-            stage,
-            planned_only=not described.runnable,
-        ),
+        described.stages,
+        described.sla.latency_s,
+        profiles,
+        today,
+        stage,
+        planned_only=not described.runnable,
     )
-    show(output, found.to_json(), fit_lines(found))
-    if strict and found.findings:
+    values = {
+        "pipeline": described.name,
+        "stages": [asdict(each) | {"measured_on": each.measured_on.isoformat()} for each in stages],
+        "findings": [asdict(each) for each in found],
+    }
+    show(output, values, fit_lines(described.name, stages, found))
+    if strict and found:
         raise typer.Exit(ExitCode.INFEASIBLE)
 
 
 def profile(
-    pipeline: str = PIPELINE,
+    pipeline: str = FILE_PIPELINE,
     *,
     stage: list[str] = typer.Option([], "--stage", "-s", help="only this stage; may be repeated"),
     variants: str = typer.Option("", help="only these variants, separated by commas"),

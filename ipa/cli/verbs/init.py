@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from ipa.cli.options.planning import PIPELINES_DIR, PROFILES_DIR
+from ipa.cli.options import FileFolders
 from ipa.cli.output import OUTPUT, Output, show
 from ipa.model.errors import UsageError
 from ipa.model.masking import mask_url
@@ -99,8 +99,7 @@ def init(
     namespace: str = typer.Option("default", "--namespace", "-n", help="its namespace on a cluster"),
     force: bool = FORCE,
     output: Output = OUTPUT,
-    pipelines_dir: Path | None = PIPELINES_DIR,
-    profiles_dir: Path | None = PROFILES_DIR,
+    folders: FileFolders,
 ) -> None:
     """Write the files of a new pipeline, with a constant model that runs and can be measured at once.
 
@@ -119,7 +118,7 @@ def init(
                 "--stage is needed", hint="For example --stage detect=small,large --stage read=base"
             )
         stage, sla, cores = _asked(sla)
-    settings = Settings.from_env(pipelines_dir=pipelines_dir, profiles_dir=profiles_dir)
+    settings = folders.settings
     mapping = _mapping(name, stage, sla, percentile, cores)
     if drop_after is not None:
         mapping["drop_after"] = drop_after
@@ -202,19 +201,18 @@ def import_(
     cores: float | None = CORES,
     force: bool = FORCE,
     output: Output = OUTPUT,
-    pipelines_dir: Path | None = PIPELINES_DIR,
-    profiles_dir: Path | None = PROFILES_DIR,
+    folders: FileFolders,
 ) -> None:
     """Write a pipeline's files from what runs on a cluster: graph, images, env, batching, configuration.
 
     Notes say what it does not tell. Nothing of it is changed.
     """
     from ipa.bootstrap.targets import ImportRequest, target_named
-    from ipa.cli.options.parsing import duration_s
+    from ipa.cli.options import duration_s
     from ipa.clients.http import is_target
     from ipa.files import pipeline_from_mapping, pipeline_to_mapping
 
-    settings = Settings.from_env(pipelines_dir=pipelines_dir, profiles_dir=profiles_dir)
+    settings = folders.settings
     asked = ImportRequest(
         Sla(duration_s("--sla", sla), percentile),
         pipeline=name or "",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ipa.cli.options.running import me
+from ipa.cli.options import me
 from ipa.cli.output import OUTPUT, Output, printed, show
 from ipa.control.loop import clock
 from ipa.model.access import EVERYWHERE, Grant, Role, name_fault

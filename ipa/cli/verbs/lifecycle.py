@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ipa.cli import shell_completion as completing
-from ipa.cli.lookup import client_at, service_at
-from ipa.cli.options import running as options
-from ipa.cli.options.parsing import duration_s
+from ipa.cli import options
+from ipa.cli.arguments import Bundle
+from ipa.cli.options import Author, Place, duration_s, service_at
 from ipa.cli.output import OUTPUT, Output, printer, show
-from ipa.cli.views.status_text import freeze_words, pin_words
-from ipa.cli.views.times import date_time
 from ipa.model.decision import Mode
 from ipa.model.errors import (
     ConflictError,
@@ -35,6 +33,7 @@ from ipa.settings import Settings
 if TYPE_CHECKING:
     from ipa.cli.difference import WantedPlan
     from ipa.clients.base import PipelineClient
+    from ipa.clients.http import HttpClient
 
 # The errors whose exit code a hold has; all others are of guards and have 3.
 HELD: dict[str, type[IpaError]] = {
@@ -45,23 +44,21 @@ HELD: dict[str, type[IpaError]] = {
     "hold.audit_failed": UnavailableError,
     "hold.workload_unknown": UnavailableError,
 }
-STAGE = typer.Argument(metavar="STAGE", help="stage of the pipeline", autocompletion=completing.stages)
+Json = Mapping[str, Any]
+# Calls a service for a pipeline, with the author and the reason.
+Act = Callable[["HttpClient", str, dict[str, str]], Json]
 MODE = typer.Argument(metavar="MODE", help=f"one of {', '.join(Mode)}")
 
 
 def status(
-    pipeline: str | None = typer.Argument(None, autocompletion=completing.pipelines),
-    *,
-    output: Output = OUTPUT,
-    at: str = options.AT,
-    namespace: str | None = options.NAMESPACE,
+    pipeline: str | None = typer.Argument(None, autocompletion=options.complete_pipelines), *, place: Place
 ) -> None:
     """Show the state of a pipeline, or of all. Exit code 5: degraded, or rolled back."""
     from ipa.cli.views.status_text import status_table
 
-    with client_at(at, namespace) as service:
+    with place.client() as service:
         found = [service.status(name) for name in ([pipeline] if pipeline else service.names())]
-    show(output, found[0] if pipeline else found, *(status_table(each) for each in found))
+    show(place.output, found[0] if pipeline else found, *map(status_table, found))
     if not all(each["healthy"] for each in found):
         raise typer.Exit(ExitCode.DEGRADED)
 
@@ -75,9 +72,7 @@ def watch_(
     timeout: str | None = typer.Option(
         None, "--timeout", help="end after this time, as 90s, with exit code 6"
     ),
-    output: Output = OUTPUT,
-    at: str = options.AT,
-    namespace: str | None = options.NAMESPACE,
+    place: Place,
 ) -> None:
     """Follow a pipeline as it changes. Exit codes with --until: 5 degraded or rolled back, 6 time-out.
 
@@ -87,13 +82,12 @@ def watch_(
     from ipa.cli.watching import Until, watch
     from ipa.control.loop import clock
 
-    if until is not None and until not in list(Until):
-        raise UsageError(f"--until {until!r} is not known", hint=f"Use one of: {', '.join(Until)}")
+    goal = None if until is None else options.choice_of("--until", until, Until)
     limit_s = None if timeout is None else duration_s("--timeout", timeout)
-    goal = Until(until) if until else None
-    with client_at(at, namespace) as service:
+    output = place.output
+    with place.client() as service:
         if service.interval_s is None:
-            raise UsageError(f"{at} is a file: nothing changes by itself, so there is nothing to watch")
+            raise UsageError(f"{place.at} is a file: nothing changes by itself, so there is nothing to watch")
         console = printer(output)
         watch(service, pipeline, clock.SystemClock(), console, until=goal, timeout_s=limit_s, output=output)
 
@@ -111,61 +105,79 @@ def history(
     anchor: str | None = typer.Option(
         None, "--anchor", metavar="HEAD", help="with --verify, a head of the record that was kept elsewhere"
     ),
-    output: Output = OUTPUT,
-    at: str = options.AT,
-    namespace: str | None = options.NAMESPACE,
+    place: Place,
 ) -> None:
     """List the changes of a pipeline with their reasons, newest first."""
-    from ipa.cli.views.incident_text import incident_lines
-    from ipa.cli.views.status_text import history_table
-    from ipa.control.audit.record import head_of
+    from ipa.cli.views.status_text import history_table, incident_lines
 
-    with client_at(at, namespace) as service:
+    with place.client() as service:
         if verify:
-            try:
-                head = None if anchor is None else str(head_of(anchor))
-            except ValueError as error:
-                hint = "`ipa history PIPELINE --verify` prints one."
-                raise UsageError(f"--anchor {error}", hint=hint) from error
-            record = service.record(pipeline, head)
-            found = [f"{record['decisions']} decisions of {pipeline}, none of them changed"]
-            if record["removed"]:
-                found.append(f"{record['removed']} of them, all holds, were removed by retention")
-            if record["unchecked"]:
-                found.append(
-                    f"{record['unchecked']} checkpoints were not checked: unsigned, or no key for them"
-                )
-            show(output, record, *found, f"head to keep elsewhere: {record['head']}")
+            _verify(service, pipeline, anchor, place.output)
             return
         if incidents:
             listed = service.incidents(pipeline, min(limit, 100))
-            show(output, listed, *incident_lines(listed["incidents"]))
+            show(place.output, listed, *incident_lines(listed["incidents"]))
             return
         page = service.decisions(pipeline, limit=limit, before=before, applied_only=not all_)
-    show(output, page, history_table(page["decisions"], is_changes=not all_))
+    show(place.output, page, history_table(page["decisions"], is_changes=not all_))
+
+
+def _verify(service: PipelineClient, pipeline: str, anchor: str | None, output: Output) -> None:
+    from ipa.control.audit.record import head_of
+
+    try:
+        head = None if anchor is None else str(head_of(anchor))
+    except ValueError as error:
+        raise UsageError(f"--anchor {error}", hint="`ipa history PIPELINE --verify` prints one.") from error
+    record = service.record(pipeline, head)
+    found = [f"{record['decisions']} decisions of {pipeline}, none of them changed"]
+    if record["removed"]:
+        found.append(f"{record['removed']} of them, all holds, were removed by retention")
+    if record["unchecked"]:
+        found.append(f"{record['unchecked']} checkpoints were not checked: unsigned, or no key for them")
+    show(output, record, *found, f"head to keep elsewhere: {record['head']}")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted(Bundle):
+    """The plan of a file, or the best one for a rate and an objective."""
+
+    plan: Path | None = options.PLAN
+    rate: float | None = options.RATE
+    objective: str | None = options.OBJECTIVE
+
+    def of(self, service: PipelineClient, pipeline: str) -> WantedPlan:
+        """The configurations of the file, else of the best plan; InfeasibleError if there is none."""
+        from ipa.cli.difference import wanted_by
+        from ipa.files.plans import plan_in, read_plan
+
+        if self.plan is not None:
+            if self.rate is not None or self.objective is not None:
+                raise UsageError("--plan cannot be given with --rate or --objective")
+            given = read_plan(self.plan)
+            if given.pipeline not in (None, pipeline):
+                raise InputError(f"{self.plan} is a plan of pipeline {given.pipeline!r}, not of {pipeline!r}")
+            return wanted_by(given)
+        found = service.plan(pipeline, self.rate, self.objective)
+        if not found["stages"]:
+            raise InfeasibleError(
+                f"no plan for {pipeline!r} carries {found['rate_rps']:g} rps ({found['termination']})",
+                hint="; ".join(f"Feasible with {move}" for move in found["relaxations"]),
+            )
+        return wanted_by(plan_in(found, "the plan"))
 
 
 def diff(
-    pipeline: str = options.PIPELINE,
-    *,
-    plan: Path | None = options.PLAN,
-    rate: float | None = options.RATE,
-    objective: str | None = options.OBJECTIVE,
-    detailed: bool = typer.Option(
-        False, "--detailed-exitcode", help="exit code 2 if the plan differs from the running configuration"
-    ),
-    output: Output = OUTPUT,
-    at: str = options.AT,
-    namespace: str | None = options.NAMESPACE,
+    pipeline: str = options.PIPELINE, *, wanted: Wanted, detailed: bool = options.DETAILED, place: Place
 ) -> None:
     """Compare the running configuration with the best plan, or one of a file. Exit code 3: infeasible."""
     from ipa.cli.difference import difference
     from ipa.cli.views.status_text import difference_table
 
-    with client_at(at, namespace) as service:
+    with place.client() as service:
         running = service.status(pipeline)
-        found = difference(running, _target(service, pipeline, plan, rate, objective))
-    show(output, asdict(found), difference_table(found))
+        found = difference(running, wanted.of(service, pipeline))
+    show(place.output, asdict(found), difference_table(found))
     if detailed and found.changed:
         raise typer.Exit(ExitCode.CHANGED)
 
@@ -173,12 +185,9 @@ def diff(
 def apply(
     pipeline: str = options.PIPELINE_OR_PLAN,
     *,
-    plan: Path | None = options.PLAN,
-    rate: float | None = options.RATE,
-    objective: str | None = options.OBJECTIVE,
-    confirm: bool = typer.Option(False, "--confirm", help="take capacity even while requests are late"),
-    reason: str = options.REASON,
-    by: str = options.BY,
+    wanted: Wanted,
+    confirm: bool = options.CONFIRM,
+    author: Author,
     output: Output = OUTPUT,
     at: str | None = options.APPLY_AT,
     namespace: str | None = options.NAMESPACE,
@@ -191,29 +200,29 @@ def apply(
     since; the message names them.
     """
     from ipa.cli.difference import difference, wanted_by
-    from ipa.cli.planning.plan_out import check_fresh, inputs_of, read_saved
+    from ipa.cli.planning import inputs_of, read_saved
     from ipa.cli.views.status_text import difference_table
     from ipa.files.plans import plan_in
 
     file = Path(pipeline) if pipeline.endswith(".json") else None
     saved = None if file is None else read_saved(file)
     if saved is not None:
-        if plan is not None or rate is not None or objective is not None:
+        if wanted != Wanted():
             raise UsageError(f"{file} is a plan, so --plan, --rate and --objective cannot be given with it")
         pipeline, at = saved.pipeline, at or saved.at
     at = at or os.environ.get("IPA_AT") or options.DEFAULT_AT
-    with client_at(at, namespace) as service:
+    with options.client_at(at, namespace) as service:
         running = service.status(pipeline)
         if saved is not None and file is not None:
             inputs = inputs_of(service, Settings.from_env(), pipeline)
-            check_fresh(saved, running["live"]["revision"], inputs, file)
+            saved.check_fresh(running["live"]["revision"], inputs, file)
             target = wanted_by(plan_in(saved.plan, "the plan"))
         else:
-            target = _target(service, pipeline, plan, rate, objective)
+            target = wanted.of(service, pipeline)
         if output in (Output.TEXT, Output.MD):
             show(output, None, difference_table(difference(running, target)))
-        expected = at_revision(running["live"]["revision"])
-        decision = service.apply(pipeline, target.configs, ChangeOrder(expected, by, reason, confirm))
+        order = ChangeOrder(at_revision(running["live"]["revision"]), author.by, author.reason, confirm)
+        decision = service.apply(pipeline, target.configs, order)
     _report(output, decision)
 
 
@@ -224,12 +233,9 @@ def rollback(
         None, "--to", metavar="REVISION", help="restore this revision of `ipa history`, or a decision's ID"
     ),
     preview: bool = typer.Option(False, "--preview", help="show the change, but do not make it"),
-    confirm: bool = typer.Option(False, "--confirm", help="take capacity even while requests are late"),
-    reason: str = options.REASON,
-    by: str = options.BY,
-    output: Output = OUTPUT,
-    at: str = options.AT,
-    namespace: str | None = options.NAMESPACE,
+    confirm: bool = options.CONFIRM,
+    author: Author,
+    place: Place,
 ) -> None:
     """Take back your last change; run again, the one before it. Exit codes: 3 held back, 4 nothing is left.
 
@@ -240,77 +246,18 @@ def rollback(
     from ipa.cli.difference import WantedPlan, difference
     from ipa.cli.views.status_text import difference_table, undo_lines
 
-    with client_at(at, namespace) as service:
+    with place.client() as service:
         running = service.status(pipeline)
-        undo = service.preview_rollback(pipeline, to, by=by)
-        if preview or output in (Output.TEXT, Output.MD):
+        undo = service.preview_rollback(pipeline, to, by=author.by)
+        if preview or place.output in (Output.TEXT, Output.MD):
             wanted = WantedPlan(tuple(StageConfig(**each) for each in undo["configs"]), None, None)
-            lines = [difference_table(difference(running, wanted)), *undo_lines(undo)]
-            show(output, undo if preview else None, *lines)
+            table = difference_table(difference(running, wanted))
+            show(place.output, undo if preview else None, table, *undo_lines(undo))
         if preview:
             return
-        expected = at_revision(running["live"]["revision"])
-        decision = service.rollback(pipeline, to, ChangeOrder(expected, by, reason, confirm))
-    _report(output, decision)
-
-
-def pause(
-    pipeline: str = options.PIPELINE,
-    *,
-    for_: str | None = typer.Option(
-        None, "--for", help="duration, as 30min; until `ipa resume` if not given"
-    ),
-    until: str | None = typer.Option(
-        None, "--until", help="end of the pause, a time with its offset, as 2026-01-31T18:00Z"
-    ),
-    reason: str = options.REASON,
-    by: str = options.BY,
-    output: Output = OUTPUT,
-    at: str = options.AT,
-) -> None:
-    """Pause the control of a pipeline; requests are still served."""
-    for_s = None if for_ is None else duration_s("--for", for_)
-    with service_at(at, "pause") as service:
-        control = service.pause(pipeline, by=by, reason=reason, for_s=for_s, until=until)
-    end = f"until {date_time(control['paused_until'])}" if control["paused_until"] else "until `ipa resume`"
-    show(output, control, f"{pipeline} is paused {end}")
-
-
-def resume(
-    pipeline: str = options.PIPELINE,
-    *,
-    reason: str = options.REASON,
-    by: str = options.BY,
-    output: Output = OUTPUT,
-    at: str = options.AT,
-) -> None:
-    """End the pause of a pipeline."""
-    with service_at(at, "resume") as service:
-        control = service.resume(pipeline, by=by, reason=reason)
-    show(output, control, f"{pipeline} is no longer paused; its mode is {control['mode']}")
-
-
-def _target(
-    service: PipelineClient, pipeline: str, plan: Path | None, rate: float | None, objective: str | None
-) -> WantedPlan:
-    """The configurations of the file, else of the best plan; InfeasibleError if there is none."""
-    from ipa.cli.difference import wanted_by
-    from ipa.files.plans import plan_in, read_plan
-
-    if plan is not None:
-        if rate is not None or objective is not None:
-            raise UsageError("--plan cannot be given with --rate or --objective")
-        given = read_plan(plan)
-        if given.pipeline not in (None, pipeline):
-            raise InputError(f"{plan} is a plan of pipeline {given.pipeline!r}, not of {pipeline!r}")
-        return wanted_by(given)
-    found = service.plan(pipeline, rate, objective)
-    if not found["stages"]:
-        raise InfeasibleError(
-            f"no plan for {pipeline!r} carries {found['rate_rps']:g} rps ({found['termination']})",
-            hint="; ".join(f"Feasible with {move}" for move in found["relaxations"]),
-        )
-    return wanted_by(plan_in(found, "the plan"))
+        order = ChangeOrder(at_revision(running["live"]["revision"]), author.by, author.reason, confirm)
+        decision = service.rollback(pipeline, to, order)
+    _report(place.output, decision)
 
 
 def _report(output: Output, decision: dict[str, Any]) -> None:
@@ -324,103 +271,139 @@ def _report(output: Output, decision: dict[str, Any]) -> None:
     raise typer.Exit(HELD.get(decision["reason"], InfeasibleError).exit_code)
 
 
-def mode(
-    pipeline: str = options.PIPELINE,
-    mode_: Mode = MODE,
+@dataclass(frozen=True, slots=True)
+class Control(Bundle):
+    """A change of how a service controls a pipeline."""
+
+    pipeline: str = options.PIPELINE
+    reason: str = options.REASON
+    by: str = options.BY
+    output: Output = OUTPUT
+    at: str = options.AT
+
+    def change(self, what: str, act: Act, words: Callable[[Json], str]) -> Json:
+        """Have the service `act` by this author, print its answer in words, and return it."""
+        with service_at(self.at, what) as service:
+            control = act(service, self.pipeline, {"by": self.by, "reason": self.reason})
+        show(self.output, control, words(control))
+        return control
+
+
+def pause(
+    control: Control,
     *,
-    reason: str = options.REASON,
-    by: str = options.BY,
-    output: Output = OUTPUT,
-    at: str = options.AT,
+    for_: str | None = typer.Option(
+        None, "--for", help="duration, as 30min; until `ipa resume` if not given"
+    ),
+    until: str | None = typer.Option(
+        None, "--until", help="end of the pause, a time with its offset, as 2026-01-31T18:00Z"
+    ),
 ) -> None:
+    """Pause the control of a pipeline; requests are still served."""
+    from ipa.cli.layout import date_time
+
+    def words(now: Json) -> str:
+        end = date_time(now["paused_until"]) if now["paused_until"] else "`ipa resume`"
+        return f"{control.pipeline} is paused until {end}"
+
+    for_s = None if for_ is None else duration_s("--for", for_)
+    control.change("pause", lambda at, name, who: at.pause(name, for_s=for_s, until=until, **who), words)
+
+
+def resume(control: Control) -> None:
+    """End the pause of a pipeline."""
+    control.change(
+        "resume",
+        lambda at, name, who: at.resume(name, **who),
+        lambda now: f"{control.pipeline} is no longer paused; its mode is {now['mode']}",
+    )
+
+
+def mode(control: Control, mode_: Mode = MODE) -> None:
     """Set a pipeline's mode: advisory, shadow, guarded or active.
 
     advisory: the service decides and writes nothing. shadow: the same, each decision based on the one before.
     guarded: it writes only changes that add replicas. active: it writes every change. If the profiles of the
     pipeline cannot be believed, that is said.
     """
-    with service_at(at, "mode") as service:
-        control = service.set_mode(pipeline, mode_.value, by=by, reason=reason)
-    show(output, control, f"{pipeline} is {control['mode']}")
-    # Services before 0.2 do not tell.
-    doubts = control.get("profile_doubts", ()) if Mode(control["mode"]).writes else ()
+    name = control.pipeline
+    now = control.change(
+        "mode",
+        lambda at, name, who: at.set_mode(name, mode_.value, **who),
+        lambda now: f"{name} is {now['mode']}",
+    )
+    doubts = now["profile_doubts"] if Mode(now["mode"]).writes else ()
     for doubt in doubts:
         typer.echo(f"warning: its plans, which are now applied, may be wrong: {doubt}", err=True)
     if doubts:
-        typer.echo(f"  → ipa fit {pipeline} shows where. Until it is measured again:", err=True)
-        typer.echo(f"    ipa mode {pipeline} advisory", err=True)
+        typer.echo(f"  → ipa fit {name} shows where. Until it is measured again:", err=True)
+        typer.echo(f"    ipa mode {name} advisory", err=True)
 
 
 def pin(
-    pipeline: str = options.PIPELINE,
-    stage: str = STAGE,
+    control: Control,
+    stage: str = options.STAGE,
     *,
     variant: str | None = typer.Option(None, "--variant", help="variant to pin"),
     batch: int | None = typer.Option(None, "--batch", help="batch size to pin"),
     cores: float | None = typer.Option(None, "--cores", help="cores of each replica to pin"),
     replicas: int | None = typer.Option(None, "--replicas", help="number of replicas to pin"),
-    reason: str = options.REASON,
-    by: str = options.BY,
-    output: Output = OUTPUT,
-    at: str = options.AT,
 ) -> None:
     """Fix a part of a stage's configuration; the planner decides the rest. Replaces the stage's pin."""
-    with service_at(at, "pin") as service:
-        wanted = Pin(variant, batch, cores, replicas)
-        control = service.pin(pipeline, stage, wanted, by=by, reason=reason)
-    pinned = next(each for each in control["pins"] if each["stage"] == stage)
-    show(output, control, f"{stage} of {pipeline} is pinned: {pin_words(pinned)}")
+    from ipa.cli.views.status_text import pin_words
+
+    def words(now: Json) -> str:
+        pinned = next(each for each in now["pins"] if each["stage"] == stage)
+        return f"{stage} of {control.pipeline} is pinned: {pin_words(pinned)}"
+
+    wanted = Pin(variant, batch, cores, replicas)
+    control.change("pin", lambda at, name, who: at.pin(name, stage, wanted, **who), words)
 
 
-def unpin(
-    pipeline: str = options.PIPELINE,
-    stage: str = STAGE,
-    *,
-    reason: str = options.REASON,
-    by: str = options.BY,
-    output: Output = OUTPUT,
-    at: str = options.AT,
-) -> None:
+def unpin(control: Control, stage: str = options.STAGE) -> None:
     """Remove the pin of a stage. Pins of the pipeline's file stay."""
-    with service_at(at, "unpin") as service:
-        control = service.unpin(pipeline, stage, by=by, reason=reason)
-    show(output, control, f"{stage} of {pipeline} is no longer pinned")
+    control.change(
+        "unpin",
+        lambda at, name, who: at.unpin(name, stage, **who),
+        lambda _: f"{stage} of {control.pipeline} is no longer pinned",
+    )
 
 
 def freeze(
-    pipeline: str = options.PIPELINE,
+    control: Control,
     *,
     from_: str | None = typer.Option(None, "--from", help="start, a time with its offset; now if not given"),
     until: str = typer.Option(..., "--until", help="end, a time with its offset, as 2026-01-31T18:00Z"),
     weekly: bool = typer.Option(
         False, "--weekly", help="repeat every week, at the same days and hours in UTC"
     ),
-    reason: str = options.REASON,
-    by: str = options.BY,
-    output: Output = OUTPUT,
-    at: str = options.AT,
 ) -> None:
     """Forbid changes within a window of time; requests are still served."""
-    with service_at(at, "freeze") as service:
-        control = service.freeze(pipeline, start=from_, end=until, weekly=weekly, by=by, reason=reason)
-    found = "\n".join(f"  {freeze_words(each)}" for each in control["freezes"])
-    show(output, control, f"freezes of {pipeline}:\n{found}")
+    words = _freezes(f"freezes of {control.pipeline}")
+    control.change(
+        "freeze",
+        lambda at, name, who: at.freeze(name, start=from_, end=until, weekly=weekly, **who),
+        words,
+    )
 
 
 def unfreeze(
-    pipeline: str = options.PIPELINE,
+    control: Control,
     freeze_: str | None = typer.Argument(None, metavar="ID", help="id of a freeze; all if not given"),
-    *,
-    reason: str = options.REASON,
-    by: str = options.BY,
-    output: Output = OUTPUT,
-    at: str = options.AT,
 ) -> None:
     """Remove one freeze or all, future ones included."""
-    with service_at(at, "unfreeze") as service:
-        control = service.unfreeze(pipeline, freeze_, by=by, reason=reason)
-    left = "\n".join(f"  {freeze_words(each)}" for each in control["freezes"])
-    show(output, control, f"freezes left of {pipeline}:\n{left}" if left else f"{pipeline} is not frozen")
+    words = _freezes(f"freezes left of {control.pipeline}", f"{control.pipeline} is not frozen")
+    control.change("unfreeze", lambda at, name, who: at.unfreeze(name, freeze_, **who), words)
+
+
+def _freezes(title: str, none: str = "") -> Callable[[Json], str]:
+    from ipa.cli.views.status_text import freeze_words
+
+    def words(now: Json) -> str:
+        lines = [f"  {freeze_words(each)}" for each in now["freezes"]]
+        return "\n".join((f"{title}:", *lines)) if lines else none
+
+    return words
 
 
 def release(

@@ -6,46 +6,35 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import typer
 
-from ipa.cli.lookup import service_at
-from ipa.cli.options import planning as options
-from ipa.cli.options.parsing import SOLVER, accelerator_counts, memory_gib, parse_rates
+from ipa.cli import options
+from ipa.cli.options import FileFolders, accelerator_counts, memory_gib, parse_rates, service_at
 from ipa.cli.output import OUTPUT, Output, progress, show
-from ipa.cli.planning.plan_kinds import EXIT_CODES, Question, best_plan, plans
+from ipa.cli.planning import EXIT_CODES, Question, planned, propose
 from ipa.model.errors import ExitCode, InfeasibleError, UsageError
 from ipa.model.errors import Problem as Fault
 from ipa.model.pipeline import Bounds
-from ipa.model.plan import Plan
 from ipa.model.serving import unbatched_notes
 from ipa.settings import Settings
 
-if TYPE_CHECKING:
-    from ipa.optimize.frontier import FrontierPoint
-
-KINDS = ("svg", "png")
 N = TypeVar("N", int, float)
 FLEET = typer.Argument(metavar="PIPELINE=RATE", help="pipelines, each with its requests a second")
 
 
 def plan(
-    pipeline: str = options.PIPELINE,
     *,
-    rate: float = typer.Option(..., "--rate", help="requests a second to serve"),
-    objective: str | None = options.OBJECTIVE,
-    compat: str | None = options.PLAN_COMPAT,
-    allocation: str = options.ALLOCATION,
-    solver: str | None = SOLVER,
-    sets: bool | None = options.SETS,
-    running: Path | None = options.RUNNING,
-    at: str | None = options.PLAN_AT,
-    out: Path | None = options.OUT,
+    rate: float = options.PLAN_RATE,
+    sets: bool | None = typer.Option(
+        None, "--sets/--no-sets", help="let several variants of the only stage share its load"
+    ),
+    out: Path | None = typer.Option(
+        None, "--out", metavar="FILE", help="save the plan for `ipa apply FILE`; needs --at"
+    ),
     detailed: bool = options.DETAILED,
-    output: Output = OUTPUT,
-    pipelines_dir: Path | None = options.PIPELINES_DIR,
-    profiles_dir: Path | None = options.PROFILES_DIR,
+    question: Question,
 ) -> None:
     """Show the best plan for a rate. Exit code 3: none is feasible, and what would be; 6: out of time.
 
@@ -53,23 +42,14 @@ def plan(
     --out saves the plan with digests of its inputs and the running revision: `ipa apply` refuses it once
     one of them has changed.
     """
-    from ipa.cli.planning.plan_kinds import PlanChoice, planned
-
-    question = Question(
-        pipeline, objective, compat or "", allocation, solver, pipelines_dir, profiles_dir, at
-    )
-    choice = PlanChoice(sets, running)
     if out is not None or detailed:
-        from ipa.cli.planning.plan_out import propose
-
-        code, is_change = propose(question, rate, compat, choice, out, output)
+        code, is_change = propose(question, rate, sets, out)
         _warn_of_doubts(question)
         raise typer.Exit(code or (ExitCode.CHANGED if detailed and is_change else 0))
-    found = planned(question, rate, compat, choice)
-    show(output, found.values, found.lines)
+    found = planned(question, rate, sets)
+    show(question.output, found.values, found.lines)
     _warn_of_doubts(question)
-    if found.exit_code:
-        raise typer.Exit(found.exit_code)
+    raise typer.Exit(found.exit_code)
 
 
 def _warn_of_doubts(question: Question) -> None:
@@ -80,8 +60,7 @@ def _warn_of_doubts(question: Question) -> None:
     if question.at is not None and is_service(question.at):
         with service_at(question.at, "plan") as service:
             control = service.status(question.pipeline)["control"]
-        # Services before 0.2 do not tell.
-        for doubt in control.get("profile_doubts", ()):
+        for doubt in control["profile_doubts"]:
             typer.echo(f"warning: {doubt}", err=True)
         return
     pipeline, profiles, _ = question.files
@@ -93,41 +72,24 @@ def _warn_of_doubts(question: Question) -> None:
 
 
 def sweep(
-    pipeline: str = options.PIPELINE,
     *,
     rates: str = typer.Option(..., "--rates", help="rates, as 1:45, 1:45:2 (first:last:step) or 1,2,5"),
-    objective: str | None = options.OBJECTIVE,
-    compat: str = options.COMPAT,
-    allocation: str = options.ALLOCATION,
-    solver: str | None = SOLVER,
-    at: str | None = options.AT,
-    output: Output = OUTPUT,
-    pipelines_dir: Path | None = options.PIPELINES_DIR,
-    profiles_dir: Path | None = options.PROFILES_DIR,
+    question: Question,
 ) -> None:
     """Show the best plan for each of many rates; in JSON `objective` is null if none is feasible."""
-    from ipa.cli.views.plan_text import sweep_lines
+    from ipa.cli.views.plan_text import sweep_table
 
-    question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir, at)
-    asked = parse_rates(rates)
-    with progress("planning", len(asked)) as step:
-        found = plans(question, asked, explain=False, step=step)
-    show(output, [each.to_json() for each in found], sweep_lines(found))
+    rates_rps = parse_rates(rates)
+    with progress("planning", len(rates_rps)) as step:
+        found = question.plans(rates_rps, explain=False, step=step)
+    show(question.output, [each.to_json() for each in found], sweep_table(found))
 
 
 def explain(
-    pipeline: str = options.PIPELINE,
     *,
-    rate: float = typer.Option(..., "--rate", help="requests a second to serve"),
-    objective: str | None = options.OBJECTIVE,
-    compat: str = options.COMPAT,
-    allocation: str = options.ALLOCATION,
-    solver: str | None = SOLVER,
-    at: str | None = options.AT,
+    rate: float = options.PLAN_RATE,
     deadline_s: float = typer.Option(10.0, "--deadline", help="most seconds for the explanation"),
-    output: Output = OUTPUT,
-    pipelines_dir: Path | None = options.PIPELINES_DIR,
-    profiles_dir: Path | None = options.PROFILES_DIR,
+    question: Question,
 ) -> None:
     """Explain the best plan for a rate: what limits it, its alternatives, and what would change it.
 
@@ -136,28 +98,17 @@ def explain(
     from ipa.cli.views.plan_text import explanation_lines
     from ipa.policies.explaining import explain_plan
 
-    question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir, at)
-    asked, plan = best_plan(question, rate, deadline_s)
+    asked, plan = question.best(rate, deadline_s)
     explained = explain_plan(asked, plan, deadline_s)
-    show(output, explained.to_json(), explanation_lines(explained))
-    if plan.termination in EXIT_CODES:
-        raise typer.Exit(EXIT_CODES[plan.termination])
+    show(question.output, explained.to_json(), explanation_lines(explained))
+    raise typer.Exit(EXIT_CODES.get(plan.termination, 0))
 
 
 def frontier(
-    pipeline: str = options.PIPELINE,
     *,
-    rate: float = typer.Option(..., "--rate", help="requests a second to serve"),
-    objective: str | None = options.OBJECTIVE,
-    compat: str = options.COMPAT,
-    allocation: str = options.ALLOCATION,
-    solver: str | None = SOLVER,
-    at: str | None = options.AT,
-    plot: Path | None = typer.Option(None, "--plot", help="write a plot to FILE.svg or FILE.png"),
+    rate: float = options.PLAN_RATE,
     deadline_s: float = typer.Option(60.0, "--deadline", help="most seconds for the search"),
-    output: Output = OUTPUT,
-    pipelines_dir: Path | None = options.PIPELINES_DIR,
-    profiles_dir: Path | None = options.PROFILES_DIR,
+    question: Question,
 ) -> None:
     """Show the Pareto-optimal plans for a rate: accuracy, cost and latency within the limits.
 
@@ -167,11 +118,7 @@ def frontier(
     from ipa.cli.views.plan_text import frontier_lines
     from ipa.optimize.frontier import frontier as frontier_of
 
-    kind = "" if plot is None else plot.suffix.lower().removeprefix(".")
-    if plot is not None and kind not in KINDS:
-        raise UsageError(f"--plot {str(plot)!r} is neither a .svg nor a .png file")
-    question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir, at)
-    asked, plan = best_plan(question, rate, deadline_s)
+    asked, plan = question.best(rate, deadline_s)
     with progress("searching"):
         points = frontier_of(asked.problem(), deadline_s) if plan.stages else ()
     # `chosen` is true for the plan of the objective.
@@ -187,38 +134,15 @@ def frontier(
         }
         for point in points
     ]
-    show(output, values, frontier_lines(plan, points))
-    if plot is not None and points:
-        _write(plot, kind, plan, points)
-    if plan.termination in EXIT_CODES:
-        raise typer.Exit(EXIT_CODES[plan.termination])
-
-
-def _write(file: Path, kind: str, plan: Plan, points: Sequence[FrontierPoint]) -> None:
-    from ipa.report.frontier_plot import PlotPoint, frontier_picture
-
-    dots = [PlotPoint(point.cost, point.pas, point.latency_s) for point in points]
-    assert plan.cost is not None and plan.pas is not None and plan.latency_s is not None
-    chosen = PlotPoint(plan.cost, plan.pas, plan.latency_s)
-    unit = "cores" if plan.cost_usd_per_hour is None else "USD/h"
-    title = f"{plan.pipeline} at {plan.rate_rps:g} rps"
-    try:
-        picture = frontier_picture(title, dots, chosen, plan.sla_s, kind, unit)
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"--plot needs {error.name}", hint="Install it with: pip install matplotlib"
-        ) from error
-    try:
-        file.write_bytes(picture)
-    except OSError as error:
-        raise UsageError(f"--plot {str(file)!r} cannot be written: {error.strerror}") from error
+    show(question.output, values, frontier_lines(plan, points))
+    raise typer.Exit(EXIT_CODES.get(plan.termination, 0))
 
 
 def render(
-    pipeline: str = options.PIPELINE,
+    pipeline: str = options.FILE_PIPELINE,
     *,
     rate: float | None = typer.Option(None, "--rate", help="requests a second to plan for"),
-    plan: Path | None = typer.Option(None, "--plan", help="a plan, as `ipa plan -o json` prints it"),
+    plan: Path | None = options.PLAN,
     objective: str | None = options.OBJECTIVE,
     at: str = typer.Option(
         "kubernetes", "--at", metavar="TARGET", help="the target that runs what is printed"
@@ -226,8 +150,7 @@ def render(
     monitors: bool = typer.Option(
         False, "--monitors", help="print the PodMonitors that have the pipeline scraped instead"
     ),
-    pipelines_dir: Path | None = options.PIPELINES_DIR,
-    profiles_dir: Path | None = options.PROFILES_DIR,
+    folders: FileFolders,
 ) -> None:
     """Print the manifests that run the pipeline: as planned, or else at its smallest.
 
@@ -246,8 +169,7 @@ def render(
         raise UsageError("--objective needs --rate")
     if monitors and (rate is not None or plan is not None):
         raise UsageError("--monitors are the same for every plan: leave out --rate and --plan")
-    settings = Settings.from_env(pipelines_dir=pipelines_dir, profiles_dir=profiles_dir)
-    target = target_named(at)
+    settings, target = folders.settings, target_named(at)
     found = find_pipeline(pipeline, settings.pipelines_dir)
     found = target.shape(found, usable_profiles(settings, found.name))
     if monitors:
@@ -261,8 +183,8 @@ def render(
     if plan is not None:
         configs = read_plan(plan).configs
     elif rate is not None:
-        question = Question(pipeline, objective, "tail", "free", None, pipelines_dir, profiles_dir, at)
-        best = plans(question, [rate], explain=True)[0]
+        question = Question(pipeline, objective, at=at, **asdict(folders))
+        (best,) = question.plans([rate], explain=True)
         if not best.configs:
             raise InfeasibleError(
                 f"no plan for {pipeline!r} carries {rate:g} requests a second",
@@ -294,14 +216,13 @@ def fleet(
         [], "--class", metavar="PIPELINE=K", help="priority of a pipeline, higher first; 0 if not given"
     ),
     objective: str | None = options.OBJECTIVE,
-    compat: str = options.COMPAT,
+    compat: str | None = options.COMPAT,
     allocation: str = options.ALLOCATION,
     deadline_s: float | None = typer.Option(
         None, "--deadline", help="most seconds; IPA_SOLVER_DEADLINE_S if not given"
     ),
     output: Output = OUTPUT,
-    pipelines_dir: Path | None = options.PIPELINES_DIR,
-    profiles_dir: Path | None = options.PROFILES_DIR,
+    folders: FileFolders,
 ) -> None:
     """Plan many pipelines together under one budget of cores, memory and accelerators.
 
@@ -323,7 +244,7 @@ def fleet(
     classes = parse_pairs("--class", rank, int, known=rates)
     members = []
     for name, rate_rps in rates.items():
-        question = Question(name, objective, compat, allocation, None, pipelines_dir, profiles_dir)
+        question = Question(name, objective, compat, allocation, **asdict(folders))
         problem = question.asked(rate_rps).problem()
         members.append(Member(problem, weights.get(name, 1.0), classes.get(name, 0)))
     within_s = Settings.from_env().solver_deadline_s if deadline_s is None else deadline_s

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ipa.cli.lookup import client_at
-from ipa.cli.options import running as options
-from ipa.cli.options.parsing import duration_s
-from ipa.cli.options.planning import PIPELINE, PIPELINES_DIR
+from ipa.cli import options
+from ipa.cli.options import PIPELINES_DIR, Place, duration_s
 from ipa.cli.output import OUTPUT, Output, json_text, printed, show
 from ipa.model.errors import ExitCode, InputError, NotFoundError, UnavailableError, UsageError
 from ipa.model.pipeline import Pipeline
@@ -35,19 +33,17 @@ def url(
     pipeline: str = options.PIPELINE,
     *,
     curl: bool = typer.Option(False, "--curl", help="print a curl command that sends request.json"),
-    output: Output = OUTPUT,
-    at: str = options.AT,
-    namespace: str | None = options.NAMESPACE,
+    place: Place,
 ) -> None:
     """Print the URL that takes the requests of a pipeline.
 
     A note on from where it is reached goes to standard error.
     """
-    with client_at(at, namespace) as service:
+    with place.client() as service:
         address = address_of(service, pipeline)
     if not address.url:
         raise NotFoundError(f"the requests of pipeline {pipeline!r} have no URL: {address.note}")
-    if printed(output, address):
+    if printed(place.output, address):
         return
     command = f"curl -sS {shlex.quote(address.url)} -H 'Content-Type: application/json' -d @request.json"
     typer.echo(command if curl else address.url)
@@ -70,9 +66,7 @@ def infer(
         False, "--example", help="print the request that is sent without --file, and send nothing"
     ),
     timeout: str | None = TIMEOUT,
-    output: Output = OUTPUT,
-    at: str = options.AT,
-    namespace: str | None = options.NAMESPACE,
+    place: Place,
     pipelines_dir: Path | None = PIPELINES_DIR,
 ) -> None:
     """Send one request to a running pipeline, and print the answer.
@@ -91,15 +85,15 @@ def infer(
         described = find_pipeline(pipeline, folder)
         pipeline, body = described.name, example_request(described, folder)
         if example:
-            show(output, body, json_text(body))
+            show(place.output, body, json_text(body))
             return
     else:
         body = _read(file)
-    with client_at(at, namespace) as service:
+    with place.client() as service:
         address = address_of(service, pipeline)
     found = infer_at(address, body, timeout_s)
     if found.answered:
-        show(output, found.answer, json_text(found.answer))
+        show(place.output, found.answer, json_text(found.answer))
         if words := _times(found.timing):
             typer.echo(words, err=True)
         return
@@ -135,7 +129,7 @@ def address_of(service: PipelineClient, pipeline: str) -> RequestAddress:
 
 
 def probe(
-    pipeline: str = PIPELINE,
+    pipeline: str = options.FILE_PIPELINE,
     *,
     request: Path | None = typer.Option(
         None,

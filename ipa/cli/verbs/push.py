@@ -8,17 +8,15 @@ from typing import Any
 
 import typer
 
-from ipa.cli.lookup import service_at
-from ipa.cli.options import running as options
-from ipa.cli.options.planning import PIPELINE, PIPELINES_DIR, PROFILES_DIR
+from ipa.cli import options
+from ipa.cli.options import Author, FileFolders, service_at
 from ipa.cli.output import OUTPUT, Output, show
 from ipa.model.errors import NotFoundError, UnavailableError, UsageError
 from ipa.model.profile import StageProfile
-from ipa.settings import Settings
 
 
 def push(
-    pipeline: str = PIPELINE,
+    pipeline: str = options.FILE_PIPELINE,
     *,
     settings_: list[str] = typer.Option(
         [],
@@ -28,12 +26,10 @@ def push(
         "sending the file; no value removes it; may be repeated",
     ),
     dry_run: bool = typer.Option(False, "--dry-run", help="show the changes and send nothing"),
-    reason: str = options.REASON,
-    by: str = options.BY,
+    author: Author,
     output: Output = OUTPUT,
     at: str = options.AT,
-    pipelines_dir: Path | None = PIPELINES_DIR,
-    profiles_dir: Path | None = PROFILES_DIR,
+    folders: FileFolders,
 ) -> None:
     """Give a running service the pipeline and its profiles as their files are here, or change some keys.
 
@@ -49,9 +45,10 @@ def push(
 
     given, profiles, patch = None, dict[str, StageProfile](), _patch(settings_)
     if not settings_:
-        settings = Settings.from_env(pipelines_dir=pipelines_dir, profiles_dir=profiles_dir)
+        settings = folders.settings
         given = find_pipeline(pipeline, settings.pipelines_dir)
         pipeline, profiles = given.name, profiles_in(settings.profiles_dir, given.name)
+    by, reason = author.by, author.reason
     with service_at(at, "push") as service:
         try:
             text, version = service.file(pipeline)

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ipa.cli import shell_completion as completing
-from ipa.cli.options.parsing import FORECASTER, POLICY, SHADOW_POLICY, SOLVER
-from ipa.cli.options.planning import PIPELINES_DIR, PROFILES_DIR
+from ipa.cli.options import FORECASTER, POLICY, SHADOW_POLICY, SOLVER, FileFolders, complete_pipelines
 from ipa.cli.run_service import run_service
 from ipa.model.decision import Mode
 from ipa.model.errors import IpaError, UsageError
@@ -38,7 +36,7 @@ LOOK_AT = (
 def serve(
     pipelines: Annotated[
         list[str] | None,
-        typer.Argument(help="pipelines to control; all if not given", autocompletion=completing.pipelines),
+        typer.Argument(help="pipelines to control; all if not given", autocompletion=complete_pipelines),
     ] = None,
     target: Annotated[str | None, typer.Option(help="local or kubernetes; IPA_TARGET if not given")] = None,
     mode: Annotated[
@@ -78,7 +76,7 @@ def demo(
     pipeline: str | None = typer.Argument(
         None,
         help="a pipeline of your own with profiles; the packaged example if not given",
-        autocompletion=completing.pipelines,
+        autocompletion=complete_pipelines,
     ),
     *,
     rates: str = typer.Option(
@@ -92,8 +90,7 @@ def demo(
     host: str | None = typer.Option(None, "--host", help="address to listen on"),
     port: int | None = typer.Option(None, "--port", help="port to listen on; 0 for any"),
     seed: int = typer.Option(0, "--seed", min=0, help="seed of the load and of the service times"),
-    pipelines_dir: Path | None = PIPELINES_DIR,
-    profiles_dir: Path | None = PROFILES_DIR,
+    folders: FileFolders,
 ) -> None:
     """Run the service over a simulated pipeline: page, API and all verbs, without a cluster, GPU or licence.
 
@@ -105,7 +102,8 @@ def demo(
     from ipa.serving.logs import Format, logged
 
     simulated = _simulated(rates, speed, seed)
-    folders = (pipelines_dir, profiles_dir) if pipeline else example_folders()
+    given = (folders.pipelines_dir, folders.profiles_dir)
+    pipelines_dir, profiles_dir = given if pipeline else example_folders()
     with (
         logged(Format.TEXT, shown_at=simulated.pace.simulated) as logs,
         TemporaryDirectory(prefix="ipa-demo-") as folder,
@@ -122,12 +120,12 @@ def demo(
             "auth": "",
             "forecast_trace": "",
         }
-        given = Settings.from_env()
-        ignored = [variable_of(name) for name in own if name in given.origins]
+        origins = Settings.from_env().origins
+        ignored = [variable_of(name) for name in own if name in origins]
         if ignored:
             typer.echo(f"ipa: the demo ignores {', '.join(ignored)}", err=True)
         settings = Settings.from_env(
-            pipelines_dir=folders[0], profiles_dir=folders[1], host=host, port=port, **own
+            pipelines_dir=pipelines_dir, profiles_dir=profiles_dir, host=host, port=port, **own
         )
         options = ServeOptions(
             (pipeline or EXAMPLE,),

@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
+from operator import itemgetter
 from typing import Any
 
 from rich.console import RenderableType
+from rich.table import Table
 from rich.text import Text
 
-from ipa.cli.views.status_text import bare_table, config_words
-from ipa.cli.views.times import date_time
+from ipa.cli.layout import UNKNOWN, ViewColumn, date_time, figure, table_of
+from ipa.cli.views.status_text import config_words
 
-Pair = dict[str, Any]
-# The outcome in a word or two.
+# A decision and the result of its replay, as JSON values.
+Pair = Mapping[str, Any]
+# The outcome in a word or two, and its style.
 WORDS = {"same": "same", "differs": "differs", "stale": "cannot be told", "nothing": "nothing to replay"}
+STYLES = {"differs": "bold red", "stale": "yellow"}
 # Differences that a line lists; the first ones are enough.
 SHOWN = 2
-# Figures of a plan: name, key, format and unit.
+# Figures of a plan: name, key and form.
 FIGURES = (
-    ("planned for", "rate_rps", ".4g", " rps"),
-    ("PAS", "pas", ".3f", ""),
-    ("cost", "cost_cores", "g", " cores"),
-    ("latency", "latency_s", ".3f", " s"),
-    ("objective", "objective", ".4f", ""),
+    ("planned for", "rate_rps", "{:.4g} rps"),
+    ("PAS", "pas", "{:.3f}"),
+    ("cost", "cost_cores", "{:g} cores"),
+    ("latency", "latency_s", "{:.3f} s"),
+    ("objective", "objective", "{:.4f}"),
 )
+AT = ViewColumn("at", lambda pair: date_time(pair["decision"]["at"]))
+ID = ViewColumn("id", lambda pair: pair["decision"]["decision_id"])
 
 
 def listed(found: Sequence[Pair], policy: str | None) -> list[RenderableType]:
@@ -34,23 +40,33 @@ def listed(found: Sequence[Pair], policy: str | None) -> list[RenderableType]:
         return ["no decisions yet"]
     counts = Counter(pair["replayed"]["outcome"] for pair in found)
     if policy is None:
-        said = ", ".join(f"{counts[name]} {words}" for name, words in WORDS.items() if counts[name])
-        return [_same_table(found), f"{len(found)} decisions: {said}", *_notes(found)]
+        outcomes = ", ".join(f"{counts[name]} {words}" for name, words in WORDS.items() if counts[name])
+        table = table_of(
+            found,
+            AT,
+            ViewColumn("tick", lambda pair: pair["decision"]["tick"]),
+            ViewColumn("reason", lambda pair: pair["decision"]["reason"]),
+            ViewColumn(
+                "configuration", lambda pair: "  ".join(map(config_words, pair["decision"]["configs"]))
+            ),
+            ViewColumn(
+                "taken again",
+                lambda pair: Text(_result(pair["replayed"]), STYLES.get(pair["replayed"]["outcome"], "")),
+            ),
+            ID,
+        )
+        return [table, f"{len(found)} decisions: {outcomes}", *_notes(found)]
     taken = counts["same"] + counts["differs"]
     head = f"{policy} would have decided {counts['differs']} of {taken} differently, from the same inputs"
-    if counts["stale"]:
-        head += f"; of {counts['stale']} it cannot be told: {_why(found, 'stale')}"
     parted = [pair for pair in found if pair["replayed"]["outcome"] == "differs"]
-    return [*([_other_table(parted, policy)] if parted else []), head, *_notes(found)]
+    return [*([_other_table(parted, policy)] if parted else []), head + _stale(found), *_notes(found)]
 
 
 def parted_nowhere(found: Sequence[Pair], policy: str) -> list[RenderableType]:
     """The message that two policies decide alike."""
-    counts = Counter(pair["replayed"]["outcome"] for pair in found)
-    words = f"{policy} decides the same in all {counts['same']} decisions that could be replayed"
-    if counts["stale"]:
-        words += f"; of {counts['stale']} it cannot be told: {_why(found, 'stale')}"
-    return [words, *_notes(found)]
+    same = sum(pair["replayed"]["outcome"] == "same" for pair in found)
+    words = f"{policy} decides the same in all {same} decisions that could be replayed"
+    return [words + _stale(found), *_notes(found)]
 
 
 def detail(pair: Pair) -> list[RenderableType]:
@@ -64,83 +80,71 @@ def detail(pair: Pair) -> list[RenderableType]:
     ]
     again = replayed["again"]
     if replayed["outcome"] == "differs":
-        lines += [f"then: {again['reason']}: {again['detail']}", _differences(replayed)]
+        headings = {"what": "what differs", "recorded": "recorded", "again": "taken again"}
+        columns = [ViewColumn(heading, key) for key, heading in headings.items()]
+        lines.append(f"then: {again['reason']}: {again['detail']}")
+        lines.append(table_of(replayed["differences"], *columns, indent="  "))
     if again is not None and (decision["plan"] or again["plan"]):
         lines.append(_plans(decision["plan"], again["plan"], replayed["policy"]))
     return [*lines, *_notes([pair])]
 
 
-def _same_table(found: Sequence[Pair]) -> RenderableType:
-    table = bare_table("at", "tick", "reason", "configuration", "taken again", "id")
-    for pair in found:
-        each, replayed = pair["decision"], pair["replayed"]
-        configs = "  ".join(config_words(config) for config in each["configs"])
-        cells = (date_time(each["at"]), str(each["tick"]), each["reason"], configs, _result(replayed))
-        style = {"differs": "bold red", "stale": "yellow"}.get(replayed["outcome"], "")
-        row = [Text(cell) for cell in (*cells, each["decision_id"])]
-        row[4].stylize(style)
-        table.add_row(*row)
-    return table
+def _other_table(found: Sequence[Pair], policy: str) -> Table:
+    def worth(side: str) -> list[ViewColumn]:
+        """Cores and PAS of the plan; without a plan the cores of the configuration that keeps running."""
+
+        def of(pair: Pair) -> Any:
+            return pair["decision"] if side == "decision" else pair["replayed"]["again"]
+
+        def cores(pair: Pair) -> float:
+            plan = of(pair)["plan"]
+            if plan and plan["stages"]:
+                return float(plan["cost_cores"])
+            return sum((it["cores"] * it["replicas"] for it in of(pair)["configs"]), 0.0)
+
+        def pas(pair: Pair) -> float | None:
+            plan = of(pair)["plan"]
+            return plan["pas"] if plan and plan["stages"] else None
+
+        return [ViewColumn("cores", cores, "{:g}"), ViewColumn("PAS", pas, "{:.3f}")]
+
+    return table_of(
+        found,
+        AT,
+        ViewColumn("decided", lambda pair: pair["decision"]["reason"]),
+        *worth("decision"),
+        ViewColumn(f"{policy} would", lambda pair: pair["replayed"]["again"]["reason"]),
+        *worth("replayed"),
+        ViewColumn("and run", lambda pair: _wanted(pair["replayed"]["again"]) or "nothing"),
+        ID,
+    )
 
 
-def _other_table(found: Sequence[Pair], policy: str) -> RenderableType:
-    table = bare_table("at", "decided", "cores", "PAS", f"{policy} would", "cores", "PAS", "and run", "id")
-    for column in (2, 3, 5, 6):
-        table.columns[column].justify = "right"
-    for pair in found:
-        each, again = pair["decision"], pair["replayed"]["again"]
-        plan = again["plan"]
-        wanted = plan["stages"] if plan and plan["stages"] else again["configs"]
-        row = (
-            date_time(each["at"]),
-            each["reason"],
-            *_worth(each),
-            again["reason"],
-            *_worth(again),
-            "  ".join(config_words(config) for config in wanted) or "nothing",
-            each["decision_id"],
-        )
-        table.add_row(*(Text(cell) for cell in row))
-    return table
+def _configs(decision: Mapping[str, Any]) -> str:
+    return "  ".join(map(config_words, decision["configs"]))
 
 
-def _worth(decision: dict[str, Any]) -> tuple[str, str]:
-    """Cores and PAS of the plan; without a plan the cores of the configuration that keeps running."""
+def _wanted(decision: Mapping[str, Any]) -> str:
+    """The configurations of the plan, else those that keep running."""
     plan = decision["plan"]
-    if plan and plan["stages"]:
-        return f"{plan['cost_cores']:g}", f"{plan['pas']:.3f}"
-    return f"{sum(it['cores'] * it['replicas'] for it in decision['configs']):g}", "–"
+    return "  ".join(map(config_words, plan["stages"] if plan and plan["stages"] else decision["configs"]))
 
 
-def _differences(replayed: dict[str, Any]) -> RenderableType:
-    table = bare_table("  what differs", "recorded", "taken again")
-    for each in replayed["differences"]:
-        table.add_row(Text(f"  {each['what']}"), Text(each["recorded"]), Text(each["again"]))
-    return table
-
-
-def _plans(recorded: dict[str, Any] | None, again: dict[str, Any] | None, policy: str) -> RenderableType:
-    table = bare_table("  plan", "recorded", f"by {policy}")
-    for one, other in zip_longest(_stages(recorded), _stages(again)):
-        name = (one or other)["stage"]
-        table.add_row(*(Text(cell) for cell in (f"  {name}", _stage(one), _stage(other))))
-    for name, key, form, unit in FIGURES:
-        values = [_figure(plan, key, form, unit) for plan in (recorded, again)]
-        table.add_row(*(Text(cell) for cell in (f"  {name}", *values)))
-    return table
-
-
-def _stages(plan: dict[str, Any] | None) -> list[dict[str, Any]]:
-    return list(plan["stages"]) if plan else []
+def _plans(recorded: dict[str, Any] | None, again: dict[str, Any] | None, policy: str) -> Table:
+    sides = [plan["stages"] if plan else [] for plan in (recorded, again)]
+    rows: list[tuple[Any, ...]] = [
+        ((one or other)["stage"], _stage(one), _stage(other)) for one, other in zip_longest(*sides)
+    ]
+    rows += [
+        (name, *(figure(plan and plan[key], form) for plan in (recorded, again)))
+        for name, key, form in FIGURES
+    ]
+    columns = (ViewColumn("plan", itemgetter(0)), ViewColumn("recorded", itemgetter(1)))
+    return table_of(rows, *columns, ViewColumn(f"by {policy}", itemgetter(2)), indent="  ")
 
 
 def _stage(stage: dict[str, Any] | None) -> str:
-    return config_words(stage).partition("=")[2] if stage else "–"
-
-
-def _figure(plan: dict[str, Any] | None, key: str, form: str, unit: str) -> str:
-    value = plan[key] if plan else None
-    return "–" if value is None else f"{value:{form}}{unit}"
+    return config_words(stage).partition("=")[2] if stage else UNKNOWN
 
 
 def _result(replayed: dict[str, Any]) -> str:
@@ -153,9 +157,10 @@ def _result(replayed: dict[str, Any]) -> str:
     return f"differs: {', '.join(words)}{more}"
 
 
-def _why(found: Sequence[Pair], outcome: str) -> str:
-    whys = dict.fromkeys(p["replayed"]["why"] for p in found if p["replayed"]["outcome"] == outcome)
-    return "; ".join(whys)
+def _stale(found: Sequence[Pair]) -> str:
+    """The decisions that could not be replayed, with their reasons."""
+    whys = [pair["replayed"]["why"] for pair in found if pair["replayed"]["outcome"] == "stale"]
+    return f"; of {len(whys)} it cannot be told: {'; '.join(dict.fromkeys(whys))}" if whys else ""
 
 
 def _notes(found: Sequence[Pair]) -> list[RenderableType]:

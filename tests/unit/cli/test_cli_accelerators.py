@@ -42,22 +42,6 @@ RUNNING = [
 ]
 
 
-def test_a_change_names_what_it_holds_meanwhile(tmp_path: Path, capsys: Capture) -> None:
-    running = tmp_path / "running.json"
-    running.write_text(json.dumps(RUNNING))
-    assert run(["plan", "vision", "--rate", "30", "--running", str(running), "-o", "json", *PLACE]) == 0
-    change = json.loads(capsys.readouterr().out)["change"]
-    before, peak, after = change["before"], change["peak"], change["after"]
-    assert (before["accelerators"], after["accelerators"]) == ({}, {GPU: 1, SLICE: 1})
-    assert peak["memory_gib"] == before["memory_gib"] + after["memory_gib"] == 2.5 + 13
-    assert change["peak_usd_per_hour"] == pytest.approx(
-        change["before_usd_per_hour"] + change["after_usd_per_hour"]
-    )
-    assert run(["plan", "vision", "--rate", "30", "--running", str(running), *PLACE]) == 0
-    shown = capsys.readouterr().out
-    assert f"{GPU} 0 → 1, 1 meanwhile" in shown and "memory GiB 2.5 → 13, 15.5 meanwhile" in shown
-
-
 def test_a_fleet_keeps_to_its_accelerators_and_memory(capsys: Capture) -> None:
     ask = ["fleet", "vision=30", "--cores", "40", *PLACE]
     assert run([*ask, "-o", "json"]) == 0

@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from rich.console import Console
 
+from ipa.cli.layout import date_time, time_of_day
 from ipa.cli.output import Output
 from ipa.cli.views.plan_text import note_line
-from ipa.cli.views.times import date_time, time_of_day
 from ipa.cli.watching import _shower
 from ipa.serving.logs import TextLines
 from ipa.simulate.columns import BatchLog, FormedBatches

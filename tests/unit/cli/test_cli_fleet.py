@@ -12,7 +12,7 @@ import pytest
 
 from ipa.cli.main import run
 from ipa.cli.output import Output, show
-from ipa.cli.planning.plan_kinds import Question
+from ipa.cli.planning import Question
 from ipa.cli.verbs.plan import parse_pairs
 from ipa.cli.views.plan_text import fleet_lines
 from ipa.model.errors import UsageError
@@ -116,7 +116,7 @@ def test_too_little_of_two_resources_exits_3_and_says_of_which(capsys: Capture) 
 
 
 def test_what_is_not_proved_is_said_and_is_json(capsys: Capture) -> None:
-    question = Question("video", None, "tail", "free", None, None, None)
+    question = Question("video")
     proved = plan_together([Member(question.asked(20.0).problem())], 12.0, 5.0)
     for gap, words in ((inf, "no bound known"), (0.25, "gap 25.00%")):
         (each,) = proved.found.classes

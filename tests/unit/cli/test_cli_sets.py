@@ -100,7 +100,6 @@ def test_the_file_decides_unless_the_command_line_does(root: Path, tmp_path: Pat
     ("arguments", "words"),
     [
         (["--allocation", "base"], "--allocation base fixes the cores"),
-        (["--running", "somewhere.json"], "--running"),
         (["--compat", "ipa-artifact"], "which knows no sets"),
         (["--compat", "both"], "tail, paper, ipa-artifact"),
         (["--solver", "highs"], "sets are solved by label setting"),

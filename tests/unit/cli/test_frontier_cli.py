@@ -1,10 +1,9 @@
-"""The verb `frontier` against every plan there is, its text and its picture."""
+"""The verb `frontier` against every plan there is and its text."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -13,13 +12,12 @@ import numpy as np
 import pytest
 
 from ipa.cli.main import run
-from ipa.cli.planning.plan_kinds import Question
-from ipa.optimize.frontier import frontier
+from ipa.cli.planning import Question
+from ipa.optimize.frontier import FrontierPoint, accuracy_cost, frontier
 from ipa.optimize.options import full_program
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import evaluate
 from ipa.optimize.solve import solve
-from ipa.report.frontier_plot import PlotPoint, accuracy_cost, frontier_picture
 from tests.fakes.planner_graphs import random_graph_problem
 from tests.fakes.planner_instances import fits, random_problem
 
@@ -51,7 +49,7 @@ def printed(capsys: Capture, *arguments: str) -> list[dict[str, object]]:
 
 
 def test_the_frontier_is_all_plans_that_none_betters(capsys: Capture) -> None:
-    question = Question("digits", None, "tail", "free", None, None, None)
+    question = Question("digits")
     expected = every_undominated(question.asked(12.0).problem())
     points = printed(capsys, "digits", "--rate", "12")
     found = sorted((p["cost_cores"], p["pas"], p["latency_s"]) for p in points)
@@ -75,7 +73,7 @@ def test_the_frontier_of_random_problems(seed: int) -> None:
 def test_the_frontier_is_in_money_where_there_are_prices(rate_rps: float) -> None:
     home = Path(__file__).parents[2] / "fixtures" / "accelerated"
     place = home / "pipelines", home / "profiles"
-    problem = Question("vision", None, "tail", "free", None, *place).asked(rate_rps).problem()
+    problem = Question("vision", pipelines_dir=place[0], profiles_dir=place[1]).asked(rate_rps).problem()
     # Few enough to compare all.
     problem = replace(problem, bounds=replace(problem.bounds, max_replicas=2))
     points = frontier(problem)
@@ -126,12 +124,10 @@ def test_text_has_the_frontier_of_accuracy_and_cost_with_a_star_at_the_plan(caps
     assert f"{len(rows)} of {len(points)} plans" in lines[-1]
 
 
-def test_infeasible_exits_3_and_says_what_would_help(capsys: Capture, tmp_path: Path) -> None:
-    picture = tmp_path / "none.svg"
-    assert run(["frontier", "video", "--rate", "9000", "--solver", "exact", "--plot", str(picture)]) == 3
+def test_infeasible_exits_3_and_says_what_would_help(capsys: Capture) -> None:
+    assert run(["frontier", "video", "--rate", "9000", "--solver", "exact"]) == 3
     text = capsys.readouterr().out
     assert "No plan: infeasible" in text and "Feasible with rate ≤" in text
-    assert not picture.exists()
     assert run(["frontier", "video", "--rate", "9000", "--solver", "exact", "-o", "json"]) == 3
     assert json.loads(capsys.readouterr().out) == []
 
@@ -141,9 +137,7 @@ def test_infeasible_exits_3_and_says_what_would_help(capsys: Capture, tmp_path: 
     [
         (["--rate", "0"], 64, "above 0"),
         (["--rate", "5", "--deadline", "-1"], 64, "--deadline"),
-        (["--rate", "5", "--plot", "a.pdf"], 64, ".svg"),
         (["--rate", "5", "--deadline", "1e-9"], 6, "time ran out"),
-        (["--rate", "5", "--plot", "no/such/folder/a.svg"], 64, "cannot be written"),
     ],
 )
 def test_what_goes_wrong_gets_a_message(arguments: list[str], code: int, words: str, capsys: Capture) -> None:
@@ -151,36 +145,7 @@ def test_what_goes_wrong_gets_a_message(arguments: list[str], code: int, words: 
     assert words in capsys.readouterr().err
 
 
-def test_the_plot_is_a_picture_of_its_kind(tmp_path: Path, capsys: Capture) -> None:
-    pytest.importorskip("matplotlib")
-    for kind in ("svg", "png"):
-        file = tmp_path / f"picture.{kind}"
-        assert run(["frontier", "digits", "--rate", "12", "--plot", str(file)]) == 0
-        start = file.read_bytes()[:8]
-        assert start == b"\x89PNG\r\n\x1a\n" if kind == "png" else start.startswith(b"<?xml")
-
-
-def test_the_picture_names_its_axes_with_units_and_marks_the_chosen_plan() -> None:
-    pytest.importorskip("matplotlib")
-    dots = [PlotPoint(1.0, 0.5, 0.4), PlotPoint(2.0, 0.7, 0.6), PlotPoint(30.0, 0.7, 0.1)]
-    picture = frontier_picture("a & b at 12 rps", dots, dots[1], 0.8)
-    assert picture == frontier_picture("a & b at 12 rps", dots, dots[1], 0.8)
-    words = {element.text for element in ET.fromstring(picture).iter() if element.tag.endswith("text")}
-    assert {
-        "a & b at 12 rps",
-        "cost, cores",
-        "accuracy of a request (PAS)",
-        "latency, s (SLA 0.8 s)",
-    } <= words
-    assert "chosen: PAS 0.700, 2 cores, 0.6 s" in words
-
-
 def test_the_frontier_of_accuracy_and_cost_has_the_quickest_of_equals() -> None:
-    dots = [
-        PlotPoint(2.0, 0.7, 0.6),
-        PlotPoint(1.0, 0.5, 0.4),
-        PlotPoint(2.0, 0.7, 0.2),
-        PlotPoint(3.0, 0.7, 0.1),
-        PlotPoint(3.0, 0.4, 0.1),
-    ]
-    assert accuracy_cost(dots) == [PlotPoint(1.0, 0.5, 0.4), PlotPoint(2.0, 0.7, 0.2)]
+    dots = [(2.0, 0.7, 0.6), (1.0, 0.5, 0.4), (2.0, 0.7, 0.2), (3.0, 0.7, 0.1), (3.0, 0.4, 0.1)]
+    points = [FrontierPoint(*dot, 0.0, ()) for dot in dots]
+    assert accuracy_cost(points) == [points[1], points[2]]

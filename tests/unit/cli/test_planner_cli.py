@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ipa.cli.main import run
-from ipa.cli.options.parsing import parse_rates
+from ipa.cli.options import parse_rates
 from ipa.model.errors import UsageError
 
 MAIN = "from ipa.cli.main import main; main()"

@@ -9,9 +9,6 @@ import pytest
 from ipa.control.engine.guards import bound_faults
 from ipa.model.overhead import NO_OVERHEAD, Overhead
 from ipa.model.pipeline import Bounds, Pipeline
-from ipa.model.plan import StageConfig
-from ipa.optimize.change import change_of
-from ipa.optimize.describe import describe
 from ipa.targets.seldon.manifest import read, render
 from ipa.targets.seldon.section import seldon_of, with_seldon
 from ipa.targets.seldon.shape import at_cluster
@@ -19,7 +16,7 @@ from tests.contract.kube_harness import split
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.cluster import cores_of
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
-from tests.fakes.world import PIPELINE, PROFILES, SMALLEST
+from tests.fakes.world import PIPELINE, SMALLEST
 
 SAMPLE, CONFIGS = sample_pipeline(), sample_configs()
 
@@ -81,22 +78,6 @@ def test_a_budget_that_the_replicas_alone_would_keep_is_broken_with_what_runs_be
     assert bound_faults(tight, configs) == []
     with_orchestrator = replace(tight, bounds=replace(tight.bounds, overhead=Overhead(0.5)))
     assert bound_faults(with_orchestrator, configs) == ["4.5 cores exceed the budget of 4"]
-
-
-def test_a_change_is_told_with_what_runs_beside_the_replicas() -> None:
-    from ipa.policies.planning import planning_problem
-
-    overhead = Overhead(0.5, (("detect", 0.25),))
-    pipeline = replace(PIPELINE, bounds=replace(PIPELINE.bounds, overhead=overhead))
-    problem = replace(planning_problem(pipeline, PROFILES, 5.0), running=SMALLEST)
-    wanted: tuple[StageConfig, ...] = (replace(SMALLEST[0], replicas=3), SMALLEST[1])
-    plan = describe(problem, wanted)
-    assert plan is not None
-    assert plan.cost_cores == 0.5 + 3 * 1.25 + 1.0
-    change = change_of(problem, plan)
-    held = change.before, change.peak, change.after, change.started
-    assert [each.cpu_cores for each in held] == [2.75, 5.25, 5.25, 2.5]
-    assert change.to_json()["stages"][0].keys() == {"stage", "before", "after", "in_place"}
 
 
 def test_bounds_of_a_file_have_no_overhead() -> None:

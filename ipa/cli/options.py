@@ -1,0 +1,308 @@
+"""Options that several verbs share, in bundles, their values, and what these name.
+
+A verb takes a bundle as a parameter; `ipa.cli.arguments.verb` makes each of its fields an option.
+"""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+
+from ipa.cli.arguments import Bundle
+from ipa.cli.output import OUTPUT, Output
+from ipa.forecast.registry import FORECASTERS
+from ipa.model.errors import UsageError
+from ipa.optimize.registry import SOLVERS
+from ipa.plugins import Registry
+from ipa.policies.registry import POLICIES
+from ipa.settings import Settings
+
+if TYPE_CHECKING:
+    from ipa.clients.base import PipelineClient
+    from ipa.clients.http import HttpClient
+    from ipa.model.pipeline import Pipeline
+    from ipa.model.profile import StageProfile
+
+# More rates than this in one sweep are a typo.
+MOST_RATES = 10_000
+E = TypeVar("E", bound=StrEnum)
+REFERENCE = "or module:attribute"
+# Seconds that a person waits after the tab key.
+PATIENCE_S = 0.5
+DEFAULT_AT = "http://127.0.0.1:8080"
+
+
+def complete_pipelines(context: typer.Context, incomplete: str) -> list[str]:
+    """Names of pipelines: of the files, and of the service if the command asks one."""
+    from ipa.clients.http import HttpClient
+    from ipa.model.errors import IpaError
+
+    found: set[str] = set()
+    try:
+        folder = Settings.from_env(pipelines_dir=context.params.get("pipelines_dir")).pipelines_dir
+        found = {file.parent.name for file in folder.glob("*/pipeline.yaml")}
+        at = str(context.params.get("at") or "")
+        if at.startswith(("http://", "https://")):
+            with HttpClient(at, timeout_s=PATIENCE_S) as service:
+                found |= set(service.names())
+    except IpaError:
+        # The command itself reports the error; a completion cannot.
+        pass
+    return sorted(name for name in found if name.startswith(incomplete))
+
+
+def complete_stages(context: typer.Context, incomplete: str) -> list[str]:
+    """Names of the stages of the pipeline that was typed before."""
+    from ipa.files.pipelines import find_pipeline
+    from ipa.model.errors import IpaError
+
+    try:
+        found = find_pipeline(str(context.params.get("pipeline")), Settings.from_env().pipelines_dir)
+    except IpaError:
+        return []
+    return [stage.name for stage in found.served if stage.name.startswith(incomplete)]
+
+
+def admitted(registry: Registry) -> Callable[[str | None], str | None]:
+    """The callback of an option that names one of the registry, whose user may name code to load."""
+
+    def admit(name: str | None) -> str | None:
+        # Other names are looked up where they are used: completion and help need no package to be read.
+        return registry.admit(name) if name and ":" in name else name
+
+    return admit
+
+
+def completed(registry: Registry) -> Callable[[str], list[str]]:
+    """The completion of an option that names one of the registry."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in registry if name.startswith(incomplete)]
+
+    return complete
+
+
+def names(registry: Registry, *without: str) -> str:
+    """The built-in names for a help text, which must not depend on what is installed."""
+    known = ", ".join(name for name in registry.built_in if name not in without)
+    return f"{known}; a plug-in's name, {REFERENCE}"
+
+
+def option(default: Any, registry: Registry, *flags: str, help_text: str) -> Any:
+    """An option that names one of the registry."""
+    return typer.Option(
+        default, *flags, help=help_text, callback=admitted(registry), autocompletion=completed(registry)
+    )
+
+
+POLICY = option("ours", POLICIES, "--policy", help_text=f"one of: {names(POLICIES, 'oracle')}")
+SHADOW_POLICY = option(
+    None, POLICIES, "--shadow-policy", help_text="a second one that only records what it would do"
+)
+FORECASTER = option(None, FORECASTERS, "--forecaster", help_text=f"one of: {names(FORECASTERS, 'foresight')}")
+SOLVER = option(None, SOLVERS, "--solver", help_text=f"one of: {names(SOLVERS)}")
+FILE_PIPELINE = typer.Argument(
+    metavar="PIPELINE",
+    help="name of a folder of pipelines/, or path of a pipeline.yaml",
+    autocompletion=complete_pipelines,
+)
+PIPELINE = typer.Argument(metavar="PIPELINE", help="name of the pipeline", autocompletion=complete_pipelines)
+PIPELINE_OR_PLAN = typer.Argument(
+    metavar="PIPELINE",
+    help="name of the pipeline, or a FILE.json of `ipa plan --out`",
+    autocompletion=complete_pipelines,
+)
+STAGE = typer.Argument(metavar="STAGE", help="stage of the pipeline", autocompletion=complete_stages)
+OBJECTIVE = typer.Option(
+    None, "--objective", help="objective of the pipeline's file; its default if not given"
+)
+COMPAT = typer.Option(
+    None,
+    "--compat",
+    help="latency model: tail (the SLA's percentile; the default), paper (for sets) or ipa-artifact",
+)
+ALLOCATION = typer.Option(
+    "free",
+    "--allocation",
+    help="cores of a replica: free (chosen by the plan) or base (fixed as in the IPA paper)",
+)
+PLAN_RATE = typer.Option(..., "--rate", help="requests a second to serve")
+RATE = typer.Option(
+    None, "--rate", help="requests a second to plan for; the forecast of the service if not given"
+)
+PLAN = typer.Option(None, "--plan", metavar="FILE", help="file of a plan, as `ipa plan -o json` prints it")
+DETAILED = typer.Option(
+    False, "--detailed-exitcode", help="exit code 2 if the plan differs from the running configuration"
+)
+AT = typer.Option(
+    DEFAULT_AT,
+    "--at",
+    metavar="WHERE",
+    envvar="IPA_AT",
+    help="a service's URL, kubernetes[:KUBECONFIG], or a manifest's FILE.yaml",
+)
+# Not the variable's before that of a saved plan, which is for one place.
+APPLY_AT = typer.Option(
+    None,
+    "--at",
+    metavar="WHERE",
+    help="a service's URL, kubernetes[:KUBECONFIG] or a FILE.yaml; that of the saved plan, or for any other "
+    "IPA_AT, if not given",
+)
+NAMESPACE = typer.Option(
+    None,
+    "--namespace",
+    "-n",
+    help="namespace on a cluster or in a manifest, instead of that of the pipeline's file",
+)
+CONFIRM = typer.Option(False, "--confirm", help="take capacity even while requests are late")
+PIPELINES_DIR = typer.Option(
+    None, "--pipelines-dir", help="folder of pipelines; IPA_PIPELINES_DIR if not given"
+)
+PROFILES_DIR = typer.Option(None, "--profiles-dir", help="folder of profiles; IPA_PROFILES_DIR if not given")
+
+
+def me() -> str:
+    """The user name of the person at the command line."""
+    return getpass.getuser()
+
+
+REASON = typer.Option("", "--reason", help="reason, kept with the decision")
+BY = typer.Option(
+    "",
+    "--by",
+    callback=lambda by: by or me(),
+    show_default=False,
+    help="name to record as the author; your user name if not given",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Author(Bundle):
+    """The person who changes something, and why."""
+
+    reason: str = REASON
+    by: str = BY
+
+
+@dataclass(frozen=True, slots=True)
+class Place(Bundle):
+    """A service, a cluster or a manifest that a verb reads or changes."""
+
+    output: Output = OUTPUT
+    at: str = AT
+    namespace: str | None = NAMESPACE
+
+    def client(self) -> PipelineClient:
+        """The client of the place, as `ipa.clients.http.client_at` finds it."""
+        return client_at(self.at, self.namespace)
+
+
+@dataclass(frozen=True, slots=True)
+class FileFolders(Bundle):
+    """The folders of the files of pipelines and profiles."""
+
+    pipelines_dir: Path | None = PIPELINES_DIR
+    profiles_dir: Path | None = PROFILES_DIR
+
+    @property
+    def settings(self) -> Settings:
+        """The settings with these folders."""
+        return Settings.from_env(pipelines_dir=self.pipelines_dir, profiles_dir=self.profiles_dir)
+
+    def load(self, name: str) -> tuple[Pipeline, dict[str, StageProfile], Settings]:
+        """The pipeline of that name or path, its profiles by stage, and the settings.
+
+        NotFoundError names the pipelines there are.
+        """
+        from ipa.files import load_profiles
+        from ipa.files.pipelines import find_pipeline
+
+        settings = self.settings
+        pipeline = find_pipeline(name, settings.pipelines_dir)
+        return pipeline, load_profiles(settings.profiles_dir, pipeline.name), settings
+
+
+def client_at(at: str, namespace: str | None = None) -> PipelineClient:
+    """The client of a service, a cluster or a manifest, as `ipa.clients.http.client_at` finds it."""
+    from ipa.clients import http
+
+    return http.client_at(at, namespace=namespace)
+
+
+def service_at(at: str, what: str) -> HttpClient:
+    """The client of a service; UsageError elsewhere, since only a service has `what`."""
+    from ipa.clients import http
+
+    return http.service_at(at, what)
+
+
+def duration_s(option: str, text: str) -> float:
+    """The seconds of a duration such as 90s; UsageError names the option."""
+    from ipa.files.quantities import DURATION
+
+    try:
+        return DURATION.parse(text)
+    except ValueError as error:
+        raise UsageError(f"{option} {error}", hint="For example 90s or 30min") from error
+
+
+def memory_gib(option: str, text: str) -> float:
+    """The GiB of a size such as 64GiB; UsageError names the option."""
+    from ipa.files.quantities import MEMORY
+
+    try:
+        size_gib = MEMORY.parse(text)
+    except ValueError as error:
+        raise UsageError(f"{option} {error}", hint="For example 512MiB or 64GiB") from error
+    if not size_gib > 0:
+        raise UsageError(f"{option} must be above 0, not {text}")
+    return size_gib
+
+
+def accelerator_counts(texts: Sequence[str]) -> dict[str, float]:
+    """The count of each kind of accelerator; UsageError for anything but KIND=COUNT."""
+    found = {}
+    for text in texts:
+        kind, _, count = text.rpartition("=")
+        if "/" not in kind or not count.isdecimal():
+            raise UsageError(
+                f"--accelerators {text!r} is not KIND=COUNT",
+                hint="For example --accelerators nvidia.com/gpu=4.",
+            )
+        if kind in found:
+            raise UsageError(f"--accelerators names {kind!r} twice")
+        found[kind] = float(count)
+    return found
+
+
+def parse_rates(text: str) -> list[float]:
+    """The rates of `first:last[:step]` (both ends in) or of a list `1,2,5`; UsageError otherwise."""
+    try:
+        numbers = [float(part) for part in text.replace(":", ",").split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or (":" in text and ("," in text or not 2 <= len(numbers) <= 3)):
+        raise UsageError(
+            f"--rates {text!r} is not a range or list of rates", hint="Use 1:45, 1:45:2 or 1,2,5"
+        )
+    if ":" not in text:
+        return numbers
+    first, last, step = numbers if len(numbers) == 3 else (*numbers, 1.0)
+    if not (step > 0 and 0 <= last - first < MOST_RATES * step):
+        raise UsageError(f"--rates {text!r} has no rates, or more than {MOST_RATES}")
+    # By multiplication: 0.1 added ten times is not 1.
+    return [first + step * index for index in range(int((last - first) / step + 1e-9) + 1)]
+
+
+def choice_of(option: str, text: str, kind: type[E]) -> E:
+    """The member of that name; UsageError names those there are."""
+    if text not in list(kind):
+        raise UsageError(f"{option} {text!r} is not known", hint=f"Use one of: {', '.join(kind)}")
+    return kind(text)

@@ -1,1 +1,0 @@
-"""The answers of `ipa plan`: made, printed, and saved on request."""
