@@ -384,9 +384,7 @@ def backtest(
 
     rungs = [_rungs(each)[0] for each in forecasters]
     replay = Backtest(window_s, horizon_s, quantile, forecasts, train_ratio)
-    # A trace begins at midnight, for forecasters that know the time of day.
-    load = LoadHistory(1.0, tuple(rates_rps), end_s=float(len(rates_rps)))
-    return replay.run(load, rungs)
+    return replay.run(LoadHistory(1.0, tuple(rates_rps)), rungs)
 
 
 def _rungs(forecaster: str | Forecaster) -> tuple[Forecaster, ...]:

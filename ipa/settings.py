@@ -146,8 +146,8 @@ class Settings:
     # Forecaster: ladder, one of its rungs (learned, seasonal, window, last), a plug-in by its name, or
     # module:attribute. When it cannot answer, the last value and its noise are used.
     forecaster: str = "ladder"
-    # Load trace to train forecasters from at start, from midnight UTC: a file, with options as
-    # FILE?scale=2&from=1h. Empty for none. Half a day is enough; a fortnight takes a minute.
+    # Load trace to train forecasters from at start: a file, with options as FILE?scale=2&from=1h. Empty for
+    # none. Half a day is enough; a fortnight takes a minute.
     forecast_trace: str = ""
     # Age from which a sample counts as missing, in seconds: three missed scrapes of 5 s.
     stale_after_s: float = 15.0

@@ -102,8 +102,8 @@ def forecast_setup(
 
     With a trace file it is one for all, which has started to learn from it: its horizon is the longest.
     `profiles` are by pipeline and stage. `averaged_s` are the seconds over which the target's metrics average
-    a rate. The trace begins at midnight UTC. Errors: InputError (the file is not a trace, or has no
-    requests), UsageError (no such forecaster), PluginError.
+    a rate. Errors: InputError (the file is not a trace, or has no requests), UsageError (no such forecaster),
+    PluginError.
     """
     quantile, smooth_s = settings.forecast_quantile, settings.smooth_s
     plain = partial(forecast, smooth_s=smooth_s, rungs=rungs_of(settings.forecaster))

@@ -39,16 +39,14 @@ def slo_quantile(quantile: float, percentile: float) -> float:
 class Series:
     """A load without gaps, oldest first: trailing means over `smooth_s`, one every `step_s`.
 
-    `gap_ratio` is the share of steps since the first rate that were missing and filled in. `end_s` is the
-    time of the last step in seconds since a midnight, None if unknown; `seen` says of each step if it was
-    observed, None if all were.
+    `gap_ratio` is the share of steps since the first rate that were missing and filled in. `seen` says of
+    each step if it was observed, None if all were.
     """
 
     step_s: float
     rates_rps: Floats
     smooth_s: float
     gap_ratio: float = 0.0
-    end_s: float | None = None
     seen: Flags | None = None
 
     @property
@@ -67,10 +65,8 @@ class Series:
     def between(self, first: int, last: int) -> Series:
         """The steps from `first` to before `last`, counted from the oldest."""
         rates = self.rates_rps[first:last]
-        lost_s = (len(self.rates_rps) - min(last, len(self.rates_rps))) * self.step_s
-        end_s = None if self.end_s is None else self.end_s - lost_s
         seen = None if self.seen is None else self.seen[first:last]
-        return Series(self.step_s, rates, self.smooth_s, self.gap_ratio, end_s, seen)
+        return Series(self.step_s, rates, self.smooth_s, self.gap_ratio, seen)
 
     def whole(self, ends: Ints, back: int, ahead: int) -> Ints:
         """Elements of `ends` with `back` observed steps before them and `ahead` after them."""
@@ -217,7 +213,6 @@ def prepare(load: LoadHistory, smooth_s: float = SMOOTH_S) -> Series:
         rates_rps=trailing_mean(filled, width),
         smooth_s=max(smooth_s, already_s),
         gap_ratio=float(1 - seen.mean()),
-        end_s=load.end_s,
         seen=None if seen.all() else seen,
     )
 

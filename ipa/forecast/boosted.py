@@ -1,4 +1,4 @@
-"""The boosted rung: quantiles of the peak by gradient boosting on minutes of load and the time of day.
+"""The boosted rung: quantiles of the peak by gradient boosting on minutes of load.
 
 Trained rarely, on a trace of hours or days; its upper quantile is calibrated on held-out days. All features
 are relative to the load's level.
@@ -30,58 +30,10 @@ SPREADS_S = (20.0, 120.0, 600.0)
 # Spans over which the mean height of peaks over a horizon is taken.
 PEAKS_S = (120.0, 300.0, 600.0)
 LAST_STEPS = 5
-COLUMNS = len(MEANS_S) + len(MAXIMA_S) + BLOCKS + len(SPREADS_S) + len(PEAKS_S) + LAST_STEPS + 5
+COLUMNS = len(MEANS_S) + len(MAXIMA_S) + BLOCKS + len(SPREADS_S) + len(PEAKS_S) + LAST_STEPS + 1
 # Keeps the logarithm of an idle second finite.
 LEAST_RATIO = 0.01
 DAY_S, HOUR_S = 86400.0, 3600.0
-# With fewer days the mean of a second of the day is hardly more than that second's noise.
-FEWEST_DAYS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class DayProfile:
-    """Mean peak height at each step of the day, as the log of peak over level.
-
-    `counts` are the days observed at that step, `sums` the sums over them; both (steps a day,).
-    """
-
-    sums: Floats
-    counts: Floats
-
-    @classmethod
-    def of(cls, slots: Ints, logs: Floats, steps_a_day: int) -> DayProfile:
-        """The profile of `logs` at the steps of the day `slots`, arrays of one length."""
-        sums = np.bincount(slots, logs, steps_a_day)
-        counts = np.bincount(slots, minlength=steps_a_day)
-        return cls(sums.astype(np.float64), counts.astype(np.float64))
-
-    def at(self, slots: Ints) -> Floats:
-        """The mean at those steps of the day, 0 if none was observed."""
-        return self.without(slots, np.zeros(len(slots)), np.zeros(len(slots)))
-
-    def without(self, slots: Ints, logs: Floats, known: Floats) -> Floats:
-        """The means without the values `logs`, included where `known` is 1: a day must not see itself."""
-        counts = self.counts[slots] - known
-        sums = self.sums[slots] - logs * known
-        means: Floats = np.divide(sums, counts, out=np.zeros(len(slots)), where=counts > 0)
-        return means
-
-
-def day_slots(series: Series, ends: Ints) -> Ints:
-    """The step of the day of each of `ends`; zeros if the time of day is unknown."""
-    if series.end_s is None:
-        return np.zeros(len(ends), dtype=np.int64)
-    return np.round(_times(series, ends) % DAY_S / series.step_s).astype(np.int64) % steps_a_day(series)
-
-
-def days_of(series: Series, ends: Ints) -> int:
-    """The days that `ends` are on; none if the time of day is unknown."""
-    return 0 if series.end_s is None else len(np.unique(_times(series, ends) // DAY_S))
-
-
-def steps_a_day(series: Series) -> int:
-    """Steps in a day."""
-    return series.steps(DAY_S)
 
 
 def levels(series: Series, ends: Ints) -> Floats:
@@ -92,11 +44,8 @@ def levels(series: Series, ends: Ints) -> Floats:
     return means
 
 
-def features(series: Series, ends: Ints, ahead: int, profile: Floats) -> tuple[Floats, Floats]:
-    """For each of `ends` its COLUMNS features, and its level; `profile` is the day profile there.
-
-    Uses only the BACK_S before an end.
-    """
+def features(series: Series, ends: Ints, ahead: int) -> tuple[Floats, Floats]:
+    """For each of `ends` its COLUMNS features, of the BACK_S before it, and its level."""
     rates = series.rates_rps
     scales = levels(series, ends)
     sums, squares = (_prefix(each) for each in (rates, rates * rates))
@@ -129,21 +78,12 @@ def features(series: Series, ends: Ints, ahead: int, profile: Floats) -> tuple[F
     columns.extend(rates[ends - back] / scales for back in range(1, LAST_STEPS + 1))
     # Requests in the level's window: a measure of the counting noise.
     columns.append(np.log(scales * LEVEL_S))
-    times = np.zeros(len(ends)) if series.end_s is None else _times(series, ends)
-    angle = 2 * np.pi * times / DAY_S
-    columns.extend([np.sin(angle), np.cos(angle), times % HOUR_S, profile])
     return np.column_stack(columns), scales
 
 
 def _prefix(values: Floats) -> Floats:
     """Sums of the first 0, 1, 2, ... values."""
     return np.concatenate(([0.0], np.cumsum(values)))
-
-
-def _times(series: Series, ends: Ints) -> Floats:
-    """The times of `ends`, in seconds since a midnight."""
-    back_s = (len(series.rates_rps) - ends).astype(np.float64) * series.step_s
-    return (series.end_s or 0.0) - back_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +145,7 @@ GROWTH = TreeGrowth()
 
 @dataclass(frozen=True, slots=True)
 class BoostedModel:
-    """A trained model: trees (`grow`) of the log of peak over level, for median and quantile; a day profile.
+    """A trained model: trees (`grow`) of the log of peak over level, for median and quantile.
 
     `shift` is added to the upper quantile's log: split conformal calibration (Romano et al. 2019).
     """
@@ -217,15 +157,13 @@ class BoostedModel:
     shift: float
     point: Any
     upper: Any
-    profile: DayProfile | None
 
 
 @dataclass(frozen=True, slots=True)
 class Boosted(Trained):
-    """Gradient boosted quantiles of the peak relative to the level, over ten minutes and the time of day.
+    """Gradient boosted quantiles of the peak relative to the level, over ten minutes.
 
     Without a model it trains one on the series; that takes seconds to a minute, so the service gives it one.
-    If the model has a day profile, the load must have a time of day.
     """
 
     model: BoostedModel | None = None
@@ -254,8 +192,6 @@ class Boosted(Trained):
                 f"learned for {model.horizon_s:g} s, quantile {model.quantile:g}, means over "
                 f"{model.smooth_s:g} s every {model.step_s:g} s"
             )
-        if model.profile is not None and series.end_s is None:
-            return "the time of day is not known"
         return ""
 
     def peaks(self, series: Series, counts: Ints, horizon_s: float, quantile: float) -> tuple[Floats, Floats]:
@@ -264,8 +200,7 @@ class Boosted(Trained):
         if model is None or self.objection(series, horizon_s, quantile):
             # A wrong question must not get an answer: NaN makes the ladder step down.
             return np.full(len(counts), math.nan), np.full(len(counts), math.nan)
-        day = np.zeros(len(counts)) if model.profile is None else model.profile.at(day_slots(series, counts))
-        rows, scales = features(series, counts, series.steps(horizon_s), day)
+        rows, scales = features(series, counts, series.steps(horizon_s))
         with _one_thread():
             predicted = model.point.predict(rows), model.upper.predict(rows) + model.shift
         points, uppers = (np.maximum(scales * (np.exp(logs) - LEAST_RATIO), 0.0) for logs in predicted)
@@ -283,7 +218,6 @@ def learn(series: Series, horizon_s: float, quantile: float, growth: TreeGrowth 
     ahead, back = series.steps(horizon_s), series.steps(BACK_S)
     ends = series.whole(np.arange(back, len(series.rates_rps) - ahead + 1), back, ahead)
     targets = np.log(sliding_max(series.rates_rps, ahead)[ends] / levels(series, ends) + LEAST_RATIO)
-    slots = day_slots(series, ends)
     chosen = np.arange(0, len(ends), series.steps(STRIDE_S))
     if len(chosen) > MAX_WINDOWS:
         chosen = chosen[np.linspace(0, len(chosen) - 1, MAX_WINDOWS).round().astype(int)]
@@ -292,11 +226,7 @@ def learn(series: Series, horizon_s: float, quantile: float, growth: TreeGrowth 
             f"{len(chosen)} windows of {BACK_S:g} s without gaps to learn from; it needs {MIN_WINDOWS}",
             hint=f"Give a trace of at least {(BACK_S + MIN_WINDOWS * STRIDE_S) / HOUR_S:.1f} h.",
         )
-    profile, day = None, np.zeros(len(chosen))
-    if days_of(series, ends) >= FEWEST_DAYS:
-        profile = DayProfile.of(slots, targets, steps_a_day(series))
-        day = profile.without(slots[chosen], targets[chosen], np.ones(len(chosen)))
-    rows, _ = features(series, ends[chosen], ahead, day)
+    rows, _ = features(series, ends[chosen], ahead)
     wanted = targets[chosen]
     newest = min(series.steps(DAY_S), round(CALIBRATION_RATIO * len(series.rates_rps)))
     grown_on = ends[chosen] + ahead <= len(series.rates_rps) - newest
@@ -304,4 +234,4 @@ def learn(series: Series, horizon_s: float, quantile: float, growth: TreeGrowth 
     missed = wanted[~grown_on] - upper.predict(rows[~grown_on])
     point = grow(rows, wanted, 0.5, growth)
     shift = conformal(missed, quantile)
-    return BoostedModel(horizon_s, quantile, series.step_s, series.smooth_s, shift, point, upper, profile)
+    return BoostedModel(horizon_s, quantile, series.step_s, series.smooth_s, shift, point, upper)

@@ -35,7 +35,7 @@ def outages(counts: Sequence[float]) -> Flags:
 
 
 def as_load(counts: Sequence[float | None], divide: int = 1) -> LoadHistory:
-    """Return the counts of a trace as a load that begins at midnight, `divide` requests counted as one.
+    """Return the counts of a trace as a load, `divide` requests counted as one.
 
     The papers thin their trace so: whole requests, rounded down. UsageError if `divide` is below 1.
     """
@@ -44,7 +44,7 @@ def as_load(counts: Sequence[float | None], divide: int = 1) -> LoadHistory:
     rates = tuple(
         None if count is None else float(count if divide == 1 else count // divide) for count in counts
     )
-    return LoadHistory(1.0, rates, end_s=float(len(rates)))
+    return LoadHistory(1.0, rates)
 
 
 def days(text: str, option: str) -> tuple[float, float]:

@@ -114,13 +114,12 @@ def test_rungs_learn_from_the_training_days_alone() -> None:
             seen.append(series)
             return self
 
-    load = LoadHistory(1.0, (None, None, *rates), end_s=4002.0)
+    load = LoadHistory(1.0, (None, None, *rates))
     scores = Backtest(train_s=(100.0, 2000.0), test_s=(2500.0, 3500.0), forecasts=50, smooth_s=1.0).run(
         load, (Spy(),)
     )
     assert scores["spy"].count == 50
     assert seen[0].rates_rps.tolist() == rates[98:1998]
-    assert seen[0].end_s == 2000.0
 
 
 def test_rungs_with_too_little_to_learn_from_are_left_out() -> None:
@@ -150,7 +149,6 @@ def test_runs_of_zeros_are_outages_only_where_requests_were_due() -> None:
 def test_a_thinned_trace_keeps_whole_requests_and_gaps() -> None:
     load = as_load((15.0, None, 16.0, 0.0), 8)
     assert load.rates_rps == (1.0, None, 2.0, 0.0)
-    assert load.end_s == 4.0
     with pytest.raises(UsageError, match="divided by 0"):
         as_load((1.0,), 0)
 

@@ -1,4 +1,4 @@
-"""The boosted rung: its learning, its features, and that a day does not see itself."""
+"""The boosted rung: its learning and its features."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from ipa.forecast.boosted import (
     COLUMNS,
     Boosted,
     BoostedModel,
-    DayProfile,
     TreeGrowth,
     features,
     learn,
@@ -33,7 +32,7 @@ def waves(seed: int, hours: float = 5.0) -> LoadHistory:
     seconds = np.arange(round(hours * HOURS))
     rates = 40 + 20 * np.sin(2 * np.pi * seconds / 1200) + 60 * (seconds % 300 < 30)
     counts = np.random.default_rng(seed).poisson(rates)
-    return LoadHistory(1.0, tuple(map(float, counts)), end_s=float(len(counts)))
+    return LoadHistory(1.0, tuple(map(float, counts)))
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +65,9 @@ def test_what_comes_later_changes_no_feature() -> None:
     series = prepare(waves(4), 1.0)
     spoiled = replace(series, rates_rps=np.concatenate((series.rates_rps[:9000], np.full(9000, 999.0))))
     ends = np.arange(600, 9001, 50)
-    for each, other in zip(
-        *(features(it, ends, 20, np.zeros(len(ends))) for it in (series, spoiled)), strict=True
-    ):
+    for each, other in zip(*(features(it, ends, 20) for it in (series, spoiled)), strict=True):
         assert np.array_equal(each, other)
-    assert features(series, ends, 20, np.zeros(len(ends)))[0].shape == (len(ends), COLUMNS)
+    assert features(series, ends, 20)[0].shape == (len(ends), COLUMNS)
 
 
 def test_learning_twice_gives_the_same_model(model: BoostedModel) -> None:
@@ -97,38 +94,6 @@ def test_the_upper_quantile_is_calibrated_on_what_the_trees_have_not_seen() -> N
     )
     assert plain < 0.8
     assert 0.85 <= shifted <= 0.97
-
-
-def test_a_day_does_not_see_itself() -> None:
-    slots, logs = np.array([3, 3, 3, 5]), np.array([1.0, 2.0, 6.0, 4.0])
-    profile = DayProfile.of(slots, logs, 10)
-    assert profile.at(np.array([3, 5, 7])).tolist() == [3.0, 4.0, 0.0]
-    assert profile.without(slots, logs, np.ones(4)).tolist() == [4.0, 3.5, 1.5, 0.0]
-
-
-def bursting_days(seed: int, days: int) -> LoadHistory:
-    """A load in steps of 60 s whose bursts come at the same minutes of each day, and at no others."""
-    minutes = np.arange(days * 1440)
-    burst = np.random.default_rng(77).random(1440) < 0.05
-    rates = 50 + 100 * burst[minutes % 1440]
-    counts = np.random.default_rng(seed).poisson(rates)
-    return LoadHistory(60.0, tuple(map(float, counts)), end_s=60.0 * len(counts))
-
-
-def test_the_same_time_of_the_days_before_is_known() -> None:
-    """Bursts that only the time of day foretells are foretold, and forgotten where the clock is wrong."""
-    trained = learn(prepare(bursting_days(8, 9)), 60.0, 0.9, SMALL)
-    assert trained.profile is not None
-    series = prepare(bursting_days(9, 2))
-    moments = np.arange(100, 2800)
-    peaks = series.rates_rps[moments]
-    right, wrong = (
-        score(peaks, *Boosted(trained).peaks(each, moments, 60.0, 0.9), 0.9).smape_ratio
-        for each in (series, replace(series, end_s=(series.end_s or 0.0) + 7 * 60))
-    )
-    assert right < 0.12 < wrong
-    rung = Boosted(trained)
-    assert rung.objection(replace(series, end_s=None), 60.0, 0.9) == "the time of day is not known"
 
 
 def test_a_load_it_was_not_taught_for_steps_down(model: BoostedModel) -> None:

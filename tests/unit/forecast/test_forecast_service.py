@@ -27,7 +27,7 @@ def counts(seed: int, length: int) -> list[float]:
 def means(seed: int, length: int) -> LoadHistory:
     """What the metrics say: means over five seconds."""
     rates = np.convolve(counts(seed, length + 4), np.full(5, 0.2), "valid")
-    return LoadHistory(1.0, tuple(rates.tolist()), averaged_s=5.0, end_s=float(length))
+    return LoadHistory(1.0, tuple(rates.tolist()), averaged_s=5.0)
 
 
 @pytest.fixture(scope="module")
