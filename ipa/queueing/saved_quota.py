@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
 
 import numpy as np
 
@@ -10,25 +10,8 @@ from ipa.model.plan import CFS_PERIOD_S
 from ipa.queueing.tail import Sojourn
 from ipa.queueing.tail_parts import Floats
 
-
-class SojournFormula(Protocol):
-    """`ipa.queueing.tail.sojourn`, or another formula with its arguments; arrays of one shape."""
-
-    def __call__(
-        self,
-        batch_size: Floats,
-        replicas: Floats,
-        service_mean_s: Floats,
-        service_tail_s: Floats,
-        rate_rps: Floats,
-        /,
-        *,
-        items: Floats,
-        timeout_s: Floats,
-        percentile: float,
-        service_one_s: Floats,
-    ) -> Sojourn:
-        """Return the sojourn of each entry."""
+# `ipa.queueing.tail.sojourn`, or another formula with its arguments; arrays of one shape.
+SojournFormula = Callable[..., Sojourn]
 
 
 def sojourn_with_quota(
