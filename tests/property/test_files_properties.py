@@ -24,115 +24,11 @@ from tests.amounts import many
 # No time limit on a busy machine, and the same examples on every one.
 STEADY = settings(deadline=None, derandomize=True, max_examples=many(50))
 
-PIPELINE: dict[str, Any] = {
-    "apiVersion": "ipa/v1",
-    "kind": "Pipeline",
-    "name": "shop",
-    "description": "words",
-    "sla": {"latency": "900ms", "percentile": 95},
-    "drop_after": "2s",
-    "fallback": {"rate": "40rps", "after_ticks": 6, "recover_ticks": 2},
-    "graph": ["detect", "classify"],
-    "bounds": {
-        "cores": 2,
-        "transition_cores": 3,
-        "min_replicas": 1,
-        "max_replicas": 8,
-        "batch_sizes": [1, 2],
-        "accuracy_floor": 0.2,
-    },
-    "default_objective": "cheap",
-    "objectives": {
-        "cheap": {
-            "alpha": 1,
-            "beta": 0.5,
-            "delta": 0.001,
-            "accuracy": {"rule": "rank-product", "rank_floor": 0.05},
-            "latency_margin_ratio": 1,
-            "throughput_margin_ratio": -0.3,
-            "threshold": "4rps",
-            "max_batch_size": 8,
-            "max_replicas": 9,
-            "sla": "4s",
-        }
-    },
-    "seldon": {
-        **{"name": "shop", "namespace": "prod", "predictor": "main", "shape": "split", "image": "ipa:1"},
-        **{"orchestrator_cores": 0.25, "separate_orchestrator": False, "queue_cores": 0.1},
-    },
-    "stages": [
-        {
-            "name": "detect",
-            "container": "det",
-            "fan_out": 2.6,
-            "batch_timeout": "10ms",
-            "variants": [
-                {
-                    "name": "small",
-                    "seldon": {"image": "i", "implementation": "x.Y", "model_uri": "m", "memory": "1GiB"},
-                    "local": {"implementation": "x.Y", "command": ["run"]},
-                }
-            ],
-        },
-        {"name": "classify", "variants": [{"name": "small"}]},
-    ],
-}
-PROFILE: dict[str, Any] = {
-    "apiVersion": "ipa/v1",
-    "kind": "Profile",
-    "pipeline": "shop",
-    "stage": "detect",
-    "hardware": "2 cores",
-    "measured_on": "2026-11-24",
-    "method": "by hand",
-    "source": "nobody",
-    "load": "20rps",
-    "variants": [
-        {
-            "variant": "small",
-            "accuracy": 0.6,
-            "readiness": "3s",
-            "memory": "1GiB",
-            "points": [
-                {"cores": 1, "batch": 1, "latency": "16ms", "latency_mean": "14ms", "throughput": "62rps"},
-                {"cores": 1, "batch": 2, "latency": "26ms"},
-            ],
-        }
-    ],
-}
-# The long form of a graph, and what goes with it.
-GRAPH: dict[str, Any] = {
-    "apiVersion": "ipa/v1",
-    "kind": "Pipeline",
-    "name": "shop",
-    "sla": {"latency": "900ms"},
-    "graph": {
-        "detect": {},
-        "route": {"after": "detect", "type": "router", "shares": {"small": 0.25, "large": 0.75}},
-        "small": {"after": {"route": {"fan_out": 2}}},
-        "large": {"after": {"route": {"fan_out": 2}}, "type": "transformer"},
-        "join": {"after": ["small", "large"], "type": "combiner", "accuracy": "max"},
-    },
-    "bounds": {"memory": "4GiB", "min_replicas": 1, "max_replicas": 9, "accuracy_floor": 0.2},
-    "objectives": {
-        "default": {"goal": "cheapest-at-accuracy", "max_cost_cores": 9, "transition_per_core": 0.1}
-    },
-    "stages": [
-        {
-            "name": "detect",
-            "fan_out": {"tiny": 2.6, "huge": 18.9},
-            "bounds": {"min_replicas": 1, "max_replicas": 8, "batch_sizes": [1, 2]},
-            "pin": {"variant": "tiny", "batch_size": 2, "cores": 1, "replicas": 2},
-            "variants": [{"name": "tiny"}, {"name": "huge"}],
-        },
-        {"name": "small", "variants": [{"name": "only"}]},
-        {"name": "large", "variants": [{"name": "only"}]},
-    ],
-}
+FILES = Path(__file__).parents[1] / "fixtures" / "good"
+# `graph` has the long form of a graph, and what goes with it.
+READERS = {"pipeline": load_pipeline, "graph": load_pipeline, "profile": load_profile}
 GOOD = {
-    "pipeline": (PIPELINE, load_pipeline),
-    "graph": (GRAPH, load_pipeline),
-    "profile": (PROFILE, load_profile),
+    kind: (parse((FILES / f"{kind}.yaml").read_text(), kind).data, read) for kind, read in READERS.items()
 }
 REPLACEMENTS: list[Any] = [None, [], {}, -1, 0, 10**20, True, "", "../x", "5ms", "5rps", [[]], {"a": {}}, 0.5]
 
@@ -153,7 +49,7 @@ def places(value: Any, at: Place = ()) -> Iterator[Place]:
 
 # Keys that the writer chose, and where else in the file a change of a part may show.
 USER_KEYS: set[tuple[str | int, ...]] = {("objectives", "cheap"), ("objectives", "default")}
-USER_KEYS |= {("graph", name) for name in GRAPH["graph"]}
+USER_KEYS |= {("graph", name) for name in GOOD["graph"][0]["graph"]}
 NAMING = ("after", "shares", "fan_out")
 ECHOES = {
     "stages": ("/graph", "/stages"),

@@ -29,41 +29,8 @@ from ipa.model.pipeline import AccuracyRule, Edge, Pipeline
 from ipa.targets.local.section import local_of
 from ipa.targets.seldon.section import seldon_of
 
-FULL = """\
-apiVersion: ipa/v1
-kind: Pipeline
-name: shop
-description: "finds: goods"
-sla: {latency: 900ms, percentile: 95}
-drop_after: 1.5min
-graph: [classify, detect]
-bounds: {cores: 2.5, min_replicas: 1, max_replicas: 8, batch_sizes: [4, 1, 2], accuracy_floor: 0.2}
-default_objective: cheap
-objectives:
-  cheap:
-    alpha: 1e1
-    beta: 0.5
-    delta: 1e-6
-    accuracy: {rule: rank-product, rank_floor: 0.05}
-    latency_margin_ratio: 1
-    throughput_margin_ratio: -0.3
-    threshold: 4rps
-    max_batch_size: 8
-    max_replicas: 100
-    sla: 4.598s
-seldon: {name: shop, namespace: prod, predictor: main}
-stages:
-  - name: detect
-    container: det
-    batch_timeout: 0ms
-    variants:
-      - name: no
-        seldon: {image: a/b:1, implementation: Y, model_uri: "s3://m", memory: 512MiB, env: {A: 0.50, B: no}}
-        local: {implementation: x.Y, parameters: {size: 320, fast: true}, command: ["run"], env: {C: 1e3}}
-  - name: classify
-    fan_out: 0.5
-    variants: [{name: "1"}]
-"""
+FILES = Path(__file__).parents[2] / "fixtures" / "good"
+FULL, PROFILE = ((FILES / f"full-{kind}.yaml").read_text("utf-8") for kind in ("pipeline", "profile"))
 
 
 def write(folder: Path, text: str = FULL, name: str = "pipeline.yaml") -> Path:
@@ -171,27 +138,6 @@ def test_a_byte_order_mark_is_no_problem(tmp_path: Path) -> None:
     path = tmp_path / "pipeline.yaml"
     path.write_bytes(FULL.encode("utf-8-sig"))
     assert load_pipeline(path).name == "shop"
-
-
-PROFILE = """\
-apiVersion: ipa/v1
-kind: Profile
-pipeline: shop
-stage: detect
-hardware: 2 cores
-measured_on: 2026-11-24
-method: by hand
-source: nobody
-load: 20rps
-variants:
-  - variant: "1e3"
-    accuracy: 0.653
-    readiness: 3s
-    memory: 0.5GiB
-    points:
-      - {cores: 0.5, batch: 1, latency: 16ms, latency_mean: 14ms, throughput: 62rps}
-      - {cores: 1, batch: 2, latency: 227.1ms}
-"""
 
 
 def test_a_profile_survives_writing(tmp_path: Path) -> None:
