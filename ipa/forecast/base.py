@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeGuard
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,7 +90,13 @@ class Peak:
 
 
 class Forecaster(Protocol):
-    """One rung of the ladder. Pure: the same series gives the same peak."""
+    """One rung of the ladder. Pure: the same series gives the same peak.
+
+    It may have more methods, which are found by `hasattr`. `objection(series, horizon_s, quantile)` is the
+    reason why it does not answer for this load, empty if it does. `peaks(series, counts, horizon_s,
+    quantile)` are the points and the upper quantiles after each of `counts` steps, two arrays of one length.
+    `replay` has the same arguments, of a rung that uses the whole series and is to see those steps alone.
+    """
 
     @property
     def name(self) -> str:
@@ -108,29 +114,6 @@ class Forecaster(Protocol):
 
     def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
         """The peak over the next `horizon_s`, from at least `min_history_s` of load."""
-
-
-class ConditionalForecaster(Forecaster, Protocol):
-    """A rung that answers only for some loads."""
-
-    def objection(self, series: Series, horizon_s: float, quantile: float) -> str:
-        """The reason why it does not answer for this load; empty if it does."""
-
-
-class BatchForecaster(Forecaster, Protocol):
-    """A rung that answers for many moments at once, with the same results."""
-
-    def peaks(self, series: Series, counts: Ints, horizon_s: float, quantile: float) -> tuple[Floats, Floats]:
-        """Points and upper quantiles after each of `counts` steps of the series, arrays of one length."""
-
-
-class ReplayingForecaster(Forecaster, Protocol):
-    """A rung that uses the whole series, and replays its growing past at once."""
-
-    def replay(
-        self, series: Series, counts: Ints, horizon_s: float, quantile: float
-    ) -> tuple[Floats, Floats]:
-        """Points and upper quantiles of the first `counts` steps each, as `peak` gives for these alone."""
 
 
 class Untrained:
@@ -172,24 +155,6 @@ class Trained:
     def peaks(self, series: Series, counts: Ints, horizon_s: float, quantile: float) -> tuple[Floats, Floats]:
         """The same after each of `counts` steps."""
         raise NotImplementedError
-
-
-# `isinstance` of a protocol checks all its methods each time, which would slow down the ladder.
-
-
-def is_conditional(rung: Forecaster) -> TypeGuard[ConditionalForecaster]:
-    """True if it answers only for some loads."""
-    return hasattr(rung, "objection")
-
-
-def is_batched(rung: Forecaster) -> TypeGuard[BatchForecaster]:
-    """True if it answers for many moments at once."""
-    return hasattr(rung, "peaks")
-
-
-def is_replaying(rung: Forecaster) -> TypeGuard[ReplayingForecaster]:
-    """True if it replays its growing past at once."""
-    return hasattr(rung, "replay")
 
 
 def prepare(load: LoadHistory, smooth_s: float = SMOOTH_S) -> Series:

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ipa.forecast.base import SMOOTH_S, Forecaster, Peak, Series, is_conditional, prepare
+from ipa.forecast.base import SMOOTH_S, Forecaster, Peak, Series, prepare
 from ipa.forecast.boosted import Boosted
 from ipa.forecast.learned import Learned
 from ipa.forecast.mixture import Judged, judged, past_of, weights_of
@@ -211,7 +211,8 @@ def _unfit(rung: Forecaster, series: Series, horizon_s: float, quantile: float) 
         return f"{series.length_s:g} s of load, needs {needed_s:g} s"
     if series.gap_ratio > rung.max_gap_ratio:
         return f"{series.gap_ratio:.0%} gaps, bears {rung.max_gap_ratio:.0%}"
-    return rung.objection(series, horizon_s, quantile) if is_conditional(rung) else ""
+    objection = getattr(rung, "objection", None)
+    return str(objection(series, horizon_s, quantile)) if objection else ""
 
 
 def _trouble(peak: Peak, limit: float) -> str:

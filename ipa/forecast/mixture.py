@@ -15,7 +15,7 @@ from math import ceil
 
 import numpy as np
 
-from ipa.forecast.base import Floats, Forecaster, Ints, Peak, Series, is_batched, sliding_max
+from ipa.forecast.base import Floats, Forecaster, Ints, Peak, Series, sliding_max
 from ipa.forecast.quality import answers, pinball
 
 # Past forecasts are judged every five seconds. Over less time than this weights say little, and over more
@@ -71,7 +71,7 @@ def judged(rung: Forecaster, series: Series, past: Past, horizon_s: float, quant
     points, uppers = answers(learned, series, np.append(past.counts[known], total), horizon_s, quantile)
     past_uppers = np.full(len(past.counts), np.nan)
     past_uppers[known] = uppers[:-1]
-    is_trained = learned is rung and is_batched(rung)
+    is_trained = learned is rung and hasattr(rung, "peaks")
     return Judged(rung.name, Peak(float(points[-1]), float(uppers[-1])), past_uppers, is_trained)
 
 

@@ -13,8 +13,6 @@ from ipa.forecast.base import (
     Forecaster,
     Ints,
     Series,
-    is_batched,
-    is_replaying,
     prepare,
     sliding_max,
 )
@@ -78,10 +76,10 @@ def answers(
 
     It sees the last `window` steps before a moment, or all of them.
     """
-    if is_batched(rung):
-        return rung.peaks(series, moments, horizon_s, quantile)
-    if window is None and is_replaying(rung):
-        return rung.replay(series, moments, horizon_s, quantile)
+    name = "peaks" if hasattr(rung, "peaks") else "replay"
+    if name == "peaks" or (window is None and hasattr(rung, name)):
+        points, uppers = getattr(rung, name)(series, moments, horizon_s, quantile)
+        return points, uppers
     firsts = moments * 0 if window is None else moments - window
     given = [
         rung.peak(series.between(first, moment), horizon_s, quantile)
