@@ -17,7 +17,6 @@ from starlette.staticfiles import StaticFiles
 
 import ipa
 from ipa.api import (
-    analysis,
     auth,
     commands,
     events,
@@ -39,6 +38,7 @@ from ipa.control.audit.incidents import RUNBOOKS
 from ipa.files.kinds import KINDS, schema_text
 from ipa.model.access import NOBODY
 from ipa.model.errors import Problem, UnavailableError
+from ipa.service.service import DependencyCheck
 
 PAGE = Path(__file__).parent / "page"
 router = APIRouter()
@@ -88,7 +88,6 @@ def _application(hosts: tuple[str, ...]) -> FastAPI:
         events.router,
         pipelines.reading,
         plans.making,
-        analysis.router,
         commands.reading,
         commands.router,
         pipelines.changing,
@@ -114,22 +113,12 @@ async def healthz() -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckView:
-    """The state of a dependency."""
-
-    name: str
-    ok: bool
-    required: bool
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
 class Readiness:
     """The readiness of the API; `degraded` if a dependency fails that is not required."""
 
     ready: bool
     degraded: bool
-    checks: tuple[CheckView, ...] = ()
+    checks: tuple[DependencyCheck, ...] = ()
     version: str = ipa.__version__
 
 
@@ -149,9 +138,8 @@ async def readyz(
             problems=named if is_told else (),
             hint="" if is_told else "Send a token to see why.",
         )
-    views = tuple(CheckView(check.name, check.ok, check.required, check.detail) for check in checks)
     degraded = not all(check.ok for check in checks)
-    return Readiness(ready=True, degraded=degraded, checks=views if verbose is not None and is_told else ())
+    return Readiness(ready=True, degraded=degraded, checks=checks if verbose is not None and is_told else ())
 
 
 @router.get("/metrics", tags=["health"], response_class=Response)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query
 
@@ -21,6 +21,7 @@ from ipa.api.bodies import (
 from ipa.api.limits import JsonRoute
 from ipa.api.preconditions import IfMatch, required_match
 from ipa.api.queries import Named, Using, only_the_leader
+from ipa.control.ports import Attribution, ControlAction
 from ipa.model.decision import Decision
 from ipa.model.pipeline import Pipeline
 from ipa.service import commands
@@ -43,6 +44,20 @@ By = Annotated[Person, Query(description="who asks")]
 Why = Annotated[Reason, Query(description="why")]
 
 
+def attribution(deed: ControlAction) -> Any:
+    """The attribution of a request whose query says who asks, and why."""
+
+    async def of_query(caller: CurrentCaller, by: By = "", reason: Why = "") -> Attribution:
+        return caller.said(deed, by, reason)
+
+    return Depends(of_query)
+
+
+Unpinned = Annotated[Attribution, attribution(ControlAction.UNPIN)]
+Unfrozen = Annotated[Attribution, attribution(ControlAction.UNFREEZE)]
+Resumed = Annotated[Attribution, attribution(ControlAction.RESUME)]
+
+
 @router.put("/mode", tags=["control"])
 def set_mode(pipeline: Named, service: Using, caller: CurrentCaller, body: ModeBody) -> ControlView:
     """Set the mode of the pipeline: advisory, shadow, guarded or active.
@@ -50,8 +65,8 @@ def set_mode(pipeline: Named, service: Using, caller: CurrentCaller, body: ModeB
     Advisory decides and records; shadow bases each decision on the one before; neither writes. Guarded writes
     only changes that add replicas; active writes every change.
     """
-    by = caller.name(body.by)
-    return commands.set_mode(service, pipeline, body.mode, by=by, reason=body.reason)
+    said = caller.said(ControlAction.MODE, body.by, body.reason)
+    return commands.set_mode(service, pipeline, said, body.mode)
 
 
 @router.put("/pins/{stage}", tags=["control"])
@@ -59,56 +74,46 @@ def set_pin(
     pipeline: Named, service: Using, caller: CurrentCaller, stage: StageName, body: PinBody
 ) -> ControlView:
     """Fix a part of the stage's configuration, in addition to pins of the file. Replaces the stage's pin."""
-    by = caller.name(body.by)
-    return commands.set_pin(service, pipeline, stage, body.pin(), by=by, reason=body.reason)
+    said = caller.said(ControlAction.PIN, body.by, body.reason)
+    return commands.set_pin(service, pipeline, said, stage, body.pin())
 
 
 @router.delete("/pins/{stage}", tags=["control"])
-def remove_pin(
-    pipeline: Named, service: Using, caller: CurrentCaller, stage: StageName, by: By = "", reason: Why = ""
-) -> ControlView:
+def remove_pin(pipeline: Named, service: Using, stage: StageName, said: Unpinned) -> ControlView:
     """Remove the pin of the stage. Pins of the pipeline's file stay."""
-    return commands.remove_pin(service, pipeline, stage, by=caller.name(by), reason=reason)
+    return commands.remove_pin(service, pipeline, said, stage)
 
 
 @router.post("/freezes", tags=["control"])
 def add_freeze(pipeline: Named, service: Using, caller: CurrentCaller, body: FreezeBody) -> ControlView:
     """Forbid changes from `start` (now if absent) to `end`; every week if `weekly`."""
-    by, weekly = caller.name(body.by), body.weekly
-    return commands.add_freeze(
-        service, pipeline, body.end, start=body.start, weekly=weekly, by=by, reason=body.reason
-    )
+    said = caller.said(ControlAction.FREEZE, body.by, body.reason)
+    return commands.add_freeze(service, pipeline, said, body.end, start=body.start, weekly=body.weekly)
 
 
 @router.delete("/freezes", tags=["control"])
-def remove_freezes(
-    pipeline: Named, service: Using, caller: CurrentCaller, by: By = "", reason: Why = ""
-) -> ControlView:
+def remove_freezes(pipeline: Named, service: Using, said: Unfrozen) -> ControlView:
     """Remove every freeze, future ones included."""
-    return commands.remove_freezes(service, pipeline, by=caller.name(by), reason=reason)
+    return commands.remove_freezes(service, pipeline, said)
 
 
 @router.delete("/freezes/{freeze}", tags=["control"])
-def remove_freeze(
-    pipeline: Named, service: Using, caller: CurrentCaller, freeze: FreezeId, by: By = "", reason: Why = ""
-) -> ControlView:
+def remove_freeze(pipeline: Named, service: Using, freeze: FreezeId, said: Unfrozen) -> ControlView:
     """Remove one freeze."""
-    return commands.remove_freeze(service, pipeline, freeze, by=caller.name(by), reason=reason)
+    return commands.remove_freeze(service, pipeline, said, freeze)
 
 
 @router.post("/pause", tags=["control"])
 def pause(pipeline: Named, service: Using, caller: CurrentCaller, body: PauseBody) -> ControlView:
     """Pause control until a time, for a duration, or until resumed; requests are still served."""
-    by = caller.name(body.by)
-    return commands.pause(service, pipeline, until=body.until, for_s=body.for_s, by=by, reason=body.reason)
+    said = caller.said(ControlAction.PAUSE, body.by, body.reason)
+    return commands.pause(service, pipeline, said, until=body.until, for_s=body.for_s)
 
 
 @router.post("/resume", tags=["control"])
-def resume(
-    pipeline: Named, service: Using, caller: CurrentCaller, by: By = "", reason: Why = ""
-) -> ControlView:
+def resume(pipeline: Named, service: Using, said: Resumed) -> ControlView:
     """End the pause."""
-    return commands.resume(service, pipeline, by=caller.name(by), reason=reason)
+    return commands.resume(service, pipeline, said)
 
 
 @router.post("/apply", tags=["control"])

@@ -18,10 +18,9 @@ from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from ipa.api.auth import AdmittedCaller, Context, CurrentCaller
-from ipa.api.context import ApiContext
+from ipa.api.context import ApiContext, Streams
 from ipa.api.limits import client_of
 from ipa.api.queries import Using, record_named
-from ipa.api.streams import Streams
 from ipa.control.audit.feed import RecordFeed
 from ipa.control.audit.record import MARK, Recorded, record_in
 from ipa.control.canonical import canonical_json

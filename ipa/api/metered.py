@@ -60,8 +60,6 @@ class Metered:
     def __init__(self, app: ASGIApp, metrics: HttpMetrics, routes: Sequence[BaseRoute]) -> None:
         self._app, self._metrics = app, metrics
         self._routes, self._templates = routes, dict(_templates(routes))
-        # Routes of Starlette leave only their endpoint in the scope.
-        self._called = {route.endpoint: route.path for route in routes if isinstance(route, Route)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -87,12 +85,11 @@ class Metered:
 
     def _route(self, scope: Scope) -> str:
         """The template of the route that took the request, or would have if it was refused before."""
-        template = getattr(scope.get("route"), "path", "") or scope.get("root_path", "")
-        if "endpoint" in scope:
-            template = template or self._called.get(scope["endpoint"], "")
-        elif not template:
-            fits = (route for route in self._routes if route.matches(scope)[0] is not Match.NONE)
-            template = getattr(next(fits, None), "path", "")
+        route = scope.get("route")
+        if route is None:
+            fits = (each for each in self._routes if each.matches(scope)[0] is not Match.NONE)
+            route = next(fits, None)
+        template = getattr(route, "path", "")
         return template if template in self._templates else UNMATCHED
 
 

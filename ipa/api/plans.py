@@ -1,4 +1,4 @@
-"""Routes for plans: make and keep a what-if, and apply it."""
+"""Routes for plans and analysis: make, keep and apply what-ifs; explanations, fits, replays and the fleet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import TypeAdapter
 
 from ipa.api.auth import Context, CurrentCaller
-from ipa.api.bodies import ApplyPlanBody, PlanBody
+from ipa.api.bodies import ApplyPlanBody, PlanBody, ReplayBody
 from ipa.api.limits import JsonRoute, Rationed, client_of, while_asked
 from ipa.api.preconditions import (
     IdempotencyKey,
@@ -21,12 +21,18 @@ from ipa.api.preconditions import (
     required_match,
 )
 from ipa.api.queries import Named, Using, only_the_leader
+from ipa.control.audit.replay import ReplayResult
 from ipa.control.saved_plans import Basis, StoredPlan
 from ipa.model.decision import Decision
 from ipa.model.plan import Plan
-from ipa.service import plans
+from ipa.optimize.explanation import Explanation
+from ipa.service import analysis, fleet, history, plans
+from ipa.service.analysis import FrontierView, StageFits
+from ipa.service.fleet import FleetView
 from ipa.service.preconditions import ChangeOrder
 
+# The request without a body.
+AS_IT_WAS = ReplayBody()
 making = APIRouter(prefix="/v1", route_class=JsonRoute)
 applying = APIRouter(prefix="/v1", route_class=JsonRoute, dependencies=[Depends(only_the_leader)])
 
@@ -103,6 +109,52 @@ def apply_plan(
     outcome = plans.apply_plan(caller, plan_id, key, order)
     headers = {"Idempotency-Replayed": "true"} if outcome.is_replayed else {}
     return Response(outcome.answer.body, outcome.answer.status, headers, "application/json")
+
+
+@making.post("/pipelines/{pipeline}/explanations", tags=["plans"], dependencies=[Rationed])
+async def explain_plan(
+    request: Request, pipeline: Named, service: Using, context: Context, body: PlanBody
+) -> Explanation:
+    """Explain a plan: what limits it, its alternatives, and where it changes. `unfinished`: not in time."""
+    place = context.limits.solves.enter(client_of(request.scope))
+    return await while_asked(request, analysis.explain(service, pipeline, body.request(), place))
+
+
+@making.post("/pipelines/{pipeline}/frontiers", tags=["plans"], dependencies=[Rationed])
+async def find_frontier(
+    request: Request, pipeline: Named, service: Using, context: Context, body: PlanBody
+) -> FrontierView:
+    """Return the Pareto frontier of accuracy and cost within the limits of the body; it is exact.
+
+    Empty: nothing is feasible. 504: not all points were found in time. Nothing is kept or changed.
+    """
+    place = context.limits.solves.enter(client_of(request.scope))
+    return await while_asked(request, analysis.find_frontier(service, pipeline, body.request(), place))
+
+
+@making.get("/pipelines/{pipeline}/profiles/{stage}/fits", tags=["profiles"])
+def get_fits(pipeline: Named, stage: str, service: Using) -> StageFits:
+    """Return the fits of latency over batch size that plans use, one for each number of cores measured."""
+    return analysis.stage_fits(service, pipeline, stage)
+
+
+@making.post("/decisions/{decision_id}:replay", tags=["decisions"], dependencies=[Rationed])
+async def replay_decision(
+    request: Request, decision_id: str, caller: CurrentCaller, context: Context, body: ReplayBody = AS_IT_WAS
+) -> ReplayResult:
+    """Re-run the decision from its recorded inputs: `same`, or what differs. Nothing is changed.
+
+    With `policy`, compare with what that policy decides. `stale`: the pipeline or its profiles have changed;
+    `nothing`: the decision has no recorded inputs to re-run; `why` gives the reason.
+    """
+    place = context.limits.solves.enter(client_of(request.scope))
+    return await history.replay_decision(caller, decision_id, body.policy, place)
+
+
+@making.get("/fleet", tags=["fleet"])
+def get_fleet(service: Using) -> FleetView:
+    """Return the usage of all pipelines, their bounds, and the share of each."""
+    return fleet.fleet_use(service)
 
 
 def _tag_of(kept: StoredPlan) -> str:

@@ -34,83 +34,6 @@ class Where(StrEnum):
     EVERYWHERE = "every namespace"
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """The operation of a route, and the scope in which it must be allowed."""
-
-    operation: Operation
-    where: Where = Where.PIPELINE
-
-
-READ = Rule(Operation.READ)
-WHAT_IF = Rule(Operation.WHAT_IF)
-CONTROL = Rule(Operation.CONTROL)
-APPLY = Rule(Operation.APPLY)
-SEEN = Rule(Operation.READ, Where.SEEN)
-REPLACE = Rule(Operation.REPLACE)
-AMEND = Rule(Operation.AMEND)
-REMOVE = Rule(Operation.REMOVE)
-# For the pipeline of the body, the plan or the decision: the use case checks it.
-ANY_WHAT_IF = Rule(Operation.WHAT_IF, Where.SEEN)
-ANY_APPLY = Rule(Operation.APPLY, Where.SEEN)
-ANY_DEFINE = Rule(Operation.DEFINE, Where.SEEN)
-METRICS = Rule(Operation.READ, Where.EVERYWHERE)
-OPERATE = Rule(Operation.OPERATE, Where.EVERYWHERE)
-
-# HEAD counts as GET.
-RULES: Mapping[tuple[str, str], Rule | None] = {
-    ("GET", "/healthz"): OPEN,
-    ("GET", "/readyz"): OPEN,
-    METRICS_ROUTE: OPEN,
-    ("GET", "/"): OPEN,
-    ("GET", "/docs"): OPEN,
-    ("GET", "/openapi.json"): OPEN,
-    ("GET", "/problems/{code}"): OPEN,
-    ("GET", RUNBOOKS): OPEN,
-    ("GET", "/assets"): OPEN,
-    ("GET", "/v1/me"): SEEN,
-    ("GET", "/v1/pipelines"): SEEN,
-    ("GET", PIPELINE): READ,
-    ("GET", f"{PIPELINE}/export"): READ,
-    ("POST", "/v1/pipelines"): ANY_DEFINE,
-    ("PUT", PIPELINE): REPLACE,
-    ("PATCH", PIPELINE): AMEND,
-    ("DELETE", PIPELINE): REMOVE,
-    ("PUT", f"{PIPELINE}/profiles/{{stage}}"): REPLACE,
-    ("GET", f"{PIPELINE}/status"): READ,
-    ("GET", f"{PIPELINE}/profiles"): READ,
-    ("GET", f"{PIPELINE}/profiles/{{stage}}"): READ,
-    ("GET", f"{PIPELINE}/profiles/{{stage}}/fits"): READ,
-    ("GET", f"{PIPELINE}/decisions"): READ,
-    ("GET", f"{PIPELINE}/history"): READ,
-    ("GET", f"{PIPELINE}/incidents"): READ,
-    ("GET", f"{PIPELINE}/record"): READ,
-    ("GET", "/v1/decisions/{decision_id}"): SEEN,
-    ("POST", "/v1/decisions/{decision_id}:replay"): ANY_WHAT_IF,
-    ("GET", "/v1/events"): SEEN,
-    # Of one pipeline, as its record; the route asks for more where all of them are exported.
-    ("GET", "/v1/audit"): SEEN,
-    ("GET", "/v1/configuration"): OPERATE,
-    ("POST", f"{PIPELINE}/plans"): WHAT_IF,
-    ("POST", f"{PIPELINE}/explanations"): WHAT_IF,
-    ("POST", f"{PIPELINE}/frontiers"): WHAT_IF,
-    ("GET", "/v1/plans/{plan_id}"): SEEN,
-    ("POST", "/v1/plans/{plan_id}:apply"): ANY_APPLY,
-    ("GET", "/v1/fleet"): SEEN,
-    ("PUT", f"{PIPELINE}/mode"): CONTROL,
-    ("POST", f"{PIPELINE}/pause"): CONTROL,
-    ("POST", f"{PIPELINE}/resume"): CONTROL,
-    ("PUT", f"{PIPELINE}/pins/{{stage}}"): CONTROL,
-    ("DELETE", f"{PIPELINE}/pins/{{stage}}"): CONTROL,
-    ("POST", f"{PIPELINE}/freezes"): CONTROL,
-    ("DELETE", f"{PIPELINE}/freezes"): CONTROL,
-    ("DELETE", f"{PIPELINE}/freezes/{{freeze}}"): CONTROL,
-    ("POST", f"{PIPELINE}/apply"): APPLY,
-    ("GET", f"{PIPELINE}/rollback"): READ,
-    ("POST", f"{PIPELINE}/rollback"): APPLY,
-}
-
-
 class Work(StrEnum):
     """The kind of work of a request."""
 
@@ -125,6 +48,92 @@ class Work(StrEnum):
     STREAM = "a stream"
 
 
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """The operation of a route, the scope in which it must be allowed, and its work.
+
+    Without a work it is that of the operation.
+    """
+
+    operation: Operation
+    where: Where = Where.PIPELINE
+    work: Work | None = None
+
+
+READ = Rule(Operation.READ)
+LIST = Rule(Operation.READ, work=Work.LIST)
+WHAT_IF = Rule(Operation.WHAT_IF)
+CONTROL = Rule(Operation.CONTROL)
+APPLY = Rule(Operation.APPLY)
+SEEN = Rule(Operation.READ, Where.SEEN)
+SEEN_LIST = Rule(Operation.READ, Where.SEEN, Work.LIST)
+SEEN_STREAM = Rule(Operation.READ, Where.SEEN, Work.STREAM)
+REPLACE = Rule(Operation.REPLACE)
+AMEND = Rule(Operation.AMEND)
+REMOVE = Rule(Operation.REMOVE)
+# For the pipeline of the body, the plan or the decision: the use case checks it.
+ANY_WHAT_IF = Rule(Operation.WHAT_IF, Where.SEEN)
+ANY_APPLY = Rule(Operation.APPLY, Where.SEEN)
+ANY_DEFINE = Rule(Operation.DEFINE, Where.SEEN)
+METRICS = Rule(Operation.READ, Where.EVERYWHERE)
+OPERATE = Rule(Operation.OPERATE, Where.EVERYWHERE, Work.READ)
+
+# The work of open routes that use something up.
+OPEN_WORK = {("GET", "/readyz"): Work.HEALTH, METRICS_ROUTE: Work.LIST}
+# HEAD counts as GET.
+RULES: Mapping[tuple[str, str], Rule | None] = {
+    ("GET", "/healthz"): OPEN,
+    ("GET", "/readyz"): OPEN,
+    METRICS_ROUTE: OPEN,
+    ("GET", "/"): OPEN,
+    ("GET", "/docs"): OPEN,
+    ("GET", "/openapi.json"): OPEN,
+    ("GET", "/problems/{code}"): OPEN,
+    ("GET", RUNBOOKS): OPEN,
+    ("GET", "/assets"): OPEN,
+    ("GET", "/v1/me"): SEEN_LIST,
+    ("GET", "/v1/pipelines"): SEEN_LIST,
+    ("GET", PIPELINE): READ,
+    ("GET", f"{PIPELINE}/export"): READ,
+    ("POST", "/v1/pipelines"): ANY_DEFINE,
+    ("PUT", PIPELINE): REPLACE,
+    ("PATCH", PIPELINE): AMEND,
+    ("DELETE", PIPELINE): REMOVE,
+    ("PUT", f"{PIPELINE}/profiles/{{stage}}"): REPLACE,
+    ("GET", f"{PIPELINE}/status"): READ,
+    ("GET", f"{PIPELINE}/profiles"): LIST,
+    ("GET", f"{PIPELINE}/profiles/{{stage}}"): READ,
+    ("GET", f"{PIPELINE}/profiles/{{stage}}/fits"): READ,
+    ("GET", f"{PIPELINE}/decisions"): LIST,
+    ("GET", f"{PIPELINE}/history"): LIST,
+    ("GET", f"{PIPELINE}/incidents"): LIST,
+    ("GET", f"{PIPELINE}/record"): Rule(Operation.READ, work=Work.VERIFY),
+    ("GET", "/v1/decisions/{decision_id}"): SEEN,
+    ("POST", "/v1/decisions/{decision_id}:replay"): ANY_WHAT_IF,
+    ("GET", "/v1/events"): SEEN_STREAM,
+    # Of one pipeline, as its record; the route asks for more where all of them are exported.
+    ("GET", "/v1/audit"): SEEN_STREAM,
+    ("GET", "/v1/configuration"): OPERATE,
+    ("POST", f"{PIPELINE}/plans"): WHAT_IF,
+    ("POST", f"{PIPELINE}/explanations"): WHAT_IF,
+    ("POST", f"{PIPELINE}/frontiers"): WHAT_IF,
+    ("GET", "/v1/plans/{plan_id}"): SEEN,
+    ("POST", "/v1/plans/{plan_id}:apply"): ANY_APPLY,
+    ("GET", "/v1/fleet"): SEEN_LIST,
+    ("PUT", f"{PIPELINE}/mode"): CONTROL,
+    ("POST", f"{PIPELINE}/pause"): CONTROL,
+    ("POST", f"{PIPELINE}/resume"): CONTROL,
+    ("PUT", f"{PIPELINE}/pins/{{stage}}"): CONTROL,
+    ("DELETE", f"{PIPELINE}/pins/{{stage}}"): CONTROL,
+    ("POST", f"{PIPELINE}/freezes"): CONTROL,
+    ("DELETE", f"{PIPELINE}/freezes"): CONTROL,
+    ("DELETE", f"{PIPELINE}/freezes/{{freeze}}"): CONTROL,
+    ("POST", f"{PIPELINE}/apply"): APPLY,
+    ("GET", f"{PIPELINE}/rollback"): READ,
+    ("POST", f"{PIPELINE}/rollback"): APPLY,
+}
+
+
 # The bounds of each kind in words; the numbers are those of `limits.ApiLimits` and `Streams`.
 BOUNDS: Mapping[Work, str] = {
     Work.NONE: "nothing that can be used up",
@@ -136,31 +145,17 @@ BOUNDS: Mapping[Work, str] = {
     Work.WRITE: "IPA_API_CHANGES_RPS of one identity; 8 at once, 4 of one identity",
     Work.STREAM: "as a read; 100 open, 10 of one identity; each reads on only as it is taken",
 }
-# Routes whose work does not follow from their operation.
-_OTHER: Mapping[tuple[str, str], Work] = {
-    ("GET", "/readyz"): Work.HEALTH,
-    METRICS_ROUTE: Work.LIST,
-    ("GET", "/v1/pipelines"): Work.LIST,
-    ("GET", "/v1/fleet"): Work.LIST,
-    ("GET", "/v1/me"): Work.LIST,
-    ("GET", f"{PIPELINE}/profiles"): Work.LIST,
-    ("GET", f"{PIPELINE}/decisions"): Work.LIST,
-    ("GET", f"{PIPELINE}/history"): Work.LIST,
-    ("GET", f"{PIPELINE}/incidents"): Work.LIST,
-    ("GET", f"{PIPELINE}/record"): Work.VERIFY,
-    ("GET", "/v1/events"): Work.STREAM,
-    ("GET", "/v1/audit"): Work.STREAM,
-    ("GET", "/v1/configuration"): Work.READ,
-}
 
 
 def work_of(route: tuple[str, str]) -> Work:
-    """The work of a route: its row, else by its operation; none if it is open to all."""
-    if route in _OTHER:
-        return _OTHER[route]
+    """The work of a route: its rule's, else by its operation; none if it is open to all."""
+    if route in OPEN_WORK:
+        return OPEN_WORK[route]
     rule = RULES.get(route, READ)
     if rule is OPEN:
         return Work.NONE
+    if rule.work is not None:
+        return rule.work
     if rule.operation is Operation.READ:
         return Work.READ
     return Work.SOLVE if rule.operation is Operation.WHAT_IF else Work.WRITE

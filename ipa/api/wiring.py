@@ -6,10 +6,9 @@ import gc
 
 from fastapi import FastAPI
 
-from ipa.api.context import ApiContext
+from ipa.api.context import ApiContext, Streams, stream_figures
 from ipa.api.limits import ApiLimits
 from ipa.api.metered import HttpMetrics
-from ipa.api.streams import Streams, stream_figures
 from ipa.bootstrap.app import App
 from ipa.bootstrap.service import service_of
 from ipa.serving.connections import ServerBounds, raise_file_limit, within_files

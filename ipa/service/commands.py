@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.engine.feedback import lateness
 from ipa.control.engine.overrides import WEEK
-from ipa.control.ports import Attribution, ControlAction, Freeze, PipelineControl, StagePin
+from ipa.control.ports import Attribution, Freeze, PipelineControl, StagePin
 from ipa.model.decision import Decision, Mode
 from ipa.model.errors import ConflictError, InputError, NotFoundError, Problem
 from ipa.model.parts import stage_pairs
@@ -34,11 +35,10 @@ _one_at_a_time = threading.Lock()
 def pause(
     service: Service,
     pipeline: Pipeline,
+    said: Attribution,
     *,
     until: datetime | None = None,
     for_s: float | None = None,
-    by: str = "",
-    reason: str = "",
 ) -> ControlView:
     """Hold everything until a moment, for a while, or (with neither) until resumed.
 
@@ -53,42 +53,26 @@ def pause(
     elif until is not None and until <= now:
         problem = Problem(f"{until.isoformat()} is past", pointer="/until")
         raise InputError("the pause would already be over", problems=[problem])
-
-    def paused(control: PipelineControl) -> PipelineControl:
-        return replace(control, paused=True, paused_until=end, paused_reason=reason, paused_by=by)
-
-    return _changed(service, pipeline, Attribution(ControlAction.PAUSE, by, reason), paused)
+    paused = {"paused": True, "paused_until": end, "paused_reason": said.why, "paused_by": said.by}
+    return _set(service, pipeline, said, paused)
 
 
-def resume(service: Service, pipeline: Pipeline, *, by: str = "", reason: str = "") -> ControlView:
+def resume(service: Service, pipeline: Pipeline, said: Attribution) -> ControlView:
     """End the pause, and a block that waits for a person."""
-    now = service.clock.now()
-
-    def resumed(control: PipelineControl) -> PipelineControl:
-        unpaused = replace(control, paused=False, paused_until=None, paused_reason="", paused_by="")
-        return replace(unpaused, resumed_at=now)
-
-    return _changed(service, pipeline, Attribution(ControlAction.RESUME, by, reason), resumed)
+    unpaused = {"paused": False, "paused_until": None, "paused_reason": "", "paused_by": ""}
+    return _set(service, pipeline, said, {**unpaused, "resumed_at": service.clock.now()})
 
 
-def set_mode(
-    service: Service, pipeline: Pipeline, mode: Mode, *, by: str = "", reason: str = ""
-) -> ControlView:
+def set_mode(service: Service, pipeline: Pipeline, said: Attribution, mode: Mode) -> ControlView:
     """Set the mode of the pipeline. A mode that writes is logged with the doubts of the profiles, if any."""
-
-    def trusted(control: PipelineControl) -> PipelineControl:
-        return replace(control, mode=mode, mode_by=by, mode_reason=reason)
-
-    view = _changed(service, pipeline, Attribution(ControlAction.MODE, by, reason), trusted)
+    view = _set(service, pipeline, said, {"mode": mode, "mode_by": said.by, "mode_reason": said.why})
     if mode.writes:
         for doubt in view.profile_doubts:
             LOG.warning("%s is %s with plans that may be wrong: %s", pipeline.name, mode.value, doubt)
     return view
 
 
-def set_pin(
-    service: Service, pipeline: Pipeline, stage: str, pin: Pin, *, by: str = "", reason: str = ""
-) -> ControlView:
+def set_pin(service: Service, pipeline: Pipeline, said: Attribution, stage: str, pin: Pin) -> ControlView:
     """Fix a part of the configuration of a stage, in place of the stage's earlier pin.
 
     NotFoundError for an unknown stage; InputError lists all else that is wrong with the pin.
@@ -96,17 +80,15 @@ def set_pin(
     problems = pin_problems(pipeline, stage, pin)
     if problems:
         raise InputError(f"stage {stage!r} cannot be pinned like this", problems=problems)
-    wanted = StagePin(stage, pin, reason, by)
+    wanted = StagePin(stage, pin, said.why, said.by)
 
     def pinned(control: PipelineControl) -> PipelineControl:
         return replace(control, pins=(*(other for other in control.pins if other.stage != stage), wanted))
 
-    return _changed(service, pipeline, Attribution(ControlAction.PIN, by, reason), pinned)
+    return _changed(service, pipeline, said, pinned)
 
 
-def remove_pin(
-    service: Service, pipeline: Pipeline, stage: str, *, by: str = "", reason: str = ""
-) -> ControlView:
+def remove_pin(service: Service, pipeline: Pipeline, said: Attribution, stage: str) -> ControlView:
     """Leave the stage to the planner again; NotFoundError if it is not pinned."""
 
     def without(control: PipelineControl) -> PipelineControl:
@@ -118,18 +100,17 @@ def remove_pin(
             )
         return replace(control, pins=kept)
 
-    return _changed(service, pipeline, Attribution(ControlAction.UNPIN, by, reason), without)
+    return _changed(service, pipeline, said, without)
 
 
 def add_freeze(
     service: Service,
     pipeline: Pipeline,
+    said: Attribution,
     end: datetime,
     *,
     start: datetime | None = None,
     weekly: bool = False,
-    by: str = "",
-    reason: str = "",
 ) -> ControlView:
     """Write nothing from `start` (None: now) to `end`, in `weekly` ones every seven days again.
 
@@ -146,7 +127,7 @@ def add_freeze(
         message = f"{end.isoformat()} is past"
     if message:
         raise InputError("the freeze would have no effect", problems=[Problem(message, pointer="/end")])
-    freeze = Freeze(start, end, reason, by, weekly)
+    freeze = Freeze(start, end, said.why, said.by, weekly)
 
     def added(control: PipelineControl) -> PipelineControl:
         # A freeze that is over is of no use to anyone; the same window again replaces its reason.
@@ -160,18 +141,15 @@ def add_freeze(
             raise InputError("there are too many freezes; remove some first", problems=[problem])
         return replace(control, freezes=(*kept, freeze))
 
-    return _changed(service, pipeline, Attribution(ControlAction.FREEZE, by, reason), added)
+    return _changed(service, pipeline, said, added)
 
 
-def remove_freezes(service: Service, pipeline: Pipeline, *, by: str = "", reason: str = "") -> ControlView:
+def remove_freezes(service: Service, pipeline: Pipeline, said: Attribution) -> ControlView:
     """End every freeze, also those to come."""
-    said = Attribution(ControlAction.UNFREEZE, by, reason)
-    return _changed(service, pipeline, said, lambda control: replace(control, freezes=()))
+    return _set(service, pipeline, said, {"freezes": ()})
 
 
-def remove_freeze(
-    service: Service, pipeline: Pipeline, freeze: str, *, by: str = "", reason: str = ""
-) -> ControlView:
+def remove_freeze(service: Service, pipeline: Pipeline, said: Attribution, freeze: str) -> ControlView:
     """End one freeze, or remove it before it begins; NotFoundError for an unknown id."""
 
     def without(control: PipelineControl) -> PipelineControl:
@@ -183,7 +161,11 @@ def remove_freeze(
             )
         return replace(control, freezes=kept)
 
-    return _changed(service, pipeline, Attribution(ControlAction.UNFREEZE, by, reason), without)
+    return _changed(service, pipeline, said, without)
+
+
+def _set(service: Service, pipeline: Pipeline, said: Attribution, fields: Mapping[str, Any]) -> ControlView:
+    return _changed(service, pipeline, said, lambda control: replace(control, **fields))
 
 
 def _changed(

@@ -110,7 +110,7 @@ class PipelineChange:
 
     def said(self, deed: ControlAction) -> Attribution:
         """The entry of the record about the change."""
-        return Attribution(deed, self.caller.name(self.by), self.reason)
+        return self.caller.said(deed, self.by, self.reason)
 
     def check(self, pipeline: Pipeline) -> None:
         """PreconditionError if the pipeline is at another version by now."""
@@ -127,7 +127,7 @@ def create(caller: Caller, pipeline: Pipeline, *, by: str = "", reason: str = ""
     """
     caller.must(Operation.DEFINE, pipeline.namespace)
     _check_place(caller, pipeline)
-    said = Attribution(ControlAction.GIVE, caller.name(by), reason)
+    said = caller.said(ControlAction.GIVE, by, reason)
     caller.service.registry.give(pipeline, said)
     LOG.info("pipeline %s was given by %s", pipeline.name, said.by or "someone")
     return view(caller.service, pipeline)

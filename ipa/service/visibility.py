@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ipa.control.audit.record import Head, Verified
-from ipa.control.ports import DecisionLog
+from ipa.control.ports import Attribution, ControlAction, DecisionLog
 from ipa.model.access import EVERYWHERE, Identity, Operation, looks_vouched
 from ipa.model.decision import Decision
 from ipa.model.errors import ForbiddenError, InputError, NotFoundError, Problem
@@ -17,7 +16,6 @@ from ipa.service.service import (
     HealthChecks,
     RecordNames,
     RecordOwner,
-    RecordVerifier,
     Service,
 )
 
@@ -58,6 +56,10 @@ class Caller:
             raise InputError("a name that cannot be recorded", problems=[Problem(message, pointer="/by")])
         return self.identity.name or claimed
 
+    def said(self, deed: ControlAction, by: str, reason: str) -> Attribution:
+        """The entry of the record about what the caller does; errors as of `name`."""
+        return Attribution(deed, self.name(by), reason)
+
 
 def visible_to(identity: Identity, service: Service) -> Service:
     """The service without the pipelines that the identity may not read: they are as if not there.
@@ -83,7 +85,6 @@ def visible_to(identity: Identity, service: Service) -> Service:
         pipelines=pipelines,
         records=records,
         log=_VisibleLog(service.log, service.records, pipelines, records),
-        verifier=_VisibleVerifier(service.verifier, records),
         health=_VisibleHealth(service.health, hidden),
     )
 
@@ -101,17 +102,6 @@ class _VisibleRecords:
 
     def owner(self, name: str) -> RecordOwner | None:
         return self.names.owner(name)
-
-
-@dataclass(frozen=True, slots=True)
-class _VisibleVerifier:
-    """Verifies the records of the visible pipelines."""
-
-    verifier: RecordVerifier
-    records: RecordNames
-
-    def verify(self, pipeline: str, anchor: Head | None = None) -> Verified:
-        return self.verifier.verify(self.records.of(pipeline), anchor)
 
 
 @dataclass(frozen=True, slots=True)

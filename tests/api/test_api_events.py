@@ -17,8 +17,7 @@ import pytest
 import uvicorn
 
 from ipa.api.app import create_app
-from ipa.api.context import ApiContext
-from ipa.api.streams import Streams
+from ipa.api.context import ApiContext, Streams
 from ipa.control.audit.checkpoints import verify_lines
 from ipa.control.audit.feed import RecordFeed
 from ipa.control.audit.record import Recorded

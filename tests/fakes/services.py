@@ -16,8 +16,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter
 
 from ipa.api.app import create_app
-from ipa.api.context import ApiContext
-from ipa.api.streams import Streams
+from ipa.api.context import ApiContext, Streams
 from ipa.bootstrap.pipeline_registry import Roster
 from ipa.bootstrap.replaying import Replayer
 from ipa.control.audit.checkpoints import SignedCheckpoint

@@ -17,8 +17,7 @@ import pytest
 from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.store import Store, open_store
 from ipa.adapters.store.keys import KeyIdentities
-from ipa.api.context import ApiContext
-from ipa.api.streams import Streams
+from ipa.api.context import ApiContext, Streams
 from ipa.control.audit.feed import RecordFeed
 from ipa.control.loop.clock import SystemClock
 from ipa.model.access import Grant, Role

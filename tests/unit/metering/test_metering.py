@@ -14,8 +14,8 @@ from prometheus_client import CollectorRegistry
 
 from ipa.adapters.kube.watch import health_figures
 from ipa.adapters.metrics.catalogue import Catalogue, bucket_weights
+from ipa.api.context import stream_figures
 from ipa.api.metered import HttpMetrics
-from ipa.api.streams import stream_figures
 from ipa.bootstrap.app import record_figures
 from ipa.control.engine.telemetry_loss import fallback_forecast
 from ipa.dataplane.batch_times import BatchTimes
