@@ -18,13 +18,21 @@ T = TypeVar("T", bound=np.generic)
 
 
 class EndedItems(NamedTuple):
-    """Columns of ended items, by their end, those of one moment in the order of the queue."""
+    """Columns of ended requests or items, by their end, those of one moment in the order of the queue.
 
-    ref: Ints
+    The id of an item of a request with several is -1 - the request's number.
+    """
+
+    ids: Ints
     born_s: Floats
     done_s: Floats
     lost: Bools
     server: Ints
+
+    @property
+    def latency_s(self) -> Floats:
+        """Seconds from birth to end."""
+        return self.done_s - self.born_s
 
     def pick(self, which: Ints | Bools | slice) -> EndedItems:
         """The items at these places."""

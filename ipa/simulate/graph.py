@@ -81,24 +81,6 @@ class Admission:
         return refused
 
 
-@dataclass(frozen=True, slots=True)
-class FinishedRequests:
-    """Requests that ended, in the order in which they ended; columns of equal length.
-
-    `done_s` is when the last stage had served it, or when it was lost (dropped or failed at a stage).
-    """
-
-    ids: Ints
-    born_s: Floats
-    done_s: Floats
-    lost: Bools
-
-    @property
-    def latency_s(self) -> Floats:
-        """Seconds from birth to end."""
-        return self.done_s - self.born_s
-
-
 class PipelineSim:
     """The stages of a pipeline in virtual time; `run` advances it, in calls of any length with equal results.
 
@@ -200,8 +182,11 @@ class PipelineSim:
                 self._sent[at].append(offered)
         return named
 
-    def run(self, until_s: float) -> FinishedRequests:
-        """Advance to `until_s` and return the requests that ended in [now_s, until_s)."""
+    def run(self, until_s: float) -> EndedItems:
+        """Advance to `until_s` and return the requests that ended in [now_s, until_s).
+
+        `done_s` is when the last stage had served it, or when it was lost (dropped or failed at a stage).
+        """
         ended: list[EndedItems] = []
         for at, stage in enumerate(self.pipeline.stages):
             come = self._arrived(at, until_s)
@@ -211,12 +196,11 @@ class PipelineSim:
                 come = come.pick(~refused)
             sim = self._stages.get(stage.name)
             if sim is None:
-                served = _passed(come.ref, come.born_s, come.done_s)
+                served = _passed(come.ids, come.born_s, come.done_s)
             else:
                 came_s = come.done_s + stage.hop_s if stage.hop_s else come.done_s
-                sim.offer(came_s, come.ref, come.born_s, self._routes.items(at, come.ref))
-                done = sim.run(until_s)
-                served = EndedItems(done.ids, done.born_s, done.done_s, done.dropped, done.server)
+                sim.offer(came_s, come.ids, come.born_s, self._routes.items(at, come.ids))
+                served = sim.run(until_s)
             links = self._routes.links[at]
             if not links:
                 ended.append(served)
@@ -231,39 +215,40 @@ class PipelineSim:
     def _arrived(self, at: int, until_s: float) -> EndedItems:
         """The requests that begin at a stage before `until_s`, with when they ended before it."""
         if not self._sent[at]:
-            return _passed(np.empty(0, dtype=np.int64), np.empty(0), np.empty(0))
+            return _NONE
         sent = EndedItems.joined(self._sent[at])
         if self._routes.before[at]:
             self._sent[at] = []
-            return sent.pick(self._routes.arrive(at, sent.ref, sent.done_s))
+            return sent.pick(self._routes.arrive(at, sent.ids, sent.done_s))
         # Requests may be offered long before they arrive.
         cut = int(np.searchsorted(sent.done_s, until_s))
-        self._sent[at] = [sent.pick(slice(cut, None))] if cut < len(sent.ref) else []
+        self._sent[at] = [sent.pick(slice(cut, None))] if cut < len(sent.ids) else []
         return sent.pick(slice(cut))
 
     def _send(self, link: Link, served: EndedItems, variants: Sequence[str]) -> None:
-        takes = self._routes.takes(link, served.ref)
+        takes = self._routes.takes(link, served.ids)
         if takes is not None:
             served = served.pick(takes)
-        if len(served.ref):
-            self._routes.send(link, served.ref, variants, served.server)
+        if len(served.ids):
+            self._routes.send(link, served.ids, variants, served.server)
             self._sent[link.child].append(served)
 
-    def _finish(self, pieces: Sequence[EndedItems]) -> FinishedRequests:
+    def _finish(self, pieces: Sequence[EndedItems]) -> EndedItems:
         if not pieces:
-            return FinishedRequests(
-                np.empty(0, dtype=np.int64), np.empty(0), np.empty(0), np.empty(0, dtype=np.bool_)
-            )
+            return _NONE
         ended = EndedItems.joined(pieces)
         if len(pieces) > 1:
             ended = ended.by_end()
-        ends = self._routes.end(ended.ref, ended.lost)
+        ends = self._routes.end(ended.ids, ended.lost)
         if not ends.all():
             ended = ended.pick(ends)
-        self._finished += len(ended.ref)
-        return FinishedRequests(ended.ref, ended.born_s, ended.done_s, ended.lost)
+        self._finished += len(ended.ids)
+        return ended
 
 
 def _passed(ids: Ints, born_s: Floats, at_s: Floats) -> EndedItems:
     """Requests that passed a place that serves nothing at `at_s`."""
     return EndedItems(ids, born_s, at_s, np.zeros(len(ids), dtype=np.bool_), np.full(len(ids), -1))
+
+
+_NONE = _passed(np.empty(0, dtype=np.int64), np.empty(0), np.empty(0))

@@ -12,15 +12,18 @@ from importlib.util import find_spec
 from math import inf
 from typing import Any
 
+import numpy as np
+
 from ipa.model.errors import InputError
 from ipa.model.plan import CFS_PERIOD_S
+from ipa.simulate.columns import Floats
 
 # What happens to a request that is too old when a batch is formed (`drop`).
 KEEP, REQUEST, BATCH = 0, 1, 2
 # Returned by `advance` when all is done; any other result is the stream that ran out of draws.
 DONE = -1
 # Arrays of `advance` before those of the factors.
-INPUTS = 14
+INPUTS = 13
 # Places in `state`.
 HEAD, BATCHES = 0, 1
 
@@ -46,7 +49,6 @@ def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles
     free_s: Any,
     replica: Any,
     quota: Any,
-    slow: Any,
     saved_s: Any,
     factors: Any,
     next_factor: Any,
@@ -62,13 +64,13 @@ def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles
     Items wait in the order of `arrived_s` from place state[HEAD] on. Of group g: `sizes[g]` its batch size,
     `means_s[first_mean[g] + k]` the mean service time of k items, `stream[g]` where its factors come from
     (-1: none), `slots[g]` its replicas, a heap by the time they are free in `free_s[first_slot[g]:]`, with
-    their numbers in `replica` and by number how many times slower they are in `slow`; `quota[g]` the cores of
-    their CPU quota, 0 without: the means are those of busy replicas, less what was saved up by number in
-    `saved_s`. Each batch b leaves the place after its last item in `stops`, when it began and ended, and the
-    replica (-1: none served it, all its items are lost). `lost` marks single items. Nothing begins before
-    `since_s`; the head of the queue has been there since `moved_s`. With `drop` REQUEST an item is lost at
-    the age `drop_after_s`, and at `give_way_after_s` if others would fill the batch that it would be in. A
-    batch that `is_sealed` has what had come when it was due, whenever it begins.
+    their numbers in `replica`; `quota[g]` the cores of their CPU quota, 0 without: the means are those of
+    busy replicas, less what was saved up by number in `saved_s`. Each batch b leaves the place after its last
+    item in `stops`, when it began and ended, and the replica (-1: none served it, all its items are lost).
+    `lost` marks single items. Nothing begins before `since_s`; the head of the queue has been there since
+    `moved_s`. With `drop` REQUEST an item is lost at the age `drop_after_s`, and at `give_way_after_s` if
+    others would fill the batch that it would be in. A batch that `is_sealed` has what had come when it was
+    due, whenever it begins.
     """
     head = state[HEAD]
     batch = state[BATCHES]
@@ -156,7 +158,7 @@ def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles
             next_factor[which] += 1
         root = first_slot[chosen]
         server = replica[root]
-        took = means_s[first_mean[chosen] + items] * factor * slow[server]
+        took = means_s[first_mean[chosen] + items] * factor
         if quota[chosen] > 0.0:
             # The quota saved while idle, a period's worth at most; it computes all the same.
             credit = min(CFS_PERIOD_S, saved_s[server] + start - chosen_free)
@@ -192,7 +194,58 @@ def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles
     return DONE
 
 
-def drive_plain(scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any) -> None:
+class ServiceNoise:
+    """Streams of random factors of mean one, one stream a spread, in blocks of one array.
+
+    Stream s has its next draw at `next[s]` and ends before `last[s]`. The same seed gives the same factors,
+    in calls of any size. A stream's seed is the order in which its spread was first requested.
+    """
+
+    BLOCK = 4096
+    # Short runs need few.
+    FIRST = 128
+
+    def __init__(self, seed: tuple[int, ...]) -> None:
+        self._seed = seed
+        self._streams: dict[float, int] = {}
+        self._rngs: list[np.random.Generator] = []
+        self._drawn: list[int] = []
+        self._listed: list[float] | None = None
+        self.values: Floats = np.empty(0)
+        self.next = np.empty(0, dtype=np.int64)
+        self.last = np.empty(0, dtype=np.int64)
+
+    def stream(self, spread: float) -> int:
+        """The number of the stream of that spread; -1 for none (spread 0)."""
+        if spread <= 0:
+            return -1
+        if spread not in self._streams:
+            number = self._streams[spread] = len(self._rngs)
+            self._rngs.append(np.random.default_rng((*self._seed, number)))
+            self._drawn.append(0)
+            self._listed = None
+            self.values = np.concatenate([self.values, np.empty(self.BLOCK)])
+            self.next = np.append(self.next, number * self.BLOCK)
+            self.last = np.append(self.last, number * self.BLOCK)
+        return self._streams[spread]
+
+    def refill(self, number: int) -> None:
+        """Draw the next block of an exhausted stream."""
+        spread = list(self._streams)[number]
+        count, start = min(self._drawn[number] + self.FIRST, self.BLOCK), number * self.BLOCK
+        self.values[start : start + count] = self._rngs[number].gamma(1 / spread, spread, count)
+        self.next[number], self.last[number] = start, start + count
+        self._drawn[number] += count
+        self._listed = None
+
+    def listed(self) -> list[float]:
+        """The values as a list."""
+        if self._listed is None:
+            self._listed = self.values.tolist()
+        return self._listed
+
+
+def drive_plain(scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: ServiceNoise) -> None:
     """Run `advance` as plain Python to its end; the arrays then hold its results.
 
     `scalars` and `arrays` are its arguments in order, without those of the factors (`ServiceNoise`).
@@ -209,14 +262,14 @@ def drive_plain(scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any)
     factors.next[:] = place
     # The loop writes these inputs: its state, the heaps and the savings. It knows batches and, last, lost
     # items.
-    for at in (2, 9, 10, 13):
+    for at in (2, 9, 10, 12):
         arrays[at][:] = before[at]
     for array, values in zip(after[:-1], out, strict=False):
         array[: state[BATCHES]] = values[: state[BATCHES]]
     after[-1][:] = out[-1]
 
 
-def drive_compiled(scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any) -> None:
+def drive_compiled(scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: ServiceNoise) -> None:
     """Run `advance` compiled by numba, as `drive_plain` runs it; InputError without numba."""
     loop, before, after = _compiled(), arrays[:INPUTS], arrays[INPUTS:]
     while (which := loop(*scalars, *before, factors.values, factors.next, factors.last, *after)) != DONE:
@@ -244,7 +297,7 @@ class LazyDriver:
     def __init__(self) -> None:
         self._items = 0
 
-    def __call__(self, scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any) -> None:
+    def __call__(self, scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: ServiceNoise) -> None:
         """Run `advance` as `drive_plain` does."""
         run = drive_plain if self._items < self.ENOUGH else drive_compiled
         self._items += len(arrays[0])
@@ -252,7 +305,7 @@ class LazyDriver:
 
 
 # Takes the scalars, the arrays and the factors of `drive_plain`.
-KernelDriver = Callable[[tuple[Any, ...], tuple[Any, ...], Any], None]
+KernelDriver = Callable[[tuple[Any, ...], tuple[Any, ...], ServiceNoise], None]
 # "auto": plain at first, then compiled if numba is installed.
 KERNELS: Mapping[str, KernelDriver] = {
     "auto": drive_plain if find_spec("numba") is None else LazyDriver(),

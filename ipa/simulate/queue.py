@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from ipa.model.plan import CFS_PERIOD_S
 from ipa.queueing.service import ServiceTime
 from ipa.simulate.columns import DepartedItems, EndedItems, Floats, FormedBatches, Ints, no_items
-from ipa.simulate.kernel import KernelDriver
-from ipa.simulate.service_noise import ServiceNoise
+from ipa.simulate.kernel import KernelDriver, ServiceNoise
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,6 @@ class QueueSim:
         self._offered: list[tuple[Ints, Floats, Floats]] = []
         self._groups: dict[str, _Group] = {}
         self._known: tuple[NDArray[Any], ...] | None = None  # built from the groups when needed
-        self._slow = np.empty(0)
         self._saved_s = np.empty(0)  # savings of a quota, by replica
         self._drained: list[DrainedPod] = []
         self.names: list[str] = []  # the name of each replica's pods, by its number
@@ -164,14 +162,8 @@ class QueueSim:
         numbers = np.arange(len(self.names), len(self.names) + count)
         self.names += [pods.name] * count
         self.variants += [pods.variant] * count
-        self._slow = np.concatenate([self._slow, np.ones(count)])
         self._saved_s = np.concatenate([self._saved_s, np.full(count, CFS_PERIOD_S)])
         return numbers
-
-    def slow(self, name: str, factor: float, count: int | None) -> None:
-        """Multiply service times of the group's first `count` replicas (None: all) from the next batch on."""
-        if name in self._groups:
-            self._slow[np.sort(self._groups[name].replica)[:count]] = factor
 
     def fail(self, at_s: float, name: str, count: int | None) -> tuple[int, int]:
         """Fail the group's first `count` replicas; their items wait again. Returns items back, items lost."""
@@ -242,7 +234,6 @@ class QueueSim:
                 born[:total],
                 state,
                 *self._known,
-                self._slow,
                 self._saved_s,
                 stops,
                 starts,
@@ -352,11 +343,6 @@ class ReplicaQueues:
                 self._add(at_s, each)
         if self._active():
             self._give(self._nobody.take_waiting())
-
-    def slow(self, name: str, factor: float, count: int | None) -> None:
-        """Slow down the batches that some replicas begin."""
-        for lane in self._named(name)[:count]:
-            lane.queue.slow(name, factor, None)
 
     def fail(self, at_s: float, name: str, count: int | None) -> tuple[int, int]:
         """Fail some replicas; all items at them are lost."""

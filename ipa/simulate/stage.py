@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from math import inf
 
@@ -54,17 +53,17 @@ class Requests:
 
         A request is lost with its first item that is lost.
         """
-        if self._count and np.any(ended.ref < 0):
+        if self._count and np.any(ended.ids < 0):
             ended = self._joined(ended)
         return self._with_empty(ended, until_s) if self._empty else ended
 
     def _joined(self, ended: EndedItems) -> EndedItems:
-        places = np.flatnonzero(ended.ref < 0)
-        rows = self._table.rows(-1 - ended.ref[places])
+        places = np.flatnonzero(ended.ids < 0)
+        rows = self._table.rows(-1 - ended.ids[places])
         named, left, told = (self._table.columns[name] for name in (ID, LEFT, TOLD))
         lost = ended.lost[places]
         np.subtract.at(left, rows, 1)
-        keep = ended.ref >= 0
+        keep = ended.ids >= 0
         lost_rows, at = np.unique(rows[lost], return_index=True)
         keep[places[lost][at]] = ~told[lost_rows]
         told[lost_rows] = True
@@ -73,9 +72,9 @@ class Requests:
         told[last_rows[whole]] = True
         keep[places[::-1][at[whole]]] = True
         self._table.is_inside[rows] = left[rows] > 0
-        ids = ended.ref.copy()
+        ids = ended.ids.copy()
         ids[places] = named[rows]
-        return ended._replace(ref=ids).pick(keep)
+        return ended._replace(ids=ids).pick(keep)
 
     def _with_empty(self, ended: EndedItems, until_s: float) -> EndedItems:
         ids, times_s, born_s = (np.concatenate(each) for each in zip(*self._empty, strict=True))
@@ -125,7 +124,7 @@ class CountsPerSecond:
             self._counts, self._first = moved(self._counts, gone, len(self._counts)), self._first + gone
 
 
-__all__ = ["DrainedPod", "Pods", "ServedRequests", "ServiceTime", "StageSim"]
+__all__ = ["DrainedPod", "Pods", "ServiceTime", "StageSim"]
 
 DROPS = {
     "none": kernel.KEEP,
@@ -133,22 +132,6 @@ DROPS = {
     "deadline": kernel.REQUEST,
     "batch": kernel.BATCH,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class ServedRequests:
-    """Requests that ended at a stage, in the order in which they ended; columns of equal length.
-
-    `ids` and `born_s` are as offered, `done_s` when the last item was served, or when the request was
-    dropped. `server` is the number of the replica that served the last item (-1: none); `StageSim.names` has
-    the name of its pods.
-    """
-
-    ids: Ints
-    born_s: Floats
-    done_s: Floats
-    dropped: NDArray[np.bool_]
-    server: Ints
 
 
 class StageSim:
@@ -246,15 +229,6 @@ class StageSim:
         assert isinstance(self._lanes, QueueSim)
         self._schedule(at_s, "give way", partial(self._lanes.set_give_way, float(at_s), float(after_s)))
 
-    def slow(self, at_s: float, factor: float, *, name: str = "", count: int | None = None) -> None:
-        """From `at_s` on, batches of `count` replicas of the group (None: all) take `factor` times as long.
-
-        1 makes them well again. The replicas are those with the lowest numbers at that moment.
-        """
-        if not factor > 0:
-            raise InputError(f"factor must be above zero, not {factor}")
-        self._schedule(at_s, "", partial(self._lanes.slow, name, float(factor), count))
-
     def fail(self, at_s: float, *, name: str = "", count: int | None = None) -> None:
         """At `at_s` `count` replicas of the group (None: all) fail, those with the lowest numbers.
 
@@ -298,8 +272,12 @@ class StageSim:
             self._several.add(times[counts != 1])
             self._lanes.offer(*entering)
 
-    def run(self, until_s: float) -> ServedRequests:
-        """Advance; return the requests that ended in [now_s, until_s), served or dropped. Others stay."""
+    def run(self, until_s: float) -> EndedItems:
+        """Advance; return the requests that ended in [now_s, until_s), served or dropped. Others stay.
+
+        `done_s` is when the last item was served, or when the request was dropped, `server` the number of the
+        replica that served the last item (-1: none); `names` has the name of its pods.
+        """
         if until_s < self.now_s:
             raise InputError(f"until_s must be {self.now_s} or more, not {until_s}")
         while self._changes and self._changes[0][0] <= until_s:
@@ -313,7 +291,7 @@ class StageSim:
             late = done.done_s > done.born_s + self._drop_after_s
             if late.any():
                 done = done._replace(lost=done.lost | late)
-        return ServedRequests(*done)
+        return done
 
     def drained(self) -> list[DrainedPod]:
         """Take the pods that were removed since the last call, with the end of their work."""

@@ -16,9 +16,10 @@ from ipa.dataplane.batching import Batch, Batcher, Outcome, QueuedRequest
 from ipa.dataplane.tensors import parse
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.simulate.arrivals import request_times
+from ipa.simulate.columns import EndedItems
 from ipa.simulate.graph import PipelineSim
 from ipa.simulate.queue import SPREAD
-from ipa.simulate.stage import Pods, ServedRequests, ServiceTime, StageSim
+from ipa.simulate.stage import Pods, ServiceTime, StageSim
 from tests.fakes.simpy_stage import SimpyStage, feed
 
 # Two simulators that add up the same numbers in another order may differ by so much.
@@ -37,7 +38,7 @@ def factors(seed: int, spread: float, count: int) -> NDArray[np.float64]:
     return np.random.default_rng((seed, 0)).gamma(1 / spread, spread, count)
 
 
-def run_stage(times: NDArray[np.float64], pods: Pods, seed: int, **rules: object) -> ServedRequests:
+def run_stage(times: NDArray[np.float64], pods: Pods, seed: int, **rules: object) -> EndedItems:
     stage = StageSim(seed=seed, **rules)  # type: ignore[arg-type]
     stage.set_replicas(0.0, [pods])
     stage.offer(times, np.arange(len(times)))
@@ -128,10 +129,10 @@ def test_a_stage_is_equal_to_simpy_request_by_request(seed: int) -> None:
     )
     feed(env, other, times.tolist())
     env.run()
-    assert set(served.ids[served.dropped].tolist()) == other.dropped
+    assert set(served.ids[served.lost].tolist()) == other.dropped
     assert len(served.ids) == 3000
     assert drop == "none" or other.dropped
-    kept = ~served.dropped
+    kept = ~served.lost
     expected = np.array([other.done_s[request] for request in served.ids[kept].tolist()])
     # Where a batch takes longer than a request may, none is kept.
     assert np.max(np.abs(served.done_s[kept] - expected), initial=0.0) <= SAME_S
@@ -233,10 +234,10 @@ def test_a_stage_is_equal_to_the_data_planes_own_batcher(seed: int) -> None:
         times.tolist(), items.tolist(), service.means_s(size), size, replicas, timeout, seed
     )
     dropped = {at for at, request in enumerate(requests) if request.outcome is Outcome.DROPPED}
-    assert set(served.ids[served.dropped].tolist()) == dropped
+    assert set(served.ids[served.lost].tolist()) == dropped
     assert dropped
     assert len(served.ids) == 500
-    kept = ~served.dropped
+    kept = ~served.lost
     expected = np.array([ends[request] for request in served.ids[kept].tolist()])
     assert np.max(np.abs(served.done_s[kept] - expected)) <= SAME_S
 
@@ -257,9 +258,9 @@ def test_requests_give_way_as_in_the_data_planes_own_batcher(seed: int) -> None:
         times.tolist(), [1] * 500, service.means_s(size), size, replicas, 0.3, seed, usual_s=usual_s
     )
     dropped = {at for at, request in enumerate(requests) if request.outcome is Outcome.DROPPED}
-    assert set(served.ids[served.dropped].tolist()) == dropped
+    assert set(served.ids[served.lost].tolist()) == dropped
     assert len(dropped) > 100
-    kept = ~served.dropped
+    kept = ~served.lost
     expected = np.array([ends[request] for request in served.ids[kept].tolist()])
     assert np.max(np.abs(served.done_s[kept] - expected)) <= SAME_S
 

@@ -10,7 +10,8 @@ import pytest
 
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Edge, Objective, Pipeline, Sla, Stage, StageKind, Variant, chain
-from ipa.simulate.graph import FinishedRequests, PipelineSim
+from ipa.simulate.columns import EndedItems
+from ipa.simulate.graph import PipelineSim
 from ipa.simulate.stage import Pods, ServiceTime
 
 ONE = (Variant("small"), Variant("large"))
@@ -32,15 +33,14 @@ def simulate(
     service_s: Mapping[str, float],
     cuts: tuple[float, ...] = (),
     **rules: object,
-) -> tuple[PipelineSim, FinishedRequests]:
+) -> tuple[PipelineSim, EndedItems]:
     """The pipeline with enough replicas that nothing waits."""
     sim = PipelineSim(pipeline, **rules)  # type: ignore[arg-type]
     for name, seconds in service_s.items():
         sim.set_replicas(name, 0.0, [Pods(5000, 1, ServiceTime(seconds, seconds), variant="small")])
     sim.offer(times)
     parts = [sim.run(cut) for cut in (*cuts, 1e6)]
-    columns = (np.concatenate([getattr(p, n) for p in parts]) for n in ("ids", "born_s", "done_s", "lost"))
-    return sim, FinishedRequests(*columns)
+    return sim, EndedItems.joined(parts)
 
 
 def test_a_chain_adds_up_its_stages_and_hops() -> None:
@@ -151,8 +151,7 @@ def test_a_run_in_several_calls_is_equal_to_one_in_one_call(queue: str) -> None:
         for name in "abcjxy":
             old = Pods(4, 8, ServiceTime(0.1, 0.05, 0.2), "old", "small")
             sim.set_replicas(name, 0.0, [old])
-            sim.stage(name).slow(20.0, 3.0, name="old", count=1)
-            sim.stage(name).fail(40.0, name="old", count=2)
+            sim.stage(name).fail(20.0, name="old", count=3)
             new = Pods(2, 4, ServiceTime(0.06, 0.05, 0.2), "new", "large")
             sim.set_replicas(name, 45.0, [Pods(3, 8, ServiceTime(0.1, 0.05, 0.2), "old", "small"), new])
         sim.offer(np.sort(np.random.default_rng(0).uniform(0.0, 100.0, 2000)))

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from ipa.model.errors import InputError
 from ipa.simulate import kernel
-from ipa.simulate.kernel import LazyDriver, drive
+from ipa.simulate.columns import EndedItems
+from ipa.simulate.kernel import LazyDriver, ServiceNoise, drive
 from ipa.simulate.queue import QueueSim
-from ipa.simulate.service_noise import ServiceNoise
-from ipa.simulate.stage import Pods, ServedRequests, ServiceTime, StageSim
+from ipa.simulate.stage import Pods, ServiceTime, StageSim
 from tests.amounts import many
 
 needs_numba = pytest.mark.skipif(find_spec("numba") is None, reason="numba is not installed")
@@ -49,7 +49,6 @@ CASES = st.fixed_dictionaries(
             }
         ),
         "sets": st.lists(st.tuples(MOMENTS, st.lists(GROUPS, max_size=3)), max_size=4),
-        "slow": st.lists(st.tuples(MOMENTS, st.floats(0.5, 4.0)), max_size=2),
         "fail": st.lists(st.tuples(MOMENTS, st.integers(1, 2)), max_size=2),
     }
 )
@@ -73,17 +72,15 @@ def run_case(case: dict, kernel: str, cuts: list[float]) -> list[np.ndarray]:
     for at_s, groups in sorted(case["sets"], key=lambda each: each[0]):
         named = [Pods(g.count, g.batch_size, g.service, f"g{at}") for at, g in enumerate(groups)]
         stage.set_replicas(at_s, named)
-    for at_s, factor in case["slow"]:
-        stage.slow(at_s, factor, name="g0", count=1)
     for at_s, count in case["fail"]:
         stage.fail(at_s, name="g0", count=count)
     many = case["most_items"] > 1
     items = rng.integers(0, case["most_items"] + 1, len(times)) if many else None
     stage.offer(times, np.arange(len(times)), born, items)
-    parts: list[ServedRequests] = [stage.run(cut) for cut in [*sorted(cuts), 1e6]]
+    parts: list[EndedItems] = [stage.run(cut) for cut in [*sorted(cuts), 1e6]]
     columns = [
         np.concatenate([getattr(part, name) for part in parts])
-        for name in ("ids", "born_s", "done_s", "dropped", "server")
+        for name in ("ids", "born_s", "done_s", "lost", "server")
     ]
     drained = np.array(sorted(each.end_s for each in stage.drained()))
     counts = [

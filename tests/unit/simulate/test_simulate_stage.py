@@ -50,11 +50,11 @@ def test_requests_too_old_are_dropped_one_by_one_or_with_their_batch() -> None:
     one = stage_of([Pods(1, 1, FLAT)], [0.0, 0.1, 0.2, 1.8], drop_after_s=1.5, drop="request").run(9.0)
     # 2 while it waits; 1 while it is served, which is reported with its batch.
     assert one.ids.tolist() == [0, 2, 1, 3]
-    assert one.dropped.tolist() == [False, True, True, False]
+    assert one.lost.tolist() == [False, True, True, False]
     assert one.done_s.tolist() == [1.0, 1.7, 2.0, 3.0]
     times = [0.0, 0.1, 0.9, 1.0]
     batch = stage_of([Pods(1, 2, FLAT)], times, batch_timeout_s=0.0, drop_after_s=0.5, drop="batch").run(9.0)
-    assert batch.ids[batch.dropped].tolist() == [1, 2]
+    assert batch.ids[batch.lost].tolist() == [1, 2]
     assert batch.done_s.tolist() == [1.0, 1.0, 1.0, 2.0]
 
 
@@ -83,13 +83,6 @@ def test_a_change_is_felt_at_once_by_those_who_wait() -> None:
     assert stage.run(9.0).done_s.tolist() == [5.0, 5.0]
 
 
-def test_a_slow_replica_takes_longer_for_what_it_begins() -> None:
-    stage = stage_of([Pods(1, 1, FLAT)], [0.0, 0.5, 6.0])
-    stage.slow(0.2, 3.0)
-    stage.slow(5.0, 1.0)
-    assert stage.run(9.0).done_s.tolist() == [1.0, 4.0, 7.0]
-
-
 def test_what_a_failed_replica_had_is_done_again_first() -> None:
     stage = stage_of([Pods(2, 1, FLAT)], [0.0, 0.1, 0.2])
     stage.fail(0.5, count=1)
@@ -110,9 +103,9 @@ def test_a_failed_replica_loses_its_own_queue() -> None:
     stage = stage_of([Pods(2, 1, FLAT)], [0.0, 0.1, 0.2, 0.3, 0.4], queue="replica")
     stage.fail(0.5, count=1)
     served = stage.run(9.0)
-    assert served.ids[served.dropped].tolist() == first
-    assert served.done_s[served.dropped].tolist() == [0.5] * len(first)
-    assert served.ids[~served.dropped].tolist() == second
+    assert served.ids[served.lost].tolist() == first
+    assert served.done_s[served.lost].tolist() == [0.5] * len(first)
+    assert served.ids[~served.lost].tolist() == second
 
 
 def test_a_batch_in_a_replica_has_what_came_before_it_was_due_and_leavers_finish() -> None:
@@ -136,7 +129,7 @@ def test_requests_wait_where_there_is_no_replica_and_are_dropped_in_time() -> No
     stage.set_replicas(4.0, [Pods(1, 1, FLAT)])
     served = stage.run(9.0)
     assert served.ids.tolist() == [7, 8]
-    assert served.dropped.tolist() == [True, False]
+    assert served.lost.tolist() == [True, False]
     assert served.done_s.tolist() == [3.0, 5.0]
     with pytest.raises(InputError, match="drops no request"):
         StageSim(drop_after_s=3.0, queue="replica")
@@ -184,7 +177,6 @@ def test_counts_take_the_memory_of_the_seconds_that_are_kept() -> None:
         (lambda: StageSim(batch_timeout_s=-1.0), "batch_timeout_s"),
         (lambda: ServiceTime(0.0, 1.0), "full_s"),
         (lambda: StageSim().set_replicas(0.0, [Pods(1, 1, FLAT), Pods(1, 2, FLAT)]), "distinct names"),
-        (lambda: StageSim().slow(0.0, 0.0), "factor"),
         (lambda: StageSim().offer([1.0, 0.5], [0, 1]), "must rise"),
         (lambda: stage_of([], [1.0]).offer([0.5], [1]), r"must rise from 1\.0 on"),
     ],
