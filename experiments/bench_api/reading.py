@@ -19,11 +19,11 @@ import httpx
 
 from experiments.bench_api.figures import Figure
 from ipa.adapters.prometheus.client import PrometheusMetrics
-from ipa.adapters.prometheus.server import start_metrics_server
 from ipa.control.loop.scheduler import WORKERS
 from ipa.model.observation import Measured
 from ipa.model.pipeline import Pipeline
 from ipa.targets.seldon.metrics import EXECUTOR
+from tests.fakes.real_prometheus import RealPrometheus
 
 # Of Seldon's executor, as it is scraped in a cluster.
 SCRAPE_S = 5.0
@@ -41,8 +41,8 @@ def reading_figures(pipelines: Mapping[str, Pipeline]) -> list[Figure]:
     asked = tuple(replace(pipeline, targets={}) for pipeline in pipelines.values())
     figures: list[Figure] = []
     with _exporter(asked) as target, tempfile.TemporaryDirectory() as folder:
-        server = start_metrics_server([target], scrape_interval_s=SCRAPE_S, folder=Path(folder))
-        url = str(server.source)
+        server = RealPrometheus([target], SCRAPE_S, Path(folder))
+        url = server.source
         try:
             _fill(url, asked[-1])
             for words, neighbours in (("neighbours together", asked), ("each alone", ())):

@@ -16,17 +16,19 @@ from typing import Any
 import pytest
 
 from ipa.adapters.prometheus.client import PrometheusMetrics
-from ipa.adapters.prometheus.server import MetricsServer, start_metrics_server
+from ipa.adapters.prometheus.scraper import Scraper
 from ipa.control.ports import Signals
 from ipa.model.observation import Attainment, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline, Sla, Stage, Variant, chain
 from ipa.targets.seldon.metrics import EXECUTOR
 from ipa.targets.seldon.section import SeldonTarget
+from tests.fakes.real_prometheus import RealPrometheus
 
 # They scrape as often as the machine lets them. One worker starts the servers once.
 pytestmark = [pytest.mark.live, pytest.mark.xdist_group("prometheus")]
 
 KINDS = ("prometheus", "built-in")
+MetricsServer = RealPrometheus | Scraper
 SCRAPE_S = 0.25
 RATE = 20.0
 PATIENCE_S = 300.0
@@ -159,6 +161,12 @@ def eventually(
     return signals
 
 
+def started(kind: str, targets: list[str], interval_s: float, folder: Path) -> MetricsServer:
+    if kind == "built-in":
+        return Scraper(targets, interval_s)
+    return RealPrometheus(targets, interval_s, folder)
+
+
 @pytest.fixture(scope="module")
 def exporter() -> Iterator[Exporter]:
     exporter = Exporter()
@@ -175,10 +183,7 @@ def servers(
     try:
         for kind in KINDS:
             if kind == "built-in" or shutil.which("prometheus"):
-                folder = tmp_path_factory.mktemp(kind)
-                servers[kind] = start_metrics_server(
-                    [exporter.target], scrape_interval_s=SCRAPE_S, folder=folder, prefer=kind
-                )
+                servers[kind] = started(kind, [exporter.target], SCRAPE_S, tmp_path_factory.mktemp(kind))
         yield servers
     finally:
         for server in servers.values():
@@ -189,7 +194,6 @@ def servers(
 def server(request: pytest.FixtureRequest, servers: dict[str, MetricsServer]) -> MetricsServer:
     if request.param not in servers:
         pytest.skip("needs the prometheus binary, which is not installed")
-    assert servers[request.param].kind == request.param
     return servers[request.param]
 
 
@@ -454,7 +458,7 @@ def test_targets_left_out_are_absent(
 def test_stopped_server_is_unreachable_and_leaves_nothing(kind: Any, tmp_path: Path) -> None:
     if kind == "prometheus" and not shutil.which("prometheus"):
         pytest.skip("needs the prometheus binary, which is not installed")
-    server = start_metrics_server([], scrape_interval_s=1.0, folder=tmp_path, prefer=kind)
+    server = started(kind, [], 1.0, tmp_path)
     server.stop()
     signals = PrometheusMetrics(server.source).read(pipeline("busy"), 30.0)
     assert isinstance(signals.arrival_rate_rps, Missing)

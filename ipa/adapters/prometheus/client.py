@@ -6,12 +6,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
-
-from prometheus_api_client import PrometheusConnect
-from requests.adapters import HTTPAdapter
-from urllib3.util.retry import Retry
 
 from ipa.adapters.prometheus.connection import PrometheusConnection
 from ipa.adapters.prometheus.dialects import (
@@ -26,16 +21,13 @@ from ipa.adapters.prometheus.dialects import (
 from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Query, Rate
 from ipa.adapters.prometheus.query_batching import Ask, PipelineLabel, QueryBatcher, Span
 from ipa.adapters.prometheus.series import rate_within
-from ipa.adapters.prometheus.transport import CheckedSession
-from ipa.control.loop.scheduler import WORKERS
+from ipa.adapters.prometheus.transport import STEP_S, PrometheusHttp
 from ipa.control.ports import Load, PartSignals, Signals, StageSignals
 from ipa.model.errors import InputError, UnavailableError
 from ipa.model.observation import Attainment, Batches, LoadHistory, Loss, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.settings import Settings
 
-# The load is read as one rate per second.
-STEP_S = 1.0
 # Neighbours tick within moments of each other.
 SHARE_S = 1.0
 WHOLE = ""
@@ -82,7 +74,7 @@ class PrometheusMetrics:
             source = PrometheusConnection(source, timeout_s)
         if isinstance(source, PrometheusConnection):
             identity = PipelineLabel(dialect.identity_label, dialect.identity)
-            self._http = _Http(source)
+            self._http = PrometheusHttp(source)
             source = QueryBatcher(identity, pipelines, self._http.fetch, share_s, monotonic_s).ask
         self._ask = source
 
@@ -252,24 +244,6 @@ def metrics_of(
         namespace_label=settings.prometheus_namespace_label,
         pipelines=pipelines.values,
     )
-
-
-class _Http:
-    """A Prometheus over its HTTP API."""
-
-    def __init__(self, connection: PrometheusConnection) -> None:
-        place, session = connection.url.rstrip("/"), CheckedSession(connection)
-        self._prometheus = PrometheusConnect(
-            url=place, session=session, retry=Retry(0), timeout=connection.timeout_s
-        )
-        # Replaces the client's own, which keeps ten connections and opens all others anew each time.
-        session.mount(place, HTTPAdapter(max_retries=Retry(0), pool_maxsize=WORKERS))
-
-    def fetch(self, query: Query, span: Span) -> list[Any]:
-        if span is None:
-            return list(self._prometheus.custom_query(str(query)))
-        start, end = (datetime.fromtimestamp(second, UTC) for second in span)
-        return list(self._prometheus.custom_query_range(str(query), start, end, f"{STEP_S:g}"))
 
 
 _NOT_ASKED = Missing(MissingReason.NOT_ASKED, "this target has no central queue")

@@ -6,13 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 from urllib.parse import urlsplit
 
 from ipa.adapters.prometheus.connection import PrometheusConnection, connection_of
 from ipa.adapters.prometheus.dialects import Dialect, Queries, queries
 from ipa.adapters.prometheus.queries import NOW, Age, Selector
-from ipa.adapters.prometheus.transport import CheckedSession
+from ipa.adapters.prometheus.transport import PrometheusHttp
 from ipa.model.errors import ConfigurationError, InputError, IpaError
 from ipa.model.findings import DoctorCheck, Finding, Severity, fail, failed, ok, skew_finding, warn
 from ipa.model.masking import mask_url
@@ -36,13 +35,12 @@ class Asker:
     """The client of these checks. Errors: UnavailableError (no answer), InputError (invalid answer)."""
 
     def __init__(self, connection: PrometheusConnection) -> None:
-        self._url = f"{connection.url}/api/v1/query"
-        self._session = CheckedSession(connection)
+        self._http = PrometheusHttp(connection)
 
     def skew_s(self) -> float:
         """Return the seconds by which its clock is ahead of ours, exact to half of the round trip."""
         sent_s = time.time()
-        result = self._ask(NOW)
+        result = self._http.fetch(NOW)
         middle_s = (sent_s + time.time()) / 2
         try:
             return float(result[0]) - middle_s
@@ -62,15 +60,10 @@ class Asker:
         try:
             return {
                 str(series["metric"].get(*query.by, "") if query.by else ""): float(series["value"][1])
-                for series in self._ask(str(query))
+                for series in self._http.fetch(query)
             }
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise InputError("a series that is not a label, a time and a number") from error
-
-    def _ask(self, query: str) -> list[Any]:
-        answer = self._session.get(self._url, params={"query": query}).json()
-        result: list[Any] = answer["data"]["result"]
-        return result
 
 
 SERVER = "prometheus"

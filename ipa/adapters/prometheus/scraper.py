@@ -1,6 +1,6 @@
-"""The built-in metrics server: it scrapes targets and answers queries with Prometheus' own arithmetic.
+"""The metrics server of this machine: it scrapes targets and answers queries with Prometheus' own arithmetic.
 
-It replaces Prometheus on a machine without one, in threads of this process.
+It runs in threads of this process, which needs no Prometheus.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -28,8 +27,6 @@ SCRAPERS = 8
 
 class Scraper:
     """A scraper of the /metrics of every target, each interval until stopped, that answers queries."""
-
-    kind: Literal["built-in"] = "built-in"
 
     def __init__(self, targets: Iterable[str], interval_s: float) -> None:
         self._store = SeriesStore()

@@ -1,4 +1,4 @@
-"""An HTTP session for prometheus-api-client with a deadline, a size limit and checked answers.
+"""prometheus-api-client over an HTTP session with a deadline, a size limit and checked answers.
 
 The client returns `data.result` alone, so status, warnings and sizes are checked here.
 """
@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import requests
+from prometheus_api_client import PrometheusConnect
+from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
+from urllib3.util.retry import Retry
 
 from ipa.adapters.prometheus.connection import PrometheusConnection, tls_reason
+from ipa.adapters.prometheus.queries import Query
+from ipa.adapters.prometheus.query_batching import Span
+from ipa.control.loop.scheduler import WORKERS
 from ipa.model.errors import InputError, UnavailableError
 
 # The largest answer to our queries (a load of 120 steps, a handful of stages) has 10 kB.
@@ -22,6 +29,27 @@ CHUNK_BYTES = 65_536
 SERVER_ERROR = 500
 OK = 200
 REFUSALS = (401, 403)
+# The load is read as one rate per second.
+STEP_S = 1.0
+
+
+class PrometheusHttp:
+    """A Prometheus over its HTTP API. Errors: UnavailableError (no answer), InputError (invalid answer)."""
+
+    def __init__(self, connection: PrometheusConnection) -> None:
+        place, session = connection.url.rstrip("/"), CheckedSession(connection)
+        self._prometheus = PrometheusConnect(
+            url=place, session=session, retry=Retry(0), timeout=connection.timeout_s
+        )
+        # Replaces the client's own, which keeps ten connections and opens all others anew each time.
+        session.mount(place, HTTPAdapter(max_retries=Retry(0), pool_maxsize=WORKERS))
+
+    def fetch(self, query: Query | str, span: Span = None) -> list[Any]:
+        """Return the result of the query, now or for each second of the span."""
+        if span is None:
+            return list(self._prometheus.custom_query(str(query)))
+        start, end = (datetime.fromtimestamp(second, UTC) for second in span)
+        return list(self._prometheus.custom_query_range(str(query), start, end, f"{STEP_S:g}"))
 
 
 class CheckedSession(requests.Session):
@@ -31,7 +59,7 @@ class CheckedSession(requests.Session):
     proxy or .netrc of the environment: only the configured metrics server is asked, and gets credentials.
     """
 
-    def __init__(self, connection: PrometheusConnection, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, connection: PrometheusConnection) -> None:
         super().__init__()
         self.trust_env = False
         self.headers["Accept-Encoding"] = "identity"
@@ -39,7 +67,6 @@ class CheckedSession(requests.Session):
         self.auth = self._identified
         self._connection = connection
         self._timeout_s = connection.timeout_s
-        self._max_bytes = max_bytes
 
     def request(self, method: str, url: str, **kwargs: Any) -> requests.Response:  # type: ignore[override]
         """Send the request, and return the checked answer."""
@@ -65,8 +92,8 @@ class CheckedSession(requests.Session):
         body = bytearray()
         while chunk := response.raw.read1(CHUNK_BYTES):
             body += chunk
-            if len(body) > self._max_bytes:
-                raise InputError(f"more than {self._max_bytes} bytes")
+            if len(body) > MAX_BYTES:
+                raise InputError(f"more than {MAX_BYTES} bytes")
             if time.monotonic() > deadline_s:
                 raise UnavailableError(f"not finished after {self._timeout_s:g} s")
         return bytes(body)

@@ -141,7 +141,7 @@ class LocalTarget(Target):
         """
         from ipa.adapters.prometheus.client import metrics_of
         from ipa.adapters.prometheus.dialects import LOCAL as DIALECT
-        from ipa.adapters.prometheus.server import start_metrics_server
+        from ipa.adapters.prometheus.scraper import Scraper
         from ipa.targets.local.workload import LocalWorkload, cost_figures
 
         site.resources.callback(_held(site.folder).release)
@@ -151,11 +151,10 @@ class LocalTarget(Target):
         for pipeline in site.pipelines.values():
             local.start(pipeline, site.start(pipeline), ports[pipeline.name])
         scraped = [target for name in site.pipelines for target in local.runner(name).scrape_targets]
-        folder = site.folder / "metrics"
-        server = start_metrics_server(scraped, scrape_interval_s=SCRAPE_INTERVAL_S, folder=folder)
-        site.resources.callback(server.stop)
+        scraper = Scraper(scraped, SCRAPE_INTERVAL_S)
+        site.resources.callback(scraper.stop)
         site.registry.register(cost_figures(local, tuple(site.pipelines)))
-        metrics = metrics_of(site.settings, server.source, DIALECT, site.pipelines)
+        metrics = metrics_of(site.settings, scraper.source, DIALECT, site.pipelines)
         endpoints = {name: local.runner(name).endpoint for name in site.pipelines}
         return World(local, metrics, endpoints, adopting=local)
 

@@ -1,0 +1,84 @@
+"""Prometheus as a child process, for tests and benchmarks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+import yaml
+
+from ipa.adapters.processes import free_port, start, terminate, with_parent
+from ipa.adapters.prometheus.queries import duration
+
+# Ready in 0.2-1 s on an idle machine; much later while model servers start.
+READY_S = 60.0
+# It flushes its head on SIGTERM; the data is discarded anyway.
+STOP_S = 5.0
+
+
+class RealPrometheus:
+    """A Prometheus of this machine that scrapes the targets, which are in a file that it watches.
+
+    Ready when it is made. When the thread that made it ends, the kernel kills it.
+    """
+
+    def __init__(self, targets: Sequence[str], scrape_interval_s: float, folder: Path) -> None:
+        binary = shutil.which("prometheus")
+        assert binary is not None, "prometheus is not installed"
+        self._targets = folder.resolve() / "targets.json"
+        self.set_targets(targets)
+        config, interval = folder / "prometheus.yml", duration(scrape_interval_s)
+        discovery = {"files": [str(self._targets)], "refresh_interval": "2s"}
+        scrape = {
+            "global": {"scrape_interval": interval, "scrape_timeout": interval},
+            "scrape_configs": [{"job_name": "ipa", "file_sd_configs": [discovery]}],
+        }
+        config.write_text(yaml.safe_dump(scrape))
+        port = free_port()
+        self.source = f"http://127.0.0.1:{port}"
+        command = [
+            binary,
+            f"--config.file={config}",
+            f"--storage.tsdb.path={folder / 'data'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+            "--storage.tsdb.retention.time=1d",
+            "--log.level=warn",
+        ]
+        self._log = folder / "prometheus.log"
+        with self._log.open("wb") as log:
+            self._process = start(with_parent(command), stdout=log, stderr=log)
+        try:
+            self._wait_ready()
+        except BaseException:
+            self.stop()
+            raise
+
+    def set_targets(self, targets: Sequence[str]) -> None:
+        """Scrape these "host:port" from now on; Prometheus applies a change within five seconds."""
+        # It must never read half a file.
+        part = self._targets.with_suffix(".part")
+        part.write_text(json.dumps([{"targets": list(targets)}]))
+        part.replace(self._targets)
+
+    def stop(self) -> None:
+        """End the process."""
+        terminate(self._process, STOP_S)
+
+    def _wait_ready(self) -> None:
+        deadline_s = time.monotonic() + READY_S
+        with httpx.Client(trust_env=False, timeout=1.0) as client:
+            while not self._is_ready(client):
+                code = self._process.poll()
+                assert code is None, f"prometheus exited with code {code}: {self._log.read_text()}"
+                assert time.monotonic() < deadline_s, f"prometheus was not ready: {self._log.read_text()}"
+                time.sleep(0.05)
+
+    def _is_ready(self, client: httpx.Client) -> bool:
+        try:
+            return client.get(f"{self.source}/-/ready").is_success
+        except httpx.HTTPError:
+            return False
