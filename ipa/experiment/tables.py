@@ -54,13 +54,6 @@ SCHEMA: Mapping[str, Mapping[str, Column]] = {
         "failed_ticks": Column(_WHOLE, "", "ticks at which policy or forecaster failed: not their figures"),
         "first_failure": Column(_TEXT, "", "the first of these and its error; null if none failed"),
         "usd_per_hour": Column(_REAL, "USD/h", "cost, if the pipeline has prices"),
-        "trace": Column(_TEXT, "", "experiment forecast: name of the trace"),
-        "count": Column(_WHOLE, "", "experiment forecast: number of forecasts; 0 if it learned nothing"),
-        "smape_ratio": Column(_REAL, "ratio", "mean of 2|f−a|/(f+a) of the point forecasts"),
-        "mae_rps": Column(_REAL, "rps", "mean absolute error of the point forecasts"),
-        "pinball_rps": Column(_REAL, "rps", "mean pinball loss of the upper quantile"),
-        "coverage_ratio": Column(_REAL, "ratio", "peaks at or below the upper quantile"),
-        "upper_ratio": Column(_REAL, "ratio", "upper quantile over the peak that came, mean"),
     },
     TICKS: {
         "run": Column(_WHOLE, "", "number of the run in runs.parquet"),

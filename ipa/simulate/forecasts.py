@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from math import ceil
 
@@ -26,7 +26,7 @@ PLUGIN_LIMIT_S = 10.0
 class ForecastSettings:
     """The forecaster by its name in `FORECASTERS`: "ladder", a rung, a plug-in, or "foresight" (the future).
 
-    The other settings are those of the service.
+    The other settings are those of the service; `margin_ratio` is added to point and upper quantile.
     """
 
     name: str = LADDER
@@ -34,6 +34,7 @@ class ForecastSettings:
     horizon_s: float = 20.0
     quantile: float = 0.95
     smooth_s: float = 5.0
+    margin_ratio: float = 0.0
 
 
 def forecaster_of(
@@ -44,7 +45,7 @@ def forecaster_of(
     Errors: UsageError (there is none), PluginError.
     """
     if asked.name == FORESIGHT:
-        return Foresight(rates_rps, now_s, asked.horizon_s)
+        return Foresight(rates_rps, now_s, asked.horizon_s, asked.margin_ratio)
     ladder: Callable[..., Forecast] = partial(
         _forecast,
         horizon_s=asked.horizon_s,
@@ -55,7 +56,7 @@ def forecaster_of(
     if not FORECASTERS.find(asked.name).is_ours:
         late = partial(last_rung, ladder)
         ladder = TimeLimited[LoadHistory, Forecast](ladder, late=late, limit_s=PLUGIN_LIMIT_S)
-    return ladder
+    return WithMargin(ladder, asked.margin_ratio) if asked.margin_ratio else ladder
 
 
 @lru_cache(KEPT)
@@ -66,16 +67,31 @@ def _forecast(
 
 
 @dataclass(frozen=True, slots=True)
+class WithMargin:
+    """The forecasts of another forecaster, raised by a ratio."""
+
+    inner: PeakForecaster
+    margin_ratio: float
+
+    def __call__(self, load: LoadHistory) -> Forecast:
+        """The expected peak plus the margin."""
+        seen = self.inner(load)
+        times = 1 + self.margin_ratio
+        return replace(seen, point_rps=seen.point_rps * times, upper_rps=seen.upper_rps * times)
+
+
+@dataclass(frozen=True, slots=True)
 class Foresight:
     """The true future rates, as a bound for any forecaster: the highest second of the next horizon."""
 
     rates_rps: Sequence[float]
     now_s: Callable[[], float]
     horizon_s: float
+    margin_ratio: float = 0.0
 
     def __call__(self, load: LoadHistory) -> Forecast:
         """The true peak; after the end that of the last second."""
         start = min(int(self.now_s()), len(self.rates_rps) - 1)
         stop = ceil(self.now_s() + self.horizon_s)
-        peak_rps = float(max(self.rates_rps[start:stop]))
+        peak_rps = float(max(self.rates_rps[start:stop])) * (1 + self.margin_ratio)
         return Forecast(peak_rps, peak_rps, 1.0, self.horizon_s, FORESIGHT, 1.0)
