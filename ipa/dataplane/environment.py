@@ -10,7 +10,6 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from ipa.dataplane import http
-from ipa.dataplane.grpc_calls import GrpcCalls
 from ipa.dataplane.http import MAX_BODY_BYTES, MAX_HELD_BYTES, Application, BodyLimits
 from ipa.dataplane.scraping import MetricsThread
 
@@ -91,8 +90,7 @@ def body_limits(given: argparse.Namespace) -> BodyLimits:
 
 def serve(given: argparse.Namespace, application: Application) -> None:
     """Serve the application at the address that is given, over HTTP and gRPC, until a stop signal."""
-    application.grpc = GrpcCalls(application)
-    http.serve(application, given.host, given.port, given.drain_s, fd=given.fd, has_http2=True)
+    http.serve(application, given.host, given.port, given.drain_s, fd=given.fd, has_grpc=True)
 
 
 def start_metrics(given: argparse.Namespace, registry: CollectorRegistry) -> None:

@@ -1,27 +1,28 @@
 """V2 over gRPC at the port of an application: each call is answered as the same request over HTTP would be.
 
-A call is a request of HTTP/2 (`ipa.serving.http2`), whose body is one message and whose status is in the
-trailers. Contents become binary tensors; an answer has raw contents if its request has, else typed ones. A
-deadline of the caller bounds the time budget. Needs the package protobuf.
-https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
+Connections are relayed to grpcio (`ipa.serving.http2`), which speaks the protocol. Contents become binary
+tensors; an answer has raw contents if its request has, else typed ones. A deadline of the caller bounds the
+time budget.
 """
 
 from __future__ import annotations
 
-import re
+import asyncio
 import struct
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
-from urllib.parse import quote
+from uuid import uuid4
 
+import grpc
 import orjson
 
-from ipa.dataplane import binary, compression
+from ipa.dataplane import binary, grpc_messages
 from ipa.dataplane.expectation import PUID_HEADER, TIMING_HEADER
 from ipa.dataplane.http import (
     BUDGET_HEADER,
-    GRPC_TYPE,
+    KEEP_ALIVE_S,
     LIST_VALUES,
     MAX_BUDGET_S,
     Application,
@@ -35,24 +36,37 @@ from ipa.serving.body_budget import aside
 
 PASSED_HEADERS = (BUDGET_HEADER, PUID_HEADER)
 TOLD_HEADERS = (PUID_HEADER, TIMING_HEADER)
-# The numbers of gRPC's statuses by those of HTTP; any other is INTERNAL.
+# The statuses of gRPC by those of HTTP; any other is INTERNAL.
 STATUSES = {
-    **{400: 3, 404: 5, 405: 12, 501: 12},  # INVALID_ARGUMENT, NOT_FOUND, UNIMPLEMENTED
-    **{413: 8, 503: 14, 504: 4},  # RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED
+    **{400: grpc.StatusCode.INVALID_ARGUMENT, 404: grpc.StatusCode.NOT_FOUND},
+    **{405: grpc.StatusCode.UNIMPLEMENTED, 501: grpc.StatusCode.UNIMPLEMENTED},
+    **{413: grpc.StatusCode.RESOURCE_EXHAUSTED, 503: grpc.StatusCode.UNAVAILABLE},
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
-OK, INTERNAL = 0, 13
-# Before a message: a flag that is set if it is compressed, and its length.
-PREFIX = struct.Struct(">BI")
-TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
-UNITS_S = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
-Method = Callable[[Any, Call], Awaitable[tuple[Any, Mapping[str, str]]]]
+# The slowest client that is waited for, as over HTTP.
+BYTES_A_S = 1_000_000
+# So much of the bytes of all bodies is for messages that are arriving, whose sizes are not known before.
+ARRIVING_RATIO = 0.5
+# A connection is ended after that, so that a call whose client does not take part keeps its place no longer.
+OLDEST_S = 300
+MOST_CALLS = 1000
+WINDOW_BYTES = 64 << 10
+# The first byte of gzip and of zlib, with which no message of V2 begins.
+COMPRESSED = (b"\x1f", b"\x78")
+Trailers = Mapping[str, str]
+Method = Callable[[Any, Call], Awaitable[tuple[Any, Trailers]]]
 
 
-class GrpcCalls:
-    """The calls of gRPC, each answered as the application answers the same request."""
+class GrpcServer(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc is not checked
+    """The server of an application's gRPC calls, at an address of Unix sockets that no other process has."""
 
     def __init__(self, application: Application) -> None:
-        self._application = application
+        self._application, self.address = application, f"\0ipa-{uuid4()}"
+        self._limits = application.limits
+        arriving = ARRIVING_RATIO * self._limits.held_bytes / self._limits.body_bytes
+        self._arriving = asyncio.Semaphore(max(1, int(arriving)))
+        self._server: Any = None
+        self._has_memory = False
         self._methods: Mapping[str, Method] = {
             "ServerLive": self._server_live,
             "ServerReady": self._server_ready,
@@ -62,66 +76,98 @@ class GrpcCalls:
             "ModelInfer": self._infer,
         }
 
-    async def answer(self, call: Call) -> Response:
-        """Answer a call. HttpError: it cannot be answered."""
-        try:
-            from ipa.dataplane import grpc_messages
-        except ImportError as error:
-            raise HttpError(501, "unsupported", f"gRPC needs the package protobuf: {error}") from error
-        self._messages = grpc_messages
-        service, _, name = call.path.strip("/").partition("/")
-        method, most_fields = self._methods.get(name), call.limits.values // LIST_VALUES
-        if method is None or service != grpc_messages.SERVICE:
-            raise HttpError(501, "unsupported", f"there is no {call.path[:100]!r} here")
-        parse, write = (grpc_messages.CLASSES[f"{name}{kind}"] for kind in ("Request", "Response"))
-        message = await self._message(call)
+    async def start(self) -> None:
+        """Start listening."""
+        options = {
+            "grpc.max_receive_message_length": self._limits.body_bytes,
+            "grpc.max_send_message_length": -1,
+            # Calls that wait for their turn have no more in memory, nor have connections.
+            "grpc.http2.bdp_probe": 0,
+            "grpc.http2.lookahead_bytes": WINDOW_BYTES,
+            "grpc.experimental.tcp_max_read_chunk_size": WINDOW_BYTES,
+            # What is compressed is inflated here, within the bounds of bodies.
+            "grpc.per_message_decompression": 0,
+            "grpc.max_connection_idle_ms": 1000 * KEEP_ALIVE_S,
+            "grpc.max_connection_age_ms": 1000 * OLDEST_S,
+            "grpc.max_connection_age_grace_ms": 1000 * KEEP_ALIVE_S,
+        }
+        self._server = grpc.aio.server(options=[*options.items()], maximum_concurrent_rpcs=MOST_CALLS)
+        self._server.add_generic_rpc_handlers((self,))
+        self._server.add_insecure_port(f"unix-abstract:{self.address[1:]}")
+        await self._server.start()
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no further call, and end once those that came are answered, after `grace_s` at the latest."""
+        await self._server.stop(grace_s)
+
+    def take_usage(self) -> bool:
+        """True if large messages have ended since this was called last: their memory may be given back."""
+        is_used, self._has_memory = self._has_memory and not self._arriving.locked(), False
+        return is_used
+
+    def service(self, handler_call_details: Any) -> Any:
+        """The handler of a call; None: there is no such method. A message is taken when there is room."""
+        service, _, name = handler_call_details.method.strip("/").partition("/")
+        if service != grpc_messages.SERVICE or name not in self._methods:
+            return None
+        headers = {it.key: it.value for it in handler_call_details.invocation_metadata}
+        return grpc.stream_stream_rpc_method_handler(partial(self._answer, name, headers))
+
+    async def _answer(self, name: str, headers: dict[str, Any], _requests: Any, context: Any) -> None:
+        with self._application.holding() as hold:
+            answered = self._answered(name, headers, context, hold)
+            response = await self._application.guard("gRPC", name, answered)
+            trailers = {it: value for it in TOLD_HEADERS if (value := response.headers.get(it))}
+            if response.status != 200:
+                status = STATUSES.get(response.status, grpc.StatusCode.INTERNAL)
+                detail = orjson.loads(response.body).get("detail", "")
+                await context.abort(status, detail, tuple(trailers.items()))
+            context.set_trailing_metadata(tuple(trailers.items()))
+            async with asyncio.timeout(KEEP_ALIVE_S):
+                await context.write(response.body)
+
+    async def _answered(
+        self, name: str, headers: dict[str, Any], context: Any, hold: Callable[[int], None]
+    ) -> Response:
+        """The response whose body is the message of the answer. HttpError: the call cannot be answered."""
+        parse, most_fields = grpc_messages.CLASSES[f"{name}Request"], self._limits.values // LIST_VALUES
+        message = await self._message(context, hold)
+        left_s = context.time_remaining()
+        if left_s is not None:
+            headers.setdefault(BUDGET_HEADER, f"{min(max(0.0, left_s), MAX_BUDGET_S) * 1000:.3f}")
+        call = Call("", headers, message, "", hold, self._limits)
         try:
             # Each is an object, however short.
-            fields = await aside(call.is_large, grpc_messages.count_fields, message, most_fields)
+            fields = await aside(call.is_large, grpc_messages.count_fields, memoryview(message), most_fields)
             if fields > most_fields:
                 raise HttpError(413, "too_large", f"the message has more than {most_fields} fields")
             # The request has a copy of its contents.
-            call.hold(len(message) + VALUE_BYTES * fields)
+            hold(len(message) + VALUE_BYTES * fields)
             request = await aside(call.is_large, parse.FromString, message)
         except (ValueError, IndexError) as error:  # protobuf's DecodeError is one
             raise HttpError(400, "input", f"the message is not a {name}Request: {error}") from error
-        del message
         try:
-            answer, trailers = await method(request, call)
+            answer, trailers = await self._methods[name](request, call)
         except FailedCallError as failed:
             return failed.response
-        body = write.SerializeToString(answer)
-        framed = b"".join((PREFIX.pack(0, len(body)), body))
-        return Response(framed, content_type=GRPC_TYPE, trailers={"grpc-status": str(OK), **trailers})
+        return Response(answer.SerializeToString(), headers=trailers)
 
-    async def _message(self, call: Call) -> memoryview:
-        """The one message of a call."""
-        if len(call.body) < PREFIX.size:
+    async def _message(self, context: Any, hold: Callable[[int], None]) -> bytes:
+        """The one message of a call, inflated."""
+        most = self._limits.body_bytes
+        async with self._arriving:
+            hold(most)
+            try:
+                async with asyncio.timeout(max(1.0, most / BYTES_A_S)):
+                    message = await context.read()
+            except TimeoutError as error:
+                raise HttpError(504, "dropped", "the message did not arrive in time") from error
+        if message is grpc.aio.EOF:
             raise HttpError(400, "input", "the call has no message")
-        is_compressed, size = PREFIX.unpack_from(call.body)
-        if len(call.body) != PREFIX.size + size:
-            raise HttpError(400, "input", f"the call has {len(call.body)} bytes, not one message of {size}")
-        message = memoryview(call.body)[PREFIX.size :]
-        if not is_compressed:
-            return message
-        try:
-            layer = compression.layer_of(call.headers.get("grpc-encoding", ""))
-        except ValueError as error:
-            raise HttpError(501, "unsupported", f"grpc-encoding: {error}") from error
-        return memoryview(await inflate(message, layer, call.limits, call.hold)) if layer else message
-
-    def with_status(self, response: Response) -> Response:
-        """The response, with the status that gRPC has for it."""
-        if response.trailers is not None:
-            return response
-        detail = orjson.loads(response.body).get("detail", "")
-        status = STATUSES.get(response.status, INTERNAL)
-        trailers = {
-            "grpc-status": str(status),
-            "grpc-message": quote(detail, safe=" !#$&'()*+,/:;<=>?@[]^`{|}\"\\"),
-        }
-        headers = {name: value for name, value in response.headers.items() if name in TOLD_HEADERS}
-        return Response(b"", 200, GRPC_TYPE, trailers={**trailers, **headers})
+        hold(len(message) - most)
+        self._has_memory |= len(message) > INLINE_BYTES
+        is_compressed = message[:1] in COMPRESSED
+        return await inflate(message, "gzip", self._limits, hold) if is_compressed else bytes(message)
 
     async def _server_live(self, _request: Any, _call: Call) -> Any:
         await self._get("/v2/health/live")
@@ -145,12 +191,12 @@ class GrpcCalls:
         for key in ("inputs", "outputs"):
             for tensor in found[key]:
                 parameters = tensor.pop("parameters", {})
-                self._messages.set_parameters(getattr(answer, key).add(**tensor), parameters.items())
+                grpc_messages.set_parameters(getattr(answer, key).add(**tensor), parameters.items())
         return made
 
-    def _made(self, message: str, /, **fields: Any) -> tuple[Any, Mapping[str, str]]:
+    def _made(self, message: str, /, **fields: Any) -> tuple[Any, Trailers]:
         """A message without trailers."""
-        return self._messages.CLASSES[message](**fields), {}
+        return grpc_messages.CLASSES[message](**fields), {}
 
     async def _get(self, path: str, *, waits: bool = False) -> Any:
         """The JSON at that path. With `waits` None where it is not ready; other errors end the call."""
@@ -162,10 +208,6 @@ class GrpcCalls:
 
     async def _infer(self, request: Any, call: Call) -> Any:
         given = {name: value for name in PASSED_HEADERS if (value := call.headers.get(name))}
-        left = TIMEOUT.fullmatch(call.headers.get("grpc-timeout", ""))
-        if left is not None and BUDGET_HEADER not in given:
-            left_s = int(left[1]) * UNITS_S[left[2]]
-            given[BUDGET_HEADER] = f"{min(left_s, MAX_BUDGET_S) * 1000:.3f}"
         call.hold(len(call.body))
         try:
             text, body = await aside(call.is_large, self._body, request, call.limits.values)
@@ -175,9 +217,9 @@ class GrpcCalls:
         path = f"{_path(request.model_name, request.model_version)}/infer"
         response = await self._application.call("POST", replace(call, path=path, headers=headers, body=body))
         _check(response)
-        trailers = {name: value for name in TOLD_HEADERS if (value := response.headers.get(name))}
         try:
-            return await aside(len(response.body) > INLINE_BYTES, self._answer, response), trailers
+            is_large = len(response.body) > INLINE_BYTES
+            return await aside(is_large, self._outputs, response), response.headers
         except ValueError as error:
             raise HttpError(501, "unsupported", str(error)) from error
 
@@ -193,10 +235,10 @@ class GrpcCalls:
             inputs.append(
                 {
                     **{"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)},
-                    "parameters": {**self._messages.parameters_of(tensor), binary.SIZE: len(parts[-1])},
+                    "parameters": {**grpc_messages.parameters_of(tensor), binary.SIZE: len(parts[-1])},
                 }
             )
-        parameters = self._messages.parameters_of(request)
+        parameters = grpc_messages.parameters_of(request)
         parameters |= {BINARY_OUTPUT: True} if raw else {}
         body: dict[str, Any] = {"inputs": inputs}
         body |= {"id": request.id} if request.id else {}
@@ -208,7 +250,7 @@ class GrpcCalls:
 
     def _packed(self, tensor: Any, most_values: int) -> bytes:
         """The typed contents as those of a binary tensor."""
-        field = self._messages.CONTENTS.get(tensor.datatype)
+        field = grpc_messages.CONTENTS.get(tensor.datatype)
         if field is None:
             raise ValueError(f"input {tensor.name!r}: {tensor.datatype} must be in raw_input_contents")
         values = getattr(tensor.contents, field)
@@ -218,10 +260,10 @@ class GrpcCalls:
             return binary.pack_elements(values)
         return struct.pack(f"<{len(values)}{binary.CODES[tensor.datatype]}", *values)
 
-    def _answer(self, response: Response) -> Any:
+    def _outputs(self, response: Response) -> Any:
         text, rest = binary.json_part(response.body, response.headers.get(binary.JSON_LENGTH_HEADER))
         found = orjson.loads(text)
-        answer = self._messages.CLASSES["ModelInferResponse"](
+        answer = grpc_messages.CLASSES["ModelInferResponse"](
             model_name=found["model_name"], id=found.get("id", "")
         )
         start = 0
@@ -235,11 +277,11 @@ class GrpcCalls:
                 start += size
             else:
                 self._fill(tensor, output["data"])
-            self._messages.set_parameters(tensor, parameters.items())
+            grpc_messages.set_parameters(tensor, parameters.items())
         return answer
 
     def _fill(self, tensor: Any, values: list[Any]) -> None:
-        field = self._messages.CONTENTS.get(tensor.datatype)
+        field = grpc_messages.CONTENTS.get(tensor.datatype)
         if field is None:
             raise ValueError(
                 f"output {tensor.name!r} is {tensor.datatype}, which has only raw contents: send raw ones"

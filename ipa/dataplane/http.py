@@ -1,4 +1,4 @@
-"""Minimal HTTP for the queue and the router, as plain ASGI: routes, bodies, problem documents, gRPC."""
+"""Minimal HTTP for the queue and the router, as plain ASGI: routes, bodies, problem documents."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import ipaddress
 import logging
 import math
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
@@ -52,8 +53,6 @@ BUDGET_HEADER = "ipa-budget-ms"
 # No client waits longer for an answer; a larger value is a mistake in the unit.
 MAX_BUDGET_S = 3600.0
 
-# The content type of the calls of gRPC, with what their messages are.
-GRPC_TYPE = "application/grpc"
 # The most of a path that is quoted in an error.
 MOST_QUOTED = 100
 # The part that a call of a queue is for, where several configurations run side by side: from 1 on.
@@ -213,7 +212,6 @@ class Response:
     status: int = 200
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
-    trailers: Mapping[str, str] | None = None
 
     def with_headers(self, headers: Mapping[str, str]) -> Response:
         """The response with those headers too."""
@@ -223,25 +221,13 @@ class Response:
 Handler = Callable[[Call], Awaitable[Response]]
 
 
-class RemoteCalls(Protocol):
-    """The calls of gRPC, as requests of HTTP."""
-
-    async def answer(self, call: Call) -> Response:
-        """Answer a call. HttpError: it cannot be answered."""
-
-    def with_status(self, response: Response) -> Response:
-        """The response, with the status that gRPC has for it."""
-
-
 class Application:
     """An ASGI application over exact routes (method, path). `start` and `stop` are its lifespan hooks.
 
     `hosts` are the accepted host names, empty for any. The check stops DNS rebinding: a web page that was
-    rebound to this machine still sends its own host name. `served` says in errors what is served here. `grpc`
-    answers the calls of gRPC, if there is any. `passing` returns the connections for passing requests on.
+    rebound to this machine still sends its own host name. `served` says in errors what is served here.
+    `passing` returns the connections for passing requests on.
     """
-
-    grpc: RemoteCalls | None = None
 
     def __init__(
         self,
@@ -261,7 +247,7 @@ class Application:
         self._hosts = hosts
         self._start = start
         self._stop = stop
-        self._limits = limits
+        self.limits = limits
         self._budget = BodyBudget(limits.held_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -270,10 +256,8 @@ class Application:
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-            grpc = self.grpc if headers.get("content-type", "").startswith(GRPC_TYPE) else None
-            answered = self._received(scope, headers, receive, grpc)
-            response = await self._guarded(scope["method"], scope["path"], answered)
-            await _send(send, grpc.with_status(response) if grpc else response)
+            answered = self._received(scope, headers, receive)
+            await _send(send, await self.guard(scope["method"], scope["path"], answered))
 
     async def call(self, method: str, call: Call) -> Response:
         """Answer a call whose body was read, as another protocol has it. Errors are answers too."""
@@ -281,9 +265,10 @@ class Application:
         async def answered() -> Response:
             return await self._handler(method, call.path)(call)
 
-        return await self._guarded(method, call.path, answered())
+        return await self.guard(method, call.path, answered())
 
-    async def _guarded(self, method: str, path: str, answered: Awaitable[Response]) -> Response:
+    async def guard(self, method: str, path: str, answered: Awaitable[Response]) -> Response:
+        """The answer; errors are answers too."""
         try:
             return await answered
         except HttpError as error:
@@ -291,6 +276,15 @@ class Application:
         except Exception:  # answered, so that the client or the router does not wait
             log.exception("%s %s failed", method, path)
             return HttpError(500, "error", "the request failed; the log has the cause").response()
+
+    @contextmanager
+    def holding(self) -> Iterator[Callable[[int], None]]:
+        """Count bytes that are held until the end of the block; HttpError 503 if they are too many."""
+        held = Incoming(asyncio.timeout(None))
+        try:
+            yield partial(self._hold, held)
+        finally:
+            self._budget.release(held)
 
     def _handler(self, method: str, path: str) -> Handler:
         handler = self._routes.get((method, path))
@@ -301,22 +295,20 @@ class Application:
             raise HttpError(404, "not_found", f"there is no {path[:MOST_QUOTED]!r} here{served}", closes=True)
         return handler
 
-    async def _received(
-        self, scope: Scope, headers: Mapping[str, str], receive: Receive, grpc: RemoteCalls | None
-    ) -> Response:
+    async def _received(self, scope: Scope, headers: Mapping[str, str], receive: Receive) -> Response:
         path = scope["path"]
         client = scope.get("client") or ("", 0)
         if self._hosts and path not in OPEN_PATHS and host_of(headers) not in self._hosts:
             detail = f"the host name {headers.get('host', '')[:100]!r} is not accepted here"
             raise HttpError(403, "forbidden", detail, closes=True)
-        handler = grpc.answer if grpc else self._handler(scope["method"], path)
+        handler = self._handler(scope["method"], path)
         incoming = Incoming(asyncio.timeout(None))
         hold = partial(self._hold, incoming)
         try:
             body = await self._body(receive, incoming)
             if layer := _layer_of(headers.get("content-encoding", "")):
-                body = await inflate(body, layer, self._limits, hold)
-            response = await handler(Call(path, headers, body, client[0], hold, self._limits))
+                body = await inflate(body, layer, self.limits, hold)
+            response = await handler(Call(path, headers, body, client[0], hold, self.limits))
         finally:
             self._budget.release(incoming)
         return await _compressed(response, headers.get("accept-encoding"))
@@ -336,8 +328,8 @@ class Application:
                     if message["type"] == "http.disconnect":
                         raise HttpError(400, "input", "the connection ended before the body did")
                     chunk = message.get("body", b"")
-                    if incoming.size_bytes + len(chunk) > self._limits.body_bytes:
-                        most = self._limits.body_bytes
+                    if incoming.size_bytes + len(chunk) > self.limits.body_bytes:
+                        most = self.limits.body_bytes
                         detail = f"the body has more than {most} bytes, the most that is accepted"
                         raise HttpError(413, "too_large", detail, closes=True)
                     self._budget.add(incoming, chunk)
@@ -400,13 +392,8 @@ async def _send(send: Send, response: Response) -> None:
         (b"content-length", str(len(response.body)).encode()),
         *((name.encode(), value.encode("latin-1")) for name, value in response.headers.items()),
     ]
-    trailers = response.trailers
-    start = {"type": "http.response.start", "status": response.status, "headers": headers}
-    await send(start if trailers is None else {**start, "trailers": True})
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body})
-    if trailers is not None:
-        fields = [(name.encode(), value.encode("latin-1")) for name, value in trailers.items()]
-        await send({"type": "http.response.trailers", "headers": fields})
 
 
 def host_of(headers: Mapping[str, str]) -> str:
@@ -421,6 +408,11 @@ def _host(value: str) -> str:
         return urlsplit(f"//{value}").hostname or ""
     except ValueError:
         return ""
+
+
+def bracketed(host: str) -> str:
+    """The host as a URL has it: brackets around an address of IPv6."""
+    return f"[{host}]" if ":" in host else host
 
 
 def is_loopback(host: str) -> bool:
@@ -438,14 +430,19 @@ def serve(
     drain_s: float = 5.0,
     *,
     fd: int | None = None,
-    has_http2: bool = False,
+    has_grpc: bool = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
     The server then accepts no new connection, and requests in flight have `drain_s` to be answered. `fd` is a
     listening socket that the parent process passes: the parent keeps the port open, and connections wait in
-    it, while this process is replaced. With `has_http2` connections may begin with HTTP/2.
+    it, while this process is replaced. With `has_grpc` it speaks gRPC too, at the same port.
     """
+    beside = None
+    if has_grpc:
+        from ipa.dataplane.grpc_calls import GrpcServer
+
+        beside = partial(GrpcServer, application)
     # The limit of open files is the only bound on their number: all requests may come from one address.
     bounds = ServerBounds(
         connections=MOST_FILES,
@@ -462,7 +459,7 @@ def serve(
         host=host,
         port=port,
         backlog=BACKLOG,
-        has_http2=has_http2,
+        beside=beside,
         passing=application.passing,
         lifespan="on",
         log_level="warning",

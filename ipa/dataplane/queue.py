@@ -124,7 +124,7 @@ class Discovery:
         except OSError as error:
             log.debug("%s cannot be resolved: %s", self._host, error)
             return
-        urls = tuple(sorted({f"http://{_bracketed(address)}:{self._port}" for address in addresses}))
+        urls = tuple(sorted({f"http://{http.bracketed(address)}:{self._port}" for address in addresses}))
         if urls and urls != self._last and await self._found(urls):
             self._last = urls
 
@@ -133,10 +133,6 @@ class Discovery:
         while True:
             await self.look()
             await asyncio.sleep(LOOK_EVERY_S)
-
-
-def _bracketed(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
 
 
 # The time budget of a request that has none.

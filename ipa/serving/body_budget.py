@@ -18,7 +18,7 @@ READ_A_ROUND = 8
 # glibc's own bound, which it raises to the largest block that was freed: it would keep the next one like it.
 OWN_PAGES_BYTES = 128 << 10
 # Of malloc.h.
-M_MMAP_THRESHOLD = -3
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
 # Seconds after which a request whose body found no room may come again.
 RETRY_S = 1
 # One thread: what it computes shares one interpreter with the event loop, which more threads would delay.
@@ -36,6 +36,8 @@ def give_back_bodies() -> None:
     """Have the memory of bodies given back to the system as soon as it is free."""
     if set_option := getattr(ctypes.CDLL(None), "mallopt", None):
         set_option(M_MMAP_THRESHOLD, OWN_PAGES_BYTES)
+        # Each thread would else keep what it freed for itself.
+        set_option(M_ARENA_MAX, 1)
 
 
 def give_back_memory() -> None:

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1 protocol with deadlines, bounded reading and bounded connections, and HTTP/2 beside it.
+"""uvicorn's HTTP/1.1 protocol with deadlines, bounded reading and bounded connections, and HTTP/2 relayed.
 
 uvicorn has no deadline for a request to arrive, reads up to 256 kB of a body that the application did not ask
 for, and keeps a connection that sends a byte now and then for ever.
@@ -7,23 +7,22 @@ for, and keeps a connection that sends a byte now and then for ever.
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
+import math
 import socket
+import time
 from collections.abc import Callable
 from enum import Enum
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from ipa.serving.body_budget import Turns, aside, give_back_bodies, give_back_memory
+from ipa.serving.body_budget import aside, give_back_bodies, give_back_memory
 from ipa.serving.connections import ACCEPT_BATCH, ACCEPT_QUEUE, Connections, ServerBounds
-
-if TYPE_CHECKING:
-    from ipa.serving.http2 import Http2Connection
+from ipa.serving.http2 import RELAY_FILES, Http2Relay
 
 # The beginning of a connection whose client knows that the server speaks HTTP/2 (RFC 9113, 3.4).
 PREFACE = b"PRI * HTTP/2.0\r\n"
@@ -55,8 +54,23 @@ class ConnectionPhase(Enum):
     CLOSING = "closing"
 
 
+class ServerBeside(Protocol):
+    """A server of HTTP/2, in the same event loop, at an address of Unix sockets."""
+
+    address: str
+
+    async def start(self) -> None:
+        """Start listening."""
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no further request, and end once those that came are answered, or after `grace_s`."""
+
+    def take_usage(self) -> bool:
+        """True if large messages have ended since this was called last: their memory may be given back."""
+
+
 class BoundedConfig(uvicorn.Config):
-    """uvicorn's configuration of a server with bounds; `has_http2` says if it speaks HTTP/2 too."""
+    """uvicorn's configuration of a server with bounds; `beside` makes the server that speaks HTTP/2."""
 
     def __init__(
         self,
@@ -64,7 +78,7 @@ class BoundedConfig(uvicorn.Config):
         bounds: ServerBounds,
         *,
         backlog: int = ACCEPT_BATCH,
-        has_http2: bool = False,
+        beside: Callable[[], ServerBeside] | None = None,
         passing: Callable[[], int] = lambda: 0,
         **options: Any,
     ) -> None:
@@ -77,11 +91,10 @@ class BoundedConfig(uvicorn.Config):
             timeout_keep_alive=bounds.idle_s,  # type: ignore[arg-type]
             **options,
         )
-        self.bounds, self.has_http2 = bounds, has_http2
-        if has_http2:
-            # Not at the first connection: it takes a tenth of a second.
-            importlib.import_module("ipa.serving.http2")
-        self.registry, self.turns = Connections(bounds, passing=passing), Turns()
+        self.bounds, self.beside = bounds, beside
+        # Of the server beside, while it runs.
+        self.http2_address = ""
+        self.registry = Connections(bounds, passing=passing)
         # By phase: after so many seconds it ends; None: not by itself.
         self.longest_s = {
             ConnectionPhase.HEAD: bounds.head_s,
@@ -98,8 +111,10 @@ class BoundedConfig(uvicorn.Config):
 class BoundedServer(uvicorn.Server):
     """uvicorn's server; the kernel queues more connections than are accepted at once."""
 
+    config: BoundedConfig
     # The most connections since memory was given back.
     _most = 0
+    _beside: ServerBeside | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start listening."""
@@ -107,12 +122,26 @@ class BoundedServer(uvicorn.Server):
         await super().startup(sockets=sockets)
         for each in sockets or ():
             each.listen(ACCEPT_QUEUE)
+        if self.config.beside is not None:
+            self._beside = self.config.beside()
+            await self._beside.start()
+            self.config.http2_address = self._beside.address
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer what came, within the time of both protocols."""
+        grace_s = self.config.timeout_graceful_shutdown
+        if self._beside is not None and grace_s is not None:
+            began_s = time.monotonic()
+            await self._beside.stop(grace_s)
+            self.config.timeout_graceful_shutdown = max(1, math.ceil(grace_s + began_s - time.monotonic()))
+        await super().shutdown(sockets=sockets)
 
     async def on_tick(self, counter: int) -> bool:
         """Give back what many connections took once they are closed; uvicorn calls it ten times a second."""
         count = len(self.server_state.connections)
         self._most = max(self._most, count)
-        if self._most - count > KEPT_CONNECTIONS:
+        is_used = self._beside is not None and self._beside.take_usage()
+        if self._most - count > KEPT_CONNECTIONS or is_used:
             self._most = count
             await aside(True, give_back_memory)
         return await super().on_tick(counter)
@@ -133,7 +162,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     def __init__(self, config: BoundedConfig, *arguments: Any, **options: Any) -> None:
         super().__init__(config, *arguments, **options)
         self._bounds, self._registry, self._chunk = config.bounds, config.registry, config.chunk
-        self._h2: Http2Connection | None = None
+        self._relay: Http2Relay | None = None
         self._phase: ConnectionPhase | None = None
         # When the phase is to end, if it has an end; the timer for that, or for an earlier phase's.
         self._due_s: float | None = None
@@ -168,10 +197,9 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._registry.forget(self)
         if self._timer is not None:
             self._timer.cancel()
-        if self._h2 is not None:
-            self._h2.connection_lost()
-            # Each knows the other, which only a search for garbage would find.
-            self._h2 = None
+        if self._relay is not None:
+            self._relay.close()
+            self._relay = None
         if self._answered is not None and self._answered is not self.cycle:
             self._answered.disconnected = True
             self._answered.message_event.set()
@@ -191,8 +219,8 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             return
         if self._answered is None and not self._is_in_head and data.startswith(PREFACE):
             self._begin_http2()
-        if self._h2 is not None:
-            self._h2.data_received(data)
+        if self._relay is not None:
+            self._relay.take(data)
             return
         if self._phase is ConnectionPhase.DROP:
             self._dropped_bytes += len(data)
@@ -278,27 +306,43 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _begin_http2(self) -> None:
-        """Speak HTTP/2, whose deadlines are its own, if the server does."""
-        if self.config.has_http2 and self._h2 is None:
-            from ipa.serving.http2 import Http2Connection
+        """Relay the connection to the server of HTTP/2, whose deadlines are its own, if there is one.
 
-            scope = {
-                **{"type": "http", "asgi": {"version": self.asgi_version, "spec_version": "2.3"}},
-                **{"server": self.server, "client": self.client, "scheme": self.scheme, "root_path": ""},
-                **{"state": self.app_state, "extensions": {"http.response.trailers": {}}},
-            }
-            self._arm(None)
-            self._h2 = Http2Connection(
-                *(self, self.transport, self.flow, self.app, self._registry, self._bounds),
-                *(self.config.turns, scope, self.tasks),
-            )
+        If there is no place, it is read no more, and ends as one does whose request does not arrive.
+        """
+        address = self.config.http2_address
+        if not address or self._relay is not None:
+            return
+        if not self._registry.widen(self, RELAY_FILES):
+            self._is_unreadable = True
+            self.flow.pause_reading()
+            return
+        self._arm(None)
+        self._relay = Http2Relay(self, self.transport, self.flow, self._registry, self._bounds.head_bytes)
+        self._registry.waits(self)
+        task = self.loop.create_task(self._relay.open(address))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def pause_writing(self) -> None:
+        """The client takes no more for now."""
+        super().pause_writing()
+        if self._relay is not None:
+            self._relay.wait_for_client(True)
+
+    def resume_writing(self) -> None:
+        """The client takes more."""
+        super().resume_writing()
+        if self._relay is not None:
+            self._relay.wait_for_client(False)
 
     def shutdown(self) -> None:
         """Close the connection once its requests are answered."""
-        if self._h2 is None:
+        if self._relay is None:
             super().shutdown()
         else:
-            self._h2.shutdown()
+            # The server of HTTP/2 has ended, and has answered them.
+            self._relay.close()
 
     def on_response_complete(self) -> None:
         """Continue with the next request of the client, or wait for it.

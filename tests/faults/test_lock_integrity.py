@@ -164,9 +164,9 @@ def test_o6_a_lock_that_moved_on_without_its_sbom_is_found(case: Case, tmp_path:
     lock = tmp_path / "requirements" / "dataplane.txt"
     text = lock.read_text()
     moved = {
-        "version": text.replace("h2==", "h2==9"),
+        "version": text.replace("httptools==", "httptools==9"),
         "hash": text.replace("--hash=sha256:0", "--hash=sha256:f", 1),
-        "package": text.replace("h2==", "h3=="),
+        "package": text.replace("httptools==", "httptool=="),
     }
     unseen = []
     for what, other in moved.items():

@@ -25,9 +25,9 @@ from ipa.targets.local.section import LocalRun, local_of, port_of
 
 HOST = "127.0.0.1"
 SERVER = "mlserver.cli.main"
-# Router and queue, and what Uvicorn imports only when it starts.
+# Router and queue, and what they and Uvicorn import only when they start.
 FRONTS = (
-    *("ipa.dataplane.queue", "ipa.dataplane.router"),
+    *("ipa.dataplane.queue", "ipa.dataplane.router", "ipa.dataplane.grpc_calls"),
     *("uvicorn.protocols.http.httptools_impl", "uvicorn.lifespan.on"),
 )
 # Of so many health checks in a row that fail, each after 2 s, a replica counts as hung.

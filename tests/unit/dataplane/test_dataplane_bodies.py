@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import struct
 import subprocess
 import sys
 import threading
@@ -12,19 +11,21 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import orjson
 import pytest
 
 from ipa.dataplane import binary, grpc_messages, http, tensors
-from ipa.dataplane.grpc_calls import PREFIX, GrpcCalls
-from ipa.dataplane.http import GRPC_TYPE, Application, BodyLimits, Call, HttpError, Response
+from ipa.dataplane.grpc_calls import GrpcServer
+from ipa.dataplane.http import BUDGET_HEADER, Application, BodyLimits, Call, Response
 from ipa.dataplane.queue import QueueServer
 from ipa.dataplane.tensors import INLINE_BYTES
 
 REPLICA = "http://127.0.0.1:1"
 LIMITS = BodyLimits(1_000_000, 50_000_000)
 INFER = "/v2/models/s/infer"
+NO = grpc.Compression.NoCompression
 MODEL_INFER = f"/{grpc_messages.SERVICE}/ModelInfer"
 
 
@@ -35,7 +36,6 @@ class Stage:
         self.application = QueueServer(
             "p", "s", sender=self._send, replicas={REPLICA: ("small",)}, batch_timeout_s=0, limits=limits
         ).application()
-        self.application.grpc = GrpcCalls(self.application)
 
     async def _send(self, url: str, body: bytes) -> tuple[int, bytes]:
         return 200, orjson.dumps({"outputs": orjson.loads(body)["inputs"]})
@@ -52,26 +52,19 @@ class Stage:
         assert self.held_bytes() == 0
         return answer
 
-    async def call(self, message: bytes, **headers: str) -> tuple[int, str, bytes]:
+    async def call(self, message: bytes, **options: Any) -> tuple[grpc.StatusCode, str, bytes]:
         """The status, words and message of a call of gRPC."""
-        sent: list[Mapping[str, Any]] = []
-        given = {"content-type": GRPC_TYPE, **{it.replace("_", "-"): text for it, text in headers.items()}}
-        scope = {
-            **{"type": "http", "method": "POST", "path": MODEL_INFER, "client": ("127.0.0.1", 1)},
-            "headers": [(name.encode(), text.encode()) for name, text in given.items()],
-        }
-
-        async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": message, "more_body": False}
-
-        async def send(part: Mapping[str, Any]) -> None:
-            sent.append(part)
-
-        await self.application(scope, receive, send)
+        server = GrpcServer(self.application)
+        await server.start()
+        async with grpc.aio.insecure_channel(f"unix-abstract:{server.address[1:]}") as channel:
+            try:
+                answer = await channel.unary_unary(MODEL_INFER)(message, timeout=30, **options)
+                found = grpc.StatusCode.OK, "", answer
+            except grpc.aio.AioRpcError as error:
+                found = error.code(), error.details() or "", b""
+        await server.stop(1.0)
         assert self.held_bytes() == 0
-        assert (sent[0]["status"], sent[0]["trailers"]) == (200, True)
-        trailers = {name.decode(): text.decode() for name, text in sent[-1]["headers"]}
-        return int(trailers["grpc-status"]), trailers.get("grpc-message", ""), sent[1]["body"]
+        return found
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
@@ -80,10 +73,6 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
 
 def body(data: bytes, shape: str) -> bytes:
     return b'{"inputs":[{"name":"x","datatype":"INT64","shape":%s,"data":[%s]}]}' % (shape.encode(), data)
-
-
-def framed(message: bytes, flag: int = 0) -> bytes:
-    return PREFIX.pack(flag, len(message)) + message
 
 
 @pytest.mark.parametrize(
@@ -273,40 +262,68 @@ def request(**given: Any) -> bytes:
 def test_a_call_is_answered_as_its_request_is_and_its_errors_have_a_status() -> None:
     async def scenario() -> None:
         stage = Stage()
-        status, _, answer = await stage.call(framed(request()))
-        assert status == 0
-        found = grpc_messages.CLASSES["ModelInferResponse"].FromString(answer[PREFIX.size :])
+        status, _, answer = await stage.call(request())
+        assert status is grpc.StatusCode.OK
+        found = grpc_messages.CLASSES["ModelInferResponse"].FromString(answer)
         assert [*found.outputs[0].contents.int_contents] == [1, 2, 3]
-        zipped = zlib.compressobj(6, zlib.DEFLATED, 31)
-        message = zipped.compress(request()) + zipped.flush()
-        assert (await stage.call(framed(message, 1), grpc_encoding="gzip"))[0] == 0
-        assert (await stage.call(framed(message, 1), grpc_encoding="gzip, gzip"))[0] == 12
-        refusals = {
-            framed(b"\xff\xff"): (3, "not a ModelInferRequest"),
-            b"": (3, "no message"),
-            framed(b"") + b"x": (3, "not one message"),
-            framed(b"\x2a\x00" * 100_000): (8, f"more than {LIMITS.values // 8} fields"),
-            framed(b"\x3a" + bytes(1_000_000)): (8, f"more than {LIMITS.body_bytes} bytes"),
-        }
-        for wrong, (status, words) in refusals.items():
-            found_status, message, _ = await stage.call(wrong)
-            assert (found_status, words in message) == (status, True), message
-        late, message, _ = await stage.call(framed(request()), grpc_timeout="0m")
-        assert late == 4
+        for compression in (grpc.Compression.Gzip, grpc.Compression.Deflate):
+            status, _, same = await stage.call(request(), compression=compression)
+            assert (status, same) == (grpc.StatusCode.OK, answer)
+        zeros = b"\x3a" + bytes(5_000_000)
+        large, gzip = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.Compression.Gzip
+        many, most = f"more than {LIMITS.values // 8} fields", f"more than {LIMITS.body_bytes} bytes"
+        refusals: list[tuple[bytes, grpc.Compression, grpc.StatusCode, str]] = [
+            (b"\xff\xff", NO, grpc.StatusCode.INVALID_ARGUMENT, "not a ModelInferRequest"),
+            (b"\x2a\x00" * 100_000, NO, large, many),
+            (zeros, NO, large, str(LIMITS.body_bytes)),
+            (zeros, gzip, large, most),
+        ]
+        for wrong, compression, wanted, words in refusals:
+            status, said, _ = await stage.call(wrong, compression=compression)
+            assert (status, words in said) == (wanted, True), said
+        late, said, _ = await stage.call(request(), metadata=((BUDGET_HEADER, "0"),))
+        assert late is grpc.StatusCode.DEADLINE_EXCEEDED, said
 
     run(scenario)
 
 
-def test_calls_and_requests_have_one_account() -> None:
+@pytest.mark.parametrize(
+    "limits",
+    [
+        # No room for what a call is passed on as, or for the copy that its request is.
+        BodyLimits(100_000, 150_000),
+        BodyLimits(1_000_000, 2_500_000),
+    ],
+)
+def test_calls_and_requests_have_one_account(limits: BodyLimits) -> None:
     async def scenario() -> None:
-        stage = Stage(BodyLimits(100_000, 150_000))
-        raw = struct.pack("<25000f", *[0.5] * 25_000)[:99_000]
+        stage = Stage(limits)
+        raw = bytes(limits.body_bytes * 99 // 400 * 4)
         made = grpc_messages.CLASSES["ModelInferRequest"](model_name="s", raw_input_contents=[raw])
         made.inputs.add(name="x", datatype="FP32", shape=[1, len(raw) // 4])
-        status, message, _ = await stage.call(framed(made.SerializeToString()))
-        assert (status, "bodies of other requests" in message) == (14, True)
-        with pytest.raises(HttpError):
-            stage.application._hold(http.Incoming(asyncio.timeout(None)), 150_001)
+        status, said, _ = await stage.call(made.SerializeToString())
+        assert (status, "bodies of other requests" in said) == (grpc.StatusCode.UNAVAILABLE, True), said
+
+    run(scenario)
+
+
+def test_a_message_that_does_not_come_is_not_waited_for_and_keeps_no_place() -> None:
+    """Half calls wait for their clients in places of their own; whole ones pass as soon as one is free."""
+
+    async def scenario() -> None:
+        stage = Stage(BodyLimits(1_000_000, 2_000_000))
+        server = GrpcServer(stage.application)
+        await server.start()
+        async with grpc.aio.insecure_channel(f"unix-abstract:{server.address[1:]}") as channel:
+            half = channel.stream_unary(MODEL_INFER)()
+            await half.wait_for_connection()
+            while not stage.held_bytes():
+                await asyncio.sleep(0)
+            with pytest.raises(grpc.aio.AioRpcError) as late:
+                await half
+        await server.stop(1.0)
+        assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert stage.held_bytes() == 0
 
     run(scenario)
 
@@ -349,17 +366,3 @@ def test_bodies_take_the_memory_that_counts_for_them_and_leave_none() -> None:
     # A body is copied once it is whole.
     assert most < (count + 2) * size
     assert left < size
-
-
-def test_the_copy_that_a_request_of_grpc_is_counts_before_it_is_made() -> None:
-    async def scenario() -> None:
-        # Room for the call and what is passed on, but not for the request between them.
-        stage = Stage(BodyLimits(1_000_000, 2_500_000))
-        request = grpc_messages.CLASSES["ModelInferRequest"](
-            model_name="s", raw_input_contents=[bytes(900_000)]
-        )
-        message = request.SerializeToString()
-        status, words, _ = await stage.call(PREFIX.pack(0, len(message)) + message)
-        assert (status, "memory" in words) == (14, True)
-
-    run(scenario)

@@ -18,7 +18,7 @@ from ipa.dataplane.binary import JSON_LENGTH_HEADER, dump_with_bytes, fill, json
 from ipa.dataplane.client import ConnectionLostError
 from ipa.dataplane.declared import UNDECLARED, DeclaredTensor, parse_model
 from ipa.dataplane.expectation import parse_timing, server_timing
-from ipa.dataplane.grpc_calls import GrpcCalls
+from ipa.dataplane.grpc_calls import GrpcServer
 from ipa.dataplane.http import Application, BodyLimits, Response
 from ipa.dataplane.queue import QueueServer
 from ipa.dataplane.router import RouterServer
@@ -453,8 +453,7 @@ def test_grpcs_messages_are_those_of_other_servers() -> None:
     ],
 )
 def test_contents_that_grpc_cannot_carry_are_refused(values: Any, says: str) -> None:
-    calls = GrpcCalls(Stage().application)
-    calls._messages = grpc_messages
+    calls = GrpcServer(Stage().application)
     made = grpc_messages.CLASSES["ModelInferRequest"](raw_input_contents=values.get("raw", ()))
     for name in ("x", "word"):
         made.inputs.add(name=name, datatype=values.get("datatype", "FP32"), shape=[1])
