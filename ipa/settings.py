@@ -45,8 +45,6 @@ class Settings:
     keep_decisions_days: float = 30.0
     # Retention of changes, their outcomes and operators' actions, in days. 0 keeps them for ever.
     keep_changes_days: float = 0.0
-    # Retention of each pipeline's hourly series, in days.
-    keep_series_days: float = 365.0
     # Upper bound on the size of kept decisions, in MB; above it the oldest holds are removed before their
     # age. 0 sets no bound. Raise it with the disk: 75 pipelines at a tick of 10 s fill the default in a
     # month.

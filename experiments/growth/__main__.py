@@ -10,8 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from experiments.growth.run import Growth, GrowthSetup, grow
-from ipa.adapters.store.stats import MONTH_DAYS, YEAR_DAYS, project
-from ipa.control.store_admin import RowKind
+from ipa.control.store_admin import MONTH_DAYS, YEAR_DAYS, RowKind
 
 HUNDRED = 100
 # What is asked for.
@@ -47,7 +46,7 @@ def figures_of(found: Growth) -> dict[str, float]:
     assert stats is not None and pruned is not None
     # What stays is measured after pruning, the rest before it.
     measured = replace(stats, lasting_bytes_per_decision=pruned.lasting_bytes_per_decision)
-    month, year = (project(measured, days, HUNDRED) or 0.0 for days in (MONTH_DAYS, YEAR_DAYS))
+    month, year = (measured.projected_bytes(days, HUNDRED) or 0.0 for days in (MONTH_DAYS, YEAR_DAYS))
     full, stay = stats.bytes_per_decision or 0.0, pruned.kinds[RowKind.SEALED].bytes
     recorded = found.holds + found.changes
     return {

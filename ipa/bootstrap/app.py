@@ -281,8 +281,8 @@ def record_figures(store: Store) -> Figures:
     return Figures(
         (table.RECORD_FAILURES, lambda: store.failures),
         (table.STORE_DEGRADED, lambda: bool(store.degraded())),
-        (table.RECORD_BYTES, lambda: store.keeper.record_bytes),
-        (table.RECORD_BOUNDED, lambda: store.keeper.is_bounded),
+        (table.RECORD_BYTES, lambda: store.pruned.record_bytes),
+        (table.RECORD_BOUNDED, lambda: store.pruned.is_bounded),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 
-from ipa.adapters.store.doctor import MAKE_KEY, key_finding, store_findings
+from ipa.adapters.store.admin import MAKE_KEY, key_finding, store_findings
 from ipa.bootstrap.identity import check_listening
 from ipa.bootstrap.leader_election import elects
 from ipa.bootstrap.targets import target_of

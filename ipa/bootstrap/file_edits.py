@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from ipa.adapters.store.api_state import PipelineRows
+from ipa.adapters.store.state import PipelineRows
 from ipa.control.canonical import canonical_json, digest
 from ipa.control.ports import Attribution, ControlAction
 from ipa.files import load_pipeline, load_pipelines, load_profiles, pipeline_from_mapping, pipeline_to_mapping
@@ -256,7 +256,7 @@ class FileEdits:
             self.given.forget_pushed(name)
             self._pushed.pop(name, None)
         else:
-            self.given.keep_pushed(name, asdict(pushed), pushed.at)
+            self.given.keep_pushed(name, asdict(pushed))
             self._pushed[name] = pushed
 
     def _read_pushed(self) -> None:

@@ -332,7 +332,7 @@ class Roster:
             old = self.pipelines.get(name)
 
             def keep() -> None:
-                self.store.given.keep(name, pipeline_to_mapping(pipeline), self.clock.now().isoformat())
+                self.store.given.keep(name, pipeline_to_mapping(pipeline))
 
             if old is not None and old.namespace == pipeline.namespace:
                 self._swap(ready, said, keep)

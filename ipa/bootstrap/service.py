@@ -73,7 +73,7 @@ class ServiceHealth:
         """True if the store is kept as its retention says; the words tell if its size decides instead."""
         troubles = self.store.troubles()
         words = "; ".join(troubles)
-        if not troubles and self.store.keeper.is_bounded:
+        if not troubles and self.store.pruned.is_bounded:
             words = "holds are removed early, because decisions take more than IPA_KEEP_DECISIONS_MB"
         return DependencyCheck("store retention", not troubles, words)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ipa.adapters.store import doctor
-from ipa.adapters.store.admin import DatabaseAdmin
+from ipa.adapters.store import admin
 from ipa.adapters.store.signing import Keyring
 from ipa.control.audit.checkpoints import Verifies
 from ipa.control.store_admin import StoreAdmin
@@ -16,7 +15,7 @@ from ipa.settings import Settings
 
 def store_admin(settings: Settings) -> StoreAdmin:
     """Administration of the settings' store, which is opened by each call."""
-    return DatabaseAdmin(settings)
+    return admin.DatabaseAdmin(settings)
 
 
 def checkpoint_verifier(key_file: Path) -> Verifies:
@@ -31,4 +30,4 @@ def checkpoint_verifier(key_file: Path) -> Verifies:
 
 def store_checks(settings: Settings) -> list[DoctorCheck]:
     """Every check of the settings' store that does not write it: pages, record, disk and rights."""
-    return doctor.store_checks(settings)
+    return admin.store_checks(settings)

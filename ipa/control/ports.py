@@ -316,13 +316,10 @@ class ControlStore(Protocol):
 
 
 class ProfileStore(Protocol):
-    """The measured profiles with all revisions; the newest is current."""
+    """The newest measured profile of each stage."""
 
-    def save_profile(self, profile: StageProfile) -> int:
-        """Store the profile, and return its revision; the same one if nothing changed."""
-
-    def profile(self, pipeline: str, stage: str) -> StageProfile:
-        """The newest profile; NotFoundError if there is none."""
+    def save_profile(self, profile: StageProfile) -> None:
+        """Store the profile in place of the stage's former one."""
 
     def profiles(self, pipeline: str) -> Mapping[str, StageProfile]:
         """The newest profile of every stage of the pipeline, by stage name."""

@@ -13,7 +13,7 @@ from typing import Protocol
 from ipa.model.access import ApiKey, Grant
 
 DAY_S = 86_400.0
-YEAR_DAYS = 365
+MONTH_DAYS, YEAR_DAYS = 30, 365
 MEGABYTE = 1_000_000
 
 
@@ -22,38 +22,14 @@ class Retention:
     """The retention of the store. An age of None keeps the kind for ever.
 
     `decisions_s` is the age up to which every decision is kept, holds included. After it only changes and
-    people's actions stay, up to `changes_s`. `series_s` is the age up to which the rolled-up series is kept.
+    people's actions stay, up to `changes_s`.
     `decisions_bytes` bounds the bytes of the period in which every decision is kept: above it the oldest
     holds are removed before their age; None sets no bound.
     """
 
     decisions_s: float = 30 * DAY_S
     changes_s: float | None = None
-    series_s: float = YEAR_DAYS * DAY_S
     decisions_bytes: int | None = 1_900 * MEGABYTE
-
-
-class RetentionSettings(Protocol):
-    """The settings that a `Retention` is made of; 0 days keep for ever, 0 MB set no bound."""
-
-    @property
-    def keep_decisions_days(self) -> float: ...
-    @property
-    def keep_changes_days(self) -> float: ...
-    @property
-    def keep_series_days(self) -> float: ...
-    @property
-    def keep_decisions_mb(self) -> float: ...
-
-
-def retention_from(settings: RetentionSettings) -> Retention:
-    """Return the retention of the settings."""
-    return Retention(
-        decisions_s=settings.keep_decisions_days * DAY_S,
-        changes_s=settings.keep_changes_days * DAY_S if settings.keep_changes_days else None,
-        series_s=settings.keep_series_days * DAY_S,
-        decisions_bytes=round(settings.keep_decisions_mb * MEGABYTE) if settings.keep_decisions_mb else None,
-    )
 
 
 class RowKind(StrEnum):
@@ -63,9 +39,6 @@ class RowKind(StrEnum):
     HOT = "hot"
     # Decisions and entries in sealed segments.
     SEALED = "sealed"
-    # Decisions and entries that an older version wrote and that are not sealed yet.
-    LEGACY = "legacy"
-    SERIES = "series"
     # Plans, answers, profiles, keys, controls and pipelines.
     OTHER = "other"
 
@@ -84,10 +57,10 @@ class StoreStats:
 
     `file_bytes` is the size on disk (of the database on PostgreSQL), `free_bytes` the part of it that new
     rows reuse, `log_bytes` the write-ahead log. `decisions` counts the decisions that can be read,
-    `removed` those that retention removed. `bytes_per_decision` is the mean over all kept decisions,
-    `per_day` the decisions recorded in the last day. The projections are the bytes of this store's decisions,
-    changes and series after 30 days and after a year at the present rate, under the present retention; None
-    before there is an hour of decisions. `oldest_decision_at` is the time of the oldest kept hold.
+    `removed` those that retention removed. A sealed decision takes `bytes_per_decision`; spread over all
+    recorded ones, what stays after holds are removed takes `lasting_bytes_per_decision`. The projections are
+    the bytes of this store's decisions and changes after 30 days and after a year at the present rate, under
+    the present retention; None before there is a minute of decisions.
     """
 
     kinds: Mapping[RowKind, KindStats]
@@ -100,20 +73,32 @@ class StoreStats:
     segments: int
     pipelines: int
     bytes_per_decision: float | None
-    bytes_per_change: float | None
-    # Bytes per recorded decision after holds are removed.
     lasting_bytes_per_decision: float | None
     decisions_per_day: float
-    bytes_per_day: float | None
-    projected_month_bytes: float | None
-    projected_year_bytes: float | None
-    oldest_decision_at: str | None
-    oldest_change_at: str | None
     # The key that signs checkpoints; empty if there is none yet.
     key_id: str = ""
-    # True if the size bound, not the age, decides what is removed.
-    is_bounded: bool = False
     retention: Retention = field(default_factory=Retention)
+    bytes_per_day: float | None = None
+    projected_month_bytes: float | None = None
+    projected_year_bytes: float | None = None
+
+    def projected_bytes(self, days: int, pipelines: int | None = None) -> float | None:
+        """Return the bytes of the record after `days` days at this rate, under the store's retention.
+
+        `pipelines` is the number of such pipelines; by default those in the store. None without a rate.
+        """
+        if self.bytes_per_decision is None or not self.decisions_per_day or not self.pipelines:
+            return None
+        retention, share = self.retention, (pipelines or self.pipelines) / self.pipelines
+        per_day = self.decisions_per_day * share
+        full_days = min(days, retention.decisions_s / DAY_S)
+        full = full_days * per_day * self.bytes_per_decision + share * self.kinds[RowKind.HOT].bytes
+        if retention.decisions_bytes is not None and full > retention.decisions_bytes:
+            full_days *= retention.decisions_bytes / full
+            full = float(retention.decisions_bytes)
+        lasting_days = days if retention.changes_s is None else min(days, retention.changes_s / DAY_S)
+        lasting = max(lasting_days - full_days, 0.0) * per_day * (self.lasting_bytes_per_decision or 0.0)
+        return full + lasting
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +110,15 @@ class PruneReport:
     thinned_segments: int = 0
     removed_decisions: int = 0
     removed_changes: int = 0
-    removed_series: int = 0
     freed_bytes: int = 0
     longest_write_s: float = 0.0
     is_done: bool = True
+    # The fault by record of those that are damaged: nothing of them is sealed or removed.
+    damaged: Mapping[str, str] = field(default_factory=dict)
+    # About the bytes of the period in which every decision is kept.
+    record_bytes: int = 0
+    # True if the size bound, not the age, decides what is removed.
+    is_bounded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,9 +139,8 @@ def logged(form: Format, descriptor: int = 2, shown_at: ShownAt = lambda at: at)
     others, level = root.handlers[:], root.level
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
-    # httpx logs each request, Alembic each of its plug-ins when it is imported.
-    for name in ("httpx", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    # httpx logs each request.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.captureWarnings(True)
     try:
         yield handler

@@ -1,24 +1,23 @@
-"""The record: every change of it is found and named, on each database; older stores keep theirs."""
+"""The record: every change of it is found and named, on each database."""
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Engine, event, insert, text
 from sqlalchemy.exc import DBAPIError
 
-from ipa.adapters.store import Store, database, open_store
+from ipa.adapters.store import Store, database
 from ipa.adapters.store.codec import DECISION
+from ipa.adapters.store.hot import fold
+from ipa.adapters.store.packing import Row
+from ipa.adapters.store.schema import EntryRow
 from ipa.control.audit.checkpoints import verify_lines
-from ipa.control.audit.record import EntryKind, Head, head_of
-from ipa.control.canonical import digest
+from ipa.control.audit.record import Head, head_of
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.decision import Action, Mode
 from ipa.model.errors import ConflictError, RecordError, UnavailableError
@@ -77,7 +76,7 @@ def test_decisions_and_deeds_are_one_chain(filled: Store) -> None:
 
 def test_the_database_itself_refuses_to_change_or_remove(filled: Store, url: str) -> None:
     engine = plain_engine(url)
-    for statement in ("UPDATE ipa_entries SET body = ''", "DELETE FROM ipa_entries"):
+    for statement in ("UPDATE ipa_entries SET digest = ''", "DELETE FROM ipa_entries"):
         with pytest.raises(DBAPIError, match="only ever added to"), engine.begin() as connection:
             connection.execute(text(statement))
     engine.dispose()
@@ -133,12 +132,14 @@ def test_an_entry_put_in_with_a_right_digest_is_found(filled: Store, hands: Engi
     last = filled.entries(0, 100, "ocr")[-1]
     forged = last.text.replace('"number":6', '"number":7').replace(f'"seq":{last.seq}', '"seq":9')
     forged = forged.replace(last.values["previous"], last.digest).replace('"ocr-5"', '""')
-    insert = text(
-        "INSERT INTO ipa_entries (seq, pipeline, number, kind, decision_id, body, digest) "
-        "VALUES (9, 'ocr', 7, 'decision', '', :body, :digest)"
-    )
+    packed, row = fold(Row(forged), 7, None)
     with hands.begin() as connection:
-        connection.execute(insert, {"body": forged, "digest": digest(forged)})
+        connection.execute(
+            insert(EntryRow).values(
+                seq=9, pipeline="ocr", number=7, kind="decision", decision_id="", digest=row.digest,
+                frame=7, packed=packed,
+            )
+        )  # fmt: skip
     with pytest.raises(RecordError, match="entry 7"):
         filled.verify("ocr")
 
@@ -255,66 +256,6 @@ def test_the_same_decision_twice_in_one_transaction_is_one(store: Store) -> None
     store._record_all(twice)
     store._record_all(twice)
     assert store.verify("ocr").decisions == 1
-
-
-def older(url: str, *, damaged: bool) -> None:
-    """A store of the first schema with three decisions, as the version of then wrote it."""
-    engine = plain_engine(url)
-    folder = database.__file__.replace("database.py", "migrations")
-    config = Config()
-    config.set_main_option("script_location", folder)
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
-        before = ""
-        for tick in range(1, 4):
-            decision = a_decision(tick, action=Action.APPLY if tick == 3 else Action.HOLD)
-            body = DECISION.text(decision)
-            before = hashlib.sha256(f"{before}\0{body}\0".encode()).hexdigest()
-            kept = "0" * 64 if damaged and tick == 2 else before
-            connection.execute(
-                text(
-                    "INSERT INTO ipa_decisions "
-                    "(decision_id, pipeline, tick, at, action, reason, body, digest) "
-                    "VALUES (:i, 'ocr', :t, :at, :a, :r, :b, :d)"
-                ),
-                {"i": decision.decision_id, "t": tick, "at": decision.at, "a": decision.action.value,
-                 "r": decision.reason.value, "b": body, "d": kept},
-            )  # fmt: skip
-    engine.dispose()
-
-
-def test_an_older_store_keeps_its_decisions_as_the_first_entries(url: str, tmp_path: object) -> None:
-    if url.startswith("sqlite"):
-        url = f"sqlite:///{tmp_path}/older.sqlite3"
-    older(url, damaged=False)
-    store = open_store(url)
-    store.record(a_decision(4))
-    found = store.verify("ocr")
-    assert (found.decisions, found.entries) == (4, 5)
-    first, *rest = [entry.values for entry in store.entries(0, 100, "ocr")]
-    assert (first["kind"], first["facts"]["decisions"], first["facts"]["damaged"]) == (
-        EntryKind.ADOPTED,
-        3,
-        None,
-    )
-    assert [values["decision_id"] for values in rest] == ["ocr-1", "ocr-2", "ocr-3", "ocr-4"]
-    # What it was given then reads as what is written now.
-    fresh = {**rest[3], "seq": 0, "number": 0, "previous": "", "content": "", "at": "", "decision_id": ""}
-    adopted = {**rest[0], "seq": 0, "number": 0, "previous": "", "content": "", "at": "", "decision_id": ""}
-    assert {**adopted, "facts": {**adopted["facts"], "tick": 4}} == fresh
-    assert [decision.tick for decision in store.decisions("ocr")] == [4, 3, 2, 1]
-    store.close()
-
-
-def test_a_change_before_the_migration_stays_found(url: str, tmp_path: object) -> None:
-    if url.startswith("sqlite"):
-        url = f"sqlite:///{tmp_path}/older.sqlite3"
-    older(url, damaged=True)
-    store = open_store(url)
-    with pytest.raises(RecordError, match="decision 'ocr-2' was changed before entry 1"):
-        store.verify("ocr")
-    store.close()
 
 
 def test_a_head_is_read_again_as_it_was_written() -> None:

@@ -24,7 +24,7 @@ from ipa.control.store_admin import DAY_S, Retention
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import ConfigurationError, NotFoundError, RecordError
 from tests.contract.store_harness import Reopen, a_decision, plain_engine
-from tests.contract.test_record_contract import older, run
+from tests.contract.test_record_contract import run
 
 START = datetime(2026, 11, 24, 10, tzinfo=UTC)
 TICK_S = 10.0
@@ -33,7 +33,7 @@ TICKS = 60
 CHANGES = 7
 # Beyond everything, and every decision kept until then.
 LATER = START + timedelta(days=4000)
-ALL = Retention(decisions_s=5000 * DAY_S, series_s=5000 * DAY_S)
+ALL = Retention(decisions_s=5000 * DAY_S)
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segments, "ROWS", 16)
     monkeypatch.setattr(keeper, "HOT", 4)
     monkeypatch.setattr(keeper, "BETWEEN_S", 0.0)
-    monkeypatch.setattr(segments, "TOGETHER", 5)
 
 
 def decided(tick: int, pipeline: str = "ocr", **changes: object) -> Decision:
@@ -158,12 +157,23 @@ def test_holds_go_and_changes_and_acts_stay(signed: Store) -> None:
         assert found.removed == TICKS - len(kept)
 
 
-def test_thinned_segments_are_joined_and_changes_go_when_told(signed: Store) -> None:
+def test_an_outcome_that_holds_stays_and_delays_no_other(signed: Store) -> None:
+    """A segment with one is thinned once; what is younger has its turn."""
+    for tick in range(TICKS + 1, TICKS + 3):
+        signed.record(replace(decided(tick), decision_id=f"ocr-{tick}-outcome"))
+    fill(signed, TICKS + 3, 2 * TICKS, ("ocr",))
+    signed.prune(START)
+    report = signed.prune(LATER, within_s=20.0)
+    assert report.is_done and report.thinned_segments == signed.stats().segments
+    kept = [it.decision_id for it in signed.decisions("ocr", limit=1000) if it.action is Action.HOLD]
+    assert kept == ["ocr-62-outcome", "ocr-61-outcome"]
+    assert signed.verify("ocr", full=True).removed > 0
+
+
+def test_changes_go_when_told(signed: Store) -> None:
     signed.prune(START)
     later = START + timedelta(days=40)
     signed.prune(later)
-    few = signed.stats().segments
-    assert few < 6
     fill(signed, TICKS + 1, 2 * TICKS)
     signed.prune(later)
     assert signed.verify("ocr", full=True).decisions == 2 * TICKS
@@ -176,11 +186,11 @@ def test_thinned_segments_are_joined_and_changes_go_when_told(signed: Store) -> 
 
 def test_too_many_bytes_thin_the_oldest_first(signed: Store) -> None:
     signed.prune(START)
-    whole = signed.keeper.whole_bytes()
+    whole = keeper.whole_bytes(signed._engine)
     report = signed.prune(START, Retention(decisions_bytes=whole - 1000))
-    assert signed.keeper.is_bounded and signed.stats().is_bounded
+    assert signed.pruned.is_bounded
     assert 0 < report.removed_decisions < 60
-    assert signed.keeper.whole_bytes() <= whole - 1000
+    assert keeper.whole_bytes(signed._engine) <= whole - 1000
     kept = [[it.tick for it in signed.decisions(name, limit=1000)] for name in ("ocr", "video")]
     # The oldest of either; both are as old.
     assert not all(1 in each for each in kept)
@@ -194,13 +204,13 @@ def test_a_pass_that_ends_anywhere_loses_nothing(signed: Store, monkeypatch: pyt
     while True:
         passes += 1
         calls = iter(range(passes))
-        report = Keeper(signed._engine, signed.keyring).prune(
-            START.timestamp(), Retention(), stop=lambda calls=calls: next(calls, None) is None
-        )
+        report = Keeper(
+            signed._engine, signed.keyring, stop=lambda calls=calls: next(calls, None) is None
+        ).prune(START.timestamp(), Retention())
         assert seen(signed) == before
         if report.is_done:
             break
-    assert passes > 5
+    assert passes > 3
     assert signed.stats().segments == 6
 
 
@@ -301,6 +311,7 @@ def test_the_database_removes_only_what_is_sealed(signed: Store, url: str) -> No
         "DELETE FROM ipa_segments",
         "UPDATE ipa_segments SET head = previous",
         "UPDATE ipa_segments SET held = held + 1, signature = 'x'",
+        "UPDATE ipa_segments SET last = last + 1, signature = 'x'",
         "UPDATE ipa_entries SET digest = ''",
     ):
         with pytest.raises(DBAPIError, match="only ever added to"), engine.begin() as connection:
@@ -462,39 +473,6 @@ def test_an_anchor_is_met_within_a_segment_and_past_removed_rows(signed: Store, 
         signed.verify("ocr", Head(900, "0" * 64))
 
 
-def test_an_older_store_is_sealed_bit_by_bit(
-    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if url.startswith("sqlite"):
-        url = f"sqlite:///{tmp_path}/older.sqlite3"
-    older(url, damaged=False)
-    store = open_store(url)
-    fill(store, 4, TICKS, ("ocr",))
-    before = seen(store)
-    assert store.stats().kinds["legacy"].rows == 3  # type: ignore[index]
-    store.prune(START)
-    assert store.stats().kinds["legacy"].rows == 0  # type: ignore[index]
-    assert {**seen(store), "verified": None} == {**before, "verified": None}
-    assert store.verify("ocr", full=True).decisions == TICKS
-    store.close()
-
-
-def test_the_series_has_every_tick_by_the_hour(signed: Store) -> None:
-    for tick in range(TICKS + 1, 120):
-        at = (START + timedelta(minutes=tick)).isoformat()
-        signed.record(replace(decided(tick), at=at))
-    signed.prune(LATER, ALL)
-    hours = signed.series("ocr")
-    # Sixty within ten minutes, then one a minute from the second hour on.
-    assert [(hour.ticks, hour.changes) for hour in hours] == [(60, 8), (59, 9)]
-    assert hours[0].start_s == START.timestamp()
-    assert hours[0].reasons == {"apply.scale_up": 8, "hold.no_change": 52}
-    assert (hours[0].rate_rps.mean, hours[0].rate_rps.highest) == (9.0, 9.0)
-    assert signed.series("ocr", since_s=hours[1].start_s) == hours[1:]
-    signed.prune(LATER, replace(ALL, series_s=(LATER - START).total_seconds() - 1))
-    assert signed.series("ocr") == hours[1:]
-
-
 def test_the_key_is_made_once_beside_the_store_for_its_owner_alone(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/s.sqlite3"
     stores = [open_store(url) for _ in range(2)]
@@ -519,13 +497,13 @@ def test_the_key_is_made_once_beside_the_store_for_its_owner_alone(tmp_path: Pat
     again.close()
 
 
-def test_statistics_know_what_stays_also_where_nothing_else_is_left(signed: Store) -> None:
-    signed.prune(LATER, ALL)
+def test_statistics_count_what_was_removed(signed: Store) -> None:
+    signed.prune(START, ALL)
     before = signed.stats()
     assert before.bytes_per_decision is not None and before.lasting_bytes_per_decision is not None
-    assert before.projected_year_bytes is not None
+    assert before.projected_year_bytes is not None and before.projected_month_bytes is not None
+    assert before.projected_bytes(30, 20) == pytest.approx(10 * before.projected_month_bytes)
     signed.prune(LATER)
     after = signed.stats()
     assert after.bytes_per_decision is None
-    assert after.lasting_bytes_per_decision is not None and after.lasting_bytes_per_decision > 0
     assert (after.removed, after.changes) == (2 * TICKS - before.changes, before.changes)

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from ipa.adapters.store import Store, open_store
-from ipa.adapters.store.api_state import PlanRows
 from ipa.adapters.store.database import close_engine, open_engine, writing
+from ipa.adapters.store.state import PLANS_S, PlanRows
 from ipa.adapters.store.store import LAG_S
 from ipa.control.idempotency import IdempotencyClaim, StoredAnswer
 from ipa.control.ports import (
@@ -47,11 +47,11 @@ def test_it_says_whether_it_can_be_read(store: Store, url: str) -> None:
     store.check()
     engine = plain_engine(url)
     with engine.begin() as connection:
-        connection.execute(text("ALTER TABLE ipa_controls RENAME TO gone"))
+        connection.execute(text("ALTER TABLE ipa_state RENAME TO gone"))
     with pytest.raises(UnavailableError):
         store.check()
     with engine.begin() as connection:
-        connection.execute(text("ALTER TABLE gone RENAME TO ipa_controls"))
+        connection.execute(text("ALTER TABLE gone RENAME TO ipa_state"))
     store.check()
     engine.dispose()
 
@@ -142,27 +142,20 @@ def test_controls_that_are_read_together_fail_alone_where_one_is_damaged(store: 
         store.set_control(name, PipelineControl(Mode.ACTIVE), Attribution(ControlAction.MODE))
     engine = plain_engine(url)
     with engine.begin() as connection:
-        connection.execute(text("UPDATE ipa_controls SET body = '{' WHERE pipeline = 'ocr'"))
+        connection.execute(text("UPDATE ipa_state SET body = '{' WHERE name = 'ocr'"))
     engine.dispose()
     assert store.control("video", may_lag=True) == PipelineControl(Mode.ACTIVE)
     with pytest.raises(UnavailableError, match="PipelineControl that cannot be read"):
         store.control("ocr", may_lag=True)
 
 
-def test_profiles_keep_every_revision_and_the_newest_counts(store: Store, reopen: Reopen) -> None:
-    assert store.save_profile(a_profile(0.65)) == 1
-    assert store.save_profile(a_profile(0.65)) == 1
-    assert store.save_profile(a_profile(0.66)) == 2
-    assert store.save_profile(a_profile(0.65)) == 3
-    assert store.save_profile(a_profile(0.9, stage="recognise")) == 1
-    again = reopen()
-    assert again.profile("ocr", "detect") == a_profile(0.65)
-    assert again.profiles("ocr") == {"detect": a_profile(0.65), "recognise": a_profile(0.9, "recognise")}
-
-
-def test_a_profile_that_is_not_there_is_named(store: Store) -> None:
-    with pytest.raises(NotFoundError, match="'detect'"):
-        store.profile("ocr", "detect")
+def test_the_newest_profile_of_each_stage_is_kept(store: Store, reopen: Reopen) -> None:
+    for accuracy in (0.65, 0.66, 0.65):
+        store.save_profile(a_profile(accuracy))
+    store.save_profile(a_profile(0.9, stage="recognise"))
+    kept = {"detect": a_profile(0.65), "recognise": a_profile(0.9, "recognise")}
+    assert reopen().profiles("ocr") == kept
+    assert store.profiles("video") == {}
 
 
 def test_a_newer_schema_is_refused(store: Store, url: str) -> None:
@@ -174,31 +167,39 @@ def test_a_newer_schema_is_refused(store: Store, url: str) -> None:
         open_store(url)
 
 
-def a_kept_plan(number: int) -> StoredPlan:
+def a_kept_plan(number: int, pipeline: str = "ocr", at: str = "2026-11-24T10:00") -> StoredPlan:
     plan = a_decision(1).plan
     assert plan is not None
-    return StoredPlan(f"p{number}", "ocr", "2026-11-24T10:00:00Z", "{}", Basis("7", "a", "b"), plan)
+    return StoredPlan(f"p{number}", pipeline, f"{at}:{number:02d}Z", "{}", Basis("7", "a", "b"), plan)
 
 
-def test_plans_come_back_as_they_were_and_the_newest_stay(store: Store, reopen: Reopen) -> None:
+def test_plans_come_back_as_they_were_and_the_newest_of_each_pipeline_stay(
+    store: Store, reopen: Reopen
+) -> None:
     kept = [a_kept_plan(number) for number in range(4)]
     for plan in kept[:2]:
         store.plans.keep(plan)
         assert store.plans.plan(plan.plan_id) == plan
+    store.plans.keep(a_kept_plan(7, "video"))
     store.plans.flush()
     assert reopen().plans.plan("p0") == kept[0]
     rows = PlanRows(store._engine, most=2)
     for plan in kept[2:]:
         rows.keep(plan)
     rows.close()
-    assert store.plans.plan("p3") == kept[3]
+    assert [store.plans.plan(name).plan_id for name in ("p2", "p3", "p7")] == ["p2", "p3", "p7"]
     with pytest.raises(NotFoundError):
         store.plans.plan("p1")
+    assert PLANS_S < 8 * 86400
+    store.plans.keep(a_kept_plan(8, "video", at="2026-12-02T10:00"))
+    store.plans.flush()
+    with pytest.raises(NotFoundError):
+        store.plans.plan("p3")
 
 
 def test_plans_wait_for_a_store_that_does_not_answer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr("ipa.adapters.store.api_state.writing", _refuse)
+        patched.setattr("ipa.adapters.store.state.writing", _refuse)
         store.plans.keep(a_kept_plan(1))
         with pytest.raises(UnavailableError):
             store.plans.flush()
@@ -220,7 +221,7 @@ def test_a_flush_that_is_still_writing_when_the_next_is_due_writes_no_plan_twice
         next_flush.join(0.1)
         return writing(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("ipa.adapters.store.api_state.writing", slow)
+    monkeypatch.setattr("ipa.adapters.store.state.writing", slow)
     store.plans.flush()
     next_flush.join()
     assert store.plans.plan("p1") == a_kept_plan(1)
@@ -256,9 +257,9 @@ def test_a_key_that_was_left_is_taken_up_by_the_next(store: Store) -> None:
 
 
 def test_pipelines_that_were_given_come_back(store: Store, reopen: Reopen) -> None:
-    store.given.keep("b", {"name": "b", "sla": 1}, "2026-11-24T10:00:00Z")
-    store.given.keep("a", {"name": "a"}, "2026-11-24T10:00:00Z")
-    store.given.keep("b", {"name": "b", "sla": 2}, "2026-11-24T10:00:01Z")
+    store.given.keep("b", {"name": "b", "sla": 1})
+    store.given.keep("a", {"name": "a"})
+    store.given.keep("b", {"name": "b", "sla": 2})
     assert list(reopen().given.all().items()) == [("a", {"name": "a"}), ("b", {"name": "b", "sla": 2})]
     store.given.remove("a")
     store.given.remove("a")

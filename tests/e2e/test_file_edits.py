@@ -192,7 +192,7 @@ def test_a_new_profile_is_planned_with(app: App, api: ApiClient, settings: Setti
     app.roster.look()
     assert status(api)["edit"]["changes"] == ["profile of crop"]
     assert app.roster.profiles["video"]["crop"].variants[0].accuracy == 0.111
-    assert app.store.profile("video", "crop").variants[0].accuracy == 0.111
+    assert app.store.profiles("video")["crop"].variants[0].accuracy == 0.111
     (entry,) = entries(app, "edit")
     assert entry["why"] == f"{path}: profile of crop"
     edited(path, "accuracy: 0.111", "accuracy: 1.111")

@@ -174,7 +174,7 @@ def test_a_key_without_effect_is_refused_and_one_that_was_taken_before_ends_no_c
     assert refused.status_code == 422
     assert "drop_after" in refused.json()["errors"][0]["message"]
     assert api.get("/v1/pipelines").json() == {"pipelines": []}
-    app.store.given.keep("video", asked, "2026-01-01T00:00:00Z")
+    app.store.given.keep("video", asked)
     app.store.records.begin("video", "default")
     app.close()
     again, _ = started()
@@ -186,7 +186,7 @@ def test_a_stored_pipeline_that_cannot_be_read_does_not_keep_the_service_from_st
     started: Start, video: dict[str, Any]
 ) -> None:
     app, api = started()
-    app.store.given.keep("broken", {"name": "broken"}, "2026-01-01T00:00:00Z")
+    app.store.given.keep("broken", {"name": "broken"})
     api.post("/v1/pipelines", video)
     app.close()
     _, again = started()

@@ -116,12 +116,8 @@ class FakeRosterStore:
         if isinstance(controls := getattr(self._controls, "controls", None), dict):
             controls.pop(pipeline, None)
 
-    def save_profile(self, profile: StageProfile) -> int:
+    def save_profile(self, profile: StageProfile) -> None:
         self._profiles.setdefault(profile.pipeline, {})[profile.stage] = profile
-        return 1
-
-    def profile(self, pipeline: str, stage: str) -> StageProfile:
-        return self._profiles[pipeline][stage]
 
     def profiles(self, pipeline: str) -> Mapping[str, StageProfile]:
         return dict(self._profiles.get(pipeline, {}))

@@ -158,10 +158,10 @@ def test_r23_what_expands_is_refused_at_a_named_bound(case: Case, tmp_path: Path
 @pytest.mark.parametrize(
     "statement",
     [
-        "CREATE TRIGGER ipa_x AFTER INSERT ON ipa_entries BEGIN DELETE FROM ipa_keys; END",
-        "CREATE TRIGGER ipa_x BEFORE INSERT ON ipa_keys BEGIN SELECT RAISE(ABORT, 'x') WHERE 0; "
+        "CREATE TRIGGER ipa_x AFTER INSERT ON ipa_entries BEGIN DELETE FROM ipa_state; END",
+        "CREATE TRIGGER ipa_x BEFORE INSERT ON ipa_state BEGIN SELECT RAISE(ABORT, 'x') WHERE 0; "
         "DELETE FROM ipa_entries; SELECT RAISE(ABORT, ''); END",
-        "CREATE VIEW ipa_view AS SELECT * FROM ipa_keys",
+        "CREATE VIEW ipa_view AS SELECT * FROM ipa_state",
         "CREATE VIRTUAL TABLE ipa_search USING fts5(words)",
     ],
 )

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from shutil import copytree
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event, text
 
-from ipa.adapters.store import Store, database
+from ipa.adapters.store import Store, database, upgrades
 from ipa.control.audit.reason_log import ReasonLog
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.decision import Change, Decision, Mode, ReasonCode
@@ -48,8 +47,8 @@ class Kept:
 
 DECIDED = "SELECT decision_id FROM ipa_entries WHERE kind = 'decision' ORDER BY seq"
 FILLER = """
-INSERT INTO ipa_entries (seq, pipeline, number, kind, decision_id, body, digest, frame, packed)
-SELECT max(seq) + 1, 'filler', max(seq) + 1, 'change', '', '', '', max(seq) + 1, zeroblob(100)
+INSERT INTO ipa_entries (seq, pipeline, number, kind, decision_id, digest, frame, packed)
+SELECT max(seq) + 1, 'filler', max(seq) + 1, 'change', '', '', max(seq) + 1, zeroblob(100)
 FROM ipa_entries
 """
 
@@ -228,27 +227,18 @@ def test_a4_damaged_while_in_use_and_at_start(case: Case, tmp_path: Path) -> Non
     case.equal("file unchanged by the refusal", path.read_bytes() == contents, True)
 
 
-NEXT = """
-import sqlalchemy as sa
-from alembic import op
-revision, down_revision, branch_labels, depends_on = "next", "{newest}", None, None
-def upgrade():
-    op.add_column("ipa_heads", sa.Column("extra", sa.Text))
-    op.execute("UPDATE ipa_heads SET extra = digest")
-"""
-
-
 @pytest.fixture
-def newer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Makes this version one with one more migration, which ends with the line given."""
+def newer(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes this version one with one more step of the schema, which ends with the statement given."""
 
     def install(last: str) -> None:
-        folder = tmp_path / "version"
-        copytree(Path(database.__file__).parent / "migrations", folder / "migrations")
-        versions = folder / "migrations" / "versions"
-        newest = max(path.stem for path in versions.glob("v[0-9]*.py")).removeprefix("v").partition("_")[0]
-        (versions / "v9999_next.py").write_text(f"{NEXT.format(newest=newest)}    {last}\n")
-        monkeypatch.setattr(database, "__file__", str(folder / "database.py"))
+        def step(connection: Connection) -> None:
+            connection.execute(text("ALTER TABLE ipa_heads ADD COLUMN extra TEXT"))
+            connection.execute(text("UPDATE ipa_heads SET extra = digest"))
+            connection.execute(text(last))
+
+        monkeypatch.setattr(upgrades, "STEPS", {**upgrades.STEPS, upgrades.NEWEST: step})
+        monkeypatch.setattr(upgrades, "NEWEST", "9999")
 
     return install
 
@@ -257,11 +247,11 @@ def test_a4_an_older_schema_is_migrated_and_a_newer_refused(
     case: Case, tmp_path: Path, newer: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "s.sqlite3"
-    here = database.__file__
+    steps, newest = upgrades.STEPS, upgrades.NEWEST
     with kept(path) as found:
         found.world.ticks(6)
         before = found.rows()
-    newer("return")
+    newer("SELECT 1")
     with kept(path) as found:
         case.equal("rows lost by migrating", len(set(before) - set(found.rows())), 0)
         case.told("rows", len(before))
@@ -269,7 +259,8 @@ def test_a4_an_older_schema_is_migrated_and_a_newer_refused(
         found.world.ticks(2)
         case.equal("unaudited writes afterwards", found.unaudited, 0)
         after = found.rows()
-    monkeypatch.setattr(database, "__file__", here)
+    monkeypatch.setattr(upgrades, "STEPS", steps)
+    monkeypatch.setattr(upgrades, "NEWEST", newest)
     with pytest.raises(ConfigurationError, match="newer than this version"):
         database.open_engine(url_of(path))
     other = sqlite3.connect(path)
@@ -293,7 +284,7 @@ def test_a4_a_migration_that_fails_changes_nothing(
         return lines
 
     whole = dump()
-    newer("op.execute('SELECT 1 FROM nowhere')")
+    newer("SELECT 1 FROM nowhere")
     with pytest.raises(IpaError, match="nowhere"):
         database.open_engine(url_of(path))
     case.equal("lines changed", len(set(whole) ^ set(dump())), 0)

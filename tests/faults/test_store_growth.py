@@ -102,14 +102,13 @@ def test_r8_what_a_held_tick_adds(case: Case, tmp_path: Path, quick: None) -> No
 
 def keeper_seals(found: Grown) -> int:
     """Seal all that there is, as once a pipeline records no more; how many rows are sealed."""
-    found.store.prune(LATER, Retention(decisions_s=40 * 365 * DAY_S, series_s=40 * 365 * DAY_S))
+    found.store.prune(LATER, Retention(decisions_s=40 * 365 * DAY_S))
     return found.store.stats().kinds[RowKind.SEALED].rows
 
 
 def test_r8_what_a_hundred_pipelines_come_to(case: Case, tmp_path: Path, quick: None) -> None:
     with grown(tmp_path / "s.sqlite3") as found:
         found.world.ticks(2 * TICKS)
-        keeper_seals(found)
         stats = found.store.stats()
         assert stats.projected_month_bytes is not None and stats.projected_year_bytes is not None
         case.told("bytes of a decision, sealed", round(stats.bytes_per_decision or 0, 1))
@@ -126,17 +125,17 @@ def test_r8_the_size_bound_ends_it(
     with grown(tmp_path / "s.sqlite3") as found:
         found.world.ticks(3 * 64 + 8)
         found.store.prune(found.world.clock.now())
-        most = found.store.keeper.whole_bytes() + 2000
+        most = keeper.whole_bytes(found.engine) + 2000
         sizes, files = [], []
         for _ in range(5):
             found.world.ticks(64)
             found.store.prune(found.world.clock.now(), Retention(decisions_bytes=most))
-            sizes.append(found.store.keeper.whole_bytes())
+            sizes.append(keeper.whole_bytes(found.engine))
             files.append(found.pages()[0])
         case.at_most("bytes of the record against its bound", round(max(sizes) / most, 2), 1.0)
         # Pages that are free are used again; the last round adds nothing to the file.
         case.at_most("file, last round against the one before", round(files[-1] / files[-2], 3), 1.02)
-        case.equal("bound told", found.store.stats().is_bounded, True)
+        case.equal("bound told", found.store.pruned.is_bounded, True)
         found.store.verify(PIPELINE.name, full=True)
 
 
@@ -222,14 +221,9 @@ def test_r8_every_change_of_a_checkpoint_is_named(case: Case, tmp_path: Path, qu
 @pytest.mark.live
 def test_r8_no_tick_waits_for_it(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segments, "ROWS", 256)
-    monkeypatch.setattr(segments, "TOGETHER", 50)
     with grown(tmp_path / "s.sqlite3") as found:
         found.world.ticks(segments.ROWS + keeper.HOT + 1)
         reports = []
-        begun: list[str] = []
-        event.listen(
-            found.engine, "before_cursor_execute", lambda _c, _k, statement, *_: begun.append(statement)
-        )
         thread = threading.Thread(target=lambda: reports.append(found.store.prune(found.world.clock.now())))
         thread.start()
         decisions = 0
@@ -238,8 +232,6 @@ def test_r8_no_tick_waits_for_it(case: Case, tmp_path: Path, monkeypatch: pytest
         thread.join()
         case.at_least("rows sealed meanwhile", reports[0].sealed_entries, 192)
         case.at_least("ticks meanwhile", decisions, 1)
-        removals = sum(statement.startswith("DELETE FROM ipa_entries") for statement in begun)
-        case.at_least("transactions that removed them, 50 at a time", removals, 4)
         case.at_most("s, the longest of them", round(reports[0].longest_write_s, 3), 0.5)
         log_bytes = Path(f"{found.path}-wal").stat().st_size
         case.at_most("MB of the write-ahead log", round(log_bytes / 1e6, 1), 12.0)
@@ -266,61 +258,6 @@ def test_r8_verification_takes_no_more_memory_for_a_longer_chain(
         found.world.ticks(256)
         keeper_seals(found)
         case.at_most("peak of three times the chain", round(peak(found) / short, 2), 1.5)
-
-
-OLD = 3000
-
-
-def test_r8_an_older_store_is_brought_up_to_date_unread(case: Case, tmp_path: Path) -> None:
-    """The steps of the schema read none of the rows that are there, however many."""
-    path = tmp_path / "s.sqlite3"
-    engine = open_engine(f"sqlite:///{path}")
-    body = "x" * 11_500
-    with engine.begin() as connection:
-        for number in range(1, OLD + 1):
-            connection.execute(
-                text(
-                    "INSERT INTO ipa_decisions (decision_id, pipeline, tick, at, action, reason, body) "
-                    "VALUES (:i, 'p', :n, 'x', 'hold', 'hold.no_change', :b)"
-                ),
-                {"i": f"p-{number}", "n": number, "b": body},
-            )
-    engine.dispose()
-    from ipa.adapters.store.migrations.versions import v0005_segments
-
-    other = plain_engine(f"sqlite:///{path}")
-    with other.begin() as connection:
-        for name in ("entries_no_delete", "segments_no_delete", "segments_no_update"):
-            connection.execute(text(f"DROP TRIGGER ipa_{name}"))
-        connection.execute(text("DROP TABLE ipa_segments"))
-        connection.execute(text("DROP TABLE ipa_series"))
-        for column in ("tick", "action", "frame", "packed"):
-            connection.execute(text(f"ALTER TABLE ipa_entries DROP COLUMN {column}"))
-        connection.execute(
-            text(
-                "CREATE TRIGGER ipa_entries_no_delete BEFORE DELETE ON ipa_entries "
-                "BEGIN SELECT RAISE(ABORT, 'no'); END"
-            )
-        )
-        connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
-    other.dispose()
-    from alembic.migration import MigrationContext
-    from alembic.operations import Operations
-
-    other = plain_engine(f"sqlite:///{path}")
-    before = read_bytes()
-    with other.begin() as connection, Operations.context(MigrationContext.configure(connection)):
-        v0005_segments.upgrade()
-    read = read_bytes() - before
-    other.dispose()
-    case.told("MB of the store", round(path.stat().st_size / 1e6))
-    case.at_most("MB read by bringing it up to date", round(read / 1e6, 2), 1.0)
-
-
-def read_bytes() -> int:
-    """What this process has read of files until now."""
-    lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
-    return int(dict(line.split(": ") for line in lines)["rchar"])
 
 
 def test_r8_pruning_is_cheap_where_there_is_nothing_to_do(case: Case, tmp_path: Path) -> None:

@@ -160,10 +160,10 @@ def test_r8_a_writer_of_the_newest_schema_opens_beside_another(
 
 def test_r8_a_reader_of_an_older_schema_names_the_remedy(case: Case, path: Path) -> None:
     other = sqlite3.connect(path)
-    other.execute("UPDATE ipa_schema_version SET version_num = '0001'")
+    other.execute("UPDATE ipa_schema_version SET version_num = '0008'")
     other.commit()
     other.close()
-    with pytest.raises(ConfigurationError, match=r"schema 0001, older.*\n.*ipa serve"):
+    with pytest.raises(ConfigurationError, match=r"schema 0008, older.*\n.*ipa serve"):
         open_store(url_of(path), Access.READ)
     with pytest.raises(NotFoundError, match="ipa serve"):
         open_store(url_of(path.with_name("none.sqlite3")), Access.READ)
@@ -173,14 +173,14 @@ def test_r8_a_reader_of_an_older_schema_names_the_remedy(case: Case, path: Path)
 def test_r8_an_older_schema_is_left_alone_beneath_a_service(case: Case, path: Path) -> None:
     serving = open_store(url_of(path), Access.SERVE)
     other = sqlite3.connect(path)
-    other.execute("UPDATE ipa_schema_version SET version_num = '0001'")
+    other.execute("UPDATE ipa_schema_version SET version_num = '0008'")
     other.commit()
     with pytest.raises(ConflictError, match="in use by an ipa service"):
         open_store(url_of(path), Access.WRITE)
     found = other.execute("SELECT version_num FROM ipa_schema_version").fetchone()[0]
     other.close()
     serving.close()
-    case.equal("schema beneath the service", found, "0001")
+    case.equal("schema beneath the service", found, "0008")
 
 
 def _read_everything(url: str) -> list[object]:
@@ -211,7 +211,7 @@ def _is_whole(path: Path) -> bool:
 def test_r8_damage_is_found_where_it_is_met(case: Case, path: Path) -> None:
     """A page of noise, or one byte, anywhere: the answer is right, or an error of ours that says so."""
     store = open_store(url_of(path))
-    store.given.keep("given", {"name": "given"}, "2026-01-01T00:00:00Z")
+    store.given.keep("given", {"name": "given"})
     store.close()
     good, whole = path.read_bytes(), _read_everything(url_of(path))
     rounds = int(os.environ.get("IPA_FAULT_SEEDS", "20"))

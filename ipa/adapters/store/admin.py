@@ -1,17 +1,27 @@
-"""Administration of the store that the settings name."""
+"""Administration of the store that the settings name, and its checks for `ipa doctor`."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import datetime
 from pathlib import Path
 
 from ipa.adapters.store import copies
-from ipa.adapters.store.database import Access
+from ipa.adapters.store.database import MOST_WAL_BYTES, Access, parse_url, schema_state
+from ipa.adapters.store.health import MAKE_ROOM, disk_of
 from ipa.adapters.store.keys import Keys
+from ipa.adapters.store.sqlite_file import RESTORE, file_of, open_to_others, page_faults
 from ipa.adapters.store.store import open_from
 from ipa.control.store_admin import Backup, CopyStep, PruneReport, Restored, StoreStats
+from ipa.model.errors import IpaError
+from ipa.model.findings import DoctorCheck, Finding, fail, failed, ok, warn
 from ipa.settings import Settings
+
+# Reading 10 GB takes some minutes.
+PATIENCE_S = 3600.0
+MAKE_KEY = "ipa key create --role owner"
 
 
 class DatabaseAdmin:
@@ -39,3 +49,116 @@ class DatabaseAdmin:
     def keys(self, *, writes: bool) -> Iterator[Keys]:
         with closing(open_from(self._settings, Access.WRITE if writes else Access.READ)) as store:
             yield store.keys
+
+
+def store_checks(settings: Settings) -> list[DoctorCheck]:
+    """Every check of the store that does not write it."""
+    checks = [DoctorCheck("store", lambda: store_findings(settings))]
+    try:
+        path = file_of(parse_url(settings.store_url))
+    except IpaError:
+        # The first check reports the error.
+        return checks
+    record = DoctorCheck("record", lambda: record_findings(settings), after="store", timeout_s=PATIENCE_S)
+    if path is None:
+        return [*checks, record]
+    return [
+        *checks,
+        DoctorCheck("rights of the store", lambda: rights_findings(path), after="store"),
+        DoctorCheck("disk of the store", lambda: disk_findings(path), after="store"),
+        DoctorCheck("pages of the store", lambda: page_findings(path), after="store", timeout_s=PATIENCE_S),
+        record,
+    ]
+
+
+def store_findings(settings: Settings) -> Iterator[Finding]:
+    """Check that the store answers and has the newest schema."""
+    try:
+        state = schema_state(settings.store_url)
+    except IpaError as error:
+        yield failed("store", error, "export IPA_STORE_URL=sqlite:///runs/ipa.sqlite3")
+        return
+    if not state.current:
+        yield ok("store", f"{state.shown} does not exist yet; `ipa serve` creates it")
+    elif state.current == state.newest:
+        yield ok("store", f"{state.shown} has schema {state.current}, the newest")
+    else:
+        seen = f"{state.shown} has schema {state.current}, the newest known here is {state.newest}"
+        yield warn(
+            "store", seen, "ipa serve   (migrates it when it starts; or install the version that wrote it)"
+        )
+
+
+def key_finding(settings: Settings, name: str, now: datetime) -> Finding:
+    """Check that the store has a valid API key."""
+    state = schema_state(settings.store_url)
+    valid = 0
+    # A missing or older store is neither created nor migrated for this check.
+    if state.current == state.newest:
+        with closing(open_from(settings, Access.READ)) as store:
+            valid = sum(key.state(now) == "valid" for key in store.keys.all())
+    return ok(name, f"{valid} valid API keys") if valid else warn(name, "there is no valid API key", MAKE_KEY)
+
+
+def rights_findings(path: Path) -> Iterator[Finding]:
+    """Check that only the owner may read and write the files of the store."""
+    name, found = "rights of the store", open_to_others(path)
+    if found:
+        files = " ".join(str(each) for each, _ in found)
+        rights = ", ".join(f"{each.name} {mode:o}" for each, mode in found)
+        yield warn(
+            name,
+            f"other accounts may read these files, which hold the digests of keys: {rights}",
+            f"chmod 600 {files}",
+        )
+    elif path.exists():
+        yield ok(name, "only its owner reads and writes its files")
+
+
+def disk_findings(path: Path) -> Iterator[Finding]:
+    """Check the free space of the disk and the size of the write-ahead log."""
+    name = "disk of the store"
+    if not path.exists():
+        return
+    try:
+        disk = disk_of(path)
+    except OSError as error:
+        yield fail(name, f"its free space cannot be read: {error.strerror}")
+        return
+    seen = f"{disk.free_bytes / 1e6:.0f} of {disk.total_bytes / 1e6:.0f} MB are free"
+    yield warn(name, seen, MAKE_ROOM) if disk.is_low else ok(name, seen)
+    log = path.with_name(f"{path.name}-wal")
+    size_bytes = log.stat().st_size if log.exists() else 0
+    if size_bytes > 2 * MOST_WAL_BYTES:
+        seen = f"{log} has {size_bytes / 1e6:.0f} MB: a process has a long read of the store open"
+        yield warn(name, seen, f"fuser {log}   (end that process; then the log shrinks by itself)")
+
+
+def page_findings(path: Path) -> Iterator[Finding]:
+    """Check the pages, indexes and references of a SQLite file."""
+    name = "pages of the store"
+    if not path.exists():
+        return
+    began_s = time.monotonic()
+    faults = page_faults(path)
+    if faults:
+        yield fail(name, f"it is damaged: {'; '.join(faults)}", RESTORE)
+    else:
+        took_s = time.monotonic() - began_s
+        yield ok(name, f"{path.stat().st_size / 1e6:.0f} MB without a fault, read in {took_s:.1f} s")
+
+
+def record_findings(settings: Settings) -> Iterator[Finding]:
+    """Check that no entry of the record was changed."""
+    name = "record"
+    state = schema_state(settings.store_url)
+    if not state.current:
+        return
+    with closing(open_from(settings, Access.READ)) as store:
+        entries, names = 0, store.recorded()
+        for pipeline in names:
+            try:
+                entries += store.verify(pipeline, full=True).entries
+            except IpaError as error:
+                yield failed(name, error)
+        yield ok(name, f"{entries} entries of {len(names)} pipelines are unchanged")

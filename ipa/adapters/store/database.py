@@ -1,36 +1,29 @@
-"""The database: engine, pragmas, transactions, migrations, and the translation of errors to IpaError."""
+"""The database: engine, pragmas, transactions, upgrades, and the translation of errors to IpaError."""
 
 from __future__ import annotations
 
 import logging
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from ipa.adapters.file_lock import FileLock
-from ipa.adapters.store import sqlite_file
+from ipa.adapters.store import sqlite_file, upgrades
 from ipa.adapters.store.health import MAKE_ROOM, WriteHealth, low_disk
 from ipa.model.errors import ConfigurationError, IpaError, NotFoundError, UnavailableError
 from ipa.model.masking import HARMLESS, HIDDEN, mask_url
 
 LOG = logging.getLogger(__name__)
-# Not alembic's default: a PostgreSQL database may be shared with another program that uses alembic.
-VERSION_TABLE = "ipa_schema_version"
 # The wait for another process's transaction; ours take milliseconds.
 BUSY_TIMEOUT_S = 5.0
 # Any constant: prevents concurrent migrations of one PostgreSQL database.
@@ -107,8 +100,7 @@ class SchemaState:
 def schema_state(store_url: str) -> SchemaState:
     """Return the schema of the store, without creating or changing it. Errors: as `open_engine`."""
     url = parse_url(store_url)
-    newest = _scripts()[1].get_current_head() or ""
-    path = sqlite_file.file_of(url)
+    newest, path = upgrades.NEWEST, sqlite_file.file_of(url)
     if path is not None and not path.exists():
         return SchemaState(shown(url), "", newest)
     engine = _engine(url, Access.READ)
@@ -151,13 +143,6 @@ def writing(engine: Engine, lock: int) -> Iterator[Connection]:
         health.failed(kind, error)
         raise
     health.worked(kind)
-
-
-def upsert(connection: Connection, table: Any, key: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    """Insert a row with the primary `key`, or update the one that has it."""
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    statement = insert(table).values(**key, **values)
-    connection.execute(statement.on_conflict_do_update(index_elements=list(key), set_=dict(values)))
 
 
 def health_of(engine: Engine) -> WriteHealth:
@@ -266,31 +251,19 @@ def _on_sqlite_begin(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get("ipa_begin", "BEGIN"))
 
 
-def _scripts() -> tuple[Config, ScriptDirectory]:
-    """The migrations, and the configuration to run them."""
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    return config, ScriptDirectory.from_config(config)
-
-
 def _revision(engine: Engine) -> str | None:
     """The schema of the store; None if it has none."""
     with reading(engine) as connection:
-        return _revision_at(connection)
-
-
-def _revision_at(connection: Connection) -> str | None:
-    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-    return context.get_current_revision()
+        return upgrades.revision_of(connection)
 
 
 def _bring_up_to_date(engine: Engine, access: Access) -> None:
-    """Migrate an older schema. If it is the newest, the store is only read, and no lock is taken."""
-    current, newest = _revision(engine), _scripts()[1].get_current_head()
+    """Upgrade an older schema. If it is the newest, the store is only read, and no lock is taken."""
+    current, newest = _revision(engine), upgrades.NEWEST
     if current == newest:
         return
+    upgrades.check_revision(shown(engine.url), current)
     if access is Access.READ:
-        _check_known(engine.url, current)
         raise ConfigurationError(
             f"the store {shown(engine.url)} has schema {current or 'none'}, older than {newest!r} of this "
             "version of ipa, and is only read here",
@@ -299,33 +272,18 @@ def _bring_up_to_date(engine: Engine, access: Access) -> None:
     path = sqlite_file.file_of(engine.url)
     lock = sqlite_file.locked_for_service(path) if path is not None and access is Access.WRITE else None
     try:
-        _migrate(engine)
+        with writing(engine, MIGRATION_LOCK) as connection:
+            if path is not None:
+                _mark(engine.url, connection)
+            # Another process may have upgraded it meanwhile.
+            current = upgrades.revision_of(connection)
+            upgrades.check_revision(shown(engine.url), current)
+            if current != newest:
+                LOG.info("store %s: schema %s to %s", shown(engine.url), current or "none", newest)
+                upgrades.upgrade(connection, current)
     finally:
         if lock is not None:
             lock.release()
-
-
-def _check_known(url: URL, current: str | None) -> None:
-    """ConfigurationError if a newer version wrote the schema."""
-    if current is not None and current not in {each.revision for each in _scripts()[1].walk_revisions()}:
-        raise ConfigurationError(
-            f"the store {shown(url)} has schema {current!r}, which is newer than this version of ipa",
-            hint="Install the version of ipa that wrote it, or name another store with IPA_STORE_URL.",
-        )
-
-
-def _migrate(engine: Engine) -> None:
-    config, scripts = _scripts()
-    with writing(engine, MIGRATION_LOCK) as connection:
-        current = _revision_at(connection)
-        _check_known(engine.url, current)
-        if engine.dialect.name == "sqlite":
-            _mark(engine.url, connection)
-        newest = scripts.get_current_head()
-        if current != newest:
-            LOG.info("store %s: schema %s to %s", shown(engine.url), current or "none", newest)
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
 
 
 def _mark(url: URL, connection: Connection) -> None:

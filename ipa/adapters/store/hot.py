@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, select
+from sqlalchemy import Connection, bindparam, select
 
 from ipa.adapters.store.packing import Row, restore, shorten
-from ipa.adapters.store.schema import DecisionRow, EntryRow, SegmentRow
+from ipa.adapters.store.schema import EntryRow
 from ipa.adapters.ttl_cache import LruCache
 from ipa.control.canonical import digest
 
@@ -93,7 +93,7 @@ class HotRows:
     def rows(self, connection: Connection, found: Sequence[Any]) -> list[Row]:
         """Return the texts of rows of the query `ROWS`, in which a pipeline's rows have rising numbers.
 
-        ValueError if one is damaged. Rows of an older version are not compressed.
+        ValueError if one is damaged.
         """
         return [row for _, row in self.readable(connection, found, strict=True)]
 
@@ -104,9 +104,6 @@ class HotRows:
         known: dict[str, HotRow] = {}
         rows = []
         for each in found:
-            if each.frame is None:
-                rows.append((each, Row(each.body, each.decision)))
-                continue
             try:
                 row, known[each.pipeline] = self._read(connection, each, known.get(each.pipeline))
             except ValueError as error:
@@ -146,38 +143,9 @@ def _read(found: Any, before: HotRow | None) -> tuple[Row, HotRow]:
     return row, HotRow(found.number, found.frame, found.digest, text)
 
 
-_COLUMNS = EntryRow.__table__.c
-_SEALED = (
-    select(func.coalesce(func.max(SegmentRow.last), 0))
-    .where(SegmentRow.pipeline == EntryRow.pipeline)
-    .correlate(EntryRow)
-    .scalar_subquery()
-)
-# The rows that no segment holds, with the decisions that an older version stored in a table of its own.
-ROWS = (
-    select(
-        *_COLUMNS,
-        DecisionRow.body.label("decision"),
-        DecisionRow.pipeline.label("decided_pipeline"),
-        DecisionRow.tick.label("decided_tick"),
-        DecisionRow.at.label("decided_at"),
-        DecisionRow.action.label("decided_action"),
-        DecisionRow.reason.label("decided_reason"),
-    )
-    .outerjoin(
-        DecisionRow,
-        (DecisionRow.decision_id == EntryRow.decision_id)
-        & EntryRow.frame.is_(None)
-        & (EntryRow.kind == "decision"),
-    )
-    .where(EntryRow.number > _SEALED)
-)
-_GROUP = (
-    select(*_COLUMNS)
-    .where(
-        EntryRow.pipeline == bindparam("its"),
-        EntryRow.number >= bindparam("first"),
-        EntryRow.number < bindparam("end"),
-    )
-    .order_by(EntryRow.number)
-)
+ROWS = select(*EntryRow.__table__.c)
+_GROUP = ROWS.where(
+    EntryRow.pipeline == bindparam("its"),
+    EntryRow.number >= bindparam("first"),
+    EntryRow.number < bindparam("end"),
+).order_by(EntryRow.number)

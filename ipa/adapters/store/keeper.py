@@ -1,31 +1,31 @@
 """Sealing of the record, and its retention, in small transactions beside those of the loops.
 
-The keeper reads, verifies and packs outside of writing transactions. Each writing transaction checks that the
-rows which it replaces are still there, so that two keepers do no harm. Exactly the verified rows are sealed:
-a changed row is never signed.
+The keeper reads, verifies and packs outside of writing transactions. Each writing transaction checks that
+what it replaces is still there, so that two keepers do no harm. Exactly the verified rows are sealed: a
+changed row is never signed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from sqlalchemy import Connection, Engine, ScalarSelect, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, func, select
 
-from ipa.adapters.store import segments, series
+from ipa.adapters.store import segments
 from ipa.adapters.store.database import RECORD_LOCK, reading, snapshot, writing
-from ipa.adapters.store.hot import ROWS as HOT_ROWS
-from ipa.adapters.store.hot import HotRows
+from ipa.adapters.store.hot import ROWS, HotRows
 from ipa.adapters.store.packing import Row
 from ipa.adapters.store.schema import EntryRow, HeadRow, SegmentRow
 from ipa.adapters.store.signing import Keyring
 from ipa.adapters.store.verifying import check_row, check_segment
 from ipa.control.audit.checkpoints import Checkpoint
-from ipa.control.audit.record import NOTHING, Chain, Head, Recorded
+from ipa.control.audit.record import NOTHING, Chain, Head
 from ipa.control.store_admin import DAY_S, PruneReport, Retention
 from ipa.model.errors import ConfigurationError, RecordError
 
@@ -34,109 +34,57 @@ log = logging.getLogger("ipa.store")
 HOT = 128
 # The age at which the rows of a pipeline that records no more are sealed.
 SEAL_AFTER_S = DAY_S
-# Segments that are merged when they are thinned: most keep a few rows.
-RUN = 32
 # The pause between two transactions: a waiting writer of SQLite retries within this time.
 BETWEEN_S = 0.05
 # Bytes of a hot row beside its texts: columns and indexes.
 HOT_ROW_BYTES = 350
-SAMPLE = 200
-
-
-@dataclass(slots=True)
-class _Spent:
-    """The progress of a pass."""
-
-    report: PruneReport
-    until_s: float | None
-    stop: Callable[[], bool]
-
-    @property
-    def is_over(self) -> bool:
-        return self.stop() or (self.until_s is not None and time.monotonic() >= self.until_s)
-
-    def add(self, **counts: int) -> None:
-        self.report = replace(
-            self.report, **{name: getattr(self.report, name) + count for name, count in counts.items()}
-        )
 
 
 class Keeper:
-    """The process that seals and prunes a store."""
+    """One pass that seals and prunes a store, until `within_s` is over or `stop` is true."""
 
-    def __init__(self, engine: Engine, keyring: Keyring) -> None:
-        self._engine, self._keyring = engine, keyring
+    def __init__(self, engine: Engine, keyring: Keyring, stop: Callable[[], bool] = lambda: False) -> None:
+        self._engine, self._keyring, self._stop = engine, keyring, stop
+        self._until_s: float | None = None
+        self._report = PruneReport()
         # The fault by pipeline of damaged records: nothing of them is sealed or removed.
-        self.damaged: dict[str, str] = {}
-        # True if the size bound, not the age, decided what the last pass removed.
-        self.is_bounded = False
-        # The error that ended the last pass; empty if it succeeded.
-        self.failed = ""
-        # `whole_bytes` after the last pass.
-        self.record_bytes = 0
-        # The newest number of each pipeline at the last pass.
-        self._numbers: dict[str, int] = {}
+        self._damaged: dict[str, str] = {}
 
-    def prune(
-        self,
-        now_s: float,
-        retention: Retention,
-        within_s: float | None = None,
-        stop: Callable[[], bool] = lambda: False,
-    ) -> PruneReport:
-        """Seal rows, then remove those beyond the retention, until `within_s` is over or `stop` is true."""
-        until_s = None if within_s is None else time.monotonic() + within_s
-        spent = _Spent(PruneReport(), until_s, stop)
+    def prune(self, now_s: float, retention: Retention, within_s: float | None = None) -> PruneReport:
+        """Seal rows, then remove those beyond the retention."""
+        self._until_s = None if within_s is None else time.monotonic() + within_s
         self._check_key()
         with reading(self._engine) as connection:
-            heads = {
-                row.pipeline: row.number
-                for row in connection.execute(select(HeadRow.pipeline, HeadRow.number))
-            }
-        self._seal_all(heads, now_s, spent)
-        if not spent.is_over:
-            self._thin_all(now_s, retention, spent)
-        oldest_s = now_s - retention.series_s
-        with reading(self._engine) as connection:
-            has_older = series.has_older(connection, oldest_s)
-        if has_older and not spent.is_over:
-            with self._writing(spent) as connection:
-                spent.add(removed_series=series.prune(connection, oldest_s))
-        return replace(spent.report, is_done=not spent.is_over)
+            heads = connection.execute(select(HeadRow.pipeline, HeadRow.number)).all()
+        for pipeline, number in heads:
+            with self._noting(pipeline):
+                while not self._is_over() and self._seal(pipeline, number, now_s):
+                    pass
+        is_held, most = SegmentRow.held > 0, retention.decisions_bytes
+        self._thin_all(is_held & (SegmentRow.last_s < now_s - retention.decisions_s))
+        size_bytes = whole_bytes(self._engine)
+        is_bounded = most is not None and size_bytes > most
+        if is_bounded:
+            self._thin_all(is_held, size_bytes - (most or 0))
+            size_bytes = whole_bytes(self._engine)
+        if retention.changes_s is not None:
+            is_kept = (SegmentRow.held == 0) & (SegmentRow.kept > 0)
+            self._thin_all(is_kept & (SegmentRow.last_s < now_s - retention.changes_s), keep_changes=False)
+        return replace(
+            self._report,
+            is_done=not self._is_over(),
+            damaged=self._damaged,
+            record_bytes=size_bytes,
+            is_bounded=is_bounded,
+        )
 
-    def is_empty(self) -> bool:
-        """True if no decision was recorded yet."""
-        with reading(self._engine) as connection:
-            return connection.execute(select(HeadRow.pipeline).limit(1)).first() is None
+    def _is_over(self) -> bool:
+        return self._stop() or (self._until_s is not None and time.monotonic() >= self._until_s)
 
-    def is_due(self, now_s: float, retention: Retention) -> bool:
-        """True if a pass would seal or remove something. It reads only the ends of indexes."""
-        changes_s, most = retention.changes_s, retention.decisions_bytes
-        older = [(SegmentRow.held > 0) & (SegmentRow.last_s < now_s - retention.decisions_s)]
-        if changes_s is not None:
-            kept = (SegmentRow.held == 0) & (SegmentRow.kept > 0)
-            older.append(kept & (SegmentRow.last_s < now_s - changes_s))
-        with reading(self._engine) as connection:
-            is_grown = HeadRow.number - newest_sealed() >= segments.ROWS + HOT
-            grown = select(HeadRow.pipeline).where(is_grown, HeadRow.pipeline.not_in(self.damaged))
-            queries = [grown]
-            for each in older:
-                queries.append(
-                    select(SegmentRow.pipeline).where(each, SegmentRow.pipeline.not_in(self.damaged))
-                )
-            if any(connection.execute(query.limit(1)).first() is not None for query in queries):
-                return True
-            if series.has_older(connection, now_s - retention.series_s):
-                return True
-            held = select(SegmentRow.pipeline).where(
-                SegmentRow.held > 0, SegmentRow.pipeline.not_in(self.damaged)
-            )
-            may_shrink = connection.execute(held.limit(1)).first() is not None
-        return may_shrink and most is not None and self.whole_bytes() > most
-
-    def troubles(self) -> tuple[str, ...]:
-        """Return why the retention is not applied; empty if it is."""
-        return (*([self.failed] if self.failed else ()), *self.damaged.values())
+    def _count(self, **counts: int) -> None:
+        self._report = replace(
+            self._report, **{name: getattr(self._report, name) + count for name, count in counts.items()}
+        )
 
     def _check_key(self) -> None:
         """ConfigurationError if the store is signed and its key is missing: a new key could not verify it."""
@@ -151,13 +99,6 @@ class Keeper:
                 "genpkey -algorithm ed25519`); verification then names the entries it cannot check.",
             )
 
-    def _seal_all(self, heads: dict[str, int], now_s: float, spent: _Spent) -> None:
-        for pipeline, number in heads.items():
-            with self._noting(pipeline):
-                while pipeline not in self.damaged and not spent.is_over:
-                    if not self._seal(pipeline, number, now_s, spent):
-                        break
-
     @contextmanager
     def _noting(self, pipeline: str) -> Iterator[None]:
         """Note a RecordError as the pipeline's fault: sealing would hide the damage."""
@@ -165,59 +106,35 @@ class Keeper:
             yield
         except RecordError as error:
             log.error("%s; nothing of it is sealed or removed", error.message)
-            self.damaged[pipeline] = error.message
+            self._damaged[pipeline] = error.message
 
-    def _seal(self, pipeline: str, number: int, now_s: float, spent: _Spent) -> bool:
-        """Seal the oldest rows of the pipeline; False if there are too few."""
-        with reading(self._engine) as connection:
+    def _seal(self, pipeline: str, number: int, now_s: float) -> bool:
+        """Seal the oldest rows of the pipeline, whose newest has the number; False if there are too few."""
+        with snapshot(self._engine) as connection:
             before = segments.last_sealed(connection, pipeline)
             done = before.last if before else 0
-        if before is not None:
-            self._clear(before, spent)
-        if number <= done:
-            return False
-        with snapshot(self._engine) as connection:
+            if number <= done:
+                return False
             if number - done < segments.ROWS + HOT and not self._is_old(connection, pipeline, number, now_s):
                 return False
             rows = self._verified(connection, pipeline, before)
         if not rows:
             return False
         segment = segments.sealed(pipeline, rows, before.head if before else NOTHING, self._keyring)
-        hours = series.hours_of(rows)
-        with self._writing(spent) as connection:
+        with self._writing() as connection:
             last = segments.last_sealed(connection, pipeline)
             if (last.last if last else 0) != done or _goes_on(connection, segment.checkpoint):
                 return False
             segments.put(connection, segment)
-            series.add(connection, pipeline, hours)
-        spent.add(sealed_segments=1, sealed_entries=len(rows))
-        self._clear(segment.checkpoint, spent)
+        self._count(sealed_segments=1, sealed_entries=len(rows))
         return True
 
-    def _clear(self, done: Checkpoint, spent: _Spent) -> None:
-        """Remove the sealed rows, also those that an interrupted pass left."""
-        while not spent.is_over:
-            with reading(self._engine) as connection:
-                if not segments.has_rows(connection, done):
-                    return
-            with self._writing(spent) as connection:
-                segments.clear(connection, done)
-
-    def _is_old(self, connection: Connection, pipeline: str, number: int, now_s: float) -> bool:
+    @staticmethod
+    def _is_old(connection: Connection, pipeline: str, number: int, now_s: float) -> bool:
         """True if the pipeline's newest row is so old that no more are expected."""
-        before = self._numbers.get(pipeline, number)
-        self._numbers[pipeline] = number
-        if before != number:
-            return False
-        query = HOT_ROWS.where(EntryRow.pipeline == pipeline).order_by(EntryRow.number.desc()).limit(1)
-        found = connection.execute(query).all()
-        try:
-            rows = HotRows().rows(connection, found)
-        except ValueError as error:
-            raise Chain(pipeline).fault(f"entry {number} was changed: {error}") from error
-        return any(
-            now_s - segments.time_s(Recorded(0, row.entry, "").values["at"]) > SEAL_AFTER_S for row in rows
-        )
+        newest = ROWS.where(EntryRow.pipeline == pipeline, EntryRow.number == number)
+        rows = _read(connection, newest, Chain(pipeline), f"entry {number}")
+        return any(now_s - segments.time_s(segments.values_of(row)["at"]) > SEAL_AFTER_S for _, row in rows)
 
     @staticmethod
     def _verified(connection: Connection, pipeline: str, before: Checkpoint | None) -> list[Row]:
@@ -225,120 +142,54 @@ class Keeper:
         chain = Chain(pipeline)
         if before is not None:
             chain.head = Head(before.last, before.head)
-        first = chain.head.number + 1
-        query = HOT_ROWS.where(
-            EntryRow.pipeline == pipeline, EntryRow.number.between(first, first + segments.ROWS - 1)
-        )
-        found = connection.execute(query.order_by(EntryRow.number)).all()
-        after = connection.execute(
-            select(EntryRow.number, EntryRow.frame).where(
-                EntryRow.pipeline == pipeline, EntryRow.number == first + len(found)
-            )
-        ).first()
+        first, is_mine = chain.head.number + 1, EntryRow.pipeline == pipeline
+        end = first + segments.ROWS
         # A row is decompressed with the rows of its group before it, so groups are sealed as a whole.
-        end = after.frame if after is not None and after.frame is not None else first + len(found)
-        found = [each for each in found if each.number < end]
-        try:
-            rows = HotRows().rows(connection, found)
-        except ValueError as error:
-            raise chain.fault(f"one of entries {first} to {end - 1} was changed: {error}") from error
+        frame = connection.scalar(select(EntryRow.frame).where(is_mine, EntryRow.number == end))
+        end = end if frame is None else frame
+        query = ROWS.where(is_mine, EntryRow.number >= first, EntryRow.number < end)
+        found = _read(
+            connection, query.order_by(EntryRow.number), chain, f"one of entries {first} to {end - 1}"
+        )
         seq = before.last_seq if before else 0
-        for each, row in zip(found, rows, strict=True):
+        for each, row in found:
             check_row(chain, each, row, seq)
             seq = each.seq
-        return rows
+        return [row for _, row in found]
 
-    def _thin_all(self, now_s: float, retention: Retention, spent: _Spent) -> None:
-        """Thin by age, then by size."""
-        while not spent.is_over and self._thin(now_s - retention.decisions_s, spent):
-            pass
-        self.record_bytes = self.whole_bytes()
-        if retention.decisions_bytes is not None:
-            most = retention.decisions_bytes
-            self.is_bounded = self.record_bytes > most
-            while self.record_bytes > most and not spent.is_over and self._thin(None, spent):
-                self.record_bytes = self.whole_bytes()
-        if retention.changes_s is not None:
-            while not spent.is_over and self._drop_changes(now_s - retention.changes_s, spent):
-                pass
+    def _thin_all(
+        self,
+        condition: ColumnElement[bool],
+        excess_bytes: float = math.inf,
+        *,
+        keep_changes: bool = True,
+    ) -> None:
+        """Remove the holds, or every row, of the segments with the condition, the oldest first.
 
-    def _thin(self, before_s: float | None, spent: _Spent) -> bool:
-        """Remove the holds of the oldest segments with holds; False if none is old enough."""
-        query = select(SegmentRow.pipeline, SegmentRow.first).where(
-            SegmentRow.held > 0, SegmentRow.pipeline.not_in(self.damaged)
-        )
-        if before_s is not None:
-            query = query.where(SegmentRow.last_s < before_s)
-        with reading(self._engine) as connection:
-            oldest = connection.execute(query.order_by(SegmentRow.last_s).limit(1)).first()
-            if oldest is None:
-                return False
-            run = self._run(connection, oldest.pipeline, oldest.first, before_s)
-        with self._noting(oldest.pipeline):
-            self._replace(run, spent, keep_changes=True)
-        return True
+        It ends once segments of so many bytes were thinned.
+        """
+        while not self._is_over() and excess_bytes > 0:
+            query = segments.with_blocks().where(condition, SegmentRow.pipeline.not_in(self._damaged))
+            with reading(self._engine) as connection:
+                row = connection.execute(query.order_by(SegmentRow.last_s).limit(1)).first()
+            if row is None:
+                return
+            with self._noting(row.pipeline):
+                old = segments.segment_of(row)
+                self._thin(old, keep_changes=keep_changes)
+                excess_bytes -= old.size_bytes
 
-    def _run(
-        self, connection: Connection, pipeline: str, first: int, before_s: float | None
-    ) -> list[segments.Segment]:
-        """Adjacent segments to thin into one, starting with an earlier thinned one if that is small."""
-        is_mine = SegmentRow.pipeline == pipeline
-        before = connection.execute(
-            segments.with_blocks()
-            .where(is_mine, SegmentRow.first < first)
-            .order_by(SegmentRow.first.desc())
-            .limit(1)
-        ).first()
-        after = segments.with_blocks().where(is_mine, SegmentRow.first >= first).order_by(SegmentRow.first)
-        found = [
-            segments.segment_of(row)
-            for row in connection.execute(after.limit(1 if before_s is None else RUN))
-        ]
-        run: list[segments.Segment] = []
-        if before is not None and before.held == 0 and before.kept < segments.ROWS:
-            run.append(segments.segment_of(before))
-        count = run[0].checkpoint.kept if run else 0
-        for segment in found:
-            mine = segment.checkpoint
-            stay = mine.kept - mine.held
-            if before_s is not None and mine.last_s >= before_s:
-                break
-            if mine is not found[0].checkpoint and count + stay > segments.ROWS:
-                break
-            run.append(segment)
-            count += stay
-        return run
-
-    def _drop_changes(self, before_s: float, spent: _Spent) -> bool:
-        """Remove every row of the oldest segment before `before_s`; False if there is none."""
-        query = segments.with_blocks().where(
-            SegmentRow.held == 0,
-            SegmentRow.kept > 0,
-            SegmentRow.last_s < before_s,
-            SegmentRow.pipeline.not_in(self.damaged),
-        )
-        with reading(self._engine) as connection:
-            oldest = connection.execute(query.order_by(SegmentRow.last_s).limit(1)).first()
-        if oldest is None:
-            return False
-        with self._noting(oldest.pipeline):
-            self._replace([segments.segment_of(oldest)], spent, keep_changes=False)
-        return True
-
-    def _replace(self, run: list[segments.Segment], spent: _Spent, *, keep_changes: bool) -> None:
-        """Replace the run by one segment."""
-        for segment in run:
-            self._check(segment)
-        new = segments.thinned(run, self._keyring, keep_changes=keep_changes)
-        with self._writing(spent) as connection:
-            is_done = segments.put_in_place(connection, new, run)
+    def _thin(self, old: segments.Segment, *, keep_changes: bool) -> None:
+        self._check(old)
+        new = segments.thinned(old, self._keyring, keep_changes=keep_changes)
+        with self._writing() as connection:
+            is_done = segments.put_in_place(connection, old, new)
         if is_done:
-            old = [each.checkpoint for each in run]
-            spent.add(
-                thinned_segments=len(run),
-                removed_decisions=sum(each.held for each in old) - new.checkpoint.held,
-                removed_changes=sum(each.changes for each in old) - new.checkpoint.changes,
-                freed_bytes=sum(each.size_bytes for each in run) - new.size_bytes,
+            self._count(
+                thinned_segments=1,
+                removed_decisions=old.checkpoint.held - new.checkpoint.held,
+                removed_changes=old.checkpoint.changes - new.checkpoint.changes,
+                freed_bytes=old.size_bytes - new.size_bytes,
             )
 
     def _check(self, segment: segments.Segment) -> None:
@@ -351,40 +202,37 @@ class Keeper:
         if hashlib.sha256(segment.block).hexdigest() != mine.content:
             raise Chain(mine.pipeline).fault(f"the block of {mine.where} was changed")
 
-    def whole_bytes(self) -> int:
-        """About the bytes of decisions and entries, those without what stays of thinned segments."""
-        with reading(self._engine) as connection:
-            whole = select(func.sum(SegmentRow.size_bytes)).where(SegmentRow.held > 0)
-            return int(connection.scalar(whole) or 0) + hot_bytes(connection)[1]
-
     @contextmanager
-    def _writing(self, spent: _Spent) -> Iterator[Connection]:
+    def _writing(self) -> Iterator[Connection]:
         """A transaction of the record; its time counts, and others have theirs after it."""
         with writing(self._engine, RECORD_LOCK) as connection:
             began_s = time.monotonic()
             yield connection
-        took_s = time.monotonic() - began_s
-        spent.report = replace(spent.report, longest_write_s=max(spent.report.longest_write_s, took_s))
+        longest_s = max(self._report.longest_write_s, time.monotonic() - began_s)
+        self._report = replace(self._report, longest_write_s=longest_s)
         time.sleep(BETWEEN_S)
 
 
-def newest_sealed() -> ScalarSelect[int]:
-    """The number up to which the pipeline of a `HeadRow` is sealed, as a subquery."""
-    return (
-        select(func.coalesce(func.max(SegmentRow.last), 0))
-        .where(SegmentRow.pipeline == HeadRow.pipeline)
-        .correlate(HeadRow)
-        .scalar_subquery()
-    )
+def whole_bytes(engine: Engine) -> int:
+    """Return about the bytes of decisions and entries, those without what stays of thinned segments."""
+    with reading(engine) as connection:
+        whole = select(func.sum(SegmentRow.size_bytes)).where(SegmentRow.held > 0)
+        return int(connection.scalar(whole) or 0) + hot_bytes(connection)[1]
 
 
 def hot_bytes(connection: Connection) -> tuple[int, int]:
-    """Return how many rows are not sealed, and about the bytes that they take, by the newest of them."""
-    done = newest_sealed()
-    rows = int(connection.scalar(select(func.coalesce(func.sum(HeadRow.number - done), 0))) or 0)
-    newest = select(func.length(EntryRow.packed)).where(EntryRow.packed.is_not(None))
-    sizes = connection.scalars(newest.order_by(EntryRow.seq.desc()).limit(SAMPLE)).all()
-    return rows, round(rows * (sum(sizes) / len(sizes) + HOT_ROW_BYTES)) if sizes else 0
+    """Return how many rows are not sealed, and about the bytes that they take."""
+    size = func.coalesce(func.sum(func.length(EntryRow.packed)), 0)
+    rows, packed_bytes = connection.execute(select(func.count(), size).select_from(EntryRow)).one()
+    return rows, int(packed_bytes) + rows * HOT_ROW_BYTES
+
+
+def _read(connection: Connection, query: object, chain: Chain, what: str) -> list:  # type: ignore[type-arg]
+    """The hot rows of the query, each with its texts; RecordError if one was changed."""
+    try:
+        return HotRows().readable(connection, connection.execute(query).all(), strict=True)  # type: ignore
+    except ValueError as error:
+        raise chain.fault(f"{what} was changed: {error}") from error
 
 
 def _goes_on(connection: Connection, checkpoint: Checkpoint) -> bool:

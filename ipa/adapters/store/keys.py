@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import logging
 import re
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
-
-from sqlalchemy import Engine, RowMapping, insert, select, update
+from typing import Any
 
 from ipa.adapters.store.codec import damaged
-from ipa.adapters.store.database import reading, writing
-from ipa.adapters.store.schema import KeyRow
+from ipa.adapters.store.schema import StateKind
+from ipa.adapters.store.state import StateRows
 from ipa.control.ports import Clock
 from ipa.model.access import ApiKey, Grant, Holder, Identity, Role
 from ipa.model.errors import NotFoundError
@@ -27,35 +27,30 @@ SECRET_BYTES = 32
 FORM = re.compile(r"ipa_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 # Compared with for an unknown key id, so that it takes as long as a known one.
 NO_DIGEST = "0" * 64
-# Any constant: serialises writers of keys on PostgreSQL.
-LOCK = 0x1FA5_0002
 
 
 class Keys:
     """The keys of a store. Safe for many threads and processes."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, state: StateRows) -> None:
+        self._state = state
 
     def create(
         self, name: str, grant: Grant, *, now: datetime, expires_at: datetime | None = None
     ) -> tuple[ApiKey, str]:
         """Create a key. Return it with its token, which cannot be read later."""
         key_id, secret = secrets.token_hex(ID_BYTES), secrets.token_urlsafe(SECRET_BYTES)
-        key = ApiKey(key_id, name, grant, now, expires_at)
-        with writing(self._engine, LOCK) as connection:
-            connection.execute(
-                insert(KeyRow).values(
-                    key_id=key_id,
-                    digest=_digest(secret),
-                    name=name,
-                    role=grant.role.value,
-                    namespace=grant.namespace,
-                    created_at=now.isoformat(),
-                    expires_at=expires_at.isoformat() if expires_at else None,
-                )
-            )
-        return key, f"{PREFIX}{key_id}_{secret}"
+        values = {
+            "digest": _digest(secret),
+            "name": name,
+            "role": grant.role.value,
+            "namespace": grant.namespace,
+            "created_at": now.isoformat(),
+            "expires_at": expires_at.isoformat() if expires_at else None,
+            "revoked_at": None,
+        }
+        self._state.put(StateKind.KEY, key_id, json.dumps(values))
+        return ApiKey(key_id, name, grant, now, expires_at), f"{PREFIX}{key_id}_{secret}"
 
     def find(self, token: str) -> ApiKey | None:
         """Return the key of the token, valid or not; None if there is none. Both take equally long."""
@@ -63,48 +58,44 @@ class Keys:
         if form is None:
             return None
         key_id, secret = form.groups()
-        with reading(self._engine) as connection:
-            row = (
-                connection.execute(select(KeyRow.__table__).where(KeyRow.key_id == key_id)).mappings().first()
-            )
-        kept = row["digest"] if row else NO_DIGEST
-        is_it = hmac.compare_digest(_digest(secret), kept)
-        return _key(row) if row and is_it else None
+        body = self._state.get(StateKind.KEY, key_id)
+        key, kept = _key(key_id, body) if body is not None else (None, NO_DIGEST)
+        return key if hmac.compare_digest(_digest(secret), kept) else None
 
     def all(self) -> Sequence[ApiKey]:
         """Return every key, oldest first."""
-        query = select(KeyRow.__table__).order_by(KeyRow.created_at, KeyRow.key_id)
-        with reading(self._engine) as connection:
-            return [_key(row) for row in connection.execute(query).mappings()]
+        found = [_key(key_id, body)[0] for key_id, body in self._state.all(StateKind.KEY).items()]
+        return sorted(found, key=lambda key: (key.created_at, key.key_id))
 
     def revoke(self, key_id: str, *, now: datetime) -> ApiKey:
         """Revoke the key and return it; NotFoundError if there is none."""
-        with writing(self._engine, LOCK) as connection:
-            is_it = KeyRow.key_id == key_id
-            connection.execute(
-                update(KeyRow).where(is_it, KeyRow.revoked_at.is_(None)).values(revoked_at=now.isoformat())
-            )
-            row = connection.execute(select(KeyRow.__table__).where(is_it)).mappings().first()
-        if row is None:
+        body = self._state.get(StateKind.KEY, key_id)
+        if body is None:
             raise NotFoundError(f"there is no key {key_id!r}", hint="`ipa key list` lists them.")
-        return _key(row)
+        if _key(key_id, body)[0].revoked_at is None:
+            # Nothing else of a key changes, so what was read is not older than what is written.
+            body = json.dumps(json.loads(body) | {"revoked_at": now.isoformat()})
+            self._state.put(StateKind.KEY, key_id, body)
+        return _key(key_id, body)[0]
 
 
 def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def _key(row: RowMapping) -> ApiKey:
-    def moment(name: str) -> datetime | None:
-        return datetime.fromisoformat(row[name]) if row[name] else None
-
+def _key(key_id: str, body: str) -> tuple[ApiKey, str]:
+    """The key of the JSON text, and the digest of its secret."""
     try:
-        created_at = datetime.fromisoformat(row["created_at"])
-        grant = Grant(Role(row["role"]), row["namespace"])
-        return ApiKey(
-            row["key_id"], row["name"], grant, created_at, moment("expires_at"), moment("revoked_at")
-        )
-    except (ValueError, TypeError) as error:
+        values: dict[str, Any] = json.loads(body)
+
+        def moment(name: str) -> datetime | None:
+            return datetime.fromisoformat(values[name]) if values[name] else None
+
+        grant = Grant(Role(values["role"]), values["namespace"])
+        created_at = datetime.fromisoformat(values["created_at"])
+        key = ApiKey(key_id, values["name"], grant, created_at, moment("expires_at"), moment("revoked_at"))
+        return key, str(values["digest"])
+    except (ValueError, TypeError, LookupError) as error:
         raise damaged("key", error) from error
 
 

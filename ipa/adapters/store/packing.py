@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ipa.adapters.store.migrations import blocks_v1
+from ipa.adapters.store import blocks_v1
 from ipa.control.canonical import ENCODER, digest
 
 # The first byte of a block; of those of earlier versions.

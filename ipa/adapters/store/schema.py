@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Double, Index, Integer, LargeBinary, String, Text, UniqueConstraint
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)  # fmt: skip
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 # Names of pipelines, stages and people; as long as a Kubernetes name (253).
@@ -16,30 +31,11 @@ class StoreTable(DeclarativeBase):
     """The base class of the tables; all have the prefix ipa_, since a PostgreSQL database may be shared."""
 
 
-class DecisionRow(StoreTable):
-    """A decision of an older version, until it is sealed; newer ones are in the row of their entry."""
-
-    __tablename__ = "ipa_decisions"
-    __table_args__ = (
-        Index("ix_ipa_decisions_pipeline_seq", "pipeline", "seq"),
-        Index("ix_ipa_decisions_pipeline_action_seq", "pipeline", "action", "seq"),
-    )
-
-    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    decision_id: Mapped[str] = mapped_column(NAME, unique=True)
-    pipeline: Mapped[str] = mapped_column(NAME)
-    tick: Mapped[int]
-    at: Mapped[str] = mapped_column(String(40))
-    action: Mapped[str] = mapped_column(String(16))
-    reason: Mapped[str] = mapped_column(String(64))
-    body: Mapped[str] = mapped_column(Text)
-
-
 class EntryRow(StoreTable):
     """A hot row: one of the newest entries of the record (`ipa.control.audit.record`), with its decision.
 
     Triggers refuse to change a row, and to remove one that no segment holds. `packed` are the texts of entry
-    and decision, compressed by `ipa.adapters.store.hot`. An older version wrote the entry's text to `body`.
+    and decision, compressed by `ipa.adapters.store.hot`.
     """
 
     __tablename__ = "ipa_entries"
@@ -54,19 +50,18 @@ class EntryRow(StoreTable):
     number: Mapped[int] = mapped_column(BigInteger)
     kind: Mapped[str] = mapped_column(String(16))
     decision_id: Mapped[str] = mapped_column(NAME)
-    body: Mapped[str] = mapped_column(Text)
     digest: Mapped[str] = mapped_column(DIGEST)
     tick: Mapped[int | None] = mapped_column(BigInteger)
     action: Mapped[str | None] = mapped_column(String(16))
-    frame: Mapped[int | None] = mapped_column(BigInteger)
-    packed: Mapped[bytes | None] = mapped_column(LargeBinary)
+    frame: Mapped[int] = mapped_column(BigInteger, nullable=True)
+    packed: Mapped[bytes] = mapped_column(LargeBinary, nullable=True)
 
 
 class SegmentRow(StoreTable):
     """A sealed run of a pipeline's entries: the kept rows in one block, and a checkpoint.
 
-    The checkpoint (`ipa.control.audit.checkpoints`) is signed. Triggers refuse to change a segment, except to
-    remove rows or to merge it with the next, and to remove one that another does not cover.
+    The checkpoint (`ipa.control.audit.checkpoints`) is signed. Triggers refuse to remove a segment, and to
+    change one except by removing rows of it.
     """
 
     __tablename__ = "ipa_segments"
@@ -103,16 +98,6 @@ class SegmentRow(StoreTable):
     block: Mapped[bytes] = mapped_column(LargeBinary)
 
 
-class SeriesRow(StoreTable):
-    """An hour of a pipeline's rolled-up series (`ipa.adapters.store.series`)."""
-
-    __tablename__ = "ipa_series"
-
-    pipeline: Mapped[str] = mapped_column(NAME, primary_key=True)
-    start_s: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False, index=True)
-    body: Mapped[str] = mapped_column(Text)
-
-
 class HeadRow(StoreTable):
     """The newest entry of each pipeline, stored apart, so that a truncated end is detected."""
 
@@ -123,100 +108,101 @@ class HeadRow(StoreTable):
     digest: Mapped[str] = mapped_column(DIGEST)
 
 
-class CursorRow(StoreTable):
-    """The position in the record up to which a follower has read."""
+class StateKind(StrEnum):
+    """The kinds of values of the service's state."""
 
-    __tablename__ = "ipa_cursors"
-
-    name: Mapped[str] = mapped_column(NAME, primary_key=True)
-    seq: Mapped[int] = mapped_column(BigInteger)
-
-
-class ControlRow(StoreTable):
-    """The current control of a pipeline."""
-
-    __tablename__ = "ipa_controls"
-
-    pipeline: Mapped[str] = mapped_column(NAME, primary_key=True)
-    body: Mapped[str] = mapped_column(Text)
+    ANSWER = "answer"
+    CONTROL = "control"
+    KEY = "key"
+    PIPELINE = "pipeline"
+    PLAN = "plan"
+    PROFILE = "profile"
+    # What was pushed over the file of a pipeline.
+    PUSHED = "pushed"
+    RECORD = "record"
 
 
-class ProfileRow(StoreTable):
-    """A revision of a stage's profile; the highest revision is current."""
+class StateRow(StoreTable):
+    """A value of the service's state, by its kind (`ipa.adapters.store.state`) and its name.
 
-    __tablename__ = "ipa_profiles"
-    __table_args__ = (UniqueConstraint("pipeline", "stage", "revision", name="uq_ipa_profiles_revision"),)
-
-    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    pipeline: Mapped[str] = mapped_column(NAME)
-    stage: Mapped[str] = mapped_column(NAME)
-    revision: Mapped[int]
-    digest: Mapped[str] = mapped_column(DIGEST)
-    body: Mapped[str] = mapped_column(Text)
-
-
-class KeyRow(StoreTable):
-    """An API key. Only the digest of its secret is stored."""
-
-    __tablename__ = "ipa_keys"
-
-    key_id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    digest: Mapped[str] = mapped_column(DIGEST)
-    name: Mapped[str] = mapped_column(NAME)
-    role: Mapped[str] = mapped_column(String(16))
-    namespace: Mapped[str] = mapped_column(NAME)
-    created_at: Mapped[str] = mapped_column(String(40))
-    expires_at: Mapped[str | None] = mapped_column(String(40))
-    revoked_at: Mapped[str | None] = mapped_column(String(40))
-
-
-class PlanRow(StoreTable):
-    """A plan of a what-if request; only the newest are kept."""
-
-    __tablename__ = "ipa_plans"
-    __table_args__ = (Index("ix_ipa_plans_pipeline", "pipeline"),)
-
-    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    plan_id: Mapped[str] = mapped_column(String(64), unique=True)
-    pipeline: Mapped[str] = mapped_column(NAME)
-    body: Mapped[str] = mapped_column(Text)
-
-
-class AnswerRow(StoreTable):
-    """The answer to the request of an idempotency key; without a status it is under way."""
-
-    __tablename__ = "ipa_answers"
-
-    key: Mapped[str] = mapped_column(DIGEST, primary_key=True)
-    mark: Mapped[str] = mapped_column(DIGEST)
-    holder: Mapped[str] = mapped_column(DIGEST)
-    at_s: Mapped[float] = mapped_column(index=True)
-    status: Mapped[int | None]
-    body: Mapped[str | None] = mapped_column(Text)
-    # The record of the request's pipeline; removing the pipeline deletes the answer.
-    record: Mapped[str] = mapped_column(NAME, server_default="")
-
-
-class PipelineRow(StoreTable):
-    """A pipeline created over the API, as the mapping of a pipeline file."""
-
-    __tablename__ = "ipa_pipelines"
-
-    pipeline: Mapped[str] = mapped_column(NAME, primary_key=True)
-    at: Mapped[str] = mapped_column(String(40))
-    body: Mapped[str] = mapped_column(Text)
-
-
-class RecordRow(StoreTable):
-    """A pipeline that has, or had, a name: `record` is its name in every other table.
-
-    The current one has no `ended_at`.
+    `owner` groups the values of a kind, mostly by record; `at_s` is the time by which a kind is pruned.
     """
 
-    __tablename__ = "ipa_records"
+    __tablename__ = "ipa_state"
+    __table_args__ = (
+        Index("ix_ipa_state_owner", "kind", "owner"),
+        Index("ix_ipa_state_at", "kind", "at_s"),
+    )
 
-    record: Mapped[str] = mapped_column(NAME, primary_key=True)
-    pipeline: Mapped[str] = mapped_column(NAME, index=True)
-    namespace: Mapped[str] = mapped_column(NAME)
-    at: Mapped[str] = mapped_column(String(40))
-    ended_at: Mapped[str | None] = mapped_column(String(40))
+    kind: Mapped[str] = mapped_column(String(16), primary_key=True)
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    owner: Mapped[str] = mapped_column(NAME)
+    at_s: Mapped[float] = mapped_column(Double)
+    body: Mapped[str] = mapped_column(Text)
+
+
+def upsert(connection: Connection, row: StoreTable) -> None:
+    """Insert the row, or update the one that has its primary key."""
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    table = type(row).__table__
+    values = {column.name: getattr(row, column.name) for column in table.columns}
+    keys = [column.name for column in table.primary_key]
+    changed = {name: value for name, value in values.items() if name not in keys}
+    statement = insert(type(row)).values(**values)
+    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed))
+
+
+GUARD = "the record is only ever added to"
+# A row that a segment holds; a segment that stays the same run of the chain, with fewer rows.
+SEALED = (
+    "EXISTS (SELECT 1 FROM ipa_segments s WHERE s.pipeline = OLD.pipeline "
+    "AND s.first <= OLD.number AND s.last >= OLD.number)"
+)
+THINNED = (
+    " AND ".join(f"NEW.{name} = OLD.{name}" for name in ("pipeline", "first", "last", "previous", "head"))
+    + " AND NEW.held <= OLD.held AND (NEW.signature <> OLD.signature OR NEW.key_id = '')"
+)
+SQLITE_GUARDS = {
+    "ipa_entries_no_update": "UPDATE ON ipa_entries",
+    "ipa_entries_no_delete": f"DELETE ON ipa_entries WHEN NOT {SEALED}",
+    "ipa_segments_no_delete": "DELETE ON ipa_segments",
+    "ipa_segments_no_update": f"UPDATE ON ipa_segments WHEN NOT ({THINNED})",
+}
+# What PostgreSQL's guard of a table lets pass.
+POSTGRESQL_GUARDS = {
+    "ipa_entries": f"IF TG_OP = 'DELETE' THEN IF {SEALED} THEN RETURN OLD; END IF; END IF;",
+    "ipa_segments": f"IF TG_OP = 'UPDATE' THEN IF {THINNED} THEN RETURN NEW; END IF; END IF;",
+}
+
+
+def remove_guards(connection: Connection) -> None:
+    """Drop the triggers of the record."""
+    if connection.dialect.name == "sqlite":
+        statements = [f"DROP TRIGGER IF EXISTS {name}" for name in SQLITE_GUARDS]
+    else:
+        statements = [f"DROP TRIGGER IF EXISTS {table}_guard ON {table}" for table in POSTGRESQL_GUARDS]
+    _run(connection, statements)
+
+
+def put_guards(connection: Connection) -> None:
+    """Create the triggers of the record."""
+    statements: list[str] = []
+    if connection.dialect.name == "sqlite":
+        for name, what in SQLITE_GUARDS.items():
+            statements.append(
+                f"CREATE TRIGGER {name} BEFORE {what} BEGIN SELECT RAISE(ABORT, '{GUARD}'); END"
+            )
+    else:
+        for table, passes in POSTGRESQL_GUARDS.items():
+            statements += (
+                f"CREATE OR REPLACE FUNCTION {table}_guard() RETURNS trigger LANGUAGE plpgsql AS "
+                f"$$ BEGIN {passes} RAISE EXCEPTION '{GUARD}'; END $$",
+                f"CREATE TRIGGER {table}_guard BEFORE UPDATE OR DELETE ON {table} "
+                f"FOR EACH ROW EXECUTE FUNCTION {table}_guard()",
+            )
+    _run(connection, statements)
+
+
+def _run(connection: Connection, statements: list[Any]) -> None:
+    for statement in statements:
+        connection.execute(text(statement))

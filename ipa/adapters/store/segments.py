@@ -14,13 +14,13 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, func, insert, select, update
+from sqlalchemy import Connection, Select, delete, insert, select, update
 
 from ipa.adapters.store.packing import Row, pack, unpack
-from ipa.adapters.store.schema import DecisionRow, EntryRow, SegmentRow
+from ipa.adapters.store.schema import EntryRow, SegmentRow
 from ipa.adapters.store.signing import Keyring
 from ipa.adapters.ttl_cache import LruCache
-from ipa.control.audit.checkpoints import Checkpoint, SignedCheckpoint, entries_digest
+from ipa.control.audit.checkpoints import Checkpoint, entries_digest
 from ipa.control.audit.record import EntryKind, Recorded
 from ipa.control.engine.write_outcome import OUTCOME
 from ipa.model.decision import Action
@@ -32,8 +32,6 @@ ROWS = 1024
 MOST_REMEMBERED = 128
 # Cached segments, of some ten megabytes each.
 MOST_OPEN = 2
-# Rows that one transaction removes: 0.01 s.
-TOGETHER = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +64,14 @@ def checkpoint_of(row: Any) -> Checkpoint:
     return Checkpoint(**{name: getattr(row, name) for name in NAMES})
 
 
-def signed_checkpoint_of(row: Any) -> SignedCheckpoint:
-    """Return the checkpoint of a row of `HEADERS`, with its signature."""
-    return SignedCheckpoint(checkpoint_of(row), row.key_id, row.signature)
-
-
 def segment_of(row: Any) -> Segment:
     """Return the segment of a row of `HEADERS` and the block."""
     return Segment(checkpoint_of(row), row.key_id, row.signature, bytes(row.block))
 
 
-def with_blocks(*columns: Any) -> Select[Any]:
+def with_blocks() -> Select[Any]:
     """Return the query for segments with their blocks."""
-    return select(*HEADERS, SegmentRow.block, *columns)
+    return select(*HEADERS, SegmentRow.block)
 
 
 def last_sealed(connection: Connection, pipeline: str) -> Checkpoint | None:
@@ -90,7 +83,7 @@ def last_sealed(connection: Connection, pipeline: str) -> Checkpoint | None:
 
 def sealed(pipeline: str, rows: Sequence[Row], previous: str, keyring: Keyring) -> Segment:
     """Return the segment of consecutive rows, which the caller has verified."""
-    entries = [Recorded(0, row.entry, "").values for row in rows]
+    entries = [values_of(row) for row in rows]
     # The times of decisions: outcomes of changes have the wall clock's time, also in simulated time.
     decided = [each for each in entries if each["kind"] == EntryKind.DECISION]
     times = [time_s(each["at"]) for each in decided or entries]
@@ -109,38 +102,32 @@ def sealed(pipeline: str, rows: Sequence[Row], previous: str, keyring: Keyring) 
     return _segment(run, rows, keyring)
 
 
-def thinned(run: Sequence[Segment], keyring: Keyring, *, keep_changes: bool = True) -> Segment:
-    """Return one segment that replaces adjacent ones, without their holds, or without any row."""
-    rows = [row for each in run if keep_changes for row in each.rows() if stays(row)]
-    old = [each.checkpoint for each in run]
-    whole = {
-        "pipeline": old[0].pipeline,
-        "first": old[0].first,
-        "last": old[-1].last,
-        "first_seq": old[0].first_seq,
-        "last_seq": old[-1].last_seq,
-        "first_s": min(each.first_s for each in old),
-        "last_s": max(each.last_s for each in old),
-        "decisions": sum(each.decisions for each in old),
-        "previous": old[0].previous,
-        "head": old[-1].head,
-    }
-    return _segment(whole, rows, keyring)
+def thinned(old: Segment, keyring: Keyring, *, keep_changes: bool = True) -> Segment:
+    """Return the segment without its holds, or without any row."""
+    rows = [row for row in old.rows() if keep_changes and stays(values_of(row))]
+    run = {name: getattr(old.checkpoint, name) for name in RUN}
+    return _segment(run, rows, keyring)
+
+
+# What a checkpoint says of the run of entries, whichever of them are kept.
+RUN = (
+    "pipeline", "first", "last", "first_seq", "last_seq", "first_s", "last_s", "decisions",
+    "previous", "head",
+)  # fmt: skip
 
 
 def _segment(run: dict[str, Any], rows: Sequence[Row], keyring: Keyring) -> Segment:
     """The segment of a run of entries of which these rows are kept, signed if there is a key."""
-    entries = [Recorded(0, row.entry, "").values for row in rows]
-    decided = [each["facts"] for each in entries if each["kind"] == EntryKind.DECISION]
-    changes = sum(each.get("action") == Action.APPLY for each in decided)
-    ticks = [each["tick"] for each in decided if isinstance(each.get("tick"), int)]
+    decided = [each for each in map(values_of, rows) if each["kind"] == EntryKind.DECISION]
+    held = sum(not stays(each) for each in decided)
+    ticks = [tick for each in decided if isinstance(tick := each["facts"].get("tick"), int)]
     block = pack(rows) if rows else b""
     checkpoint = Checkpoint(
         **run,
         first_tick=min(ticks, default=0),
         last_tick=max(ticks, default=0),
-        held=len(decided) - changes,
-        changes=changes,
+        held=held,
+        changes=len(decided) - held,
         kept=len(rows),
         entries=entries_digest([row.digest for row in rows]),
         content=hashlib.sha256(block).hexdigest(),
@@ -149,11 +136,15 @@ def _segment(run: dict[str, Any], rows: Sequence[Row], keyring: Keyring) -> Segm
     return Segment(checkpoint, key_id, signature, block)
 
 
-def stays(row: Row) -> bool:
-    """True if the row is kept longer than holds: a change, its outcome, or a person's action."""
-    if row.decision is None:
+def values_of(row: Row) -> dict[str, Any]:
+    """Return the values of the row's entry."""
+    return Recorded(0, row.entry, "").values
+
+
+def stays(values: dict[str, Any]) -> bool:
+    """True if the entry is kept longer than holds: a change, its outcome, or a person's action."""
+    if values["kind"] != EntryKind.DECISION:
         return True
-    values = Recorded(0, row.entry, "").values
     is_outcome = str(values["decision_id"]).endswith(OUTCOME)
     return is_outcome or values["facts"].get("action") == Action.APPLY.value
 
@@ -167,45 +158,19 @@ def time_s(at: str) -> float:
 
 
 def put(connection: Connection, segment: Segment) -> None:
-    """Insert a sealed segment. Its hot rows are no longer read; `clear` removes them."""
+    """Insert a sealed segment, and remove the hot rows that it holds."""
     connection.execute(insert(SegmentRow).values(**_columns(segment)))
-
-
-def has_rows(connection: Connection, sealed_to: Checkpoint) -> bool:
-    """True if hot rows remain that the segment holds."""
-    number = connection.scalar(
-        select(func.min(EntryRow.number)).where(EntryRow.pipeline == sealed_to.pipeline)
-    )
-    return number is not None and number <= sealed_to.last
-
-
-def clear(connection: Connection, sealed_to: Checkpoint) -> None:
-    """Remove the oldest hot rows that the pipeline's segments hold, up to `TOGETHER`."""
-    is_mine = (EntryRow.pipeline == sealed_to.pipeline) & (EntryRow.number <= sealed_to.last)
-    oldest = select(EntryRow.number, EntryRow.frame, EntryRow.kind, EntryRow.decision_id).where(is_mine)
-    found = connection.execute(oldest.order_by(EntryRow.number).limit(TOGETHER)).all()
-    if not found:
-        return
-    older = [row.decision_id for row in found if row.frame is None and row.kind == EntryKind.DECISION.value]
-    if older:
-        connection.execute(delete(DecisionRow).where(DecisionRow.decision_id.in_(older)))
-    connection.execute(delete(EntryRow).where(is_mine, EntryRow.number <= found[-1].number))
-
-
-def put_in_place(connection: Connection, segment: Segment, run: Sequence[Segment]) -> bool:
-    """Replace the run by its thinned segment; False if the run has changed meanwhile."""
     mine = segment.checkpoint
-    is_run = (SegmentRow.pipeline == mine.pipeline) & SegmentRow.first.between(mine.first, mine.last)
-    found = connection.execute(
-        select(SegmentRow.first, SegmentRow.content).where(is_run).order_by(SegmentRow.first)
-    ).all()
-    if [tuple(row) for row in found] != [(each.checkpoint.first, each.checkpoint.content) for each in run]:
-        return False
-    connection.execute(
-        update(SegmentRow).where(is_run, SegmentRow.first == mine.first).values(**_columns(segment))
-    )
-    connection.execute(delete(SegmentRow).where(is_run, SegmentRow.first != mine.first))
-    return True
+    is_held = (EntryRow.pipeline == mine.pipeline) & (EntryRow.number <= mine.last)
+    connection.execute(delete(EntryRow).where(is_held))
+
+
+def put_in_place(connection: Connection, old: Segment, new: Segment) -> bool:
+    """Replace the segment by a thinned one; False if it has changed meanwhile."""
+    mine = old.checkpoint
+    is_it = (SegmentRow.pipeline == mine.pipeline) & (SegmentRow.first == mine.first)
+    is_same = is_it & (SegmentRow.content == mine.content)
+    return connection.execute(update(SegmentRow).where(is_same).values(**_columns(new))).rowcount == 1
 
 
 def _columns(segment: Segment) -> dict[str, Any]:
@@ -236,7 +201,7 @@ class SegmentReader:
         found = []
         for entry in text.split("\n") if text else ():
             row = Row(entry)
-            found.append(Recorded(Recorded(0, entry, "").values["seq"], entry, row.digest))
+            found.append(Recorded(values_of(row)["seq"], entry, row.digest))
         return found
 
     def decisions(
@@ -265,7 +230,7 @@ class SegmentReader:
             block = connection.scalar(select(SegmentRow.block).where(is_it))
             try:
                 rows = unpack(bytes(block or b""))
-                found = [(Recorded(0, row.entry, "").values, row) for row in rows]
+                found = [(values_of(row), row) for row in rows]
             except ValueError as error:
                 raise UnavailableError(
                     f"entries {header.first} to {header.last} of {header.pipeline!r} cannot be read: {error}",

@@ -2,7 +2,7 @@
 
 A segment was verified row by row before it was signed, so its signature, the digest of its block and its
 place in the chain prove that it is unchanged; `full` also unpacks every block and recomputes every digest.
-Reads are short transactions: a long one would keep the write-ahead log from being reused.
+Segments are read in short transactions: a long one would keep the write-ahead log from being reused.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from typing import Any
 from sqlalchemy import Connection, Engine, select
 
 from ipa.adapters.store.database import snapshot
-from ipa.adapters.store.hot import ROWS
-from ipa.adapters.store.journal import Journal, head_of
+from ipa.adapters.store.hot import ROWS, HotRows
 from ipa.adapters.store.packing import Row
-from ipa.adapters.store.schema import DecisionRow, EntryRow, SegmentRow
-from ipa.adapters.store.segments import Segment, segment_of, with_blocks
+from ipa.adapters.store.schema import EntryRow, HeadRow, SegmentRow
+from ipa.adapters.store.segments import Segment, segment_of, values_of, with_blocks
 from ipa.adapters.store.signing import Keyring
 from ipa.control.audit.checkpoints import entries_digest
-from ipa.control.audit.record import Chain, EntryKind, Head, Recorded, Verified, record_in
+from ipa.control.audit.record import Chain, EntryKind, Head, Verified
 from ipa.control.canonical import digest
 from ipa.model.errors import RecordError
 
@@ -38,14 +37,11 @@ def verify(
     walk = _Walk(keyring, Chain(pipeline, anchor), full=full)
     while True:
         with snapshot(engine) as connection:
-            if walk.take_segments(connection) or walk.take_rows(connection):
-                continue
-            kept = head_of(connection, pipeline)
-            if kept is not None and kept.number > walk.chain.head.number and walk.goes_on(connection):
-                continue
-            found = walk.chain.ended(kept)
-            _check_unrecorded(connection, walk.chain)
-        return found
+            if not walk.take_segments(connection):
+                walk.take_rows(connection)
+                kept = select(HeadRow.number, HeadRow.digest).where(HeadRow.pipeline == pipeline)
+                row = connection.execute(kept).first()
+                return walk.chain.ended(Head(*row) if row else None)
 
 
 class _Walk:
@@ -55,19 +51,6 @@ class _Walk:
         self._keyring, self.chain, self._full = keyring, chain, full
         self._seq = 0
         self._was_signed = False
-        # A journal without cache, so that the rows come from the database.
-        self._journal = Journal()
-
-    def goes_on(self, connection: Connection) -> bool:
-        """True if there is a next entry, sealed or not."""
-        number = self.chain.head.number
-        query = select(EntryRow.seq).where(
-            EntryRow.pipeline == self.chain.pipeline, EntryRow.number == number + 1
-        )
-        sealed = select(SegmentRow.first).where(
-            SegmentRow.pipeline == self.chain.pipeline, SegmentRow.first == number + 1
-        )
-        return any(connection.execute(each.limit(1)).first() is not None for each in (query, sealed))
 
     def take_segments(self, connection: Connection) -> bool:
         """Verify the segments that follow; False if there is none."""
@@ -123,34 +106,22 @@ class _Walk:
             "the segment was inserted.",
         )
 
-    def take_rows(self, connection: Connection) -> bool:
-        """Verify the rows that follow; False if there is none."""
-        query = ROWS.where(EntryRow.pipeline == self.chain.pipeline, EntryRow.number > self.chain.head.number)
-        found = connection.execute(query.order_by(EntryRow.number).limit(ROWS_TOGETHER)).all()
-        if found and found[0].number != self.chain.head.number + 1 and self._sealed_meanwhile(connection):
-            return True
-        for row in found:
-            self._take_row(connection, row)
-        return bool(found)
-
-    def _sealed_meanwhile(self, connection: Connection) -> bool:
-        """True if the next entry is in a segment by now."""
-        query = select(SegmentRow.first).where(
-            SegmentRow.pipeline == self.chain.pipeline, SegmentRow.last > self.chain.head.number
-        )
-        return connection.execute(query.limit(1)).first() is not None
-
-    def _take_row(self, connection: Connection, found: Any) -> None:
-        chain = self.chain
-        number = chain.head.number + 1
-        if found.number != number:
-            raise chain.fault(f"entry {number} was removed: entry {found.number} is in its place")
-        try:
-            [row] = self._journal.hot.rows(connection, [found])
-        except ValueError as error:
-            raise chain.fault(f"entry {number} was changed: {error}") from error
-        check_row(chain, found, row, self._seq)
-        self._seq = int(found.seq)
+    def take_rows(self, connection: Connection) -> None:
+        """Verify the hot rows, which follow the segments."""
+        chain, hot = self.chain, HotRows()
+        query = ROWS.where(EntryRow.pipeline == chain.pipeline, EntryRow.number > chain.head.number)
+        options = {"yield_per": ROWS_TOGETHER}
+        with connection.execute(query.order_by(EntryRow.number), execution_options=options) as rows:
+            for found in rows:
+                number = chain.head.number + 1
+                if found.number != number:
+                    raise chain.fault(f"entry {number} was removed: entry {found.number} is in its place")
+                try:
+                    [row] = hot.rows(connection, [found])
+                except ValueError as error:
+                    raise chain.fault(f"entry {number} was changed: {error}") from error
+                check_row(chain, found, row, self._seq)
+                self._seq = int(found.seq)
 
 
 def check_segment(segment: Segment, anchor: Head | None = None) -> None:
@@ -164,7 +135,7 @@ def check_segment(segment: Segment, anchor: Head | None = None) -> None:
     except (ValueError, LookupError, TypeError) as error:
         raise chain.fault(f"the block of {where} was changed: {error}") from error
     for row in rows:
-        values = Recorded(0, row.entry, "").values
+        values = values_of(row)
         if not mine.is_whole and values["number"] > chain.head.number + 1:
             # Retention removed the rows before it; its predecessor's digest is in the block.
             chain.head = Head(values["number"] - 1, values["previous"])
@@ -198,18 +169,7 @@ def check_row(chain: Chain, found: Any, row: Row, before: int) -> None:
     if values["kind"] != EntryKind.DECISION:
         return
     facts = values["facts"]
-    said: tuple[Any, ...] = (facts["tick"], facts["action"])
-    kept: tuple[Any, ...] = (found.tick, found.action)
-    if found.frame is None:
-        said = (record_in(values), *said, values["at"], values["what"])
-        kept = (
-            found.decided_pipeline,
-            found.decided_tick,
-            found.decided_action,
-            found.decided_at,
-            found.decided_reason,
-        )
-    if said != kept:
+    if (facts["tick"], facts["action"]) != (found.tick, found.action):
         raise chain.fault(f"{_name(values)} was changed")
 
 
@@ -225,20 +185,3 @@ def check_decision(chain: Chain, values: dict[str, Any], decision: str | None) -
 
 def _name(values: dict[str, Any]) -> str:
     return f"decision {values['decision_id']!r} of entry {values['number']}"
-
-
-def _check_unrecorded(connection: Connection, chain: Chain) -> None:
-    """Check that each decision in the table of an older version has its entry."""
-    query = (
-        select(DecisionRow.decision_id)
-        .outerjoin(
-            EntryRow,
-            (EntryRow.decision_id == DecisionRow.decision_id) & (EntryRow.kind == EntryKind.DECISION.value),
-        )
-        .where(DecisionRow.pipeline == chain.pipeline, EntryRow.seq.is_(None))
-        .order_by(DecisionRow.seq)
-        .limit(1)
-    )
-    found = connection.scalar(query)
-    if found is not None:
-        raise chain.fault(f"decision {found!r} was inserted: it has no entry")

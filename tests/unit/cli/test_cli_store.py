@@ -43,7 +43,7 @@ def fill(url: str, decisions: int = 6) -> None:
         store.record(a_decision(tick, action=Action.APPLY if tick % 2 else Action.HOLD))
     store.record(a_decision(1, pipeline="video"))
     store.keys.create("ada", Grant(Role.OPERATOR), now=datetime(2026, 1, 1, tzinfo=UTC))
-    store.given.keep("shop", {"name": "shop"}, "2026-01-01T00:00:00Z")
+    store.given.keep("shop", {"name": "shop"})
     store.close()
 
 
@@ -148,7 +148,7 @@ def test_a_store_that_is_not_empty_is_put_aside_only_when_told(store: Path, capf
     late.close()
     newer = all_of(url_of(store))
     assert run(["store", "restore", "copy.sqlite3"]) == 4
-    assert "is not empty: ipa_controls" in capfd.readouterr().err
+    assert "is not empty: ipa_entries" in capfd.readouterr().err
     assert all_of(url_of(store)) == newer
     assert run(["store", "restore", "copy.sqlite3", "--force", "-o", "json"]) == 0
     done = json.loads(capfd.readouterr().out)
@@ -298,7 +298,7 @@ def test_a_store_moves_to_postgresql_and_back(store: Path, server: str, tmp_path
     assert all_of(server) == before
     moved = open_store(server)
     moved.record(a_decision(20))
-    moved.given.keep("shop", {"name": "shop", "sla": 2}, "2026-01-02T00:00:00Z")
+    moved.given.keep("shop", {"name": "shop", "sla": 2})
     moved.close()
     with pytest.raises(ConflictError, match="is not empty"):
         restore(server, tmp_path / "copy.sqlite3", nothing, force=True)

@@ -17,7 +17,7 @@ import yaml
 
 from ipa.adapters.kube.kinds import ELECTOR, REVIEWER, RbacRole, actor, observer
 from ipa.adapters.solvers.gurobi import licence_finding
-from ipa.adapters.store.doctor import store_findings
+from ipa.adapters.store.admin import store_findings
 from ipa.adapters.store.store import open_store
 from ipa.bootstrap.doctor import identity_findings
 from ipa.cli.main import run

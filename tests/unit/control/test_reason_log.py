@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -53,17 +51,3 @@ def test_five_minutes_without_metrics_and_a_foreign_write_are_a_line_each_and_th
     assert len(lines) <= len({kept.reason for kept in made.store.kept}) + 2 * sum(
         kept.action is Action.APPLY for kept in made.store.kept
     )
-
-
-def test_alembic_is_silent_while_the_service_logs() -> None:
-    """It logs each of its plug-ins when it is imported, at the level of the root logger."""
-    code = (
-        "from ipa.serving.logs import Format, logged\n"
-        "with logged(Format.JSON):\n"
-        "    import warnings, alembic.runtime.migration, logging\n"
-        "    warnings.warn('old')\n"
-        "    logging.getLogger('ipa').info('said')\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    lines = [json.loads(line) for line in done.stderr.splitlines()]
-    assert {line["logger"] for line in lines} == {"ipa", "py.warnings"} and done.stdout == ""

@@ -44,7 +44,7 @@ RUNNER = SimpleNamespace(core_seconds=1.0, restarts=0, corrections=0)
 
 class _Telling:
     failures = dropped = open = 0
-    keeper = SimpleNamespace(record_bytes=0, is_bounded=False)
+    pruned = SimpleNamespace(record_bytes=0, is_bounded=False)
 
     def degraded(self) -> tuple[str, ...]:
         return ()

@@ -1,4 +1,4 @@
-"""Housekeeping: passes are made in a process of their own, if there is need, and their failures are told."""
+"""Housekeeping: passes are made in a process of their own, and their failures are told."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
-from ipa.adapters.store import Store, housekeeping, keeper, open_store, segments
+from ipa.adapters.store import Store, housekeeping, open_store
 from ipa.adapters.store.housekeeping import Housekeeping
 from ipa.control.store_admin import Retention
 from tests.contract.store_harness import a_decision
@@ -31,43 +31,13 @@ def store(tmp_path: Path) -> Iterator[Store]:
     found.close()
 
 
-def test_a_pass_seals_what_records_no_more_and_then_there_is_no_need(store: Store) -> None:
-    keeping = Housekeeping(store, lambda: LATER, lambda: True)
-    report = keeping.once()
-    assert report is not None and report.is_done
+def test_a_pass_seals_what_records_no_more(store: Store) -> None:
+    report = Housekeeping(store, lambda: LATER, lambda: True).once()
+    assert report is not None and report.is_done and report == store.pruned
     assert (report.sealed_entries, store.stats().segments) == (TICKS, 1)
+    assert report.record_bytes > 0 and not report.is_bounded
     assert store.verify("ocr", full=True).unchecked == 0
     assert store.troubles() == ()
-    assert keeping.once() is None
-
-
-def test_a_new_store_needs_no_pass_until_an_hour_later(tmp_path: Path) -> None:
-    """The process takes a second of CPU time, which the first requests had to wait for."""
-    new = open_store(f"sqlite:///{tmp_path}/new.sqlite3")
-    keeping = Housekeeping(new, lambda: START, lambda: True)
-    assert keeping.once() is None
-    new.record(a_decision(1))
-    assert keeping.once() is None
-    assert keeping._passed_s is not None
-    keeping._passed_s -= housekeeping.LONGEST_S + 1
-    assert keeping.once() is not None
-    new.close()
-
-
-def test_rows_of_a_segment_are_the_need(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    now_s = START.timestamp() + 10 * TICKS
-    assert not store.keeper.is_due(now_s, Retention())
-    monkeypatch.setattr(segments, "ROWS", TICKS)
-    monkeypatch.setattr(keeper, "HOT", 0)
-    assert store.keeper.is_due(now_s, Retention())
-    store.prune(LATER)
-    assert not store.keeper.is_due(now_s, Retention())
-    # What is old, what is too much, and old hours.
-    assert store.keeper.is_due(now_s + 60, Retention(decisions_s=1.0))
-    assert store.keeper.is_due(now_s, Retention(decisions_bytes=10))
-    assert store.keeper.is_due(now_s + 7200, Retention(series_s=60.0))
-    store.prune(LATER, Retention(decisions_s=1.0, series_s=60.0))
-    assert not store.keeper.is_due(now_s + 7200, Retention(decisions_s=1.0, series_s=60.0))
 
 
 def test_a_standby_makes_no_pass(store: Store) -> None:
@@ -82,7 +52,6 @@ def test_a_key_that_is_gone_is_told_once_and_kept(
     keeping.once()
     (tmp_path / "s.sqlite3.key").unlink()
     for _ in range(2):
-        keeping._passed_s = None
         assert keeping.once() is None
     assert [record.message for record in caplog.records if "there is no key" in record.message] == [
         f"the store is not pruned: {store.troubles()[0]}"

@@ -6,11 +6,9 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, inspect
 
 from ipa.adapters.store import database, open_store
 from ipa.adapters.store.codec import CONTROL
-from ipa.adapters.store.schema import StoreTable
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.errors import ConfigurationError, UnavailableError
 
@@ -35,24 +33,6 @@ def test_a_commit_waits_for_the_disk_and_readers_do_not_wait(tmp_path: Path) -> 
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 5000
     engine.dispose()
-
-
-def test_migrations_make_the_schema_of_the_tables(tmp_path: Path) -> None:
-    path = made(tmp_path / "s.sqlite3")
-    wanted = create_engine(url_of(tmp_path / "wanted.sqlite3"))
-    StoreTable.metadata.create_all(wanted)
-    found = create_engine(url_of(path))
-    for table in StoreTable.metadata.tables:
-        ours, theirs = inspect(found), inspect(wanted)
-        columns = [
-            {c["name"]: (str(c["type"]), c["nullable"]) for c in each.get_columns(table)}
-            for each in (ours, theirs)
-        ]
-        assert columns[0] == columns[1]
-        indexes = [{i["name"] for i in each.get_indexes(table)} for each in (ours, theirs)]
-        assert indexes[0] == indexes[1]
-    wanted.dispose()
-    found.dispose()
 
 
 @pytest.mark.parametrize("contents", [b"not a database at all" * 200, b""], ids=["garbage", "emptied"])

@@ -1,1 +1,0 @@
-"""The steps of the schema, run when the store is opened."""

@@ -1,0 +1,412 @@
+"""The state of the service in the database: small values by kind and name, and what is made of them.
+
+Controls, profiles and API keys are read and written by `StateRows`. Plans, answers to idempotent
+requests, pipelines created over the API and the names of records have rules of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, bindparam, delete, insert, select
+
+from ipa.adapters.store.codec import KEPT_PLAN, damaged
+from ipa.adapters.store.database import lock_of, reading, writing
+from ipa.adapters.store.schema import StateKind, StateRow, upsert
+from ipa.control.audit.record import MARK
+from ipa.control.canonical import digest
+from ipa.control.idempotency import IdempotencyClaim, StoredAnswer
+from ipa.control.saved_plans import StoredPlan
+from ipa.model.errors import IpaError, NotFoundError
+
+log = logging.getLogger("ipa.store")
+# Plans of a record that are kept: nobody applies one that is older by more.
+MOST_PLANS = 500
+# Plans that wait in memory while the store cannot be written, some 10 MB; then the oldest are dropped.
+MOST_WAITING = 2_000
+# How long a plan waits for others, to be written with them.
+FLUSH_S = 0.2
+# Plans are made for now. Retries of requests come within minutes, at worst after a weekend.
+PLANS_S = ANSWERS_S = 7 * 86400.0
+# No request takes longer: a write to a cluster has a shorter deadline.
+LONGEST_S = 300.0
+# 2^48 identifiers: two pipelines of one name never draw the same.
+ID_BYTES = 6
+
+
+# The kinds that end with their owner, a record.
+ENDING = (StateKind.ANSWER, StateKind.CONTROL, StateKind.PLAN)
+# Built once: building a statement takes longer than reading a row.
+_KIND = StateRow.kind == bindparam("its")
+_BODY = select(StateRow.body).where(_KIND, StateRow.name == bindparam("named"))
+_BODIES = select(StateRow.name, StateRow.body).where(_KIND).order_by(StateRow.name)
+_OF_OWNER = _BODIES.where(StateRow.owner == bindparam("owned"))
+
+
+def read_state(connection: Connection, kind: StateKind, name: str) -> str | None:
+    """Return the value within the transaction; None if there is none."""
+    return connection.scalar(_BODY, {"its": kind.value, "named": name})
+
+
+def put_state(
+    connection: Connection, kind: StateKind, name: str, body: str, owner: str = "", at_s: float = 0.0
+) -> None:
+    """Store the value within the transaction, in place of the one of its name."""
+    upsert(connection, StateRow(kind=kind.value, name=name, owner=owner, at_s=at_s, body=body))
+
+
+class StateRows:
+    """The values by kind and name. A write is durable when it returns; UnavailableError if it is not."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def get(self, kind: StateKind, name: str) -> str | None:
+        """Return the value; None if there is none."""
+        with reading(self._engine) as connection:
+            return read_state(connection, kind, name)
+
+    def all(self, kind: StateKind, owner: str | None = None) -> dict[str, str]:
+        """Return the values of the kind by name, sorted; with `owner` only those of it."""
+        query, values = _BODIES, {"its": kind.value}
+        if owner is not None:
+            query, values = _OF_OWNER, {**values, "owned": owner}
+        with reading(self._engine) as connection:
+            rows = connection.execute(query, values).all()
+        return dict(rows)
+
+    def put(self, kind: StateKind, name: str, body: str, owner: str = "") -> None:
+        """Store the value in place of the one of its name."""
+        with writing(self._engine, lock_of(kind, name)) as connection:
+            put_state(connection, kind, name, body, owner)
+
+    def remove(self, kind: StateKind, name: str) -> None:
+        """Delete the value if there is one."""
+        with writing(self._engine, lock_of(kind, name)) as connection:
+            connection.execute(_named(kind, name))
+
+    def end(self, owner: str) -> None:
+        """Delete the owner's control, plans and answers."""
+        kinds = [kind.value for kind in ENDING]
+        with writing(self._engine, lock_of("owner", owner)) as connection:
+            connection.execute(delete(StateRow).where(StateRow.kind.in_(kinds), StateRow.owner == owner))
+
+
+def _named(kind: StateKind, name: str) -> Any:
+    return delete(StateRow).where(StateRow.kind == kind.value, StateRow.name == name)
+
+
+class PlanRows:
+    """The newest `most` plans of each record, on disk shortly after they were made.
+
+    They are written in groups: each transaction waits for the disk, what-ifs come by the hundred, and the
+    loops' decisions must not wait for them. A crash loses the last ones, which a client can request again.
+    """
+
+    def __init__(self, engine: Engine, most: int = MOST_PLANS) -> None:
+        self._engine, self._most = engine, most
+        self._lock = threading.Lock()
+        # A flush that takes longer than FLUSH_S must not overlap the next: both would write the same plans.
+        self._flushing = threading.Lock()
+        # Each as its row, which is encoded when the plan comes: many at once would block other threads.
+        self._waiting: dict[str, dict[str, Any]] = {}
+        self._timer: threading.Timer | None = None
+
+    def keep(self, plan: StoredPlan) -> None:
+        """Store the plan; the oldest waiting one is dropped if too many wait."""
+        row = {
+            "kind": StateKind.PLAN.value,
+            "name": plan.plan_id,
+            "owner": plan.key,
+            "at_s": datetime.fromisoformat(plan.at).timestamp(),
+            "body": KEPT_PLAN.text(plan),
+        }
+        with self._lock:
+            self._waiting[plan.plan_id] = row
+            if len(self._waiting) > MOST_WAITING:
+                self._waiting.pop(next(iter(self._waiting)))
+            if self._timer is None:
+                self._timer = threading.Timer(FLUSH_S, self._flush_late)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def plan(self, plan_id: str) -> StoredPlan:
+        """Return the plan; NotFoundError if it is not stored, or no longer."""
+        with self._lock:
+            waiting = self._waiting.get(plan_id)
+        body = waiting["body"] if waiting else StateRows(self._engine).get(StateKind.PLAN, plan_id)
+        if body is None:
+            raise NotFoundError(
+                f"there is no plan {plan_id!r}",
+                hint=f"The newest {self._most} of a pipeline are kept for a week; "
+                "POST /v1/pipelines/PIPELINE/plans makes one.",
+            )
+        return KEPT_PLAN.value(body)
+
+    def flush(self) -> None:
+        """Write the waiting plans. UnavailableError: they could not be written, and still wait."""
+        with self._flushing:
+            with self._lock:
+                rows, self._timer = list(self._waiting.values()), None
+            if not rows:
+                return
+            with writing(self._engine, lock_of("plans", "")) as connection:
+                connection.execute(insert(StateRow), rows)
+                self._let_go(connection, rows)
+            with self._lock:
+                for row in rows:
+                    self._waiting.pop(row["name"], None)
+
+    def _let_go(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
+        """Delete old plans, and those of the rows' owners beyond the newest."""
+        is_plan = StateRow.kind == StateKind.PLAN.value
+        newest_s = max(row["at_s"] for row in rows)
+        connection.execute(delete(StateRow).where(is_plan, StateRow.at_s < newest_s - PLANS_S))
+        for owner in {row["owner"] for row in rows}:
+            is_owned = is_plan & (StateRow.owner == owner)
+            newest = select(StateRow.name).where(is_owned).order_by(StateRow.at_s.desc())
+            oldest = connection.scalars(newest.offset(self._most)).all()
+            if oldest:
+                connection.execute(delete(StateRow).where(is_owned, StateRow.name.in_(oldest)))
+
+    def end(self, record: str) -> None:
+        """Drop the waiting plans of the record."""
+        with self._lock:
+            self._waiting = {name: row for name, row in self._waiting.items() if row["owner"] != record}
+
+    def close(self) -> None:
+        """Write the waiting plans if possible."""
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+        self._flush_late()
+
+    def _flush_late(self) -> None:
+        try:
+            self.flush()
+        except IpaError as error:
+            # The store's health reports the outage and its end.
+            log.debug("plans are not on disk yet: %s", error.message)
+
+
+class AnswerRows:
+    """Answers by idempotency key, kept for a week. A body without a status is of a request under way."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def claim(
+        self, key: str, request_digest: str, holder: str, now_s: float, record: str = ""
+    ) -> IdempotencyClaim:
+        """Claim the key if it is free or its holder is gone, and return its state."""
+        is_answer = StateRow.kind == StateKind.ANSWER.value
+        name, holder = digest(key), digest(holder)
+        mine = {"mark": request_digest, "holder": holder, "status": None}
+        with self._writing(key) as connection:
+            connection.execute(delete(StateRow).where(is_answer, StateRow.at_s < now_s - ANSWERS_S))
+            query = select(StateRow.body, StateRow.at_s).where(is_answer, StateRow.name == name)
+            row = connection.execute(query).first()
+            if row is None:
+                put_state(connection, StateKind.ANSWER, name, json.dumps(mine), record, now_s)
+                return IdempotencyClaim(request_digest, now_s, mine=True)
+            kept = _decoded("answer", row.body, "mark", "holder", "status")
+            first, at_s, status = kept["mark"], row.at_s, kept["status"]
+            if status is not None:
+                return IdempotencyClaim(first, at_s, answer=StoredAnswer(status, kept.get("body") or ""))
+            is_left = kept["holder"] != holder or now_s - at_s > LONGEST_S
+            if not is_left or first != request_digest:
+                return IdempotencyClaim(first, at_s)
+            put_state(connection, StateKind.ANSWER, name, json.dumps(mine), record, now_s)
+            return IdempotencyClaim(first, at_s, mine=True, is_resumed=True)
+
+    def settle(self, key: str, answer: StoredAnswer) -> None:
+        """Store the answer durably."""
+        columns = StateRow.name, StateRow.owner, StateRow.at_s, StateRow.body
+        query = select(*columns).where(_KIND, StateRow.name == digest(key))
+        with self._writing(key) as connection:
+            row = connection.execute(query, {"its": StateKind.ANSWER.value}).first()
+            if row is not None:
+                body = _decoded("answer", row.body) | {"status": answer.status, "body": answer.body}
+                put_state(connection, StateKind.ANSWER, row.name, json.dumps(body), row.owner, row.at_s)
+
+    def release(self, key: str) -> None:
+        """Release a key under which nothing happened."""
+        StateRows(self._engine).remove(StateKind.ANSWER, digest(key))
+
+    @contextmanager
+    def _writing(self, key: str) -> Iterator[Connection]:
+        with writing(self._engine, lock_of(StateKind.ANSWER, digest(key))) as connection:
+            yield connection
+
+
+class PipelineRows:
+    """The pipelines created over the API, each as the mapping of a pipeline file.
+
+    Beside them is what was pushed over the pipelines of files.
+    """
+
+    def __init__(self, state: StateRows) -> None:
+        self._state = state
+
+    def all(self) -> dict[str, Any]:
+        """Return every pipeline by its name."""
+        return self._mappings(StateKind.PIPELINE)
+
+    def keep(self, name: str, mapping: Mapping[str, Any]) -> None:
+        """Store the pipeline durably, in place of one of that name."""
+        self._state.put(StateKind.PIPELINE, name, json.dumps(mapping, ensure_ascii=False))
+
+    def remove(self, name: str) -> None:
+        """Delete the pipeline if there is one."""
+        self._state.remove(StateKind.PIPELINE, name)
+
+    def pushed(self) -> dict[str, Any]:
+        """Return what was pushed over files, by the name of the pipeline."""
+        return self._mappings(StateKind.PUSHED)
+
+    def keep_pushed(self, name: str, body: Mapping[str, Any]) -> None:
+        """Store what was pushed over the file of the pipeline, in place of what was before."""
+        self._state.put(StateKind.PUSHED, name, json.dumps(body, ensure_ascii=False))
+
+    def forget_pushed(self, name: str) -> None:
+        """Delete what was pushed over the file of the pipeline."""
+        self._state.remove(StateKind.PUSHED, name)
+
+    def _mappings(self, kind: StateKind) -> dict[str, Any]:
+        return {name: _decoded("pipeline", body) for name, body in self._state.all(kind).items()}
+
+
+def _decoded(kind: str, body: str, *names: str) -> Any:
+    """The mapping of the JSON text, which has these names; UnavailableError if it is damaged."""
+    try:
+        found = json.loads(body)
+        if not isinstance(found, dict) or not found.keys() >= set(names):
+            raise ValueError("it lacks " + ", ".join(names))
+        return found
+    except ValueError as error:
+        raise damaged(kind, error) from error
+
+
+@dataclass(frozen=True, slots=True)
+class NamedRecord:
+    """A record, and its pipeline's namespace when the record began."""
+
+    record: str
+    namespace: str
+
+
+class RecordTable:
+    """The current record of each pipeline, by name. Thread-safe; `read` loads the changes of other processes.
+
+    A pipeline created over the API writes a new record, `NAME~ID`. A pipeline of a file continues the record
+    of its name and namespace after a restart. A name without a row, as in older stores, is its own record.
+    """
+
+    def __init__(self, engine: Engine, now: Callable[[], datetime]) -> None:
+        self._engine, self._now = engine, now
+        self._lock = threading.Lock()
+        self._owners: Mapping[str, NamedRecord] = {}
+        self.read()
+
+    def read(self) -> None:
+        """Read the current records from the database."""
+        query = select(StateRow.owner, StateRow.name, StateRow.body).where(
+            StateRow.kind == StateKind.RECORD.value
+        )
+        with self._lock, reading(self._engine) as connection:
+            rows = [(*row[:2], _record(row.body)) for row in connection.execute(query)]
+            self._owners = {
+                name: NamedRecord(record, body["namespace"]) for name, record, body in rows if _is_open(body)
+            }
+
+    def owner(self, name: str) -> NamedRecord | None:
+        """Return record and namespace of the pipeline that has this name now; None without a row."""
+        return self._owners.get(name)
+
+    def of(self, name: str) -> str:
+        """Return the record that a pipeline, or PIPELINE@POLICY, writes now.
+
+        The name of a record stands for itself; `NAME~` is the record that an older store has under NAME.
+        """
+        pipeline, at, policy = name.partition("@")
+        if pipeline.endswith(MARK):
+            return f"{pipeline.removesuffix(MARK)}{at}{policy}"
+        owner = self._owners.get(pipeline)
+        return f"{owner.record}{at}{policy}" if owner else name
+
+    def resume(self, name: str, namespace: str) -> str:
+        """Return the record that the pipeline of a file continues; a new one if the namespace differs."""
+        with self._writing(name) as connection:
+            record = self._adopted(connection, name, namespace)
+            return record or self._begun(connection, name, namespace)
+
+    def adopt(self, name: str, namespace: str) -> str | None:
+        """Return the record of a pipeline in the store; None while another process creates or removes it."""
+        with self._writing(name) as connection:
+            return self._adopted(connection, name, namespace)
+
+    def begin(self, name: str, namespace: str) -> str:
+        """Start a new record for the pipeline, and return its name."""
+        with self._writing(name) as connection:
+            return self._begun(connection, name, namespace)
+
+    def end(self, name: str) -> None:
+        """End the record of the pipeline of that name."""
+        with self._writing(name) as connection:
+            self._end(connection, name)
+            self._owners = {each: owner for each, owner in self._owners.items() if each != name}
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[Connection]:
+        with self._lock, writing(self._engine, lock_of(StateKind.RECORD, name)) as connection:
+            yield connection
+
+    def _adopted(self, connection: Connection, name: str, namespace: str) -> str | None:
+        rows = self._rows(connection, name)
+        if not rows:
+            # Continue the record that an older store has under the plain name, without a namespace.
+            return self._insert(connection, name, name, namespace)
+        for record, body in rows.items():
+            if _is_open(body) and body["namespace"] == namespace:
+                self._owners = {**self._owners, name: NamedRecord(record, namespace)}
+                return record
+        return None
+
+    def _begun(self, connection: Connection, name: str, namespace: str) -> str:
+        self._end(connection, name)
+        return self._insert(connection, f"{name}{MARK}{secrets.token_hex(ID_BYTES)}", name, namespace)
+
+    def _insert(self, connection: Connection, record: str, name: str, namespace: str) -> str:
+        body = {"namespace": namespace, "at": self._now().isoformat(), "ended_at": None}
+        put_state(connection, StateKind.RECORD, record, json.dumps(body), name)
+        self._owners = {**self._owners, name: NamedRecord(record, namespace)}
+        return record
+
+    def _end(self, connection: Connection, name: str) -> None:
+        for record, body in self._rows(connection, name).items():
+            if _is_open(body):
+                ended = json.dumps(body | {"ended_at": self._now().isoformat()})
+                put_state(connection, StateKind.RECORD, record, ended, name)
+
+    @staticmethod
+    def _rows(connection: Connection, name: str) -> dict[str, dict[str, Any]]:
+        """The records that pipelines of the name have, or had."""
+        rows = connection.execute(_OF_OWNER, {"its": StateKind.RECORD.value, "owned": name})
+        return {record: _record(body) for record, body in rows}
+
+
+def _record(body: str) -> dict[str, Any]:
+    found: dict[str, Any] = _decoded("record", body, "namespace", "ended_at")
+    return found
+
+
+def _is_open(body: Mapping[str, Any]) -> bool:
+    return body["ended_at"] is None
