@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 
 from ipa.adapters.store import keys
 from ipa.api import auth, hardening
+from ipa.api.admission import structure_fault
 from ipa.api.app import create_app
 from ipa.api.bodies import PIPELINE, PROFILE
 from ipa.api.limits import (
@@ -28,7 +29,6 @@ from ipa.api.limits import (
 )
 from ipa.api.pipelines import parse_json
 from ipa.api.preconditions import is_known, required_match
-from ipa.api.request_body import structure_fault
 from ipa.files import (
     Document,
     parse,

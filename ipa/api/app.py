@@ -25,15 +25,14 @@ from ipa.api import (
     problems,
     queries,
 )
-from ipa.api.auth import AccessGate, Context, CurrentCaller
+from ipa.api.admission import Admission
+from ipa.api.auth import Context, CurrentCaller
 from ipa.api.bodies import BODIES
 from ipa.api.context import ApiContext
 from ipa.api.hardening import LOOPBACK, Hardening
 from ipa.api.metered import count_requests
 from ipa.api.preconditions import REQUIRED
 from ipa.api.queries import Using
-from ipa.api.request_body import BodyReader
-from ipa.api.rules import WorkPlaces
 from ipa.control.audit.incidents import RUNBOOKS
 from ipa.files.kinds import KINDS, schema_text
 from ipa.model.access import NOBODY
@@ -98,10 +97,7 @@ def _application(hosts: tuple[str, ...]) -> FastAPI:
     app.mount("/assets", StaticFiles(directory=PAGE), name="assets")
     problems.install(app)
     _document(app)
-    # The innermost first: a body is read after authentication, and a place is taken once it was read.
-    app.add_middleware(WorkPlaces)
-    app.add_middleware(BodyReader)
-    app.add_middleware(AccessGate)
+    app.add_middleware(Admission)
     app.add_middleware(Hardening, hosts=hosts)
     return app
 

@@ -1,8 +1,7 @@
-"""Authentication and authorisation of every request, before its route is called."""
+"""Authentication and authorisation of a request, before its route is called."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
@@ -11,17 +10,15 @@ from anyio import to_thread
 from fastapi import Depends, Request
 from starlette.datastructures import Headers
 from starlette.routing import Match, Mount, Router
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
 from ipa.api.context import ApiContext
 from ipa.api.limits import address_of
-from ipa.api.problems import ipa_problem
-from ipa.api.rules import METRICS, METRICS_ROUTE, RULES, Rule, Where, Work, count, work_of
+from ipa.api.rules import METRICS, METRICS_ROUTE, RULES, Rule, Where, Work
 from ipa.model.access import EVERYWHERE, LOCAL, NOBODY, Identity
 from ipa.model.errors import ForbiddenError, IpaError, UnauthenticatedError
 from ipa.service.visibility import Caller, visible_to
 
-LOG = logging.getLogger(__name__)
 # Streams check the identity of their client again: by an answer of the cluster that is at most this old.
 RECHECK_S = 1.0
 CHALLENGE = 'Bearer realm="ipa"'
@@ -55,48 +52,29 @@ Context = Annotated[ApiContext, Depends(context_of)]
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class RoutePlace:
     """The route of a request: its method and path as in RULES, and what the path names."""
 
     method: str
     path: str
     names: Mapping[str, Any]
 
-
-class AccessGate:
-    """Middleware that admits callers."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        place = _place(scope["app"].router, scope) if scope["type"] == "http" else None
-        if place is None:
-            # No route: the router answers 404, or 405 with the methods.
-            await self._app(scope, receive, send)
-            return
-        state, context = scope.setdefault("state", {}), scope["app"].state.context
-        work = work_of((place.method, place.path))
-        token = _token(Headers(scope=scope))
-        try:
-            if not context.authenticators or token is None or work is Work.NONE:
-                # Neither the store nor the cluster is asked, so health needs no thread.
-                state["admitted"] = _admit(context, place, None if work is Work.NONE else token)
-            else:
-                state["admitted"] = await _identified(context, place, token, scope)
-            count(context.limits, work, scope)
-        except IpaError as error:
-            LOG.info("%s %s refused: %s", place.method, place.path, error.message)
-            headers = {"WWW-Authenticate": _challenge(token)} if error.status == 401 else {}
-            answer = ipa_problem(str(state.get("request_id", "")), error, headers)
-            await answer(scope, receive, send)
-            return
-        state["work"] = work
-        await self._app(scope, receive, send)
+    @property
+    def route(self) -> tuple[str, str]:
+        """The key of the route in RULES."""
+        return self.method, self.path
 
 
-async def _identified(context: ApiContext, place: _Place, token: str, scope: Scope) -> AdmittedCaller:
-    """Admit in a thread of its own pool: stores and clusters are asked, which may take long."""
+async def identify_caller(scope: Scope, place: RoutePlace, work: Work) -> AdmittedCaller:
+    """The caller of the request. Errors: UnauthenticatedError, ForbiddenError, NotFoundError, BusyError.
+
+    Stores and clusters are asked in threads of their own pool, since that may take long.
+    """
+    context: ApiContext = scope["app"].state.context
+    token = _token(Headers(scope=scope))
+    if not context.authenticators or token is None or work is Work.NONE:
+        # Neither the store nor the cluster is asked, so health needs no thread.
+        return _admit(context, place, None if work is Work.NONE else token)
 
     def once_more() -> AdmittedCaller:
         return _admit(context, place, token, within_s=RECHECK_S)
@@ -123,7 +101,8 @@ def document_in(schema: dict[str, Any]) -> None:
                 operation["security"] = [{"bearer": []}, {}]
 
 
-def _place(router: Router, scope: Scope) -> _Place | None:
+def place_of(router: Router, scope: Scope) -> RoutePlace | None:
+    """The place of the request; None if it has no route."""
     for route in router.routes:
         match, found = route.matches(scope)
         if match is Match.FULL:
@@ -133,7 +112,7 @@ def _place(router: Router, scope: Scope) -> _Place | None:
             # Mounted applications check methods themselves, and only read.
             is_read = scope["method"] == "HEAD" or isinstance(route, Mount)
             method = "GET" if is_read else str(scope["method"])
-            return _Place(method, str(getattr(route, "path", "")), found["path_params"])
+            return RoutePlace(method, str(getattr(route, "path", "")), found["path_params"])
     return None
 
 
@@ -146,22 +125,22 @@ def _token(headers: Headers) -> str | None:
     return token.strip() if len(sent) == 1 and scheme.lower() == "bearer" else ""
 
 
-def _challenge(token: str | None) -> str:
-    return CHALLENGE if token is None else f'{CHALLENGE}, error="invalid_token"'
+def challenge_of(scope: Scope) -> str:
+    """The challenge to a caller that is not authenticated."""
+    return CHALLENGE if _token(Headers(scope=scope)) is None else f'{CHALLENGE}, error="invalid_token"'
 
 
 def _admit(
-    context: ApiContext, place: _Place, token: str | None, within_s: float | None = None
+    context: ApiContext, place: RoutePlace, token: str | None, within_s: float | None = None
 ) -> AdmittedCaller:
     """The caller of the token at that route; errors say why it is refused.
 
     `within_s` bounds the age of kept answers about the identity.
     """
-    route = (place.method, place.path)
-    if route not in RULES:
+    if place.route not in RULES:
         raise ForbiddenError(f"no rule says who may {place.method} {place.path}")
-    rule = RULES[route]
-    if route == METRICS_ROUTE and not context.metrics_open:
+    rule = RULES[place.route]
+    if place.route == METRICS_ROUTE and not context.metrics_open:
         rule = METRICS
     if not context.authenticators:
         return _allowed(AdmittedCaller(LOCAL, context.service), rule, place)
@@ -194,7 +173,7 @@ def _identify(
     return identity
 
 
-def _allowed(caller: AdmittedCaller, rule: Rule | None, place: _Place) -> AdmittedCaller:
+def _allowed(caller: AdmittedCaller, rule: Rule | None, place: RoutePlace) -> AdmittedCaller:
     """The caller again; ForbiddenError if the rule is not met, NotFoundError for what it may not see."""
     if rule is None or rule.where is Where.SEEN:
         return caller

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from ipa.api.limits import ApiLimits, client_of, ration
-from ipa.api.problems import ipa_problem
 from ipa.control.audit.incidents import RUNBOOKS
 from ipa.model.access import Operation
-from ipa.model.errors import BusyError
 
 # Open to all: the answer holds nothing of a pipeline; the metrics are bounded by access to the port.
 OPEN: None = None
 METRICS_ROUTE = ("GET", "/metrics")
 PIPELINE = "/v1/pipelines/{pipeline}"
-# Seconds after which a client that takes nothing of a large answer is dropped: others wait for its place.
-SEND_S = 10.0
 
 
 class Where(StrEnum):
@@ -159,60 +150,3 @@ def work_of(route: tuple[str, str]) -> Work:
     if rule.operation is Operation.READ:
         return Work.READ
     return Work.SOLVE if rule.operation is Operation.WHAT_IF else Work.WRITE
-
-
-def count(limits: ApiLimits, work: Work, scope: Scope) -> None:
-    """Count the request of its client; BusyError, with Retry-After, if it is over its ration."""
-    if work is Work.WRITE:
-        ration(limits.changing, "changing", client_of(scope), scope)
-    elif work not in (Work.NONE, Work.HEALTH, Work.SOLVE):
-        # Solves are counted by their routes, as expensive ones.
-        ration(limits.reads, "reading", client_of(scope), scope)
-
-
-class WorkPlaces:
-    """Middleware inside of the gate and the body reader: a request runs in a place of its kind.
-
-    The place is held until the answer is sent. A client that does not read a large one is dropped.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        work = scope.get("state", {}).get("work")
-        if work is None:
-            await self._app(scope, receive, send)
-            return
-        async with AsyncExitStack() as held:
-            limits: ApiLimits = scope["app"].state.context.limits
-            try:
-                await held.enter_async_context(_place(limits, work, client_of(scope)))
-            except BusyError as error:
-                answer = ipa_problem(str(scope["state"].get("request_id", "")), error)
-                await answer(scope, receive, send)
-                return
-            await self._app(scope, receive, _in_time(send) if work is Work.LIST else send)
-
-
-def _place(limits: ApiLimits, work: Work, client: str) -> AbstractAsyncContextManager[None]:
-    match work:
-        case Work.READ:
-            return limits.quick.enter(client)
-        case Work.LIST:
-            return limits.lists.enter(client)
-        case Work.VERIFY:
-            return limits.verifying.enter(client)
-        case Work.WRITE:
-            return limits.changes.enter(client)
-        case _:
-            # Computations take their places in the use case, streams for as long as they are open.
-            return nullcontext()
-
-
-def _in_time(send: Send) -> Send:
-    async def timed(message: Message) -> None:
-        async with asyncio.timeout(SEND_S):
-            await send(message)
-
-    return timed

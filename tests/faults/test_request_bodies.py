@@ -13,10 +13,10 @@ import pytest
 
 from experiments.attack.parsers import PARSERS, Parser
 from experiments.attack.slow_inputs import Found, search
-from ipa.api import limits, request_body
+from ipa.api import admission, limits
+from ipa.api.admission import structure_fault
 from ipa.api.context import ApiContext
 from ipa.api.limits import BODY_LIMIT_BYTES, JSON_LIMIT_BYTES, ApiLimits
-from ipa.api.request_body import structure_fault
 from ipa.api.wiring import settle
 from tests.fakes.services import ApiClient, FakeWorld
 from tests.faults.server import Pulse, served
@@ -113,7 +113,7 @@ def test_r1_no_body_is_read_before_its_sender_is_known(case: Case, services: Api
             return None
 
     read: list[int] = []
-    taken = request_body._read
+    taken = admission._read
 
     async def counted(*arguments: object) -> bytes:
         body = await taken(*arguments)  # type: ignore[arg-type]
@@ -121,14 +121,14 @@ def test_r1_no_body_is_read_before_its_sender_is_known(case: Case, services: Api
         return body
 
     api = ApiClient(replace(services, authenticators=(Nobody(),)))
-    original, request_body._read = request_body._read, counted  # type: ignore[assignment]
+    original, admission._read = admission._read, counted  # type: ignore[assignment]
     try:
         answers = {
             api("POST", path, content=body, headers={"Content-Type": kind}).status_code
             for path, kind, body in WORST.values()
         }
     finally:
-        request_body._read = original
+        admission._read = original
     case.equal("answers", answers, {401})
     case.equal("bodies read", read, [])
 
