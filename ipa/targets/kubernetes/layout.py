@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ipa.adapters.kube.kinds import ObjectRef, ResourceKind
 from ipa.adapters.kube.responses import Json
@@ -23,37 +23,33 @@ Operation = dict[str, Any]
 Objects = Mapping[str, Json]
 
 
-class Served(Protocol):
-    """A Deployment that serves a part of a pipeline, as its object asks for it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served(ABC):
+    """A Deployment that serves a part of a pipeline, as its object asks for it.
 
-    @property
-    def deployment(self) -> str:
-        """The name of the Deployment."""
+    `replicas` are those that it is to have, `title` is its name in messages. `is_external`: another
+    controller decides its replicas. `follows`: its pods are replaced with those of others, so that room may
+    lack until these have ended.
+    """
 
-    @property
-    def replicas(self) -> int:
-        """The replicas that it is to have."""
+    deployment: str
+    replicas: int
+    title: str
+    is_external: bool = False
+    follows: bool = False
 
-    @property
-    def title(self) -> str:
-        """Its name in messages."""
-
-    @property
-    def is_external(self) -> bool:
-        """True if another controller decides its replicas."""
-
-    @property
-    def follows(self) -> bool:
-        """True if its pods are replaced with those of others: until these have ended, room may lack."""
-
+    @abstractmethod
     def carries(self, pod: Json) -> bool:
         """True if a pod, or a pod template, is as the object asks for it."""
 
     def cores(self, pod: Json) -> float:
         """The cores of the pod that plans count; 0 for one that runs beside the stages."""
+        return 0.0
 
-    def as_scaled(self, deployment: Json | None) -> Served:
+    def as_scaled(self, deployment: Json | None) -> Self:
         """With the replicas of its Deployment if they are external, and it is there; else as it is."""
+        replicas = ((deployment or {}).get("spec") or {}).get("replicas")
+        return replace(self, replicas=int(replicas)) if self.is_external and replicas else self
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,7 @@ from ipa.targets.seldon.locate import (
     container_name,
     deployments_of,
     locate,
+    object_of,
     orchestrators,
     target_of,
 )
@@ -342,17 +343,8 @@ def copy_body(
     predictor |= {"componentSpecs": [component], "graph": node | {"type": StageKind.MODEL.upper()}}
     predictor["svcOrchSpec"] = {**(predictor.get("svcOrchSpec") or {}), **ONE_ORCHESTRATOR}
     spec = {key: deepcopy(value) for key, value in live["spec"].items() if key not in ("replicas", "name")}
-    body = {
-        "apiVersion": SELDON_DEPLOYMENT.api_version,
-        "kind": SELDON_DEPLOYMENT.kind,
-        "metadata": {
-            "name": target.name,
-            "namespace": target.namespace,
-            "labels": {"app.kubernetes.io/managed-by": "ipa-serving", LABEL_COPY_OF: copy.name},
-            "annotations": {UNTIL: until.isoformat()},
-        },
-        "spec": {**spec, "predictors": [predictor]},
-    }
+    body = object_of(target, {**spec, "predictors": [predictor]}, {LABEL_COPY_OF: copy.name})
+    body["metadata"]["annotations"] = {UNTIL: until.isoformat()}
     draft = Draft(body)
     change_all(draft, copy, body, [config])
     return draft.object

@@ -19,7 +19,7 @@ from ipa.targets.kubernetes.target import KubernetesTarget
 from ipa.targets.seldon import locate
 from ipa.targets.seldon.metrics import dialect_of
 from ipa.targets.seldon.monitors import Scraped, monitors_of
-from ipa.targets.seldon.section import seldon_of
+from ipa.targets.seldon.section import SeldonTarget, seldon_of
 from ipa.targets.seldon.shape import batch_faults
 
 CRD = "seldon crd"
@@ -80,13 +80,9 @@ def _scrape(pipeline: Pipeline, of: SeriesOf) -> str:
 
 def _probe(namespace: str) -> dict[str, Any]:
     """A SeldonDeployment that cannot be: only the operator's webhook says no."""
-    graph = {"name": PROBE, "type": "MODEL"}
-    return {
-        "apiVersion": locate.SELDON_DEPLOYMENT.api_version,
-        "kind": locate.SELDON_DEPLOYMENT.kind,
-        "metadata": {"name": PROBE, "namespace": namespace},
-        "spec": {"protocol": "v2", "predictors": [{"name": "default", "graph": graph, "componentSpecs": []}]},
-    }
+    predictor = {"name": "default", "graph": {"name": PROBE, "type": "MODEL"}, "componentSpecs": []}
+    spec = {"protocol": "v2", "predictors": [predictor]}
+    return locate.object_of(SeldonTarget(PROBE, namespace), spec, {})
 
 
 def _operator(client: KubeClient, namespace: str) -> Iterator[Finding]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ipa.adapters.kube.client import KubeClient
@@ -19,30 +20,22 @@ from ipa.targets.seldon.locate import (
     SELDON_DEPLOYMENT,
     StageLocation,
     check_autoscalers,
+    drift,
     locate,
     orchestrators,
     target_of,
 )
-from ipa.targets.seldon.manifest import check_configs
+from ipa.targets.seldon.manifest import check_configs, read
 from ipa.targets.seldon.predictors import (
     draft_change,
     read_mixture,
     read_named,
     render_mixture,
 )
+from ipa.targets.seldon.residents import served_variant
 from ipa.targets.seldon.section import Shape
-from ipa.targets.seldon.split import (
-    PartRole,
-    changed_config,
-    config_of,
-    is_split,
-    merge_configs,
-    parts_of,
-    read_parts,
-    render_split,
-    steps,
-)
-from ipa.targets.seldon.variants import Json, check_variants
+from ipa.targets.seldon.split import PartRole, is_split, parts_of, render_split, steps
+from ipa.targets.seldon.variants import BATCH_SIZE, Json, check_variants
 
 
 class SeldonLayout(Layout):
@@ -152,38 +145,74 @@ class SplitLayout(SeldonLayout):
 
     def observe(self, objects: Objects) -> Running:
         """The models, with queues and router beside them."""
-        parts = self._parts.values()
-        configs = merge_configs(parts, read_parts(self.pipeline, parts, objects))
+        configs = self._merge(self._read_parts(objects))
         places: dict[PartRole, list[StageLocation]] = {role: [] for role in PartRole}
-        for part in parts:
-            places[part.role] += locate(part.pipeline, objects[part.name])
+        for name, part in self._parts.items():
+            places[part.role] += locate(part.pipeline, objects[name])
         routers = tuple(places[PartRole.ROUTER])
         beside = (*places[PartRole.QUEUE], *routers)
         return Running(configs, ("",) * len(configs), tuple(places[PartRole.MODEL]), beside, routers)
 
     def changes(self, objects: Objects, wanted: Sequence[StageConfig]) -> list[ObjectChange]:
         """A change for each object that differs, in the order of `steps`."""
-        pipeline, parts = self.pipeline, self._parts.values()
+        pipeline = self.pipeline
         check_variants(pipeline)
         check_configs(pipeline, wanted)
-        found = read_parts(pipeline, parts, objects)
-        running = merge_configs(parts, found)
+        found = self._read_parts(objects)
+        running = self._merge(found)
         after = with_replicas_of(pipeline.external, in_millicores(wanted), running)
         by_stage = {config.stage: config for config in after}
-        by_step = {(part.role, part.stage): part for part in parts}
+        by_step = {(part.role, part.stage): name for name, part in self._parts.items()}
         asked = {
-            part.stage: (found[part.name].variant, part.groups)
-            for part in parts
+            part.stage: (found[name].variant, part.groups)
+            for name, part in self._parts.items()
             if part.role is PartRole.QUEUE and part.groups
         }
         changes = []
         for step in steps(running, after, asked, pipeline.bounds):
-            part = by_step[step]
-            name, before = part.name, found[part.name]
-            then = changed_config(part, before, config_of(pipeline, part, by_stage))
+            name = by_step[step]
+            before, then = found[name], self._parts[name].config(target_of(pipeline), by_stage)
+            if self._parts[name].role is not PartRole.MODEL:
+                # A queue keeps the cores and replicas that somebody gave it.
+                then = replace(before, variant=then.variant, batch_size=then.batch_size)
             draft = self.draft(name, objects[name], (then,))
             changes.append(ObjectChange(name, (before,), (then,), draft))
         return changes
+
+    def _read_parts(self, objects: Objects) -> dict[str, StageConfig]:
+        """The configuration of each object, by its name. DriftError lists the problems of all of them."""
+        found: dict[str, StageConfig] = {}
+        problems: list[str] = []
+        for name, part in self._parts.items():
+            try:
+                found[name] = read(part.pipeline, objects[name])[0]
+            except DriftError as error:
+                problems += [f"{name}: {problem.message}" for problem in error.problems]
+                continue
+            if part.role is PartRole.MODEL and found[name].batch_size != 1:
+                problems.append(
+                    f"{name}: env {BATCH_SIZE} is set, but the queue forms the batches; remove it"
+                )
+        if problems:
+            raise drift(self.pipeline, problems)
+        return found
+
+    def _merge(self, found: Mapping[str, StageConfig]) -> Configs:
+        """The configuration of every stage, from those of its model and its queue.
+
+        Between two writes the queue may ask for what the model has not loaded.
+        """
+        configs: dict[str, StageConfig] = {}
+        for name, part in self._parts.items():
+            own = found[name]
+            if part.role is PartRole.MODEL:
+                configs[part.stage] = own
+            elif part.role is PartRole.QUEUE:
+                variant = configs[part.stage].variant
+                if part.groups:
+                    variant = served_variant(part.groups, variant, own.variant)
+                configs[part.stage] = replace(configs[part.stage], variant=variant, batch_size=own.batch_size)
+        return tuple(configs.values())
 
     @property
     def _scaled(self) -> tuple[str, ...]:

@@ -1,42 +1,45 @@
-"""Where the stages of a pipeline are inside a SeldonDeployment."""
+"""Where the stages of a pipeline are inside a SeldonDeployment, and its orchestrators."""
 
 from __future__ import annotations
 
 import json
 from base64 import b64decode
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import md5
+from typing import Any
 
 from ipa.adapters.kube.kinds import ResourceKind
 from ipa.adapters.kube.quantity import parse_quantity
 from ipa.model.errors import DriftError, InputError, Problem
 from ipa.model.pipeline import Pipeline, Stage, StageKind
-from ipa.targets.kubernetes.layout import Path
+from ipa.targets.kubernetes.layout import Path, Served
 from ipa.targets.seldon.graph import INSIDE_OUT, SPLIT, Nested, nest, split_ratio
 from ipa.targets.seldon.section import SeldonTarget, seldon_of
 from ipa.targets.seldon.variants import Json, env_entry, owned_env
 
 SELDON_DEPLOYMENT = ResourceKind("machinelearning.seldon.io", "v1", "seldondeployments", "SeldonDeployment")
 LABEL_PIPELINE = "ipa-serving/pipeline"
-SEPARATE_ENGINE = "seldon.io/engine-separate-pod"
+SEPARATE_ENGINE, NO_ENGINE = "seldon.io/engine-separate-pod", "seldon.io/no-engine"
 ENDLESS_WRITES = (
     "the operator writes the orchestrator's Deployment for ever, since svcOrchSpec.replicas is not there"
 )
-NO_ENGINE = "seldon.io/no-engine"
 AUTOSCALERS = ("hpaSpec", "kedaSpec")
 LET_IT = "remove it first, or give the stage `replicas: external` in the pipeline's file"
+UNDONE = (
+    "and the operator undoes that, as the stage's componentSpec has no hpaSpec and no kedaSpec; give it there"
+)
+KEDA_LABEL = "scaledobject.keda.sh/name"
 # The operator hashes names of Deployments that would not fit a DNS label.
 LONGEST_NAME = 63
 
 
-@dataclass(frozen=True, slots=True)
-class StageLocation:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageLocation(Served):
     """A stage's componentSpec, container and graph node in one SeldonDeployment, and their paths in it.
 
-    `replicas` is what counts of the three levels, `deployment` the name of the Deployment made of it. In a
-    stage whose replicas are external an autoscaler sets those of the Deployment, which count then
-    (`as_scaled`).
+    `replicas` is what counts of the three levels. In a stage whose replicas are external an autoscaler sets
+    those of the Deployment, which count then.
     """
 
     stage: Stage
@@ -46,28 +49,10 @@ class StageLocation:
     component_path: Path
     container_path: Path
     node_path: Path
-    replicas: int
-    deployment: str
-    follows: bool = False
-
-    @property
-    def title(self) -> str:
-        """Its name in messages."""
-        return f"stage {self.stage.name!r}"
-
-    @property
-    def is_external(self) -> bool:
-        """True if another controller decides its replicas."""
-        return self.stage.is_external
-
-    def as_scaled(self, deployment: Json | None) -> StageLocation:
-        """With the replicas of its Deployment if they are external, and it is there; else as it is."""
-        replicas = ((deployment or {}).get("spec") or {}).get("replicas")
-        return replace(self, replicas=int(replicas)) if self.is_external and replicas else self
 
     def carries(self, pod: Json) -> bool:
         """True if the pod, or pod template, has the stage's container as in the SeldonDeployment."""
-        wanted = self.container
+        wanted, node = self.container, self.node
         there = next((it for it in pod.get("containers") or () if it["name"] == wanted["name"]), None)
         if there is None or ("image" in wanted and there.get("image") != wanted["image"]):
             return False
@@ -76,7 +61,16 @@ class StageLocation:
             entry, got = env_entry(wanted, name), env_entry(there, name)
             if entry is not None and (got is None or got.get("value", "") != entry.get("value", "")):
                 return False
-        return _has_same_resources(wanted, there) and _has_same_model(self.node, pod)
+        for kind in ("requests", "limits"):
+            got = _amounts(there, kind)
+            # As numbers: the server may write 500m as 0.5. What is not asked for may be defaulted.
+            for name, amount in _amounts(wanted, kind).items():
+                if parse_quantity(got.get(name)) != parse_quantity(amount):
+                    return False
+        # The operator hands the model URI to an init container that fetches it, as its first argument.
+        fetcher = f"{node['name']}-model-initializer"
+        found = [init for init in pod.get("initContainers") or () if init["name"] == fetcher]
+        return not found or "modelUri" not in node or node["modelUri"] in (found[0].get("args") or ())
 
     def cores(self, pod: Json) -> float:
         """The cores of the stage's container in a pod or a pod template."""
@@ -85,23 +79,14 @@ class StageLocation:
         return sum(float(parse_quantity(_amounts(it, "requests").get("cpu")) or 0) for it in named)
 
 
-@dataclass(frozen=True, slots=True)
-class OrchestratorLocation:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrchestratorLocation(Served):
     """An orchestrator that has pods of its own, through which requests come in.
 
     `told` are the places of the stages that it is told of: it serves a change once it knows that change.
     """
 
-    deployment: str
-    replicas: int
     told: tuple[StageLocation, ...]
-    title: str = "the orchestrator"
-    is_external: bool = False
-    follows: bool = True
-
-    def as_scaled(self, deployment: Json | None) -> OrchestratorLocation:
-        """As it is."""
-        return self
 
     def carries(self, pod: Json) -> bool:
         """True if it is told of what the stages run; where it does not say of what, it is."""
@@ -119,37 +104,23 @@ class OrchestratorLocation:
                 return False
         return True
 
-    def cores(self, pod: Json) -> float:
-        """0: they are counted beside the stages."""
-        return 0.0
-
 
 def _amounts(container: Json, kind: str) -> Json:
     return (container.get("resources") or {}).get(kind) or {}
 
 
-def _has_same_resources(wanted: Json, there: Json) -> bool:
-    """Compared as numbers: the server may write 500m as 0.5. What is not asked for may be defaulted."""
-    return all(
-        parse_quantity(_amounts(there, kind).get(name)) == parse_quantity(amount)
-        for kind in ("requests", "limits")
-        for name, amount in _amounts(wanted, kind).items()
-    )
-
-
-def _has_same_model(node: Json, pod: Json) -> bool:
-    """The operator hands the model URI to an init container that fetches it, as its first argument."""
-    fetchers = [
-        init
-        for init in pod.get("initContainers") or ()
-        if init["name"] == f"{node['name']}-model-initializer"
-    ]
-    return not fetchers or "modelUri" not in node or node["modelUri"] in (fetchers[0].get("args") or ())
-
-
 def _containers(component: Json) -> list[Json]:
     """Its containers; the schema lets a componentSpec be without them."""
     return (component.get("spec") or {}).get("containers") or []
+
+
+def _predictors(sdep: Json) -> list[Json]:
+    return (sdep.get("spec") or {}).get("predictors") or []
+
+
+def _scalers(component: Json) -> list[str]:
+    """The autoscalers that the componentSpec asks the operator for."""
+    return [scaler for scaler in AUTOSCALERS if component.get(scaler)]
 
 
 def target_of(pipeline: Pipeline) -> SeldonTarget:
@@ -173,15 +144,27 @@ def node_type(stage: Stage) -> str:
     return stage.kind.upper().replace("-", "_")
 
 
+def object_of(target: SeldonTarget, spec: dict[str, Any], labels: Json) -> dict[str, Any]:
+    """The SeldonDeployment of that name with that spec."""
+    return {
+        "apiVersion": SELDON_DEPLOYMENT.api_version,
+        "kind": SELDON_DEPLOYMENT.kind,
+        "metadata": {
+            "name": target.name,
+            "namespace": target.namespace,
+            "labels": {"app.kubernetes.io/managed-by": "ipa-serving", **labels},
+        },
+        "spec": spec,
+    }
+
+
 def deployment_name(target: SeldonTarget, component: Json, index: int) -> str:
     """The name the operator gives to the Deployment of a componentSpec."""
     containers = [container["name"] for container in _containers(component)]
     name = "-".join([target.name, target.predictor, str(index), *containers])
-    return (
-        name
-        if len(name) <= LONGEST_NAME
-        else f"seldon-{md5(name.encode(), usedforsecurity=False).hexdigest()}"
-    )
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"seldon-{md5(name.encode(), usedforsecurity=False).hexdigest()}"
 
 
 def deployments_of(sdep: Json) -> list[str]:
@@ -189,7 +172,7 @@ def deployments_of(sdep: Json) -> list[str]:
     name = str(sdep["metadata"]["name"])
     return [
         deployment_name(SeldonTarget(name, predictor=str(predictor["name"])), component, index)
-        for predictor in (sdep.get("spec") or {}).get("predictors") or ()
+        for predictor in _predictors(sdep)
         for index, component in enumerate(predictor.get("componentSpecs") or ())
     ]
 
@@ -205,23 +188,17 @@ def locate(pipeline: Pipeline, sdep: Json) -> tuple[StageLocation, ...]:
     owner = (sdep["metadata"].get("labels") or {}).get(LABEL_PIPELINE)
     if owner not in (None, pipeline.name):
         problems.append(f"label {LABEL_PIPELINE} names pipeline {owner!r}")
-    predictors = (sdep.get("spec") or {}).get("predictors") or []
-    names = [predictor["name"] for predictor in predictors]
+    names = [predictor["name"] for predictor in _predictors(sdep)]
     if names.count(target.predictor) != 1:
-        raise drift(
-            pipeline,
-            [
-                *problems,
-                f"has predictors {', '.join(names) or '(none)'}; exactly one must be {target.predictor!r}",
-            ],
-        )
+        has = ", ".join(names) or "(none)"
+        problems.append(f"has predictors {has}; exactly one must be {target.predictor!r}")
+        raise drift(pipeline, problems)
     index = names.index(target.predictor)
-    nodes = list(_nodes(predictors[index]["graph"], ("spec", "predictors", index, "graph")))
-    problems.extend(_misplaced(nest(pipeline), nodes))
+    nodes = list(_nodes(_predictors(sdep)[index]["graph"], ("spec", "predictors", index, "graph")))
+    problems += _misplaced(nest(pipeline), nodes)
     places: list[StageLocation] = []
     for stage in pipeline.served:
-        place, faults = _place(stage, sdep, index, nodes, target)
-        problems.extend(faults)
+        place = _place(stage, sdep, index, nodes, problems)
         if place is None:
             continue
         if place.component_path in {other.component_path for other in places}:
@@ -230,6 +207,12 @@ def locate(pipeline: Pipeline, sdep: Json) -> tuple[StageLocation, ...]:
     if problems:
         raise drift(pipeline, problems)
     return tuple(places)
+
+
+def _nodes(node: Json, path: Path) -> Iterator[tuple[Path, Json]]:
+    yield path, node
+    for index, child in enumerate(node.get("children") or ()):
+        yield from _nodes(child, (*path, "children", index))
 
 
 def _misplaced(nested: Nested, nodes: list[tuple[Path, Json]]) -> list[str]:
@@ -250,127 +233,109 @@ def _misplaced(nested: Nested, nodes: list[tuple[Path, Json]]) -> list[str]:
         if nearest != (None if parent is None else container_name(parent)):
             where = "the outermost" if parent is None else f"below {container_name(parent)!r}"
             faults.append(f"graph node {name!r} is not {where}")
-        faults.extend(_wrong_node(each, node))
+        stage = each.stage
+        if not stage.variants:
+            ratio = split_ratio(each)
+            if node.get("implementation") != SPLIT or list(node.get("parameters") or ()) != [ratio]:
+                only = f"{ratio['name']} {ratio['value']} alone"
+                faults.append(f"graph node {name!r} is not a {SPLIT} with {only}")
+        # A model may be run as any type that is called before its children: that is its owner's affair.
+        elif stage.kind in (*INSIDE_OUT, StageKind.ROUTER) and node.get("type") != node_type(stage):
+            faults.append(f"graph node {name!r} is of type {node.get('type')}, not {node_type(stage)}")
     missing = [name for name, (each, _) in wanted.items() if not each.stage.variants and name not in paths]
     return faults + [f"there is no graph node {name!r}" for name in missing]
 
 
-def _wrong_node(nested: Nested, node: Json) -> list[str]:
-    """The faults of a node that make the executor call it differently than the pipeline's file requires."""
-    stage, name = nested.stage, node["name"]
-    if not stage.variants:
-        wanted = split_ratio(nested)
-        if node.get("implementation") == SPLIT and list(node.get("parameters") or ()) == [wanted]:
-            return []
-        return [f"graph node {name!r} is not a {SPLIT} with {wanted['name']} {wanted['value']} alone"]
-    # A model may be run as any type that is called before its children: that is its owner's affair.
-    strict = stage.kind in (*INSIDE_OUT, StageKind.ROUTER)
-    if strict and node.get("type") != node_type(stage):
-        return [f"graph node {name!r} is of type {node.get('type')}, not {node_type(stage)}"]
-    return []
-
-
 def _place(
-    stage: Stage, sdep: Json, predictor: int, nodes: list[tuple[Path, Json]], target: SeldonTarget
-) -> tuple[StageLocation | None, list[str]]:
-    name = container_name(stage)
-    whole = sdep["spec"]["predictors"][predictor]
+    stage: Stage, sdep: Json, predictor: int, nodes: list[tuple[Path, Json]], problems: list[str]
+) -> StageLocation | None:
+    """The stage's place; None if it is not there once, which is added to the problems."""
+    name, title = container_name(stage), f"stage {stage.name!r}"
+    whole = _predictors(sdep)[predictor]
     found = [
-        (("spec", "predictors", predictor, "componentSpecs", component), ("spec", "containers", container))
-        for component, spec in enumerate(whole.get("componentSpecs") or ())
-        for container, one in enumerate(_containers(spec))
+        (at, inside)
+        for at, component in enumerate(whole.get("componentSpecs") or ())
+        for inside, one in enumerate(_containers(component))
         if one["name"] == name
     ]
     node = [(path, value) for path, value in nodes if value["name"] == name]
-    faults = []
-    if len(found) != 1:
-        faults.append(f"stage {stage.name!r}: {len(found)} containers are named {name!r} instead of one")
-    if len(node) != 1:
-        faults.append(f"stage {stage.name!r}: {len(node)} graph nodes are named {name!r} instead of one")
-    if faults:
-        return None, faults
-    component_path, inside = found[0]
-    component = whole["componentSpecs"][component_path[-1]]
-    faults = [
-        f"stage {stage.name!r} has {scaler}: another controller owns its replicas; {LET_IT}"
-        for scaler in AUTOSCALERS
-        if component.get(scaler) and not stage.is_external
+    for what, places in (("containers", found), ("graph nodes", node)):
+        if len(places) != 1:
+            problems.append(f"{title}: {len(places)} {what} are named {name!r} instead of one")
+    if len(found) != 1 or len(node) != 1:
+        return None
+    [(at, inside)], [(node_path, node_there)] = found, node
+    component = whole["componentSpecs"][at]
+    problems += [
+        f"{title} has {scaler}: another controller owns its replicas; {LET_IT}"
+        for scaler in _scalers(component)
+        if not stage.is_external
     ]
     levels = (component.get("replicas"), whole.get("replicas"), sdep["spec"].get("replicas"))
+    path: Path = ("spec", "predictors", predictor, "componentSpecs", at)
+    target = SeldonTarget(str(sdep["metadata"]["name"]), predictor=whole["name"])
     return StageLocation(
+        deployment=deployment_name(target, component, at),
+        replicas=next((level for level in levels if level is not None), 1),
+        title=title,
+        is_external=stage.is_external,
         stage=stage,
         component=component,
-        container=_containers(component)[int(inside[-1])],
-        node=node[0][1],
-        component_path=component_path,
-        container_path=component_path + inside,
-        node_path=node[0][0],
-        replicas=next((level for level in levels if level is not None), 1),
-        deployment=deployment_name(target, component, int(component_path[-1])),
-    ), faults
+        container=_containers(component)[inside],
+        node=node_there,
+        component_path=path,
+        container_path=(*path, "spec", "containers", inside),
+        node_path=node_path,
+    )
 
 
-def unsaid_orchestrators(sdep: Json) -> list[Path]:
-    """The path to the `svcOrchSpec.replicas` of each predictor where it is missing and the operator needs it.
+def _separate_orchestrators(sdep: Json) -> Iterator[tuple[int, Json, int | None]]:
+    """The place of each predictor whose orchestrator has pods of its own, it, and how many there are.
 
-    That is of an orchestrator with a pod of its own for which no level says how many there are: the operator
-    then writes its Deployment for ever.
+    None if no level says how many: the operator then writes its Deployment for ever.
     """
     spec = sdep.get("spec") or {}
-    found: list[Path] = []
-    for at, predictor in _with_separate_orchestrator(sdep):
-        said = (predictor.get("svcOrchSpec") or {}, predictor, spec)
-        if all(level.get("replicas") is None for level in said):
-            found.append(("spec", "predictors", at, "svcOrchSpec", "replicas"))
-    return found
+    for at, predictor in enumerate(_predictors(sdep)):
+        own = {**(spec.get("annotations") or {}), **(predictor.get("annotations") or {})}
+        is_on = {name: str(own.get(name)).lower() == "true" for name in (SEPARATE_ENGINE, NO_ENGINE)}
+        if is_on[SEPARATE_ENGINE] and not is_on[NO_ENGINE]:
+            levels = (
+                level.get("replicas") for level in (predictor.get("svcOrchSpec") or {}, predictor, spec)
+            )
+            yield at, predictor, next((level for level in levels if level is not None), None)
+
+
+def unsaid_orchestrators(sdep: Json) -> list[int]:
+    """The places of the predictors where `svcOrchSpec.replicas` is missing and the operator needs it."""
+    return [at for at, _, replicas in _separate_orchestrators(sdep) if replicas is None]
 
 
 def orchestrators(sdep: Json, places: Sequence[StageLocation] = ()) -> tuple[OrchestratorLocation, ...]:
     """The orchestrators that have pods of their own, with those of the places that each is told of."""
-    name, spec = sdep["metadata"]["name"], sdep["spec"]
-    found = []
-    for at, predictor in _with_separate_orchestrator(sdep):
-        levels = (level.get("replicas") for level in (predictor.get("svcOrchSpec") or {}, predictor, spec))
-        told = tuple(place for place in places if place.component_path[2] == at)
-        replicas = next((level for level in levels if level is not None), 1)
-        found.append(OrchestratorLocation(f"{name}-{predictor['name']}-svc-orch", replicas, told))
-    return tuple(found)
-
-
-def _with_separate_orchestrator(sdep: Json) -> Iterator[tuple[int, Json]]:
-    """The predictors whose orchestrator has a pod of its own, each with its place."""
-    spec = sdep.get("spec") or {}
-    shared = spec.get("annotations") or {}
-    for at, predictor in enumerate(spec.get("predictors") or ()):
-        own = {**shared, **(predictor.get("annotations") or {})}
-        if _is_on(own, SEPARATE_ENGINE) and not _is_on(own, NO_ENGINE):
-            yield at, predictor
+    return tuple(
+        OrchestratorLocation(
+            deployment=f"{sdep['metadata']['name']}-{predictor['name']}-svc-orch",
+            replicas=1 if replicas is None else replicas,
+            title="the orchestrator",
+            follows=True,
+            told=tuple(place for place in places if place.component_path[2] == at),
+        )
+        for at, predictor, replicas in _separate_orchestrators(sdep)
+    )
 
 
 def orchestrator_remedy(sdep: Json) -> str:
     """The command that says how many orchestrators there are, for each predictor that does not."""
     operations: list[dict[str, object]] = []
-    for path in unsaid_orchestrators(sdep):
-        *_, at, key, name = path
-        predictor = sdep["spec"]["predictors"][at]
-        pointer = f"/spec/predictors/{at}/{key}"
-        if predictor.get(key) is None:
-            operations.append({"op": "add", "path": pointer, "value": {name: 1}})
+    for at in unsaid_orchestrators(sdep):
+        pointer = f"/spec/predictors/{at}/svcOrchSpec"
+        if _predictors(sdep)[at].get("svcOrchSpec") is None:
+            operations.append({"op": "add", "path": pointer, "value": {"replicas": 1}})
         else:
-            operations.append({"op": "add", "path": f"{pointer}/{name}", "value": 1})
+            operations.append({"op": "add", "path": f"{pointer}/replicas", "value": 1})
     metadata = sdep.get("metadata") or {}
     place = f"{metadata.get('name', 'NAME')} -n {metadata.get('namespace', 'default')}"
     return f"kubectl patch sdep {place} --type=json -p '{json.dumps(operations)}'"
-
-
-def _is_on(annotations: Json, name: str) -> bool:
-    return str(annotations.get(name)).lower() == "true"
-
-
-def _nodes(node: Json, path: Path) -> Iterator[tuple[Path, Json]]:
-    yield path, node
-    for index, child in enumerate(node.get("children") or ()):
-        yield from _nodes(child, (*path, "children", index))
 
 
 def drift(pipeline: Pipeline, problems: list[str]) -> DriftError:
@@ -383,9 +348,6 @@ def drift(pipeline: Pipeline, problems: list[str]) -> DriftError:
     )
 
 
-KEDA_LABEL = "scaledobject.keda.sh/name"
-
-
 def check_autoscalers(
     pipeline: Pipeline, sdeps: Sequence[str], places: Sequence[StageLocation], autoscalers: Sequence[Json]
 ) -> None:
@@ -395,32 +357,25 @@ def check_autoscalers(
     ScaledObjects need no look of their own: each makes a HorizontalPodAutoscaler.
     """
     stages = {place.deployment: place for place in places}
-    problems, all_external = [], all(place.stage.is_external for place in places)
+    problems, all_external = [], all(place.is_external for place in places)
     for autoscaler in autoscalers:
-        target = (autoscaler.get("spec") or {}).get("scaleTargetRef") or {}
+        metadata, spec = autoscaler["metadata"], autoscaler.get("spec") or {}
+        target = spec.get("scaleTargetRef") or {}
         kind, name = target.get("kind"), str(target.get("name", ""))
-        words = f"{_named(autoscaler)} scales {kind} {name}"
+        scaled = (metadata.get("labels") or {}).get(KEDA_LABEL)
+        made_by = f" (of KEDA's ScaledObject {scaled!r})" if scaled else ""
+        words = f"HorizontalPodAutoscaler {metadata['name']!r}{made_by} scales {kind} {name}"
         owned = f"{words}: another controller owns its replicas; {LET_IT}"
         if kind == "Deployment" and name in stages:
             place = stages[name]
-            if not place.stage.is_external:
-                problems.append(f"stage {place.stage.name!r}: {owned}")
-            elif not is_autoscaled(place):
-                problems.append(f"stage {place.stage.name!r}: {words}, {UNDONE}")
+            if not place.is_external:
+                problems.append(f"{place.title}: {owned}")
+            elif not _scalers(place.component):
+                problems.append(f"{place.title}: {words}, {UNDONE}")
         elif kind == SELDON_DEPLOYMENT.kind and name in sdeps and not all_external:
             problems.append(f"every stage: {owned}")
     if problems:
         raise drift(pipeline, problems)
-
-
-UNDONE = (
-    "and the operator undoes that, as the stage's componentSpec has no hpaSpec and no kedaSpec; give it there"
-)
-
-
-def is_autoscaled(place: StageLocation) -> bool:
-    """True if the operator leaves the replicas of the Deployment to an autoscaler that it made for it."""
-    return any(place.component.get(scaler) for scaler in AUTOSCALERS)
 
 
 def unscaled(pipeline: Pipeline, sdep: Json) -> list[str]:
@@ -433,15 +388,8 @@ def unscaled(pipeline: Pipeline, sdep: Json) -> list[str]:
     names = {container_name(stage): stage.name for stage in pipeline.served if stage.is_external}
     return [
         names[container["name"]]
-        for predictor in (sdep.get("spec") or {}).get("predictors") or ()
+        for predictor in _predictors(sdep)
         for component in predictor.get("componentSpecs") or ()
         for container in _containers(component)
-        if container["name"] in names and not any(component.get(scaler) for scaler in AUTOSCALERS)
+        if container["name"] in names and not _scalers(component)
     ]
-
-
-def _named(autoscaler: Json) -> str:
-    metadata = autoscaler["metadata"]
-    scaled = (metadata.get("labels") or {}).get(KEDA_LABEL)
-    made_by = f" (of KEDA's ScaledObject {scaled!r})" if scaled else ""
-    return f"HorizontalPodAutoscaler {metadata['name']!r}{made_by}"

@@ -14,18 +14,20 @@ from ipa.targets.seldon import variants
 from ipa.targets.seldon.graph import SPLIT, Nested, nest, split_ratio
 from ipa.targets.seldon.locate import (
     LABEL_PIPELINE,
-    SELDON_DEPLOYMENT,
+    SEPARATE_ENGINE,
     StageLocation,
     container_name,
     drift,
     locate,
     node_type,
+    object_of,
     target_of,
 )
 from ipa.targets.seldon.section import SeldonTarget, WireProtocol, is_microservice
 from ipa.targets.seldon.shape import batch_faults
 
-ONE_ORCHESTRATOR = {"replicas": 1}
+# Without a number of its own the operator writes the orchestrator's Deployment for ever.
+ONE_ORCHESTRATOR: Mapping[str, Any] = {"replicas": 1}
 # What restricted PodSecurity asks of every container.
 RESTRICTED: Mapping[str, Any] = {
     "allowPrivilegeEscalation": False,
@@ -91,39 +93,26 @@ def render(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, Any]
     target = target_of(pipeline)
     variants.check_variants(pipeline)
     check_configs(pipeline, configs)
-    pairs = list(zip(pipeline.served, configs, strict=True))
-    graph = _node(nest(pipeline), {config.stage: config for config in configs})
-    return {
-        "apiVersion": SELDON_DEPLOYMENT.api_version,
-        "kind": SELDON_DEPLOYMENT.kind,
-        "metadata": {
-            "name": target.name,
-            "namespace": target.namespace,
-            "labels": {"app.kubernetes.io/managed-by": "ipa-serving", LABEL_PIPELINE: pipeline.name},
-        },
-        "spec": {
-            "protocol": target.protocol.value,
-            # Without it the orchestrator sits in the pods of the first stage: its cores multiply with them.
-            "annotations": {"seldon.io/engine-separate-pod": "true"} if target.separate_orchestrator else {},
-            "predictors": [
-                {
-                    "name": target.predictor,
-                    # Without a number of its own the operator writes the orchestrator's Deployment for ever.
-                    "svcOrchSpec": _orchestrator(target),
-                    "componentSpecs": [_component(pipeline, stage, config) for stage, config in pairs],
-                    "graph": graph,
-                }
-            ],
-        },
+    predictor: dict[str, Any] = {
+        "name": target.predictor,
+        "svcOrchSpec": dict(ONE_ORCHESTRATOR),
+        "componentSpecs": [
+            _component(pipeline, stage, config)
+            for stage, config in zip(pipeline.served, configs, strict=True)
+        ],
+        "graph": _node(nest(pipeline), {config.stage: config for config in configs}),
     }
-
-
-def _orchestrator(target: SeldonTarget) -> dict[str, Any]:
-    """One orchestrator, with the cores that are counted for it if these are not the operator's default."""
-    cores = target.orchestrator_cores
-    if cores in (0, SeldonTarget(target.name).orchestrator_cores):
-        return dict(ONE_ORCHESTRATOR)
-    return {**ONE_ORCHESTRATOR, "resources": {"requests": {"cpu": cpu_quantity(cores)}}}
+    # The cores that are counted for it if these are not the operator's default.
+    if target.orchestrator_cores not in (0, SeldonTarget(target.name).orchestrator_cores):
+        amounts = {"cpu": cpu_quantity(target.orchestrator_cores)}
+        predictor["svcOrchSpec"]["resources"] = {"requests": amounts}
+    spec = {
+        "protocol": target.protocol.value,
+        # Without it the orchestrator sits in the pods of the first stage: its cores multiply with them.
+        "annotations": {SEPARATE_ENGINE: "true"} if target.separate_orchestrator else {},
+        "predictors": [predictor],
+    }
+    return object_of(target, spec, {LABEL_PIPELINE: pipeline.name})
 
 
 def _node(nested: Nested, configs: Mapping[str, StageConfig]) -> dict[str, Any]:
@@ -165,21 +154,21 @@ def read(pipeline: Pipeline, sdep: variants.Json) -> tuple[StageConfig, ...]:
     DriftError lists everything in it that no configuration of the pipeline would have.
     """
     configs: list[StageConfig] = []
-    problems: list[str] = _other_protocol(pipeline, sdep)
+    problems: list[str] = []
+    protocol, own = protocol_of(sdep), target_of(pipeline).protocol
+    if protocol not in (None, own):
+        remedy = f"say `seldon: {{protocol: {protocol}}}` in the pipeline's file"
+        problems.append(f"its protocol is {protocol}, not {own}; {remedy}")
     for place in locate(pipeline, sdep):
         variant, difference = variants.recognise(place.stage, place.container, place.node)
         batch, cores = _batch_size(pipeline, place, variant), _cores(place)
-        name = place.stage.name
         if variant is None:
-            problems.append(f"stage {name!r} runs none of its variants; {difference}")
-        if isinstance(batch, str):
-            problems.append(f"stage {name!r}: {batch}")
-        if isinstance(cores, str):
-            problems.append(f"stage {name!r}: {cores}")
+            problems.append(f"{place.title} runs none of its variants; {difference}")
+        problems += [f"{place.title}: {fault}" for fault in (batch, cores) if isinstance(fault, str)]
         if variant is not None:
             problems += _accelerator_faults(pipeline, place, variant)
-        if variant is not None and isinstance(batch, int) and isinstance(cores, float):
-            configs.append(StageConfig(name, variant, batch, cores, place.replicas))
+            if isinstance(batch, int) and isinstance(cores, float):
+                configs.append(StageConfig(place.stage.name, variant, batch, cores, place.replicas))
     if problems:
         raise drift(pipeline, problems)
     return tuple(configs)
@@ -192,16 +181,6 @@ def protocol_of(sdep: variants.Json) -> WireProtocol | None:
     text = str((sdep.get("spec") or {}).get("protocol") or "")
     known = {each.value: each for each in WireProtocol}
     return known.get(named.get(text, text))
-
-
-def _other_protocol(pipeline: Pipeline, sdep: variants.Json) -> list[str]:
-    """The fault of a SeldonDeployment that speaks another protocol than the pipeline's file says."""
-    found, wanted = protocol_of(sdep), target_of(pipeline).protocol
-    if found in (None, wanted):
-        return []
-    return [
-        f"its protocol is {found}, not {wanted}; say `seldon: {{protocol: {found}}}` in the pipeline's file"
-    ]
 
 
 def _batch_size(pipeline: Pipeline, place: StageLocation, variant: str | None) -> int | str:
@@ -227,9 +206,10 @@ def _accelerator_faults(pipeline: Pipeline, place: StageLocation, variant: str) 
         limits = resources.get("limits") or {}
         found, expected = parse_quantity(limits.get(kind, 0)), wanted.get(kind, "0")
         if found != parse_quantity(expected):
-            shown = f"resources.limits[{kind}] is {limits.get(kind, 0)}"
-            wanted_words = f"its variant {variant!r} has {expected}; apply `ipa render {pipeline.name}`"
-            faults.append(f"stage {place.stage.name!r}: {shown}, and {wanted_words}")
+            faults.append(
+                f"{place.title}: resources.limits[{kind}] is {limits.get(kind, 0)}, and its variant "
+                f"{variant!r} has {expected}; apply `ipa render {pipeline.name}`"
+            )
     return faults
 
 

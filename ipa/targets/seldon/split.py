@@ -13,19 +13,18 @@ model is headless, so that its name leads to every ready pod and the queue fills
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from ipa.model.errors import DriftError, InputError, Problem
+from ipa.model.errors import InputError, Problem
 from ipa.model.pipeline import Bounds, Pipeline, Stage, StageBounds, StageKind, Variant
 from ipa.model.plan import StageConfig
 from ipa.model.resident import is_lighter
-from ipa.targets.kubernetes.layout import Objects
-from ipa.targets.seldon.locate import LONGEST_NAME, container_name, drift, target_of
-from ipa.targets.seldon.manifest import check_configs, read, render
+from ipa.targets.seldon.locate import LONGEST_NAME, container_name, target_of
+from ipa.targets.seldon.manifest import check_configs, render
 from ipa.targets.seldon.residents import (
     COMMAND,
     Groups,
@@ -35,7 +34,6 @@ from ipa.targets.seldon.residents import (
     groups_of,
     model_template,
     queue_variants,
-    served_variant,
 )
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape, seldon_of
 from ipa.targets.seldon.variants import BATCH_SIZE, BATCH_TIME, check_variants
@@ -82,6 +80,17 @@ class Part:
         target = target_of(self.pipeline)
         return f"http://{target.name}-{target.predictor}.{target.namespace}:{PORT}"
 
+    def config(self, target: SeldonTarget, configs: Mapping[str, StageConfig]) -> StageConfig:
+        """Its configuration in a pipeline of that section whose stages run these configurations."""
+        own = self.pipeline.stages[0]
+        if self.role is PartRole.ROUTER:
+            return StageConfig(own.name, own.variants[0].name, 1, target.orchestrator_cores, 1)
+        config = configs[self.stage]
+        if self.role is PartRole.MODEL:
+            return replace(config, variant=group_named(self.groups, config.variant), batch_size=1)
+        variant = config.variant if self.groups else own.variants[0].name
+        return StageConfig(own.name, variant, config.batch_size, target.queue_cores, 1)
+
 
 def is_split(pipeline: Pipeline) -> bool:
     """True if the pipeline's file asks for the shape split."""
@@ -100,16 +109,31 @@ def parts_of(pipeline: Pipeline) -> tuple[Part, ...]:
             f"pipeline {pipeline.name!r} is not a chain of stages; shape split supports only chains",
             hint="Remove `shape: split`, or use a chain such as [a, b].",
         )
+    name = target_of(pipeline).name
     parts: list[Part] = []
-    queues = []
     for stage in pipeline.stages:
         check_resident(pipeline, stage)
-        groups = groups_of(pipeline, stage)
-        model = Part(PartRole.MODEL, stage.name, _model(pipeline, stage, groups), groups)
-        queue = Part(PartRole.QUEUE, stage.name, _queue(pipeline, stage, model), groups)
-        parts += [model, queue]
-        queues.append(queue)
-    parts.append(Part(PartRole.ROUTER, "", _router(pipeline, queues)))
+        container, groups = container_name(stage), groups_of(pipeline, stage)
+        variants = container_variants(pipeline, stage, container, groups) if groups else stage.variants
+        served = replace(stage, container=container, variants=variants)
+        served_alone = alone(pipeline, f"{name}-{container}-model", served)
+        model = Part(PartRole.MODEL, stage.name, served_alone, groups)
+        env = {
+            **{"IPA_PIPELINE": pipeline.name, "IPA_STAGE": stage.name, "IPA_HOST": EVERYWHERE},
+            **{"IPA_MODEL": container, "IPA_MODEL_URL": model.service},
+        }
+        queue = _stage(f"{stage.name}-queue", "queue", env)
+        if groups:
+            env["IPA_MODEL"] = model_template(container)
+            queue = replace(queue, variants=queue_variants(pipeline, stage, groups, env))
+        queue = replace(queue, batch_timeout_s=stage.batch_timeout_s)
+        queue_alone = alone(pipeline, f"{name}-{container}-queue", queue)
+        parts += [model, Part(PartRole.QUEUE, stage.name, queue_alone, groups)]
+    stages = " ".join(f"{part.stage}={part.service}" for part in parts if part.role is PartRole.QUEUE)
+    env = {"IPA_PIPELINE": pipeline.name, "IPA_STAGES": stages, "IPA_HOST": EVERYWHERE}
+    env["IPA_DROP_AFTER_S"] = f"{pipeline.deadline_s:g}"
+    router = alone(pipeline, f"{name}-router", _stage("router", "router", env))
+    parts.append(Part(PartRole.ROUTER, "", router))
     names = (part.service.removeprefix("http://").split(".")[0] for part in parts)
     problems = [
         Problem(f"Service {name!r} would be longer than {LONGEST_NAME} characters")
@@ -125,40 +149,9 @@ def parts_of(pipeline: Pipeline) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _model(pipeline: Pipeline, stage: Stage, groups: Groups) -> Pipeline:
-    name = container_name(stage)
-    variants = container_variants(pipeline, stage, name, groups) if groups else stage.variants
-    return _alone(pipeline, f"{name}-model", replace(stage, container=name, variants=variants))
-
-
-def _queue(pipeline: Pipeline, stage: Stage, model: Part) -> Pipeline:
-    env = {
-        **{"IPA_PIPELINE": pipeline.name, "IPA_STAGE": stage.name, "IPA_HOST": EVERYWHERE},
-        **{"IPA_MODEL": container_name(stage), "IPA_MODEL_URL": model.service},
-    }
-    queue = _stage(f"{stage.name}-queue", "queue", env)
-    if model.groups:
-        env["IPA_MODEL"] = model_template(container_name(stage))
-        queue = replace(queue, variants=queue_variants(pipeline, stage, model.groups, env))
-    return _alone(
-        pipeline, f"{container_name(stage)}-queue", replace(queue, batch_timeout_s=stage.batch_timeout_s)
-    )
-
-
-def _router(pipeline: Pipeline, queues: Sequence[Part]) -> Pipeline:
-    stages = " ".join(f"{queue.stage}={queue.service}" for queue in queues)
-    env = {"IPA_PIPELINE": pipeline.name, "IPA_STAGES": stages, "IPA_HOST": EVERYWHERE}
-    env["IPA_DROP_AFTER_S"] = f"{pipeline.deadline_s:g}"
-    return _alone(pipeline, "router", _stage("router", "router", env))
-
-
 def _stage(name: str, container: str, env: Mapping[str, str]) -> Stage:
     """A stage of our own. Its image is nobody's variant: who upgrades it changes no decision."""
     return Stage(name, (Variant(container, targets={"seldon": SeldonRun(env=env)}),), container=container)
-
-
-def _alone(pipeline: Pipeline, suffix: str, stage: Stage) -> Pipeline:
-    return alone(pipeline, f"{target_of(pipeline).name}-{suffix}", stage)
 
 
 def alone(pipeline: Pipeline, name: str, stage: Stage) -> Pipeline:
@@ -172,25 +165,6 @@ def alone(pipeline: Pipeline, name: str, stage: Stage) -> Pipeline:
     return Pipeline(
         pipeline.name, (alone,), pipeline.sla, pipeline.objectives, bounds, targets={"seldon": own}
     )
-
-
-def config_of(pipeline: Pipeline, part: Part, configs: Mapping[str, StageConfig]) -> StageConfig:
-    """Configuration of the part when the stages run these configurations."""
-    target, own = target_of(pipeline), part.pipeline.stages[0]
-    if part.role is PartRole.ROUTER:
-        return StageConfig(own.name, own.variants[0].name, 1, target.orchestrator_cores, 1)
-    config = configs[part.stage]
-    if part.role is PartRole.MODEL:
-        return replace(config, variant=group_named(part.groups, config.variant), batch_size=1)
-    variant = config.variant if part.groups else own.variants[0].name
-    return StageConfig(own.name, variant, config.batch_size, target.queue_cores, 1)
-
-
-def changed_config(part: Part, before: StageConfig, after: StageConfig) -> StageConfig:
-    """The part's next configuration after `before`; a router or queue keeps its cores and replicas."""
-    if part.role is PartRole.MODEL:
-        return after
-    return replace(before, variant=after.variant, batch_size=after.batch_size)
 
 
 def render_split(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
@@ -207,9 +181,12 @@ def render_split(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dic
     check_variants(pipeline)
     check_configs(pipeline, configs)
     by_stage = {config.stage: config for config in configs}
+    parts = parts_of(pipeline)
     return [
-        _object(part, config_of(pipeline, part, by_stage), target.image)
-        for part in sorted(parts_of(pipeline), key=lambda part: list(PartRole)[::-1].index(part.role))
+        _object(part, part.config(target, by_stage), target.image)
+        for role in (PartRole.MODEL, PartRole.QUEUE, PartRole.ROUTER)
+        for part in parts
+        if part.role is role
     ]
 
 
@@ -237,45 +214,6 @@ def _object(part: Part, config: StageConfig, image: str) -> dict[str, Any]:
         container["env"].append({"name": "IPA_DRAIN_S", "value": str(DRAIN_S)})
         pod["terminationGracePeriodSeconds"] = GRACE_S
     return body
-
-
-def read_parts(pipeline: Pipeline, parts: Iterable[Part], objects: Objects) -> dict[str, StageConfig]:
-    """Read the configuration of each object, by its name. DriftError lists the problems of all of them."""
-    found: dict[str, StageConfig] = {}
-    problems: list[str] = []
-    for part in parts:
-        try:
-            config = read(part.pipeline, objects[part.name])[0]
-        except DriftError as error:
-            problems += [f"{part.name}: {problem.message}" for problem in error.problems]
-            continue
-        if part.role is PartRole.MODEL and config.batch_size != 1:
-            problems.append(
-                f"{part.name}: env {BATCH_SIZE} is set, but the queue forms the batches; remove it"
-            )
-        found[part.name] = config
-    if problems:
-        raise drift(pipeline, problems)
-    return found
-
-
-def merge_configs(parts: Iterable[Part], found: Mapping[str, StageConfig]) -> tuple[StageConfig, ...]:
-    """The configuration of every stage, from those of its model and its queue by their objects' names.
-
-    Between two writes the queue may ask for what the model has not loaded.
-    """
-    configs: dict[str, StageConfig] = {}
-    for part in parts:
-        own = found[part.name]
-        if part.role is PartRole.MODEL:
-            configs[part.stage] = own
-        elif part.role is PartRole.QUEUE:
-            model = configs[part.stage]
-            variant = (
-                served_variant(part.groups, model.variant, own.variant) if part.groups else model.variant
-            )
-            configs[part.stage] = replace(model, variant=variant, batch_size=own.batch_size)
-    return tuple(configs.values())
 
 
 # The order of writes, see `steps`.

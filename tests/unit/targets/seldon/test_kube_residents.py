@@ -20,7 +20,7 @@ from ipa.targets.seldon.bench import as_copy
 from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.section import Shape, seldon_of, with_seldon
 from ipa.targets.seldon.shape import at_cluster
-from ipa.targets.seldon.split import PartRole, merge_configs, parts_of, read_parts, render_split, steps
+from ipa.targets.seldon.split import PartRole, parts_of, render_split, steps
 from ipa.targets.seldon.target import REQUEUE_S, SELDON
 from tests.contract.kube_harness import split
 from tests.fakes.kube.samples import sample_pipeline
@@ -113,11 +113,13 @@ def test_what_is_rendered_is_read_back(of: Pipeline, variant: str) -> None:
 
 
 def test_between_two_writes_the_variant_is_the_one_that_the_queue_takes_instead() -> None:
-    before, after = bodies(PAIRS, SMALL), bodies(PAIRS, replace(SMALL, variant="r-l"))
-    models = [part for part in parts_of(PAIRS) if part.role is not PartRole.ROUTER]
-    for model, queue, variant in ((after, before, "r-l"), (before, after, "r-m")):
-        objects = {"sample-reader-model": model["model"], "sample-reader-queue": queue["queue"]}
-        found = merge_configs(models, read_parts(PAIRS, models, objects))
+    before, after = (
+        {body["metadata"]["name"]: body for body in render_split(PAIRS, [config])}
+        for config in (SMALL, replace(SMALL, variant="r-l"))
+    )
+    name = "sample-reader-queue"
+    for models, queues, variant in ((after, before, "r-l"), (before, after, "r-m")):
+        found = layout_of(PAIRS).observe({**models, name: queues[name]}).configs
         assert [it.variant for it in found] == [variant]
 
 
