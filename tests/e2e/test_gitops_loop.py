@@ -32,7 +32,7 @@ from ipa.model.plan import StageConfig
 from ipa.settings import Settings
 from ipa.targets.gitops.command import Git
 from ipa.targets.gitops.repository import Branch, Repository
-from ipa.targets.gitops.workload import GitOpsWorkload, paths_faults
+from ipa.targets.gitops.workload import GitOpsWorkload, gitops_faults
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.manifest import render, smallest_configs
@@ -314,9 +314,11 @@ def test_the_cluster_behind_the_manifest_is_not_settled(harness: GitOpsHarness) 
 
 
 @pytest.mark.parametrize("path", ["", "/a.yaml", "../a.yaml", "a/../../b.yaml", "a//b.yaml", "a.json"])
-def test_a_path_outside_of_the_folder_is_refused(path: str) -> None:
-    assert paths_faults(path)
-    assert paths_faults("apps/{pipeline}/sdep.yaml") == []
+def test_a_path_outside_of_the_folder_is_refused(path: str, tmp_path: Path) -> None:
+    settings = Settings(actuation="gitops", gitops_dir=str(tmp_path), gitops_path=path)
+    (fault,) = gitops_faults(settings)
+    assert fault.startswith("IPA_GITOPS_PATH: ")
+    assert list(gitops_faults(replace(settings, gitops_path="apps/{pipeline}/sdep.yaml"))) == []
 
 
 def test_settings_that_make_no_sense_are_all_said(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from ipa.bootstrap.targets import check_carried, target_of
 from ipa.control.ports import Attribution, ControlAction, PipelineControl, StagePin
 from ipa.model.decision import Mode, ReasonCode
 from ipa.model.errors import UsageError
-from ipa.model.parts import is_shared
 from ipa.model.pipeline import Pin
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT
@@ -22,8 +21,7 @@ from ipa.targets.seldon.shape import at_cluster
 from tests.contract.kube_harness import split
 from tests.fakes.images import IMAGES as LOCAL
 from tests.fakes.images import PROFILES
-from tests.fakes.kube import Trouble
-from tests.fakes.looped import Looped, applied, looped, troubled
+from tests.fakes.looped import Looped, applied, looped
 
 IMAGES = at_cluster(replace(LOCAL, bounds=replace(LOCAL.bounds, transition_cores=24.0)))
 HIGH = StageConfig("classify", "high", 1, 8.0, 1)
@@ -63,29 +61,6 @@ def test_a_load_that_rises_starts_a_second_predictor_and_then_sends_it_its_share
     assert predictors(cluster) == [("default", percents["high"]), ("default-2", percents["low"])]
     # The orchestrator of each predictor is within the budget.
     assert IMAGES.bounds.overhead.cores(cluster.running()) <= 12.0
-
-
-def test_a_load_that_falls_takes_the_second_predictor_away(cluster: Looped) -> None:
-    cluster.rate_rps = 32.0
-    cluster.ticks(30)
-    assert is_shared(cluster.running())
-    cluster.rate_rps = 5.0
-    decisions = cluster.ticks(60)
-    assert not is_shared(cluster.running()) and len(predictors(cluster)) == 1
-    # Patience holds for sets too.
-    assert ReasonCode.STABILISING in {decision.reason for decision in decisions}
-    assert cluster.workload.read(IMAGES).settled
-
-
-def test_a_predictor_that_crash_loops_is_taken_back_before_it_has_requests(cluster: Looped) -> None:
-    cluster.kube.cluster.trouble_of = troubled(Trouble.CRASH, "low")
-    cluster.rate_rps = 32.0
-    decisions = applied(cluster.ticks(40))
-    assert [it.share_percent for it in decisions[0].configs] == [100, 0]
-    assert decisions[1].reason is ReasonCode.ROLLBACK and decisions[1].configs == (HIGH,)
-    # Left alone: the only other variant is not tried again within its quarantine.
-    assert cluster.running() == (HIGH,) and predictors(cluster)[0][0] == "default"
-    assert cluster.workload.read(IMAGES).settled
 
 
 def test_modes_pins_and_pauses_hold_for_sets(cluster: Looped) -> None:

@@ -6,20 +6,16 @@ Whatever is above urllib3 is the real client. Time may pass in each call, on the
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 from urllib3 import HTTPResponse
 from urllib3.exceptions import ProtocolError, ReadTimeoutError
 
 from tests.fakes.kube import FakeKube, FaultKind
-from tests.fakes.kube.api import Request
+from tests.fakes.kube.api import WRITES, Request, request_of
 from tests.fakes.kube.store import ApiError, Json
-
-VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
-WRITES = frozenset(VERBS.values())
 
 
 class Pool:
@@ -41,7 +37,10 @@ class Pool:
 
     def request(self, method: str, url: str, **options: Any) -> HTTPResponse:
         """The answer, or what urllib3 raises where there is none."""
-        request = parse(method, url, options.get("body"), options.get("headers") or {})
+        body, headers = options.get("body"), options.get("headers") or {}
+        request = request_of(
+            method, url, lambda _: json.loads(body) if body else None, headers.get("Content-Type") or ""
+        )
         before_s, after_s = self.delay(request)
         self.pass_s(before_s)
         kube = self.kube
@@ -59,7 +58,7 @@ class Pool:
                 if kube.before:
                     kube.before(request)
                 status, body = self._old(request) or kube.api.serve(request)
-                if request.verb in WRITES and not request.is_dry_run:
+                if request.verb in WRITES.values() and not request.is_dry_run:
                     kube.writes.append(request)
         except ApiError as error:
             status, body = error.code, error.body
@@ -83,23 +82,6 @@ class Pool:
             and (event.object["metadata"]["namespace"], event.object["metadata"]["name"]) == place
         ]
         return (200, seen[-1]) if seen else None
-
-
-def parse(method: str, url: str, body: Any, headers: Mapping[str, str]) -> Request:
-    """The request that the API server makes of it."""
-    found = urlsplit(url)
-    query = dict(parse_qsl(found.query))
-    parts = [part for part in found.path.split("/") if part]
-    group = "" if parts[0] == "api" else parts[1]
-    parts = parts[2:] if parts[0] == "api" else parts[3:]
-    namespace = ""
-    if parts[0] == "namespaces" and len(parts) > 2:
-        namespace, parts = parts[1], parts[2:]
-    resource, name, subresource = (*parts, "", "")[:3]
-    verb = VERBS.get(method) or ("get" if name else "watch" if "watch" in query else "list")
-    content_type = (headers.get("Content-Type") or "application/json").split(";")[0]
-    read = json.loads(body) if body else None
-    return Request(verb, group, resource, namespace, name, subresource, query, read, content_type)
 
 
 def _answer(status: int, body: Json, kind: FaultKind | None) -> HTTPResponse:

@@ -63,19 +63,16 @@ class Repository:
     def write(self, path: str, before: str, after: str, message: str) -> None:
         """One commit that puts `after` in place of `before`. ConflictError: it says something else by now."""
         with self._turn:
-            self._write(path, before, after, message)
-
-    def _write(self, path: str, before: str, after: str, message: str) -> None:
-        head = self._head()
-        if self._text(head, path) != before:
-            raise errors.ConflictError(
-                f"{path} on {self._branch.name} was changed since it was read", hint=errors.READ_AGAIN
-            )
-        try:
-            commit = self._commit(head, path, after, message)
-        except GitError as error:
-            raise errors.UnavailableError(f"nothing was committed: git failed: {error}") from error
-        self._publish(head, commit)
+            head = self._head()
+            if self._text(head, path) != before:
+                raise errors.ConflictError(
+                    f"{path} on {self._branch.name} was changed since it was read", hint=errors.READ_AGAIN
+                )
+            try:
+                commit = self._commit(head, path, after, message)
+            except GitError as error:
+                raise errors.UnavailableError(f"nothing was committed: git failed: {error}") from error
+            self._publish(head, commit)
 
     def _head(self) -> str:
         """The branch's newest commit, of the remote where there is one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -158,14 +158,6 @@ def _revision(state: WorkloadState, text: str) -> str:
     return f"{state.revision}+{digest(text)[:DIGITS]}"
 
 
-def paths_faults(path: str) -> Sequence[str]:
-    """Faults in the path of manifests below their folder."""
-    parts = path.split("/")
-    if not path or path.startswith("/") or any(part in ("", ".", "..") for part in parts):
-        return [f"{path!r} is not a path below the folder"]
-    return [] if path.endswith((".yaml", ".yml")) else [f"{path!r} does not end in .yaml"]
-
-
 def through_gitops(
     settings: Settings, cluster: Workload, target: Target, decision: Callable[[str], Decision]
 ) -> GitOpsWorkload:
@@ -185,7 +177,11 @@ def gitops_faults(settings: Settings) -> Iterator[str]:
     """Faults in the settings of the GitOps mode."""
     if settings.actuation != "gitops":
         return
-    yield from (f"IPA_GITOPS_PATH: {fault}" for fault in paths_faults(settings.gitops_path))
+    path = settings.gitops_path
+    if not path or path.startswith("/") or any(part in ("", ".", "..") for part in path.split("/")):
+        yield f"IPA_GITOPS_PATH: {path!r} is not a path below the folder"
+    elif not path.endswith((".yaml", ".yml")):
+        yield f"IPA_GITOPS_PATH: {path!r} does not end in .yaml"
     if not settings.gitops_dir or not Path(settings.gitops_dir).is_dir():
         yield f"IPA_GITOPS_DIR {settings.gitops_dir!r} is not a folder"
     if set(settings.gitops_remote) & set(":/"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import cache, partial
 
 from ipa.adapters.kube import preflight
 from ipa.adapters.kube.client import KubeClient
@@ -26,6 +26,8 @@ from ipa.settings import Settings, words
 SERVER = "api server"
 # A Lease not renewed for so many of its durations has no holder any more.
 DEAD_LEASES = 4
+# The option of `kubectl create rolebinding` that names the service.
+Subject = Callable[[], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +48,18 @@ def cluster_checks(
     client: KubeClient, settings: Settings, needs: ClusterNeeds, namespaces: Sequence[str], *, elects: bool
 ) -> list[DoctorCheck]:
     """The API server first; all others once it has answered."""
-    user = _User(client)
+    # Asked once, and only if a right is missing.
+    subject = cache(partial(_subject, client))
     checks = [
         DoctorCheck(SERVER, lambda: _server(client)),
         DoctorCheck(needs.check, lambda: _kind(client, needs), after=SERVER),
     ]
     for space in namespaces:
-        look = partial(_rights, client, settings, needs, space, user)
+        look = partial(_rights, client, settings, needs, space, subject)
         checks.append(DoctorCheck(f"rights in {space}", look, after=SERVER))
     if "kubernetes" in words(settings.auth):
         meaning = "without it IPA_AUTH=kubernetes admits nobody"
-        look = partial(_role, client, "", user, {}, REVIEWER, Severity.FAIL, meaning)
+        look = partial(_role, client, "", subject, {}, REVIEWER, Severity.FAIL, meaning)
         checks.append(DoctorCheck("rights in the cluster", look, after=SERVER))
     places = [settings.lease_namespace] if settings.lease_namespace else namespaces
     lease = partial(_lease, client, name=_lease_name(settings), elects=elects)
@@ -91,31 +94,24 @@ def _server(client: KubeClient) -> Iterator[Finding]:
         yield skew_finding("clock of api server", "the API server's", client.skew_s)
 
 
-class _User:
-    """The identity of the service in the cluster, asked once."""
-
-    def __init__(self, client: KubeClient) -> None:
-        self._client = client
-
-    @cached_property
-    def subject(self) -> str:
-        """The option of `kubectl create rolebinding` that names us."""
-        try:
-            name = preflight.user_name(self._client)
-        except IpaError:
-            name = ""
-        account = name.removeprefix("system:serviceaccount:")
-        if account != name:
-            return f"--serviceaccount={account}"
-        return f"--user={name}" if name else "--serviceaccount=NAMESPACE:NAME"
+def _subject(client: KubeClient) -> str:
+    """The option of `kubectl create rolebinding` that names the service."""
+    try:
+        name = preflight.user_name(client)
+    except IpaError:
+        name = ""
+    account = name.removeprefix("system:serviceaccount:")
+    if account != name:
+        return f"--serviceaccount={account}"
+    return f"--user={name}" if name else "--serviceaccount=NAMESPACE:NAME"
 
 
 def _rights(
-    client: KubeClient, settings: Settings, needs: ClusterNeeds, namespace: str, user: _User
+    client: KubeClient, settings: Settings, needs: ClusterNeeds, namespace: str, subject: Subject
 ) -> Iterator[Finding]:
     """Every verb that our roles list, one finding each."""
     known = {needs.kind.plural: needs.names(namespace), LEASE.plural: (_lease_name(settings),)}
-    role = partial(_role, client, namespace, user, known)
+    role = partial(_role, client, namespace, subject, known)
     yield from role(observer(needs.kind), Severity.FAIL, "without it the service sees nothing")
     if settings.actuation == "cluster":
         meaning = "advisory and shadow mode do not need it, the others do"
@@ -128,7 +124,7 @@ def _rights(
 def _role(
     client: KubeClient,
     namespace: str,
-    user: _User,
+    subject: Subject,
     known: Mapping[str, tuple[str, ...]],
     role: RbacRole,
     state: Severity,
@@ -156,20 +152,15 @@ def _role(
         else:
             which = f" for {refused}" if refused else ""
             seen = f"not allowed{which}; role {role.name} is for {role.purpose}: {meaning}"
-            yield Finding(name, state, seen, _grant(role, namespace, user))
+            yield Finding(name, state, seen, _grant(role, namespace, subject()))
 
 
-def _grant(role: RbacRole, namespace: str, user: _User) -> str:
+def _grant(role: RbacRole, namespace: str, subject: str) -> str:
     bound, file = f"ipa-{role.name}", f"deploy/rbac/{role.name}.yaml"
-    if not namespace:
-        return (
-            f"kubectl apply -f {file} && "
-            f"kubectl create clusterrolebinding {bound} --clusterrole={bound} {user.subject}"
-        )
-    return (
-        f"kubectl apply -n {namespace} -f {file} && "
-        f"kubectl create rolebinding {bound} -n {namespace} --role={bound} {user.subject}"
-    )
+    where = f" -n {namespace}" if namespace else ""
+    kinds = ("rolebinding", "role") if namespace else ("clusterrolebinding", "clusterrole")
+    create = f"kubectl create {kinds[0]} {bound}{where} --{kinds[1]}={bound} {subject}"
+    return f"kubectl apply{where} -f {file} && {create}"
 
 
 def _lease(client: KubeClient, namespace: str, *, name: str, elects: bool) -> Finding:

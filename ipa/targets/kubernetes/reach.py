@@ -43,12 +43,9 @@ class Reach:
 
 def reach_of(settings: Settings) -> Reach:
     """The way that the settings say: with a kubeconfig a forwarded port unless they say otherwise."""
-    asked = settings.profile_reach
-    if asked == AUTO:
-        asked = PORT_FORWARD if settings.kubeconfig else SERVICE
-    if asked == PORT_FORWARD:
-        return Reach("", settings.kubeconfig)
-    return Reach(ADDRESS if asked == SERVICE else asked, settings.kubeconfig)
+    usual = PORT_FORWARD if settings.kubeconfig else SERVICE
+    asked = usual if settings.profile_reach == AUTO else settings.profile_reach
+    return Reach({SERVICE: ADDRESS, PORT_FORWARD: ""}.get(asked, asked), settings.kubeconfig)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from ipa.model.parts import Configs
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.rolling import DEPLOYMENT
-from ipa.targets.kubernetes.layout import Draft, Layout, ObjectChange, Objects, Served
+from ipa.targets.kubernetes.layout import Draft, Layout, ObjectChange, Objects, Running, Served
 from ipa.targets.kubernetes.ownership import check_owner, claim, claimed, owner_of
 from ipa.targets.kubernetes.rollout import (
     counter_of,
@@ -73,10 +73,7 @@ class KubeWorkload:
         running = layout.observe(objects)
         autoscalers, _ = self._client.list_all(AUTOSCALER, layout.namespace)
         layout.check_autoscalers(running, autoscalers)
-        deployments = self._deployments(layout, (*running.places, *running.beside))
-        places = [place.as_scaled(deployments[place.deployment]) for place in running.places]
-        served = (*places, *running.beside)
-        pods = self._unready_pods(layout, served, deployments)
+        places, served, deployments, pods = self._look(layout, running)
         lost = {
             place.deployment: lost_words(place, deployments[place.deployment], pods.get(place.deployment, ()))
             for place in served
@@ -188,16 +185,14 @@ class KubeWorkload:
             is_back = is_moved and _is_as_asked(pipeline, change.previous, running.configs)
             phase = RolloutPhase.REPLACED if is_back else RolloutPhase.READY
             return Rollout(phase, "another writer replaced the change")
-        deployments = self._deployments(layout, (*running.places, *running.beside))
-        places = [place.as_scaled(deployments[place.deployment]) for place in running.places]
+        places, served, deployments, pods = self._look(layout, running)
         # What an autoscaler adds meanwhile is not waited for, nor the pods that were lost before.
         added = [
             max(0, place.replicas - config.replicas) if place.is_external else 0
             for place, config in zip(places, change.configs, strict=True)
         ]
         lost = [one + other for one, other in zip_longest(added, change.lost, fillvalue=0)]
-        served = (*places, *running.beside)
-        return judge(served, deployments, self._unready_pods(layout, served, deployments), lost)
+        return judge(served, deployments, pods, lost)
 
     def _get(self, layout: Layout) -> Objects:
         """All objects. Errors: NotFoundError, IncompleteError; UnavailableError for an older one."""
@@ -316,23 +311,25 @@ class KubeWorkload:
         words = f"; the {len(done)} objects written before it were restored" if done else ""
         raise _with_progress(cause, 0, total, words) from cause
 
-    def _deployments(self, layout: Layout, places: Sequence[Served]) -> Deployments:
-        return {
-            place.deployment: self._client.get_deployment(layout.namespace, place.deployment)
-            for place in places
+    def _look(
+        self, layout: Layout, running: Running
+    ) -> tuple[list[Served], list[Served], Deployments, dict[str, list[Json]]]:
+        """The stages' places as they are scaled, all that serves, and by name of Deployment: it, if it is
+        there, and the pods of those that wait for something.
+        """
+        namespace = layout.namespace
+        deployments = {
+            place.deployment: self._client.get_deployment(namespace, place.deployment)
+            for place in (*running.places, *running.beside)
         }
-
-    def _unready_pods(
-        self, layout: Layout, places: Sequence[Served], deployments: Deployments
-    ) -> dict[str, list[Json]]:
-        """The pods of Deployments that wait for something, by name of Deployment."""
-        pods = {}
-        for place in places:
+        places = [place.as_scaled(deployments[place.deployment]) for place in running.places]
+        served, pods = [*places, *running.beside], {}
+        for place in served:
             deployment = deployments[place.deployment]
             if deployment is not None and unready(place, deployment):
                 labels = deployment["spec"]["selector"]["matchLabels"]
-                pods[place.deployment] = self._client.list_pods(layout.namespace, labels)
-        return pods
+                pods[place.deployment] = self._client.list_pods(namespace, labels)
+        return places, served, deployments, pods
 
 
 def _is_as_asked(pipeline: Pipeline, wanted: Sequence[StageConfig], found: Sequence[StageConfig]) -> bool:

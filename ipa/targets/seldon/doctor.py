@@ -18,7 +18,7 @@ from ipa.targets.kubernetes.layout import Layout
 from ipa.targets.kubernetes.target import KubernetesTarget
 from ipa.targets.seldon import locate
 from ipa.targets.seldon.metrics import dialect_of
-from ipa.targets.seldon.monitors import Scraped, monitors_of
+from ipa.targets.seldon.monitors import monitors_of
 from ipa.targets.seldon.section import SeldonTarget, seldon_of
 from ipa.targets.seldon.shape import batch_faults
 
@@ -71,11 +71,9 @@ def checks_of(
 
 def _scrape(pipeline: Pipeline, of: SeriesOf) -> str:
     """The command that has those series scraped, with the PodMonitor that does it."""
-    first, *others = monitors_of(pipeline)
-    monitor = next((it for it in others if it.scraped is Scraped.STAGES and of is SeriesOf.REPLICAS), first)
-    return (
-        f"ipa render {pipeline.name} --monitors | kubectl apply -f -   (PodMonitor {monitor.name(pipeline)})"
-    )
+    monitor = monitors_of(pipeline)[-1 if of is SeriesOf.REPLICAS else 0]
+    name = monitor["metadata"]["name"]
+    return f"ipa render {pipeline.name} --monitors | kubectl apply -f -   (PodMonitor {name})"
 
 
 def _probe(namespace: str) -> dict[str, Any]:

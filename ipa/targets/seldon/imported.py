@@ -51,7 +51,9 @@ class Reader:
         self.notes = notes
         self.protocol = protocol
         self._graph: Json = predictor.get("graph") or {}
-        self.nodes: dict[str, Json] = {str(node.get("name")): node for node in _walk(self._graph)}
+        self.nodes: dict[str, Json] = {
+            str(node.get("name")): node for _, node in locate.nodes_of(self._graph)
+        }
         self.containers: dict[str, Json] = {
             str(container.get("name")): container
             for component in predictor.get("componentSpecs") or ()
@@ -135,12 +137,6 @@ class Reader:
         return [first, 1.0 - first]
 
 
-def _walk(node: Json) -> Iterator[Json]:
-    yield node
-    for child in node.get("children") or ():
-        yield from _walk(child)
-
-
 # What a pipeline's file has no place for stays in the SeldonDeployment, which is patched, never replaced.
 KNOWN_OF_PREDICTOR = frozenset(
     {"name", "graph", "componentSpecs", "replicas", "traffic", "annotations", "labels", "svcOrchSpec"}
@@ -155,7 +151,7 @@ NAMING_ENV = ("MODEL_VARIANT", "MODEL_NAME", "MODEL")
 
 
 def imported(
-    sdep: variants.Json, sla: Sla, *, name: str = "", predictor: str = "", bounds_cores: float | None = None
+    sdep: Json, sla: Sla, *, name: str = "", predictor: str = "", bounds_cores: float | None = None
 ) -> Imported:
     """The pipeline that the SeldonDeployment runs. InputError lists what cannot be read as one."""
     metadata = sdep.get("metadata") or {}
@@ -175,9 +171,7 @@ def imported(
     )
     if bounds_cores is not None:
         pipeline = replace(pipeline, bounds=replace(pipeline.bounds, cores=bounds_cores))
-    notes += _left_alone(spec, chosen, reader)
-    notes += _assumed(pipeline)
-    notes += _batching(pipeline, reader)
+    notes += _notes(pipeline, spec, chosen, reader)
     if locate.unsaid_orchestrators(sdep):
         notes.append(f"{locate.ENDLESS_WRITES}: {locate.orchestrator_remedy(sdep)}")
     try:
@@ -189,7 +183,7 @@ def imported(
     return Imported(pipeline, configs, tuple(notes))
 
 
-def _predictor(predictors: Sequence[variants.Json], wanted: str, notes: list[str]) -> variants.Json:
+def _predictor(predictors: Sequence[Json], wanted: str, notes: list[str]) -> Json:
     """The one that is named, else the one that takes most of the requests."""
     names = [str(one.get("name")) for one in predictors]
     serving = [one for one in predictors if not one.get("shadow")]
@@ -208,9 +202,7 @@ def _predictor(predictors: Sequence[variants.Json], wanted: str, notes: list[str
     return chosen
 
 
-def _target(
-    metadata: variants.Json, spec: variants.Json, predictor: variants.Json, protocol: WireProtocol | None
-) -> SeldonTarget:
+def _target(metadata: Json, spec: Json, predictor: Json, protocol: WireProtocol | None) -> SeldonTarget:
     target = SeldonTarget(metadata["name"], metadata.get("namespace") or "default", predictor["name"])
     target = replace(target, protocol=protocol or target.protocol)
     annotations = spec.get("annotations") or {}
@@ -244,9 +236,7 @@ def _variants(name: str, reader: Reader) -> tuple[Variant, ...]:
     return (Variant(_variant_name(run), {KEY: run}),)
 
 
-def _server(
-    node: variants.Json, container: variants.Json, protocol: WireProtocol | None
-) -> ServerKind | None:
+def _server(node: Json, container: Json, protocol: WireProtocol | None) -> ServerKind | None:
     """The server, if it is not that of the protocol: MLServer answers no router's and no combiner's calls."""
     if protocol is WireProtocol.SELDON:
         return None
@@ -257,7 +247,7 @@ def _server(
     return ServerKind.MICROSERVICE if is_one else None
 
 
-def _env(name: str, container: variants.Json, notes: list[str]) -> dict[str, str]:
+def _env(name: str, container: Json, notes: list[str]) -> dict[str, str]:
     """The env that makes the variant what it is: plain values that are neither the operator's nor secret."""
     found: dict[str, str] = {}
     for entry in container.get("env") or ():
@@ -275,7 +265,7 @@ def _env(name: str, container: variants.Json, notes: list[str]) -> dict[str, str
     return found
 
 
-def _memory_gib(name: str, container: variants.Json, notes: list[str]) -> float | None:
+def _memory_gib(name: str, container: Json, notes: list[str]) -> float | None:
     """The memory limit, None if there is none. Plans write whole MiB."""
     # The limit is the last, and the one that counts.
     *others, text = [*variants.amounts_of(container, "memory").values()] or [None]
@@ -296,46 +286,35 @@ def _memory_gib(name: str, container: variants.Json, notes: list[str]) -> float 
 def _variant_name(run: SeldonRun) -> str:
     """The name of the variant: from its env, its image tag, or its model."""
     tag = (run.image or "").partition("@")[0].rpartition("/")[2].partition(":")[2]
-    known = [run.env.get(key, "") for key in NAMING_ENV]
-    for candidate in (
-        *known,
-        "" if tag == "latest" else tag,
-        (run.model_uri or "").rstrip("/").rpartition("/")[2],
-    ):
-        if NAME.fullmatch(candidate):
-            return candidate
-    return "current"
+    model = (run.model_uri or "").rstrip("/").rpartition("/")[2]
+    known = [*(run.env.get(key, "") for key in NAMING_ENV), "" if tag == "latest" else tag, model]
+    return next((name for name in known if NAME.fullmatch(name)), "current")
 
 
 def _batched(stage: Stage, reader: Reader) -> Stage:
     """The stage with the time that its batches wait now."""
     if not stage.variants:
         return stage
-    env = {
-        one.get("name"): one.get("value")
-        for one in (reader.containers.get(stage.name) or {}).get("env") or ()
-    }
+    container = reader.containers.get(stage.name) or {}
+    env = {one.get("name"): one.get("value") for one in container.get("env") or ()}
     text = env.get(variants.BATCH_TIME)
-    if text is None:
-        run = seldon_of(stage.variants[0])
-        is_single = reader.protocol is WireProtocol.SELDON or (run is not None and run.server is not None)
-        if env.get(variants.BATCH_SIZE) is not None and not is_single:
-            reader.notes.append(
-                f"stage {stage.name!r}: no {variants.BATCH_TIME}; "
-                f"batches will wait {stage.batch_timeout_s:g} s"
-            )
-        return stage
-    try:
-        return replace(stage, batch_timeout_s=float(str(text)))
-    except ValueError:
-        reader.notes.append(
-            f"stage {stage.name!r}: {variants.BATCH_TIME} {text!r} is not a number of seconds"
-        )
-        return stage
+    if text is not None:
+        try:
+            return replace(stage, batch_timeout_s=float(str(text)))
+        except ValueError:
+            fault = f"{variants.BATCH_TIME} {text!r} is not a number of seconds"
+            reader.notes.append(f"stage {stage.name!r}: {fault}")
+            return stage
+    run = seldon_of(stage.variants[0])
+    is_single = reader.protocol is WireProtocol.SELDON or (run is not None and run.server is not None)
+    if env.get(variants.BATCH_SIZE) is not None and not is_single:
+        waits = f"no {variants.BATCH_TIME}; batches will wait {stage.batch_timeout_s:g} s"
+        reader.notes.append(f"stage {stage.name!r}: {waits}")
+    return stage
 
 
-def _left_alone(spec: variants.Json, predictor: variants.Json, reader: Reader) -> Iterator[str]:
-    """Notes on the fields that the pipeline's file omits and no plan changes."""
+def _notes(pipeline: Pipeline, spec: Json, predictor: Json, reader: Reader) -> Iterator[str]:
+    """Notes on what the file omits and no plan changes, on assumptions, and on batches."""
     if reader.protocol is None:
         yield f"protocol {spec['protocol']!r} is left as it is; batches need MLServer and v2"
     elif not spec.get("protocol"):
@@ -352,39 +331,29 @@ def _left_alone(spec: variants.Json, predictor: variants.Json, reader: Reader) -
             for scaler in locate.AUTOSCALERS
             if component.get(scaler)
         )
-
-
-def _batching(pipeline: Pipeline, reader: Reader) -> Iterator[str]:
-    """A note for each stage that batches, or cannot: no SeldonDeployment says how many rows it answers."""
-    for stage in pipeline.served:
-        entry = variants.env_entry(reader.containers.get(stage.name) or {}, variants.BATCH_SIZE)
-        text = str((entry or {}).get("value", ""))
-        if is_microservice(pipeline, stage.variants[0]):
-            beside = f"; its env {variants.BATCH_SIZE} has no effect" if text else ""
-            yield f"stage {stage.name!r} is planned at batch size 1, since {NO_BATCHES}{beside}"
-        elif text.isdecimal() and int(text) > 1:
-            yield (
-                f"stage {stage.name!r} batches up to {text} requests in one SeldonDeployment, which is right "
-                "only if it answers one row for each it is given: otherwise say `output_rows: varying`"
-            )
-
-
-def _assumed(pipeline: Pipeline) -> Iterator[str]:
-    """Notes on the assumptions, since no SeldonDeployment has these values."""
-    sla = pipeline.sla
+    # No SeldonDeployment has these values.
+    sla, kinds = pipeline.sla, {stage.name: stage.kind for stage in pipeline.stages}
     yield f"the SLA, {sla.latency_s:g} s at p{sla.percentile:g}, is not in it: --sla says another"
     sending = {edge.parent for stage in pipeline.stages for edge in stage.after}
-    senders = [
-        stage.name
-        for stage in pipeline.stages
-        if stage.name in sending and stage.kind is not StageKind.ROUTER
-    ]
+    senders = [name for name in kinds if name in sending and kinds[name] is not StageKind.ROUTER]
     if senders:
         yield f"each item of {', '.join(senders)} is taken to become one for the stages after it (fan_out)"
     routers = [stage.name for stage in pipeline.served if stage.kind is StageKind.ROUTER]
     if routers:
         yield f"the branches of {', '.join(routers)} are taken to get equal shares of the requests"
     yield "each stage has the one variant that runs: add those that could run instead"
+    # Nor does one say how many rows a stage answers.
+    for stage in pipeline.served:
+        entry = variants.env_entry(reader.containers.get(stage.name) or {}, variants.BATCH_SIZE)
+        text = str((entry or {}).get("value", ""))
+        if is_microservice(pipeline, stage.variants[0]):
+            beside_it = f"; its env {variants.BATCH_SIZE} has no effect" if text else ""
+            yield f"stage {stage.name!r} is planned at batch size 1, since {NO_BATCHES}{beside_it}"
+        elif text.isdecimal() and int(text) > 1:
+            yield (
+                f"stage {stage.name!r} batches up to {text} requests in one SeldonDeployment, which is right "
+                "only if it answers one row for each it is given: otherwise say `output_rows: varying`"
+            )
 
 
 def import_pipeline(settings: Settings, asked: ImportRequest) -> Imported:

@@ -194,7 +194,7 @@ def locate(pipeline: Pipeline, sdep: Json) -> tuple[StageLocation, ...]:
         problems.append(f"has predictors {has}; exactly one must be {target.predictor!r}")
         raise drift(pipeline, problems)
     index = names.index(target.predictor)
-    nodes = list(_nodes(_predictors(sdep)[index]["graph"], ("spec", "predictors", index, "graph")))
+    nodes = list(nodes_of(_predictors(sdep)[index]["graph"], ("spec", "predictors", index, "graph")))
     problems += _misplaced(nest(pipeline), nodes)
     places: list[StageLocation] = []
     for stage in pipeline.served:
@@ -209,10 +209,11 @@ def locate(pipeline: Pipeline, sdep: Json) -> tuple[StageLocation, ...]:
     return tuple(places)
 
 
-def _nodes(node: Json, path: Path) -> Iterator[tuple[Path, Json]]:
+def nodes_of(node: Json, path: Path = ()) -> Iterator[tuple[Path, Json]]:
+    """The node and all inside it, each with its path."""
     yield path, node
     for index, child in enumerate(node.get("children") or ()):
-        yield from _nodes(child, (*path, "children", index))
+        yield from nodes_of(child, (*path, "children", index))
 
 
 def _misplaced(nested: Nested, nodes: list[tuple[Path, Json]]) -> list[str]:

@@ -10,64 +10,40 @@ it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from ipa.adapters.prometheus.queries import NUMBER
 from ipa.model.pipeline import Pipeline
-from ipa.targets.seldon.locate import LABEL_PIPELINE, container_name, target_of
+from ipa.targets.seldon.locate import LABEL_PIPELINE, container_name, object_of, target_of
 from ipa.targets.seldon.metrics import EXECUTOR
 from ipa.targets.seldon.split import PORT, PartRole, is_split, parts_of
 
-KIND = ("monitoring.coreos.com/v1", "PodMonitor")
+VERSION = "monitoring.coreos.com/v1"
 # A rate needs two scrapes in its window of 30 s, and samples older than 15 s are stale.
 INTERVAL = "5s"
 LABEL_DEPLOYMENT, LABEL_PREDICTOR_SERVICE, LABEL_SHADOW = "seldon-deployment-id", "seldon-app", "shadow"
 ENGINE = "seldon-container-engine"
 
 
-class Scraped(StrEnum):
-    """The pods that a PodMonitor scrapes; the value ends its name."""
+def monitors_of(pipeline: Pipeline) -> list[dict[str, Any]]:
+    """The PodMonitors of the pipeline in its shape. InputError without a `seldon:` section.
 
-    ORCHESTRATOR = "orchestrator"
-    STAGES = "stages"
-    ROUTER = "router-and-queues"
-
-
-@dataclass(frozen=True, slots=True)
-class PodMonitor:
-    """A PodMonitor: its selector and its one endpoint, as Kubernetes has them."""
-
-    scraped: Scraped
-    selector: Mapping[str, Any]
-    endpoint: Mapping[str, Any]
-
-    def name(self, pipeline: Pipeline) -> str:
-        """The name of the object."""
-        return f"{target_of(pipeline).name}-{self.scraped}"
-
-    def manifest(self, pipeline: Pipeline) -> dict[str, Any]:
-        """The object, in the namespace of the pipeline's pods."""
-        target = target_of(pipeline)
-        labels = {"app.kubernetes.io/managed-by": "ipa-serving", LABEL_PIPELINE: pipeline.name}
-        version, kind = KIND
-        return {
-            "apiVersion": version,
-            "kind": kind,
-            "metadata": {"name": self.name(pipeline), "namespace": target.namespace, "labels": labels},
-            "spec": {"selector": dict(self.selector), "podMetricsEndpoints": [dict(self.endpoint)]},
-        }
-
-
-def monitors_of(pipeline: Pipeline) -> tuple[PodMonitor, ...]:
-    """The PodMonitors of the pipeline in its shape. InputError without a `seldon:` section."""
+    The first has the load scraped, the last the batches of replicas.
+    """
     target = target_of(pipeline)
+
+    def monitor(scraped: str, selector: Mapping[str, Any], endpoint: Mapping[str, Any]) -> dict[str, Any]:
+        # In the namespace of the pipeline's pods.
+        made = object_of(target, {"selector": selector, "podMetricsEndpoints": [endpoint]}, labels)
+        made["metadata"]["name"] = f"{target.name}-{scraped}"
+        return {**made, "apiVersion": VERSION, "kind": "PodMonitor"}
+
+    labels = {LABEL_PIPELINE: pipeline.name}
     if is_split(pipeline):
         parts = [part.name for part in parts_of(pipeline) if part.role is not PartRole.MODEL]
         endpoint = {"targetPort": PORT, "path": "/metrics", "interval": INTERVAL}
         among = {"key": LABEL_DEPLOYMENT, "operator": "In", "values": sorted(parts)}
-        return (PodMonitor(Scraped.ROUTER, {"matchExpressions": [among]}, endpoint),)
+        return [monitor("router-and-queues", {"matchExpressions": [among]}, endpoint)]
     # Predictors that share the load are numbered; those of other names are not ours.
     ours = f"{target.name}-{target.predictor}{NUMBER}"
     engines = [
@@ -80,10 +56,10 @@ def monitors_of(pipeline: Pipeline) -> tuple[PodMonitor, ...]:
         {"targetLabel": EXECUTOR.identity_label, "replacement": target.name},
     ]
     by_service = {"matchExpressions": [{"key": LABEL_PREDICTOR_SERVICE, "operator": "Exists"}]}
-    return (
-        PodMonitor(Scraped.ORCHESTRATOR, by_service, _endpoint(engines)),
-        PodMonitor(Scraped.STAGES, {"matchLabels": {LABEL_DEPLOYMENT: target.name}}, _endpoint(models)),
-    )
+    return [
+        monitor("orchestrator", by_service, _endpoint(engines)),
+        monitor("stages", {"matchLabels": {LABEL_DEPLOYMENT: target.name}}, _endpoint(models)),
+    ]
 
 
 def _endpoint(relabelings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ In one of them only fields that are ours and differ change: replicas alone touch
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -118,8 +118,10 @@ def draft_change(pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) 
             added.append(_like(running[0][0], free.pop(0), live, after))
     for at, named, part in sorted(kept, key=lambda each: each[0]):
         change_all(draft, named, live, part)
-        if shares:
-            _set_traffic(draft, at, shared.share_of(part))
+        path = (*PREDICTORS, at)
+        if shares and draft.value((*path, "traffic")) != shared.share_of(part):
+            draft.test((*path, "name"), draft.value((*path, "name")))
+            draft.set((*path, "traffic"), shared.share_of(part))
     for predictor in added:
         draft.append(PREDICTORS, predictor)
     for at in sorted((index[target_of(named).predictor] for named, _ in there), reverse=True):
@@ -141,13 +143,6 @@ def _like(model: Pipeline, named: Pipeline, live: Json, part: shared.Configs) ->
     return found
 
 
-def _set_traffic(draft: Draft, at: int, percent: int) -> None:
-    path = (*PREDICTORS, at)
-    if draft.value((*path, "traffic")) != percent:
-        draft.test((*path, "name"), draft.value((*path, "name")))
-        draft.set((*path, "traffic"), percent)
-
-
 def _named(pipeline: Pipeline) -> list[Pipeline]:
     """The pipeline once for each predictor it may have."""
     target = target_of(pipeline)
@@ -156,18 +151,14 @@ def _named(pipeline: Pipeline) -> list[Pipeline]:
 
 
 def _check(pipeline: Pipeline, configs: Sequence[StageConfig]) -> None:
-    problems = [Problem(problem) for problem in _faults(pipeline, configs)]
-    if problems:
-        raise InputError(f"pipeline {pipeline.name!r} cannot run these parts", problems=problems)
-
-
-def _faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> Iterator[str]:
-    count = len(shared.parts_of(configs))
+    count, faults = len(shared.parts_of(configs)), list(shared.share_faults(configs))
     if not 1 <= count <= MOST:
-        yield f"a set has 1 to {MOST} parts, not {count}"
-    yield from shared.share_faults(configs)
+        faults.insert(0, f"a set has 1 to {MOST} parts, not {count}")
     if count > 1 and is_split(pipeline):
-        yield "shape split cannot divide the traffic between parts; use shape single"
+        faults.append("shape split cannot divide the traffic between parts; use shape single")
+    if faults:
+        problems = [Problem(fault) for fault in faults]
+        raise InputError(f"pipeline {pipeline.name!r} cannot run these parts", problems=problems)
 
 
 def change_all(draft: Draft, pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -> None:

@@ -212,7 +212,7 @@ class Seldon(KubernetesTarget):
         """A PodMonitor each for the orchestrator and the stages, or one for router and queues."""
         from ipa.targets.seldon.monitors import monitors_of
 
-        return [monitor.manifest(pipeline) for monitor in monitors_of(pipeline)]
+        return monitors_of(pipeline)
 
     def address(self, pipeline: Pipeline, settings: Settings, endpoint: str = "") -> RequestAddress:
         """By the gateway of the settings, or the Service of the pipeline's shape."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from tests.fakes.kube.kinds import Kinds, merged
 from tests.fakes.kube.patching import PatchError, json_patch, merge_patch
@@ -25,6 +26,7 @@ LIST_KINDS = {
 SELDON = "machinelearning.seldon.io"
 SELF_REVIEWS = ("selfsubjectreviews", "selfsubjectaccessreviews")
 DISCOVERY, OPENAPI = "discovery", "openapi"
+WRITES = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 APPLY = "application/apply-patch+yaml"
 PATCHES = {
     "application/json-patch+json": json_patch,
@@ -51,6 +53,25 @@ class Request:
     def is_dry_run(self) -> bool:
         """Whether nothing may be kept."""
         return self.query.get("dryRun") == "All"
+
+
+def request_of(
+    method: str, url: str, read: Callable[[str], Any], content_type: str = "", token: str = ""
+) -> Request:
+    """The request to a path of objects; `read` gives the body of that content type."""
+    found = urlsplit(url)
+    query = dict(parse_qsl(found.query))
+    parts = [part for part in found.path.split("/") if part]
+    group = "" if parts[0] == "api" else parts[1]
+    parts = parts[2:] if parts[0] == "api" else parts[3:]
+    namespace = ""
+    if parts[0] == "namespaces" and len(parts) > 2:
+        namespace, parts = parts[1], parts[2:]
+    resource, name, subresource = (*parts, "", "")[:3]
+    verb = WRITES.get(method) or ("get" if name else "watch" if "watch" in query else "list")
+    content_type = (content_type or "application/json").split(";")[0]
+    body = read(content_type)
+    return Request(verb, group, resource, namespace, name, subresource, query, body, content_type, token)
 
 
 @dataclass(frozen=True)

@@ -292,7 +292,7 @@ class Cluster:
     def _live(self, pod: Json) -> None:
         is_crashing = pod["metadata"]["name"] in self.crashing
         trouble = Trouble.CRASH if is_crashing else self.trouble_of(pod["spec"])
-        if trouble is None and not _is_scheduled(pod) and not self._has_room(pod):
+        if trouble is None and not is_scheduled(pod) and not self._has_room(pod):
             trouble = Trouble.UNSCHEDULABLE
         is_ready = self.now - pod["metadata"]["born"] >= self.roll_ticks
         names = [one["name"] for one in pod["spec"]["containers"]]
@@ -307,7 +307,7 @@ class Cluster:
     def _has_room(self, pod: Json) -> bool:
         if self.capacity_cores is None:
             return True
-        used = sum(cores_of(other["spec"]) for other in self.store.everything("pods") if _is_scheduled(other))
+        used = sum(cores_of(other["spec"]) for other in self.store.everything("pods") if is_scheduled(other))
         return used + cores_of(pod["spec"]) <= self.capacity_cores
 
     def _count(self, deployment: Json, refused: str) -> None:
@@ -464,10 +464,6 @@ def _made_of(pod: Json) -> Json:
     return {key: value for key, value in pod["spec"].items() if key != "nodeName"}
 
 
-def _inits(pod: Json) -> list[Json]:
-    return pod["spec"].get("initContainers") or []
-
-
 def _image_id(container: Json) -> str:
     """The digest that its image was pulled by."""
     image = str(container.get("image", "seldonio/mlserver:1"))
@@ -528,15 +524,14 @@ def _container_status(container: Json, trouble: Trouble | None, is_ready: bool) 
     return {"name": container["name"], "ready": ready, "state": state, "imageID": _image_id(container)}
 
 
+def _has(pod: Json, kind: str) -> bool:
+    return any(it["type"] == kind and it["status"] == "True" for it in pod["status"].get("conditions", []))
+
+
 def _is_ready(pod: Json) -> bool:
-    return any(
-        condition["type"] == "Ready" and condition["status"] == "True"
-        for condition in pod["status"].get("conditions", [])
-    )
+    return _has(pod, "Ready")
 
 
-def _is_scheduled(pod: Json) -> bool:
-    return any(
-        condition["type"] == "PodScheduled" and condition["status"] == "True"
-        for condition in pod["status"].get("conditions", [])
-    )
+def is_scheduled(pod: Json) -> bool:
+    """True if a node takes the pod."""
+    return _has(pod, "PodScheduled")

@@ -42,6 +42,7 @@ from tests.fakes.kube.cluster import (
     cores_of,
     deployment_name,
     entry_deployment,
+    is_scheduled,
     service_of,
 )
 from tests.fakes.kube.names import HOSTS, OWN, SERVICES
@@ -237,7 +238,7 @@ class Node:
         for name, pod in pods.items():
             here = self._pods.get(name)
             if here is None:
-                if _is_scheduled(pod):
+                if is_scheduled(pod):
                     self._run_pod(name, pod)
                 continue
             for container in here.containers:
@@ -459,12 +460,6 @@ def _move_family(pid: int, cpus: Collection[int]) -> None:
 
 def _env(spec: Json) -> dict[str, str]:
     return {one["name"]: str(one.get("value", "")) for one in spec.get("env", [])}
-
-
-def _is_scheduled(pod: Json) -> bool:
-    return any(
-        it["type"] == "PodScheduled" and it["status"] == "True" for it in pod["status"].get("conditions", [])
-    )
 
 
 def _claimed_block() -> tuple[int, socket.socket]:

@@ -12,19 +12,28 @@ from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 import yaml
 
 from tests.fakes.kube import protobuf
-from tests.fakes.kube.api import APPLY, DISCOVERY, OPENAPI, SELF_REVIEWS, Api, Request, labels_of
+from tests.fakes.kube.api import (
+    APPLY,
+    DISCOVERY,
+    OPENAPI,
+    SELF_REVIEWS,
+    WRITES,
+    Api,
+    Request,
+    labels_of,
+    request_of,
+)
 from tests.fakes.kube.cluster import Cluster
 from tests.fakes.kube.faults import Fault, FaultKind, FaultSchedule
 from tests.fakes.kube.kinds import Kinds, custom
 from tests.fakes.kube.schema import real_schema, small_schema
 from tests.fakes.kube.store import ApiError, Json, Store
 
-VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 READERS: dict[str, Callable[[bytes], Any]] = {APPLY: yaml.safe_load, protobuf.CONTENT_TYPE: protobuf.decoded}
 # Faults that come before the request is served.
 UNSERVED = (
@@ -185,7 +194,7 @@ class _Handler(BaseHTTPRequestHandler):
                 if kube.before:
                     kube.before(request)
                 status, body = kube.api.serve(request)
-                if request.verb in ("create", "update", "patch", "delete") and not request.is_dry_run:
+                if request.verb in WRITES.values() and not request.is_dry_run:
                     kube.writes.append(request)
         except ApiError as error:
             status, body = error.code, error.body
@@ -218,11 +227,9 @@ class _Handler(BaseHTTPRequestHandler):
         return super().date_time_string((timestamp or self.kube.wall_s()) + self.kube.skew_s)
 
     def _parse(self) -> Request:
-        url = urlsplit(self.path)
-        query = dict(parse_qsl(url.query))
         length = int(self.headers.get("Content-Length") or 0)
         raw = self.rfile.read(length) if length else b""
-        parts = [part for part in url.path.split("/") if part]
+        parts = [part for part in urlsplit(self.path).path.split("/") if part]
         token = (self.headers.get("Authorization") or "").partition(" ")[2]
         if parts[:2] == [OPENAPI, "v3"]:
             return Request("get", "", OPENAPI, name="/".join(parts[2:]))
@@ -231,16 +238,12 @@ class _Handler(BaseHTTPRequestHandler):
             return Request("get", "".join(parts[1:2]), resource, name="".join(parts[2:3]), token=token)
         if parts[0] == "api" and len(parts) < 3:
             return Request("get", "api", DISCOVERY, name="".join(parts[1:2]), token=token)
-        group = "" if parts[0] == "api" else parts[1]
-        parts = parts[2:] if parts[0] == "api" else parts[3:]
-        namespace = ""
-        if parts[0] == "namespaces" and len(parts) > 2:
-            namespace, parts = parts[1], parts[2:]
-        resource, name, subresource = (*parts, "", "")[:3]
-        verb = VERBS.get(self.command) or ("get" if name else "watch" if "watch" in query else "list")
-        content_type = (self.headers.get("Content-Type") or "").split(";")[0]
-        body = READERS.get(content_type, json.loads)(raw) if raw else None
-        return Request(verb, group, resource, namespace, name, subresource, query, body, content_type, token)
+
+        def read(content_type: str) -> Any:
+            return READERS.get(content_type, json.loads)(raw) if raw else None
+
+        content_type = self.headers.get("Content-Type") or ""
+        return request_of(self.command, self.path, read, content_type, token)
 
     def _fail(self, fault: Fault) -> None:
         if fault.kind in (FaultKind.STATUS, FaultKind.FAILURE):

@@ -102,19 +102,6 @@ def test_it_keeps_what_others_wrote_in_the_lease(world: World) -> None:
     assert (lease["spec"]["leaseTransitions"], lease["spec"]["leaseDurationSeconds"]) == (4, 15)
 
 
-def test_a_release_hands_over_at_once(world: World) -> None:
-    released(world)
-    one, other = world.replica("one"), world.replica("other")
-    world.run(5, one, other)
-    one.close()
-    assert not one.leading()
-    spec = world.lease()["spec"]
-    assert (spec["holderIdentity"], spec["leaseDurationSeconds"]) == (None, 1)
-    world.run(2.5, other)
-    assert other.leading()
-    assert world.led == ["one", "other"]
-
-
 def test_a_write_under_way_keeps_the_lease(world: World, caplog: pytest.LogCaptureFixture) -> None:
     released(world)
     one, other = world.replica("one"), world.replica("other")
@@ -137,19 +124,6 @@ def test_renewals_are_seen_even_where_the_wall_clock_stands(world: World) -> Non
     assert one.leading() and not other.leading()
 
 
-@pytest.mark.parametrize("kind", [FaultKind.LOST_AFTER, FaultKind.LOST_BEFORE, FaultKind.TRUNCATED])
-def test_an_answer_that_is_lost_costs_nothing(world: World, kind: FaultKind) -> None:
-    released(world)
-    one = world.replica("one")
-    world.kube.fault(kind, verb="update", resource="leases")
-    world.run(4, one)
-    assert one.leading()
-    world.kube.fault(kind, verb="update", resource="leases")
-    world.run(20, one)
-    assert one.leading()
-    assert world.led == ["one"]
-
-
 def test_forbidden_is_said_and_never_leads(world: World) -> None:
     world.kube.fault(FaultKind.STATUS, resource="leases", status=403, times=1000)
     one = world.replica("one")
@@ -157,22 +131,6 @@ def test_forbidden_is_said_and_never_leads(world: World) -> None:
     assert not one.leading()
     assert "not allowed" in one.standing().words
     one.close()
-
-
-def test_deleted_and_taken_by_hand(world: World) -> None:
-    released(world)
-    one = world.replica("one")
-    world.run(5, one)
-    with world.kube.store.lock:
-        world.kube.store.delete("leases", "default", "ipa-serving")
-    world.run(5, one)
-    assert one.leading()
-    world.edit(holderIdentity="somebody")
-    world.run(3, one)
-    assert not one.leading()
-    assert one.standing().leader == "somebody"
-    world.run(17, one)
-    assert one.leading()
 
 
 def test_a_fault_of_this_program_does_not_end_the_taking_part(

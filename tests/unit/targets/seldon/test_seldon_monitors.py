@@ -32,16 +32,17 @@ def test_a_split_pipeline_has_its_router_and_queues_scraped_and_no_model() -> No
 
 def test_a_monitor_takes_the_pipelines_predictors_and_stages_alone() -> None:
     pipeline = sample_pipeline()
-    orchestrator, stages = monitors_of(pipeline)
+    endpoints = [it["spec"]["podMetricsEndpoints"][0] for it in monitors_of(pipeline)]
+    orchestrator, stages = endpoints
     target = pipeline.targets["seldon"]
-    by_service, by_container = (it["regex"] for it in orchestrator.endpoint["relabelings"])
+    by_service, by_container = (it["regex"] for it in orchestrator["relabelings"])
     own = f"{target.name}-{target.predictor}"
     asked = (own, f"{own}-2", f"{own}-10", f"{own}-canary", f"x{own}", target.name)
     assert [bool(re.fullmatch(by_service, name)) for name in asked] == [True, True, True, False, False, False]
     assert by_container == "seldon-container-engine"
-    containers = stages.endpoint["relabelings"][0]["regex"].split("|")
+    containers = stages["relabelings"][0]["regex"].split("|")
     assert containers == [stage.container or stage.name for stage in pipeline.served]
-    assert stages.endpoint["relabelings"][-1] == {
+    assert stages["relabelings"][-1] == {
         "targetLabel": "deployment_name",
         "replacement": target.name,
     }
