@@ -19,18 +19,6 @@ from ipa.model.pipeline import Pipeline
 from ipa.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class Presence:
-    """The series of a selector: by label value, the age in seconds of the oldest of the newest samples.
-
-    If there are none, `others` are the values that `label` has in series of the same metric.
-    """
-
-    ages_s: Mapping[str, float]
-    label: str = ""
-    others: tuple[str, ...] = ()
-
-
 class Asker:
     """The client of these checks. Errors: UnavailableError (no answer), InputError (invalid answer)."""
 
@@ -47,23 +35,29 @@ class Asker:
         except (IndexError, TypeError, ValueError) as error:
             raise InputError("its answer to the query time() is not a number") from error
 
-    def presence(self, selector: Selector, by: str = "") -> Presence:
-        """Return the series of the selector, by one label, or together under ""."""
-        ages_s = self._ages(Age(selector, (by,) if by else ()))
-        if ages_s or not selector.labels:
-            return Presence(ages_s)
-        label = next(iter(selector.labels))
-        others = self._ages(Age(Selector(selector.metric, {}), (label,)))
-        return Presence({}, label, tuple(sorted(others)))
-
-    def _ages(self, query: Age) -> dict[str, float]:
+    def ages_s(self, selector: Selector, by: str = "") -> dict[str, float]:
+        """Return the age in s of the oldest of the newest samples by one label, or of all under ""."""
         try:
             return {
-                str(series["metric"].get(*query.by, "") if query.by else ""): float(series["value"][1])
-                for series in self._http.fetch(query)
+                str(series["metric"].get(by, "") if by else ""): float(series["value"][1])
+                for series in self._http.fetch(Age(selector, (by,) if by else ()))
             }
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise InputError("a series that is not a label, a time and a number") from error
+
+    def absence(self, selector: Selector) -> str:
+        """Return what there is in place of the series of the selector, of which there are none."""
+        label = next(iter(selector.labels), "")
+        others = sorted(self.ages_s(Selector(selector.metric, {}), label)) if label else []
+        if not others:
+            return f"there is no series {selector.metric} at all"
+        if others == [""]:
+            return f"the series {selector.metric} have no label {label}, which their scrape must add"
+        few = ", ".join(repr(value) for value in others[:5])
+        more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+        named = {**selector.labels, **selector.where_said}
+        wanted = ", ".join(f"{name} {value!r}" for name, value in named.items())
+        return f"no series {selector.metric} has {wanted}; there is {label} {few}{more}"
 
 
 SERVER = "prometheus"
@@ -150,9 +144,9 @@ class _Series:
 
     def _is_idle(self, asked: Queries) -> bool:
         """True if what counts the requests is scraped, and there are none."""
-        if asked.alive is None or self.asker.presence(asked.arrivals.selector).ages_s:
+        if asked.alive is None or self.asker.ages_s(asked.arrivals.selector):
             return False
-        return bool(self.asker.presence(asked.alive.selector).ages_s)
+        return bool(self.asker.ages_s(asked.alive.selector))
 
     def _replicas(self, asked: Queries) -> Iterator[Finding]:
         """Series of replicas that batch for themselves: requests, and batches if the runtime is ours."""
@@ -178,25 +172,23 @@ class _Series:
 
     def _whole(self, what: str, selector: Selector, *, is_needed: bool = False) -> Finding:
         """Series that are summed up; without the load nothing is decided, without the others less is seen."""
-        name, found = self._name(what), self.asker.presence(selector)
-        if not found.ages_s:
+        name, ages_s = self._name(what), self.asker.ages_s(selector)
+        if not ages_s:
             missing = fail if is_needed else warn
-            return missing(name, _absence(selector, found), self._remedy(selector, SeriesOf.WHOLE))
-        return self._aged(name, selector, max(found.ages_s.values()), is_needed=is_needed)
+            return missing(name, self.asker.absence(selector), self._remedy(selector, SeriesOf.WHOLE))
+        return self._aged(name, selector, max(ages_s.values()), is_needed=is_needed)
 
     def _stages(
         self, what: str, selector: Selector, of: SeriesOf = SeriesOf.STAGES, label: str = ""
     ) -> Finding:
         dialect, name = self.dialect, self._name(what)
-        found = self.asker.presence(selector, label or dialect.stage_label)
+        ages_s = self.asker.ages_s(selector, label or dialect.stage_label)
         wanted = {dialect.stage_value(stage): stage.name for stage in self.pipeline.served}
-        missing = [stage for label, stage in wanted.items() if label not in found.ages_s]
+        missing = [stage for value, stage in wanted.items() if value not in ages_s]
         if not missing:
-            return self._aged(name, selector, max(found.ages_s[label] for label in wanted), is_needed=False)
+            return self._aged(name, selector, max(ages_s[value] for value in wanted), is_needed=False)
         seen = f"{selector.metric} has no series of {', '.join(missing)}"
-        if not found.ages_s:
-            seen = _absence(selector, found)
-        return warn(name, seen, self._remedy(selector, of))
+        return warn(name, seen if ages_s else self.asker.absence(selector), self._remedy(selector, of))
 
     def _aged(self, name: str, selector: Selector, age_s: float, *, is_needed: bool) -> Finding:
         limit_s = self.settings.stale_after_s
@@ -213,16 +205,3 @@ class _Series:
             f"{self.scrape(self.pipeline, of)}; send the pipeline a request, then see {url}/targets; "
             f"curl -G {url}/api/v1/series --data-urlencode 'match[]={selector}'"
         )
-
-
-def _absence(selector: Selector, found: Presence) -> str:
-    if not found.others:
-        return f"there is no series {selector.metric} at all"
-    if found.others == ("",):
-        return f"the series {selector.metric} have no label {found.label}, which their scrape must add"
-    few = ", ".join(repr(value) for value in found.others[:5])
-    more = f" and {len(found.others) - 5} more" if len(found.others) > 5 else ""
-    wanted = ", ".join(
-        f"{label} {value!r}" for label, value in {**selector.labels, **selector.where_said}.items()
-    )
-    return f"no series {selector.metric} has {wanted}; there is {found.label} {few}{more}"

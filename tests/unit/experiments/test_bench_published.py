@@ -19,15 +19,13 @@ from experiments.published.data import (
     Published,
     PublishedCell,
     missing_files,
-    objective_of,
     peak_rates,
     read_cells,
     runs_of,
 )
-from experiments.published.mix import cheapest_mix, upper_hull
-from experiments.published.page import details, measured, percent, summary
+from experiments.published.mix import cheapest_mix
+from experiments.published.page import summary
 from ipa.files import load_pipeline, load_profiles
-from ipa.model.pipeline import AccuracyRule
 
 
 def test_a_tick_plans_for_the_peak_of_the_next_twenty_seconds_and_the_margin() -> None:
@@ -57,34 +55,6 @@ def test_runs_are_told_apart_by_their_rates_not_by_their_labels() -> None:
         runs_of([rows[0], run("high", 4.9)], "nlp", patterns)
 
 
-def test_settings_become_an_objective() -> None:
-    settings = {
-        "alpha": 2,
-        "beta": 1,
-        "gamma": 1e-6,
-        "threshold": 4,
-        "batching_cap": 8,
-        "scaling_cap": 100,
-        "normalize_accuracy": True,
-        "accuracy_method": "multiply",
-        "lowest_model_accuracy": 0.05,
-        "latency_margin": 100,
-        "throughput_margin": -50,
-    }
-    objective = objective_of(settings, 3.5)
-    assert (objective.alpha, objective.beta, objective.delta, objective.sla_s) == (2, 1, 1e-6, 3.5)
-    assert (objective.latency_margin_ratio, objective.throughput_margin_ratio) == (1.0, -0.5)
-    assert (objective.accuracy_rule, objective.rank_floor) == (AccuracyRule.RANK_PRODUCT, 0.05)
-    assert (objective.threshold_rps, objective.max_batch_size, objective.max_replicas) == (4, 8, 100)
-    plain = objective_of({**settings, "normalize_accuracy": False}, 3.5)
-    assert plain.accuracy_rule is AccuracyRule.PRODUCT
-
-
-def test_a_hull_leaves_out_plans_below_the_line_between_two_others() -> None:
-    assert upper_hull([(1, 0.1), (2, 0.15), (3, 0.5), (5, 0.6)]) == [(1, 0.1), (3, 0.5), (5, 0.6)]
-    assert upper_hull([(1, 0.1)]) == [(1, 0.1)]
-
-
 def test_a_mix_reaches_the_target_within_one_step_of_the_least() -> None:
     random = Random(5)
     for _ in range(50):
@@ -110,10 +80,6 @@ def test_a_mix_reaches_the_target_within_one_step_of_the_least() -> None:
         widest = max(plan[-1][0] - plan[0][0] for plan in frontiers.values())
         assert found is not None
         assert min(enough) - 1e-9 <= found <= min(enough) + widest / 5 + 1e-9
-
-
-def test_a_mix_of_a_rate_without_a_plan_is_none() -> None:
-    assert cheapest_mix({1.0: [], 2.0: [(1.0, 0.5)]}, Counter({1.0: 1, 2.0: 1}), 0.1) is None
 
 
 @pytest.fixture(scope="module")
@@ -151,23 +117,6 @@ def test_a_published_pas_is_the_target_less_half_a_digit(root: Path) -> None:
     assert found.tick.saving_ratio is not None
     assert to_json(found)["published_pas"] == 0.999
     assert "–" in summary([found])
-
-
-def test_the_tables_hold_the_figures(compared: Comparison) -> None:
-    log = Published("bursty", 9.0, 0.3, 7.5)
-    other = replace(
-        compared,
-        cell=replace(compared.cell, pipeline="nlp", workload="fluctuating", margin_pct=20, published=log),
-    )
-    assert percent(compared.tick.saving_ratio) in measured([compared, other])
-    assert "0 of the 2 cells save less" in measured([compared, other])
-    lines = details([compared, other]).splitlines()
-    assert len([line for line in lines if line.startswith(("| sum-qa", "| nlp"))]) == 4
-    assert to_json(compared)["tick"]["saving_ratio"] == compared.tick.saving_ratio
-
-
-def test_percents() -> None:
-    assert [percent(value) for value in (None, 0.1234, -0.0001, 1.0)] == ["–", "12.3 %", "0.0 %", "100.0 %"]
 
 
 def test_without_the_data_the_command_says_so_in_one_line(

@@ -13,20 +13,10 @@ from experiments.bench.__main__ import main
 from experiments.bench.cell import Cell
 from experiments.bench.fleet import AMPLE_CORES, differences, faults_of, fleet_row, member_of
 from experiments.bench.goals import GOALS, Goal, verdicts
-from experiments.bench.pipelines import NAMES, pipeline_rows
 from experiments.bench.race import Effort
-from experiments.bench.render import aligned, goal_lines, part_lines
-from experiments.bench.rows import HEAD, Row, cell_row, row_of
+from experiments.bench.rows import HEAD, Row
 from experiments.bench.worker import answered
 from ipa.optimize.fleet.plan import plan_fleet
-
-
-def test_every_row_starts_with_the_same_keys() -> None:
-    row = row_of("exact", (2, 5, 7, 1), "sum", 3, [1.0, 2.0, 9.0], 1, extra=4)
-    assert tuple(row)[: len(HEAD)] == HEAD
-    assert list(row.values()) == ["exact", 2, 5, 7, 1, "sum", 3, 2.0, 9.0, 1, 4]
-    assert cell_row("highs", Cell(2, 5), 0, [], 2)["median_ms"] is None
-
 
 FAST = Goal("fast", {"engine": "a"}, "median_ms", 5.0)
 
@@ -49,29 +39,6 @@ def test_goals_name_sizes_that_the_full_run_measures() -> None:
     named = [goal.where for goal in GOALS if goal.where["part"] == "sizes"]
     assert len(named) == 5
     assert {(where["stages"], where["variants"], where["cores"]) for where in named} <= sizes
-
-
-def test_tables_line_up_and_say_what_failed() -> None:
-    assert aligned([["a", "bbb"], ["1", "2"]]) == ["| a | bbb |", "|---|-----|", "| 1 | 2   |"]
-    row = {**cell_row("highs", Cell(2, 5), 1, [1234.5], 1, deadline=1), "messages": ["too slow"]}
-    text = part_lines("growth", [row])
-    assert text[0].startswith("## How time grows")
-    assert any("| 1234 " in line for line in text)
-    assert "- highs: too slow" in text
-
-
-def test_goals_are_met_missed_or_not_measured() -> None:
-    rows: list[Row] = [{"engine": "a", "median_ms": 7.0}]
-    lines = goal_lines(verdicts(rows, [FAST, replace(FAST, most=8.0), replace(FAST, where={"engine": "c"})]))
-    assert [line.split("|")[3].strip() for line in lines[4:7]] == ["missed", "met", "not measured"]
-
-
-def test_the_pipelines_are_planned_over_the_rates(root: Path) -> None:
-    rows = list(pipeline_rows((2.0, 10.0), root))
-    assert [row["pipeline"] for row in rows[::3]] == list(NAMES)
-    assert {row["compat"] for row in rows} == {"ipa-artifact", "paper", "tail"}
-    assert all(row["failures"] == 0 and row["instances"] == 2 for row in rows)
-    assert all(row["points_median_ms"] > 0 and row["median_ms"] > 0 for row in rows)
 
 
 def test_a_fleet_is_planned_within_its_budget() -> None:
@@ -139,13 +106,3 @@ def test_the_command_writes_both_files_and_fails_on_a_wrong_optimum(
     assert [row["engine"] for row in rows[:3]] == ["exact", "highs", "gurobi"]
     assert "## Goals" in (tmp_path / "planner.md").read_text()
     assert ("all proved optima agree" in capsys.readouterr().out) is (code == 0)
-
-
-def test_an_unknown_benchmark_is_refused_by_name(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.argv", ["bench", "nothing"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    assert "no benchmark nothing; there are: planner, without" in capsys.readouterr().err

@@ -8,10 +8,9 @@ import pytest
 from aiohttp import web
 
 from experiments.demo import table
-from experiments.demo.load import Sent, arrivals, play, rate_at
+from experiments.demo.load import Sent, arrivals, play
 from experiments.demo.report import render
-from experiments.demo.summary import RunRecord, changes, compare, rate_seen, summarise
-from experiments.measured import PAGE, inserted
+from experiments.demo.summary import RunRecord, changes, compare, summarise
 
 
 def config(variant: str, batch: int = 1, cores: float = 1.0, replicas: int = 1) -> dict[str, object]:
@@ -75,12 +74,6 @@ RUN = RunRecord(
 )
 
 
-def test_the_load_rises_and_falls_to_where_it_began() -> None:
-    assert rate_at(0.0, 1.0, 5.0) == rate_at(1.0, 1.0, 5.0) == 1.0
-    assert rate_at(0.5, 1.0, 5.0) == 5.0
-    assert 1.0 < rate_at(0.3, 1.0, 5.0) < 5.0
-
-
 def test_arrivals_are_those_of_the_seed_and_follow_the_shape() -> None:
     times = arrivals(1, 1000.0, 1.0, 10.0)
     assert times == arrivals(1, 1000.0, 1.0, 10.0) != arrivals(2, 1000.0, 1.0, 10.0)
@@ -101,17 +94,6 @@ def test_a_request_that_was_not_answered_counts_against_the_sla() -> None:
     assert figures["accuracy"] == pytest.approx(0.7)
     assert figures["cores_mean"] == 1.5
     assert figures["decisions_by_reason"]["hold.no_change"] == 1
-
-
-def test_a_run_without_answers_has_no_latency_rather_than_zero() -> None:
-    empty = RunRecord("x", 10.0, [request("failed", 1.0)], [], [], 0.0, 0)
-    figures = summarise(empty, 1.0, [])
-    assert figures["latency_p99_s"] is None
-    assert figures["accuracy"] is None
-
-
-def test_rates_are_counted_over_windows() -> None:
-    assert rate_seen(RUN.requests, 10.0, 5.0) == [(2.5, 0.6), (7.5, 0.2)]
 
 
 def test_the_comparison_and_the_report_say_by_how_much() -> None:
@@ -177,38 +159,3 @@ def test_every_request_is_sent_and_what_became_of_it_is_read() -> None:
     assert sent[0].answer == {"kind": "answered"} and "overload" in sent[1].detail
     assert sent[3].detail == "TimeoutError" and sent[3].latency_s >= 0.2
     assert all(it.lag_s >= 0 for it in sent)
-
-
-def _run(share: float, accuracy: float) -> dict[str, float]:
-    counts = ("answered", "dropped", "failed", "variant_switches", "replica_or_core_changes")
-    figures = {"cores_mean": 1.5, "latency_p50_s": 0.2, "latency_p99_s": 0.8, **dict.fromkeys(counts, 1)}
-    return {"within_sla_ratio": share, "accuracy": accuracy, **figures}
-
-
-@pytest.mark.parametrize(
-    ("smallest", "largest", "said"),
-    [
-        ((0.99, 0.139), (0.85, 0.86), "more accurate: 0.550 against 0.139** of the smallest plan"),
-        ((1.0, 0.139), (0.988, 0.743), "largest plan was more accurate at an equal share"),
-        ((0.9, 0.139), (0.85, 0.86), "as many requests in time: 98.9% at 0.550 against 90.0% at 0.139**"),
-        (
-            (1.0, 0.139),
-            (0.85, 0.86),
-            "peak had more requests in time: 98.9% at 0.550 against 100.0% at 0.139.",
-        ),
-    ],
-)
-def test_the_table_names_the_win_or_that_there_is_none(
-    smallest: tuple[float, float], largest: tuple[float, float], said: str
-) -> None:
-    static = {"static-smallest": _run(*smallest), "static-largest": _run(*largest)}
-    runs = {"adaptive": _run(0.989, 0.55), **static, "static-largest-resident": _run(0.7, 0.9)}
-    summary = {"made_at": "2026-11-28T10:00:00Z", "machine": {"cores": 2}, "sla_s": 1.0, "neighbours": 0}
-    summary["rate_rps"] = {"low": 2.0, "high": 10.0}
-    text = table.markdown({**summary, "load_before": 0.3, "runs": runs})
-    assert said in text and "load average of 0.3" in text and "2 to 10 pages a second" in text
-    assert text.endswith("had 70.0% in time at 0.900, with 1.50 cores instead of 1.50.")
-    page = inserted(PAGE.read_text(), "make demo", text)
-    assert page.count(text) == 1 and inserted(page, "make demo", text) == page
-    with pytest.raises(ValueError, match="add both"):
-        inserted("no marks", "make demo", text)

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from experiments.forecast import runner as forecasts
-from experiments.forecast.lstm import Lstm, LstmModel, Network, Training, forward, learn, trained
+from experiments.forecast.lstm import Lstm, LstmModel, Network, Training, learn
 from ipa.cli.main import run
 from ipa.experiment.experiment import Experiment
 from ipa.experiment.reading import load_experiment
-from ipa.forecast.base import Series, conformal, prepare, sliding_max
+from ipa.forecast.base import Series, prepare
 from ipa.forecast.learned import LAGS
-from ipa.forecast.quality import answers, score
-from ipa.forecast.reactive import WindowMaximum
 from ipa.model.errors import DomainError, UsageError
 from ipa.model.observation import LoadHistory
 
@@ -37,20 +33,6 @@ def waves(seed: int, hours: float = 3.0) -> Series:
     seconds = np.arange(round(hours * 3600))
     counts = np.random.default_rng(seed).poisson(30 + 20 * np.sin(2 * np.pi * seconds / 300))
     return prepare(LoadHistory(1.0, tuple(map(float, counts))), 1.0)
-
-
-def same(one: Network, other: Network) -> bool:
-    return all(np.array_equal(*pair) for pair in zip(one.weights(), other.weights(), strict=True))
-
-
-@pytest.fixture(scope="module")
-def torch() -> Any:
-    return pytest.importorskip("torch", reason="PyTorch is not installed")
-
-
-@pytest.fixture(scope="module")
-def model(torch: Any) -> LstmModel:
-    return learn(waves(1), 20.0, 0.9, QUICK)
 
 
 def test_the_network_is_an_lstm_with_relu() -> None:
@@ -98,68 +80,6 @@ def test_too_little_to_learn_from_is_an_error() -> None:
         learn(waves(1, 3590 / 3600), 20.0, 0.9)
 
 
-def test_it_beats_the_last_maximum_and_covers_its_quantile(model: LstmModel) -> None:
-    series = waves(2)
-    moments = np.arange(200, len(series.rates_rps) - 20, 37)
-    peaks = sliding_max(series.rates_rps, 20)[moments]
-    own, last = (
-        score(peaks, *answers(rung, series, moments, 20.0, 0.9, 120), 0.9)
-        for rung in (Lstm(model), WindowMaximum())
-    )
-    assert own.smape_ratio < 0.8 * last.smape_ratio
-    assert 0.86 <= own.coverage_ratio <= 0.94
-
-
-def test_numpy_answers_as_pytorch_learned_and_twice_the_same(torch: Any, model: LstmModel) -> None:
-    again = learn(waves(1), 20.0, 0.9, QUICK)
-    assert again.factor == model.factor
-    assert same(again.network, model.network)
-    rows = RNG.uniform(0, 30, (50, LAGS))
-    weights = [torch.tensor(each) for each in again.network.weights()]
-    theirs = forward(torch, weights, torch.tensor(rows).float())
-    assert again.network.predict(rows) == pytest.approx(theirs.numpy(), rel=1e-4)
-
-
-def test_the_best_weights_are_kept_not_the_last(torch: Any) -> None:
-    """What is to stop by is what the first epoch left says: every later epoch is further from it."""
-    rows, peaks = RNG.uniform(0, 30, (300, LAGS)), RNG.uniform(0, 30, 300)
-    threads = torch.get_num_threads()
-    first = trained(rows, peaks, rows, peaks, Training(epochs=1))
-    kept = trained(rows, peaks, rows, first.predict(rows), Training(epochs=20))
-    last = trained(rows, peaks, rows, peaks, Training(epochs=20))
-    assert same(kept, first)
-    assert not same(last, first)
-    assert torch.get_num_threads() == threads
-
-
-def test_the_upper_quantile_is_calibrated_on_the_newest_part(torch: Any) -> None:
-    """The newest fifth is wilder: by what was learned from, it would be covered too seldom."""
-    generator = np.random.default_rng(6)
-    spread = np.where(np.arange(18_000) < 14_400, 1.0, 6.0)
-    series = Series(1.0, np.maximum(20 + spread * generator.normal(size=18_000), 0.0), 1.0)
-    found = learn(series, 20.0, 0.9, QUICK)
-    newest = np.arange(14_600, 17_980, 20)
-    peaks = sliding_max(series.rates_rps, 20)[newest]
-    points, uppers = Lstm(found).peaks(series, newest, 20.0, 0.9)
-    assert (uppers >= peaks).mean() == pytest.approx(0.9, abs=0.03)
-    calm = sliding_max(series.rates_rps, 20)[np.arange(200, 10_000, 20)]
-    calm_points = Lstm(found).peaks(series, np.arange(200, 10_000, 20), 20.0, 0.9)[0]
-    assert (points * conformal(calm / calm_points, 0.9) >= peaks).mean() < 0.5
-
-
-def test_a_backtest_has_it_beside_the_others_where_asked(
-    torch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "trace.txt"
-    path.write_text("\n".join(str(round(rate)) for rate in waves(4, 5.0).rates_rps) + "\n")
-    command = ["forecast", "backtest", str(path), "--also", LSTM, "--forecasts", "60", "-o", "json"]
-    assert run(command) == 0
-    scores = json.loads(capsys.readouterr().out)
-    assert list(scores) == ["boosted", "learned", "seasonal", "window", "last", "maximum-10s", LSTM]
-    assert {each["count"] for each in scores.values()} == {60}
-    assert scores[LSTM]["coverage_ratio"] > 0.5
-
-
 @pytest.fixture
 def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
@@ -191,12 +111,6 @@ def test_an_experiment_says_that_it_is_left_out(experiment: Experiment) -> None:
         "Forecaster lstm is left out: the forecaster lstm needs PyTorch, which is not installed. "
         "Install it with: pip install torch"
     ]
-
-
-def test_an_experiment_has_it_where_pytorch_is(torch: Any, experiment: Experiment) -> None:
-    cells, notes = forecasts.cells(experiment)
-    assert "lstm" in {each.labels["forecaster"] for each in cells}
-    assert not [each for each in notes if each.startswith("Forecaster")]
 
 
 def test_forecasters_that_there_are_not(capsys: pytest.CaptureFixture[str]) -> None:

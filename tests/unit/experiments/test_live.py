@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from experiments.live.__main__ import ALL_PIPELINES, POLICIES, cells, parse, refusal
+from experiments.live.__main__ import ALL_PIPELINES, POLICIES, refusal
 from experiments.live.cells import best_plan, most_in_time_rps, pinned_yaml, subject_of
 from experiments.live.figures import BUSY, CHEAPEST, OURS, QUIET, Figures, Seen, figures_of, missed
 from experiments.live.programme import OVERLOAD_RATIO, PEAK_RATIO, programme_of
-from experiments.live.table import render
 from ipa.files import load_pipeline
 from ipa.model.errors import InfeasibleError
 from ipa.policies.profiled import Profiled
@@ -34,15 +33,6 @@ def test_the_load_goes_up_and_down_by_the_steps_and_ends_above_the_capacity() ->
     # All cells of the plain command together in 25 minutes, with seconds to start and stop each.
     assert programme.duration_s <= 45
     assert programme_of(100.0, times=2).duration_s == 2 * programme.duration_s
-
-
-def test_requests_are_sent_at_the_rates_of_the_phases() -> None:
-    programme = programme_of(200.0)
-    times_s = programme.times_s()
-    assert times_s == sorted(times_s) == programme.times_s()
-    for phase in programme.phases:
-        count = sum(phase.holds(at_s) for at_s in times_s)
-        assert count == pytest.approx(phase.rate_rps * phase.duration_s, abs=5 * count**0.5)
 
 
 def request(
@@ -120,13 +110,6 @@ GOOD = replace(
 SIMPLE = replace(GOOD, policy=CHEAPEST, accuracy=0.3)
 
 
-def test_a_sender_that_is_late_itself_is_said_of_any_policy() -> None:
-    requests = [request(1.0)] * 97 + [{**request(1.0), "lag_s": 2.0}] * 3
-    slow = replace(GOOD, policy=CHEAPEST, sender_lag_s=figures(requests).sender_lag_s)
-    (words,) = missed([GOOD, slow])
-    assert words.startswith(f"text, quiet, {CHEAPEST}: the sender itself was 2.000 s late")
-
-
 def test_no_goal_is_missed_where_all_are_met() -> None:
     assert list(missed([GOOD, SIMPLE])) == []
     assert list(missed([replace(GOOD, world=BUSY, within_ratio=0.91, settled_ratio=0.975)])) == []
@@ -158,13 +141,6 @@ def test_nothing_is_asked_of_shares_that_the_cheapest_variants_do_not_reach() ->
     assert list(missed([GOOD, replace(SIMPLE, pipeline="ocr", accuracy=0.9)])) == []
 
 
-def test_the_table_has_every_cell_and_the_goals() -> None:
-    page = render([GOOD, SIMPLE], {("text", QUIET, "ms+"): "one stage only"}, ["text: slow"], "2 cores")
-    assert f"| {OURS} | 97.0 % | 99.5 % | 0.600 | 95.0 % |" in page
-    assert "- text · quiet · ms+: one stage only" in page and "- missed: text: slow" in page
-    assert "All met." in render([GOOD], {}, [], "")
-
-
 @pytest.mark.parametrize("capacity_rps", [0.9, 5.0, 16.0, 170.0, 700.0])
 def test_the_capacity_is_found_between_a_rate_that_is_carried_and_one_that_is_not(
     capacity_rps: float,
@@ -180,19 +156,6 @@ def test_the_capacity_is_found_between_a_rate_that_is_carried_and_one_that_is_no
     assert len(tried) <= 10
     with pytest.raises(RuntimeError, match="carries less than"):
         most_in_time_rps(lambda rate_rps: (0.0, False), 16.0)
-
-
-def test_the_options_choose_the_cells() -> None:
-    every = list(cells(parse([])))
-    assert {it[0] for it in every} == set(ALL_PIPELINES)
-    assert [it[2] for it in every if it[:2] == ("ocr", BUSY)] == list(POLICIES[BUSY])
-    some = parse(["--pipelines", "text,ocr", "--policies", "ours,hpa", "--worlds", "busy"])
-    assert list(cells(some)) == [
-        ("text", BUSY, OURS), ("text", BUSY, "hpa"), ("ocr", BUSY, OURS), ("ocr", BUSY, "hpa")
-    ]  # fmt: skip
-    assert list(cells(parse(["--quick"]))) == [("digits", QUIET, OURS)]
-    with pytest.raises(SystemExit):
-        parse(["--policies", "theirs"])
 
 
 @pytest.mark.parametrize("name", ALL_PIPELINES)

@@ -13,7 +13,6 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from ipa.adapters.prometheus.client import PrometheusMetrics
-from ipa.adapters.prometheus.transport import MAX_BYTES
 from ipa.control.loop.scheduler import WORKERS
 from ipa.model.observation import Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline, Sla, Stage, Variant
@@ -285,11 +284,6 @@ def test_seconds_without_a_rate_are_gaps(server: Scripted) -> None:
     assert load.value.rates_rps == (None, None, None, None, 1.0, None, None, None, None, 2.0)
 
 
-def test_huge_answer_is_cut_off(server: Scripted) -> None:
-    server.script = everything((200, b" " * (MAX_BYTES + 1)))
-    assert reasons(read(server)) == [MissingReason.INVALID] * 4
-
-
 def test_slow_answer_is_unreachable_and_asked_for_once(server: Scripted) -> None:
     def silent(_path: str, _parameters: dict[str, str]) -> Answer:
         server.stop.wait(5.0)
@@ -305,8 +299,3 @@ def test_dripping_answer_ends_at_the_deadline(server: Scripted) -> None:
     server.script = everything((0, answer))
     assert reasons(read(server, timeout_s=0.2)) == [MissingReason.UNREACHABLE] * 4
     assert 0 < server.dripped < len(answer)
-
-
-def test_refused_connection_is_unreachable(server: Scripted) -> None:
-    server.close()
-    assert reasons(read(server)) == [MissingReason.UNREACHABLE] * 4
