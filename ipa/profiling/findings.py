@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import date, timedelta
 
 from ipa.model.pipeline import Stage
 from ipa.model.plan import cores_of
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
-from ipa.profiling.fit import Form, fit_variant
+from ipa.profiling.fit import LatencyFit, fit_variant
 from ipa.profiling.lint import Oddity, ProfileFinding, ProfileStatus, is_flat, lint_profile
 from ipa.profiling.measure import DOUBLING_RATIO
 
@@ -160,25 +160,14 @@ _REMEDIES: dict[Oddity | ProfileStatus, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class FitRow:
-    """A variant on one number of cores.
+class FitRow(LatencyFit):
+    """The fit of a variant on one number of cores. R² says nothing of one that `is_flat`.
 
-    Latencies are the planned ones, of one batch at the high percentile; `throughput_rps` are items a second
-    at the largest batch. Errors are those of `LatencyFit`; R² says nothing of a flat one.
+    `throughput_rps` are items a second at the largest batch.
     """
 
     variant: str
     accuracy: float
-    cores: float
-    form: Form
-    batch_min: int
-    batch_max: int
-    batch_sizes: tuple[int, ...]
-    r2_ratio: float
-    max_error_ratio: float
-    loo_error_ratio: float | None
-    latency_min_s: float
-    latency_max_s: float
     throughput_rps: float
     is_flat: bool
 
@@ -215,18 +204,9 @@ def _rows(variant: VariantProfile) -> Iterator[FitRow]:
     fitted = fit_variant(variant)
     for cores, fit in fitted.fits.items():
         yield FitRow(
+            **{each.name: getattr(fit, each.name) for each in fields(fit)},
             variant=variant.variant,
             accuracy=variant.accuracy,
-            cores=cores,
-            form=fit.form,
-            batch_min=fit.batch_min,
-            batch_max=fit.batch_max,
-            batch_sizes=tuple(sorted(batch for on, batch in fitted.points if on == cores)),
-            r2_ratio=fit.r2_ratio,
-            max_error_ratio=fit.max_error_ratio,
-            loo_error_ratio=fit.loo_error_ratio,
-            latency_min_s=fit.latency_s(fit.batch_min),
-            latency_max_s=fit.latency_s(fit.batch_max),
             throughput_rps=fitted.capacity_rps(fit.batch_max, cores),
             is_flat=is_flat(fit),
         )

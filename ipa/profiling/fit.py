@@ -46,7 +46,8 @@ class LatencyFit:
 
     `r2_ratio` is the coefficient of determination on the measured latencies, `max_error_ratio` the largest
     relative error on them. `loo_error_ratio` is the mean relative error on the inner points when each is left
-    out and predicted from the others; None with fewer than three batches.
+    out and predicted from the others; None with fewer than three batches. `latencies_s` is the fit at each of
+    the measured `batch_sizes`, in order.
     """
 
     cores: float
@@ -57,6 +58,8 @@ class LatencyFit:
     r2_ratio: float
     max_error_ratio: float
     loo_error_ratio: float | None
+    batch_sizes: tuple[int, ...]
+    latencies_s: tuple[float, ...]
 
     def latency_s(self, batch_size: int) -> float:
         """l(b) in seconds; DomainError outside the measured batch sizes."""
@@ -135,6 +138,8 @@ def _fit_cores(cores: float, points: Sequence[ProfilePoint]) -> LatencyFit:
         r2_ratio=_r2(latencies, predicted),
         max_error_ratio=float(np.max(np.abs(predicted / latencies - 1))),
         loo_error_ratio=_leave_one_out(batches, latencies),
+        batch_sizes=tuple(point.batch_size for point in ordered),
+        latencies_s=tuple(c0 + c1 * point.batch_size + c2 * point.batch_size**2 for point in ordered),
     )
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.model.profile import StageProfile, VariantProfile
+from ipa.model.profile import StageProfile
 from ipa.optimize.explanation import Explanation
 from ipa.optimize.frontier import accuracy_cost
 from ipa.profiling.findings import remedy_of_doubt
@@ -51,24 +50,11 @@ class FrontierView:
 
 
 @dataclass(frozen=True, slots=True)
-class LatencyFitView(LatencyFit):
-    """l(b) = c₀ + c₁·b + c₂·b² seconds for batches of `batch_min` to `batch_max` on that many cores.
-
-    `r2_ratio` and `max_error_ratio` (the largest relative one) are on the measured points; `loo_error_ratio`
-    is the mean relative error on inner points left out, None with fewer than three batches. `latencies_s` is
-    the fit at each batch size that was measured, in order.
-    """
-
-    batch_sizes: tuple[int, ...]
-    latencies_s: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class VariantFitView:
     """The fits of one variant, one for each number of cores that was measured. Between them there is none."""
 
     variant: str
-    fits: tuple[LatencyFitView, ...]
+    fits: tuple[LatencyFit, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,16 +125,9 @@ def stage_fits(service: Service, pipeline: Pipeline, stage: str) -> StageFits:
     return StageFits(
         pipeline.name,
         stage,
-        tuple(VariantFitView(each.variant, tuple(_fit_views(each))) for each in profile.variants),
+        tuple(
+            VariantFitView(each.variant, tuple(fit_variant(each).fits.values())) for each in profile.variants
+        ),
         tuple(reasons),
         remedy_of_doubt(pipeline.name, stage, planned_only=not pipeline.runnable) if reasons else "",
     )
-
-
-def _fit_views(profile: VariantProfile) -> Iterator[LatencyFitView]:
-    """Each fit with the batch sizes that were measured on its cores."""
-    found = fit_variant(profile)
-    for cores, fit in found.fits.items():
-        sizes = tuple(sorted(batch for on, batch in found.points if on == cores))
-        values = {each.name: getattr(fit, each.name) for each in fields(fit)}
-        yield LatencyFitView(**values, batch_sizes=sizes, latencies_s=tuple(map(fit.latency_s, sizes)))

@@ -63,7 +63,7 @@ def _range(row: FitRow, least: str, most: str) -> str:
 
 
 def _latencies_s(row: FitRow) -> tuple[float, float]:
-    return row.latency_min_s, row.latency_max_s
+    return row.latencies_s[0], row.latencies_s[-1]
 
 
 def _ms(seconds: float) -> str:

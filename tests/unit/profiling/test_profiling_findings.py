@@ -135,6 +135,6 @@ def test_the_overview_has_a_row_a_variant_and_number_of_cores() -> None:
     ]
     row = made.fits[3]
     assert (row.form, row.batch_min, row.batch_max, row.batch_sizes) == (Form.QUADRATIC, 1, 4, (1, 2, 4))
-    assert (row.latency_min_s, row.latency_max_s) == (pytest.approx(0.1), pytest.approx(0.4))
+    assert (row.latencies_s[0], row.latencies_s[-1]) == (pytest.approx(0.1), pytest.approx(0.4))
     assert row.throughput_rps == pytest.approx(10)
     assert row.max_error_ratio < 1e-9 and row.loo_error_ratio == pytest.approx(0, abs=1e-9)
