@@ -34,7 +34,7 @@ PATHS = (
     *("/v1/pipelines", "/v1/fleet"),
     *(
         f"/v1/pipelines/{PIPELINE}{part}"
-        for part in ("", "/status", "/history", "/record", "/export", "/incidents")
+        for part in ("", "/status", "/history", "/record", "/incidents")
     ),
 )
 

@@ -1,4 +1,4 @@
-"""Routes for pipelines: list, read, export, and change those that were created over the API."""
+"""Routes for pipelines: list, read, and change those that were created over the API."""
 
 from __future__ import annotations
 
@@ -222,12 +222,6 @@ def get_pipeline(
         return _as_file(pipeline, tag)
     response.headers["ETag"] = tag
     return pipelines.view(service, pipeline)
-
-
-@reading.get("/{pipeline}/export", response_class=Response, responses={200: _FILE})
-def export_pipeline(pipeline: Named, service: Using) -> Response:
-    """Return the pipeline as the text of its `pipeline.yaml`."""
-    return _as_file(pipeline, _tag_of(service, pipeline))
 
 
 @changing.post("", status_code=201, openapi_extra=body_of("pipeline", PIPELINE), dependencies=[Rationed])

@@ -148,7 +148,7 @@ async def replay_decision(
     `nothing`: the decision has no recorded inputs to re-run; `why` gives the reason.
     """
     place = context.limits.solves.enter(client_of(request.scope))
-    return await history.replay_decision(caller, decision_id, body.policy, place)
+    return await history.replay(caller, decision_id, body.policy, place)
 
 
 @making.get("/fleet", tags=["fleet"])

@@ -85,7 +85,6 @@ RULES: Mapping[tuple[str, str], Rule | None] = {
     ("GET", "/v1/me"): SEEN_LIST,
     ("GET", "/v1/pipelines"): SEEN_LIST,
     ("GET", PIPELINE): READ,
-    ("GET", f"{PIPELINE}/export"): READ,
     ("POST", "/v1/pipelines"): ANY_DEFINE,
     ("PUT", PIPELINE): REPLACE,
     ("PATCH", PIPELINE): AMEND,

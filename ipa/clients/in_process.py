@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +107,8 @@ class InProcessClient(PipelineClient):
         return _object(commands.roll_back(self._service, found, to, author, order))
 
     def replay(self, decision_id: str, policy: str | None) -> JsonObject:
-        return _object(history.replay(Caller(LOCAL, self._service), decision_id, policy))
+        caller = Caller(LOCAL, self._service)
+        return _object(self._runner.run(history.replay(caller, decision_id, policy, nullcontext())))
 
     def _author(self, by: str) -> str | None:
         """The person whose changes count as the caller's; of a whole service all, since none is known."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from ipa.control.engine.guards import accuracy_faults
 from ipa.files.document import unknown
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.parts import in_order, parts_of, share_faults
-from ipa.model.pipeline import Pin, Pipeline, StageBounds
+from ipa.model.pipeline import Pin, Pipeline, Stage
 from ipa.model.plan import WHOLE_PERCENT, StageConfig
 from ipa.model.resources import CORES, Resources
 from ipa.model.serving import batch_fault
@@ -23,27 +23,18 @@ def pin_problems(pipeline: Pipeline, name: str, pin: Pin) -> list[Problem]:
             f"pipeline {pipeline.name!r} has no stage {name!r} to pin", hint=unknown(name, stages)
         )
     stage, problems = stages[name], []
-    limits, given = stage.limits(pipeline.bounds), asdict(pin)
+    given = asdict(pin)
     if not any(value is not None for value in given.values()):
         problems.append(Problem(f"nothing is pinned; give one of {', '.join(given)}"))
     variants = [variant.name for variant in stage.variants]
     if pin.variant is not None and pin.variant not in variants:
         message = f"stage {name!r} has no variant {pin.variant!r}; {unknown(pin.variant, variants)}"
         problems.append(Problem(message, pointer="/variant"))
-    sizes, least, most = limits.batch_sizes, limits.min_replicas or 1, limits.max_replicas
-    if pin.batch_size is not None and pin.batch_size > 1 and stage.unbatched:
-        message = batch_fault(name, pin.batch_size, stage.unbatched)
-        problems.append(Problem(message, pointer="/batch_size"))
-    elif pin.batch_size is not None and sizes is not None and pin.batch_size not in sizes:
-        message = f"batch size {pin.batch_size} is not one of {list(sizes)}"
-        problems.append(Problem(message, pointer="/batch_size"))
     if pin.replicas is not None and stage.is_external:
         message = f"the replicas of stage {name!r} are external: the controller that scales it decides them"
         problems.append(Problem(message, pointer="/replicas"))
-    elif pin.replicas is not None and (pin.replicas < least or (most is not None and pin.replicas > most)):
-        message = f"{pin.replicas} replicas are outside {least} to {most or 'any'}"
-        problems.append(Problem(message, pointer="/replicas"))
-    problems += _pin_over_bounds(pipeline, name, pin, least)
+    problems += _outside(pipeline, stage, pin.batch_size, pin.replicas, "")
+    problems += _pin_over_bounds(pipeline, stage, pin)
     for key, fixed in asdict(stage.pin).items():
         if fixed is not None and given[key] not in (None, fixed):
             message = f"the pipeline's file pins {key} {fixed}; change it there"
@@ -51,11 +42,28 @@ def pin_problems(pipeline: Pipeline, name: str, pin: Pin) -> list[Problem]:
     return problems
 
 
-def _pin_over_bounds(pipeline: Pipeline, name: str, pin: Pin, least: int) -> list[Problem]:
+def _outside(
+    pipeline: Pipeline, stage: Stage, batch_size: int | None, replicas: int | None, where: str
+) -> Iterator[Problem]:
+    """The faults of a batch size and a number of replicas; one that another controller decides has none."""
+    limits = stage.limits(pipeline.bounds)
+    least, most, sizes = limits.min_replicas or 1, limits.max_replicas, limits.batch_sizes
+    if replicas is not None and not stage.is_external and not least <= replicas <= (most or replicas):
+        message = f"{replicas} replicas are outside {least} to {most or 'any'}"
+        yield Problem(message, pointer=f"{where}/replicas")
+    if batch_size is not None and batch_size > 1 and stage.unbatched:
+        message = batch_fault(stage.name, batch_size, stage.unbatched)
+        yield Problem(message, pointer=f"{where}/batch_size")
+    elif batch_size is not None and sizes is not None and batch_size not in sizes:
+        message = f"batch size {batch_size} is not one of {list(sizes)}"
+        yield Problem(message, pointer=f"{where}/batch_size")
+
+
+def _pin_over_bounds(pipeline: Pipeline, stage: Stage, pin: Pin) -> list[Problem]:
     """The resources of which the pinned replicas alone have more than the bounds."""
-    replicas = pin.replicas or least
+    replicas = pin.replicas or stage.limits(pipeline.bounds).min_replicas or 1
     alone = Resources(cpu_cores=(pin.cores or 0.0) * replicas)
-    measured = pipeline.bounds.measured.get((name, pin.variant or ""))
+    measured = pipeline.bounds.measured.get((stage.name, pin.variant or ""))
     if measured is not None:
         alone += measured.beside * replicas
     limits = pipeline.bounds.limits
@@ -121,22 +129,11 @@ def _misnamed_part(pipeline: Pipeline, configs: Sequence[StageConfig], first: in
 
 
 def _beyond(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[Problem]:
-    bounds, problems = pipeline.bounds, []
-    limits_of = {stage.name: stage.limits(bounds) for stage in pipeline.served}
-    unbatched = {stage.name: stage.unbatched for stage in pipeline.served if stage.unbatched}
+    """The faults of the configurations against the bounds of their stages and of the pipeline."""
+    stages, problems = {stage.name: stage for stage in pipeline.served}, list[Problem]()
     for index, config in enumerate(configs):
-        where = f"/configs/{index}"
-        limits = limits_of.get(config.stage, StageBounds())
-        least, most, sizes = limits.min_replicas or 1, limits.max_replicas, limits.batch_sizes
-        is_outside = config.replicas < least or (most is not None and config.replicas > most)
-        if is_outside and config.stage not in pipeline.external:
-            message = f"{config.replicas} replicas are outside {least} to {most or 'any'}"
-            problems.append(Problem(message, pointer=f"{where}/replicas"))
-        if config.batch_size > 1 and config.stage in unbatched:
-            message = batch_fault(config.stage, config.batch_size, unbatched[config.stage])
-            problems.append(Problem(message, pointer=f"{where}/batch_size"))
-        elif sizes is not None and config.batch_size not in sizes:
-            message = f"batch size {config.batch_size} is not one of {list(sizes)}"
-            problems.append(Problem(message, pointer=f"{where}/batch_size"))
-    faults = [*bounds.exceeded(configs), *accuracy_faults(pipeline, _parts(configs))]
+        if config.stage in stages:
+            stage, where = stages[config.stage], f"/configs/{index}"
+            problems += _outside(pipeline, stage, config.batch_size, config.replicas, where)
+    faults = [*pipeline.bounds.exceeded(configs), *accuracy_faults(pipeline, _parts(configs))]
     return [*problems, *(Problem(fault, pointer="/configs") for fault in faults)]

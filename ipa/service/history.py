@@ -126,25 +126,18 @@ def _after(
     return [decision for decision in found if decision.tick < last.tick]
 
 
-async def replay_decision(
+async def replay(
     caller: Caller, decision_id: str, policy: str | None, place: AbstractAsyncContextManager[None]
 ) -> ReplayResult:
-    """Replay a decision as `replay` does, in threads; the computation waits for the `place`."""
-    decision, pipeline = await to_thread.run_sync(_recorded, caller, decision_id, policy)
-    profiles = caller.service.profiles(pipeline.name)
-    async with place:
-        return await to_thread.run_sync(caller.service.replayer, decision, pipeline, profiles, policy)
-
-
-def replay(caller: Caller, decision_id: str, policy: str | None) -> ReplayResult:
-    """Take the decision again, by `policy` or the one that took it.
+    """Take the decision again in threads, by `policy` or the one that took it, once there is the `place`.
 
     Errors: NotFoundError, ForbiddenError, InputError (no such policy), UsageError (the policy cannot have
     the pipeline), RecordError, DeadlineError.
     """
-    decision, pipeline = _recorded(caller, decision_id, policy)
-    service = caller.service
-    return service.replayer(decision, pipeline, service.profiles(pipeline.name), policy)
+    decision, pipeline = await to_thread.run_sync(_recorded, caller, decision_id, policy)
+    profiles = caller.service.profiles(pipeline.name)
+    async with place:
+        return await to_thread.run_sync(caller.service.replayer, decision, pipeline, profiles, policy)
 
 
 def _recorded(caller: Caller, decision_id: str, policy: str | None) -> tuple[Decision, Pipeline]:

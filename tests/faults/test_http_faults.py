@@ -257,7 +257,7 @@ def test_h7_changes_that_do_not_say_what_they_were_made_for(case: Case, world: F
     api.post("/v1/pipelines", PIPELINE)
     at, _ = made_plan(api)
     bodies: dict[str, Any] = {"PUT": PIPELINE, "PATCH": {"description": "lost"}, "DELETE": None}
-    before = (len(world.log), api.get("/v1/pipelines/captions/export").text)
+    before = (len(world.log), api.get("/v1/pipelines/captions").text)
     document = api.get("/openapi.json").json()["paths"]
     guarded = [
         (method, path)
@@ -285,7 +285,7 @@ def test_h7_changes_that_do_not_say_what_they_were_made_for(case: Case, world: F
     case.equal("stale", found["stale"], {412})
     case.equal("*", found["*"], {428})
     case.equal("weak", found["weak"], {412})
-    after = (len(world.log), api.get("/v1/pipelines/captions/export").text)
+    after = (len(world.log), api.get("/v1/pipelines/captions").text)
     case.equal("lost updates", int(after != before), 0)
 
 
