@@ -66,7 +66,7 @@ class FakeGiven:
     def all(self) -> dict[str, Any]:
         return dict(self.kept)
 
-    def keep(self, name: str, mapping: Mapping[str, Any], at: str) -> None:
+    def keep(self, name: str, mapping: Mapping[str, Any]) -> None:
         self.kept[name] = mapping
 
     def remove(self, name: str) -> None:
