@@ -34,7 +34,7 @@ from ipa.optimize.frontier import FrontierPoint, frontier
 from ipa.optimize.solve import solve
 from ipa.policies.explaining import explain_plan
 from ipa.policies.planning import PlanQuestion
-from ipa.service.one_shot import ManifestLoop, OneShotLoop, OneShotPorts
+from ipa.service.one_shot import ManifestLoop, OneShotLoop
 from ipa.service.service import Alone, Loop, Service
 from ipa.settings import Settings
 
@@ -82,7 +82,7 @@ def on_target(settings: Settings, at: str, namespace: str | None, say: Say) -> O
         # One that is not placed there is refused by the workload, which says what its file lacks.
         if target.placed(pipeline):
             check_honoured(target, [pipeline])
-        return OneShotLoop(OneShotPorts(pipeline, workload, store, here, settings, say))
+        return OneShotLoop(pipeline, workload, store, here, settings, say)
 
     refusal = None
     if settings.actuation == "gitops":

@@ -76,9 +76,13 @@ class OneShotStore(DecisionLog, ControlStore, Protocol):
     """The record of decisions and the overrides of people."""
 
 
-@dataclass(frozen=True, slots=True)
-class OneShotPorts:
-    """The ports that a command changes a pipeline through; `say` tells the person who waits how far it is."""
+@dataclass(slots=True)
+class OneShotLoop:
+    """The `Loop` of a command: it reads the workload, and carries out one change to its end.
+
+    The real loop carries the change out, held back by pauses and bounds. The mode does not matter: advisory
+    holds back the loop, not people. `say` tells the person who waits how far it is.
+    """
 
     pipeline: Pipeline
     workload: CreatingWorkload
@@ -86,24 +90,17 @@ class OneShotPorts:
     clock: Clock
     settings: Settings
     say: Callable[[str], None]
-
-
-class OneShotLoop:
-    """The `Loop` of a command: it reads the workload, and carries out one change to its end."""
-
-    policy = "by hand"
-
-    def __init__(self, ports: OneShotPorts) -> None:
-        self._ports, self._pipeline, self._workload = ports, ports.pipeline, ports.workload
-        # The state of the last snapshot: a change that was decided on it is written onto it or not at all.
-        self._state: WorkloadState | None = None
+    policy: str = "by hand"
+    # The state of the last snapshot: a change that was decided on it is written onto it or not at all.
+    _state: WorkloadState | None = None
+    _said: str = ""
 
     def snapshot(self) -> Snapshot:
         """The configuration that the workload asks for, and how much of it is ready."""
-        pipeline, at_s = self._pipeline, self._ports.clock.monotonic_s()
+        pipeline, at_s = self.pipeline, self.clock.monotonic_s()
         self._state = None
         try:
-            state = self._state = self._workload.read(pipeline)
+            state = self._state = self.workload.read(pipeline)
         except NotFoundError as error:
             problem = f"nothing runs: {error.message}; `ipa apply` creates it"
             return _unseen(pipeline, error, problem, at_s, "not there")
@@ -113,9 +110,9 @@ class OneShotLoop:
         if observation.is_whole and not observation.problem:
             return _snapshot(observation, "all replicas run as requested")
         configs = tuple(stage.config for stage in state.stages)
-        deadline_s = self._ports.settings.rollout_deadline_s
+        deadline_s = self.settings.rollout_deadline_s
         asked = Change("", pipeline.name, state.revision, configs, configs, deadline_s)
-        rollout = self._workload.rollout(pipeline, asked)
+        rollout = self.workload.rollout(pipeline, asked)
         seen = _snapshot(observation, rollout.detail)
         if rollout.phase is RolloutPhase.FAILED:
             problems = (f"the rollout failed: {rollout.detail}",)
@@ -125,121 +122,94 @@ class OneShotLoop:
     def request(
         self, configs: tuple[StageConfig, ...], detail: str, by: str = "", plan_id: str = ""
     ) -> Decision:
-        """Create or change the workload, and wait until it is ready. Errors: those of `OneShotApply`."""
-        written = self._workload.as_written(self._pipeline, configs)
+        """Create or change the workload, and wait until it is ready.
+
+        Errors: those of `CreatingWorkload`. RolloutError, DeadlineError: it did not get ready, and what ran
+        before runs again (or the message says that it does not). ConflictError: another writer changed it
+        meanwhile. UnavailableError: the write was not answered, and was not made, as reading back shows.
+        """
+        written = self.workload.as_written(self.pipeline, configs)
         wanted = ChangeRequest(written, detail, by=by, plan_id=plan_id)
         try:
             state = self._read()
         except NotFoundError:
-            return OneShotApply(self._ports).create(wanted)
-        return OneShotApply(self._ports, state).change(wanted)
+            return self._create(wanted)
+        return self._change(wanted, state)
 
     def restore(
         self, configs: tuple[StageConfig, ...], detail: str, by: str = "", undoes: str = ""
     ) -> Decision:
         """Request the restored configurations, also from a change that does not get ready."""
-        written = self._workload.as_written(self._pipeline, configs)
+        written = self.workload.as_written(self.pipeline, configs)
         wanted = ChangeRequest(written, detail, by=by, restores=True, undoes=undoes)
-        return OneShotApply(self._ports, replace(self._read(), settled=True)).change(wanted)
+        return self._change(wanted, replace(self._read(), settled=True))
 
     def _read(self) -> WorkloadState:
         """The state of the last snapshot, once; else of the workload now."""
         state, self._state = self._state, None
-        return state or self._workload.read(self._pipeline)
+        return state or self.workload.read(self.pipeline)
 
+    @property
+    def _guards(self) -> GuardSettings:
+        deadline_s, quarantine_s = self.settings.rollout_deadline_s, self.settings.quarantine_s
+        return GuardSettings(tick_s=POLL_S, rollout_deadline_s=deadline_s, quarantine_s=quarantine_s)
 
-def _unseen(
-    pipeline: Pipeline, error: IpaError, problem: str, at_s: float, detail: str = "changed by another writer"
-) -> Snapshot:
-    """The snapshot of a workload that is not there, or runs no configuration of the pipeline."""
-    unseen = unseen_by(error)
-    return _snapshot(observe(pipeline, NO_SIGNALS, None, problem=problem, unseen=unseen, at_s=at_s), detail)
-
-
-def _snapshot(observation: Observation, detail: str) -> Snapshot:
-    name, control = observation.pipeline, PipelineControl()
-    return Snapshot(name, 0, control, ActuationPhase.IDLE, observation=observation, detail=detail)
-
-
-class OneShotApply:
-    """One change of one pipeline, carried out by the real loop, held back by its pauses and bounds.
-
-    The mode does not matter: advisory holds back the loop, not people. The change is written onto `state`.
-    """
-
-    def __init__(self, ports: OneShotPorts, state: WorkloadState | None = None) -> None:
-        self._pipeline, self._workload, self._clock = ports.pipeline, ports.workload, ports.clock
-        self._store = _OneChange(ports.store, ports.pipeline.name)
-        self._guards = GuardSettings(
-            tick_s=POLL_S,
-            rollout_deadline_s=ports.settings.rollout_deadline_s,
-            quarantine_s=ports.settings.quarantine_s,
-        )
-        self._run_id = uuid.uuid4().hex[:8]
-        self._tell, self._said = ports.say, ""
-        nothing = _ByHand()
-        self._loop = ControlLoop(
-            self._pipeline,
-            LoopPorts(self._clock, nothing, _Onto(self._workload, state), self._store, self._store),
+    def _change(self, wanted: ChangeRequest, state: WorkloadState) -> Decision:
+        """The decision once its change of the state is ready, or a hold that says why nothing was written."""
+        nothing, store = _ByHand(), _OneChange(self.store, self._control())
+        loop = ControlLoop(
+            self.pipeline,
+            LoopPorts(self.clock, nothing, _Onto(self.workload, state), store, store),
             policy=nothing,
             predict=lambda *_: None,
             forecaster=nothing.forecast,
             settings=self._guards,
             window_s=0.0,
-            run_id=self._run_id,
+            run_id=_run_id(),
         )
-
-    def change(self, wanted: ChangeRequest) -> Decision:
-        """The decision once its change is ready, or a hold that says why nothing was written.
-
-        RolloutError, DeadlineError: it did not get ready, and what ran before runs again (or the message
-        says that it does not). ConflictError: another writer changed it meanwhile. UnavailableError: the
-        write was not answered, and reading back shows that it did not happen.
-        """
-        loop = self._loop
         decision = loop.tick_once(wanted)
         if decision.action is Action.HOLD and loop.snapshot().phase is not ActuationPhase.UNKNOWN:
             return decision
         self._say(f"{decision.reason.value}: {decision.detail}")
-        taken_back, last, is_late = self._follow(decision)
+        store.is_waiting = True
+        taken_back, last, is_late = self._follow(loop, decision)
         if last.reason is ReasonCode.ROLLBACK_FAILED:
-            raise RolloutError(last.detail, hint=f"`ipa status {self._pipeline.name}` shows what runs.")
+            raise RolloutError(last.detail, hint=f"`ipa status {self.pipeline.name}` shows what runs.")
         if taken_back is not None:
             kind = DeadlineError if is_late else RolloutError
             raise kind(f"{taken_back.detail}; the earlier configuration runs again")
         observation = loop.snapshot().observation
         running = observation.running() if observation else None
         # Another controller may have changed the replicas of external stages meanwhile.
-        external = self._pipeline.external
+        external = self.pipeline.external
         if running == with_replicas_of(external, wanted.configs, running or ()):
             return decision
         if running == with_replicas_of(external, decision.previous, running or ()):
             raise UnavailableError(f"nothing was changed: {decision.detail}", hint="Apply it again.")
         raise ConflictError("another writer changed it meanwhile; that change was kept")
 
-    def create(self, wanted: ChangeRequest) -> Decision:
+    def _create(self, wanted: ChangeRequest) -> Decision:
         """The decision once what was created is ready, or a hold where the pipeline is paused.
 
-        Errors: those of `CreatingWorkload.create`; RolloutError, DeadlineError: it did not get ready and is
-        left as it is, since nothing ran before.
+        What does not get ready is left as it is, since nothing ran before.
         """
         decision = self._first(wanted)
-        self._store.record(decision)
+        self.store.record(decision)
         if decision.action is Action.HOLD:
             return decision
-        name, deadline_s = self._pipeline.name, self._guards.rollout_deadline_s
+        name, deadline_s = self.pipeline.name, self._guards.rollout_deadline_s
         change = Change(decision.decision_id, name, "", (), wanted.configs, deadline_s)
-        started_s = self._clock.monotonic_s()
+        started_s = self.clock.monotonic_s()
         try:
-            revision = self._workload.create(self._pipeline, wanted.configs)
+            revision = self.workload.create(self.pipeline, wanted.configs)
         except IpaError as error:
             state = EngineState(decision.tick, sent(begin(change, started_s)))
-            control, settings = self._store.control(name), self._guards
+            control, settings = self._control(), self._guards
             outcome, _ = unwritten(
                 decision, change, state, error, control=control, settings=settings, now_s=started_s
             )
             try:
-                self._store.record(outcome)
+                self.store.record(outcome)
             except IpaError as unrecordable:
                 log.error("%s: the outcome cannot be recorded: %s", name, unrecordable)
             raise
@@ -247,24 +217,23 @@ class OneShotApply:
         self._wait(replace(change, revision=revision), started_s)
         return decision
 
-    def _follow(self, first: Decision) -> tuple[Decision | None, Decision, bool]:
+    def _follow(self, loop: ControlLoop, first: Decision) -> tuple[Decision | None, Decision, bool]:
         """Wait for the change: the rollback if there was one, the last decision, and True if it was late."""
-        loop, deadline_s = self._loop, self._guards.rollout_deadline_s
-        started_s = since_s = self._clock.monotonic_s()
+        deadline_s = self.settings.rollout_deadline_s
+        started_s = since_s = self.clock.monotonic_s()
         taken_back, last, is_late = None, first, False
-        self._store.is_waiting = True
         while loop.snapshot().phase in IN_FLIGHT:
-            if self._clock.monotonic_s() - since_s > deadline_s + GRACE_S:
+            if self.clock.monotonic_s() - since_s > deadline_s + GRACE_S:
                 raise DeadlineError(
                     f"how the change ended is not known: {last.detail}",
-                    hint=f"`ipa status {self._pipeline.name}` shows what runs.",
+                    hint=f"`ipa status {self.pipeline.name}` shows what runs.",
                 )
-            self._clock.wait(POLL_S)
+            self.clock.wait(POLL_S)
             last = loop.tick_once()
             self._say(f"{last.reason.value}: {last.detail}" if loop.snapshot().phase in IN_FLIGHT else "")
             if last.action is Action.APPLY:
                 # The next step of several, or a rollback, has its own time.
-                since_s = self._clock.monotonic_s()
+                since_s = self.clock.monotonic_s()
             if last.reason is ReasonCode.ROLLBACK:
                 is_late = is_late if taken_back else since_s - started_s >= deadline_s
                 taken_back = last
@@ -272,13 +241,13 @@ class OneShotApply:
 
     def _first(self, wanted: ChangeRequest) -> Decision:
         """The first decision of a pipeline that nothing runs of."""
-        name, at, control = self._pipeline.name, self._clock.now(), self._store.control(self._pipeline.name)
-        newest = self._store.decisions(name, limit=1)
+        name, at, control = self.pipeline.name, self.clock.now(), self._control()
+        newest = self.store.decisions(name, limit=1)
         tick = newest[0].tick + 1 if newest else 1
         stop = stop_of(control, at)
         inputs = canonical_json({"requested": wanted, "control": control, "at": at})
         return Decision(
-            decision_id=f"{name}-{tick}-{self._run_id}",
+            decision_id=f"{name}-{tick}-{_run_id()}",
             pipeline=name,
             tick=tick,
             at=at.isoformat(),
@@ -299,23 +268,43 @@ class OneShotApply:
         left = "nothing ran before, so the change is left as it is; apply another plan or delete it"
         while True:
             try:
-                rollout = self._workload.rollout(self._pipeline, change)
+                rollout = self.workload.rollout(self.pipeline, change)
             except UnavailableError as error:
                 rollout = Rollout(RolloutPhase.PROGRESSING, f"its progress cannot be read: {error}")
             if rollout.phase in (RolloutPhase.READY, RolloutPhase.REPLACED):
                 return
             if rollout.phase is RolloutPhase.FAILED:
                 raise RolloutError(f"the rollout failed: {rollout.detail}", hint=left)
-            if self._clock.monotonic_s() - started_s >= change.deadline_s:
+            if self.clock.monotonic_s() - started_s >= change.deadline_s:
                 raise DeadlineError(f"not ready after {change.deadline_s:g} s: {rollout.detail}", hint=left)
             self._say(rollout.detail)
-            self._clock.wait(POLL_S)
+            self.clock.wait(POLL_S)
+
+    def _control(self) -> PipelineControl:
+        return replace(self.store.control(self.pipeline.name), mode=Mode.ACTIVE)
 
     def _say(self, words: str) -> None:
         """Tell the person who waits; the same words only once."""
         if words and words != self._said:
-            self._tell(words)
+            self.say(words)
             self._said = words
+
+
+def _unseen(
+    pipeline: Pipeline, error: IpaError, problem: str, at_s: float, detail: str = "changed by another writer"
+) -> Snapshot:
+    """The snapshot of a workload that is not there, or runs no configuration of the pipeline."""
+    unseen = unseen_by(error)
+    return _snapshot(observe(pipeline, NO_SIGNALS, None, problem=problem, unseen=unseen, at_s=at_s), detail)
+
+
+def _snapshot(observation: Observation, detail: str) -> Snapshot:
+    name, control = observation.pipeline, PipelineControl()
+    return Snapshot(name, 0, control, ActuationPhase.IDLE, observation=observation, detail=detail)
+
+
+def _run_id() -> str:
+    return uuid.uuid4().hex[:8]
 
 
 class _OneChange:
@@ -324,24 +313,14 @@ class _OneChange:
     A later pause does not leave the change half done.
     """
 
-    def __init__(self, store: OneShotStore, pipeline: str) -> None:
-        self._store = store
-        self._control = replace(store.control(pipeline), mode=Mode.ACTIVE)
+    def __init__(self, store: OneShotStore, control: PipelineControl) -> None:
+        self._store, self._control = store, control
+        self.decisions, self.decision = store.decisions, store.decision
         self.is_waiting = False
 
     def record(self, decision: Decision) -> None:
         if not (self.is_waiting and decision.action is Action.HOLD and decision.reason in LOOKS):
             self._store.record(decision)
-
-    def decisions(
-        self, pipeline: str, *, limit: int = 50, before_tick: int | None = None, applied_only: bool = False
-    ) -> Sequence[Decision]:
-        return self._store.decisions(
-            pipeline, limit=limit, before_tick=before_tick, applied_only=applied_only
-        )
-
-    def decision(self, decision_id: str) -> Decision:
-        return self._store.decision(decision_id)
 
     def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
         return self._control

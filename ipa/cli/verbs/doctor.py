@@ -213,6 +213,8 @@ def findings_table(found: Sequence[Finding]) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
+    from ipa.cli.layout import counted
+
     styles = {Severity.OK: "green", Severity.WARN: "yellow", Severity.FAIL: "bold red"}
     lines: list[RenderableType] = []
     for each in found:
@@ -221,6 +223,5 @@ def findings_table(found: Sequence[Finding]) -> RenderableType:
         if each.remedy:
             lines.append(Text(f"       → {each.remedy}"))
     ok, warnings, failures = (sum(each.state is state for each in found) for state in Severity)
-    counts = f"{ok} ok, {warnings} warning{'' if warnings == 1 else 's'}, {failures} failure"
-    lines.append(Text(counts + ("" if failures == 1 else "s")))
+    lines.append(Text(f"{ok} ok, {counted(warnings, 'warning')}, {counted(failures, 'failure')}"))
     return Group(*lines)

@@ -13,10 +13,7 @@ from ipa.forecast.registry import FORECASTERS, FORESIGHT, LADDER
 from ipa.model.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ipa.forecast.base import Forecaster
-    from ipa.forecast.quality import ForecastScore
 
 # IPA's adaptation interval: a forecast a tick.
 TICK_S = 10.0
@@ -64,6 +61,7 @@ def backtest(
     """Score every forecaster on a trace: error of the point, coverage and loss of the upper quantile."""
     import time
 
+    from ipa.cli.layout import ViewColumn, table_of
     from ipa.files.traces import read_trace
     from ipa.forecast.ladder import BACKTEST_RUNGS
     from ipa.forecast.quality import Backtest
@@ -87,7 +85,20 @@ def backtest(
     short = [rung.name for rung in rungs if rung.name not in scores]
     if short:
         typer.echo(f"left out, since the trace is too short to learn from: {', '.join(short)}", err=True)
-    show(output, {name: asdict(each) for name, each in scores.items()}, _table(scores, quantile))
+    table = table_of(
+        scores.items(),
+        ViewColumn("forecaster", lambda row: row[0]),
+        ViewColumn("SMAPE", lambda row: row[1].smape_ratio, "{:.1%}"),
+        ViewColumn("error rps", lambda row: row[1].mae_rps, "{:.2f}"),
+        ViewColumn("coverage", lambda row: row[1].coverage_ratio, "{:.1%}"),
+        ViewColumn("pinball rps", lambda row: row[1].pinball_rps, "{:.3f}"),
+        ViewColumn("upper ÷ peak", lambda row: row[1].upper_ratio, "{:.2f}"),
+        ViewColumn("fit s", lambda row: row[1].fit_s, "{:.1f}"),
+        ViewColumn("ms", lambda row: row[1].predict_ms, "{:.2f}"),
+    )
+    count = next(iter(scores.values())).count
+    values = {name: asdict(each) for name, each in scores.items()}
+    show(output, values, f"{count} forecasts, upper quantile {quantile:g}", table)
 
 
 def _compared(names: list[str]) -> list[Forecaster]:
@@ -101,24 +112,3 @@ def _compared(names: list[str]) -> list[Forecaster]:
                 f"--also {name!r}: there is no such forecaster", hint=f"There are: {', '.join(known)}"
             )
     return [make_forecaster(FORECASTERS.admit(name)) for name in dict.fromkeys(names)]
-
-
-def _table(scores: dict[str, ForecastScore], quantile: float) -> Table:
-    from rich.table import Table
-
-    table = Table(title=f"{next(iter(scores.values())).count} forecasts, upper quantile {quantile:g}")
-    table.add_column("forecaster")
-    for column in ("SMAPE", "error rps", "coverage", "pinball rps", "upper ÷ peak", "fit s", "ms"):
-        table.add_column(column, justify="right")
-    for name, each in scores.items():
-        table.add_row(
-            name,
-            f"{each.smape_ratio:.1%}",
-            f"{each.mae_rps:.2f}",
-            f"{each.coverage_ratio:.1%}",
-            f"{each.pinball_rps:.3f}",
-            f"{each.upper_ratio:.2f}",
-            f"{each.fit_s:.1f}",
-            f"{each.predict_ms:.2f}",
-        )
-    return table

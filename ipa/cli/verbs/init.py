@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -105,19 +104,15 @@ def init(
 
     They are a commented pipeline.yaml, runtime.py and bench.py.
 
-    On a terminal it prompts for stages, SLA and cores if no --stage is given. On a cluster it runs in the
-    shape that carries what is asked for: a note says if that is not the usual one.
+    On a cluster it runs in the shape that carries what is asked for: a note says if that is not the
+    usual one.
     """
     from ipa.bootstrap.targets import starting_sections
     from ipa.files import pipeline_from_mapping
     from ipa.files.skeleton import with_constant_models
 
     if not stage:
-        if not sys.stdin.isatty():
-            raise UsageError(
-                "--stage is needed", hint="For example --stage detect=small,large --stage read=base"
-            )
-        stage, sla, cores = _asked(sla)
+        raise UsageError("--stage is needed", hint="For example --stage detect=small,large --stage read=base")
     settings = folders.settings
     mapping = _mapping(name, stage, sla, percentile, cores)
     if drop_after is not None:
@@ -128,18 +123,6 @@ def init(
     mapping |= {key: section.values for key, section in sections.items()}
     notes = tuple(f"{key}: {section.note}" for key, section in sections.items() if section.note)
     _write(output, pipeline_from_mapping(mapping), settings, notes=notes, force=force)
-
-
-def _asked(sla: str) -> tuple[list[str], str, float | None]:
-    """The stages, the SLA and the cores that the person types."""
-    names = typer.prompt("Stages in order, separated by commas").split(",")
-    stages = []
-    for name in (name.strip() for name in names):
-        variants = typer.prompt(f"Variants of {name}, separated by commas, the smallest first")
-        stages.append(f"{name}={variants}")
-    sla = typer.prompt("SLA: the latency that 99 of 100 requests must meet", default=sla)
-    cores = typer.prompt("Cores that all replicas may use together (0: no limit)", default=0.0, type=float)
-    return stages, sla, cores or None
 
 
 def _mapping(

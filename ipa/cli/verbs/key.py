@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -19,8 +18,6 @@ from ipa.model.times import in_utc
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ipa.control.store_admin import KeyStore
     from ipa.model.access import ApiKey
 
@@ -69,10 +66,20 @@ def create(
 
 def list_(output: Output = OUTPUT) -> None:
     """List the keys, without their secrets."""
+    from ipa.cli.layout import ViewColumn, table_of
+
     now = clock.SystemClock().now()
     with _keys(writes=False) as keys:
         found = keys.all()
-    show(output, [_plain(key, now) for key in found], _table(found, now))
+    table = table_of(
+        found,
+        ViewColumn("key", "key_id"),
+        ViewColumn("of", "name"),
+        ViewColumn("may", "grant"),
+        ViewColumn("state", lambda key: key.state(now)),
+        ViewColumn("ends", lambda key: in_utc(key.expires_at) if key.expires_at else NEVER),
+    )
+    show(output, [_plain(key, now) for key in found], table)
 
 
 def revoke(
@@ -115,28 +122,12 @@ def _end(text: str, now: datetime) -> datetime | None:
 
 
 def _plain(key: ApiKey, now: datetime) -> dict[str, Any]:
-    def moment(at: datetime | None) -> str | None:
-        return at.isoformat() if at else None
-
+    times = {name: getattr(key, name) for name in ("created_at", "expires_at", "revoked_at")}
     return {
         "key_id": key.key_id,
         "name": key.name,
         "role": key.grant.role.value,
         "namespace": key.grant.namespace,
         "state": key.state(now),
-        "created_at": moment(key.created_at),
-        "expires_at": moment(key.expires_at),
-        "revoked_at": moment(key.revoked_at),
+        **{name: at.isoformat() if at else None for name, at in times.items()},
     }
-
-
-def _table(keys: Sequence[ApiKey], now: datetime) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for title in ("key", "of", "may", "state", "ends"):
-        table.add_column(title)
-    for key in keys:
-        ends = in_utc(key.expires_at) if key.expires_at else NEVER
-        table.add_row(key.key_id, key.name, str(key.grant), key.state(now), ends)
-    return table

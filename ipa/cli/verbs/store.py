@@ -15,9 +15,7 @@ from ipa.model.errors import UnavailableError
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from ipa.control.store_admin import StoreAdmin, StoreContents, StoreStats
+    from ipa.control.store_admin import StoreAdmin, StoreContents
 
 
 def backup(
@@ -87,29 +85,27 @@ def prune(
 
 def stats(output: Output = OUTPUT) -> None:
     """Show the contents and the size of the store, and its size in a month and in a year at this rate."""
+    from operator import itemgetter
+
+    from ipa.cli.layout import ViewColumn, table_of
+
     found = _admin().stats()
-    show(output, asdict(found), _table(found))
+    rows: list[tuple[str, str, float | None]] = [
+        *((str(kind), f"{each.rows} rows", each.bytes) for kind, each in found.kinds.items()),
+        ("on disk", f"{_size(found.free_bytes)} of it free", found.file_bytes + found.log_bytes),
+        ("decisions", f"{found.decisions_per_day:.0f} a day", found.bytes_per_day),
+        ("in 30 days", "", found.projected_month_bytes),
+        ("in a year", "", found.projected_year_bytes),
+    ]
+    columns = ViewColumn("of", itemgetter(0)), ViewColumn("number", itemgetter(1))
+    size = ViewColumn("size", lambda row: _size(row[2]), "{}")
+    show(output, asdict(found), table_of(rows, *columns, size))
 
 
 def _admin() -> StoreAdmin:
     from ipa.bootstrap.stores import store_admin
 
     return store_admin(Settings.from_env())
-
-
-def _table(found: StoreStats) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for kind, each in found.kinds.items():
-        table.add_row(str(kind), f"{each.rows} rows", _size(each.bytes))
-    table.add_row(
-        "on disk", f"{_size(found.free_bytes)} of it free", _size(found.file_bytes + found.log_bytes)
-    )
-    table.add_row("decisions", f"{found.decisions_per_day:.0f} a day", _size(found.bytes_per_day))
-    table.add_row("in 30 days", "", _size(found.projected_month_bytes))
-    table.add_row("in a year", "", _size(found.projected_year_bytes))
-    return table
 
 
 def _contents(found: StoreContents) -> str:

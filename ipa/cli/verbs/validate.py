@@ -109,13 +109,15 @@ def notes_of(checked: Checked) -> list[str]:
 
 
 def _show(checked: Checked, *, verbose: bool) -> None:
+    from ipa.cli.layout import counted
+
     if checked.problems:
         return
     if checked.pipeline is not None:
         pipeline = checked.pipeline
         variants = sum(len(stage.variants) for stage in pipeline.stages)
         typer.echo(
-            f"OK {checked.path}: {_count(len(pipeline.stages), 'stage')}, {_count(variants, 'variant')}, "
+            f"OK {checked.path}: {counted(len(pipeline.stages), 'stage')}, {counted(variants, 'variant')}, "
             f"SLA {pipeline.sla.latency_s:g} s at p{pipeline.sla.percentile:g}, "
             f"objectives {', '.join(pipeline.objectives)}"
         )
@@ -124,21 +126,22 @@ def _show(checked: Checked, *, verbose: bool) -> None:
     if checked.guardrails is not None:
         rules = checked.guardrails
         count = len(rules.fail_if) + sum(len(own) for own in (rules.by_pipeline or {}).values())
-        typer.echo(f"OK {checked.path}: {_count(count, 'rule')}")
+        typer.echo(f"OK {checked.path}: {counted(count, 'rule')}")
     if checked.profile is not None:
         _show_profile(checked, checked.profile, verbose=verbose)
 
 
 def _show_profile(checked: Checked, profile: StageProfile, *, verbose: bool) -> None:
+    from ipa.cli.layout import counted
     from ipa.profiling.findings import remedy_of_doubt
     from ipa.profiling.lint import doubt_of, lint_profile, summarise_fit
 
     path = checked.path
     points = sum(len(variant.points) for variant in profile.variants)
-    variants = _count(len(profile.variants), "variant")
+    variants = counted(len(profile.variants), "variant")
     doubt = doubt_of(profile)
     verdict = "WARNING" if doubt else "OK"
-    typer.echo(f"{verdict} {path}: {variants}, {_count(points, 'point')}, {summarise_fit(profile)}")
+    typer.echo(f"{verdict} {path}: {variants}, {counted(points, 'point')}, {summarise_fit(profile)}")
     if doubt:
         typer.echo(f"warning: {path}: it is not credible: {'; '.join(doubt.reasons)}", err=True)
         remedy = remedy_of_doubt(profile.pipeline, profile.stage, planned_only=checked.planned_only)
@@ -151,7 +154,3 @@ def _show_profile(checked: Checked, profile: StageProfile, *, verbose: bool) -> 
         if verbose:
             for place in places:
                 typer.echo(f"    {place}", err=True)
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"

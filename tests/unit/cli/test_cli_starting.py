@@ -184,19 +184,6 @@ def test_what_no_file_may_say_is_said_and_nothing_written(
     assert list(here.iterdir()) == []
 
 
-def test_on_a_terminal_it_asks(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    monkeypatch.setattr("sys.stdin", Terminal("detect, read\nsmall, large\nbase\n300ms\n8\n"))
-    assert run(["init", "shop"]) == 0
-    pipeline = load_pipeline(here / "pipelines/shop/pipeline.yaml")
-    assert [stage.name for stage in pipeline.stages] == ["detect", "read"]
-    assert [variant.name for variant in pipeline.stages[0].variants] == ["small", "large"]
-    assert (pipeline.sla.latency_s, pipeline.bounds.cores) == (0.3, 8.0)
-
-
 @pytest.fixture
 def video(root: Path) -> Path:
     return root / "pipelines" / "video" / "seldondeployment.yaml"
