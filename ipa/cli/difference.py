@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ipa.model.parts import gone_parts, stage_pairs
@@ -16,20 +16,6 @@ if TYPE_CHECKING:
 # Stage and variant.
 Replica = tuple[str, str]
 FIELDS = ("variant", "batch_size", "replicas", "cores", "share_percent")
-
-
-@dataclass(frozen=True, slots=True)
-class WantedPlan:
-    """The configurations to run. Figures are None if the plan does not have them.
-
-    `beside` has the resources of one replica beside its cores, by stage and variant.
-    """
-
-    configs: tuple[StageConfig, ...]
-    pas: float | None
-    rate_rps: float | None
-    beside: Mapping[Replica, Resources] = field(default_factory=dict)
-    cost_usd_per_hour: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +53,7 @@ class Difference:
     wanted_cost_usd_per_hour: float | None
 
 
-def wanted_by(plan: PlanFile) -> WantedPlan:
-    """The configurations of a plan with its figures."""
-    return WantedPlan(plan.configs, plan.pas, plan.rate_rps, plan.beside, plan.cost_usd_per_hour)
-
-
-def difference(status: dict[str, Any], target: WantedPlan) -> Difference:
+def difference(status: dict[str, Any], target: PlanFile) -> Difference:
     """The difference between the status of a pipeline and the target."""
     live = status["live"]
     seen = [stage["config"] for stage in live["stages"] if stage["config"]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
@@ -26,15 +26,15 @@ from ipa.model.errors import (
 )
 from ipa.model.errors import Problem as Fault
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import Plan, StageConfig, Termination
+from ipa.model.plan import Plan, Termination
 from ipa.model.profile import StageProfile
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from ipa.cli.difference import WantedPlan
     from ipa.clients.base import PipelineClient
+    from ipa.files.plans import PlanFile, SavedPlanFile
     from ipa.policies.planning import PlanQuestion
 
 EXIT_CODES = {
@@ -194,51 +194,21 @@ def _set(question: Question, rate_rps: float) -> PlanAnswer:
     return PlanAnswer(found.to_json(), set_lines(found), found.plan.termination)
 
 
-@dataclass(frozen=True, slots=True)
-class SavedPlan:
-    """A plan with its inputs.
+def write_saved(file: Path, **values: Any) -> None:
+    """Save a plan with its inputs, the same bytes for the same values; InputError if it cannot be written.
 
     `revision` is that of the workload at `at` (empty: none, or unknown), `inputs` has the sha256 of each file
     of the pipeline, or of each resource of the service that planned. `plan` is as it was printed.
     """
-
-    pipeline: str
-    at: str
-    revision: str
-    rate_rps: float
-    solver: str
-    version: str
-    inputs: Mapping[str, str]
-    plan: Mapping[str, Any]
-    configs: tuple[StageConfig, ...]
-
-    def write(self, file: Path) -> None:
-        """Write the file, the same bytes for the same values; InputError if it cannot be written."""
-        body = {"apiVersion": "ipa/v1", "kind": KIND, **asdict(self)}
-        text = json.dumps({**body, "digest": _seal(body)}, indent=1, ensure_ascii=False)
-        try:
-            file.write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"{file} cannot be written: {error.strerror}") from error
-
-    def check_fresh(self, revision: str, inputs: Mapping[str, str], file: Path) -> None:
-        """ConflictError names everything that changed since the plan was made."""
-        moved = list(_changed_files(self.inputs, inputs))
-        if revision != self.revision:
-            then, now = self.revision or "nothing", revision or "nothing"
-            moved.append(f"the running configuration was changed: revision {then} then, {now} now")
-        if self.version != ipa.__version__:
-            moved.append(f"it was made by ipa {self.version}, this is {ipa.__version__}")
-        if moved:
-            raise ConflictError(
-                f"{file} is stale: its inputs have changed",
-                problems=[Fault(words) for words in moved],
-                hint=f"Plan again with `ipa plan {self.pipeline} --rate {self.rate_rps:g} "
-                f"--at {self.at} --out {file}`.",
-            )
+    body = {"apiVersion": "ipa/v1", "kind": KIND, **values}
+    text = json.dumps({**body, "digest": _seal(body)}, indent=1, ensure_ascii=False)
+    try:
+        file.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{file} cannot be written: {error.strerror}") from error
 
 
-def read_saved(file: Path) -> SavedPlan:
+def read_saved(file: Path) -> SavedPlanFile:
     """The plan in the file. InputError: it is no saved plan, or was changed."""
     from ipa.files.document import Document
     from ipa.files.faults import check
@@ -258,7 +228,32 @@ def read_saved(file: Path) -> SavedPlan:
     found = check(document, SavedPlanFile)
     document.raise_problems()
     assert found is not None, "without a file there are problems"
-    return SavedPlan(**{**found.given(), "plan": body["plan"]})
+    return found
+
+
+def check_fresh(saved: SavedPlanFile, revision: str, inputs: Mapping[str, str], file: Path) -> None:
+    """ConflictError names everything that changed since the plan was made."""
+    moved = []
+    for name in sorted({*saved.inputs, *inputs}):
+        then, now = saved.inputs.get(name), inputs.get(name)
+        if then is None:
+            moved.append(f"{name} is new")
+        elif now is None:
+            moved.append(f"{name} is gone")
+        elif then != now:
+            moved.append(f"{name} was changed: sha256 {then[:DIGITS]} then, {now[:DIGITS]} now")
+    if revision != saved.revision:
+        then, now = saved.revision or "nothing", revision or "nothing"
+        moved.append(f"the running configuration was changed: revision {then} then, {now} now")
+    if saved.version != ipa.__version__:
+        moved.append(f"it was made by ipa {saved.version}, this is {ipa.__version__}")
+    if moved:
+        raise ConflictError(
+            f"{file} is stale: its inputs have changed",
+            problems=[Fault(words) for words in moved],
+            hint=f"Plan again with `ipa plan {saved.pipeline} --rate {saved.rate_rps:g} "
+            f"--at {saved.at} --out {file}`.",
+        )
 
 
 def inputs_of(service: PipelineClient, settings: Settings, pipeline: str) -> dict[str, str]:
@@ -313,7 +308,8 @@ def propose(question: Question, rate_rps: float, sets: bool | None, out: Path | 
     change = difference(status, wanted)
     show(output, {**found.values, "difference": asdict(change)}, found.lines, difference_table(change))
     if out is not None:
-        SavedPlan(
+        write_saved(
+            out,
             pipeline=name,
             at=without_user(at),
             revision=change.revision,
@@ -322,8 +318,8 @@ def propose(question: Question, rate_rps: float, sets: bool | None, out: Path | 
             version=ipa.__version__,
             inputs=inputs,
             plan=_timeless(found.values),
-            configs=wanted.configs,
-        ).write(out)
+            configs=[asdict(config) for config in wanted.configs],
+        )
         if output in (Output.TEXT, Output.MD):
             until = f"its files and revision {change.revision} stay" if change.revision else "its files stay"
             typer.echo(f"Saved {out}: valid while {until}. Apply it with `ipa apply {out}`.")
@@ -352,9 +348,8 @@ def _by_service(
     return PlanAnswer(values, lines, Termination(values["termination"]))
 
 
-def _wanted(values: Mapping[str, Any]) -> WantedPlan:
+def _wanted(values: Mapping[str, Any]) -> PlanFile:
     """The configuration that the plan asks for; UsageError for a set, which only a policy carries out."""
-    from ipa.cli.difference import wanted_by
     from ipa.files.plans import plan_in
 
     if "stages" not in values:
@@ -362,19 +357,7 @@ def _wanted(values: Mapping[str, Any]) -> WantedPlan:
             "a set of variants cannot be applied by hand, so it cannot be saved or compared",
             hint="Add --no-sets, or let the policy infadapter apply sets.",
         )
-    return wanted_by(plan_in(values, "the plan"))
-
-
-def _changed_files(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[str]:
-    """The differences between two sets of digests by name, in words."""
-    for name in sorted({*before, *after}):
-        then, now = before.get(name), after.get(name)
-        if then is None:
-            yield f"{name} is new"
-        elif now is None:
-            yield f"{name} is gone"
-        elif then != now:
-            yield f"{name} was changed: sha256 {then[:DIGITS]} then, {now[:DIGITS]} now"
+    return plan_in(values, "the plan")
 
 
 def _seal(body: Mapping[str, Any]) -> str:

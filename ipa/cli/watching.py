@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from ipa.cli.layout import date_time
+from ipa.cli.layout import by_whom, date_time
 from ipa.cli.output import Output, json_text, printed
 from ipa.cli.views.status_text import status_line, status_table
 from ipa.clients.base import PipelineClient
@@ -32,14 +32,30 @@ class StreamEvent:
     kind: str
     data: str
 
+    @property
+    def values(self) -> dict[str, Any]:
+        """The entry of the record."""
+        found: dict[str, Any] = json.loads(self.data)
+        return found
+
+    @property
+    def what(self) -> str:
+        """The subject: a reason code, an outcome, or an action; empty for the stream itself."""
+        return str(self.values.get("what", ""))
+
+    @property
+    def applies(self) -> bool:
+        """True if it is a decision to change something."""
+        return self.kind == "decision" and self.what.startswith("apply.")
+
+    @property
     def words(self) -> str:
         """The event as a line for people."""
-        said: dict[str, Any] = json.loads(self.data)
+        it = self.values
         if self.kind in ("reset", "store"):
-            return f"{self.kind}: {said['detail']}"
-        by = f" by {said['by']}" if said["by"] else ""
-        why = f": {said['why']}" if said["why"] else ""
-        line = f"{self.id} {date_time(said['at'])} {said['pipeline']} {said['kind']} {said['what']}{by}{why}"
+            return f"{self.kind}: {it['detail']}"
+        who = by_whom(it["by"], it["why"])
+        line = f"{self.id} {date_time(it['at'])} {it['pipeline']} {it['kind']} {it['what']}{who}"
         # Reasons that people write may contain control characters.
         return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
 
@@ -101,17 +117,7 @@ class EventTail:
             return []
         self._place = next((int(event.id) for event in reversed(found) if event.id), self._place)
         # The status shows the decisions to hold.
-        return [] if is_first else [each for each in found if each.kind != "decision" or applies(each)]
-
-
-def what_of(event: StreamEvent) -> str:
-    """The subject of the event: a reason code, an outcome, or an action; empty for the stream itself."""
-    return str(json.loads(event.data).get("what", ""))
-
-
-def applies(event: StreamEvent) -> bool:
-    """True if the event is a decision to change something."""
-    return event.kind == "decision" and what_of(event).startswith("apply.")
+        return [] if is_first else [each for each in found if each.kind != "decision" or each.applies]
 
 
 INTERVAL_S = 1.0
@@ -135,9 +141,8 @@ def watch(
     until: Until | None = None,
     timeout_s: float | None = None,
     output: Output = Output.TEXT,
-    after_tick: int = -1,
 ) -> None:
-    """Show the pipeline at each change; return once `until` is reached, after that tick.
+    """Show the pipeline at each change; return once `until` is reached.
 
     On a terminal a tree that changes in place, else a line for each change; for programs a value for each. If
     the source has an event stream, events between two refreshes are printed too.
@@ -155,17 +160,16 @@ def watch(
             show(status, happened)
             first = first or status["live"]["revision"]
             # A change that was rolled back meanwhile may leave the revision as it was.
-            is_changed = any(each.kind == "change" or applies(each) for each in happened)
+            is_changed = any(each.kind == "change" or each.applies for each in happened)
             is_due = is_due or status["live"]["revision"] != first or is_changed
             if until is not None:
                 # Even if the status does not show it any more.
                 for event in happened:
-                    if event.kind == "change" and what_of(event) in FAILED:
-                        why = json.loads(event.data)["why"]
-                        raise RolloutError(f"a change of {pipeline} ended {what_of(event)}: {why}")
-            is_new = status["live"]["tick"] > after_tick
-            if until is not None and is_due and is_new and _settled(status):
-                return
+                    if event.kind == "change" and event.what in FAILED:
+                        why = event.values["why"]
+                        raise RolloutError(f"a change of {pipeline} ended {event.what}: {why}")
+                if is_due and _settled(status):
+                    return
             if timeout_s is not None and clock.monotonic_s() - started_s + interval_s > timeout_s:
                 done = "was not changed" if until is Until.CHANGED else "did not settle"
                 raise DeadlineError(f"{pipeline} {done} within {timeout_s:g} s")
@@ -188,37 +192,31 @@ Show = Callable[[dict[str, Any], Sequence[StreamEvent]], None]
 
 def _shower(console: Console, screen: ExitStack, output: Output) -> Show:
     """The function that prints events and a status: in place on a terminal, else a line or value a tick."""
-    if console.is_terminal and output is Output.TEXT:
+    is_live = console.is_terminal and output is Output.TEXT
+    view = Live(console=console, auto_refresh=False, vertical_overflow="visible")
+    if is_live:
         # A display in place crops lines that are not wrapped.
         console.soft_wrap = False
-        view = screen.enter_context(Live(console=console, auto_refresh=False, vertical_overflow="visible"))
-
-        def update(status: dict[str, Any], happened: Sequence[StreamEvent]) -> None:
-            _tell(console, happened)
-            view.update(status_table(status), refresh=True)
-
-        return update
-    shown: list[tuple[Any, ...]] = []
+        screen.enter_context(view)
+    last: list[Any] = []
 
     def show(status: dict[str, Any], happened: Sequence[StreamEvent]) -> None:
+        for event in happened if output is Output.TEXT else ():
+            console.print(f"event {event.words}", markup=False)
+        if is_live:
+            view.update(status_table(status), refresh=True)
+            return
         live = status["live"]
-        if output is Output.TEXT:
-            _tell(console, happened)
-        ready = [stage["ready_replicas"] for stage in live["stages"]]
-        now = (live["tick"], live["settled"], live["detail"], ready)
-        if not shown or shown[-1] != now:
-            shown[:] = [now]
-            if output is Output.JSON:
-                typer.echo(json_text(status))
-            elif output is Output.YAML:
-                typer.echo("---")
-                printed(output, status)
-            else:
-                console.print(status_line(status), markup=False)
+        now = [live["tick"], live["settled"], live["detail"], [it["ready_replicas"] for it in live["stages"]]]
+        if last == now:
+            return
+        last[:] = now
+        if output is Output.JSON:
+            typer.echo(json_text(status))
+        elif output is Output.YAML:
+            typer.echo("---")
+            printed(output, status)
+        else:
+            console.print(status_line(status), markup=False)
 
     return show
-
-
-def _tell(console: Console, happened: Sequence[StreamEvent]) -> None:
-    for event in happened:
-        console.print(f"event {event.words()}", markup=False)

@@ -96,9 +96,6 @@ class SavedPlanFile(DeclaredFile):
     configs: Annotated[list[StageConfigSection], Field(min_length=1)]
 
 
-_ONE_ONLY = "several configurations run; give the one that the change is from"
-
-
 def read_plan(path: Path) -> PlanFile:
     """The plan in the file; InputError lists what is wrong with it."""
     return plan_in(read_json(path), path)

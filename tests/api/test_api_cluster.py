@@ -282,13 +282,13 @@ def test_another_hand_while_it_rolls_is_left_alone(running: Cli) -> None:
 def test_a_change_of_another_hand_while_it_was_planned_is_a_conflict(
     running: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ipa.cli.difference import wanted_by
+    from ipa.files.plans import plan_in
 
-    def slowly(plan: Any) -> Any:
+    def slowly(plan: Any, name: str) -> Any:
         running.edit(lambda sdep: sdep["spec"]["predictors"][0].update(replicas=2))
-        return wanted_by(plan)
+        return plan_in(plan, name)
 
-    monkeypatch.setattr("ipa.cli.difference.wanted_by", slowly)
+    monkeypatch.setattr("ipa.files.plans.plan_in", slowly)
     code, _, err = running("apply", "video", "--rate", LARGE)
     assert code == 4 and "when the change was decided" in err
     assert running.kube.writes == [] and len(running.reasons()) == 1

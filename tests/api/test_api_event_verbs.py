@@ -57,7 +57,7 @@ def test_what_does_not_answer_from_the_beginning_is_an_error() -> None:
 def test_words_of_the_stream_itself() -> None:
     store = ["event: store", 'data: {"detail":"locked"}', ""]
     reset = ["id: 7", "event: reset", 'data: {"detail":"gone"}', ""]
-    found = [(event.id, event.words()) for event in parsed([": nothing new", "", *store, *reset])]
+    found = [(event.id, event.words) for event in parsed([": nothing new", "", *store, *reset])]
     assert found == [("", "store: locked"), ("7", "reset: gone")]
 
 

@@ -126,13 +126,13 @@ def test_a_value_shared_by_an_anchor_is_not_changed_in_two_places(ipa: Ipa, mani
 def test_a_file_that_moved_meanwhile_is_not_written(
     ipa: Ipa, manifest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ipa.cli.difference import wanted_by
+    from ipa.files.plans import plan_in
 
-    def slowly(plan: Any) -> Any:
+    def slowly(plan: Any, name: str) -> Any:
         manifest.write_text(manifest.read_text() + "# later\n")
-        return wanted_by(plan)
+        return plan_in(plan, name)
 
-    monkeypatch.setattr("ipa.cli.difference.wanted_by", slowly)
+    monkeypatch.setattr("ipa.files.plans.plan_in", slowly)
     code, _, err = ipa("apply", "video", "--rate", RATE)
     assert code == 4 and "when the change was decided" in err
     assert manifest.read_text().endswith("# later\n")

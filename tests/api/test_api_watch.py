@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from ipa.cli.output import Output
-from ipa.cli.watching import EventTail, Until, watch, what_of
+from ipa.cli.watching import EventTail, Until, watch
 from ipa.clients.http import HttpClient
 from ipa.control.audit.record import Entry, EntryKind
 from ipa.control.engine.actuation import ActuationPhase
@@ -183,7 +183,7 @@ def test_what_a_service_could_not_say_once_comes_with_the_next_look(
     service.events = unavailable  # type: ignore[method-assign]
     assert news.read() == []
     service.events = asked  # type: ignore[method-assign]
-    assert [what_of(event) for event in news.read()] == ["apply.requested"]
+    assert [event.what for event in news.read()] == ["apply.requested"]
     assert news.read() == []
 
 

@@ -47,7 +47,7 @@ def events(
     place = since if follow or since is not None else 0
     with service_at(at, "events") as service:
         for event in followed(service, pipeline, place, clock.SystemClock(), follow=follow):
-            typer.echo(event.data if output is Output.JSON else event.words())
+            typer.echo(event.data if output is Output.JSON else event.words)
 
 
 def audit(

@@ -26,14 +26,13 @@ from ipa.model.errors import (
     UsageError,
 )
 from ipa.model.pipeline import Pin
-from ipa.model.plan import StageConfig
 from ipa.service.preconditions import ChangeOrder, at_revision
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
-    from ipa.cli.difference import WantedPlan
     from ipa.clients.base import PipelineClient
     from ipa.clients.http import HttpClient
+    from ipa.files.plans import PlanFile
 
 # The errors whose exit code a hold has; all others are of guards and have 3.
 HELD: dict[str, type[IpaError]] = {
@@ -146,9 +145,8 @@ class Wanted(Bundle):
     rate: float | None = options.RATE
     objective: str | None = options.OBJECTIVE
 
-    def of(self, service: PipelineClient, pipeline: str) -> WantedPlan:
+    def of(self, service: PipelineClient, pipeline: str) -> PlanFile:
         """The configurations of the file, else of the best plan; InfeasibleError if there is none."""
-        from ipa.cli.difference import wanted_by
         from ipa.files.plans import plan_in, read_plan
 
         if self.plan is not None:
@@ -157,14 +155,14 @@ class Wanted(Bundle):
             given = read_plan(self.plan)
             if given.pipeline not in (None, pipeline):
                 raise InputError(f"{self.plan} is a plan of pipeline {given.pipeline!r}, not of {pipeline!r}")
-            return wanted_by(given)
+            return given
         found = service.plan(pipeline, self.rate, self.objective)
         if not found["stages"]:
             raise InfeasibleError(
                 f"no plan for {pipeline!r} carries {found['rate_rps']:g} rps ({found['termination']})",
                 hint="; ".join(f"Feasible with {move}" for move in found["relaxations"]),
             )
-        return wanted_by(plan_in(found, "the plan"))
+        return plan_in(found, "the plan")
 
 
 def diff(
@@ -199,8 +197,8 @@ def apply(
     A plan saved with `ipa plan --out` is refused if its files or the running configuration have changed
     since; the message names them.
     """
-    from ipa.cli.difference import difference, wanted_by
-    from ipa.cli.planning import inputs_of, read_saved
+    from ipa.cli.difference import difference
+    from ipa.cli.planning import check_fresh, inputs_of, read_saved
     from ipa.cli.views.status_text import difference_table
     from ipa.files.plans import plan_in
 
@@ -215,8 +213,8 @@ def apply(
         running = service.status(pipeline)
         if saved is not None and file is not None:
             inputs = inputs_of(service, Settings.from_env(), pipeline)
-            saved.check_fresh(running["live"]["revision"], inputs, file)
-            target = wanted_by(plan_in(saved.plan, "the plan"))
+            check_fresh(saved, running["live"]["revision"], inputs, file)
+            target = plan_in(saved.plan, "the plan")
         else:
             target = wanted.of(service, pipeline)
         if output in (Output.TEXT, Output.MD):
@@ -243,14 +241,15 @@ def rollback(
     it restores a revision instead. On a cluster the command waits as `apply` does, and may replace a change
     that does not get ready.
     """
-    from ipa.cli.difference import WantedPlan, difference
+    from ipa.cli.difference import difference
     from ipa.cli.views.status_text import difference_table, undo_lines
+    from ipa.files.plans import plan_in
 
     with place.client() as service:
         running = service.status(pipeline)
         undo = service.preview_rollback(pipeline, to, by=author.by)
         if preview or place.output in (Output.TEXT, Output.MD):
-            wanted = WantedPlan(tuple(StageConfig(**each) for each in undo["configs"]), None, None)
+            wanted = plan_in({"stages": undo["configs"]}, "the change")
             table = difference_table(difference(running, wanted))
             show(place.output, undo if preview else None, table, *undo_lines(undo))
         if preview:

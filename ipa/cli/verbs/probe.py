@@ -14,7 +14,7 @@ import typer
 from ipa.cli import options
 from ipa.cli.options import PIPELINES_DIR, Place, duration_s
 from ipa.cli.output import OUTPUT, Output, json_text, printed, show
-from ipa.model.errors import ExitCode, InputError, NotFoundError, UnavailableError, UsageError
+from ipa.model.errors import ExitCode, InputError, NotFoundError, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.probe import USUAL_TIMEOUT_S, ProbeRequest, ProbeTransport, RequestAddress
 from ipa.settings import Settings
@@ -121,11 +121,8 @@ def _times(timing: str) -> str:
 
 
 def address_of(service: PipelineClient, pipeline: str) -> RequestAddress:
-    """The address for the pipeline's requests. UnavailableError: the service is too old to tell."""
-    found = service.definition(pipeline).get("address")
-    if found is None:
-        raise UnavailableError(f"the service at {service.at} does not say where requests go: it is too old")
-    return RequestAddress(**found)
+    """The address for the pipeline's requests."""
+    return RequestAddress(**service.definition(pipeline)["address"])
 
 
 def probe(

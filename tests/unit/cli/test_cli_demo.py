@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from ipa.bootstrap.targets import ServeOptions
-from ipa.cli import run_service
 from ipa.cli.main import run
 from ipa.cli.verbs import serve
 from ipa.files.packaged import packaged_example
@@ -26,7 +25,7 @@ FIRST_S = 300
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, ServeOptions]]:
     """What the demo would run."""
     found: list[tuple[Settings, ServeOptions]] = []
-    monkeypatch.setattr(run_service, "run_service", lambda *asked: found.append(asked[:2]))
+    monkeypatch.setattr(serve, "run_service", lambda *asked: found.append(asked[:2]))
     return found
 
 

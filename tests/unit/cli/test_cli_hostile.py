@@ -20,7 +20,6 @@ import pytest
 import typer
 from typer.models import ArgumentInfo
 
-import ipa.cli.run_service
 import ipa.cli.verbs.serve
 from ipa.cli.arguments import MOST_TEXT_BYTES, fault_of, parameters
 from ipa.cli.main import build_app, run
@@ -94,9 +93,7 @@ def _house(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("IPA_AT", "http://127.0.0.1:9")
     monkeypatch.setenv("IPA_KUBECONFIG", str(tmp_path / "no-kubeconfig"))
-    # `demo` takes it from its module, `serve` has it already.
-    for module in (ipa.cli.run_service, ipa.cli.verbs.serve):
-        monkeypatch.setattr(module, "run_service", lambda *_: None)
+    monkeypatch.setattr(ipa.cli.verbs.serve, "run_service", lambda *_: None)
 
     def hangs(_number: int, _frame: FrameType | None) -> None:
         faulthandler.dump_traceback()

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.metrics.publish import Publisher
-from ipa.cli.difference import WantedPlan, difference
+from ipa.cli.difference import difference
 from ipa.cli.output import printer
 from ipa.cli.views.status_text import canary_lines, difference_table, status_line
 from ipa.control.canonical import plain
@@ -23,6 +23,7 @@ from ipa.control.engine.observe import observe
 from ipa.control.engine.overload_guard import overloaded_stages, with_more_replicas
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl, Signals, StageSignals, StageState, WorkloadState
+from ipa.files.plans import plan_in
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.errors import InputError
 from ipa.model.observation import Measured, Missing, MissingReason, Observation
@@ -119,7 +120,7 @@ def test_the_state_has_a_row_for_each_part_and_the_accuracy_of_the_requests() ->
 def test_the_difference_to_a_set_names_what_comes_goes_and_moves(capsys: pytest.CaptureFixture[str]) -> None:
     live = live_state(IMAGES, PROFILES, snapshot(), now=datetime(2026, 1, 1, tzinfo=UTC), tick_s=5.0)
     status = {"pipeline": "images", "live": plain(live)}
-    alone = difference(status, WantedPlan((HIGH,), 0.8, 20.0))
+    alone = difference(status, plan_in({"stages": plain([HIGH])}, "a plan"))
     assert [(it.wanted and it.wanted["variant"], it.changed != ()) for it in alone.stages] == [
         ("high", True),
         (None, True),
@@ -127,7 +128,7 @@ def test_the_difference_to_a_set_names_what_comes_goes_and_moves(capsys: pytest.
     printer().print(difference_table(alone))
     said = capsys.readouterr().out
     assert "high for 80 → 100 %" in said and "low → nothing" in said
-    assert not difference(status, WantedPlan(BOTH, 0.78, 30.0)).changed
+    assert not difference(status, plan_in({"stages": plain(BOTH)}, "a plan")).changed
 
 
 def test_a_set_that_is_asked_for_is_checked_part_by_part() -> None:
