@@ -369,7 +369,6 @@ class StoredProfilesReplayer:
         self._settings, self._store = settings, store
         # As the files say, in their own namespaces: another one would be another pipeline than the recorded.
         self._pipelines = FilePipelines(settings, target, None, list)
-        self._replayers: dict[str, tuple[Replayer, Mapping[str, StageProfile]]] = {}
 
     def __call__(
         self,
@@ -380,10 +379,7 @@ class StoredProfilesReplayer:
     ) -> ReplayResult:
         """The result, by the policy of that name or the one that took the decision."""
         name = pipeline.name
-        if name not in self._replayers:
-            stored = self._store.profiles(name)
-            learns = bool(self._settings.forecast_trace)
-            forecaster = None if learns else forecast_setup(self._settings, {name: stored}).of
-            self._replayers[name] = Replayer(self._store, forecaster), stored
-        replayer, stored = self._replayers[name]
-        return replayer(decision, self._pipelines[name], stored, policy)
+        stored = self._store.profiles(name)
+        learns = bool(self._settings.forecast_trace)
+        forecaster = None if learns else forecast_setup(self._settings, {name: stored}).of
+        return Replayer(self._store, forecaster)(decision, self._pipelines[name], stored, policy)
