@@ -134,12 +134,6 @@ def test_whole_numbers_may_be_written_as_floats(full: Pipeline) -> None:
     assert type(read.bounds.max_replicas) is int
 
 
-def test_a_byte_order_mark_is_no_problem(tmp_path: Path) -> None:
-    path = tmp_path / "pipeline.yaml"
-    path.write_bytes(FULL.encode("utf-8-sig"))
-    assert load_pipeline(path).name == "shop"
-
-
 def test_a_profile_survives_writing(tmp_path: Path) -> None:
     profile = load_profile(write(tmp_path, PROFILE))
     assert profile.measured_on == date(2026, 11, 24)

@@ -185,14 +185,6 @@ def test_files_that_are_no_trace_get_a_message(
     assert str(path) in capsys.readouterr().err
 
 
-def test_every_bad_line_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "trace.txt"
-    path.write_text("1\n2.5\nmany\n-3\n")
-    with pytest.raises(InputError) as caught:
-        read_trace(path, zeros_are_gaps=False)
-    assert [problem.line for problem in caught.value.problems] == [3, 4]
-
-
 def test_a_truncated_archive_gets_a_message(tmp_path: Path) -> None:
     path = tmp_path / "trace.gz"
     path.write_bytes(gzip.compress(b"3\n" * 1000)[:-12])
