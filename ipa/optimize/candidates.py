@@ -9,10 +9,20 @@ import numpy as np
 
 from ipa.model.pipeline import AccuracyRule
 from ipa.optimize.accuracy import PRODUCTS, variant_terms
-from ipa.optimize.columns import ROWS, Array, Index
+from ipa.optimize.columns import ROWS, Array, Index, Row
 from ipa.optimize.item_counts import ItemCount
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.queueing.formation import ROUNDING, ceil_up, released_wait_s
+
+SCALARS = (
+    *("rate_rps", "items", "fewest", "most", "timeout_s"),
+    *("beside_cores", "released_s", "batching", "hop_s"),
+    # `Departures` of the stage before.
+    *("settling_rps", "dispersion", "size", "mates"),
+)
+# Of requests at random.
+NOT_BEHIND = (1.0, 1.0, 1.0, 0.0)
+BEFORE = slice(SCALARS.index("settling_rps"), SCALARS.index("mates") + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,35 +55,21 @@ class Candidates:
     held_cores: Array
     departs: Index
 
+    accuracy = Row("points", ROWS["accuracy"])
+    batch_size = Row("points", ROWS["batch_size"])
+    cores = Row("points", ROWS["cores"])
+    latency_s = Row("points", ROWS["latency_s"])
+    rate_rps = Row("scalars", SCALARS.index("rate_rps"))
+    items = Row("scalars", SCALARS.index("items"))
+    timeout_s = Row("scalars", SCALARS.index("timeout_s"))
+    released_s = Row("scalars", SCALARS.index("released_s"))
+    batching = Row("scalars", SCALARS.index("batching"))
+    hop_s = Row("scalars", SCALARS.index("hop_s"))
+
     @property
     def stage(self) -> Index:
         """The index of each candidate's stage."""
         return np.array([block.index for block in self.blocks], dtype=np.intp)[self.block]
-
-    @property
-    def accuracy(self) -> Array:
-        """The accuracy of each point's variant."""
-        return self.of_point("accuracy")
-
-    @property
-    def batch_size(self) -> Array:
-        """Items of a full batch."""
-        return self.of_point("batch_size")
-
-    @property
-    def cores(self) -> Array:
-        """Cores of one replica alone."""
-        return self.of_point("cores")
-
-    @property
-    def items(self) -> Array:
-        """Items that a request brings."""
-        return self.of_block("items")
-
-    @property
-    def rate_rps(self) -> Array:
-        """Items a second that reach the stage."""
-        return self.of_block("rate_rps")
 
     def take(self, at: Index) -> Candidates:
         """Return those candidates only, in the same order."""
@@ -91,27 +87,6 @@ class Candidates:
             self.held_cores.take(at),
             self.departs.take(at),
         )
-
-    def of_point(self, name: str) -> Array:
-        """A number of the operating points, as `PointColumns` names it."""
-        row: Array = self.points[ROWS[name]]
-        return row
-
-    def of_block(self, name: str) -> Array:
-        """A number that a block has as a whole: one of `SCALARS`."""
-        row: Array = self.scalars[SCALARS.index(name)]
-        return row
-
-
-SCALARS = (
-    *("rate_rps", "items", "fewest", "most", "timeout_s"),
-    *("beside_cores", "released_s", "batching", "hop_s"),
-    # `Departures` of the stage before.
-    *("settling_rps", "dispersion", "size", "mates"),
-)
-# Of requests at random.
-NOT_BEHIND = (1.0, 1.0, 1.0, 0.0)
-BEFORE = slice(SCALARS.index("settling_rps"), SCALARS.index("mates") + 1)
 
 
 def candidates_of(problem: PlanningProblem, blocks: list[CandidateBlock]) -> Candidates:

@@ -22,12 +22,25 @@ NAMES = (
 ROWS = {name: at for at, name in enumerate(NAMES)}
 
 
+class Row:
+    """A row of numbers of an object's table, as an attribute."""
+
+    def __init__(self, table: str, at: int) -> None:
+        self._table, self._at = table, at
+
+    def __get__(self, owner: object, kind: object) -> Array:
+        row: Array = getattr(owner, self._table)[self._at]
+        return row
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PointColumns:
     """One entry a point, in the order of the points; `variant` is an index into `variants`.
 
     `order` are the points by names, batch size and cores; `place` finds a point by these. `are_sensible` is
-    True if all numbers can be planned with. `table` has the numbers as rows (`ROWS`), which have names too.
+    True if all numbers can be planned with. `table` has the numbers as rows (`ROWS`): the accuracy of each
+    point's variant, items of a full batch, cores of a replica, the service time of a full batch at its high
+    percentile and on average, items a second that a replica carries, the mean time of a batch of one.
     `beside` has the amounts of a replica's resources other than cores, by name, those above zero, and
     `variant_beside` all of them by variant.
     """
@@ -42,48 +55,16 @@ class PointColumns:
     beside: Mapping[str, Array]
     variant_beside: tuple[Resources, ...]
 
+    accuracy = Row("table", ROWS["accuracy"])
+    batch_size = Row("table", ROWS["batch_size"])
+    cores = Row("table", ROWS["cores"])
+    latency_s = Row("table", ROWS["latency_s"])
+    mean_s = Row("table", ROWS["mean_s"])
+    capacity_rps = Row("table", ROWS["capacity_rps"])
+    single_s = Row("table", ROWS["single_s"])
+
     def __len__(self) -> int:
         return len(self.variant)
-
-    def row(self, name: str) -> Array:
-        """The numbers of that name."""
-        row: Array = self.table[ROWS[name]]
-        return row
-
-    @property
-    def accuracy(self) -> Array:
-        """The accuracy of each point's variant."""
-        return self.row("accuracy")
-
-    @property
-    def batch_size(self) -> Array:
-        """Items of a full batch."""
-        return self.row("batch_size")
-
-    @property
-    def cores(self) -> Array:
-        """Cores of one replica."""
-        return self.row("cores")
-
-    @property
-    def latency_s(self) -> Array:
-        """Service time of a full batch, at its high percentile."""
-        return self.row("latency_s")
-
-    @property
-    def mean_s(self) -> Array:
-        """Mean service time of a full batch."""
-        return self.row("mean_s")
-
-    @property
-    def capacity_rps(self) -> Array:
-        """Items a second that one replica carries."""
-        return self.row("capacity_rps")
-
-    @property
-    def single_s(self) -> Array:
-        """Mean service time of a batch of one, of the same variant and cores."""
-        return self.row("single_s")
 
 
 def columns_of(points: Sequence[OperatingPoint]) -> PointColumns:

@@ -58,7 +58,7 @@ def _classes(candidates: Candidates) -> tuple[Index, Array]:
         candidates.replicas,
         candidates.rate_rps,
         candidates.items,
-        candidates.of_block("timeout_s"),
+        candidates.timeout_s,
     )
     found, number = np.unique(rows, axis=1, return_inverse=True)
     return number.ravel(), found

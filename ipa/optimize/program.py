@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa.model.plan import Termination
-from ipa.optimize.columns import Array, Index
+from ipa.optimize.columns import Array, Index, Row
 from ipa.optimize.graph import Graph
 
 # The rows of an `Options` table: whole numbers, followed by the numbers of items sent on; and the rest.
@@ -37,17 +37,6 @@ class _Count:
         return row
 
 
-class _Number:
-    """A row of numbers."""
-
-    def __init__(self, name: str) -> None:
-        self._at = PLACE[name]
-
-    def __get__(self, options: Options, owner: object) -> Array:
-        row: Array = options.numbers[self._at]
-        return row
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Options:
     """The ways to run a stage, replicas already fixed, as columns in the order of names.
@@ -71,21 +60,21 @@ class Options:
     point = _Count("point")
     replicas = _Count("replicas")
     enter = _Count("enter")
-    items = _Number("items")
-    service_s = _Number("service_s")
-    wait_s = _Number("wait_s")
-    mean_s = _Number("mean_s")
-    spread_s2 = _Number("spread_s2")
-    accuracy = _Number("accuracy")
-    factor = _Number("factor")
-    gain = _Number("gain")
-    value = _Number("value")
-    batch_size = _Number("batch_size")
-    cost = _Number("cost")
-    cost_cores = _Number("cost_cores")
-    peak_cores = _Number("peak_cores")
-    started_cores = _Number("started_cores")
-    changes = _Number("changes")
+    items = Row("numbers", PLACE["items"])
+    service_s = Row("numbers", PLACE["service_s"])
+    wait_s = Row("numbers", PLACE["wait_s"])
+    mean_s = Row("numbers", PLACE["mean_s"])
+    spread_s2 = Row("numbers", PLACE["spread_s2"])
+    accuracy = Row("numbers", PLACE["accuracy"])
+    factor = Row("numbers", PLACE["factor"])
+    gain = Row("numbers", PLACE["gain"])
+    value = Row("numbers", PLACE["value"])
+    batch_size = Row("numbers", PLACE["batch_size"])
+    cost = Row("numbers", PLACE["cost"])
+    cost_cores = Row("numbers", PLACE["cost_cores"])
+    peak_cores = Row("numbers", PLACE["peak_cores"])
+    started_cores = Row("numbers", PLACE["started_cores"])
+    changes = Row("numbers", PLACE["changes"])
 
     def __len__(self) -> int:
         return len(self.counts[0])

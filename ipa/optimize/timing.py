@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from math import inf
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,9 +27,6 @@ from ipa.queueing.saved_quota import SojournFormula, sojourn_with_quota
 from ipa.queueing.service import busy_s
 from ipa.queueing.tail import sojourn
 
-# Options whose times are kept: about 10 MB.
-MOST_KNOWN = 30_000
-
 
 def option_times(problem: PlanningProblem, candidates: Candidates) -> tuple[Array, Array, Array, Array]:
     """Service time, wait, mean time and squared excess of the quantile over it, an entry a candidate.
@@ -38,25 +35,23 @@ def option_times(problem: PlanningProblem, candidates: Candidates) -> tuple[Arra
     """
     batch_size, replicas, rate_rps = candidates.batch_size, candidates.replicas, candidates.rate_rps
     if problem.compat is Compat.TAIL:
-        columns = (
+        return _tail_times(
+            problem,
             candidates.points,
             replicas,
             rate_rps,
             candidates.items,
-            candidates.of_block("timeout_s"),
-            candidates.of_block("batching"),
-            candidates.of_block("hop_s"),
+            candidates.timeout_s,
+            candidates.batching,
+            candidates.hop_s,
             candidates.scalars[BEFORE],
         )
-        known = _known_times(problem.percentile, _machine_cores(problem))
-        service_s, wait_s, mean_s, spread_s2 = known.of(columns)
-        return service_s, wait_s, mean_s, spread_s2
     sequence = np.maximum(1.0, ceil_up(candidates.items / (replicas * batch_size)))
-    service_s = candidates.of_point("latency_s") * sequence
+    service_s = candidates.latency_s * sequence
     if problem.compat is Compat.IPA_ARTIFACT:
-        wait_s = candidates.of_block("released_s")
+        wait_s = candidates.released_s
     else:
-        wait_s = np.minimum((batch_size - 1) / rate_rps, candidates.of_block("timeout_s"))
+        wait_s = np.minimum((batch_size - 1) / rate_rps, candidates.timeout_s)
     return service_s, wait_s, service_s + wait_s, np.zeros(len(replicas))
 
 
@@ -66,41 +61,8 @@ def least_time_s(candidates: Candidates) -> Array:
     return np.asarray(one_s * np.minimum(cores, 1.0))
 
 
-@dataclass(slots=True)
-class _Known:
-    """Rows that were computed lately: explanations, frontiers and ticks ask for the same ones again."""
-
-    compute: Callable[..., tuple[Array, ...]]
-    rows: dict[bytes, tuple[float, ...]] = field(default_factory=dict)
-
-    def of(self, columns: Sequence[Any]) -> Array:
-        """The rows of these arguments of `compute`, whose last axis is the options'."""
-        table = np.vstack(columns).T
-        bare, width = table.tobytes(), table.shape[1] * table.itemsize
-        keys = [bare[at : at + width] for at in range(0, len(bare), width)]
-        rows = self.rows
-        missing = [at for at, key in enumerate(keys) if key not in rows]
-        if len(rows) + len(missing) > MOST_KNOWN:
-            # Other threads may still read the old ones.
-            self.rows = rows = {}
-            missing = list(range(len(keys)))
-        if not keys:
-            return np.array(self.compute(*columns))
-        if missing:
-            found = self.compute(*(each[..., missing] for each in columns))
-            computed = zip(*(each.tolist() for each in found), strict=True)
-            rows.update(zip((keys[at] for at in missing), computed, strict=True))
-        return np.array([rows[key] for key in keys]).T
-
-
-@lru_cache(maxsize=8)
-def _known_times(percentile: float, machine_cores: float) -> _Known:
-    return _Known(partial(_tail_times, percentile, machine_cores))
-
-
 def _tail_times(
-    percentile: float,
-    machine_cores: float,
+    problem: PlanningProblem,
     points: Array,
     replicas: Index,
     rate_rps: Array,
@@ -109,9 +71,12 @@ def _tail_times(
     batched: Array,
     hop_s: Array,
     before: Array,
-) -> tuple[Array, ...]:
+) -> tuple[Array, Array, Array, Array]:
     """As `option_times`; `points` has the rows of `PointColumns.table`, `before` those of `Departures`."""
     batch_size, cores, service_s, full_s, tail_s, one_s = _service(points)
+    front = problem.bounds.front
+    # The cores of the machine that all replicas share; infinite where they are not known to share one.
+    machine_cores = inf if front is None else front.machine_cores
     counts = np.asarray(replicas, dtype=np.float64)
     mean_s, excess_s = np.empty_like(full_s), np.empty_like(full_s)
     has_quota = cores < 1
@@ -136,7 +101,7 @@ def _tail_times(
                     rate_rps[at],
                     items=items[at],
                     timeout_s=timeout_s[at],
-                    percentile=percentile,
+                    percentile=problem.percentile,
                     service_one_s=one_s[at],
                 )
                 times.append((found.mean_s + hop_s[at], found.excess_s))
@@ -224,38 +189,26 @@ def times_of(problem: PlanningProblem, chosen: Sequence[Chosen]) -> list[Times]:
     senders = [number.get(problem.sender(each.index), -1) for each in chosen]
     batched[(batched == BatchPlace.BEHIND) & (np.array(senders) < 0)] = BatchPlace.IN_REPLICA
     reach = np.array([problem.graph.reach[each.index] for each in chosen])
-    sent = [max(sender, 0) for sender in senders]
-    made = Departures(
-        *_DEPARTURES.of((points[:, sent], replicas[sent], rate_rps[sent], items[sent], timeout_s[sent]))
-    ).take(slice(None), reach / reach[sent])
-    before = np.array(made.rows)
-    before[:, batched != BatchPlace.BEHIND] = np.array(NOT_BEHIND)[:, None]
-    service_s, wait_s, mean_s, spread_s2 = _known_times(problem.percentile, _machine_cores(problem)).of(
-        (
-            points,
-            replicas,
-            rate_rps,
-            items,
-            timeout_s,
-            batched,
-            np.array([stage.hop_s for stage in stages]),
-            before,
+    before = np.tile(np.array(NOT_BEHIND)[:, None], len(chosen))
+    behind = np.flatnonzero(batched == BatchPlace.BEHIND)
+    if behind.size:
+        sent = np.array(senders)[behind]
+        made = Departures(
+            *departures_of(points[:, sent], replicas[sent], rate_rps[sent], items[sent], timeout_s[sent])
         )
+        before[:, behind] = made.take(slice(None), reach[behind] / reach[sent]).rows
+    hop_s = np.array([stage.hop_s for stage in stages])
+    service_s, wait_s, mean_s, spread_s2 = _tail_times(
+        problem, points, replicas, rate_rps, items, timeout_s, batched, hop_s, before
     )
-    (capacity_rps,) = _CAPACITIES.of((points, replicas, items, timeout_s, batched, before))
+    capacity_rps = _carried_rps(points, replicas, items, timeout_s, batched, before)
     rows = (service_s, wait_s, mean_s, spread_s2**0.5, capacity_rps)
     return [Times(*row) for row in zip(*(row.tolist() for row in rows), strict=True)]
 
 
-def _machine_cores(problem: PlanningProblem) -> float:
-    """The cores of the machine that all replicas share; infinite where they are not known to share one."""
-    front = problem.bounds.front
-    return inf if front is None else front.machine_cores
-
-
 def _carried_rps(
     points: Array, replicas: Index, items: Array, timeout_s: Array, batched: Array, before: Array
-) -> tuple[Array]:
+) -> Array:
     """The items a second that one replica carries: in full batches, or in those that it forms for itself."""
     batch_size, _, _, full_s, _, one_s = _service(points)
     carried: Array = points[ROWS["capacity_rps"]].copy()
@@ -271,10 +224,7 @@ def _carried_rps(
                 before=spacing,
             )
             carried[at] = np.minimum(carried[at], own_rps)
-    return (carried,)
-
-
-_DEPARTURES, _CAPACITIES = _Known(departures_of), _Known(_carried_rps)
+    return carried
 
 
 def offered_rps(problem: PlanningProblem, chosen: Chosen) -> float:

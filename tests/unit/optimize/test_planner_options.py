@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
-from math import inf
 from random import Random
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +15,6 @@ from ipa.model.pipeline import AccuracyRule, Bounds, Objective
 from ipa.model.profile import OperatingPoint
 from ipa.optimize import timing
 from ipa.optimize.accuracy import accuracy_term, ranks
-from ipa.optimize.columns import Array
 from ipa.optimize.dominance import undominated
 from ipa.optimize.options import draft_of
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
@@ -200,31 +196,11 @@ def test_more_numbers_of_items_than_can_be_told_apart_are_refused_by_the_stages_
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_times_that_are_known_are_those_that_are_computed(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_time_does_not_depend_on_what_is_timed_beside_it(seed: int) -> None:
     asked = replace(random_graph_problem(Random(seed)), compat=Compat.TAIL)
     candidates = draft_of(asked).candidates
     assert candidates is not None
-    rows: list[int] = []
-    known_times = timing._Known(partial(timing._tail_times, asked.percentile, inf))
-    compute = known_times.compute
-
-    def counted(points: Array, *others: Any) -> tuple[Array, ...]:
-        rows.append(points.shape[1])
-        return compute(points, *others)
-
-    known_times.compute = counted
-    monkeypatch.setattr(timing, "_known_times", lambda percentile, machine_cores: known_times)
-    count = len(candidates.point)
-    # One alone is computed as it is among others.
-    timing.option_times(asked, candidates.take(np.arange(1)))
-    timing.option_times(asked, candidates.take(np.arange(0, count, 2)))
-    first = timing.option_times(asked, candidates)
-    again = timing.option_times(asked, candidates)
-    # Equal rows are computed once, and none a second time.
-    assert sum(rows) <= count and len(rows) <= 3
-    monkeypatch.setattr(timing, "MOST_KNOWN", 0)
-    anew = timing.option_times(asked, candidates)
-    assert rows[-1] == count
-    for known, same, computed in zip(first, again, anew, strict=True):
-        assert np.array_equal(known, same)
-        assert np.array_equal(known, computed)
+    every = timing.option_times(asked, candidates)
+    for some in (np.arange(1), np.arange(0, len(candidates.point), 2)):
+        for whole, part in zip(every, timing.option_times(asked, candidates.take(some)), strict=True):
+            assert np.array_equal(whole[some], part)
