@@ -13,11 +13,16 @@ from numpy.typing import NDArray
 from ipa.model.resources import CORES, IN_CORES
 from ipa.model.rolling import ROUNDING, Rolling
 from ipa.optimize.accuracy import PRODUCTS
-from ipa.optimize.candidates import CandidateBlock, Candidates, candidates_of
+from ipa.optimize.candidates import (
+    BEFORE,
+    CandidateBlock,
+    Candidates,
+    ItemCount,
+    candidates_of,
+    levels_of,
+)
 from ipa.optimize.columns import Array, Index
-from ipa.optimize.departure_classes import with_classes
-from ipa.optimize.item_counts import ItemCount, levels_of
-from ipa.optimize.problem import PlanningProblem, StageProblem
+from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.program import (
     NUMBERS,
     PLACE,
@@ -28,7 +33,8 @@ from ipa.optimize.program import (
     options_of,
     value_of,
 )
-from ipa.optimize.timing import option_times
+from ipa.optimize.timing import departures_of, option_times
+from ipa.queueing.in_replica import Departures
 
 TIMES = slice(PLACE["service_s"], PLACE["spread_s2"] + 1)
 
@@ -76,9 +82,61 @@ def draft_of(problem: PlanningProblem) -> UntimedOptions:
     ]
     if not blocks:
         return UntimedOptions(weights, budgets, now, levels, None, np.empty((_height(budgets), 0)))
-    candidates = with_classes(problem, candidates_of(problem, blocks))
+    candidates = _with_classes(problem, candidates_of(problem, blocks))
     numbers = _numbers(problem, candidates, weights, budgets, now)
     return UntimedOptions(weights, budgets, now, levels, candidates, numbers)
+
+
+def _with_classes(problem: PlanningProblem, candidates: Candidates) -> Candidates:
+    """The candidates with the class of what leaves each, and a copy of those behind for each class before.
+
+    How long requests wait at a stage whose replicas batch for themselves depends on how the replicas of the
+    stage before space them. Its options are timed for each class of those before; an option fits those before
+    whose class it was timed for.
+    """
+    senders = [problem.sender(block.index) for block in candidates.blocks]
+    if problem.compat is not Compat.TAIL or not any(sender is not None for sender in senders):
+        return candidates
+    departs = np.zeros(len(candidates.block), dtype=np.intp)
+    classes: dict[int, Array] = {}
+    for before in {each for each in senders if each is not None}:
+        mine = np.flatnonzero(candidates.stage == before)
+        departs[mine], classes[before] = _classes(candidates.take(mine))
+    blocks: list[CandidateBlock] = []
+    taken, owner, scalars = [], [], []
+    for number, (block, sender) in enumerate(zip(candidates.blocks, senders, strict=True)):
+        own = np.arange(candidates.first[number], candidates.first[number + 1])
+        # Without candidates before there are no classes, and no plan.
+        known = () if sender is None else classes[sender].T
+        spacings: list[Array | None] = [*known] or [None]
+        for at, spacing in enumerate(spacings):
+            row = candidates.scalars[:, own].copy()
+            if sender is not None and spacing is not None:
+                share = problem.graph.reach[block.index] / problem.graph.reach[sender]
+                one = Departures(*spacing[:, None]).take(slice(None), np.array([share]))
+                row[BEFORE] = one.rows
+            level = replace(block.level, number=block.level.number * len(spacings) + at)
+            owner.append(np.full(len(own), len(blocks)))
+            blocks.append(CandidateBlock(block.index, level, -1 if spacing is None else at))
+            taken.append(own)
+            scalars.append(row)
+    copies = replace(candidates, departs=departs).take(np.concatenate(taken))
+    numbers = np.concatenate(owner)
+    first = np.searchsorted(numbers, np.arange(len(blocks) + 1)).tolist()
+    return replace(copies, blocks=blocks, first=first, block=numbers, scalars=np.concatenate(scalars, axis=1))
+
+
+def _classes(candidates: Candidates) -> tuple[Index, Array]:
+    """The class of what leaves each, and the rows of `Departures` by classes."""
+    rows = departures_of(
+        candidates.points,
+        candidates.replicas,
+        candidates.rate_rps,
+        candidates.items,
+        candidates.timeout_s,
+    )
+    found, number = np.unique(rows, axis=1, return_inverse=True)
+    return number.ravel(), found
 
 
 def _height(budgets: Sequence[ResourceBudget]) -> int:
@@ -167,7 +225,7 @@ def _stage_options(
 ) -> Options:
     """The options of one stage, whose blocks come one after the other, in the order of names.
 
-    `after` are the classes of requests that each child tells apart (`ipa.optimize.departure_classes`).
+    `after` are the classes of requests that each child tells apart (`_with_classes`).
     """
     whole = slice(candidates.first[blocks.start], candidates.first[blocks.stop])
     levels = [candidates.blocks[block].level for block in blocks]

@@ -14,8 +14,17 @@ from ipa.optimize.deadline import Deadline
 from ipa.optimize.problem import Compat
 from ipa.policies.autoscalers import Hpa, Kpa, VpaPlus
 from ipa.policies.base import Policy, Predictor
-from ipa.policies.baselines import RIM_REPLICAS, Future, Oracle, Static, fa2, rim
-from ipa.policies.frugal import Frugal, accurate, thrifty
+from ipa.policies.baselines import (
+    RIM_REPLICAS,
+    Frugal,
+    Future,
+    Oracle,
+    Static,
+    accurate,
+    fa2,
+    rim,
+    thrifty,
+)
 from ipa.policies.infadapter import InfAdapter, MsPlus, SingleStagePipeline
 from ipa.policies.ours import Ours
 from ipa.policies.plugin_policy import PluginPolicy, Runner, at_once

@@ -78,6 +78,30 @@ def test_a_variant_more_never_makes_the_best_plan_worse(random: Random) -> None:
 
 
 @common
+@given(problems, st.randoms(use_true_random=False))
+def test_the_order_of_the_points_does_not_matter(problem: PlanningProblem, random: Random) -> None:
+    shuffled = tuple(
+        replace(stage, points=tuple(random.sample(stage.points, len(stage.points))))
+        for stage in problem.stages
+    )
+    assert best(replace(problem, stages=shuffled)).configs == best(problem).configs
+
+
+@common
+@given(problems)
+def test_only_the_ratios_of_the_weights_matter(problem: PlanningProblem) -> None:
+    weights = problem.objective
+    doubled = replace(
+        weights,
+        alpha=2 * weights.alpha,
+        beta=2 * weights.beta,
+        delta=2 * weights.delta,
+        transition_per_core=2 * weights.transition_per_core,
+    )
+    assert best(replace(problem, objective=doubled)).configs == best(problem).configs
+
+
+@common
 @given(problems)
 def test_the_search_and_enumeration_give_the_same_plan(problem: PlanningProblem) -> None:
     searched, every = best(problem), solve(problem, "exact", 60.0, explain=False)

@@ -326,3 +326,19 @@ def test_a_plan_is_plain_json() -> None:
     )
     assert data["termination"] == "optimal"
     assert data["gap"] == 0.0 and data["bound"] == data["objective"]
+
+
+def test_the_first_solver_of_auto_has_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float] = []
+
+    def slow(program: Program, deadline: Deadline, *_: object) -> ProgramAnswer:
+        given.append(deadline.remaining_s)
+        return ProgramAnswer(Termination.NO_SOLUTION_FOUND)
+
+    monkeypatch.setattr(label_setting, "solve", slow)
+    monkeypatch.setattr(solver_selection, "_milp", lambda name, solvers: slow)
+    monkeypatch.setattr(solver_selection, "own_licence", lambda: "")
+    program = build_program(random_problem(Random(3), (2, 2), (3, 3)))
+    solver_selection.answer(program, solver_selection.AUTO, Deadline(1000.0))
+    first, second = given
+    assert 450 < first <= 500 < second <= 1000
