@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from math import isfinite
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from ipa.model.pipeline import (
     Goal,
     Objective,
     Pin,
+    Stage,
     StageBounds,
     StageKind,
 )
@@ -216,27 +216,7 @@ class PlanningProblem:
         return next((config for config in self.running if config.stage == stage.name), None)
 
 
-class GraphStage(Protocol):
-    """A stage as far as the graph is concerned: `Stage` and `StageProblem` are such."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-
-    @property
-    def after(self) -> tuple[Edge, ...]:
-        """The stages that it receives from."""
-
-    @property
-    def kind(self) -> StageKind:
-        """Its role."""
-
-    @property
-    def combine(self) -> CombineRule:
-        """The rule of a combiner."""
-
-
-def graph_of(stages: Sequence[GraphStage]) -> Graph:
+def graph_of(stages: Sequence[Stage] | Sequence[StageProblem]) -> Graph:
     """The graph of the stages, which are in topological order; ValueError if it cannot be planned."""
     at = {stage.name: index for index, stage in enumerate(stages)}
     return build_graph(

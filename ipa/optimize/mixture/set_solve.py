@@ -35,9 +35,9 @@ from ipa.optimize.mixture.sets import (
     SetWeights,
     fill,
     in_whole_percents,
+    verify_set,
     whole_shares,
 )
-from ipa.optimize.mixture.verify import verify_set
 from ipa.optimize.plans import bound_and_gap
 from ipa.optimize.program import EQUAL, tolerance
 from ipa.optimize.registry import EXACT

@@ -23,9 +23,9 @@ from ipa.optimize.mixture.sets import (
     SetWeights,
     fill,
     percent_capacity,
+    verify_set,
     whole_shares,
 )
-from ipa.optimize.mixture.verify import verify_set
 from tests.fakes.set_instances import best_by_milp
 
 
