@@ -36,11 +36,11 @@ from ipa.optimize import solve as solve_module
 from ipa.optimize.backends import gurobi, highs, label_setting
 from ipa.optimize.backends.label_setting import LabelSearch
 from ipa.optimize.backends.labels import LabelExpansion
-from ipa.optimize.chord_branching import Maximise
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.fleet import master
 from ipa.optimize.fleet.plan import Member, plan_fleet
 from ipa.optimize.frontier import worth_program
+from ipa.optimize.linear_program import Maximise
 from ipa.optimize.milp import Milp
 from ipa.optimize.mixture import set_solve
 from ipa.optimize.mixture.set_solve import solve_set

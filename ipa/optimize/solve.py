@@ -10,9 +10,9 @@ from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, Termination
 from ipa.model.serving import unbatched_note
 from ipa.optimize.bounding import LagrangeBounds
-from ipa.optimize.chord_branching import Solvers
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.goals import reach
+from ipa.optimize.linear_program import Solvers
 from ipa.optimize.options import full_program
 from ipa.optimize.plans import plan_of, released_note
 from ipa.optimize.prefilter import narrow_program

@@ -13,9 +13,9 @@ from ipa.model.errors import DeadlineError, LicenceError, SolverError
 from ipa.model.plan import Termination
 from ipa.optimize.backends import label_setting
 from ipa.optimize.backends.gurobi_licence import own_licence
-from ipa.optimize.chord_branching import Maximise, Solvers, by_milp
 from ipa.optimize.columns import Index
 from ipa.optimize.deadline import Deadline
+from ipa.optimize.linear_program import Maximise, Solvers, by_milp
 from ipa.optimize.plugin_solver import PluginSolver
 from ipa.optimize.program import EQUAL, Program, ProgramAnswer, evaluate
 from ipa.optimize.registry import AUTO, EXACT, SOLVERS

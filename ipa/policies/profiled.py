@@ -13,9 +13,9 @@ from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import StageProfile
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.model.slowdown import AS_MEASURED, Slowdowns, ratios_of
-from ipa.optimize.chord_branching import Solvers
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.describe import describe
+from ipa.optimize.linear_program import Solvers
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.solve import SolveCache
 from ipa.policies.base import Configs, Prediction

@@ -9,8 +9,8 @@ from ipa.model.errors import UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
-from ipa.optimize.chord_branching import Solvers
 from ipa.optimize.deadline import Deadline
+from ipa.optimize.linear_program import Solvers
 from ipa.optimize.problem import Compat
 from ipa.policies.autoscalers import Hpa, Kpa, VpaPlus
 from ipa.policies.base import Policy, Predictor

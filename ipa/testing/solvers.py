@@ -10,9 +10,8 @@ import numpy as np
 
 from ipa.model.pipeline import Bounds, Objective, Sla
 from ipa.model.plan import Plan, Termination
-from ipa.optimize.chord_branching import whole_ranges
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.linearise import build_milp
+from ipa.optimize.linear_program import build_milp, whole_ranges
 from ipa.optimize.milp import Milp
 from ipa.optimize.options import full_program
 from ipa.optimize.plugin_solver import solution_faults

@@ -11,11 +11,10 @@ from random import Random
 import numpy as np
 
 from ipa.model.plan import Termination
-from ipa.optimize.chord_branching import whole_ranges
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.fleet.plan import Member
 from ipa.optimize.frontier import worth_program
-from ipa.optimize.linearise import build_milp
+from ipa.optimize.linear_program import build_milp, whole_ranges
 from ipa.optimize.milp import Milp
 from ipa.optimize.options import full_program
 from ipa.optimize.plans import stage_plans, worth

@@ -20,8 +20,8 @@ from functools import cache
 
 from ipa.adapters.solvers.process import WorkerPool, serve_parent
 from ipa.model.errors import LicenceError
-from ipa.optimize.chord_branching import Maximise
 from ipa.optimize.deadline import Deadline
+from ipa.optimize.linear_program import Maximise
 from ipa.optimize.milp import Milp, MilpSolution
 from ipa.optimize.registry import SOLVERS
 from ipa.optimize.solver_selection import in_process

@@ -17,8 +17,7 @@ from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.fleet.master import Master
 from ipa.optimize.fleet.offers import Offer
-from ipa.optimize.fleet.plan import Fleet, Member, plan_fleet, plan_together
-from ipa.optimize.fleet.refusal import refuse
+from ipa.optimize.fleet.plan import Fleet, Member, plan_fleet, plan_together, refuse
 from ipa.optimize.problem import PlanningProblem, StageProblem
 
 GPU = "nvidia.com/gpu"

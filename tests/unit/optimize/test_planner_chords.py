@@ -12,8 +12,8 @@ import pytest
 
 from ipa.model.pipeline import AccuracyRule
 from ipa.model.plan import Termination
-from ipa.optimize.chord_branching import by_milp
 from ipa.optimize.deadline import Deadline
+from ipa.optimize.linear_program import by_milp
 from ipa.optimize.milp import Milp, MilpSolution
 from ipa.optimize.problem import Compat
 from ipa.optimize.program import EQUAL, Program, evaluate

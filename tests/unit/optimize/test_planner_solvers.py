@@ -18,9 +18,8 @@ from ipa.model.profile import OperatingPoint
 from ipa.optimize import solver_selection
 from ipa.optimize.backends import label_setting
 from ipa.optimize.backends.gurobi_licence import SERVICES, own_licence
-from ipa.optimize.chord_branching import whole_ranges
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.linearise import build_milp, chosen_options
+from ipa.optimize.linear_program import build_milp, chosen_options, whole_ranges
 from ipa.optimize.milp import Milp
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.program import Program, ProgramAnswer

@@ -12,9 +12,8 @@ from ipa.model.errors import DeadlineError, LicenceError, SolverError
 from ipa.model.plan import Termination
 from ipa.optimize import solver_selection
 from ipa.optimize.backends import highs
-from ipa.optimize.chord_branching import whole_ranges
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.linearise import build_milp
+from ipa.optimize.linear_program import build_milp, whole_ranges
 from ipa.optimize.program import Program
 from ipa.optimize.solve import solve
 from tests.fakes.planner_instances import build_program, random_problem

@@ -1,4 +1,4 @@
-"""A program as a mixed-integer linear one, its products of accuracies made linear without error.
+"""A program as a mixed-integer linear one, for any MILP solver, and its solution by branching on chords.
 
 With x[s,o] ∈ {0,1} (stage s takes option o), factors a[s,v] (options of equal factor form one group v), U the
 largest product so far and P the product so far, P = 1 at first, one column y[s,v] a group:
@@ -9,28 +9,43 @@ Exactly one group of a stage has x = 1, so its y alone can be positive and equal
 product. Products that share their first stages share those columns. A max combiner adds one binary for each
 of its inputs. Where a fan-out depends on the variant, the options of a stage are those for every number of
 items it may get, and rows make the number that is chosen the one that is sent.
+
+The limit of a path, Σ mean + sqrt(Σ spread²) ≤ SLA, is not convex: the root is concave. A linear program with
+the root's chord misses no plan but may allow one that is late. If it returns such a plan, the range of Σ
+spread² is cut in two at that plan's value, where both new chords touch the root, and both parts are solved:
+branch and bound over a few linear programs, exact at its end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import exp, inf
+import heapq
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from math import exp, inf, sqrt
 
 import numpy as np
 
 from ipa.model.errors import SolverError
-from ipa.optimize.bounding import chord
+from ipa.model.plan import Termination
+from ipa.optimize.bounding import chord, spread_range
 from ipa.optimize.columns import Array
-from ipa.optimize.milp import Milp
-from ipa.optimize.program import Program
+from ipa.optimize.deadline import Deadline
+from ipa.optimize.milp import Milp, MilpSolution
+from ipa.optimize.program import EQUAL, Program, ProgramAnswer, evaluate, tolerance
 
 # An x this far from 0 or 1 is no choice.
 INTEGRAL = 1e-5
 
-# For each path, the least and the largest Σ spread² considered.
-Ranges = Sequence[tuple[float, float]]
+# A cut this close to an end of its range (relative) would leave it as it is.
+SAME = 1e-12
 # Columns with their coefficients.
 Expression = list[tuple[int, float]]
+Maximise = Callable[[Milp, Deadline], MilpSolution]
+# A MILP solver by its name.
+Solvers = Callable[[str], Maximise]
+# For each path, the least and the largest Σ spread² considered.
+Ranges = tuple[tuple[float, float], ...]
 
 
 def build_milp(program: Program, ranges: Ranges) -> Milp:
@@ -194,3 +209,70 @@ class _Products:
             total.append((column, 1.0))
         self._milp.add_row(chosen, 1.0, 1.0)
         return total
+
+
+@dataclass(order=True, slots=True)
+class _Part:
+    """A subset of the plans, by the range of Σ spread² of each path; the most promising one comes first."""
+
+    minus_bound: float
+    number: int
+    ranges: Ranges = field(compare=False)
+
+
+def by_milp(maximise: Maximise, program: Program, deadline: Deadline) -> ProgramAnswer:
+    """The best plan that the solver finds in time. Errors: those of the solver."""
+    if not all(len(stage) for stage in program.stages):
+        return ProgramAnswer(Termination.INFEASIBLE)
+    numbers = count()
+    parts = [_Part(-inf, next(numbers), whole_ranges(program))]
+    best: tuple[int, ...] = ()
+    reached = -inf
+    while parts and (not best or -parts[0].minus_bound > reached + EQUAL * max(1.0, abs(reached))):
+        part = heapq.heappop(parts)
+        solution = maximise(build_milp(program, part.ranges), deadline)
+        if solution.termination is Termination.INFEASIBLE:
+            continue
+        bound = -part.minus_bound if solution.bound is None else min(-part.minus_bound, solution.bound)
+        chosen = chosen_options(program, solution.values) if solution.values else ()
+        cut = _cut(program, chosen, part.ranges) if chosen else None
+        if chosen and cut is None and evaluate(program, chosen).objective > reached:
+            best, reached = chosen, evaluate(program, chosen).objective
+        if solution.termination is not Termination.OPTIMAL:
+            most = max(bound, *(-other.minus_bound for other in parts), reached)
+            return ProgramAnswer(
+                Termination.FEASIBLE if best else Termination.NO_SOLUTION_FOUND,
+                best,
+                most if most < inf else None,
+            )
+        for ranges in cut or ():
+            heapq.heappush(parts, _Part(-bound, next(numbers), ranges))
+    return (
+        ProgramAnswer(Termination.OPTIMAL, best, reached) if best else ProgramAnswer(Termination.INFEASIBLE)
+    )
+
+
+def whole_ranges(program: Program) -> Ranges:
+    """For each path, the full range of Σ spread²."""
+    return tuple(spread_range(program, path) for path in program.graph.paths)
+
+
+def _cut(program: Program, chosen: tuple[int, ...], ranges: Ranges) -> tuple[Ranges, Ranges] | None:
+    """The ranges cut in two on the path on which the plan is latest; None if it is in time."""
+    stages = program.stages
+    latest, at, where = program.sla_s + tolerance(program.sla_s), -1, 0.0
+    for path, members in enumerate(program.graph.paths):
+        mean = sum(float(stages[stage].mean_s[chosen[stage]]) for stage in members)
+        spread = sum(float(stages[stage].spread_s2[chosen[stage]]) for stage in members)
+        if mean + sqrt(spread) > latest:
+            latest, at, where = mean + sqrt(spread), path, spread
+    if at < 0:
+        return None
+    low, high = ranges[at]
+    if min(where - low, high - where) <= SAME * high:
+        # The plan is late by rounding alone: at an end of the range the chord is the root.
+        return None
+    return (
+        (*ranges[:at], (low, where), *ranges[at + 1 :]),
+        (*ranges[:at], (where, high), *ranges[at + 1 :]),
+    )
