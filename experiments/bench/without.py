@@ -31,7 +31,7 @@ from experiments.bench_fleet import random_fleet
 from experiments.measured import PAGE, put
 from experiments.sets.synthetic import synthetic_problem
 from ipa.files import load_pipeline, load_profiles
-from ipa.optimize import dominance_filter, solver_selection
+from ipa.optimize import dominance, solver_selection
 from ipa.optimize import solve as solve_module
 from ipa.optimize.backends import gurobi, highs, label_setting
 from ipa.optimize.backends.label_setting import LabelSearch
@@ -94,10 +94,8 @@ def _all_options(program: Program, deadline: Deadline) -> tuple[Program, tuple[A
 
 
 NOTHING = Shortcut("nothing", ())
-HOPELESS = Shortcut("filter by limits", ((dominance_filter, "without_hopeless", _same),))
-DOMINATED = Shortcut(
-    "dominance filter", ((dominance_filter, "_without_dominated", lambda _, stage, *__: stage),)
-)
+HOPELESS = Shortcut("filter by limits", ((dominance, "without_hopeless", _same),))
+DOMINATED = Shortcut("dominance filter", ((dominance, "_without_dominated", lambda _, stage, *__: stage),))
 ENUMERATION = Shortcut("exhaustive search of few plans", ((label_setting, "FEW", 0),))
 PREFILTER = Shortcut(
     "prefilter before quantiles",

@@ -1,8 +1,10 @@
-"""Dominance among many candidates."""
+"""Dominance among many candidates, and the removal of options that need not be in a best plan."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +12,15 @@ from numpy.typing import NDArray
 from ipa.model.errors import DeadlineError
 from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
+from ipa.optimize.program import COUNTS, Options, Program, tolerance
 
 # Candidates compared at once: large enough for NumPy, small enough for the cache.
 CHUNK = 256
 # [i, j]: True if i comes before j.
 BEFORE: NDArray[np.bool_] = np.ascontiguousarray(np.tri(CHUNK, CHUNK, -1, dtype=bool).T)
+
+# From this row on an option's whole numbers are the numbers of items that it receives and sends.
+ENTER = COUNTS.index("enter")
 
 
 def undominated(
@@ -82,3 +88,117 @@ def _for_good(
     for row in lasting:
         found |= mine[row][:, None] < theirs[row][None, :]
     return found
+
+
+def reduce_program(program: Program) -> Program:
+    """The same program, smaller; no best plan is lost, nor the first of equally good ones."""
+    fitting = without_hopeless(program)
+    has_spread, has_levels = fitting.has_spread, _has_levels(fitting)
+    stages = tuple(_without_dominated(fitting, stage, has_spread, has_levels) for stage in fitting.stages)
+    return replace(fitting, stages=stages)
+
+
+def without_hopeless(program: Program) -> Program:
+    """Drop options that break a limit even beside the other stages' lightest options, or fit no neighbour."""
+    kept = [np.ones(len(stage), dtype=bool) for stage in program.stages]
+    _drop_late(program, kept)
+    for limit in program.limits():
+        least = np.array([use.min(initial=inf) for use in limit.use])
+        most = limit.most + tolerance(abs(limit.most))
+        total = float(least.sum())
+        if total == inf:
+            _drop_all(kept)
+            break
+        for at, use in enumerate(limit.use):
+            kept[at] &= use <= most - (total - least[at])
+    _drop_unmatched(program, kept)
+    if all(bool(each.all()) for each in kept):
+        return program
+    return replace(
+        program, stages=tuple(stage.take(each) for stage, each in zip(program.stages, kept, strict=True))
+    )
+
+
+def _drop_late(program: Program, kept: list[NDArray[np.bool_]]) -> None:
+    mean = np.array([stage.mean_s.min(initial=inf) for stage in program.stages])
+    if not np.isfinite(mean).all():
+        _drop_all(kept)
+        return
+    has_spread = program.has_spread
+    spread = np.array([stage.spread_s2.min() if has_spread else 0.0 for stage in program.stages])
+    most = program.sla_s + tolerance(program.sla_s)
+    for path in program.graph.paths:
+        members = list(path)
+        mean_s, spread_s2 = float(mean[members].sum()), float(spread[members].sum())
+        for at in path:
+            stage = program.stages[at]
+            least_s = stage.mean_s
+            if has_spread:
+                others_s2 = max(0.0, spread_s2 - float(spread[at]))
+                least_s = least_s + np.sqrt(stage.spread_s2 + others_s2)
+            kept[at] &= least_s <= most - (mean_s - float(mean[at]))
+
+
+def _drop_all(kept: list[NDArray[np.bool_]]) -> None:
+    for each in kept:
+        each[:] = False
+
+
+def _drop_unmatched(program: Program, kept: list[NDArray[np.bool_]]) -> None:
+    """Drop options for numbers of items that no kept option before or after them sends or takes."""
+    if not _has_levels(program):
+        return
+    changed = True
+    while changed:
+        changed = False
+        for at, children in enumerate(program.graph.children):
+            for place, child in enumerate(children):
+                leave, enter = program.stages[at].leave[place], program.stages[child].enter
+                for mine, theirs, stage in ((leave, enter, at), (enter, leave, child)):
+                    other = child if stage == at else at
+                    matched = np.isin(mine, theirs[kept[other]])
+                    if (kept[stage] & ~matched).any():
+                        kept[stage] &= matched
+                        changed = True
+
+
+def _has_levels(program: Program) -> bool:
+    """True if a stage may see more than one number of items."""
+    return any(stage.counts[ENTER:].any() for stage in program.stages)
+
+
+def _without_dominated(program: Program, stage: Options, has_spread: bool, has_levels: bool) -> Options:
+    """Drop an option if another is as good in every criterion. Of equal ones the first stays."""
+    if len(stage) < 2:
+        return stage
+    kept = undominated(criteria(program, stage, has_spread, has_levels))
+    return stage if len(kept) == len(stage) else stage.take(kept)
+
+
+def criteria(program: Program, stage: Options, has_spread: bool, has_levels: bool) -> Array:
+    """The criteria of each option, a row each, smaller is better; numbers of items must be equal."""
+    rows = [-stage.value, stage.cost, stage.mean_s]
+    if program.uses_product:
+        rows.insert(0, -stage.factor)
+    if has_spread:
+        rows.append(stage.spread_s2)
+    if program.is_priced and program.max_cost < inf:
+        rows.append(stage.cost_cores)
+    if program.cores < inf and (stage.peak_cores != stage.cost).any():
+        rows.append(stage.peak_cores)
+    for at, budget in enumerate(program.budgets):
+        rows.append(stage.peak(at))
+        if budget.held < inf:
+            rows.append(stage.held(at))
+    if program.max_batch < inf:
+        rows.append(stage.batch_size)
+    if program.log_floor > -inf:
+        rows.append(-stage.accuracy)
+    if program.term_floor > -inf and not program.uses_product:
+        rows.append(-stage.gain)
+    if stage.changes.any():
+        rows.append(stage.changes)
+    for number in stage.counts[ENTER:] if has_levels else ():
+        if (number != number[0]).any():
+            rows.extend([number.astype(np.float64), -number.astype(np.float64)])
+    return np.array(rows)

@@ -16,7 +16,7 @@ from ipa.model.resources import unit_of
 from ipa.optimize.backends import label_setting
 from ipa.optimize.breakpoints import PRECISION, flips_of
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.dominance_filter import without_hopeless
+from ipa.optimize.dominance import without_hopeless
 from ipa.optimize.explanation import (
     Alternative,
     Binding,
@@ -29,14 +29,13 @@ from ipa.optimize.explanation import (
     differences,
     listed,
 )
-from ipa.optimize.goals import reach
 from ipa.optimize.options import full_program
 from ipa.optimize.plans import plan_of
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.program import EQUAL, Program, Totals, evaluate
 from ipa.optimize.relaxations import limit_name, limits_of, relaxations
 from ipa.optimize.solve import proved_plan, solve
-from ipa.optimize.solver_selection import PROVED
+from ipa.optimize.solver_selection import PROVED, reach
 from ipa.optimize.verify import verify
 
 # Number of alternatives shown.

@@ -15,13 +15,12 @@ from ipa.optimize.accuracy import accuracy_term, variant_terms
 from ipa.optimize.backends.label_setting import LabelSearch
 from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.dominance import undominated
-from ipa.optimize.dominance_filter import reduce_program
-from ipa.optimize.goals import ORDERS
+from ipa.optimize.dominance import reduce_program, undominated
 from ipa.optimize.options import full_program
 from ipa.optimize.plans import stage_plans, worth
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import Options, Program, ResourceBudget, Totals, Weights, evaluate
+from ipa.optimize.solver_selection import ORDERS
 
 # Costs and latencies that differ less, in cores and seconds, are equal: sums in another order do.
 DIGITS = 9

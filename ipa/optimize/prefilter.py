@@ -18,7 +18,7 @@ from ipa.optimize.backends import label_setting
 from ipa.optimize.candidates import Candidates
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.dominance_filter import reduce_program
+from ipa.optimize.dominance import reduce_program
 from ipa.optimize.options import UntimedOptions, draft_of, program_of
 from ipa.optimize.problem import Compat, PlanningProblem
 from ipa.optimize.program import EQUAL, PLACE, Program, evaluate

@@ -15,7 +15,7 @@ from ipa.model.resources import CORES, unit_of
 from ipa.optimize.backends import label_setting
 from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.dominance_filter import reduce_program
+from ipa.optimize.dominance import reduce_program
 from ipa.optimize.options import full_program
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import Options, Program, Totals, Weights, evaluate

@@ -11,7 +11,6 @@ from ipa.model.plan import Plan, Termination
 from ipa.model.serving import unbatched_note
 from ipa.optimize.bounding import LagrangeBounds
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.goals import reach
 from ipa.optimize.linear_program import Solvers
 from ipa.optimize.options import full_program
 from ipa.optimize.plans import plan_of, released_note
@@ -20,7 +19,7 @@ from ipa.optimize.problem import Compat, PlanningProblem
 from ipa.optimize.program import Program, ProgramAnswer
 from ipa.optimize.registry import AUTO, EXACT, SOLVERS
 from ipa.optimize.relaxations import relaxations
-from ipa.optimize.solver_selection import BACKENDS, PROVED, answer
+from ipa.optimize.solver_selection import BACKENDS, PROVED, answer, reach
 from ipa.optimize.verify import verify
 
 __all__ = ["AUTO", "BACKENDS", "SOLVERS", "solve"]

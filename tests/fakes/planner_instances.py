@@ -11,7 +11,7 @@ from random import Random
 from ipa.model.pipeline import AccuracyRule, Bounds, Edge, Objective
 from ipa.model.profile import OperatingPoint
 from ipa.model.resources import Resources, beside_of, total
-from ipa.optimize.dominance_filter import reduce_program
+from ipa.optimize.dominance import reduce_program
 from ipa.optimize.options import full_program
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.program import Program, evaluate, tolerance
