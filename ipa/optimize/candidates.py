@@ -11,7 +11,7 @@ import numpy as np
 from ipa.model.errors import InputError
 from ipa.model.pipeline import AccuracyRule
 from ipa.optimize.accuracy import PRODUCTS, variant_terms
-from ipa.optimize.columns import ROWS, Array, Index, Row
+from ipa.optimize.columns import ROWS, Array, Index, TableRow
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.queueing.formation import ROUNDING, ceil_up, released_wait_s
 
@@ -68,16 +68,16 @@ class Candidates:
     held_cores: Array
     departs: Index
 
-    accuracy = Row("points", ROWS["accuracy"])
-    batch_size = Row("points", ROWS["batch_size"])
-    cores = Row("points", ROWS["cores"])
-    latency_s = Row("points", ROWS["latency_s"])
-    rate_rps = Row("scalars", SCALARS.index("rate_rps"))
-    items = Row("scalars", SCALARS.index("items"))
-    timeout_s = Row("scalars", SCALARS.index("timeout_s"))
-    released_s = Row("scalars", SCALARS.index("released_s"))
-    batching = Row("scalars", SCALARS.index("batching"))
-    hop_s = Row("scalars", SCALARS.index("hop_s"))
+    accuracy = TableRow("points", ROWS["accuracy"])
+    batch_size = TableRow("points", ROWS["batch_size"])
+    cores = TableRow("points", ROWS["cores"])
+    latency_s = TableRow("points", ROWS["latency_s"])
+    rate_rps = TableRow("scalars", SCALARS.index("rate_rps"))
+    items = TableRow("scalars", SCALARS.index("items"))
+    timeout_s = TableRow("scalars", SCALARS.index("timeout_s"))
+    released_s = TableRow("scalars", SCALARS.index("released_s"))
+    batching = TableRow("scalars", SCALARS.index("batching"))
+    hop_s = TableRow("scalars", SCALARS.index("hop_s"))
 
     @property
     def stage(self) -> Index:

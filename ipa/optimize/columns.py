@@ -22,7 +22,7 @@ NAMES = (
 ROWS = {name: at for at, name in enumerate(NAMES)}
 
 
-class Row:
+class TableRow:
     """A row of numbers of an object's table, as an attribute."""
 
     def __init__(self, table: str, at: int) -> None:
@@ -55,13 +55,13 @@ class PointColumns:
     beside: Mapping[str, Array]
     variant_beside: tuple[Resources, ...]
 
-    accuracy = Row("table", ROWS["accuracy"])
-    batch_size = Row("table", ROWS["batch_size"])
-    cores = Row("table", ROWS["cores"])
-    latency_s = Row("table", ROWS["latency_s"])
-    mean_s = Row("table", ROWS["mean_s"])
-    capacity_rps = Row("table", ROWS["capacity_rps"])
-    single_s = Row("table", ROWS["single_s"])
+    accuracy = TableRow("table", ROWS["accuracy"])
+    batch_size = TableRow("table", ROWS["batch_size"])
+    cores = TableRow("table", ROWS["cores"])
+    latency_s = TableRow("table", ROWS["latency_s"])
+    mean_s = TableRow("table", ROWS["mean_s"])
+    capacity_rps = TableRow("table", ROWS["capacity_rps"])
+    single_s = TableRow("table", ROWS["single_s"])
 
     def __len__(self) -> int:
         return len(self.variant)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa.model.plan import Termination
-from ipa.optimize.columns import Array, Index, Row
+from ipa.optimize.columns import Array, Index, TableRow
 from ipa.optimize.graph import Graph
 
 # The rows of an `Options` table: whole numbers, followed by the numbers of items sent on; and the rest.
@@ -60,21 +60,21 @@ class Options:
     point = _Count("point")
     replicas = _Count("replicas")
     enter = _Count("enter")
-    items = Row("numbers", PLACE["items"])
-    service_s = Row("numbers", PLACE["service_s"])
-    wait_s = Row("numbers", PLACE["wait_s"])
-    mean_s = Row("numbers", PLACE["mean_s"])
-    spread_s2 = Row("numbers", PLACE["spread_s2"])
-    accuracy = Row("numbers", PLACE["accuracy"])
-    factor = Row("numbers", PLACE["factor"])
-    gain = Row("numbers", PLACE["gain"])
-    value = Row("numbers", PLACE["value"])
-    batch_size = Row("numbers", PLACE["batch_size"])
-    cost = Row("numbers", PLACE["cost"])
-    cost_cores = Row("numbers", PLACE["cost_cores"])
-    peak_cores = Row("numbers", PLACE["peak_cores"])
-    started_cores = Row("numbers", PLACE["started_cores"])
-    changes = Row("numbers", PLACE["changes"])
+    items = TableRow("numbers", PLACE["items"])
+    service_s = TableRow("numbers", PLACE["service_s"])
+    wait_s = TableRow("numbers", PLACE["wait_s"])
+    mean_s = TableRow("numbers", PLACE["mean_s"])
+    spread_s2 = TableRow("numbers", PLACE["spread_s2"])
+    accuracy = TableRow("numbers", PLACE["accuracy"])
+    factor = TableRow("numbers", PLACE["factor"])
+    gain = TableRow("numbers", PLACE["gain"])
+    value = TableRow("numbers", PLACE["value"])
+    batch_size = TableRow("numbers", PLACE["batch_size"])
+    cost = TableRow("numbers", PLACE["cost"])
+    cost_cores = TableRow("numbers", PLACE["cost_cores"])
+    peak_cores = TableRow("numbers", PLACE["peak_cores"])
+    started_cores = TableRow("numbers", PLACE["started_cores"])
+    changes = TableRow("numbers", PLACE["changes"])
 
     def __len__(self) -> int:
         return len(self.counts[0])
