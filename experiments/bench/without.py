@@ -31,7 +31,7 @@ from experiments.bench_fleet import random_fleet
 from experiments.measured import PAGE, put
 from experiments.sets.synthetic import synthetic_problem
 from ipa.files import load_pipeline, load_profiles
-from ipa.optimize import dominance, solver_selection
+from ipa.optimize import dominance, set_solve, solver_selection
 from ipa.optimize import solve as solve_module
 from ipa.optimize.backends import gurobi, highs, label_setting
 from ipa.optimize.backends.label_setting import LabelSearch
@@ -42,12 +42,11 @@ from ipa.optimize.fleet.plan import Member, plan_fleet
 from ipa.optimize.frontier import worth_program
 from ipa.optimize.linear_program import Maximise
 from ipa.optimize.milp import Milp
-from ipa.optimize.mixture import set_solve
-from ipa.optimize.mixture.set_solve import solve_set
-from ipa.optimize.mixture.sets import SetProblem
 from ipa.optimize.options import full_program
 from ipa.optimize.problem import Compat, PlanningProblem
-from ipa.optimize.program import Program
+from ipa.optimize.program import Program, evaluate
+from ipa.optimize.set_solve import solve_set
+from ipa.optimize.sets import SetProblem
 from ipa.optimize.solve import solve
 from ipa.policies.planning import planning_problem
 from ipa.profiling.points import Allocation
@@ -286,14 +285,22 @@ def _by_frontiers(choose: Callable[[Points, float], float], fleet: Fleet) -> tup
     """The worth of the fleet and the seconds for the choice, from all plans worth having of each pipeline."""
     members, budget_cores = fleet
     points = [
-        [
-            (cost, member.weight * worth)
-            for cost, worth, _ in LabelSearch(worth_program(member.problem), Deadline(DEADLINE_S)).frontier()
-        ]
+        [(cost, member.weight * worth) for cost, worth in _frontier(worth_program(member.problem))]
         for member in members
     ]
     begin = time.process_time()
     return choose(points, budget_cores), time.process_time() - begin
+
+
+def _frontier(program: Program) -> list[tuple[float, float]]:
+    """Cost and objective of every plan that none of at most its cores equals or exceeds, by rising cost."""
+    plans, _ = LabelSearch(program, Deadline(DEADLINE_S)).undominated()
+    totals = [evaluate(program, chosen) for chosen in plans.tolist()]
+    found: list[tuple[float, float]] = []
+    for cost, loss in sorted((round(each.cost, 9), -each.objective) for each in totals):
+        if not found or -loss > found[-1][1]:
+            found.append((cost, -loss))
+    return found
 
 
 def _by_milp(maximise: Maximise, points: Points, budget_cores: float) -> float:

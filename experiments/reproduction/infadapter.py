@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from experiments.sets.published import Published, read_published
-from ipa.optimize.mixture.set_solve import solve_set
-from ipa.optimize.mixture.sets import SetPlan
+from ipa.optimize.set_solve import solve_set
+from ipa.optimize.sets import SetPlan
 
 MINUTE_S = 60
 INTERVAL_S = 30

@@ -18,8 +18,8 @@ from rich.table import Table
 
 from experiments.sets.published import SCALES, SOURCES, Splits, read_published
 from experiments.sets.synthetic import synthetic_problem
-from ipa.optimize.mixture.set_solve import solve_set
-from ipa.optimize.mixture.sets import SetPlan, SetProblem
+from ipa.optimize.set_solve import solve_set
+from ipa.optimize.sets import SetPlan, SetProblem
 
 LOADS_RPS = range(5, 401, 5)
 SIZES = ((5, 20), (10, 64))

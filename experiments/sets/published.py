@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ipa.optimize.mixture.sets import CoreLevel, SetProblem, SetVariant, SetWeights
+from ipa.optimize.sets import CoreLevel, SetProblem, SetVariant, SetWeights
 from ipa.policies.setplanning import COEFFICIENT
 
 Array = NDArray[np.float64]

@@ -13,8 +13,8 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import WHOLE_PERCENT, Plan, StageConfig, Termination
 from ipa.model.resources import CORES
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
-from ipa.optimize.mixture.set_solve import missing_part, solve_set
-from ipa.optimize.mixture.sets import CoreLevel, SetPlan, SetProblem, SetVariant
+from ipa.optimize.set_solve import missing_part, solve_set
+from ipa.optimize.sets import CoreLevel, SetPlan, SetProblem, SetVariant
 from ipa.policies.base import Configs, PolicyState, constrained
 from ipa.policies.ours import MIN_RATE_RPS
 from ipa.policies.profiled import Profiled

@@ -18,9 +18,9 @@ from ipa.model.profile import OperatingPoint, StageProfile
 from ipa.model.resources import CORES, beside_of
 from ipa.optimize.accuracy import RANKS
 from ipa.optimize.columns import Array, columns_of
-from ipa.optimize.mixture.set_solve import solve_set
-from ipa.optimize.mixture.sets import CoreLevel, SetPlan, SetProblem, SetVariant, SetWeights
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
+from ipa.optimize.set_solve import solve_set
+from ipa.optimize.sets import CoreLevel, SetPlan, SetProblem, SetVariant, SetWeights
 from ipa.policies.planning import planning_problem
 from ipa.queueing.saved_quota import sojourn_with_quota
 from ipa.queueing.tail import sojourn

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil, inf, log, prod
 from random import Random
 
 from ipa.model.pipeline import AccuracyRule, Bounds, Edge, Objective
 from ipa.model.profile import OperatingPoint
-from ipa.model.resources import Resources, beside_of, total
 from ipa.optimize.dominance import reduce_program
 from ipa.optimize.options import full_program
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
@@ -111,15 +110,8 @@ def chained(stages: Sequence[StageProblem], fan_outs: Sequence[float] = ()) -> t
 def brute_force(problem: PlanningProblem) -> float | None:
     """The best objective over every point and every replica count that could matter; None: infeasible."""
     limit = inf if problem.bounds.cores is None else problem.bounds.cores
-    fitting = (worth for _, cores, worth in _tried(problem) if cores <= limit * (1 + 1e-9))
+    fitting = (worth for cores, worth in _tried(problem) if cores <= limit * (1 + 1e-9))
     return max(fitting, default=None)
-
-
-def every_plan(problem: PlanningProblem) -> Iterator[tuple[Resources, float]]:
-    """The resources and objective of every plan within SLA and floor, whatever the other bounds."""
-    for plan, cores, worth in _tried(problem):
-        beside = total(beside_of(point) * (used / point.cores) for point, _, used in plan)
-        yield Resources(cpu_cores=cores) + beside, worth
 
 
 def _tried(problem: PlanningProblem):  # type: ignore[no-untyped-def]
@@ -136,7 +128,7 @@ def _tried(problem: PlanningProblem):  # type: ignore[no-untyped-def]
             - problem.objective.beta * cores
             - problem.objective.delta * sum(choice[0].batch_size for choice in plan)
         )
-        yield plan, cores, worth
+        yield cores, worth
 
 
 def brute_size(problem: PlanningProblem) -> int:

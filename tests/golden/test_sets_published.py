@@ -12,7 +12,7 @@ from experiments.sets.published import SCALES, SOURCES, Splits, read_published
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_load_and_beta_is_as_by_enumeration(shared_data: Path, source: str, scale: str) -> None:
-    from ipa.optimize.mixture.set_solve import solve_set
+    from ipa.optimize.set_solve import solve_set
 
     published = read_published(shared_data / "infadapter.json")
     assert published.betas == (0.0125, 0.05, 0.2)

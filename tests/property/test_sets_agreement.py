@@ -8,8 +8,8 @@ from random import Random
 import pytest
 
 from ipa.model.plan import Termination
-from ipa.optimize.mixture.set_solve import solve_set
-from ipa.optimize.mixture.sets import SetProblem
+from ipa.optimize.set_solve import solve_set
+from ipa.optimize.sets import SetProblem
 from tests.amounts import many
 from tests.fakes.set_instances import GPU, best_by_milp, bounded_set, enumerate_sets, random_set
 

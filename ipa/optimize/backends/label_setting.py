@@ -28,16 +28,13 @@ WIDTHS = (16, 48, 256, 1000, None)
 FEW = 16384
 
 
-def solve(program: Program, deadline: Deadline, prices: Array | None = None) -> ProgramAnswer:
-    """The best plan; of equally good ones that with the fewest changes, lowest cost, latency; then `_best`.
-
-    `prices` are the multipliers of an earlier search; given ones are not searched for.
-    """
+def solve(program: Program, deadline: Deadline) -> ProgramAnswer:
+    """The best plan; of equally good ones that of the fewest changes, lowest cost, latency; then `_best`."""
     if not all(len(stage) for stage in program.stages):
         return ProgramAnswer(Termination.INFEASIBLE)
     if prod(len(stage) for stage in program.stages) <= FEW:
         return _all_tried(program, deadline)
-    search = LabelSearch(program, deadline, prices)
+    search = LabelSearch(program, deadline)
     chosen: tuple[int, ...] = ()
     try:
         for width in WIDTHS:
@@ -79,7 +76,10 @@ def best_at_least(program: Program, objective: float, deadline: Deadline) -> tup
 
 
 class LabelSearch:
-    """The bounds and label search of one program; without bounds only `every` works."""
+    """The bounds and label search of one program; without bounds only `every` works.
+
+    `prices` are the multipliers of an earlier search; given ones are not searched for.
+    """
 
     def __init__(
         self, program: Program, deadline: Deadline, prices: Array | None = None, *, bounded: bool = True
@@ -120,21 +120,6 @@ class LabelSearch:
         """The best plan not worse than `known`, and True if every label was kept (then it is exact)."""
         labels, history, complete = self._grown(known, width)
         return (_plan(history, self._best(labels)) if len(labels) else ()), complete
-
-    def frontier(self, least: float = -inf) -> list[tuple[float, float, tuple[int, ...]]]:
-        """Cost, objective and options of every plan that no plan of at most its cores equals or exceeds.
-
-        By rising cost; only plans with an objective of at least `least`. DeadlineError if the time runs out.
-        """
-        labels, history, _ = self._grown(least, None)
-        if not len(labels):
-            return []
-        cost, objective = labels.sums[COST], self._objective(labels)
-        order = np.lexsort((-objective, np.round(cost, 9)))
-        before = np.maximum.accumulate(np.append(-inf, objective[order][:-1]))
-        better = order[objective[order] > before]
-        plans = map(tuple, _traced(history, better).tolist())
-        return list(zip(cost[better].tolist(), objective[better].tolist(), plans, strict=True))
 
     def undominated(self, least: float = -inf, width: int | None = None) -> tuple[Index, bool]:
         """The plans (plans × stages) worth at least `least` that no other equals or exceeds in all criteria.

@@ -17,8 +17,8 @@ from ipa.model.errors import UsageError
 from ipa.model.pipeline import AccuracyRule, Goal, Pin, Pipeline, StageBounds
 from ipa.model.plan import Termination
 from ipa.model.profile import StageProfile
-from ipa.optimize.mixture.sets import in_whole_percents
 from ipa.optimize.problem import Compat
+from ipa.optimize.sets import in_whole_percents
 from ipa.policies.setplanning import plan_set, set_question
 
 Capture = pytest.CaptureFixture[str]

@@ -14,8 +14,8 @@ from ipa.model.errors import InputError, SolverError
 from ipa.model.plan import Termination
 from ipa.model.resources import Resources
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.mixture.set_solve import solve_set
-from ipa.optimize.mixture.sets import (
+from ipa.optimize.set_solve import solve_set
+from ipa.optimize.sets import (
     CoreLevel,
     SetPlan,
     SetProblem,

@@ -6,8 +6,8 @@ import numpy as np
 
 from ipa.model.pipeline import Objective, Pin
 from ipa.model.profile import OperatingPoint
-from ipa.optimize.mixture.sets import CoreLevel, SetVariant
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
+from ipa.optimize.sets import CoreLevel, SetVariant
 from ipa.optimize.solve import solve
 from ipa.policies.setplanning import largest_rate, stage_tail
 

@@ -26,7 +26,10 @@ from ipa.model.resources import IN_CORES, in_words
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import undominated
-from ipa.optimize.mixture.sets import (
+from ipa.optimize.plans import bound_and_gap
+from ipa.optimize.program import EQUAL, tolerance
+from ipa.optimize.registry import EXACT
+from ipa.optimize.sets import (
     ROUNDING,
     SetPart,
     SetPlan,
@@ -38,9 +41,6 @@ from ipa.optimize.mixture.sets import (
     verify_set,
     whole_shares,
 )
-from ipa.optimize.plans import bound_and_gap
-from ipa.optimize.program import EQUAL, tolerance
-from ipa.optimize.registry import EXACT
 
 # Labels kept by the first pass, which only finds a good set, and by the second: all.
 WIDTHS = (128, None)
