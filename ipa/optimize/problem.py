@@ -216,7 +216,7 @@ class PlanningProblem:
         return next((config for config in self.running if config.stage == stage.name), None)
 
 
-def graph_of(stages: Sequence[Stage] | Sequence[StageProblem]) -> Graph:
+def graph_of(stages: Sequence[Stage | StageProblem]) -> Graph:
     """The graph of the stages, which are in topological order; ValueError if it cannot be planned."""
     at = {stage.name: index for index, stage in enumerate(stages)}
     return build_graph(
