@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import inf, sqrt
 from typing import Any
 
 import orjson
@@ -82,13 +82,33 @@ class RoutedParts:
         return last
 
 
-def parse_shares(body: bytes) -> dict[str, int]:
-    """The shares of a PUT; HttpError 422 says what is wrong with them."""
+@dataclass(frozen=True, slots=True)
+class RouterOrder:
+    """An order to a router: shares by part, and the SLA with the time to drop; None keeps what it has."""
+
+    shares: Mapping[str, int] | None = None
+    times_s: tuple[float, float] | None = None
+
+
+def parse_order(body: bytes) -> RouterOrder:
+    """The order of a PUT; HttpError 422 says what is wrong with it."""
     try:
         given = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise http.HttpError(400, "input", f"the body is not JSON: {error}") from error
-    shares = given.get("shares") if isinstance(given, dict) and len(given) == 1 else None
+    times = {"sla_s", "drop_after_s"}
+    if not isinstance(given, dict) or given.keys() not in ({"shares"}, times, {"shares", *times}):
+        raise http.HttpError(422, "input", "the body must have shares, or sla_s and drop_after_s, or all")
+    shares = _shares(given["shares"]) if "shares" in given else None
+    if "sla_s" not in given:
+        return RouterOrder(shares)
+    times_s = given["sla_s"], given["drop_after_s"]
+    if not all(type(it) in (int, float) and 0 < it < inf for it in times_s):
+        raise http.HttpError(422, "input", "sla_s and drop_after_s must be seconds above 0 and finite")
+    return RouterOrder(shares, times_s)
+
+
+def _shares(shares: Any) -> Mapping[str, int]:
     is_valid = (
         isinstance(shares, dict)
         and all(name in http.PARTS for name in shares)
@@ -97,7 +117,7 @@ def parse_shares(body: bytes) -> dict[str, int]:
     )
     if not isinstance(shares, dict) or not is_valid:
         words = f"by part ({', '.join(http.PARTS)}), {WHOLE_PERCENT} in all"
-        raise http.HttpError(422, "input", f"the body must be the shares in whole percents {words}")
+        raise http.HttpError(422, "input", f"shares must be whole percents {words}")
     return shares
 
 
@@ -105,15 +125,3 @@ def share_of_text(text: str) -> tuple[str, int]:
     """The part and its percent of PART=PERCENT."""
     name, _, percent = text.partition("=")
     return name, int(percent)
-
-
-def parse_times_of(body: bytes) -> tuple[float, float]:
-    """The SLA and the time after which a request is dropped, of a PUT; HttpError says what is wrong."""
-    try:
-        given = orjson.loads(body)
-        sla_s, drop_after_s = float(given["sla_s"]), float(given["drop_after_s"])
-    except (orjson.JSONDecodeError, LookupError, TypeError, ValueError) as error:
-        raise http.HttpError(422, "input", "sla_s and drop_after_s must be numbers of seconds") from error
-    if not 0 < min(sla_s, drop_after_s) <= max(sla_s, drop_after_s) < float("inf"):
-        raise http.HttpError(422, "input", "sla_s and drop_after_s must be above 0 and finite")
-    return sla_s, drop_after_s

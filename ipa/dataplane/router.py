@@ -24,9 +24,9 @@ connection, the router sends the request once more: the queue may have restarted
 Several configurations of the pipeline may run side by side, as parts with shares of the requests. A request
 goes through one part, which the header ipa-part tells the queues.
 
-    GET  /admin/config   the shares, and each part's requests on their way
-    PUT  /admin/config   {"shares": {"1": 95, "2": 5}}, in whole percents
-    PUT  /admin/times    {"sla_s": 0.5, "drop_after_s": 1}, for requests from now on
+    GET  /admin/config   the shares, the times, and each part's requests on their way
+    PUT  /admin/config   {"shares": {"1": 95, "2": 5}} in whole percents, {"sla_s": 0.5, "drop_after_s": 1},
+                         or both, for requests from now on
 
 The admin address answers callers on this machine that have the token of IPA_ADMIN_TOKEN. It is off without a
 token.
@@ -72,8 +72,7 @@ from ipa.dataplane.routed_parts import (
     RoutedPart,
     RoutedParts,
     RoutedStage,
-    parse_shares,
-    parse_times_of,
+    parse_order,
     share_of_text,
 )
 from ipa.dataplane.tensors import (
@@ -207,7 +206,6 @@ class RouterServer:
                 ("GET", "/metrics"): self._metrics.handle,
                 ("GET", "/admin/config"): self._read_config,
                 ("PUT", "/admin/config"): self._write_config,
-                ("PUT", "/admin/times"): self._write_times,
             },
             start=self._start,
             stop=self._stop,
@@ -230,12 +228,17 @@ class RouterServer:
 
     async def _read_config(self, call: http.Call) -> http.Response:
         call.require_supervisor(self._admin_token)
-        return json_response(self.parts.to_json())
+        times = {"sla_s": self._sla_s, "drop_after_s": self._budget_s}
+        return json_response({**self.parts.to_json(), **times})
 
     async def _write_config(self, call: http.Call) -> http.Response:
         call.require_supervisor(self._admin_token)
-        self.parts.share(parse_shares(call.body))
-        return json_response(self.parts.to_json())
+        order = parse_order(call.body)
+        if order.shares is not None:
+            self.parts.share(order.shares)
+        if order.times_s is not None:
+            self._sla_s, self._budget_s = order.times_s
+        return await self._read_config(call)
 
     async def _model_ready(self, _call: http.Call) -> http.Response:
         """Ready if every stage is. HttpError 503 names the first that is not."""
@@ -277,11 +280,6 @@ class RouterServer:
                 self._last_declared, self._declared_until_s = UNDECLARED, 0.0
         if self._last_declared.outputs:
             check_outputs(names, [FAN_OUT, *(it.name for it in self._last_declared.outputs)])
-
-    async def _write_times(self, call: http.Call) -> http.Response:
-        call.require_supervisor(self._admin_token)
-        self._sla_s, self._budget_s = parse_times_of(call.body)
-        return json_response({"sla_s": self._sla_s, "drop_after_s": self._budget_s})
 
     async def _infer(self, call: http.Call) -> http.Response:
         loop = asyncio.get_running_loop()

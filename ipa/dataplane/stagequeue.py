@@ -62,6 +62,31 @@ class QueueConfig:
     profiled_s: Mapping[str, tuple[float, float]] | None = None
     heavier: Mapping[str, tuple[str, ...]] | None = None
 
+    @property
+    def running(self) -> dict[str, str]:
+        """The variant that each replica runs, by URL."""
+        return {url: variants[0] for url, variants in (self.replicas or {}).items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """As the queue's admin address takes it."""
+        heavier = self.heavier or {}
+        replicas = [
+            {
+                "url": url,
+                "variant": variants[0],
+                "lighter": list(variants[1:]),
+                "heavier": list(heavier.get(url, ())),
+            }
+            for url, variants in (self.replicas or {}).items()
+        ]
+        return {
+            "batch_size": self.batch_size,
+            "largest_batch_size": self.largest_batch_size,
+            "batch_timeout_s": self.batch_timeout_s,
+            "replicas": replicas,
+            "profiled_s": dict(self.profiled_s or {}),
+        }
+
 
 class StageQueue:
     """A stage's queue: it accepts requests, sends batches to replicas, and ends each request exactly once.

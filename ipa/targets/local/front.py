@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets
 import signal
@@ -19,6 +18,7 @@ import httpx
 
 from ipa.dataplane.environment import ADMIN_TOKEN, told_limits
 from ipa.dataplane.http import FIRST_PART, PART_HEADER
+from ipa.dataplane.stagequeue import QueueConfig
 from ipa.model.errors import UnavailableError
 from ipa.targets.local.affinity import CpuMap
 from ipa.targets.local.processes import ForkedProcesses
@@ -242,55 +242,10 @@ class FrontKeeper:
 
 
 @dataclass(frozen=True, slots=True)
-class QueueOrder:
-    """The configuration of a queue: batch sizes, batch timeout, and the variants of its replicas by URL.
-
-    A replica runs the first of its variants; the others are lighter, the most accurate first. `heavier` are
-    by URL those that it may run while there is time, the next more accurate one first. `profiled_s` are by
-    variant the seconds for the first item of a batch and for each further one, as profiled.
-    """
-
-    batch_size: int
-    largest_batch_size: int
-    batch_timeout_s: float
-    replicas: Mapping[str, tuple[str, ...]]
-    profiled_s: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    heavier: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-    @property
-    def running(self) -> dict[str, str]:
-        """The variant that each replica runs, by URL."""
-        return {url: variants[0] for url, variants in self.replicas.items()}
-
-    def to_json(self) -> dict[str, Any]:
-        """As the queue's admin address takes it."""
-        replicas = [
-            {
-                "url": url,
-                "variant": variants[0],
-                "lighter": list(variants[1:]),
-                "heavier": list(self.heavier.get(url, ())),
-            }
-            for url, variants in self.replicas.items()
-        ]
-        return {
-            "batch_size": self.batch_size,
-            "largest_batch_size": self.largest_batch_size,
-            "batch_timeout_s": self.batch_timeout_s,
-            "replicas": replicas,
-            "profiled_s": dict(self.profiled_s),
-        }
-
-    def arguments(self, part: str) -> list[str]:
-        """As the flag of a queue that is started."""
-        return ["--part", f"{part}={json.dumps(self.to_json())}"]
-
-
-@dataclass(frozen=True, slots=True)
 class QueueReport:
     """Report of a queue: its configuration, and the URLs of replicas that drain or seem to hang."""
 
-    order: QueueOrder
+    config: QueueConfig
     draining: tuple[str, ...]
     suspects: tuple[str, ...]
 
@@ -300,9 +255,9 @@ def read_queue(client: httpx.Client, queue: Front, part: str) -> QueueReport:
     return _queue_report(_call(client, queue, "GET", part=part))
 
 
-def write_queue(client: httpx.Client, queue: Front, part: str, order: QueueOrder) -> QueueReport:
+def write_queue(client: httpx.Client, queue: Front, part: str, config: QueueConfig) -> QueueReport:
     """Configure a part's queue and return its report; errors as `read_queue`."""
-    return _queue_report(_call(client, queue, "PUT", part=part, json=order.to_json()))
+    return _queue_report(_call(client, queue, "PUT", part=part, json=config.to_json()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,15 +273,12 @@ def read_router(client: httpx.Client, router: Front) -> RouterReport:
     return _router_report(_call(client, router, "GET"))
 
 
-def write_router(client: httpx.Client, router: Front, shares: Mapping[str, int]) -> RouterReport:
-    """Give parts their shares and return the router's report; errors as `read_queue`."""
-    return _router_report(_call(client, router, "PUT", json={"shares": dict(shares)}))
-
-
-def write_times(client: httpx.Client, router: Front, sla_s: float, drop_after_s: float) -> None:
-    """Give a router other times; httpx.HTTPError if it does not take them."""
-    times = {"sla_s": sla_s, "drop_after_s": drop_after_s}
-    _call(client, router, "PUT", path="/admin/times", json=times)
+def write_router(
+    client: httpx.Client, router: Front, shares: Mapping[str, int], sla_s: float, drop_after_s: float
+) -> RouterReport:
+    """Give parts their shares, and the router its times; return its report; errors as `read_queue`."""
+    order = {"shares": dict(shares), "sla_s": sla_s, "drop_after_s": drop_after_s}
+    return _router_report(_call(client, router, "PUT", json=order))
 
 
 def _call(
@@ -335,11 +287,10 @@ def _call(
     method: str,
     *,
     part: str = FIRST_PART,
-    path: str = "/admin/config",
     **body: Any,
 ) -> httpx.Response:
     headers = {"authorization": f"Bearer {front.token}", PART_HEADER: part}
-    response = client.request(method, front.url + path, headers=headers, **body)
+    response = client.request(method, f"{front.url}/admin/config", headers=headers, **body)
     response.raise_for_status()
     return response
 
@@ -360,7 +311,7 @@ def _queue_report(response: httpx.Response) -> QueueReport:
         sizes = seen["batch_size"], seen["largest_batch_size"]
         times = seen["profiled_s"].items()
         profiled_s = {str(name): (float(first), float(more)) for name, (first, more) in times}
-        order = QueueOrder(*sizes, seen["batch_timeout_s"], replicas, profiled_s, heavier)
-        return QueueReport(order, tuple(seen["draining"]), tuple(seen["suspects"]))
+        config = QueueConfig(*sizes, seen["batch_timeout_s"], replicas, profiled_s, heavier)
+        return QueueReport(config, tuple(seen["draining"]), tuple(seen["suspects"]))
     except (LookupError, TypeError) as error:
         raise ValueError(f"{response.url} answered {response.text[:300]!r}") from error

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ipa.dataplane.stagequeue import QueueConfig
 from ipa.model.parts import Configs
 from ipa.model.pipeline import Stage
 from ipa.model.plan import StageConfig
-from ipa.targets.local.front import Front, QueueOrder
+from ipa.targets.local.front import Front
 from ipa.targets.local.replica import Phase, Replica
 
 
@@ -21,7 +22,7 @@ class StageRun:
     config: StageConfig
     queue: Front
     replicas: list[Replica] = field(default_factory=list)
-    told: QueueOrder | None = None
+    told: QueueConfig | None = None
     deaths: int = 0
     start_after_s: float = 0.0
     failure: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 import threading
@@ -18,6 +19,7 @@ import httpx
 
 from ipa.control.ports import StageState
 from ipa.dataplane.http import PARTS
+from ipa.dataplane.stagequeue import QueueConfig
 from ipa.model.errors import READ_AGAIN, ConflictError, UnavailableError
 from ipa.model.parts import Configs, order_of, paired, parts_of, share_of
 from ipa.model.pipeline import Bounds, Pipeline, Stage
@@ -28,14 +30,12 @@ from ipa.targets.local.forkserver import serving_priority
 from ipa.targets.local.front import (
     Front,
     FrontKeeper,
-    QueueOrder,
     QueueReport,
     read_queue,
     read_router,
     router_socket,
     write_queue,
     write_router,
-    write_times,
 )
 from ipa.targets.local.loading import VariantLoader, switch
 from ipa.targets.local.part_run import PartRun, StageRun
@@ -133,7 +133,7 @@ class PipelineRunner:
             # It goes on as it was: requests wait for it, and replicas are there.
             for run in self._stages:
                 if run.stage.name == stage.name and run.told:
-                    given += run.told.arguments(run.part)
+                    given += ["--part", f"{run.part}={json.dumps(run.told.to_json())}"]
             return given
 
         return Front("ipa.dataplane.queue", f"queue-{stage.name}", self._folder, arguments)
@@ -333,7 +333,6 @@ class PipelineRunner:
             raise UnavailableError("the process that starts model servers exited")
         self._check_health()
         self._share_out()
-        self._tell_router()
         for run in self._stages:
             self._note_ready(run)
             self._start_missing(run)
@@ -362,17 +361,21 @@ class PipelineRunner:
                 shares = wanted
             else:
                 shares = self._shares
-            if (shares == self._shares and len(self._parts) == 1) or not self._router.pid:
+            is_told = shares == self._shares and not self._is_router_behind
+            times = self.pipeline.sla.latency_s, self.pipeline.deadline_s
+            if (is_told and len(self._parts) == 1) or not self._router.pid:
                 return
+            self._is_router_behind = False
         try:
-            report = read_router(self._client, self._router) if shares == self._shares else None
+            report = read_router(self._client, self._router) if is_told else None
             if report and report.shares != shares:
                 self.corrections += 1
                 log.warning("%s was changed to %s; restoring it", self._router.name, report.shares)
                 report = None
-            report = report or write_router(self._client, self._router, shares)
+            report = report or write_router(self._client, self._router, shares, *times)
         except (httpx.HTTPError, ValueError) as error:
             log.debug("%s did not answer: %s", self._router.name, error)
+            self._is_router_behind |= not is_told
             return
         with self._lock:
             self._shares = shares
@@ -389,17 +392,6 @@ class PipelineRunner:
         for part, percent in self._shares.items():
             arguments += ["--share", f"{part}={percent}"]
         return arguments
-
-    def _tell_router(self) -> None:
-        """Tell the router that runs the times of the file; one that is started is told by its arguments."""
-        if not self._is_router_behind or not self._router.pid:
-            return
-        try:
-            write_times(self._client, self._router, self.pipeline.sla.latency_s, self.pipeline.deadline_s)
-        except httpx.HTTPError as error:
-            log.debug("the router of %s did not accept its times: %s", self.pipeline.name, error)
-            return
-        self._is_router_behind = False
 
     def _check_health(self) -> None:
         now_s = time.monotonic()
@@ -482,13 +474,13 @@ class PipelineRunner:
             if replica not in keep and replica.phase in {Phase.STARTING, Phase.READY}:
                 replica.phase = Phase.DRAINING
 
-    def _wanted_of_queue(self, run: StageRun) -> QueueOrder:
+    def _wanted_of_queue(self, run: StageRun) -> QueueConfig:
         ready = [it for it in run.replicas if it.phase is Phase.READY]
         batch_size = run.config.batch_size
         serves = any(it.serves(run.config) for it in ready)
         if run.told and not (serves and self._is_shared_out()):
             # Until the first new one serves, and requests go as planned, the old one keeps its batch size.
-            batch_size = run.told.batch_size
+            batch_size = run.told.batch_size or batch_size
         asked = self._asked.stage(run.stage.name)
         largest_batch_size = largest_batch(asked, self.pipeline.bounds, batch_size)
         others = {it.url: self._stand_ins(run, it) for it in ready}
@@ -501,7 +493,7 @@ class PipelineRunner:
             if stage == run.stage.name and measured.batch_core_s[0] > 0
         }
         timeout_s = run.stage.batch_timeout_s
-        return QueueOrder(batch_size, largest_batch_size, timeout_s, variants, profiled_s, heavier)
+        return QueueConfig(batch_size, largest_batch_size, timeout_s, variants, profiled_s, heavier)
 
     def _stand_ins(self, run: StageRun, replica: Replica) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The lighter and the heavier variants that its queue may choose instead of the one that it runs.
@@ -516,7 +508,7 @@ class PipelineRunner:
         replica.set_stand_ins(lighter + heavier, time.monotonic())
         return lighter, heavier
 
-    def _tell_queue(self, run: StageRun, wanted: QueueOrder) -> QueueReport | None:
+    def _tell_queue(self, run: StageRun, wanted: QueueConfig) -> QueueReport | None:
         """Send the order to the queue and return its report; None if it did not respond.
 
         A queue whose settings differ from the order, for whatever reason, is corrected.
@@ -525,9 +517,9 @@ class PipelineRunner:
             return None
         try:
             report = read_queue(self._client, run.queue, run.part) if run.told == wanted else None
-            if report and report.order != wanted:
+            if report and report.config != wanted:
                 self.corrections += 1
-                log.warning("%s was changed to %s; restoring it", run.queue.name, report.order)
+                log.warning("%s was changed to %s; restoring it", run.queue.name, report.config)
                 report = None
             report = report or write_queue(self._client, run.queue, run.part, wanted)
         except (httpx.HTTPError, ValueError) as error:

@@ -13,7 +13,7 @@ import pytest
 
 from ipa.dataplane.http import PART_HEADER, Application, HttpError
 from ipa.dataplane.queue import QueueServer, part_config
-from ipa.dataplane.routed_parts import parse_shares
+from ipa.dataplane.routed_parts import parse_order
 from ipa.dataplane.router import RouterServer
 
 TOKEN = "t0k3n"
@@ -86,7 +86,8 @@ def test_shares_move_at_once_and_a_part_is_told_of_until_its_last_request_has_en
             while not stages.parts:
                 await asyncio.sleep(0)
             answer = await http.put("/admin/config", json={"shares": {"2": 100}})
-            assert answer.json() == {"shares": {"2": 100}, "in_flight": {"1": 1, "2": 0}}
+            told = answer.json()
+            assert (told["shares"], told["in_flight"]) == ({"2": 100}, {"1": 1, "2": 0})
             stages.go_on.set()
             await waiting
             await ask(http, 3)
@@ -122,7 +123,7 @@ def test_shares_are_not_for_strangers(
                 answer = await http.request(method, "/admin/config", json=body, headers=headers)
                 assert answer.status_code == status
             times = {"sla_s": 9, "drop_after_s": 9}
-            assert (await http.put("/admin/times", json=times, headers=headers)).status_code == status
+            assert (await http.put("/admin/config", json=times, headers=headers)).status_code == status
         assert server.parts.to_json()["shares"] == {"1": 100}
 
     asyncio.run(scenario())
@@ -141,7 +142,7 @@ def test_shares_are_not_for_strangers(
 )
 def test_shares_that_are_no_percents_of_all_requests_are_refused(body: bytes) -> None:
     with pytest.raises(HttpError) as refused:
-        parse_shares(body)
+        parse_order(body)
     assert refused.value.status in {400, 422}
 
 
@@ -194,11 +195,12 @@ def test_other_times_count_for_the_requests_from_now_on() -> None:
         headers = {"authorization": f"Bearer {TOKEN}"}
         async with client(router(stages, {"1": 100}, TOKEN).application()) as http:
             for wrong in WRONG_TIMES:
-                answer = await http.put("/admin/times", json=wrong, headers=headers)
+                answer = await http.put("/admin/config", json=wrong, headers=headers)
                 assert (answer.status_code, answer.json()["code"]) == (422, "input")
             assert (await http.post("/v2/models/p/infer", json=BODY)).status_code == 200
             hasty = {"sla_s": 1e-9, "drop_after_s": 1e-9}
-            assert (await http.put("/admin/times", json=hasty, headers=headers)).json() == hasty
+            answer = await http.put("/admin/config", json=hasty, headers=headers)
+            assert answer.json() == {"shares": {"1": 100}, "in_flight": {"1": 0}, **hasty}
             assert (await http.post("/v2/models/p/infer", json=BODY)).status_code == 504
 
     asyncio.run(scenario())
