@@ -36,49 +36,32 @@ class Admission:
 
     def __init__(self, deadline_s: float) -> None:
         self.deadline_s = deadline_s
-        # Time per request, and the most that the backlog may be, from each moment on.
-        self._limits: list[tuple[float, float, float]] = []
+        # The time per request, and the most that the backlog may be.
+        self._request_s, self._most_s = 0.0, inf
         self._backlog_s, self._at_s = 0.0, 0.0
 
-    def set_stages(self, at_s: float, stages: Mapping[str, StageCapacity]) -> None:
-        """Judge by these stages from `at_s` on; earlier calls for `at_s` or later are overridden."""
-        self._limits = [limit for limit in self._limits if limit[0] < at_s]
+    def set_stages(self, stages: Mapping[str, StageCapacity]) -> None:
+        """Judge by these stages from now on; without replicas all requests wait for them."""
         least = min(stages.values(), key=lambda stage: stage.rate_rps)
+        self._request_s, self._most_s = 0.0, inf
         if least.rate_rps > 0:
-            request_s = 1 / least.rate_rps
+            self._request_s = 1 / least.rate_rps
             usual_s = sum(stage.usual_s for stage in stages.values())
-            most_s = max(self.deadline_s - usual_s, least.at_once * request_s)
-            self._limits.append((at_s, request_s, most_s))
-        else:
-            # Without replicas all wait for them.
-            self._limits.append((at_s, 0.0, inf))
+            self._most_s = max(self.deadline_s - usual_s, least.at_once * self._request_s)
 
     def refused(self, times_s: Floats) -> Bools:
         """True for the requests of these arrivals that are refused; times rise from call to call."""
-        refused = np.zeros(len(times_s), dtype=np.bool_)
-        starts_s = [limit[0] for limit in self._limits]
-        edges = [0, *np.searchsorted(times_s, starts_s[1:]).tolist(), len(times_s)] if starts_s else []
-        for place, (_, request_s, most_s) in enumerate(self._limits):
-            first, stop = edges[place], edges[place + 1]
-            refused[first:stop] = self._judge(times_s[first:stop].tolist(), request_s, most_s)
-        if len(times_s):
-            # Limits of the past are not needed any more.
-            past = int(np.searchsorted(starts_s, times_s[-1], side="right")) - 1
-            self._limits = self._limits[max(past, 0) :]
-        return refused
-
-    def _judge(self, times_s: list[float], request_s: float, most_s: float) -> list[bool]:
         backlog_s, before_s = self._backlog_s, self._at_s
         refused = []
-        for at_s in times_s:
+        for at_s in times_s.tolist():
             backlog_s = max(0.0, backlog_s - (at_s - before_s))
             before_s = at_s
-            is_refused = backlog_s > most_s
+            is_refused = backlog_s > self._most_s
             if not is_refused:
-                backlog_s += request_s
+                backlog_s += self._request_s
             refused.append(is_refused)
         self._backlog_s, self._at_s = backlog_s, before_s
-        return refused
+        return np.array(refused, dtype=np.bool_)
 
 
 class PipelineSim:
@@ -141,7 +124,7 @@ class PipelineSim:
         return self._stages[name]
 
     def set_replicas(self, stage: str, at_s: float, pods: Sequence[Pods]) -> None:
-        """Serve that stage with these groups from `at_s` on; see `StageSim.set_replicas`."""
+        """Serve that stage with these groups from `at_s` on, to which it has run."""
         self.stage(stage).set_replicas(at_s, pods)
         if self._admission is not None:
             self._capacities[stage] = StageCapacity(
@@ -165,7 +148,7 @@ class PipelineSim:
                 self._stages[stage.name].set_give_way(at_s, admission.deadline_s - rest_s[at])
         # Only of a chain without fan-out are a stage's requests the pipeline's.
         if self.pipeline.is_chain and not self._routes.has_items:
-            admission.set_stages(at_s, self._capacities)
+            admission.set_stages(self._capacities)
 
     def offer(self, times_s: ArrayLike, ids: Ints | None = None) -> Ints:
         """Offer requests at `times_s`: rising, none before `now_s`. Returns their ids.

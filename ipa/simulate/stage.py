@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from math import inf
 
 import numpy as np
@@ -176,8 +175,6 @@ class StageSim:
         made = (float(batch_timeout_s), rule, float(drop_after_s or inf), seeds, drive(kernel))
         self._lanes: StageQueues = QueueSim(*made) if queue == "central" else ReplicaQueues(*made)
         self._requests = Requests()
-        # When, which kind (a later call overrides those of its kind), what.
-        self._changes: list[tuple[float, str, Callable[[], None]]] = []
         self.now_s = 0.0  # it has run until then
         self._last_offer_s = 0.0
         # Requests that arrived; items that arrived beside one a request or came back; items that left.
@@ -211,23 +208,20 @@ class StageSim:
         """Serve with these groups from `at_s` on.
 
         InputError for names that are not distinct, or a past moment. Removed replicas finish their work and
-        take nothing more (`drained` reports when each had ended); of a group idle ones go first. Earlier
-        calls for `at_s` or later are overridden.
+        take nothing more (`drained` reports when each had ended); of a group idle ones go first.
         """
         if len({each.name for each in pods}) < len(pods) or any(
             each.count < 0 or each.batch_size < 1 for each in pods
         ):
             raise InputError("groups need distinct names, counts of zero or more and batch sizes above zero")
-        groups = tuple(pods)
-        self._schedule(at_s, "pods", partial(self._lanes.set_pods, float(at_s), groups))
+        self._reach(at_s)
+        self._lanes.set_pods(float(at_s), pods)
 
     def set_give_way(self, at_s: float, after_s: float) -> None:
-        """From `at_s` on requests of the age `after_s` give way to others (drop "deadline").
-
-        Earlier calls for `at_s` or later are overridden.
-        """
+        """From `at_s` on requests of the age `after_s` give way to others (drop "deadline")."""
         assert isinstance(self._lanes, QueueSim)
-        self._schedule(at_s, "give way", partial(self._lanes.set_give_way, float(at_s), float(after_s)))
+        self._reach(at_s)
+        self._lanes.set_give_way(float(at_s), float(after_s))
 
     def fail(self, at_s: float, *, name: str = "", count: int | None = None) -> None:
         """At `at_s` `count` replicas of the group (None: all) fail, those with the lowest numbers.
@@ -235,7 +229,10 @@ class StageSim:
         The items in their batches return to the front of the queue; with a queue a replica they are lost, as
         are those in its queue. `set_replicas` starts others.
         """
-        self._schedule(at_s, "", partial(self._fail, float(at_s), name, count))
+        self._reach(at_s)
+        back, lost = self._lanes.fail(float(at_s), name, count)
+        self._entered.add(np.full(back, at_s))
+        self._left.add(np.full(lost, at_s))
 
     def offer(
         self,
@@ -278,14 +275,7 @@ class StageSim:
         `done_s` is when the last item was served, or when the request was dropped, `server` the number of the
         replica that served the last item (-1: none); `names` has the name of its pods.
         """
-        if until_s < self.now_s:
-            raise InputError(f"until_s must be {self.now_s} or more, not {until_s}")
-        while self._changes and self._changes[0][0] <= until_s:
-            at_s, _, change = self._changes.pop(0)
-            self._advance(at_s)
-            change()
-        self._advance(until_s)
-        self.now_s = float(until_s)
+        self._reach(until_s)
         done = self._requests.join(self._lanes.take_done(until_s), until_s)
         if self._is_dropping_requests:
             late = done.done_s > done.born_s + self._drop_after_s
@@ -315,20 +305,11 @@ class StageSim:
         """The items that wait at the beginning of that second, as far as it has run."""
         return self._came.before(second) + self._entered.before(second) - self._left.before(second)
 
-    def _schedule(self, at_s: float, kind: str, change: Callable[[], None]) -> None:
+    def _reach(self, at_s: float) -> None:
+        """Handle all events before `at_s`; InputError for a past moment."""
         if at_s < self.now_s:
-            raise InputError(f"at_s must be {self.now_s} or more, not {at_s}")
-        if kind:
-            self._changes = [it for it in self._changes if it[1] != kind or it[0] < at_s]
-        self._changes.append((float(at_s), kind, change))
-        self._changes.sort(key=lambda each: each[0])
-
-    def _advance(self, until_s: float) -> None:
-        for formed in self._lanes.run(until_s):
+            raise InputError(f"it has run until {self.now_s}: a time must be that or more, not {at_s}")
+        for formed in self._lanes.run(at_s):
             self._left.add(formed.starts_s, formed.stops)
             self.batches.add(formed)
-
-    def _fail(self, at_s: float, name: str, count: int | None) -> None:
-        back, lost = self._lanes.fail(at_s, name, count)
-        self._entered.add(np.full(back, at_s))
-        self._left.add(np.full(lost, at_s))
+        self.now_s = float(at_s)

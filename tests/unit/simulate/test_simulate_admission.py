@@ -61,16 +61,18 @@ def test_a_run_may_be_cut_anywhere() -> None:
 
 def test_without_replicas_requests_wait() -> None:
     admission = Admission(1.0)
-    admission.set_stages(0.0, {"a": StageCapacity(0.0, 0.0, 0.0)})
+    admission.set_stages({"a": StageCapacity(0.0, 0.0, 0.0)})
     assert not admission.refused(np.arange(0.0, 9.0, 0.01)).any()
 
 
 def test_a_larger_capacity_admits_more_from_its_moment_on() -> None:
     admission = Admission(1.0)
-    admission.set_stages(0.0, {"a": StageCapacity(10.0, 1.0, 0.2)})
-    admission.set_stages(5.0, {"a": StageCapacity(100.0, 1.0, 0.2)})
     times_s = np.arange(0.0, 10.0, 0.01)
-    refused = admission.refused(times_s)
+    parts = []
+    for rate_rps, part in zip((10.0, 100.0), np.split(times_s, 2), strict=True):
+        admission.set_stages({"a": StageCapacity(rate_rps, 1.0, 0.2)})
+        parts.append(admission.refused(part))
+    refused = np.concatenate(parts)
     admitted_rps = [np.count_nonzero(~refused[(times_s >= at) & (times_s < at + 2)]) / 2 for at in (2, 7)]
     assert admitted_rps == pytest.approx([10, 100], rel=0.05)
 

@@ -102,9 +102,9 @@ def test_the_fan_out_is_that_of_the_variant_that_served_it() -> None:
     pipeline = pipeline_of(*chain([stage("a"), stage("b")], [{"small": 1.0, "large": 3.0}]))
     sim = PipelineSim(pipeline)
     sim.set_replicas("a", 0.0, [Pods(1, 1, ServiceTime(1.0, 1.0), "x", "small")])
-    sim.set_replicas("a", 10.0, [Pods(1, 1, ServiceTime(1.0, 1.0), "y", "large")])
     sim.offer([0.0, 20.0])
-    sim.run(15.0)
+    sim.run(10.0)
+    sim.set_replicas("a", 10.0, [Pods(1, 1, ServiceTime(1.0, 1.0), "y", "large")])
     assert sim.stage("b").waiting == 1
     sim.run(30.0)
     assert sim.stage("b").waiting == 4
@@ -123,8 +123,9 @@ def test_a_request_is_lost_once_with_the_first_stage_that_loses_it() -> None:
     sim.set_replicas("c", 0.0, [Pods(9, 1, ServiceTime(0.5, 0.5))])
     sim.set_replicas("d", 0.0, [Pods(9, 1, ServiceTime(0.5, 0.5))])
     sim.offer([0.0, 1.0])
+    early = sim.run(2.25)
     sim.set_replicas("b", 2.25, [Pods(1, 1, ServiceTime(0.25, 0.25))])
-    finished = sim.run(99.0)
+    finished = EndedItems.joined([early, sim.run(99.0)])
     assert finished.ids.tolist() == [0, 1]
     assert finished.lost.tolist() == [True, False]
     assert finished.done_s.tolist() == [2.0, 3.0]
@@ -151,11 +152,16 @@ def test_a_run_in_several_calls_is_equal_to_one_in_one_call(queue: str) -> None:
         for name in "abcjxy":
             old = Pods(4, 8, ServiceTime(0.1, 0.05, 0.2), "old", "small")
             sim.set_replicas(name, 0.0, [old])
-            sim.stage(name).fail(20.0, name="old", count=3)
-            new = Pods(2, 4, ServiceTime(0.06, 0.05, 0.2), "new", "large")
-            sim.set_replicas(name, 45.0, [Pods(3, 8, ServiceTime(0.1, 0.05, 0.2), "old", "small"), new])
         sim.offer(np.sort(np.random.default_rng(0).uniform(0.0, 100.0, 2000)))
-        parts = [sim.run(cut) for cut in (*cuts, 1e4)]
+        parts = []
+        for at_s in sorted({*cuts, 20.0, 45.0, 1e4}):
+            parts.append(sim.run(at_s))
+            for name in "abcjxy":
+                if at_s == 20.0:
+                    sim.stage(name).fail(at_s, name="old", count=3)
+                elif at_s == 45.0:
+                    new = Pods(2, 4, ServiceTime(0.06, 0.05, 0.2), "new", "large")
+                    sim.set_replicas(name, at_s, [replace(old, count=3), new])
         columns = [np.concatenate([getattr(p, n) for p in parts]) for n in ("ids", "done_s", "lost")]
         counts = [
             np.array([count(second) for second in range(120)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -66,18 +68,21 @@ def run_case(case: dict, kernel: str, cuts: list[float]) -> list[np.ndarray]:
     is_central = gives_way or case["rules"]["queue"] == "central"
     rules = {**case["rules"], **({"queue": "central"} if is_central else {"drop": "none"})}
     stage = StageSim(seed=case["seed"], kernel=kernel, **rules)
-    if gives_way:
-        stage.set_give_way(0.0, 1.0)
-        stage.set_give_way(30.0, 3.0)
-    for at_s, groups in sorted(case["sets"], key=lambda each: each[0]):
-        named = [Pods(g.count, g.batch_size, g.service, f"g{at}") for at, g in enumerate(groups)]
-        stage.set_replicas(at_s, named)
-    for at_s, count in case["fail"]:
-        stage.fail(at_s, name="g0", count=count)
     many = case["most_items"] > 1
     items = rng.integers(0, case["most_items"] + 1, len(times)) if many else None
     stage.offer(times, np.arange(len(times)), born, items)
-    parts: list[EndedItems] = [stage.run(cut) for cut in [*sorted(cuts), 1e6]]
+    parts: list[EndedItems] = []
+    steps: list[tuple[float, Callable[[float], object]]] = []
+    if gives_way:
+        steps += [(0.0, lambda at_s: stage.set_give_way(at_s, 1.0))]
+        steps += [(30.0, lambda at_s: stage.set_give_way(at_s, 3.0))]
+    for at_s, groups in case["sets"]:
+        named = [Pods(g.count, g.batch_size, g.service, f"g{at}") for at, g in enumerate(groups)]
+        steps.append((at_s, partial(stage.set_replicas, pods=named)))
+    steps += [(at_s, partial(stage.fail, name="g0", count=count)) for at_s, count in case["fail"]]
+    steps += [(cut, lambda at_s: parts.append(stage.run(at_s))) for cut in [*cuts, 1e6]]
+    for at_s, act in sorted(steps, key=lambda each: each[0]):
+        act(at_s)
     columns = [
         np.concatenate([getattr(part, name) for part in parts])
         for name in ("ids", "born_s", "done_s", "lost", "server")

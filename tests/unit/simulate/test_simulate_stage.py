@@ -70,13 +70,6 @@ def test_those_taken_away_finish_what_they_do_the_idle_first() -> None:
     assert [stage.names[number] for number in served.server] == ["old", "new", "old"]
 
 
-def test_a_later_set_replaces_what_was_to_come() -> None:
-    stage = stage_of([Pods(1, 1, FLAT)], [5.0, 5.0])
-    stage.set_replicas(3.0, [])
-    stage.set_replicas(2.0, [Pods(2, 1, FLAT)])
-    assert stage.run(9.0).done_s.tolist() == [6.0, 6.0]
-
-
 def test_a_change_is_felt_at_once_by_those_who_wait() -> None:
     stage = stage_of([Pods(1, 8, FLAT)], [0.0, 0.0])
     stage.set_replicas(4.0, [Pods(1, 2, FLAT)])
@@ -189,9 +182,9 @@ def test_what_makes_no_sense_is_refused(act: object, message: str) -> None:
 def test_time_goes_one_way() -> None:
     stage = StageSim()
     stage.run(5.0)
-    with pytest.raises(InputError, match="until_s"):
+    with pytest.raises(InputError, match=r"until 5\.0.*not 4\.0"):
         stage.run(4.0)
-    with pytest.raises(InputError, match="at_s"):
+    with pytest.raises(InputError, match=r"until 5\.0.*not 4\.0"):
         stage.set_replicas(4.0, [])
 
 
