@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sqlalchemy import Connection, func, insert, inspect, select, text
+from sqlalchemy import Connection, Engine, insert, inspect, select
 
 from ipa.adapters.file_lock import PRIVATE
 from ipa.adapters.store import database
@@ -49,10 +49,13 @@ def back_up(store_url: str, target: Path, step: CopyStep, key_file: str = "") ->
         path = file_of(database.parse_url(store_url))
         if path is not None:
             # Opened once for the usual errors of a missing, older or newer store.
-            database.close_engine(database.open_engine(store_url, database.Access.READ))
-            _copy_file(path, part, step)
+            with _opened(store_url, database.Access.READ):
+                _copy_file(path, part, step)
         else:
-            _copy_from_server(store_url, part, step)
+            part.unlink()
+            _copy_rows(store_url, f"sqlite:///{part}", step)
+            with closing(sqlite3.connect(part)) as plain:
+                plain.execute(ONE_FILE)
         contents = verify_file(part, step, keyring_of(database.parse_url(store_url), key_file))
         _sync(part)
         digest = _sha256(part)
@@ -83,7 +86,7 @@ def restore(
         with _part_of(folder / source.name) as part:
             _import(source, part, step)
             contents = verify_file(part, step, keyring)
-            _copy_to_server(part, store_url, step)
+            _copy_rows(f"sqlite:///{part}", store_url, step)
         return Restored(database.shown(url), contents, is_checked)
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -167,60 +170,35 @@ def _copy_file(path: Path, part: Path, step: CopyStep) -> None:
         source.close()
 
 
-def _copy_from_server(store_url: str, part: Path, step: CopyStep) -> None:
-    """Copy a snapshot of a PostgreSQL store into a new file."""
-    source = database.open_engine(store_url, database.Access.READ)
-    part.unlink()
-    target = database.open_engine(f"sqlite:///{part}")
+def _copy_rows(source_url: str, target_url: str, step: CopyStep) -> None:
+    """Copy a snapshot of every table in one transaction. ConflictError: the target is not empty."""
+    with (
+        _opened(source_url, database.Access.READ) as source,
+        _opened(target_url) as target,
+        database.snapshot(source) as rows,
+        database.writing(target, database.RECORD_LOCK) as connection,
+    ):
+        filled = _filled(connection)
+        if filled:
+            raise ConflictError(
+                f"the store {database.shown(target.url)} is not empty: {', '.join(filled)} have rows",
+                hint="Name an empty database; a PostgreSQL store is never overwritten.",
+            )
+        tables = StoreTable.metadata.sorted_tables
+        for at, table in enumerate(tables):
+            step(f"copying {table.name}", at / len(tables))
+            with rows.execute(select(table), execution_options={"yield_per": BATCH}) as found:
+                for batch in found.mappings().partitions():
+                    connection.execute(insert(table), [dict(row) for row in batch])
+
+
+@contextmanager
+def _opened(store_url: str, access: database.Access = database.Access.WRITE) -> Iterator[Engine]:
+    engine = database.open_engine(store_url, access)
     try:
-        as_of_now = source.execution_options(isolation_level="REPEATABLE READ")
-        with (
-            database.reading(as_of_now) as rows,
-            database.writing(target, database.RECORD_LOCK) as connection,
-        ):
-            _copy_rows(rows, connection, step)
+        yield engine
     finally:
-        database.close_engine(source)
-        database.close_engine(target)
-    plain = sqlite3.connect(part)
-    plain.execute(ONE_FILE)
-    plain.close()
-
-
-def _copy_to_server(part: Path, store_url: str, step: CopyStep) -> None:
-    """Copy a file into a PostgreSQL store, in one transaction. ConflictError: the store is not empty."""
-    source, target = (
-        database.open_engine(f"sqlite:///{part}", database.Access.READ),
-        database.open_engine(store_url),
-    )
-    try:
-        with database.reading(source) as rows, database.writing(target, database.RECORD_LOCK) as connection:
-            filled = _filled(connection)
-            if filled:
-                raise ConflictError(
-                    f"the store {database.shown(target.url)} is not empty: {', '.join(filled)} have rows",
-                    hint="Name an empty database; a PostgreSQL store is never overwritten.",
-                )
-            _copy_rows(rows, connection, step)
-    finally:
-        database.close_engine(source)
-        database.close_engine(target)
-
-
-def _copy_rows(source: Connection, target: Connection, step: CopyStep) -> None:
-    """Copy every table, and set PostgreSQL's sequences to the next numbers."""
-    tables = StoreTable.metadata.sorted_tables
-    for at, table in enumerate(tables):
-        step(f"copying {table.name}", at / len(tables))
-        with source.execute(select(table), execution_options={"yield_per": BATCH}) as rows:
-            for batch in rows.mappings().partitions():
-                target.execute(insert(table), [dict(row) for row in batch])
-        column = table.autoincrement_column
-        if target.dialect.name == "postgresql" and column is not None:
-            newest = target.scalar(select(func.max(column)))
-            if newest is not None:
-                numbers = text("SELECT setval(pg_get_serial_sequence(:table, :column), :newest)")
-                target.execute(numbers, {"table": table.name, "column": column.name, "newest": newest})
+        database.close_engine(engine)
 
 
 def _filled(connection: Connection) -> list[str]:
@@ -238,10 +216,11 @@ def _check_empty(path: Path) -> None:
     if not path.exists():
         return
     try:
-        engine = database.open_engine(f"sqlite:///{path}", database.Access.READ)
-        with database.reading(engine) as connection:
+        with (
+            _opened(f"sqlite:///{path}", database.Access.READ) as engine,
+            database.reading(engine) as connection,
+        ):
             filled = _filled(connection)
-        database.close_engine(engine)
     except (ConfigurationError, UnavailableError) as error:
         filled = [f"it cannot be read: {error.message}"]
     if filled:
@@ -291,12 +270,9 @@ def _put_aside(path: Path) -> Path:
     """Link the store under a second name, so that replacing it loses nothing; return that name."""
     aside = path.with_name(f"{path.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}")
     try:
-        connection = sqlite3.connect(path)
-        try:
+        with closing(sqlite3.connect(path)) as connection:
             # Moves the write-ahead log into the file.
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        finally:
-            connection.close()
     except sqlite3.DatabaseError:
         # The file is too damaged: its log is kept beside it.
         pass

@@ -26,14 +26,14 @@ from ipa.model.masking import HARMLESS, HIDDEN, mask_url
 LOG = logging.getLogger(__name__)
 # The wait for another process's transaction; ours take milliseconds.
 BUSY_TIMEOUT_S = 5.0
-# Any constant: prevents concurrent migrations of one PostgreSQL database.
+# Any constant: prevents concurrent upgrades of one PostgreSQL database.
 MIGRATION_LOCK = 0x1FA5_0001
 # One lock for all pipelines: entries are numbered in the order of their commits.
 RECORD_LOCK = zlib.crc32(b"ipa/record")
 # A write-ahead log that grew during a backup or a check is truncated to this.
 MOST_WAL_BYTES = 64 * 1024 * 1024
 TRY_AGAIN = "Check that it runs, can be reached and has free disk space, then try again."
-SERVE = "`ipa serve` of this version migrates it when it starts."
+SERVE = "`ipa serve` of this version upgrades it when it starts."
 # Phrases in errors of SQLite and Python about a damaged file.
 DAMAGE = ("not a database", "malformed", "could not decode to utf-8", "codec can't decode")
 
@@ -41,7 +41,7 @@ DAMAGE = ("not a database", "malformed", "could not decode to utf-8", "codec can
 class Access(Enum):
     """The purpose for which a store is opened."""
 
-    # Reads only: nothing is created, migrated or locked, and a service beside it is not blocked.
+    # Reads only: nothing is created, upgraded or locked, and a service beside it is not blocked.
     READ = auto()
     # Reads and writes beside a service, in short transactions.
     WRITE = auto()
@@ -52,7 +52,7 @@ class Access(Enum):
 def open_engine(store_url: str, access: Access = Access.WRITE) -> Engine:
     """Return an engine on the store at its newest schema. Its contents are not checked.
 
-    For writing, a missing SQLite file is created and an older schema is migrated. ConfigurationError: the URL
+    For writing, a missing SQLite file is created and an older schema is upgraded. ConfigurationError: the URL
     is wrong, the store is read-only, or another version wrote it. NotFoundError: there is no store to read.
     ConflictError: another service uses it. UnavailableError: it does not answer or is damaged; a damaged
     store is never replaced by an empty one.

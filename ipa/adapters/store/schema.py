@@ -17,7 +17,6 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )  # fmt: skip
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 # Names of pipelines, stages and people; as long as a Kubernetes name (253).
@@ -139,17 +138,6 @@ class StateRow(StoreTable):
     owner: Mapped[str] = mapped_column(NAME)
     at_s: Mapped[float] = mapped_column(Double)
     body: Mapped[str] = mapped_column(Text)
-
-
-def upsert(connection: Connection, row: StoreTable) -> None:
-    """Insert the row, or update the one that has its primary key."""
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    table = type(row).__table__
-    values = {column.name: getattr(row, column.name) for column in table.columns}
-    keys = [column.name for column in table.primary_key]
-    changed = {name: value for name, value in values.items() if name not in keys}
-    statement = insert(type(row)).values(**values)
-    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed))
 
 
 GUARD = "the record is only ever added to"
