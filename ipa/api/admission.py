@@ -38,7 +38,7 @@ LOG = logging.getLogger(__name__)
 SEND_S = 10.0
 
 
-class Admission:
+class RequestAdmission:
     """Middleware that admits requests, and refuses them as early as possible.
 
     First the caller (401, 403) and its ration (429), then the body: 413 if it is too large, 408 if it does

@@ -25,7 +25,7 @@ from ipa.api import (
     problems,
     queries,
 )
-from ipa.api.admission import Admission
+from ipa.api.admission import RequestAdmission
 from ipa.api.auth import Context, CurrentCaller
 from ipa.api.bodies import BODIES
 from ipa.api.context import ApiContext
@@ -97,7 +97,7 @@ def _application(hosts: tuple[str, ...]) -> FastAPI:
     app.mount("/assets", StaticFiles(directory=PAGE), name="assets")
     problems.install(app)
     _document(app)
-    app.add_middleware(Admission)
+    app.add_middleware(RequestAdmission)
     app.add_middleware(Hardening, hosts=hosts)
     return app
 
