@@ -301,7 +301,7 @@ HOURS: Mapping[str, tuple[Chapter, ...]] = {
         Chapter("how-to/use-a-trace.md"),
         Chapter(
             "how-to/run-experiments.md",
-            ("Compare policies in one command", "Experiments as files", "Results"),
+            ("Compare policies in one command", "Experiments as files"),
             skipped={"make experiment": "takes minutes or hours, in a clone"},
         ),
         Chapter("how-to/compare-policies.md"),
