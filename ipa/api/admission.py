@@ -30,8 +30,7 @@ from ipa.api.limits import (
 from ipa.api.problems import http_problem, ipa_problem
 from ipa.api.rules import Work, work_of
 from ipa.model.errors import IpaError
-from ipa.serving.body_budget import RETRY_S, Incoming, NoRoomError, aside
-from ipa.serving.json_structure import structure
+from ipa.serving.body_budget import RETRY_S, Incoming, NoRoomError, aside, structure
 
 LOG = logging.getLogger(__name__)
 # Seconds after which a client that takes nothing of a large answer is dropped: others wait for its place.

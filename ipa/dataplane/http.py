@@ -20,9 +20,8 @@ import orjson
 
 from ipa.dataplane import compression
 from ipa.dataplane.tensors import INLINE_BYTES, VALUE_BYTES, parse_object
-from ipa.serving.body_budget import BodyBudget, Incoming, NoRoomError, aside
+from ipa.serving.body_budget import BodyBudget, Incoming, NoRoomError, aside, structure
 from ipa.serving.connections import MOST_FILES, ServerBounds, raise_file_limit, within_files
-from ipa.serving.json_structure import structure
 from ipa.serving.protocol import BoundedConfig, BoundedServer
 
 Scope = Mapping[str, Any]

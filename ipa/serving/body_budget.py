@@ -21,6 +21,9 @@ OWN_PAGES_BYTES = 128 << 10
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
 # Seconds after which a request whose body found no room may come again.
 RETRY_S = 1
+# Every bracket becomes a square one; other characters go.
+_STRUCTURE = bytes.maketrans(b"{}", b"[]")
+_NO_STRUCTURE = bytes(set(range(256)) - set(b"[]{},:"))
 # One thread: what it computes shares one interpreter with the event loop, which more threads would delay.
 _ASIDE = ThreadPoolExecutor(1, "bodies")
 
@@ -30,6 +33,16 @@ async def aside(is_large: bool, function: Callable[[Unpack[A]], R], *arguments: 
     if not is_large:
         return function(*arguments)
     return await asyncio.get_running_loop().run_in_executor(_ASIDE, function, *arguments)
+
+
+def structure(text: bytes) -> bytes:
+    """Return the brackets, as square ones, commas and colons of the text that are outside of strings.
+
+    A fixed number of passes over the text, each in C: linear for any text, JSON or not.
+    """
+    # Without escaped characters every other piece between quotes is outside of strings.
+    plain = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return b"".join(plain.split(b'"')[::2]).translate(_STRUCTURE, _NO_STRUCTURE)
 
 
 def give_back_bodies() -> None:

@@ -17,7 +17,7 @@ import yaml
 from ipa.cli.main import run
 from ipa.files import load_profile
 from ipa.profiling.measure import LOOK_S, QUIET_RATIO, foreign_use
-from ipa.targets.local.cpu_times import cpu_times
+from ipa.targets.local.bench import cpu_times
 
 pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local")]
 Capture = pytest.CaptureFixture[str]

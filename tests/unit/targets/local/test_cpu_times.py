@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ipa.profiling.measure import CpuTimes, foreign_use
-from ipa.targets.local.cpu_times import TICKS_PER_S, cpu_times
+from ipa.targets.local.bench import TICKS_PER_S, cpu_times
 
 CPUS = sorted(os.sched_getaffinity(0))
 
