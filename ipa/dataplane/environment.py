@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import socket
+from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -90,7 +91,11 @@ def body_limits(given: argparse.Namespace) -> BodyLimits:
 
 def serve(given: argparse.Namespace, application: Application) -> None:
     """Serve the application at the address that is given, over HTTP and gRPC, until a stop signal."""
-    http.serve(application, given.host, given.port, given.drain_s, fd=given.fd, has_grpc=True)
+    # grpcio is installed where replicas run, not where the service does.
+    from ipa.dataplane.grpc_calls import GrpcServer
+
+    beside = partial(GrpcServer, application)
+    http.serve(application, given.host, given.port, given.drain_s, fd=given.fd, beside=beside)
 
 
 def start_metrics(given: argparse.Namespace, registry: CollectorRegistry) -> None:

@@ -22,7 +22,7 @@ from ipa.dataplane import compression
 from ipa.dataplane.tensors import INLINE_BYTES, VALUE_BYTES, parse_object
 from ipa.serving.body_budget import BodyBudget, Incoming, NoRoomError, aside, structure
 from ipa.serving.connections import MOST_FILES, ServerBounds, raise_file_limit, within_files
-from ipa.serving.protocol import BoundedConfig, BoundedServer
+from ipa.serving.protocol import BoundedConfig, BoundedServer, ServerBeside
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -429,19 +429,14 @@ def serve(
     drain_s: float = 5.0,
     *,
     fd: int | None = None,
-    has_grpc: bool = False,
+    beside: Callable[[], ServerBeside] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
     The server then accepts no new connection, and requests in flight have `drain_s` to be answered. `fd` is a
     listening socket that the parent process passes: the parent keeps the port open, and connections wait in
-    it, while this process is replaced. With `has_grpc` it speaks gRPC too, at the same port.
+    it, while this process is replaced. `beside` makes the server of another protocol at the same port.
     """
-    beside = None
-    if has_grpc:
-        from ipa.dataplane.grpc_calls import GrpcServer
-
-        beside = partial(GrpcServer, application)
     # The limit of open files is the only bound on their number: all requests may come from one address.
     bounds = ServerBounds(
         connections=MOST_FILES,
