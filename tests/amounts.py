@@ -1,4 +1,4 @@
-"""How many instances tests try: as many as show it, and more of them where IPA_TEST_TIMES says so."""
+"""The number of instances tests try: as many as show it, and more of them where IPA_TEST_TIMES says so."""
 
 from __future__ import annotations
 

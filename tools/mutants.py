@@ -157,7 +157,7 @@ class Reach:
 
     @cached_property
     def sizes(self) -> Counter[str]:
-        """How many lines each test ran."""
+        """The lines that each test ran."""
         return Counter(test for lines in self.lines.values() for tests in lines.values() for test in tests)
 
     def tests(self, place: Place) -> list[str]:

@@ -73,7 +73,7 @@ def environment_of(script: str) -> dict[str, str]:
 
 
 def licences(of: Locked) -> list[str] | None:
-    """What the installed package says of its licence; None where another version or none is installed."""
+    """The licence that the installed package names; None where another version or none is installed."""
     try:
         said = metadata(of.name)
     except PackageNotFoundError:

@@ -46,7 +46,7 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Size:
-    """How much of each attack there is."""
+    """The size of each attack."""
 
     service_kills: int
     # Of each target at most.

@@ -40,7 +40,7 @@ TICKS, SKIPPED = "ipa_decisions_total", "ipa_skipped_ticks_total"
 
 @dataclass
 class Seen:
-    """What the bystander was answered: `lost` had no answer, `refused` another status than success."""
+    """The answers to the bystander: `lost` had none, `refused` another status than success."""
 
     sent: int = 0
     lost: int = 0
@@ -52,7 +52,7 @@ class Seen:
 
 @dataclass
 class Watched:
-    """What happened to the service during an attack."""
+    """The effects on the service during an attack."""
 
     seen: Seen = field(default_factory=Seen)
     ticks: float = 0.0

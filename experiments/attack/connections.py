@@ -40,7 +40,7 @@ POST = b"POST /v1/pipelines HTTP/1.1\r\n" + HOST + b"Content-Type: application/j
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """What each connection sends: a beginning, then the same block again and again up to a size."""
+    """The bytes that each connection sends: a beginning, then the same block again and again up to a size."""
 
     name: str
     begin: bytes
@@ -82,7 +82,7 @@ ATTACKS = (
 
 @dataclass
 class Figures:
-    """What an attack did."""
+    """The effects of an attack."""
 
     attack: str
     opened: int = 0

@@ -1,4 +1,4 @@
-"""What strangers try at the doors of a service: a `Range` that never ends, and secrets of its settings.
+"""Attempts of strangers at the doors of a service: a `Range` that never ends, and secrets of its settings.
 
 `python -m experiments.attack.doors` starts the real service and tries each beside an ordinary user.
 """

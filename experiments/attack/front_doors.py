@@ -120,7 +120,7 @@ async def _until_ready(target: Servers) -> None:
 
 @dataclass
 class Ordinary:
-    """What became of ordinary requests."""
+    """The outcomes of ordinary requests."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     times_s: list[float] = field(default_factory=list)
@@ -228,7 +228,7 @@ async def _open(target: Servers, on: str = "router") -> tuple[asyncio.StreamRead
 
 
 async def nothing(target: Servers, seen: Counter[str]) -> None:
-    """What the machine itself does to ordinary requests."""
+    """The effect of the machine itself on ordinary requests."""
 
 
 def held(begin: bytes, count: int = 700, on: str = "router") -> Attack:

@@ -52,7 +52,7 @@ LONGEST_RECOVERY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class KillReport:
-    """What became of the requests. `recovery_s`: from a kill to the first answer to a request sent after it.
+    """The outcomes of the requests. `recovery_s`: from a kill to the first answer to a request sent after it.
 
     `longest_gap_s` is the longest time without any answer.
     """
@@ -226,7 +226,7 @@ async def _until(is_so: Callable[[], bool]) -> None:
 
 
 def report(target: str, requests: list[Sent], kills_s: list[float], rate_rps: float) -> KillReport:
-    """What became of the requests."""
+    """The outcomes of the requests."""
     answered = [it for it in requests if it.outcome == "200"]
     lost = [it for it in requests if it.outcome != "200"]
     in_flight = [it for it in lost if any(it.at_s <= kill_s <= it.end_s for kill_s in kills_s)]

@@ -1,4 +1,4 @@
-"""What a viewer with a key may do to a service: the largest lists, every stream.
+"""A viewer's largest demands on a service, with a key: the largest lists, every stream.
 
 `python -m experiments.attack.viewer` starts the real service and tries each beside an ordinary user.
 """

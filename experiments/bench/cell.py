@@ -1,4 +1,4 @@
-"""What is measured together: problems of one size, accuracy rule and latency formula."""
+"""The cells measured together: problems of one size, accuracy rule and latency formula."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def member_of(cell: Cell, seed: int) -> Member:
 
 
 def faults_of(plan: FleetPlan, budget_cores: float) -> list[tuple[str, str]]:
-    """What is wrong with a fleet's plan, by kind."""
+    """The faults of a fleet's plan, by kind."""
     found = []
     if plan.termination is not Termination.OPTIMAL:
         found.append(("deadline", f"not proved best in {DEADLINE_S:g} s"))
@@ -90,7 +90,7 @@ def faults_of(plan: FleetPlan, budget_cores: float) -> list[tuple[str, str]]:
 
 
 def differences(members: list[Member], ample: FleetPlan) -> list[tuple[str, str]]:
-    """Where a pipeline of a fleet that lacks nothing does not get its own best plan, by samples."""
+    """The pipelines of a fleet that lacks nothing which do not get their own best plan, by samples."""
     found = []
     for member, got in list(zip(members, ample.members, strict=True))[::EVERY]:
         alone = _best(member.problem)

@@ -1,4 +1,4 @@
-"""What we want to reach, beside what was measured."""
+"""The goals, beside what was measured."""
 
 from __future__ import annotations
 

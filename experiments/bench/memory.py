@@ -1,4 +1,4 @@
-"""How much memory this process has held at most."""
+"""The most memory that this process has held."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ QUIET = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What is run."""
+    """The runs."""
 
     sizes: tuple[Cell, ...]
     tail: tuple[Cell, ...]

@@ -19,7 +19,7 @@ MESSAGES = 5
 
 
 class Solver(Protocol):
-    """What a race needs of an engine."""
+    """The needs of a race of an engine."""
 
     name: str
 
@@ -32,7 +32,7 @@ class Solver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much is run: problems a cell, seconds a solve, seconds after which an engine leaves a cell."""
+    """The size of a run: problems a cell, seconds a solve, seconds after which an engine leaves a cell."""
 
     instances: int
     deadline_s: float
@@ -41,7 +41,7 @@ class Effort:
 
 @dataclass(slots=True)
 class Record:
-    """How one engine fared in a cell."""
+    """The results of one engine in a cell."""
 
     times_ms: list[float] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)

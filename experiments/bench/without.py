@@ -1,4 +1,4 @@
-"""What each shortcut of the planner saves: the same problems with it and without it, in one run.
+"""The saving of each shortcut of the planner: the same problems with it and without it, in one run.
 
 An answer may not change without a shortcut; the time does. A shortcut that saves nothing is to be removed.
 """

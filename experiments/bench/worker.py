@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def answered(engine: str, request: dict[str, Any]) -> dict[str, Any]:
-    """How the engine fared with the cell's problem of that seed, `failure` "" where it did well."""
+    """The result of the engine for the cell's problem of that seed, `failure` "" where it did well."""
     problem = instance(Cell.from_json(request["cell"]), request["seed"])
     if request.get("without_sla"):
         problem = replace(problem, sla_s=problem.sla_s * NO_SLA)

@@ -1,1 +1,1 @@
-"""How much the API bears, with a control loop beside it."""
+"""The load that the API bears, with a control loop beside it."""

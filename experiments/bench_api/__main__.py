@@ -45,7 +45,7 @@ LESS_RPS = 100.0
 
 @dataclass(frozen=True)
 class Size:
-    """How much is asked."""
+    """The size of the demand."""
 
     seconds: float
     many: int
@@ -86,7 +86,7 @@ def service(*arguments: int) -> Iterator[Running]:
 
 
 def measured(size: Size) -> tuple[list[Asked], list[Figure], dict[str, Any]]:
-    """What was asked, the figures, and what services told."""
+    """The question, the figures, and the messages of services."""
     with service(size.many) as one:
 
         def ask(name: str, connections: int, how: Any) -> Asked:

@@ -28,7 +28,7 @@ GOLDEN = 0.6180339887498949
 
 @dataclass
 class Asked:
-    """What came of a phase: seconds of each answer from when it was due, and their statuses.
+    """The result of a phase: seconds of each answer from when it was due, and their statuses.
 
     `cpu_s` is that of the service and the processes it started, `load` the load average at the end;
     `sent_late_s` is how late a question was sent at the most, which is the client's own doing.
@@ -74,7 +74,7 @@ Ask = Callable[[aiohttp.ClientSession, Asked], Awaitable[None]]
 
 
 def phase(name: str, url: str, service: psutil.Process, connections: int, ask: Ask) -> Asked:
-    """What came of that many clients' asking."""
+    """The result of that many clients' requests."""
 
     async def run() -> Asked:
         connector = aiohttp.TCPConnector(limit=connections)

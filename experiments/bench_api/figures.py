@@ -39,7 +39,7 @@ class Figure:
 
 
 def plan_figures(planned: Asked, less: Asked, quiet: Asked, told: Mapping[str, Any]) -> list[Figure]:
-    """What came of plans at a steady rate and at one that is less, and of the loop beside them."""
+    """The results of plans at a steady rate and at one that is less, and of the loop beside them."""
     made, some = (100 * each.statuses[201] / len(each.took_s) for each in (planned, less))
     return [
         Figure("what-if plans at less than that", less.rate_rps, "a second", less.load),
@@ -57,7 +57,7 @@ def plan_figures(planned: Asked, less: Asked, quiet: Asked, told: Mapping[str, A
 
 
 def flood_figures(flooded: Asked, quiet: Asked, told: Mapping[str, Any]) -> list[Figure]:
-    """What came of a flood, and of the loop beside it."""
+    """The result of a flood, and of the loop beside it."""
     refused, made = (100 * flooded.statuses[status] / len(flooded.took_s) for status in (429, 201))
     return [
         Figure("flood from 200 connections, answered", flooded.rate_rps, "a second", flooded.load),
@@ -70,7 +70,7 @@ def flood_figures(flooded: Asked, quiet: Asked, told: Mapping[str, Any]) -> list
 def fleet_figures(
     listed: Asked, rounds: Sequence[Mapping[str, Any]], memory_mb: float, many: int
 ) -> list[Figure]:
-    """What came of many pipelines in one service."""
+    """The result of many pipelines in one service."""
     figures = [
         Figure(f"list of {many} pipelines, p50", listed.quantile_ms(0.5), "ms", listed.load, at_most=LIST_MS),
         Figure(
@@ -92,7 +92,7 @@ def fleet_figures(
 
 
 def _ticks(where: str, asked: Asked, quiet: Asked, told: Mapping[str, Any]) -> list[Figure]:
-    """How the loop did meanwhile: how many of the ticks that were due, how late, how long."""
+    """The loop's ticks meanwhile: how many of those due, how late, how long."""
     late_ms, took_ms, share = _seen(asked, told)
     idle_late_ms, idle_took_ms, _ = _seen(quiet, told)
     return [

@@ -1,4 +1,4 @@
-"""What it takes to read many pipelines once from a real Prometheus: neighbours together, and each alone."""
+"""The time to read many pipelines once from a real Prometheus: neighbours together, and each alone."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _fill(url: str, last: Pipeline) -> None:
 
 
 def _queries(url: str) -> float:
-    """How many it has answered."""
+    """The number of requests that it has answered."""
     lines = httpx.get(f"{url}/metrics").text.splitlines()
     found = [line for line in lines if line.startswith("prometheus_http_requests_total") and "/query" in line]
     return sum(float(line.rpartition(" ")[2]) for line in found)

@@ -1,4 +1,4 @@
-"""How long the plan of a fleet takes: many pipelines under one budget of cores."""
+"""The time to plan a fleet: many pipelines under one budget of cores."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""How fast the simulator is: request-stages a second, beside SimPy in the same run."""
+"""The speed of the simulator: request-stages a second, beside SimPy in the same run."""

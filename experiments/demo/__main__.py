@@ -165,7 +165,7 @@ def watch(
 
 
 def sample(status: dict[str, Any], at_s: float, applied: bool) -> dict[str, Any]:
-    """What the report plots of one moment."""
+    """The report's plotted figures of one moment."""
     forecast = status["forecast"] or {}
     return {
         "t_s": at_s,

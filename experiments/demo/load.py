@@ -73,7 +73,7 @@ class Answer:
     lag_s: float
 
     def read(self, at_s: float, page: int) -> Sent:
-        """What became of the request."""
+        """The outcome of the request."""
         if self.status == HTTPStatus.OK:
             answer = orjson.loads(self.body)
             return Sent(at_s, page, "answered", self.status, self.latency_s, answer, lag_s=self.lag_s)

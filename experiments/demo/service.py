@@ -75,7 +75,7 @@ class Service:
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """The address of the page."""
         return self._base
 
     def wait_ready(self) -> None:
@@ -94,7 +94,7 @@ class Service:
         raise RuntimeError(f"the service did not become ready; the end of its log:\n{tail}")
 
     def status(self) -> dict[str, Any]:
-        """What the pipeline does now."""
+        """The present state of the pipeline."""
         live: dict[str, Any] = self._json(f"/v1/pipelines/{self._pipeline}/status")["live"]
         return live
 
@@ -116,7 +116,7 @@ class Service:
         return sum(float(value) for value in values)
 
     def router_url(self) -> str:
-        """Where requests are sent."""
+        """The address that requests are sent to."""
         return f"{self._json(f'/v1/pipelines/{self._pipeline}')['endpoint']}/v2/models/{self._pipeline}/infer"
 
     def _json(self, path: str) -> Any:

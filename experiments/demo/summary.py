@@ -1,4 +1,4 @@
-"""What the runs of the demo come to, from what the sender saw and the service decided."""
+"""The results of the demo's runs, from what the sender saw and the service decided."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def read_requests(path: Path) -> list[dict[str, Any]]:
 
 
 def changes(decisions: Sequence[Decision]) -> dict[str, int]:
-    """How often a stage got another variant, other replicas or cores, another batch size."""
+    """The number of times that a stage got another variant, other replicas or cores, another batch size."""
     counts = Counter({"variant_switches": 0, "replica_or_core_changes": 0, "batch_changes": 0})
     for decision in decisions:
         if decision["action"] != "apply":

@@ -1,4 +1,4 @@
-"""What is right of the answers on Seldon, of each pipeline: that none belongs to another request."""
+"""The correctness of the answers on Seldon, of each pipeline: that none belongs to another request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Item = dict[str, Any]
 
 
 def wrong_answers(pipeline: Pipeline, answers: Sequence[tuple[int, Json]]) -> int:
-    """How many answers, each with the number of its request, are not that request's.
+    """The number of answers, each with the number of its request, that are not that request's.
 
     Of ocr, those that fit another page better than the one asked about; of the other pipelines, those that
     no choice of variants gives for that request.
@@ -64,7 +64,7 @@ def rows_of(message: Json) -> NDArray[np.float64]:
 
 
 def mixed_up(answers: Sequence[tuple[int, Json]], pages: int, score: Callable[[int, Json], float]) -> int:
-    """How many answers fit another page better than the one that was asked about."""
+    """The number of answers that fit another page better than the one asked about."""
     return sum(
         any(score(other, answer) > score(page, answer) for other in range(pages) if other != page)
         for page, answer in answers

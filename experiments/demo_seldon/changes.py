@@ -1,4 +1,4 @@
-"""How long changes take on Seldon on this machine, and how long they should; runs/demo-seldon/changes.json.
+"""The times of changes on Seldon on this machine, and those expected; runs/demo-seldon/changes.json.
 
 Every kind of change of a stage: variant, batch size, cores, replicas, and several of them at once, with 1 to
 8 replicas; and parts, a second configuration that is added, given a share, and left alone. Predicted are
@@ -86,7 +86,7 @@ def wanted_of(pipeline: Pipeline, first: Configs, count: int) -> Iterator[tuple[
 
 
 def choices_of(pipeline: Pipeline, key: str) -> Sequence[Any]:
-    """What the last stage may have of a variant, batch size, cores or replicas."""
+    """The bounds of the last stage: a variant, batch size, cores or replicas."""
     variants = [variant.name for variant in pipeline.stages[-1].variants]
     return {"variant": variants, "batch_size": BATCH_SIZES, "cores": CORES, "replicas": REPLICAS}[key]
 

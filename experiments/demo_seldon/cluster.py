@@ -68,7 +68,7 @@ def seldon_here(folder: Path, seldon_python: str = "", **cluster: Any) -> Iterat
 
 
 def entry_url(pipeline: Pipeline) -> str:
-    """Where requests for the pipeline go, by the name of its Service."""
+    """The address for the pipeline's requests, by the name of its Service."""
     if is_split(pipeline):
         return f"{parts_of(pipeline)[-1].service}/v2/models/{pipeline.name}/infer"
     target = target_of(pipeline)

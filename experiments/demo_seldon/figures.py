@@ -1,4 +1,4 @@
-"""What a run on Seldon comes to."""
+"""The result of a run on Seldon."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Applied:
 
 
 def kind_of(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> str:
-    """What differs, such as "variant, replicas"."""
+    """The differences, such as "variant, replicas"."""
     keys = {"variant": "variant", "cores": "cores", "batch": "batch_size", "replicas": "replicas"}
     pairs = list(zip(before, after, strict=True))
     return ", ".join(kind for kind in KINDS if any(a[keys[kind]] != b[keys[kind]] for a, b in pairs))

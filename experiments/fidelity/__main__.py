@@ -28,7 +28,7 @@ GOAL_RATIO = 0.10
 
 
 def run_simulated(case: Case, profiles: Mapping[str, StageProfile], seed: int) -> tuple[Figures, Means]:
-    """What comes of the same arrivals, configurations and change in the simulator."""
+    """The result of the same arrivals, configurations and change in the simulator."""
     half_s = case.duration_s - case.change_s
     world = SimWorld(
         case.pipeline,

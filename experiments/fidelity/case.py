@@ -1,4 +1,4 @@
-"""What is run for real and simulated: a pipeline, when requests come, and a change on the way."""
+"""A real run and its simulation: a pipeline, when requests come, and a change on the way."""
 
 from __future__ import annotations
 

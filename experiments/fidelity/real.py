@@ -21,7 +21,7 @@ WARM_UP = 12
 
 
 def run_real(case: Case, folder: Path) -> tuple[Figures, Means]:
-    """What came of it, and the mean service times that the queues saw."""
+    """The result, and the mean service times that the queues saw."""
     name = case.pipeline.name
     bodies = bodies_of(name)
     workload = LocalWorkload(folder)

@@ -1,4 +1,4 @@
-"""What a run's queues saw of the service times, and the profiles with which a simulation sees the same.
+"""The service times that a run's queues saw, and the profiles with which a simulation sees the same.
 
 A profile is measured on a quiet machine, in another hour; with it a simulation says what a plan will do. With
 the service times of the run itself the simulator alone is compared: batches, queues, the change, lateness.
@@ -44,7 +44,7 @@ Means = Mapping[tuple[str, str], float]
 
 
 def read_totals(targets: Sequence[str]) -> Totals:
-    """What the queues at those addresses (host:port) count now."""
+    """The present counts of the queues at those addresses (host:port)."""
     found: dict[str, dict[str, float]] = {}
     for target in targets:
         text = httpx.get(f"http://{target}/metrics").raise_for_status().text

@@ -31,7 +31,7 @@ REFUSED = ("400", "401", "403", "404", "405", "406", "409", "415", "422", "428",
 
 @dataclass
 class Fuzzed:
-    """What came of a run: requests by operation and by status, and what was wrong with them."""
+    """The result of a run: requests by operation and by status, and what was wrong with them."""
 
     by_operation: Counter[str] = field(default_factory=Counter)
     by_status: Counter[int] = field(default_factory=Counter)
@@ -53,7 +53,7 @@ class Fuzzed:
         return sorted(self.operations - set(self.by_operation))
 
     def of_check(self, name: str) -> int:
-        """How many answers a check found something wrong with."""
+        """The number of answers that a check found something wrong with."""
         return sum(count for finding, count in self.findings.items() if finding.startswith(f"{name}: "))
 
 

@@ -1,1 +1,1 @@
-"""How fast the store grows, and what retention leaves of it."""
+"""The growth of the store, and what retention leaves of it."""

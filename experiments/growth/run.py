@@ -48,7 +48,7 @@ NOISE_RATIO, BURST_S, BURST_EVERY_S = 0.08, 90, 5400
 
 @dataclass(frozen=True, slots=True)
 class GrowthSetup:
-    """What runs. `load` is "demo", that of `ipa demo` (a wave in six minutes), or "day", a day's.
+    """The running pipelines. `load` is "demo", that of `ipa demo` (a wave in six minutes), or "day", a day's.
 
     `cluster` is how Prometheus sees a pipeline on Kubernetes; else it is a pipeline on this machine.
     """
@@ -65,7 +65,7 @@ class GrowthSetup:
 
 @dataclass(slots=True)
 class Growth:
-    """What was measured: bytes of the file after rows of a kind, and memory (MB) as it went on."""
+    """The measurement: bytes of the file after rows of a kind, and memory (MB) as it went on."""
 
     setup: GrowthSetup
     holds: int = 0
@@ -167,7 +167,7 @@ def _loop(setup: GrowthSetup, store: Store, index: int) -> tuple[ControlLoop, Si
 
 
 def _act(store: Store, pipeline: str, tick: int, index: int) -> int:
-    """What a person does at this tick; how many acts that is."""
+    """The acts of a person at this tick; their number."""
     at = (tick + 37 * index) % PAUSE_TICKS
     control = PipelineControl(mode=Mode.ACTIVE)
     if at == PAUSE_TICKS // 2:

@@ -56,7 +56,7 @@ def cells(options: argparse.Namespace) -> Iterator[Cell]:
 
 
 def refusal(subject: Subject, policy: str) -> str:
-    """Why the policy does not run this pipeline; empty if it does."""
+    """The reason why the policy does not run this pipeline; empty if it does."""
     if policy in STATIC:
         return ""
     try:

@@ -173,7 +173,7 @@ def most_in_time_rps(probe: Callable[[float], tuple[float, bool]], first_rps: fl
 
 
 def run_cell(subject: Subject, world: str, policy: str, programme: Programme, folder: Path) -> Seen:
-    """What the programme left. Errors: those of planning; RuntimeError if the service does not start."""
+    """The files of the programme. Errors: those of planning; RuntimeError if the service does not start."""
     configs: Sequence[StageConfig] = ()
     if policy == CHEAPEST:
         configs = subject.largest.configs

@@ -121,7 +121,7 @@ def figures_of(
 
 
 def missed(cells: Sequence[Figures]) -> Iterator[str]:
-    """What cannot be believed, and the goals that ours misses, each as a sentence."""
+    """The figures that cannot be believed, and the goals that ours misses, each as a sentence."""
     for cell in cells:
         if cell.sender_lag_s > MOST_LAG_S:
             words = f"the sender itself was {cell.sender_lag_s:.3f} s late with one request of a hundred"

@@ -42,7 +42,7 @@ BODY = orjson.dumps({"inputs": [{"name": "x", "datatype": "INT64", "shape": [1],
 
 @dataclass(slots=True)
 class Overloaded:
-    """What became of the requests after the warm-up, and how long each scrape took."""
+    """The outcomes of the requests after the warm-up, and the time of each scrape."""
 
     sent: int = 0
     in_time: int = 0

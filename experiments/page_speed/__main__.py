@@ -61,7 +61,7 @@ def moving_ms(browser: Browser, url: str, world: FakeWorld) -> float:
 
 
 def drawing_ms(browser: Browser, url: str, points: int) -> list[float]:
-    """What it takes to draw the figures anew, all together."""
+    """The time to draw the figures anew, all together."""
     with fresh(browser) as page:
         page.goto(f"{url}#{VIEWS['health']}")
         page.wait_for_function(IS_OPEN)

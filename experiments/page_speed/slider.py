@@ -1,4 +1,4 @@
-"""How long it takes from a slider of What-if that moves until its figures are those of the new plan."""
+"""The time from a slider of What-if that moves until its figures are those of the new plan."""
 
 from __future__ import annotations
 

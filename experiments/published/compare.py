@@ -63,7 +63,7 @@ class Comparison:
 
     @property
     def mean_saving_ratio(self) -> float | None:
-        """What free cores save of the cores of the released rule, at the target on the mean."""
+        """The saving of free cores beside the cores of the released rule, at the target on the mean."""
         return Pair(self.released_cores, self.mean.free_cores).saving_ratio
 
 

@@ -31,7 +31,7 @@ RULES = {
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What the log of a run says: means over its decisions; `label` is the workload's name in it."""
+    """The figures in the log of a run: means over its decisions; `label` is the workload's name in it."""
 
     label: str
     cores: float

@@ -122,6 +122,6 @@ def _arrow(pair: Pair) -> str:
 
 
 def _rate_off(cell: Comparison) -> float:
-    """How far the mean rate is from that in the log, relative to it; 0 without a log."""
+    """The distance of the mean rate from that in the log, relative to it; 0 without a log."""
     log = cell.cell.published
     return 0.0 if log is None else abs(cell.rate_rps / log.rate_rps - 1)

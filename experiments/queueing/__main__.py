@@ -46,13 +46,13 @@ def one_path(seed: int, requests: int, index: int) -> MeasuredPath:
 
 
 def errors(made: list[Measured]) -> Floats:
-    """How much too high the predicted 99th percentile is, as a share of the measured one."""
+    """The excess of the predicted 99th percentile, as a share of the measured one."""
     predicted = sojourn(**columns([each.point for each in made])).quantile_s
     return np.asarray(predicted / np.array([each.quantiles[3] for each in made]) - 1.0)
 
 
 def table(groups: dict[str, Floats], title: str) -> Table:
-    """How far off the predictions of each group are."""
+    """The errors of the predictions of each group."""
     shown = Table(title=title)
     for name in (
         "",

@@ -38,7 +38,7 @@ class Correction:
 
     @property
     def size(self) -> int:
-        """How many weights."""
+        """The number of weights."""
         return sum(int(np.prod(shape)) for shape in self.shapes)
 
     def blocks(self, weights: Floats) -> list[Floats]:
@@ -90,7 +90,7 @@ class Correction:
         return float((np.maximum(-ws, 0.0) @ (a * a)).sum() - self.budget)
 
     def penalty(self, weights: Floats) -> tuple[float, Floats]:
-        """What exceeding the budget costs, and its gradient."""
+        """The cost of exceeding the budget, and its gradient."""
         result, over = np.zeros_like(weights), self.excess(weights)
         if over <= 0.0:
             return 0.0, result

@@ -117,7 +117,7 @@ def all_parts(made: list[Sample], constants: Constants) -> Parts:
 
 
 def slopes(parts: Parts, outputs: list[Floats], c: Constants) -> list[Floats]:
-    """How `quantile_of` changes with each correction."""
+    """The change of `quantile_of` with each correction."""
     kind, length, size, forming = outputs
     share, fuller = logistic(kind), logistic(size - 2.0)
     wait = parts.log_factor * (parts.light_s + share * parts.heavy_s) + c.paced * parts.paced_s + parts.own_s

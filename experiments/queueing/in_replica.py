@@ -59,7 +59,7 @@ class Judged:
 
     @property
     def off_ratio(self) -> float:
-        """How much too long the prediction is, as a share of the simulated latency."""
+        """The excess of the prediction, as a share of the simulated latency."""
         return self.predicted_s / self.simulated_s - 1.0
 
 
@@ -204,7 +204,7 @@ def quantile_s(case: Case, problem: PlanningProblem, configs: tuple[StageConfig,
 
 
 def table(rows: Sequence[Judged]) -> Table:
-    """How far off the plans' predictions are, by the number of stages."""
+    """The errors of the plans' predictions, by the number of stages."""
     shown = Table(title="Plans in replicas that batch for themselves: predicted p99 off by")
     heads = ("", "number", "within 10 %", "over 10 % too low", "late", "lowest", "median", "95 %", "highest")
     for name in heads:

@@ -22,7 +22,7 @@ class MeasuredPath:
 
     @property
     def error_ratio(self) -> float:
-        """How much too high the prediction is, as a share of what was measured."""
+        """The excess of the prediction, as a share of what was measured."""
         return self.predicted / self.measured - 1.0
 
 

@@ -130,7 +130,7 @@ def _point(
 
 
 def measure(point: Point, seed: int, effort: float = 1.0, loop: Any = None) -> Measured:
-    """What the event loop measures in four replications; more requests where the load is high."""
+    """The figures of the event loop in four replications; more requests where the load is high."""
     hard = 20_000 / (1.0 - point.load) ** 2 * max(1.0, point.batch_size / point.items / 4.0)
     requests = int(effort * np.clip(hard, 3e5, 3e6)) // 4
     rows = []

@@ -116,7 +116,7 @@ def write(path: Path, rows: Iterable[Any]) -> None:
 
 
 def say(*words: str) -> None:
-    """Where it is, to whom waits."""
+    """Its place, and whom it waits for."""
     print(*words, file=sys.stderr, flush=True)
 
 

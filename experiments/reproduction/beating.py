@@ -87,7 +87,7 @@ class Verdict:
 
     @property
     def met(self) -> bool:
-        """Whether all goals are met in all cells."""
+        """True if all goals are met in all cells."""
         return (
             self.cores_mean_ratio <= CORES_GOAL and self.cells == self.no_less_accurate == self.no_more_cores
         )

@@ -43,18 +43,18 @@ class Compared:
     replays: Mapping[Way, Replay]
 
     def off(self, way: Way) -> tuple[float, float]:
-        """How far cores and PAS are from the log, relative to it."""
+        """The distance of cores and PAS from the log, relative to it."""
         found = self.replays[way]
         return found.cores / self.run.log.cores - 1, found.pas / self.run.log.pas - 1
 
     def within(self, way: Way) -> bool:
-        """Whether both are within 10 %; with EITHER, whether they are with one of the choices."""
+        """True if both are within 10 %; with EITHER, if they are with one of the choices."""
         if way[1] == EITHER:
             return any(self.within((way[0], ties)) for ties in TIES)
         return all(abs(each) <= WITHIN for each in self.off(way))
 
     def reason(self, way: Way) -> str:
-        """Why it is off, from what else was tried; empty where it is within."""
+        """The reason why it is off, from what else was tried; empty where it is within."""
         if self.within(way):
             return ""
         log = self.run.log
@@ -153,7 +153,7 @@ def rows(found: Sequence[Compared]) -> Iterator[dict[str, Any]]:
 
 
 def from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Compared]:
-    """What `rows` made plain, but for the runs' settings."""
+    """The results in `rows`, as plain values, without the runs' settings."""
     found = []
     for row in rows:
         names = (row["series"], row["pipeline"], row["workload"], row["system"])

@@ -59,7 +59,7 @@ FORECASTS: Mapping[str, Forecast] = {
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What the file says: the set program, the servers' speed, and the load of the experiment."""
+    """The contents of the file: the set program, the servers' speed, and the load of the experiment."""
 
     published: Published
     saturation_rps: Mapping[Part, float]
@@ -98,7 +98,7 @@ class Server:
         heapify(self._free)
 
     def serve(self, at_s: float) -> float | None:
-        """How long a request that comes then takes; None where it is turned away."""
+        """The time that a request would take which comes then; None where it is turned away."""
         start_s = max(at_s, self._free[0])
         if start_s - at_s > self._longest_wait_s:
             return None
@@ -135,7 +135,7 @@ class Planner:
 
 
 class Pods:
-    """What serves, and what is created: a new set takes over once all of it is loaded, then the old goes."""
+    """The serving set, and its creation: a new set takes over once all of it is loaded, then the old goes."""
 
     def __init__(self, task: Task) -> None:
         """No pods yet."""

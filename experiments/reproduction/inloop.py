@@ -36,7 +36,7 @@ class LoopRun:
 
     @property
     def off(self) -> tuple[float, float]:
-        """How far cores and PAS are from the log, relative to it."""
+        """The distance of cores and PAS from the log, relative to it."""
         return self.cores / self.log_cores - 1, self.pas / self.log_pas - 1
 
 

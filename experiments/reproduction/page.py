@@ -70,7 +70,7 @@ def lines(rows: Sequence[Sequence[str]]) -> str:
 
 
 def count_rows(found: Sequence[Compared]) -> list[list[str]]:
-    """How many runs and cells are within, by forecast and ties."""
+    """The number of runs and cells within, by forecast and ties."""
     ties = (*TIES, EITHER)
     rows = [["forecast", *(f"{what}, {each}" for what in ("runs", "cells") for each in ties)]]
     for forecast in FORECASTS:
@@ -170,7 +170,7 @@ def adapted_rows(adapted: Sequence[infadapter.Outcome]) -> list[list[str]]:
 
 
 def adapted_words(adapted: Sequence[infadapter.Outcome]) -> str:
-    """What a set gains over one variant, by β, with foresight."""
+    """The gain of a set over one variant, by β, with foresight."""
     gains = []
     for beta in dict.fromkeys(each.beta for each in adapted):
         of = {

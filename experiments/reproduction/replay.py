@@ -26,7 +26,7 @@ Ask = Callable[[float], Totals | None]
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What a run comes to: means over its decisions, and how many found no plan."""
+    """The result of a run: means over its decisions, and the number without a plan."""
 
     cores: float
     pas: float

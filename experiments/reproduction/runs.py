@@ -25,7 +25,7 @@ MISSPELT = {"sshleifer-distilbart-xsum--6": "sshleifer-distilbart-xsum-6-6"}
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """What a log says: means over its decisions, PAS as a fraction."""
+    """The figures of a log: means over its decisions, PAS as a fraction."""
 
     cores: float
     pas: float

@@ -142,7 +142,7 @@ def work(payload: Mapping[str, Any], series: Mapping[str, Any]) -> CellOutcome:
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """What is looked up of a pipeline: capacity and accuracy of each option of its stages."""
+    """A pipeline's tables: capacity and accuracy of each option of its stages."""
 
     capacities_rps: Mapping[tuple[str, str, int, float], float]
     accuracies: Mapping[tuple[str, str], float]

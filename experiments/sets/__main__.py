@@ -122,7 +122,7 @@ def measured(group: str, problems: list[SetProblem], oracle: Oracle | None) -> R
 
 
 def same(plan: SetPlan, expected: tuple[float | None, float]) -> bool:
-    """Whether the plan has the expected objective, or misses the expected rate."""
+    """True if the plan has the expected objective, or misses the expected rate."""
     objective, missing_rps = expected
     if objective is None or plan.objective is None:
         return objective is plan.objective and abs(plan.missing_rps - missing_rps) <= AGREE * plan.rate_rps
@@ -130,7 +130,7 @@ def same(plan: SetPlan, expected: tuple[float | None, float]) -> bool:
 
 
 def percent_losses(problems: list[SetProblem], plans: list[SetPlan]) -> Iterable[float]:
-    """What whole percents lose of the objective, for each problem that has a set in whole percents."""
+    """The loss of whole percents in objective, for each problem that has a set in whole percents."""
     for problem, plan in zip(problems, plans, strict=True):
         whole = solve_set(problem, whole_percents=True)
         if whole.objective is not None and plan.objective is not None:

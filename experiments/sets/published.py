@@ -143,7 +143,7 @@ class Splits:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of them."""
         return len(self._cores)
 
     def best(self, problem: SetProblem) -> tuple[float | None, float]:

@@ -125,7 +125,7 @@ def on_manifest(settings: Settings, path: str, namespace: str | None, say: Say) 
 
 
 def refusals(settings: Settings, at: str, pipelines: Iterable[Pipeline]) -> list[str]:
-    """Why the target `at` would refuse those of the pipelines that are placed there, with the remedies."""
+    """The reasons of the target `at` to refuse pipelines that are placed there, with remedies."""
     kind, _, where = at.partition(":")
     target = target_named(kind)
     with closing(target.connect(settings, where)) as connection:

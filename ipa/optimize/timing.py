@@ -119,7 +119,7 @@ def _formulas(batching: BatchPlace, before: Departures) -> tuple[SojournFormula,
 
 
 def _spacings(batching: BatchPlace, before: Departures) -> tuple[Departures, ...]:
-    """How requests may come to replicas that batch for themselves: behind several stages in either way."""
+    """The ways of requests to replicas that batch for themselves: behind several stages in either way."""
     if batching is BatchPlace.BEHIND_OTHERS:
         return AT_RANDOM, EVENLY
     return (before if batching is BatchPlace.BEHIND else AT_RANDOM,)

@@ -1,4 +1,4 @@
-"""What-if plans: their requests and answers, and plans that are stored and applied."""
+"""Plans of what-if: their requests and answers, and plans that are stored and applied."""
 
 from __future__ import annotations
 

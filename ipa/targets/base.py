@@ -108,7 +108,7 @@ class TargetConnection(Protocol):
         """The running pipelines."""
 
     def why_not(self, pipeline: Pipeline) -> str:
-        """Why the target would refuse the pipeline, with the remedy; empty if that is not known."""
+        """The target's reason to refuse the pipeline, with the remedy; empty if that is not known."""
 
     def release(self, pipeline: Pipeline) -> list[str]:
         """Give the pipeline up for another install to claim; the names of the objects that were ours."""
@@ -205,7 +205,7 @@ class Target(ABC):
         return list(unhonoured(pipeline, self.serving(pipeline), self.place(pipeline)))
 
     def unfit(self, pipeline: Pipeline) -> str:
-        """Why a pipeline given over the API is not run there; empty if it is.
+        """The reason why a pipeline given over the API is not run there; empty if it is.
 
         By default only those of files are: their files may say which programs to start.
         """

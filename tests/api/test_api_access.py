@@ -1,4 +1,4 @@
-"""Who may do what: every identity × role × namespace × route, and what answers say to those who may not."""
+"""The rights: every identity × role × namespace × route, and the answers to those who lack them."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def ask(
 
 
 def plain(answer: httpx.Response) -> tuple[int, str]:
-    """What an answer says, without the request's id and what was asked for."""
+    """The content of an answer, without the request's id and what was asked for."""
     text = json.dumps({**answer.json(), "request_id": ""})
     for name in answer.request.url.path.split("/")[3:4]:
         text = text.replace(name.partition(":")[0], "NAME")
@@ -238,7 +238,7 @@ def misfits(
     unknown: httpx.Response | None,
     everywhere: bool,
 ) -> list[str]:
-    """What is wrong with the answer to one of that role, beside that to the same of what does not exist."""
+    """The faults of the answer to one of that role, beside that to the same of what does not exist."""
     status = answer.status_code
     if path in OPEN:
         wanted: tuple[int, ...] = (200,)
@@ -298,7 +298,7 @@ def test_lists_show_what_may_be_seen(way: tuple[Identities, Tokens], two: TwoNam
 def test_who_asks_is_told_what_they_may_and_that_is_so(
     way: tuple[Identities, Tokens], two: TwoNamespaces
 ) -> None:
-    """What it says of each pipeline is what the routes then do; of what is hidden it says nothing."""
+    """The rights listed for each pipeline are those that its routes grant; hidden ones are not named."""
     authenticator, tokens = way
     api = behind(two, authenticator)
     for person in GRANTS:

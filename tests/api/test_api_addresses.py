@@ -1,4 +1,4 @@
-"""Where requests go: in answers of the API, `ipa status`, `ipa url`, and `ipa infer`."""
+"""The address of requests: in answers of the API, `ipa status`, `ipa url`, and `ipa infer`."""
 
 from __future__ import annotations
 

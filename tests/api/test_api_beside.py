@@ -1,4 +1,4 @@
-"""What another policy would run: in the status, and in a record of its own."""
+"""The plans of another policy: in the status, and in a record of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people say of a pipeline, over the API and on the command line: mode, pins, freezes."""
+"""The actions of people on a pipeline, over the API and on the command line: mode, pins, freezes."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def served(services: ApiContext) -> Iterator[str]:
 
 @contextmanager
 def following(url: str, headers: dict[str, str] | None = None) -> Iterator[list[str]]:
-    """What comes of a stream, while it comes."""
+    """The events of a stream, while they come."""
     seen: list[str] = []
     opened, left = threading.Event(), threading.Event()
 

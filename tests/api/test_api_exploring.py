@@ -1,4 +1,4 @@
-"""Why a plan, what else there could be, and how well profiles fit."""
+"""The reasons of a plan, its alternatives, and the fit of profiles."""
 
 from __future__ import annotations
 

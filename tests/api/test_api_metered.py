@@ -1,4 +1,4 @@
-"""What the API counts of itself."""
+"""The API's counts of itself."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def api(registry: CollectorRegistry) -> ApiClient:
 
 
 def requests(registry: CollectorRegistry) -> dict[tuple[str, str, str], float]:
-    """What was counted, by route, method and status; without zeros."""
+    """The counts, by route, method and status; without zeros."""
     return {
         (sample.labels["route"], sample.labels["method"], sample.labels["status"]): sample.value
         for family in registry.collect()

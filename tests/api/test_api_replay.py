@@ -40,7 +40,7 @@ def api(services: ApiContext) -> ApiClient:
 
 @pytest.fixture
 def asked(services: ApiContext) -> list[ApiContext]:
-    """What the command asks; tests may put another in its place."""
+    """The command's requests; tests may put another in its place."""
     return [services]
 
 
@@ -180,7 +180,7 @@ def test_the_first_where_two_policies_part_has_both_plans(ipa: Ipa, world: FakeW
 
 
 def timeless(values: Any) -> str:
-    """What was answered, without how long solving took."""
+    """The answer, without the time that solving took."""
     return re.sub(r'"solve_s": [0-9.e-]+', "", json.dumps(values))
 
 

@@ -1,4 +1,4 @@
-"""What each route answers."""
+"""The answers of each route."""
 
 from __future__ import annotations
 

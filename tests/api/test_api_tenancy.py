@@ -1,4 +1,4 @@
-"""What callers of one namespace learn of others, whom the record names, and which right a change asks for."""
+"""The limits of callers of one namespace: others, names in the record, and the right for a change."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_name_that_is_hidden_is_forbidden_and_one_that_is_seen_is_in_conflict(
 
 
 def test_refusals_for_want_of_room_count_nobody() -> None:
-    """How much others do is theirs: a caller that is refused is told that it is, and when to come again."""
+    """Others' load is theirs: a caller that is refused learns why, and when to come again."""
     from ipa.api.limits import _busy
 
     assert not any(char.isdigit() for char in _busy().message)

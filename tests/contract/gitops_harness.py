@@ -32,7 +32,7 @@ PATH = "{pipeline}.yaml"
 
 
 def git(folder: Path, *words: str) -> str:
-    """What that git command of a person prints."""
+    """The output of that git command of a person."""
     command = ["git", "-C", str(folder), "-c", "user.name=ann", "-c", "user.email=ann@example.com", *words]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 

@@ -1,4 +1,4 @@
-"""What the suites of the store share."""
+"""Helpers that the suites of the store share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a kubelet would do with an image that cannot be pulled, for clusters whose pods no kubelet starts."""
+"""A kubelet's answer to an image that cannot be pulled, for clusters whose pods no kubelet starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the stories need: a control loop over KubeWorkload, a load, and a cluster whose time passes.
+"""The needs of the stories: a control loop over KubeWorkload, a load, and a cluster whose time passes.
 
 Two clusters: the fake API server, where time is ticks, and the one that IPA_TEST_KUBECONFIG names, where it
 is seconds. Environment of the latter: IPA_TEST_NAMESPACE (default ipa-test, must exist), IPA_TEST_IMAGE (any
@@ -192,7 +192,7 @@ class Story:
         self.eventually(lambda: self.state().settled, "the first deploy settles")
 
     def eventually(self, holds: Callable[[], Any], what: str) -> Any:
-        """What it came to once it holds; time passes in the cluster meanwhile."""
+        """The result once it holds; time passes in the cluster meanwhile."""
         for _ in range(self.patience_ticks):
             found = holds()
             if found:
@@ -201,7 +201,7 @@ class Story:
         raise AssertionError(f"{what}: not within {self.patience_ticks} ticks")
 
     def state(self) -> WorkloadState:
-        """What runs now."""
+        """The running configuration now."""
         return self.workload.read(self.pipeline)
 
     def running(self) -> Configs:
@@ -213,7 +213,7 @@ class Story:
         return self.client.get(SELDON_DEPLOYMENT, self.namespace, NAME)
 
     def generation(self) -> int:
-        """How often its spec was written."""
+        """The number of writes of its spec."""
         return int(self.object()["metadata"]["generation"])
 
     def pods(self, stage: str) -> frozenset[str]:

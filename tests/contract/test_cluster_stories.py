@@ -258,7 +258,7 @@ def test_leader_hand_over(story: Story) -> None:
 
 
 def test_writes_nothing_in_advisory_mode(story: Story) -> None:
-    """What would be done is said, and the cluster stays as it is."""
+    """The intended change is printed, and the cluster stays as it is."""
     story.deploy(SMALLEST)
     story.store.default = type(story.store.default)(mode=Mode.ADVISORY)
     service = story.serve(ours(story.pipeline))

@@ -1,4 +1,4 @@
-"""What every store must do with API keys."""
+"""The contract of every store of API keys."""
 
 from __future__ import annotations
 

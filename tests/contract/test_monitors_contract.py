@@ -143,7 +143,7 @@ def pod(name: str, container: str, address: str, port: str = "metrics", **labels
 
 
 def pods(pages: Pages, resources: ExitStack) -> list[dict[str, Any]]:
-    """What runs in the namespace: `pages` with a second predictor, a shadow, and what is not ours."""
+    """The objects in the namespace: `pages` with a second predictor, a shadow, and foreign ones."""
 
     def engine(name: str, predictor: str, page: Page) -> dict[str, Any]:
         service = f"{name}-{predictor}"
@@ -177,7 +177,7 @@ def pods(pages: Pages, resources: ExitStack) -> list[dict[str, Any]]:
 
 
 def scrape_config(monitor: Mapping[str, Any], found: Path) -> dict[str, Any]:
-    """What the Prometheus Operator makes of a PodMonitor."""
+    """The configuration that the Prometheus Operator makes of a PodMonitor."""
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     relabelings = [_kept("__meta_kubernetes_pod_container_port_name", endpoint["port"])]
     for label, value in monitor["spec"]["selector"].get("matchLabels", {}).items():

@@ -18,7 +18,7 @@ PATIENCE_S = 300.0
 
 
 def eventually(holds: Callable[[], bool]) -> bool:
-    """Whether it held before patience ended."""
+    """True if it held before patience ended."""
     deadline_s = time.monotonic() + PATIENCE_S
     pause = threading.Event()
     while not holds():

@@ -79,7 +79,7 @@ def signed(store: Store, key: Path, url: str) -> Iterator[Store]:
 
 
 def seen(store: Store) -> dict[str, object]:
-    """What readers see of the record."""
+    """The views of the record."""
     return {
         "decisions": store.decisions("ocr", limit=1000),
         "page": store.decisions("ocr", limit=9, before_tick=31),

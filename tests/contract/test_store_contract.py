@@ -1,4 +1,4 @@
-"""What every store must do; runs on SQLite, and on PostgreSQL where a server is installed."""
+"""The contract of every store; runs on SQLite, and on PostgreSQL where a server is installed."""
 
 from __future__ import annotations
 

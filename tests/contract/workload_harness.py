@@ -1,4 +1,4 @@
-"""What the contract of the Workload port needs of an adapter under test.
+"""The needs of the contract of the Workload port of an adapter under test.
 
 To put another adapter under the contract, write a harness and add its factory to HARNESSES in
 test_workload_contract.py.

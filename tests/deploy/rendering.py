@@ -1,4 +1,4 @@
-"""What the real Helm and kustomize make of deploy/, as objects by kind and name."""
+"""The objects that the real Helm and kustomize make of deploy/, by kind and name."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def helm(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def charted(*words: str) -> Objects:
-    """What the chart renders."""
+    """The objects that the chart renders."""
     done = helm(*words)
     assert done.returncode == 0, done.stderr
     return by_name(done.stdout)
 
 
 def built(folder: Path) -> Objects:
-    """What kustomize builds of the folder."""
+    """The objects that kustomize builds of the folder."""
     done = subprocess.run(
         [tool("kustomize"), "build", str(folder)], capture_output=True, text=True, timeout=300, check=False
     )

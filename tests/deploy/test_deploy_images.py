@@ -39,7 +39,7 @@ def instructions(path: Path) -> list[Instruction]:
 
 
 def copied(path: Path) -> list[str]:
-    """What is copied from the repository."""
+    """The files copied from the repository."""
     return [
         source
         for word, rest in instructions(path)
@@ -49,7 +49,7 @@ def copied(path: Path) -> list[str]:
 
 
 def ignored(path: str) -> bool:
-    """Whether .dockerignore leaves it out: the last line that fits counts."""
+    """True if .dockerignore leaves it out: the last line that fits counts."""
     is_out = False
     for line in (ROOT / ".dockerignore").read_text().splitlines():
         rule = line.removeprefix("!")

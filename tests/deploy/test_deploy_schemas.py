@@ -1,4 +1,4 @@
-"""What is rendered is of Kubernetes' own schemas, and the chart's schema is closed."""
+"""The rendered objects are of Kubernetes' own schemas, and the chart's schema is closed."""
 
 from __future__ import annotations
 

@@ -21,13 +21,13 @@ pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git: 
 
 
 def change_of(diff: str) -> tuple[str, str]:
-    """What a diff takes away, and what it puts there."""
+    """The lines that a diff takes away, and those it adds."""
     sides = [[line[1:] for line in diff.splitlines() if line[0] == sign] for sign in "-+"]
     return "\n".join(sides[0]), "\n".join(sides[1])
 
 
 def ran(folder: Path, line: str) -> str:
-    """What the command prints; it must end with the code that its comment says."""
+    """The output of the command, which must end with the code that its comment says."""
     command, _, said = line.partition("   # exit code ")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     given = {key: value for key, value in os.environ.items() if not key.startswith("IPA_")}

@@ -1,4 +1,4 @@
-"""How-tos that need a service or a cluster: each `ipa` line is run against a world, or parsed.
+"""Pages of how-to that need a service or a cluster: each `ipa` line is run against a world, or parsed.
 
 test_install_page runs the one on installing.
 """
@@ -105,7 +105,7 @@ def test_its_commands_are_taken_by_the_command_line(guide: str) -> None:
 
 
 def is_path(word: str) -> bool:
-    """Whether it is one of deploy/ here, not a Deployment."""
+    """True if it is one of deploy/ here, not a Deployment."""
     return word.split("/")[1] in {each.name for each in (ROOT / "deploy").iterdir()}
 
 

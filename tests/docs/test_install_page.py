@@ -76,7 +76,7 @@ def test_the_page_installs_what_it_says_as_printed(cluster: Cluster) -> None:
 
 
 def operate(cluster: Cluster) -> None:
-    """What the page says of a running install: changes, more namespaces and teams, up, down and away."""
+    """The page of a running install: changes, more namespaces and teams, up, down and away."""
     kube, template = cluster.kube, cluster.found("deployments", "ipa")["spec"]["template"]
     assert "annotations" not in template["metadata"], "changed files are no reason to replace pods"
     *commands_of, overlay, applied = commands("## Change a pipeline", "## Several namespaces")

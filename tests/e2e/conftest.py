@@ -1,4 +1,4 @@
-"""What the tests in a real browser share."""
+"""Helpers that the tests in a real browser share."""
 
 from __future__ import annotations
 
@@ -53,6 +53,6 @@ def world() -> FakeWorld:
 
 @pytest.fixture
 def url(world: FakeWorld) -> Iterator[str]:
-    """Where the service of that world is, with all that the page's views ask for."""
+    """The address of that world's service, with all that the page's views ask for."""
     with serving(viewed(world)) as url:
         yield url

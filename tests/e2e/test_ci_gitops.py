@@ -112,7 +112,7 @@ class Story:
             self.kube.store.replace("seldondeployments", {**live, "spec": document["spec"]})
 
     def asked(self) -> tuple[StageConfig, ...]:
-        """What the manifest on main asks for."""
+        """The configuration that the manifest on main asks for."""
         return Manifest(self.pipeline(), git(self.remote, "show", f"main:{MANIFEST}"), MANIFEST).configs()
 
 

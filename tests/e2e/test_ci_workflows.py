@@ -74,7 +74,7 @@ def test_they_are_as_the_platforms_say(file: Path, schema: str) -> None:
 
 
 def test_no_script_takes_text_of_others_into_its_code() -> None:
-    """What a branch is called must come in by the environment, or it could be a command."""
+    """A branch's name must come in by the environment, or it could be a command."""
     assert [name for name, script in scripts().items() if "${{" in script] == []
 
 
@@ -134,7 +134,7 @@ class Runner:
         return done, int(code)
 
     def comment(self) -> list[str]:
-        """What the step that comments asks of the platform."""
+        """The requests to the platform of the step that comments."""
         calls = self.tools / "calls"
         calls.write_text("")
         done = self(github_step("Comment")["run"], COMMENTS="issues/7/comments", COMMENT="issues/comments")

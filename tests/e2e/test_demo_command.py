@@ -27,7 +27,7 @@ PAGE_S, DECISION_S = 60.0, 60.0
 
 @pytest.fixture(scope="module")
 def package(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `pip install` would put beside the dependencies."""
+    """Files that `pip install` would put beside the dependencies."""
     source, made = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     shutil.copytree(root / "ipa", source / "ipa", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -41,7 +41,7 @@ def package(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def until(holds: Any, limit_s: float) -> Any:
-    """What it says once that is true, asked now and then; AssertionError after the limit."""
+    """The answer once that is true, asked now and then; AssertionError after the limit."""
     end_s, pause = time.monotonic() + limit_s, threading.Event()
     while time.monotonic() < end_s:
         if found := holds():

@@ -97,7 +97,7 @@ class Clients:
         return found
 
     def send(self, count: int) -> dict[int | str, int]:
-        """How often each value was answered, of so many requests."""
+        """The count of each answered value, of so many requests."""
         found = list(self._pool.map(lambda _: self.ask(), range(count)))
         return {value: found.count(value) for value in set(found)}
 

@@ -1,4 +1,4 @@
-"""What the page changes, in a real Chromium: for who may, once a dialog is confirmed, and what came of it."""
+"""Changes by the page, in a real Chromium: for who may, once a dialog is confirmed, and their outcomes."""
 
 from __future__ import annotations
 

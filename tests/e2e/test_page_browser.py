@@ -1,4 +1,4 @@
-"""What the page shows of a pipeline, in a real Chromium, over a service that is told what to show."""
+"""The page's views of a pipeline, in a real Chromium, over a service that is told its state."""
 
 from __future__ import annotations
 

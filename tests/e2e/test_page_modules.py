@@ -39,7 +39,7 @@ def page(browser: Browser, world: FakeWorld) -> Iterator[Page]:
 
 
 def heard_after_ticks(page: Page, world: FakeWorld, count: int) -> list[dict[str, Any]]:
-    """What was heard once it is so much; the first ticks may be before the stream has begun."""
+    """The events received once they are so many; the first ticks may be before the stream has begun."""
     for _ in range(20):
         world.tick()
         with suppress(TimeoutError):

@@ -1,4 +1,4 @@
-"""What Now tells of measured batches: where a request's time goes, and which variants answered."""
+"""Measured batches on Now: where a request's time goes, and which variants answered."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def page(browser: Browser, url: str) -> Iterator[Page]:
 
 
 def planned(url: str, body: dict[str, Any]) -> dict[str, Any]:
-    """What the API answers to that what-if."""
+    """The API's answer to that what-if."""
     plan: dict[str, Any] = httpx.post(f"{url.rstrip('/')}{PLANS}", json=body).raise_for_status().json()
     return plan
 

@@ -90,7 +90,7 @@ def test_a_wrong_name_is_one_line(root: Path, environment: dict[str, str]) -> No
 
 
 def until(holds: Callable[[], Any]) -> Any:
-    """What it returns once that is true; AssertionError after the limit."""
+    """The value once that is true; AssertionError after the limit."""
     end_s, pause = time.monotonic() + LIMIT_S, threading.Event()
     while time.monotonic() < end_s:
         if found := holds():

@@ -55,7 +55,7 @@ IN_CLUSTER = "import sys, tests.fakes.kube.in_cluster; from ipa.cli.main import 
 
 
 def probe(here: SeldonHere, pipeline: Pipeline, folder: Path) -> dict[str, Any]:
-    """What `ipa probe` finds from within the cluster, by the name of the pipeline's Service."""
+    """Results of `ipa probe` from within the cluster, by the name of the pipeline's Service."""
     page = folder / "page.json"
     page.write_bytes(bodies_of(pipeline.name)[0])
     file = folder / "pipelines" / pipeline.name / "pipeline.yaml"
@@ -82,7 +82,7 @@ def change(here: SeldonHere, pipeline: Pipeline, wanted: Sequence[StageConfig]) 
 
 
 def taken(here: SeldonHere, app: str) -> int:
-    """How many pods of the Deployments with that in their name were taken away."""
+    """The number of pods taken away of the Deployments with that in their name."""
     return sum(it.what == "taken" and app in it.app for it in here.node.events)
 
 

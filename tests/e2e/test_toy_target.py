@@ -26,7 +26,7 @@ LOAD_RPS, MORE_RPS = 5.0, 9.0
 
 
 def forget() -> None:
-    """What was kept of the packages that are installed."""
+    """The cached packages that are installed."""
     for kept in (plugins.installed, targets.target_sections):
         kept.cache_clear()
     # The declaration of pipeline.yaml is made once, with the keys of all targets.

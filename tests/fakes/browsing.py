@@ -91,7 +91,7 @@ def opened(
 
 
 def serious(page: Page) -> list[str]:
-    """What axe finds that keeps somebody from using the page, a line each."""
+    """The faults that axe finds and that keep somebody from using the page, a line each."""
     # The elements that are as they should be would only take time to tell.
     found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
     return [

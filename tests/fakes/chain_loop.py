@@ -53,7 +53,7 @@ class ToyStage:
 
 @dataclass
 class Seen:
-    """What became of the requests that were sent in the measured time."""
+    """The outcomes of the requests that were sent in the measured time."""
 
     stages: Mapping[str, ToyStage]
     seconds: float
@@ -124,7 +124,7 @@ def overload(
     warm_up_s: float = 3.0,
     seed: int = 1,
 ) -> Seen:
-    """What becomes of Poisson arrivals at that rate, those of the first `warm_up_s` not counted."""
+    """The outcomes of Poisson arrivals at that rate, those of the first `warm_up_s` not counted."""
     rng, arrivals = random.Random(seed), random.Random(seed + 1)
     seen = Seen({stage.name: stage for stage in stages}, seconds - warm_up_s)
 

@@ -17,7 +17,7 @@ from tests.fakes.kube import FakeKube
 
 @dataclass(frozen=True)
 class Deployed:
-    """What runs, where, and how a service gets there; no second tick comes by itself within a test."""
+    """The running parts, their place, and a service; no second tick comes by itself within a test."""
 
     kube: FakeKube
     settings: Settings

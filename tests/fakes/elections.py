@@ -67,7 +67,7 @@ class LeaseStore:
 
 @dataclass(frozen=True)
 class Weather:
-    """How the network and the machines behave. Lengths in seconds, shares in 0..1."""
+    """The behaviour of the network and the machines. Lengths in seconds, shares in 0..1."""
 
     latency_s: float = 0.03
     slow_share: float = 0.0
@@ -173,7 +173,7 @@ class Simulation:
             replica.becomes(replica.election, until_s)
 
     def leader(self) -> Replica | None:
-        """Who leads now."""
+        """The leader now."""
         return next((one for one in self.replicas if one.leads(self.now_s)), None)
 
     def kill(self, replica: Replica) -> None:

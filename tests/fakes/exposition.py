@@ -1,4 +1,4 @@
-"""What Seldon's executor and MLServer serve to Prometheus, in their own text."""
+"""Texts that Seldon's executor and MLServer serve to Prometheus, in their own words."""
 
 from __future__ import annotations
 

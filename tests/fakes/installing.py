@@ -55,7 +55,7 @@ class Cluster:
     port: int = 0
 
     def run(self, command: str, env: dict[str, str] | None = None, *, check: bool = True) -> str:
-        """What the command prints, run by a shell."""
+        """The output of the command, run by a shell."""
         place = {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "HOME": str(self.folder),
@@ -176,7 +176,7 @@ class Cluster:
         return may
 
     def follow(self, command: str) -> str:
-        """What the command of the page prints, or what it would. A key that it makes is used from then on."""
+        """The output of the page's command, or what it would be. A key that it makes is used from then on."""
         command = INSPECT.sub(DIGEST, command)
         program = shlex.split(command, comments=True)[0]
         if program in IMAGES:

@@ -185,7 +185,7 @@ class Monitored:
         self._pass(until_s)
 
     def is_set(self) -> bool:
-        """Whether the run is over."""
+        """True if the run is over."""
         return self.monotonic_s() >= self.duration_s
 
     def run(self) -> Scraped:
@@ -236,7 +236,7 @@ class _Timed:
 
 @dataclass
 class _Fed:
-    """How much of the simulation's record is in the metrics of router and queues."""
+    """The agreement of the simulation's record with the metrics of router and queues."""
 
     arrived: int = 0
     # When the newest of the answered requests was.

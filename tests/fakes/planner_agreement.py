@@ -35,7 +35,7 @@ FLEET_SIZE = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What came of one instance: its kinds, the largest relative difference, and what did not agree."""
+    """The result of one instance: its kinds, the largest relative difference, and what did not agree."""
 
     instance: str
     kinds: tuple[str, ...]
@@ -46,7 +46,7 @@ class Agreement:
 
 
 def apart(one: float | None, other: float | None) -> float:
-    """How far two objectives are apart, relative above 1; infinite where only one is there."""
+    """The distance of two objectives, relative above 1; infinite where only one is there."""
     if one is None or other is None:
         return 0.0 if one is other else inf
     return abs(one - other) / max(1.0, abs(one))
@@ -220,7 +220,7 @@ randoms = st.one_of(st.integers(0, 2**32 - 1).map(Random), st.randoms(use_true_r
 
 
 def examples(kind: str, total: int) -> int:
-    """How many of so many instances are of that kind."""
+    """The number of instances of that kind among so many."""
     return -(-total * KINDS[kind][0] // sum(times for times, _ in KINDS.values()))
 
 

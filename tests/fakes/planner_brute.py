@@ -28,7 +28,7 @@ class Tried:
     cost: float
 
     def configs(self, problem: PlanningProblem) -> tuple[StageConfig, ...]:
-        """What each stage runs; nothing for what the pipeline's own router does."""
+        """The configuration of each stage; none for what the pipeline's own router does."""
         return tuple(
             StageConfig(stage.name, one[0].variant, one[0].batch_size, one[0].cores, one[1])
             for stage, one in zip(problem.stages, self.chosen, strict=True)
@@ -36,12 +36,12 @@ class Tried:
         )
 
     def worth(self, goal: Goal) -> float:
-        """What the goal looks at first."""
+        """The first criterion of the goal."""
         return {Goal.LEXICOGRAPHIC: self.term, Goal.CHEAPEST: -self.cost}.get(goal, self.weighted)
 
 
 def size(problem: PlanningProblem) -> int:
-    """How many configurations there are to try, about: each stage for the most items it may get."""
+    """The number of configurations to try, about: each stage for the most items it may get."""
     brute = _Brute(problem)
     items = [_most_items(problem, at) for at in range(len(problem.stages))]
     return prod(max(1, len(brute.choices(at, items[at]))) for at in range(len(items)))
@@ -193,7 +193,7 @@ class _Brute:
         return Tried(configs, weighted, term, cores, cost)
 
     def _stays(self, point: OperatingPoint, old: StageConfig) -> bool:
-        """Whether old replicas go on: as they are, with other batches, or another variant that is loaded."""
+        """True if old replicas go on: as they are, with other batches, or another variant that is loaded."""
         rolling = self._problem.rolling
         entries = [entry for entry in rolling.together if entry[0] == old.stage]
         is_loaded = not entries or any({old.variant, point.variant} <= set(entry[1:]) for entry in entries)
@@ -216,7 +216,7 @@ class _Brute:
         return self._both(n, new, old, before, point.cores)
 
     def _above(self, limits: dict[str, float | None], held: dict[str, float], most: dict[str, float]) -> bool:
-        """Whether a resource ends above its limit, or passes it on the way by more than runs already."""
+        """True if a resource ends above its limit, or passes it on the way by more than runs already."""
         problem = self._problem
         for name, limit in limits.items():
             if limit is None:
@@ -247,7 +247,7 @@ class _Brute:
         return max(during, old.replicas * before)
 
     def _beyond(self, cores: float, peak: float) -> bool:
-        """Whether a limit of cores is passed by more than runs already."""
+        """True if a limit of cores is passed by more than runs already."""
         problem, bounds = self._problem, self._problem.bounds
         beside = dict(bounds.overhead.each_cores)
         now = bounds.overhead.fixed_cores + sum(
@@ -294,7 +294,7 @@ def _kept(n: int, new: float, n_old: int, old: float) -> float:
 
 
 def _amount(point: OperatingPoint, name: str) -> float:
-    """What a replica has of memory or of a kind of accelerator."""
+    """The memory or accelerators of a kind that a replica has."""
     return point.memory_gib if name == "memory" else point.accelerators.get(name, 0.0)
 
 

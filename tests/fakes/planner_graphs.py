@@ -203,7 +203,7 @@ def _edge(random: Random, shape: Shape, stages: list[StageProblem], parent: int,
 
 
 def _with_equal_joins(stages: list[StageProblem]) -> list[StageProblem]:
-    """Where a stage has several parents, what leads to it brings the same items by every way."""
+    """All ways to a stage with several parents bring the same items."""
     if not any(len(stage.after) > 1 for stage in stages):
         return stages
     plain: list[StageProblem] = []

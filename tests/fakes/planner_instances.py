@@ -132,7 +132,7 @@ def _tried(problem: PlanningProblem):  # type: ignore[no-untyped-def]
 
 
 def brute_size(problem: PlanningProblem) -> int:
-    """How many configurations the brute force tries."""
+    """The number of configurations that the brute force tries."""
     return prod(len(list(_choices(problem, index))) for index in range(len(problem.stages)))
 
 

@@ -39,7 +39,7 @@ def program(name: str) -> str | None:
 
 
 def missing() -> str:
-    """What a cluster lacks here; empty where one can be started."""
+    """The parts that a cluster lacks here; empty where one can be started."""
     if not program("initdb") or not program("postgres"):
         return "needs a PostgreSQL server (Debian: apt-get install postgresql), or IPA_TEST_POSTGRES_URL"
     if os.geteuid() == 0 and _account() is None:

@@ -124,7 +124,7 @@ def _unescape(value: str) -> str:
 
 
 def _alternatives(pattern: str) -> list[str]:
-    """What is between bars that are none of the values' own."""
+    """The text between bars that is none of the values' own."""
     found = [""]
     for each in re.findall(r"\\.|.", pattern, re.DOTALL):
         if each == "|":

@@ -26,7 +26,7 @@ needs_promtool = pytest.mark.skipif(
 
 
 def promtool(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """What it says."""
+    """The answer."""
     return subprocess.run(
         ["promtool", *words], cwd=cwd, capture_output=True, text=True, timeout=300, check=False
     )

@@ -37,7 +37,7 @@ WHO = {
 
 
 def git(folder: Path, *words: str) -> str:
-    """What that git command prints."""
+    """The output of that git command."""
     command = ["git", "-C", str(folder), *words]
     environment = {**os.environ, **WHO, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
     return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout

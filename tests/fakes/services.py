@@ -335,7 +335,7 @@ class FakeWorld:
         raise NotFoundError(f"there is no decision {decision_id!r}", hint="`ipa history` lists them.")
 
     def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
-        """What was said last."""
+        """The last message."""
         return self.controls.get(pipeline, PipelineControl(mode=Mode.ACTIVE))
 
     def set_control(self, pipeline: str, control: PipelineControl, said: Attribution = NO_ONE) -> None:
@@ -365,7 +365,7 @@ class FakeWorld:
         return len(self.kept)
 
     def verify(self, pipeline: str, anchor: Head | None = None) -> Verified:
-        """What is in the record."""
+        """The contents of the record."""
         chain = Chain(pipeline, anchor)
         for kept in self.entries(0, len(self.kept), pipeline):
             chain.add(kept.text, kept.digest)
@@ -386,7 +386,7 @@ class FakeWorld:
     def apply(
         self, configs: Configs, detail: str, by: str = "", plan_id: str = "", undoes: str = ""
     ) -> Decision:
-        """What the loop does with a request."""
+        """The loop's answer to a request."""
         if self.log:
             changes = zip(self.log[-1].configs, configs, strict=True)
             detail += ": " + ", ".join(f"{old} → {new}" for old, new in changes if old != new)
@@ -494,7 +494,7 @@ class FakeWorld:
         return latency_s * (0.75 + 0.3 * min(rate / min(most, 20.0), 1.5)) + 0.03 * math.sin(self.ticks * 2.1)
 
     def snapshot(self) -> Snapshot:
-        """What the loop would show."""
+        """The status that the loop would show."""
         if self.broken:
             raise self.broken
         decision = self.log[-1] if self.log else None
@@ -589,7 +589,7 @@ class FakeFactory:
         return pipeline
 
     def address(self, pipeline: Pipeline) -> RequestAddress:
-        """What the target says; locally at a port that nobody listens on."""
+        """The target's answer; locally at a port that nobody listens on."""
         return self.target.address(pipeline, Settings(), "http://127.0.0.1:9")
 
     def check(self, pipeline: Pipeline) -> None:

@@ -11,7 +11,7 @@ PROGRAMS = ("unshare", "mount")
 
 
 def missing() -> str:
-    """What keeps this machine from mounting one; empty where nothing does."""
+    """The reason why this machine cannot mount one; empty where it can."""
     absent = [name for name in PROGRAMS if shutil.which(name) is None]
     if absent:
         return f"needs {', '.join(absent)} to mount a small file system"

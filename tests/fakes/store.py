@@ -96,7 +96,7 @@ class FakeRecords:
 
 
 class FakeRosterStore:
-    """What a roster keeps, over a control store."""
+    """The contents of a roster, over a control store."""
 
     def __init__(self, controls: ControlStore) -> None:
         self.given = FakeGiven()

@@ -19,7 +19,7 @@ async def plan_here(question: PlanQuestion, solver: str, deadline_s: float) -> P
 
 
 async def explain_here(question: PlanQuestion, plan: Plan, deadline_s: float) -> Explanation:
-    """Why that is the plan."""
+    """The reasons of that plan."""
     return explain_plan(question, plan, deadline_s)
 
 

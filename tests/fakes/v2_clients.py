@@ -454,7 +454,7 @@ CLIENTS: Mapping[str, tuple[Callable[[Server, str], dict[str, Feature]], str]] =
 
 
 def tried(feature: Feature) -> str:
-    """What the feature came to."""
+    """The result of the feature."""
     try:
         feature()
     except Exception as error:  # whatever a client raises is the result

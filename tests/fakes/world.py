@@ -73,7 +73,7 @@ class Scenario:
         self.loop.run(StopAt(self.clock, self.clock.monotonic_s() + seconds))
 
     def say(self, **said: object) -> None:
-        """What people say about the pipeline."""
+        """The actions of people on the pipeline."""
         control = replace(self.store.control(PIPELINE.name), **said)  # type: ignore[arg-type]
         self.store.set_control(PIPELINE.name, control)
 

@@ -200,7 +200,7 @@ class Process:
         self.workload.loop = self.loop
 
     def tick(self, rate_rps: float) -> Json:
-        """What a tick at that load came to."""
+        """The result of a tick at that load."""
         self.rate_rps = rate_rps
         decision = self.loop.tick_once()
         self.workload.look()

@@ -56,7 +56,7 @@ class Service:
         self.runs = True
 
     def tick(self, rate_rps: float) -> Json | None:
-        """What the tick came to; None where the process died in it."""
+        """The result of the tick; None where the process died in it."""
         self._say({"rate_rps": rate_rps})
         answer = self._hear()
         self.runs = "ended" not in answer
@@ -106,7 +106,7 @@ def service() -> Iterator[Service]:
 
 @dataclass(frozen=True)
 class Story:
-    """What happens to a cluster: the load at a tick, and how the cluster is made."""
+    """The events of a cluster: the load at a tick, and how the cluster is made."""
 
     name: str
     prepare: Callable[[FakeKube], None]
@@ -116,7 +116,7 @@ class Story:
 
 @dataclass
 class Found:
-    """What a run came to."""
+    """The result of a run."""
 
     points: list[str] = field(default_factory=list)
     configs: tuple[StageConfig, ...] = ()
@@ -268,7 +268,7 @@ def _start(process: Service, world: Watched, kill_at: str, run_id: str, tick: in
 
 
 def _rests(found: Found, answer: Json) -> bool:
-    """Whether nothing is in flight and the last two ticks held for a reason that stays."""
+    """True if nothing is in flight and the last two ticks held for a reason that stays."""
     staying = {"hold.no_change", "hold.within_tolerance", "hold.quarantined", "hold.infeasible"}
     return answer["phase"] == "idle" and len(found.reasons) > 1 and set(found.reasons[-2:]) <= staying
 

@@ -24,7 +24,7 @@ DECISIONS = 600
 
 @dataclass(frozen=True)
 class Crowded:
-    """Where it answers, to whom, and its process."""
+    """Its address, its clients, and its process."""
 
     url: str
     viewer: str

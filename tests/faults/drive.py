@@ -115,7 +115,7 @@ def _prometheus(world: KubeWorld, entry: Entry) -> None:
 
 
 def hand(world: KubeWorld, entry: Entry) -> None:
-    """What another hand does, at once."""
+    """The act of another hand, at once."""
     index = [stage.name for stage in world.pipeline.served].index(entry.stage) if entry.stage else 0
 
     def change(sdep: Json) -> None:
@@ -156,7 +156,7 @@ def rename(node: Json, name: str, new: str) -> None:
 
 
 def troubled(trouble: Trouble | None, variant: str) -> Callable[[Json], Trouble | None]:
-    """What is wrong with the pods of a variant ("": of all)."""
+    """The troubles of the pods of a variant ("": of all)."""
 
     def of(pod: Json) -> Trouble | None:
         for container in pod["containers"]:

@@ -1,4 +1,4 @@
-"""What must hold after every step, judged from the cluster's own objects, not from what is told of them."""
+"""Invariants after every step, judged from the cluster's own objects, not from reports of them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Configs = tuple[StageConfig, ...]
 
 
 def configs_of(pipeline: Pipeline, sdep: Json) -> Configs | None:
-    """What a SeldonDeployment asks for, by the names of its containers; None where it is none of ours."""
+    """The configuration that a SeldonDeployment asks for, by its containers' names; None for none of ours."""
     predictor = sdep["spec"]["predictors"][0]
     made = []
     for stage in pipeline.served:
@@ -263,7 +263,7 @@ class Invariants:
         return self._pods
 
     def is_settled(self, sdep: Json | None = None) -> bool:
-        """Whether what runs is what the object asks for, and nothing else: told from pods alone."""
+        """True if the running pods are what the object asks for, and no others: judged from pods alone."""
         sdep = sdep or self._live()
         configs = configs_of(self.pipeline, sdep) if sdep else None
         if configs is None:

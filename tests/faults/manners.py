@@ -1,4 +1,4 @@
-"""What the tests of the service's manners share."""
+"""Helpers that the tests of the service's manners share."""
 
 from __future__ import annotations
 

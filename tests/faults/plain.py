@@ -37,7 +37,7 @@ class PlainWorkload:
         self._custom = client.CustomObjectsApi(api)
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
-        """What the object asks for; all of it is ready once its state says Available."""
+        """The configuration that the object asks for; all of it is ready once its state says Available."""
         sdep = self._get(pipeline)
         ready = _is_available(sdep)
         components = sdep["spec"]["predictors"][0]["componentSpecs"]

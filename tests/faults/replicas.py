@@ -67,7 +67,7 @@ class Replica:
     writes: list[float] = field(default_factory=list)
 
     def take_part(self) -> None:
-        """What its thread does."""
+        """The work of its thread."""
         while not self.stopped and self.leadership.step() == 0.0:
             pass
 
@@ -137,7 +137,7 @@ class Service:
         return made
 
     def led(self) -> tuple[Replica, Replica]:
-        """Who leads and who does not, of two, once one does."""
+        """The leader and the other, of two, once one leads."""
         assert self.until(lambda: any(one.leadership.leading() for one in self.replicas), 40.0)
         first, second = self.replicas
         return (first, second) if first.leadership.leading() else (second, first)

@@ -21,7 +21,7 @@ BEAT_S = 0.005
 
 @dataclass
 class Pulse:
-    """How late the event loop was for a task that wants to run every few milliseconds."""
+    """The lag of the event loop for a task that wants to run every few milliseconds."""
 
     latest_s: float = 0.0
     beats: int = 0

@@ -32,7 +32,7 @@ WARM_UP = 0.2
 
 @dataclass
 class Soak:
-    """What came of it. `settled` are the ticks from the end of each fault until all is quiet again."""
+    """The result. `settled` are the ticks from the end of each fault until all is quiet again."""
 
     ticks: int = 0
     faults: Counter[str] = field(default_factory=Counter)

@@ -81,7 +81,7 @@ def wrapped(made: Scenario, called: Callable[[str, str, Callable[[], Any]], Any]
 
 
 def told(bug: Bug, made: Scenario) -> tuple[StageConfig, ...]:
-    """What runs in the end where the load rises and falls. What the bug ends is ended as the loop does."""
+    """The last configuration of a load that rises and falls. The loop ends what the bug ends."""
     watched = wrapped(made, bug.called)
     for rate_rps in (5.0, 25.0):
         made.metrics.rate_rps = lambda _, rate=rate_rps: rate
@@ -154,7 +154,7 @@ class Twice:
 
 
 def seldon_run(folder: Path, called: Callable[[str, str, Callable[[], Any]], Any]) -> tuple[Any, int, int]:
-    """What the cluster holds in the end, the patches it accepted and the decisions on record."""
+    """The cluster's final objects, the patches it accepted and the decisions on record."""
     folder.mkdir()
     with FakeKube(roll_ticks=1) as kube:
         client = KubeClient.from_kubeconfig(str(kube.kubeconfig(folder)), 10.0)

@@ -56,7 +56,7 @@ def days(seed: int) -> Callable[[float], float]:
 
 
 def decided(seed: int, steps: bool, clock: VirtualClock | None = None) -> list[tuple[Any, ...]]:
-    """What the ticks came to, a variant failing on the way; with steps of the wall clock, or without."""
+    """The results of the ticks, a variant failing on the way; with steps of the wall clock, or without."""
     made = scenario(days(seed), policy=Ours(PIPELINE, PLANNER))
     if clock is not None:
         made.clock.__class__ = type(clock)
@@ -231,7 +231,7 @@ def burst(starts_s: Sequence[float], tick_s: float) -> int:
 
 
 def skewed(skew_s: float, lag_s: int) -> tuple[bool, bool, bool]:
-    """Whether the load is stale; whether we say so; whether a reader does that compares with its own clock.
+    """Three truths: the load is stale; we report it; a reader finds it that compares with its own clock.
 
     Our wall clock differs by `skew_s` from that of Prometheus, whose newest samples are `lag_s` old.
     """

@@ -40,7 +40,7 @@ PARSE_S, PARSE_MB = 10.0, 100.0
 
 
 def problems_of(call: Callable[[], object]) -> list[str]:
-    """What is said to be wrong, each with its line; empty where nothing is."""
+    """The faults, each with its line; empty where there are none."""
     try:
         call()
     except InputError as error:

@@ -53,7 +53,7 @@ def shapes(value: str) -> list[Query]:
 
 
 def outside(text: str) -> str:
-    """What of a query is not within quotes."""
+    """The part of a query that is not within quotes."""
     return re.sub(r'"(?:[^"\\]|\\.)*"', '""', text, flags=re.DOTALL)
 
 
@@ -89,7 +89,7 @@ def test_i7_such_names_are_no_names(case: Case, tmp_path: Path) -> None:
 
 @pytest.mark.live
 def test_i7_patterns_take_no_longer_for_longer_text(case: Case) -> None:
-    """What makes a backtracking pattern slow: time grows with the length, not with its square."""
+    """A mark of a pattern that backtracks slowly: time grows with the length, not with its square."""
     slow = 0
     for make in (
         lambda n: parse('sum (rate(a{x="' + "\\\\" * n),

@@ -169,7 +169,7 @@ def test_k4_a_call_that_cannot_wait(case: Case, kube: FakeKube, connect: Callabl
 
 
 def sockets_to(kube: FakeKube) -> int:
-    """How many sockets of this process are at the server's port as clients."""
+    """The number of this process's sockets that are at the server's port as clients."""
     port = int(kube.url.rpartition(":")[2])
     found = psutil.Process().net_connections("tcp")
     return sum(bool(one.raddr) and one.raddr.port == port and one.status != "TIME_WAIT" for one in found)

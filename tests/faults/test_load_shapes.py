@@ -80,7 +80,7 @@ def _rises_unseen(t_s: float) -> float:
 
 
 def in_fallback(decision: Decision) -> bool:
-    """Whether the fall-back was in force when the decision was begun."""
+    """True if the fall-back was in force when the decision was begun."""
     return bool(json.loads(decision.inputs)["state"]["blindness"]["in_fallback"])
 
 

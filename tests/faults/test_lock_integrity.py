@@ -32,7 +32,7 @@ def entries(text: str) -> list[str]:
 
 
 def sboms(root: Path) -> subprocess.CompletedProcess[str]:
-    """Whether each image's SBOM is what its lock says, as `make sbom` has it."""
+    """True if each image's SBOM is what its lock has, as `make sbom` has it."""
     command = [sys.executable, str(root / "tools" / "sbom.py"), "--check"]
     return subprocess.run(command, check=False, capture_output=True, text=True)
 

@@ -73,7 +73,7 @@ class SplitWorld:
             raise error
 
     def desired(self) -> Configs:
-        """What the objects ask for together."""
+        """The sum that the objects ask for."""
         with self.kube.store.lock:
             found = {
                 part.name: self.kube.store.get("seldondeployments", "default", part.name) for part in PARTS
@@ -81,7 +81,7 @@ class SplitWorld:
         return layout_of(PIPELINE).observe(found).configs
 
     def step(self) -> None:
-        """What was seen in the last second."""
+        """The observation of the last second."""
         desired = self.desired()
         is_mixed = desired not in self.plans
         self.mixed_s = self.mixed_s + 1.0 if is_mixed else 0.0

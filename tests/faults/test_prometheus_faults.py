@@ -65,7 +65,7 @@ def test_p1_server_errors(case: Case, status: int) -> None:
 
 
 def _first(decisions: list[Decision], holds: Callable[[Decision], bool]) -> int:
-    """How many ticks it took until one holds; one more than there are where none does."""
+    """The number of ticks until one holds; one more than there are where none does."""
     return next((n for n, decision in enumerate(decisions, 1) if holds(decision)), len(decisions) + 1)
 
 
@@ -117,7 +117,7 @@ def test_p3_no_number(case: Case, text: str) -> None:
 
 
 def _is_poisoned(decision: Decision) -> bool:
-    """Whether a number that is none came further than the reading."""
+    """True if a number that is none came further than the reading."""
     seen = [decision.observed_rate_rps, decision.forecast and decision.forecast.upper_rps]
     return writes([decision]) > 0 or any(value is not None and not 0 <= value < 1e9 for value in seen)
 

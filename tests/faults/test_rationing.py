@@ -108,7 +108,7 @@ def test_r3_a_page_that_ends_early_loses_nothing(case: Case, service: Crowded) -
 
 
 def test_r3_no_route_is_without_a_bound(case: Case) -> None:
-    """What is rationed by what it does, and the few that need not be."""
+    """The costly routes are rationed, but for the few that need not be."""
     free = {route for route in RULES if work_of(route) is Work.NONE}
     case.equal(
         "routes that cost nothing",
@@ -177,7 +177,7 @@ def test_r3_reads_and_changes_are_rationed_by_identity(case: Case) -> None:
 
 
 async def crowd(gate: RequestGate, greedy: int, modest: int) -> tuple[int, int, list[str]]:
-    """How many of a greedy client and of a modest one, who comes last, are served; in which order."""
+    """The number served of a greedy client and of a modest one, who comes last, and their order."""
     order: list[str] = []
     go_on = asyncio.Event()
 

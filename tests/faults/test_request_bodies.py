@@ -75,7 +75,7 @@ def posted(place: tuple[str, int], path: str, kind: str, body: bytes) -> int:
 
 @pytest.fixture(scope="module", autouse=True)
 def settled() -> None:
-    """What is there now is left alone by the garbage collector, as the service has it once it has started."""
+    """The garbage collector leaves present objects alone, as the service has it once it has started."""
     settle()
 
 

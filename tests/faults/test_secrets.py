@@ -1,4 +1,4 @@
-"""What must hold while the service runs: secrets stay where they are."""
+"""Invariants while the service runs: secrets stay where they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a genuine Seldon does to a loop: lost pods, restarted counters, status writes, refused pods."""
+"""Effects of a genuine Seldon on a loop: lost pods, restarted counters, status writes, refused pods."""
 
 from __future__ import annotations
 
@@ -416,7 +416,7 @@ def test_g10_single_is_refused_before_the_write_and_split_serves(case: Case, tmp
 
 
 def test_g10_the_orchestrator_counts_as_readiness(case: Case, tmp_path: Path) -> None:
-    """Where the namespace cannot be asked: its refused orchestrator is seen after the write."""
+    """A namespace that cannot be asked: its refused orchestrator is seen after the write."""
     single, configs = sample_pipeline(), sample_configs()
     with FakeKube() as kube:
         restrict(kube, "models")

@@ -57,7 +57,7 @@ class Demo:
         return answer.json()
 
     def writes(self) -> str:
-        """What the service says of its store's writes; empty where they work."""
+        """The service's message on its store's writes; empty where they work."""
         checks = {each["name"]: each for each in self.get("/readyz?verbose")["checks"]}
         return str(checks["store writes"]["detail"])
 

@@ -165,7 +165,7 @@ def test_r8_the_chain_verifies_across_pruning(case: Case, tmp_path: Path, quick:
 
 
 def differing(found: Grown, decisions: list, action: Action | None = None) -> int:  # type: ignore[type-arg]
-    """How many decisions come to something else when they are taken again from what the store holds."""
+    """The number of decisions that differ when they are taken again from what the store holds."""
     known = profiled()
     deciding = ReplaySetup(PIPELINE, ours(), known.predict, PlannerProvenance())
     count = 0

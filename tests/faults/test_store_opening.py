@@ -184,7 +184,7 @@ def test_r8_an_older_schema_is_left_alone_beneath_a_service(case: Case, path: Pa
 
 
 def _read_everything(url: str) -> list[object]:
-    """What every reader of the service finds."""
+    """The answer that every reader of the service finds."""
     store = open_store(url, Access.WRITE)
     try:
         return [

@@ -86,7 +86,7 @@ def lived(app: App, owner: Person, namespace: str) -> dict[str, str]:
 
 
 def rows_seen(person: Person, left: dict[str, str]) -> dict[str, int]:
-    """How many rows of a pipeline that was theirs or another's a person sees, by where."""
+    """The number of rows of a pipeline that was theirs or another's which a person sees, by where."""
     lists = {
         "decisions": person("GET", f"{AT}/decisions?limit=500").json().get("decisions", []),
         "history": person("GET", f"{AT}/history?limit=500").json().get("decisions", []),
@@ -148,7 +148,7 @@ def test_r9_the_next_owner_of_a_name_sees_nothing_of_the_former(case: Case, app:
 
 
 def lived_on(app: App, owner: Person) -> dict[str, str]:
-    """What the next pipeline of the name leaves."""
+    """The rest that the next pipeline of the name leaves."""
     for tick in range(1, 3):
         of = replace(a_decision(tick, pipeline=NAME, action=Action.APPLY), decision_id=f"next-{tick}")
         app.store.record(of)

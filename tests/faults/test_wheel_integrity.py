@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.xdist_group("wheel")]
 
 
 def said(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
-    """What a command prints; fails with all it says where it fails."""
+    """The output of a command; fails with all of it where the command fails."""
     # Our own settings are not those of the tests.
     around = {name: value for name, value in os.environ.items() if not name.startswith("IPA_")}
     done = subprocess.run(

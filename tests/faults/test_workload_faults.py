@@ -391,7 +391,7 @@ def first(decisions: Sequence[Decision], holds: Callable[[Decision], bool]) -> i
 
 
 def corrects(decision: Decision) -> bool:
-    """Whether it was planned with slower replicas than the profile's, by the state it was recorded with."""
+    """True if it was planned with slower replicas than the profile's, by the state it was recorded with."""
     return any(one["steps"] for one in json.loads(decision.inputs)["state"]["correction"]["seen"])
 
 
@@ -418,7 +418,7 @@ def test_w8_the_profile_is_thirty_percent_too_fast(case: Case) -> None:
 
 
 def is_saturated(decision: Decision) -> bool:
-    """Whether it is an alarm of the guard against crowds."""
+    """True if it is an alarm of the guard against crowds."""
     return decision.reason is ReasonCode.SATURATED
 
 

@@ -123,7 +123,7 @@ def tensor(name: str, data: Sequence[int]) -> Json:
 
 
 def request_of(stage: str, item: int) -> Json:
-    """What the stage is sent for the item; the orchestrator hands all outputs of the one before on."""
+    """The item that the stage is sent; the orchestrator hands all outputs of the one before on."""
     if stage == "detect":
         return {"inputs": [tensor("item", [item])]}
     return {"inputs": [tensor("row", rows_of(item)), tensor("fan_out", [len(rows_of(item))])]}

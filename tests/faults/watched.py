@@ -139,7 +139,7 @@ def writes(decisions: list[Decision]) -> int:
 
 
 def turns(decisions: list[Decision]) -> int:
-    """How often the cores change their direction."""
+    """The number of times that the cores change their direction."""
     moves = [move for move in map(grown_cores, decisions) if abs(move) > 1e-9]
     return sum(one * other < 0 for one, other in pairwise(moves))
 

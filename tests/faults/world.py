@@ -209,7 +209,7 @@ class KubeWorld:
         return made
 
     def settle(self, most: int = 80) -> int:
-        """How many ticks it takes until what is wanted runs and nothing more is decided; -1: it does not."""
+        """The number of ticks until the wanted configuration runs and nothing more is decided; -1: never."""
         since, seen = 0, 0
         for tick in range(most):
             decision = self.tick()
@@ -230,7 +230,7 @@ class KubeWorld:
         return len(self.kube.writes) - before
 
     def say(self, **said: Any) -> None:
-        """What people say about the pipeline."""
+        """The actions of people on the pipeline."""
         control = self.store.controls.get(self.pipeline.name, self.store.default)
         self.store.controls[self.pipeline.name] = replace(control, **said)
 
@@ -245,7 +245,7 @@ class KubeWorld:
             return self.kube.store.get("seldondeployments", NAMESPACE, NAME)
 
     def desired(self) -> Configs:
-        """What the object asks for."""
+        """The configuration that the object asks for."""
         found = configs_of(self.pipeline, self.sdep())
         assert found is not None
         return found
@@ -269,11 +269,11 @@ class KubeWorld:
             self.hand(revert)
 
     def served_rps(self) -> float:
-        """What all ready pods can carry, old and new: the least over the stages."""
+        """The capacity of all ready pods, old and new: the least over the stages."""
         return min(self.carried_rps().values())
 
     def carried_rps(self) -> dict[str, float]:
-        """What the ready pods of each stage can carry, old and new."""
+        """The capacity of the ready pods of each stage, old and new."""
         names = {stage.container or stage.name: stage.name for stage in self.pipeline.served}
         carried = dict.fromkeys(names.values(), 0.0)
         for pod in self.invariants.pods():

@@ -43,7 +43,7 @@ def told(spread: float) -> Prediction:
 
 
 def over(ratios: list[float], spread: float, count: float) -> list[Correction]:
-    """What is known after each tick; every stage sees the same."""
+    """The knowledge after each tick; every stage sees the same."""
     known, all_known = UNCORRECTED, []
     for tick, ratio in enumerate(ratios):
         observation = seen((Batches(count, ratio, 1.0, WINDOW_S),) * 2)

@@ -199,7 +199,7 @@ def request(seen: Signals, workload: WorkloadState | None, *, mode: Mode = Mode.
 
 
 def trusted(seen: Signals) -> bool:
-    """Whether a person would decide on these signals."""
+    """True if a person would decide on these signals."""
     rate, load = seen.arrival_rate_rps, seen.load
     if isinstance(rate, Missing) or isinstance(load, Missing):
         return False

@@ -43,7 +43,7 @@ def planned(rate_rps: float) -> tuple[StageConfig, ...]:
 
 @st.composite
 def ran(draw: st.DrawFn) -> tuple[StageConfig, ...]:
-    """What was planned for some rate, with one field another or none."""
+    """The plan for some rate, with one field another or none."""
     configs = list(planned(draw(st.sampled_from(RATES))))
     at = draw(st.integers(0, len(configs) - 1))
     stage = video().stage(configs[at].stage)

@@ -1,4 +1,4 @@
-"""What must hold of best plans over any graph, limit, goal and running configuration."""
+"""Invariants of best plans over any graph, limit, goal and running configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs beside the replicas counts in every plan's cost and budget, for every engine alike."""
+"""The parts beside the replicas count in every plan's cost and budget, for every engine alike."""
 
 from __future__ import annotations
 

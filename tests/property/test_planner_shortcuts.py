@@ -1,4 +1,4 @@
-"""What only makes label setting faster: options that are left out untimed."""
+"""Shortcuts of label setting: options that are left out untimed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a pipeline is told from an answer for many is what it would be told alone."""
+"""A pipeline's answer for many is the one that it would get alone."""
 
 from __future__ import annotations
 

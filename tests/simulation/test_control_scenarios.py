@@ -20,7 +20,7 @@ START = (StageConfig("detect", "big", 1, 1.0, 1), StageConfig("read", "big", 1, 
 
 
 def carries(made: Scenario, rate_rps: float) -> bool:
-    """Whether what serves now has the throughput for the rate."""
+    """True if the serving configuration has the throughput for the rate."""
     seen = profiled().predict(made.workload.serving, rate_rps)
     return seen is not None and seen.carries
 

@@ -65,7 +65,7 @@ def late_ratio(result: SimResult) -> float:
 
 
 def corrected(result: SimResult) -> list[str]:
-    """What was said of slower variants when plans were made."""
+    """The slower variants that plans were made with."""
     return [it.detail for it in result.decisions if "x its profile" in it.detail]
 
 

@@ -62,7 +62,7 @@ def erlang_c(servers: int, load: float) -> float:
 
 
 def root(equation: object) -> float:
-    """Where an equation x = f(x) with f rising on (0, 1) and f(0) > 0 has its least solution."""
+    """The least solution of an equation x = f(x) with f rising on (0, 1) and f(0) > 0."""
     x = 0.0
     for _ in range(10_000):
         x = equation(x)  # type: ignore[operator]

@@ -57,7 +57,7 @@ def rate(metric: Metric, by: str, where: str = HERE, window: str = RATE) -> str:
 
 
 def often(metric: Metric, by: str, where: str = HERE) -> str:
-    """How often the counter went up in each interval of the plot."""
+    """The increase of the counter in each interval of the plot."""
     return f"sum by ({by}) (increase({metric.name}{{{where}}}[{RATE}]))"
 
 

@@ -59,7 +59,7 @@ def recordings() -> tuple[Recording, ...]:
 
 
 def held(reasons: str, window: str) -> str:
-    """How often the reasons (a regular expression) came in the window, by pipeline."""
+    """The number of times that the reasons (a regular expression) came in the window, by pipeline."""
     return f'sum by ({BY}) (increase({table.DECISIONS.name}{{reason=~"{reasons}"}}[{window}]))'
 
 
@@ -70,7 +70,7 @@ def share(reasons: str, window: str) -> str:
 
 
 def incidents(which: str, window: str) -> str:
-    """How often the incident began in the window, by pipeline."""
+    """The number of times that the incident began in the window, by pipeline."""
     return f'sum by ({BY}) (increase({table.INCIDENTS.name}{{incident="{which}"}}[{window}]))'
 
 

@@ -135,7 +135,7 @@ class KubeEvents:
             self._in_time(began_s).merge(EVENT, namespace, name, again)
 
     def _count(self, uid: str, name: str, now_s: float) -> int:
-        """How often the Event was told, with this time; 0 if the object has no room for it this minute."""
+        """The count of the Event, with this time; 0 if the object has no room for it this minute."""
         with self._lock:
             recent = [at_s for at_s in self._recent_s.get(uid, ()) if now_s - at_s < 60.0]
             if len(recent) >= PER_MINUTE:

@@ -36,7 +36,7 @@ UNSEEN = PartSignals(NO_PART, NO_PART)
 
 
 def unseen_by(error: IpaError) -> MissingReason:
-    """Why the running configuration is not known after that error of reading the workload.
+    """The reason why the running configuration is not known after that error of reading the workload.
 
     INVALID: it is none of the pipeline's. ABSENT: nothing of it is there.
     """

@@ -271,7 +271,7 @@ def capacity_rps(plan: Plan) -> float:
 
 
 def _objection(request: TickRequest, state: EngineState, plan: Plan, now: Prediction) -> str:
-    """Why no capacity may be removed now, in words; empty if it may, or the plan removes none."""
+    """The reason why no capacity may be removed now, in words; empty if it may, or the plan removes none."""
     if capacity_rps(plan) >= now.capacity_rps * (1 - 1e-9):
         return ""
     overload = state.overload

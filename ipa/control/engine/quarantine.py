@@ -104,7 +104,7 @@ def objection(
     configs: Sequence[StageConfig],
     now_s: float,
 ) -> str:
-    """Why these configurations are in quarantine, in words; empty if they are not."""
+    """The reasons why these configurations are in quarantine, in words; empty if they are not."""
     banned = sorted(excluded(failures, running, now_s) & pairs(configs))
     if banned:
         return "quarantined since its last rollout failed: " + ", ".join(

@@ -104,7 +104,7 @@ class CanarySection(Section):
     share_percent: Maybe[Annotated[int, Field(ge=1, le=5), WHOLE]] = None
     """Of the requests, 1 to 5; 5 where absent."""
     measure_s: Maybe[PositiveDuration] = None
-    """How long its requests are watched before it takes all; 2min where absent."""
+    """The time for which its requests are watched before it takes all; 2min where absent."""
 
 
 class _CoreBounds(Section):

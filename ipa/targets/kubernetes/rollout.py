@@ -101,7 +101,7 @@ def runs_as_asked(place: Served, deployment: Json | None, pods: Sequence[Json]) 
 
 
 def lost_words(place: Served, deployment: Json | None, pods: Sequence[Json]) -> str:
-    """Why the missing replicas of a stage that does not roll will not be ready by themselves, pod by pod.
+    """The reasons why missing replicas of a stage that does not roll will not be ready by themselves, by pod.
 
     Empty if none is missing, or if one of them only starts.
     """
@@ -155,7 +155,7 @@ def _lost_container(container: Json) -> str:
 
 
 def refusal(deployment: Json | None) -> str:
-    """Why the API server refuses to make the Deployment's pods, as it says; empty if it does not."""
+    """The API server's own reason to refuse the Deployment's pods; empty if it does not."""
     for condition in _status(deployment).get("conditions") or ():
         if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
             return f"its pods cannot be created: {condition.get('message') or condition.get('reason', '')}"
@@ -241,7 +241,7 @@ def _placed_cores(
 
 
 def _unschedulable(pod: Json) -> str:
-    """Why no node takes the pod; empty if one does, or may."""
+    """The reason why no node takes the pod; empty if one does, or may."""
     for condition in _status(pod).get("conditions") or ():
         if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
             return f"Unschedulable: {condition.get('message', '')}"

@@ -1,4 +1,4 @@
-"""Where the stages of a pipeline are inside a SeldonDeployment, and its orchestrators."""
+"""Places of a pipeline's stages inside a SeldonDeployment, and its orchestrators."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ NOWHERE = "registry.invalid/"
 
 
 def trouble(pod: Json) -> Trouble | None:
-    """What is wrong with a pod of that spec."""
+    """The faults of a pod of that spec."""
     is_nowhere = any(str(one.get("image", "")).startswith(NOWHERE) for one in pod["containers"])
     return Trouble.IMAGE if is_nowhere else None
 

@@ -1,4 +1,4 @@
-"""What each request does: verbs on resources, as the API server serves them."""
+"""The effect of each request: verbs on resources, as the API server serves them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Request:
 
     @property
     def is_dry_run(self) -> bool:
-        """Whether nothing may be kept."""
+        """True if nothing may be cached."""
         return self.query.get("dryRun") == "All"
 
 
@@ -125,7 +125,7 @@ class Api:
             return self._serve_object(request)
 
     def _self_review(self, request: Request) -> Json:
-        """Who asks, or what they may do."""
+        """The caller, or its rights."""
         if request.resource == "selfsubjectreviews":
             return {**request.body, "status": {"userInfo": {"username": self.user}}}
         asked = request.body["spec"]["resourceAttributes"]
@@ -137,7 +137,7 @@ class Api:
         return {**request.body, "status": {"allowed": allowed}}
 
     def _discovery(self, request: Request) -> Json:
-        """What the server says of itself: its version, a group's versions, or the kinds of one version."""
+        """The server's own account: its version, a group's versions, or the kinds of one version."""
         if request.resource == "version":
             return {"major": "1", "minor": "32", "gitVersion": "v1.32.1"}
         if self.kinds:
@@ -153,7 +153,7 @@ class Api:
         return {**group, "preferredVersion": versions[0]}
 
     def serve_stale(self, request: Request) -> tuple[int, Json]:
-        """What a read says that knows nothing of the latest write to that kind of object."""
+        """The answer of a read that knows nothing of the latest write to that kind of object."""
         with self.store.lock:
             items = [
                 one

@@ -1,4 +1,4 @@
-"""What happens behind the API server: Seldon's operator, the Deployment controller, scheduler and kubelet.
+"""The world behind the API server: Seldon's operator, the Deployment controller, scheduler and kubelet.
 
 Time is ticks. One tick: the operator makes Deployments what the SeldonDeployments ask for, then each
 Deployment rolls one step: maxSurge 25 %, maxUnavailable 0, a pod is ready `roll_ticks` after its making.
@@ -30,7 +30,7 @@ NODE = "worker-1"
 
 
 class Trouble(StrEnum):
-    """What can be wrong with a pod."""
+    """Troubles of a pod."""
 
     CRASH = "CrashLoopBackOff"
     IMAGE = "ImagePullBackOff"
@@ -247,7 +247,7 @@ class Cluster:
         self._count(deployment, refused)
 
     def _refusal(self, deployment: Json, spec: Json) -> str:
-        """Why the API server refuses such a pod of the Deployment; empty if it does not."""
+        """The API server's reason to refuse such a pod of the Deployment; empty if it does not."""
         name = deployment["metadata"]["name"]
         why = self.refusal_of(spec) or self._pod_security(deployment["metadata"]["namespace"], spec)
         used = sum(cores_of(pod["spec"]) for pod in self.store.everything("pods"))
@@ -257,7 +257,7 @@ class Cluster:
         return f'pods "{name}-x" is forbidden: {why}' if why else ""
 
     def _pod_security(self, namespace: str, spec: Json) -> str:
-        """Why the namespace's PodSecurity refuses the pod; empty if it does not."""
+        """The reason why the namespace's PodSecurity refuses the pod; empty if it does not."""
         labels = next(
             (
                 it["metadata"].get("labels") or {}

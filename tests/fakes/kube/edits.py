@@ -15,7 +15,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def edit(sdep: Any, path: tuple[Any, ...], value: Any) -> bool:
-    """Whether it could be put there (or dropped); an earlier edit may have taken its place away."""
+    """True if it could be put there (or dropped); an earlier edit may have taken its place away."""
     place = sdep
     try:
         for key in path[:-1]:

@@ -41,7 +41,7 @@ Json = dict[str, Any]
 
 
 class Process:
-    """What every Go process says of itself, requests or none."""
+    """The metrics that every Go process serves, requests or none."""
 
     def collect(self) -> Any:
         """Its one gauge."""

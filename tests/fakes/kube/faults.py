@@ -1,4 +1,4 @@
-"""What goes wrong, and when."""
+"""The faults, and their times."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class FaultKind(StrEnum):
-    """What happens to a request instead of, or after, its being served."""
+    """The fate of a request instead of, or after, its being served."""
 
     STATUS = "answer with an error status"
     HANG = "no answer at all"

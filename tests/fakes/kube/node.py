@@ -187,7 +187,7 @@ class Node:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs beside `tests.fakes.kube.in_cluster` to reach Services by their names."""
+        """The needs of a process beside `tests.fakes.kube.in_cluster` to reach Services by their names."""
         return {HOSTS: str(self.hosts)}
 
     @property
@@ -224,7 +224,7 @@ class Node:
             self._news.clear()
 
     def _state(self, pod: Json) -> dict[str, ContainerState]:
-        """What the kubelet says of a pod's containers."""
+        """The kubelet's statuses of a pod's containers."""
         here = self._pods.get(pod["metadata"]["name"])
         if here is None:
             return {one["name"]: (None, False) for one in pod["spec"]["containers"]}

@@ -46,7 +46,7 @@ class Event:
 
 
 class Store:
-    """What etcd and the registry do. Every method wants `lock` held."""
+    """The work of etcd and the registry. Every method wants `lock` held."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()

@@ -60,7 +60,7 @@ class ToyWorkload:
         self._folder = folder
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
-        """What the file says; it counts the looks at it."""
+        """The contents of the file; it counts the looks at it."""
         with self._changing(pipeline) as kept:
             kept["looks"] += 1
             is_ready = kept["looks"] > 1
@@ -198,7 +198,7 @@ class Toy(Target):
         return tuple(StageConfig(it.name, it.variants[0].name, 1, 1.0, 1) for it in pipeline.served)
 
     def render(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
-        """What the file would hold."""
+        """The would-be contents of the file."""
         return [{"pipeline": pipeline.name, "configs": [asdict(config) for config in configs]}]
 
 

@@ -1,4 +1,4 @@
-"""What the status says of the inputs of the last tick."""
+"""The status of the inputs of the last tick."""
 
 from __future__ import annotations
 

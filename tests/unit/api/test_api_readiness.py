@@ -1,4 +1,4 @@
-"""Whether the service is ready: the store is asked once in a while, however many ask and how often."""
+"""Readiness of the service: the store is asked once in a while, however many ask and how often."""
 
 from __future__ import annotations
 

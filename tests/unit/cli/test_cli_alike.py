@@ -136,7 +136,7 @@ def test_a_shell_is_offered_verbs_pipelines_and_stages(
     monkeypatch.setenv("_IPA_COMPLETE", "complete_bash")
 
     def complete(words: str) -> list[str]:
-        """What bash is offered for the last of the words."""
+        """The completions that bash is offered for the last of the words."""
         monkeypatch.setenv("COMP_WORDS", words)
         monkeypatch.setenv("COMP_CWORD", str(len(words.split(" ")) - 1))
         try:

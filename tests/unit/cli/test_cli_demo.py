@@ -23,7 +23,7 @@ FIRST_S = 300
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, ServeOptions]]:
-    """What the demo would run."""
+    """The runs of the demo."""
     found: list[tuple[Settings, ServeOptions]] = []
     monkeypatch.setattr(serve, "run_service", lambda *asked: found.append(asked[:2]))
     return found

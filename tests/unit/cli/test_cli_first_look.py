@@ -1,4 +1,4 @@
-"""What a newcomer sees first: times, wrapped lines, remarks, and a simulated pipeline told as such."""
+"""A newcomer's first sight: times, wrapped lines, remarks, and a simulated pipeline named as such."""
 
 from __future__ import annotations
 

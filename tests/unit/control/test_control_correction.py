@@ -1,4 +1,4 @@
-"""What is learned of profiles that are wrong: from what is seen, in steps, up at once and below 1 slowly."""
+"""Learning from profiles that are wrong: from what is seen, in steps, up at once and below 1 slowly."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ MANY = 300.0
 
 
 def service_s(config: StageConfig, items: float = 1.0) -> float:
-    """What a batch takes by the profile."""
+    """The time of a batch by the profile."""
     known = profiled().predict(SMALLEST if config in SMALLEST else (config, SMALLEST[1]), 1.0)
     assert known is not None
     return known.services[0].mean_s(items, config.batch_size)
@@ -76,7 +76,7 @@ def after(
     in_flight: bool = False,
     settings: GuardSettings = SETTINGS,
 ) -> Correction:
-    """What is known after ticks that saw these."""
+    """The knowledge after ticks that saw these."""
     for tick, observation in enumerate(seen):
         now_s = first_s + tick * settings.tick_s
         known = learned(known, observation, profiled().predict, settings, now_s, in_flight=in_flight)
@@ -84,7 +84,7 @@ def after(
 
 
 def ratio_of(known: Correction, variant: str = "small") -> float:
-    """What is planned with."""
+    """The problem that is planned."""
     found = {each.variant: each.ratio for each in known.slowdowns(PIPELINE) if each.stage == "detect"}
     return found.get(variant, 1.0)
 
@@ -164,7 +164,7 @@ def test_nothing_is_learned_of_what_is_on_its_way_old_little_or_not_there() -> N
 
 
 def unmeasured() -> StageConfig:
-    """What no profile knows."""
+    """A world that no profile knows."""
     return replace(SMALLEST[0], cores=7.0)
 
 

@@ -1,4 +1,4 @@
-"""What the loop says of itself on /metrics."""
+"""The loop's metrics on /metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a pipeline is trusted: modes, freezes, pins, another leader; and what is told of it."""
+"""The trust in a pipeline: modes, freezes, pins, another leader; and the reports of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where time matters, the replicas that run are kept: new ones take seconds, and cores of the others."""
+"""While time matters, the replicas that run are kept: new ones take seconds, and cores of the others."""
 
 from __future__ import annotations
 

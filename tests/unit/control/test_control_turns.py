@@ -74,7 +74,7 @@ class Stage:
         return sorted(self.said.get(timeout=WAIT_S) for _ in range(count))
 
     def is_still(self) -> bool:
-        """Whether nobody steps, once everybody who was due has: one that is added now steps after them."""
+        """True if nobody steps, once everybody who was due has: one that is added now steps after them."""
         last = self.loop("last")
         self.turns.add(last)
         return self.next() == [("last", self.clock.monotonic_s())]

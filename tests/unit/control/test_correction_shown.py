@@ -1,4 +1,4 @@
-"""What people see of profiles that are wrong: the metric, the live state, the status, the event."""
+"""The signs of profiles that are wrong: the metric, the live state, the status, the event."""
 
 from __future__ import annotations
 

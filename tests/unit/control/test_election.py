@@ -39,7 +39,7 @@ def write(election: Election, now_s: float, *, took_s: float = 0.0, version: str
 
 
 def leader(now_s: float = 100.0) -> Election:
-    """Who took a released lease at that time."""
+    """The replica that took a released lease at that time."""
     released = Lease("", 1.0, "", "z", 3, version="7")
     return write(saw(new(), released, now_s, 0.0), now_s)
 

@@ -1,4 +1,4 @@
-"""What the engine takes where nothing is set is what the service's settings take."""
+"""The engine's defaults are those of the service's settings."""
 
 from __future__ import annotations
 

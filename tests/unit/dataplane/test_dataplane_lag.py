@@ -1,4 +1,4 @@
-"""How late an event loop is, and that the router takes it from the time of a request."""
+"""The lag of an event loop, which the router takes from the time of a request."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def test_models_that_are_not_said_end_it(said: str) -> None:
 def variants(
     asked: tuple[str, ...], loaded: dict[str, Iterable[str]], heavier: tuple[str, ...] = ()
 ) -> tuple[bool, dict[str, list[str]]]:
-    """Whether all pods are known, and the variants with which the queue serves at each."""
+    """True if all pods are known, and the variants with which the queue serves at each."""
 
     class Here(QueueServer):
         async def _has(self, url: str, variant: str) -> bool:

@@ -1,4 +1,4 @@
-"""What reports of experiments show: figures with intervals; noise is not shown, and not judged."""
+"""Reports of experiments: figures with intervals; noise is not shown, and not judged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What queues saw of service times, and the profiles that are fitted to it."""
+"""The service times that queues saw, and the profiles that are fitted to them."""
 
 from __future__ import annotations
 

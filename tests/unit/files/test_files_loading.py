@@ -1,4 +1,4 @@
-"""What good files mean, how they are written, and how folders of them are read."""
+"""The meaning of good files, how they are written, and how folders of them are read."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def test_days_that_make_no_sense(
 
 
 def test_rungs_learn_from_the_training_days_alone() -> None:
-    """What comes after the training days changes no answer: no leak."""
+    """Later days than those of the training change no answer: no leak."""
     rates = [float(rate) for rate in np.random.default_rng(3).poisson(20, 4000)]
     seen: list[Series] = []
 

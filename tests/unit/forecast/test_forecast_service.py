@@ -25,7 +25,7 @@ def counts(seed: int, length: int) -> list[float]:
 
 
 def means(seed: int, length: int) -> LoadHistory:
-    """What the metrics say: means over five seconds."""
+    """The metrics: means over five seconds."""
     rates = np.convolve(counts(seed, length + 4), np.full(5, 0.2), "valid")
     return LoadHistory(1.0, tuple(rates.tolist()), averaged_s=5.0)
 

@@ -1,4 +1,4 @@
-"""What a failing API server becomes: errors of ours, in time, with no body leaked."""
+"""A failing API server becomes errors of ours, in time, with no body leaked."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def test_the_operators_rules_are_the_same() -> None:
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
 def test_every_alert_is_tried_where_it_fires_and_where_it_does_not(alert: Alert) -> None:
-    """What is tried where all is asked for says that nothing else fires; here only that it was asked."""
+    """The trial of everything shows that nothing else fires; here only that it was asked."""
     tests = [test for test in documents("rules_test.yaml")["tests"] if test["name"].startswith(alert.name)]
     asked = [one for test in tests for one in test["promql_expr_test"] if "ALERTS" in one["expr"]]
     fired = [sample["labels"] for one in asked for sample in one["exp_samples"]]

@@ -1,4 +1,4 @@
-"""What pipelines say of themselves, and what holds others to it."""
+"""The statements of pipelines about themselves, and the checks that hold others to them."""
 
 from __future__ import annotations
 

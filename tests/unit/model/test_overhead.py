@@ -1,4 +1,4 @@
-"""What runs beside a pipeline's replicas on a cluster."""
+"""The parts that run beside a pipeline's replicas on a cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a given configuration would do, also where it cannot carry its load."""
+"""The figures of a given configuration, also where it cannot carry its load."""
 
 from __future__ import annotations
 

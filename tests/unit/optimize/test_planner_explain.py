@@ -60,7 +60,7 @@ def explained(at: int) -> Explanation:
 
 
 def better(problem: PlanningProblem, one: Plan, other: Plan) -> float:
-    """How much better the first is by the first criterion of the goal that tells them apart."""
+    """The gain of the first by the first criterion of the goal that tells them apart."""
     assert one.objective is not None and other.objective is not None
     assert one.cost_cores is not None and other.cost_cores is not None
     assert one.pas is not None and other.pas is not None

@@ -45,7 +45,7 @@ def graphs(count: int) -> list[PlanningProblem]:
 
 
 def key(problem: PlanningProblem, totals: Totals) -> tuple[float, ...]:
-    """What is compared, all to be small."""
+    """The compared figures, all to be small."""
     match problem.objective.goal:
         case Goal.LEXICOGRAPHIC:
             return -totals.term, totals.cost_cores, totals.batch

@@ -1,4 +1,4 @@
-"""What an infeasible plan says would help does help, and less would not."""
+"""The remedies of an infeasible plan do help, and less would not."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def ruled() -> RulePlanner:
 
 
 def seen(rates_rps: list[float], running: tuple[StageConfig, ...], ready: int | None = None) -> Observation:
-    """What a rule sees of detect under these rates of the last seconds; read has no load."""
+    """The view of a rule of detect under these rates of the last seconds; read has no load."""
     stages = tuple(
         StageObservation(
             config.stage,
@@ -69,7 +69,7 @@ def story(
     tick_s: int = 5,
     of: Callable[[StageConfig], float] = lambda config: config.replicas,
 ) -> dict[int, float]:
-    """What detect has after each tick, where every plan is carried out at once."""
+    """The configuration of detect after each tick, where every plan is carried out at once."""
     assert is_stateful(policy)
     running, memory, told = start, None, {}
     for t_s in range(0, until_s + 1, tick_s):
@@ -269,7 +269,7 @@ def test_the_engine_carries_out_a_rule_as_it_is(name: str) -> None:
 
 
 def test_a_variant_that_is_pinned_replaces_another_at_once() -> None:
-    """What runs is worth more by the objective, and is still none of what fa2-high may choose."""
+    """The running plan is worth more by the objective, and is still none of what fa2-high may choose."""
     case = scenario(3.0, policy=make_policy("fa2-high", PolicyInputs(PIPELINE, PROFILES, solver="exact")))
     case.ticks(4)
     assert [config.variant for config in case.workload.desired] == ["big", "big"]

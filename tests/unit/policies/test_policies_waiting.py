@@ -115,7 +115,7 @@ def test_frugal_decides_as_ours_where_ipa_has_no_plan() -> None:
 
 def test_what_starts_has_a_price(monkeypatch: pytest.MonkeyPatch) -> None:
     def replacements() -> int:
-        """How often other pods are taken where the load moves a little."""
+        """The number of times that other pods are taken where the load moves a little."""
         # Where another batch size takes other pods.
         inputs = PolicyInputs(LONG, PROFILES, solver="exact", rolling=DEPLOYMENT)
         policy = make_policy("ours-frugal", inputs)

@@ -1,4 +1,4 @@
-"""What the measuring of a variant makes of the answers of a replica."""
+"""The profile that a variant's measuring makes of the answers of a replica."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is found on the profiles of a pipeline, and what mends it."""
+"""The findings on the profiles of a pipeline, and their remedies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the metrics server may answer, and what is made of it: Missing with its reason, never an exception."""
+"""Answers of the metrics server, and the readings of them: Missing with its reason, never an exception."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ NEAR = 0.1
 
 
 def quantile(later: Callable[[float], float], percentile: float = 99.0) -> float:
-    """Where P(T > t) has fallen to what the percentile leaves."""
+    """The time at which P(T > t) has fallen to what the percentile leaves."""
     low, high = 0.0, 1.0
     while later(high) > 1.0 - percentile / 100.0:
         high *= 2.0

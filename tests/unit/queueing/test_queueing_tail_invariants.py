@@ -1,4 +1,4 @@
-"""What must hold of a stage's quantile whatever the numbers."""
+"""Invariants of a stage's quantile whatever the numbers."""
 
 from __future__ import annotations
 

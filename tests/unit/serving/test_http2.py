@@ -168,7 +168,7 @@ def test_connections_beyond_those_that_are_relayed_wait_and_one_that_idles_for_l
 
 
 class Owner:
-    """What the registry knows a connection by."""
+    """The registry's name of a connection."""
 
     is_displaced = False
 

@@ -1,4 +1,4 @@
-"""What a simulated stage tells of the batches that it served."""
+"""The batches that a simulated stage reports."""
 
 from __future__ import annotations
 

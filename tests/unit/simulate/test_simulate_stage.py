@@ -1,4 +1,4 @@
-"""What a stage does: batches, groups of pods, drains, faults, queues a replica."""
+"""The behaviour of a stage: batches, groups of pods, drains, faults, queues a replica."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What-ifs in processes of their own: the same plans, the same errors, and a service that goes on."""
+"""Plans of what-if in processes of their own: the same plans, the same errors, and a service that goes on."""
 
 from __future__ import annotations
 

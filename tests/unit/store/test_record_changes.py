@@ -1,4 +1,4 @@
-"""What became of changes is in the record, between the decisions they came from."""
+"""The outcomes of changes are in the record, between the decisions they came from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be wrong with a store's file or URL, and that nothing is ever started afresh silently."""
+"""Troubles of a store's file or URL, and that nothing is ever started afresh silently."""
 
 from __future__ import annotations
 

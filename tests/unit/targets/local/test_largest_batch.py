@@ -1,4 +1,4 @@
-"""How far the batches of a local stage may grow."""
+"""The bound of batch growth of a local stage."""
 
 from __future__ import annotations
 

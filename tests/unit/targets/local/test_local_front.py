@@ -1,4 +1,4 @@
-"""What router and queues of a local pipeline leave to its replicas."""
+"""The work that router and queues of a local pipeline leave to its replicas."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def give(kube: FakeKube, field: str, spec: Json, *, stage: int = 1, name: str = 
 
 
 def scale(kube: FakeKube, deployment: str, replicas: int, namespace: str = "models") -> None:
-    """What an autoscaler does."""
+    """The behaviour of an autoscaler."""
     with kube.store.lock:
         live = kube.store.get("deployments", namespace, deployment)
         kube.store.replace("deployments", {**live, "spec": {**live["spec"], "replicas": replicas}})

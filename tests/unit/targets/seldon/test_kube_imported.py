@@ -92,7 +92,7 @@ def test_every_graph_that_nests_is_read_back(name: str) -> None:
 
 
 def is_accepted(pipeline: Pipeline) -> bool:
-    """Whether a file may say it."""
+    """True if a file may have it."""
     try:
         return bool(pipeline_from_mapping(pipeline_to_mapping(pipeline)))
     except InputError:

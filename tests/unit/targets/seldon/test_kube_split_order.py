@@ -22,7 +22,7 @@ def capacity(config: StageConfig) -> float:
 
 
 def prefixes(running: Configs, wanted: Configs) -> Iterator[Configs]:
-    """What runs after each write."""
+    """The running configuration after each write."""
     then = {config.stage: config for config in wanted}
     now = {config.stage: config for config in running}
     for role, stage in steps(running, wanted):

@@ -48,7 +48,7 @@ class World:
         return change
 
     def watch(self, change: Change, ticks: int) -> list[Rollout]:
-        """How far it is, before each tick."""
+        """The distance before each tick."""
         seen = []
         for _ in range(ticks):
             seen.append(self.workload.rollout(PIPELINE, change))
