@@ -462,7 +462,9 @@ class Roster:
             if record is None:
                 # Another replica gives or removes it just now; the next look sees what came of that.
                 return
-            same = name in self.pipelines and pipeline_to_mapping(self.pipelines[name]) == mapping
+            here = self.pipelines.get(name)
+            # An earlier version may have kept keys that say nothing any more.
+            same = here is not None and pipeline_to_mapping(here) == pipeline_to_mapping(pipeline)
             if (
                 same
                 and self._records.get(name) == record

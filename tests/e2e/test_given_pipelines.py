@@ -193,6 +193,21 @@ def test_a_stored_pipeline_that_cannot_be_read_does_not_keep_the_service_from_st
     assert [each["pipeline"] for each in again.get("/v1/pipelines").json()["pipelines"]] == ["video"]
 
 
+def test_a_key_that_an_earlier_version_always_wrote_changes_nothing(
+    started: Start, video: dict[str, Any]
+) -> None:
+    app, api = started()
+    api.post("/v1/pipelines", video)
+    (kept,) = app.store.given.all().values()
+    app.store.given.keep("video", {**kept, "max_predictors": 1})
+    app.close()
+    again, api = started()
+    assert api.get(AT).status_code == 200
+    before = again.loops["video"]
+    again.roster.sync()
+    assert again.loops["video"] is before
+
+
 def test_a_pipeline_that_the_next_start_would_not_know_is_refused(
     root: Path, tmp_path: Path, video: dict[str, Any]
 ) -> None:

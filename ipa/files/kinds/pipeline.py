@@ -5,7 +5,7 @@ from __future__ import annotations
 from operator import not_
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from ipa.files.kinds.base import DeclaredFile, Section
 from ipa.files.kinds.fields import (
@@ -295,3 +295,11 @@ class PipelineKeys(DeclaredFile, OfTargets):
     """The objective used when none is named; 'default' where absent."""
     objectives: Annotated[dict[Name, ObjectiveSection], KeyCount(), Field(title="at least one objective")]
     """The objective to maximise: alpha x accuracy - beta x cores - delta x sum of batch sizes."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_old_default(cls, data: Any) -> Any:
+        """Leave `max_predictors: 1` out, which earlier versions wrote into every file that they made."""
+        if isinstance(data, dict) and data.get("max_predictors") == 1:
+            return {key: value for key, value in data.items() if key != "max_predictors"}
+        return data
