@@ -104,7 +104,7 @@ def test_h1_unknown_and_bad_take_the_same_way(
 
     _, good = store.keys.create("ada", Grant(Role.OWNER, "default"), now=NOW)
     steps: list[str] = []
-    event.listen(store.keys._engine, "before_cursor_execute", lambda *it: steps.append(str(it[2])))
+    event.listen(store._engine, "before_cursor_execute", lambda *it: steps.append(str(it[2])))
 
     def compare(a: str, b: str) -> bool:
         steps.append(f"compare {len(a)} {len(b)}")

@@ -32,6 +32,17 @@ PUSHBACK = (429, 503)
 # The server, or what stands before it, is not there.
 ABSENT = (502, 504)
 POOL_SIZE = 64
+# The settings of connections; only a change of these needs new ones.
+CONNECTION = (
+    "host",
+    "ssl_ca_cert",
+    "ca_cert_data",
+    "cert_file",
+    "key_file",
+    "verify_ssl",
+    "tls_server_name",
+    "proxy",
+)
 # Below that the clocks are as good as the same; Kubernetes' own certificates and tokens bear more.
 NOTABLE_SKEW_S = 5.0
 # Dates are whole seconds, rounded down: on the mean this much is lost.
@@ -282,8 +293,14 @@ class Transport:
                 fresh = self._load()
             except (ConfigurationError, OSError):
                 return
-            stale, self.api = self.api, _client_of(fresh)
-            stale.close()
+            stale = self.api
+            if all(
+                getattr(fresh, name, None) == getattr(stale.configuration, name, None) for name in CONNECTION
+            ):
+                stale.configuration = fresh
+            else:
+                self.api = _client_of(fresh)
+                stale.close()
 
     def _see_clock(self, date: datetime | None, began: datetime) -> None:
         if date is None:

@@ -193,7 +193,6 @@ def world(monkeypatch: pytest.MonkeyPatch) -> FakeWorld:
         ["diff", "ocr", "--rate", "30"],
         ["pause", "ocr"],
         ["plan", "digits", "--rate", "10", "--solver", "exact"],
-        ["plan", "digits", "--rate", "10", "--solver", "exact", "--max-predictors", "2"],
         ["sweep", "digits", "--rates", "5,10", "--solver", "exact"],
         ["explain", "digits", "--rate", "10", "--solver", "exact"],
         ["frontier", "digits", "--rate", "10", "--solver", "exact"],

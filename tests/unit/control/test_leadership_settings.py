@@ -51,15 +51,16 @@ def test_asked_for_it_works_with_a_kubeconfig(kubeconfig: str) -> None:
 def test_a_pod_takes_part_by_itself_under_its_name_in_its_namespace(
     kubeconfig: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def in_cluster(timeout_s: float, *, limits: Any = None) -> KubeClient:
+    of_file = KubeClient.from_kubeconfig
+
+    def of_pod(path: str, timeout_s: float, *, limits: Any = None) -> KubeClient:
         # One call that hangs leaves time for another before the deadline.
-        assert timeout_s == 5.0
-        assert limits.backoff.longest_s == 2.0
-        return KubeClient.from_kubeconfig(kubeconfig, timeout_s)
+        assert (path, timeout_s, limits.backoff.longest_s) == ("", 5.0, 2.0)
+        return of_file(kubeconfig, timeout_s)
 
     (tmp_path / "namespace").write_text("models\n")
     monkeypatch.setattr(leader_election, "POD_NAMESPACE", tmp_path / "namespace")
-    monkeypatch.setattr(KubeClient, "in_cluster", in_cluster)
+    monkeypatch.setattr(KubeClient, "from_kubeconfig", of_pod)
     monkeypatch.setattr("socket.gethostname", lambda: "ipa-7d9f-x2x")
     first, second = leadership(target="kubernetes"), leadership(target="kubernetes", install="blue")
     assert first is not None and second is not None
