@@ -46,11 +46,6 @@ PASSED_PREFIXES = ("PYTHON", "LC_", "OMP_", "OPENBLAS_", "MKL_", "KMP_", "NUMEXP
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 # The kernel ends the child when the thread that started it ends. <linux/prctl.h>
 PR_SET_PDEATHSIG = 1
-# Becomes the given command, which ends with its parent. Without site-packages it starts in 20 ms.
-_LAUNCH = (
-    f"import ctypes, os, signal, sys; ctypes.CDLL(None).prctl({PR_SET_PDEATHSIG}, signal.SIGKILL); "
-    "os.getppid() == int(sys.argv[1]) or sys.exit(1); os.execv(sys.argv[2], sys.argv[2:])"
-)
 # A tick is more urgent than any worker.
 NICENESS = 10
 
@@ -122,11 +117,6 @@ def run(
         finally:
             kill(process)
     return subprocess.CompletedProcess(command, process.returncode, out, err)
-
-
-def with_parent(command: Sequence[str]) -> list[str]:
-    """Return the command wrapped so that the kernel kills it when the thread that starts it ends (Linux)."""
-    return [sys.executable, "-ISc", _LAUNCH, str(os.getpid()), *command]
 
 
 class JsonChild:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ipa.experiment.cells import Finished
-from ipa.model.errors import NotFoundError
 
 RUNS, TICKS, DIFFERENCES = "runs.parquet", "ticks.parquet", "differences.parquet"
 
@@ -113,15 +112,6 @@ def write_tables(
         if table:
             found.append(_write(table, SCHEMA[name], folder / name))
     return found
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a Parquet file; NotFoundError if there is none."""
-    import pyarrow.parquet as pq
-
-    if not path.is_file():
-        raise NotFoundError(f"there is no file {path}")
-    return list(pq.read_table(path).to_pylist())
 
 
 def _write(rows: Sequence[Mapping[str, Any]], schema: Mapping[str, Column], path: Path) -> Path:

@@ -27,12 +27,13 @@ from typing import Any
 import httpx
 import psutil
 
-from ipa.adapters.processes import ONE_THREAD, free_port, start, terminate, with_parent
+from ipa.adapters.processes import ONE_THREAD, free_port, start, terminate
 from ipa.model.rolling import threads_of
 from ipa.targets.local.affinity import CpuMap, move
 from ipa.targets.local.forkserver import serving_priority
 from ipa.targets.local.processes import ForkedProcesses
 from ipa.targets.local.replica import FRONTS, SERVER, write_cores
+from tests.fakes.children import with_parent
 from tests.fakes.kube.cluster import (
     ENGINE,
     HTTP_PORT,

@@ -7,7 +7,8 @@ import sys
 import psutil
 import pytest
 
-from ipa.adapters.processes import JsonChild, child_environment, run, start, terminate, with_parent
+from ipa.adapters.processes import JsonChild, child_environment, run, start, terminate
+from tests.fakes.children import with_parent
 
 # Starts a grandchild that holds the pipes open, says its number, and waits for it.
 FAMILY = (

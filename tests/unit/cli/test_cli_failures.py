@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from ipa.cli.main import run
-from ipa.experiment.tables import RUNS, TICKS, read_rows
+from ipa.experiment.tables import RUNS, TICKS
 from ipa.simulate import forecasts
 from ipa.simulate import run as simulation
 
@@ -94,14 +95,14 @@ def test_a_comparison_marks_the_row_that_failed_and_keeps_none_of_it(
     assert run(arguments) == 1
     printed = capsys.readouterr()
     (folder,) = tmp_path.glob("compare-*")
-    runs = {row["run"]: row for row in read_rows(folder / RUNS)}
+    runs = {row["run"]: row for row in pq.read_table(folder / RUNS).to_pylist()}
     failed = [row for row in runs.values() if row["failed_ticks"]]
     assert [row["policy"] for row in failed] == [f"{BAD}:Raising"] * 2
     total = sum(row["failed_ticks"] for row in failed)
     assert f"{BAD}:Raising ✗ failed at {total} ticks" in printed.out and printed.out.count("✗ failed") == 1
     assert f":Raising ✗ failed at {total} ticks" in (folder / "report.html").read_text()
     assert failed[0]["first_failure"] in printed.err and "--allow-failures" in printed.err
-    ticks = [row for row in read_rows(folder / TICKS) if row["failure"]]
+    ticks = [row for row in pq.read_table(folder / TICKS).to_pylist() if row["failure"]]
     assert len(ticks) == total and {row["run"] for row in ticks} == {row["run"] for row in failed}
     # What failed is computed again, since the cause may be gone.
     assert run([*arguments, "--allow-failures"]) == 0

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ipa.cli.main import run
-from ipa.experiment.tables import DIFFERENCES, RUNS, SCHEMA, TICKS, read_rows
+from ipa.experiment.tables import DIFFERENCES, RUNS, SCHEMA, TICKS
 
 FILE = """
 apiVersion: ipa/v1
@@ -125,7 +125,7 @@ def test_a_cell_is_kept_for_every_experiment_that_has_it(whole: Path, tmp_path: 
 
 
 def test_tables_have_their_documented_columns(whole: Path) -> None:
-    rows = read_rows(whole / "try" / RUNS)
+    rows = pq.read_table(whole / "try" / RUNS).to_pylist()
     assert [row["run"] for row in rows] == list(range(CELLS_THERE))
     assert [(row["workload"], row["policy"], row["seed"]) for row in rows[:4]] == [
         ("bursty", "ours", 1),
@@ -134,7 +134,7 @@ def test_tables_have_their_documented_columns(whole: Path) -> None:
         ("bursty", "ipa", 1),
     ]
     assert {(whole / "cells" / row["cell"][:2] / f"{row['cell']}.json").is_file() for row in rows} == {True}
-    assert {tick["run"] for tick in read_rows(whole / "try" / TICKS)} == set(range(CELLS_THERE))
+    assert set(pq.read_table(whole / "try" / TICKS)["run"].to_pylist()) == set(range(CELLS_THERE))
     for name in (RUNS, TICKS):
         for field in pq.read_schema(whole / "try" / name):
             column = SCHEMA[name][field.name]
@@ -177,12 +177,12 @@ def test_policies_are_compared_in_one_command(
     assert {row["reference"] for row in told["differences"]} == {"static"}
     folder = tmp_path / "runs" / "experiments" / "compare-video-load"
     assert told["report"] == str(Path("runs") / "experiments" / "compare-video-load" / "report.html")
-    assert read_rows(folder / DIFFERENCES) == told["differences"]
+    assert pq.read_table(folder / DIFFERENCES).to_pylist() == told["differences"]
     for name in (RUNS, TICKS, DIFFERENCES):
         for field in pq.read_schema(folder / name):
             column = SCHEMA[name][field.name]
             assert str(field.type) in (column.type, "null")
-    ticks = [row for row in read_rows(folder / TICKS) if row["run"] == 0]
+    ticks = [row for row in pq.read_table(folder / TICKS).to_pylist() if row["run"] == 0]
     assert sum(row["sent"] for row in ticks) == told["runs"][0]["requests"]
     late = sum(row["sent"] * (1 - (row["attained_ratio"] or 0)) for row in ticks)
     assert late / told["runs"][0]["requests"] == pytest.approx(told["runs"][0]["violation_ratio"])

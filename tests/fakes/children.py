@@ -1,0 +1,20 @@
+"""Commands whose process ends with the tests that start it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from ipa.adapters.processes import PR_SET_PDEATHSIG
+
+# Becomes the given command, which ends with its parent. Without site-packages it starts in 20 ms.
+LAUNCH = (
+    f"import ctypes, os, signal, sys; ctypes.CDLL(None).prctl({PR_SET_PDEATHSIG}, signal.SIGKILL); "
+    "os.getppid() == int(sys.argv[1]) or sys.exit(1); os.execv(sys.argv[2], sys.argv[2:])"
+)
+
+
+def with_parent(command: Sequence[str]) -> list[str]:
+    """Return the command wrapped so that the kernel kills it when the thread that starts it ends (Linux)."""
+    return [sys.executable, "-ISc", LAUNCH, str(os.getpid()), *command]
