@@ -23,7 +23,7 @@ def sets(draw: st.DrawFn) -> Configs:
 
 
 @st.composite
-def mixtures(draw: st.DrawFn) -> Configs:
+def parts_of_two_stages(draw: st.DrawFn) -> Configs:
     """One to three configurations of two stages side by side; two may be of the same variants."""
     count = draw(st.integers(1, 3))
     cuts = sorted(draw(st.lists(st.integers(1, 99), min_size=count - 1, max_size=count - 1, unique=True)))

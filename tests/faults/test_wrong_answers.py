@@ -44,7 +44,7 @@ from ipa.targets.seldon.imported import imported
 from ipa.targets.seldon.locate import unsaid_orchestrators
 from ipa.targets.seldon.manifest import read, render, smallest_configs
 from ipa.targets.seldon.manifest_edit import Manifest
-from ipa.targets.seldon.predictors import draft_change, render_mixture
+from ipa.targets.seldon.predictors import draft_change, render_predictors
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape
 from ipa.targets.seldon.shape import at_cluster, unbatched_stages
 from ipa.targets.seldon.target import SELDON
@@ -186,7 +186,7 @@ def test_g8_whatever_asks_for_batches_there_is_refused_with_the_remedy(case: Cas
     parts = (*with_share(SMALLEST, 50), *with_share(BATCHED, 50))
     asked: dict[str, Callable[[], object]] = {
         "render": lambda: SELDON.render(VARYING, BATCHED),
-        "two parts": lambda: render_mixture(VARYING, parts),
+        "two parts": lambda: render_predictors(VARYING, parts),
         "patch": lambda: draft_change(VARYING, _live(running), BATCHED).patch(),
         "manifest": lambda: Manifest(VARYING, yaml.safe_dump(running), "x.yaml").changed(BATCHED),
         "manifest that batches, another variant": lambda: Manifest(
@@ -394,7 +394,7 @@ def test_g3_the_operator_writes_nothing_once_what_is_rendered_has_settled(case: 
     case.at_least("writes in 100 reconciles without svcOrchSpec.replicas", writes(without), 100)
     case.equal("writes in 100 reconciles as rendered", writes(render(PIPELINE, SMALLEST)), 0)
     parts = (*with_share(SMALLEST, 50), *with_share(BATCHED, 50))
-    mixed = render_mixture(PIPELINE, parts)
+    mixed = render_predictors(PIPELINE, parts)
     case.equal("writes with two predictors", writes(mixed), 0)
     split = replace(PIPELINE, targets={"seldon": SeldonTarget("pages", shape=Shape.SPLIT, image="ipa:1")})
     assert [unsaid_orchestrators(body) for body in SELDON.render(split, SMALLEST)] == [[]] * 5

@@ -13,7 +13,7 @@ from ipa.model.parts import in_order, paired, parts_of, share_faults, share_of
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, change_peak
-from tests.fakes.set_rows import mixtures, sets
+from tests.fakes.set_rows import parts_of_two_stages, sets
 
 Configs = tuple[StageConfig, ...]
 BESIDE = Overhead(0.5)
@@ -102,7 +102,7 @@ def both(batch_size: int, percent: int) -> Configs:
 
 # Batches carry more on the same cores, so they must be there before the requests are.
 @example(both(1, 50), both(4, 80))
-@given(mixtures(), mixtures())
+@given(parts_of_two_stages(), parts_of_two_stages())
 def test_no_step_carries_less_than_what_runs_and_what_is_wanted_do(running: Configs, wanted: Configs) -> None:
     load_rps = min(carried_rps(running), carried_rps(wanted))
     for _ in range(4):

@@ -28,9 +28,9 @@ from ipa.targets.seldon.locate import (
 from ipa.targets.seldon.manifest import check_configs, read
 from ipa.targets.seldon.predictors import (
     draft_change,
-    read_mixture,
     read_named,
-    render_mixture,
+    read_predictors,
+    render_predictors,
 )
 from ipa.targets.seldon.residents import served_variant
 from ipa.targets.seldon.section import Shape
@@ -69,7 +69,7 @@ class SeldonLayout(Layout):
 
     def read(self, name: str, found: Json) -> Configs:
         """The configurations that one of the SeldonDeployments asks for."""
-        return read_mixture(self._pipeline_of(name), found)
+        return read_predictors(self._pipeline_of(name), found)
 
     def draft(self, name: str, live: Json, wanted: Sequence[StageConfig]) -> Draft:
         """The draft that takes one of the SeldonDeployments to these."""
@@ -99,8 +99,8 @@ class SingleLayout(SeldonLayout):
         return (target_of(self.pipeline).name,)
 
     def render(self, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
-        """The SeldonDeployment. InputError as `render_mixture`."""
-        return [render_mixture(self.pipeline, configs)]
+        """The SeldonDeployment. InputError as `render_predictors`."""
+        return [render_predictors(self.pipeline, configs)]
 
     def observe(self, objects: Objects) -> Running:
         """The predictors of the pipeline, with their orchestrators."""

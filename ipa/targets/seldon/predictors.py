@@ -32,7 +32,7 @@ PREDICTORS = ("spec", "predictors")
 Named = tuple[Pipeline, shared.Configs]
 
 
-def render_mixture(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, Any]:
+def render_predictors(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, Any]:
     """The SeldonDeployment that runs the parts side by side; of one part, what `render` gives.
 
     InputError as `render`, and where the shares are no whole percents of together 100.
@@ -48,7 +48,7 @@ def render_mixture(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[s
     return first
 
 
-def read_mixture(pipeline: Pipeline, sdep: Json) -> shared.Configs:
+def read_predictors(pipeline: Pipeline, sdep: Json) -> shared.Configs:
     """The parts that the SeldonDeployment asks for, in their order. DriftError as `read_named`."""
     return tuple(config for _, part in read_named(pipeline, sdep) for config in part)
 
@@ -94,7 +94,7 @@ def draft_change(pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) 
     A part stays in the predictor of its variants, so that a change of traffic alone touches traffic alone.
     What is new is added last, as a copy of a predictor that is there, so that it has what other people gave
     that; what is gone is removed last. Where one is alone before and after, its traffic is not touched.
-    Errors as `read_mixture` and `render_mixture`.
+    Errors as `read_predictors` and `render_predictors`.
     """
     draft = Draft(live)
     _check(pipeline, wanted)
@@ -108,7 +108,7 @@ def draft_change(pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) 
     kept: list[tuple[int, Pipeline, shared.Configs]] = []
     added: list[Json] = []
     for before, after in shared.paired(
-        read_mixture(pipeline, live), shared.in_order(shared.parts_of(in_millicores(wanted)))
+        read_predictors(pipeline, live), shared.in_order(shared.parts_of(in_millicores(wanted)))
     ):
         here = next((each for each in there if each[1] == before), None)
         if here is not None and after is not None:
