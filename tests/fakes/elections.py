@@ -83,15 +83,6 @@ class Weather:
 
 TIMES = LeaseTimes()
 CALM = Weather()
-ROUGH = Weather(
-    slow_share=0.1,
-    lost_share=0.05,
-    drift_ratio=0.02,
-    stop_every_s=40.0,
-    die_every_s=50.0,
-    cut_every_s=40.0,
-    edit_every_s=15.0,
-)
 
 
 @dataclass

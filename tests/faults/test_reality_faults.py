@@ -26,8 +26,6 @@ pytestmark = pytest.mark.xdist_group("reality")
 MINUTES = 30 * float(os.environ.get("IPA_FAULT_HOURS", "0.5"))
 # Late requests below this share are as good as none: half of what a p99 allows.
 NONE_PERCENT = 0.5
-# Wrong profiles are known after two windows of the metrics, and new pods serve some seconds later.
-KNOWN_AFTER_S = 60.0
 
 
 @cache

@@ -36,7 +36,6 @@ from tests.faults.table import Case
 # Ticks of the loop that is measured; 8640 are a day.
 TICKS = int(os.environ.get("IPA_FAULT_TICKS", "300"))
 HUNDRED = 100
-MONTH_TICKS = 30 * 8640
 LATER = datetime(2036, 1, 1, tzinfo=UTC)
 
 

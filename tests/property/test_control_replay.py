@@ -194,7 +194,7 @@ SETUP = SimSetup(
 )
 POLICIES_OF_ALL = ("ours", "ours-frugal", "ipa", "hpa", "kpa", "vpa+")
 RUNS = {
-    **{name: replace(SETUP, policy=name) for name in ("ours", "ours-frugal", "ipa", "hpa", "kpa", "vpa+")},
+    **{name: replace(SETUP, policy=name) for name in POLICIES_OF_ALL},
     "infadapter": replace(SETUP, policy="infadapter", pipeline=TASK, start=SMALLEST[:1], kills=()),
     "shadow": replace(SETUP, mode=Mode.SHADOW),
     "guarded": replace(SETUP, mode=Mode.GUARDED),

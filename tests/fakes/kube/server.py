@@ -83,7 +83,6 @@ class FakeKube:
         self.wall_s: Callable[[], float] = time.time
         self.skew_s = 0.0
         # Watches begun before it grew say nothing more.
-        self.silences = 0
         handler = type("Handler", (_Handler,), {"kube": self})
         self._http = Listener(("127.0.0.1", 0), handler)
         self._http.daemon_threads = True
@@ -129,12 +128,6 @@ class FakeKube:
             live = self.store.get("seldondeployments", namespace, name)
             change(live)
             self.store.replace("seldondeployments", live)
-
-    def silence_watches(self) -> None:
-        """Let every running watch say nothing more, though its connection stays; new ones are as ever."""
-        with self.store.lock:
-            self.silences += 1
-            self.store.changed.notify_all()
 
     def expire_lists(self) -> None:
         """Let every continue token be too old."""
@@ -309,7 +302,6 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, {"type": "ADDED", "object": {"kind": "secret inside"}}, fault)
             return
         since = since or self.kube.store.version
-        silences = self.kube.silences
         self._head(200, [("Transfer-Encoding", "chunked")])
         self.wfile.flush()
         self.close_connection = True
@@ -317,7 +309,7 @@ class _Handler(BaseHTTPRequestHandler):
             if fault and fault.kind is FaultKind.SILENT:
                 self.kube.stopping.wait()
                 return
-            for event in self._expired(since) if fault else self._events(request, since, silences):
+            for event in self._expired(since) if fault else self._events(request, since):
                 line = json.dumps(event).encode() + b"\n"
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
                 self.wfile.flush()
@@ -329,16 +321,13 @@ class _Handler(BaseHTTPRequestHandler):
         error = ApiError(410, "Expired", f"too old resource version: {since}")
         yield {"type": "ERROR", "object": error.body}
 
-    def _events(self, request: Request, since: int, silences: int) -> Iterator[Json]:
+    def _events(self, request: Request, since: int) -> Iterator[Json]:
         """Events after `since`; a bookmark after each batch where asked for; ERROR once it was compacted."""
         store, wanted = self.kube.store, labels_of(request).items()
         bookmarks = request.query.get("allowWatchBookmarks") == "true"
         end_s = time.monotonic() + float(request.query.get("timeoutSeconds") or 3600)
         while not self.kube.stopping.is_set() and time.monotonic() < end_s:
             with store.lock:
-                if silences != self.kube.silences:
-                    store.changed.wait(LOOK_S)
-                    continue
                 if since < store.compacted:
                     yield from self._expired(since)
                     return

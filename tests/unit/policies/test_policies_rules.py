@@ -27,8 +27,6 @@ from ipa.policies.rules import RulePlanner, fit
 from ipa.policies.table import PolicyInputs, make_policy
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST, profiled, scenario
 
-# One replica of detect carries 20 rps at this size, one of read 33.3 rps.
-DETECT_RPS = 20.0
 # No stage but detect has anything to do; nothing is bounded but by the profiles.
 WIDE = replace(PIPELINE, bounds=Bounds(cores=400.0))
 EXPECTED = Forecast(1.0, 1.0, 0.95, 20.0, "given", 1.0)
