@@ -97,7 +97,7 @@ def demo_on(folder: Path, size: str) -> Iterator[Demo]:
 @pytest.mark.usefixtures("mountable")
 def test_r11_a_full_disk_degrades_and_the_service_recovers(case: Case, tmp_path: Path) -> None:
     with demo_on(tmp_path, "6m") as demo:
-        until(lambda: demo.decided() >= 2)
+        until(lambda: demo.get("/v1/pipelines/video/history")["decisions"])
         case.equal("said before", demo.writes(), "")
         demo.disk.fill()
         until(lambda: "disk is full" in demo.writes())
