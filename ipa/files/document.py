@@ -11,7 +11,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,10 +90,13 @@ class Document:
         while mark is None:
             mark = self.marks.get(near) if near else self.marks.get(near, (0, 0))
             near = near[:-1]
-        line, column = mark
         if self.shows_pointers and pointer:
             message = f"{to_json_pointer(pointer)}: {message}"
-        self.problems.append(Problem(message, self.path, line, column, to_json_pointer(pointer)))
+        self.problem_at(mark, message, to_json_pointer(pointer))
+
+    def problem_at(self, mark: Mark, message: str, json_pointer: str = "") -> None:
+        """Note a problem at a place of the text. InputError where there are very many."""
+        self.problems.append(Problem(message, self.path, *mark, json_pointer))
         if len(self.problems) >= MAX_PROBLEMS:
             self.raise_problems()
 
@@ -200,9 +203,8 @@ def read_text(path: Path) -> str:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = raw[: error.start]
-        document.marks[()] = (before.count(b"\n") + 1, error.start - (before.rfind(b"\n") + 1) + 1)
-        document.problem((), f"byte 0x{raw[error.start]:02x} is not UTF-8; save the file as UTF-8")
-        document.raise_problems()
+        mark = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
+        _refuse(document, mark, f"byte 0x{raw[error.start]:02x} is not UTF-8; save the file as UTF-8")
         raise
     return text
 
@@ -227,51 +229,43 @@ def parse(
     """
     document = Document(path, None, shows_pointers=shows_pointers)
     _check_characters(text, document)
-    events = _events(text, document, most_values, remedy)
-    document.raise_problems()
-    if not events:
-        document.marks[()] = (1, 1)
-        document.problem((), "the file is empty")
-        document.raise_problems()
-    document.data = _Reader(document, events, most_values).read(())
+    document.data = _Reader(document, _events(text, document, most_values, remedy), most_values).whole()
     return document
 
 
 def _check_characters(text: str, document: Document) -> None:
     for found in _CONTROL.finditer(text):
         before = text[: found.start()]
-        document.marks[()] = (before.count("\n") + 1, found.start() - before.rfind("\n"))
-        document.problem((), f"control character U+{ord(found.group()):04X}; remove it")
-        document.raise_problems()
+        mark = before.count("\n") + 1, found.start() - before.rfind("\n")
+        _refuse(document, mark, f"control character U+{ord(found.group()):04X}; remove it")
 
 
-def _events(text: str, document: Document, most_values: int, remedy: str) -> list[Any]:
+def _events(text: str, document: Document, most_values: int, remedy: str) -> Iterator[Any]:
     """The events of the one document in the text; an alias is the index of the event it stands for.
 
-    What is wrong is noted. Reading ends at the first event beyond a bound, whatever comes after it.
+    A fault ends reading and is raised with those noted before it.
     """
-    events: list[Any] = []
     # libyaml compares each directive with all before it.
     if text.startswith("%") or "\n%" in text:
         for line, written in enumerate(text.split("\n"), 1):
             if written.startswith("%") and not written.startswith("%YAML"):
-                document.marks[()] = (line, 1)
-                document.problem((), "a directive is not allowed; remove the line")
-                return events
+                _refuse(document, (line, 1), "a directive is not allowed; remove the line")
     try:
-        _collect(text, document, events, f"more than {most_values} values; {remedy}", most_values)
+        yield from _checked(text, document, f"more than {most_values} values; {remedy}", most_values)
     except yaml.MarkedYAMLError as error:
-        document.marks[()] = _mark(error.problem_mark or error.context_mark)
-        document.problem((), f"not YAML: {error.problem or error.context}")
+        _refuse(
+            document,
+            _mark(error.problem_mark or error.context_mark),
+            f"not YAML: {error.problem or error.context}",
+        )
     except yaml.YAMLError as error:
-        document.marks[()] = (1, 1)
-        document.problem((), f"not YAML: {error}")
-    return events
+        _refuse(document, (1, 1), f"not YAML: {error}")
 
 
-def _collect(text: str, document: Document, events: list[Any], too_many: str, most_values: int) -> None:
+def _checked(text: str, document: Document, too_many: str, most_values: int) -> Iterator[Any]:
     anchors: dict[str, int] = {}
-    values = keys = 0
+    values = keys = count = 0
+    is_tagged = False
     # The collections that are open: what the next node of each is.
     open_nodes = [_ITEM]
     event: Any
@@ -279,7 +273,6 @@ def _collect(text: str, document: Document, events: list[Any], too_many: str, mo
         kind = type(event)
         if kind in _ENDS:
             open_nodes.pop()
-            events.append(event)
         elif kind in _NODES:
             node = open_nodes[-1]
             open_nodes[-1] = _NEXT[node]
@@ -288,30 +281,37 @@ def _collect(text: str, document: Document, events: list[Any], too_many: str, mo
             fault = too_many if values > most_values else ""
             fault = fault or (f"more than {MAX_KEYS} keys; write less" if keys > MAX_KEYS else "")
             if kind is yaml.AliasEvent:
-                if event.anchor not in anchors:
-                    fault = f"alias *{event.anchor[:MAX_SHOWN]} names no anchor before it"
-                events.append(anchors.get(event.anchor))
+                unnamed = f"alias *{event.anchor[:MAX_SHOWN]} names no anchor before it"
+                fault = fault if event.anchor in anchors else unnamed
             else:
                 if event.anchor is not None:
-                    anchors[event.anchor] = len(events)
+                    anchors[event.anchor] = count
                 if event.tag is not None:
+                    is_tagged = True
                     tag = event.tag.replace("tag:yaml.org,2002:", "!!")[:MAX_SHOWN]
-                    _note(document, event, f"tag {tag} is not allowed; write plain values")
-                events.append(event)
+                    document.problem_at(
+                        _mark(event.start_mark), f"tag {tag} is not allowed; write plain values"
+                    )
                 if kind in _OPENED:
                     open_nodes.append(_OPENED[kind])
                     fault = fault or (_TOO_DEEP if len(open_nodes) > MAX_DEPTH + 1 else "")
             if fault:
-                _note(document, event, fault)
-                return
-        elif kind is yaml.DocumentStartEvent and events:
-            _note(document, event, "a second document begins; put each into its own file")
-            return
+                _refuse(document, _mark(event.start_mark), fault)
+        else:
+            if kind is yaml.DocumentStartEvent and count:
+                _refuse(
+                    document, _mark(event.start_mark), "a second document begins; put each into its own file"
+                )
+            continue
+        count += 1
+        yield anchors[event.anchor] if kind is yaml.AliasEvent else event
+    if is_tagged:
+        document.raise_problems()
 
 
-def _note(document: Document, event: Any, message: str) -> None:
-    document.marks[()] = _mark(event.start_mark)
-    document.problem((), message)
+def _refuse(document: Document, mark: Mark, message: str) -> None:
+    document.problem_at(mark, message)
+    document.raise_problems()
 
 
 def _mark(mark: Any) -> Mark:
@@ -319,16 +319,37 @@ def _mark(mark: Any) -> Mark:
 
 
 class _Reader:
-    """Makes values of events. For an alias it reads the events of the anchor again, in the alias's place."""
+    """Makes values of events, which it reads as far as needed: reading ends at the last of many problems.
 
-    def __init__(self, document: Document, events: list[Any], most_values: int) -> None:
-        self.document, self.events, self.most_values = document, events, most_values
+    For an alias it reads the events of the anchor again, in the alias's place.
+    """
+
+    def __init__(self, document: Document, events: Iterator[Any], most_values: int) -> None:
+        self.document, self.most_values = document, most_values
+        self.events: list[Any] = []
         self.at = 0
         self.values = 0
+        self._coming = events
+
+    def whole(self) -> Any:
+        """The value of the whole document."""
+        try:
+            value = self.read(())
+        except StopIteration:
+            _refuse(self.document, (1, 1), "the file is empty")
+        for _ in self._coming:
+            pass
+        return value
+
+    def _peek(self) -> Any:
+        """The next event."""
+        if self.at == len(self.events):
+            self.events.append(next(self._coming))
+        return self.events[self.at]
 
     def read(self, pointer: Pointer) -> Any:
         """The value whose events are next."""
-        document, event = self.document, self.events[self.at]
+        document, event = self.document, self._peek()
         self.at += 1
         if type(event) is int:
             after, self.at = self.at, event
@@ -357,7 +378,7 @@ class _Reader:
 
     def _read_sequence(self, pointer: Pointer) -> list[Any]:
         result: list[Any] = []
-        while type(self.events[self.at]) is not yaml.SequenceEndEvent:
+        while type(self._peek()) is not yaml.SequenceEndEvent:
             result.append(self.read((*pointer, len(result))))
         self.at += 1
         return result
@@ -366,8 +387,8 @@ class _Reader:
         document = self.document
         result: dict[str, Any] = {}
         document.places[id(result)] = pointer
-        while type(self.events[self.at]) is not yaml.MappingEndEvent:
-            event = self.events[self.at]
+        while type(self._peek()) is not yaml.MappingEndEvent:
+            event = self._peek()
             # The key itself stands where its alias is.
             event = self.events[event] if type(event) is int else event
             mark = _mark(event.start_mark)
@@ -394,7 +415,7 @@ class _Reader:
         """Pass the events of one value."""
         depth = 0
         while True:
-            kind = type(self.events[self.at])
+            kind = type(self._peek())
             self.at += 1
             if kind in _ENDS:
                 depth -= 1
