@@ -32,7 +32,7 @@ SETTINGS = {
 PATHS = (
     *("/healthz", "/readyz", "/readyz?verbose", "/metrics", "/openapi.json", "/v1/me", "/v1/configuration"),
     *("/v1/pipelines", "/v1/fleet"),
-    *(f"/v1/pipelines/{PIPELINE}{part}" for part in ("", "/status", "/history", "/record", "/incidents")),
+    *(f"/v1/pipelines/{PIPELINE}{part}" for part in ("", "/status", "/history", "/record")),
 )
 
 

@@ -33,7 +33,7 @@ from ipa.api.hardening import LOOPBACK, Hardening
 from ipa.api.metered import count_requests
 from ipa.api.preconditions import REQUIRED
 from ipa.api.queries import Using
-from ipa.control.audit.incidents import RUNBOOKS
+from ipa.control.audit.reason_log import RUNBOOKS
 from ipa.files.kinds import KINDS, schema_text
 from ipa.model.access import NOBODY
 from ipa.model.errors import Problem, UnavailableError

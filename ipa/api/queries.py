@@ -20,7 +20,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.service import analysis, configuration, history, status
 from ipa.service.configuration import ConfigurationView
-from ipa.service.history import DECISION, DecisionPage, IncidentPage, RecordView, newest_first
+from ipa.service.history import DECISION, DecisionPage, RecordView, newest_first
 from ipa.service.service import Service
 from ipa.service.status import StatusView
 from ipa.service.visibility import MeView, rights_of
@@ -157,14 +157,6 @@ def list_decisions(pipeline: Recorded, service: Using, wanted: Paged) -> Respons
 def list_history(pipeline: Recorded, service: Using, wanted: Paged) -> Response:
     """List the decisions that changed the pipeline, newest first, in pages as those of decisions."""
     return wanted.page(service, pipeline, applied_only=True)
-
-
-@router.get("/pipelines/{pipeline}/incidents", tags=["decisions"])
-def list_incidents(
-    pipeline: Named, service: Using, limit: Annotated[int, Query(ge=1, le=100)] = 20
-) -> IncidentPage:
-    """List incidents, newest first: begin, end, cause and what was done, derived from the decisions."""
-    return history.incidents(service, pipeline, limit)
 
 
 @router.get("/pipelines/{pipeline}/record", tags=["decisions"])

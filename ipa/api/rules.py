@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ipa.control.audit.incidents import RUNBOOKS
+from ipa.control.audit.reason_log import RUNBOOKS
 from ipa.model.access import Operation
 
 # Open to all: the answer holds nothing of a pipeline; the metrics are bounded by access to the port.
@@ -96,7 +96,6 @@ RULES: Mapping[tuple[str, str], Rule | None] = {
     ("GET", f"{PIPELINE}/profiles/{{stage}}/fits"): READ,
     ("GET", f"{PIPELINE}/decisions"): LIST,
     ("GET", f"{PIPELINE}/history"): LIST,
-    ("GET", f"{PIPELINE}/incidents"): LIST,
     ("GET", f"{PIPELINE}/record"): Rule(Operation.READ, work=Work.VERIFY),
     ("GET", "/v1/decisions/{decision_id}"): SEEN,
     ("POST", "/v1/decisions/{decision_id}:replay"): ANY_WHAT_IF,

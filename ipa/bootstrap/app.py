@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from prometheus_client import CollectorRegistry
@@ -32,7 +32,6 @@ from ipa.bootstrap.targets import (
     target_of,
 )
 from ipa.control.audit.feed import RecordFeed
-from ipa.control.audit.incidents import IncidentBook
 from ipa.control.audit.reason_log import ReasonLog
 from ipa.control.loop.clock import StopSignal
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
@@ -76,7 +75,6 @@ class App:
     feed: RecordFeed
     # None where the service runs alone.
     leadership: LeaseLeadership | None = None
-    incidents: IncidentBook = field(default_factory=IncidentBook)
     # Who knows who asks; none where nobody has to say who they are.
     authenticators: tuple[Identities, ...] = ()
 
@@ -165,7 +163,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
         )
         if leadership is not None:
             catalogue.leader.set_function(leadership.leading)
-        hooks = (Publisher(catalogue), Changes(store.note), ReasonLog(), book := IncidentBook())
+        hooks = (Publisher(catalogue), Changes(store.note), ReasonLog())
         feed = RecordFeed(store, clock.monotonic_s)
         housekeeping = Housekeeping(store, clock.now, leads.leading)
         resources.callback(housekeeping.close)
@@ -220,7 +218,6 @@ def build(settings: Settings, options: ServeOptions) -> App:
             leadership=leadership,
             roster=roster,
             feed=feed,
-            incidents=book,
             authenticators=authenticators,
         )
 

@@ -115,5 +115,4 @@ def service_of(app: App) -> Service:
         clock=app.clock,
         settings=app.settings,
         endpoints=app.roster.makers.endpoints,
-        incidents=app.incidents,
     )

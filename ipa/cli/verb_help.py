@@ -31,7 +31,6 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...] | str]] = {
             "lifecycle",
             "ipa history video",
             "ipa history video --all --limit 100",
-            "ipa history video --incidents",
             "ipa history video --verify",
         ),
         "events": ("events", "ipa events", "ipa events video --since 42 --no-follow"),

@@ -67,10 +67,6 @@ class PipelineClient(ABC):
         """The decision of that id."""
 
     @abstractmethod
-    def incidents(self, pipeline: str, limit: int) -> JsonObject:
-        """The newest incidents of the pipeline, the newest first."""
-
-    @abstractmethod
     def record(self, pipeline: str, anchor: str | None) -> JsonObject:
         """The verified record; `anchor` is a head that was kept elsewhere."""
 

@@ -94,9 +94,6 @@ class HttpClient(PipelineClient):
     def decision(self, decision_id: str) -> JsonObject:
         return self._get(f"decisions/{quote(decision_id, safe='')}")
 
-    def incidents(self, pipeline: str, limit: int) -> JsonObject:
-        return self._get(pipeline_path(pipeline, "incidents"), limit=limit)
-
     def record(self, pipeline: str, anchor: str | None) -> JsonObject:
         return self._get(pipeline_path(pipeline, "record"), anchor=anchor)
 

@@ -78,9 +78,6 @@ class InProcessClient(PipelineClient):
     def decision(self, decision_id: str) -> JsonObject:
         return _object(self._service.log.decision(decision_id))
 
-    def incidents(self, pipeline: str, limit: int) -> JsonObject:
-        return _object(history.incidents(self._service, self._service.pipeline(pipeline), limit))
-
     def record(self, pipeline: str, anchor: str | None) -> JsonObject:
         head = head_of(anchor) if anchor else None
         return _object(history.verify(self._service, self._recorded(pipeline), head))

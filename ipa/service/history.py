@@ -1,4 +1,4 @@
-"""The decisions of a pipeline, newest first, its incidents, the record, and the replay of decisions."""
+"""The decisions of a pipeline, newest first, the record, and the replay of decisions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from anyio import to_thread
 from pydantic import TypeAdapter
 
-from ipa.control.audit.incidents import PipelineIncident
 from ipa.control.audit.record import Head
 from ipa.control.audit.replay import ReplayResult
 from ipa.control.ports import DecisionLog
@@ -38,13 +37,6 @@ class DecisionPage:
 
 
 @dataclass(frozen=True, slots=True)
-class IncidentPage:
-    """Incidents, the newest first; one without `ended_at` lasts."""
-
-    incidents: tuple[PipelineIncident, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class RecordView:
     """The size of a verified record, every entry as it was written. `head` names the newest: NUMBER:DIGEST.
 
@@ -65,11 +57,6 @@ def verify(service: Service, pipeline: str, anchor: Head | None) -> RecordView:
     found = service.verifier.verify(service.records.of(pipeline), anchor)
     head = str(found.head)
     return RecordView(pipeline, found.decisions, found.entries, head, found.removed, found.unchecked)
-
-
-def incidents(service: Service, pipeline: Pipeline, limit: int) -> IncidentPage:
-    """The newest incidents of a pipeline, as far back as decisions are known."""
-    return IncidentPage(tuple(service.incidents.of(pipeline.name, service.log)[:limit]))
 
 
 def page_of(

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from ipa.control.audit.incidents import IncidentBook
 from ipa.control.audit.record import Head, Verified
 from ipa.control.audit.replay import ReplayResult
 from ipa.control.election import ALONE, LeaderStatus
@@ -253,7 +252,6 @@ class Service:
     health: HealthChecks
     clock: Clock
     settings: Settings
-    incidents: IncidentBook = field(default_factory=IncidentBook)
     # Base URL of the router that takes the requests of a pipeline, if it runs on this machine.
     endpoints: Mapping[str, str] = field(default_factory=dict)
 

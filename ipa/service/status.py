@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from ipa.control.audit.incidents import PipelineIncident
 from ipa.control.canonical import digest
 from ipa.control.election import ALONE, LeaderStatus
 from ipa.control.engine.actuation import ActuationPhase
@@ -58,8 +57,8 @@ class StatusView:
 
     A pipeline that is not `runnable` is only planned; `not_runnable_because` says why.
     `standing` is that of the replica that answers: one that does not lead only looks on. `beside` are the
-    policies that only say what they would do. `address` is where clients send its requests. `incident` is the
-    one that lasts, None if there is none; `edit` the latest change of its files, or over the API.
+    policies that only say what they would do. `address` is where clients send its requests. `edit` is the
+    latest change of its files, or over the API.
     `simulated_speed` are the simulated seconds in a real one, None if the pipeline is real.
     """
 
@@ -76,7 +75,6 @@ class StatusView:
     not_runnable_because: str = ""
     address: RequestAddress = NO_ADDRESS
     simulated_speed: float | None = None
-    incident: PipelineIncident | None = None
     edit: PipelineEdit | None = None
 
 
@@ -151,7 +149,6 @@ def status(service: Service, pipeline: Pipeline) -> StatusView:
         else (),
         address=service.registry.address(pipeline),
         simulated_speed=clock.speed if isinstance(clock, SimulatedClock) else None,
-        incident=service.incidents.lasting(name),
         edit=service.registry.edit(name),
     )
 

@@ -21,7 +21,6 @@ from ipa.bootstrap.pipeline_registry import Roster
 from ipa.bootstrap.replaying import Replayer
 from ipa.control.audit.checkpoints import SignedCheckpoint
 from ipa.control.audit.feed import RecordFeed
-from ipa.control.audit.incidents import IncidentBook
 from ipa.control.audit.record import Chain, Entry, Head, Recorded, Verified, of_control, of_decision
 from ipa.control.canonical import digest
 from ipa.control.election import LeaderStatus
@@ -242,7 +241,6 @@ class FakeWorld:
     broken: Exception | None = None
     # The resources of what runs beside its cores.
     held: Resources = NO_RESOURCES
-    incidents: IncidentBook = field(default_factory=IncidentBook)
     # The loops of policies beside.
     beside: dict[str, FakeLoop] = field(default_factory=dict)
     plans: PlanStore = field(default_factory=FakePlans)
@@ -273,7 +271,6 @@ class FakeWorld:
                 health=FakeHealth(lambda: self.checks),
                 clock=self.clock,
                 settings=Settings(tick_s=TICK_S),
-                incidents=self.incidents,
             ),
             registry=registry,
             record=self,
@@ -309,7 +306,6 @@ class FakeWorld:
     def record(self, decision: Decision) -> None:
         """Keep it."""
         self.log.append(decision)
-        self.incidents(decision, Snapshot("ocr", decision.tick, PipelineControl(), ActuationPhase.IDLE))
         self.note(of_decision(decision, digest(decision.decision_id)))
 
     def decisions(

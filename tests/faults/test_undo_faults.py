@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from ipa.control.audit.incidents import troubles_of
+from ipa.control.audit.reason_log import runbook_for
 from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.engine.feedback import Feedback
 from ipa.model.decision import UNHEALTHY, Action, Decision, ReasonCode
@@ -76,8 +76,8 @@ def test_r22_undo_during_the_callers_own_change_takes_that_back(made: Scenario) 
     back = roll_back(made)
     settle(made)
     assert made.workload.desired == BASE
-    # No alert, no incident, no quarantine.
-    assert back.reason is ReasonCode.REQUESTED not in UNHEALTHY and not troubles_of(back)
+    # No alert, no quarantine.
+    assert back.reason is ReasonCode.REQUESTED not in UNHEALTHY and not runbook_for(back)
     assert made.loop._state.failures == ()
 
 

@@ -97,9 +97,6 @@ def history(
     limit: int = typer.Option(20, "--limit", min=1, max=500, help="most decisions to list"),
     all_: bool = typer.Option(False, "--all", help="list holds too, not only changes"),
     before: str | None = typer.Option(None, "--before", metavar="ID", help="list those before this decision"),
-    incidents: bool = typer.Option(
-        False, "--incidents", help="list incidents instead: start, end, cause and actions"
-    ),
     verify: bool = typer.Option(False, "--verify", help="verify that no entry of the record was changed"),
     anchor: str | None = typer.Option(
         None, "--anchor", metavar="HEAD", help="with --verify, a head of the record that was kept elsewhere"
@@ -107,15 +104,11 @@ def history(
     place: Place,
 ) -> None:
     """List the changes of a pipeline with their reasons, newest first."""
-    from ipa.cli.views.status_text import history_table, incident_lines
+    from ipa.cli.views.status_text import history_table
 
     with place.client() as service:
         if verify:
             _verify(service, pipeline, anchor, place.output)
-            return
-        if incidents:
-            listed = service.incidents(pipeline, min(limit, 100))
-            show(place.output, listed, *incident_lines(listed["incidents"]))
             return
         page = service.decisions(pipeline, limit=limit, before=before, applied_only=not all_)
     show(place.output, page, history_table(page["decisions"], is_changes=not all_))

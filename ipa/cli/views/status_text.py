@@ -1,9 +1,8 @@
-"""The state of pipelines for people: status, history, differences and incidents."""
+"""The state of pipelines for people: status, history and differences."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -26,14 +25,6 @@ from ipa.model.resources import NO_RESOURCES, Resources, heading_of, in_words, t
 
 Json = Mapping[str, Any]
 SIGN = {True: "~", False: "="}
-# The kinds of trouble of an incident in words.
-TROUBLES = {
-    "slo_broken": "SLO broken",
-    "overloaded": "overloaded",
-    "blind": "load or workload not seen",
-    "rolled_back": "change rolled back",
-    "held": "held",
-}
 
 
 def status_table(status: Json) -> Group:
@@ -109,9 +100,6 @@ def _remarks(status: Json) -> Iterator[tuple[str, str]]:
         yield from _overrides(control)
     yield from ((f"Degraded: {text}", "red") for text in live["degraded"])
     yield from ((sentence(text), "yellow") for text in (control or {}).get("profile_doubts", ()))
-    if incident := status.get("incident"):
-        since = f"{date_time(incident['begun_at'])} ({_lasted(incident['begun_at'], live['at'])})"
-        yield f"Incident since {since}, {_kinds(incident)}: {incident['cause']}", "red"
     if text := status.get("not_runnable_because"):
         yield f"Planned only: {text}", "yellow"
     if edit := status.get("edit"):
@@ -372,47 +360,6 @@ def undo_lines(undo: Json) -> list[str]:
     if undo["unconfirmed"]:
         lines.append(f"It needs --confirm: {undo['unconfirmed']}.")
     return lines
-
-
-def incident_lines(incidents: Sequence[Json]) -> list[Text]:
-    """Some lines for each incident, newest first; one without an end lasts."""
-    return [line for each in incidents for line in _incident(each)] or [Text("no incidents")]
-
-
-def _incident(incident: Json) -> Iterator[Text]:
-    begun, ended = incident["begun_at"], incident["ended_at"]
-    when = f"lasted {_lasted(begun, ended)}" if ended else "lasts"
-    yield Text(f"{date_time(begun)}  {when}  {_kinds(incident)}", style="" if ended else "bold red")
-    yield Text(f"  cause  {incident['cause']}")
-    ratio, latency, rate = incident["in_time_ratio"], incident["latency_s"], incident["rate_rps"]
-    worst = [
-        None if ratio is None else f"{100 * ratio:.1f} % in time",
-        None if latency is None else f"latency {latency:.3g} s",
-        f"about {incident['lost']:.0f} requests lost" if incident["lost"] >= 1 else None,
-        None if rate is None else f"{rate:.3g} rps",
-    ]
-    if any(worst):
-        yield Text(f"  worst  {', '.join(each for each in worst if each)}")
-    for each in incident["actions"]:
-        by = f", by {each['by']}" if each["by"] else ""
-        yield Text(f"  done   {time_of_day(each['at'])} {each['reason']}: {each['detail']}{by}")
-    if more := incident["action_count"] - len(incident["actions"]):
-        yield Text(f"  done   {more} more changes")
-    if not incident["actions"]:
-        yield Text(f"  done   nothing; {incident['held'] or 'no decision was made'}")
-
-
-def _kinds(incident: Json) -> str:
-    return ", ".join(TROUBLES.get(each, each) for each in incident["troubles"])
-
-
-def _lasted(begun: str, ended: str) -> str:
-    """The time between the two in words, such as "3 min 20 s"."""
-    seconds = (datetime.fromisoformat(ended) - datetime.fromisoformat(begun)).total_seconds()
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    parts = [(hours, "h"), (minutes, "min"), (rest, "s")]
-    return " ".join(f"{count} {unit}" for count, unit in parts if count) or "0 s"
 
 
 def _pause(control: Json) -> str:

@@ -6,15 +6,54 @@ import logging
 import re
 from datetime import datetime
 
-from ipa.control.audit.incidents import runbook_for
 from ipa.model.decision import UNHEALTHY, Action, Decision, ReasonCode
 
 log = logging.getLogger("ipa.control")
 
 # Ticks of a loop that works: a line for each change among them would hide the others.
 ROUTINE = frozenset({ReasonCode.NO_CHANGE, ReasonCode.WITHIN_TOLERANCE, ReasonCode.STABILISING})
+# Reasons of ticks that saw no load or workload, and of those that acted on, or saw, a broken SLO.
+BLIND = frozenset(
+    {
+        ReasonCode.METRICS_MISSING,
+        ReasonCode.METRICS_STALE,
+        ReasonCode.METRICS_INVALID,
+        ReasonCode.WORKLOAD_UNKNOWN,
+        ReasonCode.FALLBACK,
+    }
+)
+LATE = frozenset({ReasonCode.RELIEVED, ReasonCode.AMENDED, ReasonCode.SLO_BROKEN})
+# The page of the service with a section for each alert, and the alert whose section helps with a reason.
+RUNBOOKS = "/runbooks"
+ALERT_OF = {
+    **dict.fromkeys(LATE, "IpaSloBurnFast"),
+    **dict.fromkeys(BLIND, "IpaInputsStale"),
+    ReasonCode.SATURATED: "IpaCrowded",
+    ReasonCode.ROLLBACK: "IpaRolledBack",
+    ReasonCode.INFEASIBLE: "IpaInfeasible",
+    ReasonCode.NO_ROOM: "IpaNoRoom",
+    ReasonCode.SOLVER_FAILED: "IpaSolverFailing",
+    ReasonCode.QUARANTINED: "IpaQuarantined",
+    ReasonCode.ROLLBACK_FAILED: "IpaRollbackFailed",
+    ReasonCode.CONFLICT: "IpaWritesConflict",
+    ReasonCode.DRIFT: "IpaDrift",
+    ReasonCode.RBAC: "IpaWritesRefused",
+    ReasonCode.AUDIT_FAILED: "IpaAuditFailing",
+}
 # The address of the part that a cause is about, as errors name it.
 ADDRESS = re.compile(r"https?://[^\s,;'\")]+")
+
+
+def runbook_of(alert: str) -> str:
+    """The address of the section about the alert, at the service."""
+    return f"{RUNBOOKS}#{alert.lower()}"
+
+
+def runbook_for(decision: Decision) -> str:
+    """The runbook that helps with the decision's trouble; empty without trouble."""
+    reason = ReasonCode.SLO_BROKEN if decision.slo_broken else decision.reason
+    alert = ALERT_OF.get(reason)
+    return runbook_of(alert) if alert else ""
 
 
 class ReasonLog:

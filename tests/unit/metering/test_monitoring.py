@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ipa.control.audit.incidents import RUNBOOKS, runbook_of
+from ipa.control.audit.reason_log import RUNBOOKS, runbook_of
 from ipa.metering import table
 from tools.monitoring.alerts import ALERTS, RUNBOOK, Alert
 from tools.monitoring.dashboard import queries

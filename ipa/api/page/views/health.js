@@ -1,8 +1,7 @@
-// Health: incidents, the dependencies of the service, and the missing inputs of each pipeline.
+// Health: the dependencies of the service, and the missing inputs of each pipeline.
 
 import { callApi } from "../api.js";
 import { clock, duration, el, plain, putter } from "../dom.js";
-import { incidentItems } from "../incidents.js";
 import { chip, healthChip } from "../parts.js";
 import { formatRoute } from "../router.js";
 import { table } from "../tables.js";
@@ -16,36 +15,19 @@ const MEND_PIPELINE = "Is Prometheus up (IPA_PROMETHEUS_URL), does it scrape, an
 const MISSING = { unreachable: "no answer", absent: "nothing there", stale: "too old", invalid: "makes no sense", not_asked: "not asked for" };
 const NAMES = { load: "load over time", arrival_rate: "arrival rate", latency: "latency", running: "what runs", ready_replicas: "ready replicas" };
 
-// Incidents shown of all pipelines together.
-const INCIDENTS = 10, FEW = 8;
-
 export const title = "Health";
 
 export async function open(root, place, tools) {
   const gone = new AbortController(), put = putter(), signal = gone.signal;
-  const parts = { state: el("div", { class: "chips" }), checks: el("section", { "aria-label": "What it depends on" }), inputs: el("section", { "aria-label": "What is seen" }), about: el("p", { class: "note" }),
-    incidentsTitle: el("h2", {}, "Incidents"), incidents: el("ol", { id: "incidents" }) };
+  const parts = { state: el("div", { class: "chips" }), checks: el("section", { "aria-label": "What it depends on" }), inputs: el("section", { "aria-label": "What is seen" }), about: el("p", { class: "note" }) };
   root.append(parts.state,
-    parts.incidentsTitle, el("section", { class: "card decisions incidents", "aria-label": "Incidents" }, parts.incidents),
     el("h2", {}, "What the service depends on"), parts.checks, el("h2", {}, "Inputs of each pipeline"), parts.inputs, parts.about);
   const about = (version) => [`ipa ${version ?? ""} · metrics for Prometheus are at `, el("a", { href: "/metrics" }, "/metrics"), ", which raises the alerts of the ", el("a", { href: "/runbooks" }, "runbooks"), " · ", el("code", {}, "ipa doctor"), " looks at everything around the service."];
-
-  let ticks = null, list = [];
 
   async function update() {
     const ready = await readiness(signal);
     const names = [...tools.pipelines.keys()];
-    const ask = (some, path) => Promise.all(some.map((name) => callApi(`/v1/pipelines/${encodeURIComponent(name)}/${path}`, { signal })));
-    const found = await ask(names, "status");
-    const key = found.map(({ live }) => live.tick).join();
-    if (key !== ticks) {
-      // Of many pipelines only those with trouble: each is a request of its own.
-      const asked = names.length > FEW ? found.filter((each) => !each.healthy).map((each) => each.pipeline) : names;
-      const happened = await ask(asked, `incidents?limit=${INCIDENTS}`);
-      list = happened.flatMap((each) => each.incidents).sort((a, b) => Date.parse(b.begun_at) - Date.parse(a.begun_at)).slice(0, INCIDENTS);
-      ticks = key;
-    }
-    put(parts.incidents, [list, found[0]?.live.at], () => incidentItems(list, found[0]?.live.at, names.length > 1));
+    const found = await Promise.all(names.map((name) => callApi(`/v1/pipelines/${encodeURIComponent(name)}/status`, { signal })));
     const broken = found.filter(({ live }) => live.slo_broken).map(({ pipeline }) => pipeline);
     put(parts.state, [ready, broken], () => [
       ready.ready ? chip("good", "ready", "The API can serve") : chip("bad", "not ready", "The API cannot serve"),

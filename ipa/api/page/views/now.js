@@ -4,7 +4,6 @@ import { callApi } from "../api.js";
 import { decisions } from "../decisions.js";
 import { clock, el, plain, putter } from "../dom.js";
 import { Graph } from "../graph.js";
-import { banner } from "../incidents.js";
 import { chips, isRolling, isSeen, reason, tiles } from "../parts.js";
 import { formatRoute } from "../router.js";
 import { sharedLoad } from "../shared.js";
@@ -34,7 +33,6 @@ export async function open(root, place, tools) {
     due = live.next_tick_in_s === null ? null : performance.now() + 1000 * live.next_tick_in_s;
     tickS = live.tick_s;
     const [kind, words] = reason(status);
-    put(parts.incident, [status.incident, status.incident && live.at], () => banner(status.incident, live.at));
     put(parts.chips, [control, live.degraded, isRolling(live), isSeen(live), status.standing, status.simulated_speed], () => chips(status));
     actions?.see(status);
     put(parts.reason, [control, live.reason, live.detail, live.degraded], () => words);
@@ -90,7 +88,6 @@ function frame(name) {
   const parts = {
     chips: el("div", { class: "chips", id: "chips" }),
     actions: el("div", { class: "actions" }),
-    incident: el("div", {}),
     reason: el("p", { class: "banner", id: "reason" }),
     aside: el("div", {}),
     edit: el("div", { id: "edit" }),
@@ -109,7 +106,7 @@ function frame(name) {
     el("div", {}, el("small", {}, "next tick"), countdown));
   return {
     ...parts,
-    all: [el("div", { class: "standing" }, parts.chips, parts.actions, next), parts.edit, parts.aside, parts.incident, parts.tiles, parts.reason, parts.shared, parts.graph, parts.time, parts.requests,
+    all: [el("div", { class: "standing" }, parts.chips, parts.actions, next), parts.edit, parts.aside, parts.tiles, parts.reason, parts.shared, parts.graph, parts.time, parts.requests,
       el("div", { class: "heading" }, el("h2", {}, "Last changes"), el("a", { href: formatRoute({ view: "timeline", path: [name] }) }, "Timeline")),
       el("section", { class: "card decisions", "aria-label": "Last changes" }, parts.changes), parts.seen, parts.calibration],
   };

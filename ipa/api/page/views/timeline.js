@@ -1,11 +1,10 @@
-// Timeline: load, latency and what came of it against the SLA, what was done, then incidents and decisions.
+// Timeline: load, latency and what came of it against the SLA, what was done, then decisions.
 
 import { callApi } from "../api.js";
 import { decisions } from "../decisions.js";
 import { clock, el, putter } from "../dom.js";
 import { Figure } from "../figure.js";
 import { History } from "../history.js";
-import { incidentItems } from "../incidents.js";
 import { formatRoute } from "../router.js";
 import { Ranges, bounds, queryOf, rangeOf, within } from "../ranges.js";
 
@@ -34,9 +33,7 @@ export async function open(root, place, tools) {
   const holds = el("input", { type: "checkbox", id: "all" });
   const list = el("ol", { id: "decisions" });
   let range = rangeOf(place.query), now = 0, shown = "", before = null;
-  const happened = el("ol", { id: "incidents" });
   root.append(boxes.ranges, boxes.hint, boxes.said, boxes.charts,
-    el("h2", {}, "Incidents"), el("section", { class: "card decisions incidents", "aria-label": "Incidents" }, happened),
     el("div", { class: "heading" }, el("h2", {}, "Decisions"), el("label", { class: "switch" }, holds, " show holds")),
     el("section", { class: "card decisions", "aria-label": "Decisions" }, list));
   const ranges = new Ranges(boxes.ranges, (query) => {
@@ -81,7 +78,7 @@ export async function open(root, place, tools) {
     shown = key;
     if (isAsked) boxes.charts.setAttribute("aria-busy", "true");
     ranges.show(range, bounds(range, now, past.begin));
-    const [{ incidents }] = await Promise.all([callApi(`${base}/incidents?limit=100`, { signal: gone.signal }), past.lookAgain(holds.checked, status.live.tick)]);
+    await past.lookAgain(holds.checked, status.live.tick);
     const wanted = range.last === "all" ? -Infinity : range.last ? now - 1000 * Number(range.last) : range.from;
     // The status begins one tick later than its range.
     await past.reachBack(wanted + 2000 * status.live.tick_s, tools.say);
@@ -97,8 +94,6 @@ export async function open(root, place, tools) {
       figures[id].box.hidden = Boolean(facts.isOptional) && facts.series.every((one) => one.y.every((value) => value === null));
       figures[id].show(facts);
     }
-    const mine = incidents.filter((each) => Date.parse(each.begun_at) <= span[1] && (!each.ended_at || Date.parse(each.ended_at) >= span[0]));
-    put(happened, mine, () => incidentItems(mine, status.live.at));
     const decided = past.decided(...span).filter((each) => holds.checked || each.action === "apply");
     put(list, [decided.map((each) => each.decision_id), holds.checked], () => decisions(decided, holds.checked));
     boxes.said.textContent = span[0] < past.begin && !past.isWhole

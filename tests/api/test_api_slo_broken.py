@@ -1,27 +1,20 @@
-"""Incidents over the API and the command line; a broken SLO is never healthy."""
+"""A broken SLO over the API and the command line is never healthy, and has a runbook."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import yaml
 
-from ipa.cli.layout import date_time
 from ipa.cli.main import run
 from ipa.clients.http import HttpClient
-from ipa.clients.in_process import InProcessClient
-from ipa.control.audit.incidents import ALERT_OF, runbook_of
+from ipa.control.audit.reason_log import ALERT_OF, runbook_of
 from ipa.settings import Settings, setting_fault
 from tests.fakes.services import ApiClient, FakeWorld, InProcess, over
 
 OCR = "/v1/pipelines/ocr"
 RULES = Path("deploy/prometheus/rules.yaml")
-
-
-# The ticks that the world has seen.
-PLAYED = 10
 
 
 def test_a_broken_slo_is_never_healthy(world: FakeWorld) -> None:
@@ -38,52 +31,23 @@ def test_a_broken_slo_is_never_healthy(world: FakeWorld) -> None:
         status["live"]["series"][-1]["slo_broken"] and status["live"]["series"][-1]["busy"]["detect"] == 0.72
     )
     assert status["live"]["stages"][0]["busy_ratio"] == pytest.approx(0.72)
-    assert status["incident"]["begun_at"] == world.log[-2].at
     [row] = api.get("/v1/fleet").json()["pipelines"]
     assert (row["healthy"], row["slo_broken"], row["in_time_ratio"]) == (False, True, 0.6)
     assert (row["lost_rps"], row["retried_rps"]) == (3.4, 0.2)
 
 
-def test_incidents_are_listed_with_what_was_done(world: FakeWorld) -> None:
-    world.slo_broken = True
-    world.play(3)
-    world.slo_broken = False
-    world.play(1)
-    api = ApiClient(world.services())
-    [found] = api.get(f"{OCR}/incidents").json()["incidents"]
-    assert (found["begun_at"], found["ended_at"]) == (world.log[10].at, world.log[13].at)
-    assert found["cause"].startswith("requests failed at detect: model error")
-    assert found["runbook_url"] == runbook_of("IpaSloBurnFast")
-    done = [each for each in world.log[10:13] if each.action == "apply"]
-    assert [each["decision_id"] for each in found["actions"]] == [each.decision_id for each in done]
-    assert api.get(f"{OCR}/status").json()["incident"] is None
-    with InProcessClient(world.services().service, "here") as client:
-        assert client.incidents("ocr", 5)["incidents"] == [found]
-
-
-def test_the_command_line_tells_incidents(
+def test_the_command_line_says_that_the_slo_is_broken(
     world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
         "ipa.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(world.services()))
     )
-    assert run(["history", "ocr", "--incidents"]) == 0
-    assert capfd.readouterr().out.strip() == "no incidents"
     world.slo_broken = True
     world.play(2)
-    assert run(["history", "ocr", "--incidents"]) == 0
-    first, cause, worst, *done = capfd.readouterr().out.splitlines()
-    assert first == f"{date_time(world.log[10].at)}  lasts  SLO broken"
-    assert cause.startswith("  cause  requests failed at detect: model error")
-    assert worst.startswith("  worst  60.0 % in time, latency 0.")
-    assert done and all(line.startswith("  done   ") for line in done)
     assert run(["status", "ocr"]) == 5
     out = capfd.readouterr().out
-    since = date_time("2026-11-24T12:00:55Z")
-    assert f"Incident since {since} (5 s), SLO broken: requests failed at detect" in out
+    assert "Degraded: the SLO is broken: 60.0 % of the requests" in out
     assert "Retried: 0.2 batches/s, because their replica was lost" in out
-    assert run(["history", "ocr", "--incidents", "-o", "json"]) == 0
-    assert len(json.loads(capfd.readouterr().out)["incidents"]) == 1
 
 
 def test_every_alert_that_is_named_is_shipped_with_a_runbook() -> None:
