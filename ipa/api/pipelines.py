@@ -247,9 +247,9 @@ def create_pipeline(
 def replace_pipeline(
     pipeline: Named, service: Using, change: Checked, wanted: PipelineBody, response: Response
 ) -> PipelineView:
-    """Replace a pipeline that was created over the API, or SLA, bounds and objectives of one of a file.
+    """Replace a pipeline that was created over the API.
 
-    Its loop restarts at once, and goes on from where it was. What differs else from the file is a 409.
+    Its loop restarts at once, and goes on from where it was. 409: it comes from a file, which the hint names.
     """
     made = pipelines.replace(change, pipeline, wanted, Operation.REPLACE)
     response.headers["ETag"] = _tag_of(service, wanted)
@@ -269,10 +269,7 @@ def replace_pipeline(
 def patch_pipeline(
     pipeline: Named, service: Using, change: Checked, wanted: PatchedBody, response: Response
 ) -> PipelineView:
-    """Change parts of a pipeline by a JSON merge patch of its file.
-
-    Of a pipeline that comes from a file these may be its SLA, bounds and objectives.
-    """
+    """Change parts of a pipeline that was created over the API, by a JSON merge patch."""
     made = pipelines.replace(change, pipeline, wanted, Operation.AMEND)
     response.headers["ETag"] = _tag_of(service, wanted)
     return made

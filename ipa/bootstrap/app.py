@@ -19,7 +19,7 @@ from ipa.adapters.store.database import Access
 from ipa.adapters.store.housekeeping import Housekeeping
 from ipa.adapters.store.store import Store, open_from
 from ipa.bootstrap.calibration import calibrated, calibrations_of
-from ipa.bootstrap.file_edits import FileEdits, PipelineFiles
+from ipa.bootstrap.file_edits import FileEdits
 from ipa.bootstrap.identity import Identities, authenticators_of
 from ipa.bootstrap.leader_election import election_faults, leadership_of
 from ipa.bootstrap.pipeline_registry import PipelineFactory, Roster, inputs_of, policy_of
@@ -97,18 +97,18 @@ def build(settings: Settings, options: ServeOptions) -> App:
     start rate), ConfigurationError, UnavailableError.
     """
     check_settings(settings)
-    files = PipelineFiles(settings.pipelines_dir, settings.profiles_dir)
-    found = files.load()
     stop = StopSignal()
     target = target_of(settings)
     clock = target.clock(stop, options.simulated)
+    edits = FileEdits(settings.pipelines_dir, settings.profiles_dir, clock.now)
+    found = edits.load()
     registry = new_registry()
     with ExitStack() as resources:
         store = open_from(settings, Access.SERVE)
         resources.callback(store.close)
         authenticators = authenticators_of(settings, store, clock, resources)
-        edits = FileEdits(files, store.given, clock.now)
-        pipelines = edits.started(_chosen(found, options.names, store.given.all()))
+        pipelines = _chosen(found, options.names, store.given.all())
+        _forget_pushed(store)
         check_carried(target, pipelines.values(), options.policy)
         for pipeline in pipelines.values():
             store.records.resume(pipeline.name, pipeline.namespace)
@@ -199,11 +199,11 @@ def build(settings: Settings, options: ServeOptions) -> App:
             clock,
             stop,
             Scheduler(lambda waker: target.clock(waker, options.simulated), stop),
+            edits,
             # A simulated service is not started again: what it was given need not be found then.
             only=frozenset(() if options.simulated else options.names),
             follow_s=settings.tick_s if leadership is not None else None,
             look_s=settings.peek_s,
-            edits=edits,
         )
         roster.sync()
         return App(
@@ -264,6 +264,12 @@ def _chosen(
         known = ", ".join(sorted({*found, *given})) or "none"
         raise NotFoundError(f"there is no pipeline {', '.join(unknown)}", hint=f"There are: {known}")
     return {name: found[name] for name in names or sorted(found) if name in found}
+
+
+def _forget_pushed(store: Store) -> None:
+    """Delete what an earlier version took over the API in place of files, and log it."""
+    for name in store.given.forget_pushed():
+        log.warning("%s: its file applies again; keys sent over the API to an earlier version do not", name)
 
 
 def _profiles(settings: Settings, store: Store, pipeline: Pipeline) -> Mapping[str, StageProfile]:

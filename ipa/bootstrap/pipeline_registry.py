@@ -239,13 +239,13 @@ class Roster:
     clock: Clock
     stop: threading.Event
     turns: Scheduler
+    edits: FileEdits
     # Those that may be taken up from the store; empty for all.
     only: frozenset[str] = frozenset()
     # How often it is looked what another replica was given; None where there is no other.
     follow_s: float | None = None
-    # How often it is looked whether files were edited; never where `edits` is None.
+    # How often it is looked whether files were edited.
     look_s: float = 2.0
-    edits: FileEdits | None = None
     files: frozenset[str] = frozenset()
     _records: dict[str, str] = field(default_factory=dict)
     _unfit: dict[str, str] = field(default_factory=dict)
@@ -267,14 +267,12 @@ class Roster:
                 self._start(name, tick_s * number / len(names) if is_crowd else 0.0)
         if self.follow_s is not None:
             self._repeat(self.follow_s, self.sync, "roster")
-        if self.edits is not None:
-            self._repeat(self.look_s, self.look, "edits")
+        self._repeat(self.look_s, self.look, "edits")
 
     def look(self) -> None:
         """Take up, or refuse, what was edited in files since the last look."""
         with self._lock:
-            if self.edits is not None:
-                self.edits.look(self)
+            self.edits.look(self.pipelines, self.profiles, self.exchange)
 
     def join(self, within_s: float) -> None:
         """Wait at most `within_s` real seconds for the loops to end. Set `stop` before."""
@@ -294,7 +292,7 @@ class Roster:
 
     def edit(self, name: str) -> PipelineEdit | None:
         """The latest edit of the pipeline while it ran; None if there was none."""
-        return self.edits.latest(name) if self.edits is not None else None
+        return self.edits.latest(name)
 
     def version(self, pipeline: Pipeline) -> str:
         """The version of a pipeline, which changes whenever anything of its file would."""
@@ -311,9 +309,6 @@ class Roster:
         name = pipeline.name
         with self._lock:
             is_new = said.deed is ControlAction.GIVE
-            if name in self.files and self.edits is not None and not is_new:
-                self.edits.push(self, pipeline, said)
-                return
             self._check_free(name)
             self._check_idle(name)
             if not self._wants(name):
@@ -347,10 +342,8 @@ class Roster:
             self._end(name)
             self._take(ready)
 
-    def exchange(
-        self, pipeline: Pipeline, profiles: Profiles, said: Attribution, keep: Callable[[], None]
-    ) -> None:
-        """Control the pipeline of a file as it is now; `keep` stores what the next start must know.
+    def exchange(self, pipeline: Pipeline, profiles: Profiles, said: Attribution) -> None:
+        """Control the pipeline of a file as it is now.
 
         What runs of it goes on, but for replicas that have changed. Errors: InProgressError, ConflictError
         (it takes another start), InputError and UsageError (as at a start). Nothing has changed then.
@@ -368,15 +361,14 @@ class Roster:
             shaped = self.makers.shaped(pipeline, profiles)
             made = _Made(shaped, profiles, "", *self.makers.both(shaped, profiles))
 
-            def keep_all() -> None:
-                keep()
+            def keep() -> None:
                 for profile in profiles.values() if is_profiled else ():
                     self.store.save_profile(profile)
 
             # Every replica reads the files; the leader writes the record.
             leadership = self.makers.leadership
             leads = leadership is None or leadership.leading()
-            self._swap(made, said if leads else None, keep_all)
+            self._swap(made, said if leads else None, keep)
 
     def _swap(self, made: _Made, said: Attribution | None, keep: Callable[[], None]) -> None:
         """Record and `keep` the change, unless nobody is `said` to, and go on with other loops.
@@ -439,8 +431,6 @@ class Roster:
                 self._drop(self.pipelines[name])
             for name, mapping in kept.items():
                 self._sync(name, mapping)
-            if self.edits is not None:
-                self.edits.sync(self, Attribution(ControlAction.REPLACE))
 
     def _wants(self, name: str) -> bool:
         return name not in self.files and (not self.only or name in self.only or name in self.pipelines)
@@ -554,6 +544,6 @@ class Roster:
         if name in self.files:
             raise ConflictError(
                 f"pipeline {name!r} comes from a file, which this service only reads",
-                hint="Change its files, which take effect without a restart; over the API only its SLA, "
-                "bounds and objectives may be changed.",
+                hint=f"Change {self.edits.path(name)}: the change takes effect without a restart. "
+                "Only pipelines created over the API are changed over the API.",
             )

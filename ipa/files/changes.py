@@ -1,4 +1,4 @@
-"""The difference between two versions of a pipeline in words, and the part that says what is wanted of it."""
+"""The difference between two versions of a pipeline in words, and a version with a patch."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
-# Keys of a pipeline's file that say what is wanted of it, not what it is; `bounds` of its stages are so too.
-WISHES = ("sla", "bounds", "default_objective", "objectives")
 # Changes named in a message, and characters of a value in it.
 MOST_CHANGES, MOST_SHOWN = 20, 60
 ABSENT = "absent"
@@ -24,26 +22,6 @@ def changes_of(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ...
     ]
     more = len(found) - MOST_CHANGES
     return (*found[:MOST_CHANGES], f"and {more} more") if more > 0 else tuple(found)
-
-
-def wishes_of(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """The SLA, bounds and objectives of a pipeline, and the bounds of its stages by name."""
-    found = {key: mapping[key] for key in WISHES if key in mapping}
-    stages = {stage["name"]: stage["bounds"] for stage in mapping["stages"] if "bounds" in stage}
-    return {**found, "stages": stages}
-
-
-def with_wishes(mapping: Mapping[str, Any], wishes: Mapping[str, Any]) -> dict[str, Any]:
-    """The pipeline with these SLA, bounds and objectives instead of its own."""
-    kept = {key: value for key, value in mapping.items() if key not in WISHES}
-    wanted = {key: value for key, value in wishes.items() if key != "stages"}
-    bounds = wishes["stages"]
-    stages = [
-        {key: value for key, value in stage.items() if key != "bounds"}
-        | ({"bounds": bounds[stage["name"]]} if stage["name"] in bounds else {})
-        for stage in mapping["stages"]
-    ]
-    return {**kept, **wanted, "stages": stages}
 
 
 def merged(target: Any, patch: Any) -> Any:

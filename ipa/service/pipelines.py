@@ -134,7 +134,7 @@ def create(caller: Caller, pipeline: Pipeline, *, by: str = "", reason: str = ""
 
 
 def replace(change: PipelineChange, old: Pipeline, new: Pipeline, operation: Operation) -> PipelineView:
-    """Replace a pipeline that was given over the API, or SLA, bounds and objectives of one of a file.
+    """Replace a pipeline that was given over the API.
 
     Its loop goes on with them at once, and the record says what changed. `operation` is what the caller must
     be allowed to do: REPLACE or AMEND. Errors: PreconditionError, ForbiddenError, InputError (another name),

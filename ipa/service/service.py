@@ -66,7 +66,7 @@ class EditState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PipelineEdit:
-    """An edit of a running pipeline: by whom, of which file or over the API (`source`), and its changes.
+    """An edit of a running pipeline's files: by whom, of which file (`source`), and its changes.
 
     `message` says why it is refused, or what it waits for: the version before it is in force then.
     """
@@ -88,8 +88,7 @@ class PipelineRegistry(Protocol):
     """The pipelines of the service with their profiles and loops; some come and go while it runs.
 
     The mappings change in place: read them key by key. Errors of changes: ConflictError (the pipeline is one
-    of a file, and more than its SLA, bounds and objectives would change), InProgressError (a change of it is
-    rolling out).
+    of a file), InProgressError (a change of it is rolling out).
     """
 
     @property

@@ -58,7 +58,7 @@ class StatusView:
     A pipeline that is not `runnable` is only planned; `not_runnable_because` says why.
     `standing` is that of the replica that answers: one that does not lead only looks on. `beside` are the
     policies that only say what they would do. `address` is where clients send its requests. `edit` is the
-    latest change of its files, or over the API.
+    latest change of its files.
     `simulated_speed` are the simulated seconds in a real one, None if the pipeline is real.
     """
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from time import time
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from ipa.adapters.store.database import MOST_WAL_BYTES
 from ipa.adapters.store.health import LOW_RATIO
 from ipa.adapters.store.state import MOST_PLANS
 from ipa.api.rules import OPEN, RULES
-from ipa.bootstrap.file_edits import PipelineFiles
+from ipa.bootstrap.file_edits import FileEdits
 from ipa.bootstrap.identity import check_listening
 from ipa.cli.main import build_app
 from ipa.control.store_admin import Retention
@@ -312,12 +314,15 @@ def test_changed_files_are_swapped_below_the_running_service_or_replace_its_pods
     restart = "--set=pipelineChanges=restart"
     assert only(charted(*changes, restart), "Deployment") != only(charted(*FILES, restart), "Deployment")
     folder = mounted(objects, "pipelines", tmp_path / "pipelines")
-    files = PipelineFiles(folder, mounted(objects, "profiles", tmp_path / "profiles"))
-    assert files.load()["video"].sla.latency_s == 1.0
+    profiles = mounted(objects, "profiles", tmp_path / "profiles")
+    now = datetime(2027, 1, 1, tzinfo=UTC)
+    files = FileEdits(folder, profiles, lambda: now, wall_s=lambda: time() + 60)
+    running, known = files.load(), {"video": load_profiles(profiles, "video")}
+    assert running["video"].sla.latency_s == 1.0 and set(known["video"]) == set(PIPELINE[1])
     mounted(changed, "pipelines", folder, "..2026_11_26")
-    assert files.stamp("video") != files.stamps["video"], "a look at the files notices the swap"
-    pipeline, profiles = files.read("video")
-    assert pipeline.sla.latency_s == 2.0 and set(profiles) == set(PIPELINE[1])
+    taken: list[float] = []
+    files.look(running, known, lambda pipeline, *_: taken.append(pipeline.sla.latency_s))
+    assert taken == [2.0], "a look at the files notices the swap"
 
 
 def test_a_pipeline_of_a_namespace_without_rights_is_refused() -> None:

@@ -116,7 +116,7 @@ class StateKind(StrEnum):
     PIPELINE = "pipeline"
     PLAN = "plan"
     PROFILE = "profile"
-    # What was pushed over the file of a pipeline.
+    # Keys that earlier versions took over the API in place of a file's.
     PUSHED = "pushed"
     RECORD = "record"
 

@@ -252,17 +252,16 @@ class AnswerRows:
 
 
 class PipelineRows:
-    """The pipelines created over the API, each as the mapping of a pipeline file.
-
-    Beside them is what was pushed over the pipelines of files.
-    """
+    """The pipelines created over the API, each as the mapping of a pipeline file."""
 
     def __init__(self, state: StateRows) -> None:
         self._state = state
 
     def all(self) -> dict[str, Any]:
         """Return every pipeline by its name."""
-        return self._mappings(StateKind.PIPELINE)
+        return {
+            name: _decoded("pipeline", body) for name, body in self._state.all(StateKind.PIPELINE).items()
+        }
 
     def keep(self, name: str, mapping: Mapping[str, Any]) -> None:
         """Store the pipeline durably, in place of one of that name."""
@@ -272,20 +271,12 @@ class PipelineRows:
         """Delete the pipeline if there is one."""
         self._state.remove(StateKind.PIPELINE, name)
 
-    def pushed(self) -> dict[str, Any]:
-        """Return what was pushed over files, by the name of the pipeline."""
-        return self._mappings(StateKind.PUSHED)
-
-    def keep_pushed(self, name: str, body: Mapping[str, Any]) -> None:
-        """Store what was pushed over the file of the pipeline, in place of what was before."""
-        self._state.put(StateKind.PUSHED, name, json.dumps(body, ensure_ascii=False))
-
-    def forget_pushed(self, name: str) -> None:
-        """Delete what was pushed over the file of the pipeline."""
-        self._state.remove(StateKind.PUSHED, name)
-
-    def _mappings(self, kind: StateKind) -> dict[str, Any]:
-        return {name: _decoded("pipeline", body) for name, body in self._state.all(kind).items()}
+    def forget_pushed(self) -> list[str]:
+        """Delete what an earlier version took in place of files; return the names of the pipelines."""
+        names = list(self._state.all(StateKind.PUSHED))
+        for name in names:
+            self._state.remove(StateKind.PUSHED, name)
+        return names
 
 
 def _decoded(kind: str, body: str, *names: str) -> Any:

@@ -33,10 +33,9 @@ def push(
 ) -> None:
     """Give a running service the pipeline and its profiles as their files are here, or change some keys.
 
-    Prints what changes. Of a pipeline that comes from a file of the service, SLA, bounds and objectives may
-    be changed so; of one that was given over the API everything. One that the service does not know is new
-    there, and advisory. Its replicas go on; the record says who changed what. Exit code 4: changed meanwhile,
-    or a change rolls out.
+    Prints what changes. One that the service does not know is new there, and advisory. Its replicas go on;
+    the record says who changed what. Exit code 4: the pipeline comes from a file of the service (edit that
+    file), it was changed meanwhile, or a change rolls out.
     """
     from ipa.files import dump_profile, pipeline_from_mapping, pipeline_to_mapping
     from ipa.files.changes import changes_of, merged
