@@ -46,11 +46,9 @@ from ipa.model.observation import LoadHistory, Measured, Missing, Observation, S
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
 from ipa.model.profile import StageProfile
-from ipa.optimize.deadline import Deadline
 from ipa.optimize.frontier import FrontierPoint
 from ipa.optimize.frontier import frontier as _frontier
-from ipa.optimize.milp import Milp, MilpRow, MilpSolution
-from ipa.optimize.registry import SOLVERS
+from ipa.optimize.registry import SOLVERS, check_solver
 from ipa.optimize.solve import solve
 from ipa.policies.base import Policy, PolicyState
 from ipa.policies.planning import planning_problem
@@ -60,7 +58,6 @@ from ipa.policies.table import PolicyFactory, PolicyInputs, make_policy
 from ipa.simulate.result import SimResult, SimTick
 
 __all__ = [
-    "Deadline",
     "DeadlineError",
     "Decision",
     "DomainError",
@@ -73,9 +70,6 @@ __all__ = [
     "IpaError",
     "LoadHistory",
     "Measured",
-    "Milp",
-    "MilpRow",
-    "MilpSolution",
     "Missing",
     "NotFoundError",
     "Observation",
@@ -170,13 +164,13 @@ def plan(
 
     A plan without `stages` says by its `termination` whether there is none (INFEASIBLE; `relaxations` say
     what would change that) or none was found in `deadline_s` seconds. `objective` names one of the
-    pipeline's; `solver` is one of `solvers()` or module:attribute.
+    pipeline's; `solver` is one of `solvers()`.
 
     Errors: UsageError (a rate that is not above 0, no such solver), NotFoundError (no such objective, a stage
-    without a profile), SolverError, DeadlineError, PluginError.
+    without a profile), SolverError, DeadlineError.
     """
     problem = planning_problem(pipeline, profiles, arrival_rate_rps, objective=objective)
-    return solve(problem, SOLVERS.admit(solver), deadline_s)
+    return solve(problem, solver, deadline_s)
 
 
 def describe(
@@ -224,8 +218,8 @@ def forecasters() -> tuple[str, ...]:
 
 
 def solvers() -> tuple[str, ...]:
-    """The names of the solvers: the built-in ones, then those of installed packages."""
-    return tuple(SOLVERS)
+    """The names of the solvers."""
+    return SOLVERS
 
 
 def policy(
@@ -242,7 +236,7 @@ def policy(
     Its `decide(observation, forecast, state)` is pure. Each of its plans takes at most `deadline_s` seconds.
     Errors: UsageError (no such policy, or not for this pipeline), PluginError, those of `plan`.
     """
-    inputs = PolicyInputs(pipeline, profiles, objective, SOLVERS.admit(solver), deadline_s)
+    inputs = PolicyInputs(pipeline, profiles, objective, check_solver(solver), deadline_s)
     return make_policy(POLICIES.admit(name), inputs)
 
 
@@ -289,7 +283,7 @@ def simulate(
         guards=replace(GuardSettings(), tick_s=tick_s),
         cluster=ClusterSettings(capacity_cores=capacity_cores),
         start=tuple(start),
-        solver=SOLVERS.admit(solver),
+        solver=check_solver(solver),
     )
     return run(setup)
 

@@ -1,4 +1,4 @@
-"""Plug-ins: policies, forecasters, solvers and targets by name, ours and those of other installed packages.
+"""Plug-ins: policies, forecasters and targets by name, ours and those of other installed packages.
 
 A package declares one as an entry point, and is found once it is installed:
 

@@ -17,7 +17,6 @@ from ipa.forecast.registry import FORECASTERS
 from ipa.model.errors import ConfigurationError, PluginError, Problem, UsageError
 from ipa.model.masking import HIDDEN, mask_url
 from ipa.optimize.registry import SOLVERS
-from ipa.plugins import Registry
 
 PREFIX = "IPA_"
 
@@ -178,8 +177,7 @@ class Settings:
     calibrate: bool = True
     # Time limit of the solver, in seconds. Keep it below the tick: a later plan is of no use.
     solver_deadline_s: float = 5.0
-    # Solver: auto, gurobi, highs, exact, a plug-in by its name, or module:attribute. auto reports which one
-    # it took and why.
+    # Solver: auto, gurobi, highs or exact. auto reports which one it took and why.
     solver: str = "auto"
     # Target that runs the pipelines: kubernetes, local for this machine, or a plug-in by its name.
     target: str = "local"
@@ -334,6 +332,7 @@ def _from_variables(env: Mapping[str, str]) -> tuple[_Values, list[Problem]]:
 KINDS = {bool: "on or off", int: "a whole number", float: "a number", str: "text", Path: "a path"}
 FLAGS = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
 CHOICES = {
+    "solver": SOLVERS,
     "actuation": ("cluster", "gitops"),
     "leader_election": ("auto", "on", "off"),
     "metrics_access": ("open", "token"),
@@ -351,8 +350,6 @@ CREDENTIALS = {
     "runbooks_url": "every browser would receive it: let the server of the runbooks ask for it",
     "profile_reach": "leave it out, or set IPA_PROFILE_REACH=port-forward",
 }
-# Settings that name a plug-in.
-PLUGINS = {"solver": SOLVERS, "forecaster": FORECASTERS}
 # Authentication methods.
 AUTHENTICATORS = ("keys", "kubernetes")
 
@@ -382,8 +379,8 @@ def setting_fault(name: str, value: Any) -> str:
     if name == "auth":
         unknown = [word for word in words(value) if word not in AUTHENTICATORS]
         return f"names {', '.join(unknown)}, which is none of {', '.join(AUTHENTICATORS)}" if unknown else ""
-    if name in PLUGINS:
-        return _plugin_fault(PLUGINS[name], value)
+    if name == "forecaster":
+        return _forecaster_fault(value)
     if isinstance(value, str):
         choices = CHOICES.get(name, (value,))
         return "" if value in choices else f"is none of {', '.join(choices)}"
@@ -403,12 +400,12 @@ def _url_fault(name: str, value: str) -> str:
     return f"has {{{unknown[0]}}}, which is none of {', '.join(sorted(fields))}" if unknown and fields else ""
 
 
-def _plugin_fault(known: Registry, value: str) -> str:
-    """The reason why there is no such plug-in; whoever sets the environment may name code to load."""
+def _forecaster_fault(value: str) -> str:
+    """The reason why there is no such forecaster; whoever sets the environment may name code to load."""
     try:
-        known.admit(value)
+        FORECASTERS.admit(value)
     except UsageError as error:
-        return f"is not the name of a {known.kind}. {error.hint}"
+        return f"is not the name of a forecaster. {error.hint}"
     except PluginError as error:
         return f"cannot be used: {error.message}"
     return ""

@@ -58,17 +58,13 @@ Person = Annotated[str, Field(max_length=253)]
 Name = Annotated[str, Field(max_length=253)]
 
 
-def _installed_solver(name: str) -> str:
+def _known_solver(name: str) -> str:
     if name not in SOLVERS:
-        raise ValueError(f"there is no solver {name!r}. {SOLVERS.known(name)}")
+        raise ValueError(f"there is no solver {name!r}. There are: {', '.join(SOLVERS)}")
     return name
 
 
-SolverName = Annotated[
-    Name,
-    AfterValidator(_installed_solver),
-    Field(description=f"{', '.join(SOLVERS.built_in)}, or a plug-in's"),
-]
+SolverName = Annotated[Name, AfterValidator(_known_solver), Field(description=", ".join(SOLVERS))]
 # More entries than any pipeline has of anything.
 MOST_LISTED = 1000
 Reason = Annotated[str, Field(max_length=1000)]

@@ -6,7 +6,7 @@ A verb takes a bundle as a parameter; `ipa.cli.arguments.verb` makes each of its
 from __future__ import annotations
 
 import getpass
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -79,11 +79,11 @@ def admitted(registry: Registry) -> Callable[[str | None], str | None]:
     return admit
 
 
-def completed(registry: Registry) -> Callable[[str], list[str]]:
-    """The completion of an option that names one of the registry."""
+def completed(known: Collection[str]) -> Callable[[str], list[str]]:
+    """The completion of an option that takes one of the known names."""
 
     def complete(incomplete: str) -> list[str]:
-        return [name for name in registry if name.startswith(incomplete)]
+        return [name for name in known if name.startswith(incomplete)]
 
     return complete
 
@@ -106,7 +106,9 @@ SHADOW_POLICY = option(
     None, POLICIES, "--shadow-policy", help_text="a second one that only records what it would do"
 )
 FORECASTER = option(None, FORECASTERS, "--forecaster", help_text=f"one of: {names(FORECASTERS, 'foresight')}")
-SOLVER = option(None, SOLVERS, "--solver", help_text=f"one of: {names(SOLVERS)}")
+SOLVER = typer.Option(
+    None, "--solver", help=f"one of: {', '.join(SOLVERS)}", autocompletion=completed(SOLVERS)
+)
 FILE_PIPELINE = typer.Argument(
     metavar="PIPELINE",
     help="name of a folder of pipelines/, or path of a pipeline.yaml",

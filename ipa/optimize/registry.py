@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from ipa.plugins import Registry
+from ipa.model.errors import UsageError
 
 AUTO, EXACT = "auto", "exact"
-# A solver is named by its function of a `Milp` and a `Deadline` that returns a `MilpSolution`
-# (`ipa.optimize.milp`). The first and the last solve the program itself, without a linear one.
-SOLVERS = Registry(
-    "ipa.solvers",
-    "solver",
-    {
-        AUTO: "ipa.optimize.solver_selection:answer",
-        "gurobi": "ipa.optimize.backends.gurobi:maximise",
-        "highs": "ipa.optimize.backends.highs:maximise",
-        EXACT: "ipa.optimize.backends.label_setting:solve",
-    },
-)
+# Ours, each by itself: two MILP solvers, modules of `ipa.optimize.backends`, and label setting.
+BACKENDS = ("gurobi", "highs", EXACT)
+SOLVERS = (AUTO, *BACKENDS)
+
+
+def check_solver(name: str) -> str:
+    """Return the name of a solver. UsageError: there is none of that name."""
+    if name not in SOLVERS:
+        raise UsageError(f"there is no solver {name!r}", hint=f"There are: {', '.join(SOLVERS)}")
+    return name

@@ -17,12 +17,10 @@ from ipa.optimize.plans import plan_of, released_note
 from ipa.optimize.prefilter import narrow_program
 from ipa.optimize.problem import Compat, PlanningProblem
 from ipa.optimize.program import Program, ProgramAnswer
-from ipa.optimize.registry import AUTO, EXACT, SOLVERS
+from ipa.optimize.registry import AUTO, EXACT, check_solver
 from ipa.optimize.relaxations import relaxations
-from ipa.optimize.solver_selection import BACKENDS, PROVED, answer, reach
+from ipa.optimize.solver_selection import PROVED, answer, reach
 from ipa.optimize.verify import verify
-
-__all__ = ["AUTO", "BACKENDS", "SOLVERS", "solve"]
 
 
 def solve(
@@ -43,10 +41,10 @@ def solve(
     such as those in a child process that is killed if it exceeds its limit: `auto` then continues with label
     setting.
 
-    Errors: UsageError (no such solver), LicenceError (Gurobi asked for by name and refused), PluginError,
-    SolverError, DeadlineError (a solver asked for by name had to be stopped).
+    Errors: UsageError (no such solver), LicenceError (Gurobi asked for by name and refused), SolverError,
+    DeadlineError (a solver asked for by name had to be stopped).
     """
-    SOLVERS.find(solver)
+    check_solver(solver)
     deadline = Deadline(deadline_s)
     used = solver
     notes: list[str] = []

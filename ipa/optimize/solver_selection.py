@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from math import inf
 
 import numpy as np
@@ -18,12 +19,8 @@ from ipa.optimize.columns import Index
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import reduce_program
 from ipa.optimize.linear_program import Maximise, Solvers, by_milp
-from ipa.optimize.plugin_solver import PluginSolver
 from ipa.optimize.program import EQUAL, Program, ProgramAnswer, Totals, Weights, evaluate
-from ipa.optimize.registry import AUTO, EXACT, SOLVERS
-
-# Ours, each by itself.
-BACKENDS = ("gurobi", "highs", EXACT)
+from ipa.optimize.registry import AUTO, EXACT, check_solver
 
 # Two proofs of the best objective that differ by more than this (relative above 1) contradict each other.
 CONTRADICTION = 1e-6
@@ -142,11 +139,10 @@ def _reached(program: Program, found: ProgramAnswer) -> float:
 def in_process(name: str) -> Maximise:
     """The MILP solver's own function; its module is imported only when it is used.
 
-    Errors: UsageError (no such solver), PluginError.
+    Errors: UsageError (no such solver).
     """
-    plugin = SOLVERS.find(name)
-    maximise: Maximise = plugin.load()
-    return maximise if plugin.is_ours else PluginSolver(plugin, maximise)
+    maximise: Maximise = import_module(f"ipa.optimize.backends.{check_solver(name)}").maximise
+    return maximise
 
 
 def _milp(name: str, solvers: Solvers | None) -> Callable[[Program, Deadline], ProgramAnswer]:

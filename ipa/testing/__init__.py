@@ -11,6 +11,5 @@ values of an assertion that fails, put `pytest.register_assert_rewrite("ipa.test
 
 from ipa.testing.forecasters import ForecasterContract
 from ipa.testing.policies import PolicyContract
-from ipa.testing.solvers import SolverContract
 
-__all__ = ["ForecasterContract", "PolicyContract", "SolverContract"]
+__all__ = ["ForecasterContract", "PolicyContract"]

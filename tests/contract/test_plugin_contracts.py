@@ -9,11 +9,10 @@ import pytest
 from ipa.forecast.registry import FORECASTERS, FORESIGHT, LADDER
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import Pipeline
-from ipa.optimize.registry import AUTO, EXACT, SOLVERS
 from ipa.policies.base import is_stateful
 from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, make_policy
-from ipa.testing import ForecasterContract, PolicyContract, SolverContract
+from ipa.testing import ForecasterContract, PolicyContract
 from ipa.testing.examples import ONE_STAGE, PIPELINE, PROFILES
 
 ONE_TASK = ("infadapter", "ms+")
@@ -51,15 +50,7 @@ def test_forecaster(name: str, promise: str) -> None:
     getattr(contract, promise)()
 
 
-@pytest.mark.parametrize("promise", promises(SolverContract))
-@pytest.mark.parametrize("name", [name for name in SOLVERS.built_in if name not in (AUTO, EXACT)])
-def test_solver(name: str, promise: str) -> None:
-    contract = SolverContract()
-    contract.solver = name
-    getattr(contract, promise)()
-
-
-@pytest.mark.parametrize("registry", [POLICIES, FORECASTERS, SOLVERS], ids=lambda each: each.kind)
+@pytest.mark.parametrize("registry", [POLICIES, FORECASTERS], ids=lambda each: each.kind)
 def test_every_built_in_one_is_there(registry: Any) -> None:
     assert all(callable(registry.load(name)) for name in registry.built_in)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipa.testing import ForecasterContract, PolicyContract, SolverContract
+from ipa.testing import ForecasterContract, PolicyContract
 
 
 class TestPolicy(PolicyContract):
@@ -11,7 +11,3 @@ class TestPolicy(PolicyContract):
 
 class TestForecaster(ForecasterContract):
     forecaster = "acme-trend"
-
-
-class TestSolver(SolverContract):
-    solver = "acme-scipy"

@@ -11,20 +11,15 @@ from typing import Any
 import numpy as np
 
 from ipa.library import (
-    Deadline,
     Forecast,
-    Milp,
-    MilpSolution,
     Observation,
     Peak,
     Plan,
     PolicyInputs,
     PolicyState,
     Series,
-    Termination,
     make_policy,
 )
-from ipa.optimize.backends.highs import maximise
 
 NOT_CALLABLE = "a text"
 
@@ -168,39 +163,3 @@ class ShortForecaster(BadForecaster):
 
 class NoForecaster:
     name = "none"
-
-
-def raising(milp: Milp, deadline: Deadline) -> Any:
-    raise OSError("no licence file")
-
-
-def short(milp: Milp, deadline: Deadline) -> Any:
-    return MilpSolution(Termination.OPTIMAL, (1.0,))
-
-
-def between(milp: Milp, deadline: Deadline) -> Any:
-    return MilpSolution(Termination.OPTIMAL, (0.5,) * len(milp.costs))
-
-
-def nothing(milp: Milp, deadline: Deadline) -> Any:
-    return None
-
-
-def infinite(milp: Milp, deadline: Deadline) -> Any:
-    return MilpSolution(Termination.FEASIBLE, (nan,) * len(milp.costs), nan)
-
-
-def giving_up(milp: Milp, deadline: Deadline) -> Any:
-    """Calls every program infeasible."""
-    return MilpSolution(Termination.INFEASIBLE)
-
-
-def second_best(milp: Milp, deadline: Deadline) -> Any:
-    """Calls a solution optimal that costs as little as possible of what it should maximise."""
-    worst = replace_costs(milp)
-    found = maximise(worst, deadline)
-    return MilpSolution(Termination.OPTIMAL, found.values)
-
-
-def replace_costs(milp: Milp) -> Milp:
-    return Milp(milp.binaries, [-cost for cost in milp.costs], milp.uppers, milp.rows, milp.choices)

@@ -17,8 +17,9 @@ from ipa.model.resources import IN_CORES
 from ipa.optimize.backends import label_setting
 from ipa.optimize.fleet.plan import Member, plan_fleet
 from ipa.optimize.problem import PlanningProblem
+from ipa.optimize.registry import BACKENDS
 from ipa.optimize.set_solve import solve_set
-from ipa.optimize.solve import BACKENDS, solve
+from ipa.optimize.solve import solve
 from tests.fakes.fleets import best_by_enumeration
 from tests.fakes.planner_brute import Tried, brute_force_graph, every_configuration, shape_of, size
 from tests.fakes.planner_graphs import random_graph_problem, random_resource_problem

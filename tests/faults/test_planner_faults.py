@@ -19,8 +19,9 @@ from ipa.optimize.deadline import Deadline
 from ipa.optimize.linear_program import Maximise
 from ipa.optimize.milp import Milp, MilpSolution
 from ipa.optimize.problem import Compat, PlanningProblem
+from ipa.optimize.registry import BACKENDS
 from ipa.optimize.relaxations import relaxations
-from ipa.optimize.solve import BACKENDS, solve
+from ipa.optimize.solve import solve
 from ipa.policies.ours import Ours
 from ipa.policies.profiled import Profiled
 from tests.fakes.planner_agreement import apart, planned

@@ -23,7 +23,6 @@ from ipa.model.errors import LicenceError
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.linear_program import Maximise
 from ipa.optimize.milp import Milp, MilpSolution
-from ipa.optimize.registry import SOLVERS
 from ipa.optimize.solver_selection import in_process
 
 # A solver may exceed its limit by this much: it checks the clock between steps.
@@ -89,8 +88,7 @@ class Supervised:
 
 def main() -> None:
     """Serve the solver that the command line names."""
-    # The parent was given the name by a person, or found it installed.
-    serve_parent(in_process(SOLVERS.admit(sys.argv[1])))
+    serve_parent(in_process(sys.argv[1]))
 
 
 if __name__ == "__main__":

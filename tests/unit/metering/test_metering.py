@@ -28,7 +28,7 @@ from ipa.metering.make import Figures, new_registry
 from ipa.metering.metric import OTHER, Metric
 from ipa.model.forecast import Forecast
 from ipa.model.pipeline import Fallback
-from ipa.optimize.solver_selection import BACKENDS
+from ipa.optimize.registry import BACKENDS
 from ipa.targets.local.workload import cost_figures
 from tests.fakes.world import PIPELINE
 

@@ -23,7 +23,8 @@ from ipa.optimize.linear_program import build_milp, chosen_options, whole_ranges
 from ipa.optimize.milp import Milp
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.program import Program, ProgramAnswer
-from ipa.optimize.solve import BACKENDS, solve
+from ipa.optimize.registry import BACKENDS
+from ipa.optimize.solve import solve
 from tests.fakes.planner_instances import build_program, chained, random_problem
 
 # The licence that comes with pip covers so many variables.

@@ -8,20 +8,13 @@ from typing import Any
 
 import pytest
 
-from ipa.adapters.solvers.supervised import Supervised
 from ipa.control.loop.time_limit import MOST_LATE, PluginRunner
 from ipa.forecast.ladder import forecast, make_forecaster, rungs_of
 from ipa.forecast.registry import FORECASTERS
 from ipa.model.decision import Action, ReasonCode
-from ipa.model.errors import ConfigurationError, IpaError, PluginError, SolverError, UsageError
+from ipa.model.errors import ConfigurationError, PluginError, UsageError
 from ipa.model.observation import LoadHistory
-from ipa.model.plan import Termination
-from ipa.optimize.deadline import Deadline
-from ipa.optimize.milp import Milp
-from ipa.optimize.registry import SOLVERS
-from ipa.optimize.solve import solve
 from ipa.policies.base import Policy, PolicyState
-from ipa.policies.planning import planning_problem
 from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.settings import Settings
@@ -169,50 +162,13 @@ def test_what_is_no_forecaster_is_refused() -> None:
         rungs_of("foresight")
 
 
-PROBLEM = planning_problem(PIPELINE, PROFILES, 5.0)
-
-
-@pytest.mark.parametrize(
-    ("name", "kind", "words"),
-    [
-        ("NOT_CALLABLE", PluginError, "does not fit: a str cannot be called with a Milp"),
-        ("raising", PluginError, "raised OSError: no licence file"),
-        ("nothing", PluginError, "gave an invalid solution: a NoneType instead of a MilpSolution"),
-        ("short", PluginError, "gave an invalid solution: 1 values for"),
-        ("between", PluginError, "gave an invalid solution: a 0-1 column is neither 0 nor 1"),
-        ("infinite", PluginError, "gave an invalid solution: its bound is nan; a value is not finite"),
-        ("second_best", SolverError, "optimal, but"),
-    ],
-)
-def test_a_bad_solution_is_an_error_that_names_the_solver(
-    name: str, kind: type[IpaError], words: str
-) -> None:
-    reference = SOLVERS.admit(f"{BAD}:{name}")
-    with pytest.raises(kind) as caught:
-        solve(PROBLEM, reference, 10.0)
-    assert words in caught.value.message and reference in caught.value.message
-
-
-def test_a_solver_that_calls_all_infeasible_is_contradicted() -> None:
-    plan = solve(PROBLEM, SOLVERS.admit(f"{BAD}:giving_up"), 10.0)
-    assert plan.termination is Termination.OPTIMAL
-    assert "calls it infeasible, label setting found a plan" in plan.note
-
-
-def test_an_error_of_a_solver_comes_out_of_its_process() -> None:
-    solver = Supervised(f"{BAD}:raising")
-    with pytest.raises(PluginError, match="raised OSError: no licence file"):
-        solver(Milp(1, [1.0], [1.0]), Deadline(30.0))
-    solver.close()
-
-
 def test_a_setting_may_name_code_and_what_is_wrong_with_it_is_said() -> None:
-    made = Settings.from_env({"IPA_SOLVER": f"{BAD}:nothing", "IPA_FORECASTER": f"{BAD}:BadForecaster"})
-    assert made.solver == f"{BAD}:nothing"
+    made = Settings.from_env({"IPA_FORECASTER": f"{BAD}:BadForecaster"})
+    assert made.forecaster == f"{BAD}:BadForecaster"
     with pytest.raises(ConfigurationError) as caught:
         Settings.from_env({"IPA_SOLVER": "nowhere:x", "IPA_FORECASTER": "nobody"})
     told = str(caught.value)
-    assert "IPA_SOLVER='nowhere:x' cannot be used: solver 'nowhere:x' cannot be imported" in told
+    assert "IPA_SOLVER='nowhere:x' is none of auto, gurobi, highs, exact" in told
     assert (
         "IPA_FORECASTER='nobody' is not the name of a forecaster. There are: ladder, foresight, learned"
         in told
