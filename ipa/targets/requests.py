@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import httpx
@@ -32,9 +32,6 @@ METHOD = (
     "latency is the p99, throughput the batch size over the mean. Cores are those that were said to be its; "
     "what else ran there was not seen."
 )
-
-# The reason why a JSON document is no answer; empty if it is one.
-Judge = Callable[[Any], str]
 
 
 def check_url(address: str) -> SplitResult:
@@ -103,16 +100,16 @@ def v2_fault(answer: Any) -> str:
     return f"the answer has no outputs: {shown(answer)}"
 
 
-def probe_http(asked: ProbeRequest, url: str, protocol: str = V2, judge: Judge = v2_fault) -> ProbeResult:
+def probe_http(asked: ProbeRequest, url: str) -> ProbeResult:
     """The result of posting the request's body to the URL; nothing is raised for an answer that fails."""
     started_s = time.perf_counter()
     with client_within(asked.timeout_s) as client:
         status, answer, detail, headers = post(client, url, orjson.dumps(dict(asked.body)), asked.timeout_s)
     latency_s = time.perf_counter() - started_s
-    detail = detail or judge(answer)
+    detail = detail or v2_fault(answer)
     return ProbeResult(
         mask_url(url),
-        protocol,
+        V2,
         ProbeTransport.REST,
         HTTP,
         not detail,
@@ -122,12 +119,6 @@ def probe_http(asked: ProbeRequest, url: str, protocol: str = V2, judge: Judge =
         answer=answer,
         timing=headers.get("server-timing", ""),
     )
-
-
-class ServerCall(Protocol):
-    """Sends the items to the server as one batch."""
-
-    def __call__(self, client: httpx.Client, *, items: Sequence[Any]) -> BatchMeasurement: ...
 
 
 def machine() -> str:
@@ -142,25 +133,13 @@ def infer_v2(client: httpx.Client, *, url: str, items: Sequence[Item]) -> BatchM
     """
     parts = [tensors.parse(list(item), "inputs") for item in items]
     started_s = time.perf_counter()
-    answer = _answer(client, url, tensors.dump("inputs", tensors.merge(parts)))
-    split = tensors.split(tensors.parse(answer["outputs"], "outputs"), [1] * len(items))
-    latency_s = time.perf_counter() - started_s
-    return BatchMeasurement(latency_s, tuple({tensor.name: tensor.data for tensor in part} for part in split))
-
-
-def call_as_is(client: httpx.Client, *, url: str, items: Sequence[Any]) -> BatchMeasurement:
-    """The JSON answer to the JSON body of the one item. UnavailableError if there is none."""
-    (item,) = items
-    started_s = time.perf_counter()
-    answer = _answer(client, url, orjson.dumps(item))
-    return BatchMeasurement(time.perf_counter() - started_s, (answer,))
-
-
-def _answer(client: httpx.Client, url: str, body: bytes) -> Any:
+    body = tensors.dump("inputs", tensors.merge(parts))
     _, answer, fault, _ = post(client, url, body, TIMEOUT_S)
     if fault:
         raise UnavailableError(f"{mask_url(url)}: {fault}")
-    return answer
+    split = tensors.split(tensors.parse(answer["outputs"], "outputs"), [1] * len(items))
+    latency_s = time.perf_counter() - started_s
+    return BatchMeasurement(latency_s, tuple({tensor.name: tensor.data for tensor in part} for part in split))
 
 
 class MeasuredServer:
@@ -169,17 +148,17 @@ class MeasuredServer:
     def __init__(
         self,
         client: httpx.Client,
-        call: ServerCall,
+        url: str,
         readiness_s: float | None = None,
         memory_gib: Callable[[], float | None] = lambda: None,
         cpu_times: Callable[[], CpuTimes | None] = lambda: None,
     ) -> None:
-        self._client, self._call = client, call
+        self._client, self._url = client, url
         self.readiness_s, self.memory_gib, self.cpu_times = readiness_s, memory_gib, cpu_times
 
     def infer(self, items: Sequence[Any]) -> BatchMeasurement:
         """The answer to the items as one batch; UnavailableError if there is none."""
-        return self._call(self._client, items=items)
+        return infer_v2(self._client, url=self._url, items=items)
 
 
 class RunningBench:
@@ -187,8 +166,8 @@ class RunningBench:
 
     method = METHOD
 
-    def __init__(self, hardware: str, call: ServerCall) -> None:
-        self.hardware, self._call = hardware, call
+    def __init__(self, hardware: str, url: str) -> None:
+        self.hardware, self._url = hardware, url
 
     @contextmanager
     def serve(
@@ -196,4 +175,4 @@ class RunningBench:
     ) -> Iterator[MeasuredServer]:
         """The server; nothing is started or ended."""
         with client_within(within_s) as client:
-            yield MeasuredServer(client, self._call)
+            yield MeasuredServer(client, self._url)

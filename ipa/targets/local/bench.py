@@ -21,7 +21,7 @@ from ipa.profiling.measure import CpuTimes
 from ipa.targets.local.affinity import CpuMap
 from ipa.targets.local.processes import ForkedProcesses
 from ipa.targets.local.replica import launch, preloads
-from ipa.targets.requests import MeasuredServer, infer_v2, machine
+from ipa.targets.requests import MeasuredServer, machine
 
 # For a replica to get ready, and for the answer to a batch.
 TIMEOUT_S = 60.0
@@ -96,10 +96,10 @@ class Bench:
                     time.sleep(READY_POLL_S)
             readiness_s = time.monotonic() - started_s
             with httpx.Client(timeout=within_s) as client:
-                call = partial(infer_v2, url=f"{replica.model_url(variant)}/infer")
+                url = f"{replica.model_url(variant)}/infer"
                 memory, bound = partial(most_memory_gib, replica.pid), os.sched_getaffinity(replica.pid)
                 times = partial(cpu_times, [replica.pid], bound)
-                yield MeasuredServer(client, call, readiness_s, memory, times)
+                yield MeasuredServer(client, url, readiness_s, memory, times)
         finally:
             self._stop(replica.pid)
 

@@ -1,4 +1,4 @@
-"""Measures stages on Seldon: on copies of a running one (`ipa profile --at`), or at a server's address.
+"""Measures stages on Seldon on copies of a running one (`ipa profile --at`).
 
 A copy has a name, a Service and replicas of its own, so it never gets a request of the pipeline's. It is
 labelled with the pipeline and says until when it is held, so that what a killed run left can be told apart
@@ -13,9 +13,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import httpx
@@ -26,7 +24,7 @@ from ipa.adapters.kube.responses import Json
 from ipa.control.loop.clock import SystemClock
 from ipa.control.ports import Clock, RolloutPhase
 from ipa.model.errors import ConflictError, InputError, IpaError, UnavailableError
-from ipa.model.masking import mask_url, without_user
+from ipa.model.masking import mask_url
 from ipa.model.pipeline import Pipeline, ReplicaOwner, Stage, StageKind
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.resources import Resources
@@ -37,12 +35,7 @@ from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.requests import (
     TIMEOUT_S,
     MeasuredServer,
-    RunningBench,
-    call_as_is,
-    check_url,
     client_within,
-    infer_v2,
-    machine,
 )
 from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.locate import (
@@ -173,8 +166,7 @@ class ClusterBench:
             with way as url, client_within(TIMEOUT_S) as client:
                 self._wait_for_answer(client, url, until_s)
                 memory_gib = _memory_gib(place.container)
-                call = partial(infer_v2, url=f"{url}{path}")
-                yield MeasuredServer(client, call, readiness_s, lambda: memory_gib)
+                yield MeasuredServer(client, f"{url}{path}", readiness_s, lambda: memory_gib)
         finally:
             self._remove(target.name)
 
@@ -348,31 +340,3 @@ def copy_body(
     draft = Draft(body)
     change_all(draft, copy, body, [config])
     return draft.object
-
-
-# The path of a call in Seldon's own protocol, by the type of the graph node.
-PATHS = {
-    StageKind.MODEL: "/predict",
-    StageKind.TRANSFORMER: "/transform-input",
-    StageKind.OUTPUT_TRANSFORMER: "/transform-output",
-    StageKind.ROUTER: "/route",
-    StageKind.COMBINER: "/aggregate",
-}
-# The last part of it in V2, where it is not "infer".
-V2_CALLS = {StageKind.ROUTER: "route", StageKind.COMBINER: "aggregate"}
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-def running_bench(pipeline: Pipeline, stage: Stage, address: str) -> RunningBench:
-    """The bench of the stage's server at that base URL.
-
-    The items of a workload are V2 inputs where the stage takes those; else each is the JSON body of a call,
-    and its answer is given to `accuracy` as it is.
-    """
-    url = check_url(address)
-    path = PATHS[stage.kind]
-    if target_of(pipeline).protocol is WireProtocol.V2:
-        path = f"/v2/models/{container_name(stage)}/{V2_CALLS.get(stage.kind, 'infer')}"
-    call = infer_v2 if path.endswith("/infer") else call_as_is
-    hardware = machine() if url.hostname in LOOPBACK else f"that of {urlsplit(without_user(address)).netloc}"
-    return RunningBench(hardware, partial(call, url=f"{address.rstrip('/')}{path}"))

@@ -1,41 +1,30 @@
-"""A smoke request to a pipeline on Seldon: the addresses of its shape and protocol, and the clients."""
+"""Requests of protocol V2 to a pipeline on Seldon: their address by shape and gateway, over REST or gRPC."""
 
 from __future__ import annotations
 
-import json
-import sys
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from ipa.adapters.processes import child_environment, run
-from ipa.model.errors import InputError, UnavailableError, UsageError
+from ipa.model.errors import InputError, UsageError
 from ipa.model.masking import mask_url, without_user
-from ipa.model.pipeline import Pipeline
+from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.probe import ProbeRequest, ProbeResult, ProbeTransport, RequestAddress
 from ipa.settings import Settings
-from ipa.targets.requests import Judge, check_url, probe_http, shown, v2_fault
-from ipa.targets.seldon.locate import target_of
-from ipa.targets.seldon.section import SeldonTarget, WireProtocol
+from ipa.targets.requests import RunningBench, check_url, machine, probe_http, shown, v2_fault
+from ipa.targets.seldon.locate import container_name, target_of
+from ipa.targets.seldon.section import WireProtocol
 from ipa.targets.seldon.split import PartRole, is_split, parts_of
 
 # The ports of the Service that the operator makes for a predictor's orchestrator.
 REST_PORT, GRPC_PORT = 8000, 5001
-PREDICTIONS = "/api/v1.0/predictions"
 # A pipeline's graph is called by this name; the orchestrator calls each node by its own.
 V2_INFER = "/v2/models/infer"
-WORKER = Path(__file__).with_name("client_worker.py")
-CLIENT = "SeldonClient"
-# For an interpreter to start and import seldon-core on a busy machine.
-START_S = 30.0
-# One of these is in each message of Seldon's own protocol that is an answer.
-PAYLOADS = ("data", "strData", "jsonData", "binData", "customData")
-NO_CLIENT_HINT = (
-    "Install seldon-core, or name in IPA_CLIENT_PYTHON an interpreter that has it "
-    "(1.17.1 is the last version under the Apache License)."
-)
+# The path of Seldon's own protocol, in which the service sends nothing.
+PREDICTIONS = "/api/v1.0/predictions"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,140 +41,150 @@ class Door:
 
 
 def probe(pipeline: Pipeline, asked: ProbeRequest, settings: Settings) -> ProbeResult:
-    """The result of the request. UsageError for what the protocol, the shape or the client cannot do."""
-    target, asked = target_of(pipeline), _through_gateway(pipeline, asked, settings)
-    _check(pipeline, target, asked)
-    door = _door(pipeline, target, asked)
-    if asked.native or asked.transport is ProbeTransport.GRPC:
-        # An orchestrator calls each node by its own name, whatever this one is; the router answers to one.
-        model = pipeline.name if is_split(pipeline) else target.name
-        return _by_worker(target, model, asked, door, settings.client_python or sys.executable)
-    return probe_http(asked, door.url, target.protocol, _judge_of(target))
+    """The result of the request. UsageError for what the protocol or the shape cannot do."""
+    check_v2(pipeline)
+    door = _door(pipeline, asked, settings)
+    if asked.transport is ProbeTransport.GRPC:
+        return _probe_grpc(pipeline, asked, door)
+    return probe_http(asked, door.url)
 
 
 def address(pipeline: Pipeline, settings: Settings) -> RequestAddress:
     """The URL by the gateway of the settings, or by the Service of the pipeline's shape."""
-    target, asked = target_of(pipeline), _through_gateway(pipeline, ProbeRequest({}), settings)
+    target = target_of(pipeline)
     try:
-        _check(pipeline, target, asked)
-        door = _door(pipeline, target, asked)
+        door = _door(pipeline, ProbeRequest({}), settings)
     except UsageError as error:
         return RequestAddress(protocol=target.protocol, note=f"{error.message}. {error.hint}")
     note = ""
-    if not asked.gateway:
+    if is_split(pipeline) or not settings.gateway_url:
         service, port = urlsplit(door.base).hostname or "", urlsplit(door.base).port
         forward = f"kubectl -n {target.namespace} port-forward svc/{service.partition('.')[0]} {port}"
         note = f"reachable from within the cluster, or at http://127.0.0.1:{port} by `{forward}`"
     return RequestAddress(door.url, target.protocol, note)
 
 
-def _through_gateway(pipeline: Pipeline, asked: ProbeRequest, settings: Settings) -> ProbeRequest:
-    """The request by the gateway of the settings if it names no address, and a gateway leads there."""
-    if asked.address or asked.gateway or is_split(pipeline):
-        return asked
-    return replace(asked, gateway=settings.gateway_url)
+def running_bench(pipeline: Pipeline, stage: Stage, address: str) -> RunningBench:
+    """The bench of the stage's server at that base URL, whose items are V2 inputs."""
+    check_v2(pipeline)
+    url = check_url(address)
+    hardware = machine() if url.hostname in LOOPBACK else f"that of {urlsplit(without_user(address)).netloc}"
+    return RunningBench(hardware, f"{address.rstrip('/')}/v2/models/{container_name(stage)}/infer")
 
 
-def seldon_fault(answer: Any) -> str:
-    """The reason why the document is no answer of Seldon's own protocol; empty if it is one."""
-    if not isinstance(answer, Mapping):
-        return f"the answer is not a message: {shown(answer)}"
-    status = answer.get("status")
-    # The protocol's enumerations come as their names or as their numbers.
-    if isinstance(status, Mapping) and status.get("status") in ("FAILURE", 1):
-        return f"its status is a failure: {status.get('info') or status.get('reason') or shown(status)}"
-    if not any(payload in answer for payload in PAYLOADS):
-        return f"the answer has none of {', '.join(PAYLOADS)}: {shown(answer)}"
-    return ""
-
-
-def _judge_of(target: SeldonTarget) -> Judge:
-    return v2_fault if target.protocol is WireProtocol.V2 else seldon_fault
-
-
-def _check(pipeline: Pipeline, target: SeldonTarget, asked: ProbeRequest) -> None:
-    is_v2 = target.protocol is WireProtocol.V2
-    if asked.address and asked.gateway:
-        raise UsageError("--url and --gateway cannot be given together")
-    if asked.native and asked.transport is ProbeTransport.REST and is_v2:
+def check_v2(pipeline: Pipeline) -> None:
+    """UsageError if the pipeline speaks Seldon's own protocol."""
+    if target_of(pipeline).protocol is not WireProtocol.V2:
         raise UsageError(
-            f"{CLIENT} does not speak protocol v2 over REST",
-            hint="Leave out --native: plain HTTP is sent then.",
+            f"pipeline {pipeline.name!r} speaks protocol seldon, in which nothing is sent to it",
+            hint="Send its requests with a client of your own, or serve it with `protocol: v2`.",
         )
-    if not asked.address and not asked.gateway and pipeline.sets:
+
+
+def _door(pipeline: Pipeline, asked: ProbeRequest, settings: Settings) -> Door:
+    target, gateway = target_of(pipeline), asked.gateway
+    if asked.address and gateway:
+        raise UsageError("--url and --gateway cannot be given together")
+    if is_split(pipeline):
+        if gateway:
+            raise UsageError(
+                "a gateway has no path to the router of shape split", hint="Give its address with --url."
+            )
+        (router,) = (part for part in parts_of(pipeline) if part.role is PartRole.ROUTER)
+        return Door(_checked(asked.address) or router.service, f"/v2/models/{pipeline.name}/infer")
+    path = V2_INFER if target.protocol is WireProtocol.V2 else PREDICTIONS
+    if asked.address:
+        return Door(_checked(asked.address), path)
+    if gateway := gateway or settings.gateway_url:
+        return Door(_checked(gateway), f"/seldon/{target.namespace}/{target.name}{path}")
+    if pipeline.sets:
         raise UsageError(
             "several predictors share its requests, each with its own Service",
             hint="Give the gateway in front of them: --gateway or IPA_GATEWAY_URL.",
         )
-    if is_split(pipeline) and asked.gateway:
-        raise UsageError(
-            "a gateway has no path to the router of shape split", hint="Give its address with --url."
-        )
-
-
-def _door(pipeline: Pipeline, target: SeldonTarget, asked: ProbeRequest) -> Door:
-    given = asked.gateway or asked.address
-    if given:
-        check_url(given)
-    if is_split(pipeline):
-        (router,) = (part for part in parts_of(pipeline) if part.role is PartRole.ROUTER)
-        return Door(given or router.service, f"/v2/models/{pipeline.name}/infer")
     port = GRPC_PORT if asked.transport is ProbeTransport.GRPC else REST_PORT
-    path = V2_INFER if target.protocol is WireProtocol.V2 else PREDICTIONS
-    service = f"http://{target.name}-{target.predictor}.{target.namespace}:{port}"
-    prefix = f"/seldon/{target.namespace}/{target.name}" if asked.gateway else ""
-    return Door(given or service, prefix + path)
+    return Door(f"http://{target.name}-{target.predictor}.{target.namespace}:{port}", path)
 
 
-def _by_worker(target: SeldonTarget, model: str, asked: ProbeRequest, door: Door, python: str) -> ProbeResult:
-    """The result of the request by `client_worker` in that interpreter."""
-    address = urlsplit(without_user(door.base))
-    if address.scheme != "http":
+def _checked(url: str) -> str:
+    """The URL, or nothing; UsageError if it is none of http."""
+    if url:
+        check_url(url)
+    return url
+
+
+def _probe_grpc(pipeline: Pipeline, asked: ProbeRequest, door: Door) -> ProbeResult:
+    """The result of the request over gRPC."""
+    try:
+        import grpc
+
+        from ipa.dataplane import grpc_messages as v2
+    except ImportError as error:
         raise UsageError(
-            f"{mask_url(door.base)} is not a plain HTTP address, and {CLIENT} and gRPC use no TLS here",
-            hint="Leave out --native and --transport, or give an http address.",
+            f"gRPC needs grpcio and protobuf, which are not installed: {error}",
+            hint="Install them, or leave out --transport.",
+        ) from error
+    place = urlsplit(without_user(door.base))
+    if place.scheme != "http":
+        raise UsageError(
+            f"{mask_url(door.base)} is not a plain HTTP address, and gRPC uses no TLS here",
+            hint="Leave out --transport, or give an http address.",
         )
-    question = {
-        "protocol": str(target.protocol),
-        "transport": str(asked.transport),
-        "endpoint": address.netloc,
-        "gateway": bool(asked.gateway),
-        "namespace": target.namespace,
-        "name": target.name,
-        "model": model,
-        "body": dict(asked.body),
-        "timeout_s": asked.timeout_s,
-    }
-    found = _run(python, question, START_S + asked.timeout_s)
-    detail = found["detail"] or _judge_of(target)(found["answer"])
-    url = address.netloc if asked.transport is ProbeTransport.GRPC else mask_url(door.url)
-    by = CLIENT if target.protocol is WireProtocol.SELDON else "grpc"
+    target = target_of(pipeline)
+    # An orchestrator calls each node by its own name, whatever this one is; the router answers to one.
+    request = _request(v2, pipeline.name if is_split(pipeline) else target.name, asked.body)
+    metadata = (("seldon", target.name), ("namespace", target.namespace))
+    answer, detail, started_s = None, "", time.perf_counter()
+    with grpc.insecure_channel(place.netloc) as channel:
+        read = v2.CLASSES["ModelInferResponse"].FromString
+        call = channel.unary_unary(f"/{v2.SERVICE}/ModelInfer", type(request).SerializeToString, read)
+        try:
+            found = call(request, timeout=asked.timeout_s, metadata=metadata)
+        except grpc.RpcError as error:
+            is_late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            words = f" within {asked.timeout_s:g} s" if is_late else f": {error.details()}"
+            detail = f"no answer{words}"
+        else:
+            answer = {"model_name": found.model_name, "outputs": [_output(v2, it) for it in found.outputs]}
+            detail = v2_fault(answer)
+    latency_s = time.perf_counter() - started_s
     return ProbeResult(
-        url,
+        place.netloc,
         target.protocol,
         asked.transport,
-        by,
+        "grpc",
         not detail,
-        found["latency_s"],
+        latency_s,
         detail=shown(detail),
-        answer=found["answer"],
+        answer=answer,
     )
 
 
-def _run(python: str, question: Mapping[str, Any], within_s: float) -> dict[str, Any]:
-    """The worker's result. Errors: UsageError (no client there), InputError, UnavailableError."""
-    # Isolated: neither the folder nor the environment of the service gets into its imports.
-    command = [python, "-I", str(WORKER)]
+def _output(v2: Any, tensor: Any) -> dict[str, Any]:
+    """The output in the JSON form of V2; without data if its values came raw."""
+    values = list(getattr(tensor.contents, v2.CONTENTS.get(tensor.datatype, "bytes_contents")))
+    data = [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in values]
+    found = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
+    return {**found, "data": data} if data else found
+
+
+def _request(v2: Any, model: str, body: Mapping[str, Any]) -> Any:
+    """The message of a JSON body of V2. InputError if it has no form in gRPC."""
     try:
-        ended = run(command, given=json.dumps(question).encode(), env=child_environment(), limit_s=within_s)
-    except TimeoutError as error:
-        raise UnavailableError(f"{CLIENT} did not end within {within_s:g} s") from error
-    except OSError as error:
-        raise UsageError(f"{python} cannot be started: {error.strerror}", hint=NO_CLIENT_HINT) from error
-    if ended.returncode:
-        last = (ended.stderr.decode(errors="replace").strip().splitlines() or ["it printed nothing"])[-1]
-        raise InputError(f"the request cannot be sent by {CLIENT} or gRPC: {last}")
-    found: dict[str, Any] = json.loads(ended.stdout.strip().splitlines()[-1])
-    if "lacks" in found:
-        raise UsageError(f"{python} lacks the client: {found['lacks']}", hint=NO_CLIENT_HINT)
-    return found
+        request = v2.CLASSES["ModelInferRequest"](model_name=model, id=str(body.get("id") or ""))
+        v2.set_parameters(request, (body.get("parameters") or {}).items())
+        for given in body.get("inputs") or ():
+            field = v2.CONTENTS[given["datatype"]]
+            tensor = request.inputs.add(name=given["name"], datatype=given["datatype"], shape=given["shape"])
+            values = _flat(given["data"])
+            if field == "bytes_contents":
+                values = [str(value).encode() for value in values]
+            getattr(tensor.contents, field).extend(values)
+            v2.set_parameters(tensor, (given.get("parameters") or {}).items())
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"the request has no form in gRPC: {type(error).__name__} {error}") from error
+    return request
+
+
+def _flat(data: Any) -> list[Any]:
+    return [value for each in data for value in _flat(each)] if isinstance(data, list) else [data]

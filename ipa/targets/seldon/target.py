@@ -48,6 +48,8 @@ SINGLE = ServingSemantics(
     most_parts=MOST_PREDICTORS,
     shares_replicas=True,
 )
+# In Seldon's own protocol, in which the service sends no requests.
+UNASKED = replace(SINGLE, takes_requests=False)
 # Our router and queues before the replicas.
 SPLIT = ServingSemantics(
     rolling=DEPLOYMENT,
@@ -79,7 +81,10 @@ class Seldon(KubernetesTarget):
 
     def serving(self, pipeline: Pipeline) -> ServingSemantics:
         """By shape: each replica batches for itself (single), or our queues before them (split)."""
-        return SPLIT if _shape(pipeline) is Shape.SPLIT else SINGLE
+        if _shape(pipeline) is Shape.SPLIT:
+            return SPLIT
+        section = seldon_of(pipeline)
+        return SINGLE if section is None or section.protocol is WireProtocol.V2 else UNASKED
 
     def elsewhere(self, pipeline: Pipeline, profiles: base.Profiles) -> Mapping[str, Pipeline | str]:
         """The pipeline in the other shape, or the keys of its file that it cannot carry."""
@@ -225,14 +230,14 @@ class Seldon(KubernetesTarget):
         return address(pipeline, settings)
 
     def probe(self, pipeline: Pipeline, asked: ProbeRequest, settings: Settings) -> ProbeResult:
-        """The result of a smoke request by the Service or the gateway, in the pipeline's protocol."""
+        """The result of a smoke request by the Service or the gateway. UsageError in protocol seldon."""
         from ipa.targets.seldon.probe import probe
 
         return probe(pipeline, asked, settings)
 
     def running_bench(self, pipeline: Pipeline, stage: Stage, address: str) -> MeasurementBench:
-        """The bench of a server of the stage, called as the orchestrator calls it."""
-        from ipa.targets.seldon.bench import running_bench
+        """The bench of a server of the stage, called as the orchestrator calls it. UsageError but for V2."""
+        from ipa.targets.seldon.probe import running_bench
 
         return running_bench(pipeline, stage, address)
 

@@ -1,4 +1,4 @@
-"""A server that runs is measured at its address, by the call that its orchestrator makes."""
+"""A running server is measured at its address, by the call that its orchestrator makes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ import pytest
 from ipa.cli.main import run
 from ipa.files import dump_pipeline, load_profiles
 from ipa.model.errors import UnavailableError, UsageError
-from ipa.model.pipeline import Pipeline, Stage, StageKind, Variant
+from ipa.model.pipeline import Variant
 from ipa.targets.local.target import LOCAL
 from ipa.targets.requests import machine
-from ipa.targets.seldon.section import SeldonRun, ServerKind, WireProtocol, with_seldon
+from ipa.targets.seldon.section import SeldonRun, WireProtocol, with_seldon
 from ipa.targets.seldon.target import SELDON
 from tests.fakes.answering import answering
 from tests.fakes.kube.samples import sample_pipeline
 
 ITEM: Any = [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [1.5]}]
-MESSAGE: Any = {"data": {"ndarray": [[1.5]]}}
 
 
 def doubled(_path: str, body: Any) -> tuple[int, Any]:
@@ -30,83 +29,59 @@ def doubled(_path: str, body: Any) -> tuple[int, Any]:
     return 200, {"outputs": [{**tensor, "name": "y", "data": data}]}
 
 
-def echoed(_path: str, body: Any) -> tuple[int, Any]:
-    return 200, body
-
-
-def of_kind(kind: StageKind, protocol: WireProtocol) -> tuple[Pipeline, Stage]:
-    pipeline = with_seldon(sample_pipeline(), protocol=protocol)
-    return pipeline, replace(pipeline.stages[1], kind=kind)
-
-
-@pytest.mark.parametrize(
-    ("kind", "protocol", "path"),
-    [
-        (StageKind.MODEL, WireProtocol.V2, "/v2/models/reader/infer"),
-        (StageKind.TRANSFORMER, WireProtocol.V2, "/v2/models/reader/infer"),
-        (StageKind.ROUTER, WireProtocol.V2, "/v2/models/reader/route"),
-        (StageKind.COMBINER, WireProtocol.V2, "/v2/models/reader/aggregate"),
-        (StageKind.MODEL, WireProtocol.SELDON, "/predict"),
-        (StageKind.TRANSFORMER, WireProtocol.SELDON, "/transform-input"),
-        (StageKind.OUTPUT_TRANSFORMER, WireProtocol.SELDON, "/transform-output"),
-        (StageKind.ROUTER, WireProtocol.SELDON, "/route"),
-        (StageKind.COMBINER, WireProtocol.SELDON, "/aggregate"),
-    ],
-)
-def test_the_call_is_that_of_the_node_s_type(kind: StageKind, protocol: WireProtocol, path: str) -> None:
-    pipeline, stage = of_kind(kind, protocol)
-    is_inferred = path.endswith("/infer")
-    with answering(doubled if is_inferred else echoed) as server:
-        bench = SELDON.running_bench(pipeline, stage, f"{server.url}/")
-        with bench.serve("read", "r-s", 1.0) as replica:
-            measured = replica.infer([ITEM if is_inferred else MESSAGE])
-            assert replica.readiness_s is None and replica.memory_gib() is None
-    assert server.asked == [(path, {"inputs": ITEM} if is_inferred else MESSAGE)]
-    assert measured.outputs == (({"y": [3.0]},) if is_inferred else (MESSAGE,))
-    assert 0 < measured.latency_s < 5
+def answer_of(server: Any, items: list[Any]) -> Any:
+    pipeline = sample_pipeline()
+    bench = SELDON.running_bench(pipeline, pipeline.stages[1], f"{server.url}/")
     assert bench.hardware == machine()
+    with bench.serve("read", "r-s", 1.0) as replica:
+        assert replica.readiness_s is None and replica.memory_gib() is None
+        return replica.infer(items)
 
 
 def test_items_of_v2_are_sent_as_one_batch_and_split_again() -> None:
-    pipeline, stage = of_kind(StageKind.MODEL, WireProtocol.V2)
-    with (
-        answering(doubled) as server,
-        SELDON.running_bench(pipeline, stage, server.url).serve("read", "r-s", 1.0) as it,
-    ):
-        measured = it.infer([ITEM, ITEM])
-    assert server.asked[0][1]["inputs"][0]["shape"] == [2, 1]
+    with answering(doubled) as server:
+        measured = answer_of(server, [ITEM, ITEM])
+    ((path, body),) = server.asked
+    assert path == "/v2/models/reader/infer" and body["inputs"][0]["shape"] == [2, 1]
     assert measured.outputs == ({"y": [3.0]}, {"y": [3.0]})
+    assert 0 < measured.latency_s < 5
 
 
 @pytest.mark.parametrize(("status", "body"), [(500, "crashed"), (200, b"<html>")])
 def test_a_server_that_fails_ends_the_measurement(status: int, body: Any) -> None:
-    pipeline, stage = of_kind(StageKind.MODEL, WireProtocol.SELDON)
     with (
         answering(lambda *_: (status, body)) as server,
-        SELDON.running_bench(pipeline, stage, server.url).serve("read", "r-s", 1.0) as replica,
-        pytest.raises(UnavailableError, match=r"/predict: (it answered 500: |the answer is not JSON)"),
+        pytest.raises(UnavailableError, match=r"/infer: (it answered 500: |the answer is not JSON)"),
     ):
-        replica.infer([MESSAGE])
+        answer_of(server, [ITEM])
 
 
 def test_hardware_elsewhere_is_named_by_its_address() -> None:
-    pipeline, stage = of_kind(StageKind.MODEL, WireProtocol.V2)
+    pipeline = sample_pipeline()
+    stage = pipeline.stages[1]
     assert (
         SELDON.running_bench(pipeline, stage, "http://model.models:9000").hardware
         == "that of model.models:9000"
     )
     with pytest.raises(UsageError, match="is not an http or https URL"):
         SELDON.running_bench(pipeline, stage, "model:9000")
+    with pytest.raises(UsageError, match="speaks protocol seldon"):
+        SELDON.running_bench(
+            with_seldon(pipeline, protocol=WireProtocol.SELDON), stage, "http://127.0.0.1:9000"
+        )
     with pytest.raises(UsageError, match="target local cannot measure a server that runs"):
         LOCAL.running_bench(pipeline, stage, "http://127.0.0.1:9000")
 
 
 BENCH = """
 class Workload:
-    items = [{"data": {"ndarray": [[float(number)]]}} for number in range(7)]
+    items = [
+        [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [float(number)]}] for number in range(7)
+    ]
 
     def accuracy(self, answers):
-        return sum(answer == item for answer, item in zip(answers, self.items)) / len(self.items)
+        found = zip(answers, self.items)
+        return sum(answer["y"] == [2 * item[0]["data"][0]] for answer, item in found) / len(self.items)
 
 
 def workload(stage, seed):
@@ -116,30 +91,26 @@ def workload(stage, seed):
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the pipeline `sample`, whose stages are microservices."""
+    """A folder with the pipeline `sample`, whose first stage has one variant."""
     folder = tmp_path / "benched" / "sample"
     folder.mkdir(parents=True)
     pipeline = sample_pipeline()
     first, *others = pipeline.stages
-    own = Variant("only", {"seldon": SeldonRun("registry.example/detect:s", server=ServerKind.MICROSERVICE)})
+    own = Variant("only", {"seldon": SeldonRun("registry.example/detect:s")})
     pipeline = replace(pipeline, stages=(replace(first, variants=(own,)), *others))
-    (folder / "pipeline.yaml").write_text(dump_pipeline(with_seldon(pipeline, protocol=WireProtocol.SELDON)))
+    (folder / "pipeline.yaml").write_text(dump_pipeline(pipeline))
     (folder / "bench.py").write_text(BENCH)
     monkeypatch.setenv("IPA_PIPELINES_DIR", str(tmp_path / "benched"))
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
 
 
-def test_ipa_profile_measures_a_server_at_its_address(
-    files: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ipa_profile_measures_a_server_at_its_address(files: Path) -> None:
     words = ["profile", "sample", "--stage", "detect", "--cores", "0.5", "--repeats", "5", "--budget", "0.01"]
-    with answering(echoed) as server:
-        assert run([*words, "--url", server.url, "--folder", str(files / "profiles" / "sample")]) == 0
-        # Larger batches are not measured unless they are asked for, and then refused.
-        assert run([*words, "--url", server.url, "--batches", "1,2"]) == 64
-    assert "batch size 2 has no effect" in capsys.readouterr().err
-    assert {path for path, _ in server.asked} == {"/predict"}
+    with answering(doubled) as server:
+        words += ["--batches", "1", "--url", server.url, "--folder", str(files / "profiles" / "sample")]
+        assert run(words) == 0
+    assert {path for path, _ in server.asked} == {"/v2/models/detect/infer"}
     profile = load_profiles(files / "profiles", "sample")["detect"]
     (variant,) = profile.variants
     assert (variant.variant, variant.accuracy) == ("only", 1.0)
