@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from ipa.adapters.kube.backoff import Limits
 from ipa.adapters.kube.client import KubeClient
 from ipa.model.decision import Mode
 from ipa.model.errors import InfeasibleError, Problem, UsageError
-from ipa.model.pipeline import Pipeline, Stage
+from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.probe import V2, PipelineProbe, ProbeRequest, ProbeResult, RequestAddress
 from ipa.model.profile import StageProfile
@@ -42,7 +42,6 @@ __all__ = [
     "infer_at",
     "measurement_bench",
     "probe_of",
-    "running_bench",
     "target_named",
     "target_of",
     "targets",
@@ -154,12 +153,6 @@ def bench_at(
     if namespace is not None:
         pipeline = target.in_namespace(pipeline, namespace)
     return target.bench(settings, where, pipeline)
-
-
-@contextmanager
-def running_bench(pipeline: Pipeline, stage: Stage, address: str) -> Iterator[MeasurementBench]:
-    """The bench of a server of the stage that runs at that base URL, as the pipeline's target calls it."""
-    yield default_target(pipeline).running_bench(pipeline, stage, address)
 
 
 def probe_of(

@@ -19,7 +19,6 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...] | str]] = {
             "fit",
             "ipa profile digits --write",
             "ipa profile digits -s locate --cores 1,2 --batches 1,4,16",
-            "ipa profile digits -s locate --variants ridge --cores 1 --url http://127.0.0.1:9000",
         ),
         "fit": ("fit", "ipa fit video", "ipa fit video --stage crop --strict"),
         "doctor": ("doctor", "ipa doctor", "ipa doctor video --at kubernetes", "ipa doctor --store"),

@@ -17,8 +17,7 @@ class ProfilePoint:
 
     `latency_s` is the high percentile (p99) of one batch's service time, `latency_mean_s` its mean,
     `throughput_rps` the most items a second that were measured (None: batch_size / latency_mean_s).
-    `foreign_cpu_ratio` is the share of its CPUs that others used meanwhile, None if they left it alone or
-    were not seen.
+    `foreign_cpu_ratio` is the share of its CPUs that others used meanwhile, None if that is unknown.
     """
 
     cores: float
@@ -27,10 +26,6 @@ class ProfilePoint:
     latency_mean_s: float | None = None
     throughput_rps: float | None = None
     foreign_cpu_ratio: float | None = field(default=None, metadata=UNLESS_DEFAULT)
-
-    def beside(self, foreign_cpu_ratio: float) -> ProfilePoint:
-        """The point as measured beside others that used that share of its CPUs."""
-        return replace(self, foreign_cpu_ratio=foreign_cpu_ratio)
 
     @property
     def item_core_s(self) -> float:

@@ -155,7 +155,7 @@ _REMEDIES: dict[Oddity | ProfileStatus, str] = {
     ProfileStatus.FEW_BATCHES: f"measure more of them: {{measure}} {_MORE_BATCHES}",
     Oddity.MEAN_ABOVE_P99: f"measure longer: {_LONGER}",
     Oddity.CENSORED: "offer more than it carries, as this does: {measure}",
-    Oddity.DISTURBED: "end what else runs there, or wait for it: {measure} --wait-quiet 600",
+    Oddity.DISTURBED: "end what else runs there, and measure again: {measure}",
 }
 
 

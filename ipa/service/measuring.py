@@ -17,7 +17,6 @@ from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.model.resources import Resources
 from ipa.model.serving import FAN_OUT
 from ipa.profiling import measure
-from ipa.profiling.measure import QuietWatch
 
 # Digits of an accuracy in a profile: a workload of sixty pages supports no more.
 ACCURACY_DIGITS = 4
@@ -29,16 +28,12 @@ Step = Callable[[str, int], None]
 
 @dataclass(frozen=True, slots=True)
 class MeasureRequest:
-    """The cores and batch sizes to measure, how long each point may take, and the latency to stop above.
-
-    `watch` sees to it that the machine is quiet meanwhile.
-    """
+    """The cores and batch sizes to measure, how long each point may take, and the latency to stop above."""
 
     cores: tuple[float, ...]
     batches: tuple[int, ...]
     effort: measure.MeasurementEffort
     limit_s: float
-    watch: QuietWatch
 
 
 def measure_stage(
@@ -77,7 +72,7 @@ def _variant_profile(
     say: Tell,
 ) -> VariantProfile:
     items = workload.items
-    points: list[ProfilePoint] = []
+    points: list[tuple[ProfilePoint, bool]] = []
     readiness_s: list[float] = []
     memory_gib: list[float] = []
     accuracy = 0.0
@@ -92,27 +87,25 @@ def _variant_profile(
                 batch_sizes=request.batches,
                 limit_s=request.limit_s,
                 effort=request.effort,
-                watch=request.watch,
             )
-            readiness_s += _known(replica.readiness_s)
+            readiness_s.append(replica.readiness_s)
             memory_gib += _known(replica.memory_gib())
             if cores == most:
                 outputs = measure.answers(replica, items, max(request.batches))
                 accuracy, rows = workload.accuracy(outputs), measure.rows(outputs, FAN_OUT)
         step(f"{stage.name}/{variant.name} on {cores_of(cores)}", len(request.batches))
     say(f"{stage.name}/{variant.name}: accuracy {accuracy:.3f}, rows an item {fmean(rows):.2f}")
-    for point in points:
-        foreign = point.foreign_cpu_ratio
-        beside = "" if foreign is None else f"   DISTURBED: others used {foreign:.0%} of its CPUs"
+    for point, is_steady in points:
+        scatter = "" if is_steady else "   the p99 scatters: measure longer, or on an idle machine"
         say(
             f"  {cores_of(point.cores)}, batch {point.batch_size}: p99 {point.latency_s * 1e3:.0f} ms, "
-            f"{point.throughput_rps:.1f} rps{beside}"
+            f"{point.throughput_rps:.1f} rps{scatter}"
         )
     return VariantProfile(
         variant=variant.name,
         accuracy=round(accuracy, ACCURACY_DIGITS),
-        points=tuple(rounded(point) for point in points),
-        readiness_s=round(median(readiness_s), 2) if readiness_s else None,
+        points=tuple(rounded(point) for point, _ in points),
+        readiness_s=round(median(readiness_s), 2),
         memory_gib=round(max(memory_gib), 2) if memory_gib else None,
         rows_per_item=(min(rows), max(rows)),
         accelerators=Resources.of(variant.requested).accelerators,

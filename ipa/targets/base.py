@@ -21,7 +21,7 @@ from ipa.files.kinds.targets import TARGETS, TargetSections
 from ipa.model.decision import Decision
 from ipa.model.errors import InputError, Problem, UsageError
 from ipa.model.findings import DoctorCheck
-from ipa.model.pipeline import Pipeline, Sla, Stage
+from ipa.model.pipeline import Pipeline, Sla
 from ipa.model.plan import StageConfig
 from ipa.model.probe import ProbeRequest, ProbeResult, ProbeTransport, RequestAddress
 from ipa.model.profile import StageProfile
@@ -290,10 +290,6 @@ class Target(ABC):
             raise self._cannot("tell where the pipeline takes requests; give --url")
         check_url(asked.address)
         return probe_http(asked, self.address(pipeline, settings, asked.address).url)
-
-    def running_bench(self, pipeline: Pipeline, stage: Stage, address: str) -> MeasurementBench:
-        """The bench of a server of the stage that runs at that base URL."""
-        raise self._cannot("measure a server that runs")
 
     def imported(self, settings: Settings, where: str, asked: ImportRequest) -> Imported:
         """The pipeline that runs there; `where` is what follows `NAME:` in `--at`."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -18,7 +17,7 @@ from ipa.dataplane import tensors
 from ipa.model.errors import UnavailableError, UsageError
 from ipa.model.masking import mask_url
 from ipa.model.probe import V2, ProbeRequest, ProbeResult, ProbeTransport
-from ipa.profiling.measure import BatchMeasurement, CpuTimes, Item
+from ipa.profiling.measure import BatchMeasurement, Item
 
 HTTP = "http"
 # An answer is read to see that it is one; a larger one is not.
@@ -27,11 +26,6 @@ MAX_ANSWER_BYTES = 16 * 1024 * 1024
 MOST_SHOWN = 200
 # For one batch.
 TIMEOUT_S = 60.0
-METHOD = (
-    "A server that ran already, at its address: one client sends requests back to back, coding included; "
-    "latency is the p99, throughput the batch size over the mean. Cores are those that were said to be its; "
-    "what else ran there was not seen."
-)
 
 
 def check_url(address: str) -> SplitResult:
@@ -133,8 +127,7 @@ def infer_v2(client: httpx.Client, *, url: str, items: Sequence[Item]) -> BatchM
     """
     parts = [tensors.parse(list(item), "inputs") for item in items]
     started_s = time.perf_counter()
-    body = tensors.dump("inputs", tensors.merge(parts))
-    _, answer, fault, _ = post(client, url, body, TIMEOUT_S)
+    _, answer, fault, _ = post(client, url, tensors.dump("inputs", tensors.merge(parts)), TIMEOUT_S)
     if fault:
         raise UnavailableError(f"{mask_url(url)}: {fault}")
     split = tensors.split(tensors.parse(answer["outputs"], "outputs"), [1] * len(items))
@@ -143,36 +136,14 @@ def infer_v2(client: httpx.Client, *, url: str, items: Sequence[Item]) -> BatchM
 
 
 class MeasuredServer:
-    """A model server under measurement, and what is known of it: None of what cannot be seen from here."""
+    """A model server under measurement, called over V2 at `url`; its memory is None if it cannot be seen."""
 
     def __init__(
-        self,
-        client: httpx.Client,
-        url: str,
-        readiness_s: float | None = None,
-        memory_gib: Callable[[], float | None] = lambda: None,
-        cpu_times: Callable[[], CpuTimes | None] = lambda: None,
+        self, client: httpx.Client, url: str, readiness_s: float, memory_gib: Callable[[], float | None]
     ) -> None:
         self._client, self._url = client, url
-        self.readiness_s, self.memory_gib, self.cpu_times = readiness_s, memory_gib, cpu_times
+        self.readiness_s, self.memory_gib = readiness_s, memory_gib
 
-    def infer(self, items: Sequence[Any]) -> BatchMeasurement:
+    def infer(self, items: Sequence[Item]) -> BatchMeasurement:
         """The answer to the items as one batch; UnavailableError if there is none."""
         return infer_v2(self._client, url=self._url, items=items)
-
-
-class RunningBench:
-    """Measures one server that runs, whatever variant and cores it is said to be."""
-
-    method = METHOD
-
-    def __init__(self, hardware: str, url: str) -> None:
-        self.hardware, self._url = hardware, url
-
-    @contextmanager
-    def serve(
-        self, stage: str, variant: str, cores: float, within_s: float = TIMEOUT_S
-    ) -> Iterator[MeasuredServer]:
-        """The server; nothing is started or ended."""
-        with client_within(within_s) as client:
-            yield MeasuredServer(client, self._url)

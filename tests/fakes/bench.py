@@ -42,9 +42,6 @@ class Replica:
     def memory_gib(self) -> float:
         return 1.0
 
-    def cpu_times(self) -> None:
-        return None
-
 
 @dataclass
 class Bench:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,10 +16,8 @@ import typer
 from ipa.cli.options import FILE_PIPELINE, FileFolders, complete_stages
 from ipa.cli.output import OUTPUT, Output, printed, progress, show
 from ipa.model.errors import ExitCode, InfeasibleError, InputError, NotFoundError, UsageError
-from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.profile import StageProfile
 from ipa.profiling import measure
-from ipa.profiling.measure import QUIET_RATIO, QuietWatch
 from ipa.settings import Settings
 
 Number = TypeVar("Number", int, float)
@@ -88,15 +86,7 @@ def profile(
         measure.MeasurementEffort().budget_s,
         help="seconds per point, about; up to four times as many while its p99 scatters",
     ),
-    wait_quiet: float = typer.Option(
-        60.0, "--wait-quiet", min=0, help="most seconds to wait in all until nothing else uses the CPUs"
-    ),
     seed: int = typer.Option(1, min=0, help="seed of the workload"),
-    url: str = typer.Option(
-        "",
-        "--url",
-        help="base URL of a running server of the variant with these cores, to measure instead",
-    ),
     folder: Path | None = typer.Option(None, "--folder", help="write a file for each stage into this folder"),
     write: bool = typer.Option(False, "--write", help="replace the profiles of the pipeline"),
     force: bool = typer.Option(
@@ -116,35 +106,31 @@ def profile(
     """Measure accuracy, latency, throughput and readiness of every variant with real model servers.
 
     Requests and accuracy come from pipelines/PIPELINE/bench.py. Run nothing else on the machine meanwhile:
-    points during which others used more than a tenth of the CPUs that a replica and its client need, steal
-    included, are measured again once it is quiet. Points that stay disturbed are marked and say so in the
-    profile. Exit code 3 with --write: a credible profile was not replaced by one that is not.
-    With --url nothing is started: a server that runs is called as the orchestrator of its pipeline calls it.
+    else p99s scatter, which the command reports, and the profile is less credible. Exit code 3 with
+    --write: a credible profile was not replaced by one that is not.
 
     With --at each variant runs as a copy of its stage, one replica at a time, which gets no request of the
     pipeline's and is removed at the end, also of an interrupted run.
     """
     settings = Settings.from_env()
-    if url and at is not None:
-        raise UsageError("--url measures a running server, --at a new copy: give only one of them")
     if namespace is not None and at is None:
         raise UsageError("--namespace needs --at kubernetes")
     if force and not write:
         raise UsageError("--force needs --write")
     if write and (variants or folder):
         raise UsageError("--write replaces whole profiles, so leave out --variants and --folder")
-    from ipa.bootstrap.targets import bench_at, measurement_bench, running_bench
-    from ipa.control.loop.clock import SystemClock
+    from ipa.bootstrap.targets import bench_at, measurement_bench
     from ipa.files import load_pipeline
     from ipa.profiling.findings import measure_command
+    from ipa.profiling.lint import doubt_of
     from ipa.service.measuring import MeasureRequest, bench_workload, measure_stage
 
     described = load_pipeline(settings.pipelines_dir / pipeline / "pipeline.yaml")
-    if not described.runnable and not url and at is None:
+    if not described.runnable and at is None:
         command = measure_command(pipeline, stage[0] if stage else "", planned_only=True)
         raise UsageError(
             f"{pipeline} is only planned, so it cannot be measured here: {described.not_runnable_because}",
-            hint=f"Measure it where its models run: `{command}`, or a server of a variant, by --url.",
+            hint=f"Measure it where its models run: `{command}`",
         )
     stages = [described.stage(name) for name in stage] or list(described.stages)
     chosen = {
@@ -153,16 +139,10 @@ def profile(
     }
     request = MeasureRequest(
         _numbers(cores, float, "--cores"),
-        _batches(batches, described, stages) if url else _numbers(batches, int, "--batches"),
+        _numbers(batches, int, "--batches"),
         measure.MeasurementEffort(repeats, budget),
         described.sla.latency_s,
-        QuietWatch(wait_quiet, SystemClock().wait, _say),
     )
-    if url and max(len(chosen), len(request.cores), *map(len, chosen.values())) > 1:
-        raise UsageError(
-            "--url measures one server: one variant of one stage, with the cores that it has",
-            hint="For example --stage crop --variants yolov5n --cores 1",
-        )
     place = settings.profiles_dir / pipeline if write else folder
     found: list[tuple[StageProfile, Path | None]] = []
     kept: list[str] = []
@@ -170,41 +150,26 @@ def profile(
     with progress(f"measuring {pipeline}, points", points) as step:
         for it in stages:
             workload = bench_workload(settings.pipelines_dir, pipeline, it.name, seed)
-            made: AbstractContextManager[measure.MeasurementBench]
-            if url:
-                made = running_bench(described, it, url)
-            elif at is not None:
-                made = bench_at(settings, at, described, namespace)
-            else:
-                made = measurement_bench(described)
+            made = (
+                measurement_bench(described) if at is None else bench_at(settings, at, described, namespace)
+            )
             with unwinding_on_sigterm(), made as bench:
                 profile = measure_stage(bench, described, it, chosen[it.name], workload, request, step, _say)
             keeps = write and not force and _is_worse(profile, place)
             found.append((profile, None if keeps else _written(profile, place)))
             kept += [it.name] if keeps else []
     _show(output, found)
-    _say_credibility(request.watch, found)
+    for measured, _ in found:
+        if doubt := doubt_of(measured):
+            _say(
+                f"warning: {doubt}\n  → measure it again when the machine is quiet, by the same command; "
+                f"`ipa fit {measured.pipeline}` shows where"
+            )
     if kept:
         raise InfeasibleError(
             f"the profile of {', '.join(kept)} was not replaced: it is credible, the new one is not",
             hint="Measure again on a quiet machine, or replace it anyway with --force.",
         )
-
-
-def _batches(text: str, pipeline: Pipeline, stages: Sequence[Stage]) -> tuple[int, ...]:
-    """The batch sizes to measure a running server with: 1 alone if it forms no batches."""
-    from ipa.bootstrap.targets import default_target
-    from ipa.model.serving import Unbatched, batch_fault
-
-    sizes = _numbers(text, int, "--batches")
-    shaped = default_target(pipeline).shape(pipeline, {})
-    for stage in stages:
-        why = shaped.stage(stage.name).unbatched
-        if isinstance(why, Unbatched) and why.is_void:
-            if text != DEFAULT_BATCHES and max(sizes) > 1:
-                raise UsageError(f"--batches: {batch_fault(stage.name, max(sizes), why)}")
-            return (1,)
-    return sizes
 
 
 @contextmanager
@@ -244,28 +209,6 @@ def _is_worse(profile: StageProfile, folder: Path | None) -> bool:
         return doubt_of(load_profile(path)) is None
     except InputError:
         return False
-
-
-def _say_credibility(watch: QuietWatch, found: Sequence[tuple[StageProfile, Path | None]]) -> None:
-    """Say which points were disturbed, and which profiles cannot be believed."""
-    from ipa.profiling.lint import doubt_of
-
-    points = sum(len(variant.points) for profile, _ in found for variant in profile.variants)
-    if watch.disturbed:
-        _say(
-            f"warning: {watch.disturbed} of {points} points were measured while others used more than "
-            f"{QUIET_RATIO:.0%} of their CPUs; end what else runs here, or wait for it: --wait-quiet 600"
-        )
-    elif watch.is_seen:
-        _say(
-            f"quiet: no other process used more than {QUIET_RATIO:.0%} of the CPUs of any of {points} points"
-        )
-    for profile, _ in found:
-        if doubt := doubt_of(profile):
-            _say(
-                f"warning: {doubt}\n  → measure it again when the machine is quiet, by the same command; "
-                f"`ipa fit {profile.pipeline}` shows where"
-            )
 
 
 def _written(profile: StageProfile, folder: Path | None) -> Path | None:

@@ -1,4 +1,4 @@
-"""Measures stages on Seldon on copies of a running one (`ipa profile --at`).
+"""Measures stages on Seldon, on copies of running ones (`ipa profile --at`).
 
 A copy has a name, a Service and replicas of its own, so it never gets a request of the pipeline's. It is
 labelled with the pipeline and says until when it is held, so that what a killed run left can be told apart
@@ -303,12 +303,12 @@ def as_copy(pipeline: Pipeline, name: str, stage: Stage) -> Pipeline:
     if target_of(pipeline).protocol is not WireProtocol.V2:
         raise InputError(
             f"pipeline {pipeline.name!r} does not speak V2, which copies are asked by",
-            hint="Measure a server of the stage that runs, by `ipa profile --url`.",
+            hint="Write its profiles from a measurement of your own: docs/reference/files.md has their keys.",
         )
     if any(MODELS in run.env for variant in stage.variants if (run := seldon_of(variant)) is not None):
         raise InputError(
             f"stage {stage.name!r} keeps several variants in a replica, of which no copy with one is made",
-            hint="Measure a server of one variant that runs, by `ipa profile --url`, or on this machine.",
+            hint="Measure it on this machine, without --at.",
         )
     return alone(pipeline, name, replace(stage, replicas=ReplicaOwner.PLANNED))
 

@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 from ipa.model.errors import InputError, UsageError
 from ipa.model.masking import mask_url, without_user
-from ipa.model.pipeline import Pipeline, Stage
+from ipa.model.pipeline import Pipeline
 from ipa.model.probe import ProbeRequest, ProbeResult, ProbeTransport, RequestAddress
 from ipa.settings import Settings
-from ipa.targets.requests import RunningBench, check_url, machine, probe_http, shown, v2_fault
-from ipa.targets.seldon.locate import container_name, target_of
+from ipa.targets.requests import check_url, probe_http, shown, v2_fault
+from ipa.targets.seldon.locate import target_of
 from ipa.targets.seldon.section import WireProtocol
 from ipa.targets.seldon.split import PartRole, is_split, parts_of
 
@@ -24,7 +24,6 @@ REST_PORT, GRPC_PORT = 8000, 5001
 V2_INFER = "/v2/models/infer"
 # The path of Seldon's own protocol, in which the service sends nothing.
 PREDICTIONS = "/api/v1.0/predictions"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +61,6 @@ def address(pipeline: Pipeline, settings: Settings) -> RequestAddress:
         forward = f"kubectl -n {target.namespace} port-forward svc/{service.partition('.')[0]} {port}"
         note = f"reachable from within the cluster, or at http://127.0.0.1:{port} by `{forward}`"
     return RequestAddress(door.url, target.protocol, note)
-
-
-def running_bench(pipeline: Pipeline, stage: Stage, address: str) -> RunningBench:
-    """The bench of the stage's server at that base URL, whose items are V2 inputs."""
-    check_v2(pipeline)
-    url = check_url(address)
-    hardware = machine() if url.hostname in LOOPBACK else f"that of {urlsplit(without_user(address)).netloc}"
-    return RunningBench(hardware, f"{address.rstrip('/')}/v2/models/{container_name(stage)}/infer")
 
 
 def check_v2(pipeline: Pipeline) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ipa import __version__
 from ipa.control.ports import Metrics, PipelineManifest
 from ipa.model.findings import DoctorCheck
-from ipa.model.pipeline import Pipeline, Stage
+from ipa.model.pipeline import Pipeline
 from ipa.model.probe import ProbeRequest, ProbeResult, RequestAddress
 from ipa.model.rolling import DEPLOYMENT
 from ipa.model.serving import Batching, Rebatch, ServingSemantics, Unhonoured, unbatched_note
@@ -234,12 +234,6 @@ class Seldon(KubernetesTarget):
         from ipa.targets.seldon.probe import probe
 
         return probe(pipeline, asked, settings)
-
-    def running_bench(self, pipeline: Pipeline, stage: Stage, address: str) -> MeasurementBench:
-        """The bench of a server of the stage, called as the orchestrator calls it. UsageError but for V2."""
-        from ipa.targets.seldon.probe import running_bench
-
-        return running_bench(pipeline, stage, address)
 
     def imported(self, settings: Settings, where: str, asked: base.ImportRequest) -> base.Imported:
         """The pipeline of a SeldonDeployment in a cluster or a file."""

@@ -21,7 +21,6 @@ from ipa.profiling.measure import (
     BatchMeasurement,
     Item,
     MeasurementEffort,
-    QuietWatch,
     answers,
     is_steady,
     measure_point,
@@ -32,7 +31,6 @@ from ipa.profiling.measure import (
 from ipa.service.measuring import MeasureRequest, measure_stage
 from ipa.targets.seldon.section import SeldonRun
 
-QUIET = QuietWatch(0.0, lambda _: None, lambda _: None)
 ITEMS: list[Item] = [[{"name": "x", "data": [number]}] for number in range(5)]
 
 
@@ -58,9 +56,6 @@ class FakeServed(FakeReplica):
     def memory_gib(self) -> float:
         return 1.5
 
-    def cpu_times(self) -> None:
-        return None
-
 
 class FakeBench:
     hardware, method = "none", "fake"
@@ -81,7 +76,7 @@ def test_a_profile_has_the_accelerators_that_the_variant_asks_for() -> None:
     gpu = {"nvidia.com/gpu": 2}
     stage = Stage("detect", (Variant("small"), Variant("large", {"seldon": SeldonRun(accelerators=gpu)})))
     pipeline = Pipeline("text", (stage,), Sla(1.0), {"default": Objective()})
-    request = MeasureRequest((1.0,), (1,), MeasurementEffort(1, 0.0), 1.0, QUIET)
+    request = MeasureRequest((1.0,), (1,), MeasurementEffort(1, 0.0), 1.0)
     profile = measure_stage(
         FakeBench(), pipeline, stage, stage.variants, FakeWorkload(), request, lambda *_: None, lambda _: None
     )
@@ -136,47 +131,32 @@ class Scattering(FakeServed):
         return replace(found, latency_s=found.latency_s * (1 + count // 101 % 3 * (count % 20 == 0)))
 
 
-def points_of(replica: FakeServed, effort: MeasurementEffort, watch: QuietWatch = QUIET, **given: Any) -> Any:
+def points_of(replica: FakeServed, effort: MeasurementEffort, **given: Any) -> Any:
     return measure_points(
-        replica,
-        ITEMS,
-        **{"cores": 1, "batch_sizes": [1], "limit_s": 9.0, "effort": effort, "watch": watch, **given},
+        replica, ITEMS, **{"cores": 1, "batch_sizes": [1], "limit_s": 9.0, "effort": effort, **given}
     )
 
 
 def test_points_whose_p99_scatters_are_measured_longer() -> None:
-    def measured(replica: FakeServed, doublings: int) -> int:
-        points_of(replica, MeasurementEffort(500, 60, warm_up_s=0.0, doublings=doublings))
-        return len(replica.batches)
+    def measured(replica: FakeServed, doublings: int) -> tuple[int, bool]:
+        ((_, is_steady),) = points_of(replica, MeasurementEffort(500, 60, warm_up_s=0.0, doublings=doublings))
+        return len(replica.batches), is_steady
 
     def of(rounds: int) -> int:
         return WARM_UP_BATCHES + 100 + (rounds - 1) * 101
 
-    assert measured(FakeServed(), 2) == of(LEAST_ROUNDS)
+    assert measured(FakeServed(), 2) == (of(LEAST_ROUNDS), True)
     assert [measured(Scattering(), doublings) for doublings in (0, 1, 2)] == [
-        of(ROUNDS),
-        of(2 * ROUNDS),
-        of(4 * ROUNDS),
+        (of(ROUNDS), False),
+        (of(2 * ROUNDS), False),
+        (of(4 * ROUNDS), False),
     ]
 
 
-def test_only_an_idle_replica_is_warmed_up() -> None:
-    """Rounds follow one another at once; before a round that is tried again the replica was idle."""
-
-    class Retrying(QuietWatch):
-        rounds = 0
-
-        def measured(self, replica: Any, cores: float, place: str, measure: Any) -> Any:
-            self.rounds += 1
-            return measure(1 if self.rounds == LEAST_ROUNDS else 0), None
-
-    def measured(watch: QuietWatch) -> int:
-        replica = FakeServed(item_s=0.0101)
-        points_of(replica, MeasurementEffort(500, 60, warm_up_s=0.3), watch)
-        return len(replica.batches)
-
-    assert measured(QUIET) == 30 + 100 + (LEAST_ROUNDS - 1) * 101
-    assert measured(Retrying(0.0, lambda _: None, lambda _: None)) == 30 + 100 + 101 + 30 + 100
+def test_only_the_first_round_warms_the_replica_up() -> None:
+    replica = FakeServed(item_s=0.0101)
+    points_of(replica, MeasurementEffort(500, 60, warm_up_s=0.3))
+    assert len(replica.batches) == 30 + 100 + (LEAST_ROUNDS - 1) * 101
 
 
 @pytest.mark.parametrize(("relative", "rounds"), [(0.06, LEAST_ROUNDS + 1), (0.05, LEAST_ROUNDS)])
@@ -212,7 +192,7 @@ def test_sizes_are_measured_in_turn_and_a_slow_moment_counts_for_none() -> None:
     replica = Slowed()
     effort = MeasurementEffort(5 * 300, 3600, warm_up_s=0.0, doublings=0)
     points = points_of(replica, effort, batch_sizes=[2, 1, 4])
-    assert [(point.batch_size, point.latency_s) for point in points] == [
+    assert [(point.batch_size, point.latency_s) for point, _ in points] == [
         (1, pytest.approx(0.01)),
         (2, pytest.approx(0.02)),
         (4, pytest.approx(0.04)),
@@ -229,24 +209,6 @@ def test_a_p99_of_rounds_that_are_too_short_to_have_one_is_that_of_all_batches()
     assert summarise(long, cores=1, batch_size=1).latency_s == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize(("quiet", "ratio"), [(2, None), (1, 0.5)])
-def test_disturbed_rounds_are_left_out_where_half_are_quiet_and_else_marked(
-    quiet: int, ratio: float | None
-) -> None:
-    class Watch(QuietWatch):
-        rounds = 0
-
-        def measured(self, replica: Any, cores: float, place: str, measure: Any) -> Any:
-            self.rounds += 1
-            return measure(0), None if self.rounds <= quiet else 0.5
-
-    watch = Watch(0.0, lambda _: None, lambda _: None)
-    effort = MeasurementEffort(500, 60, warm_up_s=0.0, doublings=0)
-    points = points_of(FakeServed(), effort, watch, batch_sizes=[1, 2])
-    assert {point.foreign_cpu_ratio for point in points} == {ratio}
-    assert watch.disturbed == (0 if ratio is None else 2)
-
-
 def test_batches_go_round_the_items_and_are_always_full() -> None:
     replica = FakeReplica()
     measure_point(replica, ITEMS, cores=1, batch_size=8, effort=MeasurementEffort())
@@ -257,7 +219,7 @@ def test_batches_go_round_the_items_and_are_always_full() -> None:
 def test_sizes_that_would_take_longer_than_the_limit_are_not_tried() -> None:
     effort = MeasurementEffort(5, 0.1)
     points = points_of(FakeServed(item_s=0.1), effort, batch_sizes=[8, 1, 4, 2], limit_s=0.5)
-    assert [point.batch_size for point in points] == [1, 2, 4]
+    assert [point.batch_size for point, _ in points] == [1, 2, 4]
 
 
 def test_every_item_is_answered_once_in_order_and_the_fan_out_is_counted() -> None:

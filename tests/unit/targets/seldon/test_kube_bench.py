@@ -16,7 +16,7 @@ from ipa.adapters.kube.client import KubeClient
 from ipa.cli.verbs.fit import unwinding_on_sigterm
 from ipa.model.errors import ConfigurationError, ConflictError, InputError, UnavailableError
 from ipa.model.pipeline import Bounds, Pipeline, ReplicaOwner, StageKind
-from ipa.profiling.measure import Item, MeasurementEffort, Outputs, QuietWatch
+from ipa.profiling.measure import Item, MeasurementEffort, Outputs
 from ipa.service.measuring import MeasureRequest, measure_stage
 from ipa.settings import Settings
 from ipa.targets.kubernetes.reach import Reach, reach_of
@@ -33,7 +33,6 @@ from tests.fakes.v2_server import V2Server
 
 Json = dict[str, Any]
 PIPELINE = sample_pipeline()
-QUIET = QuietWatch(0.0, lambda _: None, lambda _: None)
 ITEMS: list[Item] = [[{"name": "x", "shape": [1], "datatype": "FP64", "data": [float(n)]}] for n in range(4)]
 
 
@@ -96,7 +95,7 @@ def test_it_is_measured_on_the_way_of_requests_and_leaves_nothing(
     before = workload.read(PIPELINE)
     stage = PIPELINE.stage("detect")
     said: list[str] = []
-    request = MeasureRequest((0.5, 1.0), (1, 4), MeasurementEffort(3, 0.01, 0.0), 1.0, QUIET)
+    request = MeasureRequest((0.5, 1.0), (1, 4), MeasurementEffort(3, 0.01, 0.0), 1.0)
     made = bench(client, kube, server)
     tell = said.append
     found = measure_stage(
