@@ -10,14 +10,15 @@ import gzip
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from importlib import resources
 from io import BufferedReader, FileIO
 from itertools import chain, pairwise
-from math import ceil, floor, isfinite
+from math import ceil, floor, inf, isfinite
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote
@@ -40,7 +41,7 @@ SPAN = Quantity(
     'a span of time with its unit, such as "30s" or "2h"',
     {"ms": Decimal("0.001"), "s": Decimal(1), "min": Decimal(60), "h": Decimal(3600), "d": Decimal(86400)},
 )
-OPTIONS = ("format", "column", "where", "step", "from", "to", "speed", "average", "scale", "mean")
+OPTIONS = ("format", "column", "step", "from", "to", "scale", "mean")
 Rates = Sequence[float | None]
 
 
@@ -64,45 +65,6 @@ _TIME_UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _TIME_UNIT = re.compile(r"[_ (\[]+(s|ms|us|ns)[)\]]?$")
 # Seconds since 1970 have ten digits from 2001 on; no service gets this many requests a second.
 EPOCH_S = 1e9
-
-
-@dataclass(slots=True)
-class RecordedLoad:
-    """The content of a trace file: requests by second, or (start in s, rate in rps) of steps."""
-
-    arrivals: dict[int, int] = field(default_factory=dict)
-    steps: list[tuple[float, float]] = field(default_factory=list)
-    # Length of a step; None if the times tell it.
-    step_s: float | None = None
-
-    def arrive(self, at_s: float) -> None:
-        second = floor(at_s)
-        self.arrivals[second] = self.arrivals.get(second, 0) + 1
-
-
-@dataclass(slots=True)
-class Source:
-    """A trace file's lines with their numbers, and the options that its reader needs."""
-
-    path: Path
-    lines: Iterator[tuple[int, str]]
-    column: str | None = None
-    step_s: float | None = None
-    where: tuple[str, str] | None = None
-    problems: list[Problem] = field(default_factory=list)
-
-    def problem(self, line: int, message: str) -> None:
-        """Note what is wrong in the line; InputError at the twentieth."""
-        self.problems.append(Problem(message, str(self.path), line, 1))
-        if len(self.problems) == MOST_PROBLEMS:
-            self.raise_problems()
-
-    def raise_problems(self) -> None:
-        if self.problems:
-            raise InputError("the trace has lines that cannot be read", problems=self.problems)
-
-    def fail(self, line: int, message: str) -> InputError:
-        return InputError("the trace cannot be read", problems=[Problem(message, str(self.path), line, 1)])
 
 
 def number(text: str) -> float | None:
@@ -133,30 +95,44 @@ def moment(text: str, unit: str | None = None) -> float | None:
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
-def _rates(source: Source) -> RecordedLoad:
-    step_s = source.step_s or 1.0
-    found = RecordedLoad(step_s=step_s)
-    for line, text in source.lines:
-        value = number(text)
-        if value is None:
-            source.problem(line, f"{text[:40]!r} is not a number of requests from 0 on; correct or remove it")
-        else:
-            found.steps.append((len(found.steps) * step_s, value / step_s))
-    return found
+@dataclass(frozen=True, slots=True)
+class TraceReference:
+    """A trace file and how it is read; the options apply in the order of these fields."""
+
+    path: Path
+    format: str | None = None
+    column: str | None = None
+    step_s: float | None = None
+    from_s: float = 0.0
+    to_s: float | None = None
+    scale: float = 1.0
+    mean_rps: float | None = None
 
 
-def _timestamps(source: Source) -> RecordedLoad:
-    found = RecordedLoad()
-    for line, text in source.lines:
-        at_s = moment(text)
-        if at_s is None:
-            source.problem(
-                line,
-                f"{text[:40]!r} is not a time of a request; give ISO 8601 (2026-01-31T12:00:00Z) or seconds",
-            )
-        else:
-            found.arrive(at_s)
-    return found
+@dataclass(slots=True)
+class _Trace:
+    """A trace file that is read: its options, its lines with their numbers, and those that cannot be read."""
+
+    asked: TraceReference
+    lines: Iterator[tuple[int, str]]
+    problems: list[Problem] = field(default_factory=list)
+
+    def problem(self, line: int, message: str) -> None:
+        """Note what is wrong in the line; InputError at the twentieth."""
+        self.problems.append(Problem(message, str(self.asked.path), line, 1))
+        if len(self.problems) == MOST_PROBLEMS:
+            self.raise_problems()
+
+    def raise_problems(self) -> None:
+        if self.problems:
+            raise InputError("the trace has lines that cannot be read", problems=self.problems)
+
+    def fail(self, line: int, message: str) -> InputError:
+        problem = Problem(message, str(self.asked.path), line, 1)
+        return InputError("the trace cannot be read", problems=[problem])
+
+
+Rows = Iterator[tuple[int, dict[str, str]]]
 
 
 def _separator(header: str) -> str:
@@ -169,53 +145,36 @@ def _cells(text: str, separator: str) -> list[str]:
     return [cell.strip() for cell in text.split(separator)]
 
 
-def _csv_rows(source: Source) -> Iterator[tuple[int, dict[str, str]]]:
-    line, header = next(source.lines)
+def _csv_rows(trace: _Trace) -> Rows:
+    line, header = next(trace.lines)
     separator = _separator(header)
     names = _cells(header, separator)
     if all(moment(name) is not None for name in names):
-        raise source.fail(
+        raise trace.fail(
             line,
             f"{header[:60]!r} has numbers where column names are expected; "
             "add a header line such as time_s,rate_rps",
         )
-    for at, text in source.lines:
+    for at, text in trace.lines:
         cells = _cells(text, separator)
         if len(cells) != len(names):
-            source.problem(
+            trace.problem(
                 at, f"{text[:40]!r} has {len(cells)} columns; the header has {len(names)}: correct the line"
             )
         else:
             yield at, dict(zip(names, cells, strict=True))
 
 
-def _json_rows(source: Source) -> Iterator[tuple[int, dict[str, str]]]:
-    for line, text in source.lines:
+def _json_rows(trace: _Trace) -> Rows:
+    for line, text in trace.lines:
         try:
             row: Any = json.loads(text)
         except (ValueError, RecursionError):
             row = None
         if isinstance(row, dict):
-            yield (
-                line,
-                {name: value if isinstance(value, str) else json.dumps(value) for name, value in row.items()},
-            )
+            yield line, {name: it if isinstance(it, str) else json.dumps(it) for name, it in row.items()}
         else:
-            source.problem(line, f"{text[:40]!r} is not a JSON object; give one a line, or correct it")
-
-
-def _selected(
-    source: Source, rows: Iterator[tuple[int, dict[str, str]]]
-) -> Iterator[tuple[int, dict[str, str]]]:
-    if source.where is None:
-        yield from rows
-        return
-    name, wanted = source.where
-    for line, row in rows:
-        if name not in row:
-            raise source.fail(line, f"where={name}:{wanted}: there is no column {name!r}; {_there_are(row)}")
-        if row[name] == wanted:
-            yield line, row
+            trace.problem(line, f"{text[:40]!r} is not a JSON object; give one a line, or correct it")
 
 
 def _there_are(row: Mapping[str, str]) -> str:
@@ -224,100 +183,100 @@ def _there_are(row: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
+    """The columns with the times and the values; `per_s` are the seconds of the value's unit, if any."""
+
     time: str | None
     value: str | None
-    # Seconds that the value's unit is per; None for a number of requests.
-    per_s: float | None
+    per_s: float | None = None
+
+
+# Of the formats whose lines are one number or one time.
+_ALONE = {"rates": _Columns(None, "requests"), "timestamps": _Columns("time", None)}
+FORMATS = (*_ALONE, "csv", "jsonl")
 
 
 def _per_s(name: str) -> float | None:
     return next((seconds for unit, seconds in _PER if unit.search(name.lower())), None)
 
 
-def _columns(source: Source, line: int, row: Mapping[str, str]) -> _Columns:
+def _is_time(name: str) -> bool:
+    return _TIME_UNIT.sub("", name.lower()).lstrip("@") in _TIMES
+
+
+def _columns(trace: _Trace, line: int, row: Mapping[str, str]) -> _Columns:
     """The columns with the times and the rates or counts. InputError if the names do not tell."""
-    time = next((name for name in row if _TIME_UNIT.sub("", name.lower()).lstrip("@") in _TIMES), None)
-    if source.column is not None:
-        if source.column not in row:
-            raise source.fail(line, f"there is no column {source.column!r}; {_there_are(row)}")
-        is_time = _TIME_UNIT.sub("", source.column.lower()).lstrip("@") in _TIMES
-        if is_time or source.column == time:
-            return _Columns(source.column, None, None)
-        return _Columns(time, source.column, _per_s(source.column))
+    time = next(filter(_is_time, row), None)
+    column = trace.asked.column
+    if column is not None:
+        if column not in row:
+            raise trace.fail(line, f"there is no column {column!r}; {_there_are(row)}")
+        return _Columns(column, None) if _is_time(column) else _Columns(time, column, _per_s(column))
     values = [name for name in row if name != time and _per_s(name) is not None]
     values = values or [name for name in row if name != time and name.lower() in _COUNTS]
     if len(values) > 1:
-        raise source.fail(
+        raise trace.fail(
             line, f"several columns may be the load: {', '.join(values)}; choose one with column={values[0]}"
         )
     if not values and time is None:
-        raise source.fail(
+        raise trace.fail(
             line,
             f"no column is a load or a time; {_there_are(row)}. "
             "Name it with column=, or with its unit, as rate_rps",
         )
-    return _Columns(time, values[0], _per_s(values[0])) if values else _Columns(time, None, None)
+    columns = _Columns(time, values[0], _per_s(values[0])) if values else _Columns(time, None)
+    if time is None and columns.per_s is None and trace.asked.step_s is None:
+        raise trace.fail(
+            line,
+            f"column {columns.value!r} has no unit and there is no column of times; "
+            "give the duration of a line, as step=60s",
+        )
+    return columns
 
 
-def _table(source: Source, rows: Iterator[tuple[int, dict[str, str]]]) -> RecordedLoad:
-    found = RecordedLoad(step_s=source.step_s)
-    columns: _Columns | None = None
-    unit: str | None = None
-    for line, row in _selected(source, rows):
+def _by_line(trace: _Trace, rows: Rows, columns: _Columns | None) -> list[float | None]:
+    """The rates of rows by the second: of steps where there is a column of values, else of arrivals."""
+    arrivals: Counter[int] = Counter()
+    steps: list[tuple[float, float]] = []
+    step_s, unit = trace.asked.step_s, None
+    for line, row in rows:
         if columns is None:
-            columns = _columns(source, line, row)
-            match = _TIME_UNIT.search((columns.time or "").lower())
-            unit = match[1] if match else None
-            if columns.time is None:
-                if columns.per_s is None and source.step_s is None:
-                    raise source.fail(
-                        line,
-                        f"column {columns.value!r} has no unit and there is no column of times; "
-                        "give the duration of a line, as step=60s",
-                    )
-                found.step_s = source.step_s or 1.0
-        at_s: float | None = len(found.steps) * (found.step_s or 1.0)
-        if columns.time is not None:
-            text = row.get(columns.time, "")
-            at_s = moment(text, unit)
-            if at_s is None:
-                source.problem(line, f"{columns.time}: {text[:40]!r} is not a time in ISO 8601 or a number")
-                continue
-        assert at_s is not None
-        if columns.value is None:
-            found.arrive(at_s)
-            continue
-        text = row.get(columns.value, "")
-        value = number(text)
-        if value is None:
-            source.problem(
-                line, f"{columns.value}: {text[:40]!r} is not a number from 0 on; correct the line"
-            )
+            columns = _columns(trace, line, row)
+            unit = match[1] if (match := _TIME_UNIT.search((columns.time or "").lower())) else None
+        assert columns is not None, "it was found at the first row"
+        if columns.time is None:
+            step_s = step_s or 1.0
+            at_s: float | None = len(steps) * step_s
         else:
-            found.steps.append((at_s, value / columns.per_s if columns.per_s else value))
-    source.raise_problems()
-    if columns is not None and columns.value is not None:
-        found.steps.sort()
-        found.step_s = found.step_s or _step_s(source, found.steps)
-        if columns.per_s is None:
-            found.steps = [(at_s, count / found.step_s) for at_s, count in found.steps]
-    return found
+            at_s = moment(text := row.get(columns.time, ""), unit)
+        if at_s is None:
+            words = "is not a time; give ISO 8601 (2026-01-31T12:00:00Z) or a number"
+            trace.problem(line, f"{columns.time}: {text[:40]!r} {words}")
+        elif columns.value is None:
+            arrivals[floor(at_s)] += 1
+        elif (value := number(text := row.get(columns.value, ""))) is None:
+            trace.problem(line, f"{columns.value}: {text[:40]!r} is not a number from 0 on; correct the line")
+        else:
+            steps.append((at_s, value / (columns.per_s or 1.0)))
+    trace.raise_problems()
+    if arrivals:
+        first, last = min(arrivals), max(arrivals)
+        _check_span(trace.asked.path, last - first)
+        return [float(arrivals[second]) for second in range(first, last + 1)]
+    if not steps or columns is None:
+        return []
+    steps.sort()
+    step_s = step_s or _step_s(trace, steps)
+    if columns.per_s is None:
+        steps = [(at_s, count / step_s) for at_s, count in steps]
+    return _by_second(trace.asked.path, steps, step_s)
 
 
-def _step_s(source: Source, steps: Sequence[tuple[float, float]]) -> float:
+def _step_s(trace: _Trace, steps: Sequence[tuple[float, float]]) -> float:
     """The median distance in s between the times."""
     distances = sorted(b[0] - a[0] for a, b in pairwise(steps) if b[0] > a[0])
     if not distances:
-        raise source.fail(1, "a single time does not show how long a line lasts; give it, such as step=60s")
+        raise trace.fail(1, "a single time does not show how long a line lasts; give it, such as step=60s")
     return distances[(len(distances) - 1) // 2]
-
-
-FORMATS: Mapping[str, Callable[[Source], RecordedLoad]] = {
-    "rates": _rates,
-    "timestamps": _timestamps,
-    "csv": lambda source: _table(source, _csv_rows(source)),
-    "jsonl": lambda source: _table(source, _json_rows(source)),
-}
 
 
 def format_of(first: str) -> str:
@@ -330,23 +289,6 @@ def format_of(first: str) -> str:
         return "csv"
     is_time = moment(first) is not None and (value is None or value >= EPOCH_S)
     return "timestamps" if is_time else "rates"
-
-
-@dataclass(frozen=True, slots=True)
-class TraceReference:
-    """A trace file and how it is read; the options apply in the order of these fields."""
-
-    path: Path
-    format: str | None = None
-    column: str | None = None
-    where: tuple[str, str] | None = None
-    step_s: float | None = None
-    from_s: float = 0.0
-    to_s: float | None = None
-    speed: float = 1.0
-    average_s: float | None = None
-    scale: float = 1.0
-    mean_rps: float | None = None
 
 
 def example_trace() -> Path:
@@ -399,28 +341,19 @@ def parse_trace(trace: str | Path) -> TraceReference:
             )
         return value
 
-    for name in ("step", "average"):
-        if span_s(name) == 0:
-            raise InputError(f"trace {text}: {name}={given[name]} is not a time", hint="Give more than 0s.")
+    if span_s("step") == 0:
+        raise InputError(f"trace {text}: step={given['step']} is not a time", hint="Give more than 0s.")
     if "format" in given and given["format"] not in FORMATS:
         raise InputError(
             f"trace {text}: there is no format {given['format']!r}", hint=f"There are: {', '.join(FORMATS)}"
-        )
-    where = given.get("where", "").partition(":")
-    if "where" in given and not where[1]:
-        raise InputError(
-            f"trace {text}: where={given['where']} is no COLUMN:VALUE", hint="As where=Trigger:http."
         )
     return TraceReference(
         path,
         given.get("format"),
         given.get("column"),
-        (where[0], where[2]) if where[1] else None,
         span_s("step"),
         span_s("from") or 0.0,
         span_s("to"),
-        positive("speed") or 1.0,
-        span_s("average"),
         positive("scale") or 1.0,
         positive("mean"),
     )
@@ -433,7 +366,7 @@ def read_trace(trace: str | Path, zeros_are_gaps: bool | None = None) -> tuple[f
     in runs where requests were due. Errors: InputError, NotFoundError.
     """
     asked = parse_trace(trace)
-    rates = _by_second(asked.path, _recorded(asked))
+    rates = _recorded(asked)
     if zeros_are_gaps:
         rates = [rate or None for rate in rates]
     elif zeros_are_gaps is None and any(rates):
@@ -478,41 +411,37 @@ def _lines(path: Path, file: BufferedReader | gzip.GzipFile) -> Iterator[tuple[i
             yield at, text
 
 
-def _recorded(asked: TraceReference) -> RecordedLoad:
+def _recorded(asked: TraceReference) -> list[float | None]:
+    """The rates in the file by the second."""
     path = asked.path
     try:
         with opened(path) as raw, _unpacked(path, raw) as file:
             lines = _lines(path, file)
             first = next(lines, None)
             if first is None:
-                return RecordedLoad(step_s=1.0)
-            source = Source(path, chain([first], lines), asked.column, asked.step_s, asked.where)
-            found = FORMATS[asked.format or format_of(first[1])](source)
-            source.raise_problems()
-            return found
+                return []
+            trace = _Trace(asked, chain([first], lines))
+            kind = asked.format or format_of(first[1])
+            if (alone := _ALONE.get(kind)) is not None:
+                name = alone.time or alone.value or ""
+                return _by_line(trace, ((line, {name: text}) for line, text in trace.lines), alone)
+            return _by_line(trace, (_csv_rows if kind == "csv" else _json_rows)(trace), None)
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as a trace: {error}") from error
 
 
-def _by_second(path: Path, found: RecordedLoad) -> list[float | None]:
-    if found.arrivals:
-        first, last = min(found.arrivals), max(found.arrivals)
-        _check_span(path, last - first)
-        return [float(found.arrivals.get(second, 0)) for second in range(first, last + 1)]
-    if not found.steps:
-        return []
-    step_s = found.step_s or 1.0
-    if step_s == 1.0 and found.steps[-1][0] - found.steps[0][0] == len(found.steps) - 1:
-        return [rate for _, rate in found.steps]
-    origin_s = found.steps[0][0]
-    _check_span(path, found.steps[-1][0] + step_s - origin_s)
-    seconds = max(ceil(found.steps[-1][0] + step_s - origin_s - 1e-9), 1)
+def _by_second(path: Path, steps: Sequence[tuple[float, float]], step_s: float) -> list[float | None]:
+    """The mean rate in each second, None where no step is."""
+    origin_s = steps[0][0]
+    if step_s == 1.0 and steps[-1][0] - origin_s == len(steps) - 1:
+        return [rate for _, rate in steps]
+    _check_span(path, steps[-1][0] + step_s - origin_s)
+    seconds = max(ceil(steps[-1][0] + step_s - origin_s - 1e-9), 1)
     requests, covered_s = [0.0] * seconds, [0.0] * seconds
-    for place, (at_s, rate) in enumerate(found.steps):
+    nexts = [at_s - origin_s for at_s, _ in steps[1:]]
+    for (at_s, rate), next_s in zip(steps, [*nexts, inf], strict=True):
         start_s = at_s - origin_s
-        until_s = start_s + step_s
-        if place + 1 < len(found.steps):
-            until_s = min(until_s, found.steps[place + 1][0] - origin_s)
+        until_s = min(start_s + step_s, next_s)
         for second in range(floor(start_s), min(ceil(until_s), seconds)):
             part_s = min(until_s, second + 1) - max(start_s, second)
             requests[second] += rate * part_s
@@ -530,13 +459,8 @@ def _check_span(path: Path, seconds: float) -> None:
         )
 
 
-def _mean(rates: Rates) -> float | None:
-    known = [rate for rate in rates if rate is not None]
-    return sum(known) / len(known) if known else None
-
-
 def _transformed(asked: TraceReference, rates: Rates) -> Rates:
-    """The rates in the window, faster, averaged and scaled."""
+    """The rates in the window, scaled."""
     length = len(rates)
     rates = rates[floor(asked.from_s) : None if asked.to_s is None else ceil(asked.to_s)]
     if length and not rates:
@@ -545,21 +469,10 @@ def _transformed(asked: TraceReference, rates: Rates) -> Rates:
             f"{'its end' if asked.to_s is None else f'{asked.to_s:g} s'}: it lasts {length} s",
             hint="Correct from= and to=.",
         )
-    if asked.speed != 1:
-        if len(rates) < asked.speed:
-            raise InputError(
-                f"{asked.path}: speed={asked.speed:g} leaves nothing of {len(rates)} s", hint="Give less."
-            )
-        edges = [floor(at * asked.speed) for at in range(floor(len(rates) / asked.speed) + 1)]
-        rates = [_mean(rates[a : max(b, a + 1)]) for a, b in pairwise(edges)]
-    if asked.average_s is not None:
-        block = max(round(asked.average_s), 1)
-        means = [_mean(rates[at : at + block]) for at in range(0, len(rates), block)]
-        rates = [means[at // block] for at in range(len(rates))]
     scale = asked.scale
     if asked.mean_rps is not None:
-        mean = _mean(rates)
-        if not mean:
+        known = [rate for rate in rates if rate is not None]
+        if not any(known):
             raise InputError(f"{asked.path} has no requests to scale to mean={asked.mean_rps:g}")
-        scale *= asked.mean_rps / mean
+        scale *= asked.mean_rps / (sum(known) / len(known))
     return rates if scale == 1 else [None if rate is None else rate * scale for rate in rates]
