@@ -14,10 +14,9 @@ from sqlalchemy.exc import DBAPIError
 from ipa.adapters.store import Store, database
 from ipa.adapters.store.codec import DECISION
 from ipa.adapters.store.hot import fold
-from ipa.adapters.store.packing import Row
 from ipa.adapters.store.schema import EntryRow
 from ipa.control.audit.checkpoints import verify_lines
-from ipa.control.audit.record import Head, head_of
+from ipa.control.audit.record import Head, Recorded, head_of
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.decision import Action, Mode
 from ipa.model.errors import ConflictError, RecordError, UnavailableError
@@ -132,11 +131,11 @@ def test_an_entry_put_in_with_a_right_digest_is_found(filled: Store, hands: Engi
     last = filled.entries(0, 100, "ocr")[-1]
     forged = last.text.replace('"number":6', '"number":7').replace(f'"seq":{last.seq}', '"seq":9')
     forged = forged.replace(last.values["previous"], last.digest).replace('"ocr-5"', '""')
-    packed, row = fold(Row(forged), 7, None)
+    packed, row = fold(Recorded(forged), 7, None)
     with hands.begin() as connection:
         connection.execute(
             insert(EntryRow).values(
-                seq=9, pipeline="ocr", number=7, kind="decision", decision_id="", digest=row.digest,
+                seq=9, pipeline="ocr", number=7, kind="decision", decision_id="", digest=row.row.digest,
                 frame=7, packed=packed,
             )
         )  # fmt: skip

@@ -347,7 +347,7 @@ class FakeWorld:
         """Put it at the end of the record."""
         number, previous = self.heads.get(entry.pipeline, (0, ""))
         text = entry.text(len(self.kept) + 1, number + 1, previous)
-        self.kept.append(Recorded(len(self.kept) + 1, text, digest(text)))
+        self.kept.append(Recorded(text))
         self.heads[entry.pipeline] = number + 1, self.kept[-1].digest
 
     def entries(self, after: int, limit: int, pipeline: str | None = None) -> list[Recorded]:

@@ -37,7 +37,7 @@ def chained(found: list[Entry]) -> list[Recorded]:
     kept: list[Recorded] = []
     for number, entry in enumerate(found, 1):
         text = entry.text(number * 3, number, kept[-1].digest if kept else "")
-        kept.append(Recorded(number * 3, text, digest(text)))
+        kept.append(Recorded(text))
     return kept
 
 

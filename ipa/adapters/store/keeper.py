@@ -7,24 +7,23 @@ changed row is never signed.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, func, select
 
 from ipa.adapters.store import segments
 from ipa.adapters.store.database import RECORD_LOCK, reading, snapshot, writing
 from ipa.adapters.store.hot import ROWS, HotRows
-from ipa.adapters.store.packing import Row
 from ipa.adapters.store.schema import EntryRow, HeadRow, SegmentRow
 from ipa.adapters.store.signing import Keyring
-from ipa.adapters.store.verifying import check_row, check_segment
-from ipa.control.audit.checkpoints import Checkpoint
+from ipa.adapters.store.verifying import check_block, check_segment, checked_rows
+from ipa.control.audit.checkpoints import SignedCheckpoint
 from ipa.control.audit.record import NOTHING, Chain, Head
 from ipa.control.store_admin import DAY_S, PruneReport, Retention
 from ipa.model.errors import ConfigurationError, RecordError
@@ -45,14 +44,14 @@ class Keeper:
 
     def __init__(self, engine: Engine, keyring: Keyring, stop: Callable[[], bool] = lambda: False) -> None:
         self._engine, self._keyring, self._stop = engine, keyring, stop
-        self._until_s: float | None = None
+        self._until_s = math.inf
         self._report = PruneReport()
         # The fault by pipeline of damaged records: nothing of them is sealed or removed.
         self._damaged: dict[str, str] = {}
 
     def prune(self, now_s: float, retention: Retention, within_s: float | None = None) -> PruneReport:
         """Seal rows, then remove those beyond the retention."""
-        self._until_s = None if within_s is None else time.monotonic() + within_s
+        self._until_s = math.inf if within_s is None else time.monotonic() + within_s
         self._check_key()
         with reading(self._engine) as connection:
             heads = connection.execute(select(HeadRow.pipeline, HeadRow.number)).all()
@@ -79,12 +78,11 @@ class Keeper:
         )
 
     def _is_over(self) -> bool:
-        return self._stop() or (self._until_s is not None and time.monotonic() >= self._until_s)
+        return self._stop() or time.monotonic() >= self._until_s
 
     def _count(self, **counts: int) -> None:
-        self._report = replace(
-            self._report, **{name: getattr(self._report, name) + count for name, count in counts.items()}
-        )
+        sums = {name: getattr(self._report, name) + count for name, count in counts.items()}
+        self._report = replace(self._report, **sums)
 
     def _check_key(self) -> None:
         """ConfigurationError if the store is signed and its key is missing: a new key could not verify it."""
@@ -110,52 +108,37 @@ class Keeper:
 
     def _seal(self, pipeline: str, number: int, now_s: float) -> bool:
         """Seal the oldest rows of the pipeline, whose newest has the number; False if there are too few."""
+        is_mine = EntryRow.pipeline == pipeline
         with snapshot(self._engine) as connection:
             before = segments.last_sealed(connection, pipeline)
-            done = before.last if before else 0
-            if number <= done:
+            chain = Chain(pipeline)
+            chain.head = head = Head(before.last, before.head) if before else Head(0, NOTHING)
+            if number <= head.number:
                 return False
-            if number - done < segments.ROWS + HOT and not self._is_old(connection, pipeline, number, now_s):
+            is_full = number - head.number >= segments.ROWS + HOT
+            if not is_full and now_s - _newest_s(connection, pipeline, number) <= SEAL_AFTER_S:
                 return False
-            rows = self._verified(connection, pipeline, before)
+            # A row is decompressed with the rows of its group before it, so groups are sealed as a whole.
+            end = head.number + 1 + segments.ROWS
+            frame = connection.scalar(select(EntryRow.frame).where(is_mine, EntryRow.number == end))
+            end = end if frame is None else frame
+            query = ROWS.where(is_mine, EntryRow.number > head.number, EntryRow.number < end)
+            found = connection.execute(query.order_by(EntryRow.number)).all()
+            rows = list(checked_rows(connection, chain, found, before.last_seq if before else 0))
         if not rows:
             return False
-        segment = segments.sealed(pipeline, rows, before.head if before else NOTHING, self._keyring)
+        segment = segments.sealed(pipeline, rows, head.digest, self._keyring)
+        last = segment.checkpoint.last
         with self._writing() as connection:
-            last = segments.last_sealed(connection, pipeline)
-            if (last.last if last else 0) != done or _goes_on(connection, segment.checkpoint):
+            newest = segments.last_sealed(connection, pipeline)
+            # A row that was recorded meanwhile may be read by those of the segment.
+            query = select(EntryRow.frame).where(is_mine, EntryRow.number == last + 1)
+            frame = connection.scalar(query)
+            if (newest.last if newest else 0) != head.number or (frame is not None and frame <= last):
                 return False
             segments.put(connection, segment)
         self._count(sealed_segments=1, sealed_entries=len(rows))
         return True
-
-    @staticmethod
-    def _is_old(connection: Connection, pipeline: str, number: int, now_s: float) -> bool:
-        """True if the pipeline's newest row is so old that no more are expected."""
-        newest = ROWS.where(EntryRow.pipeline == pipeline, EntryRow.number == number)
-        rows = _read(connection, newest, Chain(pipeline), f"entry {number}")
-        return any(now_s - segments.time_s(segments.values_of(row)["at"]) > SEAL_AFTER_S for _, row in rows)
-
-    @staticmethod
-    def _verified(connection: Connection, pipeline: str, before: Checkpoint | None) -> list[Row]:
-        """The next rows to seal, verified; RecordError if one was changed."""
-        chain = Chain(pipeline)
-        if before is not None:
-            chain.head = Head(before.last, before.head)
-        first, is_mine = chain.head.number + 1, EntryRow.pipeline == pipeline
-        end = first + segments.ROWS
-        # A row is decompressed with the rows of its group before it, so groups are sealed as a whole.
-        frame = connection.scalar(select(EntryRow.frame).where(is_mine, EntryRow.number == end))
-        end = end if frame is None else frame
-        query = ROWS.where(is_mine, EntryRow.number >= first, EntryRow.number < end)
-        found = _read(
-            connection, query.order_by(EntryRow.number), chain, f"one of entries {first} to {end - 1}"
-        )
-        seq = before.last_seq if before else 0
-        for each, row in found:
-            check_row(chain, each, row, seq)
-            seq = each.seq
-        return [row for _, row in found]
 
     def _thin_all(
         self,
@@ -169,38 +152,39 @@ class Keeper:
         It ends once segments of so many bytes were thinned.
         """
         while not self._is_over() and excess_bytes > 0:
-            query = segments.with_blocks().where(condition, SegmentRow.pipeline.not_in(self._damaged))
+            wanted: tuple[Any, ...] = condition, SegmentRow.pipeline.not_in(self._damaged)
             with reading(self._engine) as connection:
-                row = connection.execute(query.order_by(SegmentRow.last_s).limit(1)).first()
-            if row is None:
+                oldest = segments.read_segments(
+                    connection, *wanted, order=SegmentRow.last_s, most=1, blocks=True
+                )
+                old = next(oldest, None)
+            if old is None:
                 return
-            with self._noting(row.pipeline):
-                old = segments.segment_of(row)
+            with self._noting(old.checkpoint.pipeline):
                 self._thin(old, keep_changes=keep_changes)
-                excess_bytes -= old.size_bytes
+                excess_bytes -= segments.size_bytes(old)
 
-    def _thin(self, old: segments.Segment, *, keep_changes: bool) -> None:
+    def _thin(self, old: SignedCheckpoint, *, keep_changes: bool) -> None:
         self._check(old)
         new = segments.thinned(old, self._keyring, keep_changes=keep_changes)
         with self._writing() as connection:
-            is_done = segments.put_in_place(connection, old, new)
+            is_done = segments.put(connection, new, old)
         if is_done:
             self._count(
                 thinned_segments=1,
                 removed_decisions=old.checkpoint.held - new.checkpoint.held,
                 removed_changes=old.checkpoint.changes - new.checkpoint.changes,
-                freed_bytes=old.size_bytes - new.size_bytes,
+                freed_bytes=segments.size_bytes(old) - segments.size_bytes(new),
             )
 
-    def _check(self, segment: segments.Segment) -> None:
+    def _check(self, segment: SignedCheckpoint) -> None:
         """RecordError if the segment is not as it was sealed: nothing may be made of it."""
         mine = segment.checkpoint
         if not segment.key_id:
             check_segment(segment)
         elif not self._keyring.verifies(segment.key_id, segment.signature, mine.text):
             raise Chain(mine.pipeline).fault(f"the checkpoint of {mine.where} is not signed by this service")
-        if hashlib.sha256(segment.block).hexdigest() != mine.content:
-            raise Chain(mine.pipeline).fault(f"the block of {mine.where} was changed")
+        check_block(Chain(mine.pipeline), segment)
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
@@ -211,6 +195,16 @@ class Keeper:
         longest_s = max(self._report.longest_write_s, time.monotonic() - began_s)
         self._report = replace(self._report, longest_write_s=longest_s)
         time.sleep(BETWEEN_S)
+
+
+def _newest_s(connection: Connection, pipeline: str, number: int) -> float:
+    """The time of the pipeline's newest row, which has the number; RecordError if it was changed."""
+    query = ROWS.where(EntryRow.pipeline == pipeline, EntryRow.number == number)
+    try:
+        rows = HotRows().read(connection, connection.execute(query).all())
+    except ValueError as error:
+        raise Chain(pipeline).fault(f"entry {number} was changed: {error}") from error
+    return max((segments.time_s(row.values["at"]) for _, row in rows), default=math.inf)
 
 
 def whole_bytes(engine: Engine) -> int:
@@ -225,20 +219,3 @@ def hot_bytes(connection: Connection) -> tuple[int, int]:
     size = func.coalesce(func.sum(func.length(EntryRow.packed)), 0)
     rows, packed_bytes = connection.execute(select(func.count(), size).select_from(EntryRow)).one()
     return rows, int(packed_bytes) + rows * HOT_ROW_BYTES
-
-
-def _read(connection: Connection, query: object, chain: Chain, what: str) -> list:  # type: ignore[type-arg]
-    """The hot rows of the query, each with its texts; RecordError if one was changed."""
-    try:
-        return HotRows().readable(connection, connection.execute(query).all(), strict=True)  # type: ignore
-    except ValueError as error:
-        raise chain.fault(f"{what} was changed: {error}") from error
-
-
-def _goes_on(connection: Connection, checkpoint: Checkpoint) -> bool:
-    """True if a row was recorded meanwhile that is read by those of the segment."""
-    query = select(EntryRow.frame).where(
-        EntryRow.pipeline == checkpoint.pipeline, EntryRow.number == checkpoint.last + 1
-    )
-    frame = connection.scalar(query)
-    return frame is not None and frame <= checkpoint.last

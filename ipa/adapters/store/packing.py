@@ -10,10 +10,10 @@ import json
 import lzma
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 from ipa.adapters.store import blocks_v1
+from ipa.control.audit.record import Recorded
 from ipa.control.canonical import ENCODER, digest
 
 # The first byte of a block; of those of earlier versions.
@@ -39,25 +39,12 @@ DAMAGES = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """The text of an entry, and the text of its decision if it has one."""
-
-    entry: str
-    decision: str | None = None
-
-    @property
-    def digest(self) -> str:
-        """The entry's digest."""
-        return digest(self.entry)
-
-
-def shorten(row: Row, before: str) -> str:
+def shorten(row: Recorded, before: str) -> str:
     """Return the short text of a row after the entry with the digest `before`.
 
     Its lines are the entry, the decision and the decision's inputs.
     """
-    entry, decision = row.entry, row.decision or ""
+    entry, decision = row.text, row.decision or ""
     head, escaped, tail = _apart(decision)
     inputs = json.loads(f'"{escaped}"')
     # Other escapes than canonical ones would not come back.
@@ -75,22 +62,22 @@ def shorten(row: Row, before: str) -> str:
     return f"{entry}\n{head}{INPUTS}{tail}\n{inputs}"
 
 
-def restore(text: str, before: str) -> Row:
+def restore(text: str, before: str) -> Recorded:
     """Return the row of a short text; that of an earlier version has the inputs within the decision."""
     if text.startswith(WHOLE):
-        return Row(*json.loads(text[1:]))
+        return Recorded(*json.loads(text[1:]))
     entry, *rest = text.split("\n", 2)
     if before:
         entry = entry.replace(PREVIOUS, before)
     if not rest:
-        return Row(entry)
+        return Recorded(entry)
     decision, *inputs = rest
     if inputs:
         decision = decision.replace(INPUTS, ENCODER.encode(inputs[0]))
     if INPUTS_DIGEST in decision:
         mark = digest(inputs[0] if inputs else json.loads(f'"{_apart(decision)[1]}"'))
         decision = decision.replace(INPUTS_DIGEST, mark)
-    return Row(entry.replace(CONTENT, digest(decision)), decision)
+    return Recorded(entry.replace(CONTENT, digest(decision)), decision)
 
 
 def _apart(decision: str) -> tuple[str, str, str]:
@@ -105,7 +92,7 @@ def _apart(decision: str) -> tuple[str, str, str]:
     return f'{head}"inputs":', inputs, f',"inputs_digest":"{tail}'
 
 
-def pack(rows: Sequence[Row]) -> bytes:
+def pack(rows: Sequence[Recorded]) -> bytes:
     """Return consecutive rows as a block of bytes."""
     shapes: dict[str, tuple[int, list[list[str]]]] = {}
     columns: Columns = {}
@@ -130,14 +117,14 @@ def pack(rows: Sequence[Row]) -> bytes:
     return FORMAT + lzma.compress(body.encode(), filters=FILTERS)
 
 
-def unpack(block: bytes) -> list[Row]:
+def unpack(block: bytes) -> list[Recorded]:
     """Return the rows of a block, in order; ValueError if it is damaged."""
     try:
         if block[:1] == FORMAT_1:
-            return [Row(*texts) for texts in blocks_v1.rows_of(block)]
+            return [Recorded(*texts) for texts in blocks_v1.rows_of(block)]
         if block[:1] != FORMAT:
             raise ValueError(f"its format is {block[:1].hex() or 'not given'}, not {FORMAT.hex()}")
-        rows: list[Row] = []
+        rows: list[Recorded] = []
         for text in _texts(lzma.decompress(block[1:]).decode()):
             rows.append(restore(text, rows[-1].digest if rows else ""))
         return rows

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -17,6 +19,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )  # fmt: skip
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 # Names of pipelines, stages and people; as long as a Kubernetes name (253).
@@ -138,6 +141,20 @@ class StateRow(StoreTable):
     owner: Mapped[str] = mapped_column(NAME)
     at_s: Mapped[float] = mapped_column(Double)
     body: Mapped[str] = mapped_column(Text)
+
+
+def upsert(connection: Connection, table: type[StoreTable], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert the rows, each in place of the one with its primary key."""
+    connection.execute(_upsert_of(connection.dialect.name, table), rows)
+
+
+@cache
+def _upsert_of(dialect: str, table: type[StoreTable]) -> Any:
+    statement = (postgresql.insert if dialect == "postgresql" else sqlite.insert)(table)
+    columns = table.__table__.columns
+    values = {each.name: statement.excluded[each.name] for each in columns if not each.primary_key}
+    keys = [each.name for each in columns if each.primary_key]
+    return statement.on_conflict_do_update(index_elements=keys, set_=values)
 
 
 GUARD = "the record is only ever added to"

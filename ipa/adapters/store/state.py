@@ -17,11 +17,10 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, bindparam, delete, insert, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from ipa.adapters.store.codec import KEPT_PLAN, damaged
 from ipa.adapters.store.database import lock_of, reading, writing
-from ipa.adapters.store.schema import StateKind, StateRow
+from ipa.adapters.store.schema import StateKind, StateRow, upsert
 from ipa.control.audit.record import MARK
 from ipa.control.canonical import digest
 from ipa.control.idempotency import IdempotencyClaim, StoredAnswer
@@ -61,10 +60,8 @@ def put_state(
     connection: Connection, kind: StateKind, name: str, body: str, owner: str = "", at_s: float = 0.0
 ) -> None:
     """Store the value within the transaction, in place of the one of its name."""
-    values = {"owner": owner, "at_s": at_s, "body": body}
-    upsert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    row = upsert(StateRow).values(kind=kind.value, name=name, **values)
-    connection.execute(row.on_conflict_do_update(index_elements=["kind", "name"], set_=values))
+    row = {"kind": kind.value, "name": name, "owner": owner, "at_s": at_s, "body": body}
+    upsert(connection, StateRow, [row])
 
 
 class StateRows:

@@ -10,11 +10,12 @@ from sqlalchemy import Connection, Engine, func, select, text
 from ipa.adapters.store.database import snapshot
 from ipa.adapters.store.hot import ROWS, HotRows
 from ipa.adapters.store.keeper import hot_bytes
-from ipa.adapters.store.packing import Row, pack
+from ipa.adapters.store.packing import pack
 from ipa.adapters.store.schema import EntryRow, HeadRow, SegmentRow, StateRow
-from ipa.adapters.store.segments import ROW_BYTES, segment_of, stays, time_s, values_of, with_blocks
+from ipa.adapters.store.segments import ROW_BYTES, read_segments, rows_in, stays, time_s
 from ipa.adapters.store.segments import ROWS as SEGMENT_ROWS
 from ipa.adapters.store.signing import Keyring
+from ipa.control.audit.record import EntryKind, Recorded
 from ipa.control.store_admin import (
     DAY_S,
     MONTH_DAYS,
@@ -28,7 +29,7 @@ from ipa.model.decision import Action
 
 # The shortest time to compute a rate over.
 LEAST_S = 60.0
-# Pipelines that the rate is computed from.
+# Most pipelines that the rate is computed from.
 MOST_READ = 200
 # Approximate bytes of a value of the state beside its text.
 OVERHEAD_BYTES = 100
@@ -81,44 +82,41 @@ def _cost(connection: Connection) -> tuple[float | None, float | None]:
 
     They are those of the newest whole segment, else of one of hot rows; None without any.
     """
-    newest = with_blocks().where(SegmentRow.held > 0).order_by(SegmentRow.last_seq.desc()).limit(1)
-    found = connection.execute(newest).first()
-    rows = segment_of(found).rows() if found is not None else _hot_rows(connection)
+    newest = read_segments(
+        connection, SegmentRow.held > 0, order=SegmentRow.last_seq.desc(), most=1, blocks=True
+    )
+    whole = next(newest, None)
+    rows = rows_in(whole) if whole is not None else _hot_rows(connection)
     decided = sum(row.decision is not None for row in rows)
     if not decided:
         return None, None
-    lasting = [row for row in rows if stays(values_of(row))]
+    lasting = [row for row in rows if stays(row.values)]
     lasting_bytes = len(pack(lasting)) + ROW_BYTES if lasting else 0
     return (len(pack(rows)) + ROW_BYTES) / decided, lasting_bytes / decided
 
 
-def _hot_rows(connection: Connection) -> list[Row]:
+def _hot_rows(connection: Connection) -> list[Recorded]:
     """The newest hot rows of the pipeline that recorded last."""
     last = connection.execute(select(EntryRow.pipeline).order_by(EntryRow.seq.desc()).limit(1)).scalar()
     query = ROWS.where(EntryRow.pipeline == last).order_by(EntryRow.number.desc()).limit(SEGMENT_ROWS)
-    return HotRows().rows(connection, connection.execute(query).all()[::-1])
+    return [row for _, row in HotRows().read(connection, connection.execute(query).all()[::-1])]
 
 
 def _rate(connection: Connection) -> tuple[int, float]:
     """The number of pipelines, and their decisions per day from hot rows."""
-    names = connection.scalars(select(HeadRow.pipeline)).all()
+    pipelines = connection.scalar(select(func.count()).select_from(HeadRow)) or 0
+    ends = func.count(), func.min(EntryRow.number), func.max(EntryRow.number)
+    is_decision = EntryRow.kind == EntryKind.DECISION.value
+    spans = select(EntryRow.pipeline, *ends).where(is_decision).group_by(EntryRow.pipeline)
+    found = connection.execute(spans.limit(MOST_READ)).all()
     per_day = 0.0
-    for name in names[:MOST_READ]:
-        is_mine = (EntryRow.pipeline == name) & (EntryRow.kind == "decision")
-        count = connection.scalar(select(func.count()).where(is_mine)) or 0
-        first_s, last_s = (
-            _time_s(connection, ROWS.where(is_mine).order_by(order).limit(1))
-            for order in (EntryRow.number, EntryRow.number.desc())
-        )
-        if count and last_s - first_s >= LEAST_S:
-            per_day += (count - 1) / (last_s - first_s) * DAY_S
-    return len(names), per_day * len(names) / len(names[:MOST_READ]) if names else 0.0
-
-
-def _time_s(connection: Connection, query: object) -> float:
-    """The time of the query's row; 0 if there is none."""
-    rows = HotRows().rows(connection, connection.execute(query).all())  # type: ignore[call-overload]
-    return time_s(values_of(rows[0])["at"]) if rows else 0.0
+    for name, count, *numbers in found:
+        query = ROWS.where(EntryRow.pipeline == name, EntryRow.number.in_(numbers)).order_by(EntryRow.number)
+        rows = HotRows().read(connection, connection.execute(query).all())
+        times = [time_s(row.values["at"]) for _, row in rows]
+        if times[-1] - times[0] >= LEAST_S:
+            per_day += (count - 1) / (times[-1] - times[0]) * DAY_S
+    return pipelines, per_day * max(1.0, pipelines / MOST_READ)
 
 
 def _file_bytes(connection: Connection) -> tuple[int, int, int]:

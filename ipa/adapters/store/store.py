@@ -144,7 +144,7 @@ class Store(Journal):
         with self._recording() as connection:
             before = _control_of(read_state(connection, StateKind.CONTROL, record))
             at = moment_to_ms(self._now()).isoformat()
-            known = self._append_entry(connection, of_control(pipeline, before, control, said, at))
+            known = self._append(connection, [(of_control(pipeline, before, control, said, at), None)])
             put_state(connection, StateKind.CONTROL, record, CONTROL.text(control), record)
         self._hot.remember(known)
         self._controls.forget(StateKind.CONTROL)

@@ -8,18 +8,18 @@ Segments are read in short transactions: a long one would keep the write-ahead l
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sqlalchemy import Connection, Engine, select
 
 from ipa.adapters.store.database import snapshot
 from ipa.adapters.store.hot import ROWS, HotRows
-from ipa.adapters.store.packing import Row
 from ipa.adapters.store.schema import EntryRow, HeadRow, SegmentRow
-from ipa.adapters.store.segments import Segment, segment_of, values_of, with_blocks
+from ipa.adapters.store.segments import read_segments, rows_in
 from ipa.adapters.store.signing import Keyring
-from ipa.control.audit.checkpoints import entries_digest
-from ipa.control.audit.record import Chain, EntryKind, Head, Verified
+from ipa.control.audit.checkpoints import SignedCheckpoint, entries_digest
+from ipa.control.audit.record import Chain, EntryKind, Head, Recorded, Verified
 from ipa.control.canonical import digest
 from ipa.model.errors import RecordError
 
@@ -35,9 +35,15 @@ def verify(
     Entries that are recorded meanwhile may or may not be included.
     """
     walk = _Walk(keyring, Chain(pipeline, anchor), full=full)
+    is_mine, order = SegmentRow.pipeline == pipeline, SegmentRow.first
     while True:
         with snapshot(engine) as connection:
-            if not walk.take_segments(connection):
+            is_next = is_mine & (SegmentRow.last > walk.chain.head.number)
+            most = SEGMENTS_TOGETHER
+            found = list(read_segments(connection, is_next, order=order, most=most, blocks=True))
+            for segment in found:
+                walk.take_segment(segment)
+            if not found:
                 walk.take_rows(connection)
                 kept = select(HeadRow.number, HeadRow.digest).where(HeadRow.pipeline == pipeline)
                 row = connection.execute(kept).first()
@@ -45,38 +51,26 @@ def verify(
 
 
 class _Walk:
-    """The verification of a chain; each step reads the entries after the last verified one."""
+    """The verification of a chain; each step takes the entries after the last verified one."""
 
     def __init__(self, keyring: Keyring, chain: Chain, *, full: bool) -> None:
         self._keyring, self.chain, self._full = keyring, chain, full
         self._seq = 0
         self._was_signed = False
 
-    def take_segments(self, connection: Connection) -> bool:
-        """Verify the segments that follow; False if there is none."""
-        query = with_blocks().where(
-            SegmentRow.pipeline == self.chain.pipeline, SegmentRow.last > self.chain.head.number
-        )
-        found = connection.execute(query.order_by(SegmentRow.first).limit(SEGMENTS_TOGETHER)).all()
-        for row in found:
-            self._take_segment(segment_of(row))
-        return bool(found)
-
-    def _take_segment(self, segment: Segment) -> None:
+    def take_segment(self, segment: SignedCheckpoint) -> None:
+        """Verify the next segment."""
         mine, chain = segment.checkpoint, self.chain
-        where = mine.where
         number = chain.head.number + 1
-        if mine.first != number:
-            which = f"entry {number} was"
-            if mine.first > number + 1:
-                which = f"entries {number} to {mine.first - 1} were"
-            if mine.first < number:
-                raise chain.fault(f"the segment of {where} was inserted: entry {number - 1} is in another")
-            raise chain.fault(f"{which} removed: the next segment is that of {where}")
-        is_signed = self._check_signature(segment, where)
+        if mine.first < number:
+            raise chain.fault(f"the segment of {mine.where} was inserted: entry {number - 1} is in another")
+        if mine.first > number:
+            is_one = mine.first == number + 1
+            which = f"entry {number} was" if is_one else f"entries {number} to {mine.first - 1} were"
+            raise chain.fault(f"{which} removed: the next segment is that of {mine.where}")
+        is_signed = self._check_signature(segment)
         self._was_signed |= is_signed
-        if hashlib.sha256(segment.block).hexdigest() != mine.content:
-            raise chain.fault(f"the block of {where} was changed")
+        check_block(chain, segment)
         if mine.previous != chain.head.digest:
             raise chain.fault(f"entry {number} does not follow the present entry {number - 1}")
         if mine.first_seq <= self._seq:
@@ -87,20 +81,20 @@ class _Walk:
         chain.skip(Head(mine.last, mine.head), mine.decisions, mine.removed, unchecked=not is_signed)
         self._seq = mine.last_seq
 
-    def _check_signature(self, segment: Segment, where: str) -> bool:
+    def _check_signature(self, segment: SignedCheckpoint) -> bool:
         """True if a known key signed the checkpoint; False if there is no signature, or no key."""
-        mine, keyring = segment.checkpoint, self._keyring
-        if segment.key_id and keyring.verifies(segment.key_id, segment.signature, mine.text):
+        where, key_id, keyring = segment.checkpoint.where, segment.key_id, self._keyring
+        if key_id and keyring.verifies(key_id, segment.signature, segment.checkpoint.text):
             return True
-        if segment.key_id and keyring.has(segment.key_id):
+        if key_id and keyring.has(key_id):
             raise self.chain.fault(f"the checkpoint of {where} was changed: its signature does not match")
-        if keyring.is_empty() or not (segment.key_id or self._was_signed):
+        if keyring.is_empty() or not (key_id or self._was_signed):
             # Its rows are verified instead, and the result counts it as unsigned.
             return False
-        if not segment.key_id:
+        if not key_id:
             raise self.chain.fault(f"the checkpoint of {where} has no signature, unlike those before it")
         raise RecordError(
-            f"the checkpoint of {where} of {self.chain.pipeline!r} is signed with the key {segment.key_id}, "
+            f"the checkpoint of {where} of {self.chain.pipeline!r} is signed with the key {key_id}, "
             f"which is not in {keyring.path or 'IPA_STORE_KEY_FILE, which names no file'}",
             hint="Restore the key, or its public key, from a backup. If there never was such a key, "
             "the segment was inserted.",
@@ -108,55 +102,40 @@ class _Walk:
 
     def take_rows(self, connection: Connection) -> None:
         """Verify the hot rows, which follow the segments."""
-        chain, hot = self.chain, HotRows()
+        chain = self.chain
         query = ROWS.where(EntryRow.pipeline == chain.pipeline, EntryRow.number > chain.head.number)
         options = {"yield_per": ROWS_TOGETHER}
         with connection.execute(query.order_by(EntryRow.number), execution_options=options) as rows:
-            for found in rows:
-                number = chain.head.number + 1
-                if found.number != number:
-                    raise chain.fault(f"entry {number} was removed: entry {found.number} is in its place")
-                try:
-                    [row] = hot.rows(connection, [found])
-                except ValueError as error:
-                    raise chain.fault(f"entry {number} was changed: {error}") from error
-                check_row(chain, found, row, self._seq)
-                self._seq = int(found.seq)
+            for _ in checked_rows(connection, chain, rows, self._seq):
+                pass
 
 
-def check_segment(segment: Segment, anchor: Head | None = None) -> None:
-    """Check the rows of a block against each other and the checkpoint; RecordError names the first fault."""
-    mine = segment.checkpoint
-    where = mine.where
-    chain, decided = Chain(mine.pipeline, anchor), 0
-    chain.head = Head(mine.first - 1, mine.previous)
-    try:
-        rows = segment.rows()
-    except (ValueError, LookupError, TypeError) as error:
-        raise chain.fault(f"the block of {where} was changed: {error}") from error
-    for row in rows:
-        values = values_of(row)
-        if not mine.is_whole and values["number"] > chain.head.number + 1:
-            # Retention removed the rows before it; its predecessor's digest is in the block.
-            chain.head = Head(values["number"] - 1, values["previous"])
-        chain.add(row.entry, row.digest)
-        check_decision(chain, values, row.decision)
-        decided += row.decision is not None
-    if entries_digest([row.digest for row in rows]) != mine.entries:
-        raise chain.fault(f"the block of {where} does not have the entries of its checkpoint")
-    if len(rows) != mine.kept or decided != mine.held + mine.changes:
-        raise chain.fault(f"the block of {where} does not have the number of rows in its checkpoint")
-    if mine.is_whole and chain.head.number != mine.last:
-        raise chain.fault(f"the block of {where} ends at entry {chain.head.number}")
-    if rows and chain.head.number == mine.last and chain.head.digest != mine.head:
-        raise chain.fault(f"entry {mine.last} does not have the digest in its checkpoint")
+def checked_rows(
+    connection: Connection, chain: Chain, found: Iterable[Any], before: int
+) -> Iterator[Recorded]:
+    """Check that each row is the next of the chain, with a `seq` above that of the row before, and yield it.
+
+    RecordError names the first row that is not.
+    """
+    hot = HotRows()
+    for each in found:
+        number = chain.head.number + 1
+        if each.number != number:
+            raise chain.fault(f"entry {number} was removed: entry {each.number} is in its place")
+        try:
+            [(_, row)] = hot.read(connection, [each])
+        except ValueError as error:
+            raise chain.fault(f"entry {number} was changed: {error}") from error
+        check_row(chain, each, row, before)
+        before = int(each.seq)
+        yield row
 
 
-def check_row(chain: Chain, found: Any, row: Row, before: int) -> None:
+def check_row(chain: Chain, found: Any, row: Recorded, before: int) -> None:
     """Check that the next row of the chain is unchanged, and its `seq` above `before`."""
     number = chain.head.number + 1
     try:
-        values = chain.add(row.entry, found.digest)
+        values = chain.add(row.text, found.digest)
     except (ValueError, KeyError, TypeError) as error:
         raise chain.fault(f"entry {number} was changed: {error}") from error
     if (found.number, found.seq, found.kind, found.decision_id) != tuple(
@@ -165,15 +144,44 @@ def check_row(chain: Chain, found: Any, row: Row, before: int) -> None:
         raise chain.fault(f"entry {number} was changed: its columns differ from its text")
     if found.seq <= before:
         raise chain.fault(f"entry {number} was moved before another")
-    check_decision(chain, values, row.decision)
-    if values["kind"] != EntryKind.DECISION:
-        return
-    facts = values["facts"]
-    if (facts["tick"], facts["action"]) != (found.tick, found.action):
+    _check_decision(chain, values, row.decision)
+    facts, is_decision = values["facts"], values["kind"] == EntryKind.DECISION
+    if is_decision and (facts["tick"], facts["action"]) != (found.tick, found.action):
         raise chain.fault(f"{_name(values)} was changed")
 
 
-def check_decision(chain: Chain, values: dict[str, Any], decision: str | None) -> None:
+def check_block(chain: Chain, segment: SignedCheckpoint) -> None:
+    """Check that the segment's block is the one of its checkpoint."""
+    if hashlib.sha256(segment.block).hexdigest() != segment.checkpoint.content:
+        raise chain.fault(f"the block of {segment.checkpoint.where} was changed")
+
+
+def check_segment(segment: SignedCheckpoint, anchor: Head | None = None) -> None:
+    """Check the rows of a block against each other and the checkpoint; RecordError names the first fault."""
+    mine = segment.checkpoint
+    where = mine.where
+    chain = Chain(mine.pipeline, anchor)
+    chain.head = Head(mine.first - 1, mine.previous)
+    try:
+        rows = rows_in(segment)
+    except (ValueError, LookupError, TypeError) as error:
+        raise chain.fault(f"the block of {where} was changed: {error}") from error
+    for row in rows:
+        if not mine.is_whole and row.values["number"] > chain.head.number + 1:
+            # Retention removed the rows before it; its predecessor's digest is in the block.
+            chain.head = Head(row.values["number"] - 1, row.values["previous"])
+        _check_decision(chain, chain.add(row.text, row.digest), row.decision)
+    if entries_digest([row.digest for row in rows]) != mine.entries:
+        raise chain.fault(f"the block of {where} does not have the entries of its checkpoint")
+    if (len(rows), sum(row.decision is not None for row in rows)) != (mine.kept, mine.held + mine.changes):
+        raise chain.fault(f"the block of {where} does not have the number of rows in its checkpoint")
+    if mine.is_whole and chain.head.number != mine.last:
+        raise chain.fault(f"the block of {where} ends at entry {chain.head.number}")
+    if rows and chain.head.number == mine.last and chain.head.digest != mine.head:
+        raise chain.fault(f"entry {mine.last} does not have the digest in its checkpoint")
+
+
+def _check_decision(chain: Chain, values: dict[str, Any], decision: str | None) -> None:
     """Check that the decision is the one of the entry with these values."""
     if values["kind"] != EntryKind.DECISION:
         return

@@ -64,11 +64,15 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class SignedCheckpoint:
-    """A checkpoint with its signature; both texts are empty if it is not signed."""
+    """A checkpoint with its signature; both texts are empty if it is not signed.
+
+    `block` are the kept entries in the form in which the store packs them; empty if it was not read.
+    """
 
     checkpoint: Checkpoint
     key_id: str
     signature: str
+    block: bytes = b""
 
     def line(self) -> str:
         """The checkpoint as a line of an export."""

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from ipa.control.canonical import canonical_json, digest, plain
@@ -103,19 +104,28 @@ class Entry:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Recorded:
-    """A stored entry: its number among all, its text and the text's digest."""
+    """A stored entry: its text, and the text of its decision if that was read too."""
 
-    seq: int
     text: str
-    digest: str
+    decision: str | None = None
 
-    @property
+    @cached_property
+    def digest(self) -> str:
+        """The entry's digest."""
+        return digest(self.text)
+
+    @cached_property
     def values(self) -> dict[str, Any]:
         """The values of the text."""
         found: dict[str, Any] = json.loads(self.text)
         return found
+
+    @property
+    def seq(self) -> int:
+        """Its number among all."""
+        return int(self.values["seq"])
 
     def line(self) -> str:
         """The entry as a line of an export."""

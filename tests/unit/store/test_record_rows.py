@@ -6,16 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from ipa.adapters.store.packing import Row
 from ipa.adapters.store.verifying import check_row
-from ipa.control.audit.record import Chain, Entry, EntryKind
+from ipa.control.audit.record import Chain, Entry, EntryKind, Recorded
 from ipa.model.errors import RecordError
 
 
 @pytest.mark.parametrize(("before", "is_later"), [(0, True), (6, True), (7, False), (8, False)])
 def test_a_row_that_is_not_later_than_the_one_before_was_moved(before: int, is_later: bool) -> None:
     entry = Entry("pages", EntryKind.CONTROL, "pause", "2026-01-01T00:00:00+00:00", by="ann")
-    row = Row(entry.text(seq=7, number=1, previous=""))
+    row = Recorded(entry.text(seq=7, number=1, previous=""))
     found = SimpleNamespace(seq=7, number=1, kind="control", decision_id="", digest=row.digest)
     chain = Chain("pages")
     if is_later:

@@ -15,10 +15,11 @@ from sqlalchemy import inspect
 
 from ipa.adapters.store import Store, copies, hot, keeper, open_store, segments
 from ipa.adapters.store.codec import DECISION, KEPT_PLAN, PROFILE
-from ipa.adapters.store.packing import FORMAT, FORMAT_1, Row, unpack
+from ipa.adapters.store.packing import FORMAT, FORMAT_1, unpack
+from ipa.adapters.store.schema import SegmentRow
 from ipa.adapters.store.signing import Keyring
 from ipa.control.audit.checkpoints import verify_lines
-from ipa.control.audit.record import head_of
+from ipa.control.audit.record import Recorded, head_of
 from ipa.control.audit.replay import inputs_in
 from ipa.control.canonical import digest
 from ipa.control.idempotency import StoredAnswer
@@ -56,7 +57,8 @@ def url(tmp_path: Path) -> str:
 
 def blocks(store: Store) -> list[bytes]:
     with store._engine.connect() as connection:
-        return [bytes(row.block) for row in connection.execute(segments.with_blocks())]
+        found = segments.read_segments(connection, order=SegmentRow.first, blocks=True)
+        return [each.block for each in found]
 
 
 def lines(store: Store) -> list[str]:
@@ -181,7 +183,7 @@ def test_its_damaged_blocks_are_value_errors(url: str) -> None:
         bad = block[: draw.randint(1, len(block))]
         bad[draw.randrange(len(bad))] ^= draw.randint(1, 255)
         with suppress(ValueError):
-            assert all(isinstance(row, Row) for row in unpack(bytes(bad)))
+            assert all(isinstance(row, Recorded) for row in unpack(bytes(bad)))
     store.close()
 
 
