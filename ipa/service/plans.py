@@ -9,6 +9,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from anyio import to_thread
+
 from ipa.control.canonical import canonical_json, digest, digest_of
 from ipa.control.idempotency import AnswerStore, IdempotencyClaim, StoredAnswer
 from ipa.control.ports import Clock
@@ -192,7 +194,7 @@ async def make_plan(
         plan=plan,
         record=service.records.of(pipeline.name),
     )
-    service.plans.keep(kept)
+    await to_thread.run_sync(service.plans.keep, kept)
     return kept
 
 

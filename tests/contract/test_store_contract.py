@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime
 
@@ -10,7 +11,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from ipa.adapters.store import Store, open_store
-from ipa.adapters.store.database import close_engine, open_engine, writing
+from ipa.adapters.store.database import close_engine, open_engine
 from ipa.adapters.store.state import PLANS_S, PlanRows
 from ipa.adapters.store.store import LAG_S
 from ipa.control.idempotency import IdempotencyClaim, StoredAnswer
@@ -181,54 +182,23 @@ def test_plans_come_back_as_they_were_and_the_newest_of_each_pipeline_stay(
         store.plans.keep(plan)
         assert store.plans.plan(plan.plan_id) == plan
     store.plans.keep(a_kept_plan(7, "video"))
-    store.plans.flush()
     assert reopen().plans.plan("p0") == kept[0]
     rows = PlanRows(store._engine, most=2)
     for plan in kept[2:]:
         rows.keep(plan)
-    rows.close()
     assert [store.plans.plan(name).plan_id for name in ("p2", "p3", "p7")] == ["p2", "p3", "p7"]
     with pytest.raises(NotFoundError):
         store.plans.plan("p1")
     assert PLANS_S < 8 * 86400
     store.plans.keep(a_kept_plan(8, "video", at="2026-12-02T10:00"))
-    store.plans.flush()
     with pytest.raises(NotFoundError):
         store.plans.plan("p3")
 
 
-def test_plans_wait_for_a_store_that_does_not_answer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patched:
-        patched.setattr("ipa.adapters.store.state.writing", _refuse)
-        store.plans.keep(a_kept_plan(1))
-        with pytest.raises(UnavailableError):
-            store.plans.flush()
-        assert store.plans.plan("p1") == a_kept_plan(1)
-    store.plans.flush()
-    assert store.plans.plan("p1") == a_kept_plan(1)
-
-
-def test_a_flush_that_is_still_writing_when_the_next_is_due_writes_no_plan_twice(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store.plans.keep(a_kept_plan(1))
-    next_flush = threading.Thread(target=store.plans.flush)
-
-    def slow(*given: object) -> object:
-        monkeypatch.undo()
-        next_flush.start()
-        # It ends within this time if it does not wait for the first.
-        next_flush.join(0.1)
-        return writing(*given)  # type: ignore[arg-type]
-
-    monkeypatch.setattr("ipa.adapters.store.state.writing", slow)
-    store.plans.flush()
-    next_flush.join()
-    assert store.plans.plan("p1") == a_kept_plan(1)
-
-
-def _refuse(*_: object) -> None:
-    raise UnavailableError("it does not answer")
+def test_plans_of_many_threads_are_all_kept(store: Store) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(store.plans.keep, map(a_kept_plan, range(40))))
+    assert {store.plans.plan(f"p{number}") for number in range(40)} == set(map(a_kept_plan, range(40)))
 
 
 def test_a_key_is_whoever_came_first(store: Store, reopen: Reopen) -> None:

@@ -389,7 +389,6 @@ def test_h10_decisions_do_not_wait_behind_the_plans_of_a_flood(case: Case, tmp_p
         flood = [pool.submit(api.post, f"{OCR}/plans", {"rate_rps": 5}) for _ in range(200)]
         loop.run(100.0)
         statuses = {each.result().status_code for each in flood}
-    store.plans.flush()
     case.equal("answered", statuses, {201})
     case.equal("ticks meanwhile", begun, [5.0 * number for number in range(20)])
     case.equal("decisions recorded", store.verify("pages").decisions, 20)

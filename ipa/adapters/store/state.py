@@ -7,33 +7,28 @@ requests, pipelines created over the API and the names of records have rules of 
 from __future__ import annotations
 
 import json
-import logging
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, bindparam, delete, insert, select
+from sqlalchemy import Connection, Engine, bindparam, delete, select
 
 from ipa.adapters.store.codec import KEPT_PLAN, damaged
 from ipa.adapters.store.database import lock_of, reading, writing
+from ipa.adapters.store.group_commit import GroupCommit
 from ipa.adapters.store.schema import StateKind, StateRow, upsert
 from ipa.control.audit.record import MARK
 from ipa.control.canonical import digest
 from ipa.control.idempotency import IdempotencyClaim, StoredAnswer
 from ipa.control.saved_plans import StoredPlan
-from ipa.model.errors import IpaError, NotFoundError
+from ipa.model.errors import NotFoundError
 
-log = logging.getLogger("ipa.store")
 # Plans of a record that are kept: nobody applies one that is older by more.
 MOST_PLANS = 500
-# Plans that wait in memory while the store cannot be written, some 10 MB; then the oldest are dropped.
-MOST_WAITING = 2_000
-# How long a plan waits for others, to be written with them.
-FLUSH_S = 0.2
 # Plans are made for now. Retries of requests come within minutes, at worst after a weekend.
 PLANS_S = ANSWERS_S = 7 * 86400.0
 # No request takes longer: a write to a cluster has a shorter deadline.
@@ -106,44 +101,27 @@ def _named(kind: StateKind, name: str) -> Any:
 
 
 class PlanRows:
-    """The newest `most` plans of each record, on disk shortly after they were made.
-
-    They are written in groups: each transaction waits for the disk, what-ifs come by the hundred, and the
-    loops' decisions must not wait for them. A crash loses the last ones, which a client can request again.
-    """
+    """The newest `most` plans of each record. What-ifs come by the hundred, and share their transactions."""
 
     def __init__(self, engine: Engine, most: int = MOST_PLANS) -> None:
         self._engine, self._most = engine, most
-        self._lock = threading.Lock()
-        # A flush that takes longer than FLUSH_S must not overlap the next: both would write the same plans.
-        self._flushing = threading.Lock()
-        # Each as its row, which is encoded when the plan comes: many at once would block other threads.
-        self._waiting: dict[str, dict[str, Any]] = {}
-        self._timer: threading.Timer | None = None
+        self._writes = GroupCommit(self._write)
 
     def keep(self, plan: StoredPlan) -> None:
-        """Store the plan; the oldest waiting one is dropped if too many wait."""
-        row = {
-            "kind": StateKind.PLAN.value,
-            "name": plan.plan_id,
-            "owner": plan.key,
-            "at_s": datetime.fromisoformat(plan.at).timestamp(),
-            "body": KEPT_PLAN.text(plan),
-        }
-        with self._lock:
-            self._waiting[plan.plan_id] = row
-            if len(self._waiting) > MOST_WAITING:
-                self._waiting.pop(next(iter(self._waiting)))
-            if self._timer is None:
-                self._timer = threading.Timer(FLUSH_S, self._flush_late)
-                self._timer.daemon = True
-                self._timer.start()
+        """Store the plan durably; UnavailableError: it is not on disk."""
+        self._writes.add(
+            {
+                "kind": StateKind.PLAN.value,
+                "name": plan.plan_id,
+                "owner": plan.key,
+                "at_s": datetime.fromisoformat(plan.at).timestamp(),
+                "body": KEPT_PLAN.text(plan),
+            }
+        )
 
     def plan(self, plan_id: str) -> StoredPlan:
         """Return the plan; NotFoundError if it is not stored, or no longer."""
-        with self._lock:
-            waiting = self._waiting.get(plan_id)
-        body = waiting["body"] if waiting else StateRows(self._engine).get(StateKind.PLAN, plan_id)
+        body = StateRows(self._engine).get(StateKind.PLAN, plan_id)
         if body is None:
             raise NotFoundError(
                 f"there is no plan {plan_id!r}",
@@ -152,50 +130,19 @@ class PlanRows:
             )
         return KEPT_PLAN.value(body)
 
-    def flush(self) -> None:
-        """Write the waiting plans. UnavailableError: they could not be written, and still wait."""
-        with self._flushing:
-            with self._lock:
-                rows, self._timer = list(self._waiting.values()), None
-            if not rows:
-                return
-            with writing(self._engine, lock_of("plans", "")) as connection:
-                connection.execute(insert(StateRow), rows)
-                self._let_go(connection, rows)
-            with self._lock:
-                for row in rows:
-                    self._waiting.pop(row["name"], None)
-
-    def _let_go(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
-        """Delete old plans, and those of the rows' owners beyond the newest."""
+    def _write(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Store the rows, and delete old plans and those of the rows' owners beyond the newest."""
         is_plan = StateRow.kind == StateKind.PLAN.value
         newest_s = max(row["at_s"] for row in rows)
-        connection.execute(delete(StateRow).where(is_plan, StateRow.at_s < newest_s - PLANS_S))
-        for owner in {row["owner"] for row in rows}:
-            is_owned = is_plan & (StateRow.owner == owner)
-            newest = select(StateRow.name).where(is_owned).order_by(StateRow.at_s.desc())
-            oldest = connection.scalars(newest.offset(self._most)).all()
-            if oldest:
-                connection.execute(delete(StateRow).where(is_owned, StateRow.name.in_(oldest)))
-
-    def end(self, record: str) -> None:
-        """Drop the waiting plans of the record."""
-        with self._lock:
-            self._waiting = {name: row for name, row in self._waiting.items() if row["owner"] != record}
-
-    def close(self) -> None:
-        """Write the waiting plans if possible."""
-        with self._lock:
-            if self._timer is not None:
-                self._timer.cancel()
-        self._flush_late()
-
-    def _flush_late(self) -> None:
-        try:
-            self.flush()
-        except IpaError as error:
-            # The store's health reports the outage and its end.
-            log.debug("plans are not on disk yet: %s", error.message)
+        with writing(self._engine, lock_of("plans", "")) as connection:
+            upsert(connection, StateRow, rows)
+            connection.execute(delete(StateRow).where(is_plan, StateRow.at_s < newest_s - PLANS_S))
+            for owner in {row["owner"] for row in rows}:
+                is_owned = is_plan & (StateRow.owner == owner)
+                newest = select(StateRow.name).where(is_owned).order_by(StateRow.at_s.desc())
+                oldest = connection.scalars(newest.offset(self._most)).all()
+                if oldest:
+                    connection.execute(delete(StateRow).where(is_owned, StateRow.name.in_(oldest)))
 
 
 class AnswerRows:

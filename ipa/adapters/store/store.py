@@ -77,8 +77,7 @@ class Store(Journal):
         return self._engine.url.render_as_string(hide_password=False)
 
     def close(self) -> None:
-        """Write waiting plans, and close every connection."""
-        self.plans.close()
+        """Close every connection."""
         database.close_engine(self._engine)
 
     def verify(self, pipeline: str, anchor: Head | None = None, *, full: bool = False) -> Verified:
@@ -153,7 +152,6 @@ class Store(Journal):
         """Delete control, plans and answers of a removed pipeline; its record stays."""
         record = self.records.of(pipeline)
         self.records.end(pipeline)
-        self.plans.end(record)
         self._state.end(record)
         self._controls.forget(StateKind.CONTROL)
 
