@@ -131,6 +131,9 @@ CLAMP_FACTOR = 4.0
 COARSEST_S = 5.0
 # A share of the forecast below this is not told.
 LEAST_SHOWN = 0.005
+# The rates of a forecast are on a grid of such steps, far below its error: a load that only scatters gives
+# equal forecasts, and so equal plans, which need no other solve.
+GRID, LEAST_GRID_RPS = 1.01, 1e-3
 # Precedes the error of a rung that failed, in `steps_down`; other rungs there cannot be trusted yet.
 FAILED = ": failed, "
 
@@ -176,11 +179,12 @@ def forecast(
         sum(weight * rate for weight, rate in zip(weights, rates, strict=True))
         for rates in zip(*((each.peak.point_rps, each.peak.upper_rps) for each in heard), strict=True)
     )
+    point_rps, upper_rps = _on_grid(point_rps), _on_grid(max(point_rps, upper_rps))
     seen = [rate for rate in load.rates_rps if rate is not None and 0 <= rate < math.inf]
     shares = sorted(zip((each.rung for each in heard), weights, strict=True), key=lambda share: -share[1])
     return Forecast(
         point_rps=point_rps,
-        upper_rps=max(point_rps, upper_rps),
+        upper_rps=upper_rps,
         quantile=quantile,
         horizon_s=horizon_s,
         rung=shares[0][0],
@@ -189,6 +193,13 @@ def forecast(
         peak_s=series.smooth_s,
         weights=tuple((name, round(weight, 2)) for name, weight in shares if weight >= LEAST_SHOWN),
     )
+
+
+def _on_grid(rate_rps: float) -> float:
+    """The rate rounded up to the grid; one below the least that is planned for stays."""
+    if rate_rps < LEAST_GRID_RPS:
+        return rate_rps
+    return float(GRID ** math.ceil(math.log(rate_rps) / math.log(GRID) - 1e-9))
 
 
 def last_rung(ladder: Callable[..., Forecast], load: LoadHistory, why: str) -> Forecast:

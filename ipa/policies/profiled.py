@@ -28,7 +28,7 @@ LEAST_RPS = 1e-9
 # A tick asks with one set of slowdowns; those of recent ticks are asked for again.
 SLOWED = 8
 # A tick asks for two plans and some predictions; under a steady load the next tick asks for the same.
-PLANS, PREDICTIONS = 4, 8
+PLANS, PREDICTIONS = 16, 16
 
 
 class Profiled:
