@@ -11,8 +11,9 @@ import simpy
 from numpy.typing import NDArray
 
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
+from ipa.queueing.service import ServiceTime
 from ipa.simulate.graph import PipelineSim
-from ipa.simulate.stage import Pods, ServiceTime
+from ipa.simulate.queue import Pods
 from tests.fakes.simpy_stage import SimpyStage, feed
 
 RATE_RPS = 1000.0
@@ -69,7 +70,7 @@ def simulate(case: Case, times_s: NDArray[np.float64], kernel: str) -> tuple[NDA
         until_s = float(times_s[first + CHUNK]) if first + CHUNK < len(times_s) else float(times_s[-1]) + 1e3
         ended = sim.run(until_s)
         ends[ended.ids] = np.where(ended.lost, -ended.done_s, ended.done_s)
-    return ends, sum(sim.stage(stage.name).arrivals_before(int(until_s)) for stage in stages)
+    return ends, sum(sim.stage(stage.name).items_before(int(until_s)) for stage in stages)
 
 
 def simulate_in_simpy(case: Case, times_s: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +14,20 @@ from ipa.model.observation import Batches
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-T = TypeVar("T", bound=np.generic)
+# Items that wait, in order of arrival: their ids, their arrivals at the queue and at the pipeline.
+Waiting = tuple[Ints, Floats, Floats]
 
 
-class EndedItems(NamedTuple):
-    """Columns of ended requests or items, by their end, those of one moment in the order of the queue.
+class Items(NamedTuple):
+    """Columns of requests or items that left a queue.
 
-    The id of an item of a request with several is -1 - the request's number.
+    The id of an item of a request with several is -1 - the request's number. They arrived at the queue at
+    `arrived_s`, at the pipeline at `born_s`, and ended at `done_s`; `server` is the number of the replica
+    that served them (-1: none).
     """
 
     ids: Ints
+    arrived_s: Floats
     born_s: Floats
     done_s: Floats
     lost: Bools
@@ -34,43 +38,29 @@ class EndedItems(NamedTuple):
         """Seconds from birth to end."""
         return self.done_s - self.born_s
 
-    def pick(self, which: Ints | Bools | slice) -> EndedItems:
+    def pick(self, which: Ints | Bools | slice) -> Items:
         """The items at these places."""
-        return EndedItems._make(column[which] for column in self)
+        return Items._make(column[which] for column in self)
 
     @staticmethod
-    def joined(pieces: Sequence[EndedItems]) -> EndedItems:
-        """The items of all pieces, one or more."""
-        return (
-            pieces[0]
-            if len(pieces) == 1
-            else EndedItems._make(map(np.concatenate, zip(*pieces, strict=True)))
-        )
+    def joined(pieces: Sequence[Items]) -> Items:
+        """The items of all pieces, one after the other."""
+        full = [piece for piece in pieces if len(piece.ids)]
+        if len(full) < 2:
+            return full[0] if full else NO_ITEMS
+        return Items._make(map(np.concatenate, zip(*full, strict=True)))
 
-    def by_end(self) -> EndedItems:
-        """The items sorted by their end."""
+    def by_end(self) -> Items:
+        """The items sorted by their end, those of one moment in their order."""
         return self.pick(np.argsort(self.done_s, kind="stable"))
 
+    @staticmethod
+    def passed(ids: Ints, born_s: Floats, at_s: Floats) -> Items:
+        """Requests that passed a place that serves nothing at `at_s`."""
+        return Items(ids, at_s, born_s, at_s, np.zeros(len(ids), dtype=np.bool_), np.full(len(ids), -1))
 
-class DepartedItems(NamedTuple):
-    """Columns of items that left the queue, in the order in which they left it."""
 
-    ref: Ints
-    arrived_s: Floats
-    born_s: Floats
-    done_s: Floats
-    server: Ints
-    lost: Bools
-
-    def cut(self, chosen: Bools | Ints | slice) -> DepartedItems:
-        """The chosen items."""
-        return DepartedItems._make(column[chosen] for column in self)
-
-    def and_then(self, later: DepartedItems) -> DepartedItems:
-        """These items, then those."""
-        if not len(self.ref) or not len(later.ref):
-            return later if len(later.ref) else self
-        return DepartedItems._make(map(np.concatenate, zip(self, later, strict=True)))
+NO_ITEMS = Items.passed(np.empty(0, dtype=np.int64), np.empty(0), np.empty(0))
 
 
 class FormedBatches(NamedTuple):
@@ -79,7 +69,7 @@ class FormedBatches(NamedTuple):
     Batch k ends before item `stops[k]`; `lost` is by item, and a batch of server -1 is lost whole.
     """
 
-    ref: Ints
+    ids: Ints
     arrived_s: Floats
     born_s: Floats
     stops: Ints
@@ -88,68 +78,33 @@ class FormedBatches(NamedTuple):
     server: Ints
     lost: Bools
 
-    def items(self) -> DepartedItems:
+    def items(self) -> Items:
         """The items one by one."""
         sizes = np.diff(self.stops, prepend=0)
         done_s, server = np.repeat(self.ends_s, sizes), np.repeat(self.server, sizes)
         if self.lost.any():
             done_s[self.lost], server[self.lost] = np.repeat(self.starts_s, sizes)[self.lost], -1
-        return DepartedItems(self.ref, self.arrived_s, self.born_s, done_s, server, self.lost)
-
-
-def no_items() -> DepartedItems:
-    """No items."""
-    none, ints = np.empty(0), np.empty(0, dtype=np.int64)
-    return DepartedItems(ints, none, none, none, ints, np.empty(0, dtype=np.bool_))
-
-
-# Rows of a table that has few.
-LEAST_ROWS = 64
+        return Items(self.ids, self.arrived_s, self.born_s, done_s, self.lost, server)
 
 
 class RowTable:
-    """Columns of values by a number that rises, for the numbers from the oldest that `is_inside` on.
-
-    A new row is inside, and has the first value of each column. Memory is that of the rows inside.
-    """
+    """Columns of values by a number from 0 on, which begin with the first value of their column."""
 
     def __init__(self, first_values: Mapping[tuple[str | int, ...], float | bool]) -> None:
         self._first_values = dict(first_values)
-        self.columns = {name: np.full(LEAST_ROWS, value) for name, value in first_values.items()}
-        self.is_inside = np.zeros(LEAST_ROWS, dtype=np.bool_)
-        # The number of the first row.
-        self._first = 0
+        self._length = 0
+        self.columns = {name: np.full(0, value) for name, value in first_values.items()}
 
-    def rows(self, numbers: Ints) -> Ints:
-        """The places of these numbers in the columns, until the next call of `add`."""
-        return numbers - self._first
-
-    def add(self, numbers: Ints) -> Ints:
-        """Begin the rows of these numbers, which rise and are above all earlier ones; their places."""
-        if len(numbers) and numbers[-1] - self._first >= len(self.is_inside):
-            inside = np.flatnonzero(self.is_inside)
-            oldest = self._first + int(inside[0]) if len(inside) else int(numbers[0])
-            length = max(LEAST_ROWS, 2 * (int(numbers[-1]) + 1 - oldest))
-            self.is_inside = moved(self.is_inside, oldest - self._first, length)
-            for name, column in self.columns.items():
-                self.columns[name] = moved(column, oldest - self._first, length)
-            self._first = oldest
-        rows = self.rows(numbers)
-        self.is_inside[rows] = True
-        for name, value in self._first_values.items():
-            self.columns[name][rows] = value
-        return rows
+    def reach(self, length: int) -> None:
+        """Have at least that many rows."""
+        if length > self._length:
+            more = 2 * length - self._length
+            for name, value in self._first_values.items():
+                self.columns[name] = np.concatenate([self.columns[name], np.full(more, value)])
+            self._length = 2 * length
 
 
-def moved(column: NDArray[T], first: int, length: int) -> NDArray[T]:
-    """The column from that place on, with zeros up to the length."""
-    larger = np.zeros(length, dtype=column.dtype)
-    kept = column[first : first + length]
-    larger[: len(kept)] = kept
-    return larger
-
-
-# The longest past that is read: a window of metrics, their delay, and a long batch.
+# The longest past of batches that is read: a window of metrics, their delay, and a long batch.
 KEPT_S = 600.0
 
 

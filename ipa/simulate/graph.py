@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline, StageKind
-from ipa.simulate.columns import Bools, EndedItems, Floats, Ints
+from ipa.simulate.columns import NO_ITEMS, Bools, Floats, Ints, Items
 from ipa.simulate.queue import Pods
 from ipa.simulate.routes import Link, Routes
 from ipa.simulate.stage import StageSim
@@ -106,7 +106,7 @@ class PipelineSim:
         self._offered = 0
         self._finished = 0
         # For each stage, the requests sent by its parents that it has not begun.
-        self._sent: list[list[EndedItems]] = [[] for _ in pipeline.stages]
+        self._sent: list[list[Items]] = [[] for _ in pipeline.stages]
         self.now_s = 0.0  # it has run until then
 
     @property
@@ -159,18 +159,18 @@ class PipelineSim:
         named = np.arange(self._offered, self._offered + len(times)) if ids is None else ids
         self._offered += len(times)
         self._routes.draw(named)
-        offered = _passed(named, times, times)
+        offered = Items.passed(named, times, times)
         for at, before in enumerate(self._routes.before):
             if not before:
                 self._sent[at].append(offered)
         return named
 
-    def run(self, until_s: float) -> EndedItems:
+    def run(self, until_s: float) -> Items:
         """Advance to `until_s` and return the requests that ended in [now_s, until_s).
 
         `done_s` is when the last stage had served it, or when it was lost (dropped or failed at a stage).
         """
-        ended: list[EndedItems] = []
+        ended: list[Items] = []
         for at, stage in enumerate(self.pipeline.stages):
             come = self._arrived(at, until_s)
             if self._admission is not None and not self._routes.before[at]:
@@ -179,7 +179,7 @@ class PipelineSim:
                 come = come.pick(~refused)
             sim = self._stages.get(stage.name)
             if sim is None:
-                served = _passed(come.ids, come.born_s, come.done_s)
+                served = Items.passed(come.ids, come.born_s, come.done_s)
             else:
                 came_s = come.done_s + stage.hop_s if stage.hop_s else come.done_s
                 sim.offer(came_s, come.ids, come.born_s, self._routes.items(at, come.ids))
@@ -195,11 +195,11 @@ class PipelineSim:
         self.now_s = float(until_s)
         return self._finish(ended)
 
-    def _arrived(self, at: int, until_s: float) -> EndedItems:
+    def _arrived(self, at: int, until_s: float) -> Items:
         """The requests that begin at a stage before `until_s`, with when they ended before it."""
         if not self._sent[at]:
-            return _NONE
-        sent = EndedItems.joined(self._sent[at])
+            return NO_ITEMS
+        sent = Items.joined(self._sent[at])
         if self._routes.before[at]:
             self._sent[at] = []
             return sent.pick(self._routes.arrive(at, sent.ids, sent.done_s))
@@ -208,7 +208,7 @@ class PipelineSim:
         self._sent[at] = [sent.pick(slice(cut, None))] if cut < len(sent.ids) else []
         return sent.pick(slice(cut))
 
-    def _send(self, link: Link, served: EndedItems, variants: Sequence[str]) -> None:
+    def _send(self, link: Link, served: Items, variants: Sequence[str]) -> None:
         takes = self._routes.takes(link, served.ids)
         if takes is not None:
             served = served.pick(takes)
@@ -216,10 +216,8 @@ class PipelineSim:
             self._routes.send(link, served.ids, variants, served.server)
             self._sent[link.child].append(served)
 
-    def _finish(self, pieces: Sequence[EndedItems]) -> EndedItems:
-        if not pieces:
-            return _NONE
-        ended = EndedItems.joined(pieces)
+    def _finish(self, pieces: Sequence[Items]) -> Items:
+        ended = Items.joined(pieces)
         if len(pieces) > 1:
             ended = ended.by_end()
         ends = self._routes.end(ended.ids, ended.lost)
@@ -227,11 +225,3 @@ class PipelineSim:
             ended = ended.pick(ends)
         self._finished += len(ended.ids)
         return ended
-
-
-def _passed(ids: Ints, born_s: Floats, at_s: Floats) -> EndedItems:
-    """Requests that passed a place that serves nothing at `at_s`."""
-    return EndedItems(ids, born_s, at_s, np.zeros(len(ids), dtype=np.bool_), np.full(len(ids), -1))
-
-
-_NONE = _passed(np.empty(0, dtype=np.int64), np.empty(0), np.empty(0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import floor
@@ -14,13 +14,11 @@ from ipa.control.ports import Load, PartSignals, Signals, StageSignals
 from ipa.model.errors import InputError
 from ipa.model.observation import Attainment, Batches, LoadHistory, Loss, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline
-from ipa.simulate.columns import KEPT_S, Floats, Ints, served
+from ipa.simulate.columns import KEPT_S, Floats, Items, served
 from ipa.simulate.stage import StageSim
 
 Counts = NDArray[np.int64]
 Value = Measured[float] | Missing
-# The world advances in pieces that are no longer than this.
-LONGEST_PIECE_S = 60.0
 # From, to; in seconds.
 Window = tuple[float, float]
 
@@ -72,69 +70,32 @@ ON_CLUSTER = MetricsSettings(
 )
 
 
-@dataclass(slots=True)
 class EndedRequests:
-    """The requests that ended; pieces older than `KEPT_S` are dropped.
+    """The requests that ended, in order of their end: when, their latency (NaN: lost), and their part's slot.
 
-    `answered` holds pieces of (when, latency) of the answered ones, in rising order of when, `lost_s` pieces
-    of the times at which others were lost.
+    A slot is 0 while there is one part.
     """
 
-    answered: deque[tuple[Floats, Floats]] = field(default_factory=deque)
-    lost_s: deque[Floats] = field(default_factory=deque)
+    def __init__(self, most: int) -> None:
+        self._done_s, self._latency_s = np.empty(most), np.empty(most)
+        self._slot = np.zeros(most, dtype=np.int8)
+        self._count = 0
 
-    def answer(self, ids: Ints, done_s: Floats, born_s: Floats) -> None:
-        """Add requests answered at `done_s`, by their ids in `born_s`."""
-        if len(ids):
-            self.answered.append((done_s, done_s - born_s[ids]))
-            while self.answered[0][0][-1] < done_s[-1] - KEPT_S:
-                self.answered.popleft()
+    def add(self, ended: Items, slot: Counts | int) -> None:
+        """Add requests that ended after all before."""
+        new = slice(self._count, self._count + len(ended.ids))
+        self._done_s[new], self._slot[new] = ended.done_s, slot
+        self._latency_s[new] = np.where(ended.lost, np.nan, ended.latency_s)
+        self._count = new.stop
 
-    def lost(self, lost_s: Floats) -> None:
-        """Add requests that were lost at those times."""
-        if len(lost_s):
-            self.lost_s.append(lost_s)
-            while self.lost_s[0].max() < lost_s.max() - KEPT_S:
-                self.lost_s.popleft()
+    def latencies_in(self, since_s: float, until_s: float, slot: int = 0) -> Floats:
+        """Latencies of the requests that ended after `since_s` and until `until_s`; in s, NaN if lost.
 
-    def latencies_in(self, since_s: float, until_s: float) -> Floats:
-        """Latencies of requests answered after `since_s` and until `until_s`, in seconds."""
-        found: list[Floats] = []
-        for done_s, latencies_s in reversed(self.answered):
-            if len(done_s) and done_s[-1] <= since_s:
-                break
-            first, last = np.searchsorted(done_s, (since_s, until_s), side="right")
-            found.append(latencies_s[first:last])
-        return np.concatenate(found) if found else np.empty(0)
-
-    def lost_in(self, since_s: float, until_s: float) -> int:
-        """Requests lost after `since_s` and until `until_s`."""
-        count = 0
-        for lost_s in reversed(self.lost_s):
-            count += int(((lost_s > since_s) & (lost_s <= until_s)).sum())
-            # Pieces come in order of time, parts of one moment side by side.
-            if lost_s.max() <= since_s - LONGEST_PIECE_S:
-                break
-        return count
-
-    def attainment(
-        self, sla_s: float, window_s: float, newest_s: float, age_s: float
-    ) -> Measured[Attainment] | Missing:
-        """The requests that ended in the window before `newest_s`."""
-        latencies_s = self.latencies_in(newest_s - window_s, newest_s)
-        lost = self.lost_in(newest_s - window_s, newest_s)
-        ended = len(latencies_s) + lost
-        if not ended:
-            return IDLE
-        ratio = float((latencies_s <= sla_s).sum()) / ended
-        # The simulated queues drop requests whose time is up; at which of them is not told.
-        losses = (Loss("", "no_time_left", float(lost)),) if lost else ()
-        return Measured(Attainment(float(ended), ratio, window_s, losses), age_s)
-
-    def latency(self, quantile: float, window_s: float, newest_s: float, age_s: float) -> Value:
-        """The quantile of the latencies of the requests answered in the window before `newest_s`."""
-        latencies_s = self.latencies_in(newest_s - window_s, newest_s)
-        return Measured(float(np.quantile(latencies_s, quantile)), age_s) if len(latencies_s) else IDLE
+        Of one slot, or with 0 of all.
+        """
+        ends = np.searchsorted(self._done_s[: self._count], (since_s, until_s), side="right")
+        latencies_s = self._latency_s[slice(*ends)]
+        return latencies_s[self._slot[slice(*ends)] == slot] if slot else latencies_s
 
 
 @dataclass(slots=True)
@@ -142,13 +103,13 @@ class MetricsRecord:
     """The events; the world fills it, `SimMetrics` reads it.
 
     `arrivals` count the requests of each second since the beginning. `stages` are those of each part by its
-    slot, by their name. `ended` are the requests that ended, `parts` those of each of several parts.
+    slot, by their name. `parts` are the slots, where there are several.
     """
 
     arrivals: Counts
-    stages: defaultdict[str, dict[str, StageSim]] = field(default_factory=lambda: defaultdict(dict))
-    ended: EndedRequests = field(default_factory=EndedRequests)
-    parts: dict[str, EndedRequests] = field(default_factory=dict)
+    ended: EndedRequests
+    stages: defaultdict[str, dict[int, StageSim]] = field(default_factory=lambda: defaultdict(dict))
+    parts: tuple[int, ...] = ()
 
 
 class SimMetrics:
@@ -170,29 +131,30 @@ class SimMetrics:
         newest_s = int(times[-1])
         age_s = self._now_s() - newest_s
         record, quantile = self._record, pipeline.sla.percentile / 100
-        sla_s = pipeline.sla.latency_s
 
-        def latency(ended: EndedRequests) -> Value:
-            return ended.latency(quantile, settings.latency_window_s, newest_s, age_s)
+        def latency(slot: int = 0) -> Value:
+            ended_s = record.ended.latencies_in(newest_s - settings.latency_window_s, newest_s, slot)
+            return _quantile(ended_s[~np.isnan(ended_s)], quantile, age_s)
 
-        def attainment(ended: EndedRequests) -> Measured[Attainment] | Missing:
-            return ended.attainment(sla_s, settings.rate_window_s, newest_s, age_s)
+        def attainment(slot: int = 0) -> Measured[Attainment] | Missing:
+            ended_s = record.ended.latencies_in(newest_s - settings.rate_window_s, newest_s, slot)
+            return _attainment(ended_s, pipeline.sla.latency_s, settings.rate_window_s, age_s)
 
         return Signals(
             arrival_rate_rps=self._rate(self._arrived_before, times, age_s),
             load=self._load(times, window_s, age_s),
-            latency_s=latency(record.ended),
-            attainment=attainment(record.ended),
+            latency_s=latency(),
+            attainment=attainment(),
             parts={
-                name: PartSignals(
-                    latency(each),
-                    attainment(each),
+                str(slot): PartSignals(
+                    latency(slot),
+                    attainment(slot),
                     {
-                        stage.name: self._batches([record.stages[stage.name][name]], newest_s, age_s)
+                        stage.name: self._batches([record.stages[stage.name][slot]], newest_s, age_s)
                         for stage in (pipeline.served if settings.tells_batches else ())
                     },
                 )
-                for name, each in record.parts.items()
+                for slot in record.parts
             },
             stages={
                 stage.name: self._stage(list(record.stages[stage.name].values()), quantile, times, age_s)
@@ -271,8 +233,7 @@ class SimMetrics:
             return NOT_ASKED
         since_s = newest_s - self._settings.latency_window_s
         found = [sim.batches.latencies_in(since_s, newest_s) for sim in sims]
-        latencies_s = np.concatenate(found) if found else np.empty(0)
-        return Measured(float(np.quantile(latencies_s, quantile)), age_s) if len(latencies_s) else IDLE
+        return _quantile(np.concatenate(found), quantile, age_s)
 
     def _batches(self, sims: Sequence[StageSim], newest_s: int, age_s: float) -> Measured[Batches] | Missing:
         batches = served([sim.batches for sim in sims], newest_s - self._settings.batches_window_s, newest_s)
@@ -282,6 +243,24 @@ class SimMetrics:
 NOT_ASKED = Missing(MissingReason.NOT_ASKED, "latencies of single stages are not asked for")
 IDLE = Missing(MissingReason.ABSENT, "no request was answered in the window")
 NO_BATCHES = Missing(MissingReason.ABSENT, "no batch was served in the window")
+
+
+def _quantile(latencies_s: Floats, quantile: float, age_s: float) -> Value:
+    return Measured(float(np.quantile(latencies_s, quantile)), age_s) if len(latencies_s) else IDLE
+
+
+def _attainment(
+    ended_s: Floats, sla_s: float, window_s: float, age_s: float
+) -> Measured[Attainment] | Missing:
+    """The share in time of the requests that ended in the window, by their latencies (NaN: lost)."""
+    ended = len(ended_s)
+    if not ended:
+        return IDLE
+    lost = int(np.isnan(ended_s).sum())
+    # The simulated queues drop requests whose time is up; at which of them is not told.
+    losses = (Loss("", "no_time_left", float(lost)),) if lost else ()
+    ratio = float((ended_s <= sla_s).sum()) / ended
+    return Measured(Attainment(float(ended), ratio, window_s, losses), age_s)
 
 
 def _nothing(pipeline: Pipeline, why: Missing) -> Signals:

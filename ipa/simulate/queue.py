@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ipa.model.plan import CFS_PERIOD_S
 from ipa.queueing.service import ServiceTime
-from ipa.simulate.columns import DepartedItems, EndedItems, Floats, FormedBatches, Ints, no_items
+from ipa.simulate.columns import NO_ITEMS, Bools, Floats, FormedBatches, Ints, Items, Waiting
 from ipa.simulate.kernel import KernelDriver, ServiceNoise
 
 
@@ -69,6 +69,19 @@ def _table(groups: Sequence[_Group], factors: ServiceNoise) -> tuple[NDArray[Any
     )
 
 
+NOBODY: Waiting = NO_ITEMS[:3]
+
+
+def _join(pieces: Sequence[Waiting]) -> Waiting:
+    ids, arrived_s, born_s = map(np.concatenate, zip(*pieces, strict=True))
+    return ids, arrived_s, born_s
+
+
+def _cut(items: Waiting, which: Ints | Bools | slice) -> Waiting:
+    ids, arrived_s, born_s = items
+    return ids[which], arrived_s[which], born_s[which]
+
+
 class QueueSim:
     """A queue, first in first out. Times rise from call to call; events at `until_s` have not happened.
 
@@ -90,8 +103,9 @@ class QueueSim:
         self.give_way_after_s = inf
         self._factors = ServiceNoise(seed)
         self._since_s = self._now_s = self._moved_s = 0.0
-        self._waiting = (np.empty(0, dtype=np.int64), np.empty(0), np.empty(0))
-        self._offered: list[tuple[Ints, Floats, Floats]] = []
+        # The waiting items, and those offered since.
+        self._waiting: Waiting = NOBODY
+        self._offered: list[Waiting] = []
         self._groups: dict[str, _Group] = {}
         self._known: tuple[NDArray[Any], ...] | None = None  # built from the groups when needed
         self._saved_s = np.empty(0)  # savings of a quota, by replica
@@ -99,7 +113,7 @@ class QueueSim:
         self.names: list[str] = []  # the name of each replica's pods, by its number
         self.variants: list[str] = []
         # Items whose end is not reported yet.
-        self.flying = no_items()
+        self.flying = NO_ITEMS
 
     @property
     def waiting(self) -> int:
@@ -116,11 +130,9 @@ class QueueSim:
         """The time at which all replicas will have finished their work."""
         return max((float(group.free_s.max(initial=0.0)) for group in self._groups.values()), default=0.0)
 
-    def _queued(self) -> tuple[Ints, Floats, Floats]:
+    def _queued(self) -> Waiting:
         if self._offered:
-            self._waiting = tuple(  # type: ignore[assignment]
-                np.concatenate(column) for column in zip(self._waiting, *self._offered, strict=True)
-            )
+            self._waiting = _join([self._waiting, *self._offered])
             self._offered = []
         return self._waiting
 
@@ -128,10 +140,10 @@ class QueueSim:
         """From `at_s` on items of that age give way to others."""
         self._since_s, self.give_way_after_s = at_s, after_s
 
-    def offer(self, refs: Ints, arrived_s: Floats, born_s: Floats) -> None:
-        """Add arriving items, in order of arrival and after all earlier ones."""
-        if len(refs):
-            self._offered.append((refs, arrived_s, born_s))
+    def offer(self, items: Waiting) -> None:
+        """Add arriving items, after all earlier ones."""
+        if len(items[0]):
+            self._offered.append(items)
 
     def set_pods(self, at_s: float, pods: Sequence[Pods]) -> None:
         """Serve with these pods from `at_s` on. Removed ones finish their work; of a group idle ones go."""
@@ -177,12 +189,11 @@ class QueueSim:
         order = np.lexsort((group.replica[stay], group.free_s[stay]))
         self._groups[name] = _Group(group.pods, group.free_s[stay][order], group.replica[stay][order])
         back = np.isin(self.flying.server, gone) & ~self.flying.lost & (self.flying.done_s >= at_s)
-        items, self.flying = self.flying.cut(back), self.flying.cut(~back)
-        if len(items.ref):
-            joined = [np.concatenate(pair) for pair in zip(items[:3], self._queued(), strict=True)]
-            order = np.argsort(joined[1], kind="stable")
-            self._waiting = (joined[0][order], joined[1][order], joined[2][order])
-        return len(items.ref), 0
+        items, self.flying = self.flying.pick(back), self.flying.pick(~back)
+        if len(items.ids):
+            joined = _join([items[:3], self._queued()])
+            self._waiting = _cut(joined, np.argsort(joined[1], kind="stable"))
+        return len(items.ids), 0
 
     def hurry(self, at_s: float) -> None:
         """From `at_s` on no batch waits for more items."""
@@ -191,15 +202,14 @@ class QueueSim:
     def lose(self, at_s: float) -> int:
         """Remove all replicas at `at_s` with all items; returns the number of waiting items among them."""
         self._since_s, self._groups, self._known = at_s, {}, None
-        refs, arrived, born = self.take_waiting()
-        count = len(refs)
-        lost = np.ones(count, dtype=np.bool_)
-        at, nobody = np.full(count, at_s), np.full(count, -1)
+        waiting = self.take_waiting()
+        count = len(waiting[0])
+        gone = Items(*waiting, np.full(count, at_s), np.ones(count, dtype=np.bool_), np.full(count, -1))
         items = self.flying
         broken = items.done_s >= at_s
         done_s, server = np.where(broken, at_s, items.done_s), np.where(broken, -1, items.server)
         items = items._replace(done_s=done_s, server=server, lost=items.lost | broken)
-        self.flying = items.and_then(DepartedItems(refs, arrived, born, at, nobody, lost))
+        self.flying = Items.joined([items, gone])
         return count
 
     def take_drained(self) -> list[DrainedPod]:
@@ -207,15 +217,16 @@ class QueueSim:
         taken, self._drained = self._drained, []
         return taken
 
-    def take_waiting(self) -> tuple[Ints, Floats, Floats]:
+    def take_waiting(self) -> Waiting:
         """Take all waiting items."""
-        taken, self._waiting = self._queued(), (np.empty(0, dtype=np.int64), np.empty(0), np.empty(0))
+        taken, self._waiting = self._queued(), NOBODY
         return taken
 
     def run(self, until_s: float) -> list[FormedBatches]:
         """Form all batches that begin before `until_s`, and drop items that are due to be dropped before."""
         self._now_s = until_s
-        refs, arrived, born = self._queued()
+        waiting = self._queued()
+        _, arrived, born = waiting
         total = int(np.searchsorted(arrived, until_s))
         if not total:
             return []
@@ -247,33 +258,29 @@ class QueueSim:
         if not head:
             return []
         self._moved_s = float(starts[batches - 1])
-        self._waiting = (refs[head:], arrived[head:], born[head:])
+        self._waiting = _cut(waiting, slice(head, None))
         formed = FormedBatches(
-            refs[:head],
-            arrived[:head],
-            born[:head],
+            *_cut(waiting, slice(head)),
             stops[:batches],
             starts[:batches],
             ends[:batches],
             server[:batches],
             lost[:head],
         )
-        self.flying = self.flying.and_then(formed.items())
+        self.flying = Items.joined([self.flying, formed.items()])
         return [formed]
 
-    def take_done(self, until_s: float) -> EndedItems:
-        """Take the items that ended before `until_s`."""
-        items = self.flying
-        columns = EndedItems(items.ref, items.born_s, items.done_s, items.lost, items.server)
-        done_s = items.done_s
+    def take_done(self, until_s: float) -> Items:
+        """Take the items that ended before `until_s`, in order of their end."""
+        items, done_s = self.flying, self.flying.done_s
         if np.all(done_s[1:] >= done_s[:-1]):
             cut = int(np.searchsorted(done_s, until_s))
-            self.flying = items.cut(slice(cut, None))
-            return columns.pick(slice(cut))
+            self.flying = items.pick(slice(cut, None))
+            return items.pick(slice(cut))
         order = np.argsort(done_s, kind="stable")
         cut = int(np.searchsorted(done_s[order], until_s))
-        self.flying = items.cut(np.sort(order[cut:]))
-        return columns.pick(order[:cut])
+        self.flying = items.pick(np.sort(order[cut:]))
+        return items.pick(order[:cut])
 
 
 # Of the seed by which requests are spread.
@@ -304,7 +311,7 @@ class ReplicaQueues:
         self._lanes: list[_Lane] = []  # by number
         # Used without replicas.
         self._nobody = QueueSim(timeout_s, drop, drop_after_s, (*seed, 0), drive, is_sealed=True)
-        self._offered: list[tuple[Ints, Floats, Floats]] = []
+        self._offered: list[Waiting] = []
         self._rng = np.random.default_rng((*seed, SPREAD))
         self._drained: list[DrainedPod] = []
         self.names: list[str] = []
@@ -320,10 +327,10 @@ class ReplicaQueues:
         """Items in batches that have not ended."""
         return sum(lane.queue.in_service for lane in self._lanes)
 
-    def offer(self, refs: Ints, arrived_s: Floats, born_s: Floats) -> None:
+    def offer(self, items: Waiting) -> None:
         """Add arriving items; each goes to its replica at that moment."""
-        if len(refs):
-            self._offered.append((refs, arrived_s, born_s))
+        if len(items[0]):
+            self._offered.append(items)
 
     def set_pods(self, at_s: float, pods: Sequence[Pods]) -> None:
         """Serve with these pods; a removed replica first serves its queue, without waiting for more."""
@@ -355,10 +362,10 @@ class ReplicaQueues:
     def run(self, until_s: float) -> list[FormedBatches]:
         """Form all batches that begin before `until_s`."""
         if self._offered:
-            columns = [np.concatenate(column) for column in zip(*self._offered, strict=True)]
-            cut = int(np.searchsorted(columns[1], until_s, side="left"))
-            self._offered = [(columns[0][cut:], columns[1][cut:], columns[2][cut:])]
-            self._give((columns[0][:cut], columns[1][:cut], columns[2][:cut]))
+            offered = _join(self._offered)
+            cut = int(np.searchsorted(offered[1], until_s))
+            self._offered = [_cut(offered, slice(cut, None))]
+            self._give(_cut(offered, slice(cut)))
         formed = self._nobody.run(until_s)
         for lane in self._lanes:
             formed += lane.queue.run(until_s)
@@ -367,19 +374,18 @@ class ReplicaQueues:
                 lane.is_told = True
         return formed
 
-    def take_done(self, until_s: float) -> EndedItems:
+    def take_done(self, until_s: float) -> Items:
         """Take the items that ended before `until_s`."""
         parts = [self._nobody.take_done(until_s)]
         for lane in self._lanes:
             part = lane.queue.take_done(until_s)
             parts.append(part._replace(server=np.where(part.server >= 0, lane.number, -1)))
-        done = EndedItems(*(np.concatenate(columns) for columns in zip(*parts, strict=True))).by_end()
         self._lanes = [
             lane
             for lane in self._lanes
-            if not lane.is_told or lane.queue.waiting or len(lane.queue.flying.ref)
+            if not lane.is_told or lane.queue.waiting or len(lane.queue.flying.ids)
         ]
-        return done
+        return Items.joined(parts).by_end()
 
     def take_drained(self) -> list[DrainedPod]:
         """Take the pods that were removed since the last call."""
@@ -405,21 +411,17 @@ class ReplicaQueues:
         lane.left_s = at_s
         lane.queue.hurry(at_s)
 
-    def _give(self, items: tuple[Ints, Floats, Floats]) -> None:
-        refs, arrived, born = items
-        if not len(refs):
+    def _give(self, items: Waiting) -> None:
+        ids, lanes = items[0], self._active()
+        if not len(ids) or not lanes:
+            self._nobody.offer(items)
             return
-        lanes = self._active()
-        if not lanes:
-            self._nobody.offer(refs, arrived, born)
-            return
-        request = np.cumsum(np.concatenate([[0], refs[1:] != refs[:-1]]))
+        request = np.cumsum(np.concatenate([[0], ids[1:] != ids[:-1]]))
         # Unlike those of `integers`, draws do not depend on how many are made at once.
         drawn = self._rng.random(int(request[-1]) + 1) * len(lanes)
         to = drawn.astype(np.int64)[request]
         for place, lane in enumerate(lanes):
-            mine = to == place
-            lane.queue.offer(refs[mine], arrived[mine], born[mine])
+            lane.queue.offer(_cut(items, to == place))
 
 
 StageQueues = QueueSim | ReplicaQueues

@@ -75,7 +75,10 @@ class Routes:
         """Draw the routes of the next requests."""
         if not self._table.columns:
             return
-        new, count = self._table.add(ids), len(ids)
+        count = len(ids)
+        if not count:
+            return
+        self._table.reach(int(ids[-1]) + 1)
         columns = self._table.columns
         visits: list[Bools] = []
         for at in self._routers:
@@ -83,43 +86,43 @@ class Routes:
             shares = np.cumsum([link.edge.share for link in links])
             place = np.searchsorted(shares / shares[-1], self._branch_rngs[at].random(count), side="right")
             children = np.array([link.child for link in links])
-            columns["branch", at][new] = children[np.minimum(place, len(links) - 1)]
+            columns["branch", at][ids] = children[np.minimum(place, len(links) - 1)]
         for key, rng in self._rounding_rngs.items():
-            columns["rounding", *key][new] = rng.random(count)
+            columns["rounding", *key][ids] = rng.random(count)
         for at, before in enumerate(self.before):
-            live = np.array([visits[link.parent] & self._takes(link, new) for link in before], dtype=np.bool_)
+            live = np.array([visits[link.parent] & self._takes(link, ids) for link in before], dtype=np.bool_)
             visits.append(np.asarray(live.any(axis=0)) if before else np.ones(count, dtype=np.bool_))
             if at in self._joins:
-                columns["left", at][new] = live.sum(axis=0)
+                columns["left", at][ids] = live.sum(axis=0)
         if self._forks:
-            columns[ENDS_LEFT][new] = np.sum([visits[at] for at in self._ends], axis=0)
+            columns[ENDS_LEFT][ids] = np.sum([visits[at] for at in self._ends], axis=0)
 
     def takes(self, link: Link, ids: Ints) -> Bools | None:
         """True for those of these requests that go along the link; None: all."""
-        return self._takes(link, self._table.rows(ids)) if link.parent in self._routers else None
+        return self._takes(link, ids) if link.parent in self._routers else None
 
-    def _takes(self, link: Link, rows: Ints) -> Bools:
+    def _takes(self, link: Link, ids: Ints) -> Bools:
         if link.parent not in self._routers:
-            return np.ones(len(rows), dtype=np.bool_)
-        return np.asarray(self._table.columns["branch", link.parent][rows] == link.child)
+            return np.ones(len(ids), dtype=np.bool_)
+        return np.asarray(self._table.columns["branch", link.parent][ids] == link.child)
 
     def send(self, link: Link, ids: Ints, variants: Sequence[str], server: Ints) -> None:
         """Note the items that these requests, served by these replicas, bring along the link."""
         if not self.has_items:
             return
-        rows, columns = self._table.rows(ids), self._table.columns
+        columns = self._table.columns
         fan_out = link.edge.fan_out
         if isinstance(fan_out, Mapping):
             by_server = np.array([*(fan_out.get(name, 0.0) for name in variants), 0.0])
-            exact = columns["items", link.parent][rows] * by_server[server]
+            exact = columns["items", link.parent][ids] * by_server[server]
         else:
-            exact = columns["items", link.parent][rows] * float(fan_out)
+            exact = columns["items", link.parent][ids] * float(fan_out)
         key = (link.child, link.place)
         whole = np.floor(exact + 1e-9)
         if key in self._rounding_rngs:
-            whole += columns["rounding", *key][rows] < exact - whole
+            whole += columns["rounding", *key][ids] < exact - whole
         goes_to = ("sent", *key) if link.child in self._joins else ("items", link.child)
-        columns[goes_to][rows] = whole.astype(np.int64)
+        columns[goes_to][ids] = whole.astype(np.int64)
 
     def arrive(self, at: int, ids: Ints, times_s: Floats) -> Ints | slice:
         """The places, in order of time, of those of the requests sent to a stage that begin there now.
@@ -129,7 +132,7 @@ class Routes:
         if at not in self._joins or not len(ids):
             return slice(None)
         order = np.argsort(times_s, kind="stable")
-        rows, columns = self._table.rows(ids[order]), self._table.columns
+        rows, columns = ids[order], self._table.columns
         left = columns["left", at]
         np.subtract.at(left, rows, 1)
         _, last = np.unique(rows[::-1], return_index=True)
@@ -145,27 +148,23 @@ class Routes:
 
     def items(self, at: int, ids: Ints) -> Ints | None:
         """The number of items that these requests bring to a stage; None: one each."""
-        return self._table.columns["items", at][self._table.rows(ids)] if self.has_items else None
+        return self._table.columns["items", at][ids] if self.has_items else None
 
     def end(self, ids: Ints, lost: Bools) -> Bools:
         """True for those, in order of time, that end their request: at its last stage, or its first loss."""
-        if not self._table.columns:
-            return np.ones(len(ids), dtype=np.bool_)
-        rows = self._table.rows(ids)
         if not self._forks:
-            self._table.is_inside[rows] = False
             return np.ones(len(ids), dtype=np.bool_)
         ends_left, has_ended = self._table.columns[ENDS_LEFT], self._table.columns[HAS_ENDED]
-        np.subtract.at(ends_left, rows[~lost], 1)
-        ends = np.zeros(len(rows), dtype=np.bool_)
-        _, last = np.unique(rows[::-1], return_index=True)
-        places = len(rows) - 1 - last
-        ends[places[(ends_left[rows[places]] == 0) & ~lost[places]]] = True
+        np.subtract.at(ends_left, ids[~lost], 1)
+        ends = np.zeros(len(ids), dtype=np.bool_)
+        _, last = np.unique(ids[::-1], return_index=True)
+        places = len(ids) - 1 - last
+        ends[places[(ends_left[ids[places]] == 0) & ~lost[places]]] = True
         places = np.flatnonzero(lost)
-        _, first = np.unique(rows[places], return_index=True)
+        _, first = np.unique(ids[places], return_index=True)
         ends[places[first]] = True
-        ends &= ~has_ended[rows]
-        has_ended[rows[ends]] = True
+        ends &= ~has_ended[ids]
+        has_ended[ids[ends]] = True
         return ends
 
 

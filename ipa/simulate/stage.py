@@ -6,95 +6,88 @@ from collections.abc import Sequence
 from math import inf
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ipa.model.errors import InputError
-from ipa.queueing.service import ServiceTime
 from ipa.simulate import kernel
-from ipa.simulate.columns import BatchLog, EndedItems, Floats, Ints, RowTable, moved
+from ipa.simulate.columns import BatchLog, Floats, Ints, Items, RowTable, Waiting
 from ipa.simulate.kernel import drive
 from ipa.simulate.queue import DrainedPod, Pods, QueueSim, ReplicaQueues, StageQueues
 
 # Columns of a request with several items.
-ID, LEFT, TOLD = ("id",), ("left",), ("told",)
+ID, LEFT, ENDED = ("id",), ("left",), ("ended",)
 
 
 class Requests:
-    """The requests whose items are at a stage. An item of a single-item request carries its request's id.
+    """The requests with several items, or none, that are at a stage.
 
-    An item of one with several carries -1 - the request's number in this table.
+    The id of an item of a request with several is -1 - the request's number in this table; with one, that of
+    its request.
     """
 
     def __init__(self) -> None:
         self._count = 0
         # Its id, its items that have not ended, and if its end was reported.
-        self._table = RowTable({ID: 0, LEFT: 0, TOLD: False})
-        self._empty: list[tuple[Ints, Floats, Floats]] = []  # without items: id, time, birth
+        self._table = RowTable({ID: 0, LEFT: 0, ENDED: False})
+        # Without items, until their moment.
+        self._empty: list[Items] = []
 
-    def expand(self, ids: Ints, times_s: Floats, born_s: Floats, items: Ints) -> tuple[Ints, Floats, Floats]:
-        """The items of these requests: reference, time, birth."""
+    def expand(self, ids: Ints, times_s: Floats, born_s: Floats, items: Ints) -> Waiting:
+        """The items of these requests."""
         many = items > 1
-        refs = ids.copy()
+        of_items = ids.copy()
         count = int(many.sum())
         if count:
-            numbers = np.arange(self._count, self._count + count)
-            rows = self._table.add(numbers)
-            self._table.columns[ID][rows], self._table.columns[LEFT][rows] = ids[many], items[many]
-            refs[many] = -1 - numbers
+            rows = np.arange(self._count, self._count + count)
             self._count += count
+            self._table.reach(self._count)
+            self._table.columns[ID][rows], self._table.columns[LEFT][rows] = ids[many], items[many]
+            of_items[many] = -1 - rows
         none = items == 0
         if none.any():
-            self._empty.append((ids[none], times_s[none], born_s[none]))
-        return np.repeat(refs, items), np.repeat(times_s, items), np.repeat(born_s, items)
+            self._empty.append(Items.passed(ids[none], born_s[none], times_s[none]))
+        return np.repeat(of_items, items), np.repeat(times_s, items), np.repeat(born_s, items)
 
-    def join(self, ended: EndedItems, until_s: float) -> EndedItems:
+    def join(self, ended: Items, until_s: float) -> Items:
         """The requests that ended with these items, in order of their end, by their ids.
 
         A request is lost with its first item that is lost.
         """
         if self._count and np.any(ended.ids < 0):
-            ended = self._joined(ended)
-        return self._with_empty(ended, until_s) if self._empty else ended
+            ended = self._join_items(ended)
+        if not self._empty:
+            return ended
+        empty = Items.joined(self._empty)
+        now = empty.done_s < until_s
+        self._empty = [] if now.all() else [empty.pick(~now)]
+        return Items.joined([ended, empty.pick(now)]).by_end()
 
-    def _joined(self, ended: EndedItems) -> EndedItems:
+    def _join_items(self, ended: Items) -> Items:
         places = np.flatnonzero(ended.ids < 0)
-        rows = self._table.rows(-1 - ended.ids[places])
-        named, left, told = (self._table.columns[name] for name in (ID, LEFT, TOLD))
+        rows = -1 - ended.ids[places]
+        named, left, is_ended = (self._table.columns[name] for name in (ID, LEFT, ENDED))
         lost = ended.lost[places]
         np.subtract.at(left, rows, 1)
         keep = ended.ids >= 0
         lost_rows, at = np.unique(rows[lost], return_index=True)
-        keep[places[lost][at]] = ~told[lost_rows]
-        told[lost_rows] = True
+        keep[places[lost][at]] = ~is_ended[lost_rows]
+        is_ended[lost_rows] = True
         last_rows, at = np.unique(rows[::-1], return_index=True)
-        whole = (left[last_rows] == 0) & ~told[last_rows]
-        told[last_rows[whole]] = True
+        whole = (left[last_rows] == 0) & ~is_ended[last_rows]
+        is_ended[last_rows[whole]] = True
         keep[places[::-1][at[whole]]] = True
-        self._table.is_inside[rows] = left[rows] > 0
         ids = ended.ids.copy()
         ids[places] = named[rows]
         return ended._replace(ids=ids).pick(keep)
 
-    def _with_empty(self, ended: EndedItems, until_s: float) -> EndedItems:
-        ids, times_s, born_s = (np.concatenate(each) for each in zip(*self._empty, strict=True))
-        now = times_s < until_s
-        self._empty = [] if now.all() else [(ids[~now], times_s[~now], born_s[~now])]
-        count = int(now.sum())
-        more = EndedItems(
-            ids[now], born_s[now], times_s[now], np.zeros(count, dtype=np.bool_), np.full(count, -1)
-        )
-        return EndedItems(*(np.concatenate(pair) for pair in zip(ended, more, strict=True))).by_end()
-
 
 class CountsPerSecond:
-    """A count a second; those of seconds that nobody asks for any more are one sum."""
+    """A count a second."""
 
     def __init__(self) -> None:
         self._counts = np.zeros(64, dtype=np.int64)
-        # The first second of the counts, and the sum of all before.
-        self._first = self._before = 0
 
-    def add(self, times_s: NDArray[np.float64], totals: NDArray[np.int64] | None = None) -> None:
+    def add(self, times_s: Floats, totals: Ints | None = None) -> None:
         """Count each of these moments: rising, finite, zero or more.
 
         With `totals`, moments count several times: `totals[k]` for moments 0 to k together.
@@ -102,28 +95,17 @@ class CountsPerSecond:
         if not len(times_s):
             return
         first, last = int(times_s[0]), int(times_s[-1])
-        length = last + 1 - self._first
-        if length > len(self._counts):
-            self._counts = moved(self._counts, 0, 2 * length)
+        if last >= len(self._counts):
+            self._counts = np.concatenate([self._counts, np.zeros(last + 1, dtype=np.int64)])
         places = np.searchsorted(times_s, np.arange(first, last + 2))
         if totals is not None:
             places = np.concatenate([[0], totals])[places]
-        self._counts[first - self._first : length] += np.diff(places)
+        self._counts[first : last + 1] += np.diff(places)
 
     def before(self, second: int) -> int:
-        """The count of all seconds before that one, which is not forgotten."""
-        assert second >= self._first
-        return self._before + int(self._counts[: second - self._first].sum())
+        """The count of all seconds before that one."""
+        return int(self._counts[:second].sum())
 
-    def forget(self, until_s: float) -> None:
-        """Keep the sum alone of the seconds before."""
-        gone = int(until_s) - self._first
-        if gone > len(self._counts) // 2:
-            self._before += int(self._counts[:gone].sum())
-            self._counts, self._first = moved(self._counts, gone, len(self._counts)), self._first + gone
-
-
-__all__ = ["DrainedPod", "Pods", "ServiceTime", "StageSim"]
 
 DROPS = {
     "none": kernel.KEEP,
@@ -177,10 +159,8 @@ class StageSim:
         self._requests = Requests()
         self.now_s = 0.0  # it has run until then
         self._last_offer_s = 0.0
-        # Requests that arrived; items that arrived beside one a request or came back; items that left.
-        self._came, self._entered, self._left = CountsPerSecond(), CountsPerSecond(), CountsPerSecond()
-        # Requests with a number of items other than one.
-        self._several = CountsPerSecond()
+        # Items that arrived or came back, and items that left.
+        self._entered, self._left = CountsPerSecond(), CountsPerSecond()
         # The batches that its replicas took.
         self.batches = BatchLog()
 
@@ -256,20 +236,13 @@ class StageSim:
         self._last_offer_s = float(times[-1])
         born = times if born_s is None else np.ascontiguousarray(born_s, dtype=np.float64)
         refs = np.ascontiguousarray(ids, dtype=np.int64)
-        self._came.add(times)
-        if items is None:
-            self._lanes.offer(refs, times, born)
-        else:
-            counts = np.asarray(items, dtype=np.int64)
-            entering = self._requests.expand(refs, times, born, counts)
-            several = entering[1][np.repeat(counts != 1, counts)]
-            # Beside one item a request.
-            self._entered.add(several)
-            self._left.add(times[counts != 1])
-            self._several.add(times[counts != 1])
-            self._lanes.offer(*entering)
+        entering = refs, times, born
+        if items is not None:
+            entering = self._requests.expand(*entering, np.asarray(items, dtype=np.int64))
+        self._entered.add(entering[1])
+        self._lanes.offer(entering)
 
-    def run(self, until_s: float) -> EndedItems:
+    def run(self, until_s: float) -> Items:
         """Advance; return the requests that ended in [now_s, until_s), served or dropped. Others stay.
 
         `done_s` is when the last item was served, or when the request was dropped, `server` the number of the
@@ -287,23 +260,13 @@ class StageSim:
         """Take the pods that were removed since the last call, with the end of their work."""
         return self._lanes.take_drained()
 
-    def forget(self, until_s: float) -> None:
-        """Keep no counts of single seconds before."""
-        for counts in (self._came, self._entered, self._left, self._several):
-            counts.forget(until_s)
-
-    def arrivals_before(self, second: int) -> int:
-        """The requests offered before that second."""
-        return self._came.before(second)
-
     def items_before(self, second: int) -> int:
         """The items that entered the queue before that second; those of a failed replica once more."""
-        # A request of one item entered when it arrived; of others each item counts, and not the request.
-        return self._came.before(second) + self._entered.before(second) - self._several.before(second)
+        return self._entered.before(second)
 
     def waiting_at(self, second: int) -> int:
         """The items that wait at the beginning of that second, as far as it has run."""
-        return self._came.before(second) + self._entered.before(second) - self._left.before(second)
+        return self._entered.before(second) - self._left.before(second)
 
     def _reach(self, at_s: float) -> None:
         """Handle all events before `at_s`; InputError for a past moment."""

@@ -22,10 +22,10 @@ from ipa.model.resident import resident_variants
 from ipa.model.rolling import Rolling
 from ipa.model.serving import Batching, ServingSemantics
 from ipa.simulate.cluster import FIRST, ClusterSettings, Serving, SimCluster
-from ipa.simulate.columns import KEPT_S, Floats, Ints
+from ipa.simulate.columns import Floats, Ints, Items
 from ipa.simulate.graph import PipelineSim
 from ipa.simulate.ground_truth import GroundTruth
-from ipa.simulate.metrics import LONGEST_PIECE_S, EndedRequests, MetricsRecord, MetricsSettings, SimMetrics
+from ipa.simulate.metrics import EndedRequests, MetricsRecord, MetricsSettings, SimMetrics
 from ipa.simulate.queue import Pods
 
 # The use of the stream of random numbers; those of `routes` are counted from 0.
@@ -69,21 +69,6 @@ class SplitPart:
         self.pods: dict[str, list[Pods]] = {}
         self.pas = 0.0
         self.is_emptying = False
-
-    def run(self, until_s: float) -> tuple[Ints, Floats, Floats]:
-        """Advance; return the requests answered before then, with times, and the times of losses."""
-        finished = self.sim.run(until_s)
-        answered = ~finished.lost
-        return finished.ids[answered], finished.done_s[answered], finished.done_s[finished.lost]
-
-
-def in_time(pieces: Sequence[tuple[Ints, Floats]]) -> tuple[Ints, Floats]:
-    """Concatenate the pieces, in order of time."""
-    if len(pieces) == 1:
-        return pieces[0]
-    ids, done_s = (np.concatenate(column) for column in zip(*pieces, strict=True))
-    order = np.argsort(done_s, kind="stable")
-    return ids[order], done_s[order]
 
 
 # Requests that have not ended this long after the last tick are lost.
@@ -191,7 +176,8 @@ class SimWorld:
             residents=partial(resident_variants, pipeline),
         )
         self.clock = SimClock(self.advance)
-        self.record = MetricsRecord(np.bincount(times_s.astype(np.int64), minlength=1))
+        arrivals = np.bincount(times_s.astype(np.int64), minlength=1)
+        self.record = MetricsRecord(arrivals, EndedRequests(len(times_s)))
         self.metrics = SimMetrics(self.record, metrics, self.clock.monotonic_s)
         self.workload = SimWorkload(self)
         # (time, accuracy of the serving pods, cores held) from each moment on at which either changed.
@@ -225,9 +211,7 @@ class SimWorld:
         """Let time pass until then."""
         while self._at_s < until_s:
             slow_s = self.truth.next_moment_s(self._at_s)
-            # After a stall of the machine, hours at once would take memory that is not given back.
-            next_s = min(self.cluster.next_event_s(), self._at_s + LONGEST_PIECE_S)
-            at_s = min(until_s, slow_s, max(next_s, self._at_s))
+            at_s = min(until_s, slow_s, max(self.cluster.next_event_s(), self._at_s))
             if any(lane.is_emptying for lane in self._lanes.values()):
                 at_s = min(at_s, self._at_s + LOOK_S)
             self._run(at_s)
@@ -237,9 +221,6 @@ class SimWorld:
                 self._follow(at_s)
             elif at_s == slow_s or any(lane.is_emptying for lane in self._lanes.values()):
                 self._follow(at_s)
-        for stages in self.record.stages.values():
-            for sim in stages.values():
-                sim.forget(self._at_s - KEPT_S)
 
     def finish(self) -> None:
         """Let the requests inside end without more ticks; those that have not after `LONGEST_S` are lost."""
@@ -265,21 +246,24 @@ class SimWorld:
         shares = self.cluster.shares()
         for slot, (ids, times_s) in self._split.until(until_s, shares).items():
             self._lanes[slot].sim.offer(times_s, ids)
-        pieces = []
+        pieces, slots = [], []
         for slot, lane in self._lanes.items():
-            ids, done_s, lost_s = lane.run(until_s)
-            self.record.ended.lost(lost_s)
-            if len(self._lanes) > 1:
-                part = self.record.parts.setdefault(str(slot), EndedRequests())
-                part.lost(lost_s)
-                part.answer(*in_time([(ids, done_s)]), self.born_s)
-            self.done_s[ids] = done_s
-            self._answered += len(ids)
-            self._accuracy_sum += len(ids) * lane.pas
-            pieces.append((ids, done_s))
+            ended = lane.sim.run(until_s)
+            answered = ~ended.lost
+            self.done_s[ended.ids[answered]] = ended.done_s[answered]
+            self._answered += int(answered.sum())
+            self._accuracy_sum += int(answered.sum()) * lane.pas
+            pieces.append(ended)
+            slots.append(np.full(len(ended.ids), slot))
             for drained in self._drained(lane):
                 self.cluster.drained(*drained, slot)
-        self.record.ended.answer(*in_time(pieces), self.born_s)
+        if len(self._lanes) == 1:
+            self.record.ended.add(pieces[0], 0)
+            return
+        self.record.parts = tuple(self._lanes)
+        ended = Items.joined(pieces)
+        order = np.argsort(ended.done_s, kind="stable")
+        self.record.ended.add(ended.pick(order), np.concatenate(slots)[order])
 
     def _follow(self, at_s: float) -> None:
         """Tell the stages of each part which pods serve from now on."""
@@ -288,7 +272,7 @@ class SimWorld:
             if slot not in self._lanes:
                 made = self._lanes[slot] = SplitPart(self._made(slot))
                 for stage in self.pipeline.served:
-                    self.record.stages[stage.name][str(slot)] = made.sim.stage(stage.name)
+                    self.record.stages[stage.name][slot] = made.sim.stage(stage.name)
         for slot, lane in self._lanes.items():
             lane.is_emptying = self.cluster.is_going(slot) and lane.sim.inside > 0
             if lane.is_emptying:

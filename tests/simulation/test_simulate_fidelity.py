@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from ipa.dataplane.batching import Batch, Batcher, Outcome, QueuedRequest
 from ipa.dataplane.tensors import parse
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
+from ipa.queueing.service import ServiceTime
 from ipa.simulate.arrivals import request_times
-from ipa.simulate.columns import EndedItems
+from ipa.simulate.columns import Items
 from ipa.simulate.graph import PipelineSim
-from ipa.simulate.queue import SPREAD
-from ipa.simulate.stage import Pods, ServiceTime, StageSim
+from ipa.simulate.queue import SPREAD, Pods
+from ipa.simulate.stage import StageSim
 from tests.fakes.simpy_stage import SimpyStage, feed
 
 # Two simulators that add up the same numbers in another order may differ by so much.
@@ -38,7 +39,7 @@ def factors(seed: int, spread: float, count: int) -> NDArray[np.float64]:
     return np.random.default_rng((seed, 0)).gamma(1 / spread, spread, count)
 
 
-def run_stage(times: NDArray[np.float64], pods: Pods, seed: int, **rules: object) -> EndedItems:
+def run_stage(times: NDArray[np.float64], pods: Pods, seed: int, **rules: object) -> Items:
     stage = StageSim(seed=seed, **rules)  # type: ignore[arg-type]
     stage.set_replicas(0.0, [pods])
     stage.offer(times, np.arange(len(times)))

@@ -8,7 +8,7 @@ import pytest
 from ipa.model.errors import InputError
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.queueing.service import ServiceTime
-from ipa.simulate.columns import EndedItems
+from ipa.simulate.columns import Items
 from ipa.simulate.graph import Admission, PipelineSim, StageCapacity
 from ipa.simulate.stage import Pods, StageSim
 
@@ -17,7 +17,7 @@ SLOW, QUICK = ServiceTime(0.1, 0.04, 0.04), ServiceTime(0.025, 0.01, 0.04)
 CAPACITY_RPS, DEADLINE_S, SECONDS = 80.0, 0.4, 30.0
 
 
-def ended(place: str, load_ratio: float, drop: str, cuts: tuple[float, ...] = ()) -> list[EndedItems]:
+def ended(place: str, load_ratio: float, drop: str, cuts: tuple[float, ...] = ()) -> list[Items]:
     """Those that end, with that stage slow."""
     stages = [Stage(name, (Variant("v"),), batch_timeout_s=0.005) for name in STAGES]
     pipeline = Pipeline(
@@ -31,7 +31,7 @@ def ended(place: str, load_ratio: float, drop: str, cuts: tuple[float, ...] = ()
     return [sim.run(cut) for cut in (*cuts, SECONDS + 10)]
 
 
-def goodput_ratio(done: EndedItems) -> float:
+def goodput_ratio(done: Items) -> float:
     in_time = ~done.lost & (done.latency_s <= DEADLINE_S)
     return float(in_time.sum()) / SECONDS / CAPACITY_RPS
 

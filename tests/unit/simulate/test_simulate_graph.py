@@ -10,9 +10,10 @@ import pytest
 
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Edge, Objective, Pipeline, Sla, Stage, StageKind, Variant, chain
-from ipa.simulate.columns import EndedItems
+from ipa.queueing.service import ServiceTime
+from ipa.simulate.columns import Items
 from ipa.simulate.graph import PipelineSim
-from ipa.simulate.stage import Pods, ServiceTime
+from ipa.simulate.queue import Pods
 
 ONE = (Variant("small"), Variant("large"))
 
@@ -33,14 +34,14 @@ def simulate(
     service_s: Mapping[str, float],
     cuts: tuple[float, ...] = (),
     **rules: object,
-) -> tuple[PipelineSim, EndedItems]:
+) -> tuple[PipelineSim, Items]:
     """The pipeline with enough replicas that nothing waits."""
     sim = PipelineSim(pipeline, **rules)  # type: ignore[arg-type]
     for name, seconds in service_s.items():
         sim.set_replicas(name, 0.0, [Pods(5000, 1, ServiceTime(seconds, seconds), variant="small")])
     sim.offer(times)
     parts = [sim.run(cut) for cut in (*cuts, 1e6)]
-    return sim, EndedItems.joined(parts)
+    return sim, Items.joined(parts)
 
 
 def test_a_chain_adds_up_its_stages_and_hops() -> None:
@@ -61,7 +62,7 @@ def test_a_join_waits_for_the_last_and_a_fork_ends_with_the_last() -> None:
     )
     sim, finished = simulate(pipeline_of(*joined), [0.0, 0.25], {"a": 0.5, "b": 1.0, "c": 2.0, "e": 1.0})
     assert finished.latency_s.tolist() == [3.5, 3.5]
-    assert [sim.stage("e").arrivals_before(second) for second in (2, 3)] == [0, 2]
+    assert [sim.stage("e").items_before(second) for second in (2, 3)] == [0, 2]
     assert sim.inside == 0
 
 
@@ -76,7 +77,7 @@ def test_a_router_sends_each_request_one_way_by_share() -> None:
     sim, finished = simulate(pipeline, times.tolist(), {"b": 1.0, "c": 2.0, "d": 1.0})
     assert np.mean(np.isclose(finished.latency_s, 2.0)) == pytest.approx(0.25, abs=0.02)
     assert np.mean(np.isclose(finished.latency_s, 3.0)) == pytest.approx(0.75, abs=0.02)
-    came = {name: sim.stage(name).arrivals_before(1000) for name in "bcd"}
+    came = {name: sim.stage(name).items_before(1000) for name in "bcd"}
     assert came["b"] + came["c"] == came["d"] == 8000
 
 
@@ -125,7 +126,7 @@ def test_a_request_is_lost_once_with_the_first_stage_that_loses_it() -> None:
     sim.offer([0.0, 1.0])
     early = sim.run(2.25)
     sim.set_replicas("b", 2.25, [Pods(1, 1, ServiceTime(0.25, 0.25))])
-    finished = EndedItems.joined([early, sim.run(99.0)])
+    finished = Items.joined([early, sim.run(99.0)])
     assert finished.ids.tolist() == [0, 1]
     assert finished.lost.tolist() == [True, False]
     assert finished.done_s.tolist() == [2.0, 3.0]
@@ -166,7 +167,7 @@ def test_a_run_in_several_calls_is_equal_to_one_in_one_call(queue: str) -> None:
         counts = [
             np.array([count(second) for second in range(120)])
             for name in "abcjxy"
-            for count in (sim.stage(name).arrivals_before, sim.stage(name).waiting_at)
+            for count in (sim.stage(name).items_before, sim.stage(name).waiting_at)
         ]
         assert sim.inside == 0
         assert 0 < columns[2].sum() < 1500

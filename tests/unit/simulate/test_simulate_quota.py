@@ -54,7 +54,7 @@ def test_a_replica_with_a_quota_answers_when_the_runtime_does(
     service = ServiceTime(busy_s, busy_s, quota_cores=quota_cores(cores))
     queue = QueueSim(0.0, kernel.KEEP, 1.0, (1,), drive(name))
     queue.set_pods(0.0, [Pods(1, 1, service)])
-    queue.offer(np.arange(len(arrivals)), arrivals, arrivals)
+    queue.offer((np.arange(len(arrivals)), arrivals, arrivals))
     queue.run(1000.0)
     done = queue.take_done(1000.0)
     assert done.done_s.tolist() == pytest.approx(served_by_the_runtime(arrivals.tolist(), cpu_s, cores))

@@ -9,9 +9,9 @@ import pytest
 
 from ipa.model.errors import InputError
 from ipa.model.profile import OperatingPoint
-from ipa.queueing.service import service_of
-from ipa.simulate.queue import SPREAD
-from ipa.simulate.stage import DrainedPod, Pods, ServiceTime, StageSim
+from ipa.queueing.service import ServiceTime, service_of
+from ipa.simulate.queue import SPREAD, DrainedPod, Pods
+from ipa.simulate.stage import StageSim
 
 FLAT = ServiceTime(1.0, 1.0)
 
@@ -142,24 +142,9 @@ def test_a_request_is_done_with_its_last_item_and_without_items_at_once() -> Non
 def test_counts_by_the_second() -> None:
     stage = stage_of([Pods(1, 1, FLAT)], [0.0, 0.1, 0.2, 3.5])
     stage.run(9.0)
-    assert by_second(stage.arrivals_before, 5) == [3, 0, 0, 1, 0]
+    assert by_second(stage.items_before, 5) == [3, 0, 0, 1, 0]
     assert [stage.waiting_at(second) for second in range(6)] == [0, 2, 1, 0, 0, 0]
-    # Sums remain of what is forgotten.
-    stage.forget(1000.0)
-    assert (stage.arrivals_before(1000), stage.waiting_at(1000)) == (4, 0)
-
-
-def test_counts_take_the_memory_of_the_seconds_that_are_kept() -> None:
-    stage = stage_of([Pods(1, 1, FLAT)], [])
-    for second in range(10_000):
-        stage.offer([second + 0.5], [second])
-        stage.run(second + 1.0)
-        stage.forget(second - 100.0)
-    assert by_second(lambda second: stage.items_before(9_990 + second), 10) == [1] * 10
-    assert stage.items_before(10_000) == 10_000
-    assert all(
-        len(counts._counts) < 1000 for counts in (stage._came, stage._entered, stage._left, stage._several)
-    )
+    assert (stage.items_before(1000), stage.waiting_at(1000)) == (4, 0)
 
 
 @pytest.mark.parametrize(
@@ -199,10 +184,9 @@ def test_the_service_of_an_operating_point() -> None:
     assert (plain.full_s, plain.one_s, plain.spread) == (0.2, 0.125, 0.0)
 
 
-def test_items_are_counted_by_the_second_beside_requests() -> None:
+def test_items_are_counted_by_the_second() -> None:
     times, items = [0.0, 0.4, 1.2, 1.3, 3.0], [1, 3, 0, 1, 2]
     counted = stage_of([Pods(1, 1, FLAT)], times, items)
-    assert by_second(counted.arrivals_before, 4) == [2, 2, 0, 1]
     assert by_second(counted.items_before, 4) == [4, 1, 0, 2]
     assert by_second(stage_of([Pods(1, 1, FLAT)], times).items_before, 4) == [2, 2, 0, 1]
     none = stage_of([Pods(1, 1, FLAT)], [0.5, 2.5], [1, 0])
