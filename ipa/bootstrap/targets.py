@@ -21,20 +21,18 @@ from ipa.policies.table import shares_load
 from ipa.settings import Settings
 from ipa.simulate.realtime import Simulated
 from ipa.targets.base import ImportRequest, StartingSection, Target, check_honoured, target_named, targets
+from ipa.targets.gitops.command import base_checkout
 from ipa.targets.gitops.workload import gitops_faults
 
 if TYPE_CHECKING:
     from ipa.profiling.measure import MeasurementBench
-    from ipa.service.review import BaseRevision
 
-# A large repository on a slow disk; beyond that something hangs.
-GIT_TIMEOUT_S = 60.0
 __all__ = [
     "ImportRequest",
     "ServeOptions",
     "Simulated",
     "Target",
-    "base_revision",
+    "base_checkout",
     "bench_at",
     "check_carried",
     "check_honoured",
@@ -182,16 +180,6 @@ def infer_at(address: RequestAddress, body: Mapping[str, Any], timeout_s: float)
             hint="Send it with a client of your own.",
         )
     return probe_http(ProbeRequest(body, timeout_s), address.url)
-
-
-def base_revision(folder: Path, ref: str) -> BaseRevision:
-    """The newest commit that the work tree at `folder` and `ref` have in common.
-
-    UsageError: no work tree, no such ref, no common commit.
-    """
-    from ipa.targets.gitops.command import Base
-
-    return Base(folder, ref, GIT_TIMEOUT_S)
 
 
 def kube_client(settings: Settings, limits: Limits | None = None) -> KubeClient:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -52,53 +51,42 @@ DEFAULT_WORKLOAD = "bursty"
 GUARDRAILS_FILE = "guardrails.yaml"
 
 
-class BaseRevision(Protocol):
-    """The commit that the files of a work tree are compared with. Paths are relative to `root`."""
-
-    @property
-    def root(self) -> Path:
-        """The top of the work tree."""
-
-    @property
-    def commit(self) -> str:
-        """The whole name of the commit."""
-
-    def changed(self) -> list[str]:
-        """The files of the work tree that differ from the commit, new ones included."""
-
-    def files(self, folders: Iterable[str]) -> list[str]:
-        """The files in those folders at the commit."""
-
-    def text(self, path: str) -> str:
-        """The text of the file at the commit. InputError if it is not UTF-8."""
+# The folders of pipelines and of profiles, relative to the top of the work tree.
+Folders = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class ReviewRequest:
-    """The request of the command line. `load` is a trace file or the name of a workload."""
+    """The files below `root` to compare with those below `before`, which are the files of `commit`.
 
+    `load` is a trace file or the name of a workload, `place_of` returns the target of a pipeline, and `say`
+    receives the progress.
+    """
+
+    root: Path
+    before: Path
     base: str
+    commit: str
     load: str | None
     policy_file: Path | None
     policy: str
-    forecaster: str | None
     seeds: int
-    pipelines_dir: Path | None
-    profiles_dir: Path | None
+    settings: Settings
+    place_of: Callable[[Pipeline], SimulatedPlace]
+    say: Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Files:
-    """The pipeline and profiles of one side, the text of each file by its path, and their problems."""
+    """The pipeline and profiles of one side, and their problems."""
 
     pipeline: Pipeline | None
     profiles: Mapping[str, StageProfile]
-    texts: Mapping[str, bytes]
     problems: tuple[Problem, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Pair:
+class _Change:
     """A pipeline on both sides; None if it is missing, or (before) unusable for the reason of `note`."""
 
     pipeline: str
@@ -106,7 +94,7 @@ class _Pair:
     status: Status
     before: _Files | None
     after: _Files | None
-    note: str = ""
+    note: str
 
     def prices(self, guardrails: Guardrails) -> Prices | None:
         """The prices of both sides: the pipeline's, else that of a core in the guardrails.
@@ -120,98 +108,71 @@ class _Pair:
         return None if usd is None else Prices({CORES: usd}, is_money=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Folders:
-    """The folders of pipelines and profiles, relative to the top of the work tree."""
-
-    pipelines: str
-    profiles: str
-
-    def name(self, path: str) -> str | None:
-        """The pipeline that the file belongs to; None for other files."""
-        folder, _, file = path.rpartition("/")
-        home, _, name = folder.rpartition("/")
-        is_pipeline = home == self.pipelines and file == FILE_NAME
-        return name if is_pipeline or (home == self.profiles and file.endswith(".yaml")) else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Trial:
-    """The inputs that both sides share; `say` receives the progress."""
-
-    rates_rps: tuple[float, ...]
-    asked: ReviewRequest
-    settings: Settings
-    say: Callable[[str], None]
-    place_of: Callable[[Pipeline], SimulatedPlace]
-
-
-def review_of(
-    asked: ReviewRequest,
-    base: BaseRevision,
-    say: Callable[[str], None],
-    place_of: Callable[[Pipeline], SimulatedPlace],
-) -> Review:
+def review_of(asked: ReviewRequest) -> Review:
     """The review of every changed pipeline; if files are wrong, of their faults alone.
 
-    `base` is the revision that `asked.base` names; `place_of` returns the target of a pipeline. Errors:
-    UsageError (no such policy, a folder outside the work tree), NotFoundError (no such trace or guardrails).
+    Errors: UsageError (no such policy, a folder outside the work tree), NotFoundError (no such trace or
+    guardrails).
     """
     if not POLICIES.is_known(asked.policy):
         raise UsageError(f"--policy {asked.policy!r}: {unknown(asked.policy, POLICIES)}")
-    settings = Settings.from_env(
-        pipelines_dir=asked.pipelines_dir, profiles_dir=asked.profiles_dir, forecaster=asked.forecaster
-    )
-    folders = _Folders(_inside(base, settings.pipelines_dir), _inside(base, settings.profiles_dir))
-    places = (Path(GUARDRAILS_FILE), base.root / GUARDRAILS_FILE)
-    usual = next((place for place in places if place.is_file()), None)
-    asked = replace(asked, policy_file=asked.policy_file or usual)
-    guardrails, problems = _guardrails(base, folders, asked.policy_file)
-    is_removed = asked.policy_file is None and GUARDRAILS_FILE in base.changed()
+    root, before = asked.root, asked.before
+    folders = _inside(root, asked.settings.pipelines_dir), _inside(root, asked.settings.profiles_dir)
+    places = (Path(GUARDRAILS_FILE), root / GUARDRAILS_FILE)
+    file = asked.policy_file or next((place for place in places if place.is_file()), None)
+    guardrails, problems = _guardrails(root, folders[0], file)
+    is_removed = file is None and (before / GUARDRAILS_FILE).is_file()
     missing = ""
-    if asked.policy_file is None:
+    if file is None:
         missing = "the change removes the guardrails" if is_removed else "no guardrails"
-        say(f"warning: {missing}: there is no {GUARDRAILS_FILE} here or at the top, so no figure can fail it")
-    pairs = _pairs(base, folders, all_of_them=guardrails.path in base.changed())
-    problems += [problem for pair in pairs if pair.after for problem in pair.after.problems]
+        asked.say(
+            f"warning: {missing}: there is no {GUARDRAILS_FILE} here or at the top, so no figure can fail it"
+        )
+    # Other guardrails are held against every pipeline.
+    is_for_all = _bytes_of(root / guardrails.path) != _bytes_of(before / guardrails.path)
+    changes = _changes(asked, folders, is_for_all=is_for_all)
+    problems += [problem for each in changes if each.after for problem in each.after.problems]
     problems += [
         Problem(
-            f"{rule.measure.value}: pipeline {pair.pipeline!r} has no prices; {NEEDS_PRICE}",
+            f"{rule.measure.value}: pipeline {each.pipeline!r} has no prices; {NEEDS_PRICE}",
             path=guardrails.path,
             line=rule.line,
             column=1,
         )
-        for pair in pairs
-        if pair.after is not None and pair.after.pipeline is not None and pair.prices(guardrails) is None
-        for rule in guardrails.rules(pair.pipeline)
+        for each in changes
+        if each.after is not None and each.after.pipeline is not None and each.prices(guardrails) is None
+        for rule in guardrails.rules(each.pipeline)
         if rule.measure is Measure.USD_PER_HOUR
     ]
-    rates_rps, inputs = _load(asked, base, guardrails)
+    rates_rps, inputs = _load(asked, file, guardrails)
     if problems:
         return Review(inputs, guardrails, problems=tuple(problems), guardrails_missing=missing)
-    trial = _Trial(rates_rps, asked, settings, say, place_of)
-    pairs = [pair for pair in pairs if pair.before or pair.after]
+    changes = [each for each in changes if each.before or each.after]
     reviewed = tuple(
-        _reviewed(pair, guardrails, folders, trial, f"{at}/{len(pairs)} {pair.pipeline}")
-        for at, pair in enumerate(pairs, 1)
+        _reviewed(each, guardrails, folders, asked, rates_rps, f"{at}/{len(changes)} {each.pipeline}")
+        for at, each in enumerate(changes, 1)
     )
     return Review(inputs, guardrails, reviewed, guardrails_missing=missing, removes_guardrails=is_removed)
 
 
-def _inside(base: BaseRevision, path: Path) -> str:
+def _inside(root: Path, path: Path) -> str:
     """The path relative to the top of the work tree; UsageError if it is outside, or the top itself."""
-    found, root = path.resolve(), base.root.resolve()
+    found, root = path.resolve(), root.resolve()
     if found == root or not found.is_relative_to(root):
-        raise UsageError(f"{path} is not below {base.root}, the git work tree that is compared")
+        raise UsageError(f"{path} is not below {root}, the git work tree that is compared")
     return found.relative_to(root).as_posix()
 
 
-def _guardrails(base: BaseRevision, folders: _Folders, file: Path | None) -> tuple[Guardrails, list[Problem]]:
+def _bytes_of(file: Path) -> bytes | None:
+    return file.read_bytes() if file.is_file() else None
+
+
+def _guardrails(root: Path, pipelines: str, file: Path | None) -> tuple[Guardrails, list[Problem]]:
     """The rules and the problems of their file, whose path is relative to the work tree if it is inside."""
     if file is None:
         return Guardrails(), []
     try:
-        path = _inside(base, file)
+        path = _inside(root, file)
     except UsageError:
         path = str(file)
     try:
@@ -223,7 +184,7 @@ def _guardrails(base: BaseRevision, folders: _Folders, file: Path | None) -> tup
     if found.trace is not None and not is_file(trace_file(trace_in(file.parent, found.trace))):
         document.problem(("trace",), f"there is no file {trace_file(file.parent / found.trace)}")
         found = replace(found, trace=None)
-    names = [folder.parent.name for folder in sorted((base.root / folders.pipelines).glob(f"*/{FILE_NAME}"))]
+    names = [each.parent.name for each in sorted((root / pipelines).glob(f"*/{FILE_NAME}"))]
     for name in found.by_pipeline or {}:
         if name not in names:
             words = f"there is no pipeline {name!r}; {unknown(name, names)}"
@@ -232,19 +193,19 @@ def _guardrails(base: BaseRevision, folders: _Folders, file: Path | None) -> tup
 
 
 def _load(
-    asked: ReviewRequest, base: BaseRevision, guardrails: Guardrails
+    asked: ReviewRequest, file: Path | None, guardrails: Guardrails
 ) -> tuple[tuple[float, ...], ReviewInputs]:
     """The rates by the second, and the inputs as the review prints them."""
     load = asked.load or guardrails.workload or DEFAULT_WORKLOAD
-    if asked.load is None and guardrails.trace is not None and asked.policy_file is not None:
-        load = trace_in(asked.policy_file.parent, guardrails.trace)
+    if asked.load is None and guardrails.trace is not None and file is not None:
+        load = trace_in(file.parent, guardrails.trace)
     rates_rps = rates_of(load, None, 1.0)
     if not max(rates_rps) > 0:
         raise InputError(f"the trace {load} has no requests")
     return rates_rps, ReviewInputs(
         version=ipa.__version__,
         base=asked.base,
-        commit=base.commit,
+        commit=asked.commit,
         load=load,
         duration_s=len(rates_rps),
         mean_rps=float(np.mean(rates_rps)),
@@ -254,62 +215,48 @@ def _load(
     )
 
 
-def _pairs(base: BaseRevision, folders: _Folders, *, all_of_them: bool) -> list[_Pair]:
-    """The pipelines with a file that differs from the base; with `all_of_them` every pipeline."""
-    there = base.files([folders.pipelines, folders.profiles])
-    here = [
-        path.relative_to(base.root).as_posix()
-        for folder, pattern in ((folders.pipelines, f"*/{FILE_NAME}"), (folders.profiles, "*/*.yaml"))
-        for path in sorted((base.root / folder).glob(pattern))
-        if path.is_file()
-    ]
-    concerned = {folders.name(path) for path in (here if all_of_them else base.changed())}
+def _changes(asked: ReviewRequest, folders: Folders, *, is_for_all: bool) -> list[_Change]:
+    """The pipelines with a file that differs from the base; with `is_for_all` every pipeline."""
+    there, here = _texts(asked.before, folders), _texts(asked.root, folders)
     return [
-        _pair(
-            base,
-            folders,
-            name,
-            *([path for path in side if folders.name(path) == name] for side in (there, here)),
-        )
-        for name in sorted(filter(None, concerned))
+        _change(asked, folders, name, there[name], here[name])
+        for name in sorted({*there, *here})
+        if is_for_all or there[name] != here[name]
     ]
 
 
-def _pair(
-    base: BaseRevision, folders: _Folders, name: str, there: Sequence[str], here: Sequence[str]
-) -> _Pair:
-    path = f"{folders.pipelines}/{name}/{FILE_NAME}"
-    after = _read(base.root, folders, here) if here else None
-    before, note = None, ""
-    try:
-        before = _read_base(base, folders, there) if path in there else None
-        if before is not None and before.problems:
-            first = before.problems[0]
-            raise InputError(f"{first.path}:{first.line}: {first.message}")
-    except InputError as error:
-        before, note = None, f"at the base its files could not be used: {error.message}"
-    status = Status.ADDED if path not in there else Status.CHANGED
+def _texts(root: Path, folders: Folders) -> defaultdict[str, dict[str, bytes]]:
+    """The text of each file by its path relative to the root, by the pipeline that it belongs to."""
+    found: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
+    for folder, pattern in zip(folders, (FILE_NAME, "*.yaml"), strict=True):
+        for path in sorted((root / folder).glob(f"*/{pattern}")):
+            if path.is_file():
+                found[path.parent.name][path.relative_to(root).as_posix()] = path.read_bytes()
+    return found
+
+
+def _change(
+    asked: ReviewRequest, folders: Folders, name: str, there: Mapping[str, bytes], here: Mapping[str, bytes]
+) -> _Change:
+    path = f"{folders[0]}/{name}/{FILE_NAME}"
+    before, note = _read(asked.before, folders, there) if path in there else None, ""
+    after: _Files | None = _read(asked.root, folders, here)
+    if before is not None and before.problems:
+        first = before.problems[0]
+        note = f"at the base its files could not be used: {first.path}:{first.line}: {first.message}"
+        before = None
+    status = Status.CHANGED if path in there else Status.ADDED
     if path not in here:
         # Profiles without a pipeline are only checked.
-        status = Status.REMOVED
-        after = after if after is not None and after.problems else None
-    elif before is not None and after is not None and before.texts == after.texts:
+        status, after = Status.REMOVED, after if after and after.problems else None
+    elif there == here:
         status = Status.UNCHANGED
-    return _Pair(name, path, status, before, after, note)
+    return _Change(name, path, status, before, after, note)
 
 
-def _read_base(base: BaseRevision, folders: _Folders, paths: Sequence[str]) -> _Files:
-    with tempfile.TemporaryDirectory() as folder:
-        for path in paths:
-            file = Path(folder) / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(base.text(path), encoding="utf-8", newline="")
-        return _read(Path(folder), folders, paths)
-
-
-def _read(root: Path, folders: _Folders, paths: Sequence[str]) -> _Files:
+def _read(root: Path, folders: Folders, paths: Iterable[str]) -> _Files:
     """The files below the root; problems name each file as one of the work tree."""
-    checked = check_files([root / path for path in paths], root / folders.pipelines, root / folders.profiles)
+    checked = check_files([root / path for path in paths], root / folders[0], root / folders[1])
     prefix = f"{root}/"
     problems = {
         replace(it, path=it.path.removeprefix(prefix), message=it.message.replace(prefix, ""))
@@ -319,56 +266,68 @@ def _read(root: Path, folders: _Folders, paths: Sequence[str]) -> _Files:
     return _Files(
         pipeline=next((each.pipeline for each in checked if each.pipeline is not None), None),
         profiles={each.profile.stage: each.profile for each in checked if each.profile is not None},
-        texts={path: (root / path).read_bytes() for path in paths},
         problems=tuple(sorted(problems, key=lambda it: (it.path, it.line, it.column, it.message))),
     )
 
 
-def _reviewed(pair: _Pair, guardrails: Guardrails, folders: _Folders, trial: _Trial, words: str) -> Reviewed:
-    prices, rules = pair.prices(guardrails), guardrails.rules(pair.pipeline)
-    after = _evaluate(pair.after, trial, prices, f"{words} after")
-    is_same = pair.status is Status.UNCHANGED
-    before = after if is_same else _evaluate(pair.before, trial, prices, f"{words} before")
+def _reviewed(
+    change: _Change,
+    guardrails: Guardrails,
+    folders: Folders,
+    asked: ReviewRequest,
+    rates_rps: tuple[float, ...],
+    words: str,
+) -> Reviewed:
+    prices, rules = change.prices(guardrails), guardrails.rules(change.pipeline)
+    after = _evaluate(change.after, asked, rates_rps, prices, f"{words} after")
+    is_same = change.status is Status.UNCHANGED
+    before = after if is_same else _evaluate(change.before, asked, rates_rps, prices, f"{words} before")
     # The stages whose profiles changed without a new measurement.
-    both = pair.before and pair.after and (pair.before.profiles, pair.after.profiles)
+    both = change.before and change.after and (change.before.profiles, change.after.profiles)
     unproven = tuple(
-        ReviewFinding(None, None, words, path=f"{folders.profiles}/{pair.pipeline}/{stage}.yaml")
+        ReviewFinding(None, None, words, path=f"{folders[1]}/{change.pipeline}/{stage}.yaml")
         for stage, words in (unmeasured(*both) if both else ())
     )
     return Reviewed(
-        pipeline=pair.pipeline,
-        path=pair.path,
-        status=pair.status,
+        pipeline=change.pipeline,
+        path=change.path,
+        status=change.status,
         before=before,
         after=after,
         rules=rules,
         is_notable=is_above(guardrails, before, after),
         findings=unproven + findings_of(rules, before, after),
-        note=pair.note,
+        note=change.note,
     )
 
 
-def _evaluate(files: _Files | None, trial: _Trial, prices: Prices | None, words: str) -> ReviewSide | None:
+def _evaluate(
+    files: _Files | None,
+    asked: ReviewRequest,
+    rates_rps: tuple[float, ...],
+    prices: Prices | None,
+    words: str,
+) -> ReviewSide | None:
     """The evaluation of one side at those prices. It is planned and simulated on its file's target."""
     if files is None or files.pipeline is None:
         return None
-    place = trial.place_of(files.pipeline)
+    place = asked.place_of(files.pipeline)
     planned = place.shape(files.pipeline, files.profiles)
     plans = []
     for label, part in QUANTILES:
-        rate_rps = max(float(np.quantile(trial.rates_rps, part)), LEAST_RPS)
+        rate_rps = max(float(np.quantile(rates_rps, part)), LEAST_RPS)
         plan = plan_pipeline(planned, files.profiles, rate_rps, solver=SOLVER, deadline_s=DEADLINE_S)
         # Without its time, which differs from machine to machine.
         plans.append(PlanAt(label, rate_rps, replace(plan, solve_s=0.0)))
     setup = replace(
-        as_served(files.pipeline, files.profiles, trial.rates_rps, trial.settings, place),
-        policy=trial.asked.policy,
+        as_served(files.pipeline, files.profiles, rates_rps, asked.settings, place),
+        policy=asked.policy,
         solver=SOLVER,
         deadline_s=DEADLINE_S,
     )
     results = []
-    for seed in range(trial.asked.seeds):
-        trial.say(f"{words}: simulating {len(trial.rates_rps)} s, seed {seed + 1} of {trial.asked.seeds}")
+    for seed in range(asked.seeds):
+        asked.say(f"{words}: simulating {len(rates_rps)} s, seed {seed + 1} of {asked.seeds}")
         try:
             results.append(simulate(replace(setup, seed=seed)))
         except InfeasibleError as error:

@@ -11,6 +11,7 @@ import typer
 from ipa.cli.options import FORECASTER, POLICY, FileFolders
 from ipa.cli.output import OUTPUT, Output, printed, show
 from ipa.model.errors import ExitCode, InputError, UsageError
+from ipa.settings import Settings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -51,7 +52,7 @@ def ci(
     change above it, 3 a guardrail is broken, a rate has no plan or a profile changed without a measurement,
     65 a file is wrong.
     """
-    from ipa.bootstrap.targets import base_revision, default_target
+    from ipa.bootstrap.targets import base_checkout, default_target
     from ipa.control.canonical import plain
     from ipa.report.review import comment as comment_of
     from ipa.service.review import ReviewRequest, review_of
@@ -60,11 +61,24 @@ def ci(
         raise UsageError("--trace and --workload cannot both be given")
     if comment is not None and not comment.parent.is_dir():
         raise UsageError(f"there is no folder {comment.parent} to write {comment.name} to")
-    load = trace if trace is not None else workload
-    places = (folders.pipelines_dir, folders.profiles_dir)
-    asked = ReviewRequest(base, load, policy_file, policy, forecaster, seeds, *places)
-    revision = base_revision(Path.cwd(), base)
-    review = review_of(asked, revision, lambda words: typer.echo(words, err=True), default_target)
+    settings = Settings.from_env(
+        pipelines_dir=folders.pipelines_dir, profiles_dir=folders.profiles_dir, forecaster=forecaster
+    )
+    with base_checkout(Path.cwd(), base) as (root, commit, before):
+        asked = ReviewRequest(
+            root,
+            before,
+            base,
+            commit,
+            trace if trace is not None else workload,
+            policy_file,
+            policy,
+            seeds,
+            settings,
+            default_target,
+            lambda words: typer.echo(words, err=True),
+        )
+        review = review_of(asked)
     if comment is not None:
         try:
             comment.write_text(comment_of(review), encoding="utf-8", newline="\n")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ipa.adapters.processes import run
 from ipa.model.errors import ConfigurationError, InputError, UnavailableError, UsageError
 from ipa.model.masking import mask_urls
 
+# A large repository on a slow disk; beyond that something hangs.
+TIMEOUT_S = 60.0
 # What git says may quote a remote's whole banner.
 LONGEST_MESSAGE = 400
 # A person's hooks, signing and pagers are for persons; and nobody is here to type a password.
@@ -57,55 +61,44 @@ class Git:
             raise InputError(f"git {words[0]}: its output is not UTF-8 at byte {error.start}") from error
 
 
-# A regular file, whether executable or not. Links and submodules are none of ours.
-REGULAR = ("100644", "100755")
+@contextmanager
+def base_checkout(folder: Path, ref: str, timeout_s: float = TIMEOUT_S) -> Iterator[tuple[Path, str, Path]]:
+    """The top of the work tree at `folder`, the newest commit in common with `ref`, and its YAML files.
 
-
-class Base:
-    """The newest commit that the work tree at `folder` and `ref` have in common, and its files.
-
-    Paths are relative to `root`, the top of the work tree. `commit` is the whole name of the commit.
-    Errors: UsageError (no work tree, no such ref, no common commit); those of `Git`.
+    These are in a folder that is removed after the block. Errors: UsageError (no work tree, no such ref, no
+    common commit); those of `Git`.
     """
+    here = Git(folder, timeout_s)
+    try:
+        root = Path(here("rev-parse", "--show-toplevel").removesuffix("\n"))
+    except GitError as error:
+        raise UsageError(f"{folder} is not in a git work tree: {error}") from error
+    git = Git(root, timeout_s)
+    commit = _common_commit(git, ref)
+    listed = git("ls-tree", "-r", "-z", "--name-only", "--full-tree", commit).split("\0")
+    with TemporaryDirectory() as made:
+        # An index of its own: that of the work tree stays as it is.
+        index = {"GIT_INDEX_FILE": str(Path(made) / "index")}
+        files = Path(made) / "files"
+        git("read-tree", commit, environment=index)
+        names = "\0".join(name for name in listed if name.endswith(".yaml"))
+        git("checkout-index", "-z", "--stdin", f"--prefix={files}/", given=names, environment=index)
+        yield root, commit, files
 
-    def __init__(self, folder: Path, ref: str, timeout_s: float) -> None:
-        here = Git(folder, timeout_s)
-        try:
-            self.root = Path(here("rev-parse", "--show-toplevel").removesuffix("\n"))
-        except GitError as error:
-            raise UsageError(f"{folder} is not in a git work tree: {error}") from error
-        self._git = Git(self.root, timeout_s)
-        self.commit = self._common(ref)
 
-    def _common(self, ref: str) -> str:
-        words = ("rev-parse", "--verify", "--quiet", "--end-of-options")
-        try:
-            named = self._git(*words, f"{ref}^{{commit}}").strip()
-        except GitError as error:
-            raise UsageError(
-                f"--base {ref!r} is not a commit of this repository",
-                hint="Fetch it first, for example with `git fetch origin main`, and pass origin/main.",
-            ) from error
-        try:
-            return self._git("merge-base", named, "HEAD").strip()
-        except GitError as error:
-            raise UsageError(
-                f"--base {ref!r} and HEAD have no commit in common",
-                hint="A shallow clone may lack it: fetch the whole history (fetch-depth: 0, GIT_DEPTH: 0).",
-            ) from error
-
-    def changed(self) -> list[str]:
-        """The files of the work tree that are not as in the commit; new ones too, unless ignored."""
-        listed = self._git("diff", "--name-only", "--no-renames", "--no-ext-diff", "-z", self.commit, "--")
-        fresh = self._git("ls-files", "--others", "--exclude-standard", "-z")
-        return sorted({path for path in (listed + fresh).split("\0") if path})
-
-    def files(self, folders: Iterable[str]) -> list[str]:
-        """The files in those folders at the commit."""
-        listed = self._git("ls-tree", "-r", "-z", "--full-tree", self.commit, "--", *folders)
-        entries = [entry.partition("\t") for entry in listed.split("\0") if entry]
-        return [path for about, _, path in entries if about.split()[0] in REGULAR]
-
-    def text(self, path: str) -> str:
-        """The file's text at the commit. InputError where it is not UTF-8."""
-        return self._git("cat-file", "blob", f"{self.commit}:{path}")
+def _common_commit(git: Git, ref: str) -> str:
+    words = ("rev-parse", "--verify", "--quiet", "--end-of-options")
+    try:
+        named = git(*words, f"{ref}^{{commit}}").strip()
+    except GitError as error:
+        raise UsageError(
+            f"--base {ref!r} is not a commit of this repository",
+            hint="Fetch it first, for example with `git fetch origin main`, and pass origin/main.",
+        ) from error
+    try:
+        return git("merge-base", named, "HEAD").strip()
+    except GitError as error:
+        raise UsageError(
+            f"--base {ref!r} and HEAD have no commit in common",
+            hint="A shallow clone may lack it: fetch the whole history (fetch-depth: 0, GIT_DEPTH: 0).",
+        ) from error
