@@ -94,8 +94,7 @@ agreement: install ## the planner's engines against each other and enumeration, 
 EXPERIMENTS := ipa-paper ipa-tight infadapter fan-out forecast scale what-if
 experiment: install ## the quick form of all experiments, about three minutes (or one: NAME=ipa-paper, QUICK=1; FRESH=1)
 	.venv/bin/ipa experiment run $(or $(NAME),$(EXPERIMENTS)) $(if $(or $(QUICK),$(if $(NAME),,1)),--quick) \
-	  $(if $(FRESH),--fresh) \
-	  $(if $(TRACE),--trace $(TRACE)) $(if $(PIPELINE),--pipeline $(PIPELINE))
+	  $(if $(FRESH),--fresh)
 
 # Two parts, since types take as long as all else: `make -j2 lint` does both at once.
 lint: lint-style lint-types ## style, types, layers

@@ -20,7 +20,7 @@ from ipa.policies.planning import plan_pipeline
 from ipa.policies.table import shares_load
 from ipa.settings import Settings
 from ipa.simulate.realtime import Simulated
-from ipa.targets.base import ImportRequest, StartingSection, Target, check_honoured, target_named, targets
+from ipa.targets.base import ImportRequest, Target, check_honoured, target_named, targets
 from ipa.targets.gitops.command import base_checkout
 from ipa.targets.gitops.workload import gitops_faults
 
@@ -76,12 +76,6 @@ def default_target(pipeline: Pipeline) -> Target:
 def cluster_target() -> Target:
     """The target that runs pipelines on Kubernetes."""
     return next(target for target in targets() if target.on_kubernetes)
-
-
-def starting_sections(pipeline: Pipeline, namespace: str) -> dict[str, StartingSection]:
-    """The sections of targets in the file of the new pipeline, by key."""
-    found = {target.sections.key: target.starting_section(pipeline, namespace) for target in targets()}
-    return {key: section for key, section in found.items() if section.values}
 
 
 def manifest_target() -> Target:

@@ -52,7 +52,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...] | str]] = {
             "ipa apply video --plan plan.json",
         ),
         "rollback": ("lifecycle", "ipa rollback video --reason 'latency rose'"),
-        "push": ("push", "ipa push video", "ipa push video --set sla.latency=800ms --reason 'checkout week'"),
+        "push": ("push", "ipa push video --dry-run", "ipa push video --reason 'checkout week'"),
         "pause": ("lifecycle", "ipa pause video --for 30min --reason release"),
         "resume": ("lifecycle", "ipa resume video"),
         "mode": ("lifecycle", "ipa mode video active", "ipa mode video advisory --reason 'new profiles'"),

@@ -45,11 +45,8 @@ def with_constant_models(mapping: dict[str, Any], pipelines_dir: Path) -> None:
     """Have each variant run on this machine with the constant model that `write_new` writes."""
     module = f"{pipelines_dir.resolve().name}.{mapping['name']}.runtime"
     for stage in mapping["stages"]:
-        rows = stage.get("fan_out", 1)
         for variant in stage["variants"]:
             variant["local"] = {"implementation": f"{module}.Constant"}
-            if rows > 1:
-                variant["local"]["parameters"] = {"rows": f"{rows:.0f}"}
 
 
 def _commented(mapping: Mapping[str, Any]) -> Iterator[str]:

@@ -143,14 +143,6 @@ class Imported:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class StartingSection:
-    """A target's section in the file of a new pipeline, and the reason for what is unusual in it, if any."""
-
-    values: Mapping[str, Any]
-    note: str = ""
-
-
 class Target(ABC):
     """A place to run pipelines. Each method that is not abstract refuses, or needs nothing."""
 
@@ -215,9 +207,9 @@ class Target(ABC):
         """True if the pipeline's file says how it runs there."""
         return not self.sections.key or self.sections.key in pipeline.targets
 
-    def starting_section(self, pipeline: Pipeline, namespace: str) -> StartingSection:
-        """Its section in the file of the new pipeline, which carries what the file asks; empty for none."""
-        return StartingSection({})
+    def starting_section(self, pipeline: str, namespace: str) -> Mapping[str, Any]:
+        """Its section in the file of the new pipeline; empty for none."""
+        return {}
 
     def access(self) -> tuple[ResourceKind, Callable[[Pipeline], Sequence[tuple[str, str]]]]:
         """The kind of object whose rights are asked about, and (namespace, name) of each of a pipeline."""

@@ -75,7 +75,7 @@ def test_a_push_names_the_leader(
 ) -> None:
     services = over(world.services(), leadership=FakeLeader(STANDBY))
     monkeypatch.setattr("ipa.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(services)))
-    ask = ["push", "ocr", "--set", "sla.latency=700ms"]
+    ask = ["push", "ocr"]
     assert run(ask) == ExitCode.CONFLICT
     assert "ipa-1_aa, stands by, ipa-0_bb leads" in capsys.readouterr().err
     # A look is as good here as at the leader.

@@ -32,19 +32,6 @@ STAGES = typer.Option(
     help="a stage with its variants; repeat for each stage, in order",
 )
 
-FAN_OUT = typer.Option(
-    [],
-    "--fan-out",
-    metavar="STAGE=NUMBER",
-    help="items that a stage sends on for each item it receives, if not 1; repeat for each such stage",
-)
-DROP_AFTER = typer.Option(
-    None,
-    "--drop-after",
-    metavar="TIME",
-    help="drop requests older than this, such as 2s; the SLA if not given",
-)
-
 
 def _write(
     output: Output,
@@ -93,8 +80,6 @@ def init(
     sla: str = SLA,
     percentile: float = PERCENTILE,
     cores: float | None = CORES,
-    fan_out: list[str] = FAN_OUT,
-    drop_after: str | None = DROP_AFTER,
     namespace: str = typer.Option("default", "--namespace", "-n", help="its namespace on a cluster"),
     force: bool = FORCE,
     output: Output = OUTPUT,
@@ -103,11 +88,8 @@ def init(
     """Write the files of a new pipeline, with a constant model that runs and can be measured at once.
 
     They are a commented pipeline.yaml, runtime.py and bench.py.
-
-    On a cluster it runs in the shape that carries what is asked for: a note says if that is not the
-    usual one.
     """
-    from ipa.bootstrap.targets import starting_sections
+    from ipa.bootstrap.targets import targets
     from ipa.files import pipeline_from_mapping
     from ipa.files.skeleton import with_constant_models
 
@@ -115,14 +97,13 @@ def init(
         raise UsageError("--stage is needed", hint="For example --stage detect=small,large --stage read=base")
     settings = folders.settings
     mapping = _mapping(name, stage, sla, percentile, cores)
-    if drop_after is not None:
-        mapping["drop_after"] = drop_after
-    _set_fan_outs(mapping["stages"], fan_out)
     with_constant_models(mapping, settings.pipelines_dir)
-    sections = starting_sections(pipeline_from_mapping(mapping), namespace)
-    mapping |= {key: section.values for key, section in sections.items()}
-    notes = tuple(f"{key}: {section.note}" for key, section in sections.items() if section.note)
-    _write(output, pipeline_from_mapping(mapping), settings, notes=notes, force=force)
+    mapping |= {
+        target.sections.key: section
+        for target in targets()
+        if (section := target.starting_section(name, namespace))
+    }
+    _write(output, pipeline_from_mapping(mapping), settings, force=force)
 
 
 def _mapping(
@@ -151,20 +132,6 @@ def _stage(text: str) -> dict[str, Any]:
             f"--stage {text!r} is not NAME=VARIANT,...", hint="For example --stage detect=small,large"
         )
     return {"name": name.strip(), "variants": [{"name": variant} for variant in names]}
-
-
-def _set_fan_outs(stages: list[dict[str, Any]], texts: list[str]) -> None:
-    """Set the `fan_out` of the named stages; the reader of the file checks the numbers."""
-    named = {stage["name"]: stage for stage in stages}
-    for text in texts:
-        name, _, number = text.partition("=")
-        try:
-            named[name]["fan_out"] = float(number)
-        except (KeyError, ValueError):
-            raise UsageError(
-                f"--fan-out {text!r} is not STAGE=NUMBER with a stage of --stage",
-                hint="For example --stage detect=small,large --stage read=base --fan-out detect=6",
-            ) from None
 
 
 def import_(

@@ -11,53 +11,40 @@ import typer
 from ipa.cli import options
 from ipa.cli.options import Author, FileFolders, service_at
 from ipa.cli.output import OUTPUT, Output, show
-from ipa.model.errors import NotFoundError, UnavailableError, UsageError
+from ipa.model.errors import NotFoundError, UnavailableError
 from ipa.model.profile import StageProfile
 
 
 def push(
     pipeline: str = options.FILE_PIPELINE,
     *,
-    settings_: list[str] = typer.Option(
-        [],
-        "--set",
-        metavar="KEY=VALUE",
-        help="change this key of the service's version, as sla.latency=800ms or bounds.cores=12, instead of "
-        "sending the file; no value removes it; may be repeated",
-    ),
     dry_run: bool = typer.Option(False, "--dry-run", help="show the changes and send nothing"),
     author: Author,
     output: Output = OUTPUT,
     at: str = options.AT,
     folders: FileFolders,
 ) -> None:
-    """Give a running service the pipeline and its profiles as their files are here, or change some keys.
+    """Give a running service the pipeline and its profiles as their files are here.
 
     Prints what changes. One that the service does not know is new there, and advisory. Its replicas go on;
     the record says who changed what. Exit code 4: the pipeline comes from a file of the service (edit that
     file), it was changed meanwhile, or a change rolls out.
     """
-    from ipa.files import dump_profile, pipeline_from_mapping, pipeline_to_mapping
-    from ipa.files.changes import changes_of, merged
+    from ipa.files import dump_profile, pipeline_to_mapping
+    from ipa.files.changes import changes_of
     from ipa.files.document import parse
     from ipa.files.pipelines import find_pipeline, pipeline_in
 
-    given, profiles, patch = None, dict[str, StageProfile](), _patch(settings_)
-    if not settings_:
-        settings = folders.settings
-        given = find_pipeline(pipeline, settings.pipelines_dir)
-        pipeline, profiles = given.name, profiles_in(settings.profiles_dir, given.name)
-    by, reason = author.by, author.reason
+    settings = folders.settings
+    wanted = find_pipeline(pipeline, settings.pipelines_dir)
+    pipeline, profiles = wanted.name, profiles_in(settings.profiles_dir, wanted.name)
+    by, reason, after = author.by, author.reason, pipeline_to_mapping(wanted)
     with service_at(at, "push") as service:
         try:
             text, version = service.file(pipeline)
         except NotFoundError:
-            if given is None:
-                raise
             text = version = ""
         before = pipeline_to_mapping(pipeline_in(parse(text, ""))) if text else {}
-        wanted = given or pipeline_from_mapping(merged(before, patch))
-        after = pipeline_to_mapping(wanted)
         keys = list(changes_of(before, after)) if before else ["new"]
         known = read_profiles(service.profiles(pipeline)) if before and profiles else {}
         stages = [stage for stage, profile in profiles.items() if profile != known.get(stage)]
@@ -97,22 +84,3 @@ def read_profiles(documents: Mapping[str, Any]) -> dict[str, StageProfile]:
         raise UnavailableError(
             f"the service's profiles cannot be read: {error}", hint="Does it have this version of ipa?"
         ) from error
-
-
-def _patch(texts: list[str]) -> dict[str, Any]:
-    """The merge patch of `a.b=VALUE`; UsageError for another form. Values are those of YAML files."""
-    from ipa.files.document import parse
-
-    patch: dict[str, Any] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        *places, last = key.split(".")
-        if not equals or not all((*places, last)):
-            raise UsageError(f"--set {text!r} is not KEY=VALUE", hint="For example --set sla.latency=800ms")
-        here = patch
-        for place in places:
-            here = here.setdefault(place, {})
-            if not isinstance(here, dict):
-                raise UsageError(f"--set {text!r} is inside a key that is set as well")
-        here[last] = parse(value, "--set").data if value else None
-    return patch

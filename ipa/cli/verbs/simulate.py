@@ -248,10 +248,6 @@ def run(
     *,
     quick: bool = typer.Option(False, "--quick", help="the quick form of each experiment"),
     check: bool = typer.Option(False, "--check", help="read the files and count the cells only"),
-    trace: str | None = typer.Option(
-        None, "--trace", help="a trace file (or FILE?scale=2&from=1h) instead of the workloads"
-    ),
-    pipeline: str | None = typer.Option(None, "--pipeline", help="this pipeline instead of the experiment's"),
     cells: Cells,
     experiments_dir: Path = typer.Option(
         Path("experiments"), "--experiments-dir", help="folder of experiments"
@@ -280,15 +276,11 @@ def run(
         )
     # All files are read before the first cell: a mistake in the last one shows now.
     found = [
-        _replaced(
-            load_experiment(
-                find_experiment(name, experiments_dir),
-                quick=quick,
-                pipelines_dir=settings.pipelines_dir,
-                profiles_dir=settings.profiles_dir,
-            ),
-            trace,
-            pipeline,
+        load_experiment(
+            find_experiment(name, experiments_dir),
+            quick=quick,
+            pipelines_dir=settings.pipelines_dir,
+            profiles_dir=settings.profiles_dir,
         )
         for name in order
     ]
@@ -307,19 +299,3 @@ def run(
         table.add_row(experiment.name, str(count), "" if seconds is None else f"{seconds:.0f}", page or "")
     show(output, {"experiments": rows}, table)
     check_failures(runs, is_allowed=cells.allow_failures)
-
-
-def _replaced(experiment: Experiment, trace: str | None, pipeline: str | None) -> Experiment:
-    """The experiment with the trace for its workloads, as long as it lasts, and the pipeline for its own."""
-    from ipa.experiment.experiment import PipelineArm, WorkloadArm
-    from ipa.experiment.runners import SIMULATE
-    from ipa.files.traces import trace_file
-
-    if (trace or pipeline) and experiment.runner != SIMULATE:
-        raise UsageError(f"--trace and --pipeline are for simulations; {experiment.name} is not one")
-    if trace is not None:
-        load = WorkloadArm(trace_file(trace).name.partition(".")[0], trace=trace)
-        experiment = replace(experiment, workloads=(load,), minutes=None)
-    if pipeline is not None:
-        experiment = replace(experiment, pipelines=(PipelineArm(pipeline, pipeline),))
-    return experiment

@@ -13,7 +13,7 @@ from ipa.model.findings import DoctorCheck
 from ipa.model.pipeline import Pipeline
 from ipa.model.probe import ProbeRequest, ProbeResult, RequestAddress
 from ipa.model.rolling import DEPLOYMENT
-from ipa.model.serving import Batching, Rebatch, ServingSemantics, Unhonoured, unbatched_note
+from ipa.model.serving import Batching, Rebatch, ServingSemantics, Unhonoured
 from ipa.settings import Settings
 from ipa.targets import base
 from ipa.targets.kubernetes.target import KubernetesTarget
@@ -134,18 +134,9 @@ class Seldon(KubernetesTarget):
         """The pipeline with the cores of orchestrator, router and queues, and stages that must not batch."""
         return at_cluster(pipeline, profiles)
 
-    def starting_section(self, pipeline: Pipeline, namespace: str) -> base.StartingSection:
-        """A SeldonDeployment of the pipeline's name, in shape split if only that carries or batches it."""
-        section = {"name": pipeline.name, "namespace": namespace}
-        placed = replace(pipeline, targets={**pipeline.targets, KEY: SeldonTarget(pipeline.name, namespace)})
-        why = [fault.why for fault in self._faults(placed)]
-        why += [
-            f"otherwise {unbatched_note(stage, text)}" for stage, text in unbatched_stages(placed).items()
-        ]
-        if not why or self._faults(_in_other_shape(placed)):
-            return base.StartingSection(section)
-        note = f"shape split, because {why[0]}"
-        return base.StartingSection({**section, "shape": str(Shape.SPLIT), "image": DATAPLANE}, note)
+    def starting_section(self, pipeline: str, namespace: str) -> Mapping[str, Any]:
+        """A SeldonDeployment of the pipeline's name."""
+        return {"name": pipeline, "namespace": namespace}
 
     def goodbye(self, pipeline: Pipeline) -> str:
         """Its SeldonDeployment stays."""

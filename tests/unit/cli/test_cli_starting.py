@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,10 @@ import yaml
 from ipa.cli.main import run
 from ipa.dataplane.runtime import StageRuntime
 from ipa.files import load_pipeline
-from ipa.files.kinds import schema_text
-from ipa.files.packaged import packaged_example
-from ipa.model.serving import unbatched_notes
 from ipa.service.measuring import bench_workload
 from ipa.targets.local.section import local_of
 from ipa.targets.seldon.manifest import render, smallest_configs
-from ipa.targets.seldon.section import Shape, seldon_of
-from ipa.targets.seldon.target import SELDON
+from ipa.targets.seldon.section import seldon_of
 from tests.fakes.kube import FakeKube
 
 INIT = [
@@ -47,18 +42,15 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("here")
-@pytest.mark.parametrize(("more", "rows"), [([], 1), (["--fan-out", "detect=3"], 3)])
-def test_init_writes_a_model_and_a_bench_that_run(
-    more: list[str], rows: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A folder of its own for each, since Python keeps the modules that it loaded.
-    monkeypatch.setenv("IPA_PIPELINES_DIR", f"pipes{rows}")
+def test_init_writes_a_model_and_a_bench_that_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A folder of its own, since Python keeps the modules that it loaded.
+    monkeypatch.setenv("IPA_PIPELINES_DIR", "pipes_here")
     monkeypatch.setenv("IPA_PROFILES_DIR", "profiles")
     monkeypatch.setattr(sys, "path", [*sys.path])
-    assert run([*INIT, *more]) == 0
-    pipeline = load_pipeline(Path(f"pipes{rows}/shop/pipeline.yaml"))
+    assert run(INIT) == 0
+    pipeline = load_pipeline(Path("pipes_here/shop/pipeline.yaml"))
     for stage in pipeline.stages:
-        bench = bench_workload(Path(f"pipes{rows}"), "shop", stage.name, seed=3)
+        bench = bench_workload(Path("pipes_here"), "shop", stage.name, seed=3)
         local = local_of(stage.variants[0])
         assert local is not None
         module, _, name = local.implementation.rpartition(".")
@@ -68,26 +60,14 @@ def test_init_writes_a_model_and_a_bench_that_run(
         model.load_model({**local.parameters, "seconds": "0"})
         given = {tensor["name"]: np.array(tensor["data"] * 2) for tensor in bench.items[0]}
         outputs = model.predict_batch(given)
-        own = rows if stage.name == "detect" else 1
-        assert outputs["value"].shape == (2 * own, 1)
-        assert outputs.get("fan_out", np.ones(2)).tolist() == [own, own]
+        assert outputs["value"].shape == (2, 1)
         # What it answers is what the next stage takes, and right.
         assert {spec.name for spec in kind.gives} == set(given) == {spec.name for spec in kind.takes}
         assert bench.accuracy([{"value": row} for row in outputs["value"]]) == 1.0
-    before = Path(f"pipes{rows}/shop/bench.py").read_text()
-    Path(f"pipes{rows}/shop/bench.py").write_text("mine")
-    assert run([*INIT, *more]) == 4
-    assert Path(f"pipes{rows}/shop/bench.py").read_text() == "mine" != before
-
-
-def test_the_default_of_drop_after_is_one(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COLUMNS", "200")
-        assert run(["init", "--help"]) == 0
-    assert "the SLA if not given" in capsys.readouterr().out
-    pipeline = replace(packaged_example()[0], drop_after_s=None)
-    assert pipeline.deadline_s == pipeline.sla.latency_s
-    assert "than the SLA if absent" in schema_text("pipeline")
+    before = Path("pipes_here/shop/bench.py").read_text()
+    Path("pipes_here/shop/bench.py").write_text("mine")
+    assert run(INIT) == 4
+    assert Path("pipes_here/shop/bench.py").read_text() == "mine" != before
 
 
 @pytest.mark.usefixtures("here")
@@ -104,39 +84,6 @@ def test_what_init_writes_lacks_only_its_profiles(capsys: pytest.CaptureFixture[
     assert pipeline.bounds.cores == 16
     assert seldon_of(pipeline) is not None
     assert (seldon_of(pipeline).name, seldon_of(pipeline).namespace) == ("shop", "shops")
-
-
-@pytest.mark.parametrize(
-    ("asked", "shape", "why"),
-    [
-        ([], Shape.SINGLE, ""),
-        (["--fan-out", "detect=1"], Shape.SINGLE, ""),
-        (["--drop-after", "2s"], Shape.SPLIT, "Seldon in shape single drops no request by its age"),
-        (["--fan-out", "detect=6"], Shape.SPLIT, "stage 'detect' has batch size 1 in one SeldonDeployment"),
-    ],
-)
-def test_a_new_pipeline_has_the_shape_that_carries_what_it_asks(
-    here: Path, capsys: pytest.CaptureFixture[str], asked: list[str], shape: Shape, why: str
-) -> None:
-    assert run([*INIT, *asked]) == 0
-    out = capsys.readouterr().out
-    assert ("note: seldon: shape split, because " in out) == bool(why) and why in out
-    path = here / "pipelines/shop/pipeline.yaml"
-    pipeline = load_pipeline(path)
-    section = seldon_of(pipeline)
-    assert section is not None and section.shape is shape
-    assert (section.image is not None) == (shape is Shape.SPLIT)
-    assert why in path.read_text()
-    # The target carries all of it, and lets every stage batch.
-    assert not SELDON.unhonoured(pipeline) and not unbatched_notes(SELDON.shape(pipeline, {}))
-
-
-@pytest.mark.usefixtures("here")
-@pytest.mark.parametrize("text", ["other=6", "detect", "detect=many"])
-def test_a_fan_out_that_is_none_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run([*INIT, "--fan-out", text]) == 64
-    assert f"--fan-out '{text}' is not STAGE=NUMBER" in capsys.readouterr().err
-    assert not Path("pipelines").exists()
 
 
 def test_an_editor_finds_the_schema(here: Path) -> None:
