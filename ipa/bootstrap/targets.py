@@ -171,7 +171,7 @@ def infer_at(address: RequestAddress, body: Mapping[str, Any], timeout_s: float)
     if address.protocol != V2:
         raise UsageError(
             f"{address.url} speaks protocol {address.protocol}, not {V2}",
-            hint="Send it with a client of your own.",
+            hint="Use `ipa probe PIPELINE --request FILE`, which sends it in the protocol of its file.",
         )
     return probe_http(ProbeRequest(body, timeout_s), address.url)
 

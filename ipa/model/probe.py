@@ -59,7 +59,7 @@ class ProbeRequest:
     """One smoke request to send.
 
     `address` is the base URL that takes the pipeline's requests, `gateway` that of a gateway before it; both
-    empty: the one that the target knows.
+    empty: the one that the target knows. `native`: sent by the client package of the target itself.
     """
 
     body: Mapping[str, Any]
@@ -67,6 +67,7 @@ class ProbeRequest:
     address: str = ""
     gateway: str = ""
     transport: ProbeTransport = ProbeTransport.REST
+    native: bool = False
 
 
 @dataclass(frozen=True, slots=True)

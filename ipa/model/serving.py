@@ -152,7 +152,7 @@ def unhonoured(pipeline: Pipeline, serving: ServingSemantics, place: str) -> Ite
             "resident", f"{place} loads one variant in a replica", "leave it out, or choose another target"
         )
     if pipeline.probe is not None and pipeline.probe.after_rollout and not serving.takes_requests:
-        yield Unhonoured("probe.after_rollout", f"{place} is sent no requests by the service", "leave it out")
+        yield Unhonoured("probe.after_rollout", f"{place} takes no requests", "leave it out")
     if pipeline.external and not serving.shares_replicas:
         yield Unhonoured(
             "replicas",

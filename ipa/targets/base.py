@@ -272,11 +272,11 @@ class Target(ABC):
     def probe(self, pipeline: Pipeline, asked: ProbeRequest, settings: Settings) -> ProbeResult:
         """The result of a smoke request, sent as a client of the pipeline sends it: V2 to the given address.
 
-        Errors: UsageError (no address is known; a transport that is not there), UnavailableError.
+        Errors: UsageError (no address is known; a transport or client that is not there), UnavailableError.
         """
         from ipa.targets.requests import check_url, probe_http
 
-        if asked.gateway or asked.transport is not ProbeTransport.REST:
+        if asked.native or asked.gateway or asked.transport is not ProbeTransport.REST:
             raise self._cannot("send a request but by plain HTTP, to the address of --url")
         if not asked.address:
             raise self._cannot("tell where the pipeline takes requests; give --url")

@@ -28,6 +28,10 @@ MOST_SHOWN = 200
 TIMEOUT_S = 60.0
 
 
+# The reason why a JSON document is no answer; empty if it is one.
+Judge = Callable[[Any], str]
+
+
 def check_url(address: str) -> SplitResult:
     """The parts of the base URL; UsageError if it is none of http or https."""
     try:
@@ -94,16 +98,16 @@ def v2_fault(answer: Any) -> str:
     return f"the answer has no outputs: {shown(answer)}"
 
 
-def probe_http(asked: ProbeRequest, url: str) -> ProbeResult:
+def probe_http(asked: ProbeRequest, url: str, protocol: str = V2, judge: Judge = v2_fault) -> ProbeResult:
     """The result of posting the request's body to the URL; nothing is raised for an answer that fails."""
     started_s = time.perf_counter()
     with client_within(asked.timeout_s) as client:
         status, answer, detail, headers = post(client, url, orjson.dumps(dict(asked.body)), asked.timeout_s)
     latency_s = time.perf_counter() - started_s
-    detail = detail or v2_fault(answer)
+    detail = detail or judge(answer)
     return ProbeResult(
         mask_url(url),
-        V2,
+        protocol,
         ProbeTransport.REST,
         HTTP,
         not detail,

@@ -122,7 +122,7 @@ def test_changes_under_load_lose_no_request_and_mix_none_up(
 @pytest.mark.live
 @pytest.mark.timeout(700)
 @pytest.mark.xdist_group("seldon-core")
-def test_seldon_microservices_change_under_load(
+def test_seldon_microservices_change_under_load_and_answer_in_their_own_protocol(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     try:
@@ -136,6 +136,9 @@ def test_seldon_microservices_change_under_load(
     with seldon_here(tmp_path / "seldon", python) as here:
         here.create(pipeline, first)
         until_ready(here, pipeline)
+        found = probe(here, pipeline, tmp_path)
+        assert (found["answered"], found["protocol"]) == (True, "seldon"), found["detail"]
+        assert found["url"].endswith("/api/v1.0/predictions")
         with sending(here, pipeline, tmp_path) as load:
             more = (first[0], replace(first[1], replicas=2))
             change(here, pipeline, more)

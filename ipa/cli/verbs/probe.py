@@ -141,6 +141,11 @@ def probe(
     url: str = typer.Option("", "--url", help="base URL that takes its requests; the target's if not given"),
     gateway: str = typer.Option("", "--gateway", help="base URL of a gateway; IPA_GATEWAY_URL if not given"),
     transport: ProbeTransport = typer.Option(ProbeTransport.REST, "--transport", help="rest or grpc"),
+    native: bool = typer.Option(
+        False,
+        "--native",
+        help="send it with the target's client package, in the interpreter of IPA_CLIENT_PYTHON",
+    ),
     timeout: str | None = TIMEOUT,
     output: Output = OUTPUT,
     namespace: str | None = options.NAMESPACE,
@@ -148,8 +153,8 @@ def probe(
 ) -> None:
     """Send one request to a pipeline, as its clients do, and show the answer.
 
-    It goes through the gateway or the Service of the pipeline, in the Open Inference Protocol (V2). Exit
-    code 5: it was not answered, or not as that protocol says.
+    It goes through the gateway or the Service of the pipeline, in the protocol of its file. Exit code 5: it
+    was not answered, or not as its protocol says.
     """
     from ipa.bootstrap.targets import default_target, target_named
     from ipa.files.pipelines import find_pipeline
@@ -162,7 +167,7 @@ def probe(
     known_s = described.probe.timeout_s if described.probe else USUAL_TIMEOUT_S
     timeout_s = _timeout_s(timeout, known_s)
     body = _body(described, request)
-    asked = ProbeRequest(body, timeout_s, url, gateway, transport)
+    asked = ProbeRequest(body, timeout_s, url, gateway, transport, native)
     found = place.probe(described, asked, settings)
     values = {
         "pipeline": described.name,

@@ -1,14 +1,18 @@
-"""Requests of protocol V2 to a pipeline on Seldon: their address by shape and gateway, over REST or gRPC."""
+"""A smoke request to a pipeline on Seldon: its address by shape, protocol and gateway, and the clients."""
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ipa.model.errors import InputError, UsageError
+from ipa.adapters.processes import child_environment, run
+from ipa.model.errors import InputError, UnavailableError, UsageError
 from ipa.model.masking import mask_url, without_user
 from ipa.model.pipeline import Pipeline
 from ipa.model.probe import ProbeRequest, ProbeResult, ProbeTransport, RequestAddress
@@ -22,8 +26,17 @@ from ipa.targets.seldon.split import PartRole, is_split, parts_of
 REST_PORT, GRPC_PORT = 8000, 5001
 # A pipeline's graph is called by this name; the orchestrator calls each node by its own.
 V2_INFER = "/v2/models/infer"
-# The path of Seldon's own protocol, in which the service sends nothing.
 PREDICTIONS = "/api/v1.0/predictions"
+WORKER = Path(__file__).with_name("client_worker.py")
+CLIENT = "SeldonClient"
+# For an interpreter to start and import seldon-core on a busy machine.
+START_S = 30.0
+# One of these is in each message of Seldon's own protocol that is an answer.
+PAYLOADS = ("data", "strData", "jsonData", "binData", "customData")
+NO_CLIENT_HINT = (
+    "Install seldon-core, or name in IPA_CLIENT_PYTHON an interpreter that has it "
+    "(1.17.1 is the last version under the Apache License)."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +53,16 @@ class Door:
 
 
 def probe(pipeline: Pipeline, asked: ProbeRequest, settings: Settings) -> ProbeResult:
-    """The result of the request. UsageError for what the protocol or the shape cannot do."""
-    check_v2(pipeline)
+    """The result of the request. UsageError for what the protocol, the shape or the client cannot do."""
     door = _door(pipeline, asked, settings)
-    if asked.transport is ProbeTransport.GRPC:
-        return _probe_grpc(pipeline, asked, door)
-    return probe_http(asked, door.url)
+    is_grpc = asked.transport is ProbeTransport.GRPC
+    if target_of(pipeline).protocol is WireProtocol.V2:
+        if asked.native:
+            raise UsageError(f"{CLIENT} does not speak protocol v2", hint="Leave out --native.")
+        return _probe_grpc(pipeline, asked, door) if is_grpc else probe_http(asked, door.url)
+    if asked.native or is_grpc:
+        return _by_client(pipeline, asked, door, settings)
+    return probe_http(asked, door.url, WireProtocol.SELDON, seldon_fault)
 
 
 def address(pipeline: Pipeline, settings: Settings) -> RequestAddress:
@@ -63,13 +80,17 @@ def address(pipeline: Pipeline, settings: Settings) -> RequestAddress:
     return RequestAddress(door.url, target.protocol, note)
 
 
-def check_v2(pipeline: Pipeline) -> None:
-    """UsageError if the pipeline speaks Seldon's own protocol."""
-    if target_of(pipeline).protocol is not WireProtocol.V2:
-        raise UsageError(
-            f"pipeline {pipeline.name!r} speaks protocol seldon, in which nothing is sent to it",
-            hint="Send its requests with a client of your own, or serve it with `protocol: v2`.",
-        )
+def seldon_fault(answer: Any) -> str:
+    """The reason why the document is no answer of Seldon's own protocol; empty if it is one."""
+    if not isinstance(answer, Mapping):
+        return f"the answer is not a message: {shown(answer)}"
+    status = answer.get("status")
+    # The protocol's enumerations come as their names or as their numbers.
+    if isinstance(status, Mapping) and status.get("status") in ("FAILURE", 1):
+        return f"its status is a failure: {status.get('info') or status.get('reason') or shown(status)}"
+    if not any(payload in answer for payload in PAYLOADS):
+        return f"the answer has none of {', '.join(PAYLOADS)}: {shown(answer)}"
+    return ""
 
 
 def _door(pipeline: Pipeline, asked: ProbeRequest, settings: Settings) -> Door:
@@ -104,6 +125,62 @@ def _checked(url: str) -> str:
     return url
 
 
+def _plain(door: Door) -> str:
+    """The host and port of the address; UsageError unless it is of plain HTTP."""
+    place = urlsplit(without_user(door.base))
+    if place.scheme != "http":
+        raise UsageError(
+            f"{mask_url(door.base)} is not a plain HTTP address, and {CLIENT} and gRPC use no TLS here",
+            hint="Leave out --native and --transport, or give an http address.",
+        )
+    return place.netloc
+
+
+def _by_client(pipeline: Pipeline, asked: ProbeRequest, door: Door, settings: Settings) -> ProbeResult:
+    """The result of the request by Seldon's own client, in an interpreter that has it."""
+    target, endpoint = target_of(pipeline), _plain(door)
+    question = {
+        "transport": str(asked.transport),
+        "endpoint": endpoint,
+        "gateway": door.path.startswith("/seldon/"),
+        "namespace": target.namespace,
+        "name": target.name,
+        "body": dict(asked.body),
+        "timeout_s": asked.timeout_s,
+    }
+    found = _run(settings.client_python or sys.executable, question, START_S + asked.timeout_s)
+    detail = found["detail"] or seldon_fault(found["answer"])
+    return ProbeResult(
+        endpoint if asked.transport is ProbeTransport.GRPC else mask_url(door.url),
+        target.protocol,
+        asked.transport,
+        CLIENT,
+        not detail,
+        found["latency_s"],
+        detail=shown(detail),
+        answer=found["answer"],
+    )
+
+
+def _run(python: str, question: Mapping[str, Any], within_s: float) -> dict[str, Any]:
+    """The worker's result. Errors: UsageError (no client there), InputError, UnavailableError."""
+    # Isolated: neither the folder nor the environment of the service gets into its imports.
+    command = [python, "-I", str(WORKER)]
+    try:
+        ended = run(command, given=json.dumps(question).encode(), env=child_environment(), limit_s=within_s)
+    except TimeoutError as error:
+        raise UnavailableError(f"{CLIENT} did not end within {within_s:g} s") from error
+    except OSError as error:
+        raise UsageError(f"{python} cannot be started: {error.strerror}", hint=NO_CLIENT_HINT) from error
+    if ended.returncode:
+        last = (ended.stderr.decode(errors="replace").strip().splitlines() or ["it printed nothing"])[-1]
+        raise InputError(f"the request cannot be sent by {CLIENT}: {last}")
+    found: dict[str, Any] = json.loads(ended.stdout.strip().splitlines()[-1])
+    if "lacks" in found:
+        raise UsageError(f"{python} lacks the client: {found['lacks']}", hint=NO_CLIENT_HINT)
+    return found
+
+
 def _probe_grpc(pipeline: Pipeline, asked: ProbeRequest, door: Door) -> ProbeResult:
     """The result of the request over gRPC."""
     try:
@@ -115,18 +192,13 @@ def _probe_grpc(pipeline: Pipeline, asked: ProbeRequest, door: Door) -> ProbeRes
             f"gRPC needs grpcio and protobuf, which are not installed: {error}",
             hint="Install them, or leave out --transport.",
         ) from error
-    place = urlsplit(without_user(door.base))
-    if place.scheme != "http":
-        raise UsageError(
-            f"{mask_url(door.base)} is not a plain HTTP address, and gRPC uses no TLS here",
-            hint="Leave out --transport, or give an http address.",
-        )
+    endpoint = _plain(door)
     target = target_of(pipeline)
     # An orchestrator calls each node by its own name, whatever this one is; the router answers to one.
     request = _request(v2, pipeline.name if is_split(pipeline) else target.name, asked.body)
     metadata = (("seldon", target.name), ("namespace", target.namespace))
     answer, detail, started_s = None, "", time.perf_counter()
-    with grpc.insecure_channel(place.netloc) as channel:
+    with grpc.insecure_channel(endpoint) as channel:
         read = v2.CLASSES["ModelInferResponse"].FromString
         call = channel.unary_unary(f"/{v2.SERVICE}/ModelInfer", type(request).SerializeToString, read)
         try:
@@ -140,7 +212,7 @@ def _probe_grpc(pipeline: Pipeline, asked: ProbeRequest, door: Door) -> ProbeRes
             detail = v2_fault(answer)
     latency_s = time.perf_counter() - started_s
     return ProbeResult(
-        place.netloc,
+        endpoint,
         target.protocol,
         asked.transport,
         "grpc",

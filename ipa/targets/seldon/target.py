@@ -48,8 +48,6 @@ SINGLE = ServingSemantics(
     most_parts=MOST_PREDICTORS,
     shares_replicas=True,
 )
-# In Seldon's own protocol, in which the service sends no requests.
-UNASKED = replace(SINGLE, takes_requests=False)
 # Our router and queues before the replicas.
 SPLIT = ServingSemantics(
     rolling=DEPLOYMENT,
@@ -81,10 +79,7 @@ class Seldon(KubernetesTarget):
 
     def serving(self, pipeline: Pipeline) -> ServingSemantics:
         """By shape: each replica batches for itself (single), or our queues before them (split)."""
-        if _shape(pipeline) is Shape.SPLIT:
-            return SPLIT
-        section = seldon_of(pipeline)
-        return SINGLE if section is None or section.protocol is WireProtocol.V2 else UNASKED
+        return SPLIT if _shape(pipeline) is Shape.SPLIT else SINGLE
 
     def elsewhere(self, pipeline: Pipeline, profiles: base.Profiles) -> Mapping[str, Pipeline | str]:
         """The pipeline in the other shape, or the keys of its file that it cannot carry."""
@@ -221,7 +216,7 @@ class Seldon(KubernetesTarget):
         return address(pipeline, settings)
 
     def probe(self, pipeline: Pipeline, asked: ProbeRequest, settings: Settings) -> ProbeResult:
-        """The result of a smoke request by the Service or the gateway. UsageError in protocol seldon."""
+        """The result of a smoke request by the Service or the gateway, in the pipeline's protocol."""
         from ipa.targets.seldon.probe import probe
 
         return probe(pipeline, asked, settings)

@@ -23,17 +23,23 @@ from ipa.targets.base import target_named
 from ipa.targets.local.target import LOCAL
 from ipa.targets.seldon.section import Shape, WireProtocol, with_seldon
 from ipa.targets.seldon.target import SELDON
-from tests.fakes.answering import answering
+from tests.fakes.answering import Answer, answering
 from tests.fakes.kube.samples import sample_pipeline
 
 SETTINGS = Settings()
 FAILED = ProbeResult("", "v2", ProbeTransport.REST, "http", False, 0.0)
 V2 = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.5, 2.5]}]}
 V2_ANSWER = {"outputs": [{"name": "y", "datatype": "INT64", "shape": [1], "data": [7]}]}
+MESSAGE = {"data": {"names": ["x"], "ndarray": [[1.5, 2.5]]}}
+MESSAGE_ANSWER = {"meta": {}, "data": {"names": ["y"], "ndarray": [[7]]}}
 
 
 def in_v2(_path: str, _body: Any) -> tuple[int, Any]:
     return 200, V2_ANSWER
+
+
+def in_messages(_path: str, _body: Any) -> tuple[int, Any]:
+    return 200, MESSAGE_ANSWER
 
 
 def wrapped() -> Pipeline:
@@ -45,20 +51,24 @@ def split() -> Pipeline:
 
 
 @pytest.mark.parametrize(
-    ("pipeline", "how", "path"),
+    ("pipeline", "how", "answer", "path", "body"),
     [
-        (sample_pipeline(), "url", "/v2/models/infer"),
-        (sample_pipeline(), "gateway", "/seldon/models/sample/v2/models/infer"),
-        (split(), "url", "/v2/models/sample/infer"),
+        (sample_pipeline(), "url", in_v2, "/v2/models/infer", V2),
+        (sample_pipeline(), "gateway", in_v2, "/seldon/models/sample/v2/models/infer", V2),
+        (wrapped(), "url", in_messages, "/api/v1.0/predictions", MESSAGE),
+        (wrapped(), "gateway", in_messages, "/seldon/models/sample/api/v1.0/predictions", MESSAGE),
+        (split(), "url", in_v2, "/v2/models/sample/infer", V2),
     ],
 )
-def test_requests_go_to_the_path_of_the_shape(pipeline: Pipeline, how: str, path: str) -> None:
-    with answering(in_v2) as server:
-        asked = ProbeRequest(V2, **{"address" if how == "url" else "gateway": server.url})  # type: ignore[arg-type]
+def test_requests_go_to_the_path_of_shape_and_protocol(
+    pipeline: Pipeline, how: str, answer: Answer, path: str, body: dict[str, Any]
+) -> None:
+    with answering(answer) as server:
+        asked = ProbeRequest(body, **{"address" if how == "url" else "gateway": server.url})  # type: ignore[arg-type]
         found = SELDON.probe(pipeline, asked, SETTINGS)
     assert found.answered and found.fault == "" and found.status == 200
-    assert found.answer == V2_ANSWER
-    assert server.asked == [(path, V2)]
+    assert found.answer in (V2_ANSWER, MESSAGE_ANSWER)
+    assert server.asked == [(path, body)]
     assert 0 < found.latency_s < 5
 
 
@@ -97,8 +107,6 @@ def test_the_url_of_requests_is_that_of_shape_protocol_and_gateway(
     assert "kubectl -n models port-forward svc/" in address.note
     gate = replace(SETTINGS, gateway_url="http://gate")
     assert SELDON.address(pipeline, gate).url == (by_gateway or url)
-    if pipeline == wrapped():
-        return
     # It is where a smoke request goes.
     urls: list[str] = []
     monkeypatch.setattr(
@@ -120,9 +128,11 @@ def test_no_url_is_told_where_none_takes_all_requests() -> None:
     assert LOCAL.address(sample_pipeline(), SETTINGS).url == ""
 
 
-def fails(status: int, body: Any) -> ProbeResult:
+def fails(status: int, body: Any, pipeline: Pipeline | None = None, **asked: Any) -> ProbeResult:
     with answering(lambda *_: (status, body)) as server:
-        found = SELDON.probe(sample_pipeline(), ProbeRequest(V2, address=server.url), SETTINGS)
+        found = SELDON.probe(
+            pipeline or sample_pipeline(), ProbeRequest(V2, address=server.url, **asked), SETTINGS
+        )
     assert not found.answered and found.fault.startswith(server.url)
     return found
 
@@ -144,6 +154,24 @@ def test_an_answer_of_v2_that_is_none_is_told(status: int, body: Any, words: str
     found = fails(status, body)
     assert words in found.detail and found.status == status
     assert len(found.detail) < 300
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (
+            200,
+            {"status": {"status": "FAILURE", "info": "no such column"}},
+            "its status is a failure: no such column",
+        ),
+        (200, {"status": {"status": 1, "reason": "MICROSERVICE_BAD_DATA"}}, "failure: MICROSERVICE_BAD_DATA"),
+        (200, {"meta": {}}, "the answer has none of data, strData"),
+        (200, ["data"], "the answer is not a message"),
+        (500, {"status": {"status": 1}}, "it answered 500"),
+    ],
+)
+def test_an_answer_of_seldon_s_own_protocol_that_is_none_is_told(status: int, body: Any, words: str) -> None:
+    assert words in fails(status, body, wrapped()).detail
 
 
 def test_a_late_answer_is_none() -> None:
@@ -174,7 +202,11 @@ def test_an_answer_has_a_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("pipeline", "asked", "words"),
     [
-        (wrapped(), ProbeRequest(V2), "speaks protocol seldon, in which nothing is sent to it"),
+        (
+            sample_pipeline(),
+            ProbeRequest(V2, native=True),
+            "SeldonClient does not speak protocol v2",
+        ),
         (split(), ProbeRequest(V2, gateway="http://gateway"), "a gateway has no path"),
         (sample_pipeline(), ProbeRequest(V2, address="ftp://x"), "is not an http or https URL"),
         (
@@ -182,11 +214,7 @@ def test_an_answer_has_a_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:
             ProbeRequest(V2, address="http://a", gateway="http://b"),
             "cannot be given together",
         ),
-        (
-            sample_pipeline(),
-            ProbeRequest(V2, gateway="https://a", transport=ProbeTransport.GRPC),
-            "uses no TLS here",
-        ),
+        (wrapped(), ProbeRequest(V2, gateway="https://a", native=True), "use no TLS here"),
         (replace(sample_pipeline(), sets=True), ProbeRequest(V2), "several predictors"),
     ],
 )
@@ -201,15 +229,15 @@ def test_other_targets_take_v2_at_a_given_address() -> None:
     with answering(in_v2) as server:
         assert LOCAL.probe(sample_pipeline(), ProbeRequest(V2, address=f"{server.url}/"), SETTINGS).answered
     assert server.asked[0][0] == "/v2/models/sample/infer"
-    with pytest.raises(UsageError, match="target local cannot"):
-        LOCAL.probe(sample_pipeline(), ProbeRequest(V2), SETTINGS)
+    for asked in (ProbeRequest(V2), ProbeRequest(V2, address="http://a", native=True)):
+        with pytest.raises(UsageError, match="target local cannot"):
+            LOCAL.probe(sample_pipeline(), asked, SETTINGS)
 
 
 def test_a_target_without_an_address_refuses_to_probe_after_rollouts() -> None:
     probed = replace(sample_pipeline(), probe=PipelineProbe(V2, after_rollout=AfterRollout.REPORT))
-    own_protocol = with_seldon(probed, protocol=WireProtocol.SELDON)
-    for place, pipeline in ((target_named("simulated"), probed), (SELDON, own_protocol)):
-        assert [fault.key for fault in place.unhonoured(pipeline)] == ["probe.after_rollout"]
+    (fault,) = target_named("simulated").unhonoured(probed)
+    assert fault.key == "probe.after_rollout"
     assert not SELDON.unhonoured(probed)
     asked_for_only = replace(probed, probe=PipelineProbe(V2))
     assert not target_named("simulated").unhonoured(asked_for_only)
@@ -225,6 +253,16 @@ def test_a_probe_is_written_to_the_file_and_read_back() -> None:
         pipeline_from_mapping(mapping)
     said = str(refusal.value)
     assert "request" in said and "2min" in said and "panic" in said
+
+
+def test_an_interpreter_without_the_client_is_told_with_the_remedy() -> None:
+    asked = ProbeRequest(MESSAGE, address="http://127.0.0.1:9", native=True)
+    settings = replace(SETTINGS, client_python="/usr/bin/env")
+    with pytest.raises(InputError, match="cannot be sent by SeldonClient"):
+        SELDON.probe(wrapped(), asked, settings)
+    with pytest.raises(UsageError, match="cannot be started") as refusal:
+        SELDON.probe(wrapped(), asked, replace(SETTINGS, client_python="/nowhere/python"))
+    assert "1.17.1" in refusal.value.hint
 
 
 @pytest.fixture
