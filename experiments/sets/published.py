@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa.optimize.sets import CoreLevel, SetProblem, SetVariant, SetWeights
-from ipa.policies.setplanning import COEFFICIENT
+from ipa.policies.infadapter import COEFFICIENT
 
 Array = NDArray[np.float64]
 

@@ -168,6 +168,8 @@ def planned(question: Question, rate_rps: float, sets: bool | None) -> PlanAnswe
             faults.append("--allocation base fixes the cores of a replica, which a set decides")
         if question.at is not None:
             faults.append("--at: containers beside a set's variants are not counted")
+        if question.compat is not None:
+            faults.append(f"--compat {question.compat}: a set is planned with capacities as measured")
         if question.solver not in (None, "auto", "exact"):
             faults.append(f"--solver {question.solver}: sets are solved by label setting, exact")
         if faults:
@@ -182,16 +184,22 @@ def planned(question: Question, rate_rps: float, sets: bool | None) -> PlanAnswe
 
 
 def _set(question: Question, rate_rps: float) -> PlanAnswer:
-    from ipa.cli.views.plan_text import set_lines
-    from ipa.optimize.problem import Compat
-    from ipa.policies.setplanning import plan_set, set_question
+    """The plan of the policy infadapter, infeasible if no set carries the whole rate."""
+    from ipa.cli.views.plan_text import plan_lines
+    from ipa.policies.base import PolicyState
+    from ipa.policies.infadapter import InfAdapter
+    from ipa.policies.table import PolicyInputs
 
     pipeline, profiles, _ = question.files
-    compat = options.choice_of("--compat", question.compat or "paper", Compat)
-    asked = set_question(pipeline, profiles, rate_rps, objective=question.objective, compat=compat)
     _, deadline_s = question.search
-    found = plan_set(asked, deadline_s)
-    return PlanAnswer(found.to_json(), set_lines(found), found.plan.termination)
+    inputs = PolicyInputs(pipeline, profiles, question.objective)
+    # Described by the formula that the set is planned with: capacities as measured.
+    task = replace(inputs.one_task(), profiled=inputs.published())
+    policy = InfAdapter(task, deadline_s)
+    found = policy.plan(rate_rps, PolicyState(()))
+    if found.rate_rps < rate_rps:
+        found = task.infeasible(rate_rps, policy.name, found.note)
+    return PlanAnswer(found.to_json(), plan_lines(found), found.termination)
 
 
 def write_saved(file: Path, **values: Any) -> None:
@@ -349,14 +357,9 @@ def _by_service(
 
 
 def _wanted(values: Mapping[str, Any]) -> PlanFile:
-    """The configuration that the plan asks for; UsageError for a set, which only a policy carries out."""
+    """The configuration that the plan asks for."""
     from ipa.files.plans import plan_in
 
-    if "stages" not in values:
-        raise UsageError(
-            "a set of variants cannot be applied by hand, so it cannot be saved or compared",
-            hint="Add --no-sets, or let the policy infadapter apply sets.",
-        )
     return plan_in(values, "the plan")
 
 

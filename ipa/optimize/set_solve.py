@@ -22,19 +22,16 @@ from numpy.typing import NDArray
 
 from ipa.model.errors import DeadlineError, SolverError
 from ipa.model.plan import Termination, cores_of
-from ipa.model.resources import IN_CORES, in_words
+from ipa.model.resources import IN_CORES
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import undominated
-from ipa.optimize.plans import bound_and_gap
 from ipa.optimize.program import EQUAL, tolerance
-from ipa.optimize.registry import EXACT
 from ipa.optimize.sets import (
     ROUNDING,
     SetPart,
     SetPlan,
     SetProblem,
-    SetVariant,
     SetWeights,
     fill,
     in_whole_percents,
@@ -47,39 +44,66 @@ WIDTHS = (128, None)
 # Prices of a core beside β that the bound tries, as powers of two of the natural scale α/budget.
 POWERS = np.concatenate([[0.0], 2.0 ** np.arange(-6, 5)])
 
-_NO_SHARES = "no shares in whole percents fit these capacities; ask for the best set in whole percents"
-
 
 def solve_set(problem: SetProblem, deadline_s: float = 5.0, *, whole_percents: bool = False) -> SetPlan:
     """The best set for the problem, checked by `verify_set`; of equals the fewest cores, then loading time.
 
     With `whole_percents` it is the best of the sets whose shares are whole percents, as predictors require:
-    each share times the rate is within its variant's capacity. Without, quotas are any numbers (InfAdapter);
-    the plan then has the best whole percents for its cores if there are any, and otherwise a note. If the
-    time runs out before the best is known, it is the best found, with a bound.
+    each share times the rate is within its variant's capacity. Without, quotas are any numbers (InfAdapter).
+    If the time runs out before the best is known, it is the best found, with a bound.
 
     Errors: SolverError (an invalid answer).
     """
     deadline = Deadline(deadline_s)
-    asked = in_whole_percents(problem) if whole_percents else problem
-    search = _Search(asked)
+    solved = in_whole_percents(problem) if whole_percents else problem
+    search = _Search(solved)
     try:
         for width in WIDTHS:
             search.run(width, deadline)
         termination = Termination.OPTIMAL if search.cores else Termination.INFEASIBLE
     except DeadlineError:
         termination = Termination.FEASIBLE if search.cores else Termination.NO_SOLUTION_FOUND
-    bound = search.bound if termination is Termination.FEASIBLE else None
-    plan = SetPlan(problem.task, problem.rate_rps, termination, EXACT, bound=bound)
+    plan = SetPlan(problem.task, problem.rate_rps, termination)
     if search.cores:
-        plan = _filled(problem, asked, plan, search.cores)
+        parts = tuple(_parts(problem, solved, search.cores, whole_percents))
+        objective = _worth(problem, parts)
+        bound = objective if termination is Termination.OPTIMAL else max(objective, search.bound)
+        plan = replace(plan, parts=parts, objective=objective, bound=bound)
     elif termination is Termination.INFEASIBLE:
-        missing_rps = missing_part(asked) * problem.rate_rps
-        words = f"budget: {problem.budget_in_words} leave {missing_rps:g} rps unserved"
-        plan = replace(plan, missing_rps=missing_rps, binding=(words,))
+        plan = replace(plan, missing_rps=missing_part(solved) * problem.rate_rps)
     plan = replace(plan, solve_s=deadline.elapsed_s)
     verify_set(problem, plan)
     return plan
+
+
+def _parts(
+    problem: SetProblem, solved: SetProblem, cores: Mapping[str, float], whole_percents: bool
+) -> Iterator[SetPart]:
+    """The variants of the set with their quotas; `solved` has the capacities that quotas fill."""
+    on = [variant for variant in problem.by_accuracy if variant.name in cores]
+    quotas = fill(problem.rate_rps, [_capacity(solved, each.name, cores[each.name]) for each in on])
+    # A variant without load only costs: solvers leave one on if that is free.
+    used = [(v, quota) for v, quota in zip(on, quotas, strict=True) if quota > ROUNDING * problem.rate_rps]
+    capacities = [_capacity(problem, variant.name, cores[variant.name]) for variant, _ in used]
+    shares = whole_shares(problem.rate_rps, capacities) if whole_percents else None
+    for (v, quota), capacity, share in zip(used, capacities, shares or [None] * len(used), strict=True):
+        yield SetPart(v.name, v.accuracy, cores[v.name], capacity, quota, share, v.loading_s)
+
+
+def _capacity(problem: SetProblem, name: str, cores: float) -> float:
+    variant = problem.variant(name)
+    for level in variant.usable if variant else ():
+        if level.cores == cores:
+            return level.capacity_rps
+    raise SolverError(f"{cores_of(cores)} is no level of variant {name!r}")
+
+
+def _worth(problem: SetProblem, parts: Sequence[SetPart]) -> float:
+    mean = sum(part.accuracy * part.quota_rps for part in parts) / problem.rate_rps
+    on = {variant.name: variant for variant in problem.variants}
+    cost = sum(problem.cost(on[part.variant], part.cores) for part in parts)
+    weights, loading_s = problem.weights, max(part.loading_s for part in parts)
+    return weights.alpha * mean - weights.beta * cost - weights.gamma * loading_s
 
 
 def missing_part(problem: SetProblem) -> float:
@@ -299,85 +323,3 @@ class SetBounds:
         )
         bound: Array = terms.min(axis=0, initial=inf) + value - self._gamma * loading_s
         return bound
-
-
-def _filled(problem: SetProblem, asked: SetProblem, plan: SetPlan, cores: Mapping[str, float]) -> SetPlan:
-    """The plan with its parts. `asked` has the capacities by which the quotas are filled."""
-    on = [variant for variant in problem.by_accuracy if variant.name in cores]
-    real = [_capacity(variant, cores[variant.name]) for variant in on]
-    rounded = [_capacity(asked.variant(variant.name), cores[variant.name]) for variant in on]
-    quotas = fill(problem.rate_rps, rounded)
-    # A variant without load only costs: solvers leave one on if that is free.
-    used = [at for at, quota in enumerate(quotas) if quota > ROUNDING * problem.rate_rps]
-    on, real, quotas = [on[at] for at in used], [real[at] for at in used], tuple(quotas[at] for at in used)
-    shares = whole_shares(problem.rate_rps, real)
-    parts = tuple(
-        SetPart(v.name, v.accuracy, cores[v.name], capacity, quota, share, v.loading_s)
-        for v, capacity, quota, share in zip(on, real, quotas, shares or [None] * len(on), strict=True)
-    )
-    mean = sum(part.accuracy * part.quota_rps for part in parts) / problem.rate_rps
-    by_share = sum(v.accuracy * share for v, share in zip(on, shares, strict=True)) / 100 if shares else None
-    cost = sum(problem.cost(variant, part.cores) for variant, part in zip(on, parts, strict=True))
-    loading_s = max(part.loading_s for part in parts)
-    weights = problem.weights
-    objective = weights.alpha * mean - weights.beta * cost - weights.gamma * loading_s
-    known = objective if plan.bound is None else plan.bound
-    bound, gap = bound_and_gap(known, objective, plan.termination)
-    return replace(
-        plan,
-        parts=parts,
-        mean_accuracy=mean,
-        share_accuracy=by_share,
-        cost_cores=sum(part.cores for part in parts),
-        cost_usd_per_hour=cost if problem.prices.is_money else None,
-        loading_s=loading_s,
-        objective=objective,
-        bound=bound,
-        gap=gap,
-        binding=tuple(_binding_limits(problem, parts)),
-        note="" if shares else _NO_SHARES,
-    )
-
-
-def _capacity(variant: SetVariant | None, cores: float) -> float:
-    levels = variant.usable if variant else ()
-    for level in levels:
-        if level.cores == cores:
-            return level.capacity_rps
-    raise SolverError(f"{cores_of(cores)} is no level of variant {variant.name if variant else '?'!r}")
-
-
-def _binding_limits(problem: SetProblem, parts: Sequence[SetPart]) -> Iterator[str]:
-    """A sentence for each exhausted limit: the budget, other resources, capacities, least cores.
-
-    The budget is exhausted if its rest is too small for any further level of any variant, another resource if
-    its rest is too small for any variant that is off and needs some.
-    """
-    used = {part.variant: part.cores for part in parts}
-    cost_cores = sum(used.values())
-    steps = [
-        level.cores - used.get(variant.name, 0.0)
-        for variant in problem.variants
-        for level in variant.usable
-        if level.cores > used.get(variant.name, 0.0)
-    ]
-    spare_cores = problem.budget_cores - cost_cores
-    if steps and min(steps) > spare_cores + tolerance(problem.budget_cores):
-        yield f"budget: {cost_cores:g} of {problem.budget_cores:g} cores used, no variant's next level fits"
-    for name, most in problem.limits.items():
-        held = sum(variant.beside.amount(name) for variant in problem.variants if variant.name in used)
-        off = [variant.beside.amount(name) for variant in problem.variants if variant.name not in used]
-        needs = [amount for amount in off if amount > 0]
-        if needs and min(needs) > most - held + tolerance(most):
-            yield f"{in_words(name, held)} of {most:g} used, no other variant that needs some fits"
-    for part in parts:
-        variant = problem.variant(part.variant)
-        if part.quota_rps >= part.capacity_rps * (1 - ROUNDING):
-            yield f"capacity of {part.variant}: {part.capacity_rps:g} rps on {cores_of(part.cores)}, all used"
-        fewer = [
-            level.cores
-            for level in (variant.levels if variant else ())
-            if level.cores < part.cores and level.capacity_rps >= part.quota_rps
-        ]
-        if variant and fewer and min(fewer) < variant.min_cores:
-            yield f"min_cores of {part.variant}: {variant.min_cores:g}, {min(fewer):g} would carry its load"

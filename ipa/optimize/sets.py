@@ -11,14 +11,10 @@ price of all resources.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from math import floor, inf, isfinite
-from typing import Any
+from dataclasses import dataclass, field, replace
+from math import floor, inf
 
-from ipa.model.errors import InputError
-from ipa.model.errors import Problem as Fault
 from ipa.model.plan import Termination, cores_of
 from ipa.model.resources import (
     CORES,
@@ -26,7 +22,6 @@ from ipa.model.resources import (
     NO_RESOURCES,
     Prices,
     Resources,
-    field_of,
     in_words,
     total,
 )
@@ -84,7 +79,7 @@ class SetWeights:
 
 @dataclass(frozen=True, slots=True)
 class SetProblem:
-    """One task, the rate it must carry, the budget, and its variants. InputError lists all faults.
+    """One task, the rate it must carry, the budget, and its variants.
 
     `limits` has the most of each limited resource other than cores, by name.
     """
@@ -97,21 +92,10 @@ class SetProblem:
     limits: Mapping[str, float] = field(default_factory=dict)
     prices: Prices = IN_CORES
 
-    def __post_init__(self) -> None:
-        faults = [Fault(fault) for fault in _faults(self)]
-        if faults:
-            raise InputError(f"task {self.task!r} cannot be planned", problems=faults)
-
     @property
     def by_accuracy(self) -> tuple[SetVariant, ...]:
         """The variants by falling accuracy, equal ones by name: the order in which they are filled."""
         return tuple(sorted(self.variants, key=lambda variant: (-variant.accuracy, variant.name)))
-
-    @property
-    def budget_in_words(self) -> str:
-        """The budget of cores and every other limit, such as "8 cores, 4 GiB of memory"."""
-        limits = {CORES: self.budget_cores, **self.limits}
-        return ", ".join(in_words(name, most) for name, most in limits.items())
 
     @property
     def per_core(self) -> float:
@@ -127,42 +111,9 @@ class SetProblem:
         return next((variant for variant in self.variants if variant.name == name), None)
 
 
-def _faults(problem: SetProblem) -> Iterator[str]:
-    for name, value in (("rate_rps", problem.rate_rps), ("budget_cores", problem.budget_cores)):
-        if not (isfinite(value) and value > 0):
-            yield f"{name} must be a finite number above 0, not {value!r}"
-    for name in ("alpha", "beta", "gamma"):
-        value = getattr(problem.weights, name)
-        if not (isfinite(value) and value >= 0):
-            yield f"weight {name} must be a finite number, 0 or above, not {value!r}"
-    for name, most in problem.limits.items():
-        if not (isfinite(most) and most >= 0):
-            yield f"the limit of {field_of(name)} must be a finite number, 0 or above, not {most!r}"
-    if not problem.variants:
-        yield "it has no variants: name one at least"
-    for name, count in Counter(variant.name for variant in problem.variants).items():
-        if count > 1:
-            yield f"variant {name!r} is named {count} times: name each once"
-    for variant in problem.variants:
-        yield from _faults_of_variant(variant)
-
-
-def _faults_of_variant(variant: SetVariant) -> Iterator[str]:
-    for name in ("accuracy", "readiness_s", "min_cores"):
-        value = getattr(variant, name)
-        if not (isfinite(value) and value >= 0):
-            yield f"variant {variant.name!r}: {name} must be a finite number, 0 or above, not {value!r}"
-    for level in variant.levels:
-        if not (isfinite(level.cores) and level.cores > 0 and isfinite(level.capacity_rps)):
-            yield f"variant {variant.name!r}: {level} needs cores above 0 and a finite capacity"
-    for cores, count in Counter(level.cores for level in variant.levels).items():
-        if count > 1:
-            yield f"variant {variant.name!r} has {count} capacities for {cores_of(cores)}: give one"
-
-
 @dataclass(frozen=True, slots=True)
 class SetPart:
-    """One running variant. `share_percent` is the traffic of its predictor, None if the plan has none.
+    """One running variant. `share_percent` is the traffic of its predictor, None if quotas are any numbers.
 
     `quota_rps` is λ_m, `capacity_rps` th_m(c); `loading_s` is its readiness time if it must be loaded, else
     0.
@@ -181,46 +132,27 @@ class SetPart:
 class SetPlan:
     """The best set found for a rate, or the reason for none.
 
-    `mean_accuracy` is AA, `cost_cores` Σ_m c_m, `cost_usd_per_hour` RC if prices are in USD, `loading_s` LC;
-    `share_accuracy` is AA at the whole percents.
-    `binding` lists its binding limits in words. If nothing is feasible `missing_rps` is the part of the rate
-    that no set within the budget carries.
+    If nothing is feasible `missing_rps` is the part of the rate that no set within the budget carries.
     """
 
     task: str
     rate_rps: float
     termination: Termination
-    solver: str
     parts: tuple[SetPart, ...] = ()
-    mean_accuracy: float | None = None
-    share_accuracy: float | None = None
-    cost_cores: float | None = None
-    loading_s: float | None = None
     objective: float | None = None
     bound: float | None = None
-    gap: float | None = None
-    binding: tuple[str, ...] = ()
     missing_rps: float = 0.0
     solve_s: float = 0.0
-    note: str = ""
-    cost_usd_per_hour: float | None = None
+
+    @property
+    def mean_accuracy(self) -> float:
+        """AA, the accuracies weighed by the quotas."""
+        return sum(part.quota_rps / self.rate_rps * part.accuracy for part in self.parts)
 
     @property
     def cores(self) -> dict[str, float]:
         """The cores of each running variant."""
         return {part.variant: part.cores for part in self.parts}
-
-    @property
-    def shares(self) -> dict[str, int]:
-        """The traffic of each variant in whole percents; empty if whole percents cannot carry the load."""
-        return {part.variant: part.share_percent for part in self.parts if part.share_percent is not None}
-
-    def to_json(self) -> dict[str, Any]:
-        """The plan as plain JSON values."""
-        values = {**asdict(self), "termination": self.termination.value}
-        if self.cost_usd_per_hour is None:
-            del values["cost_usd_per_hour"]
-        return values
 
 
 # A quota may pass a capacity, and the load stay unserved, by rounding alone: this share of the rate.
@@ -281,7 +213,7 @@ def verify_set(problem: SetProblem, plan: SetPlan) -> None:
     """Return if the plan is valid by plain arithmetic; SolverError lists wrong numbers and broken limits."""
     has_set = plan.termination in (Termination.OPTIMAL, Termination.FEASIBLE)
     faults = _faults_of_set(problem, plan) if has_set else _faults_of_none(problem, plan)
-    refuse(f"the answer of {plan.solver} for task {problem.task!r}", faults)
+    refuse(f"the set for task {problem.task!r}", faults)
 
 
 def _faults_of_none(problem: SetProblem, plan: SetPlan) -> Iterator[str]:
@@ -302,7 +234,9 @@ def _faults_of_set(problem: SetProblem, plan: SetPlan) -> Iterator[str]:
     for part in plan.parts:
         yield from _faults_of_part(problem, part)
     yield from differs("the sum of quotas", sum(part.quota_rps for part in plan.parts), problem.rate_rps)
-    yield from _faults_of_shares(plan)
+    shares = [part.share_percent for part in plan.parts if part.share_percent is not None]
+    if shares and (len(shares) < len(names) or sum(shares) != 100):
+        yield f"the shares {shares} of {len(names)} variants do not sum to 100"
     yield from _faults_of_sums(problem, plan)
 
 
@@ -327,35 +261,15 @@ def _faults_of_part(problem: SetProblem, part: SetPart) -> Iterator[str]:
             yield f"{part.variant}: {part.share_percent} % is {share_rps:g} rps of {level.capacity_rps:g}"
 
 
-def _faults_of_shares(plan: SetPlan) -> Iterator[str]:
-    shares = [part.share_percent for part in plan.parts]
-    given = [share for share in shares if share is not None]
-    if not given:
-        if plan.share_accuracy is not None:
-            yield "share_accuracy is given without shares"
-        return
-    if len(given) < len(shares) or any(not isinstance(share, int) for share in given) or sum(given) != 100:
-        yield f"the shares {shares} are not whole percents that sum to 100"
-        return
-    by_share = sum(part.accuracy * (part.share_percent or 0) / 100 for part in plan.parts)
-    yield from differs("share_accuracy", plan.share_accuracy, by_share)
-
-
 def _faults_of_sums(problem: SetProblem, plan: SetPlan) -> Iterator[str]:
     weights = problem.weights
-    mean = sum(part.quota_rps / problem.rate_rps * part.accuracy for part in plan.parts)
-    cost_cores = sum(part.cores for part in plan.parts)
     loading_s = max(part.loading_s for part in plan.parts)
     on = (problem.variant(part.variant) for part in plan.parts)
-    held = Resources(cpu_cores=cost_cores) + total(variant.beside for variant in on if variant is not None)
+    beside = total(variant.beside for variant in on if variant is not None)
+    held = beside + Resources(cpu_cores=sum(plan.cores.values()))
     cost = problem.prices.cost(held)
-    worth = weights.alpha * mean - weights.beta * cost - weights.gamma * loading_s
-    yield from differs("mean_accuracy", plan.mean_accuracy, mean)
-    yield from differs("cost_cores", plan.cost_cores, cost_cores)
-    yield from differs("loading_s", plan.loading_s, loading_s)
+    worth = weights.alpha * plan.mean_accuracy - weights.beta * cost - weights.gamma * loading_s
     yield from differs("objective", plan.objective, worth)
-    if problem.prices.is_money:
-        yield from differs("cost_usd_per_hour", plan.cost_usd_per_hour, cost)
     for name, most in {CORES: problem.budget_cores, **problem.limits}.items():
         if exceeds(held.amount(name), most):
             yield f"{in_words(name, held.amount(name))} are above the budget of {most:g}"

@@ -2,29 +2,134 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import inf
 
+from ipa.model.errors import Problem as Fault
+from ipa.model.errors import UsageError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Observation
 from ipa.model.parts import in_order, is_shared, with_share
-from ipa.model.pipeline import Pipeline
+from ipa.model.pipeline import Goal, Pipeline
 from ipa.model.plan import WHOLE_PERCENT, Plan, StageConfig, Termination
-from ipa.model.resources import CORES
+from ipa.model.profile import StageProfile
+from ipa.model.resources import CORES, beside_of
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
+from ipa.optimize.accuracy import RANKS
+from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.set_solve import missing_part, solve_set
-from ipa.optimize.sets import CoreLevel, SetPlan, SetProblem, SetVariant
+from ipa.optimize.sets import CoreLevel, SetPlan, SetProblem, SetVariant, SetWeights
 from ipa.policies.base import Configs, PolicyState, constrained
 from ipa.policies.ours import MIN_RATE_RPS
+from ipa.policies.planning import planning_problem
 from ipa.policies.profiled import Profiled
 from ipa.policies.rules import ROUNDING, is_reachable, plan_of
-from ipa.policies.setplanning import SetQuestion
 
+# The share of a measured capacity used in planning (InfAdapter): it stands for queueing.
+COEFFICIENT = 0.8
 # InfAdapter plans for its point forecast plus a tenth.
 MARGIN = 1.1
 # γ for each unit of α: 0.001 a second if accuracy is in percent.
 GAMMA_RATIO = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class SetQuestion:
+    """The set program of a pipeline, and the best batch size of each (variant, cores)."""
+
+    sla_s: float
+    objective_name: str
+    problem: SetProblem
+    batch_sizes: Mapping[tuple[str, float], int]
+
+
+def set_question(
+    pipeline: Pipeline,
+    profiles: Mapping[str, StageProfile],
+    rate_rps: float,
+    *,
+    objective: str | None = None,
+) -> SetQuestion:
+    """The set program of carrying `rate_rps` at the named objective (None: the pipeline's default).
+
+    Each variant has one replica of any measured size; th(c) is that of its best batch size: the measured
+    capacity under the objective's throughput margin, or InfAdapter's 0.8 without one, if service and batch
+    timeout are within the SLA. The budget is the tighter of `bounds.cores` and `max_cost_cores`; other
+    bounded resources are limits, and prices the cost. δ is not used.
+
+    Errors: UsageError (not one stage, or limits that sets do not support), those of `planning_problem`.
+    """
+    problem = planning_problem(pipeline, profiles, rate_rps, objective=objective, compat=Compat.PAPER)
+    faults = [Fault(fault) for fault in _faults(problem)]
+    if faults:
+        raise UsageError(f"pipeline {pipeline.name!r} cannot be planned as a set", problems=faults)
+    (stage,) = problem.stages
+    best = _best_levels(problem, stage)
+    any_point = {point.variant: point for point in stage.points}
+    variants = tuple(
+        SetVariant(
+            name,
+            accuracy,
+            tuple(CoreLevel(cores, rate) for (variant, cores), (rate, _) in best.items() if variant == name),
+            any_point[name].readiness_s,
+            beside=beside_of(any_point[name]),
+        )
+        for name, accuracy in zip(stage.columns.variants, stage.columns.variant_accuracy, strict=True)
+        if stage.pin.variant in (None, name)
+    )
+    most = [limit for limit in (problem.bounds.cores, problem.objective.max_cost_cores) if limit is not None]
+    largest = sum(max((level.cores for level in variant.levels), default=0.0) for variant in variants)
+    weights = SetWeights(problem.objective.alpha, problem.objective.beta, 0.0)
+    budget_cores = min(most) if most else largest or 1.0
+    return SetQuestion(
+        sla_s=problem.sla_s,
+        objective_name=problem.objective.name,
+        problem=SetProblem(
+            pipeline.name,
+            rate_rps,
+            budget_cores,
+            weights,
+            variants,
+            limits={name: most for name, most in problem.bounds.limits.items() if name != CORES},
+            prices=problem.prices,
+        ),
+        batch_sizes={key: batch_size for key, (_, batch_size) in best.items()},
+    )
+
+
+def _faults(problem: PlanningProblem) -> Iterator[str]:
+    """The reasons why no set can be planned; a set would silently break limits that it does not support."""
+    if len(problem.stages) > 1 or problem.stages[0].is_free:
+        yield f"a set shares the load of one stage out, and it has {len(problem.stages)}"
+        return
+    (stage,), objective, bounds = problem.stages, problem.objective, problem.bounds
+    if objective.goal is not Goal.WEIGHTED:
+        yield f"objective {objective.name!r} has the goal {objective.goal.value}; sets are for weighted"
+    if objective.accuracy_rule in RANKS:
+        rule = objective.accuracy_rule.value
+        yield f"objective {objective.name!r} counts accuracy as {rule}; a set has a mean of accuracies"
+    if bounds.accuracy_floor is not None:
+        yield f"bounds.accuracy_floor is {bounds.accuracy_floor:g}; sets know no floor"
+    least, _ = problem.replica_limits(stage)
+    if least > 1:
+        yield f"stage {stage.name!r} has at least {least} replicas; each variant of a set has one"
+
+
+def _best_levels(problem: PlanningProblem, stage: StageProblem) -> dict[tuple[str, float], tuple[float, int]]:
+    """The most that each variant carries on each number of cores, and the batch size for it."""
+    points = [point for point in stage.points if problem.allows(stage, point)]
+    coefficient = 1.0 if problem.objective.throughput_margin_ratio else COEFFICIENT
+    best: dict[tuple[str, float], tuple[float, int]] = {}
+    for point in sorted(points, key=lambda point: point.batch_size):
+        # Of a small share the timeout may end the wait for a batch.
+        forming_s = (stage.batch_timeout_s or 0.0) if point.batch_size > 1 else 0.0
+        if point.latency_s + forming_s > problem.sla_s:
+            continue
+        carried_rps, key = coefficient * point.capacity_rps, (point.variant, point.cores)
+        if carried_rps > 0 and (key not in best or carried_rps > best[key][0]):
+            best[key] = (carried_rps, point.batch_size)
+    return best
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,9 +314,12 @@ class InfAdapter:
         additions are allowed, a set stays as it is: each of its variants has one replica. Errors: those of
         `solve_set`.
         """
-        rate_rps = planned_rate_rps(forecast)
         if state.only_more and is_shared(state.running):
             return plan_of(self.task.profiled, state.running, forecast, self.name)
+        return self.plan(planned_rate_rps(forecast), state)
+
+    def plan(self, rate_rps: float, state: PolicyState) -> Plan:
+        """The best set for the rate as a plan, or for the largest rate that a set carries."""
         found = self.decide_set(rate_rps, state)
         if not found.parts:
             return best_of_one(self.task, rate_rps, state, self.name, "no set was found in time")
@@ -239,10 +347,8 @@ class InfAdapter:
         return max(best, key=lambda plan: (plan.rate_rps, plan.objective or 0.0), default=found)
 
     def _configs(self, plan: SetPlan) -> Configs:
-        pods = [(self.task.pod(part.variant, part.cores), part.share_percent) for part in plan.parts]
-        return in_order(
-            [with_share((pod,), WHOLE_PERCENT if share is None else share) for pod, share in pods]
-        )
+        pods = [(self.task.pod(part.variant, part.cores), part.share_percent or 0) for part in plan.parts]
+        return in_order([with_share((pod,), share) for pod, share in pods])
 
     def _carried(self, problem: SetProblem) -> SetPlan:
         found = self._planned(problem)

@@ -25,13 +25,12 @@ from ipa.policies.baselines import (
     rim,
     thrifty,
 )
-from ipa.policies.infadapter import InfAdapter, MsPlus, SingleStagePipeline
+from ipa.policies.infadapter import InfAdapter, MsPlus, SingleStagePipeline, set_question
 from ipa.policies.ours import Ours
 from ipa.policies.plugin_policy import PluginPolicy, Runner, at_once
 from ipa.policies.profiled import Profiled
 from ipa.policies.registry import POLICIES
 from ipa.policies.rules import RulePlanner
-from ipa.policies.setplanning import set_question
 from ipa.profiling.points import Allocation
 
 

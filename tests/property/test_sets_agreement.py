@@ -11,7 +11,7 @@ from ipa.model.plan import Termination
 from ipa.optimize.set_solve import solve_set
 from ipa.optimize.sets import SetProblem
 from tests.amounts import many
-from tests.fakes.set_instances import GPU, best_by_milp, bounded_set, enumerate_sets, random_set
+from tests.fakes.set_instances import best_by_milp, bounded_set, enumerate_sets, random_set
 
 DEADLINE_S = 60.0
 GROUPS, GROUP = 20, 25
@@ -62,8 +62,6 @@ def test_the_instances_are_of_every_kind() -> None:
     assert 100 < infeasible < 300
     assert sum(len(plan.parts) > 1 for plan in plans) > 80
     assert sum(len(plan.parts) > 2 for plan in plans) > 10
-    assert sum(bool(plan.parts) and not plan.shares for plan in plans) > 5
-    assert sum(any("budget" in words for words in plan.binding) for plan in plans) > 100
 
 
 def test_the_limits_bind() -> None:
@@ -74,6 +72,3 @@ def test_the_limits_bind() -> None:
     assert sum(bool(plan.parts) for plan in worse) > 30
     assert sum(len(plan.parts) > 1 for plan in worse) > 8
     assert sum(plan.termination is Termination.INFEASIBLE for plan in worse) > 50
-    assert sum(plan.cost_usd_per_hour is not None for plan in bound) > 50
-    for kind in ("GiB of memory of", f"{GPU} of"):
-        assert sum(kind in words for plan in bound for words in plan.binding) > 20

@@ -11,32 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from ipa.cli.layout import ViewColumn, counted, figure, resource_columns, table_of
-from ipa.model.plan import Plan, Termination, cores_of
+from ipa.model.parts import parts_of
+from ipa.model.plan import Plan, cores_of
 from ipa.model.resources import CORES, Resources, in_words, unit_of
-from ipa.optimize.explanation import Explanation, LimitSlack
+from ipa.optimize.explanation import Explanation
 from ipa.optimize.fleet.master import ClassPlan
 from ipa.optimize.fleet.plan import Fleet
 from ipa.optimize.frontier import FrontierPoint, accuracy_cost
-from ipa.optimize.problem import Compat
-from ipa.policies.setplanning import PipelineSet
 
-MEANS = {Compat.PAPER: "capacity as measured", Compat.TAIL: "capacity within the SLA by the tail's formula"}
-# Limits of stages are printed if less than this share of them is left.
-NEAR = 0.1
-# Limits of sums, which are printed one by one, and those of stages.
-SUMS = {
-    "sla": "SLA",
-    "cores": "core budget",
-    "memory": "memory",
-    "front": "cores that router and queues leave",
-    "max_cost_cores": "cost ceiling",
-    "accuracy_floor": "accuracy floor",
-}
-STAGE_LIMITS = {
-    "max_replicas": "most replicas",
-    "min_replicas": "least replicas",
-    "batch_size": "largest batch",
-}
 PRICE = ViewColumn("USD/h", "cost_usd_per_hour", "{:.4g}")
 
 
@@ -102,6 +84,7 @@ def stage_table(plan: Plan) -> Table:
         ViewColumn("variant", "variant"),
         ViewColumn("batch", "batch_size", "{}"),
         ViewColumn("replicas", "replicas", "{}"),
+        *([ViewColumn("share", "share_percent", "{} %")] if len(parts_of(plan.configs)) > 1 else []),
         ViewColumn("cores", lambda stage: stage.config.total_cores, "{:g}"),
         *resource_columns(others, lambda stage: stage.beside * stage.replicas),
         ViewColumn("latency", "latency_s", "{:.3f} s"),
@@ -126,39 +109,6 @@ def _outcome(plan: Plan) -> str:
 
 def _price(plan: Any) -> str:
     return "" if plan.cost_usd_per_hour is None else f", {plan.cost_usd_per_hour:.4g} USD/h"
-
-
-def set_lines(found: PipelineSet) -> Iterator[RenderableType]:
-    """Yield the variants of the set, their cores and shares, and the limits of the set."""
-    asked, plan = found.asked, found.plan
-    budget = asked.problem.budget_in_words
-    yield (
-        f"Pipeline {plan.task}   λ {plan.rate_rps:g} rps   SLA {asked.sla_s:.3f} s   objective "
-        f"{asked.objective_name}   a set of variants on {budget} at most, {MEANS[asked.compat]}"
-    )
-    if not plan.parts:
-        yield f"  No set: {plan.termination.value.replace('_', ' ')} ({_search(plan)})."
-        if plan.termination is Termination.INFEASIBLE:
-            yield (
-                f"  {plan.missing_rps:.4g} of {plan.rate_rps:g} rps are missing: "
-                f"{budget} carry {plan.rate_rps - plan.missing_rps:.4g} rps at most."
-            )
-        return
-    yield table_of(
-        plan.parts,
-        ViewColumn("variant", "variant"),
-        ViewColumn("accuracy", "accuracy", "{:.4f}"),
-        ViewColumn("cores", "cores", "{:g}"),
-        ViewColumn("batch", lambda part: asked.batch_sizes[part.variant, part.cores], "{}"),
-        ViewColumn("quota", "quota_rps", "{:.4g} rps"),
-        ViewColumn("share", "share_percent", "{} %"),
-        ViewColumn("capacity", "capacity_rps", "{:.4g} rps"),
-        indent="  ",
-    )
-    yield f"  mean accuracy {plan.mean_accuracy:.4f}   cost {cores_of(plan.cost_cores)}{_price(plan)}"
-    yield f"  objective {plan.objective:.6g} {plan.termination.value} ({_search(plan)})"
-    yield from (f"  Limit: {limit}." for limit in plan.binding)
-    yield from note_line(plan.note)
 
 
 def frontier_lines(plan: Plan, points: Sequence[FrontierPoint]) -> Iterator[RenderableType]:
@@ -206,8 +156,6 @@ def explanation_lines(explained: Explanation) -> Iterator[RenderableType]:
             # Each point once, with the largest of the changes there.
             largest = {(each.quantity, each.direction, each.changed_at): each for each in explained.flips}
             yield from (f"  {text}" for text in (*(it.text for it in largest.values()), *explained.unchanged))
-        if explained.stricter is not None:
-            yield f"Stricter SLA\n  {explained.stricter.text}"
     yield from (f"Elsewhere\n  {other.text}" for other in explained.elsewhere)
     for remedy in explained.remedies:
         outcome, then = remedy.outcome, ""
@@ -228,28 +176,6 @@ def _binding(explained: Explanation) -> Iterator[RenderableType]:
     else:
         yield "Binding: none found in time"
     yield from (f"  {each.text}" for each in explained.binding)
-    yield from (f"  {each.text}" for each in explained.prices)
-    yield "Slack"
-    yield from (f"  {text}" for text in _slack(explained.limits))
-
-
-def _slack(limits: Sequence[LimitSlack]) -> Iterator[str]:
-    """Limits of sums one by one, the headroom of all stages in one line, and near limits of stages."""
-    several = sum(limit.kind == "sla" for limit in limits) > 1
-    for limit in limits:
-        where = f" along {limit.where}" if limit.where and (several or limit.kind != "sla") else ""
-        if limit.kind in SUMS:
-            yield f"{SUMS[limit.kind]}{where}: {_used(limit)}"
-    headroom = [f"{each.where} {each.slack_ratio:.0%}" for each in limits if each.kind == "throughput"]
-    yield f"throughput headroom (1 − ρ): {', '.join(headroom)}"
-    for limit in limits:
-        if limit.kind in STAGE_LIMITS and limit.slack_ratio < NEAR:
-            yield f"{STAGE_LIMITS[limit.kind]} of {limit.where}: {_used(limit)}"
-
-
-def _used(limit: LimitSlack) -> str:
-    of = f"{limit.used:.4g} of {limit.limit:.4g} {limit.unit}"
-    return f"{of}, {limit.slack:.4g} {limit.unit} ({limit.slack_ratio:.1%}) to spare"
 
 
 def _alternatives(explained: Explanation) -> Iterator[RenderableType]:

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from experiments.sets.published import line_levels
-from ipa.model.errors import InputError, SolverError
+from ipa.model.errors import SolverError
 from ipa.model.plan import Termination
 from ipa.model.resources import Resources
 from ipa.optimize.deadline import Deadline
@@ -49,24 +49,15 @@ def test_the_most_accurate_takes_what_it_carries_and_the_rest_goes_on() -> None:
     assert plan.termination is Termination.OPTIMAL
     assert plan.cores == {"large": 3.0, "small": 1.0}
     assert [part.quota_rps for part in plan.parts] == pytest.approx([15.0, 15.0])
-    assert plan.mean_accuracy == plan.share_accuracy == pytest.approx(0.75)
-    assert plan.shares == {"large": 50, "small": 50}
-
-
-def test_what_binds_is_said_in_words() -> None:
-    plan = solve_set(task(30.0, budget=3.0))
-    assert plan.cores == {"large": 2.0, "small": 1.0}
-    assert any(words.startswith("budget: 3 of 3 cores used") for words in plan.binding)
-    assert "capacity of large: 10 rps on 2 cores, all used" in plan.binding
-    least = SetProblem("t", 5.0, 9.0, SetWeights(), (replace(SMALL, min_cores=2.0),))
-    assert solve_set(least).binding == ("min_cores of small: 2, 1 would carry its load",)
+    assert plan.mean_accuracy == pytest.approx(0.75)
+    whole = solve_set(task(30.0), whole_percents=True)
+    assert {part.variant: part.share_percent for part in whole.parts} == {"large": 50, "small": 50}
 
 
 def test_too_much_load_names_what_is_missing() -> None:
     plan = solve_set(task(100.0))
     assert plan.termination is Termination.INFEASIBLE
     assert plan.missing_rps == pytest.approx(20.0)
-    assert plan.binding == ("budget: 4 cores leave 20 rps unserved",)
     assert solve_set(task(80.0)).objective is not None
     nothing = SetProblem("t", 5.0, 9.0, SetWeights(), (replace(SMALL, levels=()),))
     assert solve_set(nothing).missing_rps == pytest.approx(5.0)
@@ -74,13 +65,10 @@ def test_too_much_load_names_what_is_missing() -> None:
 
 def test_loading_is_paid_once_and_by_the_slowest_to_load_alone() -> None:
     weights = SetWeights(alpha=1.0, beta=0.0, gamma=0.05)
-    both = solve_set(task(30.0, budget=3.0, weights=weights))
-    assert both.loading_s in (0.0, 6.0, 9.0)
     loaded = (replace(SMALL, loaded=True), LARGE)
     plan = solve_set(task(30.0, budget=3.0, weights=weights, variants=loaded))
     # 0.05 a second: no accuracy is worth the nine seconds of the large one.
     assert plan.cores == {"small": 2.0}
-    assert plan.loading_s == 0.0
     ready = (replace(SMALL, loaded=True), replace(LARGE, loaded=True))
     assert set(solve_set(task(30.0, budget=3.0, weights=weights, variants=ready)).cores) == {"small", "large"}
 
@@ -88,12 +76,15 @@ def test_loading_is_paid_once_and_by_the_slowest_to_load_alone() -> None:
 def test_whole_percents_are_solved_for_where_rounding_breaks_a_capacity() -> None:
     # 10 of 30 rps are 33.3 %, 20 of 30 are 66.7 %: no whole percents fit capacities of 10 and 20.
     problem = task(30.0, budget=3.0)
-    fluid = solve_set(problem)
-    assert fluid.shares == {} and "whole percents" in fluid.note and fluid.share_accuracy is None
-    whole = solve_set(problem, whole_percents=True)
-    assert whole.shares == {"large": 16, "small": 84} and whole.cores == {"large": 1.0, "small": 2.0}
-    assert sum(whole.shares.values()) == 100
+    fluid, whole = solve_set(problem), solve_set(problem, whole_percents=True)
+    assert {part.variant: part.share_percent for part in whole.parts} == {"large": 16, "small": 84}
+    assert whole.cores == {"large": 1.0, "small": 2.0}
     assert whole.objective is not None and fluid.objective is not None and whole.objective < fluid.objective
+
+
+def test_levels_without_more_capacity_are_not_worth_choosing() -> None:
+    variant = SetVariant("v", 0.5, levels(5.0, 4.0, 8.0, 8.0), min_cores=2.0)
+    assert [level.cores for level in variant.usable] == [2.0, 3.0]
 
 
 def test_whole_shares_are_the_best_and_the_largest_remainder_where_that_fits() -> None:
@@ -154,30 +145,8 @@ def test_a_deadline_gives_the_best_known_with_a_bound(monkeypatch: pytest.Monkey
     plan = solve_set(problem)
     assert plan.termination is Termination.FEASIBLE and plan.cores
     assert plan.bound is not None and proved.objective is not None and plan.bound >= proved.objective - 1e-9
-    assert plan.gap is not None and plan.gap >= 0
     with pytest.raises(SolverError, match="optimal, yet its bound is"):
         verify_set(problem, replace(plan, termination=Termination.OPTIMAL, bound=9.0))
-
-
-def test_nonsense_is_refused_all_at_once() -> None:
-    bad = replace(
-        SMALL, accuracy=-1.0, levels=(CoreLevel(0.0, 1.0), CoreLevel(2.0, 1.0), CoreLevel(2.0, 3.0))
-    )
-    with pytest.raises(InputError) as caught:
-        SetProblem("t", 0.0, float("nan"), SetWeights(beta=-1.0), (bad, bad))
-    words = str(caught.value)
-    for part in (
-        "rate_rps",
-        "budget_cores",
-        "weight beta",
-        "named 2 times",
-        "accuracy",
-        "cores above 0",
-        "give one",
-    ):
-        assert part in words
-    with pytest.raises(InputError, match="no variants"):
-        SetProblem("t", 1.0, 1.0, SetWeights(), ())
 
 
 def spoilt(plan: SetPlan, **part: object) -> SetPlan:
@@ -198,10 +167,8 @@ def test_a_set_that_does_not_hold_is_refused() -> None:
         "loading_s": spoilt(plan, loading_s=1.0),
         "90 %": spoilt(plan, share_percent=90),
         "sum to 100": spoilt(plan, share_percent=15),
+        "do not sum to 100": spoilt(plan, share_percent=None),
         "objective": replace(plan, objective=9.0, bound=9.0),
-        "mean_accuracy": replace(plan, mean_accuracy=0.99),
-        "share_accuracy": replace(plan, share_accuracy=0.99),
-        "cost_cores": replace(plan, cost_cores=1.0),
         "own bound": replace(plan, bound=-1.0),
         "calls": replace(plan, bound=5.0),
         "no variant runs": replace(plan, parts=()),
@@ -218,7 +185,6 @@ def test_a_set_that_does_not_hold_is_refused() -> None:
     verify_set(replace(problem, variants=heavy, limits={"memory": used_gib}), plan)
     with pytest.raises(SolverError, match=f"{used_gib:g} GiB of memory are above the budget"):
         verify_set(replace(problem, variants=heavy, limits={"memory": used_gib - 1}), plan)
-    assert plan.to_json()["termination"] == "optimal"
 
 
 def test_a_set_that_highs_once_got_wrong_is_the_true_best() -> None:

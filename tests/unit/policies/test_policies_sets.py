@@ -78,7 +78,7 @@ def test_a_set_is_a_plan_of_a_part_for_each_variant() -> None:
 
 def test_beyond_every_set_the_largest_load_that_one_carries_is_shared_out() -> None:
     plan = InfAdapter(TASK).decide_set(500.0, PolicyState(LOW))
-    assert plan.termination is Termination.OPTIMAL and plan.cost_cores == 12.0
+    assert plan.termination is Termination.OPTIMAL and sum(plan.cores.values()) == 12.0
     # 128 rps on 8 cores and 16 on 4, but for what shares in whole percents lose.
     assert 0.98 * 144.0 <= plan.rate_rps <= 144.0
 
@@ -87,7 +87,7 @@ def test_beyond_every_set_the_largest_load_that_one_carries_is_shared_out() -> N
 def test_a_set_has_no_more_cores_than_there_is_room_for(room_cores: float) -> None:
     state = PolicyState(LOW, room_cores=room_cores)
     plan = InfAdapter(TASK).decide_set(60.0, state)
-    assert 0 < (plan.cost_cores or 0.0) <= room_cores
+    assert 0 < sum(plan.cores.values()) <= room_cores
     assert all(config.cores <= room_cores for config in one(60.0, state))
 
 

@@ -7,8 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipa.model.profile import OperatingPoint
-from ipa.policies.setplanning import stage_tail
 from ipa.queueing.in_replica import sojourn_in_replica
 from ipa.queueing.saved_quota import sojourn_with_quota
 from ipa.queueing.service import ServiceTime
@@ -111,10 +109,3 @@ def test_more_replicas_and_quicker_ones_are_never_later(
     for better in (more, quicker):
         assert better.mean_s <= here.mean_s + 1e-9
         assert better.quantile_s <= here.quantile_s + 1e-9
-
-
-def test_a_set_counts_so_too() -> None:
-    """Half a core takes less than its busy time where little comes."""
-    half = OperatingPoint("half", 0.9, 1, 0.5, 0.05, 25.0, 0.04)
-    (idle_s,) = stage_tail([half])(half, np.array([1.0]))
-    assert 0.02 < idle_s < 0.04
