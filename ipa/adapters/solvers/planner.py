@@ -13,10 +13,11 @@ import sys
 from collections.abc import Callable, Mapping
 from copyreg import dispatch_table
 from dataclasses import replace
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from ipa.adapters.solvers.process import Worker, WorkerPool, serve_parent
+from ipa.adapters.solvers.process import WorkerPool, serve_parent
 from ipa.model.pipeline import Bounds, Objective, Stage
 from ipa.model.plan import Plan
 from ipa.model.profile import StageProfile
@@ -32,7 +33,7 @@ A = TypeVar("A")
 GRACE_S = 5.0
 # The types that a process caches, since they are long or repeat in most questions.
 KEPT = (StageProfile, Stage, Objective, Bounds)
-# Cached objects, of at most some 10 kB each; above it the cache is cleared.
+# Cached objects, of at most some 10 kB each.
 MOST_KEPT = 512
 # Plans that a process caches: a slider asks for the same rates repeatedly.
 REMEMBERED = 64
@@ -73,25 +74,11 @@ class PlannerProcesses:
         self, what: str, question: PlanQuestion, about: Any, deadline_s: float, kind: type[A]
     ) -> A:
         asked = what, replace(question, profiles=dict(question.profiles)), about
-        return await self._processes.asked(lambda worker: _question(worker, asked), deadline_s, kind)
+        return await self._processes.asked(_dumped(asked, _Pickler), deadline_s, kind)
 
     def close(self) -> None:
         """Stop the idle processes."""
         self._processes.close()
-
-
-def _question(worker: Worker, asked: Any) -> tuple[bool, bytes, bytes]:
-    """True if the worker must clear its cache, the objects to add to it, and the question."""
-    body = io.BytesIO()
-    pickler = _Pickler(body)
-    pickler.dump(asked)
-    forget = len(worker.known) + len(pickler.found) > MOST_KEPT
-    if forget:
-        worker.known.clear()
-    new = {key: each for key, each in pickler.found.items() if key not in worker.known}
-    # What it keeps is kept here too, so that nothing else has its number.
-    worker.known.update(new)
-    return forget, _dumped(new), body.getvalue()
 
 
 class _Plain(pickle.Pickler):
@@ -101,41 +88,33 @@ class _Plain(pickle.Pickler):
 
 
 class _Pickler(_Plain):
-    """Leaves out what a process keeps; it is in `found`, by its number."""
+    """Pickles each object of `KEPT` apart, so that a process reads it once."""
 
-    def __init__(self, body: io.BytesIO) -> None:
-        super().__init__(body, pickle.HIGHEST_PROTOCOL)
-        self.found: dict[int, object] = {}
-
-    def persistent_id(self, found: Any) -> int | None:
-        if not isinstance(found, KEPT):
-            return None
-        self.found[id(found)] = found
-        return id(found)
+    def persistent_id(self, value: Any) -> bytes | None:
+        return _dumped(value, _Plain) if isinstance(value, KEPT) else None
 
 
-def _dumped(found: Any) -> bytes:
+def _dumped(value: Any, pickler: type[pickle.Pickler]) -> bytes:
     body = io.BytesIO()
-    _Plain(body, pickle.HIGHEST_PROTOCOL).dump(found)
+    pickler(body, pickle.HIGHEST_PROTOCOL).dump(value)
     return body.getvalue()
 
 
+# Only ever from the process that started this one, over a socket that nobody else has.
+_loaded = lru_cache(MOST_KEPT)(pickle.loads)
+
+
 class _Unpickler(pickle.Unpickler):
-    """Puts in what was sent before."""
+    """Reads an object that was pickled apart, the same one for the same bytes: its fits are cached."""
 
-    def __init__(self, body: bytes, kept: Mapping[int, object]) -> None:
-        super().__init__(io.BytesIO(body))
-        self._kept = kept
-
-    def persistent_load(self, number: Any) -> object:
-        return self._kept[number]
+    def persistent_load(self, body: Any) -> object:
+        return _loaded(body)
 
 
 class _Answering:
     """The end of the process."""
 
     def __init__(self) -> None:
-        self._kept: dict[int, object] = {}
         plans = SolveCache(REMEMBERED)
         self._answers: Mapping[str, Callable[[PlanQuestion, Any, float], Any]] = {
             "plan": lambda asked, solver, deadline_s: plans.solve(asked.problem(), solver, deadline_s),
@@ -143,13 +122,8 @@ class _Answering:
             "frontier": lambda asked, _, deadline_s: frontier(asked.problem(), deadline_s),
         }
 
-    def __call__(self, question: tuple[bool, bytes, bytes], deadline: Deadline) -> Any:
-        forget, new, body = question
-        if forget:
-            self._kept.clear()
-        # Only ever from the process that started this one, over a socket that nobody else has.
-        self._kept.update(pickle.loads(new))  # noqa: S301
-        what, asked, about = _Unpickler(body, self._kept).load()
+    def __call__(self, question: bytes, deadline: Deadline) -> Any:
+        what, asked, about = _Unpickler(io.BytesIO(question)).load()
         return self._answers[what](asked, about, deadline.remaining_s)
 
 

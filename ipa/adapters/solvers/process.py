@@ -54,18 +54,17 @@ class WorkerPool:
         self._lock = threading.Lock()
         atexit.register(self.close)
 
-    def ask(self, question: Callable[[Worker], Any], limit_s: Callable[[], float], kind: type[A]) -> A:
+    def ask(self, question: Any, limit_s: Callable[[], float], kind: type[A]) -> A:
         """Return the answer of a worker; an IpaError that it answers is raised."""
         worker = self._take() or Worker(self._command())
         seconds = limit_s()
         with self._held(worker, seconds):
-            asked = question(worker), seconds
             with COMPUTE_LOCK.away():
-                answer = worker.ask(asked, seconds + self._grace_s)
+                answer = worker.ask((question, seconds), seconds + self._grace_s)
             found = _of_kind(answer, kind)
         return _answered(found)
 
-    async def asked(self, question: Callable[[Worker], Any], limit_s: float, kind: type[A]) -> A:
+    async def asked(self, question: Any, limit_s: float, kind: type[A]) -> A:
         """Return the answer of a worker, as `ask` does, in an event loop.
 
         When cancelled, it first waits `UNWANTED_S` for the answer, which mostly comes sooner than another
@@ -80,10 +79,10 @@ class WorkerPool:
             await asyncio.gather(asking, return_exceptions=True)
             raise
 
-    async def _asked(self, question: Callable[[Worker], Any], limit_s: float, kind: type[A]) -> A:
+    async def _asked(self, question: Any, limit_s: float, kind: type[A]) -> A:
         worker = self._take() or await self._started()
         with self._held(worker, limit_s):
-            answer = await worker.asked((question(worker), limit_s), limit_s + self._grace_s)
+            answer = await worker.asked((question, limit_s), limit_s + self._grace_s)
             found = _of_kind(answer, kind)
         return _answered(found)
 
@@ -152,10 +151,9 @@ def _answered(found: A | IpaError) -> A:
 
 
 class Worker:
-    """A process and its socket. `known` are the objects that it was sent and caches."""
+    """A process and its socket."""
 
     def __init__(self, command: list[str]) -> None:
-        self.known: dict[int, object] = {}
         self._socket, theirs = socket.socketpair()
         with theirs:
             # One process per question: the threads of the vector library would compete for the cores.

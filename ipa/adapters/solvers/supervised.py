@@ -68,7 +68,7 @@ class Supervised:
     def __call__(self, milp: Milp, deadline: Deadline) -> MilpSolution:
         """Return the best solution that the solver finds in time."""
         try:
-            return self._processes.ask(lambda _: milp, lambda: deadline.remaining_s, MilpSolution)
+            return self._processes.ask(milp, lambda: deadline.remaining_s, MilpSolution)
         except LicenceError as refusal:
             self._say(refusal)
             raise
