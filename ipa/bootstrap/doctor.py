@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.util import find_spec
 
 from ipa.adapters.store.admin import MAKE_KEY, key_finding, store_findings
 from ipa.bootstrap.identity import check_listening
@@ -26,13 +25,6 @@ def settings_checks(settings: Settings, pipelines: Mapping[str, Pipeline]) -> li
     """Checks of settings, files, profiles, solvers, store and authentication."""
     today = datetime.now(UTC).date()
 
-    def solvers() -> Iterator[Finding]:
-        yield from doctor.solver_findings(settings)
-        if find_spec("gurobipy") is not None:
-            from ipa.adapters.solvers.gurobi import licence_finding
-
-            yield licence_finding(settings.solver, today)
-
     def profiles(pipeline: Pipeline) -> DoctorCheck:
         name = f"profiles of {pipeline.name}"
         return DoctorCheck(name, lambda: doctor.profile_findings(settings, pipeline, today), turn=CPU)
@@ -41,7 +33,7 @@ def settings_checks(settings: Settings, pipelines: Mapping[str, Pipeline]) -> li
         DoctorCheck("settings", lambda: [ok("settings", "every IPA_ variable is known and valid")]),
         DoctorCheck("files", lambda: doctor.files_findings(settings), turn=CPU),
         *(profiles(pipeline) for pipeline in pipelines.values()),
-        DoctorCheck("solvers", solvers, turn=CPU),
+        DoctorCheck("solvers", lambda: doctor.solver_findings(settings), turn=CPU),
         DoctorCheck("store", lambda: store_findings(settings)),
         DoctorCheck(AUTHENTICATION, lambda: identity_findings(settings), after="store"),
     ]

@@ -37,18 +37,16 @@ class TableRow:
 class PointColumns:
     """One entry a point, in the order of the points; `variant` is an index into `variants`.
 
-    `order` are the points by names, batch size and cores; `place` finds a point by these. `are_sensible` is
-    True if all numbers can be planned with. `table` has the numbers as rows (`ROWS`): the accuracy of each
-    point's variant, items of a full batch, cores of a replica, the service time of a full batch at its high
-    percentile and on average, items a second that a replica carries, the mean time of a batch of one.
-    `beside` has the amounts of a replica's resources other than cores, by name, those above zero, and
-    `variant_beside` all of them by variant.
+    `order` are the points by names, batch size and cores; `place` finds a point by these. `table` has the
+    numbers as rows (`ROWS`): the accuracy of each point's variant, items of a full batch, cores of a replica,
+    the service time of a full batch at its high percentile and on average, items a second that a replica
+    carries, the mean time of a batch of one. `beside` has the amounts of a replica's resources other than
+    cores, by name, those above zero, and `variant_beside` all of them by variant.
     """
 
     variants: tuple[str, ...]
     order: Index
     place: Mapping[tuple[str, int, float], int]
-    are_sensible: bool
     variant_accuracy: tuple[float, ...]
     variant: Index
     table: Array
@@ -92,15 +90,13 @@ def columns_of(points: Sequence[OperatingPoint]) -> PointColumns:
             smallest[key] = (point.batch_size, mean_s)
     single_s = [_single_s(*smallest[point.variant, point.cores]) for point in points]
     table = np.vstack([rows.T, np.array(single_s, dtype=np.float64)])
-    accuracy, batch_size, cores = table[:3]
+    _, batch_size, cores = table[:3]
     variant = np.array([number[point.variant] for point in points], dtype=np.intp)
     rank = np.argsort(np.argsort(np.array(variants, dtype=str)))
-    positive = rows[:, [1, 2, 3, 4, 5]]
     return PointColumns(
         variants,
         np.lexsort((cores, batch_size, rank[variant])) if len(points) else variant,
         {(p.variant, p.batch_size, p.cores): at for at, p in reversed(list(enumerate(points)))},
-        bool(np.isfinite(positive).all() and (positive > 0).all() and (accuracy >= 0).all()),
         tuple({point.variant: point.accuracy for point in points}.values()),
         variant,
         table,

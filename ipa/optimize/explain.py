@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from math import inf, isclose, sqrt
+from math import isclose
 from types import MappingProxyType
 
 import numpy as np
@@ -12,7 +12,6 @@ import numpy as np
 from ipa.model.errors import DeadlineError, InputError
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, PlanSummary, Termination, cores_of, in_words
-from ipa.model.resources import unit_of
 from ipa.optimize.backends import label_setting
 from ipa.optimize.breakpoints import PRECISION, flips_of
 from ipa.optimize.deadline import Deadline
@@ -22,27 +21,23 @@ from ipa.optimize.explanation import (
     Binding,
     ElsewherePlan,
     Explanation,
-    LimitSlack,
-    Price,
     Remedy,
-    StricterSla,
     differences,
     listed,
 )
 from ipa.optimize.options import full_program
 from ipa.optimize.plans import plan_of
-from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import EQUAL, Program, Totals, evaluate
 from ipa.optimize.relaxations import limit_name, limits_of, relaxations
-from ipa.optimize.solve import proved_plan, solve
+from ipa.optimize.solve import proved_plan
 from ipa.optimize.solver_selection import PROVED, reach
 from ipa.optimize.verify import verify
 
 # Number of alternatives shown.
 ALTERNATIVES = 3
-# Shares of the time: the alternatives, then of the rest the limits, of what is left the stricter SLA; the
-# flips have what remains.
-FOR_ALTERNATIVES, FOR_LIMITS, FOR_STRICTER = 0.3, 0.4, 0.3
+# Shares of the time: the alternatives, then of the rest the limits; the flips have what remains.
+FOR_ALTERNATIVES, FOR_LIMITS = 0.3, 0.4
 # Of all of it, before the rest.
 FOR_ELSEWHERE = 0.3
 
@@ -62,8 +57,8 @@ def explain(
 ) -> Explanation:
     """Explain `plan` as the answer to `problem`, as far as time allows; `unfinished` lists missing parts.
 
-    A plan with a configuration: the slack of every limit, the limits without which it would be better, the
-    best plans of other variants, and its breakpoints. An infeasible one: the smallest moves of one limit that
+    A plan with a configuration: the limits without which it would be better, the best plans of other
+    variants, and its breakpoints. An infeasible one: the smallest moves of one limit that
     make it feasible. All of it is found by solving, exactly. `wider` holds problems without limits that
     shaped the operating points, by kind ("batch_sizes"), `elsewhere` those of other places to run at, or why
     one cannot carry the pipeline.
@@ -85,18 +80,11 @@ def explain(
     others, complete = _alternatives(problem, program, plan, totals, limit)
     unfinished = [] if complete else [f"the {ALTERNATIVES} best alternatives of other variants"]
     binding, unsettled = binding_of(problem, plan, wider, Deadline(deadline.remaining_s * FOR_LIMITS))
-    stricter, late = _stricter(problem, plan, Deadline(deadline.remaining_s * FOR_STRICTER))
-    unsettled = (*unsettled, *late)
-    if not plan.prices and problem.objective.goal is Goal.WEIGHTED:
-        plan = replace(plan, prices=solve(problem, "exact", deadline.remaining_s).prices)
     explanation = Explanation(
         plan,
         _summary(problem, plan, binding, others),
-        slacks_of(problem, program, plan, totals),
         binding,
-        prices_of(plan),
         others,
-        stricter=stricter,
         precision_ratio=PRECISION,
         binding_complete=not unsettled,
         alternatives_complete=complete,
@@ -137,27 +125,6 @@ def _elsewhere(
                 text += f" (here {now.pas:.4f} and {now.cost_cores:g}: {pas:+.4f}, {cores:+g})"
         found.append(ElsewherePlan(place, text, outcome))
     return tuple(found), tuple(late)
-
-
-def _stricter(
-    problem: PlanningProblem, plan: Plan, deadline: Deadline
-) -> tuple[StricterSla | None, tuple[str, ...]]:
-    """The price of one more nine, None if latencies know no percentile; and what time did not allow."""
-    if problem.compat is not Compat.TAIL:
-        return None, ()
-    percentile = round(100 - (100 - problem.percentile) / 10, 9)
-    words = f"{percentile:g} % in time instead of {problem.percentile:g} %"
-    try:
-        outcome = proved_plan(replace(problem, percentile=percentile), deadline).summary
-    except DeadlineError:
-        return None, (f"the plan with {words}",)
-    if outcome is None:
-        return StricterSla(percentile, f"{words}: no plan is feasible", None), ()
-    now = plan.summary
-    assert now is not None
-    more, pas = outcome.cost_cores - now.cost_cores, outcome.pas - now.pas
-    text = f"{words}: PAS {pas:+.4f}, cores {more:+g}" if (more, pas) != (0, 0) else f"{words}: nothing more"
-    return StricterSla(percentile, text, outcome), ()
 
 
 def chosen_of(problem: PlanningProblem, program: Program, plan: Plan) -> tuple[int, ...]:
@@ -370,66 +337,6 @@ def _why_tied(mine: Totals, other: Totals) -> str:
     return "as good, but later in the order of names"
 
 
-def slacks_of(
-    problem: PlanningProblem, program: Program, plan: Plan, totals: Totals
-) -> tuple[LimitSlack, ...]:
-    """Every limit of the plan: paths, throughput, sums, then those of each stage."""
-    found = [*_paths(problem, plan), *_throughput(plan), *_sums(problem, program, totals)]
-    stages = {stage.name: stage for stage in problem.stages}
-    for planned in plan.stages:
-        name, stage = planned.stage, stages[planned.stage]
-        least, most = problem.replica_limits(stage)
-        if most is not None:
-            found.append(_limit("max_replicas", name, "replicas", planned.replicas, most))
-        if least > 1:
-            found.append(_limit("min_replicas", name, "replicas", planned.replicas, least, least=True))
-        largest = _largest_batch(problem, stage)
-        if largest < inf:
-            found.append(_limit("batch_size", name, "items", planned.batch_size, largest))
-    return tuple(found)
-
-
-def _paths(problem: PlanningProblem, plan: Plan) -> Iterator[LimitSlack]:
-    planned = {stage.stage: stage for stage in plan.stages}
-    for path in problem.graph.paths:
-        names = [problem.stages[at].name for at in path]
-        known = [planned[name] for name in names if name in planned]
-        latency_s = sum(stage.mean_s for stage in known) + sqrt(sum(stage.excess_s**2 for stage in known))
-        yield _limit("sla", " > ".join(names), "s", latency_s, problem.sla_s)
-
-
-def _throughput(plan: Plan) -> Iterator[LimitSlack]:
-    for stage in plan.stages:
-        yield _limit("throughput", stage.stage, "rps", stage.rate_rps, stage.capacity_rps * stage.replicas)
-
-
-def _sums(problem: PlanningProblem, program: Program, totals: Totals) -> Iterator[LimitSlack]:
-    if program.cores < inf:
-        yield _limit("cores", "", "cores", totals.peak_cores, program.cores)
-    for budget, peak in zip(program.budgets, totals.peaks, strict=True):
-        yield _limit(budget.name, "", unit_of(budget.name), peak, budget.most)
-    if problem.bounds.front is not None:
-        left_cores = problem.bounds.front.left_cores(problem.rate_rps)
-        yield _limit("front", "", "cores", totals.cost_cores, left_cores)
-    if problem.objective.max_cost_cores is not None:
-        yield _limit("max_cost_cores", "", "cores", totals.cost_cores, problem.objective.max_cost_cores)
-    if problem.bounds.accuracy_floor is not None:
-        yield _limit("accuracy_floor", "", "PAS", totals.pas, problem.bounds.accuracy_floor, least=True)
-
-
-def _limit(kind: str, where: str, unit: str, used: float, limit: float, *, least: bool = False) -> LimitSlack:
-    slack = used - limit if least else limit - used
-    # A sum may pass its limit by rounding.
-    slack = 0.0 if abs(slack) <= EQUAL * max(1.0, abs(limit)) else slack
-    return LimitSlack(kind, where, unit, used, limit, slack, slack / limit if limit else 0.0)
-
-
-def _largest_batch(problem: PlanningProblem, stage: StageProblem) -> float:
-    listed_sizes = [max(sizes) for sizes in (problem.bounds.batch_sizes, stage.bounds.batch_sizes) if sizes]
-    own = problem.objective.max_batch_size
-    return min([*listed_sizes, *([own] if own is not None else [])], default=inf)
-
-
 def binding_of(
     problem: PlanningProblem, plan: Plan, wider: Mapping[str, PlanningProblem], deadline: Deadline
 ) -> tuple[tuple[Binding, ...], tuple[str, ...]]:
@@ -469,28 +376,3 @@ def _is_better(problem: PlanningProblem, one: Plan, other: Plan) -> bool:
         if abs(a - b) > 10 * EQUAL * max(1.0, abs(b)) and sign:
             return (a - b) * sign > 0
     return False
-
-
-UNITS = {
-    "sla": ("second more of SLA", 1.0),
-    "cores": ("core more in the budget", 1.0),
-    "memory": ("GiB more", 1.0),
-    "cost": ("core more under the cost ceiling", 1.0),
-    # The multiplier is of ln PAS: a floor one percent lower is 0.01 of it.
-    "accuracy": ("percent less of the accuracy floor", 0.01),
-}
-
-
-def prices_of(plan: Plan) -> tuple[Price, ...]:
-    """The plan's multipliers in words, those other than 0."""
-    found = []
-    accelerators = {kind for stage in plan.stages for kind in stage.beside.accelerators}
-    for limit, price in plan.prices:
-        kind, _, path = limit.partition(" ")
-        if price > 0 and (kind in UNITS or kind in accelerators):
-            unit, scale = UNITS.get(kind, (f"{kind} more", 1.0))
-            on = f" along {path}" if path else ""
-            worth = f"{price * scale:.3g} to the objective"
-            text = f"one {unit}{on} could add about {worth}, as if plans could be mixed"
-            found.append(Price(limit, price, text))
-    return tuple(found)

@@ -10,23 +10,6 @@ from ipa.model.plan import Plan, PlanSummary, StageConfig
 
 
 @dataclass(frozen=True, slots=True)
-class LimitSlack:
-    """The slack of a plan to a limit, in `unit`: `slack` absolute, `slack_ratio` as a share of the limit.
-
-    `kind`: sla (`where` is the path), throughput (of all replicas of a stage: slack_ratio is 1 − ρ), cores,
-    memory, max_cost_cores, accuracy_floor, max_replicas, min_replicas, batch_size (`where` is the stage).
-    """
-
-    kind: str
-    where: str
-    unit: str
-    used: float
-    limit: float
-    slack: float
-    slack_ratio: float
-
-
-@dataclass(frozen=True, slots=True)
 class Binding:
     """A limit without which a better plan exists, the gain, and that plan."""
 
@@ -34,15 +17,6 @@ class Binding:
     where: str
     gain: float
     without: PlanSummary
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Price:
-    """The marginal worth of one unit more of a limit: its Lagrange multiplier, an estimate."""
-
-    limit: str
-    price: float
     text: str
 
 
@@ -92,15 +66,6 @@ class Remedy:
 
 
 @dataclass(frozen=True, slots=True)
-class StricterSla:
-    """The best plan if a tenth as many requests may be late; `outcome` is None if nothing is feasible."""
-
-    percentile: float
-    text: str
-    outcome: PlanSummary | None
-
-
-@dataclass(frozen=True, slots=True)
 class ElsewherePlan:
     """The best plan for the same rate if the pipeline ran there.
 
@@ -122,14 +87,11 @@ class Explanation:
 
     plan: Plan
     summary: str
-    limits: tuple[LimitSlack, ...] = ()
     binding: tuple[Binding, ...] = ()
-    prices: tuple[Price, ...] = ()
     alternatives: tuple[Alternative, ...] = ()
     flips: tuple[Flip, ...] = ()
     unchanged: tuple[str, ...] = ()
     remedies: tuple[Remedy, ...] = ()
-    stricter: StricterSla | None = None
     elsewhere: tuple[ElsewherePlan, ...] = ()
     unfinished: tuple[str, ...] = ()
     precision_ratio: float = 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from math import isfinite
@@ -11,12 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa.model.errors import InputError
-from ipa.model.errors import Problem as Fault
 from ipa.model.pipeline import (
     Bounds,
     CombineRule,
     Edge,
-    Goal,
     Objective,
     Pin,
     Stage,
@@ -94,7 +92,8 @@ class PlanningProblem:
     """A graph of stages in topological order, the rate it must carry, and the objective.
 
     `running` is the running configuration, empty if there is none or a change is free; `rolling` says how it
-    is replaced. `prices` give the cost of a plan's resources. InputError lists all faults.
+    is replaced. `prices` give the cost of a plan's resources. InputError: a rate or an SLA not
+    above 0, or too large a graph.
     """
 
     pipeline: str
@@ -111,14 +110,15 @@ class PlanningProblem:
     graph: Graph = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        faults = [*_faults_of_numbers(self), *_faults_of_stages(self), *_faults_of_edges(self)]
-        if not faults:
-            try:
-                object.__setattr__(self, "graph", graph_of(self.stages))
-            except ValueError as error:
-                faults.append(Fault(str(error)))
-        if faults:
-            raise InputError(f"pipeline {self.pipeline!r} cannot be planned", problems=faults)
+        for name, value in (("rate_rps", self.rate_rps), ("sla_s", self.sla_s)):
+            if not (isfinite(value) and value > 0):
+                raise InputError(
+                    f"pipeline {self.pipeline!r}: {name} must be a finite number above 0, not {value!r}"
+                )
+        try:
+            object.__setattr__(self, "graph", graph_of(self.stages))
+        except ValueError as error:
+            raise InputError(f"pipeline {self.pipeline!r} cannot be planned: {error}") from error
 
     def batching(self, index: int) -> BatchPlace:
         """The place where a stage's batches form."""
@@ -230,82 +230,3 @@ def graph_of(stages: Sequence[Stage | StageProblem]) -> Graph:
             for stage in stages
         )
     )
-
-
-def _faults_of_numbers(problem: PlanningProblem) -> list[Fault]:
-    faults = [
-        Fault(f"{name} must be a finite number above 0, not {value!r}")
-        for name, value in (("rate_rps", problem.rate_rps), ("sla_s", problem.sla_s))
-        if not (isfinite(value) and value > 0)
-    ]
-    if not 0 < problem.percentile < 100:
-        faults.append(Fault(f"percentile must lie between 0 and 100, not {problem.percentile!r}"))
-    weights = {
-        "alpha": problem.objective.alpha,
-        "beta": problem.objective.beta,
-        "delta": problem.objective.delta,
-        "transition_per_core": problem.objective.transition_per_core,
-    }
-    faults += [
-        Fault(f"weight {name} of objective {problem.objective.name!r} must be finite and ≥ 0, not {value!r}")
-        for name, value in weights.items()
-        if not (isfinite(value) and value >= 0)
-    ]
-    if problem.objective.goal is Goal.CHEAPEST and problem.bounds.accuracy_floor is None:
-        faults.append(
-            Fault(f"objective {problem.objective.name!r} is cheapest-at-accuracy and needs an accuracy_floor")
-        )
-    return faults
-
-
-def _faults_of_stages(problem: PlanningProblem) -> list[Fault]:
-    if not problem.stages:
-        return [Fault("it has no stages")]
-    return [
-        Fault(
-            f"stage {stage.name!r}: {point} needs a latency, capacity, batch size and cores above 0 and an "
-            f"accuracy ≥ 0"
-        )
-        for stage in problem.stages
-        if not stage.columns.are_sensible
-        for point in stage.points
-        if not _makes_sense(point)
-    ]
-
-
-def _makes_sense(point: OperatingPoint) -> bool:
-    positive = (point.latency_s, point.capacity_rps, point.cores, point.batch_size)
-    return all(isfinite(value) and value > 0 for value in positive) and point.accuracy >= 0
-
-
-def _faults_of_edges(problem: PlanningProblem) -> list[Fault]:
-    faults: list[Fault] = []
-    before: dict[str, StageProblem] = {}
-    for stage in problem.stages:
-        if stage.name in before:
-            faults.append(Fault(f"there are two stages {stage.name!r}"))
-        if before and not stage.after:
-            faults.append(Fault(f"stage {stage.name!r} is after no other; only the first may be"))
-        for edge in stage.after:
-            if edge.parent not in before:
-                faults.append(Fault(f"stage {stage.name!r} is after {edge.parent!r}, which is not before it"))
-            else:
-                faults += _faults_of_edge(stage, edge, before[edge.parent])
-        before[stage.name] = stage
-    return faults
-
-
-def _faults_of_edge(stage: StageProblem, edge: Edge, parent: StageProblem) -> list[Fault]:
-    given = edge.fan_out if isinstance(edge.fan_out, Mapping) else {"": edge.fan_out}
-    name = f"stage {stage.name!r} after {edge.parent!r}"
-    faults = [
-        Fault(f"{name}: fan_out must be above 0, not {value!r}")
-        for value in given.values()
-        if not (isfinite(value) and value > 0)
-    ]
-    if not 0 < edge.share <= 1:
-        faults.append(Fault(f"{name}: share must be above 0 and at most 1, not {edge.share!r}"))
-    if isinstance(edge.fan_out, Mapping):
-        missing = {point.variant for point in parent.points} - set(given)
-        faults += [Fault(f"{name}: fan_out names no {variant!r}") for variant in sorted(missing)]
-    return faults

@@ -151,11 +151,11 @@ def profile_findings(settings: Settings, pipeline: Pipeline, today: date) -> Ite
 def solver_findings(settings: Settings) -> Iterator[Finding]:
     """Check each solver by a plan of the packaged example."""
     from ipa.files.packaged import packaged_example
+    from ipa.optimize.backends.gurobi_licence import own_licence
     from ipa.optimize.registry import BACKENDS
     from ipa.policies.planning import plan_pipeline
 
     pipeline, profiles = packaged_example()
-    objectives = {}
     for solver in BACKENDS:
         name = f"solver {solver}"
         is_needed = settings.solver == solver
@@ -171,10 +171,12 @@ def solver_findings(settings: Settings) -> Iterator[Finding]:
         except (SolverError, IpaError) as error:
             yield missing(name, f"it fails: {error}", remedy or _reinstall(solver))
         else:
-            objectives[solver] = plan.objective
-            yield ok(
-                name, f"{plan.termination}, objective {plan.objective:.6g}, {1000 * plan.solve_s:.0f} ms"
-            )
+            seen = f"{plan.termination}, objective {plan.objective:.6g}, {1000 * plan.solve_s:.0f} ms"
+            if solver == "gurobi":
+                place = own_licence()
+                seen += f"; licence: {place or 'of the package, not for production'}"
+                seen += f"; auto takes {'it where that covers the model' if place else 'label setting'}"
+            yield ok(name, seen)
 
 
 def _reinstall(solver: str) -> str:

@@ -16,7 +16,6 @@ import pytest
 import yaml
 
 from ipa.adapters.kube.kinds import ELECTOR, REVIEWER, RbacRole, actor, observer
-from ipa.adapters.solvers.gurobi import licence_finding
 from ipa.adapters.store.admin import store_findings
 from ipa.adapters.store.store import open_store
 from ipa.bootstrap.doctor import identity_findings
@@ -404,25 +403,13 @@ def test_variants_that_were_not_measured(house: Path) -> None:
     assert len(list(machine_checks.profile_findings(settings, pipeline, date(2024, 1, 2)))) == 2
 
 
-def test_solvers_agree_and_the_licence_says_its_limits() -> None:
+def test_solvers_agree_and_auto_s_choice_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ipa.optimize.backends.gurobi_licence.own_licence", lambda: "")
     found = {one.name: one for one in machine_checks.solver_findings(Settings(solver="exact"))}
     values = {name: one.seen.split(",")[1] for name, one in found.items() if name.startswith("solver")}
     assert set(values) == {"solver gurobi", "solver highs", "solver exact"}
     assert len(set(values.values())) == 1
-    licence = licence_finding("exact", TODAY).seen
-    assert "until 20" in licence or "any size" in licence
-
-
-def test_a_licence_that_ends_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ipa.adapters.solvers import gurobi
-
-    licence = gurobi.GurobiLicence("13.0.0", TODAY + timedelta(days=5), 2000)
-    monkeypatch.setattr(gurobi, "gurobi_licence", lambda: licence)
-    assert licence_finding("auto", TODAY).state is Severity.WARN
-    assert licence_finding("gurobi", TODAY).state is Severity.FAIL
-    later = TODAY - timedelta(days=90)
-    assert licence_finding("auto", later).state is Severity.OK
-    assert licence_finding("gurobi", later).state is Severity.WARN
+    assert "auto takes label setting" in found["solver gurobi"].seen
 
 
 def test_the_store_is_looked_at_and_not_made(tmp_path: Path) -> None:

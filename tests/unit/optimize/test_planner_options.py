@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import nan
 from random import Random
 
 import numpy as np
@@ -166,21 +167,11 @@ def test_undominated_compares_across_chunks() -> None:
     assert undominated(doubled).tolist() == list(range(1000))
 
 
-def test_a_senseless_problem_names_all_that_is_wrong() -> None:
-    broken = replace(FAST, latency_s=-1.0)
-    with pytest.raises(InputError) as caught:
-        PlanningProblem(
-            "p",
-            -1.0,
-            0.0,
-            chained([StageProblem("a", (broken,)), StageProblem("b", ())], [0.0]),
-            Objective(alpha=-2.0),
-            Bounds(),
-            Compat.PAPER,
-        )
-    assert len(caught.value.problems) == 5
-    with pytest.raises(InputError, match="no stages"):
-        problem()
+@pytest.mark.parametrize("wrong", [{"rate_rps": nan}, {"rate_rps": -1.0}, {"sla_s": 0.0}])
+def test_a_rate_or_an_sla_that_is_none_is_refused(wrong: dict[str, float]) -> None:
+    (name,) = wrong
+    with pytest.raises(InputError, match=f"{name} must be a finite number above 0"):
+        replace(problem(StageProblem("a", (FAST,))), **wrong)
 
 
 def test_more_numbers_of_items_than_can_be_told_apart_are_refused_by_the_stages_name() -> None:

@@ -1,7 +1,7 @@
 // An explanation: binding limits, the next best plans, the values at which the choice changes, and relaxations.
 
-import { el, number, people, plain } from "../dom.js";
-import { refusal, seconds, signed, table } from "../tables.js";
+import { el, number, people } from "../dom.js";
+import { refusal, signed, table } from "../tables.js";
 
 const figure = (text) => ({ text, figure: true });
 // A change of variants is listed as one of the configuration too.
@@ -12,17 +12,14 @@ export class Explained {
 
   /** `plan` is the one on the page: an explanation that ran out of time may be of another. */
   show(found, plan = found.plan) {
-    const { binding, prices, alternatives, flips, unchanged, remedies, stricter, elsewhere, unfinished } = found;
+    const { binding, alternatives, flips, unchanged, remedies, elsewhere, unfinished } = found;
     this.box.replaceChildren(
       el("h2", {}, "Why this plan ", el("small", {}, `for ${number(found.plan.rate_rps, 1)} rps`)),
       el("p", {}, people(found.summary)),
       isSame(found.plan, plan) ? "" : el("p", { class: "note" }, "This explains a plan found within the explanation's time limit; it differs from the one above."),
       ...(found.plan.stages.length ? this.bound(binding, found) : []),
-      ...list("Distance to the limits", found.limits.filter(isTold).map(limitWords)),
-      ...list("Approximate gain of one more unit", prices.map((each) => each.text)),
       ...(alternatives.length ? [el("h3", {}, "The next best plans with other variants"), this.next(alternatives)] : []),
       ...list("Changes that would flip the choice", [...flips.map((each) => each.text), ...unchanged]),
-      ...list("A stricter SLA", stricter ? [stricter.text] : []),
       ...list("In another shape", elsewhere.map((each) => each.text)),
       ...list("Relaxations, each of which makes it feasible", remedies.map((each) => each.text)),
       ...list("Not found in time", unfinished));
@@ -47,13 +44,3 @@ export class Explained {
 
 const isSame = (one, other) => JSON.stringify(one.stages.map(inWords)) === JSON.stringify(other?.stages.map(inWords) ?? one.stages.map(inWords));
 const inWords = ({ stage, variant, batch_size, cores, replicas }) => [stage, variant, batch_size, cores, replicas];
-
-const ALWAYS = new Set(["sla", "throughput", "cores", "memory", "front", "max_cost_cores", "accuracy_floor"]);
-const isTold = (limit) => ALWAYS.has(limit.kind) || limit.slack_ratio < 0.1;
-
-/** A limit in words. */
-function limitWords({ kind, where, unit, used, limit, slack_ratio }) {
-  const amount = (value) => (unit === "s" ? seconds(value) : `${plain(value)}${unit && unit !== "ratio" ? ` ${unit}` : ""}`);
-  const name = kind === "sla" ? "SLA" : kind.replaceAll("_", " ");
-  return `${name}${where ? ` of ${where}` : ""}: ${amount(used)} of ${amount(limit)}, ${number(100 * slack_ratio, 0)} % left`;
-}
