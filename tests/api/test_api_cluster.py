@@ -20,7 +20,7 @@ from ipa.files.pipelines import find_pipeline
 from ipa.model.decision import Action, ReasonCode
 from ipa.simulate.cluster import KUBERNETES
 from ipa.simulate.run import SimSetup, simulate
-from ipa.targets.seldon.shape import at_cluster
+from ipa.targets.seldon.variants import at_cluster
 from tests.fakes.answering import answering
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind, Trouble

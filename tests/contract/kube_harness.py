@@ -15,10 +15,9 @@ from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
 from ipa.targets.kubernetes.workload import KubeWorkload
-from ipa.targets.seldon.layouts import layout_of
+from ipa.targets.seldon.layouts import PartRole, is_split, layout_of, parts_of
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, deployments_of, target_of
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape, seldon_of, with_seldon
-from ipa.targets.seldon.split import PartRole, is_split, parts_of
 from tests.contract.workload_harness import Settling
 from tests.fakes.kube import FakeKube
 

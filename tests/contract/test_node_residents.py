@@ -18,9 +18,8 @@ from ipa.model.decision import Change
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.targets.kubernetes.workload import KubeWorkload
-from ipa.targets.seldon.layouts import layout_of
+from ipa.targets.seldon.layouts import layout_of, parts_of
 from ipa.targets.seldon.section import Shape, with_seldon
-from ipa.targets.seldon.split import parts_of
 from tests.contract.node_harness import MARKS, SharedNode
 from tests.fakes.waiting import until
 

@@ -22,7 +22,7 @@ from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.settings import Settings
-from ipa.targets.seldon.shape import at_cluster
+from ipa.targets.seldon.variants import at_cluster
 from tests.contract.kube_harness import split
 from tests.fakes.looped import SETTINGS, Looped, looped
 from tests.fakes.mixed import PROFILES

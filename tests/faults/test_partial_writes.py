@@ -16,8 +16,7 @@ from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.plan import StageConfig
 from ipa.policies.ours import Ours
 from ipa.targets.kubernetes.workload import KubeWorkload
-from ipa.targets.seldon.layouts import layout_of
-from ipa.targets.seldon.split import parts_of
+from ipa.targets.seldon.layouts import layout_of, parts_of
 from ipa.testing.examples import VARIANTS
 from tests.contract.kube_harness import split
 from tests.fakes.kube import FakeKube, Trouble

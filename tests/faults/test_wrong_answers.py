@@ -42,14 +42,14 @@ from ipa.service.checks import checked_configs, pin_problems
 from ipa.service.one_shot import NO_SIGNALS
 from ipa.targets.seldon.imported import imported
 from ipa.targets.seldon.locate import unsaid_orchestrators
-from ipa.targets.seldon.manifest import read, render, smallest_configs
+from ipa.targets.seldon.manifest import read, render, render_predictors, smallest_configs
 from ipa.targets.seldon.manifest_edit import Manifest
-from ipa.targets.seldon.predictors import draft_change, render_predictors
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape
-from ipa.targets.seldon.shape import at_cluster, unbatched_stages
 from ipa.targets.seldon.target import SELDON
+from ipa.targets.seldon.variants import at_cluster, unbatched_stages
 from tests.fakes.fan_out_model import rows_of
 from tests.fakes.kube import FakeKube, Trouble
+from tests.fakes.kube.patching import patch_to
 from tests.fakes.looped import PIPELINE, Looped, applied, looped, troubled
 from tests.fakes.world import PIPELINE as LOCAL
 from tests.fakes.world import PROFILES, SMALLEST
@@ -187,7 +187,7 @@ def test_g8_whatever_asks_for_batches_there_is_refused_with_the_remedy(case: Cas
     asked: dict[str, Callable[[], object]] = {
         "render": lambda: SELDON.render(VARYING, BATCHED),
         "two parts": lambda: render_predictors(VARYING, parts),
-        "patch": lambda: draft_change(VARYING, _live(running), BATCHED).patch(),
+        "patch": lambda: patch_to(VARYING, _live(running), BATCHED),
         "manifest": lambda: Manifest(VARYING, yaml.safe_dump(running), "x.yaml").changed(BATCHED),
         "manifest that batches, another variant": lambda: Manifest(
             VARYING, yaml.safe_dump(running_batched), "x.yaml"
@@ -415,13 +415,11 @@ def test_g3_what_others_wrote_is_named_with_its_remedy_and_is_no_drift(case: Cas
     (operation,) = json.loads(remedy)
     assert operation == {"op": "add", "path": "/spec/predictors/0/svcOrchSpec/replicas", "value": 1}
     # A change of ours touches none of it; a predictor that it adds has the number.
-    patch = draft_change(PIPELINE, sdep, (replace(SMALLEST[0], replicas=3), SMALLEST[1])).patch()
+    patch = patch_to(PIPELINE, sdep, (replace(SMALLEST[0], replicas=3), SMALLEST[1]))
     touched = [each["path"] for each in patch if each["op"] != "test"]
     case.equal("paths written", touched, ["/spec/predictors/0/componentSpecs/0/replicas"])
     parts = (*with_share(SMALLEST, 50), *with_share(BATCHED, 50))
-    (added,) = (
-        each["value"] for each in draft_change(PIPELINE, sdep, parts).patch() if each["path"].endswith("/-")
-    )
+    (added,) = (each["value"] for each in patch_to(PIPELINE, sdep, parts) if each["path"].endswith("/-"))
     assert added["svcOrchSpec"] == {"replicas": 1, **predictor["svcOrchSpec"]}
     # Where the orchestrator is in the pods of the first stage, or there is none, there is nothing to say.
     beside = {**sdep, "spec": {**sdep["spec"], "annotations": {}}}

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from ipa.model.plan import StageConfig
 from ipa.targets.kubernetes.ownership import ANNOTATION, claim, owner_of, release
 from ipa.targets.seldon.manifest import read, render
-from ipa.targets.seldon.predictors import draft_change
 from tests.amounts import many
-from tests.fakes.kube.patching import json_patch
+from tests.fakes.kube.patching import json_patch, patch_to
 from tests.fakes.kube.samples import sample_pipeline
 
 PIPELINE = sample_pipeline()
@@ -95,12 +94,12 @@ def test_the_patch_makes_what_is_wanted_and_leaves_the_rest_byte_identical(
     sdep: dict[str, Any], wanted: tuple[StageConfig, ...]
 ) -> None:
     before = deepcopy(sdep)
-    patch = draft_change(PIPELINE, sdep, wanted).patch()
+    patch = patch_to(PIPELINE, sdep, wanted)
     assert sdep == before
     after = json_patch(sdep, patch)
     assert read(PIPELINE, after) == wanted
     assert repr(others(after)) == repr(others(before))
-    assert draft_change(PIPELINE, after, wanted).patch() == []
+    assert patch_to(PIPELINE, after, wanted) == []
 
 
 @settings(max_examples=many(50), deadline=None, derandomize=True)
@@ -108,8 +107,8 @@ def test_the_patch_makes_what_is_wanted_and_leaves_the_rest_byte_identical(
 def test_claiming_it_and_giving_it_up_leaves_the_rest_byte_identical(
     sdep: dict[str, Any], wanted: tuple[StageConfig, ...]
 ) -> None:
-    plain = json_patch(sdep, draft_change(PIPELINE, sdep, wanted).patch())
-    claimed = json_patch(sdep, [*draft_change(PIPELINE, sdep, wanted).patch(), *claim(sdep, "blue")])
+    plain = json_patch(sdep, patch_to(PIPELINE, sdep, wanted))
+    claimed = json_patch(sdep, [*patch_to(PIPELINE, sdep, wanted), *claim(sdep, "blue")])
     assert owner_of(claimed) == "blue"
     assert json_patch(claimed, claim(claimed, "blue")) == claimed
     assert read(PIPELINE, claimed) == wanted
@@ -126,8 +125,8 @@ def test_writing_the_previous_configs_takes_it_back(
     sdep: dict[str, Any], wanted: tuple[StageConfig, ...]
 ) -> None:
     previous = read(PIPELINE, sdep)
-    after = json_patch(sdep, draft_change(PIPELINE, sdep, wanted).patch())
-    back = json_patch(after, draft_change(PIPELINE, after, previous).patch())
+    after = json_patch(sdep, patch_to(PIPELINE, sdep, wanted))
+    back = json_patch(after, patch_to(PIPELINE, after, previous))
     assert read(PIPELINE, back) == previous
     assert repr(others(back)) == repr(others(sdep))
 
@@ -142,5 +141,5 @@ def test_a_replica_only_change_leaves_every_pod_template_as_it_is(
         StageConfig(one.stage, one.variant, one.batch_size, one.cores, count)
         for one, count in zip(running, replicas, strict=True)
     )
-    patch = draft_change(PIPELINE, sdep, wanted).patch()
+    patch = patch_to(PIPELINE, sdep, wanted)
     assert all(one["path"].endswith("/replicas") for one in patch if one["op"] != "test")

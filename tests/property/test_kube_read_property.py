@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 
 from ipa.model.errors import DriftError
 from ipa.targets.seldon.manifest import read, render
-from ipa.targets.seldon.predictors import draft_change
 from tests.amounts import many
 from tests.fakes.kube.edits import edit, places
-from tests.fakes.kube.patching import json_patch
+from tests.fakes.kube.patching import json_patch, patch_to
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.kube.schema import admit, small_schema
 from tests.fakes.kube.store import ApiError
@@ -46,6 +45,6 @@ def test_an_object_that_the_schema_allows_is_read_or_refused(edits: list[tuple[A
         assert refusal.problems
         return
     wanted = sample_configs()
-    patched = json_patch(sdep, draft_change(PIPELINE, sdep, wanted).patch())
+    patched = json_patch(sdep, patch_to(PIPELINE, sdep, wanted))
     assert read(PIPELINE, patched) == wanted
     assert len(configs) == len(PIPELINE.stages)

@@ -21,10 +21,10 @@ from ipa.policies.planning import plan_pipeline
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.manifest_edit import Manifest
-from ipa.targets.seldon.predictors import draft_change
-from ipa.targets.seldon.shape import at_cluster
+from ipa.targets.seldon.variants import at_cluster
 from tests.amounts import many
 from tests.fakes.kube import FakeKube
+from tests.fakes.kube.patching import patch_to
 
 ROOT = Path(__file__).resolve().parents[2]
 RATES = (2.0, 8.0, 20.0)
@@ -93,7 +93,7 @@ def test_two_iff_the_patch_is_not_empty(
             kube.store.create(*place[:2], document)
         at = f"kubernetes:{kube.kubeconfig(tmp_path)}"
         client = KubeClient.from_kubeconfig(at.partition(":")[2], 10.0)
-        is_written = bool(draft_change(video(), client.get(SELDON_DEPLOYMENT, *place[1:]), wanted).patch())
+        is_written = bool(patch_to(video(), client.get(SELDON_DEPLOYMENT, *place[1:]), wanted))
         client.close()
     else:
         file = tmp_path / "video.yaml"

@@ -21,7 +21,7 @@ from ipa.simulate.cluster import KUBERNETES, ClusterSettings
 from ipa.simulate.metrics import ON_CLUSTER, MetricsSettings
 from ipa.simulate.run import SimResult, SimSetup, simulate
 from ipa.targets.local.target import LOCAL as ON_THIS_MACHINE
-from ipa.targets.seldon.shape import at_cluster
+from ipa.targets.seldon.variants import at_cluster
 from tests.fakes.mixed import PROFILES
 from tests.fakes.mixed import SHOP as LOCAL
 

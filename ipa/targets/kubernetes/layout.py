@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -66,79 +65,63 @@ class Running:
     counters: tuple[Served, ...]
 
 
-class Draft:
-    """A copy of the live object that writes down what is done to it."""
+def patch_of(before: Json, after: Json) -> list[Operation]:
+    """The guarded JSON Patch that turns the live object into the other; empty if they are equal."""
+    changes = list(differences(before, after))
+    if not changes:
+        return []
+    metadata = before["metadata"]
+    # Not the resourceVersion: operators write the status several times around each change.
+    guards = [_operation("test", ("metadata", key), metadata[key]) for key in ("uid", "generation")]
+    return [*guards, *changes]
 
-    def __init__(self, live: Mapping[str, Any]) -> None:
-        self.object = deepcopy(dict(live))
-        self.tests: list[Operation] = []
-        self.changes: list[Operation] = []
 
-    def patch(self) -> list[Operation]:
-        """The guarded patch of all that was done to it; empty where nothing was."""
-        if not self.changes:
-            return []
-        metadata = self.object["metadata"]
-        # Not the resourceVersion: operators write the status several times around each change.
-        guards = [_operation("test", ("metadata", key), metadata[key]) for key in ("uid", "generation")]
-        return [*guards, *self.tests, *self.changes]
+def differences(before: Any, after: Any, path: Path = ()) -> Iterator[Operation]:
+    """The operations that turn one value into the other.
 
-    def value(self, path: Path) -> Any:
-        """Value at the path, or None."""
-        value: Any = self.object
-        for token in path:
-            if isinstance(value, dict):
-                value = value.get(str(token))
-            elif isinstance(value, list) and isinstance(token, int) and token < len(value):
-                value = value[token]
+    Entries of a list are the same if they have the same name. Those that are gone are removed last, since
+    that moves the ones behind them.
+    """
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in before | after:
+            if key not in after:
+                yield _operation("remove", (*path, key))
+            elif key not in before:
+                yield _operation("add", (*path, key), after[key])
             else:
-                return None
-        return value
-
-    def test(self, path: Path, value: object) -> None:
-        """Demand, before any change, that this is there."""
-        operation = _operation("test", path, value)
-        if operation not in self.tests:
-            self.tests.append(operation)
-
-    def set(self, path: Path, value: Any) -> None:
-        """Put the value there, or remove what is there (None). Parents that are not there are made."""
-        live = self.value(path)
-        if live == value:
-            return
-        parent = path[:-1]
-        if value is None:
-            self.changes.append({"op": "remove", "path": _pointer(path)})
-            self.value(parent).pop(path[-1])
-        elif self.value(parent) is None:
-            self.set(parent, {path[-1]: value})
-        else:
-            self.changes.append(_operation("add" if live is None else "replace", path, value))
-            self.value(parent)[path[-1]] = value
-
-    def append(self, path: Path, value: Any) -> None:
-        """Put the value behind the list's last."""
-        self.changes.append(_operation("add", (*path, "-"), value))
-        self.value(path).append(value)
+                yield from differences(before[key], after[key], (*path, key))
+    elif isinstance(before, list) and isinstance(after, list):
+        gone, rest = [], list(after)
+        for index, entry in enumerate(before):
+            if rest and _name(rest[0]) == _name(entry):
+                yield from differences(entry, rest.pop(0), (*path, index))
+            else:
+                gone.append(index)
+        for entry in rest:
+            yield _operation("add", (*path, "-"), entry)
+        for index in reversed(gone):
+            yield _operation("remove", (*path, index))
+    elif before != after:
+        yield _operation("replace", path, after)
 
 
-def _pointer(path: Path) -> str:
-    return "".join("/" + str(token).replace("~", "~0").replace("/", "~1") for token in path)
+def _name(entry: Any) -> Any:
+    return entry.get("name") if isinstance(entry, dict) else None
 
 
-def _operation(op: str, path: Path, value: object) -> Operation:
-    # A copy: the draft goes on changing what it put there.
-    return {"op": op, "path": _pointer(path), "value": deepcopy(value)}
+def _operation(op: str, path: Path, value: object = None) -> Operation:
+    pointer = "".join("/" + str(token).replace("~", "~0").replace("/", "~1") for token in path)
+    return {"op": op, "path": pointer, **({} if op == "remove" else {"value": value})}
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectChange:
-    """The change of one object: what it asked for, what it is to ask for, and the draft that says so."""
+    """The change of one object: what it asked for, what it is to ask for, and the object that does."""
 
     name: str
     before: Configs
     after: Configs
-    draft: Draft
+    changed: Json
 
 
 class Layout(ABC):
@@ -184,8 +167,8 @@ class Layout(ABC):
         """The configurations that one of the objects asks for. DriftError as `observe`."""
 
     @abstractmethod
-    def draft(self, name: str, live: Json, wanted: Sequence[StageConfig]) -> Draft:
-        """The draft that takes one of the objects to what it is to ask for. Errors as `changes`."""
+    def changed(self, name: str, live: Json, wanted: Sequence[StageConfig]) -> Json:
+        """One of the objects as it is to be, with all else as it is. Errors as `changes`."""
 
     def as_written(self, configs: Sequence[StageConfig]) -> Configs:
         """The configurations as they read back once written; InputError lists what must not be written."""

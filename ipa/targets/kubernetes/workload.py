@@ -27,7 +27,7 @@ from ipa.model.parts import Configs
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.rolling import DEPLOYMENT
-from ipa.targets.kubernetes.layout import Draft, Layout, ObjectChange, Objects, Running, Served
+from ipa.targets.kubernetes.layout import Layout, ObjectChange, Objects, Operation, Running, Served, patch_of
 from ipa.targets.kubernetes.ownership import check_owner, claim, claimed, owner_of
 from ipa.targets.kubernetes.rollout import (
     counter_of,
@@ -226,11 +226,13 @@ class KubeWorkload:
         if fault:
             raise InputError(f"pipeline {layout.pipeline.name!r} cannot run there: {fault}")
 
-    def _patch(self, layout: Layout, live: Json, draft: Draft, *, dry_run: bool = False) -> Json:
-        """The object after the draft's patch, which claims it."""
+    def _patch(
+        self, layout: Layout, live: Json, changes: Sequence[Operation], *, dry_run: bool = False
+    ) -> Json:
+        """The object after the patch, which claims it."""
         ref = ObjectRef(layout.kind, layout.namespace, live["metadata"]["name"])
         for _ in range(CLAIM_TRIES):
-            patch = [*draft.patch(), *(claim(live, self._install) if self._install else ())]
+            patch = [*changes, *(claim(live, self._install) if self._install else ())]
             try:
                 patched = self._client.patch(layout.kind, ref.namespace, ref.name, patch, dry_run=dry_run)
             except ConflictError:
@@ -262,7 +264,8 @@ class KubeWorkload:
         """Let the server try every patch. ConflictError where its webhooks make something else of it."""
         promised = dict(objects)
         for each in changes:
-            promised[each.name] = self._patch(layout, objects[each.name], each.draft, dry_run=True)
+            live = objects[each.name]
+            promised[each.name] = self._patch(layout, live, patch_of(live, each.changed), dry_run=True)
         if not _is_as_asked(layout.pipeline, wanted, layout.observe(promised).configs):
             raise ConflictError(
                 f"the cluster would alter the write for pipeline {layout.pipeline.name!r}",
@@ -272,7 +275,7 @@ class KubeWorkload:
     def _send(self, layout: Layout, live: Json, change: ObjectChange) -> Json:
         """The object as written; where there was no answer, as read back. It is never sent again."""
         try:
-            return self._patch(layout, live, change.draft)
+            return self._patch(layout, live, patch_of(live, change.changed))
         except UnavailableError as error:
             return self._read_back(layout, change.name, live, change.after, error)
 
@@ -302,7 +305,8 @@ class KubeWorkload:
         """Undo what was written before a refusal, the last first: each step leads back to a safe prefix."""
         for left, (change, written) in reversed(list(enumerate(done, 1))):
             try:
-                self._patch(layout, written, layout.draft(change.name, written, change.before))
+                restored = layout.changed(change.name, written, change.before)
+                self._patch(layout, written, patch_of(written, restored))
             except IpaError as error:
                 words = (
                     f"; undoing it failed too: {error.message}; the objects written so far are safe to run"

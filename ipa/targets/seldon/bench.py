@@ -28,7 +28,7 @@ from ipa.model.masking import mask_url
 from ipa.model.pipeline import Pipeline, ReplicaOwner, Stage, StageKind
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.resources import Resources
-from ipa.targets.kubernetes.layout import Draft, Served
+from ipa.targets.kubernetes.layout import Served
 from ipa.targets.kubernetes.reach import Reach
 from ipa.targets.kubernetes.rollout import judge
 from ipa.targets.kubernetes.workload import KubeWorkload
@@ -37,7 +37,7 @@ from ipa.targets.requests import (
     MeasuredServer,
     client_within,
 )
-from ipa.targets.seldon.layouts import layout_of
+from ipa.targets.seldon.layouts import PORT, PartRole, alone, is_split, layout_of, parts_of
 from ipa.targets.seldon.locate import (
     AUTOSCALERS,
     NO_ENGINE,
@@ -50,11 +50,9 @@ from ipa.targets.seldon.locate import (
     orchestrators,
     target_of,
 )
-from ipa.targets.seldon.manifest import ONE_ORCHESTRATOR
-from ipa.targets.seldon.predictors import change_all
-from ipa.targets.seldon.residents import MODELS
+from ipa.targets.seldon.manifest import ONE_ORCHESTRATOR, change_predictor
 from ipa.targets.seldon.section import WireProtocol, seldon_of
-from ipa.targets.seldon.split import PORT, PartRole, alone, is_split, parts_of
+from ipa.targets.seldon.variants import MODELS
 
 log = logging.getLogger("ipa.cli")
 
@@ -337,6 +335,5 @@ def copy_body(
     spec = {key: deepcopy(value) for key, value in live["spec"].items() if key not in ("replicas", "name")}
     body = object_of(target, {**spec, "predictors": [predictor]}, {LABEL_COPY_OF: copy.name})
     body["metadata"]["annotations"] = {UNTIL: until.isoformat()}
-    draft = Draft(body)
-    change_all(draft, copy, body, [config])
-    return draft.object
+    change_predictor(copy, body, [config])
+    return body

@@ -17,10 +17,9 @@ from ipa.targets.kubernetes.doctor import SERVER, ClusterNeeds, cluster_checks
 from ipa.targets.kubernetes.layout import Layout
 from ipa.targets.kubernetes.target import KubernetesTarget
 from ipa.targets.seldon import locate
-from ipa.targets.seldon.metrics import dialect_of
-from ipa.targets.seldon.monitors import monitors_of
+from ipa.targets.seldon.metrics import dialect_of, monitors_of
 from ipa.targets.seldon.section import SeldonTarget, seldon_of
-from ipa.targets.seldon.shape import batch_faults
+from ipa.targets.seldon.variants import batch_faults
 
 CRD = "seldon crd"
 INSTALL_SELDON = (

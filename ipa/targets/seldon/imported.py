@@ -18,8 +18,7 @@ from ipa.model.pipeline import Edge, Objective, Pipeline, Sla, Stage, StageKind,
 from ipa.settings import Settings
 from ipa.targets.base import Imported, ImportRequest
 from ipa.targets.seldon import locate, variants
-from ipa.targets.seldon.graph import INSIDE_OUT, SPLIT
-from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
+from ipa.targets.seldon.locate import INSIDE_OUT, SELDON_DEPLOYMENT, SPLIT
 from ipa.targets.seldon.manifest import protocol_of, read
 from ipa.targets.seldon.manifest_edit import seldondeployments
 from ipa.targets.seldon.section import (
@@ -31,8 +30,7 @@ from ipa.targets.seldon.section import (
     is_microservice,
     seldon_of,
 )
-from ipa.targets.seldon.shape import NO_BATCHES
-from ipa.targets.seldon.variants import Json
+from ipa.targets.seldon.variants import NO_BATCHES, Json
 
 # What Seldon's executor does by itself for a node without a container, but for the one that we know.
 OTHER_BUILT_IN = frozenset({"SIMPLE_MODEL", "SIMPLE_ROUTER", "AVERAGE_COMBINER"})

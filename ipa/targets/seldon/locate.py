@@ -1,4 +1,10 @@
-"""Places of a pipeline's stages inside a SeldonDeployment, and its orchestrators."""
+"""Places of a pipeline's stages inside a SeldonDeployment, its nested graph, and its orchestrators.
+
+The executor calls a node, then its children with what it answered, then makes of their answers the node's
+own. So a model or transformer holds what comes after it, a router its branches, and a combiner or output
+transformer what comes *before* it. Of several answers that no combiner takes, only the first would be used:
+such a graph is refused, as is one that is no tree in this sense.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +19,7 @@ from ipa.adapters.kube.kinds import ResourceKind
 from ipa.adapters.kube.quantity import parse_quantity
 from ipa.model.errors import DriftError, InputError, Problem
 from ipa.model.pipeline import Pipeline, Stage, StageKind
-from ipa.targets.kubernetes.layout import Path, Served
-from ipa.targets.seldon.graph import INSIDE_OUT, SPLIT, Nested, nest, split_ratio
+from ipa.targets.kubernetes.layout import Served
 from ipa.targets.seldon.section import SeldonTarget, seldon_of
 from ipa.targets.seldon.variants import Json, env_entry, owned_env
 
@@ -30,25 +35,29 @@ UNDONE = (
     "and the operator undoes that, as the stage's componentSpec has no hpaSpec and no kedaSpec; give it there"
 )
 KEDA_LABEL = "scaledobject.keda.sh/name"
+INSIDE_OUT = (StageKind.OUTPUT_TRANSFORMER, StageKind.COMBINER)
+# A router of the executor's own; it knows two branches.
+SPLIT = "RANDOM_ABTEST"
+SPLIT_BRANCHES = 2
 # The operator hashes names of Deployments that would not fit a DNS label.
 LONGEST_NAME = 63
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageLocation(Served):
-    """A stage's componentSpec, container and graph node in one SeldonDeployment, and their paths in it.
+    """A stage's componentSpec, container and graph node, the parts themselves of one SeldonDeployment.
 
-    `replicas` is what counts of the three levels. In a stage whose replicas are external an autoscaler sets
-    those of the Deployment, which count then.
+    `predictor` and `index` are the places of its predictor, and of the componentSpec in that. `replicas` is
+    what counts of the three levels. In a stage whose replicas are external an autoscaler sets those of the
+    Deployment, which count then.
     """
 
     stage: Stage
     component: Json
     container: Json
     node: Json
-    component_path: Path
-    container_path: Path
-    node_path: Path
+    predictor: int
+    index: int
 
     def carries(self, pod: Json) -> bool:
         """True if the pod, or pod template, has the stage's container as in the SeldonDeployment."""
@@ -97,8 +106,7 @@ class OrchestratorLocation(Served):
         except (ValueError, KeyError, TypeError):
             return True
         for place in self.told:
-            at = int(place.component_path[-1])
-            found = components[at] if at < len(components) else {}
+            found = components[place.index] if place.index < len(components) else {}
             is_same = found.get("replicas") == place.component.get("replicas")
             if not is_same or not place.carries(found.get("spec") or {}):
                 return False
@@ -194,14 +202,14 @@ def locate(pipeline: Pipeline, sdep: Json) -> tuple[StageLocation, ...]:
         problems.append(f"has predictors {has}; exactly one must be {target.predictor!r}")
         raise drift(pipeline, problems)
     index = names.index(target.predictor)
-    nodes = list(nodes_of(_predictors(sdep)[index]["graph"], ("spec", "predictors", index, "graph")))
+    nodes = list(nodes_of(_predictors(sdep)[index]["graph"]))
     problems += _misplaced(nest(pipeline), nodes)
     places: list[StageLocation] = []
     for stage in pipeline.served:
         place = _place(stage, sdep, index, nodes, problems)
         if place is None:
             continue
-        if place.component_path in {other.component_path for other in places}:
+        if place.index in {other.index for other in places}:
             problems.append(f"stage {stage.name!r} shares its componentSpec with another stage")
         places.append(place)
     if problems:
@@ -209,28 +217,26 @@ def locate(pipeline: Pipeline, sdep: Json) -> tuple[StageLocation, ...]:
     return tuple(places)
 
 
-def nodes_of(node: Json, path: Path = ()) -> Iterator[tuple[Path, Json]]:
-    """The node and all inside it, each with its path."""
-    yield path, node
-    for index, child in enumerate(node.get("children") or ()):
-        yield from nodes_of(child, (*path, "children", index))
+def nodes_of(node: Json, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Json]]:
+    """The node and all inside it, each with the names of those that it is inside of, the outermost first."""
+    yield above, node
+    for child in node.get("children") or ():
+        yield from nodes_of(child, (*above, str(node.get("name"))))
 
 
-def _misplaced(nested: Nested, nodes: list[tuple[Path, Json]]) -> list[str]:
+def _misplaced(nested: Nested, nodes: list[tuple[tuple[str, ...], Json]]) -> list[str]:
     """Every node of a stage that is of another type, or not right inside the node it should be in.
 
     Nodes of other people may be between them. Where a node is not there once, `_place` says so.
     """
-    wanted = {container_name(each.stage): (each, above) for each, above in nested.walk()}
-    paths = {node["name"]: path for path, node in nodes if node["name"] in wanted}
+    wanted = {container_name(each.stage): (each, parent) for each, parent in nested.walk()}
     faults = []
-    for path, node in nodes:
+    for above, node in nodes:
         name = node["name"]
         if name not in wanted:
             continue
         each, parent = wanted[name]
-        inside = [other for other, place in paths.items() if place != path and path[: len(place)] == place]
-        nearest = max(inside, key=lambda other: len(paths[other]), default=None)
+        nearest = next((other for other in reversed(above) if other in wanted and other != name), None)
         if nearest != (None if parent is None else container_name(parent)):
             where = "the outermost" if parent is None else f"below {container_name(parent)!r}"
             faults.append(f"graph node {name!r} is not {where}")
@@ -243,37 +249,36 @@ def _misplaced(nested: Nested, nodes: list[tuple[Path, Json]]) -> list[str]:
         # A model may be run as any type that is called before its children: that is its owner's affair.
         elif stage.kind in (*INSIDE_OUT, StageKind.ROUTER) and node.get("type") != node_type(stage):
             faults.append(f"graph node {name!r} is of type {node.get('type')}, not {node_type(stage)}")
-    missing = [name for name, (each, _) in wanted.items() if not each.stage.variants and name not in paths]
+    there = {node["name"] for _, node in nodes}
+    missing = [name for name, (each, _) in wanted.items() if not each.stage.variants and name not in there]
     return faults + [f"there is no graph node {name!r}" for name in missing]
 
 
 def _place(
-    stage: Stage, sdep: Json, predictor: int, nodes: list[tuple[Path, Json]], problems: list[str]
+    stage: Stage, sdep: Json, predictor: int, nodes: list[tuple[tuple[str, ...], Json]], problems: list[str]
 ) -> StageLocation | None:
     """The stage's place; None if it is not there once, which is added to the problems."""
     name, title = container_name(stage), f"stage {stage.name!r}"
     whole = _predictors(sdep)[predictor]
     found = [
-        (at, inside)
+        (at, component, container)
         for at, component in enumerate(whole.get("componentSpecs") or ())
-        for inside, one in enumerate(_containers(component))
-        if one["name"] == name
+        for container in _containers(component)
+        if container["name"] == name
     ]
-    node = [(path, value) for path, value in nodes if value["name"] == name]
-    for what, places in (("containers", found), ("graph nodes", node)):
-        if len(places) != 1:
-            problems.append(f"{title}: {len(places)} {what} are named {name!r} instead of one")
-    if len(found) != 1 or len(node) != 1:
+    named = [node for _, node in nodes if node["name"] == name]
+    for what, count in (("containers", len(found)), ("graph nodes", len(named))):
+        if count != 1:
+            problems.append(f"{title}: {count} {what} are named {name!r} instead of one")
+    if len(found) != 1 or len(named) != 1:
         return None
-    [(at, inside)], [(node_path, node_there)] = found, node
-    component = whole["componentSpecs"][at]
+    [(at, component, container)], [node] = found, named
     problems += [
         f"{title} has {scaler}: another controller owns its replicas; {LET_IT}"
         for scaler in _scalers(component)
         if not stage.is_external
     ]
     levels = (component.get("replicas"), whole.get("replicas"), sdep["spec"].get("replicas"))
-    path: Path = ("spec", "predictors", predictor, "componentSpecs", at)
     target = SeldonTarget(str(sdep["metadata"]["name"]), predictor=whole["name"])
     return StageLocation(
         deployment=deployment_name(target, component, at),
@@ -282,11 +287,10 @@ def _place(
         is_external=stage.is_external,
         stage=stage,
         component=component,
-        container=_containers(component)[inside],
-        node=node_there,
-        component_path=path,
-        container_path=(*path, "spec", "containers", inside),
-        node_path=node_path,
+        container=container,
+        node=node,
+        predictor=predictor,
+        index=at,
     )
 
 
@@ -319,7 +323,7 @@ def orchestrators(sdep: Json, places: Sequence[StageLocation] = ()) -> tuple[Orc
             replicas=1 if replicas is None else replicas,
             title="the orchestrator",
             follows=True,
-            told=tuple(place for place in places if place.component_path[2] == at),
+            told=tuple(place for place in places if place.predictor == at),
         )
         for at, predictor, replicas in _separate_orchestrators(sdep)
     )
@@ -394,3 +398,108 @@ def unscaled(pipeline: Pipeline, sdep: Json) -> list[str]:
         for container in _containers(component)
         if container["name"] in names and not _scalers(component)
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Nested:
+    """A stage and what Seldon has inside it."""
+
+    stage: Stage
+    children: tuple[Nested, ...] = ()
+
+    def walk(self, above: Stage | None = None) -> Iterator[tuple[Nested, Stage | None]]:
+        """This one and all inside it, each with the stage that it is right inside of."""
+        yield self, above
+        for child in self.children:
+            yield from child.walk(self.stage)
+
+
+def nest(pipeline: Pipeline) -> Nested:
+    """The outermost stage with all others inside. InputError says why Seldon cannot run the graph."""
+    problems: list[str] = []
+    nested = _nest(pipeline.stages, problems)
+    problems += [message for stage in pipeline.stages if (message := _fault(pipeline, stage))]
+    if problems or nested is None:
+        raise InputError(
+            f"Seldon cannot run the graph of pipeline {pipeline.name!r}",
+            problems=[Problem(problem) for problem in problems],
+        )
+    return nested
+
+
+def split_ratio(nested: Nested) -> dict[str, str]:
+    """The parameter of a router of Seldon's own: the share of its first branch."""
+    first = nested.children[0]
+    while not any(edge.parent == nested.stage.name for edge in first.stage.after):
+        first = first.children[0]
+    share = next(edge.share for edge in first.stage.after if edge.parent == nested.stage.name)
+    return {"name": "ratioA", "value": f"{share:.6g}", "type": "FLOAT"}
+
+
+def _fault(pipeline: Pipeline, stage: Stage) -> str:
+    """The fault of a stage without variants; empty if there is none."""
+    if stage.variants:
+        return ""
+    if stage.kind is not StageKind.ROUTER:
+        return f"{stage.kind} {stage.name!r} has no variants, and Seldon has no built-in one; add variants"
+    branches = sum(edge.parent == stage.name for other in pipeline.stages for edge in other.after)
+    if branches != SPLIT_BRANCHES:
+        return (
+            f"router {stage.name!r} has no variants, and Seldon's built-in router splits between "
+            f"{SPLIT_BRANCHES} stages, not {branches}; add variants, or put several routers in a row"
+        )
+    return ""
+
+
+def _nest(stages: Sequence[Stage], problems: list[str]) -> Nested | None:
+    """Some stages of a graph; None with the reason noted where they do not nest."""
+    names = {stage.name for stage in stages}
+    used = {parent for stage in stages for parent in _before(stage)}
+    roots = [stage for stage in stages if not names & _before(stage)]
+    ends = [stage for stage in stages if stage.name not in used]
+    outer: Stage | None = None
+    groups: list[list[Stage]] = []
+    is_good = False
+    if len(roots) == 1 and roots[0].kind in (StageKind.MODEL, StageKind.TRANSFORMER):
+        outer, rest = roots[0], [stage for stage in stages if stage is not roots[0]]
+        is_good = all(
+            _before(stage) & names == {outer.name} for stage in rest if outer.name in _before(stage)
+        )
+        groups = [rest] if rest else []
+    elif len(ends) == 1 and ends[0].kind in INSIDE_OUT:
+        outer, rest = ends[0], [stage for stage in stages if stage is not ends[0]]
+        used = {parent for stage in rest for parent in _before(stage)}
+        groups = _groups(rest)
+        is_good = {stage.name for stage in rest if stage.name not in used} == _before(outer) & names
+        is_good = is_good and (len(groups) <= 1 or outer.kind is StageKind.COMBINER)
+    elif len(roots) == 1 and roots[0].kind is StageKind.ROUTER:
+        outer = roots[0]
+        groups = _groups([stage for stage in stages if stage is not outer])
+        is_good = True
+    if outer is None or not is_good:
+        problems.append(
+            f"stages {', '.join(stage.name for stage in stages)} do not nest: parallel stages must "
+            "join in one combiner, and the branches of a router in one output-transformer or combiner"
+        )
+        return None
+    children = [_nest(group, problems) for group in groups]
+    return Nested(outer, tuple(child for child in children if child is not None))
+
+
+def _before(stage: Stage) -> set[str]:
+    return {edge.parent for edge in stage.after}
+
+
+def _groups(stages: Sequence[Stage]) -> list[list[Stage]]:
+    """The stages in groups without an edge between them, each in order."""
+    groups: list[list[Stage]] = []
+    for stage in stages:
+        joined = [group for group in groups if any(other.name in _before(stage) for other in group)]
+        merged = [other for group in joined for other in group]
+        groups = [group for group in groups if group not in joined]
+        groups.append([*merged, stage])
+    order = {stage.name: at for at, stage in enumerate(stages)}
+    return sorted(
+        (sorted(group, key=lambda stage: order[stage.name]) for group in groups),
+        key=lambda group: order[group[0].name],
+    )

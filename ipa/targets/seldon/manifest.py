@@ -1,4 +1,10 @@
-"""A pipeline as a SeldonDeployment, and back."""
+"""A pipeline as a SeldonDeployment, and back; and the change of one that is there.
+
+Several configurations side by side are predictors of one SeldonDeployment, which share its traffic. They are
+called after the pipeline's own predictor: default, default-2, default-3. Each is a whole graph, with an
+orchestrator of its own; one alone may have any of the names. Predictors of other names are other people's. In
+one of them only fields that are ours and differ change: replicas alone touch no pod template.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +13,35 @@ from copy import deepcopy
 from typing import Any
 
 from ipa.adapters.kube.quantity import MILLICORES, cpu_quantity, parse_quantity
+from ipa.model import parts as shared
 from ipa.model.errors import InputError, Problem
 from ipa.model.pipeline import Pipeline, Stage
-from ipa.model.plan import StageConfig
+from ipa.model.plan import StageConfig, in_millicores
 from ipa.targets.seldon import variants
-from ipa.targets.seldon.graph import SPLIT, Nested, nest, split_ratio
 from ipa.targets.seldon.locate import (
     LABEL_PIPELINE,
     SEPARATE_ENGINE,
+    SPLIT,
+    Nested,
     StageLocation,
     container_name,
     drift,
     locate,
+    nest,
     node_type,
     object_of,
+    split_ratio,
     target_of,
 )
-from ipa.targets.seldon.section import SeldonTarget, WireProtocol, is_microservice
-from ipa.targets.seldon.shape import batch_faults
+from ipa.targets.seldon.section import SeldonTarget, Shape, WireProtocol, is_microservice, with_seldon
+from ipa.targets.seldon.variants import Json, batch_faults
 
 # Without a number of its own the operator writes the orchestrator's Deployment for ever.
 ONE_ORCHESTRATOR: Mapping[str, Any] = {"replicas": 1}
+# A set has as many parts as a stage has variants; while it changes those that go are there too.
+MOST = 10
+# The pipeline with one of the predictors it may have, and what that runs.
+Named = tuple[Pipeline, shared.Configs]
 # What restricted PodSecurity asks of every container.
 RESTRICTED: Mapping[str, Any] = {
     "allowPrivilegeEscalation": False,
@@ -77,11 +91,6 @@ def check_configs(
             f"these configurations do not fit pipeline {pipeline.name!r}",
             problems=[Problem(problem) for problem in problems],
         )
-
-
-def batch_time(stage: Stage) -> str:
-    """Time that MLServer waits for a batch to fill, in seconds, in the format of its env."""
-    return f"{stage.batch_timeout_s:g}"
 
 
 def render(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, Any]:
@@ -135,7 +144,7 @@ def _variant_fields(stage: Stage, config: StageConfig, kind: str) -> dict[str, s
 def _component(pipeline: Pipeline, stage: Stage, config: StageConfig) -> dict[str, Any]:
     env = _variant_fields(stage, config, "env")
     if not is_microservice(pipeline, stage.variant(config.variant)):
-        env |= {variants.BATCH_SIZE: str(config.batch_size), variants.BATCH_TIME: batch_time(stage)}
+        env |= {variants.BATCH_SIZE: str(config.batch_size), variants.BATCH_TIME: _batch_time(stage)}
     amounts = {"cpu": cpu_quantity(config.cores), **variants.requested(pipeline, stage, config.variant)}
     container = {
         "name": container_name(stage),
@@ -148,7 +157,7 @@ def _component(pipeline: Pipeline, stage: Stage, config: StageConfig) -> dict[st
     return {"replicas": config.replicas, "spec": {"containers": [container]}}
 
 
-def read(pipeline: Pipeline, sdep: variants.Json) -> tuple[StageConfig, ...]:
+def read(pipeline: Pipeline, sdep: Json) -> tuple[StageConfig, ...]:
     """The configuration of every stage that the SeldonDeployment asks for.
 
     DriftError lists everything in it that no configuration of the pipeline would have.
@@ -174,7 +183,7 @@ def read(pipeline: Pipeline, sdep: variants.Json) -> tuple[StageConfig, ...]:
     return tuple(configs)
 
 
-def protocol_of(sdep: variants.Json) -> WireProtocol | None:
+def protocol_of(sdep: Json) -> WireProtocol | None:
     """The protocol of the SeldonDeployment; None for one that no pipeline has, such as TensorFlow's."""
     # The operator's default, and the older name of V2.
     named = {"": "seldon", "kfserving": "v2"}
@@ -223,3 +232,182 @@ def _cores(place: StageLocation) -> float | str:
         shown = ", ".join(f"resources.{kind}.cpu is {amount!r}" for kind, amount in amounts.items())
         return f"{shown}; they must be equal"
     return float(cores)
+
+
+def render_predictors(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, Any]:
+    """The SeldonDeployment that runs the parts side by side; of one part, what `render` gives.
+
+    InputError as `render`, and where the shares are no whole percents of together 100.
+    """
+    _check(pipeline, configs)
+    parts = shared.parts_of(configs)
+    first, *others = [render(named, part) for named, part in zip(_named(pipeline), parts, strict=False)]
+    predictors = [body["spec"]["predictors"][0] for body in (first, *others)]
+    if others:
+        for predictor, part in zip(predictors, parts, strict=True):
+            predictor["traffic"] = shared.share_of(part)
+    first["spec"]["predictors"] = predictors
+    return first
+
+
+def read_predictors(pipeline: Pipeline, sdep: Json) -> shared.Configs:
+    """The parts that the SeldonDeployment asks for, in their order. DriftError as `read_named`."""
+    return tuple(config for _, part in read_named(pipeline, sdep) for config in part)
+
+
+def read_named(pipeline: Pipeline, sdep: Json) -> list[Named]:
+    """Each predictor of the pipeline with what it runs, in the order of parts.
+
+    DriftError as `read`, and where several share the requests and predictors of other people take some too:
+    shares are then no percents of the pipeline's.
+    """
+    traffic = _traffic(sdep)
+    ours = [named for named in _named(pipeline) if target_of(named).predictor in traffic]
+    if len(ours) <= 1:
+        # None: `locate` says what there is instead.
+        return [(named, read(named, sdep)) for named in ours or [pipeline]]
+    _check_others(pipeline, traffic)
+    found = [
+        (named, shared.with_share(read(named, sdep), traffic[target_of(named).predictor])) for named in ours
+    ]
+    return sorted(found, key=lambda each: shared.order_of(each[1]))
+
+
+def _traffic(sdep: Json) -> dict[str, int]:
+    """The percent of the requests of each predictor that is no shadow."""
+    predictors = (sdep.get("spec") or {}).get("predictors") or []
+    return {one["name"]: int(one.get("traffic") or 0) for one in predictors if not one.get("shadow")}
+
+
+def _check_others(pipeline: Pipeline, traffic: Mapping[str, int]) -> None:
+    names = {target_of(named).predictor for named in _named(pipeline)}
+    problems = [
+        f"predictor {name!r} takes {percent} % of the requests, and is none of the pipeline's"
+        for name, percent in traffic.items()
+        if name not in names and percent
+    ]
+    if problems:
+        raise drift(pipeline, problems)
+
+
+def changed(pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -> Json:
+    """The object, live or in a file, as it is to be to run the wanted parts.
+
+    A part stays in the predictor of its variants, so that a change of traffic alone touches traffic alone.
+    What is new is added last, as a copy of a predictor that is there, so that it has what other people gave
+    that; what is gone is removed. Where one is alone before and after, its traffic is not touched.
+    Errors as `read_predictors` and `render_predictors`.
+    """
+    _check(pipeline, wanted)
+    running = read_named(pipeline, live)
+    shares = len(running) > 1 or shared.is_shared(wanted)
+    if shares:
+        _check_others(pipeline, _traffic(live))
+    after = deepcopy(live)
+    predictors = {one["name"]: one for one in after["spec"]["predictors"]}
+    free = [named for named in _named(pipeline) if target_of(named).predictor not in predictors]
+    there = list(running)
+    added: list[Json] = []
+    parts = shared.in_order(shared.parts_of(in_millicores(wanted)))
+    for before, part in shared.paired(read_predictors(pipeline, live), parts):
+        here = next((each for each in there if each[1] == before), None)
+        if here is not None and part is not None:
+            there.remove(here)
+            change_predictor(here[0], after, part)
+            if shares:
+                predictors[target_of(here[0]).predictor]["traffic"] = shared.share_of(part)
+        elif part is not None:
+            added.append(_like(running[0][0], free.pop(0), live, part))
+    gone = {target_of(named).predictor for named, _ in there}
+    after["spec"]["predictors"] = [*(it for name, it in predictors.items() if name not in gone), *added]
+    return after
+
+
+def _like(model: Pipeline, named: Pipeline, live: Json, part: shared.Configs) -> Json:
+    """A predictor that runs the part, and is else as that of `model` but for its explainer: one is enough."""
+    name = target_of(named).predictor
+    (one,) = (each for each in live["spec"]["predictors"] if each["name"] == target_of(model).predictor)
+    copy = {key: deepcopy(value) for key, value in one.items() if key != "explainer"}
+    copy |= {"name": name, "traffic": shared.share_of(part)}
+    copy["svcOrchSpec"] = {**ONE_ORCHESTRATOR, **(copy.get("svcOrchSpec") or {})}
+    change_predictor(named, {**live, "spec": {**live["spec"], "predictors": [copy]}}, part)
+    return copy
+
+
+def _named(pipeline: Pipeline) -> list[Pipeline]:
+    """The pipeline once for each predictor it may have."""
+    target = target_of(pipeline)
+    names = [target.predictor, *(f"{target.predictor}-{number}" for number in range(2, MOST + 1))]
+    return [with_seldon(pipeline, predictor=name) for name in names]
+
+
+def _check(pipeline: Pipeline, configs: Sequence[StageConfig]) -> None:
+    count, faults = len(shared.parts_of(configs)), list(shared.share_faults(configs))
+    if not 1 <= count <= MOST:
+        faults.insert(0, f"a set has 1 to {MOST} parts, not {count}")
+    if count > 1 and target_of(pipeline).shape is Shape.SPLIT:
+        faults.append("shape split cannot divide the traffic between parts; use shape single")
+    if faults:
+        problems = [Problem(fault) for fault in faults]
+        raise InputError(f"pipeline {pipeline.name!r} cannot run these parts", problems=problems)
+
+
+def change_predictor(pipeline: Pipeline, sdep: Json, wanted: Sequence[StageConfig]) -> None:
+    """Make the pipeline's predictor in the object ask for the wanted configurations."""
+    variants.check_variants(pipeline)
+    running = read(pipeline, sdep)
+    check_configs(pipeline, wanted, running)
+    for place, now, then in zip(locate(pipeline, sdep), running, in_millicores(wanted), strict=True):
+        stage, container = place.stage, place.container
+        if then.replicas != now.replicas and not stage.is_external:
+            place.component["replicas"] = then.replicas
+        if then.cores != now.cores:
+            _set_resource(container, "cpu", cpu_quantity(then.cores))
+        if then.batch_size != now.batch_size:
+            _set_env(container, variants.BATCH_SIZE, str(then.batch_size))
+            _set_env(container, variants.BATCH_TIME, _batch_time(stage))
+        if then.variant != now.variant:
+            _change_variant(pipeline, place, then.variant)
+
+
+def _change_variant(pipeline: Pipeline, place: StageLocation, variant: str) -> None:
+    amounts = variants.requested(pipeline, place.stage, variant)
+    for resource in sorted(amounts.keys() | variants.accelerator_kinds(pipeline, place.stage)):
+        _set_resource(place.container, resource, amounts.get(resource))
+    for leaf in variants.leaves(place.stage, variant):
+        if leaf.kind == "env":
+            _set_env(place.container, leaf.name, leaf.value)
+        else:
+            _set(place.container if leaf.kind == "container" else place.node, leaf.name, leaf.value)
+
+
+def _set_resource(container: Json, resource: str, amount: str | None) -> None:
+    for kind in ("requests", "limits"):
+        resources = container.get("resources") or {}
+        if amount is not None or resource in (resources.get(kind) or {}):
+            container["resources"] = resources
+            resources[kind] = resources.get(kind) or {}
+            _set(resources[kind], resource, amount)
+
+
+def _set(owner: Json, key: str, value: str | None) -> None:
+    if value is None:
+        owner.pop(key, None)
+    else:
+        owner[key] = value
+
+
+def _set_env(container: Json, name: str, value: str | None) -> None:
+    """Give the variable that value, in the entry that counts; without a value remove all of that name."""
+    entry = variants.env_entry(container, name)
+    if entry is not None and value is not None:
+        entry["value"] = value
+    elif value is not None:
+        container["env"] = [*(container.get("env") or ()), {"name": name, "value": value}]
+    elif entry is not None:
+        container["env"] = [it for it in container["env"] if it.get("name") != name]
+
+
+def _batch_time(stage: Stage) -> str:
+    """Time that MLServer waits for a batch to fill, in seconds, in the format of its env."""
+    return f"{stage.batch_timeout_s:g}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -11,7 +11,7 @@ import yaml
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.targets.kubernetes.layout import ObjectChange, Operation
+from ipa.targets.kubernetes.layout import Operation, differences
 from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.variants import Json
@@ -48,19 +48,20 @@ class Manifest:
         changes = self._layout.changes(self._objects(), wanted)
         if not changes:
             return self._text
-        documents = list(self._documents)
+        documents, operations = list(self._documents), {}
         for change in changes:
-            documents[self._at[change.name]] = change.draft.object
-        text = self._splice(changes)
+            at = self._at[change.name]
+            documents[at] = change.changed
+            operations[at] = list(differences(self._documents[at], change.changed))
+        text = self._splice(operations)
         # A value may be no YAML in its place.
         with suppress(InputError):
             if text is not None and _load_documents(text, self._path) == documents:
                 return text
         if _has_comments(self._text):
-            operations = [one for change in changes for one in change.draft.changes]
             raise InputError(
                 f"{self._path} would lose its comments, because the change adds or removes fields",
-                problems=[Problem(_words(operation)) for operation in operations],
+                problems=[Problem(_words(one)) for each in operations.values() for one in each],
                 hint="Make these changes by hand, or remove the comments.",
             )
         is_marked = self._text.startswith("---")
@@ -71,14 +72,13 @@ class Manifest:
     def _objects(self) -> dict[str, dict[str, Any]]:
         return {name: self._documents[at] for name, at in self._at.items()}
 
-    def _splice(self, changes: Sequence[ObjectChange]) -> str | None:
+    def _splice(self, operations: Mapping[int, Sequence[Operation]]) -> str | None:
         """The text with each value replaced where it stands; None where that is not all there is to do."""
         nodes = list(yaml.compose_all(self._text, yaml.SafeLoader))
         spans = []
-        for change in changes:
-            for one in change.draft.changes:
-                node = nodes[self._at[change.name]]
-                found = _node(node, one["path"]) if one["op"] == "replace" else None
+        for at, each in operations.items():
+            for one in each:
+                found = _node(nodes[at], one["path"]) if one["op"] == "replace" else None
                 if not isinstance(found, yaml.ScalarNode):
                     return None
                 value = _scalar(one["value"], found.style)

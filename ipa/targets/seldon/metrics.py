@@ -1,16 +1,25 @@
-"""The metrics of a pipeline on Seldon: of its executor, or in shape split of our router and queues."""
+"""The metrics of a pipeline on Seldon: of its executor, or in shape split of our router and queues.
+
+PodMonitors have the Prometheus Operator scrape them. Seldon's operator labels pods by their SeldonDeployment
+(an orchestrator's by its predictor's Service), and not with the labels of the SeldonDeployment. It names a
+port of each container `metrics`: 8000 of the executor, 6000 or one of the next ones of a model server, and
+has both serve /prometheus there. The series of model servers say no SeldonDeployment: the monitor adds the
+label `deployment_name`, as the executor's have it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from ipa.adapters.prometheus.dialects import ON_CLUSTER, Dialect, Selectors
-from ipa.adapters.prometheus.queries import Selector
+from ipa.adapters.prometheus.queries import NUMBER, Selector
 from ipa.control.ports import Load, Metrics, Signals
 from ipa.metering import table
 from ipa.model.pipeline import Pipeline
+from ipa.targets.seldon.layouts import PORT, PartRole, is_split, parts_of
+from ipa.targets.seldon.locate import LABEL_PIPELINE, container_name, object_of, target_of
 from ipa.targets.seldon.section import Shape, seldon_of
-from ipa.targets.seldon.split import is_split
 
 # What the executor asks of each stage.
 CLIENT = "seldon_api_executor_client_requests_seconds"
@@ -41,7 +50,7 @@ POD = "pod"
 def _executor(pipeline: Pipeline, labels: Mapping[str, str], here: Mapping[str, str]) -> Selectors:
     """The series of the executor, which has no queue of its own, and of the model servers that it calls.
 
-    Those of model servers have the label `deployment_name` from their scrape (`ipa.targets.seldon.monitors`).
+    Those of model servers have the label `deployment_name` from their scrape (`monitors_of`).
     """
     target = seldon_of(pipeline)
     predictor = target.predictor if target else "default"
@@ -104,3 +113,55 @@ class ShapedMetrics:
 
     def _of(self, pipeline: Pipeline) -> Metrics:
         return self._by_shape[Shape.SPLIT if is_split(pipeline) else Shape.SINGLE]
+
+
+VERSION = "monitoring.coreos.com/v1"
+# A rate needs two scrapes in its window of 30 s, and samples older than 15 s are stale.
+INTERVAL = "5s"
+LABEL_DEPLOYMENT, LABEL_PREDICTOR_SERVICE, LABEL_SHADOW = "seldon-deployment-id", "seldon-app", "shadow"
+ENGINE = "seldon-container-engine"
+
+
+def monitors_of(pipeline: Pipeline) -> list[dict[str, Any]]:
+    """The PodMonitors of the pipeline in its shape. InputError without a `seldon:` section.
+
+    The first has the load scraped, the last the batches of replicas.
+    """
+    target = target_of(pipeline)
+
+    def monitor(scraped: str, selector: Mapping[str, Any], endpoint: Mapping[str, Any]) -> dict[str, Any]:
+        # In the namespace of the pipeline's pods.
+        made = object_of(target, {"selector": selector, "podMetricsEndpoints": [endpoint]}, labels)
+        made["metadata"]["name"] = f"{target.name}-{scraped}"
+        return {**made, "apiVersion": VERSION, "kind": "PodMonitor"}
+
+    labels = {LABEL_PIPELINE: pipeline.name}
+    if is_split(pipeline):
+        parts = [part.name for part in parts_of(pipeline) if part.role is not PartRole.MODEL]
+        endpoint = {"targetPort": PORT, "path": "/metrics", "interval": INTERVAL}
+        among = {"key": LABEL_DEPLOYMENT, "operator": "In", "values": sorted(parts)}
+        return [monitor("router-and-queues", {"matchExpressions": [among]}, endpoint)]
+    # Predictors that share the load are numbered; those of other names are not ours.
+    ours = f"{target.name}-{target.predictor}{NUMBER}"
+    engines = [
+        _kept(f"label_{LABEL_PREDICTOR_SERVICE.replace('-', '_')}", ours),
+        _kept("container_name", ENGINE),
+    ]
+    models = [
+        _kept("container_name", "|".join(container_name(stage) for stage in pipeline.served)),
+        {**_kept(f"label_{LABEL_SHADOW}", "true"), "action": "drop"},
+        {"targetLabel": EXECUTOR.identity_label, "replacement": target.name},
+    ]
+    by_service = {"matchExpressions": [{"key": LABEL_PREDICTOR_SERVICE, "operator": "Exists"}]}
+    return [
+        monitor("orchestrator", by_service, _endpoint(engines)),
+        monitor("stages", {"matchLabels": {LABEL_DEPLOYMENT: target.name}}, _endpoint(models)),
+    ]
+
+
+def _endpoint(relabelings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {"port": "metrics", "path": "/prometheus", "interval": INTERVAL, "relabelings": list(relabelings)}
+
+
+def _kept(what: str, regex: str) -> dict[str, Any]:
+    return {"action": "keep", "sourceLabels": [f"__meta_kubernetes_pod_{what}"], "regex": regex}

@@ -18,9 +18,9 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.probe import ProbeRequest, ProbeResult, ProbeTransport, RequestAddress
 from ipa.settings import Settings
 from ipa.targets.requests import check_url, probe_http, shown, v2_fault
+from ipa.targets.seldon.layouts import PartRole, is_split, parts_of
 from ipa.targets.seldon.locate import target_of
 from ipa.targets.seldon.section import WireProtocol
-from ipa.targets.seldon.split import PartRole, is_split, parts_of
 
 # The ports of the Service that the operator makes for a predictor's orchestrator.
 REST_PORT, GRPC_PORT = 8000, 5001

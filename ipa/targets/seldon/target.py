@@ -18,7 +18,6 @@ from ipa.settings import Settings
 from ipa.targets import base
 from ipa.targets.kubernetes.target import KubernetesTarget
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
-from ipa.targets.seldon.residents import REMEDY, groups_of, resident_fault
 from ipa.targets.seldon.section import (
     KEY,
     SECTIONS,
@@ -29,7 +28,13 @@ from ipa.targets.seldon.section import (
     seldon_of,
     with_seldon,
 )
-from ipa.targets.seldon.shape import at_cluster, unbatched_stages
+from ipa.targets.seldon.variants import (
+    RESIDENT_REMEDY,
+    at_cluster,
+    groups_of,
+    resident_fault,
+    unbatched_stages,
+)
 
 if TYPE_CHECKING:
     from ipa.profiling.measure import MeasurementBench
@@ -201,7 +206,7 @@ class Seldon(KubernetesTarget):
 
     def monitors(self, pipeline: Pipeline) -> list[dict[str, Any]]:
         """A PodMonitor each for the orchestrator and the stages, or one for router and queues."""
-        from ipa.targets.seldon.monitors import monitors_of
+        from ipa.targets.seldon.metrics import monitors_of
 
         return monitors_of(pipeline)
 
@@ -274,7 +279,9 @@ def _resident_faults(pipeline: Pipeline) -> list[Unhonoured]:
     found = [(stage.name, why) for stage in asking if (why := resident_fault(pipeline, stage))]
     if not found:
         return []
-    return [Unhonoured("resident", "; ".join(f"of stage {name} {why}" for name, why in found), REMEDY)]
+    return [
+        Unhonoured("resident", "; ".join(f"of stage {name} {why}" for name, why in found), RESIDENT_REMEDY)
+    ]
 
 
 SELDON = Seldon()

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
+
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+from ipa.targets.kubernetes.layout import patch_of
+from ipa.targets.seldon.manifest import changed
 
 
 class PatchError(Exception):
@@ -80,3 +86,8 @@ def _put(document: Any, tokens: list[str], value: Any, *, insert: bool) -> None:
 
 def _same(value: Any, other: Any) -> bool:
     return type(value) is type(other) and value == other
+
+
+def patch_to(pipeline: Pipeline, live: dict[str, Any], wanted: Sequence[StageConfig]) -> list[dict[str, Any]]:
+    """The patch that the code under test sends to have the live SeldonDeployment run the configurations."""
+    return patch_of(live, changed(pipeline, live, wanted))

@@ -11,7 +11,7 @@ from ipa.model.overhead import NO_OVERHEAD, Overhead
 from ipa.model.pipeline import Bounds, Pipeline
 from ipa.targets.seldon.manifest import read, render
 from ipa.targets.seldon.section import seldon_of, with_seldon
-from ipa.targets.seldon.shape import at_cluster
+from ipa.targets.seldon.variants import at_cluster
 from tests.contract.kube_harness import split
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.cluster import cores_of
@@ -59,7 +59,7 @@ def test_the_orchestrator_is_rendered_where_its_cores_are_counted() -> None:
 
 
 def test_the_parts_of_shape_split_take_what_is_counted() -> None:
-    from ipa.targets.seldon.split import render_split
+    from ipa.targets.seldon.layouts import render_split
 
     pipeline = split(SAMPLE)
     kube = FakeKube()

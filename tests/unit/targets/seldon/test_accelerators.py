@@ -14,11 +14,10 @@ from ipa.model.pipeline import Pipeline, Sla
 from ipa.model.plan import StageConfig
 from ipa.targets.seldon.imported import imported
 from ipa.targets.seldon.manifest import read, render
-from ipa.targets.seldon.predictors import draft_change
 from ipa.targets.seldon.section import Shape, seldon_of, with_seldon
-from ipa.targets.seldon.shape import at_cluster
 from ipa.targets.seldon.target import SELDON
-from tests.fakes.kube.patching import json_patch
+from ipa.targets.seldon.variants import at_cluster
+from tests.fakes.kube.patching import json_patch, patch_to
 
 HOME = Path(__file__).parents[3] / "fixtures" / "accelerated"
 GPU, SLICE = "nvidia.com/gpu", "nvidia.com/mig-1g.5gb"
@@ -55,7 +54,7 @@ def test_each_variant_requests_and_is_limited_to_its_own() -> None:
 def test_they_come_and_go_with_the_variant(
     running: tuple[StageConfig, ...], wanted: tuple[StageConfig, ...]
 ) -> None:
-    changed = json_patch(live(running), draft_change(vision(), live(running), wanted).patch())
+    changed = json_patch(live(running), patch_to(vision(), live(running), wanted))
     assert read(vision(), changed) == wanted
     for stage in range(2):
         expected, found = container(live(wanted), stage), container(changed, stage)

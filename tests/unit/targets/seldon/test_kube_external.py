@@ -27,11 +27,10 @@ from ipa.policies.profiled import Profiled
 from ipa.targets.gitops.workload import Folder, GitOpsWorkload
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon import doctor
-from ipa.targets.seldon.layouts import layout_of
+from ipa.targets.seldon.layouts import layout_of, render_split
 from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.manifest_edit import Manifest
 from ipa.targets.seldon.section import Shape, with_seldon
-from ipa.targets.seldon.split import render_split
 from tests.fakes.kube import FakeKube, Trouble
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.looped import PIPELINE, Looped, looped

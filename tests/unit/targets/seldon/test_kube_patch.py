@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from ipa.model.plan import StageConfig
 from ipa.targets.seldon.manifest import read, render
-from ipa.targets.seldon.predictors import draft_change
-from tests.fakes.kube.patching import PatchError, json_patch
+from tests.fakes.kube.patching import PatchError, json_patch, patch_to
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 
 PIPELINE = sample_pipeline()
@@ -24,16 +24,11 @@ def live() -> dict[str, Any]:
     return sdep
 
 
-def changes(patch: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    return [(one["op"], one["path"]) for one in patch if one["op"] != "test"]
-
-
 def test_a_replica_only_change_touches_replicas_only() -> None:
-    patch = draft_change(PIPELINE, live(), (replace(DETECT, replicas=4), READ, SORT)).patch()
+    patch = patch_to(PIPELINE, live(), (replace(DETECT, replicas=4), READ, SORT))
     assert patch == [
         {"op": "test", "path": "/metadata/uid", "value": "u"},
         {"op": "test", "path": "/metadata/generation", "value": 3},
-        {"op": "test", "path": f"{BASE}/0/spec/containers/0/name", "value": "detect"},
         {"op": "replace", "path": f"{BASE}/0/replicas", "value": 4},
     ]
 
@@ -44,45 +39,37 @@ def test_resources_that_are_not_there_are_made() -> None:
         "requests": {"cpu": "1"}
     }
     wanted = (replace(DETECT, cores=0.5), READ, SORT)
-    patched = json_patch(sdep, draft_change(PIPELINE, sdep, wanted).patch())
+    patched = json_patch(sdep, patch_to(PIPELINE, sdep, wanted))
     assert read(PIPELINE, patched) == wanted
 
 
-def test_a_batch_change_touches_its_env_value_by_tested_name() -> None:
-    patch = draft_change(PIPELINE, live(), (replace(DETECT, batch_size=8), READ, SORT)).patch()
-    where = f"{BASE}/0/spec/containers/0/env/0"
-    assert {"op": "test", "path": f"{where}/name", "value": "MLSERVER_MODEL_MAX_BATCH_SIZE"} in patch
-    assert changes(patch) == [("replace", f"{where}/value")]
-    assert patch[-1]["value"] == "8"
+@pytest.mark.parametrize(
+    ("wanted", "path", "value"),
+    [
+        ((replace(DETECT, batch_size=8), READ, SORT), f"{BASE}/0/spec/containers/0/env/0/value", "8"),
+        (
+            (DETECT, READ, replace(SORT, variant="c-l")),
+            "/spec/predictors/0/graph/children/0/children/0/modelUri",
+            "s3://models/sort/l",
+        ),
+    ],
+)
+def test_a_change_touches_the_value_that_differs(
+    wanted: tuple[StageConfig, ...], path: str, value: str
+) -> None:
+    assert patch_to(PIPELINE, live(), wanted)[2:] == [{"op": "replace", "path": path, "value": value}]
 
 
-def test_a_variant_brings_its_model_uri_on_a_node_tested_by_name() -> None:
-    patch = draft_change(PIPELINE, live(), (DETECT, READ, replace(SORT, variant="c-l"))).patch()
-    node = "/spec/predictors/0/graph/children/0/children/0"
-    assert {"op": "test", "path": f"{node}/name", "value": "sort"} in patch
-    assert changes(patch) == [("replace", f"{node}/modelUri")]
-
-
-@pytest.mark.parametrize("broken", ["uid", "generation", "container", "env", "node"])
-def test_on_an_object_that_moved_the_patch_does_nothing(broken: str) -> None:
-    wanted = (DETECT, replace(READ, variant="r-m"), replace(SORT, variant="c-l"))
-    patch = draft_change(PIPELINE, live(), wanted).patch()
+@pytest.mark.parametrize(("broken", "value"), [("uid", "v"), ("generation", 4)])
+def test_on_an_object_that_moved_the_patch_does_nothing(broken: str, value: object) -> None:
+    patch = patch_to(PIPELINE, live(), (DETECT, replace(READ, variant="r-m"), replace(SORT, variant="c-l")))
     moved = live()
-    predictor = moved["spec"]["predictors"][0]
-    reader = predictor["componentSpecs"][1]["spec"]["containers"]
-    if broken in ("uid", "generation"):
-        moved["metadata"][broken] = {"uid": "v", "generation": 4}[broken]
-    elif broken == "container":
-        reader.insert(0, {"name": "sidecar", "env": reader[0]["env"]})
-    elif broken == "env":
-        reader[0]["env"].insert(0, {"name": "THEIRS", "value": "1"})
-    else:
-        predictor["graph"]["children"][0]["children"][0]["name"] = "other"
+    moved["metadata"][broken] = value
     with pytest.raises(PatchError):
         json_patch(moved, patch)
 
 
 def test_cores_finer_than_a_millicore_are_no_change_for_ever() -> None:
     third = (replace(DETECT, cores=1 / 3), READ, SORT)
-    patched = json_patch(live(), draft_change(PIPELINE, live(), third).patch())
-    assert draft_change(PIPELINE, patched, third).patch() == []
+    patched = json_patch(live(), patch_to(PIPELINE, live(), third))
+    assert patch_to(PIPELINE, patched, third) == []

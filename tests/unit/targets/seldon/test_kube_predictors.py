@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from ipa.model.errors import DriftError, InputError
 from ipa.model.parts import in_order, parts_of, with_share
 from ipa.model.plan import StageConfig
-from ipa.targets.seldon.predictors import draft_change, read_predictors, render_predictors
+from ipa.targets.seldon.manifest import read_predictors, render_predictors
 from ipa.targets.seldon.section import with_seldon
 from tests.contract.kube_harness import split
-from tests.fakes.kube.patching import json_patch
+from tests.fakes.kube.patching import json_patch, patch_to
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.kube.schema import admit, small_schema
 
@@ -66,7 +66,7 @@ def test_a_change_of_traffic_alone_touches_traffic_alone() -> None:
     now = live(share(60, SMALL), share(40, LARGE))
     # In another order, as a planner may give them.
     wanted = row(share(55, LARGE), share(45, SMALL))
-    patch = draft_change(PIPELINE, now, wanted).patch()
+    patch = patch_to(PIPELINE, now, wanted)
     assert touched(patch) == ["/spec/predictors/0/traffic", "/spec/predictors/1/traffic"]
     assert patch[0] == {"op": "test", "path": "/metadata/uid", "value": "u"}
     assert patch[1] == {"op": "test", "path": "/metadata/generation", "value": 3}
@@ -75,11 +75,9 @@ def test_a_change_of_traffic_alone_touches_traffic_alone() -> None:
 
 def test_a_second_configuration_comes_beside_the_first_which_is_left_as_it_is() -> None:
     now = live(share(100, SMALL))
-    patch = draft_change(PIPELINE, now, row(share(30, LARGE), share(70, SMALL))).patch()
+    patch = patch_to(PIPELINE, now, row(share(30, LARGE), share(70, SMALL)))
     assert touched(patch) == ["/spec/predictors/0/traffic", "/spec/predictors/-"]
-    back = draft_change(
-        PIPELINE, json_patch(deepcopy(now), patch) | {"metadata": now["metadata"]}, SMALL
-    ).patch()
+    back = patch_to(PIPELINE, json_patch(deepcopy(now), patch) | {"metadata": now["metadata"]}, SMALL)
     assert touched(back) == ["/spec/predictors/0/traffic", "/spec/predictors/1"]
 
 
@@ -102,13 +100,13 @@ def test_every_set_of_parts_is_reached_from_every_other_and_nothing_else_changes
     now = live(*before)
     for predictor in now["spec"]["predictors"]:
         predictor["annotations"] = {"theirs": "1"}
-    patch = draft_change(PIPELINE, now, row(*after)).patch()
+    patch = patch_to(PIPELINE, now, row(*after))
     then = json_patch(deepcopy(now), patch)
     assert read_predictors(PIPELINE, then) == in_order(after)
     assert all(one["annotations"] == {"theirs": "1"} for one in then["spec"]["predictors"])
     admit(then, small_schema(), strict=True)
     kept = then | {"metadata": now["metadata"]}
-    assert draft_change(PIPELINE, kept, row(*after)).patch() == []
+    assert patch_to(PIPELINE, kept, row(*after)) == []
 
 
 def test_what_cannot_be_shared_is_refused_with_all_that_is_wrong() -> None:

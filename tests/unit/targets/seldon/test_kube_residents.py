@@ -17,11 +17,10 @@ from ipa.model.resources import Resources
 from ipa.model.rolling import DEPLOYMENT, waves
 from ipa.simulate.cluster import SimCluster
 from ipa.targets.seldon.bench import as_copy
-from ipa.targets.seldon.layouts import layout_of
+from ipa.targets.seldon.layouts import PartRole, layout_of, parts_of, render_split, steps
 from ipa.targets.seldon.section import Shape, seldon_of, with_seldon
-from ipa.targets.seldon.shape import at_cluster
-from ipa.targets.seldon.split import PartRole, parts_of, render_split, steps
 from ipa.targets.seldon.target import REQUEUE_S, SELDON
+from ipa.targets.seldon.variants import at_cluster
 from tests.contract.kube_harness import split
 from tests.fakes.kube.samples import sample_pipeline
 

@@ -23,10 +23,9 @@ from ipa.model.errors import (
 from ipa.model.pipeline import Edge, Stage, StageKind, Variant
 from ipa.model.plan import StageConfig
 from ipa.targets.kubernetes.workload import KubeWorkload
-from ipa.targets.seldon.layouts import layout_of
+from ipa.targets.seldon.layouts import layout_of, parts_of, render_split
 from ipa.targets.seldon.manifest_edit import Manifest
 from ipa.targets.seldon.section import seldon_of, with_seldon
-from ipa.targets.seldon.split import parts_of, render_split
 from ipa.targets.seldon.target import SELDON
 from tests.contract.kube_harness import split
 from tests.fakes.clock import VirtualClock

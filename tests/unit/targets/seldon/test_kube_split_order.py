@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipa.model.plan import StageConfig
-from ipa.targets.seldon.split import PartRole, steps
+from ipa.targets.seldon.layouts import PartRole, steps
 
 Configs = tuple[StageConfig, ...]
 

@@ -30,9 +30,9 @@ from ipa.targets.seldon.section import (
     seldon_of,
     with_seldon,
 )
-from ipa.targets.seldon.shape import NO_BATCHES, WITH_MLSERVER, at_cluster
 from ipa.targets.seldon.target import SELDON
-from ipa.targets.seldon.variants import BATCH_SIZE
+from ipa.targets.seldon.variants import BATCH_SIZE, NO_BATCHES, WITH_MLSERVER, at_cluster
+from tests.fakes.kube.patching import patch_to
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 
 SLA = Sla(1.0)
@@ -216,18 +216,17 @@ def test_metrics_are_asked_for_by_the_names_of_graph_nodes(root: Path) -> None:
 
 
 def test_configs_written_to_a_microservice_leave_its_env_alone(root: Path) -> None:
-    from ipa.targets.seldon.predictors import draft_change
 
     found = imported(deployed(root, "scored"), SLA)
     live = deployed(root, "scored")
     live["metadata"] |= {"uid": "u", "generation": 3}
     wanted = [replace(config, replicas=config.replicas + 1) for config in found.configs]
-    patch = draft_change(found.pipeline, live, wanted).patch()
+    patch = patch_to(found.pipeline, live, wanted)
     changed = {operation["path"].rpartition("/")[2] for operation in patch if operation["op"] != "test"}
     assert changed == {"replicas"}
     assert seldon_of(found.pipeline) == SeldonTarget("scored", "models", protocol=WireProtocol.SELDON)
     with pytest.raises(InputError, match="no effect"):
-        draft_change(found.pipeline, live, [replace(wanted[0], batch_size=2), *wanted[1:]]).patch()
+        patch_to(found.pipeline, live, [replace(wanted[0], batch_size=2), *wanted[1:]])
 
 
 def test_a_mixed_stage_has_batch_size_1() -> None:

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from ipa.cli.main import run
-from ipa.targets.seldon.monitors import monitors_of
-from ipa.targets.seldon.split import parts_of
+from ipa.targets.seldon.layouts import parts_of
+from ipa.targets.seldon.metrics import monitors_of
 from ipa.targets.seldon.target import SELDON
 from tests.contract.kube_harness import split
 from tests.fakes.kube.samples import sample_pipeline
