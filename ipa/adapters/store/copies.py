@@ -27,14 +27,11 @@ from ipa.adapters.store.store import Store
 from ipa.control.store_admin import Backup, CopyStep, Restored, StoreContents
 from ipa.model.errors import ConfigurationError, ConflictError, InputError, UnavailableError
 
-# 4 MB of a store at a time: some milliseconds, so that Ctrl-C works.
-PAGES = 1024
 BATCH = 500
 # A trigger of our schema does nothing but refuse.
 GUARD = re.compile(r"CREATE TRIGGER \w+ BEFORE [^;]* BEGIN SELECT RAISE\(ABORT, '[^']*'\); END")
 CHUNK_BYTES = 1 << 20
 DIGEST_SUFFIX = ".sha256"
-ONE_FILE = "PRAGMA journal_mode=DELETE"
 HINT = "`ipa doctor --store` names the fault; the disk needs as much free space as the store takes."
 
 
@@ -46,16 +43,11 @@ def back_up(store_url: str, target: Path, step: CopyStep, key_file: str = "") ->
     if target.exists() or digest_file(target).exists():
         raise ConflictError(f"{target} or its digest exists already", hint="Name another file.")
     with _part_of(target) as part:
-        path = file_of(database.parse_url(store_url))
-        if path is not None:
-            # Opened once for the usual errors of a missing, older or newer store.
-            with _opened(store_url, database.Access.READ):
-                _copy_file(path, part, step)
-        else:
-            part.unlink()
-            _copy_rows(store_url, f"sqlite:///{part}", step)
-            with closing(sqlite3.connect(part)) as plain:
-                plain.execute(ONE_FILE)
+        part.unlink()
+        _copy_rows(store_url, f"sqlite:///{part}", step)
+        # One file, without a log beside it.
+        with closing(sqlite3.connect(part)) as plain:
+            plain.execute("PRAGMA journal_mode=DELETE")
         contents = verify_file(part, step, keyring_of(database.parse_url(store_url), key_file))
         _sync(part)
         digest = _sha256(part)
@@ -149,27 +141,6 @@ def _check_digest(source: Path) -> bool:
     return True
 
 
-def _copy_file(path: Path, part: Path, step: CopyStep) -> None:
-    """Copy the pages of a SQLite store as they are at one moment."""
-    source, target = sqlite3.connect(read_only_uri(path), uri=True), sqlite3.connect(part)
-    try:
-        # With a transaction of its own the copy keeps its moment, and does not begin again with each write.
-        source.execute("BEGIN")
-        source.execute("SELECT count(*) FROM sqlite_master").fetchone()
-
-        def progress(_status: int, remaining: int, total: int) -> None:
-            step("copying", 1.0 - remaining / max(total, 1))
-
-        source.backup(target, pages=PAGES, progress=progress, sleep=0.0)
-        # One file, without a log beside it.
-        target.execute(ONE_FILE)
-    except sqlite3.DatabaseError as error:
-        raise UnavailableError(f"the store {path} cannot be copied: {error}", hint=HINT) from error
-    finally:
-        target.close()
-        source.close()
-
-
 def _copy_rows(source_url: str, target_url: str, step: CopyStep) -> None:
     """Copy a snapshot of every table in one transaction. ConflictError: the target is not empty."""
     with (
@@ -186,9 +157,9 @@ def _copy_rows(source_url: str, target_url: str, step: CopyStep) -> None:
             )
         tables = StoreTable.metadata.sorted_tables
         for at, table in enumerate(tables):
-            step(f"copying {table.name}", at / len(tables))
             with rows.execute(select(table), execution_options={"yield_per": BATCH}) as found:
                 for batch in found.mappings().partitions():
+                    step(f"copying {table.name}", at / len(tables))
                     connection.execute(insert(table), [dict(row) for row in batch])
 
 

@@ -118,12 +118,12 @@ def test_a_service_is_neither_held_up_nor_seen_half(store: Path) -> None:
 
     def step(words: str, _part: float) -> None:
         nonlocal written
-        if words == "copying":
+        if words.startswith("copying"):
             serving.record(a_decision(10 + written))
             written += 1
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(copies, "PAGES", 4)
+        patched.setattr(copies, "BATCH", 2)
         made = back_up(url_of(store), store.with_name("copy.sqlite3"), step)
     assert written >= 5
     assert made.contents.decisions == 7
@@ -249,7 +249,7 @@ def test_reading_beside_a_writer_that_never_stops_ends(store: Path, tmp_path: Pa
     thread.start()
     try:
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(copies, "PAGES", 1)
+            patched.setattr(copies, "BATCH", 1)
             made = back_up(url_of(store), tmp_path / "copy.sqlite3", nothing)
     finally:
         stop.set()
