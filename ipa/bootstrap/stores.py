@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-from ipa.adapters.store import admin
+from ipa.adapters.store import Access, Store, admin, copies, open_from
+from ipa.adapters.store.keys import Keys
 from ipa.adapters.store.signing import Keyring
 from ipa.control.audit.checkpoints import Verifies
-from ipa.control.store_admin import StoreAdmin
+from ipa.control.store_admin import Backup, CopyStep, Restored
 from ipa.model.errors import InputError
 from ipa.model.findings import DoctorCheck
 from ipa.settings import Settings
 
+__all__ = ["Keys", "back_up", "checkpoint_verifier", "opened_store", "restore", "store_checks"]
 
-def store_admin(settings: Settings) -> StoreAdmin:
-    """Administration of the settings' store, which is opened by each call."""
-    return admin.DatabaseAdmin(settings)
+
+@contextmanager
+def opened_store(settings: Settings, *, writes: bool = True) -> Iterator[Store]:
+    """The settings' store, open for one command, beside a service that uses it."""
+    with closing(open_from(settings, Access.WRITE if writes else Access.READ)) as store:
+        yield store
+
+
+def back_up(settings: Settings, file: Path, step: CopyStep) -> Backup:
+    """Copy the settings' store to a file that does not exist yet, and verify the copy."""
+    return copies.back_up(settings.store_url, file, step, settings.store_key_file)
+
+
+def restore(settings: Settings, file: Path, step: CopyStep, *, force: bool) -> Restored:
+    """Verify a backup and replace the settings' store with it; `force` renames one that is not empty."""
+    return copies.restore(settings.store_url, file, step, force=force, key_file=settings.store_key_file)
 
 
 def checkpoint_verifier(key_file: Path) -> Verifies:

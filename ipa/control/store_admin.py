@@ -1,16 +1,10 @@
-"""Administration of the store: the port, its reports, and how long each kind of row is kept."""
+"""How long each kind of row of the store is kept, and the reports of its administration."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import StrEnum
-from pathlib import Path
-from typing import Protocol
-
-from ipa.model.access import ApiKey, Grant
 
 DAY_S = 86_400.0
 MONTH_DAYS, YEAR_DAYS = 30, 365
@@ -153,41 +147,3 @@ class Restored:
 
 # Reports progress: the step in words, and the part of it that is done (0 to 1).
 CopyStep = Callable[[str, float], None]
-
-
-class KeyStore(Protocol):
-    """The API keys of the store, which holds their digests only."""
-
-    def create(
-        self, name: str, grant: Grant, *, now: datetime, expires_at: datetime | None = None
-    ) -> tuple[ApiKey, str]:
-        """A new key and its token, which cannot be read again."""
-
-    def all(self) -> Sequence[ApiKey]:
-        """Every key, the oldest first."""
-
-    def revoke(self, key_id: str, *, now: datetime) -> ApiKey:
-        """Revoke the key and return it; NotFoundError if there is none."""
-
-
-class StoreAdmin(Protocol):
-    """The administration of a store: copies, retention, statistics and API keys.
-
-    Errors: ConfigurationError, ConflictError (in use, not empty), NotFoundError, RecordError (an entry was
-    changed), UnavailableError.
-    """
-
-    def back_up(self, file: Path, step: CopyStep) -> Backup:
-        """Copy the store to a file that does not exist yet, and verify the copy."""
-
-    def restore(self, file: Path, step: CopyStep, *, force: bool = False) -> Restored:
-        """Verify a backup and replace the store with it; `force` renames a store that is not empty."""
-
-    def prune(self, within_s: float | None = None) -> PruneReport:
-        """Remove what is older than the retention, for at most `within_s`."""
-
-    def stats(self) -> StoreStats:
-        """The rows, the size and the growth of the store."""
-
-    def keys(self, *, writes: bool) -> AbstractContextManager[KeyStore]:
-        """The keys, to read or to change."""

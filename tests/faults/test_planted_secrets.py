@@ -14,7 +14,7 @@ import pytest
 from ipa.api.rules import RULES
 from ipa.api.wiring import context_of
 from ipa.bootstrap.app import App, build
-from ipa.bootstrap.stores import store_admin
+from ipa.bootstrap.stores import back_up, opened_store
 from ipa.bootstrap.targets import ServeOptions
 from ipa.cli.main import run
 from ipa.clients.http import HttpClient
@@ -120,9 +120,10 @@ def test_r17_a_running_service_tells_no_secret_of_its_settings(
         app.close()
         told["objects"] = repr([event.object for event in kube.store.log])
     backup = tmp_path / "backup.sqlite3"
-    told["backup made"] = str(store_admin(settings).back_up(backup, lambda *_: None))
+    told["backup made"] = str(back_up(settings, backup, lambda *_: None))
     told["backup"] = backup.read_bytes().decode("latin-1")
-    told["statistics"] = str(store_admin(settings).stats())
+    with opened_store(settings, writes=False) as store:
+        told["statistics"] = str(store.stats())
     told["commits"] = git(tmp_path / "clone", "log", "--all", "--format=%B")
     told["log"] = "\n".join(it.getMessage() for it in caplog.records if not it.name.startswith("http"))
     told["console"] = "".join(capfd.readouterr())

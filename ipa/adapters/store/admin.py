@@ -1,20 +1,18 @@
-"""Administration of the store that the settings name, and its checks for `ipa doctor`."""
+"""The checks of the store for `ipa doctor`."""
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
-from ipa.adapters.store import copies
 from ipa.adapters.store.database import MOST_WAL_BYTES, Access, parse_url, schema_state
-from ipa.adapters.store.health import MAKE_ROOM, disk_of
-from ipa.adapters.store.keys import Keys
+from ipa.adapters.store.health import MAKE_ROOM, is_low
 from ipa.adapters.store.sqlite_file import RESTORE, file_of, open_to_others, page_faults
 from ipa.adapters.store.store import open_from
-from ipa.control.store_admin import Backup, CopyStep, PruneReport, Restored, StoreStats
 from ipa.model.errors import IpaError
 from ipa.model.findings import DoctorCheck, Finding, fail, failed, ok, warn
 from ipa.settings import Settings
@@ -22,33 +20,6 @@ from ipa.settings import Settings
 # Reading 10 GB takes some minutes.
 PATIENCE_S = 3600.0
 MAKE_KEY = "ipa key create --role owner"
-
-
-class DatabaseAdmin:
-    """The `StoreAdmin` port over SQLite and PostgreSQL."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
-    def back_up(self, file: Path, step: CopyStep) -> Backup:
-        return copies.back_up(self._settings.store_url, file, step, self._settings.store_key_file)
-
-    def restore(self, file: Path, step: CopyStep, *, force: bool = False) -> Restored:
-        url, key_file = self._settings.store_url, self._settings.store_key_file
-        return copies.restore(url, file, step, force=force, key_file=key_file)
-
-    def prune(self, within_s: float | None = None) -> PruneReport:
-        with closing(open_from(self._settings)) as store:
-            return store.prune(within_s=within_s)
-
-    def stats(self) -> StoreStats:
-        with closing(open_from(self._settings, Access.READ)) as store:
-            return store.stats()
-
-    @contextmanager
-    def keys(self, *, writes: bool) -> Iterator[Keys]:
-        with closing(open_from(self._settings, Access.WRITE if writes else Access.READ)) as store:
-            yield store.keys
 
 
 def store_checks(settings: Settings) -> list[DoctorCheck]:
@@ -60,7 +31,7 @@ def store_checks(settings: Settings) -> list[DoctorCheck]:
         # The first check reports the error.
         return checks
     record = DoctorCheck("record", lambda: record_findings(settings), after="store", timeout_s=PATIENCE_S)
-    if path is None:
+    if path is None or not path.exists():
         return [*checks, record]
     return [
         *checks,
@@ -111,22 +82,20 @@ def rights_findings(path: Path) -> Iterator[Finding]:
             f"other accounts may read these files, which hold the digests of keys: {rights}",
             f"chmod 600 {files}",
         )
-    elif path.exists():
+    else:
         yield ok(name, "only its owner reads and writes its files")
 
 
 def disk_findings(path: Path) -> Iterator[Finding]:
     """Check the free space of the disk and the size of the write-ahead log."""
     name = "disk of the store"
-    if not path.exists():
-        return
     try:
-        disk = disk_of(path)
+        disk = shutil.disk_usage(path.parent)
     except OSError as error:
         yield fail(name, f"its free space cannot be read: {error.strerror}")
         return
-    seen = f"{disk.free_bytes / 1e6:.0f} of {disk.total_bytes / 1e6:.0f} MB are free"
-    yield warn(name, seen, MAKE_ROOM) if disk.is_low else ok(name, seen)
+    seen = f"{disk.free / 1e6:.0f} of {disk.total / 1e6:.0f} MB are free"
+    yield warn(name, seen, MAKE_ROOM) if is_low(disk.free, disk.total) else ok(name, seen)
     log = path.with_name(f"{path.name}-wal")
     size_bytes = log.stat().st_size if log.exists() else 0
     if size_bytes > 2 * MOST_WAL_BYTES:
@@ -137,8 +106,6 @@ def disk_findings(path: Path) -> Iterator[Finding]:
 def page_findings(path: Path) -> Iterator[Finding]:
     """Check the pages, indexes and references of a SQLite file."""
     name = "pages of the store"
-    if not path.exists():
-        return
     began_s = time.monotonic()
     faults = page_faults(path)
     if faults:

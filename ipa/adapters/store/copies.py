@@ -22,7 +22,13 @@ from ipa.adapters.file_lock import PRIVATE
 from ipa.adapters.store import database
 from ipa.adapters.store.schema import StoreTable
 from ipa.adapters.store.signing import Keyring, keyring_of
-from ipa.adapters.store.sqlite_file import file_of, locked_for_service, page_faults, read_only_uri
+from ipa.adapters.store.sqlite_file import (
+    create_private,
+    file_of,
+    locked_for_service,
+    page_faults,
+    read_only_uri,
+)
 from ipa.adapters.store.store import Store
 from ipa.control.store_admin import Backup, CopyStep, Restored, StoreContents
 from ipa.model.errors import ConfigurationError, ConflictError, InputError, UnavailableError
@@ -51,7 +57,7 @@ def back_up(store_url: str, target: Path, step: CopyStep, key_file: str = "") ->
         contents = verify_file(part, step, keyring_of(database.parse_url(store_url), key_file))
         _sync(part)
         digest = _sha256(part)
-        _write(digest_file(target), f"{digest}  {target.name}\n")
+        create_private(digest_file(target), f"{digest}  {target.name}\n".encode())
         # Renamed only now, when all of it is on the disk.
         part.replace(target)
     _sync(target.parent)
@@ -278,13 +284,6 @@ def _part_of(target: Path) -> Iterator[Path]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _write(path: Path, words: str) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE), "w") as stream:
-        stream.write(words)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def _sync(path: Path) -> None:

@@ -214,7 +214,7 @@ def _engine(url: URL, access: Access) -> Engine:
         event.listen(engine, "connect", _on_sqlite_connect if creator is None else _on_sqlite_read)
         event.listen(engine, "begin", _on_sqlite_begin)
         if creator is None:
-            sqlite_file.OpenedFile(path).guard(engine)
+            sqlite_file.guard(engine, path)
     return engine
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -82,33 +82,17 @@ class WriteHealth:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Disk:
-    """The disk of a store, in bytes."""
-
-    free_bytes: int
-    total_bytes: int
-
-    @property
-    def is_low(self) -> bool:
-        """True if writes may soon fail."""
-        return self.free_bytes < min(LOW_BYTES, LOW_RATIO * self.total_bytes)
-
-
-def disk_of(path: Path) -> Disk:
-    """Return the disk that the file is on; OSError if it cannot be read."""
-    found = os.statvfs(path.parent)
-    return Disk(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
+def is_low(free_bytes: int, total_bytes: int) -> bool:
+    """True if writes to a disk with so much space may soon fail."""
+    return free_bytes < min(LOW_BYTES, LOW_RATIO * total_bytes)
 
 
 def low_disk(path: Path) -> str:
     """Return a warning if the disk is nearly full; else empty."""
     try:
-        disk = disk_of(path)
+        disk = shutil.disk_usage(path.parent)
     except OSError as error:
         return f"the free space on the disk of the store {path} cannot be read: {error.strerror}"
-    return (
-        f"the disk of the store {path} has {disk.free_bytes / 1e6:.1f} MB free. {MAKE_ROOM}"
-        if disk.is_low
-        else ""
-    )
+    if not is_low(disk.free, disk.total):
+        return ""
+    return f"the disk of the store {path} has {disk.free / 1e6:.1f} MB free. {MAKE_ROOM}"

@@ -130,12 +130,6 @@ def narrow(path: Path) -> None:
             LOG.warning("permissions of %s narrowed from %o to %o: it holds secrets", each, mode, PRIVATE)
 
 
-def lock_file(store: Path) -> Path:
-    """Return the file that the service locks; one for all symbolic links to a store."""
-    store = store.resolve()
-    return store.with_name(f"{store.name}.lock")
-
-
 def page_faults(path: Path) -> list[str]:
     """Return the first three faults of pages and indexes. It reads the whole file, without a lock."""
     connection = sqlite3.connect(read_only_uri(path), uri=True)
@@ -155,7 +149,9 @@ def locked_for_service(store: Path) -> FileLock:
 
     ConflictError: another process holds it. ConfigurationError: the store's folder takes no lock.
     """
-    path = lock_file(store)
+    # One for all symbolic links to a store.
+    path = store.resolve()
+    path = path.with_name(f"{path.name}.lock")
     try:
         return FileLock(path)
     except HeldError as error:
@@ -172,25 +168,24 @@ def locked_for_service(store: Path) -> FileLock:
         ) from error
 
 
-class OpenedFile:
-    """The identity of the opened file: SQLite would keep writing to a removed file, or create a new one."""
+def guard(engine: Engine, path: Path) -> None:
+    """Make every connection of the engine fail once its file was moved, removed or replaced.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._inode: int | None = None
+    SQLite would keep writing to a removed file, or create a new one.
+    """
+    inodes: list[int] = []
 
-    def guard(self, engine: Engine) -> None:
-        """Make every connection of the engine fail once the file was moved, removed or replaced."""
-        event.listen(engine, "do_connect", self._check)
-        event.listen(engine, "connect", self._remember)
-        event.listen(engine, "checkout", self._check)
+    def remember(*_: Any) -> None:
+        if not inodes:
+            inodes.append(path.stat().st_ino)
 
-    def _remember(self, *_: Any) -> None:
-        self._inode = self._inode or self._path.stat().st_ino
-
-    def _check(self, *_: Any) -> None:
-        if self._inode is not None and (not self._path.exists() or self._path.stat().st_ino != self._inode):
+    def check(*_: Any) -> None:
+        if inodes and (not path.exists() or path.stat().st_ino != inodes[0]):
             raise UnavailableError(
-                f"the store {self._path} was moved or removed while it was in use",
+                f"the store {path} was moved or removed while it was in use",
                 hint="Put it back, or restart the service with an empty store: the missing entries are lost.",
             )
+
+    event.listen(engine, "do_connect", check)
+    event.listen(engine, "connect", remember)
+    event.listen(engine, "checkout", check)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from ipa.model.times import in_utc
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
-    from ipa.control.store_admin import KeyStore
+    from ipa.bootstrap.stores import Keys
     from ipa.model.access import ApiKey
 
 UNITS_S = {"min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -94,10 +95,13 @@ def revoke(
     show(output, _plain(key, now), f"key {key_id} of {key.name} is revoked")
 
 
-def _keys(*, writes: bool = True) -> AbstractContextManager[KeyStore]:
-    from ipa.bootstrap.stores import store_admin
+@contextmanager
+def _keys(*, writes: bool = True) -> Iterator[Keys]:
+    """The keys of the settings' store."""
+    from ipa.bootstrap.stores import opened_store
 
-    return store_admin(Settings.from_env()).keys(writes=writes)
+    with opened_store(Settings.from_env(), writes=writes) as store:
+        yield store.keys
 
 
 def _grant(role: Role, namespace: str | None) -> Grant:

@@ -15,7 +15,7 @@ from ipa.model.errors import UnavailableError
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
-    from ipa.control.store_admin import StoreAdmin, StoreContents
+    from ipa.control.store_admin import StoreContents
 
 
 def backup(
@@ -28,8 +28,10 @@ def backup(
     The file is a SQLite store even if the store is in PostgreSQL. It contains names of people and digests of
     API keys, so only its owner can read it.
     """
+    from ipa.bootstrap import stores
+
     with _steps() as step:
-        made = _admin().back_up(file, step)
+        made = stores.back_up(Settings.from_env(), file, step)
     show(output, asdict(made), f"{made.file}: {_contents(made.contents)}; sha256 {made.sha256}")
 
 
@@ -46,8 +48,10 @@ def restore(
     Stop the service first: exit code 4 if it uses the store, or if the store is not empty. If IPA_STORE_URL
     names an empty PostgreSQL database, the backup is copied into it.
     """
+    from ipa.bootstrap import stores
+
     with _steps() as step:
-        done = _admin().restore(file, step, force=force)
+        done = stores.restore(Settings.from_env(), file, step, force=force)
     lines = [f"{done.store} is restored: {_contents(done.contents)}"]
     if not done.is_digest_checked:
         lines.append(f"there is no digest beside {file}, so only the record's own digests were checked")
@@ -71,9 +75,10 @@ def prune(
 
     The service does the same by itself; use this if the disk is full now. The record still verifies.
     """
-    admin = _admin()
-    with progress("pruning"):
-        report = admin.prune(within_s)
+    from ipa.bootstrap import stores
+
+    with stores.opened_store(Settings.from_env()) as store, progress("pruning"):
+        report = store.prune(within_s=within_s)
     end = "" if report.is_done else "; more can be removed, run it again"
     show(
         output,
@@ -87,9 +92,11 @@ def stats(output: Output = OUTPUT) -> None:
     """Show the contents and the size of the store, and its size in a month and in a year at this rate."""
     from operator import itemgetter
 
+    from ipa.bootstrap import stores
     from ipa.cli.layout import ViewColumn, table_of
 
-    found = _admin().stats()
+    with stores.opened_store(Settings.from_env(), writes=False) as store:
+        found = store.stats()
     rows: list[tuple[str, str, float | None]] = [
         *((str(kind), f"{each.rows} rows", each.bytes) for kind, each in found.kinds.items()),
         ("on disk", f"{_size(found.free_bytes)} of it free", found.file_bytes + found.log_bytes),
@@ -100,12 +107,6 @@ def stats(output: Output = OUTPUT) -> None:
     columns = ViewColumn("of", itemgetter(0)), ViewColumn("number", itemgetter(1))
     size = ViewColumn("size", lambda row: _size(row[2]), "{}")
     show(output, asdict(found), table_of(rows, *columns, size))
-
-
-def _admin() -> StoreAdmin:
-    from ipa.bootstrap.stores import store_admin
-
-    return store_admin(Settings.from_env())
 
 
 def _contents(found: StoreContents) -> str:
