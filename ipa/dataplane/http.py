@@ -9,8 +9,7 @@ import ipaddress
 import logging
 import math
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any
@@ -22,7 +21,7 @@ from ipa.dataplane import compression
 from ipa.dataplane.tensors import INLINE_BYTES, VALUE_BYTES, parse_object
 from ipa.serving.body_budget import BodyBudget, Incoming, NoRoomError, aside, structure
 from ipa.serving.connections import MOST_FILES, ServerBounds, raise_file_limit, within_files
-from ipa.serving.protocol import BoundedConfig, BoundedServer, ServerBeside
+from ipa.serving.protocol import BoundedConfig, BoundedServer
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -30,7 +29,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 log = logging.getLogger("ipa.dataplane")
 
-# A page as base64 PNG is below 1 MB. Twice as much as gRPC takes by default.
+# A page as base64 PNG is below 1 MB.
 MAX_BODY_BYTES = 8 * 1024 * 1024
 # Bytes of all requests that are read or served at once. Above it requests are refused with 503.
 MAX_HELD_BYTES = 192 * 1024 * 1024
@@ -255,35 +254,14 @@ class Application:
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-            answered = self._received(scope, headers, receive)
-            await _send(send, await self.guard(scope["method"], scope["path"], answered))
-
-    async def call(self, method: str, call: Call) -> Response:
-        """Answer a call whose body was read, as another protocol has it. Errors are answers too."""
-
-        async def answered() -> Response:
-            return await self._handler(method, call.path)(call)
-
-        return await self.guard(method, call.path, answered())
-
-    async def guard(self, method: str, path: str, answered: Awaitable[Response]) -> Response:
-        """The answer; errors are answers too."""
-        try:
-            return await answered
-        except HttpError as error:
-            return error.response()
-        except Exception:  # answered, so that the client or the router does not wait
-            log.exception("%s %s failed", method, path)
-            return HttpError(500, "error", "the request failed; the log has the cause").response()
-
-    @contextmanager
-    def holding(self) -> Iterator[Callable[[int], None]]:
-        """Count bytes that are held until the end of the block; HttpError 503 if they are too many."""
-        held = Incoming(asyncio.timeout(None))
-        try:
-            yield partial(self._hold, held)
-        finally:
-            self._budget.release(held)
+            try:
+                response = await self._answer(scope, headers, receive)
+            except HttpError as error:
+                response = error.response()
+            except Exception:  # answered, so that the client or the router does not wait
+                log.exception("%s %s failed", scope["method"], scope["path"])
+                response = HttpError(500, "error", "the request failed; the log has the cause").response()
+            await _send(send, response)
 
     def _handler(self, method: str, path: str) -> Handler:
         handler = self._routes.get((method, path))
@@ -294,7 +272,7 @@ class Application:
             raise HttpError(404, "not_found", f"there is no {path[:MOST_QUOTED]!r} here{served}", closes=True)
         return handler
 
-    async def _received(self, scope: Scope, headers: Mapping[str, str], receive: Receive) -> Response:
+    async def _answer(self, scope: Scope, headers: Mapping[str, str], receive: Receive) -> Response:
         path = scope["path"]
         client = scope.get("client") or ("", 0)
         if self._hosts and path not in OPEN_PATHS and host_of(headers) not in self._hosts:
@@ -306,7 +284,7 @@ class Application:
         try:
             body = await self._body(receive, incoming)
             if layer := _layer_of(headers.get("content-encoding", "")):
-                body = await inflate(body, layer, self.limits, hold)
+                body = await _inflate(body, layer, self.limits, hold)
             response = await handler(Call(path, headers, body, client[0], hold, self.limits))
         finally:
             self._budget.release(incoming)
@@ -353,9 +331,7 @@ def _layer_of(encoding: str) -> str:
         raise HttpError(415, "input", str(error), closes=True) from error
 
 
-async def inflate(
-    body: bytes | memoryview, layer: str, limits: BodyLimits, hold: Callable[[int], None]
-) -> bytes:
+async def _inflate(body: bytes, layer: str, limits: BodyLimits, hold: Callable[[int], None]) -> bytes:
     """Return a body without its compression; HttpError: it is not of it, or is too large without."""
     most = min(limits.body_bytes, max(compression.FREE_BYTES, compression.MOST_RATIO * len(body)))
     # Counted before it is made; what it is less is counted no more.
@@ -429,13 +405,12 @@ def serve(
     drain_s: float = 5.0,
     *,
     fd: int | None = None,
-    beside: Callable[[], ServerBeside] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
     The server then accepts no new connection, and requests in flight have `drain_s` to be answered. `fd` is a
     listening socket that the parent process passes: the parent keeps the port open, and connections wait in
-    it, while this process is replaced. `beside` makes the server of another protocol at the same port.
+    it, while this process is replaced.
     """
     # The limit of open files is the only bound on their number: all requests may come from one address.
     bounds = ServerBounds(
@@ -453,7 +428,6 @@ def serve(
         host=host,
         port=port,
         backlog=BACKLOG,
-        beside=beside,
         passing=application.passing,
         lifespan="on",
         log_level="warning",

@@ -1,4 +1,4 @@
-"""Bounds on request bodies, for every protocol: bytes held at once, and work in the event loop."""
+"""Bounds on request bodies: bytes held at once, and work in the event loop."""
 
 from __future__ import annotations
 

@@ -32,10 +32,6 @@ ACCEPT_BATCH = 32
 ACCEPT_QUEUE = 1024
 # The last tenth of the places is for addresses that hold fewer than this many: probes and newcomers.
 FEW = 4
-# The further places of connections are one of so many, and so many at most. Such a connection costs more to
-# begin than others, so one is closed for another only after it has waited so many seconds.
-WIDE_PART, MOST_WIDE = 8, 512
-WIDE_WAIT_S = 1.0
 # Seconds between two log lines about connections that were refused or closed to make room.
 LOG_EVERY_S = 60.0
 
@@ -128,11 +124,6 @@ class Connections:
         """`passing` returns the connections on which requests are passed on, or that are kept for that."""
         self._bounds, self._now_s, self._passing = bounds, now_s, passing
         self._groups: dict[Connection, str] = {}
-        # Further places by connection, and in all.
-        self._wide: dict[Connection, int] = {}
-        self._widened = 0
-        # Since when they wait for their client, of those that do: the longest-waiting first.
-        self._wide_since_s: dict[Connection, float] = {}
         # Places of requests by connection and in all; those of requests and connections by group.
         self._requests: Counter[Connection] = Counter()
         self._requested = 0
@@ -168,25 +159,6 @@ class Connections:
         self._count_requests(connection, places)
         return True
 
-    def widen(self, connection: Connection, places: int) -> bool:
-        """Take further places for the connection itself; False: there are none, or it has been closed.
-
-        All of them are a part of the places. At that bound, one that has waited for its client for a while
-        is closed.
-        """
-        group, now_s = self._groups.get(connection), self._now_s()
-        if self._widened + places > min(self._bounds.connections // WIDE_PART, MOST_WIDE):
-            victim, since_s = next(iter(self._wide_since_s.items()), (None, now_s))
-            if victim is None or now_s - since_s < WIDE_WAIT_S:
-                return False
-            self._displace(victim)
-        if group is None or not self._make_room(connection, group, places, 0):
-            return False
-        self._wide[connection] = places
-        self._widened += places
-        self._count[group] += places
-        return True
-
     def end_request(self, connection: Connection) -> None:
         """Return the places of a request on the connection."""
         if connection in self._groups:
@@ -199,9 +171,7 @@ class Connections:
             self._count_requests(connection, -self._requests[connection])
             del self._requests[connection]
             group = self._groups.pop(connection)
-            more = self._wide.pop(connection, 0)
-            self._widened -= more
-            self._count[group] -= 1 + more
+            self._count[group] -= 1
             if not self._count[group]:
                 del self._count[group]
 
@@ -210,18 +180,14 @@ class Connections:
         self.works(connection)
         if connection in self._groups:
             self._waiting[connection] = None
-        if connection in self._wide:
-            self._wide_since_s[connection] = self._now_s()
 
     def works(self, connection: Connection) -> None:
         """Note that a request of the connection is complete and being answered."""
         self._waiting.pop(connection, None)
-        self._wide_since_s.pop(connection, None)
 
     def _taken(self, connections: int, requests: int) -> int:
         """The places that are taken, with so many more of connections and of requests."""
-        open_places = len(self._groups) + self._widened + connections
-        return open_places + max(self._requested + requests, self._passing())
+        return len(self._groups) + connections + max(self._requested + requests, self._passing())
 
     def _count_requests(self, connection: Connection, places: int) -> None:
         self._requests[connection] += places

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1 protocol with deadlines, bounded reading and bounded connections, and HTTP/2 relayed.
+"""uvicorn's HTTP/1.1 protocol with deadlines, bounded reading and bounded connections.
 
 uvicorn has no deadline for a request to arrive, reads up to 256 kB of a body that the application did not ask
 for, and keeps a connection that sends a byte now and then for ever.
@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import socket
-import time
 from collections.abc import Callable
 from enum import Enum
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any
 
 import httptools
 import uvicorn
@@ -22,14 +20,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from ipa.serving.body_budget import aside, give_back_bodies, give_back_memory
 from ipa.serving.connections import ACCEPT_BATCH, ACCEPT_QUEUE, Connections, ServerBounds
-from ipa.serving.http2 import RELAY_FILES, Http2Relay
 
-# The beginning of a connection whose client knows that the server speaks HTTP/2 (RFC 9113, 3.4).
-PREFACE = b"PRI * HTTP/2.0\r\n"
 # Seconds after which a refused client may retry.
 RETRY_S = 1
 # Status, code and detail for a client that finds no place.
 BUSY = (503, "busy", "the service has the most connections that it can keep")
+# For a client that begins with the preface of HTTP/2, as those of gRPC do, and llhttp's word for that.
+ONLY_HTTP_1 = (505, "http.version", "only HTTP/1.1 is spoken here, not HTTP/2 or gRPC: send it over HTTP/1.1")
+HTTP2_PREFACE = "PRI/Upgrade"
 # Requests that a client may send before the first of them is answered. Each takes a hundred times the memory
 # of its text; clients that do so at all send ten or so.
 MOST_PIPELINED = 64
@@ -54,23 +52,8 @@ class ConnectionPhase(Enum):
     CLOSING = "closing"
 
 
-class ServerBeside(Protocol):
-    """A server of HTTP/2, in the same event loop, at an address of Unix sockets."""
-
-    address: str
-
-    async def start(self) -> None:
-        """Start listening."""
-
-    async def stop(self, grace_s: float) -> None:
-        """Take no further request, and end once those that came are answered, or after `grace_s`."""
-
-    def take_usage(self) -> bool:
-        """True if large messages have ended since this was called last: their memory may be given back."""
-
-
 class BoundedConfig(uvicorn.Config):
-    """uvicorn's configuration of a server with bounds; `beside` makes the server that speaks HTTP/2."""
+    """uvicorn's configuration of a server with bounds."""
 
     def __init__(
         self,
@@ -78,7 +61,6 @@ class BoundedConfig(uvicorn.Config):
         bounds: ServerBounds,
         *,
         backlog: int = ACCEPT_BATCH,
-        beside: Callable[[], ServerBeside] | None = None,
         passing: Callable[[], int] = lambda: 0,
         **options: Any,
     ) -> None:
@@ -91,9 +73,7 @@ class BoundedConfig(uvicorn.Config):
             timeout_keep_alive=bounds.idle_s,  # type: ignore[arg-type]
             **options,
         )
-        self.bounds, self.beside = bounds, beside
-        # Of the server beside, while it runs.
-        self.http2_address = ""
+        self.bounds = bounds
         self.registry = Connections(bounds, passing=passing)
         # By phase: after so many seconds it ends; None: not by itself.
         self.longest_s = {
@@ -114,7 +94,6 @@ class BoundedServer(uvicorn.Server):
     config: BoundedConfig
     # The most connections since memory was given back.
     _most = 0
-    _beside: ServerBeside | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start listening."""
@@ -122,26 +101,12 @@ class BoundedServer(uvicorn.Server):
         await super().startup(sockets=sockets)
         for each in sockets or ():
             each.listen(ACCEPT_QUEUE)
-        if self.config.beside is not None:
-            self._beside = self.config.beside()
-            await self._beside.start()
-            self.config.http2_address = self._beside.address
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answer what came, within the time of both protocols."""
-        grace_s = self.config.timeout_graceful_shutdown
-        if self._beside is not None and grace_s is not None:
-            began_s = time.monotonic()
-            await self._beside.stop(grace_s)
-            self.config.timeout_graceful_shutdown = max(1, math.ceil(grace_s + began_s - time.monotonic()))
-        await super().shutdown(sockets=sockets)
 
     async def on_tick(self, counter: int) -> bool:
         """Give back what many connections took once they are closed; uvicorn calls it ten times a second."""
         count = len(self.server_state.connections)
         self._most = max(self._most, count)
-        is_used = self._beside is not None and self._beside.take_usage()
-        if self._most - count > KEPT_CONNECTIONS or is_used:
+        if self._most - count > KEPT_CONNECTIONS:
             self._most = count
             await aside(True, give_back_memory)
         return await super().on_tick(counter)
@@ -162,7 +127,6 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     def __init__(self, config: BoundedConfig, *arguments: Any, **options: Any) -> None:
         super().__init__(config, *arguments, **options)
         self._bounds, self._registry, self._chunk = config.bounds, config.registry, config.chunk
-        self._relay: Http2Relay | None = None
         self._phase: ConnectionPhase | None = None
         # When the phase is to end, if it has an end; the timer for that, or for an earlier phase's.
         self._due_s: float | None = None
@@ -197,9 +161,6 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._registry.forget(self)
         if self._timer is not None:
             self._timer.cancel()
-        if self._relay is not None:
-            self._relay.close()
-            self._relay = None
         if self._answered is not None and self._answered is not self.cycle:
             self._answered.disconnected = True
             self._answered.message_event.set()
@@ -216,11 +177,6 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     def data_received(self, data: bytes) -> None:
         """Process received bytes. uvloop calls this itself, with any amount."""
         if self.transport.is_closing():
-            return
-        if self._answered is None and not self._is_in_head and data.startswith(PREFACE):
-            self._begin_http2()
-        if self._relay is not None:
-            self._relay.take(data)
             return
         if self._phase is ConnectionPhase.DROP:
             self._dropped_bytes += len(data)
@@ -246,6 +202,9 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
                 data = data[upgrade.args[0] :]
             except httptools.HttpParserError as error:
                 own = error.__context__
+                if own is None and HTTP2_PREFACE in str(error):
+                    self._refuse(*ONLY_HTTP_1)
+                    return
                 self._refuse(400, "http.bad_request", f"this is not an HTTP request: {own or error}"[:200])
                 return
         if self._pending_bytes > self._bounds.head_bytes:
@@ -304,45 +263,6 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answered = cycle
         super()._start_asgi_task(cycle, app)
-
-    def _begin_http2(self) -> None:
-        """Relay the connection to the server of HTTP/2, whose deadlines are its own, if there is one.
-
-        If there is no place, it is read no more, and ends as one does whose request does not arrive.
-        """
-        address = self.config.http2_address
-        if not address or self._relay is not None:
-            return
-        if not self._registry.widen(self, RELAY_FILES):
-            self._is_unreadable = True
-            self.flow.pause_reading()
-            return
-        self._arm(None)
-        self._relay = Http2Relay(self, self.transport, self.flow, self._registry, self._bounds.head_bytes)
-        self._registry.waits(self)
-        task = self.loop.create_task(self._relay.open(address))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-
-    def pause_writing(self) -> None:
-        """The client takes no more for now."""
-        super().pause_writing()
-        if self._relay is not None:
-            self._relay.wait_for_client(True)
-
-    def resume_writing(self) -> None:
-        """The client takes more."""
-        super().resume_writing()
-        if self._relay is not None:
-            self._relay.wait_for_client(False)
-
-    def shutdown(self) -> None:
-        """Close the connection once its requests are answered."""
-        if self._relay is None:
-            super().shutdown()
-        else:
-            # The server of HTTP/2 has ended, and has answered them.
-            self._relay.close()
 
     def on_response_complete(self) -> None:
         """Continue with the next request of the client, or wait for it.

@@ -60,10 +60,7 @@ pytestmark = [pytest.mark.live, pytest.mark.timeout(700), pytest.mark.xdist_grou
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The file with the addresses of the servers."""
     folder = tmp_path_factory.mktemp("v2")
-    ports = {
-        name: free_port()
-        for name in ("mlserver", "mlserver grpc", *STAGES, "router", "router grpc", "second grpc")
-    }
+    ports = {name: free_port() for name in ("mlserver", "mlserver grpc", *STAGES, "router")}
     settings = {
         **{"host": "127.0.0.1", "http_port": ports["mlserver"], "grpc_port": ports["mlserver grpc"]},
         **{"metrics_endpoint": None, "parallel_workers": 0, "debug": False},
@@ -94,14 +91,13 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         )
         until(lambda: all(_declares(url, stage) for stage, url in urls.items()), READY_S)
 
-        def server(http: str, grpc: str, model: str, stages: int) -> dict[str, object]:
-            addresses = {"http": f"127.0.0.1:{ports[http]}", "grpc": f"127.0.0.1:{ports[grpc]}"}
-            return {**addresses, "model": model, "stages": stages}
+        def server(port: str, model: str, stages: int) -> dict[str, object]:
+            return {"http": f"127.0.0.1:{ports[port]}", "model": model, "stages": stages}
 
         found = {
-            "router": server("router", "router", "pair", 2),
-            "queue": server("second", "second", "second", 1),
-            "mlserver": server("mlserver", "mlserver grpc", "second", 1),
+            "router": server("router", "pair", 2),
+            "queue": server("second", "second", 1),
+            "mlserver": server("mlserver", "second", 1),
         }
         file = folder / "servers.json"
         file.write_text(json.dumps(found))
@@ -142,7 +138,7 @@ def _ask(python: str, servers: Path, *clients: str) -> Results:
 @pytest.fixture(scope="module")
 def installed(servers: Path) -> Results:
     """The results of the clients that are installed beside the tests."""
-    ours = _ask(sys.executable, servers, "tritonclient.http", "tritonclient.grpc", "curl")
+    ours = _ask(sys.executable, servers, "tritonclient.http", "curl")
     # In a process of its own: its messages have the names of others'.
     return {**ours, **_ask(sys.executable, servers, "mlserver infer")}
 
@@ -154,7 +150,7 @@ def kserve(servers: Path) -> Results:
         python = KSERVE.python()
     except RuntimeError as lacking:
         pytest.skip(str(lacking))
-    return _ask(python, servers, "KServe REST", "KServe gRPC")
+    return _ask(python, servers, "KServe REST")
 
 
 def failures(results: Results) -> list[str]:

@@ -41,19 +41,14 @@ def plus(server: Server) -> list[list[float]]:
     return [[value + server["stages"] for value in row] for row in ROWS]
 
 
-def features_of_triton(server: Server, kind: str) -> dict[str, Feature]:
-    """Features of tritonclient, over HTTP or gRPC."""
+def features_of_triton(server: Server) -> dict[str, Feature]:
+    """Features of tritonclient."""
     import numpy as np
-
-    if kind == "http":
-        import tritonclient.http as triton
-    else:
-        import tritonclient.grpc as triton
+    import tritonclient.http as triton
     from tritonclient.utils import InferenceServerException
 
-    client = triton.InferenceServerClient(server[kind])
+    client = triton.InferenceServerClient(server["http"])
     model = server["model"]
-    is_http = kind == "http"
 
     def given(
         words: Any = None, x: Any = None, name: str = "x", datatype: str = "FP32", **how: Any
@@ -75,9 +70,7 @@ def features_of_triton(server: Server, kind: str) -> dict[str, Feature]:
         check(words == WORDS, words)
 
     def outputs(**names: bool) -> list[Any]:
-        if is_http:
-            return [triton.InferRequestedOutput(name, binary_data=binary) for name, binary in names.items()]
-        return [triton.InferRequestedOutput(name) for name in names]
+        return [triton.InferRequestedOutput(name, binary_data=binary) for name, binary in names.items()]
 
     def refused(status: str, *says: str, ask: Callable[[], Any]) -> None:
         try:
@@ -93,19 +86,19 @@ def features_of_triton(server: Server, kind: str) -> dict[str, Feature]:
         return json.loads(answer.as_numpy("told").ravel()[0])
 
     def response(answer: Any) -> Mapping[str, Any]:
-        return answer.get_response() if is_http else answer.get_response(as_json=True)
+        return answer.get_response()
 
     def metadata(version: str = "") -> None:
-        found = client.get_model_metadata(model, version, **({} if is_http else {"as_json": True}))
+        found = client.get_model_metadata(model, version)
         inputs = [(it["name"], it["datatype"], [*map(int, it["shape"])]) for it in found["inputs"]]
         check(found["name"] == model, found)
         check(inputs == [("x", "FP32", [-1, 3]), ("word", "BYTES", [-1])], inputs)
         check([it["name"] for it in found["outputs"]] == ["x", "word", "told"], found["outputs"])
 
     def server_metadata() -> None:
-        found = client.get_server_metadata(**({} if is_http else {"as_json": True}))
+        found = client.get_server_metadata()
         check(found["name"] and found["version"], found)
-        check(not is_http or "binary_tensor_data" in found["extensions"], found)
+        check("binary_tensor_data" in found["extensions"], found)
 
     def raw_bytes() -> None:
         answer = client.infer(model, given(words=RAW))
@@ -125,19 +118,24 @@ def features_of_triton(server: Server, kind: str) -> dict[str, Feature]:
         name = response(answer)["model_name"]
         check(name == model, name)
 
-    bad, unknown = ("400", "404") if is_http else ("INVALID_ARGUMENT", "NOT_FOUND")
-    not_here = ("404", "501") if is_http else ("UNIMPLEMENTED",)
-
     def config() -> None:
         try:
             found = client.get_model_config(model)
         except InferenceServerException as error:
-            check(any(status in str(error.status()) for status in not_here), error)
-            check(not is_http or "Triton" in error.message(), error.message())
+            check(any(status in str(error.status()) for status in ("404", "501")), error)
+            check("Triton" in error.message(), error.message())
         else:
             raise AssertionError(str(found))
 
-    found: dict[str, Feature] = {
+    compressed = {"request_compression_algorithm": "gzip", "response_compression_algorithm": "gzip"}
+    deflated = {"request_compression_algorithm": "deflate", "response_compression_algorithm": "deflate"}
+    many = np.tile(np.array(ROWS[0], dtype=np.float32), (1000, 1))
+
+    def large(how: Mapping[str, str]) -> None:
+        answer = client.infer(model, given(x=many, words=[b"a"] * 1000), **how)
+        check(np.array_equal(answer.as_numpy("x"), many + server["stages"]))
+
+    return {
         "server live": lambda: check(client.is_server_live()),
         "server ready": lambda: check(client.is_server_ready()),
         "server metadata": server_metadata,
@@ -148,15 +146,15 @@ def features_of_triton(server: Server, kind: str) -> dict[str, Feature]:
             has(client.infer(model, given(), model_version="1")),
         ),
         "version unknown: 404": lambda: refused(
-            unknown, ask=lambda: client.infer(model, given(), model_version="7")
+            "404", ask=lambda: client.infer(model, given(), model_version="7")
         ),
-        "model unknown: 404": lambda: refused(unknown, ask=lambda: client.infer("other", given())),
+        "model unknown: 404": lambda: refused("404", ask=lambda: client.infer("other", given())),
         "model config: refused in words": config,
         "tensors as bytes, both ways": lambda: has(client.infer(model, given())),
         "bytes that are no text": raw_bytes,
         "outputs selected": named,
         "output unknown: 400": lambda: refused(
-            bad, "nothing", ask=lambda: client.infer(model, given(), outputs=outputs(nothing=True))
+            "400", "nothing", ask=lambda: client.infer(model, given(), outputs=outputs(nothing=True))
         ),
         "request id": identified,
         "name of the model": name_of_model,
@@ -165,47 +163,33 @@ def features_of_triton(server: Server, kind: str) -> dict[str, Feature]:
             told(client.infer(model, given(), parameters=FLAVOUR)),
         ),
         "input misnamed: 400": lambda: refused(
-            bad, "'x'", ask=lambda: client.infer(model, given(name="other"))
+            "400", "'x'", ask=lambda: client.infer(model, given(name="other"))
         ),
         "datatype wrong: 400": lambda: refused(
-            bad,
+            "400",
             "FP32",
             ask=lambda: client.infer(model, given(x=np.array(ROWS, dtype=np.int64), datatype="INT64")),
         ),
         "shape wrong: 400": lambda: refused(
-            bad, "shape", ask=lambda: client.infer(model, given(x=np.zeros((2, 4), dtype=np.float32)))
+            "400", "shape", ask=lambda: client.infer(model, given(x=np.zeros((2, 4), dtype=np.float32)))
         ),
+        "JSON, both ways": lambda: has(
+            client.infer(model, given(binary_data=False), outputs=outputs(x=False, word=False))
+        ),
+        "JSON in, bytes out": lambda: has(client.infer(model, given(binary_data=False))),
+        "gzip, both ways": lambda: large(compressed),
+        "deflate, both ways": lambda: large(deflated),
     }
-    if is_http:
-        compressed = {"request_compression_algorithm": "gzip", "response_compression_algorithm": "gzip"}
-        deflated = {"request_compression_algorithm": "deflate", "response_compression_algorithm": "deflate"}
-        many = np.tile(np.array(ROWS[0], dtype=np.float32), (1000, 1))
-
-        def large(how: Mapping[str, str]) -> None:
-            answer = client.infer(model, given(x=many, words=[b"a"] * 1000), **how)
-            check(np.array_equal(answer.as_numpy("x"), many + server["stages"]))
-
-        found |= {
-            "JSON, both ways": lambda: has(
-                client.infer(model, given(binary_data=False), outputs=outputs(x=False, word=False))
-            ),
-            "JSON in, bytes out": lambda: has(client.infer(model, given(binary_data=False))),
-            "gzip, both ways": lambda: large(compressed),
-            "deflate, both ways": lambda: large(deflated),
-        }
-    return found
 
 
-def features_of_kserve(server: Server, kind: str) -> dict[str, Feature]:
-    """Features of KServe's clients, over REST or gRPC."""
-    import grpc
+def features_of_kserve(server: Server) -> dict[str, Feature]:
+    """Features of KServe's client."""
     import httpx
     import numpy as np
-    from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, RESTConfig
+    from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
     from kserve.protocol.infer_type import RequestedOutput
 
     model, url = server["model"], f"http://{server['http']}"
-    is_rest = kind == "rest"
 
     def request(
         *, name: str = "x", datatype: str = "FP32", binary: bool = False, x: Any = None, **how: Any
@@ -217,19 +201,15 @@ def features_of_kserve(server: Server, kind: str) -> dict[str, Feature]:
         inputs[1].set_data_from_numpy(words, binary_data=binary)
         return InferRequest(model_name=model, infer_inputs=inputs, **how)
 
-    async def asked(call: Callable[[Any], Any]) -> Any:
-        if is_rest:
-            client = InferenceRESTClient(RESTConfig(protocol="v2"))
-            return await call(client)
-        async with InferenceGRPCClient(server["grpc"], retries=0) as client:
-            return await call(client)
-
     def ask(name: str, *arguments: Any, **named: Any) -> Any:
-        where = (url,) if is_rest else ()
-        return asyncio.run(asked(lambda client: getattr(client, name)(*where, *arguments, **named)))
+        async def call() -> Any:
+            client = InferenceRESTClient(RESTConfig(protocol="v2"))
+            return await getattr(client, name)(url, *arguments, **named)
 
-    def infer(made: Any, **named: Any) -> Any:
-        return ask("infer", made, **({"model_name": model} if is_rest else {}), **named)
+        return asyncio.run(call())
+
+    def infer(made: Any) -> Any:
+        return ask("infer", made, model_name=model)
 
     def output(answer: Any, name: str) -> Any:
         return next(it for it in answer.outputs if it.name == name)
@@ -244,15 +224,11 @@ def features_of_kserve(server: Server, kind: str) -> dict[str, Feature]:
         except httpx.HTTPStatusError as error:
             check(status == str(error.response.status_code), error)
             text = error.response.text
-        except grpc.RpcError as error:
-            check(status in str(error.code()), error)
-            text = error.details()
         else:
             raise AssertionError(f"it was answered: {answer}")
         for word in says:
             check(word in text, text)
 
-    bad = "400" if is_rest else "INVALID_ARGUMENT"
     int_rows = np.array(ROWS, dtype=np.int64)
     return {
         "server live": lambda: check(ask("is_server_live")),
@@ -266,20 +242,20 @@ def features_of_kserve(server: Server, kind: str) -> dict[str, Feature]:
             [it.name for it in infer(request(request_outputs=[RequestedOutput("x")])).outputs] == ["x"],
         ),
         "output unknown: 400": lambda: refused(
-            bad, request(request_outputs=[RequestedOutput("nothing")]), "nothing"
+            "400", request(request_outputs=[RequestedOutput("nothing")]), "nothing"
         ),
         "request id": lambda: check(infer(request(request_id="r-7")).id == "r-7"),
         "name of the model": lambda: check(infer(request()).model_name == model),
         "parameters passed on": lambda: check(
             "mild" in str(output(infer(request(parameters=FLAVOUR)), "told").data)
         ),
-        "input misnamed: 400": lambda: refused(bad, request(name="other"), "'x'"),
-        "datatype wrong: 400": lambda: refused(bad, request(x=int_rows, datatype="INT64"), "FP32"),
-        "shape wrong: 400": lambda: refused(bad, request(x=np.zeros((2, 4), dtype=np.float32)), "shape"),
+        "input misnamed: 400": lambda: refused("400", request(name="other"), "'x'"),
+        "datatype wrong: 400": lambda: refused("400", request(x=int_rows, datatype="INT64"), "FP32"),
+        "shape wrong: 400": lambda: refused("400", request(x=np.zeros((2, 4), dtype=np.float32)), "shape"),
     }
 
 
-def features_of_mlserver(server: Server, kind: str) -> dict[str, Feature]:
+def features_of_mlserver(server: Server) -> dict[str, Feature]:
     """Features of `mlserver infer`."""
     from mlserver.cli.main import root
 
@@ -337,7 +313,7 @@ def features_of_mlserver(server: Server, kind: str) -> dict[str, Feature]:
     }
 
 
-def features_of_curl(server: Server, kind: str) -> dict[str, Feature]:
+def features_of_curl(server: Server) -> dict[str, Feature]:
     """Features of curl."""
     url, model = f"http://{server['http']}", server["model"]
     asked = {
@@ -443,13 +419,11 @@ def features_of_curl(server: Server, kind: str) -> dict[str, Feature]:
     }
 
 
-CLIENTS: Mapping[str, tuple[Callable[[Server, str], dict[str, Feature]], str]] = {
-    "tritonclient.http": (features_of_triton, "http"),
-    "tritonclient.grpc": (features_of_triton, "grpc"),
-    "KServe REST": (features_of_kserve, "rest"),
-    "KServe gRPC": (features_of_kserve, "grpc"),
-    "mlserver infer": (features_of_mlserver, ""),
-    "curl": (features_of_curl, ""),
+CLIENTS: Mapping[str, Callable[[Server], dict[str, Feature]]] = {
+    "tritonclient.http": features_of_triton,
+    "KServe REST": features_of_kserve,
+    "mlserver infer": features_of_mlserver,
+    "curl": features_of_curl,
 }
 
 
@@ -468,9 +442,8 @@ def main() -> None:
     servers = json.loads(Path(file).read_text())
     found: dict[str, dict[str, dict[str, str]]] = {}
     for name in names:
-        features_of, kind = CLIENTS[name]
         found[name] = {
-            server: {feature: tried(ask) for feature, ask in features_of(given, kind).items()}
+            server: {feature: tried(ask) for feature, ask in CLIENTS[name](given).items()}
             for server, given in servers.items()
         }
     # Clients print too.

@@ -27,7 +27,7 @@ HOST = "127.0.0.1"
 SERVER = "mlserver.cli.main"
 # Router and queue, and what they and Uvicorn import only when they start.
 FRONTS = (
-    *("ipa.dataplane.queue", "ipa.dataplane.router", "ipa.dataplane.grpc_calls"),
+    *("ipa.dataplane.queue", "ipa.dataplane.router"),
     *("uvicorn.protocols.http.httptools_impl", "uvicorn.lifespan.on"),
 )
 # Of so many health checks in a row that fail, each after 2 s, a replica counts as hung.

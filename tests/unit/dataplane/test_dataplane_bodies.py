@@ -1,4 +1,4 @@
-"""The cost of one body: counted before it is made, in one account for all protocols, off the event loop."""
+"""The cost of one body: counted before it is made, in one account for all, off the event loop."""
 
 from __future__ import annotations
 
@@ -11,22 +11,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import grpc
 import httpx
 import orjson
 import pytest
 
-from ipa.dataplane import binary, grpc_messages, http, tensors
-from ipa.dataplane.grpc_calls import GrpcServer
-from ipa.dataplane.http import BUDGET_HEADER, Application, BodyLimits, Call, Response
+from ipa.dataplane import binary, http, tensors
+from ipa.dataplane.http import Application, BodyLimits, Call, Response
 from ipa.dataplane.queue import QueueServer
 from ipa.dataplane.tensors import INLINE_BYTES
 
 REPLICA = "http://127.0.0.1:1"
 LIMITS = BodyLimits(1_000_000, 50_000_000)
 INFER = "/v2/models/s/infer"
-NO = grpc.Compression.NoCompression
-MODEL_INFER = f"/{grpc_messages.SERVICE}/ModelInfer"
 
 
 class Stage:
@@ -51,20 +47,6 @@ class Stage:
             )
         assert self.held_bytes() == 0
         return answer
-
-    async def call(self, message: bytes, **options: Any) -> tuple[grpc.StatusCode, str, bytes]:
-        """The status, words and message of a call of gRPC."""
-        server = GrpcServer(self.application)
-        await server.start()
-        async with grpc.aio.insecure_channel(f"unix-abstract:{server.address[1:]}") as channel:
-            try:
-                answer = await channel.unary_unary(MODEL_INFER)(message, timeout=30, **options)
-                found = grpc.StatusCode.OK, "", answer
-            except grpc.aio.AioRpcError as error:
-                found = error.code(), error.details() or "", b""
-        await server.stop(1.0)
-        assert self.held_bytes() == 0
-        return found
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
@@ -251,81 +233,6 @@ async def _echo(call: Call) -> Response:
 
 async def _nothing() -> None:
     return None
-
-
-def request(**given: Any) -> bytes:
-    made = grpc_messages.CLASSES["ModelInferRequest"](model_name="s", **given)
-    made.inputs.add(name="x", datatype="INT32", shape=[1, 3]).contents.int_contents.extend([1, 2, 3])
-    return bytes(made.SerializeToString())
-
-
-def test_a_call_is_answered_as_its_request_is_and_its_errors_have_a_status() -> None:
-    async def scenario() -> None:
-        stage = Stage()
-        status, _, answer = await stage.call(request())
-        assert status is grpc.StatusCode.OK
-        found = grpc_messages.CLASSES["ModelInferResponse"].FromString(answer)
-        assert [*found.outputs[0].contents.int_contents] == [1, 2, 3]
-        for compression in (grpc.Compression.Gzip, grpc.Compression.Deflate):
-            status, _, same = await stage.call(request(), compression=compression)
-            assert (status, same) == (grpc.StatusCode.OK, answer)
-        zeros = b"\x3a" + bytes(5_000_000)
-        large, gzip = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.Compression.Gzip
-        many, most = f"more than {LIMITS.values // 8} fields", f"more than {LIMITS.body_bytes} bytes"
-        refusals: list[tuple[bytes, grpc.Compression, grpc.StatusCode, str]] = [
-            (b"\xff\xff", NO, grpc.StatusCode.INVALID_ARGUMENT, "not a ModelInferRequest"),
-            (b"\x2a\x00" * 100_000, NO, large, many),
-            (zeros, NO, large, str(LIMITS.body_bytes)),
-            (zeros, gzip, large, most),
-        ]
-        for wrong, compression, wanted, words in refusals:
-            status, said, _ = await stage.call(wrong, compression=compression)
-            assert (status, words in said) == (wanted, True), said
-        late, said, _ = await stage.call(request(), metadata=((BUDGET_HEADER, "0"),))
-        assert late is grpc.StatusCode.DEADLINE_EXCEEDED, said
-
-    run(scenario)
-
-
-@pytest.mark.parametrize(
-    "limits",
-    [
-        # No room for what a call is passed on as, or for the copy that its request is.
-        BodyLimits(100_000, 150_000),
-        BodyLimits(1_000_000, 2_500_000),
-    ],
-)
-def test_calls_and_requests_have_one_account(limits: BodyLimits) -> None:
-    async def scenario() -> None:
-        stage = Stage(limits)
-        raw = bytes(limits.body_bytes * 99 // 400 * 4)
-        made = grpc_messages.CLASSES["ModelInferRequest"](model_name="s", raw_input_contents=[raw])
-        made.inputs.add(name="x", datatype="FP32", shape=[1, len(raw) // 4])
-        status, said, _ = await stage.call(made.SerializeToString())
-        assert (status, "bodies of other requests" in said) == (grpc.StatusCode.UNAVAILABLE, True), said
-
-    run(scenario)
-
-
-def test_a_message_that_does_not_come_is_not_waited_for_and_keeps_no_place() -> None:
-    """Half calls wait for their clients in places of their own; whole ones pass as soon as one is free."""
-
-    async def scenario() -> None:
-        stage = Stage(BodyLimits(1_000_000, 2_000_000))
-        server = GrpcServer(stage.application)
-        await server.start()
-        async with grpc.aio.insecure_channel(f"unix-abstract:{server.address[1:]}") as channel:
-            half = channel.stream_unary(MODEL_INFER)()
-            await half.wait_for_connection()
-            while not stage.held_bytes():
-                await asyncio.sleep(0)
-            with pytest.raises(grpc.aio.AioRpcError) as late:
-                await half
-        await server.stop(1.0)
-        assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert stage.held_bytes() == 0
-
-    run(scenario)
 
 
 # Bodies that arrive side by side, in a process of its own: the most memory that they take, and what is left.

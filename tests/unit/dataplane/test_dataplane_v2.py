@@ -1,4 +1,4 @@
-"""V2 as standard clients speak it: binary tensors, compression, declared inputs, named outputs, gRPC."""
+"""V2 as standard clients speak it: binary tensors, compression, declared inputs, named outputs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ import httpx
 import orjson
 import pytest
 
-from ipa.dataplane import compression, grpc_messages
+from ipa.dataplane import compression
 from ipa.dataplane.binary import JSON_LENGTH_HEADER, dump_with_bytes, fill, json_part
 from ipa.dataplane.client import ConnectionLostError
 from ipa.dataplane.declared import UNDECLARED, DeclaredTensor, parse_model
 from ipa.dataplane.expectation import parse_timing, server_timing
-from ipa.dataplane.grpc_calls import GrpcServer
 from ipa.dataplane.http import Application, BodyLimits, Response
 from ipa.dataplane.queue import QueueServer
 from ipa.dataplane.router import RouterServer
@@ -419,61 +418,6 @@ def test_times_are_told_in_milliseconds() -> None:
     assert server_timing({"wait": 0.0015, "model": -1.0}) == "wait;dur=1.500, model;dur=0.000"
     assert parse_timing("wait;dur=1.5, model;dur=x, ;dur=1, odd") == {"wait": 0.0015}
     assert parse_timing(None) == {}
-
-
-def test_grpcs_messages_are_those_of_other_servers() -> None:
-    """Field by field, by number and type: bytes of one are read by the other."""
-    theirs = pytest.importorskip("mlserver.grpc.dataplane_pb2")
-    names = {
-        "InferTensor": "ModelInferRequest.InferInputTensor",
-        "InferRequestedOutputTensor": "ModelInferRequest.InferRequestedOutputTensor",
-        "TensorMetadata": "ModelMetadataResponse.TensorMetadata",
-    }
-    for name, ours in grpc_messages.CLASSES.items():
-        message: Any = theirs
-        for part in names.get(name, name).split("."):
-            message = getattr(message, part)
-        for field in ours.DESCRIPTOR.fields:
-            # MLServer's has fewer kinds of parameters than Triton's.
-            if field.name not in ("double_param", "uint64_param"):
-                other = message.DESCRIPTOR.fields_by_number[field.number]
-                assert (field.name, field.type, field.is_repeated) == (
-                    other.name,
-                    other.type,
-                    other.is_repeated,
-                )
-
-
-@pytest.mark.parametrize(
-    ("values", "says"),
-    [
-        ({"raw": [b"\0" * 16]}, "1 raw_input_contents for 2 inputs"),
-        ({"datatype": "FP16"}, "FP16 must be in raw_input_contents"),
-        ({"values": [0.5] * 101}, "more than 100 values"),
-    ],
-)
-def test_contents_that_grpc_cannot_carry_are_refused(values: Any, says: str) -> None:
-    calls = GrpcServer(Stage().application)
-    made = grpc_messages.CLASSES["ModelInferRequest"](raw_input_contents=values.get("raw", ()))
-    for name in ("x", "word"):
-        made.inputs.add(name=name, datatype=values.get("datatype", "FP32"), shape=[1])
-        made.inputs[-1].contents.fp32_contents.extend(values.get("values", ()))
-    with pytest.raises(ValueError, match=says):
-        calls._body(made, 100)
-
-
-def test_the_fields_of_a_message_are_counted_before_they_are_made() -> None:
-    made = grpc_messages.CLASSES["ModelInferRequest"](model_name="x", raw_input_contents=[b"a" * 300])
-    tensor = made.inputs.add(name="y", datatype="BYTES", shape=[1, 2])
-    tensor.contents.bytes_contents.extend([b"a", b"b"])
-    made.outputs.add(name="z")
-    text = memoryview(made.SerializeToString())
-    # Name, input (name, datatype, shape, contents (two)), output, and contents.
-    assert grpc_messages.count_fields(text, 100) == 10
-    assert grpc_messages.count_fields(memoryview(b"\x2a\x00" * 1000), 9) == 10
-    for wrong in (b"\x0b", b"\x80" * 20, b"\x2a"):
-        with pytest.raises((ValueError, IndexError)):
-            grpc_messages.count_fields(memoryview(wrong), 100)
 
 
 def test_a_request_without_outputs_wants_all() -> None:

@@ -402,6 +402,18 @@ def test_a_request_to_change_the_protocol_is_answered_and_the_next_one_too() -> 
         assert [answer[-1:] for answer in answers] == [b"0", b"2"]
 
 
+@pytest.mark.parametrize("piece_bytes", [24, 5, 1])
+def test_a_client_of_http_2_is_told_in_http_1_and_its_connection_ends(piece_bytes: int) -> None:
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    with serving(ServerBounds()) as connect:
+        connection = connect()
+        for start in range(0, len(preface), piece_bytes):
+            connection.sendall(preface[start : start + piece_bytes])
+        answer = rest(connection)
+    assert answer.startswith(b"HTTP/1.1 505 HTTP Version Not Supported\r\n")
+    assert b"Connection: close" in answer and b"send it over HTTP/1.1" in answer
+
+
 def test_a_trailer_is_no_header_and_has_an_end() -> None:
     seen: list[list[tuple[bytes, bytes]]] = []
 
