@@ -133,7 +133,7 @@ FAULTS = {
     "R11": "a full disk, a shared SQLite store, a cluster that hangs",
     "R12": "`kill -9` of queues and routers under load",
     "R13": "a `Range` of 31 000 digits, dependencies with known advisories",
-    "R14": "idle connections, half requests and answers not taken, by the hundred and thousand",
+    "R14": "idle connections and half requests by the hundred and thousand",
     "R15": "bodies of 60 MB at once",
     "R16": "tensors in wrong shapes, empty lists by the million, layers of compression",
     "R17": "secrets in every part of every URL and token",

@@ -19,7 +19,7 @@ import orjson
 
 from ipa.dataplane import compression
 from ipa.dataplane.tensors import INLINE_BYTES, VALUE_BYTES, parse_object
-from ipa.serving.body_budget import BodyBudget, Incoming, NoRoomError, aside, structure
+from ipa.serving.body_budget import BodyBudget, Incoming, NoRoomError, Turns, aside, structure
 from ipa.serving.connections import MOST_FILES, ServerBounds, raise_file_limit, within_files
 from ipa.serving.protocol import BoundedConfig, BoundedServer
 
@@ -246,7 +246,7 @@ class Application:
         self._start = start
         self._stop = stop
         self.limits = limits
-        self._budget = BodyBudget(limits.held_bytes)
+        self._budget, self._turns = BodyBudget(limits.held_bytes), Turns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
@@ -312,6 +312,7 @@ class Application:
                     self._budget.add(incoming, chunk)
                     if not message.get("more_body"):
                         return self._budget.complete(incoming)
+                    await self._turns.take()
         except (NoRoomError, TimeoutError) as error:
             raise HttpError(503, "dropped", str(NoRoomError()), closes=True) from error
 
