@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from ipa.model.masking import mask_url, without_user
 from ipa.model.pipeline import Pipeline
 from ipa.model.probe import ProbeRequest, ProbeResult, ProbeTransport, RequestAddress
 from ipa.settings import Settings
-from ipa.targets.requests import check_url, probe_http, shown, v2_fault
+from ipa.targets.requests import check_url, probe_http, shown
 from ipa.targets.seldon.layouts import PartRole, is_split, parts_of
 from ipa.targets.seldon.locate import target_of
 from ipa.targets.seldon.section import WireProtocol
@@ -55,12 +54,13 @@ class Door:
 def probe(pipeline: Pipeline, asked: ProbeRequest, settings: Settings) -> ProbeResult:
     """The result of the request. UsageError for what the protocol, the shape or the client cannot do."""
     door = _door(pipeline, asked, settings)
-    is_grpc = asked.transport is ProbeTransport.GRPC
     if target_of(pipeline).protocol is WireProtocol.V2:
         if asked.native:
             raise UsageError(f"{CLIENT} does not speak protocol v2", hint="Leave out --native.")
-        return _probe_grpc(pipeline, asked, door) if is_grpc else probe_http(asked, door.url)
-    if asked.native or is_grpc:
+        if asked.transport is ProbeTransport.GRPC:
+            raise UsageError("protocol v2 is sent over HTTP", hint="Leave out --transport.")
+        return probe_http(asked, door.url)
+    if asked.native or asked.transport is ProbeTransport.GRPC:
         return _by_client(pipeline, asked, door, settings)
     return probe_http(asked, door.url, WireProtocol.SELDON, seldon_fault)
 
@@ -179,75 +179,3 @@ def _run(python: str, question: Mapping[str, Any], within_s: float) -> dict[str,
     if "lacks" in found:
         raise UsageError(f"{python} lacks the client: {found['lacks']}", hint=NO_CLIENT_HINT)
     return found
-
-
-def _probe_grpc(pipeline: Pipeline, asked: ProbeRequest, door: Door) -> ProbeResult:
-    """The result of the request over gRPC."""
-    try:
-        import grpc
-
-        from ipa.dataplane import grpc_messages as v2
-    except ImportError as error:
-        raise UsageError(
-            f"gRPC needs grpcio and protobuf, which are not installed: {error}",
-            hint="Install them, or leave out --transport.",
-        ) from error
-    endpoint = _plain(door)
-    target = target_of(pipeline)
-    # An orchestrator calls each node by its own name, whatever this one is; the router answers to one.
-    request = _request(v2, pipeline.name if is_split(pipeline) else target.name, asked.body)
-    metadata = (("seldon", target.name), ("namespace", target.namespace))
-    answer, detail, started_s = None, "", time.perf_counter()
-    with grpc.insecure_channel(endpoint) as channel:
-        read = v2.CLASSES["ModelInferResponse"].FromString
-        call = channel.unary_unary(f"/{v2.SERVICE}/ModelInfer", type(request).SerializeToString, read)
-        try:
-            found = call(request, timeout=asked.timeout_s, metadata=metadata)
-        except grpc.RpcError as error:
-            is_late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-            words = f" within {asked.timeout_s:g} s" if is_late else f": {error.details()}"
-            detail = f"no answer{words}"
-        else:
-            answer = {"model_name": found.model_name, "outputs": [_output(v2, it) for it in found.outputs]}
-            detail = v2_fault(answer)
-    latency_s = time.perf_counter() - started_s
-    return ProbeResult(
-        endpoint,
-        target.protocol,
-        asked.transport,
-        "grpc",
-        not detail,
-        latency_s,
-        detail=shown(detail),
-        answer=answer,
-    )
-
-
-def _output(v2: Any, tensor: Any) -> dict[str, Any]:
-    """The output in the JSON form of V2; without data if its values came raw."""
-    values = list(getattr(tensor.contents, v2.CONTENTS.get(tensor.datatype, "bytes_contents")))
-    data = [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in values]
-    found = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
-    return {**found, "data": data} if data else found
-
-
-def _request(v2: Any, model: str, body: Mapping[str, Any]) -> Any:
-    """The message of a JSON body of V2. InputError if it has no form in gRPC."""
-    try:
-        request = v2.CLASSES["ModelInferRequest"](model_name=model, id=str(body.get("id") or ""))
-        v2.set_parameters(request, (body.get("parameters") or {}).items())
-        for given in body.get("inputs") or ():
-            field = v2.CONTENTS[given["datatype"]]
-            tensor = request.inputs.add(name=given["name"], datatype=given["datatype"], shape=given["shape"])
-            values = _flat(given["data"])
-            if field == "bytes_contents":
-                values = [str(value).encode() for value in values]
-            getattr(tensor.contents, field).extend(values)
-            v2.set_parameters(tensor, (given.get("parameters") or {}).items())
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"the request has no form in gRPC: {type(error).__name__} {error}") from error
-    return request
-
-
-def _flat(data: Any) -> list[Any]:
-    return [value for each in data for value in _flat(each)] if isinstance(data, list) else [data]

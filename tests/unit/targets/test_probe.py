@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -207,6 +206,11 @@ def test_an_answer_has_a_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:
             ProbeRequest(V2, native=True),
             "SeldonClient does not speak protocol v2",
         ),
+        (
+            sample_pipeline(),
+            ProbeRequest(V2, transport=ProbeTransport.GRPC),
+            "protocol v2 is sent over HTTP",
+        ),
         (split(), ProbeRequest(V2, gateway="http://gateway"), "a gateway has no path"),
         (sample_pipeline(), ProbeRequest(V2, address="ftp://x"), "is not an http or https URL"),
         (
@@ -312,73 +316,6 @@ def test_ipa_probe_sends_the_body_of_a_file(files: Path, capsys: pytest.CaptureF
     assert "has no request to send" in capsys.readouterr().err
     body.write_text("[1]")
     assert run(["probe", "bare", "--request", str(body), "--url", server.url]) == 65
-
-
-def test_v2_over_grpc_is_as_the_published_protocol_has_it() -> None:
-    grpc = pytest.importorskip("grpc", reason="needs grpcio, of the extra `local`")
-    v2 = pytest.importorskip("mlserver.grpc.dataplane_pb2", reason="needs the extra `local`")
-    asked: list[Any] = []
-
-    def infer(request: Any, context: Any) -> Any:
-        asked.append((request, dict(context.invocation_metadata())))
-        if not request.inputs:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no inputs")
-        answer = v2.ModelInferResponse(model_name="m")
-        output = answer.outputs.add(name="y", datatype="BYTES", shape=[1])
-        output.contents.bytes_contents.append("grün".encode())
-        return answer
-
-    method = grpc.unary_unary_rpc_method_handler(
-        infer, v2.ModelInferRequest.FromString, v2.ModelInferResponse.SerializeToString
-    )
-    service = grpc.method_handlers_generic_handler("inference.GRPCInferenceService", {"ModelInfer": method})
-    server = grpc.server(ThreadPoolExecutor(1))
-    server.add_generic_rpc_handlers((service,))
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        address = f"http://127.0.0.1:{port}"
-        body = {
-            "id": "one",
-            "parameters": {"fresh": True},
-            "inputs": [
-                {"name": "x", "datatype": "FP64", "shape": [2, 1], "data": [[1.5], [2.5]]},
-                {
-                    "name": "text",
-                    "datatype": "BYTES",
-                    "shape": [1],
-                    "data": ["grün"],
-                    "parameters": {"content_type": "str", "length": 4},
-                },
-            ],
-        }
-        by_grpc = ProbeRequest(body, address=address, transport=ProbeTransport.GRPC)
-        found = SELDON.probe(sample_pipeline(), by_grpc, SETTINGS)
-        refused = SELDON.probe(sample_pipeline(), replace(by_grpc, body={"inputs": []}), SETTINGS)
-        with pytest.raises(InputError, match="no form in gRPC: KeyError 'FP16'"):
-            SELDON.probe(
-                sample_pipeline(), replace(by_grpc, body={"inputs": [{"datatype": "FP16"}]}), SETTINGS
-            )
-        # The router of shape split is called by the name of the pipeline, at the port of HTTP.
-        in_parts = SELDON.probe(replace(split(), name="shop"), by_grpc, SETTINGS)
-    finally:
-        server.stop(None).wait()
-    assert found.fault == "" and found.client == "grpc"
-    assert found.answer == {
-        "model_name": "m",
-        "outputs": [{"name": "y", "datatype": "BYTES", "shape": [1], "data": ["grün"]}],
-    }
-    assert in_parts.fault == "" and asked[2][0].model_name == "shop"
-    request, metadata = asked[0]
-    assert (request.id, request.model_name) == ("one", "sample")
-    assert request.parameters["fresh"].bool_param is True
-    x, text = request.inputs
-    assert (list(x.shape), list(x.contents.fp64_contents)) == ([2, 1], [1.5, 2.5])
-    assert text.contents.bytes_contents[0].decode() == "grün"
-    assert text.parameters["content_type"].string_param == "str"
-    assert text.parameters["length"].int64_param == 4
-    assert (metadata["seldon"], metadata["namespace"]) == ("sample", "models")
-    assert refused.detail == "no answer: no inputs"
 
 
 def test_the_service_asks_the_endpoint_that_a_target_gave_it() -> None:
