@@ -24,8 +24,7 @@ from ipa.policies.registry import POLICIES
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
-    from ipa.clients.base import PipelineClient
-    from ipa.clients.http import HttpClient
+    from ipa.clients.http import HttpClient, PipelineClient
     from ipa.model.pipeline import Pipeline
     from ipa.model.profile import StageProfile
 

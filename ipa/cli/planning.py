@@ -33,7 +33,7 @@ from ipa.settings import Settings
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from ipa.clients.base import PipelineClient
+    from ipa.clients.http import PipelineClient
     from ipa.files.plans import PlanFile, SavedPlanFile
     from ipa.policies.planning import PlanQuestion
 

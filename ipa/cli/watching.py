@@ -16,7 +16,7 @@ from rich.live import Live
 from ipa.cli.layout import by_whom, date_time
 from ipa.cli.output import Output, json_text, printed
 from ipa.cli.views.status_text import status_line, status_table
-from ipa.clients.base import PipelineClient
+from ipa.clients.http import PipelineClient
 from ipa.control.ports import Clock
 from ipa.model.errors import DeadlineError, RolloutError, UnavailableError, UsageError
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 
 import httpx
 
 from ipa.clients import credential
-from ipa.clients.base import JsonObject, PipelineClient
 from ipa.model.errors import (
     BusyError,
     ConflictError,
@@ -31,21 +31,29 @@ from ipa.model.plan import StageConfig
 from ipa.service.preconditions import ChangeOrder, plain_version
 from ipa.settings import Settings
 
+if TYPE_CHECKING:
+    from ipa.clients.in_process import InProcessClient
+
+# JSON values as the REST API documents them.
+JsonObject = dict[str, Any]
+# Reads and changes pipelines, at a service or without one; both have the methods of `InProcessClient`.
+PipelineClient: TypeAlias = "HttpClient | InProcessClient"
 # Seconds for an answer: a plan may take the solver's deadline, a change its record and one write.
 TIMEOUT_S = 30.0
 
 
-class HttpClient(PipelineClient):
-    """A running service, named by its base URL."""
+class HttpClient(AbstractContextManager["HttpClient"]):
+    """A running service, named by its base URL. Answers are JSON values; errors are those of IpaError."""
 
+    # Seconds between two reads of a watch.
     interval_s = 1.0
 
     def __init__(
         self, at: str, transport: httpx.BaseTransport | None = None, timeout_s: float = TIMEOUT_S
     ) -> None:
         url = httpx.URL(at)
-        # For errors and logs.
-        self._at = mask_url(at)
+        # The address without a password.
+        self.at = mask_url(at)
         # Proxies of the environment are for the internet; the service is inside the network.
         self._client = httpx.Client(
             base_url=url.copy_with(username=None, password=None, query=None, fragment=None),
@@ -55,20 +63,19 @@ class HttpClient(PipelineClient):
             auth=credential.auth() or ((url.username, url.password) if url.username else None),
         )
 
-    @property
-    def at(self) -> str:
-        return self._at
-
-    def close(self) -> None:
+    def __exit__(self, *_: object) -> None:
         self._client.close()
 
     def names(self) -> list[str]:
+        """The pipelines that may be found here."""
         return [each["pipeline"] for each in self._get("pipelines")["pipelines"]]
 
     def definition(self, pipeline: str) -> JsonObject:
+        """The pipeline as its owner wrote it, and where it takes requests."""
         return self._get(pipeline_path(pipeline))
 
     def status(self, pipeline: str) -> JsonObject:
+        """The state of the pipeline."""
         return self._get(pipeline_path(pipeline, "status"))
 
     def decisions(
@@ -80,6 +87,7 @@ class HttpClient(PipelineClient):
         applied_only: bool = False,
         inputs: bool = True,
     ) -> JsonObject:
+        """The `limit` decisions before the decision `before`, newest first; `inputs`: with theirs."""
         path = pipeline_path(pipeline, "history" if applied_only else "decisions")
         more = {} if inputs else {"inputs": False}
         found: list[Any] = []
@@ -92,26 +100,39 @@ class HttpClient(PipelineClient):
                 return {"decisions": found, "next_before": before}
 
     def decision(self, decision_id: str) -> JsonObject:
+        """The decision of that id."""
         return self._get(f"decisions/{quote(decision_id, safe='')}")
 
     def record(self, pipeline: str, anchor: str | None) -> JsonObject:
+        """The verified record; `anchor` is a head that was kept elsewhere."""
         return self._get(pipeline_path(pipeline, "record"), anchor=anchor)
 
     def plan(self, pipeline: str, rate_rps: float | None, objective: str | None) -> JsonObject:
+        """The best plan for the rate (None: for the forecast)."""
         body = {"rate_rps": rate_rps, "objective": objective}
         return self._send("POST", pipeline_path(pipeline, "plans"), body)
 
     def apply(self, pipeline: str, configs: Sequence[StageConfig], order: ChangeOrder) -> JsonObject:
+        """The decision that applied `configs`.
+
+        ConflictError: the expected revision does not run any more, or it takes capacity while requests are
+        late and that is not `confirmed`.
+        """
         body: JsonObject = {"configs": [asdict(config) for config in configs]}
         # An older service does not know the key.
         body |= {"confirmed": True} if order.confirmed else {}
         return self._order("apply", pipeline, body, order)
 
     def preview_rollback(self, pipeline: str, to: str | None, *, by: str) -> JsonObject:
+        """The changes that `rollback` would take back now, and the configuration that it would restore."""
         # An older service goes by the name even where it authenticates nobody.
         return self._get(pipeline_path(pipeline, "rollback"), to=to, by=by)
 
     def rollback(self, pipeline: str, to: str | None, order: ChangeOrder) -> JsonObject:
+        """The decision that took back the last change by that person, or restored the revision `to`.
+
+        Errors: those of `apply`; ConflictError: nothing is left to take back, or another change rolls out.
+        """
         return self._order("rollback", pipeline, {"to": to, "confirmed": order.confirmed}, order)
 
     def _order(self, what: str, pipeline: str, body: JsonObject, order: ChangeOrder) -> JsonObject:
@@ -120,10 +141,12 @@ class HttpClient(PipelineClient):
         return self._send("POST", pipeline_path(pipeline, what), {**body, **said}, revision=revision)
 
     def replay(self, decision_id: str, policy: str | None) -> JsonObject:
+        """The outcome of deciding again from the recorded inputs."""
         body = {} if policy is None else {"policy": policy}
         return self._send("POST", f"decisions/{quote(decision_id, safe='')}:replay", body)
 
     def events(self, pipeline: str | None, *, after: int | None, follow: bool) -> Iterator[str]:
+        """The lines of the text/event-stream after the event `after`."""
         return self._lines("events", pipeline=pipeline, after=after, follow=None if follow else "false")
 
     def audit(self, pipeline: str | None, *, after: int) -> Iterator[str]:
@@ -239,7 +262,7 @@ class HttpClient(PipelineClient):
 
     def _silent(self, error: httpx.HTTPError) -> UnavailableError:
         return UnavailableError(
-            f"the service at {self._at} does not answer: {error}",
+            f"the service at {self.at} does not answer: {error}",
             hint="Start it with `ipa serve`, or give its URL with --at.",
         )
 
@@ -251,7 +274,7 @@ class HttpClient(PipelineClient):
             body = None
         if not isinstance(body, dict):
             raise UnavailableError(
-                f"the server at {self._at} is not ipa (HTTP {answer.status_code}, no JSON object)",
+                f"the server at {self.at} is not ipa (HTTP {answer.status_code}, no JSON object)",
                 hint="Give the service's URL with --at.",
             )
         if answer.is_success:
@@ -299,10 +322,10 @@ def client_at(at: str, settings: Settings | None = None, *, namespace: str | Non
 def service_at(at: str, what: str) -> HttpClient:
     """The client of the service at that URL; UsageError elsewhere, since only a service has `what`."""
     found = client_at(at)
-    if not isinstance(found, HttpClient):
-        found.close()
+    if isinstance(found, HttpClient):
+        return found
+    with found:
         raise service_only(what, found.at)
-    return found
 
 
 def is_target(at: str) -> bool:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_jsonable_python
 
-from ipa.clients.base import JsonObject, PipelineClient
+from ipa.clients.http import JsonObject
 from ipa.control.audit.record import head_of
 from ipa.model.access import LOCAL
-from ipa.model.errors import UsageError
+from ipa.model.errors import UsageError, service_only
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.service import commands, history, pipelines, plans, status
@@ -28,23 +28,19 @@ if TYPE_CHECKING:
 INTERVAL_S = 1.0
 
 
-class InProcessClient(PipelineClient):
-    """Calls the use cases that need no running service; `one_shot`: the service was built for one command."""
+class InProcessClient(AbstractContextManager["InProcessClient"]):
+    """Calls the use cases that need no running service, with the answers and errors of `HttpClient`.
+
+    `one_shot`: the service was built for one command.
+    """
 
     def __init__(self, service: Service, at: str, one_shot: OneShot | None = None) -> None:
-        self._service, self._at, self._one_shot = service, at, one_shot
+        self._service, self.at, self._one_shot = service, at, one_shot
+        # None if nothing changes by itself.
+        self.interval_s = one_shot.interval_s if one_shot else INTERVAL_S
         self._runner = asyncio.Runner()
 
-    @property
-    def interval_s(self) -> float | None:
-        """Seconds between two reads of a watch; None if nothing changes by itself."""
-        return self._one_shot.interval_s if self._one_shot else INTERVAL_S
-
-    @property
-    def at(self) -> str:
-        return self._at
-
-    def close(self) -> None:
+    def __exit__(self, *_: object) -> None:
         self._runner.close()
         if self._one_shot is not None:
             self._one_shot.close()
@@ -106,6 +102,9 @@ class InProcessClient(PipelineClient):
     def replay(self, decision_id: str, policy: str | None) -> JsonObject:
         caller = Caller(LOCAL, self._service)
         return _object(self._runner.run(history.replay(caller, decision_id, policy, nullcontext())))
+
+    def events(self, pipeline: str | None, *, after: int | None, follow: bool) -> Iterator[str]:
+        raise service_only("events", self.at)
 
     def _author(self, by: str) -> str | None:
         """The person whose changes count as the caller's; of a whole service all, since none is known."""

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from ipa.clients.base import PipelineClient
-from ipa.clients.http import HttpClient, service_at
+from ipa.clients.http import HttpClient, PipelineClient, service_at
 from ipa.clients.in_process import InProcessClient
 from ipa.model.errors import ConflictError, InputError, IpaError, NotFoundError, UsageError
 from ipa.model.pipeline import Pin

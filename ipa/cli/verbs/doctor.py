@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +109,7 @@ def _target_of_service(url: str) -> str | None:
     from ipa.clients.http import HttpClient
 
     try:
-        with closing(HttpClient(url, timeout_s=ANSWER_S)) as client:
+        with HttpClient(url, timeout_s=ANSWER_S) as client:
             values = {each["variable"]: each["value"] for each in client.configuration()["settings"]}
             return str(values.get("IPA_TARGET", ""))
     except UnavailableError:
@@ -182,7 +181,7 @@ def service_findings(url: str, names: Sequence[str], timeout_s: float) -> Iterat
         yield ok("service: target", target)
     known: list[str] = []
     try:
-        with closing(HttpClient(url, timeout_s=timeout_s)) as client:
+        with HttpClient(url, timeout_s=timeout_s) as client:
             known = client.names()
             for pipeline in names or known:
                 yield _sight(pipeline, client.status(pipeline), at)

@@ -14,7 +14,7 @@ from ipa.cli.output import OUTPUT, Output, show
 from ipa.model.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from ipa.clients.base import PipelineClient
+    from ipa.clients.http import PipelineClient
     from ipa.control.audit.record import Verified
 
 ONE = typer.Argument(

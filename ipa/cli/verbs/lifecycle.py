@@ -30,8 +30,7 @@ from ipa.service.preconditions import ChangeOrder, at_revision
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
-    from ipa.clients.base import PipelineClient
-    from ipa.clients.http import HttpClient
+    from ipa.clients.http import HttpClient, PipelineClient
     from ipa.files.plans import PlanFile
 
 # The errors whose exit code a hold has; all others are of guards and have 3.

@@ -20,7 +20,7 @@ from ipa.model.probe import USUAL_TIMEOUT_S, ProbeRequest, ProbeTransport, Reque
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
-    from ipa.clients.base import PipelineClient
+    from ipa.clients.http import PipelineClient
 
 # As in a pipeline's file.
 MOST_S = 60.0
