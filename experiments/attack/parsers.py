@@ -16,10 +16,10 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
 from ipa.adapters.store import keys
-from ipa.api import auth, hardening
-from ipa.api.admission import structure_fault
+from ipa.api import auth, gate
 from ipa.api.app import create_app
 from ipa.api.bodies import PIPELINE, PROFILE
+from ipa.api.gate import structure_fault
 from ipa.api.limits import (
     BODY_LIMIT_BYTES,
     HEADERS_LIMIT_BYTES,
@@ -384,7 +384,7 @@ def PARSERS() -> list[Parser]:  # noqa: N802 - a table, made when it is asked fo
     ]
     for name, read in (
         ("If-Match, If-None-Match", _tags),
-        ("Host", lambda value: hardening._host(Headers({"host": value}))),
+        ("Host", lambda value: gate._host(Headers({"host": value}))),
         ("Authorization", _authorization),
         ("quantity", _quantity),
         ("plain YAML scalar", resolve_plain),

@@ -13,6 +13,7 @@ from fastapi import APIRouter, FastAPI, Query
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 import ipa
@@ -25,12 +26,10 @@ from ipa.api import (
     problems,
     queries,
 )
-from ipa.api.admission import RequestAdmission
 from ipa.api.auth import Context, CurrentCaller
 from ipa.api.bodies import BODIES
 from ipa.api.context import ApiContext
-from ipa.api.hardening import LOOPBACK, Hardening
-from ipa.api.metered import count_requests
+from ipa.api.gate import LOOPBACK, Gate
 from ipa.api.preconditions import REQUIRED
 from ipa.api.queries import Using
 from ipa.control.audit.reason_log import RUNBOOKS
@@ -61,8 +60,9 @@ def create_app(context: ApiContext, *, hosts: tuple[str, ...] = LOOPBACK) -> Fas
     app = _application(hosts)
     app.state.context = context
     if context.http is not None:
-        # Outermost, so that requests that other layers refuse count too.
-        count_requests(app, context.http)
+        # A folder of files only has its path.
+        routes = [each for each in app.routes if isinstance(each, Route | Mount)]
+        context.http.start((each.path, getattr(each, "methods", None) or {"GET"}) for each in routes)
     return app
 
 
@@ -97,8 +97,7 @@ def _application(hosts: tuple[str, ...]) -> FastAPI:
     app.mount("/assets", StaticFiles(directory=PAGE), name="assets")
     problems.install(app)
     _document(app)
-    app.add_middleware(RequestAdmission)
-    app.add_middleware(Hardening, hosts=hosts)
+    app.add_middleware(Gate, hosts=hosts)
     return app
 
 

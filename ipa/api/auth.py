@@ -102,13 +102,16 @@ def document_in(schema: dict[str, Any]) -> None:
 
 
 def place_of(router: Router, scope: Scope) -> RoutePlace | None:
-    """The place of the request; None if it has no route."""
+    """The place of the request; None if it has no route, although its path may fit a template.
+
+    Metrics count it by the template, also if it is refused before its route is called.
+    """
     for route in router.routes:
         match, found = route.matches(scope)
+        if match is not Match.NONE:
+            scope["state"].setdefault("template", getattr(route, "path", ""))
         if match is Match.FULL:
-            # For the metrics: a request that is refused before its route is called has no other trace of
-            # it.
-            scope["route"] = route
+            scope["route"], scope["state"]["template"] = route, getattr(route, "path", "")
             # Mounted applications check methods themselves, and only read.
             is_read = scope["method"] == "HEAD" or isinstance(route, Mount)
             method = "GET" if is_read else str(scope["method"])

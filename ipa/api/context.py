@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,10 +12,10 @@ from anyio import CapacityLimiter
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from ipa.api.limits import ApiLimits
-from ipa.api.metered import HttpMetrics
 from ipa.control.audit.feed import FollowedRecord, RecordFeed
 from ipa.metering import table
-from ipa.metering.make import Figures
+from ipa.metering.make import Figures, counter, gauge, histogram
+from ipa.metering.metric import OTHER
 from ipa.model.errors import BusyError, UnavailableError
 from ipa.service.service import Service
 
@@ -73,6 +73,41 @@ class Streams:
 def stream_figures(streams: Streams) -> Figures:
     """Return the metrics of the event streams."""
     return Figures((table.STREAMS, lambda: streams.open), (table.STREAMS_DROPPED, lambda: streams.dropped))
+
+
+# The label of requests without a route.
+UNMATCHED = "unmatched"
+STATUSES = table.HTTP_REQUESTS.label("status").values
+
+
+class HttpMetrics:
+    """Metrics of requests by route template and class of status. No label holds client input."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._methods: dict[str, set[str]] = {}
+        self._requests = counter(table.HTTP_REQUESTS, registry)
+        self._seconds = histogram(table.HTTP_SECONDS, registry)
+        self.in_flight = gauge(table.HTTP_IN_FLIGHT, registry)
+
+    def start(self, routes: Iterable[tuple[str, Iterable[str]]]) -> None:
+        """Create the series of the routes (template, methods), so that no request adds one."""
+        for route, methods in (*routes, (UNMATCHED, ("GET",))):
+            self._methods.setdefault(route, set()).update(methods)
+        for route, known in self._methods.items():
+            self._seconds.labels(route)
+            for method in (*known, OTHER):
+                for status in STATUSES:
+                    self._requests.labels(route, method, status)
+
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count a request whose answer started after `seconds`.
+
+        A route that was not given to `start` counts as unmatched, a method that it lacks as "other".
+        """
+        known = route if route in self._methods else UNMATCHED
+        by = method if method in self._methods[known] else OTHER
+        self._requests.labels(known, by, f"{min(max(status // 100, 1), 5)}xx").inc()
+        self._seconds.labels(known).observe(seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,8 @@ import gc
 
 from fastapi import FastAPI
 
-from ipa.api.context import ApiContext, Streams, stream_figures
+from ipa.api.context import ApiContext, HttpMetrics, Streams, stream_figures
 from ipa.api.limits import ApiLimits
-from ipa.api.metered import HttpMetrics
 from ipa.bootstrap.app import App
 from ipa.bootstrap.service import service_of
 from ipa.serving.connections import ServerBounds, raise_file_limit, within_files

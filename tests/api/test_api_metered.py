@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from ipa.api.app import openapi_document
-from ipa.api.metered import HttpMetrics
+from ipa.api.context import HttpMetrics
 from ipa.metering.make import new_registry
 from tests.fakes.services import ApiClient, FakeWorld
 

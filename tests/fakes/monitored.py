@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.metrics.publish import Publisher
-from ipa.api.metered import HttpMetrics
+from ipa.api.context import HttpMetrics
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.state import PeakForecaster
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
@@ -138,7 +138,7 @@ class Monitored:
         self.registry = new_registry()
         self.catalogue = Catalogue(self.registry, (pipeline,), tick_s=self.settings.tick_s)
         self.http = HttpMetrics(self.registry)
-        self.http.start({"/v1/pipelines": ("GET",)})
+        self.http.start([("/v1/pipelines", ("GET",))])
         self.router = RouterMetrics(pipeline.name, [stage.name for stage in pipeline.served])
         self.queues = {stage.name: QueueMetrics(pipeline.name, stage.name) for stage in pipeline.served}
         self.scraped = Scraped()

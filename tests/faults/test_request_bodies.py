@@ -13,9 +13,9 @@ import pytest
 
 from experiments.attack.parsers import PARSERS, Parser
 from experiments.attack.slow_inputs import Found, search
-from ipa.api import admission, limits
-from ipa.api.admission import structure_fault
+from ipa.api import gate, limits
 from ipa.api.context import ApiContext
+from ipa.api.gate import structure_fault
 from ipa.api.limits import BODY_LIMIT_BYTES, JSON_LIMIT_BYTES, ApiLimits
 from ipa.api.wiring import settle
 from tests.fakes.services import ApiClient, FakeWorld
@@ -113,7 +113,7 @@ def test_r1_no_body_is_read_before_its_sender_is_known(case: Case, services: Api
             return None
 
     read: list[int] = []
-    taken = admission._read
+    taken = gate._read
 
     async def counted(*arguments: object) -> bytes:
         body = await taken(*arguments)  # type: ignore[arg-type]
@@ -121,14 +121,14 @@ def test_r1_no_body_is_read_before_its_sender_is_known(case: Case, services: Api
         return body
 
     api = ApiClient(replace(services, authenticators=(Nobody(),)))
-    original, admission._read = admission._read, counted  # type: ignore[assignment]
+    original, gate._read = gate._read, counted  # type: ignore[assignment]
     try:
         answers = {
             api("POST", path, content=body, headers={"Content-Type": kind}).status_code
             for path, kind, body in WORST.values()
         }
     finally:
-        admission._read = original
+        gate._read = original
     case.equal("answers", answers, {401})
     case.equal("bodies read", read, [])
 

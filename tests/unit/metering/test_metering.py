@@ -14,8 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from ipa.adapters.kube.watch import health_figures
 from ipa.adapters.metrics.catalogue import Catalogue, bucket_weights
-from ipa.api.context import stream_figures
-from ipa.api.metered import HttpMetrics
+from ipa.api.context import HttpMetrics, stream_figures
 from ipa.bootstrap.app import record_figures
 from ipa.control.engine.telemetry_loss import fallback_forecast
 from ipa.dataplane.batch_times import BatchTimes
@@ -54,7 +53,7 @@ def registries() -> Iterator[CollectorRegistry]:
     """Every registry of service, router, queue and model server with everything on it that there is."""
     service = new_registry()
     Catalogue(service, (PIPELINE,)).desire("pages", {"detect": 1})
-    HttpMetrics(service).start({"/healthz": ("GET",)})
+    HttpMetrics(service).start([("/healthz", ("GET",))])
     service.register(health_figures(KUBE, EVENTS, [WATCHER]))
     service.register(cost_figures(SimpleNamespace(runner=lambda name: RUNNER), (PIPELINE.name,)))
     for figures in (record_figures, stream_figures):
