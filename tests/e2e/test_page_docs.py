@@ -1,10 +1,10 @@
-"""The API's documentation in a real Chromium: operations by group, and each tried from there."""
+"""The API's documentation in a real Chromium: operations by group, and the request of each."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
-from typing import Any
 
 import httpx
 import pytest
@@ -12,7 +12,6 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from ipa.api.app import GROUPS
 from tests.fakes.browsing import DESK, PHONE, serious
-from tests.fakes.services import FakeWorld
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
@@ -38,7 +37,7 @@ def operation(page: Page, method: str, path: str) -> Locator:
         has=page.locator("summary", has_text=re.compile(f"^{method}{re.escape(path)}[A-Z]"))
     )
     box.locator("summary").first.click()
-    return box.get_by_role("form")
+    return box
 
 
 def test_operations_are_grouped_found_and_read_by_everyone(page: Page, url: str) -> None:
@@ -58,33 +57,11 @@ def test_operations_are_grouped_found_and_read_by_everyone(page: Page, url: str)
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 
 
-def test_an_operation_is_tried_with_its_example(page: Page) -> None:
-    form = operation(page, "POST", "/v1/pipelines/{pipeline}/plans")
-    expect(form.get_by_label("pipeline")).to_have_value("ocr")
-    form.get_by_role("button", name="Send POST").click()
-    expect(form.locator(".status")).to_contain_text("201 Created")
-    expect(form).to_contain_text("Location: /v1/plans/")
-    form.get_by_label("Body").fill('{"rate_rps": -1}')
-    form.get_by_role("button", name="Send POST").click()
-    expect(form.locator(".status")).to_contain_text("422")
-    expect(form.locator("pre")).to_contain_text("/rate_rps")
-    form.get_by_role("button", name="Copy as curl").click()
-    expect(form.locator("pre")).to_contain_text("curl -X POST 'http://127.0.0.1:")
-
-
-def test_a_change_is_sent_only_once_it_is_said_to_be_one(page: Page, world: FakeWorld) -> None:
-    sent: list[Any] = []
-    page.on("request", lambda it: sent.append(it.url) if it.method == "POST" else None)
-    form = operation(page, "POST", "/v1/pipelines/{pipeline}/apply")
-    form.get_by_role("button", name="Read it").click()
-    expect(form.get_by_label("if-match")).not_to_have_value("")
-    form.get_by_role("button", name="Send POST").click()
-    assert sent == [] and form.get_by_label("This changes the service").evaluate(
-        "box => box.matches(':invalid')"
-    )
-    decided = len(world.log)
-    form.get_by_label("This changes the service").check()
-    form.get_by_role("button", name="Send POST").click()
-    expect(form.locator(".status")).to_contain_text("200")
-    assert len(world.log) == decided + 1
-    expect(form.get_by_label("This changes the service")).not_to_be_checked()
+def test_the_request_of_an_operation_is_sent_from_a_shell(page: Page) -> None:
+    box = operation(page, "POST", "/v1/pipelines/{pipeline}/plans")
+    words = shlex.split(box.locator("pre").last.inner_text())
+    assert words[:3] == ["curl", "-X", "POST"]
+    kind, body = words[words.index("-H") + 1], words[words.index("--data-binary") + 1]
+    headers = dict([kind.split(": ")])
+    answer = httpx.post(words[3].replace("{pipeline}", "ocr"), content=body, headers=headers)
+    assert answer.status_code == 201

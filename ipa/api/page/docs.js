@@ -1,14 +1,8 @@
-// The API's documentation, made from its OpenAPI document: operations by group, each with a form that tries it.
+// The API's documentation, made from its OpenAPI document: operations by group, each with its request for a shell.
 
-import { request } from "./auth.js";
-import { newKey } from "./confirm-dialog.js";
 import { el } from "./dom.js";
 
-// What is shown of an answer, and how long a stream is read.
-const MOST_CHARACTERS = 100000;
-const STREAM_MS = 3000;
 const spec = await (await fetch("/openapi.json")).json();
-let first = null;
 
 function resolve(schema) {
   return schema?.$ref ? spec.components.schemas[schema.$ref.split("/").pop()] : schema;
@@ -53,120 +47,21 @@ function operation(method, path, facts) {
   box.addEventListener("toggle", () => {
     if (box.children.length > 1) return;
     box.append(...(facts.description ?? "").split("\n\n").map((text) => el("p", {}, ...text.split("`").map((part, at) => (at % 2 ? el("code", {}, part) : part)))), parts.length ? el("ul", { class: "parts" }, parts) : "",
-      ...(content ? block("Body", content.schema) : []), answer ? el("details", {}, el("summary", {}, `Answer ${ok?.[0] ?? ""}: ${short(answer)}`), block("Fields", answer)) : "", new Trial(method, path, facts, kind, content).form);
+      ...(content ? block("Body", content.schema) : []), answer ? el("details", {}, el("summary", {}, `Answer ${ok?.[0] ?? ""}: ${short(answer)}`), block("Fields", answer)) : "",
+      el("h3", {}, "Request"), el("pre", { tabindex: "0" }, curl(method.toUpperCase(), path, facts, kind, content)));
   });
   return box;
 }
 
-/** The form that sends a request, and what came of it. */
-class Trial {
-  constructor(method, path, facts, kind, content) {
-    Object.assign(this, { method: method.toUpperCase(), path, kind, inputs: new Map() });
-    const id = `${facts.operationId}`;
-    const rows = (facts.parameters ?? []).map((part) => this.row(part, `${id}-${part.name}`));
-    const example = content && (content.example ?? resolve(content.schema).examples?.[0]);
-    this.body = content ? el("textarea", { id: `${id}-body`, spellcheck: "false" }, example ? JSON.stringify(example, null, 2) : "") : null;
-    const isSafe = this.method === "GET" || /(plans|frontiers|explanations|:replay)$/.test(path);
-    this.sure = isSafe ? null : el("input", { type: "checkbox", required: "" });
-    this.out = el("div", { "aria-live": "polite" });
-    this.form = el("form", { class: "try", "aria-label": `Try ${this.method} ${path}` }, el("h3", {}, "Try it"), rows,
-      this.body ? el("label", { for: `${id}-body` }, `Body, ${kind}`) : "", this.body ?? "",
-      el("div", { class: "go" }, this.sure ? el("label", { class: "sure" }, this.sure, "This changes the service") : "", el("button", { type: "submit", class: "main" }, `Send ${this.method}`), this.copy()), this.out);
-    this.form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.send();
-    });
-    this.fill();
-  }
-
-  row({ name, in: where, required, schema }, id) {
-    const choices = resolve(schema)?.enum;
-    const type = choices ? "" : schema?.type === "integer" ? "number" : "text";
-    const input = choices ? el("select", { id }, ["", ...choices].map((value) => el("option", { value }, value))) : el("input", { id, type, autocomplete: "off", required: required ? "" : null, placeholder: schema?.default ?? null });
-    if (name === "idempotency-key") input.value = newKey();
-    this.inputs.set(name, { input, where });
-    return el("div", { class: "row" }, el("label", { for: id }, name, required ? el("span", { class: "wanting", "aria-hidden": "true" }, " *") : ""), input, name === "if-match" ? this.ask() : "");
-  }
-
-  /** A button that reads the ETag of what will be changed. */
-  ask() {
-    const button = el("button", { type: "button" }, "Read it");
-    button.addEventListener("click", async () => {
-      const from = this.path.includes("{plan_id}") ? this.path.replace(":apply", "") : /(apply|rollback)$/.test(this.path) ? this.path.replace(/(apply|rollback)$/, "status") : "/v1/pipelines/{pipeline}";
-      const answer = await request(this.filled(from));
-      this.inputs.get("if-match").input.value = answer.headers.get("ETag") ?? "";
-    });
-    return button;
-  }
-
-  /** Fills in the first pipeline, once it is known. */
-  async fill() {
-    const name = this.inputs.get("pipeline");
-    if (name?.where !== "path") return;
-    first ??= request("/v1/pipelines").then((answer) => answer.json()).then((found) => found.pipelines?.[0]);
-    const pipeline = await first;
-    if (!pipeline) return;
-    name.input.value ||= pipeline.pipeline;
-    const stage = this.inputs.get("stage");
-    if (stage) stage.input.value ||= pipeline.stages[0].stage;
-  }
-
-  filled(path) {
-    return [...this.inputs].filter(([, { where }]) => where === "path").reduce((text, [name, { input }]) => text.replace(`{${name}}`, encodeURIComponent(input.value)), path);
-  }
-
-  get request() {
-    const given = [...this.inputs].filter(([, { input }]) => input.value !== ""), of = (where) => given.filter(([, each]) => each.where === where).map(([name, { input }]) => [name, input.value]);
-    const query = new URLSearchParams(of("query"));
-    return { address: `${this.filled(this.path)}${query.size ? `?${query}` : ""}`, headers: { ...Object.fromEntries(of("header")), ...(this.body ? { "Content-Type": this.kind } : {}) } };
-  }
-
-  /** A button that copies the request as a line for a shell. The key of the page is not in it. */
-  copy() {
-    const button = el("button", { type: "button" }, "Copy as curl");
-    const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
-    button.addEventListener("click", async () => {
-      const { address, headers } = this.request;
-      const line = ["curl", "-X", this.method, quoted(`${location.origin}${address}`), ...Object.entries(headers).flatMap(([name, value]) => ["-H", quoted(`${name}: ${value}`)]), ...(this.body ? ["--data-binary", quoted(this.body.value)] : [])].join(" ");
-      this.out.replaceChildren(el("pre", { tabindex: "0" }, line));
-      // Over plain HTTP a page may not use the clipboard; the line is shown.
-      await navigator.clipboard?.writeText(line).catch(() => {});
-    });
-    return button;
-  }
-
-  async send() {
-    const { address, headers } = this.request, until = new AbortController();
-    this.out.replaceChildren(el("p", {}, "Sent; waiting for the answer …"));
-    const began = performance.now();
-    try {
-      const answer = await request(address, { method: this.method, headers, body: this.body?.value, signal: until.signal });
-      const text = await read(answer, until), told = ["Location", "ETag", "Retry-After"].filter((name) => answer.headers.get(name)).map((name) => `${name}: ${answer.headers.get(name)}`);
-      this.out.replaceChildren(el("p", { class: `status ${answer.ok ? "good" : "bad"}` }, `${answer.status} ${answer.statusText} in ${(performance.now() - began).toFixed(0)} ms`),
-        told.length ? el("p", {}, el("code", {}, told.join(" · "))) : "", text ? el("pre", { tabindex: "0" }, text) : "");
-    } catch (error) {
-      this.out.replaceChildren(el("p", { class: "status bad" }, `No answer: ${error.message}`));
-    }
-    if (this.sure) this.sure.checked = false;
-  }
-}
-
-/** The text of an answer, JSON indented, as much as is shown; a stream as far as it comes in some seconds. */
-async function read(answer, until) {
-  if ((answer.headers.get("Content-Type") ?? "").startsWith("text/event-stream")) setTimeout(() => until.abort(), STREAM_MS);
-  const reader = answer.body?.pipeThrough(new TextDecoderStream()).getReader();
-  let text = "";
-  try {
-    for (;;) {
-      const { done, value } = (await reader?.read()) ?? { done: true };
-      if (done) break;
-      text += value;
-    }
-  } catch (error) {
-    if (error.name !== "AbortError") throw error;
-  }
-  const shown = (answer.headers.get("Content-Type") ?? "").includes("json") && text ? JSON.stringify(JSON.parse(text), null, 2) : text;
-  return shown.length > MOST_CHARACTERS ? `${shown.slice(0, MOST_CHARACTERS)}\n… ${shown.length} characters` : shown;
+/** The request with its example as a line for a shell; the reader fills in the names in braces. */
+function curl(method, path, { parameters = [] }, kind, content) {
+  const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+  const required = parameters.filter((part) => part.required && part.in !== "path").map(({ name, in: where }) => [where, name]);
+  const query = required.filter(([where]) => where === "query").map(([, name]) => `${name}={${name}}`).join("&");
+  const headers = [...required.filter(([where]) => where === "header").map(([, name]) => `${name}: {${name}}`), ...(content ? [`Content-Type: ${kind}`] : [])];
+  const example = content && (content.example ?? resolve(content.schema).examples?.[0]);
+  return ["curl", "-X", method, quoted(`${location.origin}${path}${query && `?${query}`}`), ...headers.flatMap((text) => ["-H", quoted(text)]),
+    ...(example ? ["--data-binary", quoted(JSON.stringify(example))] : [])].join(" ");
 }
 
 const all = Object.entries(spec.paths).flatMap(([path, methods]) => Object.entries(methods).map(([method, facts]) => ({ method, path, facts })));
