@@ -84,9 +84,6 @@ class Settings:
     # in every namespace may use only their namespace's name, or names that begin with it and a hyphen, so a
     # refused name does not reveal pipelines of other namespaces.
     api_names: str = "any"
-    # Address of runbooks of your own, with a heading for each alert by its name. Empty shows the shipped ones
-    # at /runbooks; else that redirects there.
-    runbooks_url: str = ""
     # Authentication methods, comma-separated: keys (`ipa key`), kubernetes. Empty disables authentication
     # and restricts the service to loopback.
     auth: str = ""
@@ -347,7 +344,6 @@ _FIELDS = re.compile(r"\{([^{}]*)\}")
 CREDENTIALS = {
     "prometheus_url": "use IPA_PROMETHEUS_USER and IPA_PROMETHEUS_TOKEN_FILE",
     "gateway_url": "`ipa url` would print it: leave it out, and give it to `ipa probe --gateway` if needed",
-    "runbooks_url": "every browser would receive it: let the server of the runbooks ask for it",
     "profile_reach": "leave it out, or set IPA_PROFILE_REACH=port-forward",
 }
 # Authentication methods.
@@ -370,7 +366,7 @@ def setting_fault(name: str, value: Any) -> str:
     """The reason why the value is invalid, empty if it is valid."""
     if (
         name == "prometheus_url"
-        or (name in ("gateway_url", "runbooks_url") and value)
+        or (name == "gateway_url" and value)
         or (name == "profile_reach" and "://" in value)
     ):
         return _url_fault(name, value)
@@ -392,8 +388,8 @@ def _url_fault(name: str, value: str) -> str:
     url = urlsplit(value)
     if url.scheme not in ("http", "https") or not url.netloc:
         return "is not an http or https URL"
-    # A browser opens runbooks, whose page may be named by a query; to the others a path is appended.
-    if "@" in value or url.fragment or (url.query and name != "runbooks_url"):
+    # A path is appended.
+    if "@" in value or url.fragment or url.query:
         return f"must not contain a user, a password, a query or a fragment; {CREDENTIALS[name]}"
     fields = REACHED if name == "profile_reach" else frozenset()
     unknown = sorted(set(_FIELDS.findall(value)) - fields)

@@ -12,7 +12,7 @@ from anyio import to_thread
 from fastapi import APIRouter, FastAPI, Query
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -32,7 +32,6 @@ from ipa.api.context import ApiContext
 from ipa.api.gate import LOOPBACK, Gate
 from ipa.api.preconditions import REQUIRED
 from ipa.api.queries import Using
-from ipa.control.audit.reason_log import RUNBOOKS
 from ipa.files.kinds import KINDS, schema_text
 from ipa.model.access import NOBODY
 from ipa.model.errors import Problem, UnavailableError
@@ -154,14 +153,6 @@ async def page() -> Response:
 async def docs() -> Response:
     """The API's documentation."""
     return FileResponse(PAGE / "docs.html")
-
-
-@router.get(RUNBOOKS, include_in_schema=False)
-async def runbooks(service: Using) -> Response:
-    """The remedy of each alert, under its name; or the way to those that the settings name."""
-    own = service.settings.runbooks_url
-    # A client keeps the fragment, which is the alert's name.
-    return RedirectResponse(own, 307) if own else FileResponse(PAGE / "runbooks.html")
 
 
 @router.get("/problems/{code}", include_in_schema=False)

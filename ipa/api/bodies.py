@@ -218,7 +218,6 @@ PIPELINE: dict[str, Any] = {
     "objectives": {"default": {"alpha": 1, "beta": 0.1, "delta": 1e-6}},
     "stages": [{"name": "describe", "variants": [{"name": "small"}, {"name": "large"}]}],
 }
-PIPELINE_PATCH: dict[str, Any] = {"sla": {"latency": "600ms"}, "bounds": {"cores": 24}}
 PROFILE: dict[str, Any] = {
     "apiVersion": "ipa/v1",
     "kind": "Profile",

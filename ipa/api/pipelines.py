@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 
 from ipa.api.auth import CurrentCaller
-from ipa.api.bodies import PIPELINE, PIPELINE_PATCH, PROFILE
+from ipa.api.bodies import PIPELINE, PROFILE
 from ipa.api.commands import By, Why
 from ipa.api.limits import INLINE_BYTES, MOST_YAML_VALUES, Rationed, shortened
 from ipa.api.preconditions import IfMatch, IfNoneMatch, etag, is_known, required_match
@@ -22,13 +22,9 @@ from ipa.files import (
     Document,
     dump_pipeline,
     parse,
-    pipeline_from_mapping,
     pipeline_in,
-    pipeline_to_mapping,
     profile_in,
 )
-from ipa.files.changes import merged
-from ipa.model.access import Operation
 from ipa.model.errors import InputError, Problem
 from ipa.model.pipeline import Pipeline
 from ipa.model.probe import RequestAddress
@@ -38,7 +34,7 @@ from ipa.service.pipelines import Origin, PipelineChange, PipelineList, Pipeline
 from ipa.service.service import Service
 from ipa.serving.body_budget import aside
 
-JSON, YAML, MERGE_PATCH = "application/json", "application/yaml", "application/merge-patch+json"
+JSON, YAML = "application/json", "application/yaml"
 # Media types of YAML, with those in use before RFC 9512.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 YAMLS = frozenset({YAML, "application/x-yaml", "text/yaml"})
@@ -76,19 +72,7 @@ def _document_in(body: bytes, is_yaml: bool) -> Document:
     return Document("", parse_json(_text(body)))
 
 
-async def patch_of(request: Request, body: Body) -> dict[str, Any]:
-    """The body as a merge patch (RFC 7396); 415 for another type, InputError if it is no object."""
-    kind = media_type(request)
-    if kind not in (MERGE_PATCH, JSON):
-        raise HTTPException(415, f"a body of {kind} is not accepted here; send {MERGE_PATCH}")
-    patch = await aside(len(body) > INLINE_BYTES, lambda: parse_json(_text(body)))
-    if not isinstance(patch, dict):
-        raise _wrong("a merge patch is an object")
-    return patch
-
-
 DocumentBody = Annotated[Document, Depends(document_of)]
-PatchBody = Annotated[dict[str, Any], Depends(patch_of)]
 
 
 def parse_json(text: str) -> Any:
@@ -173,18 +157,8 @@ async def profile_of(document: DocumentBody, body: Body) -> StageProfile:
     return await aside(len(body) > INLINE_BYTES, profile_in, document)
 
 
-async def patched_of(pipeline: Named, patch: PatchBody, body: Body) -> Pipeline:
-    """The pipeline of the path with the body's merge patch applied; InputError as for a whole pipeline."""
-
-    def patched() -> Pipeline:
-        return pipeline_from_mapping(merged(pipeline_to_mapping(pipeline), patch))
-
-    return await aside(len(body) > INLINE_BYTES, patched)
-
-
 PipelineBody = Annotated[Pipeline, Depends(pipeline_of)]
 ProfileBody = Annotated[StageProfile, Depends(profile_of)]
-PatchedBody = Annotated[Pipeline, Depends(patched_of)]
 
 
 @reading.get("", response_model=PipelineList)
@@ -251,26 +225,7 @@ def replace_pipeline(
 
     Its loop restarts at once, and goes on from where it was. 409: it comes from a file, which the hint names.
     """
-    made = pipelines.replace(change, pipeline, wanted, Operation.REPLACE)
-    response.headers["ETag"] = _tag_of(service, wanted)
-    return made
-
-
-@changing.patch(
-    "/{pipeline}",
-    dependencies=[Rationed],
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {MERGE_PATCH: {"schema": {"type": "object"}, "example": PIPELINE_PATCH}},
-        }
-    },
-)
-def patch_pipeline(
-    pipeline: Named, service: Using, change: Checked, wanted: PatchedBody, response: Response
-) -> PipelineView:
-    """Change parts of a pipeline that was created over the API, by a JSON merge patch."""
-    made = pipelines.replace(change, pipeline, wanted, Operation.AMEND)
+    made = pipelines.replace(change, pipeline, wanted)
     response.headers["ETag"] = _tag_of(service, wanted)
     return made
 

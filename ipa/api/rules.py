@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ipa.control.audit.reason_log import RUNBOOKS
 from ipa.model.access import Operation
 
 # Open to all: the answer holds nothing of a pipeline; the metrics are bounded by access to the port.
@@ -60,7 +59,6 @@ SEEN = Rule(Operation.READ, Where.SEEN)
 SEEN_LIST = Rule(Operation.READ, Where.SEEN, Work.LIST)
 SEEN_STREAM = Rule(Operation.READ, Where.SEEN, Work.STREAM)
 REPLACE = Rule(Operation.REPLACE)
-AMEND = Rule(Operation.AMEND)
 REMOVE = Rule(Operation.REMOVE)
 # For the pipeline of the body, the plan or the decision: the use case checks it.
 ANY_WHAT_IF = Rule(Operation.WHAT_IF, Where.SEEN)
@@ -80,14 +78,12 @@ RULES: Mapping[tuple[str, str], Rule | None] = {
     ("GET", "/docs"): OPEN,
     ("GET", "/openapi.json"): OPEN,
     ("GET", "/problems/{code}"): OPEN,
-    ("GET", RUNBOOKS): OPEN,
     ("GET", "/assets"): OPEN,
     ("GET", "/v1/me"): SEEN_LIST,
     ("GET", "/v1/pipelines"): SEEN_LIST,
     ("GET", PIPELINE): READ,
     ("POST", "/v1/pipelines"): ANY_DEFINE,
     ("PUT", PIPELINE): REPLACE,
-    ("PATCH", PIPELINE): AMEND,
     ("DELETE", PIPELINE): REMOVE,
     ("PUT", f"{PIPELINE}/profiles/{{stage}}"): REPLACE,
     ("GET", f"{PIPELINE}/status"): READ,

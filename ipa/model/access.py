@@ -36,7 +36,6 @@ class Operation(StrEnum):
     APPLY = "apply"
     DEFINE = "define"
     REPLACE = "replace"
-    AMEND = "amend"
     REMOVE = "remove"
     OPERATE = "operate"
 
@@ -54,7 +53,6 @@ OPERATIONS: Mapping[Operation, tuple[Role, str]] = {
     Operation.APPLY: (Role.OWNER, "run a configuration, roll back"),
     Operation.DEFINE: (Role.OWNER, "create pipelines, with their images"),
     Operation.REPLACE: (Role.OWNER, "replace pipelines and profiles"),
-    Operation.AMEND: (Role.OWNER, "change parts of pipelines"),
     Operation.REMOVE: (Role.OWNER, "remove pipelines"),
     Operation.OPERATE: (Role.OPERATOR, "budgets and settings of every namespace"),
 }

@@ -133,19 +133,18 @@ def create(caller: Caller, pipeline: Pipeline, *, by: str = "", reason: str = ""
     return view(caller.service, pipeline)
 
 
-def replace(change: PipelineChange, old: Pipeline, new: Pipeline, operation: Operation) -> PipelineView:
+def replace(change: PipelineChange, old: Pipeline, new: Pipeline) -> PipelineView:
     """Replace a pipeline that was given over the API.
 
-    Its loop goes on with them at once, and the record says what changed. `operation` is what the caller must
-    be allowed to do: REPLACE or AMEND. Errors: PreconditionError, ForbiddenError, InputError (another name),
-    ConflictError, InProgressError.
+    Its loop goes on with it at once, and the record says what changed. Errors: PreconditionError,
+    ForbiddenError, InputError (another name), ConflictError, InProgressError.
     """
     if new.name != old.name:
         problem = Problem(f"the name is {new.name!r}, the address says {old.name!r}", pointer="/name")
         raise InputError("a pipeline keeps its name; give another one instead", problems=[problem])
     if new.namespace == old.namespace:
         # It may name another workload than the one that it replaces, with images of its own.
-        change.caller.must(operation, new.namespace, new)
+        change.caller.must(Operation.REPLACE, new.namespace, new)
     else:
         _check_place(change.caller, new)
         change.caller.must(Operation.DEFINE, new.namespace)

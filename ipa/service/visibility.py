@@ -20,7 +20,7 @@ from ipa.service.service import (
 )
 
 # The operations that a role may allow on some pipelines by name.
-OF_ONE = (Operation.CONTROL, Operation.APPLY, Operation.REPLACE, Operation.AMEND, Operation.REMOVE)
+OF_ONE = (Operation.CONTROL, Operation.APPLY, Operation.REPLACE, Operation.REMOVE)
 # Above this many pipelines the cluster is asked per namespace only, not per name.
 MOST_NAMED = 50
 

@@ -50,7 +50,6 @@ OPEN = (
     "/docs",
     "/openapi.json",
     "/problems/{code}",
-    "/runbooks",
     "/assets",
 )
 EVERYWHERE_ALONE = ("/v1/audit",)
@@ -462,8 +461,8 @@ def test_a_pipeline_of_others_is_neither_seen_nor_replaced(two: TwoNamespaces) -
     assert api.post("/v1/pipelines", {**mine, "name": "ocr"}, headers=owner).status_code == 403
     tag = {"If-Match": api.post("/v1/pipelines", mine, headers=owner).headers["etag"]}
     # Nor is one's own put among those of others.
-    other = {"seldon": {"namespace": "default"}}
-    assert api("PATCH", "/v1/pipelines/captions", json=other, headers=owner | tag).status_code == 403
+    other = {**PIPELINE, "seldon": {"name": "mine", "namespace": "default"}}
+    assert api("PUT", "/v1/pipelines/captions", json=other, headers=owner | tag).status_code == 403
     assert api("DELETE", "/v1/pipelines/captions", headers=owner | tag).status_code == 200
 
 

@@ -124,21 +124,6 @@ def test_replacing_wants_the_tag_and_gives_a_new_one(api: ApiClient) -> None:
     assert [item["pointer"] for item in renamed.json()["errors"]] == ["/name"]
 
 
-def test_a_patch_changes_what_it_names(api: ApiClient) -> None:
-    give(api)
-    patch = {"sla": {"latency": "600ms"}, "description": None, "bounds": {"cores": 24}}
-    kind = {"Content-Type": "application/merge-patch+json"}
-    answer = api("PATCH", AT, json=patch, headers={**tag(api), **kind})
-    assert answer.status_code == 200
-    shown = answer.json()
-    assert (shown["sla_s"], shown["description"], shown["bounds"]["cores"]) == (0.6, "", 24.0)
-    assert shown["bounds"]["max_replicas"] == 8
-    wrong = api("PATCH", AT, json={"sla": {"latency": "soon"}}, headers=tag(api))
-    assert [item["pointer"] for item in wrong.json()["errors"]] == ["/sla/latency"]
-    assert api("PATCH", AT, json=[], headers=tag(api)).status_code == 422
-    assert api.get(AT).json() == shown
-
-
 def test_removing_says_what_is_left(api: ApiClient) -> None:
     give(api)
     assert api("DELETE", AT).status_code == 428
@@ -148,11 +133,11 @@ def test_removing_says_what_is_left(api: ApiClient) -> None:
     assert api.get(AT).status_code == 404
 
 
-@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
 def test_a_pipeline_of_a_file_is_only_read(api: ApiClient, method: str) -> None:
     headers = {"If-Match": api.get("/v1/pipelines/ocr").headers["etag"]}
-    body = {} if method == "PATCH" else {**PIPELINE, "name": "ocr"}
-    answer = api(method, "/v1/pipelines/ocr", json=None if method == "DELETE" else body, headers=headers)
+    body = None if method == "DELETE" else {**PIPELINE, "name": "ocr"}
+    answer = api(method, "/v1/pipelines/ocr", json=body, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
     assert "comes from a file" in answer.json()["detail"]
     assert api.get("/v1/pipelines/ocr").status_code == 200

@@ -9,9 +9,8 @@ import yaml
 
 from ipa.cli.main import run
 from ipa.clients.http import HttpClient
-from ipa.control.audit.reason_log import ALERT_OF, runbook_of
-from ipa.settings import Settings, setting_fault
-from tests.fakes.services import ApiClient, FakeWorld, InProcess, over
+from ipa.control.audit.reason_log import ALERT_OF, RUNBOOKS, runbook_of
+from tests.fakes.services import ApiClient, FakeWorld, InProcess
 
 OCR = "/v1/pipelines/ocr"
 RULES = Path("deploy/prometheus/rules.yaml")
@@ -54,17 +53,7 @@ def test_every_alert_that_is_named_is_shipped_with_a_runbook() -> None:
     rules = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
     shipped = {rule["alert"] for rule in rules if "alert" in rule}
     assert set(ALERT_OF.values()) <= shipped
-    titles = Path("docs/how-to/alerts.md").read_text()
+    titles = Path(RUNBOOKS).read_text()
     assert all(f"### {name}\n" in titles for name in shipped)
     runbooks = {rule["annotations"]["runbook_url"] for rule in rules if "alert" in rule}
-    assert {f"docs/how-to/alerts.md#{name.lower()}" for name in shipped} == runbooks
-
-
-def test_the_runbook_that_is_named_is_shown_or_the_way_to_that_of_the_settings(world: FakeWorld) -> None:
-    path, _, fragment = runbook_of("IpaSloBurnFast").partition("#")
-    shown = ApiClient(world.services()).get(path)
-    assert shown.status_code == 200 and f'id="{fragment}"' in shown.text
-    own = Settings(runbooks_url="https://wiki.example/alerts")
-    led = ApiClient(over(world.services(), settings=own)).get(path)
-    assert (led.status_code, led.headers["location"]) == (307, own.runbooks_url)
-    assert setting_fault("runbooks_url", "wiki/alerts") and not setting_fault("runbooks_url", "")
+    assert {runbook_of(name) for name in shipped} == runbooks

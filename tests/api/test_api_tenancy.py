@@ -159,16 +159,15 @@ def changes(api: ApiClient, headers: dict[str, str]) -> dict[str, int]:
         "create": sent("POST", PIPELINES, at("default", "another", "another")),
         "update": sent("PUT", AT, at("default")),
         "profile": sent("PUT", f"{AT}/profiles/{PROFILE['stage']}", PROFILE),
-        "patch": sent("PATCH", AT, {"description": "patched"}),
         "delete": sent("DELETE", AT, None),
     }
 
 
-@pytest.mark.parametrize("verb", ["get", "create", "update", "patch", "delete"])
+@pytest.mark.parametrize("verb", ["get", "create", "update", "delete"])
 def test_each_change_asks_the_cluster_for_its_own_verb(api: ApiClient, kube: FakeKube, verb: str) -> None:
     reviewer = kube.api.reviewer
     reviewer.tokens = {"all": User("root"), "one": User("ada")}
-    reviewer.let("root", "", "get", "create", "update", "patch", "delete")
+    reviewer.let("root", "", "get", "create", "update", "delete")
     assert api.post(PIPELINES, at("default"), headers=bearer("all")).status_code == 201
     reviewer.let("ada", "default", "get", verb)
     found = changes(api, bearer("one"))
@@ -181,15 +180,13 @@ def test_an_update_of_one_object_is_none_of_another(api: ApiClient, kube: FakeKu
     """A role by `resourceNames`: the pipeline may not be made to run another SeldonDeployment."""
     reviewer = kube.api.reviewer
     reviewer.tokens = {"all": User("root"), "one": User("ada")}
-    reviewer.let("root", "", "get", "create", "update", "patch", "delete")
+    reviewer.let("root", "", "get", "create", "update", "delete")
     tag = {"If-Match": api.post(PIPELINES, at("default"), headers=bearer("all")).headers["etag"]}
     reviewer.let("ada", "default", "get")
     reviewer.let("ada", "default", "update", name="mine")
-    reviewer.let("ada", "default", "patch", name="mine")
     sent = {**bearer("one"), **tag}
     theirs = at("default", runs="theirs")
     assert api("PUT", AT, json=theirs, headers=sent).status_code == 403
-    assert api("PATCH", AT, json={"seldon": {"name": "theirs"}}, headers=sent).status_code == 403
     assert api("PUT", AT, json={**at("default"), "description": "x"}, headers=sent).status_code == 200
 
 
@@ -203,9 +200,8 @@ def test_images_are_defined_by_owners_of_the_namespace_they_run_in(world: FakeWo
     assert refused.status_code == 403
     given = api.post(PIPELINES, at("default"), headers=owner)
     tag = {"If-Match": given.headers["etag"]}
-    for method, body in (("PUT", runs), ("PATCH", {"stages": runs["stages"]})):
-        answer = api(method, AT, json=body, headers={**bearer(token(group)), **tag})
-        assert answer.status_code in (403, 404)
+    answer = api("PUT", AT, json=runs, headers={**bearer(token(group)), **tag})
+    assert answer.status_code in (403, 404)
     assert api("PUT", AT, json=runs, headers={**owner, **tag}).status_code == 200
 
 

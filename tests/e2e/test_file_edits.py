@@ -12,6 +12,7 @@ from time import time
 from typing import Any
 
 import pytest
+import yaml
 
 from ipa.api.context import ApiContext
 from ipa.api.wiring import context_of
@@ -201,7 +202,8 @@ def test_a_new_profile_is_planned_with(app: App, api: ApiClient, settings: Setti
 
 
 def test_a_pipeline_of_a_file_is_changed_in_its_file_alone(app: App, api: ApiClient, file: Path) -> None:
-    refused = api("PATCH", AT, json={"sla": {"latency": "700ms"}}, headers=tag(api))
+    wanted = yaml.safe_load(api.get(AT, headers={"Accept": "application/yaml"}).text)
+    refused = api("PUT", AT, json={**wanted, "sla": {"latency": "700ms"}}, headers=tag(api))
     assert refused.status_code == 409 and str(file) in refused.json()["hint"]
     assert status(api)["sla_s"] == 1.0 and entries(app, "replace") == []
 

@@ -90,7 +90,7 @@ def test_a_pipeline_is_controlled_from_when_it_is_given_until_it_is_removed(
     assert [stage["config"]["replicas"] for stage in status["live"]["stages"]] == [2, 2]
     assert b'ipa_decisions_total{pipeline="video"' in api.get("/metrics").content
     first = app.loops["video"]
-    patched = api("PATCH", AT, json={"description": "patched"}, headers=tag(api))
+    patched = api("PUT", AT, json={**video, "description": "patched"}, headers=tag(api))
     assert patched.status_code == 200
     assert app.loops["video"] is not first
     until(lambda: app.loops["video"].snapshot().tick > first.snapshot().tick)
@@ -116,7 +116,7 @@ def test_what_was_given_is_there_after_a_restart_and_at_another_replica(
     other.roster.sync()
     assert elsewhere.get(AT).json() == api.get(AT).json()
     assert other.loops["video"] is not first.loops["video"]
-    api("PATCH", AT, json={"description": "patched"}, headers=tag(api))
+    api("PUT", AT, json={**video, "description": "patched"}, headers=tag(api))
     before = other.loops["video"]
     other.roster.sync()
     assert elsewhere.get(AT).json()["description"] == "patched"
@@ -142,7 +142,7 @@ def test_nothing_is_taken_from_under_a_change_that_is_rolling_out(
     monkeypatch.setattr(
         loop, "_snapshot", loop._snapshot.__class__("video", 1, loop._control, ActuationPhase.WAITING_READY)
     )
-    for method, body in (("DELETE", None), ("PATCH", {"description": "x"}), ("PUT", video)):
+    for method, body in (("DELETE", None), ("PUT", video)):
         refused = api(method, AT, json=body, headers=tag(api))
         assert (refused.status_code, refused.json()["code"]) == (409, "conflict.in_progress")
         assert refused.headers["retry-after"]

@@ -35,12 +35,11 @@ from tests.fakes.services import ApiClient, FakeWorld, InProcess
 from tests.faults.table import Case
 
 CANARY = "canary5f1c9e"
-# A path is appended to a base URL, so that it takes neither query nor fragment; a browser opens runbooks.
+# A path is appended to a base URL, so that it takes neither query nor fragment.
 REFUSED = {
     "prometheus_url": ("user", "query", "fragment"),
     "gateway_url": ("user", "query", "fragment"),
     "profile_reach": ("user", "query", "fragment"),
-    "runbooks_url": ("user", "fragment"),
 }
 FIRST = (StageConfig("first", "first-s", 1, 1.0, 1), StageConfig("second", "second-s", 1, 1.0, 1))
 MORE = (replace(FIRST[0], replicas=2), FIRST[1])

@@ -113,7 +113,7 @@ def test_r3_no_route_is_without_a_bound(case: Case) -> None:
     case.equal(
         "routes that cost nothing",
         sorted(path for _, path in free),
-        ["/", "/assets", "/docs", "/healthz", "/openapi.json", "/problems/{code}", "/runbooks"],
+        ["/", "/assets", "/docs", "/healthz", "/openapi.json", "/problems/{code}"],
     )
     case.equal("kinds of work without words", set(Work) - set(BOUNDS), set())
     writes = {

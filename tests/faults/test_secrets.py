@@ -172,7 +172,6 @@ URLS = {
     "IPA_PROMETHEUS_URL": "http://{user}:{password}@127.0.0.1:1/{path}?{query}#{fragment}",
     "IPA_GATEWAY_URL": "http://{user}:{password}@127.0.0.1:1/{path}?{query}#{fragment}",
     "IPA_GITOPS_REMOTE": "http://{user}:{password}@127.0.0.1:1/x.git?{query}",
-    "IPA_RUNBOOKS_URL": "https://{user}:{password}@127.0.0.1:1/runbooks?{query}#{fragment}",
     "IPA_PROFILE_REACH": "http://{user}:{password}@{{service}}.{{namespace}}:{{port}}?{query}#{fragment}",
 }
 SECRETS = ("IPA_PROMETHEUS_TOKEN",)
@@ -260,7 +259,6 @@ USES: dict[str, Callable[[Settings, Path], object]] = {
     "prometheus_token": _reads,
     "gitops_remote": _pushes,
     "gateway_url": lambda it, _: None,
-    "runbooks_url": lambda it, _: None,
     "profile_reach": lambda it, _: None,
 }
 

@@ -14,7 +14,6 @@ from tools.monitoring.alerts import GROUPS, Alert
 from tools.monitoring.dashboard import dashboard
 from tools.monitoring.reference import reference
 from tools.monitoring.rules import recordings
-from tools.monitoring.runbooks import runbooks
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAD = "# Made by `make reference` from tools/monitoring; change it there.\n"
@@ -82,7 +81,6 @@ def files() -> Iterator[tuple[str, str]]:
     board = json.dumps(dashboard(), indent=2, ensure_ascii=False) + "\n"
     yield "deploy/grafana/ipa.json", board
     yield "docs/reference/metrics.md", reference()
-    yield "ipa/api/page/runbooks.html", runbooks(ROOT)
 
 
 def main() -> int:

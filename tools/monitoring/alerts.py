@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ipa.control.audit.reason_log import runbook_of
 from ipa.metering import table
 from ipa.metering.labels import Incident
 from tools.monitoring.rules import BY, burning, held, incidents, share
 
 CRITICAL, WARNING = "critical", "warning"
-RUNBOOK = "docs/how-to/alerts.md"
 SLA, LATENCY = table.SLA.name, table.LATENCY.name
 HERE = "{{ $labels.pipeline }}"
 
@@ -28,7 +28,7 @@ class Alert:
     @property
     def runbook(self) -> str:
         """The path of its remedy in this repository: it has no address of its own."""
-        return f"{RUNBOOK}#{self.name.lower()}"
+        return runbook_of(self.name)
 
 
 REQUESTS = (

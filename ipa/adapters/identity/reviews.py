@@ -31,7 +31,6 @@ VERBS: Mapping[Operation, str] = {
     Operation.APPLY: "patch",
     Operation.DEFINE: "create",
     Operation.REPLACE: "update",
-    Operation.AMEND: "patch",
     Operation.REMOVE: "delete",
     Operation.OPERATE: "patch",
 }

@@ -23,8 +23,8 @@ BLIND = frozenset(
     }
 )
 LATE = frozenset({ReasonCode.RELIEVED, ReasonCode.AMENDED, ReasonCode.SLO_BROKEN})
-# The page of the service with a section for each alert, and the alert whose section helps with a reason.
-RUNBOOKS = "/runbooks"
+# The page with a section for each alert, and the alert whose section helps with a reason.
+RUNBOOKS = "docs/how-to/alerts.md"
 ALERT_OF = {
     **dict.fromkeys(LATE, "IpaSloBurnFast"),
     **dict.fromkeys(BLIND, "IpaInputsStale"),
@@ -45,7 +45,7 @@ ADDRESS = re.compile(r"https?://[^\s,;'\")]+")
 
 
 def runbook_of(alert: str) -> str:
-    """The address of the section about the alert, at the service."""
+    """The section about the alert, as the alert itself names it."""
     return f"{RUNBOOKS}#{alert.lower()}"
 
 

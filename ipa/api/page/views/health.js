@@ -22,7 +22,7 @@ export async function open(root, place, tools) {
   const parts = { state: el("div", { class: "chips" }), checks: el("section", { "aria-label": "What it depends on" }), inputs: el("section", { "aria-label": "What is seen" }), about: el("p", { class: "note" }) };
   root.append(parts.state,
     el("h2", {}, "What the service depends on"), parts.checks, el("h2", {}, "Inputs of each pipeline"), parts.inputs, parts.about);
-  const about = (version) => [`ipa ${version ?? ""} · metrics for Prometheus are at `, el("a", { href: "/metrics" }, "/metrics"), ", which raises the alerts of the ", el("a", { href: "/runbooks" }, "runbooks"), " · ", el("code", {}, "ipa doctor"), " looks at everything around the service."];
+  const about = (version) => [`ipa ${version ?? ""} · metrics for Prometheus are at `, el("a", { href: "/metrics" }, "/metrics"), ", which raises the alerts of ", el("code", {}, "docs/how-to/alerts.md"), " · ", el("code", {}, "ipa doctor"), " looks at everything around the service."];
 
   async function update() {
     const ready = await readiness(signal);
