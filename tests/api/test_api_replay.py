@@ -20,6 +20,8 @@ from ipa.model.decision import Action, Decision
 from tests.fakes.services import ApiClient, FakeWorld, InProcess, a_pipeline, over
 from tests.fakes.taken import again, decided, taken
 
+# In one process: the decisions are made once.
+pytestmark = pytest.mark.xdist_group("taken")
 Ipa = Callable[..., tuple[int, str, str]]
 
 

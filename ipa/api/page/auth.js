@@ -23,18 +23,7 @@ function signIn(wasRefused) {
   sessionStorage.removeItem(KEPT);
   asking ??= new Promise((resolve) => {
     const input = el("input", { id: "token", type: "password", autocomplete: "off", required: "", spellcheck: "false" });
-    const form = el("form", {},
-      el("h2", { id: "sign-in" }, "Sign in"),
-      el("p", { role: "alert" }, wasRefused ? "The service does not accept this key or token." : ""),
-      el("label", { for: "token" }, "Your key or token"),
-      input,
-      el("button", { type: "submit" }, "Sign in"),
-      el("p", {}, "It is kept until this tab is closed. ", el("code", {}, "ipa key create"), " makes one."));
-    const dialog = el("dialog", { class: "sign-in", "aria-labelledby": "sign-in" }, form);
-    // There is no content without a key, so the dialog cannot be cancelled.
-    dialog.addEventListener("cancel", (event) => event.preventDefault());
-    form.addEventListener("submit", (event) => {
-      event.preventDefault();
+    const keep = () => {
       if (!input.value.trim()) return;
       sessionStorage.setItem(KEPT, input.value.trim());
       dialog.close();
@@ -42,7 +31,16 @@ function signIn(wasRefused) {
       asking = null;
       showSignOut();
       resolve();
-    });
+    };
+    const form = el("form", { onsubmit: keep },
+      el("h2", { id: "sign-in" }, "Sign in"),
+      el("p", { role: "alert" }, wasRefused ? "The service does not accept this key or token." : ""),
+      el("label", { for: "token" }, "Your key or token"),
+      input,
+      el("button", { type: "submit" }, "Sign in"),
+      el("p", {}, "It is kept until this tab is closed. ", el("code", {}, "ipa key create"), " makes one."));
+    // There is no content without a key, so the dialog cannot be cancelled.
+    const dialog = el("dialog", { class: "sign-in", "aria-labelledby": "sign-in", oncancel: (event) => event.preventDefault() }, form);
     document.body.append(dialog);
     dialog.showModal();
     input.focus();
@@ -53,13 +51,12 @@ function signIn(wasRefused) {
 /** Adds the button that discards the key, if there is a key. */
 function showSignOut() {
   if (!sessionStorage.getItem(KEPT) || document.getElementById("sign-out")) return;
-  const button = el("button", { id: "sign-out", type: "button" }, "Sign out");
-  button.addEventListener("click", () => {
+  const leave = () => {
     sessionStorage.removeItem(KEPT);
     // The content of the former user must go as well.
     location.reload();
-  });
-  document.querySelector("footer nav")?.append(button);
+  };
+  document.querySelector("footer nav")?.append(el("button", { id: "sign-out", type: "button", onclick: leave }, "Sign out"));
 }
 
 showSignOut();

@@ -22,9 +22,8 @@ export class ConfirmDialog {
     Object.assign(this, { title, words, fields, verb, act, mend, tools });
     this.head = el("h2", { id: "confirm-title", tabindex: "-1" }, title);
     this.body = el("div", {});
-    this.box = el("dialog", { class: "confirm", "aria-labelledby": "confirm-title" }, this.head, this.body);
-    this.box.addEventListener("cancel", (event) => { if (this.isActing) event.preventDefault(); });
-    this.box.addEventListener("close", () => this.leave());
+    const stay = (event) => { if (this.isActing) event.preventDefault(); };
+    this.box = el("dialog", { class: "confirm", "aria-labelledby": "confirm-title", oncancel: stay, onclose: () => this.leave() }, this.head, this.body);
     this.showForm();
   }
 
@@ -59,17 +58,14 @@ export class ConfirmDialog {
     this.why = el("textarea", { id: "confirm-why", name: "reason", required: "", maxlength: "1000", rows: "2" });
     const by = isNamed ? "" : el("input", { id: "confirm-by", name: "by", maxlength: "253", autocomplete: "name", value: called });
     this.go = el("button", { type: "submit", class: "main" }, this.verb);
-    const cancel = el("button", { type: "button" }, "Cancel");
-    cancel.addEventListener("click", () => this.close());
     this.said = el("div", { "aria-live": "assertive" });
-    this.form = el("form", {}, ...this.words, this.stops, ...this.fields, el("label", { for: "confirm-why" }, "Why? The reason is kept in the record."), this.why,
-      ...(isNamed ? [el("p", { class: "note" }, `It is recorded as done by ${this.tools.me.name}.`)] : [el("label", { for: "confirm-by" }, "Who are you? (optional)"), by]),
-      this.said, el("p", { class: "command" }, this.go, cancel));
-    this.form.addEventListener("submit", (event) => {
-      event.preventDefault();
+    const send = () => {
       if (by) called = by.value.trim();
       return this.carryOut({ reason: this.why.value.trim(), ...(by && called ? { by: called } : {}) });
-    });
+    };
+    this.form = el("form", { onsubmit: send }, ...this.words, this.stops, ...this.fields, el("label", { for: "confirm-why" }, "Why? The reason is kept in the record."), this.why,
+      ...(isNamed ? [el("p", { class: "note" }, `It is recorded as done by ${this.tools.me.name}.`)] : [el("label", { for: "confirm-by" }, "Who are you? (optional)"), by]),
+      this.said, el("p", { class: "command" }, this.go, this.button("Cancel", () => this.close())));
     this.body.replaceChildren(this.form);
   }
 
@@ -110,8 +106,6 @@ export class ConfirmDialog {
   }
 
   button(text, act, isMain) {
-    const made = el("button", { type: "button", class: isMain ? "main" : null }, text);
-    made.addEventListener("click", act);
-    return made;
+    return el("button", { type: "button", class: isMain ? "main" : null, onclick: act }, text);
   }
 }

@@ -3,12 +3,17 @@
 const SVG = "http://www.w3.org/2000/svg";
 const SHAPES = new Set(["svg", "path", "line", "circle", "rect", "text", "g", "clipPath", "title"]);
 
-/** Creates an element with attributes and children; text is never parsed as markup. */
+/**
+ * Creates an element with attributes and children; text is never parsed as markup. A function is the listener of
+ * the event that its name has after "on"; a form is not sent by the browser.
+ */
 export function el(tag, attributes = {}, ...children) {
   const node = SHAPES.has(tag) ? document.createElementNS(SVG, tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value);
+    if (typeof value === "function") node.addEventListener(name.slice(2), value);
+    else if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value);
   }
+  if (tag === "form") node.addEventListener("submit", (event) => event.preventDefault());
   node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== ""));
   return node;
 }
@@ -50,6 +55,12 @@ export function people(text) {
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return ["–", ""];
   return seconds < 1 ? [(seconds * 1000).toFixed(0), "ms"] : [seconds.toFixed(2), "s"];
+}
+
+/** The duration as [value, element with its unit]. */
+export function timed(seconds) {
+  const [value, unit] = duration(seconds);
+  return [value, el("small", {}, ` ${unit}`)];
 }
 
 let clocks = null;

@@ -93,9 +93,8 @@ export class Figure {
   close() { this.chart.close(); }
 
   tool(text, says, act, tag = "button") {
-    const made = el(tag, { type: tag === "button" ? "button" : null, class: "tool", href: tag === "a" ? "#" : null, title: `${says} this figure` }, text, el("span", { class: "hidden" }, ` of ${this.title}`));
-    made.addEventListener("click", act);
-    return made;
+    const attributes = { type: tag === "button" ? "button" : null, class: "tool", href: tag === "a" ? "#" : null, title: `${says} this figure`, onclick: act };
+    return el(tag, attributes, text, el("span", { class: "hidden" }, ` of ${this.title}`));
   }
 
   /** Scrolls to the figure and outlines it, once, if the link names it. */

@@ -1,6 +1,6 @@
 // The stages as a graph: cards in columns, each to the right of its parents, with arrows.
 
-import { duration, el, meter, number, plain, putter } from "./dom.js";
+import { el, meter, number, plain, putter, timed } from "./dom.js";
 import { besideCores } from "./parts.js";
 
 const KINDS = { router: "sends each request to some of the next", combiner: "joins its answers", transformer: "changes what passes" };
@@ -130,11 +130,6 @@ function desired({ desired_replicas: wanted, config }) {
 }
 
 const unseen = () => el("small", {}, "not seen");
-
-function timed(seconds) {
-  const [value, unit] = duration(seconds);
-  return [value, el("small", {}, ` ${unit}`)];
-}
 
 function pair(term, value, size) {
   return el("div", { class: size ?? "" }, el("dt", {}, term), el("dd", {}, value));

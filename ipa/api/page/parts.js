@@ -1,7 +1,7 @@
 // The summary of a pipeline's state: chips, the reason, and the tiles.
 
 import { duration, el, meter, number, plain, when } from "./dom.js";
-import { remedy } from "./runbook.js";
+import { remedy } from "./reasons.js";
 
 export const chip = (kind, text, title) => el("span", { class: `chip ${kind}`, title }, text);
 

@@ -38,22 +38,17 @@ export function within([from, to], now, tickS) {
 /** The buttons, and the form for two times. Calls `choose` with the query of the chosen range. */
 export class Ranges {
   constructor(parent, choose) {
-    this.buttons = LASTS.map(([last, name]) => {
-      const button = el("button", { type: "button", class: "tool", "data-last": last }, name);
-      button.addEventListener("click", () => choose({ last }));
-      return button;
-    });
+    this.buttons = LASTS.map(([last, name]) => el("button", { type: "button", class: "tool", "data-last": last, onclick: () => choose({ last }) }, name));
     this.from = el("input", { type: "datetime-local", id: "from", step: 1, required: "" });
     this.to = el("input", { type: "datetime-local", id: "to", step: 1, required: "" });
     this.wrong = el("span", { role: "alert", class: "wrong" });
-    const form = el("form", { class: "from-to" }, el("label", { for: "from" }, "from"), this.from, el("label", { for: "to" }, "to"), this.to,
-      el("button", { type: "submit", class: "tool" }, "Show"), this.wrong);
-    form.addEventListener("submit", (event) => {
-      event.preventDefault();
+    const show = () => {
       const [from, to] = [new Date(this.from.value), new Date(this.to.value)];
       this.wrong.textContent = from < to ? "" : "The start must be before the end.";
       if (from < to) choose(queryOf({ from, to }));
-    });
+    };
+    const form = el("form", { class: "from-to", onsubmit: show }, el("label", { for: "from" }, "from"), this.from, el("label", { for: "to" }, "to"), this.to,
+      el("button", { type: "submit", class: "tool" }, "Show"), this.wrong);
     parent.append(el("div", { class: "ranges" }, el("div", { class: "lasts", role: "group", "aria-label": "The last" }, this.buttons), form));
   }
 

@@ -40,8 +40,16 @@ export function signed(value, digits) {
   return text === "0" ? text : `${value < 0 ? "−" : "+"}${text}`;
 }
 
-const HEADS = ["Stage", "Variant", { text: "Batch", figure: true }, { text: "Replicas", figure: true },
-  { text: "Cores each", figure: true }, { text: "Cores", figure: true }];
+/** The head of a column of numbers. */
+export const figure = (text) => ({ text, figure: true });
+
+/** True if both are the same configurations. */
+export function isSame(one, other) {
+  const bare = ({ stage, variant, batch_size, cores, replicas, share_percent = 100 }) => [stage, variant, batch_size, cores, replicas, share_percent];
+  return JSON.stringify(one.map(bare)) === JSON.stringify(other.map(bare));
+}
+
+const HEADS = ["Stage", "Variant", ...["Batch", "Replicas", "Cores each", "Cores"].map(figure)];
 
 /**
  * What each stage runs and would run: `before` and `after` are configurations, of several parts one after the

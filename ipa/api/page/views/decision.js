@@ -5,9 +5,8 @@ import { el, number, plain, when } from "../dom.js";
 import { save } from "../export.js";
 import { besideWords, coresOf } from "../parts.js";
 import { formatRoute } from "../router.js";
-import { REASONS, reasonTitle } from "../reasons.js";
-import { remedy } from "../runbook.js";
-import { changes, copyButton, refusal, seconds, table, terms } from "../tables.js";
+import { REASONS, reasonTitle, remedy } from "../reasons.js";
+import { changes, copyButton, figure, isSame, refusal, seconds, table, terms } from "../tables.js";
 import { Explained } from "./explained.js";
 import { Replay } from "./replay.js";
 
@@ -81,8 +80,7 @@ class DecisionView {
   guards({ plan, configs }) {
     if (!plan) return [el("p", { class: "note" }, "The decision was made without a plan.")];
     if (!plan.stages.length) return [el("p", { class: "note" }, `There was no plan: ${plan.termination}.`), el("ul", {}, plan.relaxations.map((each) => el("li", {}, `Feasible with ${each}`)))];
-    const bare = (all) => JSON.stringify(all.map(({ stage, variant, batch_size, cores, replicas, share_percent }) => [stage, variant, batch_size, cores, replicas, share_percent]));
-    if (bare(plan.stages) === bare(configs)) return [el("p", { class: "note" }, "This is the best plan; no guard changed it.")];
+    if (isSame(plan.stages, configs)) return [el("p", { class: "note" }, "This is the best plan; no guard changed it.")];
     return [el("h3", {}, "The best plan, before the guards"), changes("The decision and the best plan", configs, plan.stages)];
   }
 
@@ -106,8 +104,7 @@ class DecisionView {
 
   stages(plan) {
     if (!plan?.stages.length) return "";
-    const head = (text) => ({ text, figure: true });
-    return table("What the plan expects of each stage", ["Stage", head("Items/s"), head("Busy (ρ)"), head("Wait"), head("Service"), head("Accuracy")],
+    return table("What the plan expects of each stage", ["Stage", figure("Items/s"), figure("Busy (ρ)"), figure("Wait"), figure("Service"), figure("Accuracy")],
       plan.stages.map((each) => [each.stage, number(each.rate_rps, 2), `${(100 * each.utilisation_ratio).toFixed(0)} %`, seconds(each.queue_delay_s), seconds(each.latency_s), number(each.accuracy, 3)]));
   }
 
@@ -121,8 +118,7 @@ class DecisionView {
       const body = { rate_rps: plan.rate_rps, objective: plan.objective_name, sla_s: plan.sla_s };
       const found = await callApi(`/v1/pipelines/${encodeURIComponent(plan.pipeline)}/explanations`, { method: "POST", body, signal: this.closing.signal });
       new Explained(why).show(found);
-      const isSame = JSON.stringify(found.plan.stages.map((it) => [it.variant, it.batch_size, it.cores, it.replicas])) === JSON.stringify(plan.stages.map((it) => [it.variant, it.batch_size, it.cores, it.replicas]));
-      why.querySelector("h2").after(el("p", { class: "note" }, isSame ? "Computed again with the present pipeline and profiles: the plan is the same."
+      why.querySelector("h2").after(el("p", { class: "note" }, isSame(found.plan.stages, plan.stages) ? "Computed again with the present pipeline and profiles: the plan is the same."
         : "Computed again with the present pipeline and profiles, which give another plan than at that time: this explains the present plan."));
     } catch (error) {
       if (this.closing.signal.aborted) return;
@@ -143,11 +139,9 @@ class DecisionView {
 
   raw(decision, tools) {
     const text = JSON.stringify(decision, null, 2);
-    const button = el("button", { type: "button", class: "button" }, "Save as JSON");
-    button.addEventListener("click", () => save(new Blob([text], { type: "application/json" }), `${decision.decision_id}.json`));
+    const keep = () => save(new Blob([text], { type: "application/json" }), `${decision.decision_id}.json`);
+    const button = el("button", { type: "button", class: "button", onclick: keep }, "Save as JSON");
     const shown = el("pre", { tabindex: "0", "aria-label": "The decision as JSON" });
-    const box = el("details", { class: "card raw" }, el("summary", {}, "Everything, as JSON"), el("p", { class: "command" }, button, copyButton(text, "The decision", tools)), shown);
-    box.addEventListener("toggle", () => { if (box.open) shown.textContent = text; });
-    return box;
+    return el("details", { class: "card raw", ontoggle: ({ target }) => { if (target.open) shown.textContent = text; } }, el("summary", {}, "Everything, as JSON"), el("p", { class: "command" }, button, copyButton(text, "The decision", tools)), shown);
   }
 }

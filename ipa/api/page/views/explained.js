@@ -1,9 +1,8 @@
 // An explanation: binding limits, the next best plans, the values at which the choice changes, and relaxations.
 
 import { el, number, people } from "../dom.js";
-import { refusal, signed, table } from "../tables.js";
+import { figure, isSame, refusal, signed, table } from "../tables.js";
 
-const figure = (text) => ({ text, figure: true });
 // A change of variants is listed as one of the configuration too.
 const list = (heading, all, lines = [...new Set(all)]) => (lines.length ? [el("h3", {}, heading), el("ul", {}, lines.map((line) => el("li", {}, people(line))))] : []);
 
@@ -16,7 +15,7 @@ export class Explained {
     this.box.replaceChildren(
       el("h2", {}, "Why this plan ", el("small", {}, `for ${number(found.plan.rate_rps, 1)} rps`)),
       el("p", {}, people(found.summary)),
-      isSame(found.plan, plan) ? "" : el("p", { class: "note" }, "This explains a plan found within the explanation's time limit; it differs from the one above."),
+      isSame(found.plan.stages, plan?.stages ?? found.plan.stages) ? "" : el("p", { class: "note" }, "This explains a plan found within the explanation's time limit; it differs from the one above."),
       ...(found.plan.stages.length ? this.bound(binding, found) : []),
       ...(alternatives.length ? [el("h3", {}, "The next best plans with other variants"), this.next(alternatives)] : []),
       ...list("Changes that would flip the choice", [...flips.map((each) => each.text), ...unchanged]),
@@ -41,6 +40,3 @@ export class Explained {
     this.box.replaceChildren(el("h2", {}, "Why this plan"), refusal(error));
   }
 }
-
-const isSame = (one, other) => JSON.stringify(one.stages.map(inWords)) === JSON.stringify(other?.stages.map(inWords) ?? one.stages.map(inWords));
-const inWords = ({ stage, variant, batch_size, cores, replicas }) => [stage, variant, batch_size, cores, replicas];

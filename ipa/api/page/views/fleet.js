@@ -1,11 +1,11 @@
 // Fleet: every pipeline with its state, its resources and its budget; sortable and filterable, for a thousand of them.
 
 import { callApi } from "../api.js";
-import { clock, el, number, plain } from "../dom.js";
+import { clock, el, number, percent, plain } from "../dom.js";
+import { Figure } from "../figure.js";
 import { formatRoute } from "../router.js";
 import { REASONS, reasonTitle } from "../reasons.js";
 import { seconds, terms } from "../tables.js";
-import { Overview } from "./fleet-overview.js";
 
 export const title = "Fleet";
 
@@ -16,9 +16,10 @@ const CHUNK = 250;
 const UNSEEN = "–";
 
 const share = (one) => (one.latency_s === null ? null : one.latency_s / one.sla_s);
-const levelOf = (ratio) => (ratio === null ? "" : ratio > 1 ? "over" : ratio > 0.85 ? "near" : "");
-const percent = (ratio) => (ratio === null ? UNSEEN : `${(100 * ratio).toFixed(0)} %`);
-const used = (one) => (one.cores === null || one.budget_cores === null ? null : one.cores / one.budget_cores);
+// The share of an SLA or a budget that is near to all of it.
+const NEAR = 0.85;
+const levelOf = (ratio) => (ratio === null ? "" : ratio > 1 ? "over" : ratio > NEAR ? "near" : "");
+const used = (one) => (one.cores === null || !one.budget_cores ? null : one.cores / one.budget_cores);
 const modeOf = (one) => [one.mode, one.paused && "paused", !one.runnable && "planned only"].filter(Boolean).join(", ");
 
 // Of one that is only planned nothing may run, which is no fault.
@@ -68,9 +69,8 @@ class Fleet {
     Object.assign(this, { tools, closing: new AbortController(), askedAt: -AGAIN_MS, rows: new Map() });
     this.set = { sort: query.get("sort") || "pipeline", filter: query.get("filter") ?? "" };
     this.totals = el("section", { class: "card inputs", "aria-label": "All together" });
-    this.input = el("input", { id: "fleet-filter", type: "search", value: this.set.filter, autocomplete: "off" });
+    this.input = el("input", { id: "fleet-filter", type: "search", value: this.set.filter, autocomplete: "off", oninput: () => this.change({ filter: this.input.value }) });
     this.count = el("span", { class: "note", role: "status" });
-    this.input.addEventListener("input", () => this.change({ filter: this.input.value }));
     this.body = el("tbody");
     this.header = el("tr");
     this.setColumns({});
@@ -93,8 +93,8 @@ class Fleet {
   }
 
   head(name, { head, figure }) {
-    const button = el("button", { type: "button" }, head, el("span", { class: "arrow-up-down", "aria-hidden": "true" }));
-    button.addEventListener("click", () => this.change({ sort: this.set.sort === name ? `-${name}` : name }));
+    const sort = () => this.change({ sort: this.set.sort === name ? `-${name}` : name });
+    const button = el("button", { type: "button", onclick: sort }, head, el("span", { class: "arrow-up-down", "aria-hidden": "true" }));
     return el("th", { scope: "col", class: figure ? "figure-cell" : null, "data-name": name }, button);
   }
 
@@ -206,4 +206,48 @@ function order(by, isDown) {
     const sign = typeof a === "string" ? a.localeCompare(b) : a - b;
     return (isDown ? -sign : sign) || names;
   };
+}
+
+// As many bars as have room for their names, and as many lines as are read.
+const MOST_BARS = 12;
+const MOST_LINES = 6;
+
+/** What is wrong with a pipeline, or soon may be: [severity, words]; null if nothing is. */
+function concern(one) {
+  const words = [one.healthy ? "" : one.slo_broken ? "SLO broken" : one.rate_rps === null ? "not seen" : "degraded", !one.healthy && one.reason ? reasonTitle(one.reason).toLowerCase() : "", share(one) > NEAR ? `latency ${percent(share(one))} of its SLA` : "", used(one) > NEAR ? `${percent(used(one))} of its cores in use` : ""].filter(Boolean);
+  return words.length ? [(one.healthy ? 0 : 4) + (share(one) > 1 ? 2 : 0) + share(one), words.join("; ")] : null;
+}
+
+/** The pipelines that need somebody, and where cores and latency are. */
+class Overview {
+  constructor(parent) {
+    this.attention = el("section", { class: "card attention", "aria-label": "Needs attention" });
+    this.plots = el("div", { class: "charts" });
+    parent.append(this.attention, this.plots);
+    this.cores = new Figure(this.plots, { id: "cores", title: "Cores in use and budgets", unit: "cores", short: true });
+    this.latency = new Figure(this.plots, { id: "latency", title: "Latency as a share of the SLA", unit: "%", short: true });
+  }
+
+  show(pipelines) {
+    const found = pipelines.map((one) => [one, concern(one)]).filter(([, it]) => it).sort(([, [one]], [, [other]]) => other - one);
+    const lines = found.slice(0, MOST_LINES).map(([one, [severity, words]]) => el("li", { class: severity >= 1 ? "over" : "near" }, el("a", { href: formatRoute({ view: "now", path: [one.pipeline] }) }, one.pipeline), ` ${words}`));
+    const more = found.length - lines.length;
+    this.attention.hidden = !pipelines.length;
+    this.attention.replaceChildren(...(found.length ? [el("h2", {}, `${found.length === 1 ? "One needs" : `${found.length} need`} attention`), el("ul", {}, lines), more > 0 ? el("p", { class: "note" }, `and ${more} more: sort the table by health or by its share of the SLA`) : ""]
+      : [el("p", {}, `${pipelines.length === 1 ? "The pipeline is" : `All ${pipelines.length} pipelines are`} healthy, below ${percent(NEAR)} of SLA and budget.`)]));
+    const largest = pipelines.filter((one) => one.cores !== null).sort((one, other) => other.cores - one.cores).slice(0, MOST_BARS);
+    const latest = pipelines.filter((one) => one.latency_s !== null).sort((one, other) => share(other) - share(one)).slice(0, MOST_BARS);
+    const names = (all) => all.map((one) => one.pipeline);
+    const among = (all) => (all.length === pipelines.length ? "" : all.length < MOST_BARS ? `${all.length} of ${pipelines.length}, the others are unknown` : `the ${MOST_BARS} highest of ${pipelines.length}`);
+    this.cores.show({ y_title: among(largest), empty: "The running configuration is unknown.", series: [
+      { name: "in use", kind: "bars", colour: "blue", x: names(largest), y: largest.map((one) => one.cores) },
+      { name: "budget", kind: "bars", colour: "grey", x: names(largest), y: largest.map((one) => one.budget_cores) }] });
+    this.latency.show({ y_title: among(latest), empty: "No latency was observed.", limit: { name: "SLA", value: 100 }, y_max: Math.min(Math.max(115, ...latest.map((one) => 110 * share(one))), 300),
+      series: [{ name: "latency", kind: "bars", colour: "teal", x: names(latest), y: latest.map((one) => 100 * share(one)) }] });
+  }
+
+  close() {
+    this.cores.close();
+    this.latency.close();
+  }
 }

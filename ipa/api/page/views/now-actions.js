@@ -29,9 +29,7 @@ export class PipelineActions {
   }
 
   button(text, act) {
-    const made = el("button", { type: "button", hidden: "", "aria-haspopup": "dialog" }, text);
-    made.addEventListener("click", act);
-    return made;
+    return el("button", { type: "button", hidden: "", "aria-haspopup": "dialog", onclick: act }, text);
   }
 
   open(asked) {

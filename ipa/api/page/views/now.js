@@ -2,13 +2,11 @@
 
 import { callApi } from "../api.js";
 import { decisions } from "../decisions.js";
-import { clock, el, plain, putter } from "../dom.js";
+import { clock, el, plain, putter, sentence } from "../dom.js";
 import { Graph } from "../graph.js";
 import { chips, isRolling, isSeen, reason, tiles } from "../parts.js";
 import { formatRoute } from "../router.js";
-import { sharedLoad } from "../shared.js";
-import { timeSpent } from "../time-spent.js";
-import { latestEdit, profileDoubts, requests } from "./now-notices.js";
+import { latestEdit, profileDoubts, requests, sharedLoad, timeSpent } from "./now-parts.js";
 
 const COUNT_MS = 200;
 const CHANGES = 5;
@@ -48,7 +46,7 @@ export async function open(root, place, tools) {
     put(parts.time, [live.latency_s, live.stages, status.sla_s], () => timeSpent(status));
     put(parts.changes, list, () => decisions(list, false));
     put(parts.seen, live.tick, () => `tick ${live.tick} · every ${plain(live.tick_s)} s · seen ${clock(live.at)}`);
-    put(parts.calibration, live.calibration, () => live.calibration.charAt(0).toUpperCase() + live.calibration.slice(1));
+    put(parts.calibration, live.calibration, () => sentence(live.calibration));
   }
 
   function count() {

@@ -1,17 +1,16 @@
 // Profiles: the measurements of a stage's variants, the fits that plans use, and their errors.
 
 import { callApi } from "../api.js";
-import { el, number, percent, plain } from "../dom.js";
+import { el, number, percent, plain, sentence } from "../dom.js";
 import { Figure } from "../figure.js";
 import { coresOf } from "../parts.js";
 import { formatRoute } from "../router.js";
-import { seconds, table, terms } from "../tables.js";
+import { figure, seconds, table, terms } from "../tables.js";
 
 export const title = "Profiles";
 const COLOURS = ["blue", "teal", "amber", "violet", "red", "grey"];
 const DAY_MS = 86400000;
 const UNMEASURED = "not measured";
-const head = (text) => ({ text, figure: true });
 const unique = (values) => [...new Set(values)].sort((one, other) => one - other);
 
 export async function open(root, { path: [name, asked], query }, tools) {
@@ -58,7 +57,6 @@ class Profiles {
   /** The reasons for which the profile cannot be believed, and the remedy. */
   doubts() {
     const text = this.fits.doubts.join("; "), [words, command] = this.fits.remedy.split(/(?=ipa profile )/u);
-    const sentence = (part) => part.charAt(0).toUpperCase() + part.slice(1);
     return text ? el("p", { class: "banner warn" }, el("b", {}, "Not credible"),
       el("span", {}, `${sentence(text)}. ${sentence(words)}`, el("code", {}, command))) : "";
   }
@@ -80,13 +78,13 @@ class Profiles {
 
   pick(name, label, choices) {
     const id = `profiles-${name}`;
-    const select = el("select", { id }, choices.map((each) => el("option", { value: String(each), selected: String(each) === this.set[name] ? "" : null }, String(each))));
-    if (!choices.map(String).includes(this.set[name])) this.set[name] = select.value = String(choices[0]);
-    select.addEventListener("change", () => {
+    const choose = () => {
       this.set[name] = select.value;
       this.tools.replace(this.set);
       this.draw();
-    });
+    };
+    const select = el("select", { id, onchange: choose }, choices.map((each) => el("option", { value: String(each), selected: String(each) === this.set[name] ? "" : null }, String(each))));
+    if (!choices.map(String).includes(this.set[name])) this.set[name] = select.value = String(choices[0]);
     this.pickers.append(el("label", { for: id }, label, select));
   }
 
@@ -144,7 +142,7 @@ class Profiles {
 
   drawFits(measured, fits) {
     this.fit.replaceChildren(el("h2", {}, `Fits of ${measured.variant}`), table(`Fits of ${measured.variant}`,
-      ["Cores", "Form", head("Batches"), head("R²"), head("Worst error"), head("Leave-one-out error"), head("Latency at 1st and last")],
+      ["Cores", "Form", figure("Batches"), figure("R²"), figure("Worst error"), figure("Leave-one-out error"), figure("Latency at 1st and last")],
       fits.map((fit) => [plain(fit.cores), fit.form, `${fit.batch_min} to ${fit.batch_max}`, number(fit.r2_ratio, 3), percent(fit.max_error_ratio, 1), percent(fit.loo_error_ratio, 1),
         `${seconds(fit.latencies_s[0])} to ${seconds(fit.latencies_s.at(-1))}`])));
   }
@@ -156,7 +154,7 @@ class Profiles {
     const has = (name) => this.profile.variants.some((each) => each[name] !== null);
     const ready = has("readiness_s"), memory = has("memory_gib");
     return el("section", { class: "card fit", "aria-label": "All variants" }, el("h2", {}, `Variants of ${this.stage}`), table("Variants",
-      ["Variant", head("Accuracy"), head("Points"), head("Cores"), head("Batches"), head("Worst error of a fit"), ...(ready ? [head("Ready in")] : []), ...(memory ? [head("Memory")] : [])],
+      ["Variant", figure("Accuracy"), figure("Points"), figure("Cores"), figure("Batches"), figure("Worst error of a fit"), ...(ready ? [figure("Ready in")] : []), ...(memory ? [figure("Memory")] : [])],
       this.profile.variants.map((each) => [each.variant, number(each.accuracy, 3), String(each.points.length), range(unique(each.points.map((it) => it.cores))),
         range(unique(each.points.map((it) => it.batch_size))), percent(worst(each.variant), 1), ...(ready ? [each.readiness_s === null ? UNMEASURED : seconds(each.readiness_s)] : []), ...(memory ? [each.memory_gib === null ? UNMEASURED : `${plain(each.memory_gib)} GiB`] : [])])));
   }

@@ -17,11 +17,7 @@ export class Replay {
     this.policy = el("select", { name: "policy" }, el("option", { value: "" }, "the policy that made it"), others);
     this.button = el("button", { type: "submit", class: "button" }, "Replay");
     this.result = el("div", { role: "status" });
-    const form = el("form", { class: "pickers", "aria-label": "Replay it" }, el("label", {}, "With ", this.policy), this.button);
-    form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.take();
-    });
+    const form = el("form", { class: "pickers", "aria-label": "Replay it", onsubmit: () => this.take() }, el("label", {}, "With ", this.policy), this.button);
     this.box = el("section", { class: "card inputs", "aria-label": "Replay" }, el("h2", {}, "Is the decision reproducible?"),
       el("p", { class: "note" }, "A replay decides again from the recorded inputs. It writes nothing."), form, this.result);
   }

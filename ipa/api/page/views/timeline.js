@@ -30,7 +30,7 @@ export async function open(root, place, tools) {
     ranges: el("div", {}), hint: el("p", { class: "note hint" }, "Drag over a figure to zoom in; double-click or press Escape to zoom out."),
     said: el("p", { class: "note" }), charts: el("section", { class: "charts", id: "charts", "aria-label": "Over time" }),
   };
-  const holds = el("input", { type: "checkbox", id: "all" });
+  const holds = el("input", { type: "checkbox", id: "all", onchange: () => draw(true) });
   const list = el("ol", { id: "decisions" });
   let range = rangeOf(place.query), now = 0, shown = "", before = null;
   root.append(boxes.ranges, boxes.hint, boxes.said, boxes.charts,
@@ -55,7 +55,6 @@ export async function open(root, place, tools) {
     await choose(query);
     tools.say(`${bounds(range, now, past.begin).map((t) => clock(t)).join(" to ")} is shown`);
   }
-  holds.addEventListener("change", () => draw(true));
   const frozen = () => {
     const [from, to] = bounds(range, now, past.begin);
     return { last: null, from: new Date(from).toISOString(), to: new Date(to).toISOString() };

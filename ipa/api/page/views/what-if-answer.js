@@ -2,24 +2,22 @@
 
 import { clock, el, number, people, percent, plain, sentence } from "../dom.js";
 import { besideCores, coresOf } from "../parts.js";
-import { changes, delta, refusal, seconds, table } from "../tables.js";
+import { changes, delta, figure, isSame, refusal, seconds, table } from "../tables.js";
 
 const ONE = { sla: "second of SLA", cores: "core", memory: "GiB" };
 const PLANNED = [
-  { text: "Busy (ρ)", figure: true, of: (stage) => percent(stage.utilisation_ratio) },
-  { text: "Service", figure: true, of: (stage) => seconds(stage.latency_s) },
+  { ...figure("Busy (ρ)"), of: (stage) => percent(stage.utilisation_ratio) },
+  { ...figure("Service"), of: (stage) => seconds(stage.latency_s) },
 ];
 
 /** The rate to plan for now: the most that is expected, or what is seen where nothing is forecast. */
 export const loadOf = (live) => live.forecast?.upper_rps || live.rate_rps;
 
 export class Comparison {
-  /** `takeLoad()` plans for the present load; `setRate(rps)` for that rate. */
-  constructor(parent, root, takeLoad, setRate) {
-    this.setRate = setRate;
+  /** `takeLoad()` plans for the present load. */
+  constructor(parent, root, takeLoad) {
     this.rate = el("p", { class: "held", role: "status" });
-    this.take = el("button", { type: "button", class: "button", hidden: "" });
-    this.take.addEventListener("click", takeLoad);
+    this.take = el("button", { type: "button", class: "button", hidden: "", onclick: takeLoad });
     this.shown = el("div", {}, el("p", { class: "empty" }, "Planning …"));
     // Outside of the redrawn part, so that it keeps the focus.
     this.foot = el("p", { class: "command" });
@@ -34,7 +32,6 @@ export class Comparison {
   see(status, basis) {
     Object.assign(this, { status, seenAt: new Date() });
     this.follow(basis);
-    this.box.classList.toggle("asks", !basis.rate);
     if (!basis.rate) this.ask(basis);
   }
 
@@ -54,16 +51,9 @@ export class Comparison {
   ask({ isIdle }) {
     Object.assign(this, { plan: null, error: null, drawn: "" });
     this.box.removeAttribute("aria-busy");
-    if (this.asking?.isConnected) return;
-    const input = el("input", { id: "what-if-ask", type: "number", min: "0.01", step: "any", required: "", inputmode: "decimal" });
-    this.asking = el("form", { class: "ask" }, el("label", { for: "what-if-ask" }, "Plan for"), input, el("span", {}, "requests per second"), el("button", { type: "submit", class: "button primary" }, "Plan"));
-    this.asking.addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.setRate(Number(input.value));
-    });
     this.line.textContent = "How many requests per second?";
     this.shown.replaceChildren(el("h2", {}, "How many requests arrive per second?"),
-      el("p", { class: "note" }, isIdle ? "No requests arrive at present, so there is no load to plan for." : "No load has been observed yet, so there is none to plan for.", " Enter what you expect at the busiest time; once load is observed, the page plans for that."), this.asking);
+      el("p", { class: "note" }, isIdle ? "No requests arrive at present, so there is no load to plan for." : "No load has been observed yet, so there is none to plan for.", " Set the rate to what you expect at the busiest time; once load is observed, the page plans for that."));
   }
 
   planned(plan, set) {
@@ -100,7 +90,7 @@ export class Comparison {
   get running() { return this.status.live.stages.filter((stage) => stage.config).map((stage) => stage.config); }
 
   /** True if there is a plan that differs from the running configuration. */
-  get isChange() { return Boolean(this.plan?.stages.length) && JSON.stringify(this.running.map(same)) !== JSON.stringify(this.plan.stages.map(same)); }
+  get isChange() { return Boolean(this.plan?.stages.length) && !isSame(this.running, this.plan.stages); }
 
   found() {
     const { plan, running: now, status: { live } } = this;
@@ -138,12 +128,9 @@ export class Comparison {
 /** Columns of the resources beside cores that any stage of the plan has. */
 const heldColumns = (stages) => [...besideCores(stages).keys()].map((name) => ({ text: name, figure: true, of: (stage) => plain(besideCores([stage]).get(name) ?? 0) }));
 
-const same = ({ stage, variant, batch_size, cores, replicas, share_percent }) => [stage, variant, batch_size, cores, replicas, share_percent];
-
 /** Accuracy, cost, latency and rate of the running configuration and of the plan. */
 export function figures(live, plan) {
   const row = (name, now, then, show, options) => [name, show(now), show(then), delta(now, then, options)];
-  const figure = (text) => ({ text, figure: true });
   const [held, planned] = [besideCores(live.stages), besideCores(plan.stages)];
   // Zero is the amount of what is not there only if what runs is known.
   const known = live.cost_cores === null ? null : 0;

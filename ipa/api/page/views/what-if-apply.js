@@ -5,8 +5,7 @@ import { ConfirmDialog, newKey } from "../confirm-dialog.js";
 import { el, number, plain } from "../dom.js";
 import { coresOf, isRolling, isSeen } from "../parts.js";
 import { formatRoute } from "../router.js";
-import { reasonTitle } from "../reasons.js";
-import { remedy } from "../runbook.js";
+import { reasonTitle, remedy } from "../reasons.js";
 import { changes } from "../tables.js";
 import { figures } from "./what-if-answer.js";
 

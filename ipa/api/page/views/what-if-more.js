@@ -5,7 +5,7 @@ import { el, number, plain } from "../dom.js";
 import { Figure } from "../figure.js";
 import { coresOf } from "../parts.js";
 import { formatRoute } from "../router.js";
-import { inShort, refusal, seconds, table } from "../tables.js";
+import { figure, inShort, refusal, seconds, table } from "../tables.js";
 import { Explained } from "./explained.js";
 
 const REST_MS = 500;
@@ -108,10 +108,9 @@ export class Background {
     const points = this.frontier?.points ?? [];
     this.hrefs = points.map((point) => this.formatRoute(point));
     if (!this.frontier) return;
-    const head = (text) => ({ text, figure: true });
     const price = (shown) => (points.length && points.every((it) => it.cost_usd_per_hour !== null) ? [shown] : []);
     this.list.replaceChildren(el("summary", {}, `The ${points.length} plans as a list`), table("Plans that no other beats in accuracy and cost",
-      ["", head("PAS"), ...price(head("USD/h")), head("Cores"), head("Latency"), "Runs"],
+      ["", figure("PAS"), ...price(figure("USD/h")), figure("Cores"), figure("Latency"), "Runs"],
       points.map((it, at) => [el("a", { href: this.hrefs[at] }, "take", el("span", { class: "hidden" }, ` ${number(it.pas, 3)} at ${coresOf(it.cost_cores)}`)), number(it.pas, 3), ...price(plain(it.cost_usd_per_hour)), plain(it.cost_cores), seconds(it.latency_s), inShort(it.configs)])));
   }
 

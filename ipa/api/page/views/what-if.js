@@ -40,16 +40,14 @@ class WhatIf {
     this.status = await callApi(`${this.base}/status`, { signal: this.closing.signal });
     this.controls = new Map();
     this.form = el("form", { class: "card controls", "aria-label": "What if" });
-    this.form.addEventListener("submit", (event) => event.preventDefault());
     const results = el("div", { class: "results" });
     this.root.append(el("p", { class: "lede" }, "Move any control: the best plan is computed at once and shown beside the running configuration. ",
       el("b", {}, this.mayApply ? "The running configuration does not change until you apply a plan." : "Nothing here changes the running configuration.")), el("div", { class: "what-if-columns" }, this.form, results));
     this.hold();
     this.build();
-    this.comparison = new Comparison(results, this.root, () => this.takeLoad(), (rate) => this.setRate(rate));
+    this.comparison = new Comparison(results, this.root, () => this.takeLoad());
     this.more = new Background(results, this);
-    this.apply = el("button", { type: "button", class: "main", hidden: "", "aria-haspopup": "dialog" }, "Apply …");
-    this.apply.addEventListener("click", () => this.startApplying());
+    this.apply = el("button", { type: "button", class: "main", hidden: "", "aria-haspopup": "dialog", onclick: () => this.startApplying() }, "Apply …");
     this.comparison.foot.append(this.apply);
     this.comparison.see(this.status, this.basis);
     await this.plan();
@@ -82,13 +80,6 @@ class WhatIf {
     this.follow();
     this.rested();
     return this.plan();
-  }
-
-  setRate(rate) {
-    const control = this.controls.get("rate_rps");
-    control.put(String(rate));
-    this.change("rate_rps", String(rate));
-    control.input.focus();
   }
 
   async prepare() {
@@ -127,8 +118,7 @@ class WhatIf {
     const further = furtherOf(this.pipeline).map(make);
     const isOpen = furtherOf(this.pipeline).some(({ name }) => this.set[name]) || this.further?.open;
     this.further = el("details", { open: isOpen ? "" : null }, el("summary", {}, "Replicas, batches, solver"), further);
-    const reset = el("button", { type: "button", class: "button" }, "Reset all");
-    reset.addEventListener("click", () => this.reset());
+    const reset = el("button", { type: "button", class: "button", onclick: () => this.reset() }, "Reset all");
     this.form.replaceChildren(objective, ...controlsOf(this.pipeline, this.status, this.objective, this.held?.rate ?? null).map(make), this.further, reset);
   }
 
