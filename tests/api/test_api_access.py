@@ -349,7 +349,6 @@ def test_where_nobody_has_to_say_who_they_are_everything_is_allowed(two: TwoName
         "apply",
         "define",
         "replace",
-        "amend",
         "remove",
         "operate",
     ]
