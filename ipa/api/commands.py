@@ -20,7 +20,7 @@ from ipa.api.bodies import (
 )
 from ipa.api.limits import JsonRoute
 from ipa.api.preconditions import IfMatch, required_match
-from ipa.api.queries import Named, Using, only_the_leader
+from ipa.api.queries import Named, Using
 from ipa.control.ports import Attribution, ControlAction
 from ipa.model.decision import Decision
 from ipa.model.pipeline import Pipeline
@@ -30,10 +30,7 @@ from ipa.service.status import ControlView
 from ipa.service.undo import UndoView
 from ipa.service.visibility import Caller
 
-router = APIRouter(
-    prefix="/v1/pipelines/{pipeline}", route_class=JsonRoute, dependencies=[Depends(only_the_leader)]
-)
-reading = APIRouter(prefix="/v1/pipelines/{pipeline}")
+router = APIRouter(prefix="/v1/pipelines/{pipeline}", route_class=JsonRoute)
 Revision = Annotated[
     Name | None,
     Query(description="a revision of the history, or a decision's id; else the caller's last change"),
@@ -146,7 +143,7 @@ def _order(
     return ChangeOrder(expected, by, body.reason, body.confirmed)
 
 
-@reading.get("/rollback", tags=["control"])
+@router.get("/rollback", tags=["control"])
 def preview_rollback(pipeline: Named, service: Using, caller: CurrentCaller, to: Revision = None) -> UndoView:
     """Return the changes that a rollback would take back now, and the configuration it would restore."""
     return commands.preview_undo(service, pipeline, to, caller.author)

@@ -39,8 +39,9 @@ from ipa.api.limits import (
     ration,
 )
 from ipa.api.problems import http_problem, ipa_problem
-from ipa.api.rules import Work, work_of
-from ipa.model.errors import IpaError
+from ipa.api.rules import EXPENSIVE, Work, work_of
+from ipa.model.errors import IpaError, StandbyError
+from ipa.service.service import Service
 from ipa.serving.body_budget import RETRY_S, Incoming, NoRoomError, aside, structure
 
 LOG = logging.getLogger(__name__)
@@ -70,10 +71,11 @@ SEND_S = 10.0
 class Gate:
     """Middleware that refuses requests as early as possible; `hosts`: the names it answers to (empty: any).
 
-    First by the headers (403, 415, 431), then the caller (401, 403) and its ration (429), then the body: 413
-    if it is too large, 408 if it does not arrive in time, 422 if it is nested too deeply or holds too many
-    values, 503 if there is no room for it. The place is held until the answer is sent; a client that does not
-    read a large one is dropped. The time of a request ends when its answer begins, since streams do not end.
+    First by the headers (403, 415, 431), then the caller (401, 403) and its ration (429), then a change at a
+    replica that does not lead (409), then the body: 413 if it is too large, 408 if it does not arrive in
+    time, 422 if it is nested too deeply or holds too many values, 503 if there is no room for it. The place
+    is held until the answer is sent; a client that does not read a large one is dropped. The time of a
+    request ends when its answer begins, since streams do not end.
     """
 
     def __init__(self, app: ASGIApp, hosts: tuple[str, ...] = LOOPBACK) -> None:
@@ -194,18 +196,37 @@ def _check_size(headers: Headers) -> None:
 
 
 async def _admit_caller(limits: ApiLimits, place: RoutePlace | None, scope: Scope) -> Work:
-    """The work of the request, whose caller is admitted and counted. Errors: those of `identify_caller`."""
+    """The work of the request, whose caller is admitted and counted.
+
+    Errors: those of `identify_caller`, BusyError, StandbyError.
+    """
     if place is None:
         # No route: the router answers 404, or 405 with the methods.
         return Work.NONE
     work = work_of(place.route)
-    scope["state"]["admitted"] = await identify_caller(scope, place, work)
+    caller = scope["state"]["admitted"] = await identify_caller(scope, place, work)
     if work is Work.WRITE:
         ration(limits.changing, "changing", client_of(scope), scope)
+        _check_leader(caller.service)
     elif work not in (Work.NONE, Work.HEALTH, Work.SOLVE):
-        # Solves are counted by their routes, as expensive ones.
         ration(limits.reads, "reading", client_of(scope), scope)
+    if work is Work.SOLVE or place.route in EXPENSIVE:
+        ration(limits.buckets, "expensive", client_of(scope), scope)
     return work
+
+
+def _check_leader(service: Service) -> None:
+    """StandbyError, which names the leader, if another replica leads.
+
+    This also applies to what is only stored: if each replica has its own store, the leader would not see it.
+    """
+    standing = service.leadership.standing()
+    if not standing.leading:
+        leader = standing.leader if standing.leader != standing.identity else ""
+        raise StandbyError(
+            f"this replica, {standing.identity}, {standing.words}",
+            hint=f"Ask {leader}, or try the Service again." if leader else "Try again in a moment.",
+        )
 
 
 def _work_place(limits: ApiLimits, work: Work, client: str) -> AbstractAsyncContextManager[None]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from anyio import CapacityLimiter
-from fastapi import Depends, Request, Response
+from fastapi import Request
 from fastapi.routing import APIRoute
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
@@ -290,11 +290,6 @@ class JsonRoute(APIRoute):
         await super().handle(scope, receive, send)
 
 
-async def rationed(request: Request, response: Response) -> None:
-    """Count an expensive request of its client; BusyError, with Retry-After, if it is over its ration."""
-    ration(request.app.state.context.limits.buckets, "expensive", client_of(request.scope), request.scope)
-
-
 def client_of(scope: Scope) -> str:
     """The client of the request for rations: the name of the identity, else the address."""
     admitted = scope.get("state", {}).get("admitted")
@@ -318,6 +313,3 @@ def ration(buckets: TokenBuckets, kind: str, client: str, scope: Scope) -> None:
     if not found.allowed:
         most = f"{buckets.most} {kind} requests in {buckets.window_s} s"
         raise BusyError(f"more than {most} came from {client}", hint=f"Try again in {again_s} s.")
-
-
-Rationed = Depends(rationed)

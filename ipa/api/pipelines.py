@@ -15,9 +15,9 @@ from starlette.exceptions import HTTPException
 from ipa.api.auth import CurrentCaller
 from ipa.api.bodies import PIPELINE, PROFILE
 from ipa.api.commands import By, Why
-from ipa.api.limits import INLINE_BYTES, MOST_YAML_VALUES, Rationed, shortened
+from ipa.api.limits import INLINE_BYTES, MOST_YAML_VALUES, shortened
 from ipa.api.preconditions import IfMatch, IfNoneMatch, etag, is_known, required_match
-from ipa.api.queries import Named, Using, only_the_leader
+from ipa.api.queries import Named, Using
 from ipa.files import (
     Document,
     dump_pipeline,
@@ -38,8 +38,7 @@ JSON, YAML = "application/json", "application/yaml"
 # Media types of YAML, with those in use before RFC 9512.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 YAMLS = frozenset({YAML, "application/x-yaml", "text/yaml"})
-reading = APIRouter(prefix="/v1/pipelines", tags=["pipelines"])
-changing = APIRouter(prefix="/v1/pipelines", tags=["pipelines"], dependencies=[Depends(only_the_leader)])
+router = APIRouter(prefix="/v1/pipelines", tags=["pipelines"])
 _KNOWN: dict[int | str, dict[str, Any]] = {304: {"description": "Known already"}}
 Accept = Annotated[str | None, Header(include_in_schema=False)]
 _VIEW = TypeAdapter(PipelineView)
@@ -161,7 +160,7 @@ PipelineBody = Annotated[Pipeline, Depends(pipeline_of)]
 ProfileBody = Annotated[StageProfile, Depends(profile_of)]
 
 
-@reading.get("", response_model=PipelineList)
+@router.get("", response_model=PipelineList)
 def list_pipelines(service: Using) -> Response:
     """List every pipeline by name."""
     found = [service.pipelines.get(name) for name in sorted(service.pipelines)]
@@ -180,7 +179,7 @@ def _text_of(service: Service, pipeline: Pipeline) -> bytes:
     return kept[2]
 
 
-@reading.get("/{pipeline}", response_model=PipelineView, responses={200: _FILE, **_KNOWN})
+@router.get("/{pipeline}", response_model=PipelineView, responses={200: _FILE, **_KNOWN})
 def get_pipeline(
     pipeline: Named,
     service: Using,
@@ -198,7 +197,7 @@ def get_pipeline(
     return pipelines.view(service, pipeline)
 
 
-@changing.post("", status_code=201, openapi_extra=body_of("pipeline", PIPELINE), dependencies=[Rationed])
+@router.post("", status_code=201, openapi_extra=body_of("pipeline", PIPELINE))
 def create_pipeline(
     service: Using,
     caller: CurrentCaller,
@@ -217,7 +216,7 @@ def create_pipeline(
     return made
 
 
-@changing.put("/{pipeline}", openapi_extra=body_of("pipeline", PIPELINE), dependencies=[Rationed])
+@router.put("/{pipeline}", openapi_extra=body_of("pipeline", PIPELINE))
 def replace_pipeline(
     pipeline: Named, service: Using, change: Checked, wanted: PipelineBody, response: Response
 ) -> PipelineView:
@@ -230,13 +229,13 @@ def replace_pipeline(
     return made
 
 
-@changing.delete("/{pipeline}")
+@router.delete("/{pipeline}")
 def delete_pipeline(pipeline: Named, change: Asked) -> Removed:
     """Stop controlling a pipeline that was created over the API, and forget it. Its workload stays."""
     return pipelines.remove(change, pipeline)
 
 
-@changing.put("/{pipeline}/profiles/{stage}", tags=["profiles"], openapi_extra=body_of("profile", PROFILE))
+@router.put("/{pipeline}/profiles/{stage}", tags=["profiles"], openapi_extra=body_of("profile", PROFILE))
 def replace_profile(pipeline: Named, stage: str, change: Checked, profile: ProfileBody) -> StageProfile:
     """Set the newest profile of a stage from its file; plans use it from now on.
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import TypeAdapter
 
 from ipa.api.auth import Context, CurrentCaller
 from ipa.api.bodies import ApplyPlanBody, PlanBody, ReplayBody
-from ipa.api.limits import JsonRoute, Rationed, client_of, while_asked
+from ipa.api.limits import JsonRoute, client_of, while_asked
 from ipa.api.preconditions import (
     IdempotencyKey,
     IfMatch,
@@ -20,7 +20,7 @@ from ipa.api.preconditions import (
     is_known,
     required_match,
 )
-from ipa.api.queries import Named, Using, only_the_leader
+from ipa.api.queries import Named, Using
 from ipa.control.audit.replay import ReplayResult
 from ipa.control.saved_plans import Basis, StoredPlan
 from ipa.model.decision import Decision
@@ -33,8 +33,7 @@ from ipa.service.preconditions import ChangeOrder
 
 # The request without a body.
 AS_IT_WAS = ReplayBody()
-making = APIRouter(prefix="/v1", route_class=JsonRoute)
-applying = APIRouter(prefix="/v1", route_class=JsonRoute, dependencies=[Depends(only_the_leader)])
+router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +50,10 @@ _VIEW = TypeAdapter(PlanView)
 _ASKED = TypeAdapter(dict[str, Any])
 
 
-@making.post(
+@router.post(
     "/pipelines/{pipeline}/plans",
     tags=["plans"],
     status_code=201,
-    dependencies=[Rationed],
     response_model=PlanView,
 )
 async def make_plan(
@@ -75,7 +73,7 @@ async def make_plan(
     return Response(_VIEW.dump_json(_view(kept)), 201, headers, "application/json")
 
 
-@making.get(
+@router.get(
     "/plans/{plan_id}",
     tags=["plans"],
     response_model=PlanView,
@@ -91,7 +89,7 @@ def get_plan(plan_id: str, service: Using, response: Response, if_none_match: If
     return _view(kept)
 
 
-@applying.post("/plans/{plan_id}:apply", tags=["plans"], response_model=Decision)
+@router.post("/plans/{plan_id}:apply", tags=["plans"], response_model=Decision)
 def apply_plan(
     plan_id: str,
     caller: CurrentCaller,
@@ -111,7 +109,7 @@ def apply_plan(
     return Response(outcome.answer.body, outcome.answer.status, headers, "application/json")
 
 
-@making.post("/pipelines/{pipeline}/explanations", tags=["plans"], dependencies=[Rationed])
+@router.post("/pipelines/{pipeline}/explanations", tags=["plans"])
 async def explain_plan(
     request: Request, pipeline: Named, service: Using, context: Context, body: PlanBody
 ) -> Explanation:
@@ -120,7 +118,7 @@ async def explain_plan(
     return await while_asked(request, analysis.explain(service, pipeline, body.request(), place))
 
 
-@making.post("/pipelines/{pipeline}/frontiers", tags=["plans"], dependencies=[Rationed])
+@router.post("/pipelines/{pipeline}/frontiers", tags=["plans"])
 async def find_frontier(
     request: Request, pipeline: Named, service: Using, context: Context, body: PlanBody
 ) -> FrontierView:
@@ -132,13 +130,13 @@ async def find_frontier(
     return await while_asked(request, analysis.find_frontier(service, pipeline, body.request(), place))
 
 
-@making.get("/pipelines/{pipeline}/profiles/{stage}/fits", tags=["profiles"])
+@router.get("/pipelines/{pipeline}/profiles/{stage}/fits", tags=["profiles"])
 def get_fits(pipeline: Named, stage: str, service: Using) -> StageFits:
     """Return the fits of latency over batch size that plans use, one for each number of cores measured."""
     return analysis.stage_fits(service, pipeline, stage)
 
 
-@making.post("/decisions/{decision_id}:replay", tags=["decisions"], dependencies=[Rationed])
+@router.post("/decisions/{decision_id}:replay", tags=["decisions"])
 async def replay_decision(
     request: Request, decision_id: str, caller: CurrentCaller, context: Context, body: ReplayBody = AS_IT_WAS
 ) -> ReplayResult:
@@ -151,7 +149,7 @@ async def replay_decision(
     return await history.replay(caller, decision_id, body.policy, place)
 
 
-@making.get("/fleet", tags=["fleet"])
+@router.get("/fleet", tags=["fleet"])
 def get_fleet(service: Using) -> FleetView:
     """Return the usage of all pipelines, their bounds, and the share of each."""
     return fleet.fleet_use(service)

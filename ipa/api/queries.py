@@ -15,7 +15,6 @@ from ipa.api.limits import JsonRoute
 from ipa.api.preconditions import etag
 from ipa.control.audit.record import HEAD, head_of
 from ipa.model.decision import Decision
-from ipa.model.errors import StandbyError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.service import analysis, configuration, history, status
@@ -87,20 +86,6 @@ async def service_of(caller: CurrentCaller) -> Service:
 
 
 Using = Annotated[Service, Depends(service_of)]
-
-
-def only_the_leader(service: Using) -> None:
-    """StandbyError, which names the leader, if another replica leads.
-
-    This also applies to what is only stored: if each replica has its own store, the leader would not see it.
-    """
-    standing = service.leadership.standing()
-    if not standing.leading:
-        leader = standing.leader if standing.leader != standing.identity else ""
-        raise StandbyError(
-            f"this replica, {standing.identity}, {standing.words}",
-            hint=f"Ask {leader}, or try the Service again." if leader else "Try again in a moment.",
-        )
 
 
 async def named_pipeline(pipeline: str, service: Using) -> Pipeline:

@@ -69,6 +69,8 @@ OPERATE = Rule(Operation.OPERATE, Where.EVERYWHERE, Work.READ)
 
 # The work of open routes that use something up.
 OPEN_WORK = {("GET", "/readyz"): Work.HEALTH, METRICS_ROUTE: Work.LIST}
+# Changes that count as expensive requests too: reading a file is the most of them.
+EXPENSIVE = frozenset({("POST", "/v1/pipelines"), ("PUT", PIPELINE)})
 # HEAD counts as GET.
 RULES: Mapping[tuple[str, str], Rule | None] = {
     ("GET", "/healthz"): OPEN,

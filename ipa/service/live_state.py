@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +19,7 @@ from ipa.model.plan import WHOLE_PERCENT, StageConfig, StagePlan
 from ipa.model.profile import StageProfile, VariantProfile
 from ipa.model.resident import resident_variants
 from ipa.model.resources import NO_RESOURCES, Resources
-from ipa.optimize.graph import GraphNode, build_graph
+from ipa.optimize.problem import graph_of
 
 # Of a stage: variant, batch size and cores.
 Replica = tuple[str, str, int, float]
@@ -201,25 +201,27 @@ def beside_live(
     policy: str, pipeline: Pipeline, profiles: Mapping[str, StageProfile], snapshot: Snapshot
 ) -> BesideLive:
     """Return the view of a shadow policy's snapshot; `pipeline` is the controlled one."""
-    stages = tuple(_would(config.stage, config, profiles) for config in snapshot.would)
-    stages = stages or tuple(StageLive(stage.name) for stage in pipeline.served)
+    accuracies = {
+        (stage, each.variant): each.accuracy
+        for stage, profile in profiles.items()
+        for each in profile.variants
+    }
+    stages = tuple(
+        StageLive(config.stage, config, accuracy=accuracies.get((config.stage, config.variant)))
+        for config in snapshot.would
+    ) or tuple(StageLive(stage.name) for stage in pipeline.served)
+    cores, usd_per_hour = _costs(pipeline, stages)
     return BesideLive(
         policy=policy,
         record=snapshot.pipeline,
         tick=snapshot.tick,
         configs=snapshot.would,
         pas=_pas(pipeline, stages),
-        cost_cores=_cores(stages),
+        cost_cores=cores,
         reason=snapshot.decision.reason if snapshot.decision else None,
         detail=snapshot.decision.detail if snapshot.decision else "",
-        cost_usd_per_hour=_price(pipeline, stages),
+        cost_usd_per_hour=usd_per_hour,
     )
-
-
-def _would(name: str, config: StageConfig, profiles: Mapping[str, StageProfile]) -> StageLive:
-    known = {each.variant: each for each in profiles[name].variants} if name in profiles else {}
-    variant = known.get(config.variant)
-    return StageLive(name, config, accuracy=variant.accuracy if variant else None)
 
 
 def live_state(
@@ -239,6 +241,7 @@ def live_state(
     ) or tuple(StageLive(stage.name) for stage in pipeline.served)
     due = snapshot.next_tick_at
     ended = observation.ended if observation else None
+    cores, usd_per_hour = _costs(pipeline, stages)
     is_late = observation is not None and breaks_slo(observation, pipeline.sla, GuardSettings())
     return LiveState(
         at=now.isoformat(),
@@ -259,15 +262,15 @@ def live_state(
         planned_load_ratio=snapshot.feedback.planned_ratio,
         forecast=snapshot.forecast,
         pas=_pas(pipeline, stages),
-        served_pas=_served_pas(pipeline, stages),
-        cost_cores=_cores(stages),
+        served_pas=_pas(pipeline, stages, as_served=True) if any(it.served for it in stages) else None,
+        cost_cores=cores,
         stages=stages,
         reason=decision.reason if decision else None,
         detail=snapshot.detail or (decision.detail if decision else ""),
         series=snapshot.history,
         degraded=_degraded(pipeline, observation, decision) + snapshot.problems,
         inputs=inputs_of(observation),
-        cost_usd_per_hour=_price(pipeline, stages),
+        cost_usd_per_hour=usd_per_hour,
         calibration=snapshot.correction.calibration.words,
         parts=parts_live(observation, snapshot),
         canary=canary_live(pipeline, snapshot),
@@ -362,62 +365,32 @@ def _replica(config: StageConfig) -> Replica:
     return config.stage, config.variant, config.batch_size, config.cores
 
 
-def _pas(pipeline: Pipeline, stages: Sequence[StageLive]) -> float | None:
-    """The accuracy of what runs, that of parts that share the load by their shares."""
+def _pas(pipeline: Pipeline, stages: Sequence[StageLive], *, as_served: bool = False) -> float | None:
+    """The accuracy of what runs, of parts that share the load by their shares; None if it is not known.
+
+    `as_served` is by the variants that answered.
+    """
     starts = [at for at, stage in enumerate(stages) if stage.stage == stages[0].stage]
-    found = [_part_pas(pipeline, stages[a:b]) for a, b in zip(starts, [*starts[1:], None], strict=False)]
-    known = [pas for pas in found if pas is not None]
-    if not known or len(known) < len(found):
-        return None
-    if len(known) == 1:
-        return known[0]
-    shares = [stages[at].config for at in starts]
-    return sum(
-        pas * config.share_percent / WHOLE_PERCENT
-        for pas, config in zip(known, shares, strict=True)
-        if config
-    )
+    graph, pas = graph_of(pipeline.stages), 0.0
+    for first, end in zip(starts, [*starts[1:], None], strict=True):
+        part = stages[first:end]
+        seen = {it.stage: it.served_accuracy if as_served and it.served else it.accuracy for it in part}
+        terms = [seen.get(stage.name) if stage.variants else 1.0 for stage in pipeline.stages]
+        known = [term for term in terms if term is not None]
+        if len(known) < len(terms):
+            return None
+        config = part[0].config
+        share = config.share_percent / WHOLE_PERCENT if config and len(starts) > 1 else 1.0
+        pas += share * graph.accuracy(known)
+    return pas if starts else None
 
 
-def _served_pas(pipeline: Pipeline, stages: Sequence[StageLive]) -> float | None:
-    """The accuracy by the variants that answered; None if they are those that run, or it is not known."""
-    if not any(stage.served for stage in stages):
-        return None
-    answered = [
-        replace(stage, accuracy=stage.served_accuracy if stage.served else stage.accuracy) for stage in stages
-    ]
-    return _pas(pipeline, answered)
-
-
-def _part_pas(pipeline: Pipeline, stages: Sequence[StageLive]) -> float | None:
-    """The accuracy of the whole graph: the product of all stages where it has no routers and combiners."""
-    seen = {stage.stage: stage.accuracy for stage in stages}
-    terms = [seen.get(stage.name) if stage.variants else 1.0 for stage in pipeline.stages]
-    known = [term for term in terms if term is not None]
-    if not stages or len(known) < len(terms):
-        return None
-    at = {stage.name: index for index, stage in enumerate(pipeline.stages)}
-    nodes = [
-        GraphNode(
-            tuple(at[edge.parent] for edge in stage.after),
-            tuple(edge.share for edge in stage.after),
-            stage.kind,
-            stage.combine,
-        )
-        for stage in pipeline.stages
-    ]
-    return build_graph(tuple(nodes)).accuracy(known)
-
-
-def _cores(stages: Sequence[StageLive]) -> float | None:
+def _costs(pipeline: Pipeline, stages: Sequence[StageLive]) -> tuple[float | None, float | None]:
+    """The cores, and the price in USD an hour; None if a configuration, or the price of one, is unknown."""
     configs = [stage.config for stage in stages if stage.config]
-    return sum(config.total_cores for config in configs) if len(configs) == len(stages) else None
-
-
-def _price(pipeline: Pipeline, stages: Sequence[StageLive]) -> float | None:
-    """The price in USD an hour; None without prices, or if a configuration or its resources are unknown."""
-    configs = [stage.config for stage in stages if stage.config]
-    return None if len(configs) < len(stages) else pipeline.usd_per_hour(configs)
+    if len(configs) < len(stages):
+        return None, None
+    return sum(config.total_cores for config in configs), pipeline.usd_per_hour(configs)
 
 
 def runs_nothing(pipeline: Pipeline, observation: Observation) -> bool:
@@ -448,25 +421,24 @@ def inputs_of(observation: Observation | None) -> tuple[InputLive, ...]:
     """Load and latency of the pipeline, and of each stage what runs, what is ready, and what arrives."""
     if observation is None:
         return ()
-    found = [
-        _input("load", observation.load),
-        _input("arrival_rate", observation.arrival_rate_rps),
-        _input("latency", observation.latency_s),
+    seen: list[tuple[str, str, Measured[Any] | Missing]] = [
+        ("load", "", observation.load),
+        ("arrival_rate", "", observation.arrival_rate_rps),
+        ("latency", "", observation.latency_s),
     ]
-    for stage in observation.stages:
-        found += [
-            _input("running", stage.running, stage.stage),
-            _input("ready_replicas", stage.ready_replicas, stage.stage),
-            _input("arrival_rate", stage.arrival_rate_rps, stage.stage),
-            _input("latency", stage.latency_s, stage.stage),
+    for each in observation.stages:
+        seen += [
+            ("running", each.stage, each.running),
+            ("ready_replicas", each.stage, each.ready_replicas),
+            ("arrival_rate", each.stage, each.arrival_rate_rps),
+            ("latency", each.stage, each.latency_s),
         ]
-    return tuple(found)
-
-
-def _input(name: str, seen: Measured[Any] | Missing, stage: str = "") -> InputLive:
-    if isinstance(seen, Measured):
-        return InputLive(name, stage, seen.age_s)
-    return InputLive(name, stage, seen.age_s, seen.reason, seen.detail)
+    return tuple(
+        InputLive(name, stage, it.age_s, it.reason, it.detail)
+        if isinstance(it, Missing)
+        else InputLive(name, stage, it.age_s)
+        for name, stage, it in seen
+    )
 
 
 def parts_live(observation: Observation | None, snapshot: Snapshot) -> tuple[PartLive, ...]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from fastapi.routing import APIRoute
 
-from ipa.api import commands, pipelines, plans
+from ipa.api.rules import RULES, Work, work_of
 from ipa.cli.main import run
 from ipa.cli.views.status_text import status_table
 from ipa.clients.http import HttpClient
@@ -26,11 +25,9 @@ def standing(world: FakeWorld, now: LeaderStatus) -> ApiClient:
 def writes() -> list[tuple[str, str]]:
     """Every operation of the API that changes something."""
     return [
-        (method, re.sub(r"\{\w+\}", "x", route.path.replace("{pipeline}", "ocr")))
-        for router in (commands.router, pipelines.changing, plans.applying)
-        for route in router.routes
-        if isinstance(route, APIRoute)
-        for method in sorted(route.methods)
+        (method, re.sub(r"\{\w+\}", "x", path.replace("{pipeline}", "ocr")))
+        for method, path in RULES
+        if work_of((method, path)) is Work.WRITE
     ]
 
 
