@@ -167,18 +167,3 @@ def test_health_names_what_is_not_seen_and_what_to_do(browser: Browser, url: str
         )
         expect(page.get_by_role("region", name="Checks")).to_contain_text("IPA_PROMETHEUS_URL")
         expect(page.locator("#view")).to_contain_text("degraded")
-
-
-def test_the_documentation_lists_every_route_without_a_network(browser: Browser, url: str) -> None:
-    context = browser.new_context(viewport={"width": 1000, "height": 900})
-    page = context.new_page()
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(f"{url}docs")
-    expect(page.locator("#operations details").first).to_be_visible()
-    expect(page.locator("#operations")).to_contain_text("/v1/pipelines/{pipeline}/plans")
-    page.locator("summary", has_text="/plans").first.click()
-    expect(page.locator("details[open]")).to_contain_text("rate_rps?")
-    shoot(page, "docs")
-    context.close()
-    assert all(address.startswith(url) for address in asked)

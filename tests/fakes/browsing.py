@@ -27,6 +27,8 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
 # What a view says while it is not there yet is not there any more.
 OPENED = ".view:not([aria-busy])"
 DESK, PHONE = 1280, 390
+# The options of `opened` for each look.
+LOOKS: dict[str, dict[str, Any]] = {"light": {}, "dark": {"color_scheme": "dark"}, "phone": {"width": PHONE}}
 # As long as the browser waits for an element that is acted on: other tests run beside.
 expect.set_options(timeout=30_000)
 # Of each view an address that works over FakeWorld, without the #.
@@ -91,10 +93,12 @@ def opened(
 
 
 def serious(page: Page) -> list[str]:
-    """The faults that axe finds and that keep somebody from using the page, a line each."""
+    """The faults that keep somebody from using the page, a line each: those that axe finds, and its width."""
     # The elements that are as they should be would only take time to tell.
     found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
-    return [
+    over = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    faults = [f"{over} px wider than the window"] if over > 0 else []
+    return faults + [
         f"{each['id']} ({each['impact']}): {node['html'][:120]} {node['failureSummary']}"
         for each in found
         if each["impact"] in ("serious", "critical")
