@@ -126,7 +126,6 @@ def test_a_filter_is_kept_in_the_link_and_leads_on(browser: Browser, url: str, p
     with opened(browser, page.url, width=PHONE) as again:
         expect(again.locator("tbody tr")).to_have_count(10)
         expect(again.get_by_role("searchbox")).to_have_value("p09 degraded")
-        assert again.evaluate("document.documentElement.scrollWidth") <= PHONE
         assert serious(again) == []
         again.get_by_role("searchbox").fill("none of these")
         expect(again.locator("tbody")).to_have_text("No pipeline matches.")
@@ -149,6 +148,5 @@ def test_it_begins_with_those_that_need_somebody(page: Page, url: str) -> None:
     assert len(worst) >= 6
     assert {line.get_by_role("link").inner_text() for line in lines.all()} <= worst
     expect(attention).to_contain_text(f"and {len(bad) - 6} more")
-    expect(page.locator("#figure-cores .plot .bar")).to_have_count(24)
     lines.first.get_by_role("link").click()
     expect(page).to_have_title(re.compile(r"Now · p\d{4} · ipa"))

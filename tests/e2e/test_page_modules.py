@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -96,21 +95,6 @@ def test_what_it_answers_comes_with_its_status_and_is_sent_as_json(page: Page) -
     made = page.evaluate(ASK, ["/v1/pipelines/ocr/plans", {"method": "POST", "body": {"rate_rps": 5}}])
     assert made["status"] in (200, 201)
     assert made["body"]
-
-
-def test_bars_of_words_stand_side_by_side(page: Page) -> None:
-    words = ["a", "b", "c"]
-    series = [
-        {"name": "now", "kind": "bars", "x": words, "y": [1, 2, 3]},
-        {"name": "then", "kind": "bars", "x": words, "y": [2, 1, None], "colour": "teal"},
-    ]
-    page.evaluate(DRAW, {"series": series})
-    bars = page.locator("#figure-drawn .plot .bar")
-    expect(bars).to_have_count(5)
-    boxes = [bars.nth(index).bounding_box() for index in range(5)]
-    edges = sorted((box["x"], box["x"] + box["width"]) for box in boxes if box)
-    assert all(left[1] <= right[0] + 0.5 for left, right in pairwise(edges))
-    expect(page.locator("#figure-drawn .plot")).to_contain_text("b")
 
 
 def test_a_point_is_read_out_and_followed(page: Page) -> None:

@@ -9,16 +9,11 @@ const STEPS_MS = [1, 2, 5, 10, 15, 30, 60, 120, 180, 300, 600, 900, 1800, 3600, 
 // A prediction of this many times all that was seen is a mark at the top of the figure.
 const ABSURD = 2;
 
-/** The x axis of the series: {kind, place(x) → number, from, to}. Words are at 0, 1, 2 … */
+/** The x axis of the series: {kind, place(x) → number, from, to}. */
 export function xAxis(series, range) {
   const all = series.flatMap((one) => one.x);
   const first = all.find((x) => x !== null && x !== undefined);
-  const kind = typeof first !== "string" ? "number" : isTime(first) ? "time" : "words";
-  if (kind === "words") {
-    const words = [...new Set(all)];
-    const at = new Map(words.map((word, index) => [word, index]));
-    return { kind, words, place: (x) => at.get(x), from: -0.5, to: Math.max(words.length, 1) - 0.5 };
-  }
+  const kind = isTime(first) ? "time" : "number";
   const place = kind === "time" ? (x) => (typeof x === "number" ? x : Date.parse(x)) : Number;
   const [low, high] = extent(all.map(place));
   const from = range ? place(range[0]) : low, to = range ? place(range[1]) : high;
@@ -76,8 +71,7 @@ export function timeTicks({ from, to }, most) {
 }
 
 /** The text of an x; a time is `exact` with its seconds. */
-export function readX({ kind, from, to, words }, value, exact = false) {
-  if (kind === "words") return String(words[Math.round(value)]);
+export function readX({ kind, from, to }, value, exact = false) {
   if (kind === "number") return readY(value);
   return `${to - from > DAY_MS ? `${day(value)} ` : ""}${exact ? clock(value) : clock(value).slice(0, 5)}`;
 }

@@ -1,4 +1,4 @@
-// Charts as SVG: lines, steps, bands, points and bars, a limit, and marks with links.
+// Charts as SVG: lines, steps, bands and points, a limit, and marks with links.
 
 import { isNumber, numberTicks, readX, readY, timeTicks, xAxis, yAxis } from "./axes.js";
 import { el } from "./dom.js";
@@ -35,9 +35,8 @@ export class Chart {
     if (!width || !this.facts) return;
     this.place(width, height);
     const { series, limit } = this.facts;
-    const bars = series.filter((one) => one.kind === "bars");
     const shown = this.clip(width, height);
-    const parts = series.map((one) => [...(one.kind === "bars" ? this.bars(one, bars) : this.shape(one))]);
+    const parts = series.map((one) => [...this.shape(one)]);
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.svg.replaceChildren(...this.stretches(), ...this.grid(), shown, el("g", { "clip-path": `url(#${this.clipId})` },
       limit ? this.level(limit) : "", this.marks(), ...parts), ...this.beyond(), ...this.labels(), this.cursor = el("path", { class: "cursor" }));
@@ -75,14 +74,11 @@ export class Chart {
       yield el("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" }, readY(value));
     }
     const most = Math.max(Math.floor((width - LEFT) / (xs.kind === "time" && xs.to - xs.from > DAY_MS ? 95 : 66)), 2);
-    const every = xs.kind === "words" ? xs.words.map((_, index) => index) : (xs.kind === "time" ? timeTicks : numberTicks)(xs, most);
+    const every = (xs.kind === "time" ? timeTicks : numberTicks)(xs, most);
     const isExact = xs.kind === "time" && every.some((value) => value % MINUTE_MS);
     for (const value of every) {
-      const x = this.atX(value), text = readX(xs, value, isExact);
-      const room = xs.kind === "words" ? Math.floor((width - LEFT - RIGHT) / xs.words.length / 7) : 99;
-      if (xs.kind !== "words" && (x < LEFT + 16 || x > width - 22)) continue;
-      yield el("text", { x, y: height - 4, "text-anchor": "middle" },
-        text.length > room ? `${text.slice(0, Math.max(room - 1, 1))}…` : text, text.length > room ? el("title", {}, text) : "");
+      const x = this.atX(value);
+      if (x >= LEFT + 16 && x <= width - 22) yield el("text", { x, y: height - 4, "text-anchor": "middle" }, readX(xs, value, isExact));
     }
     const { x_title: across, y_title: up } = this.facts;
     if (across) yield el("text", { class: "axis-title", x: width - RIGHT, y: this.top - 5, "text-anchor": "end" }, `${across} →`);
@@ -186,21 +182,6 @@ export class Chart {
         while (taken.some((box) => from < box.to && from + wide > box.from && Math.abs(y - box.y) < 12) && y < this.floor - 4) y += 12;
         taken.push({ from, to: from + wide, y });
         yield el("text", { class: "point-label", x: isLeft ? x - 8 : x + 8, y, "text-anchor": isLeft ? "end" : "start" }, text);
-      }
-    }
-  }
-
-  /** Bars, side by side if several series have them. */
-  *bars(one, all) {
-    const { xs } = this;
-    const count = xs.kind === "words" ? xs.words.length : Math.max(...all.map(({ x }) => x.length), 1);
-    const room = Math.max(((this.width - LEFT - RIGHT) / count) * 0.7, 2), each = Math.min(room / all.length, 60);
-    const floor = this.y(Math.max(this.ys.from, 0)), begin = (all.indexOf(one) - all.length / 2) * each;
-    for (const run of runs(one.x, one.y)) {
-      for (const at of run) {
-        const y = this.y(one.y[at]);
-        yield el("rect", { class: `bar ${one.colour ?? "blue"}`, x: this.x(one.x[at]) + begin, width: Math.max(each - 1, 1),
-          y: Math.min(y, floor), height: Math.abs(floor - y) });
       }
     }
   }

@@ -23,8 +23,8 @@ const STRETCHES = { broken: "SLO broken", blind: "not seen", held: "held" };
  *   series: [{
  *     name,               // also the column of the CSV, with its unit: "seen (rps)"
  *     unit,               // where it is another than the figure's
- *     kind,               // "line" | "step" | "band" | "points" | "bars"
- *     x: [...],           // numbers, ISO times (all series of a figure alike) or, for bars, words
+ *     kind,               // "line" | "step" | "band" | "points"
+ *     x: [...],           // numbers, ISO times (all series of a figure alike)
  *     y: [...],           // numbers; null is a gap
  *     lower, upper: [..], // of a band, with y or without; with "points" or "line" an interval around y
  *     text: [...],        // what a point says when it is pointed at, after its numbers
@@ -185,7 +185,7 @@ function key(name, colour, kind) {
   const shape = kind === "points" ? el("circle", { class: `dot ${colour}`, cx: 9, cy: 5, r: 4 })
     : kind === "stretch" ? el("g", {}, el("rect", { class: `shade ${colour}`, width: 18, height: 10 }), el("path", { class: `l shade-edge ${colour}`, d: "M0 10H18" }))
     : kind === "beyond" ? el("path", { class: `beyond ${colour}`, d: "M5 9L9 1L13 9Z" })
-    : kind === "bars" ? el("rect", { class: `bar ${colour}`, width: 18, height: 10 }) : el("path", { class: `l ${colour}${{ band: " dashed", limit: " limit" }[kind] ?? ""}`, d: "M1 5H17" });
+    : el("path", { class: `l ${colour}${{ band: " dashed", limit: " limit" }[kind] ?? ""}`, d: "M1 5H17" });
   const band = kind === "band" ? el("rect", { class: `a ${colour}`, width: 18, height: 10 }) : "";
   return el("span", {}, el("svg", { viewBox: "0 0 18 10", "aria-hidden": "true" }, band, shape), name);
 }

@@ -88,7 +88,7 @@ export class HoverReadout {
     const value = one.y ? [readY(one.y[index])] : [];
     const ends = one.lower ? [one.lower, one.upper].map((each) => readY(each[index])).join(" to ") : "";
     const range = ends && one.y ? `(${ends})` : ends;
-    const place = x === null || this.chart.xs.kind === "words" ? [] : [`at ${readX(this.chart.xs, x)} ${this.chart.facts.x_title ?? ""}`.trim()];
+    const place = x === null ? [] : [`at ${readX(this.chart.xs, x)} ${this.chart.facts.x_title ?? ""}`.trim()];
     return [[...value, range, unit].filter(Boolean).join(" "), ...place, one.text?.[index] ?? ""].filter(Boolean);
   }
 

@@ -2,7 +2,6 @@
 
 import { callApi } from "../api.js";
 import { clock, el, number, percent, plain } from "../dom.js";
-import { Figure } from "../figure.js";
 import { formatRoute } from "../router.js";
 import { REASONS, reasonTitle } from "../reasons.js";
 import { seconds, terms } from "../tables.js";
@@ -76,9 +75,8 @@ class Fleet {
     this.setColumns({});
     const scroll = el("div", { class: "scrolls", role: "region", "aria-label": "Pipelines", tabindex: "0" },
       el("table", { class: "facts" }, el("caption", { class: "hidden" }, "All pipelines"), el("thead", {}, this.header), this.body));
-    root.append(this.totals);
-    this.overview = new Overview(root);
-    root.append(el("div", { class: "filter" }, el("label", { for: "fleet-filter" }, "Filter by name, mode or reason ", this.input), this.count),
+    this.attention = el("section", { class: "card attention", "aria-label": "Needs attention" });
+    root.append(this.totals, this.attention, el("div", { class: "filter" }, el("label", { for: "fleet-filter" }, "Filter by name, mode or reason ", this.input), this.count),
       el("section", { class: "card fleet-table", "aria-label": "Each pipeline" }, scroll));
   }
 
@@ -113,7 +111,8 @@ class Fleet {
     this.key = key;
     this.setColumns(resourceColumns(this.fleet.pipelines));
     this.drawTotals();
-    this.overview.show(this.fleet.pipelines);
+    this.attention.hidden = !this.fleet.pipelines.length;
+    this.attention.replaceChildren(...attention(this.fleet.pipelines));
     this.draw();
   }
 
@@ -174,7 +173,6 @@ class Fleet {
   close() {
     this.closing.abort();
     clearTimeout(this.timer);
-    this.overview.close();
   }
 }
 
@@ -208,8 +206,7 @@ function order(by, isDown) {
   };
 }
 
-// As many bars as have room for their names, and as many lines as are read.
-const MOST_BARS = 12;
+// As many lines as are read.
 const MOST_LINES = 6;
 
 /** What is wrong with a pipeline, or soon may be: [severity, words]; null if nothing is. */
@@ -218,36 +215,12 @@ function concern(one) {
   return words.length ? [(one.healthy ? 0 : 4) + (share(one) > 1 ? 2 : 0) + share(one), words.join("; ")] : null;
 }
 
-/** The pipelines that need somebody, and where cores and latency are. */
-class Overview {
-  constructor(parent) {
-    this.attention = el("section", { class: "card attention", "aria-label": "Needs attention" });
-    this.plots = el("div", { class: "charts" });
-    parent.append(this.attention, this.plots);
-    this.cores = new Figure(this.plots, { id: "cores", title: "Cores in use and budgets", unit: "cores", short: true });
-    this.latency = new Figure(this.plots, { id: "latency", title: "Latency as a share of the SLA", unit: "%", short: true });
-  }
-
-  show(pipelines) {
-    const found = pipelines.map((one) => [one, concern(one)]).filter(([, it]) => it).sort(([, [one]], [, [other]]) => other - one);
-    const lines = found.slice(0, MOST_LINES).map(([one, [severity, words]]) => el("li", { class: severity >= 1 ? "over" : "near" }, el("a", { href: formatRoute({ view: "now", path: [one.pipeline] }) }, one.pipeline), ` ${words}`));
-    const more = found.length - lines.length;
-    this.attention.hidden = !pipelines.length;
-    this.attention.replaceChildren(...(found.length ? [el("h2", {}, `${found.length === 1 ? "One needs" : `${found.length} need`} attention`), el("ul", {}, lines), more > 0 ? el("p", { class: "note" }, `and ${more} more: sort the table by health or by its share of the SLA`) : ""]
-      : [el("p", {}, `${pipelines.length === 1 ? "The pipeline is" : `All ${pipelines.length} pipelines are`} healthy, below ${percent(NEAR)} of SLA and budget.`)]));
-    const largest = pipelines.filter((one) => one.cores !== null).sort((one, other) => other.cores - one.cores).slice(0, MOST_BARS);
-    const latest = pipelines.filter((one) => one.latency_s !== null).sort((one, other) => share(other) - share(one)).slice(0, MOST_BARS);
-    const names = (all) => all.map((one) => one.pipeline);
-    const among = (all) => (all.length === pipelines.length ? "" : all.length < MOST_BARS ? `${all.length} of ${pipelines.length}, the others are unknown` : `the ${MOST_BARS} highest of ${pipelines.length}`);
-    this.cores.show({ y_title: among(largest), empty: "The running configuration is unknown.", series: [
-      { name: "in use", kind: "bars", colour: "blue", x: names(largest), y: largest.map((one) => one.cores) },
-      { name: "budget", kind: "bars", colour: "grey", x: names(largest), y: largest.map((one) => one.budget_cores) }] });
-    this.latency.show({ y_title: among(latest), empty: "No latency was observed.", limit: { name: "SLA", value: 100 }, y_max: Math.min(Math.max(115, ...latest.map((one) => 110 * share(one))), 300),
-      series: [{ name: "latency", kind: "bars", colour: "teal", x: names(latest), y: latest.map((one) => 100 * share(one)) }] });
-  }
-
-  close() {
-    this.cores.close();
-    this.latency.close();
-  }
+/** The pipelines that need somebody, the worst first. */
+function attention(pipelines) {
+  const found = pipelines.map((one) => [one, concern(one)]).filter(([, it]) => it).sort(([, [one]], [, [other]]) => other - one);
+  const lines = found.slice(0, MOST_LINES).map(([one, [severity, words]]) => el("li", { class: severity >= 1 ? "over" : "near" }, el("a", { href: formatRoute({ view: "now", path: [one.pipeline] }) }, one.pipeline), ` ${words}`));
+  const more = found.length - lines.length;
+  if (!found.length) return [el("p", {}, `${pipelines.length === 1 ? "The pipeline is" : `All ${pipelines.length} pipelines are`} healthy, below ${percent(NEAR)} of SLA and budget.`)];
+  return [el("h2", {}, `${found.length === 1 ? "One needs" : `${found.length} need`} attention`), el("ul", {}, lines),
+    more > 0 ? el("p", { class: "note" }, `and ${more} more: sort the table by health or by its share of the SLA`) : ""];
 }
