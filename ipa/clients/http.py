@@ -32,10 +32,8 @@ from ipa.service.preconditions import ChangeOrder, plain_version
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
-    from ipa.clients.in_process import InProcessClient
+    from ipa.clients.in_process import InProcessClient, JsonObject
 
-# JSON values as the REST API documents them.
-JsonObject = dict[str, Any]
 # Reads and changes pipelines, at a service or without one; both have the methods of `InProcessClient`.
 PipelineClient: TypeAlias = "HttpClient | InProcessClient"
 # Seconds for an answer: a plan may take the solver's deadline, a change its record and one write.

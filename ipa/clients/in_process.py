@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_jsonable_python
 
-from ipa.clients.http import JsonObject
 from ipa.control.audit.record import head_of
 from ipa.model.access import LOCAL
 from ipa.model.errors import UsageError, service_only
@@ -24,6 +23,8 @@ from ipa.service.visibility import Caller
 if TYPE_CHECKING:
     from ipa.bootstrap.one_shot import OneShot
 
+# JSON values as the REST API documents them.
+JsonObject = dict[str, Any]
 # Seconds between two reads of a watch.
 INTERVAL_S = 1.0
 
