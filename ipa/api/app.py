@@ -105,7 +105,7 @@ async def readyz(
 ) -> Readiness:
     """Report that the API can serve; 503 if it cannot. `?verbose` lists the checks to known callers."""
     # In a thread of its own: those of the pool may all be busy.
-    checks = await to_thread.run_sync(service.health.checks, limiter=context.limits.health_threads)
+    checks = await to_thread.run_sync(service.health, limiter=context.limits.health_threads)
     failed = [check for check in checks if check.required and not check.ok]
     is_told = caller.identity != NOBODY
     if failed:

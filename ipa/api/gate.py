@@ -220,7 +220,7 @@ def _check_leader(service: Service) -> None:
 
     This also applies to what is only stored: if each replica has its own store, the leader would not see it.
     """
-    standing = service.leadership.standing()
+    standing = service.standing()
     if not standing.leading:
         leader = standing.leader if standing.leader != standing.identity else ""
         raise StandbyError(

@@ -15,6 +15,7 @@ from ipa.bootstrap.replaying import Replayer
 from ipa.bootstrap.targets import Target, check_honoured, manifest_target, probe_of, target_named
 from ipa.control.audit.replay import ReplayResult
 from ipa.control.canonical import digest_of
+from ipa.control.election import ALONE
 from ipa.control.loop import clock
 from ipa.control.loop.probed_workload import ProbedCreating
 from ipa.control.ports import Attribution, PipelineControl
@@ -35,7 +36,7 @@ from ipa.optimize.solve import solve
 from ipa.policies.explaining import explain_plan
 from ipa.policies.planning import PlanQuestion
 from ipa.service.one_shot import ManifestLoop, OneShotLoop
-from ipa.service.service import Alone, Loop, Service
+from ipa.service.service import Loop, Service
 from ipa.settings import Settings
 
 T = TypeVar("T")
@@ -162,13 +163,13 @@ def _service(
         log=store,
         controls=NoControls(),
         records=store,
-        verifier=store,
+        verify=lambda pipeline, anchor: store.verify(pipeline, anchor=anchor),
         plans=elsewhere,
         answers=elsewhere,
         planner=DirectPlanner(settings.profiles_dir, say),
         replayer=StoredProfilesReplayer(settings, target, store),
-        leadership=Alone(),
-        health=elsewhere,
+        standing=lambda: ALONE,
+        health=lambda: (),
         clock=clock.SystemClock(),
         settings=settings,
     )

@@ -10,12 +10,13 @@ from ipa.adapters.store import Store
 from ipa.adapters.ttl_cache import TtlCache
 from ipa.bootstrap.app import App
 from ipa.bootstrap.replaying import Replayer
+from ipa.control.election import ALONE, LeaderStatus
 from ipa.control.loop.control_loop import ControlLoop
 from ipa.control.ports import Clock
 from ipa.model.errors import IpaError
 from ipa.model.observation import Missing, MissingReason
 from ipa.service.live_state import runs_nothing
-from ipa.service.service import Alone, DependencyCheck, LeadershipView, Service
+from ipa.service.service import DependencyCheck, Service
 
 # Seconds for which the result of reading the store counts.
 CHECKED_S = 5.0
@@ -51,7 +52,7 @@ class ServiceHealth:
 
     store: Store
     store_check: StoreCheck
-    leadership: LeadershipView
+    standing: Callable[[], LeaderStatus]
     loops: Mapping[str, ControlLoop]
 
     def checks(self) -> tuple[DependencyCheck, ...]:
@@ -78,7 +79,7 @@ class ServiceHealth:
         return DependencyCheck("store retention", not troubles, words)
 
     def _leads(self) -> DependencyCheck:
-        standing = self.leadership.standing()
+        standing = self.standing()
         return DependencyCheck("leadership", not standing.trouble, standing.words)
 
     def _loop(self, name: str) -> DependencyCheck:
@@ -98,20 +99,20 @@ def service_of(app: App) -> Service:
     """The service of a running application; its planner's processes end with the application."""
     planner = PlannerProcesses()
     app.resources.callback(planner.close)
-    leadership = app.leadership or Alone()
+    standing = app.leadership.standing if app.leadership else lambda: ALONE
     return Service(
         pipelines=app.pipelines,
         registry=app.roster,
         log=app.store,
         controls=app.store,
         records=app.store.records,
-        verifier=app.store,
+        verify=app.store.verify,
         plans=app.store.plans,
         answers=app.store.answers,
         planner=planner,
         replayer=Replayer(app.store, app.roster.makers.sight.of),
-        leadership=leadership,
-        health=ServiceHealth(app.store, StoreCheck(app.store.check, app.clock), leadership, app.loops),
+        standing=standing,
+        health=ServiceHealth(app.store, StoreCheck(app.store.check, app.clock), standing, app.loops).checks,
         clock=app.clock,
         settings=app.settings,
         endpoints=app.roster.makers.endpoints,

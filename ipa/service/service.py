@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
 from ipa.control.audit.record import Head, Verified
 from ipa.control.audit.replay import ReplayResult
-from ipa.control.election import ALONE, LeaderStatus
+from ipa.control.election import LeaderStatus
 from ipa.control.idempotency import AnswerStore
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import Attribution, Clock, ControlStore, DecisionLog
@@ -158,16 +158,6 @@ class RecordNames(Protocol):
         """The owner of the pipeline's record; None if it is not known."""
 
 
-class RecordVerifier(Protocol):
-    """Recomputes the digests of a record."""
-
-    def verify(self, pipeline: str, anchor: Head | None = None) -> Verified:
-        """The entries of the record, each as it was written.
-
-        RecordError names the first that is not, or says that the record contradicts the `anchor`.
-        """
-
-
 class PlanSolver(Protocol):
     """The planner: plans, explanations and frontiers. A cancelled call returns once no process computes."""
 
@@ -181,37 +171,6 @@ class PlanSolver(Protocol):
         """The Pareto frontier of plans; DeadlineError if not all were found in time."""
 
 
-class DecisionReplayer(Protocol):
-    """The replay of recorded decisions."""
-
-    def __call__(
-        self,
-        decision: Decision,
-        pipeline: Pipeline,
-        profiles: Mapping[str, StageProfile],
-        policy: str | None = None,
-    ) -> ReplayResult:
-        """The result, by the policy of that name or by the one that made the decision.
-
-        Errors: UsageError (the policy cannot have the pipeline), RecordError, DeadlineError.
-        """
-
-
-class LeadershipView(Protocol):
-    """The view of the leader among several replicas of the service."""
-
-    def standing(self) -> LeaderStatus:
-        """The leader; `leading` is True if it is this replica."""
-
-
-class Alone:
-    """The status of a service without other replicas."""
-
-    def standing(self) -> LeaderStatus:
-        """The standing of a leader."""
-        return ALONE
-
-
 @dataclass(frozen=True, slots=True)
 class DependencyCheck:
     """A check of a dependency. One that is not `required` may fail without making the service unready."""
@@ -222,11 +181,9 @@ class DependencyCheck:
     required: bool = False
 
 
-class HealthChecks(Protocol):
-    """The checks of the service's dependencies."""
-
-    def checks(self) -> tuple[DependencyCheck, ...]:
-        """The result of every check now; the check of a pipeline has its name."""
+# The result by the policy of that name (None: the one that made the decision). Errors: UsageError (the policy
+# cannot have the pipeline), RecordError, DeadlineError.
+ReplayDecision = Callable[[Decision, Pipeline, Mapping[str, StageProfile], str | None], ReplayResult]
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,13 +199,17 @@ class Service:
     log: DecisionLog
     controls: ControlStore
     records: RecordNames
-    verifier: RecordVerifier
+    # Recomputes the digests of a record. RecordError names the first entry that is not as it was written, or
+    # says that the record contradicts the head.
+    verify: Callable[[str, Head | None], Verified]
     plans: PlanStore
     answers: AnswerStore
     planner: PlanSolver
-    replayer: DecisionReplayer
-    leadership: LeadershipView
-    health: HealthChecks
+    replayer: ReplayDecision
+    # The leader among several replicas of the service.
+    standing: Callable[[], LeaderStatus]
+    # The result of every check now; the check of a pipeline has its name.
+    health: Callable[[], tuple[DependencyCheck, ...]]
     clock: Clock
     settings: Settings
     # Base URL of the router that takes the requests of a pipeline, if it runs on this machine.

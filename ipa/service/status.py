@@ -143,7 +143,7 @@ def status(service: Service, pipeline: Pipeline) -> StatusView:
     return replace(
         found,
         control=replace(found.control, profile_doubts=service.profile_doubts(pipeline)),
-        standing=service.leadership.standing(),
+        standing=service.standing(),
         beside=(beside_live(beside.policy, pipeline, service.profiles(name), beside.snapshot()),)
         if beside
         else (),

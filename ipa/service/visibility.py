@@ -11,13 +11,7 @@ from ipa.model.decision import Decision
 from ipa.model.errors import ForbiddenError, InputError, NotFoundError, Problem
 from ipa.model.pipeline import Pipeline
 from ipa.policies.registry import POLICIES
-from ipa.service.service import (
-    DependencyCheck,
-    HealthChecks,
-    RecordNames,
-    RecordOwner,
-    Service,
-)
+from ipa.service.service import RecordNames, RecordOwner, Service
 
 # The operations that a role may allow on some pipelines by name.
 OF_ONE = (Operation.CONTROL, Operation.APPLY, Operation.REPLACE, Operation.REMOVE)
@@ -85,7 +79,7 @@ def visible_to(identity: Identity, service: Service) -> Service:
         pipelines=pipelines,
         records=records,
         log=_VisibleLog(service.log, service.records, pipelines, records),
-        health=_VisibleHealth(service.health, hidden),
+        health=lambda: tuple(each for each in service.health() if each.name not in hidden),
     )
 
 
@@ -102,17 +96,6 @@ class _VisibleRecords:
 
     def owner(self, name: str) -> RecordOwner | None:
         return self.names.owner(name)
-
-
-@dataclass(frozen=True, slots=True)
-class _VisibleHealth:
-    """The checks without those of hidden pipelines."""
-
-    health: HealthChecks
-    hidden: frozenset[str]
-
-    def checks(self) -> tuple[DependencyCheck, ...]:
-        return tuple(check for check in self.health.checks() if check.name not in self.hidden)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ from tests.fakes.people import (
     token,
     two_namespaces,
 )
-from tests.fakes.services import NOW, ApiClient, FakeHealth, InProcess, over
+from tests.fakes.services import NOW, ApiClient, InProcess, over
 
 # What the matrix expects is written here once more, in other words than the code's: by method and address.
 OPEN = (
@@ -431,7 +431,7 @@ def test_what_is_open_tells_no_pipeline_to_those_who_do_not_say_who_they_are(two
         DependencyCheck("ocr", True),
         DependencyCheck(HIDDEN, False, "metrics: secret"),
     )
-    services = replace(over(two.services, health=FakeHealth(lambda: checks)), authenticators=(People(),))
+    services = replace(over(two.services, health=lambda: checks), authenticators=(People(),))
     api = ApiClient(services)
     sent = {name: {"Authorization": f"Bearer {token(name)}"} for name in ("ops", "watch-here")}
 

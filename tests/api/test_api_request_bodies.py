@@ -15,7 +15,7 @@ from ipa.api.app import create_app
 from ipa.api.limits import MOST_PROBLEMS, MOST_SHOWN, ApiLimits
 from ipa.service.service import DependencyCheck
 from ipa.serving.body_budget import BodyBudget, Incoming, NoRoomError, Turns
-from tests.fakes.services import ApiClient, FakeHealth, FakeWorld, over
+from tests.fakes.services import ApiClient, FakeWorld, over
 
 OCR = "/v1/pipelines/ocr"
 
@@ -107,7 +107,7 @@ def test_a_service_that_knows_its_clients_is_reached_through_a_proxy() -> None:
 def test_probes_are_answered_while_all_threads_are_taken(path: str) -> None:
     ready = (DependencyCheck("store", True, required=True),)
     services = FakeWorld().play(2).services()
-    services = replace(over(services, health=FakeHealth(lambda: ready)), authenticators=(Someone(),))
+    services = replace(over(services, health=lambda: ready), authenticators=(Someone(),))
 
     async def main() -> int:
         ends = threading.Event()

@@ -12,14 +12,14 @@ from ipa.cli.views.status_text import status_table
 from ipa.clients.http import HttpClient
 from ipa.control.election import ALONE, LeaderStatus
 from ipa.model.errors import ExitCode
-from tests.fakes.services import ApiClient, FakeLeader, FakeWorld, InProcess, over
+from tests.fakes.services import ApiClient, FakeWorld, InProcess, over
 
 STANDBY = LeaderStatus(False, "ipa-1_aa", "ipa-0_bb")
 READS = ("", "/status", "/profiles", "/decisions", "/history", "/record")
 
 
 def standing(world: FakeWorld, now: LeaderStatus) -> ApiClient:
-    return ApiClient(over(world.services(), leadership=FakeLeader(now)))
+    return ApiClient(over(world.services(), standing=lambda: now))
 
 
 def writes() -> list[tuple[str, str]]:
@@ -70,7 +70,7 @@ def test_every_write_is_refused_with_the_leaders_name(world: FakeWorld) -> None:
 def test_a_push_names_the_leader(
     world: FakeWorld, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    services = over(world.services(), leadership=FakeLeader(STANDBY))
+    services = over(world.services(), standing=lambda: STANDBY)
     monkeypatch.setattr("ipa.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(services)))
     ask = ["push", "ocr"]
     assert run(ask) == ExitCode.CONFLICT

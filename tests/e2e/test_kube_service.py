@@ -110,7 +110,7 @@ def test_a_pipeline_that_is_only_planned_is_no_fault_while_nothing_of_it_runs(
         app = build(made.settings, ServeOptions(names=("video",)))
         app.loops["video"].tick_once()
         service = context_of(app).service
-        seen, *checks = status(service, app.pipelines["video"]), *service.health.checks()
+        seen, *checks = status(service, app.pipelines["video"]), *service.health()
         app.close()
     assert not seen.runnable
     # Its metrics are missing, which is one where it runs.

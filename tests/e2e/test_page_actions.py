@@ -16,7 +16,7 @@ from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.pipeline import Bounds
 from tests.fakes.browsing import PHONE, opened, serious, serving
 from tests.fakes.people import People, token
-from tests.fakes.services import LADDER, FakeLeader, FakeWorld, over
+from tests.fakes.services import LADDER, FakeWorld, over
 from tests.fakes.viewed import viewed
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
@@ -153,7 +153,7 @@ def test_a_budget_of_the_owner_and_a_standby_are_obstacles_too(browser: Browser,
     ocr = services.service.pipelines["ocr"]
     small = replace(ocr, bounds=Bounds(cores=2.0, max_replicas=8, batch_sizes=(1, 2, 4, 8)))
     behind = LeaderStatus(leading=False, identity="me", leader="ipa-1")
-    given = over(services, pipelines={"ocr": small}, leadership=FakeLeader(behind))
+    given = over(services, pipelines={"ocr": small}, standing=lambda: behind)
     with serving(given) as url, opened(browser, f"{url}{WHAT_IF}&cores=4") as page:
         dialog = open_dialog(page, "Apply …")
         expect(dialog).to_contain_text("the pipeline's own bounds.cores is 2")

@@ -25,7 +25,7 @@ from ipa.control.audit.checkpoints import SignedCheckpoint
 from ipa.control.audit.feed import RecordFeed
 from ipa.control.audit.record import Chain, Entry, Head, Recorded, Verified, of_control, of_decision
 from ipa.control.canonical import digest
-from ipa.control.election import LeaderStatus
+from ipa.control.election import ALONE
 from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.engine.feedback import Feedback
 from ipa.control.idempotency import AnswerStore
@@ -53,7 +53,7 @@ from ipa.model.probe import RequestAddress
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.model.resources import NO_RESOURCES, Resources
 from ipa.policies.planning import PlanQuestion
-from ipa.service.service import Alone, DependencyCheck, Service
+from ipa.service.service import DependencyCheck, Service
 from ipa.settings import Settings
 from ipa.targets.base import Target
 from ipa.targets.local.target import LOCAL
@@ -194,24 +194,6 @@ class FakeLoop:
         return self.request(configs, detail, by, undoes=undoes)
 
 
-@dataclass(frozen=True)
-class FakeHealth:
-    """Checks that find this."""
-
-    checks: Callable[[], tuple[DependencyCheck, ...]]
-
-
-@dataclass(frozen=True)
-class FakeLeader:
-    """A replica that stands so."""
-
-    now: LeaderStatus
-
-    def standing(self) -> LeaderStatus:
-        """It."""
-        return self.now
-
-
 class PlainRecords:
     """Each pipeline's record has its name; whose it is is not known."""
 
@@ -264,13 +246,13 @@ class FakeWorld:
                 log=self,
                 controls=self,
                 records=PlainRecords(),
-                verifier=self,
+                verify=self.verify,
                 plans=self.plans,
                 answers=self.answers,
                 planner=FakePlanner(self.plan),
                 replayer=Replayer(self, None),
-                leadership=Alone(),
-                health=FakeHealth(lambda: self.checks),
+                standing=lambda: ALONE,
+                health=lambda: self.checks,
                 clock=self.clock,
                 settings=Settings(tick_s=TICK_S),
             ),

@@ -71,7 +71,7 @@ def main(folder: Path) -> None:
         texts.append((decision, DECISION.text(decision)))
     store._record_all(texts)
     services = replace(
-        over(world.services(), log=store, verifier=store),
+        over(world.services(), log=store, verify=store.verify),
         record=store,
         authenticators=(KeyIdentities(store.keys, clock),),
     )

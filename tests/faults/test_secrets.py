@@ -32,7 +32,7 @@ from ipa.targets.seldon.target import SELDON
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.people import People, token
-from tests.fakes.services import ApiClient, FakeHealth, FakeWorld, InProcess, a_pipeline, over
+from tests.fakes.services import ApiClient, FakeWorld, InProcess, a_pipeline, over
 from tests.faults.table import Case
 
 CANARY = "canary5f1c9e"
@@ -270,7 +270,7 @@ def test_r17_readiness_is_explained_to_known_callers_alone(case: Case) -> None:
     )
     told: dict[str, list[str]] = {}
     for name, found in {"unready": checks, "degraded": checks[1:]}.items():
-        services = over(FakeWorld().play(2).services(), health=FakeHealth(lambda found=found: found))
+        services = over(FakeWorld().play(2).services(), health=lambda found=found: found)
         api = ApiClient(replace(services, authenticators=(People(),)))
         for path in ("/healthz", "/readyz", "/readyz?verbose"):
             for who, headers in {
