@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,18 +78,6 @@ def test_the_same_key_gets_the_same_answer_and_changes_nothing(api: ApiClient, w
     assert applied(world) == 1
 
 
-def test_the_same_key_with_another_request_is_refused(api: ApiClient, world: FakeWorld) -> None:
-    plan = made(api)
-    apply(api, plan)
-    other = api.post(
-        f"{plan.headers['location']}:apply",
-        {"by": "ann"},
-        headers={"If-Match": plan.headers["etag"], "Idempotency-Key": "k1"},
-    )
-    assert (other.status_code, other.json()["code"]) == (422, "input")
-    assert applied(world) == 1
-
-
 def test_a_key_and_a_tag_are_required(api: ApiClient, world: FakeWorld) -> None:
     plan = made(api)
     assert apply(api, plan, key=None).status_code == 400
@@ -144,27 +130,6 @@ def test_a_plan_that_there_is_not(api: ApiClient) -> None:
     assert api.get("/v1/plans/nope").status_code == 404
     headers = {"If-Match": '"x"', "Idempotency-Key": "k"}
     assert api.post("/v1/plans/nope:apply", {}, headers=headers).status_code == 404
-
-
-def test_two_at_once_with_one_key_apply_once(world: FakeWorld) -> None:
-    inside, go_on = threading.Event(), threading.Event()
-
-    def slowly(configs: tuple[StageConfig, ...], detail: str, by: str, plan_id: str) -> Decision:
-        inside.set()
-        assert go_on.wait(30)
-        return world.apply(configs, detail, by, plan_id)
-
-    api = ApiClient(over(world.services(), request=slowly))
-    plan = made(api)
-    with ThreadPoolExecutor() as pool:
-        first = pool.submit(apply, api, plan)
-        assert inside.wait(30)
-        second = apply(api, plan)
-        go_on.set()
-        assert first.result().status_code == 200
-    assert (second.status_code, second.json()["code"]) == (409, "conflict.in_progress")
-    assert second.headers["retry-after"] == "1"
-    assert applied(world) == 1
 
 
 def test_a_change_that_failed_may_be_sent_again_with_its_key(world: FakeWorld) -> None:

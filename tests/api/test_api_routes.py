@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import ipa
-from ipa.model.decision import Action, Mode
+from ipa.model.decision import Action
 from ipa.model.plan import StageConfig
 from ipa.policies.planning import PlanQuestion
 from ipa.service.service import DependencyCheck
@@ -247,11 +247,6 @@ def test_a_pause_that_makes_no_sense(
     assert not world.control("ocr").paused
 
 
-def test_the_mode_is_set(api: ApiClient, world: FakeWorld) -> None:
-    assert api("PUT", f"{OCR}/mode", json={"mode": "advisory"}).json()["mode"] == "advisory"
-    assert world.control("ocr").mode is Mode.ADVISORY
-
-
 def test_apply_hands_the_loop_what_was_asked_in_order(api: ApiClient, world: FakeWorld) -> None:
     body = {"configs": as_body(LADDER[3][3])[::-1], "by": "kim", "reason": "trial"}
     decision = api.change(f"{OCR}/apply", body).json()
@@ -295,14 +290,6 @@ def test_apply_refuses_what_the_pipeline_cannot_run_all_at_once(api: ApiClient, 
         "/configs",
     ]
     assert len(world.log) == before
-
-
-def test_a_change_made_for_another_state_is_refused(api: ApiClient, world: FakeWorld) -> None:
-    tag = api.get(f"{OCR}/status").headers["etag"]
-    body = {"configs": as_body(LADDER[3][3])}
-    stale = api.post(f"{OCR}/apply", body, headers={"If-Match": '"something-else"'})
-    assert (stale.status_code, stale.json()["code"]) == (412, "http.precondition_failed")
-    assert api.post(f"{OCR}/apply", body, headers={"If-Match": tag}).status_code == 200
 
 
 def test_rollback_goes_back_to_what_ran_before(api: ApiClient, world: FakeWorld) -> None:

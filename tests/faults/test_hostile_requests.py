@@ -107,6 +107,8 @@ def test_r24_an_open_service_knows_a_proxy_by_its_headers(case: Case) -> None:
 
     case.told("headers", len(PROXIES))
     case.equal("answered through a proxy", [name for name in PROXIES if status(name) != 403], [])
+    told = api.get("/v1/pipelines", headers={"Via": "1.1 proxy"}).json()["detail"]
+    case.equal("names the header and the remedy", "via" in told and "IPA_AUTH" in told, True)
     case.equal("browsers refused", [name for name in BROWSERS if status(name) != 200], [])
 
 
