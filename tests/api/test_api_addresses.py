@@ -128,5 +128,5 @@ def test_infer_refuses_what_it_cannot_send(
     assert "standard input is not JSON" in capsys.readouterr().err
     (tmp_path / "request.json").write_text(json.dumps(BODY))
     assert run(["infer", "ocr", "-f", str(tmp_path / "request.json")]) == 64
-    assert "ipa probe" in capsys.readouterr().err
+    assert "speaks protocol seldon, not v2" in capsys.readouterr().err
     assert run(["infer", "ocr", "-f", str(tmp_path / "request.json"), "--timeout", "2min"]) == 64
