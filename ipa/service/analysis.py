@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.optimize.explanation import Explanation
-from ipa.optimize.frontier import accuracy_cost
+from ipa.optimize.frontier import FrontierPoint, accuracy_cost
 from ipa.profiling.findings import remedy_of_doubt
 from ipa.profiling.fit import LatencyFit, fit_variant
 from ipa.profiling.lint import doubts
@@ -24,18 +23,6 @@ FRONTIER_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class FrontierPointView:
-    """A plan on the Pareto frontier of accuracy and cost, in money if the pipeline has prices."""
-
-    pas: float
-    cost_cores: float
-    latency_s: float
-    objective: float
-    configs: tuple[StageConfig, ...]
-    cost_usd_per_hour: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class FrontierView:
     """The Pareto frontier of accuracy and cost within the limits, by rising cost.
 
@@ -45,7 +32,7 @@ class FrontierView:
 
     pipeline: str
     rate_rps: float
-    points: tuple[FrontierPointView, ...]
+    points: tuple[FrontierPoint, ...]
     plans: int
 
 
@@ -96,13 +83,7 @@ async def find_frontier(
     question = what_if(service, pipeline, request)
     async with place:
         found = await service.planner.frontier(question, FRONTIER_S)
-    points = tuple(
-        FrontierPointView(
-            each.pas, each.cost_cores, each.latency_s, each.objective, each.configs, each.cost_usd_per_hour
-        )
-        for each in accuracy_cost(found)
-    )
-    return FrontierView(pipeline.name, question.rate_rps, points, len(found))
+    return FrontierView(pipeline.name, question.rate_rps, tuple(accuracy_cost(found)), len(found))
 
 
 def stage_profile(service: Service, pipeline: Pipeline, stage: str) -> StageProfile:
