@@ -56,7 +56,7 @@ export async function open(root, place, tools) {
   }
 
   async function prepare() {
-    const { PipelineActions } = await import("./now-actions.js");
+    const { PipelineActions } = await import("./actions.js");
     if (!gone.signal.aborted) actions ??= new PipelineActions(parts.actions, name, tools, base);
   }
 

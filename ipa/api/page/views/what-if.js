@@ -83,7 +83,7 @@ class WhatIf {
   }
 
   async prepare() {
-    this.applying ??= (await import("./what-if-apply.js")).applying;
+    this.applying ??= (await import("./actions.js")).applying;
     this.offer();
   }
 
