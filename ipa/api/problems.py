@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from ipa.api.limits import CLIENT_CLOSED, MOST_PROBLEMS, GoneError, shortened
 from ipa.model import errors
-from ipa.model.errors import IpaError, Problem, UnauthenticatedError
+from ipa.model.errors import IpaError, UnauthenticatedError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -240,14 +240,12 @@ def ipa_problem(request_id: str, error: IpaError, headers: Mapping[str, str] | N
         _title(type(error)),
         error.message,
         hint=error.hint,
-        items=[_from_problem(problem) for problem in error.problems],
+        items=[
+            ProblemItem(pointer=it.pointer, message=str(it), part="file" if it.path else "body")
+            for it in error.problems
+        ],
         headers={**retry, **(headers or {})},
     )
-
-
-def _from_problem(problem: Problem) -> ProblemItem:
-    part = "file" if problem.path else "body"
-    return ProblemItem(pointer=problem.pointer, message=str(problem), part=part)
 
 
 def _title(kind: type[IpaError]) -> str:

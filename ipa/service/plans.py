@@ -97,14 +97,11 @@ def what_if(service: Service, pipeline: Pipeline, request: PlanRequest) -> PlanQ
         raise InputError("there is no rate to plan for", problems=[problem])
     objective = request.objective or pipeline.default_objective
     varied, profiles = request.varied(pipeline), service.profiles(pipeline.name)
-    varied = pinned(varied, pins_for(_external_replicas(service, pipeline)))
+    # Replicas that another controller decides stay as they run, as far as they were seen.
+    running = live_of(service, pipeline.name).stages if pipeline.external else ()
+    external = replicas_of([stage.config for stage in running if stage.config], pipeline.external)
+    varied = pinned(varied, pins_for(external))
     return PlanQuestion(varied, profiles, rate_rps, objective, request.compat, request.allocation)
-
-
-def _external_replicas(service: Service, pipeline: Pipeline) -> Mapping[str, int]:
-    """The running replicas of stages whose number another controller decides, as far as they were seen."""
-    stages = live_of(service, pipeline.name).stages if pipeline.external else ()
-    return replicas_of([stage.config for stage in stages if stage.config], pipeline.external)
 
 
 def known_rate(service: Service, pipeline: Pipeline) -> float | None:
@@ -124,11 +121,6 @@ class IdempotentAnswer:
 
     answer: StoredAnswer
     is_replayed: bool
-
-
-def request_digest(*parts: Any) -> str:
-    """The digest of all that makes a request another one."""
-    return digest(canonical_json(parts))
 
 
 def once(
@@ -218,7 +210,7 @@ def apply_plan(caller: Caller, plan_id: str, key: str, order: ChangeOrder) -> Id
     """
     service = caller.service
     expected, mine = order.expected, {"reason": order.reason, "by": order.by}
-    mark = request_digest("apply", plan_id, expected.text, mine)
+    mark = digest(canonical_json(("apply", plan_id, expected.text, mine)))
     kept = _may_apply(caller, plan_id)
 
     def act(claim: IdempotencyClaim) -> StoredAnswer:
