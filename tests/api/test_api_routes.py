@@ -200,6 +200,25 @@ def test_pages_put_together_are_the_whole(
     assert found == whole
 
 
+@pytest.mark.parametrize("path", ["decisions", "history"])
+def test_inputs_are_left_out_where_nobody_wants_them(api: ApiClient, world: FakeWorld, path: str) -> None:
+    world.log = [replace(each, inputs='{"tick":1}') for each in world.log]
+    whole, short = (api.get(f"{OCR}/{path}?limit=2{more}") for more in ("", "&inputs=false"))
+    assert {each["inputs"] for each in whole.json()["decisions"]} == {'{"tick":1}'}
+    assert [{**each, "inputs": ""} for each in whole.json()["decisions"]] == short.json()["decisions"]
+    assert short.json()["next_before"] == whole.json()["next_before"]
+    assert "inputs=false" in short.headers["Link"]
+
+
+def test_the_status_says_what_was_planned_of_each_stage(api: ApiClient, world: FakeWorld) -> None:
+    live, plan = api.get(f"{OCR}/status").json()["live"], world.snapshot().plan
+    assert plan is not None
+    for stage, planned in zip(live["stages"], plan.stages, strict=True):
+        assert stage["planned_latency_s"] == pytest.approx(planned.latency_s + planned.queue_delay_s)
+    assert live["series"][-1]["predicted_latency_s"] == world.history[-1].predicted_latency_s
+    assert {each["stage"] for each in live["inputs"]} == {"", "detect", "recognise"}
+
+
 def test_a_decision_carries_what_it_was_taken_from(api: ApiClient, world: FakeWorld) -> None:
     applied = next(decision for decision in reversed(world.log) if decision.action is Action.APPLY)
     found = api.get(f"/v1/decisions/{applied.decision_id}").json()
