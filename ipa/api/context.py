@@ -30,7 +30,7 @@ class Streams:
     feed: RecordFeed
     # Each takes a connection, and reads the feed at every poll.
     most: int = 100
-    # A page takes one: enough for some tabs and programs of one identity.
+    # Enough for some programs of one identity.
     each: int = 10
     # Proxies close a connection that is silent for a minute.
     heartbeat_s: float = 15.0

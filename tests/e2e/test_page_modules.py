@@ -1,24 +1,16 @@
-"""The page's own modules, called in a real Chromium: how it asks, how it listens, and what figures draw."""
+"""The page's own modules, called in a real Chromium: how it asks, and what figures draw."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, TimeoutError, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.fakes.browsing import opened, serious, serving
 from tests.fakes.services import FakeWorld
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
-LISTEN = """async () => {
-  const { listen } = await import("/assets/api.js");
-  window.heard = [];
-  window.stop = new AbortController();
-  listen("ocr", (event) => window.heard.push(event), window.stop.signal).then(() => { window.ended = true; });
-}"""
 ASK = """async ([path, options]) => {
   const { callApi } = await import("/assets/api.js");
   try { return await callApi.full(path, options); } catch (error) { return { name: error.name, ...error }; }
@@ -35,50 +27,6 @@ def page(browser: Browser, world: FakeWorld) -> Iterator[Page]:
     # The browser says of each answer what went wrong, also of those that are asked for here.
     with serving(world.services()) as url, opened(browser, f"{url}#/health", allowed="status of 4") as page:
         yield page
-
-
-def heard_after_ticks(page: Page, world: FakeWorld, count: int) -> list[dict[str, Any]]:
-    """The events received once they are so many; the first ticks may be before the stream has begun."""
-    for _ in range(20):
-        world.tick()
-        with suppress(TimeoutError):
-            page.wait_for_function("count => window.heard.length >= count", arg=count, timeout=1000)
-            break
-    heard: list[dict[str, Any]] = page.evaluate("window.heard")
-    return heard
-
-
-def test_events_are_heard_once_each_over_a_stream_that_breaks(browser: Browser, world: FakeWorld) -> None:
-    services = world.services()
-    streams = services.streams
-    assert streams is not None
-    streams.longest_s, streams.feed.poll_s = 3600.0, 0.02
-    with serving(services) as url, opened(browser, f"{url}#/health") as page:
-        page.evaluate(LISTEN)
-        assert heard_after_ticks(page, world, 1)
-        # It asks again once the stream has ended.
-        with page.expect_response(lambda answer: "/v1/events" in answer.url):
-            streams.stopping = lambda: True
-            world.play(2)
-        streams.stopping = lambda: False
-        last = world.kept[-1].seq
-        page.wait_for_function("last => window.heard.some((event) => event.id === last)", arg=str(last))
-        heard = heard_after_ticks(page, world, 4)
-        assert {event["kind"] for event in heard} == {"decision"}
-        ids = [int(event["id"]) for event in heard]
-        assert ids == list(range(ids[0], ids[0] + len(ids)))
-        assert [event["data"]["pipeline"] for event in heard] == ["ocr"] * len(heard)
-        page.evaluate("window.stop.abort()")
-        page.wait_for_function("() => window.ended")
-
-
-def test_without_a_stream_it_looks_now_and_then(browser: Browser, world: FakeWorld) -> None:
-    services = world.services()
-    object.__setattr__(services, "streams", None)
-    with serving(services) as url, opened(browser, f"{url}#/health") as page:
-        page.evaluate(LISTEN)
-        page.wait_for_function("() => window.heard.length")
-        assert page.evaluate("window.heard[0]") == {"id": "", "kind": "poll", "data": None}
 
 
 def test_what_the_service_refuses_is_told_with_its_hint(page: Page) -> None:

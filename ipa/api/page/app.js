@@ -4,9 +4,9 @@
 //   async open(root, place, tools): fills the empty section `root`; returns {update?(), close?()}
 //     place = {view, path: [segments], query: URLSearchParams}
 //     tools = {pipelines: Map(name → PipelineView), me, may(operation, pipeline), go(hash), replace(query), say(text)}
-//   update() is awaited at most once a second while the tab is visible, and after each event; close() on leaving.
+//   update() is awaited at most once a second while the tab is visible; close() on leaving.
 
-import { Gone, Refused, callApi, listen } from "./api.js";
+import { Gone, Refused, callApi } from "./api.js";
 import { clock, el } from "./dom.js";
 import { formatRoute, parseRoute } from "./router.js";
 
@@ -203,4 +203,3 @@ $("skip").addEventListener("click", (event) => {
 window.addEventListener("hashchange", arrive);
 document.addEventListener("visibilitychange", () => { if (!document.hidden) turn(); });
 arrive();
-listen(null, () => turn(), new AbortController().signal);
