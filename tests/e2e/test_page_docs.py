@@ -62,5 +62,5 @@ def test_the_request_of_an_operation_is_sent_from_a_shell(page: Page) -> None:
     assert words[:3] == ["curl", "-X", "POST"]
     kind, body = words[words.index("-H") + 1], words[words.index("--data-binary") + 1]
     headers = dict([kind.split(": ")])
-    answer = httpx.post(words[3].replace("{pipeline}", "ocr"), content=body, headers=headers)
+    answer = httpx.post(words[3].replace("{pipeline}", "ocr"), content=body, headers=headers, timeout=30)
     assert answer.status_code == 201

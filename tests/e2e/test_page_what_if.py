@@ -33,7 +33,8 @@ def page(browser: Browser, url: str) -> Iterator[Page]:
 
 def planned(url: str, body: dict[str, Any]) -> dict[str, Any]:
     """The API's answer to that what-if."""
-    plan: dict[str, Any] = httpx.post(f"{url.rstrip('/')}{PLANS}", json=body).raise_for_status().json()
+    answer = httpx.post(f"{url.rstrip('/')}{PLANS}", json=body, timeout=30)
+    plan: dict[str, Any] = answer.raise_for_status().json()
     return plan
 
 
@@ -108,7 +109,7 @@ def test_the_explanation_says_what_the_other_shape_would_cost(
     context = on_seldon(viewed(world), Shape.SPLIT)
     given = replace(context.service.pipeline("ocr"), drop_after_s=late)
     with serving(over(context, pipelines={"ocr": given})) as url:
-        explained = httpx.post(f"{url}v1/pipelines/ocr/explanations", json={"rate_rps": 6}).json()
+        explained = httpx.post(f"{url}v1/pipelines/ocr/explanations", json={"rate_rps": 6}, timeout=30).json()
         with opened(browser, f"{url}#/what-if/ocr?rate_rps=6", width=1440 if late is None else PHONE) as page:
             why = page.get_by_role("region", name="Why this plan")
             expect(why.get_by_role("heading", name="In another shape")).to_be_visible()
@@ -213,7 +214,7 @@ def test_the_frontier_is_that_of_the_api_and_a_point_can_be_taken(browser: Brows
     with opened(browser, f"{url}#/what-if/ocr?rate_rps=12", width=PHONE) as page:
         most = float(page.get_by_role("slider", name="Core budget, cores, slider").get_attribute("max") or 0)
         body = {"rate_rps": 12, "bounds": {"cores": most, "accuracy_floor": 0}}
-        points = httpx.post(f"{url}v1/pipelines/ocr/frontiers", json=body).json()["points"]
+        points = httpx.post(f"{url}v1/pipelines/ocr/frontiers", json=body, timeout=30).json()["points"]
         assert len(points) > 2
         page.get_by_text(f"The {len(points)} plans as a list").click()
         rows = page.get_by_role("region", name="Plans that no other beats").locator("tbody tr")
