@@ -134,7 +134,10 @@ def test_a_stage_that_is_not_there_names_those_that_are(browser: Browser, url: s
 
 def test_a_profile_that_cannot_be_believed_is_told_on_profiles_and_now(browser: Browser) -> None:
     detect = PROFILES["detect"]
-    beside = [replace(it, points=tuple(point.beside(0.4) for point in it.points)) for it in detect.variants]
+    beside = [
+        replace(it, points=tuple(replace(point, foreign_cpu_ratio=0.4) for point in it.points))
+        for it in detect.variants
+    ]
     profiles = {**PROFILES, "detect": replace(detect, variants=tuple(beside))}
     words = "thers used up to 40% of the CPUs while"
     with serving(over(viewed(FakeWorld().play(20)), profiles=profiles)) as url:
