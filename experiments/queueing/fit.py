@@ -1,4 +1,4 @@
-"""Fits the constants and corrections of the waiting-time formula: writes ipa/queueing/tail_fit.py.
+"""Fits the constants and corrections of the waiting-time formula: writes ipa/queueing/tail_fit.json.
 
 `python -m experiments.queueing.fit` first measures its points with the event loop, which takes hours, and
 keeps them in runs/queueing/training.npz; with these it takes minutes.
@@ -6,7 +6,6 @@ keeps them in runs/queueing/training.npz; with these it takes minutes.
 
 from __future__ import annotations
 
-import textwrap
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from ipa.queueing.tail_parts import (
 from tests.fakes.queue_loop import Floats
 
 ROOT = Path(__file__).resolve().parents[2]
-POINTS, TARGET = ROOT / "runs/queueing/training.npz", ROOT / "ipa/queueing/tail_fit.py"
+POINTS, TARGET = ROOT / "runs/queueing/training.npz", ROOT / "ipa/queueing/tail_fit.json"
 # Seed, how many, from where. None of these seeds is used for validation.
 SETS = (
     (1, 3000, draw),
@@ -219,7 +218,7 @@ class Fit:
 
 
 def written(fit: Fit) -> str:
-    """The module with the result."""
+    """The file with the result."""
     each = zip(CORRECTIONS, np.split(fit.weights, fit.ends), strict=True)
     tables = [correction.table(own, fit.centre, fit.width) for correction, own in each]
     out = np.zeros((len(tables), sum(len(table[1]) for table in tables)))
@@ -228,37 +227,23 @@ def written(fit: Fit) -> str:
         out[row, first : first + len(offsets)] = weights
         first += len(offsets)
     blocks = {
-        "UNITS": np.concatenate([table[0] for table in tables]),
-        "OFFSETS": np.concatenate([table[1] for table in tables]),
-        "OUT": out,
-        "SHIFTS": np.array([table[3] for table in tables]),
+        "units": np.concatenate([table[0] for table in tables]),
+        "offsets": np.concatenate([table[1] for table in tables]),
+        "out": out,
+        "shifts": np.array([table[3] for table in tables]),
     }
-    constants = ", ".join(f"{name}={value:.5g}" for name, value in asdict(fit.constants).items())
+    constants = ", ".join(f'"{name}": {value:.5g}' for name, value in asdict(fit.constants).items())
     lines = [
-        '"""The fitted numbers of the waiting-time formula, made by `python -m experiments.queueing.fit`."""',
-        "",
-        "import numpy as np",
-        "",
-        "from ipa.queueing.tail_parts import Constants",
-        "",
-        "# fmt: off",
-        textwrap.fill(f"CONSTANTS = Constants({constants})", 106, subsequent_indent="    "),
-        "# The corrections of waiting's kind and length, of the batch size and of forming: tanh units over",
-        "# the features, their offsets, the corrections' weights on the units, and what is added to each.",
+        f'"constants": {{{constants}}}',
+        *(f'"{name}": {_numbers(block)}' for name, block in blocks.items()),
     ]
-    lines += [f"{name} = np.array({_numbers(block)})" for name, block in blocks.items()]
-    lines = [
-        textwrap.fill(line, 106, subsequent_indent="    ") if line.startswith(("OFFSETS", "SHIFTS")) else line
-        for line in lines
-    ]
-    return "\n".join(lines) + "\n"
+    return "{\n " + ",\n ".join(lines) + "\n}\n"
 
 
 def _numbers(block: Floats) -> str:
     if block.ndim == 1:
         return "[" + ", ".join(f"{value:.5g}" for value in block.tolist()) + "]"
-    rows = [textwrap.fill(_numbers(row), 104, subsequent_indent="     ") for row in block]
-    return "[\n" + "".join(f"    {row},\n" for row in rows) + "]"
+    return "[\n  " + ",\n  ".join(map(_numbers, block)) + "\n ]"
 
 
 def main() -> None:

@@ -44,13 +44,7 @@ _FLOAT = re.compile(r"[-+]?(0|[1-9][0-9]*)?(\.[0-9]+|(?<=[0-9])\.)?(?<=[0-9.])([
 # A longer integer is no count of anything, and Python refuses to read it beyond 4300 digits.
 _MAX_DIGITS = 30
 _ENDS = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
-_NODES = (yaml.ScalarEvent, yaml.AliasEvent, yaml.MappingStartEvent, yaml.SequenceStartEvent)
-# What a node is in its collection, and the node after it.
-_ITEM, _KEY, _VALUE = "item", "key", "value"
-_NEXT = {_ITEM: _ITEM, _KEY: _VALUE, _VALUE: _KEY}
-# What the first node of a collection is.
-_OPENED = {yaml.MappingStartEvent: _KEY, yaml.SequenceStartEvent: _ITEM}
-_TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
+_OPENED = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
 # YAML's printable set, less what only hides in text.
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff\ufffe\uffff]")
 
@@ -229,7 +223,18 @@ def parse(
     """
     document = Document(path, None, shows_pointers=shows_pointers)
     _check_characters(text, document)
-    document.data = _Reader(document, _events(text, document, most_values, remedy), most_values).whole()
+    # libyaml compares each directive with all before it.
+    if text.startswith("%") or "\n%" in text:
+        for line, written in enumerate(text.split("\n"), 1):
+            if written.startswith("%") and not written.startswith("%YAML"):
+                _refuse(document, (line, 1), "a directive is not allowed; remove the line")
+    try:
+        document.data = _Reader(document, text, most_values, remedy).whole()
+    except yaml.MarkedYAMLError as error:
+        mark = _mark(error.problem_mark or error.context_mark)
+        _refuse(document, mark, f"not YAML: {error.problem or error.context}")
+    except yaml.YAMLError as error:
+        _refuse(document, (1, 1), f"not YAML: {error}")
     return document
 
 
@@ -238,75 +243,6 @@ def _check_characters(text: str, document: Document) -> None:
         before = text[: found.start()]
         mark = before.count("\n") + 1, found.start() - before.rfind("\n")
         _refuse(document, mark, f"control character U+{ord(found.group()):04X}; remove it")
-
-
-def _events(text: str, document: Document, most_values: int, remedy: str) -> Iterator[Any]:
-    """The events of the one document in the text; an alias is the index of the event it stands for.
-
-    A fault ends reading and is raised with those noted before it.
-    """
-    # libyaml compares each directive with all before it.
-    if text.startswith("%") or "\n%" in text:
-        for line, written in enumerate(text.split("\n"), 1):
-            if written.startswith("%") and not written.startswith("%YAML"):
-                _refuse(document, (line, 1), "a directive is not allowed; remove the line")
-    try:
-        yield from _checked(text, document, f"more than {most_values} values; {remedy}", most_values)
-    except yaml.MarkedYAMLError as error:
-        _refuse(
-            document,
-            _mark(error.problem_mark or error.context_mark),
-            f"not YAML: {error.problem or error.context}",
-        )
-    except yaml.YAMLError as error:
-        _refuse(document, (1, 1), f"not YAML: {error}")
-
-
-def _checked(text: str, document: Document, too_many: str, most_values: int) -> Iterator[Any]:
-    anchors: dict[str, int] = {}
-    values = keys = count = 0
-    is_tagged = False
-    # The collections that are open: what the next node of each is.
-    open_nodes = [_ITEM]
-    event: Any
-    for event in yaml.parse(text, Loader=_Loader):
-        kind = type(event)
-        if kind in _ENDS:
-            open_nodes.pop()
-        elif kind in _NODES:
-            node = open_nodes[-1]
-            open_nodes[-1] = _NEXT[node]
-            values += node is not _KEY
-            keys += node is _KEY
-            fault = too_many if values > most_values else ""
-            fault = fault or (f"more than {MAX_KEYS} keys; write less" if keys > MAX_KEYS else "")
-            if kind is yaml.AliasEvent:
-                unnamed = f"alias *{event.anchor[:MAX_SHOWN]} names no anchor before it"
-                fault = fault if event.anchor in anchors else unnamed
-            else:
-                if event.anchor is not None:
-                    anchors[event.anchor] = count
-                if event.tag is not None:
-                    is_tagged = True
-                    tag = event.tag.replace("tag:yaml.org,2002:", "!!")[:MAX_SHOWN]
-                    document.problem_at(
-                        _mark(event.start_mark), f"tag {tag} is not allowed; write plain values"
-                    )
-                if kind in _OPENED:
-                    open_nodes.append(_OPENED[kind])
-                    fault = fault or (_TOO_DEEP if len(open_nodes) > MAX_DEPTH + 1 else "")
-            if fault:
-                _refuse(document, _mark(event.start_mark), fault)
-        else:
-            if kind is yaml.DocumentStartEvent and count:
-                _refuse(
-                    document, _mark(event.start_mark), "a second document begins; put each into its own file"
-                )
-            continue
-        count += 1
-        yield anchors[event.anchor] if kind is yaml.AliasEvent else event
-    if is_tagged:
-        document.raise_problems()
 
 
 def _refuse(document: Document, mark: Mark, message: str) -> None:
@@ -324,12 +260,15 @@ class _Reader:
     For an alias it reads the events of the anchor again, in the alias's place.
     """
 
-    def __init__(self, document: Document, events: Iterator[Any], most_values: int) -> None:
-        self.document, self.most_values = document, most_values
+    def __init__(self, document: Document, text: str, most_values: int, remedy: str) -> None:
+        self.document, self.most_values, self.remedy = document, most_values, remedy
+        # Nodes and ends of collections; an alias is the index of the event that it stands for.
         self.events: list[Any] = []
-        self.at = 0
-        self.values = 0
-        self._coming = events
+        self.at = self.values = self.keys = 0
+        # Aliases that are being read, one within the other; and True once there was any.
+        self.within = 0
+        self.has_aliases = False
+        self._coming = self._pull(text)
 
     def whole(self) -> Any:
         """The value of the whole document."""
@@ -337,9 +276,40 @@ class _Reader:
             value = self.read(())
         except StopIteration:
             _refuse(self.document, (1, 1), "the file is empty")
-        for _ in self._coming:
-            pass
+        if any(getattr(event, "tag", None) is not None for event in (*self.events, *self._coming)):
+            self.document.raise_problems()
         return value
+
+    def _pull(self, text: str) -> Iterator[Any]:
+        """The events of the one document in the text."""
+        anchors: dict[str, int] = {}
+        count = 0
+        event: Any
+        for event in yaml.parse(text, Loader=_Loader):
+            kind = type(event)
+            if kind is yaml.DocumentStartEvent and count:
+                self._fail(event, "a second document begins; put each into its own file")
+            if kind is yaml.AliasEvent:
+                if event.anchor not in anchors:
+                    self._fail(event, f"alias *{event.anchor[:MAX_SHOWN]} names no anchor before it")
+                yield anchors[event.anchor]
+            elif kind is yaml.ScalarEvent or kind in _OPENED:
+                if event.anchor is not None:
+                    anchors[event.anchor] = count
+                if event.tag is not None:
+                    tag = event.tag.replace("tag:yaml.org,2002:", "!!")[:MAX_SHOWN]
+                    words = f"tag {tag} is not allowed; write plain values"
+                    self.document.problem_at(_mark(event.start_mark), words)
+                yield event
+            elif kind in _ENDS:
+                yield event
+            else:
+                continue
+            count += 1
+
+    def _fail(self, event: Any, message: str, pointer: Pointer = ()) -> None:
+        self.document.problem_at(_mark(event.start_mark), message, to_json_pointer(pointer))
+        self.document.raise_problems()
 
     def _peek(self) -> Any:
         """The next event."""
@@ -353,18 +323,22 @@ class _Reader:
         self.at += 1
         if type(event) is int:
             after, self.at = self.at, event
+            self.within, self.has_aliases = self.within + 1, True
             value = self.read(pointer)
-            self.at = after
+            self.at, self.within = after, self.within - 1
             return value
         document.marks[pointer] = _mark(event.start_mark)
         self.values += 1
         if self.values > self.most_values:
-            document.problem(pointer, f"aliases make more than {self.most_values} values; write less")
-            document.raise_problems()
-        if len(pointer) > MAX_DEPTH:
-            document.problem(pointer, f"aliases nest values deeper than {MAX_DEPTH} levels; write less")
-            document.raise_problems()
+            words = f"more than {self.most_values} values"
+            if self.has_aliases:
+                self._fail(event, f"aliases make {words}; write less", pointer)
+            self._fail(event, f"{words}; {self.remedy}")
         kind = type(event)
+        if self.within and len(pointer) > MAX_DEPTH:
+            self._fail(event, f"aliases nest values deeper than {MAX_DEPTH} levels; write less", pointer)
+        if kind in _OPENED and not self.within and len(pointer) >= MAX_DEPTH:
+            self._fail(event, f"nested deeper than {MAX_DEPTH} levels")
         if kind is yaml.MappingStartEvent:
             return self._read_mapping(pointer)
         if kind is yaml.SequenceStartEvent:
@@ -392,6 +366,9 @@ class _Reader:
             # The key itself stands where its alias is.
             event = self.events[event] if type(event) is int else event
             mark = _mark(event.start_mark)
+            self.keys += not self.within
+            if self.keys > MAX_KEYS:
+                self._fail(event, f"more than {MAX_KEYS} keys; write less")
             self._skip()
             if type(event) is not yaml.ScalarEvent:
                 document.key_marks[(*pointer, "?")] = mark

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ipa.queueing.tail_fit import CONSTANTS, OFFSETS, OUT, SHIFTS, UNITS
-from ipa.queueing.tail_parts import Floats, mean_of, quantile_of, service_spread, stage_parts
+from ipa.queueing.tail_parts import Constants, Floats, mean_of, quantile_of, service_spread, stage_parts
 
+# Written by `python -m experiments.queueing.fit`: the constants; and for the corrections of waiting's kind
+# and length, of the batch size and of forming, tanh units over the features, their offsets, the weights of
+# the corrections on the units, and the offset of each correction.
+_FIT = json.loads(resources.files(__package__).joinpath("tail_fit.json").read_text("utf-8"))
+CONSTANTS = Constants(**_FIT["constants"])
+UNITS, OFFSETS, OUT, SHIFTS = (
+    np.array(_FIT[each], np.float64) for each in ("units", "offsets", "out", "shifts")
+)
 # Options computed at once: few enough for intermediate results to stay in the processor's cache.
 BLOCK = 1024
 
@@ -90,7 +99,7 @@ def _block(columns: Sequence[Floats], percentile: float) -> tuple[Floats, Floats
     units = UNITS @ parts.features
     units += OFFSETS[:, None]
     np.tanh(units, out=units)
-    outputs = OUT @ units + SHIFTS[:, None]
+    outputs: Any = OUT @ units + SHIFTS[:, None]
     endless = np.where(rate * full_s < b * n, 0.0, np.inf)
     return mean_of(parts, outputs, CONSTANTS) + endless, quantile_of(parts, outputs, CONSTANTS)
 
