@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, replace
 from datetime import date, timedelta
+from typing import Any
 
 from ipa.model.pipeline import Stage
 from ipa.model.plan import cores_of
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
-from ipa.profiling.fit import LatencyFit, fit_variant
+from ipa.profiling.fit import fit_variant
 from ipa.profiling.lint import Oddity, ProfileFinding, ProfileStatus, is_flat, lint_profile
 from ipa.profiling.measure import DOUBLING_RATIO
 
@@ -159,54 +160,30 @@ _REMEDIES: dict[Oddity | ProfileStatus, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class FitRow(LatencyFit):
-    """The fit of a variant on one number of cores. R² says nothing of one that `is_flat`.
+def overview(profile: StageProfile, today: date) -> dict[str, Any]:
+    """The profile in plain values: date, machine and method of measurement, and its fits.
 
-    `throughput_rps` are items a second at the largest batch.
+    A row of `fits` is that of a variant on one number of cores, in the order of variants and by rising cores.
+    Its `throughput_rps` are items a second at the largest batch; R² says nothing of one that `is_flat`.
     """
-
-    variant: str
-    accuracy: float
-    throughput_rps: float
-    is_flat: bool
-
-
-@dataclass(frozen=True, slots=True)
-class StageOverview:
-    """A stage's profile: date, machine and method of measurement, and its fits."""
-
-    stage: str
-    measured_on: date
-    age_days: int
-    hardware: str
-    method: str
-    source: str
-    load_rps: float | None
-    fits: tuple[FitRow, ...]
-
-
-def overview(profile: StageProfile, today: date) -> StageOverview:
-    """Summarise the profile, variants in its order, each by rising cores."""
-    return StageOverview(
-        stage=profile.stage,
-        measured_on=profile.measured_on,
-        age_days=age_days(profile, today),
-        hardware=profile.hardware,
-        method=profile.method,
-        source=profile.source,
-        load_rps=profile.load_rps,
-        fits=tuple(row for variant in profile.variants for row in _rows(variant)),
-    )
-
-
-def _rows(variant: VariantProfile) -> Iterator[FitRow]:
-    fitted = fit_variant(variant)
-    for cores, fit in fitted.fits.items():
-        yield FitRow(
-            **{each.name: getattr(fit, each.name) for each in fields(fit)},
-            variant=variant.variant,
-            accuracy=variant.accuracy,
-            throughput_rps=fitted.capacity_rps(fit.batch_max, cores),
-            is_flat=is_flat(fit),
-        )
+    fits = [
+        {
+            **asdict(fit),
+            "variant": variant.variant,
+            "accuracy": variant.accuracy,
+            "throughput_rps": fitted.capacity_rps(fit.batch_max, cores),
+            "is_flat": is_flat(fit),
+        }
+        for variant, fitted in ((each, fit_variant(each)) for each in profile.variants)
+        for cores, fit in fitted.fits.items()
+    ]
+    return {
+        "stage": profile.stage,
+        "measured_on": profile.measured_on.isoformat(),
+        "age_days": age_days(profile, today),
+        "hardware": profile.hardware,
+        "method": profile.method,
+        "source": profile.source,
+        "load_rps": profile.load_rps,
+        "fits": fits,
+    }

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
 from itertools import groupby, pairwise
+from operator import attrgetter
 from statistics import fmean
 
 from ipa.model.pipeline import Stage
@@ -127,29 +128,34 @@ def lint_profile(profile: StageProfile) -> tuple[ProfileFinding, ...]:
             oddity,
             profile.stage,
             variant.variant,
-            _TOPICS[oddity].format(load_rps=profile.load_rps),
+            topic.format(load_rps=profile.load_rps),
             tuple(place for _, place in found),
         )
         for variant in profile.variants
-        for oddity, look in _LOOKS.items()
+        for oddity, (topic, look) in _LOOKS.items()
         if (found := sorted(look(variant, profile), key=lambda each: -each[0]))
     )
 
 
 def _falling(variant: VariantProfile, _: StageProfile) -> Places:
-    by_cores = sorted(variant.points, key=lambda each: (each.cores, each.batch_size))
-    for cores, points in groupby(by_cores, key=lambda each: each.cores):
-        for small, large in pairwise(points):
-            place = f"{cores_of(cores)} batch {small.batch_size}→{large.batch_size}"
-            yield from _beyond_scatter(place, small, large, -1)
+    for cores, small, large in _steps(variant, "cores", "batch_size"):
+        place = f"{cores_of(cores)} batch {small.batch_size}→{large.batch_size}"
+        yield from _beyond_scatter(place, small, large, -1)
 
 
 def _rising(variant: VariantProfile, _: StageProfile) -> Places:
-    by_batch = sorted(variant.points, key=lambda each: (each.batch_size, each.cores))
-    for batch_size, points in groupby(by_batch, key=lambda each: each.batch_size):
-        for few, many in pairwise(points):
-            place = f"batch {batch_size} {few.cores:g}→{cores_of(many.cores)}"
-            yield from _beyond_scatter(place, few, many, 1)
+    for batch_size, few, many in _steps(variant, "batch_size", "cores"):
+        place = f"batch {batch_size} {few.cores:g}→{cores_of(many.cores)}"
+        yield from _beyond_scatter(place, few, many, 1)
+
+
+def _steps(
+    variant: VariantProfile, same: str, rising: str
+) -> Iterator[tuple[float, ProfilePoint, ProfilePoint]]:
+    """Neighbours that have the attribute `same` alike, with its value, in the order of `rising`."""
+    ordered = sorted(variant.points, key=attrgetter(same, rising))
+    for value, points in groupby(ordered, key=attrgetter(same)):
+        yield from ((value, before, after) for before, after in pairwise(points))
 
 
 def _beyond_scatter(place: str, before: ProfilePoint, after: ProfilePoint, sign: int) -> Places:
@@ -197,21 +203,20 @@ def _disturbed(variant: VariantProfile, _: StageProfile) -> Places:
             yield point.foreign_cpu_ratio, words
 
 
-_LOOKS: dict[Oddity, Callable[[VariantProfile, StageProfile], Places]] = {
-    Oddity.FALLS_WITH_BATCH: _falling,
-    Oddity.RISES_WITH_CORES: _rising,
-    Oddity.POOR_FIT: _poor_fits,
-    Oddity.MEAN_ABOVE_P99: _high_means,
-    Oddity.CENSORED: _censored,
-    Oddity.DISTURBED: _disturbed,
-}
-_TOPICS = {
-    Oddity.FALLS_WITH_BATCH: "latency falls as the batch grows: the larger batch may never have filled",
-    Oddity.RISES_WITH_CORES: "latency rises with more cores: the p99 scatters, or cores were not its own",
-    Oddity.POOR_FIT: "poor fit of latency",
-    Oddity.MEAN_ABOVE_P99: "mean latency above the p99: too few batches were measured",
-    Oddity.CENSORED: "throughput is censored at the offered load of {load_rps:g} rps",
-    Oddity.DISTURBED: "measured while others used its CPUs",
+# The topic of each oddity, and what finds its places.
+_LOOKS: dict[Oddity, tuple[str, Callable[[VariantProfile, StageProfile], Places]]] = {
+    Oddity.FALLS_WITH_BATCH: (
+        "latency falls as the batch grows: the larger batch may never have filled",
+        _falling,
+    ),
+    Oddity.RISES_WITH_CORES: (
+        "latency rises with more cores: the p99 scatters, or cores were not its own",
+        _rising,
+    ),
+    Oddity.POOR_FIT: ("poor fit of latency", _poor_fits),
+    Oddity.MEAN_ABOVE_P99: ("mean latency above the p99: too few batches were measured", _high_means),
+    Oddity.CENSORED: ("throughput is censored at the offered load of {load_rps:g} rps", _censored),
+    Oddity.DISTURBED: ("measured while others used its CPUs", _disturbed),
 }
 
 
@@ -267,10 +272,11 @@ def _reasons(profile: StageProfile) -> Iterator[str]:
             f"poor latency fits: {found[Oddity.POOR_FIT]} of {summary.fits}{r2}, "
             f"error up to {summary.max_error_ratio:.0%}"
         )
-    for oddity, pairs, words in (
-        (Oddity.RISES_WITH_CORES, _pairs(profile, by_cores=True), "latency rises with more cores"),
-        (Oddity.FALLS_WITH_BATCH, _pairs(profile, by_cores=False), "latency falls as the batch grows"),
+    for oddity, order, words in (
+        (Oddity.RISES_WITH_CORES, ("batch_size", "cores"), "latency rises with more cores"),
+        (Oddity.FALLS_WITH_BATCH, ("cores", "batch_size"), "latency falls as the batch grows"),
     ):
+        pairs = sum(1 for variant in profile.variants for _ in _steps(variant, *order))
         # A single step may be chance.
         if found[oddity] > max(1, MOST_RATIO * pairs):
             yield f"{words} at {found[oddity]} of {pairs} steps"
@@ -285,12 +291,3 @@ def _reasons(profile: StageProfile) -> Iterator[str]:
     few = [each.variant for each in profile.variants if len(each.points) == 1]
     if few:
         yield f"a single point of {', '.join(few)}"
-
-
-def _pairs(profile: StageProfile, *, by_cores: bool) -> int:
-    """The number of steps between points that differ in cores alone, or in the batch size alone."""
-    fits = [fit_variant(variant) for variant in profile.variants]
-    lines = [
-        Counter(batch if by_cores else cores for cores, batch in fitted.points).values() for fitted in fits
-    ]
-    return sum(count - 1 for counts in lines for count in counts)

@@ -31,7 +31,14 @@ from ipa.profiling.lint import lint_profile
 from tests.fakes import world
 from tests.fakes.world import PROFILES, Scenario, scenario
 from tests.faults.table import Case
-from tests.property.test_files_properties import ALL_PLACES, ECHOES, GOOD, SCHEMA_KEYS, parent_of
+from tests.property.test_files_properties import (
+    ALL_PLACES,
+    ECHOES,
+    GOOD,
+    REPLACEMENTS,
+    SCHEMA_KEYS,
+    parent_of,
+)
 from tests.property.test_files_properties import problems_of as problems_in
 from tests.unit.files.test_files_broken import BROKEN, expected, load, without_parser
 
@@ -319,7 +326,7 @@ def test_i6_a_mutation_names_its_key(case: Case, tmp_path: Path) -> None:
             assert all(problem.line >= 1 and problem.column >= 1 for problem in problems)
     for kind, place in ALL_PLACES:
         here, above = to_json_pointer(place), to_json_pointer(place[:-1])
-        for value in (-1, "../x"):
+        for value in REPLACEMENTS:
             altered = copy.deepcopy(GOOD[kind][0])
             parent_of(altered, place)[place[-1]] = value
             problems = problems_in(kind, altered, tmp_path)

@@ -174,7 +174,6 @@ def test_whatever_happens_every_decision_is_taken_again_as_it_was() -> None:
     assert set(ReasonCode) - seen <= elsewhere | rare
 
 
-TASK = replace(PIPELINE, name="task", stages=PIPELINE.stages[:1])
 RATES = tuple(float(rate) for rate in steps((4.0, 60), (16.0, 80), (4.0, 80), (38.0, 60), (3.0, 120)))
 SLOW = {
     name: profile.slowed([Slowdown(name, it.variant, 1.6) for it in profile.variants])
@@ -192,10 +191,9 @@ SETUP = SimSetup(
     metrics=MetricsSettings(gaps=((70.0, 110.0),)),
     kills=((200.0, "read", 1),),
 )
-POLICIES_OF_ALL = ("ours", "ours-frugal", "ipa", "hpa", "kpa", "vpa+")
+# The contract of policies (ipa.testing) has the decisions of every other one replayed.
 RUNS = {
-    **{name: replace(SETUP, policy=name) for name in POLICIES_OF_ALL},
-    "infadapter": replace(SETUP, policy="infadapter", pipeline=TASK, start=SMALLEST[:1], kills=()),
+    **{name: replace(SETUP, policy=name) for name in ("ours", "ours-frugal", "hpa")},
     "shadow": replace(SETUP, mode=Mode.SHADOW),
     "guarded": replace(SETUP, mode=Mode.GUARDED),
     "slow": replace(SETUP, truth=SLOW),

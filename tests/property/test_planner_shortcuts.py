@@ -45,7 +45,7 @@ def best(problem: PlanningProblem, few: int = 0) -> Plan:
     return plan
 
 
-@settings(deadline=None, max_examples=many(25), derandomize=True)
+@settings(deadline=None, max_examples=many(12), derandomize=True)
 @given(seeds, st.floats(0.5, 2.0))
 def test_options_too_dear_are_in_no_best_plan(seed: int, ratio: float) -> None:
     problem = tail_problem(seed)
@@ -59,7 +59,7 @@ def test_options_too_dear_are_in_no_best_plan(seed: int, ratio: float) -> None:
 
 def test_most_options_are_left_out_before_their_times_are_known() -> None:
     left = []
-    for seed in range(30):
+    for seed in range(16):
         problem = random_problem(Random(seed), stages=(2, 3))
         stages = tuple(replace(each, in_replica=seed % 2 > 0) for each in problem.stages)
         problem = replace(problem, sla_s=problem.sla_s * 10, stages=stages, compat=Compat.TAIL)

@@ -66,7 +66,7 @@ def fit(
     )
     values = {
         "pipeline": described.name,
-        "stages": [asdict(each) | {"measured_on": each.measured_on.isoformat()} for each in stages],
+        "stages": stages,
         "findings": [asdict(each) for each in found],
     }
     show(output, values, fit_lines(described.name, stages, found))

@@ -35,7 +35,7 @@ def recogniser(generation: str) -> models.Recogniser:
 
 @pytest.fixture(scope="module")
 def pages() -> list[Page]:
-    return make_pages(11, 6)
+    return make_pages(11, 4)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_lines_come_from_top_to_bottom(found: list[list[models.Found]]) -> None:
 
 
 def test_recognisers_read_the_lines_and_a_wider_input_reads_better() -> None:
-    lines = bench.workload("recognise", 11).lines[:24]
+    lines = bench.workload("recognise", 11).lines[:12]
     crops = [crop for _, crop in lines]
 
     def accuracy(reader: models.Recogniser) -> float:

@@ -23,7 +23,7 @@ def test_undisturbed_signals_are_recognised() -> None:
 
 
 def test_larger_variants_are_more_accurate() -> None:
-    clean, recognise = (SignalBench(stage, signals(60, 7)) for stage in ("clean", "recognise"))
+    clean, recognise = (SignalBench(stage, signals(30, 7)) for stage in ("clean", "recognise"))
     assert answered(Clean("median"), clean) < answered(Clean("robust"), clean) < 1
     assert answered(Recognise("coarse"), recognise) < answered(Recognise("fine"), recognise) < 1
 

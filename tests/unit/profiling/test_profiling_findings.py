@@ -126,15 +126,15 @@ def test_what_is_found_on_the_profiles_that_come_with_us(root: Path) -> None:
 
 def test_the_overview_has_a_row_a_variant_and_number_of_cores() -> None:
     made = overview(profile(SMALL, LARGE), TODAY + timedelta(days=2))
-    assert (made.age_days, made.hardware, made.source) == (2, "2 cores", "ipa profile shop")
-    assert [(row.variant, row.cores) for row in made.fits] == [
+    assert (made["age_days"], made["hardware"], made["source"]) == (2, "2 cores", "ipa profile shop")
+    assert [(row["variant"], row["cores"]) for row in made["fits"]] == [
         ("small", 1.0),
         ("small", 2.0),
         ("large", 1.0),
         ("large", 2.0),
     ]
-    row = made.fits[3]
-    assert (row.form, row.batch_min, row.batch_max, row.batch_sizes) == (Form.QUADRATIC, 1, 4, (1, 2, 4))
-    assert (row.latencies_s[0], row.latencies_s[-1]) == (pytest.approx(0.1), pytest.approx(0.4))
-    assert row.throughput_rps == pytest.approx(10)
-    assert row.max_error_ratio < 1e-9 and row.loo_error_ratio == pytest.approx(0, abs=1e-9)
+    row = made["fits"][3]
+    assert (row["form"], row["batch_sizes"]) == (Form.QUADRATIC, (1, 2, 4))
+    assert (row["latencies_s"][0], row["latencies_s"][-1]) == (pytest.approx(0.1), pytest.approx(0.4))
+    assert row["throughput_rps"] == pytest.approx(10)
+    assert row["max_error_ratio"] < 1e-9 and row["loo_error_ratio"] == pytest.approx(0, abs=1e-9)
