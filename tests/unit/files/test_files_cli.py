@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 
 from ipa.cli.main import run
-from ipa.model.profile import StageProfile, VariantProfile
-from ipa.profiling import lint
 
 PIPELINE = """\
 apiVersion: ipa/v1
@@ -85,21 +83,6 @@ def test_good_files_get_a_line_each_and_their_warnings(
     ]
 
 
-@pytest.mark.parametrize("output", ["text", "json"])
-def test_each_variant_is_linted_once(house: Path, monkeypatch: pytest.MonkeyPatch, output: str) -> None:
-    # Others may have linted the same profile before.
-    edit(house / "profiles/shop/detect.yaml", "method: by hand", f"method: {output}")
-    look, seen = lint._LOOKS[lint.Oddity.POOR_FIT], []
-
-    def counted(variant: VariantProfile, profile: StageProfile) -> lint.Places:
-        seen.append(variant.variant)
-        return look(variant, profile)
-
-    monkeypatch.setitem(lint._LOOKS, lint.Oddity.POOR_FIT, counted)
-    assert run(["validate", "-o", output]) == 0
-    assert seen == ["small", "large"]
-
-
 def test_a_planned_only_pipeline_says_why(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = house / "pipelines/shop/pipeline.yaml"
     edit(path, "sla:", "runnable: false\nsla:")
@@ -133,8 +116,7 @@ def test_the_remedy_of_a_planned_only_pipeline_can_be_carried_out(
     assert run(["profile", "shop", "--write"]) == 64
     assert capsys.readouterr().err.splitlines() == [
         "error: shop is only planned, so it cannot be measured here: its weights are missing",
-        "  Measure it where its models run: `ipa profile shop --at kubernetes --write`, or a server of a "
-        "variant, by --url.",
+        "  Measure it where its models run: `ipa profile shop --at kubernetes --write`",
     ]
 
 
