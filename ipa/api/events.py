@@ -113,7 +113,7 @@ class StreamWatch:
 
     def __init__(self, streams: Streams, caller: AdmittedCaller, pipeline: str | None) -> None:
         self._streams, self._again, self.service = streams, caller.again, caller.service
-        self._pipeline, self._record = pipeline, pipeline and self.service.records.of(pipeline)
+        self._pipeline, self._record = pipeline, pipeline and self.service.record_of(pipeline)
         self._clock = asyncio.get_running_loop().time
         self._looked_s = self._sure_s = self._clock()
 
@@ -290,7 +290,7 @@ async def export_record(
     is_present = pipeline is not None and MARK not in pipeline
     watch = StreamWatch(streams, caller, pipeline if is_present else None)
     # Resolved once: the name may be given to another pipeline while lines are sent.
-    wanted = caller.service.records.of(pipeline) if pipeline is not None and is_present else pipeline
+    wanted = caller.service.record_of(pipeline) if pipeline is not None and is_present else pipeline
 
     async def lines() -> AsyncIterator[str]:
         seq = after or 0

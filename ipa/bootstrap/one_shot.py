@@ -162,7 +162,9 @@ def _service(
         registry=OneShotRegistry(settings, pipelines, profiles, loops, target, error),
         log=store,
         controls=NoControls(),
-        records=store,
+        # The store is opened once it is asked.
+        record_of=lambda name: str(store.record_of(name)),
+        record_owner=lambda _: None,
         verify=lambda pipeline, anchor: store.verify(pipeline, anchor=anchor),
         plans=elsewhere,
         answers=elsewhere,
@@ -324,9 +326,8 @@ class DirectPlanner:
         return frontier(question.problem(), deadline_s)
 
 
-# The methods of the store that need it opened to write, and those of its records; all others read.
+# The methods of the store that need it opened to write; all others read.
 WRITES = frozenset({"record", "control", "set_control"})
-RECORDS = frozenset({"of", "owner"})
 
 
 class StoreOnDemand:
@@ -350,9 +351,11 @@ class StoreOnDemand:
         self._resources.callback(store.close)
         return store
 
+    def record_of(self, name: str) -> str:
+        """The record that the pipeline writes."""
+        return self._read.records.of(name)
+
     def __getattr__(self, name: str) -> Any:
-        if name in RECORDS:
-            return getattr(self._read.records, name)
         return getattr(self._write if name in WRITES else self._read, name)
 
     def close(self) -> None:

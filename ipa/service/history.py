@@ -54,7 +54,7 @@ class RecordView:
 
 def verify(service: Service, pipeline: str, anchor: Head | None) -> RecordView:
     """Recompute the digests of the pipeline's record; RecordError names the first entry that was changed."""
-    found = service.verify(service.records.of(pipeline), anchor)
+    found = service.verify(service.record_of(pipeline), anchor)
     head = str(found.head)
     return RecordView(pipeline, found.decisions, found.entries, head, found.removed, found.unchecked)
 

@@ -184,7 +184,7 @@ async def make_plan(
         asked=asked,
         basis=basis,
         plan=plan,
-        record=service.records.of(pipeline.name),
+        record=service.record_of(pipeline.name),
     )
     await to_thread.run_sync(service.plans.keep, kept)
     return kept

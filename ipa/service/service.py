@@ -148,16 +148,6 @@ class RecordOwner(Protocol):
         """The namespace of the pipeline when its record began."""
 
 
-class RecordNames(Protocol):
-    """The names of the records: another one for each pipeline that has had a name."""
-
-    def of(self, name: str) -> str:
-        """The record that a pipeline, or PIPELINE@POLICY, writes now."""
-
-    def owner(self, name: str) -> RecordOwner | None:
-        """The owner of the pipeline's record; None if it is not known."""
-
-
 class PlanSolver(Protocol):
     """The planner: plans, explanations and frontiers. A cancelled call returns once no process computes."""
 
@@ -198,7 +188,10 @@ class Service:
     registry: PipelineRegistry
     log: DecisionLog
     controls: ControlStore
-    records: RecordNames
+    # The record that a pipeline, or PIPELINE@POLICY, writes now: another one for each pipeline that has had a
+    # name; and its owner, None if it is not known.
+    record_of: Callable[[str], str]
+    record_owner: Callable[[str], RecordOwner | None]
     # Recomputes the digests of a record. RecordError names the first entry that is not as it was written, or
     # says that the record contradicts the head.
     verify: Callable[[str, Head | None], Verified]
@@ -235,4 +228,4 @@ class Service:
 
         An earlier pipeline of the same name had another one.
         """
-        return pipeline.partition("@")[0] in self.pipelines and record == self.records.of(pipeline)
+        return pipeline.partition("@")[0] in self.pipelines and record == self.record_of(pipeline)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ipa.control.ports import Attribution, ControlAction, DecisionLog
@@ -11,7 +11,7 @@ from ipa.model.decision import Decision
 from ipa.model.errors import ForbiddenError, InputError, NotFoundError, Problem
 from ipa.model.pipeline import Pipeline
 from ipa.policies.registry import POLICIES
-from ipa.service.service import RecordNames, RecordOwner, Service
+from ipa.service.service import Service
 
 # The operations that a role may allow on some pipelines by name.
 OF_ONE = (Operation.CONTROL, Operation.APPLY, Operation.REPLACE, Operation.REMOVE)
@@ -67,35 +67,25 @@ def visible_to(identity: Identity, service: Service) -> Service:
     pipelines: dict[str, Pipeline] = {}
     current: dict[str, str] = {}
     for pipeline in there:
-        owner = service.records.owner(pipeline.name)
+        owner = service.record_owner(pipeline.name)
         # Another namespace may have been given the name just now.
         if pipeline.namespace in open_to and (owner is None or owner.namespace == pipeline.namespace):
             pipelines[pipeline.name] = pipeline
-            current[pipeline.name] = owner.record if owner else service.records.of(pipeline.name)
+            current[pipeline.name] = owner.record if owner else service.record_of(pipeline.name)
     hidden = frozenset(it.name for it in there) - frozenset(pipelines)
-    records = _VisibleRecords(service.records, current)
+
+    def record_of(name: str) -> str:
+        # As of now, also once another pipeline has one of their names.
+        pipeline, at, policy = name.partition("@")
+        return f"{current.get(pipeline, pipeline)}{at}{policy}"
+
     return replace(
         service,
         pipelines=pipelines,
-        records=records,
-        log=_VisibleLog(service.log, service.records, pipelines, records),
+        record_of=record_of,
+        log=_VisibleLog(service.log, service.record_of, pipelines, record_of),
         health=lambda: tuple(each for each in service.health() if each.name not in hidden),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _VisibleRecords:
-    """The records of the visible pipelines as of now, also once another pipeline has one of their names."""
-
-    names: RecordNames
-    current: Mapping[str, str]
-
-    def of(self, name: str) -> str:
-        pipeline, at, policy = name.partition("@")
-        return f"{self.current.get(pipeline, pipeline)}{at}{policy}"
-
-    def owner(self, name: str) -> RecordOwner | None:
-        return self.names.owner(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +96,9 @@ class _VisibleLog:
     """
 
     log: DecisionLog
-    live: RecordNames
+    live: Callable[[str], str]
     pipelines: Mapping[str, Pipeline]
-    records: RecordNames
+    record_of: Callable[[str], str]
 
     def record(self, decision: Decision) -> None:
         self.log.record(decision)
@@ -118,7 +108,7 @@ class _VisibleLog:
     ) -> Sequence[Decision]:
         if not self._sees(pipeline):
             return ()
-        record = self.records.of(pipeline)
+        record = self.record_of(pipeline)
         return self.log.decisions(record, limit=limit, before_tick=before_tick, applied_only=applied_only)
 
     def decision(self, decision_id: str) -> Decision:
@@ -129,7 +119,7 @@ class _VisibleLog:
         if (
             found is None
             or not self._sees(found.pipeline)
-            or self.live.of(found.pipeline) != self.records.of(found.pipeline)
+            or self.live(found.pipeline) != self.record_of(found.pipeline)
         ):
             raise NotFoundError(
                 f"there is no decision {decision_id!r}", hint="`ipa history PIPELINE` lists them."

@@ -23,7 +23,7 @@ from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.reviews import User
 from tests.fakes.people import OTHERS, People, token, two_namespaces
-from tests.fakes.services import NOW, ApiClient, FakeWorld, PlainRecords, over
+from tests.fakes.services import NOW, ApiClient, FakeWorld, over
 
 PIPELINES = "/v1/pipelines"
 AT = f"{PIPELINES}/{PIPELINE['name']}"
@@ -219,18 +219,11 @@ def test_commands_of_a_file_are_never_run_for_who_calls_the_api(world: FakeWorld
         assert "runs the pipelines of files only" in target_named(target).unfit(given)
 
 
-class Renamed(PlainRecords):
-    """Another pipeline of this name has a record of its own."""
-
-    def of(self, name: str) -> str:
-        return {"ocr": "ocr~000000000001"}.get(name, name)
-
-
 def test_a_former_pipeline_s_plans_are_gone_for_every_namespace(world: FakeWorld) -> None:
     two = two_namespaces()
     services = two.services
     # The record of the pipeline is another one now.
-    later = replace(over(services, records=Renamed()), authenticators=(People(),))
+    later = replace(over(services, record_of=lambda _: "ocr~000000000001"), authenticators=(People(),))
     for group in ("act-here", "ops"):
         answer = ApiClient(later).get("/v1/plans/plan-ocr", headers=bearer(token(group)))
         assert answer.status_code == 404, group

@@ -194,17 +194,6 @@ class FakeLoop:
         return self.request(configs, detail, by, undoes=undoes)
 
 
-class PlainRecords:
-    """Each pipeline's record has its name; whose it is is not known."""
-
-    def of(self, name: str) -> str:
-        """The name."""
-        return name
-
-    def owner(self, name: str) -> None:
-        """None."""
-
-
 @dataclass
 class FakeWorld:
     """Decisions, controls and a loop, in memory. `tick` moves it on; `broken` makes routes fail."""
@@ -245,7 +234,8 @@ class FakeWorld:
                 registry=roster,
                 log=self,
                 controls=self,
-                records=PlainRecords(),
+                record_of=str,
+                record_owner=lambda _: None,
                 verify=self.verify,
                 plans=self.plans,
                 answers=self.answers,
