@@ -84,13 +84,17 @@ def servers(files: int = FILES) -> Iterator[Servers]:
     """Start them, each with at most that many open files."""
     ports = {name: free_port() for name in ("model", "queue", "router")}
     urls = {name: f"http://{HOME}:{port}" for name, port in ports.items()}
-    queue = ["--pipeline", PIPELINE, "--stage", STAGE, "--replica", f"stub={urls['model']}"]
+    part = {"replicas": [{"url": urls["model"], "variant": "stub"}]}
+    own = {
+        "model": {},
+        "queue": {"IPA_STAGE": STAGE, "IPA_PARTS": json.dumps({"1": part})},
+        "router": {"IPA_STAGES": f"{STAGE}={urls['queue']}"},
+    }
     commands = {
         "model": [str(STUB), str(ports["model"]), "--stage", STAGE],
-        "queue": ["", "ipa.dataplane.queue", *queue, "--port", str(ports["queue"])],
-        "router": ["", "ipa.dataplane.router", "--pipeline", PIPELINE, "--port", str(ports["router"])],
+        "queue": ["", "ipa.dataplane.queue"],
+        "router": ["", "ipa.dataplane.router"],
     }
-    commands["router"] += ["--stage", f"{STAGE}={urls['queue']}"]
     with ExitStack() as resources, tempfile.TemporaryDirectory() as folder:
         lateness = {name: Path(folder) / f"{name}.late" for name in WATCHED}
         for name, file in lateness.items():
@@ -99,7 +103,8 @@ def servers(files: int = FILES) -> Iterator[Servers]:
         for name, command in commands.items():
             log = resources.enter_context((Path(folder) / name).open("wb"))
             limited = ["sh", "-c", f'ulimit -n {files}; exec "$0" "$@"', sys.executable, *command]
-            process = start(limited, stdout=log, stderr=log, env=child_environment())
+            env = {"IPA_PIPELINE": PIPELINE, "IPA_PORT": str(ports[name]), **own[name]}
+            process = start(limited, stdout=log, stderr=log, env={**child_environment(), **env})
             resources.callback(process.wait)
             resources.callback(kill, process)
             running[name] = psutil.Process(process.pid)

@@ -88,28 +88,23 @@ def running() -> Iterator[Running]:
         python = sys.executable
         commands = {
             "mlserver": [str(Path(python).with_name("mlserver")), "start", str(folder)],
-            "queue": [
-                *(python, "-m", "ipa.dataplane.queue", "--pipeline", PIPELINE, "--stage", STAGE),
-                *(
-                    "--port",
-                    str(ports["queue"]),
-                    "--batch-timeout-s",
-                    "0",
-                    "--replica",
-                    f"v={url['mlserver']}",
-                ),
-            ],
-            "router": [
-                *(python, "-m", "ipa.dataplane.router", "--pipeline", PIPELINE),
-                *("--port", str(ports["router"]), "--stage", f"{STAGE}={url['queue']}"),
-            ],
+            "queue": [python, "-m", "ipa.dataplane.queue"],
+            "router": [python, "-m", "ipa.dataplane.router"],
+        }
+        replica = {"url": url["mlserver"], "variant": "v"}
+        own = {
+            "mlserver": {},
+            "queue": {
+                **{"IPA_STAGE": STAGE, "IPA_PORT": str(ports["queue"])},
+                "IPA_PARTS": json.dumps({"1": {"batch_timeout_s": 0, "replicas": [replica]}}),
+            },
+            "router": {"IPA_STAGES": f"{STAGE}={url['queue']}", "IPA_PORT": str(ports["router"])},
         }
         pids = {}
         for name, command in commands.items():
             log = resources.enter_context((folder / f"{name}.log").open("wb"))
-            process = subprocess.Popen(
-                command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": str(ROOT)}
-            )
+            env = {**os.environ, "PYTHONPATH": str(ROOT), "IPA_PIPELINE": PIPELINE, **own[name]}
+            process = subprocess.Popen(command, stdout=log, stderr=log, env=env)
             resources.callback(process.wait)
             resources.callback(process.kill)
             pids[name] = process.pid

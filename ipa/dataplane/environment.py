@@ -1,22 +1,28 @@
-"""Settings of the router and the queue: flags, or environment variables if they run as containers."""
+"""Settings of the router and the queue, which are variables of their environment, and how both serve."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import socket
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
 
 from prometheus_client import CollectorRegistry
 
 from ipa.dataplane import http
 from ipa.dataplane.http import MAX_BODY_BYTES, MAX_HELD_BYTES, Application, BodyLimits
 from ipa.dataplane.scraping import MetricsThread
+from ipa.model.errors import IpaError
 
-# The variable that tells a process the token of its supervisor.
+T = TypeVar("T")
+D = TypeVar("D")
+# The token of the process' supervisor.
 ADMIN_TOKEN = "IPA_ADMIN_TOKEN"  # noqa: S105  (the name of a variable)
+HOST, PORT = "IPA_HOST", "IPA_PORT"
 # The variables by which the operator sets the port of a container.
 OPERATORS_PORT = ("PREDICTIVE_UNIT_HTTP_SERVICE_PORT", "PREDICTIVE_UNIT_SERVICE_PORT")
+# Inherited sockets that listen already: that of requests, and that of metrics.
+SOCKET, METRICS_SOCKET = "IPA_FD", "IPA_METRICS_FD"
 # Those by which what bodies may have is told to all processes of a pipeline.
 MAX_BODY, MAX_HELD = "IPA_MAX_BODY_MB", "IPA_MAX_HELD_MB"
 MIB = 1024 * 1024
@@ -24,58 +30,42 @@ MIB = 1024 * 1024
 DRAIN_S = 5.0
 
 
-def add(parser: argparse.ArgumentParser, flag: str, *names: str, **given: Any) -> None:
-    """Add a flag whose default is the first of the environment variables `names` that is set.
+def setting(name: str, kind: Callable[[str], T], default: D, *others: str) -> T | D:
+    """Return the value of the variable, or of the first of the others that is set.
 
-    The flag is required if it has no default.
+    It ends the process with a message if that is not of its kind.
     """
-    found = next((os.environ[name] for name in names if os.environ.get(name)), None)
-    default = given.pop("default", None)
-    # A flag that is appended to has no default: it would be appended to as well.
-    chosen = None if given.get("action") == "append" else default if found is None else found
-    is_optional = given.pop("optional", False)
-    words = f"{given.pop('help', '')} (env {', '.join(names)})".strip()
-    parser.add_argument(
-        flag,
-        default=chosen,
-        required=found is None and default is None and not is_optional,
-        help=words,
-        **given,
-    )
+    found = next((each for each in (name, *others) if os.environ.get(each)), None)
+    if found is None:
+        return default
+    try:
+        return kind(os.environ[found])
+    except (ValueError, LookupError, IpaError, http.HttpError) as error:
+        _end(f"{found}={os.environ[found][:200]!r} cannot be used: {error}")
 
 
-def add_address(parser: argparse.ArgumentParser) -> None:
-    """Add the flags for the address to listen on and the drain time."""
-    add(parser, "--host", "IPA_HOST", default="127.0.0.1")
-    add(parser, "--port", "IPA_PORT", *OPERATORS_PORT, type=int)
-    parser.add_argument("--fd", type=int, help="an inherited socket that already listens on that port")
-    add(
-        parser,
-        "--metrics-port",
-        "IPA_METRICS_PORT",
-        type=int,
-        optional=True,
-        help="answer /metrics there too, in a thread that requests do not delay",
-    )
-    parser.add_argument("--metrics-fd", type=int, help="an inherited socket for it")
-    add(parser, "--drain-s", "IPA_DRAIN_S", type=float, default=DRAIN_S, help="to end requests in flight")
+def required(*names: str) -> list[str]:
+    """Return the values of the variables. It ends the process with a message if one of them is not set."""
+    if missing := [name for name in names if not os.environ.get(name)]:
+        _end(f"these variables must be set: {', '.join(missing)}")
+    return [os.environ[name] for name in names]
 
-    add(
-        parser,
-        "--max-body-mb",
-        MAX_BODY,
-        type=float,
-        default=MAX_BODY_BYTES / MIB,
-        help="the most MiB of a request's body; it may have one value per 8 bytes of that",
-    )
-    add(
-        parser,
-        "--max-held-mb",
-        MAX_HELD,
-        type=float,
-        default=MAX_HELD_BYTES / MIB,
-        help="the most MiB of all bodies that are read or served at once, their parsed forms included",
-    )
+
+def _end(words: str) -> NoReturn:
+    raise SystemExit(f"error: {words}")
+
+
+def edge() -> dict[str, Any]:
+    """Return what a server of the data plane is told of its callers: `hosts`, `limits` and `admin_token`."""
+    host = setting(HOST, str, http.LOOPBACK)
+    body_mb = setting(MAX_BODY, float, MAX_BODY_BYTES / MIB)
+    held_mb = setting(MAX_HELD, float, MAX_HELD_BYTES / MIB)
+    return {
+        "hosts": http.LOOPBACK_NAMES if http.is_loopback(host) else frozenset(),
+        "limits": BodyLimits(round(body_mb * MIB), round(held_mb * MIB)),
+        # No process that this one starts inherits it.
+        "admin_token": os.environ.pop(ADMIN_TOKEN, ""),
+    }
 
 
 def told_limits() -> dict[str, str]:
@@ -83,27 +73,16 @@ def told_limits() -> dict[str, str]:
     return {name: os.environ[name] for name in (MAX_BODY, MAX_HELD) if name in os.environ}
 
 
-def body_limits(given: argparse.Namespace) -> BodyLimits:
-    """Return the limits of bodies that are given."""
-    return BodyLimits(round(given.max_body_mb * MIB), round(given.max_held_mb * MIB))
-
-
-def serve(given: argparse.Namespace, application: Application) -> None:
-    """Serve the application at the address that is given, until a stop signal."""
-    http.serve(application, given.host, given.port, given.drain_s, fd=given.fd)
-
-
-def start_metrics(given: argparse.Namespace, registry: CollectorRegistry) -> None:
-    """Start to answer /metrics by a thread, if a port or socket for it is given."""
-    if given.metrics_fd is not None:
-        listener = socket.socket(fileno=given.metrics_fd)
-    elif given.metrics_port is not None:
-        listener = socket.create_server((given.host, given.metrics_port))
-    else:
-        return
-    MetricsThread(listener, registry).start()
-
-
-def words(given: list[str] | None, name: str) -> list[str]:
-    """Return the values of a flag with the action append; without it, those of the environment variable."""
-    return given or os.environ.get(name, "").split()
+def serve(application: Application, registry: CollectorRegistry) -> None:
+    """Serve the application and its metrics at their addresses until a stop signal."""
+    host, port = setting(HOST, str, http.LOOPBACK), setting(PORT, int, None, *OPERATORS_PORT)
+    if port is None:
+        required(PORT)
+    metrics_fd = setting(METRICS_SOCKET, int, None)
+    metrics_port = setting("IPA_METRICS_PORT", int, None)
+    if metrics_fd is not None:
+        MetricsThread(socket.socket(fileno=metrics_fd), registry).start()
+    elif metrics_port is not None:
+        MetricsThread(socket.create_server((host, metrics_port)), registry).start()
+    drain_s = setting("IPA_DRAIN_S", float, DRAIN_S)
+    http.serve(application, host, port or 0, drain_s, fd=setting(SOCKET, int, None))

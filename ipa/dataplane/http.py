@@ -58,7 +58,8 @@ PART_HEADER = "ipa-part"
 FIRST_PART = "1"
 PARTS = tuple(map(str, range(1, 17)))
 
-LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
+LOOPBACK = "127.0.0.1"
+LOOPBACK_NAMES = frozenset({LOOPBACK, "localhost", "::1"})
 # Probes and scrapes may use any host name: these paths disclose nothing that the check protects.
 OPEN_PATHS = frozenset({"/metrics", "/v2/health/live", "/v2/health/ready"})
 

@@ -1,4 +1,4 @@
-"""A stage's queue as a process: `python -m ipa.dataplane.queue --pipeline P --stage S --port N`.
+"""A stage's queue as a process: `python -m ipa.dataplane.queue`, configured by its environment.
 
     POST /v2/models/{stage}/infer   a V2 request; its answer has one row an item, or as fan_out says
     GET  /v2/models/{stage}         V2's metadata: the inputs and outputs that its model declares
@@ -17,11 +17,11 @@ time. Where several configurations run side by side, each has a queue of its own
 which of them a request, or a configuration, is for.
 
 The admin address answers callers on this machine that have the token of IPA_ADMIN_TOKEN. It is off without a
-token, as in a container, which is configured by its environment.
+token, as in a container.
 
-As a container it takes its settings from its environment: IPA_PIPELINE, IPA_STAGE, IPA_MODEL_URL (the
-headless Service of the model: each of its pods is a replica), IPA_MODEL (the model's name at MLServer, in
-which {variant} is the replica's variant: replicas that have several loaded switch with a PUT),
+The settings are IPA_PIPELINE, IPA_STAGE, IPA_PARTS (JSON: by part a configuration as of a PUT),
+IPA_MODEL_URL (the headless Service of the model: each of its pods is a replica), IPA_MODEL (the model's name
+at MLServer, in which {variant} is the replica's: those that have several loaded switch with a PUT),
 IPA_VARIANT (the variant to run, of several that each pod has loaded), IPA_LIGHTER (those that may stand in
 for it), IPA_HEAVIER (those that may serve while there is time), IPA_RESIDENTS (the variants that a pod has
 loaded together, a group a word), IPA_PROFILED_S, MLSERVER_MODEL_MAX_BATCH_SIZE and
@@ -32,14 +32,10 @@ the port that the operator gives it.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
-import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import fields
-from math import inf
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -50,7 +46,7 @@ from ipa.dataplane import binary, http
 from ipa.dataplane.batching import LossCause, Outcome, QueuedRequest
 from ipa.dataplane.client import Client, ConnectionLostError
 from ipa.dataplane.declared import LOOK_EVERY_S, UNDECLARED, Declarations
-from ipa.dataplane.environment import ADMIN_TOKEN, add, add_address, body_limits, serve, start_metrics, words
+from ipa.dataplane.environment import edge, required, serve, setting
 from ipa.dataplane.expectation import (
     AHEAD_HEADER,
     AIM_HEADER,
@@ -65,13 +61,15 @@ from ipa.dataplane.expectation import (
     server_timing,
 )
 from ipa.dataplane.metrics import QueueMetrics
+from ipa.dataplane.queue_config import QueueConfig, parse_config, parse_parts, parse_profile
 from ipa.dataplane.replicas import UNKNOWN_VARIANTS
-from ipa.dataplane.stagequeue import QueueConfig, Sender, StageQueue
+from ipa.dataplane.stagequeue import Sender, StageQueue
 from ipa.dataplane.tensors import (
     INLINE_VALUES,
     NOTHING,
     InferRequest,
     check_outputs,
+    parse_object,
     parse_request,
     values_of,
 )
@@ -138,9 +136,6 @@ class Discovery:
 # The time budget of a request that has none.
 DEFAULT_BUDGET_S = 30.0
 TURNED_AWAY = (LossCause.OVERLOAD, LossCause.QUEUE_FULL)
-MAX_BATCH_SIZE = 1024
-MAX_REPLICAS = 1024
-CONFIG_KEYS = {field.name for field in fields(QueueConfig)}
 
 
 class QueueServer:
@@ -385,7 +380,10 @@ class QueueServer:
     async def _write_config(self, call: http.Call) -> http.Response:
         call.require_supervisor(self._admin_token)
         queue = self._queue_of(call.part())
-        queue.configure(parse_config(call.body))
+        try:
+            queue.configure(parse_config(parse_object(call.body, "the body")))
+        except InputError as error:
+            raise http.HttpError(422, "input", str(error)) from error
         self._declared.change()
         return http.Response(orjson.dumps(queue.to_json()))
 
@@ -403,173 +401,26 @@ def _loss(request: QueuedRequest) -> http.HttpError:
     )
 
 
-def part_config(text: str) -> tuple[str, QueueConfig]:
-    """The part and the configuration of PART=JSON."""
-    part, _, config = text.partition("=")
-    return part, parse_config(config.encode())
-
-
-def parse_config(body: bytes) -> QueueConfig:
-    """The configuration of a PUT; HttpError 422 says all that is wrong with it."""
-    try:
-        given = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise http.HttpError(400, "input", f"the body is not JSON: {error}") from error
-    if not isinstance(given, dict):
-        raise http.HttpError(422, "input", "the body must be a JSON object")
-    sizes = {key: given[key] for key in ("batch_size", "largest_batch_size") if given.get(key) is not None}
-    timeout_s, urls = given.get("batch_timeout_s"), given.get("replicas")
-    wrong = [f"unknown key {key!r}" for key in given.keys() - CONFIG_KEYS]
-    for key, size in sizes.items():
-        if not (type(size) is int and 1 <= size <= MAX_BATCH_SIZE):
-            wrong.append(f"{key} must be a whole number from 1 to {MAX_BATCH_SIZE}")
-    if timeout_s is not None and not (type(timeout_s) in (int, float) and 0 <= timeout_s <= DEFAULT_BUDGET_S):
-        wrong.append(f"batch_timeout_s must be a number from 0 to {DEFAULT_BUDGET_S:g}")
-    profiled = given.get("profiled_s")
-    if profiled is not None and not _is_profile(profiled):
-        wrong.append("profiled_s must be [first, next] by variant, in seconds")
-    replicas, heavier = (_replicas(urls) if urls is not None else None) or (None, None)
-    if urls is not None and replicas is None:
-        wrong.append(
-            f"replicas must be a list of at most {MAX_REPLICAS} addresses like http://127.0.0.1:9000"
-        )
-    if wrong:
-        raise http.HttpError(422, "input", "; ".join(wrong))
-    times = None if profiled is None else {name: tuple(pair) for name, pair in profiled.items()}
-    return QueueConfig(
-        **sizes, batch_timeout_s=timeout_s, replicas=replicas, profiled_s=times, heavier=heavier
-    )
-
-
-def _is_profile(given: Any) -> bool:
-    return isinstance(given, dict) and all(
-        isinstance(pair, list)
-        and [type(it) in (int, float) for it in pair] == [True, True]
-        and 0 <= pair[1] < inf
-        and 0 < pair[0] < inf
-        for pair in given.values()
-    )
-
-
-# By URL.
-Variants = Mapping[str, tuple[str, ...]]
-
-
-def _replicas(given: Any) -> tuple[Variants, Variants] | None:
-    """The variants by URL, and the heavier ones; None if it is not a list of replicas."""
-    if not isinstance(given, list) or len(given) > MAX_REPLICAS:
-        return None
-    found: dict[str, tuple[str, ...]] = {}
-    heavier: dict[str, tuple[str, ...]] = {}
-    for each in given:
-        entry = {"url": each} if isinstance(each, str) else each
-        if not isinstance(entry, dict) or not entry.keys() <= {"url", "variant", "lighter", "heavier"}:
-            return None
-        url, lists = entry.get("url"), [entry.get("lighter", []), entry.get("heavier", [])]
-        if not isinstance(url, str) or not _is_replica(url) or not all(isinstance(it, list) for it in lists):
-            return None
-        found[url], heavier[url] = (entry.get("variant", ""), *lists[0]), tuple(lists[1])
-        if not all(isinstance(name, str) for name in found[url] + heavier[url]):
-            return None
-    return found, heavier
-
-
-def replicas(texts: Sequence[str]) -> tuple[Variants, Variants]:
-    """The variants by URL, and the heavier ones, of URL or VARIANT[,LIGHTER][/HEAVIER]=URL each."""
-    found, heavier = {}, {}
-    for text in texts:
-        names, _, url = text.rpartition("=")
-        variants, _, more = names.partition("/")
-        found[url] = tuple(variants.split(","))
-        heavier[url] = tuple(filter(None, more.split(",")))
-    return found, heavier
-
-
-def profiled_times(text: str) -> tuple[str, tuple[float, float]]:
-    """The variant and the seconds of VARIANT=FIRST,NEXT."""
-    variant, _, seconds = text.rpartition("=")
-    first_s, _, next_s = seconds.partition(",")
-    return variant, (float(first_s), float(next_s))
-
-
-def _is_replica(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        has_port = parts.port != 0
-    except ValueError:
-        return False
-    return parts.scheme == "http" and bool(parts.hostname) and has_port and not parts.path + parts.query
-
-
 def main() -> None:
-    """Serve until a stop signal."""
-    parser = argparse.ArgumentParser(prog="python -m ipa.dataplane.queue", description=__doc__.split("\n")[0])
-    add(parser, "--pipeline", "IPA_PIPELINE")
-    add(parser, "--stage", "IPA_STAGE")
-    add_address(parser)
-    add(parser, "--batch-size", "MLSERVER_MODEL_MAX_BATCH_SIZE", type=int, default=1)
-    add(parser, "--largest-batch-size", "IPA_LARGEST_BATCH_SIZE", type=int, default=1)
-    add(parser, "--batch-timeout-s", "MLSERVER_MODEL_MAX_BATCH_TIME", type=float, default=0.1)
-    add(parser, "--max-items", "IPA_MAX_ITEMS", type=int, default=4096, help="items that may wait")
-    add(
-        parser,
-        "--replica",
-        "IPA_REPLICAS",
-        action="append",
-        optional=True,
-        metavar="[VARIANT[,LIGHTER][/HEAVIER]=]URL",
-    )
-    add(
-        parser,
-        "--profiled-s",
-        "IPA_PROFILED_S",
-        action="append",
-        optional=True,
-        metavar="VARIANT=FIRST,NEXT",
-    )
-    parser.add_argument(
-        "--part", action="append", default=[], metavar="PART=JSON", help="the configuration of a further part"
-    )
-    add(
-        parser,
-        "--model",
-        "IPA_MODEL",
-        optional=True,
-        help="the model's name, {variant} in it is the replica's",
-    )
-    add(parser, "--model-url", "IPA_MODEL_URL", optional=True, help="the Service whose pods are the replicas")
-    add(parser, "--variant", "IPA_VARIANT", default="", help="the variant that pods run")
-    add(parser, "--lighter", "IPA_LIGHTER", default="", help="variants that may stand in, in words")
-    add(
-        parser, "--heavier", "IPA_HEAVIER", default="", help="variants to serve while there is time, in words"
-    )
-    add(parser, "--residents", "IPA_RESIDENTS", default="", help="the variants loaded together: a,b c,d")
-    given = parser.parse_args()
-    variants, heavier = replicas(words(given.replica, "IPA_REPLICAS"))
+    """Serve until a stop signal, as the environment says."""
+    pipeline, stage = required("IPA_PIPELINE", "IPA_STAGE")
     server = QueueServer(
-        given.pipeline,
-        given.stage,
-        model=given.model,
-        model_url=given.model_url,
-        variants=(given.variant, *given.lighter.split()),
-        heavier_variants=tuple(given.heavier.split()),
-        groups=[tuple(group.split(",")) for group in given.residents.split()],
+        pipeline,
+        stage,
+        model=setting("IPA_MODEL", str, None),
+        model_url=setting("IPA_MODEL_URL", str, None),
+        variants=(setting("IPA_VARIANT", str, ""), *setting("IPA_LIGHTER", str.split, [])),
+        heavier_variants=tuple(setting("IPA_HEAVIER", str.split, [])),
+        groups=[tuple(group.split(",")) for group in setting("IPA_RESIDENTS", str.split, [])],
         # As MLServer's: 0 is no batching.
-        batch_size=max(1, given.batch_size),
-        largest_batch_size=given.largest_batch_size,
-        batch_timeout_s=given.batch_timeout_s,
-        replicas=variants,
-        heavier=heavier,
-        profiled_s=dict(profiled_times(text) for text in words(given.profiled_s, "IPA_PROFILED_S")),
-        max_items=given.max_items,
-        parts=dict(map(part_config, given.part)),
-        hosts=http.LOOPBACK_NAMES if http.is_loopback(given.host) else frozenset(),
-        limits=body_limits(given),
-        # No process that this one starts inherits it.
-        admin_token=os.environ.pop(ADMIN_TOKEN, ""),
+        batch_size=max(1, setting("MLSERVER_MODEL_MAX_BATCH_SIZE", int, 1)),
+        batch_timeout_s=setting("MLSERVER_MODEL_MAX_BATCH_TIME", float, 0.1),
+        profiled_s=setting("IPA_PROFILED_S", parse_profile, {}),
+        max_items=setting("IPA_MAX_ITEMS", int, 4096),
+        parts=setting("IPA_PARTS", parse_parts, NOTHING),
+        **edge(),
     )
-    start_metrics(given, server.registry)
-    serve(given, server.application())
+    serve(server.application(), server.registry)
 
 
 if __name__ == "__main__":

@@ -402,18 +402,9 @@ class ModelServers:
         return [it.url for it in known if it.in_flight and now_s - it.given_s >= it.patience_s]
 
     def to_json(self, now_s: float) -> dict[str, Any]:
-        """The active replicas with their batches in flight, the draining replicas, and the suspects."""
+        """The URLs of the replicas that have a batch, that drain, and that are suspected to hang."""
         return {
-            "replicas": [
-                {
-                    "url": it.url,
-                    "variant": it.variants[0],
-                    "lighter": [name for name in it.variants[1:] if name != it.variants[0]],
-                    "heavier": list(it.heavier),
-                    "in_flight": it.in_flight,
-                }
-                for it in self._active.values()
-            ],
+            "in_flight": [it.url for it in self._active.values() if it.in_flight],
             "draining": list(self._draining),
             "suspects": self.suspects(now_s),
         }

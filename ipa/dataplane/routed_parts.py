@@ -99,7 +99,7 @@ def parse_order(body: bytes) -> RouterOrder:
     times = {"sla_s", "drop_after_s"}
     if not isinstance(given, dict) or given.keys() not in ({"shares"}, times, {"shares", *times}):
         raise http.HttpError(422, "input", "the body must have shares, or sla_s and drop_after_s, or all")
-    shares = _shares(given["shares"]) if "shares" in given else None
+    shares = parse_shares(given["shares"]) if "shares" in given else None
     if "sla_s" not in given:
         return RouterOrder(shares)
     times_s = given["sla_s"], given["drop_after_s"]
@@ -108,7 +108,8 @@ def parse_order(body: bytes) -> RouterOrder:
     return RouterOrder(shares, times_s)
 
 
-def _shares(shares: Any) -> Mapping[str, int]:
+def parse_shares(shares: Any) -> Mapping[str, int]:
+    """The percents by part; HttpError 422: they are none, or not 100 in all."""
     is_valid = (
         isinstance(shares, dict)
         and all(name in http.PARTS for name in shares)
@@ -119,9 +120,3 @@ def _shares(shares: Any) -> Mapping[str, int]:
         words = f"by part ({', '.join(http.PARTS)}), {WHOLE_PERCENT} in all"
         raise http.HttpError(422, "input", f"shares must be whole percents {words}")
     return shares
-
-
-def share_of_text(text: str) -> tuple[str, int]:
-    """The part and its percent of PART=PERCENT."""
-    name, _, percent = text.partition("=")
-    return name, int(percent)

@@ -1,8 +1,9 @@
-"""A pipeline's router as a process: `python -m ipa.dataplane.router --pipeline P --port N --stage S=URL ...`.
+"""A pipeline's router as a process: `python -m ipa.dataplane.router`, configured by its environment.
 
-As a container it takes the same from its environment: IPA_PIPELINE, IPA_STAGES ("detect=http://..."
-and more after spaces), IPA_DROP_AFTER_S, IPA_SLA_S, IPA_MAX_BODY_MB, IPA_MAX_HELD_MB, IPA_HOST,
-IPA_DRAIN_S, IPA_METRICS_PORT, and IPA_PORT or the port that the operator gives it.
+The settings are IPA_PIPELINE, IPA_STAGES ("detect=http://..." and more after spaces), IPA_DROP_AFTER_S (a
+request is dropped after so many seconds), IPA_SLA_S (it is to be answered within so many, by lighter variants
+if need be; each stands for the other), IPA_SHARES (JSON: percents by part), IPA_MAX_BODY_MB,
+IPA_MAX_HELD_MB, IPA_HOST, IPA_DRAIN_S, IPA_METRICS_PORT, and IPA_PORT or the port that the operator gives it.
 
     POST /v2/models/{pipeline}/infer   a V2 request, JSON or with binary tensors
     GET  /v2/models/{pipeline}         V2's metadata: the inputs of the first stage, the outputs of the last
@@ -34,7 +35,6 @@ token.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import re
@@ -49,7 +49,7 @@ from ipa.dataplane import binary, http
 from ipa.dataplane.batching import LossCause, Outcome
 from ipa.dataplane.client import Client, ConnectionLostError, OversizedAnswerError
 from ipa.dataplane.declared import UNDECLARED, DeclaredModel, parse_model
-from ipa.dataplane.environment import ADMIN_TOKEN, add, add_address, body_limits, serve, start_metrics, words
+from ipa.dataplane.environment import edge, required, serve, setting
 from ipa.dataplane.expectation import (
     AHEAD_HEADER,
     AIM_HEADER,
@@ -73,7 +73,7 @@ from ipa.dataplane.routed_parts import (
     RoutedParts,
     RoutedStage,
     parse_order,
-    share_of_text,
+    parse_shares,
 )
 from ipa.dataplane.tensors import (
     BINARY_OUTPUT,
@@ -537,56 +537,23 @@ def _outcome(status: int) -> Outcome:
 
 
 def _stage(text: str) -> tuple[str, str]:
-    name, separator, url = text.partition("=")
-    if not separator:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=URL")
+    """The name and the URL of NAME=URL; ValueError: it is none."""
+    name, url = text.split("=", 1)
     return name, url.rstrip("/")
 
 
 def main() -> None:
-    """Serve until a stop signal."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ipa.dataplane.router", description=__doc__.split("\n")[0]
-    )
-    add(parser, "--pipeline", "IPA_PIPELINE")
-    add_address(parser)
-    add(parser, "--stage", "IPA_STAGES", action="append", metavar="NAME=URL")
-    add(
-        parser,
-        "--drop-after-s",
-        "IPA_DROP_AFTER_S",
-        type=float,
-        optional=True,
-        help="drop a request after this many seconds, or else after those of --sla-s",
-    )
-    add(
-        parser,
-        "--sla-s",
-        "IPA_SLA_S",
-        type=float,
-        optional=True,
-        help="answer within this many seconds, with lighter variants if needed",
-    )
-    parser.add_argument("--share", type=share_of_text, action="append", metavar="PART=PERCENT")
-    given = parser.parse_args()
-    try:
-        stages = [_stage(text) for text in words(given.stage, "IPA_STAGES")]
-    except argparse.ArgumentTypeError as error:
-        parser.error(f"--stage: {error}")
-    hosts = http.LOOPBACK_NAMES if http.is_loopback(given.host) else frozenset()
-    times = {"drop_after_s": given.drop_after_s, "sla_s": given.sla_s}
+    """Serve until a stop signal, as the environment says."""
+    pipeline, _ = required("IPA_PIPELINE", "IPA_STAGES")
     server = RouterServer(
-        given.pipeline,
-        stages,
-        **times,
-        hosts=hosts,
-        limits=body_limits(given),
-        shares=dict(given.share or ALONE),
-        # No process that this one starts inherits it.
-        admin_token=os.environ.pop(ADMIN_TOKEN, ""),
+        pipeline,
+        setting("IPA_STAGES", lambda text: [*map(_stage, text.split())], []),
+        drop_after_s=setting("IPA_DROP_AFTER_S", float, None),
+        sla_s=setting("IPA_SLA_S", float, None),
+        shares=setting("IPA_SHARES", lambda text: parse_shares(orjson.loads(text)), ALONE),
+        **edge(),
     )
-    start_metrics(given, server.registry)
-    serve(given, server.application())
+    serve(server.application(), server.registry)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from math import ceil, inf, sqrt
 from typing import Any
 
@@ -14,6 +13,7 @@ from ipa.dataplane.batching import Batch, Batcher, LossCause, Outcome, QueuedReq
 from ipa.dataplane.client import ConnectionLostError, OversizedAnswerError
 from ipa.dataplane.expectation import UNKNOWN, StageTimes
 from ipa.dataplane.metrics import QueueMetrics
+from ipa.dataplane.queue_config import QueueConfig
 from ipa.dataplane.replicas import ModelServer, ModelServers
 from ipa.dataplane.tensors import INLINE_BYTES, INLINE_VALUES, NOTHING, Tensors, parse_answer
 from ipa.model.errors import InputError
@@ -42,50 +42,6 @@ PRESSED_S = 5.0
 LARGER = 1
 # The most that is quoted of a model server's error.
 SAID_BYTES = 300
-
-
-@dataclass(frozen=True, slots=True)
-class QueueConfig:
-    """The settings that can change while the queue runs; None keeps one.
-
-    `replicas`: by URL the variant that each runs, and the lighter ones that it can run instead; `heavier`:
-    the more accurate ones, if it has any, the next one first.
-    `largest_batch_size`: the most items of a batch where more arrives than batches of `batch_size` carry.
-    `profiled_s`: by variant the seconds for the first item of a batch and for each further one, as
-    profiled.
-    """
-
-    batch_size: int | None = None
-    largest_batch_size: int | None = None
-    batch_timeout_s: float | None = None
-    replicas: Mapping[str, tuple[str, ...]] | None = None
-    profiled_s: Mapping[str, tuple[float, float]] | None = None
-    heavier: Mapping[str, tuple[str, ...]] | None = None
-
-    @property
-    def running(self) -> dict[str, str]:
-        """The variant that each replica runs, by URL."""
-        return {url: variants[0] for url, variants in (self.replicas or {}).items()}
-
-    def to_json(self) -> dict[str, Any]:
-        """As the queue's admin address takes it."""
-        heavier = self.heavier or {}
-        replicas = [
-            {
-                "url": url,
-                "variant": variants[0],
-                "lighter": list(variants[1:]),
-                "heavier": list(heavier.get(url, ())),
-            }
-            for url, variants in (self.replicas or {}).items()
-        ]
-        return {
-            "batch_size": self.batch_size,
-            "largest_batch_size": self.largest_batch_size,
-            "batch_timeout_s": self.batch_timeout_s,
-            "replicas": replicas,
-            "profiled_s": dict(self.profiled_s or {}),
-        }
 
 
 class StageQueue:
@@ -391,12 +347,11 @@ class StageQueue:
         return self._replicas.suspects(now_s)
 
     def to_json(self) -> dict[str, Any]:
-        """The configuration, the number of waiting items, and the replicas: active, draining, suspect."""
+        """The configuration, the number of waiting items, and the replicas that drain or seem to hang."""
+        sizes, times = (self._batch_size, self._largest_batch_size), self._replicas.profiled_s
+        config = QueueConfig(*sizes, self._batcher.batch_timeout_s, self._variants, times, self._heavier)
         return {
-            "batch_size": self._batch_size,
-            "largest_batch_size": self._largest_batch_size,
-            "batch_timeout_s": self._batcher.batch_timeout_s,
-            "profiled_s": dict(self._replicas.profiled_s),
+            **config.to_json(),
             "waiting_items": self._batcher.waiting_items,
             **self._replicas.to_json(asyncio.get_running_loop().time()),
         }

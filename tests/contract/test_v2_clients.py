@@ -76,13 +76,14 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         _start(
             resources, folder, "mlserver", [sys.executable, "-m", "ipa.dataplane.stage", "start", str(folder)]
         )
+        part = {"batch_timeout_s": 0, "replicas": [{"url": model_url, "variant": "adds"}]}
         for stage in STAGES:
-            own = ["--pipeline", "pair", "--stage", stage, "--port", str(ports[stage])]
-            queue = [*own, "--replica", f"adds={model_url}", "--batch-timeout-s", "0"]
-            _start(resources, folder, stage, [sys.executable, "-m", "ipa.dataplane.queue", *queue])
-        router = ["--pipeline", "pair", "--port", str(ports["router"])]
-        router += [word for stage in STAGES for word in ("--stage", f"{stage}={urls[stage]}")]
-        _start(resources, folder, "router", [sys.executable, "-m", "ipa.dataplane.router", *router])
+            queue = {"IPA_STAGE": stage, "IPA_PARTS": json.dumps({"1": part})}
+            env = {"IPA_PIPELINE": "pair", "IPA_PORT": str(ports[stage]), **queue}
+            _start(resources, folder, stage, [sys.executable, "-m", "ipa.dataplane.queue"], env)
+        stages = " ".join(f"{stage}={urls[stage]}" for stage in STAGES)
+        env = {"IPA_PIPELINE": "pair", "IPA_PORT": str(ports["router"]), "IPA_STAGES": stages}
+        _start(resources, folder, "router", [sys.executable, "-m", "ipa.dataplane.router"], env)
         until(
             lambda: (
                 _is_ready(model_url, "second") and _is_ready(f"http://127.0.0.1:{ports['router']}", "pair")
@@ -104,9 +105,12 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield file
 
 
-def _start(resources: ExitStack, folder: Path, name: str, command: list[str]) -> None:
+def _start(
+    resources: ExitStack, folder: Path, name: str, command: list[str], env: Mapping[str, str] | None = None
+) -> None:
+    env = {**child_environment(), "PYTHONPATH": str(ROOT), **(env or {})}
     with (folder / f"{name}.log").open("wb") as log:
-        process = start(command, stdout=log, stderr=log, env={**child_environment(), "PYTHONPATH": str(ROOT)})
+        process = start(command, stdout=log, stderr=log, env=env)
     resources.callback(process.wait)
     resources.callback(kill, process)
 

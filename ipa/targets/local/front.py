@@ -16,10 +16,10 @@ from typing import Any
 
 import httpx
 
-from ipa.dataplane.environment import ADMIN_TOKEN, told_limits
+from ipa.dataplane.environment import ADMIN_TOKEN, METRICS_SOCKET, PORT, SOCKET, told_limits
 from ipa.dataplane.http import FIRST_PART, PART_HEADER
-from ipa.dataplane.stagequeue import QueueConfig
-from ipa.model.errors import UnavailableError
+from ipa.dataplane.queue_config import KEYS, QueueConfig, parse_config
+from ipa.model.errors import InputError, UnavailableError
 from ipa.targets.local.affinity import CpuMap
 from ipa.targets.local.processes import ForkedProcesses
 from ipa.targets.local.replica import HOST, HUNG_AFTER
@@ -91,13 +91,13 @@ class Front:
 
     Its sockets are this process's: while it is replaced, connections wait in them and are not refused. One
     is for its metrics, which a thread of it answers, however busy it is.
-    `arguments` are asked for at each start. `token` is that of the running process, new with each start.
+    `environment` is asked for at each start. `token` is that of the running process, new with each start.
     """
 
     module: str
     name: str
     folder: Path
-    arguments: Callable[[], list[str]]
+    environment: Callable[[], dict[str, str]]
     metrics_socket: socket.socket = field(default_factory=listening_socket)
     socket: socket.socket = field(default_factory=listening_socket)
     pid: int = 0
@@ -141,12 +141,12 @@ class Front:
         """Start it; UnavailableError if nothing can be started now."""
         token = secrets.token_urlsafe(32)
         fd, metrics_fd = self.fds
-        place = ["--port", str(self.port), "--fd", str(fd), "--metrics-fd", str(metrics_fd)]
+        place = {PORT: str(self.port), SOCKET: str(fd), METRICS_SOCKET: str(metrics_fd)}
         pid = processes.start_module(
             self.module,
-            [*self.arguments(), *place],
-            # In no argument, which every user of this machine can read.
-            env={ADMIN_TOKEN: token, **told_limits()},
+            # For `ps` alone; what every user of this machine can read has no token.
+            [self.folder.name, self.name],
+            env={**self.environment(), **place, ADMIN_TOKEN: token, **told_limits()},
             cpus=cpus.place(str(self.log)),
             log=self.log,
             fds=self.fds,
@@ -306,12 +306,7 @@ def _router_report(response: httpx.Response) -> RouterReport:
 def _queue_report(response: httpx.Response) -> QueueReport:
     try:
         seen = response.json()
-        replicas = {str(it["url"]): (str(it["variant"]), *it["lighter"]) for it in seen["replicas"]}
-        heavier = {str(it["url"]): tuple(it["heavier"]) for it in seen["replicas"] if it["heavier"]}
-        sizes = seen["batch_size"], seen["largest_batch_size"]
-        times = seen["profiled_s"].items()
-        profiled_s = {str(name): (float(first), float(more)) for name, (first, more) in times}
-        config = QueueConfig(*sizes, seen["batch_timeout_s"], replicas, profiled_s, heavier)
+        config = parse_config({key: seen[key] for key in KEYS})
         return QueueReport(config, tuple(seen["draining"]), tuple(seen["suspects"]))
-    except (LookupError, TypeError) as error:
+    except (LookupError, TypeError, InputError) as error:
         raise ValueError(f"{response.url} answered {response.text[:300]!r}") from error

@@ -19,7 +19,7 @@ import httpx
 
 from ipa.control.ports import StageState
 from ipa.dataplane.http import PARTS
-from ipa.dataplane.stagequeue import QueueConfig
+from ipa.dataplane.queue_config import QueueConfig
 from ipa.model.errors import READ_AGAIN, ConflictError, UnavailableError
 from ipa.model.parts import Configs, order_of, paired, parts_of, share_of
 from ipa.model.pipeline import Bounds, Pipeline, Stage
@@ -118,7 +118,7 @@ class PipelineRunner:
         # The shares that the router has: in a change those before, until all parts carry what they get.
         self._shares = self._wanted_shares()
         self._router = Front(
-            "ipa.dataplane.router", "router", folder, self._router_arguments, socket=listener
+            "ipa.dataplane.router", "router", folder, self._router_environment, socket=listener
         )
         fronts = [*self._queues.values(), self._router]
         self._keeper = FrontKeeper(pipeline.name, fronts, lambda: self._processes, cpus)
@@ -128,15 +128,16 @@ class PipelineRunner:
         self._keeper.start()
 
     def _queue(self, stage: Stage) -> Front:
-        def arguments() -> list[str]:
-            given = ["--pipeline", self.pipeline.name, "--stage", stage.name, "--model", model_of(stage)]
+        def environment() -> dict[str, str]:
             # It goes on as it was: requests wait for it, and replicas are there.
-            for run in self._stages:
-                if run.stage.name == stage.name and run.told:
-                    given += ["--part", f"{run.part}={json.dumps(run.told.to_json())}"]
-            return given
+            runs = [run for run in self._stages if run.stage.name == stage.name]
+            parts = {run.part: run.told.to_json() for run in runs if run.told}
+            return {
+                **{"IPA_PIPELINE": self.pipeline.name, "IPA_STAGE": stage.name},
+                **{"IPA_MODEL": model_of(stage), "IPA_PARTS": json.dumps(parts)},
+            }
 
-        return Front("ipa.dataplane.queue", f"queue-{stage.name}", self._folder, arguments)
+        return Front("ipa.dataplane.queue", f"queue-{stage.name}", self._folder, environment)
 
     @property
     def _stages(self) -> list[StageRun]:
@@ -384,14 +385,14 @@ class PipelineRunner:
                     for run in part.runs:
                         run.config = replace(run.config, replicas=0)
 
-    def _router_arguments(self) -> list[str]:
-        arguments = ["--pipeline", self.pipeline.name, "--drop-after-s", str(self.pipeline.deadline_s)]
-        arguments += ["--sla-s", str(self.pipeline.sla.latency_s)]
-        for stage, queue in self._queues.items():
-            arguments += ["--stage", f"{stage}={queue.url}"]
-        for part, percent in self._shares.items():
-            arguments += ["--share", f"{part}={percent}"]
-        return arguments
+    def _router_environment(self) -> dict[str, str]:
+        return {
+            "IPA_PIPELINE": self.pipeline.name,
+            "IPA_STAGES": " ".join(f"{stage}={queue.url}" for stage, queue in self._queues.items()),
+            "IPA_DROP_AFTER_S": str(self.pipeline.deadline_s),
+            "IPA_SLA_S": str(self.pipeline.sla.latency_s),
+            "IPA_SHARES": json.dumps(self._shares),
+        }
 
     def _check_health(self) -> None:
         now_s = time.monotonic()

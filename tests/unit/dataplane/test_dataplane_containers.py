@@ -190,8 +190,8 @@ def test_a_container_without_its_settings_says_which_are_missing() -> None:
         text=True,
         check=False,
     )
-    assert told.returncode == 2
-    assert "--pipeline, --stage, --port" in told.stderr
+    assert told.returncode == 1
+    assert "these variables must be set: IPA_PIPELINE, IPA_STAGE" in told.stderr
 
 
 def test_replicas_are_the_pods_behind_the_service() -> None:

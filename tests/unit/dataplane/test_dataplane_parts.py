@@ -12,7 +12,8 @@ import orjson
 import pytest
 
 from ipa.dataplane.http import PART_HEADER, Application, HttpError
-from ipa.dataplane.queue import QueueServer, part_config
+from ipa.dataplane.queue import QueueServer
+from ipa.dataplane.queue_config import parse_parts
 from ipa.dataplane.routed_parts import parse_order
 from ipa.dataplane.router import RouterServer
 
@@ -162,7 +163,7 @@ def test_parts_of_a_stage_have_queues_of_their_own() -> None:
             batch_timeout_s=0,
             replicas={"http://a:1": ("small",)},
             # As a queue that is started again is told.
-            parts=dict([part_config('2={"batch_size": 4, "replicas": ["http://b:1"]}')]),
+            parts=parse_parts('{"2": {"batch_size": 4, "replicas": ["http://b:1"]}}'),
         )
         application = server.application()
         await server._start()

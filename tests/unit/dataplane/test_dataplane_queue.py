@@ -15,8 +15,9 @@ from ipa.dataplane.client import ConnectionLostError
 from ipa.dataplane.expectation import StageTimes
 from ipa.dataplane.metrics import QueueMetrics
 from ipa.dataplane.queue import QueueServer
+from ipa.dataplane.queue_config import QueueConfig
 from ipa.dataplane.replicas import FIRST_SUSPECT_AFTER_S, ModelServers, ServiceTimes
-from ipa.dataplane.stagequeue import PRESSED_S, QueueConfig, StageQueue
+from ipa.dataplane.stagequeue import PRESSED_S, StageQueue
 from ipa.dataplane.tensors import Tensor, Tensors
 from ipa.model.serving import FAN_OUT
 from tests.fakes.virtual_loop import run
