@@ -15,7 +15,6 @@ from ipa.cli.output import Output, show
 from ipa.cli.planning import Question
 from ipa.cli.verbs.plan import parse_pairs
 from ipa.cli.views.plan_text import fleet_lines
-from ipa.model.errors import UsageError
 from ipa.model.plan import Termination
 from ipa.optimize.fleet.plan import Member, plan_together
 
@@ -110,6 +109,7 @@ def test_no_pipeline_has_accelerators_and_none_are_used(capsys: Capture) -> None
 def test_too_little_of_two_resources_exits_3_and_says_of_which(capsys: Capture) -> None:
     assert run(["fleet", *THREE, "--cores", "8", "--memory", "2048MiB"]) == 3
     printed = capsys.readouterr()
+    assert printed.out == ""
     assert "8 cores: the plans need at least 10, that is 2 more" in printed.err
     assert "2 GiB of memory: the plans need at least 18, that is 16 more" in printed.err
     assert "Raise the budget to 10 cores and 18 GiB of memory or more" in printed.err
@@ -129,13 +129,6 @@ def test_what_is_not_proved_is_said_and_is_json(capsys: Capture) -> None:
         assert words in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("more", [[], ["--class", "video=1"]])
-def test_too_few_cores_exit_3_and_say_how_many_are_missing(more: list[str], capsys: Capture) -> None:
-    assert run(["fleet", *THREE, "--cores", "8", *more]) == 3
-    printed = capsys.readouterr()
-    assert "the plans need at least 10, that is 2 more" in printed.err and printed.out == ""
-
-
 def test_a_pipeline_without_a_plan_is_named(capsys: Capture) -> None:
     assert run(["fleet", "video=9000", "sum-qa=5", "--cores", "5000"]) == 3
     assert "pipeline 'video' at 9000 rps" in capsys.readouterr().err
@@ -153,8 +146,6 @@ def test_a_pipeline_without_a_plan_is_named(capsys: Capture) -> None:
         (["video=nan", "--cores", "4"], 64, "'video=nan': the number must be above 0"),
         (["video=1", "video=2", "--cores", "4"], 64, "'video' is given twice"),
         (["video=1", "--cores", "0"], 64, "--cores must be above 0 and finite"),
-        (["video=1", "--cores", "inf"], 64, "--cores inf is not a finite number"),
-        (["video=1", "--cores", "nan"], 64, "--cores nan is not a finite number"),
         (["video=1", "--cores", "9", "--weight", "vide=2"], 64, "'vide' is not in the fleet: video"),
         (["video=1", "--cores", "9", "--weight", "video=-2"], 64, "'video=-2': the number"),
         (
@@ -190,6 +181,3 @@ def test_bad_input_gets_a_message(arguments: list[str], code: int, words: str, c
 
 def test_a_path_may_have_an_equals_sign() -> None:
     assert parse_pairs("PIPELINE=RATE", ["a=b/pipeline.yaml=2"], float) == {"a=b/pipeline.yaml": 2.0}
-    with pytest.raises(UsageError) as caught:
-        parse_pairs("--class", ["a", "b=x"], int)
-    assert len(caught.value.problems) == 2

