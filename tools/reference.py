@@ -15,6 +15,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from ipa.model.errors import ExitCode
+
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "reference"
 SCHEMAS = ROOT / "ipa" / "files" / "schema"
@@ -134,10 +136,31 @@ def _aligned(options: Sequence[tuple[str, str]]) -> list[str]:
     return [f"{names:<{width}}  {words}" for names, words in options]
 
 
+MEANINGS = {
+    ExitCode.OK: "done; for `plan` and `diff` without `--detailed-exitcode`: any result; for "
+    "`ci`: nothing above the threshold; for `replay`: all results are the same",
+    ExitCode.ERROR: "an internal error; something is unreachable or missing; `doctor` found a failure; "
+    "`simulate`, `compare` and `experiment run`: a policy or forecaster failed at a tick",
+    ExitCode.CHANGED: "with `--detailed-exitcode`: there is a change; `ci`: a change above the threshold; "
+    "`replay`: a decision differs",
+    ExitCode.INFEASIBLE: "infeasible: no plan meets the constraints; a guard held a change back; `ci`: a "
+    "guardrail is broken, or a recorded rate has no plan; `fit --strict`: there is a finding",
+    ExitCode.CONFLICT: "a saved plan is stale, or a conflict; for `init` and `import`: the files "
+    "exist already; for `serve` and `store restore`: another service uses the store, or it is not empty; for "
+    "`replay`: a decision's pipeline or profiles were changed since; for `deploy`: not what was reviewed",
+    ExitCode.DEGRADED: "degraded, or rolled back; for `probe` and `infer`: no answer, or an error; for "
+    "`deploy`: a rollout or a request failed, and all was taken back",
+    ExitCode.TIMEOUT: "time-out while waiting or solving",
+    ExitCode.USAGE: "the command line makes no sense",
+    ExitCode.INPUT: "an input file is wrong",
+    ExitCode.FORBIDDEN: "forbidden",
+    ExitCode.CONFIGURATION: "a setting is wrong",
+    ExitCode.INTERRUPTED: "interrupted (Ctrl-C)",
+}
+
+
 def exit_codes() -> str:
     """The table of exit codes."""
-    from ipa.model.errors import MEANINGS, ExitCode
-
     rows = [f"| {code.value} | {MEANINGS[code]} |" for code in ExitCode]
     head = "# Exit codes of the command line\n\nOne table for all verbs.\n\n| code | meaning |\n|---|---|\n"
     return head + "\n".join(rows) + "\n"
@@ -285,9 +308,32 @@ def _is_method(found: Any, name: str) -> bool:
     return not name.startswith("_") and inspect.isfunction(found)
 
 
+def schemas() -> dict[str, str]:
+    """The JSON Schema of each kind of file (draft 2020-12)."""
+    from ipa.files.guardrails import GuardrailsFile
+    from ipa.files.kinds.base import DeclaredFile, json_schema
+    from ipa.files.kinds.pipeline_file import PipelineFile
+    from ipa.files.profiles import ProfileFile
+
+    kinds: dict[str, type[DeclaredFile]] = {
+        "pipeline": PipelineFile,
+        "profile": ProfileFile,
+        "guardrails": GuardrailsFile,
+    }
+    found = {}
+    for kind, file in kinds.items():
+        head = {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "$id": f"https://ipa-serving.github.io/schema/v1/{kind}.schema.json",
+            "title": kind.capitalize(),
+            "description": file.description_of_kind,
+        }
+        found[kind] = json.dumps({**head, **json_schema(file)}, indent=2, ensure_ascii=False) + "\n"
+    return found
+
+
 def main() -> int:
     """0 where every file is as it should be (after writing, always)."""
-    from ipa.files.kinds import KINDS, file_kind, schema_of
     from tools.faults import page as faults_page
 
     files = {
@@ -299,7 +345,7 @@ def main() -> int:
         FOLDER / "results.md": results(),
         ROOT / "docs" / "explanation" / "faults.md": faults_page(),
         CHART: chart_schema(),
-        **{SCHEMAS / f"{kind}.schema.json": schema_of(kind, file_kind(kind)) for kind in KINDS},
+        **{SCHEMAS / f"{kind}.schema.json": text for kind, text in schemas().items()},
     }
     stale = [path for path, text in files.items() if not path.is_file() or path.read_text() != text]
     if "--check" in sys.argv[1:]:

@@ -26,20 +26,6 @@ class MetricsEndpoint(StrEnum):
     REPLICA = "replica"
 
 
-class Unit(StrEnum):
-    """The base units; the metric's name ends with its unit, before `_total`."""
-
-    SECONDS = "seconds"
-    TIMESTAMP = "timestamp_seconds"
-    CORES = "cores"
-    CORE_SECONDS = "core_seconds"
-    RPS = "rps"
-    RATIO = "ratio"
-    BYTES = "bytes"
-    # A count of the thing that the name says.
-    COUNT = ""
-
-
 @dataclass(frozen=True, slots=True)
 class Label:
     """A label: all its possible values, or in words their bound."""
@@ -58,7 +44,7 @@ class Metric:
     """A metric: its name in queries, help and labels. The name says type and unit, but for a histogram.
 
     A counter's name ends with `_total`, and before that every name with its unit. A histogram has `buckets`.
-    `when` is the condition under which it exists, if any; `since` is the version that introduced it.
+    `when` is the condition under which it exists, if any.
     """
 
     name: str
@@ -67,7 +53,6 @@ class Metric:
     place: MetricsEndpoint = MetricsEndpoint.SERVICE
     buckets: tuple[float, ...] = ()
     when: str = ""
-    since: str = "0.1"
 
     @property
     def kind(self) -> MetricKind:
@@ -75,13 +60,6 @@ class Metric:
         if self.buckets:
             return MetricKind.HISTOGRAM
         return MetricKind.COUNTER if self.name.endswith("_total") else MetricKind.GAUGE
-
-    @property
-    def unit(self) -> Unit:
-        """The unit that the name ends with: of several, the longest."""
-        return max(
-            (unit for unit in Unit if self.base.endswith(unit.value)), key=lambda unit: len(unit.value)
-        )
 
     @property
     def base(self) -> str:

@@ -107,18 +107,6 @@ UNHEALTHY = frozenset(
 )
 
 
-# Reasons by which people keep the loop from writing a change.
-HELD_BY_PEOPLE = frozenset(
-    {
-        ReasonCode.ADVISORY,
-        ReasonCode.SHADOW,
-        ReasonCode.GUARDED,
-        ReasonCode.FROZEN,
-        ReasonCode.PAUSED,
-    }
-)
-
-
 class Notice(StrEnum):
     """Events that are no decisions."""
 

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from ipa.control.audit.reason_log import BLIND, LATE
-from ipa.model.decision import HELD_BY_PEOPLE, UNHEALTHY, ReasonCode
+from ipa.model.decision import UNHEALTHY, ReasonCode
 from ipa.model.observation import DROPS
 from tests.fakes.browsing import LOOKS, VIEWS, opened, serious, serving, shoot
 from tests.fakes.pictured import in_an_incident
@@ -102,5 +102,6 @@ def test_the_page_knows_the_same_kinds_of_reasons_and_causes_as_the_service() ->
         return set(re.findall(r'"([^"]+)"', found[1]))
 
     assert named("BLIND") == {reason.value for reason in BLIND}
-    assert named("HELD") == {reason.value for reason in HELD | HELD_BY_PEOPLE}
+    by_people = {f"hold.{name}" for name in ("advisory", "shadow", "guarded", "frozen", "paused")}
+    assert named("HELD") == {reason.value for reason in HELD} | by_people
     assert named("DROPS") == DROPS

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from ipa.metering import table
 from ipa.metering.metric import Label, Metric, MetricsEndpoint
 
-FIRST_VERSION = "0.1"
+# The longest first: a name ends with its unit, before `_total`.
+UNITS = ("timestamp_seconds", "core_seconds", "seconds", "cores", "rps", "ratio", "bytes")
 HEAD = """# Metrics
 
 On `/metrics` of the service, of each pipeline's router, of each stage's queue and of its model servers, as
@@ -47,11 +48,10 @@ def _tables() -> Iterator[str]:
 
 def _row(metric: Metric) -> str:
     labels = ", ".join(f"`{name}`" for name in metric.label_names)
-    unit = metric.unit.value.replace("_", " ")
+    unit = next((unit for unit in UNITS if metric.base.endswith(unit)), "").replace("_", " ")
     kind = metric.kind.value if not unit or unit in metric.name else f"{metric.kind.value} in {unit}"
     says = f"{metric.help} ({metric.when})" if metric.when else metric.help
-    since = "" if metric.since == FIRST_VERSION else f" Since {metric.since}."
-    return f"- `{metric.name}` ({'; '.join(filter(None, (kind, labels)))}): {says}{since}"
+    return f"- `{metric.name}` ({'; '.join(filter(None, (kind, labels)))}): {says}"
 
 
 def _labels() -> Iterator[str]:

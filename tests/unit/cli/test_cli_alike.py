@@ -22,8 +22,9 @@ from ipa.cli import output
 from ipa.cli.main import build_app, run
 from ipa.cli.output import OUTPUT, Output
 from ipa.clients.http import HttpClient
-from ipa.model.errors import MEANINGS, ExitCode, IpaError
+from ipa.model.errors import ExitCode, IpaError
 from tests.fakes.services import FakeWorld, InProcess
+from tools.reference import MEANINGS
 
 # What prints a file, or runs until it is stopped, has one form only.
 ONE_FORM = {"demo", "render", "schema", "serve"}
