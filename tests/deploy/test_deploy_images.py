@@ -152,7 +152,7 @@ for module in sys.argv[2:]:
     ("image", "modules", "some"),
     [
         ("dataplane", ["ipa.dataplane.queue", "ipa.dataplane.router"], "orjson"),
-        ("service", ["ipa.cli.main", "ipa.bootstrap.app", "ipa.adapters.kube.watch"], "numpy"),
+        ("service", ["ipa.cli.main", "ipa.bootstrap.app", "ipa.adapters.kube.client"], "numpy"),
         ("stage", ["mlserver.cli.main", *(f"{each}.runtime" for each in STAGES)], "onnxruntime"),
     ],
 )

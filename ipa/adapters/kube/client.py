@@ -9,8 +9,15 @@ from typing import Any
 
 from ipa.adapters.kube.backoff import Limits
 from ipa.adapters.kube.kinds import DEPLOYMENT, POD, ObjectRef, ResourceKind
-from ipa.adapters.kube.responses import ExpiredError, Json, json_of, object_of
-from ipa.adapters.kube.transport import Request, Stream, Transport, configuration_of
+from ipa.adapters.kube.transport import (
+    ExpiredError,
+    Json,
+    Request,
+    Transport,
+    configuration_of,
+    json_of,
+    object_of,
+)
 from ipa.control.ports import Clock
 from ipa.model.errors import InputError, NotFoundError, UnavailableError
 
@@ -125,20 +132,9 @@ class KubeClient:
         """The JSON object at a path that has no object with metadata, such as a version."""
         return json_of(what, self._ask(Request(what, "GET", path)))
 
-    def list_all(self, kind: ResourceKind, namespace: str) -> tuple[Objects, str]:
-        """All objects of the namespace, and the version from which to watch them."""
+    def list_all(self, kind: ResourceKind, namespace: str) -> Objects:
+        """All objects of the namespace."""
         return self._list(kind, namespace, {})
-
-    def watch(self, kind: ResourceKind, namespace: str, version: str, watch_s: float) -> Stream:
-        """The changes of the namespace's objects from that version on, for at most `watch_s` seconds."""
-        query = {
-            "watch": "true",
-            "allowWatchBookmarks": "true",
-            "resourceVersion": version,
-            "timeoutSeconds": f"{max(watch_s, 1.0):.0f}",
-        }
-        request = Request(f"watch of {kind.plural} of {namespace}", "GET", kind.path(namespace), query)
-        return Stream(self.transport, request, self.timeout_s, watch_s)
 
     def get_deployment(self, namespace: str, name: str) -> Json | None:
         """The Deployment of that name; None if there is none (yet)."""
@@ -150,10 +146,10 @@ class KubeClient:
     def list_pods(self, namespace: str, labels: Mapping[str, str]) -> Objects:
         """The pods with those labels."""
         selector = ",".join(f"{key}={value}" for key, value in labels.items())
-        return self._list(POD, namespace, {"labelSelector": selector})[0]
+        return self._list(POD, namespace, {"labelSelector": selector})
 
-    def _list(self, kind: ResourceKind, namespace: str, query: Mapping[str, str]) -> tuple[Objects, str]:
-        """All objects, page by page, and the list's version. One that expires on the way starts anew."""
+    def _list(self, kind: ResourceKind, namespace: str, query: Mapping[str, str]) -> Objects:
+        """All objects, page by page. A list that expires on the way starts anew."""
         what = f"{kind.plural} of {namespace}"
         expired: ExpiredError | None = None
         for _ in range(LIST_STARTS):
@@ -163,7 +159,7 @@ class KubeClient:
                 expired = error
         raise UnavailableError(f"{what}: the list expired {LIST_STARTS} times while being read") from expired
 
-    def _pages(self, kind: str, what: str, path: str, query: Mapping[str, str]) -> tuple[Objects, str]:
+    def _pages(self, kind: str, what: str, path: str, query: Mapping[str, str]) -> Objects:
         found: Objects = []
         token = ""
         while True:
@@ -176,7 +172,7 @@ class KubeClient:
             found.extend(items)
             token = page["metadata"].get("continue", "")
             if not token:
-                return found, str(page["metadata"].get("resourceVersion", ""))
+                return found
 
     def _call(
         self,

@@ -12,7 +12,7 @@ from typing import Any
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.kinds import LEASE, ObjectRef
-from ipa.adapters.kube.responses import Json
+from ipa.adapters.kube.transport import Json
 from ipa.control import election
 from ipa.model.errors import ConflictError, IpaError, NotFoundError
 

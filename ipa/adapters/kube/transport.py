@@ -14,12 +14,25 @@ from typing import Any
 from urllib.parse import urlencode
 
 from ipa.adapters.kube.backoff import Limits, Throttle, http_date, retry_after_s
-from ipa.adapters.kube.responses import Json, error_of
 from ipa.control.loop.clock import SystemClock
 from ipa.control.ports import Clock
-from ipa.model.errors import ConfigurationError, UnavailableError
+from ipa.model.errors import (
+    READ_AGAIN,
+    ConfigurationError,
+    ConflictError,
+    ForbiddenError,
+    InputError,
+    IpaError,
+    NotFoundError,
+    UnavailableError,
+)
 
 log = logging.getLogger("ipa.kube")
+
+# Enough of a webhook's refusal to act on.
+LONGEST_MESSAGE = 400
+
+Json = dict[str, Any]
 
 # A page of an answer to us is a few kilobytes, at most a few hundred pods.
 LONGEST_BODY = 16 * 1024 * 1024
@@ -32,23 +45,67 @@ PUSHBACK = (429, 503)
 # The server, or what stands before it, is not there.
 ABSENT = (502, 504)
 POOL_SIZE = 64
-# The settings of connections; only a change of these needs new ones.
-CONNECTION = (
-    "host",
-    "ssl_ca_cert",
-    "ca_cert_data",
-    "cert_file",
-    "key_file",
-    "verify_ssl",
-    "tls_server_name",
-    "proxy",
-)
 # Below that the clocks are as good as the same; Kubernetes' own certificates and tokens bear more.
 NOTABLE_SKEW_S = 5.0
 # Dates are whole seconds, rounded down: on the mean this much is lost.
 ROUNDED_S = 0.5
-# The server ends a watch when it was asked to; one that is silent for this much longer is gone.
-GRACE_RATIO = 0.2
+
+
+class ExpiredError(UnavailableError):
+    """The continue token is too old (410): list again from the start."""
+
+
+def json_of(what: str, body: bytes) -> Json:
+    """The JSON object; UnavailableError where the answer is anything else."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise UnavailableError(f"{what}: the answer is not a JSON object")
+    return found
+
+
+def object_of(what: str, kind: str, body: bytes) -> Json:
+    """The object of that kind; UnavailableError where the answer is anything else."""
+    found = json_of(what, body)
+    if found.get("kind") != kind or not isinstance(found.get("metadata"), dict):
+        raise UnavailableError(f"{what}: the answer is not a {kind}")
+    return found
+
+
+def error_of(what: str, status: int, body: bytes) -> IpaError:
+    """The error that a status other than 2xx means."""
+    try:
+        found = json_of(what, body)
+    except UnavailableError:
+        found = {}
+    if found.get("kind") != "Status":
+        found = {}
+    message = str(found.get("message", ""))[:LONGEST_MESSAGE]
+    match status:
+        case 400 | 422 if not _is_failed_patch(status, found):
+            return InputError(f"{what}: refused by the cluster: {message or 'no reason given'}")
+        case 409 | 422:
+            return ConflictError(f"{what}: was changed since it was read", hint=READ_AGAIN)
+        case 401 | 403:
+            return ForbiddenError(
+                f"{what}: not allowed ({status})", hint="Check the service account's role (deploy/rbac)."
+            )
+        case 404:
+            return NotFoundError(f"{what}: does not exist")
+        case 410:
+            return ExpiredError(f"{what}: the version asked for is too old")
+        case _:
+            return UnavailableError(f"{what}: the API server answered {status}")
+
+
+def _is_failed_patch(status: int, found: Json) -> bool:
+    """True if a 422 means that a `test` failed: the server then names neither an object nor a cause."""
+    details = found.get("details")
+    details = details if isinstance(details, dict) else {}
+    named = bool(details.get("causes") or details.get("name"))
+    return status == 422 and not named and "admission webhook" not in str(found.get("message", ""))
 
 
 def configuration_of(path: str) -> Any:
@@ -99,28 +156,22 @@ class Budget:
         except (HTTPError, OSError) as error:
             raise UnavailableError(f"{self.what}: no answer ({type(error).__name__})") from None
 
-    def parts(self, response: Any) -> Iterator[bytes]:
-        """The parts of the body; a socket's time-out alone would let a server send a byte a second for ever.
+    def whole(self, response: Any) -> bytes:
+        """The whole body; a socket's time-out alone would let a server send a byte a second for ever.
 
         UnavailableError where the connection broke, or after the deadline.
         """
+        body = bytearray()
         while True:
             with self.kept():
                 part: bytes = response.read1(CHUNK)
             if not part:
-                return
-            yield part
-            if time.monotonic() > self._until_s:
-                raise UnavailableError(f"{self.what}: no whole answer within {self.timeout_s:g} s")
-
-    def whole(self, response: Any) -> bytes:
-        """The whole body."""
-        body = bytearray()
-        for part in self.parts(response):
+                return bytes(body)
             body += part
             if len(body) > LONGEST_BODY:
                 raise UnavailableError(f"{self.what}: the answer is longer than {LONGEST_BODY} bytes")
-        return bytes(body)
+            if time.monotonic() > self._until_s:
+                raise UnavailableError(f"{self.what}: no whole answer within {self.timeout_s:g} s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +193,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer of urllib3, with its body unless that is still to be streamed."""
+    """One answer of the server."""
 
     status: int
-    response: Any
-    body: bytes = b""
+    headers: Mapping[str, str]
+    body: bytes
 
 
 class Transport:
@@ -185,70 +236,45 @@ class Transport:
             answer = self._authorised(request, until_s, timeout_s)
             if 200 <= answer.status < 300:
                 return answer.body
-            is_asked = answer.status in PUSHBACK and retry_after_s(answer.response.headers) is not None
+            is_asked = answer.status in PUSHBACK and retry_after_s(answer.headers) is not None
             if request.is_write or not is_asked:
                 raise error_of(request.what, answer.status, answer.body)
             # The gate knows until when; it fails at once where that is after the deadline.
 
-    def opened(self, request: Request, timeout_s: float, idle_s: float) -> Any:
-        """The urllib3 response, its body still to come: each part of it is waited for at most `idle_s`."""
-        until_s = self._clock.monotonic_s() + timeout_s
-        answer = self._authorised(request, until_s, timeout_s, idle_s)
-        if answer.status != 200:
-            raise error_of(request.what, answer.status, answer.body)
-        return answer.response
-
-    def _authorised(
-        self, request: Request, until_s: float, timeout_s: float, idle_s: float | None = None
-    ) -> Answer:
+    def _authorised(self, request: Request, until_s: float, timeout_s: float) -> Answer:
         headers = self._headers(request.what)
-        answer = self._once(request, headers, until_s, timeout_s, idle_s)
+        answer = self._once(request, headers, until_s, timeout_s)
         if answer.status != 401:
             return answer
         self._renew(headers)
         fresh = self._headers(request.what)
         # The same again would be refused again.
-        return answer if fresh == headers else self._once(request, fresh, until_s, timeout_s, idle_s)
+        return answer if fresh == headers else self._once(request, fresh, until_s, timeout_s)
 
-    def _once(
-        self,
-        request: Request,
-        headers: Mapping[str, str],
-        until_s: float,
-        timeout_s: float,
-        idle_s: float | None,
-    ) -> Answer:
+    def _once(self, request: Request, headers: Mapping[str, str], until_s: float, timeout_s: float) -> Answer:
         left_s = until_s - self._clock.monotonic_s()
         sent_s = self._throttle.enter(request.what, min(left_s, WRITE_WAIT_S) if request.is_write else left_s)
         answer: Answer | None = None
         began = self._clock.now()
         try:
             budget = Budget(request.what, timeout_s, until_s - sent_s)
-            response = self._send(request, headers, budget, idle_s)
-            body = b""
-            if idle_s is None or response.status != 200:
-                try:
-                    body = budget.whole(response)
-                finally:
-                    response.close()
-            answer = Answer(int(response.status), response, body)
+            response = self._send(request, headers, budget)
+            try:
+                answer = Answer(int(response.status), response.headers, budget.whole(response))
+            finally:
+                response.close()
         finally:
             if answer is None:
                 self._throttle.lost(sent_s)
             elif answer.status in PUSHBACK or answer.status in ABSENT:
-                self._throttle.pushed_back(sent_s, retry_after_s(answer.response.headers))
+                self._throttle.pushed_back(sent_s, retry_after_s(answer.headers))
             else:
                 self._throttle.answered(sent_s)
-        self._see_clock(http_date(answer.response.headers.get("Date", "")), began)
+        self._see_clock(http_date(answer.headers.get("Date", "")), began)
         return answer
 
-    def _send(
-        self, request: Request, headers: Mapping[str, str], budget: Budget, idle_s: float | None
-    ) -> Any:
-        """The urllib3 response with its body unread; UnavailableError where there is none.
-
-        `idle_s` bounds the pauses of the body instead of its time.
-        """
+    def _send(self, request: Request, headers: Mapping[str, str], budget: Budget) -> Any:
+        """The urllib3 response with its body unread; UnavailableError where there is none."""
         from urllib3 import Timeout
 
         headers = {**headers, "Accept": "application/json", "User-Agent": "ipa-serving"}
@@ -257,14 +283,13 @@ class Transport:
             headers["Content-Type"] = request.content_type
             body = json.dumps(request.body, separators=(",", ":"), allow_nan=False).encode()
         target = f"{request.path}?{urlencode(request.query)}" if request.query else request.path
-        left_s = budget.left_s
         with budget.kept():
             return self.api.rest_client.pool_manager.request(
                 request.method,
                 self.api.configuration.host.rstrip("/") + target,
                 headers=headers,
                 body=body,
-                timeout=Timeout(total=left_s) if idle_s is None else Timeout(connect=left_s, read=idle_s),
+                timeout=Timeout(total=budget.left_s),
                 preload_content=False,
                 # A repeated request is a decision of ours, and a redirect would take our token elsewhere.
                 retries=False,
@@ -293,14 +318,8 @@ class Transport:
                 fresh = self._load()
             except (ConfigurationError, OSError):
                 return
-            stale = self.api
-            if all(
-                getattr(fresh, name, None) == getattr(stale.configuration, name, None) for name in CONNECTION
-            ):
-                stale.configuration = fresh
-            else:
-                self.api = _client_of(fresh)
-                stale.close()
+            # Not closed: other threads may still be reading through the stale one.
+            self.api = _client_of(fresh)
 
     def _see_clock(self, date: datetime | None, began: datetime) -> None:
         if date is None:
@@ -317,70 +336,8 @@ def _client_of(configuration: Any) -> Any:
     from kubernetes import client  # half a second; only where a cluster is used
 
     configuration.retries = False
-    # A peer that is gone without a word is found out while a watch is silent.
+    # A pooled connection whose peer is gone without a word is found out between two ticks.
     configuration.keep_alive = True
     # One for each thread that asks; there are no more than are used.
     configuration.connection_pool_maxsize = POOL_SIZE
     return client.ApiClient(configuration)
-
-
-class Stream:
-    """Events of a watch, to be iterated once by one thread and closed by any.
-
-    Errors while it is iterated: those of every call, ExpiredError (410), and UnavailableError where the
-    connection broke or the server kept silent although it was to end the watch long ago.
-    """
-
-    def __init__(self, transport: Transport, request: Request, timeout_s: float, watch_s: float) -> None:
-        self._transport, self._request = transport, request
-        self._timeout_s, self._idle_s = timeout_s, watch_s * (1.0 + GRACE_RATIO)
-        self._lock = threading.Lock()
-        self._response: Any = None
-        self._closed = False
-
-    def __iter__(self) -> Iterator[Json]:
-        if self._closed:
-            return
-        response = self._transport.opened(self._request, self._timeout_s, self._idle_s)
-        try:
-            with self._lock:
-                self._response = response
-                if self._closed:
-                    return
-            yield from self._events(response)
-        finally:
-            response.close()
-
-    def _events(self, response: Any) -> Iterator[Json]:
-        what, rest = self._request.what, b""
-        # However much it says: a watch that outlives its time by that much is not believed.
-        for part in Budget(what, self._idle_s, self._idle_s).parts(response):
-            *lines, rest = (rest + part).split(b"\n")
-            if len(rest) > LONGEST_BODY:
-                raise UnavailableError(f"{what}: an event is longer than {LONGEST_BODY} bytes")
-            yield from (_event_of(what, line) for line in lines if line.strip())
-        if rest.strip():
-            raise UnavailableError(f"{what}: the answer was cut off")
-
-    def close(self) -> None:
-        """End it; the thread that waits for an event goes on at once."""
-        with self._lock:
-            self._closed = True
-            response = self._response
-        if response is None:
-            return
-        try:
-            response.shutdown()
-        except (AttributeError, OSError, ValueError, RuntimeError):
-            # It has ended by itself.
-            return
-
-
-def _event_of(what: str, line: bytes) -> Json:
-    try:
-        event = json.loads(line)
-    except (ValueError, RecursionError):
-        raise UnavailableError(f"{what}: an event is not JSON") from None
-    if not isinstance(event, dict) or not isinstance(event.get("object"), dict):
-        raise UnavailableError(f"{what}: an event has no object")
-    return event

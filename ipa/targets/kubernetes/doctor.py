@@ -7,19 +7,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
 
-from ipa.adapters.kube import preflight
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.kinds import (
     BY_NAME,
     ELECTOR,
     LEASE,
+    OWN_ACCESS_REVIEW,
     REVIEWER,
+    SELF_REVIEW,
     RbacRole,
     ResourceKind,
+    Right,
     actor,
     observer,
 )
-from ipa.model.errors import ForbiddenError, IpaError, NotFoundError
+from ipa.model.errors import ForbiddenError, IpaError, NotFoundError, UnavailableError
 from ipa.model.findings import DoctorCheck, Finding, Severity, fail, failed, ok, skew_finding, warn
 from ipa.settings import Settings, words
 
@@ -68,15 +70,34 @@ def cluster_checks(
 
 def _kind(client: KubeClient, needs: ClusterNeeds) -> Iterator[Finding]:
     kind = needs.kind
-    versions = preflight.served_versions(client, kind.group)
+    versions = served_versions(client, kind.group)
     if not versions:
         yield fail(needs.check, f"there is no API group {kind.group}", needs.install)
-    elif kind.version not in versions or not preflight.serves(client, kind):
+    elif kind.version not in versions or not _serves(client, kind):
         seen = f"{kind.group} has {', '.join(versions)}, and no {kind.plural} in {kind.version}"
         yield fail(needs.check, seen, needs.install.replace("install", "upgrade", 1))
     else:
         others = ", ".join(version for version in versions if version != kind.version)
         yield ok(needs.check, f"{kind.api_version} is served" + (f", beside {others}" if others else ""))
+
+
+def served_versions(client: KubeClient, group: str) -> tuple[str, ...]:
+    """The versions of the API group that are served, the preferred one first; none without the group."""
+    try:
+        found = client.discover(f"/apis/{group}", f"the API group {group}")
+    except NotFoundError:
+        return ()
+    versions = [str(each.get("version", "")) for each in found.get("versions") or ()]
+    preferred = str((found.get("preferredVersion") or {}).get("version", ""))
+    return tuple(sorted(versions, key=lambda version: version != preferred))
+
+
+def _serves(client: KubeClient, kind: ResourceKind) -> bool:
+    try:
+        found = client.discover(kind.root, kind.api_version)
+    except NotFoundError:
+        return False
+    return any(each.get("name") == kind.plural for each in found.get("resources") or ())
 
 
 def _lease_name(settings: Settings) -> str:
@@ -85,7 +106,7 @@ def _lease_name(settings: Settings) -> str:
 
 def _server(client: KubeClient) -> Iterator[Finding]:
     try:
-        version = preflight.server_version(client)
+        version = client.discover("/version", "the API server's version").get("gitVersion")
     except IpaError as error:
         yield failed(SERVER, error, "kubectl cluster-info; export IPA_KUBECONFIG=~/.kube/config")
         return
@@ -97,8 +118,9 @@ def _server(client: KubeClient) -> Iterator[Finding]:
 def _subject(client: KubeClient) -> str:
     """The option of `kubectl create rolebinding` that names the service."""
     try:
-        name = preflight.user_name(client)
+        name = str((client.review(SELF_REVIEW).get("userInfo") or {}).get("username", ""))
     except IpaError:
+        # Kubernetes before 1.28 does not tell.
         name = ""
     account = name.removeprefix("system:serviceaccount:")
     if account != name:
@@ -135,11 +157,9 @@ def _role(
     for right in role.rights:
         name = f"right in {place}: {right}"
         try:
-            allowed = preflight.is_allowed(client, namespace, right)
+            allowed = _is_allowed(client, namespace, right)
             names = () if allowed or right.verb not in BY_NAME else known.get(right.resource, ())
-            refused = next(
-                (each for each in names if not preflight.is_allowed(client, namespace, right, each)), ""
-            )
+            refused = next((it for it in names if not _is_allowed(client, namespace, right, it)), "")
         except ForbiddenError as error:
             kind = f"{right.resource}.{right.group}" if right.group else right.resource
             where = f"-n {namespace}" if namespace else "-A"
@@ -153,6 +173,18 @@ def _role(
             which = f" for {refused}" if refused else ""
             seen = f"not allowed{which}; role {role.name} is for {role.purpose}: {meaning}"
             yield Finding(name, state, seen, _grant(role, namespace, subject()))
+
+
+def _is_allowed(client: KubeClient, namespace: str, right: Right, name: str = "") -> bool:
+    """Ask for our right in the namespace ("": the whole cluster), to all objects or the named one."""
+    asked = {"verb": right.verb, "group": right.group, "resource": right.resource}
+    asked |= {"namespace": namespace} if namespace else {}
+    asked |= {"name": name} if name else {}
+    what = f"whether we may {right}" + (f" in {namespace}" if namespace else "")
+    allowed = client.review(OWN_ACCESS_REVIEW, {"resourceAttributes": asked}, what).get("allowed")
+    if not isinstance(allowed, bool):
+        raise UnavailableError(f"{what}: the answer has no status.allowed")
+    return allowed
 
 
 def _grant(role: RbacRole, namespace: str, subject: str) -> str:

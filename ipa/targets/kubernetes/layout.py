@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from ipa.adapters.kube.kinds import ObjectRef, ResourceKind
-from ipa.adapters.kube.responses import Json
+from ipa.adapters.kube.kinds import NAMESPACE, ObjectRef, ResourceKind
+from ipa.adapters.kube.transport import Json
+from ipa.model.errors import ForbiddenError, NotFoundError
 from ipa.model.parts import Configs
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
@@ -181,3 +182,13 @@ class Layout(ABC):
     def admission_fault(self, client: KubeClient) -> str:
         """The refusal of the pipeline's pods by its namespace, with the remedy; empty if none is known."""
         return ""
+
+
+def enforced_pod_security(client: KubeClient, namespace: str) -> str:
+    """The level of PodSecurity that the namespace enforces; empty if it says none, or we may not ask."""
+    try:
+        found = client.get(NAMESPACE, "", namespace)
+    except (ForbiddenError, NotFoundError):
+        return ""
+    labels = found["metadata"].get("labels") or {}
+    return str(labels.get("pod-security.kubernetes.io/enforce", ""))

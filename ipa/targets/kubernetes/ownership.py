@@ -1,15 +1,23 @@
-"""Which install of the service an object belongs to, so that two never fight over one."""
+"""The metadata of an object: the install that it belongs to, its revision, and its last writer.
+
+An object is one install's, so that two never fight over it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from hashlib import sha256
+
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.responses import Json
-from ipa.model.errors import DriftError, NotFoundError, Problem
+from ipa.adapters.kube.transport import Json
+from ipa.model.errors import DriftError, NotFoundError, Problem, UnavailableError
 from ipa.targets.kubernetes.layout import Layout, Operation
 
 ANNOTATION = "ipa-serving/install"
 POINTER = "/metadata/annotations"
 VERSION, UID = "/metadata/resourceVersion", "/metadata/uid"
+# The digits of a digest of uids: enough that objects made anew never have those of before.
+UIDS = 12
 
 
 def owner_of(found: Json) -> str | None:
@@ -87,3 +95,65 @@ def release_all(client: KubeClient, layout: Layout, install: str) -> list[str]:
 
 def _key() -> str:
     return f"{POINTER}/{ANNOTATION.replace('/', '~1')}"
+
+
+class MonotonicReads:
+    """The newest generation seen of each object. A generation grows with every change of the spec."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, int] = {}
+
+    def seen(self, thing: Json) -> Json:
+        """The object; UnavailableError where a newer one of the same uid was seen before."""
+        metadata = thing["metadata"]
+        uid, generation = str(metadata["uid"]), int(metadata["generation"])
+        newest = self._seen.get(uid, 0)
+        if generation < newest:
+            raise UnavailableError(
+                f"{thing['kind']} {metadata['namespace']}/{metadata['name']}: the answer is older "
+                f"(generation {generation}) than one read before ({newest})"
+            )
+        self._seen[uid] = generation
+        return thing
+
+
+def revision_of(objects: Sequence[Json]) -> str:
+    """Revision that a decision is bound to: the objects, then `/` and the versions of their specs.
+
+    Of several the uids are a digest. Not the resourceVersion, which moves with every status an operator
+    writes while nothing of what was decided on has changed. A patch tests uid and generation.
+    """
+    uids = [str(each["metadata"]["uid"]) for each in objects]
+    identity = uids[0] if len(uids) == 1 else sha256(".".join(uids).encode()).hexdigest()[:UIDS]
+    return f"{identity}/{'.'.join(str(each['metadata']['generation']) for each in objects)}"
+
+
+OURS = "ipa-serving"
+
+
+def last_hand(found: Json) -> str:
+    """The field manager whose change of the spec is the newest, with its time; empty where that is us.
+
+    Empty too where nothing is known: managers tell their own name, and may tell none.
+    """
+    changes = [
+        (str(entry.get("time") or ""), str(entry.get("manager") or ""))
+        for entry in found["metadata"].get("managedFields") or ()
+        if isinstance(entry, dict)
+        # Status is the operator's. A change by `kubectl scale` carries the subresource scale.
+        and entry.get("subresource") != "status"
+        and "f:spec" in (entry.get("fieldsV1") or {})
+    ]
+    if not changes:
+        return ""
+    time, manager = max(changes)
+    return "" if manager in ("", OURS) else f"{manager} at {time}"
+
+
+def with_hand(error: DriftError, found: Json) -> DriftError:
+    """The same error with a problem that names the last field manager."""
+    who = last_hand(found)
+    if not who:
+        return error
+    said = Problem(f"its spec was last changed by {who}")
+    return DriftError(error.message, hint=error.hint, problems=[*error.problems, said])

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from ipa.adapters.kube.responses import Json
+from ipa.adapters.kube.transport import Json
 from ipa.control.ports import Rollout, RolloutPhase
 from ipa.targets.kubernetes.layout import Served
 

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.kinds import AUTOSCALER, ObjectRef
-from ipa.adapters.kube.responses import Json, MonotonicReads, last_hand, revision_of
+from ipa.adapters.kube.transport import Json
 from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
 from ipa.model.decision import Change
 from ipa.model.errors import (
@@ -28,7 +28,15 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.rolling import DEPLOYMENT
 from ipa.targets.kubernetes.layout import Layout, ObjectChange, Objects, Operation, Running, Served, patch_of
-from ipa.targets.kubernetes.ownership import check_owner, claim, claimed, owner_of
+from ipa.targets.kubernetes.ownership import (
+    MonotonicReads,
+    check_owner,
+    claim,
+    claimed,
+    last_hand,
+    owner_of,
+    revision_of,
+)
 from ipa.targets.kubernetes.rollout import (
     counter_of,
     judge,
@@ -71,7 +79,7 @@ class KubeWorkload:
         layout = self._layout_of(pipeline)
         objects = self._get(layout)
         running = layout.observe(objects)
-        autoscalers, _ = self._client.list_all(AUTOSCALER, layout.namespace)
+        autoscalers = self._client.list_all(AUTOSCALER, layout.namespace)
         layout.check_autoscalers(running, autoscalers)
         places, served, deployments, pods = self._look(layout, running)
         lost = {

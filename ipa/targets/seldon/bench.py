@@ -20,7 +20,7 @@ import httpx
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.quantity import parse_quantity
-from ipa.adapters.kube.responses import Json
+from ipa.adapters.kube.transport import Json
 from ipa.control.loop.clock import SystemClock
 from ipa.control.ports import Clock, RolloutPhase
 from ipa.model.errors import ConflictError, InputError, IpaError, UnavailableError
@@ -114,7 +114,7 @@ class ClusterBench:
         ConflictError if another run may be measuring the pipeline now.
         """
         namespace, now = target_of(self._pipeline).namespace, self._clock.now()
-        found, _ = self._client.list_all(SELDON_DEPLOYMENT, namespace)
+        found = self._client.list_all(SELDON_DEPLOYMENT, namespace)
         name = self._pipeline.name
         left = [each for each in found if (each["metadata"].get("labels") or {}).get(LABEL_COPY_OF) == name]
         for sdep in left:

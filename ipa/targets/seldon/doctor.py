@@ -6,10 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ipa.adapters.kube import preflight
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.prometheus.doctor import SeriesOf, metrics_checks
-from ipa.model.errors import DriftError, ForbiddenError, IpaError, NotFoundError, UnavailableError
+from ipa.model.errors import (
+    DriftError,
+    ForbiddenError,
+    InputError,
+    IpaError,
+    NotFoundError,
+    UnavailableError,
+)
 from ipa.model.findings import DoctorCheck, Finding, fail, failed, ok, warn
 from ipa.model.pipeline import Pipeline
 from ipa.settings import Settings
@@ -87,21 +93,20 @@ def _operator(client: KubeClient, namespace: str) -> Iterator[Finding]:
     name = "seldon operator"
     look = "kubectl get pods -n seldon-system -l control-plane=seldon-controller-manager"
     try:
-        refused = preflight.refusal(client, locate.SELDON_DEPLOYMENT, namespace, _probe(namespace))
+        client.create(locate.SELDON_DEPLOYMENT, namespace, _probe(namespace), dry_run=True)
     except ForbiddenError:
         yield _operator_by_status(client, namespace, name, look)
     except UnavailableError as error:
         yield fail(name, f"its webhook is registered and does not answer: {error.message}", look)
+    except InputError:
+        yield ok(name, "its webhook refuses an impossible object in a dry run")
     else:
-        if refused:
-            yield ok(name, "its webhook refuses an impossible object in a dry run")
-        else:
-            yield warn(name, "no webhook objects to a graph node without a container (dry run)", look)
+        yield warn(name, "no webhook objects to a graph node without a container (dry run)", look)
 
 
 def _operator_by_status(client: KubeClient, namespace: str, name: str, look: str) -> Finding:
     """Without the right to create, recognise the operator by the status that it wrote."""
-    found, _ = client.list_all(locate.SELDON_DEPLOYMENT, namespace)
+    found = client.list_all(locate.SELDON_DEPLOYMENT, namespace)
     told = [one["metadata"]["name"] for one in found if (one.get("status") or {}).get("state")]
     if told:
         return ok(name, f"it has given {', '.join(told[:3])} a status")

@@ -22,8 +22,6 @@ from types import MappingProxyType
 from typing import Any
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.preflight import enforced_pod_security
-from ipa.adapters.kube.responses import with_hand
 from ipa.model.errors import DriftError, InputError, Problem
 from ipa.model.external import with_replicas_of
 from ipa.model.parts import Configs
@@ -31,7 +29,8 @@ from ipa.model.parts import parts_of as shared_parts
 from ipa.model.pipeline import Bounds, Pipeline, Stage, StageBounds, StageKind, Variant
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.resident import is_lighter
-from ipa.targets.kubernetes.layout import Layout, ObjectChange, Objects, Running
+from ipa.targets.kubernetes.layout import Layout, ObjectChange, Objects, Running, enforced_pod_security
+from ipa.targets.kubernetes.ownership import with_hand
 from ipa.targets.seldon import manifest
 from ipa.targets.seldon.locate import (
     LONGEST_NAME,

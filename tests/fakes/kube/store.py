@@ -37,7 +37,7 @@ class ApiError(Exception):
 
 @dataclass(frozen=True)
 class Event:
-    """One entry of the log that a watch reads."""
+    """One write."""
 
     version: int
     type: str
@@ -52,7 +52,6 @@ class Store:
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
         self.version = 100
-        self.compacted = 0
         self.log: list[Event] = []
         self._objects: dict[tuple[str, str, str], Json] = {}
         self._uids = 0
@@ -126,11 +125,6 @@ class Store:
         del self._objects[(resource, namespace, name)]
         self._write("DELETED", resource, gone)
         return gone
-
-    def compact(self) -> None:
-        """Forget the log: who watches from before gets 410."""
-        self.compacted = self.version
-        self.log.clear()
 
     def _live(self, resource: str, namespace: str, name: str) -> Json:
         """The object itself, not to be changed."""
