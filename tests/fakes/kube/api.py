@@ -120,8 +120,8 @@ class Api:
                 self.kinds and request.resource in self.kinds.by_resource
             ):
                 raise ApiError(404, "NotFound", "the server could not find the requested resource")
-            if request.subresource == "scale":
-                return 200, self._scale(request)
+            if request.subresource:
+                raise ApiError(404, "NotFound", f"there is no subresource {request.subresource} here")
             return self._serve_object(request)
 
     def _self_review(self, request: Request) -> Json:
@@ -249,9 +249,7 @@ class Api:
             )
         made = self._admit(request, body)
         made["metadata"] = {**made["metadata"], "namespace": request.namespace, "name": request.name}
-        if request.subresource == "status":
-            made = {**live, "status": made.get("status", {})}
-        elif "status" in live:
+        if "status" in live:
             made["status"] = live["status"]
         else:
             made.pop("status", None)
@@ -262,15 +260,6 @@ class Api:
             return dict(body)
         kept = admit(body, self.schema, strict=request.query.get("fieldValidation") == "Strict")
         return self.mutate(kept) if self.mutate else kept
-
-    def _scale(self, request: Request) -> Json:
-        live = self.store.get(request.resource, request.namespace, request.name)
-        replicas = live["spec"].get("replicas")
-        if replicas is None:
-            raise ApiError(500, "InternalError", 'the spec replicas field ".spec.replicas" does not exist')
-        metadata = {key: live["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion")}
-        body = {"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata}
-        return {**body, "spec": {"replicas": replicas}, "status": {"replicas": replicas}}
 
 
 def labels_of(request: Request) -> dict[str, str]:

@@ -12,7 +12,6 @@ import pytest
 
 from ipa.targets.seldon.manifest import render
 from tests.fakes.kube import FakeKube
-from tests.fakes.kube.reviews import User
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.kube.schema import real_schema
 
@@ -20,7 +19,6 @@ Json = dict[str, Any]
 SDEPS = "/apis/machinelearning.seldon.io/v1/namespaces/models/seldondeployments"
 ONE = f"{SDEPS}/sample"
 JSON_PATCH = {"Content-Type": "application/json-patch+json"}
-MERGE_PATCH = {"Content-Type": "application/merge-patch+json"}
 
 
 @pytest.fixture
@@ -40,8 +38,8 @@ def body() -> Json:
     return render(sample_pipeline(), sample_configs())
 
 
-def patch(http: httpx.Client, operations: Any, headers: dict[str, str] = JSON_PATCH) -> httpx.Response:
-    return http.patch(ONE, content=json.dumps(operations), headers=headers)
+def patch(http: httpx.Client, operations: Any) -> httpx.Response:
+    return http.patch(ONE, content=json.dumps(operations), headers=JSON_PATCH)
 
 
 def message(response: httpx.Response) -> str:
@@ -77,29 +75,6 @@ def test_a_stale_put_is_409_and_a_failed_test_422(http: httpx.Client) -> None:
     response = patch(http, [{"op": "test", "path": "/metadata/resourceVersion", "value": "1"}])
     assert (response.status_code, response.json()["reason"]) == (422, "Invalid")
     assert message(response) == "the server rejected our request due to an error in our request"
-
-
-def test_a_patch_with_one_failed_test_changes_nothing(http: httpx.Client) -> None:
-    before = http.get(ONE).json()
-    operations = [
-        {"op": "add", "path": "/spec/replicas", "value": 2},
-        {"op": "test", "path": "/spec/protocol", "value": "seldon"},
-    ]
-    assert patch(http, operations).status_code == 422
-    assert http.get(ONE).json() == before
-
-
-def test_a_merge_patch_of_predictors_replaces_the_list_and_is_refused(http: httpx.Client) -> None:
-    merge = {"spec": {"predictors": [{"name": "main", "replicas": 3}]}}
-    response = patch(http, merge, MERGE_PATCH)
-    assert response.status_code == 422
-    assert "graph" in message(response)
-    assert patch(http, {"metadata": {"labels": {"theirs": "1"}}}, MERGE_PATCH).status_code == 200
-
-
-def test_a_strategic_merge_patch_of_a_custom_resource_is_415(http: httpx.Client) -> None:
-    headers = {"Content-Type": "application/strategic-merge-patch+json"}
-    assert patch(http, {"spec": {}}, headers).status_code == 415
 
 
 def test_unknown_fields_are_pruned_or_with_strict_refused(http: httpx.Client) -> None:
@@ -140,20 +115,6 @@ def test_a_dry_run_answers_as_the_write_would_and_keeps_nothing(http: httpx.Clie
     other["metadata"]["name"] = "other"
     assert http.post(SDEPS, params={"dryRun": "All"}, json=other).status_code == 201
     assert http.get(f"{SDEPS}/other").status_code == 404
-
-
-def test_scale_needs_replicas_in_the_spec(http: httpx.Client) -> None:
-    assert http.get(f"{ONE}/scale").status_code == 500
-    patch(http, [{"op": "add", "path": "/spec/replicas", "value": 2}])
-    assert http.get(f"{ONE}/scale").json()["spec"] == {"replicas": 2}
-
-
-def test_status_is_written_at_its_own_path_only(http: httpx.Client) -> None:
-    live = http.get(ONE).json()
-    assert "status" not in http.put(ONE, json={**live, "status": {"state": "Failed"}}).json()
-    done = http.put(f"{ONE}/status", json={**live, "status": {"state": "Failed"}}).json()
-    assert done["status"] == {"state": "Failed"}
-    assert done["metadata"]["generation"] == live["metadata"]["generation"]
 
 
 def test_names_are_taken_once_and_gone_after_deletion(kube: FakeKube, http: httpx.Client) -> None:
@@ -237,44 +198,6 @@ def test_a_hand_edit_of_a_deployment_is_reverted_unless_an_autoscaler_owns_it(
     hpa = {"op": "add", "path": "/spec/predictors/0/componentSpecs/0/hpaSpec", "value": {"maxReplicas": 9}}
     assert patch(http, [hpa]).status_code == 200
     assert scale_by_hand() == 9
-
-
-def test_no_replicas_leave_the_stage_creating(kube: FakeKube, http: httpx.Client) -> None:
-    kube.tick(5)
-    assert http.get(ONE).json()["status"] == {"state": "Available"}
-    patch(http, [{"op": "replace", "path": "/spec/predictors/0/componentSpecs/0/replicas", "value": 0}])
-    kube.tick(10)
-    assert http.get(ONE).json()["status"] == {"state": "Creating"}
-
-
-def test_leases_events_and_reviews(kube: FakeKube, http: httpx.Client) -> None:
-    leases = "/apis/coordination.k8s.io/v1/namespaces/models/leases"
-    lease = {"metadata": {"name": "ipa"}, "spec": {"holderIdentity": "a"}}
-    made = http.post(leases, json=lease).json()
-    stolen = http.put(f"{leases}/ipa", json={**made, "spec": {"holderIdentity": "b"}})
-    assert stolen.status_code == 200
-    assert http.put(f"{leases}/ipa", json=made).status_code == 409
-    assert http.post("/api/v1/namespaces/models/events", json={"metadata": {"name": "e"}}).status_code == 201
-    kube.api.reviewer.tokens["hers"] = User("ada")
-    kube.api.reviewer.let("ada", "models", "get")
-    tokens, accesses = (
-        "/apis/authentication.k8s.io/v1/tokenreviews",
-        "/apis/authorization.k8s.io/v1/subjectaccessreviews",
-    )
-    assert http.post(tokens, json={"spec": {"token": ""}}).status_code == 400
-    assert "authenticated" not in http.post(tokens, json={"spec": {"token": "his"}}).json()["status"]
-    assert http.post(tokens, json={"spec": {"token": "hers"}}).json()["status"]["authenticated"]
-    assert http.post(accesses, json={"spec": {"user": "ada"}}).status_code == 422
-    for namespace, is_allowed in (("models", True), ("others", False), ("", False)):
-        wanted = {"verb": "get", "resource": "seldondeployments", "namespace": namespace}
-        answer = http.post(accesses, json={"spec": {"user": "ada", "resourceAttributes": wanted}})
-        assert answer.json()["status"]["allowed"] is is_allowed
-    kube.denied = {("patch", "seldondeployments")}
-    path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
-    for verb, allowed in (("patch", False), ("get", True)):
-        attributes = {"verb": verb, "resource": "seldondeployments", "namespace": "models"}
-        access = http.post(path, json={"spec": {"resourceAttributes": attributes}})
-        assert (access.status_code, access.json()["status"]["allowed"]) == (201, allowed)
 
 
 def test_what_the_small_schema_refuses_the_published_one_refuses_too(
