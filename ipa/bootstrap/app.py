@@ -13,9 +13,9 @@ from ipa.adapters.forecasting import forecast_setup
 from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.metrics.publish import Publisher
-from ipa.adapters.store.change_notes import Changes
 from ipa.adapters.store.database import Access
 from ipa.adapters.store.housekeeping import Housekeeping
+from ipa.adapters.store.journal import Changes
 from ipa.adapters.store.store import Store, open_from
 from ipa.bootstrap.calibration import calibrated, calibrations_of
 from ipa.bootstrap.file_edits import FileEdits

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipa.adapters.forecasting import ForecasterOf
 from ipa.adapters.solvers.supervised import supervised
 from ipa.bootstrap.pipeline_registry import policy_of
-from ipa.control.audit.replay import ReplayResult, ReplaySetup, inputs_in, made_by_hand, replay, stale
+from ipa.control.audit.replay import ReplayResult, ReplaySetup, inputs_in, nothing, replay, stale
 from ipa.control.canonical import digest_of
 from ipa.control.engine.decision_inputs import made_of
 from ipa.control.ports import DecisionLog
@@ -51,7 +51,8 @@ class Replayer:
         if isinstance(inputs, ReplayResult):
             return inputs
         if not POLICIES.is_known(inputs.policy):
-            return made_by_hand(decision, inputs)
+            why = f"policy {inputs.policy!r} decided it, which this service does not have"
+            return nothing(decision, why)
         moved = stale(decision, inputs, pipeline, digest_of(profiles), policy or inputs.policy)
         if moved is not None:
             return moved

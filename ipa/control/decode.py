@@ -7,7 +7,7 @@ number was encoded as None and cannot be restored.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from datetime import datetime
 from enum import Enum
 from functools import cache
@@ -28,13 +28,9 @@ SCALARS: dict[Any, tuple[tuple[type, ...], str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A dataclass field: its attribute, its type, and True if a record may lack it, as older ones do."""
-
-    attribute: str
-    kind: Any
-    may_lack: bool
+# The fields of a dataclass by their names in records: attribute, type, and True if a record may lack it, as
+# older ones do.
+_Parts = dict[str, tuple[str, Any, bool]]
 
 
 def restored(kind: type[T], value: Any) -> T:
@@ -67,31 +63,13 @@ def _member(members: Sequence[Any], value: Any, where: str) -> Any:
     if len(others) == 1:
         return others[0]
     for each in others:
-        if isinstance(value, dict) and _fits(get_origin(each) or each, value):
-            return each
+        of = get_origin(each) or each
+        if isinstance(value, dict) and is_dataclass(of):
+            parts = _parts(cast(Any, of))
+            needed = {name for name, (_, _, may_lack) in parts.items() if not may_lack}
+            if needed <= value.keys() <= parts.keys():
+                return each
     return _wrong(value, " or ".join(str(getattr(each, "__name__", each)) for each in others), where)
-
-
-def _fits(kind: Any, value: dict[str, Any]) -> bool:
-    """True if `kind` is a dataclass with these fields."""
-    if not is_dataclass(kind):
-        return False
-    parts = _parts(cast(Any, kind))
-    needed = {name for name, part in parts.items() if not part.may_lack}
-    return needed <= value.keys() <= parts.keys()
-
-
-def _collection(origin: Any, kinds: Sequence[Any], value: Any, where: str) -> Any:
-    if not isinstance(value, list):
-        return _wrong(value, "a list", where)
-    if origin is tuple and kinds[-1] is not Ellipsis:
-        if len(value) != len(kinds):
-            return _wrong(value, f"a list of {len(kinds)}", where)
-        each_kind = list(kinds)
-    else:
-        each_kind = [kinds[0]] * len(value)
-    pairs = zip(each_kind, value, strict=True)
-    return origin(_restored(kind, each, f"{where}/{at}") for at, (kind, each) in enumerate(pairs))
 
 
 def _mapping(kind: Any, value: Any, where: str) -> Any:
@@ -100,25 +78,33 @@ def _mapping(kind: Any, value: Any, where: str) -> Any:
     return {key: _restored(kind, each, f"{where}/{key}") for key, each in value.items()}
 
 
+def _collection(origin: Any, kinds: Sequence[Any], value: Any, where: str) -> Any:
+    is_fixed = origin is tuple and kinds[-1] is not Ellipsis
+    if not isinstance(value, list) or (is_fixed and len(value) != len(kinds)):
+        return _wrong(value, f"a list of {len(kinds)}" if is_fixed else "a list", where)
+    each_kind = kinds if is_fixed else [kinds[0]] * len(value)
+    pairs = zip(each_kind, value, strict=True)
+    return origin(_restored(kind, each, f"{where}/{at}") for at, (kind, each) in enumerate(pairs))
+
+
 def _instance(kind: Any, arguments: Sequence[Any], value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         return _wrong(value, f"a {kind.__name__}", where)
     parts = _parts(kind)
     unknown = ", ".join(sorted(value.keys() - parts.keys()))
-    lacking = ", ".join(name for name, part in parts.items() if not part.may_lack and name not in value)
+    lacking = ", ".join(
+        name for name, (_, _, may_lack) in parts.items() if not may_lack and name not in value
+    )
     if unknown or lacking:
         words = [f"lacks {lacking}"] if lacking else []
         words += [f"has unknown {unknown}"] if unknown else []
         raise InputError(f"{where or '/'} {' and '.join(words)}")
-    named = dict(zip(getattr(kind, "__parameters__", ()), arguments, strict=False))
-    return kind(
-        **{
-            parts[name].attribute: _restored(
-                named.get(parts[name].kind, parts[name].kind), each, f"{where}/{name}"
-            )
-            for name, each in value.items()
-        }
-    )
+    variables = dict(zip(getattr(kind, "__parameters__", ()), arguments, strict=False))
+    found = {}
+    for name, each in value.items():
+        attribute, of, _ = parts[name]
+        found[attribute] = _restored(variables.get(of, of), each, f"{where}/{name}")
+    return kind(**found)
 
 
 def _named(kind: Any, value: Any, where: str) -> Any:
@@ -139,15 +125,11 @@ def _wrong(value: Any, wanted: str, where: str) -> Any:
 
 
 @cache
-def _parts(kind: Any) -> dict[str, _Part]:
-    """The fields of a dataclass by their names in records."""
+def _parts(kind: Any) -> _Parts:
     hints, names = get_type_hints(kind), dict(recorded_names(kind) or ())
-    return {
-        names[each.name]: _Part(
-            each.name,
-            hints[each.name],
-            each.default is not MISSING or each.default_factory is not MISSING,
-        )
-        for each in fields(kind)
-        if each.name in names
-    }
+    found: _Parts = {}
+    for each in fields(kind):
+        if each.name in names:
+            may_lack = each.default is not MISSING or each.default_factory is not MISSING
+            found[names[each.name]] = each.name, hints[each.name], may_lack
+    return found

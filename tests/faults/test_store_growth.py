@@ -17,9 +17,9 @@ import pytest
 from sqlalchemy import Engine, event, text
 
 from ipa.adapters.store import Store, keeper, segments
-from ipa.adapters.store.change_notes import Changes
 from ipa.adapters.store.codec import DECISION
 from ipa.adapters.store.database import open_engine, reading
+from ipa.adapters.store.journal import Changes
 from ipa.adapters.store.schema import SegmentRow
 from ipa.control.audit.replay import ReplayOutcome, ReplaySetup, inputs_in, replay
 from ipa.control.canonical import digest

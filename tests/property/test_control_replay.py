@@ -155,10 +155,11 @@ class Trouble:
 
 def test_whatever_happens_every_decision_is_taken_again_as_it_was() -> None:
     seen: set[ReasonCode] = set()
-    for seed in range(3):
+    # Between them these seeds come to every reason below.
+    for seed in (1, 4):
         trouble = Trouble(seed)
         deciding = ReplaySetup(DECLARED, trouble.policy, profiled().predict, PlannerProvenance(), window_max)
-        kept = trouble.tell(40)
+        kept = trouble.tell(30)
         assert len(kept) > 200
         for decision in kept:
             inputs = inputs_in(decision)
@@ -174,7 +175,7 @@ def test_whatever_happens_every_decision_is_taken_again_as_it_was() -> None:
     assert set(ReasonCode) - seen <= elsewhere | rare
 
 
-RATES = tuple(float(rate) for rate in steps((4.0, 60), (16.0, 80), (4.0, 80), (38.0, 60), (3.0, 120)))
+RATES = tuple(float(rate) for rate in steps((4.0, 40), (16.0, 50), (4.0, 45), (38.0, 45), (3.0, 60)))
 SLOW = {
     name: profile.slowed([Slowdown(name, it.variant, 1.6) for it in profile.variants])
     for name, profile in PROFILES.items()
@@ -188,8 +189,8 @@ SETUP = SimSetup(
     start=SMALLEST,
     readiness_s=2.0,
     keep_inputs=True,
-    metrics=MetricsSettings(gaps=((70.0, 110.0),)),
-    kills=((200.0, "read", 1),),
+    metrics=MetricsSettings(gaps=((50.0, 75.0),)),
+    kills=((120.0, "read", 1),),
 )
 # The contract of policies (ipa.testing) has the decisions of every other one replayed.
 RUNS = {
@@ -215,4 +216,4 @@ def test_every_decision_of_a_simulated_run_is_taken_again_as_it_was(name: str) -
     again = Replayer(store, lambda *_: forecaster)
     for decision in decisions:
         check_same(decision, again(decision, setup.pipeline, setup.profiles))
-    assert len(decisions) >= 80
+    assert len(decisions) >= 45

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -19,12 +20,30 @@ from ipa.adapters.store.schema import EntryRow, HeadRow, SegmentRow, upsert
 from ipa.adapters.store.segments import SegmentReader, read_segments
 from ipa.adapters.store.state import RecordTable
 from ipa.control.audit.checkpoints import SignedCheckpoint
-from ipa.control.audit.record import MARK, NOTHING, Entry, EntryKind, Recorded, of_decision
+from ipa.control.audit.record import (
+    MARK,
+    NOTHING,
+    Entry,
+    EntryKind,
+    Recorded,
+    of_applied,
+    of_decision,
+    of_ended,
+)
 from ipa.control.canonical import digest
+from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.loop.compute_lock import COMPUTE_LOCK
+from ipa.control.loop.snapshot import Snapshot
 from ipa.model.decision import Action, Decision
-from ipa.model.errors import ConfigurationError, ConflictError, NotFoundError, UnavailableError
+from ipa.model.errors import (
+    ConfigurationError,
+    ConflictError,
+    IpaError,
+    NotFoundError,
+    UnavailableError,
+)
 
+log = logging.getLogger("ipa.store")
 # Built once: building a statement takes longer than reading a row.
 _INSERT = insert(EntryRow)
 _RECORDED = union(*(select(row.pipeline) for row in (EntryRow, HeadRow, SegmentRow)))
@@ -270,6 +289,32 @@ class Journal:
                     if row.decision is not None and row.values["decision_id"] == decision_id:
                         return header.checkpoint.pipeline, row.decision
         return "", ""
+
+
+class Changes:
+    """A hook of the loops: it records that a change was accepted, got ready, failed or was rolled back.
+
+    The decision behind a change is in the record before the change is written, so an outcome that cannot be
+    recorded is only logged.
+    """
+
+    def __init__(self, note: Callable[[Entry], None]) -> None:
+        self._note = note
+
+    def __call__(self, decision: Decision, snapshot: Snapshot) -> None:
+        """Record the change that ended in this tick, and the one that it started."""
+        found = []
+        if snapshot.ended is not None and snapshot.ended.change is not None:
+            found.append(of_ended(decision.pipeline, snapshot.ended, decision.at))
+        if decision.action is Action.APPLY and snapshot.phase is ActuationPhase.WAITING_READY:
+            found.append(of_applied(decision, decision.at))
+        try:
+            for entry in found:
+                # Other loops may compute while this one waits for the disk.
+                with COMPUTE_LOCK.away():
+                    self._note(entry)
+        except IpaError as error:
+            log.error("%s: the outcome of a change cannot be recorded: %s", decision.pipeline, error)
 
 
 def _newest_seq(connection: Connection) -> int:

@@ -9,7 +9,6 @@ import hashlib
 import re
 import threading
 from base64 import b64decode, b64encode
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -26,12 +25,8 @@ BLOCK = re.compile(rb"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
 HOW_TO_MAKE = "`openssl genpkey -algorithm ed25519` makes one; keep it with the backups of the store."
 
 
-@dataclass(frozen=True, slots=True)
-class _Keys:
-    """The first private key, which signs, and every key by its id."""
-
-    signing: Ed25519PrivateKey | None
-    known: dict[str, Ed25519PublicKey]
+# The first private key, which signs, and every key by its id.
+_Keys = tuple[Ed25519PrivateKey | None, dict[str, Ed25519PublicKey]]
 
 
 class Keyring:
@@ -54,21 +49,22 @@ class Keyring:
     @property
     def can_sign(self) -> bool:
         """True if there is a private key, or one can be created. ConfigurationError: the file is invalid."""
-        return self._read().signing is not None or (self._may_make and not self._read().known)
+        signing, known = self._read()
+        return signing is not None or (self._may_make and not known)
 
     @property
     def key_id(self) -> str:
         """The id of the signing key; empty if there is none yet."""
-        signing = self._read().signing
+        signing, _ = self._read()
         return _id_of(signing.public_key()) if signing else ""
 
     def is_empty(self) -> bool:
         """True if there is no key to verify with."""
-        return not self._read().known
+        return not self._read()[1]
 
     def sign(self, text: str) -> tuple[str, str]:
         """Return the key's id and its signature of the text. ConfigurationError: there is no key."""
-        signing = self._read(make=True).signing
+        signing, _ = self._read(make=True)
         if signing is None:
             raise ConfigurationError(
                 f"there is no key to sign the record with in {self.path or 'IPA_STORE_KEY_FILE'}",
@@ -78,7 +74,7 @@ class Keyring:
 
     def verifies(self, key_id: str, signature: str, text: str) -> bool:
         """True if the key of that id signed the text; False also if the keyring lacks it."""
-        key = self._read().known.get(key_id)
+        key = self._read()[1].get(key_id)
         if key is None:
             return False
         try:
@@ -89,23 +85,23 @@ class Keyring:
 
     def has(self, key_id: str) -> bool:
         """True if the keyring has the key of that id."""
-        return key_id in self._read().known
+        return key_id in self._read()[1]
 
     def _read(self, *, make: bool = False) -> _Keys:
         with self._lock:
-            if self._keys is None or (make and self._keys.signing is None):
+            if self._keys is None or (make and self._keys[0] is None):
                 self._keys = self._load(make)
             return self._keys
 
     def _load(self, make: bool) -> _Keys:
         if self.path is None:
-            return _Keys(None, {})
+            return None, {}
         try:
             if make and self._may_make and not self.path.exists():
                 _make(self.path)
             data = self.path.read_bytes()
         except FileNotFoundError:
-            return _Keys(None, {})
+            return None, {}
         except OSError as error:
             raise _unusable(self.path, str(error.strerror)) from error
         return _keys_in(self.path, data)
@@ -136,28 +132,21 @@ def _keys_in(path: Path, data: bytes) -> _Keys:
     if not blocks:
         raise _unusable(path, "it holds no PEM block")
     for block in blocks:
+        key: object
         try:
-            public = _public(block)
-            private = None if public else serialization.load_pem_private_key(block, None)
+            if b"PUBLIC KEY" in block:
+                key = serialization.load_pem_public_key(block)
+            else:
+                key = serialization.load_pem_private_key(block, None)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise _unusable(path, str(error)) from error
-        if isinstance(private, Ed25519PrivateKey):
-            signing = signing or private
-            public = private.public_key()
-        if public is None:
+        if isinstance(key, Ed25519PrivateKey):
+            signing = signing or key
+            key = key.public_key()
+        if not isinstance(key, Ed25519PublicKey):
             raise _unusable(path, "it holds a key that is not Ed25519")
-        known[_id_of(public)] = public
-    return _Keys(signing, known)
-
-
-def _public(block: bytes) -> Ed25519PublicKey | None:
-    """The public key of a PEM block; None if the block holds a private key."""
-    if b"PUBLIC KEY" not in block:
-        return None
-    key = serialization.load_pem_public_key(block)
-    if not isinstance(key, Ed25519PublicKey):
-        raise ValueError("it is not an Ed25519 key")
-    return key
+        known[_id_of(key)] = key
+    return signing, known
 
 
 def _id_of(key: Ed25519PublicKey) -> str:

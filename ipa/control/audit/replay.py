@@ -91,9 +91,9 @@ def inputs_in(decision: Decision) -> DecisionInputs | ReplayResult:
     """The inputs of the decision, or why it cannot be replayed. RecordError: its inputs were changed."""
     if is_outcome(decision):
         wrote = decision.decision_id.removesuffix(OUTCOME)
-        return _none(decision, f"it is the outcome of the write of {wrote}, not the decision of a tick")
+        return nothing(decision, f"it is the outcome of the write of {wrote}, not the decision of a tick")
     if not decision.inputs:
-        return _none(decision, "it was recorded without its inputs")
+        return nothing(decision, "it was recorded without its inputs")
     if digest(decision.inputs) != decision.inputs_digest:
         raise RecordError(
             f"the inputs of {decision.decision_id!r} do not match their digest",
@@ -103,12 +103,12 @@ def inputs_in(decision: Decision) -> DecisionInputs | ReplayResult:
         return read_inputs(decision.inputs)
     except InputError as error:
         words = "this version cannot read its inputs"
-        return _none(decision, f"{words} ({error.message})")
+        return nothing(decision, f"{words} ({error.message})")
 
 
-def made_by_hand(decision: Decision, inputs: DecisionInputs) -> ReplayResult:
-    """The result for a decision that no policy made, or one that this service does not have."""
-    return _none(decision, f"policy {inputs.policy!r} decided it, which this service does not have")
+def nothing(decision: Decision, why: str) -> ReplayResult:
+    """The result for a decision that cannot be replayed."""
+    return ReplayResult(decision.decision_id, "", ReplayOutcome.NOTHING, why)
 
 
 def stale(
@@ -149,12 +149,13 @@ def replay(
         elif inputs.state.memory is not None:
             memory = restored(policy.memory_kind, inputs.state.memory)
     pipeline = _named(deciding.pipeline, decision)
-    forecasting = _Forecasting(decision.forecast, deciding.forecaster, pipeline.fallback)
+    of_forecast: list[str] = []
+    forecaster = _forecaster_of(decision, deciding.forecaster, pipeline.fallback, of_forecast)
     request = TickRequest(
         pipeline=pipeline,
         control=inputs.control,
         observation=inputs.observation,
-        forecaster=forecasting,
+        forecaster=forecaster,
         policy=policy,
         predict=deciding.predict,
         settings=inputs.settings,
@@ -177,14 +178,10 @@ def replay(
         decision.decision_id,
         policy.name,
         ReplayOutcome.DIFFERS if found else ReplayOutcome.SAME,
-        notes=(*notes, *forecasting.notes),
+        notes=(*notes, *of_forecast[-1:]),
         differences=tuple(found[:MOST]),
         again=replace(again, inputs=""),
     )
-
-
-def _none(decision: Decision, why: str) -> ReplayResult:
-    return ReplayResult(decision.decision_id, "", ReplayOutcome.NOTHING, why)
 
 
 def _named(pipeline: Pipeline, decision: Decision) -> Pipeline:
@@ -213,45 +210,38 @@ def _taught(policy: Policy, earlier: Sequence[Decision]) -> object:
     return memory
 
 
-class _Forecasting:
+def _forecaster_of(
+    decision: Decision, forecaster: PeakForecaster | None, fallback: Fallback | None, notes: list[str]
+) -> PeakForecaster:
     """The forecaster, or the recorded forecast if there is none or its forecast has changed.
 
-    A forecaster that learns may give another forecast now. `notes` names the one that was used.
+    A forecaster that learns may give another forecast now. `notes` gets the one that was used, if it is not
+    the one of both. InputError: there was no forecast, and there is none now.
     """
+    recorded = decision.forecast
 
-    def __init__(
-        self, recorded: Forecast | None, forecaster: PeakForecaster | None, fallback: Fallback | None
-    ) -> None:
-        self._recorded, self._forecaster, self._fallback = recorded, forecaster, fallback
-        self.notes: tuple[str, ...] = ()
-
-    def __call__(self, load: LoadHistory) -> Forecast:
-        """Return the expected peak. InputError: there was no forecast, and there is none now."""
-        recorded = self._recorded
-        now, words = self._now(load)
+    def forecast(load: LoadHistory) -> Forecast:
+        now, words = None, "no forecaster is available"
+        if forecaster is not None:
+            try:
+                now = forecaster(load)
+                words = f"the present forecast for the same load is {now.upper_rps:.4g} rps ({now.rung})"
+            except IpaError as error:
+                words = error.message
         if recorded is None:
             if now is None:
                 raise InputError(words)
-            self.notes = ("no forecast was recorded; the present one is used",)
+            notes.append("no forecast was recorded; the present one is used")
             return now
-        if now is None or not self._agrees(now, recorded):
-            self.notes = (f"the recorded forecast is used: {words}",)
-            return recorded
-        return now
+        if now is not None:
+            # The recorded one may have been raised to the fall-back's rate.
+            either = [now] if fallback is None else [now, fallback_forecast(fallback, now)]
+            if any(not list(_leaves("", plain(recorded), plain(each))) for each in either):
+                return now
+        notes.append(f"the recorded forecast is used: {words}")
+        return recorded
 
-    def _now(self, load: LoadHistory) -> tuple[Forecast | None, str]:
-        if self._forecaster is None:
-            return None, "no forecaster is available"
-        try:
-            now = self._forecaster(load)
-        except IpaError as error:
-            return None, error.message
-        return now, f"the present forecast for the same load is {now.upper_rps:.4g} rps ({now.rung})"
-
-    def _agrees(self, now: Forecast, recorded: Forecast) -> bool:
-        """True if both are equal; the recorded one may have been raised to the fall-back's rate."""
-        either = [now] if self._fallback is None else [now, fallback_forecast(self._fallback, now)]
-        return any(not list(_leaves("", plain(recorded), plain(each))) for each in either)
+    return forecast
 
 
 def _differing(decision: Decision, again: Decision) -> Iterator[ReplayDifference]:

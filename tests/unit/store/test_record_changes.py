@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ipa.adapters.store import Store, open_store
-from ipa.adapters.store.change_notes import Changes
 from ipa.adapters.store.codec import DECISION
+from ipa.adapters.store.journal import Changes
 from ipa.control.audit.record import Entry
 from ipa.control.loop.compute_lock import COMPUTE_LOCK
 from ipa.control.ports import Attribution, ControlAction, PipelineControl

@@ -63,18 +63,6 @@ def test_who_comes_alone_waits_for_nobody() -> None:
     assert disk.groups == [["a"], ["b"]]
 
 
-def test_what_cannot_be_written_fails_alone(pool: ThreadPoolExecutor) -> None:
-    disk = Disk()
-    disk.bad = {"b"}
-    _, *others = disk.crowd(pool, list("abc"))
-    errors = [each.exception(WAIT_S) for each in others]
-    assert [str(error) for error in errors if error] == ["['b'] cannot be written"]
-    assert errors[1] is not None
-    assert sorted(disk.groups) == [["a"], ["c"], ["first"]]
-    disk.writes.add("later")
-    assert disk.groups[-1] == ["later"]
-
-
 def test_an_error_of_one_that_came_alone_is_its_own() -> None:
     disk = Disk()
     disk.bad = {"a"}

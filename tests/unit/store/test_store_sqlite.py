@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -48,21 +47,6 @@ def test_a_read_only_store_says_so(tmp_path: Path) -> None:
     path = made(tmp_path / "s.sqlite3")
     with pytest.raises(ConfigurationError, match="cannot be written"):
         open_store(f"sqlite:///file:{path}?mode=ro&uri=true")
-
-
-def test_a_writer_that_holds_the_store_too_long_is_unavailability(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.01)
-    path = made(tmp_path / "s.sqlite3")
-    store = open_store(url_of(path))
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(UnavailableError, match="locked"):
-        store.set_control("ocr", PipelineControl(), Attribution(ControlAction.MODE))
-    assert store.control("ocr").paused_reason == "release"
-    other.close()
-    store.close()
 
 
 @pytest.mark.parametrize(
