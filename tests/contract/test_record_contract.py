@@ -9,10 +9,8 @@ from dataclasses import replace
 
 import pytest
 from sqlalchemy import Engine, event, insert, text
-from sqlalchemy.exc import DBAPIError
 
 from ipa.adapters.store import Store, database
-from ipa.adapters.store.codec import DECISION
 from ipa.adapters.store.hot import fold
 from ipa.adapters.store.schema import EntryRow
 from ipa.control.audit.checkpoints import verify_lines
@@ -71,15 +69,6 @@ def test_decisions_and_deeds_are_one_chain(filled: Store) -> None:
     assert pause["to"] == {"paused": True, "paused_by": "kim", "paused_reason": "release"}
     assert [entry.seq for entry in filled.entries(0, 100)] == list(range(1, 9))
     assert filled.newest_seq() == 8
-
-
-def test_the_database_itself_refuses_to_change_or_remove(filled: Store, url: str) -> None:
-    engine = plain_engine(url)
-    for statement in ("UPDATE ipa_entries SET digest = ''", "DELETE FROM ipa_entries"):
-        with pytest.raises(DBAPIError, match="only ever added to"), engine.begin() as connection:
-            connection.execute(text(statement))
-    engine.dispose()
-    assert filled.verify("ocr").entries == 6
 
 
 def set_entry(what: str, seq: int) -> str:
@@ -240,21 +229,12 @@ def test_a_decision_that_cannot_be_recorded_takes_no_other_with_it(store: Store)
     store.record(a_decision(1))
     other = replace(a_decision(1), detail="another under its id")
     kept = [a_decision(tick, pipeline="video") for tick in range(1, 6)]
-    # As they come where they waited together.
-    with pytest.raises(ConflictError):
-        store._record_all([(each, DECISION.text(each)) for each in (*kept, other)])
-    assert store.decisions("video") == []
+    # One of them twice, as a retry after an unknown outcome.
+    kept[4] = kept[3]
     with ThreadPoolExecutor(8) as pool:
         results = [pool.submit(store.record, each) for each in (*kept, other)]
     assert [type(each.exception()) for each in results] == [*[type(None)] * 5, ConflictError]
-    assert (store.verify("ocr").entries, store.verify("video").entries) == (1, 5)
-
-
-def test_the_same_decision_twice_in_one_transaction_is_one(store: Store) -> None:
-    twice = [(a_decision(1), DECISION.text(a_decision(1)))] * 2
-    store._record_all(twice)
-    store._record_all(twice)
-    assert store.verify("ocr").decisions == 1
+    assert (store.verify("ocr").entries, store.verify("video").entries) == (1, 4)
 
 
 def test_a_head_is_read_again_as_it_was_written() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -18,10 +17,7 @@ from ipa.control.idempotency import IdempotencyClaim, StoredAnswer
 from ipa.control.ports import (
     Attribution,
     ControlAction,
-    ControlStore,
-    DecisionLog,
     PipelineControl,
-    ProfileStore,
 )
 from ipa.control.saved_plans import Basis, StoredPlan
 from ipa.model.decision import Action, Mode
@@ -33,15 +29,6 @@ from tests.contract.store_harness import Reopen, a_decision, plain_engine
 def a_profile(accuracy: float = 0.65, stage: str = "detect") -> StageProfile:
     variant = VariantProfile("v4-320", accuracy, (ProfilePoint(1.0, 1, 0.016, 0.014, 62.0),), readiness_s=3.0)
     return StageProfile("ocr", stage, (variant,), "2 cores", date(2026, 11, 24), "ipa profile", load_rps=20.0)
-
-
-def test_it_is_the_three_ports(store: Store) -> None:
-    log: DecisionLog = store
-    controls: ControlStore = store
-    profiles: ProfileStore = store
-    assert log.decisions("nothing") == []
-    assert controls.control("nothing") == PipelineControl()
-    assert profiles.profiles("nothing") == {}
 
 
 def test_it_says_whether_it_can_be_read(store: Store, url: str) -> None:
@@ -94,20 +81,6 @@ def test_recording_again_is_safe_but_never_overwrites(store: Store) -> None:
 def test_a_decision_that_is_not_there_is_named(store: Store) -> None:
     with pytest.raises(NotFoundError, match="'nope'"):
         store.decision("nope")
-
-
-def test_threads_do_not_lose_decisions(store: Store) -> None:
-    def write(first: int) -> None:
-        for tick in range(first, first + 10):
-            store.record(a_decision(tick))
-
-    threads = [threading.Thread(target=write, args=(10 * index,)) for index in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    found = store.verify("ocr")
-    assert (found.decisions, found.entries) == (40, 40)
 
 
 def test_control_is_kept(store: Store, reopen: Reopen) -> None:
