@@ -90,7 +90,7 @@ def _head(path: Path) -> str:
     """The beginning of a file, where its kind stands; empty where it cannot be read."""
     try:
         with opened(path) as stream:
-            return (stream.read(4096) or b"").decode("utf-8", errors="replace")
+            return stream.read(4096).decode("utf-8", errors="replace")
     except (IpaError, OSError):
         # What is wrong with it is told by whoever reads it whole.
         return ""

@@ -12,6 +12,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -48,22 +49,20 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise InputError(f"{path} is not a file", hint="Give a regular file: no folder, device or pipe.")
-    with os.fdopen(handle, "rb", buffering=0) as raw:
-        yield raw
+    with os.fdopen(handle, "rb") as file:
+        yield file
 
 
 def read_bytes(path: Path, most_bytes: int = MAX_BYTES) -> bytes:
     """Content of the file. Errors as `opened`; InputError also if it is larger."""
-    with opened(path) as raw:
-        found = bytearray()
+    with opened(path) as file:
         try:
-            while len(found) <= most_bytes and (more := raw.read(most_bytes + 1 - len(found))):
-                found += more
+            found = file.read(most_bytes + 1)
         except OSError as error:
             raise _unreadable(path, error) from error
     if len(found) > most_bytes:
         raise InputError(f"{path} is larger than {most_bytes} bytes", hint="Is it the file that you meant?")
-    return bytes(found)
+    return found
 
 
 def read_utf8(path: Path, most_bytes: int = MAX_BYTES) -> str:
@@ -94,12 +93,10 @@ def lines_of(path: Path) -> Iterator[str]:
     """The lines of a file of any length; InputError as `read_utf8`, and of a line that is too long."""
     if not path.exists():
         raise InputError(f"{path} cannot be read: it does not exist")
-    with opened(path) as raw, os.fdopen(os.dup(raw.fileno()), "rb") as lines:
-        number = 0
-        while True:
-            number += 1
+    with opened(path) as file:
+        for number in count(1):
             try:
-                line = lines.readline(MAX_LINE_BYTES + 1)
+                line = file.readline(MAX_LINE_BYTES + 1)
             except OSError as error:
                 raise _unreadable(path, error) from error
             if not line:

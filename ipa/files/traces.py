@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from importlib import resources
-from io import BufferedReader, FileIO
 from itertools import chain, pairwise
 from math import ceil, floor, inf, isfinite
 from pathlib import Path
@@ -382,9 +381,9 @@ def read_rates(trace: str | Path) -> tuple[float, ...]:
     return tuple(rate or 0.0 for rate in read_trace(trace, zeros_are_gaps=False))
 
 
-def _unpacked(path: Path, raw: BinaryIO) -> BufferedReader | gzip.GzipFile:
+def _unpacked(path: Path, raw: BinaryIO) -> BinaryIO | gzip.GzipFile:
     if path.suffix != ".gz":
-        return BufferedReader(FileIO(os.dup(raw.fileno())))
+        return raw
     file = gzip.GzipFile(fileobj=raw)
     # Unpacked first without being parsed, which takes a hundred times as long.
     left = MOST_RATIO * os.fstat(raw.fileno()).st_size
@@ -399,7 +398,7 @@ def _unpacked(path: Path, raw: BinaryIO) -> BufferedReader | gzip.GzipFile:
     return file
 
 
-def _lines(path: Path, file: BufferedReader | gzip.GzipFile) -> Iterator[tuple[int, str]]:
+def _lines(path: Path, file: BinaryIO | gzip.GzipFile) -> Iterator[tuple[int, str]]:
     # A line at a time and no more of it than any has: what is packed may be endless.
     for at, line in enumerate(iter(lambda: file.readline(MOST_LINE_BYTES), b""), 1):
         if at > MOST_LINES:
