@@ -45,14 +45,6 @@ PLANS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "words"), PLANS)
-def test_a_bad_plan_is_an_error_that_names_the_policy(name: str, words: str) -> None:
-    with pytest.raises(PluginError) as caught:
-        policy(name).decide(seen_with(5.0, SMALLEST), expected(5.0), PolicyState(SMALLEST))
-    assert caught.value.message.startswith(f"policy '{BAD}:{name}' ")
-    assert words in caught.value.message
-
-
 @pytest.mark.parametrize(
     ("name", "words"),
     [

@@ -1,15 +1,20 @@
-"""The latency quantile of a stage against closed forms of queueing theory."""
+"""The queueing formulas against closed forms, on figures worked by hand, and whatever the numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal, localcontext
 from math import exp, factorial, log
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from ipa.queueing.tail import path_quantile_s, sojourn
+from ipa.queueing.formation import batches_in_sequence, ceil_ratio, formation_wait_s, released_wait_s
+from ipa.queueing.tail import Sojourn, path_quantile_s, sojourn
+from tests.amounts import many
 
 # The p99 of an exponential variable, in means.
 EXPONENTIAL = log(100.0)
@@ -133,3 +138,107 @@ def test_a_path_adds_means_and_squares_of_excesses() -> None:
     assert float(path_quantile_s([0.1, 0.2], [0.03, 0.04])) == pytest.approx(0.35)
     stage = sojourn(np.array([1, 8]), 2, 0.1, 0.13, 12.0)
     assert path_quantile_s(stage.mean_s[:, None], stage.excess_s[:, None]) == pytest.approx(stage.quantile_s)
+
+
+# The last bits of some sixty operations.
+ROUNDING = 1e-9
+
+spans = st.floats(0.0, 1e4) | st.just(float("inf"))
+
+
+@st.composite
+def stages(draw: st.DrawFn, most_load: float = 0.9999) -> dict[str, Any]:
+    b, n = 2 ** draw(st.integers(0, 8)), draw(st.integers(1, 200))
+    full_s = draw(st.floats(1e-3, 1e2))
+    return {
+        "batch_size": b,
+        "replicas": n,
+        "service_mean_s": full_s,
+        "service_tail_s": full_s * draw(st.floats(1.0, 10.0)),
+        "rate_rps": draw(st.floats(1e-3, most_load)) * b * n / full_s,
+        "items": draw(st.floats(0.1, 50.0) | st.integers(1, 50)),
+        "timeout_s": draw(spans) * full_s,
+        "percentile": draw(st.sampled_from([90.0, 95.0, 99.0, 99.9])),
+        "service_one_s": full_s * draw(st.floats(1e-3, 1.0)),
+    }
+
+
+def of(stage: dict[str, Any], **changed: Any) -> Sojourn:
+    return sojourn(**(stage | changed))
+
+
+def is_no_less(one: Sojourn, other: Sojourn) -> bool:
+    return bool(
+        one.quantile_s >= other.quantile_s * (1.0 - ROUNDING)
+        and one.mean_s >= other.mean_s * (1.0 - ROUNDING)
+    )
+
+
+@settings(deadline=None, max_examples=many(100))
+@given(stages())
+def test_below_full_load_all_is_finite_and_the_excess_not_negative(stage: dict[str, Any]) -> None:
+    made = of(stage)
+    assert np.isfinite(made.quantile_s)
+    assert made.excess_s >= 0.0
+    assert made.mean_s >= min(stage["service_one_s"], stage["service_mean_s"]) * (1.0 - ROUNDING)
+
+
+@settings(deadline=None)
+@given(stages(), st.floats(1.0, 10.0))
+def test_from_full_load_on_all_is_infinite(stage: dict[str, Any], load: float) -> None:
+    full = stage["batch_size"] * stage["replicas"] / stage["service_mean_s"]
+    made = of(stage, rate_rps=full * load * (1.0 + ROUNDING))
+    assert np.isinf(made.mean_s)
+    assert np.isinf(made.excess_s)
+
+
+@settings(deadline=None, max_examples=many(150))
+@given(stages(), st.integers(1, 20))
+def test_more_replicas_never_raise_it(stage: dict[str, Any], more: int) -> None:
+    assert is_no_less(of(stage), of(stage, replicas=stage["replicas"] + more))
+
+
+@settings(deadline=None, max_examples=many(150))
+@given(stages(), st.floats(1.0, 3.0))
+def test_slower_service_never_lowers_it(stage: dict[str, Any], factor: float) -> None:
+    names = ("service_mean_s", "service_tail_s", "service_one_s")
+    slower = {name: stage[name] * factor for name in names}
+    assert is_no_less(of(stage, **slower), of(stage))
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 10.0), st.floats(0.0, 10.0)), min_size=1, max_size=6))
+def test_a_path_takes_no_longer_than_the_sum_of_its_stages_quantiles(
+    parts: list[tuple[float, float]],
+) -> None:
+    means, excesses = zip(*parts, strict=True)
+    assert path_quantile_s(means, excesses) <= sum(means) + sum(excesses) + ROUNDING
+
+
+def test_a_batch_waits_for_its_other_items() -> None:
+    assert formation_wait_s(8, 20.0) == pytest.approx(0.35)
+    assert formation_wait_s(1, 20.0) == 0.0
+
+
+def test_the_batch_timeout_caps_the_wait() -> None:
+    assert formation_wait_s(8, 20.0, timeout_s=0.1) == 0.1
+    assert formation_wait_s(2, 20.0, timeout_s=0.1) == pytest.approx(0.05)
+
+
+def test_the_released_term_is_negative_and_zero_with_one_batch_size() -> None:
+    assert released_wait_s(5, 3, 20.0) == pytest.approx(-0.5)
+    assert released_wait_s(5, 1, 20.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("items", "batch", "replicas", "expected"),
+    [(1, 1, 1, 1), (1, 8, 3, 1), (6, 1, 1, 6), (6, 1, 2, 3), (6, 4, 1, 2), (6, 4, 2, 1), (2.5, 1, 1, 3)],
+)
+def test_the_batches_a_request_needs_one_after_the_other(
+    items: float, batch: int, replicas: int, expected: int
+) -> None:
+    assert batches_in_sequence(items, batch, replicas) == expected
+
+
+def test_a_ratio_is_not_rounded_up_for_its_last_bits() -> None:
+    assert 2.1 / 0.7 > 3
+    assert ceil_ratio(2.1, 0.7) == 3
