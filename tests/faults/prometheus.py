@@ -278,7 +278,7 @@ class NaiveReader:
         """Rate, load and latency; nothing is ever missing."""
         asked = queries(pipeline, self._dialect)
         # A rate of each target.
-        rates_of = replace(asked.arrivals, by=("instance",))
+        rates_of = replace(asked["arrivals"], by=("instance",))
         rate = self._number(str(rates_of))
         end_s = int(self.at_s)
         span = {"start": end_s - int(window_s) + 1, "end": end_s, "step": 1}
@@ -288,7 +288,7 @@ class NaiveReader:
         except Exception:
             rates = (0.0,)
         return Signals(
-            Measured(rate), Measured(LoadHistory(1.0, rates)), Measured(self._number(str(asked.latency)))
+            Measured(rate), Measured(LoadHistory(1.0, rates)), Measured(self._number(str(asked["latency"])))
         )
 
     def load(self, pipeline: Pipeline, window_s: float) -> Load:

@@ -243,7 +243,7 @@ def skewed(skew_s: float, lag_s: int) -> tuple[bool, bool, bool]:
         metrics = PrometheusMetrics(server.url, 60.0, STALE_S, LOCAL, monotonic_s=clock.monotonic_s)
         found = metrics.read(PIPELINE, 60.0).arrival_rate_rps
         said = isinstance(found, Missing) and found.reason is MissingReason.STALE
-        asked = {"query": str(queries(PIPELINE, LOCAL).arrivals)}
+        asked = {"query": str(queries(PIPELINE, LOCAL)["arrivals"])}
         answer = requests.get(f"{server.url}/api/v1/query", params=asked, timeout=300).json()
         at_s = float(answer["data"]["result"][0]["value"][0]) if answer["data"]["result"] else 0.0
         return lag_s > STALE_S, said, clock.now().timestamp() - at_s > STALE_S

@@ -70,7 +70,7 @@ def test_i7_label_values_stay_values(case: Case) -> None:
             )
             for field in ("age", "arrivals", "latency", "stage_age", "stage_arrivals", "stage_latency"):
                 checked += 1
-                texts = [str(getattr(each, field)) for each in (made, plain_made)]
+                texts = [str(each[field]) for each in (made, plain_made)]
                 injected += outside(texts[0]) != outside(texts[1]) or "\n" in texts[0]
     case.told("queries", checked)
     case.equal("injected queries", injected, 0)

@@ -47,9 +47,9 @@ def test_what_is_written_is_read_back(query: Query) -> None:
 @given(st.text(max_size=30), st.sampled_from([LOCAL, ON_CLUSTER, EXECUTOR]))
 def test_names_never_leave_their_quotes(name: str, dialect: Dialect) -> None:
     pipeline = Pipeline(name, (Stage("s", (Variant("v"),)),), Sla(1.0, 99.0), {})
-    text = str(queries(pipeline, dialect).arrivals)
+    text = str(queries(pipeline, dialect)["arrivals"])
     outside = re.sub(r'"(?:[^"\\]|\\.)*"', "", text, flags=re.DOTALL)
     assert outside == re.sub(
-        r'"[^"]*"', "", str(queries(Pipeline("p", (), Sla(1.0, 99.0), {}), dialect).arrivals)
+        r'"[^"]*"', "", str(queries(Pipeline("p", (), Sla(1.0, 99.0), {}), dialect)["arrivals"])
     )
     assert "\n" not in text

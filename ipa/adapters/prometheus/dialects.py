@@ -1,111 +1,32 @@
-"""Dialects of metrics: the names, labels and windows of each source."""
+"""Dialects of metrics: the names, labels and windows of each source, and the queries in them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
-from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Rate, Selector
+from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Query, Rate, Selector
 from ipa.metering import labels as of
 from ipa.metering import table
 from ipa.model.pipeline import Pipeline, Stage
 
 LOSS_LABELS = (of.STAGE.name, of.LOSS_CAUSE.name)
+# The series of batches: their number, their seconds and their items.
+BATCHES = ("batches", "batch_seconds", "batch_items")
 
-
-@dataclass(frozen=True, slots=True)
-class BatchQueries:
-    """Expressions of a stage's served batches, their seconds and their items, each per second.
-
-    `age` is that of their samples, where another process than the stage's arrivals has them.
-    """
-
-    count: Rate
-    service: Rate
-    items: Rate
-    age: Age | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class HeldQueries:
-    """Expressions of the requests that a stage's replicas answered and of their time there, per second."""
-
-    requests: Rate
-    seconds: Rate
-
-
-@dataclass(frozen=True, slots=True)
-class PartQueries:
-    """Queries of several configurations side by side, which answer for all by `label`.
-
-    `batches` answer by `label` and that of the stage; None where series of batches have no `label`.
-    """
-
-    label: str
-    latency: Quantile
-    answered: Rate
-    lost: Rate | None
-    batches: BatchQueries | None
-
-
-@dataclass(frozen=True, slots=True)
-class Queries:
-    """The queries of one pipeline. Those of the stages answer for all stages at once, by `stage_label`.
-
-    `entry_arrivals` are those of the first stage alone, where it gets every request once and another process
-    counts them than `arrivals`. `stage_variants` are the items that each variant answered, by `stage_label`
-    and variant, where more than one may. `alive` counts the processes that have no series of arrivals before
-    the first request.
-    """
-
-    age: Age
-    arrivals: Rate
-    latency: Quantile
-    answered: Rate
-    lost: Rate | None
-    losses: Rate | None
-    retried: Rate | None
-    entry_arrivals: Rate | None
-    alive: Gauge | None
-    stage_label: str
-    stage_age: Age
-    stage_arrivals: Rate
-    stage_latency: Quantile
-    stage_queue: Gauge | None
-    stage_batches: BatchQueries | None
-    stage_variants: Rate | None = None
-    stage_held: HeldQueries | None = None
-    parts: PartQueries | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Selectors:
-    """The series of a pipeline, and those of its stages; None for those that the source does not have.
-
-    `lost` counts requests without an answer that are no fault of the client, `losses` tells their stages and
-    causes by `LOSS_LABELS`, `retried` counts batches whose replica was lost. `stage_batches` are the series
-    of count, seconds and items of batches, `stage_variants` that of items by variant. `stage_held` are those
-    of the requests that replicas answered and of their seconds there, where replicas have queues of their
-    own; both are then of the replicas, not of what calls them. `alive` is what is there, greater than 0, even
-    before the first request.
-    """
-
-    arrivals: Selector
-    latency: Selector
-    stage_arrivals: Selector
-    stage_latency: Selector
-    stage_queue: Selector | None = None
-    stage_batches: tuple[Selector, Selector, Selector] | None = None
-    stage_variants: Selector | None = None
-    stage_held: tuple[Selector, Selector] | None = None
-    lost: Selector | None = None
-    losses: Selector | None = None
-    retried: Selector | None = None
-    alive: Selector | None = None
-
-
-# Labels of the pipeline's own, and those that say its namespace if series say one.
-Select = Callable[[Pipeline, Mapping[str, str], Mapping[str, str]], Selectors]
+# The series of a pipeline by what they tell; a source need not have all of them.
+#   arrivals, latency                a counter of the requests, and the buckets of their latency
+#   lost, losses                     requests without an answer, no fault of the client; by LOSS_LABELS
+#   retried                          batches whose replica was lost
+#   alive                            what is there, greater than 0, even before the first request
+#   stage_arrivals, stage_latency, stage_queue    the same of the stages, and the items that wait
+#   batches, batch_seconds, batch_items, stage_variants    of served batches; the items of each variant
+#   held, held_seconds               requests that replicas with queues of their own answered, and their time
+#                                    there; the series of batches are then of the replicas too
+Series = Mapping[str, Selector]
+# From a pipeline, labels of its own, and those that say its namespace if series say one.
+Select = Callable[[Pipeline, Mapping[str, str], Mapping[str, str]], Series]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +34,9 @@ class Dialect:
     """Whose metrics are read.
 
     `identity_label` is the label that says whose a series is, `identity` what it says of a pipeline;
-    `stage_label` and `stage_value` are the same for a stage; in `stage_held` its label is `held_label`.
-    `part_label` is the label that tells configurations side by side; empty if there are none. It
-    `tells_batches` if series of batches have that label too. A rate is the mean over `rate_window_s`: two
+    `stage_label` and `stage_value` are the same for a stage; in series of held requests its label is
+    `held_label`. `part_label` is the label that tells configurations side by side; empty if there are none.
+    It `tells_batches` if series of batches have that label too. A rate is the mean over `rate_window_s`: two
     samples at least.
     """
 
@@ -138,95 +59,80 @@ class Dialect:
         return self.name
 
 
-def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> Queries:
-    """The queries of that pipeline in that dialect.
+def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> dict[str, Query]:
+    """The queries of that pipeline by name, as far as the source has their series.
+
+    Those of stages answer for all stages at once, those of parts for all configurations side by side.
+    `entry_arrivals` are those of the first stage alone, where it gets every request once and another process
+    counts them than `arrivals`; `stage_variants` are there if a stage keeps several.
 
     `namespace_label` is the label in which series say the namespace of their target, where they do ("": none
     does). Without it pipelines of one name in several namespaces may be summed.
     """
     labels = {dialect.identity_label: dialect.identity(pipeline)}
-    known = namespace_label and dialect.has_namespaces and pipeline.targets
-    found = dialect.select(pipeline, labels, {namespace_label: pipeline.namespace} if known else {})
-    rate_s, latency_s, label = dialect.rate_window_s, dialect.latency_window_s, dialect.stage_label
-    quantile = pipeline.sla.percentile / 100
-    batches = _batches(dialect, found, label)
-    held = None
-    if found.stage_held:
-        window_s, by = dialect.batches_window_s, (dialect.held_label,)
-        requests, seconds = (Rate(selector, window_s, by) for selector in found.stage_held)
-        held = HeldQueries(requests, seconds)
-    parts = None
+    has_namespace = namespace_label and dialect.has_namespaces and pipeline.targets
+    series = dialect.select(pipeline, labels, {namespace_label: pipeline.namespace} if has_namespace else {})
+    rate = partial(Rate, window_s=dialect.rate_window_s)
+    batch_rate = partial(Rate, window_s=dialect.batches_window_s)
+    latency = partial(Quantile, pipeline.sla.percentile / 100, window_s=dialect.latency_window_s)
+    stage, part = (dialect.stage_label,), (dialect.part_label,)
+    rows: list[tuple[str, str, Callable[..., Query], tuple[str, ...]]] = [
+        ("age", "arrivals", Age, ()),
+        ("arrivals", "arrivals", rate, ()),
+        ("counts", "arrivals", Gauge, ()),
+        ("latency", "latency", latency, ()),
+        ("answered", "latency", rate, ("le",)),
+        ("lost", "lost", rate, ()),
+        ("losses", "losses", rate, LOSS_LABELS),
+        ("retried", "retried", rate, ()),
+        ("alive", "alive", Gauge, ()),
+        ("alive_age", "alive", Age, ()),
+        ("stage_age", "stage_arrivals", Age, stage),
+        ("stage_arrivals", "stage_arrivals", rate, stage),
+        ("stage_latency", "stage_latency", latency, stage),
+        ("stage_queue", "stage_queue", Gauge, stage),
+        *((name, name, batch_rate, stage) for name in BATCHES),
+        *((name, name, batch_rate, (dialect.held_label,)) for name in ("held", "held_seconds")),
+    ]
+    if "held" in series:
+        # Another process than that of the stages' arrivals has them.
+        rows.append(("batch_age", "batches", Age, stage))
+    if any(each.residents > 1 for each in pipeline.served):
+        rows.append(("stage_variants", "stage_variants", batch_rate, (*stage, of.VARIANT.name)))
     if dialect.part_label and (pipeline.sets or pipeline.canary is not None):
-        part = dialect.part_label
-        parts = PartQueries(
-            part,
-            Quantile(quantile, found.latency, latency_s, (part,)),
-            Rate(found.latency, rate_s, (part, "le")),
-            Rate(found.lost, rate_s, (part,)) if found.lost else None,
-            _batches(dialect, found, part, label) if dialect.tells_batches else None,
-        )
-    return Queries(
-        age=Age(found.arrivals),
-        arrivals=Rate(found.arrivals, rate_s),
-        latency=Quantile(quantile, found.latency, latency_s),
-        answered=Rate(found.latency, rate_s, ("le",)),
-        lost=Rate(found.lost, rate_s) if found.lost else None,
-        losses=Rate(found.losses, rate_s, LOSS_LABELS) if found.losses else None,
-        retried=Rate(found.retried, rate_s) if found.retried else None,
-        entry_arrivals=_entry_arrivals(pipeline, dialect, found),
-        alive=Gauge(found.alive) if found.alive else None,
-        stage_label=label,
-        stage_age=Age(found.stage_arrivals, (label,)),
-        stage_arrivals=Rate(found.stage_arrivals, rate_s, (label,)),
-        stage_latency=Quantile(quantile, found.stage_latency, latency_s, (label,)),
-        stage_queue=Gauge(found.stage_queue, (label,)) if found.stage_queue else None,
-        stage_batches=batches,
-        stage_variants=_variants(pipeline, dialect, found),
-        stage_held=held,
-        parts=parts,
-    )
+        rows += [
+            ("part_latency", "latency", latency, part),
+            ("part_answered", "latency", rate, (*part, "le")),
+            ("part_lost", "lost", rate, part),
+        ]
+        if dialect.tells_batches:
+            rows += [(f"part_{name}", name, batch_rate, part + stage) for name in BATCHES]
+    asked = {name: shape(selector=series[of], by=by) for name, of, shape, by in rows if of in series}
+    entries = [each for each in pipeline.stages if not each.after]
+    if "stage_queue" in series and len(entries) == 1 and entries[0].variants:
+        counted = series["stage_arrivals"]
+        labels = {**counted.labels, dialect.stage_label: dialect.stage_value(entries[0])}
+        asked["entry_arrivals"] = rate(selector=replace(counted, labels=labels))
+    return asked
 
 
-def _batches(dialect: Dialect, found: Selectors, *by: str) -> BatchQueries | None:
-    if not found.stage_batches:
-        return None
-    count, service, items = (Rate(it, dialect.batches_window_s, by) for it in found.stage_batches)
-    return BatchQueries(count, service, items, Age(found.stage_batches[0], by) if found.stage_held else None)
-
-
-def _variants(pipeline: Pipeline, dialect: Dialect, found: Selectors) -> Rate | None:
-    if not found.stage_variants or not any(it.residents > 1 for it in pipeline.served):
-        return None
-    return Rate(found.stage_variants, dialect.batches_window_s, (dialect.stage_label, of.VARIANT.name))
-
-
-def _entry_arrivals(pipeline: Pipeline, dialect: Dialect, found: Selectors) -> Rate | None:
-    entries = [stage for stage in pipeline.stages if not stage.after]
-    if found.stage_queue is None or len(entries) != 1 or not entries[0].variants:
-        return None
-    asked = found.stage_arrivals
-    labels = {**asked.labels, dialect.stage_label: dialect.stage_value(entries[0])}
-    return Rate(replace(asked, labels=labels), dialect.rate_window_s)
-
-
-def _router_and_queues(pipeline: Pipeline, labels: Mapping[str, str], here: Mapping[str, str]) -> Selectors:
+def _router_and_queues(pipeline: Pipeline, labels: Mapping[str, str], here: Mapping[str, str]) -> Series:
     """The series of our router and queues."""
-    return Selectors(
-        arrivals=Selector(table.ROUTER_ARRIVALS.name, labels, here),
-        latency=Selector(table.ROUTER_SECONDS.bucket, labels, here),
-        stage_arrivals=Selector(table.QUEUE_ARRIVALS.name, labels, here),
-        stage_latency=Selector(table.QUEUE_STAGE_SECONDS.bucket, labels, here),
-        stage_queue=Selector(table.QUEUE_LENGTH.name, labels, here),
-        stage_batches=(
-            Selector(table.QUEUE_SERVICE_SECONDS.count, labels, here),
-            Selector(table.QUEUE_SERVICE_SECONDS.sum, labels, here),
-            Selector(table.QUEUE_BATCH_SIZE.sum, labels, here),
-        ),
-        stage_variants=Selector(table.QUEUE_VARIANT_ITEMS.name, labels, here),
-        lost=Selector(table.ROUTER_REQUESTS.name, labels, here, among={"outcome": ("dropped", "failed")}),
-        losses=Selector(table.ROUTER_LOSSES.name, labels, here),
-        retried=Selector(table.QUEUE_RETRIES.name, labels, here),
-    )
+    names = {
+        "arrivals": table.ROUTER_ARRIVALS.name,
+        "latency": table.ROUTER_SECONDS.bucket,
+        "losses": table.ROUTER_LOSSES.name,
+        "retried": table.QUEUE_RETRIES.name,
+        "stage_arrivals": table.QUEUE_ARRIVALS.name,
+        "stage_latency": table.QUEUE_STAGE_SECONDS.bucket,
+        "stage_queue": table.QUEUE_LENGTH.name,
+        "batches": table.QUEUE_SERVICE_SECONDS.count,
+        "batch_seconds": table.QUEUE_SERVICE_SECONDS.sum,
+        "batch_items": table.QUEUE_BATCH_SIZE.sum,
+        "stage_variants": table.QUEUE_VARIANT_ITEMS.name,
+    }
+    lost = Selector(table.ROUTER_REQUESTS.name, labels, here, among={"outcome": ("dropped", "failed")})
+    return {"lost": lost} | {name: Selector(metric, labels, here) for name, metric in names.items()}
 
 
 # Our router and queues on this machine. Rates over five scrapes of a second: the mean a plan is made for

@@ -9,8 +9,8 @@ from enum import StrEnum
 from urllib.parse import urlsplit
 
 from ipa.adapters.prometheus.connection import PrometheusConnection, connection_of
-from ipa.adapters.prometheus.dialects import Dialect, Queries, queries
-from ipa.adapters.prometheus.queries import NOW, Age, Selector
+from ipa.adapters.prometheus.dialects import Dialect, queries
+from ipa.adapters.prometheus.queries import NOW, Age, Query, Selector
 from ipa.adapters.prometheus.transport import PrometheusHttp
 from ipa.model.errors import ConfigurationError, InputError, IpaError
 from ipa.model.findings import DoctorCheck, Finding, Severity, fail, failed, ok, skew_finding, warn
@@ -131,29 +131,27 @@ class _Series:
     def __call__(self) -> Iterator[Finding]:
         asked = queries(self.pipeline, self.dialect, self.settings.prometheus_namespace_label)
         if not self._is_idle(asked):
-            yield self._whole("load", asked.arrivals.selector, is_needed=True)
-            yield self._whole("latency", asked.latency.selector)
-            yield self._stages("load of stages", asked.stage_arrivals.selector)
-            yield self._stages("latency of stages", asked.stage_latency.selector)
-        elif asked.alive is not None:
-            scraped = asked.alive.selector.metric
+            yield self._whole("load", asked["arrivals"].selector, is_needed=True)
+            yield self._whole("latency", asked["latency"].selector)
+            yield self._stages("load of stages", asked["stage_arrivals"].selector)
+            yield self._stages("latency of stages", asked["stage_latency"].selector)
+        else:
+            scraped = asked["alive"].selector.metric
             yield ok(self._name("load"), f"no request yet: what counts them is scraped ({scraped})")
-        if asked.stage_queue is not None:
-            yield self._stages("queues of stages", asked.stage_queue.selector)
-        yield from self._replicas(asked)
+        if "stage_queue" in asked:
+            yield self._stages("queues of stages", asked["stage_queue"].selector)
+        if "held" in asked:
+            yield from self._replicas(asked["held"].selector, asked["batches"].selector)
 
-    def _is_idle(self, asked: Queries) -> bool:
+    def _is_idle(self, asked: Mapping[str, Query]) -> bool:
         """True if what counts the requests is scraped, and there are none."""
-        if asked.alive is None or self.asker.ages_s(asked.arrivals.selector):
+        if "alive" not in asked or self.asker.ages_s(asked["arrivals"].selector):
             return False
-        return bool(self.asker.ages_s(asked.alive.selector))
+        return bool(self.asker.ages_s(asked["alive"].selector))
 
-    def _replicas(self, asked: Queries) -> Iterator[Finding]:
+    def _replicas(self, requests: Selector, batches: Selector) -> Iterator[Finding]:
         """Series of replicas that batch for themselves: requests, and batches if the runtime is ours."""
-        if asked.stage_held is None or asked.stage_batches is None:
-            return
         name, of = "requests in replicas", SeriesOf.REPLICAS
-        requests, batches = asked.stage_held.requests.selector, asked.stage_batches.count.selector
         found = self._stages(name, requests, of, self.dialect.held_label)
         timed = self._stages("batches of stages", batches, of)
         if found.state is not Severity.OK and timed.state is Severity.OK:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ipa.adapters.prometheus.dialects import ON_CLUSTER, Dialect, Selectors
+from ipa.adapters.prometheus.dialects import BATCHES, ON_CLUSTER, Dialect, Series
 from ipa.adapters.prometheus.queries import NUMBER, Selector
 from ipa.control.ports import Load, Metrics, Signals
 from ipa.metering import table
@@ -47,7 +47,7 @@ PROCESS = "go_goroutines"
 POD = "pod"
 
 
-def _executor(pipeline: Pipeline, labels: Mapping[str, str], here: Mapping[str, str]) -> Selectors:
+def _executor(pipeline: Pipeline, labels: Mapping[str, str], here: Mapping[str, str]) -> Series:
     """The series of the executor, which has no queue of its own, and of the model servers that it calls.
 
     Those of model servers have the label `deployment_name` from their scrape (`monitors_of`).
@@ -58,17 +58,17 @@ def _executor(pipeline: Pipeline, labels: Mapping[str, str], here: Mapping[str, 
     predictors = {"predictor_name": predictor}
     served, called = {"service": SERVICES}, {"method": CALLS}
     batches = (table.REPLICA_BATCHES, table.REPLICA_SERVICE_SECONDS, table.REPLICA_ITEMS)
-    count, seconds, items = (Selector(metric.name, labels, here) for metric in batches)
-    return Selectors(
-        arrivals=Selector(f"{SERVER}_count", labels, here, predictors, served),
-        latency=Selector(f"{SERVER}_bucket", labels, here, predictors, {**served, "code": ANSWERED}),
-        lost=Selector(f"{SERVER}_count", labels, here, predictors, {**served, "code": FAILED}),
-        stage_arrivals=Selector(f"{CLIENT}_count", labels, here, predictors, called),
-        stage_latency=Selector(f"{CLIENT}_bucket", labels, here, predictors, called),
-        stage_batches=(count, seconds, items),
-        stage_held=(Selector(f"{HELD}_count", labels, here), Selector(f"{HELD}_sum", labels, here)),
-        alive=Selector(PROCESS, {}, here, starting={POD: f"{_deployment(pipeline)}-{predictor}-"}),
-    )
+    names = dict(zip(BATCHES, (metric.name for metric in batches), strict=True))
+    names |= {"held": f"{HELD}_count", "held_seconds": f"{HELD}_sum"}
+    return {
+        "arrivals": Selector(f"{SERVER}_count", labels, here, predictors, served),
+        "latency": Selector(f"{SERVER}_bucket", labels, here, predictors, {**served, "code": ANSWERED}),
+        "lost": Selector(f"{SERVER}_count", labels, here, predictors, {**served, "code": FAILED}),
+        "stage_arrivals": Selector(f"{CLIENT}_count", labels, here, predictors, called),
+        "stage_latency": Selector(f"{CLIENT}_bucket", labels, here, predictors, called),
+        "alive": Selector(PROCESS, {}, here, starting={POD: f"{_deployment(pipeline)}-{predictor}-"}),
+        **{series: Selector(name, labels, here) for series, name in names.items()},
+    }
 
 
 def _deployment(pipeline: Pipeline) -> str:

@@ -61,13 +61,13 @@ def test_each_pipeline_is_read_in_the_dialect_of_its_shape() -> None:
 def test_a_split_pipeline_has_the_series_of_router_and_queues_over_a_clusters_windows() -> None:
     pipeline = split(sample_pipeline())
     asked, seldon = queries(pipeline, ON_CLUSTER), queries(pipeline, EXECUTOR)
-    assert "ipa_router_arrivals_total" in str(asked.arrivals)
-    assert asked.stage_queue is not None
+    assert "ipa_router_arrivals_total" in str(asked["arrivals"])
+    assert "stage_queue" in asked
     # By the stage's own name, whatever its container is called.
     assert ON_CLUSTER.stage_value(pipeline.stages[1]) == "read"
-    assert (asked.arrivals.window_s, asked.latency.window_s) == (
-        seldon.arrivals.window_s,
-        seldon.latency.window_s,
+    assert (asked["arrivals"].window_s, asked["latency"].window_s) == (
+        seldon["arrivals"].window_s,
+        seldon["latency"].window_s,
     )
 
 
