@@ -44,7 +44,7 @@ def run_simulated(case: Case, profiles: Mapping[str, StageProfile], seed: int) -
     world.change(case.after, str(world.cluster.revision))
     world.clock.wait(half_s)
     means |= _means(case, world, case.after)
-    paid = world.cluster.core_seconds(case.duration_s)
+    paid = world.cluster.resource_seconds(case.duration_s).cpu_cores
     world.finish()
     sla_s = case.pipeline.sla.latency_s
     return figures_of(world.done_s - world.born_s, sla_s, world.accuracy_mean(), paid), means

@@ -25,7 +25,7 @@ from ipa.forecast.quality import Backtest
 from ipa.forecast.traces import as_load
 from ipa.model.errors import InputError, UsageError
 from ipa.report.blocks import DASH, Block, FigureBlock, Heading, Paragraph, Table, TableCell
-from ipa.report.plots import CellFigure, over_cells
+from ipa.report.plots import over_cells
 from ipa.report.stats import Mean
 
 DAY_S = 86_400
@@ -175,8 +175,10 @@ def blocks(experiment: Experiment, finished: Sequence[Finished]) -> list[Block]:
         ):
             scores = [[Mean(100 * float(each.row[key]), None, 1)] for each in rows]
             if scores:
-                plot = CellFigure(f"{trace}: {words}", words, names, [""], scores, line=line)
-                found.append(FigureBlock(f"{plot.title}.", over_cells(plot)))
+                title = f"{trace}: {words}"
+                found.append(
+                    FigureBlock(f"{title}.", over_cells(title, words, names, [""], scores, line=line))
+                )
     return found
 
 

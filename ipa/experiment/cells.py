@@ -56,15 +56,11 @@ class ExperimentCell:
 
 @dataclass(frozen=True, slots=True)
 class CellOutcome:
-    """The result of a cell: its figures (one row), a table by tick, and times that no two runs have alike.
-
-    `decisions` counts the ticks by the reason of their decision.
-    """
+    """The result of a cell: its figures (one row), a table by tick, and times that no two runs have alike."""
 
     row: Row
     ticks: Columns = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
-    decisions: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The outcome as plain JSON values; floats read back as they are."""
@@ -72,13 +68,12 @@ class CellOutcome:
             "row": dict(self.row),
             "ticks": {key: list(values) for key, values in self.ticks.items()},
             "timings": dict(self.timings),
-            "decisions": dict(self.decisions),
         }
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> CellOutcome:
         """The outcome that `to_json` gave."""
-        return CellOutcome(data["row"], data["ticks"], data["timings"], data["decisions"])
+        return CellOutcome(data["row"], data["ticks"], data["timings"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,15 +144,15 @@ def _lasting(rates: Sequence[float], minutes: float | None) -> Sequence[float]:
 
 
 def work(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> CellOutcome:
-    """The cell's figures as a row, its ticks, and its decisions by reason."""
+    """The cell's figures as a row, and its ticks."""
     setup = setup_of(payload, series)
     result = simulate(setup)
     row = result.summary()
-    decisions = row.pop("decisions_by_reason")
+    del row["decisions_by_reason"]
     # Before the first tick there is nothing to see: its requests count with the first.
     edges_s = [tick.at_s for tick in result.ticks[1:]]
     seen = _by_interval(result, edges_s, setup.pipeline.sla.percentile)
-    return CellOutcome(row, {**result.columns(), **seen}, decisions=decisions)
+    return CellOutcome(row, {**result.columns(), **seen})
 
 
 def _by_interval(result: SimResult, edges_s: Sequence[float], percentile: float) -> dict[str, list[Any]]:

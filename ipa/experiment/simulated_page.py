@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from ipa.experiment.cells import Finished
 from ipa.experiment.experiment import Experiment
@@ -22,10 +22,8 @@ from ipa.report.blocks import (
     figure,
     judged,
 )
-from ipa.report.plots import GREY, ORANGE, CellFigure, Line, Plot, colours_of, draw, over_cells
-from ipa.report.stats import Mean, mean_of
-
-V = TypeVar("V")
+from ipa.report.plots import GREY, ORANGE, Line, Plot, colours_of, draw, over_cells
+from ipa.report.stats import Mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,62 +157,47 @@ def _differences(grid: CaseGrid) -> list[Block]:
 
 def _pictures(grid: CaseGrid) -> list[Block]:
     """Cores and accuracy of every case, against the reference if there is one; late and lost requests."""
-
-    def over(value: Callable[[CaseKey, str], V]) -> list[list[V]]:
-        return [[value(case, policy) for policy in grid.policies] for case in grid.cases]
-
     names = [_case_name(grid, case) for case in grid.cases]
     of = "" if grid.reference is None else f", of those of {grid.reference}"
     than = "%" if grid.reference is None else f"points more than {grid.reference}"
+
+    def cores(case: CaseKey, policy: str) -> Mean | None:
+        if grid.reference is None:
+            return grid.mean(case, policy, "cores_mean")
+        change = grid.against(case, policy, "cores_mean", relative=True)
+        return change and replace(change, value=change.value + 1)
+
+    def pas(case: CaseKey, policy: str) -> Mean | None:
+        if grid.reference is None:
+            mean = grid.mean(case, policy, "pas_mean")
+        else:
+            mean = grid.against(case, policy, "pas_mean", relative=False)
+        return mean and mean.scaled(100)
 
     def late(case: CaseKey, policy: str) -> Mean | None:
         mean = grid.mean(case, policy, "violation_ratio")
         return mean and mean.scaled(100)
 
-    shown = [
-        CellFigure(
-            "Cores",
-            f"cores{of}",
-            names,
-            grid.policies,
-            over(lambda case, policy: _cores(grid, case, policy)),
-            log=True,
-            line=1.0 if of else None,
-            least_span=0.02,
-        ),
-        CellFigure(
-            "Accuracy of a request (PAS)",
-            f"PAS, {than}",
-            names,
-            grid.policies,
-            over(lambda case, policy: _pas(grid, case, policy)),
-            line=0.0 if of else None,
-            least_span=0.1,
-        ),
-        CellFigure(
-            "Late or lost", "% of the requests sent", names, grid.policies, over(late), least_span=0.1
-        ),
-    ]
     end = "; bars are 95 % intervals over the seeds." if len(grid.seeds) > 1 else ", of one seed."
-    return [
-        FigureBlock(f"{plot.title} in every case ({plot.x_label}){end}", over_cells(plot)) for plot in shown
-    ]
-
-
-def _cores(grid: CaseGrid, case: CaseKey, policy: str) -> Mean | None:
-    if grid.reference is None:
-        return grid.mean(case, policy, "cores_mean")
-    change = grid.against(case, policy, "cores_mean", relative=True)
-    return change and replace(change, value=change.value + 1)
-
-
-def _pas(grid: CaseGrid, case: CaseKey, policy: str) -> Mean | None:
-    mean = (
-        grid.mean(case, policy, "pas_mean")
-        if grid.reference is None
-        else grid.against(case, policy, "pas_mean", relative=False)
-    )
-    return mean and mean.scaled(100)
+    found: list[Block] = []
+    for title, x_label, figure_of, line, least_span in (
+        ("Cores", f"cores{of}", cores, 1.0 if of else None, 0.02),
+        ("Accuracy of a request (PAS)", f"PAS, {than}", pas, 0.0 if of else None, 0.1),
+        ("Late or lost", "% of the requests sent", late, None, 0.1),
+    ):
+        means = [[figure_of(case, policy) for policy in grid.policies] for case in grid.cases]
+        shown = over_cells(
+            title,
+            x_label,
+            names,
+            grid.policies,
+            means,
+            may_be_log=figure_of is cores,
+            line=line,
+            least_span=least_span,
+        )
+        found.append(FigureBlock(f"{title} in every case ({x_label}){end}", shown))
+    return found
 
 
 def _case_name(grid: CaseGrid, case: CaseKey) -> str:
@@ -247,14 +230,6 @@ def _tables(grid: CaseGrid) -> list[Block]:
 # More lines than this hide each other.
 MOST = 5
 TIME, RATE, UPPER, LATENCY = "at_s", "rate_rps", "upper_rps", "request_latency_s"
-QUANTILES = {
-    "latency_p50_s": "p50",
-    "latency_p90_s": "p90",
-    "latency_p95_s": "p95",
-    "latency_p99_s": "p99",
-    "latency_p999_s": "p99.9",
-    "latency_max_s": "max",
-}
 # Columns of the ticks as figures: the column, the caption, its factor, and the empty plot.
 PLOTS = (
     (LATENCY, "Latency of requests at the SLA's percentile, by interval", 1, Plot("Latency", "seconds")),
@@ -270,7 +245,7 @@ PLOTS = (
         "pas",
         "Accuracy of the running configuration",
         100,
-        Plot("Accuracy", "PAS, %", from_zero=False, least_span=(0.0, 1.0)),
+        Plot("Accuracy", "PAS, %", from_zero=False, least_span=1.0),
     ),
 )
 
@@ -314,8 +289,6 @@ def over_time(grid: CaseGrid, finished: Sequence[Finished]) -> list[Block]:
     return [
         Paragraph(f"{where}. {chosen}"),
         *(FigureBlock(f"{caption}: {where}.", draw(plot)) for caption, plot in figures),
-        _quantiles(grid, case),
-        _decisions(own),
     ]
 
 
@@ -336,29 +309,3 @@ def _points(each: Finished, key: str, scale: float = 1.0) -> list[tuple[float, f
         for at, value in zip(ticks.get(TIME, ()), ticks.get(key, ()), strict=False)
         if value is not None
     ]
-
-
-def _quantiles(grid: CaseGrid, case: CaseKey) -> Table:
-    rows = [
-        [TableCell(policy), *(figure(grid.mean(case, policy, key), ".4f") for key in QUANTILES)]
-        for policy in grid.policies
-    ]
-    caption = "Latency of the answered requests in this case, in seconds: means over the seeds."
-    return Table(caption, ["policy", *QUANTILES.values()], [rows])
-
-
-def _decisions(own: Sequence[Finished]) -> Table:
-    """The decisions of a case by reason, a column for each policy."""
-    by_policy: dict[str, list[Mapping[str, int]]] = {}
-    for each in own:
-        by_policy.setdefault(str(each.labels["policy"]), []).append(each.outcome.decisions)
-    reasons = sorted({reason for seeds in by_policy.values() for each in seeds for reason in each})
-    form = ".0f" if all(len(seeds) == 1 for seeds in by_policy.values()) else ".1f"
-    rows = [
-        [
-            TableCell(reason),
-            *(figure(mean_of([each.get(reason, 0) for each in seeds]), form) for seeds in by_policy.values()),
-        ]
-        for reason in reasons
-    ]
-    return Table("Decisions in this case by reason: means over the seeds.", ["reason", *by_policy], [rows])

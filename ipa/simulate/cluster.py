@@ -13,20 +13,17 @@ from math import ceil, inf
 
 from ipa.control.ports import Rollout, RolloutPhase, StageState
 from ipa.model.errors import ConflictError
-from ipa.model.parts import order_of, paired, parts_of, share_of
+from ipa.model.parts import Configs, order_of, paired, parts_of, share_of, with_share
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
 from ipa.model.resident import is_lighter
 from ipa.model.resources import CORES, NO_RESOURCES, Resources, total
 from ipa.model.rolling import DEPLOYMENT, ROUNDING, SIDE_BY_SIDE, Rolling, threads_of
-from ipa.simulate.pods import PartPods, Pod, StagePods
 
 # Seconds of a configuration, whatever its `replicas`.
 Seconds = Callable[[StageConfig], float]
 # By stage and running variant: the variants that its pods keep loaded.
 Residents = Callable[[str, str], Collection[str]]
-
-
 # Templates with the configuration and number of their pods.
 Serving = tuple[tuple[str, StageConfig], ...]
 # The slot of the configuration that runs alone at the start.
@@ -62,6 +59,72 @@ class ClusterSettings:
 
 # Pods of Deployments, whose model servers batch.
 KUBERNETES = ClusterSettings(rolling=DEPLOYMENT, rebatch_restarts=True)
+
+
+@dataclass(slots=True, eq=False)
+class Pod:
+    """One replica of a template. Pending until `placed_s`, serving from `ready_s` on, gone at `gone_s`.
+
+    A draining pod takes no more requests, and is gone once its work is done.
+    """
+
+    config: StageConfig
+    template: str
+    number: int
+    held: Resources
+    placed_s: float = inf
+    ready_s: float = inf
+    is_ready: bool = False
+    is_draining: bool = False
+    gone_s: float = inf
+
+
+@dataclass(slots=True)
+class StagePods:
+    """The desired configuration of a stage, the one sent to its queue, and its pods, oldest first.
+
+    The queue knows batch size, resident variant, and cores that are given in place. The wanted variant was
+    asked for at `asked_s`, and the pods have it loaded from `loaded_s` on.
+    """
+
+    wanted: StageConfig
+    told: StageConfig
+    pods: list[Pod] = field(default_factory=list)
+    asked_s: float = -inf
+    loaded_s: float = -inf
+
+    def live(self) -> list[Pod]:
+        """The pods that do not drain."""
+        return [pod for pod in self.pods if not pod.is_draining]
+
+
+class PartPods:
+    """The slot of one part: all its stages, and the percentage of requests sent to it now.
+
+    The slot of a removed part `is_going`: it gets no requests, and is free once its pods are gone.
+    """
+
+    def __init__(self, part: Sequence[StageConfig], share_percent: int) -> None:
+        self.share_percent = share_percent
+        self.is_going = False
+        self.runs = {config.stage: StagePods(config, config) for config in part}
+
+    @property
+    def wanted(self) -> Configs:
+        """The part, with its desired share."""
+        return tuple(run.wanted for run in self.runs.values())
+
+    def want(self, part: Sequence[StageConfig]) -> None:
+        """Run this part here from now on."""
+        self.is_going = False
+        for config in part:
+            self.runs[config.stage].wanted = config
+
+    def leave(self) -> None:
+        """Remove its part."""
+        self.is_going = True
+        for run in self.runs.values():
+            (run.wanted,) = with_share((run.wanted,), 0)
 
 
 class SimCluster:
@@ -101,7 +164,7 @@ class SimCluster:
         for part in parts_of(configs):
             self._open(part, share_of(part), at_s)
         for run in self._runs():
-            for pod in [self._create(run, at_s) for _ in range(run.wanted.replicas)]:
+            for pod in [self._create(run) for _ in range(run.wanted.replicas)]:
                 self._place(pod, at_s)
                 pod.ready_s, pod.is_ready = at_s, True
 
@@ -110,12 +173,8 @@ class SimCluster:
         """Cores held now, overhead included."""
         return self._held.cpu_cores
 
-    def core_seconds(self, at_s: float) -> float:
-        """Core-seconds held until then: each pod from its placement to its end."""
-        return self.resource_seconds(at_s).cpu_cores
-
     def resource_seconds(self, at_s: float) -> Resources:
-        """Resources times seconds held until then."""
+        """Resources times seconds held until then: each pod from its placement to its end."""
         return self._paid + self._held * (at_s - self._paid_until_s)
 
     def configs(self) -> tuple[StageConfig, ...]:
@@ -185,7 +244,7 @@ class SimCluster:
         self._assign(configs, at_s)
         if self.settings.rolling.shrinks_first:
             for run in self._runs():
-                self._scale_old(run, *templates.get(id(run), (run.wanted, "")), at_s)
+                self._scale_old(run, *templates.get(id(run), (run.wanted, "")))
         for run, asked in before:
             if self._asked_of_queue(run.wanted) != asked:
                 self._load(run, at_s)
@@ -314,7 +373,8 @@ class SimCluster:
             pending += sum(pod.placed_s > at_s for pod in current) + self._lacks_room(run)
             asked_s = [pod.placed_s for pod in current if not pod.is_ready]
             asked_s += [run.asked_s] if self._awaits_variant(run) else []
-            if asked_s and self._gave_up(run.wanted, min(asked_s), at_s):
+            is_broken = (run.wanted.stage, run.wanted.variant) in self.settings.broken
+            if is_broken and asked_s and at_s - min(asked_s) >= self.settings.gives_up_after_s:
                 failed.append(f"{name}: {run.wanted.variant} ends before it is ready")
         if failed:
             return Rollout(RolloutPhase.FAILED, "; ".join(failed))
@@ -322,19 +382,13 @@ class SimCluster:
             waits.append(f"{pending} pods find no room")
         return Rollout(RolloutPhase.PROGRESSING, "; ".join(waits), lacks_room=pending > 0)
 
-    def _gave_up(self, config: StageConfig, asked_s: float, at_s: float) -> bool:
-        is_broken = (config.stage, config.variant) in self.settings.broken
-        return is_broken and at_s - asked_s >= self.settings.gives_up_after_s
-
     def _open_runs(self) -> Iterator[StagePods]:
         """The stages whose pods differ from the desired ones."""
         for slot in self._slots.values():
             for run in slot.runs.values():
-                if run.live() if slot.is_going else not self._is_settled(run):
+                is_settled = len(run.live()) == run.wanted.replicas == self._ready(run)
+                if run.live() if slot.is_going else not is_settled:
                     yield run
-
-    def _is_settled(self, run: StagePods) -> bool:
-        return len(run.live()) == run.wanted.replicas == self._ready(run)
 
     def _ready(self, run: StagePods) -> int:
         """The number of its pods that serve the wanted configuration."""
@@ -353,11 +407,10 @@ class SimCluster:
         batch = f" b{config.batch_size}" if self.settings.rebatch_restarts else ""
         return f"{config.variant} {config.cores!r}{batch}"
 
-    def _is_current(self, run: StagePods, pod: Pod) -> bool:
-        return pod.template == self._template(run.wanted)
-
     def _current(self, run: StagePods) -> list[Pod]:
-        return [pod for pod in run.live() if self._is_current(run, pod)]
+        """Its pods of the desired template."""
+        template = self._template(run.wanted)
+        return [pod for pod in run.live() if pod.template == template]
 
     def _active(self) -> list[PartPods]:
         return [slot for slot in self._slots.values() if not slot.is_going]
@@ -436,12 +489,12 @@ class SimCluster:
     def _share_out(self, at_s: float) -> None:
         """Apply the desired shares from now on; the pods of removed parts may stop."""
         for number, slot in list(self._slots.items()):
-            slot.share_percent = slot.wanted_percent
+            slot.share_percent = share_of(slot.wanted)
             if slot.is_going:
                 for run in slot.runs.values():
                     for pod in run.live():
                         self._stop(run, pod, at_s)
-                if not slot.pods:
+                if not any(run.pods for run in slot.runs.values()):
                     del self._slots[number]
                     self._hold(self._fixed * -1, at_s)
 
@@ -449,7 +502,7 @@ class SimCluster:
         """Start all new pods beside all old ones; stop the old ones once all new ones are ready."""
         wanted, current = run.wanted.replicas, self._current(run)
         for _ in range(wanted - len(current)):
-            self._create(run, at_s)
+            self._create(run)
         if self._awaits_change(run):
             return
         keep = [pod for pod in self._current(run) if pod.is_ready][:wanted]
@@ -464,7 +517,7 @@ class SimCluster:
         old = [pod for pod in live if pod not in current]
         if not old:
             for _ in range(wanted - len(current)):
-                self._create(run, at_s)
+                self._create(run)
             surplus = 0 if self._awaits_change(run) else max(0, len(current) - wanted)
             # Pods that are not ready go first, then the youngest.
             for pod in sorted(current, key=lambda pod: (pod.is_ready, -pod.number))[:surplus]:
@@ -472,7 +525,7 @@ class SimCluster:
             return
         surge = ceil(self.settings.rolling.surge_ratio * wanted - ROUNDING)
         for _ in range(min(wanted - len(current), wanted + surge - len(live))):
-            self._create(run, at_s)
+            self._create(run)
         current = self._current(run)
         coming = sum(not pod.is_ready for pod in current)
         most = len(old) + len(current) - wanted - coming
@@ -489,21 +542,18 @@ class SimCluster:
         if is_short or is_over:
             self._roll(run, at_s)
 
-    def _scale_old(self, run: StagePods, before: StageConfig, template: str, at_s: float) -> None:
+    def _scale_old(self, run: StagePods, before: StageConfig, template: str) -> None:
         """Scale the old pods to the wanted number first, as a Deployment's controller does, then roll."""
         if self._template(run.wanted) == template or not template:
             return
         old = [pod for pod in run.live() if pod.template == template]
         for _ in range(run.wanted.replicas - len(run.live()) if old else 0):
-            self._add(run, before)
+            self._create(run, before)
 
-    def _create(self, run: StagePods, at_s: float) -> Pod:
-        return self._add(run, run.wanted)
-
-    def _add(self, run: StagePods, config: StageConfig) -> Pod:
-        """Another pod of that configuration, not yet placed."""
+    def _create(self, run: StagePods, config: StageConfig | None = None) -> Pod:
+        """Another pod of that configuration, or of the desired one; not yet placed."""
         self._numbers += 1
-        config = replace(config, replicas=1)
+        config = replace(config or run.wanted, replicas=1)
         pod = Pod(config, self._template(config), self._numbers, self._bounds.replica(config))
         run.pods.append(pod)
         return pod

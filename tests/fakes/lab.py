@@ -55,7 +55,7 @@ def work(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> Cell
         "reason": ["apply.scale_up", *["hold.no_change"] * 11],
         "configs": ["detect=small b1 2×1 core"] * 12,
     }
-    return CellOutcome(row, ticks, decisions={"apply.scale_up": 1, "hold.no_change": 11})
+    return CellOutcome(row, ticks)
 
 
 def _strike() -> None:

@@ -47,12 +47,13 @@ def to(pods: SimCluster, until_s: float, wanted: int, most_cores: float = inf) -
     """Everything until then; a Deployment's and a local runtime's promises hold at each event."""
     at_s = 0.0
     while pods.next_event_s() <= until_s:
-        at_s, before, paid = pods.next_event_s(), ready(pods), pods.core_seconds(pods.next_event_s())
+        at_s = pods.next_event_s()
+        before, paid = ready(pods), pods.resource_seconds(at_s).cpu_cores
         pods.advance(at_s)
         drain(pods, at_s)
         assert ready(pods) >= min(before, wanted)
         assert pods.cores <= most_cores
-        assert pods.core_seconds(at_s) == paid
+        assert pods.resource_seconds(at_s).cpu_cores == paid
     return at_s
 
 

@@ -52,7 +52,7 @@ def test_each_part_is_sent_its_percent_of_the_requests_and_answers_with_its_accu
     assert sent["high"] / 4000 == pytest.approx(0.7, abs=3 * (0.7 * 0.3 / 4000) ** 0.5)
     mean = (0.8 * sent["high"] + 0.7 * sent["low"]) / 4000
     assert made.accuracy_mean() == pytest.approx(mean) and made.pas_mean(200.0) == pytest.approx(0.77)
-    assert made.cluster.core_seconds(200.0) == pytest.approx(200 * 10.0)
+    assert made.cluster.resource_seconds(200.0).cpu_cores == pytest.approx(200 * 10.0)
 
 
 def test_requests_go_where_they_went_until_all_of_the_new_set_serves() -> None:

@@ -6,7 +6,7 @@ import re
 
 from ipa.experiment.simulated_grid import CaseGrid, representative
 from ipa.report.blocks import FigureBlock, Folded, Table, TableCell, as_page, figure, judged, signless
-from ipa.report.plots import CellFigure, over_cells
+from ipa.report.plots import over_cells
 from ipa.report.stats import Mean, paired
 
 
@@ -50,7 +50,7 @@ def test_tables_and_figures_are_numbered_each_by_itself() -> None:
 
 def test_an_interval_that_reaches_below_zero_ends_at_the_edge_of_a_logarithmic_axis() -> None:
     means = [[Mean(0.02, 0.03, 2)], [Mean(40.0, 1.0, 2)]]
-    picture = over_cells(CellFigure("Late", "late, %", ["a", "b"], ["ours"], means, log=True))
+    picture = over_cells("Late", "late, %", ["a", "b"], ["ours"], means, may_be_log=True)
     numbers = [float(text) for text in texts(picture) if text[0].isdigit()]
     assert min(numbers) == 0.02 and {0.1, 10.0} <= set(numbers) and max(numbers) <= 50
 

@@ -33,7 +33,7 @@ def test_a_trace_is_read_and_scaled(tmp_path: Path) -> None:
     path.write_text("3\n\n4.5\n0\n")
     assert rates_of(WorkloadArm("x", trace=str(path), scale=2.0), tmp_path) == [6.0, 9.0, 0.0]
     path.write_text("3\nmany\n")
-    with pytest.raises(InputError, match=r"trace\.txt:2:1: 'many' is not a number of requests from 0 on"):
+    with pytest.raises(InputError, match=r"trace\.txt:2:1: requests: 'many' is not a number from 0 on"):
         rates_of(WorkloadArm("x", trace=str(path)), tmp_path)
 
 

@@ -84,7 +84,7 @@ def test_first_pods_serve_at_once_and_are_paid_from_the_beginning() -> None:
     pods = cluster()
     assert serving(pods) == [SMALL]
     assert pods.settled
-    assert pods.core_seconds(10.0) == 40.0
+    assert pods.resource_seconds(10.0).cpu_cores == 40.0
 
 
 def test_side_by_side_has_all_old_and_all_new_until_the_new_are_ready() -> None:
@@ -98,7 +98,7 @@ def test_side_by_side_has_all_old_and_all_new_until_the_new_are_ready() -> None:
     assert serving(pods) == [BIG]
     assert pods.rollout(100.0).phase is RolloutPhase.READY
     # Old and new are paid while they overlap, the old ones until they have drained.
-    assert pods.core_seconds(20.0) == 8.0 * 20 + 4.0 * (STARTUP_S + DRAIN_S)
+    assert pods.resource_seconds(20.0).cpu_cores == 8.0 * 20 + 4.0 * (STARTUP_S + DRAIN_S)
 
 
 def test_a_deployment_never_serves_with_fewer_than_wanted_and_keeps_to_its_surge() -> None:
@@ -225,7 +225,7 @@ def test_pods_without_room_are_pending_cost_nothing_and_start_when_there_is_room
     change(pods, replicas(SMALL, 7), replicas(other, 1), at_s=60.0)
     assert played(pods, 100.0)[-1][1] == 7
     assert pods.settled
-    assert pods.core_seconds(61.0) <= 8.0 * 61
+    assert pods.resource_seconds(61.0).cpu_cores <= 8.0 * 61
 
 
 def test_a_broken_variant_never_serves_and_is_given_up_while_the_old_one_serves_on() -> None:
