@@ -110,8 +110,7 @@ class QueueSim:
         self._known: tuple[NDArray[Any], ...] | None = None  # built from the groups when needed
         self._saved_s = np.empty(0)  # savings of a quota, by replica
         self._drained: list[DrainedPod] = []
-        self.names: list[str] = []  # the name of each replica's pods, by its number
-        self.variants: list[str] = []
+        self.variants: list[str] = []  # of each replica, by its number
         # Items whose end is not reported yet.
         self.flying = NO_ITEMS
 
@@ -119,11 +118,6 @@ class QueueSim:
     def waiting(self) -> int:
         """Items that wait now."""
         return int(np.searchsorted(self._queued()[1], self._now_s))
-
-    @property
-    def in_service(self) -> int:
-        """Items in batches that have not ended."""
-        return int(np.count_nonzero(~self.flying.lost))
 
     @property
     def free_s(self) -> float:
@@ -171,8 +165,7 @@ class QueueSim:
         self._groups, self._known = groups, None
 
     def _new(self, pods: Pods, count: int) -> Ints:
-        numbers = np.arange(len(self.names), len(self.names) + count)
-        self.names += [pods.name] * count
+        numbers = np.arange(len(self.variants), len(self.variants) + count)
         self.variants += [pods.variant] * count
         self._saved_s = np.concatenate([self._saved_s, np.full(count, CFS_PERIOD_S)])
         return numbers
@@ -314,18 +307,12 @@ class ReplicaQueues:
         self._offered: list[Waiting] = []
         self._rng = np.random.default_rng((*seed, SPREAD))
         self._drained: list[DrainedPod] = []
-        self.names: list[str] = []
         self.variants: list[str] = []
 
     @property
     def waiting(self) -> int:
         """Items in all queues now."""
         return self._nobody.waiting + sum(lane.queue.waiting for lane in self._lanes)
-
-    @property
-    def in_service(self) -> int:
-        """Items in batches that have not ended."""
-        return sum(lane.queue.in_service for lane in self._lanes)
 
     def offer(self, items: Waiting) -> None:
         """Add arriving items; each goes to its replica at that moment."""
@@ -399,8 +386,7 @@ class ReplicaQueues:
         return [lane for lane in self._active() if lane.name == name]
 
     def _add(self, at_s: float, pods: Pods) -> None:
-        number = len(self.names)
-        self.names.append(pods.name)
+        number = len(self.variants)
         self.variants.append(pods.variant)
         queue = QueueSim(*self._rules, (*self._seed, 1, number), self._drive, is_sealed=True)
         queue.set_pods(at_s, [replace(pods, count=1)])

@@ -165,24 +165,14 @@ class StageSim:
         self.batches = BatchLog()
 
     @property
-    def names(self) -> Sequence[str]:
-        """The name of each replica's pods, by the replica's number, which is in order of arrival."""
-        return self._lanes.names
-
-    @property
     def variants(self) -> Sequence[str]:
-        """The variant of each replica, by the replica's number."""
+        """The variant of each replica, by the replica's number, which is in order of arrival."""
         return self._lanes.variants
 
     @property
     def waiting(self) -> int:
         """Items in the queue now."""
         return self._lanes.waiting
-
-    @property
-    def in_service(self) -> int:
-        """Items in batches that have begun and not ended."""
-        return self._lanes.in_service
 
     def set_replicas(self, at_s: float, pods: Sequence[Pods]) -> None:
         """Serve with these groups from `at_s` on.
@@ -246,7 +236,7 @@ class StageSim:
         """Advance; return the requests that ended in [now_s, until_s), served or dropped. Others stay.
 
         `done_s` is when the last item was served, or when the request was dropped, `server` the number of the
-        replica that served the last item (-1: none); `names` has the name of its pods.
+        replica that served the last item (-1: none); `variants` has its variant.
         """
         self._reach(until_s)
         done = self._requests.join(self._lanes.take_done(until_s), until_s)

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import chain
 
 import numpy as np
 from prometheus_client import CollectorRegistry
@@ -20,12 +19,11 @@ from ipa.api.context import HttpMetrics
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.state import PeakForecaster
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
-from ipa.control.ports import AlwaysLeading, DecisionLog, Leadership, PipelineControl, Signals, Workload
+from ipa.control.ports import AlwaysLeading, DecisionLog, Leadership, PipelineControl, Workload
 from ipa.dataplane.batching import Outcome
 from ipa.dataplane.metrics import QueueMetrics, RouterMetrics
 from ipa.metering.make import new_registry
 from ipa.model.decision import Mode
-from ipa.model.observation import Batches, Measured
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
@@ -42,8 +40,6 @@ from tests.fakes.world import PIPELINE, PROFILES
 
 SCRAPE_S = 15.0
 TICK_S = 10.0
-# Times of batches are those of so long.
-BATCHES_S = 30.0
 # What targets say of themselves.
 SERVICE = {"job": "ipa", "namespace": "ipa"}
 PIPELINES = {"job": "pipelines", "namespace": "default"}
@@ -153,7 +149,7 @@ class Monitored:
             pipeline,
             LoopPorts(
                 self,
-                _Timed(self.sim),
+                self.sim.metrics,
                 workload(self.sim.workload, self),
                 decisions(self.memory, self),
                 self.memory,
@@ -211,36 +207,12 @@ class Monitored:
         self._number += 1
 
 
-class _Timed:
-    """The simulator's metrics, and the times of batches as the queues of local pipelines count them.
-
-    Every batch counts as full: the simulator keeps no times of single batches.
-    """
-
-    def __init__(self, sim: SimWorld) -> None:
-        self._sim, self.load = sim, sim.metrics.load
-
-    def read(self, pipeline: Pipeline, window_s: float) -> Signals:
-        """The signals as they are known now."""
-        seen = self._sim.metrics.read(pipeline, window_s)
-        stages = dict(seen.stages)
-        for config in self._sim.cluster.configs():
-            rate = stages[config.stage].arrival_rate_rps
-            if isinstance(rate, Measured):
-                full_s = self._sim.truth.service(config).full_s
-                count = rate.value * BATCHES_S / config.batch_size
-                batches = Measured(Batches(count, full_s, float(config.batch_size), BATCHES_S), rate.age_s)
-                stages[config.stage] = replace(stages[config.stage], batches=batches)
-        return replace(seen, stages=stages)
-
-
 @dataclass
 class _Fed:
     """The agreement of the simulation's record with the metrics of router and queues."""
 
     arrived: int = 0
-    # When the newest of the answered requests was.
-    answered_s: float = -1.0
+    answered: int = 0
     dropped: int = 0
     items: dict[str, int] = field(default_factory=dict)
 
@@ -250,12 +222,11 @@ class _Fed:
         arrived = int(np.searchsorted(sim.born_s, now_s, side="right"))
         router.arrivals.inc(arrived - self.arrived)
         done = ~np.isnan(sim.done_s)
-        answered = [piece for piece in sim.record.ended.answered if piece[0][-1] > self.answered_s]
-        pieces = [latencies_s.tolist() for _, latencies_s in answered]
-        self.answered_s = answered[-1][0][-1] if answered else self.answered_s
-        for latency_s in chain.from_iterable(pieces):
+        order = np.argsort(sim.done_s[done], kind="stable")[self.answered :]
+        for latency_s in (sim.done_s - sim.born_s)[done][order].tolist():
             router.request_s.observe(latency_s)
-        router.requests[Outcome.ANSWERED].inc(sum(map(len, pieces)))
+        router.requests[Outcome.ANSWERED].inc(len(order))
+        self.answered += len(order)
         inside = sum(lane.sim.inside for lane in sim._lanes.values())
         dropped = max(arrived - int(done.sum()) - inside, self.dropped)
         router.requests[Outcome.DROPPED].inc(dropped - self.dropped)

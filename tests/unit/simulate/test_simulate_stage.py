@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,9 +41,9 @@ def test_a_batch_waits_for_its_size_or_its_timeout_and_fills_until_a_replica_is_
 def test_what_is_not_done_stays_inside() -> None:
     stage = stage_of([Pods(1, 1, FLAT)], [0.0, 0.1, 0.2])
     assert stage.run(1.0).ids.tolist() == []  # it ends at 1.0, which is not before 1.0
-    assert (stage.waiting, stage.in_service) == (2, 1)
+    assert stage.waiting == 2
     assert stage.run(2.5).ids.tolist() == [0, 1]
-    assert (stage.waiting, stage.in_service) == (0, 1)
+    assert stage.waiting == 0
     assert stage.run(9.0).done_s.tolist() == [3.0]
 
 
@@ -59,15 +60,16 @@ def test_requests_too_old_are_dropped_one_by_one_or_with_their_batch() -> None:
 
 
 def test_those_taken_away_finish_what_they_do_the_idle_first() -> None:
-    stage = stage_of([Pods(2, 1, FLAT, "old")], [0.5, 3.0, 3.125])
-    stage.set_replicas(1.0, [Pods(1, 1, FLAT, "old"), Pods(1, 1, ServiceTime(0.125, 0.125), "new")])
-    stage.set_replicas(3.2, [Pods(1, 1, ServiceTime(0.1, 0.1), "new")])
+    old, new = Pods(2, 1, FLAT, "old", "v"), Pods(1, 1, ServiceTime(0.125, 0.125), "new", "w")
+    stage = stage_of([old], [0.5, 3.0, 3.125])
+    stage.set_replicas(1.0, [replace(old, count=1), new])
+    stage.set_replicas(3.2, [replace(new, service=ServiceTime(0.1, 0.1))])
     served = stage.run(9.0)
     # The new pod has been idle for longer than the old one.
     assert served.done_s.tolist() == [1.5, 3.125, 4.125]
     assert stage.drained() == [DrainedPod("old", 1.0), DrainedPod("old", 4.125)]
     assert stage.drained() == []
-    assert [stage.names[number] for number in served.server] == ["old", "new", "old"]
+    assert [stage.variants[number] for number in served.server] == ["v", "w", "v"]
 
 
 def test_a_change_is_felt_at_once_by_those_who_wait() -> None:
