@@ -137,8 +137,8 @@ def _node(nested: Nested, configs: Mapping[str, StageConfig]) -> dict[str, Any]:
 
 
 def _variant_fields(stage: Stage, config: StageConfig, kind: str) -> dict[str, str]:
-    found = variants.leaves(stage, config.variant)
-    return {leaf.name: leaf.value for leaf in found if leaf.kind == kind and leaf.value is not None}
+    found = variants.fields_of(stage, config.variant)
+    return {name: value for (place, name), value in found.items() if place == kind and value is not None}
 
 
 def _component(pipeline: Pipeline, stage: Stage, config: StageConfig) -> dict[str, Any]:
@@ -374,11 +374,11 @@ def _change_variant(pipeline: Pipeline, place: StageLocation, variant: str) -> N
     amounts = variants.requested(pipeline, place.stage, variant)
     for resource in sorted(amounts.keys() | variants.accelerator_kinds(pipeline, place.stage)):
         _set_resource(place.container, resource, amounts.get(resource))
-    for leaf in variants.leaves(place.stage, variant):
-        if leaf.kind == "env":
-            _set_env(place.container, leaf.name, leaf.value)
+    for (kind, name), value in variants.fields_of(place.stage, variant).items():
+        if kind == "env":
+            _set_env(place.container, name, value)
         else:
-            _set(place.container if leaf.kind == "container" else place.node, leaf.name, leaf.value)
+            _set(place.container if kind == "container" else place.node, name, value)
 
 
 def _set_resource(container: Json, resource: str, amount: str | None) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from heapq import nlargest
 from itertools import pairwise
 from types import MappingProxyType
@@ -44,6 +44,8 @@ OPERATORS_ENV = frozenset(
 )
 
 Json = dict[str, Any]
+# The place of a field, which is the container, the node or the container's env, and its name there.
+Field = tuple[str, str]
 
 RESIDENT, MEMORY = "resident", "memory"
 # The variables of the container and of the queue; see `ipa.dataplane.stage` and `ipa.dataplane.queue`.
@@ -64,22 +66,6 @@ WITH_MLSERVER = "serve it with MLServer (`protocol: v2`, and no `server: microse
 # Measured on two cores (`python -m experiments.fidelity.on_seldon`): orchestrator; router and queue.
 HOPS_S: Mapping[Shape, float] = MappingProxyType({Shape.SINGLE: 0.003, Shape.SPLIT: 0.005})
 NO_PROFILES: Mapping[str, StageProfile] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True)
-class Leaf:
-    """One field of a variant: where it is and what it is there. `value` None: the field is not there.
-
-    One that is not `compared` is written with the others, and does not tell which variant runs.
-    """
-
-    kind: str
-    name: str
-    value: str | None
-    compared: bool = True
-
-    def __str__(self) -> str:
-        return f"env {self.name}" if self.kind == "env" else self.name
 
 
 def requested(pipeline: Pipeline, stage: Stage, variant: str) -> dict[str, str]:
@@ -133,19 +119,22 @@ def env_of(run: SeldonRun) -> dict[str, str]:
     return {**own, **run.env}
 
 
-def leaves(stage: Stage, variant: str) -> tuple[Leaf, ...]:
-    """The fields of the stage's container and node that are ours, with the variant's values."""
+def fields_of(stage: Stage, variant: str) -> dict[Field, str | None]:
+    """The fields of the stage's container and node that are ours, with the variant's values; None: not there.
+
+    Those that are `told` are written with the others, and do not tell which variant runs.
+    """
     run, runs = seldon_run(stage, variant), _runs(stage)
-    found = []
+    found: dict[Field, str | None] = {}
     if any(other.image is not None for other in runs):
-        found.append(Leaf("container", "image", run.image))
+        found["container", "image"] = run.image
     if any(server_of(other) is not None for other in runs):
-        found.append(Leaf("node", "implementation", server_of(run)))
+        found["node", "implementation"] = server_of(run)
     if any(other.model_uri is not None for other in runs):
-        found.append(Leaf("node", "modelUri", run.model_uri))
-    found.extend(Leaf("env", name, env_of(run).get(name)) for name in sorted(env_names(runs)))
-    found.extend(Leaf("env", name, value, compared=False) for name, value in sorted(run.told.items()))
-    return tuple(found)
+        found["node", "modelUri"] = run.model_uri
+    env = env_of(run)
+    found |= {("env", name): env.get(name) for name in sorted(env_names(runs))}
+    return found | {("env", name): value for name, value in sorted(run.told.items())}
 
 
 def env_names(runs: Iterable[SeldonRun]) -> set[str]:
@@ -172,32 +161,34 @@ def env_entry(container: Json, name: str) -> Json | None:
     return entries[-1] if entries else None
 
 
-def live_value(leaf: Leaf, container: Json, node: Json) -> object:
-    """The leaf's running value, or None."""
-    if leaf.kind == "env":
-        entry = env_entry(container, leaf.name)
-        if entry is None:
-            return None
-        return "a value from elsewhere (valueFrom)" if "valueFrom" in entry else entry.get("value", "")
-    return (container if leaf.kind == "container" else node).get(leaf.name)
-
-
 def recognise(stage: Stage, container: Json, node: Json) -> tuple[str | None, str]:
     """The variant that runs, or None and in words how the nearest one differs from what runs."""
     nearest: tuple[int, str] | None = None
     for variant in stage.variants:
-        if seldon_of(variant) is None:
+        run = seldon_of(variant)
+        if run is None:
             continue
-        differing = [
-            f"{leaf} is {_shown(live_value(leaf, container, node))}, not {_shown(leaf.value)}"
-            for leaf in leaves(stage, variant.name)
-            if leaf.compared and live_value(leaf, container, node) != leaf.value
-        ]
+        differing = []
+        for (kind, name), value in fields_of(stage, variant.name).items():
+            live = _live_value(kind, name, container, node)
+            if live != value and name not in run.told:
+                words = f"env {name}" if kind == "env" else name
+                differing.append(f"{words} is {_shown(live)}, not {_shown(value)}")
         if not differing:
             return variant.name, ""
         if nearest is None or len(differing) < nearest[0]:
             nearest = (len(differing), f"nearest is {variant.name!r}: {'; '.join(differing)}")
     return None, nearest[1] if nearest else "none of its variants has a `seldon:` section"
+
+
+def _live_value(kind: str, name: str, container: Json, node: Json) -> object:
+    """The field's running value, or None."""
+    if kind != "env":
+        return (container if kind == "container" else node).get(name)
+    entry = env_entry(container, name)
+    if entry is None:
+        return None
+    return "a value from elsewhere (valueFrom)" if "valueFrom" in entry else entry.get("value", "")
 
 
 def _shown(value: object) -> str:
@@ -212,7 +203,7 @@ def check_variants(pipeline: Pipeline) -> None:
 
 
 def _faults(stage: Stage) -> Iterator[str]:
-    seen: dict[tuple[Leaf, ...], str] = {}
+    seen: dict[tuple[tuple[Field, str | None], ...], str] = {}
     for variant in stage.variants:
         run = seldon_of(variant)
         if run is None:
@@ -220,7 +211,7 @@ def _faults(stage: Stage) -> Iterator[str]:
         for name in sorted(run.env):
             if name in OPERATORS_ENV or name in (BATCH_SIZE, BATCH_TIME):
                 yield f"stage {stage.name!r}, variant {variant.name!r}: the service sets env {name}"
-        look = leaves(stage, variant.name)
+        look = tuple(fields_of(stage, variant.name).items())
         if look in seen:
             yield (
                 f"stage {stage.name!r}: variants {seen[look]!r} and {variant.name!r} have the same image, "
