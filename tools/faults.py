@@ -133,7 +133,7 @@ FAULTS = {
     "R13": "a `Range` of 31 000 digits, dependencies with known advisories",
     "R14": "idle connections and half requests by the hundred and thousand",
     "R15": "bodies of 60 MB at once",
-    "R16": "tensors in wrong shapes, empty lists by the million, layers of compression",
+    "R16": "tensors in wrong shapes, empty lists by the million, compressed bodies",
     "R17": "secrets in every part of every URL and token",
     "R18": "a demo that runs for long, or is stopped for a while",
     "R19": "a queue killed again and again under load",

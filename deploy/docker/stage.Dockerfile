@@ -27,7 +27,7 @@ ENV PATH=/opt/ipa/bin:$PATH PYTHONPATH=/srv/stage HOME=/tmp MLSERVER_PARALLEL_WO
     PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 # The layers above are those of every pipeline's stages.
 ARG PIPELINE=ocr
-COPY pipelines/__init__.py pipelines/__init__.py
+COPY pipelines/__init__.py pipelines/trained.py pipelines/
 COPY pipelines/${PIPELINE} pipelines/${PIPELINE}
 # Where it runs the root is read only, and nobody waits: models that are trained on first use are trained here.
 RUN if [ -e "pipelines/${PIPELINE}/train.py" ]; then OMP_NUM_THREADS=1 python -m "pipelines.${PIPELINE}.train"; fi

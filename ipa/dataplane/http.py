@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from ipa.dataplane import compression
 from ipa.dataplane.tensors import INLINE_BYTES, VALUE_BYTES, parse_object
 from ipa.serving.body_budget import BodyBudget, Incoming, NoRoomError, Turns, aside, structure
 from ipa.serving.connections import MOST_FILES, ServerBounds, raise_file_limit, within_files
@@ -280,16 +279,16 @@ class Application:
             detail = f"the host name {headers.get('host', '')[:100]!r} is not accepted here"
             raise HttpError(403, "forbidden", detail, closes=True)
         handler = self._handler(scope["method"], path)
+        if (coding := headers.get("content-encoding", "identity")) != "identity":
+            detail = f"content-encoding: {coding[:40]!r} is not accepted: send the body without compression"
+            raise HttpError(415, "input", detail, closes=True)
         incoming = Incoming(asyncio.timeout(None))
         hold = partial(self._hold, incoming)
         try:
             body = await self._body(receive, incoming)
-            if layer := _layer_of(headers.get("content-encoding", "")):
-                body = await _inflate(body, layer, self.limits, hold)
-            response = await handler(Call(path, headers, body, client[0], hold, self.limits))
+            return await handler(Call(path, headers, body, client[0], hold, self.limits))
         finally:
             self._budget.release(incoming)
-        return await _compressed(response, headers.get("accept-encoding"))
 
     def _hold(self, incoming: Incoming, size: int) -> None:
         """Count bytes that are held; HttpError 503, and none are counted, if they are too many."""
@@ -324,43 +323,6 @@ class Application:
         await receive()
         await self._stop()
         await send({"type": "lifespan.shutdown.complete"})
-
-
-def _layer_of(encoding: str) -> str:
-    try:
-        return compression.layer_of(encoding) if encoding else ""
-    except ValueError as error:
-        raise HttpError(415, "input", str(error), closes=True) from error
-
-
-async def _inflate(body: bytes, layer: str, limits: BodyLimits, hold: Callable[[int], None]) -> bytes:
-    """Return a body without its compression; HttpError: it is not of it, or is too large without."""
-    most = min(limits.body_bytes, max(compression.FREE_BYTES, compression.MOST_RATIO * len(body)))
-    # Counted before it is made; what it is less is counted no more.
-    hold(most)
-    try:
-        found = await aside(most > INLINE_BYTES, compression.decompress, body, layer, most)
-    except ValueError as error:
-        raise HttpError(400, "input", str(error)) from error
-    if found is None:
-        ratio = f" ({compression.MOST_RATIO} times its {len(body)})" if most < limits.body_bytes else ""
-        detail = f"the body has more than {most} bytes{ratio}, the most that is accepted"
-        raise HttpError(413, "too_large", detail)
-    hold(len(found) - most)
-    return found
-
-
-async def _compressed(response: Response, accept: str | None) -> Response:
-    """The answer in an encoding that the client accepts, where it is long enough to gain by it."""
-    if not accept or response.status != 200 or len(response.body) < compression.LEAST_BYTES:
-        return response
-    if not (encoding := compression.accepted(accept)):
-        return response
-    headers = {**response.headers, "content-encoding": encoding, "vary": "accept-encoding"}
-    is_large = len(response.body) > INLINE_BYTES
-    return replace(
-        response, body=await aside(is_large, compression.compress, response.body, encoding), headers=headers
-    )
 
 
 async def _send(send: Send, response: Response) -> None:

@@ -21,8 +21,8 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.tree import DecisionTreeClassifier
 from threadpoolctl import threadpool_limits
 
-from ipa.dataplane.model_files import trained_model, write_models
 from pipelines.digits.data import SEED, canvases, crops, profiles, profiles_and_pixels
+from pipelines.trained import trained_model, write_models
 
 MODELS = Path(__file__).resolve().parents[2] / "runs" / "models" / "digits"
 SCORES = "scores.json"

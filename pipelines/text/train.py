@@ -14,9 +14,9 @@ import joblib
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ipa.dataplane.model_files import trained_model, write_models
 from pipelines.text.data import SEED, documented, part, passages
 from pipelines.text.models import ANSWER, EXTRACT, TOPIC, Answers, lines_f1
+from pipelines.trained import trained_model, write_models
 
 MODELS = Path(__file__).resolve().parents[2] / "runs" / "models" / "text"
 SCORES = "scores.json"

@@ -9,7 +9,6 @@ the same names, so each needs a process of its own, which needs nothing else.
 from __future__ import annotations
 
 import asyncio
-import gzip
 import json
 import subprocess
 import sys
@@ -127,14 +126,6 @@ def features_of_triton(server: Server) -> dict[str, Feature]:
         else:
             raise AssertionError(str(found))
 
-    compressed = {"request_compression_algorithm": "gzip", "response_compression_algorithm": "gzip"}
-    deflated = {"request_compression_algorithm": "deflate", "response_compression_algorithm": "deflate"}
-    many = np.tile(np.array(ROWS[0], dtype=np.float32), (1000, 1))
-
-    def large(how: Mapping[str, str]) -> None:
-        answer = client.infer(model, given(x=many, words=[b"a"] * 1000), **how)
-        check(np.array_equal(answer.as_numpy("x"), many + server["stages"]))
-
     return {
         "server live": lambda: check(client.is_server_live()),
         "server ready": lambda: check(client.is_server_ready()),
@@ -177,8 +168,6 @@ def features_of_triton(server: Server) -> dict[str, Feature]:
             client.infer(model, given(binary_data=False), outputs=outputs(x=False, word=False))
         ),
         "JSON in, bytes out": lambda: has(client.infer(model, given(binary_data=False))),
-        "gzip, both ways": lambda: large(compressed),
-        "deflate, both ways": lambda: large(deflated),
     }
 
 
@@ -341,9 +330,9 @@ def features_of_curl(server: Server) -> dict[str, Feature]:
         check(kind.startswith("application/json"), kind)
         return found
 
-    def has(answer: Any, times: int = 1) -> None:
+    def has(answer: Any) -> None:
         [x] = [it for it in answer["outputs"] if it["name"] == "x"]
-        values = plus(server) * times
+        values = plus(server)
         check(x["data"] in (values, [it for row in values for it in row]), x)
 
     def refused(status: int, body: Any, *says: str, path: str = "infer", problem: bool = True) -> None:
@@ -353,28 +342,10 @@ def features_of_curl(server: Server) -> dict[str, Feature]:
         for word in says:
             check(word in answer["error"], answer)
 
-    def gzipped() -> None:
-        content, flags = gzip.compress(json.dumps(asked).encode()), ("-H", "content-encoding: gzip")
-        status, _, answer = curl(f"/v2/models/{model}/infer", None, *flags, raw=content)
-        check(status == 200, answer)
-        has(answer)
-
     def large() -> None:
         words = ["a" * LONG, "b" * LONG]
         answer = infer({"inputs": [asked["inputs"][0], {**asked["inputs"][1], "data": words}]})
         check([it["data"] == words for it in answer["outputs"] if it["name"] == "word"] == [True])
-
-    def compressed() -> None:
-        # Without --compressed it prints what it gets: that is no JSON.
-        words = ["curl", "-sS", "-H", "accept-encoding: gzip", "--data-binary", "@-"]
-        many = [{**it, "shape": [300, *it["shape"][1:]], "data": it["data"] * 150} for it in asked["inputs"]]
-        run = subprocess.run(
-            [*words, "-H", "content-type: application/json", f"{url}/v2/models/{model}/infer"],
-            input=json.dumps({"inputs": many}).encode(),
-            capture_output=True,
-            check=True,
-        )
-        has(json.loads(gzip.decompress(run.stdout)), times=150)
 
     def get(path: str, **members: Any) -> None:
         status, _, found = curl(path)
@@ -399,7 +370,6 @@ def features_of_curl(server: Server) -> dict[str, Feature]:
         "output unknown: 400": lambda: refused(
             400, {**asked, "outputs": [{"name": "nothing"}]}, "nothing", problem=False
         ),
-        "gzip, both ways": lambda: (gzipped(), compressed()),
         "large body (Expect: 100-continue)": large,
         "request id": lambda: check(infer(asked)["id"] == "r-7"),
         "name of the model": lambda: check(infer(asked)["model_name"] == model),

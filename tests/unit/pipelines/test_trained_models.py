@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from ipa.dataplane.model_files import manifest_of, trusted_model, write_models
 from ipa.model.errors import InputError, NotFoundError
 from pipelines.digits import train
+from pipelines.trained import manifest_of, trusted_model, write_models
 
 REMEDY = "Train it anew."
 HARMLESS = pickle.dumps({"weights": [1, 2, 3]})
