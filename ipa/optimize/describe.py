@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isclose
 
 from ipa.model.parts import parts_of, share_of
 from ipa.model.pipeline import Goal
@@ -13,13 +14,15 @@ from ipa.model.resources import beside_of
 from ipa.optimize.accuracy import accuracy_of
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.timing import Chosen, offered_rps, times_of
-from ipa.optimize.verify import items_of, plan_latency_s
 from ipa.queueing.formation import utilisation_ratio
+from ipa.queueing.tail import path_quantile_s
 
 # Stands for infinity: records are JSON, which has none.
 ENDLESS_S = 86_400.0
 # The rate at which a part without requests is described.
 LEAST_RPS = 1e-9
+# Numbers of items this close, relative, are equal.
+ALIKE = 1e-7
 
 
 def describe(problem: PlanningProblem, configs: Sequence[StageConfig]) -> Plan | None:
@@ -140,3 +143,26 @@ def stage_plans_of(
             )
         )
     return tuple(found)
+
+
+def items_of(problem: PlanningProblem, variants: Mapping[str, str]) -> tuple[dict[str, float], list[str]]:
+    """The items of a request at each stage with those variants, and the stages whose parents disagree."""
+    items: dict[str, float] = {}
+    faults = []
+    for stage in problem.stages:
+        sent = [items[edge.parent] * edge.items(variants.get(edge.parent, "")) for edge in stage.after]
+        items[stage.name] = sent[0] if sent else 1.0
+        if any(not isclose(each, sent[0], rel_tol=ALIKE) for each in sent):
+            faults.append(f"stage {stage.name!r} gets {sent} items from those before it, which must be equal")
+    return items, faults
+
+
+def plan_latency_s(problem: PlanningProblem, stages: Sequence[StagePlan]) -> float:
+    """The latency of the slowest path: Σ means plus the root of Σ squared excesses."""
+    given = {stage.stage: stage for stage in stages}
+    paths = ([problem.stages[at].name for at in path] for path in problem.graph.paths)
+    passed = ([given[name] for name in path if name in given] for path in paths)
+    return max(
+        float(path_quantile_s([stage.mean_s for stage in path], [stage.excess_s for stage in path]))
+        for path in passed
+    )

@@ -51,85 +51,46 @@ def answer(
     `solvers` gives MILP solvers by name; without, they run in this process. Errors: LicenceError (Gurobi
     asked for by name and refused), SolverError, DeadlineError (one asked for by name had to be stopped).
     """
-    if solver == EXACT:
-        found = label_setting.solve(program, deadline)
+    if solver != AUTO:
+        found = _by(solver, program, deadline, solvers)
         return solver, found, [found.note] if found.note else []
-    licence = own_licence() if solver == AUTO else ""
-    if solver == AUTO and not licence:
-        used, found, notes = _label_setting_first(program, deadline, solvers)
-        return used, found, [note for note in (*notes, found.note) if note]
+    licence = own_licence()
+    first, second = ("gurobi", EXACT) if licence else (EXACT, "highs")
+    notes = [f"auto: gurobi, licensed by {licence}" if licence else UNLICENSED]
+    then = f"then {second}, since {first if licence else 'it'} was not done"
+    used, found = first, ProgramAnswer(Termination.NO_SOLUTION_FOUND)
+    try:
+        found = _by(first, program, Deadline(deadline.remaining_s / 2), solvers)
+    except LicenceError as refusal:
+        notes, then = [], f"auto: exact, since {refusal.message}"
+    except (DeadlineError, SolverError) as stopped:
+        then = f"then {second}, since {stopped.message}"
+    if found.termination not in PROVED:
+        try:
+            other = _by(second, program, deadline, solvers)
+        except (DeadlineError, SolverError) as stopped:
+            then = f"then {second}: {stopped.message}"
+        else:
+            is_better = not found.chosen or _reached(program, other) > _reached(program, found)
+            if other.termination in PROVED or is_better:
+                used, found = second, other
+        notes.append(then)
+        if found.termination not in PROVED and not found.note:
+            notes.append("the time ran out before it was proved best")
+    return used, found, [*notes, *filter(None, [found.note])]
+
+
+def _by(name: str, program: Program, deadline: Deadline, solvers: Solvers | None) -> ProgramAnswer:
+    """The answer of one solver: with ties broken, a MILP solver's too."""
+    if name == EXACT:
+        return label_setting.solve(program, deadline)
     try:
         smaller, left = sharpen(program, deadline)
     except DeadlineError:
-        return solver, ProgramAnswer(Termination.NO_SOLUTION_FOUND), ["time ran out before a solver began"]
-    if solver == AUTO:
-        used, found, notes = _gurobi_first(smaller, deadline, solvers, licence)
-    else:
-        used, found, notes = solver, _milp(solver, solvers)(smaller, deadline), []
-    if used != EXACT:
-        try:
-            found = _break_ties(smaller, used, found, deadline)
-        except SolverError as wrong:
-            if solver != AUTO:
-                raise
-            used, found = EXACT, label_setting.solve(smaller, deadline)
-            notes = [*notes, f"then exact: {wrong}"]
-    if found.chosen:
-        whole = tuple(int(stage[at]) for stage, at in zip(left, found.chosen, strict=True))
-        found = replace(found, chosen=whole)
-    return used, found, [note for note in (*notes, found.note) if note]
-
-
-def _label_setting_first(
-    program: Program, deadline: Deadline, solvers: Solvers | None
-) -> tuple[str, ProgramAnswer, list[str]]:
-    """Label setting for half of the time, then HiGHS if it is not done."""
-    found = label_setting.solve(program, Deadline(deadline.remaining_s / 2))
-    if found.termination in PROVED:
-        return EXACT, found, [UNLICENSED]
-    try:
-        second = _milp("highs", solvers)(program, deadline)
-        second = _break_ties(program, "highs", second, deadline)
-    except (DeadlineError, SolverError) as stopped:
-        return EXACT, found, [UNLICENSED, f"then highs: {stopped.message}"]
-    return _better(
-        program, (EXACT, found), ("highs", second), [UNLICENSED], "then highs, since it was not done"
-    )
-
-
-def _gurobi_first(
-    program: Program, deadline: Deadline, solvers: Solvers | None, licence: str
-) -> tuple[str, ProgramAnswer, list[str]]:
-    """Gurobi for half of the time, then label setting if the licence is too small or it is not done."""
-    try:
-        found = _milp("gurobi", solvers)(program, Deadline(deadline.remaining_s / 2))
-    except LicenceError as refusal:
-        return EXACT, label_setting.solve(program, deadline), [f"auto: exact, since {refusal.message}"]
-    except (DeadlineError, SolverError) as stopped:
-        found, why = ProgramAnswer(Termination.NO_SOLUTION_FOUND), stopped.message
-    else:
-        why = "gurobi was not done"
-        if found.termination in PROVED:
-            return "gurobi", found, [f"auto: gurobi, licensed by {licence}"]
-    second = label_setting.solve(program, deadline)
-    first = f"auto: gurobi, licensed by {licence}"
-    return _better(program, ("gurobi", found), (EXACT, second), [first], f"then exact, since {why}")
-
-
-def _better(
-    program: Program,
-    first: tuple[str, ProgramAnswer],
-    second: tuple[str, ProgramAnswer],
-    notes: list[str],
-    then: str,
-) -> tuple[str, ProgramAnswer, list[str]]:
-    """The answer that is proved or else the better one, the first of equals."""
-    used, found = second
-    if found.termination in PROVED:
-        return used, found, [*notes, then]
-    if _reached(program, found) > _reached(program, first[1]):
-        return used, found, [*notes, then, "the time ran out before it was proved best"]
-    return *first, [*notes, "the time ran out before it was proved best"]
+        return ProgramAnswer(Termination.NO_SOLUTION_FOUND, note="time ran out before a solver began")
+    found = _break_ties(smaller, name, _milp(name, solvers)(smaller, deadline), deadline)
+    whole = tuple(int(stage[at]) for stage, at in zip(left, found.chosen, strict=False))
+    return replace(found, chosen=whole)
 
 
 def _reached(program: Program, found: ProgramAnswer) -> float:

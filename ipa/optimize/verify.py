@@ -5,24 +5,25 @@ It goes back to the operating points and shares only the formulas with the solve
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import inf, isclose, isfinite
 
 from ipa.model.errors import Problem as Fault
 from ipa.model.errors import SolverError
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, StagePlan, Termination
-from ipa.model.profile import OperatingPoint
-from ipa.model.resources import CORES, Resources, beside_of, in_words, total
+from ipa.model.resources import Resources, in_words
 from ipa.model.rolling import peak_of
-from ipa.optimize.accuracy import accuracy_of
-from ipa.optimize.problem import PlanningProblem, StageProblem
-from ipa.optimize.timing import Chosen, Times, times_of
-from ipa.queueing.formation import utilisation_ratio
-from ipa.queueing.tail import path_quantile_s
+from ipa.optimize.describe import describe, items_of
+from ipa.optimize.problem import PlanningProblem
 
 # Relative above 1: sums of a few dozen floats agree to far less.
 AGREE = 1e-7
+# The numbers of a stage that are compared with those by arithmetic.
+STAGE_NUMBERS = (
+    *("rate_rps", "capacity_rps", "latency_s", "queue_delay_s", "mean_s", "excess_s"),
+    *("items", "utilisation_ratio", "accuracy"),
+)
 
 
 def verify(problem: PlanningProblem, plan: Plan) -> None:
@@ -50,113 +51,49 @@ def _faults_of_plan(problem: PlanningProblem, plan: Plan) -> Iterator[str]:
     if [stage.stage for stage in plan.stages] != names:
         yield f"its stages are {[stage.stage for stage in plan.stages]}, not {names}"
         return
-    points: dict[str, OperatingPoint] = {}
     for stage, given in zip(planned, plan.stages, strict=True):
-        point = point_of(stage, given)
-        if point is None:
+        place = stage.columns.place.get((given.variant, given.batch_size, given.cores))
+        if place is None:
             yield f"{given.config} is not among the stage's operating points"
             return
-        if not _is_whole(given.replicas):
-            yield f"{given.config}: {given.replicas!r} replicas is not a whole number"
+        if type(given.replicas) is not int or given.replicas < 1:
+            yield f"{given.config}: {given.replicas!r} replicas is not a whole number above 0"
             return
-        points[stage.name] = point
-        if not problem.allows(stage, point):
+        if not problem.allows(stage, stage.points[place]):
             yield f"{given.config}: the objective, the bounds or a pin does not allow that point"
-    variants = {name: point.variant for name, point in points.items()}
-    items, faults = items_of(problem, variants)
+    _, faults = items_of(problem, {given.stage: given.variant for given in plan.stages})
     yield from faults
-    by_name = {given.stage: given for given in plan.stages}
-    chosen = [
-        Chosen(index, points[stage.name], by_name[stage.name].replicas, items[stage.name])
-        for index, stage in enumerate(problem.stages)
-        if stage.name in points
-    ]
-    for given, each, times in zip(plan.stages, chosen, times_of(problem, chosen), strict=True):
-        yield from _faults_of_stage(problem, given, each, times)
-    yield from _faults_of_sums(problem, plan, points)
+    right = describe(problem, plan.configs)
+    assert right is not None, "its points were found"
+    for stage, given, expected in zip(planned, plan.stages, right.stages, strict=True):
+        for name in STAGE_NUMBERS:
+            yield from differs(f"{given.stage}: {name}", getattr(given, name), getattr(expected, name))
+        carried_rps = given.replicas * expected.capacity_rps
+        if carried_rps < expected.rate_rps * (1 - AGREE):
+            yield f"{given.config} carries {carried_rps:g} of {expected.rate_rps:g} items a second"
+        least, most = problem.replica_limits(stage)
+        if given.replicas < least or (most is not None and given.replicas > most):
+            yield f"{given.config} has replicas outside {least}..{most}"
+    yield from _faults_of_sums(problem, plan, right)
 
 
-def point_of(stage: StageProblem, planned: StagePlan) -> OperatingPoint | None:
-    """The operating point that the plan names, None without such a point."""
-    at = stage.columns.place.get((planned.variant, planned.batch_size, planned.cores))
-    return None if at is None else stage.points[at]
-
-
-def items_of(problem: PlanningProblem, variants: Mapping[str, str]) -> tuple[dict[str, float], list[str]]:
-    """The items of a request at each stage with those variants, and the stages whose parents disagree."""
-    items: dict[str, float] = {}
-    faults = []
-    for stage in problem.stages:
-        sent = [items[edge.parent] * edge.items(variants.get(edge.parent, "")) for edge in stage.after]
-        items[stage.name] = sent[0] if sent else 1.0
-        if any(not isclose(each, sent[0], rel_tol=AGREE) for each in sent):
-            faults.append(f"stage {stage.name!r} gets {sent} items from those before it, which must be equal")
-    return items, faults
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _faults_of_stage(
-    problem: PlanningProblem, stage: StagePlan, chosen: Chosen, times: Times
-) -> Iterator[str]:
-    index, point, items = chosen.index, chosen.point, chosen.items
-    rate_rps = problem.rate_rps * problem.graph.reach[index] * items
-    service_s, wait_s, mean_s, excess_s, capacity_rps = times
-    expected = {
-        "rate_rps": rate_rps,
-        "capacity_rps": capacity_rps,
-        "latency_s": service_s,
-        "queue_delay_s": wait_s,
-        "mean_s": mean_s,
-        "excess_s": excess_s,
-        "items": items,
-        "utilisation_ratio": utilisation_ratio(rate_rps, capacity_rps, stage.replicas),
-        "accuracy": point.accuracy,
-    }
-    for name, value in expected.items():
-        yield from differs(f"{stage.stage}: {name}", getattr(stage, name), value)
-    if stage.replicas * capacity_rps < rate_rps * (1 - AGREE):
-        yield f"{stage.config} carries {stage.replicas * capacity_rps:g} of {rate_rps:g} items a second"
-    least, most = problem.replica_limits(problem.stages[index])
-    if stage.replicas < least or (most is not None and stage.replicas > most):
-        yield f"{stage.config} has replicas outside {least}..{most}"
-
-
-def _faults_of_sums(
-    problem: PlanningProblem, plan: Plan, points: Mapping[str, OperatingPoint]
-) -> Iterator[str]:
+def _faults_of_sums(problem: PlanningProblem, plan: Plan, right: Plan) -> Iterator[str]:
+    """The wrong sums and the broken limits; `right` has the sums by arithmetic, without a change's cost."""
     objective, bounds = problem.objective, problem.bounds
-    given = {stage.stage: stage for stage in plan.stages}
-    latency_s = plan_latency_s(problem, plan.stages)
-    overhead = bounds.overhead
-    cores = overhead.fixed_cores + sum(
-        stage.replicas * (points[stage.stage].cores + overhead.each(stage.stage)) for stage in plan.stages
-    )
-    pas, term = accuracy_of(problem, {name: point.variant for name, point in points.items()})
-    held = Resources(cpu_cores=cores)
-    if {*bounds.limits, *problem.prices.each} != {CORES}:
-        held += total(beside_of(points[stage.stage]) * stage.replicas for stage in plan.stages)
-    peak, started_cores = _peak(problem, given, points) if problem.running else (held, 0.0)
-    cost = problem.prices.cost(held)
-    worth = (
-        objective.alpha * term
-        - objective.beta * cost
-        - objective.delta * sum(point.batch_size for point in points.values())
-        - objective.transition_per_core * started_cores
-    )
-    worth = {Goal.WEIGHTED: worth, Goal.LEXICOGRAPHIC: term, Goal.CHEAPEST: -cost}[objective.goal]
+    held = right.resources
+    peak, started_cores = _peak(problem, right.stages) if problem.running else (held, 0.0)
+    worth = right.objective or 0.0
+    if objective.goal is Goal.WEIGHTED:
+        worth -= objective.transition_per_core * started_cores
     yield from differs("objective", plan.objective, worth)
-    yield from differs("pas", plan.pas, pas)
-    yield from differs("cost_cores", plan.cost_cores, cores)
-    if problem.prices.is_money:
-        yield from differs("cost_usd_per_hour", plan.cost_usd_per_hour, cost)
-    yield from differs("latency_s", plan.latency_s, latency_s)
-    yield from differs("sla_s", plan.sla_s, problem.sla_s)
+    for name in ("pas", "cost_cores", "latency_s", "sla_s"):
+        yield from differs(name, getattr(plan, name), getattr(right, name))
+    if right.cost_usd_per_hour is not None:
+        yield from differs("cost_usd_per_hour", plan.cost_usd_per_hour, right.cost_usd_per_hour)
+    cores, pas, latency_s = right.cost_cores or 0.0, right.pas or 0.0, right.latency_s or 0.0
     if exceeds(latency_s, problem.sla_s):
         yield f"latency {latency_s:g} s is above the SLA of {problem.sla_s:g} s"
-    now = problem.resources(problem.running) if problem.running else Resources(cpu_cores=overhead.fixed_cores)
+    now = problem.resources(problem.running)
     for name, limit in bounds.limits.items():
         if exceeds(held.amount(name), limit):
             yield f"{in_words(name, held.amount(name))} are above the bound of {limit:g}"
@@ -173,33 +110,20 @@ def _faults_of_sums(
         yield f"objective {worth!r} is above the solver's own bound {plan.bound!r}"
 
 
-def plan_latency_s(problem: PlanningProblem, stages: Sequence[StagePlan]) -> float:
-    """The latency of the slowest path: Σ means plus the root of Σ squared excesses."""
-    given = {stage.stage: stage for stage in stages}
-    paths = ([problem.stages[at].name for at in path] for path in problem.graph.paths)
-    passed = ([given[name] for name in path if name in given] for path in paths)
-    return max(
-        float(path_quantile_s([stage.mean_s for stage in path], [stage.excess_s for stage in path]))
-        for path in passed
-    )
-
-
-def _peak(
-    problem: PlanningProblem, given: Mapping[str, StagePlan], points: Mapping[str, OperatingPoint]
-) -> tuple[Resources, float]:
+def _peak(problem: PlanningProblem, stages: Sequence[StagePlan]) -> tuple[Resources, float]:
     """The resources of old and new replicas together, and the cores of replicas that start."""
     peak, started = Resources(cpu_cores=problem.fixed_cores), 0.0
     before = {config.stage: config for config in problem.running}
-    for stage in problem.stages:
-        if stage.name not in given:
-            continue
-        new, old = given[stage.name].config, before.get(stage.name)
+    by_name = {stage.name: stage for stage in problem.stages}
+    for planned in stages:
+        new, old = planned.config, before.get(planned.stage)
         new_cores = problem.held(new).cores
-        new_each = Resources(cpu_cores=new_cores) + beside_of(points[stage.name])
+        new_each = Resources(cpu_cores=new_cores) + planned.beside
         if old is None:
             peak += new_each * new.replicas
             continue
-        old_each = Resources(cpu_cores=problem.held(old).cores) + problem.beside(stage, old.variant)
+        beside = problem.beside(by_name[planned.stage], old.variant)
+        old_each = Resources(cpu_cores=problem.held(old).cores) + beside
         peak += peak_of(old, old_each, new, new_each, problem.rolling)
         keeps = problem.rolling.keeps_replicas(old, new)
         fresh = max(0, new.replicas - old.replicas) if keeps else new.replicas

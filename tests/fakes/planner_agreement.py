@@ -21,9 +21,9 @@ from ipa.optimize.registry import BACKENDS
 from ipa.optimize.set_solve import solve_set
 from ipa.optimize.solve import solve
 from tests.fakes.fleets import best_by_enumeration
-from tests.fakes.planner_brute import Tried, brute_force_graph, every_configuration, shape_of, size
+from tests.fakes.planner_brute import Tried, brute_force, every_configuration, shape_of, size
 from tests.fakes.planner_graphs import random_graph_problem, random_resource_problem
-from tests.fakes.planner_instances import brute_force, brute_size, random_problem
+from tests.fakes.planner_instances import random_problem
 from tests.fakes.set_instances import enumerate_sets, random_set
 
 DEADLINE_S = 60.0
@@ -93,11 +93,9 @@ def planned(problem: PlanningProblem, most: int) -> Agreement:
         compared.equal(f"{names}, termination", first.termination, plan.termination)
         compared.objectives(f"{names}, objective", first.objective, plan.objective)
         compared.equal(f"{names}, configuration", first.configs, plan.configs)
-    is_chain = problem.pipeline == "random"
-    enumerated = (brute_size if is_chain else size)(problem) <= most
+    enumerated = size(problem) <= most
     if enumerated and first is not None:
-        best = (brute_force if is_chain else brute_force_graph)(problem)
-        compared.objectives("engines against enumeration", best, first.objective)
+        compared.objectives("engines against enumeration", brute_force(problem), first.objective)
     feasible = first is not None and bool(first.configs)
     return _agreement(problem, kinds_of(problem), feasible, enumerated, compared)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil, prod, sqrt
+from math import ceil, inf, prod, sqrt
 
 from ipa.model.pipeline import AccuracyRule, Goal
 from ipa.model.plan import StageConfig
@@ -47,7 +47,7 @@ def size(problem: PlanningProblem) -> int:
     return prod(max(1, len(brute.choices(at, items[at]))) for at in range(len(items)))
 
 
-def brute_force_graph(problem: PlanningProblem) -> float | None:
+def brute_force(problem: PlanningProblem) -> float | None:
     """The best objective over all configurations, as the goal means it; None where none is feasible."""
     goal = problem.objective.goal
     return max((one.worth(goal) for one in every_configuration(problem)), default=None)
@@ -80,9 +80,11 @@ class _Brute:
         self._reach = [_reach(problem, at) for at in range(len(self._names))]
         self._before = {config.stage: config for config in problem.running}
         self._ranks = [_ranks(problem, stage) for stage in problem.stages]
-        self._shape = _shape(problem)
+        self._shape = shape_of(problem)
         self._times: dict[tuple[int, int, int, float], tuple[float, float]] = {}
         self._known: dict[tuple[int, float], list[Chosen]] = {}
+        stages = problem.stages
+        self._sizes = {each.batch_size for it in stages for each in it.points if problem.allows(it, each)}
 
     def configurations(self) -> Iterator[Tried]:
         """Depth first; what a stage alone rules out is not gone into."""
@@ -144,9 +146,23 @@ class _Brute:
     def _stage_times(self, at: int, one: tuple[OperatingPoint, int], items: float) -> tuple[float, float]:
         key = (at, id(one[0]), one[1], items)
         if key not in self._times:
-            (times,) = times_of(self._problem, [Timed(at, one[0], one[1], items)])
-            self._times[key] = times.mean_s, times.excess_s
+            self._times[key] = self._timed(at, *one, items)
         return self._times[key]
+
+    def _timed(self, at: int, point: OperatingPoint, n: int, items: float) -> tuple[float, float]:
+        """The mean and the excess over it: by the papers' formulas, written out, or by the planner's tail."""
+        problem, stage = self._problem, self._problem.stages[at]
+        if problem.compat is Compat.TAIL:
+            (times,) = times_of(problem, [Timed(at, point, n, items)])
+            return times.mean_s, times.excess_s
+        rate_rps = problem.rate_rps * self._reach[at] * items
+        if problem.compat is Compat.IPA_ARTIFACT:
+            names = {each.variant for each in stage.points}
+            wait_s = -len(names) * (len(self._sizes) - 1) / rate_rps
+        else:
+            wait_s = min((point.batch_size - 1) / rate_rps, stage.batch_timeout_s or inf)
+        sequence = max(1, ceil(items / (n * point.batch_size) - 1e-9))
+        return point.latency_s * sequence + wait_s, 0.0
 
     def _try(self, configs: tuple[Chosen, ...], items: tuple[float, ...]) -> Tried | None:
         problem, objective, bounds = self._problem, self._problem.objective, self._problem.bounds

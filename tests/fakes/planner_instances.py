@@ -1,11 +1,11 @@
-"""Random planning problems and a brute force that shares nothing with the planner."""
+"""Random planning problems: chains from loose to impossible."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
-from math import ceil, inf, log, prod
+from math import inf, log
 from random import Random
 
 from ipa.model.pipeline import AccuracyRule, Bounds, Edge, Objective
@@ -105,70 +105,3 @@ def chained(stages: Sequence[StageProblem], fan_outs: Sequence[float] = ()) -> t
         replace(stage, after=(Edge(stages[at - 1].name, sent[at - 1]),) if at else ())
         for at, stage in enumerate(stages)
     )
-
-
-def brute_force(problem: PlanningProblem) -> float | None:
-    """The best objective over every point and every replica count that could matter; None: infeasible."""
-    limit = inf if problem.bounds.cores is None else problem.bounds.cores
-    fitting = (worth for cores, worth in _tried(problem) if cores <= limit * (1 + 1e-9))
-    return max(fitting, default=None)
-
-
-def _tried(problem: PlanningProblem):  # type: ignore[no-untyped-def]
-    choices = [list(_choices(problem, index)) for index in range(len(problem.stages))]
-    floor = problem.bounds.accuracy_floor or 0.0
-    for plan in itertools.product(*choices):
-        latency_s = sum(choice[1] for choice in plan)
-        cores = sum(choice[2] for choice in plan)
-        pas = prod(choice[0].accuracy for choice in plan)
-        if latency_s > problem.sla_s * (1 + 1e-9) or pas < floor * (1 - 1e-9):
-            continue
-        worth = (
-            problem.objective.alpha * _accuracy(problem, [choice[0] for choice in plan])
-            - problem.objective.beta * cores
-            - problem.objective.delta * sum(choice[0].batch_size for choice in plan)
-        )
-        yield cores, worth
-
-
-def brute_size(problem: PlanningProblem) -> int:
-    """The number of configurations that the brute force tries."""
-    return prod(len(list(_choices(problem, index))) for index in range(len(problem.stages)))
-
-
-def _choices(problem: PlanningProblem, index: int):  # type: ignore[no-untyped-def]
-    stage = problem.stages[index]
-    items = prod(edge.items("") for before in problem.stages[: index + 1] for edge in before.after)
-    rate = problem.rate_rps * items
-    most = min(problem.bounds.max_replicas or 10_000, problem.objective.max_replicas or 10_000)
-    for point in stage.points:
-        least = max(problem.bounds.min_replicas, ceil(rate / point.capacity_rps - 1e-9))
-        enough = max(least, ceil(items / point.batch_size - 1e-9))
-        if problem.compat is Compat.IPA_ARTIFACT:
-            names = {each.variant for each in stage.points}
-            sizes = {each.batch_size for one in problem.stages for each in one.points}
-            wait_s = -len(names) * (len(sizes) - 1) / rate
-        else:
-            wait_s = min((point.batch_size - 1) / rate, stage.batch_timeout_s or inf)
-        for replicas in range(least, min(most, enough) + 1):
-            sequence = max(1, ceil(items / (replicas * point.batch_size) - 1e-9))
-            yield point, point.latency_s * sequence + wait_s, replicas * point.cores
-
-
-def _accuracy(problem: PlanningProblem, points: list[OperatingPoint]) -> float:
-    rule = problem.objective.accuracy_rule
-    terms = [point.accuracy for point in points]
-    if rule in (AccuracyRule.RANK_SUM, AccuracyRule.RANK_PRODUCT):
-        terms = [_rank(problem, stage, point) for stage, point in zip(problem.stages, points, strict=True)]
-    if rule in (AccuracyRule.PRODUCT, AccuracyRule.RANK_PRODUCT):
-        return prod(terms)
-    return sum(terms) / (len(terms) if rule is AccuracyRule.MEAN else 1)
-
-
-def _rank(problem: PlanningProblem, stage: StageProblem, point: OperatingPoint) -> float:
-    rising = sorted({each.accuracy for each in stage.points})
-    if len(rising) == 1:
-        return 1.0
-    place = rising.index(point.accuracy)
-    floor = problem.objective.rank_floor
-    return floor if place == 0 and floor is not None else place / (len(rising) - 1)

@@ -25,9 +25,9 @@ from ipa.optimize.solve import solve
 from ipa.policies.ours import Ours
 from ipa.policies.profiled import Profiled
 from tests.fakes.planner_agreement import apart, planned
-from tests.fakes.planner_brute import brute_force_graph, size
+from tests.fakes.planner_brute import brute_force, size
 from tests.fakes.planner_graphs import random_graph_problem
-from tests.fakes.planner_instances import brute_force, brute_size, random_problem
+from tests.fakes.planner_instances import random_problem
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST, scenario
 from tests.faults.table import Case
 from tests.unit.optimize.test_planner_relaxations import infeasible_seeds, loosened, small
@@ -303,7 +303,7 @@ def test_s8_ill_scaled_weights_and_rates_against_enumeration(case: Case) -> None
         base = random_problem(Random(seed), stages=(1, 3), variants=(1, 3), batches=2)
         for alpha, delta, rate in ((1e9, 1e-9, 1e6), (1e9, 1e-9, base.rate_rps), (1e-6, 1e3, 1e6)):
             problem = ill(base, alpha, delta, rate)
-            if brute_size(problem) > 3000:
+            if size(problem) > 3000:
                 continue
             best = brute_force(problem)
             for solver in BACKENDS:
@@ -363,7 +363,7 @@ def test_s9_a_large_scale_of_the_objective_changes_no_plan(case: Case) -> None:
     wrong = checked = 0
     for seed in range(10):
         problem = random_graph_problem(Random(seed))
-        if size(problem) > 3000 or brute_force_graph(problem) is None:
+        if size(problem) > 3000 or brute_force(problem) is None:
             continue
         own = problem.objective
         scaled = replace(

@@ -15,7 +15,8 @@ from ipa.optimize.deadline import Deadline
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.relaxations import Relaxation, relaxations
 from ipa.optimize.solve import solve
-from tests.fakes.planner_instances import brute_force, chained, random_problem
+from tests.fakes.planner_brute import brute_force
+from tests.fakes.planner_instances import chained, random_problem
 
 SLOW = OperatingPoint("slow", 0.9, 1, 2.0, 0.2, 5.0)
 FAST = OperatingPoint("fast", 0.6, 1, 1.0, 0.1, 10.0)
