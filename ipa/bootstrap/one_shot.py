@@ -287,10 +287,6 @@ class OneShotRegistry(Refused):
         """Empty: every pipeline has a loop."""
         return ""
 
-    def elsewhere(self, pipeline: Pipeline) -> Mapping[str, Pipeline | str]:
-        """The pipeline in the target's other shapes."""
-        return self._target.elsewhere(pipeline, self.profiles[pipeline.name])
-
     def address(self, pipeline: Pipeline) -> RequestAddress:
         """The address for the pipeline's requests."""
         return self._target.address(pipeline, self._settings)

@@ -276,10 +276,6 @@ class Roster:
         """Reason why no loop runs for the pipeline; empty if one runs."""
         return self._unfit.get(name, "")
 
-    def elsewhere(self, pipeline: Pipeline) -> Mapping[str, Pipeline | str]:
-        """The pipeline as it would run in other shapes of the target, by their names, or why it cannot."""
-        return self.makers.target.elsewhere(pipeline, self.profiles[pipeline.name])
-
     def address(self, pipeline: Pipeline) -> RequestAddress:
         """The address for the pipeline's requests, or why there is no such address."""
         return self.makers.address(pipeline)

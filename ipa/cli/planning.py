@@ -80,7 +80,7 @@ class Question(Bundle):
         return self.solver or settings.solver, settings.solver_deadline_s
 
     def asked(self, rate_rps: float) -> PlanQuestion:
-        """The question with its files, of the pipeline as its target runs it and could elsewhere.
+        """The question with its files, of the pipeline as its target runs it.
 
         UsageError: no such target, or not in the pipeline's file. InputError lists keys without effect.
         """
@@ -103,8 +103,7 @@ class Question(Bundle):
                 hint=f"Give it a `{target.sections.key}:` section, or leave out --at.",
             )
         check_honoured(target, [pipeline])
-        elsewhere = target.elsewhere(pipeline, profiles)
-        return replace(asked, pipeline=target.shape(pipeline, profiles), elsewhere=elsewhere)
+        return replace(asked, pipeline=target.shape(pipeline, profiles))
 
     def plans(self, rates: list[float], *, explain: bool, step: Step = lambda *_: None) -> list[Plan]:
         """The best plan for each rate; with `explain`, infeasible ones say what would make them feasible.

@@ -11,7 +11,7 @@ import numpy as np
 
 from ipa.model.errors import DeadlineError, InputError
 from ipa.model.pipeline import Goal
-from ipa.model.plan import Plan, PlanSummary, Termination, cores_of, in_words
+from ipa.model.plan import Plan, PlanSummary, Termination, in_words
 from ipa.optimize.backends import label_setting
 from ipa.optimize.breakpoints import PRECISION, flips_of
 from ipa.optimize.deadline import Deadline
@@ -19,7 +19,6 @@ from ipa.optimize.dominance import without_hopeless
 from ipa.optimize.explanation import (
     Alternative,
     Binding,
-    ElsewherePlan,
     Explanation,
     Remedy,
     differences,
@@ -38,8 +37,6 @@ from ipa.optimize.verify import verify
 ALTERNATIVES = 3
 # Shares of the time: the alternatives, then of the rest the limits; the flips have what remains.
 FOR_ALTERNATIVES, FOR_LIMITS = 0.3, 0.4
-# Of all of it, before the rest.
-FOR_ELSEWHERE = 0.3
 
 # A limit is named in the first sentence if the objective would gain this without it, relative above 1.
 NOTABLE = 1e-3
@@ -53,23 +50,17 @@ def explain(
     deadline_s: float = 10.0,
     *,
     wider: Mapping[str, PlanningProblem] = NO_WIDER,
-    elsewhere: Mapping[str, PlanningProblem | str] = NO_WIDER,
 ) -> Explanation:
     """Explain `plan` as the answer to `problem`, as far as time allows; `unfinished` lists missing parts.
 
     A plan with a configuration: the limits without which it would be better, the best plans of other
-    variants, and its breakpoints. An infeasible one: the smallest moves of one limit that
-    make it feasible. All of it is found by solving, exactly. `wider` holds problems without limits that
-    shaped the operating points, by kind ("batch_sizes"), `elsewhere` those of other places to run at, or why
-    one cannot carry the pipeline.
+    variants, and its breakpoints. An infeasible one: the smallest moves of one limit that make it feasible.
+    All of it is found by solving, exactly. `wider` holds problems without limits that shaped the operating
+    points, by kind ("batch_sizes").
 
     Errors: InputError if the plan is not one of the problem.
     """
     deadline = Deadline(deadline_s)
-    if elsewhere:
-        others_there, untold = _elsewhere(plan, elsewhere, Deadline(deadline_s * FOR_ELSEWHERE))
-        explained = explain(problem, plan, deadline.remaining_s, wider=wider)
-        return replace(explained, elsewhere=others_there, unfinished=(*explained.unfinished, *untold))
     if plan.termination is Termination.INFEASIBLE:
         return _infeasible(problem, plan, deadline)
     if not plan.stages:
@@ -100,31 +91,6 @@ def explain(
         unchanged=found.unchanged,
         unfinished=(*unfinished, *found.unfinished),
     )
-
-
-def _elsewhere(
-    plan: Plan, elsewhere: Mapping[str, PlanningProblem | str], deadline: Deadline
-) -> tuple[tuple[ElsewherePlan, ...], tuple[str, ...]]:
-    """The best plan of each other place, by how much it differs; and what time did not allow."""
-    found, late, now = [], [], plan.summary
-    for place, problem in elsewhere.items():
-        if isinstance(problem, str):
-            found.append(ElsewherePlan(place, f"{place}: {problem}", None))
-            continue
-        try:
-            outcome = proved_plan(problem, deadline).summary
-        except DeadlineError:
-            late.append(f"the plan in {place}")
-            continue
-        if outcome is None:
-            text = f"{place}: no plan is feasible"
-        else:
-            text = f"{place}: PAS {outcome.pas:.4f}, {cores_of(outcome.cost_cores)}"
-            if now is not None:
-                pas, cores = outcome.pas - now.pas, outcome.cost_cores - now.cost_cores
-                text += f" (here {now.pas:.4f} and {now.cost_cores:g}: {pas:+.4f}, {cores:+g})"
-        found.append(ElsewherePlan(place, text, outcome))
-    return tuple(found), tuple(late)
 
 
 def chosen_of(problem: PlanningProblem, program: Program, plan: Plan) -> tuple[int, ...]:

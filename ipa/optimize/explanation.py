@@ -66,18 +66,6 @@ class Remedy:
 
 
 @dataclass(frozen=True, slots=True)
-class ElsewherePlan:
-    """The best plan for the same rate if the pipeline ran there.
-
-    `outcome` is None if none is feasible, or the pipeline cannot run there; `text` says which.
-    """
-
-    place: str
-    text: str
-    outcome: PlanSummary | None
-
-
-@dataclass(frozen=True, slots=True)
 class Explanation:
     """The explanation of a plan.
 
@@ -92,7 +80,6 @@ class Explanation:
     flips: tuple[Flip, ...] = ()
     unchanged: tuple[str, ...] = ()
     remedies: tuple[Remedy, ...] = ()
-    elsewhere: tuple[ElsewherePlan, ...] = ()
     unfinished: tuple[str, ...] = ()
     precision_ratio: float = 0.0
     binding_complete: bool = False

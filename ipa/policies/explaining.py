@@ -19,16 +19,7 @@ def explain_plan(question: PlanQuestion, plan: Plan, deadline_s: float = 10.0) -
     Errors: InputError if the plan is not one of the question; those of `PlanQuestion.problem`.
     """
     problem = question.problem()
-    return explain(
-        problem,
-        plan,
-        deadline_s,
-        wider=_wider(question, problem),
-        elsewhere={
-            place: there if isinstance(there, str) else replace(question, pipeline=there).problem()
-            for place, there in question.elsewhere.items()
-        },
-    )
+    return explain(problem, plan, deadline_s, wider=_wider(question, problem))
 
 
 def _wider(question: PlanQuestion, problem: PlanningProblem) -> Mapping[str, PlanningProblem]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from ipa.model.errors import NotFoundError, UsageError
@@ -117,11 +117,7 @@ def planning_problem(
 
 @dataclass(frozen=True, slots=True)
 class PlanQuestion:
-    """A pipeline and a rate to plan it for: its profiles by stage, and the options of `planning_problem`.
-
-    `elsewhere` has the pipeline as it would run in other places, by their names, or why it cannot run there;
-    only an explanation asks for it.
-    """
+    """A pipeline and a rate to plan it for: its profiles by stage, and the options of `planning_problem`."""
 
     pipeline: Pipeline
     profiles: Mapping[str, StageProfile]
@@ -129,7 +125,6 @@ class PlanQuestion:
     objective: str | None = None
     compat: Compat = Compat.TAIL
     allocation: Allocation = Allocation.FREE
-    elsewhere: Mapping[str, Pipeline | str] = field(default_factory=dict)
 
     def problem(self) -> PlanningProblem:
         """The problem to solve. Errors: those of `planning_problem`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline
@@ -62,12 +62,8 @@ class StageFits:
 async def explain(
     service: Service, pipeline: Pipeline, request: PlanRequest, place: AbstractAsyncContextManager[None]
 ) -> Explanation:
-    """Return why the plan of the request is best, as far as time allows; computed in the `place`.
-
-    With the best plans of the same request in the other shapes of the target (`elsewhere`).
-    """
+    """Return why the plan of the request is best, as far as time allows; computed in the `place`."""
     question = what_if(service, pipeline, request)
-    question = replace(question, elsewhere=service.registry.elsewhere(question.pipeline))
     async with place:
         plan = await plan_for(service, question, request.solver)
         return await service.planner.explain(question, plan, EXPLANATION_S)

@@ -114,9 +114,6 @@ class PipelineRegistry(Protocol):
     def unfit(self, name: str) -> str:
         """The cause if no loop runs for the pipeline, in words; else empty."""
 
-    def elsewhere(self, pipeline: Pipeline) -> Mapping[str, Pipeline | str]:
-        """The pipeline as it would run in other shapes of its target, by their names, or why it cannot."""
-
     def address(self, pipeline: Pipeline) -> RequestAddress:
         """The address for the pipeline's requests, or why there is no such address."""
 

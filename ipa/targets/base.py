@@ -168,10 +168,6 @@ class Target(ABC):
         """
         return ""
 
-    def elsewhere(self, pipeline: Pipeline, profiles: Profiles) -> Mapping[str, Pipeline | str]:
-        """The pipeline as it runs in the target's other shapes, by their names, or why it cannot."""
-        return {}
-
     def place(self, pipeline: Pipeline) -> str:
         """The target with the pipeline's shape, as messages name it."""
         return self.title

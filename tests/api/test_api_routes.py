@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -13,9 +13,7 @@ from ipa.model.decision import Action
 from ipa.model.plan import StageConfig
 from ipa.policies.planning import PlanQuestion
 from ipa.service.service import DependencyCheck
-from ipa.targets.seldon.section import Shape
 from tests.fakes.services import LADDER, NOW, TICK_S, ApiClient, FakeWorld, a_profile, over, solving
-from tests.fakes.viewed import on_seldon, viewed
 
 OCR = "/v1/pipelines/ocr"
 
@@ -102,39 +100,6 @@ def test_an_explanation_says_why_the_plan_is_what_it_is(world: FakeWorld) -> Non
     assert explained["flips"] and explained["alternatives"]
     late = api.post(f"{OCR}/explanations", {"rate_rps": 12, "solver": "exact", "sla_s": 0.01}).json()
     assert late["remedies"][0]["kind"] == "sla" and late["flips"] == []
-
-
-@pytest.mark.parametrize(
-    ("shape", "other", "beside_cores"),
-    # A router and two queues of half a core each, or the orchestrator.
-    [(Shape.SINGLE, "shape split", 1.5), (Shape.SPLIT, "shape single", 0.5)],
-)
-def test_an_explanation_says_what_the_other_shape_would_cost(
-    world: FakeWorld, shape: Shape, other: str, beside_cores: float
-) -> None:
-    def explained(on: Shape, body: dict[str, Any]) -> dict[str, Any]:
-        api = ApiClient(on_seldon(viewed(world), on))
-        found: dict[str, Any] = api.post(f"{OCR}/explanations", {"solver": "exact", **body}).json()
-        return found
-
-    there = Shape.SPLIT if shape is Shape.SINGLE else Shape.SINGLE
-    for body in ({"rate_rps": 6}, {"rate_rps": 9, "bounds": {"cores": 3.5, "batch_sizes": [1, 2]}}):
-        (found,) = explained(shape, body)["elsewhere"]
-        plan = explained(there, body)["plan"]
-        assert found["place"] == other and found["text"].startswith(f"{other}: PAS {plan['pas']:.4f}")
-        assert found["outcome"]["cost_cores"] == plan["cost_cores"] > beside_cores
-        assert found["outcome"]["pas"] == plan["pas"]
-
-
-def test_a_shape_that_cannot_carry_the_file_is_named_with_the_key(world: FakeWorld) -> None:
-    context = on_seldon(viewed(world), Shape.SPLIT)
-    late = replace(context.service.pipeline("ocr"), drop_after_s=2.0)
-    api = ApiClient(over(context, pipelines={"ocr": late}))
-    (found,) = api.post(f"{OCR}/explanations", {"rate_rps": 6}).json()["elsewhere"]
-    assert found["outcome"] is None
-    assert found["text"] == (
-        "shape single: drop_after cannot be carried: Seldon in shape single drops no request by its age"
-    )
 
 
 def test_a_what_if_may_replace_sla_and_bounds(world: FakeWorld) -> None:

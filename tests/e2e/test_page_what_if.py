@@ -16,10 +16,9 @@ from playwright.sync_api import Browser, Page, Request, expect
 
 from ipa.model.plan import Plan
 from ipa.policies.planning import PlanQuestion
-from ipa.targets.seldon.section import Shape
-from tests.fakes.browsing import PHONE, opened, serious, serving, shoot
+from tests.fakes.browsing import PHONE, opened, serious, serving
 from tests.fakes.services import FakeWorld, over
-from tests.fakes.viewed import on_seldon, viewed
+from tests.fakes.viewed import viewed
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 PLANS = "/v1/pipelines/ocr/plans"
@@ -100,24 +99,6 @@ def test_a_slider_plans_anew(
     expect_plan(page, plan)
     assert float(page.locator(f"#what-if-{name}").input_value()) == float(value)
     expect(page).to_have_url(re.compile(rf"[?&]{name}={value}"))
-
-
-@pytest.mark.parametrize("late", [None, 2.0], ids=["carried", "not carried"])
-def test_the_explanation_says_what_the_other_shape_would_cost(
-    browser: Browser, world: FakeWorld, late: float | None
-) -> None:
-    context = on_seldon(viewed(world), Shape.SPLIT)
-    given = replace(context.service.pipeline("ocr"), drop_after_s=late)
-    with serving(over(context, pipelines={"ocr": given})) as url:
-        explained = httpx.post(f"{url}v1/pipelines/ocr/explanations", json={"rate_rps": 6}, timeout=30).json()
-        with opened(browser, f"{url}#/what-if/ocr?rate_rps=6", width=1440 if late is None else PHONE) as page:
-            why = page.get_by_role("region", name="Why this plan")
-            expect(why.get_by_role("heading", name="In another shape")).to_be_visible()
-            (other,) = explained["elsewhere"]
-            # With its numbers rounded.
-            expect(why.get_by_text(re.split(r"[\d.]{4,}", other["text"])[0])).to_be_visible()
-            assert ("PAS" in other["text"]) == (late is None)
-            shoot(page, f"what-if-elsewhere-{'phone' if late else 'desk'}")
 
 
 def test_the_keyboard_alone_moves_a_slider(page: Page, url: str) -> None:

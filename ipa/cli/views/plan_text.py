@@ -156,7 +156,6 @@ def explanation_lines(explained: Explanation) -> Iterator[RenderableType]:
             # Each point once, with the largest of the changes there.
             largest = {(each.quantity, each.direction, each.changed_at): each for each in explained.flips}
             yield from (f"  {text}" for text in (*(it.text for it in largest.values()), *explained.unchanged))
-    yield from (f"Elsewhere\n  {other.text}" for other in explained.elsewhere)
     for remedy in explained.remedies:
         outcome, then = remedy.outcome, ""
         if outcome is not None:

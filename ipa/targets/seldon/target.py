@@ -86,14 +86,6 @@ class Seldon(KubernetesTarget):
         """By shape: each replica batches for itself (single), or our queues before them (split)."""
         return SPLIT if _shape(pipeline) is Shape.SPLIT else SINGLE
 
-    def elsewhere(self, pipeline: Pipeline, profiles: base.Profiles) -> Mapping[str, Pipeline | str]:
-        """The pipeline in the other shape, or the keys of its file that it cannot carry."""
-        if not self.placed(pipeline):
-            return {}
-        other = _in_other_shape(pipeline)
-        faults = [f"{fault.key} cannot be carried: {fault.why}" for fault in self._faults(other)]
-        return {f"shape {_shape(other)}": "; ".join(faults) if faults else self.shape(other, profiles)}
-
     def place(self, pipeline: Pipeline) -> str:
         """Seldon in the pipeline's shape."""
         return f"Seldon in shape {_shape(pipeline)}"

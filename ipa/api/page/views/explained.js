@@ -11,7 +11,7 @@ export class Explained {
 
   /** `plan` is the one on the page: an explanation that ran out of time may be of another. */
   show(found, plan = found.plan) {
-    const { binding, alternatives, flips, unchanged, remedies, elsewhere, unfinished } = found;
+    const { binding, alternatives, flips, unchanged, remedies, unfinished } = found;
     this.box.replaceChildren(
       el("h2", {}, "Why this plan ", el("small", {}, `for ${number(found.plan.rate_rps, 1)} rps`)),
       el("p", {}, people(found.summary)),
@@ -19,7 +19,6 @@ export class Explained {
       ...(found.plan.stages.length ? this.bound(binding, found) : []),
       ...(alternatives.length ? [el("h3", {}, "The next best plans with other variants"), this.next(alternatives)] : []),
       ...list("Changes that would flip the choice", [...flips.map((each) => each.text), ...unchanged]),
-      ...list("In another shape", elsewhere.map((each) => each.text)),
       ...list("Relaxations, each of which makes it feasible", remedies.map((each) => each.text)),
       ...list("Not found in time", unfinished));
   }
