@@ -10,11 +10,7 @@ import pytest
 import yaml
 
 from ipa.cli.main import run
-from ipa.cli.output import Output, show
 from ipa.cli.planning import Question
-from ipa.cli.views.plan_text import explanation_lines
-from ipa.optimize.solve import solve
-from ipa.policies.explaining import explain_plan
 
 
 @pytest.fixture(autouse=True)
