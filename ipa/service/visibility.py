@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from ipa.control.ports import Attribution, ControlAction, DecisionLog
 from ipa.model.access import EVERYWHERE, Identity, Operation, looks_vouched
 from ipa.model.decision import Decision
 from ipa.model.errors import ForbiddenError, InputError, NotFoundError, Problem
 from ipa.model.pipeline import Pipeline
-from ipa.policies.registry import POLICIES
 from ipa.service.service import Service
 
 # The operations that a role may allow on some pipelines by name.
@@ -145,13 +144,12 @@ class MeView:
     """The caller by the name in the record, which is empty without authentication, and its rights.
 
     `everywhere` are the operations that are allowed in every namespace, future ones too. Pipelines that the
-    caller may not read are omitted. `policies` are the names that a replay takes.
+    caller may not read are omitted.
     """
 
     name: str
     everywhere: tuple[Operation, ...]
     pipelines: tuple[AllowedView, ...]
-    policies: tuple[str, ...] = field(default_factory=lambda: tuple(POLICIES))
 
 
 def rights_of(caller: Caller) -> MeView:

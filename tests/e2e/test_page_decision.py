@@ -165,9 +165,9 @@ def test_all_of_it_can_be_kept(browser: Browser, url: str, world: FakeWorld, tmp
         assert decision.plan is not None
         again = region(page, "Again")
         command = f"ipa explain ocr --rate {decision.plan.rate_rps!r} --objective default"
-        expect(again.locator("code")).to_have_text(command)
-        again.get_by_role("button", name="Copy The command").click()
-        expect(again.get_by_role("button")).to_contain_text("Copied")
+        expect(again.locator("code")).to_have_text([f"ipa replay ocr {decision.decision_id}", command])
+        again.get_by_role("button", name="Copy The command that replays it").click()
+        expect(again.get_by_role("button").first).to_contain_text("Copied")
         page.get_by_text("Everything, as JSON").click()
         with page.expect_download() as kept:
             page.get_by_role("button", name="Save as JSON").click()

@@ -28,7 +28,7 @@ const VIEWS = {
 const tools = {
   pipelines: new Map(),
   /** The caller: MeView of the API. */
-  me: { name: "", pipelines: [], policies: [] },
+  me: { name: "", pipelines: [] },
   /** True if the caller may do the operation (read, what-if, control, apply, define) with the pipeline. */
   may: (operation, name) => tools.me.pipelines.some((each) => each.pipeline === name && each.operations.includes(operation)),
   go: (hash) => { location.hash = hash; },

@@ -6,7 +6,7 @@ import { save } from "../export.js";
 import { besideWords, coresOf } from "../parts.js";
 import { formatRoute } from "../router.js";
 import { REASONS, reasonTitle, remedy } from "../reasons.js";
-import { changes, copyButton, figure, inShort, isSame, refusal, seconds, table, terms } from "../tables.js";
+import { changes, copyButton, figure, isSame, refusal, seconds, table, terms } from "../tables.js";
 import { Explained } from "./explained.js";
 
 export const title = "Decision";
@@ -66,7 +66,7 @@ class DecisionView {
       this.later);
     const moved = el("section", { class: "card inputs", "aria-label": "From and to" },
       el("h2", {}, isApplied ? "Change" : "Unchanged configuration"), changes("The configuration of each stage before and after", decision.previous, decision.configs), ...this.guards(decision));
-    this.root.replaceChildren(this.path(decision), said, moved, this.inputs(decision), this.why, new Replay(decision, tools.me.policies, this.closing.signal).box, this.again(decision, tools), this.raw(decision, tools));
+    this.root.replaceChildren(this.path(decision), said, moved, this.inputs(decision), this.why, this.again(decision, tools), this.raw(decision, tools));
   }
 
   path({ pipeline }) {
@@ -127,13 +127,14 @@ class DecisionView {
     why.removeAttribute("aria-busy");
   }
 
-  again({ plan, pipeline }, tools) {
-    if (!plan) return "";
-    const command = `ipa explain ${pipeline.split("@")[0]} --rate ${plan.rate_rps} --objective ${plan.objective_name}`;
-    const query = { rate_rps: plan.rate_rps, objective: plan.objective_name };
+  again({ decision_id: id, plan, pipeline }, tools) {
+    const name = pipeline.split("@")[0];
+    const line = (command, what, more = "") => el("p", { class: "command" }, el("code", { tabindex: "0" }, command), copyButton(command, what, tools), more);
+    const query = plan && { rate_rps: plan.rate_rps, objective: plan.objective_name };
     return el("section", { class: "card inputs", "aria-label": "Again" }, el("h2", {}, "Compute it again"),
-      el("p", { class: "command" }, el("code", { tabindex: "0" }, command), copyButton(command, "The command", tools),
-        el("a", { href: formatRoute({ view: "what-if", path: [pipeline.split("@")[0]], query }) }, "or move it in What-if")));
+      line(`ipa replay ${pipeline} ${id}`, "The command that replays it", "from the recorded inputs, by this policy or another one"),
+      plan ? line(`ipa explain ${name} --rate ${plan.rate_rps} --objective ${plan.objective_name}`, "The command that explains it",
+        el("a", { href: formatRoute({ view: "what-if", path: [name], query }) }, "or move it in What-if")) : "");
   }
 
   raw(decision, tools) {
@@ -144,59 +145,3 @@ class DecisionView {
     return el("details", { class: "card raw", ontoggle: ({ target }) => { if (target.open) shown.textContent = text; } }, el("summary", {}, "Everything, as JSON"), el("p", { class: "command" }, button, copyButton(text, "The decision", tools)), shown);
   }
 }
-
-// The oracle needs the future load, which only a simulation knows.
-const NOT_HERE = "oracle";
-
-/** The replay of a decision from its recorded inputs, by the policy that made it or by another one. */
-class Replay {
-  /** `policies` are the names that the API takes; `signal` aborts once the view is closed. */
-  constructor(decision, policies, signal) {
-    Object.assign(this, { decision, signal });
-    const others = policies.filter((name) => name !== NOT_HERE).map((name) => el("option", { value: name }, name));
-    this.policy = el("select", { name: "policy" }, el("option", { value: "" }, "the policy that made it"), others);
-    this.button = el("button", { type: "submit", class: "button" }, "Replay");
-    this.result = el("div", { role: "status" });
-    const form = el("form", { class: "pickers", "aria-label": "Replay it", onsubmit: () => this.take() }, el("label", {}, "With ", this.policy), this.button);
-    this.box = el("section", { class: "card inputs", "aria-label": "Replay" }, el("h2", {}, "Is the decision reproducible?"),
-      el("p", { class: "note" }, "A replay decides again from the recorded inputs. It writes nothing."), form, this.result);
-  }
-
-  async take() {
-    const body = this.policy.value ? { policy: this.policy.value } : {};
-    this.button.disabled = true;
-    this.result.replaceChildren(el("p", { class: "note" }, "Replaying …"));
-    try {
-      const found = await callApi(`/v1/decisions/${encodeURIComponent(this.decision.decision_id)}:replay`, { method: "POST", body, signal: this.signal });
-      this.result.replaceChildren(...this.said(found), ...notes(found));
-    } catch (error) {
-      if (this.signal.aborted) return;
-      this.result.replaceChildren(refusal(error));
-    }
-    this.button.disabled = false;
-  }
-
-  said({ outcome, why, policy, differences, again }) {
-    const { decision } = this;
-    if (outcome === "stale" || outcome === "nothing") return [el("p", {}, el("b", {}, "It cannot be replayed: "), `${why}.`)];
-    if (outcome === "same") return [el("p", {}, el("b", {}, "The same. "), `${policy} decides ${reasonTitle(again.reason).toLowerCase()}, with the same plan.`)];
-    const rows = differences.map((each) => [each.what, each.recorded, each.again]);
-    return [el("p", {}, el("b", {}, "It differs. "), `${policy} decides ${reasonTitle(again.reason).toLowerCase()}: ${again.detail}`),
-      table("Differences", ["Field", "Recorded", "Replayed"], rows),
-      el("h3", {}, `The recorded plan and that of ${policy}`), ...beside(decision.plan, again.plan)];
-  }
-}
-
-/** Both plans by stage and in figures; in words if one of them is missing. */
-function beside(recorded, again) {
-  const is = (plan) => Boolean(plan?.stages.length);
-  if (!is(recorded) || !is(again)) {
-    const words = (plan) => (is(plan) ? inShort(plan.stages) : plan?.termination ?? "no plan");
-    return [el("p", {}, `Recorded: ${words(recorded)}. Replayed: ${words(again)}.`)];
-  }
-  const figures = (plan) => `PAS ${number(plan.pas, 3)}, ${coresOf(plan.cost_cores)}, for ${number(plan.rate_rps, 2)} rps`;
-  return [changes("The recorded plan and the replayed one", recorded.stages, again.stages),
-    el("p", { class: "note" }, `Recorded: ${figures(recorded)}. Replayed: ${figures(again)}.`)];
-}
-
-const notes = (found) => (found.notes.length ? [el("ul", {}, found.notes.map((note) => el("li", {}, note)))] : []);
