@@ -1,4 +1,4 @@
-"""How long each kind of row of the store is kept, and the reports of its administration."""
+"""The time that each kind of row of the store is kept, and the reports of its administration."""
 
 from __future__ import annotations
 

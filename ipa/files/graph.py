@@ -124,20 +124,20 @@ TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Items:
+class StageItems:
     """Number of items that a stage handles for each request: a number times factors that variants decide."""
 
     constant: float
     factors: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = ()
 
-    def times(self, parent: str, fan_out: FanOut) -> Items:
+    def times(self, parent: str, fan_out: FanOut) -> StageItems:
         """As many, sent on by a parent."""
         if not isinstance(fan_out, Mapping):
-            return Items(self.constant * fan_out, self.factors)
+            return StageItems(self.constant * fan_out, self.factors)
         if len(set(fan_out.values())) == 1:
-            return Items(self.constant * next(iter(fan_out.values())), self.factors)
+            return StageItems(self.constant * next(iter(fan_out.values())), self.factors)
         factor = (parent, tuple(sorted(fan_out.items())))
-        return Items(self.constant, tuple(sorted((*self.factors, factor))))
+        return StageItems(self.constant, tuple(sorted((*self.factors, factor))))
 
 
 def check_flow(document: Document, nodes: Sequence[Node], fan_outs: Mapping[str, FanOut] | None) -> None:
@@ -279,13 +279,13 @@ def _uses(order: Sequence[Node]) -> dict[str, dict[str, frozenset[int]]]:
 
 def _check_joins(document: Document, order: Sequence[Node], fan_outs: Mapping[str, FanOut]) -> None:
     """Check that every path to a join brings the same number of items."""
-    items: dict[str, Items] = {}
+    items: dict[str, StageItems] = {}
     for node in order:
         ways = {
             parent: items[parent].times(parent, _fan_out(arrow, parent, fan_outs))
             for parent, arrow in node.after.items()
         }
-        items[node.name] = next(iter(ways.values()), Items(1.0))
+        items[node.name] = next(iter(ways.values()), StageItems(1.0))
         for name, other in list(ways.items())[1:]:
             message = _difference(node.name, next(iter(ways)), items[node.name], name, other)
             if message:
@@ -296,7 +296,7 @@ def _fan_out(arrow: Arrow, parent: str, fan_outs: Mapping[str, FanOut]) -> FanOu
     return fan_outs.get(parent, 1.0) if arrow.fan_out is None else arrow.fan_out
 
 
-def _difference(stage: str, first: str, items: Items, name: str, other: Items) -> str:
+def _difference(stage: str, first: str, items: StageItems, name: str, other: StageItems) -> str:
     if items.factors != other.factors:
         differing = set(items.factors) ^ set(other.factors)
         senders = ", ".join(sorted({repr(sender) for sender, _ in differing}))
