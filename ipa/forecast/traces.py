@@ -10,7 +10,6 @@ from ipa.forecast.base import Flags
 from ipa.model.errors import UsageError
 from ipa.model.observation import LoadHistory
 
-DAY_S = 86400
 # A run of zeros with this many expected requests is an outage: one in 5·10⁸ of Poisson arrivals.
 DUE = 20.0
 # Counts on either side that give the expected number.
@@ -45,13 +44,3 @@ def as_load(counts: Sequence[float | None], divide: int = 1) -> LoadHistory:
         None if count is None else float(count if divide == 1 else count // divide) for count in counts
     )
     return LoadHistory(1.0, rates)
-
-
-def days(text: str, option: str) -> tuple[float, float]:
-    """The seconds (from, until) of days "first:last", counted from 1; UsageError if it is none."""
-    first, _, last = text.partition(":")
-    if not (first.isdecimal() and (last or first).isdecimal() and 1 <= int(first) <= int(last or first)):
-        raise UsageError(
-            f"{option} {text!r} is no days", hint="Give the first and the last day, such as 1:14."
-        )
-    return (int(first) - 1) * float(DAY_S), int(last or first) * float(DAY_S)

@@ -15,8 +15,6 @@ from ipa.model.errors import UsageError
 if TYPE_CHECKING:
     from ipa.forecast.base import Forecaster
 
-# IPA's adaptation interval: a forecast a tick.
-TICK_S = 10.0
 # Names of forecasters that are no rung, so that there is nothing to score.
 NO_RUNGS = (LADDER, FORESIGHT)
 
@@ -34,52 +32,30 @@ def backtest(
         120.0, "--window", min=120, help="seconds of past load that a forecaster sees"
     ),
     quantile: float = typer.Option(0.95, min=0.5, max=0.999, help="upper quantile to forecast"),
-    smooth_s: float = typer.Option(
-        1.0, "--smooth", min=1, help="seconds over which rates are averaged before the peak is taken"
-    ),
-    forecasts: int = typer.Option(
-        0,
-        min=0,
-        help="number of forecasts, spread over the test; 0: one every 10 s of --test-days, else 2000",
-    ),
+    forecasts: int = typer.Option(2000, min=1, help="number of forecasts, spread over the test"),
     train_ratio: float = typer.Option(
         0.7, "--train", min=0, max=0.95, help="first share of the trace, to learn from"
-    ),
-    train_days: str = typer.Option("", help="days to learn from instead, as 1:14"),
-    test_days: str = typer.Option("", help="days to forecast, as 15:19; all later ones if not given"),
-    divide: int = typer.Option(1, min=1, help="divide the rates by this number, as in the papers"),
-    zeros_are_gaps: bool | None = typer.Option(
-        None,
-        "--zeros-are-gaps/--zeros-are-rates",
-        help="read a 0 as an outage of the collector, or as a rate; by default only long runs are outages",
     ),
     also: list[str] = typer.Option(
         [], help="another forecaster to score: a plug-in's name, or module:attribute"
     ),
     output: Output = OUTPUT,
 ) -> None:
-    """Score every forecaster on a trace: error of the point, coverage and loss of the upper quantile."""
+    """Score every forecaster on a trace: error of the point, coverage and loss of the upper quantile.
+
+    The experiment `forecast` learns from some days of a trace and is scored on others.
+    """
     import time
 
     from ipa.cli.layout import ViewColumn, table_of
     from ipa.files.traces import read_trace
     from ipa.forecast.ladder import BACKTEST_RUNGS
     from ipa.forecast.quality import Backtest
-    from ipa.forecast.traces import as_load, days
+    from ipa.forecast.traces import as_load
 
     rungs = (*BACKTEST_RUNGS, *_compared(also))
-    learned_s = days(train_days, "--train-days") if train_days else None
-    tested_s = days(test_days, "--test-days") if test_days else None
-    if learned_s and tested_s and learned_s[0] < tested_s[1] and tested_s[0] < learned_s[1]:
-        raise UsageError(f"--test-days {test_days} overlap --train-days {train_days}")
-    load = as_load(read_trace(trace, zeros_are_gaps), divide)
-    if tested_s and not learned_s:
-        learned_s = (0.0, tested_s[0])
-    if learned_s and not tested_s:
-        tested_s = (learned_s[1], float(len(load.rates_rps)))
-    if not forecasts:
-        forecasts = round((tested_s[1] - tested_s[0]) / TICK_S) if tested_s else 2000
-    replay = Backtest(window_s, horizon_s, quantile, forecasts, train_ratio, smooth_s, learned_s, tested_s)
+    load = as_load(read_trace(trace))
+    replay = Backtest(window_s, horizon_s, quantile, forecasts, train_ratio, smooth_s=1.0)
     with progress("forecasting"):
         scores = replay.run(load, rungs, time.perf_counter)
     short = [rung.name for rung in rungs if rung.name not in scores]

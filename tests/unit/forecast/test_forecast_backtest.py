@@ -60,47 +60,6 @@ def test_more_forecasts_than_moments_are_one_at_each_moment() -> None:
     assert enough.count == 881
 
 
-def test_days_of_a_trace_and_every_tick_of_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "days.txt"
-    path.write_text("\n".join(["16"] * 2 * 86400) + "\n")
-    command = [
-        "forecast",
-        "backtest",
-        str(path),
-        "--train-days",
-        "1:1",
-        "--test-days",
-        "2:2",
-        "--divide",
-        "8",
-    ]
-    assert run([*command, "--forecasts", "30", "-o", "json"]) == 0
-    scores = json.loads(capsys.readouterr().out)
-    assert list(scores) == ["boosted", "learned", "seasonal", "window", "last", "maximum-10s"]
-    for each in scores.values():
-        assert each["count"] == 30
-        assert {"smape_ratio", "coverage_ratio", "pinball_rps", "fit_s", "predict_ms"} <= set(each)
-        assert each["predict_ms"] > 0
-    assert scores["maximum-10s"]["smape_ratio"] == 0
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (["--train-days", "1:3", "--test-days", "3:4"], "overlap"),
-        (["--train-days", "0:3"], "is no days"),
-        (["--test-days", "4:3"], "is no days"),
-        (["--test-days", "soon"], "is no days"),
-        (["--divide", "0"], "divide"),
-    ],
-)
-def test_days_that_make_no_sense(
-    trace: Path, given: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(["forecast", "backtest", str(trace), *given]) == 64
-    assert said in capsys.readouterr().err
-
-
 def test_rungs_learn_from_the_training_days_alone() -> None:
     """Later days than those of the training change no answer: no leak."""
     rates = [float(rate) for rate in np.random.default_rng(3).poisson(20, 4000)]
