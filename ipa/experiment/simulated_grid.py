@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isnan, log, nan
+from math import isnan, nan
 from statistics import fmean
-
-import numpy as np
 
 from ipa.experiment.cells import Finished, Row
 from ipa.experiment.experiment import Experiment
@@ -89,32 +87,12 @@ def grid_of(experiment: Experiment, finished: Sequence[Finished]) -> CaseGrid:
     return CaseGrid(tuple(cases), tuple(policies), experiment.seeds, rows, reference)
 
 
-# The figures by which a case is judged to be typical; of the cores the logarithm, since ratios count.
-TYPICAL = ("pas_mean", "cores_mean", "violation_ratio")
-
-
 def representative(grid: CaseGrid) -> tuple[CaseKey, int]:
-    """The case and the seed nearest to the median: the one to show over time.
-
-    Each case and seed is a point: the accuracy, the logarithm of the cores and the late or lost requests
-    under every policy. The distance to the point of the medians counts each in its interquartile range; one
-    without a range is left out. Of equally near ones it is the first.
-    """
+    """The case and the seed to show over time: the share of late or lost requests there is the median."""
     keys = [(case, seed) for case in grid.cases for seed in grid.seeds]
-    points = np.array(
-        [
-            [
-                log(max(value, 1e-9)) if figure == "cores_mean" else value
-                for policy in grid.policies
-                for figure in TYPICAL
-                for value in [number(grid.rows[case, policy][seed].get(figure))]
-            ]
-            for case, seed in keys
-        ]
-    )
-    points = points[:, ~np.isnan(points).all(axis=0)]
-    low, middle, high = np.nanquantile(points, (0.25, 0.5, 0.75), axis=0)
-    ranges = high - low
-    kept = ranges > 0
-    away = np.nansum(((points - middle)[:, kept] / ranges[kept]) ** 2, axis=1)
-    return keys[int(np.argmin(np.round(away, 9)))]
+
+    def late(key: tuple[CaseKey, int]) -> float:
+        case, seed = key
+        return sum(number(grid.rows[case, it][seed].get("violation_ratio")) for it in grid.policies)
+
+    return sorted(keys, key=late)[(len(keys) - 1) // 2]

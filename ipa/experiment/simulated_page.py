@@ -267,8 +267,8 @@ def over_time(grid: CaseGrid, finished: Sequence[Finished]) -> list[Block]:
     where = f"{case[0]} under {case[1]}, SLA {sla_s:.3g} s, seed {seed}"
     many = len(grid.cases) * len(grid.seeds)
     chosen = (
-        f"Of the {many} cases and seeds this one is representative: accuracy, cores and late requests under "
-        "all policies are nearest to their medians (Euclidean, each in units of its interquartile range)."
+        f"Of the {many} cases and seeds this one is representative: the share of late or lost requests, over "
+        "all policies, is the median."
         if many > 1
         else "There is one case and one seed."
     )

@@ -6,7 +6,7 @@ Between ticks it keeps, of each pipeline, ages, incidents, and forecasts that wa
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from math import nan
@@ -21,6 +21,7 @@ from ipa.metering import table
 from ipa.metering.labels import Incident, Input
 from ipa.metering.metric import Metric
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
+from ipa.model.forecast import Forecast
 from ipa.model.observation import (
     LoadHistory,
     Measured,
@@ -51,34 +52,6 @@ OF_OUTCOME = {
 }
 
 
-class Ages:
-    """The age of each input."""
-
-    def __init__(self) -> None:
-        self._true_at_s: dict[Input, float] = {}
-
-    def of(self, observation: Observation) -> dict[Input, float | None]:
-        """Return the ages at the observation's time, in seconds; None for an input never observed."""
-        stages = observation.stages
-        rates = [stage.arrival_rate_rps for stage in stages]
-        running = [stage.running for stage in stages]
-        return {
-            Input.LOAD: self._age_s(Input.LOAD, observation.load, observation.at_s),
-            Input.LATENCY: self._age_s(Input.LATENCY, observation.latency_s, observation.at_s),
-            Input.STAGES: self._age_s(Input.STAGES, _oldest(rates), observation.at_s),
-            Input.WORKLOAD: self._age_s(Input.WORKLOAD, _oldest(running), observation.at_s),
-        }
-
-    def _age_s(self, name: Input, value: Measured[Any] | Missing, at_s: float) -> float | None:
-        if isinstance(value, Measured):
-            self._true_at_s[name] = at_s - value.age_s
-        elif value.reason is MissingReason.STALE and value.age_s is not None:
-            # Too old to act upon, but its age is known.
-            self._true_at_s[name] = at_s - value.age_s
-        true_at_s = self._true_at_s.get(name)
-        return None if true_at_s is None else at_s - true_at_s
-
-
 def _oldest(values: Sequence[Measured[Any] | Missing]) -> Measured[Any] | Missing:
     """The first missing value, else the oldest; Missing without values."""
     missing = next((value for value in values if isinstance(value, Missing)), None)
@@ -86,71 +59,6 @@ def _oldest(values: Sequence[Measured[Any] | Missing]) -> Measured[Any] | Missin
     if missing is not None or not seen:
         return missing or Missing(MissingReason.ABSENT)
     return max(seen, key=lambda value: value.age_s)
-
-
-@dataclass(slots=True)
-class Incidents:
-    """The detection of incidents, from each decision and the ones before it."""
-
-    _last: Decision | None = None
-    _failures: frozenset[FailedRollout] | None = None
-
-    def of(self, decision: Decision, snapshot: Snapshot) -> list[Incident]:
-        """Return the incidents that begin with this decision. A standby has none."""
-        if decision.reason is ReasonCode.NOT_LEADER and not is_outcome(decision):
-            self._last, self._failures = None, None
-            return []
-        found = list(self._said(decision))
-        failures = frozenset(snapshot.quarantines)
-        if self._failures is not None and failures - self._failures:
-            found.append(Incident.QUARANTINE)
-        self._last, self._failures = decision, failures
-        return found
-
-    def _said(self, decision: Decision) -> Iterator[Incident]:
-        before, reason = self._last, decision.reason
-        begins = before is None or before.reason is not reason
-        if is_outcome(decision):
-            if reason in OF_OUTCOME:
-                yield OF_OUTCOME[reason]
-        elif reason is ReasonCode.ROLLBACK and decision.action is Action.APPLY:
-            yield Incident.ROLLBACK
-        elif reason is ReasonCode.ROLLBACK_FAILED and begins:
-            yield Incident.ROLLBACK_FAILED
-        elif reason is ReasonCode.DRIFT and (begins or (before and decision.previous != before.previous)):
-            yield Incident.DRIFT
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """The error of a forecast: peak / forecast - 1, and True if the peak exceeded the upper quantile."""
-
-    error_ratio: float
-    is_exceeded: bool
-
-
-@dataclass(slots=True)
-class Scores:
-    """The forecasts whose horizon is not over, and their scores."""
-
-    _waiting: deque[tuple[float, float, float, float, float]] = field(
-        default_factory=lambda: deque(maxlen=MOST_WAITING)
-    )
-
-    def of(self, decision: Decision, observation: Observation) -> list[Score]:
-        """Return the scores of the forecasts whose horizon ends now; none for an unobserved horizon."""
-        now_s, scores = observation.at_s, []
-        while self._waiting and sum(self._waiting[0][:2]) <= now_s:
-            at_s, horizon_s, point_rps, upper_rps, peak_s = self._waiting.popleft()
-            peak_rps = _peak_rps(observation.load, now_s - at_s, horizon_s, peak_s)
-            if peak_rps is not None and max(peak_rps, point_rps) >= LEAST_RPS:
-                error_ratio = peak_rps / max(point_rps, LEAST_RPS) - 1.0
-                scores.append(Score(error_ratio, peak_rps > upper_rps))
-        forecast = decision.forecast
-        if forecast is not None and forecast.horizon_s > 0:
-            point = (forecast.point_rps, forecast.upper_rps, forecast.peak_s)
-            self._waiting.append((now_s, forecast.horizon_s, *point))
-        return scores
 
 
 def _peak_rps(
@@ -177,13 +85,71 @@ def _peak_rps(
 class _Track:
     """The state of one pipeline between ticks."""
 
-    ages: Ages = field(default_factory=Ages)
-    incidents: Incidents = field(default_factory=Incidents)
-    scores: Scores = field(default_factory=Scores)
+    # When each input was last true.
+    true_at_s: dict[Input, float] = field(default_factory=dict)
+    last: Decision | None = None
+    failures: frozenset[FailedRollout] | None = None
+    # The forecasts whose horizon is not over.
+    waiting: deque[tuple[float, Forecast]] = field(default_factory=lambda: deque(maxlen=MOST_WAITING))
     skipped_ticks: int = 0
     early_ticks: int = 0
     # Identifies a solve: no two take equally long to the bit.
     solves: deque[tuple[float, float, str]] = field(default_factory=lambda: deque(maxlen=MOST_SOLVES))
+
+    def ages_s(self, observation: Observation) -> dict[Input, float | None]:
+        """The age of each input at the observation's time; None for one never observed."""
+        stages, at_s = observation.stages, observation.at_s
+        values: dict[Input, Measured[Any] | Missing] = {
+            Input.LOAD: observation.load,
+            Input.LATENCY: observation.latency_s,
+            Input.STAGES: _oldest([stage.arrival_rate_rps for stage in stages]),
+            Input.WORKLOAD: _oldest([stage.running for stage in stages]),
+        }
+        for name, value in values.items():
+            # What is stale is too old to act upon, but its age is known.
+            is_old = isinstance(value, Missing) and value.reason is MissingReason.STALE
+            if value.age_s is not None and (isinstance(value, Measured) or is_old):
+                self.true_at_s[name] = at_s - value.age_s
+        return {name: at_s - self.true_at_s[name] if name in self.true_at_s else None for name in values}
+
+    def incidents(self, decision: Decision, snapshot: Snapshot) -> list[Incident]:
+        """The incidents that begin with this decision, by the ones before it. A standby has none."""
+        if decision.reason is ReasonCode.NOT_LEADER and not is_outcome(decision):
+            self.last, self.failures = None, None
+            return []
+        before, reason = self.last, decision.reason
+        begins = before is None or before.reason is not reason
+        found = []
+        if is_outcome(decision):
+            if reason in OF_OUTCOME:
+                found.append(OF_OUTCOME[reason])
+        elif reason is ReasonCode.ROLLBACK and decision.action is Action.APPLY:
+            found.append(Incident.ROLLBACK)
+        elif reason is ReasonCode.ROLLBACK_FAILED and begins:
+            found.append(Incident.ROLLBACK_FAILED)
+        elif reason is ReasonCode.DRIFT and (begins or (before and decision.previous != before.previous)):
+            found.append(Incident.DRIFT)
+        failures = frozenset(snapshot.quarantines)
+        if self.failures is not None and failures - self.failures:
+            found.append(Incident.QUARANTINE)
+        self.last, self.failures = decision, failures
+        return found
+
+    def scores(self, decision: Decision, observation: Observation) -> list[tuple[float, bool]]:
+        """The scores of the forecasts whose horizon ends now; none for an unobserved horizon.
+
+        A score is peak / forecast - 1, and True if the peak exceeded the upper quantile.
+        """
+        now_s, scores = observation.at_s, []
+        while self.waiting and self.waiting[0][0] + self.waiting[0][1].horizon_s <= now_s:
+            at_s, made = self.waiting.popleft()
+            peak_rps = _peak_rps(observation.load, now_s - at_s, made.horizon_s, made.peak_s)
+            if peak_rps is not None and max(peak_rps, made.point_rps) >= LEAST_RPS:
+                error_ratio = peak_rps / max(made.point_rps, LEAST_RPS) - 1.0
+                scores.append((error_ratio, peak_rps > made.upper_rps))
+        if decision.forecast is not None and decision.forecast.horizon_s > 0:
+            self.waiting.append((now_s, decision.forecast))
+        return scores
 
     def is_new(self, plan: Plan) -> bool:
         """True if the plan was solved in this tick; a plan from the cache has the solve time of its first."""
@@ -207,7 +173,7 @@ class Publisher:
         track = self._tracks[name]
         self._tick(name, decision, snapshot, track)
         self._decided(name, decision)
-        for incident in track.incidents.of(decision, snapshot):
+        for incident in track.incidents(decision, snapshot):
             self._metrics.counter(table.INCIDENTS, name, incident.value).inc()
         if snapshot.observation is not None:
             self._seen(name, snapshot, snapshot.observation, track)
@@ -262,7 +228,7 @@ class Publisher:
         point = snapshot.history[-1] if snapshot.history else None
         self._show_or_nan(table.PREDICTED_LATENCY, point.predicted_latency_s if point else None, name)
         self._show_or_nan(table.PAS, point.pas if point else None, name)
-        for given, age_s in track.ages.of(observation).items():
+        for given, age_s in track.ages_s(observation).items():
             self._show_or_nan(table.INPUT_AGE, age_s, name, given.value)
         by_stage: dict[str, list[StageObservation]] = {}
         for stage in observation.stages:
@@ -294,10 +260,10 @@ class Publisher:
 
     def _scored(self, name: str, decision: Decision, observation: Observation, track: _Track) -> None:
         metrics = self._metrics
-        for score in track.scores.of(decision, observation):
-            metrics.gauge(table.FORECAST_ERROR, name).set(score.error_ratio)
+        for error_ratio, is_exceeded in track.scores(decision, observation):
+            metrics.gauge(table.FORECAST_ERROR, name).set(error_ratio)
             metrics.counter(table.FORECASTS_SCORED, name).inc()
-            metrics.counter(table.FORECASTS_EXCEEDED, name).inc(score.is_exceeded)
+            metrics.counter(table.FORECASTS_EXCEEDED, name).inc(is_exceeded)
 
     def _show(self, metric: Metric, value: Measured[float] | Missing, *labels: str) -> None:
         self._show_or_nan(metric, known(value), *labels)
