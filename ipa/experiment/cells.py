@@ -7,7 +7,7 @@ import json
 import os
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib import import_module
 from importlib.metadata import version as version_of
@@ -61,19 +61,6 @@ class CellOutcome:
     row: Row
     ticks: Columns = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """The outcome as plain JSON values; floats read back as they are."""
-        return {
-            "row": dict(self.row),
-            "ticks": {key: list(values) for key, values in self.ticks.items()},
-            "timings": dict(self.timings),
-        }
-
-    @staticmethod
-    def from_json(data: Mapping[str, Any]) -> CellOutcome:
-        """The outcome that `to_json` gave."""
-        return CellOutcome(data["row"], data["ticks"], data["timings"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +140,7 @@ class CellStore:
     def load(self, cell: ExperimentCell) -> CellOutcome | None:
         """The outcome of the cell with this version; None if it has not finished."""
         try:
-            return CellOutcome.from_json(json.loads(self.path(cell).read_text("utf-8")))
+            return CellOutcome(**json.loads(self.path(cell).read_text("utf-8")))
         except FileNotFoundError:
             return None
 
@@ -163,7 +150,7 @@ class CellStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}.part")
         with part.open("w", encoding="utf-8") as stream:
-            json.dump(outcome.to_json(), stream, separators=(",", ":"), ensure_ascii=False)
+            json.dump(asdict(outcome), stream, separators=(",", ":"), ensure_ascii=False, default=list)
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(path)

@@ -436,24 +436,6 @@ def test_counter_reset_is_not_a_negative_rate(reader: Reader, exporter: Exporter
     assert max(readings) < 1.2 * RATE
 
 
-def test_targets_left_out_are_absent(
-    servers: dict[str, MetricsServer], server: MetricsServer, reader: Reader, exporter: Exporter
-) -> None:
-    metrics = reader()
-    server.set_targets([])
-    signals = eventually(
-        lambda: metrics.read(pipeline("busy"), 30.0), lambda signals: isinstance(signals.load, Missing)
-    )
-    assert isinstance(signals.arrival_rate_rps, Missing)
-    assert signals.arrival_rate_rps.reason is MissingReason.ABSENT
-    server.set_targets([exporter.target])
-    signals = eventually(
-        lambda: metrics.read(pipeline("busy"), 30.0),
-        lambda signals: isinstance(signals.arrival_rate_rps, Measured),
-    )
-    assert value(signals.arrival_rate_rps) > 0
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_stopped_server_is_unreachable_and_leaves_nothing(kind: Any, tmp_path: Path) -> None:
     if kind == "prometheus" and not shutil.which("prometheus"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ STOP_S = 5.0
 
 
 class RealPrometheus:
-    """A Prometheus of this machine that scrapes the targets, which are in a file that it watches.
+    """A Prometheus of this machine that scrapes the targets.
 
     Ready when it is made. When the thread that made it ends, the kernel kills it.
     """
@@ -30,13 +29,10 @@ class RealPrometheus:
     def __init__(self, targets: Sequence[str], scrape_interval_s: float, folder: Path) -> None:
         binary = shutil.which("prometheus")
         assert binary is not None, "prometheus is not installed"
-        self._targets = folder.resolve() / "targets.json"
-        self.set_targets(targets)
         config, interval = folder / "prometheus.yml", duration(scrape_interval_s)
-        discovery = {"files": [str(self._targets)], "refresh_interval": "2s"}
         scrape = {
             "global": {"scrape_interval": interval, "scrape_timeout": interval},
-            "scrape_configs": [{"job_name": "ipa", "file_sd_configs": [discovery]}],
+            "scrape_configs": [{"job_name": "ipa", "static_configs": [{"targets": list(targets)}]}],
         }
         config.write_text(yaml.safe_dump(scrape))
         port = free_port()
@@ -57,13 +53,6 @@ class RealPrometheus:
         except BaseException:
             self.stop()
             raise
-
-    def set_targets(self, targets: Sequence[str]) -> None:
-        """Scrape these "host:port" from now on; Prometheus applies a change within five seconds."""
-        # It must never read half a file.
-        part = self._targets.with_suffix(".part")
-        part.write_text(json.dumps([{"targets": list(targets)}]))
-        part.replace(self._targets)
 
     def stop(self) -> None:
         """End the process."""

@@ -38,12 +38,6 @@ class Scraper:
         self._thread = threading.Thread(target=self._run, name="ipa-scraper", daemon=True)
         self._thread.start()
 
-    def set_targets(self, targets: Iterable[str]) -> None:
-        """Scrape these targets from now on; the series of the others become stale."""
-        before, self._targets = self._targets, tuple(targets)
-        for target in set(before) - set(self._targets):
-            self._store.add(target, time.time(), ())
-
     @property
     def source(self) -> Ask:
         """The source for `PrometheusMetrics`, without HTTP."""
@@ -64,10 +58,9 @@ class Scraper:
     def _run(self) -> None:
         due_s = time.monotonic()
         while not self._stopping.wait(max(0.0, due_s - time.monotonic())):
-            targets = self._targets
-            for target, (at_s, samples) in zip(targets, self._pool.map(self._scrape, targets), strict=True):
-                if target in self._targets:
-                    self._store.add(target, at_s, samples)
+            scraped = self._pool.map(self._scrape, self._targets)
+            for target, (at_s, samples) in zip(self._targets, scraped, strict=True):
+                self._store.add(target, at_s, samples)
             # A scrape that took longer than the interval is not caught up.
             due_s = max(due_s + self._interval_s, time.monotonic())
 
