@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ipa.model.plan import CFS_PERIOD_S
 from ipa.queueing.service import ServiceTime
 from ipa.simulate.columns import NO_ITEMS, Bools, Floats, FormedBatches, Ints, Items, Waiting
-from ipa.simulate.kernel import KernelDriver, ServiceNoise
+from ipa.simulate.kernel import KEEP, KernelDriver, ServiceNoise
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,7 @@ class QueueSim:
     def lose(self, at_s: float) -> int:
         """Remove all replicas at `at_s` with all items; returns the number of waiting items among them."""
         self._since_s, self._groups, self._known = at_s, {}, None
-        waiting = self.take_waiting()
+        waiting, self._waiting = self._queued(), NOBODY
         count = len(waiting[0])
         gone = Items(*waiting, np.full(count, at_s), np.ones(count, dtype=np.bool_), np.full(count, -1))
         items = self.flying
@@ -208,11 +208,6 @@ class QueueSim:
     def take_drained(self) -> list[DrainedPod]:
         """Take the pods that were removed since the last call, with the end of their work."""
         taken, self._drained = self._drained, []
-        return taken
-
-    def take_waiting(self) -> Waiting:
-        """Take all waiting items."""
-        taken, self._waiting = self._queued(), NOBODY
         return taken
 
     def run(self, until_s: float) -> list[FormedBatches]:
@@ -296,15 +291,12 @@ class ReplicaQueues:
     has what came within the timeout, and not what came while the replica was busy.
     """
 
-    def __init__(
-        self, timeout_s: float, drop: int, drop_after_s: float, seed: tuple[int, ...], drive: KernelDriver
-    ) -> None:
-        self._rules = (timeout_s, drop, drop_after_s)
-        self._seed, self._drive = seed, drive
+    def __init__(self, timeout_s: float, seed: tuple[int, ...], drive: KernelDriver) -> None:
+        self._timeout_s, self._seed, self._drive = timeout_s, seed, drive
         self._lanes: list[_Lane] = []  # by number
-        # Used without replicas.
-        self._nobody = QueueSim(timeout_s, drop, drop_after_s, (*seed, 0), drive, is_sealed=True)
+        # Items that have not arrived yet, and those that arrived while there was no replica.
         self._offered: list[Waiting] = []
+        self._without: list[Waiting] = []
         self._rng = np.random.default_rng((*seed, SPREAD))
         self._drained: list[DrainedPod] = []
         self.variants: list[str] = []
@@ -312,7 +304,7 @@ class ReplicaQueues:
     @property
     def waiting(self) -> int:
         """Items in all queues now."""
-        return self._nobody.waiting + sum(lane.queue.waiting for lane in self._lanes)
+        return sum(len(items[0]) for items in self._without) + sum(it.queue.waiting for it in self._lanes)
 
     def offer(self, items: Waiting) -> None:
         """Add arriving items; each goes to its replica at that moment."""
@@ -335,8 +327,9 @@ class ReplicaQueues:
                 lane.queue.set_pods(at_s, [replace(each, count=1)])
             for _ in range(each.count - len(lanes)):
                 self._add(at_s, each)
-        if self._active():
-            self._give(self._nobody.take_waiting())
+        if self._without and self._active():
+            items, self._without = _join(self._without), []
+            self._give(items)
 
     def fail(self, at_s: float, name: str, count: int | None) -> tuple[int, int]:
         """Fail some replicas; all items at them are lost."""
@@ -353,7 +346,7 @@ class ReplicaQueues:
             cut = int(np.searchsorted(offered[1], until_s))
             self._offered = [_cut(offered, slice(cut, None))]
             self._give(_cut(offered, slice(cut)))
-        formed = self._nobody.run(until_s)
+        formed: list[FormedBatches] = []
         for lane in self._lanes:
             formed += lane.queue.run(until_s)
             if lane.left_s is not None and not lane.is_told and not lane.queue.waiting:
@@ -363,7 +356,7 @@ class ReplicaQueues:
 
     def take_done(self, until_s: float) -> Items:
         """Take the items that ended before `until_s`."""
-        parts = [self._nobody.take_done(until_s)]
+        parts = []
         for lane in self._lanes:
             part = lane.queue.take_done(until_s)
             parts.append(part._replace(server=np.where(part.server >= 0, lane.number, -1)))
@@ -388,7 +381,8 @@ class ReplicaQueues:
     def _add(self, at_s: float, pods: Pods) -> None:
         number = len(self.variants)
         self.variants.append(pods.variant)
-        queue = QueueSim(*self._rules, (*self._seed, 1, number), self._drive, is_sealed=True)
+        seed = (*self._seed, 1, number)
+        queue = QueueSim(self._timeout_s, KEEP, inf, seed, self._drive, is_sealed=True)
         queue.set_pods(at_s, [replace(pods, count=1)])
         self._lanes.append(_Lane(number, pods.name, queue))
 
@@ -399,8 +393,10 @@ class ReplicaQueues:
 
     def _give(self, items: Waiting) -> None:
         ids, lanes = items[0], self._active()
-        if not len(ids) or not lanes:
-            self._nobody.offer(items)
+        if not len(ids):
+            return
+        if not lanes:
+            self._without.append(items)
             return
         request = np.cumsum(np.concatenate([[0], ids[1:] != ids[:-1]]))
         # Unlike those of `integers`, draws do not depend on how many are made at once.

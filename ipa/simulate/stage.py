@@ -154,8 +154,11 @@ class StageSim:
         self._is_dropping_requests = rule == DROPS["request"]
         self._drop_after_s = float(drop_after_s or inf)
         seeds = (seed,) if isinstance(seed, int) else tuple(seed)
-        made = (float(batch_timeout_s), rule, float(drop_after_s or inf), seeds, drive(kernel))
-        self._lanes: StageQueues = QueueSim(*made) if queue == "central" else ReplicaQueues(*made)
+        self._lanes: StageQueues = (
+            QueueSim(float(batch_timeout_s), rule, self._drop_after_s, seeds, drive(kernel))
+            if queue == "central"
+            else ReplicaQueues(float(batch_timeout_s), seeds, drive(kernel))
+        )
         self._requests = Requests()
         self.now_s = 0.0  # it has run until then
         self._last_offer_s = 0.0
