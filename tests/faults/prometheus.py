@@ -96,6 +96,7 @@ class FakePrometheus:
         self.latency_s: Rate | None = None
         # Sent a byte at a time, so many a second of real time.
         self.drips = False
+        self.dripped = 0
         self.requests = 0
         self.stopping = threading.Event()
         self._store = SeriesStore()
@@ -224,6 +225,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
+        if status in (301, 302):
+            self.send_header("Location", "/elsewhere")
         self.end_headers()
         try:
             self._write(body)
@@ -238,6 +241,7 @@ class _Handler(BaseHTTPRequestHandler):
         for byte in body:
             self.wfile.write(bytes([byte]))
             self.wfile.flush()
+            self.fake.dripped += 1
             if self.fake.stopping.wait(0.02):
                 return
 

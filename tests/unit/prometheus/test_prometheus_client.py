@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -18,70 +16,27 @@ from ipa.model.observation import Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline, Sla, Stage, Variant
 from ipa.targets.seldon.metrics import EXECUTOR
 from tests.fakes.clock import VirtualClock
+from tests.faults.prometheus import FakePrometheus
 
 NOW_S = 1_000_000.25
 PIPELINE = Pipeline("p", (Stage("s", (Variant("v"),)),), Sla(1.0, 99.0), {})
 
 Answer = tuple[int, bytes]
-Script = Callable[[str, dict[str, str]], Answer]
+Script = Callable[[str, Mapping[str, str]], Answer]
 
 
-class Scripted:
+class Scripted(FakePrometheus):
     """A metrics server that answers what the test's script says."""
 
     def __init__(self) -> None:
+        super().__init__(VirtualClock(), lambda _: 0.0)
         self.script: Script = healthy
-        self.requests: list[str] = []
-        self.dripped = 0
-        self.stop = threading.Event()
-        scripted = self
+        self.asked: list[str] = []
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                split = urlsplit(self.path)
-                parameters = {name: values[-1] for name, values in parse_qs(split.query).items()}
-                scripted.requests.append(parameters.get("query", ""))
-                status, body = scripted.script(split.path, parameters)
-                if status == 0:
-                    self.drip(body)
-                    return
-                self.send_response(status)
-                if status in {301, 302}:
-                    self.send_header("Location", "/elsewhere")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                try:
-                    self.wfile.write(body)
-                except OSError:
-                    self.close_connection = True
-
-            def drip(self, body: bytes) -> None:
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                for scripted.dripped, byte in enumerate(body, 1):
-                    try:
-                        self.wfile.write(bytes([byte]))
-                    except OSError:
-                        break
-                    if scripted.stop.wait(0.05):
-                        break
-                self.close_connection = True
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
-
-    def close(self) -> None:
-        self.stop.set()
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
+    def answer(self, path: str, parameters: Mapping[str, str]) -> Answer:
+        """What the script says."""
+        self.asked.append(parameters.get("query", ""))
+        return self.script(path, parameters)
 
 
 def success(result: Any, **extra: Any) -> Answer:
@@ -93,7 +48,7 @@ def sample(text: str, **labels: str) -> dict[str, Any]:
     return {"metric": labels, "value": [NOW_S, text]}
 
 
-def healthy(path: str, parameters: dict[str, str]) -> Answer:
+def healthy(path: str, parameters: Mapping[str, str]) -> Answer:
     query = parameters["query"]
     if path.endswith("query_range"):
         start, end = int(parameters["start"]), int(parameters["end"])
@@ -106,9 +61,8 @@ def healthy(path: str, parameters: dict[str, str]) -> Answer:
 
 @pytest.fixture
 def server() -> Iterator[Scripted]:
-    server = Scripted()
-    yield server
-    server.close()
+    with Scripted() as server:
+        yield server
 
 
 def read(server: Scripted, **options: float) -> tuple[Any, ...]:
@@ -135,7 +89,7 @@ def test_a_rate_that_is_known_is_not_taken_for_idle_before_the_load_has_a_whole_
 ) -> None:
     """As in the first moments of a scrape: two samples make a rate now, and none a second ago."""
 
-    def young(path: str, parameters: dict[str, str]) -> Answer:
+    def young(path: str, parameters: Mapping[str, str]) -> Answer:
         is_range, is_alive = path.endswith("query_range"), "go_goroutines" in parameters["query"]
         return success([]) if is_range and not is_alive else healthy(path, parameters)
 
@@ -151,7 +105,7 @@ def test_a_load_is_missing_until_the_window_of_its_first_rates_is_full(
 ) -> None:
     """Rates are means over 30 s, and the server's time is 1 000 000 s."""
 
-    def begun(path: str, parameters: dict[str, str]) -> Answer:
+    def begun(path: str, parameters: Mapping[str, str]) -> Answer:
         if not path.endswith("query_range"):
             return healthy(path, parameters)
         start = max(int(float(parameters["start"])), first_s)
@@ -169,7 +123,7 @@ def test_as_many_loops_as_have_their_turns_at_once_keep_their_connections(
 ) -> None:
     metrics, together = PrometheusMetrics(server.url, 60.0), threading.Barrier(WORKERS, timeout=60.0)
 
-    def crowded(path: str, parameters: dict[str, str]) -> Answer:
+    def crowded(path: str, parameters: Mapping[str, str]) -> Answer:
         if not path.endswith("query_range"):
             together.wait()
         return healthy(path, parameters)
@@ -222,7 +176,7 @@ def test_bad_answers_are_missing_with_their_reason(
 def test_remarks_of_promql_are_not_warnings(server: Scripted) -> None:
     remark = "PromQL info: metric might not be a counter"
 
-    def remarked(path: str, parameters: dict[str, str]) -> Answer:
+    def remarked(path: str, parameters: Mapping[str, str]) -> Answer:
         status, body = healthy(path, parameters)
         return status, json.dumps({**json.loads(body), "warnings": [remark]}).encode()
 
@@ -231,7 +185,7 @@ def test_remarks_of_promql_are_not_warnings(server: Scripted) -> None:
 
 
 def test_nan_is_invalid_in_a_rate_and_absent_in_a_quantile(server: Scripted) -> None:
-    def nan(path: str, parameters: dict[str, str]) -> Answer:
+    def nan(path: str, parameters: Mapping[str, str]) -> Answer:
         if parameters["query"].startswith("time()"):
             return healthy(path, parameters)
         if path.endswith("query_range"):
@@ -263,7 +217,7 @@ def test_an_answer_that_comes_again_ages_until_it_is_stale(server: Scripted) -> 
 
 
 def test_several_series_of_a_load_are_refused(server: Scripted) -> None:
-    def twice(path: str, parameters: dict[str, str]) -> Answer:
+    def twice(path: str, parameters: Mapping[str, str]) -> Answer:
         if path.endswith("query_range"):
             one = {"metric": {}, "values": [[999_999, "7"]]}
             return success([one, one])
@@ -274,7 +228,7 @@ def test_several_series_of_a_load_are_refused(server: Scripted) -> None:
 
 
 def test_seconds_without_a_rate_are_gaps(server: Scripted) -> None:
-    def gappy(path: str, parameters: dict[str, str]) -> Answer:
+    def gappy(path: str, parameters: Mapping[str, str]) -> Answer:
         if path.endswith("query_range"):
             return success([{"metric": {}, "values": [[999_995, "1"], [1_000_000, "2"]]}])
         return healthy(path, parameters)
@@ -285,17 +239,17 @@ def test_seconds_without_a_rate_are_gaps(server: Scripted) -> None:
 
 
 def test_slow_answer_is_unreachable_and_asked_for_once(server: Scripted) -> None:
-    def silent(_path: str, _parameters: dict[str, str]) -> Answer:
-        server.stop.wait(5.0)
+    def silent(_path: str, _parameters: Mapping[str, str]) -> Answer:
+        server.stopping.wait(5.0)
         return success([])
 
     server.script = silent
     assert reasons(read(server, timeout_s=0.1)) == [MissingReason.UNREACHABLE] * 4
-    assert len(server.requests) == 1
+    assert len(server.asked) == 1
 
 
 def test_dripping_answer_ends_at_the_deadline(server: Scripted) -> None:
     answer = success([])[1] + b" " * 200
-    server.script = everything((0, answer))
+    server.script, server.drips = everything((200, answer)), True
     assert reasons(read(server, timeout_s=0.2)) == [MissingReason.UNREACHABLE] * 4
     assert 0 < server.dripped < len(answer)

@@ -25,10 +25,9 @@ QUERIES = 13
 
 @pytest.fixture
 def server() -> Iterator[Scripted]:
-    server = Scripted()
-    server.script = everyone
-    yield server
-    server.close()
+    with Scripted() as server:
+        server.script = everyone
+        yield server
 
 
 def everyone(path: str, parameters: Mapping[str, str]) -> Answer:
@@ -67,7 +66,7 @@ def test_neighbours_share_their_queries_and_each_has_its_own_numbers(server: Scr
         assert isinstance(signals.load, Measured)
         assert signals.load.value.rates_rps == (float(number),) * 10
         assert signals.stages["s"].arrival_rate_rps == Measured(float(number), 1.0)
-    assert len(server.requests) == len(PIPELINES) / GROUP * QUERIES
+    assert len(server.asked) == len(PIPELINES) / GROUP * QUERIES
 
 
 def test_what_is_shared_is_as_old_as_it_is(server: Scripted) -> None:
@@ -81,7 +80,7 @@ def test_what_is_shared_is_as_old_as_it_is(server: Scripted) -> None:
         ages.append(rate.age_s)
     # The last is asked for anew, and the server still says the same time.
     assert ages == [1.0, 1.75, 1.0]
-    assert len(server.requests) == 2 * QUERIES
+    assert len(server.asked) == 2 * QUERIES
 
 
 def test_a_server_that_does_not_answer_is_waited_for_once(server: Scripted) -> None:
@@ -89,7 +88,7 @@ def test_a_server_that_does_not_answer_is_waited_for_once(server: Scripted) -> N
     metrics = metrics_of(server)
     found = [reasons(metrics.read(pipeline, 10.0)) for pipeline in PIPELINES[:GROUP]]
     assert found == [{MissingReason.UNREACHABLE}] * GROUP
-    assert len(server.requests) == 1
+    assert len(server.asked) == 1
 
 
 def test_a_number_that_is_none_is_the_trouble_of_its_pipeline_alone(server: Scripted) -> None:
@@ -133,6 +132,6 @@ def test_pipelines_that_come_and_go_are_asked_for_with_those_that_are_there(serv
     metrics.load(PIPELINES[0], 10.0)
     there.append(PIPELINES[2])
     metrics.load(PIPELINES[2], 10.0)
-    found = [parse(query) for query in server.requests]
+    found = [parse(query) for query in server.asked]
     asked = [query.selector.among["pipeline"] for query in found if query is not None]
     assert asked == [("p000", "p001")] * 2 + [("p000", "p001", "p002")] * 2
