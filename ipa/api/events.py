@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
 from anyio import to_thread
@@ -18,11 +18,11 @@ from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from ipa.api.auth import AdmittedCaller, Context, CurrentCaller
-from ipa.api.context import ApiContext, Streams
+from ipa.api.context import Streams
 from ipa.api.limits import client_of
 from ipa.api.queries import Using, record_named
 from ipa.control.audit.feed import RecordFeed
-from ipa.control.audit.record import MARK, Recorded, record_in
+from ipa.control.audit.record import MARK, record_in
 from ipa.control.canonical import canonical_json
 from ipa.model.access import EVERYWHERE, Operation
 from ipa.model.errors import IpaError, UnauthenticatedError, UnavailableError
@@ -167,20 +167,15 @@ async def follow_events(
     again. `store` means that the record cannot be read for now. The stream ends within 2 s after its token or
     the right to read the pipeline is revoked.
     """
-    streams = streams_of(context)
+    streams = context.streams
+    if streams is None:
+        raise UnavailableError("this service has no record to follow")
     seq = after if last_event_id is None else int(last_event_id)
     reader = _Reader(streams.feed, pipeline, seq)
     events = _events(
         streams, StreamWatch(streams, caller, pipeline), reader, streams.longest_s if follow else 0.0
     )
     return HeldStream(streams, events, "text/event-stream")
-
-
-def streams_of(context: ApiContext) -> Streams:
-    """The streams of the service; UnavailableError if it has no record."""
-    if context.streams is None:
-        raise UnavailableError("this service has no record to follow")
-    return context.streams
 
 
 async def _events(
@@ -245,18 +240,13 @@ class _Reader:
         found = self._feed.after(self._seq)
         if found:
             self._seq, self.more = found[-1].seq, True
-        return [event_of(entry) for entry in found if self._is_asked(entry.values, seen)]
-
-    def _is_asked(self, values: Mapping[str, Any], seen: Service) -> bool:
-        name = str(values["pipeline"])
-        # Decisions of a shadow policy are recorded as PIPELINE@POLICY.
-        return self._pipeline in (None, name) and seen.sees(name, record_in(values))
-
-
-def event_of(entry: Recorded) -> str:
-    """The entry as a server-sent event."""
-    # Canonical JSON has no line breaks.
-    return f"id: {entry.seq}\nevent: {entry.values['kind']}\ndata: {entry.text}\n\n"
+        # Canonical JSON has no line breaks.
+        return [
+            f"id: {entry.seq}\nevent: {entry.values['kind']}\ndata: {entry.text}\n\n"
+            for entry in found
+            if self._pipeline in (None, entry.values["pipeline"])
+            and seen.sees(str(entry.values["pipeline"]), record_in(entry.values))
+        ]
 
 
 def _event(kind: str, data: dict[str, Any], seq: int | None = None) -> str:
