@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import floor
 
 import numpy as np
@@ -98,30 +98,21 @@ class EndedRequests:
         return latencies_s[self._slot[slice(*ends)] == slot] if slot else latencies_s
 
 
-@dataclass(slots=True)
-class MetricsRecord:
-    """The events; the world fills it, `SimMetrics` reads it.
-
-    `arrivals` count the requests of each second since the beginning. `stages` are those of each part by its
-    slot, by their name. `parts` are the slots, where there are several.
-    """
-
-    arrivals: Counts
-    ended: EndedRequests
-    stages: defaultdict[str, dict[int, StageSim]] = field(default_factory=lambda: defaultdict(dict))
-    parts: tuple[int, ...] = ()
-
-
 class SimMetrics:
     """The Metrics port: load by the second, rates, latency quantile and queues, as far as scraped.
 
-    Latencies of single stages only if the settings ask for them.
+    `arrivals` count the requests of each second since the beginning. The world fills the others: `stages` are
+    those of each part by its slot, by their name, `ended` the requests that ended, `parts` the slots, where
+    there are several.
     """
 
-    def __init__(self, record: MetricsRecord, settings: MetricsSettings, now_s: Callable[[], float]) -> None:
-        self._record, self._settings, self._now_s = record, settings, now_s
+    def __init__(self, arrivals: Counts, settings: MetricsSettings, now_s: Callable[[], float]) -> None:
+        self._settings, self._now_s = settings, now_s
         # The requests that arrived before each second.
-        self._arrived = np.concatenate([[0], np.cumsum(record.arrivals)])
+        self._arrived = np.concatenate([[0], np.cumsum(arrivals)])
+        self.stages: defaultdict[str, dict[int, StageSim]] = defaultdict(dict)
+        self.ended = EndedRequests(int(self._arrived[-1]))
+        self.parts: tuple[int, ...] = ()
 
     def read(self, pipeline: Pipeline, window_s: float) -> Signals:
         """The signals as known now, the load over the last `window_s` seconds."""
@@ -130,14 +121,14 @@ class SimMetrics:
             return _nothing(pipeline, times)
         newest_s = int(times[-1])
         age_s = self._now_s() - newest_s
-        record, quantile = self._record, pipeline.sla.percentile / 100
+        quantile = pipeline.sla.percentile / 100
 
         def latency(slot: int = 0) -> Value:
-            ended_s = record.ended.latencies_in(newest_s - settings.latency_window_s, newest_s, slot)
+            ended_s = self.ended.latencies_in(newest_s - settings.latency_window_s, newest_s, slot)
             return _quantile(ended_s[~np.isnan(ended_s)], quantile, age_s)
 
         def attainment(slot: int = 0) -> Measured[Attainment] | Missing:
-            ended_s = record.ended.latencies_in(newest_s - settings.rate_window_s, newest_s, slot)
+            ended_s = self.ended.latencies_in(newest_s - settings.rate_window_s, newest_s, slot)
             return _attainment(ended_s, pipeline.sla.latency_s, settings.rate_window_s, age_s)
 
         return Signals(
@@ -150,14 +141,14 @@ class SimMetrics:
                     latency(slot),
                     attainment(slot),
                     {
-                        stage.name: self._batches([record.stages[stage.name][slot]], newest_s, age_s)
+                        stage.name: self._batches([self.stages[stage.name][slot]], newest_s, age_s)
                         for stage in (pipeline.served if settings.tells_batches else ())
                     },
                 )
-                for slot in record.parts
+                for slot in self.parts
             },
             stages={
-                stage.name: self._stage(list(record.stages[stage.name].values()), quantile, times, age_s)
+                stage.name: self._stage(list(self.stages[stage.name].values()), quantile, times, age_s)
                 for stage in pipeline.served
             },
         )

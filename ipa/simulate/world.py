@@ -25,7 +25,7 @@ from ipa.simulate.cluster import FIRST, ClusterSettings, Serving, SimCluster
 from ipa.simulate.columns import Floats, Ints, Items
 from ipa.simulate.graph import PipelineSim
 from ipa.simulate.ground_truth import GroundTruth
-from ipa.simulate.metrics import EndedRequests, MetricsRecord, MetricsSettings, SimMetrics
+from ipa.simulate.metrics import MetricsSettings, SimMetrics
 from ipa.simulate.queue import Pods
 
 # The use of the stream of random numbers; those of `routes` are counted from 0.
@@ -177,8 +177,7 @@ class SimWorld:
         )
         self.clock = SimClock(self.advance)
         arrivals = np.bincount(times_s.astype(np.int64), minlength=1)
-        self.record = MetricsRecord(arrivals, EndedRequests(len(times_s)))
-        self.metrics = SimMetrics(self.record, metrics, self.clock.monotonic_s)
+        self.metrics = SimMetrics(arrivals, metrics, self.clock.monotonic_s)
         self.workload = SimWorkload(self)
         # (time, accuracy of the serving pods, cores held) from each moment on at which either changed.
         self.timeline: list[tuple[float, float, float]] = []
@@ -242,7 +241,7 @@ class SimWorld:
         return self._accuracy_sum / self._answered if self._answered else 0.0
 
     def _run(self, until_s: float) -> None:
-        """Let requests pass until then, and keep the record."""
+        """Let requests pass until then, and tell the metrics."""
         shares = self.cluster.shares()
         for slot, (ids, times_s) in self._split.until(until_s, shares).items():
             self._lanes[slot].sim.offer(times_s, ids)
@@ -258,12 +257,12 @@ class SimWorld:
             for drained in self._drained(lane):
                 self.cluster.drained(*drained, slot)
         if len(self._lanes) == 1:
-            self.record.ended.add(pieces[0], 0)
+            self.metrics.ended.add(pieces[0], 0)
             return
-        self.record.parts = tuple(self._lanes)
+        self.metrics.parts = tuple(self._lanes)
         ended = Items.joined(pieces)
         order = np.argsort(ended.done_s, kind="stable")
-        self.record.ended.add(ended.pick(order), np.concatenate(slots)[order])
+        self.metrics.ended.add(ended.pick(order), np.concatenate(slots)[order])
 
     def _follow(self, at_s: float) -> None:
         """Tell the stages of each part which pods serve from now on."""
@@ -272,7 +271,7 @@ class SimWorld:
             if slot not in self._lanes:
                 made = self._lanes[slot] = SplitPart(self._made(slot))
                 for stage in self.pipeline.served:
-                    self.record.stages[stage.name][slot] = made.sim.stage(stage.name)
+                    self.metrics.stages[stage.name][slot] = made.sim.stage(stage.name)
         for slot, lane in self._lanes.items():
             lane.is_emptying = self.cluster.is_going(slot) and lane.sim.inside > 0
             if lane.is_emptying:

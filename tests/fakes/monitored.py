@@ -232,7 +232,7 @@ class _Fed:
         router.requests[Outcome.DROPPED].inc(dropped - self.dropped)
         self.arrived, self.dropped = arrived, dropped
         for name, queue in made.queues.items():
-            stages, second = sim.record.stages[name].values(), math.floor(now_s) + 1
+            stages, second = sim.metrics.stages[name].values(), math.floor(now_s) + 1
             items = sum(stage.items_before(second) for stage in stages)
             queue.arrivals.inc(items - self.items.get(name, 0))
             self.items[name] = items

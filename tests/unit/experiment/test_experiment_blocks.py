@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ipa.experiment.simulated_grid import CaseGrid, representative
+from ipa.experiment.simulated_page import CaseGrid, representative
 from ipa.report.blocks import FigureBlock, Folded, Table, TableCell, as_page, figure, judged, signless
 from ipa.report.plots import over_cells
 from ipa.report.stats import Mean, paired

@@ -8,7 +8,7 @@ import pytest
 from ipa.model.observation import Batches, Measured, Missing, MissingReason
 from ipa.queueing.service import ServiceTime
 from ipa.simulate.columns import KEPT_S, served
-from ipa.simulate.metrics import EndedRequests, MetricsRecord, MetricsSettings, SimMetrics
+from ipa.simulate.metrics import MetricsSettings, SimMetrics
 from ipa.simulate.queue import Pods
 from ipa.simulate.stage import StageSim
 from tests.unit.simulate.test_simulate_world import PIPELINE
@@ -60,9 +60,9 @@ def test_what_nobody_asks_for_any_more_is_forgotten() -> None:
 
 
 def metrics(stage: StageSim, now_s: float, settings: MetricsSettings | None = None) -> SimMetrics:
-    record = MetricsRecord(np.ones(100, dtype=np.int64), EndedRequests(0))
-    record.stages["detect"][1] = stage
-    return SimMetrics(record, settings or MetricsSettings(), lambda: now_s)
+    made = SimMetrics(np.ones(100, dtype=np.int64), settings or MetricsSettings(), lambda: now_s)
+    made.stages["detect"][1] = stage
+    return made
 
 
 def test_the_port_has_those_of_its_window_up_to_the_newest_sample() -> None:

@@ -21,7 +21,7 @@ from ipa.queueing.tail import sojourn
 from ipa.simulate.cluster import ClusterSettings, SimCluster
 from ipa.simulate.columns import Items
 from ipa.simulate.ground_truth import READINESS_S, GroundTruth, under_load
-from ipa.simulate.metrics import EndedRequests, MetricsRecord, MetricsSettings, SimMetrics
+from ipa.simulate.metrics import MetricsSettings, SimMetrics
 from ipa.simulate.stage import StageSim
 from tests.fakes.world import PIPELINE as PAGES
 from tests.fakes.world import PROFILES
@@ -271,16 +271,16 @@ def metrics(
     counts: Sequence[int], now_s: float, settings: MetricsSettings | None = None, queue: int = 0
 ) -> SimMetrics:
     arrivals = np.array(counts, dtype=np.int64)
-    record = MetricsRecord(arrivals, EndedRequests(len(counts)))
+    made = SimMetrics(arrivals, settings or MetricsSettings(), lambda: now_s)
     # Two items a request; so many wait.
-    stage = record.stages["detect"][1] = StageSim()
+    stage = made.stages["detect"][1] = StageSim()
     offered_s = np.repeat(np.arange(len(counts)), arrivals) + 0.5
     stage.offer(offered_s, np.arange(len(offered_s)), items=np.full(len(offered_s), 2))
     stage.waiting_at = lambda second: queue  # type: ignore[method-assign]
     done_s = np.arange(len(counts), dtype=np.float64) + 0.5
     born_s = done_s - 0.1 * (1 + np.arange(len(counts)))
-    record.ended.add(Items.passed(np.arange(len(counts)), born_s, done_s), 0)
-    return SimMetrics(record, settings or MetricsSettings(), lambda: now_s)
+    made.ended.add(Items.passed(np.arange(len(counts)), born_s, done_s), 0)
+    return made
 
 
 def test_the_load_is_what_came_in_each_second_and_the_rate_the_mean_of_the_last_five() -> None:
