@@ -42,7 +42,7 @@ def loads(data: Path) -> dict[str, Floats]:
     made["demo"] = np.repeat([5.0, 12.0, 20.0, 8.0, 18.0, 4.0], 60)
     found = {name: rng.poisson(rates).astype(float) for name, rates in made.items()}
     if (data / TRACE).is_file():
-        trace = np.array(read_trace(data / TRACE, zeros_are_gaps=False), dtype=float)
+        trace = np.array(read_trace(data / TRACE, finds_outages=False), dtype=float)
         for day in DAYS:
             part = trace[day * DAY_S + START_S :][:LENGTH_S]
             found[f"day {day}"] = part * MEAN_RPS / part.mean()

@@ -358,17 +358,15 @@ def parse_trace(trace: str | Path) -> TraceReference:
     )
 
 
-def read_trace(trace: str | Path, zeros_are_gaps: bool | None = None) -> tuple[float | None, ...]:
+def read_trace(trace: str | Path, *, finds_outages: bool = True) -> tuple[float | None, ...]:
     """The rates of a trace in rps, one a second; InputError lists the lines that cannot be read.
 
-    Gaps (None) are the seconds without a record, and of the zeros all, none, or (zeros_are_gaps=None) those
-    in runs where requests were due. Errors: InputError, NotFoundError.
+    Gaps (None) are the seconds without a record and, if it `finds_outages`, the zeros in runs where requests
+    were due. Errors: InputError, NotFoundError.
     """
     asked = parse_trace(trace)
     rates = _recorded(asked)
-    if zeros_are_gaps:
-        rates = [rate or None for rate in rates]
-    elif zeros_are_gaps is None and any(rates):
+    if finds_outages and any(rates):
         from ipa.forecast.traces import outages
 
         lost = outages([rate or 0.0 for rate in rates])
@@ -378,7 +376,7 @@ def read_trace(trace: str | Path, zeros_are_gaps: bool | None = None) -> tuple[f
 
 def read_rates(trace: str | Path) -> tuple[float, ...]:
     """The rates of a trace in rps, one a second, 0 where nothing was recorded. Errors as `read_trace`."""
-    return tuple(rate or 0.0 for rate in read_trace(trace, zeros_are_gaps=False))
+    return tuple(rate or 0.0 for rate in read_trace(trace, finds_outages=False))
 
 
 def _unpacked(path: Path, raw: BinaryIO) -> BinaryIO | gzip.GzipFile:

@@ -61,7 +61,7 @@ def test_formats_and_options(tmp_path: Path, name: str, text: str, rates: tuple[
 
 def test_seconds_without_a_record_are_gaps(tmp_path: Path) -> None:
     (tmp_path / "hole.csv").write_text("time_s,rps\n0,5\n1,5\n3,7\n")
-    assert read_trace(tmp_path / "hole.csv", zeros_are_gaps=False) == (5, 5, None, 7)
+    assert read_trace(tmp_path / "hole.csv", finds_outages=False) == (5, 5, None, 7)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_line_that_cannot_be_read_is_named(
 def test_an_option_that_cannot_be_used_is_named(tmp_path: Path, options: str, words: str) -> None:
     (tmp_path / "t.txt").write_text("0\n0\n1\n")
     with pytest.raises(InputError, match=r"t\.txt") as caught:
-        read_trace(tmp_path / f"t.txt?{options}", zeros_are_gaps=False)
+        read_trace(tmp_path / f"t.txt?{options}", finds_outages=False)
     assert words in str(caught.value)
 
 

@@ -127,11 +127,10 @@ def test_a_trace_without_a_whole_window_is_refused() -> None:
         Backtest().run(LoadHistory(1.0, (5.0,) * 100), (LastValue(),))
 
 
-def test_zipped_traces_and_zeros_as_gaps(tmp_path: Path) -> None:
+def test_zipped_traces_may_keep_their_zeros(tmp_path: Path) -> None:
     path = tmp_path / "trace.gz"
     path.write_bytes(gzip.compress(b"3\n0\n\n4\n"))
-    assert read_trace(path, zeros_are_gaps=True) == (3.0, None, 4.0)
-    assert read_trace(path, zeros_are_gaps=False) == (3.0, 0.0, 4.0)
+    assert read_trace(path, finds_outages=False) == (3.0, 0.0, 4.0)
 
 
 @pytest.mark.parametrize("content", [b"1\n2.5\nmany\n-3\n", b"PK\x03\x04\xff\xfe\n"])
@@ -148,7 +147,7 @@ def test_a_truncated_archive_gets_a_message(tmp_path: Path) -> None:
     path = tmp_path / "trace.gz"
     path.write_bytes(gzip.compress(b"3\n" * 1000)[:-12])
     with pytest.raises(InputError, match="cannot be read"):
-        read_trace(path, zeros_are_gaps=False)
+        read_trace(path, finds_outages=False)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,7 +171,8 @@ def test_options_that_make_no_sense(trace: Path, arguments: list[str]) -> None:
 
 
 def test_published_trace_beats_the_last_maximum(shared_data: Path) -> None:
-    rates = read_trace(shared_data / "twitter_days_01_19.txt.gz", zeros_are_gaps=True)
+    recorded = read_trace(shared_data / "twitter_days_01_19.txt.gz", finds_outages=False)
+    rates = tuple(rate or None for rate in recorded)
     scores = Backtest(train_ratio=14 / 19, forecasts=600, smooth_s=1.0).run(
         LoadHistory(1.0, rates), (Learned(), WindowMaximum())
     )
