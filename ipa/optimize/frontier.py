@@ -10,14 +10,13 @@ import numpy as np
 
 from ipa.model.pipeline import Goal
 from ipa.model.plan import StageConfig
-from ipa.model.resources import IN_CORES
-from ipa.optimize.accuracy import accuracy_term, variant_terms
 from ipa.optimize.backends.label_setting import LabelSearch
 from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
+from ipa.optimize.describe import describe
 from ipa.optimize.dominance import reduce_program, undominated
 from ipa.optimize.options import full_program
-from ipa.optimize.plans import stage_plans, worth
+from ipa.optimize.plans import configs_of
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import Options, Program, ResourceBudget, Totals, Weights, evaluate
 from ipa.optimize.solver_selection import ORDERS
@@ -143,27 +142,14 @@ def _every_plan(program: Program, deadline: Deadline) -> list[tuple[int, ...]]:
 def _point(
     problem: PlanningProblem, program: Program, chosen: tuple[int, ...], totals: Totals
 ) -> FrontierPoint:
-    objective = problem.objective
-    started = 0.0
-    terms = []
-    for stage, options, at in zip(problem.stages, program.stages, chosen, strict=True):
-        columns, point = stage.columns, int(options.point[at])
-        started += float(options.started_cores[at])
-        terms.append(
-            1.0 if point < 0 else variant_terms(stage, objective)[columns.variants[columns.variant[point]]]
-        )
-    term = accuracy_term(problem, terms)
-    configs = tuple(stage.config for stage in stage_plans(problem, program, chosen))
-    is_priced = problem.prices != IN_CORES
-    cost = problem.prices.cost(problem.resources(configs)) if is_priced else totals.cost_cores
-    weighted = objective.alpha * term - objective.beta * cost - objective.delta * totals.batch
-    if problem.running:
-        weighted -= objective.transition_per_core * started
+    configs = configs_of(problem, program, chosen)
+    plan = describe(problem, configs)
+    assert plan is not None and plan.objective is not None, "its points are the problem's"
+    objective = plan.objective
+    if problem.running and problem.objective.goal is Goal.WEIGHTED:
+        stages = zip(program.stages, chosen, strict=True)
+        started_cores = sum(float(options.started_cores[at]) for options, at in stages)
+        objective -= problem.objective.transition_per_core * started_cores
     return FrontierPoint(
-        totals.cost_cores,
-        totals.pas,
-        totals.latency_s,
-        worth(problem, replace(totals, objective=weighted, term=term, cost=cost)),
-        configs,
-        cost if problem.prices.is_money else None,
+        totals.cost_cores, totals.pas, totals.latency_s, objective, configs, plan.cost_usd_per_hour
     )

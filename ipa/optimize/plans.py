@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ipa.model.pipeline import Goal
-from ipa.model.plan import Plan, StagePlan, Termination
+from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
 from ipa.optimize.describe import stage_plans_of
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import Program, ProgramAnswer, Totals, evaluate
@@ -87,6 +87,17 @@ def stage_plans(problem: PlanningProblem, program: Program, chosen: Sequence[int
         ],
         {},
     )
+
+
+def configs_of(problem: PlanningProblem, program: Program, chosen: Sequence[int]) -> tuple[StageConfig, ...]:
+    """The chosen configuration of each stage, as `stage_plans` without its performance."""
+    found = []
+    for stage, options, at in zip(problem.stages, program.stages, chosen, strict=True):
+        if not stage.is_free:
+            point = stage.points[int(options.point[at])]
+            key = point.variant, point.batch_size, point.cores
+            found.append(StageConfig(stage.name, *key, int(options.replicas[at])))
+    return tuple(found)
 
 
 def bound_and_gap(

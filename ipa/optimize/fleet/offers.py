@@ -15,7 +15,7 @@ from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import undominated
 from ipa.optimize.frontier import DIGITS, worth_program
-from ipa.optimize.plans import stage_plans
+from ipa.optimize.plans import configs_of
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import Options, Program, ResourceBudget
 
@@ -106,7 +106,7 @@ class Offer:
 
     def configs(self, chosen: Sequence[int]) -> tuple[StageConfig, ...]:
         """The configuration of every stage in a plan."""
-        return tuple(stage.config for stage in stage_plans(self.problem, self._program, chosen))
+        return configs_of(self.problem, self._program, chosen)
 
 
 def _with_worth(program: Program) -> Program:
