@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from experiments.growth.run import Growth, GrowthSetup, grow
-from ipa.control.store_admin import MONTH_DAYS, YEAR_DAYS, RowKind
+from experiments.growth.run import Growth, GrowthSetup, grow, projected_bytes
+from ipa.control.store_admin import RowKind
 
 HUNDRED = 100
 # What is asked for.
@@ -45,9 +44,9 @@ def figures_of(found: Growth) -> dict[str, float]:
     stats, pruned = found.stats, found.pruned
     assert stats is not None and pruned is not None
     # What stays is measured after pruning, the rest before it.
-    measured = replace(stats, lasting_bytes_per_decision=pruned.lasting_bytes_per_decision)
-    month, year = (measured.projected_bytes(days, HUNDRED) or 0.0 for days in (MONTH_DAYS, YEAR_DAYS))
-    full, stay = stats.bytes_per_decision or 0.0, pruned.kinds[RowKind.SEALED].bytes
+    month, year = (projected_bytes(stats, pruned, 8640 * HUNDRED, days) for days in (30, 365))
+    full = stats.kinds[RowKind.SEALED].bytes / stats.decisions
+    stay = pruned.kinds[RowKind.SEALED].bytes
     recorded = found.holds + found.changes
     return {
         "ticks": recorded,

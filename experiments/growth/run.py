@@ -20,7 +20,7 @@ from ipa.control.engine.decision_inputs import made_of
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
-from ipa.control.store_admin import Retention, StoreStats
+from ipa.control.store_admin import Retention, RowKind, StoreStats
 from ipa.files.packaged import packaged_example
 from ipa.model.decision import Action, Mode
 from ipa.policies.table import PolicyInputs, make_policy
@@ -119,9 +119,13 @@ def grow(setup: GrowthSetup) -> Growth:
                 found.longest_write_ms = max(found.longest_write_ms, 1000 * report.longest_write_s)
                 found.memory_mb.append(_memory_mb())
         found.tick_ms = 1000 * (time.monotonic() - began_s) / (setup.ticks * setup.pipelines)
-        found.stats = store.stats()
         # As if all of it were older than every decision is kept.
         later = loops[0][1].clock.now() + timedelta(seconds=setup.retention.decisions_s + DAY_S)
+        # First all of it sealed, and nothing removed.
+        store.prune(
+            later, Retention(decisions_s=2 * (setup.retention.decisions_s + DAY_S), decisions_bytes=None)
+        )
+        found.stats = store.stats()
         store.prune(later)
         found.pruned = store.stats()
         began_s = time.monotonic()
@@ -195,3 +199,16 @@ def _size(path: Path) -> int:
 def _memory_mb() -> float:
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def projected_bytes(stats: StoreStats, pruned: StoreStats, per_day: float, days: int) -> float:
+    """The bytes of a record that grows by `per_day` decisions, after so many days.
+
+    `stats` are those of a store whose decisions are all sealed, `pruned` those of it without its holds.
+    """
+    retention, full = stats.retention, stats.kinds[RowKind.SEALED].bytes / stats.decisions
+    lasting = pruned.kinds[RowKind.SEALED].bytes / stats.decisions
+    full_days = min(days, retention.decisions_s / DAY_S)
+    if retention.decisions_bytes is not None:
+        full_days = min(full_days, retention.decisions_bytes / (per_day * full))
+    return per_day * (full_days * full + (days - full_days) * lasting)

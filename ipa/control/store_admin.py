@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 DAY_S = 86_400.0
-MONTH_DAYS, YEAR_DAYS = 30, 365
 MEGABYTE = 1_000_000
 
 
@@ -47,14 +46,11 @@ class KindStats:
 
 @dataclass(frozen=True, slots=True)
 class StoreStats:
-    """The size of the store, and how fast it grows.
+    """The size of the store.
 
     `file_bytes` is the size on disk (of the database on PostgreSQL), `free_bytes` the part of it that new
-    rows reuse, `log_bytes` the write-ahead log. `decisions` counts the decisions that can be read,
-    `removed` those that retention removed. A sealed decision takes `bytes_per_decision`; spread over all
-    recorded ones, what stays after holds are removed takes `lasting_bytes_per_decision`. The projections are
-    the bytes of this store's decisions and changes after 30 days and after a year at the present rate, under
-    the present retention; None before there is a minute of decisions.
+    rows reuse, `log_bytes` the write-ahead log. `decisions` counts the decisions that can be read, `removed`
+    those that retention removed.
     """
 
     kinds: Mapping[RowKind, KindStats]
@@ -66,33 +62,9 @@ class StoreStats:
     removed: int
     segments: int
     pipelines: int
-    bytes_per_decision: float | None
-    lasting_bytes_per_decision: float | None
-    decisions_per_day: float
     # The key that signs checkpoints; empty if there is none yet.
     key_id: str = ""
     retention: Retention = field(default_factory=Retention)
-    bytes_per_day: float | None = None
-    projected_month_bytes: float | None = None
-    projected_year_bytes: float | None = None
-
-    def projected_bytes(self, days: int, pipelines: int | None = None) -> float | None:
-        """Return the bytes of the record after `days` days at this rate, under the store's retention.
-
-        `pipelines` is the number of such pipelines; by default those in the store. None without a rate.
-        """
-        if self.bytes_per_decision is None or not self.decisions_per_day or not self.pipelines:
-            return None
-        retention, share = self.retention, (pipelines or self.pipelines) / self.pipelines
-        per_day = self.decisions_per_day * share
-        full_days = min(days, retention.decisions_s / DAY_S)
-        full = full_days * per_day * self.bytes_per_decision + share * self.kinds[RowKind.HOT].bytes
-        if retention.decisions_bytes is not None and full > retention.decisions_bytes:
-            full_days *= retention.decisions_bytes / full
-            full = float(retention.decisions_bytes)
-        lasting_days = days if retention.changes_s is None else min(days, retention.changes_s / DAY_S)
-        lasting = max(lasting_days - full_days, 0.0) * per_day * (self.lasting_bytes_per_decision or 0.0)
-        return full + lasting
 
 
 @dataclass(frozen=True, slots=True)

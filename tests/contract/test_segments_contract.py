@@ -20,7 +20,7 @@ from ipa.control.audit.checkpoints import verify_lines
 from ipa.control.audit.record import Head, Recorded
 from ipa.control.canonical import canonical_json, digest
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
-from ipa.control.store_admin import DAY_S, Retention
+from ipa.control.store_admin import DAY_S, Retention, RowKind
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import ConfigurationError, NotFoundError, RecordError
 from tests.contract.store_harness import Reopen, a_decision, plain_engine
@@ -500,10 +500,7 @@ def test_the_key_is_made_once_beside_the_store_for_its_owner_alone(tmp_path: Pat
 def test_statistics_count_what_was_removed(signed: Store) -> None:
     signed.prune(START, ALL)
     before = signed.stats()
-    assert before.bytes_per_decision is not None and before.lasting_bytes_per_decision is not None
-    assert before.projected_year_bytes is not None and before.projected_month_bytes is not None
-    assert before.projected_bytes(30, 20) == pytest.approx(10 * before.projected_month_bytes)
     signed.prune(LATER)
     after = signed.stats()
-    assert after.bytes_per_decision is None
+    assert (after.decisions, after.kinds[RowKind.HOT].rows) == (before.changes, 0)
     assert (after.removed, after.changes) == (2 * TICKS - before.changes, before.changes)

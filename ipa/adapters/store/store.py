@@ -13,7 +13,7 @@ from ipa.adapters.store import database
 from ipa.adapters.store.codec import CONTROL, PROFILE
 from ipa.adapters.store.health import low_disk
 from ipa.adapters.store.journal import Journal
-from ipa.adapters.store.keeper import Keeper
+from ipa.adapters.store.keeper import Keeper, stats_of
 from ipa.adapters.store.keys import Keys
 from ipa.adapters.store.schema import StateKind
 from ipa.adapters.store.signing import Keyring, keyring_of
@@ -27,7 +27,6 @@ from ipa.adapters.store.state import (
     put_state,
     read_state,
 )
-from ipa.adapters.store.stats import stats_of
 from ipa.adapters.store.verifying import verify
 from ipa.adapters.ttl_cache import TtlCache
 from ipa.control.audit.record import Head, Verified, of_control
@@ -90,7 +89,7 @@ class Store(Journal):
         return verify(self._engine, self.keyring, self.records.of(pipeline), anchor, full=full)
 
     def stats(self) -> StoreStats:
-        """Return the store's size by kind, its growth and its projection. It reads the hot rows once."""
+        """Return the store's size by kind."""
         return stats_of(self._engine, self.retention, self.keyring)
 
     def prune(

@@ -89,7 +89,7 @@ def prune(
 
 
 def stats(output: Output = OUTPUT) -> None:
-    """Show the contents and the size of the store, and its size in a month and in a year at this rate."""
+    """Show the contents and the size of the store."""
     from operator import itemgetter
 
     from ipa.bootstrap import stores
@@ -97,12 +97,9 @@ def stats(output: Output = OUTPUT) -> None:
 
     with stores.opened_store(Settings.from_env(), writes=False) as store:
         found = store.stats()
-    rows: list[tuple[str, str, float | None]] = [
+    rows: list[tuple[str, str, float]] = [
         *((str(kind), f"{each.rows} rows", each.bytes) for kind, each in found.kinds.items()),
         ("on disk", f"{_size(found.free_bytes)} of it free", found.file_bytes + found.log_bytes),
-        ("decisions", f"{found.decisions_per_day:.0f} a day", found.bytes_per_day),
-        ("in 30 days", "", found.projected_month_bytes),
-        ("in a year", "", found.projected_year_bytes),
     ]
     columns = ViewColumn("of", itemgetter(0)), ViewColumn("number", itemgetter(1))
     size = ViewColumn("size", lambda row: _size(row[2]), "{}")
@@ -116,10 +113,8 @@ def _contents(found: StoreContents) -> str:
     )
 
 
-def _size(size_bytes: float | None) -> str:
-    """The size in a fitting unit; a dash if it is not known."""
-    if size_bytes is None:
-        return "-"
+def _size(size_bytes: float) -> str:
+    """The size in a fitting unit."""
     for unit in ("B", "kB", "MB"):
         if size_bytes < 1000:
             return f"{size_bytes:.3g} {unit}"
