@@ -6,8 +6,8 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -131,49 +131,6 @@ def configuration_of(path: str) -> Any:
     return configuration
 
 
-class Budget:
-    """The time that is left of a call's `timeout_s`, by the machine's clock: sockets know no other."""
-
-    def __init__(self, what: str, timeout_s: float, left_s: float) -> None:
-        self.what, self.timeout_s = what, timeout_s
-        self._until_s = time.monotonic() + left_s
-
-    @property
-    def left_s(self) -> float:
-        """Seconds until the deadline, never quite none."""
-        return max(self._until_s - time.monotonic(), SHORTEST_S)
-
-    @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Raise UnavailableError for the errors of urllib3."""
-        from urllib3.exceptions import HTTPError
-        from urllib3.exceptions import TimeoutError as NoAnswerError
-
-        try:
-            yield
-        except NoAnswerError:
-            raise UnavailableError(f"{self.what}: no answer within {self.timeout_s:g} s") from None
-        except (HTTPError, OSError) as error:
-            raise UnavailableError(f"{self.what}: no answer ({type(error).__name__})") from None
-
-    def whole(self, response: Any) -> bytes:
-        """The whole body; a socket's time-out alone would let a server send a byte a second for ever.
-
-        UnavailableError where the connection broke, or after the deadline.
-        """
-        body = bytearray()
-        while True:
-            with self.kept():
-                part: bytes = response.read1(CHUNK)
-            if not part:
-                return bytes(body)
-            body += part
-            if len(body) > LONGEST_BODY:
-                raise UnavailableError(f"{self.what}: the answer is longer than {LONGEST_BODY} bytes")
-            if time.monotonic() > self._until_s:
-                raise UnavailableError(f"{self.what}: no whole answer within {self.timeout_s:g} s")
-
-
 @dataclass(frozen=True, slots=True)
 class Request:
     """One request; `what` is how errors call what it is about."""
@@ -257,12 +214,7 @@ class Transport:
         answer: Answer | None = None
         began = self._clock.now()
         try:
-            budget = Budget(request.what, timeout_s, until_s - sent_s)
-            response = self._send(request, headers, budget)
-            try:
-                answer = Answer(int(response.status), response.headers, budget.whole(response))
-            finally:
-                response.close()
+            answer = self._send(request, headers, until_s - sent_s, timeout_s)
         finally:
             if answer is None:
                 self._throttle.lost(sent_s)
@@ -273,28 +225,47 @@ class Transport:
         self._see_clock(http_date(answer.headers.get("Date", "")), began)
         return answer
 
-    def _send(self, request: Request, headers: Mapping[str, str], budget: Budget) -> Any:
-        """The urllib3 response with its body unread; UnavailableError where there is none."""
-        from urllib3 import Timeout
+    def _send(self, request: Request, headers: Mapping[str, str], left_s: float, timeout_s: float) -> Answer:
+        """The answer within the time that is left, by the machine's clock: sockets know no other.
 
+        UnavailableError where there is none, or not the whole of it: a socket's time-out alone would let a
+        server send a byte a second for ever.
+        """
+        from urllib3 import Timeout
+        from urllib3.exceptions import HTTPError
+        from urllib3.exceptions import TimeoutError as NoAnswerError
+
+        what, until_s = request.what, time.monotonic() + left_s
         headers = {**headers, "Accept": "application/json", "User-Agent": "ipa-serving"}
-        body = None
+        body, found = None, bytearray()
         if request.body is not None:
             headers["Content-Type"] = request.content_type
             body = json.dumps(request.body, separators=(",", ":"), allow_nan=False).encode()
         target = f"{request.path}?{urlencode(request.query)}" if request.query else request.path
-        with budget.kept():
-            return self.api.rest_client.pool_manager.request(
+        try:
+            response = self.api.rest_client.pool_manager.request(
                 request.method,
                 self.api.configuration.host.rstrip("/") + target,
                 headers=headers,
                 body=body,
-                timeout=Timeout(total=budget.left_s),
+                timeout=Timeout(total=max(left_s, SHORTEST_S)),
                 preload_content=False,
                 # A repeated request is a decision of ours, and a redirect would take our token elsewhere.
                 retries=False,
                 redirect=False,
             )
+            with closing(response):
+                while part := response.read1(CHUNK):
+                    found += part
+                    if len(found) > LONGEST_BODY:
+                        raise UnavailableError(f"{what}: the answer is longer than {LONGEST_BODY} bytes")
+                    if time.monotonic() > until_s:
+                        raise UnavailableError(f"{what}: no whole answer within {timeout_s:g} s")
+        except NoAnswerError:
+            raise UnavailableError(f"{what}: no answer within {timeout_s:g} s") from None
+        except (HTTPError, OSError) as error:
+            raise UnavailableError(f"{what}: no answer ({type(error).__name__})") from None
+        return Answer(int(response.status), response.headers, bytes(found))
 
     def _headers(self, what: str) -> Mapping[str, str]:
         """Authentication headers of a request. UnavailableError if a token cannot be read at the moment."""
