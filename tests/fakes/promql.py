@@ -24,10 +24,7 @@ from ipa.adapters.prometheus.queries import (
     _literal,
 )
 from ipa.adapters.prometheus.series import Key, SeriesStore
-from ipa.model.errors import InputError, NotFoundError
 
-# Prometheus' own limit on the points of one series.
-MAX_STEPS = 11_000
 _PER_S = {"ms": 1000, "s": 1}
 _SELECTOR = r"(?P<metric>[a-zA-Z_:][a-zA-Z0-9_:]*)\{(?P<labels>(?:[^\"}]|\"(?:[^\"\\]|\\.)*\")*)\}"
 _WINDOW = r"\[(?P<window>\d+)(?P<unit>ms|s)\]"
@@ -140,55 +137,25 @@ def _meant(pattern: str) -> str:
 
 
 def respond(store: SeriesStore, path: str, parameters: Mapping[str, str], now_s: float) -> dict[str, Any]:
-    """The `data` of the answer to a request of the API.
-
-    InputError for parameters or queries that are not understood, NotFoundError for another path.
-    """
-    if path == "/api/v1/query" and parameters.get("query") == NOW:
+    """The `data` of the answer to a request of the API, which is one of the project's own."""
+    if path == "/api/v1/query" and parameters["query"] == NOW:
         return {"resultType": "scalar", "result": [now_s, _text(now_s)]}
+    query = parse(parameters["query"])
+    assert query is not None, f"the fake does not know the query {parameters['query']!r}"
     if path == "/api/v1/query":
-        query, at_s = _query(parameters), _seconds(parameters, "time", now_s)
+        at_s = float(parameters.get("time", now_s))
         answers = store.answer(query, at_s).items()
         result = [{"metric": _metric(query, key), "value": [at_s, _text(value)]} for key, value in answers]
         return {"resultType": "vector", "result": result}
-    if path == "/api/v1/query_range":
-        query = _query(parameters)
-        start_s, end_s, step_s = (_seconds(parameters, name) for name in ("start", "end", "step"))
-        if step_s <= 0 or end_s < start_s or (end_s - start_s) / step_s > MAX_STEPS:
-            raise InputError(
-                f"a range needs a step above 0, an end after its start, at most {MAX_STEPS} steps"
-            )
-        series: dict[Key, list[list[Any]]] = {}
-        for step in range(math.floor((end_s - start_s) / step_s) + 1):
-            at_s = start_s + step * step_s
-            for key, value in store.answer(query, at_s).items():
-                series.setdefault(key, []).append([at_s, _text(value)])
-        result = [{"metric": _metric(query, key), "values": values} for key, values in series.items()]
-        return {"resultType": "matrix", "result": result}
-    raise NotFoundError(f"{path} is not answered")
-
-
-def _query(parameters: Mapping[str, str]) -> Query:
-    text = parameters.get("query", "")
-    query = parse(text)
-    if query is None:
-        raise InputError(
-            f"the fake does not know the query {text!r}",
-        )
-    return query
-
-
-def _seconds(parameters: Mapping[str, str], name: str, default: float | None = None) -> float:
-    text = parameters.get(name)
-    if text is None and default is not None:
-        return default
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise InputError(f"{name}={text!r} is not a number of seconds")
-    return value
+    assert path == "/api/v1/query_range", path
+    start_s, end_s, step_s = (float(parameters[name]) for name in ("start", "end", "step"))
+    series: dict[Key, list[list[Any]]] = {}
+    for step in range(math.floor((end_s - start_s) / step_s) + 1):
+        at_s = start_s + step * step_s
+        for key, value in store.answer(query, at_s).items():
+            series.setdefault(key, []).append([at_s, _text(value)])
+    result = [{"metric": _metric(query, key), "values": values} for key, values in series.items()]
+    return {"resultType": "matrix", "result": result}
 
 
 def _metric(query: Query, key: Key) -> dict[str, str]:
