@@ -41,16 +41,6 @@ class PrometheusConnection:
     key_file: str = ""
     tenant: str = ""
 
-    @property
-    def verify(self) -> str | bool:
-        """The file of the authorities to trust; True for the public ones."""
-        return self.ca_file or True
-
-    @property
-    def cert(self) -> tuple[str, str] | str | None:
-        """The files of the client's certificate and key; None without one."""
-        return (self.cert_file, self.key_file) if self.key_file else self.cert_file or None
-
     def headers(self) -> dict[str, str]:
         """The headers of a request. UnavailableError if the token cannot be read at the moment."""
         found = {TENANT: self.tenant} if self.tenant else {}

@@ -63,7 +63,9 @@ class CheckedSession(requests.Session):
         super().__init__()
         self.trust_env = False
         self.headers["Accept-Encoding"] = "identity"
-        self.verify, self.cert = connection.verify, connection.cert
+        self.verify = connection.ca_file or True
+        pair = connection.cert_file, connection.key_file
+        self.cert = pair if connection.key_file else connection.cert_file or None
         self.auth = self._identified
         self._connection = connection
         self._timeout_s = connection.timeout_s
