@@ -114,7 +114,7 @@ def workload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalW
 def test_r7_a_changed_configuration_is_put_right(case: Case, workload: LocalWorkload) -> None:
     """By somebody who has the token, as a process of the same user could."""
     runner: PipelineRunner = workload.runner("echo")
-    (queue,) = [front for front in runner._keeper.fronts if front.name == "queue-say1"]
+    (queue,) = [front for front in runner.fronts if front.name == "queue-say1"]
     address = f"{queue.url}/admin/config"
     with httpx.Client(trust_env=False) as http:
         strangers = [http.get(address), http.put(address, json=ATTACK)]
@@ -146,7 +146,7 @@ def _told(config: Mapping[str, Any]) -> tuple[Any, ...]:
 @pytest.mark.xdist_group("local")
 def test_r7_processes_inherit_no_secret(case: Case, workload: LocalWorkload) -> None:
     """Neither in their environment nor, as the queue's token, in a command line."""
-    (queue,) = [front for front in workload.runner("echo")._keeper.fronts if front.name == "queue-say1"]
+    (queue,) = [front for front in workload.runner("echo").fronts if front.name == "queue-say1"]
     children = psutil.Process().children(recursive=True)
     solver = Worker(command_of())
     try:

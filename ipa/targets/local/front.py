@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
-import signal
 import socket
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +19,6 @@ from ipa.model.errors import InputError, UnavailableError
 from ipa.targets.local.affinity import CpuMap
 from ipa.targets.local.processes import ForkedProcesses
 from ipa.targets.local.replica import HOST, HUNG_AFTER
-
-log = logging.getLogger(__name__)
 
 # Connections that wait to be accepted while the process is replaced: 1 s at more than a machine serves.
 BACKLOG = 2048
@@ -162,83 +156,16 @@ class Front:
         self.pid, self.start_after_s = 0, now_s + self.backoff_s
         cpus.release(str(self.log))
 
+    def is_hung(self, is_answering: bool) -> bool:
+        """Note a health check; return True once HUNG_AFTER in a row failed, if it had the time to start."""
+        self.failed_checks = 0 if is_answering else self.failed_checks + 1
+        return self.failed_checks >= HUNG_AFTER and self.is_up
+
     def close(self, cpus: CpuMap) -> None:
         """Give up its ports."""
         cpus.release(str(self.log))
         self.socket.close()
         self.metrics_socket.close()
-
-
-class FrontKeeper:
-    """Keeps router and queues running, in a thread of its own: it never waits for one that hangs.
-
-    `processes` returns what starts them now.
-    """
-
-    def __init__(
-        self, name: str, fronts: Sequence[Front], processes: Callable[[], ForkedProcesses], cpus: CpuMap
-    ) -> None:
-        self.fronts = tuple(fronts)
-        self.restarts = 0
-        self._name = name
-        self._processes = processes
-        self._cpus = cpus
-        self._exits: deque[int] = deque()
-        self._wake = threading.Event()
-        self._is_stopping = False
-        self._thread = threading.Thread(target=self._run, name=f"fronts-{name}", daemon=True)
-
-    @property
-    def fds(self) -> list[int]:
-        """The descriptors of their sockets."""
-        return [fd for front in self.fronts for fd in front.fds]
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def exited(self, pid: int) -> None:
-        """Note that a process has ended; of any thread, and of any process."""
-        self._exits.append(pid)
-        self._wake.set()
-
-    def check(self, front: Front, is_answering: bool) -> None:
-        """Note a health check; kill one that fails HUNG_AFTER of them in a row."""
-        front.failed_checks = 0 if is_answering else front.failed_checks + 1
-        if front.failed_checks >= HUNG_AFTER and front.is_up:
-            log.warning("%s of %s does not answer; killing it", front.name, self._name)
-            front.failed_checks = 0
-            self._processes().kill(front.pid, signal.SIGKILL)
-
-    def stop(self) -> None:
-        """Start none any more."""
-        self._is_stopping = True
-        self._wake.set()
-        self._thread.join()
-
-    def close(self) -> None:
-        """Give up their ports, once they have ended."""
-        for front in self.fronts:
-            front.close(self._cpus)
-
-    def _run(self) -> None:
-        while not self._is_stopping:
-            self._wake.clear()
-            while self._exits:
-                pid = self._exits.popleft()
-                for front in (it for it in self.fronts if it.pid == pid):
-                    log.warning("%s of %s ended; starting it again", front.name, self._name)
-                    front.ended(self._cpus)
-                    self.restarts += 1
-            try:
-                for front in self.fronts:
-                    if not front.pid and time.monotonic() >= front.start_after_s:
-                        front.start(self._processes(), self._cpus)
-            except UnavailableError as error:
-                # All processes are being started anew.
-                log.debug("%s of %s waits: %s", front.name, self._name, error.message)
-            is_busy = not all(front.pid for front in self.fronts)
-            self._wake.wait(FIRST_BACKOFF_S if is_busy else None)
 
 
 @dataclass(frozen=True, slots=True)

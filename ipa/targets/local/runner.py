@@ -29,7 +29,6 @@ from ipa.targets.local.affinity import CoreMeter, CpuMap
 from ipa.targets.local.forkserver import serving_priority
 from ipa.targets.local.front import (
     Front,
-    FrontKeeper,
     QueueReport,
     read_queue,
     read_router,
@@ -105,7 +104,8 @@ class PipelineRunner:
         self._probes = ThreadPoolExecutor(PROBES, thread_name_prefix=f"probe-{pipeline.name}")
         self._loader = VariantLoader(pipeline, folder, self._client, self._wake)
         self._health_checked_s = 0.0
-        self._deaths = 0
+        # Of its processes that ended unasked and were replaced.
+        self.restarts = 0
         # True until the router has been told of other times than it was started with.
         self._is_router_behind = False
         self.corrections = 0
@@ -120,12 +120,10 @@ class PipelineRunner:
         self._router = Front(
             "ipa.dataplane.router", "router", folder, self._router_environment, socket=listener
         )
-        fronts = [*self._queues.values(), self._router]
-        self._keeper = FrontKeeper(pipeline.name, fronts, lambda: self._processes, cpus)
+        self.fronts = (*self._queues.values(), self._router)
         self._processes = self._start_processes()
         self._thread = threading.Thread(target=self._run, name=f"runner-{pipeline.name}", daemon=True)
         self._thread.start()
-        self._keeper.start()
 
     def _queue(self, stage: Stage) -> Front:
         def environment() -> dict[str, str]:
@@ -174,11 +172,6 @@ class PipelineRunner:
         return [front.metrics_address for front in (self._router, *self._queues.values())]
 
     @property
-    def restarts(self) -> int:
-        """The number of its processes that ended unasked and were replaced."""
-        return self._deaths + self._keeper.restarts
-
-    @property
     def core_seconds(self) -> float:
         """Core seconds of all replicas so far, those that overlap in a change included."""
         with self._lock:
@@ -192,7 +185,7 @@ class PipelineRunner:
 
     def front_pids(self) -> dict[str, int]:
         """Process ids of router and queues by their names; 0 for one that is being started."""
-        return {front.name: front.pid for front in self._keeper.fronts}
+        return {front.name: front.pid for front in self.fronts}
 
     def state(self, asked: Pipeline) -> tuple[str, list[StageState], bool]:
         """The revision, each stage's wanted configuration and ready replicas, and whether it is settled.
@@ -298,13 +291,13 @@ class PipelineRunner:
         """End every process."""
         self._is_stopping = True
         self._wake.set()
-        self._keeper.stop()
         self._thread.join()
         self._probes.shutdown()
         self._processes.close()
         self._loader.close()
         with self._lock:
-            self._keeper.close()
+            for front in self.fronts:
+                front.close(self._cpus)
             for run in self._stages:
                 for replica in run.replicas:
                     self._gone(replica)
@@ -321,17 +314,21 @@ class PipelineRunner:
                 self._processes.close()
                 self._processes = self._start_processes()
             with self._lock:
-                is_busy = not self._is_settled()
+                is_busy = not self._is_settled() or not all(front.pid for front in self.fronts)
             self._wake.wait(BUSY_S if is_busy else CALM_S)
 
     def _start_processes(self) -> ForkedProcesses:
-        return ForkedProcesses(self._folder, preloads(self.pipeline), self._exited, self._keeper.fds)
+        fds = [fd for front in self.fronts for fd in front.fds]
+        return ForkedProcesses(self._folder, preloads(self.pipeline), self._exited, fds)
 
     def _pass(self) -> None:
         """Move everything one step towards what is wanted."""
         self._note_exits()
         if not self._processes.is_open:
             raise UnavailableError("the process that starts model servers exited")
+        for front in self.fronts:
+            if not front.pid and time.monotonic() >= front.start_after_s:
+                front.start(self._processes, self._cpus)
         self._check_health()
         self._share_out()
         for run in self._stages:
@@ -408,7 +405,14 @@ class PipelineRunner:
                 log.warning("%s does not answer; killing it", replica.key)
                 self._processes.kill(replica.pid, signal.SIGKILL)
         if self._router.is_up:
-            self._keeper.check(self._router, self.is_answering())
+            self._check_front(self._router, self.is_answering())
+
+    def _check_front(self, front: Front, is_answering: bool) -> None:
+        """Note a health check of router or queue, and kill one that hangs."""
+        if front.is_hung(is_answering):
+            log.warning("%s of %s does not answer; killing it", front.name, self.pipeline.name)
+            front.failed_checks = 0
+            self._processes.kill(front.pid, signal.SIGKILL)
 
     def _note_ready(self, run: StageRun) -> None:
         for replica in run.replicas:
@@ -525,9 +529,9 @@ class PipelineRunner:
             report = report or write_queue(self._client, run.queue, run.part, wanted)
         except (httpx.HTTPError, ValueError) as error:
             log.debug("%s did not answer: %s", run.queue.name, error)
-            self._keeper.check(run.queue, not isinstance(error, httpx.TimeoutException))
+            self._check_front(run.queue, not isinstance(error, httpx.TimeoutException))
             return None
-        self._keeper.check(run.queue, True)
+        self._check_front(run.queue, True)
         run.told = wanted
         return report
 
@@ -545,11 +549,14 @@ class PipelineRunner:
         # Called by the thread that also hears of starts: it must not wait for this runner.
         self._exits.append((pid, code))
         self._wake.set()
-        self._keeper.exited(pid)
 
     def _note_exits(self) -> None:
         while self._exits:
             pid, code = self._exits.popleft()
+            for front in (it for it in self.fronts if it.pid == pid):
+                log.warning("%s of %s ended; starting it again", front.name, self.pipeline.name)
+                front.ended(self._cpus)
+                self.restarts += 1
             with self._lock:
                 ended = [(run, it) for run in self._stages for it in run.replicas if it.pid == pid]
                 for run, replica in ended:
@@ -563,7 +570,7 @@ class PipelineRunner:
         self._cpus.release(str(replica.log))
 
     def _died(self, run: StageRun, replica: Replica, code: int) -> None:
-        self._deaths += 1
+        self.restarts += 1
         log.warning("%s ended with %d: %s", replica.key, code, replica.last_words())
         run.deaths += 1
         if run.deaths >= GIVE_UP_AFTER and replica.phase is Phase.STARTING and replica.serves(run.config):
