@@ -313,12 +313,16 @@ def _evaluate(
         return None
     place = asked.place_of(files.pipeline)
     planned = place.shape(files.pipeline, files.profiles)
-    plans = []
-    for label, part in QUANTILES:
-        rate_rps = max(float(np.quantile(rates_rps, part)), LEAST_RPS)
-        plan = plan_pipeline(planned, files.profiles, rate_rps, solver=SOLVER, deadline_s=DEADLINE_S)
-        # Without its time, which differs from machine to machine.
-        plans.append(PlanAt(label, rate_rps, replace(plan, solve_s=0.0)))
+    rates = {label: max(float(np.quantile(rates_rps, part)), LEAST_RPS) for label, part in QUANTILES}
+    # A steady load has one rate: it is planned for once.
+    found = {
+        rate_rps: plan_pipeline(planned, files.profiles, rate_rps, solver=SOLVER, deadline_s=DEADLINE_S)
+        for rate_rps in set(rates.values())
+    }
+    # Without its time, which differs from machine to machine.
+    plans = tuple(
+        PlanAt(label, rate_rps, replace(found[rate_rps], solve_s=0.0)) for label, rate_rps in rates.items()
+    )
     setup = replace(
         as_served(files.pipeline, files.profiles, rates_rps, asked.settings, place),
         policy=asked.policy,
@@ -331,8 +335,8 @@ def _evaluate(
         try:
             results.append(simulate(replace(setup, seed=seed)))
         except InfeasibleError as error:
-            return ReviewSide(tuple(plans), None, why=error.message)
-    return ReviewSide(tuple(plans), _figures(results, prices))
+            return ReviewSide(plans, None, why=error.message)
+    return ReviewSide(plans, _figures(results, prices))
 
 
 def _figures(results: Sequence[SimResult], prices: Prices | None) -> GuardrailFigures:

@@ -15,6 +15,8 @@ from ipa.model.errors import UsageError
 if TYPE_CHECKING:
     from ipa.forecast.base import Forecaster
 
+# Seconds of past load that a forecaster sees.
+WINDOW_S = 120.0
 # Names of forecasters that are no rung, so that there is nothing to score.
 NO_RUNGS = (LADDER, FORESIGHT)
 
@@ -27,9 +29,6 @@ def backtest(
     *,
     horizon_s: float = typer.Option(
         20.0, "--horizon", min=1, help="seconds ahead whose peak rate is forecast"
-    ),
-    window_s: float = typer.Option(
-        120.0, "--window", min=120, help="seconds of past load that a forecaster sees"
     ),
     quantile: float = typer.Option(0.95, min=0.5, max=0.999, help="upper quantile to forecast"),
     forecasts: int = typer.Option(2000, min=1, help="number of forecasts, spread over the test"),
@@ -55,7 +54,7 @@ def backtest(
 
     rungs = (*BACKTEST_RUNGS, *_compared(also))
     load = as_load(read_trace(trace))
-    replay = Backtest(window_s, horizon_s, quantile, forecasts, train_ratio, smooth_s=1.0)
+    replay = Backtest(WINDOW_S, horizon_s, quantile, forecasts, train_ratio, smooth_s=1.0)
     with progress("forecasting"):
         scores = replay.run(load, rungs, time.perf_counter)
     short = [rung.name for rung in rungs if rung.name not in scores]

@@ -17,9 +17,6 @@ from ipa.model.plan import StageConfig
 from ipa.settings import Settings
 
 SLA = typer.Option("1s", "--sla", help="latency SLA, end to end")
-PERCENTILE = typer.Option(
-    99.0, "--percentile", min=50, max=99.99, help="percentile of the requests that must meet the SLA"
-)
 CORES = typer.Option(
     None, "--cores", min=0.1, help="most cores of all replicas together; no limit if not given"
 )
@@ -78,7 +75,6 @@ def init(
     *,
     stage: list[str] = STAGES,
     sla: str = SLA,
-    percentile: float = PERCENTILE,
     cores: float | None = CORES,
     namespace: str = typer.Option("default", "--namespace", "-n", help="its namespace on a cluster"),
     force: bool = FORCE,
@@ -96,7 +92,7 @@ def init(
     if not stage:
         raise UsageError("--stage is needed", hint="For example --stage detect=small,large --stage read=base")
     settings = folders.settings
-    mapping = _mapping(name, stage, sla, percentile, cores)
+    mapping = _mapping(name, stage, sla, cores)
     with_constant_models(mapping, settings.pipelines_dir)
     mapping |= {
         target.sections.key: section
@@ -106,9 +102,7 @@ def init(
     _write(output, pipeline_from_mapping(mapping), settings, force=force)
 
 
-def _mapping(
-    name: str, stages: list[str], sla: str, percentile: float, cores: float | None
-) -> dict[str, Any]:
+def _mapping(name: str, stages: list[str], sla: str, cores: float | None) -> dict[str, Any]:
     """The pipeline as in a file; its reader checks the names."""
     split = [_stage(text) for text in stages]
     bounds: dict[str, Any] = {"max_replicas": 8}
@@ -116,7 +110,7 @@ def _mapping(
         "apiVersion": "ipa/v1",
         "kind": "Pipeline",
         "name": name,
-        "sla": {"latency": sla, "percentile": percentile},
+        "sla": {"latency": sla},
         "graph": [stage["name"] for stage in split],
         "bounds": bounds if cores is None else {"cores": cores, **bounds},
         "objectives": {"default": {}},
@@ -147,7 +141,6 @@ def import_(
     name: str | None = typer.Option(None, "--name", help="name of the pipeline; the workload's if not given"),
     predictor: str = typer.Option("", "--predictor", help="predictor to read; the busiest if not given"),
     sla: str = SLA,
-    percentile: float = PERCENTILE,
     cores: float | None = CORES,
     force: bool = FORCE,
     output: Output = OUTPUT,
@@ -164,7 +157,7 @@ def import_(
 
     settings = folders.settings
     asked = ImportRequest(
-        Sla(duration_s("--sla", sla), percentile),
+        Sla(duration_s("--sla", sla)),
         pipeline=name or "",
         part=predictor,
         bounds_cores=cores,

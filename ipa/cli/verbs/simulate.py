@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ipa.experiment.experiment import Experiment
     from ipa.experiment.results import Results
 
+EXPERIMENTS = Path("experiments")
 ALLOW_FAILURES = typer.Option(
     False, "--allow-failures", help="exit with 0 although a policy or forecaster failed at ticks"
 )
@@ -243,15 +244,12 @@ def run(
     names: list[str] = typer.Argument(
         None,
         metavar="[NAME|FILE]...",
-        help="folders of the experiments' folder, or paths of experiment.yaml files; all if not given",
+        help="folders of experiments/, or paths of experiment.yaml files; all if not given",
     ),
     *,
     quick: bool = typer.Option(False, "--quick", help="the quick form of each experiment"),
     check: bool = typer.Option(False, "--check", help="read the files and count the cells only"),
     cells: Cells,
-    experiments_dir: Path = typer.Option(
-        Path("experiments"), "--experiments-dir", help="folder of experiments"
-    ),
     output: Output = OUTPUT,
     folders: FileFolders,
 ) -> None:
@@ -269,15 +267,13 @@ def run(
 
     check_reports()
     settings = folders.settings
-    order = names or list(find_experiments(experiments_dir))
+    order = names or list(find_experiments(EXPERIMENTS))
     if not order:
-        raise UsageError(
-            f"there are no experiments in {experiments_dir}", hint="Name an experiment.yaml file."
-        )
+        raise UsageError(f"there are no experiments in {EXPERIMENTS}", hint="Name an experiment.yaml file.")
     # All files are read before the first cell: a mistake in the last one shows now.
     found = [
         load_experiment(
-            find_experiment(name, experiments_dir),
+            find_experiment(name, EXPERIMENTS),
             quick=quick,
             pipelines_dir=settings.pipelines_dir,
             profiles_dir=settings.profiles_dir,

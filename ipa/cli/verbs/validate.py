@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -32,7 +33,6 @@ def validate(
     at: str = typer.Option(
         "", "--at", help="also check with this target that it can run the pipelines: NAME or NAME:WHERE"
     ),
-    verbose: bool = typer.Option(False, "--verbose", "-v", help="list every warning by variant"),
     output: Output = OUTPUT,
 ) -> None:
     """Check pipeline, profile, guardrails and settings files; list every problem with its file and line.
@@ -51,7 +51,7 @@ def validate(
         )
     if not printed(output, [_values(each) for each in checked]):
         for each in checked:
-            _show(each, verbose=verbose)
+            _show(each)
     problems = [problem for each in checked for problem in each.problems]
     if problems:
         bad = sum(bool(each.problems) for each in checked)
@@ -108,7 +108,7 @@ def notes_of(checked: Checked) -> list[str]:
     )
 
 
-def _show(checked: Checked, *, verbose: bool) -> None:
+def _show(checked: Checked) -> None:
     from ipa.cli.layout import counted
 
     if checked.problems:
@@ -128,10 +128,10 @@ def _show(checked: Checked, *, verbose: bool) -> None:
         count = len(rules.fail_if) + sum(len(own) for own in (rules.by_pipeline or {}).values())
         typer.echo(f"OK {checked.path}: {counted(count, 'rule')}")
     if checked.profile is not None:
-        _show_profile(checked, checked.profile, verbose=verbose)
+        _show_profile(checked, checked.profile)
 
 
-def _show_profile(checked: Checked, profile: StageProfile, *, verbose: bool) -> None:
+def _show_profile(checked: Checked, profile: StageProfile) -> None:
     from ipa.cli.layout import counted
     from ipa.profiling.findings import remedy_of_doubt
     from ipa.profiling.lint import doubt_of, lint_profile, summarise_fit
@@ -146,11 +146,5 @@ def _show_profile(checked: Checked, profile: StageProfile, *, verbose: bool) -> 
         typer.echo(f"warning: {path}: it is not credible: {'; '.join(doubt.reasons)}", err=True)
         remedy = remedy_of_doubt(profile.pipeline, profile.stage, planned_only=checked.planned_only)
         typer.echo(f"  → {remedy}; `ipa fit {profile.pipeline}` shows where", err=True)
-    by_topic: dict[str, list[str]] = {}
-    for remark in lint_profile(profile):
-        by_topic.setdefault(remark.topic, []).append(f"{remark.variant}: {remark.detail}")
-    for topic, places in by_topic.items():
-        typer.echo(f"warning: {path}: {topic} ({len(places)} of {variants})", err=True)
-        if verbose:
-            for place in places:
-                typer.echo(f"    {place}", err=True)
+    for topic, count in Counter(remark.topic for remark in lint_profile(profile)).items():
+        typer.echo(f"warning: {path}: {topic} ({count} of {variants})", err=True)

@@ -120,13 +120,6 @@ def test_the_remedy_of_a_planned_only_pipeline_can_be_carried_out(
     ]
 
 
-def test_verbose_says_which_variants(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["validate", "-v", "profiles"]) == 0
-    err = capsys.readouterr().err
-    assert "    small: 2 of 3 points\n" in err
-    assert "    small: 1 core batch 1→2 (" in err
-
-
 def test_a_variant_without_a_profile_is_a_problem_at_its_line(
     house: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
