@@ -46,7 +46,7 @@ SHORT = ("--trace", "traces/short.txt")
 def short(repository: Path) -> Path:
     """A trace of half a minute, for what does not look at the figures."""
     file = repository / "traces" / "short.txt"
-    file.write_text("10\n" * 30)
+    file.write_text("4\n" * 30)
     return file
 
 
@@ -146,7 +146,7 @@ def test_a_rate_without_a_plan_fails_the_change(ci: Ci, repository: Path, short:
     code, out, _ = ci(*SHORT, "-o", "md")
     assert code == 3
     assert "❌ a recorded rate has no plan" in out
-    assert "no plan carries 10 rps, the p50 of the trace (infeasible)" in out and "feasible with" in out
+    assert "no plan carries 4 rps, the p50 of the trace (infeasible)" in out and "feasible with" in out
 
 
 def test_every_problem_of_every_changed_file_is_told_at_its_line(ci: Ci, repository: Path) -> None:
