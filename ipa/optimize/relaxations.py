@@ -68,11 +68,6 @@ class ProblemLimit:
     free: PlanningProblem
     move: LimitMove | None = None
 
-    @property
-    def name(self) -> str:
-        """The limit in words."""
-        return limit_name(self.kind, self.where)
-
 
 def limit_name(kind: str, where: str) -> str:
     """The limit of that kind, of a stage or of none, in words."""

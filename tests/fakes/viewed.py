@@ -6,11 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ipa.api.context import ApiContext
-from ipa.bootstrap.pipeline_registry import Roster
 from ipa.model.profile import ProfilePoint, StageProfile
-from ipa.targets.seldon.section import SeldonTarget, Shape
-from ipa.targets.seldon.target import SELDON
-from tests.fakes.services import FakeFactory, FakeWorld, a_profile, over, solving
+from tests.fakes.services import FakeWorld, a_profile, over, solving
 
 CORES = (0.5, 1.0, 2.0)
 BATCHES = (1, 2, 4, 8)
@@ -44,13 +41,3 @@ PROFILES: Mapping[str, StageProfile] = {stage: a_measured_profile(stage) for sta
 def viewed(world: FakeWorld) -> ApiContext:
     """The world's services over those profiles."""
     return solving(over(world.services(), profiles=PROFILES))
-
-
-def on_seldon(context: ApiContext, shape: Shape = Shape.SINGLE) -> ApiContext:
-    """The context whose pipeline runs on Seldon in that shape."""
-    registry = context.service.registry
-    assert isinstance(registry, Roster)
-    section = SeldonTarget("ocr", shape=shape, image=None if shape is Shape.SINGLE else "ipa:1")
-    pipeline = replace(registry.pipelines["ocr"], targets={"seldon": section})
-    context = over(context, pipelines={"ocr": SELDON.shape(pipeline, registry.profiles["ocr"])})
-    return over(context, registry=replace(context.service.registry, makers=FakeFactory(target=SELDON)))  # type: ignore[type-var]
