@@ -40,11 +40,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
-from prometheus_client import CollectorRegistry
 
 from ipa.dataplane import binary, http
 from ipa.dataplane.batching import LossCause, Outcome, QueuedRequest
-from ipa.dataplane.client import Client, ConnectionLostError
+from ipa.dataplane.client import ConnectionLostError
 from ipa.dataplane.declared import LOOK_EVERY_S, UNDECLARED, Declarations
 from ipa.dataplane.environment import edge, required, serve, setting
 from ipa.dataplane.expectation import (
@@ -73,7 +72,7 @@ from ipa.dataplane.tensors import (
     parse_request,
     values_of,
 )
-from ipa.dataplane.v2 import VERSION, json_response, model_paths, model_ready, server_routes, unsupported
+from ipa.dataplane.v2 import VERSION, V2Server, json_response, model_ready
 from ipa.model.errors import InputError
 from ipa.model.resident import ANY_VARIANT
 from ipa.model.serving import FAN_OUT
@@ -138,7 +137,7 @@ DEFAULT_BUDGET_S = 30.0
 TURNED_AWAY = (LossCause.OVERLOAD, LossCause.QUEUE_FULL)
 
 
-class QueueServer:
+class QueueServer(V2Server):
     """The HTTP server of a stage's queue. Without `sender` and `describe` it asks MLServer replicas.
 
     `model` is the model's name at MLServer (default: the stage's), in which {variant} stands for that of the
@@ -167,11 +166,8 @@ class QueueServer:
         parts: Mapping[str, QueueConfig] = NOTHING,
         **queue: Any,
     ) -> None:
-        self._stage = stage
-        self._hosts, self._limits = hosts, limits
-        self._admin_token = admin_token
         self._metrics = QueueMetrics(pipeline, stage)
-        self._client = Client()
+        super().__init__(stage, self._metrics, hosts=hosts, limits=limits, admin_token=admin_token)
         self._model = model or stage
         self._sender = sender
         self._max_items = {key: queue[key] for key in ("max_items",) if key in queue}
@@ -185,34 +181,8 @@ class QueueServer:
         # By URL: what it has loaded of them.
         self._loaded: dict[str, tuple[str, ...]] = {}
 
-    @property
-    def registry(self) -> CollectorRegistry:
-        """Its metrics."""
-        return self._metrics.registry
-
-    def application(self) -> http.Application:
-        """The ASGI application."""
-        return http.Application(
-            {
-                **server_routes(ready=self._ready),
-                **model_paths("POST", self._stage, "/infer", self._infer),
-                **model_paths("GET", self._stage, "", self._metadata),
-                **model_paths("GET", self._stage, "/ready", self._model_ready),
-                **unsupported(self._stage),
-                ("GET", "/metrics"): self._metrics.handle,
-                ("GET", "/admin/config"): self._read_config,
-                ("PUT", "/admin/config"): self._write_config,
-            },
-            start=self._start,
-            stop=self._stop,
-            hosts=self._hosts,
-            served=f"the model here is {self._stage!r}, version {VERSION}",
-            limits=self._limits,
-            passing=self._client.__len__,
-        )
-
     async def _start(self) -> None:
-        await self._client.open()
+        await super()._start()
         now_s = asyncio.get_running_loop().time
         for part, config in self._parts.items():
             self._queue_of(part).configure(config)
@@ -229,7 +199,7 @@ class QueueServer:
         for task in self._looking:
             task.cancel()
         await asyncio.gather(*(queue.close() for queue in self._queues.values()))
-        await self._client.close()
+        await super()._stop()
 
     async def _describe(self) -> bytes:
         """The metadata of a replica's model. ConnectionLostError: no replica answers for its model."""
@@ -255,7 +225,7 @@ class QueueServer:
         """The queue of that part, which has no replicas until it is configured."""
         if part not in self._queues:
             metrics = self._metrics.of_part(part)
-            made = StageQueue(self._send_of(part), metrics, stage=self._stage, **self._max_items)
+            made = StageQueue(self._send_of(part), metrics, stage=self._name, **self._max_items)
             self._queues[part] = made
         return self._queues[part]
 
@@ -343,7 +313,7 @@ class QueueServer:
         if request.outcome is not Outcome.ANSWERED:
             return _loss(request).response()
         outputs = asked.select(request.answer) if request.answer else ()
-        name = call.headers.get(NAME_HEADER) or self._stage
+        name = call.headers.get(NAME_HEADER) or self._name
         body, length = binary.dump_with_bytes(outputs, asked.is_binary, model_name=name, id=asked.request_id)
         waited_s = request.taken_s - request.arrived_s
         served_s = ended_s - request.taken_s
@@ -359,7 +329,7 @@ class QueueServer:
     async def _metadata(self, _call: http.Call) -> http.Response:
         if self._declared.model is UNDECLARED:
             await self._declared.look()
-        return json_response(self._declared.model.to_json(self._stage, VERSION))
+        return json_response(self._declared.model.to_json(self._name, VERSION))
 
     async def _ready(self, _call: http.Call) -> http.Response:
         self._require_replica()
@@ -367,11 +337,11 @@ class QueueServer:
 
     async def _model_ready(self, _call: http.Call) -> http.Response:
         self._require_replica()
-        return model_ready(self._stage)
+        return model_ready(self._name)
 
     def _require_replica(self) -> None:
         if not any(queue.has_replicas for queue in self._queues.values()):
-            raise http.HttpError(503, "not_ready", f"stage {self._stage} has no replica yet")
+            raise http.HttpError(503, "not_ready", f"stage {self._name} has no replica yet")
 
     async def _read_config(self, call: http.Call) -> http.Response:
         call.require_supervisor(self._admin_token)

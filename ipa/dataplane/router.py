@@ -43,11 +43,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from prometheus_client import CollectorRegistry
 
 from ipa.dataplane import binary, http
 from ipa.dataplane.batching import LossCause, Outcome
-from ipa.dataplane.client import Client, ConnectionLostError, OversizedAnswerError
+from ipa.dataplane.client import ConnectionLostError, OversizedAnswerError
 from ipa.dataplane.declared import UNDECLARED, DeclaredModel, parse_model
 from ipa.dataplane.environment import edge, required, serve, setting
 from ipa.dataplane.expectation import (
@@ -82,7 +81,7 @@ from ipa.dataplane.tensors import (
     check_outputs,
     wanted_outputs,
 )
-from ipa.dataplane.v2 import VERSION, json_response, model_paths, model_ready, server_routes, unsupported
+from ipa.dataplane.v2 import VERSION, V2Server, json_response, model_ready
 from ipa.model.errors import InputError
 from ipa.model.serving import FAN_OUT
 from ipa.serving.body_budget import aside
@@ -152,7 +151,7 @@ class StageLoss(http.HttpError):
         self.stage = stage
 
 
-class RouterServer:
+class RouterServer(V2Server):
     """The HTTP server of a pipeline. `stages` are (name, base URL of its queue) in order.
 
     `hosts` are the accepted host names, empty for any. `shares` are the percents of the requests by part;
@@ -173,54 +172,21 @@ class RouterServer:
         shares: Mapping[str, int] = ALONE,
         admin_token: str = "",
     ) -> None:
-        self._pipeline = pipeline
-        self._hosts, self._limits = hosts, limits
+        self._metrics = RouterMetrics(pipeline, [name for name, _ in stages])
+        super().__init__(pipeline, self._metrics, hosts=hosts, limits=limits, admin_token=admin_token)
         self._stages = [RoutedStage(name, f"{url}/v2/models/{name}") for name, url in stages]
         known_s = [each for each in (drop_after_s, sla_s, DEFAULT_BUDGET_S) if each is not None]
         self._budget_s, self._sla_s = known_s[0], known_s[0] if sla_s is None else sla_s
-        self._metrics = RouterMetrics(pipeline, [name for name, _ in stages])
-        self._client = Client()
         self._post = post or self._client.post
         self._get = get or self._client.get
         # What the last stage's model declares, and until when that counts.
         self._last_declared, self._declared_until_s = UNDECLARED, 0.0
         self._lag = LoopLag()
-        self._admin_token = admin_token
         self.parts = RoutedParts(self._stages, self._metrics, shares)
-
-    @property
-    def registry(self) -> CollectorRegistry:
-        """Its metrics."""
-        return self._metrics.registry
-
-    def application(self) -> http.Application:
-        """The ASGI application."""
-        name = self._pipeline
-        return http.Application(
-            {
-                **server_routes(ready=self._ready),
-                **model_paths("POST", name, "/infer", self._infer),
-                **model_paths("GET", name, "", self._metadata),
-                **model_paths("GET", name, "/ready", self._model_ready),
-                **unsupported(name),
-                ("GET", "/metrics"): self._metrics.handle,
-                ("GET", "/admin/config"): self._read_config,
-                ("PUT", "/admin/config"): self._write_config,
-            },
-            start=self._start,
-            stop=self._stop,
-            hosts=self._hosts,
-            served=f"the model here is {name!r}, version {VERSION}",
-            limits=self._limits,
-            passing=self._client.__len__,
-        )
-
-    async def _start(self) -> None:
-        await self._client.open()
 
     async def _stop(self) -> None:
         self._lag.stop()
-        await self._client.close()
+        await super()._stop()
 
     async def _ready(self, _call: http.Call) -> http.Response:
         """Ready while it runs: a queue that is away is waited for, and its replicas are its own affair."""
@@ -246,7 +212,7 @@ class RouterServer:
             status, _ = await self._asked(f"{stage.url}/ready", stage)
             if status != 200:
                 raise http.HttpError(503, "not_ready", f"stage {stage.name!r} has no replica yet")
-        return model_ready(self._pipeline)
+        return model_ready(self._name)
 
     async def _metadata(self, _call: http.Call) -> http.Response:
         """The inputs of the first stage and the outputs of the last."""
@@ -254,7 +220,7 @@ class RouterServer:
         whole = DeclaredModel(
             "ipa", (await self._declared(first)).inputs, (await self._declared(last)).outputs
         )
-        return json_response(whole.to_json(self._pipeline, VERSION))
+        return json_response(whole.to_json(self._name, VERSION))
 
     async def _declared(self, stage: RoutedStage) -> DeclaredModel:
         """The declaration of the stage's model. HttpError 503: its queue does not answer."""
@@ -377,7 +343,7 @@ class RouterServer:
         last = len(part.stages) - 1
         for index, stage in enumerate(part.stages):
             sent_s = loop.time()
-            headers = {**layout, NAME_HEADER: self._pipeline} if index == last else layout
+            headers = {**layout, NAME_HEADER: self._name} if index == last else layout
             status, answer, said = await self._ask(part, index, body, puid, due, headers)
             if status != 200:
                 raise _stage_error(stage.name, status, answer, said, is_first=index == 0)
@@ -392,10 +358,10 @@ class RouterServer:
                 detail = f"stage {stage.name!r}: its queue's answer is not a V2 response: {error!r}"
                 raise StageLoss(stage.name, 502, "failed", detail) from error
             if forwarded is None:
-                empty = {"model_name": self._pipeline, **_id_of(orjson.loads(answer)), "outputs": []}
+                empty = {"model_name": self._name, **_id_of(orjson.loads(answer)), "outputs": []}
                 return json_response(empty), times
             body, layout = forwarded, {}
-        raise http.HttpError(502, "failed", f"pipeline {self._pipeline} has no stages")
+        raise http.HttpError(502, "failed", f"pipeline {self._name} has no stages")
 
     async def _ask(
         self, part: RoutedPart, index: int, body: bytes, puid: str, due: Due, given: Mapping[str, str]

@@ -1,46 +1,89 @@
-"""The addresses of the V2 protocol that router and queue have alike."""
+"""The server of the V2 protocol that router and queue have alike."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import orjson
+from prometheus_client import CollectorRegistry
 
 import ipa
-from ipa.dataplane.http import Call, Handler, HttpError, Response
+from ipa.dataplane.client import Client
+from ipa.dataplane.http import Application, BodyLimits, Call, Response
+from ipa.dataplane.metrics import Exposition
 
 # A pipeline has one version: how it is served changes without its clients' knowledge.
 VERSION = "1"
 # Triton's name of the binary tensor extension (`ipa.dataplane.binary`).
 EXTENSIONS = ("binary_tensor_data",)
-# Addresses of a model that only Triton answers, and what has the same here.
-TRITON_ONLY = {"config": "its metadata is at the address without /config", "stats": "figures are at /metrics"}
 
 
-def model_paths(method: str, model: str, end: str, handler: Handler) -> dict[tuple[str, str], Handler]:
-    """Return the routes of an address of a model, with and without its version."""
-    path = f"/v2/models/{model}"
-    return {(method, f"{path}{end}"): handler, (method, f"{path}/versions/{VERSION}{end}"): handler}
+class V2Server(ABC):
+    """The HTTP server of one model, which is a pipeline or a stage: the addresses of V2, metrics and admin.
 
+    `hosts` are the accepted host names, empty for any; `admin_token` enables the admin address.
+    """
 
-def server_routes(ready: Handler) -> dict[tuple[str, str], Handler]:
-    """Return the routes of the server itself; `ready` answers if it is ready."""
-    return {("GET", "/v2"): _server, ("GET", "/v2/health/live"): _live, ("GET", "/v2/health/ready"): ready}
+    def __init__(
+        self, name: str, metrics: Exposition, *, hosts: frozenset[str], limits: BodyLimits, admin_token: str
+    ) -> None:
+        self._name, self._exposition = name, metrics
+        self._hosts, self._limits, self._admin_token = hosts, limits, admin_token
+        self._client = Client()
 
+    @property
+    def registry(self) -> CollectorRegistry:
+        """Its metrics."""
+        return self._exposition.registry
 
-def unsupported(model: str) -> dict[tuple[str, str], Handler]:
-    """Return the routes of a model that only Triton has: they answer 501."""
-    found: dict[tuple[str, str], Handler] = {}
-    for name, instead in TRITON_ONLY.items():
-        found |= model_paths("GET", model, f"/{name}", _refusal(name, instead))
-    return found
+    def application(self) -> Application:
+        """The ASGI application."""
+        # A model answers with and without its version.
+        paths = [f"/v2/models/{self._name}{version}" for version in ("", f"/versions/{VERSION}")]
+        return Application(
+            {
+                ("GET", "/v2"): _server,
+                ("GET", "/v2/health/live"): _live,
+                ("GET", "/v2/health/ready"): self._ready,
+                **{("POST", f"{path}/infer"): self._infer for path in paths},
+                **{("GET", path): self._metadata for path in paths},
+                **{("GET", f"{path}/ready"): self._model_ready for path in paths},
+                ("GET", "/metrics"): self._exposition.handle,
+                ("GET", "/admin/config"): self._read_config,
+                ("PUT", "/admin/config"): self._write_config,
+            },
+            start=self._start,
+            stop=self._stop,
+            hosts=self._hosts,
+            served=f"the model here is {self._name!r}, version {VERSION}",
+            limits=self._limits,
+            passing=self._client.__len__,
+        )
 
+    async def _start(self) -> None:
+        await self._client.open()
 
-def _refusal(name: str, instead: str) -> Handler:
-    async def refuse(_call: Call) -> Response:
-        raise HttpError(501, "unsupported", f"a model's {name} is an extension of Triton's; {instead}")
+    async def _stop(self) -> None:
+        await self._client.close()
 
-    return refuse
+    @abstractmethod
+    async def _ready(self, call: Call) -> Response: ...
+
+    @abstractmethod
+    async def _infer(self, call: Call) -> Response: ...
+
+    @abstractmethod
+    async def _metadata(self, call: Call) -> Response: ...
+
+    @abstractmethod
+    async def _model_ready(self, call: Call) -> Response: ...
+
+    @abstractmethod
+    async def _read_config(self, call: Call) -> Response: ...
+
+    @abstractmethod
+    async def _write_config(self, call: Call) -> Response: ...
 
 
 def model_ready(model: str) -> Response:

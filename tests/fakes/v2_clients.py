@@ -117,15 +117,6 @@ def features_of_triton(server: Server) -> dict[str, Feature]:
         name = response(answer)["model_name"]
         check(name == model, name)
 
-    def config() -> None:
-        try:
-            found = client.get_model_config(model)
-        except InferenceServerException as error:
-            check(any(status in str(error.status()) for status in ("404", "501")), error)
-            check("Triton" in error.message(), error.message())
-        else:
-            raise AssertionError(str(found))
-
     return {
         "server live": lambda: check(client.is_server_live()),
         "server ready": lambda: check(client.is_server_ready()),
@@ -140,7 +131,6 @@ def features_of_triton(server: Server) -> dict[str, Feature]:
             "404", ask=lambda: client.infer(model, given(), model_version="7")
         ),
         "model unknown: 404": lambda: refused("404", ask=lambda: client.infer("other", given())),
-        "model config: refused in words": config,
         "tensors as bytes, both ways": lambda: has(client.infer(model, given())),
         "bytes that are no text": raw_bytes,
         "outputs selected": named,
@@ -362,7 +352,6 @@ def features_of_curl(server: Server) -> dict[str, Feature]:
         "model metadata": lambda: get(f"/v2/models/{model}", name=model),
         "version named": lambda: get(f"/v2/models/{model}/versions/1", name=model),
         "version unknown: 404": lambda: refused(404, None, path="versions/7", problem=False),
-        "model config: refused in words": lambda: refused(501, None, "Triton", path="config"),
         "JSON, both ways": lambda: has(infer(asked)),
         "outputs selected": lambda: check(
             [it["name"] for it in infer({**asked, "outputs": [{"name": "x"}]})["outputs"]] == ["x"]
