@@ -16,10 +16,10 @@ from sqlalchemy import (
     LargeBinary,
     String,
     Text,
+    TextClause,
     UniqueConstraint,
     text,
 )  # fmt: skip
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 # Names of pipelines, stages and people; as long as a Kubernetes name (253).
@@ -145,16 +145,20 @@ class StateRow(StoreTable):
 
 def upsert(connection: Connection, table: type[StoreTable], rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert the rows, each in place of the one with its primary key."""
-    connection.execute(_upsert_of(connection.dialect.name, table), rows)
+    connection.execute(_upsert_of(table), rows)
 
 
 @cache
-def _upsert_of(dialect: str, table: type[StoreTable]) -> Any:
-    statement = (postgresql.insert if dialect == "postgresql" else sqlite.insert)(table)
-    columns = table.__table__.columns
-    values = {each.name: statement.excluded[each.name] for each in columns if not each.primary_key}
-    keys = [each.name for each in columns if each.primary_key]
-    return statement.on_conflict_do_update(index_elements=keys, set_=values)
+def _upsert_of(table: type[StoreTable]) -> TextClause:
+    """The statement, as text: SQLAlchemy would compile one of a dialect each time, half a millisecond."""
+    names = [each.name for each in table.__table__.columns]
+    keys = [each.name for each in table.__table__.primary_key]
+    changed = ", ".join(f"{name} = excluded.{name}" for name in names if name not in keys)
+    # Only names of our own tables and columns.
+    return text(
+        f"INSERT INTO {table.__tablename__} ({', '.join(names)}) VALUES (:{', :'.join(names)}) "  # noqa: S608
+        f"ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changed}"
+    )
 
 
 GUARD = "the record is only ever added to"
