@@ -1,4 +1,4 @@
-"""A solver in a process of its own: it answers as in ours, and is killed where it does not end."""
+"""A solver in a process of its own: its errors, its start, and what `auto` does without it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from random import Random
 import pytest
 
 from ipa.adapters.solvers.supervised import Supervised, command_of
-from ipa.model.errors import DeadlineError, LicenceError, SolverError
+from ipa.model.errors import LicenceError, SolverError
 from ipa.model.plan import Termination
 from ipa.optimize import solver_selection
-from ipa.optimize.backends import highs
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.linear_program import build_milp, whole_ranges
 from ipa.optimize.program import Program
@@ -27,22 +26,6 @@ DEAF = (
 
 def deaf(_name: str) -> list[str]:
     return [sys.executable, "-c", DEAF]
-
-
-def dying(_name: str) -> list[str]:
-    return [sys.executable, "-c", DEAF.replace("signal.pause()", "sys.stdin.buffer.read(1)")]
-
-
-def test_it_answers_as_in_our_own_process() -> None:
-    problem = random_problem(Random(4), stages=(3, 3), variants=(4, 4))
-    program = build_program(problem)
-    milp = build_milp(program, whole_ranges(program))
-    apart = Supervised("highs")
-    try:
-        for _ in range(2):
-            assert apart(milp, Deadline(60.0)) == highs.maximise(milp, Deadline(60.0))
-    finally:
-        apart.close()
 
 
 def test_its_errors_come_through() -> None:
@@ -62,18 +45,6 @@ def test_its_errors_come_through() -> None:
 @pytest.fixture
 def program_of_four() -> Program:
     return build_program(random_problem(Random(4), stages=(3, 3), variants=(4, 4)))
-
-
-def test_one_that_ignores_its_limit_is_killed(program_of_four: Program) -> None:
-    milp = build_milp(program_of_four, whole_ranges(program_of_four))
-    with pytest.raises(DeadlineError, match="exceeded its limit"):
-        Supervised("highs", deaf, grace_s=0.05)(milp, Deadline(0.05))
-
-
-def test_one_that_dies_is_said(program_of_four: Program) -> None:
-    milp = build_milp(program_of_four, whole_ranges(program_of_four))
-    with pytest.raises(SolverError, match="died before it answered"):
-        Supervised("highs", dying, grace_s=5.0)(milp, Deadline(5.0))
 
 
 def test_one_that_cannot_start_is_said(program_of_four: Program) -> None:
