@@ -9,10 +9,11 @@ from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
-from ipa.adapters.store.database import MOST_WAL_BYTES, Access, parse_url, schema_state
+from ipa.adapters.store.database import MOST_WAL_BYTES, Access, current_schema, parse_url, shown
 from ipa.adapters.store.health import MAKE_ROOM, is_low
 from ipa.adapters.store.sqlite_file import RESTORE, file_of, open_to_others, page_faults
 from ipa.adapters.store.store import open_from
+from ipa.adapters.store.upgrades import NEWEST
 from ipa.model.errors import IpaError
 from ipa.model.findings import DoctorCheck, Finding, fail, failed, ok, warn
 from ipa.settings import Settings
@@ -45,16 +46,16 @@ def store_checks(settings: Settings) -> list[DoctorCheck]:
 def store_findings(settings: Settings) -> Iterator[Finding]:
     """Check that the store answers and has the newest schema."""
     try:
-        state = schema_state(settings.store_url)
+        schema, name = current_schema(settings.store_url), shown(parse_url(settings.store_url))
     except IpaError as error:
         yield failed("store", error, "export IPA_STORE_URL=sqlite:///runs/ipa.sqlite3")
         return
-    if not state.current:
-        yield ok("store", f"{state.shown} does not exist yet; `ipa serve` creates it")
-    elif state.current == state.newest:
-        yield ok("store", f"{state.shown} has schema {state.current}, the newest")
+    if not schema:
+        yield ok("store", f"{name} does not exist yet; `ipa serve` creates it")
+    elif schema == NEWEST:
+        yield ok("store", f"{name} has schema {schema}, the newest")
     else:
-        seen = f"{state.shown} has schema {state.current}, the newest known here is {state.newest}"
+        seen = f"{name} has schema {schema}, the newest known here is {NEWEST}"
         yield warn(
             "store", seen, "ipa serve   (migrates it when it starts; or install the version that wrote it)"
         )
@@ -62,10 +63,9 @@ def store_findings(settings: Settings) -> Iterator[Finding]:
 
 def key_finding(settings: Settings, name: str, now: datetime) -> Finding:
     """Check that the store has a valid API key."""
-    state = schema_state(settings.store_url)
     valid = 0
     # A missing or older store is neither created nor migrated for this check.
-    if state.current == state.newest:
+    if current_schema(settings.store_url) == NEWEST:
         with closing(open_from(settings, Access.READ)) as store:
             valid = sum(key.state(now) == "valid" for key in store.keys.all())
     return ok(name, f"{valid} valid API keys") if valid else warn(name, "there is no valid API key", MAKE_KEY)
@@ -118,8 +118,7 @@ def page_findings(path: Path) -> Iterator[Finding]:
 def record_findings(settings: Settings) -> Iterator[Finding]:
     """Check that no entry of the record was changed."""
     name = "record"
-    state = schema_state(settings.store_url)
-    if not state.current:
+    if not current_schema(settings.store_url):
         return
     with closing(open_from(settings, Access.READ)) as store:
         entries, names = 0, store.recorded()

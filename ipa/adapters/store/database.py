@@ -7,7 +7,6 @@ import sqlite3
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any
@@ -88,24 +87,18 @@ def close_engine(engine: Engine) -> None:
         lock.release()
 
 
-@dataclass(frozen=True, slots=True)
-class SchemaState:
-    """The schema of a store (empty if the store is missing or empty), and the newest known schema."""
+def current_schema(store_url: str) -> str:
+    """Return the schema of the store, without creating or changing it; empty if it is missing or empty.
 
-    shown: str
-    current: str
-    newest: str
-
-
-def schema_state(store_url: str) -> SchemaState:
-    """Return the schema of the store, without creating or changing it. Errors: as `open_engine`."""
+    Errors: as `open_engine`.
+    """
     url = parse_url(store_url)
-    newest, path = upgrades.NEWEST, sqlite_file.file_of(url)
+    path = sqlite_file.file_of(url)
     if path is not None and not path.exists():
-        return SchemaState(shown(url), "", newest)
+        return ""
     engine = _engine(url, Access.READ)
     try:
-        return SchemaState(shown(url), _revision(engine) or "", newest)
+        return _revision(engine) or ""
     finally:
         engine.dispose()
 
