@@ -23,11 +23,13 @@ GROUPS = {
 FAULTS = {
     "K1": "409 on a patch: once, several times, always",
     "K2": "a failed `test` operation: container renamed or moved",
+    "K3": "410 on a watch, as a status or as an event",
     "K4": "429 with and without Retry-After",
     "K5": "500 or 503 for 1 to 20 minutes",
     "K6": "timeouts, connection resets, a body of 1 B/s",
     "K7": "a patch applied, its response lost",
     "K8": "a patch not applied, its response lost",
+    "K9": "a watch that stalls silently",
     "K10": "a read older than the service's own write",
     "K11": "truncated JSON, a wrong kind, HTML, a Status with 200",
     "K12": "401, 403, 404 and 422",

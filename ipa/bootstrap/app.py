@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 
 from prometheus_client import CollectorRegistry
 
@@ -52,6 +53,9 @@ from ipa.settings import Settings
 from ipa.targets.base import Site
 
 log = logging.getLogger("ipa")
+
+# A change by another writer brings a tick forward; at most one in this part of an interval.
+WAKE_GAP_RATIO = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,12 +185,16 @@ def build(settings: Settings, options: ServeOptions) -> App:
         )
         loops = {name: maker.loop(each) for name, each in chosen.items()}
         others = {name: maker.beside(each) for name, each in shadows.items()}
+        watching = None
+        if opened.watch is not None:
+            gap_s = WAKE_GAP_RATIO * settings.tick_s
+            watching = opened.watch(list(pipelines.values()), partial(_wake, loops), gap_s, stop)
         roster = Roster(
             pipelines,
             profiles,
             loops,
             others,
-            replace(maker, adopting=opened.adopting),
+            replace(maker, watchers=watching, adopting=opened.adopting),
             store,
             clock,
             stop,

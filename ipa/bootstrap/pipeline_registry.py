@@ -41,7 +41,7 @@ from ipa.profiling.lint import doubts
 from ipa.service.service import PipelineEdit
 from ipa.service.simulation import guards_of
 from ipa.settings import Settings
-from ipa.targets.base import Adopting, Target
+from ipa.targets.base import Adopting, Target, Watching
 
 # What a policy is made of, and itself.
 Chosen = tuple[PolicyInputs, Policy]
@@ -103,7 +103,7 @@ def loop_of(
 
 @dataclass(frozen=True, slots=True)
 class PipelineFactory:
-    """Makes what each pipeline of the service needs: loops, all alike, profiles and metrics."""
+    """Makes what each pipeline of the service needs: loops, all alike, profiles, metrics and watches."""
 
     settings: Settings
     target: Target
@@ -119,6 +119,8 @@ class PipelineFactory:
     calibrations: dict[str, Calibration] = field(default_factory=dict)
     # Base URL of what takes the requests of a pipeline, where the target knows it.
     endpoints: Mapping[str, str] = field(default_factory=dict)
+    # None where nothing is watched.
+    watchers: Watching | None = None
     # None where what runs need not be told of changed pipelines.
     adopting: Adopting | None = None
 
@@ -199,12 +201,16 @@ class PipelineFactory:
         return self.target.address(pipeline, self.settings, self.endpoints.get(pipeline.name, ""))
 
     def begin(self, pipeline: Pipeline) -> None:
-        """Measure a pipeline that came."""
+        """Measure and watch a pipeline that came."""
         self.catalogue.start(pipeline)
+        if self.watchers is not None:
+            self.watchers.add(pipeline)
 
     def end(self, pipeline: Pipeline) -> None:
-        """Measure a pipeline no more."""
+        """Measure and watch a pipeline no more."""
         self.catalogue.end(pipeline)
+        if self.watchers is not None:
+            self.watchers.remove(pipeline)
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,8 @@ BOUND = Label("le", bound="the two bounds of the router's latency buckets around
 INSTALL = Label("install", bound="one, the name of this install")
 VERSION = Label("version", bound="one, of the service")
 PYTHON = Label("python", bound="one, of the Python that runs it")
+NAMESPACE = Label("namespace", bound="the namespaces of the pipelines")
+KIND = Label("kind", bound="the two kinds of object that are watched")
 ROUTE = Label("route", bound="the route templates of the API, /assets and unmatched")
 METHOD = Label("method", ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", OTHER))
 STATUS = Label("status", ("1xx", "2xx", "3xx", "4xx", "5xx"))

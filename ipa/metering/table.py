@@ -177,6 +177,15 @@ KUBE, LOCAL = "target kubernetes", "target local"
 KUBE_SKEW = Metric(
     "ipa_kube_clock_skew_seconds", "Lead of the API server's clock over the service's.", when=KUBE
 )
+KUBE_LISTS = Metric(
+    "ipa_kube_watch_lists_total",
+    "Lists made to begin a watch; one each in normal operation.",
+    (of.NAMESPACE, of.KIND),
+    when=KUBE,
+)
+KUBE_FAILURES = Metric(
+    "ipa_kube_watch_failures_total", "Watches that failed.", (of.NAMESPACE, of.KIND), when=KUBE
+)
 KUBE_EVENTS_DROPPED = Metric("ipa_kube_events_dropped_total", "Events that were not reported.", when=KUBE)
 ALLOCATED = Metric(
     "ipa_allocated_core_seconds_total", "Cores of all replicas over the time alive.", HERE, when=LOCAL

@@ -16,7 +16,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ipa.control import ports
-from ipa.control.loop.clock import SystemClock
+from ipa.control.loop.clock import StopSignal, SystemClock
 from ipa.files.kinds.targets import TARGETS, TargetSections
 from ipa.model.decision import Decision
 from ipa.model.errors import InputError, Problem, UsageError
@@ -62,6 +62,16 @@ class Site:
     load: Simulated | None = None
 
 
+class Watching(Protocol):
+    """Watches the pipelines of a world and wakes the loop of one that another writer changes."""
+
+    def add(self, pipeline: Pipeline) -> None:
+        """Watch this pipeline too."""
+
+    def remove(self, pipeline: Pipeline) -> None:
+        """Watch it no longer."""
+
+
 class Adopting(Protocol):
     """Lets running pipelines go on as their changed files say."""
 
@@ -72,6 +82,10 @@ class Adopting(Protocol):
         """Run it on as that, and replace only replicas that have changed. It was checked before."""
 
 
+# Starts a watch: pipelines, the loop to wake, the least seconds between two wakes, the signal that ends it.
+Watch = Callable[[Iterable[Pipeline], Callable[[str], None], float, StopSignal], Watching]
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """The running pipelines of a target. `endpoints` has the URL of a pipeline's requests, if it is known."""
@@ -80,6 +94,8 @@ class World:
     metrics: ports.Metrics
     endpoints: Mapping[str, str] = field(default_factory=dict)
     events: ports.EventSink = field(default_factory=ports.NoEvents)
+    # None: changes by other writers are seen at the next tick.
+    watch: Watch | None = None
     # None: nothing of what runs has to be told of another file.
     adopting: Adopting | None = None
 

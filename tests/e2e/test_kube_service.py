@@ -2,24 +2,69 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from queue import Queue
+from typing import Any
 
 import pytest
+from prometheus_client import generate_latest
 from sqlalchemy import event
 
 from ipa.adapters.kube.kinds import observer as observer_role
 from ipa.api.wiring import context_of
 from ipa.bootstrap.app import build
 from ipa.bootstrap.targets import ServeOptions
-from ipa.model.decision import Mode, ReasonCode
+from ipa.control.loop.snapshot import Snapshot
+from ipa.model.decision import Decision, Mode, ReasonCode
 from ipa.service.status import status
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from tests.fakes.deployed import deployed
+from tests.fakes.kube import FakeKube
 from tests.fakes.services import ApiClient
 
 WAIT_S = 300.0
 SDEPS = "seldondeployments"
-READS = ("get", "list")
+READS = ("get", "list", "watch")
+
+
+def watched(kube: FakeKube, count: int) -> None:
+    """Return once so many watches have begun."""
+    for _ in range(1200):
+        if sum(one.verb == "watch" for one in kube.requests) >= count:
+            return
+        with kube.store.lock:
+            kube.store.changed.wait(0.05)
+    raise AssertionError("nothing is watched")
+
+
+def test_a_change_by_another_hand_is_looked_at_when_it_happens(root: Path, tmp_path: Path) -> None:
+    seen: Queue[Decision] = Queue()
+
+    def hook(decision: Decision, snapshot: Snapshot) -> None:
+        seen.put(decision)
+
+    def scale(sdep: dict[str, Any]) -> None:
+        sdep["spec"]["predictors"][0]["componentSpecs"][0]["replicas"] = 7
+
+    with deployed(root, tmp_path) as made:
+        kube = made.kube
+        app = build(made.settings, ServeOptions(names=("video",)))
+        loop = app.loops["video"]
+        loop._hooks = (*loop._hooks, hook)
+        running = threading.Thread(target=loop.run, args=(app.stop,), daemon=True)
+        running.start()
+        assert seen.get(timeout=WAIT_S).previous == made.configs
+        watched(kube, 2)
+        kube.edit(*made.place, scale)
+        assert seen.get(timeout=WAIT_S).previous[0].replicas == 7
+        metrics = generate_latest(app.registry).decode()
+        app.close()
+        running.join(WAIT_S)
+        assert not running.is_alive()
+    assert f'ipa_kube_watch_lists_total{{kind="Deployments",namespace="{made.place[0]}"}} 1.0' in metrics
+    assert "ipa_kube_clock_skew_seconds" in metrics
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("watch-")]
 
 
 def test_a_second_policy_decides_beside_the_first_and_writes_nothing(root: Path, tmp_path: Path) -> None:

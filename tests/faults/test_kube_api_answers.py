@@ -21,7 +21,7 @@ from tests.faults.table import Case
 from tests.faults.world import build
 
 
-@pytest.mark.parametrize("verb", ["get", "patch", "list"])
+@pytest.mark.parametrize("verb", ["get", "patch", "list", "watch"])
 def test_k11_answers_that_are_none(
     case: Case,
     kube: FakeKube,
@@ -34,6 +34,7 @@ def test_k11_answers_that_are_none(
         "get": lambda: client.get(SELDON_DEPLOYMENT, NAMESPACE, "one"),
         "patch": lambda: client.patch(SELDON_DEPLOYMENT, NAMESPACE, "one", patch_of(2)),
         "list": lambda: client.list_all(SELDON_DEPLOYMENT, NAMESPACE),
+        "watch": lambda: list(client.watch(SELDON_DEPLOYMENT, NAMESPACE, "1", 1.0)),
     }
     kinds = [FaultKind.TRUNCATED, FaultKind.HTML, FaultKind.WRONG_KIND, FaultKind.FAILURE]
     typed, leaked = 0, 0

@@ -17,6 +17,7 @@ from ipa.adapters.kube import client as client_module
 from ipa.adapters.kube.backoff import Limits
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.events import KubeEvents
+from ipa.adapters.kube.watch import WATCH_S, Watcher
 from ipa.model.decision import Event, ReasonCode
 from ipa.model.errors import IpaError, UnavailableError
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
@@ -27,6 +28,53 @@ from tests.fakes.kube.api import Request
 from tests.faults.manners import NAMES, NAMESPACE, edit, named, patch_of, plain_of
 from tests.faults.table import Case
 from tests.faults.world import build
+
+
+@pytest.mark.parametrize("form", ["status 410", "ERROR event in a 200 stream"])
+def test_k3_expired_watch(case: Case, kube: FakeKube, connect: Callable[..., KubeClient], form: str) -> None:
+    rounds, seeds = 10, 3
+    case.seeds = f"0–{seeds - 1}"
+    missed = made_up = relists = 0
+    told: set[str] = set()
+    last = threading.Event()
+
+    def hear(namespace: str, name: str) -> None:
+        told.add(name)
+        if last.is_set():
+            # It came through the watch, which ends now.
+            kube.expire_watches()
+
+    for seed in range(seeds):
+        draw, clock = random.Random(seed), VirtualClock()
+        watcher = Watcher(connect(clock=clock), NAMESPACE, SELDON_DEPLOYMENT, hear, clock, seed=seed)
+        watcher.step()
+        for number in range(rounds):
+            edited = set(draw.sample(NAMES, draw.randint(0, 3)))
+            for name in sorted(edited):
+                edit(kube, name, 10 + seed * rounds + number)
+            if form == "status 410":
+                with kube.store.lock:
+                    kube.store.version += 1
+                    kube.store.compact()
+            else:
+                kube.fault(FaultKind.EXPIRED, verb="watch")
+            told.clear()
+            # The watch that is refused, and the list after it.
+            watcher.step()
+            watcher.step()
+            missed += len(edited - told)
+            made_up += len(told - edited)
+        relists += watcher.lists - 1
+    case.equal("missed changes", missed, 0)
+    case.equal("false change notifications", made_up, 0)
+    case.equal("relists for each expiry", relists / (rounds * seeds), 1.0)
+    # And it resumes: what happens after the last list comes through the watch.
+    told.clear()
+    last.set()
+    edit(kube, "two", 99)
+    watcher.step()
+    case.equal("lists to see the next change", watcher.lists - 1 - rounds, 0)
+    assert told == {"two"}
 
 
 class Pushed:
@@ -151,6 +199,35 @@ def test_k6_slow_or_no_answers(case: Case, kind: FaultKind) -> None:
         world.sound()
 
 
+@pytest.mark.live
+def test_k9_silent_watch(case: Case, kube: FakeKube, connect: Callable[..., KubeClient]) -> None:
+    watch_s = 1.0
+    changed_s: list[float] = []
+    told_s: list[float] = []
+    clock = VirtualClock()
+    watcher = Watcher(
+        connect(clock=clock),
+        NAMESPACE,
+        SELDON_DEPLOYMENT,
+        lambda namespace, name: told_s.append(time.monotonic()),
+        clock,
+        watch_s=watch_s,
+    )
+    watcher.step()
+    # Accepted, then nothing: no event, no bookmark, no end.
+    kube.fault(FaultKind.SILENT, verb="watch")
+    edit(kube, "three", 5)
+    changed_s.append(time.monotonic())
+    watcher.step()
+    assert told_s == []
+    watcher.step()
+    stale_s = told_s[0] - changed_s[0]
+    case.equal("missed changes", 1 - len(told_s), 0)
+    case.equal("relists", watcher.lists - 1, 1)
+    case.at_most(f"staleness s at a watch of {watch_s:g} s", stale_s, 20.0)
+    case.told("staleness of the service's watch at most, in s", round(WATCH_S * stale_s / watch_s, 1))
+
+
 def test_k16_pages_that_expire(
     case: Case, kube: FakeKube, connect: Callable[..., KubeClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,7 +252,7 @@ def test_k16_pages_that_expire(
 
         kube.delay = expire
         try:
-            items = client.list_all(SELDON_DEPLOYMENT, NAMESPACE)
+            items, _ = client.list_all(SELDON_DEPLOYMENT, NAMESPACE)
         except UnavailableError:
             given_up += 1
             continue

@@ -13,6 +13,7 @@ from ipa.adapters.kube.transport import (
     ExpiredError,
     Json,
     Request,
+    Stream,
     Transport,
     configuration_of,
     json_of,
@@ -132,9 +133,20 @@ class KubeClient:
         """The JSON object at a path that has no object with metadata, such as a version."""
         return json_of(what, self._ask(Request(what, "GET", path)))
 
-    def list_all(self, kind: ResourceKind, namespace: str) -> Objects:
-        """All objects of the namespace."""
+    def list_all(self, kind: ResourceKind, namespace: str) -> tuple[Objects, str]:
+        """All objects of the namespace, and the version from which to watch them."""
         return self._list(kind, namespace, {})
+
+    def watch(self, kind: ResourceKind, namespace: str, version: str, watch_s: float) -> Stream:
+        """The changes of the namespace's objects from that version on, for at most `watch_s` seconds."""
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": f"{max(watch_s, 1.0):.0f}",
+        }
+        request = Request(f"watch of {kind.plural} of {namespace}", "GET", kind.path(namespace), query)
+        return Stream(self.transport, request, self.timeout_s, watch_s)
 
     def get_deployment(self, namespace: str, name: str) -> Json | None:
         """The Deployment of that name; None if there is none (yet)."""
@@ -146,10 +158,10 @@ class KubeClient:
     def list_pods(self, namespace: str, labels: Mapping[str, str]) -> Objects:
         """The pods with those labels."""
         selector = ",".join(f"{key}={value}" for key, value in labels.items())
-        return self._list(POD, namespace, {"labelSelector": selector})
+        return self._list(POD, namespace, {"labelSelector": selector})[0]
 
-    def _list(self, kind: ResourceKind, namespace: str, query: Mapping[str, str]) -> Objects:
-        """All objects, page by page. A list that expires on the way starts anew."""
+    def _list(self, kind: ResourceKind, namespace: str, query: Mapping[str, str]) -> tuple[Objects, str]:
+        """All objects, page by page, and the list's version. One that expires on the way starts anew."""
         what = f"{kind.plural} of {namespace}"
         expired: ExpiredError | None = None
         for _ in range(LIST_STARTS):
@@ -159,7 +171,7 @@ class KubeClient:
                 expired = error
         raise UnavailableError(f"{what}: the list expired {LIST_STARTS} times while being read") from expired
 
-    def _pages(self, kind: str, what: str, path: str, query: Mapping[str, str]) -> Objects:
+    def _pages(self, kind: str, what: str, path: str, query: Mapping[str, str]) -> tuple[Objects, str]:
         found: Objects = []
         token = ""
         while True:
@@ -172,7 +184,7 @@ class KubeClient:
             found.extend(items)
             token = page["metadata"].get("continue", "")
             if not token:
-                return found
+                return found, str(page["metadata"].get("resourceVersion", ""))
 
     def _call(
         self,

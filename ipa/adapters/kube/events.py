@@ -13,8 +13,6 @@ from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.kinds import EVENT, ObjectRef, ResourceKind
 from ipa.adapters.kube.transport import Json
 from ipa.control.ports import Clock
-from ipa.metering import table
-from ipa.metering.make import Figures
 from ipa.model.decision import Event
 from ipa.model.errors import ConflictError, ForbiddenError, IpaError, NotFoundError, UnavailableError
 from ipa.model.pipeline import Pipeline
@@ -160,11 +158,3 @@ class KubeEvents:
     def _drop(self, pipeline: Pipeline, event: Event, why: str) -> None:
         self.dropped += 1
         log.warning("event of %s not told (%s): %s %s", pipeline.name, why, event.reason.value, event.message)
-
-
-def health_figures(client: KubeClient, events: KubeEvents) -> Figures:
-    """Return the metrics of the API server's clock and of the Events."""
-    return Figures(
-        (table.KUBE_SKEW, lambda: [] if (skew_s := client.skew_s) is None else skew_s),
-        (table.KUBE_EVENTS_DROPPED, lambda: events.dropped),
-    )

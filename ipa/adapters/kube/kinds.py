@@ -90,8 +90,8 @@ def _rights(kind: ResourceKind, *verbs: str) -> tuple[Right, ...]:
 def observer(kind: ResourceKind) -> RbacRole:
     """The role that reads workloads of that kind and what they own."""
     rights = (
-        *_rights(kind, "get", "list"),
-        *_rights(DEPLOYMENT, "get"),
+        *_rights(kind, "get", "list", "watch"),
+        *_rights(DEPLOYMENT, "get", "list", "watch"),
         *_rights(AUTOSCALER, "list"),
         *_rights(POD, "list"),
     )

@@ -6,8 +6,8 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -45,6 +45,19 @@ PUSHBACK = (429, 503)
 # The server, or what stands before it, is not there.
 ABSENT = (502, 504)
 POOL_SIZE = 64
+# The settings of connections; only a change of these needs new ones.
+CONNECTION = (
+    "host",
+    "ssl_ca_cert",
+    "ca_cert_data",
+    "cert_file",
+    "key_file",
+    "verify_ssl",
+    "tls_server_name",
+    "proxy",
+)
+# The server ends a watch when it was asked to; one that is silent for this much longer is gone.
+GRACE_RATIO = 0.2
 # Below that the clocks are as good as the same; Kubernetes' own certificates and tokens bear more.
 NOTABLE_SKEW_S = 5.0
 # Dates are whole seconds, rounded down: on the mean this much is lost.
@@ -52,7 +65,7 @@ ROUNDED_S = 0.5
 
 
 class ExpiredError(UnavailableError):
-    """The continue token is too old (410): list again from the start."""
+    """The resourceVersion or continue token is too old (410): list again from the start."""
 
 
 def json_of(what: str, body: bytes) -> Json:
@@ -231,29 +244,9 @@ class Transport:
         UnavailableError where there is none, or not the whole of it: a socket's time-out alone would let a
         server send a byte a second for ever.
         """
-        from urllib3 import Timeout
-        from urllib3.exceptions import HTTPError
-        from urllib3.exceptions import TimeoutError as NoAnswerError
-
-        what, until_s = request.what, time.monotonic() + left_s
-        headers = {**headers, "Accept": "application/json", "User-Agent": "ipa-serving"}
-        body, found = None, bytearray()
-        if request.body is not None:
-            headers["Content-Type"] = request.content_type
-            body = json.dumps(request.body, separators=(",", ":"), allow_nan=False).encode()
-        target = f"{request.path}?{urlencode(request.query)}" if request.query else request.path
-        try:
-            response = self.api.rest_client.pool_manager.request(
-                request.method,
-                self.api.configuration.host.rstrip("/") + target,
-                headers=headers,
-                body=body,
-                timeout=Timeout(total=max(left_s, SHORTEST_S)),
-                preload_content=False,
-                # A repeated request is a decision of ours, and a redirect would take our token elsewhere.
-                retries=False,
-                redirect=False,
-            )
+        what, until_s, found = request.what, time.monotonic() + left_s, bytearray()
+        with _saying(what, timeout_s):
+            response = self._response(request, headers, {"total": max(left_s, SHORTEST_S)})
             with closing(response):
                 while part := response.read1(CHUNK):
                     found += part
@@ -261,11 +254,52 @@ class Transport:
                         raise UnavailableError(f"{what}: the answer is longer than {LONGEST_BODY} bytes")
                     if time.monotonic() > until_s:
                         raise UnavailableError(f"{what}: no whole answer within {timeout_s:g} s")
-        except NoAnswerError:
-            raise UnavailableError(f"{what}: no answer within {timeout_s:g} s") from None
-        except (HTTPError, OSError) as error:
-            raise UnavailableError(f"{what}: no answer ({type(error).__name__})") from None
         return Answer(int(response.status), response.headers, bytes(found))
+
+    def _response(self, request: Request, headers: Mapping[str, str], timeouts_s: Mapping[str, float]) -> Any:
+        """The urllib3 response, its body unread."""
+        from urllib3 import Timeout
+
+        headers = {**headers, "Accept": "application/json", "User-Agent": "ipa-serving"}
+        body = None
+        if request.body is not None:
+            headers["Content-Type"] = request.content_type
+            body = json.dumps(request.body, separators=(",", ":"), allow_nan=False).encode()
+        target = f"{request.path}?{urlencode(request.query)}" if request.query else request.path
+        return self.api.rest_client.pool_manager.request(
+            request.method,
+            self.api.configuration.host.rstrip("/") + target,
+            headers=headers,
+            body=body,
+            timeout=Timeout(**timeouts_s),
+            preload_content=False,
+            # A repeated request is a decision of ours, and a redirect would take our token elsewhere.
+            retries=False,
+            redirect=False,
+        )
+
+    def opened(self, request: Request, timeout_s: float, idle_s: float) -> Any:
+        """The urllib3 response of a watch: each part of its body is waited for at most `idle_s`."""
+        headers, sent_s = self._headers(request.what), self._throttle.enter(request.what, timeout_s)
+        status = 0
+        try:
+            with _saying(request.what, timeout_s):
+                response = self._response(request, headers, {"connect": timeout_s, "read": idle_s})
+                status = int(response.status)
+                body = b"" if status == 200 else response.read(LONGEST_BODY)
+        finally:
+            if not status:
+                self._throttle.lost(sent_s)
+            elif status in PUSHBACK or status in ABSENT:
+                self._throttle.pushed_back(sent_s, retry_after_s(response.headers))
+            else:
+                self._throttle.answered(sent_s)
+        if status != 200:
+            response.close()
+            if status == 401:
+                self._renew(headers)
+            raise error_of(request.what, status, body)
+        return response
 
     def _headers(self, what: str) -> Mapping[str, str]:
         """Authentication headers of a request. UnavailableError if a token cannot be read at the moment."""
@@ -289,8 +323,13 @@ class Transport:
                 fresh = self._load()
             except (ConfigurationError, OSError):
                 return
-            # Not closed: other threads may still be reading through the stale one.
-            self.api = _client_of(fresh)
+            known = self.api.configuration
+            if all(getattr(fresh, name, None) == getattr(known, name, None) for name in CONNECTION):
+                # Connections go on: a token that is refused for long makes no new ones.
+                self.api.configuration = fresh
+            else:
+                # Not closed: other threads may still be reading through the stale one.
+                self.api = _client_of(fresh)
 
     def _see_clock(self, date: datetime | None, began: datetime) -> None:
         if date is None:
@@ -307,8 +346,86 @@ def _client_of(configuration: Any) -> Any:
     from kubernetes import client  # half a second; only where a cluster is used
 
     configuration.retries = False
-    # A pooled connection whose peer is gone without a word is found out between two ticks.
+    # A peer that is gone without a word is found out while a watch is silent, or between two ticks.
     configuration.keep_alive = True
     # One for each thread that asks; there are no more than are used.
     configuration.connection_pool_maxsize = POOL_SIZE
     return client.ApiClient(configuration)
+
+
+@contextmanager
+def _saying(what: str, timeout_s: float) -> Iterator[None]:
+    """Raise urllib3's errors as an UnavailableError about `what`."""
+    from urllib3.exceptions import HTTPError
+    from urllib3.exceptions import TimeoutError as NoAnswerError
+
+    try:
+        yield
+    except NoAnswerError:
+        raise UnavailableError(f"{what}: no answer within {timeout_s:g} s") from None
+    except (HTTPError, OSError) as error:
+        raise UnavailableError(f"{what}: no answer ({type(error).__name__})") from None
+
+
+class Stream:
+    """Events of a watch, to be iterated once by one thread and closed by any.
+
+    Errors while it is iterated: those of every call, ExpiredError (410), and UnavailableError where the
+    connection broke or the server kept silent although it was to end the watch long ago.
+    """
+
+    def __init__(self, transport: Transport, request: Request, timeout_s: float, watch_s: float) -> None:
+        self._transport, self._request = transport, request
+        self._timeout_s, self._idle_s = timeout_s, watch_s * (1.0 + GRACE_RATIO)
+        self._lock = threading.Lock()
+        self._response: Any = None
+        self._closed = False
+
+    def __iter__(self) -> Iterator[Json]:
+        if self._closed:
+            return
+        response = self._transport.opened(self._request, self._timeout_s, self._idle_s)
+        try:
+            with self._lock:
+                self._response = response
+                if self._closed:
+                    return
+            yield from self._events(response)
+        finally:
+            response.close()
+
+    def _events(self, response: Any) -> Iterator[Json]:
+        what, rest = self._request.what, b""
+        # However much it says: a watch that outlives its time by that much is not believed.
+        until_s = time.monotonic() + self._idle_s
+        with _saying(what, self._idle_s):
+            while part := response.read1(CHUNK):
+                if time.monotonic() > until_s:
+                    raise UnavailableError(f"{what}: did not end within {self._idle_s:g} s")
+                *lines, rest = (rest + part).split(b"\n")
+                if len(rest) > LONGEST_BODY:
+                    raise UnavailableError(f"{what}: an event is longer than {LONGEST_BODY} bytes")
+                yield from (_event_of(what, line) for line in lines if line.strip())
+        if rest.strip():
+            raise UnavailableError(f"{what}: the answer was cut off")
+
+    def close(self) -> None:
+        """End it; the thread that waits for an event goes on at once."""
+        with self._lock:
+            self._closed = True
+            response = self._response
+        if response is None:
+            return
+        try:
+            response.shutdown()
+        except (AttributeError, OSError, ValueError, RuntimeError):
+            # It has ended by itself.
+            return
+
+
+def _event_of(what: str, line: bytes) -> Json:
+    """The event of a line; UnavailableError if it is none."""
+    event = json_of(what, line)
+    if not isinstance(event.get("object"), dict):
+        raise UnavailableError(f"{what}: an event has no object")
+    return event

@@ -1,14 +1,16 @@
-"""A target whose pipelines are objects of a Kubernetes cluster: opened, claimed and released."""
+"""A target whose pipelines are objects of a Kubernetes cluster: opened, watched, claimed and released."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ipa.adapters.kube.kinds import ObjectRef, ResourceKind
+from ipa.control.loop.clock import StopSignal
 from ipa.control.ports import Metrics
 from ipa.model.errors import IpaError
 from ipa.model.pipeline import Pipeline
@@ -18,6 +20,7 @@ from ipa.targets import base
 
 if TYPE_CHECKING:
     from ipa.adapters.kube.client import KubeClient
+    from ipa.adapters.kube.events import KubeEvents
     from ipa.targets.kubernetes.layout import Layout
     from ipa.targets.kubernetes.workload import KubeWorkload
 
@@ -62,7 +65,7 @@ class KubernetesTarget(base.Target):
     def open(self, site: base.Site) -> base.World:
         """The cluster of the settings. Changes go to it, or with IPA_ACTUATION=gitops to a repository."""
         from ipa.adapters.kube.client import KubeClient
-        from ipa.adapters.kube.events import KubeEvents, health_figures
+        from ipa.adapters.kube.events import KubeEvents
 
         settings = site.settings
         client = KubeClient.from_kubeconfig(settings.kubeconfig, settings.kube_timeout_s)
@@ -74,8 +77,8 @@ class KubernetesTarget(base.Target):
             # A GitOps tool writes the cluster: nothing at all of it is ours to write.
             return base.World(through_gitops(settings, workload, self, site.decision), self.metrics(site))
         events = KubeEvents(client, site.clock, self.entry_of)
-        site.registry.register(health_figures(client, events))
-        return base.World(workload, self.metrics(site), events=events)
+        watch = partial(self._watch, site, client, events)
+        return base.World(workload, self.metrics(site), events=events, watch=watch)
 
     def settings_at(self, settings: Settings, where: str) -> Settings:
         """The settings with that kubeconfig."""
@@ -96,6 +99,24 @@ class KubernetesTarget(base.Target):
     def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> base.Configs:
         """The configurations with cores in whole millicores; InputError if they do not fit the pipeline."""
         return self.layout_of(pipeline).as_written(configs)
+
+    def _watch(
+        self,
+        site: base.Site,
+        client: KubeClient,
+        events: KubeEvents,
+        pipelines: Iterable[Pipeline],
+        wake: Callable[[str], None],
+        gap_s: float,
+        stop: StopSignal,
+    ) -> base.Watching:
+        """Watch the objects of the pipelines, and have the metrics say how that goes."""
+        from ipa.adapters.kube.watch import Watchers, health_figures
+
+        watchers = Watchers(client, self.kind, self.places_of, pipelines, wake, gap_s=gap_s, stop=stop)
+        site.registry.register(health_figures(client, events, watchers.watchers))
+        site.resources.callback(watchers.close)
+        return watchers
 
 
 class ClusterConnection:

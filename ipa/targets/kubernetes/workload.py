@@ -79,7 +79,7 @@ class KubeWorkload:
         layout = self._layout_of(pipeline)
         objects = self._get(layout)
         running = layout.observe(objects)
-        autoscalers = self._client.list_all(AUTOSCALER, layout.namespace)
+        autoscalers, _ = self._client.list_all(AUTOSCALER, layout.namespace)
         layout.check_autoscalers(running, autoscalers)
         places, served, deployments, pods = self._look(layout, running)
         lost = {

@@ -114,7 +114,7 @@ class ClusterBench:
         ConflictError if another run may be measuring the pipeline now.
         """
         namespace, now = target_of(self._pipeline).namespace, self._clock.now()
-        found = self._client.list_all(SELDON_DEPLOYMENT, namespace)
+        found, _ = self._client.list_all(SELDON_DEPLOYMENT, namespace)
         name = self._pipeline.name
         left = [each for each in found if (each["metadata"].get("labels") or {}).get(LABEL_COPY_OF) == name]
         for sdep in left:

@@ -106,7 +106,7 @@ def _operator(client: KubeClient, namespace: str) -> Iterator[Finding]:
 
 def _operator_by_status(client: KubeClient, namespace: str, name: str, look: str) -> Finding:
     """Without the right to create, recognise the operator by the status that it wrote."""
-    found = client.list_all(locate.SELDON_DEPLOYMENT, namespace)
+    found, _ = client.list_all(locate.SELDON_DEPLOYMENT, namespace)
     told = [one["metadata"]["name"] for one in found if (one.get("status") or {}).get("state")]
     if told:
         return ok(name, f"it has given {', '.join(told[:3])} a status")

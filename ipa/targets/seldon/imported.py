@@ -369,7 +369,7 @@ def import_pipeline(settings: Settings, asked: ImportRequest) -> Imported:
             if asked.workload is not None:
                 there = [client.get(SELDON_DEPLOYMENT, namespace, asked.workload)]
             else:
-                there = client.list_all(SELDON_DEPLOYMENT, namespace)
+                there, _ = client.list_all(SELDON_DEPLOYMENT, namespace)
         nothing = f"there is no SeldonDeployment in namespace {namespace}"
     there = [
         one

@@ -68,7 +68,7 @@ def request_of(
     if parts[0] == "namespaces" and len(parts) > 2:
         namespace, parts = parts[1], parts[2:]
     resource, name, subresource = (*parts, "", "")[:3]
-    verb = WRITES.get(method) or ("get" if name else "list")
+    verb = WRITES.get(method) or ("get" if name else "watch" if "watch" in query else "list")
     content_type = (content_type or "application/json").split(";")[0]
     body = read(content_type)
     return Request(verb, group, resource, namespace, name, subresource, query, body, content_type, token)
@@ -208,6 +208,9 @@ class Api:
 
     def _list(self, request: Request) -> Json:
         version, kind = self._list_kind(request.resource)
+        asked = request.query.get("resourceVersion", "0")
+        if asked.isdecimal() and 0 < int(asked) <= self.store.compacted:
+            raise ApiError(410, "Expired", f"too old resource version: {asked}")
         metadata, items = self._page(request)
         return {"kind": kind, "apiVersion": version, "metadata": metadata, "items": items}
 

@@ -8,7 +8,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from tests.fakes.kube.api import (
     WRITES,
     Api,
     Request,
+    labels_of,
     request_of,
 )
 from tests.fakes.kube.cluster import Cluster
@@ -42,7 +43,7 @@ UNSERVED = (
     FaultKind.RESET,
     FaultKind.FAILURE,
 )
-# How long an answer that drips waits for the server to stop, between two bytes.
+# How long a watch without news sleeps before it looks whether the server stops.
 LOOK_S = 0.05
 
 
@@ -81,6 +82,7 @@ class FakeKube:
         # Its wall clock, and by how much it is ahead of that.
         self.wall_s: Callable[[], float] = time.time
         self.skew_s = 0.0
+        # Watches begun before it grew say nothing more.
         handler = type("Handler", (_Handler,), {"kube": self})
         self._http = Listener(("127.0.0.1", 0), handler)
         self._http.daemon_threads = True
@@ -132,6 +134,13 @@ class FakeKube:
         with self.store.lock:
             self.api.pages.clear()
 
+    def expire_watches(self) -> None:
+        """Let compaction overtake every running watch."""
+        with self.store.lock:
+            self.store.version += 1
+            self.store.compact()
+            self.store.changed.notify_all()
+
     def __enter__(self) -> FakeKube:
         self._thread.start()
         return self
@@ -166,6 +175,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault and fault.kind in UNSERVED:
             self._fail(fault)
+            return
+        if request.verb == "watch":
+            self._watch(request, fault)
             return
         try:
             if fault and fault.kind is FaultKind.STALE:
@@ -280,3 +292,55 @@ class _Handler(BaseHTTPRequestHandler):
                     return
         except OSError:
             return
+
+    def _watch(self, request: Request, fault: Fault | None) -> None:
+        since = int(request.query.get("resourceVersion") or 0)
+        if 0 < since < self.kube.store.compacted:
+            self._send(410, ApiError(410, "Expired", f"too old resource version: {since}").body)
+            return
+        if fault and fault.kind in (FaultKind.TRUNCATED, FaultKind.HTML, FaultKind.WRONG_KIND):
+            self._answer(200, {"type": "ADDED", "object": {"kind": "secret inside"}}, fault)
+            return
+        since = since or self.kube.store.version
+        self._head(200, [("Transfer-Encoding", "chunked")])
+        self.wfile.flush()
+        self.close_connection = True
+        try:
+            if fault and fault.kind is FaultKind.SILENT:
+                self.kube.stopping.wait()
+                return
+            for event in self._expired(since) if fault else self._events(request, since):
+                line = json.dumps(event).encode() + b"\n"
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+                self.wfile.flush()
+            self.wfile.write(b"0\r\n\r\n")
+        except OSError:
+            return
+
+    def _expired(self, since: int) -> Iterator[Json]:
+        error = ApiError(410, "Expired", f"too old resource version: {since}")
+        yield {"type": "ERROR", "object": error.body}
+
+    def _events(self, request: Request, since: int) -> Iterator[Json]:
+        """Events after `since`; a bookmark after each batch where asked for; ERROR once it was compacted."""
+        store, wanted = self.kube.store, labels_of(request).items()
+        bookmarks = request.query.get("allowWatchBookmarks") == "true"
+        end_s = time.monotonic() + float(request.query.get("timeoutSeconds") or 3600)
+        while not self.kube.stopping.is_set() and time.monotonic() < end_s:
+            with store.lock:
+                if since < store.compacted:
+                    yield from self._expired(since)
+                    return
+                found = [event for event in store.log if event.version > since]
+                if not found:
+                    store.changed.wait(LOOK_S)
+                    continue
+                since = store.version
+            for event in found:
+                labels = (event.object["metadata"].get("labels") or {}).items()
+                here = event.object["metadata"]["namespace"] == request.namespace
+                if event.resource == request.resource and here and wanted <= labels:
+                    yield {"type": event.type, "object": event.object}
+            if bookmarks:
+                metadata = {"resourceVersion": str(since)}
+                yield {"type": "BOOKMARK", "object": {"kind": "Bookmark", "metadata": metadata}}

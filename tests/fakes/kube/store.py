@@ -37,7 +37,7 @@ class ApiError(Exception):
 
 @dataclass(frozen=True)
 class Event:
-    """One write."""
+    """One entry of the log that a watch reads."""
 
     version: int
     type: str
@@ -52,6 +52,7 @@ class Store:
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
         self.version = 100
+        self.compacted = 0
         self.log: list[Event] = []
         self._objects: dict[tuple[str, str, str], Json] = {}
         self._uids = 0
@@ -125,6 +126,11 @@ class Store:
         del self._objects[(resource, namespace, name)]
         self._write("DELETED", resource, gone)
         return gone
+
+    def compact(self) -> None:
+        """Forget the log: who watches from before gets 410."""
+        self.compacted = self.version
+        self.log.clear()
 
     def _live(self, resource: str, namespace: str, name: str) -> Json:
         """The object itself, not to be changed."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -233,3 +235,28 @@ def test_a_server_that_moved_is_found_by_the_credentials_that_were_read_again(
         kube.kubeconfig(tmp_path, "new")
         assert client.get(SELDON_DEPLOYMENT, *NAME)["metadata"]["name"] == "sample"
     client.close()
+
+
+def test_a_watch_can_be_closed_from_another_thread(kube: FakeKube, client: KubeClient) -> None:
+    _, version = client.list_all(SELDON_DEPLOYMENT, "models")
+    stream = client.watch(SELDON_DEPLOYMENT, "models", version, 3600.0)
+    seen: list[Json] = []
+    ended = threading.Event()
+
+    def follow() -> None:
+        # Cut off, which is what was asked for.
+        with suppress(UnavailableError):
+            seen.extend(stream)
+        ended.set()
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    while not any(one.verb == "watch" for one in kube.requests):
+        assert not ended.wait(0.01)
+    stream.close()
+    thread.join(30.0)
+    assert ended.is_set()
+    # One that is closed before it began never begins.
+    stream = client.watch(SELDON_DEPLOYMENT, "models", version, 3600.0)
+    stream.close()
+    assert list(stream) == []

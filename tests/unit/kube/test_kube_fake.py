@@ -200,6 +200,45 @@ def test_a_hand_edit_of_a_deployment_is_reverted_unless_an_autoscaler_owns_it(
     assert scale_by_hand() == 9
 
 
+def watch(http: httpx.Client, version: str, count: int) -> list[Json]:
+    """The first `count` events after that version."""
+    query = {"watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true"}
+    found: list[Json] = []
+    with http.stream("GET", SDEPS, params=query) as stream:
+        for line in stream.iter_lines():
+            found.append(json.loads(line))
+            if len(found) == count:
+                break
+    return found
+
+
+def test_a_watch_tells_what_happened_since_and_bookmarks_how_far(http: httpx.Client) -> None:
+    version = http.get(SDEPS).json()["metadata"]["resourceVersion"]
+    patch(http, [{"op": "add", "path": "/spec/replicas", "value": 2}])
+    http.delete(ONE)
+    events = watch(http, version, 3)
+    assert [event["type"] for event in events] == ["MODIFIED", "DELETED", "BOOKMARK"]
+    assert int(events[2]["object"]["metadata"]["resourceVersion"]) > int(version)
+
+
+def test_a_compacted_version_is_410_for_lists_and_watches(kube: FakeKube, http: httpx.Client) -> None:
+    version = http.get(ONE).json()["metadata"]["resourceVersion"]
+    patch(http, [{"op": "add", "path": "/spec/replicas", "value": 2}])
+    with kube.store.lock:
+        kube.store.compact()
+    for query in ({}, {"watch": "true"}):
+        response = http.get(SDEPS, params={**query, "resourceVersion": version})
+        assert (response.status_code, response.json()["reason"]) == (410, "Expired")
+
+
+def test_a_running_watch_that_falls_behind_gets_an_error_event(kube: FakeKube, http: httpx.Client) -> None:
+    with http.stream("GET", SDEPS, params={"watch": "true"}) as stream:
+        kube.expire_watches()
+        event = json.loads(next(stream.iter_lines()))
+    assert event["type"] == "ERROR"
+    assert event["object"]["code"] == 410
+
+
 def test_what_the_small_schema_refuses_the_published_one_refuses_too(
     kube: FakeKube, http: httpx.Client, shared_data: Path
 ) -> None:

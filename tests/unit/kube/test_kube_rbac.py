@@ -14,6 +14,7 @@ from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.events import KubeEvents
 from ipa.adapters.kube.kinds import ObjectRef
 from ipa.adapters.kube.lease import LeaseLeadership
+from ipa.adapters.kube.watch import Watcher
 from ipa.control.election import LeaseTimes
 from ipa.control.loop.clock import SystemClock
 from ipa.model.access import Operation
@@ -50,6 +51,22 @@ def roles(root: Path) -> tuple[Verbs, Verbs, Verbs, Verbs]:
     return observer, actor, elector, reviewer
 
 
+def watch(kube: FakeKube, client: KubeClient) -> None:
+    """A list and a watch of all that is watched."""
+    for children in (False, True):
+        watcher = Watcher(
+            client,
+            "models",
+            SELDON_DEPLOYMENT,
+            lambda namespace, name: None,
+            VirtualClock(),
+            children=children,
+        )
+        watcher.step()
+        kube.fault(FaultKind.EXPIRED, verb="watch")
+        watcher.step()
+
+
 def elect(client: KubeClient) -> None:
     """A Lease taken, renewed and given back."""
     clock = VirtualClock()
@@ -74,7 +91,7 @@ def review(kube: FakeKube, client: KubeClient) -> None:
 def test_the_roles_are_exactly_the_verbs_used(
     roles: tuple[Verbs, Verbs, Verbs, Verbs], tmp_path: Path
 ) -> None:
-    """A first deploy, a change followed while it rolls, a lost answer read back, Events, an election,
+    """A first deploy, a change watched while it rolls, a lost answer read back, Events, an election,
     reviews.
     """
     observer, actor, elector, reviewer = roles
@@ -88,7 +105,7 @@ def test_the_roles_are_exactly_the_verbs_used(
         revision = workload.read(PIPELINE).revision
         wanted = (replace(CONFIGS[0], replicas=3), *CONFIGS[1:])
         change = Change("d-1", "sample", revision, CONFIGS, wanted, 60.0)
-        client.list_all(SELDON_DEPLOYMENT, "models")
+        watch(kube, client)
         read_only = kube.verbs.copy()
         kube.fault(FaultKind.LOST_AFTER, verb="patch", is_dry_run=False)
         workload.write(PIPELINE, change)
@@ -110,7 +127,7 @@ def test_the_roles_are_exactly_the_verbs_used(
     assert elected == elector
     assert reviewed == reviewer
     assert not observer & actor
-    assert {verb for verb, _, _ in observer} <= {"get", "list"}
+    assert {verb for verb, _, _ in observer} <= {"get", "list", "watch"}
 
 
 def test_no_role_names_everything_or_the_whole_cluster(root: Path) -> None:

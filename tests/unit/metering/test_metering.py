@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from prometheus_client import CollectorRegistry
 
-from ipa.adapters.kube.events import health_figures
+from ipa.adapters.kube.watch import health_figures
 from ipa.adapters.metrics.catalogue import Catalogue, bucket_weights
 from ipa.api.context import HttpMetrics, stream_figures
 from ipa.bootstrap.app import record_figures
@@ -37,6 +37,7 @@ SERVED = len(PIPELINE.served)
 
 
 KUBE, EVENTS = SimpleNamespace(skew_s=0.1), SimpleNamespace(dropped=0)
+WATCHER = SimpleNamespace(namespace="default", what="Deployments", lists=1, failures=0)
 RUNNER = SimpleNamespace(core_seconds=1.0, restarts=0, corrections=0)
 
 
@@ -53,7 +54,7 @@ def registries() -> Iterator[CollectorRegistry]:
     service = new_registry()
     Catalogue(service, (PIPELINE,)).desire("pages", {"detect": 1})
     HttpMetrics(service).start([("/healthz", ("GET",))])
-    service.register(health_figures(KUBE, EVENTS))
+    service.register(health_figures(KUBE, EVENTS, [WATCHER]))
     service.register(cost_figures(SimpleNamespace(runner=lambda name: RUNNER), (PIPELINE.name,)))
     for figures in (record_figures, stream_figures):
         service.register(figures(_Telling()))  # type: ignore[operator]

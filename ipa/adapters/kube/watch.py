@@ -1,0 +1,304 @@
+"""Watches objects and the Deployments that they own, so that a change is looked at when it happens.
+
+The control loop does not depend on it: what a watch misses, the next tick reads.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from ipa.adapters.kube.backoff import Backoff
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.events import KubeEvents
+from ipa.adapters.kube.kinds import DEPLOYMENT, ResourceKind
+from ipa.adapters.kube.transport import ExpiredError, Json, Stream
+from ipa.control.loop.clock import StopSignal, SystemClock
+from ipa.control.ports import Clock
+from ipa.metering import table
+from ipa.metering.make import Figures
+from ipa.model.errors import ForbiddenError, IpaError, UnavailableError
+from ipa.model.pipeline import Pipeline
+
+log = logging.getLogger("ipa.kube")
+
+# The server is asked to end a watch after so long, so that one that is silent for longer is known to be dead.
+WATCH_S = 30.0
+# A watch that ends sooner by itself was not let live.
+SHORT_S = 1.0
+BACKOFF = Backoff(first_s=1.0, longest_s=30.0)
+# A role that allows no watch is not asked again and again.
+FORBIDDEN_S = 600.0
+GONE = 410
+
+OnChange = Callable[[str, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Relevant state of one object: its owner, the version of its spec, its ready and wanted replicas.
+
+    An empty `spec` is one that is not looked at.
+    """
+
+    owner: str
+    spec: str = ""
+    ready: int = 0
+    wanted: int = 0
+
+
+class Watcher:
+    """Calls `on_change(namespace, name)` when an object's spec changed or a part of it got worse.
+
+    It watches the objects of the kind in one namespace, or with `children` the Deployments that they own.
+    `run` it in a thread. It never ends by a failure: it lists again and goes on.
+    """
+
+    def __init__(
+        self,
+        client: KubeClient,
+        namespace: str,
+        kind: ResourceKind,
+        on_change: OnChange,
+        clock: Clock,
+        *,
+        children: bool = False,
+        watch_s: float = WATCH_S,
+        seed: int | None = None,
+    ) -> None:
+        self.namespace, self.kind = namespace, DEPLOYMENT if children else kind
+        self.lists, self.failures = 0, 0
+        self._client, self._owner = client, kind.kind if children else ""
+        self._on_change, self._clock, self._watch_s = on_change, clock, watch_s
+        self._random = random.Random(seed)
+        # The version from which to watch, empty: list first. What was seen, None before the first list.
+        self._version = ""
+        self._seen: dict[str, Seen] | None = None
+        self._failed_in_a_row = 0
+        self._lock = threading.Lock()
+        self._stream: Stream | None = None
+        self._closed = False
+
+    @property
+    def what(self) -> str:
+        """Its kind in the plural, as in logs and metrics."""
+        return f"{self.kind.kind}s"
+
+    def run(self) -> None:
+        """List and watch until it is closed."""
+        while not self._closed:
+            self.step()
+
+    def close(self) -> None:
+        """Let `run` end soon, from any thread. The clock's wait is to be ended by whoever owns the clock."""
+        with self._lock:
+            self._closed = True
+            stream = self._stream
+        if stream is not None:
+            stream.close()
+
+    def step(self) -> None:
+        """One list, or one watch to its end; then the wait that is due after it."""
+        least_s = 0.0
+        try:
+            if self._version:
+                self._watch()
+            else:
+                self._list()
+        except ExpiredError:
+            self._fail()
+        except IpaError as error:
+            if not self._closed:
+                self.failures += 1
+                # Once a failure begins, not each time it goes on.
+                level = logging.DEBUG if self._failed_in_a_row else logging.WARNING
+                log.log(level, "watch of %s of %s: %s", self.what, self.namespace, error.message)
+                self._fail()
+            least_s = FORBIDDEN_S if isinstance(error, ForbiddenError) else 0.0
+        except Exception:
+            # An answer that no API server gives must not end the watch either.
+            log.exception("watch of %s of %s failed", self.what, self.namespace)
+            self._fail()
+        # A single failure may be the only one.
+        wait_s = max(least_s, BACKOFF.delay_s(self._failed_in_a_row - 1, self._random.random()))
+        if wait_s > 0.0 and not self._closed:
+            self._clock.wait(wait_s)
+
+    def _fail(self) -> None:
+        """After any failure, silence or 410: list, since what was missed is not known."""
+        self._version = ""
+        self._failed_in_a_row += 1
+
+    def _list(self) -> None:
+        """List. What differs from what was seen before is news, so that nothing is missed in between."""
+        items, version = self._client.list_all(self.kind, self.namespace)
+        if not version:
+            raise UnavailableError("the list has no version")
+        self.lists += 1
+        seen = {_text(each, "name"): found for each in items if (found := self._look(each))}
+        before, self._seen, self._version = self._seen, seen, version
+        if before is not None:
+            names = before.keys() | seen.keys()
+            self._tell({owner for name in names if (owner := _news(before.get(name), seen.get(name)))})
+
+    def _watch(self) -> None:
+        began_s = self._clock.monotonic_s()
+        stream = self._client.watch(self.kind, self.namespace, self._version, self._watch_s)
+        with self._lock:
+            self._stream = stream
+            if self._closed:
+                return
+        for event in stream:
+            self._hear(event)
+        # The server ended it: it goes on from where it was, slower where it is ended at once.
+        is_short = self._clock.monotonic_s() - began_s < SHORT_S
+        self._failed_in_a_row = self._failed_in_a_row + 1 if is_short else 0
+
+    def _hear(self, event: Json) -> None:
+        """Take one event in. ExpiredError for 410, UnavailableError where it is none that a watch has."""
+        kind, found = event.get("type"), event["object"]
+        if kind == "ERROR":
+            if found.get("code") == GONE:
+                raise ExpiredError("the watch is too old")
+            raise UnavailableError("the watch ended with an error of the API server")
+        if kind not in ("BOOKMARK", "ADDED", "MODIFIED", "DELETED"):
+            raise UnavailableError("the watch has an event of an unknown type")
+        version = _text(found, "resourceVersion")
+        if kind != "BOOKMARK":
+            name, after = _text(found, "name"), self._look(found) if kind != "DELETED" else None
+            self._seen = self._seen or {}
+            before = self._seen.pop(name, None)
+            if after:
+                self._seen[name] = after
+            if owner := _news(before, after):
+                self._tell({owner})
+        self._version, self._failed_in_a_row = version, 0
+
+    def _look(self, found: Json) -> Seen | None:
+        """The relevant state of the object; None of a Deployment that no such object owns."""
+        metadata = found["metadata"]
+        if not self._owner:
+            return Seen(_text(found, "name"), f"{metadata.get('uid')}/{metadata.get('generation')}")
+        owners = metadata.get("ownerReferences") or []
+        owner = next((one.get("name") for one in owners if one.get("kind") == self._owner), None)
+        if not owner:
+            return None
+        ready = (found.get("status") or {}).get("readyReplicas") or 0
+        wanted = (found.get("spec") or {}).get("replicas")
+        return Seen(str(owner), ready=ready, wanted=1 if wanted is None else wanted)
+
+    def _tell(self, names: Iterable[str]) -> None:
+        for name in sorted(names):
+            try:
+                self._on_change(self.namespace, name)
+            except Exception:
+                # A fault of the listener must not end the watch.
+                log.exception("change of %s/%s could not be told", self.namespace, name)
+
+
+def _news(before: Seen | None, after: Seen | None) -> str:
+    """The object whose state is worth a look at once: another spec, or fewer replicas that answer."""
+    if before is None or after is None:
+        one = before or after
+        is_news = one is not None and (bool(one.spec) or (after is None and one.ready > 0))
+        return one.owner if one and is_news else ""
+    # Fewer because fewer are wanted is what was asked for.
+    is_worse = after.ready < min(before.ready, after.wanted)
+    return after.owner if after.spec != before.spec or is_worse else ""
+
+
+def _text(found: Json, key: str) -> str:
+    """A text of the object's metadata. UnavailableError if there is none: no server leaves it out."""
+    metadata = found.get("metadata")
+    text = metadata.get(key) if isinstance(metadata, dict) else None
+    if not isinstance(text, str) or not text:
+        raise UnavailableError(f"the watch has an object without a {key}")
+    return text
+
+
+class Watchers:
+    """Calls `wake(pipeline)` when its objects of that kind changed, at most once in `gap_s`.
+
+    A thread watches each kind of object in each namespace of the pipelines; what comes sooner than `gap_s` is
+    left to the next tick. `places_of` gives namespace and name of each object of a pipeline.
+    """
+
+    def __init__(
+        self,
+        client: KubeClient,
+        kind: ResourceKind,
+        places_of: Callable[[Pipeline], Sequence[tuple[str, str]]],
+        pipelines: Iterable[Pipeline],
+        wake: Callable[[str], None],
+        *,
+        gap_s: float,
+        stop: StopSignal,
+    ) -> None:
+        self._clock = SystemClock(stop)
+        self._client, self._kind, self._places_of = client, kind, places_of
+        self._wake, self._gap_s = wake, gap_s
+        self._woken_s: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self._pipelines: dict[tuple[str, str], str] = {}
+        self.watchers: list[Watcher] = []
+        self._threads: list[threading.Thread] = []
+        for pipeline in sorted(pipelines, key=lambda each: [place[0] for place in places_of(each)]):
+            self.add(pipeline)
+
+    def add(self, pipeline: Pipeline) -> None:
+        """Watch this pipeline too."""
+        for namespace, name in self._places_of(pipeline):
+            if not any(watcher.namespace == namespace for watcher in self.watchers):
+                self._watch(namespace)
+            self._pipelines[namespace, name] = pipeline.name
+
+    def remove(self, pipeline: Pipeline) -> None:
+        """Watch it no longer. Its namespace is watched on: another may come there."""
+        for place in [place for place, name in self._pipelines.items() if name == pipeline.name]:
+            del self._pipelines[place]
+
+    def _watch(self, namespace: str) -> None:
+        for children in (False, True):
+            watcher = Watcher(
+                self._client, namespace, self._kind, self._changed, self._clock, children=children
+            )
+            name = f"watch-{namespace}-{watcher.what}"
+            thread = threading.Thread(target=watcher.run, name=name, daemon=True)
+            self.watchers.append(watcher)
+            self._threads.append(thread)
+            thread.start()
+
+    def close(self) -> None:
+        """End every watch; a call under way ends by its deadline. `stop` is to be set before."""
+        for watcher in self.watchers:
+            watcher.close()
+        for thread in self._threads:
+            thread.join(self._client.timeout_s)
+
+    def _changed(self, namespace: str, name: str) -> None:
+        pipeline = self._pipelines.get((namespace, name))
+        if pipeline is None:
+            return
+        now_s = self._clock.monotonic_s()
+        with self._lock:
+            last_s = self._woken_s.get(pipeline)
+            if last_s is not None and now_s - last_s < self._gap_s:
+                return
+            self._woken_s[pipeline] = now_s
+        self._wake(pipeline)
+
+
+def health_figures(client: KubeClient, events: KubeEvents, watchers: Sequence[Watcher]) -> Figures:
+    """Return the metrics of the clock, the watches and the Events; more watches may come while it runs."""
+    return Figures(
+        (table.KUBE_SKEW, lambda: [] if (skew_s := client.skew_s) is None else skew_s),
+        (table.KUBE_LISTS, lambda: [((each.namespace, each.what), each.lists) for each in list(watchers)]),
+        (
+            table.KUBE_FAILURES,
+            lambda: [((each.namespace, each.what), each.failures) for each in list(watchers)],
+        ),
+        (table.KUBE_EVENTS_DROPPED, lambda: events.dropped),
+    )
