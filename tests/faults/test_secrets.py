@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 import pytest
-from ipa.targets.gitops.command import Git, GitError
 
 from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.prometheus.client import PrometheusMetrics
@@ -27,6 +26,7 @@ from ipa.model.errors import IpaError
 from ipa.service.configuration import configuration
 from ipa.service.service import DependencyCheck
 from ipa.settings import Settings
+from ipa.targets.gitops.repository import Git, GitError
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.target import SELDON
 from tests.fakes.clock import VirtualClock
