@@ -102,7 +102,12 @@ PREFILTER = Shortcut(
 )
 SHARPEN = Shortcut("bound filter for MILP", ((solver_selection, "sharpen", _all_options),))
 OF_SEARCH = (HOPELESS, DOMINATED)
-OF_SETS = (Shortcut("dominance", ((set_solve, "undominated", lambda rows, _: np.arange(rows.shape[1])),)),)
+OF_SETS = (
+    Shortcut(
+        "objective bound", ((set_solve.SetBounds, "upper", lambda _, __, labels: labels.rows[0] + inf),)
+    ),
+    Shortcut("dominance", ((set_solve, "undominated", lambda rows, _: np.arange(rows.shape[1])),)),
+)
 OF_FLEETS = (
     Shortcut("skipped searches", ((master.Searched, "ceiling", lambda _, shares, *__: shares + inf),)),
 )
@@ -130,8 +135,8 @@ def cases(*, quick: bool) -> Iterator[Case]:
         cell = Cell(5, 10)
         problems = [instance(cell, seed) for seed in range(count)]
         yield Case(str(cell), solver, problems, partial(_objective, solver), (SHARPEN,))
-    sets = [synthetic_problem(Random(seed), 5, 20) for seed in range(count)]
-    yield Case("sets of 5 × 20 cores", "exact", sets, _of_set, OF_SETS)
+    sets = [synthetic_problem(Random(seed), 10, 64) for seed in range(count)]
+    yield Case("sets of 10 × 64 cores", "exact", sets, _of_set, OF_SETS)
     fleets = [_fleet(pipelines, first) for first in range(1 if quick else 4)]
     yield Case(f"fleets of {pipelines}", "exact", fleets, _of_fleet, OF_FLEETS)
 

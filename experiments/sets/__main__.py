@@ -22,7 +22,7 @@ from ipa.optimize.set_solve import solve_set
 from ipa.optimize.sets import SetPlan, SetProblem
 
 LOADS_RPS = range(5, 401, 5)
-SIZES = ((5, 20), (8, 20))
+SIZES = ((5, 20), (10, 64))
 AGREE = 1e-9
 Oracle = Callable[[SetProblem], tuple[float | None, float]]
 

@@ -2,13 +2,13 @@
 
 A label is a partial set: the variants before some depth are decided, all that are on are full, and some load
 is left. A variant that carries the rest completes it, on the fewest cores that do; so every set worth
-considering is a label and the variant that completes it. A label B is dropped if another label A of the same
-depth is as good in four things: cores, load left r, W and W° below. For what completes B completes A too: A
-fills the same capacities with r_A ≤ r_B, so it goes without the last r_B − r_A that B filled, worth at most
-α·a a unit, a being the accuracy of the best variant to come. So A must be ahead by α·a·(r_B − r_A), that is
-W_A ≥ W_B with W = value + α·a·r. The loading time ends at max(LC, x), x that of the completion: A must be
-ahead with γ·LC charged (small x) and without (W°, large x). If resources other than cores are limited, A must
-hold no more of any than B.
+considering is a label and the variant that completes it. A label is dropped if the bound of its completions
+lies below the best known set, or if another label A of the same depth is as good as it, B, in four things:
+cores, load left r, W and W° below. For what completes B completes A too: A fills the same capacities with
+r_A ≤ r_B, so it goes without the last r_B − r_A that B filled, worth at most α·a a unit, a being the accuracy
+of the best variant to come. So A must be ahead by α·a·(r_B − r_A), that is W_A ≥ W_B with W = value + α·a·r.
+The loading time ends at max(LC, x), x that of the completion: A must be ahead with γ·LC charged (small x) and
+without (W°, large x). If resources other than cores are limited, A must hold no more of any than B.
 """
 
 from __future__ import annotations
@@ -39,12 +39,18 @@ from ipa.optimize.sets import (
     whole_shares,
 )
 
+# Labels kept by the first pass, which only finds a good set, and by the second: all.
+WIDTHS = (128, None)
+# Prices of a core beside β that the bound tries, as powers of two of the natural scale α/budget.
+POWERS = np.concatenate([[0.0], 2.0 ** np.arange(-6, 5)])
+
 
 def solve_set(problem: SetProblem, deadline_s: float = 5.0, *, whole_percents: bool = False) -> SetPlan:
     """The best set for the problem, checked by `verify_set`; of equals the fewest cores, then loading time.
 
     With `whole_percents` it is the best of the sets whose shares are whole percents, as predictors require:
     each share times the rate is within its variant's capacity. Without, quotas are any numbers (InfAdapter).
+    If the time runs out before the best is known, it is the best found, with a bound.
 
     Errors: SolverError (an invalid answer).
     """
@@ -52,14 +58,17 @@ def solve_set(problem: SetProblem, deadline_s: float = 5.0, *, whole_percents: b
     solved = in_whole_percents(problem) if whole_percents else problem
     search = _Search(solved)
     try:
-        search.run(deadline)
+        for width in WIDTHS:
+            search.run(width, deadline)
         termination = Termination.OPTIMAL if search.cores else Termination.INFEASIBLE
     except DeadlineError:
-        termination = Termination.NO_SOLUTION_FOUND
+        termination = Termination.FEASIBLE if search.cores else Termination.NO_SOLUTION_FOUND
     plan = SetPlan(problem.task, problem.rate_rps, termination)
-    if termination is Termination.OPTIMAL:
+    if search.cores:
         parts = tuple(_parts(problem, solved, search.cores, whole_percents))
-        plan = replace(plan, parts=parts, objective=_worth(problem, parts))
+        objective = _worth(problem, parts)
+        bound = objective if termination is Termination.OPTIMAL else max(objective, search.bound)
+        plan = replace(plan, parts=parts, objective=objective, bound=bound)
     elif termination is Termination.INFEASIBLE:
         plan = replace(plan, missing_rps=missing_part(solved) * problem.rate_rps)
     plan = replace(plan, solve_s=deadline.elapsed_s)
@@ -99,8 +108,8 @@ def _worth(problem: SetProblem, parts: Sequence[SetPart]) -> float:
 
 def missing_part(problem: SetProblem) -> float:
     """The part of the rate that no set within the limits carries, 0 if some set carries all."""
-    search = _Search(replace(problem, weights=SetWeights(0.0, 0.0, 0.0)))
-    search.run(Deadline(inf))
+    search = _Search(replace(problem, weights=SetWeights(0.0, 0.0, 0.0)), is_complete=False)
+    search.run(None, Deadline(inf))
     return 0.0 if search.cores else search.least_left
 
 
@@ -180,24 +189,34 @@ class _Labels:
 class _Search:
     """The search of the best set: `cores` are those of its variants, empty if there is none.
 
-    `least_left` is the least load that a partial set leaves, if load is all that counts.
+    `least_left` is the least load that a partial set leaves; it is right for a search that keeps labels that
+    cannot be completed (not `is_complete`).
     """
 
-    def __init__(self, problem: SetProblem) -> None:
-        self._problem, self._weights = problem, problem.weights
+    def __init__(self, problem: SetProblem, *, is_complete: bool = True) -> None:
+        self._problem, self._weights, self._is_complete = problem, problem.weights, is_complete
         self._variants = variant_arrays(problem)
         self._most = np.array([problem.budget_cores + tolerance(problem.budget_cores), *most_beside(problem)])
+        self._bounds = SetBounds(problem, self._variants)
         self._best = (-inf, inf, inf)
         self.cores: dict[str, float] = {}
         self.least_left = 1.0
+
+    @property
+    def bound(self) -> float:
+        """The upper bound on the worth of the best set."""
+        return float(self._bounds.upper(0, self._root())[0])
 
     def _root(self) -> _Labels:
         rows = np.zeros((HELD + len(self._most) - 1, 1))
         rows[LOAD] = 1.0
         return _Labels(rows, np.full((len(self._variants), 1), -1, dtype=np.intp))
 
-    def run(self, deadline: Deadline) -> None:
-        """Search every set that could be the best. DeadlineError if the time runs out."""
+    def run(self, width: int | None, deadline: Deadline) -> None:
+        """Search every set that could be the best, or only the `width` most promising at each depth.
+
+        DeadlineError if the time runs out.
+        """
         labels = self._root()
         for depth in range(len(self._variants)):
             if deadline.passed:
@@ -205,6 +224,7 @@ class _Search:
             labels = labels.beside(self._switched_on(labels, depth))
             self.least_left = min(self.least_left, float(labels.rows[LOAD].min(initial=1.0)))
             if depth + 1 < len(self._variants):
+                labels = self._promising(labels, depth + 1, width)
                 labels = labels.take(undominated(self._criteria(labels.rows, depth + 1), deadline))
 
     def _switched_on(self, labels: _Labels, depth: int) -> _Labels:
@@ -250,6 +270,18 @@ class _Search:
                 if level >= 0
             }
 
+    def _promising(self, labels: _Labels, depth: int, width: int | None) -> _Labels:
+        """The labels that variants from `depth` on can complete to something as good as the best known."""
+        if not self._is_complete:
+            return labels
+        most = sum(float(variant.carries[-1]) for variant in self._variants[depth:])
+        labels = labels.take(np.flatnonzero(labels.rows[LOAD] <= most + ROUNDING))
+        bound = self._bounds.upper(depth, labels)
+        if width is not None and len(bound) > width:
+            few = np.argsort(-bound, kind="stable")[:width]
+            labels, bound = labels.take(few), bound[few]
+        return labels.take(np.flatnonzero(bound >= self._best[0] - EQUAL * max(1.0, abs(self._best[0]))))
+
     def _criteria(self, rows: Array, depth: int) -> Array:
         """The criteria of each label, a row each, smaller is better."""
         ahead = rows[VALUE] + self._weights.alpha * self._variants[depth].accuracy * rows[LOAD]
@@ -257,3 +289,37 @@ class _Search:
         if self._weights.gamma > 0:
             criteria.append(self._weights.gamma * rows[LOADING] - ahead)
         return np.array(criteria)
+
+
+class SetBounds:
+    """The Lagrange bound: the most that completions of a partial set can be worth.
+
+    With a price μ for a part of the load served and ν for a core of the budget, variants fall apart: Σ_m
+    max(0, max_c (α·a_m + μ)·th_m(c)/λ − β·cost_m(c) − ν·c) − μ·(load left) + ν·(cores left); loading cost and
+    the other limits are left out. Any μ and any ν ≥ 0 bound from above; those are tried at which some level
+    just pays.
+    """
+
+    def __init__(self, problem: SetProblem, variants: list[VariantArrays]) -> None:
+        alpha, per_core = problem.weights.alpha, problem.per_core
+        accuracies = np.array([variant.accuracy for variant in variants])
+        ratios = np.array([float((variant.cores / variant.carries).min()) for variant in variants])
+        nu = POWERS * (alpha * accuracies.max(initial=0.0) + per_core) / problem.budget_cores
+        mu = np.multiply.outer(per_core + nu, ratios) - alpha * accuracies
+        self._gamma, self._budget = problem.weights.gamma, problem.budget_cores
+        self._mu, self._nu = mu.ravel(), np.repeat(nu, len(variants))
+        rows = [np.zeros(self._mu.size)]
+        for variant in reversed(variants):
+            pays = np.maximum(alpha * variant.accuracy + self._mu, 0.0)[:, None] * variant.carries
+            pays -= (per_core + self._nu)[:, None] * variant.cores
+            rows.append(rows[-1] + np.maximum(pays.max(axis=1) - variant.price, 0.0))
+        self._rows = rows[::-1]
+
+    def upper(self, depth: int, labels: _Labels) -> Array:
+        """The most that each label is worth with variants from `depth` on."""
+        cores, load, value, loading_s = labels.rows[:HELD]
+        terms = (
+            self._rows[depth][:, None] - self._mu[:, None] * load + self._nu[:, None] * (self._budget - cores)
+        )
+        bound: Array = terms.min(axis=0, initial=inf) + value - self._gamma * loading_s
+        return bound

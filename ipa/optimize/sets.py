@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import floor
+from math import floor, inf
 
 from ipa.model.plan import Termination, cores_of
 from ipa.model.resources import (
@@ -140,6 +140,7 @@ class SetPlan:
     termination: Termination
     parts: tuple[SetPart, ...] = ()
     objective: float | None = None
+    bound: float | None = None
     missing_rps: float = 0.0
     solve_s: float = 0.0
 
@@ -210,7 +211,7 @@ def in_whole_percents(problem: SetProblem) -> SetProblem:
 
 def verify_set(problem: SetProblem, plan: SetPlan) -> None:
     """Return if the plan is valid by plain arithmetic; SolverError lists wrong numbers and broken limits."""
-    has_set = plan.termination is Termination.OPTIMAL
+    has_set = plan.termination in (Termination.OPTIMAL, Termination.FEASIBLE)
     faults = _faults_of_set(problem, plan) if has_set else _faults_of_none(problem, plan)
     refuse(f"the set for task {problem.task!r}", faults)
 
@@ -272,3 +273,8 @@ def _faults_of_sums(problem: SetProblem, plan: SetPlan) -> Iterator[str]:
     for name, most in {CORES: problem.budget_cores, **problem.limits}.items():
         if exceeds(held.amount(name), most):
             yield f"{in_words(name, held.amount(name))} are above the budget of {most:g}"
+    bound = inf if plan.bound is None else plan.bound
+    if exceeds(worth, bound):
+        yield f"objective {worth!r} is above the solver's own bound {bound!r}"
+    elif plan.termination is Termination.OPTIMAL and exceeds(bound, worth):
+        yield f"the solver calls {worth!r} optimal, yet its bound is {bound!r}"

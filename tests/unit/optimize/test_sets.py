@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from itertools import count
 from random import Random
 
 import pytest
@@ -12,6 +13,7 @@ from experiments.sets.published import line_levels
 from ipa.model.errors import SolverError
 from ipa.model.plan import Termination
 from ipa.model.resources import Resources
+from ipa.optimize.deadline import Deadline
 from ipa.optimize.set_solve import solve_set
 from ipa.optimize.sets import (
     CoreLevel,
@@ -132,9 +134,19 @@ def test_without_weights_a_set_is_worth_what_infadapter_counts() -> None:
     assert plan.cores == {"small": 2.0}
 
 
-def test_without_time_there_is_no_set() -> None:
-    plan = solve_set(task(30.0), 0.0)
-    assert (plan.termination, plan.parts) == (Termination.NO_SOLUTION_FOUND, ())
+def test_a_deadline_gives_the_best_known_with_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = [replace(LARGE, name=f"v{at}", accuracy=0.7 + at / 100) for at in range(6)]
+    problem = task(60.0, budget=14.0, variants=(SMALL, *slow))
+    proved = solve_set(problem)
+    assert solve_set(problem, 0.0).termination is Termination.NO_SOLUTION_FOUND
+    # The first pass is done when the time runs out.
+    monkeypatch.setattr(Deadline, "passed", property(lambda _: next(looks) >= len(problem.variants)))
+    looks = count()
+    plan = solve_set(problem)
+    assert plan.termination is Termination.FEASIBLE and plan.cores
+    assert plan.bound is not None and proved.objective is not None and plan.bound >= proved.objective - 1e-9
+    with pytest.raises(SolverError, match="optimal, yet its bound is"):
+        verify_set(problem, replace(plan, termination=Termination.OPTIMAL, bound=9.0))
 
 
 def spoilt(plan: SetPlan, **part: object) -> SetPlan:
@@ -156,7 +168,9 @@ def test_a_set_that_does_not_hold_is_refused() -> None:
         "90 %": spoilt(plan, share_percent=90),
         "sum to 100": spoilt(plan, share_percent=15),
         "do not sum to 100": spoilt(plan, share_percent=None),
-        "objective": replace(plan, objective=9.0),
+        "objective": replace(plan, objective=9.0, bound=9.0),
+        "own bound": replace(plan, bound=-1.0),
+        "calls": replace(plan, bound=5.0),
         "no variant runs": replace(plan, parts=()),
         "yet there is a set": replace(plan, termination=Termination.INFEASIBLE, missing_rps=1.0),
         "missing_rps": replace(plan, termination=Termination.INFEASIBLE, parts=(), objective=None),
