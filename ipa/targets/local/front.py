@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import socket
 import time
@@ -177,16 +178,6 @@ class QueueReport:
     suspects: tuple[str, ...]
 
 
-def read_queue(client: httpx.Client, queue: Front, part: str) -> QueueReport:
-    """Read the report of a part's queue; httpx.HTTPError or ValueError if it sends none or an invalid one."""
-    return _queue_report(_call(client, queue, "GET", part=part))
-
-
-def write_queue(client: httpx.Client, queue: Front, part: str, config: QueueConfig) -> QueueReport:
-    """Configure a part's queue and return its report; errors as `read_queue`."""
-    return _queue_report(_call(client, queue, "PUT", part=part, json=config.to_json()))
-
-
 @dataclass(frozen=True, slots=True)
 class RouterReport:
     """Report of a router: the percent of the requests of each part that has any, and those on their way."""
@@ -195,45 +186,33 @@ class RouterReport:
     in_flight: Mapping[str, int]
 
 
-def read_router(client: httpx.Client, router: Front) -> RouterReport:
-    """Read the report of a router; errors as `read_queue`."""
-    return _router_report(_call(client, router, "GET"))
+def ask_queue(
+    client: httpx.Client, queue: Front, part: str, config: QueueConfig | None = None
+) -> QueueReport:
+    """Return the report of a part's queue, which is given that configuration if there is one.
 
-
-def write_router(
-    client: httpx.Client, router: Front, shares: Mapping[str, int], sla_s: float, drop_after_s: float
-) -> RouterReport:
-    """Give parts their shares, and the router its times; return its report; errors as `read_queue`."""
-    order = {"shares": dict(shares), "sla_s": sla_s, "drop_after_s": drop_after_s}
-    return _router_report(_call(client, router, "PUT", json=order))
-
-
-def _call(
-    client: httpx.Client,
-    front: Front,
-    method: str,
-    *,
-    part: str = FIRST_PART,
-    **body: Any,
-) -> httpx.Response:
-    headers = {"authorization": f"Bearer {front.token}", PART_HEADER: part}
-    response = client.request(method, f"{front.url}/admin/config", headers=headers, **body)
-    response.raise_for_status()
-    return response
-
-
-def _router_report(response: httpx.Response) -> RouterReport:
+    Errors: httpx.HTTPError or ValueError if it sends no report, or an invalid one.
+    """
+    seen = _ask(client, queue, None if config is None else config.to_json(), part)
     try:
-        seen = response.json()
+        configured = parse_config({key: seen[key] for key in KEYS})
+        return QueueReport(configured, tuple(seen["draining"]), tuple(seen["suspects"]))
+    except (LookupError, TypeError, InputError) as error:
+        raise ValueError(f"{queue.name} answered {str(seen)[:300]}") from error
+
+
+def ask_router(client: httpx.Client, router: Front, order: Mapping[str, Any] | None = None) -> RouterReport:
+    """Return the report of a router, given the shares and times of the order. Errors as `ask_queue`."""
+    seen = _ask(client, router, order)
+    try:
         return RouterReport(dict(seen["shares"]), dict(seen["in_flight"]))
     except (LookupError, TypeError) as error:
-        raise ValueError(f"{response.url} answered {response.text[:300]!r}") from error
+        raise ValueError(f"{router.name} answered {str(seen)[:300]}") from error
 
 
-def _queue_report(response: httpx.Response) -> QueueReport:
-    try:
-        seen = response.json()
-        config = parse_config({key: seen[key] for key in KEYS})
-        return QueueReport(config, tuple(seen["draining"]), tuple(seen["suspects"]))
-    except (LookupError, TypeError, InputError) as error:
-        raise ValueError(f"{response.url} answered {response.text[:300]!r}") from error
+def _ask(client: httpx.Client, front: Front, order: Mapping[str, Any] | None, part: str = FIRST_PART) -> Any:
+    method, body = ("GET", None) if order is None else ("PUT", json.dumps(order))
+    headers = {"authorization": f"Bearer {front.token}", PART_HEADER: part}
+    response = client.request(method, f"{front.url}/admin/config", headers=headers, content=body)
+    response.raise_for_status()
+    return response.json()

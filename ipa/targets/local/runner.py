@@ -30,11 +30,9 @@ from ipa.targets.local.forkserver import serving_priority
 from ipa.targets.local.front import (
     Front,
     QueueReport,
-    read_queue,
-    read_router,
+    ask_queue,
+    ask_router,
     router_socket,
-    write_queue,
-    write_router,
 )
 from ipa.targets.local.loading import VariantLoader, switch
 from ipa.targets.local.part_run import PartRun, StageRun
@@ -360,17 +358,17 @@ class PipelineRunner:
             else:
                 shares = self._shares
             is_told = shares == self._shares and not self._is_router_behind
-            times = self.pipeline.sla.latency_s, self.pipeline.deadline_s
+            times = {"sla_s": self.pipeline.sla.latency_s, "drop_after_s": self.pipeline.deadline_s}
             if (is_told and len(self._parts) == 1) or not self._router.pid:
                 return
             self._is_router_behind = False
         try:
-            report = read_router(self._client, self._router) if is_told else None
+            report = ask_router(self._client, self._router) if is_told else None
             if report and report.shares != shares:
                 self.corrections += 1
                 log.warning("%s was changed to %s; restoring it", self._router.name, report.shares)
                 report = None
-            report = report or write_router(self._client, self._router, shares, *times)
+            report = report or ask_router(self._client, self._router, {"shares": shares, **times})
         except (httpx.HTTPError, ValueError) as error:
             log.debug("%s did not answer: %s", self._router.name, error)
             self._is_router_behind |= not is_told
@@ -521,12 +519,12 @@ class PipelineRunner:
         if not run.queue.pid:
             return None
         try:
-            report = read_queue(self._client, run.queue, run.part) if run.told == wanted else None
+            report = ask_queue(self._client, run.queue, run.part) if run.told == wanted else None
             if report and report.config != wanted:
                 self.corrections += 1
                 log.warning("%s was changed to %s; restoring it", run.queue.name, report.config)
                 report = None
-            report = report or write_queue(self._client, run.queue, run.part, wanted)
+            report = report or ask_queue(self._client, run.queue, run.part, wanted)
         except (httpx.HTTPError, ValueError) as error:
             log.debug("%s did not answer: %s", run.queue.name, error)
             self._check_front(run.queue, not isinstance(error, httpx.TimeoutException))
