@@ -179,7 +179,7 @@ def forecast(
         sum(weight * rate for weight, rate in zip(weights, rates, strict=True))
         for rates in zip(*((each.peak.point_rps, each.peak.upper_rps) for each in heard), strict=True)
     )
-    point_rps, upper_rps = _on_grid(point_rps), _on_grid(max(point_rps, upper_rps))
+    point_rps, upper_rps = (min(_on_grid(rate), limit) for rate in (point_rps, max(point_rps, upper_rps)))
     seen = [rate for rate in load.rates_rps if rate is not None and 0 <= rate < math.inf]
     shares = sorted(zip((each.rung for each in heard), weights, strict=True), key=lambda share: -share[1])
     return Forecast(

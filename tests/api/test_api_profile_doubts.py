@@ -21,7 +21,7 @@ def disturbed(profile: StageProfile) -> StageProfile:
     return replace(
         profile,
         variants=tuple(
-            replace(each, points=tuple(point.beside(0.4) for point in each.points))
+            replace(each, points=tuple(replace(point, foreign_cpu_ratio=0.4) for point in each.points))
             for each in profile.variants
         ),
     )
