@@ -34,10 +34,8 @@ from ipa.files import (
     parse,
     pipeline_from_mapping,
     pipeline_in,
-    pipeline_to_mapping,
     profile_in,
 )
-from ipa.files.changes import merged
 from ipa.files.document import resolve_plain
 from ipa.files.quantities import DURATION, MEMORY, RATE
 from ipa.model.errors import IpaError
@@ -354,7 +352,6 @@ def _yaml_file(text: str) -> object:
 def PARSERS() -> list[Parser]:  # noqa: N802 - a table, made when it is asked for
     """All of them."""
     pipeline = pipeline_from_mapping(dict(PIPELINE))
-    mapping = pipeline_to_mapping(pipeline)
     json_places, file_places = JSON_PLACES, (*JSON_PLACES, *dict.fromkeys(holes(WIDE)))
     found = [
         Parser(
@@ -371,12 +368,6 @@ def PARSERS() -> list[Parser]:  # noqa: N802 - a table, made when it is asked fo
             "profile in JSON",
             _json_file(profile_in),
             (*JSON_PLACES, *dict.fromkeys(holes(PROFILE))),
-            JSON_UNITS,
-        ),
-        Parser(
-            "merge patch of a pipeline",
-            lambda text: pipeline_from_mapping(merged(mapping, parse_json(text))),
-            file_places,
             JSON_UNITS,
         ),
         Parser("pipeline in YAML", _yaml_file, (*YAML_PLACES, *file_places), (*YAML_UNITS, *JSON_UNITS)),

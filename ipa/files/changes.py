@@ -1,9 +1,8 @@
-"""The difference between two versions of a pipeline in words, and a version with a patch."""
+"""The difference between two versions of a pipeline in words."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
 from typing import Any
 
 # Changes named in a message, and characters of a value in it.
@@ -22,19 +21,6 @@ def changes_of(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ...
     ]
     more = len(found) - MOST_CHANGES
     return (*found[:MOST_CHANGES], f"and {more} more") if more > 0 else tuple(found)
-
-
-def merged(target: Any, patch: Any) -> Any:
-    """The target with the patch applied (RFC 7396): null removes, objects merge, all else replaces."""
-    if not isinstance(patch, dict):
-        return deepcopy(patch)
-    result = dict(target) if isinstance(target, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            result.pop(key, None)
-        else:
-            result[key] = merged(result.get(key), value)
-    return result
 
 
 def _leaves(place: str, value: Any) -> Iterator[tuple[str, str]]:

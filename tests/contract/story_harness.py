@@ -248,7 +248,7 @@ class Story:
 
     def names(self) -> list[str]:
         """The SeldonDeployments of the story."""
-        found = self.client.list_all(SELDON_DEPLOYMENT, self.namespace)
+        found, _ = self.client.list_all(SELDON_DEPLOYMENT, self.namespace)
         names = [str(each["metadata"]["name"]) for each in found]
         return [name for name in names if name.startswith(NAME)]
 
