@@ -32,7 +32,6 @@ from ipa.api.preconditions import is_known, required_match
 from ipa.files import (
     Document,
     parse,
-    pipeline_from_mapping,
     pipeline_in,
     profile_in,
 )
@@ -351,7 +350,6 @@ def _yaml_file(text: str) -> object:
 
 def PARSERS() -> list[Parser]:  # noqa: N802 - a table, made when it is asked for
     """All of them."""
-    pipeline = pipeline_from_mapping(dict(PIPELINE))
     json_places, file_places = JSON_PLACES, (*JSON_PLACES, *dict.fromkeys(holes(WIDE)))
     found = [
         Parser(
