@@ -27,7 +27,7 @@ from ipa.queueing.service import ServiceTime, service
 LEAST_RPS = 1e-9
 # A tick asks with one set of slowdowns; those of recent ticks are asked for again.
 SLOWED = 8
-# A tick asks for two plans and some predictions; under a steady load the next tick asks for the same.
+# A tick asks for two plans and some predictions; under a load that only scatters, for those of recent ticks.
 PLANS, PREDICTIONS = 16, 16
 
 

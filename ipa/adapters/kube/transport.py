@@ -163,11 +163,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer of the server."""
+    """One answer of the server: its body, or the urllib3 response whose body is still to come."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    stream: Any = None
 
 
 class Transport:
@@ -211,23 +212,39 @@ class Transport:
                 raise error_of(request.what, answer.status, answer.body)
             # The gate knows until when; it fails at once where that is after the deadline.
 
-    def _authorised(self, request: Request, until_s: float, timeout_s: float) -> Answer:
+    def opened(self, request: Request, timeout_s: float, idle_s: float) -> Any:
+        """The urllib3 response of a watch: each part of its body is waited for at most `idle_s`."""
+        answer = self._authorised(request, self._clock.monotonic_s() + timeout_s, timeout_s, idle_s)
+        if answer.stream is None:
+            raise error_of(request.what, answer.status, answer.body)
+        return answer.stream
+
+    def _authorised(
+        self, request: Request, until_s: float, timeout_s: float, idle_s: float | None = None
+    ) -> Answer:
         headers = self._headers(request.what)
-        answer = self._once(request, headers, until_s, timeout_s)
+        answer = self._once(request, headers, until_s, timeout_s, idle_s)
         if answer.status != 401:
             return answer
         self._renew(headers)
         fresh = self._headers(request.what)
         # The same again would be refused again.
-        return answer if fresh == headers else self._once(request, fresh, until_s, timeout_s)
+        return answer if fresh == headers else self._once(request, fresh, until_s, timeout_s, idle_s)
 
-    def _once(self, request: Request, headers: Mapping[str, str], until_s: float, timeout_s: float) -> Answer:
+    def _once(
+        self,
+        request: Request,
+        headers: Mapping[str, str],
+        until_s: float,
+        timeout_s: float,
+        idle_s: float | None,
+    ) -> Answer:
         left_s = until_s - self._clock.monotonic_s()
         sent_s = self._throttle.enter(request.what, min(left_s, WRITE_WAIT_S) if request.is_write else left_s)
         answer: Answer | None = None
         began = self._clock.now()
         try:
-            answer = self._send(request, headers, until_s - sent_s, timeout_s)
+            answer = self._send(request, headers, until_s - sent_s, timeout_s, idle_s)
         finally:
             if answer is None:
                 self._throttle.lost(sent_s)
@@ -238,15 +255,43 @@ class Transport:
         self._see_clock(http_date(answer.headers.get("Date", "")), began)
         return answer
 
-    def _send(self, request: Request, headers: Mapping[str, str], left_s: float, timeout_s: float) -> Answer:
+    def _send(
+        self,
+        request: Request,
+        headers: Mapping[str, str],
+        left_s: float,
+        timeout_s: float,
+        idle_s: float | None,
+    ) -> Answer:
         """The answer within the time that is left, by the machine's clock: sockets know no other.
 
         UnavailableError where there is none, or not the whole of it: a socket's time-out alone would let a
-        server send a byte a second for ever.
+        server send a byte a second for ever. `idle_s` bounds the pauses of a stream instead.
         """
+        from urllib3 import Timeout
+
         what, until_s, found = request.what, time.monotonic() + left_s, bytearray()
+        left_s = max(left_s, SHORTEST_S)
+        headers = {**headers, "Accept": "application/json", "User-Agent": "ipa-serving"}
+        body = None
+        if request.body is not None:
+            headers["Content-Type"] = request.content_type
+            body = json.dumps(request.body, separators=(",", ":"), allow_nan=False).encode()
+        target = f"{request.path}?{urlencode(request.query)}" if request.query else request.path
         with _saying(what, timeout_s):
-            response = self._response(request, headers, {"total": max(left_s, SHORTEST_S)})
+            response = self.api.rest_client.pool_manager.request(
+                request.method,
+                self.api.configuration.host.rstrip("/") + target,
+                headers=headers,
+                body=body,
+                timeout=Timeout(total=left_s) if idle_s is None else Timeout(connect=left_s, read=idle_s),
+                preload_content=False,
+                # A repeated request is a decision of ours, and a redirect would take our token elsewhere.
+                retries=False,
+                redirect=False,
+            )
+            if idle_s is not None and response.status == 200:
+                return Answer(200, response.headers, b"", response)
             with closing(response):
                 while part := response.read1(CHUNK):
                     found += part
@@ -255,51 +300,6 @@ class Transport:
                     if time.monotonic() > until_s:
                         raise UnavailableError(f"{what}: no whole answer within {timeout_s:g} s")
         return Answer(int(response.status), response.headers, bytes(found))
-
-    def _response(self, request: Request, headers: Mapping[str, str], timeouts_s: Mapping[str, float]) -> Any:
-        """The urllib3 response, its body unread."""
-        from urllib3 import Timeout
-
-        headers = {**headers, "Accept": "application/json", "User-Agent": "ipa-serving"}
-        body = None
-        if request.body is not None:
-            headers["Content-Type"] = request.content_type
-            body = json.dumps(request.body, separators=(",", ":"), allow_nan=False).encode()
-        target = f"{request.path}?{urlencode(request.query)}" if request.query else request.path
-        return self.api.rest_client.pool_manager.request(
-            request.method,
-            self.api.configuration.host.rstrip("/") + target,
-            headers=headers,
-            body=body,
-            timeout=Timeout(**timeouts_s),
-            preload_content=False,
-            # A repeated request is a decision of ours, and a redirect would take our token elsewhere.
-            retries=False,
-            redirect=False,
-        )
-
-    def opened(self, request: Request, timeout_s: float, idle_s: float) -> Any:
-        """The urllib3 response of a watch: each part of its body is waited for at most `idle_s`."""
-        headers, sent_s = self._headers(request.what), self._throttle.enter(request.what, timeout_s)
-        status = 0
-        try:
-            with _saying(request.what, timeout_s):
-                response = self._response(request, headers, {"connect": timeout_s, "read": idle_s})
-                status = int(response.status)
-                body = b"" if status == 200 else response.read(LONGEST_BODY)
-        finally:
-            if not status:
-                self._throttle.lost(sent_s)
-            elif status in PUSHBACK or status in ABSENT:
-                self._throttle.pushed_back(sent_s, retry_after_s(response.headers))
-            else:
-                self._throttle.answered(sent_s)
-        if status != 200:
-            response.close()
-            if status == 401:
-                self._renew(headers)
-            raise error_of(request.what, status, body)
-        return response
 
     def _headers(self, what: str) -> Mapping[str, str]:
         """Authentication headers of a request. UnavailableError if a token cannot be read at the moment."""
