@@ -245,8 +245,8 @@ def _check_characters(text: str, document: Document) -> None:
         _refuse(document, mark, f"control character U+{ord(found.group()):04X}; remove it")
 
 
-def _refuse(document: Document, mark: Mark, message: str) -> None:
-    document.problem_at(mark, message)
+def _refuse(document: Document, mark: Mark, message: str, json_pointer: str = "") -> None:
+    document.problem_at(mark, message, json_pointer)
     document.raise_problems()
 
 
@@ -265,18 +265,19 @@ class _Reader:
         # Nodes and ends of collections; an alias is the index of the event that it stands for.
         self.events: list[Any] = []
         self.at = self.values = self.keys = 0
-        # Aliases that are being read, one within the other; and True once there was any.
+        # Aliases that are being read, one within the other; and True once there was any alias, any tag.
         self.within = 0
-        self.has_aliases = False
+        self.has_aliases = self.has_tags = False
         self._coming = self._pull(text)
 
     def whole(self) -> Any:
         """The value of the whole document."""
         try:
-            value = self.read(())
+            value = self._read(self._next(), ())
         except StopIteration:
             _refuse(self.document, (1, 1), "the file is empty")
-        if any(getattr(event, "tag", None) is not None for event in (*self.events, *self._coming)):
+        self.events.extend(self._coming)
+        if self.has_tags:
             self.document.raise_problems()
         return value
 
@@ -297,6 +298,7 @@ class _Reader:
                 if event.anchor is not None:
                     anchors[event.anchor] = count
                 if event.tag is not None:
+                    self.has_tags = True
                     tag = event.tag.replace("tag:yaml.org,2002:", "!!")[:MAX_SHOWN]
                     words = f"tag {tag} is not allowed; write plain values"
                     self.document.problem_at(_mark(event.start_mark), words)
@@ -308,23 +310,22 @@ class _Reader:
             count += 1
 
     def _fail(self, event: Any, message: str, pointer: Pointer = ()) -> None:
-        self.document.problem_at(_mark(event.start_mark), message, to_json_pointer(pointer))
-        self.document.raise_problems()
+        _refuse(self.document, _mark(event.start_mark), message, to_json_pointer(pointer))
 
-    def _peek(self) -> Any:
-        """The next event."""
-        if self.at == len(self.events):
+    def _next(self) -> Any:
+        """Pass the next event."""
+        at, self.at = self.at, self.at + 1
+        if at == len(self.events):
             self.events.append(next(self._coming))
-        return self.events[self.at]
+        return self.events[at]
 
-    def read(self, pointer: Pointer) -> Any:
-        """The value whose events are next."""
-        document, event = self.document, self._peek()
-        self.at += 1
+    def _read(self, event: Any, pointer: Pointer) -> Any:
+        """The value that begins with the event, which was passed."""
+        document = self.document
         if type(event) is int:
             after, self.at = self.at, event
             self.within, self.has_aliases = self.within + 1, True
-            value = self.read(pointer)
+            value = self._read(self._next(), pointer)
             self.at, self.within = after, self.within - 1
             return value
         document.marks[pointer] = _mark(event.start_mark)
@@ -352,25 +353,24 @@ class _Reader:
 
     def _read_sequence(self, pointer: Pointer) -> list[Any]:
         result: list[Any] = []
-        while type(self._peek()) is not yaml.SequenceEndEvent:
-            result.append(self.read((*pointer, len(result))))
-        self.at += 1
+        while type(event := self._next()) is not yaml.SequenceEndEvent:
+            result.append(self._read(event, (*pointer, len(result))))
         return result
 
     def _read_mapping(self, pointer: Pointer) -> dict[str, Any]:
         document = self.document
         result: dict[str, Any] = {}
         document.places[id(result)] = pointer
-        while type(self._peek()) is not yaml.MappingEndEvent:
-            event = self._peek()
+        while type(event := self._next()) is not yaml.MappingEndEvent:
             # The key itself stands where its alias is.
             event = self.events[event] if type(event) is int else event
             mark = _mark(event.start_mark)
             self.keys += not self.within
             if self.keys > MAX_KEYS:
                 self._fail(event, f"more than {MAX_KEYS} keys; write less")
-            self._skip()
             if type(event) is not yaml.ScalarEvent:
+                self.at -= 1
+                self._skip()
                 document.key_marks[(*pointer, "?")] = mark
                 document.problem((*pointer, "?"), "a key must be text", at_key=True)
                 self._skip()
@@ -384,16 +384,14 @@ class _Reader:
                 self._skip()
                 continue
             document.key_marks[place] = mark
-            result[key] = self.read(place)
-        self.at += 1
+            result[key] = self._read(self._next(), place)
         return result
 
     def _skip(self) -> None:
         """Pass the events of one value."""
         depth = 0
         while True:
-            kind = type(self._peek())
-            self.at += 1
+            kind = type(self._next())
             if kind in _ENDS:
                 depth -= 1
             elif kind in _OPENED:
