@@ -15,7 +15,8 @@ from pathlib import Path
 
 import orjson
 
-from ipa.dataplane.http import Application, Call, HttpError, Response, serve
+from ipa.dataplane.environment import run
+from ipa.dataplane.http import Application, Call, HttpError, Response
 
 HANG = -1
 # How often it looks whether it may answer.
@@ -82,7 +83,7 @@ def main() -> None:
     parser.add_argument("--holds", type=Path)
     options = parser.parse_args()
     stub = Stub(options.service_ms / 1000, options.adds, options.after, options.fails, options.holds)
-    serve(stub.application(options.stage), "127.0.0.1", options.port)
+    run(stub.application(options.stage), "127.0.0.1", options.port)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ipa.dataplane import http
+from ipa.dataplane import environment
 from ipa.serving.protocol import BoundedServer
 
 # The loop is looked at this often, and lateness below the least is not written.
@@ -68,7 +68,7 @@ class WatchedServer(BoundedServer):
 def main(file: str, module: str, *arguments: str) -> None:
     """Run the module."""
     WatchedServer.file = Path(file)
-    vars(http)["BoundedServer"] = WatchedServer
+    vars(environment)["BoundedServer"] = WatchedServer
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__")
 

@@ -7,25 +7,14 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_right, insort
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import count
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
-from ipa.dataplane.tensors import (
-    NOTHING,
-    Tensors,
-    dump,
-    items_of,
-    kind_of,
-    merge,
-    rows,
-    split,
-    values_of,
-    without_number,
-)
+from ipa.dataplane.tensors import Tensors, dump, items_of, kind_of, merge, split, values_of
 
 # A request that was at this many model servers when each of them died is taken for the cause.
 MAX_LOSSES = 3
@@ -57,61 +46,45 @@ class LossCause(StrEnum):
     INVALID_REQUEST = "invalid_request"
 
 
+@dataclass(slots=True, eq=False)
 class QueuedRequest:
     """A request in the queue. `outcome` is None until it ends, which happens once; `detail` is the cause.
 
     After `deadline_s` its answer is useless. An answer by `due_s`, if not after the deadline, is in time if
-    the later stages take as long as they usually do. One by `wanted_s` is within the SLA then.
+    the later stages take as long as they usually do. One by `wanted_s` is within the SLA then. `members` are
+    sent to the model unchanged, together with the inputs.
     """
 
-    __slots__ = (
-        "answer",
-        "arrived_s",
-        "cause",
-        "deadline_s",
-        "detail",
-        "due_s",
-        "inputs",
-        "items",
-        "kind",
-        "losses",
-        "members",
-        "number",
-        "outcome",
-        "parts",
-        "retry_after_s",
-        "taken_s",
-        "waiting",
-        "wanted_s",
-    )
+    inputs: Tensors
+    arrived_s: float
+    deadline_s: float
+    members: Mapping[str, Any] = field(default_factory=dict)
+    due_s: float = inf
+    wanted_s: float = inf
+    items: int = 0
+    kind: Hashable = None
+    # When its first batch was taken, of the last try.
+    taken_s: float = 0.0
+    # In the order of arrival.
+    number: int = 0
+    outcome: Outcome | None = None
+    cause: LossCause | None = None
+    # Of a refused one: until another would be in time.
+    retry_after_s: float = 0.0
+    detail: str = ""
+    answer: Tensors = ()
+    # Items that are not in a batch.
+    waiting: int = 0
+    # Model servers that died while they had it.
+    losses: int = 0
+    # By first item: the number of items, their outputs.
+    parts: dict[int, tuple[int, Tensors]] = field(default_factory=dict)
 
-    def __init__(
-        self,
-        inputs: Tensors,
-        arrived_s: float,
-        deadline_s: float,
-        members: Mapping[str, Any] = NOTHING,
-        due_s: float | None = None,
-        wanted_s: float | None = None,
-    ) -> None:
-        self.inputs = inputs
-        self.members = members  # sent to the model unchanged, together with the inputs
-        self.items = items_of(inputs)
-        self.kind: Hashable = kind_of(inputs, members)
-        self.arrived_s = arrived_s
-        self.deadline_s = deadline_s
-        self.due_s = deadline_s if due_s is None else due_s
-        self.wanted_s = self.due_s if wanted_s is None else wanted_s
-        self.taken_s = arrived_s  # when its first batch was taken, of the last try
-        self.number = 0  # in the order of arrival
-        self.outcome: Outcome | None = None
-        self.cause: LossCause | None = None
-        self.retry_after_s = 0.0  # of a refused one: until another would be in time
-        self.detail = ""
-        self.answer: Tensors = ()
-        self.waiting = 0  # items that are not in a batch
-        self.losses = 0  # model servers that died while they had it
-        self.parts: dict[int, tuple[int, Tensors]] = {}  # by first item: the number of items, their outputs
+    def __post_init__(self) -> None:
+        self.items, self.kind = items_of(self.inputs), kind_of(self.inputs, self.members)
+        self.due_s = min(self.due_s, self.deadline_s)
+        self.wanted_s = min(self.wanted_s, self.due_s)
+        self.taken_s = self.arrived_s
 
     def end(self, outcome: Outcome, cause: LossCause | None = None, detail: str = "") -> None:
         """Set the outcome; RuntimeError if the request has one."""
@@ -121,8 +94,7 @@ class QueuedRequest:
         self.parts.clear()
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
+class Slice(NamedTuple):
     """Items `start` to `stop` of a request. With `is_alone` no other request may share its batch."""
 
     request: QueuedRequest
@@ -135,9 +107,19 @@ class Slice:
         """The number of items."""
         return self.stop - self.start
 
+    @property
+    def is_open(self) -> bool:
+        """True if its request has not ended."""
+        return self.request.outcome is None
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+    def joins(self, head: Slice) -> bool:
+        """True if it may be in the batch that begins with `head`."""
+        if self.request is head.request or not self.is_open:
+            return True
+        return not (head.is_alone or self.is_alone) and self.request.kind == head.request.kind
+
+
+class Batch(NamedTuple):
     """The slices that one replica serves in one call."""
 
     slices: tuple[Slice, ...]
@@ -148,18 +130,20 @@ class Batch:
         return sum(piece.items for piece in self.slices)
 
     @property
-    def is_abandoned(self) -> bool:
-        """True if no request waits for this batch any more."""
-        return all(piece.request.outcome is not None for piece in self.slices)
-
-    def inputs(self) -> Tensors:
-        """The inputs of all slices, concatenated."""
-        return merge([rows(piece.request.inputs, piece.start, piece.stop) for piece in self.slices])
+    def open_slices(self) -> list[Slice]:
+        """The slices whose requests have not ended; none if nobody waits for the batch any more."""
+        return [piece for piece in self.slices if piece.is_open]
 
     @property
     def values(self) -> int:
         """The number of values of the requests that it has items of."""
         return sum(values_of(piece.request.inputs) for piece in self.slices)
+
+    def inputs(self) -> Tensors:
+        """The inputs of all slices, concatenated."""
+        return merge(
+            [tuple(it.rows(start, stop) for it in request.inputs) for request, start, stop, _ in self.slices]
+        )
 
     def body(self) -> bytes:
         """The V2 request to the model server."""
@@ -180,8 +164,7 @@ class Batcher:
     waiting_items: int = 0
     _slices: list[Slice] = field(default_factory=list)
     _arrivals: list[tuple[float, int, QueuedRequest]] = field(default_factory=list)
-    _deadlines: list[tuple[float, int, QueuedRequest]] = field(default_factory=list)
-    # Deadlines of requests whose items were all in batches when the latest useful batch would have started.
+    # Deadlines of requests whose items were all taken.
     _in_flight: list[tuple[float, int, QueuedRequest]] = field(default_factory=list)
     _order: count[int] = field(default_factory=count)
 
@@ -195,8 +178,7 @@ class Batcher:
         if self.waiting_items + request.items > self.max_items:
             return False
         request.number = next(self._order)
-        insort(self._slices, Slice(request, 0, request.items), key=_rank)
-        self._now_waiting(request, request.items)
+        self._enqueue([Slice(request, 0, request.items)])
         return True
 
     def items_before(self, deadline_s: float) -> int:
@@ -204,7 +186,7 @@ class Batcher:
         if not self._slices or self._slices[-1].request.deadline_s <= deadline_s:
             return self.waiting_items
         place = bisect_right(self._slices, deadline_s, key=lambda piece: piece.request.deadline_s)
-        return sum(piece.items for piece in self._slices[:place] if piece.request.outcome is None)
+        return sum(piece.items for piece in self._slices[:place] if piece.is_open)
 
     def drop_late(self, now_s: float, service_s: float, *, has_replicas: bool = True) -> list[QueuedRequest]:
         """Drop the requests that will miss their deadline, and return them.
@@ -212,23 +194,23 @@ class Batcher:
         A waiting request is dropped as soon as a batch of `service_s` could not answer it by its deadline, a
         request in a batch at its deadline. A later answer of that batch is ignored.
         """
-        cause = LossCause.NO_TIME_LEFT if has_replicas else LossCause.NO_REPLICAS
-        words = (
-            "less time budget is left than a batch takes" if has_replicas else "no replica serves the stage"
-        )
         dropped = []
-        while self._deadlines and self._deadlines[0][0] - service_s <= now_s:
-            entry = heapq.heappop(self._deadlines)
-            request = entry[2]
-            if request.outcome is None and request.waiting:
-                self._drop(request, cause, words)
-                dropped.append(request)
-            elif request.outcome is None:
-                heapq.heappush(self._in_flight, entry)
+        self._skip_ended()
+        while self._slices and self._slices[0].request.deadline_s - service_s <= now_s:
+            request = self._slices[0].request
+            if has_replicas:
+                detail = "less time budget is left than a batch takes"
+                self._end(request, Outcome.DROPPED, LossCause.NO_TIME_LEFT, detail)
+            else:
+                detail = "no replica serves the stage"
+                self._end(request, Outcome.DROPPED, LossCause.NO_REPLICAS, detail)
+            dropped.append(request)
+            self._skip_ended()
         while self._in_flight and self._in_flight[0][0] <= now_s:
             request = heapq.heappop(self._in_flight)[2]
             if request.outcome is None:
-                self._drop(request, LossCause.BATCH_LATE, "the model did not answer within its time budget")
+                detail = "the model did not answer within its time budget"
+                self._end(request, Outcome.DROPPED, LossCause.BATCH_LATE, detail)
                 dropped.append(request)
         return dropped
 
@@ -240,42 +222,47 @@ class Batcher:
         dropped = []
         for piece in self._slices:
             request = piece.request
-            if request.outcome is not None or request.waiting < request.items:
+            if not piece.is_open or request.waiting < request.items:
                 continue
             if self.waiting_items - request.waiting < self.batch_size or request.due_s >= now_s + usual_s:
                 break
-            words = "less time budget is left than a batch usually takes"
-            self._drop(request, LossCause.NO_TIME_LEFT, words)
+            detail = "less time budget is left than a batch usually takes"
+            self._end(request, Outcome.DROPPED, LossCause.NO_TIME_LEFT, detail)
             dropped.append(request)
         return dropped
 
     def take(self, now_s: float) -> Batch | None:
         """Return the next batch; None while waiting is better."""
         self._skip_ended()
-        if not self._slices or not self._is_due(now_s):
+        if not self._slices:
             return None
         head = self._slices[0]
         taken: list[Slice] = []
-        rest: Slice | None = None
-        room, passed = self.batch_size, 0
-        for waiting in self._slices:
-            piece = waiting
-            if not room or (taken and not self._joins(head, piece)):
+        room, passed, is_closed = self.batch_size, 0, False
+        for piece in self._slices:
+            is_closed = room <= 0 or not piece.joins(head)
+            if is_closed:
                 break
             passed += 1
-            if piece.request.outcome is not None:
-                continue
-            if piece.items > room:
-                cut = piece.start + room
-                rest = Slice(piece.request, cut, piece.stop, piece.is_alone)
-                piece = Slice(piece.request, piece.start, cut, piece.is_alone)
-            room -= piece.items
+            if piece.is_open:
+                taken.append(piece)
+                room -= piece.items
+        if room > 0 and not is_closed and now_s < self._arrivals[0][0] + self.batch_timeout_s:
+            return None
+        rest: list[Slice] = []
+        if room < 0:
+            request, start, stop, is_alone = taken.pop()
+            taken.append(Slice(request, start, stop + room, is_alone))
+            rest.append(Slice(request, stop + room, stop, is_alone))
+        self._slices[:passed] = rest
+        for piece in taken:
+            request = piece.request
             if piece.start == 0:
-                piece.request.taken_s = now_s
-            piece.request.waiting -= piece.items
+                request.taken_s = now_s
+            request.waiting -= piece.items
             self.waiting_items -= piece.items
-            taken.append(piece)
-        self._slices[:passed] = [rest] if rest else []
+            if not request.waiting:
+                heapq.heappush(self._in_flight, (request.deadline_s, next(self._order), request))
         return Batch(tuple(taken))
 
     def next_wanted_s(self) -> float:
@@ -284,7 +271,7 @@ class Batcher:
         for piece in self._slices:
             if items >= self.batch_size:
                 break
-            if piece.request.outcome is None:
+            if piece.is_open:
                 wanted_s, items = min(wanted_s, piece.request.wanted_s), items + piece.items
         return wanted_s
 
@@ -297,7 +284,7 @@ class Batcher:
         """The time of the next call of `drop_late`; None if no request has a deadline."""
         self._skip_ended()
         moments = [self._in_flight[0][0]] if self._in_flight else []
-        moments += [self._deadlines[0][0] - service_s] if self._deadlines else []
+        moments += [self._slices[0].request.deadline_s - service_s] if self._slices else []
         return min(moments, default=None)
 
     def answer(self, batch: Batch, outputs: Tensors, where: str = "") -> list[QueuedRequest]:
@@ -312,17 +299,22 @@ class Batcher:
         ended = []
         for piece, part in zip(batch.slices, answers, strict=True):
             request = piece.request
-            if request.outcome is not None:
+            if not piece.is_open:
                 continue
-            if name := without_number(part):
+            if name := next((tensor.name for tensor in part if tensor.has_null), ""):
                 detail = f"{where}output {name!r} contains null, which stands for NaN or infinity"
-                self._end(request, Outcome.FAILED, LossCause.MODEL_ERROR, detail)
-                ended.append(request)
+                ended += self._fail([request], LossCause.MODEL_ERROR, detail)
                 continue
             request.parts[piece.start] = (piece.items, part)
-            if sum(items for items, _ in request.parts.values()) == request.items:
-                self._join(request)
-                ended.append(request)
+            if sum(items for items, _ in request.parts.values()) < request.items:
+                continue
+            ended.append(request)
+            try:
+                request.answer = merge([request.parts[start][1] for start in sorted(request.parts)])
+            except ValueError as error:
+                self._fail([request], LossCause.MODEL_ERROR, str(error))
+            else:
+                self._end(request, Outcome.ANSWERED)
         return ended
 
     def fail(self, batch: Batch, detail: str) -> list[QueuedRequest]:
@@ -331,10 +323,10 @@ class Batcher:
         If several requests shared the batch, one of them may be the cause: each is retried in a batch of its
         own.
         """
-        if len(_requests(batch.slices)) > 1:
-            self._put_back([Slice(it.request, it.start, it.stop, True) for it in _open(batch)])
+        if len({piece.request for piece in batch.slices}) > 1:
+            self._enqueue(Slice(*piece[:3], is_alone=True) for piece in batch.open_slices)
             return []
-        return self._fail(_requests(_open(batch)), LossCause.MODEL_ERROR, detail)
+        return self._fail(_requests(batch.open_slices), LossCause.MODEL_ERROR, detail)
 
     def lose(self, batch: Batch, detail: str) -> list[QueuedRequest]:
         """Return the batch of a replica that died to its place in the queue. Return the requests that fail.
@@ -342,42 +334,33 @@ class Batcher:
         The cause may be the replica or a request: a request that loses its second replica is batched alone
         from then on, and fails when it loses replica number `MAX_LOSSES`.
         """
-        kept, failed = [], []
-        for request in _requests(_open(batch)):
+        slices = batch.open_slices
+        for request in _requests(slices):
             request.losses += 1
-            if request.losses >= MAX_LOSSES:
-                failed.append(request)
-        for piece in _open(batch):
-            if piece.request.losses < MAX_LOSSES:
-                is_alone = piece.is_alone or piece.request.losses > 1
-                kept.append(Slice(piece.request, piece.start, piece.stop, is_alone))
-        self._put_back(kept)
-        words = f"{MAX_LOSSES} model servers died while serving it; the last: {detail}"
-        return self._fail(failed, LossCause.LOST_REPLICAS, words)
+        kept = [piece for piece in slices if piece.request.losses < MAX_LOSSES]
+        self._enqueue(
+            Slice(*piece[:3], is_alone=piece.is_alone or piece.request.losses > 1) for piece in kept
+        )
+        detail = f"{MAX_LOSSES} model servers died while serving it; the last: {detail}"
+        lost = _requests(piece for piece in slices if piece.request.losses >= MAX_LOSSES)
+        return self._fail(lost, LossCause.LOST_REPLICAS, detail)
 
     def requeue(self, batch: Batch) -> None:
         """Return a batch that no replica has started to its place in the queue."""
-        self._put_back(_open(batch))
+        self._enqueue(batch.open_slices)
+
+    def _enqueue(self, slices: Iterable[Slice]) -> None:
+        for piece in slices:
+            request = piece.request
+            insort(self._slices, piece, key=_rank)
+            request.waiting += piece.items
+            self.waiting_items += piece.items
+            heapq.heappush(self._arrivals, (request.arrived_s, next(self._order), request))
 
     def _fail(self, requests: list[QueuedRequest], cause: LossCause, detail: str) -> list[QueuedRequest]:
         for request in requests:
             self._end(request, Outcome.FAILED, cause, detail)
         return requests
-
-    def _drop(self, request: QueuedRequest, cause: LossCause, detail: str) -> None:
-        self._end(request, Outcome.DROPPED, cause, detail)
-
-    def _put_back(self, slices: Sequence[Slice]) -> None:
-        for piece in slices:
-            insort(self._slices, piece, key=_rank)
-            self._now_waiting(piece.request, piece.items)
-
-    def _now_waiting(self, request: QueuedRequest, items: int) -> None:
-        request.waiting += items
-        self.waiting_items += items
-        order = next(self._order)
-        heapq.heappush(self._deadlines, (request.deadline_s, order, request))
-        heapq.heappush(self._arrivals, (request.arrived_s, order, request))
 
     def _end(
         self, request: QueuedRequest, outcome: Outcome, cause: LossCause | None = None, detail: str = ""
@@ -386,44 +369,16 @@ class Batcher:
         request.waiting = 0
         request.end(outcome, cause, detail)
 
-    def _join(self, request: QueuedRequest) -> None:
-        parts = [request.parts[start][1] for start in sorted(request.parts)]
-        try:
-            request.answer = merge(parts)
-        except ValueError as error:
-            self._end(request, Outcome.FAILED, LossCause.MODEL_ERROR, str(error))
-        else:
-            self._end(request, Outcome.ANSWERED)
-
     def _skip_ended(self) -> None:
         ended = 0
-        while ended < len(self._slices) and self._slices[ended].request.outcome is not None:
+        while ended < len(self._slices) and not self._slices[ended].is_open:
             ended += 1
-        del self._slices[:ended]
-        for heap in (self._deadlines, self._in_flight):
-            while heap and heap[0][2].outcome is not None:
-                heapq.heappop(heap)
+        if ended:
+            del self._slices[:ended]
+        while self._in_flight and self._in_flight[0][2].outcome is not None:
+            heapq.heappop(self._in_flight)
         while self._arrivals and not self._arrivals[0][2].waiting:
             heapq.heappop(self._arrivals)
-
-    def _is_due(self, now_s: float) -> bool:
-        if now_s >= self._arrivals[0][0] + self.batch_timeout_s:
-            return True
-        head = self._slices[0]
-        items = 0
-        for piece in self._slices:
-            if piece is not head and not self._joins(head, piece):
-                return True
-            items += piece.items if piece.request.outcome is None else 0
-            if items >= self.batch_size:
-                return True
-        return False
-
-    @staticmethod
-    def _joins(head: Slice, piece: Slice) -> bool:
-        if piece.request.outcome is not None or piece.request is head.request:
-            return True
-        return not head.is_alone and not piece.is_alone and piece.request.kind == head.request.kind
 
 
 def _rank(piece: Slice) -> tuple[float, int, int]:
@@ -431,10 +386,5 @@ def _rank(piece: Slice) -> tuple[float, int, int]:
     return piece.request.deadline_s, piece.request.number, piece.start
 
 
-def _open(batch: Batch) -> list[Slice]:
-    """The slices whose requests have not ended."""
-    return [piece for piece in batch.slices if piece.request.outcome is None]
-
-
 def _requests(slices: Iterable[Slice]) -> list[QueuedRequest]:
-    return list({id(piece.request): piece.request for piece in slices}.values())
+    return list(dict.fromkeys(piece.request for piece in slices))

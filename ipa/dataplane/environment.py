@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+import math
 import os
 import socket
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry
 
 from ipa.dataplane import http
 from ipa.dataplane.http import MAX_BODY_BYTES, MAX_HELD_BYTES, Application, BodyLimits
-from ipa.dataplane.scraping import MetricsThread
+from ipa.dataplane.metrics import MetricsThread
 from ipa.model.errors import IpaError
+from ipa.serving.connections import MOST_FILES, ServerBounds, raise_file_limit, within_files
+from ipa.serving.protocol import BoundedConfig, BoundedServer
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -28,6 +32,13 @@ MAX_BODY, MAX_HELD = "IPA_MAX_BODY_MB", "IPA_MAX_HELD_MB"
 MIB = 1024 * 1024
 # Well below the grace period of 20 s that the operator sets, 10 s of which the pod sleeps first.
 DRAIN_S = 5.0
+# Longer than clients keep idle connections, so that none writes to a connection that is closing.
+KEEP_ALIVE_S = 75
+# The time that the largest body takes at 1 MB/s.
+BODY_S = 64
+# Bytes of one read, asyncio's default, and connections that the kernel queues, uvicorn's default.
+CHUNK_BYTES = 256 << 10
+BACKLOG = 2048
 
 
 def setting(name: str, kind: Callable[[str], T], default: D, *others: str) -> T | D:
@@ -35,24 +46,21 @@ def setting(name: str, kind: Callable[[str], T], default: D, *others: str) -> T 
 
     It ends the process with a message if that is not of its kind.
     """
-    found = next((each for each in (name, *others) if os.environ.get(each)), None)
-    if found is None:
+    given = next((each for each in (name, *others) if os.environ.get(each)), None)
+    if given is None:
         return default
     try:
-        return kind(os.environ[found])
+        return kind(os.environ[given])
     except (ValueError, LookupError, IpaError, http.HttpError) as error:
-        _end(f"{found}={os.environ[found][:200]!r} cannot be used: {error}")
+        message = f"{given}={os.environ[given][:200]!r} cannot be used: {error}"
+        raise SystemExit(f"error: {message}") from error
 
 
 def required(*names: str) -> list[str]:
     """Return the values of the variables. It ends the process with a message if one of them is not set."""
     if missing := [name for name in names if not os.environ.get(name)]:
-        _end(f"these variables must be set: {', '.join(missing)}")
+        raise SystemExit(f"error: these variables must be set: {', '.join(missing)}")
     return [os.environ[name] for name in names]
-
-
-def _end(words: str) -> NoReturn:
-    raise SystemExit(f"error: {words}")
 
 
 def edge() -> dict[str, Any]:
@@ -74,7 +82,11 @@ def told_limits() -> dict[str, str]:
 
 
 def serve(application: Application, registry: CollectorRegistry) -> None:
-    """Serve the application and its metrics at their addresses until a stop signal."""
+    """Serve the application and its metrics at their addresses until a stop signal.
+
+    The server then accepts no new connection, and requests in flight have IPA_DRAIN_S to be answered. Sockets
+    that the parent process passes stay open while this process is replaced: connections wait in them.
+    """
     host, port = setting(HOST, str, http.LOOPBACK), setting(PORT, int, None, *OPERATORS_PORT)
     if port is None:
         required(PORT)
@@ -84,5 +96,45 @@ def serve(application: Application, registry: CollectorRegistry) -> None:
         MetricsThread(socket.socket(fileno=metrics_fd), registry).start()
     elif metrics_port is not None:
         MetricsThread(socket.create_server((host, metrics_port)), registry).start()
-    drain_s = setting("IPA_DRAIN_S", float, DRAIN_S)
-    http.serve(application, host, port or 0, drain_s, fd=setting(SOCKET, int, None))
+    listener = setting(SOCKET, lambda text: socket.socket(fileno=int(text)), None)
+    run(application, host, port or 0, setting("IPA_DRAIN_S", float, DRAIN_S), listener)
+
+
+def run(
+    application: Application,
+    host: str,
+    port: int,
+    drain_s: float = DRAIN_S,
+    listener: socket.socket | None = None,
+) -> None:
+    """Serve the application until a stop signal, on a socket that listens already if there is one."""
+    # The limit of open files is the only bound on their number: all requests may come from one address.
+    bounds = ServerBounds(
+        connections=MOST_FILES,
+        address_connections=MOST_FILES,
+        # It is passed on over a connection of its own.
+        request_places=1,
+        body_s=BODY_S,
+        idle_s=KEEP_ALIVE_S,
+        chunk_bytes=CHUNK_BYTES,
+    )
+    config = BoundedConfig(
+        application,
+        within_files(bounds, raise_file_limit()),
+        host=host,
+        port=port,
+        backlog=BACKLOG,
+        passing=application.passing,
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        # The client is the peer of the connection, whatever a header says.
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, math.ceil(drain_s)),
+    )
+    # A search for garbage through all objects stops the event loop for longer the more connections there are.
+    # What has been loaded stays, so none goes through it, and they come once for 700 000 new objects.
+    gc.freeze()
+    gc.set_threshold(700, 10, 100)
+    BoundedServer(config).run(sockets=None if listener is None else [listener])

@@ -1,8 +1,10 @@
-"""The times that a stage is expected to take, as queues tell the router and the router tells queues."""
+"""The times that requests are expected to take: at stages, on their way through all, at a busy router."""
 
 from __future__ import annotations
 
+import asyncio
 import math
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -32,6 +34,16 @@ MAX_TIMES = 256
 MOST_ASKED_RATIO = 16.0
 # On an idle machine a request and its answer take 2 to 5 ms between router and queue.
 USUAL_HOP_S = 0.02
+# A loss counts for this long.
+COUNTED_S = 1.0
+# The rate of answers is that of so many, as far as they are of the last second: before a step of the load
+# few were asked for. Where there are fewer than LEAST_COUNTED in it, that of as many, of OLDEST_S at most.
+COUNTED, COUNTED_FOR_S = 64, 1.0
+LEAST_COUNTED, OLDEST_S = 8, 4.0
+# The event loop is asked this often, and the longest of so many last answers counts: what is read after a
+# stop has waited through it, what comes later has not. Each answer costs a loop that does little 0.05 ms.
+LAG_EVERY_S = 0.02
+LAGS_REMEMBERED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +93,9 @@ def server_timing(seconds: Mapping[str, float]) -> str:
 
 def parse_timing(text: str | None) -> dict[str, float]:
     """Return the seconds by name of a `Server-Timing` header; of an invalid one those that are understood."""
-    found = {}
-    for entry in (text or "").split(",")[:MAX_TIMES]:
-        name, _, value = entry.strip().partition(";dur=")
-        if (seconds := parse_ms(value)) is not None and name:
-            found[name] = seconds
-    return found
+    entries = (entry.strip().partition(";dur=") for entry in (text or "").split(",")[:MAX_TIMES])
+    times = {name: parse_ms(value) for name, _, value in entries if name}
+    return {name: seconds for name, seconds in times.items() if seconds is not None}
 
 
 def parse_ms(text: str | None) -> float | None:
@@ -111,11 +120,109 @@ def parse_times(text: str | None) -> StageTimes:
     """The times in a header; `UNKNOWN` without one or if it is invalid: it only advises."""
     if not text:
         return UNKNOWN
-    found = dict.fromkeys(("wait", "usual", "least"), 0.0)
-    for entry in text.split(",")[: len(found)]:
+    times = dict.fromkeys(("wait", "usual", "least"), 0.0)
+    for entry in text.split(",")[: len(times)]:
         name, _, value = entry.strip().partition("=")
         seconds = parse_ms(value)
-        if name not in found or seconds is None:
+        if name not in times or seconds is None:
             return UNKNOWN
-        found[name] = seconds
-    return StageTimes(found["wait"], found["usual"], found["least"])
+        times[name] = seconds
+    return StageTimes(*times.values())
+
+
+class LoopLag:
+    """The lag of the running event loop, measured while it is asked for, until `stop`."""
+
+    def __init__(self) -> None:
+        self._lags_s: deque[float] = deque(maxlen=LAGS_REMEMBERED)
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_asked = False
+
+    def measure(self) -> float:
+        """Return the longest lag lately, and go on to measure it."""
+        self._is_asked = True
+        if self._timer is None:
+            self._measure_next(asyncio.get_running_loop())
+        return max(self._lags_s, default=0.0)
+
+    def _measure_next(self, loop: asyncio.AbstractEventLoop) -> None:
+        due_s = loop.time() + LAG_EVERY_S
+
+        def note() -> None:
+            self._lags_s.append(max(0.0, loop.time() - due_s))
+            if self._is_asked:
+                self._is_asked = False
+                self._measure_next(loop)
+            else:
+                self.stop()
+
+        self._timer = loop.call_later(LAG_EVERY_S, note)
+
+    def stop(self) -> None:
+        """Measure no more, and forget what was measured."""
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        self._lags_s.clear()
+
+
+class Passage:
+    """Counts requests in and out: on the mean they take their number over the rate of answers (Little's law).
+
+    That is known at once, while what stages tell of their queues comes with answers. It is wrong for a load
+    that just rose and is served: it is asked only while requests are lost on the way, or refused.
+    """
+
+    def __init__(self, stages: int = 1) -> None:
+        # The requests that were admitted and have not ended.
+        self.in_flight = 0
+        # When requests came to the pipeline, and to each of its stages, in the last COUNTED_S.
+        self._came_s: deque[float] = deque()
+        self._entered_s: list[deque[float]] = [deque() for _ in range(stages)]
+        self._answered: deque[float] = deque(maxlen=COUNTED)
+        self._lost_s = -math.inf
+
+    def come(self, now_s: float) -> None:
+        """Note a request that comes to the pipeline."""
+        self._came_s.append(now_s)
+        _forget(self._came_s, now_s)
+
+    def asked_ratio(self, stage: int, now_s: float) -> float:
+        """The requests that came to the pipeline for each that comes to the stage, with this one.
+
+        1 while none is lost or refused.
+        """
+        entered_s = self._entered_s[stage]
+        entered_s.append(now_s)
+        _forget(entered_s, now_s)
+        _forget(self._came_s, now_s)
+        return max(1.0, len(self._came_s) / len(entered_s)) if now_s - self._lost_s <= COUNTED_S else 1.0
+
+    def leave(self, now_s: float, *, is_answered: bool) -> None:
+        """Note the end of a request that was admitted."""
+        self.in_flight -= 1
+        if is_answered:
+            self._answered.append(now_s)
+
+    def lose(self, now_s: float) -> None:
+        """Note that a request was refused, or was late on its way."""
+        self._lost_s = now_s
+
+    def expected_s(self, now_s: float) -> float:
+        """The time until the answer of a request that comes now; 0 while none is lost or refused."""
+        answered = self._answered
+        while answered and now_s - answered[0] >= (
+            COUNTED_FOR_S if len(answered) > LEAST_COUNTED else OLDEST_S
+        ):
+            answered.popleft()
+        if now_s - self._lost_s > COUNTED_S or not self.in_flight:
+            return 0.0
+        if not self._answered:
+            return self.in_flight * OLDEST_S
+        return self.in_flight * (now_s - self._answered[0]) / len(self._answered)
+
+
+def _forget(times_s: deque[float], now_s: float) -> None:
+    """Leave the times of the last COUNTED_S."""
+    while times_s and times_s[0] <= now_s - COUNTED_S:
+        times_s.popleft()

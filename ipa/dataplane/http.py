@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import hmac
 import ipaddress
 import logging
 import math
-import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -19,8 +17,6 @@ import orjson
 
 from ipa.dataplane.tensors import INLINE_BYTES, VALUE_BYTES, parse_object
 from ipa.serving.body_budget import BodyBudget, Incoming, NoRoomError, Turns, aside, structure
-from ipa.serving.connections import MOST_FILES, ServerBounds, raise_file_limit, within_files
-from ipa.serving.protocol import BoundedConfig, BoundedServer
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -37,13 +33,6 @@ MAX_HELD_BYTES = 192 * 1024 * 1024
 BYTES_A_VALUE = 8
 # A list takes the time and memory of so many values.
 LIST_VALUES = 8
-# Longer than clients keep idle connections, so that none writes to a connection that is closing.
-KEEP_ALIVE_S = 75
-# The time that the largest body takes at 1 MB/s.
-BODY_S = 64
-# Bytes of one read, asyncio's default, and connections that the kernel queues, uvicorn's default.
-CHUNK_BYTES = 256 << 10
-BACKLOG = 2048
 
 # The remaining time budget of a request. The router sends it to the queue; for a client it is optional.
 BUDGET_HEADER = "ipa-budget-ms"
@@ -113,10 +102,6 @@ class BodyLimits:
         return self.body_bytes // BYTES_A_VALUE
 
 
-def hold_nothing(size: int) -> None:
-    """Count no bytes."""
-
-
 DEFAULT_LIMITS = BodyLimits()
 
 
@@ -131,7 +116,7 @@ class Call:
     headers: Mapping[str, str]
     body: bytes
     client: str
-    hold: Callable[[int], None] = hold_nothing
+    hold: Callable[[int], None] = lambda size: None
     limits: BodyLimits = DEFAULT_LIMITS
 
     @property
@@ -251,7 +236,12 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
         if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
+            await receive()
+            await self._start()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await self._stop()
+            await send({"type": "lifespan.shutdown.complete"})
         elif scope["type"] == "http":
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
             try:
@@ -261,16 +251,13 @@ class Application:
             except Exception:  # answered, so that the client or the router does not wait
                 log.exception("%s %s failed", scope["method"], scope["path"])
                 response = HttpError(500, "error", "the request failed; the log has the cause").response()
-            await _send(send, response)
-
-    def _handler(self, method: str, path: str) -> Handler:
-        handler = self._routes.get((method, path))
-        if handler is None and path in self._paths:
-            raise HttpError(405, "method", f"{path} does not answer {method}", closes=True)
-        if handler is None:
-            served = f"; {self._served}" if self._served else ""
-            raise HttpError(404, "not_found", f"there is no {path[:MOST_QUOTED]!r} here{served}", closes=True)
-        return handler
+            given = [
+                (b"content-type", response.content_type.encode()),
+                (b"content-length", str(len(response.body)).encode()),
+                *((name.encode(), value.encode("latin-1")) for name, value in response.headers.items()),
+            ]
+            await send({"type": "http.response.start", "status": response.status, "headers": given})
+            await send({"type": "http.response.body", "body": response.body})
 
     async def _answer(self, scope: Scope, headers: Mapping[str, str], receive: Receive) -> Response:
         path = scope["path"]
@@ -278,14 +265,19 @@ class Application:
         if self._hosts and path not in OPEN_PATHS and host_of(headers) not in self._hosts:
             detail = f"the host name {headers.get('host', '')[:100]!r} is not accepted here"
             raise HttpError(403, "forbidden", detail, closes=True)
-        handler = self._handler(scope["method"], path)
+        handler = self._routes.get((scope["method"], path))
+        if handler is None and path in self._paths:
+            raise HttpError(405, "method", f"{path} does not answer {scope['method']}", closes=True)
+        if handler is None:
+            served = f"; {self._served}" if self._served else ""
+            raise HttpError(404, "not_found", f"there is no {path[:MOST_QUOTED]!r} here{served}", closes=True)
         if (coding := headers.get("content-encoding", "identity")) != "identity":
             detail = f"content-encoding: {coding[:40]!r} is not accepted: send the body without compression"
             raise HttpError(415, "input", detail, closes=True)
         incoming = Incoming(asyncio.timeout(None))
-        hold = partial(self._hold, incoming)
         try:
             body = await self._body(receive, incoming)
+            hold = partial(self._hold, incoming)
             return await handler(Call(path, headers, body, client[0], hold, self.limits))
         finally:
             self._budget.release(incoming)
@@ -316,24 +308,6 @@ class Application:
         except (NoRoomError, TimeoutError) as error:
             raise HttpError(503, "dropped", str(NoRoomError()), closes=True) from error
 
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        await receive()
-        await self._start()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await self._stop()
-        await send({"type": "lifespan.shutdown.complete"})
-
-
-async def _send(send: Send, response: Response) -> None:
-    headers = [
-        (b"content-type", response.content_type.encode()),
-        (b"content-length", str(len(response.body)).encode()),
-        *((name.encode(), value.encode("latin-1")) for name, value in response.headers.items()),
-    ]
-    await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    await send({"type": "http.response.body", "body": response.body})
-
 
 def host_of(headers: Mapping[str, str]) -> str:
     """The host name of the request with those headers, without the port; empty if there is none."""
@@ -360,49 +334,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def serve(
-    application: Application,
-    host: str,
-    port: int,
-    drain_s: float = 5.0,
-    *,
-    fd: int | None = None,
-) -> None:
-    """Serve until SIGTERM or SIGINT.
-
-    The server then accepts no new connection, and requests in flight have `drain_s` to be answered. `fd` is a
-    listening socket that the parent process passes: the parent keeps the port open, and connections wait in
-    it, while this process is replaced.
-    """
-    # The limit of open files is the only bound on their number: all requests may come from one address.
-    bounds = ServerBounds(
-        connections=MOST_FILES,
-        address_connections=MOST_FILES,
-        # It is passed on over a connection of its own.
-        request_places=1,
-        body_s=BODY_S,
-        idle_s=KEEP_ALIVE_S,
-        chunk_bytes=CHUNK_BYTES,
-    )
-    config = BoundedConfig(
-        application,
-        within_files(bounds, raise_file_limit()),
-        host=host,
-        port=port,
-        backlog=BACKLOG,
-        passing=application.passing,
-        lifespan="on",
-        log_level="warning",
-        access_log=False,
-        # The client is the peer of the connection, whatever a header says.
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=max(1, math.ceil(drain_s)),
-    )
-    # A search for garbage through all objects stops the event loop for longer the more connections there are.
-    # What has been loaded stays, so none goes through it, and they come once for 700 000 new objects.
-    gc.freeze()
-    gc.set_threshold(700, 10, 100)
-    BoundedServer(config).run(sockets=None if fd is None else [socket.socket(fileno=fd)])

@@ -36,15 +36,13 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-import orjson
-
-from ipa.dataplane import binary, http
+from ipa.dataplane import http, tensors
 from ipa.dataplane.batching import LossCause, Outcome, QueuedRequest
-from ipa.dataplane.client import ConnectionLostError
-from ipa.dataplane.declared import LOOK_EVERY_S, UNDECLARED, Declarations
+from ipa.dataplane.client import ConnectionLostError, OversizedAnswerError
 from ipa.dataplane.environment import edge, required, serve, setting
 from ipa.dataplane.expectation import (
     AHEAD_HEADER,
@@ -60,19 +58,16 @@ from ipa.dataplane.expectation import (
     server_timing,
 )
 from ipa.dataplane.metrics import QueueMetrics
-from ipa.dataplane.queue_config import QueueConfig, parse_config, parse_parts, parse_profile
 from ipa.dataplane.replicas import UNKNOWN_VARIANTS
-from ipa.dataplane.stagequeue import Sender, StageQueue
-from ipa.dataplane.tensors import (
-    INLINE_VALUES,
-    NOTHING,
-    InferRequest,
-    check_outputs,
-    parse_object,
-    parse_request,
-    values_of,
+from ipa.dataplane.stagequeue import (
+    QueueConfig,
+    Sender,
+    StageQueue,
+    parse_config,
+    parse_parts,
+    parse_profile,
 )
-from ipa.dataplane.v2 import VERSION, V2Server, json_response, model_ready
+from ipa.dataplane.v2 import UNDECLARED, V2Server, json_response, parse_model, v2_response
 from ipa.model.errors import InputError
 from ipa.model.resident import ANY_VARIANT
 from ipa.model.serving import FAN_OUT
@@ -82,59 +77,23 @@ log = logging.getLogger("ipa.dataplane")
 
 # A model server answers for its model at once, but for while it loads.
 METADATA_S = 2.0
-
 # A pod of which it is asked which variants it has answers within that.
 LOADED_WITHIN_S = 1.0
+# A new ready pod is used after this, plus the 5 to 30 s for which the DNS of a cluster caches answers; a
+# model that did not say what it declares is asked again.
+LOOK_EVERY_S = 1.0
+# The time budget of a request that has none.
+DEFAULT_BUDGET_S = 30.0
+TURNED_AWAY = (LossCause.OVERLOAD, LossCause.QUEUE_FULL)
 
 # (host, port) -> its addresses; OSError if there are none.
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 
-# Base URLs of the replicas -> True if they are served with, all of them.
-Found = Callable[[tuple[str, ...]], Awaitable[bool]]
-
-
 async def resolve(host: str, port: int) -> list[str]:
     """Return the addresses of a host; OSError if the name is not known."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(address[0]) for *_, address in found]
-
-
-class Discovery:
-    """A poller that reports the replicas behind the base URL of their Service to a queue.
-
-    If the name cannot be resolved, the last known replicas stay: sending to one finds out if it is gone.
-    Those of which `found` is not sure (False) are reported again.
-    """
-
-    def __init__(self, url: str, found: Found, lookup: Resolve = resolve) -> None:
-        parts = urlsplit(url)
-        self._host, self._port = parts.hostname or "", parts.port or 80
-        self._found = found
-        self._resolve = lookup
-        self._last: tuple[str, ...] = ()
-
-    async def look(self) -> None:
-        """Resolve once, and report the replicas if they differ from the last report."""
-        try:
-            addresses = await self._resolve(self._host, self._port)
-        except OSError as error:
-            log.debug("%s cannot be resolved: %s", self._host, error)
-            return
-        urls = tuple(sorted({f"http://{http.bracketed(address)}:{self._port}" for address in addresses}))
-        if urls and urls != self._last and await self._found(urls):
-            self._last = urls
-
-    async def run(self) -> None:
-        """Poll until cancelled."""
-        while True:
-            await self.look()
-            await asyncio.sleep(LOOK_EVERY_S)
-
-
-# The time budget of a request that has none.
-DEFAULT_BUDGET_S = 30.0
-TURNED_AWAY = (LossCause.OVERLOAD, LossCause.QUEUE_FULL)
+    entries = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(address[0]) for *_, address in entries]
 
 
 class QueueServer(V2Server):
@@ -145,7 +104,8 @@ class QueueServer(V2Server):
     first and the lighter ones that may stand in for it; `heavier_variants` may while there is time. `groups`
     say which variants a replica has loaded together, in an order in which neighbours are alike (empty: all).
     `parts` are the configurations of further parts by their names; the other settings are those of the first.
-    `hosts` are the accepted host names, empty for any. `admin_token` enables the admin address.
+    `hosts` are the accepted host names, empty for any. `admin_token` enables the admin address. `lookup`
+    resolves names. If it cannot, the last known replicas stay: sending to one finds out if it is gone.
     """
 
     def __init__(
@@ -163,7 +123,8 @@ class QueueServer(V2Server):
         hosts: frozenset[str] = frozenset(),
         limits: http.BodyLimits = http.DEFAULT_LIMITS,
         admin_token: str = "",
-        parts: Mapping[str, QueueConfig] = NOTHING,
+        parts: Mapping[str, QueueConfig] = tensors.NOTHING,
+        lookup: Resolve = resolve,
         **queue: Any,
     ) -> None:
         self._metrics = QueueMetrics(pipeline, stage)
@@ -174,10 +135,13 @@ class QueueServer(V2Server):
         first = StageQueue(self._send_of(http.FIRST_PART), self._metrics, stage=stage, **queue)
         self._queues = {http.FIRST_PART: first}
         self._parts = parts
-        self._discovery = Discovery(model_url, self._serve_with) if model_url else None
-        self._declared = Declarations(self._describe if sender is None else describe)
-        self._looking: list[asyncio.Task[None]] = []
-        self._asked, self._heavier, self._groups = variants, heavier_variants, groups
+        self._model_url, self._lookup = model_url, lookup
+        self._describe = describe if sender else self._describe_replica
+        self._declared = UNDECLARED
+        # True until a replica has said what its model declares, since the last change.
+        self._is_changed = True
+        self._looking: asyncio.Task[None] | None = None
+        self._variants, self._heavier, self._groups = variants, heavier_variants, groups
         # By URL: what it has loaded of them.
         self._loaded: dict[str, tuple[str, ...]] = {}
 
@@ -190,21 +154,50 @@ class QueueServer(V2Server):
         self._metrics.suspects.set_function(
             lambda: sum(len(queue.suspects(now_s())) for queue in list(self._queues.values()))
         )
-        self._declared.change()
-        self._looking.append(asyncio.create_task(self._declared.run()))
-        if self._discovery:
-            self._looking.append(asyncio.create_task(self._discovery.run()))
+        self._looking = asyncio.create_task(self._look())
+
+    async def _look(self) -> None:
+        """Follow the replicas, and what their model declares, until cancelled."""
+        while True:
+            if self._model_url:
+                await self.discover()
+            if self._is_changed:
+                await self._learn()
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def discover(self) -> None:
+        """Serve with the replicas behind the Service of the model, if they are others than before."""
+        parts = urlsplit(self._model_url or "")
+        port = parts.port or 80
+        try:
+            addresses = await self._lookup(parts.hostname or "", port)
+        except OSError as error:
+            log.debug("%s cannot be resolved: %s", parts.hostname, error)
+            return
+        urls = sorted({f"http://{http.bracketed(address)}:{port}" for address in addresses})
+        if urls and (urls != sorted(self._loaded) or not all(self._loaded.values())):
+            await self._serve_with(urls)
+
+    async def _learn(self) -> None:
+        """Ask a replica what its model declares."""
+        self._is_changed = False
+        if self._describe:
+            try:
+                self._declared = parse_model(await self._describe())
+            except (ConnectionLostError, OversizedAnswerError) as error:
+                log.debug("the metadata of the model cannot be read: %s", error)
+                self._is_changed = True
 
     async def _stop(self) -> None:
-        for task in self._looking:
-            task.cancel()
+        if self._looking:
+            self._looking.cancel()
         await asyncio.gather(*(queue.close() for queue in self._queues.values()))
         await super()._stop()
 
-    async def _describe(self) -> bytes:
+    async def _describe_replica(self) -> bytes:
         """The metadata of a replica's model. ConnectionLostError: no replica answers for its model."""
         for queue in list(self._queues.values()):
-            for url, variant in queue.running().items():
+            for url, variant in queue.config.running.items():
                 model = self._model.replace(ANY_VARIANT, variant)
                 status, body = await self._client.get(f"{url}/v2/models/{model}", METADATA_S)
                 if status == 200:
@@ -229,15 +222,15 @@ class QueueServer(V2Server):
             self._queues[part] = made
         return self._queues[part]
 
-    async def _serve_with(self, urls: tuple[str, ...]) -> bool:
-        """Serve with the replicas there, and return True if it is known of all which variants they have."""
+    async def _serve_with(self, urls: Sequence[str]) -> None:
+        """Serve with those of the replicas of which it is known which variants they have."""
         self._loaded = {url: self._loaded.get(url) or await self._variants_of(url) for url in urls}
         known = {url: names for url, names in self._loaded.items() if names}
         if known:
-            heavier = {url: self._heavier for url, names in known.items() if names == self._asked}
-            self._queues[http.FIRST_PART].configure(QueueConfig(replicas=known, heavier=heavier))
-            self._declared.change()
-        return len(known) == len(urls)
+            heavier = {url: self._heavier for url, names in known.items() if names == self._variants}
+            queue = self._queues[http.FIRST_PART]
+            queue.configure(replace(queue.config, replicas=known, heavier=heavier))
+            self._is_changed = True
 
     async def _variants_of(self, url: str) -> tuple[str, ...]:
         """The variants that the replica runs; empty while it is not known which it has loaded.
@@ -245,14 +238,14 @@ class QueueServer(V2Server):
         One that has others loaded, as while pods are replaced, runs that which is most like the first.
         """
         if len(self._groups) < 2:
-            return self._asked
+            return self._variants
         for group in self._groups:
             if not await self._has(url, group[0]):
                 continue
-            if self._asked[0] in group:
-                return self._asked
+            if self._variants[0] in group:
+                return self._variants
             order = [name for each in self._groups for name in each]
-            place = order.index(self._asked[0])
+            place = order.index(self._variants[0])
             return (min(group, key=lambda name: abs(order.index(name) - place)),)
         return ()
 
@@ -273,11 +266,17 @@ class QueueServer(V2Server):
         ahead = parse_times(call.headers.get(AHEAD_HEADER))
         aim_s = parse_ms(call.headers.get(AIM_HEADER))
         queue = self._queue_of(call.part())
-        queue.asked(parse_ratio(call.headers.get(ASKED_HEADER)))
+        queue.note_asked(parse_ratio(call.headers.get(ASKED_HEADER)))
         try:
-            asked = await self._parse(call)
-            request = await queue.infer(asked.inputs, budget_s, asked.members, ahead, aim_s)
-            is_large = values_of(request.answer) > INLINE_VALUES
+            text, rest = tensors.json_part(call.body, call.headers.get(tensors.JSON_LENGTH_HEADER))
+            body = await call.parse_object(text)
+            has_binary = bool(rest) or b'"' + tensors.BINARY_SIZE.encode() in text
+            if has_binary:
+                call.hold(tensors.made_bytes(body.get("inputs"), rest, call.limits.values))
+            asked = await aside(call.is_large, self._request, call, body, rest if has_binary else None)
+            aim = {} if aim_s is None else {"aim_s": aim_s}
+            request = await queue.infer(asked.inputs, budget_s, asked.members, ahead, **aim)
+            is_large = tensors.values_of(request.answer) > tensors.INLINE_VALUES
             response = await aside(is_large, self._answer, call, asked, request, now_s())
         except InputError as error:
             raise http.HttpError(400, error.code, str(error), cause=LossCause.INVALID_REQUEST) from error
@@ -285,90 +284,66 @@ class QueueServer(V2Server):
         times = {EXPECTED_HEADER: expected, TOOK_HEADER: f"{(now_s() - came_s) * 1000:.3f}"}
         return response.with_headers(times)
 
-    async def _parse(self, call: http.Call) -> InferRequest:
+    def _request(self, call: http.Call, body: dict[str, Any], rest: bytes | None) -> tensors.InferRequest:
         """The request of a call; InputError if it is none, or none that the model takes."""
-        text, rest = binary.json_part(call.body, call.headers.get(binary.JSON_LENGTH_HEADER))
-        body = await call.parse_object(text)
-        has_binary = bool(rest) or b'"' + binary.SIZE.encode() in text
-        if has_binary:
-            call.hold(binary.made_bytes(body.get("inputs"), rest, call.limits.values))
-        return await aside(call.is_large, self._request_of, body, rest, has_binary, call.limits.values)
-
-    def _request_of(
-        self, body: dict[str, Any], rest: bytes, has_binary: bool, most_values: int
-    ) -> InferRequest:
-        declared = self._declared.model
-        if has_binary:
-            binary.fill(body.get("inputs"), rest, declared.content_type, most_values)
-        asked = parse_request(body, most_values)
+        declared, most_values = self._declared, call.limits.values
+        if rest is not None:
+            tensors.fill(body.get("inputs"), rest, declared.content_type, most_values)
+        asked = tensors.parse_request(body, most_values)
         declared.check_inputs(asked.inputs)
         if asked.wanted is not None and declared.outputs:
-            check_outputs(asked.wanted, [FAN_OUT, *(it.name for it in declared.outputs)])
+            tensors.check_outputs(asked.wanted, [FAN_OUT, *(it.name for it in declared.outputs)])
         return asked
 
     def _answer(
-        self, call: http.Call, asked: InferRequest, request: QueuedRequest, ended_s: float
+        self, call: http.Call, asked: tensors.InferRequest, request: QueuedRequest, ended_s: float
     ) -> http.Response:
-        """The response to a request that has ended; InputError: it names outputs that there are not."""
+        """The response to a request that has ended; InputError: it names outputs that there are not.
+
+        503: it was turned away; 504: it ran out of time.
+        """
         if request.outcome is not Outcome.ANSWERED:
-            return _loss(request).response()
+            is_failed = request.outcome is Outcome.FAILED
+            return http.HttpError(
+                502 if is_failed else 503 if request.cause in TURNED_AWAY else 504,
+                "failed" if is_failed else "dropped",
+                request.detail,
+                cause=request.cause or "",
+                retry_after_s=request.retry_after_s,
+            ).response()
         outputs = asked.select(request.answer) if request.answer else ()
         name = call.headers.get(NAME_HEADER) or self._name
-        body, length = binary.dump_with_bytes(outputs, asked.is_binary, model_name=name, id=asked.request_id)
-        waited_s = request.taken_s - request.arrived_s
-        served_s = ended_s - request.taken_s
-        headers = {TIMING_HEADER: server_timing({"wait": waited_s, "model": served_s})}
-        if length is None:
-            return http.Response(body, headers=headers)
-        return http.Response(
-            body,
-            content_type=binary.CONTENT_TYPE,
-            headers={**headers, binary.JSON_LENGTH_HEADER: str(length)},
-        )
+        members = {"model_name": name, "id": asked.request_id}
+        body, length = tensors.dump_with_bytes(outputs, asked.is_binary, **members)
+        times = {"wait": request.taken_s - request.arrived_s, "model": ended_s - request.taken_s}
+        return v2_response(body, length).with_headers({TIMING_HEADER: server_timing(times)})
 
     async def _metadata(self, _call: http.Call) -> http.Response:
-        if self._declared.model is UNDECLARED:
-            await self._declared.look()
-        return json_response(self._declared.model.to_json(self._name, VERSION))
+        if self._declared is UNDECLARED:
+            await self._learn()
+        return json_response(self._declared.to_json(self._name))
 
     async def _ready(self, _call: http.Call) -> http.Response:
-        self._require_replica()
-        return http.Response(b'{"ready":true}')
-
-    async def _model_ready(self, _call: http.Call) -> http.Response:
-        self._require_replica()
-        return model_ready(self._name)
-
-    def _require_replica(self) -> None:
-        if not any(queue.has_replicas for queue in self._queues.values()):
+        if not any(queue.config.replicas for queue in self._queues.values()):
             raise http.HttpError(503, "not_ready", f"stage {self._name} has no replica yet")
+        return json_response({"name": self._name, "ready": True})
+
+    async def _model_ready(self, call: http.Call) -> http.Response:
+        return await self._ready(call)
 
     async def _read_config(self, call: http.Call) -> http.Response:
         call.require_supervisor(self._admin_token)
-        return http.Response(orjson.dumps(self._queue_of(call.part()).to_json()))
+        return json_response(self._queue_of(call.part()).to_json())
 
     async def _write_config(self, call: http.Call) -> http.Response:
         call.require_supervisor(self._admin_token)
         queue = self._queue_of(call.part())
         try:
-            queue.configure(parse_config(parse_object(call.body, "the body")))
+            queue.configure(parse_config(tensors.parse_object(call.body, "the body"), queue.config))
         except InputError as error:
             raise http.HttpError(422, "input", str(error)) from error
-        self._declared.change()
-        return http.Response(orjson.dumps(queue.to_json()))
-
-
-def _loss(request: QueuedRequest) -> http.HttpError:
-    """The error of a request without an answer. 503: it was turned away; 504: it ran out of time."""
-    status = 502 if request.outcome is Outcome.FAILED else 503 if request.cause in TURNED_AWAY else 504
-    code = "failed" if request.outcome is Outcome.FAILED else "dropped"
-    return http.HttpError(
-        status,
-        code,
-        request.detail,
-        cause=request.cause or "",
-        retry_after_s=request.retry_after_s,
-    )
+        self._is_changed = True
+        return json_response(queue.to_json())
 
 
 def main() -> None:
@@ -387,7 +362,7 @@ def main() -> None:
         batch_timeout_s=setting("MLSERVER_MODEL_MAX_BATCH_TIME", float, 0.1),
         profiled_s=setting("IPA_PROFILED_S", parse_profile, {}),
         max_items=setting("IPA_MAX_ITEMS", int, 4096),
-        parts=setting("IPA_PARTS", parse_parts, NOTHING),
+        parts=setting("IPA_PARTS", parse_parts, {}),
         **edge(),
     )
     serve(server.application(), server.registry)

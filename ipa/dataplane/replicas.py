@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from operator import truediv
 from typing import Any
@@ -83,18 +82,11 @@ class ModelServer:
         """The name of the replica in errors, with the variant of its batch."""
         return f"variant {self.given_variant!r}" if self.given_variant else f"replica {self.url}"
 
-    def level(self, wanted: int) -> int:
-        """The level that it runs where `wanted` is asked for: not every replica has as many."""
-        return max(-len(self.heavier), min(wanted, len(self.variants) - 1))
 
-    def variant(self, level: int) -> str:
-        """The variant of one of its levels."""
-        return variant_at(self.variants, self.heavier, level)
-
-
-def variant_at(variants: Sequence[str], heavier: Sequence[str], level: int) -> str:
-    """The variant of a level that there is."""
-    return heavier[-level - 1] if level < 0 else variants[level]
+def at_level(variants: tuple[str, ...], heavier: tuple[str, ...], wanted: int) -> tuple[int, str]:
+    """The nearest level that there is, and its variant."""
+    level = max(-len(heavier), min(wanted, len(variants) - 1))
+    return level, heavier[-level - 1] if level < 0 else variants[level]
 
 
 class ServiceTimes:
@@ -108,7 +100,7 @@ class ServiceTimes:
         self._first, self._more = first, more
         # End, items, and service time.
         self._last: deque[tuple[float, int, float]] = deque(maxlen=REMEMBERED_BATCHES)
-        # Asked for several times with each request, and changed once with each batch.
+        # Read several times with each request, and changed once with each batch.
         self._sorted_s: list[float] = []
         self._item_s = self._least_item_s = 0.0
         # Of the largest batch that is remembered.
@@ -119,14 +111,6 @@ class ServiceTimes:
     def add(self, now_s: float, items: int, service_s: float) -> None:
         """Remember a batch that ends now."""
         self._last.append((now_s, items, service_s))
-        self._fit()
-
-    def scale(self, ratio: float) -> None:
-        """Remember all times as so many times as long: replicas have other cores."""
-        self._first, self._more = ratio * self._first, ratio * self._more
-        scaled = [(now_s, items, ratio * service_s) for now_s, items, service_s in self._last]
-        self._last.clear()
-        self._last.extend(scaled)
         self._fit()
 
     def at_ratio(self, ratio: float, now_s: float, remembered_s: float, items: int) -> float:
@@ -175,15 +159,48 @@ class ModelServers:
         profiled_s: Mapping[str, tuple[float, float]] = NOTHING,
         heavier: Mapping[str, tuple[str, ...]] = NOTHING,
     ) -> None:
-        self.profiled_s = profiled_s
-        # That of the last batch.
-        self._seen = ""
-        self._active = {url: ModelServer(url, names, heavier.get(url, ())) for url, names in variants.items()}
-        self._variants, self._heavier = self._longest()
+        self._profiled_s = profiled_s
+        self._active: dict[str, ModelServer] = {}
         self._draining: dict[str, ModelServer] = {}
         self._uses = 0
         self._services: dict[str, ServiceTimes] = {}
-        self._quickest = self._variants[-1]
+        # That of the last batch.
+        self._seen = self._quickest = ""
+        self.set_urls(variants, heavier)
+
+    def set_urls(
+        self, variants: Mapping[str, tuple[str, ...]], heavier: Mapping[str, tuple[str, ...]] = NOTHING
+    ) -> None:
+        """Set the replicas with their variants. Others drain.
+
+        Service times are forgotten where no profile says how those of other cores differ.
+        """
+        if variants.keys() != self._active.keys():
+            known = self._active | self._draining
+            self._active = {url: known.get(url) or ModelServer(url, names) for url, names in variants.items()}
+            self._draining = {url: it for url, it in known.items() if url not in variants and it.in_flight}
+            if not self._profiled_s:
+                self._forget()
+        for url, it in self._active.items():
+            if it.variants[0] != variants[url][0]:
+                it.served.clear()
+            it.variants, it.heavier = variants[url], heavier.get(url, ())
+        # Those of the replicas that have most levels, from 0 on and below.
+        servers = self._active.values()
+        self._variants = max((it.variants for it in servers), key=len, default=UNKNOWN_VARIANTS)
+        self._heavier = max((it.heavier for it in servers), key=len, default=())
+        if self._quickest not in self._variants:
+            self._quickest = self._variants[-1]
+
+    def set_profile(self, profiled_s: Mapping[str, tuple[float, float]]) -> None:
+        """Set the profiled times; service times are forgotten if they are others, as on other cores."""
+        if profiled_s != self._profiled_s:
+            self._profiled_s = profiled_s
+            self._forget()
+
+    def _forget(self) -> None:
+        self._services.clear()
+        self._seen = ""
 
     @property
     def levels(self) -> int:
@@ -195,25 +212,20 @@ class ModelServers:
         """The number of levels below 0."""
         return len(self._heavier)
 
-    def _longest(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The variants of the replicas that have most levels, from 0 on and below."""
-        lighter = max((it.variants for it in self._active.values()), key=len, default=UNKNOWN_VARIANTS)
-        return lighter, max((it.heavier for it in self._active.values()), key=len, default=())
-
     def least_s(self, now_s: float) -> float:
         """The least time of a single item by the last batches of any variant; 0 if one is unknown."""
-        return min(self._least_s(now_s, variant) for variant in self._variants)
-
-    def _least_s(self, now_s: float, variant: str) -> float:
-        least_s = self._times(variant).at_ratio(0.0, now_s, self._remembered_s(variant), 1)
-        return least_s or UNSEEN_RATIO * self._profiled_s(0.0, now_s, 1, variant)
+        return min(
+            self._times(variant).at_ratio(0.0, now_s, self._remembered_s(variant), 1)
+            or UNSEEN_RATIO * self._expected_s(0.0, now_s, 1, variant)
+            for variant in self._variants
+        )
 
     def usual_s(self, now_s: float, items: int, level: int = 0) -> float:
         """The time of so many items by most of the last batches of the level's variant; 0 without any.
 
         By nearly all of them where a lighter level is there for those that would take longer.
         """
-        variant = self._variant(level)
+        _, variant = at_level(self._variants, self._heavier, level)
         ratio = USUAL_RATIO if variant == self._quickest else SURE_RATIO
         return self._service_s(ratio, now_s, items, variant, self._remembered_s(variant))
 
@@ -222,40 +234,26 @@ class ModelServers:
 
         By the profile until batches of several sizes were seen.
         """
-        variant = self._variant(level)
+        _, variant = at_level(self._variants, self._heavier, level)
         known = self._times(variant)
         if known.most_items <= items or not known.is_spread:
-            if variant not in self.profiled_s:
+            if variant not in self._profiled_s:
                 return True
             return known.profiled(more) / more <= SAVED_RATIO * known.profiled(items) / items
         one_s, other_s = self.usual_s(now_s, items, level) / items, self.usual_s(now_s, more, level) / more
         return other_s <= SAVED_RATIO * one_s
 
-    def _quickest_variant(self, now_s: float) -> str:
-        """The variant with the least known time; by its profile that should be the lightest."""
-        times = {
-            variant: self._service_s(USUAL_RATIO, now_s, 1, variant, REMEMBERED_SLOW_S)
-            for variant in self._variants
-        }
-        return min(
-            filter(times.get, reversed(self._variants)), key=times.__getitem__, default=self._variants[-1]
-        )
-
-    def _variant(self, level: int) -> str:
-        level = max(-self.heavier_levels, min(level, self.levels - 1))
-        return variant_at(self._variants, self._heavier, level)
-
     def _service_s(self, ratio: float, now_s: float, items: int, variant: str, remembered_s: float) -> float:
         """The time of that rank of the variant: as seen, else by its profile; 0 if it is unknown."""
         seen_s = self._times(variant).at_ratio(ratio, now_s, remembered_s, items)
-        return seen_s or self._profiled_s(ratio, now_s, items, variant)
+        return seen_s or self._expected_s(ratio, now_s, items, variant)
 
     def _remembered_s(self, variant: str) -> float:
         return REMEMBERED_S if variant == self._quickest else REMEMBERED_SLOW_S
 
-    def _profiled_s(self, ratio: float, now_s: float, items: int, variant: str) -> float:
+    def _expected_s(self, ratio: float, now_s: float, items: int, variant: str) -> float:
         """The time by its profile, which is as wrong as that of the variant seen last; 0 if it is unknown."""
-        if variant not in self.profiled_s or self._seen not in self.profiled_s:
+        if variant not in self._profiled_s or self._seen not in self._profiled_s:
             return 0.0
         own, other = self._times(variant), self._times(self._seen)
         took_s = other.at_ratio(ratio, now_s, REMEMBERED_SLOW_S, items)
@@ -264,25 +262,8 @@ class ModelServers:
     def _times(self, variant: str) -> ServiceTimes:
         """The service times of the variant."""
         if variant not in self._services:
-            self._services[variant] = ServiceTimes(*self.profiled_s.get(variant, ALL_ALIKE))
+            self._services[variant] = ServiceTimes(*self._profiled_s.get(variant, ALL_ALIKE))
         return self._services[variant]
-
-    def set_profile(self, profiled_s: Mapping[str, tuple[float, float]]) -> None:
-        """Set the profiled times. Service times change with them, or are forgotten if not all do alike."""
-        if profiled_s == self.profiled_s:
-            return
-        ratio = _common_ratio(self.profiled_s, profiled_s)
-        self.profiled_s = profiled_s
-        if ratio is None:
-            self._forget()
-        else:
-            for known in self._services.values():
-                known.scale(ratio)
-
-    def _forget(self) -> None:
-        """Forget all service times."""
-        self._services.clear()
-        self._seen = ""
 
     def begin_s(self, now_s: float, batches: int, items: int, level: int = 0) -> float:
         """The time at which a batch with `batches` of so many items before it begins, as usual at that level.
@@ -299,10 +280,8 @@ class ModelServers:
         if not replica.in_flight:
             return max(now_s, replica.down_until_s)
         # Before a switch its batch was given to another variant.
-        variant = replica.given_variant
-        usual_s = self._service_s(
-            USUAL_RATIO, now_s, replica.given_items, variant, self._remembered_s(variant)
-        )
+        variant, items = replica.given_variant, replica.given_items
+        usual_s = self._service_s(USUAL_RATIO, now_s, items, variant, self._remembered_s(variant))
         # One that takes longer than usual is expected to take as long again.
         return now_s + (usual_s - (now_s - replica.given_s) % usual_s if usual_s > 0 else 0.0)
 
@@ -310,72 +289,40 @@ class ModelServers:
         """The number of replicas that may be given a batch."""
         return len(self._active)
 
-    @property
-    def is_empty(self) -> bool:
-        """True if no replica can be given a batch."""
-        return not self._active
-
-    def set_urls(
-        self, variants: Mapping[str, tuple[str, ...]], heavier: Mapping[str, tuple[str, ...]] = NOTHING
-    ) -> None:
-        """Set the replicas with their variants. Others drain.
-
-        Service times are forgotten where no profile says how those of other cores differ.
-        """
-        for url, names in variants.items():
-            replica = self._active.get(url)
-            if replica is not None and replica.variants != names:
-                if replica.variants[0] != names[0]:
-                    replica.served.clear()
-                replica.variants = names
-        if variants.keys() != self._active.keys():
-            known = self._active | self._draining
-            self._active = {url: known.get(url) or ModelServer(url, names) for url, names in variants.items()}
-            self._draining = {url: it for url, it in known.items() if url not in variants and it.in_flight}
-            if not self.profiled_s:
-                self._forget()
-        for url, it in self._active.items():
-            it.heavier = heavier.get(url, ())
-        self._variants, self._heavier = self._longest()
-        if self._quickest not in self._variants:
-            self._quickest = self._variants[-1]
-
     def given_variant(self, url: str) -> str:
         """The variant that the replica's last batch is for; empty if it is not known."""
         replica = self._active.get(url) or self._draining.get(url)
         return replica.given_variant if replica else ""
 
-    def has_idle(self, now_s: float) -> bool:
-        """True if a replica can take a batch now."""
-        return bool(self._idle(now_s))
+    def idle(self, now_s: float) -> list[ModelServer]:
+        """The replicas that can take a batch now."""
+        return [it for it in self._active.values() if not it.in_flight and it.down_until_s <= now_s]
 
     def acquire(self, now_s: float, items: int, level: int = 0) -> ModelServer:
         """Return the replica for the next batch, of that level: the idle one that was unused longest.
 
-        There must be an idle one (`has_idle`).
+        There must be one that is `idle`.
         """
-        chosen = min(self._idle(now_s), key=lambda replica: replica.last_used)
+        chosen = min(self.idle(now_s), key=lambda replica: replica.last_used)
         self._uses += 1
         chosen.in_flight += 1
         chosen.last_used = self._uses
-        chosen.given_s, chosen.given_items, chosen.given_level = now_s, items, chosen.level(level)
-        chosen.given_variant = chosen.variant(chosen.given_level)
+        chosen.given_s, chosen.given_items = now_s, items
+        chosen.given_level, chosen.given_variant = at_level(chosen.variants, chosen.heavier, level)
         given, planned = self._times(chosen.given_variant), self._times(chosen.variants[0])
         chosen.given_ratio = given.profiled(items) / planned.profiled(items) if level < 0 else 1.0
         return chosen
-
-    def _idle(self, now_s: float) -> list[ModelServer]:
-        return [
-            replica
-            for replica in self._active.values()
-            if not replica.in_flight and replica.down_until_s <= now_s
-        ]
 
     def release(self, replica: ModelServer, now_s: float, service_s: float) -> None:
         """Note that the replica answered its batch after `service_s`."""
         self._times(replica.given_variant).add(now_s, replica.given_items, service_s)
         self._seen = replica.given_variant
-        self._quickest = self._quickest_variant(now_s)
+        # The variant with the least known time; by its profile that should be the lightest.
+        times = {
+            variant: self._service_s(USUAL_RATIO, now_s, 1, variant, REMEMBERED_SLOW_S)
+            for variant in reversed(self._variants)
+        }
+        self._quickest = min(filter(times.get, times), key=times.__getitem__, default=self._variants[-1])
         # A batch from before a switch says nothing of the variant after it.
         if replica.given_level == 0 and replica.given_variant == replica.variants[0]:
             replica.served.append((replica.given_items, service_s))
@@ -387,6 +334,11 @@ class ModelServers:
         # It may restart as another process.
         replica.served.clear()
         self._leave(replica)
+
+    def _leave(self, replica: ModelServer) -> None:
+        replica.in_flight -= 1
+        if not replica.in_flight:
+            self._draining.pop(replica.url, None)
 
     def next_up_s(self, now_s: float) -> float | None:
         """The time at which the next back-off ends; None if no replica is in back-off."""
@@ -408,19 +360,3 @@ class ModelServers:
             "draining": list(self._draining),
             "suspects": self.suspects(now_s),
         }
-
-    def _leave(self, replica: ModelServer) -> None:
-        replica.in_flight -= 1
-        if not replica.in_flight:
-            self._draining.pop(replica.url, None)
-
-
-def _common_ratio(
-    old_s: Mapping[str, tuple[float, float]], new_s: Mapping[str, tuple[float, float]]
-) -> float | None:
-    """The ratio of all times; None if they do not change alike."""
-    if not old_s or old_s.keys() != new_s.keys():
-        return None
-    ratio = next(new_s[name][0] / old_s[name][0] for name in old_s)
-    pairs = ((old, new) for name in old_s for old, new in zip(old_s[name], new_s[name], strict=True))
-    return ratio if all(math.isclose(new, ratio * old) for old, new in pairs) else None

@@ -40,14 +40,14 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf, sqrt
 from typing import Any
 
 import orjson
 
-from ipa.dataplane import binary, http
+from ipa.dataplane import http, tensors
 from ipa.dataplane.batching import LossCause, Outcome
 from ipa.dataplane.client import ConnectionLostError, OversizedAnswerError
-from ipa.dataplane.declared import UNDECLARED, DeclaredModel, parse_model
 from ipa.dataplane.environment import edge, required, serve, setting
 from ipa.dataplane.expectation import (
     AHEAD_HEADER,
@@ -58,30 +58,18 @@ from ipa.dataplane.expectation import (
     PUID_HEADER,
     TIMING_HEADER,
     TOOK_HEADER,
+    UNKNOWN,
+    LoopLag,
+    Passage,
+    StageTimes,
     parse_ms,
     parse_times,
     parse_timing,
     server_timing,
     total,
 )
-from ipa.dataplane.lag import LoopLag
 from ipa.dataplane.metrics import RouterMetrics
-from ipa.dataplane.routed_parts import (
-    ALONE,
-    RoutedPart,
-    RoutedParts,
-    RoutedStage,
-    parse_order,
-    parse_shares,
-)
-from ipa.dataplane.tensors import (
-    BINARY_OUTPUT,
-    INLINE_BYTES,
-    UnknownOutputError,
-    check_outputs,
-    wanted_outputs,
-)
-from ipa.dataplane.v2 import VERSION, V2Server, json_response, model_ready
+from ipa.dataplane.v2 import UNDECLARED, DeclaredModel, V2Server, json_response, parse_model, v2_response
 from ipa.model.errors import InputError
 from ipa.model.serving import FAN_OUT
 from ipa.serving.body_budget import aside
@@ -97,10 +85,10 @@ Post = Callable[[str, bytes, Mapping[str, str]], Awaitable[tuple[int, bytes, Map
 Get = Callable[[str, float], Awaitable[tuple[int, bytes]]]
 
 # A body with one of them may have what only the last stage is to know.
-LAST_MARKS = (b'"outputs"', f'"{BINARY_OUTPUT}"'.encode())
+LAST_MARKS = (b'"outputs"', f'"{tensors.BINARY_OUTPUT}"'.encode())
 # The time budget of a request without drop_after, SLA and a budget from the client.
 DEFAULT_BUDGET_S = 30.0
-DROPPED = (503, 504)
+OUTCOMES = {200: Outcome.ANSWERED, 503: Outcome.DROPPED, 504: Outcome.DROPPED}
 # What too many requests end by.
 CROWDED = frozenset({LossCause.OVERLOAD, LossCause.QUEUE_FULL, LossCause.NO_TIME_LEFT, LossCause.BATCH_LATE})
 # A request enters if it is expected to take at most this part of its time budget.
@@ -116,27 +104,153 @@ ASK_S = 2.0
 DECLARED_S = 10.0
 # A request that broke two connections in a row may be what crashes the queue.
 MAX_BROKEN = 2
+# How far the next request's place is from the last one's, as a part of all: no other number spreads places
+# more evenly, and requests that repeat in a pattern do not meet the same part each time.
+STRIDE = (sqrt(5) - 1) / 2
+WHOLE_PERCENT = 100
+ALONE: Mapping[str, int] = {http.FIRST_PART: WHOLE_PERCENT}
 
 
-@dataclass(frozen=True, slots=True)
-class Passed:
-    """A request as it is passed on: the body for the first stage, and the members that are the last one's.
+@dataclass(slots=True)
+class RoutedStage:
+    """A stage: its name, the URL of its queue, and what the queue told last of its times, and when."""
 
-    `headers` say how the body is laid out; `names` are the outputs that the request wants, empty for all.
+    name: str
+    url: str
+    told: StageTimes = UNKNOWN
+    told_at_s: float = 0.0
+
+    def expected(self, now_s: float) -> StageTimes:
+        """The times of a request that comes there now."""
+        return self.told.after(now_s - self.told_at_s)
+
+
+class RoutedPart:
+    """One of the configurations side by side: its share, its stages, its requests and their metrics."""
+
+    def __init__(self, name: str, stages: Sequence[tuple[str, str]], metrics: RouterMetrics) -> None:
+        self.share_percent = 0
+        self.stages = [RoutedStage(*stage) for stage in stages]
+        self.passage = Passage(len(stages))
+        self.metrics = metrics.of_part(name)
+        self.headers = {} if name == http.FIRST_PART else {http.PART_HEADER: name}
+
+    def refuse_late(self, deadline_s: float, now_s: float) -> None:
+        """Raise StageLoss 503 if requests wait on the way and one would hardly be in time behind them.
+
+        The queue would refuse it too; under overload asking it costs more than all the rest. A request that
+        is admitted with no time to spare is lost at a later stage, after it has cost what others need.
+        """
+        expected = [stage.expected(now_s) for stage in self.stages]
+        whole, left_s = total(expected), deadline_s - now_s
+        took_s = whole.wait_s + whole.usual_s if whole.wait_s > 0 else 0.0
+        took_s = max(took_s, self.passage.expected_s(now_s))
+        missing_s = took_s - ENTRY_RATIO * left_s
+        if took_s > 0 and missing_s > 0:
+            longest = max(range(len(expected)), key=lambda index: expected[index].wait_s)
+            detail = f"it would take {took_s:.3g} s, and has {left_s:.3g} s: too many requests wait"
+            name = self.stages[longest].name
+            raise StageLoss(name, 503, "dropped", detail, cause=LossCause.OVERLOAD, retry_after_s=missing_s)
+
+
+class RoutedParts:
+    """The parts of a pipeline by their names, each with its share of the requests."""
+
+    def __init__(
+        self, stages: Sequence[tuple[str, str]], metrics: RouterMetrics, shares: Mapping[str, int]
+    ) -> None:
+        self._stages, self._metrics = stages, metrics
+        self._parts: dict[str, RoutedPart] = {}
+        self._place = 0.0
+        self.share(shares)
+
+    def share(self, shares: Mapping[str, int]) -> None:
+        """Give the parts these percents of the requests from now on; parts without any are forgotten."""
+        for name in shares.keys() - self._parts.keys():
+            self._parts[name] = RoutedPart(name, self._stages, self._metrics)
+        for name, part in list(self._parts.items()):
+            part.share_percent = shares.get(name, 0)
+            if name not in shares and not part.passage.in_flight:
+                del self._parts[name]
+
+    def to_json(self) -> dict[str, Any]:
+        """The shares in percent, and the requests on their way, by part."""
+        parts = self._parts.items()
+        return {
+            "shares": {name: part.share_percent for name, part in parts if part.share_percent},
+            "in_flight": {name: part.passage.in_flight for name, part in parts},
+        }
+
+    def choose(self) -> RoutedPart:
+        """The part of the next request: of any number of requests in a row each has nearly its share."""
+        self._place = (self._place + STRIDE) % 1.0
+        percent = self._place * WHOLE_PERCENT
+        *others, last = (part for part in self._parts.values() if part.share_percent)
+        for part in others:
+            percent -= part.share_percent
+            if percent < 0:
+                return part
+        return last
+
+
+def parse_order(body: bytes) -> dict[str, Any]:
+    """The order of a PUT: shares by part, the SLA with the time to drop, or both.
+
+    HttpError 422 says what is wrong with it.
+    """
+    try:
+        order = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise http.HttpError(400, "input", f"the body is not JSON: {error}") from error
+    times = {"sla_s", "drop_after_s"}
+    if not isinstance(order, dict) or order.keys() not in ({"shares"}, times, {"shares", *times}):
+        raise http.HttpError(422, "input", "the body must have shares, or sla_s and drop_after_s, or all")
+    if "shares" in order:
+        parse_shares(order["shares"])
+    given = [order[key] for key in times & order.keys()]
+    if not all(type(it) in (int, float) and 0 < it < inf for it in given):
+        raise http.HttpError(422, "input", "sla_s and drop_after_s must be seconds above 0 and finite")
+    return order
+
+
+def parse_shares(shares: Any) -> Mapping[str, int]:
+    """The percents by part; HttpError 422: they are none, or not 100 in all."""
+    if isinstance(shares, dict) and all(name in http.PARTS for name in shares):
+        percents = shares.values()
+        if all(type(it) is int and it > 0 for it in percents) and sum(percents) == WHOLE_PERCENT:
+            return shares
+    words = f"by part ({', '.join(http.PARTS)}), {WHOLE_PERCENT} in all"
+    raise http.HttpError(422, "input", f"shares must be whole percents {words}")
+
+
+@dataclass(slots=True)
+class RoutedRequest:
+    """A request on its way through the stages of its part.
+
+    It is dropped at `deadline_s`; the SLA wants its answer by `aim_s`. `body` is that for the next stage, and
+    `layout` the header that says how it is laid out; `last` are the members that only the last stage is to
+    know. `times` are the seconds that it was in each part of the stages.
     """
 
-    body: bytes
-    headers: Mapping[str, str]
-    last: Mapping[str, Any]
-    names: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """The time at which a request is dropped, and that by which the SLA wants its answer."""
-
+    part: RoutedPart
+    puid: str
     deadline_s: float
     aim_s: float
+    body: bytes
+    layout: Mapping[str, str]
+    last: Mapping[str, Any]
+    times: dict[str, float]
+
+    def headers(self, index: int, now_s: float) -> dict[str, str]:
+        """The headers for the queue of that stage: how much time there is, and what later stages take."""
+        ahead = total(stage.expected(now_s) for stage in self.part.stages[index + 1 :])
+        left_s = self.deadline_s - now_s - ahead.least_s
+        headers = {**self.layout, PUID_HEADER: self.puid, **self.part.headers}
+        headers[http.BUDGET_HEADER] = f"{max(0.0, left_s) * 1000:.3f}"
+        headers[AHEAD_HEADER] = ahead.to_header()
+        if self.aim_s < self.deadline_s:
+            headers[AIM_HEADER] = f"{max(0.0, self.aim_s - now_s - ahead.least_s) * 1000:.3f}"
+        return headers
 
 
 class StageLoss(http.HttpError):
@@ -174,7 +288,7 @@ class RouterServer(V2Server):
     ) -> None:
         self._metrics = RouterMetrics(pipeline, [name for name, _ in stages])
         super().__init__(pipeline, self._metrics, hosts=hosts, limits=limits, admin_token=admin_token)
-        self._stages = [RoutedStage(name, f"{url}/v2/models/{name}") for name, url in stages]
+        self._stages = [(name, f"{url}/v2/models/{name}") for name, url in stages]
         known_s = [each for each in (drop_after_s, sla_s, DEFAULT_BUDGET_S) if each is not None]
         self._budget_s, self._sla_s = known_s[0], known_s[0] if sla_s is None else sla_s
         self._post = post or self._client.post
@@ -200,52 +314,37 @@ class RouterServer(V2Server):
     async def _write_config(self, call: http.Call) -> http.Response:
         call.require_supervisor(self._admin_token)
         order = parse_order(call.body)
-        if order.shares is not None:
-            self.parts.share(order.shares)
-        if order.times_s is not None:
-            self._sla_s, self._budget_s = order.times_s
+        if "shares" in order:
+            self.parts.share(order["shares"])
+        self._sla_s = order.get("sla_s", self._sla_s)
+        self._budget_s = order.get("drop_after_s", self._budget_s)
         return await self._read_config(call)
 
     async def _model_ready(self, _call: http.Call) -> http.Response:
         """Ready if every stage is. HttpError 503 names the first that is not."""
-        for stage in self._stages:
-            status, _ = await self._asked(f"{stage.url}/ready", stage)
+        for name, url in self._stages:
+            status, _ = await self._read(f"{url}/ready", name)
             if status != 200:
-                raise http.HttpError(503, "not_ready", f"stage {stage.name!r} has no replica yet")
-        return model_ready(self._name)
+                raise http.HttpError(503, "not_ready", f"stage {name!r} has no replica yet")
+        return json_response({"name": self._name, "ready": True})
 
     async def _metadata(self, _call: http.Call) -> http.Response:
         """The inputs of the first stage and the outputs of the last."""
-        first, last = self._stages[0], self._stages[-1]
-        whole = DeclaredModel(
-            "ipa", (await self._declared(first)).inputs, (await self._declared(last)).outputs
-        )
-        return json_response(whole.to_json(self._name, VERSION))
+        first, last = await self._declared(0), await self._declared(-1)
+        return json_response(DeclaredModel("ipa", first.inputs, last.outputs).to_json(self._name))
 
-    async def _declared(self, stage: RoutedStage) -> DeclaredModel:
+    async def _declared(self, index: int) -> DeclaredModel:
         """The declaration of the stage's model. HttpError 503: its queue does not answer."""
-        status, body = await self._asked(stage.url, stage)
+        name, url = self._stages[index]
+        status, body = await self._read(url, name)
         return parse_model(body) if status == 200 else UNDECLARED
 
-    async def _asked(self, url: str, stage: RoutedStage) -> tuple[int, bytes]:
+    async def _read(self, url: str, stage: str) -> tuple[int, bytes]:
         try:
             return await self._get(url, ASK_S)
         except (ConnectionLostError, OversizedAnswerError) as error:
-            detail = f"stage {stage.name!r}: its queue did not answer: {error}"
+            detail = f"stage {stage!r}: its queue did not answer: {error}"
             raise http.HttpError(503, "not_ready", detail) from error
-
-    async def _check_names(self, names: Sequence[str]) -> None:
-        """Raise InputError if the last stage's model declares outputs, and not all that are named."""
-        now_s = asyncio.get_running_loop().time()
-        if now_s >= self._declared_until_s:
-            self._declared_until_s = now_s + DECLARED_S
-            try:
-                self._last_declared = await self._declared(self._stages[-1])
-            except http.HttpError:
-                # Its queue says so itself when it is asked.
-                self._last_declared, self._declared_until_s = UNDECLARED, 0.0
-        if self._last_declared.outputs:
-            check_outputs(names, [FAN_OUT, *(it.name for it in self._last_declared.outputs)])
 
     async def _infer(self, call: http.Call) -> http.Response:
         loop = asyncio.get_running_loop()
@@ -256,26 +355,29 @@ class RouterServer(V2Server):
         part = self.parts.choose()
         part.passage.come(came_s)
         puid = call.headers.get(PUID_HEADER) or os.urandom(PUID_BYTES).hex()
-        headers = {PUID_HEADER: puid}
+        headers = {PUID_HEADER: puid} if PUID.fullmatch(puid) else {}
         try:
-            if not PUID.fullmatch(puid):
-                headers = {}
+            if not headers:
                 raise http.HttpError(400, "input", f"{PUID_HEADER} must be 1 to 256 visible ASCII characters")
-            asked_s = call.budget_s()
-            budget_s = self._budget_s if asked_s is None else min(asked_s, self._budget_s)
-            due = Due(began_s + budget_s, began_s + min(self._sla_s, budget_s))
+            given_s = call.budget_s()
+            budget_s, source = self._budget_s, "drop_after"
+            if given_s is not None and given_s < budget_s:
+                budget_s, source = given_s, http.BUDGET_HEADER
+            due_s = began_s + budget_s, began_s + min(self._sla_s, budget_s)
+            request = RoutedRequest(part, puid, *due_s, call.body, {}, {}, {})
             try:
-                passed = await self._passed(call)
-                if passed.names:
-                    await self._check_names(passed.names)
+                await self._prepare(call, request)
             except InputError as error:
                 raise http.HttpError(400, error.code, str(error), cause=LossCause.INVALID_REQUEST) from error
-            response, times = await self._through_stages(part, passed, puid, due)
+            part.refuse_late(request.deadline_s, loop.time())
+            response = await self._serve(request)
             total_s = loop.time() - came_s
-            times |= {"router": total_s - sum(times.values()), "total": total_s}
+            times = request.times | {"router": total_s - sum(request.times.values()), "total": total_s}
             headers[TIMING_HEADER] = server_timing(times)
+            part.metrics.request_s.observe(loop.time() - began_s)
         except StageLoss as error:
-            error.detail += self._times_of(call) if error.status in DROPPED else ""
+            if error.code == "dropped":
+                error.detail += f"; it had {budget_s:.3g} s by {source}, the SLA is {self._sla_s:.3g} s"
             response = error.response()
             self._metrics.losses[error.stage, LossCause(error.cause)].inc()
             if error.cause in CROWDED:
@@ -285,101 +387,101 @@ class RouterServer(V2Server):
         except Exception:
             part.metrics.requests[Outcome.FAILED].inc()
             raise
-        if response.status == 200:
-            part.metrics.request_s.observe(loop.time() - began_s)
-        part.metrics.requests[_outcome(response.status)].inc()
+        is_refused = 400 <= response.status < 500
+        outcome = OUTCOMES.get(response.status, Outcome.REFUSED if is_refused else Outcome.FAILED)
+        part.metrics.requests[outcome].inc()
         return response.with_headers(headers)
 
-    def _times_of(self, call: http.Call) -> str:
-        """The time that a request had, the key that gives it, and the SLA."""
-        asked_s, own = call.budget_s(), (self._budget_s, "drop_after")
-        given_s, key = own if asked_s is None else min(own, (asked_s, http.BUDGET_HEADER))
-        return f"; it had {given_s:.3g} s by {key}, the SLA is {self._sla_s:.3g} s"
-
-    async def _passed(self, call: http.Call) -> Passed:
-        """The request as it is passed on; InputError: its layout or its outputs are wrong.
+    async def _prepare(self, call: http.Call, request: RoutedRequest) -> None:
+        """Set the first body and what is the last stage's; InputError: layout or outputs are wrong.
 
         A body of which nothing is the last stage's is passed on as it came.
         """
-        text, rest = binary.json_part(call.body, call.headers.get(binary.JSON_LENGTH_HEADER))
-        layout = {binary.JSON_LENGTH_HEADER: str(len(text))} if rest else {}
-        if not any(mark in text for mark in LAST_MARKS):
-            return Passed(call.body, layout, {})
-        request = await call.parse_object(text)
-        parameters = request.get("parameters")
-        parameters = parameters if isinstance(parameters, dict) else {}
-        has_bytes = BINARY_OUTPUT in parameters
-        wanted = wanted_outputs(request.get("outputs"), has_bytes)
-        names = tuple(wanted or ())
-        if len(self._stages) == 1:
-            return Passed(call.body, layout, {}, names)
-        last = {"outputs": request.pop("outputs")} if "outputs" in request else {}
-        if has_bytes:
-            last["parameters"] = {BINARY_OUTPUT: parameters.pop(BINARY_OUTPUT)}
-        text = await aside(call.is_large, orjson.dumps, request)
-        layout = {binary.JSON_LENGTH_HEADER: str(len(text))} if rest else {}
-        return Passed(text + rest, layout, last, names)
+        text, rest = tensors.json_part(call.body, call.headers.get(tensors.JSON_LENGTH_HEADER))
+        if any(mark in text for mark in LAST_MARKS):
+            body = await call.parse_object(text)
+            parameters = body.get("parameters")
+            parameters = parameters if isinstance(parameters, dict) else {}
+            has_bytes = tensors.BINARY_OUTPUT in parameters
+            if wanted := tensors.wanted_outputs(body.get("outputs"), has_bytes):
+                await self._check_names([*wanted])
+            if len(self._stages) > 1:
+                last = {"outputs": body.pop("outputs")} if "outputs" in body else {}
+                if has_bytes:
+                    last["parameters"] = {tensors.BINARY_OUTPUT: parameters.pop(tensors.BINARY_OUTPUT)}
+                text = await aside(call.is_large, orjson.dumps, body)
+                request.body, request.last = text + rest, last
+        request.layout = {tensors.JSON_LENGTH_HEADER: str(len(text))} if rest else {}
 
-    async def _through_stages(
-        self, part: RoutedPart, passed: Passed, puid: str, due: Due
-    ) -> tuple[http.Response, dict[str, float]]:
-        _refuse_late(part, due.deadline_s)
-        part.passage.enter()
+    async def _check_names(self, names: Sequence[str]) -> None:
+        """Raise InputError if the last stage's model declares outputs, and not all that are named."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s >= self._declared_until_s:
+            self._declared_until_s = now_s + DECLARED_S
+            try:
+                self._last_declared = await self._declared(-1)
+            except http.HttpError:
+                # Its queue says so itself when it is asked.
+                self._last_declared, self._declared_until_s = UNDECLARED, 0.0
+        if self._last_declared.outputs:
+            tensors.check_outputs(names, [FAN_OUT, *(it.name for it in self._last_declared.outputs)])
+
+    async def _serve(self, request: RoutedRequest) -> http.Response:
+        """The response of the last stage."""
+        part = request.part
+        part.passage.in_flight += 1
         is_answered = False
         try:
-            answer = await self._serve(part, passed, puid, due)
+            response = await self._pass_on(request)
             is_answered = True
         finally:
             part.passage.leave(asyncio.get_running_loop().time(), is_answered=is_answered)
-        return answer
+        return response
 
-    async def _serve(
-        self, part: RoutedPart, passed: Passed, puid: str, due: Due
-    ) -> tuple[http.Response, dict[str, float]]:
-        """The response of the last stage, and the seconds that the request was in each part of the stages."""
+    async def _pass_on(self, request: RoutedRequest) -> http.Response:
         loop = asyncio.get_running_loop()
-        body, layout = passed.body, passed.headers
-        times: dict[str, float] = {}
-        last = len(part.stages) - 1
-        for index, stage in enumerate(part.stages):
+        last = len(self._stages) - 1
+        for index, (name, _) in enumerate(self._stages):
             sent_s = loop.time()
-            headers = {**layout, NAME_HEADER: self._name} if index == last else layout
-            status, answer, said = await self._ask(part, index, body, puid, due, headers)
-            if status != 200:
-                raise _stage_error(stage.name, status, answer, said, is_first=index == 0)
-            _add_times(times, stage.name, said, loop.time() - sent_s)
             if index == last:
-                return _response(answer, said), times
+                request.layout = {**request.layout, NAME_HEADER: self._name}
+            status, answer, headers = await self._ask(request, index)
+            if status != 200:
+                raise _stage_error(name, status, answer, headers, is_first=index == 0)
+            times = parse_timing(headers.get(TIMING_HEADER))
+            request.times |= {f"{name}-{part}": seconds for part, seconds in times.items()}
+            # What the queue does not count is that of the hop to it and back.
+            request.times[f"{name}-hop"] = loop.time() - sent_s - sum(times.values())
+            if index == last:
+                return v2_response(answer, headers.get(tensors.JSON_LENGTH_HEADER))
             try:
-                members = passed.last if index == last - 1 else {}
-                is_large = len(answer) > INLINE_BYTES
-                forwarded = await aside(is_large, outputs_as_inputs, answer, members)
+                members = request.last if index == last - 1 else {}
+                is_large = len(answer) > tensors.INLINE_BYTES
+                body = await aside(is_large, outputs_as_inputs, answer, members)
             except (orjson.JSONDecodeError, LookupError, TypeError) as error:
-                detail = f"stage {stage.name!r}: its queue's answer is not a V2 response: {error!r}"
-                raise StageLoss(stage.name, 502, "failed", detail) from error
-            if forwarded is None:
-                empty = {"model_name": self._name, **_id_of(orjson.loads(answer)), "outputs": []}
-                return json_response(empty), times
-            body, layout = forwarded, {}
+                detail = f"stage {name!r}: its queue's answer is not a V2 response: {error!r}"
+                raise StageLoss(name, 502, "failed", detail) from error
+            if body is None:
+                return json_response(
+                    {"model_name": self._name, **_id_of(orjson.loads(answer)), "outputs": []}
+                )
+            request.body, request.layout = body, {}
         raise http.HttpError(502, "failed", f"pipeline {self._name} has no stages")
 
-    async def _ask(
-        self, part: RoutedPart, index: int, body: bytes, puid: str, due: Due, given: Mapping[str, str]
-    ) -> tuple[int, bytes, Mapping[str, str]]:
+    async def _ask(self, request: RoutedRequest, index: int) -> tuple[int, bytes, Mapping[str, str]]:
         """Status, body and headers of the queue's answer. StageLoss: 504 at the deadline, 502 without one."""
         loop = asyncio.get_running_loop()
-        stage = part.stages[index]
+        stage, passage = request.part.stages[index], request.part.passage
         lost: ConnectionLostError | None = None
         broken = 0
         wait_s = FIRST_WAIT_S
-        asked_ratio = part.passage.asked_ratio(index, loop.time())
-        while (remaining_s := due.deadline_s - (sent_s := loop.time())) > 0:
-            headers = {**given, PUID_HEADER: puid, **part.headers, **_budget(part, index, due, sent_s)}
-            if asked_ratio > 1:
-                headers[ASKED_HEADER] = f"{asked_ratio:.3f}"
+        ratio = passage.asked_ratio(index, loop.time())
+        asked = {ASKED_HEADER: f"{ratio:.3f}"} if ratio > 1 else {}
+        while (left_s := request.deadline_s - (sent_s := loop.time())) > 0:
             try:
-                async with asyncio.timeout(remaining_s + ANSWER_GRACE_S):
-                    answer = await self._post(f"{stage.url}/infer", body, headers)
+                async with asyncio.timeout(left_s + ANSWER_GRACE_S):
+                    headers = {**request.headers(index, sent_s), **asked}
+                    answer = await self._post(f"{stage.url}/infer", request.body, headers)
             except TimeoutError:
                 raise StageLoss(stage.name, 504, "dropped", "no answer within the time budget") from None
             except OversizedAnswerError as error:
@@ -395,45 +497,11 @@ class RouterServer(V2Server):
                     told = parse_times(answer[2].get(EXPECTED_HEADER))
                     stage.told = told.with_hop(stage.told_at_s - sent_s - took_s)
                 return answer
-            await asyncio.sleep(min(wait_s, max(0.0, due.deadline_s - loop.time())))
+            await asyncio.sleep(min(wait_s, max(0.0, request.deadline_s - loop.time())))
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
         if lost is None:
             raise StageLoss(stage.name, 504, "dropped", "the time budget is spent")
         raise StageLoss(stage.name, 502, "failed", f"its queue did not answer: {lost}") from lost
-
-
-def _refuse_late(part: RoutedPart, deadline_s: float) -> None:
-    """Raise StageLoss 503 if requests wait on the way and this one would hardly be in time behind them.
-
-    The queue would refuse it too; under overload asking it costs more than all the rest. A request that
-    is admitted with no time to spare is lost at a later stage, after it has cost what others need.
-    """
-    now_s = asyncio.get_running_loop().time()
-    expected = [stage.told.after(now_s - stage.told_at_s) for stage in part.stages]
-    whole = total(expected)
-    left_s = deadline_s - now_s
-    took_s = whole.wait_s + whole.usual_s if whole.wait_s > 0 else 0.0
-    took_s = max(took_s, part.passage.expected_s(now_s))
-    missing_s = took_s - ENTRY_RATIO * left_s
-    if took_s > 0 and missing_s > 0:
-        longest = max(range(len(expected)), key=lambda index: expected[index].wait_s)
-        detail = f"it would take {took_s:.3g} s, and has {left_s:.3g} s: too many requests wait"
-        raise StageLoss(
-            part.stages[longest].name,
-            *(503, "dropped", detail),
-            cause=LossCause.OVERLOAD,
-            retry_after_s=missing_s,
-        )
-
-
-def _budget(part: RoutedPart, index: int, due: Due, now_s: float) -> dict[str, str]:
-    """The headers that tell a queue how much time there is, and what the later stages take of it."""
-    ahead = total(stage.told.after(now_s - stage.told_at_s) for stage in part.stages[index + 1 :])
-    budget_s = max(0.0, due.deadline_s - now_s - ahead.least_s)
-    headers = {http.BUDGET_HEADER: f"{budget_s * 1000:.3f}", AHEAD_HEADER: ahead.to_header()}
-    if due.aim_s < due.deadline_s:
-        headers[AIM_HEADER] = f"{max(0.0, due.aim_s - now_s - ahead.least_s) * 1000:.3f}"
-    return headers
 
 
 def outputs_as_inputs(answer: bytes, members: Mapping[str, Any]) -> bytes | None:
@@ -452,24 +520,6 @@ def _id_of(response: Mapping[str, Any]) -> dict[str, Any]:
     return {"id": response["id"]} if "id" in response else {}
 
 
-def _response(answer: bytes, headers: Mapping[str, str]) -> http.Response:
-    """The answer of the last queue as the router's, with its layout."""
-    length = headers.get(binary.JSON_LENGTH_HEADER)
-    if length is None:
-        return http.Response(answer)
-    return http.Response(
-        answer, content_type=binary.CONTENT_TYPE, headers={binary.JSON_LENGTH_HEADER: length}
-    )
-
-
-def _add_times(times: dict[str, float], stage: str, headers: Mapping[str, str], took_s: float) -> None:
-    """Add where the time of a stage went, as its queue says; the rest is that of the hop to it and back."""
-    parts = parse_timing(headers.get(TIMING_HEADER))
-    for name, seconds in parts.items():
-        times[f"{stage}-{name}"] = seconds
-    times[f"{stage}-hop"] = took_s - sum(parts.values())
-
-
 def _stage_error(
     stage: str, status: int, answer: bytes, headers: Mapping[str, str], *, is_first: bool
 ) -> StageLoss:
@@ -483,37 +533,28 @@ def _stage_error(
     cause = str(problem.get("cause"))
     if cause not in set(LossCause):
         cause = LossCause.QUEUE_UNREACHABLE
-    if status in DROPPED:
+    if status in OUTCOMES:
         after = headers.get("retry-after", "")
         retry_after_s = float(after) if after.isdecimal() else 0.0
         return StageLoss(stage, status, "dropped", detail, cause=cause, retry_after_s=retry_after_s)
     # Only the first stage sees the client's inputs; an error elsewhere is only the client's if of outputs.
     code = str(problem.get("code", "input"))
-    if (is_first or code == UnknownOutputError.code) and 400 <= status < 500:
+    if (is_first or code == tensors.UnknownOutputError.code) and 400 <= status < 500:
         return StageLoss(stage, status, code, detail, cause=LossCause.INVALID_REQUEST)
     return StageLoss(stage, 502, "failed", detail, cause=cause)
 
 
-def _outcome(status: int) -> Outcome:
-    if status == 200:
-        return Outcome.ANSWERED
-    if 400 <= status < 500:
-        return Outcome.REFUSED
-    return Outcome.DROPPED if status in DROPPED else Outcome.FAILED
-
-
-def _stage(text: str) -> tuple[str, str]:
-    """The name and the URL of NAME=URL; ValueError: it is none."""
-    name, url = text.split("=", 1)
-    return name, url.rstrip("/")
-
-
 def main() -> None:
     """Serve until a stop signal, as the environment says."""
+
+    def stage(text: str) -> tuple[str, str]:
+        name, url = text.split("=", 1)
+        return name, url.rstrip("/")
+
     pipeline, _ = required("IPA_PIPELINE", "IPA_STAGES")
     server = RouterServer(
         pipeline,
-        setting("IPA_STAGES", lambda text: [*map(_stage, text.split())], []),
+        setting("IPA_STAGES", lambda text: [*map(stage, text.split())], []),
         drop_after_s=setting("IPA_DROP_AFTER_S", float, None),
         sla_s=setting("IPA_SLA_S", float, None),
         shares=setting("IPA_SHARES", lambda text: parse_shares(orjson.loads(text)), ALONE),

@@ -1,21 +1,30 @@
-"""The queue of a stage: the rules of `batching` on an event loop, with the replicas behind a sender."""
+"""The queue of a stage: its configuration, and the rules of `batching` on an event loop, behind a sender."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from math import ceil, inf, sqrt
 from typing import Any
+from urllib.parse import urlsplit
 
 from ipa.dataplane.batching import Batch, Batcher, LossCause, Outcome, QueuedRequest
 from ipa.dataplane.client import ConnectionLostError, OversizedAnswerError
 from ipa.dataplane.expectation import UNKNOWN, StageTimes
 from ipa.dataplane.metrics import QueueMetrics
-from ipa.dataplane.queue_config import QueueConfig
 from ipa.dataplane.replicas import ModelServer, ModelServers
-from ipa.dataplane.tensors import INLINE_BYTES, INLINE_VALUES, NOTHING, Tensors, parse_answer
+from ipa.dataplane.tensors import (
+    INLINE_BYTES,
+    INLINE_VALUES,
+    NOTHING,
+    Tensors,
+    parse_answer,
+    parse_object,
+)
 from ipa.model.errors import InputError
 from ipa.serving.body_budget import aside
 
@@ -41,7 +50,121 @@ PRESSED_S = 5.0
 # The level of larger batches of the variants that are to run, where the queue has one.
 LARGER = 1
 # The most that is quoted of a model server's error.
-SAID_BYTES = 300
+QUOTED_BYTES = 300
+MAX_BATCH_SIZE = 1024
+MAX_REPLICAS = 1024
+# Longer than requests wait that have no time budget of their own.
+MAX_BATCH_TIMEOUT_S = 30.0
+# By URL: the variant that a replica runs, and others.
+Variants = Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueConfig:
+    """The settings that can change while the queue runs.
+
+    `replicas`: by URL the variant that each runs, and the lighter ones that it can run instead; `heavier`:
+    the more accurate ones, if it has any, the next one first.
+    `largest_batch_size`: the most items of a batch where more arrives than batches of `batch_size` carry.
+    `profiled_s`: by variant the seconds for the first item of a batch and for each further one, as
+    profiled.
+    """
+
+    batch_size: int = 1
+    largest_batch_size: int = 1
+    batch_timeout_s: float = 0.1
+    replicas: Variants = field(default_factory=dict)
+    profiled_s: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    heavier: Variants = field(default_factory=dict)
+
+    @property
+    def running(self) -> dict[str, str]:
+        """The variant that each replica runs, by URL; empty for one that is not known."""
+        return {url: variants[0] for url, variants in self.replicas.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """As `parse_config` takes it."""
+        replicas = [
+            {"url": url, "variant": first, "lighter": lighter, "heavier": [*self.heavier.get(url, ())]}
+            for url, (first, *lighter) in self.replicas.items()
+        ]
+        given = {key: getattr(self, key) for key in KEYS}
+        return {**given, "replicas": replicas, "profiled_s": dict(self.profiled_s)}
+
+
+FIRST_CONFIG = QueueConfig()
+KEYS = tuple(each.name for each in fields(QueueConfig) if each.name != "heavier")
+
+
+def parse_config(given: Any, before: QueueConfig = FIRST_CONFIG) -> QueueConfig:
+    """Return the configuration `before` with the keys of a JSON object.
+
+    InputError says all that is wrong with it.
+    """
+    if not isinstance(given, dict):
+        raise InputError("the configuration must be a JSON object")
+    wrong = [f"unknown key {key!r}" for key in given.keys() - {*KEYS}]
+    changes = {key: value for key, value in given.items() if value is not None}
+    for key in ("batch_size", "largest_batch_size"):
+        if not (type(size := changes.get(key, 1)) is int and 1 <= size <= MAX_BATCH_SIZE):
+            wrong.append(f"{key} must be a whole number from 1 to {MAX_BATCH_SIZE}")
+    if not _is_between(changes.get("batch_timeout_s", 0), 0, MAX_BATCH_TIMEOUT_S):
+        wrong.append(f"batch_timeout_s must be a number from 0 to {MAX_BATCH_TIMEOUT_S:g}")
+    if "profiled_s" in changes:
+        try:
+            times = {name: (first, more) for name, (first, more) in changes["profiled_s"].items()}
+            is_valid = all(_is_between(it, 0, sys.float_info.max) for pair in times.values() for it in pair)
+        except (AttributeError, TypeError, ValueError):
+            times, is_valid = {}, False
+        if not is_valid or not all(first for first, _ in times.values()):
+            wrong.append("profiled_s must be [first, next] by variant, in seconds")
+        changes["profiled_s"] = times
+    if "replicas" in changes:
+        try:
+            changes["replicas"], changes["heavier"] = _parse_replicas(changes["replicas"])
+        except (AttributeError, TypeError, ValueError):
+            example = "addresses like http://127.0.0.1:9000"
+            wrong.append(f"replicas must be a list of at most {MAX_REPLICAS} {example}")
+    if wrong:
+        raise InputError("; ".join(wrong))
+    return replace(before, **changes)
+
+
+def parse_parts(text: str) -> dict[str, QueueConfig]:
+    """Return the configurations of a JSON object by part; InputError: it is none of them."""
+    return {part: parse_config(given) for part, given in parse_object(text.encode(), "it").items()}
+
+
+def parse_profile(text: str) -> dict[str, tuple[float, float]]:
+    """Return the times of VARIANT=FIRST,NEXT words; ValueError: a word is none."""
+    pairs = [(name, seconds.split(",")) for name, _, seconds in (it.rpartition("=") for it in text.split())]
+    return {name: (float(first), float(following)) for name, (first, following) in pairs}
+
+
+def _is_between(given: Any, least: float, most: float) -> bool:
+    return type(given) in (int, float) and least <= given <= most
+
+
+def _parse_replicas(given: Any) -> tuple[Variants, Variants]:
+    """The variants by URL, and the heavier ones where there are any; TypeError, ValueError: it is no list."""
+    if not isinstance(given, list) or len(given) > MAX_REPLICAS:
+        raise TypeError
+    replicas: dict[str, tuple[str, ...]] = {}
+    heavier: dict[str, tuple[str, ...]] = {}
+    for each in given:
+        entry = {"url": each} if isinstance(each, str) else each
+        known = {"url": "", "variant": "", "lighter": [], "heavier": [], **entry}
+        url, variant, lighter, more = known.values()
+        parts = urlsplit(url)
+        is_address = parts.scheme == "http" and parts.hostname and parts.port != 0
+        is_valid = len(known) == 4 and isinstance(lighter, list) and isinstance(more, list)
+        names = (variant, *lighter, *more)
+        if not (is_valid and is_address and not parts.path + parts.query) or {*map(type, names)} != {str}:
+            raise ValueError(url)
+        replicas[url] = (variant, *lighter)
+        if more:
+            heavier[url] = tuple(more)
+    return replicas, heavier
 
 
 class StageQueue:
@@ -50,33 +173,21 @@ class StageQueue:
     A request ends by its deadline, whatever the replicas do. Where more arrives than they carry, batches
     grow; where a request would be late, replicas also run their lighter variants, as light as is needed,
     until no more than a batch waits. While all that comes is served in a good time, they run heavier ones.
-    `replicas` and `heavier` as in `QueueConfig`.
+    `config` are the fields of its first `QueueConfig`.
     """
 
     def __init__(
-        self,
-        send: Sender,
-        metrics: QueueMetrics,
-        *,
-        stage: str = "",
-        batch_size: int = 1,
-        largest_batch_size: int = 1,
-        batch_timeout_s: float = 0.1,
-        replicas: Mapping[str, tuple[str, ...]] = NOTHING,
-        profiled_s: Mapping[str, tuple[float, float]] = NOTHING,
-        heavier: Mapping[str, tuple[str, ...]] = NOTHING,
-        max_items: int = 4096,
+        self, send: Sender, metrics: QueueMetrics, *, stage: str = "", max_items: int = 4096, **config: Any
     ) -> None:
         self._send = send
         self._metrics = metrics
         self._stage = stage
         self._max_items = max_items
-        self._batcher = Batcher(batch_size, batch_timeout_s, max_items)
-        self._batch_size, self._largest_batch_size = batch_size, largest_batch_size
+        self.config = QueueConfig(**config)
+        self._batcher = Batcher(self.config.batch_size, self.config.batch_timeout_s, max_items)
         # By level, since the last batch: the largest that is quick.
         self._quick_sizes: dict[int, int] = {}
-        self._variants, self._heavier = replicas, heavier
-        self._replicas = ModelServers(self._by_level(), profiled_s, heavier)
+        self._replicas = ModelServers(self._by_level(), self.config.profiled_s, self.config.heavier)
         # 0: the variants that are to run; above, larger batches of them, then lighter ones; below, heavier.
         self._level = 0
         # A heavier variant failed or was late: none is tried until then.
@@ -98,20 +209,20 @@ class StageQueue:
         budget_s: float,
         members: Mapping[str, Any] = NOTHING,
         ahead: StageTimes = UNKNOWN,
-        aim_s: float | None = None,
+        aim_s: float = inf,
     ) -> QueuedRequest:
         """Serve a request. Return it answered, dropped or failed. InputError: it is too large to queue.
 
         `ahead` are the times of the later stages; `budget_s` leaves them their least, as does `aim_s`: the
-        time within which it is to be answered, by lighter variants if need be (None: the budget).
+        time within which it is to be answered, by lighter variants if need be.
         """
         loop = asyncio.get_running_loop()
         now_s = loop.time()
-        later_s = ahead.wait_s + (ahead.usual_s - ahead.least_s)
-        due_s = now_s + budget_s - later_s
-        wanted_s = due_s if aim_s is None else min(due_s, now_s + aim_s - later_s)
-        request = QueuedRequest(inputs, now_s, now_s + budget_s, members, due_s, wanted_s)
-        self._slack_s, self._later_wait_s = wanted_s - now_s, ahead.wait_s
+        in_time_s = now_s - ahead.wait_s - (ahead.usual_s - ahead.least_s)
+        request = QueuedRequest(
+            inputs, now_s, now_s + budget_s, members, in_time_s + budget_s, in_time_s + aim_s
+        )
+        self._slack_s, self._later_wait_s = request.wanted_s - now_s, ahead.wait_s
         if request.items > max(1, self._max_items):
             raise InputError(
                 f"the request has {request.items} items, more than the {self._max_items} that may wait",
@@ -124,8 +235,8 @@ class StageQueue:
         if not request.items:
             request.end(Outcome.ANSWERED)
         elif (missing_s := self._admit(request, now_s, ahead)) > 0:
-            words = f"it would be {missing_s:.3g} s late: too many requests wait"
-            request.end(Outcome.DROPPED, LossCause.OVERLOAD, words)
+            detail = f"it would be {missing_s:.3g} s late: too many requests wait"
+            request.end(Outcome.DROPPED, LossCause.OVERLOAD, detail)
             request.retry_after_s = missing_s
         elif self._batcher.offer(request):
             self._futures[request] = ended = loop.create_future()
@@ -141,7 +252,7 @@ class StageQueue:
             self._metrics.stage_s.observe(loop.time() - now_s)
         return request
 
-    def asked(self, ratio: float) -> None:
+    def note_asked(self, ratio: float) -> None:
         """Note that so many requests come to the pipeline for each that comes here, while some are lost."""
         self._asked_ratio = ratio
         if ratio > 1:
@@ -152,12 +263,11 @@ class StageQueue:
 
         Those of the level that would answer it first: that level is chosen if it would else be late.
         """
-        now_s = asyncio.get_running_loop().time()
-        times = []
-        waiting = self._batcher.waiting_items
-        for level in self._levels(self._level):
-            usual_s = self._serve_s(now_s, items, waiting, level)
-            times.append((self._begin_s(now_s, waiting, level) - now_s, usual_s))
+        now_s, waiting = asyncio.get_running_loop().time(), self._batcher.waiting_items
+        times = [
+            (self._begin_s(now_s, waiting, level) - now_s, self._serve_s(now_s, items, waiting, level))
+            for level in self._levels(self._level)
+        ]
         return StageTimes(*min(times, key=sum), self._replicas.least_s(now_s))
 
     def _admit(self, request: QueuedRequest, now_s: float, ahead: StageTimes) -> float:
@@ -168,11 +278,10 @@ class StageQueue:
         """
         if not (self._batcher.has_full_batch or ahead.wait_s > 0):
             return 0.0
-        before = self._batcher.items_before(request.deadline_s)
+        before, waiting = self._batcher.items_before(request.deadline_s), self._batcher.waiting_items
 
         def end_s(level: int) -> float:
-            serve_s = self._serve_s(now_s, request.items, self._batcher.waiting_items, level)
-            return self._begin_s(now_s, before, level) + serve_s
+            return self._begin_s(now_s, before, level) + self._serve_s(now_s, request.items, waiting, level)
 
         return max(0.0, self._lighten(end_s, request.wanted_s) - request.due_s)
 
@@ -209,7 +318,7 @@ class StageQueue:
         if self._later_wait_s or now_s < max(self._pressed_until_s, self._lighter_until_s):
             return 0
         waiting = max(1, self._batcher.waiting_items)
-        batches = ceil(waiting / (self._batch_size * len(self._replicas)))
+        batches = ceil(waiting / (self.config.batch_size * len(self._replicas)))
         came = self._came(now_s, ARRIVED_S)
         for level in range(-self._replicas.heavier_levels, 0):
             is_quick = 0 < batches * self._next_s(now_s, level) <= QUICK_RATIO * self._slack_s
@@ -230,8 +339,7 @@ class StageQueue:
 
     def _came(self, now_s: float, over_s: float) -> float:
         """The items that came over that time, with those of requests that were lost on the way."""
-        came = sum(items for at_s, items in self._arrived if at_s > now_s - over_s)
-        return came * self._asked_ratio
+        return self._asked_ratio * sum(items for at_s, items in self._arrived if at_s > now_s - over_s)
 
     def _carried(self, now_s: float, level: int, over_s: float) -> float:
         """The items that the replicas carry over that time at that level; infinite if it is unknown."""
@@ -242,10 +350,10 @@ class StageQueue:
         """True if requests were lost lately, here or before: a level that does not carry all is not tried."""
         return now_s < self._pressed_until_s
 
-    def _by_level(self) -> dict[str, tuple[str, ...]]:
+    def _by_level(self) -> Variants:
         """The variants of each replica by level: the first twice, if its batches may grow."""
         twice = 1 if self._may_grow else 0
-        return {url: names[:twice] + names for url, names in self._variants.items()}
+        return {url: names[:twice] + names for url, names in self.config.replicas.items()}
 
     def _levels(self, first: int) -> list[int]:
         """The levels from that one on; that of larger batches only if they may grow now."""
@@ -259,17 +367,17 @@ class StageQueue:
     @property
     def _may_grow(self) -> bool:
         """True if the file allows larger batches: then there is a level of them."""
-        return self._largest_batch_size > self._batch_size
+        return self.config.largest_batch_size > self.config.batch_size
 
     @property
     def _has_larger(self) -> bool:
         """True if larger batches are quick now."""
-        return self._may_grow and self._size(LARGER) > self._batch_size
+        return self._may_grow and self._size(LARGER) > self.config.batch_size
 
     def _size(self, level: int) -> int:
         """The most items of a batch at that level."""
         if level <= 0 or not self._may_grow:
-            return self._batch_size
+            return self.config.batch_size
         if level not in self._quick_sizes:
             self._quick_sizes[level] = self._quick_size(asyncio.get_running_loop().time(), level)
         return self._quick_sizes[level]
@@ -279,16 +387,13 @@ class StageQueue:
 
         Of a lighter variant of which nothing is known the largest of all: it may have to carry everything.
         """
-        size = self._largest_batch_size
+        planned, size = self.config.batch_size, self.config.largest_batch_size
         most_s = (TRIED_RATIO if self._is_pressed(now_s) else QUICK_RATIO) * self._slack_s
         if level != LARGER and self._replicas.usual_s(now_s, 1, level) <= 0:
             return size
-        while size > self._batch_size:
-            if 0 < self._replicas.usual_s(now_s, size, level) <= most_s:
-                is_saving = self._replicas.saves(now_s, self._batch_size, size, level)
-                return size if is_saving else self._batch_size
+        while size > planned and not 0 < self._replicas.usual_s(now_s, size, level) <= most_s:
             size //= 2
-        return self._batch_size
+        return size if size > planned and self._replicas.saves(now_s, planned, size, level) else planned
 
     def _full_s(self, now_s: float, level: int) -> float:
         """The service time of a full batch at that level."""
@@ -302,10 +407,8 @@ class StageQueue:
 
     def _begin_s(self, now_s: float, before: int, level: int) -> float:
         """The time at which a batch takes an item with that many before it; `now_s` if they fill no batch."""
-        batches = before // self._size(level)
-        if not batches:
-            return now_s
-        return self._replicas.begin_s(now_s, batches, self._size(level), level)
+        size = self._size(level)
+        return self._replicas.begin_s(now_s, before // size, size, level) if before >= size else now_s
 
     def _next_s(self, now_s: float, level: int) -> float:
         """The service time of the next batch at that level."""
@@ -314,29 +417,13 @@ class StageQueue:
 
     def configure(self, config: QueueConfig) -> None:
         """Apply this configuration."""
-        if config.batch_size is not None:
-            self._batch_size = config.batch_size
-        if config.largest_batch_size is not None:
-            self._largest_batch_size = config.largest_batch_size
-        if config.batch_timeout_s is not None:
-            self._batcher.batch_timeout_s = config.batch_timeout_s
-        if config.replicas is not None:
-            self._variants, self._heavier = config.replicas, config.heavier or {}
-        if config.profiled_s is not None:
-            self._replicas.set_profile(config.profiled_s)
-        self._replicas.set_urls(self._by_level(), self._heavier)
+        self.config = config
+        self._batcher.batch_timeout_s = config.batch_timeout_s
+        self._replicas.set_profile(config.profiled_s)
+        self._replicas.set_urls(self._by_level(), config.heavier)
         self._quick_sizes.clear()
         self._set_level(max(0, min(self._level, self._replicas.levels - 1)))
         self._pump()
-
-    @property
-    def has_replicas(self) -> bool:
-        """True if there is a replica to give a batch."""
-        return not self._replicas.is_empty
-
-    def running(self) -> dict[str, str]:
-        """The variant that each replica runs, by URL; empty for one that is not known."""
-        return {url: variants[0] for url, variants in self._variants.items()}
 
     def given_variant(self, url: str) -> str:
         """The variant that the replica's last batch is for; empty if it is not known."""
@@ -348,33 +435,17 @@ class StageQueue:
 
     def to_json(self) -> dict[str, Any]:
         """The configuration, the number of waiting items, and the replicas that drain or seem to hang."""
-        sizes, times = (self._batch_size, self._largest_batch_size), self._replicas.profiled_s
-        config = QueueConfig(*sizes, self._batcher.batch_timeout_s, self._variants, times, self._heavier)
-        return {
-            **config.to_json(),
-            "waiting_items": self._batcher.waiting_items,
-            **self._replicas.to_json(asyncio.get_running_loop().time()),
-        }
+        report = self._replicas.to_json(asyncio.get_running_loop().time())
+        return {**self.config.to_json(), "waiting_items": self._batcher.waiting_items, **report}
 
     def _pump(self) -> None:
         """Drop late requests, send batches that are due, and set the timer for the next of either."""
         loop = asyncio.get_running_loop()
         now_s = loop.time()
         least_s = self._replicas.least_s(now_s)
-        self._end(self._batcher.drop_late(now_s, least_s, has_replicas=self.has_replicas))
-        while self._replicas.has_idle(now_s):
-            if self._level < 0:
-                self._set_level(0)
-            if self._replicas.levels > 1:
-                if self._batcher.waiting_items <= self._batch_size:
-                    self._set_level(self._carrying_level(now_s))
-                elif self._is_pressed(now_s) and not self._carries(now_s, self._level):
-                    self._set_level(max(self._level, self._carrying_level(now_s)))
-                elif self._level == 0 and self._has_larger and not self._carries(now_s, 0):
-                    self._set_level(LARGER)
-                self._lighten(lambda level: now_s + self._next_s(now_s, level), self._batcher.next_wanted_s())
-            if self._level == 0 and self._replicas.heavier_levels:
-                self._set_level(self._heavier_level(now_s))
+        self._end(self._batcher.drop_late(now_s, least_s, has_replicas=bool(self._replicas)))
+        while self._replicas.idle(now_s):
+            self._choose_level(now_s)
             self._end(self._batcher.give_way(now_s, self._next_s(now_s, self._level)))
             if (batch := self._batcher.take(now_s)) is None:
                 break
@@ -385,21 +456,32 @@ class StageQueue:
         self._metrics.length.set(self._batcher.waiting_items)
         self._set_timer(loop, now_s, least_s)
 
+    def _choose_level(self, now_s: float) -> None:
+        """Set the level of the next batch."""
+        if self._level < 0:
+            self._set_level(0)
+        if self._replicas.levels > 1:
+            if self._batcher.waiting_items <= self.config.batch_size:
+                self._set_level(self._carrying_level(now_s))
+            elif self._is_pressed(now_s) and not self._carries(now_s, self._level):
+                self._set_level(max(self._level, self._carrying_level(now_s)))
+            elif self._level == 0 and self._has_larger and not self._carries(now_s, 0):
+                self._set_level(LARGER)
+            self._lighten(lambda level: now_s + self._next_s(now_s, level), self._batcher.next_wanted_s())
+        if self._level == 0 and self._replicas.heavier_levels:
+            self._set_level(self._heavier_level(now_s))
+
     def _set_timer(self, loop: asyncio.AbstractEventLoop, now_s: float, service_s: float) -> None:
         next_batch_s = self._batcher.next_batch_s()
-        if next_batch_s is not None and not self._replicas.has_idle(now_s):
+        if next_batch_s is not None and not self._replicas.idle(now_s):
             next_batch_s = self._replicas.next_up_s(now_s)
-        moments = [
-            moment for moment in (next_batch_s, self._batcher.next_drop_s(service_s)) if moment is not None
-        ]
-        if not moments:
-            return
+        moments = (next_batch_s, self._batcher.next_drop_s(service_s))
+        due_s = min((moment for moment in moments if moment is not None), default=inf)
         # An earlier timer is left: to pump once more is cheaper than a new timer with each request.
-        due_s = min(moments)
         if self._timer and self._timer_s > due_s:
             self._timer.cancel()
             self._timer = None
-        if not self._timer:
+        if not self._timer and due_s < inf:
             # Not asked of the timer: one of uvloop's that is due at once does not know.
             self._timer, self._timer_s = loop.call_at(due_s, self._wake), due_s
 
@@ -430,40 +512,45 @@ class StageQueue:
             self._replicas.lost(replica, loop.time())
             self._end(self._batcher.fail(batch, f"{where}: the batch could not be sent: {error}"))
         else:
-            await self._settle(replica, batch, where, status, body, loop.time() - began_s)
+            if status == UNAVAILABLE:
+                self._replicas.lost(replica, loop.time())
+                self._batcher.requeue(batch)
+                self._metrics.retries.inc()
+            else:
+                self._note_answer(replica, batch, status, loop.time(), loop.time() - began_s)
+                self._end(await self._answered(replica, batch, where, status, body))
         self._pump()
 
-    async def _settle(
-        self, replica: ModelServer, batch: Batch, where: str, status: int, body: bytes, service_s: float
+    def _note_answer(
+        self, replica: ModelServer, batch: Batch, status: int, now_s: float, service_s: float
     ) -> None:
-        if status == UNAVAILABLE:
-            self._replicas.lost(replica, asyncio.get_running_loop().time())
-            self._batcher.requeue(batch)
-            self._metrics.retries.inc()
-            return
-        now_s = asyncio.get_running_loop().time()
+        """Learn from the time of a batch."""
         self._replicas.release(replica, now_s, service_s)
         self._quick_sizes.clear()
         if replica.given_level <= 0:
             # What makes a heavier variant slower makes the one that is to run slower.
             self._metrics.service_s.observe(service_s / replica.given_ratio)
             self._metrics.batch_size.observe(batch.items)
-        if replica.given_level < 0 and (
-            status != 200 or any(now_s > piece.request.wanted_s for piece in batch.slices)
-        ):
+        is_late = any(now_s > piece.request.wanted_s for piece in batch.slices)
+        if replica.given_level < 0 and (is_late or status != 200):
             self._lighter_until_s = now_s + PRESSED_S
+
+    async def _answered(
+        self, replica: ModelServer, batch: Batch, where: str, status: int, body: bytes
+    ) -> list[QueuedRequest]:
+        """The requests that end with the model's answer."""
         if status != 200:
-            said = body[:SAID_BYTES].decode(errors="replace")
-            self._end(self._batcher.fail(batch, f"{where}: the model answered {status}: {said}"))
-            return
+            quoted = body[:QUOTED_BYTES].decode(errors="replace")
+            return self._batcher.fail(batch, f"{where}: the model answered {status}: {quoted}")
+        # A replica may be given the next batch meanwhile.
+        variant = replica.given_variant
         try:
             outputs = await aside(len(body) > INLINE_BYTES, parse_answer, body)
         except InputError as error:
-            self._end(self._batcher.fail(batch, f"{where}: the model's answer is not a V2 response: {error}"))
-        else:
-            if replica.given_variant:
-                self._metrics.variant_items(replica.given_variant).inc(batch.items)
-            self._end(self._batcher.answer(batch, outputs, f"{where}: "))
+            return self._batcher.fail(batch, f"{where}: the model's answer is not a V2 response: {error}")
+        if variant:
+            self._metrics.variant_items(variant).inc(batch.items)
+        return self._batcher.answer(batch, outputs, f"{where}: ")
 
     def _end(self, requests: list[QueuedRequest]) -> None:
         for request in requests:
@@ -476,7 +563,7 @@ class StageQueue:
         """Wait for the batches that requests wait for, and cancel the others."""
         if self._timer:
             self._timer.cancel()
-        awaited = [task for task, batch in self._batches.items() if not batch.is_abandoned]
+        awaited = [task for task, batch in self._batches.items() if batch.open_slices]
         if awaited:
             await asyncio.wait(awaited, timeout=CLOSE_S)
         left = list(self._batches)

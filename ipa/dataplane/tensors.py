@@ -1,15 +1,22 @@
-"""V2 tensors in JSON: checked, cut into rows, merged into batches, and split again.
+"""V2 tensors in JSON or as bytes: checked, cut into rows, merged into batches, and split again.
 
 Requests and answers are untrusted. `parse_request` and `parse_answer` accept only tensors that can be merged
 with and split from those of other requests without shifting a row. Data may be flat or nested; its length is
 a multiple of the number of items in both cases, so rows are slices of the list and no element is copied.
+
+In V2's binary extension the header `Inference-Header-Content-Length` has the length of a body's JSON part.
+There a tensor has no `data`, but the parameter `binary_data_size`; the bytes follow in the order of the
+tensors, little-endian. An element of BYTES is preceded by its length, four bytes.
+https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
 """
 
 from __future__ import annotations
 
+import base64
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import struct
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -53,6 +60,17 @@ VALUES: Mapping[str, frozenset[type]] = {
     "BOOL": frozenset({bool}),
     "BYTES": frozenset({str, int}),
 }
+JSON_LENGTH_HEADER = "inference-header-content-length"
+BINARY_CONTENT_TYPE = "application/octet-stream"
+BINARY_SIZE = "binary_data_size"
+# The binary forms, of struct. BF16 is the upper half of an FP32.
+CODES: Mapping[str, str] = {
+    **{"BOOL": "?", "INT8": "b", "INT16": "h", "INT32": "i", "INT64": "q"},
+    **{"UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q"},
+    **{"FP16": "e", "BF16": "H", "FP32": "f", "FP64": "d"},
+}
+# The parameter of a BYTES tensor that says how its text stands for bytes.
+CONTENT_KIND, BASE64 = "content_type", "base64"
 # JSON has null for NaN and infinity. Only a model's answer may have it: its row, not its batch, fails.
 NULL = type(None)
 
@@ -94,7 +112,12 @@ class Tensor:
 
     def to_json(self) -> dict[str, Any]:
         """The tensor in the JSON form of the V2 protocol."""
-        data = _written(self.data)
+        data: list[Any] | orjson.Fragment = self.data
+        if len(self.data) > WRITTEN_VALUES:
+            # As the JSON of its parts, so that other threads run meanwhile.
+            starts = range(0, len(self.data), WRITTEN_VALUES)
+            parts = [orjson.dumps(self.data[start : start + WRITTEN_VALUES])[1:-1] for start in starts]
+            data = orjson.Fragment(b"".join((b"[", b",".join(parts), b"]")))
         written = {"name": self.name, "datatype": self.datatype, "shape": self.shape, "data": data}
         return {**written, "parameters": self.parameters} if self.parameters else written
 
@@ -103,15 +126,6 @@ class Tensor:
         """The key under which tensors can be merged: name, type, shape of a row, nesting, parameters."""
         parameters = orjson.dumps(self.parameters) if self.parameters else b""
         return self.name, self.datatype, self.shape[1:], self.depth, parameters
-
-
-def _written(data: list[Any]) -> list[Any] | orjson.Fragment:
-    """The data for orjson; what is long as the JSON of its parts, so that other threads run meanwhile."""
-    if len(data) <= WRITTEN_VALUES:
-        return data
-    starts = range(0, len(data), WRITTEN_VALUES)
-    parts = [orjson.dumps(data[start : start + WRITTEN_VALUES])[1:-1] for start in starts]
-    return orjson.Fragment(b"".join((b"[", b",".join(parts), b"]")))
 
 
 Tensors = tuple[Tensor, ...]
@@ -172,11 +186,6 @@ def items_of(tensors: Tensors) -> int:
 def values_of(tensors: Tensors) -> int:
     """Return the number of values of all tensors."""
     return sum(math.prod(tensor.shape) for tensor in tensors)
-
-
-def rows(tensors: Tensors, start: int, stop: int) -> Tensors:
-    """Return the rows `start` to `stop` of every tensor."""
-    return tuple(tensor.rows(start, stop) for tensor in tensors)
 
 
 def parse(tensors: Any, where: str, *, allow_null: bool = False, most_values: int = MAX_VALUES) -> Tensors:
@@ -351,18 +360,16 @@ def merge(parts: Sequence[Tensors]) -> Tensors:
     """Concatenate the parts, of which those without rows do not count. ValueError: their kinds differ."""
     if len(parts) == 1:
         return parts[0]
-    return tuple(_concatenated(column) for column in zip(*parts, strict=True))
-
-
-def _concatenated(column: Sequence[Tensor]) -> Tensor:
-    filled = [tensor for tensor in column if tensor.items] or [column[0]]
-    first = filled[0]
-    if len({tensor.kind for tensor in filled}) > 1:
-        raise ValueError(f"tensor {first.name!r} differs between the parts")
-    data = [value for tensor in filled for value in tensor.data]
-    shape = (sum(tensor.items for tensor in filled), *first.shape[1:])
-    has_null = any(tensor.has_null for tensor in filled)
-    return Tensor(first.name, first.datatype, shape, data, first.parameters, first.depth, has_null)
+    merged = []
+    for column in zip(*parts, strict=True):
+        filled = [tensor for tensor in column if tensor.items] or [column[0]]
+        first = filled[0]
+        if len({tensor.kind for tensor in filled}) > 1:
+            raise ValueError(f"tensor {first.name!r} differs between the parts")
+        shape = (sum(tensor.items for tensor in filled), *first.shape[1:])
+        data = [value for tensor in filled for value in tensor.data]
+        merged.append(replace(first, shape=shape, data=data, has_null=any(it.has_null for it in filled)))
+    return tuple(merged)
 
 
 def split(outputs: Tensors, counts: Sequence[int]) -> list[Tensors]:
@@ -372,9 +379,13 @@ def split(outputs: Tensors, counts: Sequence[int]) -> list[Tensors]:
     """
     items = sum(counts)
     fan_out = next((tensor for tensor in outputs if tensor.name == FAN_OUT), None)
-    per_item = _fan_out(fan_out) if fan_out else [1] * items
-    if len(per_item) != items:
-        raise ValueError(f"fan_out has {len(per_item)} rows for a batch of {items}")
+    per_item = [1] * items
+    if fan_out:
+        per_item = fan_out.data
+        if fan_out.datatype not in INTEGERS or len(fan_out.shape) != 1 or min(per_item, default=0) < 0:
+            raise ValueError(f"{FAN_OUT} must have one whole number, 0 or more, per item")
+        if len(per_item) != items:
+            raise ValueError(f"fan_out has {len(per_item)} rows for a batch of {items}")
     total = sum(per_item)
     for tensor in outputs:
         expected = items if tensor is fan_out else total
@@ -383,30 +394,154 @@ def split(outputs: Tensors, counts: Sequence[int]) -> list[Tensors]:
     answers: list[Tensors] = []
     start = row = 0
     for count in counts:
-        stop = start + count
-        end = row + sum(per_item[start:stop])
-        answers.append(
-            tuple(
-                tensor.rows(start, stop) if tensor is fan_out else tensor.rows(row, end) for tensor in outputs
-            )
-        )
+        stop, end = start + count, row + sum(per_item[start : start + count])
+        answers.append(tuple(it.rows(start, stop) if it is fan_out else it.rows(row, end) for it in outputs))
         start, row = stop, end
     return answers
-
-
-def _fan_out(tensor: Tensor) -> list[int]:
-    """The number of rows that each item made."""
-    if tensor.datatype not in INTEGERS or len(tensor.shape) != 1 or min(tensor.data, default=0) < 0:
-        raise ValueError(f"{FAN_OUT} must have one whole number, 0 or more, per item")
-    return tensor.data
-
-
-def without_number(tensors: Tensors) -> str:
-    """Return the name of the first tensor that has null for a number; empty if none has."""
-    return next((tensor.name for tensor in tensors if tensor.has_null), "")
 
 
 def dump(key: str, tensors: Iterable[Tensor], **members: Any) -> bytes:
     """Return the JSON body with the tensors under `key`, and the members that are not None."""
     others = {name: value for name, value in members.items() if value is not None}
     return orjson.dumps({**others, key: [tensor.to_json() for tensor in tensors]})
+
+
+def json_part(body: bytes, length: str | None) -> tuple[bytes, bytes]:
+    """Return the JSON part of a body and the bytes after it; InputError: the header is not a valid length."""
+    if length is None:
+        return body, b""
+    if not (length.isascii() and length.isdecimal()) or int(length[:20]) > len(body):
+        raise InputError(
+            f"{JSON_LENGTH_HEADER}: {length[:40]!r} is not a length within the body of {len(body)} bytes"
+        )
+    return body[: int(length)], body[int(length) :]
+
+
+def made_bytes(tensors: Any, rest: bytes, most_values: int) -> int:
+    """Return the bytes of memory that `fill` takes at most; 0 for what it refuses."""
+    made = 0
+    for tensor in tensors if isinstance(tensors, list) else ():
+        if not isinstance(tensor, dict) or BINARY_SIZE not in (tensor.get("parameters") or ()):
+            continue
+        try:
+            values = check_shape(tensor.get("shape"), most_values)
+        except ValueError:
+            return 0
+        # An element is three objects' worth: bytes, text, and their places.
+        made += VALUE_BYTES * (3 * values if tensor.get("datatype") == "BYTES" else values)
+    return made + 2 * len(rest)
+
+
+def fill(tensors: Any, rest: bytes, kind_of: Callable[[str], str | None], most_values: int) -> None:
+    """Give each tensor of a JSON list whose values are in `rest` its `data`, and remove `binary_data_size`.
+
+    `kind_of(name)` is the content type that the model declares for an input of BYTES: with base64, or where
+    they are no text, its bytes are passed on as base64. InputError: sizes, shapes and bytes do not fit.
+    """
+    start = 0
+    for tensor in tensors if isinstance(tensors, list) else ():
+        parameters = tensor.get("parameters") if isinstance(tensor, dict) else None
+        if not isinstance(parameters, dict) or BINARY_SIZE not in parameters:
+            continue
+        name, size = tensor.get("name"), parameters.pop(BINARY_SIZE)
+        if not (type(size) is int and 0 <= size <= len(rest) - start):
+            raise InputError(f"input {name!r}: {BINARY_SIZE} {size!r} is not a size within the body")
+        if "data" in tensor:
+            raise InputError(f"input {name!r} has both data and {BINARY_SIZE}")
+        raw = rest[start : start + size]
+        start += size
+        try:
+            values = check_shape(tensor["shape"], most_values)
+            tensor["data"] = _values(tensor, values, raw, parameters, kind_of(str(name)))
+        except (ValueError, TypeError, KeyError) as error:
+            reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise InputError(f"input {name!r} {reason}") from error
+    if start < len(rest):
+        raise InputError(f"{len(rest) - start} bytes after the tensors belong to no tensor")
+
+
+def _values(
+    tensor: dict[str, Any], values: int, raw: bytes, parameters: dict[str, Any], kind: str | None
+) -> Sequence[Any]:
+    """The values of a tensor; those of BYTES as base64 if they are no text, or the model declares that."""
+    datatype = tensor["datatype"]
+    if datatype == "BYTES":
+        elements = _elements(raw, values)
+        if CONTENT_KIND in parameters or kind != BASE64:
+            try:
+                return [element.decode() for element in elements]
+            except UnicodeDecodeError:
+                if CONTENT_KIND in parameters:
+                    raise ValueError(f"has BYTES that are not {CONTENT_KIND} text") from None
+        parameters[CONTENT_KIND] = BASE64
+        return [base64.b64encode(element).decode("ascii") for element in elements]
+    code = CODES.get(datatype, "") if isinstance(datatype, str) else ""
+    if not code:
+        raise ValueError(f"has the datatype {datatype!r}, which has no binary form")
+    if len(raw) != values * struct.calcsize(f"<{code}"):
+        raise ValueError(f"has {len(raw)} bytes, which do not fit {datatype} of shape {tensor['shape']}")
+    numbers = [*struct.unpack(f"<{values}{code}", raw)]
+    if datatype == "BF16":
+        words = struct.pack(f"<{values}I", *(value << 16 for value in numbers))
+        numbers = [*struct.unpack(f"<{values}f", words)]
+    # A sum is quicker than a look at each; that of finite numbers may be infinite too.
+    if datatype in FLOATS and not math.isfinite(sum(numbers)) and not all(map(math.isfinite, numbers)):
+        raise ValueError("has NaN or infinity, which models are not sent")
+    return numbers
+
+
+def _elements(raw: bytes, values: int) -> list[bytes]:
+    """The elements of BYTES, no more than the shape has."""
+    elements: list[bytes] = []
+    start = 0
+    while start < len(raw) and len(elements) < values:
+        begin = start + 4
+        start = begin + int.from_bytes(raw[start:begin], "little")
+        if start > len(raw):
+            raise ValueError("has an element of BYTES that is longer than its bytes")
+        elements.append(raw[begin:start])
+    if start < len(raw) or len(elements) < values:
+        raise ValueError(f"has {len(raw)} bytes, which are not {values} elements of BYTES, as its shape says")
+    return elements
+
+
+def dump_with_bytes(
+    outputs: Tensors, is_binary: Callable[[str], bool], **members: Any
+) -> tuple[bytes, int | None]:
+    """Return the body of an answer and the length of its JSON part, None if it is nothing but JSON.
+
+    `is_binary(name)` is true for the outputs whose values are to follow as bytes.
+    """
+    parts: list[bytes] = []
+    written = []
+    for tensor in outputs:
+        raw = _raw(tensor) if is_binary(tensor.name) else None
+        if raw is None:
+            written.append(tensor.to_json())
+            continue
+        parameters = dict(tensor.parameters or {})
+        if tensor.datatype == "BYTES" and parameters.get(CONTENT_KIND) == BASE64:
+            # Its bytes stand for themselves here.
+            del parameters[CONTENT_KIND]
+        head = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
+        written.append({**head, "parameters": {**parameters, BINARY_SIZE: len(raw)}})
+        parts.append(raw)
+    others = {name: value for name, value in members.items() if value is not None}
+    text = orjson.dumps({**others, "outputs": written})
+    return b"".join((text, *parts)), len(text) if parts else None
+
+
+def _raw(tensor: Tensor) -> bytes | None:
+    """The values as bytes; None if they have none: BYTES that are numbers."""
+    values, kind = tensor.scalars(), tensor.datatype
+    try:
+        if kind == "BYTES":
+            is_base64 = (tensor.parameters or {}).get(CONTENT_KIND) == BASE64
+            parts = [base64.b64decode(it, validate=True) if is_base64 else it.encode() for it in values]
+            return b"".join(part for it in parts for part in (len(it).to_bytes(4, "little"), it))
+        if kind == "BF16":
+            words = struct.unpack(f"<{len(values)}I", struct.pack(f"<{len(values)}f", *values))
+            values = [word >> 16 for word in words]
+        return struct.pack(f"<{len(values)}{CODES[kind]}", *values)
+    except (AttributeError, TypeError, ValueError, OverflowError, struct.error):
+        return None

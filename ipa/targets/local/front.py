@@ -15,7 +15,7 @@ import httpx
 
 from ipa.dataplane.environment import ADMIN_TOKEN, METRICS_SOCKET, PORT, SOCKET, told_limits
 from ipa.dataplane.http import FIRST_PART, PART_HEADER
-from ipa.dataplane.queue_config import KEYS, QueueConfig, parse_config
+from ipa.dataplane.stagequeue import KEYS, QueueConfig, parse_config
 from ipa.model.errors import InputError, UnavailableError
 from ipa.targets.local.affinity import CpuMap
 from ipa.targets.local.processes import ForkedProcesses

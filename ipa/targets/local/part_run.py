@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ipa.dataplane.queue_config import QueueConfig
+from ipa.dataplane.stagequeue import QueueConfig
 from ipa.model.parts import Configs
 from ipa.model.pipeline import Stage
 from ipa.model.plan import StageConfig

@@ -19,7 +19,7 @@ import httpx
 
 from ipa.control.ports import StageState
 from ipa.dataplane.http import PARTS
-from ipa.dataplane.queue_config import QueueConfig
+from ipa.dataplane.stagequeue import QueueConfig
 from ipa.model.errors import READ_AGAIN, ConflictError, UnavailableError
 from ipa.model.parts import Configs, order_of, paired, parts_of, share_of
 from ipa.model.pipeline import Bounds, Pipeline, Stage

@@ -14,7 +14,7 @@ import httpx
 import orjson
 import pytest
 
-from ipa.dataplane import binary, http, tensors
+from ipa.dataplane import batching, http, stagequeue, tensors
 from ipa.dataplane.http import Application, BodyLimits, Call, Response
 from ipa.dataplane.queue import QueueServer
 from ipa.dataplane.tensors import INLINE_BYTES
@@ -101,13 +101,13 @@ def test_elements_are_read_no_further_than_the_shape_says(
     head = {"name": "x", "datatype": "BYTES", "shape": shape, "parameters": {"binary_data_size": len(raw)}}
     text = orjson.dumps({"inputs": [head]})
     read: list[int] = []
-    elements = binary._elements
+    elements = tensors._elements
 
     def count(given: bytes, values: int) -> list[bytes]:
         read.append(values)
         return elements(given, values)
 
-    monkeypatch.setattr(binary, "_elements", count)
+    monkeypatch.setattr(tensors, "_elements", count)
 
     async def scenario() -> None:
         answer = await Stage().post(text + raw, inference_header_content_length=str(len(text)))
@@ -130,11 +130,9 @@ def test_what_takes_long_is_not_done_by_the_event_loop(monkeypatch: pytest.Monke
 
         monkeypatch.setattr(module, name, tell)
 
-    from ipa.dataplane import batching, queue, stagequeue
-
     told(http, "parse_object")
-    told(queue, "parse_request")
-    told(queue.binary, "dump_with_bytes")
+    told(tensors, "parse_request")
+    told(tensors, "dump_with_bytes")
     told(stagequeue, "parse_answer")
     told(batching, "dump")
 
@@ -161,7 +159,7 @@ def test_what_is_made_of_a_body_counts_until_it_is_answered() -> None:
         stage = Stage()
 
         async def look(call: Call) -> Response:
-            text, _ = binary.json_part(call.body, None)
+            text, _ = tensors.json_part(call.body, None)
             await call.parse_object(text)
             held.append(stage.held_bytes())
             return Response(b"{}")

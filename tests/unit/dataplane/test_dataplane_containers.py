@@ -18,7 +18,7 @@ import httpx
 import orjson
 import pytest
 
-from ipa.dataplane.queue import Discovery
+from ipa.dataplane.queue import QueueServer
 
 REQUEST = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [2.0]}]}
 PATIENCE_S = 300.0
@@ -201,7 +201,7 @@ def test_replicas_are_the_pods_behind_the_service() -> None:
         None,
         ["10.0.0.3", "fd00::1"],
     ]
-    told: list[tuple[str, ...]] = []
+    seen: list[list[str]] = []
 
     async def lookup(host: str, port: int) -> list[str]:
         assert (host, port) == ("shop-detect-model-default.prod", 9000)
@@ -210,17 +210,14 @@ def test_replicas_are_the_pods_behind_the_service() -> None:
             raise OSError("Name or service not known")
         return found
 
-    async def tell(urls: tuple[str, ...]) -> bool:
-        told.append(urls)
-        return True
-
     async def look_four_times() -> None:
-        discovery = Discovery("http://shop-detect-model-default.prod:9000", tell, lookup)
+        queue = QueueServer(
+            "shop", "detect", model_url="http://shop-detect-model-default.prod:9000", lookup=lookup
+        )
         for _ in range(4):
-            await discovery.look()
+            await queue.discover()
+            seen.append([*queue._queues["1"].config.replicas])
 
     asyncio.run(look_four_times())
-    assert told == [
-        ("http://10.0.0.1:9000", "http://10.0.0.2:9000"),
-        ("http://10.0.0.3:9000", "http://[fd00::1]:9000"),
-    ]
+    before = ["http://10.0.0.1:9000", "http://10.0.0.2:9000"]
+    assert seen == [before, before, before, ["http://10.0.0.3:9000", "http://[fd00::1]:9000"]]

@@ -13,8 +13,8 @@ import pytest
 from ipa.dataplane.client import ConnectionLostError
 from ipa.dataplane.http import Application, BodyLimits
 from ipa.dataplane.queue import QueueServer
-from ipa.dataplane.queue_config import parse_config
 from ipa.dataplane.router import RouterServer
+from ipa.dataplane.stagequeue import parse_config
 from ipa.model.errors import InputError
 from ipa.model.serving import FAN_OUT
 

@@ -7,9 +7,8 @@ import asyncio
 import orjson
 import pytest
 
-from ipa.dataplane.expectation import AIM_HEADER
+from ipa.dataplane.expectation import AIM_HEADER, LAG_EVERY_S, LAGS_REMEMBERED, LoopLag
 from ipa.dataplane.http import BUDGET_HEADER
-from ipa.dataplane.lag import EVERY_S, REMEMBERED, LoopLag
 from ipa.dataplane.router import RouterServer
 from tests.fakes.chain_loop import BODY, call
 from tests.fakes.virtual_loop import VirtualLoop, run
@@ -30,9 +29,9 @@ def test_a_loop_that_was_blocked_is_late_until_it_answers_in_time_again() -> Non
         await asyncio.sleep(0.1)
         assert lag.measure() == pytest.approx(0.0)
         await blocked(0.25)
-        assert lag.measure() == pytest.approx(0.25 - EVERY_S, abs=EVERY_S)
-        for _ in range(REMEMBERED + 1):
-            await asyncio.sleep(EVERY_S)
+        assert lag.measure() == pytest.approx(0.25 - LAG_EVERY_S, abs=LAG_EVERY_S)
+        for _ in range(LAGS_REMEMBERED + 1):
+            await asyncio.sleep(LAG_EVERY_S)
             later_s = lag.measure()
         assert later_s == pytest.approx(0.0)
         lag.stop()
@@ -45,7 +44,7 @@ def test_a_loop_that_nobody_asks_about_is_left_alone_and_its_lag_forgotten() -> 
         lag = LoopLag()
         lag.measure()
         await blocked(0.25)
-        await asyncio.sleep(2 * EVERY_S)
+        await asyncio.sleep(2 * LAG_EVERY_S)
         assert lag._timer is None
         assert lag.measure() == 0.0
         lag.stop()
@@ -85,6 +84,6 @@ def test_the_lag_is_taken_from_the_budget_of_a_request() -> None:
             await call(router.application(), "POST", "/v2/models/p/infer", BODY)
         router._lag.stop()
         assert budgets[0] == pytest.approx(400.0)
-        assert budgets[1] == pytest.approx(150.0, abs=1000 * EVERY_S)
+        assert budgets[1] == pytest.approx(150.0, abs=1000 * LAG_EVERY_S)
 
     run(scenario())

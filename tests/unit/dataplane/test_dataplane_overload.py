@@ -7,17 +7,19 @@ from dataclasses import replace
 import pytest
 
 from ipa.dataplane.expectation import (
+    COUNTED_S,
     KEPT_S,
     MOST_ASKED_RATIO,
+    OLDEST_S,
     UNKNOWN,
     USUAL_HOP_S,
+    Passage,
     StageTimes,
     parse_ms,
     parse_ratio,
     parse_times,
     total,
 )
-from ipa.dataplane.passage import COUNTED_S, OLDEST_S, Passage
 from tests.fakes.chain_loop import ToyStage, overload
 
 SLOW = ToyStage("slow", one_s=0.04, more_s=0.02, batch_size=4, replicas=2)
@@ -169,7 +171,7 @@ def test_larger_batches_do_no_harm_where_they_save_no_time(load_ratio: float) ->
 def test_requests_on_their_way_take_their_number_over_the_rate_of_answers() -> None:
     passage = Passage()
     for number in range(20):
-        passage.enter()
+        passage.in_flight += 1
         if number < 10:
             passage.leave(0.1 * number, is_answered=True)
     assert passage.expected_s(1.0) == 0.0, "none is lost"
@@ -190,10 +192,10 @@ def test_the_rate_of_answers_is_that_of_the_last_second_if_it_has_enough() -> No
     passage = Passage()
     # Two a second for three seconds, then twelve a second for one.
     for answered_s in (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, *(3.0 + number / 12 for number in range(12))):
-        passage.enter()
+        passage.in_flight += 1
         passage.leave(answered_s, is_answered=True)
     for _ in range(12):
-        passage.enter()
+        passage.in_flight += 1
     passage.lose(3.99)
     assert passage.expected_s(3.99) == pytest.approx(12 * 0.99 / 12)
     passage.lose(4.7)

@@ -13,9 +13,8 @@ import pytest
 
 from ipa.dataplane.http import PART_HEADER, Application, HttpError
 from ipa.dataplane.queue import QueueServer
-from ipa.dataplane.queue_config import parse_parts
-from ipa.dataplane.routed_parts import parse_order
-from ipa.dataplane.router import RouterServer
+from ipa.dataplane.router import RouterServer, parse_order
+from ipa.dataplane.stagequeue import parse_parts
 
 TOKEN = "t0k3n"
 WRONG_TIMES: tuple[Any, ...] = (

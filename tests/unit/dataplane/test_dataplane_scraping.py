@@ -9,8 +9,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from ipa.dataplane.metrics import QueueMetrics
-from ipa.dataplane.scraping import MOST_SCRAPES, MetricsThread
+from ipa.dataplane.metrics import MOST_SCRAPES, MetricsThread, QueueMetrics
 
 
 @pytest.fixture

@@ -56,9 +56,11 @@ def variants(
             heavier_variants=heavier,
             groups=[("s", "m"), ("l", "x")],
         )
-        is_known = await queue._serve_with(tuple(loaded))
+        await queue._serve_with(tuple(loaded))
         found = queue._queues[FIRST_PART].to_json()["replicas"]
-        return is_known, {it["url"]: [it["variant"], *it["lighter"], *it["heavier"]] for it in found}
+        return all(queue._loaded.values()), {
+            it["url"]: [it["variant"], *it["lighter"], *it["heavier"]] for it in found
+        }
 
     return asyncio.run(find())
 

@@ -11,14 +11,22 @@ import httpx
 import orjson
 import pytest
 
-from ipa.dataplane.binary import JSON_LENGTH_HEADER, dump_with_bytes, fill, json_part
 from ipa.dataplane.client import ConnectionLostError
-from ipa.dataplane.declared import UNDECLARED, DeclaredTensor, parse_model
 from ipa.dataplane.expectation import parse_timing, server_timing
 from ipa.dataplane.http import Application
 from ipa.dataplane.queue import QueueServer
 from ipa.dataplane.router import RouterServer
-from ipa.dataplane.tensors import MAX_VALUES, UnknownOutputError, parse, parse_request
+from ipa.dataplane.tensors import (
+    JSON_LENGTH_HEADER,
+    MAX_VALUES,
+    UnknownOutputError,
+    dump_with_bytes,
+    fill,
+    json_part,
+    parse,
+    parse_request,
+)
+from ipa.dataplane.v2 import UNDECLARED, DeclaredTensor, parse_model
 from ipa.model.errors import InputError
 
 REPLICA = "http://127.0.0.1:1"
