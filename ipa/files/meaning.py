@@ -12,7 +12,7 @@ from typing import Any
 from ipa.files.document import Document, Pointer, shown_key, unknown
 from ipa.files.graph import Node, check_flow, read_nodes
 from ipa.files.kinds.targets import target_sections
-from ipa.model.pipeline import Goal, ReplicaOwner, StageKind
+from ipa.model.pipeline import Goal, StageKind
 
 Entries = list[tuple[Pointer, dict[str, Any]]]
 # The rules of accuracy that rank nothing.
@@ -139,29 +139,10 @@ def check_limits(
             )
             document.problem((*pointer, "bounds", "batch_sizes"), message)
         _check_pin(document, stage, own, bounds, pointer)
-        _check_external(document, data, stage, pointer)
     graph = data.get("graph")
     count = 1 if graph is None else len(graph)
     if data.get("sets") and count != 1:
         document.problem(("sets",), f"sets needs a pipeline of one stage, not of {count}; remove it")
-
-
-def _check_external(
-    document: Document, data: dict[str, Any], stage: dict[str, Any], pointer: Pointer
-) -> None:
-    """An autoscaler scales one Deployment, and takes no number from a pin."""
-    if stage.get("replicas") != ReplicaOwner.EXTERNAL:
-        return
-    for key, several in (
-        ("sets", data.get("sets")),
-        ("canary", data.get("canary") is not None),
-    ):
-        if several:
-            message = f"replicas are external, and {key} runs several configurations side by side"
-            document.problem((*pointer, "replicas"), f"{message}; remove one of the two")
-    if "replicas" in (stage.get("pin") or {}):
-        message = "replicas are external, so that no pin can fix their number; remove one of the two"
-        document.problem((*pointer, "pin", "replicas"), message)
 
 
 def _check_transition(document: Document, bounds: dict[str, Any]) -> None:

@@ -135,12 +135,6 @@ PLAN_CORES = Metric("ipa_plan_cores", "Cores of the plan, before the guards.", S
 DECISION_REPLICAS = Metric("ipa_decision_replicas", "Replicas of the decision, after the guards.", STAGE)
 DECISION_CORES = Metric("ipa_decision_cores", "Cores of the decision, after the guards.", STAGE)
 REPLICAS = Metric("ipa_stage_replicas", "Observed desired replicas of the stage.", STAGE)
-DESIRED_REPLICAS = Metric(
-    "ipa_desired_replicas",
-    "Replicas that this service would run: the external metric for whoever scales the stage.",
-    STAGE,
-    when="a stage with `replicas: external`; missing before the first plan, and where it does not lead",
-)
 READY_REPLICAS = Metric("ipa_stage_ready_replicas", "Replicas that answer.", STAGE)
 STAGE_CORES = Metric("ipa_stage_cores", "Cores of all replicas.", STAGE)
 BATCH_SIZE = Metric("ipa_stage_batch_size", "Largest batch.", STAGE)

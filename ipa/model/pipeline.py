@@ -276,17 +276,6 @@ class Edge:
 ALL_VARIANTS = "all"
 
 
-class ReplicaOwner(StrEnum):
-    """The controller that decides how many replicas a stage has.
-
-    `planned`: this service. `external`: another one, such as a HorizontalPodAutoscaler or KEDA. Plans then
-    count with the replicas that there are, and no change touches their number.
-    """
-
-    PLANNED = "planned"
-    EXTERNAL = "external"
-
-
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One task of a pipeline. Without `after` its input is the request itself."""
@@ -314,12 +303,6 @@ class Stage:
     # Set by the target too: the variants that a replica has loaded for good, in groups; empty: as `resident`
     # says of the one that runs, and others are loaded while it serves.
     resident_groups: tuple[tuple[str, ...], ...] = field(default=(), metadata=UNLESS_DEFAULT)
-    replicas: ReplicaOwner = field(default=ReplicaOwner.PLANNED, metadata=UNLESS_DEFAULT)
-
-    @property
-    def is_external(self) -> bool:
-        """True if another controller decides how many replicas it has."""
-        return self.replicas is ReplicaOwner.EXTERNAL
 
     @property
     def residents(self) -> int:
@@ -442,11 +425,6 @@ class Pipeline:
     def served(self) -> tuple[Stage, ...]:
         """The stages that run as replicas: all but routers and combiners without variants."""
         return tuple(stage for stage in self.stages if stage.variants)
-
-    @property
-    def external(self) -> tuple[str, ...]:
-        """The stages whose replicas another controller decides."""
-        return tuple(stage.name for stage in self.served if stage.is_external)
 
     @property
     def namespace(self) -> str:

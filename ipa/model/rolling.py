@@ -27,8 +27,7 @@ class Rolling:
     variant changes; if it `resizes`, also when their cores change, as long as they have as many threads. A
     stage with entries in `together`, its name and then the variants that a replica has loaded for good, the
     slowest first, switches only among those of one entry, and does so however many replicas are ready. If it
-    `amends`, another write while a change rolls out goes on with what that started. The number of replicas of
-    the stages `external` is decided elsewhere: no change is one of it.
+    `amends`, another write while a change rolls out goes on with what that started.
     """
 
     surge_ratio: float = 1.0
@@ -37,7 +36,6 @@ class Rolling:
     resizes: bool = field(default=False, metadata=UNLESS_DEFAULT)
     rebatches: bool = field(default=False, metadata=UNLESS_DEFAULT)
     amends: bool = field(default=False, metadata=UNLESS_DEFAULT)
-    external: tuple[str, ...] = field(default=(), metadata=UNLESS_DEFAULT)
     together: tuple[tuple[str, ...], ...] = field(default=(), metadata=UNLESS_DEFAULT)
 
     def of(self, pipeline: Pipeline) -> Rolling:
@@ -49,7 +47,7 @@ class Rolling:
             if it.name in switches
             for group in it.resident_groups
         )
-        return replace(self, switches=switches, external=pipeline.external, together=together)
+        return replace(self, switches=switches, together=together)
 
     def group_of(self, stage: str, variant: str) -> tuple[str, ...]:
         """The entry of `together` with that variant of the stage; empty if there is none."""

@@ -99,7 +99,6 @@ class ServingSemantics:
     run side by side, each with a share of the requests; several variants of one stage (`sets`) are such too.
     `keeps_variants`: a replica keeps several variants loaded and switches between them in place (`resident`).
     `takes_requests`: there is an address to send requests to.
-    `shares_replicas`: another controller may decide how many replicas a stage has (`replicas: external`).
     """
 
     batching: Batching = Batching.CENTRAL
@@ -113,7 +112,6 @@ class ServingSemantics:
     most_parts: int = 1
     keeps_variants: bool = False
     takes_requests: bool = True
-    shares_replicas: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +151,6 @@ def unhonoured(pipeline: Pipeline, serving: ServingSemantics, place: str) -> Ite
         )
     if pipeline.probe is not None and pipeline.probe.after_rollout and not serving.takes_requests:
         yield Unhonoured("probe.after_rollout", f"{place} takes no requests", "leave it out")
-    if pipeline.external and not serving.shares_replicas:
-        yield Unhonoured(
-            "replicas",
-            f"{place} has no other controller that could decide those of {', '.join(pipeline.external)}",
-            "leave it out, or choose another target",
-        )
     usual_s = Stage("", ()).batch_timeout_s
     if not serving.waits_for_batches and any(s.batch_timeout_s != usual_s for s in pipeline.served):
         yield Unhonoured("batch_timeout", f"{place} does not wait for batches to fill", "leave it out")

@@ -30,9 +30,6 @@ def pin_problems(pipeline: Pipeline, name: str, pin: Pin) -> list[Problem]:
     if pin.variant is not None and pin.variant not in variants:
         message = f"stage {name!r} has no variant {pin.variant!r}; {unknown(pin.variant, variants)}"
         problems.append(Problem(message, pointer="/variant"))
-    if pin.replicas is not None and stage.is_external:
-        message = f"the replicas of stage {name!r} are external: the controller that scales it decides them"
-        problems.append(Problem(message, pointer="/replicas"))
     problems += _outside(pipeline, stage, pin.batch_size, pin.replicas, "")
     problems += _pin_over_bounds(pipeline, stage, pin)
     for key, fixed in asdict(stage.pin).items():
@@ -45,10 +42,10 @@ def pin_problems(pipeline: Pipeline, name: str, pin: Pin) -> list[Problem]:
 def _outside(
     pipeline: Pipeline, stage: Stage, batch_size: int | None, replicas: int | None, where: str
 ) -> Iterator[Problem]:
-    """The faults of a batch size and a number of replicas; one that another controller decides has none."""
+    """The faults of a batch size and a number of replicas."""
     limits = stage.limits(pipeline.bounds)
     least, most, sizes = limits.min_replicas or 1, limits.max_replicas, limits.batch_sizes
-    if replicas is not None and not stage.is_external and not least <= replicas <= (most or replicas):
+    if replicas is not None and not least <= replicas <= (most or replicas):
         message = f"{replicas} replicas are outside {least} to {most or 'any'}"
         yield Problem(message, pointer=f"{where}/replicas")
     if batch_size is not None and batch_size > 1 and stage.unbatched:

@@ -45,7 +45,7 @@ class StageLive:
     parts together. `served` are the shares of the items that each variant answered, the largest first, and
     `served_accuracy` is their mean accuracy; empty and None where only one answers, or it is not known.
     `beside` are a replica's resources beside its cores, `resident` the other variants that it
-    keeps loaded. `desired_replicas` are those that this service would run, if another decides their number.
+    keeps loaded.
     """
 
     stage: str
@@ -65,7 +65,6 @@ class StageLive:
     planned_latency_s: float | None = None
     beside: Resources = NO_RESOURCES
     resident: tuple[str, ...] = ()
-    desired_replicas: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +319,6 @@ def _stage(
         else None,
         beside=pipeline.bounds.beside(config) if config else NO_RESOURCES,
         resident=_resident(pipeline, config) if config else (),
-        desired_replicas=snapshot.desired.get(seen.stage),
     )
 
 

@@ -49,7 +49,6 @@ from ipa.model.errors import (
     RolloutError,
     UnavailableError,
 )
-from ipa.model.external import with_replicas_of
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory, Missing, MissingReason, Observation
 from ipa.model.pipeline import Pipeline
@@ -180,11 +179,9 @@ class OneShotLoop:
             raise kind(f"{taken_back.detail}; the earlier configuration runs again")
         observation = loop.snapshot().observation
         running = observation.running() if observation else None
-        # Another controller may have changed the replicas of external stages meanwhile.
-        external = self.pipeline.external
-        if running == with_replicas_of(external, wanted.configs, running or ()):
+        if running == wanted.configs:
             return decision
-        if running == with_replicas_of(external, decision.previous, running or ()):
+        if running == decision.previous:
             raise UnavailableError(f"nothing was changed: {decision.detail}", hint="Apply it again.")
         raise ConflictError("another writer changed it meanwhile; that change was kept")
 
@@ -398,7 +395,6 @@ class ManifestLoop:
         manifest = self._manifest(text)
         before = manifest.configs()
         wanted = self._target.as_written(self._pipeline, configs)
-        wanted = with_replicas_of(self._pipeline.external, wanted, before)
         after = manifest.changed(wanted)
         is_changed = after != text
         if is_changed:

@@ -25,11 +25,9 @@ from ipa.model.errors import (
     StaleError,
     UnplannedError,
 )
-from ipa.model.external import pins_for, replicas_of
 from ipa.model.pipeline import Goal, Pipeline
 from ipa.model.plan import Plan, cores_of
 from ipa.optimize.problem import Compat
-from ipa.policies.base import pinned
 from ipa.policies.planning import PlanQuestion
 from ipa.profiling.points import Allocation
 from ipa.service.commands import check_confirmed
@@ -97,10 +95,6 @@ def what_if(service: Service, pipeline: Pipeline, request: PlanRequest) -> PlanQ
         raise InputError("there is no rate to plan for", problems=[problem])
     objective = request.objective or pipeline.default_objective
     varied, profiles = request.varied(pipeline), service.profiles(pipeline.name)
-    # Replicas that another controller decides stay as they run, as far as they were seen.
-    running = live_of(service, pipeline.name).stages if pipeline.external else ()
-    external = replicas_of([stage.config for stage in running if stage.config], pipeline.external)
-    varied = pinned(varied, pins_for(external))
     return PlanQuestion(varied, profiles, rate_rps, objective, request.compat, request.allocation)
 
 

@@ -9,7 +9,6 @@ from ipa.control.engine.actuation import IN_FLIGHT, ActuationPhase
 from ipa.control.ports import DecisionLog
 from ipa.model.decision import Decision, ReasonCode
 from ipa.model.errors import ConflictError, InProgressError, NotFoundError
-from ipa.model.external import with_replicas_of
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 
@@ -68,7 +67,7 @@ def undo_of(
     applied = log.decisions(pipeline.name, limit=LOOK_BACK, applied_only=True)
     # While a change rolls out, what runs may be a read from before its write.
     settled = () if phase in IN_FLIGHT else running
-    acts = _standing(pipeline, _in_force(pipeline, applied, settled))
+    acts = _standing(_in_force(applied, settled))
     if to is not None:
         found = _revision(pipeline, log, to)
         steps = next((each for each in acts if found.decision_id in _ids(each)), [found])
@@ -117,21 +116,21 @@ def _revision(pipeline: Pipeline, log: DecisionLog, to: str) -> Decision:
     return newest[0]
 
 
-def _in_force(pipeline: Pipeline, applied: Sequence[Decision], after: Configs) -> list[Decision]:
+def _in_force(applied: Sequence[Decision], after: Configs) -> list[Decision]:
     """The decisions (newest first) that took effect, the oldest first; `after` is what runs, if it is known.
 
     One that was not written shows by its successor, which begins from the same configuration.
     """
     found: list[Decision] = []
     for decision in applied:
-        is_unwritten = _same(pipeline, decision.previous, after)
-        if not is_unwritten or _same(pipeline, decision.configs, after):
+        is_unwritten = decision.previous == after
+        if not is_unwritten or decision.configs == after:
             found.insert(0, decision)
             after = decision.previous
     return found
 
 
-def _standing(pipeline: Pipeline, decisions: Sequence[Decision]) -> list[Steps]:
+def _standing(decisions: Sequence[Decision]) -> list[Steps]:
     """The changes that were not taken back, the oldest first, each with its steps."""
     acts: list[Steps] = []
     # What the newest undo took back: if that fails, it is in force again.
@@ -143,21 +142,21 @@ def _standing(pipeline: Pipeline, decisions: Sequence[Decision]) -> list[Steps]:
             acts, undone = acts + undone, []
         if rollback and rollback in (decision.decision_id, decision.step_of):
             if acts and not is_of_undo:
-                _cut(pipeline, acts, decision)
+                _cut(acts, decision)
         elif decision.undoes:
             at = next((at for at, it in enumerate(acts) if decision.undoes in _ids(it)), len(acts))
             acts, undone = acts[:at], acts[at:] or undone
-        elif acts and _continues(pipeline, decision, acts[-1][-1]):
+        elif acts and _continues(decision, acts[-1][-1]):
             acts[-1].append(decision)
         else:
             acts, undone = [*acts, [decision]], []
     return acts
 
 
-def _cut(pipeline: Pipeline, acts: list[Steps], rollback: Decision) -> None:
+def _cut(acts: list[Steps], rollback: Decision) -> None:
     """Remove the newest steps that the rollback took back: one, or all up to its configuration."""
     steps = acts[-1]
-    starts = [at for at, step in enumerate(steps) if _same(pipeline, step.previous, rollback.configs)]
+    starts = [at for at, step in enumerate(steps) if step.previous == rollback.configs]
     del steps[starts[-1] if starts else 0 :]
     if not steps:
         acts.pop()
@@ -169,7 +168,7 @@ def _last_of(pipeline: Pipeline, acts: Sequence[Steps], whose: str | None, runni
         first, before = acts[at][0], _before(pipeline, acts, at)
         is_theirs = first.reason is ReasonCode.REQUESTED and whose in (None, first.by)
         # What created the pipeline has nothing before it.
-        if is_theirs and before and not _same(pipeline, before, running):
+        if is_theirs and before and before != running:
             return at
     return None
 
@@ -181,32 +180,27 @@ def _before(pipeline: Pipeline, acts: Sequence[Steps], at: int) -> Configs:
     the change left it, the configurations before that way count.
     """
     configs = acts[at][0].previous
-    while at > 0 and _is_partial(pipeline, acts[at - 1][-1]) and pipeline.bounds.exceeded(configs):
+    while at > 0 and _is_partial(acts[at - 1][-1]) and pipeline.bounds.exceeded(configs):
         at -= 1
         configs = acts[at][0].previous
     return configs
 
 
-def _is_partial(pipeline: Pipeline, decision: Decision) -> bool:
+def _is_partial(decision: Decision) -> bool:
     """True if its plan takes further steps."""
-    return decision.plan is not None and not _same(pipeline, decision.plan.configs, decision.configs)
+    return decision.plan is not None and decision.plan.configs != decision.configs
 
 
-def _continues(pipeline: Pipeline, step: Decision, last: Decision) -> bool:
+def _continues(step: Decision, last: Decision) -> bool:
     """True if it is a further step of the decision that took the `last`, or adds to that."""
     if step.reason is ReasonCode.AMENDED:
         return True
     if step.step_of:
         return step.step_of == (last.step_of or last.decision_id)
-    if step.plan is None or last.plan is None or not _same(pipeline, step.previous, last.configs):
+    if step.plan is None or last.plan is None or step.previous != last.configs:
         return False
     # A plan that is reached in several steps is made again before each.
-    return _is_partial(pipeline, last) and _same(pipeline, step.plan.configs, last.plan.configs)
-
-
-def _same(pipeline: Pipeline, one: Sequence[StageConfig], other: Sequence[StageConfig]) -> bool:
-    """True if they differ in nothing but replicas that another controller decides."""
-    return with_replicas_of(pipeline.external, one, other) == tuple(other)
+    return _is_partial(last) and step.plan.configs == last.plan.configs
 
 
 def _ids(steps: Steps) -> list[str]:

@@ -187,15 +187,8 @@ def simulate(setup: SimSetup) -> SimResult:
 def policy_of(setup: SimSetup) -> tuple[PolicyInputs, Policy]:
     """The policy of a run and what it is made of; a plug-in answers within a tick of the service.
 
-    Errors: InputError (the pipeline cannot be simulated), UsageError (no such policy, or not for this
-    pipeline), PluginError.
+    Errors: UsageError (no such policy, or not for this pipeline), PluginError.
     """
-    if setup.pipeline.external:
-        raise InputError(
-            f"pipeline {setup.pipeline.name!r} cannot be simulated: the replicas of "
-            f"{', '.join(setup.pipeline.external)} are external, and no autoscaler is simulated",
-            hint="Simulate a copy of its file without `replicas: external`: ipa then decides them itself.",
-        )
     inputs = PolicyInputs(
         setup.pipeline,
         setup.profiles,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import inf, nan
 from typing import cast
 
@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 import ipa
 from ipa.metering import labels as of
 from ipa.metering import table
-from ipa.metering.make import MAKERS, Figures, Values, combinations, gauge
+from ipa.metering.make import MAKERS, combinations, gauge
 from ipa.metering.metric import Metric, MetricsEndpoint
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
@@ -46,8 +46,6 @@ class Catalogue:
         self.leader.set(1)
         gauge(table.TICK_INTERVAL, registry).set(tick_s)
         self._made = {each.name: MAKERS[each.kind](each, registry) for each in (*OF_PIPELINE, table.SOLVE)}
-        self._desired: dict[str, Mapping[str, int]] = {}
-        registry.register(Figures((table.DESIRED_REPLICAS, self._desired_replicas)))
         for labels in combinations(table.SOLVE):
             self._made[table.SOLVE.name].labels(*labels)
         for pipeline in pipelines:
@@ -85,19 +83,6 @@ class Catalogue:
         self._pipelines.pop(pipeline.name, None)
         for metric in OF_PIPELINE:
             self._made[metric.name].remove_by_labels({of.PIPELINE.name: pipeline.name})
-        self.desire(pipeline.name, {})
-
-    def desire(self, pipeline: str, replicas: Mapping[str, int]) -> None:
-        """Set the desired replicas of those stages of the pipeline, and of no other."""
-        self._desired[pipeline] = dict(replicas)
-
-    def _desired_replicas(self) -> Values:
-        """Those of the stages that have a number: an adapter that scales by it takes NaN for 0."""
-        return [
-            ((pipeline, stage), float(count))
-            for pipeline, replicas in self._desired.copy().items()
-            for stage, count in replicas.items()
-        ]
 
     def usd_per_hour(self, pipeline: str, configs: Sequence[StageConfig]) -> float | None:
         """Return the price of the configurations; None if it is unknown, or the pipeline was not started."""

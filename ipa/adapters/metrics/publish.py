@@ -189,7 +189,6 @@ class Publisher:
         track.skipped_ticks, track.early_ticks = snapshot.skipped_ticks, snapshot.early_ticks
         ended = datetime.fromisoformat(decision.at).timestamp() + snapshot.tick_s
         metrics.gauge(table.LAST_TICK, name).set(ended)
-        metrics.desire(name, snapshot.desired)
         metrics.gauge(table.QUARANTINES, name).set(len(snapshot.quarantines))
         for mode in Mode:
             metrics.gauge(table.MODE, name, mode.value).set(mode is snapshot.control.mode)

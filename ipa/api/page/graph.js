@@ -106,7 +106,7 @@ function one(stage, sla) {
       pair("batch", plain(config.batch_size)),
       pair("cores", [plain(config.cores * config.replicas), el("small", {}, ` ${config.replicas} × ${plain(config.cores)}`)]),
       ...[...besideCores([stage])].map(([name, amount]) => pair(...(name === "Memory, GiB" ? ["memory", [plain(amount), el("small", {}, " GiB")]] : [name, plain(amount), "wide"]))),
-      pair("replicas", [String(ready ?? config.replicas), el("small", {}, ready === null ? `, ready ones not seen${desired(stage)}` : ` / ${config.replicas} ready${desired(stage)}`), pods(ready ?? 0, config.replicas)], "wide"),
+      pair("replicas", [String(ready ?? config.replicas), el("small", {}, ready === null ? ", ready ones not seen" : ` / ${config.replicas} ready`), pods(ready ?? 0, config.replicas)], "wide"),
       pair("arrivals", stage.arrival_rate_rps === null ? unseen() : [number(stage.arrival_rate_rps), el("small", {}, " /s")]),
       pair("waiting", stage.queue_length === null ? unseen() : plain(stage.queue_length)),
       pair("accuracy", [number(stage.accuracy, 3), stage.served_accuracy === null ? "" : el("small", {}, `, ${number(stage.served_accuracy, 3)} as answered`)], stage.served_accuracy === null ? "" : "wide"),
@@ -122,11 +122,6 @@ function load({ utilisation_ratio: offered, busy_ratio: busy, config }) {
   if (busy === null) return "of its capacity, by the profile";
   const measured = config.share_percent === 100 ? "measured" : "measured with the others";
   return offered === null ? measured : `${measured}; the load is ${(100 * offered).toFixed(0)} % of its capacity`;
-}
-
-/** The replicas that the service would run, if another controller runs another number. */
-function desired({ desired_replicas: wanted, config }) {
-  return wanted === null || wanted === config.replicas ? "" : `, ${wanted} desired of its own controller`;
 }
 
 const unseen = () => el("small", {}, "not seen");

@@ -64,11 +64,9 @@ def _variant(stage: Json) -> str:
 
 
 def _ready(stage: Json) -> Text:
-    """The ready replicas of those that are to run, and those that the service would run if others decide."""
+    """The ready replicas of those that are to run."""
     replicas, ready = stage["config"]["replicas"], stage["ready_replicas"]
-    wanted = stage.get("desired_replicas")
-    desired = "" if wanted in (None, replicas) else f" ({wanted} desired)"
-    return Text(f"{figure(ready)}/{replicas}{desired}", style="" if ready == replicas else "yellow")
+    return Text(f"{figure(ready)}/{replicas}", style="" if ready == replicas else "yellow")
 
 
 def _latency(stage: Json, form: str, of_s: float) -> str | None:

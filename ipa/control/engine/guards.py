@@ -173,10 +173,9 @@ def _part_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str
             faults.append(f"{stage.name} has no variant {config.variant!r}")
         limits = stage.limits(pipeline.bounds)
         least, most, allowed = limits.min_replicas or 1, limits.max_replicas, limits.batch_sizes
-        # Their number is decided elsewhere, and the bounds are for what is asked of that controller.
-        if config.replicas < least and not stage.is_external:
+        if config.replicas < least:
             faults.append(f"{stage.name}: {config.replicas} replicas are below the bound of {least}")
-        if most is not None and config.replicas > most and not stage.is_external:
+        if most is not None and config.replicas > most:
             faults.append(f"{stage.name}: {config.replicas} replicas are above the bound of {most}")
         if stage.unbatched and config.batch_size > 1:
             faults.append(batch_fault(stage.name, config.batch_size, stage.unbatched))

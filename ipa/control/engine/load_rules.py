@@ -213,8 +213,6 @@ def _relieved(
     relief = _relief(request, state, running, overloads, words)
     if relief is None:
         why = "bounds, missing room or a quarantine allow no more replicas"
-        if {each.stage for each in overloads} <= set(request.rolling.external):
-            why = "another controller decides its replicas"
         return replace(verdict, detail=f"{verdict.detail}; {words}, but {why}"), state
     relief = replace(relief, plan=verdict.plan, forecast=verdict.forecast)
     return relief, state.without_pending()

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ipa.control.engine.guards import bound_faults
-from ipa.model.external import with_replicas_of
 from ipa.model.observation import Measured, Observation
 from ipa.model.parts import is_shared
 from ipa.model.pipeline import Pipeline
@@ -46,17 +45,16 @@ def beside_lost(observation: Observation, pipeline: Pipeline, rolling: Rolling, 
     """The wanted configurations with the lost replicas of stages that keep theirs on top.
 
     Never more of them than serve, but one: if all new ones are lost too, there is an end to it. `wanted` as
-    it is where bounds do not allow that. Stages whose number is decided elsewhere have the running one.
+    it is where bounds do not allow that.
     """
     running = observation.running()
     if running is None or is_shared(running) or is_shared(wanted):
         return wanted
-    wanted = with_replicas_of(rolling.external, wanted, running)
     found = tuple(
         replace(
             new, replicas=new.replicas + min(stage.lost_replicas, max(1, old.replicas - stage.lost_replicas))
         )
-        if stage.lost_replicas and old.stage not in rolling.external and rolling.keeps_replicas(old, new)
+        if stage.lost_replicas and rolling.keeps_replicas(old, new)
         else new
         for old, new, stage in zip(running, wanted, observation.stages, strict=True)
     )

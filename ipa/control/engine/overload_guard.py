@@ -120,14 +120,11 @@ def _name(stage: StageObservation, observation: Observation) -> str:
 def with_more_replicas(
     pipeline: Pipeline, running: Sequence[StageConfig], overloads: Sequence[Overload], settings: GuardSettings
 ) -> Configs:
-    """The running configuration with replicas added to overloaded stages, within bounds and step limit.
-
-    Stages whose replicas another controller decides stay as they are.
-    """
+    """The running configuration with replicas added to overloaded stages, within bounds and step limit."""
     configs = tuple(running)
     by_place = {overload.place: overload for overload in overloads}
     for at, config in enumerate(configs):
-        if at not in by_place or config.stage in pipeline.external:
+        if at not in by_place:
             continue
         wanted = _wanted(config, by_place[at], settings.max_step_replicas)
         limits = pipeline.stage(config.stage).limits(pipeline.bounds)

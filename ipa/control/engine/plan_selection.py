@@ -19,16 +19,14 @@ from ipa.control.engine.state import EngineState, TickRequest, TickVerdict, hold
 from ipa.control.engine.transition import TransitionStep, make_room, safe_step
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import IpaError
-from ipa.model.external import pins_for, replicas_of
 from ipa.model.forecast import Forecast
 from ipa.model.parts import is_shared, only_shares, stage_pairs
-from ipa.model.pipeline import Pin
 from ipa.model.plan import Plan, StageConfig, Termination, in_words
 from ipa.model.resources import CORES, words_of
 from ipa.model.rolling import Rolling, first_hop
 from ipa.model.rounding import rounded_plan
 from ipa.model.serving import wrong_rows
-from ipa.policies.base import PolicyState, Prediction, is_at_once, merged_pin
+from ipa.policies.base import PolicyState, Prediction, is_at_once
 
 Configs = tuple[StageConfig, ...]
 # A plan must carry this much more to be worth a temporary loss of capacity.
@@ -288,14 +286,12 @@ def plan_for(
     *,
     only_more: bool = False,
     reachable: bool = False,
-    frees_external: bool = False,
     only_proven: bool = False,
     room_cores: float | None = None,
 ) -> Plan | TickVerdict:
     """The policy's plan; a hold if it has none.
 
-    Stages whose replicas another controller decides keep those of `running`, unless it `frees_external`. If
-    `only_proven`, it needs no canary. `room_cores` are all that it may have.
+    If `only_proven`, it needs no canary. `room_cores` are all that it may have.
     """
     excluded = quarantine.excluded(state.failures, running, request.now_s)
     if only_proven:
@@ -307,7 +303,7 @@ def plan_for(
         running,
         excluded,
         request.now_s,
-        _all_pins(request, () if frees_external else running),
+        pins_of(request.control),
         only_more=only_more or request.control.mode is Mode.GUARDED,
         room_cores=min((each for each in room if each is not None), default=None),
         reachable=reachable,
@@ -342,14 +338,6 @@ def _unproven(request: TickRequest, state: EngineState, running: Configs) -> fro
         return frozenset()
     known = frozenset((stage.name, variant.name) for stage in stages for variant in stage.variants)
     return known - proven_by(running, canary, state.proven)
-
-
-def _all_pins(request: TickRequest, running: Configs) -> tuple[tuple[str, Pin], ...]:
-    """The pins of people, and of the replicas in `running` that another controller decides."""
-    pins = dict(pins_of(request.control))
-    for stage, pin in pins_for(replicas_of(running, request.rolling.external)):
-        pins[stage] = merged_pin(pins.get(stage, Pin()), pin)
-    return tuple(pins.items())
 
 
 def checked(
@@ -529,9 +517,7 @@ def _as_much_as_now(running: Configs, plan: Plan, now: Prediction, rolling: Roll
     if is_shared(running) or is_shared(plan.configs):
         return plan.configs
     least = (
-        old.replicas
-        if old.stage in rolling.external
-        else ceil(old.replicas * each_rps / stage.capacity_rps - 1e-9)
+        ceil(old.replicas * each_rps / stage.capacity_rps - 1e-9)
         for old, each_rps, stage in zip(running, now.capacities_rps, plan.stages, strict=True)
     )
     return tuple(

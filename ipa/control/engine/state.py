@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
@@ -119,9 +118,8 @@ class EngineState:
     request, the shares of a set). `shadow`: the configuration that shadow mode would run by now.
     `counted_s`: the last tick that counted (see `counts`). `memory`: the policy's own. `correction`: how the
     variants do beside their profiles. `feedback`: the load to plan for beyond the forecast. `ended`: the
-    change of which this tick saw the end. `desired`: the replicas that we would run of stages whose number
-    another controller decides. `damping`: the smaller plans that were taken back. `trial`: the canary that
-    starts or is measured. `proven`: the variants that need none.
+    change of which this tick saw the end. `damping`: the smaller plans that were taken back. `trial`: the
+    canary that starts or is measured. `proven`: the variants that need none.
     """
 
     tick: int = 0
@@ -145,7 +143,6 @@ class EngineState:
     correction: Correction = UNCORRECTED
     feedback: Feedback = NO_FEEDBACK
     ended: Actuation | None = None
-    desired: Mapping[str, int] = field(default_factory=dict, metadata=UNLESS_DEFAULT)
     damping: FlapDamping = field(default=UNDAMPED, metadata=UNLESS_DEFAULT)
     trial: CanaryTrial | None = field(default=None, metadata=UNLESS_DEFAULT)
     proven: Variants = field(default=frozenset(), metadata=UNLESS_DEFAULT)

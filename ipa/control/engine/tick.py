@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from ipa.control.canonical import canonical_json, digest
-from ipa.control.engine import external_replicas, lost_replicas
+from ipa.control.engine import lost_replicas
 from ipa.control.engine.actuation import Actuation, begin
 from ipa.control.engine.canary import without_canary
 from ipa.control.engine.change_words import classify
@@ -36,7 +36,7 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
     state = replace(state, tick=state.tick + 1, ended=None)
     if request.control.mode is not Mode.SHADOW:
         state = replace(state, shadow=None)
-    deciding, state = external_replicas.adopted(request, state)
+    deciding = request
     try:
         memory = remembered(request.policy, request.observation, state, request.now_s)
         state = replace(state, memory=memory)
@@ -45,7 +45,6 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
     state, alarmed = _corrected(request, state)
     deciding = _asked(deciding, state)
     verdict, state = judge(deciding, state)
-    state = replace(state, desired=external_replicas.desired(deciding, state))
     verdict = _warned(request, state, verdict)
     decision = _decision(request, before, state.tick, verdict)
     events = (*_events(before, decision), *alarmed)
@@ -231,15 +230,12 @@ def _steps_behind(
 
 
 def _warned(request: TickRequest, state: EngineState, verdict: TickVerdict) -> TickVerdict:
-    """The verdict with what is odd: a rate beside the forecast's, lost replicas, bridged load, wrong rows.
-
-    Of the replicas those that another controller decides, of the rows those of batches, if it is a hold.
-    """
+    """The verdict with what is odd: a rate beside the forecast's, lost replicas, bridged load, wrong rows."""
     observation = request.observation
     plan, forecast = verdict.plan, verdict.forecast
     is_planned = plan is not None and bool(plan.stages) and forecast is not None
     odd = [planned_words(forecast, plan.rate_rps, state.feedback)] if is_planned and plan and forecast else []
-    odd += [lost_replicas.words(observation), external_replicas.words(observation, state.desired)]
+    odd.append(lost_replicas.words(observation))
     if observation.running() is not None:
         odd.append(observation.problem)
     if observation.bridged_s:

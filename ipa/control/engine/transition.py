@@ -171,11 +171,9 @@ def _most_that_may_change(
 ) -> int:
     """The most of the present replicas that there is room, beside `others`, to replace.
 
-    By as many, or by the wanted number if that is smaller and old replicas stay until new ones serve. All of
-    them or none, if their number is decided elsewhere.
+    By as many, or by the wanted number if that is smaller and old replicas stay until new ones serve.
     """
-    least = old.replicas - 1 if old.stage in rolling.external else 0
-    for replicas in range(old.replicas, least, -1):
+    for replicas in range(old.replicas, 0, -1):
         new = replicas if rolling.shrinks_first else min(replicas, want.replicas)
         peak = stage_peak(replace(old, replicas=replicas), replace(want, replicas=new), rolling, bounds)
         if not (others + peak).exceeded(bounds.change_limits):

@@ -45,7 +45,6 @@ from ipa.control.ports import (
 )
 from ipa.model.decision import Change, Decision, Effects, Event, Notice, ReasonCode
 from ipa.model.errors import ConflictError, InputError, IpaError, StandbyError
-from ipa.model.external import with_replicas_of
 from ipa.model.observation import LoadHistory, Measured, MissingReason, Observation
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
@@ -361,7 +360,6 @@ class ControlLoop:
             self._unread = error
             return
         self._unread = None
-        applied = [self._adopted(each, observation) for each in applied]
         tick = max(self._state.tick, newest[0].tick if newest else 0)
         self._state = replace(self._state, tick=tick, planned=bool(applied))
         self._recall(newest, now_s)
@@ -369,15 +367,6 @@ class ControlLoop:
             actuation = resume(applied, observation, self._settings.rollout_deadline_s, now_s)
             self._state = replace(self._state, actuation=actuation)
             self._recovered = True
-
-    def _adopted(self, decision: Decision, observation: Observation) -> Decision:
-        """The decision with the replicas that run now of stages whose number another controller decides."""
-        external, running = self.pipeline.external, observation.running() or ()
-        return replace(
-            decision,
-            configs=with_replicas_of(external, decision.configs, running),
-            previous=with_replicas_of(external, decision.previous, running),
-        )
 
     def _recall(self, newest: Sequence[Decision], now_s: float) -> None:
         """Take up the load that an earlier process saw, what failed, and what it learned of the profiles."""

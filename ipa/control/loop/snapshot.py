@@ -62,8 +62,7 @@ class Snapshot:
     forward. `quarantines` are the failed rollouts that are not retried yet. `would` is the configuration
     after all decisions of shadow mode; empty in other modes, or if the running one is unknown. `correction`
     are the slowdowns of the variants, `feedback` is the load to plan for beyond the forecast, `ended` the
-    change that ended in this tick. `desired` are the replicas that this service would run of stages whose
-    number another controller decides. `trial` is the canary that starts or is measured.
+    change that ended in this tick. `trial` is the canary that starts or is measured.
     """
 
     pipeline: str
@@ -84,7 +83,6 @@ class Snapshot:
     feedback: Feedback = NO_FEEDBACK
     ended: Actuation | None = None
     quarantines: tuple[FailedRollout, ...] = ()
-    desired: Mapping[str, int] = field(default_factory=dict)
     trial: CanaryTrial | None = None
     # The progress of a rollout that no loop follows, in words, and what is wrong with it.
     detail: str = ""
@@ -115,7 +113,6 @@ def after_tick(
         feedback=state.feedback,
         ended=state.ended,
         quarantines=tuple(failure for failure in state.failures if request.now_s < failure.until_s),
-        desired=state.desired,
         trial=state.trial,
     )
 

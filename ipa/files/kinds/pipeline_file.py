@@ -14,7 +14,7 @@ from ipa.files.kinds import pipeline
 from ipa.files.kinds.base import Section, built
 from ipa.files.kinds.fields import CHOICE, Duration, Maybe, Name, Resident
 from ipa.files.kinds.targets import with_targets
-from ipa.model.pipeline import OutputRows, Pipeline, ReplicaOwner, Stage, Variant
+from ipa.model.pipeline import OutputRows, Pipeline, Stage, Variant
 
 
 class VariantSection(with_targets(pipeline.VariantKeys, "variant")):  # type: ignore[misc]
@@ -45,11 +45,6 @@ class StageSection(Section):
     """Variants that each replica keeps loaded, to switch between them in place: all, or a number, which are
     the running one and its neighbours by accuracy. It takes the memory of the largest of that number. 1
     where absent: another variant takes new replicas."""
-    replicas: Maybe[Annotated[ReplicaOwner, CHOICE]] = Field(
-        None, exclude_if=lambda owner: owner in (None, ReplicaOwner.PLANNED)
-    )
-    """planned, or external: another controller, such as a HorizontalPodAutoscaler or KEDA, decides how many.
-    Variant, batch size and cores are then planned for the replicas that there are. planned where absent."""
     bounds: Maybe[pipeline.StageBoundsSection] = Field(None, exclude_if=pipeline.is_empty)
     """Limits of this stage, beside those of the pipeline."""
     pin: Maybe[pipeline.PinSection] = Field(None, exclude_if=pipeline.is_empty)

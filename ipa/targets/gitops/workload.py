@@ -12,8 +12,7 @@ from ipa.control.ports import PipelineManifest, Rollout, RolloutPhase, StageStat
 from ipa.files.reading import read_text, replace_text
 from ipa.model.decision import Change, Decision
 from ipa.model.errors import READ_AGAIN, ConfigurationError, ConflictError, DriftError, IpaError, Problem
-from ipa.model.external import Configs, with_replicas_of
-from ipa.model.parts import stage_pairs
+from ipa.model.parts import Configs, stage_pairs
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import in_millicores
 from ipa.model.rolling import DEPLOYMENT
@@ -75,7 +74,7 @@ class GitOpsWorkload:
         """
         state = self._cluster.read(pipeline)
         text = self._text(pipeline)
-        asked = self._asked(pipeline, text, state)
+        asked = self._asked(pipeline, text)
         running = {stage.config: stage for stage in state.stages}
         stages = tuple(
             StageState(config, 0) if there is None else replace(running[there], config=config)
@@ -107,10 +106,10 @@ class GitOpsWorkload:
         """The state of a written change: brought to the cluster by the GitOps tool, then rolled out there."""
         state = self._cluster.read(pipeline)
         try:
-            asked = self._asked(pipeline, self._text(pipeline), state)
+            asked = self._asked(pipeline, self._text(pipeline))
         except DriftError as error:
             return Rollout(RolloutPhase.REPLACED, f"another writer changed the manifest: {error.message}")
-        if asked != _beside(pipeline, in_millicores(change.configs), state):
+        if asked != in_millicores(change.configs):
             # No cache is on the way, so this is newer than what we wrote, even where it is as before.
             return Rollout(RolloutPhase.REPLACED, "another writer changed the manifest")
         if _configs(state) != asked:
@@ -125,8 +124,8 @@ class GitOpsWorkload:
     def _text(self, pipeline: Pipeline) -> str:
         return self._manifests.read(self._path_of(pipeline))
 
-    def _asked(self, pipeline: Pipeline, text: str, state: WorkloadState) -> Configs:
-        return _beside(pipeline, self._manifest_of(pipeline, text, self._path_of(pipeline)).configs(), state)
+    def _asked(self, pipeline: Pipeline, text: str) -> Configs:
+        return self._manifest_of(pipeline, text, self._path_of(pipeline)).configs()
 
     def _message(self, pipeline: Pipeline, change: Change) -> str:
         """The commit message: the change, its decision and the reason."""
@@ -146,11 +145,6 @@ class GitOpsWorkload:
 
 def _configs(state: WorkloadState) -> Configs:
     return tuple(stage.config for stage in state.stages)
-
-
-def _beside(pipeline: Pipeline, configs: Configs, state: WorkloadState) -> Configs:
-    """The configurations with the cluster's replicas of stages whose number another controller decides."""
-    return with_replicas_of(pipeline.external, configs, _configs(state))
 
 
 def _revision(state: WorkloadState, text: str) -> str:

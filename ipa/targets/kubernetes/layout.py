@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ipa.adapters.kube.kinds import NAMESPACE, ObjectRef, ResourceKind
 from ipa.adapters.kube.transport import Json
@@ -27,15 +27,13 @@ Objects = Mapping[str, Json]
 class Served(ABC):
     """A Deployment that serves a part of a pipeline, as its object asks for it.
 
-    `replicas` are those that it is to have, `title` is its name in messages. `is_external`: another
-    controller decides its replicas. `follows`: its pods are replaced with those of others, so that room may
-    lack until these have ended.
+    `replicas` are those that it is to have, `title` is its name in messages. `follows`: its
+    pods are replaced with those of others, so that room may lack until these have ended.
     """
 
     deployment: str
     replicas: int
     title: str
-    is_external: bool = False
     follows: bool = False
 
     @abstractmethod
@@ -45,11 +43,6 @@ class Served(ABC):
     def cores(self, pod: Json) -> float:
         """The cores of the pod that plans count; 0 for one that runs beside the stages."""
         return 0.0
-
-    def as_scaled(self, deployment: Json | None) -> Self:
-        """With the replicas of its Deployment if they are external, and it is there; else as it is."""
-        replicas = ((deployment or {}).get("spec") or {}).get("replicas")
-        return replace(self, replicas=int(replicas)) if self.is_external and replicas else self
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from itertools import zip_longest
 from typing import NoReturn
 
 from ipa.adapters.kube.client import KubeClient
@@ -22,7 +20,6 @@ from ipa.model.errors import (
     NotFoundError,
     UnavailableError,
 )
-from ipa.model.external import with_replicas_of
 from ipa.model.parts import Configs
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
@@ -42,7 +39,6 @@ from ipa.targets.kubernetes.rollout import (
     judge,
     lost_words,
     ready_replicas,
-    rolling,
     runs_as_asked,
     unready,
 )
@@ -81,19 +77,19 @@ class KubeWorkload:
         running = layout.observe(objects)
         autoscalers, _ = self._client.list_all(AUTOSCALER, layout.namespace)
         layout.check_autoscalers(running, autoscalers)
-        places, served, deployments, pods = self._look(layout, running)
+        served, deployments, pods = self._look(layout, running)
         lost = {
             place.deployment: lost_words(place, deployments[place.deployment], pods.get(place.deployment, ()))
             for place in served
         }
         stages = tuple(
             StageState(
-                replace(config, replicas=place.replicas),
+                config,
                 ready_replicas(deployments[place.deployment]),
                 lost[place.deployment],
                 part,
             )
-            for config, place, part in zip(running.configs, places, running.parts, strict=True)
+            for config, place, part in zip(running.configs, running.places, running.parts, strict=True)
         )
         beside = ((place.title, lost[place.deployment]) for place in running.beside)
         return WorkloadState(
@@ -118,7 +114,7 @@ class KubeWorkload:
             name
             for name, found in objects.items()
             if len(objects) == len(bodies)
-            or not _is_as_asked(pipeline, layout.read(name, bodies[name]), layout.read(name, found))
+            or layout.read(name, found) != in_millicores(layout.read(name, bodies[name]))
         ]
         if others:
             raise ConflictError(
@@ -187,20 +183,14 @@ class KubeWorkload:
             words = f"a {layout.kind.kind} was recreated by another writer"
             return Rollout(RolloutPhase.REPLACED, words)
         running = layout.observe(objects)
-        if not _is_as_asked(pipeline, change.configs, running.configs):
+        if running.configs != in_millicores(change.configs):
             # What reads as before the write, at the revision before it, may be older than the write.
             is_moved = revision != change.revision
-            is_back = is_moved and _is_as_asked(pipeline, change.previous, running.configs)
+            is_back = is_moved and running.configs == in_millicores(change.previous)
             phase = RolloutPhase.REPLACED if is_back else RolloutPhase.READY
             return Rollout(phase, "another writer replaced the change")
-        places, served, deployments, pods = self._look(layout, running)
-        # What an autoscaler adds meanwhile is not waited for, nor the pods that were lost before.
-        added = [
-            max(0, place.replicas - config.replicas) if place.is_external else 0
-            for place, config in zip(places, change.configs, strict=True)
-        ]
-        lost = [one + other for one, other in zip_longest(added, change.lost, fillvalue=0)]
-        return judge(served, deployments, pods, lost)
+        served, deployments, pods = self._look(layout, running)
+        return judge(served, deployments, pods, change.lost)
 
     def _get(self, layout: Layout) -> Objects:
         """All objects. Errors: NotFoundError, IncompleteError; UnavailableError for an older one."""
@@ -274,7 +264,7 @@ class KubeWorkload:
         for each in changes:
             live = objects[each.name]
             promised[each.name] = self._patch(layout, live, patch_of(live, each.changed), dry_run=True)
-        if not _is_as_asked(layout.pipeline, wanted, layout.observe(promised).configs):
+        if layout.observe(promised).configs != in_millicores(wanted):
             raise ConflictError(
                 f"the cluster would alter the write for pipeline {layout.pipeline.name!r}",
                 hint=f"Find the mutating webhook that changes {layout.kind.kind}s.",
@@ -303,7 +293,7 @@ class KubeWorkload:
             ) from cause
         if live is None or (before and revision_of([live]) == revision_of([before])):
             raise UnavailableError(f"{cause.message}; reading back shows that nothing was written") from cause
-        if not _is_as_asked(layout.pipeline, wanted, found):
+        if found != in_millicores(wanted):
             raise ConflictError(
                 f"{cause.message}; reading back shows a change by another writer", hint=READ_AGAIN
             ) from cause
@@ -325,28 +315,22 @@ class KubeWorkload:
 
     def _look(
         self, layout: Layout, running: Running
-    ) -> tuple[list[Served], list[Served], Deployments, dict[str, list[Json]]]:
-        """The stages' places as they are scaled, all that serves, and by name of Deployment: it, if it is
-        there, and the pods of those that wait for something.
+    ) -> tuple[list[Served], Deployments, dict[str, list[Json]]]:
+        """The places of all that serves, and by name of Deployment: it, if it is there, and the pods of those
+        that wait for something.
         """
         namespace = layout.namespace
         deployments = {
             place.deployment: self._client.get_deployment(namespace, place.deployment)
             for place in (*running.places, *running.beside)
         }
-        places = [place.as_scaled(deployments[place.deployment]) for place in running.places]
-        served, pods = [*places, *running.beside], {}
+        served, pods = [*running.places, *running.beside], {}
         for place in served:
             deployment = deployments[place.deployment]
             if deployment is not None and unready(place, deployment):
                 labels = deployment["spec"]["selector"]["matchLabels"]
                 pods[place.deployment] = self._client.list_pods(namespace, labels)
-        return places, served, deployments, pods
-
-
-def _is_as_asked(pipeline: Pipeline, wanted: Sequence[StageConfig], found: Sequence[StageConfig]) -> bool:
-    """True if these are the wanted configurations as they read back, whatever the replicas of others are."""
-    return tuple(found) == with_replicas_of(pipeline.external, in_millicores(wanted), found)
+        return served, deployments, pods
 
 
 def _is_settled(
@@ -355,15 +339,12 @@ def _is_settled(
     pods: Mapping[str, Sequence[Json]],
     lost: Mapping[str, str],
 ) -> bool:
-    """True if no place waits for anything but pods that are lost.
-
-    Nor is waited for pods that an autoscaler has asked for: they come and go without any change.
-    """
+    """True if no place waits for anything but pods that are lost."""
 
     def waits(place: Served) -> bool:
         name, deployment = place.deployment, deployments[place.deployment]
-        words = rolling(place, deployment) if place.is_external else unready(place, deployment)
-        return bool(words) and not lost[name] and not runs_as_asked(place, deployment, pods.get(name, ()))
+        is_waited_for = unready(place, deployment) and not lost[name]
+        return bool(is_waited_for) and not runs_as_asked(place, deployment, pods.get(name, ()))
 
     return not any(map(waits, places))
 

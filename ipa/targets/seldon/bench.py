@@ -11,7 +11,6 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -25,7 +24,7 @@ from ipa.control.loop.clock import SystemClock
 from ipa.control.ports import Clock, RolloutPhase
 from ipa.model.errors import ConflictError, InputError, IpaError, UnavailableError
 from ipa.model.masking import mask_url
-from ipa.model.pipeline import Pipeline, ReplicaOwner, Stage, StageKind
+from ipa.model.pipeline import Pipeline, Stage, StageKind
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.resources import Resources
 from ipa.targets.kubernetes.layout import Served
@@ -308,7 +307,7 @@ def as_copy(pipeline: Pipeline, name: str, stage: Stage) -> Pipeline:
             f"stage {stage.name!r} keeps several variants in a replica, of which no copy with one is made",
             hint="Measure it on this machine, without --at.",
         )
-    return alone(pipeline, name, replace(stage, replicas=ReplicaOwner.PLANNED))
+    return alone(pipeline, name, stage)
 
 
 def copy_body(

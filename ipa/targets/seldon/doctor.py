@@ -156,7 +156,3 @@ def endless_writes(client: KubeClient, layout: Layout) -> Iterator[Finding]:
         if locate.unsaid_orchestrators(sdep):
             title = f"orchestrator of {layout.namespace}/{name}"
             yield warn(title, locate.ENDLESS_WRITES, locate.orchestrator_remedy(sdep))
-        for stage in locate.unscaled(layout.pipeline, sdep):
-            seen = "its replicas are external, and its componentSpec has neither hpaSpec nor kedaSpec"
-            remedy = "Give it one (docs/how-to/share-replicas.md), or leave out `replicas: external`."
-            yield warn(f"replicas of {layout.pipeline.name}/{stage}", seen, remedy)

@@ -325,7 +325,7 @@ def _notes(pipeline: Pipeline, spec: Json, predictor: Json, reader: Reader) -> I
         if beside:
             yield f"container {', '.join(map(repr, beside))} is no graph node: it stays as it is, uncounted"
         yield from (
-            f"{scaler} of {', '.join(names)} must go first, or its stage have `replicas: external`"
+            f"{scaler} of {', '.join(names)} must go first: the service decides its replicas"
             for scaler in locate.AUTOSCALERS
             if component.get(scaler)
         )

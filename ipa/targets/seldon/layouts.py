@@ -23,7 +23,6 @@ from typing import Any
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.model.errors import DriftError, InputError, Problem
-from ipa.model.external import with_replicas_of
 from ipa.model.parts import Configs
 from ipa.model.parts import parts_of as shared_parts
 from ipa.model.pipeline import Bounds, Pipeline, Stage, StageBounds, StageKind, Variant
@@ -318,7 +317,7 @@ class SeldonLayout(Layout):
         return manifest.changed(self._pipeline_of(name), live, wanted)
 
     def check_autoscalers(self, running: Running, autoscalers: Sequence[Json]) -> None:
-        """DriftError names every stage that one of these scales, but those whose replicas are external."""
+        """DriftError names every stage that one of these scales."""
         places = [place for place in running.places if isinstance(place, StageLocation)]
         check_autoscalers(self.pipeline, self._scaled, places, autoscalers)
 
@@ -402,7 +401,7 @@ class SplitLayout(SeldonLayout):
         check_configs(pipeline, wanted)
         found = self._read_parts(objects)
         running = self._merge(found)
-        after = with_replicas_of(pipeline.external, in_millicores(wanted), running)
+        after = in_millicores(wanted)
         by_stage = {config.stage: config for config in after}
         by_step = {(part.role, part.stage): name for name, part in self._parts.items()}
         asked = {

@@ -30,10 +30,7 @@ ENDLESS_WRITES = (
     "the operator writes the orchestrator's Deployment for ever, since svcOrchSpec.replicas is not there"
 )
 AUTOSCALERS = ("hpaSpec", "kedaSpec")
-LET_IT = "remove it first, or give the stage `replicas: external` in the pipeline's file"
-UNDONE = (
-    "and the operator undoes that, as the stage's componentSpec has no hpaSpec and no kedaSpec; give it there"
-)
+REMOVE_IT = "another controller owns its replicas; remove it first"
 KEDA_LABEL = "scaledobject.keda.sh/name"
 INSIDE_OUT = (StageKind.OUTPUT_TRANSFORMER, StageKind.COMBINER)
 # A router of the executor's own; it knows two branches.
@@ -48,8 +45,7 @@ class StageLocation(Served):
     """A stage's componentSpec, container and graph node, the parts themselves of one SeldonDeployment.
 
     `predictor` and `index` are the places of its predictor, and of the componentSpec in that. `replicas` is
-    what counts of the three levels. In a stage whose replicas are external an autoscaler sets those of the
-    Deployment, which count then.
+    what counts of the three levels.
     """
 
     stage: Stage
@@ -124,11 +120,6 @@ def _containers(component: Json) -> list[Json]:
 
 def _predictors(sdep: Json) -> list[Json]:
     return (sdep.get("spec") or {}).get("predictors") or []
-
-
-def _scalers(component: Json) -> list[str]:
-    """The autoscalers that the componentSpec asks the operator for."""
-    return [scaler for scaler in AUTOSCALERS if component.get(scaler)]
 
 
 def target_of(pipeline: Pipeline) -> SeldonTarget:
@@ -273,18 +264,13 @@ def _place(
     if len(found) != 1 or len(named) != 1:
         return None
     [(at, component, container)], [node] = found, named
-    problems += [
-        f"{title} has {scaler}: another controller owns its replicas; {LET_IT}"
-        for scaler in _scalers(component)
-        if not stage.is_external
-    ]
+    problems += [f"{title} has {scaler}: {REMOVE_IT}" for scaler in AUTOSCALERS if component.get(scaler)]
     levels = (component.get("replicas"), whole.get("replicas"), sdep["spec"].get("replicas"))
     target = SeldonTarget(str(sdep["metadata"]["name"]), predictor=whole["name"])
     return StageLocation(
         deployment=deployment_name(target, component, at),
         replicas=next((level for level in levels if level is not None), 1),
         title=title,
-        is_external=stage.is_external,
         stage=stage,
         component=component,
         container=container,
@@ -358,11 +344,11 @@ def check_autoscalers(
 ) -> None:
     """DriftError names every stage whose Deployment, or SeldonDeployment, another controller scales.
 
-    It undoes every change of ours, and we its; a stage whose replicas are external expects it. KEDA's
-    ScaledObjects need no look of their own: each makes a HorizontalPodAutoscaler.
+    It undoes every change of ours, and we its. KEDA's ScaledObjects need no look of their own: each makes a
+    HorizontalPodAutoscaler.
     """
     stages = {place.deployment: place for place in places}
-    problems, all_external = [], all(place.is_external for place in places)
+    problems = []
     for autoscaler in autoscalers:
         metadata, spec = autoscaler["metadata"], autoscaler.get("spec") or {}
         target = spec.get("scaleTargetRef") or {}
@@ -370,34 +356,12 @@ def check_autoscalers(
         scaled = (metadata.get("labels") or {}).get(KEDA_LABEL)
         made_by = f" (of KEDA's ScaledObject {scaled!r})" if scaled else ""
         words = f"HorizontalPodAutoscaler {metadata['name']!r}{made_by} scales {kind} {name}"
-        owned = f"{words}: another controller owns its replicas; {LET_IT}"
         if kind == "Deployment" and name in stages:
-            place = stages[name]
-            if not place.is_external:
-                problems.append(f"{place.title}: {owned}")
-            elif not _scalers(place.component):
-                problems.append(f"{place.title}: {words}, {UNDONE}")
-        elif kind == SELDON_DEPLOYMENT.kind and name in sdeps and not all_external:
-            problems.append(f"every stage: {owned}")
+            problems.append(f"{stages[name].title}: {words}: {REMOVE_IT}")
+        elif kind == SELDON_DEPLOYMENT.kind and name in sdeps:
+            problems.append(f"every stage: {words}: {REMOVE_IT}")
     if problems:
         raise drift(pipeline, problems)
-
-
-def unscaled(pipeline: Pipeline, sdep: Json) -> list[str]:
-    """The stages in the object whose replicas are external and that have no autoscaler of their own.
-
-    None if all stages are external: one of the whole object may scale them.
-    """
-    if len(pipeline.external) == len(pipeline.served):
-        return []
-    names = {container_name(stage): stage.name for stage in pipeline.served if stage.is_external}
-    return [
-        names[container["name"]]
-        for predictor in _predictors(sdep)
-        for component in predictor.get("componentSpecs") or ()
-        for container in _containers(component)
-        if container["name"] in names and not _scalers(component)
-    ]
 
 
 @dataclass(frozen=True, slots=True)

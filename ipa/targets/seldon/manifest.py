@@ -359,7 +359,7 @@ def change_predictor(pipeline: Pipeline, sdep: Json, wanted: Sequence[StageConfi
     check_configs(pipeline, wanted, running)
     for place, now, then in zip(locate(pipeline, sdep), running, in_millicores(wanted), strict=True):
         stage, container = place.stage, place.container
-        if then.replicas != now.replicas and not stage.is_external:
+        if then.replicas != now.replicas:
             place.component["replicas"] = then.replicas
         if then.cores != now.cores:
             _set_resource(container, "cpu", cpu_quantity(then.cores))

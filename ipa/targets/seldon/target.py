@@ -51,7 +51,6 @@ SINGLE = ServingSemantics(
     rebatch=Rebatch.NEW_REPLICAS,
     drops_late=False,
     most_parts=MOST_PREDICTORS,
-    shares_replicas=True,
 )
 # Our router and queues before the replicas.
 SPLIT = ServingSemantics(
@@ -59,7 +58,6 @@ SPLIT = ServingSemantics(
     rebatch=Rebatch.NEW_REPLICAS,
     runs_graphs=False,
     keeps_variants=True,
-    shares_replicas=True,
 )
 # From the write until a queue's pod with other settings serves, and the one before gets no more requests: its
 # start, a readiness probe every 2 s and the news of it. On the node of the tests, of processes, it takes 1 s.

@@ -52,7 +52,7 @@ class _Telling:
 def registries() -> Iterator[CollectorRegistry]:
     """Every registry of service, router, queue and model server with everything on it that there is."""
     service = new_registry()
-    Catalogue(service, (PIPELINE,)).desire("pages", {"detect": 1})
+    Catalogue(service, (PIPELINE,))
     HttpMetrics(service).start([("/healthz", ("GET",))])
     service.register(health_figures(KUBE, EVENTS, [WATCHER]))
     service.register(cost_figures(SimpleNamespace(runner=lambda name: RUNNER), (PIPELINE.name,)))

@@ -15,7 +15,7 @@ import yaml
 from ipa.adapters.kube.client import KubeClient
 from ipa.cli.verbs.fit import unwinding_on_sigterm
 from ipa.model.errors import ConfigurationError, ConflictError, InputError, UnavailableError
-from ipa.model.pipeline import Bounds, Pipeline, ReplicaOwner, StageKind
+from ipa.model.pipeline import Bounds, Pipeline, StageKind
 from ipa.profiling.measure import Item, MeasurementEffort, Outputs
 from ipa.service.measuring import MeasureRequest, measure_stage
 from ipa.settings import Settings
@@ -126,23 +126,20 @@ def test_a_copy_has_one_replica_of_its_own_and_is_as_the_stage_else(
 ) -> None:
     def change(sdep: Json) -> None:
         component = sdep["spec"]["predictors"][0]["componentSpecs"][0]
-        component |= {"replicas": 4, "hpaSpec": {"maxReplicas": 5}}
+        component["replicas"] = 4
         component["spec"]["serviceAccountName"] = "puller"
         component["metadata"] = {"labels": {"app.example/serves": "shop"}, "annotations": {"mesh": "off"}}
         component["spec"]["containers"][0]["env"].append({"name": "THEIRS", "value": "1"})
 
     given(kube, change)
-    external = replace(
-        PIPELINE, stages=tuple(replace(it, replicas=ReplicaOwner.EXTERNAL) for it in PIPELINE.stages)
-    )
-    with bench(client, kube, server, external).serve("detect", "d-l", 0.5):
+    with bench(client, kube, server, PIPELINE).serve("detect", "d-l", 0.5):
         [copy] = copies(kube)
         [predictor] = copy["spec"]["predictors"]
         [component] = predictor["componentSpecs"]
         [container] = component["spec"]["containers"]
         assert copy["metadata"]["name"].startswith("ipa-profile-")
         assert LABEL_PIPELINE not in copy["metadata"]["labels"], "the pipeline's own objects are found by it"
-        assert component["replicas"] == 1 and "hpaSpec" not in component
+        assert component["replicas"] == 1
         assert predictor["graph"] == {"name": "detect", "type": "MODEL"}
         assert container["image"] == "registry.example/detect:l"
         assert container["resources"]["limits"] == {"cpu": "500m", "memory": "2048Mi"}
