@@ -89,7 +89,8 @@ class QueueConfig:
             for url, (first, *lighter) in self.replicas.items()
         ]
         given = {key: getattr(self, key) for key in KEYS}
-        return {**given, "replicas": replicas, "profiled_s": dict(self.profiled_s)}
+        times = {variant: [*pair] for variant, pair in self.profiled_s.items()}
+        return {**given, "replicas": replicas, "profiled_s": times}
 
 
 FIRST_CONFIG = QueueConfig()

@@ -1,4 +1,4 @@
-"""The fork server: forks model servers, queues and routers off one process that has imported all.
+"""Processes of a pipeline, forked off one that has imported all: the fork server, its client, their CPUs.
 
 An MLServer takes seconds of CPU to import, which on a small machine slows those that serve. A fork of this
 process has it all at once and shares its memory: it serves in a fraction of a second.
@@ -32,13 +32,24 @@ import os
 import selectors
 import signal
 import sys
+import threading
 import traceback
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
 from typing import Any, NoReturn
 
 from setproctitle import setproctitle
 
-from ipa.adapters.processes import end_with_parent, take_output
+from ipa.adapters.processes import ONE_THREAD, JsonChild, child_environment, end_with_parent, take_output
+from ipa.model.errors import UnavailableError
+
+# The fork server imports MLServer and the models' libraries first: seconds, more on a busy machine.
+START_TIMEOUT_S = 120.0
+# It kills its children at the end of its input, at once.
+END_S = 10.0
 
 # Steps of priority between router and queues and the model servers: each is a fifth less of a shared CPU.
 RAISED_NICE = 5
@@ -46,15 +57,6 @@ RAISED_NICE = 5
 STARTING_NICE = 10
 # Where priorities cannot be raised, model servers yield less: they yield to others on the machine as well.
 LOWERED_NICE = 2
-
-
-def raise_priority() -> int:
-    """Raise the priority of this process and its children. Return by how much a model server's is lower."""
-    try:
-        os.nice(-RAISED_NICE)
-    except PermissionError:
-        return LOWERED_NICE
-    return RAISED_NICE
 
 
 def serving_priority(pid: int) -> None:
@@ -68,10 +70,15 @@ def serving_priority(pid: int) -> None:
 
 
 class ForkServer:
-    """Forks children and reports their exits. Model servers yield by `yield_nice`."""
+    """Forks children and reports their exits. Its priority and that of its children is raised if it may."""
 
-    def __init__(self, orders: int, answers: int, yield_nice: int) -> None:
-        self._yield_nice = yield_nice
+    def __init__(self, orders: int, answers: int) -> None:
+        # By how much the priority of model servers is lower, and by how much more while they start.
+        self._yield_nice, self._start_nice = RAISED_NICE, STARTING_NICE
+        try:
+            os.nice(-RAISED_NICE)
+        except PermissionError:
+            self._yield_nice, self._start_nice = LOWERED_NICE, 0
         self._pid = os.getpid()
         self._orders = orders
         self._answers = answers
@@ -158,8 +165,7 @@ class ForkServer:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, 0)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(log, 1)
         os.dup2(log, 2)
         for fd in [int(name) for name in os.listdir("/proc/self/fd")]:  # noqa: PTH208
@@ -168,10 +174,178 @@ class ForkServer:
                     os.close(fd)
         os.environ.update(order["env"])
         if order.get("yields"):
-            starts_nice = STARTING_NICE if self._yield_nice == RAISED_NICE else 0
-            os.nice(self._yield_nice + starts_nice)
+            os.nice(self._yield_nice + self._start_nice)
         if order["cpus"]:
             os.sched_setaffinity(0, order["cpus"])
+
+
+class ForkedProcesses:
+    """The processes of one pipeline. All end when `close` is called or when this process dies.
+
+    `fds` are descriptors that may be passed on to them. They have of this process's environment only what
+    `child_environment` passes, and what each is given.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        preload: Sequence[str],
+        on_exit: Callable[[int, int], None],
+        fds: Sequence[int] = (),
+    ) -> None:
+        self._on_exit = on_exit
+        self._alive: set[int] = set()
+        self._started: dict[int, int] = {}
+        self._changed = threading.Condition()
+        self._orders = count(1)
+        self.is_open = True  # processes can be started
+        folder.mkdir(parents=True, exist_ok=True)
+        self._log = folder / "forkserver.log"
+        command = [sys.executable, "-m", "ipa.targets.local.forkserver", "--preload", *preload]
+        with self._log.open("ab") as log:
+            self._server = JsonChild(
+                command, stderr=log, env={**child_environment(), **ONE_THREAD}, pass_fds=fds
+            )
+        self._reader = threading.Thread(target=self._read, name="forkserver", daemon=True)
+        self._reader.start()
+
+    def start(
+        self, what: Mapping[str, Any], *, env: Mapping[str, str], cpus: Sequence[int], log: Path
+    ) -> int:
+        """The pid of a new process; UnavailableError if the fork server is gone.
+
+        `what` is its order: `module` and `arguments`, or `command`, with `fds` and `yields`.
+        """
+        number = next(self._orders)
+        order = {"order": number, **what, "env": dict(env), "cpus": list(cpus), "log": str(log)}
+        with self._changed:
+            self._write(order)
+            self._changed.wait_for(
+                lambda: number in self._started or not self.is_open, timeout=START_TIMEOUT_S
+            )
+            if number not in self._started:
+                raise UnavailableError(
+                    "the process that starts model servers exited", hint=f"See {self._log}"
+                )
+            return self._started.pop(number)
+
+    def kill(self, pid: int, number: signal.Signals) -> None:
+        """Send a signal to the process, if it still runs."""
+        with self._changed:
+            self._write({"kill": pid, "signal": int(number)})
+
+    def close(self) -> None:
+        """End every process."""
+        self._server.finish(END_S)
+        self._reader.join()
+        self._server.close()
+
+    def _write(self, order: dict[str, Any]) -> None:
+        if self.is_open:
+            self._server.send(json.dumps(order))
+
+    def _read(self) -> None:
+        for message in self._server.answers():
+            with self._changed:
+                if "started" in message:
+                    self._alive.add(message["pid"])
+                    self._started[message["started"]] = message["pid"]
+                    self._changed.notify_all()
+                    continue
+                self._alive.discard(message["exited"])
+            self._on_exit(message["exited"], message["code"])
+        # The fork server is gone, and with it all its children: they are killed when it ends.
+        with self._changed:
+            self.is_open = False
+            self._changed.notify_all()
+        for pid in self._alive:
+            self._on_exit(pid, -signal.SIGKILL)
+
+
+def move(pid: int, cpus: Collection[int]) -> None:
+    """Bind every thread of the process to those CPUs; nothing where it has ended."""
+    moved: set[str] = set()
+    with suppress(ProcessLookupError, FileNotFoundError):
+        # A thread that starts meanwhile has the CPUs of the one that started it: look until none is new.
+        while new := {task.name for task in Path(f"/proc/{pid}/task").iterdir()} - moved:
+            for thread in new:
+                with suppress(ProcessLookupError):
+                    os.sched_setaffinity(int(thread), cpus)
+            moved |= new
+
+
+@dataclass(slots=True)
+class CpuAssignment:
+    """The CPUs of one process: exclusive ones, or the pool that the others share."""
+
+    cores: float
+    cpus: tuple[int, ...] = ()
+    is_exclusive: bool = False
+    pid: int = 0
+
+
+class CpuMap:
+    """Processes on the CPUs of this machine, as the kubelet's static policy has them. Thread-safe.
+
+    A replica of whole cores has CPUs of its own while there are any free; replicas of less, and what has no
+    cores of its own, share the rest, or all CPUs where none is left. Whoever comes late, as in a change
+    beside what is still there, gets its own as soon as others have gone.
+    """
+
+    def __init__(
+        self, cpus: Sequence[int] | None = None, move: Callable[[int, Collection[int]], None] = move
+    ) -> None:
+        self._cpus = tuple(cpus or sorted(os.sched_getaffinity(0)))
+        self._move = move
+        self._places: dict[str, CpuAssignment] = {}
+        self._lock = threading.Lock()
+
+    def place(self, name: str, cores: float = 0) -> tuple[int, ...]:
+        """The CPUs of a new process, until others come or go."""
+        with self._lock:
+            self._places[name] = CpuAssignment(cores)
+            self._share_out()
+            return self._places[name].cpus
+
+    def started(self, name: str, pid: int) -> None:
+        """Record the process of a placed replica."""
+        with self._lock:
+            place = self._places[name]
+            place.pid = pid
+            # Others may have come or gone since it was placed.
+            self._move(pid, place.cpus)
+
+    def resize(self, name: str, cores: float) -> None:
+        """Give a placed process other cores."""
+        with self._lock:
+            place = self._places[name]
+            place.cores, place.is_exclusive = cores, False
+            self._share_out()
+
+    def release(self, name: str) -> None:
+        """It is gone."""
+        with self._lock:
+            if self._places.pop(name, None):
+                self._share_out()
+
+    def _share_out(self) -> None:
+        taken = {cpu for place in self._places.values() if place.is_exclusive for cpu in place.cpus}
+        # From the last CPU on: the first is where a machine handles its interrupts.
+        free = [cpu for cpu in reversed(self._cpus) if cpu not in taken]
+        for place in self._places.values():
+            wanted = int(place.cores)
+            if not place.is_exclusive and wanted == place.cores and 0 < wanted <= len(free):
+                place.is_exclusive = True
+                self._put(place, tuple(sorted(free[:wanted])))
+                free = free[wanted:]
+        for place in self._places.values():
+            if not place.is_exclusive:
+                self._put(place, tuple(sorted(free)) or self._cpus)
+
+    def _put(self, place: CpuAssignment, cpus: tuple[int, ...]) -> None:
+        if place.cpus != cpus and place.pid:
+            self._move(place.pid, cpus)
+        place.cpus = cpus
 
 
 def main() -> None:
@@ -186,7 +360,7 @@ def main() -> None:
     setproctitle("ipa.targets.local.forkserver")
     # Objects that the collector does not touch stay shared between the children.
     gc.freeze()
-    ForkServer(0, answers, raise_priority()).run()
+    ForkServer(0, answers).run()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Router and queues on this machine: their sockets outlive their processes; how a queue is configured."""
+"""Router and queues on this machine, whose sockets outlive their processes, and the parts that they serve."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ import httpx
 
 from ipa.dataplane.environment import ADMIN_TOKEN, METRICS_SOCKET, PORT, SOCKET, told_limits
 from ipa.dataplane.http import FIRST_PART, PART_HEADER
-from ipa.dataplane.stagequeue import KEYS, QueueConfig, parse_config
-from ipa.model.errors import InputError, UnavailableError
-from ipa.targets.local.affinity import CpuMap
-from ipa.targets.local.processes import ForkedProcesses
-from ipa.targets.local.replica import HOST, HUNG_AFTER
+from ipa.dataplane.stagequeue import QueueConfig
+from ipa.model.errors import UnavailableError
+from ipa.model.parts import Configs
+from ipa.model.pipeline import Stage
+from ipa.model.plan import StageConfig
+from ipa.targets.local.forkserver import CpuMap, ForkedProcesses
+from ipa.targets.local.replica import HOST, HUNG_AFTER, Phase, Replica
 
 # Connections that wait to be accepted while the process is replaced: 1 s at more than a machine serves.
 BACKLOG = 2048
@@ -54,30 +57,27 @@ def router_socket(port: int, kept: Path) -> socket.socket:
     `kept` is the file that keeps the port. UnavailableError: that port is in use, and not by a service that
     is ending.
     """
-    if port:
-        made = _fixed_socket(port)
-    else:
+    wanted, give_up_s = port, time.monotonic() + PORT_S
+    if not port:
+        with suppress(OSError, ValueError):
+            wanted = int(kept.read_text(encoding="ascii"))
+    while True:
         try:
-            made = listening_socket(int(kept.read_text(encoding="ascii")))
-        except (OSError, ValueError, OverflowError):
-            made = listening_socket()
+            made = listening_socket(wanted)
+            break
+        except (OSError, OverflowError) as error:
+            if wanted and not port:
+                wanted = 0
+            elif time.monotonic() > give_up_s:
+                raise UnavailableError(
+                    f"the router cannot listen on {HOST}:{wanted}: {error}",
+                    hint="Choose another port with IPA_ROUTER_PORT, or as `local: {port: ...}` in the file.",
+                ) from error
+            else:
+                time.sleep(FIRST_BACKOFF_S)
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text(str(made.getsockname()[1]), encoding="ascii")
     return made
-
-
-def _fixed_socket(port: int) -> socket.socket:
-    give_up_s = time.monotonic() + PORT_S
-    while True:
-        try:
-            return listening_socket(port)
-        except OSError as error:
-            if time.monotonic() > give_up_s:
-                raise UnavailableError(
-                    f"the router cannot listen on {HOST}:{port}: {error.strerror}",
-                    hint="Choose another port with IPA_ROUTER_PORT, or as `local: {port: ...}` in the file.",
-                ) from error
-            time.sleep(FIRST_BACKOFF_S)
 
 
 @dataclass(slots=True)
@@ -103,11 +103,6 @@ class Front:
     backoff_s: float = 0.0
 
     @property
-    def port(self) -> int:
-        """The port it listens on."""
-        return int(self.socket.getsockname()[1])
-
-    @property
     def metrics_address(self) -> str:
         """host:port of its metrics."""
         return f"{HOST}:{self.metrics_socket.getsockname()[1]}"
@@ -120,7 +115,7 @@ class Front:
     @property
     def url(self) -> str:
         """Its base URL."""
-        return f"http://{HOST}:{self.port}"
+        return f"http://{HOST}:{self.socket.getsockname()[1]}"
 
     @property
     def is_up(self) -> bool:
@@ -136,15 +131,13 @@ class Front:
         """Start it; UnavailableError if nothing can be started now."""
         token = secrets.token_urlsafe(32)
         fd, metrics_fd = self.fds
-        place = {PORT: str(self.port), SOCKET: str(fd), METRICS_SOCKET: str(metrics_fd)}
-        pid = processes.start_module(
-            self.module,
-            # For `ps` alone; what every user of this machine can read has no token.
-            [self.folder.name, self.name],
+        place = {PORT: str(self.socket.getsockname()[1]), SOCKET: str(fd), METRICS_SOCKET: str(metrics_fd)}
+        pid = processes.start(
+            # The arguments are for `ps` alone: what every user of this machine can read has no token.
+            {"module": self.module, "arguments": [self.folder.name, self.name], "fds": self.fds},
             env={**self.environment(), **place, ADMIN_TOKEN: token, **told_limits()},
             cpus=cpus.place(str(self.log)),
             log=self.log,
-            fds=self.fds,
         )
         cpus.started(str(self.log), pid)
         self.pid, self.token, self.failed_checks, self.started_s = pid, token, 0, time.monotonic()
@@ -162,6 +155,20 @@ class Front:
         self.failed_checks = 0 if is_answering else self.failed_checks + 1
         return self.failed_checks >= HUNG_AFTER and self.is_up
 
+    def ask(
+        self, client: httpx.Client, part: str = FIRST_PART, order: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return its report about a part, after the order if there is one.
+
+        Errors: httpx.HTTPError or ValueError if it sends no report.
+        """
+        method, body = ("GET", None) if order is None else ("PUT", json.dumps(order))
+        headers = {"authorization": f"Bearer {self.token}", PART_HEADER: part}
+        response = client.request(method, f"{self.url}/admin/config", headers=headers, content=body)
+        response.raise_for_status()
+        report: dict[str, Any] = response.json()
+        return report
+
     def close(self, cpus: CpuMap) -> None:
         """Give up its ports."""
         cpus.release(str(self.log))
@@ -169,50 +176,61 @@ class Front:
         self.metrics_socket.close()
 
 
-@dataclass(frozen=True, slots=True)
-class QueueReport:
-    """Report of a queue: its configuration, and the URLs of replicas that drain or seem to hang."""
+@dataclass(slots=True)
+class StageRun:
+    """The wanted and the running configuration of one stage, or of one part's stage."""
 
-    config: QueueConfig
-    draining: tuple[str, ...]
-    suspects: tuple[str, ...]
+    part: str
+    stage: Stage
+    config: StageConfig
+    queue: Front
+    replicas: list[Replica] = field(default_factory=list)
+    told: QueueConfig | None = None
+    deaths: int = 0
+    start_after_s: float = 0.0
+    failure: str = ""
+
+    def ready(self) -> list[Replica]:
+        """The replicas that serve the wanted variant on the wanted cores."""
+        return [it for it in self.replicas if it.phase is Phase.READY and it.serves(self.config)]
+
+    def carries(self) -> bool:
+        """True if enough replicas serve that are as wanted or larger, and the queue knows."""
+        able = [it for it in self.replicas if it.phase is Phase.READY and it.carries(self.config)]
+        told = self.told.running if self.told else {}
+        return sum(told.get(it.url) == it.variant for it in able) >= self.config.replicas
+
+    def is_settled(self) -> bool:
+        """True if exactly what is wanted runs, and the queue knows."""
+        ready = self.ready()
+        wanted = (self.config.batch_size, {it.url: it.variant for it in ready})
+        told = (self.told.batch_size, self.told.running) if self.told else None
+        return len(ready) == len(self.replicas) == self.config.replicas and told == wanted
 
 
-@dataclass(frozen=True, slots=True)
-class RouterReport:
-    """Report of a router: the percent of the requests of each part that has any, and those on their way."""
+@dataclass(slots=True)
+class PartRun:
+    """One of the configurations side by side, under the name that router, queues and metrics know it by.
 
-    shares: Mapping[str, int]
-    in_flight: Mapping[str, int]
-
-
-def ask_queue(
-    client: httpx.Client, queue: Front, part: str, config: QueueConfig | None = None
-) -> QueueReport:
-    """Return the report of a part's queue, which is given that configuration if there is one.
-
-    Errors: httpx.HTTPError or ValueError if it sends no report, or an invalid one.
+    If it `is_going`, it serves the requests that it has, and then ends.
     """
-    seen = _ask(client, queue, None if config is None else config.to_json(), part)
-    try:
-        configured = parse_config({key: seen[key] for key in KEYS})
-        return QueueReport(configured, tuple(seen["draining"]), tuple(seen["suspects"]))
-    except (LookupError, TypeError, InputError) as error:
-        raise ValueError(f"{queue.name} answered {str(seen)[:300]}") from error
 
+    name: str
+    runs: list[StageRun]
+    is_going: bool = False
 
-def ask_router(client: httpx.Client, router: Front, order: Mapping[str, Any] | None = None) -> RouterReport:
-    """Return the report of a router, given the shares and times of the order. Errors as `ask_queue`."""
-    seen = _ask(client, router, order)
-    try:
-        return RouterReport(dict(seen["shares"]), dict(seen["in_flight"]))
-    except (LookupError, TypeError) as error:
-        raise ValueError(f"{router.name} answered {str(seen)[:300]}") from error
+    @property
+    def configs(self) -> Configs:
+        """The wanted configuration of each stage."""
+        return tuple(run.config for run in self.runs)
 
+    @property
+    def has_ended(self) -> bool:
+        """True if nothing of it is wanted, or left."""
+        return self.is_going and not any(run.config.replicas or run.replicas for run in self.runs)
 
-def _ask(client: httpx.Client, front: Front, order: Mapping[str, Any] | None, part: str = FIRST_PART) -> Any:
-    method, body = ("GET", None) if order is None else ("PUT", json.dumps(order))
-    headers = {"authorization": f"Bearer {front.token}", PART_HEADER: part}
-    response = client.request(method, f"{front.url}/admin/config", headers=headers, content=body)
-    response.raise_for_status()
-    return response.json()
+    def want(self, configs: Sequence[StageConfig]) -> None:
+        """Set the wanted configuration of each stage."""
+        self.is_going = False
+        for run, config in zip(self.runs, configs, strict=True):
+            run.config = config

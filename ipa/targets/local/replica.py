@@ -1,13 +1,18 @@
-"""One model server on this machine: its folder, its start, its state, and whether a changed file fits it."""
+"""Model servers on this machine: their start, state and variants, and whether a changed file fits them."""
 
 from __future__ import annotations
 
 import json
+import logging
 import sys
-from collections.abc import Iterable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -17,11 +22,12 @@ from ipa.model.errors import ConfigurationError, ConflictError, InputError, Prob
 from ipa.model.parts import Configs, in_order, parts_of, share_faults
 from ipa.model.pipeline import Pipeline, Stage, Variant
 from ipa.model.plan import StageConfig
-from ipa.model.resident import ANY_VARIANT
+from ipa.model.resident import ANY_VARIANT, is_lighter, resident_variants
 from ipa.model.rolling import threads_of
-from ipa.targets.local.affinity import CpuMap
-from ipa.targets.local.processes import ForkedProcesses
+from ipa.targets.local.forkserver import CpuMap, ForkedProcesses
 from ipa.targets.local.section import LocalRun, local_of, port_of
+
+LOG = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 SERVER = "mlserver.cli.main"
@@ -30,6 +36,24 @@ FRONTS = (
     *("ipa.dataplane.queue", "ipa.dataplane.router"),
     *("uvicorn.protocols.http.httptools_impl", "uvicorn.lifespan.on"),
 )
+MLSERVER_SETTINGS = {
+    "debug": False,  # no access log
+    "host": HOST,
+    "grpc_port": 0,  # any; nobody calls it
+    "metrics_endpoint": None,  # the queue measures
+    "parallel_workers": 0,  # a pool of processes of its own would escape quota and affinity
+    "gzip_enabled": False,
+}
+# MLServer's: POST NAME/load reads the model's settings and loads it beside the others.
+REPOSITORY = "v2/repository/models"
+# As long as a pipeline may take to start.
+LOAD_TIMEOUT_S = 180.0
+# A variant that does not load is tried again after this.
+AGAIN_S = 60.0
+# A batch that was sent before a switch may still be served by the variant before it.
+LEFT_FOR_S = 5.0
+# More would compete with requests for the cores.
+MOST_LOADING = 4
 # Of so many health checks in a row that fail, each after 2 s, a replica counts as hung.
 HUNG_AFTER = 3
 
@@ -89,7 +113,7 @@ class Replica:
 
     def resize(self, cores: float, cpus: CpuMap) -> None:
         """Give it other cores, of as many threads. OSError: its file cannot be written."""
-        write_cores(cores_file_of(self.log), cores)
+        write_cores(self.cores_file, cores)
         cpus.resize(str(self.log), cores)
         self.cores = cores
 
@@ -121,6 +145,11 @@ class Replica:
             return client.get(f"{self.model_url(self.variant)}/ready").status_code == httpx.codes.OK
         except httpx.HTTPError:
             return False
+
+    @property
+    def cores_file(self) -> Path:
+        """The file that says its cores."""
+        return self.log.with_suffix(".cores")
 
     def last_words(self) -> str:
         """The last line of its log."""
@@ -197,48 +226,31 @@ def launch(
     """Start a replica of the configuration; it is not ready yet."""
     run = local_run(pipeline, config.stage, config.variant)
     model = model_of(pipeline.stage(config.stage))
-    key = f"{config.stage}-{number}"
-    port = free_port()
-    model_dir = folder / key
-    log = folder / f"{key}.log"
+    key, port = f"{config.stage}-{number}", free_port()
+    model_dir, log = folder / key, folder / f"{key}.log"
+    model_dir.mkdir(parents=True, exist_ok=True)
     place = cpus.place(str(log), config.cores)
-    write_cores(cores_file_of(log), config.cores)
+    url, variant = f"http://{HOST}:{port}", config.variant
+    replica = Replica(key, config.stage, variant, config.cores, url, 0, log, now_s, model, {variant})
+    write_cores(replica.cores_file, config.cores)
     threads = str(threads_of(config.cores))
     env = {"IPA_CORES": f"{config.cores:g}", "IPA_THREADS": threads, "OMP_NUM_THREADS": threads}
-    env |= {"IPA_CORES_FILE": str(cores_file_of(log)), **run.env}
+    env |= {"IPA_CORES_FILE": str(replica.cores_file), **run.env}
+    # It yields to router and queues.
+    order: dict[str, Any] = {"yields": True}
     if run.command:
-        model_dir.mkdir(parents=True, exist_ok=True)
-        command = list(run.command)
-        for name, value in (("python", sys.executable), ("port", port), ("model_dir", model_dir)):
-            command = [word.replace(f"{{{name}}}", str(value)) for word in command]
-        pid = processes.start_command(command, env=env, cpus=place, log=log)
+        words = {"{python}": sys.executable, "{port}": str(port), "{model_dir}": str(model_dir)}
+        order["command"] = list(run.command)
+        for name, value in words.items():
+            order["command"] = [word.replace(name, value) for word in order["command"]]
     else:
-        write_server(model_dir, port)
+        settings = {**MLSERVER_SETTINGS, "http_port": port}
+        (model_dir / "settings.json").write_text(json.dumps(settings, indent=1))
         write_model(model_dir, model.replace(ANY_VARIANT, config.variant), run)
-        pid = processes.start_module(
-            SERVER, ["start", str(model_dir)], env=env, cpus=place, log=log, yields=True
-        )
-    cpus.started(str(log), pid)
-    url = f"http://{HOST}:{port}"
-    loaded = {config.variant}
-    return Replica(
-        key, config.stage, config.variant, config.cores, url, pid, log, now_s, model=model, loaded=loaded
-    )
-
-
-def write_server(model_dir: Path, port: int) -> None:
-    """Write MLServer's settings.json into the folder."""
-    model_dir.mkdir(parents=True, exist_ok=True)
-    server = {
-        "debug": False,  # no access log
-        "host": HOST,
-        "http_port": port,
-        "grpc_port": 0,  # any; nobody calls it
-        "metrics_endpoint": None,  # the queue measures
-        "parallel_workers": 0,  # a pool of processes of its own would escape quota and affinity
-        "gzip_enabled": False,
-    }
-    (model_dir / "settings.json").write_text(json.dumps(server, indent=1))
+        order |= {"module": SERVER, "arguments": ["start", str(model_dir)]}
+    replica.pid = processes.start(order, env=env, cpus=place, log=log)
+    cpus.started(str(log), replica.pid)
+    return replica
 
 
 def write_model(model_dir: Path, name: str, run: LocalRun) -> None:
@@ -246,18 +258,10 @@ def write_model(model_dir: Path, name: str, run: LocalRun) -> None:
 
     MLServer loads those that are there when it starts, others by the address of its repository.
     """
-    model = {
-        "name": name,
-        "implementation": run.implementation,
-        "parameters": {"extra": dict(run.parameters)},
-    }
+    parameters = {"extra": dict(run.parameters)}
+    model = {"name": name, "implementation": run.implementation, "parameters": parameters}
     (model_dir / name).mkdir(parents=True, exist_ok=True)
     (model_dir / name / "model-settings.json").write_text(json.dumps(model, indent=1))
-
-
-def cores_file_of(log: Path) -> Path:
-    """The file that says the cores of the replica with that log."""
-    return log.with_suffix(".cores")
 
 
 def write_cores(path: Path, cores: float) -> None:
@@ -267,21 +271,19 @@ def write_cores(path: Path, cores: float) -> None:
     part.replace(path)
 
 
-AGAIN = "Restart the service to apply the file."
-
-
 def check_adoptable(running: Pipeline, changed: Pipeline, configs: Iterable[StageConfig]) -> None:
     """ConflictError if what runs, with the `configs`, cannot go on as the changed pipeline."""
     there, here = [it.name for it in changed.stages], [it.name for it in running.stages]
+    problem = ""
     if there != here:
-        raise ConflictError(
-            f"the stages would be {', '.join(there)} instead of {', '.join(here)}", hint=AGAIN
-        )
-    if port_of(changed) != port_of(running):
-        raise ConflictError("the port of the router would change, which takes a restart", hint=AGAIN)
+        problem = f"the stages would be {', '.join(there)} instead of {', '.join(here)}"
+    elif port_of(changed) != port_of(running):
+        problem = "the port of the router would change, which takes a restart"
+    elif other := [it.name for it in changed.stages if model_of(it) != model_of(running.stage(it.name))]:
+        problem = f"`resident` of {', '.join(other)} would change, which takes a restart"
+    if problem:
+        raise ConflictError(problem, hint="Restart the service to apply the file.")
     for stage in changed.stages:
-        if model_of(stage) != model_of(running.stage(stage.name)):
-            raise ConflictError(f"`resident` of {stage.name} would change, which takes a restart", hint=AGAIN)
         for variant in stage.variants:
             local_run(changed, stage.name, variant.name)
     for config in configs:
@@ -296,3 +298,115 @@ def started_otherwise(before: Stage, now: Stage) -> frozenset[str]:
     """The variants that are started in another way than before."""
     old = {variant.name: local_of(variant) for variant in before.variants}
     return frozenset(it.name for it in now.variants if it.name in old and local_of(it) != old[it.name])
+
+
+class VariantLoader:
+    """Keeps in each replica the variants that `resident` says, one load or unload at a time.
+
+    The wanted variant comes first, in all replicas; others are loaded in one replica of a stage after
+    another. No replica has more than planned: a variant is unloaded before another is loaded.
+    """
+
+    def __init__(self, pipeline: Pipeline, folder: Path, client: httpx.Client, wake: threading.Event) -> None:
+        self._pipeline, self._folder, self._client, self._wake = pipeline, folder, client, wake
+        self._pool = ThreadPoolExecutor(MOST_LOADING, thread_name_prefix=f"load-{pipeline.name}")
+        self._lock = threading.Lock()
+        # The replicas that load or unload a variant now.
+        self._busy: set[str] = set()
+        # By replica and variant: when it could not be loaded, and why.
+        self._failed: dict[tuple[str, str], tuple[float, str]] = {}
+
+    def follow(self, config: StageConfig, replicas: Sequence[Replica]) -> None:
+        """Start what is next to load or unload in the replicas of a stage that wants `config`."""
+        wanted = resident_variants(self._pipeline, config.stage, config.variant)
+        ready = [it for it in replicas if it.is_resident and it.phase is Phase.READY]
+        with self._lock:
+            for replica in ready:
+                variant = "" if replica.key in self._busy else self._next(replica, wanted)
+                is_urgent = wanted[0] not in replica.loaded
+                if variant and (is_urgent or not any(it.key in self._busy for it in ready)):
+                    self._busy.add(replica.key)
+                    action = "unload" if variant in replica.loaded else "load"
+                    replica.loaded.discard(variant)
+                    self._pool.submit(self._change, replica, action, variant)
+
+    def adopt(self, pipeline: Pipeline) -> None:
+        """Follow the pipeline as its file has it now, and try all variants anew."""
+        with self._lock:
+            self._pipeline = pipeline
+            self._failed.clear()
+
+    def failure(self, config: StageConfig, replicas: Sequence[Replica]) -> str:
+        """The reason why a replica could not load the wanted variant, in words; empty if none failed."""
+        with self._lock:
+            found = (self._failed.get((it.key, config.variant)) for it in replicas if it.fits(config))
+            return next((each[1] for each in found if each), "")
+
+    def close(self) -> None:
+        """Wait for the threads, whose servers have ended."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _next(self, replica: Replica, wanted: Sequence[str]) -> str:
+        """The variant to load, or that of those loaded to unload; empty if there is nothing to do now."""
+        now_s = time.monotonic()
+        recent = {
+            variant
+            for (key, variant), (at_s, _) in self._failed.items()
+            if key == replica.key and now_s - at_s <= AGAIN_S
+        }
+        missing = next((it for it in wanted if it not in replica.loaded | recent), "")
+        if missing and len(replica.loaded) < len(wanted):
+            return missing
+        spare = [it for it in replica.loaded if it != wanted[0] and replica.is_left(it, now_s - LEFT_FOR_S)]
+        least = max(spare, key=lambda it: wanted.index(it) if it in wanted else len(wanted), default="")
+        return least if missing or least not in wanted else ""
+
+    def _change(self, replica: Replica, action: str, variant: str) -> None:
+        """Load or unload the variant."""
+        if action == "load":
+            name = replica.model.replace(ANY_VARIANT, variant)
+            write_model(self._folder / replica.key, name, local_run(self._pipeline, replica.stage, variant))
+        url, why = f"{replica.model_url(variant, REPOSITORY)}/{action}", ""
+        try:
+            answer = self._client.post(url, timeout=LOAD_TIMEOUT_S)
+            if answer.is_error:
+                why = f"the server answered {answer.status_code}: {answer.text[:300]}"
+        except httpx.HTTPError as error:
+            why = repr(error)
+        with self._lock:
+            self._busy.discard(replica.key)
+            if why:
+                why = f"{replica.key} cannot {action} {variant}: {why}"
+                LOG.warning("%s", why)
+                self._failed[replica.key, variant] = time.monotonic(), why
+            elif action == "load":
+                replica.loaded.add(variant)
+        self._wake.set()
+
+
+def switch(
+    pipeline: Pipeline,
+    config: StageConfig,
+    replicas: Sequence[Replica],
+    resize: Callable[[Replica, float], None],
+    *,
+    may_shrink: bool = True,
+) -> None:
+    """Give variant and cores that are wanted to replicas, as soon as no capacity goes by that.
+
+    More cores, and a less accurate variant, which is quicker, are given at once. Fewer, and another variant,
+    wait until enough replicas can serve it, and fewer cores until they `may_shrink`. `resize` gives a replica
+    its cores.
+    """
+    able = [it for it in replicas if it.phase is Phase.READY and config.variant in it.loaded]
+    staying = [it for it in able if it.fits(config)][: config.replicas]
+    enough = len(staying) == config.replicas
+    for replica in staying:
+        if replica.cores < config.cores:
+            resize(replica, config.cores)
+    for replica in able:
+        if enough or is_lighter(pipeline.bounds, config.stage, replica.variant, config.variant):
+            replica.switch(config.variant, time.monotonic())
+    for replica in staying if enough and may_shrink else ():
+        if replica.cores > config.cores:
+            resize(replica, config.cores)

@@ -14,39 +14,32 @@ from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from ipa.control.ports import StageState
-from ipa.dataplane.http import PARTS
+from ipa.dataplane.http import FIRST_PART, PARTS
 from ipa.dataplane.stagequeue import QueueConfig
 from ipa.model.errors import READ_AGAIN, ConflictError, UnavailableError
 from ipa.model.parts import Configs, order_of, paired, parts_of, share_of
 from ipa.model.pipeline import Bounds, Pipeline, Stage
 from ipa.model.plan import StageConfig, cores_of
 from ipa.model.resident import resident_variants, stand_ins
-from ipa.targets.local.affinity import CoreMeter, CpuMap
-from ipa.targets.local.forkserver import serving_priority
-from ipa.targets.local.front import (
-    Front,
-    QueueReport,
-    ask_queue,
-    ask_router,
-    router_socket,
-)
-from ipa.targets.local.loading import VariantLoader, switch
-from ipa.targets.local.part_run import PartRun, StageRun
-from ipa.targets.local.processes import ForkedProcesses
+from ipa.targets.local.forkserver import CpuMap, ForkedProcesses, serving_priority
+from ipa.targets.local.front import Front, PartRun, StageRun, router_socket
 from ipa.targets.local.replica import (
     HUNG_AFTER,
     Phase,
     Replica,
+    VariantLoader,
     check_adoptable,
     checked,
     launch,
     model_of,
     preloads,
     started_otherwise,
+    switch,
 )
 
 log = logging.getLogger(__name__)
@@ -97,15 +90,14 @@ class PipelineRunner:
         self._is_stopping = False
         self._numbers = count(1)
         self._exits: deque[tuple[int, int]] = deque()
-        self._meter = CoreMeter()
+        # The cores of all replicas now, and their core seconds until a moment.
+        self._cores = self._core_seconds = self._metered_s = 0.0
         self._client = httpx.Client(timeout=REQUEST_TIMEOUT_S, trust_env=False)
         self._probes = ThreadPoolExecutor(PROBES, thread_name_prefix=f"probe-{pipeline.name}")
         self._loader = VariantLoader(pipeline, folder, self._client, self._wake)
         self._health_checked_s = 0.0
         # Of its processes that ended unasked and were replaced.
         self.restarts = 0
-        # True until the router has been told of other times than it was started with.
-        self._is_router_behind = False
         self.corrections = 0
         self.revision = 1
         self.decision_id = ""
@@ -115,6 +107,7 @@ class PipelineRunner:
             self._open(part)
         # The shares that the router has: in a change those before, until all parts carry what they get.
         self._shares = self._wanted_shares()
+        self._router_order = self._order_of_router(self._shares)
         self._router = Front(
             "ipa.dataplane.router", "router", folder, self._router_environment, socket=listener
         )
@@ -172,8 +165,15 @@ class PipelineRunner:
     @property
     def core_seconds(self) -> float:
         """Core seconds of all replicas so far, those that overlap in a change included."""
+        self._meter(0.0)
+        return self._core_seconds
+
+    def _meter(self, cores: float) -> None:
+        """Count so many cores more from now on."""
         with self._lock:
-            return self._meter.core_seconds(time.monotonic())
+            now_s = time.monotonic()
+            self._core_seconds += self._cores * (now_s - self._metered_s)
+            self._cores, self._metered_s = self._cores + cores, now_s
 
     def pids(self, stage: str) -> list[int]:
         """Process ids of the stage's replicas that serve."""
@@ -216,12 +216,10 @@ class PipelineRunner:
                 )
             self.revision += 1
             self.decision_id = decision_id
+            self._loader.adopt(self.pipeline)
             self._assign(wanted)
             for run in self._stages:
-                run.failure = ""
-                self._loader.forget(run.config, run.replicas)
-                run.deaths = 0
-                run.start_after_s = 0.0
+                run.failure, run.deaths, run.start_after_s = "", 0, 0.0
             self._wake.set()
             return str(self.revision)
 
@@ -260,7 +258,6 @@ class PipelineRunner:
                 for replica in run.replicas:
                     replica.is_outdated |= not changed.isdisjoint({replica.variant, *replica.loaded})
                 run.failure, run.deaths = "", 0
-            self._is_router_behind = True
             self._wake.set()
 
     def progress(self) -> tuple[bool, list[str], list[str]]:
@@ -336,49 +333,42 @@ class PipelineRunner:
                 self._load_variants(run)
                 self._drain_surplus(run)
                 wanted = self._wanted_of_queue(run)
-            report = self._tell_queue(run, wanted)
-            suspects = report.suspects if report else ()
+            told = run.told.to_json() if run.told else None
+            report = self._follow(run.queue, run.part, told, wanted.to_json())
+            run.told = run.told if report is None else wanted
             for replica in run.replicas:
-                if replica.url in suspects and replica.phase in {Phase.READY, Phase.DRAINING}:
+                is_suspect = report is not None and replica.url in report.get("suspects", ())
+                if is_suspect and replica.phase in {Phase.READY, Phase.DRAINING}:
                     log.warning("%s has worked on a batch for too long; killing it", replica.key)
                     self._processes.kill(replica.pid, signal.SIGKILL)
-            self._stop_drained(run, report.draining if report else None)
+            self._stop_drained(run, None if report is None else report.get("draining"))
         with self._lock:
             self._parts = [part for part in self._parts if not part.has_ended]
 
     def _share_out(self) -> None:
-        """Move requests to the wanted parts once all of these carry theirs; end the parts that have none.
-
-        A router whose shares differ, for whatever reason, is corrected.
-        """
+        """Move requests to the wanted parts once all of these carry theirs; end the parts that have none."""
         with self._lock:
-            wanted, going = self._wanted_shares(), [part for part in self._parts if part.is_going]
+            shares, going = self._shares, [part for part in self._parts if part.is_going]
             if all(run.carries() for part in self._active() for run in part.runs):
-                shares = wanted
-            else:
-                shares = self._shares
-            is_told = shares == self._shares and not self._is_router_behind
-            times = {"sla_s": self.pipeline.sla.latency_s, "drop_after_s": self.pipeline.deadline_s}
-            if (is_told and len(self._parts) == 1) or not self._router.pid:
-                return
-            self._is_router_behind = False
-        try:
-            report = ask_router(self._client, self._router) if is_told else None
-            if report and report.shares != shares:
-                self.corrections += 1
-                log.warning("%s was changed to %s; restoring it", self._router.name, report.shares)
-                report = None
-            report = report or ask_router(self._client, self._router, {"shares": shares, **times})
-        except (httpx.HTTPError, ValueError) as error:
-            log.debug("%s did not answer: %s", self._router.name, error)
-            self._is_router_behind |= not is_told
+                shares = self._wanted_shares()
+            order = self._order_of_router(shares)
+        report = self._follow(self._router, FIRST_PART, self._router_order, order)
+        if report is None:
             return
         with self._lock:
-            self._shares = shares
+            self._shares, self._router_order = shares, order
             for part in going:
-                if part.is_going and part.name not in shares and not report.in_flight.get(part.name):
+                if (
+                    part.is_going
+                    and part.name not in shares
+                    and not report.get("in_flight", {}).get(part.name)
+                ):
                     for run in part.runs:
                         run.config = replace(run.config, replicas=0)
+
+    def _order_of_router(self, shares: dict[str, int]) -> dict[str, Any]:
+        times = {"sla_s": self.pipeline.sla.latency_s, "drop_after_s": self.pipeline.deadline_s}
+        return {"shares": shares, **times}
 
     def _router_environment(self) -> dict[str, str]:
         return {
@@ -388,6 +378,33 @@ class PipelineRunner:
             "IPA_SLA_S": str(self.pipeline.sla.latency_s),
             "IPA_SHARES": json.dumps(self._shares),
         }
+
+    def _follow(
+        self, front: Front, part: str, told: dict[str, Any] | None, order: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        """The report of a front, which is given the order if it was told another; None if it sends none.
+
+        One whose settings differ from the order though it was told, for whatever reason, is put right.
+        """
+        if not front.pid:
+            return None
+        is_answering, report = True, None
+        try:
+            if told == order:
+                report = front.ask(self._client, part)
+                if any(report.get(key) != value for key, value in order.items()):
+                    self.corrections += 1
+                    log.warning("%s was changed to %s; restoring it", front.name, str(report)[:300])
+                    report = None
+            report = report or front.ask(self._client, part, order)
+        except (httpx.HTTPError, ValueError) as error:
+            log.debug("%s did not answer: %s", front.name, error)
+            is_answering = not isinstance(error, httpx.TimeoutException)
+        if front.is_hung(is_answering):
+            log.warning("%s of %s does not answer; killing it", front.name, self.pipeline.name)
+            front.failed_checks = 0
+            self._processes.kill(front.pid, signal.SIGKILL)
+        return report
 
     def _check_health(self) -> None:
         now_s = time.monotonic()
@@ -402,15 +419,6 @@ class PipelineRunner:
             if replica.failed_checks >= HUNG_AFTER:
                 log.warning("%s does not answer; killing it", replica.key)
                 self._processes.kill(replica.pid, signal.SIGKILL)
-        if self._router.is_up:
-            self._check_front(self._router, self.is_answering())
-
-    def _check_front(self, front: Front, is_answering: bool) -> None:
-        """Note a health check of router or queue, and kill one that hangs."""
-        if front.is_hung(is_answering):
-            log.warning("%s of %s does not answer; killing it", front.name, self.pipeline.name)
-            front.failed_checks = 0
-            self._processes.kill(front.pid, signal.SIGKILL)
 
     def _note_ready(self, run: StageRun) -> None:
         for replica in run.replicas:
@@ -434,7 +442,7 @@ class PipelineRunner:
             replica = launch(self._processes, self._cpus, self._folder, self.pipeline, config, number, now_s)
             with self._lock:
                 run.replicas.append(replica)
-                self._meter.add(replica.cores, now_s)
+                self._meter(replica.cores)
 
     def _load_variants(self, run: StageRun) -> None:
         """Load what is to be resident, and switch to the wanted variant where it is loaded."""
@@ -463,7 +471,7 @@ class PipelineRunner:
         except OSError as error:
             run.failure = f"{replica.key} cannot be resized to {cores_of(cores)}: {error}"
             return
-        self._meter.add(replica.cores - before, time.monotonic())
+        self._meter(replica.cores - before)
 
     def _drain_surplus(self, run: StageRun) -> None:
         """Old replicas go once the new ones are ready; of too many equal ones, the youngest.
@@ -483,7 +491,7 @@ class PipelineRunner:
         serves = any(it.serves(run.config) for it in ready)
         if run.told and not (serves and self._is_shared_out()):
             # Until the first new one serves, and requests go as planned, the old one keeps its batch size.
-            batch_size = run.told.batch_size or batch_size
+            batch_size = run.told.batch_size
         asked = self._asked.stage(run.stage.name)
         largest_batch_size = largest_batch(asked, self.pipeline.bounds, batch_size)
         others = {it.url: self._stand_ins(run, it) for it in ready}
@@ -510,28 +518,6 @@ class PipelineRunner:
         lighter, heavier = stand_ins(self._asked, run.stage.name, replica.variant, there)
         replica.set_stand_ins(lighter + heavier, time.monotonic())
         return lighter, heavier
-
-    def _tell_queue(self, run: StageRun, wanted: QueueConfig) -> QueueReport | None:
-        """Send the order to the queue and return its report; None if it did not respond.
-
-        A queue whose settings differ from the order, for whatever reason, is corrected.
-        """
-        if not run.queue.pid:
-            return None
-        try:
-            report = ask_queue(self._client, run.queue, run.part) if run.told == wanted else None
-            if report and report.config != wanted:
-                self.corrections += 1
-                log.warning("%s was changed to %s; restoring it", run.queue.name, report.config)
-                report = None
-            report = report or ask_queue(self._client, run.queue, run.part, wanted)
-        except (httpx.HTTPError, ValueError) as error:
-            log.debug("%s did not answer: %s", run.queue.name, error)
-            self._check_front(run.queue, not isinstance(error, httpx.TimeoutException))
-            return None
-        self._check_front(run.queue, True)
-        run.told = wanted
-        return report
 
     def _stop_drained(self, run: StageRun, draining: Sequence[str] | None) -> None:
         now_s = time.monotonic()
@@ -564,7 +550,7 @@ class PipelineRunner:
                         self._died(run, replica, code)
 
     def _gone(self, replica: Replica) -> None:
-        self._meter.add(-replica.cores, time.monotonic())
+        self._meter(-replica.cores)
         self._cpus.release(str(replica.log))
 
     def _died(self, run: StageRun, replica: Replica, code: int) -> None:

@@ -128,7 +128,7 @@ class LocalTarget(Target):
     @contextmanager
     def bench(self, settings: Settings, where: str, pipeline: Pipeline) -> Iterator[MeasurementBench]:
         """Model servers as replicas are started; all have ended after the block."""
-        from ipa.targets.local.bench import Bench
+        from ipa.targets.local.workload import Bench
 
         home = TemporaryDirectory(prefix="ipa-profile-")
         with home as folder, closing(Bench(pipeline, Path(folder))) as bench:

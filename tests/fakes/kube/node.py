@@ -29,9 +29,7 @@ import psutil
 
 from ipa.adapters.processes import ONE_THREAD, free_port, start, terminate
 from ipa.model.rolling import threads_of
-from ipa.targets.local.affinity import CpuMap, move
-from ipa.targets.local.forkserver import serving_priority
-from ipa.targets.local.processes import ForkedProcesses
+from ipa.targets.local.forkserver import CpuMap, ForkedProcesses, move, serving_priority
 from ipa.targets.local.replica import FRONTS, SERVER, write_cores
 from tests.fakes.children import with_parent
 from tests.fakes.kube.cluster import (
@@ -305,16 +303,13 @@ class Node:
             module, arguments = SERVER, ["start", str(self._empty())]
         if is_model and CLASS in env:
             microservice = [env[CLASS], "--service-type", env.get(SERVICE_TYPE, "MODEL")]
-            container.pid = self._processes.start_command(
-                [self.seldon_python, "-c", LAUNCHER, *microservice], env=env, cpus=cpus, log=container.log
-            )
+            order: Json = {"command": [self.seldon_python, "-c", LAUNCHER, *microservice], "yields": True}
         else:
             if is_model:
                 env |= {"MLSERVER_HOST": pod.address, "MLSERVER_PARALLEL_WORKERS": "0"}
                 env |= {"MLSERVER_DEBUG": "false"}
-            container.pid = self._processes.start_module(
-                module, arguments, env=env, cpus=cpus, log=container.log, yields=is_model
-            )
+            order = {"module": module, "arguments": arguments, "yields": is_model}
+        container.pid = self._processes.start(order, env=env, cpus=cpus, log=container.log)
         container.started_s, container.ended_s, container.is_ready = self.monotonic(), None, False
         self._cpus.started(str(container.log), container.pid)
 

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from ipa.targets.local.affinity import CoreMeter, CpuMap, move
+from ipa.targets.local.forkserver import CpuMap, move
 
 Moves = list[tuple[int, tuple[int, ...]]]
 
@@ -76,14 +76,6 @@ def test_who_is_moved_while_it_starts_is_where_it_should_be_once_it_has() -> Non
     cpus.place("whole", 1)
     cpus.started("fraction", 11)
     assert moves == [(11, (0,))]
-
-
-def test_core_seconds_are_the_integral_with_overlap() -> None:
-    meter = CoreMeter()
-    meter.add(2, now_s=10)
-    meter.add(0.5, now_s=14)
-    meter.add(-2, now_s=16)
-    assert meter.core_seconds(20) == pytest.approx(2 * 6 + 0.5 * 6)
 
 
 def test_every_thread_of_a_process_moves() -> None:

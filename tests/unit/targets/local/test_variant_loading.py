@@ -11,8 +11,7 @@ import pytest
 
 from ipa.model.pipeline import Bounds, MeasuredVariant, Objective, Pipeline, Sla, Stage, Variant
 from ipa.model.plan import StageConfig
-from ipa.targets.local.loading import LEFT_FOR_S, VariantLoader, switch
-from ipa.targets.local.replica import Phase, Replica
+from ipa.targets.local.replica import LEFT_FOR_S, Phase, Replica, VariantLoader, switch
 from ipa.targets.local.section import LocalRun
 
 ACCURACIES = {"tiny": 0.5, "small": 0.6, "large": 0.9}
@@ -94,7 +93,7 @@ def test_no_more_are_loaded_than_planned_and_none_that_was_left_a_moment_ago(
     loading: Callable[..., Loading], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [100.0]
-    monkeypatch.setattr("ipa.targets.local.loading.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("ipa.targets.local.replica.time.monotonic", lambda: clock[0])
     one, made = replica(), loading(2)
     assert made.follow(TINY, one) == [("detect-1", "load", "small")]
     assert made.follow(LARGE, one) == [("detect-1", "unload", "small"), ("detect-1", "load", "large")]
@@ -117,7 +116,7 @@ def test_a_variant_that_does_not_load_is_named_and_tried_again_when_asked_for(
     )
     assert made.loader.failure(SMALL, [one]) == "" and one.loaded == {"tiny", "small"}
     assert made.follow(LARGE, one) == []
-    made.loader.forget(LARGE, [one])
+    made.loader.adopt(pipeline("all"))
     assert made.follow(LARGE, one) == [("detect-1", "load", "large")]
 
 
