@@ -22,6 +22,7 @@ from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.control.loop.scheduler import WORKERS
 from ipa.model.observation import Measured
 from ipa.model.pipeline import Pipeline
+from ipa.settings import Settings
 from ipa.targets.seldon.metrics import EXECUTOR
 from tests.fakes.real_prometheus import RealPrometheus
 
@@ -42,14 +43,13 @@ def reading_figures(pipelines: Mapping[str, Pipeline]) -> list[Figure]:
     figures: list[Figure] = []
     with _exporter(asked) as target, tempfile.TemporaryDirectory() as folder:
         server = RealPrometheus([target], SCRAPE_S, Path(folder))
-        url = server.source
+        url = server.url
+        settings = Settings(prometheus_url=url, prometheus_timeout_s=10.0)
         try:
-            _fill(url, asked[-1])
+            _fill(settings, asked[-1])
             for words, neighbours in (("neighbours together", asked), ("each alone", ())):
                 name = f"{len(asked)} pipelines read from Prometheus, {words}"
-                metrics = PrometheusMetrics(
-                    url, 10.0, dialect=EXECUTOR, pipelines=lambda them=neighbours: them
-                )
+                metrics = PrometheusMetrics(settings, EXECUTOR, pipelines=lambda them=neighbours: them)
                 queries, began_s, cpu_s = _queries(url), time.monotonic(), time.process_time()
                 with ThreadPoolExecutor(WORKERS) as pool:
                     read = list(pool.map(lambda each, it=metrics: it.read(each, WINDOW_S), asked))
@@ -67,9 +67,9 @@ def reading_figures(pipelines: Mapping[str, Pipeline]) -> list[Figure]:
     return figures
 
 
-def _fill(url: str, last: Pipeline) -> None:
+def _fill(settings: Settings, last: Pipeline) -> None:
     """Wait until there are rates."""
-    metrics, until_s = PrometheusMetrics(url, 10.0, dialect=EXECUTOR), time.monotonic() + FILLED_S
+    metrics, until_s = PrometheusMetrics(settings, EXECUTOR), time.monotonic() + FILLED_S
     while not isinstance(metrics.load(last, WINDOW_S), Measured):
         if time.monotonic() > until_s:
             raise RuntimeError("Prometheus has no load of the last pipeline")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import median
@@ -16,10 +15,12 @@ from typing import Any
 import pytest
 
 from ipa.adapters.prometheus.client import PrometheusMetrics
+from ipa.adapters.prometheus.queries import LOCAL, Dialect
 from ipa.adapters.prometheus.scraper import Scraper
 from ipa.control.ports import Signals
 from ipa.model.observation import Attainment, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline, Sla, Stage, Variant, chain
+from ipa.settings import Settings
 from ipa.targets.seldon.metrics import EXECUTOR
 from ipa.targets.seldon.section import SeldonTarget
 from tests.fakes.real_prometheus import RealPrometheus
@@ -209,7 +210,19 @@ def reader(server: MetricsServer, request: pytest.FixtureRequest) -> Reader:
         for space in ("here", "there")
     ]
     neighbours = (*named, *placed) if request.param == "together" else ()
-    return partial(PrometheusMetrics, server.source, pipelines=lambda: neighbours, share_s=0.0)
+
+    def made(dialect: Dialect = LOCAL, **settings: float) -> PrometheusMetrics:
+        return metrics_of(server, dialect, settings, pipelines=lambda: neighbours, share_s=0.0)
+
+    return made
+
+
+def metrics_of(
+    server: MetricsServer, dialect: Dialect, settings: Mapping[str, Any], **options: Any
+) -> PrometheusMetrics:
+    url = server.url if isinstance(server, RealPrometheus) else "http://127.0.0.1:1"
+    ask = server.ask if isinstance(server, Scraper) else None
+    return PrometheusMetrics(Settings(prometheus_url=url, **settings), dialect, ask=ask, **options)
 
 
 @pytest.fixture(scope="module")
@@ -442,6 +455,6 @@ def test_stopped_server_is_unreachable_and_leaves_nothing(kind: Any, tmp_path: P
         pytest.skip("needs the prometheus binary, which is not installed")
     server = started(kind, [], 1.0, tmp_path)
     server.stop()
-    signals = PrometheusMetrics(server.source).read(pipeline("busy"), 30.0)
+    signals = metrics_of(server, LOCAL, {}).read(pipeline("busy"), 30.0)
     assert isinstance(signals.arrival_rate_rps, Missing)
     assert signals.arrival_rate_rps.reason is MissingReason.UNREACHABLE

@@ -258,7 +258,8 @@ def _until(holds: Callable[[], bool]) -> None:
 def read(url: str, request: pytest.FixtureRequest) -> Callable[[Pipeline], Signals]:
     """Reads a pipeline's signals, with queries of its own or shared with the others."""
     neighbours = (PAGES, FOREIGN, FRESH) if request.param == "together" else ()
-    metrics = PrometheusMetrics(url, dialect=EXECUTOR, pipelines=lambda: neighbours, share_s=0.0)
+    settings = Settings(prometheus_url=url)
+    metrics = PrometheusMetrics(settings, EXECUTOR, pipelines=lambda: neighbours, share_s=0.0)
     return lambda asked: metrics.read(asked, 30.0)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ipa.adapters.prometheus.queries import Gauge, Selector
+from ipa.adapters.prometheus.queries import Query, QueryShape, Selector, exact
 from ipa.adapters.prometheus.scraper import Scraper
 
 PATIENCE_S = 300.0
@@ -70,8 +70,8 @@ def test_it_goes_on_past_targets_that_are_none(target: str, web_page: str) -> No
         seen: list[float] = []
 
         def length() -> bool:
-            found = scraper.source(Gauge(Selector("length", {"pipeline": "p"})), None)
-            seen.extend(series["value"][1] for series in found.result)
+            query = Query(QueryShape.GAUGE, Selector("length", exact({"pipeline": "p"})))
+            seen.extend(samples[-1][1] for samples in scraper.ask(query).rows.values())
             return bool(seen)
 
         assert eventually(length)

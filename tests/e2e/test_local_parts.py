@@ -18,10 +18,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from experiments.attack.kills import STUB
 from ipa.adapters.prometheus.client import PrometheusMetrics
-from ipa.adapters.prometheus.dialects import LOCAL as DIALECT
-from ipa.adapters.prometheus.queries import Query
-from ipa.adapters.prometheus.query_batching import Answered, Span
-from ipa.adapters.prometheus.series import SeriesStore
+from ipa.adapters.prometheus.queries import Query, Span
+from ipa.adapters.prometheus.scraper import SeriesStore
+from ipa.adapters.prometheus.server import Answered
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import PipelineControl, RolloutPhase
@@ -33,6 +32,7 @@ from ipa.model.pipeline import Canary, Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import PROCESSES
 from ipa.policies.table import PolicyInputs, make_policy
+from ipa.settings import Settings
 from ipa.targets.local.runner import PipelineRunner
 from ipa.targets.local.section import LocalRun
 from ipa.targets.local.workload import LocalWorkload
@@ -313,7 +313,7 @@ class Virtual:
         self.workload, self.clients, self.pipeline, self.rate_rps = workload, clients, pipeline, rate_rps
         self.clock, self._series = VirtualClock(), SeriesStore()
         self.store = FakeStore(PipelineControl(mode=Mode.ACTIVE))
-        metrics = PrometheusMetrics(self._ask, dialect=DIALECT, monotonic_s=self.clock.monotonic_s)
+        metrics = PrometheusMetrics(Settings(), ask=self._ask, monotonic_s=self.clock.monotonic_s)
         inputs = PolicyInputs(pipeline, PROFILES, solver="exact", rolling=PROCESSES)
         self.loop = ControlLoop(
             pipeline,
@@ -328,7 +328,7 @@ class Virtual:
 
     def _ask(self, query: Query, span: Span = None) -> Answered:
         now_s = self.clock.monotonic_s()
-        return Answered(self._series.series(query, now_s, span), now_s)
+        return Answered(self._series.rows(query, now_s, span), now_s)
 
     def until(self, reason: ReasonCode) -> Decision:
         """The first decision of that reason; each change is carried out before the next second."""

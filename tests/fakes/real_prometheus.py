@@ -36,7 +36,7 @@ class RealPrometheus:
         }
         config.write_text(yaml.safe_dump(scrape))
         port = free_port()
-        self.source = f"http://127.0.0.1:{port}"
+        self.url = f"http://127.0.0.1:{port}"
         command = [
             binary,
             f"--config.file={config}",
@@ -69,6 +69,6 @@ class RealPrometheus:
 
     def _is_ready(self, client: httpx.Client) -> bool:
         try:
-            return client.get(f"{self.source}/-/ready").is_success
+            return client.get(f"{self.url}/-/ready").is_success
         except httpx.HTTPError:
             return False

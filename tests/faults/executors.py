@@ -10,6 +10,7 @@ from math import inf
 import numpy as np
 
 from ipa.adapters.prometheus.client import PrometheusMetrics
+from ipa.settings import Settings
 from ipa.targets.seldon.metrics import EXECUTOR
 from ipa.testing.examples import VARIANTS
 from tests.faults.prometheus import Direct, FakePrometheus, Target, session_of
@@ -40,7 +41,10 @@ class Executors:
         fake.latency_s = lambda t_s: self._latency_s.get(int(t_s), 0.0)
         self.fake = fake
         self.metrics = PrometheusMetrics(
-            "http://fake:1", dialect=EXECUTOR, share_s=0.0, monotonic_s=world.clock.monotonic_s
+            Settings(prometheus_url="http://fake:1"),
+            EXECUTOR,
+            share_s=0.0,
+            monotonic_s=world.clock.monotonic_s,
         )
         session_of(self.metrics).mount("http://fake:1", Direct(fake))
         self._see()

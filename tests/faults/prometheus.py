@@ -18,8 +18,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import requests
 
-from ipa.adapters.prometheus.dialects import LOCAL, Dialect, queries
-from ipa.adapters.prometheus.series import SeriesStore
+from ipa.adapters.prometheus.queries import LOCAL, Dialect, queries
+from ipa.adapters.prometheus.scraper import SeriesStore
 from ipa.control.ports import Load, Signals
 from ipa.model.observation import LoadHistory, Measured
 from ipa.model.pipeline import Pipeline
@@ -279,7 +279,7 @@ class NaiveReader:
         self._session.trust_env = False
 
     def read(self, pipeline: Pipeline, window_s: float) -> Signals:
-        """Rate, load and latency; nothing is ever missing."""
+        """Rate and load; nothing is ever missing, and a latency it does not know is zero."""
         asked = queries(pipeline, self._dialect)
         # A rate of each target.
         rates_of = replace(asked["arrivals"], by=("instance",))
@@ -291,9 +291,7 @@ class NaiveReader:
             rates = tuple(float(text) for _, text in found[0]["values"]) or (0.0,)
         except Exception:
             rates = (0.0,)
-        return Signals(
-            Measured(rate), Measured(LoadHistory(1.0, rates)), Measured(self._number(str(asked["latency"])))
-        )
+        return Signals(Measured(rate), Measured(LoadHistory(1.0, rates)), Measured(0.0))
 
     def load(self, pipeline: Pipeline, window_s: float) -> Load:
         """The load alone."""
@@ -316,7 +314,5 @@ class NaiveReader:
 
 def session_of(metrics: Any) -> requests.Session:
     """The HTTP session of either reader."""
-    found: requests.Session = (
-        metrics._http._prometheus._session if hasattr(metrics, "_http") else metrics._session
-    )
+    found: requests.Session = metrics.http.session if hasattr(metrics, "http") else metrics._session
     return found

@@ -19,12 +19,13 @@ import requests
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.lease import LeaseLeadership, spec_of
 from ipa.adapters.prometheus.client import PrometheusMetrics
-from ipa.adapters.prometheus.dialects import LOCAL, queries
+from ipa.adapters.prometheus.queries import LOCAL, queries
 from ipa.control.election import Lease
 from ipa.control.ports import Freeze
 from ipa.model.decision import Decision, ReasonCode
 from ipa.model.observation import Missing, MissingReason
 from ipa.policies.ours import Ours
+from ipa.settings import Settings
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.api import Request
@@ -240,7 +241,10 @@ def skewed(skew_s: float, lag_s: int) -> tuple[bool, bool, bool]:
         clock.wait(60.0)
         server.open_lag_s = lag_s
         clock.wait(30.0)
-        metrics = PrometheusMetrics(server.url, 60.0, STALE_S, LOCAL, monotonic_s=clock.monotonic_s)
+        metrics = PrometheusMetrics(
+            Settings(prometheus_url=server.url, prometheus_timeout_s=60.0, stale_after_s=STALE_S),
+            monotonic_s=clock.monotonic_s,
+        )
         found = metrics.read(PIPELINE, 60.0).arrival_rate_rps
         said = isinstance(found, Missing) and found.reason is MissingReason.STALE
         asked = {"query": str(queries(PIPELINE, LOCAL)["arrivals"])}

@@ -123,7 +123,9 @@ def test_h4_metrics_are_asked_where_the_settings_say_and_nowhere_else(
     case: Case, trap: tuple[str, list[str]]
 ) -> None:
     url, heard = trap
-    signals = PrometheusMetrics(url, 5.0).read(a_pipeline(), 60.0)
+    signals = PrometheusMetrics(Settings(prometheus_url=url, prometheus_timeout_s=5.0)).read(
+        a_pipeline(), 60.0
+    )
     assert isinstance(signals.load, Missing)
     case.equal("redirects followed", sum("/moved" in line for line in heard), 0)
     case.at_least("asked", len(heard), 1)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ipa.adapters.prometheus.dialects import LOCAL
+from ipa.adapters.prometheus.queries import LOCAL
 from ipa.control.engine.guards import total_cores
 from ipa.model.decision import Action, Decision, ReasonCode
 from ipa.model.pipeline import Fallback

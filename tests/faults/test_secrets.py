@@ -14,8 +14,8 @@ import pytest
 
 from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.prometheus.client import PrometheusMetrics
-from ipa.adapters.prometheus.connection import connection_of
 from ipa.adapters.prometheus.doctor import metrics_checks
+from ipa.adapters.prometheus.server import credentials
 from ipa.adapters.store import open_store
 from ipa.adapters.store.keys import KeyIdentities
 from ipa.api.context import ApiContext
@@ -147,7 +147,7 @@ def test_o5_settings_keep_their_passwords(case: Case, caplog: pytest.LogCaptureF
     caplog.set_level(logging.DEBUG)
 
     def prometheus() -> None:
-        metrics = PrometheusMetrics(f"http://ada:{CANARY}@127.0.0.1:1", 1.0, 15.0)
+        metrics = PrometheusMetrics(Settings(prometheus_url=f"http://ada:{CANARY}@127.0.0.1:1"))
         raise IpaError(str(metrics.read(a_pipeline(), 60.0)))
 
     attempts: dict[str, Callable[[], object]] = {
@@ -237,8 +237,8 @@ def _read(environment: dict[str, str], **options: str) -> None:
 def _reads(settings: Settings, _: Path) -> object:
     checks = metrics_checks(settings, {}, lambda pipeline, of: "")
     found = [finding for check in checks for finding in check.look()]
-    metrics = PrometheusMetrics(settings.prometheus_url, 0.2, 15.0)
-    return [*found, metrics.read(a_pipeline(), 60.0), connection_of(settings).headers() and ""]
+    metrics = PrometheusMetrics(replace(settings, prometheus_timeout_s=0.2))
+    return [*found, metrics.read(a_pipeline(), 60.0), credentials(settings) and ""]
 
 
 def _pushes(settings: Settings, folder: Path) -> object:

@@ -24,6 +24,7 @@ from ipa.model.errors import ConflictError, InputError
 from ipa.model.observation import Measured
 from ipa.model.plan import StageConfig, in_words
 from ipa.model.rolling import DEPLOYMENT, quick_hop, waves
+from ipa.settings import Settings
 from ipa.targets.kubernetes.ownership import owner_of
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
@@ -173,7 +174,7 @@ def test_g4_an_idle_executor_is_no_load(case: Case) -> None:
     ended_s = 100.0
     with FakePrometheus(clock, lambda t_s: 20.0 if t_s < ended_s else 0.0) as server:
         server.targets[0].restarts = frozenset({int(ended_s) + 20})
-        metrics = PrometheusMetrics(server.url, dialect=EXECUTOR, share_s=0.0)
+        metrics = PrometheusMetrics(Settings(prometheus_url=server.url), EXECUTOR, share_s=0.0)
         clock.wait(ended_s)
         before = metrics.read(PIPELINE, 60.0)
         clock.wait(60.0)
@@ -202,7 +203,7 @@ def test_g13_a_start_on_an_empty_store_plans_for_the_load(
     with FakePrometheus(made.clock, made.metrics.rate_rps) as server:
         first_s = -math.inf if has_history else 0
         server.targets[0].arrives = lambda second: second >= first_s and second % scrape_s == 0
-        metrics = PrometheusMetrics(server.url, dialect=EXECUTOR, share_s=0.0)
+        metrics = PrometheusMetrics(Settings(prometheus_url=server.url), EXECUTOR, share_s=0.0)
         made = replace(made, metrics=metrics)  # type: ignore[arg-type]
         found = replace(made, loop=made_loop(made, ours(), "run")).ticks(40)
     planned = [

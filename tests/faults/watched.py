@@ -10,13 +10,14 @@ from itertools import pairwise
 from typing import Any
 
 from ipa.adapters.prometheus.client import PrometheusMetrics
-from ipa.adapters.prometheus.dialects import LOCAL, Dialect
+from ipa.adapters.prometheus.queries import LOCAL, Dialect
 from ipa.control.engine.guards import GuardSettings, total_cores
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import Load, Metrics, Signals
 from ipa.model.decision import Action, Decision, ReasonCode
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
+from ipa.settings import Settings
 from ipa.targets.seldon.metrics import EXECUTOR
 from ipa.targets.seldon.section import SeldonTarget
 from tests.fakes.world import PIPELINE, Scenario, ours, profiled, scenario, window_max
@@ -100,7 +101,13 @@ def watched(
         metrics: Metrics = NaiveReader(server.url, dialect)
         if not naive:
             metrics = PrometheusMetrics(
-                server.url, timeout_s, settings.stale_after_s, dialect, monotonic_s=made.clock.monotonic_s
+                Settings(
+                    prometheus_url=server.url,
+                    prometheus_timeout_s=timeout_s,
+                    stale_after_s=settings.stale_after_s,
+                ),
+                dialect,
+                monotonic_s=made.clock.monotonic_s,
             )
         session = session_of(metrics)
         if direct:

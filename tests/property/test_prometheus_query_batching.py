@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from functools import partial
-from math import isnan
-from typing import Any
+from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Query, Rate, Selector
-from ipa.adapters.prometheus.query_batching import PipelineLabel, QueryBatcher, Span
-from ipa.adapters.prometheus.series import SeriesStore
+from ipa.adapters.prometheus.queries import (
+    LOCAL,
+    NUMBER,
+    OPTIONAL,
+    Matcher,
+    Query,
+    QueryShape,
+    Samples,
+    Selector,
+    Span,
+    exact,
+)
+from ipa.adapters.prometheus.scraper import SeriesStore
+from ipa.adapters.prometheus.server import SharedQueries
 from ipa.model.pipeline import Pipeline, Sla
 from tests.amounts import many
-from tests.fakes.promql import respond
 
 NOW_S = 1_000.0
 NAMES = ("a", "a-2", "b", "a|b", "")
@@ -32,43 +41,12 @@ series = st.fixed_dictionaries(
 samples = st.lists(st.tuples(series, st.integers(0, 50)), min_size=1, max_size=24)
 
 
-def selectors(name: str) -> Selector:
-    return Selector(
-        "m", {"deployment": name, "service": "predictions"}, {"namespace": "here"}, {"predictor": "default"}
-    )
-
-
 def queries(name: str) -> tuple[Query, ...]:
-    asked = selectors(name)
-    return (
-        Rate(asked, 10.0),
-        Rate(asked, 10.0, ("stage",)),
-        Gauge(asked, ("stage",)),
-        Age(asked, ("stage",)),
-        Age(asked),
-        Quantile(0.9, asked, 10.0),
-        Quantile(0.5, asked, 10.0, ("stage",)),
+    own = (*exact({"deployment": name, "service": "predictions"}), Matcher("namespace", ("here",), OPTIONAL))
+    asked = Selector("m", (*own, Matcher("predictor", ("default",), NUMBER)))
+    return tuple(
+        Query(shape, asked, by, 10.0) for shape in QueryShape for by in ((), ("stage",), ("stage", "le"))
     )
-
-
-def answered(store: SeriesStore, query: Query, span: Span) -> list[Any]:
-    """As Prometheus does it over HTTP."""
-    times = {} if span is None else {"start": str(span[0]), "end": str(span[1]), "step": "1"}
-    path = "/api/v1/query" if span is None else "/api/v1/query_range"
-    result: list[Any] = respond(store, path, {"query": str(query), **times}, NOW_S)["result"]
-    return result
-
-
-def plain(result: list[Any]) -> dict[frozenset[tuple[str, str]], list[tuple[float, float | None]]]:
-    """The numbers by labels; what is not a number is None, which equals itself."""
-    found = {}
-    for each in result:
-        values = [each["value"]] if "value" in each else each["values"]
-        numbers = [(float(at_s), float(text)) for at_s, text in values]
-        found[frozenset(each["metric"].items())] = [
-            (at_s, None if isnan(value) else round(value, 9)) for at_s, value in numbers
-        ]
-    return found
 
 
 @settings(max_examples=many(60), deadline=None, derandomize=True)
@@ -78,25 +56,18 @@ def test_everybody_is_told_what_they_would_be_alone(given_samples: list[tuple[di
     for second in range(12):
         scraped = [("m", labels, float(count * second)) for labels, count in given_samples]
         store.add("target", NOW_S - 11 + second, scraped)
-    fetch = partial(answered, store)
-    identity = PipelineLabel("deployment", lambda pipeline: pipeline.name)
-    together = QueryBatcher(identity, lambda: PIPELINES, fetch, 1.0, lambda: 0.0)
+
+    def fetch(query: Query, span: Span) -> list[tuple[dict[str, str], Samples]]:
+        """As Prometheus answers it over HTTP."""
+        return [
+            ({name: value for name, value in zip(query.by, key, strict=True) if value}, found)
+            for key, found in store.rows(query, NOW_S, span).items()
+        ]
+
+    dialect = replace(LOCAL, identity_label="deployment")
+    together = SharedQueries(dialect, lambda: PIPELINES, fetch, 1.0, lambda: 0.0)
     for pipeline in PIPELINES:
         for query in queries(pipeline.name):
             for span in (None, (int(NOW_S) - 4, int(NOW_S))):
-                alone = fetch(query, span)
-                assert plain(together.ask(query, span).result) == plain(alone), str(query)
-
-
-@settings(max_examples=many(30), deadline=None, derandomize=True)
-@given(samples)
-def test_the_built_in_server_answers_as_prometheus_does(
-    given_samples: list[tuple[dict[str, str], int]],
-) -> None:
-    store = SeriesStore()
-    for second in range(12):
-        scraped = [("m", labels, float(count * second)) for labels, count in given_samples]
-        store.add("target", NOW_S - 11 + second, scraped)
-    for query in queries(PIPELINES[0].name):
-        for span in (None, (int(NOW_S) - 4, int(NOW_S))):
-            assert plain(store.series(query, NOW_S, span)) == plain(answered(store, query, span))
+                alone = {key: pytest.approx(each) for key, each in store.rows(query, NOW_S, span).items()}
+                assert together.ask(query, span).rows == alone, str(query)

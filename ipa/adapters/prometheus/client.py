@@ -4,37 +4,68 @@ from __future__ import annotations
 
 import math
 import time
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import TypeVar
 
-from ipa.adapters.prometheus.connection import PrometheusConnection
-from ipa.adapters.prometheus.dialects import BATCHES, LOCAL, Dialect, queries
-from ipa.adapters.prometheus.queries import Age, Quantile, Query
-from ipa.adapters.prometheus.query_batching import Ask, PipelineLabel, QueryBatcher, Span
-from ipa.adapters.prometheus.series import rate_within
-from ipa.adapters.prometheus.transport import STEP_S, PrometheusHttp
+from ipa.adapters.prometheus.queries import BATCHES, LOCAL, Dialect, Key, Query, Rows, Span, entry_of, queries
+from ipa.adapters.prometheus.server import STEP_S, Ask, PrometheusHttp, SharedQueries, check_connection
 from ipa.control.ports import Load, PartSignals, Signals, StageSignals
 from ipa.model.errors import InputError, UnavailableError
 from ipa.model.observation import Attainment, Batches, LoadHistory, Loss, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.settings import Settings
 
+T = TypeVar("T")
 # Neighbours tick within moments of each other.
 SHARE_S = 1.0
-WHOLE = ""
-# Between the values of several labels.
-BETWEEN = "/"
+WHOLE: Key = ()
 # A sample's time may be this much later than the time of the query.
 CLOCK_GRAIN_S = 1.0
-
-Value = Measured[float] | Missing
-# Answers queries in-process, or is a Prometheus (by its base URL alone if that suffices).
-Source = str | PrometheusConnection | Ask
 
 NO_QUEUE = Missing(MissingReason.NOT_ASKED, "this target has no central queue")
 NO_SERIES = Missing(MissingReason.ABSENT, "no such series")
 IDLE = "no request was answered in the window"
+
+
+def histogram_quantile(quantile: float, buckets: Mapping[float, float]) -> float:
+    """Return Prometheus' histogram_quantile of cumulative rates by upper bound; NaN without observations."""
+    bounds = sorted(buckets)
+    if len(bounds) < 2 or not math.isinf(bounds[-1]):
+        return math.nan
+    counts: list[float] = []
+    for bound in bounds:
+        counts.append(max(buckets[bound], counts[-1] if counts else 0.0))
+    if not counts[-1]:
+        return math.nan
+    rank = quantile * counts[-1]
+    index = bisect_left(counts, rank, hi=len(counts) - 1)
+    if index == len(bounds) - 1:
+        return bounds[-2]
+    if index == 0 and bounds[0] <= 0:
+        return bounds[0]
+    start, below = (bounds[index - 1], counts[index - 1]) if index else (0.0, 0.0)
+    inside = counts[index] - below
+    return start + (bounds[index] - start) * ((rank - below) / inside if inside else 0.0)
+
+
+def rate_within(buckets: Mapping[float, float], limit: float) -> float:
+    """The rate of observations up to the limit, from cumulative rates by upper bound, interpolated linearly.
+
+    Beyond the largest finite bound nothing is known to be within the limit.
+    """
+    below_bound, below = 0.0, 0.0
+    for bound in sorted(buckets):
+        if bound >= limit:
+            if math.isinf(bound):
+                return below
+            share = (limit - below_bound) / (bound - below_bound)
+            return below + (max(buckets[bound], below) - below) * share
+        below_bound, below = bound, max(buckets[bound], below)
+    return below
 
 
 class PrometheusMetrics:
@@ -44,247 +75,358 @@ class PrometheusMetrics:
     differs from ours does not matter. An answer that a cache repeats ages from its first delivery. If one
     query of a reading gets no answer, its other queries are not sent.
 
-    `source` answers queries in-process, or is a Prometheus or its base URL, whose queries the `pipelines`
-    share.
+    The server is that of the settings, whose queries the `pipelines` share, or `ask` answers in-process.
+    ConfigurationError if the server cannot be asked with these settings.
     """
 
     def __init__(
         self,
-        source: Source,
-        timeout_s: float = 2.0,
-        stale_after_s: float = 15.0,
+        settings: Settings,
         dialect: Dialect = LOCAL,
         *,
-        namespace_label: str = "namespace",
+        ask: Ask | None = None,
         pipelines: Callable[[], Collection[Pipeline]] = tuple,
         share_s: float = SHARE_S,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._stale_after_s = stale_after_s
-        self._dialect = dialect
-        self._namespace_label = namespace_label
-        self._monotonic_s = monotonic_s
+        self._settings, self._dialect, self._monotonic_s = settings, dialect, monotonic_s
         # By query: the server's time in its newest answer, and the time of that answer's first delivery.
-        self._answered: dict[str, tuple[float, float]] = {}
-        if isinstance(source, str):
-            source = PrometheusConnection(source, timeout_s)
-        if isinstance(source, PrometheusConnection):
-            identity = PipelineLabel(dialect.identity_label, dialect.identity)
-            self._http = PrometheusHttp(source)
-            source = QueryBatcher(identity, pipelines, self._http.fetch, share_s, monotonic_s).ask
-        self._ask = source
+        self._delivered: dict[Query, tuple[float, float]] = {}
+        if ask is None:
+            self.http = PrometheusHttp(check_connection(settings))
+            ask = SharedQueries(dialect, pipelines, self.http.fetch, share_s, monotonic_s).ask
+        self._ask = ask
 
     def read(self, pipeline: Pipeline, window_s: float) -> Signals:
         """Return the pipeline's signals now, with its load over the last `window_s` seconds."""
-        reading = self._reading(pipeline)
-        ages = reading.values("age")
+        return self._reading(pipeline).signals(window_s)
+
+    def load(self, pipeline: Pipeline, window_s: float) -> Load:
+        """Return the load over the last `window_s` seconds, by two queries if both are answered."""
+        return self._reading(pipeline).load(window_s)
+
+    def _reading(self, pipeline: Pipeline) -> _Reading:
+        asked = queries(pipeline, self._dialect, self._settings.prometheus_namespace_label)
+        return _Reading(
+            pipeline,
+            self._dialect,
+            asked,
+            self._ask,
+            self._settings.stale_after_s,
+            self._monotonic_s(),
+            self._delivered,
+        )
+
+
+class _MissingError(Exception):
+    """Raised in a reading where a signal is missing."""
+
+    def __init__(self, missing: Missing) -> None:
+        super().__init__(missing.detail)
+        self.missing = missing
+
+
+def _read(read: Callable[[], T]) -> T | Missing:
+    try:
+        return read()
+    except _MissingError as error:
+        return error.missing
+
+
+class _Reading:
+    """The queries of one reading, each sent once, and the signals that their answers come to."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        dialect: Dialect,
+        asked: Mapping[str, Query],
+        ask: Ask,
+        limit_s: float,
+        began_s: float,
+        delivered: dict[Query, tuple[float, float]],
+    ) -> None:
+        self._pipeline, self._dialect, self._asked, self._ask = pipeline, dialect, asked, ask
+        self._limit_s, self._began_s, self._delivered = limit_s, began_s, delivered
+        self._values: dict[str, Mapping[Key, float] | Missing] = {}
+        self._unreachable: Missing | None = None
+        # Of the newest answer with a number: the server's time, and the monotonic time of the fetch.
+        self._server_now_s = self._fetched_s = 0.0
+        # The seconds since the server first answered with its newest time.
+        self._repeated_s: float | None = None
+
+    def signals(self, window_s: float) -> Signals:
+        """All of them; the load is that over `window_s`."""
         # Without any series of the router the stages' have the server's time.
-        reading.values("stage_age")
-        repeated_s = self._repeated_s(reading)
-        stages = {stage.name: self._stage(reading, stage, repeated_s) for stage in pipeline.served}
-        age = self._age(_pick(ages, WHOLE), repeated_s)
-        rate = reading.value("arrivals", WHOLE, age)
-        load = self._load(reading, "arrivals", age, window_s)
-        if isinstance(load, Missing) and "entry_arrivals" in reading.asked:
+        for name in ("age", "stage_age"):
+            _read(partial(self._all, name))
+        pipeline, entry = self._pipeline, entry_of(self._pipeline)
+        stages = {stage.name: self._stage(stage) for stage in pipeline.served}
+        load = self.load(window_s)
+        rate = self._measured("age", WHOLE, partial(self._value, "arrivals"))
+        if isinstance(rate, Missing) and entry and "entry_arrivals" in self._asked:
             # The queue of the first stage counts the same requests.
-            (entry,) = (stage for stage in pipeline.stages if not stage.after)
             rate = stages[entry.name].arrival_rate_rps
-            label = self._dialect.stage_value(entry)
-            entry_age = self._age(_pick(reading.values("stage_age"), label), repeated_s)
-            load = self._load(reading, "entry_arrivals", entry_age, window_s)
-        if _is_absent(load) and "alive" in reading.asked:
-            load = self._idle(reading, window_s)
-            if isinstance(load, Measured) and isinstance(rate, Missing):
-                rate = Measured(0.0, load.age_s)
-        sla_s = pipeline.sla.latency_s
+        elif isinstance(rate, Missing) and isinstance(load, Measured):
+            rate = Measured(0.0, load.age_s)
         return Signals(
             arrival_rate_rps=rate,
             load=load,
-            latency_s=reading.value("latency", WHOLE, age),
+            latency_s=self._measured("age", WHOLE, partial(self._quantile, "latency")),
             stages=stages,
-            attainment=self._attainment(reading, sla_s, age),
-            parts=self._parts(reading, pipeline, age) if "part_latency" in reading.asked else {},
+            attainment=self._measured("age", WHOLE, self._attainment),
+            parts=self._parts() if "part_latency" in self._asked else {},
         )
 
-    def load(self, pipeline: Pipeline, window_s: float) -> Load:
-        """Return the load over the last `window_s` seconds, by two queries."""
-        reading = self._reading(pipeline)
-        ages = reading.values("age")
-        age = self._age(_pick(ages, WHOLE), self._repeated_s(reading))
-        load = self._load(reading, "arrivals", age, window_s)
-        return self._idle(reading, window_s) if _is_absent(load) and "alive" in reading.asked else load
+    def load(self, window_s: float) -> Load:
+        """The load per second up to the server's time; a second without a rate is a gap."""
+        load = _read(partial(self._load, "arrivals", "age", WHOLE, window_s))
+        if isinstance(load, Missing) and "entry_arrivals" in self._asked:
+            entry = entry_of(self._pipeline)
+            label = (self._dialect.stage_value(entry),) if entry else WHOLE
+            load = _read(partial(self._load, "entry_arrivals", "stage_age", label, window_s))
+        if isinstance(load, Missing) and load.reason is MissingReason.ABSENT and "alive" in self._asked:
+            load = _read(partial(self._idle, window_s))
+        return load
 
-    def _reading(self, pipeline: Pipeline) -> _Reading:
-        asked = queries(pipeline, self._dialect, self._namespace_label)
-        return _Reading(self._ask, asked, self._monotonic_s())
+    def _rows(self, name: str, span: Span = None) -> Rows:
+        if self._unreachable is not None:
+            raise _MissingError(self._unreachable)
+        try:
+            answer = self._ask(self._asked[name], span)
+        except UnavailableError as error:
+            self._unreachable = Missing(MissingReason.UNREACHABLE, error.message)
+            raise _MissingError(self._unreachable) from None
+        except InputError as error:
+            raise _MissingError(Missing(MissingReason.INVALID, error.message)) from None
+        if span is None and answer.rows:
+            self._server_now_s, self._fetched_s = next(iter(answer.rows.values()))[-1][0], answer.at_s
+        return answer.rows
 
-    def _repeated_s(self, reading: _Reading) -> float:
-        """The seconds since the server first answered with its newest time."""
-        if not reading.server_now_s:
-            # No series, so no time.
-            return 0.0
-        query = str(reading.asked["age"])
-        before = self._answered.get(query)
-        if before is None or before[0] != reading.server_now_s:
-            self._answered[query] = before = (reading.server_now_s, reading.fetched_s)
-        return max(reading.began_s - before[1], 0.0)
-
-    def _age(self, age: Value, repeated_s: float) -> Value:
-        """The age of the samples; Missing if they are stale."""
-        if isinstance(age, Missing):
-            return age
-        age_s = age.value + repeated_s
-        if age_s > self._stale_after_s:
-            detail = f"the newest sample is {age_s:.0f} s old, the limit is {self._stale_after_s:g} s"
-            return Missing(MissingReason.STALE, detail, age_s)
-        return Measured(age_s)
-
-    def _stage(self, reading: _Reading, stage: Stage, repeated_s: float) -> StageSignals:
-        label, asked = self._dialect.stage_value(stage), reading.asked
-        age = self._age(_pick(reading.values("stage_age"), label), repeated_s)
-        served = {
-            tuple(key.split(BETWEEN, 1)): rate for key, rate in reading.informing("stage_variants").items()
-        }
-        found = StageSignals(
-            arrival_rate_rps=reading.value("stage_arrivals", label, age),
-            latency_s=reading.value("stage_latency", label, age),
-            queue_length=reading.value("stage_queue", label, age) if "stage_queue" in asked else NO_QUEUE,
-            batches=self._batches(reading, label, age) if "batches" in asked else NO_QUEUE,
-            served={variant: rate for (name, variant), rate in served.items() if name == label},
-        )
-        return _with_held(reading, found, label, age) if "held" in asked else found
-
-    def _batches(
-        self, reading: _Reading, label: str, age: Value, prefix: str = ""
-    ) -> Measured[Batches] | Missing:
-        """The batches that the replicas of that label served; Missing if none was in the window."""
-        if "batch_age" in reading.asked:
-            age = self._age(_pick(reading.values("batch_age"), label), 0.0)
-        # All three are asked, whatever the first answers.
-        rates = [reading.value(prefix + name, label, age) for name in BATCHES]
-        numbers = []
-        for rate in rates:
-            if isinstance(rate, Missing):
-                return rate
-            numbers.append(rate.value)
-        count, seconds, items = numbers
-        if not count:
-            return Missing(MissingReason.ABSENT, "no batch was served in the window", rates[0].age_s)
-        window_s = self._dialect.batches_window_s
-        batches = Batches(count * window_s, seconds / count, items / count, window_s)
-        return Measured(batches, rates[0].age_s or 0.0)
-
-    def _attainment(self, reading: _Reading, sla_s: float, age: Value) -> Measured[Attainment] | Missing:
-        """The requests that ended, and the share of them within the SLA."""
-        if isinstance(age, Missing):
-            return age
-        buckets = _numbers(reading.values("answered"))
-        lost = _numbers(reading.values("lost") if "lost" in reading.asked else {})
-        if isinstance(buckets, Missing):
-            return buckets
-        if isinstance(lost, Missing):
-            return lost
-        ended = self._ended(buckets, sum(lost.values()), sla_s, age.age_s)
-        if isinstance(ended, Missing):
-            return ended
-        # What only informs is left out if it cannot be read.
-        window_s = self._dialect.rate_window_s
-        rates = reading.informing("losses") if any(lost.values()) else {}
-        losses = []
-        for label, rate in rates.items():
-            stage, _, cause = label.rpartition(BETWEEN)
-            if rate > 0:
-                losses.append(Loss(stage, cause, rate * window_s))
-        losses.sort(key=lambda loss: (-loss.count, loss.stage, loss.cause))
-        retried = sum(reading.informing("retried").values()) * window_s
-        return replace(ended, value=replace(ended.value, losses=tuple(losses), retried=retried))
-
-    def _parts(self, reading: _Reading, pipeline: Pipeline, age: Value) -> dict[str, PartSignals]:
-        """The signals of each configuration side by side; none if they cannot be read."""
-        reading.values("part_latency")
-        buckets = _numbers(reading.values("part_answered"))
-        lost = _numbers(reading.values("part_lost") if "part_lost" in reading.asked else {})
-        if isinstance(age, Missing) or isinstance(buckets, Missing) or isinstance(lost, Missing):
-            return {}
-        by_part: dict[str, dict[str, float]] = {name: {} for name in lost}
-        for labels, rate in buckets.items():
-            name, _, bound = labels.rpartition(BETWEEN)
-            by_part.setdefault(name, {})[bound] = rate
-        stages = pipeline.served if "part_batches" in reading.asked else ()
-        found = {}
-        for name, rates in by_part.items():
-            lost_rps = lost.get(name, 0.0)
-            ended = self._ended(rates, lost_rps, pipeline.sla.latency_s, age.value)
-            if isinstance(ended, Measured) and lost_rps:
-                # Of which stage and cause is not known.
-                losses = (Loss("", "failed", lost_rps * self._dialect.rate_window_s),)
-                ended = replace(ended, value=replace(ended.value, losses=losses))
-            found[name] = PartSignals(
-                reading.value("part_latency", name, age),
-                ended,
-                {
-                    stage.name: self._batches(
-                        reading, f"{name}{BETWEEN}{self._dialect.stage_value(stage)}", age, "part_"
-                    )
-                    for stage in stages
-                },
+    def _all(self, name: str) -> Mapping[Key, float]:
+        """The values now by the query's labels, not yet checked."""
+        if name not in self._values:
+            rows = _read(partial(self._rows, name))
+            self._values[name] = (
+                rows if isinstance(rows, Missing) else {key: samples[-1][1] for key, samples in rows.items()}
             )
+        found = self._values[name]
+        if isinstance(found, Missing):
+            raise _MissingError(found)
         return found
 
-    def _ended(
-        self, buckets: Mapping[str, float], lost_rps: float, sla_s: float, age_s: float
-    ) -> Measured[Attainment] | Missing:
+    def _value(self, name: str, key: Key = WHOLE) -> float:
+        values = self._all(name)
+        if key not in values:
+            raise _MissingError(NO_SERIES)
+        return _checked(values[key])
+
+    def _numbers(self, name: str) -> dict[Key, float]:
+        """All values; none if the source has no such series."""
+        if name not in self._asked:
+            return {}
+        return {key: _checked(value) for key, value in self._all(name).items()}
+
+    def _informing(self, name: str) -> dict[Key, float]:
+        """The values of what only informs; none if they cannot be read."""
+        values = _read(partial(self._numbers, name))
+        return {} if isinstance(values, Missing) else values
+
+    def _histograms(self, name: str) -> dict[Key, dict[float, float]]:
+        """The rates by upper bound, of each value of the other labels."""
+        found: dict[Key, dict[float, float]] = defaultdict(dict)
+        for key, rate in self._numbers(name).items():
+            try:
+                found[key[:-1]][float(key[-1])] = rate
+            except ValueError:
+                words = "a latency bucket without its bound"
+                raise _MissingError(Missing(MissingReason.INVALID, words)) from None
+        return found
+
+    def _quantile(self, name: str, key: Key = WHOLE) -> float:
+        """The latency at the SLA's percentile."""
+        buckets = self._histograms(name).get(key)
+        if buckets is None:
+            raise _MissingError(NO_SERIES)
+        found = histogram_quantile(self._pipeline.sla.percentile / 100, buckets)
+        if math.isnan(found):
+            raise _MissingError(Missing(MissingReason.ABSENT, IDLE))
+        return found
+
+    def _age(self, name: str, key: Key = WHOLE) -> float:
+        """The age of the samples, which are not stale."""
+        values = self._all(name)
+        if key not in values:
+            raise _MissingError(NO_SERIES)
+        if self._repeated_s is None:
+            # Of the first age of a reading: the query that says it is sent each time.
+            query, now_s = self._asked["age"], self._server_now_s
+            if self._delivered.get(query, (0.0, 0.0))[0] != now_s:
+                self._delivered[query] = now_s, self._fetched_s
+            self._repeated_s = max(self._began_s - self._delivered[query][1], 0.0)
+        age_s = values[key]
+        age_s = _checked(0.0 if -CLOCK_GRAIN_S <= age_s < 0 else age_s) + self._repeated_s
+        if age_s > self._limit_s:
+            words = f"the newest sample is {age_s:.0f} s old, the limit is {self._limit_s:g} s"
+            raise _MissingError(Missing(MissingReason.STALE, words, age_s))
+        return age_s
+
+    def _measured(self, age: str, of: Key, read: Callable[[], T]) -> Measured[T] | Missing:
+        """The value, with the age of its samples; Missing if those are missing or stale.
+
+        A stale age explains the absence that follows from it, so it takes precedence.
+        """
+
+        def measured() -> Measured[T]:
+            age_s = self._age(age, of)
+            return Measured(read(), age_s)
+
+        return _read(measured)
+
+    def _stage(self, stage: Stage) -> StageSignals:
+        asked, name = self._asked, self._dialect.stage_value(stage)
+        latency = partial(self._quantile, "stage_latency", (name,))
+        served = self._informing("stage_variants")
+        seen = StageSignals(
+            arrival_rate_rps=self._of_stage("stage_arrivals", name),
+            latency_s=self._measured("stage_age", (name,), latency),
+            queue_length=self._of_stage("stage_queue", name) if "stage_queue" in asked else NO_QUEUE,
+            batches=self._batches(name) if "batches" in asked else NO_QUEUE,
+            served={variant: rate for (where, variant), rate in served.items() if where == name},
+        )
+        return self._with_held(seen, name) if "held" in asked else seen
+
+    def _of_stage(self, query: str, name: str) -> Measured[float] | Missing:
+        return self._measured("stage_age", (name,), partial(self._value, query, (name,)))
+
+    def _batches(self, stage: str, part: str = "") -> Measured[Batches] | Missing:
+        """The batches that the replicas of that label served; Missing if none was in the window."""
+        key, prefix = ((part, stage), "part_") if part else ((stage,), "")
+        age, of = ("age", WHOLE) if part else ("batch_age", (stage,))
+        if age not in self._asked:
+            age = "stage_age"
+
+        def read() -> Batches:
+            count, seconds, items = (self._value(prefix + name, key) for name in BATCHES)
+            if not count:
+                words = "no batch was served in the window"
+                raise _MissingError(Missing(MissingReason.ABSENT, words, self._age(age, of)))
+            window_s = self._dialect.batches_window_s
+            return Batches(count * window_s, seconds / count, items / count, window_s)
+
+        return self._measured(age, of, read)
+
+    def _with_held(self, seen: StageSignals, name: str) -> StageSignals:
+        """The signals of a stage whose replicas have queues: its arrivals in items, and the items that wait.
+
+        The seconds that requests spend in the replicas, per second, are the requests that are there on
+        average (Little's law). Those that a replica works on are known from its batches; the others wait.
+        """
+        requests, held = (self._of_stage(query, name) for query in ("held", "held_seconds"))
+        if isinstance(requests, Missing) or isinstance(held, Missing):
+            return replace(seen, queue_length=requests if isinstance(requests, Missing) else held)
+        if not requests.value:
+            return replace(seen, queue_length=replace(held, value=0.0))
+        if isinstance(seen.batches, Missing):
+            # It is not known which of them wait.
+            return replace(seen, queue_length=seen.batches)
+        batches, rate = seen.batches.value, seen.arrival_rate_rps
+        batches_rps = batches.count / batches.window_s
+        items = batches_rps * batches.items / requests.value
+        in_service = batches_rps * batches.service_s * batches.items
+        return replace(
+            seen,
+            arrival_rate_rps=rate if isinstance(rate, Missing) else replace(rate, value=rate.value * items),
+            queue_length=replace(held, value=max(held.value * items - in_service, 0.0)),
+        )
+
+    def _attainment(self) -> Attainment:
+        """The requests that ended, and the share of them within the SLA."""
+        buckets = self._histograms("answered").get(WHOLE, {})
+        lost_rps = sum(self._numbers("lost").values())
+        ended = self._ended(buckets, lost_rps, self._age("age"))
+        window_s = self._dialect.rate_window_s
+        rates = self._informing("losses") if lost_rps else {}
+        losses = [Loss(stage, cause, rate * window_s) for (stage, cause), rate in rates.items() if rate > 0]
+        losses.sort(key=lambda loss: (-loss.count, loss.stage, loss.cause))
+        retried = sum(self._informing("retried").values()) * window_s
+        return replace(ended, losses=tuple(losses), retried=retried)
+
+    def _ended(self, buckets: Mapping[float, float], lost_rps: float, age_s: float) -> Attainment:
         """The requests that ended, from the rates of answered ones by bucket and of those without an answer.
 
         The share in time is interpolated in its bucket.
         """
-        try:
-            rates = {float(bound): rate for bound, rate in buckets.items()}
-        except ValueError:
-            return Missing(MissingReason.INVALID, "a latency bucket without its bound")
-        ended_rps = max(rates.values(), default=0.0) + lost_rps
+        ended_rps, window_s = max(buckets.values(), default=0.0) + lost_rps, self._dialect.rate_window_s
         if not ended_rps:
-            return Missing(MissingReason.ABSENT, IDLE, age_s)
-        ratio, window_s = min(rate_within(rates, sla_s) / ended_rps, 1.0), self._dialect.rate_window_s
-        return Measured(Attainment(ended_rps * window_s, ratio, window_s), age_s)
+            raise _MissingError(Missing(MissingReason.ABSENT, IDLE, age_s))
+        ratio = min(rate_within(buckets, self._pipeline.sla.latency_s) / ended_rps, 1.0)
+        return Attainment(ended_rps * window_s, ratio, window_s)
 
-    def _load(self, reading: _Reading, name: str, age: Value, window_s: float) -> Load:
-        """The load per second up to the server's time; a second without a rate is a gap."""
-        if isinstance(age, Missing):
-            return age
-        span = self._span(reading, window_s)
-        points = reading.range(name, span)
-        return points if isinstance(points, Missing) else self._whole(points, span, window_s, age.value)
+    def _parts(self) -> dict[str, PartSignals]:
+        """The signals of each configuration side by side; none if they cannot be read."""
+        try:
+            self._age("age")
+            buckets, lost = self._histograms("part_answered"), self._numbers("part_lost")
+        except _MissingError:
+            return {}
+        stages = self._pipeline.served if "part_batches" in self._asked else ()
 
-    def _idle(self, reading: _Reading, window_s: float) -> Load:
+        def ended(part: Key) -> Attainment:
+            lost_rps = lost.get(part, 0.0)
+            found = self._ended(buckets.get(part, {}), lost_rps, self._age("age"))
+            # Of which stage and cause is not known.
+            losses = (Loss("", "failed", lost_rps * found.window_s),) if lost_rps else ()
+            return replace(found, losses=losses)
+
+        return {
+            part[0]: PartSignals(
+                self._measured("age", WHOLE, partial(self._quantile, "part_latency", part)),
+                self._measured("age", WHOLE, partial(ended, part)),
+                {stage.name: self._batches(self._dialect.stage_value(stage), part[0]) for stage in stages},
+            )
+            for part in buckets.keys() | lost.keys()
+        }
+
+    def _load(self, name: str, age: str, of: Key, window_s: float) -> Measured[LoadHistory]:
+        age_s = self._age(age, of)
+        points = self._points(name, span := self._span(window_s))
+        if not points:
+            raise _MissingError(Missing(MissingReason.ABSENT, "no rate in the window"))
+        return self._history(points, span, window_s, age_s)
+
+    def _idle(self, window_s: float) -> Measured[LoadHistory]:
         """The load if what counts requests is scraped and has not seen any: 0 wherever it has no count.
 
         Missing if it is not scraped either. A first count has no rate yet.
         """
-        age = self._age(_pick(reading.values("alive_age"), WHOLE), 0.0)
-        if isinstance(age, Missing):
-            return age
-        span = self._span(reading, window_s)
-        alive, points, counts = (reading.range(name, span) for name in ("alive", "arrivals", "counts"))
+        age_s, span = self._age("alive_age"), self._span(window_s)
+        alive, *others = (
+            _read(partial(self._points, name, span)) for name in ("alive", "arrivals", "counts")
+        )
         if isinstance(alive, Missing):
-            return alive
-        idle = alive.keys() - ({} if isinstance(counts, Missing) else counts)
-        rates = {} if isinstance(points, Missing) else points
-        return self._whole(rates, span, window_s, age.value, idle)
+            raise _MissingError(alive)
+        rates, counts = ({} if isinstance(points, Missing) else points for points in others)
+        return self._history(rates, span, window_s, age_s, alive.keys() - counts)
 
-    def _span(self, reading: _Reading, window_s: float) -> range:
+    def _points(self, name: str, span: range) -> dict[int, float]:
+        """The values per second of the span, without the seconds that have none."""
+        rows = self._rows(name, (span.start, span.stop - 1))
+        return {round(at_s): _checked(value) for at_s, value in rows.get(WHOLE, ())}
+
+    def _span(self, window_s: float) -> range:
         """The seconds of a load over that window, or over that of its rates if it is longer."""
-        end_s = math.floor(reading.server_now_s)
+        end_s = math.floor(self._server_now_s)
         return range(end_s - round(max(window_s, self._dialect.rate_window_s)) + 1, end_s + 1)
 
-    def _whole(
+    def _history(
         self,
         points: Mapping[int, float],
         span: range,
         window_s: float,
         age_s: float,
         idle: Collection[int] = (),
-    ) -> Load:
+    ) -> Measured[LoadHistory]:
         """The load over that window, 0 in seconds that were `idle`.
 
         Missing if it has just begun to be seen: until the window of its rates is full they are too low, since
@@ -296,169 +438,12 @@ class PrometheusMetrics:
         filling_s = mean_s - (len(rates) - first) * STEP_S
         if first and not idle and filling_s > 0:
             words = f"it has just begun to be seen; its means over {mean_s:g} s are whole in {filling_s:g} s"
-            return Missing(MissingReason.ABSENT, words, age_s)
+            raise _MissingError(Missing(MissingReason.ABSENT, words, age_s))
         return Measured(LoadHistory(STEP_S, rates[-round(window_s) :], mean_s, float(span.stop - 1)), age_s)
 
 
-def metrics_of(
-    settings: Settings, source: Source, dialect: Dialect, pipelines: Mapping[str, Pipeline]
-) -> PrometheusMetrics:
-    """The reader of the source, with the deadlines and labels of the settings."""
-    return PrometheusMetrics(
-        source,
-        settings.prometheus_timeout_s,
-        settings.stale_after_s,
-        dialect,
-        namespace_label=settings.prometheus_namespace_label,
-        pipelines=pipelines.values,
-    )
-
-
-class _Reading:
-    """The queries of one reading, each sent once.
-
-    After one that the server does not answer all are Missing.
-    """
-
-    def __init__(self, source: Ask, asked: Mapping[str, Query], began_s: float) -> None:
-        self._source, self.asked, self.began_s = source, asked, began_s
-        self._values: dict[str, Mapping[str, Value] | Missing] = {}
-        self._unreachable: Missing | None = None
-        # Of the newest answer: the server's time, and the monotonic time of the fetch.
-        self.server_now_s = self.fetched_s = 0.0
-
-    def value(self, name: str, label: str, age: Value) -> Value:
-        """The value of that label, with the age of its samples; Missing if those are missing or stale.
-
-        A stale age explains the absence that follows from it, so it takes precedence.
-        """
-        value = _pick(self.values(name), label)
-        if isinstance(age, Missing):
-            return age
-        return value if isinstance(value, Missing) else Measured(value.value, age.value)
-
-    def informing(self, name: str) -> dict[str, float]:
-        """The values by label; none if the source has none, or they cannot be read."""
-        values = _numbers(self.values(name)) if name in self.asked else {}
-        return {} if isinstance(values, Missing) else values
-
-    def values(self, name: str) -> Mapping[str, Value] | Missing:
-        """The values now, by the query's label, or its labels with BETWEEN; WHOLE without one."""
-        if name not in self._values:
-            self._values[name] = self._fetch(self.asked[name])
-        return self._values[name]
-
-    def _fetch(self, query: Query) -> Mapping[str, Value] | Missing:
-        result = self._ask(query)
-        if isinstance(result, Missing):
-            return result
-        values: dict[str, Value] = {}
-        for series in result:
-            try:
-                label = BETWEEN.join(series["metric"].get(name, "") for name in query.by)
-                at_s, text = series["value"]
-                value, self.server_now_s = float(text), float(at_s)
-            except (AttributeError, KeyError, TypeError, ValueError):
-                return Missing(MissingReason.INVALID, "a series that is not a label, a time and a number")
-            # Each query aggregates to one series per label: two mean that an assumption is wrong.
-            values[label] = _several(label) if label in values else _checked(value, query)
-        return values
-
-    def range(self, name: str, span: range) -> Mapping[int, float] | Missing:
-        """The values per second of the span, without the seconds that have none."""
-        query = self.asked[name]
-        result = self._ask(query, (span.start, span.stop - 1))
-        if isinstance(result, Missing):
-            return result
-        if not result:
-            return Missing(MissingReason.ABSENT, "no rate in the window")
-        if len(result) > 1:
-            return _several(WHOLE)
-        points: dict[int, float] = {}
-        try:
-            for at_s, text in result[0]["values"]:
-                value = _checked(float(text), query)
-                if isinstance(value, Missing):
-                    return value
-                points[round(float(at_s))] = value.value
-        except (KeyError, TypeError, ValueError):
-            return Missing(MissingReason.INVALID, "a series that is not times and numbers")
-        return points
-
-    def _ask(self, query: Query, span: Span = None) -> list[Any] | Missing:
-        if self._unreachable is not None:
-            return self._unreachable
-        try:
-            answered = self._source(query, span)
-        except UnavailableError as error:
-            self._unreachable = Missing(MissingReason.UNREACHABLE, error.message)
-            return self._unreachable
-        except InputError as error:
-            return Missing(MissingReason.INVALID, error.message)
-        self.fetched_s = answered.at_s
-        return answered.result
-
-
-def _numbers(values: Mapping[str, Value] | Missing) -> dict[str, float] | Missing:
-    """The values by label; the first that is missing."""
-    if isinstance(values, Missing):
-        return values
-    found = {}
-    for label, value in values.items():
-        if isinstance(value, Missing):
-            return value
-        found[label] = value.value
-    return found
-
-
-def _with_held(reading: _Reading, seen: StageSignals, label: str, age: Value) -> StageSignals:
-    """The signals of a stage whose replicas have queues: its arrivals in items, and the items that wait.
-
-    The seconds that requests spend in the replicas, per second, are the requests that are there on average
-    (Little's law). Those that a replica works on are known from its batches; the others wait.
-    """
-    requests, held = (reading.value(name, label, age) for name in ("held", "held_seconds"))
-    if isinstance(requests, Missing) or isinstance(held, Missing):
-        return replace(seen, queue_length=requests if isinstance(requests, Missing) else held)
-    if not requests.value:
-        return replace(seen, queue_length=Measured(0.0, held.age_s))
-    if isinstance(seen.batches, Missing):
-        # It is not known which of them wait.
-        return replace(seen, queue_length=seen.batches)
-    batches = seen.batches.value
-    batches_rps = batches.count / batches.window_s
-    items = batches_rps * batches.items / requests.value
-    in_service = batches_rps * batches.service_s * batches.items
-    rate = seen.arrival_rate_rps
-    return replace(
-        seen,
-        arrival_rate_rps=rate if isinstance(rate, Missing) else replace(rate, value=rate.value * items),
-        queue_length=Measured(max(held.value * items - in_service, 0.0), held.age_s),
-    )
-
-
-def _checked(value: float, query: Query) -> Value:
-    """The value; Missing if it is not valid for a rate, latency, length or age.
-
-    A quantile of a histogram without observations is NaN: it is absent, not invalid.
-    """
-    if math.isnan(value) and isinstance(query, Quantile):
-        return Missing(MissingReason.ABSENT, IDLE)
-    if isinstance(query, Age) and -CLOCK_GRAIN_S <= value < 0:
-        value = 0.0
+def _checked(value: float) -> float:
+    """The value, if it is valid for a rate, length or age."""
     if not math.isfinite(value) or value < 0:
-        return Missing(MissingReason.INVALID, f"the value {value:g}")
-    return Measured(value)
-
-
-def _several(label: str) -> Missing:
-    return Missing(MissingReason.INVALID, f"several series where one was expected ({label or 'whole'})")
-
-
-def _is_absent(value: Load) -> bool:
-    return isinstance(value, Missing) and value.reason is MissingReason.ABSENT
-
-
-def _pick(values: Mapping[str, Value] | Missing, label: str) -> Value:
-    """The value of that label; Missing if there is no such series."""
-    return values if isinstance(values, Missing) else values.get(label, NO_SERIES)
+        raise _MissingError(Missing(MissingReason.INVALID, f"the value {value:g}"))
+    return value

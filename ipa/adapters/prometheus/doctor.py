@@ -8,57 +8,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-from ipa.adapters.prometheus.connection import PrometheusConnection, connection_of
-from ipa.adapters.prometheus.dialects import Dialect, queries
-from ipa.adapters.prometheus.queries import NOW, Age, Query, Selector
-from ipa.adapters.prometheus.transport import PrometheusHttp
-from ipa.model.errors import ConfigurationError, InputError, IpaError
+from ipa.adapters.prometheus.queries import NOW, OPTIONAL, Dialect, Query, QueryShape, Selector, queries
+from ipa.adapters.prometheus.server import PrometheusHttp, check_connection
+from ipa.model.errors import ConfigurationError, IpaError
 from ipa.model.findings import DoctorCheck, Finding, Severity, fail, failed, ok, skew_finding, warn
 from ipa.model.masking import mask_url
 from ipa.model.pipeline import Pipeline
 from ipa.settings import Settings
-
-
-class Asker:
-    """The client of these checks. Errors: UnavailableError (no answer), InputError (invalid answer)."""
-
-    def __init__(self, connection: PrometheusConnection) -> None:
-        self._http = PrometheusHttp(connection)
-
-    def skew_s(self) -> float:
-        """Return the seconds by which its clock is ahead of ours, exact to half of the round trip."""
-        sent_s = time.time()
-        result = self._http.fetch(NOW)
-        middle_s = (sent_s + time.time()) / 2
-        try:
-            return float(result[0]) - middle_s
-        except (IndexError, TypeError, ValueError) as error:
-            raise InputError("its answer to the query time() is not a number") from error
-
-    def ages_s(self, selector: Selector, by: str = "") -> dict[str, float]:
-        """Return the age in s of the oldest of the newest samples by one label, or of all under ""."""
-        try:
-            return {
-                str(series["metric"].get(by, "") if by else ""): float(series["value"][1])
-                for series in self._http.fetch(Age(selector, (by,) if by else ()))
-            }
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise InputError("a series that is not a label, a time and a number") from error
-
-    def absence(self, selector: Selector) -> str:
-        """Return what there is in place of the series of the selector, of which there are none."""
-        label = next(iter(selector.labels), "")
-        others = sorted(self.ages_s(Selector(selector.metric, {}), label)) if label else []
-        if not others:
-            return f"there is no series {selector.metric} at all"
-        if others == [""]:
-            return f"the series {selector.metric} have no label {label}, which their scrape must add"
-        few = ", ".join(repr(value) for value in others[:5])
-        more = f" and {len(others) - 5} more" if len(others) > 5 else ""
-        named = {**selector.labels, **selector.where_said}
-        wanted = ", ".join(f"{name} {value!r}" for name, value in named.items())
-        return f"no series {selector.metric} has {wanted}; there is {label} {few}{more}"
-
 
 SERVER = "prometheus"
 OWN_RUNTIME = (
@@ -85,33 +41,36 @@ def metrics_checks(
 ) -> list[DoctorCheck]:
     """Checks of the server, its clock, and the series of each pipeline in its dialect."""
     try:
-        connection = connection_of(settings)
+        http = PrometheusHttp(check_connection(settings))
     except ConfigurationError as error:
         wrong = [failed(SERVER, error)]
         return [DoctorCheck(SERVER, lambda: wrong)]
-    asker = Asker(connection)
+    server = DoctorCheck(SERVER, lambda: _server(settings, http))
     return [
-        DoctorCheck(SERVER, lambda: _server(connection, asker)),
+        server,
         *(
-            DoctorCheck(
-                f"series of {name}", _Series(settings, asker, pipeline, dialect, scrape), after=SERVER
-            )
+            DoctorCheck(f"series of {name}", _Series(settings, http, pipeline, dialect, scrape), after=SERVER)
             for name, (pipeline, dialect) in pipelines.items()
         ),
     ]
 
 
-def _server(connection: PrometheusConnection, asker: Asker) -> Iterator[Finding]:
-    url = mask_url(connection.url)
+def _server(settings: Settings, http: PrometheusHttp) -> Iterator[Finding]:
+    url = mask_url(settings.prometheus_url.rstrip("/"))
+    sent_s = time.time()
     try:
-        skew_s = asker.skew_s()
+        ((_, ((_, server_s),)),) = http.fetch(NOW)
     except IpaError as error:
-        yield fail(
-            SERVER, f"{url} cannot be used: {error.message}", "export IPA_PROMETHEUS_URL=http://HOST:9090"
-        )
+        words = f"{url} cannot be used: {error.message}"
+        yield fail(SERVER, words, "export IPA_PROMETHEUS_URL=http://HOST:9090")
         return
+    except ValueError:
+        yield fail(SERVER, f"{url} does not say its time", "export IPA_PROMETHEUS_URL=http://HOST:9090")
+        return
+    # Exact to half of the round trip.
+    skew_s = server_s - (sent_s + time.time()) / 2
     yield ok(SERVER, f"{url} answers")
-    place, has_token = urlsplit(url), bool(connection.token or connection.token_file)
+    place, has_token = urlsplit(url), bool(settings.prometheus_token or settings.prometheus_token_file)
     if has_token and place.scheme != "https" and place.hostname not in LOOPBACK:
         seen = "the token goes over the network without encryption"
         yield warn("credentials of prometheus", seen, "export IPA_PROMETHEUS_URL=https://HOST:9090")
@@ -123,7 +82,7 @@ class _Series:
     """Checks the series of one pipeline."""
 
     settings: Settings
-    asker: Asker
+    http: PrometheusHttp
     pipeline: Pipeline
     dialect: Dialect
     scrape: Scrape
@@ -145,9 +104,9 @@ class _Series:
 
     def _is_idle(self, asked: Mapping[str, Query]) -> bool:
         """True if what counts the requests is scraped, and there are none."""
-        if "alive" not in asked or self.asker.ages_s(asked["arrivals"].selector):
+        if "alive" not in asked or self._ages_s(asked["arrivals"].selector):
             return False
-        return bool(self.asker.ages_s(asked["alive"].selector))
+        return bool(self._ages_s(asked["alive"].selector))
 
     def _replicas(self, requests: Selector, batches: Selector) -> Iterator[Finding]:
         """Series of replicas that batch for themselves: requests, and batches if the runtime is ours."""
@@ -165,28 +124,48 @@ class _Series:
         else:
             yield timed
 
+    def _ages_s(self, selector: Selector, by: str = "") -> dict[str, float]:
+        """The age in s of the oldest of the newest samples by one label, or of all under ""."""
+        query = Query(QueryShape.AGE, selector, (by,) if by else ())
+        return {labels.get(by, ""): samples[-1][1] for labels, samples in self.http.fetch(query)}
+
+    def _absence(self, selector: Selector) -> str:
+        """The series that there are in place of those of the selector, of which there are none."""
+        named = [each for each in selector.matchers if each.ending in ("", OPTIONAL)]
+        identity = selector.matcher(self.dialect.identity_label)
+        label = identity.label if identity else ""
+        others = sorted(self._ages_s(Selector(selector.metric), label)) if label else []
+        if not others:
+            return f"there is no series {selector.metric} at all"
+        if others == [""]:
+            return f"the series {selector.metric} have no label {label}, which their scrape must add"
+        few = ", ".join(repr(value) for value in others[:5])
+        more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+        wanted = ", ".join(f"{each.label} {each.values[0]!r}" for each in named if len(each.values) == 1)
+        return f"no series {selector.metric} has {wanted}; there is {label} {few}{more}"
+
     def _name(self, what: str) -> str:
         return f"series of {self.pipeline.name}: {what}"
 
     def _whole(self, what: str, selector: Selector, *, is_needed: bool = False) -> Finding:
         """Series that are summed up; without the load nothing is decided, without the others less is seen."""
-        name, ages_s = self._name(what), self.asker.ages_s(selector)
+        name, ages_s = self._name(what), self._ages_s(selector)
         if not ages_s:
             missing = fail if is_needed else warn
-            return missing(name, self.asker.absence(selector), self._remedy(selector, SeriesOf.WHOLE))
+            return missing(name, self._absence(selector), self._remedy(selector, SeriesOf.WHOLE))
         return self._aged(name, selector, max(ages_s.values()), is_needed=is_needed)
 
     def _stages(
         self, what: str, selector: Selector, of: SeriesOf = SeriesOf.STAGES, label: str = ""
     ) -> Finding:
         dialect, name = self.dialect, self._name(what)
-        ages_s = self.asker.ages_s(selector, label or dialect.stage_label)
+        ages_s = self._ages_s(selector, label or dialect.stage_label)
         wanted = {dialect.stage_value(stage): stage.name for stage in self.pipeline.served}
         missing = [stage for value, stage in wanted.items() if value not in ages_s]
         if not missing:
             return self._aged(name, selector, max(ages_s[value] for value in wanted), is_needed=False)
         seen = f"{selector.metric} has no series of {', '.join(missing)}"
-        return warn(name, seen if ages_s else self.asker.absence(selector), self._remedy(selector, of))
+        return warn(name, seen if ages_s else self._absence(selector), self._remedy(selector, of))
 
     def _aged(self, name: str, selector: Selector, age_s: float, *, is_needed: bool) -> Finding:
         limit_s = self.settings.stale_after_s

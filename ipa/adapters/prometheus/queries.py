@@ -1,113 +1,117 @@
-"""The queries to a metrics server: four shapes, and their text in PromQL.
+"""The queries to a metrics server: their text in PromQL, and those of a pipeline in the dialect of a source.
 
-    Rate      sum by (LABEL) (rate(METRIC{...}[5s]))
-    Quantile  histogram_quantile(0.99, sum by (le, LABEL) (rate(METRIC_bucket{...}[15s])))
-    Gauge     sum by (LABEL) (METRIC{...})
-    Age       time() - min by (LABEL) (timestamp(METRIC{...}))
+    rate      sum by (LABEL) (rate(METRIC{...}[5s]))
+    gauge     sum by (LABEL) (METRIC{...})
+    age       time() - min by (LABEL) (timestamp(METRIC{...}))
 
-There may be several LABELs, or none for a single value. The matcher NAME=~"VALUE|" is for a label that series
-may lack, NAME=~"VALUE(-[0-9]+)?" for a value that may end in a number, NAME=~"VALUE|OTHER" for one of several
-values. Sums aggregate several series (replicas, terminated pods that were scraped until now); ages take the
-oldest, since a sum is as old as its oldest part. No user text becomes PromQL: names are fixed, label values
-are escaped. The fifth query, NOW, reads the server's clock.
+There may be several LABELs, or none for a single value. Sums aggregate several series (replicas, terminated
+pods that were scraped until now); ages take the oldest, since a sum is as old as its oldest part. No user
+text becomes PromQL: names are fixed, label values are escaped. The fourth query, NOW, reads the server's
+clock.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
 
-NOW = "time()"
-# The suffix of a numbered value.
-NUMBER = "(-[0-9]+)?"
+from ipa.metering import labels as of
+from ipa.metering import table
+from ipa.model.pipeline import Pipeline, Stage
+
+NOW = "vector(time())"
+# Endings of a regular expression: the series may lack the label, the value may end in a number or anyhow.
+OPTIONAL, NUMBER, ANYTHING = "|", "(-[0-9]+)?", ".*"
+
+# The values of a query's labels, "" for one that a series lacks.
+Key = tuple[str, ...]
+# Time in s and value of each.
+Samples = Sequence[tuple[float, float]]
+# The answer to a query.
+Rows = Mapping[Key, Samples]
+# Start and end of a range in s, a value for each second; None for the value now.
+Span = tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Matcher:
+    """A label, and the values of which a series has one, each followed by `ending`."""
+
+    label: str
+    values: tuple[str, ...]
+    ending: str = ""
+
+    def __str__(self) -> str:
+        if len(self.values) == 1 and not self.ending:
+            return f'{self.label}="{_escape(self.values[0])}"'
+        return f'{self.label}=~"{_escape(self._pattern)}"'
+
+    @property
+    def _pattern(self) -> str:
+        return "|".join(map(_literal, self.values)) + self.ending
+
+    def matches(self, value: str) -> bool:
+        """True for the value of a series' label, "" if it has none."""
+        return value in self.values or (
+            bool(self.ending) and re.fullmatch(self._pattern, value, re.DOTALL) is not None
+        )
+
+
+def exact(labels: Mapping[str, str]) -> tuple[Matcher, ...]:
+    """The matchers of exactly these values."""
+    return tuple(Matcher(label, (value,)) for label, value in labels.items())
 
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """A metric's name and its label values. Labels in `where_said` may be absent from a series.
-
-    A `numbered` value may end in a number: default, default-2, default-3. A label in `among` has any of
-    several values, none of which is empty. One in `starting` has a value that begins so.
-    """
+    """A metric's name, and the series of it that are meant."""
 
     metric: str
-    labels: Mapping[str, str]
-    where_said: Mapping[str, str] = field(default_factory=dict)
-    numbered: Mapping[str, str] = field(default_factory=dict)
-    among: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    starting: Mapping[str, str] = field(default_factory=dict)
+    matchers: tuple[Matcher, ...] = ()
 
     def __str__(self) -> str:
-        inside = [f'{name}="{_escape(value)}"' for name, value in self.labels.items()]
-        # A series without the label matches the empty alternative.
-        inside += [f'{name}=~"{_escape(_literal(value))}|"' for name, value in self.where_said.items()]
-        inside += [f'{name}=~"{_escape(_literal(value))}{NUMBER}"' for name, value in self.numbered.items()]
-        inside += [f'{name}=~"{_escape(_either(values))}"' for name, values in self.among.items()]
-        inside += [f'{name}=~"{_escape(_literal(value))}.*"' for name, value in self.starting.items()]
-        return f"{self.metric}{{{','.join(inside)}}}"
+        return f"{self.metric}{{{','.join(map(str, self.matchers))}}}"
+
+    def matcher(self, label: str) -> Matcher | None:
+        """The matcher of that label."""
+        return next((each for each in self.matchers if each.label == label), None)
 
     def selects(self, labels: Mapping[str, str]) -> bool:
         """True if it matches a series with these labels."""
-        said = all(labels.get(name, value) == value for name, value in self.where_said.items())
-        counted = all(
-            re.fullmatch(_literal(value) + NUMBER, labels.get(name, ""))
-            for name, value in self.numbered.items()
-        )
-        one = all(labels.get(name) in values for name, values in self.among.items())
-        begun = all(labels.get(name, "").startswith(value) for name, value in self.starting.items())
-        return said and counted and one and begun and self.labels.items() <= labels.items()
+        return all(each.matches(labels.get(each.label, "")) for each in self.matchers)
+
+
+class QueryShape(StrEnum):
+    """The number that is read of each series, over `window_s` for a rate."""
+
+    RATE = "sum{by} (rate({selector}[{window}]))"
+    GAUGE = "sum{by} ({selector})"
+    AGE = "time() - min{by} (timestamp({selector}))"
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
-    """The events per second of a counter, the mean over `window_s`; by labels or summed."""
+class Query:
+    """The numbers of the selected series, aggregated by labels or over all."""
 
-    selector: Selector
-    window_s: float
-    by: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return f"sum{_by(self.by)} (rate({self.selector}[{duration(self.window_s)}]))"
-
-
-@dataclass(frozen=True, slots=True)
-class Quantile:
-    """A quantile of a histogram over `window_s`; NaN without observations."""
-
-    quantile: float
-    selector: Selector
-    window_s: float
-    by: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        rate = f"rate({self.selector}[{duration(self.window_s)}])"
-        return f"histogram_quantile({self.quantile!r}, sum{_by(('le', *self.by))} ({rate}))"
-
-
-@dataclass(frozen=True, slots=True)
-class Gauge:
-    """The newest value of a gauge; by labels or summed."""
-
+    shape: QueryShape
     selector: Selector
     by: tuple[str, ...] = ()
+    window_s: float = 0.0
 
     def __str__(self) -> str:
-        return f"sum{_by(self.by)} ({self.selector})"
+        by = f" by ({', '.join(self.by)})" if self.by else ""
+        return self.shape.value.format(by=by, selector=self.selector, window=duration(self.window_s))
 
+    def key(self, labels: Mapping[str, str]) -> Key:
+        """The values of its labels."""
+        return tuple(labels.get(name, "") for name in self.by)
 
-@dataclass(frozen=True, slots=True)
-class Age:
-    """The seconds since the oldest of the newest samples, by the server's clock; by labels or over all."""
-
-    selector: Selector
-    by: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return f"time() - min{_by(self.by)} (timestamp({self.selector}))"
-
-
-Query = Rate | Quantile | Gauge | Age
+    def aggregate(self, values: Iterable[float]) -> float:
+        """The aggregation of several series."""
+        return max(values) if self.shape is QueryShape.AGE else math.fsum(values)
 
 
 def duration(seconds: float) -> str:
@@ -123,15 +127,159 @@ def _escape(value: str) -> str:
 
 
 def _literal(value: str) -> str:
-    """The regular expression that matches exactly this value."""
-    # As Go's QuoteMeta does it.
+    """The regular expression that matches exactly this value, as Go's QuoteMeta makes it."""
     return re.sub(r"[\\.+*?()|\[\]{}^$]", lambda match: f"\\{match[0]}", value)
 
 
-def _either(values: tuple[str, ...]) -> str:
-    """The regular expression that matches exactly these values."""
-    return "|".join(map(_literal, values))
+# The series of batches: their number, their seconds and their items.
+BATCHES = ("batches", "batch_seconds", "batch_items")
+
+# The series of a pipeline by what they tell; a source need not have all of them.
+#   arrivals, latency                a counter of the requests, and the buckets of their latency
+#   lost, losses                     requests without an answer, no fault of the client; by stage and cause
+#   retried                          batches whose replica was lost
+#   alive                            what is there, greater than 0, even before the first request
+#   stage_arrivals, stage_latency, stage_queue    the same of the stages, and the items that wait
+#   batches, batch_seconds, batch_items, stage_variants    of served batches; the items of each variant
+#   held, held_seconds               requests that replicas with queues of their own answered, and their time
+#                                    there; the series of batches are then of the replicas too
+Series = Mapping[str, Selector]
+# From a pipeline, the matchers of its own series, and the optional one of its namespace.
+Select = Callable[[Pipeline, tuple[Matcher, ...], tuple[Matcher, ...]], Series]
 
 
-def _by(labels: tuple[str, ...]) -> str:
-    return f" by ({', '.join(labels)})" if labels else ""
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """The names, labels and windows of a source's metrics.
+
+    `identity_label` is the label that says whose a series is, `identity` what it says of a pipeline;
+    `stage_label` and `stage_value` are the same for a stage; in series of held requests its label is
+    `held_label`. `part_label` is the label that tells configurations side by side; empty if there are none.
+    It `tells_batches` if series of batches have that label too. A rate is the mean over `rate_window_s`: two
+    samples at least.
+    """
+
+    name: str
+    select: Select
+    rate_window_s: float
+    latency_window_s: float
+    batches_window_s: float
+    identity_label: str
+    stage_label: str
+    identity: Callable[[Pipeline], str] = lambda pipeline: pipeline.name
+    stage_value: Callable[[Stage], str] = lambda stage: stage.name
+    # True if series may also say the namespace of what was scraped.
+    has_namespaces: bool = True
+    held_label: str = ""
+    part_label: str = ""
+    tells_batches: bool = False
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> dict[str, Query]:
+    """The queries of that pipeline by name, as far as the source has their series.
+
+    Those of stages answer for all stages at once, those of parts for all configurations side by side.
+    `entry_arrivals` are those of the first stage alone, where it gets every request once and another process
+    counts them than `arrivals`; `stage_variants` are there if a stage keeps several.
+
+    `namespace_label` is the label in which series say the namespace of their target, where they do ("": none
+    does). Without it pipelines of one name in several namespaces may be summed.
+    """
+    own = exact({dialect.identity_label: dialect.identity(pipeline)})
+    has_namespace = namespace_label and dialect.has_namespaces and pipeline.targets
+    here = (Matcher(namespace_label, (pipeline.namespace,), OPTIONAL),) if has_namespace else ()
+    series = dialect.select(pipeline, own, here)
+    rate, gauge, age = QueryShape.RATE, QueryShape.GAUGE, QueryShape.AGE
+    mean_s, latency_s, batch_s = dialect.rate_window_s, dialect.latency_window_s, dialect.batches_window_s
+    stage, part, held = (dialect.stage_label,), (dialect.part_label,), (dialect.held_label,)
+    rows: list[tuple[str, str, QueryShape, tuple[str, ...], float]] = [
+        ("age", "arrivals", age, (), 0.0),
+        ("arrivals", "arrivals", rate, (), mean_s),
+        ("counts", "arrivals", gauge, (), 0.0),
+        ("latency", "latency", rate, ("le",), latency_s),
+        ("answered", "latency", rate, ("le",), mean_s),
+        ("lost", "lost", rate, (), mean_s),
+        ("losses", "losses", rate, (of.STAGE.name, of.LOSS_CAUSE.name), mean_s),
+        ("retried", "retried", rate, (), mean_s),
+        ("alive", "alive", gauge, (), 0.0),
+        ("alive_age", "alive", age, (), 0.0),
+        ("stage_age", "stage_arrivals", age, stage, 0.0),
+        ("stage_arrivals", "stage_arrivals", rate, stage, mean_s),
+        ("stage_latency", "stage_latency", rate, (*stage, "le"), latency_s),
+        ("stage_queue", "stage_queue", gauge, stage, 0.0),
+        *((name, name, rate, stage, batch_s) for name in BATCHES),
+        *((name, name, rate, held, batch_s) for name in ("held", "held_seconds")),
+    ]
+    if "held" in series:
+        # Another process than that of the stages' arrivals has them.
+        rows.append(("batch_age", "batches", age, stage, 0.0))
+    if any(each.residents > 1 for each in pipeline.served):
+        rows.append(("stage_variants", "stage_variants", rate, (*stage, of.VARIANT.name), batch_s))
+    if dialect.part_label and (pipeline.sets or pipeline.canary is not None):
+        rows += [
+            ("part_latency", "latency", rate, (*part, "le"), latency_s),
+            ("part_answered", "latency", rate, (*part, "le"), mean_s),
+            ("part_lost", "lost", rate, part, mean_s),
+        ]
+        if dialect.tells_batches:
+            rows += [(f"part_{name}", name, rate, part + stage, batch_s) for name in BATCHES]
+    found = {
+        name: Query(shape, series[of], by, window_s) for name, of, shape, by, window_s in rows if of in series
+    }
+    if "stage_queue" in series and (entry := entry_of(pipeline)):
+        counted = series["stage_arrivals"]
+        first = exact({dialect.stage_label: dialect.stage_value(entry)})
+        entered = replace(counted, matchers=counted.matchers + first)
+        found["entry_arrivals"] = Query(rate, entered, (), mean_s)
+    return found
+
+
+def entry_of(pipeline: Pipeline) -> Stage | None:
+    """The stage that gets every request, if there is one and it has a queue."""
+    entries = [each for each in pipeline.stages if not each.after]
+    return entries[0] if len(entries) == 1 and entries[0].variants else None
+
+
+def _router_and_queues(pipeline: Pipeline, own: tuple[Matcher, ...], here: tuple[Matcher, ...]) -> Series:
+    """The series of our router and queues."""
+    names = {
+        "arrivals": table.ROUTER_ARRIVALS.name,
+        "latency": table.ROUTER_SECONDS.bucket,
+        "losses": table.ROUTER_LOSSES.name,
+        "retried": table.QUEUE_RETRIES.name,
+        "stage_arrivals": table.QUEUE_ARRIVALS.name,
+        "stage_latency": table.QUEUE_STAGE_SECONDS.bucket,
+        "stage_queue": table.QUEUE_LENGTH.name,
+        "batches": table.QUEUE_SERVICE_SECONDS.count,
+        "batch_seconds": table.QUEUE_SERVICE_SECONDS.sum,
+        "batch_items": table.QUEUE_BATCH_SIZE.sum,
+        "stage_variants": table.QUEUE_VARIANT_ITEMS.name,
+    }
+    unanswered = Matcher("outcome", ("dropped", "failed"))
+    lost = Selector(table.ROUTER_REQUESTS.name, (*own, *here, unanswered))
+    return {"lost": lost} | {name: Selector(metric, own + here) for name, metric in names.items()}
+
+
+# Our router and queues on this machine. Rates over five scrapes of a second: the mean a plan is made for
+# (forecast.SMOOTH_S). A p99 wants a hundred requests, a change should be seen within two ticks. Batches over
+# a tick: a mean wants fewer than a quantile.
+LOCAL = Dialect(
+    *("local", _router_and_queues, 5.0, 15.0, 10.0, "pipeline", "stage"),
+    has_namespaces=False,
+    part_label="part",
+    tells_batches=True,
+)
+# The same on a cluster, scraped every 5 to 15 s.
+ON_CLUSTER = replace(
+    LOCAL,
+    name="split",
+    rate_window_s=30.0,
+    latency_window_s=60.0,
+    batches_window_s=30.0,
+    has_namespaces=True,
+    part_label="",
+    tells_batches=False,
+)

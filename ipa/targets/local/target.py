@@ -139,8 +139,7 @@ class LocalTarget(Target):
 
         ConflictError: another service has its pipelines in the same folder.
         """
-        from ipa.adapters.prometheus.client import metrics_of
-        from ipa.adapters.prometheus.dialects import LOCAL as DIALECT
+        from ipa.adapters.prometheus.client import PrometheusMetrics
         from ipa.adapters.prometheus.scraper import Scraper
         from ipa.targets.local.workload import LocalWorkload, cost_figures
 
@@ -154,7 +153,7 @@ class LocalTarget(Target):
         scraper = Scraper(scraped, SCRAPE_INTERVAL_S)
         site.resources.callback(scraper.stop)
         site.registry.register(cost_figures(local, tuple(site.pipelines)))
-        metrics = metrics_of(site.settings, scraper.source, DIALECT, site.pipelines)
+        metrics = PrometheusMetrics(site.settings, ask=scraper.ask)
         endpoints = {name: local.runner(name).endpoint for name in site.pipelines}
         return World(local, metrics, endpoints, adopting=local)
 

@@ -12,8 +12,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ipa.adapters.prometheus.dialects import BATCHES, ON_CLUSTER, Dialect, Series
-from ipa.adapters.prometheus.queries import NUMBER, Selector
+from ipa.adapters.prometheus.queries import (
+    ANYTHING,
+    BATCHES,
+    NUMBER,
+    ON_CLUSTER,
+    Dialect,
+    Matcher,
+    Selector,
+    Series,
+)
 from ipa.control.ports import Load, Metrics, Signals
 from ipa.metering import table
 from ipa.model.pipeline import Pipeline
@@ -47,7 +55,7 @@ PROCESS = "go_goroutines"
 POD = "pod"
 
 
-def _executor(pipeline: Pipeline, labels: Mapping[str, str], here: Mapping[str, str]) -> Series:
+def _executor(pipeline: Pipeline, own: tuple[Matcher, ...], here: tuple[Matcher, ...]) -> Series:
     """The series of the executor, which has no queue of its own, and of the model servers that it calls.
 
     Those of model servers have the label `deployment_name` from their scrape (`monitors_of`).
@@ -55,19 +63,20 @@ def _executor(pipeline: Pipeline, labels: Mapping[str, str], here: Mapping[str, 
     target = seldon_of(pipeline)
     predictor = target.predictor if target else "default"
     # Those that share the load are numbered.
-    predictors = {"predictor_name": predictor}
-    served, called = {"service": SERVICES}, {"method": CALLS}
+    whole = (*own, *here, Matcher("predictor_name", (predictor,), NUMBER))
+    served, called = (*whole, Matcher("service", SERVICES)), (*whole, Matcher("method", CALLS))
     batches = (table.REPLICA_BATCHES, table.REPLICA_SERVICE_SECONDS, table.REPLICA_ITEMS)
     names = dict(zip(BATCHES, (metric.name for metric in batches), strict=True))
     names |= {"held": f"{HELD}_count", "held_seconds": f"{HELD}_sum"}
+    process = Matcher(POD, (f"{_deployment(pipeline)}-{predictor}-",), ANYTHING)
     return {
-        "arrivals": Selector(f"{SERVER}_count", labels, here, predictors, served),
-        "latency": Selector(f"{SERVER}_bucket", labels, here, predictors, {**served, "code": ANSWERED}),
-        "lost": Selector(f"{SERVER}_count", labels, here, predictors, {**served, "code": FAILED}),
-        "stage_arrivals": Selector(f"{CLIENT}_count", labels, here, predictors, called),
-        "stage_latency": Selector(f"{CLIENT}_bucket", labels, here, predictors, called),
-        "alive": Selector(PROCESS, {}, here, starting={POD: f"{_deployment(pipeline)}-{predictor}-"}),
-        **{series: Selector(name, labels, here) for series, name in names.items()},
+        "arrivals": Selector(f"{SERVER}_count", served),
+        "latency": Selector(f"{SERVER}_bucket", (*served, Matcher("code", ANSWERED))),
+        "lost": Selector(f"{SERVER}_count", (*served, Matcher("code", FAILED))),
+        "stage_arrivals": Selector(f"{CLIENT}_count", called),
+        "stage_latency": Selector(f"{CLIENT}_bucket", called),
+        "alive": Selector(PROCESS, (*here, process)),
+        **{series: Selector(name, own + here) for series, name in names.items()},
     }
 
 

@@ -153,12 +153,11 @@ class Seldon(KubernetesTarget):
 
     def metrics(self, site: base.Site) -> Metrics:
         """Seldon's executor or our router and queues, by the shape of each pipeline."""
-        from ipa.adapters.prometheus.client import metrics_of
-        from ipa.adapters.prometheus.connection import connection_of
+        from ipa.adapters.prometheus.client import PrometheusMetrics
         from ipa.targets.seldon.metrics import ShapedMetrics
 
-        settings, connection = site.settings, connection_of(site.settings)
-        return ShapedMetrics(lambda dialect: metrics_of(settings, connection, dialect, site.pipelines))
+        settings, pipelines = site.settings, site.pipelines.values
+        return ShapedMetrics(lambda dialect: PrometheusMetrics(settings, dialect, pipelines=pipelines))
 
     def doctor_checks(
         self,

@@ -6,16 +6,21 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ipa.adapters.prometheus.client import PrometheusMetrics
+from ipa.adapters.prometheus.queries import LOCAL, Dialect, Matcher, QueryShape
+from ipa.adapters.prometheus.server import GROUP
 from ipa.control.loop.scheduler import WORKERS
 from ipa.model.observation import Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline, Sla, Stage, Variant
+from ipa.settings import Settings
 from ipa.targets.seldon.metrics import EXECUTOR
 from tests.fakes.clock import VirtualClock
+from tests.fakes.promql import parse
 from tests.faults.prometheus import FakePrometheus
 
 NOW_S = 1_000_000.25
@@ -44,19 +49,24 @@ def success(result: Any, **extra: Any) -> Answer:
     return 200, json.dumps({"status": "success", "data": data, **extra}).encode()
 
 
-def sample(text: str, **labels: str) -> dict[str, Any]:
-    return {"metric": labels, "value": [NOW_S, text]}
-
-
-def healthy(path: str, parameters: Mapping[str, str]) -> Answer:
-    query = parameters["query"]
-    if path.endswith("query_range"):
-        start, end = int(parameters["start"]), int(parameters["end"])
-        return success([{"metric": {}, "values": [[second, "7"] for second in range(start, end + 1)]}])
-    labels = {"stage": "s"} if "stage" in query else {}
-    if query.startswith("time()"):
-        return success([sample("2", **labels)])
-    return success([sample("0.5" if "quantile" in query else "7", **labels)])
+def healthy(path: str, parameters: Mapping[str, str], text: str = "7") -> Answer:
+    """Each pipeline that is asked for by number has it as its rate, any other 7; ages are 2 s."""
+    query = parse(parameters["query"])
+    assert query is not None
+    several = query.selector.matcher("pipeline") or Matcher("pipeline", ("p",))
+    result: list[Any] = []
+    for name in several.values:
+        number = "2" if query.shape is QueryShape.AGE else name[1:] or text
+        own = {"stage": "s", "le": "+Inf", "pipeline": name}
+        metric = {label: own.get(label, "s") for label in query.by}
+        if path.endswith("query_range"):
+            times = range(int(parameters["start"]), int(parameters["end"]) + 1)
+            result.append({"metric": metric, "values": [[second, number] for second in times]})
+        else:
+            result += [{"metric": metric, "value": [NOW_S, number]}]
+            if "le" in query.by:
+                result.append({"metric": metric | {"le": "0.5"}, "value": [NOW_S, number]})
+    return success(result)
 
 
 @pytest.fixture
@@ -65,9 +75,18 @@ def server() -> Iterator[Scripted]:
         yield server
 
 
+def reader(
+    server: Scripted, dialect: Dialect = LOCAL, clock: VirtualClock | None = None, **options: Any
+) -> PrometheusMetrics:
+    named = {"prometheus_url": server.url, **options}
+    pipelines = named.pop("pipelines", tuple)
+    monotonic_s = (clock or VirtualClock()).monotonic_s
+    return PrometheusMetrics(Settings(**named), dialect, pipelines=pipelines, monotonic_s=monotonic_s)
+
+
 def read(server: Scripted, **options: float) -> tuple[Any, ...]:
     """Arrival rate, load, latency and the stage's rate, as read."""
-    signals = PrometheusMetrics(server.url, **options).read(PIPELINE, 10.0)
+    signals = reader(server, **options).read(PIPELINE, 10.0)
     return signals.arrival_rate_rps, signals.load, signals.latency_s, signals.stages["s"].arrival_rate_rps
 
 
@@ -78,7 +97,7 @@ def reasons(signals: tuple[Any, ...]) -> list[MissingReason | None]:
 def test_whole_reading(server: Scripted) -> None:
     rate, load, latency, stage = read(server)
     assert rate == Measured(7.0, 2.0)
-    assert latency == Measured(0.5, 2.0)
+    assert latency == Measured(pytest.approx(0.495), 2.0)
     assert stage == Measured(7.0, 2.0)
     assert load.age_s == 2.0
     assert load.value.rates_rps == (7.0,) * 10
@@ -94,7 +113,7 @@ def test_a_rate_that_is_known_is_not_taken_for_idle_before_the_load_has_a_whole_
         return success([]) if is_range and not is_alive else healthy(path, parameters)
 
     server.script = young
-    signals = PrometheusMetrics(server.url, dialect=EXECUTOR).read(PIPELINE, 10.0)
+    signals = reader(server, EXECUTOR).read(PIPELINE, 10.0)
     assert signals.arrival_rate_rps == Measured(7.0, 2.0)
 
 
@@ -112,7 +131,7 @@ def test_a_load_is_missing_until_the_window_of_its_first_rates_is_full(
         return success([{"metric": {}, "values": [[at_s, "7"] for at_s in range(start, 1_000_001)]}])
 
     server.script = begun
-    load = PrometheusMetrics(server.url, dialect=EXECUTOR).load(PIPELINE, window_s)
+    load = reader(server, EXECUTOR).load(PIPELINE, window_s)
     assert isinstance(load, Measured) == (first_s <= 999_971)
     if isinstance(load, Missing):
         assert "its means over 30 s are whole in 19 s" in load.detail
@@ -121,7 +140,7 @@ def test_a_load_is_missing_until_the_window_of_its_first_rates_is_full(
 def test_as_many_loops_as_have_their_turns_at_once_keep_their_connections(
     server: Scripted, caplog: pytest.LogCaptureFixture
 ) -> None:
-    metrics, together = PrometheusMetrics(server.url, 60.0), threading.Barrier(WORKERS, timeout=60.0)
+    metrics, together = reader(server, prometheus_timeout_s=60.0), threading.Barrier(WORKERS, timeout=60.0)
 
     def crowded(path: str, parameters: Mapping[str, str]) -> Answer:
         if not path.endswith("query_range"):
@@ -136,6 +155,10 @@ def test_as_many_loops_as_have_their_turns_at_once_keep_their_connections(
     assert caplog.records == []
 
 
+def sample(*texts: str, **extra: Any) -> Answer:
+    return success([{"metric": {"stage": "s"}, "value": [NOW_S, text]} for text in texts], **extra)
+
+
 def everything(answer: Answer) -> Script:
     return lambda _path, _parameters: answer
 
@@ -144,15 +167,15 @@ def everything(answer: Answer) -> Script:
     ("answer", "reason"),
     [
         (success([]), MissingReason.ABSENT),
-        (success([sample("+Inf", stage="s")]), MissingReason.INVALID),
-        (success([sample("-3", stage="s")]), MissingReason.INVALID),
-        (success([sample("1e999", stage="s")]), MissingReason.INVALID),
-        (success([sample("seven", stage="s")]), MissingReason.INVALID),
-        (success([sample("7", stage="s"), sample("8", stage="s")]), MissingReason.INVALID),
+        (sample("+Inf"), MissingReason.INVALID),
+        (sample("-3"), MissingReason.INVALID),
+        (sample("1e999"), MissingReason.INVALID),
+        (sample("seven"), MissingReason.INVALID),
+        (sample("7", "8"), MissingReason.INVALID),
         (success(["no object"]), MissingReason.INVALID),
         (success([{"metric": [], "value": [NOW_S]}]), MissingReason.INVALID),
         (success({"not": "a list"}), MissingReason.INVALID),
-        (success([sample("7", stage="s")], warnings=["partial response"]), MissingReason.INVALID),
+        (sample("7", warnings=["partial response"]), MissingReason.INVALID),
         ((200, b'{"status":"error","errorType":"execution","error":"boom"}'), MissingReason.INVALID),
         ((200, b"<html>log in</html>"), MissingReason.INVALID),
         ((200, b'["a", "list"]'), MissingReason.INVALID),
@@ -184,17 +207,12 @@ def test_remarks_of_promql_are_not_warnings(server: Scripted) -> None:
     assert reasons(read(server)) == [None] * 4
 
 
-def test_nan_is_invalid_in_a_rate_and_absent_in_a_quantile(server: Scripted) -> None:
+def test_nan_is_invalid_in_a_rate(server: Scripted) -> None:
     def nan(path: str, parameters: Mapping[str, str]) -> Answer:
-        if parameters["query"].startswith("time()"):
-            return healthy(path, parameters)
-        if path.endswith("query_range"):
-            return success([{"metric": {}, "values": [[999_999, "NaN"]]}])
-        return success([sample("NaN", **({"stage": "s"} if "stage" in parameters["query"] else {}))])
+        return healthy(path, parameters, "7" if parameters["query"].startswith("time()") else "NaN")
 
     server.script = nan
-    invalid, absent = MissingReason.INVALID, MissingReason.ABSENT
-    assert reasons(read(server)) == [invalid, invalid, absent, invalid]
+    assert reasons(read(server)) == [MissingReason.INVALID] * 4
 
 
 def test_old_samples_are_stale_with_their_age(server: Scripted) -> None:
@@ -206,7 +224,7 @@ def test_old_samples_are_stale_with_their_age(server: Scripted) -> None:
 
 def test_an_answer_that_comes_again_ages_until_it_is_stale(server: Scripted) -> None:
     clock = VirtualClock()
-    metrics = PrometheusMetrics(server.url, stale_after_s=15.0, monotonic_s=clock.monotonic_s)
+    metrics = reader(server, clock=clock)
     found = []
     for pause_s in (0.0, 5.0, 8.0, 1.0, 46.0):
         clock.wait(pause_s)
@@ -244,12 +262,82 @@ def test_slow_answer_is_unreachable_and_asked_for_once(server: Scripted) -> None
         return success([])
 
     server.script = silent
-    assert reasons(read(server, timeout_s=0.1)) == [MissingReason.UNREACHABLE] * 4
+    assert reasons(read(server, prometheus_timeout_s=0.1)) == [MissingReason.UNREACHABLE] * 4
     assert len(server.asked) == 1
 
 
 def test_dripping_answer_ends_at_the_deadline(server: Scripted) -> None:
     answer = success([])[1] + b" " * 200
     server.script, server.drips = everything((200, answer)), True
-    assert reasons(read(server, timeout_s=0.2)) == [MissingReason.UNREACHABLE] * 4
+    assert reasons(read(server, prometheus_timeout_s=0.2)) == [MissingReason.UNREACHABLE] * 4
     assert 0 < server.dripped < len(answer)
+
+
+PIPELINES = tuple(replace(PIPELINE, name=f"p{number:03}") for number in range(2 * GROUP))
+# Of one pipeline alone: ages, rates and latencies of itself and of its stages, its load, its queues, and if
+# there are some its losses.
+QUERIES = 15
+
+
+def test_neighbours_share_their_queries_and_each_has_its_own_numbers(server: Scripted) -> None:
+    metrics = reader(server, pipelines=lambda: PIPELINES)
+    for number, pipeline in enumerate(PIPELINES):
+        signals = metrics.read(pipeline, 10.0)
+        assert signals.arrival_rate_rps == Measured(float(number), 2.0)
+        assert isinstance(signals.load, Measured)
+        assert signals.load.value.rates_rps == (float(number),) * 10
+        assert signals.stages["s"].arrival_rate_rps == Measured(float(number), 2.0)
+    assert len(server.asked) == len(PIPELINES) / GROUP * QUERIES
+
+
+def test_what_is_shared_is_as_old_as_it_is(server: Scripted) -> None:
+    clock = VirtualClock()
+    metrics = reader(server, clock=clock, pipelines=lambda: PIPELINES)
+    ages = []
+    for pipeline, pause_s in zip(PIPELINES, (0.0, 0.75, 0.5), strict=False):
+        clock.wait(pause_s)
+        rate = metrics.read(pipeline, 10.0).arrival_rate_rps
+        assert isinstance(rate, Measured)
+        ages.append(rate.age_s)
+    # The last is asked for anew, except for the losses, and the server still says the same time.
+    assert ages == [2.0, 2.75, 2.0]
+    assert len(server.asked) == 2 * QUERIES - 2
+
+
+def together(metrics: PrometheusMetrics, pipeline: Pipeline) -> set[MissingReason | None]:
+    signals = metrics.read(pipeline, 10.0)
+    return set(reasons((signals.arrival_rate_rps, signals.load)))
+
+
+def test_a_server_that_does_not_answer_is_waited_for_once(server: Scripted) -> None:
+    server.script = lambda path, parameters: (503, b"busy")
+    metrics = reader(server, pipelines=lambda: PIPELINES)
+    found = [together(metrics, pipeline) for pipeline in PIPELINES[:GROUP]]
+    assert found == [{MissingReason.UNREACHABLE}] * GROUP
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("series", ["no object", {"metric": []}, {"metric": {}}, None])
+def test_a_series_that_is_nobodys_makes_the_answer_useless(server: Scripted, series: Any) -> None:
+    """And one that is there twice that of its pipeline."""
+
+    def strange(path: str, parameters: Mapping[str, str]) -> Answer:
+        result = json.loads(healthy(path, parameters)[1])["data"]["result"]
+        return success([*result, series or result[0]])
+
+    server.script = strange
+    metrics = reader(server, pipelines=lambda: PIPELINES)
+    assert together(metrics, PIPELINES[0]) == {MissingReason.INVALID}
+    assert together(metrics, PIPELINES[1]) == ({None} if series is None else {MissingReason.INVALID})
+
+
+def test_pipelines_that_come_and_go_are_asked_for_with_those_that_are_there(server: Scripted) -> None:
+    there = list(PIPELINES[:2])
+    metrics = reader(server, pipelines=lambda: there)
+    metrics.load(PIPELINES[0], 10.0)
+    there.append(PIPELINES[2])
+    metrics.load(PIPELINES[2], 10.0)
+    found = [parse(query) for query in server.asked]
+    matchers = [query.selector.matcher("pipeline") for query in found if query is not None]
+    asked = [matcher.values for matcher in matchers if matcher is not None]
+    assert asked == [("p000", "p001")] * 2 + [("p000", "p001", "p002")] * 2

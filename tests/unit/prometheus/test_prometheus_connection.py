@@ -14,7 +14,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from cryptography import x509
@@ -23,9 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from ipa.adapters.prometheus.client import PrometheusMetrics
-from ipa.adapters.prometheus.connection import PrometheusConnection, connection_of
 from ipa.adapters.prometheus.doctor import metrics_checks
-from ipa.adapters.prometheus.queries import NOW
+from ipa.adapters.prometheus.server import check_connection
 from ipa.model.errors import ConfigurationError
 from ipa.model.findings import Finding, Severity
 from ipa.model.observation import Measured, Missing, MissingReason
@@ -86,12 +84,9 @@ class Guarded:
             def do_GET(self) -> None:
                 guarded.seen.append(dict(self.headers))
                 is_known = guarded.expected.items() <= dict(self.headers).items()
-                is_clock = parse_qs(urlsplit(self.path).query)["query"] == [NOW]
                 point = [NOW_S, "7"]
-                values = [[NOW_S - back, "7"] for back in reversed(range(10))]
-                series = {"metric": {}, "value": point, "values": values}
-                found: list[Any] = point if is_clock else [series]
-                answer = {"status": "success", "data": {"resultType": "any", "result": found}}
+                series = {"metric": {"le": "+Inf"}, "value": point}
+                answer = {"status": "success", "data": {"resultType": "any", "result": [series]}}
                 body = json.dumps(answer).encode() if is_known else b"no org id"
                 self.send_response(200 if is_known else 401)
                 self.send_header("Content-Length", str(len(body)))
@@ -171,7 +166,7 @@ def settings(guarded: Guarded, authority: Authority, folder: Path, tmp_path: Pat
     )
 
 
-def rate(source: PrometheusConnection | PrometheusMetrics) -> Missing | float:
+def rate(source: Settings | PrometheusMetrics) -> Missing | float:
     """The arrival rate that is read there."""
     metrics = source if isinstance(source, PrometheusMetrics) else PrometheusMetrics(source)
     found = metrics.read(PIPELINE, 10.0).arrival_rate_rps
@@ -179,7 +174,7 @@ def rate(source: PrometheusConnection | PrometheusMetrics) -> Missing | float:
 
 
 def test_it_is_read_with_all_that_it_asks_for(settings: Settings, guarded: Guarded) -> None:
-    assert rate(connection_of(settings)) == 7.0
+    assert rate(settings) == 7.0
     assert guarded.seen[-1]["X-Scope-OrgID"] == TENANT
 
 
@@ -198,7 +193,7 @@ def test_it_is_read_with_all_that_it_asks_for(settings: Settings, guarded: Guard
 def test_without_one_of_them_nothing_is_read_and_it_says_why(
     settings: Settings, changes: dict[str, str], words: str
 ) -> None:
-    found = rate(connection_of(replace(settings, **changes)))  # type: ignore[arg-type]
+    found = rate(replace(settings, **changes))  # type: ignore[arg-type]
     assert isinstance(found, Missing) and found.detail.startswith(words)
     unseen = MissingReason.INVALID if words.startswith("HTTP") else MissingReason.UNREACHABLE
     assert found.reason is unseen
@@ -207,17 +202,17 @@ def test_without_one_of_them_nothing_is_read_and_it_says_why(
 def test_a_certificate_of_another_authority_is_refused_by_either_side(
     settings: Settings, stranger: Authority
 ) -> None:
-    theirs = connection_of(replace(settings, prometheus_ca_file=stranger.file))
+    theirs = replace(settings, prometheus_ca_file=stranger.file)
     found = rate(theirs)
     assert isinstance(found, Missing) and found.detail.startswith("TLS: its certificate is not accepted")
     cert_file, key_file = stranger.issue("of-a-stranger")
-    ours = connection_of(replace(settings, prometheus_cert_file=cert_file, prometheus_key_file=key_file))
+    ours = replace(settings, prometheus_cert_file=cert_file, prometheus_key_file=key_file)
     found = rate(ours)
     assert isinstance(found, Missing) and found.detail.startswith("TLS: ")
 
 
 def test_a_renewed_token_counts_at_once(settings: Settings, guarded: Guarded) -> None:
-    metrics = PrometheusMetrics(connection_of(settings))
+    metrics = PrometheusMetrics(settings)
     assert rate(metrics) == 7.0
     guarded.expected["Authorization"] = f"Bearer {RENEWED}"
     try:
@@ -236,7 +231,7 @@ def test_the_token_is_the_password_of_a_user(settings: Settings, guarded: Guarde
     pair = base64.b64encode(f"reader:{TOKEN}".encode()).decode()
     guarded.expected["Authorization"] = f"Basic {pair}"
     try:
-        assert rate(connection_of(replace(settings, prometheus_user="reader"))) == 7.0
+        assert rate(replace(settings, prometheus_user="reader")) == 7.0
     finally:
         guarded.expected["Authorization"] = f"Bearer {TOKEN}"
 
@@ -246,10 +241,10 @@ def test_no_secret_is_in_logs_or_representations(
 ) -> None:
     by_value = replace(settings, prometheus_token=TOKEN, prometheus_token_file="")
     with caplog.at_level(logging.DEBUG):
-        assert rate(connection_of(by_value)) == 7.0
-        assert isinstance(rate(connection_of(replace(by_value, prometheus_tenant=""))), Missing)
+        assert rate(by_value) == 7.0
+        assert isinstance(rate(replace(by_value, prometheus_tenant="")), Missing)
     assert any("127.0.0.1" in line for line in caplog.messages)
-    shown = (caplog.text, repr(by_value), repr(connection_of(by_value)), repr(connection_of(settings)))
+    shown = (caplog.text, repr(by_value), repr(settings))
     assert not any(TOKEN in text for text in shown)
 
 
@@ -288,7 +283,7 @@ def test_settings_that_cannot_be_meant_are_refused_without_their_secrets(
 ) -> None:
     asked = replace(settings, **changes)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError) as caught:
-        connection_of(asked)
+        check_connection(asked)
     problems = [problem.message for problem in caught.value.problems]
     assert any(words in problem for problem in problems), problems
     assert "hunter2" not in " ".join(problems)
@@ -297,7 +292,7 @@ def test_settings_that_cannot_be_meant_are_refused_without_their_secrets(
 def test_a_key_of_another_certificate_is_refused(settings: Settings, authority: Authority) -> None:
     _, key_file = authority.issue("another")
     with pytest.raises(ConfigurationError) as caught:
-        connection_of(replace(settings, prometheus_key_file=key_file))
+        check_connection(replace(settings, prometheus_key_file=key_file))
     assert "KEY_VALUES_MISMATCH" in caught.value.problems[0].message
 
 

@@ -6,15 +6,15 @@ import math
 
 import pytest
 
-from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Rate, Selector
-from ipa.adapters.prometheus.series import MAX_SAMPLES, Samples, SeriesStore, histogram_quantile, rate_within
-from tests.fakes.promql import respond
+from ipa.adapters.prometheus.client import histogram_quantile, rate_within
+from ipa.adapters.prometheus.queries import Key, Query, QueryShape, Selector, exact
+from ipa.adapters.prometheus.scraper import MAX_SAMPLES, SampledSeries, SeriesStore
 
 NOW_S = 10_000.0
 
 
-def samples(*points: tuple[float, float]) -> Samples:
-    series = Samples()
+def samples(*points: tuple[float, float]) -> SampledSeries:
+    series = SampledSeries()
     for at_s, value in points:
         series.add(at_s, value)
     return series
@@ -36,7 +36,7 @@ def samples(*points: tuple[float, float]) -> Samples:
     ],
 )
 def test_a_rate_is_extrapolated_as_prometheus_does(
-    series: Samples, at_s: float, window_s: float, rate_rps: float | None
+    series: SampledSeries, at_s: float, window_s: float, rate_rps: float | None
 ) -> None:
     found = series.rate(at_s, window_s)
     assert found == (None if rate_rps is None else pytest.approx(rate_rps))
@@ -100,54 +100,39 @@ def store() -> SeriesStore:
     return store
 
 
-P = {"pipeline": "p"}
+def answer(
+    store: SeriesStore, shape: QueryShape, metric: str, *by: str, at_s: float = NOW_S, **labels: str
+) -> dict[Key, float]:
+    query = Query(shape, Selector(metric, exact(labels or {"pipeline": "p"})), by, 5.0)
+    return {key: samples[-1][1] for key, samples in store.rows(query, at_s).items()}
 
 
 def test_sums_over_series_and_by_label(store: SeriesStore) -> None:
-    arrivals = Selector("arrivals", P)
-    assert store.answer(Rate(arrivals, 5.0), NOW_S) == {(): pytest.approx(3.0)}
-    assert store.answer(Rate(arrivals, 5.0, ("stage",)), NOW_S) == {
-        ("a",): pytest.approx(1.0),
-        ("b",): pytest.approx(2.0),
-    }
-    assert store.answer(Gauge(Selector("length", P)), NOW_S) == {(): 3.0}
-    assert store.answer(Gauge(Selector("length", {"stage": "b"}), ("stage",)), NOW_S) == {("b",): 2.0}
-    assert store.answer(Rate(Selector("arrivals", {"pipeline": "other"}), 5.0), NOW_S) == {}
+    rate, gauge = QueryShape.RATE, QueryShape.GAUGE
+    assert answer(store, rate, "arrivals") == {(): pytest.approx(3.0)}
+    assert answer(store, rate, "arrivals", "stage") == pytest.approx({("a",): 1.0, ("b",): 2.0})
+    assert answer(store, gauge, "length") == {(): 3.0}
+    assert answer(store, gauge, "length", "stage", stage="b") == {("b",): 2.0}
+    assert answer(store, rate, "arrivals", pipeline="other") == {}
 
 
 def test_age_is_that_of_the_oldest_series(store: SeriesStore) -> None:
-    assert store.answer(Age(Selector("arrivals", P)), NOW_S + 2) == {(): 2.5}
-    assert store.answer(Age(Selector("arrivals", P), ("stage",)), NOW_S + 2) == {("a",): 2.0, ("b",): 2.5}
-
-
-def test_quantile_by_label(store: SeriesStore) -> None:
-    answer = store.answer(Quantile(0.75, Selector("seconds_bucket", P), 5.0, ("stage",)), NOW_S)
-    assert answer == {("a",): pytest.approx(0.55), ("b",): pytest.approx(0.55)}
+    assert answer(store, QueryShape.AGE, "arrivals", at_s=NOW_S + 2) == {(): 2.5}
+    ages = answer(store, QueryShape.AGE, "arrivals", "stage", at_s=NOW_S + 2)
+    assert ages == {("a",): 2.0, ("b",): 2.5}
 
 
 def test_what_a_target_shows_no_more_is_gone(store: SeriesStore) -> None:
     store.add("a", NOW_S + 1, [])
-    assert store.answer(Gauge(Selector("length", P), ("stage",)), NOW_S + 1) == {("b",): 2.0}
-    assert store.answer(Gauge(Selector("length", P), ("stage",)), NOW_S) == {("a",): 1.0, ("b",): 2.0}
+    gauge = QueryShape.GAUGE
+    assert answer(store, gauge, "length", "stage", at_s=NOW_S + 1) == {("b",): 2.0}
+    assert answer(store, gauge, "length", "stage") == {("a",): 1.0, ("b",): 2.0}
     store.add("b", NOW_S + 2 * MAX_SAMPLES, [])
-    assert store.answer(Gauge(Selector("length", P), ("stage",)), NOW_S) == {("b",): 2.0}
+    assert answer(store, gauge, "length", "stage") == {("b",): 2.0}
 
 
-def test_range_steps_over_the_window(store: SeriesStore) -> None:
-    query = str(Rate(Selector("arrivals", P), 5.0))
-    parameters = {"query": query, "start": str(NOW_S - 20), "end": str(NOW_S), "step": "1"}
-    data = respond(store, "/api/v1/query_range", parameters, NOW_S)
-    assert data["resultType"] == "matrix"
-    (series,) = data["result"]
-    assert series["metric"] == {}
-    assert [at_s for at_s, _ in series["values"]] == [NOW_S - 9 + step for step in range(10)]
-    assert float(series["values"][-1][1]) == pytest.approx(3.0)
-
-
-def test_values_are_written_as_prometheus_writes_them(store: SeriesStore) -> None:
-    query = str(Quantile(0.5, Selector("seconds_bucket", P), 5.0))
-    store.add("a", NOW_S + 60, [("seconds_bucket", {**P, "stage": "a", "le": "+Inf"}, 100.0)])
-    for at_s, written in ((NOW_S, "0.1"), (NOW_S + 100, None)):
-        data = respond(store, "/api/v1/query", {"query": query, "time": str(at_s)}, 0.0)
-        values = [float(series["value"][1]) for series in data["result"]]
-        assert values == ([pytest.approx(float(written))] if written else [])
+def test_a_range_has_a_value_of_each_second_that_has_one(store: SeriesStore) -> None:
+    query = Query(QueryShape.RATE, Selector("arrivals", exact({"pipeline": "p"})), (), 5.0)
+    (samples_of,) = store.rows(query, NOW_S, (int(NOW_S) - 20, int(NOW_S))).values()
+    assert [at_s for at_s, _ in samples_of] == [NOW_S - 9 + step for step in range(10)]
+    assert samples_of[-1][1] == pytest.approx(3.0)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from ipa.adapters.prometheus.client import PrometheusMetrics
-from ipa.adapters.prometheus.dialects import ON_CLUSTER, Dialect, queries
-from ipa.adapters.prometheus.queries import Query
-from ipa.adapters.prometheus.query_batching import Answered, Span
-from ipa.adapters.prometheus.series import SeriesStore
+from ipa.adapters.prometheus.queries import ON_CLUSTER, Dialect, Query, Span, queries
+from ipa.adapters.prometheus.scraper import SeriesStore, samples_of
+from ipa.adapters.prometheus.server import Answered
 from ipa.control.engine.correction import UNCORRECTED, learned
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.observe import observe
@@ -20,6 +17,7 @@ from ipa.control.engine.overload_guard import overloaded_stages
 from ipa.control.ports import Load, Signals, StageState, WorkloadState
 from ipa.model.observation import Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline
+from ipa.settings import Settings
 from ipa.targets.seldon.metrics import EXECUTOR, ShapedMetrics
 from tests.contract.kube_harness import split
 from tests.fakes.clock import VirtualClock
@@ -84,7 +82,7 @@ def test_profiles_are_corrected_by_the_batches_of_model_servers_and_what_waits_t
             config.stage: 1.3 * service.full_s
             for config, service in zip(configs, expected.services, strict=True)
         }
-        metrics = PrometheusMetrics(server.url, dialect=EXECUTOR, share_s=0.0)
+        metrics = PrometheusMetrics(Settings(prometheus_url=server.url), EXECUTOR, share_s=0.0)
         for _ in range(12):
             clock.wait(settings.tick_s)
             now_s = clock.monotonic_s()
@@ -100,18 +98,13 @@ def test_profiles_are_corrected_by_the_batches_of_model_servers_and_what_waits_t
     assert told.words.startswith(f"the queue of {configs[0].stage} takes ")
 
 
-def _samples(page: str) -> list[tuple[str, Mapping[str, str], float]]:
-    families = text_string_to_metric_families(page)
-    return [(each.name, each.labels, float(each.value)) for family in families for each in family.samples]
-
-
 def test_predictors_that_share_the_load_are_read_each_by_its_name() -> None:
     """The first answers twice as many as the second, of which a sixth fail."""
     store = SeriesStore()
     shared = replace(PIPELINE, sets=True)
 
     def ask(query: Query, span: Span = None) -> Answered:
-        return Answered(store.series(query, 60.0, span), 60.0)
+        return Answered(store.rows(query, 60.0, span), 60.0)
 
     for second in range(0, 61, 5):
         pages = [
@@ -125,10 +118,10 @@ def test_predictors_that_share_the_load_are_read_each_by_its_name() -> None:
             ),
         ]
         for number, page in enumerate(pages):
-            store.add(f"executor-{number}", float(second), _samples(page))
-    alone = PrometheusMetrics(ask, dialect=EXECUTOR, monotonic_s=lambda: 60.0).read(PIPELINE, 60.0)
+            store.add(f"executor-{number}", float(second), samples_of(page))
+    alone = PrometheusMetrics(Settings(), EXECUTOR, ask=ask, monotonic_s=lambda: 60.0).read(PIPELINE, 60.0)
     assert alone.parts == {}
-    seen = PrometheusMetrics(ask, dialect=EXECUTOR, monotonic_s=lambda: 60.0).read(shared, 60.0)
+    seen = PrometheusMetrics(Settings(), EXECUTOR, ask=ask, monotonic_s=lambda: 60.0).read(shared, 60.0)
     first, second_part = seen.parts["default"], seen.parts["default-2"]
     assert isinstance(first.attainment, Measured) and isinstance(second_part.attainment, Measured)
     assert first.attainment.value.count == pytest.approx(600.0, rel=0.01)
