@@ -33,8 +33,7 @@ from ipa.model.serving import unbatched_notes
 from ipa.optimize.explanation import Explanation
 from ipa.optimize.frontier import FrontierPoint, frontier
 from ipa.optimize.solve import solve
-from ipa.policies.explaining import explain_plan
-from ipa.policies.planning import PlanQuestion
+from ipa.policies.planning import PlanQuestion, explain_plan
 from ipa.service.one_shot import ManifestLoop, OneShotLoop
 from ipa.service.service import Loop, Service
 from ipa.settings import Settings
@@ -314,7 +313,7 @@ class DirectPlanner:
         return solve(replace(question, profiles=known).problem(), solver, deadline_s)
 
     async def explain(self, question: PlanQuestion, plan: Plan, deadline_s: float) -> Explanation:
-        """Explain a plan, as `ipa.policies.explaining` does."""
+        """Explain a plan, as `ipa.policies.planning` does."""
         return explain_plan(question, plan, deadline_s)
 
     async def frontier(self, question: PlanQuestion, deadline_s: float) -> tuple[FrontierPoint, ...]:

@@ -125,8 +125,7 @@ class Plan:
 
     `objective` is None exactly if there is no configuration; `pas` is the product of the stages' accuracies
     whatever the objective used. `note` has remarks for the reader (which solver `auto` took and why);
-    `relaxations` says, for an infeasible plan, what would make it feasible. `prices` holds the value of one
-    unit more of each limit (Lagrange multipliers), if label setting found it. For a plan that lets requests
+    `relaxations` says, for an infeasible plan, what would make it feasible. For a plan that lets requests
     wait while a peak lasts, `peak_rps` is that peak and `rate_rps` the sustained rate; else it is None.
     """
 
@@ -146,12 +145,13 @@ class Plan:
     objective_name: str = "default"
     note: str = ""
     relaxations: tuple[str, ...] = ()
-    prices: tuple[tuple[str, float], ...] = ()
     peak_rps: float | None = None
     # The price of its resources, if the pipeline has prices.
     cost_usd_per_hour: float | None = field(default=None, metadata=UNLESS_DEFAULT)
     # Of records of plans that shared the rate over parts: the best plan of one configuration.
     single: PlanSummary | None = field(default=None, metadata=UNLESS_DEFAULT)
+    # Of records: the value of one unit more of each limit.
+    prices: tuple[tuple[str, float], ...] = field(default=(), metadata=UNLESS_DEFAULT)
 
     @property
     def summary(self) -> PlanSummary | None:
@@ -189,6 +189,4 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """The plan as plain JSON values, with the keys of docs/reference."""
         values = {**asdict(self), "termination": self.termination.value}
-        if self.single is None:
-            del values["single"]
-        return values
+        return {name: value for name, value in values.items() if value or name not in ("single", "prices")}

@@ -47,7 +47,6 @@ def rounded_plan(plan: Plan) -> Plan:
     return replace(
         _rounded(plan, "bound", "gap", "latency_s"),
         solve_s=to_ms(plan.solve_s),
-        prices=tuple((name, significant(price)) for name, price in plan.prices),
         stages=tuple(_rounded(stage, *times) for stage in plan.stages),
     )
 

@@ -9,11 +9,10 @@ from math import isclose
 from ipa.model.parts import parts_of, share_of
 from ipa.model.pipeline import Goal
 from ipa.model.plan import WHOLE_PERCENT, Plan, StageConfig, StagePlan, Termination
-from ipa.model.profile import OperatingPoint
 from ipa.model.resources import beside_of
 from ipa.optimize.accuracy import accuracy_of
 from ipa.optimize.problem import PlanningProblem
-from ipa.optimize.timing import Chosen, offered_rps, times_of
+from ipa.optimize.timing import Chosen, Times, offered_rps, times_of
 from ipa.queueing.formation import utilisation_ratio
 from ipa.queueing.tail import path_quantile_s
 
@@ -49,22 +48,35 @@ def describe(problem: PlanningProblem, configs: Sequence[StageConfig]) -> Plan |
         - objective.beta * cost
         - objective.delta * sum(stage.batch_size for stage in stages)
     )
-    return Plan(
-        pipeline=problem.pipeline,
-        rate_rps=problem.rate_rps,
+    return replace(
+        no_plan(problem.pipeline, problem.rate_rps, problem.sla_s, "given", objective.name),
         termination=Termination.FEASIBLE,
-        solver="given",
         objective={Goal.WEIGHTED: weighted, Goal.LEXICOGRAPHIC: term, Goal.CHEAPEST: -cost}[objective.goal],
-        bound=None,
-        gap=None,
         pas=pas,
         cost_cores=held.cpu_cores,
         latency_s=max(part.latency_s for part in known if part.share_ratio > 0),
-        sla_s=problem.sla_s,
-        solve_s=0.0,
         stages=stages,
-        objective_name=objective.name,
         cost_usd_per_hour=cost if problem.prices.is_money else None,
+    )
+
+
+def no_plan(pipeline: str, rate_rps: float, sla_s: float, solver: str, objective_name: str) -> Plan:
+    """An infeasible plan."""
+    return Plan(
+        pipeline=pipeline,
+        rate_rps=rate_rps,
+        termination=Termination.INFEASIBLE,
+        solver=solver,
+        objective=None,
+        bound=None,
+        gap=None,
+        pas=None,
+        cost_cores=None,
+        latency_s=None,
+        sla_s=sla_s,
+        solve_s=0.0,
+        stages=(),
+        objective_name=objective_name,
     )
 
 
@@ -84,65 +96,61 @@ def _part(whole: PlanningProblem, configs: Sequence[StageConfig]) -> _Part | Non
     problem = whole
     if share_ratio != 1:
         problem = replace(whole, rate_rps=max(whole.rate_rps * share_ratio, LEAST_RPS))
-    points = _points(problem, configs)
-    if points is None:
+    chosen = _chosen(problem, configs)
+    if chosen is None:
         return None
-    by_name = {config.stage: config for config in configs}
-    variants = {name: point.variant for name, point in points.items()}
-    items, _ = items_of(problem, variants)
-    chosen = [
-        Chosen(index, points[stage.name], by_name[stage.name].replicas, items[stage.name])
-        for index, stage in enumerate(problem.stages)
-        if stage.name in points
-    ]
-    stages = stage_plans_of(problem, chosen, by_name)
-    pas, term = accuracy_of(problem, variants)
-    return _Part(share_ratio, stages, pas, term, plan_latency_s(problem, stages))
+    stages = tuple(
+        _stage_plan(problem, each, times, config.share_percent)
+        for each, times, config in zip(chosen, times_of(problem, chosen), configs, strict=True)
+    )
+    pas, term = accuracy_of(problem, {stage.stage: stage.variant for stage in stages})
+    given = {stage.stage: stage for stage in stages}
+    names = ([problem.stages[at].name for at in path] for path in problem.graph.paths)
+    paths = ([given[name] for name in path if name in given] for path in names)
+    latency_s = max(
+        float(path_quantile_s([stage.mean_s for stage in path], [stage.excess_s for stage in path]))
+        for path in paths
+    )
+    return _Part(share_ratio, stages, pas, term, latency_s)
 
 
-def _points(problem: PlanningProblem, configs: Sequence[StageConfig]) -> dict[str, OperatingPoint] | None:
-    planned = [stage for stage in problem.stages if not stage.is_free]
-    if [config.stage for config in configs] != [stage.name for stage in planned]:
+def _chosen(problem: PlanningProblem, configs: Sequence[StageConfig]) -> list[Chosen] | None:
+    """The configurations by the problem's points; None if some were not measured."""
+    planned = [(index, stage) for index, stage in enumerate(problem.stages) if not stage.is_free]
+    if [config.stage for config in configs] != [stage.name for _, stage in planned]:
         return None
-    found: dict[str, OperatingPoint] = {}
-    for stage, config in zip(planned, configs, strict=True):
+    items, _ = items_of(problem, {config.stage: config.variant for config in configs})
+    found = []
+    for (index, stage), config in zip(planned, configs, strict=True):
         at = stage.columns.place.get((config.variant, config.batch_size, config.cores))
         if at is None or config.replicas < 1:
             return None
-        found[stage.name] = stage.points[at]
+        found.append(Chosen(index, stage.points[at], config.replicas, items[stage.name]))
     return found
 
 
-def stage_plans_of(
-    problem: PlanningProblem, chosen: Sequence[Chosen], configs: Mapping[str, StageConfig]
-) -> tuple[StagePlan, ...]:
-    """The chosen stages with their performance; `configs` tell by stage the share of the requests."""
-    found = []
-    for each, times in zip(chosen, times_of(problem, chosen), strict=True):
-        name, point, capacity_rps = problem.stages[each.index].name, each.point, times.capacity_rps
-        rate_rps = offered_rps(problem, each)
-        found.append(
-            StagePlan(
-                stage=name,
-                variant=point.variant,
-                batch_size=point.batch_size,
-                cores=point.cores,
-                replicas=each.replicas,
-                rate_rps=rate_rps,
-                capacity_rps=capacity_rps,
-                latency_s=min(times.service_s, ENDLESS_S),
-                queue_delay_s=min(times.wait_s, ENDLESS_S),
-                utilisation_ratio=utilisation_ratio(rate_rps, capacity_rps, each.replicas),
-                accuracy=point.accuracy,
-                items=each.items,
-                mean_s=min(times.mean_s, ENDLESS_S),
-                excess_s=min(times.excess_s, ENDLESS_S),
-                share_percent=configs[name].share_percent if name in configs else WHOLE_PERCENT,
-                slowdown_ratio=point.slowdown_ratio,
-                beside=beside_of(point),
-            )
-        )
-    return tuple(found)
+def _stage_plan(problem: PlanningProblem, chosen: Chosen, times: Times, share_percent: int) -> StagePlan:
+    """A chosen stage with its performance."""
+    point, rate_rps = chosen.point, offered_rps(problem, chosen)
+    return StagePlan(
+        stage=problem.stages[chosen.index].name,
+        variant=point.variant,
+        batch_size=point.batch_size,
+        cores=point.cores,
+        replicas=chosen.replicas,
+        rate_rps=rate_rps,
+        capacity_rps=times.capacity_rps,
+        latency_s=min(times.service_s, ENDLESS_S),
+        queue_delay_s=min(times.wait_s, ENDLESS_S),
+        utilisation_ratio=utilisation_ratio(rate_rps, times.capacity_rps, chosen.replicas),
+        accuracy=point.accuracy,
+        items=chosen.items,
+        mean_s=min(times.mean_s, ENDLESS_S),
+        excess_s=min(times.excess_s, ENDLESS_S),
+        share_percent=share_percent,
+        slowdown_ratio=point.slowdown_ratio,
+        beside=beside_of(point),
+    )
 
 
 def items_of(problem: PlanningProblem, variants: Mapping[str, str]) -> tuple[dict[str, float], list[str]]:
@@ -155,14 +163,3 @@ def items_of(problem: PlanningProblem, variants: Mapping[str, str]) -> tuple[dic
         if any(not isclose(each, sent[0], rel_tol=ALIKE) for each in sent):
             faults.append(f"stage {stage.name!r} gets {sent} items from those before it, which must be equal")
     return items, faults
-
-
-def plan_latency_s(problem: PlanningProblem, stages: Sequence[StagePlan]) -> float:
-    """The latency of the slowest path: Σ means plus the root of Σ squared excesses."""
-    given = {stage.stage: stage for stage in stages}
-    paths = ([problem.stages[at].name for at in path] for path in problem.graph.paths)
-    passed = ([given[name] for name in path if name in given] for path in paths)
-    return max(
-        float(path_quantile_s([stage.mean_s for stage in path], [stage.excess_s for stage in path]))
-        for path in passed
-    )

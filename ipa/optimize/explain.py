@@ -1,25 +1,27 @@
-"""Explain a plan: why it is the best, its binding limits, its alternatives, and its breakpoints."""
+"""Explain a plan: why it is the best, its binding limits, its alternatives, and its breakpoints.
+
+Breakpoints are the next rate, SLA and core budget above and below at which another plan is best.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from math import isclose
-from types import MappingProxyType
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import floor, log10
 
 import numpy as np
 
 from ipa.model.errors import DeadlineError, InputError
 from ipa.model.pipeline import Goal
-from ipa.model.plan import Plan, PlanSummary, Termination, in_words
+from ipa.model.plan import Plan, PlanSummary, StageConfig, Termination, in_words
 from ipa.optimize.backends import label_setting
-from ipa.optimize.breakpoints import PRECISION, flips_of
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import without_hopeless
 from ipa.optimize.explanation import (
     Alternative,
     Binding,
     Explanation,
+    Flip,
     Remedy,
     differences,
     listed,
@@ -31,7 +33,6 @@ from ipa.optimize.program import EQUAL, Program, Totals, evaluate
 from ipa.optimize.relaxations import limit_name, limits_of, relaxations
 from ipa.optimize.solve import proved_plan
 from ipa.optimize.solver_selection import PROVED, reach
-from ipa.optimize.verify import verify
 
 # Number of alternatives shown.
 ALTERNATIVES = 3
@@ -40,23 +41,24 @@ FOR_ALTERNATIVES, FOR_LIMITS = 0.3, 0.4
 
 # A limit is named in the first sentence if the objective would gain this without it, relative above 1.
 NOTABLE = 1e-3
+# A part of the objective below this share of the difference is not mentioned.
+MATERIAL = 0.01
 
-NO_WIDER: Mapping[str, PlanningProblem] = MappingProxyType({})
+# Flip points are found this closely, relative.
+PRECISION = 1e-4
+# The first step away, which then doubles, and the number of steps: up to nine times, down to a ninth.
+FIRST_STEP = 0.002
+STEPS = 13
+# Digits of the values tried: finer than the precision.
+DIGITS = 6
 
 
-def explain(
-    problem: PlanningProblem,
-    plan: Plan,
-    deadline_s: float = 10.0,
-    *,
-    wider: Mapping[str, PlanningProblem] = NO_WIDER,
-) -> Explanation:
+def explain(problem: PlanningProblem, plan: Plan, deadline_s: float = 10.0) -> Explanation:
     """Explain `plan` as the answer to `problem`, as far as time allows; `unfinished` lists missing parts.
 
     A plan with a configuration: the limits without which it would be better, the best plans of other
     variants, and its breakpoints. An infeasible one: the smallest moves of one limit that make it feasible.
-    All of it is found by solving, exactly. `wider` holds problems without limits that shaped the operating
-    points, by kind ("batch_sizes").
+    All of it is found by solving, exactly.
 
     Errors: InputError if the plan is not one of the problem.
     """
@@ -66,63 +68,55 @@ def explain(
     if not plan.stages:
         return Explanation(plan, "no plan was found in time", unfinished=("all of it",))
     program = full_program(problem)
-    totals = evaluate(program, chosen_of(problem, program, plan))
+    totals = evaluate(program, _chosen_of(problem, program, plan))
     limit = Deadline(deadline_s * FOR_ALTERNATIVES)
     others, complete = _alternatives(problem, program, plan, totals, limit)
     unfinished = [] if complete else [f"the {ALTERNATIVES} best alternatives of other variants"]
-    binding, unsettled = binding_of(problem, plan, wider, Deadline(deadline.remaining_s * FOR_LIMITS))
-    explanation = Explanation(
+    binding, unsettled = _binding(problem, plan, Deadline(deadline.remaining_s * FOR_LIMITS))
+    unfinished += unsettled
+    flips: list[Flip] = []
+    unchanged: list[str] = []
+    if plan.termination is Termination.OPTIMAL:
+        for search in _searches(problem, plan, totals.peak_cores, deadline):
+            flips += search.flips()
+            unchanged += search.unchanged
+            unfinished += search.unfinished
+    else:
+        unfinished.append("where the plan changes: it is not proved best itself")
+    return Explanation(
         plan,
         _summary(problem, plan, binding, others),
-        binding,
-        others,
+        tuple(binding),
+        tuple(others),
+        tuple(flips),
+        tuple(unchanged),
+        unfinished=tuple(unfinished),
         precision_ratio=PRECISION,
         binding_complete=not unsettled,
         alternatives_complete=complete,
     )
-    unfinished += unsettled
-    if plan.termination is not Termination.OPTIMAL:
-        unfinished.append("where the plan changes: it is not proved best itself")
-        return replace(explanation, unfinished=tuple(unfinished))
-    found = flips_of(problem, plan, totals.peak_cores, deadline)
-    return replace(
-        explanation,
-        flips=found.flips,
-        unchanged=found.unchanged,
-        unfinished=(*unfinished, *found.unfinished),
-    )
 
 
-def chosen_of(problem: PlanningProblem, program: Program, plan: Plan) -> tuple[int, ...]:
+def _chosen_of(problem: PlanningProblem, program: Program, plan: Plan) -> tuple[int, ...]:
     """The plan's options in the full `program`; InputError if there are none."""
     planned = {stage.stage: stage for stage in plan.stages}
     chosen = []
     for stage, options in zip(problem.stages, program.stages, strict=True):
         wanted = planned.get(stage.name)
-        for at in range(len(options)):
-            point = int(options.point[at])
-            if wanted is None:
-                if point < 0:
-                    break
-                continue
-            if int(options.replicas[at]) != wanted.replicas or point < 0:
-                continue
-            mine = stage.points[point]
-            same = (mine.variant, mine.batch_size, mine.cores) == (
-                wanted.variant,
-                wanted.batch_size,
-                wanted.cores,
-            )
-            # What the stages before send decides both.
-            received = (float(options.items[at]), wanted.items), (float(options.mean_s[at]), wanted.mean_s)
-            if same and all(isclose(one, other, rel_tol=1e-9) for one, other in received):
-                break
+        if wanted is None:
+            fits = options.point < 0
         else:
+            point = stage.columns.place.get((wanted.variant, wanted.batch_size, wanted.cores), -1)
+            fits = (options.point == point) & (point >= 0) & (options.replicas == wanted.replicas)
+            # What the stages before send decides both.
+            for received, given in ((options.items, wanted.items), (options.mean_s, wanted.mean_s)):
+                fits &= np.isclose(received, given, rtol=1e-9, atol=0.0)
+        if not fits.any():
             config = "nothing" if wanted is None else str(wanted.config)
             raise InputError(
                 f"the plan runs {config} at stage {stage.name!r}, which the problem does not allow"
             )
-        chosen.append(at)
+        chosen.append(int(fits.argmax()))
     return tuple(chosen)
 
 
@@ -154,7 +148,7 @@ WORTH = {
 
 
 def _summary(
-    problem: PlanningProblem, plan: Plan, binding: tuple[Binding, ...], others: tuple[Alternative, ...]
+    problem: PlanningProblem, plan: Plan, binding: Sequence[Binding], others: Sequence[Alternative]
 ) -> str:
     goal = problem.objective.goal
     assert plan.objective is not None
@@ -175,13 +169,9 @@ def _summary(
     return text
 
 
-# A part of the objective below this share of the difference is not mentioned.
-MATERIAL = 0.01
-
-
 def _alternatives(
     problem: PlanningProblem, program: Program, plan: Plan, mine: Totals, deadline: Deadline
-) -> tuple[tuple[Alternative, ...], bool]:
+) -> tuple[list[Alternative], bool]:
     """The best of the plans with another variant at a stage; False if time did not allow all.
 
     For each variant that does not run the best plan with it: the first of these is the best plan of all other
@@ -202,14 +192,13 @@ def _alternatives(
                 replace(fitting, stages=stages), goal, lambda given: label_setting.solve(given, deadline)
             )
             if deadline.passed or answer.termination not in PROVED:
-                return (), False
+                return [], False
             if answer.chosen:
                 second = plan_of(problem, reduced, "exact", answer)
-                verify(problem, second)
                 key = tuple(planned.variant for planned in second.stages)
                 found.setdefault(key, (second, evaluate(reduced, answer.chosen)))
     best = sorted(found.values(), key=lambda each: _order(goal, each[1]))
-    return tuple(_alternative(problem, plan, mine, *each) for each in best[:ALTERNATIVES]), True
+    return [_alternative(problem, plan, mine, *each) for each in best[:ALTERNATIVES]], True
 
 
 def _order(goal: Goal, totals: Totals) -> tuple[float, ...]:
@@ -236,58 +225,47 @@ def _alternative(
         outcome.latency_s - mine.latency_s,
         tuple(new.stage for old, new in pairs if new.variant != old.variant),
         differences(plan.configs, other.configs),
-        why(problem, mine, totals),
+        _why(problem, mine, totals),
     )
 
 
-def why(problem: PlanningProblem, mine: Totals, other: Totals) -> str:
+# Before the criterion that decides under a goal with an order, by the number of those that are equal.
+EQUAL_SO_FAR = ("", "equal in the first criterion, but ", "equal in accuracy and cores, but ")
+
+
+def _why(problem: PlanningProblem, mine: Totals, other: Totals) -> str:
     """Explain why the other plan lost against mine."""
-    goal = problem.objective.goal
+    objective, goal = problem.objective, problem.objective.goal
+    term, cores, batch = other.term - mine.term, other.cost_cores - mine.cost_cores, other.batch - mine.batch
+    accuracy = f"{'more' if term > 0 else 'less'} accurate"
+    unit = "core" if abs(cores) == 1 else "cores"
+    cost = f"{abs(cores):.4g} {unit} {'dearer' if cores > 0 else 'cheaper'}"
+    batches = f"{'larger' if batch > 0 else 'smaller'} batches"
     if goal is not Goal.WEIGHTED:
-        return _why_in_order(goal, mine, other)
-    parts = _parts(problem, mine, other)
+        criteria = [(term, f"{accuracy} by {abs(term):.4g}"), (cores, cost)]
+        criteria = [*(criteria if goal is Goal.LEXICOGRAPHIC else criteria[::-1]), (batch, batches)]
+        decided = zip(EQUAL_SO_FAR, criteria, strict=True)
+        words = (so_far + text for so_far, (change, text) in decided if abs(change) > EQUAL * 10)
+        return next(words, "") or _why_tied(mine, other)
+    parts = [
+        (objective.alpha * term, accuracy),
+        (-objective.beta * cores, cost),
+        (-objective.delta * batch, batches),
+    ]
+    rest = other.objective - mine.objective - sum(worth for worth, _ in parts)
+    parts.append((rest, f"{'fewer' if rest > 0 else 'more'} cores started by the change"))
+    parts = [(worth, text) for worth, text in parts if abs(worth) > EQUAL]
     lost = -sum(worth for worth, _ in parts)
     if abs(lost) <= EQUAL * max(1.0, abs(mine.objective)):
         return _why_tied(mine, other)
-    said = [(worth, text) for worth, text in parts if abs(worth) > MATERIAL * abs(lost)]
-    better = [f"{text} (worth {worth:+.3g})" for worth, text in said if worth > 0]
-    worse = [f"{text} (worth {worth:+.3g})" for worth, text in said if worth < 0]
+    shown = [(worth, f"{text} (worth {worth:+.3g})") for worth, text in parts]
+    shown = [(worth, text) for worth, text in shown if abs(worth) > MATERIAL * abs(lost)]
+    better = [text for worth, text in shown if worth > 0]
+    worse = [text for worth, text in shown if worth < 0]
     if better and worse:
         first, then = (better, worse) if lost > 0 else (worse, better)
         return f"{listed(first)}, but {listed(then)}"
     return listed(better or worse)
-
-
-def _parts(problem: PlanningProblem, mine: Totals, other: Totals) -> list[tuple[float, str]]:
-    """The parts of the difference in objective, with their names."""
-    objective = problem.objective
-    term, cores, batch = other.term - mine.term, other.cost_cores - mine.cost_cores, other.batch - mine.batch
-    parts = [
-        (objective.alpha * term, f"{'more' if term > 0 else 'less'} accurate"),
-        (-objective.beta * cores, f"{abs(cores):.4g} {_cores(cores)} {'dearer' if cores > 0 else 'cheaper'}"),
-        (-objective.delta * batch, f"{'larger' if batch > 0 else 'smaller'} batches"),
-    ]
-    rest = other.objective - mine.objective - sum(worth for worth, _ in parts)
-    parts.append((rest, f"{'fewer' if rest > 0 else 'more'} cores started by the change"))
-    return [(worth, text) for worth, text in parts if abs(worth) > EQUAL]
-
-
-def _cores(number: float) -> str:
-    return "core" if abs(number) == 1 else "cores"
-
-
-def _why_in_order(goal: Goal, mine: Totals, other: Totals) -> str:
-    """The criterion that decided."""
-    term, cores, batch = other.term - mine.term, other.cost_cores - mine.cost_cores, other.batch - mine.batch
-    accuracy = (term, f"{'less' if term < 0 else 'more'} accurate by {abs(term):.4g}")
-    cost = (cores, f"{abs(cores):.4g} {_cores(cores)} {'dearer' if cores > 0 else 'cheaper'}")
-    criteria = [accuracy, cost] if goal is Goal.LEXICOGRAPHIC else [cost, accuracy]
-    criteria.append((batch, f"{'larger' if batch > 0 else 'smaller'} batches"))
-    same = {0: "", 1: "equal in the first criterion, but ", 2: "equal in accuracy and cores, but "}
-    for at, (change, text) in enumerate(criteria):
-        if abs(change) > EQUAL * 10:
-            return same[at] + text
-    return _why_tied(mine, other)
 
 
 def _why_tied(mine: Totals, other: Totals) -> str:
@@ -303,20 +281,16 @@ def _why_tied(mine: Totals, other: Totals) -> str:
     return "as good, but later in the order of names"
 
 
-def binding_of(
-    problem: PlanningProblem, plan: Plan, wider: Mapping[str, PlanningProblem], deadline: Deadline
-) -> tuple[tuple[Binding, ...], tuple[str, ...]]:
+def _binding(problem: PlanningProblem, plan: Plan, deadline: Deadline) -> tuple[list[Binding], list[str]]:
     """The limits without which a better plan exists, largest gain first, and those not settled in time.
 
-    Each is removed alone and the problem solved again. `wider` holds, by their kind, problems without a limit
-    that shaped the operating points, as batch sizes do.
+    Each is removed alone and the problem solved again.
     """
     found, unsettled = [], []
-    removed = [(limit.kind, limit.where, limit.free) for limit in limits_of(problem)]
-    for kind, where, moved in (*removed, *((kind, "", moved) for kind, moved in wider.items())):
-        name = limit_name(kind, where)
+    for limit in limits_of(problem):
+        name = limit_name(limit.kind, limit.where)
         try:
-            better = proved_plan(moved, deadline)
+            better = proved_plan(limit.free, deadline)
         except DeadlineError:
             unsettled.append(f"what the plan would be without {name}")
             continue
@@ -326,8 +300,8 @@ def binding_of(
         changes = "; ".join(differences(plan.configs, outcome.configs))
         gain = outcome.objective - plan.objective
         text = f"without {name}: objective {gain:+.4g} ({changes})"
-        found.append(Binding(kind, where, gain, outcome, text))
-    return tuple(sorted(found, key=lambda each: -each.gain)), tuple(unsettled)
+        found.append(Binding(limit.kind, limit.where, gain, outcome, text))
+    return sorted(found, key=lambda each: -each.gain), unsettled
 
 
 def _is_better(problem: PlanningProblem, one: Plan, other: Plan) -> bool:
@@ -342,3 +316,151 @@ def _is_better(problem: PlanningProblem, one: Plan, other: Plan) -> bool:
         if abs(a - b) > 10 * EQUAL * max(1.0, abs(b)) and sign:
             return (a - b) * sign > 0
     return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A kind of change: its absence and the search for it in words, and the part of a configuration."""
+
+    none: str
+    next: str
+    part: Callable[[StageConfig], object]
+
+
+# From any change at all to the largest.
+CHANGES = {
+    "anything": _Change("nothing changes", "the next change of any kind", lambda config: config),
+    "configuration": _Change(
+        "at most replicas change",
+        "the next change of variants, batch sizes or cores of a replica",
+        lambda config: (config.stage, config.variant, config.batch_size, config.cores),
+    ),
+    "variants": _Change(
+        "no variant changes", "the next change of variants", lambda config: (config.stage, config.variant)
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """A quantity that may move: its name and unit, its present value, and the problem with another value."""
+
+    quantity: str
+    words: str
+    unit: str
+    now: float
+    at: Callable[[float], PlanningProblem]
+
+
+def _searches(
+    problem: PlanningProblem, plan: Plan, peak_cores: float, deadline: Deadline
+) -> Iterator[_FlipSearch]:
+    """The searches for the flips of an optimal plan that holds `peak_cores` at the most, each with its time.
+
+    Steps away from the present value double; the step in which the plan changes is halved until both ends,
+    which are both solved, are within `PRECISION`. With the SLA or the budget a plan is feasible from one
+    value on, so the first change of any kind is exact to that. A plan that appears and disappears between two
+    steps is missed.
+    """
+    bounds = problem.bounds
+    cores = _Axis(
+        "cores",
+        "core budget",
+        "cores",
+        peak_cores if bounds.cores is None else bounds.cores,
+        lambda value: replace(problem, bounds=replace(bounds, cores=value)),
+    )
+    axes = [
+        _Axis("rate_rps", "rate", "rps", problem.rate_rps, lambda value: replace(problem, rate_rps=value)),
+        _Axis("sla_s", "SLA", "s", problem.sla_s, lambda value: replace(problem, sla_s=value)),
+    ]
+    # Without a budget there is none to raise.
+    above = axes if bounds.cores is None else [*axes, cores]
+    wanted = [*((axis, True) for axis in above), *((axis, False) for axis in (*axes, cores))]
+    for number, (axis, is_above) in enumerate(wanted):
+        yield _FlipSearch(axis, is_above, plan, Deadline(deadline.remaining_s / (len(wanted) - number)))
+
+
+class _FlipSearch:
+    """The search for flips along one quantity in one direction."""
+
+    def __init__(self, axis: _Axis, is_above: bool, plan: Plan, deadline: Deadline) -> None:
+        self._axis, self._is_above, self._plan, self._deadline = axis, is_above, plan, deadline
+        self._known: dict[float, Plan] = {axis.now: plan}
+        self.unchanged: list[str] = []
+        self.unfinished: list[str] = []
+
+    def flips(self) -> list[Flip]:
+        """The first change of each kind; a larger kind is not sought if there is no smaller one."""
+        found: list[Flip] = []
+        for what, kind in CHANGES.items():
+            same, changed = self._axis.now, None
+            try:
+                for value in self._values():
+                    if self._changes(value, what):
+                        changed = value
+                        break
+                    same = value
+                while changed is not None and abs(changed - same) > PRECISION * max(same, changed):
+                    middle = _short((same + changed) / 2)
+                    if self._changes(middle, what):
+                        changed = middle
+                    else:
+                        same = middle
+            except DeadlineError:
+                self.unfinished.append(self._late(what, same, changed))
+            else:
+                if changed is None:
+                    self.unchanged.append(f"{kind.none} {self._up_to(same)}")
+            if changed is None:
+                break
+            found.append(self._flip(what, same, changed))
+        return found
+
+    def _changes(self, value: float, what: str) -> bool:
+        if value not in self._known:
+            self._known[value] = proved_plan(self._axis.at(value), self._deadline)
+        part = CHANGES[what].part
+        return list(map(part, self._known[value].configs)) != list(map(part, self._plan.configs))
+
+    def _values(self) -> list[float]:
+        """The steps away from the present, and those solved for a smaller change, nearest first."""
+        now, is_above = self._axis.now, self._is_above
+        ratios = [1 + FIRST_STEP * 2.0**step for step in range(STEPS)]
+        steps = {_short(now * ratio if is_above else now / ratio) for ratio in ratios}
+        return sorted((steps | set(self._known)) - {now}, reverse=not is_above)
+
+    def _flip(self, what: str, same: float, changed: float) -> Flip:
+        axis, plan = self._axis, self._plan
+        to = self._known[changed].summary
+        text = f"{axis.words} {'≥' if self._is_above else '≤'} {changed:.10g} {axis.unit}: "
+        if to is None:
+            text += "nothing is feasible"
+        else:
+            assert plan.pas is not None and plan.cost_cores is not None
+            text += (
+                f"{'; '.join(differences(plan.configs, to.configs))} "
+                f"(PAS {to.pas - plan.pas:+.4f}, cores {to.cost_cores - plan.cost_cores:+.4g})"
+            )
+        return Flip(axis.quantity, self._direction, what, same, changed, to, text)
+
+    @property
+    def _direction(self) -> str:
+        return "above" if self._is_above else "below"
+
+    def _up_to(self, value: float) -> str:
+        article = "an" if self._axis.words == "SLA" else "a"
+        to = "up to" if self._is_above else "down to"
+        return f"{to} {article} {self._axis.words} of {value:.4g} {self._axis.unit}"
+
+    def _late(self, what: str, same: float, changed: float | None) -> str:
+        axis = self._axis
+        name = f"{CHANGES[what].next} {self._direction} the {axis.words} of {axis.now:.4g} {axis.unit}"
+        if changed is not None:
+            return f"{name} more closely than between {same:.10g} and {changed:.10g}"
+        return name if same == axis.now else f"{name} (none {self._up_to(same)})"
+
+
+def _short(value: float) -> float:
+    """The value in few digits."""
+    return round(value, DIGITS - 1 - floor(log10(value)))

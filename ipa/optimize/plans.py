@@ -1,66 +1,68 @@
-"""Build plans from chosen options."""
+"""The plan of a solver's answer, and its verification by plain arithmetic.
+
+Verification goes back to the operating points and shares only the formulas with the solvers' inputs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from math import inf, isclose, isfinite
 
+from ipa.model.errors import Problem as Fault
+from ipa.model.errors import SolverError
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
-from ipa.optimize.describe import stage_plans_of
+from ipa.model.resources import Resources, in_words
+from ipa.model.rolling import peak_of
+from ipa.optimize.describe import describe, items_of, no_plan
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import Program, ProgramAnswer, Totals, evaluate
 from ipa.optimize.solver_selection import CONTRADICTION
-from ipa.optimize.timing import Chosen
-from ipa.queueing.formation import formation_wait_s
 
+# Gurobi's infinity, of a bound that it does not have yet.
 NO_BOUND = 1e100
+# Relative above 1: sums of a few dozen floats agree to far less.
+AGREE = 1e-7
 
 
 def plan_of(problem: PlanningProblem, program: Program, solver: str, found: ProgramAnswer) -> Plan:
-    """The plan of a solver's answer; without configuration if it chose none."""
-    plan = Plan(
-        pipeline=problem.pipeline,
-        rate_rps=problem.rate_rps,
+    """The plan of a solver's answer, verified; without configuration if it chose none.
+
+    Errors: SolverError (the plan is invalid).
+    """
+    bound = found.bound if found.bound is not None and abs(found.bound) < NO_BOUND else None
+    if not found.chosen:
+        return replace(
+            no_plan(problem.pipeline, problem.rate_rps, problem.sla_s, solver, problem.objective.name),
+            termination=found.termination,
+            bound=bound,
+        )
+    totals = evaluate(program, found.chosen)
+    objective, gap = worth(problem, totals), None
+    if problem.objective.goal is not Goal.WEIGHTED:
+        bound = objective
+    if bound is not None:
+        close = CONTRADICTION * max(1.0, abs(objective))
+        is_met = found.termination is Termination.OPTIMAL and bound - objective <= close
+        # A bound is never below the objective reached.
+        bound = objective if is_met else max(bound, objective)
+        gap = (bound - objective) / max(1.0, abs(objective))
+    right = describe(problem, configs_of(problem, program, found.chosen))
+    assert right is not None, "its points are the problem's"
+    plan = replace(
+        right,
         termination=found.termination,
         solver=solver,
-        objective=None,
-        bound=_known(found.bound),
-        gap=None,
-        pas=None,
-        cost_cores=None,
-        latency_s=None,
-        sla_s=problem.sla_s,
-        solve_s=0.0,
-        stages=(),
-        objective_name=problem.objective.name,
-        prices=_prices(problem, program, found),
-    )
-    if not found.chosen:
-        return plan
-    totals = evaluate(program, found.chosen)
-    objective = worth(problem, totals)
-    stages = stage_plans(problem, program, found.chosen)
-    weighted = problem.objective.goal is Goal.WEIGHTED
-    bound, gap = bound_and_gap(found.bound if weighted else objective, objective, found.termination)
-    return replace(
-        plan,
         objective=objective,
         bound=bound,
         gap=gap,
         pas=totals.pas,
         cost_cores=totals.cost_cores,
         latency_s=totals.latency_s,
-        stages=stages,
-        cost_usd_per_hour=_usd_per_hour(problem, stages),
     )
-
-
-def _usd_per_hour(problem: PlanningProblem, stages: Sequence[StagePlan]) -> float | None:
-    """The price of the stages' resources; None without prices."""
-    if not problem.prices.is_money:
-        return None
-    return problem.prices.cost(problem.resources([stage.config for stage in stages]))
+    verify(problem, plan, right)
+    return plan
 
 
 def worth(problem: PlanningProblem, totals: Totals) -> float:
@@ -71,26 +73,8 @@ def worth(problem: PlanningProblem, totals: Totals) -> float:
     return -totals.cost if goal is Goal.CHEAPEST else totals.objective
 
 
-def stage_plans(problem: PlanningProblem, program: Program, chosen: Sequence[int]) -> tuple[StagePlan, ...]:
-    """The configuration of each stage, in order, without stages that the pipeline's own router does."""
-    return stage_plans_of(
-        problem,
-        [
-            Chosen(
-                index,
-                problem.stages[index].points[int(options.point[at])],
-                int(options.replicas[at]),
-                float(options.items[at]),
-            )
-            for index, (options, at) in enumerate(zip(program.stages, chosen, strict=True))
-            if not problem.stages[index].is_free
-        ],
-        {},
-    )
-
-
 def configs_of(problem: PlanningProblem, program: Program, chosen: Sequence[int]) -> tuple[StageConfig, ...]:
-    """The chosen configuration of each stage, as `stage_plans` without its performance."""
+    """The chosen configuration of each stage, in order, without those that the pipeline's own router does."""
     found = []
     for stage, options, at in zip(problem.stages, program.stages, chosen, strict=True):
         if not stage.is_free:
@@ -100,53 +84,116 @@ def configs_of(problem: PlanningProblem, program: Program, chosen: Sequence[int]
     return tuple(found)
 
 
-def bound_and_gap(
-    bound: float | None, objective: float, termination: Termination
-) -> tuple[float | None, float | None]:
-    """The bound, never below the objective reached, and its distance to it (relative above 1)."""
-    known = _known(bound)
-    if known is None:
-        return None, None
-    close = CONTRADICTION * max(1.0, abs(objective))
-    if known < objective or (termination is Termination.OPTIMAL and known - objective <= close):
-        known = objective
-    return known, (known - objective) / max(1.0, abs(objective))
+def verify(problem: PlanningProblem, plan: Plan, right: Plan | None = None) -> None:
+    """Return if the plan is valid; SolverError lists every wrong number and broken limit.
+
+    `right` is its description, if that is known.
+    """
+    if plan.termination in (Termination.OPTIMAL, Termination.FEASIBLE):
+        faults = list(_faults_of_plan(problem, plan, right))
+    else:
+        words = f"termination is {plan.termination.value}, yet there is a configuration or an objective"
+        faults = [words] if plan.stages or plan.objective is not None else []
+    refuse(f"the answer of {plan.solver} for pipeline {problem.pipeline!r}", faults)
 
 
-def _known(bound: float | None) -> float | None:
-    """The bound, None if the solver has none yet (infinity, 1e100 in Gurobi)."""
-    return bound if bound is not None and abs(bound) < NO_BOUND else None
+def refuse(what: str, faults: Iterable[str]) -> None:
+    """Return if there are no faults, else raise a SolverError that lists them."""
+    problems = [Fault(fault) for fault in faults]
+    if problems:
+        raise SolverError(f"{what} does not hold", problems=problems)
 
 
-def _prices(
-    problem: PlanningProblem, program: Program, found: ProgramAnswer
-) -> tuple[tuple[str, float], ...]:
-    if found.prices is None:
-        return ()
-    graph = program.graph
-    names = ["sla"]
-    if len(graph.paths) > 1:
-        names = ["sla " + " > ".join(problem.stages[at].name for at in path) for path in graph.paths]
-    names += [limit.name for limit in program.limits()]
-    return tuple(zip(names, (float(price) for price in found.prices), strict=True))
+def _faults_of_plan(problem: PlanningProblem, plan: Plan, right: Plan | None) -> Iterator[str]:
+    planned = [stage for stage in problem.stages if not stage.is_free]
+    names = [stage.name for stage in planned]
+    if [stage.stage for stage in plan.stages] != names:
+        yield f"its stages are {[stage.stage for stage in plan.stages]}, not {names}"
+        return
+    for stage, given in zip(planned, plan.stages, strict=True):
+        place = stage.columns.place.get((given.variant, given.batch_size, given.cores))
+        if place is None:
+            yield f"{given.config} is not among the stage's operating points"
+            return
+        if type(given.replicas) is not int or given.replicas < 1:
+            yield f"{given.config}: {given.replicas!r} replicas is not a whole number above 0"
+            return
+        if not problem.allows(stage, stage.points[place]):
+            yield f"{given.config}: the objective, the bounds or a pin does not allow that point"
+    _, faults = items_of(problem, {given.stage: given.variant for given in plan.stages})
+    yield from faults
+    right = right or describe(problem, plan.configs)
+    assert right is not None, "its points were found"
+    for stage, given, expected in zip(planned, plan.stages, right.stages, strict=True):
+        carried_rps = given.replicas * expected.capacity_rps
+        if carried_rps < expected.rate_rps * (1 - AGREE):
+            yield f"{given.config} carries {carried_rps:g} of {expected.rate_rps:g} items a second"
+        least, most = problem.replica_limits(stage)
+        if given.replicas < least or (most is not None and given.replicas > most):
+            yield f"{given.config} has replicas outside {least}..{most}"
+    yield from _faults_of_sums(problem, plan, right)
 
 
-def released_note(problem: PlanningProblem, plan: Plan) -> str:
-    """A note on a plan's latency under the released semantics, with the latency by the paper."""
-    waits = {stage.name: stage.batch_timeout_s for stage in problem.stages}
-    at = {stage.stage: number for number, stage in enumerate(plan.stages)}
-    paper_s = max(
-        sum(
-            planned.latency_s + formation_wait_s(planned.batch_size, planned.rate_rps, waits[planned.stage])
-            for planned in (
-                plan.stages[at[problem.stages[index].name]]
-                for index in path
-                if problem.stages[index].name in at
-            )
-        )
-        for path in problem.graph.paths
-    )
-    return (
-        "ipa-artifact: queue_delay_s is the released term, never above 0, and latency_s the sum that "
-        f"the released constraint holds below the SLA; with the wait as the paper charges it: {paper_s:.4g} s"
-    )
+def _faults_of_sums(problem: PlanningProblem, plan: Plan, right: Plan) -> Iterator[str]:
+    """The wrong sums and the broken limits; `right` has the sums by arithmetic, without a change's cost."""
+    objective, bounds = problem.objective, problem.bounds
+    held = right.resources
+    peak, started_cores = _peak(problem, right.stages) if problem.running else (held, 0.0)
+    worth = right.objective or 0.0
+    if objective.goal is Goal.WEIGHTED:
+        worth -= objective.transition_per_core * started_cores
+    yield from differs("objective", plan.objective, worth)
+    for name in ("pas", "cost_cores", "latency_s", "sla_s"):
+        yield from differs(name, getattr(plan, name), getattr(right, name))
+    if right.cost_usd_per_hour is not None:
+        yield from differs("cost_usd_per_hour", plan.cost_usd_per_hour, right.cost_usd_per_hour)
+    cores, pas, latency_s = right.cost_cores or 0.0, right.pas or 0.0, right.latency_s or 0.0
+    if exceeds(latency_s, problem.sla_s):
+        yield f"latency {latency_s:g} s is above the SLA of {problem.sla_s:g} s"
+    now = problem.resources(problem.running)
+    for name, limit in bounds.limits.items():
+        if exceeds(held.amount(name), limit):
+            yield f"{in_words(name, held.amount(name))} are above the bound of {limit:g}"
+    for name, limit in (bounds.change_limits if problem.running else bounds.limits).items():
+        most = max(limit, now.amount(name))
+        if exceeds(peak.amount(name), most):
+            words = in_words(name, peak.amount(name))
+            yield f"{words} of old and new together are above the bound of {most:g}"
+    if objective.max_cost_cores is not None and exceeds(cores, objective.max_cost_cores):
+        yield f"{cores:g} cores are above the cost ceiling of {objective.max_cost_cores:g}"
+    if bounds.accuracy_floor is not None and exceeds(bounds.accuracy_floor, pas):
+        yield f"PAS {pas:g} is below the floor of {bounds.accuracy_floor:g}"
+    if plan.bound is not None and exceeds(worth, plan.bound):
+        yield f"objective {worth!r} is above the solver's own bound {plan.bound!r}"
+
+
+def _peak(problem: PlanningProblem, stages: Sequence[StagePlan]) -> tuple[Resources, float]:
+    """The resources of old and new replicas together, and the cores of replicas that start."""
+    peak, started = Resources(cpu_cores=problem.fixed_cores), 0.0
+    before = {config.stage: config for config in problem.running}
+    by_name = {stage.name: stage for stage in problem.stages}
+    for planned in stages:
+        new, old = planned.config, before.get(planned.stage)
+        new_cores = problem.held(new).cores
+        new_each = Resources(cpu_cores=new_cores) + planned.beside
+        if old is None:
+            peak += new_each * new.replicas
+            continue
+        beside = problem.beside(by_name[planned.stage], old.variant)
+        old_each = Resources(cpu_cores=problem.held(old).cores) + beside
+        peak += peak_of(old, old_each, new, new_each, problem.rolling)
+        keeps = problem.rolling.keeps_replicas(old, new)
+        fresh = max(0, new.replicas - old.replicas) if keeps else new.replicas
+        started += fresh * new_cores
+    return peak, started
+
+
+def differs(name: str, given: float | None, expected: float) -> Iterator[str]:
+    """The fault of a number that is not what arithmetic gives, none if it is."""
+    if given is None or not isfinite(given) or not isclose(given, expected, rel_tol=AGREE, abs_tol=AGREE):
+        yield f"{name} is {expected!r} by arithmetic, not {given!r}"
+
+
+def exceeds(value: float, limit: float) -> bool:
+    """True if the value is above the limit beyond rounding."""
+    return value > limit + AGREE * max(1.0, abs(limit)) if limit < inf else False

@@ -235,14 +235,13 @@ class ProgramAnswer:
     """The end of a solve, the chosen option of each stage, and the bound on the best objective.
 
     `chosen` is empty if there is no plan; `bound` is None if the solver has none. `note` has remarks on how
-    it was found, `prices` the multipliers that a label search used.
+    it was found.
     """
 
     termination: Termination
     chosen: tuple[int, ...] = ()
     bound: float | None = None
     note: str = ""
-    prices: Array | None = None
 
 
 def value_of(weights: Weights, stage: Options, uses_product: bool) -> Array:

@@ -41,7 +41,6 @@ NAMES = {
     "max_replicas": "the most replicas",
     "min_replicas": "the least replicas",
     "pin": "the pin",
-    "batch_sizes": "the limits on batch sizes",
 }
 
 # The value of a limit that the plan nearest to feasible needs; None if no plan meets the other limits.
@@ -49,24 +48,20 @@ Nearest = Callable[[Program, Deadline], float | None]
 
 
 @dataclass(frozen=True, slots=True)
-class LimitMove:
-    """A limit that is a number: its value, the problem with another one, and the words of a move."""
-
-    value: float
-    at: Callable[[float], PlanningProblem]
-    words: str
-    nearest: Nearest
-    is_floor: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class ProblemLimit:
-    """A limit of a problem by kind and stage, the problem without it, and the way to move it, if any."""
+    """A limit of a problem by kind and stage, the problem without it, and, if it is a number, its move.
+
+    `value` is the number, `at` the problem with another one, `words` those of a move.
+    """
 
     kind: str
     where: str
     free: PlanningProblem
-    move: LimitMove | None = None
+    value: float = 0.0
+    at: Callable[[float], PlanningProblem] | None = None
+    words: str = ""
+    nearest: Nearest | None = None
+    is_floor: bool = False
 
 
 def limit_name(kind: str, where: str) -> str:
@@ -110,18 +105,11 @@ def limits_of(problem: PlanningProblem) -> Iterator[ProblemLimit]:
     """Every limit of the problem."""
     bounds, objective = problem.bounds, problem.objective
 
-    def resource(name: str, words: str, use: Callable[[Options], Array]) -> ProblemLimit:
-        def at(most: float) -> PlanningProblem:
-            return replace(problem, bounds=bounds.limited(name, most))
-
-        # A limit without end is kept, so that the options have its use.
-        return ProblemLimit(name, "", at(inf), LimitMove(bounds.limits[name], at, words, _least_of(use)))
-
     def bounded(**changes: object) -> PlanningProblem:
         return replace(problem, bounds=replace(bounds, **changes))  # type: ignore[arg-type]
 
-    def weighed(**changes: object) -> PlanningProblem:
-        return replace(problem, objective=replace(objective, **changes))  # type: ignore[arg-type]
+    def weighed(most: float) -> PlanningProblem:
+        return replace(problem, objective=replace(objective, max_cost_cores=most))
 
     def staged(at: int, **changes: object) -> PlanningProblem:
         stage = replace(problem.stages[at], **changes)  # type: ignore[arg-type]
@@ -131,30 +119,34 @@ def limits_of(problem: PlanningProblem) -> Iterator[ProblemLimit]:
         return replace(problem, sla_s=sla_s)
 
     words = "SLA ≥ {:g} s instead of {:g} s"
-    yield ProblemLimit(
-        "sla", "", later(LOOSE_SLA_S), LimitMove(problem.sla_s, later, words, _least_latency_s)
-    )
-    if bounds.cores is not None:
-        yield resource(CORES, "cores ≥ {:g} instead of {:g}", lambda stage: stage.peak_cores)
-    for number, name in enumerate(name for name in bounds.limits if name != CORES):
-        unit = "" if unit_of(name) == name else f" {unit_of(name)}"
+    yield ProblemLimit("sla", "", later(LOOSE_SLA_S), problem.sla_s, later, words, _least_latency_s)
+    numbers = {name: at for at, name in enumerate(name for name in bounds.limits if name != CORES)}
+    for name in sorted(bounds.limits, key=lambda name: numbers.get(name, -1)):
+
+        def limited(most: float, name: str = name) -> PlanningProblem:
+            return replace(problem, bounds=bounds.limited(name, most))
+
+        def use(stage: Options, number: int | None = numbers.get(name)) -> Array:
+            return stage.peak_cores if number is None else stage.peak(number)
+
+        unit = "" if name in (CORES, unit_of(name)) else f" {unit_of(name)}"
         words = f"{name} ≥ {{:g}}{unit} instead of {{:g}}{unit}"
-        yield resource(name, words, lambda stage, number=number: stage.peak(number))  # type: ignore[misc]
+        # A limit without end is kept, so that the options have its use.
+        yield ProblemLimit(name, "", limited(inf), bounds.limits[name], limited, words, _least_of(use))
     if bounds.front is not None:
         yield ProblemLimit("front", "", bounded(front=None))
-    if objective.max_cost_cores is not None:
+    if (most := objective.max_cost_cores) is not None:
         words = "cost ceiling ≥ {:g} cores instead of {:g}"
-        least_cost = _least_of(lambda stage: stage.cost_cores)
-        move = LimitMove(
-            objective.max_cost_cores, lambda most: weighed(max_cost_cores=most), words, least_cost
-        )
-        yield ProblemLimit("max_cost_cores", "", weighed(max_cost_cores=inf), move)
-    if bounds.accuracy_floor is not None:
+        least = _least_of(lambda stage: stage.cost_cores)
+        yield ProblemLimit("max_cost_cores", "", weighed(inf), most, weighed, words, least)
+    if (floor := bounds.accuracy_floor) is not None:
         words = "accuracy floor ≤ {:g} instead of {:g}"
-        move = LimitMove(
-            bounds.accuracy_floor, lambda least: bounded(accuracy_floor=least), words, _most_pas, True
+        free = bounded(accuracy_floor=TINY_FLOOR)
+        yield ProblemLimit(
+            *("accuracy_floor", "", free, floor, lambda least: bounded(accuracy_floor=least), words),
+            nearest=_most_pas,
+            is_floor=True,
         )
-        yield ProblemLimit("accuracy_floor", "", bounded(accuracy_floor=TINY_FLOOR), move)
     if bounds.max_replicas is not None or objective.max_replicas is not None:
         free = replace(bounded(max_replicas=None), objective=replace(objective, max_replicas=None))
         yield ProblemLimit("max_replicas", "", free)
@@ -172,19 +164,18 @@ def limits_of(problem: PlanningProblem) -> Iterator[ProblemLimit]:
 
 def _of_limits(problem: PlanningProblem, deadline: Deadline) -> Iterator[Relaxation]:
     for limit in limits_of(problem):
-        move = limit.move
         if limit.kind == "pin":
             yield Relaxation("pin", 0.0, f"stage {limit.where!r} without its pin", limit.free)
-        if move is None:
+        if limit.at is None or limit.nearest is None:
             continue
-        needed = move.nearest(full_program(limit.free), deadline)
+        needed = limit.nearest(full_program(limit.free), deadline)
         if needed is None:
             continue
-        value = _round(needed, up=not move.is_floor)
+        value = _round(needed, up=not limit.is_floor)
         if limit.kind == "sla":
             value = max(value, 10.0**-DIGITS)
-        if value < move.value if move.is_floor else value > move.value:
-            yield Relaxation(limit.kind, value, move.words.format(value, move.value), move.at(value))
+        if value < limit.value if limit.is_floor else value > limit.value:
+            yield Relaxation(limit.kind, value, limit.words.format(value, limit.value), limit.at(value))
 
 
 def _of_rate(problem: PlanningProblem, deadline: Deadline) -> Iterator[Relaxation]:

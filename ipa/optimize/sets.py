@@ -25,7 +25,7 @@ from ipa.model.resources import (
     in_words,
     total,
 )
-from ipa.optimize.verify import differs, exceeds, refuse
+from ipa.optimize.plans import differs, exceeds, refuse
 
 
 @dataclass(frozen=True, slots=True)

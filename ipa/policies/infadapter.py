@@ -17,6 +17,7 @@ from ipa.model.profile import StageProfile
 from ipa.model.resources import CORES, beside_of
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.optimize.accuracy import RANKS
+from ipa.optimize.describe import no_plan
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.set_solve import missing_part, solve_set
 from ipa.optimize.sets import CoreLevel, SetPlan, SetProblem, SetVariant, SetWeights
@@ -226,23 +227,9 @@ class SingleStagePipeline:
 
     def infeasible(self, rate_rps: float, name: str, note: str) -> Plan:
         """An infeasible plan, with the reason."""
-        return Plan(
-            pipeline=self.pipeline.name,
-            rate_rps=rate_rps,
-            termination=Termination.INFEASIBLE,
-            solver=name,
-            objective=None,
-            bound=None,
-            gap=None,
-            pas=None,
-            cost_cores=None,
-            latency_s=None,
-            sla_s=self.asked.sla_s,
-            solve_s=0.0,
-            stages=(),
-            objective_name=self.asked.objective_name,
-            note=note,
-        )
+        asked = self.asked
+        plan = no_plan(self.pipeline.name, rate_rps, asked.sla_s, name, asked.objective_name)
+        return replace(plan, note=note)
 
 
 def planned_rate_rps(forecast: Forecast) -> float:

@@ -11,6 +11,8 @@ from ipa.model.pipeline import Bounds, Objective, Pipeline, Stage
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import OperatingPoint, StageProfile
 from ipa.model.rolling import SIDE_BY_SIDE
+from ipa.optimize.explain import explain
+from ipa.optimize.explanation import Explanation
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.solve import solve
 from ipa.profiling.points import Allocation, LatencySource, operating_points
@@ -173,3 +175,11 @@ def plan_pipeline(
         pipeline, profiles, rate_rps, objective=objective, compat=compat, allocation=allocation
     )
     return solve(problem, solver, deadline_s)
+
+
+def explain_plan(question: PlanQuestion, plan: Plan, deadline_s: float = 10.0) -> Explanation:
+    """Explain `plan` as the answer to the question, as far as time allows: as `ipa.optimize.explain`.
+
+    Errors: InputError if the plan is not one of the question; those of `PlanQuestion.problem`.
+    """
+    return explain(question.problem(), plan, deadline_s)

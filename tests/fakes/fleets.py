@@ -17,7 +17,7 @@ from ipa.optimize.frontier import worth_program
 from ipa.optimize.linear_program import build_milp, whole_ranges
 from ipa.optimize.milp import Milp
 from ipa.optimize.options import full_program
-from ipa.optimize.plans import stage_plans, worth
+from ipa.optimize.plans import configs_of, worth
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import evaluate
 from tests.fakes.planner_brute import size
@@ -73,7 +73,7 @@ def uses_of(problem: PlanningProblem) -> Uses:
     best: dict[tuple[float, ...], float] = {}
     for chosen in itertools.product(*(range(len(stage)) for stage in program.stages)):
         if fits(program, chosen):
-            held = problem.resources([each.config for each in stage_plans(problem, program, chosen)])
+            held = problem.resources(configs_of(problem, program, chosen))
             key = (round(held.cpu_cores, 9), round(held.memory_gib, 9), held.accelerators.get(GPU, 0.0))
             best[key] = max(best.get(key, -inf), worth(problem, evaluate(program, chosen)))
     return np.array(list(best)).reshape(-1, 3), np.array(list(best.values()))

@@ -9,8 +9,7 @@ from ipa.model.plan import Plan
 from ipa.optimize.explanation import Explanation
 from ipa.optimize.frontier import FrontierPoint, frontier
 from ipa.optimize.solve import solve
-from ipa.policies.explaining import explain_plan
-from ipa.policies.planning import PlanQuestion
+from ipa.policies.planning import PlanQuestion, explain_plan
 
 
 async def plan_here(question: PlanQuestion, solver: str, deadline_s: float) -> Plan:

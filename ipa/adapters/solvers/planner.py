@@ -25,8 +25,7 @@ from ipa.optimize.deadline import Deadline
 from ipa.optimize.explanation import Explanation
 from ipa.optimize.frontier import FrontierPoint, frontier
 from ipa.optimize.solve import SolveCache
-from ipa.policies.explaining import explain_plan
-from ipa.policies.planning import PlanQuestion
+from ipa.policies.planning import PlanQuestion, explain_plan
 
 A = TypeVar("A")
 # The planner exceeds its limit only by the work after its last check of the clock.
@@ -62,7 +61,7 @@ class PlannerProcesses:
         return await self._asked("plan", question, solver, deadline_s, Plan)
 
     async def explain(self, question: PlanQuestion, plan: Plan, deadline_s: float) -> Explanation:
-        """Return the explanation of the plan, as `ipa.policies.explaining` does."""
+        """Return the explanation of the plan, as `ipa.policies.planning` does."""
         return await self._asked("explanation", question, plan, deadline_s, Explanation)
 
     async def frontier(self, question: PlanQuestion, deadline_s: float) -> tuple[FrontierPoint, ...]:

@@ -96,7 +96,7 @@ def explain(
     Exit code 3: no plan is feasible, and what would be; 6: out of time.
     """
     from ipa.cli.views.plan_text import explanation_lines
-    from ipa.policies.explaining import explain_plan
+    from ipa.policies.planning import explain_plan
 
     asked, plan = question.best(rate, deadline_s)
     explained = explain_plan(asked, plan, deadline_s)

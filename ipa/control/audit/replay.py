@@ -29,7 +29,7 @@ from ipa.model.plan import Plan, StageConfig, in_words
 from ipa.policies.base import Policy, Predictor, is_stateful
 
 # Durations, which are no part of a result, and figures that follow from configurations and profiles.
-NO_RESULT = frozenset({"solve_s", "beside", "cost_usd_per_hour"})
+NO_RESULT = frozenset({"solve_s", "beside", "cost_usd_per_hour", "prices"})
 # Sums of floats in another order differ in their last digits, and predictions are rounded to five.
 ROUNDING = 1e-4
 # The most differences listed.

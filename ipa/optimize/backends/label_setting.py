@@ -46,12 +46,10 @@ def solve(program: Program, deadline: Deadline) -> ProgramAnswer:
     except DeadlineError:
         termination = Termination.FEASIBLE if chosen else Termination.NO_SOLUTION_FOUND
         note = "the time ran out before it was proved best"
-        return ProgramAnswer(termination, chosen, search.root_bound, note, search.prices)
+        return ProgramAnswer(termination, chosen, search.root_bound, note)
     if not chosen:
         return ProgramAnswer(Termination.INFEASIBLE)
-    return ProgramAnswer(
-        Termination.OPTIMAL, chosen, evaluate(program, chosen).objective, prices=search.prices
-    )
+    return ProgramAnswer(Termination.OPTIMAL, chosen, evaluate(program, chosen).objective)
 
 
 def _all_tried(program: Program, deadline: Deadline) -> ProgramAnswer:

@@ -10,16 +10,13 @@ from pathlib import Path
 from random import Random
 
 import pytest
-import yaml
 
 from ipa.cli.main import run
 from ipa.model.errors import InputError
 from ipa.model.pipeline import Bounds, Goal, Objective, Pin
 from ipa.model.plan import Plan, StagePlan, Termination
 from ipa.model.profile import OperatingPoint
-from ipa.optimize.breakpoints import PRECISION
-from ipa.optimize.deadline import Deadline
-from ipa.optimize.explain import binding_of, explain
+from ipa.optimize.explain import PRECISION, explain
 from ipa.optimize.explanation import Explanation, differences
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.solve import solve
@@ -261,17 +258,6 @@ def test_equally_good_variants_say_what_broke_the_tie() -> None:
     }
 
 
-def test_a_limit_that_shaped_the_points_may_be_taken_away_by_a_wider_problem() -> None:
-    problem = one_stage()
-    points = (*problem.stages[0].points, OperatingPoint("heavy", 0.9, 8, 1.0, 0.4, 20.0))
-    wider = replace(problem, stages=(StageProblem("s", points, batch_timeout_s=0.1),))
-    binding, unsettled = binding_of(problem, best(problem), {"batch_sizes": wider}, Deadline(LONG_S))
-    assert [each.text for each in binding] == [
-        "without the limits on batch sizes: objective +0.09999 (s: batch 1 → 8, replicas 2 → 1)"
-    ]
-    assert unsettled == ()
-
-
 def test_an_infeasible_problem_has_remedies_each_with_its_plan() -> None:
     problem = one_stage(sla_s=0.05, bounds=Bounds(cores=4.0))
     plan = best(problem)
@@ -378,14 +364,3 @@ def test_bad_input_gets_a_message(arguments: list[str], code: int, words: str, c
     assert run(["explain", "video", *arguments]) == code
     printed = capsys.readouterr()
     assert words in printed.err and printed.out == ""
-
-
-@pytest.mark.usefixtures("at_home")
-def test_the_command_sees_batch_sizes_that_the_bounds_exclude(tmp_path: Path, capsys: Capture) -> None:
-    data = yaml.safe_load(Path("pipelines/sum-qa/pipeline.yaml").read_text())
-    data["bounds"]["batch_sizes"] = [1]
-    file = tmp_path / "pipeline.yaml"
-    file.write_text(yaml.safe_dump(data))
-    assert run(["explain", str(file), "--rate", "12", "--solver", "exact", "-o", "json"]) == 0
-    printed = json.loads(capsys.readouterr().out)
-    assert "batch_sizes" in [each["kind"] for each in printed["binding"]]

@@ -12,7 +12,7 @@ import pytest
 
 from ipa.model.pipeline import Goal
 from ipa.optimize.options import full_program
-from ipa.optimize.plans import stage_plans
+from ipa.optimize.plans import configs_of
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import Totals, evaluate
 from ipa.optimize.solve import solve
@@ -64,8 +64,7 @@ def everything(problem: PlanningProblem) -> list[tuple[object, ...]]:
             totals = evaluate(program, chosen)
             tie = (*(round(x, 9) for x in (totals.changes, totals.cost_cores, totals.latency_s)), chosen)
             found.append((tuple(round(x, 8) for x in key(problem, totals)), tie, chosen))
-    ordered = [stage_plans(problem, program, chosen) for _, _, chosen in sorted(found)]
-    return [tuple(stage.config for stage in plans) for plans in ordered]
+    return [configs_of(problem, program, chosen) for _, _, chosen in sorted(found)]
 
 
 # Twenty chains and thirty graphs.

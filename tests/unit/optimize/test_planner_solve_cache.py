@@ -60,9 +60,8 @@ def test_any_other_problem_is_solved(solved: list[PlanningProblem], other: dict[
 
 def test_another_solver_or_an_explanation_is_asked_for_itself(solved: list[PlanningProblem]) -> None:
     plans, problem = SolveCache(4), planning_problem(PIPELINE, PROFILES, 5.0)
-    assert plans.solve(problem, "exact").prices
-    assert not plans.solve(problem, "exact", explain=False).prices
-    plans.solve(problem, "highs")
+    for asked in ({}, {"explain": False}, {"solver": "highs"}):
+        plans.solve(problem, **{"solver": "exact"} | asked)
     assert len(solved) == 3
 
 

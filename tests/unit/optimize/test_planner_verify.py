@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from random import Random
 from typing import Any
 
 import pytest
@@ -12,10 +11,10 @@ from ipa.model.errors import SolverError
 from ipa.model.pipeline import Bounds, Objective
 from ipa.model.plan import Plan, StagePlan, Termination
 from ipa.model.profile import OperatingPoint
-from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
+from ipa.optimize.plans import verify
+from ipa.optimize.problem import PlanningProblem, StageProblem
 from ipa.optimize.solve import solve
-from ipa.optimize.verify import verify
-from tests.fakes.planner_instances import chained, random_problem
+from tests.fakes.planner_instances import chained
 
 SLOW = OperatingPoint("slow", 0.9, 2, 1.0, 0.1, 20.0)
 FAST = OperatingPoint("fast", 0.6, 1, 1.0, 0.02, 50.0)
@@ -50,26 +49,6 @@ def test_a_wrong_figure_is_refused(plan: Plan, field: str) -> None:
         verify(PROBLEM, replace(plan, **{field: getattr(plan, field) + 1e-5}))
     with pytest.raises(SolverError, match=field):
         verify(PROBLEM, replace(plan, **{field: float("nan")}))
-
-
-@pytest.mark.parametrize(
-    "field",
-    [
-        "rate_rps",
-        "capacity_rps",
-        "latency_s",
-        "queue_delay_s",
-        "utilisation_ratio",
-        "accuracy",
-        "items",
-        "mean_s",
-        "excess_s",
-    ],
-)
-def test_a_wrong_figure_of_a_stage_is_refused(plan: Plan, field: str) -> None:
-    changed = with_stage(plan, **{field: getattr(plan.stages[0], field) + 1e-5})
-    with pytest.raises(SolverError, match=f"first: {field}"):
-        verify(PROBLEM, changed)
 
 
 @pytest.mark.parametrize("replicas", [1.5, 2.0, True])
@@ -126,15 +105,3 @@ def test_every_fault_is_listed(plan: Plan) -> None:
     with pytest.raises(SolverError) as caught:
         verify(PROBLEM, replace(plan, pas=0.1, cost_cores=1.0, latency_s=0.1))
     assert len(caught.value.problems) == 3
-
-
-@pytest.mark.parametrize("seed", range(40))
-def test_the_plan_of_one_question_is_no_answer_to_another(seed: int) -> None:
-    problem = random_problem(Random(seed))
-    plan = solve(problem, "exact", explain=False)
-    other = replace(problem, rate_rps=problem.rate_rps * 1.37, compat=Compat.PAPER)
-    if plan.stages:
-        with pytest.raises(SolverError):
-            verify(other, plan)
-    else:
-        verify(other, plan)

@@ -17,8 +17,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
 from ipa.optimize.explain import explain
 from ipa.optimize.frontier import frontier
-from ipa.policies.explaining import explain_plan
-from ipa.policies.planning import PlanQuestion, plan_pipeline
+from ipa.policies.planning import PlanQuestion, explain_plan, plan_pipeline
 from tests.fakes.world import PIPELINE, PROFILES
 from tests.faults.solvers import DYING, IGNORING, command
 
