@@ -187,8 +187,8 @@ class Settings:
     # URL of the gateway before the pipelines of a cluster, for smoke requests. Empty sends each to the
     # pipeline's Service, which only a client within the cluster's network reaches.
     gateway_url: str = ""
-    # Python interpreter that has the client package of the target, for `ipa probe --native`. Empty means the
-    # service's own; name another if that package wants older versions of what the service has.
+    # Python interpreter that has the client package of the target, for `ipa probe --transport grpc`. Empty
+    # means the service's own; name another if that package wants older versions of what the service has.
     client_python: str = ""
     # Name of this install of the service. An install claims each workload on a cluster with its first write
     # and leaves those of other installs alone; its replicas share the name.

@@ -21,8 +21,7 @@ from ipa.policies.table import shares_load
 from ipa.settings import Settings
 from ipa.simulate.realtime import Simulated
 from ipa.targets.base import ImportRequest, Target, check_honoured, target_named, targets
-from ipa.targets.gitops.repository import base_checkout
-from ipa.targets.gitops.workload import gitops_faults
+from ipa.targets.gitops import base_checkout, gitops_faults
 
 if TYPE_CHECKING:
     from ipa.profiling.measure import MeasurementBench

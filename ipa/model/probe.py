@@ -56,41 +56,38 @@ class PipelineProbe:
 
 @dataclass(frozen=True, slots=True)
 class ProbeRequest:
-    """One smoke request to send.
-
-    `address` is the base URL that takes the pipeline's requests, `gateway` that of a gateway before it; both
-    empty: the one that the target knows. `native`: sent by the client package of the target itself.
-    """
+    """One smoke request to send; `address` is the base URL for it, empty for the target's own."""
 
     body: Mapping[str, Any]
     timeout_s: float = USUAL_TIMEOUT_S
     address: str = ""
-    gateway: str = ""
     transport: ProbeTransport = ProbeTransport.REST
-    native: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
     """The result of one smoke request.
 
-    `answered`: the answer came in time, and is one of the protocol without an error; else `detail` says what
-    came instead. `status` is that of HTTP, None if there was none. `timing` is the answer's `Server-Timing`,
-    empty without one.
+    `detail` is empty if the answer came in time, and is one of the protocol without an error; else it says
+    what came instead. `status` is that of HTTP, None if there was none. `timing` is the answer's
+    `Server-Timing`, empty without one.
     """
 
     url: str
-    protocol: str
-    transport: ProbeTransport
-    client: str
-    answered: bool
     latency_s: float
-    status: int | None = None
     detail: str = ""
     answer: Any = None
+    status: int | None = None
     timing: str = ""
+    protocol: str = V2
+    transport: ProbeTransport = ProbeTransport.REST
+
+    @property
+    def answered(self) -> bool:
+        """True if the request was answered as its protocol says."""
+        return not self.detail
 
     @property
     def fault(self) -> str:
         """The reason why the request failed; empty if it did not."""
-        return "" if self.answered else f"{self.url}: {self.detail}"
+        return f"{self.url}: {self.detail}" if self.detail else ""

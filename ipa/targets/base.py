@@ -272,8 +272,8 @@ class Target(ABC):
         """
         from ipa.targets.requests import check_url, probe_http
 
-        if asked.native or asked.gateway or asked.transport is not ProbeTransport.REST:
-            raise self._cannot("send a request but by plain HTTP, to the address of --url")
+        if asked.transport is not ProbeTransport.REST:
+            raise self._cannot("send a request but by plain HTTP")
         if not asked.address:
             raise self._cannot("tell where the pipeline takes requests; give --url")
         check_url(asked.address)

@@ -6,8 +6,9 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 import httpx
 import orjson
@@ -16,10 +17,9 @@ from ipa.adapters.processor import processor_name
 from ipa.dataplane import tensors
 from ipa.model.errors import UnavailableError, UsageError
 from ipa.model.masking import mask_url
-from ipa.model.probe import V2, ProbeRequest, ProbeResult, ProbeTransport
+from ipa.model.probe import V2, ProbeRequest, ProbeResult
 from ipa.profiling.measure import BatchMeasurement, Item
 
-HTTP = "http"
 # An answer is read to see that it is one; a larger one is not.
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 # Of an answer that is none, in messages.
@@ -28,12 +28,8 @@ MOST_SHOWN = 200
 TIMEOUT_S = 60.0
 
 
-# The reason why a JSON document is no answer; empty if it is one.
-Judge = Callable[[Any], str]
-
-
-def check_url(address: str) -> SplitResult:
-    """The parts of the base URL; UsageError if it is none of http or https."""
+def check_url(address: str) -> None:
+    """UsageError unless the address is an http or https URL."""
     try:
         found = urlsplit(address)
     except ValueError:
@@ -42,7 +38,6 @@ def check_url(address: str) -> SplitResult:
         raise UsageError(
             f"{mask_url(address)!r} is not an http or https URL", hint="For example http://127.0.0.1:8000"
         )
-    return found
 
 
 def shown(value: Any) -> str:
@@ -56,39 +51,39 @@ def client_within(timeout_s: float) -> httpx.Client:
     return httpx.Client(timeout=timeout_s, trust_env=False)
 
 
-def post(
-    client: httpx.Client, url: str, body: bytes, timeout_s: float
-) -> tuple[int | None, Any, str, httpx.Headers]:
-    """Status, JSON document, fault and headers of the answer, each as far as there is one.
-
-    Nothing is raised for an answer that fails.
-    """
-    status, headers, content = None, httpx.Headers(), bytearray()
-    until_s = time.monotonic() + timeout_s
+def post(client: httpx.Client, url: str, body: bytes, timeout_s: float) -> ProbeResult:
+    """The answer to the body, a JSON document; nothing is raised for one that fails."""
+    status, timing, content, detail = None, "", bytearray(), ""
+    started_s = time.perf_counter()
     try:
         # No redirects: another server would answer.
         sent = {"content-type": "application/json"}
         with client.stream("POST", url, content=body, headers=sent) as response:
-            status, headers = response.status_code, response.headers
+            status, timing = response.status_code, response.headers.get("server-timing", "")
             for chunk in response.iter_bytes():
                 content += chunk
                 if len(content) > MAX_ANSWER_BYTES:
-                    return status, None, f"the answer has more than {MAX_ANSWER_BYTES} bytes", headers
-                if time.monotonic() > until_s:
-                    return status, None, f"no answer within {timeout_s:g} s", headers
+                    detail = f"the answer has more than {MAX_ANSWER_BYTES} bytes"
+                    break
+                if time.perf_counter() - started_s > timeout_s:
+                    raise httpx.ReadTimeout("the whole answer is late")
     except httpx.TimeoutException:
-        return status, None, f"no answer within {timeout_s:g} s", headers
+        detail = f"no answer within {timeout_s:g} s"
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         # A host name may be too long to be encoded.
-        return status, None, f"no answer: {error or type(error).__name__}", headers
-    try:
-        answer, fault = orjson.loads(content), ""
-    except ValueError:
-        answer = content.decode("utf-8", "replace")
-        fault = f"the answer is not JSON: {shown(answer)}"
-    if status != httpx.codes.OK:
-        return status, answer, f"it answered {status}: {shown(answer)}", headers
-    return status, None if fault else answer, fault, headers
+        detail = f"no answer: {error or type(error).__name__}"
+    answer = None
+    if not detail:
+        try:
+            answer = orjson.loads(content)
+        except ValueError:
+            text = content.decode("utf-8", "replace")
+            detail = f"the answer is not JSON: {shown(text)}"
+            answer = None if status == httpx.codes.OK else text
+        if status != httpx.codes.OK:
+            detail = f"it answered {status}: {shown(answer)}"
+    latency_s = time.perf_counter() - started_s
+    return ProbeResult(mask_url(url), latency_s, detail, answer, status, timing)
 
 
 def v2_fault(answer: Any) -> str:
@@ -98,25 +93,13 @@ def v2_fault(answer: Any) -> str:
     return f"the answer has no outputs: {shown(answer)}"
 
 
-def probe_http(asked: ProbeRequest, url: str, protocol: str = V2, judge: Judge = v2_fault) -> ProbeResult:
-    """The result of posting the request's body to the URL; nothing is raised for an answer that fails."""
-    started_s = time.perf_counter()
+def probe_http(
+    asked: ProbeRequest, url: str, protocol: str = V2, fault: Callable[[Any], str] = v2_fault
+) -> ProbeResult:
+    """The result of posting the request's body to the URL; `fault` judges an answer of the protocol."""
     with client_within(asked.timeout_s) as client:
-        status, answer, detail, headers = post(client, url, orjson.dumps(dict(asked.body)), asked.timeout_s)
-    latency_s = time.perf_counter() - started_s
-    detail = detail or judge(answer)
-    return ProbeResult(
-        mask_url(url),
-        protocol,
-        ProbeTransport.REST,
-        HTTP,
-        not detail,
-        latency_s,
-        status=status,
-        detail=detail,
-        answer=answer,
-        timing=headers.get("server-timing", ""),
-    )
+        found = post(client, url, orjson.dumps(dict(asked.body)), asked.timeout_s)
+    return replace(found, protocol=protocol, detail=found.detail or fault(found.answer))
 
 
 def machine() -> str:
@@ -131,10 +114,10 @@ def infer_v2(client: httpx.Client, *, url: str, items: Sequence[Item]) -> BatchM
     """
     parts = [tensors.parse(list(item), "inputs") for item in items]
     started_s = time.perf_counter()
-    _, answer, fault, _ = post(client, url, tensors.dump("inputs", tensors.merge(parts)), TIMEOUT_S)
-    if fault:
-        raise UnavailableError(f"{mask_url(url)}: {fault}")
-    split = tensors.split(tensors.parse(answer["outputs"], "outputs"), [1] * len(items))
+    found = post(client, url, tensors.dump("inputs", tensors.merge(parts)), TIMEOUT_S)
+    if found.fault:
+        raise UnavailableError(found.fault)
+    split = tensors.split(tensors.parse(found.answer["outputs"], "outputs"), [1] * len(items))
     latency_s = time.perf_counter() - started_s
     return BatchMeasurement(latency_s, tuple({tensor.name: tensor.data for tensor in part} for part in split))
 

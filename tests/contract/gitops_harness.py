@@ -17,8 +17,7 @@ from ipa.control.ports import Workload
 from ipa.model.decision import Decision
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.targets.gitops.repository import Branch, Repository
-from ipa.targets.gitops.workload import Folder, GitOpsWorkload, Manifests
+from ipa.targets.gitops import Branch, Folder, GitOpsWorkload, Manifests, Repository
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.manifest import render

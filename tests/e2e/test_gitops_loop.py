@@ -30,8 +30,7 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory
 from ipa.model.plan import StageConfig
 from ipa.settings import Settings
-from ipa.targets.gitops.repository import Branch, Git, Repository
-from ipa.targets.gitops.workload import GitOpsWorkload, gitops_faults
+from ipa.targets.gitops import Branch, Git, GitOpsWorkload, Repository, gitops_faults
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.manifest import render, smallest_configs

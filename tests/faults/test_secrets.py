@@ -26,7 +26,7 @@ from ipa.model.errors import IpaError
 from ipa.service.configuration import configuration
 from ipa.service.service import DependencyCheck
 from ipa.settings import Settings
-from ipa.targets.gitops.repository import Git, GitError
+from ipa.targets.gitops import Git, GitError
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.target import SELDON
 from tests.fakes.clock import VirtualClock

@@ -40,9 +40,10 @@ from ipa.policies.planning import plan_pipeline, planning_problem
 from ipa.policies.profiled import Profiled
 from ipa.service.checks import checked_configs, pin_problems
 from ipa.service.one_shot import NO_SIGNALS
+from ipa.targets.base import ImportRequest
 from ipa.targets.seldon.imported import imported
-from ipa.targets.seldon.locate import unsaid_orchestrators
-from ipa.targets.seldon.manifest import read, render, render_predictors, smallest_configs
+from ipa.targets.seldon.locate import orchestrator_remedy
+from ipa.targets.seldon.manifest import read, render, smallest_configs
 from ipa.targets.seldon.manifest_edit import Manifest
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape
 from ipa.targets.seldon.target import SELDON
@@ -186,7 +187,7 @@ def test_g8_whatever_asks_for_batches_there_is_refused_with_the_remedy(case: Cas
     parts = (*with_share(SMALLEST, 50), *with_share(BATCHED, 50))
     asked: dict[str, Callable[[], object]] = {
         "render": lambda: SELDON.render(VARYING, BATCHED),
-        "two parts": lambda: render_predictors(VARYING, parts),
+        "two parts": lambda: render(VARYING, parts),
         "patch": lambda: patch_to(VARYING, _live(running), BATCHED),
         "manifest": lambda: Manifest(VARYING, yaml.safe_dump(running), "x.yaml").changed(BATCHED),
         "manifest that batches, another variant": lambda: Manifest(
@@ -371,7 +372,7 @@ def test_g8_what_is_taken_back_is_not_the_batches_of_another_hand(case: Case, tm
 
 
 def test_g8_an_import_that_batches_says_when_that_is_right(case: Case) -> None:
-    found = imported(render(PIPELINE, BATCHED), Sla(0.8))
+    found = imported(render(PIPELINE, BATCHED), ImportRequest(Sla(0.8)))
     (note,) = (note for note in found.notes if "output_rows" in note)
     case.equal("stage named", "stage 'detect' batches up to 4 requests" in note, True)
 
@@ -394,10 +395,10 @@ def test_g3_the_operator_writes_nothing_once_what_is_rendered_has_settled(case: 
     case.at_least("writes in 100 reconciles without svcOrchSpec.replicas", writes(without), 100)
     case.equal("writes in 100 reconciles as rendered", writes(render(PIPELINE, SMALLEST)), 0)
     parts = (*with_share(SMALLEST, 50), *with_share(BATCHED, 50))
-    mixed = render_predictors(PIPELINE, parts)
+    mixed = render(PIPELINE, parts)
     case.equal("writes with two predictors", writes(mixed), 0)
     split = replace(PIPELINE, targets={"seldon": SeldonTarget("pages", shape=Shape.SPLIT, image="ipa:1")})
-    assert [unsaid_orchestrators(body) for body in SELDON.render(split, SMALLEST)] == [[]] * 5
+    assert [orchestrator_remedy(body) for body in SELDON.render(split, SMALLEST)] == [""] * 5
 
 
 def _scale(sdep: Json) -> None:
@@ -406,11 +407,11 @@ def _scale(sdep: Json) -> None:
 
 def test_g3_what_others_wrote_is_named_with_its_remedy_and_is_no_drift(case: Case) -> None:
     sdep = _live(render(PIPELINE, SMALLEST))
-    assert unsaid_orchestrators(sdep) == []
+    assert orchestrator_remedy(sdep) == ""
     predictor = sdep["spec"]["predictors"][0]
     predictor["svcOrchSpec"] = {"resources": {"requests": {"cpu": "250m"}}}
     assert read(PIPELINE, sdep) == SMALLEST
-    (note,) = (note for note in imported(sdep, Sla(0.8)).notes if "for ever" in note)
+    (note,) = (note for note in imported(sdep, ImportRequest(Sla(0.8))).notes if "for ever" in note)
     remedy = note.partition("-p '")[2].removesuffix("'")
     (operation,) = json.loads(remedy)
     assert operation == {"op": "add", "path": "/spec/predictors/0/svcOrchSpec/replicas", "value": 1}
@@ -423,4 +424,4 @@ def test_g3_what_others_wrote_is_named_with_its_remedy_and_is_no_drift(case: Cas
     assert added["svcOrchSpec"] == {"replicas": 1, **predictor["svcOrchSpec"]}
     # Where the orchestrator is in the pods of the first stage, or there is none, there is nothing to say.
     beside = {**sdep, "spec": {**sdep["spec"], "annotations": {}}}
-    assert unsaid_orchestrators(beside) == []
+    assert orchestrator_remedy(beside) == ""

@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,11 +142,6 @@ def probe(
     url: str = typer.Option("", "--url", help="base URL that takes its requests; the target's if not given"),
     gateway: str = typer.Option("", "--gateway", help="base URL of a gateway; IPA_GATEWAY_URL if not given"),
     transport: ProbeTransport = typer.Option(ProbeTransport.REST, "--transport", help="rest or grpc"),
-    native: bool = typer.Option(
-        False,
-        "--native",
-        help="send it with the target's client package, in the interpreter of IPA_CLIENT_PYTHON",
-    ),
     timeout: str | None = TIMEOUT,
     output: Output = OUTPUT,
     namespace: str | None = options.NAMESPACE,
@@ -160,14 +156,17 @@ def probe(
     from ipa.files.pipelines import find_pipeline
 
     settings = Settings.from_env(pipelines_dir=pipelines_dir)
+    if url and gateway:
+        raise UsageError("--url and --gateway cannot be given together")
     described = find_pipeline(pipeline, settings.pipelines_dir)
     place = target_named(target) if target else default_target(described)
     if namespace is not None:
         described = place.in_namespace(described, namespace)
-    known_s = described.probe.timeout_s if described.probe else USUAL_TIMEOUT_S
-    timeout_s = _timeout_s(timeout, known_s)
-    body = _body(described, request)
-    asked = ProbeRequest(body, timeout_s, url, gateway, transport, native)
+    settings = replace(settings, gateway_url=gateway or settings.gateway_url)
+    if gateway and not place.address(described, settings).url.startswith(gateway):
+        raise UsageError(f"{place.place(described)} has no gateway", hint="Give its address with --url.")
+    timeout_s = _timeout_s(timeout, described.probe.timeout_s if described.probe else USUAL_TIMEOUT_S)
+    asked = ProbeRequest(_body(described, request), timeout_s, url, transport)
     found = place.probe(described, asked, settings)
     values = {
         "pipeline": described.name,
@@ -175,15 +174,13 @@ def probe(
         "url": found.url,
         "protocol": found.protocol,
         "transport": found.transport.value,
-        "client": found.client,
         "status": found.status,
         "latency_s": round(found.latency_s, 6),
         "detail": found.detail,
         "answer": found.answer,
     }
-    by = f"{found.protocol} over {found.transport} by {found.client}"
     words = f"answered in {found.latency_s * 1e3:.0f} ms" if found.answered else f"failed: {found.detail}"
-    lines = [f"{described.name}: {words} ({by}, {found.url})"]
+    lines = [f"{described.name}: {words} ({found.protocol} over {found.transport}, {found.url})"]
     if found.answered:
         lines.append(json.dumps(found.answer, ensure_ascii=False))
     show(output, values, *lines)

@@ -24,12 +24,11 @@ from ipa.adapters.kube.kinds import (
 from ipa.model.errors import ForbiddenError, IpaError, NotFoundError, UnavailableError
 from ipa.model.findings import DoctorCheck, Finding, Severity, fail, failed, ok, skew_finding, warn
 from ipa.settings import Settings, words
+from ipa.targets.kubernetes.layout import at
 
 SERVER = "api server"
 # A Lease not renewed for so many of its durations has no holder any more.
 DEAD_LEASES = 4
-# The option of `kubectl create rolebinding` that names the service.
-Subject = Callable[[], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,58 +49,30 @@ def cluster_checks(
     client: KubeClient, settings: Settings, needs: ClusterNeeds, namespaces: Sequence[str], *, elects: bool
 ) -> list[DoctorCheck]:
     """The API server first; all others once it has answered."""
-    # Asked once, and only if a right is missing.
-    subject = cache(partial(_subject, client))
+    rights = _Rights(client)
+    lease_name = settings.lease_name or f"{settings.install}-serving"
     checks = [
         DoctorCheck(SERVER, lambda: _server(client)),
         DoctorCheck(needs.check, lambda: _kind(client, needs), after=SERVER),
     ]
     for space in namespaces:
-        look = partial(_rights, client, settings, needs, space, subject)
+        known = {needs.kind.plural: needs.names(space), LEASE.plural: (lease_name,)}
+        roles = {observer(needs.kind): (Severity.FAIL, "without it the service sees nothing")}
+        if settings.actuation == "cluster":
+            meaning = "advisory and shadow mode do not need it, the others do"
+            roles[actor(needs.kind)] = Severity.WARN, meaning
+        if settings.leader_election != "off" and settings.lease_namespace in ("", space):
+            meaning = "without it a service in a pod never leads, unless IPA_LEADER_ELECTION=off"
+            roles[ELECTOR] = Severity.WARN, meaning
+        look = partial(rights.findings, space, known, roles)
         checks.append(DoctorCheck(f"rights in {space}", look, after=SERVER))
     if "kubernetes" in words(settings.auth):
-        meaning = "without it IPA_AUTH=kubernetes admits nobody"
-        look = partial(_role, client, "", subject, {}, REVIEWER, Severity.FAIL, meaning)
+        roles = {REVIEWER: (Severity.FAIL, "without it IPA_AUTH=kubernetes admits nobody")}
+        look = partial(rights.findings, "", {}, roles)
         checks.append(DoctorCheck("rights in the cluster", look, after=SERVER))
     places = [settings.lease_namespace] if settings.lease_namespace else namespaces
-    lease = partial(_lease, client, name=_lease_name(settings), elects=elects)
+    lease = partial(_lease, client, name=lease_name, elects=elects)
     return [*checks, DoctorCheck("lease", lambda: map(lease, places), after=SERVER)]
-
-
-def _kind(client: KubeClient, needs: ClusterNeeds) -> Iterator[Finding]:
-    kind = needs.kind
-    versions = served_versions(client, kind.group)
-    if not versions:
-        yield fail(needs.check, f"there is no API group {kind.group}", needs.install)
-    elif kind.version not in versions or not _serves(client, kind):
-        seen = f"{kind.group} has {', '.join(versions)}, and no {kind.plural} in {kind.version}"
-        yield fail(needs.check, seen, needs.install.replace("install", "upgrade", 1))
-    else:
-        others = ", ".join(version for version in versions if version != kind.version)
-        yield ok(needs.check, f"{kind.api_version} is served" + (f", beside {others}" if others else ""))
-
-
-def served_versions(client: KubeClient, group: str) -> tuple[str, ...]:
-    """The versions of the API group that are served, the preferred one first; none without the group."""
-    try:
-        found = client.discover(f"/apis/{group}", f"the API group {group}")
-    except NotFoundError:
-        return ()
-    versions = [str(each.get("version", "")) for each in found.get("versions") or ()]
-    preferred = str((found.get("preferredVersion") or {}).get("version", ""))
-    return tuple(sorted(versions, key=lambda version: version != preferred))
-
-
-def _serves(client: KubeClient, kind: ResourceKind) -> bool:
-    try:
-        found = client.discover(kind.root, kind.api_version)
-    except NotFoundError:
-        return False
-    return any(each.get("name") == kind.plural for each in found.get("resources") or ())
-
-
-def _lease_name(settings: Settings) -> str:
-    return settings.lease_name or f"{settings.install}-serving"
 
 
 def _server(client: KubeClient) -> Iterator[Finding]:
@@ -115,84 +86,103 @@ def _server(client: KubeClient) -> Iterator[Finding]:
         yield skew_finding("clock of api server", "the API server's", client.skew_s)
 
 
-def _subject(client: KubeClient) -> str:
-    """The option of `kubectl create rolebinding` that names the service."""
+def _kind(client: KubeClient, needs: ClusterNeeds) -> Iterator[Finding]:
+    """The versions of the API group that are served, the preferred one first, and our kind in its own."""
+    kind = needs.kind
     try:
-        name = str((client.review(SELF_REVIEW).get("userInfo") or {}).get("username", ""))
-    except IpaError:
-        # Kubernetes before 1.28 does not tell.
-        name = ""
-    account = name.removeprefix("system:serviceaccount:")
-    if account != name:
-        return f"--serviceaccount={account}"
-    return f"--user={name}" if name else "--serviceaccount=NAMESPACE:NAME"
-
-
-def _rights(
-    client: KubeClient, settings: Settings, needs: ClusterNeeds, namespace: str, subject: Subject
-) -> Iterator[Finding]:
-    """Every verb that our roles list, one finding each."""
-    known = {needs.kind.plural: needs.names(namespace), LEASE.plural: (_lease_name(settings),)}
-    role = partial(_role, client, namespace, subject, known)
-    yield from role(observer(needs.kind), Severity.FAIL, "without it the service sees nothing")
-    if settings.actuation == "cluster":
-        meaning = "advisory and shadow mode do not need it, the others do"
-        yield from role(actor(needs.kind), Severity.WARN, meaning)
-    if settings.leader_election != "off" and settings.lease_namespace in ("", namespace):
-        meaning = "without it a service in a pod never leads, unless IPA_LEADER_ELECTION=off"
-        yield from role(ELECTOR, Severity.WARN, meaning)
-
-
-def _role(
-    client: KubeClient,
-    namespace: str,
-    subject: Subject,
-    known: Mapping[str, tuple[str, ...]],
-    role: RbacRole,
-    state: Severity,
-    meaning: str,
-) -> Iterator[Finding]:
-    """Every right of the role in the namespace ("": in the whole cluster)."""
-    place = namespace or "the cluster"
-    for right in role.rights:
-        name = f"right in {place}: {right}"
+        group = client.discover(f"/apis/{kind.group}", f"the API group {kind.group}")
+    except NotFoundError:
+        group = {}
+    preferred = at(group, "preferredVersion", "version")
+    versions = [str(each.get("version", "")) for each in group.get("versions") or ()]
+    versions.sort(key=lambda version: version != preferred)
+    plurals: list[str] = []
+    if kind.version in versions:
         try:
-            allowed = _is_allowed(client, namespace, right)
-            names = () if allowed or right.verb not in BY_NAME else known.get(right.resource, ())
-            refused = next((it for it in names if not _is_allowed(client, namespace, right, it)), "")
-        except ForbiddenError as error:
-            kind = f"{right.resource}.{right.group}" if right.group else right.resource
-            where = f"-n {namespace}" if namespace else "-A"
-            yield warn(name, f"not known: {error.message}", f"kubectl auth can-i {right.verb} {kind} {where}")
-            continue
-        if allowed:
-            yield ok(name, f"allowed ({role.name})")
-        elif names and not refused:
-            yield ok(name, f"allowed for {', '.join(names)} ({role.name})")
-        else:
-            which = f" for {refused}" if refused else ""
-            seen = f"not allowed{which}; role {role.name} is for {role.purpose}: {meaning}"
-            yield Finding(name, state, seen, _grant(role, namespace, subject()))
+            resources = client.discover(kind.root, kind.api_version).get("resources")
+            plurals = [each.get("name") for each in resources or ()]
+        except NotFoundError:
+            plurals = []
+    if not versions:
+        yield fail(needs.check, f"there is no API group {kind.group}", needs.install)
+    elif kind.plural not in plurals:
+        seen = f"{kind.group} has {', '.join(versions)}, and no {kind.plural} in {kind.version}"
+        yield fail(needs.check, seen, needs.install.replace("install", "upgrade", 1))
+    else:
+        others = ", ".join(version for version in versions if version != kind.version)
+        yield ok(needs.check, f"{kind.api_version} is served" + (f", beside {others}" if others else ""))
 
 
-def _is_allowed(client: KubeClient, namespace: str, right: Right, name: str = "") -> bool:
-    """Ask for our right in the namespace ("": the whole cluster), to all objects or the named one."""
-    asked = {"verb": right.verb, "group": right.group, "resource": right.resource}
-    asked |= {"namespace": namespace} if namespace else {}
-    asked |= {"name": name} if name else {}
-    what = f"whether we may {right}" + (f" in {namespace}" if namespace else "")
-    allowed = client.review(OWN_ACCESS_REVIEW, {"resourceAttributes": asked}, what).get("allowed")
-    if not isinstance(allowed, bool):
-        raise UnavailableError(f"{what}: the answer has no status.allowed")
-    return allowed
+class _Rights:
+    """Our rights, as the API server tells them."""
 
+    def __init__(self, client: KubeClient) -> None:
+        self._client = client
+        # Asked once, and only if a right is missing.
+        self._subject = cache(self._find_subject)
 
-def _grant(role: RbacRole, namespace: str, subject: str) -> str:
-    bound, file = f"ipa-{role.name}", f"deploy/rbac/{role.name}.yaml"
-    where = f" -n {namespace}" if namespace else ""
-    kinds = ("rolebinding", "role") if namespace else ("clusterrolebinding", "clusterrole")
-    create = f"kubectl create {kinds[0]} {bound}{where} --{kinds[1]}={bound} {subject}"
-    return f"kubectl apply{where} -f {file} && {create}"
+    def findings(
+        self,
+        namespace: str,
+        known: Mapping[str, tuple[str, ...]],
+        roles: Mapping[RbacRole, tuple[Severity, str]],
+    ) -> Iterator[Finding]:
+        """A finding for every right of the roles in the namespace ("": in the whole cluster).
+
+        `known` are the names of objects by resource, to which a role may be limited. A role has the severity
+        and the meaning of its absence.
+        """
+        place = namespace or "the cluster"
+        where = f"-n {namespace}" if namespace else "-A"
+        for role, (severity, meaning) in roles.items():
+            for right in role.rights:
+                name = f"right in {place}: {right}"
+                try:
+                    allowed = self._is_allowed(namespace, right)
+                    names = () if allowed or right.verb not in BY_NAME else known.get(right.resource, ())
+                    refused = next((it for it in names if not self._is_allowed(namespace, right, it)), "")
+                except ForbiddenError as error:
+                    kind = f"{right.resource}.{right.group}" if right.group else right.resource
+                    remedy = f"kubectl auth can-i {right.verb} {kind} {where}"
+                    yield warn(name, f"not known: {error.message}", remedy)
+                    continue
+                if allowed:
+                    yield ok(name, f"allowed ({role.name})")
+                elif names and not refused:
+                    yield ok(name, f"allowed for {', '.join(names)} ({role.name})")
+                else:
+                    which = f" for {refused}" if refused else ""
+                    seen = f"not allowed{which}; role {role.name} is for {role.purpose}: {meaning}"
+                    yield Finding(name, severity, seen, self._grant(role, namespace))
+
+    def _is_allowed(self, namespace: str, right: Right, name: str = "") -> bool:
+        """Ask for our right in the namespace, to all objects or the named one."""
+        asked = {"verb": right.verb, "group": right.group, "resource": right.resource}
+        asked |= {key: value for key, value in (("namespace", namespace), ("name", name)) if value}
+        what = f"whether we may {right}" + (f" in {namespace}" if namespace else "")
+        allowed = self._client.review(OWN_ACCESS_REVIEW, {"resourceAttributes": asked}, what).get("allowed")
+        if not isinstance(allowed, bool):
+            raise UnavailableError(f"{what}: the answer has no status.allowed")
+        return allowed
+
+    def _grant(self, role: RbacRole, namespace: str) -> str:
+        """The commands that give us the role."""
+        bound, where = f"ipa-{role.name}", f" -n {namespace}" if namespace else ""
+        kinds = ("rolebinding", "role") if namespace else ("clusterrolebinding", "clusterrole")
+        create = f"kubectl create {kinds[0]} {bound}{where} --{kinds[1]}={bound} {self._subject()}"
+        return f"kubectl apply{where} -f deploy/rbac/{role.name}.yaml && {create}"
+
+    def _find_subject(self) -> str:
+        """The option of `kubectl create rolebinding` that names the service."""
+        try:
+            name = str(at(self._client.review(SELF_REVIEW), "userInfo", "username") or "")
+        except IpaError:
+            # Kubernetes before 1.28 does not tell.
+            name = ""
+        account = name.removeprefix("system:serviceaccount:")
+        if account != name:
+            return f"--serviceaccount={account}"
+        return f"--user={name}" if name else "--serviceaccount=NAMESPACE:NAME"
 
 
 def _lease(client: KubeClient, namespace: str, *, name: str, elects: bool) -> Finding:
@@ -207,20 +197,17 @@ def _lease(client: KubeClient, namespace: str, *, name: str, elects: bool) -> Fi
     holder = str(spec.get("holderIdentity") or "")
     if not holder:
         return ok(title, "nobody holds it")
-    age_s = _age_s(spec.get("renewTime"))
-    if age_s is not None and age_s > DEAD_LEASES * float(spec.get("leaseDurationSeconds") or 15):
-        return ok(title, f"{holder} held it last, and has not renewed it for {age_s:.0f} s")
-    seen = f"{holder} leads" + ("" if age_s is None else f", renewed {max(age_s, 0.0):.0f} s ago")
+    seen = f"{holder} leads"
+    try:
+        age_s = (datetime.now(UTC) - datetime.fromisoformat(str(spec.get("renewTime")))).total_seconds()
+    except (ValueError, TypeError):
+        # No time at all, or one without a zone.
+        age_s = None
+    if age_s is not None:
+        if age_s > DEAD_LEASES * float(spec.get("leaseDurationSeconds") or 15):
+            return ok(title, f"{holder} held it last, and has not renewed it for {age_s:.0f} s")
+        seen += f", renewed {max(age_s, 0.0):.0f} s ago"
     if elects:
         return ok(title, f"{seen}; a service started here stands by")
     remedy = f"export IPA_LEADER_ELECTION=on IPA_LEASE_NAMESPACE={namespace}"
     return warn(title, f"{seen}; a second service without election would write at the same time", remedy)
-
-
-def _age_s(renewed: object) -> float | None:
-    """Seconds since that time by our clock, None where it is none."""
-    try:
-        at = datetime.fromisoformat(str(renewed))
-    except ValueError:
-        return None
-    return (datetime.now(UTC) - at).total_seconds() if at.tzinfo else None

@@ -23,6 +23,13 @@ Operation = dict[str, Any]
 Objects = Mapping[str, Json]
 
 
+def at(value: Any, *keys: str) -> Any:
+    """The value inside nested mappings; None if it, or one around it, is not there."""
+    for key in keys:
+        value = (value or {}).get(key)
+    return value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served(ABC):
     """A Deployment that serves a part of a pipeline, as its object asks for it.
@@ -43,6 +50,11 @@ class Served(ABC):
     def cores(self, pod: Json) -> float:
         """The cores of the pod that plans count; 0 for one that runs beside the stages."""
         return 0.0
+
+    def as_scaled(self, deployment: Json | None) -> Self:
+        """With the replicas of its Deployment if they are external, and it is there; else as it is."""
+        replicas = at(deployment, "spec", "replicas")
+        return replace(self, replicas=int(replicas)) if self.is_external and replicas else self
 
 
 @dataclass(frozen=True, slots=True)

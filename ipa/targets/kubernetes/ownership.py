@@ -10,19 +10,21 @@ from hashlib import sha256
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.transport import Json
-from ipa.model.errors import DriftError, NotFoundError, Problem, UnavailableError
-from ipa.targets.kubernetes.layout import Layout, Operation
+from ipa.model.errors import DriftError, NotFoundError, Problem
+from ipa.targets.kubernetes.layout import Layout, Operation, at
 
 ANNOTATION = "ipa-serving/install"
 POINTER = "/metadata/annotations"
+KEY = f"{POINTER}/{ANNOTATION.replace('/', '~1')}"
 VERSION, UID = "/metadata/resourceVersion", "/metadata/uid"
+OURS = "ipa-serving"
 # The digits of a digest of uids: enough that objects made anew never have those of before.
 UIDS = 12
 
 
 def owner_of(found: Json) -> str | None:
     """The install that claimed it, None where none has."""
-    owner = (found["metadata"].get("annotations") or {}).get(ANNOTATION)
+    owner = at(found, "metadata", "annotations", ANNOTATION)
     return None if owner is None else str(owner)
 
 
@@ -33,11 +35,11 @@ def claim(found: Json, install: str) -> list[Operation]:
     there is no annotation cannot be tested otherwise.
     """
     if owner_of(found) == install:
-        return [{"op": "test", "path": _key(), "value": install}]
+        return [{"op": "test", "path": KEY, "value": install}]
     version = {"op": "test", "path": VERSION, "value": found["metadata"]["resourceVersion"]}
     if found["metadata"].get("annotations") is None:
         return [version, {"op": "add", "path": POINTER, "value": {ANNOTATION: install}}]
-    return [version, {"op": "add", "path": _key(), "value": install}]
+    return [version, {"op": "add", "path": KEY, "value": install}]
 
 
 def release(found: Json, install: str) -> list[Operation]:
@@ -47,8 +49,8 @@ def release(found: Json, install: str) -> list[Operation]:
         return []
     return [
         {"op": "test", "path": UID, "value": found["metadata"]["uid"]},
-        {"op": "test", "path": _key(), "value": install},
-        {"op": "remove", "path": _key()},
+        {"op": "test", "path": KEY, "value": install},
+        {"op": "remove", "path": KEY},
     ]
 
 
@@ -93,30 +95,6 @@ def release_all(client: KubeClient, layout: Layout, install: str) -> list[str]:
     return list(owned)
 
 
-def _key() -> str:
-    return f"{POINTER}/{ANNOTATION.replace('/', '~1')}"
-
-
-class MonotonicReads:
-    """The newest generation seen of each object. A generation grows with every change of the spec."""
-
-    def __init__(self) -> None:
-        self._seen: dict[str, int] = {}
-
-    def seen(self, thing: Json) -> Json:
-        """The object; UnavailableError where a newer one of the same uid was seen before."""
-        metadata = thing["metadata"]
-        uid, generation = str(metadata["uid"]), int(metadata["generation"])
-        newest = self._seen.get(uid, 0)
-        if generation < newest:
-            raise UnavailableError(
-                f"{thing['kind']} {metadata['namespace']}/{metadata['name']}: the answer is older "
-                f"(generation {generation}) than one read before ({newest})"
-            )
-        self._seen[uid] = generation
-        return thing
-
-
 def revision_of(objects: Sequence[Json]) -> str:
     """Revision that a decision is bound to: the objects, then `/` and the versions of their specs.
 
@@ -126,9 +104,6 @@ def revision_of(objects: Sequence[Json]) -> str:
     uids = [str(each["metadata"]["uid"]) for each in objects]
     identity = uids[0] if len(uids) == 1 else sha256(".".join(uids).encode()).hexdigest()[:UIDS]
     return f"{identity}/{'.'.join(str(each['metadata']['generation']) for each in objects)}"
-
-
-OURS = "ipa-serving"
 
 
 def last_hand(found: Json) -> str:

@@ -72,7 +72,7 @@ class KubernetesTarget(base.Target):
         site.resources.callback(client.close)
         workload = self.workload_of(client, settings.install)
         if settings.actuation == "gitops":
-            from ipa.targets.gitops.workload import through_gitops
+            from ipa.targets.gitops import through_gitops
 
             # A GitOps tool writes the cluster: nothing at all of it is ours to write.
             return base.World(through_gitops(settings, workload, self, site.decision), self.metrics(site))

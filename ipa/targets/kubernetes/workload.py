@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
@@ -25,29 +25,11 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.rolling import DEPLOYMENT
 from ipa.targets.kubernetes.layout import Layout, ObjectChange, Objects, Operation, Running, Served, patch_of
-from ipa.targets.kubernetes.ownership import (
-    MonotonicReads,
-    check_owner,
-    claim,
-    claimed,
-    last_hand,
-    owner_of,
-    revision_of,
-)
-from ipa.targets.kubernetes.rollout import (
-    counter_of,
-    judge,
-    lost_words,
-    ready_replicas,
-    runs_as_asked,
-    unready,
-)
+from ipa.targets.kubernetes.ownership import check_owner, claim, claimed, last_hand, owner_of, revision_of
+from ipa.targets.kubernetes.rollout import DeploymentState, counter_of, judge
 
 # A claim is bound to the resourceVersion, which each write of the status moves: so often it is tried.
 CLAIM_TRIES = 10
-
-Deployments = Mapping[str, Json | None]
-Done = list[tuple[ObjectChange, Json]]
 
 
 class KubeWorkload:
@@ -65,7 +47,8 @@ class KubeWorkload:
         self, client: KubeClient, layout_of: Callable[[Pipeline], Layout], install: str = ""
     ) -> None:
         self._client, self._layout_of, self._install = client, layout_of, install
-        self._newest = MonotonicReads()
+        # The newest generation read of each object, by uid: it grows with every change of the spec.
+        self._newest: dict[str, int] = {}
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
         """Read the objects and their ready replicas.
@@ -77,28 +60,21 @@ class KubeWorkload:
         running = layout.observe(objects)
         autoscalers, _ = self._client.list_all(AUTOSCALER, layout.namespace)
         layout.check_autoscalers(running, autoscalers)
-        served, deployments, pods = self._look(layout, running)
-        lost = {
-            place.deployment: lost_words(place, deployments[place.deployment], pods.get(place.deployment, ()))
-            for place in served
-        }
+        states = self._look(layout, running)
+        count = len(running.places)
         stages = tuple(
-            StageState(
-                config,
-                ready_replicas(deployments[place.deployment]),
-                lost[place.deployment],
-                part,
-            )
-            for config, place, part in zip(running.configs, running.places, running.parts, strict=True)
+            StageState(replace(config, replicas=state.place.replicas), state.ready, state.lost, part)
+            for config, state, part in zip(running.configs, states[:count], running.parts, strict=True)
         )
-        beside = ((place.title, lost[place.deployment]) for place in running.beside)
+        beside = [f"{it.place.title} is not ready: {it.lost}" for it in states[count:] if it.lost]
+        counters = {place.deployment for place in running.counters}
         return WorkloadState(
             revision_of(list(objects.values())),
             stages,
-            _is_settled(served, deployments, pods, lost),
+            all(state.is_settled for state in states),
             next(filter(None, map(last_hand, objects.values())), ""),
-            counter_of([deployments[place.deployment] for place in running.counters]),
-            "; ".join(f"{title} is not ready: {words}" for title, words in beside if words),
+            counter_of(state for state in states if state.place.deployment in counters),
+            "; ".join(beside),
         )
 
     def create(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
@@ -128,7 +104,11 @@ class KubeWorkload:
             self._client.create(layout.kind, layout.namespace, body, dry_run=True)
         created = dict(objects)
         for body in missing:
-            created[body["metadata"]["name"]] = self._create(layout, body)
+            name = body["metadata"]["name"]
+            try:
+                created[name] = self._client.create(layout.kind, layout.namespace, body)
+            except UnavailableError as error:
+                created[name] = self._read_back(layout, name, None, layout.read(name, body), error)
         return revision_of([created[name] for name in layout.names])
 
     def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> Configs:
@@ -154,19 +134,31 @@ class KubeWorkload:
         if not changes:
             return revision
         self._check_admitted(layout)
-        self._try(layout, objects, changes, change.configs)
-        done: Done = []
+        promised = dict(objects)
         for each in changes:
+            live = objects[each.name]
+            promised[each.name] = self._patch(layout, live, patch_of(live, each.changed), dry_run=True)
+        if not _is_as_asked(pipeline, change.configs, layout.observe(promised).configs):
+            raise ConflictError(
+                f"the cluster would alter the write for pipeline {pipeline.name!r}",
+                hint=f"Find the mutating webhook that changes {layout.kind.kind}s.",
+            )
+        done: list[tuple[ObjectChange, Json]] = []
+        for each in changes:
+            live = objects[each.name]
             try:
-                written = self._send(layout, objects[each.name], each)
+                # Where there was no answer it is read back, and never sent again.
+                try:
+                    written = self._patch(layout, live, patch_of(live, each.changed))
+                except UnavailableError as error:
+                    written = self._read_back(layout, each.name, live, each.after, error)
             except UnavailableError as error:
                 words = "; what is written is safe to run"
                 raise _with_progress(error, len(done), len(changes), words) from error
             except IpaError as error:
                 self._take_back(layout, done, len(changes), error)
             done.append((each, written))
-        after = {**objects, **{each.name: written for each, written in done}}
-        return revision_of(list(after.values()))
+        return revision_of(list({**objects, **{each.name: it for each, it in done}}.values()))
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
         """The state of the rollout of a written change.
@@ -189,8 +181,14 @@ class KubeWorkload:
             is_back = is_moved and running.configs == in_millicores(change.previous)
             phase = RolloutPhase.REPLACED if is_back else RolloutPhase.READY
             return Rollout(phase, "another writer replaced the change")
-        served, deployments, pods = self._look(layout, running)
-        return judge(served, deployments, pods, change.lost)
+        states = self._look(layout, running)
+        # What an autoscaler adds meanwhile is not waited for, nor the pods that were lost before.
+        added = [
+            max(0, state.place.replicas - config.replicas) if state.place.is_external else 0
+            for state, config in zip(states[: len(running.places)], change.configs, strict=True)
+        ]
+        lost = [one + other for one, other in zip_longest(added, change.lost, fillvalue=0)]
+        return judge(states, lost)
 
     def _get(self, layout: Layout) -> Objects:
         """All objects. Errors: NotFoundError, IncompleteError; UnavailableError for an older one."""
@@ -216,7 +214,20 @@ class KubeWorkload:
         live = self._client.get(layout.kind, layout.namespace, name)
         if self._install:
             check_owner(live, self._install)
-        return self._newest.seen(live)
+        return self._seen(live)
+
+    def _seen(self, thing: Json) -> Json:
+        """The object; UnavailableError where a newer one of the same uid was read before."""
+        metadata = thing["metadata"]
+        uid, generation = str(metadata["uid"]), int(metadata["generation"])
+        newest = self._newest.get(uid, 0)
+        if generation < newest:
+            raise UnavailableError(
+                f"{thing['kind']} {metadata['namespace']}/{metadata['name']}: the answer is older "
+                f"(generation {generation}) than one read before ({newest})"
+            )
+        self._newest[uid] = generation
+        return thing
 
     def _check_admitted(self, layout: Layout) -> None:
         """InputError if the namespace would refuse its pods."""
@@ -241,41 +252,8 @@ class KubeWorkload:
                 if revision_of([live]) != revision_of([before]):
                     raise
             else:
-                return patched if dry_run else self._newest.seen(patched)
+                return patched if dry_run else self._seen(patched)
         raise ConflictError(f"{ref}: was changed since it was read", hint=READ_AGAIN)
-
-    def _create(self, layout: Layout, body: Json) -> Json:
-        """The object as created; where there was no answer, as read back."""
-        name = body["metadata"]["name"]
-        try:
-            return self._client.create(layout.kind, layout.namespace, body)
-        except UnavailableError as error:
-            return self._read_back(layout, name, None, layout.read(name, body), error)
-
-    def _try(
-        self,
-        layout: Layout,
-        objects: Objects,
-        changes: Sequence[ObjectChange],
-        wanted: Sequence[StageConfig],
-    ) -> None:
-        """Let the server try every patch. ConflictError where its webhooks make something else of it."""
-        promised = dict(objects)
-        for each in changes:
-            live = objects[each.name]
-            promised[each.name] = self._patch(layout, live, patch_of(live, each.changed), dry_run=True)
-        if layout.observe(promised).configs != in_millicores(wanted):
-            raise ConflictError(
-                f"the cluster would alter the write for pipeline {layout.pipeline.name!r}",
-                hint=f"Find the mutating webhook that changes {layout.kind.kind}s.",
-            )
-
-    def _send(self, layout: Layout, live: Json, change: ObjectChange) -> Json:
-        """The object as written; where there was no answer, as read back. It is never sent again."""
-        try:
-            return self._patch(layout, live, patch_of(live, change.changed))
-        except UnavailableError as error:
-            return self._read_back(layout, change.name, live, change.after, error)
 
     def _read_back(
         self, layout: Layout, name: str, before: Json | None, wanted: Configs, cause: UnavailableError
@@ -299,7 +277,9 @@ class KubeWorkload:
             ) from cause
         return live
 
-    def _take_back(self, layout: Layout, done: Done, total: int, cause: IpaError) -> NoReturn:
+    def _take_back(
+        self, layout: Layout, done: Sequence[tuple[ObjectChange, Json]], total: int, cause: IpaError
+    ) -> NoReturn:
         """Undo what was written before a refusal, the last first: each step leads back to a safe prefix."""
         for left, (change, written) in reversed(list(enumerate(done, 1))):
             try:
@@ -313,40 +293,26 @@ class KubeWorkload:
         words = f"; the {len(done)} objects written before it were restored" if done else ""
         raise _with_progress(cause, 0, total, words) from cause
 
-    def _look(
-        self, layout: Layout, running: Running
-    ) -> tuple[list[Served], Deployments, dict[str, list[Json]]]:
-        """The places of all that serves, and by name of Deployment: it, if it is there, and the pods of those
-        that wait for something.
+    def _look(self, layout: Layout, running: Running) -> list[DeploymentState]:
+        """The state of all that serves: of the stages' places, as they are scaled, and of those beside.
+
+        Pods are listed of those that wait for something.
         """
-        namespace = layout.namespace
-        deployments = {
-            place.deployment: self._client.get_deployment(namespace, place.deployment)
-            for place in (*running.places, *running.beside)
-        }
-        served, pods = [*running.places, *running.beside], {}
-        for place in served:
-            deployment = deployments[place.deployment]
-            if deployment is not None and unready(place, deployment):
+        states = []
+        for each in (*running.places, *running.beside):
+            deployment = self._client.get_deployment(layout.namespace, each.deployment)
+            place: Served = each.as_scaled(deployment)
+            state = DeploymentState(place, deployment)
+            if deployment is not None and state.waits:
                 labels = deployment["spec"]["selector"]["matchLabels"]
-                pods[place.deployment] = self._client.list_pods(namespace, labels)
-        return served, deployments, pods
+                state = replace(state, pods=self._client.list_pods(layout.namespace, labels))
+            states.append(state)
+        return states
 
 
-def _is_settled(
-    places: Sequence[Served],
-    deployments: Deployments,
-    pods: Mapping[str, Sequence[Json]],
-    lost: Mapping[str, str],
-) -> bool:
-    """True if no place waits for anything but pods that are lost."""
-
-    def waits(place: Served) -> bool:
-        name, deployment = place.deployment, deployments[place.deployment]
-        is_waited_for = unready(place, deployment) and not lost[name]
-        return bool(is_waited_for) and not runs_as_asked(place, deployment, pods.get(name, ()))
-
-    return not any(map(waits, places))
+def _is_as_asked(pipeline: Pipeline, wanted: Sequence[StageConfig], found: Sequence[StageConfig]) -> bool:
+    """True if these are the wanted configurations as they read back, whatever the replicas of others are."""
+    return tuple(found) == with_replicas_of(pipeline.external, in_millicores(wanted), found)
 
 
 def _with_progress(error: IpaError, written: int, total: int, more: str) -> IpaError:

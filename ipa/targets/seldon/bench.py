@@ -8,34 +8,37 @@ from what another one measures.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from select import select
+from time import monotonic
 from typing import Any
 from uuid import uuid4
 
 import httpx
 
+from ipa.adapters import processes
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.quantity import parse_quantity
 from ipa.adapters.kube.transport import Json
 from ipa.control.loop.clock import SystemClock
 from ipa.control.ports import Clock, RolloutPhase
-from ipa.model.errors import ConflictError, InputError, IpaError, UnavailableError
+from ipa.model.errors import ConfigurationError, ConflictError, InputError, IpaError, UnavailableError
 from ipa.model.masking import mask_url
 from ipa.model.pipeline import Pipeline, Stage, StageKind
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.resources import Resources
-from ipa.targets.kubernetes.layout import Served
-from ipa.targets.kubernetes.reach import Reach
-from ipa.targets.kubernetes.rollout import judge
+from ipa.settings import Settings
+from ipa.targets.kubernetes.layout import at
+from ipa.targets.kubernetes.rollout import DeploymentState, judge
 from ipa.targets.kubernetes.workload import KubeWorkload
-from ipa.targets.requests import (
-    TIMEOUT_S,
-    MeasuredServer,
-    client_within,
-)
+from ipa.targets.requests import TIMEOUT_S, MeasuredServer, client_within
 from ipa.targets.seldon.layouts import PORT, PartRole, alone, is_split, layout_of, parts_of
 from ipa.targets.seldon.locate import (
     AUTOSCALERS,
@@ -70,13 +73,71 @@ REMOVALS = 3
 # The port of Seldon's orchestrator.
 ENGINE_PORT, ENGINE_PATH = 8000, "/v2/models/infer"
 GIB = 2**30
+ADDRESS = "http://{service}.{namespace}:{port}"
+FORWARDING = re.compile(rb"Forwarding from 127\.0\.0\.1:(\d+) ->")
+FORWARD_S, STOP_S = 20.0, 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """The way to Services: `address` with {service}, {namespace} and {port}, or empty to forward a port."""
+
+    address: str = ADDRESS
+    kubeconfig: str = ""
+
+    def url(self, service: str, namespace: str, port: int) -> AbstractContextManager[str]:
+        """The URL of the Service, for as long as the block lasts. Errors: UnavailableError."""
+        if self.address:
+            return nullcontext(self.address.format(service=service, namespace=namespace, port=port))
+        return _forwarded(service, namespace, port, self.kubeconfig)
+
+
+def reach_of(settings: Settings) -> Reach:
+    """The way that the settings say: with a kubeconfig a forwarded port unless they say otherwise."""
+    usual = "port-forward" if settings.kubeconfig else "service"
+    asked = usual if settings.profile_reach == "auto" else settings.profile_reach
+    return Reach({"service": ADDRESS, "port-forward": ""}.get(asked, asked), settings.kubeconfig)
+
+
+@contextmanager
+def _forwarded(service: str, namespace: str, port: int, kubeconfig: str) -> Iterator[str]:
+    """The URL of a local port that kubectl forwards. UnavailableError with its last words."""
+    command = ["kubectl", *(["--kubeconfig", kubeconfig] if kubeconfig else []), "--namespace", namespace]
+    command += ["port-forward", "--address", "127.0.0.1", f"service/{service}", f":{port}"]
+    output, until_s = b"", monotonic() + FORWARD_S
+    try:
+        # With all of the environment: what it authenticates with may be there.
+        process = processes.start(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=dict(os.environ)
+        )
+    except OSError as error:
+        raise ConfigurationError(
+            f"kubectl cannot be run: {error}",
+            hint="Install it, or set IPA_PROFILE_REACH=service where Services of the cluster can be asked.",
+        ) from error
+    assert process.stdout is not None
+    try:
+        while (found := FORWARDING.search(output)) is None:
+            left_s = until_s - monotonic()
+            part = b""
+            if left_s > 0 and select([process.stdout], [], [], left_s)[0]:
+                part = os.read(process.stdout.fileno(), 4096)
+            if not part:
+                words = output.decode(errors="replace").strip() or f"nothing within {FORWARD_S:g} s"
+                place = f"service/{service} of {namespace}"
+                raise UnavailableError(f"kubectl forwards no port of {place}: {words[-300:]}")
+            output += part
+        yield f"http://127.0.0.1:{int(found[1])}"
+    finally:
+        processes.terminate(process, STOP_S)
+        process.stdout.close()
 
 
 class ClusterBench:
     """Runs copies of the stages of a pipeline on its cluster, one replica at a time.
 
     Each copy is removed when its block ends, however it ends. One that a killed run left is removed before
-    the first measurement of the next (`clear`).
+    the first measurement of the next.
     """
 
     def __init__(
@@ -84,6 +145,7 @@ class ClusterBench:
     ) -> None:
         self._client, self._pipeline, self._reach = client, pipeline, reach
         self._clock = clock or SystemClock()
+        self._namespace = target_of(pipeline).namespace
         self._is_clear = False
         # The Deployments of copies that were removed, which may still have pods.
         self._leaving: list[str] = []
@@ -99,36 +161,13 @@ class ClusterBench:
     def method(self) -> str:
         """The way of a request, and the image and the limits of each variant."""
         way = "the queue's way to a model" if is_split(self._pipeline) else "Seldon's orchestrator"
-        target = target_of(self._pipeline)
+        reach = "at its Service" if self._reach.address else "through a port that kubectl forwards"
         return (
-            f"One replica in a copy of SeldonDeployment {target.namespace}/{target.name}, asked by {way} "
-            f"{self._reach.words}. One client sends batches back to back over HTTP, JSON coding included; "
+            f"One replica in a copy of SeldonDeployment {self._namespace}/{target_of(self._pipeline).name}, "
+            f"asked by {way} {reach}. One client sends batches back to back over HTTP, JSON coding included; "
             f"latency is the p99 of a batch, throughput the batch size over the mean. What else ran on the "
             f"node was not seen. {'; '.join(self._facts)}."
         )
-
-    def clear(self) -> list[str]:
-        """Remove the copies of the pipeline that runs before left, and return their names.
-
-        ConflictError if another run may be measuring the pipeline now.
-        """
-        namespace, now = target_of(self._pipeline).namespace, self._clock.now()
-        found, _ = self._client.list_all(SELDON_DEPLOYMENT, namespace)
-        name = self._pipeline.name
-        left = [each for each in found if (each["metadata"].get("labels") or {}).get(LABEL_COPY_OF) == name]
-        for sdep in left:
-            until = _held_until(sdep)
-            if until is not None and now < until:
-                copy = sdep["metadata"]["name"]
-                raise ConflictError(
-                    f"pipeline {name!r} is being measured on {copy} (until {until:%H:%M})",
-                    hint=f"Wait for it, or remove it: kubectl delete sdep {copy} -n {namespace}",
-                )
-        for sdep in left:
-            self._leaving += deployments_of(sdep)
-            self._remove(sdep["metadata"]["name"])
-        self._is_clear = True
-        return [sdep["metadata"]["name"] for sdep in left]
 
     @contextmanager
     def serve(
@@ -136,62 +175,76 @@ class ClusterBench:
     ) -> Iterator[MeasuredServer]:
         """A copy of the stage that is ready, and removed when the block ends.
 
-        ConflictError: there is no room for it within bounds. UnavailableError: it does not get ready, or does
-        not answer a batch, in time. DriftError, NotFoundError: the pipeline does not run.
+        ConflictError: another run may be measuring the pipeline, or there is no room for a copy within
+        bounds. UnavailableError: it does not get ready, or does not answer a batch, in time. DriftError,
+        NotFoundError: the pipeline does not run.
         """
         if not self._is_clear:
-            for left in self.clear():
-                log.warning("removed %s, which an earlier run left", left)
+            self._clear()
         config = in_millicores([StageConfig(stage, variant, 1, cores, 1)])[0]
-        copy, body = self._body(config, within_s)
+        owner = self._pipeline
+        if is_split(owner):
+            parts = {part.stage: part for part in parts_of(owner) if part.role is PartRole.MODEL}
+            owner = parts[stage].pipeline
+        live = self._client.get(SELDON_DEPLOYMENT, self._namespace, target_of(owner).name)
+        # The Deployment of an earlier one may be there for a while: never the same name again.
+        copy = as_copy(owner, f"ipa-profile-{uuid4().hex[:10]}", owner.stage(stage))
+        body = _copy_body(owner, copy, live, config)
+        until = self._clock.now() + timedelta(seconds=within_s + HELD_S)
+        body["metadata"]["annotations"] = {UNTIL: until.isoformat()}
         target, place = target_of(copy), locate(copy, body)[0]
-        self._check_bounds(body, config)
-        self._wait_until_gone(target.namespace)
+        memory_gib = float(parse_quantity(at(place.container, "resources", "limits", "memory")) or 0) / GIB
+        self._check_bounds(body, config, memory_gib)
+        # The pods of copies before take room.
+        self._wait(
+            self._are_gone, GONE_S, lambda: f"{', '.join(self._leaving)} is still there after {GONE_S:g} s"
+        )
         started_s = self._clock.monotonic_s()
         until_s = started_s + within_s
-        self._leaving.append(place.deployment)
+        self._leaving = [place.deployment]
         try:
-            self._client.create(SELDON_DEPLOYMENT, target.namespace, body)
-            pod = self._ready_pod(target.namespace, body, place, until_s)
+            self._client.create(SELDON_DEPLOYMENT, self._namespace, body)
+            pod = self._ready_pod(body, place, within_s)
             readiness_s = self._clock.monotonic_s() - started_s
             self._note(config, pod, place)
             port, path = ENGINE_PORT, ENGINE_PATH
             if is_split(self._pipeline):
-                model = container_name(self._pipeline.stage(config.stage))
-                port, path = PORT, f"/v2/models/{model}/infer"
-            way = self._reach.url(f"{target.name}-{target.predictor}", target.namespace, port)
+                port, path = PORT, f"/v2/models/{container_name(self._pipeline.stage(stage))}/infer"
+            way = self._reach.url(f"{target.name}-{target.predictor}", self._namespace, port)
             with way as url, client_within(TIMEOUT_S) as client:
-                self._wait_for_answer(client, url, until_s)
-                memory_gib = _memory_gib(place.container)
+                # Its Service leads to it a moment after its pods are ready; any answer is of a server.
+                left_s = until_s - self._clock.monotonic_s()
+                self._wait(lambda: _answers(client, url), left_s, lambda: f"{mask_url(url)} gave no answer")
                 yield MeasuredServer(client, f"{url}{path}", readiness_s, lambda: memory_gib)
         finally:
             self._remove(target.name)
 
-    def _body(self, config: StageConfig, within_s: float) -> tuple[Pipeline, Json]:
-        """The copy as a pipeline, and its SeldonDeployment."""
-        pipeline, stage = self._pipeline, self._pipeline.stage(config.stage)
-        owner = pipeline
-        if is_split(pipeline):
-            models = {part.stage: part for part in parts_of(pipeline) if part.role is PartRole.MODEL}
-            owner = models[stage.name].pipeline
-        target = target_of(owner)
-        live = self._client.get(SELDON_DEPLOYMENT, target.namespace, target.name)
-        # The Deployment of an earlier one may be there for a while: never the same name again.
-        copy = as_copy(owner, f"ipa-profile-{uuid4().hex[:10]}", owner.stage(stage.name))
-        until = self._clock.now() + timedelta(seconds=within_s + HELD_S)
-        return copy, copy_body(owner, copy, live, config, until)
+    def _clear(self) -> None:
+        """Remove the copies of the pipeline that runs before left; ConflictError if one may be in use."""
+        found, _ = self._client.list_all(SELDON_DEPLOYMENT, self._namespace)
+        name = self._pipeline.name
+        left = [each for each in found if at(each, "metadata", "labels", LABEL_COPY_OF) == name]
+        for sdep in left:
+            until, copy = _held_until(sdep), sdep["metadata"]["name"]
+            if until is not None and self._clock.now() < until:
+                raise ConflictError(
+                    f"pipeline {name!r} is being measured on {copy} (until {until:%H:%M})",
+                    hint=f"Wait for it, or remove it: kubectl delete sdep {copy} -n {self._namespace}",
+                )
+        for sdep in left:
+            self._leaving += deployments_of(sdep)
+            self._remove(sdep["metadata"]["name"])
+            log.warning("removed %s, which an earlier run left", sdep["metadata"]["name"])
+        self._is_clear = True
 
-    def _check_bounds(self, body: Json, config: StageConfig) -> None:
+    def _check_bounds(self, body: Json, config: StageConfig, memory_gib: float) -> None:
         """ConflictError if the copy beside what runs exceeds what the pipeline may have during a change."""
         pipeline, bounds = self._pipeline, self._pipeline.bounds
-        predictor = body["spec"]["predictors"][0]
-        has_engine = NO_ENGINE not in (predictor.get("annotations") or {})
+        has_engine = NO_ENGINE not in (body["spec"]["predictors"][0].get("annotations") or {})
         known = bounds.beside(config)
         more = Resources(
             cpu_cores=config.cores + (target_of(pipeline).orchestrator_cores if has_engine else 0.0),
-            memory_gib=max(
-                known.memory_gib, _memory_gib(predictor["componentSpecs"][0]["spec"]["containers"][0])
-            ),
+            memory_gib=max(known.memory_gib, memory_gib),
             accelerators=known.accelerators,
         )
         running = tuple(it.config for it in KubeWorkload(self._client, layout_of).read(pipeline).stages)
@@ -203,92 +256,87 @@ class ClusterBench:
                 hint="Raise `bounds.transition_cores` or that bound in its file, or measure fewer --cores.",
             )
 
-    def _wait_until_gone(self, namespace: str) -> None:
-        """Return once the copies before have no Deployment any more: their pods take room."""
-        until_s = self._clock.monotonic_s() + GONE_S
-        while self._leaving:
-            name = self._leaving[0]
-            if self._client.get_deployment(namespace, name) is None:
-                self._leaving.pop(0)
-            elif self._clock.monotonic_s() < until_s:
-                self._clock.wait(POLL_S)
-            else:
-                raise UnavailableError(f"Deployment {namespace}/{name} is still there after {GONE_S:g} s")
+    def _wait(self, is_done: Callable[[], bool], most_s: float, words: Callable[[], str]) -> None:
+        """Return once it is done. UnavailableError if it is not in time."""
+        until_s = self._clock.monotonic_s() + most_s
+        while not is_done():
+            if self._clock.monotonic_s() >= until_s:
+                raise UnavailableError(words())
+            self._clock.wait(POLL_S)
 
-    def _ready_pod(self, namespace: str, body: Json, place: StageLocation, until_s: float) -> Json:
+    def _are_gone(self) -> bool:
+        """True if the copies before have no Deployment any more."""
+        return all(self._client.get_deployment(self._namespace, name) is None for name in self._leaving)
+
+    def _ready_pod(self, body: Json, place: StageLocation, within_s: float) -> Json:
         """The pod of the copy once it, and its orchestrator, are ready. UnavailableError says why not."""
-        served: list[Served] = [place, *orchestrators(body, [place])]
-        while True:
-            deployments = {
-                it.deployment: self._client.get_deployment(namespace, it.deployment) for it in served
-            }
-            deployment = deployments[place.deployment]
-            labels = (((deployment or {}).get("spec") or {}).get("selector") or {}).get("matchLabels")
-            pods = self._client.list_pods(namespace, labels) if labels else []
-            found = judge(served, deployments, {place.deployment: pods})
-            if found.phase is RolloutPhase.READY and pods:
-                return pods[0]
-            if found.phase is RolloutPhase.FAILED or self._clock.monotonic_s() >= until_s:
-                raise UnavailableError(
-                    f"the copy {body['metadata']['name']} does not get ready: {found.detail}"
-                )
-            self._clock.wait(POLL_S)
+        pods: list[Json] = []
+        detail = ""
 
-    def _wait_for_answer(self, client: httpx.Client, url: str, until_s: float) -> None:
-        """Return once its Service leads to it: that takes a moment after its pods are ready."""
-        while True:
-            try:
-                # Any answer is of a server that is there.
-                client.get(f"{url}/v2/health/ready")
-                return
-            except httpx.TransportError as error:
-                if self._clock.monotonic_s() >= until_s:
-                    raise UnavailableError(
-                        f"{mask_url(url)} gave no answer: {type(error).__name__}"
-                    ) from error
-            self._clock.wait(POLL_S)
+        def words() -> str:
+            return f"the copy {body['metadata']['name']} does not get ready: {detail}"
+
+        def is_ready() -> bool:
+            nonlocal detail, pods
+            places = [place, *orchestrators(body, [place])]
+            states = [
+                DeploymentState(it, self._client.get_deployment(self._namespace, it.deployment))
+                for it in places
+            ]
+            labels = at(states[0].deployment, "spec", "selector", "matchLabels")
+            pods = self._client.list_pods(self._namespace, labels) if labels else []
+            found = judge([replace(states[0], pods=pods), *states[1:]])
+            detail = found.detail
+            if found.phase is RolloutPhase.FAILED:
+                raise UnavailableError(words())
+            return found.phase is RolloutPhase.READY and bool(pods)
+
+        self._wait(is_ready, within_s, words)
+        return pods[0]
 
     def _note(self, config: StageConfig, pod: Json, place: StageLocation) -> None:
         """Note down where the copy ran, from which image and with which limits."""
-        node = (pod.get("spec") or {}).get("nodeName")
+        node = at(pod, "spec", "nodeName")
         self._hardware[f"node {node}" if node else "a node that it does not name"] = None
-        statuses = (pod.get("status") or {}).get("containerStatuses") or ()
+        statuses = at(pod, "status", "containerStatuses") or ()
         images = (str(it.get("imageID")) for it in statuses if it.get("name") == place.container["name"])
         image = next(images, "").rpartition("@")[2]
-        limits = (place.container.get("resources") or {}).get("limits") or {}
+        limits = at(place.container, "resources", "limits") or {}
         beside = ", ".join(f"{amount} {kind}" for kind, amount in sorted(limits.items()) if kind != "cpu")
         limited = f"limits as the cores measured{f' and {beside}' if beside else ''}"
         self._facts[f"{config.stage}/{config.variant}: image {image or 'unknown'}, {limited}"] = None
 
     def _remove(self, name: str) -> None:
         """Remove a copy. UnavailableError says how to, if the cluster does not."""
-        namespace = target_of(self._pipeline).namespace
         for attempt in range(1, REMOVALS + 1):
             try:
-                self._client.delete(SELDON_DEPLOYMENT, namespace, name)
+                self._client.delete(SELDON_DEPLOYMENT, self._namespace, name)
                 return
             except IpaError as error:
                 if attempt == REMOVALS:
                     raise UnavailableError(
-                        f"the copy {namespace}/{name} could not be removed: {error.message}",
-                        hint=f"kubectl delete sdep {name} -n {namespace}; the next run tries it too.",
+                        f"the copy {self._namespace}/{name} could not be removed: {error.message}",
+                        hint=f"kubectl delete sdep {name} -n {self._namespace}; the next run tries it too.",
                     ) from error
             self._clock.wait(POLL_S)
+
+
+def _answers(client: httpx.Client, url: str) -> bool:
+    """True if something answers there."""
+    try:
+        client.get(f"{url}/v2/health/ready")
+    except httpx.TransportError:
+        return False
+    return True
 
 
 def _held_until(sdep: Json) -> datetime | None:
     """The end of the copy's hold by its annotation; None where it says none."""
     try:
-        until = datetime.fromisoformat(str((sdep["metadata"].get("annotations") or {}).get(UNTIL)))
+        until = datetime.fromisoformat(str(at(sdep, "metadata", "annotations", UNTIL)))
     except ValueError:
         return None
     return until if until.tzinfo else None
-
-
-def _memory_gib(container: Mapping[str, Any]) -> float:
-    """The memory that it may have at most; 0 if nothing limits it."""
-    amount = parse_quantity(((container.get("resources") or {}).get("limits") or {}).get("memory", 0))
-    return float(amount or 0) / GIB
 
 
 def as_copy(pipeline: Pipeline, name: str, stage: Stage) -> Pipeline:
@@ -310,9 +358,7 @@ def as_copy(pipeline: Pipeline, name: str, stage: Stage) -> Pipeline:
     return alone(pipeline, name, stage)
 
 
-def copy_body(
-    owner: Pipeline, copy: Pipeline, live: Json, config: StageConfig, until: datetime
-) -> dict[str, Any]:
+def _copy_body(owner: Pipeline, copy: Pipeline, live: Json, config: StageConfig) -> dict[str, Any]:
     """The SeldonDeployment that runs one replica of the stage of the live one with that configuration.
 
     `owner` is the pipeline by which the live one is read, `copy` that of the copy. All else of the stage's
@@ -323,8 +369,7 @@ def copy_body(
     before = next(each for each in live["spec"]["predictors"] if each["name"] == target.predictor)
     unwanted = (*AUTOSCALERS, "pdbSpec", "metadata")
     component = deepcopy({key: value for key, value in place.component.items() if key not in unwanted})
-    annotations = (place.component.get("metadata") or {}).get("annotations")
-    if annotations:
+    if annotations := at(place.component, "metadata", "annotations"):
         component["metadata"] = {"annotations": dict(annotations)}
     component["replicas"] = 1
     node = {key: value for key, value in place.node.items() if key != "children"}
@@ -333,6 +378,5 @@ def copy_body(
     predictor["svcOrchSpec"] = {**(predictor.get("svcOrchSpec") or {}), **ONE_ORCHESTRATOR}
     spec = {key: deepcopy(value) for key, value in live["spec"].items() if key not in ("replicas", "name")}
     body = object_of(target, {**spec, "predictors": [predictor]}, {LABEL_COPY_OF: copy.name})
-    body["metadata"]["annotations"] = {UNTIL: until.isoformat()}
     change_predictor(copy, body, [config])
     return body

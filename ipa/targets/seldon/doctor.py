@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.prometheus.doctor import SeriesOf, metrics_checks
@@ -32,7 +31,6 @@ INSTALL_SELDON = (
     "helm install seldon-core seldon-core-operator --repo https://storage.googleapis.com/seldon-charts "
     "-n seldon-system --create-namespace"
 )
-# A graph node without a container: nobody would run it.
 PROBE = "ipa-doctor-probe"
 
 
@@ -58,19 +56,14 @@ def checks_of(
         places = (place for pipeline in placed.values() for place in target.places_of(pipeline))
         return tuple(name for where, name in places if where == space)
 
-    deployed = partial(_deployed, target, client, settings)
     needs = ClusterNeeds(locate.SELDON_DEPLOYMENT, CRD, INSTALL_SELDON, names)
+    operator = partial(_operator, client)
+    deployed = {name: partial(_deployed, target, client, settings, it) for name, it in placed.items()}
     return [
         *series,
         *cluster_checks(client, settings, needs, spaces, elects=elects),
-        *(
-            DoctorCheck("seldon operator", partial(_operator, client, space), after=CRD)
-            for space in spaces[:1]
-        ),
-        *(
-            DoctorCheck(f"seldondeployment of {name}", partial(deployed, pipeline), after=CRD)
-            for name, pipeline in placed.items()
-        ),
+        DoctorCheck("seldon operator", lambda: map(operator, spaces[:1]), after=CRD),
+        *(DoctorCheck(f"seldondeployment of {name}", it, after=CRD) for name, it in deployed.items()),
     ]
 
 
@@ -81,37 +74,29 @@ def _scrape(pipeline: Pipeline, of: SeriesOf) -> str:
     return f"ipa render {pipeline.name} --monitors | kubectl apply -f -   (PodMonitor {name})"
 
 
-def _probe(namespace: str) -> dict[str, Any]:
-    """A SeldonDeployment that cannot be: only the operator's webhook says no."""
-    predictor = {"name": "default", "graph": {"name": PROBE, "type": "MODEL"}, "componentSpecs": []}
-    spec = {"protocol": "v2", "predictors": [predictor]}
-    return locate.object_of(SeldonTarget(PROBE, namespace), spec, {})
-
-
-def _operator(client: KubeClient, namespace: str) -> Iterator[Finding]:
-    """Check that Seldon's webhook rejects an invalid object in a dry run."""
+def _operator(client: KubeClient, namespace: str) -> Finding:
+    """Check that Seldon's webhook rejects an invalid object in a dry run, as nothing else does."""
     name = "seldon operator"
     look = "kubectl get pods -n seldon-system -l control-plane=seldon-controller-manager"
+    # A graph node without a container: nobody would run it.
+    predictor = {"name": "default", "graph": {"name": PROBE, "type": "MODEL"}, "componentSpecs": []}
+    spec = {"protocol": "v2", "predictors": [predictor]}
+    body = locate.object_of(SeldonTarget(PROBE, namespace), spec, {})
     try:
-        client.create(locate.SELDON_DEPLOYMENT, namespace, _probe(namespace), dry_run=True)
+        client.create(locate.SELDON_DEPLOYMENT, namespace, body, dry_run=True)
     except ForbiddenError:
-        yield _operator_by_status(client, namespace, name, look)
+        # Without the right to create, the operator is known by the status that it wrote.
+        found, _ = client.list_all(locate.SELDON_DEPLOYMENT, namespace)
+        served = [one["metadata"]["name"] for one in found if (one.get("status") or {}).get("state")]
+        if served:
+            return ok(name, f"it has given {', '.join(served[:3])} a status")
+        seen = f"not known: a dry run may not create anything, and nothing in {namespace} has a status"
+        return warn(name, seen, look)
     except UnavailableError as error:
-        yield fail(name, f"its webhook is registered and does not answer: {error.message}", look)
+        return fail(name, f"its webhook is registered and does not answer: {error.message}", look)
     except InputError:
-        yield ok(name, "its webhook refuses an impossible object in a dry run")
-    else:
-        yield warn(name, "no webhook objects to a graph node without a container (dry run)", look)
-
-
-def _operator_by_status(client: KubeClient, namespace: str, name: str, look: str) -> Finding:
-    """Without the right to create, recognise the operator by the status that it wrote."""
-    found, _ = client.list_all(locate.SELDON_DEPLOYMENT, namespace)
-    told = [one["metadata"]["name"] for one in found if (one.get("status") or {}).get("state")]
-    if told:
-        return ok(name, f"it has given {', '.join(told[:3])} a status")
-    seen = f"not known: a dry run may not create anything, and nothing in {namespace} has a status"
-    return warn(name, seen, look)
+        return ok(name, "its webhook refuses an impossible object in a dry run")
+    return warn(name, "no webhook objects to a graph node without a container (dry run)", look)
 
 
 def _deployed(
@@ -143,16 +128,19 @@ def _deployed(
         faults = batch_faults(pipeline, running)
         if faults:
             yield fail(name, "; ".join(faults), f"ipa apply {pipeline.name} --rate R --at kubernetes")
-    yield from endless_writes(client, layout)
+    yield from object_findings(client, layout)
 
 
-def endless_writes(client: KubeClient, layout: Layout) -> Iterator[Finding]:
-    """Objects whose orchestrators the operator writes for ever."""
+def object_findings(client: KubeClient, layout: Layout) -> Iterator[Finding]:
+    """Objects whose orchestrators the operator writes for ever, and stages that nobody scales."""
     for name in layout.names:
         try:
             sdep = client.get(layout.kind, layout.namespace, name)
         except NotFoundError:
             continue
-        if locate.unsaid_orchestrators(sdep):
-            title = f"orchestrator of {layout.namespace}/{name}"
-            yield warn(title, locate.ENDLESS_WRITES, locate.orchestrator_remedy(sdep))
+        if endless := locate.orchestrator_remedy(sdep):
+            yield warn(f"orchestrator of {layout.namespace}/{name}", locate.ENDLESS_WRITES, endless)
+        for stage in locate.unscaled(layout.pipeline, sdep):
+            seen = "its replicas are external, and its componentSpec has neither hpaSpec nor kedaSpec"
+            remedy = "Give it one (docs/how-to/share-replicas.md), or leave out `replicas: external`."
+            yield warn(f"replicas of {layout.pipeline.name}/{stage}", seen, remedy)

@@ -18,45 +18,56 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any
 
 from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.transport import Json
 from ipa.model.errors import DriftError, InputError, Problem
 from ipa.model.parts import Configs
 from ipa.model.parts import parts_of as shared_parts
 from ipa.model.pipeline import Bounds, Pipeline, Stage, StageBounds, StageKind, Variant
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.resident import is_lighter
-from ipa.targets.kubernetes.layout import Layout, ObjectChange, Objects, Running, enforced_pod_security
+from ipa.targets.kubernetes.layout import (
+    Layout,
+    ObjectChange,
+    Objects,
+    Running,
+    Served,
+    at,
+    enforced_pod_security,
+)
 from ipa.targets.kubernetes.ownership import with_hand
 from ipa.targets.seldon import manifest
 from ipa.targets.seldon.locate import (
+    KEDA_LABEL,
+    LET_IT,
     LONGEST_NAME,
     SELDON_DEPLOYMENT,
+    UNDONE,
     StageLocation,
-    check_autoscalers,
     container_name,
     drift,
     locate,
     orchestrators,
+    scalers_of,
     target_of,
 )
-from ipa.targets.seldon.manifest import check_configs, read, read_named, read_predictors, render
+from ipa.targets.seldon.manifest import check_configs, read_named, read_predictor
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape, seldon_of
 from ipa.targets.seldon.variants import (
     BATCH_SIZE,
     BATCH_TIME,
     COMMAND,
+    RESIDENT_REMEDY,
     Groups,
-    Json,
-    check_resident,
     check_variants,
     container_variants,
     group_named,
     groups_of,
     model_template,
     queue_variants,
+    resident_fault,
     served_variant,
 )
 
@@ -131,29 +142,29 @@ def parts_of(pipeline: Pipeline) -> tuple[Part, ...]:
             f"pipeline {pipeline.name!r} is not a chain of stages; shape split supports only chains",
             hint="Remove `shape: split`, or use a chain such as [a, b].",
         )
-    name = target_of(pipeline).name
+    name, common = target_of(pipeline).name, {"IPA_PIPELINE": pipeline.name, "IPA_HOST": EVERYWHERE}
     parts: list[Part] = []
     for stage in pipeline.stages:
-        check_resident(pipeline, stage)
+        if why := resident_fault(pipeline, stage):
+            raise InputError(
+                f"stage {stage.name!r} of pipeline {pipeline.name!r} cannot keep variants resident: {why}",
+                hint=f"{RESIDENT_REMEDY[0].upper()}{RESIDENT_REMEDY[1:]}.",
+            )
         container, groups = container_name(stage), groups_of(pipeline, stage)
         variants = container_variants(pipeline, stage, container, groups) if groups else stage.variants
         served = replace(stage, container=container, variants=variants)
         served_alone = alone(pipeline, f"{name}-{container}-model", served)
         model = Part(PartRole.MODEL, stage.name, served_alone, groups)
-        env = {
-            **{"IPA_PIPELINE": pipeline.name, "IPA_STAGE": stage.name, "IPA_HOST": EVERYWHERE},
-            **{"IPA_MODEL": container, "IPA_MODEL_URL": model.service},
-        }
+        env = {**common, "IPA_STAGE": stage.name, "IPA_MODEL_URL": model.service}
+        env["IPA_MODEL"] = model_template(container) if groups else container
         queue = _stage(f"{stage.name}-queue", "queue", env)
         if groups:
-            env["IPA_MODEL"] = model_template(container)
             queue = replace(queue, variants=queue_variants(pipeline, stage, groups, env))
         queue = replace(queue, batch_timeout_s=stage.batch_timeout_s)
         queue_alone = alone(pipeline, f"{name}-{container}-queue", queue)
         parts += [model, Part(PartRole.QUEUE, stage.name, queue_alone, groups)]
     stages = " ".join(f"{part.stage}={part.service}" for part in parts if part.role is PartRole.QUEUE)
-    env = {"IPA_PIPELINE": pipeline.name, "IPA_STAGES": stages, "IPA_HOST": EVERYWHERE}
-    env["IPA_DROP_AFTER_S"] = f"{pipeline.deadline_s:g}"
+    env = {**common, "IPA_STAGES": stages, "IPA_DROP_AFTER_S": f"{pipeline.deadline_s:g}"}
     router = alone(pipeline, f"{name}-router", _stage("router", "router", env))
     parts.append(Part(PartRole.ROUTER, "", router))
     names = (part.service.removeprefix("http://").split(".")[0] for part in parts)
@@ -189,94 +200,8 @@ def alone(pipeline: Pipeline, name: str, stage: Stage) -> Pipeline:
     )
 
 
-def render_split(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
-    """The SeldonDeployments that run the pipeline so: models, queues, the router last.
-
-    InputError as `render`, and where there is no image for router and queues.
-    """
-    target = target_of(pipeline)
-    if target.image is None:
-        raise InputError(
-            f"pipeline {pipeline.name!r} has no image for its router and queues",
-            hint="Set `seldon: {shape: split, image: ...}` to an image with ipa-serving installed.",
-        )
-    check_variants(pipeline)
-    check_configs(pipeline, configs)
-    by_stage = {config.stage: config for config in configs}
-    parts = parts_of(pipeline)
-    return [
-        _object(part, part.config(target, by_stage), target.image)
-        for role in (PartRole.MODEL, PartRole.QUEUE, PartRole.ROUTER)
-        for part in parts
-        if part.role is role
-    ]
-
-
-def _object(part: Part, config: StageConfig, image: str) -> dict[str, Any]:
-    body = render(part.pipeline, [config])
-    body["metadata"]["labels"] |= {
-        LABEL_ROLE: part.role.value,
-        **({LABEL_STAGE: part.stage} if part.stage else {}),
-    }
-    spec = body["spec"]
-    predictor = spec["predictors"][0]
-    pod = predictor["componentSpecs"][0]["spec"]
-    container = pod["containers"][0]
-    spec["annotations"] = {"seldon.io/headless-svc": "true"} if part.role is PartRole.MODEL else {}
-    predictor["annotations"] = {"seldon.io/no-engine": "true"}
-    if part.role is not PartRole.QUEUE:
-        # Batches are formed in the queue alone.
-        container["env"] = [one for one in container["env"] if one["name"] not in (BATCH_SIZE, BATCH_TIME)]
-    if part.role is PartRole.MODEL and part.groups:
-        # It is ready once it has all of its variants loaded.
-        container |= {"command": list(COMMAND), "readinessProbe": dict(READY)}
-    if part.role is not PartRole.MODEL:
-        module = f"ipa.dataplane.{part.role.value}"
-        container |= {"image": image, "command": ["python", "-m", module], "readinessProbe": dict(READY)}
-        container["env"].append({"name": "IPA_DRAIN_S", "value": str(DRAIN_S)})
-        pod["terminationGracePeriodSeconds"] = GRACE_S
-    return body
-
-
-# The order of writes, see `steps`.
+# The order of writes, see `SplitLayout.changes`.
 GROWS, BIGGER_BATCH, SWITCHES, SMALLER_BATCH, SHRINKS = range(5)
-
-
-# The variant that its queue asks for, and the groups of variants, of each stage with resident variants.
-Asked = Mapping[str, tuple[str, Groups]]
-NONE_ASKED: Asked = MappingProxyType({})
-UNMEASURED = Bounds()
-
-
-def steps(
-    running: Sequence[StageConfig],
-    wanted: Sequence[StageConfig],
-    asked: Asked = NONE_ASKED,
-    bounds: Bounds = UNMEASURED,
-) -> tuple[tuple[PartRole, str], ...]:
-    """Role and stage of the objects that differ, in an order of writes that may stop anywhere.
-
-    The rule (docs/adr/0004): what only adds capacity goes first and what only takes it away last; a bigger
-    batch goes before its model, a smaller one after it. Then, as long as a replica does not get slower by a
-    bigger batch or by more cores, each stage carries after every single write at least what it carried before
-    or what it is to carry after, whichever is less, and no stage is smaller than before until every stage
-    that grows has grown. A queue goes before its model if it switches to a lighter variant, else after it.
-    """
-    found: list[tuple[int, tuple[PartRole, str]]] = []
-    for now, then in zip(running, wanted, strict=True):
-        variant, groups = asked.get(now.stage, (then.variant, ()))
-        if (now.batch_size, variant) != (then.batch_size, then.variant):
-            is_more = then.batch_size > now.batch_size
-            if variant != then.variant:
-                is_more = is_lighter(bounds, now.stage, variant, then.variant)
-            found.append((BIGGER_BATCH if is_more else SMALLER_BATCH, (PartRole.QUEUE, now.stage)))
-        old, new = ((group_named(groups, it.variant), it.cores, it.replicas) for it in (now, then))
-        if old != new:
-            grows = then.cores >= now.cores and then.replicas >= now.replicas
-            shrinks = then.cores <= now.cores and then.replicas <= now.replicas
-            rank = SWITCHES if old[0] != new[0] else GROWS if grows else SHRINKS if shrinks else SWITCHES
-            found.append((rank, (PartRole.MODEL, now.stage)))
-    return tuple(step for _, step in sorted(found, key=lambda each: each[0]))
 
 
 class SeldonLayout(Layout):
@@ -298,9 +223,8 @@ class SeldonLayout(Layout):
     def admission_fault(self, client: KubeClient) -> str:
         """The refusal of its pods by the namespace's PodSecurity, with the remedy; empty if there is none."""
         target = target_of(self.pipeline)
-        if target.shape is not Shape.SINGLE and not target.run_as_root:
-            return ""
-        if enforced_pod_security(client, target.namespace) != "restricted":
+        is_refused = target.shape is Shape.SINGLE or target.run_as_root
+        if not is_refused or enforced_pod_security(client, target.namespace) != "restricted":
             return ""
         what = f"namespace {target.namespace!r} enforces restricted PodSecurity, which refuses"
         if target.run_as_root:
@@ -310,16 +234,37 @@ class SeldonLayout(Layout):
 
     def read(self, name: str, found: Json) -> Configs:
         """The configurations that one of the SeldonDeployments asks for."""
-        return read_predictors(self._pipeline_of(name), found)
+        return manifest.read(self._pipeline_of(name), found)
 
     def changed(self, name: str, live: Json, wanted: Sequence[StageConfig]) -> Json:
         """One of the SeldonDeployments as it is to be to run these."""
         return manifest.changed(self._pipeline_of(name), live, wanted)
 
     def check_autoscalers(self, running: Running, autoscalers: Sequence[Json]) -> None:
-        """DriftError names every stage that one of these scales."""
-        places = [place for place in running.places if isinstance(place, StageLocation)]
-        check_autoscalers(self.pipeline, self._scaled, places, autoscalers)
+        """DriftError names every stage whose Deployment, or SeldonDeployment, another controller scales.
+
+        It undoes every change of ours, and we its; a stage whose replicas are external expects it. KEDA's
+        ScaledObjects need no look of their own: each makes a HorizontalPodAutoscaler.
+        """
+        stages = {place.deployment: place for place in running.places}
+        problems, all_external = [], all(place.is_external for place in running.places)
+        for autoscaler in autoscalers:
+            target = at(autoscaler, "spec", "scaleTargetRef") or {}
+            kind, name = target.get("kind"), str(target.get("name", ""))
+            scaled = at(autoscaler, "metadata", "labels", KEDA_LABEL)
+            made_by = f" (of KEDA's ScaledObject {scaled!r})" if scaled else ""
+            title = f"HorizontalPodAutoscaler {autoscaler['metadata']['name']!r}{made_by}"
+            words = f"{title} scales {kind} {name}"
+            owned = f"{words}: another controller owns its replicas; {LET_IT}"
+            place: Served | None = stages.get(name) if kind == "Deployment" else None
+            if place is not None and not place.is_external:
+                problems.append(f"{place.title}: {owned}")
+            elif isinstance(place, StageLocation) and not scalers_of(place.component):
+                problems.append(f"{place.title}: {words}, {UNDONE}")
+            elif kind == SELDON_DEPLOYMENT.kind and name in self._scaled and not all_external:
+                problems.append(f"every stage: {owned}")
+        if problems:
+            raise drift(self.pipeline, problems)
 
     @property
     def _scaled(self) -> tuple[str, ...]:
@@ -340,8 +285,8 @@ class SingleLayout(SeldonLayout):
         return (target_of(self.pipeline).name,)
 
     def render(self, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
-        """The SeldonDeployment. InputError as `render_predictors`."""
-        return [manifest.render_predictors(self.pipeline, configs)]
+        """The SeldonDeployment. InputError as `manifest.render`."""
+        return [manifest.render(self.pipeline, configs)]
 
     def observe(self, objects: Objects) -> Running:
         """The predictors of the pipeline, with their orchestrators."""
@@ -366,10 +311,7 @@ class SingleLayout(SeldonLayout):
 
 
 class SplitLayout(SeldonLayout):
-    """A router, and a queue and a model for each stage: a SeldonDeployment each.
-
-    A change is written in an order in which every prefix is safe (`split.steps`).
-    """
+    """A router, and a queue and a model for each stage: a SeldonDeployment each."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         super().__init__(pipeline)
@@ -381,8 +323,22 @@ class SplitLayout(SeldonLayout):
         return tuple(self._parts)
 
     def render(self, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
-        """The SeldonDeployments. InputError as `render_split`."""
-        return render_split(self.pipeline, configs)
+        """The SeldonDeployments that run the pipeline so: models, queues, the router last.
+
+        InputError as `manifest.render`, and where there is no image for router and queues.
+        """
+        pipeline, target = self.pipeline, target_of(self.pipeline)
+        if target.image is None:
+            raise InputError(
+                f"pipeline {pipeline.name!r} has no image for its router and queues",
+                hint="Set `seldon: {shape: split, image: ...}` to an image with ipa-serving installed.",
+            )
+        check_variants(pipeline)
+        check_configs(pipeline, configs)
+        by_stage = {config.stage: config for config in configs}
+        order = (PartRole.MODEL, PartRole.QUEUE, PartRole.ROUTER)
+        parts = sorted(self._parts.values(), key=lambda part: order.index(part.role))
+        return [_object(part, part.config(target, by_stage), target.image) for part in parts]
 
     def observe(self, objects: Objects) -> Running:
         """The models, with queues and router beside them."""
@@ -395,30 +351,45 @@ class SplitLayout(SeldonLayout):
         return Running(configs, ("",) * len(configs), tuple(places[PartRole.MODEL]), beside, routers)
 
     def changes(self, objects: Objects, wanted: Sequence[StageConfig]) -> list[ObjectChange]:
-        """A change for each object that differs, in the order of `steps`."""
+        """A change for each object that differs, in an order of writes that may stop anywhere.
+
+        The rule (docs/adr/0004): what only adds capacity goes first and what only takes it away last; a
+        bigger batch goes before its model, a smaller one after it. Then, as long as a replica does not get
+        slower by a bigger batch or by more cores, each stage carries after every single write at least what
+        it carried before or what it is to carry after, whichever is less, and no stage is smaller than before
+        until every stage that grows has grown. A queue goes before its model if it switches to a lighter
+        variant, else after it.
+        """
         pipeline = self.pipeline
         check_variants(pipeline)
         check_configs(pipeline, wanted)
         found = self._read_parts(objects)
-        running = self._merge(found)
-        after = in_millicores(wanted)
+        running = {config.stage: config for config in self._merge(found)}
+        after = with_replicas_of(pipeline.external, in_millicores(wanted), list(running.values()))
         by_stage = {config.stage: config for config in after}
-        by_step = {(part.role, part.stage): name for name, part in self._parts.items()}
-        asked = {
-            part.stage: (found[name].variant, part.groups)
-            for name, part in self._parts.items()
-            if part.role is PartRole.QUEUE and part.groups
-        }
-        changes = []
-        for step in steps(running, after, asked, pipeline.bounds):
-            name = by_step[step]
-            before, then = found[name], self._parts[name].config(target_of(pipeline), by_stage)
-            if self._parts[name].role is not PartRole.MODEL:
-                # A queue keeps the cores and replicas that somebody gave it.
-                then = replace(before, variant=then.variant, batch_size=then.batch_size)
-            written = self.changed(name, objects[name], (then,))
-            changes.append(ObjectChange(name, (before,), (then,), written))
-        return changes
+        ranked: list[tuple[int, ObjectChange]] = []
+        for name, part in self._parts.items():
+            if part.role is PartRole.ROUTER:
+                continue
+            before, now, then = found[name], running[part.stage], by_stage[part.stage]
+            own = part.config(target_of(pipeline), by_stage)
+            if part.role is PartRole.QUEUE:
+                # It keeps the cores and replicas that somebody gave it.
+                own = replace(before, variant=own.variant, batch_size=own.batch_size)
+                old = before.variant if part.groups else then.variant
+                is_first = then.batch_size > now.batch_size
+                if old != then.variant:
+                    is_first = is_lighter(pipeline.bounds, part.stage, old, then.variant)
+                rank = BIGGER_BATCH if is_first else SMALLER_BATCH
+            else:
+                grows = own.cores >= before.cores and own.replicas >= before.replicas
+                shrinks = own.cores <= before.cores and own.replicas <= before.replicas
+                is_same = own.variant == before.variant
+                rank = SWITCHES if not is_same or grows == shrinks else GROWS if grows else SHRINKS
+            if own != before:
+                written = self.changed(name, objects[name], (own,))
+                ranked.append((rank, ObjectChange(name, (before,), (own,), written)))
+        return [change for _, change in sorted(ranked, key=lambda each: each[0])]
 
     def _read_parts(self, objects: Objects) -> dict[str, StageConfig]:
         """The configuration of each object, by its name. DriftError lists the problems of all of them."""
@@ -426,7 +397,7 @@ class SplitLayout(SeldonLayout):
         problems: list[str] = []
         for name, part in self._parts.items():
             try:
-                found[name] = read(part.pipeline, objects[name])[0]
+                found[name] = read_predictor(part.pipeline, objects[name])[0]
             except DriftError as error:
                 problems += [f"{name}: {problem.message}" for problem in error.problems]
                 continue
@@ -462,6 +433,31 @@ class SplitLayout(SeldonLayout):
 
     def _pipeline_of(self, name: str) -> Pipeline:
         return self._parts[name].pipeline
+
+
+def _object(part: Part, config: StageConfig, image: str) -> dict[str, Any]:
+    """The SeldonDeployment of the part, with what our router, queues and groups of variants need beside."""
+    body = manifest.render(part.pipeline, [config])
+    body["metadata"]["labels"] |= {LABEL_ROLE: part.role.value}
+    body["metadata"]["labels"] |= {LABEL_STAGE: part.stage} if part.stage else {}
+    predictor = body["spec"]["predictors"][0]
+    pod = predictor["componentSpecs"][0]["spec"]
+    container = pod["containers"][0]
+    is_model = part.role is PartRole.MODEL
+    body["spec"]["annotations"] = {"seldon.io/headless-svc": "true"} if is_model else {}
+    predictor["annotations"] = {"seldon.io/no-engine": "true"}
+    if part.role is not PartRole.QUEUE:
+        # Batches are formed in the queue alone.
+        container["env"] = [one for one in container["env"] if one["name"] not in (BATCH_SIZE, BATCH_TIME)]
+    if is_model and part.groups:
+        # It is ready once it has all of its variants loaded.
+        container |= {"command": list(COMMAND), "readinessProbe": dict(READY)}
+    if not is_model:
+        module = f"ipa.dataplane.{part.role.value}"
+        container |= {"image": image, "command": ["python", "-m", module], "readinessProbe": dict(READY)}
+        container["env"].append({"name": "IPA_DRAIN_S", "value": str(DRAIN_S)})
+        pod["terminationGracePeriodSeconds"] = GRACE_S
+    return body
 
 
 def layout_of(pipeline: Pipeline) -> SeldonLayout:

@@ -13,28 +13,43 @@ from copy import deepcopy
 from typing import Any
 
 from ipa.adapters.kube.quantity import MILLICORES, cpu_quantity, parse_quantity
+from ipa.adapters.kube.transport import Json
 from ipa.model import parts as shared
 from ipa.model.errors import InputError, Problem
-from ipa.model.pipeline import Pipeline, Stage
+from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
-from ipa.targets.seldon import variants
+from ipa.targets.kubernetes.layout import at
+from ipa.targets.seldon.graph import SPLIT, Nested, nest
 from ipa.targets.seldon.locate import (
     LABEL_PIPELINE,
     SEPARATE_ENGINE,
-    SPLIT,
-    Nested,
     StageLocation,
     container_name,
     drift,
+    env_entry,
     locate,
-    nest,
     node_type,
     object_of,
-    split_ratio,
     target_of,
 )
-from ipa.targets.seldon.section import SeldonTarget, Shape, WireProtocol, is_microservice, with_seldon
-from ipa.targets.seldon.variants import Json, batch_faults
+from ipa.targets.seldon.section import (
+    SeldonTarget,
+    Shape,
+    WireProtocol,
+    is_microservice,
+    seldon_of,
+    with_seldon,
+)
+from ipa.targets.seldon.variants import (
+    BATCH_SIZE,
+    ENV,
+    accelerator_kinds,
+    batch_faults,
+    check_variants,
+    fields_of,
+    requested,
+    variant_fields,
+)
 
 # Without a number of its own the operator writes the orchestrator's Deployment for ever.
 ONE_ORCHESTRATOR: Mapping[str, Any] = {"replicas": 1}
@@ -49,13 +64,14 @@ RESTRICTED: Mapping[str, Any] = {
     "runAsNonRoot": True,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
+# The keys of a container in the order in which people read them.
+KEYS = ("name", "image", "env", "resources", "securityContext")
 
 
 def smallest_configs(pipeline: Pipeline) -> tuple[StageConfig, ...]:
-    """The configuration if nothing is planned: each stage's first variant on one core, unbatched."""
+    """The least that bounds and pins allow: each stage's first variant on one core, unbatched."""
     configs = []
     for stage in pipeline.served:
-        # The least that bounds and pin allow.
         pin, limits = stage.pin, stage.limits(pipeline.bounds)
         variant, batch_size = pin.variant or stage.variants[0].name, min(limits.batch_sizes or (1,))
         replicas = pin.replicas or limits.min_replicas or 1
@@ -76,15 +92,17 @@ def check_configs(
     if [config.stage for config in configs] != [stage.name for stage in pipeline.served]:
         problems.append("there must be one configuration for every stage, in the order of the stages")
     for config in configs:
-        if config.replicas < 1:
-            # Seldon leaves a stage without replicas in state Creating for ever.
-            problems.append(f"stage {config.stage!r}: replicas {config.replicas} must be 1 or more")
-        if config.batch_size < 1:
-            problems.append(f"stage {config.stage!r}: batch size {config.batch_size} must be 1 or more")
+        # Seldon leaves a stage without replicas in state Creating for ever.
+        least = {"replicas": config.replicas, "batch size": config.batch_size}
+        problems += [
+            f"stage {config.stage!r}: {what} {number} must be 1 or more"
+            for what, number in least.items()
+            if number < 1
+        ]
         if round(config.cores * MILLICORES) < 1:
             problems.append(f"stage {config.stage!r}: cores {config.cores} must be 0.001 or more")
-    asked = {(config.stage, config.variant, config.batch_size) for config in running}
-    new = [it for it in configs if (it.stage, it.variant, it.batch_size) not in asked]
+    known = {(config.stage, config.variant, config.batch_size) for config in running}
+    new = [it for it in configs if (it.stage, it.variant, it.batch_size) not in known]
     problems += batch_faults(pipeline, new)
     if problems:
         raise InputError(
@@ -94,71 +112,73 @@ def check_configs(
 
 
 def render(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, Any]:
-    """The SeldonDeployment that runs the pipeline so: one predictor, one componentSpec for every stage.
+    """The SeldonDeployment that runs the parts side by side, each a predictor.
 
-    InputError where the pipeline has no `seldon:` section, its graph cannot be nested as Seldon
-    does, or the configs do not fit it.
+    InputError where the pipeline has no `seldon:` section, its graph cannot be nested as Seldon does, the
+    configs do not fit it, or their shares are no whole percents of together 100.
     """
-    target = target_of(pipeline)
-    variants.check_variants(pipeline)
-    check_configs(pipeline, configs)
-    predictor: dict[str, Any] = {
-        "name": target.predictor,
-        "svcOrchSpec": dict(ONE_ORCHESTRATOR),
-        "componentSpecs": [
-            _component(pipeline, stage, config)
-            for stage, config in zip(pipeline.served, configs, strict=True)
-        ],
-        "graph": _node(nest(pipeline), {config.stage: config for config in configs}),
-    }
-    # The cores that are counted for it if these are not the operator's default.
-    if target.orchestrator_cores not in (0, SeldonTarget(target.name).orchestrator_cores):
-        amounts = {"cpu": cpu_quantity(target.orchestrator_cores)}
-        predictor["svcOrchSpec"]["resources"] = {"requests": amounts}
+    _check_parts(pipeline, configs)
+    target, parts = target_of(pipeline), shared.parts_of(configs)
+    check_variants(pipeline)
+    predictors = []
+    for named, part in zip(_named(pipeline), parts, strict=False):
+        predictors.append(_predictor(named, part))
+        if len(parts) > 1:
+            predictors[-1]["traffic"] = shared.share_of(part)
     spec = {
         "protocol": target.protocol.value,
         # Without it the orchestrator sits in the pods of the first stage: its cores multiply with them.
         "annotations": {SEPARATE_ENGINE: "true"} if target.separate_orchestrator else {},
-        "predictors": [predictor],
+        "predictors": predictors,
     }
     return object_of(target, spec, {LABEL_PIPELINE: pipeline.name})
 
 
-def _node(nested: Nested, configs: Mapping[str, StageConfig]) -> dict[str, Any]:
-    stage = nested.stage
-    node: dict[str, Any] = {"name": container_name(stage)}
-    if stage.variants:
-        node |= {"type": node_type(stage), **_variant_fields(stage, configs[stage.name], "node")}
-    else:
-        node |= {"implementation": SPLIT, "parameters": [split_ratio(nested)]}
+def _predictor(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, Any]:
+    """The predictor that runs the configurations: one componentSpec for every stage."""
+    check_configs(pipeline, configs)
+    target = target_of(pipeline)
+    engine = dict(ONE_ORCHESTRATOR)
+    # The cores that are counted for it if these are not the operator's default.
+    if target.orchestrator_cores not in (0, SeldonTarget(target.name).orchestrator_cores):
+        engine["resources"] = {"requests": {"cpu": cpu_quantity(target.orchestrator_cores)}}
+    components, nodes = [], {}
+    for stage, config in zip(pipeline.served, configs, strict=True):
+        name = container_name(stage)
+        container: Json = {"name": name, "env": [], "resources": {"requests": {}, "limits": {}}}
+        container["securityContext"] = deepcopy(dict(RESTRICTED)) | {"runAsNonRoot": not target.run_as_root}
+        place = StageLocation(
+            deployment="",
+            replicas=config.replicas,
+            title="",
+            stage=stage,
+            component={},
+            container=container,
+            node={"name": name, "type": node_type(stage)},
+        )
+        fields = fields_of(pipeline, stage, config)
+        # In the order of its env. Requests and limits are equal, so that latency is as measured: no cores
+        # borrowed from neighbours, none lent.
+        for part in ("replicas", "cores", "variant", "batch_size"):
+            place.put(fields[part])
+        ordered = {key: container[key] for key in KEYS if key in container}
+        components.append({**place.component, "spec": {"containers": [ordered]}})
+        nodes[stage.name] = place.node
+    graph = _node(nest(pipeline), nodes)
+    return {"name": target.predictor, "svcOrchSpec": engine, "componentSpecs": components, "graph": graph}
+
+
+def _node(nested: Nested, nodes: Mapping[str, Json]) -> Json:
+    """The node of the stage, which is one of `nodes` or a router of Seldon's own, with all inside it."""
+    built_in = {"name": container_name(nested.stage), "implementation": SPLIT}
+    node = nodes.get(nested.stage.name) or built_in | {"parameters": [nested.ratio]}
     if nested.children:
-        node["children"] = [_node(child, configs) for child in nested.children]
+        node["children"] = [_node(child, nodes) for child in nested.children]
     return node
 
 
-def _variant_fields(stage: Stage, config: StageConfig, kind: str) -> dict[str, str]:
-    found = variants.fields_of(stage, config.variant)
-    return {name: value for (place, name), value in found.items() if place == kind and value is not None}
-
-
-def _component(pipeline: Pipeline, stage: Stage, config: StageConfig) -> dict[str, Any]:
-    env = _variant_fields(stage, config, "env")
-    if not is_microservice(pipeline, stage.variant(config.variant)):
-        env |= {variants.BATCH_SIZE: str(config.batch_size), variants.BATCH_TIME: _batch_time(stage)}
-    amounts = {"cpu": cpu_quantity(config.cores), **variants.requested(pipeline, stage, config.variant)}
-    container = {
-        "name": container_name(stage),
-        **_variant_fields(stage, config, "container"),
-        "env": [{"name": name, "value": value} for name, value in env.items()],
-        # Equal, so that latency is as measured: no cores borrowed from neighbours, none lent.
-        "resources": {"requests": dict(amounts), "limits": dict(amounts)},
-        "securityContext": deepcopy(dict(RESTRICTED)) | {"runAsNonRoot": not target_of(pipeline).run_as_root},
-    }
-    return {"replicas": config.replicas, "spec": {"containers": [container]}}
-
-
-def read(pipeline: Pipeline, sdep: Json) -> tuple[StageConfig, ...]:
-    """The configuration of every stage that the SeldonDeployment asks for.
+def read_predictor(pipeline: Pipeline, sdep: Json) -> tuple[StageConfig, ...]:
+    """The configuration of every stage that the pipeline's own predictor asks for.
 
     DriftError lists everything in it that no configuration of the pipeline would have.
     """
@@ -169,7 +189,7 @@ def read(pipeline: Pipeline, sdep: Json) -> tuple[StageConfig, ...]:
         remedy = f"say `seldon: {{protocol: {protocol}}}` in the pipeline's file"
         problems.append(f"its protocol is {protocol}, not {own}; {remedy}")
     for place in locate(pipeline, sdep):
-        variant, difference = variants.recognise(place.stage, place.container, place.node)
+        variant, difference = _recognise(place)
         batch, cores = _batch_size(pipeline, place, variant), _cores(place)
         if variant is None:
             problems.append(f"{place.title} runs none of its variants; {difference}")
@@ -187,70 +207,79 @@ def protocol_of(sdep: Json) -> WireProtocol | None:
     """The protocol of the SeldonDeployment; None for one that no pipeline has, such as TensorFlow's."""
     # The operator's default, and the older name of V2.
     named = {"": "seldon", "kfserving": "v2"}
-    text = str((sdep.get("spec") or {}).get("protocol") or "")
+    text = str(at(sdep, "spec", "protocol") or "")
     known = {each.value: each for each in WireProtocol}
     return known.get(named.get(text, text))
 
 
+def _recognise(place: StageLocation) -> tuple[str | None, str]:
+    """The variant that runs, or None and in words how the nearest one differs from what runs."""
+    differing: dict[str, list[str]] = {}
+    for variant in place.stage.variants:
+        run = seldon_of(variant)
+        if run is None:
+            continue
+        differing[variant.name] = []
+        for field, value in variant_fields(place.stage, variant.name).items():
+            (part, name), live = field, place.value(field)
+            if live != value and name not in run.told:
+                shown = ["absent" if it is None else repr(it) for it in (live, value)]
+                words = f"env {name}" if part == ENV else name
+                differing[variant.name].append(f"{words} is {shown[0]}, not {shown[1]}")
+        if not differing[variant.name]:
+            return variant.name, ""
+    if not differing:
+        return None, "none of its variants has a `seldon:` section"
+    nearest = min(differing, key=lambda name: len(differing[name]))
+    return None, f"nearest is {nearest!r}: {'; '.join(differing[nearest])}"
+
+
 def _batch_size(pipeline: Pipeline, place: StageLocation, variant: str | None) -> int | str:
-    if variant is not None and is_microservice(pipeline, place.stage.variant(variant)):
-        return 1
-    entry = variants.env_entry(place.container, variants.BATCH_SIZE)
-    if entry is None:
+    entry = env_entry(place.container, BATCH_SIZE)
+    is_alone = variant is not None and is_microservice(pipeline, place.stage.variant(variant))
+    if entry is None or is_alone:
         return 1
     text = str(entry.get("value", ""))
     if not text.isdecimal():
-        return f"env {variants.BATCH_SIZE} is {text!r}, not a whole number"
+        return f"env {BATCH_SIZE} is {text!r}, not a whole number"
     # 0 is MLServer's own word for no batching.
     return max(1, int(text))
 
 
 def _accelerator_faults(pipeline: Pipeline, place: StageLocation, variant: str) -> list[str]:
     """The differences of the container's accelerators from those of the variant it runs."""
-    wanted = variants.requested(pipeline, place.stage, variant)
-    resources = place.container.get("resources") or {}
+    wanted = requested(pipeline, place.stage, variant)
     faults = []
-    for kind in sorted(variants.accelerator_kinds(pipeline, place.stage)):
+    for kind in sorted(accelerator_kinds(pipeline, place.stage)):
         # Kubernetes takes the limit of an extended resource for its request.
-        limits = resources.get("limits") or {}
-        found, expected = parse_quantity(limits.get(kind, 0)), wanted.get(kind, "0")
-        if found != parse_quantity(expected):
+        limits = at(place.container, "resources", "limits") or {}
+        found, expected = limits.get(kind, 0), wanted.get(kind, "0")
+        if parse_quantity(found) != parse_quantity(expected):
             faults.append(
-                f"{place.title}: resources.limits[{kind}] is {limits.get(kind, 0)}, and its variant "
+                f"{place.title}: resources.limits[{kind}] is {found}, and its variant "
                 f"{variant!r} has {expected}; apply `ipa render {pipeline.name}`"
             )
     return faults
 
 
+def amounts_of(container: Json, resource: str) -> dict[str, Any]:
+    """The container's requests and limits of the resource, those that it has."""
+    known = {kind: at(container, "resources", kind) or {} for kind in ("requests", "limits")}
+    return {kind: amounts[resource] for kind, amounts in known.items() if resource in amounts}
+
+
 def _cores(place: StageLocation) -> float | str:
-    amounts = variants.amounts_of(place.container, "cpu")
+    amounts = amounts_of(place.container, "cpu")
     if not amounts:
         return "has no resources.requests.cpu and no resources.limits.cpu"
-    parsed = {kind: parse_quantity(amount) for kind, amount in amounts.items()}
-    cores = next(iter(parsed.values()))
-    if cores is None or any(other != cores for other in parsed.values()):
+    cores, *others = map(parse_quantity, amounts.values())
+    if cores is None or any(other != cores for other in others):
         shown = ", ".join(f"resources.{kind}.cpu is {amount!r}" for kind, amount in amounts.items())
         return f"{shown}; they must be equal"
     return float(cores)
 
 
-def render_predictors(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, Any]:
-    """The SeldonDeployment that runs the parts side by side; of one part, what `render` gives.
-
-    InputError as `render`, and where the shares are no whole percents of together 100.
-    """
-    _check(pipeline, configs)
-    parts = shared.parts_of(configs)
-    first, *others = [render(named, part) for named, part in zip(_named(pipeline), parts, strict=False)]
-    predictors = [body["spec"]["predictors"][0] for body in (first, *others)]
-    if others:
-        for predictor, part in zip(predictors, parts, strict=True):
-            predictor["traffic"] = shared.share_of(part)
-    first["spec"]["predictors"] = predictors
-    return first
-
-
-def read_predictors(pipeline: Pipeline, sdep: Json) -> shared.Configs:
+def read(pipeline: Pipeline, sdep: Json) -> shared.Configs:
     """The parts that the SeldonDeployment asks for, in their order. DriftError as `read_named`."""
     return tuple(config for _, part in read_named(pipeline, sdep) for config in part)
 
@@ -258,24 +287,25 @@ def read_predictors(pipeline: Pipeline, sdep: Json) -> shared.Configs:
 def read_named(pipeline: Pipeline, sdep: Json) -> list[Named]:
     """Each predictor of the pipeline with what it runs, in the order of parts.
 
-    DriftError as `read`, and where several share the requests and predictors of other people take some too:
-    shares are then no percents of the pipeline's.
+    DriftError as `read_predictor`, and where several share the requests and predictors of other people take
+    some too: shares are then no percents of the pipeline's.
     """
     traffic = _traffic(sdep)
     ours = [named for named in _named(pipeline) if target_of(named).predictor in traffic]
     if len(ours) <= 1:
         # None: `locate` says what there is instead.
-        return [(named, read(named, sdep)) for named in ours or [pipeline]]
+        return [(named, read_predictor(named, sdep)) for named in ours or [pipeline]]
     _check_others(pipeline, traffic)
     found = [
-        (named, shared.with_share(read(named, sdep), traffic[target_of(named).predictor])) for named in ours
+        (named, shared.with_share(read_predictor(named, sdep), traffic[target_of(named).predictor]))
+        for named in ours
     ]
     return sorted(found, key=lambda each: shared.order_of(each[1]))
 
 
 def _traffic(sdep: Json) -> dict[str, int]:
     """The percent of the requests of each predictor that is no shadow."""
-    predictors = (sdep.get("spec") or {}).get("predictors") or []
+    predictors = at(sdep, "spec", "predictors") or []
     return {one["name"]: int(one.get("traffic") or 0) for one in predictors if not one.get("shadow")}
 
 
@@ -290,15 +320,33 @@ def _check_others(pipeline: Pipeline, traffic: Mapping[str, int]) -> None:
         raise drift(pipeline, problems)
 
 
+def _named(pipeline: Pipeline) -> list[Pipeline]:
+    """The pipeline once for each predictor it may have."""
+    own = target_of(pipeline).predictor
+    names = [own, *(f"{own}-{number}" for number in range(2, MOST + 1))]
+    return [with_seldon(pipeline, predictor=name) for name in names]
+
+
+def _check_parts(pipeline: Pipeline, configs: Sequence[StageConfig]) -> None:
+    count, faults = len(shared.parts_of(configs)), list(shared.share_faults(configs))
+    if not 1 <= count <= MOST:
+        faults.insert(0, f"a set has 1 to {MOST} parts, not {count}")
+    if count > 1 and target_of(pipeline).shape is Shape.SPLIT:
+        faults.append("shape split cannot divide the traffic between parts; use shape single")
+    if faults:
+        problems = [Problem(fault) for fault in faults]
+        raise InputError(f"pipeline {pipeline.name!r} cannot run these parts", problems=problems)
+
+
 def changed(pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -> Json:
     """The object, live or in a file, as it is to be to run the wanted parts.
 
     A part stays in the predictor of its variants, so that a change of traffic alone touches traffic alone.
     What is new is added last, as a copy of a predictor that is there, so that it has what other people gave
     that; what is gone is removed. Where one is alone before and after, its traffic is not touched.
-    Errors as `read_predictors` and `render_predictors`.
+    Errors as `read` and `render`.
     """
-    _check(pipeline, wanted)
+    _check_parts(pipeline, wanted)
     running = read_named(pipeline, live)
     shares = len(running) > 1 or shared.is_shared(wanted)
     if shares:
@@ -308,8 +356,8 @@ def changed(pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -> Js
     free = [named for named in _named(pipeline) if target_of(named).predictor not in predictors]
     there = list(running)
     added: list[Json] = []
-    parts = shared.in_order(shared.parts_of(in_millicores(wanted)))
-    for before, part in shared.paired(read_predictors(pipeline, live), parts):
+    old = [config for _, part in running for config in part]
+    for before, part in shared.paired(old, shared.in_order(shared.parts_of(in_millicores(wanted)))):
         here = next((each for each in there if each[1] == before), None)
         if here is not None and part is not None:
             there.remove(here)
@@ -325,89 +373,21 @@ def changed(pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -> Js
 
 def _like(model: Pipeline, named: Pipeline, live: Json, part: shared.Configs) -> Json:
     """A predictor that runs the part, and is else as that of `model` but for its explainer: one is enough."""
-    name = target_of(named).predictor
     (one,) = (each for each in live["spec"]["predictors"] if each["name"] == target_of(model).predictor)
     copy = {key: deepcopy(value) for key, value in one.items() if key != "explainer"}
-    copy |= {"name": name, "traffic": shared.share_of(part)}
+    copy |= {"name": target_of(named).predictor, "traffic": shared.share_of(part)}
     copy["svcOrchSpec"] = {**ONE_ORCHESTRATOR, **(copy.get("svcOrchSpec") or {})}
     change_predictor(named, {**live, "spec": {**live["spec"], "predictors": [copy]}}, part)
     return copy
 
 
-def _named(pipeline: Pipeline) -> list[Pipeline]:
-    """The pipeline once for each predictor it may have."""
-    target = target_of(pipeline)
-    names = [target.predictor, *(f"{target.predictor}-{number}" for number in range(2, MOST + 1))]
-    return [with_seldon(pipeline, predictor=name) for name in names]
-
-
-def _check(pipeline: Pipeline, configs: Sequence[StageConfig]) -> None:
-    count, faults = len(shared.parts_of(configs)), list(shared.share_faults(configs))
-    if not 1 <= count <= MOST:
-        faults.insert(0, f"a set has 1 to {MOST} parts, not {count}")
-    if count > 1 and target_of(pipeline).shape is Shape.SPLIT:
-        faults.append("shape split cannot divide the traffic between parts; use shape single")
-    if faults:
-        problems = [Problem(fault) for fault in faults]
-        raise InputError(f"pipeline {pipeline.name!r} cannot run these parts", problems=problems)
-
-
 def change_predictor(pipeline: Pipeline, sdep: Json, wanted: Sequence[StageConfig]) -> None:
     """Make the pipeline's predictor in the object ask for the wanted configurations."""
-    variants.check_variants(pipeline)
-    running = read(pipeline, sdep)
+    check_variants(pipeline)
+    running = read_predictor(pipeline, sdep)
     check_configs(pipeline, wanted, running)
     for place, now, then in zip(locate(pipeline, sdep), running, in_millicores(wanted), strict=True):
-        stage, container = place.stage, place.container
-        if then.replicas != now.replicas:
-            place.component["replicas"] = then.replicas
-        if then.cores != now.cores:
-            _set_resource(container, "cpu", cpu_quantity(then.cores))
-        if then.batch_size != now.batch_size:
-            _set_env(container, variants.BATCH_SIZE, str(then.batch_size))
-            _set_env(container, variants.BATCH_TIME, _batch_time(stage))
-        if then.variant != now.variant:
-            _change_variant(pipeline, place, then.variant)
-
-
-def _change_variant(pipeline: Pipeline, place: StageLocation, variant: str) -> None:
-    amounts = variants.requested(pipeline, place.stage, variant)
-    for resource in sorted(amounts.keys() | variants.accelerator_kinds(pipeline, place.stage)):
-        _set_resource(place.container, resource, amounts.get(resource))
-    for (kind, name), value in variants.fields_of(place.stage, variant).items():
-        if kind == "env":
-            _set_env(place.container, name, value)
-        else:
-            _set(place.container if kind == "container" else place.node, name, value)
-
-
-def _set_resource(container: Json, resource: str, amount: str | None) -> None:
-    for kind in ("requests", "limits"):
-        resources = container.get("resources") or {}
-        if amount is not None or resource in (resources.get(kind) or {}):
-            container["resources"] = resources
-            resources[kind] = resources.get(kind) or {}
-            _set(resources[kind], resource, amount)
-
-
-def _set(owner: Json, key: str, value: str | None) -> None:
-    if value is None:
-        owner.pop(key, None)
-    else:
-        owner[key] = value
-
-
-def _set_env(container: Json, name: str, value: str | None) -> None:
-    """Give the variable that value, in the entry that counts; without a value remove all of that name."""
-    entry = variants.env_entry(container, name)
-    if entry is not None and value is not None:
-        entry["value"] = value
-    elif value is not None:
-        container["env"] = [*(container.get("env") or ()), {"name": name, "value": value}]
-    elif entry is not None:
-        container["env"] = [it for it in container["env"] if it.get("name") != name]
-
-
-def _batch_time(stage: Stage) -> str:
-    """Time that MLServer waits for a batch to fill, in seconds, in the format of its env."""
-    return f"{stage.batch_timeout_s:g}"
+        for part, fields in fields_of(pipeline, place.stage, then).items():
+            is_theirs = part == "replicas" and place.is_external
+            if getattr(now, part) != getattr(then, part) and not is_theirs:
+                place.put(fields)

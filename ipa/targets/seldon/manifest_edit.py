@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 import yaml
 
+from ipa.adapters.kube.transport import Json
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.targets.kubernetes.layout import Operation, differences
 from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
-from ipa.targets.seldon.variants import Json
 
 
 class Manifest:
@@ -27,11 +27,12 @@ class Manifest:
         self._layout, self._text, self._path = layout_of(pipeline), text, path
         self._documents = _load_documents(text, path)
         self._at = {name: self._find(name) for name in self._layout.names}
+        self._objects = {name: self._documents[at] for name, at in self._at.items()}
 
     def configs(self) -> tuple[StageConfig, ...]:
         """Configurations of the manifest. DriftError lists values outside the pipeline's configurations."""
         try:
-            return self._layout.observe(self._objects()).configs
+            return self._layout.observe(self._objects).configs
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise InputError(
                 f"{self._path}: its {SELDON_DEPLOYMENT.kind} is incomplete: {type(error).__name__} {error}",
@@ -45,44 +46,49 @@ class Manifest:
         the file is written anew; InputError where comments would be lost by that.
         """
         self.configs()
-        changes = self._layout.changes(self._objects(), wanted)
-        if not changes:
-            return self._text
-        documents, operations = list(self._documents), {}
-        for change in changes:
+        documents = list(self._documents)
+        operations: list[tuple[int, Operation]] = []
+        for change in self._layout.changes(self._objects, wanted):
             at = self._at[change.name]
+            operations += ((at, each) for each in differences(documents[at], change.changed))
             documents[at] = change.changed
-            operations[at] = list(differences(self._documents[at], change.changed))
-        text = self._splice(operations)
+        if not operations:
+            return self._text
         # A value may be no YAML in its place.
         with suppress(InputError):
+            text = self._splice(operations)
             if text is not None and _load_documents(text, self._path) == documents:
                 return text
-        if _has_comments(self._text):
+        # What is left of the text without its values: has it a comment?
+        rest = list(self._text)
+        for token in yaml.scan(self._text, yaml.SafeLoader):
+            if isinstance(token, yaml.ScalarToken):
+                start, end = token.start_mark.index, token.end_mark.index
+                rest[start:end] = " " * (end - start)
+        if "#" in rest:
+            words = (f"{it['op']} {it['path']} {it.get('value', '')}".rstrip() for _, it in operations)
             raise InputError(
                 f"{self._path} would lose its comments, because the change adds or removes fields",
-                problems=[Problem(_words(one)) for each in operations.values() for one in each],
+                problems=[Problem(each) for each in words],
                 hint="Make these changes by hand, or remove the comments.",
             )
-        is_marked = self._text.startswith("---")
-        return yaml.safe_dump_all(
-            documents, sort_keys=False, explicit_start=is_marked or None, allow_unicode=True
-        )
+        is_marked = self._text.startswith("---") or None
+        return yaml.safe_dump_all(documents, sort_keys=False, explicit_start=is_marked, allow_unicode=True)
 
-    def _objects(self) -> dict[str, dict[str, Any]]:
-        return {name: self._documents[at] for name, at in self._at.items()}
-
-    def _splice(self, operations: Mapping[int, Sequence[Operation]]) -> str | None:
+    def _splice(self, operations: Sequence[tuple[int, Operation]]) -> str | None:
         """The text with each value replaced where it stands; None where that is not all there is to do."""
         nodes = list(yaml.compose_all(self._text, yaml.SafeLoader))
         spans = []
-        for at, each in operations.items():
-            for one in each:
-                found = _node(nodes[at], one["path"]) if one["op"] == "replace" else None
-                if not isinstance(found, yaml.ScalarNode):
-                    return None
-                value = _scalar(one["value"], found.style)
-                spans.append((found.start_mark.index, found.end_mark.index, value))
+        for at, each in operations:
+            found = _node(nodes[at], each["path"]) if each["op"] == "replace" else None
+            if not isinstance(found, yaml.ScalarNode):
+                return None
+            value = each["value"]
+            # Quoted as the one it replaces.
+            quotes = found.style if isinstance(value, str) and found.style in ("'", '"') else None
+            dumped = yaml.safe_dump(value, default_style=quotes, width=float("inf"), allow_unicode=True)
+            text = str(dumped).removesuffix("...\n").rstrip("\n")
+            spans.append((found.start_mark.index, found.end_mark.index, text))
         text = self._text
         for start, end, value in sorted(spans, reverse=True):
             text = text[:start] + value + text[end:]
@@ -90,17 +96,17 @@ class Manifest:
 
     def _find(self, wanted: str) -> int:
         """The index of the document of that name. One without a namespace is in the pipeline's own."""
-        names = []
+        names, own = [], self._layout.namespace
         for index, document in enumerate(self._documents):
             metadata = _metadata(document)
             if metadata is None:
                 continue
-            namespace = metadata.get("namespace") or self._layout.namespace
-            if (metadata.get("name"), namespace) == (wanted, self._layout.namespace):
+            namespace = metadata.get("namespace") or own
+            if (metadata.get("name"), namespace) == (wanted, own):
                 return index
             names.append(f"{namespace}/{metadata.get('name')}")
         raise NotFoundError(
-            f"{self._path} has no {SELDON_DEPLOYMENT.kind} {self._layout.namespace}/{wanted}",
+            f"{self._path} has no {SELDON_DEPLOYMENT.kind} {own}/{wanted}",
             hint=f"The file has: {', '.join(names) or 'none'}. "
             f"`ipa render {self._layout.pipeline.name}` prints one.",
         )
@@ -126,9 +132,8 @@ def _load_documents(text: str, path: str) -> list[Any]:
 
 
 def _metadata(document: Any) -> Json | None:
-    if not isinstance(document, dict) or document.get("kind") != SELDON_DEPLOYMENT.kind:
-        return None
-    metadata = document.get("metadata")
+    is_one = isinstance(document, dict) and document.get("kind") == SELDON_DEPLOYMENT.kind
+    metadata = document.get("metadata") if is_one else None
     return metadata if isinstance(metadata, dict) else None
 
 
@@ -143,25 +148,3 @@ def _node(node: Any, pointer: str) -> Any:
         else:
             return None
     return node
-
-
-def _scalar(value: Any, style: str | None) -> str:
-    """The value as YAML, quoted as the one it replaces."""
-    quotes = style if isinstance(value, str) and style in ("'", '"') else None
-    text = yaml.safe_dump(value, default_style=quotes, width=float("inf"), allow_unicode=True)
-    return str(text).removesuffix("...\n").rstrip("\n")
-
-
-def _has_comments(text: str) -> bool:
-    """True if a # is outside every value."""
-    rest = list(text)
-    for token in yaml.scan(text, yaml.SafeLoader):
-        if isinstance(token, yaml.ScalarToken):
-            start, end = token.start_mark.index, token.end_mark.index
-            rest[start:end] = " " * (end - start)
-    return "#" in rest
-
-
-def _words(change: Operation) -> str:
-    value = f" {change['value']}" if "value" in change else ""
-    return f"{change['op']} {change['path']}{value}"

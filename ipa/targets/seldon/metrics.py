@@ -9,7 +9,7 @@ label `deployment_name`, as the executor's have it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ipa.adapters.prometheus.queries import (
@@ -27,7 +27,7 @@ from ipa.metering import table
 from ipa.model.pipeline import Pipeline
 from ipa.targets.seldon.layouts import PORT, PartRole, is_split, parts_of
 from ipa.targets.seldon.locate import LABEL_PIPELINE, container_name, object_of, target_of
-from ipa.targets.seldon.section import Shape, seldon_of
+from ipa.targets.seldon.section import SeldonTarget, seldon_of
 
 # What the executor asks of each stage.
 CLIENT = "seldon_api_executor_client_requests_seconds"
@@ -60,15 +60,14 @@ def _executor(pipeline: Pipeline, own: tuple[Matcher, ...], here: tuple[Matcher,
 
     Those of model servers have the label `deployment_name` from their scrape (`monitors_of`).
     """
-    target = seldon_of(pipeline)
-    predictor = target.predictor if target else "default"
+    target = seldon_of(pipeline) or SeldonTarget(pipeline.name)
     # Those that share the load are numbered.
-    whole = (*own, *here, Matcher("predictor_name", (predictor,), NUMBER))
+    whole = (*own, *here, Matcher("predictor_name", (target.predictor,), NUMBER))
     served, called = (*whole, Matcher("service", SERVICES)), (*whole, Matcher("method", CALLS))
     batches = (table.REPLICA_BATCHES, table.REPLICA_SERVICE_SECONDS, table.REPLICA_ITEMS)
     names = dict(zip(BATCHES, (metric.name for metric in batches), strict=True))
     names |= {"held": f"{HELD}_count", "held_seconds": f"{HELD}_sum"}
-    process = Matcher(POD, (f"{_deployment(pipeline)}-{predictor}-",), ANYTHING)
+    process = Matcher(POD, (f"{target.name}-{target.predictor}-",), ANYTHING)
     return {
         "arrivals": Selector(f"{SERVER}_count", served),
         "latency": Selector(f"{SERVER}_bucket", (*served, Matcher("code", ANSWERED))),
@@ -78,11 +77,6 @@ def _executor(pipeline: Pipeline, own: tuple[Matcher, ...], here: tuple[Matcher,
         "alive": Selector(PROCESS, (*here, process)),
         **{series: Selector(name, own + here) for series, name in names.items()},
     }
-
-
-def _deployment(pipeline: Pipeline) -> str:
-    target = seldon_of(pipeline)
-    return target.name if target else pipeline.name
 
 
 # Scraped every 5 to 15 s. A stage is called as its container, which is its graph node too.
@@ -96,7 +90,7 @@ EXECUTOR = Dialect(
     stage_label="model_name",
     held_label="model",
     part_label="predictor_name",
-    identity=_deployment,
+    identity=lambda pipeline: (seldon_of(pipeline) or SeldonTarget(pipeline.name)).name,
     stage_value=lambda stage: stage.container or stage.name,
 )
 
@@ -110,18 +104,15 @@ class ShapedMetrics:
     """The Metrics port on a cluster: each pipeline's in the dialect of the shape it runs in."""
 
     def __init__(self, of: Callable[[Dialect], Metrics]) -> None:
-        self._by_shape = {Shape.SINGLE: of(EXECUTOR), Shape.SPLIT: of(ON_CLUSTER)}
+        self._by_split = {False: of(EXECUTOR), True: of(ON_CLUSTER)}
 
     def read(self, pipeline: Pipeline, window_s: float) -> Signals:
         """The signals of the pipeline now, as that dialect's metrics read them."""
-        return self._of(pipeline).read(pipeline, window_s)
+        return self._by_split[is_split(pipeline)].read(pipeline, window_s)
 
     def load(self, pipeline: Pipeline, window_s: float) -> Load:
         """Its load alone, likewise."""
-        return self._of(pipeline).load(pipeline, window_s)
-
-    def _of(self, pipeline: Pipeline) -> Metrics:
-        return self._by_shape[Shape.SPLIT if is_split(pipeline) else Shape.SINGLE]
+        return self._by_split[is_split(pipeline)].load(pipeline, window_s)
 
 
 VERSION = "monitoring.coreos.com/v1"
@@ -140,14 +131,15 @@ def monitors_of(pipeline: Pipeline) -> list[dict[str, Any]]:
 
     def monitor(scraped: str, selector: Mapping[str, Any], endpoint: Mapping[str, Any]) -> dict[str, Any]:
         # In the namespace of the pipeline's pods.
-        made = object_of(target, {"selector": selector, "podMetricsEndpoints": [endpoint]}, labels)
+        scrape = {"path": "/prometheus", "interval": INTERVAL, **endpoint}
+        made = object_of(target, {"selector": selector, "podMetricsEndpoints": [scrape]}, labels)
         made["metadata"]["name"] = f"{target.name}-{scraped}"
         return {**made, "apiVersion": VERSION, "kind": "PodMonitor"}
 
     labels = {LABEL_PIPELINE: pipeline.name}
     if is_split(pipeline):
         parts = [part.name for part in parts_of(pipeline) if part.role is not PartRole.MODEL]
-        endpoint = {"targetPort": PORT, "path": "/metrics", "interval": INTERVAL}
+        endpoint = {"targetPort": PORT, "path": "/metrics"}
         among = {"key": LABEL_DEPLOYMENT, "operator": "In", "values": sorted(parts)}
         return [monitor("router-and-queues", {"matchExpressions": [among]}, endpoint)]
     # Predictors that share the load are numbered; those of other names are not ours.
@@ -161,15 +153,12 @@ def monitors_of(pipeline: Pipeline) -> list[dict[str, Any]]:
         {**_kept(f"label_{LABEL_SHADOW}", "true"), "action": "drop"},
         {"targetLabel": EXECUTOR.identity_label, "replacement": target.name},
     ]
+    of_ours = {"matchLabels": {LABEL_DEPLOYMENT: target.name}}
     by_service = {"matchExpressions": [{"key": LABEL_PREDICTOR_SERVICE, "operator": "Exists"}]}
     return [
-        monitor("orchestrator", by_service, _endpoint(engines)),
-        monitor("stages", {"matchLabels": {LABEL_DEPLOYMENT: target.name}}, _endpoint(models)),
+        monitor("orchestrator", by_service, {"port": "metrics", "relabelings": engines}),
+        monitor("stages", of_ours, {"port": "metrics", "relabelings": models}),
     ]
-
-
-def _endpoint(relabelings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {"port": "metrics", "path": "/prometheus", "interval": INTERVAL, "relabelings": list(relabelings)}
 
 
 def _kept(what: str, regex: str) -> dict[str, Any]:

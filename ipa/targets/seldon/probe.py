@@ -1,11 +1,10 @@
-"""A smoke request to a pipeline on Seldon: its address by shape, protocol and gateway, and the clients."""
+"""Requests to a pipeline on Seldon: their address by shape, protocol and gateway, and a smoke request."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,16 +15,15 @@ from ipa.model.masking import mask_url, without_user
 from ipa.model.pipeline import Pipeline
 from ipa.model.probe import ProbeRequest, ProbeResult, ProbeTransport, RequestAddress
 from ipa.settings import Settings
-from ipa.targets.requests import check_url, probe_http, shown
+from ipa.targets.requests import check_url, probe_http, shown, v2_fault
 from ipa.targets.seldon.layouts import PartRole, is_split, parts_of
 from ipa.targets.seldon.locate import target_of
 from ipa.targets.seldon.section import WireProtocol
 
 # The ports of the Service that the operator makes for a predictor's orchestrator.
 REST_PORT, GRPC_PORT = 8000, 5001
-# A pipeline's graph is called by this name; the orchestrator calls each node by its own.
-V2_INFER = "/v2/models/infer"
-PREDICTIONS = "/api/v1.0/predictions"
+# A pipeline's graph is called by the name `models`; the orchestrator calls each node by its own.
+PATHS = {WireProtocol.V2: "/v2/models/infer", WireProtocol.SELDON: "/api/v1.0/predictions"}
 WORKER = Path(__file__).with_name("client_worker.py")
 CLIENT = "SeldonClient"
 # For an interpreter to start and import seldon-core on a busy machine.
@@ -38,46 +36,64 @@ NO_CLIENT_HINT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Door:
-    """The address of a pipeline: the base URL, and the path of a request in it."""
-
-    base: str
-    path: str
-
-    @property
-    def url(self) -> str:
-        """The URL of a request."""
-        return self.base.rstrip("/") + self.path
+def address(pipeline: Pipeline, settings: Settings, endpoint: str = "") -> RequestAddress:
+    """The URL at `endpoint`, by the gateway of the settings, or by the Service of the pipeline's shape."""
+    target = target_of(pipeline)
+    protocol, gateway, path = target.protocol, settings.gateway_url, PATHS[target.protocol]
+    if is_split(pipeline):
+        (router,) = (part for part in parts_of(pipeline) if part.role is PartRole.ROUTER)
+        gateway, service, path = "", router.service, f"/v2/models/{pipeline.name}/infer"
+    else:
+        service = f"http://{target.name}-{target.predictor}.{target.namespace}:{REST_PORT}"
+    if endpoint or gateway:
+        base = endpoint or f"{gateway.rstrip('/')}/seldon/{target.namespace}/{target.name}"
+        return RequestAddress(base.rstrip("/") + path, protocol)
+    if pipeline.sets and not is_split(pipeline):
+        why = "several predictors share its requests, each with its own Service"
+        note = f"{why}. Give the gateway in front of them: --gateway or IPA_GATEWAY_URL."
+        return RequestAddress(protocol=protocol, note=note)
+    host, _, port = service.removeprefix("http://").partition(":")
+    forward = f"kubectl -n {target.namespace} port-forward svc/{host.partition('.')[0]} {port}"
+    note = f"reachable from within the cluster, or at http://127.0.0.1:{port} by `{forward}`"
+    return RequestAddress(service + path, protocol, note)
 
 
 def probe(pipeline: Pipeline, asked: ProbeRequest, settings: Settings) -> ProbeResult:
-    """The result of the request. UsageError for what the protocol, the shape or the client cannot do."""
-    door = _door(pipeline, asked, settings)
-    if target_of(pipeline).protocol is WireProtocol.V2:
-        if asked.native:
-            raise UsageError(f"{CLIENT} does not speak protocol v2", hint="Leave out --native.")
-        if asked.transport is ProbeTransport.GRPC:
-            raise UsageError("protocol v2 is sent over HTTP", hint="Leave out --transport.")
-        return probe_http(asked, door.url)
-    if asked.native or asked.transport is ProbeTransport.GRPC:
-        return _by_client(pipeline, asked, door, settings)
-    return probe_http(asked, door.url, WireProtocol.SELDON, seldon_fault)
+    """The result of the request: over HTTP, or by Seldon's own client over gRPC.
 
-
-def address(pipeline: Pipeline, settings: Settings) -> RequestAddress:
-    """The URL by the gateway of the settings, or by the Service of the pipeline's shape."""
-    target = target_of(pipeline)
-    try:
-        door = _door(pipeline, ProbeRequest({}), settings)
-    except UsageError as error:
-        return RequestAddress(protocol=target.protocol, note=f"{error.message}. {error.hint}")
-    note = ""
-    if is_split(pipeline) or not settings.gateway_url:
-        service, port = urlsplit(door.base).hostname or "", urlsplit(door.base).port
-        forward = f"kubectl -n {target.namespace} port-forward svc/{service.partition('.')[0]} {port}"
-        note = f"reachable from within the cluster, or at http://127.0.0.1:{port} by `{forward}`"
-    return RequestAddress(door.url, target.protocol, note)
+    UsageError: no address takes all requests, or protocol, shape or client cannot send it.
+    """
+    found = address(pipeline, settings, asked.address)
+    if not found.url:
+        raise UsageError(found.note)
+    check_url(found.url)
+    if asked.transport is ProbeTransport.REST:
+        is_v2 = found.protocol == WireProtocol.V2
+        return probe_http(asked, found.url, found.protocol, v2_fault if is_v2 else seldon_fault)
+    if found.protocol == WireProtocol.V2:
+        raise UsageError("protocol v2 is sent over HTTP", hint="Leave out --transport.")
+    place = urlsplit(without_user(found.url))
+    if place.scheme != "http":
+        raise UsageError(
+            f"{mask_url(found.url)} is not a plain HTTP address, and gRPC uses no TLS here",
+            hint="Leave out --transport, or give an http address.",
+        )
+    target, is_service = target_of(pipeline), not (asked.address or settings.gateway_url)
+    endpoint = f"{place.hostname}:{GRPC_PORT}" if is_service else place.netloc
+    client = {"transport": "grpc", "gateway_endpoint": endpoint, "namespace": target.namespace}
+    client |= {"gateway": "istio" if place.path.startswith("/seldon/") else "seldon"}
+    client |= {"deployment_name": target.name}
+    question = {"client": client, "body": dict(asked.body), "timeout_s": asked.timeout_s}
+    answered = _run(settings.client_python or sys.executable, question, START_S + asked.timeout_s)
+    detail = answered["detail"] or seldon_fault(answered["answer"])
+    return ProbeResult(
+        endpoint,
+        answered["latency_s"],
+        shown(detail),
+        answered["answer"],
+        protocol=found.protocol,
+        transport=asked.transport,
+    )
 
 
 def seldon_fault(answer: Any) -> str:
@@ -91,75 +107,6 @@ def seldon_fault(answer: Any) -> str:
     if not any(payload in answer for payload in PAYLOADS):
         return f"the answer has none of {', '.join(PAYLOADS)}: {shown(answer)}"
     return ""
-
-
-def _door(pipeline: Pipeline, asked: ProbeRequest, settings: Settings) -> Door:
-    target, gateway = target_of(pipeline), asked.gateway
-    if asked.address and gateway:
-        raise UsageError("--url and --gateway cannot be given together")
-    if is_split(pipeline):
-        if gateway:
-            raise UsageError(
-                "a gateway has no path to the router of shape split", hint="Give its address with --url."
-            )
-        (router,) = (part for part in parts_of(pipeline) if part.role is PartRole.ROUTER)
-        return Door(_checked(asked.address) or router.service, f"/v2/models/{pipeline.name}/infer")
-    path = V2_INFER if target.protocol is WireProtocol.V2 else PREDICTIONS
-    if asked.address:
-        return Door(_checked(asked.address), path)
-    if gateway := gateway or settings.gateway_url:
-        return Door(_checked(gateway), f"/seldon/{target.namespace}/{target.name}{path}")
-    if pipeline.sets:
-        raise UsageError(
-            "several predictors share its requests, each with its own Service",
-            hint="Give the gateway in front of them: --gateway or IPA_GATEWAY_URL.",
-        )
-    port = GRPC_PORT if asked.transport is ProbeTransport.GRPC else REST_PORT
-    return Door(f"http://{target.name}-{target.predictor}.{target.namespace}:{port}", path)
-
-
-def _checked(url: str) -> str:
-    """The URL, or nothing; UsageError if it is none of http."""
-    if url:
-        check_url(url)
-    return url
-
-
-def _plain(door: Door) -> str:
-    """The host and port of the address; UsageError unless it is of plain HTTP."""
-    place = urlsplit(without_user(door.base))
-    if place.scheme != "http":
-        raise UsageError(
-            f"{mask_url(door.base)} is not a plain HTTP address, and {CLIENT} and gRPC use no TLS here",
-            hint="Leave out --native and --transport, or give an http address.",
-        )
-    return place.netloc
-
-
-def _by_client(pipeline: Pipeline, asked: ProbeRequest, door: Door, settings: Settings) -> ProbeResult:
-    """The result of the request by Seldon's own client, in an interpreter that has it."""
-    target, endpoint = target_of(pipeline), _plain(door)
-    question = {
-        "transport": str(asked.transport),
-        "endpoint": endpoint,
-        "gateway": door.path.startswith("/seldon/"),
-        "namespace": target.namespace,
-        "name": target.name,
-        "body": dict(asked.body),
-        "timeout_s": asked.timeout_s,
-    }
-    found = _run(settings.client_python or sys.executable, question, START_S + asked.timeout_s)
-    detail = found["detail"] or seldon_fault(found["answer"])
-    return ProbeResult(
-        endpoint if asked.transport is ProbeTransport.GRPC else mask_url(door.url),
-        target.protocol,
-        asked.transport,
-        CLIENT,
-        not detail,
-        found["latency_s"],
-        detail=shown(detail),
-        answer=found["answer"],
-    )
 
 
 def _run(python: str, question: Mapping[str, Any], within_s: float) -> dict[str, Any]:

@@ -31,7 +31,6 @@ from ipa.targets.seldon.section import (
 from ipa.targets.seldon.variants import (
     RESIDENT_REMEDY,
     at_cluster,
-    groups_of,
     resident_fault,
     unbatched_stages,
 )
@@ -90,15 +89,18 @@ class Seldon(KubernetesTarget):
 
     def unhonoured(self, pipeline: Pipeline) -> list[Unhonoured]:
         """Keys of the pipeline without effect in its shape, those of its section too."""
-        found = self._faults(pipeline)
-        if not found or not self.placed(pipeline):
+        found, section = self._faults(pipeline), seldon_of(pipeline)
+        if not found or section is None:
             return found
-        other = _in_other_shape(pipeline)
-        refused = {fault.key for fault in self._faults(other)}
+        # In the other shape, without the keys that only its own has, and with the hops of that shape.
+        own: dict[str, Any] = {"shape": Shape.SPLIT, "separate_orchestrator": True}
+        if section.shape is Shape.SPLIT:
+            own = {"shape": Shape.SINGLE, "image": None, "queue_cores": USUAL.queue_cores}
+        refused = {fault.key for fault in self._faults(with_seldon(pipeline, hop_s=None, **own))}
         if not refused <= {fault.key for fault in found}:
             # There it would be refused for something else.
             return found
-        remedy = f"or use `seldon: {{shape: {_shape(other)}}}`"
+        remedy = f"or use `seldon: {{shape: {own['shape']}}}`"
         return [
             fault
             if fault.key in refused or fault.key.startswith(f"{KEY}.")
@@ -112,7 +114,11 @@ class Seldon(KubernetesTarget):
         if section is None:
             return found
         found = [fault for fault in found if fault.key not in section.ignores]
-        return found + _section_faults(pipeline, section) + _resident_faults(pipeline)
+        found += _section_faults(pipeline, section)
+        # Resident variants that one container cannot serve.
+        why = {stage.name: resident_fault(pipeline, stage) for stage in pipeline.served}
+        words = "; ".join(f"of stage {name} {fault}" for name, fault in why.items() if fault)
+        return [*found, Unhonoured("resident", words, RESIDENT_REMEDY)] if words else found
 
     def unfit(self, pipeline: Pipeline) -> str:
         """Without a section it is not known where to run it."""
@@ -176,8 +182,7 @@ class Seldon(KubernetesTarget):
     def bench(self, settings: Settings, where: str, pipeline: Pipeline) -> Iterator[MeasurementBench]:
         """Copies of the stages of the running SeldonDeployment; what a killed run left is removed first."""
         from ipa.adapters.kube.client import KubeClient
-        from ipa.targets.kubernetes.reach import reach_of
-        from ipa.targets.seldon.bench import ClusterBench
+        from ipa.targets.seldon.bench import ClusterBench, reach_of
 
         settings = self.settings_at(settings, where)
         with closing(KubeClient.from_kubeconfig(settings.kubeconfig, settings.kube_timeout_s)) as client:
@@ -207,7 +212,7 @@ class Seldon(KubernetesTarget):
             return RequestAddress(note=f"it is only planned: {pipeline.not_runnable_because}")
         from ipa.targets.seldon.probe import address
 
-        return address(pipeline, settings)
+        return address(pipeline, settings, endpoint)
 
     def probe(self, pipeline: Pipeline, asked: ProbeRequest, settings: Settings) -> ProbeResult:
         """The result of a smoke request by the Service or the gateway, in the pipeline's protocol."""
@@ -233,15 +238,6 @@ def _shape(pipeline: Pipeline) -> Shape:
     return section.shape if section else Shape.SINGLE
 
 
-def _in_other_shape(pipeline: Pipeline) -> Pipeline:
-    """The pipeline, which has a section, in the other shape, without the keys that only its own has."""
-    # The time of a hop in its file is that of its own shape.
-    pipeline = with_seldon(pipeline, hop_s=None)
-    if _shape(pipeline) is Shape.SPLIT:
-        return with_seldon(pipeline, shape=Shape.SINGLE, image=None, queue_cores=USUAL.queue_cores)
-    return with_seldon(pipeline, shape=Shape.SPLIT, separate_orchestrator=True)
-
-
 def _section_faults(pipeline: Pipeline, section: SeldonTarget) -> list[Unhonoured]:
     """The section's own keys that have no effect in its shape, and microservices in shape split."""
     if section.shape is Shape.SINGLE:
@@ -260,17 +256,6 @@ def _section_faults(pipeline: Pipeline, section: SeldonTarget) -> list[Unhonoure
     elif served:
         found.append(Unhonoured(f"seldon.server of {', '.join(served)}", why, remedy))
     return found
-
-
-def _resident_faults(pipeline: Pipeline) -> list[Unhonoured]:
-    """Resident variants that one container cannot serve."""
-    asking = [stage for stage in pipeline.served if groups_of(pipeline, stage)]
-    found = [(stage.name, why) for stage in asking if (why := resident_fault(pipeline, stage))]
-    if not found:
-        return []
-    return [
-        Unhonoured("resident", "; ".join(f"of stage {name} {why}" for name, why in found), RESIDENT_REMEDY)
-    ]
 
 
 SELDON = Seldon()

@@ -11,14 +11,13 @@ variant of the group is a setting of the queue, and one of another group a setti
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from heapq import nlargest
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any
 
-from ipa.adapters.kube.quantity import quantity_of
+from ipa.adapters.kube.quantity import cpu_quantity, quantity_of
 from ipa.model.errors import InputError, Problem
 from ipa.model.measured import with_profiles
 from ipa.model.overhead import NO_OVERHEAD, Overhead
@@ -32,20 +31,20 @@ from ipa.targets.seldon.section import SeldonRun, Shape, is_microservice, seldon
 
 BATCH_SIZE = "MLSERVER_MODEL_MAX_BATCH_SIZE"
 BATCH_TIME = "MLSERVER_MODEL_MAX_BATCH_TIME"
-
 # Which Python class MLServer runs in a container of ours.
 IMPLEMENTATION = "MLSERVER_MODEL_IMPLEMENTATION"
 # So begin the variables of one model; others are those of the whole server.
 MODEL_ENV = "MLSERVER_MODEL_"
-
 # What the operator itself gives to every MLServer container; a variant that set them would be overwritten.
 OPERATORS_ENV = frozenset(
     {"MLSERVER_HTTP_PORT", "MLSERVER_GRPC_PORT", "MLSERVER_MODEL_NAME", "MLSERVER_METRICS_PORT"}
 )
 
-Json = dict[str, Any]
-# The place of a field, which is the container, the node or the container's env, and its name there.
+# The part of a stage's place (`locate.StageLocation`) that has a field, and the field's name there. One of
+# RESOURCES is a request and a limit, which are equal. A field without a value (None) is not there.
 Field = tuple[str, str]
+Fields = Mapping[Field, object]
+COMPONENT, CONTAINER, NODE, ENV, RESOURCES = "component", "container", "node", "env", "resources"
 
 RESIDENT, MEMORY = "resident", "memory"
 # The variables of the container and of the queue; see `ipa.dataplane.stage` and `ipa.dataplane.queue`.
@@ -68,17 +67,57 @@ HOPS_S: Mapping[Shape, float] = MappingProxyType({Shape.SINGLE: 0.003, Shape.SPL
 NO_PROFILES: Mapping[str, StageProfile] = MappingProxyType({})
 
 
+def fields_of(pipeline: Pipeline, stage: Stage, config: StageConfig) -> dict[str, Fields]:
+    """The fields of the stage's place that are ours, by the part of its configuration that they carry.
+
+    They are what rendering writes, reading compares, and a change of that part writes anew.
+    """
+    batches: dict[Field, object] = {}
+    if not is_microservice(pipeline, stage.variant(config.variant)):
+        # In seconds, in the format of MLServer's env.
+        batches = {
+            (ENV, BATCH_SIZE): str(config.batch_size),
+            (ENV, BATCH_TIME): f"{stage.batch_timeout_s:g}",
+        }
+    amounts = requested(pipeline, stage, config.variant)
+    beside = sorted(amounts.keys() | accelerator_kinds(pipeline, stage))
+    return {
+        "replicas": {(COMPONENT, "replicas"): config.replicas},
+        "cores": {(RESOURCES, "cpu"): cpu_quantity(config.cores)},
+        "batch_size": batches,
+        "variant": {
+            **{(RESOURCES, resource): amounts.get(resource) for resource in beside},
+            **variant_fields(stage, config.variant),
+        },
+    }
+
+
+def variant_fields(stage: Stage, variant: str) -> dict[Field, str | None]:
+    """The fields that tell the variant from others, and its `told`, which are only written with them."""
+    run, runs = seldon_run(stage, variant), _runs(stage).values()
+    found: dict[Field, str | None] = {}
+    if any(other.image is not None for other in runs):
+        found[CONTAINER, "image"] = run.image
+    if any(server_of(other) is not None for other in runs):
+        found[NODE, "implementation"] = server_of(run)
+    if any(other.model_uri is not None for other in runs):
+        found[NODE, "modelUri"] = run.model_uri
+    env = env_of(run)
+    found |= {(ENV, name): env.get(name) for name in sorted(env_names(runs))}
+    return found | {(ENV, name): value for name, value in sorted(run.told.items())}
+
+
 def requested(pipeline: Pipeline, stage: Stage, variant: str) -> dict[str, str]:
     """The quantities that a container of the variant requests beside its cores, by Kubernetes' names.
 
     Accelerators are those of the `seldon` section or of the profile, whichever are more; the rest is that of
     the section alone, since a container without a limit is not ended for what was measured.
     """
-    own = requested_of(pipeline, stage, variant)
+    own = _requested(pipeline, stage, variant)
     return {resource_of(name): quantity_of(name, amount) for name, amount in own.items()}
 
 
-def requested_of(pipeline: Pipeline, stage: Stage, variant: str) -> dict[str, float]:
+def _requested(pipeline: Pipeline, stage: Stage, variant: str) -> dict[str, float]:
     """The amounts of `requested`, by our names."""
     own = beside_cores(seldon_run(stage, variant))
     measured = pipeline.bounds.measured.get((stage.name, variant))
@@ -89,7 +128,7 @@ def requested_of(pipeline: Pipeline, stage: Stage, variant: str) -> dict[str, fl
 
 def accelerator_kinds(pipeline: Pipeline, stage: Stage) -> set[str]:
     """The kinds of accelerators that any variant of the stage requests."""
-    names = {name for variant in stage.variants for name in requested(pipeline, stage, variant.name)}
+    names = {name for variant in _runs(stage) for name in requested(pipeline, stage, variant)}
     return names - {each.resource for each in DIMENSIONS}
 
 
@@ -104,8 +143,9 @@ def seldon_run(stage: Stage, variant: str) -> SeldonRun:
     return run
 
 
-def _runs(stage: Stage) -> list[SeldonRun]:
-    return [run for variant in stage.variants if (run := seldon_of(variant)) is not None]
+def _runs(stage: Stage) -> dict[str, SeldonRun]:
+    """The `seldon:` sections of the stage's variants, by variant."""
+    return {variant.name: run for variant in stage.variants if (run := seldon_of(variant)) is not None}
 
 
 def server_of(run: SeldonRun) -> str | None:
@@ -119,24 +159,6 @@ def env_of(run: SeldonRun) -> dict[str, str]:
     return {**own, **run.env}
 
 
-def fields_of(stage: Stage, variant: str) -> dict[Field, str | None]:
-    """The fields of the stage's container and node that are ours, with the variant's values; None: not there.
-
-    Those that are `told` are written with the others, and do not tell which variant runs.
-    """
-    run, runs = seldon_run(stage, variant), _runs(stage)
-    found: dict[Field, str | None] = {}
-    if any(other.image is not None for other in runs):
-        found["container", "image"] = run.image
-    if any(server_of(other) is not None for other in runs):
-        found["node", "implementation"] = server_of(run)
-    if any(other.model_uri is not None for other in runs):
-        found["node", "modelUri"] = run.model_uri
-    env = env_of(run)
-    found |= {("env", name): env.get(name) for name in sorted(env_names(runs))}
-    return found | {("env", name): value for name, value in sorted(run.told.items())}
-
-
 def env_names(runs: Iterable[SeldonRun]) -> set[str]:
     """The names of the variables by which any of them is told from others."""
     return {name for run in runs for name in env_of(run)}
@@ -144,80 +166,33 @@ def env_names(runs: Iterable[SeldonRun]) -> set[str]:
 
 def owned_env(stage: Stage) -> frozenset[str]:
     """The names of the stage's env that are ours: those of its variants, and those of batching."""
-    told = {name for run in _runs(stage) for name in run.told}
-    return frozenset({BATCH_SIZE, BATCH_TIME, *env_names(_runs(stage)), *told})
-
-
-def amounts_of(container: Json, resource: str) -> dict[str, Any]:
-    """The container's requests and limits of the resource, those that it has."""
-    resources = container.get("resources") or {}
-    known = {kind: resources.get(kind) or {} for kind in ("requests", "limits")}
-    return {kind: amounts[resource] for kind, amounts in known.items() if resource in amounts}
-
-
-def env_entry(container: Json, name: str) -> Json | None:
-    """The entry of that name that counts: of several, Kubernetes takes the last."""
-    entries = [entry for entry in container.get("env") or () if entry.get("name") == name]
-    return entries[-1] if entries else None
-
-
-def recognise(stage: Stage, container: Json, node: Json) -> tuple[str | None, str]:
-    """The variant that runs, or None and in words how the nearest one differs from what runs."""
-    nearest: tuple[int, str] | None = None
-    for variant in stage.variants:
-        run = seldon_of(variant)
-        if run is None:
-            continue
-        differing = []
-        for (kind, name), value in fields_of(stage, variant.name).items():
-            live = _live_value(kind, name, container, node)
-            if live != value and name not in run.told:
-                words = f"env {name}" if kind == "env" else name
-                differing.append(f"{words} is {_shown(live)}, not {_shown(value)}")
-        if not differing:
-            return variant.name, ""
-        if nearest is None or len(differing) < nearest[0]:
-            nearest = (len(differing), f"nearest is {variant.name!r}: {'; '.join(differing)}")
-    return None, nearest[1] if nearest else "none of its variants has a `seldon:` section"
-
-
-def _live_value(kind: str, name: str, container: Json, node: Json) -> object:
-    """The field's running value, or None."""
-    if kind != "env":
-        return (container if kind == "container" else node).get(name)
-    entry = env_entry(container, name)
-    if entry is None:
-        return None
-    return "a value from elsewhere (valueFrom)" if "valueFrom" in entry else entry.get("value", "")
-
-
-def _shown(value: object) -> str:
-    return "absent" if value is None else repr(value)
+    runs = _runs(stage).values()
+    return frozenset({BATCH_SIZE, BATCH_TIME, *env_names(runs), *(name for run in runs for name in run.told)})
 
 
 def check_variants(pipeline: Pipeline) -> None:
     """InputError lists variants that cannot be told apart on Seldon, or that set env that is not theirs."""
-    problems = [Problem(message) for stage in pipeline.stages for message in _faults(stage)]
+    problems = []
+    for stage in pipeline.stages:
+        known: dict[tuple[tuple[Field, str | None], ...], str] = {}
+        for name, run in _runs(stage).items():
+            problems += [
+                f"stage {stage.name!r}, variant {name!r}: the service sets env {key}"
+                for key in sorted(run.env)
+                if key in OPERATORS_ENV or key in (BATCH_SIZE, BATCH_TIME)
+            ]
+            fields = tuple(variant_fields(stage, name).items())
+            if fields in known:
+                problems.append(
+                    f"stage {stage.name!r}: variants {known[fields]!r} and {name!r} have the same image, "
+                    "env and model URI; give one of them a different env, so that they can be distinguished"
+                )
+            known[fields] = name
     if problems:
-        raise InputError(f"pipeline {pipeline.name!r} cannot run on Seldon as written", problems=problems)
-
-
-def _faults(stage: Stage) -> Iterator[str]:
-    seen: dict[tuple[tuple[Field, str | None], ...], str] = {}
-    for variant in stage.variants:
-        run = seldon_of(variant)
-        if run is None:
-            continue
-        for name in sorted(run.env):
-            if name in OPERATORS_ENV or name in (BATCH_SIZE, BATCH_TIME):
-                yield f"stage {stage.name!r}, variant {variant.name!r}: the service sets env {name}"
-        look = tuple(fields_of(stage, variant.name).items())
-        if look in seen:
-            yield (
-                f"stage {stage.name!r}: variants {seen[look]!r} and {variant.name!r} have the same image, "
-                "env and model URI; give one of them a different env, so that they can be distinguished"
-            )
-        seen[look] = variant.name
+        raise InputError(
+            f"pipeline {pipeline.name!r} cannot run on Seldon as written",
+            problems=[Problem(problem) for problem in problems],
+        )
 
 
 def groups_of(pipeline: Pipeline, stage: Stage) -> Groups:
@@ -227,12 +202,8 @@ def groups_of(pipeline: Pipeline, stage: Stage) -> Groups:
     variant alone says with which others it is loaded.
     """
     section = seldon_of(pipeline)
-    if (
-        stage.residents == 1
-        or section is None
-        or section.shape is not Shape.SPLIT
-        or RESIDENT in section.ignores
-    ):
+    is_split = section is not None and section.shape is Shape.SPLIT
+    if stage.residents <= 1 or section is None or not is_split or RESIDENT in section.ignores:
         return ()
     names = [variant.name for variant in stage.variants]
     count = -(-len(names) // stage.residents)
@@ -242,8 +213,10 @@ def groups_of(pipeline: Pipeline, stage: Stage) -> Groups:
 
 
 def resident_fault(pipeline: Pipeline, stage: Stage) -> str:
-    """The reason why one container cannot serve the stage's variants; empty if it can."""
-    given = [run for variant in stage.variants if (run := seldon_of(variant)) is not None]
+    """The reason why one container cannot keep the stage's variants resident; empty if there is none."""
+    if not groups_of(pipeline, stage):
+        return ""
+    given = list(_runs(stage).values())
     differing = sorted(name for name in env_names(given) if len({env_of(run).get(name) for run in given}) > 1)
     others = ", ".join(name for name in differing if not name.startswith(MODEL_ENV))
     faults = {
@@ -259,16 +232,6 @@ def resident_fault(pipeline: Pipeline, stage: Stage) -> str:
         f"its variants differ in env {others}, which is that of the whole container": bool(others),
     }
     return next((why for why, is_so in faults.items() if is_so), "")
-
-
-def check_resident(pipeline: Pipeline, stage: Stage) -> None:
-    """InputError if the stage's variants are to be resident and one container cannot serve them."""
-    why = resident_fault(pipeline, stage) if groups_of(pipeline, stage) else ""
-    if why:
-        raise InputError(
-            f"stage {stage.name!r} of pipeline {pipeline.name!r} cannot keep variants resident: {why}",
-            hint=f"{RESIDENT_REMEDY[0].upper()}{RESIDENT_REMEDY[1:]}.",
-        )
 
 
 def group_named(groups: Groups, variant: str) -> str:
@@ -295,43 +258,32 @@ def container_variants(
     pipeline: Pipeline, stage: Stage, container: str, groups: Groups
 ) -> tuple[Variant, ...]:
     """The variants of the stage's container: each serves one group, and has the memory of the largest."""
-    runs = {variant.name: run for variant in stage.variants if (run := seldon_of(variant)) is not None}
-    shared = env_of(next(iter(runs.values())))
+    runs = _runs(stage)
+    first = next(iter(runs.values()))
     own = {name for name in env_names(runs.values()) if name.startswith(MODEL_ENV)}
-    memory_gib, accelerators = _beside(pipeline, stage, runs)
-    made = []
-    for group in groups:
-        models = {
-            model_template(container).replace(ANY_VARIANT, name): {
-                key: value for key, value in sorted(env_of(runs[name]).items()) if key in own
-            }
-            for name in group
-        }
-        env = {key: value for key, value in shared.items() if key not in own}
-        run = SeldonRun(
-            image=runs[group[0]].image,
-            env={**env, MODELS: json.dumps(models)},
-            memory_gib=memory_gib,
-            accelerators=accelerators,
-        )
-        made.append(Variant("+".join(group), targets={"seldon": run}))
-    return tuple(made)
-
-
-def _beside(pipeline: Pipeline, stage: Stage, names: Iterable[str]) -> tuple[float | None, dict[str, float]]:
-    """The memory and the accelerators of a container, whichever variants it has: as plans count them.
-
-    No memory if a variant requests none: a container without a limit is not ended for what was measured.
-    """
-    amounts = [requested_of(pipeline, stage, name) for name in names]
+    shared = {key: value for key, value in env_of(first).items() if key not in own}
+    models = {
+        name: {key: value for key, value in sorted(env_of(run).items()) if key in own}
+        for name, run in runs.items()
+    }
+    # The memory and the accelerators of a container, whichever variants it has: as plans count them.
+    amounts = [_requested(pipeline, stage, name) for name in runs]
     kinds = sorted({kind for each in amounts for kind in each if kind != MEMORY})
     accelerators = {kind: max(each.get(kind, 0.0) for each in amounts) for kind in kinds}
-    if not all(MEMORY in each for each in amounts):
-        return None, accelerators
-    requested_gib = sum(nlargest(stage.residents, (each[MEMORY] for each in amounts)))
-    measured = pipeline.bounds.measured.items()
-    planned = [it.beside.memory_gib for (owner, _), it in measured if owner == stage.name]
-    return max(requested_gib, *planned, 0.0), accelerators
+    # None if a variant requests none: a container without a limit is not ended for what was measured.
+    memory_gib = None
+    if all(MEMORY in each for each in amounts):
+        requested_gib = sum(nlargest(stage.residents, (each[MEMORY] for each in amounts)))
+        measured = pipeline.bounds.measured.items()
+        planned = [it.beside.memory_gib for (owner, _), it in measured if owner == stage.name]
+        memory_gib = max(requested_gib, *planned, 0.0)
+    template, made = model_template(container), []
+    for group in groups:
+        loaded = json.dumps({template.replace(ANY_VARIANT, name): models[name] for name in group})
+        env = {**shared, MODELS: loaded}
+        run = SeldonRun(first.image, env=env, memory_gib=memory_gib, accelerators=accelerators)
+        made.append(Variant("+".join(group), targets={"seldon": run}))
+    return tuple(made)
 
 
 def queue_variants(
@@ -360,31 +312,35 @@ def at_cluster(pipeline: Pipeline, profiles: Mapping[str, StageProfile] = NO_PRO
     batches for itself, and stages that MLServer would answer wrongly in batches (`unbatched_stages`) have
     batch size 1 only. An ignored `resident` has no effect; in shape split it makes groups of variants.
     """
-    why = unbatched_stages(pipeline, profiles)
-    section = seldon_of(pipeline)
-    is_single = section is not None and section.shape is Shape.SINGLE
-    hop_s = 0.0
+    why, section = unbatched_stages(pipeline, profiles), seldon_of(pipeline)
+    is_single, hop_s, overhead = False, 0.0, NO_OVERHEAD
     if section is not None:
+        is_single = section.shape is Shape.SINGLE
         hop_s = HOPS_S[section.shape] if section.hop_s is None else section.hop_s
-    if section is not None and RESIDENT in section.ignores:
-        alone = tuple(replace(stage, resident=1) for stage in pipeline.stages)
-        pipeline = replace(pipeline, stages=alone)
-    carried = replace(
-        pipeline,
-        bounds=replace(pipeline.bounds, overhead=_overhead(pipeline)),
-        stages=tuple(
-            # The reason of another shape, in which it ran before, is none here.
-            replace(
-                stage,
-                unbatched=why.get(stage.name, ""),
-                in_replica=is_single,
-                hop_s=hop_s,
-                resident_groups=groups_of(pipeline, stage),
-            )
-            for stage in pipeline.stages
-        ),
+        cores = section.orchestrator_cores
+        if not is_single:
+            overhead = Overhead(cores + section.queue_cores * len(pipeline.served))
+        elif section.separate_orchestrator:
+            overhead = Overhead(cores)
+        else:
+            # The operator adds it to the pods of the first componentSpec.
+            overhead = Overhead(0.0, ((pipeline.served[0].name, cores),))
+        if RESIDENT in section.ignores:
+            alone = tuple(replace(stage, resident=1) for stage in pipeline.stages)
+            pipeline = replace(pipeline, stages=alone)
+    stages = tuple(
+        # The reason of another shape, in which it ran before, is none here.
+        replace(
+            stage,
+            unbatched=why.get(stage.name, ""),
+            in_replica=is_single,
+            hop_s=hop_s,
+            resident_groups=groups_of(pipeline, stage),
+        )
+        for stage in pipeline.stages
     )
-    return with_profiles(carried, profiles)
+    bounds = replace(pipeline.bounds, overhead=overhead)
+    return with_profiles(replace(pipeline, bounds=bounds, stages=stages), profiles)
 
 
 def unbatched_stages(
@@ -410,18 +366,14 @@ def unbatched_stages(
             varying[stage.name] = stage.name
         elif senders and stage.kind is StageKind.ROUTER:
             varying[stage.name] = senders[0]
-        if not stage.variants:
-            continue
-        if stage.unbatched or own:
-            found[stage.name] = stage.unbatched or own
-        elif senders:
-            found[stage.name] = f"it is given the fan_out of stage {senders[0]!r} as an input"
-    mixing = {name: Unbatched(why, WHERE, BATCH_REMEDY) for name, why in found.items()}
-    return mixing | {
-        stage.name: Unbatched(NO_BATCHES, remedy=WITH_MLSERVER, is_void=True)
-        for stage in pipeline.served
-        if any(is_microservice(pipeline, variant) for variant in stage.variants)
-    }
+        why = stage.unbatched or own
+        if senders and not why:
+            why = f"it is given the fan_out of stage {senders[0]!r} as an input"
+        if why and stage.variants:
+            found[stage.name] = Unbatched(why, WHERE, BATCH_REMEDY)
+        if any(is_microservice(pipeline, variant) for variant in stage.variants):
+            found[stage.name] = Unbatched(NO_BATCHES, remedy=WITH_MLSERVER, is_void=True)
+    return found
 
 
 def batch_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str]:
@@ -449,15 +401,3 @@ def _varying_rows(pipeline: Pipeline, stage: Stage, profiles: Mapping[str, Stage
         if values != [1.0]:
             return f"its fan_out is {' to '.join(f'{value:g}' for value in (values[0], *values[1:][-1:]))}"
     return ""
-
-
-def _overhead(pipeline: Pipeline) -> Overhead:
-    target = seldon_of(pipeline)
-    if target is None:
-        return NO_OVERHEAD
-    if target.shape is Shape.SPLIT:
-        return Overhead(target.orchestrator_cores + target.queue_cores * len(pipeline.served))
-    if target.separate_orchestrator:
-        return Overhead(target.orchestrator_cores)
-    # The operator adds it to the pods of the first componentSpec.
-    return Overhead(0.0, ((pipeline.served[0].name, target.orchestrator_cores),))

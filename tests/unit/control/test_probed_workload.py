@@ -16,7 +16,7 @@ from ipa.control.ports import RolloutPhase
 from ipa.model.decision import Action, Change, ReasonCode
 from ipa.model.errors import IpaError, UnavailableError, UsageError
 from ipa.model.pipeline import Pipeline
-from ipa.model.probe import AfterRollout, PipelineProbe, ProbeResult, ProbeTransport
+from ipa.model.probe import AfterRollout, PipelineProbe, ProbeResult
 from ipa.service.live_state import live_state
 from ipa.service.one_shot import NO_SIGNALS
 from ipa.testing.examples import PIPELINE, PROFILES, SMALLEST
@@ -44,7 +44,7 @@ class Sender:
         fault = self.faults.pop(0) if self.faults else ""
         if isinstance(fault, IpaError):
             raise fault
-        return ProbeResult("http://here", "v2", ProbeTransport.REST, "http", not fault, 0.1, detail=fault)
+        return ProbeResult("http://here", 0.1, fault)
 
 
 class World:

@@ -59,12 +59,12 @@ def test_the_orchestrator_is_rendered_where_its_cores_are_counted() -> None:
 
 
 def test_the_parts_of_shape_split_take_what_is_counted() -> None:
-    from ipa.targets.seldon.layouts import render_split
+    from ipa.targets.seldon.layouts import layout_of
 
     pipeline = split(SAMPLE)
     kube = FakeKube()
     with kube.store.lock:
-        for body in render_split(pipeline, CONFIGS):
+        for body in layout_of(pipeline).render(CONFIGS):
             kube.store.create("seldondeployments", "models", body)
     kube.tick(8)
     pods = kube.store.everything("pods")

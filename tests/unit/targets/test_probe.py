@@ -26,7 +26,6 @@ from tests.fakes.answering import Answer, answering
 from tests.fakes.kube.samples import sample_pipeline
 
 SETTINGS = Settings()
-FAILED = ProbeResult("", "v2", ProbeTransport.REST, "http", False, 0.0)
 V2 = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.5, 2.5]}]}
 V2_ANSWER = {"outputs": [{"name": "y", "datatype": "INT64", "shape": [1], "data": [7]}]}
 MESSAGE = {"data": {"names": ["x"], "ndarray": [[1.5, 2.5]]}}
@@ -63,23 +62,13 @@ def test_requests_go_to_the_path_of_shape_and_protocol(
     pipeline: Pipeline, how: str, answer: Answer, path: str, body: dict[str, Any]
 ) -> None:
     with answering(answer) as server:
-        asked = ProbeRequest(body, **{"address" if how == "url" else "gateway": server.url})  # type: ignore[arg-type]
-        found = SELDON.probe(pipeline, asked, SETTINGS)
+        settings = replace(SETTINGS, gateway_url="http://nobody" if how == "url" else server.url)
+        asked = ProbeRequest(body, address=f"{server.url}/" if how == "url" else "")
+        found = SELDON.probe(pipeline, asked, settings)
     assert found.answered and found.fault == "" and found.status == 200
     assert found.answer in (V2_ANSWER, MESSAGE_ANSWER)
     assert server.asked == [(path, body)]
     assert 0 < found.latency_s < 5
-
-
-def test_the_gateway_of_the_settings_is_taken_if_no_address_is_given() -> None:
-    with answering(in_v2) as server:
-        settings = replace(SETTINGS, gateway_url=server.url)
-        assert SELDON.probe(sample_pipeline(), ProbeRequest(V2), settings).answered
-        assert SELDON.probe(sample_pipeline(), ProbeRequest(V2, address=server.url), settings).answered
-    assert [path for path, _ in server.asked] == [
-        "/seldon/models/sample/v2/models/infer",
-        "/v2/models/infer",
-    ]
 
 
 @pytest.mark.parametrize(
@@ -99,21 +88,13 @@ def test_the_gateway_of_the_settings_is_taken_if_no_address_is_given() -> None:
     ],
 )
 def test_the_url_of_requests_is_that_of_shape_protocol_and_gateway(
-    pipeline: Pipeline, url: str, by_gateway: str | None, monkeypatch: pytest.MonkeyPatch
+    pipeline: Pipeline, url: str, by_gateway: str | None
 ) -> None:
     address = SELDON.address(pipeline, SETTINGS)
     assert address.url == url
     assert "kubectl -n models port-forward svc/" in address.note
     gate = replace(SETTINGS, gateway_url="http://gate")
     assert SELDON.address(pipeline, gate).url == (by_gateway or url)
-    # It is where a smoke request goes.
-    urls: list[str] = []
-    monkeypatch.setattr(
-        "ipa.targets.seldon.probe.probe_http", lambda asked, url, *_: urls.append(url) or FAILED
-    )
-    for settings in (SETTINGS, gate):
-        SELDON.probe(pipeline, ProbeRequest({}), settings)
-    assert urls == [url, by_gateway or url]
 
 
 def test_no_url_is_told_where_none_takes_all_requests() -> None:
@@ -136,41 +117,34 @@ def fails(status: int, body: Any, pipeline: Pipeline | None = None, **asked: Any
     return found
 
 
+OWN_PROTOCOL = wrapped()
+FAILURE = {"status": {"status": "FAILURE", "info": "no such column"}}
+
+
 @pytest.mark.parametrize(
-    ("status", "body", "words"),
+    ("pipeline", "status", "body", "words"),
     [
-        (500, {"error": "model crashed"}, 'it answered 500: {"error": "model crashed"}'),
-        (404, b"not found", "it answered 404: not found"),
+        (None, 500, {"error": "model crashed"}, 'it answered 500: {"error": "model crashed"}'),
+        (None, 404, b"not found", "it answered 404: not found"),
         # Another server would answer what this one was asked.
-        (302, b"", "it answered 302"),
-        (200, b"<html>", "the answer is not JSON: <html>"),
-        (200, {"outputs": []}, "the answer has no outputs"),
-        (200, [1], "the answer has no outputs: [1]"),
-        (200, b"x" * 500, "xxx..."),
+        (None, 302, b"", "it answered 302"),
+        (None, 200, b"<html>", "the answer is not JSON: <html>"),
+        (None, 200, {"outputs": []}, "the answer has no outputs"),
+        (None, 200, [1], "the answer has no outputs: [1]"),
+        (None, 200, b"x" * 500, "xxx..."),
+        (OWN_PROTOCOL, 200, FAILURE, "its status is a failure: no such column"),
+        (OWN_PROTOCOL, 200, {"status": {"status": 1, "reason": "BAD_DATA"}}, "failure: BAD_DATA"),
+        (OWN_PROTOCOL, 200, {"meta": {}}, "the answer has none of data, strData"),
+        (OWN_PROTOCOL, 200, ["data"], "the answer is not a message"),
+        (OWN_PROTOCOL, 500, {"status": {"status": 1}}, "it answered 500"),
     ],
 )
-def test_an_answer_of_v2_that_is_none_is_told(status: int, body: Any, words: str) -> None:
-    found = fails(status, body)
+def test_an_answer_that_is_none_is_told(
+    pipeline: Pipeline | None, status: int, body: Any, words: str
+) -> None:
+    found = fails(status, body, pipeline)
     assert words in found.detail and found.status == status
     assert len(found.detail) < 300
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "words"),
-    [
-        (
-            200,
-            {"status": {"status": "FAILURE", "info": "no such column"}},
-            "its status is a failure: no such column",
-        ),
-        (200, {"status": {"status": 1, "reason": "MICROSERVICE_BAD_DATA"}}, "failure: MICROSERVICE_BAD_DATA"),
-        (200, {"meta": {}}, "the answer has none of data, strData"),
-        (200, ["data"], "the answer is not a message"),
-        (500, {"status": {"status": 1}}, "it answered 500"),
-    ],
-)
-def test_an_answer_of_seldon_s_own_protocol_that_is_none_is_told(status: int, body: Any, words: str) -> None:
-    assert words in fails(status, body, wrapped()).detail
 
 
 def test_a_late_answer_is_none() -> None:
@@ -203,22 +177,15 @@ def test_an_answer_has_a_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (
             sample_pipeline(),
-            ProbeRequest(V2, native=True),
-            "SeldonClient does not speak protocol v2",
-        ),
-        (
-            sample_pipeline(),
             ProbeRequest(V2, transport=ProbeTransport.GRPC),
             "protocol v2 is sent over HTTP",
         ),
-        (split(), ProbeRequest(V2, gateway="http://gateway"), "a gateway has no path"),
         (sample_pipeline(), ProbeRequest(V2, address="ftp://x"), "is not an http or https URL"),
         (
-            sample_pipeline(),
-            ProbeRequest(V2, address="http://a", gateway="http://b"),
-            "cannot be given together",
+            wrapped(),
+            ProbeRequest(V2, address="https://a", transport=ProbeTransport.GRPC),
+            "uses no TLS here",
         ),
-        (wrapped(), ProbeRequest(V2, gateway="https://a", native=True), "use no TLS here"),
         (replace(sample_pipeline(), sets=True), ProbeRequest(V2), "several predictors"),
     ],
 )
@@ -233,7 +200,7 @@ def test_other_targets_take_v2_at_a_given_address() -> None:
     with answering(in_v2) as server:
         assert LOCAL.probe(sample_pipeline(), ProbeRequest(V2, address=f"{server.url}/"), SETTINGS).answered
     assert server.asked[0][0] == "/v2/models/sample/infer"
-    for asked in (ProbeRequest(V2), ProbeRequest(V2, address="http://a", native=True)):
+    for asked in (ProbeRequest(V2), ProbeRequest(V2, address="http://a", transport=ProbeTransport.GRPC)):
         with pytest.raises(UsageError, match="target local cannot"):
             LOCAL.probe(sample_pipeline(), asked, SETTINGS)
 
@@ -260,7 +227,7 @@ def test_a_probe_is_written_to_the_file_and_read_back() -> None:
 
 
 def test_an_interpreter_without_the_client_is_told_with_the_remedy() -> None:
-    asked = ProbeRequest(MESSAGE, address="http://127.0.0.1:9", native=True)
+    asked = ProbeRequest(MESSAGE, address="http://127.0.0.1:9", transport=ProbeTransport.GRPC)
     settings = replace(SETTINGS, client_python="/usr/bin/env")
     with pytest.raises(InputError, match="cannot be sent by SeldonClient"):
         SELDON.probe(wrapped(), asked, settings)
@@ -291,10 +258,13 @@ def test_ipa_probe_prints_the_answer_and_ends_with_0(files: Path, capsys: pytest
         assert run(["probe", "sample", "--gateway", server.url, "-n", "other"]) == 0
         said = capsys.readouterr().out
     assert found["answered"] and found["answer"] == V2_ANSWER and found["pipeline"] == "sample"
-    assert (found["protocol"], found["transport"], found["client"]) == ("v2", "rest", "http")
+    assert (found["protocol"], found["transport"]) == ("v2", "rest")
     assert found["status"] == 200 and found["detail"] == ""
     assert "sample: answered in" in said and '"outputs"' in said
     assert server.asked[1] == ("/seldon/other/sample/v2/models/infer", V2)
+    assert run(["probe", "sample", "--url", server.url, "--gateway", server.url]) == 64
+    assert run(["probe", "sample", "--target", "local", "--gateway", server.url]) == 64
+    assert "target local has no gateway" in capsys.readouterr().err
 
 
 def test_ipa_probe_ends_with_5_where_the_answer_is_none(

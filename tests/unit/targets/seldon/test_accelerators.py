@@ -12,6 +12,7 @@ from ipa.files import load_pipeline, load_profiles
 from ipa.model.errors import DriftError
 from ipa.model.pipeline import Pipeline, Sla
 from ipa.model.plan import StageConfig
+from ipa.targets.base import ImportRequest
 from ipa.targets.seldon.imported import imported
 from ipa.targets.seldon.manifest import read, render
 from ipa.targets.seldon.section import Shape, seldon_of, with_seldon
@@ -85,6 +86,6 @@ def test_a_split_pipeline_carries_them_too() -> None:
 
 
 def test_an_imported_deployment_keeps_what_it_requests() -> None:
-    pipeline = imported(live(LARGE), Sla(0.6)).pipeline
+    pipeline = imported(live(LARGE), ImportRequest(Sla(0.6))).pipeline
     runs = [seldon_of(stage.variants[0]) for stage in pipeline.stages]
     assert [run and dict(run.accelerators) for run in runs] == [{GPU: 1.0}, {SLICE: 1.0}]

@@ -19,9 +19,8 @@ from ipa.model.pipeline import Bounds, Pipeline, StageKind
 from ipa.profiling.measure import Item, MeasurementEffort, Outputs
 from ipa.service.measuring import MeasureRequest, measure_stage
 from ipa.settings import Settings
-from ipa.targets.kubernetes.reach import Reach, reach_of
 from ipa.targets.kubernetes.workload import KubeWorkload
-from ipa.targets.seldon.bench import LABEL_COPY_OF, UNTIL, ClusterBench, as_copy
+from ipa.targets.seldon.bench import LABEL_COPY_OF, UNTIL, ClusterBench, Reach, as_copy, reach_of
 from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.locate import LABEL_PIPELINE
 from ipa.targets.seldon.section import Shape, with_seldon

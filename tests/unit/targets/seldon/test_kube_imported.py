@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from ipa.files import pipeline_from_mapping, pipeline_to_mapping
 from ipa.model.errors import InputError
 from ipa.model.pipeline import Pipeline, Sla, Stage, StageKind
+from ipa.targets.base import ImportRequest
 from ipa.targets.seldon.imported import Imported, imported
 from ipa.targets.seldon.manifest import read, render, smallest_configs
 from ipa.targets.seldon.section import seldon_of
@@ -47,7 +48,7 @@ def notes_of(found: Imported) -> str:
 )
 def test_what_is_imported_renders_as_it_was(name: str, root: Path) -> None:
     sdep = yaml.safe_load((root / "pipelines" / name / "seldondeployment.yaml").read_text())
-    found = imported(sdep, SLA)
+    found = imported(sdep, ImportRequest(SLA))
     pipeline = pipeline_from_mapping(pipeline_to_mapping(found.pipeline))
     assert pipeline == found.pipeline
     assert SELDON.render(pipeline, found.configs) == [sdep]
@@ -55,7 +56,7 @@ def test_what_is_imported_renders_as_it_was(name: str, root: Path) -> None:
 
 
 def test_variants_of_every_kind_are_read() -> None:
-    found = imported(sample(), SLA)
+    found = imported(sample(), ImportRequest(SLA))
     detect, reader, sort = found.pipeline.stages
     assert [stage.variants[0].name for stage in found.pipeline.stages] == ["s", "s", "s"]
     assert seldon_of(detect.variants[0]).memory_gib == 1.0  # type: ignore[union-attr]
@@ -76,7 +77,7 @@ def test_variants_of_every_kind_are_read() -> None:
 @pytest.mark.parametrize("name", [name for name, (_, expected) in GRAPHS.items() if expected])
 def test_every_graph_that_nests_is_read_back(name: str) -> None:
     pipeline = a_pipeline(*GRAPHS[name][0])
-    found = imported(render(pipeline, smallest_configs(pipeline)), SLA)
+    found = imported(render(pipeline, smallest_configs(pipeline)), ImportRequest(SLA))
 
     def shape(stage: Stage) -> tuple[str, StageKind, set[str]]:
         return stage.name, stage.kind, {edge.parent for edge in stage.after}
@@ -101,7 +102,7 @@ def is_accepted(pipeline: Pipeline) -> bool:
 
 def test_seldon_s_own_split_keeps_its_share() -> None:
     pipeline = a_pipeline(*SPLIT)
-    found = imported(render(pipeline, smallest_configs(pipeline)), SLA)
+    found = imported(render(pipeline, smallest_configs(pipeline)), ImportRequest(SLA))
     assert found.pipeline.stages == tuple(
         replace(
             stage,
@@ -114,7 +115,7 @@ def test_seldon_s_own_split_keeps_its_share() -> None:
 
 
 def test_another_name_than_that_of_who_claimed_it_is_not_ours_to_write() -> None:
-    found = imported(sample(), SLA, name="mine")
+    found = imported(sample(), ImportRequest(SLA, "mine"))
     assert found.configs == ()
     assert any("names pipeline 'sample'" in note for note in found.notes)
 
@@ -136,7 +137,7 @@ def test_what_is_not_read_is_said() -> None:
     spec["predictors"] += [canary, dark]
     spec["protocol"] = "seldon"
     spec["annotations"] = {}
-    found = imported(sdep, SLA)
+    found = imported(sdep, ImportRequest(SLA))
     target = seldon_of(found.pipeline)
     assert target is not None
     assert (target.orchestrator_cores, target.separate_orchestrator) == (0.25, False)
@@ -163,11 +164,11 @@ def test_another_predictor_can_be_chosen() -> None:
     main = sdep["spec"]["predictors"][0]
     sdep["spec"]["predictors"].append({**main, "name": "canary", "traffic": 10})
     main["traffic"] = 90
-    found = imported(sdep, SLA, predictor="canary")
+    found = imported(sdep, ImportRequest(SLA, part="canary"))
     assert seldon_of(found.pipeline) is not None
     assert seldon_of(found.pipeline).predictor == "canary"
     with pytest.raises(InputError, match="there is no predictor 'nope'"):
-        imported(sdep, SLA, predictor="nope")
+        imported(sdep, ImportRequest(SLA, part="nope"))
 
 
 def _no_cores(sdep: Json) -> None:
@@ -205,7 +206,7 @@ def _no_container(sdep: Json) -> None:
 def test_what_keeps_plans_from_being_written_is_said_by_who_would_write(change: Any, words: str) -> None:
     sdep = sample()
     change(sdep)
-    found = imported(sdep, SLA)
+    found = imported(sdep, ImportRequest(SLA))
     assert found.configs == ()
     assert any("blocks writing" in note and words in note for note in found.notes), found.notes
     pipeline_from_mapping(pipeline_to_mapping(found.pipeline))
@@ -217,7 +218,7 @@ def test_names_of_variants_are_those_that_people_use() -> None:
     detect["image"] = "registry.example:5000/detect@sha256:0123"
     reader["env"] = [{"name": "MODEL_VARIANT", "value": "large v2"}, {"name": "OTHER", "value": "x"}]
     reader["image"] = "registry.example:5000/read:latest"
-    names = [stage.variants[0].name for stage in imported(sdep, SLA).pipeline.stages]
+    names = [stage.variants[0].name for stage in imported(sdep, ImportRequest(SLA)).pipeline.stages]
     assert names == ["current", "current", "s"]
 
 
@@ -250,7 +251,7 @@ def test_a_graph_that_is_none_of_ours_is_refused(graph: Json, words: str) -> Non
     sdep = sample()
     sdep["spec"]["predictors"][0]["graph"] = graph
     with pytest.raises(InputError) as refusal:
-        imported(sdep, SLA)
+        imported(sdep, ImportRequest(SLA))
     assert words in str(refusal.value)
 
 
@@ -274,7 +275,7 @@ def test_an_object_that_the_schema_allows_is_imported_or_refused(edits: list[tup
     except ApiError:
         assume(False)
     try:
-        found = imported(sdep, SLA)
+        found = imported(sdep, ImportRequest(SLA))
         pipeline = pipeline_from_mapping(pipeline_to_mapping(found.pipeline))
     except InputError as refusal:
         assert str(refusal)

@@ -13,7 +13,7 @@ import pytest
 from ipa.adapters.kube.quantity import parse_quantity
 from ipa.model.errors import DriftError, InputError
 from ipa.model.pipeline import Variant
-from ipa.targets.seldon.locate import deployment_name, locate, target_of
+from ipa.targets.seldon.locate import deployments_of, locate
 from ipa.targets.seldon.manifest import read, render
 from ipa.targets.seldon.section import SeldonRun
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
@@ -211,8 +211,10 @@ def test_names_of_deployments() -> None:
         "sample-main-1-reader",
         "sample-main-2-sort",
     ]
-    long = {"spec": {"containers": [{"name": "detect"}, {"name": "x" * 60}]}}
-    name = deployment_name(target_of(PIPELINE), long, 0)
+    sdep = rendered()
+    component = sdep["spec"]["predictors"][0]["componentSpecs"][0]
+    component["spec"]["containers"].append({"name": "x" * 60})
+    name = deployments_of(sdep)[0]
     assert name.startswith("seldon-")
     assert len(name) < 63
 

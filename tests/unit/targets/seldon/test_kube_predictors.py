@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ipa.model.errors import DriftError, InputError
 from ipa.model.parts import in_order, parts_of, with_share
 from ipa.model.plan import StageConfig
-from ipa.targets.seldon.manifest import read_predictors, render_predictors
+from ipa.targets.seldon.manifest import read, render
 from ipa.targets.seldon.section import with_seldon
 from tests.contract.kube_harness import split
 from tests.fakes.kube.patching import json_patch, patch_to
@@ -43,7 +43,7 @@ def row(*parts: Configs) -> Configs:
 
 
 def live(*shares: Configs) -> Json:
-    body = render_predictors(PIPELINE, row(*shares))
+    body = render(PIPELINE, row(*shares))
     body["metadata"].update(resourceVersion="7", uid="u", generation=3)
     return body
 
@@ -54,12 +54,12 @@ def touched(patch: list[Json]) -> list[str]:
 
 def test_shares_are_predictors_with_traffic_that_the_cluster_admits_and_that_read_back() -> None:
     shares = row(share(70, SMALL), share(20, LARGE), share(10, MIDDLE))
-    body = render_predictors(PIPELINE, shares)
+    body = render(PIPELINE, shares)
     predictors = body["spec"]["predictors"]
     assert [one["name"] for one in predictors] == ["main", "main-2", "main-3"]
     assert [one["traffic"] for one in predictors] == [70, 20, 10]
     admit(body, small_schema(), strict=True)
-    assert read_predictors(PIPELINE, body) == shares
+    assert read(PIPELINE, body) == shares
 
 
 def test_a_change_of_traffic_alone_touches_traffic_alone() -> None:
@@ -70,7 +70,7 @@ def test_a_change_of_traffic_alone_touches_traffic_alone() -> None:
     assert touched(patch) == ["/spec/predictors/0/traffic", "/spec/predictors/1/traffic"]
     assert patch[0] == {"op": "test", "path": "/metadata/uid", "value": "u"}
     assert patch[1] == {"op": "test", "path": "/metadata/generation", "value": 3}
-    assert read_predictors(PIPELINE, json_patch(deepcopy(now), patch)) == wanted
+    assert read(PIPELINE, json_patch(deepcopy(now), patch)) == wanted
 
 
 def test_a_second_configuration_comes_beside_the_first_which_is_left_as_it_is() -> None:
@@ -102,7 +102,7 @@ def test_every_set_of_parts_is_reached_from_every_other_and_nothing_else_changes
         predictor["annotations"] = {"theirs": "1"}
     patch = patch_to(PIPELINE, now, row(*after))
     then = json_patch(deepcopy(now), patch)
-    assert read_predictors(PIPELINE, then) == in_order(after)
+    assert read(PIPELINE, then) == in_order(after)
     assert all(one["annotations"] == {"theirs": "1"} for one in then["spec"]["predictors"])
     admit(then, small_schema(), strict=True)
     kept = then | {"metadata": now["metadata"]}
@@ -111,12 +111,12 @@ def test_every_set_of_parts_is_reached_from_every_other_and_nothing_else_changes
 
 def test_what_cannot_be_shared_is_refused_with_all_that_is_wrong() -> None:
     with pytest.raises(InputError) as refused:
-        render_predictors(PIPELINE, row(share(0, SMALL), share(70, LARGE)))
+        render(PIPELINE, row(share(0, SMALL), share(70, LARGE)))
     assert [problem.message for problem in refused.value.problems] == [
         "the shares are 70 % together, not 100 %",
     ]
     with pytest.raises(InputError, match="cannot run these parts") as of_split:
-        render_predictors(split(PIPELINE), row(share(50, SMALL), share(50, LARGE)))
+        render(split(PIPELINE), row(share(50, SMALL), share(50, LARGE)))
     assert "shape split" in of_split.value.problems[0].message
 
 
@@ -124,11 +124,11 @@ def test_predictors_of_other_people_that_take_requests_are_drift_and_shadows_are
     body = live(share(60, SMALL), share(40, LARGE))
     theirs = deepcopy(body["spec"]["predictors"][1]) | {"name": "canary"}
     body["spec"]["predictors"].append(theirs | {"shadow": True})
-    assert len(parts_of(read_predictors(PIPELINE, body))) == 2
+    assert len(parts_of(read(PIPELINE, body))) == 2
     body["spec"]["predictors"][2] = theirs | {"traffic": 10}
     with pytest.raises(DriftError) as drifted:
-        read_predictors(PIPELINE, body)
+        read(PIPELINE, body)
     assert drifted.value.problems[0].message.startswith("predictor 'canary' takes 10 %")
     other = with_seldon(PIPELINE, predictor="blue")  # type: ignore[type-var]
     with pytest.raises(DriftError):
-        read_predictors(other, live(share(100, SMALL)))
+        read(other, live(share(100, SMALL)))

@@ -17,7 +17,7 @@ from ipa.model.resources import Resources
 from ipa.model.rolling import DEPLOYMENT, waves
 from ipa.simulate.cluster import SimCluster
 from ipa.targets.seldon.bench import as_copy
-from ipa.targets.seldon.layouts import PartRole, layout_of, parts_of, render_split, steps
+from ipa.targets.seldon.layouts import PartRole, layout_of, parts_of
 from ipa.targets.seldon.section import Shape, seldon_of, with_seldon
 from ipa.targets.seldon.target import REQUEUE_S, SELDON
 from ipa.targets.seldon.variants import at_cluster
@@ -55,7 +55,7 @@ SMALL = StageConfig("read", "r-s", 1, 0.5, 2)
 
 
 def bodies(of: Pipeline, config: StageConfig) -> dict[str, Json]:
-    made = {body["metadata"]["name"]: body for body in render_split(of, [config])}
+    made = {body["metadata"]["name"]: body for body in layout_of(of).render([config])}
     return {role: made[f"sample-reader-{role}"] for role in ("model", "queue")}
 
 
@@ -104,7 +104,7 @@ def test_a_number_makes_groups_that_a_pod_has_loaded_together() -> None:
 @pytest.mark.parametrize("variant", MEASURED)
 def test_what_is_rendered_is_read_back(of: Pipeline, variant: str) -> None:
     config = replace(SMALL, variant=variant, batch_size=4)
-    objects = {body["metadata"]["name"]: body for body in render_split(of, [config])}
+    objects = {body["metadata"]["name"]: body for body in layout_of(of).render([config])}
     assert layout_of(of).observe(objects).configs == (config,)
     # Other figures in a profile, and so other lighter variants, are no drift.
     other = replace(of, bounds=replace(of.bounds, measured={}))
@@ -113,7 +113,7 @@ def test_what_is_rendered_is_read_back(of: Pipeline, variant: str) -> None:
 
 def test_between_two_writes_the_variant_is_the_one_that_the_queue_takes_instead() -> None:
     before, after = (
-        {body["metadata"]["name"]: body for body in render_split(PAIRS, [config])}
+        {body["metadata"]["name"]: body for body in layout_of(PAIRS).render([config])}
         for config in (SMALL, replace(SMALL, variant="r-l"))
     )
     name = "sample-reader-queue"
@@ -151,19 +151,19 @@ def test_shape_single_refuses_it_and_names_the_other() -> None:
 
 
 def test_only_the_queue_is_written_for_a_variant_that_is_loaded() -> None:
-    asked = {"read": ("r-s", PAIRS.stages[0].resident_groups)}
+    layout = layout_of(PAIRS)
 
-    def written(**changes: Any) -> list[PartRole]:
-        return [role for role, _ in steps([SMALL], [replace(SMALL, **changes)], asked, PAIRS.bounds)]
+    def written(now: StageConfig = SMALL, **changes: Any) -> list[str]:
+        objects = {body["metadata"]["name"]: body for body in layout.render([now])}
+        found = layout.changes(objects, [replace(now, **changes)])
+        return [each.name.rpartition("-")[2] for each in found]
 
-    assert written(variant="r-m") == written(variant="r-m", batch_size=4) == [PartRole.QUEUE]
-    assert written(variant="r-l") == [PartRole.MODEL, PartRole.QUEUE]
-    assert written(replicas=3) == [PartRole.MODEL]
+    assert written(variant="r-m") == written(variant="r-m", batch_size=4) == ["queue"]
+    assert written(variant="r-l") == ["model", "queue"]
+    assert written(replicas=3) == ["model"]
     # To a lighter variant before replicas go, to another once there are more.
-    assert written(variant="r-m", replicas=3) == [PartRole.MODEL, PartRole.QUEUE]
-    back = {"read": ("r-m", PAIRS.stages[0].resident_groups)}
-    found = steps([replace(SMALL, variant="r-m")], [replace(SMALL, replicas=1)], back, PAIRS.bounds)
-    assert [role for role, _ in found] == [PartRole.QUEUE, PartRole.MODEL]
+    assert written(variant="r-m", replicas=3) == ["model", "queue"]
+    assert written(replace(SMALL, variant="r-m"), variant="r-s", replicas=1) == ["queue", "model"]
 
 
 def test_a_switch_costs_no_pod_and_one_beyond_the_loaded_is_a_rolling_change() -> None:

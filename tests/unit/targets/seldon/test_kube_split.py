@@ -23,7 +23,7 @@ from ipa.model.errors import (
 from ipa.model.pipeline import Edge, Stage, StageKind, Variant
 from ipa.model.plan import StageConfig
 from ipa.targets.kubernetes.workload import KubeWorkload
-from ipa.targets.seldon.layouts import layout_of, parts_of, render_split
+from ipa.targets.seldon.layouts import layout_of, parts_of
 from ipa.targets.seldon.manifest_edit import Manifest
 from ipa.targets.seldon.section import seldon_of, with_seldon
 from ipa.targets.seldon.target import SELDON
@@ -96,7 +96,7 @@ def env_of(body: Json) -> dict[str, str]:
 
 
 def test_models_and_queues_come_before_the_router_which_knows_them() -> None:
-    bodies = {body["metadata"]["name"]: body for body in render_split(PIPELINE, CONFIGS)}
+    bodies = {body["metadata"]["name"]: body for body in layout_of(PIPELINE).render(CONFIGS)}
     assert list(bodies) == [
         *("sample-detect-model", "sample-reader-model", "sample-sort-model"),
         *("sample-detect-queue", "sample-reader-queue", "sample-sort-queue"),
@@ -140,7 +140,7 @@ def test_a_graph_that_is_no_chain_is_refused() -> None:
 def test_what_cannot_be_rendered_says_what_is_missing() -> None:
     assert seldon_of(PIPELINE) is not None
     with pytest.raises(InputError, match="has no image") as refused:
-        render_split(with_seldon(PIPELINE, image=None), CONFIGS)
+        layout_of(with_seldon(PIPELINE, image=None)).render(CONFIGS)
     assert "shape: split, image" in refused.value.hint
     with pytest.raises(InputError) as long:
         parts_of(with_seldon(PIPELINE, name="s" * 50))

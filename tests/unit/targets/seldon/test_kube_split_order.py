@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from itertools import product
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
-from ipa.targets.seldon.layouts import PartRole, steps
+from ipa.targets.seldon.layouts import layout_of
+from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape
+from tests.amounts import many
 
 Configs = tuple[StageConfig, ...]
+STAGES = ("a", "b", "c")
+
+
+def variants() -> tuple[Variant, ...]:
+    return tuple(Variant(name, {"seldon": SeldonRun(f"registry.example/{name}:1")}) for name in "sml")
+
+
+LAYOUT = layout_of(
+    Pipeline(
+        "ordered",
+        chain([Stage(name, variants()) for name in STAGES]),
+        Sla(1.0),
+        {"default": Objective()},
+        targets={"seldon": SeldonTarget("ordered", shape=Shape.SPLIT, image="registry.example/ipa:1")},
+    )
+)
+
+
+def configs() -> st.SearchStrategy[Configs]:
+    one = st.tuples(
+        st.sampled_from("sml"),
+        st.sampled_from([1, 2, 4, 8]),
+        st.sampled_from([0.5, 1.0, 2.0]),
+        st.integers(1, 6),
+    )
+    return st.tuples(one, one, one).map(
+        lambda rows: tuple(StageConfig(name, *row) for name, row in zip(STAGES, rows, strict=True))
+    )
 
 
 def capacity(config: StageConfig) -> float:
@@ -21,67 +50,32 @@ def capacity(config: StageConfig) -> float:
     return config.replicas * each * config.batch_size**0.4 * config.cores**0.8
 
 
-def prefixes(running: Configs, wanted: Configs) -> Iterator[Configs]:
-    """The running configuration after each write."""
-    then = {config.stage: config for config in wanted}
-    now = {config.stage: config for config in running}
-    for role, stage in steps(running, wanted):
-        new, old = then[stage], now[stage]
-        if role is PartRole.QUEUE:
-            now[stage] = replace(old, batch_size=new.batch_size)
-        else:
-            now[stage] = replace(new, batch_size=old.batch_size)
-        yield tuple(now.values())
+def only(now: StageConfig, then: StageConfig, *, grows: bool) -> bool:
+    low, high = (now, then) if grows else (then, now)
+    return now.variant == then.variant and low.cores <= high.cores and low.replicas <= high.replicas
 
 
-CONFIG = st.builds(
-    StageConfig,
-    st.just(""),
-    st.sampled_from("sml"),
-    st.sampled_from([1, 2, 4, 8]),
-    st.sampled_from([0.5, 1.0, 2.0]),
-    st.integers(1, 6),
-)
-PAIR = st.lists(st.tuples(CONFIG, CONFIG), min_size=1, max_size=3).map(
-    lambda pairs: tuple(
-        tuple(replace(one, stage=f"s{at}") for at, one in enumerate(side))
-        for side in zip(*pairs, strict=True)
-    )
-)
-
-
-@given(PAIR)
-def test_after_every_write_each_stage_carries_the_less_of_before_and_after(
-    pair: tuple[Configs, Configs],
-) -> None:
-    running, wanted = pair
-    states = [running, *prefixes(running, wanted)]
+@settings(max_examples=many(100), deadline=None)
+@given(configs(), configs())
+def test_every_prefix_of_a_change_is_safe(running: Configs, wanted: Configs) -> None:
+    """Each stage carries the less of before and after, and none only shrinks before others have grown."""
+    objects = {body["metadata"]["name"]: body for body in LAYOUT.render(running)}
+    states, has_shrunk = [running], False
+    for change in LAYOUT.changes(objects, wanted):
+        objects[change.name] = change.changed
+        states.append(LAYOUT.observe(objects).configs)
+        (stage,) = (name for name in STAGES if f"-{name}-" in change.name)
+        at = STAGES.index(stage)
+        if change.name.endswith("-model"):
+            assert not (has_shrunk and only(running[at], wanted[at], grows=True))
+            has_shrunk = has_shrunk or only(running[at], wanted[at], grows=False)
+            assert states[-1] == tuple(
+                replace(wanted[at], batch_size=it.batch_size) if it.stage == stage else it
+                for it in states[-2]
+            )
     assert states[-1] == wanted
     for state in states:
         for now, before, after in zip(state, running, wanted, strict=True):
             assert capacity(now) >= min(capacity(before), capacity(after)) * (1 - 1e-12)
             assert now.batch_size in (before.batch_size, after.batch_size)
             assert now.cores * now.replicas <= max(before.total_cores, after.total_cores) + 1e-12
-
-
-@given(PAIR)
-def test_no_stage_only_shrinks_before_every_other_has_grown(pair: tuple[Configs, Configs]) -> None:
-    running, wanted = pair
-    grown = [
-        (role, stage)
-        for role, stage in steps(running, wanted)
-        if role is PartRole.MODEL and _only(running, wanted, stage, grows=True)
-    ]
-    shrunk = [
-        (role, stage)
-        for role, stage in steps(running, wanted)
-        if role is PartRole.MODEL and _only(running, wanted, stage, grows=False)
-    ]
-    order = list(steps(running, wanted))
-    assert all(order.index(one) < order.index(other) for one, other in product(grown, shrunk))
-
-
-def _only(running: Configs, wanted: Configs, stage: str, *, grows: bool) -> bool:
-    now, then = (next(c for c in side if c.stage == stage) for side in (running, wanted))
-    low, high = (now, then) if grows else (then, now)
-    return now.variant == then.variant and low.cores <= high.cores and low.replicas <= high.replicas

@@ -18,6 +18,7 @@ from ipa.model.plan import StageConfig
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.optimize.solve import solve
 from ipa.policies.planning import PlanQuestion
+from ipa.targets.base import ImportRequest
 from ipa.targets.seldon.imported import imported
 from ipa.targets.seldon.manifest import read, render, smallest_configs
 from ipa.targets.seldon.metrics import dialect_of
@@ -58,14 +59,14 @@ def wrapped(pipeline: Pipeline) -> Pipeline:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_imported_is_as_the_golden_file(name: str, root: Path) -> None:
     golden = root / "tests" / "fixtures" / "microservices" / f"{name}.pipeline.yaml"
-    found = imported(deployed(root, name), SLA)
+    found = imported(deployed(root, name), ImportRequest(SLA))
     assert dump_pipeline(found.pipeline) == golden.read_text()
     assert load_pipeline(golden) == found.pipeline
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_imported_reads_back_as_it_renders(name: str, root: Path) -> None:
-    found = imported(deployed(root, name), SLA)
+    found = imported(deployed(root, name), ImportRequest(SLA))
     (rendered,) = SELDON.render(found.pipeline, found.configs)
     assert read(found.pipeline, rendered) == found.configs == read(found.pipeline, deployed(root, name))
     assert (
@@ -74,7 +75,7 @@ def test_what_is_imported_reads_back_as_it_renders(name: str, root: Path) -> Non
 
 
 def test_a_protocol_that_is_not_given_is_seldon_s(root: Path) -> None:
-    found = imported(deployed(root, "scored"), SLA)
+    found = imported(deployed(root, "scored"), ImportRequest(SLA))
     target = seldon_of(found.pipeline)
     assert target is not None and target.protocol is WireProtocol.SELDON
     assert {stage.name: stage.kind for stage in found.pipeline.stages} == {
@@ -96,7 +97,7 @@ def test_a_protocol_that_is_not_given_is_seldon_s(root: Path) -> None:
 
 
 def test_of_v2_routers_and_wrapped_classes_are_microservices(root: Path) -> None:
-    found = imported(deployed(root, "routed"), SLA)
+    found = imported(deployed(root, "routed"), ImportRequest(SLA))
     servers = {
         stage.name: run.server for stage in found.pipeline.served if (run := seldon_of(stage.variants[0]))
     }
@@ -111,7 +112,7 @@ def test_of_v2_routers_and_wrapped_classes_are_microservices(root: Path) -> None
 
 
 def test_rendered_containers_of_microservices_have_no_env_of_batches(root: Path) -> None:
-    found = imported(deployed(root, "routed"), SLA)
+    found = imported(deployed(root, "routed"), ImportRequest(SLA))
     (sdep,) = SELDON.render(found.pipeline, found.configs)
     batched = {
         name
@@ -209,7 +210,7 @@ def test_a_plan_has_batch_size_1_and_says_why() -> None:
 
 
 def test_metrics_are_asked_for_by_the_names_of_graph_nodes(root: Path) -> None:
-    pipeline = imported(deployed(root, "scored"), SLA).pipeline
+    pipeline = imported(deployed(root, "scored"), ImportRequest(SLA)).pipeline
     dialect = dialect_of(pipeline)
     assert [dialect.stage_value(stage) for stage in pipeline.served] == ["scale", "trees", "rules", "vote"]
     assert dialect.identity(pipeline) == "scored"
@@ -217,7 +218,7 @@ def test_metrics_are_asked_for_by_the_names_of_graph_nodes(root: Path) -> None:
 
 def test_configs_written_to_a_microservice_leave_its_env_alone(root: Path) -> None:
 
-    found = imported(deployed(root, "scored"), SLA)
+    found = imported(deployed(root, "scored"), ImportRequest(SLA))
     live = deployed(root, "scored")
     live["metadata"] |= {"uid": "u", "generation": 3}
     wanted = [replace(config, replicas=config.replicas + 1) for config in found.configs]

@@ -1,30 +1,49 @@
-"""The git command with a deadline; a branch that people and GitOps tools use too; the base of a review."""
+"""The Workload port where a GitOps tool writes the cluster, and we only the folder or branch it reads.
+
+Also the git command with a deadline, and the base of a review (`ipa ci`).
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ipa.adapters.processes import run
+from ipa.control.canonical import digest
+from ipa.control.engine.change_words import changes
+from ipa.control.ports import PipelineManifest, Rollout, RolloutPhase, StageState, Workload, WorkloadState
+from ipa.files.reading import read_text, replace_text
+from ipa.model.decision import Change, Decision
 from ipa.model.errors import (
     READ_AGAIN,
     ConfigurationError,
     ConflictError,
+    DriftError,
     ForbiddenError,
     InputError,
     IpaError,
     NotFoundError,
+    Problem,
     UnavailableError,
     UsageError,
 )
+from ipa.model.external import Configs, with_replicas_of
 from ipa.model.masking import mask_urls
+from ipa.model.parts import stage_pairs
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import in_millicores
+from ipa.model.rolling import DEPLOYMENT
+from ipa.settings import Settings
+from ipa.targets.base import Target
 
+# Enough to tell two texts of one file apart.
+DIGITS = 12
 # A large repository on a slow disk; beyond that something hangs.
 TIMEOUT_S = 60.0
 # What git says may quote a remote's whole banner.
@@ -36,8 +55,6 @@ QUIET = {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
 # Variables that would make it another repository than the one it is asked for.
 ELSEWHERE = frozenset({"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE"})
 AUTHOR = re.compile(r"([^<>\n]+) <([^<>\s]+)>")
-# A regular file, not executable.
-PLAIN = "100644"
 
 
 class GitError(Exception):
@@ -101,9 +118,7 @@ class Repository:
                 f"IPA_GITOPS_AUTHOR {branch.author!r} is not a name and an address",
                 hint='For example "ipa <ipa@example.com>".',
             )
-        self._git = Git(folder, timeout_s)
-        self._branch = branch
-        self._folder = folder
+        self._git, self._branch, self._folder = Git(folder, timeout_s), branch, folder
         # Loops of several pipelines share the branch; git's own locks refuse rather than wait.
         self._turn = threading.Lock()
         self._who = {
@@ -163,14 +178,13 @@ class Repository:
     def _commit(self, head: str, path: str, text: str, message: str) -> str:
         """A commit upon `head` that changes the one file; no branch names it yet."""
         blob = self._git("hash-object", "-w", "--stdin", given=text).strip()
-        mode = self._git("ls-tree", head, "--", path).split(maxsplit=1)[0] or PLAIN
+        mode = self._git("ls-tree", head, "--", path).split(maxsplit=1)[0]
         with TemporaryDirectory() as folder:
             index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
             self._git("read-tree", head, environment=index)
             self._git("update-index", "--add", "--cacheinfo", f"{mode},{blob},{path}", environment=index)
             tree = self._git("write-tree", environment=index).strip()
-        words = ("commit-tree", tree, "-p", head)
-        return self._git(*words, given=message, environment=self._who).strip()
+        return self._git("commit-tree", tree, "-p", head, given=message, environment=self._who).strip()
 
     def _publish(self, head: str, commit: str) -> None:
         """Make it the branch's newest, unless the branch moved meanwhile."""
@@ -238,3 +252,164 @@ def _common_commit(git: Git, ref: str) -> str:
             f"--base {ref!r} and HEAD have no commit in common",
             hint="A shallow clone may lack it: fetch the whole history (fetch-depth: 0, GIT_DEPTH: 0).",
         ) from error
+
+
+class Folder:
+    """A folder that a GitOps tool, or something else of yours, looks into."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read(self, path: str) -> str:
+        """The file's text. NotFoundError where there is none."""
+        return read_text(self._folder / path)
+
+    def write(self, path: str, before: str, after: str, message: str) -> None:
+        """Put `after` in place of `before`, at once or not at all. ConflictError: it says something else."""
+        file = self._folder / path
+        if read_text(file) != before:
+            raise ConflictError(f"{file} was changed since it was read", hint=READ_AGAIN)
+        replace_text(file, after)
+
+
+# The storage of manifests.
+Manifests = Folder | Repository
+
+
+class GitOpsWorkload:
+    """A pipeline whose manifest is rewritten; a GitOps tool brings it to the cluster, which is only read.
+
+    What it asks for is read from the manifest, what answers from the cluster. It is settled where the cluster
+    runs just that. `manifest_of` reads the text of a manifest, `decision` gives the recorded decision of
+    an id, for the commit's message.
+    """
+
+    rolling = DEPLOYMENT
+
+    def __init__(
+        self,
+        cluster: Workload,
+        manifests: Manifests,
+        path: str,
+        manifest_of: Callable[[Pipeline, str, str], PipelineManifest],
+        decision: Callable[[str], Decision] | None = None,
+    ) -> None:
+        self._cluster, self._manifests, self._path = cluster, manifests, path
+        self._manifest_of, self._decision = manifest_of, decision
+
+    def read(self, pipeline: Pipeline) -> WorkloadState:
+        """The configuration that the manifest asks for, and how much of it the cluster runs.
+
+        DriftError: manifest or cluster have what is none of the pipeline's. NotFoundError: one has nothing.
+        """
+        state = self._cluster.read(pipeline)
+        _, manifest, revision = self._look(pipeline, state)
+        running = {stage.config: stage for stage in state.stages}
+        asked = _beside(pipeline, manifest.configs(), tuple(running))
+        stages = tuple(
+            StageState(config, 0) if there is None else replace(running[there], config=config)
+            for there, config in stage_pairs(tuple(running), asked)
+        )
+        settled = state.settled and asked == tuple(running)
+        return replace(state, revision=revision, stages=stages, settled=settled)
+
+    def write(self, pipeline: Pipeline, change: Change) -> str:
+        """The new revision, once the manifest is changed: one file, one commit.
+
+        ConflictError: manifest or cluster are not as when it was decided on, or moved meanwhile.
+        """
+        state = self._cluster.read(pipeline)
+        text, manifest, revision = self._look(pipeline, state)
+        if revision != change.revision:
+            raise ConflictError(
+                f"pipeline {pipeline.name} is at {revision}; the change was decided at {change.revision}",
+                hint=READ_AGAIN,
+            )
+        after = manifest.changed(change.configs)
+        if after != text:
+            self._manifests.write(self._path_of(pipeline), text, after, self._message(pipeline, change))
+        return _revision(state, after)
+
+    def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
+        """The state of a written change: brought to the cluster by the GitOps tool, then rolled out there."""
+        state = self._cluster.read(pipeline)
+        running = tuple(stage.config for stage in state.stages)
+        try:
+            _, manifest, _ = self._look(pipeline, state)
+            asked = _beside(pipeline, manifest.configs(), running)
+        except DriftError as error:
+            return Rollout(RolloutPhase.REPLACED, f"another writer changed the manifest: {error.message}")
+        if asked != _beside(pipeline, in_millicores(change.configs), running):
+            # No cache is on the way, so this is newer than what we wrote, even where it is as before.
+            return Rollout(RolloutPhase.REPLACED, "another writer changed the manifest")
+        if running != asked:
+            words = f"the GitOps tool has not brought {self._path_of(pipeline)} to the cluster yet"
+            return Rollout(RolloutPhase.PROGRESSING, words)
+        # Judged by the object that is there now: whoever brings manifests may make it anew.
+        return self._cluster.rollout(pipeline, replace(change, revision=state.revision))
+
+    def _path_of(self, pipeline: Pipeline) -> str:
+        return self._path.replace("{pipeline}", pipeline.name)
+
+    def _look(self, pipeline: Pipeline, state: WorkloadState) -> tuple[str, PipelineManifest, str]:
+        """Text and contents of the manifest, and its revision together with that of the cluster."""
+        path = self._path_of(pipeline)
+        text = self._manifests.read(path)
+        return text, self._manifest_of(pipeline, text, path), _revision(state, text)
+
+    def _message(self, pipeline: Pipeline, change: Change) -> str:
+        """The commit message: the change, its decision and the reason."""
+        what = "take back" if change.is_rollback else "change"
+        lines = [f"ipa: {what} {pipeline.name}", "", changes(change.previous, change.configs), ""]
+        lines.append(f"Decision: {change.decision_id}")
+        try:
+            decision = self._decision(change.decision_id) if self._decision else None
+        except IpaError:
+            # It is recorded before anything is written; a record that cannot be read now says the rest later.
+            decision = None
+        if decision is not None:
+            # In one line, so that nothing in a detail can look like another line of ours.
+            lines.append(f"Reason: {decision.reason.value}: {' '.join(decision.detail.split())}")
+        return "\n".join(lines) + "\n"
+
+
+def _beside(pipeline: Pipeline, configs: Configs, running: Configs) -> Configs:
+    """The configurations with the cluster's replicas of stages whose number another controller decides."""
+    return with_replicas_of(pipeline.external, configs, running)
+
+
+def _revision(state: WorkloadState, text: str) -> str:
+    """Of cluster and manifest together."""
+    return f"{state.revision}+{digest(text)[:DIGITS]}"
+
+
+def through_gitops(
+    settings: Settings, cluster: Workload, target: Target, decision: Callable[[str], Decision]
+) -> GitOpsWorkload:
+    """The cluster, only read; what a GitOps tool takes from is written. ConfigurationError lists faults."""
+    problems = [Problem(fault) for fault in gitops_faults(settings)]
+    folder = Path(settings.gitops_dir)
+    if problems:
+        raise ConfigurationError("invalid GitOps settings", problems=problems)
+    manifests: Manifests = Folder(folder)
+    if settings.gitops_branch:
+        branch = Branch(settings.gitops_branch, settings.gitops_remote, settings.gitops_author)
+        manifests = Repository(folder, branch, settings.gitops_timeout_s)
+    return GitOpsWorkload(cluster, manifests, settings.gitops_path, target.manifest, decision)
+
+
+def gitops_faults(settings: Settings) -> Iterator[str]:
+    """Faults in the settings of the GitOps mode."""
+    if settings.actuation != "gitops":
+        return
+    path = settings.gitops_path
+    if not path or path.startswith("/") or any(part in ("", ".", "..") for part in path.split("/")):
+        yield f"IPA_GITOPS_PATH: {path!r} is not a path below the folder"
+    elif not path.endswith((".yaml", ".yml")):
+        yield f"IPA_GITOPS_PATH: {path!r} does not end in .yaml"
+    if not settings.gitops_dir or not Path(settings.gitops_dir).is_dir():
+        yield f"IPA_GITOPS_DIR {settings.gitops_dir!r} is not a folder"
+    if set(settings.gitops_remote) & set(":/"):
+        yield "IPA_GITOPS_REMOTE must name a remote of the clone; `git remote add origin URL` adds one"
+    if settings.gitops_remote and not settings.gitops_branch:
+        yield "IPA_GITOPS_REMOTE needs IPA_GITOPS_BRANCH"
