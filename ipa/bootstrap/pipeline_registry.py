@@ -11,6 +11,7 @@ from typing import Any
 
 from ipa.adapters.forecasting import ForecastSetup
 from ipa.adapters.kube.lease import LeaseLeadership, TermLeadership
+from ipa.adapters.kube.watch import Watchers
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.solvers.supervised import supervised
 from ipa.adapters.store.store import Store
@@ -41,7 +42,7 @@ from ipa.profiling.lint import doubts
 from ipa.service.service import PipelineEdit
 from ipa.service.simulation import guards_of
 from ipa.settings import Settings
-from ipa.targets.base import Adopting, Target, Watching
+from ipa.targets.base import Adopting, Target
 
 # What a policy is made of, and itself.
 Chosen = tuple[PolicyInputs, Policy]
@@ -120,7 +121,7 @@ class PipelineFactory:
     # Base URL of what takes the requests of a pipeline, where the target knows it.
     endpoints: Mapping[str, str] = field(default_factory=dict)
     # None where nothing is watched.
-    watchers: Watching | None = None
+    watchers: Watchers | None = None
     # None where what runs need not be told of changed pipelines.
     adopting: Adopting | None = None
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from ipa.adapters.kube.kinds import ResourceKind
+    from ipa.adapters.kube.watch import Watchers
     from ipa.profiling.measure import MeasurementBench
     from ipa.simulate.cluster import ClusterSettings
     from ipa.simulate.metrics import MetricsSettings
@@ -62,16 +63,6 @@ class Site:
     load: Simulated | None = None
 
 
-class Watching(Protocol):
-    """Watches the pipelines of a world and wakes the loop of one that another writer changes."""
-
-    def add(self, pipeline: Pipeline) -> None:
-        """Watch this pipeline too."""
-
-    def remove(self, pipeline: Pipeline) -> None:
-        """Watch it no longer."""
-
-
 class Adopting(Protocol):
     """Lets running pipelines go on as their changed files say."""
 
@@ -83,7 +74,7 @@ class Adopting(Protocol):
 
 
 # Starts a watch: pipelines, the loop to wake, the least seconds between two wakes, the signal that ends it.
-Watch = Callable[[Iterable[Pipeline], Callable[[str], None], float, StopSignal], Watching]
+Watch = Callable[[Iterable[Pipeline], Callable[[str], None], float, StopSignal], "Watchers"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,6 @@ from ipa.model.errors import (
     UnavailableError,
     UsageError,
 )
-from ipa.model.external import Configs, with_replicas_of
 from ipa.model.masking import mask_urls
 from ipa.model.parts import stage_pairs
 from ipa.model.pipeline import Pipeline
@@ -305,7 +304,7 @@ class GitOpsWorkload:
         state = self._cluster.read(pipeline)
         _, manifest, revision = self._look(pipeline, state)
         running = {stage.config: stage for stage in state.stages}
-        asked = _beside(pipeline, manifest.configs(), tuple(running))
+        asked = manifest.configs()
         stages = tuple(
             StageState(config, 0) if there is None else replace(running[there], config=config)
             for there, config in stage_pairs(tuple(running), asked)
@@ -336,10 +335,10 @@ class GitOpsWorkload:
         running = tuple(stage.config for stage in state.stages)
         try:
             _, manifest, _ = self._look(pipeline, state)
-            asked = _beside(pipeline, manifest.configs(), running)
+            asked = manifest.configs()
         except DriftError as error:
             return Rollout(RolloutPhase.REPLACED, f"another writer changed the manifest: {error.message}")
-        if asked != _beside(pipeline, in_millicores(change.configs), running):
+        if asked != in_millicores(change.configs):
             # No cache is on the way, so this is newer than what we wrote, even where it is as before.
             return Rollout(RolloutPhase.REPLACED, "another writer changed the manifest")
         if running != asked:
@@ -371,11 +370,6 @@ class GitOpsWorkload:
             # In one line, so that nothing in a detail can look like another line of ours.
             lines.append(f"Reason: {decision.reason.value}: {' '.join(decision.detail.split())}")
         return "\n".join(lines) + "\n"
-
-
-def _beside(pipeline: Pipeline, configs: Configs, running: Configs) -> Configs:
-    """The configurations with the cluster's replicas of stages whose number another controller decides."""
-    return with_replicas_of(pipeline.external, configs, running)
 
 
 def _revision(state: WorkloadState, text: str) -> str:

@@ -25,7 +25,7 @@ from ipa.model.observation import Measured
 from ipa.model.plan import StageConfig, in_words
 from ipa.model.rolling import DEPLOYMENT, quick_hop, waves
 from ipa.settings import Settings
-from ipa.targets.kubernetes.ownership import owner_of
+from ipa.targets.kubernetes.layout import owner_of
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.metrics import EXECUTOR

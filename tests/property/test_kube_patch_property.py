@@ -5,14 +5,15 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipa.model.plan import StageConfig
-from ipa.targets.kubernetes.ownership import ANNOTATION, claim, owner_of, release
+from ipa.model.plan import StageConfig, in_millicores
+from ipa.targets.kubernetes.layout import ANNOTATION, claim, owner_of, release
 from ipa.targets.seldon.manifest import read, render
 from tests.amounts import many
-from tests.fakes.kube.patching import json_patch, patch_to
+from tests.fakes.kube.patching import PatchError, json_patch, patch_to
 from tests.fakes.kube.samples import sample_pipeline
 
 PIPELINE = sample_pipeline()
@@ -32,7 +33,7 @@ configs = st.tuples(
             stage=st.just(stage.name),
             variant=st.sampled_from([variant.name for variant in stage.variants]),
             batch_size=st.sampled_from([1, 2, 4, 8]),
-            cores=st.sampled_from([0.25, 0.5, 1.0, 1.5, 4.0]),
+            cores=st.sampled_from([0.25, 1 / 3, 0.5, 1.0, 4.0]),
             replicas=st.integers(1, 9),
         )
         for stage in PIPELINE.stages
@@ -97,9 +98,14 @@ def test_the_patch_makes_what_is_wanted_and_leaves_the_rest_byte_identical(
     patch = patch_to(PIPELINE, sdep, wanted)
     assert sdep == before
     after = json_patch(sdep, patch)
-    assert read(PIPELINE, after) == wanted
+    assert read(PIPELINE, after) == in_millicores(wanted)
     assert repr(others(after)) == repr(others(before))
     assert patch_to(PIPELINE, after, wanted) == []
+    for key in ("uid", "generation") if patch else ():
+        moved = deepcopy(sdep)
+        moved["metadata"][key] = "moved"
+        with pytest.raises(PatchError):
+            json_patch(moved, patch)
 
 
 @settings(max_examples=many(50), deadline=None, derandomize=True)
@@ -111,7 +117,7 @@ def test_claiming_it_and_giving_it_up_leaves_the_rest_byte_identical(
     claimed = json_patch(sdep, [*patch_to(PIPELINE, sdep, wanted), *claim(sdep, "blue")])
     assert owner_of(claimed) == "blue"
     assert json_patch(claimed, claim(claimed, "blue")) == claimed
-    assert read(PIPELINE, claimed) == wanted
+    assert read(PIPELINE, claimed) == in_millicores(wanted)
     assert repr(others(claimed)) == repr(others(plain))
     assert claimed["spec"] == plain["spec"]
     given_up = json_patch(claimed, release(claimed, "blue"))

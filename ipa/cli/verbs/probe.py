@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,17 +168,7 @@ def probe(
     timeout_s = _timeout_s(timeout, described.probe.timeout_s if described.probe else USUAL_TIMEOUT_S)
     asked = ProbeRequest(_body(described, request), timeout_s, url, transport)
     found = place.probe(described, asked, settings)
-    values = {
-        "pipeline": described.name,
-        "answered": found.answered,
-        "url": found.url,
-        "protocol": found.protocol,
-        "transport": found.transport.value,
-        "status": found.status,
-        "latency_s": round(found.latency_s, 6),
-        "detail": found.detail,
-        "answer": found.answer,
-    }
+    values = {"pipeline": described.name, "answered": found.answered, **asdict(found)}
     words = f"answered in {found.latency_s * 1e3:.0f} ms" if found.answered else f"failed: {found.detail}"
     lines = [f"{described.name}: {words} ({found.protocol} over {found.transport}, {found.url})"]
     if found.answered:

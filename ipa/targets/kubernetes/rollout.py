@@ -102,10 +102,10 @@ class DeploymentState:
     def is_settled(self) -> bool:
         """True if it waits for nothing but pods that are lost.
 
-        Nor for pods that an autoscaler has asked for: they come and go without any change. Nor for its
-        controller to see a write (of an annotation, say) if the pods are ready and all that is asked for.
+        Nor for its controller to see a write (of an annotation, say) if the pods are ready and all that is
+        asked for.
         """
-        if not (self.rolling if self.place.is_external else self.waits) or self.lost:
+        if not self.waits or self.lost:
             return True
         pods = self.pods or ()
         asked = at(self.deployment, "spec", "replicas")

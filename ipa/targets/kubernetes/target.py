@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,7 +19,6 @@ from ipa.targets import base
 
 if TYPE_CHECKING:
     from ipa.adapters.kube.client import KubeClient
-    from ipa.adapters.kube.events import KubeEvents
     from ipa.targets.kubernetes.layout import Layout
     from ipa.targets.kubernetes.workload import KubeWorkload
 
@@ -66,6 +64,7 @@ class KubernetesTarget(base.Target):
         """The cluster of the settings. Changes go to it, or with IPA_ACTUATION=gitops to a repository."""
         from ipa.adapters.kube.client import KubeClient
         from ipa.adapters.kube.events import KubeEvents
+        from ipa.adapters.kube.watch import Watchers, health_figures
 
         settings = site.settings
         client = KubeClient.from_kubeconfig(settings.kubeconfig, settings.kube_timeout_s)
@@ -77,7 +76,15 @@ class KubernetesTarget(base.Target):
             # A GitOps tool writes the cluster: nothing at all of it is ours to write.
             return base.World(through_gitops(settings, workload, self, site.decision), self.metrics(site))
         events = KubeEvents(client, site.clock, self.entry_of)
-        watch = partial(self._watch, site, client, events)
+
+        def watch(
+            pipelines: Iterable[Pipeline], wake: Callable[[str], None], gap_s: float, stop: StopSignal
+        ) -> Watchers:
+            watchers = Watchers(client, self.kind, self.places_of, pipelines, wake, gap_s=gap_s, stop=stop)
+            site.registry.register(health_figures(client, events, watchers.watchers))
+            site.resources.callback(watchers.close)
+            return watchers
+
         return base.World(workload, self.metrics(site), events=events, watch=watch)
 
     def settings_at(self, settings: Settings, where: str) -> Settings:
@@ -100,24 +107,6 @@ class KubernetesTarget(base.Target):
         """The configurations with cores in whole millicores; InputError if they do not fit the pipeline."""
         return self.layout_of(pipeline).as_written(configs)
 
-    def _watch(
-        self,
-        site: base.Site,
-        client: KubeClient,
-        events: KubeEvents,
-        pipelines: Iterable[Pipeline],
-        wake: Callable[[str], None],
-        gap_s: float,
-        stop: StopSignal,
-    ) -> base.Watching:
-        """Watch the objects of the pipelines, and have the metrics say how that goes."""
-        from ipa.adapters.kube.watch import Watchers, health_figures
-
-        watchers = Watchers(client, self.kind, self.places_of, pipelines, wake, gap_s=gap_s, stop=stop)
-        site.registry.register(health_figures(client, events, watchers.watchers))
-        site.resources.callback(watchers.close)
-        return watchers
-
 
 class ClusterConnection:
     """The objects of one cluster without a service, as those of that install."""
@@ -132,7 +121,7 @@ class ClusterConnection:
 
     def release(self, pipeline: Pipeline) -> list[str]:
         """Give the pipeline's objects up; the names of those that were the install's."""
-        from ipa.targets.kubernetes.ownership import release_all
+        from ipa.targets.kubernetes.layout import release_all
 
         return release_all(self._client, self._target.layout_of(pipeline), self._install)
 

@@ -24,8 +24,20 @@ from ipa.model.parts import Configs
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.rolling import DEPLOYMENT
-from ipa.targets.kubernetes.layout import Layout, ObjectChange, Objects, Operation, Running, Served, patch_of
-from ipa.targets.kubernetes.ownership import check_owner, claim, claimed, last_hand, owner_of, revision_of
+from ipa.targets.kubernetes.layout import (
+    Layout,
+    ObjectChange,
+    Objects,
+    Operation,
+    Running,
+    check_owner,
+    claim,
+    claimed,
+    last_hand,
+    owner_of,
+    patch_of,
+    revision_of,
+)
 from ipa.targets.kubernetes.rollout import DeploymentState, counter_of, judge
 
 # A claim is bound to the resourceVersion, which each write of the status moves: so often it is tried.
@@ -63,7 +75,7 @@ class KubeWorkload:
         states = self._look(layout, running)
         count = len(running.places)
         stages = tuple(
-            StageState(replace(config, replicas=state.place.replicas), state.ready, state.lost, part)
+            StageState(config, state.ready, state.lost, part)
             for config, state, part in zip(running.configs, states[:count], running.parts, strict=True)
         )
         beside = [f"{it.place.title} is not ready: {it.lost}" for it in states[count:] if it.lost]
@@ -138,7 +150,7 @@ class KubeWorkload:
         for each in changes:
             live = objects[each.name]
             promised[each.name] = self._patch(layout, live, patch_of(live, each.changed), dry_run=True)
-        if not _is_as_asked(pipeline, change.configs, layout.observe(promised).configs):
+        if layout.observe(promised).configs != in_millicores(change.configs):
             raise ConflictError(
                 f"the cluster would alter the write for pipeline {pipeline.name!r}",
                 hint=f"Find the mutating webhook that changes {layout.kind.kind}s.",
@@ -181,14 +193,7 @@ class KubeWorkload:
             is_back = is_moved and running.configs == in_millicores(change.previous)
             phase = RolloutPhase.REPLACED if is_back else RolloutPhase.READY
             return Rollout(phase, "another writer replaced the change")
-        states = self._look(layout, running)
-        # What an autoscaler adds meanwhile is not waited for, nor the pods that were lost before.
-        added = [
-            max(0, state.place.replicas - config.replicas) if state.place.is_external else 0
-            for state, config in zip(states[: len(running.places)], change.configs, strict=True)
-        ]
-        lost = [one + other for one, other in zip_longest(added, change.lost, fillvalue=0)]
-        return judge(states, lost)
+        return judge(self._look(layout, running), change.lost)
 
     def _get(self, layout: Layout) -> Objects:
         """All objects. Errors: NotFoundError, IncompleteError; UnavailableError for an older one."""
@@ -294,25 +299,20 @@ class KubeWorkload:
         raise _with_progress(cause, 0, total, words) from cause
 
     def _look(self, layout: Layout, running: Running) -> list[DeploymentState]:
-        """The state of all that serves: of the stages' places, as they are scaled, and of those beside.
+        """The state of all that serves: of the stages' places, then of those beside.
 
         Pods are listed of those that wait for something.
         """
         states = []
-        for each in (*running.places, *running.beside):
-            deployment = self._client.get_deployment(layout.namespace, each.deployment)
-            place: Served = each.as_scaled(deployment)
+        for place in (*running.places, *running.beside):
+            deployment = self._client.get_deployment(layout.namespace, place.deployment)
             state = DeploymentState(place, deployment)
             if deployment is not None and state.waits:
                 labels = deployment["spec"]["selector"]["matchLabels"]
-                state = replace(state, pods=self._client.list_pods(layout.namespace, labels))
+                pods = self._client.list_pods(layout.namespace, labels)
+                state = DeploymentState(place, deployment, pods)
             states.append(state)
         return states
-
-
-def _is_as_asked(pipeline: Pipeline, wanted: Sequence[StageConfig], found: Sequence[StageConfig]) -> bool:
-    """True if these are the wanted configurations as they read back, whatever the replicas of others are."""
-    return tuple(found) == with_replicas_of(pipeline.external, in_millicores(wanted), found)
 
 
 def _with_progress(error: IpaError, written: int, total: int, more: str) -> IpaError:

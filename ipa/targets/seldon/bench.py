@@ -1,8 +1,7 @@
 """Measures stages on Seldon, on copies of running ones (`ipa profile --at`).
 
 A copy has a name, a Service and replicas of its own, so it never gets a request of the pipeline's. It is
-labelled with the pipeline and says until when it is held, so that what a killed run left can be told apart
-from what another one measures.
+labelled with the pipeline, so that the next run removes what a killed one left.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from select import select
 from time import monotonic
 from typing import Any
@@ -58,15 +56,13 @@ from ipa.targets.seldon.variants import MODELS
 
 log = logging.getLogger("ipa.cli")
 
-LABEL_COPY_OF, UNTIL = "ipa-serving/profile-of", "ipa-serving/profile-until"
+LABEL_COPY_OF = "ipa-serving/profile-of"
 # What a copy has no use for: another number of replicas, explanations, and labels by which others find pods.
 NOT_COPIED = frozenset({"explainer", "replicas", "traffic", "shadow", "labels"})
 # Stages of these kinds are asked in other ways than with items.
 UNMEASURED = (StageKind.ROUTER, StageKind.COMBINER)
 # A pod that pulls a large image and loads a model; and for the pods of the copy before to be gone.
 READY_S, GONE_S = 300.0, 90.0
-# A copy is somebody's for so long beyond the time that it has to get ready.
-HELD_S = 1800.0
 POLL_S = 1.0
 # Removals of a copy before its owner is told to do it.
 REMOVALS = 3
@@ -175,12 +171,18 @@ class ClusterBench:
     ) -> Iterator[MeasuredServer]:
         """A copy of the stage that is ready, and removed when the block ends.
 
-        ConflictError: another run may be measuring the pipeline, or there is no room for a copy within
-        bounds. UnavailableError: it does not get ready, or does not answer a batch, in time. DriftError,
-        NotFoundError: the pipeline does not run.
+        A copy that is there before the first one is removed: of two runs at once the later measures.
+        ConflictError: there is no room for a copy within bounds. UnavailableError: it does not get ready, or
+        does not answer a batch, in time. DriftError, NotFoundError: the pipeline does not run.
         """
         if not self._is_clear:
-            self._clear()
+            found, _ = self._client.list_all(SELDON_DEPLOYMENT, self._namespace)
+            for sdep in found:
+                if at(sdep, "metadata", "labels", LABEL_COPY_OF) == self._pipeline.name:
+                    self._leaving += deployments_of(sdep)
+                    self._remove(sdep["metadata"]["name"])
+                    log.warning("removed %s, which an earlier run left", sdep["metadata"]["name"])
+            self._is_clear = True
         config = in_millicores([StageConfig(stage, variant, 1, cores, 1)])[0]
         owner = self._pipeline
         if is_split(owner):
@@ -190,8 +192,6 @@ class ClusterBench:
         # The Deployment of an earlier one may be there for a while: never the same name again.
         copy = as_copy(owner, f"ipa-profile-{uuid4().hex[:10]}", owner.stage(stage))
         body = _copy_body(owner, copy, live, config)
-        until = self._clock.now() + timedelta(seconds=within_s + HELD_S)
-        body["metadata"]["annotations"] = {UNTIL: until.isoformat()}
         target, place = target_of(copy), locate(copy, body)[0]
         memory_gib = float(parse_quantity(at(place.container, "resources", "limits", "memory")) or 0) / GIB
         self._check_bounds(body, config, memory_gib)
@@ -218,24 +218,6 @@ class ClusterBench:
                 yield MeasuredServer(client, f"{url}{path}", readiness_s, lambda: memory_gib)
         finally:
             self._remove(target.name)
-
-    def _clear(self) -> None:
-        """Remove the copies of the pipeline that runs before left; ConflictError if one may be in use."""
-        found, _ = self._client.list_all(SELDON_DEPLOYMENT, self._namespace)
-        name = self._pipeline.name
-        left = [each for each in found if at(each, "metadata", "labels", LABEL_COPY_OF) == name]
-        for sdep in left:
-            until, copy = _held_until(sdep), sdep["metadata"]["name"]
-            if until is not None and self._clock.now() < until:
-                raise ConflictError(
-                    f"pipeline {name!r} is being measured on {copy} (until {until:%H:%M})",
-                    hint=f"Wait for it, or remove it: kubectl delete sdep {copy} -n {self._namespace}",
-                )
-        for sdep in left:
-            self._leaving += deployments_of(sdep)
-            self._remove(sdep["metadata"]["name"])
-            log.warning("removed %s, which an earlier run left", sdep["metadata"]["name"])
-        self._is_clear = True
 
     def _check_bounds(self, body: Json, config: StageConfig, memory_gib: float) -> None:
         """ConflictError if the copy beside what runs exceeds what the pipeline may have during a change."""
@@ -328,15 +310,6 @@ def _answers(client: httpx.Client, url: str) -> bool:
     except httpx.TransportError:
         return False
     return True
-
-
-def _held_until(sdep: Json) -> datetime | None:
-    """The end of the copy's hold by its annotation; None where it says none."""
-    try:
-        until = datetime.fromisoformat(str(at(sdep, "metadata", "annotations", UNTIL)))
-    except ValueError:
-        return None
-    return until if until.tzinfo else None
 
 
 def as_copy(pipeline: Pipeline, name: str, stage: Stage) -> Pipeline:

@@ -132,7 +132,7 @@ def _deployed(
 
 
 def object_findings(client: KubeClient, layout: Layout) -> Iterator[Finding]:
-    """Objects whose orchestrators the operator writes for ever, and stages that nobody scales."""
+    """Objects whose orchestrators the operator writes for ever."""
     for name in layout.names:
         try:
             sdep = client.get(layout.kind, layout.namespace, name)
@@ -140,7 +140,3 @@ def object_findings(client: KubeClient, layout: Layout) -> Iterator[Finding]:
             continue
         if endless := locate.orchestrator_remedy(sdep):
             yield warn(f"orchestrator of {layout.namespace}/{name}", locate.ENDLESS_WRITES, endless)
-        for stage in locate.unscaled(layout.pipeline, sdep):
-            seen = "its replicas are external, and its componentSpec has neither hpaSpec nor kedaSpec"
-            remedy = "Give it one (docs/how-to/share-replicas.md), or leave out `replicas: external`."
-            yield warn(f"replicas of {layout.pipeline.name}/{stage}", seen, remedy)

@@ -19,6 +19,7 @@ from ipa.targets.base import Imported, ImportRequest
 from ipa.targets.kubernetes.layout import at
 from ipa.targets.seldon.graph import nodes_of, stages_of
 from ipa.targets.seldon.locate import (
+    AUTOSCALERS,
     ENDLESS_WRITES,
     LABEL_PIPELINE,
     SELDON_DEPLOYMENT,
@@ -26,7 +27,6 @@ from ipa.targets.seldon.locate import (
     containers_of,
     env_entry,
     orchestrator_remedy,
-    scalers_of,
 )
 from ipa.targets.seldon.manifest import amounts_of, protocol_of, read_predictor
 from ipa.targets.seldon.manifest_edit import seldondeployments
@@ -275,8 +275,8 @@ def _notes(
         beside = [name for name in names if name not in nodes]
         if beside:
             yield f"container {', '.join(map(repr, beside))} is no graph node: it stays as it is, uncounted"
-        for scaler in scalers_of(component):
-            yield f"{scaler} of {', '.join(names)} must go first, or its stage have `replicas: external`"
+        for scaler in filter(component.get, AUTOSCALERS):
+            yield f"{scaler} of {', '.join(names)} must go first: the service decides its replicas"
     # No SeldonDeployment has these values.
     sla, kinds = pipeline.sla, {stage.name: stage.kind for stage in pipeline.stages}
     yield f"the SLA, {sla.latency_s:g} s at p{sla.percentile:g}, is not in it: --sla says another"

@@ -33,24 +33,21 @@ from ipa.targets.kubernetes.layout import (
     ObjectChange,
     Objects,
     Running,
-    Served,
     at,
     enforced_pod_security,
+    with_hand,
 )
-from ipa.targets.kubernetes.ownership import with_hand
 from ipa.targets.seldon import manifest
 from ipa.targets.seldon.locate import (
     KEDA_LABEL,
-    LET_IT,
     LONGEST_NAME,
+    REMOVE_IT,
     SELDON_DEPLOYMENT,
-    UNDONE,
     StageLocation,
     container_name,
     drift,
     locate,
     orchestrators,
-    scalers_of,
     target_of,
 )
 from ipa.targets.seldon.manifest import check_configs, read_named, read_predictor
@@ -243,26 +240,22 @@ class SeldonLayout(Layout):
     def check_autoscalers(self, running: Running, autoscalers: Sequence[Json]) -> None:
         """DriftError names every stage whose Deployment, or SeldonDeployment, another controller scales.
 
-        It undoes every change of ours, and we its; a stage whose replicas are external expects it. KEDA's
-        ScaledObjects need no look of their own: each makes a HorizontalPodAutoscaler.
+        It undoes every change of ours, and we its. KEDA's ScaledObjects need no look of their own: each makes
+        a HorizontalPodAutoscaler.
         """
-        stages = {place.deployment: place for place in running.places}
-        problems, all_external = [], all(place.is_external for place in running.places)
+        stages = {place.deployment: place.title for place in running.places}
+        problems = []
         for autoscaler in autoscalers:
             target = at(autoscaler, "spec", "scaleTargetRef") or {}
             kind, name = target.get("kind"), str(target.get("name", ""))
             scaled = at(autoscaler, "metadata", "labels", KEDA_LABEL)
             made_by = f" (of KEDA's ScaledObject {scaled!r})" if scaled else ""
-            title = f"HorizontalPodAutoscaler {autoscaler['metadata']['name']!r}{made_by}"
-            words = f"{title} scales {kind} {name}"
-            owned = f"{words}: another controller owns its replicas; {LET_IT}"
-            place: Served | None = stages.get(name) if kind == "Deployment" else None
-            if place is not None and not place.is_external:
-                problems.append(f"{place.title}: {owned}")
-            elif isinstance(place, StageLocation) and not scalers_of(place.component):
-                problems.append(f"{place.title}: {words}, {UNDONE}")
-            elif kind == SELDON_DEPLOYMENT.kind and name in self._scaled and not all_external:
-                problems.append(f"every stage: {owned}")
+            title = stages.get(name) if kind == "Deployment" else None
+            if kind == SELDON_DEPLOYMENT.kind and name in self._scaled:
+                title = "every stage"
+            if title is not None:
+                words = f"HorizontalPodAutoscaler {autoscaler['metadata']['name']!r}{made_by}"
+                problems.append(f"{title}: {words} scales {kind} {name}: {REMOVE_IT}")
         if problems:
             raise drift(self.pipeline, problems)
 
@@ -365,8 +358,7 @@ class SplitLayout(SeldonLayout):
         check_configs(pipeline, wanted)
         found = self._read_parts(objects)
         running = {config.stage: config for config in self._merge(found)}
-        after = with_replicas_of(pipeline.external, in_millicores(wanted), list(running.values()))
-        by_stage = {config.stage: config for config in after}
+        by_stage = {config.stage: config for config in in_millicores(wanted)}
         ranked: list[tuple[int, ObjectChange]] = []
         for name, part in self._parts.items():
             if part.role is PartRole.ROUTER:

@@ -50,8 +50,13 @@ class StageLocation(Served):
     index: int = 0
 
     def value(self, field: Field) -> object:
-        """The field's value; None if it is not there."""
+        """The field's value; None if it is not there.
+
+        Of resources the limit, which Kubernetes takes for the request of an extended one.
+        """
         part, name = field
+        if part == RESOURCES:
+            return at(self.container, RESOURCES, "limits", name)
         if part != ENV:
             owner: Json = getattr(self, part)
             return owner.get(name)
@@ -160,11 +165,6 @@ def containers_of(component: Json) -> list[Json]:
 
 def _predictors(sdep: Json) -> list[Json]:
     return at(sdep, "spec", "predictors") or []
-
-
-def scalers_of(component: Json) -> list[str]:
-    """The autoscalers that the componentSpec asks the operator for."""
-    return [scaler for scaler in AUTOSCALERS if component.get(scaler)]
 
 
 def target_of(pipeline: Pipeline) -> SeldonTarget:
@@ -301,9 +301,7 @@ def _place(
     if len(found) != 1 or len(named) != 1:
         return None
     [(index, component, container)], [node] = found, named
-    if not stage.is_external:
-        owned = "another controller owns its replicas"
-        problems += [f"{title} has {scaler}: {owned}; {LET_IT}" for scaler in scalers_of(component)]
+    problems += [f"{title} has {scaler}: {REMOVE_IT}" for scaler in AUTOSCALERS if component.get(scaler)]
     levels = (component.get("replicas"), whole.get("replicas"), sdep["spec"].get("replicas"))
     return StageLocation(
         deployment=_deployment_name(sdep, whole, component, index),
@@ -364,20 +362,3 @@ def drift(pipeline: Pipeline, problems: list[str]) -> DriftError:
         problems=[Problem(problem) for problem in problems],
         hint="Restore it, or change the pipeline's file to match; until then it is not written.",
     )
-
-
-def unscaled(pipeline: Pipeline, sdep: Json) -> list[str]:
-    """The stages in the object whose replicas are external and that have no autoscaler of their own.
-
-    None if all stages are external: one of the whole object may scale them.
-    """
-    if len(pipeline.external) == len(pipeline.served):
-        return []
-    names = {container_name(stage): stage.name for stage in pipeline.served if stage.is_external}
-    return [
-        names[container["name"]]
-        for predictor in _predictors(sdep)
-        for component in predictor.get("componentSpecs") or ()
-        for container in containers_of(component)
-        if container["name"] in names and not scalers_of(component)
-    ]

@@ -43,6 +43,8 @@ from ipa.targets.seldon.section import (
 from ipa.targets.seldon.variants import (
     BATCH_SIZE,
     ENV,
+    RESOURCES,
+    Field,
     accelerator_kinds,
     batch_faults,
     check_variants,
@@ -189,15 +191,13 @@ def read_predictor(pipeline: Pipeline, sdep: Json) -> tuple[StageConfig, ...]:
         remedy = f"say `seldon: {{protocol: {protocol}}}` in the pipeline's file"
         problems.append(f"its protocol is {protocol}, not {own}; {remedy}")
     for place in locate(pipeline, sdep):
-        variant, difference = _recognise(place)
+        variant, difference = _recognise(pipeline, place)
         batch, cores = _batch_size(pipeline, place, variant), _cores(place)
         if variant is None:
             problems.append(f"{place.title} runs none of its variants; {difference}")
         problems += [f"{place.title}: {fault}" for fault in (batch, cores) if isinstance(fault, str)]
-        if variant is not None:
-            problems += _accelerator_faults(pipeline, place, variant)
-            if isinstance(batch, int) and isinstance(cores, float):
-                configs.append(StageConfig(place.stage.name, variant, batch, cores, place.replicas))
+        if variant is not None and isinstance(batch, int) and isinstance(cores, float):
+            configs.append(StageConfig(place.stage.name, variant, batch, cores, place.replicas))
     if problems:
         raise drift(pipeline, problems)
     return tuple(configs)
@@ -212,21 +212,27 @@ def protocol_of(sdep: Json) -> WireProtocol | None:
     return known.get(named.get(text, text))
 
 
-def _recognise(place: StageLocation) -> tuple[str | None, str]:
+def _recognise(pipeline: Pipeline, place: StageLocation) -> tuple[str | None, str]:
     """The variant that runs, or None and in words how the nearest one differs from what runs."""
     differing: dict[str, list[str]] = {}
+    kinds = sorted(accelerator_kinds(pipeline, place.stage))
     for variant in place.stage.variants:
         run = seldon_of(variant)
         if run is None:
             continue
-        differing[variant.name] = []
-        for field, value in variant_fields(place.stage, variant.name).items():
+        amounts = requested(pipeline, place.stage, variant.name)
+        fields: dict[Field, str | None] = {(RESOURCES, kind): amounts.get(kind) for kind in kinds}
+        found = differing[variant.name] = []
+        for field, value in (variant_fields(place.stage, variant.name) | fields).items():
             (part, name), live = field, place.value(field)
-            if live != value and name not in run.told:
+            is_same = live == value or name in run.told
+            if part == RESOURCES:
+                is_same = parse_quantity(live or 0) == parse_quantity(value or 0)
+            if not is_same:
                 shown = ["absent" if it is None else repr(it) for it in (live, value)]
                 words = f"env {name}" if part == ENV else name
-                differing[variant.name].append(f"{words} is {shown[0]}, not {shown[1]}")
-        if not differing[variant.name]:
+                found.append(f"{words} is {shown[0]}, not {shown[1]}")
+        if not found:
             return variant.name, ""
     if not differing:
         return None, "none of its variants has a `seldon:` section"
@@ -244,22 +250,6 @@ def _batch_size(pipeline: Pipeline, place: StageLocation, variant: str | None) -
         return f"env {BATCH_SIZE} is {text!r}, not a whole number"
     # 0 is MLServer's own word for no batching.
     return max(1, int(text))
-
-
-def _accelerator_faults(pipeline: Pipeline, place: StageLocation, variant: str) -> list[str]:
-    """The differences of the container's accelerators from those of the variant it runs."""
-    wanted = requested(pipeline, place.stage, variant)
-    faults = []
-    for kind in sorted(accelerator_kinds(pipeline, place.stage)):
-        # Kubernetes takes the limit of an extended resource for its request.
-        limits = at(place.container, "resources", "limits") or {}
-        found, expected = limits.get(kind, 0), wanted.get(kind, "0")
-        if parse_quantity(found) != parse_quantity(expected):
-            faults.append(
-                f"{place.title}: resources.limits[{kind}] is {found}, and its variant "
-                f"{variant!r} has {expected}; apply `ipa render {pipeline.name}`"
-            )
-    return faults
 
 
 def amounts_of(container: Json, resource: str) -> dict[str, Any]:
@@ -388,6 +378,5 @@ def change_predictor(pipeline: Pipeline, sdep: Json, wanted: Sequence[StageConfi
     check_configs(pipeline, wanted, running)
     for place, now, then in zip(locate(pipeline, sdep), running, in_millicores(wanted), strict=True):
         for part, fields in fields_of(pipeline, place.stage, then).items():
-            is_theirs = part == "replicas" and place.is_external
-            if getattr(now, part) != getattr(then, part) and not is_theirs:
+            if getattr(now, part) != getattr(then, part):
                 place.put(fields)

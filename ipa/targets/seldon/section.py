@@ -123,6 +123,12 @@ _BesideCores = Annotated[Number, Field(le=1000)]
 _USUAL = SeldonTarget("")
 
 
+def _usual(key: str, description: str | None = None) -> Any:
+    """A key that is not written to a file while it has its usual value."""
+    usual = getattr(_USUAL, key)
+    return Field(None, exclude_if=lambda value: value == usual, description=description)
+
+
 class SeldonSection(Section):
     """`seldon:` of a pipeline."""
 
@@ -130,30 +136,20 @@ class SeldonSection(Section):
     name: Name
     namespace: Maybe[Name] = None
     predictor: Maybe[Name] = None
-    shape: Maybe[Annotated[Shape, CHOICE]] = Field(None, exclude_if=lambda shape: shape == _USUAL.shape)
+    shape: Maybe[Annotated[Shape, CHOICE]] = _usual("shape")
     image: Maybe[Text] = None
-    orchestrator_cores: Maybe[Annotated[_BesideCores, Field(ge=0)]] = Field(
-        None, exclude_if=lambda cores: cores == _USUAL.orchestrator_cores
-    )
-    separate_orchestrator: Maybe[bool] = Field(
-        None, exclude_if=lambda separate: separate == _USUAL.separate_orchestrator
-    )
-    queue_cores: Maybe[Annotated[_BesideCores, Field(gt=0)]] = Field(
-        None, exclude_if=lambda cores: cores == _USUAL.queue_cores
-    )
-    protocol: Maybe[Annotated[WireProtocol, CHOICE]] = Field(
-        None,
-        exclude_if=lambda protocol: protocol == _USUAL.protocol,
-        description="Of requests; v2 where absent. With seldon every stage's server is a microservice.",
+    orchestrator_cores: Maybe[Annotated[_BesideCores, Field(ge=0)]] = _usual("orchestrator_cores")
+    separate_orchestrator: Maybe[bool] = _usual("separate_orchestrator")
+    queue_cores: Maybe[Annotated[_BesideCores, Field(gt=0)]] = _usual("queue_cores")
+    protocol: Maybe[Annotated[WireProtocol, CHOICE]] = _usual(
+        "protocol", "Of requests; v2 where absent. With seldon every stage's server is a microservice."
     )
     hop_s: Maybe[Duration] = Field(
         None,
         description="Of a request to a stage and back, beside the stage's own; 3ms (single), 5ms (split).",
     )
-    run_as_root: Maybe[bool] = Field(
-        None,
-        exclude_if=not_,
-        description="True for images that need root; a namespace with restricted PodSecurity refuses them.",
+    run_as_root: Maybe[bool] = _usual(
+        "run_as_root", "True for images that need root; a namespace with restricted PodSecurity refuses them."
     )
     ignores: Maybe[
         Annotated[
@@ -189,12 +185,8 @@ def _check(document: Document, seldon: Mapping[str, Any]) -> None:
     if seldon.get("shape") == Shape.SPLIT and "image" not in seldon:
         message = "shape split needs `image`: that of its router and queues, with ipa-serving installed"
         document.problem((KEY, "shape"), message)
-    if seldon.get("protocol") == WireProtocol.SELDON:
-        _check_servers(document)
-
-
-def _check_servers(document: Document) -> None:
-    """Note each variant that is to be served by MLServer, which does not speak Seldon's own protocol."""
+    if seldon.get("protocol") != WireProtocol.SELDON:
+        return
     for at, stage in _mappings((document.sound() or {}).get("stages")):
         for position, variant in _mappings(stage.get("variants")):
             if (variant.get(KEY) or {}).get("server") == ServerKind.MLSERVER:

@@ -20,7 +20,7 @@ from ipa.profiling.measure import Item, MeasurementEffort, Outputs
 from ipa.service.measuring import MeasureRequest, measure_stage
 from ipa.settings import Settings
 from ipa.targets.kubernetes.workload import KubeWorkload
-from ipa.targets.seldon.bench import LABEL_COPY_OF, UNTIL, ClusterBench, Reach, as_copy, reach_of
+from ipa.targets.seldon.bench import LABEL_COPY_OF, ClusterBench, Reach, as_copy, reach_of
 from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.locate import LABEL_PIPELINE
 from ipa.targets.seldon.section import Shape, with_seldon
@@ -225,21 +225,13 @@ def test_a_removal_that_fails_is_tried_again_and_then_told(
     assert f"kubectl delete sdep {left['metadata']['name']} -n models" in (caught.value.hint or "")
 
 
-def test_what_another_run_measures_is_left_alone_until_its_time_is_over(
+def test_what_a_killed_run_left_is_removed_first(
     kube: FakeKube, client: KubeClient, server: V2Server
 ) -> None:
-    """So is what a killed run left, which the next one removes then."""
     with bench(client, kube, server).serve("detect", "d-s", 1.0):
         [copy] = copies(kube)
     with kube.store.lock:
         left = kube.store.create("seldondeployments", "models", copy)
-    name = left["metadata"]["name"]
-    with pytest.raises(ConflictError, match=f"is being measured on {name}") as caught:
-        bench(client, kube, server).serve("read", "r-s", 1.0).__enter__()
-    assert f"kubectl delete sdep {name} -n models" in (caught.value.hint or "")
-    kube.edit(
-        "models", name, lambda sdep: sdep["metadata"]["annotations"].update({UNTIL: "2025-01-01T00:00Z"})
-    )
     with bench(client, kube, server).serve("read", "r-s", 1.0):
         [copy] = copies(kube)
         assert copy["metadata"]["uid"] != left["metadata"]["uid"]
@@ -307,23 +299,19 @@ def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return said
 
 
-def test_a_port_is_forwarded_by_kubectl_and_given_up(kubectl: Path) -> None:
+def test_a_port_is_forwarded_by_kubectl_or_it_is_said_why_not(
+    kubectl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kubectl.write_text("Forwarding from 127.0.0.1:43210 -> 8000\n")
     with Reach("", "/a/kubeconfig").url("copy-main", "models", 8000) as url:
         assert url == "http://127.0.0.1:43210"
     words = (kubectl.parent / "args").read_text().split()
     assert words[:4] == ["--kubeconfig", "/a/kubeconfig", "--namespace", "models"]
     assert words[-2:] == ["service/copy-main", ":8000"]
-
-
-def test_a_kubectl_that_forwards_nothing_is_quoted(kubectl: Path) -> None:
     kubectl.write_text("")
     with pytest.raises(UnavailableError, match="kubectl forwards no port of service/copy-main of models"):
         Reach("").url("copy-main", "models", 8000).__enter__()
-
-
-def test_without_kubectl_the_remedy_is_the_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PATH", str(kubectl.parent))
     with pytest.raises(ConfigurationError) as caught:
         Reach("").url("copy-main", "models", 8000).__enter__()
     assert "IPA_PROFILE_REACH=service" in (caught.value.hint or "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ipa.model.errors import DriftError
-from ipa.targets.kubernetes.ownership import last_hand
+from ipa.targets.kubernetes.layout import last_hand
 from ipa.targets.kubernetes.workload import KubeWorkload
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.samples import sample_pipeline

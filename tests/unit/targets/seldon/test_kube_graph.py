@@ -124,14 +124,6 @@ def test_graphs_nest_or_are_refused(name: str) -> None:
         assert shown(nest(a_pipeline(*stages))) == expected
 
 
-@pytest.mark.parametrize("name", [name for name, (_, expected) in GRAPHS.items() if expected])
-def test_what_is_rendered_is_valid_and_reads_back(name: str) -> None:
-    pipeline = a_pipeline(*GRAPHS[name][0])
-    sdep = render(pipeline, smallest_configs(pipeline))
-    admit(sdep, small_schema(), strict=True)
-    assert read(pipeline, sdep) == smallest_configs(pipeline)
-
-
 def test_a_split_is_valid_under_the_published_schema(shared_data: Any) -> None:
     schema = real_schema(shared_data / "seldondeployment-crd-v1.17.1.yaml.gz")
     for pipeline in (a_pipeline(*ENSEMBLE), a_pipeline(*SPLIT)):

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ipa.files import pipeline_from_mapping, pipeline_to_mapping
-from ipa.model.errors import InputError
+from ipa.model.errors import DriftError, InputError
 from ipa.model.pipeline import Pipeline, Sla, Stage, StageKind
 from ipa.targets.base import ImportRequest
 from ipa.targets.seldon.imported import Imported, imported
@@ -20,6 +20,7 @@ from ipa.targets.seldon.manifest import read, render, smallest_configs
 from ipa.targets.seldon.section import seldon_of
 from ipa.targets.seldon.target import SELDON
 from tests.fakes.kube.edits import edit, places
+from tests.fakes.kube.patching import json_patch, patch_to
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.kube.schema import admit, small_schema
 from tests.fakes.kube.store import ApiError
@@ -77,7 +78,10 @@ def test_variants_of_every_kind_are_read() -> None:
 @pytest.mark.parametrize("name", [name for name, (_, expected) in GRAPHS.items() if expected])
 def test_every_graph_that_nests_is_read_back(name: str) -> None:
     pipeline = a_pipeline(*GRAPHS[name][0])
-    found = imported(render(pipeline, smallest_configs(pipeline)), ImportRequest(SLA))
+    sdep = render(pipeline, smallest_configs(pipeline))
+    admit(sdep, small_schema(), strict=True)
+    assert read(pipeline, sdep) == smallest_configs(pipeline)
+    found = imported(sdep, ImportRequest(SLA))
 
     def shape(stage: Stage) -> tuple[str, StageKind, set[str]]:
         return stage.name, stage.kind, {edge.parent for edge in stage.after}
@@ -267,13 +271,22 @@ SCHEMA = {**small_schema(), "required": ["metadata"]}
         max_size=3,
     )
 )
-def test_an_object_that_the_schema_allows_is_imported_or_refused(edits: list[tuple[Any, Any]]) -> None:
+def test_an_object_that_the_schema_allows_is_read_and_imported_or_refused(
+    edits: list[tuple[Any, Any]],
+) -> None:
     sdep = sample()
     assume(all(edit(sdep, path, value) for path, value in edits))
     try:
         admit(sdep, SCHEMA, strict=True)
     except ApiError:
         assume(False)
+    sdep["metadata"].update(resourceVersion="1", uid="u", generation=1)
+    try:
+        assert len(read(sample_pipeline(), sdep)) == len(sample_pipeline().stages)
+        patched = json_patch(sdep, patch_to(sample_pipeline(), sdep, sample_configs()))
+        assert read(sample_pipeline(), patched) == sample_configs()
+    except DriftError as refusal:
+        assert refusal.problems
     try:
         found = imported(sdep, ImportRequest(SLA))
         pipeline = pipeline_from_mapping(pipeline_to_mapping(found.pipeline))

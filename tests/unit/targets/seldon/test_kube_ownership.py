@@ -13,7 +13,7 @@ from ipa.cli.main import run
 from ipa.control.ports import RolloutPhase
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, DriftError, NotFoundError
-from ipa.targets.kubernetes.ownership import ANNOTATION, owner_of, release_all
+from ipa.targets.kubernetes.layout import ANNOTATION, owner_of, release_all
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
 from tests.fakes.kube import FakeKube
@@ -75,12 +75,6 @@ def test_the_first_write_claims_it_in_the_same_patch_and_restarts_nothing(instal
     assert len(after) == len(before) + 2
 
 
-def test_what_an_install_creates_is_its_own(installs: Installs) -> None:
-    installs.deploy(installs.blue)
-    assert installs.sdep()["metadata"]["annotations"] == {ANNOTATION: "blue"}
-    assert installs.blue.read(PIPELINE).settled
-
-
 def test_another_install_reads_and_writes_nothing_of_it_and_names_the_owner(installs: Installs) -> None:
     installs.deploy(installs.plain)
     change = to_more(installs.green)
@@ -133,7 +127,10 @@ def test_other_annotations_stay_and_a_change_of_the_owner_adds_nothing(installs:
 
 
 def test_released_it_is_anyone_s(installs: Installs) -> None:
+    with pytest.raises(NotFoundError):
+        release_all(installs.client, layout_of(PIPELINE), "blue")
     installs.deploy(installs.blue)
+    assert installs.sdep()["metadata"]["annotations"] == {ANNOTATION: "blue"}
     generation = installs.sdep()["metadata"]["generation"]
     with pytest.raises(DriftError, match="'blue'"):
         release_all(installs.client, layout_of(PIPELINE), "green")
@@ -142,11 +139,6 @@ def test_released_it_is_anyone_s(installs: Installs) -> None:
     assert installs.sdep()["metadata"]["generation"] == generation
     installs.green.write(PIPELINE, to_more(installs.green))
     assert owner_of(installs.sdep()) == "green"
-
-
-def test_nothing_to_release_where_nothing_is(installs: Installs) -> None:
-    with pytest.raises(NotFoundError):
-        release_all(installs.client, layout_of(PIPELINE), "blue")
 
 
 def test_a_service_is_not_asked_to_release(capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from ipa.adapters.kube.client import KubeClient
 from ipa.control.ports import Rollout, RolloutPhase
-from ipa.model.decision import Change
 from ipa.model.errors import (
     ConflictError,
     DriftError,
@@ -22,68 +18,21 @@ from ipa.model.errors import (
 )
 from ipa.model.pipeline import Edge, Stage, StageKind, Variant
 from ipa.model.plan import StageConfig
-from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of, parts_of
 from ipa.targets.seldon.manifest_edit import Manifest
 from ipa.targets.seldon.section import seldon_of, with_seldon
 from ipa.targets.seldon.target import SELDON
 from tests.contract.kube_harness import split
-from tests.fakes.clock import VirtualClock
-from tests.fakes.kube import FakeKube, FaultKind
+from tests.fakes.kube import FaultKind
 from tests.fakes.kube.api import Request
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.kube.store import ApiError
+from tests.unit.targets.seldon.conftest import World
 
 Json = dict[str, Any]
 Configs = tuple[StageConfig, ...]
 PIPELINE = replace(split(sample_pipeline()), drop_after_s=2.0)
 CONFIGS = sample_configs()
-
-
-class Split:
-    """The workload on the fake, its pipeline created and ready."""
-
-    def __init__(self, kube: FakeKube, client: KubeClient) -> None:
-        self.kube, self.workload = kube, KubeWorkload(client, layout_of)
-        self.workload.create(PIPELINE, CONFIGS)
-        kube.tick(8)
-        kube.writes.clear()
-        kube.requests.clear()
-
-    def change(self, *configs: StageConfig) -> Change:
-        state = self.workload.read(PIPELINE)
-        previous = tuple(stage.config for stage in state.stages)
-        by_stage = {config.stage: config for config in configs}
-        wanted = tuple(by_stage.get(config.stage, config) for config in previous)
-        return Change("d-1", "sample", state.revision, previous, wanted, 300.0)
-
-    def write(self, *configs: StageConfig) -> str:
-        return self.workload.write(PIPELINE, self.change(*configs))
-
-    def running(self) -> Configs:
-        return tuple(stage.config for stage in self.workload.read(PIPELINE).stages)
-
-    def written(self) -> list[str]:
-        return [request.name for request in self.kube.writes]
-
-    def refuse(self, name: str, error: ApiError, times: int = 1) -> None:
-        """Let real patches of that object be refused so often."""
-        left = [times]
-
-        def before(request: Request) -> None:
-            if (request.verb, request.name) == ("patch", name) and not request.is_dry_run and left[0]:
-                left[0] -= 1
-                raise error
-
-        self.kube.before = before
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[Split]:
-    with FakeKube() as kube:
-        client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0, clock=VirtualClock())
-        yield Split(kube, client)
-        client.close()
 
 
 def config(stage: str, **changes: Any) -> StageConfig:
@@ -147,7 +96,7 @@ def test_what_cannot_be_rendered_says_what_is_missing() -> None:
     assert len(long.value.problems) == 3 + 3
 
 
-def test_a_batch_size_touches_the_queue_only(world: Split) -> None:
+def test_a_batch_size_touches_the_queue_only(world: World) -> None:
     world.write(config("read", batch_size=4))
     assert world.written() == ["sample-reader-queue"]
     changed = [op for op in world.kube.writes[0].body if op["op"] != "test"]
@@ -155,7 +104,7 @@ def test_a_batch_size_touches_the_queue_only(world: Split) -> None:
     assert world.running() == (CONFIGS[0], config("read", batch_size=4), CONFIGS[2])
 
 
-def test_every_patch_is_tried_before_the_first_is_sent(world: Split) -> None:
+def test_every_patch_is_tried_before_the_first_is_sent(world: World) -> None:
     world.write(config("detect", batch_size=8, variant="d-l"), config("sort", replicas=3))
     patches = [request for request in world.kube.requests if request.verb == "patch"]
     assert [request.is_dry_run for request in patches] == [True] * 3 + [False] * 3
@@ -164,51 +113,44 @@ def test_every_patch_is_tried_before_the_first_is_sent(world: Split) -> None:
         assert [each["path"] for each in request.body[:2]] == ["/metadata/uid", "/metadata/generation"]
 
 
-def test_a_refusal_half_way_takes_back_what_was_written(world: Split) -> None:
+REFUSED, DOWN = ApiError(409, "Conflict", "moved"), ApiError(503, "ServiceUnavailable", "down")
+HALF = ["sample-sort-model", "sample-detect-queue"]
+
+
+@pytest.mark.parametrize(
+    ("errors", "error", "words", "written"),
+    [
+        # Back the way it came: the last written first.
+        ([REFUSED], ConflictError, "the 2 objects written before it were restored", HALF + HALF[::-1]),
+        ([DOWN], UnavailableError, "2 of 3 objects of the change are written", HALF),
+        ([REFUSED, DOWN], UnavailableError, "undoing it failed too", HALF),
+    ],
+)
+def test_a_failure_half_way_leaves_what_was_or_a_prefix(
+    world: World, errors: list[ApiError], error: type[Exception], words: str, written: list[str]
+) -> None:
     change = world.change(config("detect", batch_size=8, variant="d-l"), config("sort", replicas=3))
-    world.refuse("sample-detect-model", ApiError(409, "Conflict", "moved"))
-    with pytest.raises(ConflictError, match="the 2 objects written before it were restored"):
-        world.workload.write(PIPELINE, change)
-    assert world.running() == CONFIGS
-    # Back the way it came: the last written first.
-    assert world.written() == [
-        *("sample-sort-model", "sample-detect-queue"),
-        *("sample-detect-queue", "sample-sort-model"),
-    ]
-
-
-def test_no_answer_half_way_leaves_a_prefix_and_says_how_much(world: Split) -> None:
-    change = world.change(config("detect", batch_size=8, variant="d-l"))
-    world.refuse("sample-detect-model", ApiError(503, "ServiceUnavailable", "down"))
-    with pytest.raises(UnavailableError, match="1 of 2 objects of the change are written"):
-        world.workload.write(PIPELINE, change)
-    assert world.running()[0] == config("detect", batch_size=8)
-    world.write(config("detect", batch_size=8, variant="d-l"))
-    assert world.running()[0] == config("detect", batch_size=8, variant="d-l")
-    # What was there already is not written again.
-    assert world.written() == ["sample-detect-queue", "sample-detect-model"]
-
-
-def test_a_taking_back_that_fails_leaves_a_prefix(world: Split) -> None:
-    change = world.change(config("detect", batch_size=8, variant="d-l"))
-    calls: list[str] = []
+    left, sent = list(errors), list[str]()
 
     def before(request: Request) -> None:
         if request.verb == "patch" and not request.is_dry_run:
-            calls.append(request.name)
-            if len(calls) == 2:
-                raise ApiError(409, "Conflict", "moved")
-            if len(calls) > 2:
-                raise ApiError(503, "ServiceUnavailable", "down")
+            sent.append(request.name)
+            if left and len(sent) > 2:
+                raise left.pop(0)
 
     world.kube.before = before
-    with pytest.raises(UnavailableError, match="undoing it failed too"):
+    with pytest.raises(error, match=words):
         world.workload.write(PIPELINE, change)
-    world.kube.before = None
-    assert world.running()[0] == config("detect", batch_size=8)
+    assert world.written() == written
+    prefix = (config("detect", batch_size=8), CONFIGS[1], config("sort", replicas=3))
+    assert world.running() == (CONFIGS if len(written) > 2 else prefix)
+    # What was there already is not written again.
+    world.write(*change.configs)
+    assert world.running() == change.configs
+    assert len(world.written()) == len(written) + (3 if len(written) > 2 else 1)
 
 
-def test_an_answer_that_is_lost_half_way_does_not_stop_the_change(world: Split) -> None:
+def test_an_answer_that_is_lost_half_way_does_not_stop_the_change(world: World) -> None:
     change = world.change(config("detect", batch_size=8, variant="d-l"))
     world.kube.fault(FaultKind.LOST_AFTER, verb="patch", is_dry_run=False)
     revision = world.workload.write(PIPELINE, change)
@@ -217,7 +159,7 @@ def test_an_answer_that_is_lost_half_way_does_not_stop_the_change(world: Split) 
     assert len(world.written()) == 2
 
 
-def test_a_hand_between_two_patches_is_not_overwritten(world: Split) -> None:
+def test_a_hand_between_two_patches_is_not_overwritten(world: World) -> None:
     change = world.change(config("detect", batch_size=8, variant="d-l"))
 
     def scale(sdep: Json) -> None:
@@ -235,7 +177,7 @@ def test_a_hand_between_two_patches_is_not_overwritten(world: Split) -> None:
 
 
 @pytest.mark.parametrize("stage", ["detect", "sort"])
-def test_a_change_that_another_writer_put_back_is_not_waited_for(world: Split, stage: str) -> None:
+def test_a_change_that_another_writer_put_back_is_not_waited_for(world: World, stage: str) -> None:
     """Of a model (replicas) and of its queue (batch size), both put back to what was before."""
     before = config(stage)
     unwritten = change = world.change(replace(before, replicas=before.replicas + 1, batch_size=2))
@@ -252,7 +194,7 @@ def test_a_change_that_another_writer_put_back_is_not_waited_for(world: Split, s
     assert rollout == Rollout(RolloutPhase.REPLACED, "another writer replaced the change")
 
 
-def test_parts_that_are_missing_are_created_and_the_others_kept(world: Split) -> None:
+def test_parts_that_are_missing_are_created_and_the_others_kept(world: World) -> None:
     with world.kube.store.lock:
         for name in ("sample-router", "sample-sort-model"):
             world.kube.store.delete("seldondeployments", "models", name)
@@ -269,7 +211,7 @@ def test_parts_that_are_missing_are_created_and_the_others_kept(world: Split) ->
         world.workload.create(PIPELINE, CONFIGS)
 
 
-def test_batching_in_the_model_or_another_queue_is_drift_of_that_object(world: Split) -> None:
+def test_batching_in_the_model_or_another_queue_is_drift_of_that_object(world: World) -> None:
     def batch(sdep: Json) -> None:
         container = sdep["spec"]["predictors"][0]["componentSpecs"][0]["spec"]["containers"][0]
         container["env"].append({"name": "MLSERVER_MODEL_MAX_BATCH_SIZE", "value": "4"})
@@ -307,7 +249,7 @@ def test_a_rendered_file_reads_back_and_is_changed_where_it_differs() -> None:
         Manifest(PIPELINE, yaml.safe_dump_all(SELDON.render(PIPELINE, CONFIGS)[1:]), "sample.yaml")
 
 
-def test_an_autoscaler_of_a_model_is_named_with_its_stage_and_one_of_a_queue_is_let_be(world: Split) -> None:
+def test_an_autoscaler_of_a_model_is_named_with_its_stage_and_one_of_a_queue_is_let_be(world: World) -> None:
     def scales(name: str) -> Json:
         target = {"kind": "Deployment", "name": name}
         return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,15 @@ from typing import Any
 import pytest
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.control.ports import Rollout, RolloutPhase
+from ipa.control.ports import RolloutPhase
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, UnavailableError
-from ipa.model.plan import StageConfig
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
 from tests.fakes.kube import FakeKube, FaultKind, Trouble
 from tests.fakes.kube.api import Request
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
+from tests.unit.targets.seldon.conftest import World
 
 Json = dict[str, Any]
 PIPELINE = sample_pipeline()
@@ -28,58 +27,12 @@ LARGE = (replace(DETECT, variant="d-l"), READ, SORT)
 MORE = (replace(DETECT, replicas=3), READ, SORT)
 
 
-class World:
-    """The fake with the sample pipeline running on it."""
-
-    def __init__(self, kube: FakeKube, workload: KubeWorkload) -> None:
-        self.kube, self.workload = kube, workload
-        workload.create(PIPELINE, CONFIGS)
-        kube.tick(6)
-        kube.writes.clear()
-
-    def change(self, configs: tuple[StageConfig, ...], *, is_rollback: bool = False) -> Change:
-        state = self.workload.read(PIPELINE)
-        previous = tuple(stage.config for stage in state.stages)
-        return Change("d-1", "sample", state.revision, previous, configs, 60.0, is_rollback)
-
-    def write(self, configs: tuple[StageConfig, ...]) -> Change:
-        change = self.change(configs)
-        self.workload.write(PIPELINE, change)
-        return change
-
-    def watch(self, change: Change, ticks: int) -> list[Rollout]:
-        """The distance before each tick."""
-        seen = []
-        for _ in range(ticks):
-            seen.append(self.workload.rollout(PIPELINE, change))
-            self.kube.tick()
-        return seen
-
-    def running(self) -> tuple[StageConfig, ...]:
-        return tuple(stage.config for stage in self.workload.read(PIPELINE).stages)
-
-    def edit(self, change: Callable[[Json], None]) -> None:
-        self.kube.edit("models", "sample", change)
-
-    def pods(self) -> set[str]:
-        with self.kube.store.lock:
-            return {pod["metadata"]["name"] for pod in self.kube.store.everything("pods")}
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with FakeKube() as kube:
-        client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
-        yield World(kube, KubeWorkload(client, layout_of))
-        client.close()
-
-
 def rescale(sdep: Json) -> None:
     sdep["spec"]["predictors"][0]["componentSpecs"][1]["replicas"] = 7
 
 
 def test_a_write_is_one_dry_run_and_one_patch(world: World) -> None:
-    change = world.change(MORE)
+    change = world.change(*MORE)
     world.kube.requests.clear()
     revision = world.workload.write(PIPELINE, change)
     # What the namespace's PodSecurity admits is asked before.
@@ -92,7 +45,8 @@ def test_a_write_is_one_dry_run_and_one_patch(world: World) -> None:
 
 def test_it_is_not_settled_from_the_write_until_the_last_old_pod_is_gone(world: World) -> None:
     assert world.workload.read(PIPELINE).settled
-    change = world.write(LARGE)
+    change = world.write(*LARGE)
+    assert "does not carry the change yet" in world.workload.rollout(PIPELINE, change).detail
     seen = []
     for _ in range(8):
         state = world.workload.read(PIPELINE)
@@ -106,17 +60,6 @@ def test_it_is_not_settled_from_the_write_until_the_last_old_pod_is_gone(world: 
     assert set(seen[ready:]) == {(RolloutPhase.READY, True)}
 
 
-def test_right_after_the_write_it_is_progressing_though_the_status_still_says_available(world: World) -> None:
-    change = world.write(LARGE)
-    with world.kube.store.lock:
-        status = world.kube.store.get("seldondeployments", "models", "sample")["status"]
-    assert status == {"state": "Available"}
-    rollout = world.workload.rollout(PIPELINE, change)
-    assert rollout.phase is RolloutPhase.PROGRESSING
-    assert "does not carry the change yet" in rollout.detail
-    assert not world.workload.read(PIPELINE).settled
-
-
 def test_env_that_the_operator_overrides_or_that_is_there_twice_does_not_keep_it_unready(
     world: World,
 ) -> None:
@@ -125,19 +68,19 @@ def test_env_that_the_operator_overrides_or_that_is_there_twice_does_not_keep_it
         env.insert(0, {"name": "MODEL", "value": "not what counts"})
         env.append({"name": "MLSERVER_HTTP_PORT", "value": "1"})
 
-    world.edit(add)
-    change = world.write((DETECT, replace(READ, batch_size=2), SORT))
+    world.kube.edit("models", "sample", add)
+    change = world.write(replace(READ, batch_size=2))
     assert world.watch(change, 9)[-1].phase is RolloutPhase.READY
 
 
 def test_an_unanswered_patch_and_another_hand_make_a_conflict(world: World) -> None:
-    change = world.change(MORE)
+    change = world.change(*MORE)
     world.kube.fault(FaultKind.LOST_BEFORE, verb="patch", is_dry_run=False)
 
     def meanwhile(request: Request) -> None:
         if request.verb == "get" and any(not one.is_dry_run for one in patches()):
             world.kube.before = None
-            world.edit(rescale)
+            world.kube.edit("models", "sample", rescale)
 
     def patches() -> list[Request]:
         return [one for one in world.kube.requests if one.verb == "patch"]
@@ -145,14 +88,6 @@ def test_an_unanswered_patch_and_another_hand_make_a_conflict(world: World) -> N
     world.kube.before = meanwhile
     with pytest.raises(ConflictError, match="by another writer"):
         world.workload.write(PIPELINE, change)
-
-
-def test_a_failed_dry_run_writes_nothing(world: World) -> None:
-    change = world.change(MORE)
-    world.kube.fault(FaultKind.STATUS, verb="patch", is_dry_run=True, status=503)
-    with pytest.raises(UnavailableError):
-        world.workload.write(PIPELINE, change)
-    assert world.kube.writes == []
 
 
 def _is_large(pod: Json) -> bool:
@@ -167,7 +102,7 @@ def test_old_pods_in_trouble_do_not_fail_the_change_that_replaces_them(world: Wo
     world.kube.cluster.trouble_of = crash_small
     world.kube.tick()
     assert world.workload.read(PIPELINE).stages[0].ready_replicas == 0
-    change = world.write(LARGE)
+    change = world.write(*LARGE)
     phases = [rollout.phase for rollout in world.watch(change, 8)]
     assert RolloutPhase.FAILED not in phases
     assert phases[-1] is RolloutPhase.READY
@@ -175,21 +110,21 @@ def test_old_pods_in_trouble_do_not_fail_the_change_that_replaces_them(world: Wo
 
 def test_another_hands_failure_is_not_this_changes(world: World) -> None:
     world.kube.cluster.trouble_of = lambda pod: Trouble.CRASH if _is_large(pod) else None
-    change = world.write(MORE)
+    change = world.write(*MORE)
 
     def switch(sdep: Json) -> None:
         sdep["spec"]["predictors"][0]["componentSpecs"][0]["spec"]["containers"][0]["image"] = (
             "registry.example/detect:l"
         )
 
-    world.edit(switch)
+    world.kube.edit("models", "sample", switch)
     assert {rollout.phase for rollout in world.watch(change, 4)} == {RolloutPhase.READY}
 
 
 def test_a_deployment_past_its_progress_deadline_fails_the_change(world: World) -> None:
     world.kube.cluster.progress_deadline_ticks = 3
     world.kube.cluster.trouble_of = lambda pod: Trouble.NEVER_READY if _is_large(pod) else None
-    change = world.write(LARGE)
+    change = world.write(*LARGE)
     phases = [rollout.phase for rollout in world.watch(change, 9)]
     assert phases[3] is RolloutPhase.PROGRESSING
     assert phases[-1] is RolloutPhase.FAILED

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,9 @@ from ipa.files import dump_pipeline, load_pipeline, pipeline_from_mapping, pipel
 from ipa.model.errors import DriftError, InputError
 from ipa.model.pipeline import Pipeline, Sla, StageKind, Variant
 from ipa.model.plan import StageConfig
-from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
-from ipa.optimize.solve import solve
-from ipa.policies.planning import PlanQuestion
 from ipa.targets.base import ImportRequest
 from ipa.targets.seldon.imported import imported
 from ipa.targets.seldon.manifest import read, render, smallest_configs
-from ipa.targets.seldon.metrics import dialect_of
 from ipa.targets.seldon.section import (
     SeldonRun,
     SeldonTarget,
@@ -182,38 +177,6 @@ def test_another_protocol_than_the_file_s_is_drift() -> None:
         with pytest.raises(DriftError) as drift:
             read(pipeline, sdep)
         assert "its protocol is seldon, not v2" in str(drift.value)
-
-
-def test_a_plan_has_batch_size_1_and_says_why() -> None:
-    pipeline = at_cluster(wrapped(sample_pipeline()))
-    points = tuple(
-        ProfilePoint(
-            cores=1.0, batch_size=size, latency_s=0.01 + 0.001 * size, latency_mean_s=0.01 + 0.001 * size
-        )
-        for size in (1, 2, 4, 8)
-    )
-    profiles = {
-        stage.name: StageProfile(
-            "sample",
-            stage.name,
-            tuple(VariantProfile(variant.name, 0.9, points) for variant in stage.variants),
-            "a machine",
-            date(2026, 11, 28),
-            "made up",
-        )
-        for stage in pipeline.stages
-    }
-    plan = solve(PlanQuestion(pipeline, profiles, 60.0).problem(), "exact")
-    assert plan.configs and {config.batch_size for config in plan.configs} == {1}
-    why = f"stage 'sort' has batch size 1, since {NO_BATCHES}"
-    assert why in plan.note
-
-
-def test_metrics_are_asked_for_by_the_names_of_graph_nodes(root: Path) -> None:
-    pipeline = imported(deployed(root, "scored"), ImportRequest(SLA)).pipeline
-    dialect = dialect_of(pipeline)
-    assert [dialect.stage_value(stage) for stage in pipeline.served] == ["scale", "trees", "rules", "vote"]
-    assert dialect.identity(pipeline) == "scored"
 
 
 def test_configs_written_to_a_microservice_leave_its_env_alone(root: Path) -> None:
