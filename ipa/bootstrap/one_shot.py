@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from ipa.adapters.forecasting import forecast_setup
 from ipa.adapters.store import Access, Store, open_from
 from ipa.bootstrap.replaying import Replayer
-from ipa.bootstrap.targets import Target, check_honoured, manifest_target, probe_of, target_named
+from ipa.bootstrap.targets import Target, check_honoured, cluster_target, probe_of, target_named
 from ipa.control.audit.replay import ReplayResult
 from ipa.control.canonical import digest_of
 from ipa.control.election import ALONE
@@ -96,7 +96,7 @@ def on_target(settings: Settings, at: str, namespace: str | None, say: Say) -> O
 
 def on_manifest(settings: Settings, path: str, namespace: str | None, say: Say) -> OneShot:
     """The service over the manifests in a file, which keeps no history."""
-    target, here = manifest_target(), clock.SystemClock()
+    target, here = cluster_target(), clock.SystemClock()
 
     def is_there(name: str) -> bool:
         try:

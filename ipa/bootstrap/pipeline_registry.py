@@ -411,11 +411,9 @@ class Roster:
             pipeline = self.pipelines[name]
             ran = name in self.loops
             self._retire(pipeline, said)
-        words = self.makers.target.goodbye(pipeline)
         if not ran:
             return "it was not controlled here; its decisions stay in the record"
-        stays = f"{words}, and its decisions stay" if words else "its decisions stay"
-        return f"it is no longer controlled; {stays} in the record"
+        return "it is no longer controlled; what runs of it goes on, and its decisions stay in the record"
 
     def sync(self) -> None:
         """Take up what another replica was given, as the store has it."""

@@ -73,13 +73,8 @@ def default_target(pipeline: Pipeline) -> Target:
 
 
 def cluster_target() -> Target:
-    """The target that runs pipelines on Kubernetes."""
+    """The target that runs pipelines on Kubernetes, and whose manifests a file may hold."""
     return next(target for target in targets() if target.on_kubernetes)
-
-
-def manifest_target() -> Target:
-    """The target whose manifests a file may hold, for `--at FILE.yaml`."""
-    return next(target for target in targets() if target.takes_gitops)
 
 
 def check_carried(target: Target, pipelines: Iterable[Pipeline], policy: str) -> None:
@@ -117,7 +112,7 @@ def check_sharing(target: Target, pipelines: Iterable[Pipeline], policy: str) ->
 def actuation_faults(settings: Settings) -> Iterator[str]:
     """Problems of the settings for actuation."""
     yield from gitops_faults(settings)
-    if settings.actuation == "gitops" and not target_of(settings).takes_gitops:
+    if settings.actuation == "gitops" and not target_of(settings).on_kubernetes:
         yield "IPA_ACTUATION=gitops needs the target kubernetes"
 
 

@@ -145,10 +145,9 @@ class Target(ABC):
     workload: ClassVar[str] = "the target"
     # What it adds to pipeline files.
     sections: ClassVar[TargetSections] = TargetSections()
-    # True if the service runs beside it on Kubernetes: leaders are elected by a Lease.
+    # True if the service runs beside it on Kubernetes: leaders are elected by a Lease, and a GitOps tool may
+    # carry changes out (IPA_ACTUATION=gitops).
     on_kubernetes: ClassVar[bool] = False
-    # True if a GitOps tool may carry changes out (IPA_ACTUATION=gitops).
-    takes_gitops: ClassVar[bool] = False
     # Seconds over which its metrics average a rate.
     rate_window_s: ClassVar[float] = 5.0
 
@@ -201,10 +200,6 @@ class Target(ABC):
     def access(self) -> tuple[ResourceKind, Callable[[Pipeline], Sequence[tuple[str, str]]]]:
         """The kind of object whose rights are asked about, and (namespace, name) of each of a pipeline."""
         raise self._cannot("say by a cluster who may do what")
-
-    def goodbye(self, pipeline: Pipeline) -> str:
-        """The fate of a pipeline that is no longer controlled, in words; empty if there is nothing to say."""
-        return ""
 
     def simulation(self, pipeline: Pipeline) -> tuple[ClusterSettings, MetricsSettings]:
         """The behaviour of replicas and monitoring, for the simulator: by default as `serving` says."""

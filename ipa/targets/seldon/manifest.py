@@ -214,7 +214,7 @@ def protocol_of(sdep: Json) -> WireProtocol | None:
 
 def _recognise(pipeline: Pipeline, place: StageLocation) -> tuple[str | None, str]:
     """The variant that runs, or None and in words how the nearest one differs from what runs."""
-    differing: dict[str, list[str]] = {}
+    differing: dict[str, list[tuple[str, str]]] = {}
     kinds = sorted(accelerator_kinds(pipeline, place.stage))
     for variant in place.stage.variants:
         run = seldon_of(variant)
@@ -231,13 +231,14 @@ def _recognise(pipeline: Pipeline, place: StageLocation) -> tuple[str | None, st
             if not is_same:
                 shown = ["absent" if it is None else repr(it) for it in (live, value)]
                 words = f"env {name}" if part == ENV else name
-                found.append(f"{words} is {shown[0]}, not {shown[1]}")
+                found.append((part, f"{words} is {shown[0]}, not {shown[1]}"))
         if not found:
             return variant.name, ""
     if not differing:
         return None, "none of its variants has a `seldon:` section"
-    nearest = min(differing, key=lambda name: len(differing[name]))
-    return None, f"nearest is {nearest!r}: {'; '.join(differing[nearest])}"
+    # Accelerators tell no variant from another.
+    nearest = min(differing, key=lambda name: sum(part != RESOURCES for part, _ in differing[name]))
+    return None, f"nearest is {nearest!r}: {'; '.join(words for _, words in differing[nearest])}"
 
 
 def _batch_size(pipeline: Pipeline, place: StageLocation, variant: str | None) -> int | str:

@@ -75,7 +75,6 @@ class Seldon(KubernetesTarget):
     title = "target kubernetes"
     workload = "the SeldonDeployment"
     sections = replace(SECTIONS, unbatched=unbatched_stages)
-    takes_gitops = True
     # Seldon is scraped every 5 to 15 s, and a rate needs two samples.
     rate_window_s = 30.0
 
@@ -133,14 +132,6 @@ class Seldon(KubernetesTarget):
     def starting_section(self, pipeline: str, namespace: str) -> Mapping[str, Any]:
         """A SeldonDeployment of the pipeline's name."""
         return {"name": pipeline, "namespace": namespace}
-
-    def goodbye(self, pipeline: Pipeline) -> str:
-        """Its SeldonDeployment stays."""
-        section = seldon_of(pipeline)
-        if section is None:
-            return ""
-        where = f"the SeldonDeployment {section.name!r} in namespace {section.namespace!r}"
-        return f"{where} runs on as it is"
 
     def simulation(self, pipeline: Pipeline) -> tuple[ClusterSettings, MetricsSettings]:
         """Counters scraped every five seconds; in shape split a queue with other settings is another pod."""
