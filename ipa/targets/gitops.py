@@ -67,12 +67,16 @@ class Git:
         self._folder, self._timeout_s = folder, timeout_s
 
     def __call__(
-        self, *words: str, given: str | None = None, environment: Mapping[str, str] | None = None
+        self,
+        *words: str,
+        given: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        fault: Callable[[str], Exception] = GitError,
     ) -> str:
         """The output of the command, as text.
 
-        GitError: it failed. UnavailableError: no end in time. ConfigurationError: there is no git.
-        InputError: the output is not UTF-8.
+        `fault` makes the error if it failed, of what git says. UnavailableError: no end in time.
+        ConfigurationError: there is no git. InputError: the output is not UTF-8.
         """
         command = ["git", "-C", str(self._folder), *OPTIONS, *words]
         env = {key: value for key, value in os.environ.items() if key not in ELSEWHERE}
@@ -86,7 +90,7 @@ class Git:
             raise ConfigurationError(f"git cannot be run: {error.strerror}", hint="Install git.") from error
         if done.returncode != 0:
             said = mask_urls(done.stderr.decode("utf-8", "replace"))
-            raise GitError(said.strip()[:LONGEST_MESSAGE])
+            raise fault(said.strip()[:LONGEST_MESSAGE])
         try:
             return done.stdout.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -125,10 +129,11 @@ class Repository:
             for role in ("AUTHOR", "COMMITTER")
             for key, value in (("NAME", author[1].strip()), ("EMAIL", author[2]))
         }
-        try:
-            self._git("rev-parse", "--git-dir")
-        except GitError as error:
-            raise ConfigurationError(f"{folder} is not a git repository: {error}") from error
+        self._git(
+            "rev-parse",
+            "--git-dir",
+            fault=lambda said: ConfigurationError(f"{folder} is not a git repository: {said}"),
+        )
 
     def read(self, path: str) -> str:
         """The file's text at the branch's newest commit."""
@@ -153,26 +158,23 @@ class Repository:
         """The branch's newest commit, of the remote where there is one."""
         name, remote = self._branch.name, self._branch.remote
         ref = f"refs/remotes/{remote}/{name}" if remote else f"refs/heads/{name}"
-        try:
-            if remote:
-                self._git("fetch", "--quiet", "--no-tags", remote, f"+refs/heads/{name}:{ref}")
-        except GitError as error:
-            raise UnavailableError(f"branch {name} of {remote} cannot be read: {error}") from error
-        try:
-            return self._git("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}").strip()
-        except GitError as error:
-            raise NotFoundError(
-                f"{self._folder} has no branch {name!r}", hint="Create the branch first."
-            ) from error
+        if remote:
+            refs = f"+refs/heads/{name}:{ref}"
+            unread = f"branch {name} of {remote} cannot be read"
+            self._git(
+                *("fetch", "--quiet", "--no-tags", remote, refs),
+                fault=lambda said: UnavailableError(f"{unread}: {said}"),
+            )
+        none = NotFoundError(f"{self._folder} has no branch {name!r}", hint="Create the branch first.")
+        found = self._git("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}", fault=lambda _: none)
+        return found.strip()
 
     def _text(self, commit: str, path: str) -> str:
-        try:
-            return self._git("cat-file", "blob", f"{commit}:{path}")
-        except GitError as error:
-            raise NotFoundError(
-                f"there is no file {path} on branch {self._branch.name}",
-                hint="`ipa render PIPELINE` prints the manifest to commit there.",
-            ) from error
+        none = NotFoundError(
+            f"there is no file {path} on branch {self._branch.name}",
+            hint="`ipa render PIPELINE` prints the manifest to commit there.",
+        )
+        return self._git("cat-file", "blob", f"{commit}:{path}", fault=lambda _: none)
 
     def _commit(self, head: str, path: str, text: str, message: str) -> str:
         """A commit upon `head` that changes the one file; no branch names it yet."""
@@ -188,15 +190,13 @@ class Repository:
     def _publish(self, head: str, commit: str) -> None:
         """Make it the branch's newest, unless the branch moved meanwhile."""
         name, remote = self._branch.name, self._branch.remote
-        try:
-            if remote:
-                # The lease is what was read: a branch that was moved or remade meanwhile is not pushed onto.
-                lease = f"--force-with-lease=refs/heads/{name}:{head}"
-                self._git("push", "--quiet", lease, remote, f"{commit}:refs/heads/{name}")
-            else:
-                self._git("update-ref", f"refs/heads/{name}", commit, head)
-        except GitError as error:
-            raise _refusal(name, str(error)) from error
+        if remote:
+            # The lease is what was read: a branch that was moved or remade meanwhile is not pushed onto.
+            lease = f"--force-with-lease=refs/heads/{name}:{head}"
+            words: tuple[str, ...] = ("push", "--quiet", lease, remote, f"{commit}:refs/heads/{name}")
+        else:
+            words = ("update-ref", f"refs/heads/{name}", commit, head)
+        self._git(*words, fault=lambda said: _refusal(name, said))
 
 
 def _refusal(name: str, said: str) -> IpaError:
@@ -217,13 +217,23 @@ def base_checkout(folder: Path, ref: str, timeout_s: float = TIMEOUT_S) -> Itera
     These are in a folder that is removed after the block. Errors: UsageError (no work tree, no such ref, no
     common commit); those of `Git`.
     """
-    here = Git(folder, timeout_s)
-    try:
-        root = Path(here("rev-parse", "--show-toplevel").removesuffix("\n"))
-    except GitError as error:
-        raise UsageError(f"{folder} is not in a git work tree: {error}") from error
+    outside = f"{folder} is not in a git work tree"
+    top = Git(folder, timeout_s)(
+        "rev-parse", "--show-toplevel", fault=lambda said: UsageError(f"{outside}: {said}")
+    )
+    root = Path(top.removesuffix("\n"))
     git = Git(root, timeout_s)
-    commit = _common_commit(git, ref)
+    unknown = UsageError(
+        f"--base {ref!r} is not a commit of this repository",
+        hint="Fetch it first, for example with `git fetch origin main`, and pass origin/main.",
+    )
+    words = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
+    named = git(*words, fault=lambda _: unknown).strip()
+    unrelated = UsageError(
+        f"--base {ref!r} and HEAD have no commit in common",
+        hint="A shallow clone may lack it: fetch the whole history (fetch-depth: 0, GIT_DEPTH: 0).",
+    )
+    commit = git("merge-base", named, "HEAD", fault=lambda _: unrelated).strip()
     listed = git("ls-tree", "-r", "-z", "--name-only", "--full-tree", commit).split("\0")
     with TemporaryDirectory() as made:
         # An index of its own: that of the work tree stays as it is.
@@ -233,24 +243,6 @@ def base_checkout(folder: Path, ref: str, timeout_s: float = TIMEOUT_S) -> Itera
         names = "\0".join(name for name in listed if name.endswith(".yaml"))
         git("checkout-index", "-z", "--stdin", f"--prefix={files}/", given=names, environment=index)
         yield root, commit, files
-
-
-def _common_commit(git: Git, ref: str) -> str:
-    words = ("rev-parse", "--verify", "--quiet", "--end-of-options")
-    try:
-        named = git(*words, f"{ref}^{{commit}}").strip()
-    except GitError as error:
-        raise UsageError(
-            f"--base {ref!r} is not a commit of this repository",
-            hint="Fetch it first, for example with `git fetch origin main`, and pass origin/main.",
-        ) from error
-    try:
-        return git("merge-base", named, "HEAD").strip()
-    except GitError as error:
-        raise UsageError(
-            f"--base {ref!r} and HEAD have no commit in common",
-            hint="A shallow clone may lack it: fetch the whole history (fetch-depth: 0, GIT_DEPTH: 0).",
-        ) from error
 
 
 class Folder:
