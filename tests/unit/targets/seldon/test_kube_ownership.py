@@ -1,4 +1,4 @@
-"""A SeldonDeployment belongs to the install that wrote it first; no other touches it."""
+"""A SeldonDeployment belongs to the install that wrote it first; a drift names its last hand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ipa.cli.main import run
 from ipa.control.ports import RolloutPhase
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, DriftError, NotFoundError
-from ipa.targets.kubernetes.layout import ANNOTATION, owner_of, release_all
+from ipa.targets.kubernetes.layout import ANNOTATION, last_hand, owner_of, release_all
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
 from tests.fakes.kube import FakeKube
@@ -144,3 +144,49 @@ def test_released_it_is_anyone_s(installs: Installs) -> None:
 def test_a_service_is_not_asked_to_release(capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["release", "sample", "--at", "http://127.0.0.1:9"]) == 64
     assert "for a cluster" in capfd.readouterr().err
+
+
+def entry(manager: str, time: str, field: str = "f:spec", subresource: str = "") -> Json:
+    made: Json = {"manager": manager, "operation": "Update", "time": time, "fieldsV1": {field: {}}}
+    return {**made, "subresource": subresource} if subresource else made
+
+
+@pytest.mark.parametrize(
+    ("entries", "who"),
+    [
+        (None, ""),
+        ([], ""),
+        ([entry("kubectl-edit", "2026-11-24T10:00:00Z")], "kubectl-edit at 2026-11-24T10:00:00Z"),
+        ([entry("kubectl", "2026-11-24T10:00:00Z"), entry("ipa-serving", "2026-11-24T11:00:00Z")], ""),
+        (
+            [entry("argocd", "2026-11-24T12:00:00Z"), entry("ipa-serving", "2026-11-24T11:00:00Z")],
+            "argocd at 2026-11-24T12:00:00Z",
+        ),
+        (
+            [
+                entry("kubectl", "2026-11-24T10:00:00Z", subresource="scale"),
+                entry("manager", "2026-11-24T12:00:00Z", subresource="status"),
+                entry("labeler", "2026-11-24T12:00:00Z", "f:metadata"),
+            ],
+            "kubectl at 2026-11-24T10:00:00Z",
+        ),
+        ([{"manager": None, "fieldsV1": {"f:spec": {}}}, "nonsense"], ""),
+    ],
+)
+def test_the_newest_change_of_the_spec_beside_ours_counts(entries: list[Json] | None, who: str) -> None:
+    assert last_hand({"metadata": {"managedFields": entries}}) == who
+
+
+def by_argocd(sdep: Json) -> None:
+    sdep["metadata"]["managedFields"] = [entry("argocd", "2026-11-24T12:00:00Z")]
+
+
+def test_a_refusal_names_the_hand(kube: FakeKube, workload: KubeWorkload) -> None:
+    def edit(sdep: Json) -> None:
+        by_argocd(sdep)
+        sdep["spec"]["predictors"][0]["componentSpecs"][0]["spec"]["containers"][0]["image"] = "theirs:1"
+
+    kube.edit("models", "sample", edit)
+    with pytest.raises(DriftError) as caught:
+        workload.read(PIPELINE)
+    assert "its spec was last changed by argocd at 2026-11-24T12:00:00Z" in str(caught.value)
