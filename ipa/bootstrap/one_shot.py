@@ -74,7 +74,7 @@ def on_target(settings: Settings, at: str, namespace: str | None, say: Say) -> O
     store = StoreOnDemand(settings)
     resources.callback(store.close)
     here = clock.SystemClock()
-    workload = ProbedCreating(connection.workload, probe_of(settings, target, {}))
+    workload = ProbedCreating(connection, probe_of(settings, target, {}))
     pipelines = FilePipelines(settings, target, namespace, lambda: _placed_names(settings, target))
 
     def loop(name: str) -> Loop:

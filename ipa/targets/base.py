@@ -91,12 +91,8 @@ class World:
     adopting: Adopting | None = None
 
 
-class TargetConnection(Protocol):
-    """A target reached from the command line, without a service (`--at NAME`)."""
-
-    @property
-    def workload(self) -> ports.CreatingWorkload:
-        """The running pipelines."""
+class TargetConnection(ports.CreatingWorkload, Protocol):
+    """The running pipelines of a target reached without a service (`--at NAME`)."""
 
     def why_not(self, pipeline: Pipeline) -> str:
         """The target's reason to refuse the pipeline, with the remedy; empty if that is not known."""

@@ -259,26 +259,6 @@ def claimed(body: Json, install: str) -> Json:
     return {**body, "metadata": {**metadata, "annotations": annotations}}
 
 
-def release_all(client: KubeClient, layout: Layout, install: str) -> list[str]:
-    """Give up every object of the pipeline; the names of those that were the install's.
-
-    DriftError where one belongs to another install: nothing is given up then. NotFoundError: none is there.
-    """
-    patches: dict[str, list[Operation]] = {}
-    missing: NotFoundError | None = None
-    for name in layout.names:
-        try:
-            patches[name] = release(client.get(layout.kind, layout.namespace, name), install)
-        except NotFoundError as error:
-            missing = error
-    if missing is not None and not patches:
-        raise missing
-    owned = {name: patch for name, patch in patches.items() if patch}
-    for name, patch in owned.items():
-        client.patch(layout.kind, layout.namespace, name, patch)
-    return list(owned)
-
-
 def revision_of(objects: Sequence[Json]) -> str:
     """Revision that a decision is bound to: the objects, then `/` and the versions of their specs.
 

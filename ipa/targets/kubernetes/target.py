@@ -97,7 +97,7 @@ class KubernetesTarget(base.Target):
 
         settings = self.settings_at(settings, where)
         client = KubeClient.from_kubeconfig(settings.kubeconfig, settings.kube_timeout_s)
-        return ClusterConnection(self, client, settings.install)
+        return self.workload_of(client, settings.install)
 
     def render(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
         """Every object of the pipeline with these configurations."""
@@ -106,25 +106,3 @@ class KubernetesTarget(base.Target):
     def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> base.Configs:
         """The configurations with cores in whole millicores; InputError if they do not fit the pipeline."""
         return self.layout_of(pipeline).as_written(configs)
-
-
-class ClusterConnection:
-    """The objects of one cluster without a service, as those of that install."""
-
-    def __init__(self, target: KubernetesTarget, client: KubeClient, install: str) -> None:
-        self._target, self._client, self._install = target, client, install
-        self.workload = target.workload_of(client, install)
-
-    def why_not(self, pipeline: Pipeline) -> str:
-        """Return what the namespace refuses of the pipeline, with the remedy."""
-        return self._target.layout_of(pipeline).admission_fault(self._client)
-
-    def release(self, pipeline: Pipeline) -> list[str]:
-        """Give the pipeline's objects up; the names of those that were the install's."""
-        from ipa.targets.kubernetes.layout import release_all
-
-        return release_all(self._client, self._target.layout_of(pipeline), self._install)
-
-    def close(self) -> None:
-        """Close the client."""
-        self._client.close()

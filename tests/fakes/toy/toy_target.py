@@ -108,6 +108,16 @@ class ToyWorkload:
         """Take the file away."""
         self._path(pipeline).unlink()
 
+    def why_not(self, pipeline: Pipeline) -> str:
+        return ""
+
+    def release(self, pipeline: Pipeline) -> list[str]:
+        """Nothing is owned."""
+        return []
+
+    def close(self) -> None:
+        """Nothing is open."""
+
     def _path(self, pipeline: Pipeline) -> Path:
         return self._folder / f"{pipeline.name}.json"
 
@@ -143,23 +153,6 @@ def _load_rps(pipeline: Pipeline) -> float:
     return place.load_rps if place else 1.0
 
 
-class ToyConnection:
-    """The folder without a service."""
-
-    def __init__(self, folder: Path) -> None:
-        self.workload = ToyWorkload(folder)
-
-    def why_not(self, pipeline: Pipeline) -> str:
-        return ""
-
-    def release(self, pipeline: Pipeline) -> list[str]:
-        """Nothing is owned."""
-        return []
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
 class Toy(Target):
     """Pipelines in JSON files."""
 
@@ -189,9 +182,9 @@ class Toy(Target):
                 workload.create(pipeline, site.start(pipeline))
         return World(workload, ToyMetrics())
 
-    def connect(self, settings: Settings, where: str) -> ToyConnection:
+    def connect(self, settings: Settings, where: str) -> ToyWorkload:
         """The folder that is named, or the usual one."""
-        return ToyConnection(Path(where) if where else FOLDER)
+        return ToyWorkload(Path(where) if where else FOLDER)
 
     def smallest(self, pipeline: Pipeline) -> Configs:
         """One replica of each first variant."""

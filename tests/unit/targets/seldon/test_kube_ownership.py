@@ -13,7 +13,7 @@ from ipa.cli.main import run
 from ipa.control.ports import RolloutPhase
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, DriftError, NotFoundError
-from ipa.targets.kubernetes.layout import ANNOTATION, last_hand, owner_of, release_all
+from ipa.targets.kubernetes.layout import ANNOTATION, last_hand, owner_of
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
 from tests.fakes.kube import FakeKube
@@ -128,14 +128,14 @@ def test_other_annotations_stay_and_a_change_of_the_owner_adds_nothing(installs:
 
 def test_released_it_is_anyone_s(installs: Installs) -> None:
     with pytest.raises(NotFoundError):
-        release_all(installs.client, layout_of(PIPELINE), "blue")
+        installs.blue.release(PIPELINE)
     installs.deploy(installs.blue)
     assert installs.sdep()["metadata"]["annotations"] == {ANNOTATION: "blue"}
     generation = installs.sdep()["metadata"]["generation"]
     with pytest.raises(DriftError, match="'blue'"):
-        release_all(installs.client, layout_of(PIPELINE), "green")
-    assert release_all(installs.client, layout_of(PIPELINE), "blue") == ["sample"]
-    assert release_all(installs.client, layout_of(PIPELINE), "blue") == []
+        installs.green.release(PIPELINE)
+    assert installs.blue.release(PIPELINE) == ["sample"]
+    assert installs.blue.release(PIPELINE) == []
     assert installs.sdep()["metadata"]["generation"] == generation
     installs.green.write(PIPELINE, to_more(installs.green))
     assert owner_of(installs.sdep()) == "green"
