@@ -17,7 +17,6 @@ from ipa.model.pipeline import Objective, Pipeline, Stage, StageKind, Variant
 from ipa.settings import Settings
 from ipa.targets.base import Imported, ImportRequest
 from ipa.targets.kubernetes.layout import at
-from ipa.targets.seldon.graph import nodes_of, stages_of
 from ipa.targets.seldon.locate import (
     AUTOSCALERS,
     ENDLESS_WRITES,
@@ -26,7 +25,9 @@ from ipa.targets.seldon.locate import (
     SEPARATE_ENGINE,
     containers_of,
     env_entry,
+    nodes_of,
     orchestrator_remedy,
+    stages_of,
 )
 from ipa.targets.seldon.manifest import amounts_of, protocol_of, read_predictor
 from ipa.targets.seldon.manifest_edit import seldondeployments
@@ -111,11 +112,9 @@ def imported(sdep: Json, asked: ImportRequest) -> Imported:
         else stage
         for stage in stages_of(graph)
     ]
-    # Times that batches wait now, whose notes follow those of the variants.
-    batched = [_batched(it, containers.get(it.name) or {}, protocol, notes) for it in stages]
     pipeline = Pipeline(
         asked.pipeline or at(metadata, "labels", LABEL_PIPELINE) or metadata["name"],
-        tuple(batched),
+        tuple(stages),
         asked.sla,
         {"default": Objective()},
         targets={KEY: _target(metadata, spec, predictor, protocol)},
@@ -168,7 +167,7 @@ def _target(metadata: Json, spec: Json, predictor: Json, protocol: WireProtocol 
 def _stage(
     stage: Stage, node: Json, container: Json, protocol: WireProtocol | None, notes: list[str]
 ) -> Stage:
-    """The stage with its running container as its only variant."""
+    """The stage with its running container as its only variant, and the time that its batches wait now."""
     env = _env(stage.name, container, notes)
     implementation = env.pop(IMPLEMENTATION, None) or node.get("implementation")
     # Extended resources have a domain.
@@ -188,7 +187,17 @@ def _stage(
     model = (run.model_uri or "").rstrip("/").rpartition("/")[2]
     known = [*(env.get(key, "") for key in NAMING_ENV), "" if tag == "latest" else tag, model]
     name = next((name for name in known if NAME.fullmatch(name)), "current")
-    return replace(stage, variants=(Variant(name, {KEY: run}),))
+    batch_timeout_s = stage.batch_timeout_s
+    size, time = ((env_entry(container, it) or {}).get("value") for it in (BATCH_SIZE, BATCH_TIME))
+    if time is not None:
+        try:
+            batch_timeout_s = float(str(time))
+        except ValueError:
+            notes.append(f"stage {stage.name!r}: {BATCH_TIME} {time!r} is not a number of seconds")
+    elif size is not None and protocol is not WireProtocol.SELDON and run.server is None:
+        waits = f"no {BATCH_TIME}; batches will wait {batch_timeout_s:g} s"
+        notes.append(f"stage {stage.name!r}: {waits}")
+    return replace(stage, variants=(Variant(name, {KEY: run}),), batch_timeout_s=batch_timeout_s)
 
 
 def _server(node: Json, container: Json, protocol: WireProtocol | None) -> ServerKind | None:
@@ -235,24 +244,6 @@ def _memory_gib(name: str, container: Json, notes: list[str]) -> float | None:
     if mib * 2**20 != amount:
         notes.append(f"stage {name!r}: memory {text!r} is rounded to {mib}Mi")
     return mib / MIB_PER_GIB
-
-
-def _batched(stage: Stage, container: Json, protocol: WireProtocol | None, notes: list[str]) -> Stage:
-    """The stage with the time that its batches wait now."""
-    if not stage.variants:
-        return stage
-    text = (env_entry(container, BATCH_TIME) or {}).get("value")
-    if text is not None:
-        try:
-            return replace(stage, batch_timeout_s=float(str(text)))
-        except ValueError:
-            notes.append(f"stage {stage.name!r}: {BATCH_TIME} {text!r} is not a number of seconds")
-            return stage
-    is_single = protocol is WireProtocol.SELDON or stage.variants[0].targets[KEY].server is not None
-    if (env_entry(container, BATCH_SIZE) or {}).get("value") is not None and not is_single:
-        waits = f"no {BATCH_TIME}; batches will wait {stage.batch_timeout_s:g} s"
-        notes.append(f"stage {stage.name!r}: {waits}")
-    return stage
 
 
 def _notes(

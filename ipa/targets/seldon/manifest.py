@@ -19,15 +19,17 @@ from ipa.model.errors import InputError, Problem
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.targets.kubernetes.layout import at
-from ipa.targets.seldon.graph import SPLIT, Nested, nest
 from ipa.targets.seldon.locate import (
     LABEL_PIPELINE,
     SEPARATE_ENGINE,
+    SPLIT,
+    Nested,
     StageLocation,
     container_name,
     drift,
     env_entry,
     locate,
+    nest,
     node_type,
     object_of,
     target_of,

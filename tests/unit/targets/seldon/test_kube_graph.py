@@ -21,7 +21,7 @@ from ipa.model.pipeline import (
     StageKind,
     Variant,
 )
-from ipa.targets.seldon.graph import Nested, nest
+from ipa.targets.seldon.locate import Nested, nest
 from ipa.targets.seldon.manifest import read, render, smallest_configs
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget
 from tests.fakes.kube.schema import admit, real_schema, small_schema
