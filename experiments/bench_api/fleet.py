@@ -19,9 +19,8 @@ from ipa.adapters.metrics.publish import Publisher
 from ipa.adapters.store import Store
 from ipa.bootstrap.pipeline_registry import inputs_of, loop_of, policy_of
 from ipa.bootstrap.targets import ServeOptions
-from ipa.control.loop.clock import StopSignal, SystemClock
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
-from ipa.control.loop.scheduler import Scheduler
+from ipa.control.loop.scheduler import Scheduler, StopSignal, SystemClock
 from ipa.control.loop.snapshot import Snapshot
 from ipa.model.decision import Decision
 from ipa.model.pipeline import Pipeline

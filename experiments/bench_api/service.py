@@ -28,8 +28,8 @@ from ipa.api.app import create_app
 from ipa.api.context import ApiContext
 from ipa.api.limits import ApiLimits
 from ipa.api.wiring import config_of, settle
-from ipa.control.loop.clock import StopSignal, SystemClock
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
+from ipa.control.loop.scheduler import Scheduler, StopSignal, SystemClock
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl
 from ipa.files import load_pipelines, load_profiles
@@ -118,21 +118,20 @@ def main(folder: Path, many: int, rounds: tuple[int, ...]) -> None:
     pipelines = copies(load_pipelines(ROOT / "pipelines")[PLANNED], many)
     profiles = load_profiles(ROOT / "profiles", PLANNED)
     ticks, stop = Ticks(), StopSignal()
-    waker = stop.linked()
-    thread = threading.Thread(target=loop_of(ticks, waker).run, args=(stop,))
+    loops = Scheduler(SystemClock, stop)
     server = Server(config_of(create_app(services(store, pipelines, profiles))))
     signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
     told: dict[str, Any] = {"rounds": []}
     if rounds:
         fleet = Fleet(pipelines, profiles, store, stop)
         told["rounds"] = fleet.rounds(*rounds)
-    thread.start()
+    loops.add(loop_of(ticks, stop.linked()))
     settle()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         print(listener.getsockname()[1], flush=True)
         server.run(sockets=[listener])
     stop.set()
-    thread.join()
+    loops.join(TICK_S)
     store.close()
     told |= {"began_s": ticks.began_s, "took_s": ticks.took_s}
     print(json.dumps(told), flush=True)

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from ipa.adapters.store import Store, open_store
 from ipa.adapters.store.journal import Changes
-from ipa.control.engine.decision_inputs import made_of
 from ipa.control.engine.guards import GuardSettings
+from ipa.control.engine.tick import made_of
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.control.store_admin import Retention, RowKind, StoreStats

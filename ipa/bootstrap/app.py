@@ -27,16 +27,13 @@ from ipa.bootstrap.targets import (
     ServeOptions,
     actuation_faults,
     check_carried,
-    probe_of,
     start_configs,
     target_of,
 )
 from ipa.control.audit.feed import RecordFeed
 from ipa.control.audit.reason_log import ReasonLog
-from ipa.control.loop.clock import StopSignal
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
-from ipa.control.loop.probed_workload import ProbedWorkload
-from ipa.control.loop.scheduler import Scheduler
+from ipa.control.loop.scheduler import Scheduler, StopSignal
 from ipa.control.ports import AlwaysLeading, Attribution, Clock, ControlAction
 from ipa.files import load_profiles
 from ipa.files.traces import read_trace
@@ -152,7 +149,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
         world = LoopPorts(
             clock,
             opened.metrics,
-            ProbedWorkload(opened.workload, probe_of(settings, target, opened.endpoints)),
+            opened.workload,
             store,
             store,
             leads,

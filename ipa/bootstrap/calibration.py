@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from ipa.bootstrap.targets import Target, measurement_bench
 from ipa.control.canonical import digest_of
-from ipa.control.engine.decision_inputs import DecisionInputs, read_inputs
+from ipa.control.engine.tick import DecisionInputs, read_inputs
 from ipa.control.ports import Clock, DecisionLog
 from ipa.model.errors import IpaError, UnavailableError
 from ipa.model.pipeline import Pipeline

@@ -9,7 +9,7 @@ from ipa.adapters.store.admin import MAKE_KEY, key_finding, store_findings
 from ipa.bootstrap.identity import check_listening
 from ipa.bootstrap.leader_election import elects
 from ipa.bootstrap.targets import target_of
-from ipa.control.loop.clock import SystemClock
+from ipa.control.loop.scheduler import SystemClock
 from ipa.model.errors import IpaError
 from ipa.model.findings import DoctorCheck, Finding, failed, ok
 from ipa.model.pipeline import Pipeline

@@ -12,12 +12,11 @@ from typing import Any, TypeVar
 from ipa.adapters.forecasting import forecast_setup
 from ipa.adapters.store import Access, Store, open_from
 from ipa.bootstrap.replaying import Replayer
-from ipa.bootstrap.targets import Target, check_honoured, cluster_target, probe_of, target_named
+from ipa.bootstrap.targets import Target, check_honoured, cluster_target, target_named
 from ipa.control.audit.replay import ReplayResult
 from ipa.control.canonical import digest_of
 from ipa.control.election import ALONE
-from ipa.control.loop import clock
-from ipa.control.loop.probed_workload import ProbedCreating
+from ipa.control.loop.scheduler import SystemClock
 from ipa.control.ports import Attribution, PipelineControl
 from ipa.files import load_pipelines, load_profiles
 from ipa.files.pipelines import find_pipeline
@@ -73,8 +72,7 @@ def on_target(settings: Settings, at: str, namespace: str | None, say: Say) -> O
     resources.callback(connection.close)
     store = StoreOnDemand(settings)
     resources.callback(store.close)
-    here = clock.SystemClock()
-    workload = ProbedCreating(connection, probe_of(settings, target, {}))
+    here = SystemClock()
     pipelines = FilePipelines(settings, target, namespace, lambda: _placed_names(settings, target))
 
     def loop(name: str) -> Loop:
@@ -82,7 +80,7 @@ def on_target(settings: Settings, at: str, namespace: str | None, say: Say) -> O
         # One that is not placed there is refused by the workload, which says what its file lacks.
         if target.placed(pipeline):
             check_honoured(target, [pipeline])
-        return OneShotLoop(pipeline, workload, store, here, settings, say)
+        return OneShotLoop(pipeline, connection, store, here, settings, say)
 
     refusal = None
     if settings.actuation == "gitops":
@@ -96,7 +94,7 @@ def on_target(settings: Settings, at: str, namespace: str | None, say: Say) -> O
 
 def on_manifest(settings: Settings, path: str, namespace: str | None, say: Say) -> OneShot:
     """The service over the manifests in a file, which keeps no history."""
-    target, here = cluster_target(), clock.SystemClock()
+    target, here = cluster_target(), SystemClock()
 
     def is_there(name: str) -> bool:
         try:
@@ -171,7 +169,7 @@ def _service(
         replayer=StoredProfilesReplayer(settings, target, store),
         standing=lambda: ALONE,
         health=lambda: (),
-        clock=clock.SystemClock(),
+        clock=SystemClock(),
         settings=settings,
     )
 

@@ -20,10 +20,9 @@ from ipa.bootstrap.file_edits import FileEdits
 from ipa.bootstrap.targets import ServeOptions, check_carried, check_sharing, target_of
 from ipa.control.canonical import canonical_json, digest
 from ipa.control.engine.actuation import IN_FLIGHT
-from ipa.control.engine.decision_inputs import made_of
-from ipa.control.loop.clock import StopSignal
+from ipa.control.engine.tick import made_of
 from ipa.control.loop.control_loop import ControlLoop, Hook, LoopPorts
-from ipa.control.loop.scheduler import ScheduledLoop, Scheduler
+from ipa.control.loop.scheduler import ScheduledLoop, Scheduler, StopSignal
 from ipa.control.loop.shadow import shadow_world
 from ipa.control.loop.time_limit import PluginRunner
 from ipa.control.ports import Attribution, Clock, ControlAction, PipelineControl

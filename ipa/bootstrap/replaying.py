@@ -10,7 +10,7 @@ from ipa.adapters.solvers.supervised import supervised
 from ipa.bootstrap.pipeline_registry import policy_of
 from ipa.control.audit.replay import ReplayResult, ReplaySetup, inputs_in, nothing, replay, stale
 from ipa.control.canonical import digest_of
-from ipa.control.engine.decision_inputs import made_of
+from ipa.control.engine.tick import made_of
 from ipa.control.ports import DecisionLog
 from ipa.model.decision import Decision
 from ipa.model.errors import DeadlineError

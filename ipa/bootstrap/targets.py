@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from ipa.model.decision import Mode
 from ipa.model.errors import InfeasibleError, Problem, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.model.probe import V2, PipelineProbe, ProbeRequest, ProbeResult, RequestAddress
+from ipa.model.probe import V2, ProbeRequest, ProbeResult, RequestAddress
 from ipa.model.profile import StageProfile
 from ipa.policies.planning import plan_pipeline
 from ipa.policies.table import shares_load
@@ -38,7 +38,6 @@ __all__ = [
     "default_target",
     "infer_at",
     "measurement_bench",
-    "probe_of",
     "target_named",
     "target_of",
     "targets",
@@ -139,18 +138,6 @@ def bench_at(
     if namespace is not None:
         pipeline = target.in_namespace(pipeline, namespace)
     return target.bench(settings, where, pipeline)
-
-
-def probe_of(
-    settings: Settings, target: Target, endpoints: Mapping[str, str]
-) -> Callable[[Pipeline, PipelineProbe], ProbeResult]:
-    """Sends the smoke request of a pipeline to its endpoint, or where the target knows it to be."""
-
-    def send(pipeline: Pipeline, probe: PipelineProbe) -> ProbeResult:
-        address = endpoints.get(pipeline.name, "")
-        return target.probe(pipeline, ProbeRequest(probe.request, probe.timeout_s, address), settings)
-
-    return send
 
 
 def infer_at(address: RequestAddress, body: Mapping[str, Any], timeout_s: float) -> ProbeResult:

@@ -13,13 +13,6 @@ V2 = "v2"
 USUAL_TIMEOUT_S = 5.0
 
 
-class AfterRollout(StrEnum):
-    """The consequence of a smoke request that fails after a rollout."""
-
-    REPORT = "report"
-    ROLL_BACK = "roll-back"
-
-
 class ProbeTransport(StrEnum):
     """The transport of a request."""
 
@@ -44,14 +37,10 @@ NO_ADDRESS = RequestAddress()
 
 @dataclass(frozen=True, slots=True)
 class PipelineProbe:
-    """The smoke request of a pipeline: the JSON body, and the most time for its answer.
-
-    `after_rollout` says what follows if it fails after a rollout; None: it is not sent then.
-    """
+    """The smoke request of a pipeline: the JSON body, and the most time for its answer."""
 
     request: Mapping[str, Any] = field(hash=False)
     timeout_s: float = USUAL_TIMEOUT_S
-    after_rollout: AfterRollout | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,6 @@ class ServingSemantics:
     `spread` says in words how requests reach replicas. `most_parts` is the number of configurations that may
     run side by side, each with a share of the requests; several variants of one stage (`sets`) are such too.
     `keeps_variants`: a replica keeps several variants loaded and switches between them in place (`resident`).
-    `takes_requests`: there is an address to send requests to.
     """
 
     batching: Batching = Batching.CENTRAL
@@ -111,7 +110,6 @@ class ServingSemantics:
     waits_for_batches: bool = True
     most_parts: int = 1
     keeps_variants: bool = False
-    takes_requests: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +147,6 @@ def unhonoured(pipeline: Pipeline, serving: ServingSemantics, place: str) -> Ite
         yield Unhonoured(
             "resident", f"{place} loads one variant in a replica", "leave it out, or choose another target"
         )
-    if pipeline.probe is not None and pipeline.probe.after_rollout and not serving.takes_requests:
-        yield Unhonoured("probe.after_rollout", f"{place} takes no requests", "leave it out")
     usual_s = Stage("", ()).batch_timeout_s
     if not serving.waits_for_batches and any(s.batch_timeout_s != usual_s for s in pipeline.served):
         yield Unhonoured("batch_timeout", f"{place} does not wait for batches to fill", "leave it out")

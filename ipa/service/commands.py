@@ -11,7 +11,8 @@ from typing import Any
 
 from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.engine.feedback import lateness
-from ipa.control.engine.overrides import WEEK
+from ipa.control.engine.guards import WEEK
+from ipa.control.engine.state import ChangeRequest
 from ipa.control.ports import Attribution, Freeze, PipelineControl, StagePin
 from ipa.model.decision import Decision, Mode
 from ipa.model.errors import ConflictError, InputError, NotFoundError, Problem
@@ -195,7 +196,8 @@ def apply(
     order.expected.check(live_of(service, pipeline.name).revision, f"pipeline {pipeline.name}")
     checked = checked_configs(pipeline, configs)
     check_confirmed(service, pipeline, checked, confirmed=order.confirmed)
-    return loop_of(service, pipeline.name).request(checked, order.words("requested"), order.by)
+    wanted = ChangeRequest(checked, order.words("requested"), by=order.by)
+    return loop_of(service, pipeline.name).request(wanted)
 
 
 def roll_back(
@@ -208,7 +210,8 @@ def roll_back(
     found = preview_undo(service, pipeline, to, whose, order.expected)
     _require_confirmation("" if order.confirmed else found.unconfirmed)
     detail = f"{order.words('rollback')}: {found.words}"
-    return loop_of(service, pipeline.name).restore(found.configs, detail, order.by, found.undoes)
+    wanted = ChangeRequest(found.configs, detail, by=order.by, restores=True, undoes=found.undoes)
+    return loop_of(service, pipeline.name).request(wanted)
 
 
 def preview_undo(

@@ -14,12 +14,11 @@ from typing import Protocol
 
 from ipa.control.canonical import canonical_json, digest
 from ipa.control.engine.actuation import IN_FLIGHT, ActuationPhase, begin, sent
-from ipa.control.engine.change_words import changes
-from ipa.control.engine.guards import GuardSettings
+from ipa.control.engine.guards import GuardSettings, stop_of
 from ipa.control.engine.observe import observe, unseen_by
-from ipa.control.engine.overrides import stop_of
 from ipa.control.engine.state import ChangeRequest, EngineState
-from ipa.control.engine.write_outcome import unwritten
+from ipa.control.engine.tick import unwritten
+from ipa.control.engine.transition import changes
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import (
@@ -118,30 +117,22 @@ class OneShotLoop:
             return replace(seen, phase=ActuationPhase.FAILED, problems=problems)
         return replace(seen, phase=ActuationPhase.WAITING_READY)
 
-    def request(
-        self, configs: tuple[StageConfig, ...], detail: str, by: str = "", plan_id: str = ""
-    ) -> Decision:
+    def request(self, wanted: ChangeRequest) -> Decision:
         """Create or change the workload, and wait until it is ready.
 
         Errors: those of `CreatingWorkload`. RolloutError, DeadlineError: it did not get ready, and what ran
         before runs again (or the message says that it does not). ConflictError: another writer changed it
         meanwhile. UnavailableError: the write was not answered, and was not made, as reading back shows.
         """
-        written = self.workload.as_written(self.pipeline, configs)
-        wanted = ChangeRequest(written, detail, by=by, plan_id=plan_id)
+        wanted = replace(wanted, configs=self.workload.as_written(self.pipeline, wanted.configs))
         try:
             state = self._read()
         except NotFoundError:
+            if wanted.restores:
+                raise
             return self._create(wanted)
-        return self._change(wanted, state)
-
-    def restore(
-        self, configs: tuple[StageConfig, ...], detail: str, by: str = "", undoes: str = ""
-    ) -> Decision:
-        """Request the restored configurations, also from a change that does not get ready."""
-        written = self.workload.as_written(self.pipeline, configs)
-        wanted = ChangeRequest(written, detail, by=by, restores=True, undoes=undoes)
-        return self._change(wanted, replace(self._read(), settled=True))
+        # What ran before is restored also from a change that does not get ready.
+        return self._change(wanted, replace(state, settled=True) if wanted.restores else state)
 
     def _read(self) -> WorkloadState:
         """The state of the last snapshot, once; else of the workload now."""
@@ -387,19 +378,19 @@ class ManifestLoop:
         stages = tuple(replace(stage, ready_replicas=_UNSEEN) for stage in observation.stages)
         return _snapshot(replace(observation, stages=stages), f"as {self._path} asks for")
 
-    def request(
-        self, configs: tuple[StageConfig, ...], detail: str, by: str = "", plan_id: str = ""
-    ) -> Decision:
+    def request(self, wanted: ChangeRequest) -> Decision:
         """Rewrite the manifest; all that no plan decides stays as it is."""
         text = self._read()
         manifest = self._manifest(text)
         before = manifest.configs()
-        wanted = self._target.as_written(self._pipeline, configs)
-        after = manifest.changed(wanted)
+        configs = self._target.as_written(self._pipeline, wanted.configs)
+        after = manifest.changed(configs)
         is_changed = after != text
         if is_changed:
             replace_text(Path(self._path), after)
-        words = f"{self._path} rewritten: {changes(before, wanted)}; commit it to roll it out"
+        words = f"{self._path} already has this configuration"
+        if is_changed:
+            words = f"{self._path} rewritten: {changes(before, configs)}; commit it to roll it out"
         return Decision(
             decision_id="",
             pipeline=self._pipeline.name,
@@ -407,19 +398,13 @@ class ManifestLoop:
             at=self._clock.now().isoformat(),
             action=Action.APPLY if is_changed else Action.HOLD,
             reason=ReasonCode.REQUESTED if is_changed else ReasonCode.NO_CHANGE,
-            detail=f"{detail}: " + (words if is_changed else f"{self._path} already has this configuration"),
-            configs=wanted,
+            detail=f"{wanted.detail}: {words}",
+            configs=configs,
             previous=before,
-            plan_id=plan_id,
+            plan_id=wanted.plan_id,
             mode=Mode.ACTIVE,
             revision=_revision(after),
         )
-
-    def restore(
-        self, configs: tuple[StageConfig, ...], detail: str, by: str = "", undoes: str = ""
-    ) -> Decision:
-        """Request the restored configurations, as `request` does."""
-        return self.request(configs, detail, by)
 
     def _manifest(self, text: str) -> PipelineManifest:
         return self._target.manifest(self._pipeline, text, self._path)

@@ -12,6 +12,7 @@ from typing import Any
 from anyio import to_thread
 
 from ipa.control.canonical import canonical_json, digest, digest_of
+from ipa.control.engine.state import ChangeRequest
 from ipa.control.idempotency import AnswerStore, IdempotencyClaim, StoredAnswer
 from ipa.control.ports import Clock
 from ipa.control.saved_plans import Basis, StoredPlan
@@ -222,7 +223,8 @@ def apply_plan(caller: Caller, plan_id: str, key: str, order: ChangeOrder) -> Id
             _check_feasible(kept.plan)
             configs, detail = kept.plan.configs, f"{order.words('requested')}; plan {plan_id}"
             check_confirmed(service, pipeline, configs, confirmed=order.confirmed)
-            decision = loop_of(service, pipeline.name).request(configs, detail, order.by, plan_id)
+            wanted = ChangeRequest(configs, detail, by=order.by, plan_id=plan_id)
+            decision = loop_of(service, pipeline.name).request(wanted)
         return StoredAnswer(200, DECISION.dump_json(decision).decode())
 
     # Keys of different callers are different.

@@ -10,6 +10,7 @@ from typing import Protocol
 from ipa.control.audit.record import Head, Verified
 from ipa.control.audit.replay import ReplayResult
 from ipa.control.election import LeaderStatus
+from ipa.control.engine.state import ChangeRequest
 from ipa.control.idempotency import AnswerStore
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import Attribution, Clock, ControlStore, DecisionLog
@@ -17,7 +18,7 @@ from ipa.control.saved_plans import PlanStore
 from ipa.model.decision import Decision
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import Plan, StageConfig
+from ipa.model.plan import Plan
 from ipa.model.probe import RequestAddress
 from ipa.model.profile import StageProfile
 from ipa.optimize.explanation import Explanation
@@ -37,21 +38,10 @@ class Loop(Protocol):
     def snapshot(self) -> Snapshot:
         """The latest observation, forecast, plan and decision."""
 
-    def request(
-        self, configs: tuple[StageConfig, ...], detail: str, by: str = "", plan_id: str = ""
-    ) -> Decision:
-        """Apply a configuration that a person (`by`) asked for, and return the recorded decision.
+    def request(self, wanted: ChangeRequest) -> Decision:
+        """Carry out a person's change; the recorded decision, which may be a hold with the cause.
 
-        The decision is an apply, or a hold whose detail gives the cause. `detail` names the person and the
-        reason; `plan_id` is the stored plan that the configuration comes from, if any.
-        """
-
-    def restore(
-        self, configs: tuple[StageConfig, ...], detail: str, by: str = "", undoes: str = ""
-    ) -> Decision:
-        """Carry out a configuration that ran before, as `request`; it may replace an unfinished change.
-
-        `undoes` is the decision whose change that takes back, if any.
+        One that restores what ran before may replace an unfinished change.
         """
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from ipa.control.canonical import digest
 from ipa.control.election import ALONE, LeaderStatus
 from ipa.control.engine.actuation import ActuationPhase
-from ipa.control.engine.overrides import end_of_freeze
+from ipa.control.engine.guards import end_of_freeze
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import Freeze, PipelineControl, SimulatedClock, StagePin
 from ipa.model.decision import Mode

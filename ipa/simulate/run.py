@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from ipa.control.engine.decision_inputs import made_of
 from ipa.control.engine.guards import GuardSettings
+from ipa.control.engine.tick import made_of
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.loop.time_limit import PluginRunner
@@ -222,7 +222,7 @@ def _remembered(predict: Predictor) -> Predictor:
 
 
 def _play(loop: ControlLoop, world: SimWorld, setup: SimSetup, duration_s: float) -> None:
-    """Tick as the loop's own `run` does, but let bugs end the run."""
+    """Tick as the loop's own `step` does, but let bugs end the run."""
     kills = sorted(setup.kills)
     while world.clock.monotonic_s() < duration_s:
         loop.tick_once()

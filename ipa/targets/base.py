@@ -16,7 +16,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ipa.control import ports
-from ipa.control.loop.clock import StopSignal, SystemClock
+from ipa.control.loop.scheduler import StopSignal, SystemClock
 from ipa.files.kinds.targets import TARGETS, TargetSections
 from ipa.model.decision import Decision
 from ipa.model.errors import InputError, Problem, UsageError

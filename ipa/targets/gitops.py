@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 from ipa.adapters.processes import run
 from ipa.control.canonical import digest
-from ipa.control.engine.change_words import changes
+from ipa.control.engine.transition import changes
 from ipa.control.ports import PipelineManifest, Rollout, RolloutPhase, StageState, Workload, WorkloadState
 from ipa.files.reading import read_text, replace_text
 from ipa.model.decision import Change, Decision

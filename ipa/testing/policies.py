@@ -7,10 +7,9 @@ from dataclasses import replace
 from math import inf, nan
 
 from ipa.control.audit.replay import ReplayOutcome, ReplaySetup, inputs_in, replay
-from ipa.control.engine.decision_inputs import DecisionInputs, made_of
-from ipa.control.engine.guards import bound_faults
-from ipa.control.engine.overrides import pin_faults
+from ipa.control.engine.guards import bound_faults, pin_faults
 from ipa.control.engine.state import EngineState
+from ipa.control.engine.tick import DecisionInputs, made_of
 from ipa.model.decision import Action, ReasonCode
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason, Observation, StageObservation

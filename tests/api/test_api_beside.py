@@ -32,7 +32,7 @@ def client(world: FakeWorld, would: tuple[StageConfig, ...] = WOULD) -> ApiClien
     snapshot = Snapshot("ocr@vpa+", 3, PipelineControl(mode=Mode.SHADOW), ActuationPhase.IDLE, would=would)
     if would:
         snapshot = replace(snapshot, decision=world.log[-1])
-    world.beside["ocr"] = FakeLoop(lambda: snapshot, world.apply, "vpa+")
+    world.beside["ocr"] = FakeLoop(lambda: snapshot, world.answer, "vpa+")
     return ApiClient(world.services())
 
 

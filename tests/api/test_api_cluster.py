@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -21,7 +20,6 @@ from ipa.model.decision import Action, ReasonCode
 from ipa.simulate.cluster import KUBERNETES
 from ipa.simulate.run import SimSetup, simulate
 from ipa.targets.seldon.variants import at_cluster
-from tests.fakes.answering import answering
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind, Trouble
 
@@ -91,9 +89,8 @@ def ipa(
     monkeypatch.setattr("getpass.getuser", lambda: "kim")
     with FakeKube() as kube:
         clock = ClusterClock(kube)
-        # Imported first, or it would keep the clock that is put in here for all later tests.
-        importlib.import_module("ipa.bootstrap")
-        monkeypatch.setattr("ipa.control.loop.clock.SystemClock", lambda: clock)
+        for place in ("ipa.control.loop.scheduler", "ipa.bootstrap.one_shot"):
+            monkeypatch.setattr(f"{place}.SystemClock", lambda: clock)
         store = open_store(url)
         yield Cli(kube, clock, store, capfd, f"kubernetes:{kube.kubeconfig(tmp_path)}")
         store.close()
@@ -198,31 +195,6 @@ def test_a_change_that_does_not_get_ready_is_taken_back(running: Cli, trouble: T
     assert running.stages() == before
     assert running.reasons()[:2] == [ReasonCode.ROLLBACK, ReasonCode.REQUESTED]
     assert running("status", "video")[0] == 0
-
-
-def test_a_change_whose_smoke_request_fails_is_taken_back(
-    ipa: Cli, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, status = tmp_path / "probed" / "video", [200]
-    folder.mkdir(parents=True)
-    text = (root / "pipelines" / "video" / "pipeline.yaml").read_text()
-    probe = "probe: {request: {inputs: [1]}, after_rollout: roll-back}"
-    (folder / "pipeline.yaml").write_text(f"{text}\n{probe}\n")
-    monkeypatch.setenv("IPA_PIPELINES_DIR", str(folder.parent))
-    with answering(lambda *_: (status[0], {"outputs": [{}]})) as server:
-        monkeypatch.setenv("IPA_GATEWAY_URL", server.url)
-        assert ipa("apply", "video", "--rate", SMALL)[0] == 0
-        assert server.asked == [("/seldon/default/video/v2/models/infer", {"inputs": [1]})]
-        before, status[0] = ipa.stages(), 500
-        code, _, err = ipa("apply", "video", "--rate", LARGE)
-    assert code == 5
-    assert (
-        "the smoke request failed (3 of 3)" in err
-        and "it answered 500" in err
-        and "the earlier configuration runs again" in err
-    )
-    assert ipa.stages() == before
-    assert ipa.reasons()[:2] == [ReasonCode.ROLLBACK, ReasonCode.REQUESTED]
 
 
 def test_what_was_created_and_does_not_get_ready_is_left(ipa: Cli) -> None:

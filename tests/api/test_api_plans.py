@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from ipa.adapters.store import open_store
+from ipa.control.engine.state import ChangeRequest
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import UnavailableError
-from ipa.model.plan import StageConfig
 from tests.fakes.services import ApiClient, FakeWorld, a_profile, over
 
 OCR = "/v1/pipelines/ocr"
@@ -135,11 +135,11 @@ def test_a_plan_that_there_is_not(api: ApiClient) -> None:
 def test_a_change_that_failed_may_be_sent_again_with_its_key(world: FakeWorld) -> None:
     answers = iter([UnavailableError("the store did not answer"), None])
 
-    def once_not(configs: tuple[StageConfig, ...], detail: str, by: str, plan_id: str) -> Decision:
+    def once_not(wanted: ChangeRequest) -> Decision:
         error = next(answers)
         if error:
             raise error
-        return world.apply(configs, detail, by, plan_id)
+        return world.answer(wanted)
 
     api = ApiClient(over(world.services(), request=once_not))
     plan = made(api)
@@ -157,9 +157,9 @@ def test_a_key_that_a_crash_left_open_applies_once(
 ) -> None:
     plan = made(api)
 
-    def crash(configs: tuple[StageConfig, ...], detail: str, by: str, plan_id: str) -> Decision:
+    def crash(wanted: ChangeRequest) -> Decision:
         if died == "after the change":
-            world.apply(configs, detail, by, plan_id)
+            world.answer(wanted)
             world.applied_tick += 1
         raise Crash
 

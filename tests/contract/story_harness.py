@@ -24,8 +24,9 @@ from ipa.adapters.kube.kinds import ObjectRef
 from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.control.election import LeaseTimes
 from ipa.control.engine.guards import GuardSettings
-from ipa.control.loop.clock import SystemClock
+from ipa.control.engine.state import ChangeRequest
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
+from ipa.control.loop.scheduler import SystemClock
 from ipa.control.ports import AlwaysLeading, Clock, Leadership, PipelineControl, WorkloadState
 from ipa.model.decision import Action, Decision, Mode
 from ipa.model.pipeline import Pipeline
@@ -72,7 +73,7 @@ class Service:
 
     def ask(self, configs: Configs) -> Decision:
         """A change that a person asks for."""
-        decision = self.loop.request(configs, "asked for by the story")
+        decision = self.loop.request(ChangeRequest(configs, "asked for by the story"))
         self.story.pass_time()
         return decision
 

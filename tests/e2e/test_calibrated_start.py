@@ -12,7 +12,7 @@ import pytest
 from ipa.bootstrap.app import build
 from ipa.bootstrap.calibration import calibrated, calibrations_of
 from ipa.bootstrap.targets import ServeOptions, target_named
-from ipa.control.loop.clock import SystemClock
+from ipa.control.loop.scheduler import SystemClock
 from ipa.files import dump_profile, load_pipelines, load_profiles
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile

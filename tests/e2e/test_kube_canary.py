@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ipa.bootstrap.targets import check_carried, target_of
+from ipa.control.engine.state import ChangeRequest
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import Attribution, ControlAction, PartSignals, PipelineControl
 from ipa.model.decision import Decision, Mode, ReasonCode
@@ -130,7 +131,7 @@ def test_people_and_pauses_come_before_a_canary(trial: Looped) -> None:
     assert traffic(trial) == {"default": 95, "default-2": 5}
     active = PipelineControl(mode=Mode.ACTIVE)
     trial.store.set_control(TRIED.name, active, Attribution(ControlAction.RESUME))
-    trial.loop.request(MIDDLE, "back to middle", by="ann")
+    trial.loop.request(ChangeRequest(MIDDLE, "back to middle", by="ann"))
     trial.ticks(3)
     assert trial.running() == MIDDLE and trial.loop.snapshot().trial is None
     # It is still the better plan.

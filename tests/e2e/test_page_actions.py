@@ -183,9 +183,11 @@ def test_a_plan_that_went_stale_says_what_moved_and_is_made_again(
 def test_a_hold_says_why_and_what_to_do(browser: Browser, world: FakeWorld) -> None:
     services = viewed(world)
 
-    def held(configs: Any, detail: str, by: str, plan_id: str) -> Any:
+    def held(wanted: Any) -> Any:
         last = world.log[-1]
-        return replace(last, action=Action.HOLD, reason=ReasonCode.NO_ROOM, detail=f"{detail}: 2 cores short")
+        return replace(
+            last, action=Action.HOLD, reason=ReasonCode.NO_ROOM, detail=f"{wanted.detail}: 2 cores short"
+        )
 
     with (
         serving(over(services, request=held)) as url,

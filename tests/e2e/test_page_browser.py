@@ -30,7 +30,7 @@ def page(browser: Browser, url: str) -> Iterator[Page]:
 def test_it_shows_what_a_second_policy_would_have_and_pay(page: Page, world: FakeWorld) -> None:
     expect(page.locator("#figures")).not_to_contain_text("would")
     other = Snapshot("ocr@hpa", 3, PipelineControl(), ActuationPhase.IDLE, would=LADDER[1][3])
-    world.beside["ocr"] = FakeLoop(lambda: other, world.apply, "hpa")
+    world.beside["ocr"] = FakeLoop(lambda: other, world.answer, "hpa")
     expect(page.locator("#figures")).to_contain_text("hpa would have 0.742")
     expect(page.locator("#figures")).to_contain_text("hpa would pay 1.5")
     shoot(page, "beside")

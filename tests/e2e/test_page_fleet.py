@@ -35,7 +35,7 @@ def many() -> ApiContext:
             problem=UNSEEN.detail if at % 10 == 0 else "",
         )
         snapshot = replace(seen, observation=observation)
-        return FakeLoop(lambda: snapshot, world.apply)
+        return FakeLoop(lambda: snapshot, world.answer)
 
     names = [f"p{at:04d}" for at in range(MANY)]
     pipelines = {name: replace(a_pipeline(), name=name) for name in names}

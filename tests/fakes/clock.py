@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 
@@ -31,17 +30,6 @@ class VirtualClock:
     def set_wall(self, wall: datetime) -> None:
         """Step the wall clock alone, as NTP does."""
         self._wall = wall
-
-
-@dataclass
-class StopAt:
-    """Set once the virtual clock has reached a time."""
-
-    clock: VirtualClock
-    at_s: float
-
-    def is_set(self) -> bool:
-        return self.clock.monotonic_s() >= self.at_s
 
 
 class SharedClock(VirtualClock):

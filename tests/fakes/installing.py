@@ -25,6 +25,7 @@ import httpx
 
 from ipa.bootstrap.app import build
 from ipa.bootstrap.targets import ServeOptions
+from ipa.control.engine.state import ChangeRequest
 from ipa.model.decision import Mode, ReasonCode
 from ipa.settings import Settings
 from tests.deploy.rendering import ROOT, Json
@@ -132,7 +133,7 @@ class Cluster:
             running = loop.snapshot().observation
             assert running is not None
             wanted = tuple(replace(stage.running.value, batch_size=2) for stage in running.stages)
-            made = loop.request(wanted, "by the test")
+            made = loop.request(ChangeRequest(wanted, "by the test"))
             assert made.reason is ReasonCode.REQUESTED, made.detail
         finally:
             app.close()

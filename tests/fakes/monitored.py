@@ -180,13 +180,10 @@ class Monitored:
             self._scrape()
         self._pass(until_s)
 
-    def is_set(self) -> bool:
-        """True if the run is over."""
-        return self.monotonic_s() >= self.duration_s
-
     def run(self) -> Scraped:
         """The whole run; what was scraped."""
-        self.loop.run(self)
+        while self.monotonic_s() < self.duration_s:
+            self.wait(self.loop.step() - self.monotonic_s())
         return self.scraped
 
     def _pass(self, until_s: float) -> None:

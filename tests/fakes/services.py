@@ -28,9 +28,9 @@ from ipa.control.canonical import digest
 from ipa.control.election import ALONE
 from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.engine.feedback import Feedback
+from ipa.control.engine.state import ChangeRequest
 from ipa.control.idempotency import AnswerStore
-from ipa.control.loop.clock import StopSignal
-from ipa.control.loop.scheduler import Scheduler
+from ipa.control.loop.scheduler import Scheduler, StopSignal
 from ipa.control.loop.snapshot import Sample, Snapshot
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.control.saved_plans import PlanStore
@@ -187,11 +187,8 @@ class FakeLoop:
     """A control loop: its snapshots, and what it does with a request."""
 
     snapshot: Callable[[], Snapshot]
-    request: Callable[..., Decision]
+    request: Callable[[ChangeRequest], Decision]
     policy: str = "ours"
-
-    def restore(self, configs: object, detail: str, by: str = "", undoes: str = "") -> Decision:
-        return self.request(configs, detail, by, undoes=undoes)
 
 
 @dataclass
@@ -260,10 +257,8 @@ class FakeWorld:
         def snapshot() -> Snapshot:
             return self.snapshot()
 
-        def request(
-            configs: Configs, detail: str, by: str = "", plan_id: str = "", undoes: str = ""
-        ) -> Decision:
-            return self.apply(configs, detail, by, plan_id, **({"undoes": undoes} if undoes else {}))
+        def request(wanted: ChangeRequest) -> Decision:
+            return self.answer(wanted)
 
         return Roster(
             {"ocr": a_pipeline()},
@@ -354,10 +349,13 @@ class FakeWorld:
             cost_cores=None, latency_s=None, stages=(), relaxations=("SLA ≥ 0.31 s",),
         )  # fmt: skip
 
-    def apply(
-        self, configs: Configs, detail: str, by: str = "", plan_id: str = "", undoes: str = ""
-    ) -> Decision:
+    def apply(self, configs: Configs, detail: str, by: str = "") -> Decision:
+        """The loop's answer to a request of these."""
+        return self.answer(ChangeRequest(configs, detail, by=by))
+
+    def answer(self, wanted: ChangeRequest) -> Decision:
         """The loop's answer to a request."""
+        configs, detail = wanted.configs, wanted.detail
         if self.log:
             changes = zip(self.log[-1].configs, configs, strict=True)
             detail += ": " + ", ".join(f"{old} → {new}" for old, new in changes if old != new)
@@ -365,8 +363,9 @@ class FakeWorld:
             raise self.broken
         self.rung = next((i for i, rung in enumerate(LADDER) if rung[3] == configs), self.rung)
         self.ticks += 1
+        by, undoes = wanted.by, wanted.undoes
         return self._decide(
-            ReasonCode.REQUESTED, detail, configs, rate=0.0, plan_id=plan_id, by=by, undoes=undoes
+            ReasonCode.REQUESTED, detail, configs, rate=0.0, plan_id=wanted.plan_id, by=by, undoes=undoes
         )
 
     def play(self, ticks: int) -> FakeWorld:

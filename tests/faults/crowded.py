@@ -56,7 +56,7 @@ def main(folder: Path) -> None:
     from ipa.adapters.store import open_store
     from ipa.adapters.store.codec import DECISION
     from ipa.adapters.store.keys import KeyIdentities
-    from ipa.control.loop.clock import SystemClock
+    from ipa.control.loop.scheduler import SystemClock
     from ipa.model.access import Grant, Role
     from tests.fakes.services import FakeWorld, over
     from tests.faults.server import served

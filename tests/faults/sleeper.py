@@ -9,7 +9,6 @@ once its deadline has passed. Times are small, so that nobody waits long. `alone
 from __future__ import annotations
 
 import sys
-import threading
 import time
 
 from ipa.adapters.kube import kinds
@@ -18,8 +17,8 @@ from ipa.adapters.kube.kinds import ObjectRef
 from ipa.adapters.kube.lease import LeaseLeadership, TermLeadership
 from ipa.control.election import LeaseTimes
 from ipa.control.engine.guards import GuardSettings
-from ipa.control.loop.clock import SystemClock
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
+from ipa.control.loop.scheduler import SystemClock
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import AlwaysLeading, Leadership, PipelineControl
 from ipa.model.decision import Decision, Mode
@@ -63,7 +62,8 @@ def main(kubeconfig: str, alone: bool) -> None:
         run_id="child",
         on_decision=(say,),
     )
-    loop.run(threading.Event())
+    while True:
+        clock.wait(loop.step() - clock.monotonic_s())
 
 
 if __name__ == "__main__":

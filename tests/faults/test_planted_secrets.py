@@ -18,6 +18,7 @@ from ipa.bootstrap.stores import back_up, opened_store
 from ipa.bootstrap.targets import ServeOptions
 from ipa.cli.main import run
 from ipa.clients.http import HttpClient
+from ipa.control.engine.state import ChangeRequest
 from ipa.files import dump_pipeline, dump_profile
 from ipa.model.access import Grant, Role
 from ipa.model.decision import Mode
@@ -113,7 +114,7 @@ def test_r17_a_running_service_tells_no_secret_of_its_settings(
         secrets["key"] = key[-20:]
         loop = app.loops[NAME]
         told = {"first tick": str(loop.tick_once())}
-        told["change"] = str(loop.request(MORE, "requested by ada"))
+        told["change"] = str(loop.request(ChangeRequest(MORE, "requested by ada")))
         told["last tick"] = str(loop.tick_once())
         told |= _answers(app, key, secrets)
         app.close()

@@ -16,6 +16,7 @@ import pytest
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.control.engine.guards import total_cores
+from ipa.control.engine.state import ChangeRequest
 from ipa.control.loop.recounts import Recounts
 from ipa.control.ports import RolloutPhase, Signals
 from ipa.forecast.ladder import forecast
@@ -382,7 +383,7 @@ def test_g11_replicas_and_cores_change_within_the_larger_end(case: Case) -> None
         world.kube.cluster.quota_cores = beside + 1.5 * 8
         peaks: list[float] = []
         world.clock.every(0.5, lambda: peaks.append(used_cores(world) - beside))
-        world.loop.request(wanted, "asked by the test")
+        world.loop.request(ChangeRequest(wanted, "asked by the test"))
         world.clock.wait(40.0)
         state = world.workload.read(world.pipeline)
         case.equal("runs and is settled", (world.desired(), state.settled), (wanted, True))
@@ -460,7 +461,7 @@ def test_g12_our_own_writes_are_nobody_elses(case: Case) -> None:
         for number in range(50):
             wanted = (replace(wider[0], replicas=2 + number % 2), *wider[1:])
             world.kube.tick(6)
-            world.decisions.append(world.loop.request(wanted, "scaled by the test"))
+            world.decisions.append(world.loop.request(ChangeRequest(wanted, "scaled by the test")))
             looks = count()
             world.kube.before = hurry
             world.decisions.append(world.loop.tick_once())

@@ -24,8 +24,8 @@ from ipa.adapters.store.journal import Changes
 from ipa.adapters.store.schema import SegmentRow
 from ipa.control.audit.replay import ReplayOutcome, ReplaySetup, inputs_in, replay
 from ipa.control.canonical import digest
-from ipa.control.engine.decision_inputs import read_inputs
 from ipa.control.engine.state import PlannerProvenance
+from ipa.control.engine.tick import read_inputs
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.control.store_admin import DAY_S, Retention, RowKind
 from ipa.model.decision import Action, Mode

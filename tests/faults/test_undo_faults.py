@@ -9,6 +9,7 @@ import pytest
 from ipa.control.audit.reason_log import runbook_for
 from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.engine.feedback import Feedback
+from ipa.control.engine.state import ChangeRequest
 from ipa.model.decision import UNHEALTHY, Action, Decision, ReasonCode
 from ipa.model.errors import ConflictError, InProgressError
 from ipa.model.plan import StageConfig
@@ -27,14 +28,16 @@ def preview(made: Scenario, by: str, to: str | None = None) -> UndoView:
 
 
 def ask(made: Scenario, batch_size: int, by: str = "ann") -> Decision:
-    decision = made.loop.request(BATCHED[batch_size], f"requested by {by}", by)
+    decision = made.loop.request(ChangeRequest(BATCHED[batch_size], f"requested by {by}", by=by))
     assert decision.action is Action.APPLY
     return decision
 
 
 def roll_back(made: Scenario, by: str = "ann") -> Decision:
     found = preview(made, by)
-    return made.loop.restore(found.configs, f"rollback by {by}", by, found.undoes)
+    return made.loop.request(
+        ChangeRequest(found.configs, f"rollback by {by}", by=by, undoes=found.undoes, restores=True)
+    )
 
 
 def settle(made: Scenario) -> None:
@@ -114,7 +117,7 @@ def test_r22_undo_of_another_person_is_refused_with_the_revision(made: Scenario)
 
 def test_r22_undo_after_the_loops_own_change() -> None:
     made = scenario(5.0, policy=ours())
-    asked = made.loop.request(BATCHED[4], "requested by ann", "ann")
+    asked = made.loop.request(ChangeRequest(BATCHED[4], "requested by ann", by="ann"))
     assert asked.action is Action.APPLY
     made.run(600)
     later = [kept for kept in made.store.kept if kept.action is Action.APPLY][1:]
@@ -138,7 +141,7 @@ def test_r22_undo_of_a_change_that_failed_by_itself_goes_one_further_back(made: 
     settle(made)
     made.workload.broken = {("read", "small")}
     broken = (BATCHED[4][0], replace(BASE[1], variant="small"))
-    made.loop.request(broken, "requested by ann", "ann")
+    made.loop.request(ChangeRequest(broken, "requested by ann", by="ann"))
     made.clock.wait(5.0)
     made.ticks(30)
     assert made.workload.desired == BATCHED[4]

@@ -10,6 +10,7 @@ from itertools import product
 import pytest
 
 from ipa.control.engine.guards import GuardSettings
+from ipa.control.engine.state import ChangeRequest
 from ipa.control.ports import Signals
 from ipa.model.decision import Action, Decision, Notice, ReasonCode
 from ipa.model.observation import Batches, Measured
@@ -231,7 +232,7 @@ def test_w6_a_replica_only_decision_touches_replicas_only(case: Case) -> None:
             world.settle()
             before, sent = world.pods(), len(world.sent())
             wanted = tuple(replace(one, replicas=one.replicas + 1) for one in world.desired())
-            decision = world.loop.request(wanted, "two of each")
+            decision = world.loop.request(ChangeRequest(wanted, "two of each"))
             assert decision.action is Action.APPLY, decision.detail
             world.clock.wait(world.settings.tick_s)
             world.ticks(8)

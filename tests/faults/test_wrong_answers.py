@@ -24,6 +24,7 @@ import pytest
 import yaml
 
 from ipa.cli.main import run
+from ipa.control.engine.state import ChangeRequest
 from ipa.control.ports import PipelineControl
 from ipa.files import load_pipeline, pipeline_from_mapping, pipeline_to_mapping
 from ipa.model.decision import Action, Mode, ReasonCode
@@ -362,12 +363,12 @@ def test_g8_what_is_taken_back_is_not_the_batches_of_another_hand(case: Case, tm
     with taken_over(tmp_path) as cluster:
         cluster.kube.cluster.trouble_of = troubled(Trouble.CRASH, "big")
         asked = (StageConfig("detect", "big", 1, 1.0, 1), BATCHED[1])
-        cluster.loop.request(asked, "requested by a test")
+        cluster.loop.request(ChangeRequest(asked, "requested by a test"))
         cluster.kube.tick()
         cluster.clock.wait(5.0)
         back = next(each for each in cluster.ticks(20) if each.reason is ReasonCode.ROLLBACK)
         case.equal("batch size taken back to", back.configs[0].batch_size, 1)
-        refused = cluster.loop.request(BATCHED, "rollback requested by a test")
+        refused = cluster.loop.request(ChangeRequest(BATCHED, "rollback requested by a test"))
         assert refused.action is Action.HOLD and "gives requests the rows of others" in refused.detail
 
 

@@ -11,8 +11,8 @@ import pytest
 from ipa.bootstrap.replaying import Replayer
 from ipa.control.audit.replay import ReplayOutcome, ReplayResult, ReplaySetup, inputs_in, replay
 from ipa.control.engine.guards import GuardSettings
-from ipa.control.engine.state import PlannerProvenance
-from ipa.control.engine.write_outcome import is_outcome
+from ipa.control.engine.state import ChangeRequest, PlannerProvenance
+from ipa.control.engine.tick import is_outcome
 from ipa.control.ports import Freeze, Signals, StagePin
 from ipa.model.decision import Decision, Mode, ReasonCode
 from ipa.model.errors import ConflictError, ForbiddenError, UnavailableError
@@ -141,7 +141,7 @@ class Trouble:
     def ask(self) -> None:
         replicas = self.chance.randint(1, 9)
         wanted = tuple(replace(config, replicas=replicas) for config in SMALLEST)
-        self.made.loop.request(wanted, "requested by kim", "kim")
+        self.made.loop.request(ChangeRequest(wanted, "requested by kim", by="kim"))
 
     def restart(self) -> None:
         run_id = f"run{len(self.made.store.kept)}"

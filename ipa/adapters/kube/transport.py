@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from ipa.adapters.kube.backoff import Limits, Throttle, http_date, retry_after_s
-from ipa.control.loop.clock import SystemClock
+from ipa.control.loop.scheduler import SystemClock
 from ipa.control.ports import Clock
 from ipa.model.errors import (
     READ_AGAIN,

@@ -16,7 +16,7 @@ from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.events import KubeEvents
 from ipa.adapters.kube.kinds import DEPLOYMENT, ResourceKind
 from ipa.adapters.kube.transport import ExpiredError, Json, Stream
-from ipa.control.loop.clock import StopSignal, SystemClock
+from ipa.control.loop.scheduler import StopSignal, SystemClock
 from ipa.control.ports import Clock
 from ipa.metering import table
 from ipa.metering.make import Figures

@@ -15,7 +15,7 @@ from typing import Any
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.control.engine.guards import total_cores
 from ipa.control.engine.quarantine import FailedRollout
-from ipa.control.engine.write_outcome import is_outcome
+from ipa.control.engine.tick import is_outcome
 from ipa.control.loop.snapshot import Snapshot
 from ipa.metering import table
 from ipa.metering.labels import Incident, Input

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from typing import IO, Any, TypeVar
 
 from ipa.adapters.processes import ONE_THREAD, child_environment, kill, start, take_output
-from ipa.control.loop.compute_lock import COMPUTE_LOCK
+from ipa.control.loop.time_limit import COMPUTE_LOCK
 from ipa.model.errors import DeadlineError, IpaError, SolverError
 from ipa.optimize.deadline import Deadline
 

@@ -32,8 +32,8 @@ from ipa.control.audit.record import (
 )
 from ipa.control.canonical import digest
 from ipa.control.engine.actuation import ActuationPhase
-from ipa.control.loop.compute_lock import COMPUTE_LOCK
 from ipa.control.loop.snapshot import Snapshot
+from ipa.control.loop.time_limit import COMPUTE_LOCK
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import (
     ConfigurationError,

@@ -22,7 +22,7 @@ from ipa.adapters.store.signing import Keyring
 from ipa.adapters.ttl_cache import LruCache
 from ipa.control.audit.checkpoints import Checkpoint, SignedCheckpoint, entries_digest
 from ipa.control.audit.record import EntryKind, Recorded
-from ipa.control.engine.write_outcome import OUTCOME
+from ipa.control.engine.tick import OUTCOME
 from ipa.model.decision import Action
 from ipa.model.errors import UnavailableError
 

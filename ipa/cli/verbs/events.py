@@ -42,11 +42,11 @@ def events(
     One line for each; with -o json its entry in the record. A broken stream is resumed where it ended.
     """
     from ipa.cli.watching import followed
-    from ipa.control.loop import clock
+    from ipa.control.loop.scheduler import SystemClock
 
     place = since if follow or since is not None else 0
     with service_at(at, "events") as service:
-        for event in followed(service, pipeline, place, clock.SystemClock(), follow=follow):
+        for event in followed(service, pipeline, place, SystemClock(), follow=follow):
             typer.echo(event.data if output is Output.JSON else event.words)
 
 

@@ -11,7 +11,7 @@ import typer
 
 from ipa.cli.options import me
 from ipa.cli.output import OUTPUT, Output, printed, show
-from ipa.control.loop import clock
+from ipa.control.loop.scheduler import SystemClock
 from ipa.model.access import EVERYWHERE, Grant, Role, name_fault
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import DEFAULT_NAMESPACE
@@ -53,7 +53,7 @@ def create(
     fault = name_fault(wanted)
     if fault:
         raise UsageError(f"--name {fault}")
-    now = clock.SystemClock().now()
+    now = SystemClock().now()
     ends = _end(expires, now)
     with _keys() as keys:
         key, token = keys.create(wanted, grant, now=now, expires_at=ends)
@@ -69,7 +69,7 @@ def list_(output: Output = OUTPUT) -> None:
     """List the keys, without their secrets."""
     from ipa.cli.layout import ViewColumn, table_of
 
-    now = clock.SystemClock().now()
+    now = SystemClock().now()
     with _keys(writes=False) as keys:
         found = keys.all()
     table = table_of(
@@ -89,7 +89,7 @@ def revoke(
     output: Output = OUTPUT,
 ) -> None:
     """Revoke a key; the next request with it is refused."""
-    now = clock.SystemClock().now()
+    now = SystemClock().now()
     with _keys() as keys:
         key = keys.revoke(key_id, now=now)
     show(output, _plain(key, now), f"key {key_id} of {key.name} is revoked")

@@ -78,7 +78,7 @@ def watch_(
     that events between two refreshes are printed, and count for the exit code.
     """
     from ipa.cli.watching import Until, watch
-    from ipa.control.loop import clock
+    from ipa.control.loop.scheduler import SystemClock
 
     goal = None if until is None else options.choice_of("--until", until, Until)
     limit_s = None if timeout is None else duration_s("--timeout", timeout)
@@ -87,7 +87,7 @@ def watch_(
         if service.interval_s is None:
             raise UsageError(f"{place.at} is a file: nothing changes by itself, so there is nothing to watch")
         console = printer(output)
-        watch(service, pipeline, clock.SystemClock(), console, until=goal, timeout_s=limit_s, output=output)
+        watch(service, pipeline, SystemClock(), console, until=goal, timeout_s=limit_s, output=output)
 
 
 def history(

@@ -15,11 +15,17 @@ from typing import Any
 import ipa
 from ipa.control.canonical import digest, digest_of, plain
 from ipa.control.decode import restored
-from ipa.control.engine.decision_inputs import DecisionInputs, read_inputs, version_of
+from ipa.control.engine.load_rules import fallback_forecast
 from ipa.control.engine.state import EngineState, PeakForecaster, PlannerProvenance, TickRequest
-from ipa.control.engine.telemetry_loss import fallback_forecast
-from ipa.control.engine.tick import on_tick, remembered
-from ipa.control.engine.write_outcome import OUTCOME, is_outcome
+from ipa.control.engine.tick import (
+    OUTCOME,
+    DecisionInputs,
+    is_outcome,
+    on_tick,
+    read_inputs,
+    remembered,
+    version_of,
+)
 from ipa.model.decision import Decision
 from ipa.model.errors import InputError, IpaError, RecordError
 from ipa.model.forecast import Forecast

@@ -1,4 +1,4 @@
-"""The rules of the load: decide from its forecast, or hold if it is missing; add replicas for overload."""
+"""The rules of the load: decide from its forecast, hold if it is missing, add to a change that rolls out."""
 
 from __future__ import annotations
 
@@ -6,27 +6,19 @@ from dataclasses import replace
 
 from ipa.control.engine import quarantine
 from ipa.control.engine.canary import CanaryTrial, beside, without
-from ipa.control.engine.change_words import changes
 from ipa.control.engine.feedback import lateness
-from ipa.control.engine.guards import HoldReason, bound_faults, forecast_fault, load_of
+from ipa.control.engine.guards import HoldReason, bound_faults, forecast_fault, held_back, load_of, pin_faults
 from ipa.control.engine.overload_guard import Overload, overloaded_stages, with_more_replicas
-from ipa.control.engine.overrides import held_back
-from ipa.control.engine.plan_selection import (
-    MORE,
-    capacity_rps,
-    checked,
-    choose,
-    plan_for,
-    wanted,
-)
+from ipa.control.engine.plan_selection import MORE, capacity_rps, checked, choose, plan_for, wanted
 from ipa.control.engine.state import Configs, EngineState, TickRequest, TickVerdict, hold
-from ipa.control.engine.telemetry_loss import fallback_forecast
-from ipa.control.engine.transition import safe_step
-from ipa.model.decision import Action, Mode, ReasonCode
+from ipa.control.engine.transition import changes, keeps_all, lacking, safe_step, with_kept
+from ipa.model.decision import Action, Change, Mode, ReasonCode
 from ipa.model.errors import IpaError, PluginError
 from ipa.model.forecast import Forecast
-from ipa.model.parts import in_order, is_shared, parts_of
+from ipa.model.parts import in_order, is_shared, parts_of, stage_pairs
 from ipa.model.pipeline import Fallback
+from ipa.model.plan import Plan
+from ipa.model.resources import NO_RESOURCES
 from ipa.model.rounding import rounded_forecast
 from ipa.policies.base import ANY_RATE_RPS
 
@@ -275,3 +267,76 @@ def _helps(request: TickRequest, running: Configs, configs: Configs, overloads: 
         for configs, seen in ((running, before), (configs, after))
     )
     return all(then[each.place] > now[each.place] for each in overloads)
+
+
+def fallback_forecast(fallback: Fallback, seen: Forecast | None = None) -> Forecast:
+    """The forecast of the fall-back: its declared rate, or the observed one if that is higher."""
+    if seen is None:
+        return Forecast(fallback.rate_rps, fallback.rate_rps, 1.0, 0.0, "fall-back", 0.0)
+    return replace(seen, upper_rps=max(seen.upper_rps, fallback.rate_rps))
+
+
+# What rolls out for longer than this part of its deadline is not added to: it may never be ready.
+AMENDED_RATIO = 0.5
+
+
+def amended(request: TickRequest, state: EngineState, running: Configs, held: TickVerdict) -> TickVerdict:
+    """The verdict to add to the change in flight while requests are late; `held` if nothing may be added.
+
+    It adds what keeps the replicas of that change: more of them, another batch size, another resident
+    variant. The configuration before the change stays the one to return to.
+    """
+    change = state.actuation.change
+    if change is None or not _may_be_added(request, state, change, running):
+        return held
+    forecast = forecast_of(request)
+    if not isinstance(forecast, Forecast):
+        return held
+    held = replace(held, forecast=forecast)
+    plan = _planned(request, state, change, running, forecast)
+    if plan is None:
+        return held
+    configs = tuple(
+        replace(new, replicas=max(old.replicas, new.replicas))
+        for old, new in zip(running, plan.configs, strict=True)
+    )
+    if not _is_more(request, running, configs, plan.rate_rps) or _faults(request, state, change, configs):
+        return held
+    late = lateness(request.observation, request.pipeline)
+    words = f"{late}; added to the change that rolls out: {changes(running, configs)}"
+    return TickVerdict(Action.APPLY, ReasonCode.AMENDED, words, configs, plan, forecast, amends=True)
+
+
+def _may_be_added(request: TickRequest, state: EngineState, change: Change, running: Configs) -> bool:
+    """True if requests are late, and the change is the loop's own and may still become ready."""
+    if change.is_rollback or running != change.configs or is_shared(running) or not request.rolling.amends:
+        return False
+    is_young = request.now_s - state.actuation.started_s < AMENDED_RATIO * request.settings.rollout_deadline_s
+    return state.feedback.is_broken and is_young and state.counts(request)
+
+
+def _planned(
+    request: TickRequest, state: EngineState, change: Change, running: Configs, forecast: Forecast
+) -> Plan | None:
+    """The policy's plan that keeps what the change started; None if it has none."""
+    asked = with_kept(request, stage_pairs(change.previous, running))
+    plan = plan_for(asked, state, running, forecast, reachable=True)
+    return plan if isinstance(plan, Plan) and keeps_all(request.rolling, running, plan.configs) else None
+
+
+def _is_more(request: TickRequest, running: Configs, configs: Configs, rate_rps: float) -> bool:
+    """True if it carries more than the change in flight."""
+    before, after = (request.predict(each, rate_rps) for each in (running, configs))
+    return before is not None and after is not None and after.capacity_rps > before.capacity_rps * MORE
+
+
+def _faults(request: TickRequest, state: EngineState, change: Change, configs: Configs) -> bool:
+    """True if bounds, pins, a quarantine or the mode forbid it, or there is no room beside what runs."""
+    pipeline, previous = request.pipeline, change.previous
+    return bool(
+        lacking(previous, configs, request.rolling, pipeline.bounds) != NO_RESOURCES
+        or bound_faults(pipeline, configs)
+        or pin_faults(pipeline, configs)
+        or quarantine.objection(state.failures, previous, configs, request.now_s)
+        or held_back(request.control.mode, change.configs, configs)
+    )

@@ -5,18 +5,28 @@ from __future__ import annotations
 from dataclasses import replace
 from math import ceil
 
-from ipa.control.engine import lost_replicas, quarantine
+from ipa.control.engine import quarantine
 from ipa.control.engine.canary import CanaryTrial, proven_by, trial_of
-from ipa.control.engine.change_words import changes, classify, no_room
 from ipa.control.engine.correction import planned_with
 from ipa.control.engine.feedback import loaded, present_rps
-from ipa.control.engine.guards import bound_faults, limit_steps, total_cores
-from ipa.control.engine.kept_replicas import is_kept, keeps_all, with_kept
+from ipa.control.engine.guards import bound_faults, held_back, limit_steps, pin_faults, pins_of, total_cores
 from ipa.control.engine.overload_guard import disagreement
-from ipa.control.engine.overrides import held_back, pin_faults, pins_of
 from ipa.control.engine.stabiliser import more_careful, remember, ripe, ticks_for
 from ipa.control.engine.state import EngineState, TickRequest, TickVerdict, hold
-from ipa.control.engine.transition import TransitionStep, make_room, safe_step
+from ipa.control.engine.transition import (
+    TransitionStep,
+    beside_lost,
+    changes,
+    classify,
+    is_kept,
+    keeps_all,
+    lost_words,
+    make_room,
+    no_room,
+    safe_step,
+    serving_replicas,
+    with_kept,
+)
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import IpaError
 from ipa.model.forecast import Forecast
@@ -49,7 +59,7 @@ def choose(
     capacity is applied at once, and no other.
     """
     reset = state.without_pending()
-    serving = lost_replicas.serving(request.observation, running)
+    serving = serving_replicas(request.observation, running)
     plan = plan_for(request, state, serving, forecast)
     if isinstance(plan, TickVerdict):
         return plan, reset
@@ -221,7 +231,7 @@ def _while_late(
     late: str,
 ) -> TickVerdict:
     """The verdict to apply a plan of more capacity; a hold if this one has no more."""
-    serving = lost_replicas.serving(request.observation, running)
+    serving = serving_replicas(request.observation, running)
     if plan.configs != serving and now is not None and capacity_rps(plan) > now.capacity_rps * MORE:
         reason = ReasonCode.RELIEVED
         return checked(
@@ -435,7 +445,7 @@ def _step_to(
     if aim == running:
         limit = request.settings.max_step_replicas
         why = f"the limit of {limit} replicas per step allows no change"
-        if lost_replicas.words(request.observation):
+        if lost_words(request.observation):
             why = "further replicas would be lost too, or the bounds allow none"
         return hold(ReasonCode.NO_CHANGE, why)
 
@@ -536,7 +546,7 @@ def _carries_now(request: TickRequest, configs: Configs) -> bool:
 def _aim(request: TickRequest, state: EngineState, running: Configs, plan: Plan) -> Configs | TickVerdict:
     """The plan's configurations within the step limit; a hold if they are not allowed."""
     bounds = request.pipeline.bounds
-    beside = lost_replicas.beside_lost(request.observation, request.pipeline, request.rolling, plan.configs)
+    beside = beside_lost(request.observation, request.pipeline, request.rolling, plan.configs)
     configs = limit_steps(beside, running, bounds, request.settings.max_step_replicas)
     objection = quarantine.objection(state.failures, running, configs, request.now_s)
     if objection:

@@ -12,7 +12,6 @@ from dataclasses import replace
 
 from ipa.control.engine import quarantine
 from ipa.control.engine.actuation import IDLE, Actuation, ActuationPhase, advance, withdrawn
-from ipa.control.engine.amendment import amended
 from ipa.control.engine.canary import (
     FAILED,
     CanaryTrial,
@@ -22,9 +21,9 @@ from ipa.control.engine.canary import (
     proven_by,
     without,
 )
-from ipa.control.engine.change_words import changes, classify, no_room
-from ipa.control.engine.guards import bound_faults, restoring_faults
+from ipa.control.engine.guards import bound_faults, held_back, pin_faults, restoring_faults, stop_of
 from ipa.control.engine.load_rules import (
+    amended,
     beside_trial,
     carries_forecast,
     overloaded,
@@ -33,7 +32,6 @@ from ipa.control.engine.load_rules import (
     slo_broken,
     telemetry_lost,
 )
-from ipa.control.engine.overrides import held_back, pin_faults, stop_of
 from ipa.control.engine.state import (
     ChangeRequest,
     Configs,
@@ -43,7 +41,7 @@ from ipa.control.engine.state import (
     WriteBlock,
     hold,
 )
-from ipa.control.engine.transition import make_room, safe_step
+from ipa.control.engine.transition import changes, classify, make_room, no_room, safe_step
 from ipa.model.decision import Action, Change, Mode, ReasonCode
 from ipa.model.observation import Missing, MissingReason, Observation
 from ipa.model.serving import without_batches, wrong_rows

@@ -14,12 +14,11 @@ from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.overload_guard import NOT_OVERLOADED, OverloadState
 from ipa.control.engine.quarantine import FailedRollout
 from ipa.control.engine.stabiliser import UNDAMPED, FlapDamping
-from ipa.control.engine.telemetry_loss import TELEMETRY_SEEN, TelemetryLoss
 from ipa.control.ports import PipelineControl, Rollout
 from ipa.model.decision import Action, ReasonCode
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory, Observation
-from ipa.model.pipeline import Pipeline
+from ipa.model.pipeline import Fallback, Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.recording import UNLESS_DEFAULT, recorded_as
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
@@ -104,6 +103,34 @@ class WriteBlock:
     def holds(self, control: PipelineControl, now_s: float) -> bool:
         """True if the block is still in force."""
         return control == self.control and (self.until_s is None or now_s < self.until_s)
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetryLoss:
+    """The ticks in a row without and with a valid load, and True if the fall-back is in force.
+
+    It begins after `after_ticks` ticks without load and ends after `recover_ticks` ticks with load in a row:
+    a metrics server that fails now and then does not toggle it.
+    """
+
+    blind_ticks: int = 0
+    seen_ticks: int = 0
+    in_fallback: bool = False
+
+    def unseen(self, fallback: Fallback | None) -> TelemetryLoss:
+        """The state after one more tick without load."""
+        blind_ticks = self.blind_ticks + 1
+        begins = fallback is not None and blind_ticks >= fallback.after_ticks
+        return TelemetryLoss(blind_ticks, 0, self.in_fallback or begins)
+
+    def seen(self, fallback: Fallback | None) -> TelemetryLoss:
+        """The state after one more tick with load."""
+        seen_ticks = self.seen_ticks + 1
+        goes_on = self.in_fallback and fallback is not None and seen_ticks < fallback.recover_ticks
+        return TelemetryLoss(0, seen_ticks, goes_on)
+
+
+TELEMETRY_SEEN = TelemetryLoss()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,29 +1,56 @@
-"""The tick, as a pure function from an observation to its effects and the next state."""
+"""The tick, as a pure function from an observation to its effects and the next state, with its record."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cache
+from typing import TYPE_CHECKING
 
-from ipa.control.canonical import canonical_json, digest
-from ipa.control.engine import lost_replicas
-from ipa.control.engine.actuation import Actuation, begin
-from ipa.control.engine.canary import without_canary
-from ipa.control.engine.change_words import classify
+import ipa
+from ipa.control.canonical import canonical_json, digest, digest_of
+from ipa.control.decode import restored
+from ipa.control.engine import quarantine
+from ipa.control.engine.actuation import Actuation, begin, unanswered, withdrawn
+from ipa.control.engine.canary import FAILED, without_canary
 from ipa.control.engine.correction import alarms, learned
-from ipa.control.engine.decision_inputs import inputs_of
 from ipa.control.engine.feedback import NO_FEEDBACK, breaks_slo, is_broken, planned_words, regulated
-from ipa.control.engine.overrides import pins_of
+from ipa.control.engine.guards import GuardSettings, pins_of
+from ipa.control.engine.quarantine import FailedRollout, add
 from ipa.control.engine.rules import judge
-from ipa.control.engine.state import ChangeRequest, EngineState, TickRequest, TickVerdict
+from ipa.control.engine.state import (
+    ChangeRequest,
+    EngineState,
+    PlannerProvenance,
+    TickRequest,
+    TickVerdict,
+    WriteBlock,
+)
+from ipa.control.engine.transition import classify, lost_counts, lost_words
+from ipa.control.ports import PipelineControl, Rollout, RolloutPhase
 from ipa.model.decision import UNHEALTHY, Action, Change, Decision, Effects, Event, Mode, ReasonCode
-from ipa.model.errors import IpaError, PluginError
+from ipa.model.errors import (
+    ConflictError,
+    DeadlineError,
+    ForbiddenError,
+    InputError,
+    IpaError,
+    NotFoundError,
+    PluginError,
+    StandbyError,
+    UnavailableError,
+)
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Observation, known
 from ipa.model.parts import stage_pairs
 from ipa.model.plan import Plan
+from ipa.model.rolling import Rolling
 from ipa.model.serving import wrong_rows
 from ipa.policies.base import Policy, PolicyState, corrected, is_stateful, pinned
+
+if TYPE_CHECKING:
+    from ipa.policies.table import PolicyInputs
 
 
 def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineState]:
@@ -70,7 +97,7 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
             deadline_s=request.now_s - started_s + request.settings.rollout_deadline_s,
             is_rollback=verdict.takes_back or verdict.reason is ReasonCode.ROLLBACK,
             amends=before_it,
-            lost=lost_replicas.counts(request.observation, verdict.configs, request.rolling),
+            lost=lost_counts(request.observation, verdict.configs, request.rolling),
             before=before_it.before if before_it else asked.before if asked else (),
         )
         state = replace(state.without_pending(), actuation=begin(change, started_s))
@@ -235,7 +262,7 @@ def _warned(request: TickRequest, state: EngineState, verdict: TickVerdict) -> T
     plan, forecast = verdict.plan, verdict.forecast
     is_planned = plan is not None and bool(plan.stages) and forecast is not None
     odd = [planned_words(forecast, plan.rate_rps, state.feedback)] if is_planned and plan and forecast else []
-    odd.append(lost_replicas.words(observation))
+    odd.append(lost_words(observation))
     if observation.running() is not None:
         odd.append(observation.problem)
     if observation.bridged_s:
@@ -245,3 +272,180 @@ def _warned(request: TickRequest, state: EngineState, verdict: TickVerdict) -> T
         odd += wrong_rows(request.pipeline, observation.running() or ())
     said = list(filter(None, odd))
     return replace(verdict, detail="; ".join([verdict.detail, *said])) if said else verdict
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionInputs:
+    """The request of a tick and the state before it; of what is long or no value, the digest or the name.
+
+    `pipeline` is the pipeline's digest, `policy` the policy's name, `version` that of this package (and of
+    the package that a plug-in policy comes with).
+    """
+
+    pipeline: str
+    policy: str
+    made_of: PlannerProvenance
+    version: str
+    control: PipelineControl
+    observation: Observation
+    rollout: Rollout | None
+    requested: ChangeRequest | None
+    settings: GuardSettings
+    rolling: Rolling
+    now_s: float
+    at: datetime
+    state: EngineState
+
+
+def inputs_of(request: TickRequest, before: EngineState) -> DecisionInputs:
+    """The inputs of that tick."""
+    return DecisionInputs(
+        pipeline=digest_of(request.pipeline),
+        policy=request.policy.name,
+        made_of=request.made_of,
+        version=version_of(request.policy),
+        control=request.control,
+        observation=request.observation,
+        rollout=request.rollout,
+        requested=request.requested,
+        settings=request.settings,
+        rolling=request.rolling,
+        now_s=request.now_s,
+        at=request.at,
+        state=before,
+    )
+
+
+def recalled_failures(
+    last: Decision, inputs: DecisionInputs, base_s: float, later_s: float
+) -> tuple[FailedRollout, ...]:
+    """The failures that an earlier process knew after its last decision; its clock reads `later_s` less."""
+    failures, rollout = inputs.state.failures, inputs.rollout or Rollout(RolloutPhase.FAILED)
+    if last.reason is ReasonCode.ROLLBACK:
+        # The state is that of before it.
+        why = last.detail if last.detail.startswith(FAILED) else ""
+        before, room = last.previous if rollout.lacks_room else last.configs, rollout.room_cores
+        failures = add(failures, before, last.previous, base_s, inputs.now_s, why, room)
+    return tuple(replace(each, until_s=each.until_s + later_s) for each in failures)
+
+
+def version_of(policy: Policy) -> str:
+    """The version of this package, with the package and version of a policy that comes with another."""
+    package = getattr(policy, "package", "")
+    return f"{ipa.__version__} with {package}" if package else ipa.__version__
+
+
+def read_inputs(text: str) -> DecisionInputs:
+    """Decode the inputs; InputError if the text is invalid. A policy's memory stays plain."""
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"they are not JSON: {error}") from error
+    return restored(DecisionInputs, values)
+
+
+def made_of(inputs: PolicyInputs) -> PlannerProvenance:
+    """The provenance that is recorded with each decision."""
+    return PlannerProvenance(digest_of(inputs.profiles), inputs.objective, inputs.solver, inputs.deadline_s)
+
+
+# The suffix of the id of a decision about a write's outcome.
+OUTCOME = "-outcome"
+
+
+def is_outcome(decision: Decision) -> bool:
+    """True if the decision is the outcome of a failed write."""
+    return decision.decision_id.endswith(OUTCOME)
+
+
+def standing_by(request: TickRequest) -> Decision:
+    """The decision of a replica of the service that does not lead; it is not recorded."""
+    name, running = request.pipeline.name, request.observation.running() or ()
+    rate = request.observation.arrival_rate_rps
+    return Decision(
+        decision_id=f"{name}-standby-{request.run_id}",
+        pipeline=name,
+        tick=0,
+        at=request.at.isoformat(),
+        action=Action.HOLD,
+        reason=ReasonCode.NOT_LEADER,
+        detail="another replica of the service leads; this one stands by",
+        configs=running,
+        previous=running,
+        mode=request.control.mode,
+        revision=request.observation.revision,
+        observed_rate_rps=known(rate),
+        slo_broken=breaks_slo(request.observation, request.pipeline.sla, request.settings),
+    )
+
+
+def unrecorded(
+    decision: Decision, state: EngineState, error: IpaError, now_s: float
+) -> tuple[Decision, EngineState]:
+    """The hold for a decision that could not be recorded: nothing is written."""
+    if state.actuation.change is not None and decision.action is Action.APPLY:
+        state = replace(state, actuation=withdrawn(state.actuation, now_s))
+    words = f"the decision {decision.reason.value} could not be recorded: {error}"
+    held = replace(decision, action=Action.HOLD, reason=ReasonCode.AUDIT_FAILED, detail=words)
+    return replace(held, configs=decision.previous), replace(state, last_reason=held.reason)
+
+
+def unwritten(
+    decision: Decision,
+    change: Change,
+    state: EngineState,
+    error: IpaError,
+    *,
+    control: PipelineControl,
+    settings: GuardSettings,
+    now_s: float,
+) -> tuple[Decision, EngineState]:
+    """A second decision, with the next tick's number, that holds with the cause of the failed write.
+
+    A refused write is never repeated: the next tick reads and decides afresh. Repeated refusals, and refusals
+    for missing rights or an invalid object, block the pipeline.
+    """
+    reason, words = ReasonCode.WORKLOAD_UNKNOWN, str(error)
+    left = withdrawn(state.actuation, now_s)
+    match error:
+        case UnavailableError() | DeadlineError():
+            left = unanswered(state.actuation, words)
+            words = f"the write got no answer, so the workload will be read back: {words}"
+        case StandbyError():
+            reason = ReasonCode.NOT_LEADER
+        case ConflictError():
+            reason = ReasonCode.CONFLICT
+            state = _conflicted(state, words, control, settings, now_s)
+        case ForbiddenError() | InputError():
+            reason = ReasonCode.RBAC
+            state = replace(state, block=WriteBlock(reason, words, control))
+        case NotFoundError():
+            pass
+        case _:
+            reason = ReasonCode.QUARANTINED
+            failures = quarantine.add(
+                state.failures, change.previous, change.configs, settings.quarantine_s, now_s
+            )
+            state = replace(state, failures=failures)
+    tick = state.tick + 1
+    held = replace(
+        decision,
+        decision_id=f"{decision.decision_id}{OUTCOME}",
+        tick=tick,
+        action=Action.HOLD,
+        reason=reason,
+        detail=words,
+        configs=decision.previous,
+    )
+    return held, replace(state, tick=tick, actuation=left, goal=None, last_reason=reason)
+
+
+def _conflicted(
+    state: EngineState, words: str, control: PipelineControl, settings: GuardSettings, now_s: float
+) -> EngineState:
+    conflicts = state.conflicts + 1
+    if conflicts < settings.max_conflicts:
+        return replace(state, conflicts=conflicts)
+    said = f"{conflicts} writes in a row were refused, the last with: {words}"
+    until_s = now_s + settings.quarantine_s
+    return replace(state, conflicts=0, block=WriteBlock(ReasonCode.CONFLICT, said, control, until_s))

@@ -6,14 +6,29 @@ the resources of a change. The steps are not stored: each tick decides afresh fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ipa.model.parts import in_order, is_shared, paired, share_of, stage_pairs, with_share
-from ipa.model.pipeline import Bounds
+from ipa.control.engine.guards import bound_faults, pins_of, total_cores
+from ipa.control.engine.state import TickRequest
+from ipa.control.ports import StagePin
+from ipa.model.decision import ReasonCode
+from ipa.model.observation import Measured, Observation
+from ipa.model.parts import (
+    gone_parts,
+    in_order,
+    is_shared,
+    only_shares,
+    paired,
+    share_of,
+    stage_pairs,
+    with_share,
+)
+from ipa.model.pipeline import Bounds, Pin, Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.resources import NO_RESOURCES, Resources
 from ipa.model.rolling import Rolling, change_peak, first_hop, quick_hop, stage_peak
+from ipa.policies.base import merged_pin
 
 Configs = tuple[StageConfig, ...]
 # True if a configuration carries the load within the SLA.
@@ -230,3 +245,139 @@ def _chosen(
             chosen.add(at)
             used = used + extra[at]
     return frozenset(chosen)
+
+
+def classify(running: Sequence[StageConfig], configs: Sequence[StageConfig], urgent: bool) -> ReasonCode:
+    """The kind of the change: a new variant takes precedence over the size, the size over the batch.
+
+    A change that adds replicas is no scale-down, whatever cores it saves.
+    """
+    if running and only_shares(running, configs):
+        return ReasonCode.RESHARE
+    pairs = list(stage_pairs(running, configs))
+    if gone_parts(running, configs) or any(old is None or old.variant != new.variant for old, new in pairs):
+        return ReasonCode.SWITCH_VARIANT
+    if all(old and (old.cores, old.replicas) == (new.cores, new.replicas) for old, new in pairs):
+        return ReasonCode.REBATCH
+    grown = total_cores(configs) - total_cores(running)
+    adds_replicas = any(old is None or new.replicas > old.replicas for old, new in pairs)
+    up = urgent if abs(grown) < 1e-9 else grown > 0 or adds_replicas
+    return ReasonCode.SCALE_UP if up else ReasonCode.SCALE_DOWN
+
+
+def changes(running: Sequence[StageConfig], configs: Sequence[StageConfig]) -> str:
+    """The changes, stage by stage, in words."""
+    pairs = [(old, config) for old, config in stage_pairs(running, configs) if old != config]
+    gone = [config for part in gone_parts(running, configs) for config in part]
+    return ", ".join(
+        [*(f"{old or 'nothing'} → {new}" for old, new in pairs), *(f"{old} → nothing" for old in gone)]
+    )
+
+
+def no_room(step: TransitionStep, running: Configs, aim: Configs) -> str:
+    """The words for a change of which not even the first stage has room."""
+    return f"{step.lacking.words(before='more')} are needed during the change: {changes(running, aim)}"
+
+
+def is_kept(rolling: Rolling, running: Configs, wanted: Configs, *, is_in_place: bool) -> bool:
+    """True if no stage's replicas are replaced, and, in place, none are started."""
+    if not keeps_all(rolling, running, wanted):
+        return False
+    return not is_in_place or all(
+        old and new.replicas <= old.replicas for old, new in stage_pairs(running, wanted)
+    )
+
+
+def keeps_all(rolling: Rolling, running: Configs, wanted: Configs) -> bool:
+    """True if no stage's replicas are replaced."""
+    pairs = stage_pairs(running, wanted)
+    return all(old is not None and rolling.keeps_replicas(old, new) for old, new in pairs)
+
+
+def with_kept(
+    request: TickRequest,
+    pairs: Iterable[tuple[StageConfig | None, StageConfig]],
+    *,
+    is_in_place: bool = False,
+) -> TickRequest:
+    """The request with pins that keep what stages get as they change from old to new.
+
+    In place, their number of replicas too.
+    """
+    theirs = dict(pins_of(request.control))
+    kept = ((new, _kept_of(request.rolling, old, new)) for old, new in pairs)
+    pins = tuple(
+        StagePin(
+            new.stage,
+            merged_pin(
+                theirs.get(new.stage, Pin()), replace(pin, replicas=new.replicas) if is_in_place else pin
+            ),
+        )
+        for new, pin in kept
+    )
+    return replace(request, control=replace(request.control, pins=pins))
+
+
+def _kept_of(rolling: Rolling, old: StageConfig | None, new: StageConfig) -> Pin:
+    """The pin of a stage that changes from `old` to `new`: all but replicas while those are replaced."""
+    if old is None or not rolling.keeps_replicas(old, new):
+        return Pin(new.variant, new.batch_size, new.cores)
+    is_switched = new.stage in rolling.switches
+    is_rebatched = is_switched or rolling.rebatches
+    cores = None if is_switched and rolling.resizes else new.cores
+    return Pin(None if is_switched else new.variant, None if is_rebatched else new.batch_size, cores)
+
+
+def lost_words(observation: Observation) -> str:
+    """The lost replicas of each stage and why they are not ready; empty if there are none."""
+    return "; ".join(
+        f"{stage.lost_replicas} of {stage.running.value.replicas} replicas of {stage.stage} are lost: "
+        f"{stage.lost}"
+        for stage in observation.stages
+        if stage.lost_replicas and isinstance(stage.running, Measured)
+    )
+
+
+def serving_replicas(observation: Observation, running: Configs) -> Configs:
+    """The running configuration with the replicas that serve, at least one of each stage.
+
+    As it is if it is not the observed one, or if several parts share the load.
+    """
+    if running != observation.running() or is_shared(running):
+        return running
+    return tuple(
+        replace(config, replicas=max(1, config.replicas - stage.lost_replicas))
+        for config, stage in zip(running, observation.stages, strict=True)
+    )
+
+
+def beside_lost(observation: Observation, pipeline: Pipeline, rolling: Rolling, wanted: Configs) -> Configs:
+    """The wanted configurations with the lost replicas of stages that keep theirs on top.
+
+    Never more of them than serve, but one: if all new ones are lost too, there is an end to it. `wanted` as
+    it is where bounds do not allow that.
+    """
+    running = observation.running()
+    if running is None or is_shared(running) or is_shared(wanted):
+        return wanted
+    found = tuple(
+        replace(
+            new, replicas=new.replicas + min(stage.lost_replicas, max(1, old.replicas - stage.lost_replicas))
+        )
+        if stage.lost_replicas and rolling.keeps_replicas(old, new)
+        else new
+        for old, new, stage in zip(running, wanted, observation.stages, strict=True)
+    )
+    return wanted if found == wanted or bound_faults(pipeline, found) else found
+
+
+def lost_counts(observation: Observation, wanted: Configs, rolling: Rolling) -> tuple[int, ...]:
+    """The lost replicas of each stage that stay lost in a change to `wanted`; empty if there are none."""
+    running = observation.running()
+    if running is None or is_shared(running) or is_shared(wanted):
+        return ()
+    found = tuple(
+        stage.lost_replicas if rolling.keeps_replicas(old, new) else 0
+        for old, new, stage in zip(running, wanted, observation.stages, strict=True)
+    )
+    return found if any(found) else ()

@@ -11,11 +11,9 @@ from math import floor
 
 from ipa.control.engine.actuation import ActuationPhase, accepted, resume, sent
 from ipa.control.engine.correction import Correction, recalled_slowdowns
-from ipa.control.engine.decision_inputs import DecisionInputs, read_inputs, recalled_failures
 from ipa.control.engine.feedback import FAR, recalled_feedback, risen_rps
-from ipa.control.engine.guards import GuardSettings, mean_rps
+from ipa.control.engine.guards import GuardSettings, mean_rps, pins_of
 from ipa.control.engine.observe import observe, unseen_by, with_earlier
-from ipa.control.engine.overrides import pins_of
 from ipa.control.engine.state import (
     ChangeRequest,
     EngineState,
@@ -23,12 +21,18 @@ from ipa.control.engine.state import (
     PlannerProvenance,
     TickRequest,
 )
-from ipa.control.engine.tick import on_tick
-from ipa.control.engine.write_outcome import standing_by, unrecorded, unwritten
-from ipa.control.loop.clock import StopFlag
-from ipa.control.loop.compute_lock import COMPUTE_LOCK
+from ipa.control.engine.tick import (
+    DecisionInputs,
+    on_tick,
+    read_inputs,
+    recalled_failures,
+    standing_by,
+    unrecorded,
+    unwritten,
+)
 from ipa.control.loop.recounts import Recounts
 from ipa.control.loop.snapshot import Snapshot, after_tick
+from ipa.control.loop.time_limit import COMPUTE_LOCK
 from ipa.control.ports import (
     AlwaysLeading,
     Clock,
@@ -47,7 +51,6 @@ from ipa.model.decision import Change, Decision, Effects, Event, Notice, ReasonC
 from ipa.model.errors import ConflictError, InputError, IpaError, StandbyError
 from ipa.model.observation import LoadHistory, Measured, MissingReason, Observation
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import StageConfig
 from ipa.model.rounding import moment_to_ms, to_ms
 from ipa.model.slowdown import UNCALIBRATED, Calibration
 from ipa.policies.base import Policy, Predictor, corrected, pinned
@@ -142,10 +145,7 @@ class ControlLoop:
             self._snapshot = replace(seen, correction=self._fresh.correction, next_tick_at=None)
 
     def tick_once(self, requested: ChangeRequest | None = None) -> Decision:
-        """Run one tick: observe, decide, record, write. Errors are in the decision; nothing is raised.
-
-        It applies the `requested` change, or holds and says why.
-        """
+        """Run one tick: observe, decide, record, write. Errors are in the decision; nothing is raised."""
         with self._ticking:
             started_s = self._world.clock.monotonic_s()
             leads = self._world.leadership.leading()
@@ -158,23 +158,9 @@ class ControlLoop:
                 self._publish(request, decision, self._world.clock.monotonic_s() - started_s)
         return decision
 
-    def request(
-        self, configs: tuple[StageConfig, ...], detail: str, by: str = "", plan_id: str = ""
-    ) -> Decision:
-        """Run one tick that applies the configuration a person asked for (`detail`: who and why), or holds.
-
-        `plan_id` names the stored plan that the configuration comes from.
-        """
-        return self.tick_once(ChangeRequest(configs, detail, by=by, plan_id=plan_id))
-
-    def restore(
-        self, configs: tuple[StageConfig, ...], detail: str, by: str = "", undoes: str = ""
-    ) -> Decision:
-        """As `request`, for a configuration that ran: a change that is under way is taken back for it.
-
-        `undoes` is the decision whose change that takes back, if any.
-        """
-        return self.tick_once(ChangeRequest(configs, detail, by=by, restores=True, undoes=undoes))
+    def request(self, wanted: ChangeRequest) -> Decision:
+        """Run one tick that applies a person's change, or holds and says why."""
+        return self.tick_once(wanted)
 
     def idle(self, within_s: float) -> bool:
         """True if no tick is under way; waits at most `within_s` for one that is."""
@@ -191,13 +177,6 @@ class ControlLoop:
     def on_wake(self, call: Callable[[], None]) -> None:
         """Set the function that `wake` calls, so that the scheduler runs this loop now."""
         self._call = call
-
-    def run(self, stop: StopFlag) -> None:
-        """Tick every `tick_s` until `stop` is set."""
-        clock, self._due_s = self._world.clock, None
-        while not stop.is_set():
-            next_s = self.step()
-            clock.wait(max(next_s - clock.monotonic_s(), 0.0))
 
     def step(self) -> float:
         """Tick if one is due or the load asks for it. Return the time of the next call, by the clock.

@@ -1,15 +1,77 @@
-"""Calls within a time limit, of code that cannot be trusted to end: forecasters and plug-ins."""
+"""The threads of computations: one at a time, and code that may not end within a time limit."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
-from queue import SimpleQueue
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
-from ipa.control.loop.compute_lock import COMPUTE_LOCK
 from ipa.model.errors import IpaError, PluginError
+
+# A thread that waited this long computes without the lock, so that none waits for one that hangs.
+PATIENCE_S = 1.0
+
+
+class ComputeLock:
+    """A lock for one computing thread at a time; after `patience_s` the next thread computes beside it."""
+
+    def __init__(self, patience_s: float = PATIENCE_S) -> None:
+        self._patience_s = patience_s
+        self._lock = threading.Lock()
+        self._counting = threading.Lock()
+        self._inside = 0
+        self._mine = threading.local()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Hold the lock in the block; proceed without it once the patience is over."""
+        self._take()
+        try:
+            yield
+        finally:
+            self._leave()
+            self._count(-1)
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Release the lock while waiting for something else, if this thread holds it."""
+        had = self._leave()
+        if had:
+            self._count(-1)
+        try:
+            yield
+        finally:
+            if had:
+                self._take()
+
+    @property
+    def is_wanted(self) -> bool:
+        """True if a thread computes or waits to."""
+        return self._inside > 0
+
+    def _take(self) -> None:
+        self._count(1)
+        self._mine.has = self._lock.acquire(timeout=self._patience_s)
+
+    def _leave(self) -> bool:
+        """Release the lock. True if this thread held it."""
+        had: bool = getattr(self._mine, "has", False)
+        self._mine.has = False
+        if had:
+            self._lock.release()
+        return had
+
+    def _count(self, more: int) -> None:
+        with self._counting:
+            self._inside += more
+
+
+# One per process, like the interpreter.
+COMPUTE_LOCK = ComputeLock()
+
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -25,8 +87,8 @@ Wait = Callable[[threading.Event, float], bool]
 class TimeLimited(Generic[Q, A]):
     """The function's answer within `limit_s`, else that of `late`, which is given the reason. Thread-safe.
 
-    The function runs on threads of its own, since nothing ends a computation from outside: one that is late
-    goes on, and its answer is dropped. Code that never releases the interpreter's lock cannot be limited so.
+    Each call has a thread of its own, since nothing ends a computation from outside: one that is late goes
+    on, and its answer is dropped. Code that never releases the interpreter's lock cannot be limited so.
     """
 
     def __init__(
@@ -38,83 +100,36 @@ class TimeLimited(Generic[Q, A]):
     ) -> None:
         self._function, self._late_answer, self._limit_s, self._wait = function, late, limit_s, wait
         self._lock = threading.Lock()
-        self._idle: list[_Worker[Q, A]] = []
         self.late = 0  # calls that go on though nobody waits for them
 
     def __call__(self, question: Q) -> A:
         """The answer. Errors: those of the function."""
-        worker = self._free()
-        if worker is None:
+        if self.late >= MOST_LATE:
             return self._late_answer(question, f"not asked: {MOST_LATE} earlier answers are still missing")
-        asked = worker.ask(question)
-        if not self._wait(asked.done, self._limit_s) and self._gave_up(asked):
-            log.warning("no answer within %g s", self._limit_s)
-            return self._late_answer(question, f"no answer within {self._limit_s:g} s")
-        return asked.result()
+        answer: Future[A] = Future()
+        done, given_up = threading.Event(), threading.Event()
 
-    def _free(self) -> _Worker[Q, A] | None:
-        """A worker that may be asked; None if too many are late."""
-        with self._lock:
-            if self.late >= MOST_LATE:
-                return None
-            return self._idle.pop() if self._idle else _Worker(self._function, self._ended)
-
-    def _gave_up(self, asked: _Question[Q, A]) -> bool:
-        """True unless it was answered just now."""
-        with self._lock:
-            asked.is_late = not asked.done.is_set()
-            self.late += asked.is_late
-            return asked.is_late
-
-    def _ended(self, worker: _Worker[Q, A], asked: _Question[Q, A]) -> None:
-        with self._lock:
-            asked.done.set()
-            self.late -= asked.is_late
-            self._idle.append(worker)
-
-
-class _Question(Generic[Q, A]):
-    """A question and what comes of it."""
-
-    def __init__(self, question: Q) -> None:
-        self.question = question
-        self.done = threading.Event()
-        self.is_late = False
-        self.answers: list[A] = []
-        self.error: BaseException | None = None
-
-    def result(self) -> A:
-        """The answer, once it is done; its error is raised."""
-        if self.error is not None:
-            raise self.error
-        return self.answers[0]
-
-
-class _Worker(Generic[Q, A]):
-    """A thread that answers one question after the other, as long as the process lives."""
-
-    def __init__(
-        self, function: Callable[[Q], A], ended: Callable[[_Worker[Q, A], _Question[Q, A]], None]
-    ) -> None:
-        self._function, self._ended = function, ended
-        self._questions: SimpleQueue[_Question[Q, A]] = SimpleQueue()
-        threading.Thread(target=self._run, name="time-limited", daemon=True).start()
-
-    def ask(self, question: Q) -> _Question[Q, A]:
-        """Have it answer the question."""
-        asked: _Question[Q, A] = _Question(question)
-        self._questions.put(asked)
-        return asked
-
-    def _run(self) -> None:
-        while True:
-            asked = self._questions.get()
+        def run() -> None:
             try:
-                asked.answers.append(self._function(asked.question))
+                answer.set_result(self._function(question))
             except BaseException as error:
                 # The caller raises it.
-                asked.error = error
-            self._ended(self, asked)
+                answer.set_exception(error)
+            with self._lock:
+                done.set()
+                self.late -= given_up.is_set()
+
+        threading.Thread(target=run, name="time-limited", daemon=True).start()
+        if not self._wait(done, self._limit_s):
+            with self._lock:
+                # It may have ended just now.
+                if not done.is_set():
+                    given_up.set()
+                    self.late += 1
+        if given_up.is_set():
+            log.warning("no answer within %g s", self._limit_s)
+            return self._late_answer(question, f"no answer within {self._limit_s:g} s")
+        return answer.result()
 
 
 class PluginRunner:

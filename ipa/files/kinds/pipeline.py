@@ -51,7 +51,7 @@ from ipa.model.pipeline import (
     StageKind,
     Variant,
 )
-from ipa.model.probe import AfterRollout, PipelineProbe
+from ipa.model.probe import PipelineProbe
 
 
 def is_empty(section: Section) -> bool:
@@ -89,8 +89,6 @@ class ProbeSection(Section):
     """A request that the pipeline answers, as its clients send it."""
     timeout_s: Maybe[ShortDuration] = None
     """Most time for the answer, at most a minute; 5s where absent."""
-    after_rollout: Maybe[Annotated[AfterRollout, CHOICE]] = None
-    """Send it after each rollout; if it fails three times, report it or roll back. Not sent where absent."""
 
     def given(self) -> dict[str, Any]:
         # Plain JSON: it is sent as it was written.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ipa.adapters.kube.kinds import ObjectRef, ResourceKind
-from ipa.control.loop.clock import StopSignal
+from ipa.control.loop.scheduler import StopSignal
 from ipa.control.ports import Metrics
 from ipa.model.errors import IpaError
 from ipa.model.pipeline import Pipeline

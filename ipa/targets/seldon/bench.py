@@ -25,7 +25,7 @@ from ipa.adapters import processes
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.quantity import parse_quantity
 from ipa.adapters.kube.transport import Json
-from ipa.control.loop.clock import SystemClock
+from ipa.control.loop.scheduler import SystemClock
 from ipa.control.ports import Clock, RolloutPhase
 from ipa.model.errors import ConfigurationError, ConflictError, InputError, IpaError, UnavailableError
 from ipa.model.masking import mask_url

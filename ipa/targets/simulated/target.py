@@ -5,7 +5,7 @@ from __future__ import annotations
 from threading import Event
 from typing import TYPE_CHECKING
 
-from ipa.control.loop.clock import SystemClock
+from ipa.control.loop.scheduler import SystemClock
 from ipa.control.ports import Clock
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import Pipeline
@@ -30,9 +30,7 @@ class SimulatedTarget(Target):
 
     def serving(self, pipeline: Pipeline) -> ServingSemantics:
         """As our queues serve."""
-        return ServingSemantics(
-            rolling=PROCESSES, most_parts=MOST_PARTS, keeps_variants=True, takes_requests=False
-        )
+        return ServingSemantics(rolling=PROCESSES, most_parts=MOST_PARTS, keeps_variants=True)
 
     def clock(self, stop: Event, load: Simulated | None = None) -> Clock:
         """The simulated clock, or without a load the machine's."""

@@ -22,9 +22,9 @@ from ipa.control.engine.canary import (
     without,
     without_canary,
 )
-from ipa.control.engine.decision_inputs import DecisionInputs, recalled_failures
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.state import EngineState, PlannerProvenance
+from ipa.control.engine.tick import DecisionInputs, recalled_failures
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.observation import (

@@ -6,7 +6,7 @@ import pytest
 
 from ipa.bootstrap.replaying import Replayer
 from ipa.control.audit.replay import ReplayOutcome
-from ipa.control.engine.decision_inputs import made_of
+from ipa.control.engine.tick import made_of
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.shadow import shadow_world
 from ipa.control.ports import Attribution, ControlAction, PipelineControl, Signals, StagePin, WorkloadState

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from ipa.control.loop.compute_lock import ComputeLock
+from ipa.control.loop.time_limit import ComputeLock
 
 # Only ever waited for by a test that fails.
 LONG_S = 30.0

@@ -10,6 +10,7 @@ import pytest
 
 from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.engine.guards import GuardSettings, total_cores
+from ipa.control.engine.state import ChangeRequest
 from ipa.model.decision import Action, Change, Mode, ReasonCode
 from ipa.model.errors import ConflictError, DriftError, ForbiddenError, InputError, IpaError, UnavailableError
 from ipa.model.observation import Measured, Missing, MissingReason
@@ -413,7 +414,7 @@ def test_a_death_between_record_and_write_leaves_nothing_behind() -> None:
 def test_a_person_may_ask_for_a_configuration() -> None:
     made = settled_at(5.0)
     wanted = tuple(replace(config, replicas=2) for config in SMALLEST)
-    decision = made.loop.request(wanted, "asked for by ann")
+    decision = made.loop.request(ChangeRequest(wanted, "asked for by ann"))
     assert decision.reason is ReasonCode.REQUESTED
     assert made.workload.desired == wanted
     assert decision.detail.startswith("asked for by ann: ")
@@ -422,7 +423,7 @@ def test_a_person_may_ask_for_a_configuration() -> None:
 def test_what_a_person_asks_for_keeps_the_bounds() -> None:
     made = settled_at(5.0)
     wanted = (replace(SMALLEST[0], replicas=9), replace(SMALLEST[1], variant="huge"))
-    decision = made.loop.request(wanted, "asked for by ann")
+    decision = made.loop.request(ChangeRequest(wanted, "asked for by ann"))
     assert decision.action is Action.HOLD
     assert "9 replicas are above the bound of 8" in decision.detail
     assert "no variant 'huge'" in decision.detail
@@ -432,7 +433,7 @@ def test_a_request_is_declined_while_paused() -> None:
     made = settled_at(5.0)
     made.say(paused=True)
     writes = len(made.workload.writes)
-    assert made.loop.request(SMALLEST, "asked for").reason is ReasonCode.PAUSED
+    assert made.loop.request(ChangeRequest(SMALLEST, "asked for")).reason is ReasonCode.PAUSED
     assert len(made.workload.writes) == writes
 
 

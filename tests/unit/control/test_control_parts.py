@@ -20,11 +20,11 @@ from ipa.control.engine.actuation import (
     unanswered,
     withdrawn,
 )
-from ipa.control.engine.change_words import classify
 from ipa.control.engine.guards import limit_steps, trailing_gap_s
 from ipa.control.engine.observe import checked_load, observe
 from ipa.control.engine.stabiliser import remember, ripe
-from ipa.control.loop.clock import SystemClock
+from ipa.control.engine.transition import classify
+from ipa.control.loop.scheduler import SystemClock
 from ipa.control.ports import Rollout, RolloutPhase, Signals, StageSignals, StageState, WorkloadState
 from ipa.model.decision import Change, Mode, ReasonCode
 from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason, Observation

@@ -9,6 +9,7 @@ import pytest
 from ipa.control.canonical import canonical_json, digest_of, plain
 from ipa.control.decode import restored
 from ipa.control.engine.guards import bound_faults, limit_steps
+from ipa.control.engine.state import ChangeRequest
 from ipa.control.engine.transition import safe_step
 from ipa.model.decision import Action, ReasonCode
 from ipa.model.errors import InputError
@@ -78,7 +79,7 @@ LIMITS = [
 @pytest.mark.parametrize(("limits", "fault"), LIMITS)
 def test_a_requested_configuration_above_a_bound_is_refused(limits: dict[str, object], fault: str) -> None:
     world = loop(bounded(**limits))
-    decision = world.loop.request(LARGE, "rollback by kim", "kim")
+    decision = world.loop.request(ChangeRequest(LARGE, "rollback by kim", by="kim"))
     assert decision.action is Action.HOLD and decision.reason is ReasonCode.INFEASIBLE
     assert fault in decision.detail
     assert world.workload.desired == SMALLEST

@@ -14,8 +14,7 @@ from ipa.control.engine.feedback import Feedback
 from ipa.control.engine.observe import observe
 from ipa.control.engine.rules import BEFORE_LOAD, OF_LOAD, judge
 from ipa.control.engine.state import ChangeRequest, EngineState, TickRequest, TickVerdict, WriteBlock
-from ipa.control.engine.tick import on_tick
-from ipa.control.engine.write_outcome import unrecorded, unwritten
+from ipa.control.engine.tick import on_tick, unrecorded, unwritten
 from ipa.control.ports import PipelineControl, Rollout, RolloutPhase, Signals, StageState, WorkloadState
 from ipa.model.decision import Action, Change, Mode, ReasonCode
 from ipa.model.errors import ConflictError

@@ -9,8 +9,7 @@ from queue import Empty, SimpleQueue
 
 import pytest
 
-from ipa.control.loop.clock import StopSignal
-from ipa.control.loop.scheduler import Scheduler
+from ipa.control.loop.scheduler import Scheduler, StopSignal
 from tests.fakes.services import FakeClock
 
 WAIT_S = 300.0

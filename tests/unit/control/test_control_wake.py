@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from ipa.control.loop.clock import StopSignal, SystemClock
+from ipa.control.loop.scheduler import StopSignal, SystemClock
 from tests.fakes.world import Scenario, scenario
 
 

@@ -16,7 +16,7 @@ from ipa.adapters.kube.kinds import ObjectRef
 from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.adapters.kube.watch import Watcher
 from ipa.control.election import LeaseTimes
-from ipa.control.loop.clock import SystemClock
+from ipa.control.loop.scheduler import SystemClock
 from ipa.model.access import Operation
 from ipa.model.decision import Change, Event, ReasonCode
 from ipa.targets.kubernetes.workload import KubeWorkload

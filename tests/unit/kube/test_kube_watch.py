@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.watch import FORBIDDEN_S, Watcher, Watchers
-from ipa.control.loop.clock import StopSignal
+from ipa.control.loop.scheduler import StopSignal
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.section import SeldonTarget

@@ -16,7 +16,7 @@ from ipa.adapters.kube.watch import health_figures
 from ipa.adapters.metrics.catalogue import Catalogue, bucket_weights
 from ipa.api.context import HttpMetrics, stream_figures
 from ipa.bootstrap.app import record_figures
-from ipa.control.engine.telemetry_loss import fallback_forecast
+from ipa.control.engine.load_rules import fallback_forecast
 from ipa.dataplane.batch_times import BatchTimes
 from ipa.dataplane.batching import Outcome
 from ipa.dataplane.metrics import QueueMetrics, RouterMetrics

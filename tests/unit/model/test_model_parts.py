@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from ipa.control.engine.change_words import changes, classify
-from ipa.control.engine.guards import bound_faults
-from ipa.control.engine.overrides import adds_only
+from ipa.control.engine.guards import adds_only, bound_faults
+from ipa.control.engine.transition import changes, classify
 from ipa.model.decision import ReasonCode
 from ipa.model.overhead import Overhead
 from ipa.model.parts import (

@@ -13,7 +13,8 @@ from ipa.adapters.store import Store, open_store
 from ipa.adapters.store.codec import DECISION
 from ipa.adapters.store.journal import Changes
 from ipa.control.audit.record import Entry
-from ipa.control.loop.compute_lock import COMPUTE_LOCK
+from ipa.control.engine.state import ChangeRequest
+from ipa.control.loop.time_limit import COMPUTE_LOCK
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import UnavailableError
@@ -69,7 +70,7 @@ def test_one_whose_answer_is_lost_is_not_said_to_be_applied(world: Scenario, sto
 
 def test_who_asked_is_with_the_decision_and_what_came_of_it(world: Scenario, store: Store) -> None:
     world.ticks(3)
-    decision = world.loop.request(SMALLEST, "rollback by kim: slow", "kim", "b1c2")
+    decision = world.loop.request(ChangeRequest(SMALLEST, "rollback by kim: slow", by="kim", plan_id="b1c2"))
     assert (decision.by, decision.reason) == ("kim", ReasonCode.REQUESTED)
     entry = next(
         values

@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
-from ipa.bootstrap.targets import probe_of
 from ipa.cli.main import run
 from ipa.files import pipeline_from_mapping, pipeline_to_mapping
 from ipa.model.errors import InputError, UsageError
 from ipa.model.pipeline import Pipeline
-from ipa.model.probe import AfterRollout, PipelineProbe, ProbeRequest, ProbeResult, ProbeTransport
+from ipa.model.probe import PipelineProbe, ProbeRequest, ProbeResult, ProbeTransport
 from ipa.settings import Settings
 from ipa.targets import requests
 from ipa.targets.base import target_named
@@ -205,25 +204,16 @@ def test_other_targets_take_v2_at_a_given_address() -> None:
             LOCAL.probe(sample_pipeline(), asked, SETTINGS)
 
 
-def test_a_target_without_an_address_refuses_to_probe_after_rollouts() -> None:
-    probed = replace(sample_pipeline(), probe=PipelineProbe(V2, after_rollout=AfterRollout.REPORT))
-    (fault,) = target_named("simulated").unhonoured(probed)
-    assert fault.key == "probe.after_rollout"
-    assert not SELDON.unhonoured(probed)
-    asked_for_only = replace(probed, probe=PipelineProbe(V2))
-    assert not target_named("simulated").unhonoured(asked_for_only)
-
-
 def test_a_probe_is_written_to_the_file_and_read_back() -> None:
-    probe = PipelineProbe(V2, timeout_s=2.0, after_rollout=AfterRollout.ROLL_BACK)
+    probe = PipelineProbe(V2, timeout_s=2.0)
     mapping = pipeline_to_mapping(replace(sample_pipeline(), probe=probe))
-    assert mapping["probe"] == {"request": V2, "timeout": "2s", "after_rollout": "roll-back"}
+    assert mapping["probe"] == {"request": V2, "timeout": "2s"}
     assert pipeline_from_mapping(mapping).probe == probe
-    mapping["probe"] = {"timeout": "2min", "after_rollout": "panic"}
+    mapping["probe"] = {"timeout": "2min"}
     with pytest.raises(InputError) as refusal:
         pipeline_from_mapping(mapping)
     said = str(refusal.value)
-    assert "request" in said and "2min" in said and "panic" in said
+    assert "request" in said and "2min" in said
 
 
 def test_an_interpreter_without_the_client_is_told_with_the_remedy() -> None:
@@ -286,12 +276,3 @@ def test_ipa_probe_sends_the_body_of_a_file(files: Path, capsys: pytest.CaptureF
     assert "has no request to send" in capsys.readouterr().err
     body.write_text("[1]")
     assert run(["probe", "bare", "--request", str(body), "--url", server.url]) == 65
-
-
-def test_the_service_asks_the_endpoint_that_a_target_gave_it() -> None:
-    probe = PipelineProbe(V2, timeout_s=3.0)
-    with answering(in_v2) as server:
-        assert probe_of(SETTINGS, LOCAL, {"sample": server.url})(sample_pipeline(), probe).fault == ""
-    assert server.asked == [("/v2/models/sample/infer", V2)]
-    with pytest.raises(UsageError, match="give --url"):
-        probe_of(SETTINGS, LOCAL, {})(sample_pipeline(), probe)
