@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,9 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 
-from ipa.adapters.processes import free_port
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.prometheus.doctor import SeriesOf, metrics_checks
 from ipa.control.engine.observe import observe
@@ -34,13 +31,15 @@ from ipa.targets.seldon.metrics import EXECUTOR
 from ipa.targets.seldon.section import SeldonTarget
 from ipa.targets.seldon.target import SELDON
 from tests.fakes.exposition import INFER, executor, mlserver, rest_call
+from tests.fakes.real_prometheus import RealPrometheus
+from tests.fakes.waiting import until
 
 pytestmark = [
     pytest.mark.live,
     pytest.mark.xdist_group("prometheus"),
     pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs Debian's package prometheus"),
 ]
-SCRAPE = "250ms"
+SCRAPE_S = 0.25
 PATIENCE_S = 300.0
 RATE = 20.0
 STAGES = chain([Stage(name, (Variant("v"),)) for name in ("detect", "read")])
@@ -215,43 +214,18 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         found = folder / "pods.json"
         found.write_text(json.dumps(pods(pages, resources)))
         monitors = [it for one in (PAGES, FOREIGN, FRESH) for it in SELDON.monitors(one)]
-        config = {
-            "global": {"scrape_interval": SCRAPE, "scrape_timeout": SCRAPE},
-            "scrape_configs": [scrape_config(monitor, found) for monitor in monitors],
-        }
-        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-        url = f"http://127.0.0.1:{free_port()}"
-        command = [
-            "prometheus",
-            f"--config.file={folder / 'prometheus.yml'}",
-            f"--storage.tsdb.path={folder / 'data'}",
-            f"--web.listen-address={url.removeprefix('http://')}",
-            "--log.level=error",
-        ]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        resources.callback(process.wait)
-        resources.callback(process.kill)
-        with httpx.Client(base_url=url, trust_env=False, timeout=5.0) as client:
+        configs = [scrape_config(monitor, found) for monitor in monitors]
+        prometheus = RealPrometheus((), SCRAPE_S, folder, configs)
+        resources.callback(prometheus.stop)
+        with httpx.Client(base_url=prometheus.url, trust_env=False, timeout=5.0) as client:
             asked = {"query": 'count_over_time({__name__="go_goroutines"}[1m]) > 10'}
 
-            def seen() -> int:
+            def is_scraped() -> bool:
                 answer = client.get("/api/v1/query", params=asked)
-                return len(answer.json()["data"]["result"]) if answer.is_success else 0
+                return answer.is_success and len(answer.json()["data"]["result"]) >= 4
 
-            _until(lambda: seen() >= 4)
-        yield url
-
-
-def _until(holds: Callable[[], bool]) -> None:
-    deadline_s, pause = time.monotonic() + PATIENCE_S, threading.Event()
-    while True:
-        try:
-            if holds():
-                return
-        except httpx.HTTPError:
-            pass
-        assert time.monotonic() < deadline_s, "it does not start"
-        pause.wait(0.05)
+            until(is_scraped, PATIENCE_S)
+        yield prometheus.url
 
 
 @pytest.fixture(scope="module", params=("alone", "together"))

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import yaml
@@ -21,18 +22,25 @@ STOP_S = 5.0
 
 
 class RealPrometheus:
-    """A Prometheus of this machine that scrapes the targets.
+    """A Prometheus of this machine that scrapes the targets, or as the scrape configurations say.
 
     Ready when it is made. When the thread that made it ends, the kernel kills it.
     """
 
-    def __init__(self, targets: Sequence[str], scrape_interval_s: float, folder: Path) -> None:
+    def __init__(
+        self,
+        targets: Sequence[str],
+        scrape_interval_s: float,
+        folder: Path,
+        scrape_configs: Sequence[dict[str, Any]] = (),
+    ) -> None:
         binary = shutil.which("prometheus")
         assert binary is not None, "prometheus is not installed"
         config, interval = folder / "prometheus.yml", duration(scrape_interval_s)
         scrape = {
             "global": {"scrape_interval": interval, "scrape_timeout": interval},
-            "scrape_configs": [{"job_name": "ipa", "static_configs": [{"targets": list(targets)}]}],
+            "scrape_configs": list(scrape_configs)
+            or [{"job_name": "ipa", "static_configs": [{"targets": list(targets)}]}],
         }
         config.write_text(yaml.safe_dump(scrape))
         port = free_port()

@@ -159,14 +159,12 @@ def test_g2_own_writes_do_not_move_the_load(
     said = [each for each in world.decisions if "the pods that count the load were replaced" in each.detail]
     case.at_least(f"{at}: ticks that say so", len(said), 1)
     world.sound()
-    # As it was before: the loop believes what it reads.
-    monkeypatch.setattr(Recounts, "bridged", lambda self, observation, at_s: observation)
-    without, _ = changes_at_a_constant_load(rate_rps, step_s, until_first=True)
+    # What is over within two scrapes moves no mean far enough.
     if step_s > 1:
+        # As it was before: the loop believes what it reads.
+        monkeypatch.setattr(Recounts, "bridged", lambda self, observation, at_s: observation)
+        without, _ = changes_at_a_constant_load(rate_rps, step_s, until_first=True)
         case.at_least(f"{at}: changes without", without, 1)
-    else:
-        # What is over within two scrapes moves no mean far enough.
-        case.told(f"{at}: changes without", without)
 
 
 def test_g4_an_idle_executor_is_no_load(case: Case) -> None:
@@ -239,7 +237,7 @@ def test_g5_status_writes_refuse_nothing(case: Case, tmp_path: Path) -> None:
 
         kube.before = report
         wanted = configs
-        for number in range(200):
+        for number in range(60):
             wanted = (replace(configs[0], replicas=1 + (number + 1) % 2), *configs[1:])
             state = workload.read(pipeline)
             previous = tuple(stage.config for stage in state.stages)
@@ -253,8 +251,8 @@ def test_g5_status_writes_refuse_nothing(case: Case, tmp_path: Path) -> None:
                     workload.write(pipeline, change)
                 except ConflictError:
                     stale += 1
-        case.equal("writes refused, of 200", refused, 0)
-        case.equal("stale writes refused, of 10", stale, 10)
+        case.equal("writes refused, of 60", refused, 0)
+        case.equal("stale writes refused, of 3", stale, 3)
         sdep = kube.store.get("seldondeployments", "models", "sample")
         case.equal("claimed by", owner_of(sdep), "blue")
         client.close()
@@ -458,7 +456,7 @@ def test_g12_our_own_writes_are_nobody_elses(case: Case) -> None:
                 world.kube.tick(6)
 
         since = len(world.decisions)
-        for number in range(50):
+        for number in range(16):
             wanted = (replace(wider[0], replicas=2 + number % 2), *wider[1:])
             world.kube.tick(6)
             world.decisions.append(world.loop.request(ChangeRequest(wanted, "scaled by the test")))
@@ -475,7 +473,7 @@ def test_g12_our_own_writes_are_nobody_elses(case: Case) -> None:
             world.decisions.append(world.loop.tick_once())
         found = world.decisions[since:]
         written = [each for each in found if each.reason is ReasonCode.REQUESTED]
-        case.equal("own writes", len(written), 50)
+        case.equal("own writes", len(written), 16)
         said = [each.detail for each in found if "did not make" in each.detail]
         case.equal("reported as others'", len(said), 0)
         case.equal("held for them", world.reasons(since).count(ReasonCode.IN_PROGRESS), 0)
@@ -525,7 +523,7 @@ def took_ticks(folder: Path, *steps: StageConfig) -> int:
 
 def test_g7_a_change_takes_as_long_as_modelled(case: Case, tmp_path: Path) -> None:
     errors = []
-    for before, after in ((1, 1), (1, 4), (1, 7), (2, 4), (8, 1), (8, 7)):
+    for before, after in ((1, 1), (1, 7), (8, 1), (8, 7)):
         for changed in (BEFORE, AFTER):
             old, new = replace(BEFORE, replicas=before), replace(changed, replicas=after)
             predicted = waves(old, new, DEPLOYMENT) * ROLL_TICKS

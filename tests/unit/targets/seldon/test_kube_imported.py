@@ -19,6 +19,7 @@ from ipa.targets.seldon.imported import Imported, imported
 from ipa.targets.seldon.manifest import read, render, smallest_configs
 from ipa.targets.seldon.section import seldon_of
 from ipa.targets.seldon.target import SELDON
+from tests.amounts import many
 from tests.fakes.kube.edits import edit, places
 from tests.fakes.kube.patching import json_patch, patch_to
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
@@ -263,7 +264,7 @@ PLACES = [path for path in places(sample()) if path[0] == "spec"]
 SCHEMA = {**small_schema(), "required": ["metadata"]}
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=many(50), deadline=None, derandomize=True)
 @given(
     edits=st.lists(
         st.tuples(st.sampled_from(PLACES), st.sampled_from(["drop", {}, [], "", "x", 0, -1, "1500m"])),
