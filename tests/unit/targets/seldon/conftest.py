@@ -26,13 +26,19 @@ def kube() -> Iterator[FakeKube]:
 
 
 @pytest.fixture
-def workload(kube: FakeKube, tmp_path: Path) -> Iterator[KubeWorkload]:
-    client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
+def client(kube: FakeKube, tmp_path: Path) -> Iterator[KubeClient]:
+    made = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0, clock=VirtualClock())
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def workload(kube: FakeKube, client: KubeClient) -> KubeWorkload:
+    """The sample pipeline, ready on the fake cluster."""
     made = KubeWorkload(client, layout_of)
     made.create(sample_pipeline(), sample_configs())
     kube.tick(10)
-    yield made
-    client.close()
+    return made
 
 
 Configs = tuple[StageConfig, ...]
@@ -77,8 +83,6 @@ class World:
 
 
 @pytest.fixture
-def world(kube: FakeKube, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
+def world(kube: FakeKube, client: KubeClient, request: pytest.FixtureRequest) -> World:
     """Of the module's PIPELINE."""
-    client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0, clock=VirtualClock())
-    yield World(kube, client, request.module.PIPELINE)
-    client.close()
+    return World(kube, client, request.module.PIPELINE)

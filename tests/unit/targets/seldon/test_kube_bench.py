@@ -56,46 +56,35 @@ class ClusterClock(VirtualClock):
         self.kube.tick()
 
 
-@pytest.fixture
-def server() -> Iterator[V2Server]:
-    with V2Server() as made:
-        yield made
+class Lab:
+    """The sample pipeline on the fake cluster, and a model server that answers for every copy."""
+
+    def __init__(self, kube: FakeKube, client: KubeClient, server: V2Server) -> None:
+        self.kube, self.client, self.server = kube, client, server
+        kube.verbs.clear()
+
+    def bench(self, pipeline: Pipeline = PIPELINE) -> ClusterBench:
+        reach = Reach(f"http://127.0.0.1:{self.server.port}")
+        return ClusterBench(self.client, pipeline, reach, clock=ClusterClock(self.kube))
+
+    def copies(self) -> list[Json]:
+        with self.kube.store.lock:
+            found = self.kube.store.find("seldondeployments", "models")
+        return [each for each in found if LABEL_COPY_OF in each["metadata"].get("labels", {})]
 
 
 @pytest.fixture
-def client(kube: FakeKube, workload: KubeWorkload, tmp_path: Path) -> Iterator[KubeClient]:
-    made = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
-    kube.verbs.clear()
-    yield made
-    made.close()
+def lab(kube: FakeKube, client: KubeClient, workload: KubeWorkload) -> Iterator[Lab]:
+    with V2Server() as server:
+        yield Lab(kube, client, server)
 
 
-def bench(
-    client: KubeClient, kube: FakeKube, server: V2Server, pipeline: Pipeline = PIPELINE
-) -> ClusterBench:
-    reach = Reach(f"http://127.0.0.1:{server.port}")
-    return ClusterBench(client, pipeline, reach, clock=ClusterClock(kube))
-
-
-def copies(kube: FakeKube, namespace: str = "models") -> list[Json]:
-    with kube.store.lock:
-        found = kube.store.find("seldondeployments", namespace)
-    return [each for each in found if LABEL_COPY_OF in each["metadata"].get("labels", {})]
-
-
-def given(kube: FakeKube, change: Any) -> None:
-    kube.edit("models", "sample", change)
-    kube.tick(6)
-
-
-def test_it_is_measured_on_the_way_of_requests_and_leaves_nothing(
-    kube: FakeKube, client: KubeClient, server: V2Server, workload: KubeWorkload
-) -> None:
+def test_it_is_measured_on_the_way_of_requests_and_leaves_nothing(lab: Lab, workload: KubeWorkload) -> None:
     before = workload.read(PIPELINE)
     stage = PIPELINE.stage("detect")
     said: list[str] = []
     request = MeasureRequest((0.5, 1.0), (1, 4), MeasurementEffort(3, 0.01, 0.0), 1.0)
-    made = bench(client, kube, server)
+    made = lab.bench()
     tell = said.append
     found = measure_stage(
         made, PIPELINE, stage, stage.variants, Doubled(), request, lambda now, _: tell(now), tell
@@ -110,19 +99,17 @@ def test_it_is_measured_on_the_way_of_requests_and_leaves_nothing(
         ]
         assert variant.accuracy == 1.0 and variant.readiness_s and variant.rows_per_item == (1, 1)
     assert [each.memory_gib for each in found.variants] == [1.0, 2.0]
-    assert {path for path, _ in server.asked} == {"/v2/models/infer"}
-    assert {rows for _, rows in server.asked} == {1, 4}
+    assert {path for path, _ in lab.server.asked} == {"/v2/models/infer"}
+    assert {rows for _, rows in lab.server.asked} == {1, 4}
     # Where, of what, and within which limits.
     assert found.hardware == f"node {NODE}"
     assert "copy of SeldonDeployment models/sample, asked by Seldon's orchestrator" in found.method
     assert "detect/d-s: image sha256:" in found.method and "and 1024Mi memory" in found.method
-    assert copies(kube) == []
+    assert lab.copies() == []
     assert workload.read(PIPELINE) == before
 
 
-def test_a_copy_has_one_replica_of_its_own_and_is_as_the_stage_else(
-    kube: FakeKube, client: KubeClient, server: V2Server
-) -> None:
+def test_a_copy_has_one_replica_of_its_own_and_is_as_the_stage_else(lab: Lab) -> None:
     def change(sdep: Json) -> None:
         component = sdep["spec"]["predictors"][0]["componentSpecs"][0]
         component["replicas"] = 4
@@ -130,9 +117,10 @@ def test_a_copy_has_one_replica_of_its_own_and_is_as_the_stage_else(
         component["metadata"] = {"labels": {"app.example/serves": "shop"}, "annotations": {"mesh": "off"}}
         component["spec"]["containers"][0]["env"].append({"name": "THEIRS", "value": "1"})
 
-    given(kube, change)
-    with bench(client, kube, server, PIPELINE).serve("detect", "d-l", 0.5):
-        [copy] = copies(kube)
+    lab.kube.edit("models", "sample", change)
+    lab.kube.tick(6)
+    with lab.bench(PIPELINE).serve("detect", "d-l", 0.5):
+        [copy] = lab.copies()
         [predictor] = copy["spec"]["predictors"]
         [component] = predictor["componentSpecs"]
         [container] = component["spec"]["containers"]
@@ -146,117 +134,103 @@ def test_a_copy_has_one_replica_of_its_own_and_is_as_the_stage_else(
         assert component["spec"]["serviceAccountName"] == "puller"
         assert component["metadata"] == {"annotations": {"mesh": "off"}}, "labels may lead requests to it"
         assert not {"traffic", "shadow", "labels"} & predictor.keys()
-    assert copies(kube) == []
+    assert lab.copies() == []
 
 
-def test_in_shape_split_the_model_is_asked_as_its_queue_asks_it(
-    kube: FakeKube, tmp_path: Path, server: V2Server
-) -> None:
+def test_in_shape_split_the_model_is_asked_as_its_queue_asks_it(lab: Lab) -> None:
     pipeline = with_seldon(PIPELINE, shape=Shape.SPLIT, image="ipa:1")
-    client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
-    KubeWorkload(client, layout_of).create(pipeline, sample_configs())
-    kube.tick(8)
-    made = bench(client, kube, server, pipeline)
+    KubeWorkload(lab.client, layout_of).create(pipeline, sample_configs())
+    lab.kube.tick(8)
+    made = lab.bench(pipeline)
     with made.serve("read", "r-m", 1.0) as replica:
         assert replica.infer(ITEMS[:2]).outputs[1]["y"] == [2.0]
-        [copy] = copies(kube)
+        [copy] = lab.copies()
         assert copy["spec"]["predictors"][0]["annotations"] == {"seldon.io/no-engine": "true"}
-    assert server.asked == [("/v2/models/reader/infer", 2)]
+    assert lab.server.asked == [("/v2/models/reader/infer", 2)]
     assert "the queue's way to a model" in made.method
-    assert copies(kube) == []
-    client.close()
+    assert lab.copies() == []
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyboardInterrupt(), SystemExit(1)])
-def test_it_is_removed_whatever_ends_the_measurement(
-    kube: FakeKube, client: KubeClient, server: V2Server, error: BaseException
-) -> None:
-    with pytest.raises(type(error)), bench(client, kube, server).serve("detect", "d-s", 1.0):
-        assert len(copies(kube)) == 1
+def test_it_is_removed_whatever_ends_the_measurement(lab: Lab, error: BaseException) -> None:
+    with pytest.raises(type(error)), lab.bench().serve("detect", "d-s", 1.0):
+        assert len(lab.copies()) == 1
         raise error
-    assert copies(kube) == []
+    assert lab.copies() == []
 
 
-def test_it_is_removed_at_sigterm(kube: FakeKube, client: KubeClient, server: V2Server) -> None:
+def test_it_is_removed_at_sigterm(lab: Lab) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    made = bench(client, kube, server).serve("detect", "d-s", 1.0)
+    made = lab.bench().serve("detect", "d-s", 1.0)
     with pytest.raises(SystemExit) as caught, unwinding_on_sigterm(), made:
         os.kill(os.getpid(), signal.SIGTERM)
         signal.pause()
     assert caught.value.code == 128 + signal.SIGTERM
-    assert copies(kube) == [] and signal.getsignal(signal.SIGTERM) is before
+    assert lab.copies() == [] and signal.getsignal(signal.SIGTERM) is before
 
 
-def test_it_is_removed_if_it_never_gets_ready(kube: FakeKube, client: KubeClient, server: V2Server) -> None:
-    kube.cluster.trouble_of = lambda pod: Trouble.IMAGE
+def test_it_is_removed_if_it_never_gets_ready(lab: Lab) -> None:
+    lab.kube.cluster.trouble_of = lambda pod: Trouble.IMAGE
     with pytest.raises(UnavailableError, match="ImagePullBackOff"):
-        bench(client, kube, server).serve("detect", "d-s", 1.0).__enter__()
-    assert copies(kube) == []
-    kube.cluster.trouble_of = lambda pod: Trouble.NEVER_READY
+        lab.bench().serve("detect", "d-s", 1.0).__enter__()
+    assert lab.copies() == []
+    lab.kube.cluster.trouble_of = lambda pod: Trouble.NEVER_READY
     with pytest.raises(
         UnavailableError, match="does not get ready: stage 'detect': 0 of 1 replicas are ready"
     ):
-        bench(client, kube, server).serve("detect", "d-s", 1.0, within_s=20.0).__enter__()
-    assert copies(kube) == []
+        lab.bench().serve("detect", "d-s", 1.0, within_s=20.0).__enter__()
+    assert lab.copies() == []
 
 
-def test_it_is_removed_if_its_creation_was_not_answered(
-    kube: FakeKube, client: KubeClient, server: V2Server
-) -> None:
-    kube.fault(FaultKind.LOST_AFTER, verb="create", is_dry_run=False)
+def test_it_is_removed_if_its_creation_was_not_answered(lab: Lab) -> None:
+    lab.kube.fault(FaultKind.LOST_AFTER, verb="create", is_dry_run=False)
     with pytest.raises(UnavailableError):
-        bench(client, kube, server).serve("detect", "d-s", 1.0).__enter__()
-    assert copies(kube) == []
+        lab.bench().serve("detect", "d-s", 1.0).__enter__()
+    assert lab.copies() == []
 
 
-def test_a_removal_that_fails_is_tried_again_and_then_told(
-    kube: FakeKube, client: KubeClient, server: V2Server
-) -> None:
+def test_a_removal_that_fails_is_tried_again_and_then_told(lab: Lab) -> None:
     for _ in range(2):
-        kube.fault(FaultKind.LOST_BEFORE, verb="delete")
-    with bench(client, kube, server).serve("detect", "d-s", 1.0):
+        lab.kube.fault(FaultKind.LOST_BEFORE, verb="delete")
+    with lab.bench().serve("detect", "d-s", 1.0):
         pass
-    assert copies(kube) == []
+    assert lab.copies() == []
     for _ in range(3):
-        kube.fault(FaultKind.LOST_BEFORE, verb="delete")
-    with pytest.raises(UnavailableError) as caught, bench(client, kube, server).serve("detect", "d-s", 1.0):
+        lab.kube.fault(FaultKind.LOST_BEFORE, verb="delete")
+    with pytest.raises(UnavailableError) as caught, lab.bench().serve("detect", "d-s", 1.0):
         pass
-    [left] = copies(kube)
+    [left] = lab.copies()
     assert f"kubectl delete sdep {left['metadata']['name']} -n models" in (caught.value.hint or "")
 
 
-def test_what_a_killed_run_left_is_removed_first(
-    kube: FakeKube, client: KubeClient, server: V2Server
-) -> None:
-    with bench(client, kube, server).serve("detect", "d-s", 1.0):
-        [copy] = copies(kube)
-    with kube.store.lock:
-        left = kube.store.create("seldondeployments", "models", copy)
-    with bench(client, kube, server).serve("read", "r-s", 1.0):
-        [copy] = copies(kube)
+def test_what_a_killed_run_left_is_removed_first(lab: Lab) -> None:
+    with lab.bench().serve("detect", "d-s", 1.0):
+        [copy] = lab.copies()
+    with lab.kube.store.lock:
+        left = lab.kube.store.create("seldondeployments", "models", copy)
+    with lab.bench().serve("read", "r-s", 1.0):
+        [copy] = lab.copies()
         assert copy["metadata"]["uid"] != left["metadata"]["uid"]
-    assert copies(kube) == []
+    assert lab.copies() == []
 
 
-def test_a_quota_without_room_shows_in_the_pods(kube: FakeKube, client: KubeClient, server: V2Server) -> None:
-    kube.cluster.quota_cores = 2.5
+def test_a_quota_without_room_shows_in_the_pods(lab: Lab) -> None:
+    lab.kube.cluster.quota_cores = 2.5
     with pytest.raises(UnavailableError, match="exceeded quota: team"):
-        bench(client, kube, server).serve("detect", "d-s", 1.0).__enter__()
-    assert copies(kube) == []
+        lab.bench().serve("detect", "d-s", 1.0).__enter__()
+    assert lab.copies() == []
 
 
-def test_bounds_without_room_for_a_copy_refuse_it_before_it_is_made(
-    kube: FakeKube, client: KubeClient, server: V2Server
-) -> None:
+def test_bounds_without_room_for_a_copy_refuse_it_before_it_is_made(lab: Lab) -> None:
     # 2.25 cores run, and the copy takes one and half a core of its orchestrator.
     tight = replace(PIPELINE, bounds=Bounds(cores=3.5))
     with pytest.raises(ConflictError) as caught:
-        bench(client, kube, server, tight).serve("detect", "d-s", 1.0).__enter__()
+        lab.bench(tight).serve("detect", "d-s", 1.0).__enter__()
     assert "with a copy of one replica 3.75 cores exceed the budget of 3.5" in str(caught.value)
     assert "bounds.transition_cores" in (caught.value.hint or "")
-    assert copies(kube) == []
+    assert lab.copies() == []
     room = replace(PIPELINE, bounds=Bounds(cores=3.5, transition_cores=4.0))
-    with bench(client, kube, server, room).serve("detect", "d-s", 1.0):
+    with lab.bench(room).serve("detect", "d-s", 1.0):
         pass
 
 
@@ -266,10 +240,8 @@ def test_a_router_cannot_be_measured_alone() -> None:
         as_copy(PIPELINE, "copy", router)
 
 
-def test_it_needs_the_rights_of_its_role(
-    kube: FakeKube, client: KubeClient, server: V2Server, root: Path
-) -> None:
-    with bench(client, kube, server).serve("detect", "d-s", 1.0) as replica:
+def test_it_needs_the_rights_of_its_role(lab: Lab, root: Path) -> None:
+    with lab.bench().serve("detect", "d-s", 1.0) as replica:
         replica.infer(ITEMS[:1])
     folder = root / "deploy" / "rbac"
     roles = [yaml.safe_load((folder / f"{name}.yaml").read_text()) for name in ("observer", "profiler")]
@@ -283,7 +255,7 @@ def test_it_needs_the_rights_of_its_role(
         }
         for role in roles
     )
-    assert kube.verbs - observer == profiler
+    assert lab.kube.verbs - observer == profiler
 
 
 @pytest.fixture

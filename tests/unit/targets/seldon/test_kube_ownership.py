@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -27,9 +25,8 @@ MORE = (replace(CONFIGS[0], replicas=3), *CONFIGS[1:])
 class Installs:
     """Two installs of the service on one cluster, and a hand that knows nothing of them."""
 
-    def __init__(self, kube: FakeKube, folder: Path) -> None:
-        self.kube = kube
-        self.client = KubeClient.from_kubeconfig(str(kube.kubeconfig(folder)), 10.0)
+    def __init__(self, kube: FakeKube, client: KubeClient) -> None:
+        self.kube, self.client = kube, client
         self.plain = KubeWorkload(self.client, layout_of)
         self.blue = KubeWorkload(self.client, layout_of, "blue")
         self.green = KubeWorkload(self.client, layout_of, "green")
@@ -45,11 +42,8 @@ class Installs:
 
 
 @pytest.fixture
-def installs(tmp_path: Path) -> Iterator[Installs]:
-    with FakeKube() as kube:
-        made = Installs(kube, tmp_path)
-        yield made
-        made.client.close()
+def installs(kube: FakeKube, client: KubeClient) -> Installs:
+    return Installs(kube, client)
 
 
 def to_more(workload: KubeWorkload) -> Change:

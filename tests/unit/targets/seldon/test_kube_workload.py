@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -130,28 +129,19 @@ def test_a_deployment_past_its_progress_deadline_fails_the_change(world: World) 
     assert phases[-1] is RolloutPhase.FAILED
 
 
-def test_a_first_deploy_whose_answer_was_lost_is_found_created(tmp_path: Path) -> None:
-    with FakeKube() as kube:
-        client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
-        workload = KubeWorkload(client, layout_of)
-        kube.fault(FaultKind.LOST_AFTER, verb="create", is_dry_run=False)
-        revision = workload.create(PIPELINE, CONFIGS)
-        assert revision == workload.read(PIPELINE).revision
-        change = Change("d-0", "sample", revision, (), CONFIGS, 60.0)
-        first = workload.rollout(PIPELINE, change)
-        assert first.phase is RolloutPhase.PROGRESSING
-        assert "is not there yet" in first.detail
-        kube.tick(6)
-        assert workload.rollout(PIPELINE, change).phase is RolloutPhase.READY
-        assert len(kube.writes) == 1
-        client.close()
-
-
-def test_a_first_deploy_that_was_not_made_is_found_so(tmp_path: Path) -> None:
-    with FakeKube() as kube:
-        client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
-        kube.fault(FaultKind.LOST_BEFORE, verb="create", is_dry_run=False)
-        with pytest.raises(UnavailableError, match="nothing was written"):
-            KubeWorkload(client, layout_of).create(PIPELINE, CONFIGS)
-        assert kube.writes == []
-        client.close()
+def test_a_first_deploy_without_an_answer_is_found_created_or_not(kube: FakeKube, client: KubeClient) -> None:
+    workload = KubeWorkload(client, layout_of)
+    kube.fault(FaultKind.LOST_BEFORE, verb="create", is_dry_run=False)
+    with pytest.raises(UnavailableError, match="nothing was written"):
+        workload.create(PIPELINE, CONFIGS)
+    assert kube.writes == []
+    kube.fault(FaultKind.LOST_AFTER, verb="create", is_dry_run=False)
+    revision = workload.create(PIPELINE, CONFIGS)
+    assert revision == workload.read(PIPELINE).revision
+    change = Change("d-0", "sample", revision, (), CONFIGS, 60.0)
+    first = workload.rollout(PIPELINE, change)
+    assert first.phase is RolloutPhase.PROGRESSING
+    assert "is not there yet" in first.detail
+    kube.tick(6)
+    assert workload.rollout(PIPELINE, change).phase is RolloutPhase.READY
+    assert len(kube.writes) == 1
