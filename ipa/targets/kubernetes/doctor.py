@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache, partial
 
@@ -31,36 +31,34 @@ SERVER = "api server"
 DEAD_LEASES = 4
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterNeeds:
-    """A target's needs of a cluster: its kind of object, how that is installed, and its objects' names.
-
-    `check` names the check of the kind, and `names` gives those of the objects in a namespace: a role may
-    allow these alone.
-    """
-
-    kind: ResourceKind
-    check: str
-    install: str
-    names: Callable[[str], tuple[str, ...]]
-
-
 def cluster_checks(
-    client: KubeClient, settings: Settings, needs: ClusterNeeds, namespaces: Sequence[str], *, elects: bool
+    client: KubeClient,
+    settings: Settings,
+    namespaces: Sequence[str],
+    kind: ResourceKind,
+    names: Callable[[str], tuple[str, ...]],
+    *,
+    check: str,
+    install: str,
+    elects: bool,
 ) -> list[DoctorCheck]:
-    """The API server first; all others once it has answered."""
+    """The API server first; all others once it has answered.
+
+    `kind` is the target's kind of object, whose `check` has that name and the remedy `install`; `names` gives
+    the names of the objects in a namespace: a role may allow these alone.
+    """
     rights = _Rights(client)
     lease_name = settings.lease_name or f"{settings.install}-serving"
     checks = [
         DoctorCheck(SERVER, lambda: _server(client)),
-        DoctorCheck(needs.check, lambda: _kind(client, needs), after=SERVER),
+        DoctorCheck(check, lambda: [_kind(client, kind, check, install)], after=SERVER),
     ]
     for space in namespaces:
-        known = {needs.kind.plural: needs.names(space), LEASE.plural: (lease_name,)}
-        roles = {observer(needs.kind): (Severity.FAIL, "without it the service sees nothing")}
+        known = {kind.plural: names(space), LEASE.plural: (lease_name,)}
+        roles = {observer(kind): (Severity.FAIL, "without it the service sees nothing")}
         if settings.actuation == "cluster":
             meaning = "advisory and shadow mode do not need it, the others do"
-            roles[actor(needs.kind)] = Severity.WARN, meaning
+            roles[actor(kind)] = Severity.WARN, meaning
         if settings.leader_election != "off" and settings.lease_namespace in ("", space):
             meaning = "without it a service in a pod never leads, unless IPA_LEADER_ELECTION=off"
             roles[ELECTOR] = Severity.WARN, meaning
@@ -86,31 +84,22 @@ def _server(client: KubeClient) -> Iterator[Finding]:
         yield skew_finding("clock of api server", "the API server's", client.skew_s)
 
 
-def _kind(client: KubeClient, needs: ClusterNeeds) -> Iterator[Finding]:
+def _kind(client: KubeClient, kind: ResourceKind, check: str, install: str) -> Finding:
     """The versions of the API group that are served, the preferred one first, and our kind in its own."""
-    kind = needs.kind
     try:
         group = client.discover(f"/apis/{kind.group}", f"the API group {kind.group}")
     except NotFoundError:
-        group = {}
+        return fail(check, f"there is no API group {kind.group}", install)
     preferred = at(group, "preferredVersion", "version")
     versions = [str(each.get("version", "")) for each in group.get("versions") or ()]
     versions.sort(key=lambda version: version != preferred)
-    plurals: list[str] = []
-    if kind.version in versions:
-        try:
-            resources = client.discover(kind.root, kind.api_version).get("resources")
-            plurals = [each.get("name") for each in resources or ()]
-        except NotFoundError:
-            plurals = []
-    if not versions:
-        yield fail(needs.check, f"there is no API group {kind.group}", needs.install)
-    elif kind.plural not in plurals:
-        seen = f"{kind.group} has {', '.join(versions)}, and no {kind.plural} in {kind.version}"
-        yield fail(needs.check, seen, needs.install.replace("install", "upgrade", 1))
-    else:
-        others = ", ".join(version for version in versions if version != kind.version)
-        yield ok(needs.check, f"{kind.api_version} is served" + (f", beside {others}" if others else ""))
+    with suppress(NotFoundError):
+        resources = client.discover(kind.root, kind.api_version).get("resources") or ()
+        if kind.version in versions and any(each.get("name") == kind.plural for each in resources):
+            others = ", ".join(version for version in versions if version != kind.version)
+            return ok(check, f"{kind.api_version} is served" + (f", beside {others}" if others else ""))
+    seen = f"{kind.group} has {', '.join(versions)}, and no {kind.plural} in {kind.version}"
+    return fail(check, seen, install.replace("install", "upgrade", 1))
 
 
 class _Rights:

@@ -18,7 +18,7 @@ from ipa.model.errors import (
 from ipa.model.findings import DoctorCheck, Finding, fail, failed, ok, warn
 from ipa.model.pipeline import Pipeline
 from ipa.settings import Settings
-from ipa.targets.kubernetes.doctor import SERVER, ClusterNeeds, cluster_checks
+from ipa.targets.kubernetes.doctor import SERVER, cluster_checks
 from ipa.targets.kubernetes.layout import Layout
 from ipa.targets.kubernetes.target import KubernetesTarget
 from ipa.targets.seldon import locate
@@ -56,12 +56,12 @@ def checks_of(
         places = (place for pipeline in placed.values() for place in target.places_of(pipeline))
         return tuple(name for where, name in places if where == space)
 
-    needs = ClusterNeeds(locate.SELDON_DEPLOYMENT, CRD, INSTALL_SELDON, names)
+    cluster = partial(cluster_checks, client, settings, spaces, locate.SELDON_DEPLOYMENT, names)
     operator = partial(_operator, client)
     deployed = {name: partial(_deployed, target, client, settings, it) for name, it in placed.items()}
     return [
         *series,
-        *cluster_checks(client, settings, needs, spaces, elects=elects),
+        *cluster(check=CRD, install=INSTALL_SELDON, elects=elects),
         DoctorCheck("seldon operator", lambda: map(operator, spaces[:1]), after=CRD),
         *(DoctorCheck(f"seldondeployment of {name}", it, after=CRD) for name, it in deployed.items()),
     ]
