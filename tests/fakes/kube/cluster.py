@@ -25,7 +25,6 @@ POD_SECURITY = "pod-security.kubernetes.io/enforce"
 HTTP_PORT, GRPC_PORT = 9000, 9500
 # Of the first container of a pod.
 METRICS_PORT = 6000
-AUTOSCALER = "horizontalpodautoscalers"
 NODE = "worker-1"
 
 
@@ -101,18 +100,17 @@ class Cluster:
         self._operate_orchestrators(sdep)
         made = self._wanted(sdep)
         wanted = {one["metadata"]["name"]: one for one, _ in made}
-        for one, autoscaled in made:
+        for one, is_autoscaled in made:
             name = one["metadata"]["name"]
-            self._operate_autoscaler(sdep, name, autoscaled)
             try:
                 live = self.store.get("deployments", metadata["namespace"], name)
             except ApiError:
-                if autoscaled:
+                if is_autoscaled:
                     # The operator says no number, and the API server makes that 1.
                     one["spec"]["replicas"] = 1
                 self.store.create("deployments", metadata["namespace"], one)
                 continue
-            if autoscaled:
+            if is_autoscaled:
                 one["spec"]["replicas"] = live["spec"]["replicas"]
             self.store.replace("deployments", {**live, "spec": one["spec"]})
         orchestrators = set(map(partial(_orchestrator, sdep), _separate(sdep)))
@@ -124,30 +122,6 @@ class Cluster:
                 and all(self._is_ready(other) for other in self._named(sdep, wanted))
             ):
                 self.store.delete("deployments", metadata["namespace"], name)
-
-    def _operate_autoscaler(self, sdep: Json, deployment: str, autoscaled: Json) -> None:
-        """Make the HorizontalPodAutoscaler of an hpaSpec, or what KEDA makes of a kedaSpec's ScaledObject.
-
-        Without either the operator deletes the one that bears the Deployment's name.
-        """
-        namespace, keda = sdep["metadata"]["namespace"], f"keda-hpa-{deployment}"
-        wanted = {"hpaSpec": deployment, "kedaSpec": keda}.get(next(iter(autoscaled), ""), "")
-        there = {one["metadata"]["name"] for one in self.store.find(AUTOSCALER, namespace)}
-        for name in {deployment, keda} & there - {wanted}:
-            self.store.delete(AUTOSCALER, namespace, name)
-        if wanted and wanted not in there:
-            labels = {"scaledobject.keda.sh/name": deployment} if wanted == keda else {}
-            target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": deployment}
-            self.store.create(
-                AUTOSCALER,
-                namespace,
-                {
-                    "apiVersion": "autoscaling/v2",
-                    "kind": "HorizontalPodAutoscaler",
-                    "metadata": {"name": wanted, "labels": labels},
-                    "spec": {"scaleTargetRef": target, "maxReplicas": 10},
-                },
-            )
 
     def _operate_orchestrators(self, sdep: Json) -> None:
         """Make each predictor's `svc-orch` Deployment what it asks for.
@@ -181,12 +155,12 @@ class Cluster:
             return
         self.store.replace("deployments", {**live, "spec": body["spec"]})
 
-    def _wanted(self, sdep: Json) -> list[tuple[Json, Json]]:
-        """The Deployments to be, and what says that another controller owns their replicas, if it does."""
+    def _wanted(self, sdep: Json) -> list[tuple[Json, bool]]:
+        """The Deployments to be, and True of each whose replicas another controller owns."""
         return [
             (
                 self._deployment(sdep, predictor, index, component),
-                {scaler: component[scaler] for scaler in AUTOSCALERS if component.get(scaler)},
+                any(map(component.get, AUTOSCALERS)),
             )
             for predictor in sdep["spec"]["predictors"]
             for index, component in enumerate(predictor.get("componentSpecs", []))
