@@ -230,8 +230,15 @@ class Target(ABC):
         raise self._cannot("run a pipeline in a namespace of the caller's choice")
 
     def smallest(self, pipeline: Pipeline) -> Configs:
-        """The configuration to start with if nothing is planned."""
-        raise self._cannot("render a pipeline")
+        """The least that bounds and pins allow: each stage's first variant on one core, unbatched."""
+        configs = []
+        for stage in pipeline.served:
+            pin, limits = stage.pin, stage.limits(pipeline.bounds)
+            variant, batch_size = pin.variant or stage.variants[0].name, min(limits.batch_sizes or (1,))
+            replicas = pin.replicas or limits.min_replicas or 1
+            made = StageConfig(stage.name, variant, pin.batch_size or batch_size, pin.cores or 1.0, replicas)
+            configs.append(made)
+        return tuple(configs)
 
     def render(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
         """The manifests that run the pipeline so. Errors: InputError."""

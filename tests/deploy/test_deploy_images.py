@@ -17,7 +17,6 @@ import pytest
 import yaml
 
 from ipa.files import load_pipelines
-from ipa.targets.seldon.manifest import smallest_configs
 from ipa.targets.seldon.target import SELDON
 from tests.deploy.rendering import CHART, IMAGE, ROOT, tool
 
@@ -239,7 +238,7 @@ def test_stages_of_every_pipeline_that_can_run_are_built(tmp_path: Path) -> None
     assert re.findall(r"PIPELINE=(\S+)", calls) == sorted(runnable)
     # And that image is what their stages run.
     for name, pipeline in runnable.items():
-        for document in SELDON.render(pipeline, smallest_configs(pipeline)):
+        for document in SELDON.render(pipeline, SELDON.smallest(pipeline)):
             used = re.findall(r"'image': '([^']+)'", str(document))
             assert set(used) == {
                 re.sub(r"^.*--tag (registry.example/ipa/\w+:\S+).*$", r"\1", line)

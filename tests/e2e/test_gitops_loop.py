@@ -34,8 +34,9 @@ from ipa.settings import Settings
 from ipa.targets.gitops import Branch, Git, GitOpsWorkload, Repository, gitops_faults
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
-from ipa.targets.seldon.manifest import render, smallest_configs
+from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.manifest_edit import Manifest
+from ipa.targets.seldon.target import SELDON
 from tests.contract.gitops_harness import PATH, GitOpsHarness, git, person_writes
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
@@ -342,7 +343,7 @@ def test_settings_that_make_no_sense_are_all_said(tmp_path: Path) -> None:
 
 def test_the_service_writes_the_file_and_reads_the_cluster(tmp_path: Path, root: Path) -> None:
     pipeline = load_pipeline(root / "pipelines" / "video" / "pipeline.yaml")
-    first = smallest_configs(pipeline)
+    first = SELDON.smallest(pipeline)
     file = tmp_path / "video.yaml"
     file.write_text("# Of the vision team.\n" + yaml.safe_dump(render(pipeline, first), sort_keys=False))
     with FakeKube() as kube:

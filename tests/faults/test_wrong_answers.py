@@ -44,7 +44,7 @@ from ipa.service.one_shot import NO_SIGNALS
 from ipa.targets.base import ImportRequest
 from ipa.targets.seldon.imported import imported
 from ipa.targets.seldon.locate import orchestrator_remedy
-from ipa.targets.seldon.manifest import read, render, smallest_configs
+from ipa.targets.seldon.manifest import read, render
 from ipa.targets.seldon.manifest_edit import Manifest
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape
 from ipa.targets.seldon.target import SELDON
@@ -165,7 +165,7 @@ async def _is_ready(client: httpx.AsyncClient, url: str) -> bool:
 def test_g8_answers_of_a_stage_that_fans_out_and_of_the_one_after_it(
     stage: str, case: Case, tmp_path: Path
 ) -> None:
-    configs = smallest_configs(FANS_OUT)
+    configs = SELDON.smallest(FANS_OUT)
     env = env_of(FANS_OUT, configs, stage)
     with model_server({**env, "MLSERVER_MODEL_MAX_BATCH_SIZE": "8"}, tmp_path / "batched") as url:
         found = asyncio.run(wrong_answers(url, stage, AT_ONCE * 5))

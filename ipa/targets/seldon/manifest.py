@@ -72,18 +72,6 @@ RESTRICTED: Mapping[str, Any] = {
 KEYS = ("name", "image", "env", "resources", "securityContext")
 
 
-def smallest_configs(pipeline: Pipeline) -> tuple[StageConfig, ...]:
-    """The least that bounds and pins allow: each stage's first variant on one core, unbatched."""
-    configs = []
-    for stage in pipeline.served:
-        pin, limits = stage.pin, stage.limits(pipeline.bounds)
-        variant, batch_size = pin.variant or stage.variants[0].name, min(limits.batch_sizes or (1,))
-        replicas = pin.replicas or limits.min_replicas or 1
-        made = StageConfig(stage.name, variant, pin.batch_size or batch_size, pin.cores or 1.0, replicas)
-        configs.append(made)
-    return tuple(configs)
-
-
 def check_configs(
     pipeline: Pipeline, configs: Sequence[StageConfig], running: Sequence[StageConfig] = ()
 ) -> None:

@@ -183,12 +183,6 @@ class Seldon(KubernetesTarget):
         """The pipeline with its SeldonDeployment in that namespace."""
         return with_seldon(pipeline, namespace=namespace) if self.placed(pipeline) else pipeline
 
-    def smallest(self, pipeline: Pipeline) -> base.Configs:
-        """Each stage's first variant on one core, unbatched, or as its pin says."""
-        from ipa.targets.seldon.manifest import smallest_configs
-
-        return smallest_configs(pipeline)
-
     def monitors(self, pipeline: Pipeline) -> list[dict[str, Any]]:
         """A PodMonitor each for the orchestrator and the stages, or one for router and queues."""
         from ipa.targets.seldon.metrics import monitors_of

@@ -186,10 +186,6 @@ class Toy(Target):
         """The folder that is named, or the usual one."""
         return ToyWorkload(Path(where) if where else FOLDER)
 
-    def smallest(self, pipeline: Pipeline) -> Configs:
-        """One replica of each first variant."""
-        return tuple(StageConfig(it.name, it.variants[0].name, 1, 1.0, 1) for it in pipeline.served)
-
     def render(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
         """The would-be contents of the file."""
         return [{"pipeline": pipeline.name, "configs": [asdict(config) for config in configs]}]

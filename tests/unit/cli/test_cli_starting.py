@@ -17,8 +17,9 @@ from ipa.dataplane.runtime import StageRuntime
 from ipa.files import load_pipeline
 from ipa.service.measuring import bench_workload
 from ipa.targets.local.section import local_of
-from ipa.targets.seldon.manifest import render, smallest_configs
+from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.section import seldon_of
+from ipa.targets.seldon.target import SELDON
 from tests.fakes.kube import FakeKube
 
 INIT = [
@@ -157,7 +158,7 @@ def test_what_is_imported_from_a_cluster_is_what_runs_there(
     pipeline = load_pipeline(root / "pipelines" / "video" / "pipeline.yaml")
     with FakeKube() as kube:
         with kube.store.lock:
-            kube.store.create("seldondeployments", "models", render(pipeline, smallest_configs(pipeline)))
+            kube.store.create("seldondeployments", "models", render(pipeline, SELDON.smallest(pipeline)))
         kube.tick(5)
         at = ["--at", f"kubernetes:{kube.kubeconfig(here)}"]
         assert run(["import", "-n", "models", *at]) == 0

@@ -29,7 +29,8 @@ from ipa.service import doctor as machine_checks
 from ipa.service.doctor import run_checks
 from ipa.settings import Settings
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
-from ipa.targets.seldon.manifest import render, smallest_configs
+from ipa.targets.seldon.manifest import render
+from ipa.targets.seldon.target import SELDON
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.faults.prometheus import FakePrometheus, Target
@@ -72,7 +73,7 @@ def kube(root: Path) -> Iterator[FakeKube]:
     pipeline = load_pipeline(root / "pipelines" / "video" / "pipeline.yaml")
     with FakeKube() as fake:
         with fake.store.lock:
-            fake.store.create(SDEPS, "default", render(pipeline, smallest_configs(pipeline)))
+            fake.store.create(SDEPS, "default", render(pipeline, SELDON.smallest(pipeline)))
         fake.tick(5)
         yield fake
 

@@ -22,8 +22,9 @@ from ipa.model.pipeline import (
     Variant,
 )
 from ipa.targets.seldon.locate import Nested, nest
-from ipa.targets.seldon.manifest import read, render, smallest_configs
+from ipa.targets.seldon.manifest import read, render
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget
+from ipa.targets.seldon.target import SELDON
 from tests.fakes.kube.schema import admit, real_schema, small_schema
 
 Json = dict[str, Any]
@@ -127,7 +128,7 @@ def test_graphs_nest_or_are_refused(name: str) -> None:
 def test_a_split_is_valid_under_the_published_schema(shared_data: Any) -> None:
     schema = real_schema(shared_data / "seldondeployment-crd-v1.17.1.yaml.gz")
     for pipeline in (a_pipeline(*ENSEMBLE), a_pipeline(*SPLIT)):
-        admit(render(pipeline, smallest_configs(pipeline)), schema, strict=True)
+        admit(render(pipeline, SELDON.smallest(pipeline)), schema, strict=True)
 
 
 SPLIT = (stage("route", kind=R, bare=True), stage("a", "route", share=0.3), stage("b", "route", share=0.7))
@@ -135,7 +136,7 @@ SPLIT = (stage("route", kind=R, bare=True), stage("a", "route", share=0.3), stag
 
 def test_a_router_without_variants_is_seldon_s_own_split() -> None:
     pipeline = a_pipeline(*SPLIT)
-    sdep = render(pipeline, smallest_configs(pipeline))
+    sdep = render(pipeline, SELDON.smallest(pipeline))
     predictor = sdep["spec"]["predictors"][0]
     assert len(predictor["componentSpecs"]) == 2
     graph = dict(predictor["graph"])
@@ -143,7 +144,7 @@ def test_a_router_without_variants_is_seldon_s_own_split() -> None:
     parameters = [{"name": "ratioA", "value": "0.3", "type": "FLOAT"}]
     assert graph == {"name": "route", "implementation": "RANDOM_ABTEST", "parameters": parameters}
     admit(sdep, small_schema(), strict=True)
-    assert read(pipeline, sdep) == smallest_configs(pipeline)
+    assert read(pipeline, sdep) == SELDON.smallest(pipeline)
 
 
 def test_what_seldon_has_not_is_refused() -> None:
@@ -195,7 +196,7 @@ def test_another_graph_is_drift(
     stages: tuple[Stage, ...], change: Callable[[Json], None], words: str
 ) -> None:
     pipeline = a_pipeline(*stages)
-    sdep = render(pipeline, smallest_configs(pipeline))
+    sdep = render(pipeline, SELDON.smallest(pipeline))
     change(sdep)
     with pytest.raises(DriftError) as refusal:
         read(pipeline, sdep)
@@ -204,17 +205,17 @@ def test_another_graph_is_drift(
 
 def test_the_order_of_a_combiner_s_stages_does_not_matter() -> None:
     pipeline = a_pipeline(*ENSEMBLE)
-    sdep = render(pipeline, smallest_configs(pipeline))
+    sdep = render(pipeline, SELDON.smallest(pipeline))
     _swap(sdep)
-    assert read(pipeline, sdep) == smallest_configs(pipeline)
+    assert read(pipeline, sdep) == SELDON.smallest(pipeline)
 
 
 def test_the_smallest_keeps_to_bounds_and_pins() -> None:
     bounds = StageBounds(min_replicas=3, batch_sizes=(2, 4))
     pinned = replace(stage("a"), bounds=bounds)
     pipeline = a_pipeline(pinned, bounds=Bounds(min_replicas=2, batch_sizes=(1, 4)))
-    config = smallest_configs(pipeline)[0]
+    config = SELDON.smallest(pipeline)[0]
     assert (config.variant, config.batch_size, config.cores, config.replicas) == ("s", 4, 1.0, 3)
     pin = Pin(variant="l", batch_size=4, cores=0.5, replicas=5)
-    config = smallest_configs(a_pipeline(replace(pinned, pin=pin)))[0]
+    config = SELDON.smallest(a_pipeline(replace(pinned, pin=pin)))[0]
     assert (config.variant, config.batch_size, config.cores, config.replicas) == ("l", 4, 0.5, 5)

@@ -16,7 +16,7 @@ from ipa.model.errors import DriftError, InputError
 from ipa.model.pipeline import Pipeline, Sla, Stage, StageKind
 from ipa.targets.base import ImportRequest
 from ipa.targets.seldon.imported import Imported, imported
-from ipa.targets.seldon.manifest import read, render, smallest_configs
+from ipa.targets.seldon.manifest import read, render
 from ipa.targets.seldon.section import seldon_of
 from ipa.targets.seldon.target import SELDON
 from tests.amounts import many
@@ -79,9 +79,9 @@ def test_variants_of_every_kind_are_read() -> None:
 @pytest.mark.parametrize("name", [name for name, (_, expected) in GRAPHS.items() if expected])
 def test_every_graph_that_nests_is_read_back(name: str) -> None:
     pipeline = a_pipeline(*GRAPHS[name][0])
-    sdep = render(pipeline, smallest_configs(pipeline))
+    sdep = render(pipeline, SELDON.smallest(pipeline))
     admit(sdep, small_schema(), strict=True)
-    assert read(pipeline, sdep) == smallest_configs(pipeline)
+    assert read(pipeline, sdep) == SELDON.smallest(pipeline)
     found = imported(sdep, ImportRequest(SLA))
 
     def shape(stage: Stage) -> tuple[str, StageKind, set[str]]:
@@ -107,7 +107,7 @@ def is_accepted(pipeline: Pipeline) -> bool:
 
 def test_seldon_s_own_split_keeps_its_share() -> None:
     pipeline = a_pipeline(*SPLIT)
-    found = imported(render(pipeline, smallest_configs(pipeline)), ImportRequest(SLA))
+    found = imported(render(pipeline, SELDON.smallest(pipeline)), ImportRequest(SLA))
     assert found.pipeline.stages == tuple(
         replace(
             stage,

@@ -16,7 +16,7 @@ from ipa.model.pipeline import Pipeline, Sla, StageKind, Variant
 from ipa.model.plan import StageConfig
 from ipa.targets.base import ImportRequest
 from ipa.targets.seldon.imported import imported
-from ipa.targets.seldon.manifest import read, render, smallest_configs
+from ipa.targets.seldon.manifest import read, render
 from ipa.targets.seldon.section import (
     SeldonRun,
     SeldonTarget,
@@ -116,8 +116,7 @@ def test_rendered_containers_of_microservices_have_no_env_of_batches(root: Path)
     }
     assert batched == {"quick"}
     assert (
-        render(wrapped(sample_pipeline()), smallest_configs(sample_pipeline()))["spec"]["protocol"]
-        == "seldon"
+        render(wrapped(sample_pipeline()), SELDON.smallest(sample_pipeline()))["spec"]["protocol"] == "seldon"
     )
 
 
@@ -164,7 +163,7 @@ def test_shape_split_refuses_microservices() -> None:
 
 def test_another_protocol_than_the_file_s_is_drift() -> None:
     pipeline = sample_pipeline()
-    configs = smallest_configs(pipeline)
+    configs = SELDON.smallest(pipeline)
     sdep = render(pipeline, configs)
     for same in ("v2", "kfserving"):
         sdep["spec"]["protocol"] = same
