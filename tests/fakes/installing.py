@@ -171,7 +171,6 @@ class Cluster:
         """Let the pod's account do what its roles allow, and nothing else."""
         name = self.found("deployments", "ipa")["spec"]["template"]["spec"]["serviceAccountName"]
         self.found("serviceaccounts", name)
-        self.kube.api.user = f"system:serviceaccount:{NAMESPACE}:{name}"
         may = rights_of(self.kube.store, name, NAMESPACE)
         self.kube.api.rights[self.token] = may
         return may

@@ -51,7 +51,6 @@ NAMESPACE = ResourceKind("", "v1", "namespaces", "Namespace")
 AUTOSCALER = ResourceKind("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
 LEASE = ResourceKind("coordination.k8s.io", "v1", "leases", "Lease")
 TOKEN_REVIEW = ResourceKind("authentication.k8s.io", "v1", "tokenreviews", "TokenReview")
-SELF_REVIEW = ResourceKind("authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSubjectReview")
 OWN_ACCESS_REVIEW = ResourceKind(
     "authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview"
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import partial
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.kinds import (
@@ -14,7 +14,6 @@ from ipa.adapters.kube.kinds import (
     LEASE,
     OWN_ACCESS_REVIEW,
     REVIEWER,
-    SELF_REVIEW,
     RbacRole,
     ResourceKind,
     Right,
@@ -27,6 +26,8 @@ from ipa.settings import Settings, words
 from ipa.targets.kubernetes.layout import at
 
 SERVER = "api server"
+# The service's account, which its installation names.
+ACCOUNT = "--serviceaccount=NAMESPACE:NAME"
 # A Lease not renewed for so many of its durations has no holder any more.
 DEAD_LEASES = 4
 
@@ -47,7 +48,6 @@ def cluster_checks(
     `kind` is the target's kind of object, whose `check` has that name and the remedy `install`; `names` gives
     the names of the objects in a namespace: a role may allow these alone.
     """
-    rights = _Rights(client)
     lease_name = settings.lease_name or f"{settings.install}-serving"
     checks = [
         DoctorCheck(SERVER, lambda: _server(client)),
@@ -62,11 +62,11 @@ def cluster_checks(
         if settings.leader_election != "off" and settings.lease_namespace in ("", space):
             meaning = "without it a service in a pod never leads, unless IPA_LEADER_ELECTION=off"
             roles[ELECTOR] = Severity.WARN, meaning
-        look = partial(rights.findings, space, known, roles)
+        look = partial(_rights, client, space, known, roles)
         checks.append(DoctorCheck(f"rights in {space}", look, after=SERVER))
     if "kubernetes" in words(settings.auth):
         roles = {REVIEWER: (Severity.FAIL, "without it IPA_AUTH=kubernetes admits nobody")}
-        look = partial(rights.findings, "", {}, roles)
+        look = partial(_rights, client, "", {}, roles)
         checks.append(DoctorCheck("rights in the cluster", look, after=SERVER))
     places = [settings.lease_namespace] if settings.lease_namespace else namespaces
     lease = partial(_lease, client, name=lease_name, elects=elects)
@@ -102,76 +102,53 @@ def _kind(client: KubeClient, kind: ResourceKind, check: str, install: str) -> F
     return fail(check, seen, install.replace("install", "upgrade", 1))
 
 
-class _Rights:
-    """Our rights, as the API server tells them."""
+def _rights(
+    client: KubeClient,
+    namespace: str,
+    known: Mapping[str, tuple[str, ...]],
+    roles: Mapping[RbacRole, tuple[Severity, str]],
+) -> Iterator[Finding]:
+    """A finding for each of our rights in the roles, in the namespace ("": in the whole cluster).
 
-    def __init__(self, client: KubeClient) -> None:
-        self._client = client
-        # Asked once, and only if a right is missing.
-        self._subject = cache(self._find_subject)
+    `known` are the names of objects by resource, to which a role may be limited. A role has the severity and
+    the meaning of its absence.
+    """
+    place, where = namespace or "the cluster", f" -n {namespace}" if namespace else ""
+    kinds = ("rolebinding", "role") if namespace else ("clusterrolebinding", "clusterrole")
+    for role, (severity, meaning) in roles.items():
+        bound = f"ipa-{role.name}"
+        create = f"kubectl create {kinds[0]} {bound}{where} --{kinds[1]}={bound} {ACCOUNT}"
+        grant = f"kubectl apply{where} -f deploy/rbac/{role.name}.yaml && {create}"
+        for right in role.rights:
+            name = f"right in {place}: {right}"
+            try:
+                allowed = _is_allowed(client, namespace, right)
+                names = () if allowed or right.verb not in BY_NAME else known.get(right.resource, ())
+                refused = next((it for it in names if not _is_allowed(client, namespace, right, it)), "")
+            except ForbiddenError as error:
+                kind = f"{right.resource}.{right.group}" if right.group else right.resource
+                remedy = f"kubectl auth can-i {right.verb} {kind}{where or ' -A'}"
+                yield warn(name, f"not known: {error.message}", remedy)
+                continue
+            if allowed:
+                yield ok(name, f"allowed ({role.name})")
+            elif names and not refused:
+                yield ok(name, f"allowed for {', '.join(names)} ({role.name})")
+            else:
+                which = f" for {refused}" if refused else ""
+                seen = f"not allowed{which}; role {role.name} is for {role.purpose}: {meaning}"
+                yield Finding(name, severity, seen, grant)
 
-    def findings(
-        self,
-        namespace: str,
-        known: Mapping[str, tuple[str, ...]],
-        roles: Mapping[RbacRole, tuple[Severity, str]],
-    ) -> Iterator[Finding]:
-        """A finding for every right of the roles in the namespace ("": in the whole cluster).
 
-        `known` are the names of objects by resource, to which a role may be limited. A role has the severity
-        and the meaning of its absence.
-        """
-        place = namespace or "the cluster"
-        where = f"-n {namespace}" if namespace else "-A"
-        for role, (severity, meaning) in roles.items():
-            for right in role.rights:
-                name = f"right in {place}: {right}"
-                try:
-                    allowed = self._is_allowed(namespace, right)
-                    names = () if allowed or right.verb not in BY_NAME else known.get(right.resource, ())
-                    refused = next((it for it in names if not self._is_allowed(namespace, right, it)), "")
-                except ForbiddenError as error:
-                    kind = f"{right.resource}.{right.group}" if right.group else right.resource
-                    remedy = f"kubectl auth can-i {right.verb} {kind} {where}"
-                    yield warn(name, f"not known: {error.message}", remedy)
-                    continue
-                if allowed:
-                    yield ok(name, f"allowed ({role.name})")
-                elif names and not refused:
-                    yield ok(name, f"allowed for {', '.join(names)} ({role.name})")
-                else:
-                    which = f" for {refused}" if refused else ""
-                    seen = f"not allowed{which}; role {role.name} is for {role.purpose}: {meaning}"
-                    yield Finding(name, severity, seen, self._grant(role, namespace))
-
-    def _is_allowed(self, namespace: str, right: Right, name: str = "") -> bool:
-        """Ask for our right in the namespace, to all objects or the named one."""
-        asked = {"verb": right.verb, "group": right.group, "resource": right.resource}
-        asked |= {key: value for key, value in (("namespace", namespace), ("name", name)) if value}
-        what = f"whether we may {right}" + (f" in {namespace}" if namespace else "")
-        allowed = self._client.review(OWN_ACCESS_REVIEW, {"resourceAttributes": asked}, what).get("allowed")
-        if not isinstance(allowed, bool):
-            raise UnavailableError(f"{what}: the answer has no status.allowed")
-        return allowed
-
-    def _grant(self, role: RbacRole, namespace: str) -> str:
-        """The commands that give us the role."""
-        bound, where = f"ipa-{role.name}", f" -n {namespace}" if namespace else ""
-        kinds = ("rolebinding", "role") if namespace else ("clusterrolebinding", "clusterrole")
-        create = f"kubectl create {kinds[0]} {bound}{where} --{kinds[1]}={bound} {self._subject()}"
-        return f"kubectl apply{where} -f deploy/rbac/{role.name}.yaml && {create}"
-
-    def _find_subject(self) -> str:
-        """The option of `kubectl create rolebinding` that names the service."""
-        try:
-            name = str(at(self._client.review(SELF_REVIEW), "userInfo", "username") or "")
-        except IpaError:
-            # Kubernetes before 1.28 does not tell.
-            name = ""
-        account = name.removeprefix("system:serviceaccount:")
-        if account != name:
-            return f"--serviceaccount={account}"
-        return f"--user={name}" if name else "--serviceaccount=NAMESPACE:NAME"
+def _is_allowed(client: KubeClient, namespace: str, right: Right, name: str = "") -> bool:
+    """Ask for our right in the namespace, to all objects or the named one."""
+    asked = {"verb": right.verb, "group": right.group, "resource": right.resource}
+    asked |= {key: value for key, value in (("namespace", namespace), ("name", name)) if value}
+    what = f"whether we may {right}" + (f" in {namespace}" if namespace else "")
+    allowed = client.review(OWN_ACCESS_REVIEW, {"resourceAttributes": asked}, what).get("allowed")
+    if not isinstance(allowed, bool):
+        raise UnavailableError(f"{what}: the answer has no status.allowed")
+    return allowed
 
 
 def _lease(client: KubeClient, namespace: str, *, name: str, elects: bool) -> Finding:
