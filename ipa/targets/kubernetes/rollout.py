@@ -82,7 +82,7 @@ class DeploymentState:
 
     @property
     def rolling(self) -> str:
-        """What the controllers still have to do for it, apart from waiting for pods."""
+        """The work that its controllers still have to do, apart from waiting for pods."""
         return self.unseen or (f"{self.old_replicas} old replicas still run" if self.old_replicas > 0 else "")
 
     def missing(self, lost: int = 0) -> str:
@@ -95,7 +95,7 @@ class DeploymentState:
 
     @property
     def waits(self) -> str:
-        """What it waits for, unless it runs exactly as its object says."""
+        """The wait that is left, unless it runs exactly as its object says."""
         return self.rolling or self.missing()
 
     @property
