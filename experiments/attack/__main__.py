@@ -34,7 +34,7 @@ from experiments.attack.parsers import PARSERS
 from experiments.attack.service import ROOT
 from experiments.fuzz.run import fuzz
 from experiments.measured import PAGE, put
-from ipa.adapters.processor import processor_name
+from ipa.adapters.processes import processor_name
 
 OUT = Path("runs") / "attack"
 # Of the rows that this table tells of: attack and growth, and wrong answers of the genuine Seldon.

@@ -14,8 +14,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from ipa.adapters.forecasting import forecast_setup
-from ipa.adapters.metrics.catalogue import Catalogue
-from ipa.adapters.metrics.publish import Publisher
+from ipa.adapters.metrics.publish import Catalogue, Publisher
 from ipa.adapters.store import Store
 from ipa.bootstrap.pipeline_registry import inputs_of, loop_of, policy_of
 from ipa.bootstrap.targets import ServeOptions

@@ -28,7 +28,7 @@ from experiments.demo.summary import RunRecord, compare, read_requests, summaris
 from experiments.demo.table import markdown
 from experiments.live.cells import Subject, calibrated_subject, pinned_folder
 from experiments.neighbours import neighbours
-from ipa.adapters.processor import processor_name
+from ipa.adapters.processes import processor_name
 from ipa.control.engine.plan_selection import capacity_rps
 from ipa.model.plan import Plan
 from ipa.policies.planning import plan_pipeline

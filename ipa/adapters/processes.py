@@ -5,15 +5,19 @@ inherits only the variables that `child_environment` passes: the service's envir
 and cloud credentials, a model server runs third-party code, and every process of the same user can read a
 process's environment.
 
-The second half is for children that run this package: they answer on a descriptor that no library prints to,
-and end with their parent.
+`asked_by_parent` and `take_output` are for children that run this package: they answer on a descriptor that
+no library prints to, and end with their parent. Beside them: a file that one process of the machine holds at
+a time, and the name of its processor.
 """
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
+import logging
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -21,6 +25,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
@@ -240,3 +245,62 @@ def _end_with_input() -> None:
     while os.read(0, 4096):
         pass
     os._exit(1)
+
+
+LOG = logging.getLogger("ipa.lock")
+PRIVATE = 0o600
+
+
+class HeldError(OSError):
+    """Another process holds the file; the text says which, if it is known."""
+
+
+class FileLock:
+    """An flock on a file, which ends with the process. The content of the file only informs people."""
+
+    def __init__(self, path: Path) -> None:
+        """Acquire the lock. HeldError: another process holds it. OSError: no file, or no locks, there."""
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(self._handle, 200, 0).decode(errors="replace").strip()
+            self.release()
+            raise HeldError(f" ({holder})" if holder else "") from error
+        except OSError:
+            self.release()
+            raise
+        try:
+            os.ftruncate(self._handle, 0)
+            os.pwrite(self._handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        except OSError as error:
+            LOG.info("the holder of the lock %s cannot be written to it: %s", path, error.strerror)
+
+    def release(self) -> None:
+        """Release the lock."""
+        if self._handle >= 0:
+            os.close(self._handle)
+        self._handle = -1
+
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def processor_name(cpuinfo: Path = CPUINFO) -> str:
+    """The model's name as the kernel has it; where it has none, that of the architecture.
+
+    A name without a number is that of many models: virtual machines say "AMD EPYC" of processors of which one
+    is twice as quick as another. Family and model follow it then, as in "AMD EPYC (family 26, model 2)".
+    """
+    try:
+        first, _, _ = cpuinfo.read_text("utf-8").partition("\n\n")
+    except OSError:
+        first = ""
+    lines = (line.partition(":") for line in first.splitlines())
+    said = {key.strip(): value.strip() for key, _, value in lines}
+    name = said.get("model name", "")
+    if not name:
+        return platform.processor() or platform.machine()
+    if any(map(str.isdigit, name)) or "model" not in said:
+        return name
+    return f"{name} (family {said.get('cpu family', 'unknown')}, model {said['model']})"

@@ -12,8 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from ipa.adapters.forecasting import forecast_setup
 from ipa.adapters.kube.lease import LeaseLeadership
-from ipa.adapters.metrics.catalogue import Catalogue
-from ipa.adapters.metrics.publish import Publisher
+from ipa.adapters.metrics.publish import Catalogue, Publisher
 from ipa.adapters.store.database import Access
 from ipa.adapters.store.housekeeping import Housekeeping
 from ipa.adapters.store.journal import Changes

@@ -9,9 +9,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from ipa.adapters.kube.backoff import Backoff, Limits
 from ipa.adapters.kube.kinds import LEASE, ObjectRef
 from ipa.adapters.kube.lease import LeaseLeadership
+from ipa.adapters.kube.transport import Backoff, Limits
 from ipa.bootstrap.targets import kube_client, target_of
 from ipa.control.election import LeaseTimes
 from ipa.model.errors import ConfigurationError, Problem

@@ -12,7 +12,7 @@ from typing import Any
 from ipa.adapters.forecasting import ForecastSetup
 from ipa.adapters.kube.lease import LeaseLeadership, TermLeadership
 from ipa.adapters.kube.watch import Watchers
-from ipa.adapters.metrics.catalogue import Catalogue
+from ipa.adapters.metrics.publish import Catalogue
 from ipa.adapters.solvers.supervised import supervised
 from ipa.adapters.store.store import Store
 from ipa.bootstrap.calibration import calibrated, unmeasured
@@ -36,8 +36,7 @@ from ipa.model.slowdown import UNCALIBRATED, Calibration
 from ipa.policies.base import Policy
 from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, make_policy
-from ipa.profiling.findings import measure_command, remedy_of_doubt
-from ipa.profiling.lint import doubts
+from ipa.profiling.findings import doubts, measure_command, remedy_of_doubt
 from ipa.service.service import PipelineEdit
 from ipa.service.simulation import guards_of
 from ipa.settings import Settings

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ipa.adapters.kube.backoff import Limits
 from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.transport import Limits
 from ipa.model.decision import Mode
 from ipa.model.errors import InfeasibleError, Problem, UsageError
 from ipa.model.pipeline import Pipeline

@@ -12,7 +12,7 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 
 import ipa
-from ipa.adapters.processor import processor_name
+from ipa.adapters.processes import processor_name
 from ipa.experiment.cells import NUMERIC, code_version
 from ipa.experiment.results import Results
 from ipa.experiment.runners import runner_of

@@ -35,7 +35,7 @@ TAIL_QUANTILE = 0.99
 # Rounds of all batch sizes in turn; a size whose p99 is steady after LEAST_ROUNDS of them is done.
 ROUNDS, LEAST_ROUNDS = 5, 3
 # Points whose p99 scatters more are measured longer: half of the scatter that plans tolerate
-# (ipa.profiling.lint.SCATTER_RATIO, whose module takes long to import).
+# (ipa.profiling.findings.SCATTER_RATIO, whose module takes long to import).
 STEADY_RATIO = 0.05
 # The standard error of a median, in that of a mean: √(π/2).
 MEDIAN_ERROR = 1.25

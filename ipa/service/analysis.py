@@ -10,9 +10,8 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.optimize.explanation import Explanation
 from ipa.optimize.frontier import FrontierPoint, accuracy_cost
-from ipa.profiling.findings import remedy_of_doubt
+from ipa.profiling.findings import doubts, remedy_of_doubt
 from ipa.profiling.fit import LatencyFit, fit_variant
-from ipa.profiling.lint import doubts
 from ipa.service.plans import PlanRequest, plan_for, what_if
 from ipa.service.service import Service
 

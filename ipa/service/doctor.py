@@ -109,8 +109,16 @@ def _some(problems: Sequence[Problem | str]) -> str:
 
 def profile_findings(settings: Settings, pipeline: Pipeline, today: date) -> Iterator[Finding]:
     """Check the pipeline's profiles: the variants measured, the fit, and the age."""
-    from ipa.profiling.findings import OLD, age_days, is_old, measure_command, unmeasured
-    from ipa.profiling.lint import Oddity, doubts, lint_profile
+    from ipa.profiling.findings import (
+        OLD,
+        Oddity,
+        age_days,
+        doubts,
+        is_old,
+        lint_profile,
+        measure_command,
+        unmeasured,
+    )
 
     name = f"profiles of {pipeline.name}"
     measure = measure_command(pipeline.name, planned_only=not pipeline.runnable)

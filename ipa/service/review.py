@@ -23,7 +23,7 @@ from ipa.model.profile import StageProfile
 from ipa.model.resources import CORES, Prices, total
 from ipa.policies.planning import plan_pipeline
 from ipa.policies.registry import POLICIES
-from ipa.profiling.evidence import unmeasured
+from ipa.profiling.findings import unmeasured_changes
 from ipa.report.review import (
     PlanAt,
     Review,
@@ -286,7 +286,7 @@ def _reviewed(
     both = change.before and change.after and (change.before.profiles, change.after.profiles)
     unproven = tuple(
         ReviewFinding(None, None, words, path=f"{folders[1]}/{change.pipeline}/{stage}.yaml")
-        for stage, words in (unmeasured(*both) if both else ())
+        for stage, words in (unmeasured_changes(*both) if both else ())
     )
     return Reviewed(
         pipeline=change.pipeline,

@@ -24,7 +24,7 @@ from ipa.model.profile import StageProfile
 from ipa.optimize.explanation import Explanation
 from ipa.optimize.frontier import FrontierPoint
 from ipa.policies.planning import PlanQuestion
-from ipa.profiling.lint import doubts
+from ipa.profiling.findings import doubts
 from ipa.settings import Settings
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import orjson
 
-from ipa.adapters.processor import processor_name
+from ipa.adapters.processes import processor_name
 from ipa.dataplane import tensors
 from ipa.model.errors import UnavailableError, UsageError
 from ipa.model.masking import mask_url

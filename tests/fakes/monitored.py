@@ -13,8 +13,7 @@ from datetime import UTC, datetime
 import numpy as np
 from prometheus_client import CollectorRegistry
 
-from ipa.adapters.metrics.catalogue import Catalogue
-from ipa.adapters.metrics.publish import Publisher
+from ipa.adapters.metrics.publish import Catalogue, Publisher
 from ipa.api.context import HttpMetrics
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.state import PeakForecaster

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from ipa.adapters.file_lock import FileLock, HeldError
+from ipa.adapters.processes import FileLock, HeldError
 from tests.fakes.waiting import until
 
 MAKE_S = 600.0

@@ -27,7 +27,7 @@ from ipa.files.document import MAX_BYTES, to_json_pointer
 from ipa.files.traces import read_trace
 from ipa.model.errors import InputError, IpaError
 from ipa.model.profile import ProfilePoint
-from ipa.profiling.lint import lint_profile
+from ipa.profiling.findings import lint_profile
 from tests.fakes import world
 from tests.fakes.world import PROFILES, Scenario, scenario
 from tests.faults.table import Case

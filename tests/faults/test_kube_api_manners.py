@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from ipa.adapters.kube import client as client_module
-from ipa.adapters.kube.backoff import Limits
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.events import KubeEvents
+from ipa.adapters.kube.transport import Limits
 from ipa.adapters.kube.watch import WATCH_S, Watcher
 from ipa.model.decision import Event, ReasonCode
 from ipa.model.errors import IpaError, UnavailableError

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ipa.adapters.metrics.catalogue import Catalogue
+from ipa.adapters.metrics.publish import Catalogue
 from ipa.api.context import HttpMetrics
 from ipa.metering.make import new_registry
 from tests.fakes.promtool import alert_names, alerts_over, needs_promtool

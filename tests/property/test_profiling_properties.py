@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from ipa.model.pipeline import Bounds, Objective, Stage, Variant
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
-from ipa.profiling.findings import findings
+from ipa.profiling.findings import Oddity, findings, lint_profile
 from ipa.profiling.fit import Form, fit_variant
-from ipa.profiling.lint import Oddity, lint_profile
 from ipa.profiling.points import (
     Allocation,
     LatencySource,

@@ -7,11 +7,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from ipa.adapters.kube.backoff import Limits
 from ipa.adapters.kube.kinds import DEPLOYMENT, POD, ObjectRef, ResourceKind
 from ipa.adapters.kube.transport import (
     ExpiredError,
     Json,
+    Limits,
     Request,
     Stream,
     Transport,
@@ -117,21 +117,21 @@ class KubeClient:
         """Delete the object, and by that what it owns; nothing happens if there is none."""
         ref = ObjectRef(kind, namespace, name)
         with suppress(NotFoundError):
-            self._ask(Request(str(ref), "DELETE", kind.path(namespace, name)))
+            self._ask(str(ref), "DELETE", kind.path(namespace, name))
 
     def review(self, kind: ResourceKind, spec: Json | None = None, what: str = "") -> Json:
         """The status of the review of that kind and spec; `what` is how errors call it."""
         body = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {}}
         what, asked = what or kind.kind, {"spec": spec} if spec is not None else {}
-        request = Request(what, "POST", f"{kind.root}/{kind.plural}", body=body | asked)
-        status = object_of(what, kind.kind, self._ask(request)).get("status")
+        answer = self._ask(what, "POST", f"{kind.root}/{kind.plural}", body=body | asked)
+        status = object_of(what, kind.kind, answer).get("status")
         if not isinstance(status, dict):
             raise UnavailableError(f"{what}: the answer has no status")
         return status
 
     def discover(self, path: str, what: str) -> Json:
         """The JSON object at a path that has no object with metadata, such as a version."""
-        return json_of(what, self._ask(Request(what, "GET", path)))
+        return json_of(what, self._ask(what, "GET", path))
 
     def list_all(self, kind: ResourceKind, namespace: str) -> tuple[Objects, str]:
         """All objects of the namespace, and the version from which to watch them."""
@@ -145,8 +145,9 @@ class KubeClient:
             "resourceVersion": version,
             "timeoutSeconds": f"{max(watch_s, 1.0):.0f}",
         }
-        request = Request(f"watch of {kind.plural} of {namespace}", "GET", kind.path(namespace), query)
-        return Stream(self.transport, request, self.timeout_s, watch_s)
+        what = f"watch of {kind.plural} of {namespace}"
+        request = Request(what, "GET", kind.path(namespace), self.timeout_s, query)
+        return Stream(self.transport, request, watch_s)
 
     def get_deployment(self, namespace: str, name: str) -> Json | None:
         """The Deployment of that name; None if there is none (yet)."""
@@ -163,28 +164,21 @@ class KubeClient:
     def _list(self, kind: ResourceKind, namespace: str, query: Mapping[str, str]) -> tuple[Objects, str]:
         """All objects, page by page, and the list's version. One that expires on the way starts anew."""
         what = f"{kind.plural} of {namespace}"
-        expired: ExpiredError | None = None
         for _ in range(LIST_STARTS):
-            try:
-                return self._pages(f"{kind.kind}List", what, kind.path(namespace), query)
-            except ExpiredError as error:
-                expired = error
-        raise UnavailableError(f"{what}: the list expired {LIST_STARTS} times while being read") from expired
-
-    def _pages(self, kind: str, what: str, path: str, query: Mapping[str, str]) -> tuple[Objects, str]:
-        found: Objects = []
-        token = ""
-        while True:
-            more = {"continue": token} if token else {}
-            request = Request(what, "GET", path, {**query, "limit": str(PAGE), **more})
-            page = object_of(what, kind, self._ask(request))
-            items = page.get("items")
-            if not isinstance(items, list):
-                raise UnavailableError(f"{what}: the answer has no items")
-            found.extend(items)
-            token = page["metadata"].get("continue", "")
-            if not token:
-                return found, str(page["metadata"].get("resourceVersion", ""))
+            found: Objects = []
+            more = {"limit": str(PAGE)}
+            with suppress(ExpiredError):
+                while True:
+                    answer = self._ask(what, "GET", kind.path(namespace), query={**query, **more})
+                    page = object_of(what, f"{kind.kind}List", answer)
+                    items, metadata = page.get("items"), page["metadata"]
+                    if not isinstance(items, list):
+                        raise UnavailableError(f"{what}: the answer has no items")
+                    found.extend(items)
+                    if not metadata.get("continue"):
+                        return found, str(metadata.get("resourceVersion", ""))
+                    more["continue"] = metadata["continue"]
+        raise UnavailableError(f"{what}: the list expired {LIST_STARTS} times while being read")
 
     def _call(
         self,
@@ -202,8 +196,8 @@ class KubeClient:
             query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
         if dry_run:
             query["dryRun"] = "All"
-        request = Request(str(ref), method, path, query, body, content_type)
-        return object_of(request.what, ref.kind.kind, self._ask(request))
+        answer = self._ask(str(ref), method, path, query=query, body=body, content_type=content_type)
+        return object_of(str(ref), ref.kind.kind, answer)
 
-    def _ask(self, request: Request) -> bytes:
-        return self.transport.ask(request, self.timeout_s)
+    def _ask(self, what: str, method: str, path: str, **rest: Any) -> bytes:
+        return self.transport.ask(Request(what, method, path, self.timeout_s, **rest))

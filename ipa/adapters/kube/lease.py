@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -67,7 +68,7 @@ class LeaseLeadership:
 
     def leading(self) -> bool:
         """Return True if this replica may write now; every call judges anew, even after a sleep."""
-        return election.leads(self._election, self._now_s())
+        return self.term() is not None
 
     def term(self) -> int | None:
         """Number of the present term, or None if the replica does not lead."""
@@ -125,16 +126,14 @@ class LeaseLeadership:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            wait_s = self.step()
-            if wait_s > 0:
-                self._stop.wait(wait_s)
+            self._stop.wait(self.step())
 
     def _carry_out(self, step: election.LeaseStep) -> None:
         try:
-            if step.act is election.LeaseAction.READ:
+            if step.lease is None:
                 self._read()
             else:
-                self._write(step)
+                self._write(step, step.lease)
             self._trouble = ""
         except (ConflictError, NotFoundError):
             # Another was faster, or it was deleted: what there is now is to be read.
@@ -144,24 +143,22 @@ class LeaseLeadership:
             self._election = election.unanswered(self._election, self._now_s(), self._draw())
 
     def _read(self) -> None:
-        try:
+        body: Json = {}
+        with suppress(NotFoundError):
             body = self._client.get(LEASE, self._place.namespace, self._place.name)
-        except NotFoundError:
-            body = {}
         self._body = body
-        lease = lease_of(body, self._election.times.lease_s) if body else None
+        lease = lease_of(self._body, self._election.times.lease_s) if self._body else None
         self._election = election.saw(self._election, lease, self._now_s(), self._draw())
 
-    def _write(self, step: election.LeaseStep) -> None:
-        assert step.lease is not None
+    def _write(self, step: election.LeaseStep, lease: election.Lease) -> None:
         namespace = self._place.namespace
         self._election = election.sending(self._election, step, self._now_s())
         if step.act is election.LeaseAction.CREATE:
             metadata = {"name": self._place.name, "namespace": namespace}
             fresh = {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata}
-            self._body = self._client.create(LEASE, namespace, fresh | {"spec": spec_of(step.lease)})
+            self._body = self._client.create(LEASE, namespace, fresh | {"spec": spec_of(lease)})
         else:
-            self._body = self._client.replace(LEASE, namespace, self._with(step.lease))
+            self._body = self._client.replace(LEASE, namespace, self._with(lease))
         version = str(self._body["metadata"].get("resourceVersion", ""))
         self._election = election.wrote(self._election, version, self._now_s(), self._draw())
 
@@ -169,7 +166,8 @@ class LeaseLeadership:
         """The Lease as it was read last, with that in it: what is of others (labels, owners) stays."""
         metadata = {**self._body["metadata"], "resourceVersion": lease.version}
         metadata.pop("managedFields", None)
-        spec = {**_mapping(self._body.get("spec")), **spec_of(lease)}
+        spec = self._body.get("spec")
+        spec = {**(spec if isinstance(spec, dict) else {}), **spec_of(lease)}
         return {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata, "spec": spec}
 
     def _stamp(self) -> str:
@@ -225,24 +223,18 @@ def spec_of(lease: election.Lease) -> Json:
 
 def lease_of(body: Json, usual_s: float) -> election.Lease:
     """Parse a Lease; an invalid duration or number counts as `usual_s` or 0, whoever wrote it."""
-    spec = _mapping(body.get("spec"))
+    spec = body.get("spec")
+
+    def value(name: str, otherwise: Any) -> Any:
+        found = spec.get(name) if isinstance(spec, dict) else None
+        is_number = isinstance(found, int) and not isinstance(found, bool) and found >= 0
+        return found if (isinstance(found, str) if otherwise == "" else is_number) else otherwise
+
     return election.Lease(
-        holder=_text(spec.get("holderIdentity")),
-        lease_s=float(_whole(spec.get("leaseDurationSeconds"), usual_s)),
-        acquired_at=_text(spec.get("acquireTime")),
-        renewed_at=_text(spec.get("renewTime")),
-        transitions=int(_whole(spec.get("leaseTransitions"), 0)),
+        holder=value("holderIdentity", ""),
+        lease_s=float(value("leaseDurationSeconds", usual_s)),
+        acquired_at=value("acquireTime", ""),
+        renewed_at=value("renewTime", ""),
+        transitions=value("leaseTransitions", 0),
         version=str(body["metadata"].get("resourceVersion", "")),
     )
-
-
-def _mapping(value: Any) -> Json:
-    return value if isinstance(value, dict) else {}
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _whole(value: Any, otherwise: float) -> float:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else otherwise

@@ -1,19 +1,28 @@
-"""Requests to the API server: within their deadline, when the server wants them, and nothing sent twice."""
+"""Requests to the API server: within their deadline, when the server wants them, and nothing sent twice.
+
+`Throttle` says when the next request goes, for all calls of one client, by three rules. What the server asks
+for with Retry-After is kept. Without it the wait doubles with every failure in a row, and half of it is
+jitter, so that clients that failed together do not come back together. After a failure one request at a time
+tries whether the server answers again, and then requests are let out at a steady rate for a while, however
+many have gathered.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import math
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlencode
 
-from ipa.adapters.kube.backoff import Limits, Throttle, http_date, retry_after_s
 from ipa.control.loop.scheduler import SystemClock
 from ipa.control.ports import Clock
 from ipa.model.errors import (
@@ -28,6 +37,163 @@ from ipa.model.errors import (
 )
 
 log = logging.getLogger("ipa.kube")
+
+# Longer than that is no pushback but a mistake: it would end the control of every pipeline.
+LONGEST_RETRY_AFTER_S = 3600.0
+# Of what was asked for, so much on top, drawn anew by each client; at most LONGEST_SPREAD_S.
+SPREAD_RATIO = 0.25
+LONGEST_SPREAD_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Waits that double. The longest is below a call's deadline, so that a server is found soon again."""
+
+    first_s: float = 0.5
+    longest_s: float = 8.0
+
+    def delay_s(self, failures: int, draw: float) -> float:
+        """The wait after so many failures in a row (0: none); `draw` in [0, 1) is the jitter."""
+        if failures <= 0:
+            return 0.0
+        # From 2^40 on it is the longest anyhow, and must not overflow.
+        whole_s = min(self.longest_s, self.first_s * 2.0 ** min(failures - 1, 40))
+        return whole_s * (0.5 + 0.5 * draw)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of one client after an outage: `rate_per_s` for `slow_s`, then none.
+
+    In quiet times the server's own fairness decides, and says so with 429. `slow_s` is longer than a tick:
+    by then every loop that failed has come back.
+    """
+
+    rate_per_s: float = 20.0
+    slow_s: float = 15.0
+    backoff: Backoff = Backoff()
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait by Retry-After, a number or a date by the server's clock; None if it is neither."""
+    text = headers.get("Retry-After", "").strip()
+    if not text:
+        return None
+    if text.isascii() and text.isdecimal():
+        # Not more digits than a float holds.
+        return float(text[:12])
+    until, now = http_date(text), http_date(headers.get("Date", ""))
+    if until is None or now is None:
+        return None
+    return max((until - now).total_seconds(), 0.0)
+
+
+def http_date(text: str) -> datetime | None:
+    """The time that an HTTP date says, None where it is none."""
+    if not text:
+        return None
+    try:
+        found = parsedate_to_datetime(text)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    # "-0000" and no zone at all are no statement of UTC.
+    return found if found.tzinfo is not None else None
+
+
+class Throttle:
+    """The gate that all requests of a client pass: `enter`, then one of `answered`, `pushed_back` and `lost`.
+
+    Times are of the clock's monotonic seconds. `failures` came in a row.
+    """
+
+    def __init__(self, clock: Clock, limits: Limits, seed: int | None = None) -> None:
+        self._clock, self._limits = clock, limits
+        self.failures = 0
+        # The latest failure was learnt then; nothing goes out before the second one.
+        self._failed_s = self._not_before_s = -math.inf
+        # Until then requests go at the limits' rate, the next one at the second one.
+        self._slow_until_s = self._next_s = -math.inf
+        # One request is out to see whether the server answers again.
+        self._is_trying = False
+        self._changed = threading.Condition()
+        # Without a seed each client draws its own: two replicas must not come back together.
+        self._random = random.Random(seed)
+
+    def enter(self, what: str, patience_s: float) -> float:
+        """Wait until the request may be sent, at most so long, and return that time.
+
+        UnavailableError at once where it would take longer, saying until when.
+        """
+        until_s = self._clock.monotonic_s() + patience_s
+        while True:
+            with self._changed:
+                now_s = self._clock.monotonic_s()
+                wait_s = self._wait_s(now_s)
+                if wait_s <= 0.0:
+                    self._is_trying = self.failures > 0
+                    self._next_s = now_s + 1.0 / self._limits.rate_per_s
+                    return now_s
+                if math.isinf(wait_s):
+                    # Another's request tells; it ends by its own deadline.
+                    if now_s >= until_s or not self._changed.wait(until_s - now_s):
+                        raise UnavailableError(
+                            f"{what}: not sent: the API server has not answered an earlier request"
+                        )
+                    continue
+            if now_s + wait_s > until_s:
+                at = (self._clock.now() + timedelta(seconds=wait_s)).strftime("%H:%M:%S")
+                raise UnavailableError(
+                    f"{what}: not sent: backing off from the API server until {at} UTC, "
+                    f"for another {wait_s:.1f} s"
+                )
+            self._clock.wait(wait_s)
+
+    def _wait_s(self, now_s: float) -> float:
+        """Seconds until a request may go, 0 for now; infinite while another tries whether anything goes."""
+        if now_s < self._not_before_s:
+            return self._not_before_s - now_s
+        if self._is_trying:
+            return math.inf
+        if self.failures or now_s >= self._slow_until_s:
+            return 0.0
+        return max(0.0, self._next_s - now_s)
+
+    def answered(self, sent_s: float) -> None:
+        """Record a response, good or bad. One to a request before the latest failure says nothing new."""
+        with self._changed:
+            if self.failures and sent_s >= self._failed_s:
+                now_s = self._clock.monotonic_s()
+                # Those who waited must not all go at once. Where nobody had to wait there was no outage.
+                if self._not_before_s > self._failed_s:
+                    self._slow_until_s = now_s + self._limits.slow_s
+                self.failures, self._is_trying, self._not_before_s = 0, False, -math.inf
+                self._next_s = now_s + 1.0 / self._limits.rate_per_s
+            self._changed.notify_all()
+
+    def pushed_back(self, sent_s: float, retry_after_s: float | None) -> None:
+        """Back off after a 429 or 503, for the Retry-After if there is one."""
+        asked_s = None if retry_after_s is None else min(max(retry_after_s, 0.0), LONGEST_RETRY_AFTER_S)
+        self._fail(sent_s, asked_s, harmless=0)
+
+    def lost(self, sent_s: float) -> None:
+        """Record a request without a response. One is no outage: there is a wait from the second on."""
+        self._fail(sent_s, None, harmless=1)
+
+    def _fail(self, sent_s: float, asked_s: float | None, harmless: int) -> None:
+        with self._changed:
+            now_s, draw = self._clock.monotonic_s(), self._random.random()
+            # Requests that were out together fail together: that is one failure, not as many.
+            is_new = sent_s >= self._failed_s
+            if is_new or not self.failures:
+                self.failures += 1
+            if is_new:
+                self._failed_s, self._is_trying = now_s, False
+            wait_s = self._limits.backoff.delay_s(self.failures - harmless, draw)
+            if asked_s is not None:
+                wait_s = asked_s + draw * min(SPREAD_RATIO * asked_s, LONGEST_SPREAD_S)
+            self._not_before_s = max(self._not_before_s, now_s + wait_s)
+            self._changed.notify_all()
+
 
 # Enough of a webhook's refusal to act on.
 LONGEST_MESSAGE = 400
@@ -45,17 +211,6 @@ PUSHBACK = (429, 503)
 # The server, or what stands before it, is not there.
 ABSENT = (502, 504)
 POOL_SIZE = 64
-# The settings of connections; only a change of these needs new ones.
-CONNECTION = (
-    "host",
-    "ssl_ca_cert",
-    "ca_cert_data",
-    "cert_file",
-    "key_file",
-    "verify_ssl",
-    "tls_server_name",
-    "proxy",
-)
 # The server ends a watch when it was asked to; one that is silent for this much longer is gone.
 GRACE_RATIO = 0.2
 # Below that the clocks are as good as the same; Kubernetes' own certificates and tokens bear more.
@@ -89,12 +244,10 @@ def object_of(what: str, kind: str, body: bytes) -> Json:
 
 def error_of(what: str, status: int, body: bytes) -> IpaError:
     """The error that a status other than 2xx means."""
-    try:
+    found: Json = {}
+    with suppress(UnavailableError):
         found = json_of(what, body)
-    except UnavailableError:
-        found = {}
-    if found.get("kind") != "Status":
-        found = {}
+    found = found if found.get("kind") == "Status" else {}
     message = str(found.get("message", ""))[:LONGEST_MESSAGE]
     match status:
         case 400 | 422 if not _is_failed_patch(status, found):
@@ -146,14 +299,19 @@ def configuration_of(path: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request; `what` is how errors call what it is about."""
+    """One request; `what` is how errors call what it is about.
+
+    It takes no longer than `timeout_s`. Of a watch each part of the body is waited for at most `idle_s`.
+    """
 
     what: str
     method: str
     path: str
+    timeout_s: float
     query: Mapping[str, str] = field(default_factory=dict)
     body: Any = None
     content_type: str = "application/json"
+    idle_s: float | None = None
 
     @property
     def is_write(self) -> bool:
@@ -200,11 +358,11 @@ class Transport:
         """Close every connection."""
         self.api.close()
 
-    def ask(self, request: Request, timeout_s: float) -> bytes:
+    def ask(self, request: Request) -> bytes:
         """The body of the answer with status 2xx, in time; an error of ours for any other."""
-        until_s = self._clock.monotonic_s() + timeout_s
+        until_s = self._clock.monotonic_s() + request.timeout_s
         while True:
-            answer = self._authorised(request, until_s, timeout_s)
+            answer = self._authorised(request, until_s)
             if 200 <= answer.status < 300:
                 return answer.body
             is_asked = answer.status in PUSHBACK and retry_after_s(answer.headers) is not None
@@ -212,39 +370,37 @@ class Transport:
                 raise error_of(request.what, answer.status, answer.body)
             # The gate knows until when; it fails at once where that is after the deadline.
 
-    def opened(self, request: Request, timeout_s: float, idle_s: float) -> Any:
-        """The urllib3 response of a watch: each part of its body is waited for at most `idle_s`."""
-        answer = self._authorised(request, self._clock.monotonic_s() + timeout_s, timeout_s, idle_s)
+    def opened(self, request: Request) -> Any:
+        """The urllib3 response of a watch."""
+        answer = self._authorised(request, self._clock.monotonic_s() + request.timeout_s)
         if answer.stream is None:
             raise error_of(request.what, answer.status, answer.body)
         return answer.stream
 
-    def _authorised(
-        self, request: Request, until_s: float, timeout_s: float, idle_s: float | None = None
-    ) -> Answer:
-        headers = self._headers(request.what)
-        answer = self._once(request, headers, until_s, timeout_s, idle_s)
+    def _authorised(self, request: Request, until_s: float) -> Answer:
+        headers = _authentication(request.what, self.api)
+        answer = self._once(request, headers, until_s)
         if answer.status != 401:
             return answer
-        self._renew(headers)
-        fresh = self._headers(request.what)
+        with self._renewing:
+            # Unless another thread just did. What cannot be read changes nothing.
+            if _authentication(request.what, self.api) == headers:
+                with suppress(ConfigurationError, OSError):
+                    fresh = _client_of(self._load())
+                    if _authentication(request.what, fresh) != headers:
+                        # Not closed: other threads may still be reading through the stale one.
+                        self.api = fresh
+        renewed = _authentication(request.what, self.api)
         # The same again would be refused again.
-        return answer if fresh == headers else self._once(request, fresh, until_s, timeout_s, idle_s)
+        return answer if renewed == headers else self._once(request, renewed, until_s)
 
-    def _once(
-        self,
-        request: Request,
-        headers: Mapping[str, str],
-        until_s: float,
-        timeout_s: float,
-        idle_s: float | None,
-    ) -> Answer:
+    def _once(self, request: Request, headers: Mapping[str, str], until_s: float) -> Answer:
         left_s = until_s - self._clock.monotonic_s()
         sent_s = self._throttle.enter(request.what, min(left_s, WRITE_WAIT_S) if request.is_write else left_s)
         answer: Answer | None = None
         began = self._clock.now()
         try:
-            answer = self._send(request, headers, until_s - sent_s, timeout_s, idle_s)
+            answer = self._send(request, headers, until_s - sent_s)
         finally:
             if answer is None:
                 self._throttle.lost(sent_s)
@@ -255,30 +411,23 @@ class Transport:
         self._see_clock(http_date(answer.headers.get("Date", "")), began)
         return answer
 
-    def _send(
-        self,
-        request: Request,
-        headers: Mapping[str, str],
-        left_s: float,
-        timeout_s: float,
-        idle_s: float | None,
-    ) -> Answer:
+    def _send(self, request: Request, headers: Mapping[str, str], left_s: float) -> Answer:
         """The answer within the time that is left, by the machine's clock: sockets know no other.
 
         UnavailableError where there is none, or not the whole of it: a socket's time-out alone would let a
-        server send a byte a second for ever. `idle_s` bounds the pauses of a stream instead.
+        server send a byte a second for ever.
         """
         from urllib3 import Timeout
 
         what, until_s, found = request.what, time.monotonic() + left_s, bytearray()
-        left_s = max(left_s, SHORTEST_S)
+        left_s, idle_s = max(left_s, SHORTEST_S), request.idle_s
         headers = {**headers, "Accept": "application/json", "User-Agent": "ipa-serving"}
         body = None
         if request.body is not None:
             headers["Content-Type"] = request.content_type
             body = json.dumps(request.body, separators=(",", ":"), allow_nan=False).encode()
         target = f"{request.path}?{urlencode(request.query)}" if request.query else request.path
-        with _saying(what, timeout_s):
+        with _saying(what, request.timeout_s):
             response = self.api.rest_client.pool_manager.request(
                 request.method,
                 self.api.configuration.host.rstrip("/") + target,
@@ -298,38 +447,8 @@ class Transport:
                     if len(found) > LONGEST_BODY:
                         raise UnavailableError(f"{what}: the answer is longer than {LONGEST_BODY} bytes")
                     if time.monotonic() > until_s:
-                        raise UnavailableError(f"{what}: no whole answer within {timeout_s:g} s")
+                        raise UnavailableError(f"{what}: no whole answer within {request.timeout_s:g} s")
         return Answer(int(response.status), response.headers, bytes(found))
-
-    def _headers(self, what: str) -> Mapping[str, str]:
-        """Authentication headers of a request. UnavailableError if a token cannot be read at the moment."""
-        from kubernetes.config import ConfigException
-
-        try:
-            settings = self.api.configuration.auth_settings()
-        except (ConfigException, OSError, ValueError) as error:
-            # Neither the path nor what was found in it: a token may be a part of either.
-            raise UnavailableError(
-                f"{what}: the service's token cannot be read ({type(error).__name__})"
-            ) from None
-        return {one["key"]: one["value"] for one in settings.values() if one["value"]}
-
-    def _renew(self, refused: Mapping[str, str]) -> None:
-        """Read our credentials again, unless another thread just did. What cannot be read changes nothing."""
-        with self._renewing:
-            if self._headers("token") != refused:
-                return
-            try:
-                fresh = self._load()
-            except (ConfigurationError, OSError):
-                return
-            known = self.api.configuration
-            if all(getattr(fresh, name, None) == getattr(known, name, None) for name in CONNECTION):
-                # Connections go on: a token that is refused for long makes no new ones.
-                self.api.configuration = fresh
-            else:
-                # Not closed: other threads may still be reading through the stale one.
-                self.api = _client_of(fresh)
 
     def _see_clock(self, date: datetime | None, began: datetime) -> None:
         if date is None:
@@ -339,6 +458,20 @@ class Transport:
         self.skew_s = skew_s = (date + timedelta(seconds=ROUNDED_S) - middle).total_seconds()
         if abs(skew_s) >= NOTABLE_SKEW_S > abs(before_s):
             log.warning("the API server's clock is %+.0f s from ours", skew_s)
+
+
+def _authentication(what: str, api: Any) -> dict[str, str]:
+    """Authentication headers of a request. UnavailableError if a token cannot be read at the moment."""
+    from kubernetes.config import ConfigException
+
+    try:
+        settings = api.configuration.auth_settings()
+    except (ConfigException, OSError, ValueError) as error:
+        # Neither the path nor what was found in it: a token may be a part of either.
+        raise UnavailableError(
+            f"{what}: the service's token cannot be read ({type(error).__name__})"
+        ) from None
+    return {one["key"]: one["value"] for one in settings.values() if one["value"]}
 
 
 def _client_of(configuration: Any) -> Any:
@@ -374,9 +507,9 @@ class Stream:
     connection broke or the server kept silent although it was to end the watch long ago.
     """
 
-    def __init__(self, transport: Transport, request: Request, timeout_s: float, watch_s: float) -> None:
-        self._transport, self._request = transport, request
-        self._timeout_s, self._idle_s = timeout_s, watch_s * (1.0 + GRACE_RATIO)
+    def __init__(self, transport: Transport, request: Request, watch_s: float) -> None:
+        self._idle_s = watch_s * (1.0 + GRACE_RATIO)
+        self._transport, self._request = transport, replace(request, idle_s=self._idle_s)
         self._lock = threading.Lock()
         self._response: Any = None
         self._closed = False
@@ -384,7 +517,7 @@ class Stream:
     def __iter__(self) -> Iterator[Json]:
         if self._closed:
             return
-        response = self._transport.opened(self._request, self._timeout_s, self._idle_s)
+        response = self._transport.opened(self._request)
         try:
             with self._lock:
                 self._response = response
@@ -405,7 +538,11 @@ class Stream:
                 *lines, rest = (rest + part).split(b"\n")
                 if len(rest) > LONGEST_BODY:
                     raise UnavailableError(f"{what}: an event is longer than {LONGEST_BODY} bytes")
-                yield from (_event_of(what, line) for line in lines if line.strip())
+                for line in filter(bytes.strip, lines):
+                    event = json_of(what, line)
+                    if not isinstance(event.get("object"), dict):
+                        raise UnavailableError(f"{what}: an event has no object")
+                    yield event
         if rest.strip():
             raise UnavailableError(f"{what}: the answer was cut off")
 
@@ -414,18 +551,6 @@ class Stream:
         with self._lock:
             self._closed = True
             response = self._response
-        if response is None:
-            return
-        try:
+        # It may have ended by itself.
+        with suppress(AttributeError, OSError, ValueError, RuntimeError):
             response.shutdown()
-        except (AttributeError, OSError, ValueError, RuntimeError):
-            # It has ended by itself.
-            return
-
-
-def _event_of(what: str, line: bytes) -> Json:
-    """The event of a line; UnavailableError if it is none."""
-    event = json_of(what, line)
-    if not isinstance(event.get("object"), dict):
-        raise UnavailableError(f"{what}: an event has no object")
-    return event

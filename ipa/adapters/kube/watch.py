@@ -11,11 +11,10 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from ipa.adapters.kube.backoff import Backoff
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.events import KubeEvents
 from ipa.adapters.kube.kinds import DEPLOYMENT, ResourceKind
-from ipa.adapters.kube.transport import ExpiredError, Json, Stream
+from ipa.adapters.kube.transport import Backoff, ExpiredError, Json, Stream
 from ipa.control.loop.scheduler import StopSignal, SystemClock
 from ipa.control.ports import Clock
 from ipa.metering import table
@@ -108,29 +107,23 @@ class Watcher:
                 self._watch()
             else:
                 self._list()
-        except ExpiredError:
-            self._fail()
-        except IpaError as error:
-            if not self._closed:
+        except Exception as error:
+            if not isinstance(error, IpaError):
+                # An answer that no API server gives must not end the watch either.
+                log.exception("watch of %s of %s failed", self.what, self.namespace)
+            elif not isinstance(error, ExpiredError) and not self._closed:
                 self.failures += 1
                 # Once a failure begins, not each time it goes on.
                 level = logging.DEBUG if self._failed_in_a_row else logging.WARNING
                 log.log(level, "watch of %s of %s: %s", self.what, self.namespace, error.message)
-                self._fail()
             least_s = FORBIDDEN_S if isinstance(error, ForbiddenError) else 0.0
-        except Exception:
-            # An answer that no API server gives must not end the watch either.
-            log.exception("watch of %s of %s failed", self.what, self.namespace)
-            self._fail()
+            # What was missed is not known: list.
+            self._version = ""
+            self._failed_in_a_row += 1
         # A single failure may be the only one.
         wait_s = max(least_s, BACKOFF.delay_s(self._failed_in_a_row - 1, self._random.random()))
         if wait_s > 0.0 and not self._closed:
             self._clock.wait(wait_s)
-
-    def _fail(self) -> None:
-        """After any failure, silence or 410: list, since what was missed is not known."""
-        self._version = ""
-        self._failed_in_a_row += 1
 
     def _list(self) -> None:
         """List. What differs from what was seen before is news, so that nothing is missed in between."""
@@ -142,7 +135,7 @@ class Watcher:
         before, self._seen, self._version = self._seen, seen, version
         if before is not None:
             names = before.keys() | seen.keys()
-            self._tell({owner for name in names if (owner := _news(before.get(name), seen.get(name)))})
+            self._tell(_news(before.get(name), seen.get(name)) for name in names)
 
     def _watch(self) -> None:
         began_s = self._clock.monotonic_s()
@@ -173,8 +166,7 @@ class Watcher:
             before = self._seen.pop(name, None)
             if after:
                 self._seen[name] = after
-            if owner := _news(before, after):
-                self._tell({owner})
+            self._tell([_news(before, after)])
         self._version, self._failed_in_a_row = version, 0
 
     def _look(self, found: Json) -> Seen | None:
@@ -191,7 +183,7 @@ class Watcher:
         return Seen(str(owner), ready=ready, wanted=1 if wanted is None else wanted)
 
     def _tell(self, names: Iterable[str]) -> None:
-        for name in sorted(names):
+        for name in sorted(set(names) - {""}):
             try:
                 self._on_change(self.namespace, name)
             except Exception:
@@ -200,7 +192,7 @@ class Watcher:
 
 
 def _news(before: Seen | None, after: Seen | None) -> str:
-    """The object whose state is worth a look at once: another spec, or fewer replicas that answer."""
+    """The object whose state is worth a look at once: another spec, or fewer replicas that answer; or ""."""
     if before is None or after is None:
         one = before or after
         is_news = one is not None and (bool(one.spec) or (after is None and one.ready > 0))
@@ -252,24 +244,20 @@ class Watchers:
         """Watch this pipeline too."""
         for namespace, name in self._places_of(pipeline):
             if not any(watcher.namespace == namespace for watcher in self.watchers):
-                self._watch(namespace)
+                for children in (False, True):
+                    watcher = Watcher(
+                        self._client, namespace, self._kind, self._changed, self._clock, children=children
+                    )
+                    thread = f"watch-{namespace}-{watcher.what}"
+                    self.watchers.append(watcher)
+                    self._threads.append(threading.Thread(target=watcher.run, name=thread, daemon=True))
+                    self._threads[-1].start()
             self._pipelines[namespace, name] = pipeline.name
 
     def remove(self, pipeline: Pipeline) -> None:
         """Watch it no longer. Its namespace is watched on: another may come there."""
         for place in [place for place, name in self._pipelines.items() if name == pipeline.name]:
             del self._pipelines[place]
-
-    def _watch(self, namespace: str) -> None:
-        for children in (False, True):
-            watcher = Watcher(
-                self._client, namespace, self._kind, self._changed, self._clock, children=children
-            )
-            name = f"watch-{namespace}-{watcher.what}"
-            thread = threading.Thread(target=watcher.run, name=name, daemon=True)
-            self.watchers.append(watcher)
-            self._threads.append(thread)
-            thread.start()
 
     def close(self) -> None:
         """End every watch; a call under way ends by its deadline. `stop` is to be set before."""
@@ -295,10 +283,7 @@ def health_figures(client: KubeClient, events: KubeEvents, watchers: Sequence[Wa
     """Return the metrics of the clock, the watches and the Events; more watches may come while it runs."""
     return Figures(
         (table.KUBE_SKEW, lambda: [] if (skew_s := client.skew_s) is None else skew_s),
-        (table.KUBE_LISTS, lambda: [((each.namespace, each.what), each.lists) for each in list(watchers)]),
-        (
-            table.KUBE_FAILURES,
-            lambda: [((each.namespace, each.what), each.failures) for each in list(watchers)],
-        ),
+        (table.KUBE_LISTS, lambda: [((it.namespace, it.what), it.lists) for it in list(watchers)]),
+        (table.KUBE_FAILURES, lambda: [((it.namespace, it.what), it.failures) for it in list(watchers)]),
         (table.KUBE_EVENTS_DROPPED, lambda: events.dropped),
     )

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, insert, inspect, select
 
-from ipa.adapters.file_lock import PRIVATE
+from ipa.adapters.processes import PRIVATE
 from ipa.adapters.store import database
 from ipa.adapters.store.schema import StoreTable
 from ipa.adapters.store.signing import Keyring, keyring_of

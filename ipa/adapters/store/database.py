@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
-from ipa.adapters.file_lock import FileLock
+from ipa.adapters.processes import FileLock
 from ipa.adapters.store import sqlite_file, upgrades
 from ipa.adapters.store.health import MAKE_ROOM, WriteHealth, low_disk
 from ipa.model.errors import ConfigurationError, IpaError, NotFoundError, UnavailableError

@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote, urlsplit
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import URL
 
-from ipa.adapters.file_lock import PRIVATE, FileLock, HeldError
+from ipa.adapters.processes import PRIVATE, FileLock, HeldError
 from ipa.model.errors import ConfigurationError, ConflictError, UnavailableError
 
 LOG = logging.getLogger("ipa.store")

@@ -121,8 +121,7 @@ def profile(
         raise UsageError("--write replaces whole profiles, so leave out --variants and --folder")
     from ipa.bootstrap.targets import bench_at, measurement_bench
     from ipa.files import load_pipeline
-    from ipa.profiling.findings import measure_command
-    from ipa.profiling.lint import doubt_of
+    from ipa.profiling.findings import doubt_of, measure_command
     from ipa.service.measuring import MeasureRequest, bench_workload, measure_stage
 
     described = load_pipeline(settings.pipelines_dir / pipeline / "pipeline.yaml")
@@ -200,7 +199,7 @@ def _numbers(text: str, kind: type[Number], option: str) -> tuple[Number, ...]:
 def _is_worse(profile: StageProfile, folder: Path | None) -> bool:
     """True if the profile cannot be believed, and that of its file in the folder can."""
     from ipa.files import load_profile
-    from ipa.profiling.lint import doubt_of
+    from ipa.profiling.findings import doubt_of
 
     path = folder / f"{profile.stage}.yaml" if folder else None
     if path is None or not path.is_file() or doubt_of(profile) is None:

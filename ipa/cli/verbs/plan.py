@@ -55,7 +55,7 @@ def plan(
 def _warn_of_doubts(question: Question) -> None:
     """Say on standard error that plans rest on profiles that are not credible, in one line."""
     from ipa.clients.http import is_service
-    from ipa.profiling.lint import doubts
+    from ipa.profiling.findings import doubts
 
     if question.at is not None and is_service(question.at):
         with service_at(question.at, "plan") as service:

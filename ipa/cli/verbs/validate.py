@@ -73,7 +73,7 @@ def schema(kind: SchemaKind = typer.Argument(..., help="kind of file")) -> None:
 
 def _values(checked: Checked) -> dict[str, Any]:
     """The result for a file as plain values: its problems, warnings and notes."""
-    from ipa.profiling.lint import doubt_of, lint_profile
+    from ipa.profiling.findings import doubt_of, lint_profile
 
     remarks = lint_profile(checked.profile) if checked.profile is not None else ()
     return {
@@ -133,8 +133,7 @@ def _show(checked: Checked) -> None:
 
 def _show_profile(checked: Checked, profile: StageProfile) -> None:
     from ipa.cli.layout import counted
-    from ipa.profiling.findings import remedy_of_doubt
-    from ipa.profiling.lint import doubt_of, lint_profile, summarise_fit
+    from ipa.profiling.findings import doubt_of, lint_profile, remedy_of_doubt, summarise_fit
 
     path = checked.path
     points = sum(len(variant.points) for variant in profile.variants)

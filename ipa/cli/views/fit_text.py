@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from ipa.cli.layout import ViewColumn, counted, table_of
 
 if TYPE_CHECKING:
-    from ipa.profiling.lint import ProfileFinding
+    from ipa.profiling.findings import ProfileFinding
 
 # Places of a finding that are named; JSON has all of them.
 FEW = 3

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from ipa.adapters.file_lock import FileLock, HeldError
+from ipa.adapters.processes import FileLock, HeldError
 from ipa.files import load_profiles
 from ipa.model.errors import ConflictError, InputError, NotFoundError
 from ipa.model.findings import DoctorCheck, Finding, fail, ok, warn

@@ -23,7 +23,7 @@ import httpx
 
 from ipa.adapters import processes
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.quantity import parse_quantity
+from ipa.adapters.kube.kinds import parse_quantity
 from ipa.adapters.kube.transport import Json
 from ipa.control.loop.scheduler import SystemClock
 from ipa.control.ports import Clock, RolloutPhase

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.quantity import MIB_PER_GIB, parse_quantity
+from ipa.adapters.kube.kinds import MIB_PER_GIB, parse_quantity
 from ipa.adapters.kube.transport import Json
 from ipa.files.reading import read_utf8
 from ipa.model.errors import DriftError, InputError, NotFoundError, Problem, UsageError

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from hashlib import md5
 from typing import Any
 
-from ipa.adapters.kube.kinds import ResourceKind
-from ipa.adapters.kube.quantity import parse_quantity
+from ipa.adapters.kube.kinds import ResourceKind, parse_quantity
 from ipa.adapters.kube.transport import Json
 from ipa.model.errors import DriftError, InputError, Problem
 from ipa.model.pipeline import Edge, Pipeline, Stage, StageKind

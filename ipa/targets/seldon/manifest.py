@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
-from ipa.adapters.kube.quantity import MILLICORES, cpu_quantity, parse_quantity
+from ipa.adapters.kube.kinds import MILLICORES, cpu_quantity, parse_quantity
 from ipa.adapters.kube.transport import Json
 from ipa.model import parts as shared
 from ipa.model.errors import InputError, Problem

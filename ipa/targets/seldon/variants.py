@@ -17,7 +17,7 @@ from heapq import nlargest
 from itertools import pairwise
 from types import MappingProxyType
 
-from ipa.adapters.kube.quantity import cpu_quantity, quantity_of
+from ipa.adapters.kube.kinds import cpu_quantity, quantity_of
 from ipa.model.errors import InputError, Problem
 from ipa.model.measured import with_profiles
 from ipa.model.overhead import NO_OVERHEAD, Overhead

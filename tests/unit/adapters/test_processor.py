@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ipa.adapters.processor import processor_name
+from ipa.adapters.processes import processor_name
 
 TWO_CPUS = """processor\t: 0
 vendor_id\t: AuthenticAMD

@@ -8,8 +8,7 @@ from math import isnan
 import pytest
 from prometheus_client import CollectorRegistry
 
-from ipa.adapters.metrics.catalogue import Catalogue
-from ipa.adapters.metrics.publish import Publisher
+from ipa.adapters.metrics.publish import Catalogue, Publisher
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.ports import Signals
 from ipa.metering import table

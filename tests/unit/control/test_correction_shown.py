@@ -10,8 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from ipa.adapters.kube.events import event_body
-from ipa.adapters.metrics.catalogue import Catalogue
-from ipa.adapters.metrics.publish import Publisher
+from ipa.adapters.metrics.publish import Catalogue, Publisher
 from ipa.cli.output import printer
 from ipa.cli.views.status_text import status_table
 from ipa.control.canonical import plain

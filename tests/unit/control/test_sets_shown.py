@@ -10,8 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from prometheus_client import CollectorRegistry
 
-from ipa.adapters.metrics.catalogue import Catalogue
-from ipa.adapters.metrics.publish import Publisher
+from ipa.adapters.metrics.publish import Catalogue, Publisher
 from ipa.cli.difference import difference
 from ipa.cli.output import printer
 from ipa.cli.views.status_text import canary_lines, difference_table, status_line

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipa.adapters.kube.backoff import LONGEST_RETRY_AFTER_S, Backoff, Limits, Throttle, retry_after_s
+from ipa.adapters.kube.transport import LONGEST_RETRY_AFTER_S, Backoff, Limits, Throttle, retry_after_s
 from ipa.model.errors import UnavailableError
 from tests.fakes.clock import SharedClock, VirtualClock
 

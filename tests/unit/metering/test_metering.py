@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from ipa.adapters.kube.watch import health_figures
-from ipa.adapters.metrics.catalogue import Catalogue, bucket_weights
+from ipa.adapters.metrics.publish import Catalogue, bucket_weights
 from ipa.api.context import HttpMetrics, stream_figures
 from ipa.bootstrap.app import record_figures
 from ipa.control.engine.load_rules import fallback_forecast

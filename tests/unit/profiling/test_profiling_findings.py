@@ -11,9 +11,8 @@ import pytest
 from ipa.files import load_pipeline, load_profiles
 from ipa.model.pipeline import Stage, Variant
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
-from ipa.profiling.findings import OLD, findings, overview, unmeasured
+from ipa.profiling.findings import OLD, Oddity, ProfileFinding, ProfileStatus, findings, overview, unmeasured
 from ipa.profiling.fit import Form
-from ipa.profiling.lint import Oddity, ProfileFinding, ProfileStatus
 
 TODAY = date(2026, 11, 24)
 SLA_S = 1.0

@@ -13,8 +13,7 @@ from ipa.control.engine.correction import ALARM, DEAD_BAND
 from ipa.files import load_profiles
 from ipa.model.pipeline import Stage, Variant
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
-from ipa.profiling.fit import fit_variant
-from ipa.profiling.lint import (
+from ipa.profiling.findings import (
     POOR_ERROR_RATIO,
     POOR_R2_RATIO,
     SCATTER_RATIO,
@@ -24,6 +23,7 @@ from ipa.profiling.lint import (
     lint_profile,
     summarise_fit,
 )
+from ipa.profiling.fit import fit_variant
 
 
 def profile(*points: ProfilePoint, load_rps: float | None = None) -> StageProfile:

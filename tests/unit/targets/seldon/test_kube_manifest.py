@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ipa.adapters.kube.quantity import parse_quantity
+from ipa.adapters.kube.kinds import parse_quantity
 from ipa.files import load_pipeline, load_profiles
 from ipa.model.errors import DriftError, InputError
 from ipa.model.pipeline import Pipeline, Sla, Variant
