@@ -23,7 +23,7 @@ RELEASED = GuardSettings(down_after_ticks=1, tolerance_ratio=-1e9)
 SERVICE = GuardSettings(peek_s=Settings().peek_s, correct_profiles=Settings().correct_profiles)
 LADDER = ForecastSettings()
 IPA, MEDIAN, OURS, FRUGAL = "ipa", "ipa, median", "ours", "ours-frugal"
-ORACLE, TOLD = "oracle", "ours-frugal, told"
+OURS_TOLD, TOLD = "ours, told", "ours-frugal, told"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ SYSTEMS = {
     OURS: System("ours", SERVICE),
     FRUGAL: System("ours-frugal", SERVICE),
     # Those that are told the true rates.
-    ORACLE: System("oracle", SERVICE),
+    OURS_TOLD: System("ours", SERVICE, ForecastSettings("foresight")),
     TOLD: System("ours-frugal", SERVICE, ForecastSettings("foresight")),
 }
 

@@ -100,7 +100,7 @@ def option(default: Any, registry: Registry, *flags: str, help_text: str) -> Any
     )
 
 
-POLICY = option("ours", POLICIES, "--policy", help_text=f"one of: {names(POLICIES, 'oracle')}")
+POLICY = option("ours", POLICIES, "--policy", help_text=f"one of: {names(POLICIES)}")
 SHADOW_POLICY = option(
     None, POLICIES, "--shadow-policy", help_text="a second one that only records what it would do"
 )

@@ -33,7 +33,7 @@ from ipa.simulate.result import SimResult
 from ipa.simulate.run import SimSetup, first_configs, policy_of, simulate
 
 # Policies whose rule is about the measured throughput, not about service times.
-AS_MEASURED = ("infadapter", "ms+")
+AS_MEASURED = ("infadapter",)
 # Policies that run in the service's own loop, which reads the load between ticks.
 OWN = ("ours", "ours-frugal")
 # How many times the SLA a start may take if nothing keeps it.

@@ -1,15 +1,15 @@
-"""Rivals that decide less than our policy, `ours-frugal` beside them, and the bound for any forecaster."""
+"""Rivals that decide less than our policy, and `ours-frugal`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Observation
 from ipa.model.pipeline import Bounds, Goal, Objective, Pipeline, Stage
 from ipa.model.plan import Plan, StageConfig
-from ipa.policies.base import Configs, Planner, Policy, PolicyState, SlaScaledPlanner, constrained
+from ipa.policies.base import Configs, Planner, PolicyState, SlaScaledPlanner, constrained
 from ipa.policies.ours import Ours, best_plan, upper_rate_rps
 from ipa.policies.profiled import Profiled
 from ipa.policies.rules import plan_of
@@ -60,29 +60,6 @@ def _fixed(stage: Stage, bounds: Bounds, replicas: int) -> Stage:
     count = max(replicas, limits.min_replicas or 1)
     count = count if limits.max_replicas is None else min(count, limits.max_replicas)
     return replace(stage, bounds=replace(stage.bounds, min_replicas=count, max_replicas=count))
-
-
-# The rate at a time of the world's clock, in requests a second.
-Future = Callable[[float], float]
-STEP_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Oracle:
-    """Plans with `inner` for the highest true rate within the horizon."""
-
-    inner: Policy
-    future: Future
-    name: str = "oracle"
-
-    def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
-        """The plan for the true peak from now to the end of the forecast's horizon, in steps of 1 s."""
-        steps = max(1, round(forecast.horizon_s / STEP_S))
-        peak_rps = max(max(self.future(state.now_s + STEP_S * step), 0.0) for step in range(steps + 1))
-        true = replace(
-            forecast, point_rps=peak_rps, upper_rps=peak_rps, quantile=1.0, rung=self.name, peak_s=STEP_S
-        )
-        return self.inner.decide(observation, true, state)
 
 
 # Floors are compared with sums of floats.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from ipa.model.errors import UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
@@ -17,15 +16,13 @@ from ipa.policies.base import Policy, Predictor
 from ipa.policies.baselines import (
     RIM_REPLICAS,
     Frugal,
-    Future,
-    Oracle,
     Static,
     accurate,
     fa2,
     rim,
     thrifty,
 )
-from ipa.policies.infadapter import InfAdapter, MsPlus, SingleStagePipeline, set_question
+from ipa.policies.infadapter import InfAdapter, SingleStagePipeline, set_question
 from ipa.policies.ours import Ours
 from ipa.policies.plugin_policy import PluginPolicy, Runner, at_once
 from ipa.policies.profiled import Profiled
@@ -45,8 +42,6 @@ class PolicyInputs:
     deadline_s: float = 5.0
     solvers: Solvers | None = None
     rolling: Rolling = SIDE_BY_SIDE
-    # The true rate at a time of the world's clock, known only to a simulation.
-    future: Future | None = None
     # Deadline of all planning, None for none; each plan has `deadline_s`.
     until: Deadline | None = None
     # Add prices of limits, and remedies for infeasible problems, to plans.
@@ -154,10 +149,6 @@ def _infadapter(inputs: PolicyInputs) -> Policy:
 infadapter = PolicyFactory(_infadapter, shares_load=True)
 
 
-def ms_plus(inputs: PolicyInputs) -> Policy:
-    return MsPlus(inputs.one_task())
-
-
 def vpa_plus(inputs: PolicyInputs) -> Policy:
     return VpaPlus(inputs.ruled())
 
@@ -168,15 +159,6 @@ def hpa(inputs: PolicyInputs) -> Policy:
 
 def kpa(inputs: PolicyInputs) -> Policy:
     return Kpa(inputs.ruled())
-
-
-def oracle(inputs: PolicyInputs) -> Policy:
-    if inputs.future is None:
-        raise UsageError(
-            "the policy oracle needs the true rates of the future, which only a simulation knows",
-            hint="Use it with `ipa simulate`.",
-        )
-    return Oracle(ours(inputs), inputs.future)
 
 
 def static(inputs: PolicyInputs) -> Policy:

@@ -198,7 +198,6 @@ def policy_of(setup: SimSetup) -> tuple[PolicyInputs, Policy]:
         rolling=setup.cluster.rolling,
         # The explanations of a plan take longer than the plan.
         explain=setup.keep_inputs,
-        future=lambda at_s: setup.rates_rps[min(int(at_s), len(setup.rates_rps) - 1)],
     )
     policy: Any = setup.policy
     if isinstance(policy, str):

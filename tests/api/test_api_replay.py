@@ -80,7 +80,6 @@ def test_a_decision_is_taken_again(api: ApiClient) -> None:
         ("nope", {}, 404, "not_found"),
         ("", {"policy": "nope"}, 422, "input"),
         ("", {"policy": "infadapter"}, 400, "usage"),
-        ("", {"policy": "oracle"}, 400, "usage"),
         ("", {"police": "hpa"}, 422, "input"),
     ],
 )

@@ -15,7 +15,7 @@ from ipa.policies.table import PolicyInputs, make_policy
 from ipa.testing import ForecasterContract, PolicyContract
 from ipa.testing.examples import ONE_STAGE, PIPELINE, PROFILES
 
-ONE_TASK = ("infadapter", "ms+")
+ONE_TASK = ("infadapter",)
 
 
 def promises(contract: type) -> list[str]:
@@ -33,7 +33,7 @@ class BuiltInPolicy(PolicyContract):
         self.keeps_pins = policy != "static"
 
     def inputs(self, pipeline: Pipeline) -> PolicyInputs:
-        return PolicyInputs(pipeline, PROFILES, solver="exact", future=lambda t_s: 7.0)
+        return PolicyInputs(pipeline, PROFILES, solver="exact")
 
 
 @pytest.mark.parametrize("promise", promises(PolicyContract))
@@ -63,9 +63,7 @@ def test_those_that_remember_are_known() -> None:
 @pytest.mark.parametrize(
     ("name", "pipeline", "words"),
     [
-        ("oracle", PIPELINE, "only a simulation knows"),
         ("infadapter", PIPELINE, "one stage"),
-        ("ms+", PIPELINE, "one stage"),
         ("nobody", PIPELINE, "There are: ours"),
     ],
 )

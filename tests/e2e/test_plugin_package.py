@@ -74,7 +74,7 @@ def test_a_wrong_name_is_one_line(root: Path, environment: dict[str, str]) -> No
         "error: policy 'acme_ipa.policy:Nothing' is not there: module acme_ipa.policy has no Nothing\n"
     )
     known = said(["ipa", "simulate", "video", "--policy", "acm"], root, environment, code=64)
-    assert "there is no policy 'acm'" in known and "oracle, acme" in known
+    assert "there is no policy 'acm'" in known and "static, acme" in known
     traced = ["ipa", "--traceback", "simulate", "video", "--policy", "nowhere:Nothing"]
     assert "Traceback" in said(traced, root, environment, code=1)
 

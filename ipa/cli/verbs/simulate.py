@@ -39,7 +39,7 @@ def simulate(
         help="bursty, steady_low, steady_high, fluctuating, or a trace file (or FILE?scale=2&from=1h)",
     ),
     policy: str | None = option(
-        None, POLICIES, "--policy", help_text="one of `ipa serve`, or oracle; ours if not given"
+        None, POLICIES, "--policy", help_text="one of `ipa serve`; ours if not given"
     ),
     seed: int = typer.Option(
         0, min=0, help="seed of arrivals and service times; equal seeds give equal runs"

@@ -25,7 +25,6 @@ from ipa.model.plan import StageConfig, Termination
 from ipa.optimize.backends import highs
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.fleet.knapsack import best_selection
 from ipa.optimize.fleet.offers import Offer
 from ipa.optimize.milp import Milp
 from ipa.optimize.problem import PlanningProblem
@@ -196,17 +195,8 @@ class Master:
             reached = float((share[self._owner] * self._worth)[chosen].sum())
             floors = [*floors, (share, reached - EQUAL * max(1.0, abs(reached)))]
         assert chosen is not None
-        if len(classes) > 1 or list(self._limited) != [0]:
-            # A budget of cores alone is used no more than it must be already.
-            chosen = self._of_fewest_cores(chosen, floors)
+        chosen = self._of_fewest_cores(chosen, floors)
         return self._member_plans(chosen), tuple(self._class_plans(classes, chosen, ends))
-
-    def least(self, resource: int) -> float | None:
-        """The least of that resource in a selection within the budget of the others; None without one."""
-        if self.without_plan:
-            return None
-        found = self._best(_Aim(self._worth_shares(()), np.eye(len(self._most))[resource]), None)
-        return None if found is None else float(self._use[resource, found.chosen].sum())
 
     def _worth_shares(self, group: Sequence[int]) -> Array:
         return np.isin(np.arange(len(self._offers)), group).astype(float)
@@ -266,7 +256,7 @@ class Master:
             for _ in range(WINDOWS):
                 relaxed, whole, window = self._settled(aim, window, needed)
                 bound, prices = min(bound, whole), relaxed.prices - aim.charge
-                best, is_best = self._selected(aim, self._within(relaxed, 2 * window), prices)
+                best, is_best = self._selected(aim, self._within(relaxed, 2 * window))
                 if best is None:
                     if window == inf:
                         return None
@@ -346,25 +336,12 @@ class Master:
         profit = self._profit(relaxed.shares, relaxed.prices)
         return np.flatnonzero(profit[self._owner] - costs <= window + PROVED)
 
-    def _selected(self, aim: _Aim, columns: Index, prices: Array | None = None) -> tuple[Index | None, bool]:
+    def _selected(self, aim: _Aim, columns: Index) -> tuple[Index | None, bool]:
         """The best selection of the plans `columns`, and True if that is proved; None if no known plans fit.
 
-        All known plans are tried if those do not fit. With `prices`, a budget of one resource needs no
-        program. Errors: DeadlineError (none was found in time), SolverError (it is beyond the budget).
+        All known plans are tried if those do not fit. Errors: DeadlineError (none was found in time),
+        SolverError (it is beyond the budget).
         """
-        if prices is not None and self._is_knapsack(aim):
-            (limited,) = self._limited.tolist()
-            columns = columns[np.argsort(self._owner[columns], kind="stable")]
-            found = best_selection(
-                self._owner[columns],
-                self._costs(aim.share, aim.charge)[columns],
-                self._use[limited, columns],
-                float(self._most[limited]),
-                float(prices[limited]),
-                self._searching,
-            )
-            if found is not None:
-                return columns[found], True
         for tried in (columns, np.arange(len(self._owner))):
             answer = highs.maximise(self._milp(aim, tried), self._deadline)
             if answer.termination is not Termination.INFEASIBLE:
@@ -379,9 +356,6 @@ class Master:
         if len(chosen) != len(self._offers) or (over > PASSED * np.maximum(1.0, self._most)).any():
             raise SolverError("HiGHS' plans of the fleet are not within its budget")
         return chosen, answer.termination is Termination.OPTIMAL
-
-    def _is_knapsack(self, aim: _Aim) -> bool:
-        return len(self._limited) == 1 and not aim.floors
 
     def _milp(self, aim: _Aim, columns: Index, *, has_slack: bool = False) -> Milp:
         """One plan of each pipeline, no worth below its floor, and last the budget, in units of each limit.

@@ -265,13 +265,10 @@ def refuse(problems: Sequence[PlanningProblem], most: Mapping[str, float], deadl
             hint=f"Raise the budget to {_listed(short, ' and ')} or more, take pipelines out, or "
             "loosen their limits.",
         )
-    enough = {name: _enough(problems, most, name, deadline) for name in most}
-    moves = _listed({name: amount for name, amount in enough.items() if amount is not None}, " or to ")
     raise InfeasibleError(
         f"the budget does not hold any plans of {whose}: there is enough of each resource by itself "
         f"({_listed(least, ', ')} at the least), but no plans need so little of all at once",
-        hint=f"Raise the budget {f'to {moves}' if moves else 'of several resources'}, take pipelines out, or "
-        "loosen their limits.",
+        hint="Raise the budget of several resources, take pipelines out, or loosen their limits.",
     )
 
 
@@ -291,17 +288,6 @@ def _least_use(problem: PlanningProblem, name: str, deadline: Deadline) -> float
     if not found.chosen:
         raise DeadlineError("the time ran out before it was known what they need")
     return sum(float(use[at]) for use, at in zip(uses, found.chosen, strict=True))
-
-
-def _enough(
-    problems: Sequence[PlanningProblem], most: Mapping[str, float], name: str, deadline: Deadline
-) -> float | None:
-    """The least budget of the resource that will do beside the others; None if none will or time is up."""
-    try:
-        master = Master(problems, np.ones(len(problems)), {**most, name: inf}, deadline)
-        return master.least(list(most).index(name))
-    except DeadlineError:
-        return None
 
 
 def _listed(amounts: Mapping[str, float], between: str) -> str:

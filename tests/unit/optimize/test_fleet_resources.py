@@ -140,7 +140,7 @@ def test_resources_that_do_not_fit_together_are_said_to() -> None:
         plan_fleet([member("a", POINTS[:2])], 3, 5.0, {"memory": 4})
     assert "any plans of 1 pipeline: there is enough of each resource by itself" in caught.value.message
     assert "(1 core, 1 GiB of memory at the least)" in caught.value.message
-    assert "Raise the budget to 4 cores or to 6 GiB of memory" in caught.value.hint
+    assert "Raise the budget of several resources" in caught.value.hint
 
 
 def test_without_time_it_is_still_infeasible() -> None:
