@@ -42,7 +42,7 @@ class OversizedAnswerError(Exception):
 
 
 class MalformedAnswerError(Exception):
-    """The answer is not HTTP/1.1."""
+    """The answer is not HTTP/1.1, or comes without a request."""
 
 
 class ClientConnection(asyncio.Protocol):
@@ -59,8 +59,7 @@ class ClientConnection(asyncio.Protocol):
         self._answer: asyncio.Future[Answer] | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[str, str] = {}
-        self._body: list[bytes] = []
-        self._body_bytes = 0
+        self._body = bytearray()
         self._is_in_body = False
         # Bytes since the last that were passed on: of a head, the size of a chunk, a trailer.
         self._pending_bytes = 0
@@ -70,18 +69,26 @@ class ClientConnection(asyncio.Protocol):
         assert self._transport is not None, "it is connected"
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.writelines((head, body))
+        is_answered = False
         try:
-            return await self._answer
+            answer = await self._answer
+            is_answered = True
         finally:
-            if not self._answer.done() or self._answer.cancelled() or self._answer.exception():
-                self.abort()
             self._answer = None
+            if not is_answered:
+                self.abort()
+        return answer
 
     def abort(self) -> None:
         """Close at once."""
         self.is_usable = False
         if self._transport is not None:
             self._transport.abort()
+
+    def fail(self, error: Exception) -> None:
+        """End the request with that error, if it has not ended."""
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note the transport; uvloop's is no subclass of asyncio's."""
@@ -92,24 +99,22 @@ class ClientConnection(asyncio.Protocol):
         self._pending_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self.fail(_cause(error))
-            # What was not asked for would be taken for the next answer.
-            self.abort()
-        else:
             if self._pending_bytes > MAX_HEAD_BYTES:
-                self.fail(MalformedAnswerError(f"its head is longer than {MAX_HEAD_BYTES} bytes"))
-
-    def fail(self, error: Exception) -> None:
-        """End the request with that error, if it has not ended."""
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(error)
+                raise MalformedAnswerError(f"its head is longer than {MAX_HEAD_BYTES} bytes")
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade, MalformedAnswerError) as error:
+            # That which a callback of the parser raised, or what the parser says.
+            own = error.__context__
+            if not isinstance(own, OversizedAnswerError | MalformedAnswerError):
+                own = MalformedAnswerError(str(own or error))
+            self.fail(own)
+            # What comes without a request would be taken for the next answer.
+            self.abort()
 
     def on_message_begin(self) -> None:
         """Begin the head of an answer. MalformedAnswerError: no request was sent."""
         if self._answer is None or self._answer.done():
             raise MalformedAnswerError("no request was sent")
-        self._headers, self._body, self._body_bytes = {}, [], 0
+        self._headers, self._body = {}, bytearray()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; a trailer, which comes after the body, is none."""
@@ -119,17 +124,14 @@ class ClientConnection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """Begin the body. OversizedAnswerError: it is too large."""
         self._is_in_body, self._pending_bytes = True, 0
-        if not self._parser.should_keep_alive():
-            self.is_usable = False
-        if (length := self._headers.get("content-length")) is not None:
-            self._check_size(int(length))
+        self.is_usable = self.is_usable and self._parser.should_keep_alive()
+        self._check_size(int(self._headers.get("content-length", "0")))
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body. OversizedAnswerError: it is too large."""
         self._pending_bytes = 0
-        self._body_bytes += len(body)
-        self._check_size(self._body_bytes)
-        self._body.append(body)
+        self._body += body
+        self._check_size(len(self._body))
 
     def _check_size(self, size: int) -> None:
         if size > self._max_answer_bytes:
@@ -140,7 +142,7 @@ class ClientConnection(asyncio.Protocol):
         self._is_in_body, self._pending_bytes = False, 0
         status = self._parser.get_status_code()
         if status >= 200 and self._answer is not None and not self._answer.done():
-            self._answer.set_result((status, b"".join(self._body), self._headers))
+            self._answer.set_result((status, bytes(self._body), self._headers))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the answer if it ends with the connection, else the request."""
@@ -150,14 +152,6 @@ class ClientConnection(asyncio.Protocol):
         self.fail(ConnectionLostError(str(exc or "the server closed it"), was_sent=True))
 
 
-def _cause(error: Exception) -> Exception:
-    """The error that a callback of the parser raised, or what the parser found."""
-    own = error.__context__
-    if isinstance(own, OversizedAnswerError | MalformedAnswerError):
-        return own
-    return MalformedAnswerError(str(own or error))
-
-
 @lru_cache(maxsize=4096)
 def _parse_url(url: str) -> tuple[Place, str]:
     """The address of a URL, and its path with the header Host. ValueError: it is none of HTTP."""
@@ -165,10 +159,9 @@ def _parse_url(url: str) -> tuple[Place, str]:
     if parts.scheme != "http" or not parts.hostname:
         raise ValueError(f"{url} is not a URL of http://")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    head = f"{path} HTTP/1.1\r\nhost: {parts.netloc}"
     if any(letter <= " " for letter in path + parts.netloc):
         raise ValueError(f"{url!r} has spaces or control characters")
-    return (parts.hostname, parts.port or 80), head
+    return (parts.hostname, parts.port or 80), f"{path} HTTP/1.1\r\nhost: {parts.netloc}"
 
 
 class Client:
@@ -217,19 +210,19 @@ class Client:
             raise ValueError(f"{url}: a header has more than one line")
         head = f"{method} {begin}{lines}\r\n\r\n".encode("latin-1")
         idle = self._take_idle(place)
-        if idle is not None:
-            try:
-                return await self._ask(idle, place, head, body)
-            except ConnectionLostError:
-                # Its server had closed it, or has ended: the others are of the same. It may not have had the
-                # request, so that is sent again over a new one.
-                self._close_idle(place)
-            except MalformedAnswerError as error:
-                raise ConnectionLostError(f"{url}: {error}", was_sent=True) from error
         try:
-            return await self._ask(await self._connect(place, url), place, head, body)
-        except (ConnectionLostError, MalformedAnswerError) as error:
-            was_sent = idle is not None or getattr(error, "was_sent", True)
+            if idle is not None:
+                try:
+                    return await self._ask(idle, place, head, body)
+                except ConnectionLostError:
+                    # Its server had closed it, or has ended: the others are of the same. It may not have had
+                    # the request, so that is sent again over a new one.
+                    self._close_idle(place)
+            return await self._ask(await self._connect(place), place, head, body)
+        except MalformedAnswerError as error:
+            raise ConnectionLostError(f"{url}: {error}", was_sent=True) from error
+        except ConnectionLostError as error:
+            was_sent = error.was_sent or idle is not None
             raise ConnectionLostError(f"{url}: {error}", was_sent=was_sent) from error
 
     async def _ask(self, connection: ClientConnection, place: Place, head: bytes, body: bytes) -> Answer:
@@ -256,19 +249,17 @@ class Client:
             connection.abort()
         return None
 
-    async def _connect(self, place: Place, url: str) -> ClientConnection:
-        loop = asyncio.get_running_loop()
+    async def _connect(self, place: Place) -> ClientConnection:
+        connection = ClientConnection(self._max_answer_bytes)
         try:
             async with asyncio.timeout(CONNECT_S):
-                _, made = await loop.create_connection(
-                    lambda: ClientConnection(self._max_answer_bytes), *place
-                )
+                await asyncio.get_running_loop().create_connection(lambda: connection, *place)
         except OSError as error:  # a TimeoutError too
             raise ConnectionLostError(str(error) or "it does not accept connections") from error
-        if not made.is_usable:
+        if not connection.is_usable:
             # It was closed before it was seen here to be open: no answer to anything would come.
             raise ConnectionLostError("the server closed it")
-        return made
+        return connection
 
     def _sweep(self) -> None:
         """Close what has been idle for long, or not answered for longer, now and from time to time."""
@@ -276,10 +267,9 @@ class Client:
         for connection in self._asked:
             if connection.asked_s <= loop.time() - LONGEST_ANSWER_S:
                 connection.fail(ConnectionLostError(f"no answer within {LONGEST_ANSWER_S:g} s"))
-        expired_s = loop.time() - IDLE_S
         for place, idle in list(self._idle.items()):
             for connection in idle:
-                if connection.idle_s <= expired_s:
+                if connection.idle_s <= loop.time() - IDLE_S:
                     connection.abort()
             self._idle[place] = [it for it in idle if it.is_usable]
             if not self._idle[place]:

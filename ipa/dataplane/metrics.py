@@ -25,18 +25,10 @@ MOST_SCRAPES = 8
 
 
 class Exposition:
-    """A registry and the handler of /metrics."""
+    """A registry and the handler of /metrics. Some series are of a part: the first, or that of `of_part`."""
 
     def __init__(self) -> None:
         self.registry = new_registry()
-
-    async def handle(self, _call: Call) -> Response:
-        """The response with all series in the Prometheus text format."""
-        return Response(generate_latest(self.registry), content_type=CONTENT_TYPE)
-
-
-class PartMetrics(Exposition):
-    """Metrics of which some are of one of several parts: at first of the first, `of_part` of another."""
 
     def of_part(self, part: str) -> Self:
         """The same metrics, on the same registry, of that part."""
@@ -46,10 +38,13 @@ class PartMetrics(Exposition):
 
     def _label(self, part: str) -> None:
         """Set the series of the part."""
-        raise NotImplementedError
+
+    async def handle(self, _call: Call) -> Response:
+        """The response with all series in the Prometheus text format."""
+        return Response(generate_latest(self.registry), content_type=CONTENT_TYPE)
 
 
-class QueueMetrics(PartMetrics):
+class QueueMetrics(Exposition):
     """The metrics of a stage's queue. `arrivals`, `items` and `length` count items, not requests."""
 
     def __init__(self, pipeline: str, stage: str) -> None:
@@ -83,7 +78,7 @@ class QueueMetrics(PartMetrics):
         self.batch_size = self._batch_size.labels(*labels)
 
 
-class RouterMetrics(PartMetrics):
+class RouterMetrics(Exposition):
     """The metrics of a router, which count requests."""
 
     def __init__(self, pipeline: str, stages: Sequence[str]) -> None:
@@ -126,12 +121,10 @@ class MetricsThread(ThreadingMixIn, HTTPServer):
                 if self.path.partition("?")[0] != "/metrics":
                     self.send_error(404)
                     return
-                body = generate_latest(registry)
                 self.send_response(200)
                 self.send_header("content-type", CONTENT_TYPE)
-                self.send_header("content-length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                self.wfile.write(generate_latest(registry))
 
             def log_message(self, format: str, *args: Any) -> None:
                 """Log nothing: scrapes come every second."""

@@ -1,13 +1,20 @@
-"""A limit on the CPU time of one model server, like `limits.cpu` of Kubernetes."""
+"""The CPU time of a model server: a limit on it like `limits.cpu` of Kubernetes, and that of its batches."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import cache
 from math import inf
 from pathlib import Path
+from typing import NamedTuple
 
+from prometheus_client import REGISTRY, CollectorRegistry, Counter
+
+from ipa.metering import table
+from ipa.metering.make import counter
 from ipa.model.plan import CFS_PERIOD_S
 
 # Where a container sees the quota and the period of its CPU limit, in microseconds: cgroup v2, then v1.
@@ -15,15 +22,8 @@ CGROUP = Path("/sys/fs/cgroup")
 CPU_LIMITS = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
 
 
-def container_cores(cgroup: Path = CGROUP) -> float | None:
-    """The CPU limit of the container that this process is in, in cores; None if it has none."""
-    for names in CPU_LIMITS:
-        # Without a limit the quota is `max` or -1.
-        with suppress(OSError, ValueError):
-            quota, period = (float(it) for name in names for it in (cgroup / name).read_text().split())
-            if quota > 0 and period > 0:
-                return quota / period
-    return None
+# Where batches are further apart, the CPU time between them is that of probes and scrapes too.
+CLOSE_S = 1.0
 
 
 class GivenCores:
@@ -33,8 +33,12 @@ class GivenCores:
     """
 
     def __init__(self, environ: Mapping[str, str], cgroup: Path = CGROUP) -> None:
-        given = environ.get("IPA_CORES")
-        self._cores = float(given) if given else container_cores(cgroup) or 1.0
+        self._cores = float(environ.get("IPA_CORES") or 1.0)
+        for names in () if environ.get("IPA_CORES") else CPU_LIMITS:
+            # Without a limit the quota is `max` or -1.
+            with suppress(OSError, ValueError):
+                quota, period = (float(it) for name in names for it in (cgroup / name).read_text().split())
+                self._cores = quota / period if quota > 0 and period > 0 else self._cores
         path = environ.get("IPA_CORES_FILE")
         self._path = Path(path) if path else None
         self._seen = (0, 0)
@@ -43,9 +47,8 @@ class GivenCores:
         """The cores now. A file that is missing, or makes no sense, changes nothing."""
         if self._path:
             with suppress(OSError, ValueError):
-                found = self._path.stat()
-                seen = (found.st_ino, found.st_mtime_ns)
-                if seen != self._seen:
+                stat = self._path.stat()
+                if self._seen != (seen := (stat.st_ino, stat.st_mtime_ns)):
                     self._seen = seen
                     cores = float(self._path.read_text())
                     self._cores = cores if 0 < cores < inf else self._cores
@@ -80,8 +83,10 @@ class CpuQuota:
 
         HTTP and JSON count too, as in a container, but the income covers the little that an idle server uses.
         """
-        capacity_s = self.cores * self._period_s
-        self._balance_s = min(capacity_s, self._balance_s + self._income_s() - cpu_s)
+        now_s = self._monotonic()
+        income_s = (now_s - self._filled_at_s) * self.cores
+        self._filled_at_s = now_s
+        self._balance_s = min(self.cores * self._period_s, self._balance_s + income_s - cpu_s)
 
     def charge(self, cpu_s: float) -> float:
         """Account for `cpu_s` as `settle` does, and return the seconds to wait until the debt is paid.
@@ -92,8 +97,53 @@ class CpuQuota:
         is_limited = self.cores != int(self.cores)
         return max(0.0, -self._balance_s / self.cores) if is_limited else 0.0
 
-    def _income_s(self) -> float:
-        now_s = self._monotonic()
-        income_s = (now_s - self._filled_at_s) * self.cores
-        self._filled_at_s = now_s
-        return income_s
+
+@cache
+def _counters(registry: CollectorRegistry) -> tuple[Counter, Counter, Counter]:
+    """The counters of batches, of their seconds and of their items, made once for all models of a process.
+
+    MLServer's worker processes share them by files, so they must not be made before a worker begins.
+    """
+    metrics = (table.REPLICA_BATCHES, table.REPLICA_SERVICE_SECONDS, table.REPLICA_ITEMS)
+    batches, seconds, items = (counter(metric, registry) for metric in metrics)
+    return batches, seconds, items
+
+
+class BatchMoment(NamedTuple):
+    """The time at which a batch begins or ends, and the CPU time of the event loop until then, in s."""
+
+    at_s: float
+    coded_s: float
+
+
+class BatchTimes:
+    """Counts the batches of a model, which serves them one after another.
+
+    A batch takes its time in the model, the CPU time of the event loop since the batch before, which codes
+    what a client sends and gets, and the time until its CPU time is paid for. Time in a queue is not in it.
+    It takes no less than on a busy replica, which has saved up no CPU time.
+    """
+
+    def __init__(self, model: str, registry: CollectorRegistry = REGISTRY) -> None:
+        self._batches, self._seconds, self._items = (each.labels(model) for each in _counters(registry))
+        # Of the event loop's thread, which makes this.
+        self._clock = time.pthread_getcpuclockid(threading.get_ident())
+        self._ended, self._coding_s = self.now(), 0.0
+        self._paid_at_s = self._ended.at_s
+
+    def add(
+        self, begun: BatchMoment, ended: BatchMoment, items: int, wait_s: float = 0.0, busy_s: float = 0.0
+    ) -> None:
+        """Count a batch whose CPU time is paid for `wait_s` after its end, and is `busy_s` at its quota."""
+        if begun.at_s - self._ended.at_s < CLOSE_S:
+            self._coding_s = begun.coded_s - self._ended.coded_s
+        paid_at_s = ended.at_s + wait_s
+        self._batches.inc()
+        # One that began before the batch before it was paid for paid its coding with its debt.
+        self._seconds.inc(max(busy_s, paid_at_s - max(begun.at_s - self._coding_s, self._paid_at_s)))
+        self._items.inc(items)
+        self._ended, self._paid_at_s = ended, paid_at_s
+
+    def now(self) -> BatchMoment:
+        """The moment now; called where a batch begins or ends."""
+        return BatchMoment(time.monotonic(), time.clock_gettime(self._clock))

@@ -100,8 +100,6 @@ FIRST_WAIT_S = 0.02
 LONGEST_WAIT_S = 0.5
 # For a queue to say what its model declares, or that it is ready.
 ASK_S = 2.0
-# What models declare changes with the pipeline's file; a restart of a stage may bring another.
-DECLARED_S = 10.0
 # A request that broke two connections in a row may be what crashes the queue.
 MAX_BROKEN = 2
 # How far the next request's place is from the last one's, as a part of all: no other number spreads places
@@ -293,8 +291,6 @@ class RouterServer(V2Server):
         self._budget_s, self._sla_s = known_s[0], known_s[0] if sla_s is None else sla_s
         self._post = post or self._client.post
         self._get = get or self._client.get
-        # What the last stage's model declares, and until when that counts.
-        self._last_declared, self._declared_until_s = UNDECLARED, 0.0
         self._lag = LoopLag()
         self.parts = RoutedParts(self._stages, self._metrics, shares)
 
@@ -393,7 +389,7 @@ class RouterServer(V2Server):
         return response.with_headers(headers)
 
     async def _prepare(self, call: http.Call, request: RoutedRequest) -> None:
-        """Set the first body and what is the last stage's; InputError: layout or outputs are wrong.
+        """Set the first body and what is the last stage's; InputError: layout or outputs are none.
 
         A body of which nothing is the last stage's is passed on as it came.
         """
@@ -403,8 +399,7 @@ class RouterServer(V2Server):
             parameters = body.get("parameters")
             parameters = parameters if isinstance(parameters, dict) else {}
             has_bytes = tensors.BINARY_OUTPUT in parameters
-            if wanted := tensors.wanted_outputs(body.get("outputs"), has_bytes):
-                await self._check_names([*wanted])
+            tensors.wanted_outputs(body.get("outputs"), has_bytes)
             if len(self._stages) > 1:
                 last = {"outputs": body.pop("outputs")} if "outputs" in body else {}
                 if has_bytes:
@@ -412,19 +407,6 @@ class RouterServer(V2Server):
                 text = await aside(call.is_large, orjson.dumps, body)
                 request.body, request.last = text + rest, last
         request.layout = {tensors.JSON_LENGTH_HEADER: str(len(text))} if rest else {}
-
-    async def _check_names(self, names: Sequence[str]) -> None:
-        """Raise InputError if the last stage's model declares outputs, and not all that are named."""
-        now_s = asyncio.get_running_loop().time()
-        if now_s >= self._declared_until_s:
-            self._declared_until_s = now_s + DECLARED_S
-            try:
-                self._last_declared = await self._declared(-1)
-            except http.HttpError:
-                # Its queue says so itself when it is asked.
-                self._last_declared, self._declared_until_s = UNDECLARED, 0.0
-        if self._last_declared.outputs:
-            tensors.check_outputs(names, [FAN_OUT, *(it.name for it in self._last_declared.outputs)])
 
     async def _serve(self, request: RoutedRequest) -> http.Response:
         """The response of the last stage."""

@@ -24,26 +24,17 @@ from mlserver.types import (
     ResponseOutput,
 )
 
-from ipa.dataplane.batch_times import BatchMoment, BatchTimes
 from ipa.dataplane.expectation import PUID_HEADER
-from ipa.dataplane.quota import CpuQuota, GivenCores
+from ipa.dataplane.quota import BatchMoment, BatchTimes, CpuQuota, GivenCores
 from ipa.model.plan import quota_cores
 from ipa.model.serving import FAN_OUT
 
+BITS = (8, 16, 32, 64)
 # https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol: tensor data types
 DTYPES: Mapping[str, type[np.generic]] = {
     "BOOL": np.bool_,
-    "UINT8": np.uint8,
-    "UINT16": np.uint16,
-    "UINT32": np.uint32,
-    "UINT64": np.uint64,
-    "INT8": np.int8,
-    "INT16": np.int16,
-    "INT32": np.int32,
-    "INT64": np.int64,
-    "FP16": np.float16,
-    "FP32": np.float32,
-    "FP64": np.float64,
+    **{f"{kind}{bits}": getattr(np, f"{kind.lower()}{bits}") for kind in ("INT", "UINT") for bits in BITS},
+    **{f"FP{bits}": getattr(np, f"float{bits}") for bits in BITS[1:]},
 }
 DATATYPES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 BASE64 = "base64"
@@ -140,12 +131,17 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
         self._times.add(begun, ended, items, wait_s, cpu_s / quota if quota else 0.0)
         if wait_s > 0:
             await asyncio.sleep(wait_s)
+        # An orchestrator keeps a few idle connections to all replicas of a stage, each to one of them: the
+        # others would have no requests. A connection of its own takes each request to any replica. Calls
+        # over gRPC have no `host`.
+        headers = (payload.parameters and payload.parameters.headers) or {}
+        is_orchestrated = {PUID_HEADER, "host"} <= set(headers)
         return InferenceResponse(
             model_name=self.name,
             model_version=self.version,
             id=payload.id,
             outputs=[encode(name, tensor) for name, tensor in outputs.items()],
-            parameters=_spreading(payload),
+            parameters=Parameters(headers={"connection": "close"}) if is_orchestrated else None,
         )
 
     def _serve(self, inputs: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], BatchMoment, BatchMoment]:
@@ -176,17 +172,6 @@ def _declared(tensors: Sequence[TensorSpec]) -> list[MetadataTensor] | None:
     ] or None
 
 
-def _spreading(payload: InferenceRequest) -> Parameters | None:
-    """A header that ends the connection of an orchestrator's request over HTTP; None for other requests.
-
-    An orchestrator keeps a few idle connections to all replicas of a stage, each to one of them: the others
-    would have no requests. A connection of its own takes each request to any replica.
-    """
-    headers = (payload.parameters and payload.parameters.headers) or {}
-    # Calls over gRPC have no `host`.
-    return Parameters(headers={"connection": "close"}) if {PUID_HEADER, "host"} <= set(headers) else None
-
-
 def decode(tensor: RequestInput) -> Tensor:
     """Return the values of a V2 input: an array of its shape, or a list of bytes (base64) or str.
 
@@ -213,11 +198,9 @@ def encode(name: str, tensor: Tensor) -> ResponseOutput:
         return ResponseOutput(
             name=name, shape=list(array.shape), datatype=DATATYPES[array.dtype], data=array.ravel().tolist()
         )
-    first = tensor[0] if len(tensor) else ""
-    if isinstance(first, bytes):
+    if len(tensor) and isinstance(tensor[0], bytes):
         items = [base64.b64encode(item).decode("ascii") for item in tensor]  # type: ignore[arg-type]
         kind = Parameters(content_type=BASE64)
     else:
-        items = [str(item) for item in tensor]
-        kind = Parameters(content_type="str")
+        items, kind = [str(item) for item in tensor], Parameters(content_type="str")
     return ResponseOutput(name=name, shape=[len(items)], datatype="BYTES", parameters=kind, data=items)

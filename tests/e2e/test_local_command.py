@@ -5,8 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +20,9 @@ from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant
 from ipa.model.plan import StageConfig
 from ipa.targets.local.section import LocalPlace, LocalRun, local_of
 from ipa.targets.local.workload import LocalWorkload
+from tests.e2e.test_local_digits import carry_out
 from tests.fakes.postgres import other_children
+from tests.fakes.waiting import until
 
 pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local")]
 
@@ -76,15 +77,6 @@ def workload(tmp_path: Path) -> Iterator[LocalWorkload]:
     running.stop()
 
 
-def until(condition: Callable[[], bool]) -> None:
-    pause = threading.Event()
-    for _ in range(int(GIVE_UP_S / 0.05)):
-        if condition():
-            return
-        pause.wait(0.05)
-    raise AssertionError("it did not come to pass")
-
-
 def say(workload: LocalWorkload) -> httpx.Response:
     tensor = {"name": "x", "datatype": "INT64", "shape": [1], "data": [7]}
     url = f"{workload.runner('echo').endpoint}/v2/models/echo/infer"
@@ -93,12 +85,6 @@ def say(workload: LocalWorkload) -> httpx.Response:
 
 def config(variant: str, cores: float = 0.5) -> StageConfig:
     return StageConfig("say", variant, 1, cores, 1)
-
-
-def carry_out(workload: LocalWorkload, pipeline: Pipeline, wanted: Change) -> RolloutPhase:
-    workload.write(pipeline, wanted)
-    until(lambda: workload.rollout(pipeline, wanted).phase is not RolloutPhase.PROGRESSING)
-    return workload.rollout(pipeline, wanted).phase
 
 
 def test_a_variant_that_does_not_start_fails_its_change_while_the_old_one_serves(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ import pytest
 from ipa.control.ports import RolloutPhase
 from ipa.files.pipelines import load_pipeline
 from ipa.model.decision import Change
-from ipa.model.errors import ConfigurationError, ConflictError, NotFoundError
+from ipa.model.errors import ConfigurationError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.targets.local.workload import LocalWorkload
 from tests.fakes.postgres import other_children
+from tests.fakes.waiting import until
 
 pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local")]
 
@@ -102,15 +103,6 @@ def change(
     return Change(name, pipeline.name, revision or state.revision, previous, configs, deadline_s=GIVE_UP_S)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    pause = threading.Event()
-    for _ in range(int(GIVE_UP_S / 0.05)):
-        if condition():
-            return
-        pause.wait(0.05)
-    raise AssertionError("it did not come to pass")
-
-
 def carry_out(workload: LocalWorkload, pipeline: Pipeline, wanted: Change) -> RolloutPhase:
     workload.write(pipeline, wanted)
     until(lambda: workload.rollout(pipeline, wanted).phase is not RolloutPhase.PROGRESSING)
@@ -181,19 +173,6 @@ def test_kill_9_of_a_model_server_loses_no_request_and_it_is_replaced(
         load.wait_for_more(20)
     assert set(load.statuses) == {200}
     assert pid not in workload.runner("digits").pids(stage)
-
-
-def test_a_write_onto_another_revision_changes_nothing(workload: LocalWorkload, digits: Pipeline) -> None:
-    before = workload.read(digits)
-    with pytest.raises(ConflictError, match="revision"):
-        workload.write(digits, change(workload, digits, "stale", *START, revision="0"))
-    with pytest.raises(ConflictError, match="stages"):
-        workload.write(digits, change(workload, digits, "half", START[0]))
-    with pytest.raises(NotFoundError, match="no variant"):
-        workload.write(
-            digits, change(workload, digits, "typo", StageConfig("locate", "rigde", 1, 1, 1), START[1])
-        )
-    assert workload.read(digits) == before
 
 
 def test_a_variant_without_local_cannot_run_here(root: Path, tmp_path: Path) -> None:

@@ -17,30 +17,16 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from experiments.attack.kills import STUB
-from ipa.adapters.prometheus.client import PrometheusMetrics
-from ipa.adapters.prometheus.queries import Query, Span
-from ipa.adapters.prometheus.scraper import SeriesStore
-from ipa.adapters.prometheus.server import Answered
-from ipa.control.engine.guards import GuardSettings
-from ipa.control.loop.control_loop import ControlLoop, LoopPorts
-from ipa.control.ports import PipelineControl, RolloutPhase
-from ipa.model.decision import Change, Decision, Mode, ReasonCode
-from ipa.model.errors import InputError
-from ipa.model.observation import Measured
-from ipa.model.parts import in_order, parts_of, share_of, with_share
-from ipa.model.pipeline import Canary, Pipeline
+from ipa.control.ports import RolloutPhase
+from ipa.model.decision import Change
+from ipa.model.parts import in_order, with_share
+from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.model.rolling import PROCESSES
-from ipa.policies.table import PolicyInputs, make_policy
-from ipa.settings import Settings
 from ipa.targets.local.runner import PipelineRunner
 from ipa.targets.local.section import LocalRun
 from ipa.targets.local.workload import LocalWorkload
-from tests.fakes.clock import VirtualClock
-from tests.fakes.mixed import PROFILES, SHOP
-from tests.fakes.store import FakeStore
+from tests.fakes.mixed import SHOP
 from tests.fakes.waiting import until
-from tests.fakes.world import window_max
 
 pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local")]
 
@@ -291,93 +277,3 @@ def test_a_part_that_never_starts_is_taken_back_without_a_request(
     until(lambda: is_ready(workload, shop, back), GIVE_UP_S)
     assert clients.send(40) == {21: 40} and set(clients.answers) == {21}
     assert len(workload.runner("shop").pids("classify")) == 1
-
-
-def test_shares_that_are_not_of_all_requests_are_refused(
-    shop: Pipeline, tmp_path: Path, started: ExitStack
-) -> None:
-    workload, _ = start(started, shop, part("middle", 1), tmp_path)
-    with pytest.raises(InputError) as refused:
-        written(workload, shop, in_order([part("middle", 1, 70), part("low", 1, 40)]))
-    assert "the shares are 110 % together, not 100 %" in str(refused.value.problems)
-    assert running(workload, shop) == part("middle", 1)
-
-
-class Virtual:
-    """The loop over real processes, which answer real requests; its clock stands still meanwhile.
-
-    Each second of it has so many requests, and ends with a scrape.
-    """
-
-    def __init__(self, workload: LocalWorkload, clients: Clients, pipeline: Pipeline, rate_rps: int) -> None:
-        self.workload, self.clients, self.pipeline, self.rate_rps = workload, clients, pipeline, rate_rps
-        self.clock, self._series = VirtualClock(), SeriesStore()
-        self.store = FakeStore(PipelineControl(mode=Mode.ACTIVE))
-        metrics = PrometheusMetrics(Settings(), ask=self._ask, monotonic_s=self.clock.monotonic_s)
-        inputs = PolicyInputs(pipeline, PROFILES, solver="exact", rolling=PROCESSES)
-        self.loop = ControlLoop(
-            pipeline,
-            LoopPorts(self.clock, metrics, workload, self.store, self.store),
-            policy=make_policy("ours", inputs),
-            predict=inputs.predictor(),
-            forecaster=window_max,
-            settings=GuardSettings(tick_s=5.0, rollout_deadline_s=90.0, quarantine_s=600.0),
-            window_s=20.0,
-            run_id="run",
-        )
-
-    def _ask(self, query: Query, span: Span = None) -> Answered:
-        now_s = self.clock.monotonic_s()
-        return Answered(self._series.rows(query, now_s, span), now_s)
-
-    def until(self, reason: ReasonCode) -> Decision:
-        """The first decision of that reason; each change is carried out before the next second."""
-        for _ in range(60):
-            for _ in range(5):
-                self.clients.send(self.rate_rps)
-                self.clock.wait(1.0)
-                by_target: dict[str, list[tuple[str, Mapping[str, str], float]]] = {}
-                for target, name, labels, value in series(self.workload):
-                    by_target.setdefault(target, []).append((name, labels, value))
-                for target, samples in by_target.items():
-                    self._series.add(target, self.clock.monotonic_s(), samples)
-            decision = self.loop.tick_once()
-            until(lambda: self.workload.read(self.pipeline).settled, GIVE_UP_S)
-            if decision.reason is reason:
-                return decision
-        raise AssertionError(f"no {reason.value}")
-
-
-def test_a_canary_is_measured_then_widened_and_one_that_fails_is_taken_back(
-    shop: Pipeline, tmp_path: Path, started: ExitStack
-) -> None:
-    (tmp_path / "high").touch()
-    (tmp_path / "bad").touch()
-    tried = replace(shop, canary=Canary(5, 40.0))
-    middle = (StageConfig("detect", "only", 1, 1.0, 1), StageConfig("classify", "middle", 1, 1.0, 1))
-    workload, clients = start(started, tried, middle, tmp_path)
-    looped = Virtual(workload, clients, tried, rate_rps=8)
-    looped.until(ReasonCode.CANARY)
-    # Requests moved once the new part served: there is no second write.
-    assert [share_of(part) for part in parts_of(running(workload, tried))] == [95, 5]
-    rolled = looped.until(ReasonCode.ROLLBACK)
-    assert rolled.detail.startswith("the canary failed: 0.0 % of its ") and "failed" in rolled.detail
-    assert running(workload, tried) == middle
-    failed = [each for each in clients.answers if each != 21]
-    # No more than its share, and none of the others.
-    assert 0 < len(failed) <= 0.06 * len(clients.answers)
-
-    # Mended, and of a process that knows of no quarantine.
-    (tmp_path / "bad").unlink()
-    looped, before = Virtual(workload, clients, tried, rate_rps=8), len(clients.answers)
-    looped.until(ReasonCode.CANARY)
-    assert "of 40 s" in looped.until(ReasonCode.CANARY_MEASURED).detail
-    seen = looped.loop.snapshot().observation
-    assert seen is not None and [stage.is_own for stage in seen.stages] == [True] * 4
-    # Of the canary's few requests too.
-    assert all(isinstance(stage.batches, Measured) for stage in seen.stages)
-    taken = looped.until(ReasonCode.SWITCH_VARIANT)
-    assert taken.detail.startswith("the canary passed: 100.0 % of its ")
-    (wide,) = parts_of(running(workload, tried))
-    assert wide[1].variant == "high" and clients.send(20) == {31: 20}
-    assert set(clients.answers[before:]) == {21, 31}

@@ -23,7 +23,8 @@ from ipa.model.plan import StageConfig
 from ipa.policies.base import pinned
 from ipa.targets.local.target import LOCAL
 from ipa.targets.local.workload import LocalWorkload
-from tests.e2e.test_local_digits import Load, canvas, carry_out, change, until
+from tests.e2e.test_local_digits import Load, canvas, carry_out, change
+from tests.fakes.waiting import until
 
 pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local")]
 

@@ -24,11 +24,12 @@ from ipa.dataplane.stagequeue import StageQueue
 from ipa.dataplane.tensors import Tensor, Tensors
 from ipa.targets.local import front, runner
 from ipa.targets.local.workload import LocalWorkload
-from tests.fakes.virtual_loop import run
+from tests.fakes import virtual_loop
 from tests.fakes.waiting import until
 from tests.faults.kill_targets import one_stage
 from tests.faults.table import Case
 
+run = virtual_loop.run
 A, B = "http://127.0.0.1:1", "http://127.0.0.1:2"
 # What the row asks, and what a test with real processes allows on a machine that is busy.
 GRACE_S, BUSY_S = 0.2, 1.0
@@ -66,127 +67,108 @@ def now_s() -> float:
     return asyncio.get_running_loop().time()
 
 
-def test_r6_requests_with_a_hung_server_end_at_their_own_deadlines(case: Case) -> None:
-    async def scenario() -> None:
-        queue = queue_of(Servers(A), A, batch_size=4)
-        budgets_s = (2.0, 0.5, 1.0)
-        late_s: list[float] = []
+async def test_r6_requests_with_a_hung_server_end_at_their_own_deadlines(case: Case) -> None:
+    queue = queue_of(Servers(A), A, batch_size=4)
+    budgets_s = (2.0, 0.5, 1.0)
+    late_s: list[float] = []
 
-        async def ask(budget_s: float) -> Outcome | None:
-            request = await queue.infer(xs(1), budget_s)
-            late_s.append(now_s() - budget_s)
-            return request.outcome
+    async def ask(budget_s: float) -> Outcome | None:
+        request = await queue.infer(xs(1), budget_s)
+        late_s.append(now_s() - budget_s)
+        return request.outcome
 
-        # The first goes into a batch alone, the others wait behind it.
-        found = await asyncio.gather(*(ask(budget_s) for budget_s in budgets_s))
-        case.equal("dropped", found.count(Outcome.DROPPED), 3)
-        case.at_most("s after the deadline", max(late_s), GRACE_S)
-        await queue.close()
-
-    run(scenario())
+    # The first goes into a batch alone, the others wait behind it.
+    found = await asyncio.gather(*(ask(budget_s) for budget_s in budgets_s))
+    case.equal("dropped", found.count(Outcome.DROPPED), 3)
+    case.at_most("s after the deadline", max(late_s), GRACE_S)
+    await queue.close()
 
 
-def test_r6_a_hung_server_gets_nothing_until_it_answers(case: Case) -> None:
-    async def scenario() -> None:
-        send = Servers()
-        queue = queue_of(send, A, B)
-        for _ in range(2):
-            await queue.infer(xs(0), 9)
-        send.hung.add(A)
-        send.asked.clear()
-        hung = await queue.infer(xs(1), 2)
-        assert hung.outcome is Outcome.DROPPED
-        others = await asyncio.gather(*(queue.infer(xs(value), 9) for value in range(20)))
-        case.equal("others answered", [it.outcome for it in others].count(Outcome.ANSWERED), 20)
-        case.equal("batches for the hung one", send.asked.count(A), 1)
-        case.equal("suspects", queue.suspects(now_s()), [A])
-        # Its late answer harms nobody, and it serves again.
-        send.go_on.set()
-        await asyncio.sleep(1)
-        assert queue.suspects(now_s()) == []
-        again = await asyncio.gather(*(queue.infer(xs(value), 9) for value in range(2)))
-        assert [it.answer[0].data for it in again] == [[0], [1]]
-        assert send.asked.count(A) == 2
-
-    run(scenario())
+async def test_r6_a_hung_server_gets_nothing_until_it_answers(case: Case) -> None:
+    send = Servers()
+    queue = queue_of(send, A, B)
+    for _ in range(2):
+        await queue.infer(xs(0), 9)
+    send.hung.add(A)
+    send.asked.clear()
+    hung = await queue.infer(xs(1), 2)
+    assert hung.outcome is Outcome.DROPPED
+    others = await asyncio.gather(*(queue.infer(xs(value), 9) for value in range(20)))
+    case.equal("others answered", [it.outcome for it in others].count(Outcome.ANSWERED), 20)
+    case.equal("batches for the hung one", send.asked.count(A), 1)
+    case.equal("suspects", queue.suspects(now_s()), [A])
+    # Its late answer harms nobody, and it serves again.
+    send.go_on.set()
+    await asyncio.sleep(1)
+    assert queue.suspects(now_s()) == []
+    again = await asyncio.gather(*(queue.infer(xs(value), 9) for value in range(2)))
+    assert [it.answer[0].data for it in again] == [[0], [1]]
+    assert send.asked.count(A) == 2
 
 
-def test_r6_only_what_takes_far_longer_than_usual_is_suspected(case: Case) -> None:
+async def test_r6_only_what_takes_far_longer_than_usual_is_suspected(case: Case) -> None:
     """A first batch may load or compile; a slow model may be slow."""
-
-    async def scenario() -> None:
-        send = Servers(A)
-        queue = queue_of(send, A, batch_size=1)
-        waiting = asyncio.ensure_future(queue.infer(xs(1), 2 * FIRST_SUSPECT_AFTER_S))
-        await asyncio.sleep(FIRST_SUSPECT_AFTER_S - 0.1)
-        case.equal("suspects of first batches", len(queue.suspects(now_s())), 0)
-        await asyncio.sleep(0.2)
-        assert queue.suspects(now_s()) == [A]
-        send.go_on.set()
-        await waiting
-        # It took 30 s, so that 60 s are usual enough.
-        send.go_on.clear()
-        slow = asyncio.ensure_future(queue.infer(xs(1), 90))
-        await asyncio.sleep(2 * FIRST_SUSPECT_AFTER_S)
-        case.equal("suspects among slow ones", len(queue.suspects(now_s())), 0)
-        send.go_on.set()
-        await slow
-
-    run(scenario())
+    send = Servers(A)
+    queue = queue_of(send, A, batch_size=1)
+    waiting = asyncio.ensure_future(queue.infer(xs(1), 2 * FIRST_SUSPECT_AFTER_S))
+    await asyncio.sleep(FIRST_SUSPECT_AFTER_S - 0.1)
+    case.equal("suspects of first batches", len(queue.suspects(now_s())), 0)
+    await asyncio.sleep(0.2)
+    assert queue.suspects(now_s()) == [A]
+    send.go_on.set()
+    await waiting
+    # It took 30 s, so that 60 s are usual enough.
+    send.go_on.clear()
+    slow = asyncio.ensure_future(queue.infer(xs(1), 90))
+    await asyncio.sleep(2 * FIRST_SUSPECT_AFTER_S)
+    case.equal("suspects among slow ones", len(queue.suspects(now_s())), 0)
+    send.go_on.set()
+    await slow
     assert SUSPECT_AFTER_S < FIRST_SUSPECT_AFTER_S
 
 
-def test_r6_a_request_that_ends_model_servers_ends_no_more_than_three(case: Case) -> None:
-    async def scenario() -> None:
-        asked: list[list[int]] = []
+async def test_r6_a_request_that_ends_model_servers_ends_no_more_than_three(case: Case) -> None:
+    asked: list[list[int]] = []
 
-        async def fragile(url: str, body: bytes) -> tuple[int, bytes]:
-            (given,) = orjson.loads(body)["inputs"]
-            asked.append(given["data"])
-            await asyncio.sleep(0.1)
-            if 13 in given["data"]:
-                raise ConnectionLostError(url, was_sent=True)
-            return 200, orjson.dumps({"outputs": [given]})
+    async def fragile(url: str, body: bytes) -> tuple[int, bytes]:
+        (given,) = orjson.loads(body)["inputs"]
+        asked.append(given["data"])
+        await asyncio.sleep(0.1)
+        if 13 in given["data"]:
+            raise ConnectionLostError(url, was_sent=True)
+        return 200, orjson.dumps({"outputs": [given]})
 
-        queue = queue_of(fragile, A, B, batch_size=3)
-        occupied = [asyncio.ensure_future(queue.infer(xs(0), 9)) for _ in range(2)]
-        await asyncio.sleep(0.01)
-        found = await asyncio.gather(*(queue.infer(xs(value), 9) for value in (1, 13, 2)), *occupied)
-        bad = found.pop(1)
-        case.equal("others failed", [it.outcome for it in found].count(Outcome.FAILED), 0)
-        case.equal("servers ended", sum(13 in data for data in asked), MAX_LOSSES)
-        assert bad.outcome is Outcome.FAILED
-        assert "variant 'small'" in bad.detail
-
-    run(scenario())
+    queue = queue_of(fragile, A, B, batch_size=3)
+    occupied = [asyncio.ensure_future(queue.infer(xs(0), 9)) for _ in range(2)]
+    await asyncio.sleep(0.01)
+    found = await asyncio.gather(*(queue.infer(xs(value), 9) for value in (1, 13, 2)), *occupied)
+    bad = found.pop(1)
+    case.equal("others failed", [it.outcome for it in found].count(Outcome.FAILED), 0)
+    case.equal("servers ended", sum(13 in data for data in asked), MAX_LOSSES)
+    assert bad.outcome is Outcome.FAILED
+    assert "variant 'small'" in bad.detail
 
 
-def test_r6_a_queue_that_stops_does_not_wait_for_a_hung_server(case: Case) -> None:
-    async def scenario() -> None:
-        queue = queue_of(Servers(A), A)
-        await queue.infer(xs(1), 1)
-        began_s = now_s()
-        await queue.close()
-        case.at_most("s to stop", now_s() - began_s, GRACE_S)
-
-    run(scenario())
+async def test_r6_a_queue_that_stops_does_not_wait_for_a_hung_server(case: Case) -> None:
+    queue = queue_of(Servers(A), A)
+    await queue.infer(xs(1), 1)
+    began_s = now_s()
+    await queue.close()
+    case.at_most("s to stop", now_s() - began_s, GRACE_S)
 
 
-def test_r6_the_router_keeps_the_deadline_of_a_queue_that_hangs(case: Case) -> None:
+async def test_r6_the_router_keeps_the_deadline_of_a_queue_that_hangs(case: Case) -> None:
     async def hang(url: str, body: bytes, headers: Any) -> tuple[int, bytes, Any]:
         await asyncio.Event().wait()
         raise AssertionError
 
-    async def scenario() -> None:
-        application = RouterServer("p", [("s", "http://queue")], post=hang).application()
-        transport = httpx.ASGITransport(application)  # type: ignore[arg-type]
-        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
-            began_s = now_s()
-            answer = await http.post("/v2/models/p/infer", content=b"{}", headers={"ipa-budget-ms": "100"})
-            case.at_most("s after the deadline", now_s() - began_s - 0.1, GRACE_S)
-        case.equal("status", answer.status_code, 504)
-
-    run(scenario())
+    application = RouterServer("p", [("s", "http://queue")], post=hang).application()
+    transport = httpx.ASGITransport(application)  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
+        began_s = now_s()
+        answer = await http.post("/v2/models/p/infer", content=b"{}", headers={"ipa-budget-ms": "100"})
+        case.at_most("s after the deadline", now_s() - began_s - 0.1, GRACE_S)
+    case.equal("status", answer.status_code, 504)
 
 
 @pytest.fixture

@@ -11,16 +11,16 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from ipa.control.ports import StageState
+from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
 from ipa.dataplane.http import FIRST_PART, PARTS
 from ipa.dataplane.stagequeue import QueueConfig
+from ipa.model.decision import Change
 from ipa.model.errors import READ_AGAIN, ConflictError, UnavailableError
 from ipa.model.parts import Configs, order_of, paired, parts_of, share_of
 from ipa.model.pipeline import Bounds, Pipeline, Stage
@@ -185,7 +185,7 @@ class PipelineRunner:
         """Process ids of router and queues by their names; 0 for one that is being started."""
         return {front.name: front.pid for front in self.fronts}
 
-    def state(self, asked: Pipeline) -> tuple[str, list[StageState], bool]:
+    def read(self, asked: Pipeline) -> WorkloadState:
         """The revision, each stage's wanted configuration and ready replicas, and whether it is settled.
 
         Parts are in their order. `asked` is the pipeline with the pins of people: queues follow them.
@@ -193,29 +193,26 @@ class PipelineRunner:
         with self._lock:
             self._asked = asked
             active = sorted(self._active(), key=lambda part: order_of(part.configs))
-            seen = [
+            stages = [
                 StageState(run.config, len(run.ready()), part=part.name)
                 for part in active
                 for run in part.runs
             ]
-            return str(self.revision), seen, self._is_settled()
+            return WorkloadState(str(self.revision), tuple(stages), self._is_settled())
 
-    def set_desired(self, configs: Sequence[StageConfig], revision: str, decision_id: str) -> str:
-        """The new revision; ConflictError where the present one is not `revision`."""
-        wanted = checked(self.pipeline, configs)
+    def write(self, change: Change) -> str:
+        """The new revision; ConflictError where the present one is not that of the change."""
+        wanted = checked(self.pipeline, change.configs)
         with self._lock:
-            if revision != str(self.revision):
-                raise ConflictError(
-                    f"pipeline {self.pipeline.name} is at revision {self.revision}, not {revision}",
-                    hint=READ_AGAIN,
-                )
-            if len(self._parts) + len(parts_of(wanted)) > len(PARTS):
-                raise ConflictError(
-                    f"pipeline {self.pipeline.name} still ends the configurations of earlier changes",
-                    hint=READ_AGAIN,
-                )
+            problem = ""
+            if change.revision != str(self.revision):
+                problem = f"is at revision {self.revision}, not {change.revision}"
+            elif len(self._parts) + len(parts_of(wanted)) > len(PARTS):
+                problem = "still ends the configurations of earlier changes"
+            if problem:
+                raise ConflictError(f"pipeline {self.pipeline.name} {problem}", hint=READ_AGAIN)
             self.revision += 1
-            self.decision_id = decision_id
+            self.decision_id = change.decision_id
             self._loader.adopt(self.pipeline)
             self._assign(wanted)
             for run in self._stages:
@@ -260,8 +257,8 @@ class PipelineRunner:
                 run.failure, run.deaths = "", 0
             self._wake.set()
 
-    def progress(self) -> tuple[bool, list[str], list[str]]:
-        """Progress of the pipeline: settled or not, its failure, and what it waits for."""
+    def progress(self) -> Rollout:
+        """The state of the rollout of what is wanted."""
         with self._lock:
             runs = [run for part in self._active() for run in part.runs]
             failed = [f"{it.stage.name}: {it.failure}" for it in runs if it.failure]
@@ -273,7 +270,11 @@ class PipelineRunner:
             if not self._is_shared_out():
                 waits.append("requests are routed as before until all of these serve")
             waits += [f"{', '.join(map(str, part.configs))} ends" for part in self._parts if part.is_going]
-            return self._is_settled(), failed, waits
+            if failed:
+                return Rollout(RolloutPhase.FAILED, "; ".join(failed))
+            if self._is_settled():
+                return Rollout(RolloutPhase.READY)
+            return Rollout(RolloutPhase.PROGRESSING, "; ".join(waits))
 
     def is_answering(self) -> bool:
         """True if the router answers."""
@@ -327,7 +328,12 @@ class PipelineRunner:
         self._check_health()
         self._share_out()
         for run in self._stages:
-            self._note_ready(run)
+            for replica in run.replicas:
+                if replica.phase is Phase.STARTING and replica.is_ready(self._client):
+                    log.info("%s is ready after %.2f s", replica.key, time.monotonic() - replica.started_s)
+                    serving_priority(replica.pid)
+                    with self._lock:
+                        replica.phase, run.deaths = Phase.READY, 0
             self._start_missing(run)
             with self._lock:
                 self._load_variants(run)
@@ -420,15 +426,6 @@ class PipelineRunner:
                 log.warning("%s does not answer; killing it", replica.key)
                 self._processes.kill(replica.pid, signal.SIGKILL)
 
-    def _note_ready(self, run: StageRun) -> None:
-        for replica in run.replicas:
-            if replica.phase is Phase.STARTING and replica.is_ready(self._client):
-                log.info("%s is ready after %.2f s", replica.key, time.monotonic() - replica.started_s)
-                serving_priority(replica.pid)
-                with self._lock:
-                    replica.phase = Phase.READY
-                    run.deaths = 0
-
     def _start_missing(self, run: StageRun) -> None:
         now_s = time.monotonic()
         with self._lock:
@@ -448,30 +445,24 @@ class PipelineRunner:
         """Load what is to be resident, and switch to the wanted variant where it is loaded."""
         if run.stage.residents == 1:
             return
-        self._loader.follow(run.config, run.replicas)
-        switch(
-            self.pipeline,
-            run.config,
-            run.replicas,
-            partial(self._resize, run),
-            may_shrink=self._is_shared_out(),
-        )
+
+        def resize(replica: Replica, cores: float) -> None:
+            before = replica.cores
+            try:
+                replica.resize(cores, self._cpus)
+                self._meter(cores - before)
+            except OSError as error:
+                run.failure = f"{replica.key} cannot be resized to {cores_of(cores)}: {error}"
+
+        config, replicas, may_shrink = run.config, run.replicas, self._is_shared_out()
+        self._loader.follow(config, replicas)
+        switch(self.pipeline, config, replicas, resize, may_shrink=may_shrink)
         if not run.ready():
-            run.failure = run.failure or self._loader.failure(run.config, run.replicas)
+            run.failure = run.failure or self._loader.failure(config, replicas)
 
     def _is_shared_out(self) -> bool:
         """True if requests go as wanted."""
         return self._shares == self._wanted_shares()
-
-    def _resize(self, run: StageRun, replica: Replica, cores: float) -> None:
-        """Give a replica other cores in place."""
-        before = replica.cores
-        try:
-            replica.resize(cores, self._cpus)
-        except OSError as error:
-            run.failure = f"{replica.key} cannot be resized to {cores_of(cores)}: {error}"
-            return
-        self._meter(replica.cores - before)
 
     def _drain_surplus(self, run: StageRun) -> None:
         """Old replicas go once the new ones are ready; of too many equal ones, the youngest.
@@ -542,23 +533,24 @@ class PipelineRunner:
                 front.ended(self._cpus)
                 self.restarts += 1
             with self._lock:
-                ended = [(run, it) for run in self._stages for it in run.replicas if it.pid == pid]
-                for run, replica in ended:
-                    run.replicas.remove(replica)
-                    self._gone(replica)
-                    if replica.phase in {Phase.STARTING, Phase.READY}:
-                        self._died(run, replica, code)
+                for run in self._stages:
+                    for replica in [it for it in run.replicas if it.pid == pid]:
+                        run.replicas.remove(replica)
+                        self._gone(replica)
+                        if replica.phase in {Phase.STARTING, Phase.READY}:
+                            self._note_death(run, replica, code)
 
     def _gone(self, replica: Replica) -> None:
         self._meter(-replica.cores)
         self._cpus.release(str(replica.log))
 
-    def _died(self, run: StageRun, replica: Replica, code: int) -> None:
+    def _note_death(self, run: StageRun, replica: Replica, code: int) -> None:
         self.restarts += 1
-        log.warning("%s ended with %d: %s", replica.key, code, replica.last_words())
         run.deaths += 1
+        words = replica.last_words()
+        log.warning("%s ended with %d: %s", replica.key, code, words)
         if run.deaths >= GIVE_UP_AFTER and replica.phase is Phase.STARTING and replica.serves(run.config):
-            run.failure = f"{replica.variant} ends before it is ready: {replica.last_words()}"
+            run.failure = f"{replica.variant} ends before it is ready: {words}"
         # The first is replaced at once: it was probably killed, and requests wait for it.
         wait_s = FIRST_BACKOFF_S * 2 ** (run.deaths - 1) if run.deaths > 1 else 0.0
         run.start_after_s = time.monotonic() + min(MAX_BACKOFF_S, wait_s)

@@ -78,13 +78,13 @@ class LocalWorkload:
             self._runners[pipeline.name] = runner
         give_up_s = time.monotonic() + START_TIMEOUT_S
         while True:
-            is_settled, failed, waits = runner.progress()
-            if is_settled and runner.is_answering():
+            rollout = runner.progress()
+            if rollout.phase is RolloutPhase.READY and runner.is_answering():
                 return
-            if failed or time.monotonic() > give_up_s:
+            if rollout.phase is RolloutPhase.FAILED or time.monotonic() > give_up_s:
                 self._stop_one(pipeline.name)
                 raise RolloutError(
-                    f"pipeline {pipeline.name} did not start: {'; '.join(failed or waits)}",
+                    f"pipeline {pipeline.name} did not start: {rollout.detail}",
                     hint=f"The logs are in {self._folder / pipeline.name}",
                 )
             time.sleep(POLL_S)
@@ -105,24 +105,18 @@ class LocalWorkload:
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
         """The wanted configuration of each stage, and its ready replicas."""
-        revision, stages, is_settled = self.runner(pipeline.name).state(pipeline)
-        return WorkloadState(revision, tuple(stages), is_settled)
+        return self.runner(pipeline.name).read(pipeline)
 
     def write(self, pipeline: Pipeline, change: Change) -> str:
         """The new revision, at once; the change is carried out in the background."""
-        return self.runner(pipeline.name).set_desired(change.configs, change.revision, change.decision_id)
+        return self.runner(pipeline.name).write(change)
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
         """The state of the rollout of a written change."""
         runner = self.runner(pipeline.name)
         if runner.decision_id != change.decision_id:
             return Rollout(RolloutPhase.REPLACED, "another change was written after it")
-        is_settled, failed, waits = runner.progress()
-        if failed:
-            return Rollout(RolloutPhase.FAILED, "; ".join(failed))
-        return (
-            Rollout(RolloutPhase.READY) if is_settled else Rollout(RolloutPhase.PROGRESSING, "; ".join(waits))
-        )
+        return runner.progress()
 
     def runner(self, pipeline: str) -> PipelineRunner:
         """The runner of the pipeline: its endpoint, processes and cost. NotFoundError: it does not run."""

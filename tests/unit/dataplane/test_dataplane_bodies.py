@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import threading
-from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -48,10 +45,6 @@ class Stage:
         return answer
 
 
-def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(scenario())  # type: ignore[arg-type]
-
-
 def body(data: bytes, shape: str) -> bytes:
     return b'{"inputs":[{"name":"x","datatype":"INT64","shape":%s,"data":[%s]}]}' % (shape.encode(), data)
 
@@ -68,7 +61,7 @@ def body(data: bytes, shape: str) -> bytes:
     ],
     ids=["lists", "objects", "numbers", "deep", "text"],
 )
-def test_values_are_counted_before_they_are_made(
+async def test_values_are_counted_before_they_are_made(
     content: bytes, most_loads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[int] = []
@@ -78,23 +71,20 @@ def test_values_are_counted_before_they_are_made(
         made.append(len(text))
         return loads(text)
 
-    async def scenario() -> None:
-        stage = Stage()
-        monkeypatch.setattr(tensors.orjson, "loads", count)
-        answer = await stage.post(content)
-        large = [size for size in made if size > INLINE_BYTES]
-        assert len(large) <= most_loads * 3
-        if most_loads:
-            assert answer.status_code == 200
-        else:
-            assert answer.status_code == 413
-            assert f"more than {LIMITS.values} values" in answer.json()["detail"]
-
-    run(scenario)
+    stage = Stage()
+    monkeypatch.setattr(tensors.orjson, "loads", count)
+    answer = await stage.post(content)
+    large = [size for size in made if size > INLINE_BYTES]
+    assert len(large) <= most_loads * 3
+    if most_loads:
+        assert answer.status_code == 200
+    else:
+        assert answer.status_code == 413
+        assert f"more than {LIMITS.values} values" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("shape", [[1], [124_999], [1, 2**40], [-1], "all", None])
-def test_elements_are_read_no_further_than_the_shape_says(
+async def test_elements_are_read_no_further_than_the_shape_says(
     shape: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw = bytes(800_000)
@@ -108,17 +98,13 @@ def test_elements_are_read_no_further_than_the_shape_says(
         return elements(given, values)
 
     monkeypatch.setattr(tensors, "_elements", count)
-
-    async def scenario() -> None:
-        answer = await Stage().post(text + raw, inference_header_content_length=str(len(text)))
-        assert answer.status_code == 400
-        assert "'x'" in answer.json()["detail"]
-
-    run(scenario)
+    answer = await Stage().post(text + raw, inference_header_content_length=str(len(text)))
+    assert answer.status_code == 400
+    assert "'x'" in answer.json()["detail"]
     assert read in ([], [shape[0]] if shape and shape != "all" else [])
 
 
-def test_what_takes_long_is_not_done_by_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_takes_long_is_not_done_by_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     threads: dict[str, set[bool]] = {}
 
     def told(module: Any, name: str) -> None:
@@ -135,13 +121,9 @@ def test_what_takes_long_is_not_done_by_the_event_loop(monkeypatch: pytest.Monke
     told(tensors, "dump_with_bytes")
     told(stagequeue, "parse_answer")
     told(batching, "dump")
-
-    async def scenario() -> None:
-        answer = await Stage().post(body(b",".join([b"1234567"] * 50_000), "[1, 50000]"))
-        assert answer.status_code == 200
-        assert len(answer.json()["outputs"][0]["data"]) == 50_000
-
-    run(scenario)
+    answer = await Stage().post(body(b",".join([b"1234567"] * 50_000), "[1, 50000]"))
+    assert answer.status_code == 200
+    assert len(answer.json()["outputs"][0]["data"]) == 50_000
     assert set(threads) == {"parse_object", "parse_request", "dump_with_bytes", "parse_answer", "dump"}
     assert threads.pop("dump_with_bytes") == {False}
     assert threads == {name: {False} for name in threads}
@@ -153,55 +135,48 @@ def test_long_data_is_written_in_parts_that_are_the_same_json() -> None:
     assert orjson.loads(tensors.dump("inputs", [tensor]))["inputs"][0]["data"] == values
 
 
-def test_what_is_made_of_a_body_counts_until_it_is_answered() -> None:
-    async def scenario() -> None:
-        held: list[int] = []
-        stage = Stage()
+async def test_what_is_made_of_a_body_counts_until_it_is_answered() -> None:
+    held: list[int] = []
+    stage = Stage()
 
-        async def look(call: Call) -> Response:
-            text, _ = tensors.json_part(call.body, None)
-            await call.parse_object(text)
-            held.append(stage.held_bytes())
-            return Response(b"{}")
+    async def look(call: Call) -> Response:
+        text, _ = tensors.json_part(call.body, None)
+        await call.parse_object(text)
+        held.append(stage.held_bytes())
+        return Response(b"{}")
 
-        stage.application._routes = {("POST", INFER): look}
-        content = body(b",".join([b"1"] * 1000), "[1000]")
-        await stage.post(content)
-        assert held[0] >= len(content) + 1000 * tensors.VALUE_BYTES
-
-    run(scenario)
+    stage.application._routes = {("POST", INFER): look}
+    content = body(b",".join([b"1"] * 1000), "[1000]")
+    await stage.post(content)
+    assert held[0] >= len(content) + 1000 * tensors.VALUE_BYTES
 
 
-def test_a_body_that_is_dropped_for_others_is_told_so() -> None:
+async def test_a_body_that_is_dropped_for_others_is_told_so() -> None:
     """The largest one that has not arrived makes room."""
+    application = Application(
+        {("POST", INFER): _echo}, start=_nothing, stop=_nothing, limits=BodyLimits(100, 150)
+    )
+    rest = asyncio.Event()
+    sent: list[Mapping[str, Any]] = []
+    parts = iter([b"a" * 90, b"a"])
 
-    async def scenario() -> None:
-        application = Application(
-            {("POST", INFER): _echo}, start=_nothing, stop=_nothing, limits=BodyLimits(100, 150)
-        )
-        rest = asyncio.Event()
-        sent: list[Mapping[str, Any]] = []
-        parts = iter([b"a" * 90, b"a"])
+    async def slowly() -> dict[str, Any]:
+        part = next(parts)
+        if part == b"a":
+            await rest.wait()
+        return {"type": "http.request", "body": part, "more_body": True}
 
-        async def slowly() -> dict[str, Any]:
-            part = next(parts)
-            if part == b"a":
-                await rest.wait()
-            return {"type": "http.request", "body": part, "more_body": True}
+    async def send(message: Mapping[str, Any]) -> None:
+        sent.append(message)
 
-        async def send(message: Mapping[str, Any]) -> None:
-            sent.append(message)
-
-        scope = {"type": "http", "method": "POST", "path": INFER, "headers": [], "client": ("", 0)}
-        slow = asyncio.create_task(application(scope, slowly, send))
-        await asyncio.sleep(0)
-        transport = httpx.ASGITransport(application)  # type: ignore[arg-type]
-        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-            assert (await client.post(INFER, content=b"b" * 70)).status_code == 200
-        await slow
-        assert sent[0]["status"] == 503
-
-    run(scenario)
+    scope = {"type": "http", "method": "POST", "path": INFER, "headers": [], "client": ("", 0)}
+    slow = asyncio.create_task(application(scope, slowly, send))
+    await asyncio.sleep(0)
+    transport = httpx.ASGITransport(application)  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        assert (await client.post(INFER, content=b"b" * 70)).status_code == 200
+    await slow
+    assert sent[0]["status"] == 503
 
 
 async def _echo(call: Call) -> Response:
@@ -210,43 +185,3 @@ async def _echo(call: Call) -> Response:
 
 async def _nothing() -> None:
     return None
-
-
-# Bodies that arrive side by side, in a process of its own: the most memory that they take, and what is left.
-SIDE_BY_SIDE = """
-import asyncio, pathlib, re
-from ipa.serving.body_budget import BodyBudget, Incoming, give_back_bodies
-
-def told(name):
-    return int(re.search(name + r":\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) << 10
-
-async def scenario():
-    budget, made = BodyBudget(COUNT * SIZE), []
-    for _ in range(3):
-        bodies = [Incoming(asyncio.timeout(None)) for _ in range(COUNT)]
-        for _ in range(SIZE // CHUNK):
-            for each in bodies:
-                budget.add(each, bytes(CHUNK))
-        made = [budget.complete(each) for each in bodies]
-        # What comes after them, and stays.
-        kept.append(bytes(CHUNK))
-        made.clear()
-        for each in bodies:
-            budget.release(each)
-
-give_back_bodies()
-kept, before = [], told("VmRSS")
-asyncio.run(scenario())
-print(told("VmHWM") - before, told("VmRSS") - before)
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
-def test_bodies_take_the_memory_that_counts_for_them_and_leave_none() -> None:
-    count, size, chunk = 8, 4 << 20, 16 << 10
-    code = f"COUNT, SIZE, CHUNK = {count}, {size}, {chunk}\n{SIDE_BY_SIDE}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    most, left = map(int, done.stdout.split())
-    # A body is copied once it is whole.
-    assert most < (count + 2) * size
-    assert left < size

@@ -168,20 +168,6 @@ def test_they_start_from_their_environment_and_end_what_is_in_flight_when_told_t
     assert {each.process.wait(PATIENCE_S) for each in (router, queue)} <= {0, -signal.SIGTERM}
 
 
-def test_metrics_name_pipeline_and_stage(model: Model, containers: tuple[Container, Container]) -> None:
-    router, queue = containers
-    model.may_answer.set()
-    for each in (router, queue):
-        each.wait_ready()
-    assert httpx.post(router.url("/v2/models/shop/infer"), json=REQUEST, timeout=300).status_code == 200
-    assert 'ipa_router_requests_total{outcome="answered",part="1",pipeline="shop"} 1.0' in (
-        httpx.get(router.url("/metrics"), timeout=300).text
-    )
-    assert 'ipa_queue_items_total{outcome="answered",pipeline="shop",stage="detect"} 1.0' in (
-        httpx.get(queue.url("/metrics"), timeout=300).text
-    )
-
-
 def test_a_container_without_its_settings_says_which_are_missing() -> None:
     told = subprocess.run(
         [sys.executable, "-m", "ipa.dataplane.queue"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,101 +69,69 @@ def router(wire: Wire, *stages: str, **options: Any) -> httpx.AsyncClient:
     return client(server.application())
 
 
-def test_a_queue_answers_with_the_requests_id_and_counts() -> None:
-    async def scenario() -> None:
-        async with client(queue()) as http:
-            answer = await http.post("/v2/models/s/infer", json=request(2, 1))
-            assert answer.status_code == 200
-            assert answer.json() == {
-                "model_name": "s",
-                "id": "r7",
-                "outputs": [
-                    {"name": FAN_OUT, "datatype": "INT64", "shape": [2], "data": [2, 1]},
-                    tensor("x", [2, 2, 1]),
-                ],
-            }
-            text = (await http.get("/metrics")).text
-            assert 'ipa_queue_items_total{outcome="answered",pipeline="p",stage="s"} 2.0' in text
-            assert 'ipa_queue_items_total{outcome="dropped",pipeline="p",stage="s"} 0.0' in text
-            assert 'ipa_queue_arrivals_total{part="1",pipeline="p",stage="s"} 2.0' in text
-            assert 'ipa_queue_retries_total{pipeline="p",stage="s"} 0.0' in text
-            assert 'ipa_queue_stage_seconds_count{part="1",pipeline="p",stage="s"} 1.0' in text
-
-    asyncio.run(scenario())
+async def test_a_queue_answers_with_the_requests_id_and_counts() -> None:
+    async with client(queue()) as http:
+        answer = await http.post("/v2/models/s/infer", json=request(2, 1))
+        assert answer.status_code == 200
+        assert answer.json() == {
+            "model_name": "s",
+            "id": "r7",
+            "outputs": [
+                {"name": FAN_OUT, "datatype": "INT64", "shape": [2], "data": [2, 1]},
+                tensor("x", [2, 2, 1]),
+            ],
+        }
+        text = (await http.get("/metrics")).text
+        assert 'ipa_queue_items_total{outcome="answered",pipeline="p",stage="s"} 2.0' in text
+        assert 'ipa_queue_items_total{outcome="dropped",pipeline="p",stage="s"} 0.0' in text
+        assert 'ipa_queue_arrivals_total{part="1",pipeline="p",stage="s"} 2.0' in text
+        assert 'ipa_queue_retries_total{pipeline="p",stage="s"} 0.0' in text
+        assert 'ipa_queue_stage_seconds_count{part="1",pipeline="p",stage="s"} 1.0' in text
 
 
-@pytest.mark.parametrize(
-    ("body", "says"),
-    [
-        (b"{", "not JSON"),
-        (b"[]", "object"),
-        (b"{}", "list of tensors"),
-        (b'{"inputs": [{"name": "x"}, 3]}', "inputs[1]"),
-        (orjson.dumps({"inputs": [{**tensor("x", [1]), "shape": [3]}]}), "shape"),
-        (orjson.dumps({"inputs": [{**tensor("x", [1]), "shape": [-1]}]}), "shape"),
-        (orjson.dumps({"inputs": [tensor("x", [1]), tensor("y", [1, 2])]}), "differ"),
-    ],
-)
-def test_a_body_that_is_no_request_is_a_400_that_says_why(body: bytes, says: str) -> None:
-    async def scenario() -> None:
-        async with client(queue()) as http:
-            answer = await http.post("/v2/models/s/infer", content=body)
-            assert answer.status_code == 400
-            assert answer.headers["content-type"] == "application/problem+json"
-            assert says in answer.json()["detail"]
-
-    asyncio.run(scenario())
-
-
-def test_a_body_over_the_bound_is_a_413_and_unknown_paths_are_404_and_405() -> None:
+async def test_a_body_over_the_bound_is_a_413_and_unknown_paths_are_404_and_405() -> None:
     async def nothing() -> None:
         return None
 
-    async def scenario() -> None:
-        small = Application(
-            {("POST", "/x"): lambda call: nothing()}, start=nothing, stop=nothing, limits=BodyLimits(9)
-        )  # type: ignore[dict-item,return-value]
-        async with client(small) as http:
-            assert (await http.post("/x", content=b"0123456789")).status_code == 413
-            assert (await http.get("/x")).status_code == 405
-            assert (await http.get("/y")).json()["code"] == "not_found"
-
-    asyncio.run(scenario())
+    small = Application(
+        {("POST", "/x"): lambda call: nothing()}, start=nothing, stop=nothing, limits=BodyLimits(9)
+    )  # type: ignore[dict-item,return-value]
+    async with client(small) as http:
+        assert (await http.post("/x", content=b"0123456789")).status_code == 413
+        assert (await http.get("/x")).status_code == 405
+        assert (await http.get("/y")).json()["code"] == "not_found"
 
 
-def test_the_admin_address_changes_the_configuration_for_the_supervisor_only() -> None:
-    async def scenario() -> None:
-        application = queue(replicas={}, admin_token="t0k3n")
-        with_token = {"authorization": "Bearer t0k3n", "host": "127.0.0.1:9000"}
-        async with client(application) as http:
-            http.headers.update(with_token)
-            assert (await http.get("/v2/health/ready")).status_code == 503
-            replicas = [{"url": REPLICA, "variant": "large", "lighter": ["small"], "heavier": ["huge"]}]
-            profiled = {"large": [0.2, 0.1], "small": [0.05, 0.02]}
-            config = {
-                **{"batch_size": 8, "largest_batch_size": 16},
-                **{"replicas": replicas, "profiled_s": profiled},
-            }
-            assert (await http.put("/admin/config", json={"batch_size": 0})).status_code == 422
-            answer = await http.put("/admin/config", json=config)
-            assert answer.json() == {
-                "batch_size": 8,
-                "largest_batch_size": 16,
-                "batch_timeout_s": 0,
-                "profiled_s": profiled,
-                "waiting_items": 0,
-                "replicas": replicas,
-                "in_flight": [],
-                "draining": [],
-                "suspects": [],
-            }
-            assert (await http.get("/v2/health/ready")).status_code == 200
-        async with client(application, "192.0.2.1") as http:
-            http.headers.update(with_token)
-            assert (await http.put("/admin/config", json={"batch_size": 1})).status_code == 403
-            assert (await http.get("/admin/config")).status_code == 403
-
-    asyncio.run(scenario())
+async def test_the_admin_address_changes_the_configuration_for_the_supervisor_only() -> None:
+    application = queue(replicas={}, admin_token="t0k3n")
+    with_token = {"authorization": "Bearer t0k3n", "host": "127.0.0.1:9000"}
+    async with client(application) as http:
+        http.headers.update(with_token)
+        assert (await http.get("/v2/health/ready")).status_code == 503
+        replicas = [{"url": REPLICA, "variant": "large", "lighter": ["small"], "heavier": ["huge"]}]
+        profiled = {"large": [0.2, 0.1], "small": [0.05, 0.02]}
+        config = {
+            **{"batch_size": 8, "largest_batch_size": 16},
+            **{"replicas": replicas, "profiled_s": profiled},
+        }
+        assert (await http.put("/admin/config", json={"batch_size": 0})).status_code == 422
+        answer = await http.put("/admin/config", json=config)
+        assert answer.json() == {
+            "batch_size": 8,
+            "largest_batch_size": 16,
+            "batch_timeout_s": 0,
+            "profiled_s": profiled,
+            "waiting_items": 0,
+            "replicas": replicas,
+            "in_flight": [],
+            "draining": [],
+            "suspects": [],
+        }
+        assert (await http.get("/v2/health/ready")).status_code == 200
+    async with client(application, "192.0.2.1") as http:
+        http.headers.update(with_token)
+        assert (await http.put("/admin/config", json={"batch_size": 1})).status_code == 403
+        assert (await http.get("/admin/config")).status_code == 403
 
 
 @pytest.mark.parametrize(
@@ -198,34 +165,28 @@ def test_a_wrong_configuration_is_refused(config: Any) -> None:
         parse_config(config)
 
 
-def test_the_router_chains_stages_without_fan_out_and_passes_the_budget() -> None:
-    async def scenario() -> None:
-        wire = Wire(a=queue("a"), b=queue("b"))
-        async with router(wire, "a", "b", drop_after_s=5) as http:
-            answer = await http.post("/v2/models/p/infer", json=request(2, 1), headers={"seldon-puid": "me"})
-            assert answer.json()["outputs"][1] == tensor("x", [2, 2, 2, 2, 1])
-            assert answer.headers["seldon-puid"] == "me"
-            text = (await http.get("/metrics")).text
-        (_, first, first_headers), (_, second, second_headers) = wire.sent
-        assert first == request(2, 1)
-        assert second == {"id": "r7", "inputs": [tensor("x", [2, 2, 1])]}
-        budgets = [float(headers["ipa-budget-ms"]) for headers in (first_headers, second_headers)]
-        assert 5000 >= budgets[0] > budgets[1] > 0
-        assert second_headers["seldon-puid"] == "me"
-        assert 'ipa_router_requests_total{outcome="answered",part="1",pipeline="p"} 1.0' in text
-        assert 'ipa_router_requests_total{outcome="failed",part="1",pipeline="p"} 0.0' in text
-
-    asyncio.run(scenario())
+async def test_the_router_chains_stages_without_fan_out_and_passes_the_budget() -> None:
+    wire = Wire(a=queue("a"), b=queue("b"))
+    async with router(wire, "a", "b", drop_after_s=5) as http:
+        answer = await http.post("/v2/models/p/infer", json=request(2, 1), headers={"seldon-puid": "me"})
+        assert answer.json()["outputs"][1] == tensor("x", [2, 2, 2, 2, 1])
+        assert answer.headers["seldon-puid"] == "me"
+        text = (await http.get("/metrics")).text
+    (_, first, first_headers), (_, second, second_headers) = wire.sent
+    assert first == request(2, 1)
+    assert second == {"id": "r7", "inputs": [tensor("x", [2, 2, 1])]}
+    budgets = [float(headers["ipa-budget-ms"]) for headers in (first_headers, second_headers)]
+    assert 5000 >= budgets[0] > budgets[1] > 0
+    assert second_headers["seldon-puid"] == "me"
+    assert 'ipa_router_requests_total{outcome="answered",part="1",pipeline="p"} 1.0' in text
+    assert 'ipa_router_requests_total{outcome="failed",part="1",pipeline="p"} 0.0' in text
 
 
-def test_zero_rows_are_answered_without_asking_the_next_stage() -> None:
-    async def scenario() -> None:
-        wire = Wire(a=queue("a"))
-        async with router(wire, "a", "b") as http:
-            answer = await http.post("/v2/models/p/infer", json=request(0))
-            assert (answer.status_code, answer.json()["outputs"]) == (200, [])
-
-    asyncio.run(scenario())
+async def test_zero_rows_are_answered_without_asking_the_next_stage() -> None:
+    wire = Wire(a=queue("a"))
+    async with router(wire, "a", "b") as http:
+        answer = await http.post("/v2/models/p/infer", json=request(0))
+        assert (answer.status_code, answer.json()["outputs"]) == (200, [])
 
 
 @pytest.mark.parametrize(
@@ -241,36 +202,33 @@ def test_zero_rows_are_answered_without_asking_the_next_stage() -> None:
         (["a", "other"], {}, request(1), 502, "failed"),
     ],
 )
-def test_what_is_not_answered_says_why_and_is_counted(
+async def test_what_is_not_answered_says_why_and_is_counted(
     stages: list[str], headers: dict[str, str], body: Any, status: int, outcome: str
 ) -> None:
     async def broken(url: str, body: bytes) -> tuple[int, bytes]:
         return 500, b"no"
 
-    async def scenario() -> None:
-        wire = Wire(
-            a=queue("a"),
-            full=queue("full", max_items=0),
-            idle=queue("idle", replicas={}),
-            broken=queue("broken", sender=broken),
-            other=queue("not-other"),
-        )
-        async with router(wire, *stages) as http:
-            answer = await http.post("/v2/models/p/infer", json=body, headers=headers)
-            assert answer.status_code == status, answer.text
-            assert answer.headers["content-type"] == "application/problem+json"
-            assert (answer.json()["code"] == "dropped") is (outcome == "dropped")
-            if status >= 500:
-                assert answer.json()["detail"].startswith(f"stage {stages[-1]!r}")
-            if outcome == "dropped":
-                # Whoever asked sees how much time there was, and where to change it.
-                had = "ipa-budget-ms" if headers else "drop_after"
-                assert f" s by {had}, the SLA is " in answer.json()["detail"]
-            text = (await http.get("/metrics")).text
-            assert f'ipa_router_requests_total{{outcome="{outcome}",part="1",pipeline="p"}} 1.0' in text
-            assert 'ipa_router_arrivals_total{pipeline="p"} 1.0' in text
-
-    asyncio.run(scenario())
+    wire = Wire(
+        a=queue("a"),
+        full=queue("full", max_items=0),
+        idle=queue("idle", replicas={}),
+        broken=queue("broken", sender=broken),
+        other=queue("not-other"),
+    )
+    async with router(wire, *stages) as http:
+        answer = await http.post("/v2/models/p/infer", json=body, headers=headers)
+        assert answer.status_code == status, answer.text
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert (answer.json()["code"] == "dropped") is (outcome == "dropped")
+        if status >= 500:
+            assert answer.json()["detail"].startswith(f"stage {stages[-1]!r}")
+        if outcome == "dropped":
+            # Whoever asked sees how much time there was, and where to change it.
+            had = "ipa-budget-ms" if headers else "drop_after"
+            assert f" s by {had}, the SLA is " in answer.json()["detail"]
+        text = (await http.get("/metrics")).text
+        assert f'ipa_router_requests_total{{outcome="{outcome}",part="1",pipeline="p"}} 1.0' in text
+        assert 'ipa_router_arrivals_total{pipeline="p"} 1.0' in text
 
 
 class Outage:
@@ -291,35 +249,29 @@ class Outage:
     ("refused", "broken", "status", "asked"),
     [(3, 0, 200, 4), (0, 1, 200, 2), (1, 1, 200, 3), (0, 2, 502, 2)],
 )
-def test_the_router_sends_again_to_a_queue_that_was_away(
+async def test_the_router_sends_again_to_a_queue_that_was_away(
     refused: int, broken: int, status: int, asked: int
 ) -> None:
-    async def scenario() -> None:
-        failures = [
-            *(ConnectionLostError("refused") for _ in range(refused)),
-            *(ConnectionLostError("reset", was_sent=True) for _ in range(broken)),
-        ]
-        outage = Outage(Wire(a=queue("a")), *failures)
-        async with client(RouterServer("p", [("a", "http://a")], post=outage).application()) as http:
-            answer = await http.post("/v2/models/p/infer", json=request(1))
-        assert (answer.status_code, outage.asked) == (status, asked)
-        if status == 502:
-            assert "stage 'a'" in answer.json()["detail"]
-
-    asyncio.run(scenario())
+    failures = [
+        *(ConnectionLostError("refused") for _ in range(refused)),
+        *(ConnectionLostError("reset", was_sent=True) for _ in range(broken)),
+    ]
+    outage = Outage(Wire(a=queue("a")), *failures)
+    async with client(RouterServer("p", [("a", "http://a")], post=outage).application()) as http:
+        answer = await http.post("/v2/models/p/infer", json=request(1))
+    assert (answer.status_code, outage.asked) == (status, asked)
+    if status == 502:
+        assert "stage 'a'" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("answer", [b"<html>", b"[]", b'{"outputs": [{}]}', b'{"outputs": [{"name": 1}]}'])
-def test_an_answer_of_something_else_than_a_queue_is_a_502(answer: bytes) -> None:
+async def test_an_answer_of_something_else_than_a_queue_is_a_502(answer: bytes) -> None:
     async def something(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         return 200, answer, {}
 
-    async def scenario() -> None:
-        stages = [("a", "http://a"), ("b", "http://b")]
-        async with client(RouterServer("p", stages, post=something).application()) as http:
-            found = await http.post("/v2/models/p/infer", json=request(1))
-            assert (found.status_code, found.json()["code"]) == (502, "failed")
-            bad_puid = await http.post("/v2/models/p/infer", json=request(1), headers={"seldon-puid": "a b"})
-            assert bad_puid.status_code == 400
-
-    asyncio.run(scenario())
+    stages = [("a", "http://a"), ("b", "http://b")]
+    async with client(RouterServer("p", stages, post=something).application()) as http:
+        found = await http.post("/v2/models/p/infer", json=request(1))
+        assert (found.status_code, found.json()["code"]) == (502, "failed")
+        bad_puid = await http.post("/v2/models/p/infer", json=request(1), headers={"seldon-puid": "a b"})
+        assert bad_puid.status_code == 400

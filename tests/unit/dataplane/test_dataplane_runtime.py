@@ -17,7 +17,7 @@ from mlserver.errors import InferenceError  # noqa: E402
 from mlserver.settings import ModelParameters, ModelSettings  # noqa: E402
 from mlserver.types import InferenceRequest, Parameters  # noqa: E402
 
-from ipa.dataplane.batch_times import BatchTimes  # noqa: E402
+from ipa.dataplane.quota import BatchTimes  # noqa: E402
 from ipa.dataplane.runtime import StageRuntime, Tensor, decode, encode  # noqa: E402
 
 
@@ -157,8 +157,8 @@ def test_coding_between_close_batches_is_their_time_and_that_of_an_idle_server_i
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = {"wall": 100.0, "loop": 5.0}
-    monkeypatch.setattr("ipa.dataplane.batch_times.time.monotonic", lambda: now["wall"])
-    monkeypatch.setattr(BatchTimes, "_loop_cpu_s", lambda _: now["loop"])
+    monkeypatch.setattr("ipa.dataplane.quota.time.monotonic", lambda: now["wall"])
+    monkeypatch.setattr("ipa.dataplane.quota.time.clock_gettime", lambda _: now["loop"])
     times = BatchTimes("timed")
 
     def batch(

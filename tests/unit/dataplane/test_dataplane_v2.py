@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import struct
 from collections.abc import Mapping
 from typing import Any
@@ -182,33 +181,30 @@ def test_a_length_outside_the_body_is_refused(length: str) -> None:
         json_part(b"12345", length)
 
 
-def test_a_binary_request_reaches_the_model_as_json_and_shares_batches_with_others() -> None:
-    async def scenario() -> None:
-        stage = Stage()
-        head = {key: X[key] for key in ("name", "datatype", "shape")}
-        raw = struct.pack("<4f", 1, 2, 3, 4), b"\x01\0\0\0a\x01\0\0\0b"
-        inputs = [
-            {**head, "parameters": {"binary_data_size": 16}},
-            {"name": "word", "datatype": "BYTES", "shape": [2], "parameters": {"binary_data_size": 10}},
+async def test_a_binary_request_reaches_the_model_as_json_and_shares_batches_with_others() -> None:
+    stage = Stage()
+    head = {key: X[key] for key in ("name", "datatype", "shape")}
+    raw = struct.pack("<4f", 1, 2, 3, 4), b"\x01\0\0\0a\x01\0\0\0b"
+    inputs = [
+        {**head, "parameters": {"binary_data_size": 16}},
+        {"name": "word", "datatype": "BYTES", "shape": [2], "parameters": {"binary_data_size": 10}},
+    ]
+    async with client(stage.application) as http:
+        await stage.learn(http)
+        asked = binary({"inputs": inputs, "parameters": {"binary_data_output": True}}, *raw)
+        answer = await http.post("/v2/models/s/infer", **asked)
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["content-type"] == "application/octet-stream"
+        length = int(answer.headers[JSON_LENGTH_HEADER])
+        # Base64, which the model declares, is decoded where bytes are asked for.
+        assert answer.content[length:] == raw[0] + raw[1] + raw[0]
+        assert [it["name"] for it in orjson.loads(answer.content[:length])["outputs"]] == [
+            "x",
+            "word",
+            "z",
         ]
-        async with client(stage.application) as http:
-            await stage.learn(http)
-            asked = binary({"inputs": inputs, "parameters": {"binary_data_output": True}}, *raw)
-            answer = await http.post("/v2/models/s/infer", **asked)
-            assert answer.status_code == 200, answer.text
-            assert answer.headers["content-type"] == "application/octet-stream"
-            length = int(answer.headers[JSON_LENGTH_HEADER])
-            # Base64, which the model declares, is decoded where bytes are asked for.
-            assert answer.content[length:] == raw[0] + raw[1] + raw[0]
-            assert [it["name"] for it in orjson.loads(answer.content[:length])["outputs"]] == [
-                "x",
-                "word",
-                "z",
-            ]
-        # Nothing of how it came is told to the model: JSON of the same is of the same kind.
-        assert stage.asked == [{"inputs": [X, {**WORD, "parameters": {"content_type": "base64"}}]}]
-
-    asyncio.run(scenario())
+    # Nothing of how it came is told to the model: JSON of the same is of the same kind.
+    assert stage.asked == [{"inputs": [X, {**WORD, "parameters": {"content_type": "base64"}}]}]
 
 
 @pytest.mark.parametrize(
@@ -224,21 +220,20 @@ def test_a_binary_request_reaches_the_model_as_json_and_shares_batches_with_othe
         ([{**X, "shape": [1, 4]}, {**WORD, "shape": [1], "data": [""]}], "shape [1, 4], not [-1, 2]"),
     ],
 )
-def test_inputs_that_the_model_does_not_declare_are_a_400_before_it_is_asked(inputs: Any, says: str) -> None:
-    async def scenario() -> None:
-        stage = Stage()
-        async with client(stage.application) as http:
-            await stage.learn(http)
-            answer = await http.post("/v2/models/s/infer", json={"inputs": inputs})
-            assert answer.status_code == 400
-            assert says in answer.json()["error"], answer.json()
-            assert "it takes x FP32 [-1, 2], word BYTES [-1]" in answer.json()["detail"]
-            assert stage.asked == []
-            # What is not declared is handed on: a stage is given all that the one before it has made.
-            more = await http.post("/v2/models/s/infer", json={"inputs": [X, WORD, {**X, "name": "more"}]})
-            assert more.status_code == 200
-
-    asyncio.run(scenario())
+async def test_inputs_that_the_model_does_not_declare_are_a_400_before_it_is_asked(
+    inputs: Any, says: str
+) -> None:
+    stage = Stage()
+    async with client(stage.application) as http:
+        await stage.learn(http)
+        answer = await http.post("/v2/models/s/infer", json={"inputs": inputs})
+        assert answer.status_code == 400
+        assert says in answer.json()["error"], answer.json()
+        assert "it takes x FP32 [-1, 2], word BYTES [-1]" in answer.json()["detail"]
+        assert stage.asked == []
+        # What is not declared is handed on: a stage is given all that the one before it has made.
+        more = await http.post("/v2/models/s/infer", json={"inputs": [X, WORD, {**X, "name": "more"}]})
+        assert more.status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -278,101 +273,84 @@ def test_a_model_that_declares_nothing_that_is_understood_takes_everything(metad
     assert parse_model(metadata).inputs == UNDECLARED.inputs
 
 
-def test_outputs_are_selected_in_their_order_and_unknown_ones_refused() -> None:
-    async def scenario() -> None:
-        stage = Stage()
-        async with client(stage.application) as http:
+async def test_outputs_are_selected_in_their_order_and_unknown_ones_refused() -> None:
+    stage = Stage()
+    async with client(stage.application) as http:
 
-            async def ask(*outputs: Any) -> httpx.Response:
-                body = {"inputs": [X, WORD], "outputs": [*outputs]}
-                return await http.post("/v2/models/s/infer", json=body)
+        async def ask(*outputs: Any) -> httpx.Response:
+            body = {"inputs": [X, WORD], "outputs": [*outputs]}
+            return await http.post("/v2/models/s/infer", json=body)
 
-            found = (await ask({"name": "z"}, {"name": "x"})).json()
-            assert [it["name"] for it in found["outputs"]] == ["z", "x"]
-            late = await ask({"name": "nothing"})
-            # The model is not known to have it not, and is asked.
-            assert (late.status_code, late.json()["code"], len(stage.asked)) == (400, "input.output", 2)
-            await stage.learn(http)
-            early = await ask({"name": "nothing"})
-            assert "'nothing'" in early.json()["error"] and "x, z" in early.json()["error"]
-            assert len(stage.asked) == 2
-            for wrong in (3, {"name": 3}, {"name": "x", "parameters": {"classification": 2}}):
-                assert (await ask(wrong)).status_code == 400
-            assert (await http.post("/v2/models/s/infer", json={"inputs": [X, WORD], "outputs": 3})).is_error
-
-    asyncio.run(scenario())
+        found = (await ask({"name": "z"}, {"name": "x"})).json()
+        assert [it["name"] for it in found["outputs"]] == ["z", "x"]
+        late = await ask({"name": "nothing"})
+        # The model is not known to have it not, and is asked.
+        assert (late.status_code, late.json()["code"], len(stage.asked)) == (400, "input.output", 2)
+        await stage.learn(http)
+        early = await ask({"name": "nothing"})
+        assert "'nothing'" in early.json()["error"] and "x, z" in early.json()["error"]
+        assert len(stage.asked) == 2
+        for wrong in (3, {"name": 3}, {"name": "x", "parameters": {"classification": 2}}):
+            assert (await ask(wrong)).status_code == 400
+        assert (await http.post("/v2/models/s/infer", json={"inputs": [X, WORD], "outputs": 3})).is_error
 
 
-def test_the_router_gives_outputs_and_layout_to_the_last_stage_and_answers_in_its_own_name() -> None:
-    async def scenario() -> None:
-        stages = Stage("s0"), Stage("s1")
-        parameters = {"binary_data_output": True, "flavour": "mild"}
-        body = {"id": "r7", "inputs": [X, WORD], "outputs": [{"name": "z"}], "parameters": parameters}
-        async with client(pipeline(*stages)) as http:
-            answer = await http.post("/v2/models/p/versions/1/infer", json=body)
-            assert answer.status_code == 200, answer.text
-            length = int(answer.headers[JSON_LENGTH_HEADER])
-            head = orjson.loads(answer.content[:length])
-            assert (head["model_name"], head["id"]) == ("p", "r7")
-            assert [it["name"] for it in head["outputs"]] == ["z"]
-            assert answer.content[length:] == struct.pack("<4f", 1, 2, 3, 4)
-            # The first stage is asked for all outputs, and told the request's own parameters.
-            assert stages[0].asked[0]["parameters"] == {"flavour": "mild"}
-            assert {it["name"] for it in stages[1].asked[0]["inputs"]} == {"x", "word", "z"}
-            times = parse_timing(answer.headers["server-timing"])
-            assert times.keys() == {
-                *("s0-wait", "s0-model", "s0-hop", "s1-wait", "s1-model", "s1-hop", "router", "total"),
-            }
-            parts = sum(seconds for name, seconds in times.items() if name != "total")
-            assert parts == pytest.approx(times["total"], abs=1e-5)
-            unknown = await http.post("/v2/models/p/infer", json={**body, "outputs": [{"name": "nothing"}]})
-            assert (unknown.status_code, unknown.json()["code"]) == (400, "input.output")
-            # The last stage says so by what it declares, before the first is asked.
-            assert len(stages[0].asked) == 1
-
-    asyncio.run(scenario())
+async def test_the_router_gives_outputs_and_layout_to_the_last_stage_and_answers_in_its_own_name() -> None:
+    stages = Stage("s0"), Stage("s1")
+    parameters = {"binary_data_output": True, "flavour": "mild"}
+    body = {"id": "r7", "inputs": [X, WORD], "outputs": [{"name": "z"}], "parameters": parameters}
+    async with client(pipeline(*stages)) as http:
+        answer = await http.post("/v2/models/p/versions/1/infer", json=body)
+        assert answer.status_code == 200, answer.text
+        length = int(answer.headers[JSON_LENGTH_HEADER])
+        head = orjson.loads(answer.content[:length])
+        assert (head["model_name"], head["id"]) == ("p", "r7")
+        assert [it["name"] for it in head["outputs"]] == ["z"]
+        assert answer.content[length:] == struct.pack("<4f", 1, 2, 3, 4)
+        # The first stage is asked for all outputs, and told the request's own parameters.
+        assert stages[0].asked[0]["parameters"] == {"flavour": "mild"}
+        assert {it["name"] for it in stages[1].asked[0]["inputs"]} == {"x", "word", "z"}
+        times = parse_timing(answer.headers["server-timing"])
+        assert times.keys() == {
+            *("s0-wait", "s0-model", "s0-hop", "s1-wait", "s1-model", "s1-hop", "router", "total"),
+        }
+        parts = sum(seconds for name, seconds in times.items() if name != "total")
+        assert parts == pytest.approx(times["total"], abs=1e-5)
+        unknown = await http.post("/v2/models/p/infer", json={**body, "outputs": [{"name": "nothing"}]})
+        assert (unknown.status_code, unknown.json()["code"]) == (400, "input.output")
 
 
-def test_an_output_that_no_model_declares_is_refused_by_the_answer() -> None:
-    async def scenario() -> None:
-        async with client(pipeline(Stage("s0", None), Stage("s1", None))) as http:
-            body = {"inputs": [X, WORD], "outputs": [{"name": "nothing"}]}
-            answer = await http.post("/v2/models/p/infer", json=body)
-            assert (answer.status_code, answer.json()["code"]) == (400, UnknownOutputError.code)
-
-    asyncio.run(scenario())
+async def test_an_output_that_no_model_declares_is_refused_by_the_answer() -> None:
+    async with client(pipeline(Stage("s0", None), Stage("s1", None))) as http:
+        body = {"inputs": [X, WORD], "outputs": [{"name": "nothing"}]}
+        answer = await http.post("/v2/models/p/infer", json=body)
+        assert (answer.status_code, answer.json()["code"]) == (400, UnknownOutputError.code)
 
 
-def test_metadata_of_a_pipeline_has_the_first_inputs_and_the_last_outputs() -> None:
-    async def scenario() -> None:
-        last = {"outputs": [{"name": "digit", "datatype": "INT64", "shape": [-1]}]}
-        async with client(pipeline(Stage("s0"), Stage("s1", last))) as http:
-            found = (await http.get("/v2/models/p")).json()
-            assert found == {
-                **{"name": "p", "versions": ["1"], "platform": "ipa"},
-                **{"inputs": DECLARED["inputs"], "outputs": last["outputs"]},
-            }
-            assert (await http.get("/v2")).json()["extensions"] == ["binary_tensor_data"]
-            assert (await http.get("/v2/health/live")).json() == {"live": True}
-            assert (await http.get("/v2/models/p/ready")).json() == {"name": "p", "ready": True}
-            for path in ("/v2/models/other", "/v2/models/p/config"):
-                missing = await http.get(path)
-                assert missing.status_code == 404
-                assert "the model here is 'p', version 1" in missing.json()["error"]
-
-    asyncio.run(scenario())
+async def test_metadata_of_a_pipeline_has_the_first_inputs_and_the_last_outputs() -> None:
+    last = {"outputs": [{"name": "digit", "datatype": "INT64", "shape": [-1]}]}
+    async with client(pipeline(Stage("s0"), Stage("s1", last))) as http:
+        found = (await http.get("/v2/models/p")).json()
+        assert found == {
+            **{"name": "p", "versions": ["1"], "platform": "ipa"},
+            **{"inputs": DECLARED["inputs"], "outputs": last["outputs"]},
+        }
+        assert (await http.get("/v2")).json()["extensions"] == ["binary_tensor_data"]
+        assert (await http.get("/v2/health/live")).json() == {"live": True}
+        assert (await http.get("/v2/models/p/ready")).json() == {"name": "p", "ready": True}
+        for path in ("/v2/models/other", "/v2/models/p/config"):
+            missing = await http.get(path)
+            assert missing.status_code == 404
+            assert "the model here is 'p', version 1" in missing.json()["error"]
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "gzip, gzip"])
-def test_a_compressed_body_is_refused_before_it_is_read(coding: str) -> None:
-    async def scenario() -> None:
-        async with client(Stage().application) as http:
-            headers = {"content-encoding": coding, "accept-encoding": "gzip"}
-            refused = await http.post("/v2/models/s/infer", content=b"x", headers=headers)
-            assert (refused.status_code, refused.headers["connection"]) == (415, "close")
-            assert "without compression" in refused.json()["detail"]
-
-    asyncio.run(scenario())
+async def test_a_compressed_body_is_refused_before_it_is_read(coding: str) -> None:
+    async with client(Stage().application) as http:
+        headers = {"content-encoding": coding, "accept-encoding": "gzip"}
+        refused = await http.post("/v2/models/s/infer", content=b"x", headers=headers)
+        assert (refused.status_code, refused.headers["connection"]) == (415, "close")
+        assert "without compression" in refused.json()["detail"]
 
 
 def test_times_are_told_in_milliseconds() -> None:

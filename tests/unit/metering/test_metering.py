@@ -17,9 +17,9 @@ from ipa.adapters.metrics.publish import Catalogue, bucket_weights
 from ipa.api.context import HttpMetrics, stream_figures
 from ipa.bootstrap.app import record_figures
 from ipa.control.engine.load_rules import fallback_forecast
-from ipa.dataplane.batch_times import BatchTimes
 from ipa.dataplane.batching import Outcome
 from ipa.dataplane.metrics import QueueMetrics, RouterMetrics
+from ipa.dataplane.quota import BatchTimes
 from ipa.forecast.ladder import BACKTEST_RUNGS, DEFAULT_RUNGS
 from ipa.metering import labels as of
 from ipa.metering import table
