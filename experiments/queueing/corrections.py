@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ipa.queueing.tail_parts import EVEN, FREE, RISING
+from ipa.queueing.tail import EVEN, FREE, RISING
 from tests.fakes.queue_loop import Floats
 
 ROWS = (FREE.stop - FREE.start, RISING.stop - RISING.start, EVEN.stop - EVEN.start)

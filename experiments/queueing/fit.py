@@ -15,7 +15,7 @@ from scipy.optimize import least_squares, minimize
 
 from experiments.queueing.corrections import Correction
 from experiments.queueing.points import PERCENTILES, columns, draw, draw_quiet, draw_short, draw_wide, measure
-from ipa.queueing.tail_parts import (
+from ipa.queueing.tail import (
     EVEN,
     Constants,
     Parts,

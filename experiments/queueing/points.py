@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ipa.queueing.tail_parts import service_spread
+from ipa.queueing.tail import service_spread
 from tests.fakes.queue_loop import Floats, StageRules, item_counts, run_stage, service_factors
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)

@@ -13,7 +13,7 @@ from ipa.model.pipeline import AccuracyRule
 from ipa.optimize.accuracy import PRODUCTS, variant_terms
 from ipa.optimize.columns import ROWS, Array, Index, TableRow
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
-from ipa.queueing.formation import ROUNDING, ceil_up, released_wait_s
+from ipa.queueing.service import ROUNDING, ceil_up, released_wait_s
 
 # Stages with more possible numbers of items are not planned.
 MOST_LEVELS = 512

@@ -13,7 +13,7 @@ from ipa.model.resources import beside_of
 from ipa.optimize.accuracy import accuracy_of
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.timing import Chosen, Times, offered_rps, times_of
-from ipa.queueing.formation import utilisation_ratio
+from ipa.queueing.service import utilisation_ratio
 from ipa.queueing.tail import path_quantile_s
 
 # Stands for infinity: records are JSON, which has none.

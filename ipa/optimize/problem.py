@@ -35,7 +35,7 @@ class Compat(StrEnum):
     `tail`: the quantile of the time at each stage under random arrivals, composed along each path. `paper`:
     the formula of the IPA paper, worst-case batch forming and service time added up. `ipa-artifact`: that of
     the authors' released program, whose queueing term is negative (see
-    `ipa.queueing.formation.released_wait_s`); for comparing decisions with theirs.
+    `ipa.queueing.service.released_wait_s`); for comparing decisions with theirs.
     """
 
     TAIL = "tail"

@@ -14,7 +14,6 @@ from ipa.model.profile import OperatingPoint
 from ipa.optimize.candidates import BEFORE, NOT_BEHIND, Candidates
 from ipa.optimize.columns import ROWS, Array, Index
 from ipa.optimize.problem import BatchPlace, Compat, PlanningProblem
-from ipa.queueing.formation import batches_in_sequence, ceil_up, formation_wait_s, released_wait_s
 from ipa.queueing.in_replica import (
     AT_RANDOM,
     EVENLY,
@@ -23,9 +22,8 @@ from ipa.queueing.in_replica import (
     departures_in_replica,
     sojourn_in_replica,
 )
-from ipa.queueing.saved_quota import SojournFormula, sojourn_with_quota
-from ipa.queueing.service import busy_s
-from ipa.queueing.tail import sojourn
+from ipa.queueing.service import batches_in_sequence, busy_s, ceil_up, formation_wait_s, released_wait_s
+from ipa.queueing.tail import SojournFormula, sojourn, sojourn_with_quota
 
 
 def option_times(problem: PlanningProblem, candidates: Candidates) -> tuple[Array, Array, Array, Array]:

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ipa.queueing.tail import Sojourn
-from ipa.queueing.tail_parts import TINY, Floats, service_spread
+from ipa.queueing.tail import TINY, Floats, Sojourn, service_spread
 
 # The times that full batches take to fill are taken together in this many steps.
 STEPS = 6

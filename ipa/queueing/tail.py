@@ -1,17 +1,275 @@
-"""Sojourn times at a batching stage under random arrivals: the mean and a high quantile."""
+"""Sojourn times at a batching stage under random arrivals: the mean and a high quantile.
+
+The time has three parts: forming, waiting for a replica, service. Each is a closed form with a few constants
+and a fitted correction. The corrections only rise with causes of delay, so that the total never falls when
+service slows down or a replica is removed.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
+from math import log
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from ipa.queueing.tail_parts import Constants, Floats, mean_of, quantile_of, service_spread, stage_parts
+from ipa.model.plan import CFS_PERIOD_S
+
+Floats = NDArray[np.float64]
+
+# Profiles give the service time's high percentile as its 99th.
+TAIL_Z = NormalDist().inv_cdf(0.99)
+# Below this spread a service time counts as constant; keeps the divisions by the spread finite.
+LEAST_SPREAD = 1e-9
+# The approximation of a gamma variable's 99th percentile holds up to this many times its mean.
+MOST_TAIL_RATIO = 12.0
+TINY = 1e-12
+# Timeouts beyond this number of requests count as none.
+LONG_REQUESTS = 1e9
+# Erlang's delay probability is ρ^e with this e, within a factor 1.3 from n = 1 to 64 and ρ = 0.1 to 0.99:
+# e = 1 + ROOT_SHARE·(√n − 1) + SLACK_SHARE·(n − 1)·(1 − ρ).
+ROOT_SHARE, SLACK_SHARE = 0.888, 0.435
+# Numbers of requests still to come: exact up to 16, then in steps for interpolation.
+TO_COME = np.array([*range(17), 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128, 192, 256, 512, 1024], np.float64)
+BISECTIONS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Constants:
+    """The fitted constants of the closed forms, and the corrections' weights.
+
+    `steep` and `delay` shape the waiting tail and `early` its start, `paced` weighs the time until the next
+    replica is free, `sure` is the share of waiting that adds to service fully, `spread` weighs the service
+    time's own tail, `partly` says how often a request's last items open a batch; those from `mean_delay` on
+    belong to the mean only.
+    """
+
+    steep: float
+    delay: float
+    early: float
+    paced: float
+    sure: float
+    spread: float
+    partly: float
+    mean_delay: float
+    mean_wait: float
+    mean_paced: float
+    mean_form: float
+    mean_size: float
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The closed forms' results, per option; `features` are the inputs of the corrections, a row each."""
+
+    form_s: Floats
+    form_mean_s: Floats
+    log_factor: Floats
+    light_s: Floats
+    heavy_s: Floats
+    paced_s: Floats
+    own_s: Floats
+    fixed_s: Floats
+    per_item_s: Floats
+    batch_size: Floats
+    items: Floats
+    usual_size: Floats
+    size_noise: Floats
+    service_tail: Floats
+    log_delayed: Floats
+    features: Floats
+
+
+# Rows of `Parts.features`: independent of service and replicas; rising with slower service or fewer replicas;
+# the same with slope one in their logarithms.
+FREE, RISING, EVEN = slice(0, 8), slice(8, 16), slice(16, 19)
+
+
+def stage_parts(
+    b: Floats,
+    n: Floats,
+    k: Floats,
+    full_s: Floats,
+    one_s: Floats,
+    spread: Floats,
+    rate: Floats,
+    timeout: Floats,
+    percentile: float,
+    c: Constants,
+) -> Parts:
+    """The parts of the time at each stage. Arrays of one shape.
+
+    `spread` is the squared coefficient of variation of the service time; the rest is as in `sojourn`.
+    """
+    z = NormalDist().inv_cdf(percentile / 100.0)
+    log_odds = -log(1.0 - percentile / 100.0)
+    request_rate = rate / k
+    one_s = np.minimum(np.maximum(one_s, full_s / b), full_s)
+    per_item_s = (full_s - one_s) / np.maximum(b - 1.0, 1.0)
+    fixed_s = full_s - per_item_s * b
+
+    # Forming: requests that must still come after the last item of this one, if no timeout ends it.
+    per_batch = b / k
+    whole = np.gcd(np.where(k == np.floor(k), k, 1.0).astype(np.int64), b.astype(np.int64)) / b
+    to_come = per_batch * (1.0 - whole)
+    steps = np.ceil(to_come)
+    count = np.where(k > 1.0, np.minimum(steps, to_come + c.partly), steps)
+    one = np.maximum(np.log(np.maximum(1.0 - whole, TINY)) + log_odds, 0.0)
+    form = np.where(to_come <= 1.0, one, np.interp(count, TO_COME, _forming(percentile)))
+    within = np.minimum(timeout * request_rate, LONG_REQUESTS)
+    form_s = np.minimum(within, form) / request_rate
+    form_mean = np.where(to_come <= 1.0, 1.0 - whole, 0.5 * count)
+    within_mean = within * (1.0 + 0.5 * within) / (1.0 + within)
+    form_mean_s = form_mean * within_mean / np.maximum(np.hypot(form_mean, within_mean), TINY) / request_rate
+
+    # Usual batch: the arrivals within the timeout, or those that keep the replicas in pace with the rate.
+    timed = np.minimum(k * (1.0 + within), b)
+    keeping = np.minimum(fixed_s * rate / np.maximum(n - per_item_s * rate, TINY), b)
+    usual = np.minimum(np.hypot(timed, keeping), b)
+    usual_s = fixed_s + per_item_s * usual
+    paced_s = usual_s / n
+    full_load = np.minimum(rate * full_s / (b * n), 1.0 - TINY)
+    load = np.minimum(rate * paced_s / usual, 1.0 - TINY)
+
+    # Waiting: decay of the tail at the usual load, and at full batches when the queue is long.
+    log_load, log_full = np.log(load), np.log(full_load)
+    power = 1.0 + ROOT_SHARE * (np.sqrt(n) - 1.0) + SLACK_SHARE * (n - 1.0) * (1.0 - load)
+    log_delayed = c.delay * power * log_load
+    log_factor = np.logaddexp(0.0, log_delayed + (log_odds + c.early))
+    varied = spread * per_batch
+    light_s = paced_s / (c.steep - 2.0 * log_load / (1.0 + spread / k * usual) * (timed / k))
+    heavy_s = full_s / n / per_batch * ((1.0 + varied) / (-2.0 * log_full) + 0.5 * varied)
+    own_s = paced_s * np.maximum(1.0 / per_batch - 1.0, 0.0)
+
+    wait_items = rate * (log_factor * light_s + c.paced * paced_s + own_s)
+    log_n = np.log(n)
+    features = np.empty((19, *b.shape))
+    for row, values in enumerate(
+        (
+            np.log(b),
+            np.log(k),
+            np.log(np.minimum(within, 64.0) + 0.1),
+            np.log(timed / b),
+            np.sqrt(spread),
+            np.log(one_s / full_s),
+            np.sqrt(np.maximum(fixed_s, 0.0) / full_s),
+            log(log_odds),
+            load,
+            full_load,
+            np.log(usual / b),
+            np.minimum(per_item_s * rate / n, 1.0),
+            log_factor,
+            np.log(wait_items / b + 0.02),
+            np.log(rate * usual_s / b),
+            -log_n,
+            log_full,
+            np.log(rate * one_s / n),
+            -log_n,
+        )
+    ):
+        features[row] = values
+    return Parts(
+        form_s=form_s,
+        form_mean_s=form_mean_s,
+        log_factor=log_factor,
+        light_s=light_s,
+        heavy_s=np.maximum(heavy_s - light_s, 0.0),
+        paced_s=paced_s,
+        own_s=own_s,
+        fixed_s=fixed_s,
+        per_item_s=per_item_s,
+        batch_size=b,
+        items=k,
+        usual_size=usual,
+        size_noise=np.sqrt(k * (np.minimum(within * k, b) + usual * load**4)),
+        service_tail=c.spread * (gamma_quantile(spread, z) - 1.0),
+        log_delayed=log_delayed,
+        features=features,
+    )
+
+
+def quantile_of(parts: Parts, outputs: Sequence[Any], c: Constants) -> Floats:
+    """The quantile from the parts and the corrections of waiting's kind and length, batch size, forming."""
+    kind, length, size, forming = outputs
+    wait_s = (
+        parts.log_factor * (parts.light_s + logistic(kind) * parts.heavy_s)
+        + c.paced * parts.paced_s
+        + parts.own_s
+    ) * np.exp(length)
+    # A batch fills while all replicas are busy: forming and waiting overlap, so the longer of the two counts.
+    queued_s = longer(parts.form_s * np.exp(forming), wait_s)
+    late = parts.usual_size + logistic(size - 2.0) * (parts.batch_size - parts.usual_size)
+    served_s = parts.fixed_s + parts.per_item_s * late
+    return np.asarray(
+        c.sure * queued_s + served_s + np.hypot((1.0 - c.sure) * queued_s, parts.service_tail * served_s)
+    )
+
+
+def mean_of(parts: Parts, outputs: Sequence[Any], c: Constants) -> Floats:
+    """The mean from the parts and the corrections of waiting."""
+    kind, length, _, _ = outputs
+    delayed = np.exp(c.mean_delay * parts.log_delayed)
+    wait_s = c.mean_wait * (parts.light_s + logistic(kind) * parts.heavy_s) + c.mean_paced * parts.paced_s
+    queued_s = longer(c.mean_form * parts.form_mean_s, delayed * wait_s * np.exp(length) + parts.own_s)
+    usual = np.minimum(parts.usual_size + c.mean_size * parts.size_noise, parts.batch_size)
+    return np.asarray(queued_s + parts.fixed_s + parts.per_item_s * usual)
+
+
+def service_spread(mean_s: Floats, tail_s: Floats) -> Floats:
+    """The squared coefficient of variation of a gamma service time of this mean and 99th percentile.
+
+    Wilson and Hilferty's cube root of a gamma variable, solved for the shape.
+    """
+    root = np.cbrt(np.minimum(np.maximum(tail_s / mean_s, 1.0), MOST_TAIL_RATIO))
+    third = (TAIL_Z - np.sqrt(TAIL_Z * TAIL_Z - 4.0 * (root - 1.0))) / 2.0
+    return np.asarray(np.maximum(9.0 * third * third, LEAST_SPREAD))
+
+
+def longer(one: Floats, other: Floats) -> Floats:
+    """A smooth maximum: the fourth root of the sum of fourth powers."""
+    one, other = one * one, other * other
+    return np.asarray(np.sqrt(np.hypot(one, other)))
+
+
+def logistic(x: Any) -> Any:
+    """1/(1 + e^−x)."""
+    return 1.0 / (1.0 + np.exp(-x))
+
+
+def gamma_quantile(spread: Floats, z: float) -> Floats:
+    """The quantile of a gamma variable of mean one, not less than one (Wilson and Hilferty, PNAS 1931)."""
+    root = np.sqrt(spread) / 3.0
+    cube = np.maximum(1.0 - root * root + z * root, 1.0)
+    return np.asarray(cube * cube * cube)
+
+
+@lru_cache(maxsize=16)
+def _forming(percentile: float) -> Floats:
+    """The quantile of the forming wait, in arrivals of requests, if up to `TO_COME` more are needed.
+
+    Any number from none to all is equally likely; the wait for i of them is Erlang's.
+    """
+    top = int(TO_COME[-1])
+    came = np.arange(top)
+    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, top)))])
+    counts = TO_COME[1:, None]
+    weights = np.maximum(counts - came, 0.0) / (counts + 1.0)
+    low, high = np.zeros(len(counts)), counts[:, 0] + 20.0 * np.sqrt(counts[:, 0]) + 60.0
+    for _ in range(BISECTIONS):
+        middle = 0.5 * (low + high)
+        later = np.sum(
+            weights * np.exp(came * np.log(middle[:, None]) - middle[:, None] - log_factorial), axis=1
+        )
+        is_low = later > 1.0 - percentile / 100.0
+        low, high = np.where(is_low, middle, low), np.where(is_low, high, middle)
+    return np.concatenate([[0.0], high])
+
 
 # Written by `python -m experiments.queueing.fit`: the constants; and for the corrections of waiting's kind
 # and length, of the batch size and of forming, tanh units over the features, their offsets, the weights of
@@ -123,3 +381,67 @@ def _columns(
     arrays = [np.asarray(each, dtype=np.float64) for each in given]
     shape = np.broadcast_shapes(*{each.shape for each in arrays})
     return shape, [(each if each.shape == shape else np.broadcast_to(each, shape)).ravel() for each in arrays]
+
+
+# `sojourn`, or another formula with its arguments; arrays of one shape.
+SojournFormula = Callable[..., Sojourn]
+
+
+def sojourn_with_quota(
+    formula: SojournFormula,
+    quota_cores: Floats,
+    machine_cores: float,
+    batch_size: Floats,
+    replicas: Floats,
+    service_mean_s: Floats,
+    service_tail_s: Floats,
+    rate_rps: Floats,
+    *,
+    items: Floats,
+    timeout_s: Floats,
+    percentile: float,
+    service_one_s: Floats,
+) -> Sojourn:
+    """The sojourn by the formula on replicas of `quota_cores` < 1 each; service times are those of busy ones.
+
+    Such a replica computes at full speed, in `quota_cores` of its busy time, until it has used up what it
+    saved while idle: at most a period of its quota. It answers once its CPU time is paid for. Those that
+    serve the items of a request at once share `machine_cores` with one of another stage (infinite: a cluster,
+    whose nodes have CPUs to spare).
+
+    That is a token bucket, whose output is the later of two queues with the same arrivals: one served at full
+    speed, and one at the speed of the quota that is a period ahead. A quantile is the later of the two's,
+    since both rise with the work before a request; the mean takes what their difference varies by as
+    exponential. Accuracy: docs/explanation/queueing.md.
+    """
+    busy = formula(
+        *(batch_size, replicas, service_mean_s, service_tail_s, rate_rps),
+        items=items,
+        timeout_s=timeout_s,
+        percentile=percentile,
+        service_one_s=service_one_s,
+    )
+    at_once = np.minimum(replicas, np.maximum(items / batch_size, 1.0))
+    speed = np.minimum(machine_cores / (at_once + 1.0), 1.0)
+    quick_ratio = np.minimum(quota_cores / speed, 1.0)
+    quick = formula(
+        *(batch_size, replicas, service_mean_s * quick_ratio, service_tail_s * quick_ratio, rate_rps),
+        items=items,
+        timeout_s=timeout_s,
+        percentile=percentile,
+        service_one_s=service_one_s * quick_ratio,
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        longer_s = busy.mean_s - quick.mean_s
+        # By so much a single item is quicker, however little waits.
+        least_s = service_one_s * (1 - quick_ratio)
+        varying_s = np.maximum(longer_s - least_s, 0.0)
+        left_s = CFS_PERIOD_S - least_s
+        beyond_s = np.where(
+            left_s > 0, varying_s * np.exp(-np.maximum(left_s, 0.0) / varying_s), longer_s - CFS_PERIOD_S
+        )
+        quantile_s = np.maximum(quick.quantile_s, busy.quantile_s - CFS_PERIOD_S)
+        mean_s = np.minimum(quick.mean_s + beyond_s, quantile_s)
+        excess_s = quantile_s - mean_s
+    is_stable = np.isfinite(busy.mean_s)
+    return Sojourn(np.where(is_stable, mean_s, np.inf), np.where(is_stable, excess_s, np.inf))

@@ -24,8 +24,7 @@ from ipa.queueing.in_replica import (
     sojourn_in_replica,
 )
 from ipa.queueing.service import ServiceTime
-from ipa.queueing.tail import path_quantile_s, sojourn
-from ipa.queueing.tail_parts import Floats
+from ipa.queueing.tail import Floats, path_quantile_s, sojourn
 from ipa.simulate.stage import Pods, StageSim
 
 REQUESTS, WARM = 60_000, 2_000

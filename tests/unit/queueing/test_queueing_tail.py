@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipa.queueing.formation import batches_in_sequence, ceil_ratio, formation_wait_s, released_wait_s
+from ipa.queueing.service import batches_in_sequence, ceil_ratio, formation_wait_s, released_wait_s
 from ipa.queueing.tail import Sojourn, path_quantile_s, sojourn
 from tests.amounts import many
 

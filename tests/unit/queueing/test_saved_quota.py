@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipa.queueing.in_replica import sojourn_in_replica
-from ipa.queueing.saved_quota import sojourn_with_quota
 from ipa.queueing.service import ServiceTime
-from ipa.queueing.tail import Sojourn, sojourn
+from ipa.queueing.tail import Sojourn, sojourn, sojourn_with_quota
 from ipa.simulate.stage import Pods, StageSim
 
 REQUESTS, WARM = 30_000, 2_000
