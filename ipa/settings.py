@@ -39,15 +39,15 @@ class Settings:
     profiles_dir: Path = Path("profiles")
     # SQLAlchemy URL of the store. SQLite needs no server; use PostgreSQL for two replicas of the service.
     store_url: str = "sqlite:///runs/ipa.sqlite3"
-    # Retention of decisions, holds included, in days. Raise it to replay further back, at about 20 MB a month
+    # Retention of decisions, holds included, in days. Raise it to replay further back, at about 60 MB a month
     # for each pipeline.
     keep_decisions_days: float = 30.0
     # Retention of changes, their outcomes and operators' actions, in days. 0 keeps them for ever.
     keep_changes_days: float = 0.0
     # Upper bound on the size of kept decisions, in MB; above it the oldest holds are removed before their
-    # age. 0 sets no bound. Raise it with the disk: 75 pipelines at a tick of 10 s fill the default in a
+    # age. 0 sets no bound. Raise it with the disk: 30 pipelines at a tick of 10 s fill the default in a
     # month.
-    keep_decisions_mb: float = 1900.0
+    keep_decisions_mb: float = 1700.0
     # PEM file with the Ed25519 key that signs checkpoints of the record. Empty: SQLite makes a key file
     # beside the store when it first needs one; PostgreSQL leaves checkpoints unsigned.
     store_key_file: str = ""

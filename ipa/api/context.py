@@ -12,7 +12,7 @@ from anyio import CapacityLimiter
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from ipa.api.limits import ApiLimits
-from ipa.control.audit.feed import FollowedRecord, RecordFeed
+from ipa.control.audit.record import FollowedRecord, RecordFeed
 from ipa.metering import table
 from ipa.metering.make import Figures, counter, gauge, histogram
 from ipa.metering.metric import OTHER

@@ -21,8 +21,7 @@ from ipa.api.auth import AdmittedCaller, Context, CurrentCaller
 from ipa.api.context import Streams
 from ipa.api.limits import client_of
 from ipa.api.queries import Using, record_named
-from ipa.control.audit.feed import RecordFeed
-from ipa.control.audit.record import MARK, record_in
+from ipa.control.audit.record import MARK, RecordFeed, record_in
 from ipa.control.canonical import canonical_json
 from ipa.model.access import EVERYWHERE, Operation
 from ipa.model.errors import IpaError, UnauthenticatedError, UnavailableError

@@ -14,9 +14,8 @@ from ipa.adapters.forecasting import forecast_setup
 from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.adapters.metrics.publish import Catalogue, Publisher
 from ipa.adapters.store.database import Access
-from ipa.adapters.store.housekeeping import Housekeeping
 from ipa.adapters.store.journal import Changes
-from ipa.adapters.store.store import Store, open_from
+from ipa.adapters.store.store import Housekeeping, Store, open_from
 from ipa.bootstrap.calibration import calibrated, calibrations_of
 from ipa.bootstrap.file_edits import FileEdits
 from ipa.bootstrap.identity import Identities, authenticators_of
@@ -29,8 +28,8 @@ from ipa.bootstrap.targets import (
     start_configs,
     target_of,
 )
-from ipa.control.audit.feed import RecordFeed
 from ipa.control.audit.reason_log import ReasonLog
+from ipa.control.audit.record import RecordFeed
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.scheduler import Scheduler, StopSignal
 from ipa.control.ports import AlwaysLeading, Attribution, Clock, ControlAction

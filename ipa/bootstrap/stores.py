@@ -9,7 +9,7 @@ from pathlib import Path
 from ipa.adapters.store import Access, Store, admin, copies, open_from
 from ipa.adapters.store.keys import Keys
 from ipa.adapters.store.signing import Keyring
-from ipa.control.audit.checkpoints import Verifies
+from ipa.control.audit.record import Verifies
 from ipa.control.store_admin import Backup, CopyStep, Restored
 from ipa.model.errors import InputError
 from ipa.model.findings import DoctorCheck

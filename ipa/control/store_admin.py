@@ -22,7 +22,7 @@ class Retention:
 
     decisions_s: float = 30 * DAY_S
     changes_s: float | None = None
-    decisions_bytes: int | None = 1_900 * MEGABYTE
+    decisions_bytes: int | None = 1_700 * MEGABYTE
 
 
 class RowKind(StrEnum):

@@ -18,9 +18,7 @@ import uvicorn
 
 from ipa.api.app import create_app
 from ipa.api.context import ApiContext, Streams
-from ipa.control.audit.checkpoints import verify_lines
-from ipa.control.audit.feed import RecordFeed
-from ipa.control.audit.record import Recorded
+from ipa.control.audit.record import Recorded, RecordFeed, verify_lines
 from ipa.model.errors import UnavailableError
 from tests.fakes.services import ApiClient, FakeWorld
 from tests.fakes.waiting import until

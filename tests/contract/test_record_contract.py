@@ -11,10 +11,9 @@ import pytest
 from sqlalchemy import Engine, event, insert, text
 
 from ipa.adapters.store import Store, database
-from ipa.adapters.store.hot import fold
+from ipa.adapters.store.rows import fold
 from ipa.adapters.store.schema import EntryRow
-from ipa.control.audit.checkpoints import verify_lines
-from ipa.control.audit.record import Head, Recorded, head_of
+from ipa.control.audit.record import Head, Recorded, head_of, verify_lines
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.decision import Action, Mode
 from ipa.model.errors import ConflictError, RecordError, UnavailableError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ipa.adapters.store import Store
-from ipa.control.audit.checkpoints import verify_lines
+from ipa.control.audit.record import verify_lines
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from tests.contract.store_harness import Reopen, a_decision
 from tests.contract.test_store_contract import a_kept_plan

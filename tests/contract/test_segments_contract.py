@@ -12,12 +12,11 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from ipa.adapters.store import Store, hot, keeper, open_store, segments
+from ipa.adapters.store import Store, keeper, open_store, rows, segments
 from ipa.adapters.store.database import open_engine
 from ipa.adapters.store.keeper import Keeper
 from ipa.adapters.store.signing import Keyring
-from ipa.control.audit.checkpoints import verify_lines
-from ipa.control.audit.record import Head, Recorded
+from ipa.control.audit.record import Head, Recorded, verify_lines
 from ipa.control.canonical import canonical_json, digest
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.control.store_admin import DAY_S, Retention, RowKind
@@ -39,7 +38,7 @@ ALL = Retention(decisions_s=5000 * DAY_S)
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments of sixteen rows in groups of four, and no waiting between transactions."""
-    monkeypatch.setattr(hot, "GROUP", 4)
+    monkeypatch.setattr(rows, "GROUP", 4)
     monkeypatch.setattr(segments, "ROWS", 16)
     monkeypatch.setattr(keeper, "HOT", 4)
     monkeypatch.setattr(keeper, "BETWEEN_S", 0.0)
@@ -163,7 +162,7 @@ def test_an_outcome_that_holds_stays_and_delays_no_other(signed: Store) -> None:
         signed.record(replace(decided(tick), decision_id=f"ocr-{tick}-outcome"))
     fill(signed, TICKS + 3, 2 * TICKS, ("ocr",))
     signed.prune(START)
-    report = signed.prune(LATER, within_s=20.0)
+    report = signed.prune(LATER)
     assert report.is_done and report.thinned_segments == signed.stats().segments
     kept = [it.decision_id for it in signed.decisions("ocr", limit=1000) if it.action is Action.HOLD]
     assert kept == ["ocr-62-outcome", "ocr-61-outcome"]

@@ -21,9 +21,17 @@ from ipa.api.context import ApiContext, Streams
 from ipa.bootstrap.file_edits import FileEdits
 from ipa.bootstrap.pipeline_registry import Roster
 from ipa.bootstrap.replaying import Replayer
-from ipa.control.audit.checkpoints import SignedCheckpoint
-from ipa.control.audit.feed import RecordFeed
-from ipa.control.audit.record import Chain, Entry, Head, Recorded, Verified, of_control, of_decision
+from ipa.control.audit.record import (
+    Chain,
+    Entry,
+    Head,
+    Recorded,
+    RecordFeed,
+    SignedCheckpoint,
+    Verified,
+    of_control,
+    of_decision,
+)
 from ipa.control.canonical import digest
 from ipa.control.election import ALONE
 from ipa.control.engine.actuation import ActuationPhase

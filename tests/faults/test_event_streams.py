@@ -18,7 +18,7 @@ from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.store import Store, open_store
 from ipa.adapters.store.keys import KeyIdentities
 from ipa.api.context import ApiContext, Streams
-from ipa.control.audit.feed import RecordFeed
+from ipa.control.audit.record import RecordFeed
 from ipa.control.loop.scheduler import SystemClock
 from ipa.model.access import Grant, Role
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT

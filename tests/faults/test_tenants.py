@@ -15,7 +15,7 @@ from ipa.api.bodies import PIPELINE, PROFILE
 from ipa.api.wiring import context_of
 from ipa.bootstrap.app import App, build
 from ipa.bootstrap.targets import ServeOptions
-from ipa.control.audit.checkpoints import verify_lines
+from ipa.control.audit.record import verify_lines
 from ipa.model.access import Grant, Role
 from ipa.model.decision import Action
 from ipa.settings import Settings

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ipa.control.audit.checkpoints import verify_lines
-from ipa.control.audit.record import Chain, Entry, EntryKind, Head, Recorded
+from ipa.control.audit.record import Chain, Entry, EntryKind, Head, Recorded, verify_lines
 from ipa.control.canonical import digest
 from ipa.model.errors import RecordError
 

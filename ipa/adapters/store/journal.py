@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -15,17 +15,18 @@ from sqlalchemy import Connection, Engine, bindparam, func, insert, select, unio
 from ipa.adapters.store.codec import DECISION
 from ipa.adapters.store.database import RECORD_LOCK, reading, snapshot, writing
 from ipa.adapters.store.group_commit import GroupCommit
-from ipa.adapters.store.hot import ROWS, HotRow, HotRows, fold
+from ipa.adapters.store.rows import MOST_REMEMBERED, ROWS, HotRow, HotRows, fold
 from ipa.adapters.store.schema import EntryRow, HeadRow, SegmentRow, upsert
 from ipa.adapters.store.segments import SegmentReader, read_segments
 from ipa.adapters.store.state import RecordTable
-from ipa.control.audit.checkpoints import SignedCheckpoint
+from ipa.adapters.ttl_cache import LruCache
 from ipa.control.audit.record import (
     MARK,
     NOTHING,
     Entry,
     EntryKind,
     Recorded,
+    SignedCheckpoint,
     of_applied,
     of_decision,
     of_ended,
@@ -66,7 +67,8 @@ class Journal:
 
     def __init__(self, engine: Engine, records: RecordTable) -> None:
         self._engine, self.records = engine, records
-        self._hot, self._sealed = HotRows(), SegmentReader()
+        self._newest: LruCache[HotRow] = LruCache(MOST_REMEMBERED)
+        self._sealed = SegmentReader()
         self._decided = GroupCommit(self._record_all, lambda: COMPUTE_LOCK.is_wanted)
         # The number of failed writes to the record.
         self.failures = 0
@@ -84,7 +86,12 @@ class Journal:
         """Append the entry to the record durably; UnavailableError: it is not on disk."""
         with self._recording() as connection:
             known = self._append(connection, [(entry, None)])
-        self._hot.remember(known)
+        self._remember(known)
+
+    def _remember(self, committed: Mapping[str, HotRow]) -> None:
+        """Cache each pipeline's newest row, as the dictionary of its next one."""
+        for pipeline, row in committed.items():
+            self._newest.put(pipeline, row)
 
     def _record_all(self, decided: Sequence[tuple[Decision, str]]) -> None:
         """Record the decisions, each with its text, in one transaction."""
@@ -102,7 +109,7 @@ class Journal:
             if not new:
                 return
             known = self._append(connection, new)
-        self._hot.remember(known)
+        self._remember(known)
 
     @contextmanager
     def _recording(self) -> Iterator[Connection]:
@@ -131,7 +138,7 @@ class Journal:
         known: dict[str, HotRow] = {}
         for end in ends:
             # The row before the next one if it is cached and not sealed.
-            before = self._hot.newest(end.pipeline)
+            before = self._newest.get(end.pipeline)
             if before is not None and (before.number, before.row.digest) == (end.number, end.row_digest):
                 known[end.pipeline] = before
         rows: list[dict[str, object]] = []
@@ -187,8 +194,9 @@ class Journal:
                 found = sorted(found, key=_seq)[:limit]
                 if len(found) == limit:
                     end = found[-1].seq
-            rows = self._hot.read(connection, [each for each in newest if each.seq <= end], strict=False)
-        return sorted([*found, *(Recorded(row.text) for _, row in rows)], key=_seq)[:limit]
+            hot_rows = HotRows(self._newest).readable(connection, (it for it in newest if it.seq <= end))
+            found += (Recorded(row.text) for row in hot_rows)
+        return sorted(found, key=_seq)[:limit]
 
     def newest_seq(self) -> int:
         """Return the `seq` of the newest entry of all pipelines; 0 without entries."""
@@ -241,8 +249,8 @@ class Journal:
         for frame in connection.scalars(frames).all():
             is_its = EntryRow.number >= frame, EntryRow.frame == frame
             group = ROWS.where(EntryRow.pipeline == record, *is_its).order_by(EntryRow.number)
-            rows = self._hot.read(connection, connection.execute(group).all(), strict=False)
-            yield from (row for _, row in reversed(rows))
+            rows = HotRows(self._newest).readable(connection, connection.execute(group).all())
+            yield from reversed(list(rows))
         for header in read_segments(connection, *sealed, order=SegmentRow.first.desc()):
             yield from reversed(self._sealed.rows(connection, header))
 
@@ -264,8 +272,9 @@ class Journal:
     def _hot_texts(self, connection: Connection, decision_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
         """Record and text of the given decisions that are in hot rows, by their ids."""
         found = connection.execute(_DECISIONS, {"names": decision_ids}).all()
+        hot = HotRows(self._newest)
         try:
-            rows = self._hot.read(connection, found)
+            rows = [(each, hot.read(connection, each)) for each in found]
         except ValueError as error:
             names = ", ".join(sorted({each.pipeline for each in found}))
             raise UnavailableError(

@@ -7,12 +7,11 @@ changed row is never signed.
 
 from __future__ import annotations
 
-import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,15 @@ from sqlalchemy import ColumnElement, Connection, Engine, func, select, text
 
 from ipa.adapters.store import segments
 from ipa.adapters.store.database import RECORD_LOCK, reading, snapshot, writing
-from ipa.adapters.store.hot import ROWS, HotRows
+from ipa.adapters.store.rows import ROWS, HotRows
 from ipa.adapters.store.schema import EntryRow, HeadRow, SegmentRow, StateRow
 from ipa.adapters.store.signing import Keyring
-from ipa.adapters.store.verifying import check_block, check_segment, checked_rows
-from ipa.control.audit.checkpoints import SignedCheckpoint
+from ipa.adapters.store.verifying import check_segment, check_signature, checked_rows
 from ipa.control.audit.record import NOTHING, Chain, EntryKind, Head
 from ipa.control.store_admin import DAY_S, KindStats, PruneReport, Retention, RowKind, StoreStats
 from ipa.model.decision import Action
 from ipa.model.errors import ConfigurationError, RecordError
 
-log = logging.getLogger("ipa.store")
 # Rows that stay unsealed beyond those of a segment: pages and streams read these most.
 HOT = 128
 # The age at which the rows of a pipeline that records no more are sealed.
@@ -44,24 +41,24 @@ OVERHEAD_BYTES = 100
 
 
 class Keeper:
-    """One pass that seals and prunes a store, until `within_s` is over or `stop` is true."""
+    """One pass that seals and prunes a store, until `stop` is true."""
 
     def __init__(self, engine: Engine, keyring: Keyring, stop: Callable[[], bool] = lambda: False) -> None:
         self._engine, self._keyring, self._stop = engine, keyring, stop
-        self._until_s = math.inf
-        self._report = PruneReport()
+        self._counts = Counter[str]()
+        self._longest_write_s = 0.0
         # The fault by pipeline of damaged records: nothing of them is sealed or removed.
         self._damaged: dict[str, str] = {}
 
-    def prune(self, now_s: float, retention: Retention, within_s: float | None = None) -> PruneReport:
+    def prune(self, now_s: float, retention: Retention) -> PruneReport:
         """Seal rows, then remove those beyond the retention."""
-        self._until_s = math.inf if within_s is None else time.monotonic() + within_s
+        self._keyring.reload()
         self._check_key()
         with reading(self._engine) as connection:
             heads = connection.execute(select(HeadRow.pipeline, HeadRow.number)).all()
         for pipeline, number in heads:
             with self._noting(pipeline):
-                while not self._is_over() and self._seal(pipeline, number, now_s):
+                while not self._stop() and self._seal(pipeline, number, now_s):
                     pass
         is_held, most = SegmentRow.held > 0, retention.decisions_bytes
         self._thin_all(is_held & (SegmentRow.last_s < now_s - retention.decisions_s))
@@ -73,20 +70,14 @@ class Keeper:
         if retention.changes_s is not None:
             is_kept = (SegmentRow.held == 0) & (SegmentRow.kept > 0)
             self._thin_all(is_kept & (SegmentRow.last_s < now_s - retention.changes_s), keep_changes=False)
-        return replace(
-            self._report,
-            is_done=not self._is_over(),
+        return PruneReport(
+            **self._counts,
+            longest_write_s=self._longest_write_s,
+            is_done=not self._stop(),
             damaged=self._damaged,
             record_bytes=size_bytes,
             is_bounded=is_bounded,
         )
-
-    def _is_over(self) -> bool:
-        return self._stop() or time.monotonic() >= self._until_s
-
-    def _count(self, **counts: int) -> None:
-        sums = {name: getattr(self._report, name) + count for name, count in counts.items()}
-        self._report = replace(self._report, **sums)
 
     def _check_key(self) -> None:
         """ConfigurationError if the store is signed and its key is missing: a new key could not verify it."""
@@ -107,7 +98,6 @@ class Keeper:
         try:
             yield
         except RecordError as error:
-            log.error("%s; nothing of it is sealed or removed", error.message)
             self._damaged[pipeline] = error.message
 
     def _seal(self, pipeline: str, number: int, now_s: float) -> bool:
@@ -120,14 +110,11 @@ class Keeper:
             if number <= head.number:
                 return False
             is_full = number - head.number >= segments.ROWS + HOT
-            if not is_full and now_s - _newest_s(connection, pipeline, number) <= SEAL_AFTER_S:
+            if not is_full and now_s - _newest_s(connection, pipeline) <= SEAL_AFTER_S:
                 return False
             # A row is decompressed with the rows of its group before it, so groups are sealed as a whole.
-            end = head.number + 1 + segments.ROWS
-            frame = connection.scalar(select(EntryRow.frame).where(is_mine, EntryRow.number == end))
-            end = end if frame is None else frame
-            query = ROWS.where(is_mine, EntryRow.number > head.number, EntryRow.number < end)
-            found = connection.execute(query.order_by(EntryRow.number)).all()
+            wanted = EntryRow.number > head.number, EntryRow.frame <= head.number + segments.ROWS
+            found = connection.execute(ROWS.where(is_mine, *wanted).order_by(EntryRow.number)).all()
             rows = list(checked_rows(connection, chain, found, before.last_seq if before else 0))
         if not rows:
             return False
@@ -141,21 +128,17 @@ class Keeper:
             if (newest.last if newest else 0) != head.number or (frame is not None and frame <= last):
                 return False
             segments.put(connection, segment)
-        self._count(sealed_segments=1, sealed_entries=len(rows))
+        self._counts.update(sealed_segments=1, sealed_entries=len(rows))
         return True
 
     def _thin_all(
-        self,
-        condition: ColumnElement[bool],
-        excess_bytes: float = math.inf,
-        *,
-        keep_changes: bool = True,
+        self, condition: ColumnElement[bool], excess_bytes: float = math.inf, *, keep_changes: bool = True
     ) -> None:
         """Remove the holds, or every row, of the segments with the condition, the oldest first.
 
         It ends once segments of so many bytes were thinned.
         """
-        while not self._is_over() and excess_bytes > 0:
+        while not self._stop() and excess_bytes > 0:
             wanted: tuple[Any, ...] = condition, SegmentRow.pipeline.not_in(self._damaged)
             with reading(self._engine) as connection:
                 oldest = segments.read_segments(
@@ -164,31 +147,22 @@ class Keeper:
                 old = next(oldest, None)
             if old is None:
                 return
-            with self._noting(old.checkpoint.pipeline):
-                self._thin(old, keep_changes=keep_changes)
+            pipeline, mine = old.checkpoint.pipeline, old.checkpoint
+            with self._noting(pipeline):
+                # Nothing may be made of a segment that is not as it was sealed.
+                if not check_signature(Chain(pipeline), old, self._keyring):
+                    check_segment(old)
+                new = segments.thinned(old, self._keyring, keep_changes=keep_changes)
+                with self._writing() as connection:
+                    is_done = segments.put(connection, new, old)
+                if is_done:
+                    self._counts.update(
+                        thinned_segments=1,
+                        removed_decisions=mine.held - new.checkpoint.held,
+                        removed_changes=mine.changes - new.checkpoint.changes,
+                        freed_bytes=len(old.block) - len(new.block),
+                    )
                 excess_bytes -= segments.size_bytes(old)
-
-    def _thin(self, old: SignedCheckpoint, *, keep_changes: bool) -> None:
-        self._check(old)
-        new = segments.thinned(old, self._keyring, keep_changes=keep_changes)
-        with self._writing() as connection:
-            is_done = segments.put(connection, new, old)
-        if is_done:
-            self._count(
-                thinned_segments=1,
-                removed_decisions=old.checkpoint.held - new.checkpoint.held,
-                removed_changes=old.checkpoint.changes - new.checkpoint.changes,
-                freed_bytes=segments.size_bytes(old) - segments.size_bytes(new),
-            )
-
-    def _check(self, segment: SignedCheckpoint) -> None:
-        """RecordError if the segment is not as it was sealed: nothing may be made of it."""
-        mine = segment.checkpoint
-        if not segment.key_id:
-            check_segment(segment)
-        elif not self._keyring.verifies(segment.key_id, segment.signature, mine.text):
-            raise Chain(mine.pipeline).fault(f"the checkpoint of {mine.where} is not signed by this service")
-        check_block(Chain(mine.pipeline), segment)
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
@@ -196,19 +170,18 @@ class Keeper:
         with writing(self._engine, RECORD_LOCK) as connection:
             began_s = time.monotonic()
             yield connection
-        longest_s = max(self._report.longest_write_s, time.monotonic() - began_s)
-        self._report = replace(self._report, longest_write_s=longest_s)
+        self._longest_write_s = max(self._longest_write_s, time.monotonic() - began_s)
         time.sleep(BETWEEN_S)
 
 
-def _newest_s(connection: Connection, pipeline: str, number: int) -> float:
-    """The time of the pipeline's newest row, which has the number; RecordError if it was changed."""
-    query = ROWS.where(EntryRow.pipeline == pipeline, EntryRow.number == number)
+def _newest_s(connection: Connection, pipeline: str) -> float:
+    """The time of the row that begins the pipeline's newest group; RecordError if it was changed."""
+    begins = ROWS.where(EntryRow.pipeline == pipeline, EntryRow.number == EntryRow.frame)
+    row = connection.execute(begins.order_by(EntryRow.number.desc()).limit(1)).first()
     try:
-        rows = HotRows().read(connection, connection.execute(query).all())
+        return segments.time_s(HotRows().read(connection, row).values["at"]) if row else math.inf
     except ValueError as error:
-        raise Chain(pipeline).fault(f"entry {number} was changed: {error}") from error
-    return max((segments.time_s(row.values["at"]) for _, row in rows), default=math.inf)
+        raise Chain(pipeline).fault(f"entry {row.number if row else 0} was changed: {error}") from error
 
 
 def whole_bytes(engine: Engine) -> int:

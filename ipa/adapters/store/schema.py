@@ -62,7 +62,7 @@ class EntryRow(StoreTable):
 class SegmentRow(StoreTable):
     """A sealed run of a pipeline's entries: the kept rows in one block, and a checkpoint.
 
-    The checkpoint (`ipa.control.audit.checkpoints`) is signed. Triggers refuse to remove a segment, and to
+    The checkpoint (`ipa.control.audit.record`) is signed. Triggers refuse to remove a segment, and to
     change one except by removing rows of it.
     """
 

@@ -87,6 +87,11 @@ class Keyring:
         """True if the keyring has the key of that id."""
         return key_id in self._read()[1]
 
+    def reload(self) -> None:
+        """Read the file again at the next use."""
+        with self._lock:
+            self._keys = None
+
     def _read(self, *, make: bool = False) -> _Keys:
         with self._lock:
             if self._keys is None or (make and self._keys[0] is None):

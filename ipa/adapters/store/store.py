@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -32,6 +34,7 @@ from ipa.adapters.ttl_cache import TtlCache
 from ipa.control.audit.record import Head, Verified, of_control
 from ipa.control.ports import Attribution, PipelineControl
 from ipa.control.store_admin import DAY_S, MEGABYTE, PruneReport, Retention, StoreStats
+from ipa.model.errors import IpaError
 from ipa.model.profile import StageProfile
 from ipa.model.rounding import moment_to_ms
 from ipa.settings import Settings
@@ -39,6 +42,9 @@ from ipa.settings import Settings
 # The allowed age of a control with `may_lag`: a thousand loops then read four times a second.
 LAG_S = 0.25
 KEEP = Retention()
+# The interval between passes of the housekeeping: a segment takes half a second of CPU time.
+EVERY_S = 300.0
+log = logging.getLogger("ipa.store")
 
 
 class Store(Journal):
@@ -97,20 +103,26 @@ class Store(Journal):
         now: datetime | None = None,
         retention: Retention | None = None,
         *,
-        within_s: float | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> PruneReport:
         """Seal rows that are old enough, and remove those beyond the `retention`.
 
         Each transaction takes some tens of milliseconds and others can write between two of them, so it may
-        run beside a service, also in another process. It ends early after `within_s` seconds; the next call
+        run beside a service, also in another process. It ends early once `stop` is true; the next call
         continues. `now` and `retention` default to the store's own.
         ConfigurationError: the signing key is missing or cannot be read. UnavailableError: the database
         failed; earlier commits are kept.
         """
         now_s = (now or self._now()).timestamp()
-        keeper = Keeper(self._engine, self.keyring)
-        self.pruned = keeper.prune(now_s, retention or self.retention, within_s)
-        return self.pruned
+        report = Keeper(self._engine, self.keyring, stop).prune(now_s, retention or self.retention)
+        for pipeline, fault in report.damaged.items():
+            if pipeline not in self.pruned.damaged:
+                log.error("%s; nothing of it is sealed or removed", fault)
+        if report.removed_decisions:
+            words = "removed %d holds from the store, which freed %d kB"
+            log.info(words, report.removed_decisions, report.freed_bytes // 1000)
+        self.pruned, self.prune_error = report, ""
+        return report
 
     def troubles(self) -> tuple[str, ...]:
         """Return why the retention is not applied; empty if it is."""
@@ -144,7 +156,7 @@ class Store(Journal):
             at = moment_to_ms(self._now()).isoformat()
             known = self._append(connection, [(of_control(pipeline, before, control, said, at), None)])
             put_state(connection, StateKind.CONTROL, record, CONTROL.text(control), record)
-        self._hot.remember(known)
+        self._remember(known)
         self._controls.forget(StateKind.CONTROL)
 
     def end_record(self, pipeline: str) -> None:
@@ -163,6 +175,48 @@ class Store(Journal):
         """Return the newest profile of every stage of the pipeline, by stage name."""
         found = self._state.all(StateKind.PROFILE, self.records.of(pipeline))
         return {name.rpartition("/")[2]: PROFILE.value(body) for name, body in found.items()}
+
+
+class Housekeeping:
+    """The thread that seals and prunes the store if `leads()`. `now` is the clock of its decisions."""
+
+    def __init__(
+        self, store: Store, now: Callable[[], datetime], leads: Callable[[], bool], every_s: float = EVERY_S
+    ) -> None:
+        self._store, self._now, self._leads, self._every_s = store, now, leads, every_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="store-housekeeping", daemon=True)
+
+    def start(self) -> None:
+        """Start."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop after the transaction under way."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._every_s):
+            self.once()
+
+    def once(self) -> PruneReport | None:
+        """Make a pass; return its report. A failure is logged once, and is in `Store.troubles`."""
+        try:
+            return self._store.prune(self._now(), stop=self._stop.is_set) if self._leads() else None
+        except IpaError as error:
+            self._fail(error.message)
+        except Exception:
+            # A bug must not end the thread: the store would grow without bound.
+            log.exception("the store is not pruned")
+            self._fail("pruning failed; the log has the cause")
+        return None
+
+    def _fail(self, why: str) -> None:
+        if self._store.prune_error != why:
+            log.error("the store is not pruned: %s", why)
+        self._store.prune_error = why
 
 
 @lru_cache(maxsize=4096)

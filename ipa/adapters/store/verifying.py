@@ -14,16 +14,23 @@ from typing import Any
 from sqlalchemy import Connection, Engine, select
 
 from ipa.adapters.store.database import snapshot
-from ipa.adapters.store.hot import ROWS, HotRows
+from ipa.adapters.store.rows import ROWS, HotRows
 from ipa.adapters.store.schema import EntryRow, HeadRow, SegmentRow
 from ipa.adapters.store.segments import read_segments, rows_in
 from ipa.adapters.store.signing import Keyring
-from ipa.control.audit.checkpoints import SignedCheckpoint, entries_digest
-from ipa.control.audit.record import Chain, EntryKind, Head, Recorded, Verified
+from ipa.control.audit.record import (
+    Chain,
+    EntryKind,
+    Head,
+    Recorded,
+    SignedCheckpoint,
+    Verified,
+    entries_digest,
+)
 from ipa.control.canonical import digest
 from ipa.model.errors import RecordError
 
-# Rows, and segments of some 40 kB, in memory at once.
+# Rows, and segments of some 60 kB, in memory at once.
 ROWS_TOGETHER, SEGMENTS_TOGETHER = 512, 64
 
 
@@ -34,86 +41,81 @@ def verify(
 
     Entries that are recorded meanwhile may or may not be included.
     """
-    walk = _Walk(keyring, Chain(pipeline, anchor), full=full)
-    is_mine, order = SegmentRow.pipeline == pipeline, SegmentRow.first
+    chain, seq, was_signed = Chain(pipeline, anchor), 0, False
+    is_mine, options = SegmentRow.pipeline == pipeline, {"yield_per": ROWS_TOGETHER}
     while True:
         with snapshot(engine) as connection:
-            is_next = is_mine & (SegmentRow.last > walk.chain.head.number)
-            most = SEGMENTS_TOGETHER
-            found = list(read_segments(connection, is_next, order=order, most=most, blocks=True))
+            is_next = is_mine & (SegmentRow.last > chain.head.number)
+            found = list(
+                read_segments(
+                    connection, is_next, order=SegmentRow.first, most=SEGMENTS_TOGETHER, blocks=True
+                )
+            )
             for segment in found:
-                walk.take_segment(segment)
-            if not found:
-                walk.take_rows(connection)
-                kept = select(HeadRow.number, HeadRow.digest).where(HeadRow.pipeline == pipeline)
-                row = connection.execute(kept).first()
-                return walk.chain.ended(Head(*row) if row else None)
+                mine = segment.checkpoint
+                is_signed = _follow(chain, segment, seq, keyring, was_signed=was_signed)
+                anchored = anchor is not None and mine.first <= anchor.number < mine.last
+                if full or anchored or not is_signed:
+                    check_segment(segment, anchor)
+                chain.skip(Head(mine.last, mine.head), mine.decisions, mine.removed, unchecked=not is_signed)
+                seq, was_signed = mine.last_seq, was_signed or is_signed
+            if found:
+                continue
+            query = ROWS.where(EntryRow.pipeline == pipeline, EntryRow.number > chain.head.number)
+            with connection.execute(query.order_by(EntryRow.number), execution_options=options) as rows:
+                for _ in checked_rows(connection, chain, rows, seq):
+                    pass
+            head = select(HeadRow.number, HeadRow.digest).where(HeadRow.pipeline == pipeline)
+            row = connection.execute(head).first()
+            return chain.ended(Head(*row) if row else None)
 
 
-class _Walk:
-    """The verification of a chain; each step takes the entries after the last verified one."""
+def _follow(chain: Chain, segment: SignedCheckpoint, seq: int, keyring: Keyring, *, was_signed: bool) -> bool:
+    """Check that the segment is the next of the chain, and unchanged; True if it is signed."""
+    mine, number = segment.checkpoint, chain.head.number + 1
+    if mine.first < number:
+        raise chain.fault(f"the segment of {mine.where} was inserted: entry {number - 1} is in another")
+    if mine.first > number:
+        is_one = mine.first == number + 1
+        which = f"entry {number} was" if is_one else f"entries {number} to {mine.first - 1} were"
+        raise chain.fault(f"{which} removed: the next segment is that of {mine.where}")
+    is_signed = check_signature(chain, segment, keyring, was_signed=was_signed)
+    if mine.previous != chain.head.digest:
+        raise chain.fault(f"entry {number} does not follow the present entry {number - 1}")
+    if mine.first_seq <= seq:
+        raise chain.fault(f"entry {number} was moved before another")
+    return is_signed
 
-    def __init__(self, keyring: Keyring, chain: Chain, *, full: bool) -> None:
-        self._keyring, self.chain, self._full = keyring, chain, full
-        self._seq = 0
-        self._was_signed = False
 
-    def take_segment(self, segment: SignedCheckpoint) -> None:
-        """Verify the next segment."""
-        mine, chain = segment.checkpoint, self.chain
-        number = chain.head.number + 1
-        if mine.first < number:
-            raise chain.fault(f"the segment of {mine.where} was inserted: entry {number - 1} is in another")
-        if mine.first > number:
-            is_one = mine.first == number + 1
-            which = f"entry {number} was" if is_one else f"entries {number} to {mine.first - 1} were"
-            raise chain.fault(f"{which} removed: the next segment is that of {mine.where}")
-        is_signed = self._check_signature(segment)
-        self._was_signed |= is_signed
-        check_block(chain, segment)
-        if mine.previous != chain.head.digest:
-            raise chain.fault(f"entry {number} does not follow the present entry {number - 1}")
-        if mine.first_seq <= self._seq:
-            raise chain.fault(f"entry {number} was moved before another")
-        anchored = chain.anchor is not None and mine.first <= chain.anchor.number < mine.last
-        if self._full or anchored or not is_signed:
-            check_segment(segment, chain.anchor)
-        chain.skip(Head(mine.last, mine.head), mine.decisions, mine.removed, unchecked=not is_signed)
-        self._seq = mine.last_seq
+def check_signature(
+    chain: Chain, segment: SignedCheckpoint, keyring: Keyring, *, was_signed: bool = False
+) -> bool:
+    """Check the signature and the block: True if a known key signed, False if there is none, or no key.
 
-    def _check_signature(self, segment: SignedCheckpoint) -> bool:
-        """True if a known key signed the checkpoint; False if there is no signature, or no key."""
-        where, key_id, keyring = segment.checkpoint.where, segment.key_id, self._keyring
-        if key_id and keyring.verifies(key_id, segment.signature, segment.checkpoint.text):
-            return True
-        if key_id and keyring.has(key_id):
-            raise self.chain.fault(f"the checkpoint of {where} was changed: its signature does not match")
-        if keyring.is_empty() or not (key_id or self._was_signed):
-            # Its rows are verified instead, and the result counts it as unsigned.
-            return False
+    The rows must be verified then. `was_signed` refuses a segment without a signature.
+    """
+    mine, key_id = segment.checkpoint, segment.key_id
+    is_signed = bool(key_id) and keyring.verifies(key_id, segment.signature, mine.text)
+    if not is_signed and key_id and keyring.has(key_id):
+        raise chain.fault(f"the checkpoint of {mine.where} was changed: its signature does not match")
+    if not is_signed and not keyring.is_empty() and (key_id or was_signed):
         if not key_id:
-            raise self.chain.fault(f"the checkpoint of {where} has no signature, unlike those before it")
+            raise chain.fault(f"the checkpoint of {mine.where} has no signature, unlike those before it")
         raise RecordError(
-            f"the checkpoint of {where} of {self.chain.pipeline!r} is signed with the key {key_id}, "
+            f"the checkpoint of {mine.where} of {chain.pipeline!r} is signed with the key {key_id}, "
             f"which is not in {keyring.path or 'IPA_STORE_KEY_FILE, which names no file'}",
             hint="Restore the key, or its public key, from a backup. If there never was such a key, "
             "the segment was inserted.",
         )
-
-    def take_rows(self, connection: Connection) -> None:
-        """Verify the hot rows, which follow the segments."""
-        chain = self.chain
-        query = ROWS.where(EntryRow.pipeline == chain.pipeline, EntryRow.number > chain.head.number)
-        options = {"yield_per": ROWS_TOGETHER}
-        with connection.execute(query.order_by(EntryRow.number), execution_options=options) as rows:
-            for _ in checked_rows(connection, chain, rows, self._seq):
-                pass
+    if hashlib.sha256(segment.block).hexdigest() != mine.content:
+        raise chain.fault(f"the block of {mine.where} was changed")
+    return is_signed
 
 
 def checked_rows(
     connection: Connection, chain: Chain, found: Iterable[Any], before: int
 ) -> Iterator[Recorded]:
-    """Check that each row is the next of the chain, with a `seq` above that of the row before, and yield it.
+    """Check that each hot row is the next of the chain, with a `seq` above that of the row before; yield it.
 
     RecordError names the first row that is not.
     """
@@ -123,7 +125,7 @@ def checked_rows(
         if each.number != number:
             raise chain.fault(f"entry {number} was removed: entry {each.number} is in its place")
         try:
-            [(_, row)] = hot.read(connection, [each])
+            row = hot.read(connection, each)
         except ValueError as error:
             raise chain.fault(f"entry {number} was changed: {error}") from error
         check_row(chain, each, row, before)
@@ -138,9 +140,8 @@ def check_row(chain: Chain, found: Any, row: Recorded, before: int) -> None:
         values = chain.add(row.text, found.digest)
     except (ValueError, KeyError, TypeError) as error:
         raise chain.fault(f"entry {number} was changed: {error}") from error
-    if (found.number, found.seq, found.kind, found.decision_id) != tuple(
-        values[name] for name in ("number", "seq", "kind", "decision_id")
-    ):
+    names = "number", "seq", "kind", "decision_id"
+    if any(getattr(found, name) != values[name] for name in names):
         raise chain.fault(f"entry {number} was changed: its columns differ from its text")
     if found.seq <= before:
         raise chain.fault(f"entry {number} was moved before another")
@@ -148,12 +149,6 @@ def check_row(chain: Chain, found: Any, row: Recorded, before: int) -> None:
     facts, is_decision = values["facts"], values["kind"] == EntryKind.DECISION
     if is_decision and (facts["tick"], facts["action"]) != (found.tick, found.action):
         raise chain.fault(f"{_name(values)} was changed")
-
-
-def check_block(chain: Chain, segment: SignedCheckpoint) -> None:
-    """Check that the segment's block is the one of its checkpoint."""
-    if hashlib.sha256(segment.block).hexdigest() != segment.checkpoint.content:
-        raise chain.fault(f"the block of {segment.checkpoint.where} was changed")
 
 
 def check_segment(segment: SignedCheckpoint, anchor: Head | None = None) -> None:

@@ -79,7 +79,7 @@ def audit(
                 typer.echo(line)
         return
     from ipa.bootstrap.stores import checkpoint_verifier
-    from ipa.control.audit.checkpoints import verify_lines
+    from ipa.control.audit.record import verify_lines
     from ipa.files.reading import lines_of
 
     lines = sys.stdin if str(check) == "-" else lines_of(check)

@@ -61,14 +61,6 @@ def restore(
 
 
 def prune(
-    within_s: float | None = typer.Option(
-        None,
-        "--within",
-        min=0.1,
-        help="seconds after which to stop; the next call continues",
-        metavar="SECONDS",
-    ),
-    *,
     output: Output = OUTPUT,
 ) -> None:
     """Remove data that is older than the settings IPA_KEEP_... keep; the service may be running.
@@ -78,13 +70,12 @@ def prune(
     from ipa.bootstrap import stores
 
     with stores.opened_store(Settings.from_env()) as store, progress("pruning"):
-        report = store.prune(within_s=within_s)
-    end = "" if report.is_done else "; more can be removed, run it again"
+        report = store.prune()
     show(
         output,
         asdict(report),
         f"removed {report.removed_decisions} decisions and {report.removed_changes} changes, "
-        f"{_size(report.freed_bytes)}{end}",
+        f"{_size(report.freed_bytes)}",
     )
 
 

@@ -1,19 +1,21 @@
-"""The record of all decisions and changes: the contents of an entry, and how entries are chained.
+"""The record of all decisions and changes: its entries, how they are chained, its checkpoints and its tail.
 
 Each entry is one canonical JSON text that holds the digest of the pipeline's entry before it. Changing,
-removing or inserting an entry therefore shows in every later one (docs/explanation/audit.md). Events are
-these entries too.
+removing or inserting an entry therefore shows in every later one (docs/explanation/audit.md). Checkpoints
+prove what retention removed from a chain, so that the rest verifies. Events are these entries too.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 from ipa.control.canonical import canonical_json, digest, plain
 from ipa.control.engine.actuation import Actuation, ActuationPhase
@@ -314,3 +316,245 @@ def of_applied(decision: Decision, at: str) -> Entry:
         becomes=plain(decision.configs),
         decision_id=decision.decision_id,
     )
+
+
+# (key id, signature, text) -> True if that key signed the text.
+Verifies = Callable[[str, str, str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A run of a pipeline's chain: the entries `first` to `last` follow `previous` and end at `head`.
+
+    It had `decisions`; `held` holds, `changes` and `kept` entries of all kinds are still stored. `entries` is
+    the digest of the kept entries' digests, `content` that of their block.
+    """
+
+    pipeline: str
+    first: int
+    last: int
+    first_seq: int
+    last_seq: int
+    first_s: float
+    last_s: float
+    first_tick: int = 0
+    last_tick: int = 0
+    decisions: int = 0
+    held: int = 0
+    changes: int = 0
+    kept: int = 0
+    previous: str = ""
+    head: str = ""
+    entries: str = ""
+    content: str = ""
+
+    @property
+    def text(self) -> str:
+        """The text that is signed."""
+        return canonical_json(self)
+
+    @property
+    def is_whole(self) -> bool:
+        """True if no row of it was removed."""
+        return self.kept == self.last - self.first + 1
+
+    @property
+    def removed(self) -> int:
+        """The decisions that were removed from it."""
+        return self.decisions - self.held - self.changes
+
+    @property
+    def where(self) -> str:
+        """The range of entries, in words."""
+        return f"entries {self.first} to {self.last}"
+
+
+@dataclass(frozen=True, slots=True)
+class SignedCheckpoint:
+    """A checkpoint with its signature; both texts are empty if it is not signed.
+
+    `block` are the kept entries in the form in which the store packs them; empty if it was not read.
+    """
+
+    checkpoint: Checkpoint
+    key_id: str
+    signature: str
+    block: bytes = b""
+
+    def line(self) -> str:
+        """The checkpoint as a line of an export."""
+        return canonical_json(
+            {"checkpoint": asdict(self.checkpoint), "key_id": self.key_id, "signature": self.signature}
+        )
+
+
+def entries_digest(digests: list[str]) -> str:
+    """Return the digest of the digests of entries, in their order."""
+    return digest("\n".join(digests))
+
+
+class Gaps:
+    """The checkpoints of an export, which cover the entries that retention removed.
+
+    `verifies` None checks no signature.
+    """
+
+    def __init__(self, verifies: Verifies | None = None) -> None:
+        self._verifies = verifies
+        self._spans: dict[str, list[Checkpoint]] = {}
+        self._digests: dict[tuple[str, int], list[str]] = {}
+        self._unchecked: dict[str, int] = {}
+
+    def add(self, found: Mapping[str, Any]) -> None:
+        """Add the checkpoint of a line. RecordError: its signature is wrong; other errors: it is not one."""
+        checkpoint = Checkpoint(**{each.name: found["checkpoint"][each.name] for each in fields(Checkpoint)})
+        key_id, signature = str(found["key_id"]), str(found["signature"])
+        is_checked = bool(key_id) and self._verifies is not None
+        if is_checked and self._verifies and not self._verifies(key_id, signature, checkpoint.text):
+            raise Chain(checkpoint.pipeline).fault(
+                f"the checkpoint of {checkpoint.where} is not signed with a known key"
+            )
+        self._unchecked[checkpoint.pipeline] = self._unchecked.get(checkpoint.pipeline, 0) + (not is_checked)
+        self._spans.setdefault(checkpoint.pipeline, []).append(checkpoint)
+
+    def bridge(self, chain: Chain, values: Mapping[str, Any]) -> None:
+        """Advance the chain over removed entries before the next one, if a checkpoint covers them."""
+        number = values.get("number")
+        while isinstance(number, int) and chain.head.number + 1 < number:
+            span = self._span(chain.pipeline, chain.head.number + 1)
+            if span is None:
+                return
+            if span.last < number:
+                chain.head = Head(span.last, span.head)
+            else:
+                chain.head = Head(number - 1, str(values.get("previous")))
+
+    def finish(self, chain: Chain) -> None:
+        """Advance the chain to the end of its last checkpoint, and check the entries within each."""
+        while (span := self._span(chain.pipeline, chain.head.number + 1)) is not None:
+            chain.head = Head(span.last, span.head)
+        for span in self._spans.get(chain.pipeline, ()):
+            digests = self._digests.get((span.pipeline, span.first), [])
+            if len(digests) != span.kept or entries_digest(digests) != span.entries:
+                raise chain.fault(f"the export does not have the entries of the checkpoint of {span.where}")
+            chain.removed += span.removed
+            chain.decisions += span.removed
+        chain.unchecked = self._unchecked.get(chain.pipeline, 0)
+
+    def note(self, chain: Chain) -> None:
+        """Note the newest entry of the chain, if it is within a checkpoint."""
+        span = self._span(chain.pipeline, chain.head.number)
+        if span is not None:
+            self._digests.setdefault((span.pipeline, span.first), []).append(chain.head.digest)
+
+    def _span(self, pipeline: str, number: int) -> Checkpoint | None:
+        """The checkpoint that covers the entry of that number."""
+        spans = self._spans.get(pipeline, ())
+        return next((each for each in spans if each.first <= number <= each.last), None)
+
+
+def verify_lines(
+    lines: Iterable[str], anchors: Mapping[str, Head], verifies: Verifies | None = None
+) -> dict[str, Verified]:
+    """Verify the lines of an export, and return the contents of each record from its first entry on.
+
+    RecordError names the first changed line. `verifies` checks the signatures of
+    checkpoints, which come before the entries; without it they are counted as unchecked.
+    """
+    gaps = Gaps(verifies)
+    chains: dict[str, Chain] = {}
+    for index, line in enumerate(lines, 1):
+        try:
+            found = json.loads(line)
+            if "checkpoint" in found:
+                gaps.add(found)
+                continue
+            text, kept = canonical_json(found["entry"]), str(found["digest"])
+            pipeline = record_in(found["entry"])
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise RecordError(f"line {index} is not an entry of a record: {error}", hint=RESTORE) from error
+        chain = chains.setdefault(pipeline, Chain(pipeline, anchors.get(pipeline)))
+        try:
+            gaps.bridge(chain, found["entry"])
+            chain.add(text, kept)
+            gaps.note(chain)
+        except (KeyError, AttributeError) as error:
+            raise chain.fault(f"entry {chain.head.number + 1} was changed") from error
+    missing = [name for name in anchors if name not in chains]
+    if missing:
+        raise RecordError(f"there is no entry of {', '.join(missing)}", hint=RESTORE)
+    for chain in chains.values():
+        gaps.finish(chain)
+    return {name: chain.ended() for name, chain in chains.items()}
+
+
+# The interval of reads of the store; a tick is some seconds.
+POLL_S = 0.5
+# Entries that are cached, about a kilobyte each; older ones are read again.
+REMEMBERED = 1000
+# A follower that missed more entries than this has to start anew: reading them all would take longer.
+KEPT = 10_000
+
+
+class FollowedRecord(Protocol):
+    """The record that is followed."""
+
+    def entries(self, after: int, limit: int, pipeline: str | None = None) -> Sequence[Recorded]:
+        """Return the `limit` entries after `after`, oldest first."""
+
+    def newest_seq(self) -> int:
+        """Return the `seq` of the newest entry; 0 without entries."""
+
+    def checkpoints(self, after: int, pipeline: str | None = None) -> Iterable[SignedCheckpoint]:
+        """Return the checkpoints of entries after `after` that retention removed."""
+
+
+class RecordFeed:
+    """The newest entries of the record. Thread-safe; errors are the store's."""
+
+    def __init__(
+        self,
+        record: FollowedRecord,
+        monotonic_s: Callable[[], float],
+        *,
+        poll_s: float = POLL_S,
+        kept: int = KEPT,
+    ) -> None:
+        self._record, self._monotonic_s = record, monotonic_s
+        self.poll_s, self.kept = poll_s, kept
+        self._lock = threading.Lock()
+        self._recent: deque[Recorded] = deque(maxlen=REMEMBERED)
+        # The `seq` of the newest entry that was read.
+        self._newest: int | None = None
+        self._read_s = 0.0
+
+    def newest(self, *, now: bool = False) -> int:
+        """Return the `seq` of the newest entry, as of the last read; with `now` it reads first."""
+        with self._lock:
+            return self._refresh(now=now)
+
+    def after(self, seq: int, limit: int = 100) -> Sequence[Recorded]:
+        """Return the `limit` entries after `seq`, oldest first."""
+        with self._lock:
+            if seq >= self._refresh():
+                return ()
+            if self._recent and self._recent[0].seq <= seq + 1:
+                return tuple(entry for entry in self._recent if entry.seq > seq)[:limit]
+        return self._record.entries(seq, limit)
+
+    def gone(self, seq: int) -> bool:
+        """True if the entries after `seq` cannot be followed: too many, or of another store."""
+        newest = self.newest()
+        return seq > newest or newest - seq > self.kept
+
+    def _refresh(self, *, now: bool = False) -> int:
+        now_s = self._monotonic_s()
+        if self._newest is None:
+            self._newest = self._record.newest_seq()
+        elif not now and now_s - self._read_s < self.poll_s:
+            return self._newest
+        while found := self._record.entries(self._newest, REMEMBERED):
+            self._recent.extend(found)
+            self._newest = found[-1].seq
+        self._read_s = now_s
+        return self._newest

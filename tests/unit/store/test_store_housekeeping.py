@@ -1,7 +1,8 @@
-"""Housekeeping: passes are made in a process of their own, and their failures are told."""
+"""Housekeeping: passes are made beside the loops, and their failures are told."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,8 +11,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
-from ipa.adapters.store import Store, housekeeping, open_store
-from ipa.adapters.store.housekeeping import Housekeeping
+from ipa.adapters.store import Store, open_store
+from ipa.adapters.store.store import Housekeeping
 from ipa.control.store_admin import Retention
 from tests.contract.store_harness import a_decision
 
@@ -58,14 +59,22 @@ def test_a_key_that_is_gone_is_told_once_and_kept(
     ]
 
 
-def test_a_process_that_dies_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(housekeeping, "COMMAND", ("false",))
-    assert Housekeeping(store, lambda: LATER, lambda: True).once() is None
-    assert store.troubles() == ("the process that prunes the store exited with code 1",)
+def test_it_makes_passes_until_it_is_closed(store: Store) -> None:
+    sealed = threading.Event()
 
+    def leads() -> bool:
+        if store.stats().segments:
+            sealed.set()
+        return True
 
-def test_the_end_of_the_service_is_not_waited_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(housekeeping, "COMMAND", ("sleep", "6000"))
-    keeping = Housekeeping(store, lambda: LATER, lambda: True, every_s=0.001)
+    keeping = Housekeeping(store, lambda: LATER, leads, every_s=0.001)
     keeping.start()
+    assert sealed.wait(300.0)
     keeping.close()
+    assert store.stats().segments == 1
+
+
+def test_a_bug_ends_no_thread_and_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "prune", lambda *_args, **_options: 1 / 0)
+    assert Housekeeping(store, lambda: LATER, lambda: True).once() is None
+    assert store.troubles() == ("pruning failed; the log has the cause",)

@@ -13,13 +13,13 @@ from random import Random
 import pytest
 from sqlalchemy import inspect
 
-from ipa.adapters.store import Store, copies, hot, keeper, open_store, segments
+from ipa.adapters.store import Store, copies, keeper, open_store, rows, segments
 from ipa.adapters.store.codec import DECISION, KEPT_PLAN, PROFILE
-from ipa.adapters.store.packing import FORMAT, FORMAT_1, unpack
+from ipa.adapters.store.old_blocks import FORMAT_1
+from ipa.adapters.store.rows import FORMAT, unpack
 from ipa.adapters.store.schema import SegmentRow
 from ipa.adapters.store.signing import Keyring
-from ipa.control.audit.checkpoints import verify_lines
-from ipa.control.audit.record import Recorded, head_of
+from ipa.control.audit.record import Recorded, head_of, verify_lines
 from ipa.control.audit.replay import inputs_in
 from ipa.control.canonical import digest
 from ipa.control.idempotency import StoredAnswer
@@ -188,7 +188,7 @@ def test_its_damaged_blocks_are_value_errors(url: str) -> None:
 
 
 def test_its_record_goes_on_across_the_formats(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hot, "GROUP", 4)
+    monkeypatch.setattr(rows, "GROUP", 4)
     monkeypatch.setattr(segments, "ROWS", 16)
     monkeypatch.setattr(keeper, "HOT", 4)
     monkeypatch.setattr(keeper, "BETWEEN_S", 0.0)
