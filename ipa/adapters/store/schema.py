@@ -37,7 +37,7 @@ class EntryRow(StoreTable):
     """A hot row: one of the newest entries of the record (`ipa.control.audit.record`), with its decision.
 
     Triggers refuse to change a row, and to remove one that no segment holds. `packed` are the texts of entry
-    and decision, compressed by `ipa.adapters.store.hot`.
+    and decision, compressed by `ipa.adapters.store.rows`.
     """
 
     __tablename__ = "ipa_entries"
