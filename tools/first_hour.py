@@ -293,7 +293,7 @@ HOURS: Mapping[str, tuple[Chapter, ...]] = {
         Chapter("how-to/send-requests.md", ("Send requests to a pipeline", "On this machine")),
         Chapter(
             "how-to/change-a-running-pipeline.md",
-            ("Change a running pipeline", "Edit its files", "Push"),
+            ("Change a running pipeline", "Edit its files", "Over the API"),
         ),
         Chapter("how-to/bring-your-own-pipeline.md"),
     ),
@@ -339,7 +339,7 @@ HOURS: Mapping[str, tuple[Chapter, ...]] = {
         ),
         Chapter(
             "how-to/review-changes.md",
-            ("Check before you push", "Changed profiles need evidence", "From the merge to the service"),
+            ("Check before you push", "Changed profiles need evidence"),
             place=in_a_repository,
         ),
     ),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.transport import Limits
+from ipa.files import load_profiles
+from ipa.files.kinds.targets import TARGETS
+from ipa.files.pipelines import find_pipeline
 from ipa.model.decision import Mode
-from ipa.model.errors import InfeasibleError, Problem, UsageError
+from ipa.model.errors import InfeasibleError, InputError, NotFoundError, Problem, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.probe import V2, ProbeRequest, ProbeResult, RequestAddress
@@ -71,6 +74,11 @@ def default_target(pipeline: Pipeline) -> Target:
     return next((each for each in placed if each.sections.pipeline is not None), target_named("local"))
 
 
+def is_target(at: str) -> bool:
+    """True if `at` is a target, NAME or NAME:WHERE."""
+    return at.partition(":")[0] in TARGETS
+
+
 def cluster_target() -> Target:
     """The target that runs pipelines on Kubernetes, and whose manifests a file may hold."""
     return next(target for target in targets() if target.on_kubernetes)
@@ -113,6 +121,36 @@ def actuation_faults(settings: Settings) -> Iterator[str]:
     yield from gitops_faults(settings)
     if settings.actuation == "gitops" and not target_of(settings).on_kubernetes:
         yield "IPA_ACTUATION=gitops needs the target kubernetes"
+
+
+def usable_profiles(settings: Settings, name: str) -> Mapping[str, StageProfile]:
+    """The profiles of the files; none if they cannot be used: then only accuracies are not known."""
+    try:
+        return load_profiles(settings.profiles_dir, name)
+    except (InputError, NotFoundError):
+        return {}
+
+
+def refusals(settings: Settings, at: str, pipelines: Iterable[Pipeline]) -> list[str]:
+    """The reasons of the target `at` to refuse pipelines that are placed there, with remedies."""
+    kind, _, where = at.partition(":")
+    target = target_named(kind)
+    with closing(target.connect(settings, where)) as connection:
+        placed = [pipeline for pipeline in pipelines if target.placed(pipeline)]
+        found = {pipeline.name: connection.why_not(pipeline) for pipeline in placed}
+    return [f"pipeline {name}: {why}" for name, why in found.items() if why]
+
+
+def release(settings: Settings, at: str, name: str, namespace: str | None) -> list[str]:
+    """Give the pipeline up on the target `at`, for another install to claim; the names of what was ours."""
+    kind, _, where = at.partition(":")
+    target = target_named(kind)
+    found = find_pipeline(name, settings.pipelines_dir)
+    found = target.shape(found, usable_profiles(settings, found.name))
+    if namespace is not None:
+        found = target.in_namespace(found, namespace)
+    with closing(target.connect(settings, where)) as connection:
+        return connection.release(found)
 
 
 def measurement_bench(pipeline: Pipeline) -> AbstractContextManager[MeasurementBench]:

@@ -24,7 +24,7 @@ from ipa.policies.registry import POLICIES
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
-    from ipa.clients.http import HttpClient, PipelineClient
+    from ipa.clients.http import HttpClient
     from ipa.model.pipeline import Pipeline
     from ipa.model.profile import StageProfile
 
@@ -146,21 +146,20 @@ AT = typer.Option(
     "--at",
     metavar="WHERE",
     envvar="IPA_AT",
-    help="a service's URL, kubernetes[:KUBECONFIG], or a manifest's FILE.yaml",
+    help="a service's URL",
 )
 # Not the variable's before that of a saved plan, which is for one place.
 APPLY_AT = typer.Option(
     None,
     "--at",
     metavar="WHERE",
-    help="a service's URL, kubernetes[:KUBECONFIG] or a FILE.yaml; that of the saved plan, or for any other "
-    "IPA_AT, if not given",
+    help="a service's URL; that of the saved plan, or for any other IPA_AT, if not given",
 )
 NAMESPACE = typer.Option(
     None,
     "--namespace",
     "-n",
-    help="namespace on a cluster or in a manifest, instead of that of the pipeline's file",
+    help="namespace on a cluster, instead of that of the pipeline's file",
 )
 CONFIRM = typer.Option(False, "--confirm", help="take capacity even while requests are late")
 PIPELINES_DIR = typer.Option(
@@ -194,15 +193,14 @@ class Author(Bundle):
 
 @dataclass(frozen=True, slots=True)
 class Place(Bundle):
-    """A service, a cluster or a manifest that a verb reads or changes."""
+    """A service that a verb reads or changes."""
 
     output: Output = OUTPUT
     at: str = AT
-    namespace: str | None = NAMESPACE
 
-    def client(self) -> PipelineClient:
-        """The client of the place, as `ipa.clients.http.client_at` finds it."""
-        return client_at(self.at, self.namespace)
+    def client(self) -> HttpClient:
+        """The client of the service."""
+        return client_at(self.at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,18 +228,11 @@ class FileFolders(Bundle):
         return pipeline, load_profiles(settings.profiles_dir, pipeline.name), settings
 
 
-def client_at(at: str, namespace: str | None = None) -> PipelineClient:
-    """The client of a service, a cluster or a manifest, as `ipa.clients.http.client_at` finds it."""
+def client_at(at: str) -> HttpClient:
+    """The client of the service, as `ipa.clients.http.client_at` finds it."""
     from ipa.clients import http
 
-    return http.client_at(at, namespace=namespace)
-
-
-def service_at(at: str, what: str) -> HttpClient:
-    """The client of a service; UsageError elsewhere, since only a service has `what`."""
-    from ipa.clients import http
-
-    return http.service_at(at, what)
+    return http.client_at(at)
 
 
 def duration_s(option: str, text: str) -> float:

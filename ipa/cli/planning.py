@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-import ipa
 from ipa.cli import options
 from ipa.cli.arguments import Bundle
-from ipa.cli.output import OUTPUT, Output, Step, show
+from ipa.cli.output import OUTPUT, Output, Step, json_text, show
 from ipa.model.errors import (
-    ConflictError,
     DeadlineError,
     InfeasibleError,
     InputError,
@@ -33,8 +29,6 @@ from ipa.settings import Settings
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from ipa.clients.http import PipelineClient
-    from ipa.files.plans import PlanFile, SavedPlanFile
     from ipa.policies.planning import PlanQuestion
 
 EXIT_CODES = {
@@ -42,10 +36,6 @@ EXIT_CODES = {
     Termination.NO_SOLUTION_FOUND: DeadlineError.exit_code,
 }
 KIND = "SavedPlan"
-# The times of the search are left out of the file, so that equal plans give equal files.
-TIMES = frozenset({"solve_s"})
-# Digits of a digest in a message: enough to tell two files apart.
-DIGITS = 12
 
 
 @dataclass(frozen=True)
@@ -57,12 +47,12 @@ class Question(Bundle):
     compat: str | None = options.COMPAT
     allocation: str = options.ALLOCATION
     solver: str | None = options.SOLVER
-    # The target of the plan; None: only replicas count.
+    # None: only replicas count.
     at: str | None = typer.Option(
         None,
         "--at",
         metavar="WHERE",
-        help="kubernetes: count the containers beside the replicas; for --out also a URL or a FILE.yaml",
+        help="kubernetes: count the containers beside the replicas; a service's URL: have it plan",
     )
     output: Output = OUTPUT
     pipelines_dir: Path | None = options.PIPELINES_DIR
@@ -201,142 +191,34 @@ def _set(question: Question, rate_rps: float) -> PlanAnswer:
     return PlanAnswer(found.to_json(), plan_lines(found), found.termination)
 
 
-def write_saved(file: Path, **values: Any) -> None:
-    """Save a plan with its inputs, the same bytes for the same values; InputError if it cannot be written.
-
-    `revision` is that of the workload at `at` (empty: none, or unknown), `inputs` has the sha256 of each file
-    of the pipeline, or of each resource of the service that planned. `plan` is as it was printed.
-    """
-    body = {"apiVersion": "ipa/v1", "kind": KIND, **values}
-    text = json.dumps({**body, "digest": _seal(body)}, indent=1, ensure_ascii=False)
-    try:
-        file.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{file} cannot be written: {error.strerror}") from error
-
-
-def read_saved(file: Path) -> SavedPlanFile:
-    """The plan in the file. InputError: it is no saved plan, or was changed."""
-    from ipa.files.document import Document
-    from ipa.files.faults import check
-    from ipa.files.plans import SavedPlanFile
+def read_saved(file: Path) -> tuple[str, str, str]:
+    """The service, the pipeline and the id of a plan that `propose` saved; InputError: it is no such file."""
     from ipa.files.reading import read_json
 
-    hint = "Save one with `ipa plan PIPELINE --rate R --at WHERE --out FILE`."
+    hint = "Save one with `ipa plan PIPELINE --rate R --at URL --out FILE`."
     try:
         body = read_json(file)
+        if body["kind"] != KIND:
+            raise KeyError("kind")
+        at, pipeline, plan_id = (body[key] for key in ("service", "pipeline", "plan_id"))
     except (InputError, NotFoundError) as error:
         raise InputError(error.message, hint=hint) from error
-    if not isinstance(body, dict) or body.get("kind") != KIND:
-        raise InputError(f"{file} is not a saved plan", hint=hint)
-    if body.pop("digest", None) != _seal(body):
-        raise InputError(f"{file} was changed since it was saved: its digest does not match", hint=hint)
-    document = Document(str(file), body, shows_pointers=True)
-    found = check(document, SavedPlanFile)
-    document.raise_problems()
-    assert found is not None, "without a file there are problems"
-    return found
-
-
-def check_fresh(saved: SavedPlanFile, revision: str, inputs: Mapping[str, str], file: Path) -> None:
-    """ConflictError names everything that changed since the plan was made."""
-    moved = []
-    for name in sorted({*saved.inputs, *inputs}):
-        then, now = saved.inputs.get(name), inputs.get(name)
-        if then is None:
-            moved.append(f"{name} is new")
-        elif now is None:
-            moved.append(f"{name} is gone")
-        elif then != now:
-            moved.append(f"{name} was changed: sha256 {then[:DIGITS]} then, {now[:DIGITS]} now")
-    if revision != saved.revision:
-        then, now = saved.revision or "nothing", revision or "nothing"
-        moved.append(f"the running configuration was changed: revision {then} then, {now} now")
-    if saved.version != ipa.__version__:
-        moved.append(f"it was made by ipa {saved.version}, this is {ipa.__version__}")
-    if moved:
-        raise ConflictError(
-            f"{file} is stale: its inputs have changed",
-            problems=[Fault(words) for words in moved],
-            hint=f"Plan again with `ipa plan {saved.pipeline} --rate {saved.rate_rps:g} "
-            f"--at {saved.at} --out {file}`.",
-        )
-
-
-def inputs_of(service: PipelineClient, settings: Settings, pipeline: str) -> dict[str, str]:
-    """The digests of the inputs of plans: the files of the pipeline, or the resources of the service."""
-    from ipa.clients.http import HttpClient, pipeline_path
-    from ipa.control.canonical import canonical_json, digest
-    from ipa.files.pipelines import FILE_NAME
-
-    if isinstance(service, HttpClient):
-        found = {
-            pipeline_path(pipeline): service.definition(pipeline),
-            pipeline_path(pipeline, "profiles"): service.profiles(pipeline),
-        }
-        return {f"/v1/{path}": digest(canonical_json(values)) for path, values in found.items()}
-    files = {f"pipelines/{pipeline}/{FILE_NAME}": settings.pipelines_dir / pipeline / FILE_NAME}
-    home = settings.profiles_dir / pipeline
-    files |= {f"profiles/{pipeline}/{file.name}": file for file in sorted(home.glob("*.yaml"))}
-    return {name: sha256(file.read_bytes()).hexdigest() for name, file in files.items() if file.is_file()}
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{file} is not a saved plan", hint=hint) from error
+    return str(at), str(pipeline), str(plan_id)
 
 
 def propose(question: Question, rate_rps: float, sets: bool | None, out: Path | None) -> tuple[int, bool]:
-    """The exit code of the search (0: there is a plan), and True if the plan differs from what runs.
+    """The exit code of the service's search, and True if the plan differs from what runs.
 
-    Prints the plan and the difference, and saves the plan to `out`. UsageError without --at.
+    Prints the plan and the difference, and saves to `out` where the service keeps the plan.
+    Errors: UsageError (options that a service does not take), InputError (`out` cannot be written).
     """
     from ipa.cli.difference import difference
     from ipa.cli.views.status_text import difference_table
-    from ipa.clients.http import client_at, is_service
-    from ipa.files.pipelines import find_pipeline
+    from ipa.files.plans import plan_in
     from ipa.model.masking import without_user
 
-    at, output = question.at, question.output
-    if at is None:
-        raise UsageError(
-            "--out and --detailed-exitcode compare with the running configuration, so they need --at",
-            hint="--at kubernetes, a manifest's FILE.yaml, or a service's URL.",
-        )
-    settings = Settings.from_env(pipelines_dir=question.pipelines_dir, profiles_dir=question.profiles_dir)
-    with client_at(at, settings) as service:
-        if is_service(at):
-            name = question.pipeline
-            found = _by_service(service, question, rate_rps, sets)
-        else:
-            name = find_pipeline(question.pipeline, settings.pipelines_dir).name
-            found = planned(replace(question, at="kubernetes"), rate_rps, sets)
-        status = service.status(name)
-        inputs = inputs_of(service, settings, name)
-    wanted = _wanted(found.values) if not found.exit_code else None
-    if wanted is None or not wanted.configs:
-        show(output, found.values, found.lines)
-        return found.exit_code, False
-    change = difference(status, wanted)
-    show(output, {**found.values, "difference": asdict(change)}, found.lines, difference_table(change))
-    if out is not None:
-        write_saved(
-            out,
-            pipeline=name,
-            at=without_user(at),
-            revision=change.revision,
-            rate_rps=rate_rps,
-            solver=found.values["solver"],
-            version=ipa.__version__,
-            inputs=inputs,
-            plan=_timeless(found.values),
-            configs=[asdict(config) for config in wanted.configs],
-        )
-        if output in (Output.TEXT, Output.MD):
-            until = f"its files and revision {change.revision} stay" if change.revision else "its files stay"
-            typer.echo(f"Saved {out}: valid while {until}. Apply it with `ipa apply {out}`.")
-    return 0, change.changed
-
-
-def _by_service(
-    service: PipelineClient, question: Question, rate_rps: float, sets: bool | None
-) -> PlanAnswer:
-    """The plan of the service. UsageError for options that a service does not take."""
     given = {
         "--compat": question.compat,
         "--solver": question.solver,
@@ -347,29 +229,29 @@ def _by_service(
     if refused:
         raise UsageError(
             f"{', '.join(refused)}: a service plans by its own settings",
-            hint="Leave it out, or plan with --at kubernetes.",
+            hint="Leave it out, or plan from the files without the URL.",
         )
-    values = service.plan(question.pipeline, rate_rps, question.objective)
-    lines = [] if values["stages"] else [f"No plan: {values['termination']}"]
-    lines += [f"  Feasible with {move}." for move in values["relaxations"]]
-    return PlanAnswer(values, lines, Termination(values["termination"]))
-
-
-def _wanted(values: Mapping[str, Any]) -> PlanFile:
-    """The configuration that the plan asks for."""
-    from ipa.files.plans import plan_in
-
-    return plan_in(values, "the plan")
-
-
-def _seal(body: Mapping[str, Any]) -> str:
-    from ipa.control.canonical import canonical_json, digest
-
-    return f"sha256:{digest(canonical_json(body))}"
-
-
-def _timeless(value: Any) -> Any:
-    """The values without times of the search, at any depth."""
-    if isinstance(value, Mapping):
-        return {key: _timeless(entry) for key, entry in value.items() if key not in TIMES}
-    return [_timeless(entry) for entry in value] if isinstance(value, list | tuple) else value
+    name, at, output = question.pipeline, str(question.at), question.output
+    with options.client_at(at) as service:
+        plan = service.plan(name, rate_rps, question.objective)
+        status = service.status(name)
+    for doubt in status["control"]["profile_doubts"]:
+        typer.echo(f"warning: {doubt}", err=True)
+    lines = [] if plan["stages"] else [f"No plan: {plan['termination']}"]
+    lines += [f"  Feasible with {move}." for move in plan["relaxations"]]
+    if not plan["stages"]:
+        show(output, plan, lines)
+        return EXIT_CODES.get(Termination(plan["termination"]), 0), False
+    wanted = plan_in(plan, "the plan")
+    change = difference(status, wanted)
+    show(output, {**plan, "difference": asdict(change)}, lines, difference_table(change))
+    if out is not None:
+        saved = {"kind": KIND, "service": without_user(at), "pipeline": name, "plan_id": plan["plan_id"]}
+        try:
+            out.write_text(json_text({**saved, "plan": plan}, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{out} cannot be written: {error.strerror}") from error
+        if output in (Output.TEXT, Output.MD):
+            until = f"the pipeline, its profiles and revision {change.revision} stay"
+            typer.echo(f"Saved {out}: valid while {until}. Apply it with `ipa apply {out}`.")
+    return 0, change.changed

@@ -24,7 +24,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...] | str]] = {
         "doctor": ("doctor", "ipa doctor", "ipa doctor video --at kubernetes", "ipa doctor --store"),
     },
     "Watch": {
-        "status": ("lifecycle", "ipa status", "ipa status video --at kubernetes -o json"),
+        "status": ("lifecycle", "ipa status", "ipa status video -o json"),
         "watch": ("lifecycle", "ipa watch video", "ipa watch video --until settled --timeout 5min"),
         "history": (
             "lifecycle",
@@ -44,7 +44,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...] | str]] = {
         "replay": ("events", "ipa replay video", "ipa replay video video-42-1f2e3d4c --policy hpa"),
     },
     "Change": {
-        "diff": ("lifecycle", "ipa diff video", "ipa diff video --rate 20 --at kubernetes"),
+        "diff": ("lifecycle", "ipa diff video", "ipa diff video --rate 20"),
         "apply": (
             "lifecycle",
             "ipa apply video --rate 20",
@@ -52,7 +52,6 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...] | str]] = {
             "ipa apply video --plan plan.json",
         ),
         "rollback": ("lifecycle", "ipa rollback video --reason 'latency rose'"),
-        "push": ("push", "ipa push video --dry-run", "ipa push video --reason 'checkout week'"),
         "pause": ("lifecycle", "ipa pause video --for 30min --reason release"),
         "resume": ("lifecycle", "ipa resume video"),
         "mode": ("lifecycle", "ipa mode video active", "ipa mode video advisory --reason 'new profiles'"),
@@ -66,7 +65,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...] | str]] = {
         "plan": (
             "plan",
             "ipa plan video --rate 20",
-            "ipa plan video --rate 20 --at kubernetes --out plan.json",
+            "ipa plan video --rate 20 --at http://127.0.0.1:8080 --out plan.json",
         ),
         "sweep": ("plan", "ipa sweep video --rates 1:45:2"),
         "explain": ("plan", "ipa explain video --rate 20"),

@@ -16,7 +16,7 @@ from rich.live import Live
 from ipa.cli.layout import by_whom, date_time
 from ipa.cli.output import Output, json_text, printed
 from ipa.cli.views.status_text import status_line, status_table
-from ipa.clients.http import PipelineClient
+from ipa.clients.http import HttpClient
 from ipa.control.ports import Clock
 from ipa.model.errors import DeadlineError, RolloutError, UnavailableError, UsageError
 
@@ -61,7 +61,7 @@ class StreamEvent:
 
 
 def followed(
-    service: PipelineClient, pipeline: str | None, place: int | None, clock: Clock, *, follow: bool
+    service: HttpClient, pipeline: str | None, place: int | None, clock: Clock, *, follow: bool
 ) -> Iterator[StreamEvent]:
     """The events after that id; with `follow` endless, resumed after breaks."""
     while True:
@@ -98,7 +98,7 @@ BEYOND = (1 << 62) - 1
 class EventTail:
     """Reads new events of a pipeline; none if the source has no event stream."""
 
-    def __init__(self, source: PipelineClient, pipeline: str, clock: Clock) -> None:
+    def __init__(self, source: HttpClient, pipeline: str, clock: Clock) -> None:
         self._source, self._pipeline, self._clock = source, pipeline, clock
         self._place = BEYOND
         self._is_kept = True
@@ -133,7 +133,7 @@ class Until(StrEnum):
 
 
 def watch(
-    source: PipelineClient,
+    source: HttpClient,
     pipeline: str,
     clock: Clock,
     console: Console,
@@ -149,7 +149,6 @@ def watch(
 
     Errors: DeadlineError after `timeout_s`; RolloutError if a change failed or the pipeline is degraded.
     """
-    interval_s = source.interval_s or INTERVAL_S
     started_s = clock.monotonic_s()
     with ExitStack() as screen:
         show = _shower(console, screen, output)
@@ -170,10 +169,10 @@ def watch(
                         raise RolloutError(f"a change of {pipeline} ended {event.what}: {why}")
                 if is_due and _settled(status):
                     return
-            if timeout_s is not None and clock.monotonic_s() - started_s + interval_s > timeout_s:
+            if timeout_s is not None and clock.monotonic_s() - started_s + INTERVAL_S > timeout_s:
                 done = "was not changed" if until is Until.CHANGED else "did not settle"
                 raise DeadlineError(f"{pipeline} {done} within {timeout_s:g} s")
-            clock.wait(interval_s)
+            clock.wait(INTERVAL_S)
 
 
 def _settled(status: dict[str, Any]) -> bool:

@@ -1,13 +1,13 @@
-"""The client of a service over its REST API, and the choice of a client by an address."""
+"""The client of a service over its REST API."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 from urllib.parse import quote
+from uuid import uuid4
 
 import httpx
 
@@ -23,28 +23,19 @@ from ipa.model.errors import (
     UnauthenticatedError,
     UnavailableError,
     UsageError,
-    service_only,
 )
 from ipa.model.masking import mask_url
-from ipa.model.pipeline import Pin
 from ipa.model.plan import StageConfig
-from ipa.service.preconditions import ChangeOrder, plain_version
-from ipa.settings import Settings
+from ipa.service.preconditions import ChangeOrder
 
-if TYPE_CHECKING:
-    from ipa.clients.in_process import InProcessClient, JsonObject
-
-# Reads and changes pipelines, at a service or without one; both have the methods of `InProcessClient`.
-PipelineClient: TypeAlias = "HttpClient | InProcessClient"
+# JSON values as the REST API documents them.
+JsonObject = dict[str, Any]
 # Seconds for an answer: a plan may take the solver's deadline, a change its record and one write.
 TIMEOUT_S = 30.0
 
 
 class HttpClient(AbstractContextManager["HttpClient"]):
     """A running service, named by its base URL. Answers are JSON values; errors are those of IpaError."""
-
-    # Seconds between two reads of a watch.
-    interval_s = 1.0
 
     def __init__(
         self, at: str, transport: httpx.BaseTransport | None = None, timeout_s: float = TIMEOUT_S
@@ -106,9 +97,18 @@ class HttpClient(AbstractContextManager["HttpClient"]):
         return self._get(pipeline_path(pipeline, "record"), anchor=anchor)
 
     def plan(self, pipeline: str, rate_rps: float | None, objective: str | None) -> JsonObject:
-        """The best plan for the rate (None: for the forecast)."""
+        """The best plan for the rate (None: for the forecast), which the service keeps under its id."""
         body = {"rate_rps": rate_rps, "objective": objective}
-        return self._send("POST", pipeline_path(pipeline, "plans"), body)
+        return self._ask("POST", pipeline_path(pipeline, "plans"), json=body)
+
+    def saved_plan(self, plan_id: str) -> tuple[JsonObject, str]:
+        """The plan that the service keeps under that id, and its version."""
+        answer = self._answer("GET", f"plans/{quote(plan_id, safe='')}")
+        return self._read(answer), answer.headers.get("etag", "")
+
+    def apply_saved(self, plan_id: str, order: ChangeOrder) -> JsonObject:
+        """The decision that applied that plan; ConflictError names what changed since it was made."""
+        return self._order(f"plans/{quote(plan_id, safe='')}:apply", {}, order)
 
     def apply(self, pipeline: str, configs: Sequence[StageConfig], order: ChangeOrder) -> JsonObject:
         """The decision that applied `configs`.
@@ -116,10 +116,8 @@ class HttpClient(AbstractContextManager["HttpClient"]):
         ConflictError: the expected revision does not run any more, or it takes capacity while requests are
         late and that is not `confirmed`.
         """
-        body: JsonObject = {"configs": [asdict(config) for config in configs]}
-        # An older service does not know the key.
-        body |= {"confirmed": True} if order.confirmed else {}
-        return self._order("apply", pipeline, body, order)
+        body = {"configs": [asdict(config) for config in configs]}
+        return self._order(pipeline_path(pipeline, "apply"), body, order)
 
     def preview_rollback(self, pipeline: str, to: str | None, *, by: str) -> JsonObject:
         """The changes that `rollback` would take back now, and the configuration that it would restore."""
@@ -131,17 +129,24 @@ class HttpClient(AbstractContextManager["HttpClient"]):
 
         Errors: those of `apply`; ConflictError: nothing is left to take back, or another change rolls out.
         """
-        return self._order("rollback", pipeline, {"to": to, "confirmed": order.confirmed}, order)
+        return self._order(pipeline_path(pipeline, "rollback"), {"to": to}, order)
 
-    def _order(self, what: str, pipeline: str, body: JsonObject, order: ChangeOrder) -> JsonObject:
-        (revision,) = order.expected.versions
-        said = {"by": order.by, "reason": order.reason}
-        return self._send("POST", pipeline_path(pipeline, what), {**body, **said}, revision=revision)
+    def _order(self, path: str, body: JsonObject, order: ChangeOrder) -> JsonObject:
+        (version,) = order.expected.versions
+        headers = {"If-Match": f'"{version}"', "Idempotency-Key": uuid4().hex}
+        said: JsonObject = {"by": order.by, "reason": order.reason}
+        # An older service does not know the key.
+        said |= {"confirmed": True} if order.confirmed else {}
+        return self._ask("POST", path, json={**body, **said}, headers=headers)
+
+    def control(self, method: str, pipeline: str, *rest: str, **options: Any) -> JsonObject:
+        """The control of the pipeline after a change of it, such as POST of `pause`, with httpx's options."""
+        return self._ask(method, pipeline_path(pipeline, *rest), **options)
 
     def replay(self, decision_id: str, policy: str | None) -> JsonObject:
         """The outcome of deciding again from the recorded inputs."""
         body = {} if policy is None else {"policy": policy}
-        return self._send("POST", f"decisions/{quote(decision_id, safe='')}:replay", body)
+        return self._ask("POST", f"decisions/{quote(decision_id, safe='')}:replay", json=body)
 
     def events(self, pipeline: str | None, *, after: int | None, follow: bool) -> Iterator[str]:
         """The lines of the text/event-stream after the event `after`."""
@@ -155,87 +160,8 @@ class HttpClient(AbstractContextManager["HttpClient"]):
         """The effective settings of the service, with their sources."""
         return self._get("configuration")
 
-    def file(self, pipeline: str) -> tuple[str, str]:
-        """The pipeline as the text of its file, and its version."""
-        try:
-            path = f"/v1/{pipeline_path(pipeline)}"
-            answer = self._client.get(path, headers={"Accept": "application/yaml"})
-        except httpx.HTTPError as error:
-            raise self._silent(error) from error
-        if not answer.is_success:
-            self._read(answer)
-        return answer.text, answer.headers.get("etag", "")
-
-    def create(self, file: Mapping[str, Any], *, by: str, reason: str) -> JsonObject:
-        """The new pipeline, which is advisory at first; `file` has the keys of its file."""
-        return self._send("POST", "pipelines", dict(file), by=by, reason=reason)
-
-    def replace(
-        self, pipeline: str, file: Mapping[str, Any], *, version: str, by: str, reason: str
-    ) -> JsonObject:
-        """The pipeline once it is as `file`; PreconditionError if it is not at that version any more."""
-        path = pipeline_path(pipeline)
-        return self._send("PUT", path, dict(file), revision=version, by=by, reason=reason)
-
-    def profiles(self, pipeline: str) -> JsonObject:
-        """The profiles that the service plans with, by stage."""
-        return self._get(pipeline_path(pipeline, "profiles"))
-
-    def give_profile(
-        self, pipeline: str, stage: str, file: str, *, version: str, by: str, reason: str
-    ) -> JsonObject:
-        """The profile of the stage once it is as the text of its file; errors as for `replace`."""
-        headers = {"If-Match": f'"{plain_version(version)}"', "Content-Type": "application/yaml"}
-        path = pipeline_path(pipeline, "profiles", stage)
-        return self._ask(
-            "PUT", path, content=file, headers=headers, params=_given({"by": by, "reason": reason})
-        )
-
-    def pause(
-        self, pipeline: str, *, by: str, reason: str, for_s: float | None = None, until: str | None = None
-    ) -> JsonObject:
-        """The control of the pipeline once it is paused."""
-        body = _given({"for_s": for_s, "until": until})
-        return self._send("POST", pipeline_path(pipeline, "pause"), {**body, "by": by, "reason": reason})
-
-    def resume(self, pipeline: str, *, by: str, reason: str) -> JsonObject:
-        """The control of the pipeline once its pause is ended."""
-        return self._send("POST", pipeline_path(pipeline, "resume"), {}, by=by, reason=reason)
-
-    def set_mode(self, pipeline: str, mode: str, *, by: str, reason: str) -> JsonObject:
-        """The control of the pipeline in that mode."""
-        body = {"mode": mode, "reason": reason, "by": by}
-        return self._send("PUT", pipeline_path(pipeline, "mode"), body)
-
-    def pin(self, pipeline: str, stage: str, pin: Pin, *, by: str, reason: str) -> JsonObject:
-        """The control of the pipeline with that pin of the stage."""
-        body = {**asdict(pin), "reason": reason, "by": by}
-        return self._send("PUT", pipeline_path(pipeline, "pins", stage), body)
-
-    def unpin(self, pipeline: str, stage: str, *, by: str, reason: str) -> JsonObject:
-        """The control of the pipeline without a pin of the stage."""
-        return self._send("DELETE", pipeline_path(pipeline, "pins", stage), {}, by=by, reason=reason)
-
-    def freeze(
-        self, pipeline: str, *, start: str | None, end: str, weekly: bool, by: str, reason: str
-    ) -> JsonObject:
-        """The control of the pipeline with that freeze."""
-        body = {**_given({"start": start}), "end": end, "weekly": weekly, "reason": reason, "by": by}
-        return self._send("POST", pipeline_path(pipeline, "freezes"), body)
-
-    def unfreeze(self, pipeline: str, freeze_id: str | None, *, by: str, reason: str) -> JsonObject:
-        """The control of the pipeline without that freeze (None: without any)."""
-        path = pipeline_path(pipeline, "freezes", *([freeze_id] if freeze_id else []))
-        return self._send("DELETE", path, {}, by=by, reason=reason)
-
     def _get(self, path: str, **query: Any) -> JsonObject:
         return self._ask("GET", path, params=_given(query))
-
-    def _send(
-        self, method: str, path: str, body: JsonObject, *, revision: str | None = None, **query: str
-    ) -> JsonObject:
-        headers = {} if revision is None else {"If-Match": f'"{plain_version(revision)}"'}
-        return self._ask(method, path, json=body, headers=headers, params=_given(query))
 
     def _lines(self, path: str, **query: Any) -> Iterator[str]:
         """The lines of the answer as they arrive; it may pause for a minute."""
@@ -252,11 +178,13 @@ class HttpClient(AbstractContextManager["HttpClient"]):
         self._read(answer)
 
     def _ask(self, method: str, path: str, **options: Any) -> JsonObject:
+        return self._read(self._answer(method, path, **options))
+
+    def _answer(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
-            answer = self._client.request(method, f"/v1/{path}", **options)
+            return self._client.request(method, f"/v1/{path}", **options)
         except httpx.HTTPError as error:
             raise self._silent(error) from error
-        return self._read(answer)
 
     def _silent(self, error: httpx.HTTPError) -> UnavailableError:
         return UnavailableError(
@@ -289,52 +217,15 @@ def is_service(at: str) -> bool:
     return url.scheme in ("http", "https") and bool(url.host)
 
 
-def client_at(at: str, settings: Settings | None = None, *, namespace: str | None = None) -> PipelineClient:
-    """The client of `at`: a service's URL, a target such as `kubernetes[:KUBECONFIG]`, or a manifest (.yaml).
-
-    Clusters and manifests are read with `settings` (None: those of the environment); `namespace` replaces
-    that of the pipelines' files. Errors: UsageError (anything else), ConfigurationError (no such cluster).
-    """
-    if is_service(at):
-        if namespace is not None:
-            raise UsageError(
-                "--namespace applies to a cluster or a file: a service knows its pipelines by name",
-                hint="Leave it out, or use --at kubernetes.",
-            )
-        return HttpClient(at)
-    is_manifest = at.endswith((".yaml", ".yml"))
-    if not is_manifest and not is_target(at):
+def client_at(at: str) -> HttpClient:
+    """The client of the service at that URL; UsageError where it is none."""
+    if not is_service(at):
         raise UsageError(
-            f"--at {mask_url(at)!r} is neither a service's URL nor a cluster nor a manifest",
-            hint="For example http://127.0.0.1:8080, kubernetes, kubernetes:~/.kube/config, or video.yaml",
+            f"--at {mask_url(at)!r} is not the URL of a service",
+            hint="For example http://127.0.0.1:8080. `ipa serve` starts one, over a cluster with --target "
+            "kubernetes.",
         )
-    from ipa.bootstrap.one_shot import on_manifest, on_target
-    from ipa.clients.in_process import InProcessClient
-
-    known = settings or Settings.from_env()
-    open_at = on_manifest if is_manifest else on_target
-    one_shot = open_at(known, at, namespace, _say)
-    return InProcessClient(one_shot.service, at, one_shot)
-
-
-def service_at(at: str, what: str) -> HttpClient:
-    """The client of the service at that URL; UsageError elsewhere, since only a service has `what`."""
-    found = client_at(at)
-    if isinstance(found, HttpClient):
-        return found
-    with found:
-        raise service_only(what, found.at)
-
-
-def is_target(at: str) -> bool:
-    """True if `at` is a target, NAME or NAME:WHERE."""
-    from ipa.files.kinds.targets import TARGETS
-
-    return at.partition(":")[0] in TARGETS
-
-
-def _say(words: str) -> None:
-    sys.stderr.write(f"{words}\n")
+    return HttpClient(at)
 
 
 def pipeline_path(pipeline: str, *rest: str) -> str:

@@ -170,16 +170,6 @@ class Workload(Protocol):
         """The state of the rollout of a written change."""
 
 
-class CreatingWorkload(Workload, Protocol):
-    """The workload of a target, which also creates what is not there yet."""
-
-    def create(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
-        """Create the workload; its revision."""
-
-    def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple[StageConfig, ...]:
-        """The configurations as they read back once written; InputError lists what must not be written."""
-
-
 class PipelineManifest(Protocol):
     """The manifest of one pipeline in the text of a file."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field
 
 from ipa.files.document import Document
 from ipa.files.faults import check
-from ipa.files.kinds.base import DeclaredFile, Section
+from ipa.files.kinds.base import Section
 from ipa.files.kinds.fields import Count, Maybe, PositiveNumber
 from ipa.files.reading import read_json
 from ipa.model.errors import InputError
@@ -79,21 +79,6 @@ class PlanFile(Section):
     def configs(self) -> tuple[StageConfig, ...]:
         """The configuration of each stage, of each part."""
         return tuple(stage.build() for stage in self.stages or ())
-
-
-class SavedPlanFile(DeclaredFile):
-    """A plan with the digests of what it was made from."""
-
-    kind: Literal["SavedPlan"]
-    pipeline: str
-    at: str
-    revision: str
-    rate_rps: float = Field(alias="rate_rps")
-    solver: str
-    version: str
-    inputs: dict[str, str]
-    plan: dict[str, Any]
-    configs: Annotated[list[StageConfigSection], Field(min_length=1)]
 
 
 def read_plan(path: Path) -> PlanFile:

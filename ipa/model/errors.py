@@ -264,11 +264,3 @@ class UnavailableError(IpaError):
     code = "unavailable"
     status = 503
     retry_after_s = 1
-
-
-def service_only(what: str, at: str) -> UsageError:
-    """The error of asking a cluster or a file for something that only a running service has."""
-    return UsageError(
-        f"{what} needs a service, and {at} is not one: nothing there changes by itself",
-        hint="Give the service's URL with --at.",
-    )

@@ -91,8 +91,8 @@ class World:
     adopting: Adopting | None = None
 
 
-class TargetConnection(ports.CreatingWorkload, Protocol):
-    """The running pipelines of a target reached without a service (`--at NAME`)."""
+class TargetConnection(Protocol):
+    """A target reached from the command line, without a service (`--at NAME`)."""
 
     def why_not(self, pipeline: Pipeline) -> str:
         """The target's reason to refuse the pipeline, with the remedy; empty if that is not known."""
@@ -222,7 +222,7 @@ class Target(ABC):
         return settings
 
     def connect(self, settings: Settings, where: str) -> TargetConnection:
-        """The running pipelines without a service; `where` is what follows `NAME:` in `--at`, often empty."""
+        """The target without a service; `where` is what follows `NAME:` in `--at`, often empty."""
         raise self._cannot("be reached without a service")
 
     def in_namespace(self, pipeline: Pipeline, namespace: str) -> Pipeline:

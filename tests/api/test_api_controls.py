@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from ipa.cli.layout import date_time
-from ipa.cli.main import run
 from ipa.control.ports import PipelineControl, StagePin
 from ipa.model.decision import Mode
 from ipa.model.pipeline import Pin
@@ -239,8 +238,3 @@ def test_what_makes_no_sense_is_said(ipa: Ipa, words: list[str], code: int, said
     found, _, err = ipa(*words)
     assert (found, said in err) == (code, True), err
     assert "Traceback" not in err
-
-
-def test_a_cluster_is_not_asked_to_remember(capfd: pytest.CaptureFixture[str]) -> None:
-    assert run(["unpin", "ocr", "detect", "--at", "some.yaml"]) == 64
-    assert "unpin needs a service" in capfd.readouterr().err

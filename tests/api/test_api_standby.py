@@ -7,12 +7,9 @@ import re
 import pytest
 
 from ipa.api.rules import RULES, Work, work_of
-from ipa.cli.main import run
 from ipa.cli.views.status_text import status_table
-from ipa.clients.http import HttpClient
 from ipa.control.election import ALONE, LeaderStatus
-from ipa.model.errors import ExitCode
-from tests.fakes.services import ApiClient, FakeWorld, InProcess, over
+from tests.fakes.services import ApiClient, FakeWorld, over
 
 STANDBY = LeaderStatus(False, "ipa-1_aa", "ipa-0_bb")
 READS = ("", "/status", "/profiles", "/decisions", "/history", "/record")
@@ -65,18 +62,6 @@ def test_every_write_is_refused_with_the_leaders_name(world: FakeWorld) -> None:
         assert problem["detail"] == "this replica, ipa-1_aa, stands by, ipa-0_bb leads"
         assert problem["hint"].startswith("Ask ipa-0_bb")
     assert world.control("ocr") == before
-
-
-def test_a_push_names_the_leader(
-    world: FakeWorld, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    services = over(world.services(), standing=lambda: STANDBY)
-    monkeypatch.setattr("ipa.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(services)))
-    ask = ["push", "ocr"]
-    assert run(ask) == ExitCode.CONFLICT
-    assert "ipa-1_aa, stands by, ipa-0_bb leads" in capsys.readouterr().err
-    # A look is as good here as at the leader.
-    assert run([*ask, "--dry-run"]) == 0
 
 
 def test_without_a_known_leader_it_says_so(world: FakeWorld) -> None:

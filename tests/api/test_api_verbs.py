@@ -163,10 +163,10 @@ def test_apply_is_refused_when_the_pipeline_moved_meanwhile(
 def test_a_request_that_was_held_back_is_not_success(
     ipa: Ipa, world: FakeWorld, monkeypatch: pytest.MonkeyPatch, reason: ReasonCode, code: int
 ) -> None:
-    def hold(self: FakeWorld, configs: Any, detail: str, by: str, plan_id: str) -> Any:
-        return self._decide(reason, "not now", configs, rate=1.0)
+    def hold(self: FakeWorld, wanted: Any) -> Any:
+        return self._decide(reason, "not now", wanted.configs, rate=1.0)
 
-    monkeypatch.setattr(FakeWorld, "apply", hold)
+    monkeypatch.setattr(FakeWorld, "answer", hold)
     first = next(each.decision_id for each in world.log if each.action is Action.APPLY)
     assert ipa("rollback", "ocr", "--to", first)[:1] == (code,)
     found, out, _ = ipa("rollback", "ocr", "--to", first, "-o", "json")
@@ -232,7 +232,9 @@ def test_what_makes_no_sense_is_said(ipa: Ipa, words: list[str], code: int, said
 def test_a_service_that_is_not_there(capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["status", "--at", "http://127.0.0.1:9"]) == 1
     assert "ipa serve" in capfd.readouterr().err
-    assert run(["status", "--at", "somewhere"]) == 64
+    for elsewhere in ("somewhere", "kubernetes", "video.yaml"):
+        assert run(["status", "--at", elsewhere]) == 64
+        assert "is not the URL of a service" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("answer", [httpx.Response(200, text="<html>"), httpx.Response(502, text="gateway")])
@@ -269,7 +271,7 @@ def test_a_change_says_which_revision_it_was_made_for_even_if_none_was_seen(revi
         order = ChangeOrder(at_revision(revision), "kim")
         service.apply("ocr", LADDER[0][3], order)
         service.rollback("ocr", None, order)
-        service.resume("ocr", by="kim", reason="")
+        service.control("POST", "ocr", "resume")
     assert sent == [f'"{revision}"', f'"{revision}"', None]
 
 

@@ -110,6 +110,6 @@ def test_the_readme_names_what_the_first_hours_use() -> None:
     check_make("make first-hour")
     for words in (
         *("ipa demo", "ipa init", "ipa import", "ipa doctor", "make first-hour"),
-        *("ipa url", "ipa infer", "ipa push", "ipa compare", "ipa experiment", "ipa config show", "ipa ci"),
+        *("ipa url", "ipa infer", "ipa compare", "ipa experiment", "ipa config show", "ipa ci"),
     ):
         assert words in text, words

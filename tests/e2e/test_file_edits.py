@@ -18,13 +18,11 @@ from ipa.api.context import ApiContext
 from ipa.api.wiring import context_of
 from ipa.bootstrap.app import App, build
 from ipa.bootstrap.targets import ServeOptions
-from ipa.cli.main import run
-from ipa.clients.http import HttpClient
 from ipa.control.engine.actuation import ActuationPhase
 from ipa.files import load_profile
 from ipa.settings import Settings
 from tests.fakes.deployed import deployed
-from tests.fakes.services import ApiClient, InProcess
+from tests.fakes.services import ApiClient
 from tests.fakes.waiting import until
 
 WAIT_S = 300.0
@@ -206,51 +204,3 @@ def test_a_pipeline_of_a_file_is_changed_in_its_file_alone(app: App, api: ApiCli
     refused = api("PUT", AT, json={**wanted, "sla": {"latency": "700ms"}}, headers=tag(api))
     assert refused.status_code == 409 and str(file) in refused.json()["hint"]
     assert status(api)["sla_s"] == 1.0 and entries(app, "replace") == []
-
-
-def test_ipa_push_sends_the_files(
-    app: App,
-    context: ApiContext,
-    api: ApiClient,
-    settings: Settings,
-    file: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("ipa.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(context)))
-    # The file as it is here is what the service has.
-    assert run(["push", "video", "--pipelines-dir", str(settings.pipelines_dir)]) == 0
-    assert "already" in capsys.readouterr().out
-    mine = tmp_path / "mine"
-    copies = {name: mine / name / "pipeline.yaml" for name in ("video", "other")}
-    for name, path in copies.items():
-        path.parent.mkdir(parents=True)
-        path.write_text(file.read_text().replace("name: video", f"name: {name}"))
-    send = ["--pipelines-dir", str(mine), "--profiles-dir", str(tmp_path / "none")]
-    edited(copies["video"], "sla: {latency: 1s", "sla: {latency: 800ms")
-    assert run(["push", "video", *send, "--dry-run"]) == 0
-    assert "video: would change\n  sla.latency: 1s → 800ms\n" in capsys.readouterr().out
-    assert run(["push", "video", *send]) == 4
-    assert str(file) in capsys.readouterr().err
-    # One that the service does not know is given to it.
-    assert run(["push", "other", *send]) == 0
-    assert api.get("/v1/pipelines/other").json()["origin"] == "api"
-    assert list(api.get("/v1/pipelines/other/profiles").json()) == []
-    # A profile that the service lacks, or has otherwise, is sent with the file.
-    measured = tmp_path / "profiles" / "other" / "crop.yaml"
-    measured.parent.mkdir(parents=True)
-    text = (settings.profiles_dir / "video" / "crop.yaml").read_text()
-    measured.write_text(text.replace("pipeline: video", "pipeline: other"))
-    send[-1] = str(tmp_path / "profiles")
-    capsys.readouterr()
-    assert run(["push", "other", *send]) == 0
-    assert capsys.readouterr().out == "other: changed\n  profile of crop\n"
-    assert list(api.get("/v1/pipelines/other/profiles").json()) == ["crop"]
-    assert run(["push", "other", *send]) == 0
-    assert capsys.readouterr().out == "other: the service already has it\n"
-    edited(copies["other"], "sla: {latency: 1s", "sla: {latency: 800ms")
-    assert run(["push", "other", *send, "--by", "kim"]) == 0
-    assert api.get("/v1/pipelines/other").json()["sla_s"] == 0.8
-    assert entries(app, "replace")[-1]["by"] == "kim"
-    assert run(["push", "none", *send]) == 1

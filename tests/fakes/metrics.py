@@ -9,6 +9,8 @@ from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline
 from tests.fakes.clock import VirtualClock
 
+_NOTHING = Missing(MissingReason.ABSENT, "no samples yet")
+NO_SIGNALS = Signals(_NOTHING, _NOTHING, _NOTHING)
 Fault = Callable[[float, Signals], Signals]
 
 
@@ -31,8 +33,7 @@ class FakeMetrics:
         seconds = range(int(max(now_s - window_s, -window_s)), int(now_s) + 1)
         rates = tuple(self.rate_rps(float(second)) for second in seconds)
         if not rates:
-            nothing = Missing(MissingReason.ABSENT, "no samples yet")
-            return Signals(nothing, nothing, nothing)
+            return NO_SIGNALS
         rate = Measured(rates[-1])
         stage = StageSignals(rate, Measured(self.latency_s), Measured(0.0))
         signals = Signals(

@@ -94,7 +94,7 @@ def test_r17_addresses_are_told_and_kept_without_their_user(
     told["a plan"] = "".join(capfd.readouterr()) + plan.read_text()
     case.told("places", len(told))
     case.equal("hits", [f"{what}: {text}" for what, text in told.items() if CANARY in text], [])
-    case.equal("address of the plan", json.loads(plan.read_text())["at"], "http://127.0.0.1:1")
+    case.equal("address of the plan", json.loads(plan.read_text())["service"], "http://127.0.0.1:1")
 
 
 def test_r17_a_running_service_tells_no_secret_of_its_settings(

@@ -110,14 +110,8 @@ READERS = {
     "key list": ["key", "list"],
     "doctor --store": ["doctor", "--store"],
     "store backup": ["store", "backup", "copy.sqlite3"],
-    "history": ["history", "video", "--at", "kubernetes:kubeconfig"],
-    "history --verify": ["history", "video", "--verify", "--at", "kubernetes:kubeconfig"],
+    "store stats": ["store", "stats"],
 }
-# Of a cluster that nothing asks: what is decided is read from the store.
-KUBECONFIG = """{apiVersion: v1, kind: Config, current-context: a, users: [{name: a, user: {token: t}}],
-clusters: [{name: a, cluster: {server: "http://127.0.0.1:9"}}],
-contexts: [{name: a, context: {cluster: a, user: a}}]}
-"""
 
 
 @pytest.mark.parametrize("verb", READERS)
@@ -126,8 +120,6 @@ def test_r8_verbs_that_read_do_not_wait_for_a_writer(
 ) -> None:
     case.title += f": {verb}"
     monkeypatch.chdir(path.parent)
-    monkeypatch.setenv("IPA_PIPELINES_DIR", str(Path(__file__).parents[2] / "pipelines"))
-    Path("kubeconfig").write_text(KUBECONFIG)
     # Whoever waits for the lock fails at once.
     monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.001)
     with written(path):

@@ -1,30 +1,25 @@
-"""`ipa plan --detailed-exitcode` is 2 exactly where carrying the plan out would write something."""
+"""A plan differs from what runs exactly where carrying it out would write something."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
-import pytest
 import yaml
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ipa.adapters.kube.client import KubeClient
-from ipa.cli.main import run
+from ipa.cli.difference import difference
 from ipa.files import load_pipeline, load_profiles
+from ipa.files.plans import plan_in
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.policies.planning import plan_pipeline
-from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.manifest_edit import Manifest
 from ipa.targets.seldon.variants import at_cluster
 from tests.amounts import many
-from tests.fakes.kube import FakeKube
-from tests.fakes.kube.patching import patch_to
 
 ROOT = Path(__file__).resolve().parents[2]
 RATES = (2.0, 8.0, 20.0)
@@ -60,45 +55,20 @@ def ran(draw: st.DrawFn) -> tuple[StageConfig, ...]:
     return tuple(configs)
 
 
-@pytest.fixture(scope="module")
-def kube() -> Iterator[FakeKube]:
-    with FakeKube() as made:
-        yield made
-
-
-# A live object has the defaults of the API server, and a manifest may be written by hand.
-@settings(max_examples=many(7), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(running=ran(), rate_rps=st.sampled_from(RATES), on_cluster=st.booleans())
-@example(running=planned(RATES[0]), rate_rps=RATES[0], on_cluster=True)
-@example(running=planned(RATES[0]), rate_rps=RATES[0], on_cluster=False)
-@example(running=planned(RATES[0]), rate_rps=RATES[2], on_cluster=True)
-def test_two_iff_the_patch_is_not_empty(
-    running: tuple[StageConfig, ...],
-    rate_rps: float,
-    on_cluster: bool,
-    kube: FakeKube,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("IPA_PIPELINES_DIR", str(ROOT / "pipelines"))
-    monkeypatch.setenv("IPA_PROFILES_DIR", str(ROOT / "profiles"))
-    monkeypatch.setenv("IPA_SOLVER", "exact")
-    document = render(video(), running)
-    wanted = planned(rate_rps)
-    if on_cluster:
-        place = ("seldondeployments", "default", "video")
-        with kube.store.lock:
-            if kube.store.find(*place[:2]):
-                kube.store.delete(*place)
-            kube.store.create(*place[:2], document)
-        at = f"kubernetes:{kube.kubeconfig(tmp_path)}"
-        client = KubeClient.from_kubeconfig(at.partition(":")[2], 10.0)
-        is_written = bool(patch_to(video(), client.get(SELDON_DEPLOYMENT, *place[1:]), wanted))
-        client.close()
-    else:
-        file = tmp_path / "video.yaml"
-        file.write_text(yaml.safe_dump(document, sort_keys=False))
-        at = str(file)
-        is_written = Manifest(video(), file.read_text(), at).changed(wanted) != file.read_text()
-    words = ["plan", "video", "--rate", f"{rate_rps:g}", "--at", at, "--detailed-exitcode"]
-    assert run(words) == (2 if is_written else 0)
+# A manifest may be written by hand.
+@settings(max_examples=many(20), deadline=None)
+@given(running=ran(), rate_rps=st.sampled_from(RATES))
+@example(running=planned(RATES[0]), rate_rps=RATES[0])
+@example(running=planned(RATES[0]), rate_rps=RATES[2])
+def test_a_plan_differs_iff_the_patch_is_not_empty(running: tuple[StageConfig, ...], rate_rps: float) -> None:
+    text = yaml.safe_dump(render(video(), running), sort_keys=False)
+    manifest, wanted = Manifest(video(), text, "video.yaml"), planned(rate_rps)
+    live = {
+        "revision": "1",
+        "stages": [{"config": asdict(config)} for config in manifest.configs()],
+        "cost_cores": None,
+        "pas": None,
+    }
+    plan = plan_in({"stages": list(map(asdict, wanted))}, "the plan")
+    found = difference({"pipeline": "video", "live": live}, plan)
+    assert found.changed == (manifest.changed(wanted) != text)

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from ipa.cli.options import service_at
+from ipa.cli.options import client_at
 from ipa.cli.output import OUTPUT, Output, show
 from ipa.control.canonical import plain
 from ipa.files.document import unknown
@@ -57,7 +57,7 @@ def show_(
 def _view(at: str | None) -> dict[str, Any]:
     """The settings in the form in which the API has them."""
     if at is not None:
-        with service_at(at, "config show") as service:
+        with client_at(at) as service:
             return service.configuration()
     from ipa.service.configuration import configuration
 

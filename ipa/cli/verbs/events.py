@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ipa.cli.options import AT, PIPELINE, Place, complete_pipelines, service_at
+from ipa.cli.options import AT, PIPELINE, Place, client_at, complete_pipelines
 from ipa.cli.output import OUTPUT, Output, show
 from ipa.model.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from ipa.clients.http import PipelineClient
+    from ipa.clients.http import HttpClient
     from ipa.control.audit.record import Verified
 
 ONE = typer.Argument(
@@ -45,7 +45,7 @@ def events(
     from ipa.control.loop.scheduler import SystemClock
 
     place = since if follow or since is not None else 0
-    with service_at(at, "events") as service:
+    with client_at(at) as service:
         for event in followed(service, pipeline, place, SystemClock(), follow=follow):
             typer.echo(event.data if output is Output.JSON else event.words)
 
@@ -74,7 +74,7 @@ def audit(
     --check verifies an export without a service: exit code 1 if an entry was changed, removed or inserted.
     """
     if check is None:
-        with service_at(at, "audit") as service:
+        with client_at(at) as service:
             for line in service.audit(pipeline, after=after):
                 typer.echo(line)
         return
@@ -178,7 +178,7 @@ def replay(
 
 
 def _all(
-    service: PipelineClient, decisions: Sequence[dict[str, Any]], policy: str | None, *, stop_at_first: bool
+    service: HttpClient, decisions: Sequence[dict[str, Any]], policy: str | None, *, stop_at_first: bool
 ) -> list[Pair]:
     """Each with what came of it: newest first, or oldest first up to the first that differs."""
     from ipa.cli.output import progress
@@ -193,7 +193,7 @@ def _all(
     return found
 
 
-def _again(service: PipelineClient, decision: dict[str, Any], policy: str | None) -> Pair:
+def _again(service: HttpClient, decision: dict[str, Any], policy: str | None) -> Pair:
     replayed = service.replay(decision["decision_id"], policy)
     return {"decision": {**decision, "inputs": ""}, "replayed": replayed}
 

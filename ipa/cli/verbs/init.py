@@ -150,9 +150,8 @@ def import_(
 
     Notes say what it does not tell. Nothing of it is changed.
     """
-    from ipa.bootstrap.targets import ImportRequest, target_named
+    from ipa.bootstrap.targets import ImportRequest, is_target, target_named
     from ipa.cli.options import duration_s
-    from ipa.clients.http import is_target
     from ipa.files import pipeline_from_mapping, pipeline_to_mapping
 
     settings = folders.settings

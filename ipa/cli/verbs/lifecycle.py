@@ -1,4 +1,4 @@
-"""The verbs that show and change a running pipeline, at a service, on a cluster or in a manifest."""
+"""The verbs that show and change a running pipeline, at a service."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 
 from ipa.cli import options
 from ipa.cli.arguments import Bundle
-from ipa.cli.options import Author, Place, duration_s, service_at
+from ipa.cli.options import Author, Place, client_at, duration_s
 from ipa.cli.output import OUTPUT, Output, printer, show
 from ipa.model.decision import Mode
 from ipa.model.errors import (
@@ -30,7 +30,7 @@ from ipa.service.preconditions import ChangeOrder, at_revision
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
-    from ipa.clients.http import HttpClient, PipelineClient
+    from ipa.clients.http import HttpClient
     from ipa.files.plans import PlanFile
 
 # The errors whose exit code a hold has; all others are of guards and have 3.
@@ -43,8 +43,6 @@ HELD: dict[str, type[IpaError]] = {
     "hold.workload_unknown": UnavailableError,
 }
 Json = Mapping[str, Any]
-# Calls a service for a pipeline, with the author and the reason.
-Act = Callable[["HttpClient", str, dict[str, str]], Json]
 MODE = typer.Argument(metavar="MODE", help=f"one of {', '.join(Mode)}")
 
 
@@ -84,8 +82,6 @@ def watch_(
     limit_s = None if timeout is None else duration_s("--timeout", timeout)
     output = place.output
     with place.client() as service:
-        if service.interval_s is None:
-            raise UsageError(f"{place.at} is a file: nothing changes by itself, so there is nothing to watch")
         console = printer(output)
         watch(service, pipeline, SystemClock(), console, until=goal, timeout_s=limit_s, output=output)
 
@@ -113,7 +109,7 @@ def history(
     show(place.output, page, history_table(page["decisions"], is_changes=not all_))
 
 
-def _verify(service: PipelineClient, pipeline: str, anchor: str | None, output: Output) -> None:
+def _verify(service: HttpClient, pipeline: str, anchor: str | None, output: Output) -> None:
     from ipa.control.audit.record import head_of
 
     try:
@@ -137,7 +133,7 @@ class Wanted(Bundle):
     rate: float | None = options.RATE
     objective: str | None = options.OBJECTIVE
 
-    def of(self, service: PipelineClient, pipeline: str) -> PlanFile:
+    def of(self, service: HttpClient, pipeline: str) -> PlanFile:
         """The configurations of the file, else of the best plan; InfeasibleError if there is none."""
         from ipa.files.plans import plan_in, read_plan
 
@@ -180,39 +176,39 @@ def apply(
     author: Author,
     output: Output = OUTPUT,
     at: str | None = options.APPLY_AT,
-    namespace: str | None = options.NAMESPACE,
 ) -> None:
     """Apply the best plan, or one of a file. Exit codes: 3 infeasible or held back, 4 changed meanwhile.
 
-    On a cluster the command waits until the change is ready, else restores the configuration before it (exit
-    code 5, after the deadline 6). In a manifest it changes only the fields that differ; commit them yourself.
-    A plan saved with `ipa plan --out` is refused if its files or the running configuration have changed
-    since; the message names them.
+    A plan saved with `ipa plan --out` is refused if the pipeline, its profiles or the running configuration
+    have changed since; the message names them. `ipa watch --until settled` waits until the change is ready.
     """
     from ipa.cli.difference import difference
-    from ipa.cli.planning import check_fresh, inputs_of, read_saved
+    from ipa.cli.planning import read_saved
     from ipa.cli.views.status_text import difference_table
     from ipa.files.plans import plan_in
 
-    file = Path(pipeline) if pipeline.endswith(".json") else None
-    saved = None if file is None else read_saved(file)
-    if saved is not None:
+    plan_id = ""
+    if pipeline.endswith(".json"):
         if wanted != Wanted():
-            raise UsageError(f"{file} is a plan, so --plan, --rate and --objective cannot be given with it")
-        pipeline, at = saved.pipeline, at or saved.at
-    at = at or os.environ.get("IPA_AT") or options.DEFAULT_AT
-    with options.client_at(at, namespace) as service:
+            raise UsageError(
+                f"{pipeline} is a plan, so --plan, --rate and --objective cannot be given with it"
+            )
+        place, pipeline, plan_id = read_saved(Path(pipeline))
+        at = at or place
+    with client_at(at or os.environ.get("IPA_AT") or options.DEFAULT_AT) as service:
         running = service.status(pipeline)
-        if saved is not None and file is not None:
-            inputs = inputs_of(service, Settings.from_env(), pipeline)
-            check_fresh(saved, running["live"]["revision"], inputs, file)
-            target = plan_in(saved.plan, "the plan")
+        if plan_id:
+            plan, version = service.saved_plan(plan_id)
+            target = plan_in(plan, "the plan")
         else:
-            target = wanted.of(service, pipeline)
+            version, target = running["live"]["revision"], wanted.of(service, pipeline)
         if output in (Output.TEXT, Output.MD):
             show(output, None, difference_table(difference(running, target)))
-        order = ChangeOrder(at_revision(running["live"]["revision"]), author.by, author.reason, confirm)
-        decision = service.apply(pipeline, target.configs, order)
+        order = ChangeOrder(at_revision(version), author.by, author.reason, confirm)
+        if plan_id:
+            decision = service.apply_saved(plan_id, order)
+        else:
+            decision = service.apply(pipeline, target.configs, order)
     _report(output, decision)
 
 
@@ -230,8 +226,7 @@ def rollback(
     """Take back your last change; run again, the one before it. Exit codes: 3 held back, 4 nothing is left.
 
     It shows the change first. Changes that others or the service made since are taken back with it. With --to
-    it restores a revision instead. On a cluster the command waits as `apply` does, and may replace a change
-    that does not get ready.
+    it restores a revision instead, and may replace a change that does not get ready.
     """
     from ipa.cli.difference import difference
     from ipa.cli.views.status_text import difference_table, undo_lines
@@ -272,12 +267,17 @@ class Control(Bundle):
     output: Output = OUTPUT
     at: str = options.AT
 
-    def change(self, what: str, act: Act, words: Callable[[Json], str]) -> Json:
-        """Have the service `act` by this author, print its answer in words, and return it."""
-        with service_at(self.at, what) as service:
-            control = act(service, self.pipeline, {"by": self.by, "reason": self.reason})
-        show(self.output, control, words(control))
-        return control
+    def change(self, words: Callable[[Json], str], method: str, *path: str, body: Json | None = None) -> Json:
+        """Change the pipeline's control by this author, print the answer in words, and return it."""
+        said = {"by": self.by, "reason": self.reason}
+        with client_at(self.at) as service:
+            if body is None:
+                now = service.control(method, self.pipeline, *path, params=said)
+            else:
+                given = {key: value for key, value in body.items() if value is not None}
+                now = service.control(method, self.pipeline, *path, json={**given, **said})
+        show(self.output, now, words(now))
+        return now
 
 
 def pause(
@@ -298,15 +298,13 @@ def pause(
         return f"{control.pipeline} is paused until {end}"
 
     for_s = None if for_ is None else duration_s("--for", for_)
-    control.change("pause", lambda at, name, who: at.pause(name, for_s=for_s, until=until, **who), words)
+    control.change(words, "POST", "pause", body={"for_s": for_s, "until": until})
 
 
 def resume(control: Control) -> None:
     """End the pause of a pipeline."""
     control.change(
-        "resume",
-        lambda at, name, who: at.resume(name, **who),
-        lambda now: f"{control.pipeline} is no longer paused; its mode is {now['mode']}",
+        lambda now: f"{control.pipeline} is no longer paused; its mode is {now['mode']}", "POST", "resume"
     )
 
 
@@ -318,11 +316,7 @@ def mode(control: Control, mode_: Mode = MODE) -> None:
     pipeline cannot be believed, that is said.
     """
     name = control.pipeline
-    now = control.change(
-        "mode",
-        lambda at, name, who: at.set_mode(name, mode_.value, **who),
-        lambda now: f"{name} is {now['mode']}",
-    )
+    now = control.change(lambda now: f"{name} is {now['mode']}", "PUT", "mode", body={"mode": mode_.value})
     doubts = now["profile_doubts"] if Mode(now["mode"]).writes else ()
     for doubt in doubts:
         typer.echo(f"warning: its plans, which are now applied, may be wrong: {doubt}", err=True)
@@ -347,17 +341,13 @@ def pin(
         pinned = next(each for each in now["pins"] if each["stage"] == stage)
         return f"{stage} of {control.pipeline} is pinned: {pin_words(pinned)}"
 
-    wanted = Pin(variant, batch, cores, replicas)
-    control.change("pin", lambda at, name, who: at.pin(name, stage, wanted, **who), words)
+    wanted = asdict(Pin(variant, batch, cores, replicas))
+    control.change(words, "PUT", "pins", stage, body=wanted)
 
 
 def unpin(control: Control, stage: str = options.STAGE) -> None:
     """Remove the pin of a stage. Pins of the pipeline's file stay."""
-    control.change(
-        "unpin",
-        lambda at, name, who: at.unpin(name, stage, **who),
-        lambda _: f"{stage} of {control.pipeline} is no longer pinned",
-    )
+    control.change(lambda _: f"{stage} of {control.pipeline} is no longer pinned", "DELETE", "pins", stage)
 
 
 def freeze(
@@ -371,11 +361,7 @@ def freeze(
 ) -> None:
     """Forbid changes within a window of time; requests are still served."""
     words = _freezes(f"freezes of {control.pipeline}")
-    control.change(
-        "freeze",
-        lambda at, name, who: at.freeze(name, start=from_, end=until, weekly=weekly, **who),
-        words,
-    )
+    control.change(words, "POST", "freezes", body={"start": from_, "end": until, "weekly": weekly})
 
 
 def unfreeze(
@@ -384,7 +370,7 @@ def unfreeze(
 ) -> None:
     """Remove one freeze or all, future ones included."""
     words = _freezes(f"freezes left of {control.pipeline}", f"{control.pipeline} is not frozen")
-    control.change("unfreeze", lambda at, name, who: at.unfreeze(name, freeze_, **who), words)
+    control.change(words, "DELETE", "freezes", *([freeze_] if freeze_ else []))
 
 
 def _freezes(title: str, none: str = "") -> Callable[[Json], str]:
@@ -410,8 +396,8 @@ def release(
 
     Stop this install's service first, or set the pipeline to advisory: its next write would claim them again.
     """
-    from ipa.bootstrap.one_shot import release as give_up
-    from ipa.clients.http import is_target
+    from ipa.bootstrap.targets import is_target
+    from ipa.bootstrap.targets import release as give_up
 
     if not is_target(at):
         raise UsageError(f"release is for a cluster, and {at} is none", hint="Use --at kubernetes.")

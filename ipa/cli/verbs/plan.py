@@ -11,7 +11,7 @@ from typing import TypeVar
 import typer
 
 from ipa.cli import options
-from ipa.cli.options import FileFolders, accelerator_counts, memory_gib, parse_rates, service_at
+from ipa.cli.options import FileFolders, accelerator_counts, memory_gib, parse_rates
 from ipa.cli.output import OUTPUT, Output, progress, show
 from ipa.cli.planning import EXIT_CODES, Question, planned, propose
 from ipa.model.errors import ExitCode, InfeasibleError, UsageError
@@ -31,7 +31,7 @@ def plan(
         None, "--sets/--no-sets", help="let several variants of the only stage share its load"
     ),
     out: Path | None = typer.Option(
-        None, "--out", metavar="FILE", help="save the plan for `ipa apply FILE`; needs --at"
+        None, "--out", metavar="FILE", help="save the plan for `ipa apply FILE`; needs --at URL"
     ),
     detailed: bool = options.DETAILED,
     question: Question,
@@ -39,36 +39,28 @@ def plan(
     """Show the best plan for a rate. Exit code 3: none is feasible, and what would be; 6: out of time.
 
     The file or --sets choose a single configuration or a set of variants.
-    --out saves the plan with digests of its inputs and the running revision: `ipa apply` refuses it once
-    one of them has changed.
+    --out saves where the service keeps the plan: `ipa apply` refuses it once an input of it has changed.
     """
-    if out is not None or detailed:
-        code, is_change = propose(question, rate, sets, out)
-        _warn_of_doubts(question)
-        raise typer.Exit(code or (ExitCode.CHANGED if detailed and is_change else 0))
-    found = planned(question, rate, sets)
-    show(question.output, found.values, found.lines)
-    _warn_of_doubts(question)
-    raise typer.Exit(found.exit_code)
-
-
-def _warn_of_doubts(question: Question) -> None:
-    """Say on standard error that plans rest on profiles that are not credible, in one line."""
     from ipa.clients.http import is_service
     from ipa.profiling.findings import doubts
 
     if question.at is not None and is_service(question.at):
-        with service_at(question.at, "plan") as service:
-            control = service.status(question.pipeline)["control"]
-        for doubt in control["profile_doubts"]:
-            typer.echo(f"warning: {doubt}", err=True)
-        return
+        code, is_change = propose(question, rate, sets, out)
+        raise typer.Exit(code or (ExitCode.CHANGED if detailed and is_change else 0))
+    if out is not None or detailed:
+        raise UsageError(
+            "--out and --detailed-exitcode compare with the running configuration, so they need a service",
+            hint="Give its URL with --at.",
+        )
+    answer = planned(question, rate, sets)
+    show(question.output, answer.values, answer.lines)
     pipeline, profiles, _ = question.files
     found = doubts(pipeline.served, profiles)
     if found:
         each = ", ".join(f"{doubt.stage} ({'; '.join(doubt.reasons)})" for doubt in found)
         remedy = f"ipa fit {pipeline.name}"
         typer.echo(f"warning: the plan rests on profiles that are not credible: {each}: {remedy}", err=True)
+    raise typer.Exit(answer.exit_code)
 
 
 def sweep(
@@ -158,8 +150,7 @@ def render(
     """
     import yaml
 
-    from ipa.bootstrap.one_shot import usable_profiles
-    from ipa.bootstrap.targets import check_honoured, target_named
+    from ipa.bootstrap.targets import check_honoured, target_named, usable_profiles
     from ipa.files.pipelines import find_pipeline
     from ipa.files.plans import read_plan
 

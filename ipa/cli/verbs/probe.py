@@ -21,7 +21,7 @@ from ipa.model.probe import USUAL_TIMEOUT_S, ProbeRequest, ProbeTransport, Reque
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
-    from ipa.clients.http import PipelineClient
+    from ipa.clients.http import HttpClient
 
 # As in a pipeline's file.
 MOST_S = 60.0
@@ -121,7 +121,7 @@ def _times(timing: str) -> str:
     return f"answered in {found['total'] * 1000:.1f} ms: {', '.join(parts)}"
 
 
-def address_of(service: PipelineClient, pipeline: str) -> RequestAddress:
+def address_of(service: HttpClient, pipeline: str) -> RequestAddress:
     """The address for the pipeline's requests."""
     return RequestAddress(**service.definition(pipeline)["address"])
 

@@ -57,7 +57,7 @@ def validate(
         bad = sum(bool(each.problems) for each in checked)
         raise InputError(f"{bad} of {len(checked)} files cannot be used", problems=problems)
     if at:
-        from ipa.bootstrap.one_shot import refusals
+        from ipa.bootstrap.targets import refusals
 
         refused = refusals(settings, at, [each.pipeline for each in checked if each.pipeline is not None])
         if refused:

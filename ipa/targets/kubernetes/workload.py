@@ -124,10 +124,6 @@ class KubeWorkload:
                 created[name] = self._read_back(layout, name, None, layout.read(name, body), error)
         return revision_of([created[name] for name in layout.names])
 
-    def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> Configs:
-        """The configurations as they read back once written; InputError lists what must not be written."""
-        return self._layout_of(pipeline).as_written(configs)
-
     def write(self, pipeline: Pipeline, change: Change) -> str:
         """The new revision, once every patch is accepted. Nothing to change: the same revision.
 

@@ -2,7 +2,7 @@
 
     toy: {load: 8rps}      in pipeline.yaml
 
-Replicas are ready at the second look after a change. `ipa serve --target toy`, `ipa apply --at toy:FOLDER`.
+Replicas are ready at the second look after a change. `ipa serve --target toy`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import SIDE_BY_SIDE
 from ipa.model.serving import ServingSemantics
-from ipa.settings import Settings
 from ipa.targets.base import Configs, Profiles, Site, Target, World
 
 # What the toy itself takes beside the replicas of a pipeline.
@@ -181,10 +180,6 @@ class Toy(Target):
             except NotFoundError:
                 workload.create(pipeline, site.start(pipeline))
         return World(workload, ToyMetrics())
-
-    def connect(self, settings: Settings, where: str) -> ToyWorkload:
-        """The folder that is named, or the usual one."""
-        return ToyWorkload(Path(where) if where else FOLDER)
 
     def render(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
         """The would-be contents of the file."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import yaml
 
+from ipa.cli.difference import difference
 from ipa.cli.main import run
 from ipa.cli.output import printer
-from ipa.cli.views.status_text import history_table
+from ipa.cli.views.status_text import difference_table, history_table
 from ipa.files import load_pipeline, load_profiles
+from ipa.files.plans import plan_in
 from ipa.model.errors import UsageError
 from ipa.model.measured import with_profiles
 from ipa.model.plan import StageConfig
@@ -90,30 +93,25 @@ def test_the_history_has_what_each_configuration_holds(capsys: Capture) -> None:
     assert "memory" not in capsys.readouterr().out
 
 
-def test_status_and_difference_show_what_replicas_hold_and_cost(
-    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, folder in (("IPA_PIPELINES_DIR", "pipelines"), ("IPA_PROFILES_DIR", "profiles")):
-        monkeypatch.setenv(name, str(HOME / folder))
-    assert run(["render", "vision", "--rate", "30"]) == 0
-    file = tmp_path / "vision.yaml"
-    file.write_text(capsys.readouterr().out)
-    assert run(["status", "vision", "--at", str(file), "-o", "json"]) == 0
-    live = json.loads(capsys.readouterr().out)["live"]
-    assert [stage["beside"]["accelerators"] for stage in live["stages"]] == [{GPU: 1}, {SLICE: 1}]
-    # The orchestrator has half a core of its own.
-    assert live["cost_usd_per_hour"] == pytest.approx(0.04 * 2.5 + 0.005 * 13 + 2.4 + 0.4)
-    assert run(["status", "vision", "--at", str(file)]) == 0
-    shown = capsys.readouterr().out
-    assert f"cost 2 cores, 13 GiB of memory, 1 {GPU}, 1 {SLICE}, 2.965 USD/h" in shown
-    assert run(["diff", "vision", "--rate", "300", "--at", str(file)]) == 0
-    shown = capsys.readouterr().out
-    assert f"1 → 2 (+1) {GPU}" in shown and "2.965 → 5.99 (+3.025, +102%) USD/h" in shown
-    plan = tmp_path / "plan.json"
-    plan.write_text(json.dumps({"stages": RUNNING}))
-    # A plan that does not say what its replicas hold.
-    assert run(["diff", "vision", "--plan", str(plan), "--at", str(file)]) == 0
-    assert f"1 → ? {GPU}" in capsys.readouterr().out
+def test_a_difference_shows_what_replicas_hold_and_cost(capsys: Capture) -> None:
+    plans = []
+    for rate in ("30", "300"):
+        assert run(["plan", "vision", "--rate", rate, "-o", "json", *PLACE]) == 0
+        plans.append(json.loads(capsys.readouterr().out))
+    running = plan_in(plans[0], "the plan")
+    stages = [
+        {"config": asdict(config), "beside": stage["beside"]}
+        for config, stage in zip(running.configs, plans[0]["stages"], strict=True)
+    ]
+    sums = {key: plans[0][key] for key in ("cost_cores", "pas", "cost_usd_per_hour")}
+    status = {"pipeline": "vision", "live": {"revision": "7", "stages": stages, **sums}}
+    for wanted, words in (
+        (plans[1], (f"1 → 2 (+1) {GPU}", "2.945 → 5.97 (+3.025, +103%) USD/h")),
+        ({"stages": RUNNING}, (f"1 → ? {GPU}",)),
+    ):
+        printer().print(difference_table(difference(status, plan_in(wanted, "the plan"))))
+        shown = capsys.readouterr().out
+        assert all(each in shown for each in words), shown
 
 
 def test_a_plan_keeps_to_the_accelerators_there_are(capsys: Capture) -> None:
