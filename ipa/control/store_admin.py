@@ -112,8 +112,6 @@ class Restored:
 
     store: str
     contents: StoreContents
-    # False if there was no digest beside the backup.
-    is_digest_checked: bool
     kept_aside: str = ""
 
 

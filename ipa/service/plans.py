@@ -13,9 +13,8 @@ from anyio import to_thread
 
 from ipa.control.canonical import canonical_json, digest, digest_of
 from ipa.control.engine.state import ChangeRequest
-from ipa.control.idempotency import AnswerStore, IdempotencyClaim, StoredAnswer
 from ipa.control.ports import Clock
-from ipa.control.saved_plans import Basis, StoredPlan
+from ipa.control.saved_plans import AnswerStore, Basis, IdempotencyClaim, StoredAnswer, StoredPlan
 from ipa.model.access import Operation
 from ipa.model.errors import (
     InProgressError,

@@ -11,10 +11,9 @@ from ipa.control.audit.record import Head, Verified
 from ipa.control.audit.replay import ReplayResult
 from ipa.control.election import LeaderStatus
 from ipa.control.engine.state import ChangeRequest
-from ipa.control.idempotency import AnswerStore
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import Attribution, Clock, ControlStore, DecisionLog
-from ipa.control.saved_plans import PlanStore
+from ipa.control.saved_plans import AnswerStore, PlanStore
 from ipa.model.decision import Decision
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline

@@ -13,13 +13,12 @@ from ipa.adapters.store import Store, open_store
 from ipa.adapters.store.database import close_engine, open_engine
 from ipa.adapters.store.state import PLANS_S, PlanRows
 from ipa.adapters.store.store import LAG_S
-from ipa.control.idempotency import IdempotencyClaim, StoredAnswer
 from ipa.control.ports import (
     Attribution,
     ControlAction,
     PipelineControl,
 )
-from ipa.control.saved_plans import Basis, StoredPlan
+from ipa.control.saved_plans import Basis, IdempotencyClaim, StoredAnswer, StoredPlan
 from ipa.model.decision import Action, Mode
 from ipa.model.errors import ConfigurationError, ConflictError, NotFoundError, UnavailableError
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile

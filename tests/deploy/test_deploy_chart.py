@@ -14,8 +14,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from ipa.adapters.store.database import MOST_WAL_BYTES
-from ipa.adapters.store.health import LOW_RATIO
+from ipa.adapters.store.database import LOW_RATIO, MOST_WAL_BYTES
 from ipa.adapters.store.state import MOST_PLANS
 from ipa.api.rules import OPEN, RULES
 from ipa.bootstrap.file_edits import FileEdits

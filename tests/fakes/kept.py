@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ipa.control.idempotency import IdempotencyClaim, StoredAnswer
-from ipa.control.saved_plans import StoredPlan
+from ipa.control.saved_plans import IdempotencyClaim, StoredAnswer, StoredPlan
 from ipa.model.errors import NotFoundError
 
 

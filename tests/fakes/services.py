@@ -37,11 +37,10 @@ from ipa.control.election import ALONE
 from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.engine.feedback import Feedback
 from ipa.control.engine.state import ChangeRequest
-from ipa.control.idempotency import AnswerStore
 from ipa.control.loop.scheduler import Scheduler, StopSignal
 from ipa.control.loop.snapshot import Sample, Snapshot
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
-from ipa.control.saved_plans import PlanStore
+from ipa.control.saved_plans import AnswerStore, PlanStore
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.errors import NotFoundError
 from ipa.model.forecast import Forecast

@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from ipa.adapters.store import Access, Store, database, open_store
-from ipa.adapters.store.health import FORGET_S, LOG_EVERY_S, WriteHealth
+from ipa.adapters.store.database import FORGET_S, LOG_EVERY_S, WriteHealth
 from ipa.cli.main import run
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.decision import Mode

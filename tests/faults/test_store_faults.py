@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, Engine, event, text
 
-from ipa.adapters.store import Store, database, upgrades
+from ipa.adapters.store import Store, database, schema
 from ipa.control.audit.reason_log import ReasonLog
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.decision import Change, Decision, Mode, ReasonCode
@@ -237,8 +237,8 @@ def newer(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
             connection.execute(text("UPDATE ipa_heads SET extra = digest"))
             connection.execute(text(last))
 
-        monkeypatch.setattr(upgrades, "STEPS", {**upgrades.STEPS, upgrades.NEWEST: step})
-        monkeypatch.setattr(upgrades, "NEWEST", "9999")
+        monkeypatch.setattr(schema, "STEPS", {**schema.STEPS, schema.NEWEST: step})
+        monkeypatch.setattr(schema, "NEWEST", "9999")
 
     return install
 
@@ -247,7 +247,7 @@ def test_a4_an_older_schema_is_migrated_and_a_newer_refused(
     case: Case, tmp_path: Path, newer: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "s.sqlite3"
-    steps, newest = upgrades.STEPS, upgrades.NEWEST
+    steps, newest = schema.STEPS, schema.NEWEST
     with kept(path) as found:
         found.world.ticks(6)
         before = found.rows()
@@ -259,8 +259,8 @@ def test_a4_an_older_schema_is_migrated_and_a_newer_refused(
         found.world.ticks(2)
         case.equal("unaudited writes afterwards", found.unaudited, 0)
         after = found.rows()
-    monkeypatch.setattr(upgrades, "STEPS", steps)
-    monkeypatch.setattr(upgrades, "NEWEST", newest)
+    monkeypatch.setattr(schema, "STEPS", steps)
+    monkeypatch.setattr(schema, "NEWEST", newest)
     with pytest.raises(ConfigurationError, match="newer than this version"):
         database.open_engine(url_of(path))
     other = sqlite3.connect(path)

@@ -9,11 +9,18 @@ from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
-from ipa.adapters.store.database import MOST_WAL_BYTES, Access, current_schema, parse_url, shown
-from ipa.adapters.store.health import MAKE_ROOM, is_low
+from ipa.adapters.store.database import (
+    MAKE_ROOM,
+    MOST_WAL_BYTES,
+    Access,
+    current_schema,
+    is_low,
+    parse_url,
+    shown,
+)
+from ipa.adapters.store.schema import NEWEST
 from ipa.adapters.store.sqlite_file import RESTORE, file_of, open_to_others, page_faults
 from ipa.adapters.store.store import open_from
-from ipa.adapters.store.upgrades import NEWEST
 from ipa.model.errors import IpaError
 from ipa.model.findings import DoctorCheck, Finding, fail, failed, ok, warn
 from ipa.settings import Settings

@@ -1,4 +1,4 @@
-"""Backup and restore: a verified copy of a store in one SQLite file, with a digest beside it.
+"""Backup and restore: a verified copy of a store in one SQLite file.
 
 A backup of PostgreSQL is such a file too, so a restore also moves a store from one database to the other.
 """
@@ -23,7 +23,6 @@ from ipa.adapters.store import database
 from ipa.adapters.store.schema import StoreTable
 from ipa.adapters.store.signing import Keyring, keyring_of
 from ipa.adapters.store.sqlite_file import (
-    create_private,
     file_of,
     locked_for_service,
     page_faults,
@@ -37,7 +36,6 @@ BATCH = 500
 # A trigger of our schema does nothing but refuse.
 GUARD = re.compile(r"CREATE TRIGGER \w+ BEFORE [^;]* BEGIN SELECT RAISE\(ABORT, '[^']*'\); END")
 CHUNK_BYTES = 1 << 20
-DIGEST_SUFFIX = ".sha256"
 HINT = "`ipa doctor --store` names the fault; the disk needs as much free space as the store takes."
 
 
@@ -46,8 +44,8 @@ def back_up(store_url: str, target: Path, step: CopyStep, key_file: str = "") ->
 
     ConflictError: the file exists. RecordError: the record is damaged. Errors of reading: as `open_engine`.
     """
-    if target.exists() or digest_file(target).exists():
-        raise ConflictError(f"{target} or its digest exists already", hint="Name another file.")
+    if target.exists():
+        raise ConflictError(f"{target} exists already", hint="Name another file.")
     with _part_of(target) as part:
         part.unlink()
         _copy_rows(store_url, f"sqlite:///{part}", step)
@@ -57,7 +55,6 @@ def back_up(store_url: str, target: Path, step: CopyStep, key_file: str = "") ->
         contents = verify_file(part, step, keyring_of(database.parse_url(store_url), key_file))
         _sync(part)
         digest = _sha256(part)
-        create_private(digest_file(target), f"{digest}  {target.name}\n".encode())
         # Renamed only now, when all of it is on the disk.
         part.replace(target)
     _sync(target.parent)
@@ -70,11 +67,10 @@ def restore(
     """Verify a backup, migrate it to the newest schema, and replace the store with it.
 
     With `force` a SQLite store that is not empty is kept under another name. ConflictError: a service uses
-    the store, or it is not empty. InputError: the backup does not have its digest, or is damaged.
+    the store, or it is not empty. InputError: the backup is damaged.
     """
     if not source.is_file():
         raise InputError(f"there is no backup {source}", hint="`ipa store backup FILE` writes one.")
-    is_checked = _check_digest(source)
     url = database.parse_url(store_url)
     keyring = keyring_of(url, key_file)
     path = file_of(url)
@@ -85,7 +81,7 @@ def restore(
             _import(source, part, step)
             contents = verify_file(part, step, keyring)
             _copy_rows(f"sqlite:///{part}", store_url, step)
-        return Restored(database.shown(url), contents, is_checked)
+        return Restored(database.shown(url), contents)
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = locked_for_service(path)
@@ -100,7 +96,7 @@ def restore(
         _sync(path.parent)
     finally:
         lock.release()
-    return Restored(database.shown(url), contents, is_checked, str(aside or ""))
+    return Restored(database.shown(url), contents, str(aside or ""))
 
 
 def verify_file(path: Path, step: CopyStep, keyring: Keyring) -> StoreContents:
@@ -126,25 +122,6 @@ def verify_file(path: Path, step: CopyStep, keyring: Keyring) -> StoreContents:
     finally:
         store.close()
     return StoreContents(len(names), entries, decisions, path.stat().st_size)
-
-
-def digest_file(backup: Path) -> Path:
-    """Return the path of the file with the backup's digest, in the form of `sha256sum`."""
-    return backup.with_name(backup.name + DIGEST_SUFFIX)
-
-
-def _check_digest(source: Path) -> bool:
-    """True if the backup has the digest in the file beside it, False without one; else InputError."""
-    beside = digest_file(source)
-    if not beside.is_file():
-        return False
-    wanted = beside.read_text(encoding="utf-8").split()[:1]
-    if wanted != [_sha256(source)]:
-        raise InputError(
-            f"the backup {source} does not have the digest in {beside}: it is damaged, or another file",
-            hint="Take another backup, or the right digest file.",
-        )
-    return True
 
 
 def _copy_rows(source_url: str, target_url: str, step: CopyStep) -> None:

@@ -1,15 +1,21 @@
-"""The database: engine, pragmas, transactions, upgrades, and the translation of errors to IpaError."""
+"""The database: engine, pragmas, transactions, upgrades, the health of writes, and errors as IpaError."""
 
 from __future__ import annotations
 
 import logging
+import shutil
 import sqlite3
+import threading
+import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
@@ -17,12 +23,11 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from ipa.adapters.processes import FileLock
-from ipa.adapters.store import sqlite_file, upgrades
-from ipa.adapters.store.health import MAKE_ROOM, WriteHealth, low_disk
+from ipa.adapters.store import schema, sqlite_file
 from ipa.model.errors import ConfigurationError, IpaError, NotFoundError, UnavailableError
 from ipa.model.masking import HARMLESS, HIDDEN, mask_url
 
-LOG = logging.getLogger(__name__)
+LOG = logging.getLogger("ipa.store")
 # The wait for another process's transaction; ours take milliseconds.
 BUSY_TIMEOUT_S = 5.0
 # Any constant: prevents concurrent upgrades of one PostgreSQL database.
@@ -35,6 +40,22 @@ TRY_AGAIN = "Check that it runs, can be reached and has free disk space, then tr
 SERVE = "`ipa serve` of this version upgrades it when it starts."
 # Phrases in errors of SQLite and Python about a damaged file.
 DAMAGE = ("not a database", "malformed", "could not decode to utf-8", "codec can't decode")
+
+
+# A failure without a later write of its kind, good or bad, is forgotten after this long.
+FORGET_S = 600.0
+# An outage is logged at this interval: a thousand loops fail a hundred times a second.
+LOG_EVERY_S = 60.0
+# A hundred pipelines at a tick of 10 s write about this much in an hour or two; less on a small volume.
+LOW_BYTES = 64 * 1024 * 1024
+LOW_RATIO = 0.05
+MAKE_ROOM = "Enlarge the volume or remove other files from it; `ipa store prune` removes old decisions."
+T = TypeVar("T")
+# Some megabytes; other writers of the store wait for the group.
+MOST_TOGETHER = 64
+# The longest wait for writes that are about to come, and the interval of looking for them.
+LINGER_S = 0.02
+LOOK_S = 0.001
 
 
 class Access(Enum):
@@ -247,15 +268,15 @@ def _on_sqlite_begin(connection: Connection) -> None:
 def _revision(engine: Engine) -> str | None:
     """The schema of the store; None if it has none."""
     with reading(engine) as connection:
-        return upgrades.revision_of(connection)
+        return schema.revision_of(connection)
 
 
 def _bring_up_to_date(engine: Engine, access: Access) -> None:
     """Upgrade an older schema. If it is the newest, the store is only read, and no lock is taken."""
-    current, newest = _revision(engine), upgrades.NEWEST
+    current, newest = _revision(engine), schema.NEWEST
     if current == newest:
         return
-    upgrades.check_revision(shown(engine.url), current)
+    schema.check_revision(shown(engine.url), current)
     if access is Access.READ:
         raise ConfigurationError(
             f"the store {shown(engine.url)} has schema {current or 'none'}, older than {newest!r} of this "
@@ -269,11 +290,11 @@ def _bring_up_to_date(engine: Engine, access: Access) -> None:
             if path is not None:
                 _mark(engine.url, connection)
             # Another process may have upgraded it meanwhile.
-            current = upgrades.revision_of(connection)
-            upgrades.check_revision(shown(engine.url), current)
+            current = schema.revision_of(connection)
+            schema.check_revision(shown(engine.url), current)
             if current != newest:
                 LOG.info("store %s: schema %s to %s", shown(engine.url), current or "none", newest)
-                upgrades.upgrade(connection, current)
+                schema.upgrade(connection, current)
     finally:
         if lock is not None:
             lock.release()
@@ -330,3 +351,132 @@ def _translated(url: URL) -> Iterator[None]:
             if is_damaged
             else low or (MAKE_ROOM if "is full" in lower else TRY_AGAIN),
         ) from error
+
+
+@dataclass(slots=True)
+class _Outage:
+    """Failing writes of one kind, from the first to the last."""
+
+    error: IpaError
+    since_s: float
+    last_s: float
+    count: int = 0
+    logged_s: float = float("-inf")
+
+
+class WriteHealth:
+    """The failures to write a store, each until a write of the same kind succeeds. Thread-safe.
+
+    Kinds are separate, since on a full disk a small write may succeed while a decision does not fit.
+    """
+
+    def __init__(self, shown: str, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+        self._shown, self._monotonic_s = shown, monotonic_s
+        self._lock = threading.Lock()
+        self._outages: dict[str, _Outage] = {}
+
+    def failed(self, kind: str, error: IpaError) -> None:
+        """Note and log a failed write."""
+        now_s = self._monotonic_s()
+        with self._lock:
+            outage = self._outages.setdefault(kind, _Outage(error, now_s, now_s))
+            outage.error, outage.last_s = error, now_s
+            outage.count += 1
+            if now_s - outage.logged_s < LOG_EVERY_S:
+                return
+            outage.logged_s = now_s
+            count = outage.count
+        LOG.error("%s (%s, failure %d). %s", error.message, kind, count, error.hint)
+
+    def worked(self, kind: str) -> None:
+        """Forget the failures of that kind."""
+        if kind not in self._outages:
+            return
+        with self._lock:
+            outage = self._outages.pop(kind, None)
+        if outage is not None:
+            lasted_s = self._monotonic_s() - outage.since_s
+            LOG.warning(
+                "the store %s can be written again after %.0f s (%s, %d failures)",
+                self._shown, lasted_s, kind, outage.count,
+            )  # fmt: skip
+
+    def reasons(self) -> tuple[str, ...]:
+        """Return why writes fail now, each with its remedy; empty if they work."""
+        oldest_s = self._monotonic_s() - FORGET_S
+        with self._lock:
+            for kind in [kind for kind, outage in self._outages.items() if outage.last_s < oldest_s]:
+                del self._outages[kind]
+            return tuple(
+                dict.fromkeys(f"{it.error.message}. {it.error.hint}" for it in self._outages.values())
+            )
+
+
+def is_low(free_bytes: int, total_bytes: int) -> bool:
+    """True if writes to a disk with so much space may soon fail."""
+    return free_bytes < min(LOW_BYTES, LOW_RATIO * total_bytes)
+
+
+def low_disk(path: Path) -> str:
+    """Return a warning if the disk is nearly full; else empty."""
+    try:
+        disk = shutil.disk_usage(path.parent)
+    except OSError as error:
+        return f"the free space on the disk of the store {path} cannot be read: {error.strerror}"
+    if not is_low(disk.free, disk.total):
+        return ""
+    return f"the disk of the store {path} has {disk.free / 1e6:.1f} MB free. {MAKE_ROOM}"
+
+
+class GroupCommit(Generic[T]):
+    """A queue whose items are written in groups. `write` writes all items that it is given, or raises.
+
+    A writer waits up to `LINGER_S` for more items while `more_come` is true. With a single thread each write
+    is a group of its own.
+    """
+
+    def __init__(
+        self, write: Callable[[Sequence[T]], None], more_come: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._write, self._more_come = write, more_come
+        self._waiting: deque[tuple[T, Future[None]]] = deque()
+        # Held by the thread that writes a group.
+        self._writing = threading.Lock()
+
+    def add(self, item: T) -> None:
+        """Write the item. If its group fails it is written alone, so errors are its own."""
+        done: Future[None] = Future()
+        self._waiting.append((item, done))
+        while not done.done():
+            with self._writing:
+                # Another thread may have written it while this one waited.
+                if not done.done():
+                    self._linger()
+                    self._write_group()
+        done.result()
+
+    def _linger(self) -> None:
+        until_s = time.monotonic() + LINGER_S
+        while self._more_come() and len(self._waiting) < MOST_TOGETHER and time.monotonic() < until_s:
+            time.sleep(LOOK_S)
+
+    def _write_group(self) -> None:
+        """Write the items that have waited longest, and end their waiting."""
+        group = [self._waiting.popleft() for _ in range(min(MOST_TOGETHER, len(self._waiting)))]
+        try:
+            self._write([item for item, _ in group])
+        except BaseException as error:
+            if len(group) == 1 or not isinstance(error, Exception):
+                for _, done in group:
+                    done.set_exception(error)
+                return
+            LOG.info("a group of %d writes failed; each is retried alone", len(group), exc_info=True)
+            for item, done in group:
+                try:
+                    self._write([item])
+                    done.set_result(None)
+                except Exception as own:
+                    done.set_exception(own)
+            return
+        for _, done in group:
+            done.set_result(None)

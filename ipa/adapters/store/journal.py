@@ -13,8 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, bindparam, func, insert, select, union
 
 from ipa.adapters.store.codec import DECISION
-from ipa.adapters.store.database import RECORD_LOCK, reading, snapshot, writing
-from ipa.adapters.store.group_commit import GroupCommit
+from ipa.adapters.store.database import RECORD_LOCK, GroupCommit, reading, snapshot, writing
 from ipa.adapters.store.rows import MOST_REMEMBERED, ROWS, HotRow, HotRows, fold
 from ipa.adapters.store.schema import EntryRow, HeadRow, SegmentRow, upsert
 from ipa.adapters.store.segments import SegmentReader, read_segments

@@ -21,8 +21,8 @@ from ipa.adapters.store import segments
 from ipa.adapters.store.database import RECORD_LOCK, reading, snapshot, writing
 from ipa.adapters.store.rows import ROWS, HotRows
 from ipa.adapters.store.schema import EntryRow, HeadRow, SegmentRow, StateRow
+from ipa.adapters.store.segments import check_segment, check_signature, checked_rows
 from ipa.adapters.store.signing import Keyring
-from ipa.adapters.store.verifying import check_segment, check_signature, checked_rows
 from ipa.control.audit.record import NOTHING, Chain, EntryKind, Head
 from ipa.control.store_admin import DAY_S, KindStats, PruneReport, Retention, RowKind, StoreStats
 from ipa.model.decision import Action

@@ -1,29 +1,45 @@
-"""Sealed segments of the record: runs of a pipeline's entries in one block, each with a signed checkpoint.
+"""Sealed segments of the record, runs of a pipeline's entries in one block with a checkpoint; verification.
 
 A checkpoint states that the entries `first` to `last` of a pipeline follow the digest `previous` and end at
 the digest `head`, with the number of decisions among them, the number of kept rows, and the digest of their
 block. So the chain can be verified across rows that retention removed.
+
+A segment was verified row by row before it was signed, so its signature, the digest of its block and its
+place in the chain prove that it is unchanged; a full verification also recomputes every digest. Segments are
+read in short transactions: a long one would keep the write-ahead log from being reused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, fields, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, Engine, delete, insert, select, update
 
-from ipa.adapters.store.rows import pack, unpack
-from ipa.adapters.store.schema import EntryRow, SegmentRow
+from ipa.adapters.store.database import snapshot
+from ipa.adapters.store.rows import ROWS as HOT_ROWS
+from ipa.adapters.store.rows import HotRows, pack, unpack
+from ipa.adapters.store.schema import EntryRow, HeadRow, SegmentRow
 from ipa.adapters.store.signing import Keyring
 from ipa.adapters.ttl_cache import LruCache
-from ipa.control.audit.record import Checkpoint, EntryKind, Recorded, SignedCheckpoint, entries_digest
+from ipa.control.audit.record import (
+    Chain,
+    Checkpoint,
+    EntryKind,
+    Head,
+    Recorded,
+    SignedCheckpoint,
+    Verified,
+    entries_digest,
+)
+from ipa.control.canonical import digest
 from ipa.control.engine.tick import OUTCOME
 from ipa.model.decision import Action
-from ipa.model.errors import UnavailableError
+from ipa.model.errors import RecordError, UnavailableError
 
 # Rows of a segment: each is read, 70 ms, to read one. A checkpoint takes a byte of each.
 ROWS = 1024
@@ -33,6 +49,8 @@ ROW_BYTES = 700
 MOST_REMEMBERED = 128
 # Rows of one read: enough to be quick, few enough for memory.
 BATCH = 500
+# Rows, and segments of some 60 kB, in memory at once.
+ROWS_TOGETHER, SEGMENTS_TOGETHER = 512, 64
 _NAMES = tuple(each.name for each in fields(Checkpoint))
 _HEADERS = [getattr(SegmentRow, name) for name in (*_NAMES, "key_id", "signature")]
 
@@ -179,3 +197,159 @@ class SegmentReader:
                 f"{mine.where} of {mine.pipeline!r} cannot be read: {error}",
                 hint=f"`ipa history {mine.pipeline} --verify` names it; restore the store from a backup.",
             ) from error
+
+
+def verify(
+    engine: Engine, keyring: Keyring, pipeline: str, anchor: Head | None = None, *, full: bool = False
+) -> Verified:
+    """Return the contents of the pipeline's record; RecordError names the first change.
+
+    Entries that are recorded meanwhile may or may not be included.
+    """
+    chain, seq, was_signed = Chain(pipeline, anchor), 0, False
+    is_mine, options = SegmentRow.pipeline == pipeline, {"yield_per": ROWS_TOGETHER}
+    while True:
+        with snapshot(engine) as connection:
+            is_next = is_mine & (SegmentRow.last > chain.head.number)
+            found = list(
+                read_segments(
+                    connection, is_next, order=SegmentRow.first, most=SEGMENTS_TOGETHER, blocks=True
+                )
+            )
+            for segment in found:
+                mine = segment.checkpoint
+                is_signed = _follow(chain, segment, seq, keyring, was_signed=was_signed)
+                anchored = anchor is not None and mine.first <= anchor.number < mine.last
+                if full or anchored or not is_signed:
+                    check_segment(segment, anchor)
+                chain.skip(Head(mine.last, mine.head), mine.decisions, mine.removed, unchecked=not is_signed)
+                seq, was_signed = mine.last_seq, was_signed or is_signed
+            if found:
+                continue
+            query = HOT_ROWS.where(EntryRow.pipeline == pipeline, EntryRow.number > chain.head.number)
+            with connection.execute(query.order_by(EntryRow.number), execution_options=options) as rows:
+                for _ in checked_rows(connection, chain, rows, seq):
+                    pass
+            head = select(HeadRow.number, HeadRow.digest).where(HeadRow.pipeline == pipeline)
+            row = connection.execute(head).first()
+            return chain.ended(Head(*row) if row else None)
+
+
+def _follow(chain: Chain, segment: SignedCheckpoint, seq: int, keyring: Keyring, *, was_signed: bool) -> bool:
+    """Check that the segment is the next of the chain, and unchanged; True if it is signed."""
+    mine, number = segment.checkpoint, chain.head.number + 1
+    if mine.first < number:
+        raise chain.fault(f"the segment of {mine.where} was inserted: entry {number - 1} is in another")
+    if mine.first > number:
+        is_one = mine.first == number + 1
+        which = f"entry {number} was" if is_one else f"entries {number} to {mine.first - 1} were"
+        raise chain.fault(f"{which} removed: the next segment is that of {mine.where}")
+    is_signed = check_signature(chain, segment, keyring, was_signed=was_signed)
+    if mine.previous != chain.head.digest:
+        raise chain.fault(f"entry {number} does not follow the present entry {number - 1}")
+    if mine.first_seq <= seq:
+        raise chain.fault(f"entry {number} was moved before another")
+    return is_signed
+
+
+def check_signature(
+    chain: Chain, segment: SignedCheckpoint, keyring: Keyring, *, was_signed: bool = False
+) -> bool:
+    """Check the signature and the block: True if a known key signed, False if there is none, or no key.
+
+    The rows must be verified then. `was_signed` refuses a segment without a signature.
+    """
+    mine, key_id = segment.checkpoint, segment.key_id
+    is_signed = bool(key_id) and keyring.verifies(key_id, segment.signature, mine.text)
+    if not is_signed and key_id and keyring.has(key_id):
+        raise chain.fault(f"the checkpoint of {mine.where} was changed: its signature does not match")
+    if not is_signed and not keyring.is_empty() and (key_id or was_signed):
+        if not key_id:
+            raise chain.fault(f"the checkpoint of {mine.where} has no signature, unlike those before it")
+        raise RecordError(
+            f"the checkpoint of {mine.where} of {chain.pipeline!r} is signed with the key {key_id}, "
+            f"which is not in {keyring.path or 'IPA_STORE_KEY_FILE, which names no file'}",
+            hint="Restore the key, or its public key, from a backup. If there never was such a key, "
+            "the segment was inserted.",
+        )
+    if hashlib.sha256(segment.block).hexdigest() != mine.content:
+        raise chain.fault(f"the block of {mine.where} was changed")
+    return is_signed
+
+
+def checked_rows(
+    connection: Connection, chain: Chain, found: Iterable[Any], before: int
+) -> Iterator[Recorded]:
+    """Check that each hot row is the next of the chain, with a `seq` above that of the row before; yield it.
+
+    RecordError names the first row that is not.
+    """
+    hot = HotRows()
+    for each in found:
+        number = chain.head.number + 1
+        if each.number != number:
+            raise chain.fault(f"entry {number} was removed: entry {each.number} is in its place")
+        try:
+            row = hot.read(connection, each)
+        except ValueError as error:
+            raise chain.fault(f"entry {number} was changed: {error}") from error
+        check_row(chain, each, row, before)
+        before = int(each.seq)
+        yield row
+
+
+def check_row(chain: Chain, found: Any, row: Recorded, before: int) -> None:
+    """Check that the next row of the chain is unchanged, and its `seq` above `before`."""
+    number = chain.head.number + 1
+    try:
+        values = chain.add(row.text, found.digest)
+    except (ValueError, KeyError, TypeError) as error:
+        raise chain.fault(f"entry {number} was changed: {error}") from error
+    names = "number", "seq", "kind", "decision_id"
+    if any(getattr(found, name) != values[name] for name in names):
+        raise chain.fault(f"entry {number} was changed: its columns differ from its text")
+    if found.seq <= before:
+        raise chain.fault(f"entry {number} was moved before another")
+    _check_decision(chain, values, row.decision)
+    facts, is_decision = values["facts"], values["kind"] == EntryKind.DECISION
+    if is_decision and (facts["tick"], facts["action"]) != (found.tick, found.action):
+        raise chain.fault(f"{_name(values)} was changed")
+
+
+def check_segment(segment: SignedCheckpoint, anchor: Head | None = None) -> None:
+    """Check the rows of a block against each other and the checkpoint; RecordError names the first fault."""
+    mine = segment.checkpoint
+    where = mine.where
+    chain = Chain(mine.pipeline, anchor)
+    chain.head = Head(mine.first - 1, mine.previous)
+    try:
+        rows = rows_in(segment)
+    except (ValueError, LookupError, TypeError) as error:
+        raise chain.fault(f"the block of {where} was changed: {error}") from error
+    for row in rows:
+        if not mine.is_whole and row.values["number"] > chain.head.number + 1:
+            # Retention removed the rows before it; its predecessor's digest is in the block.
+            chain.head = Head(row.values["number"] - 1, row.values["previous"])
+        _check_decision(chain, chain.add(row.text, row.digest), row.decision)
+    if entries_digest([row.digest for row in rows]) != mine.entries:
+        raise chain.fault(f"the block of {where} does not have the entries of its checkpoint")
+    if (len(rows), sum(row.decision is not None for row in rows)) != (mine.kept, mine.held + mine.changes):
+        raise chain.fault(f"the block of {where} does not have the number of rows in its checkpoint")
+    if mine.is_whole and chain.head.number != mine.last:
+        raise chain.fault(f"the block of {where} ends at entry {chain.head.number}")
+    if rows and chain.head.number == mine.last and chain.head.digest != mine.head:
+        raise chain.fault(f"entry {mine.last} does not have the digest in its checkpoint")
+
+
+def _check_decision(chain: Chain, values: dict[str, Any], decision: str | None) -> None:
+    """Check that the decision is the one of the entry with these values."""
+    if values["kind"] != EntryKind.DECISION:
+        return
+    if decision is None:
+        raise chain.fault(f"{_name(values)} was removed")
+    if digest(decision) != values["content"]:
+        raise chain.fault(f"{_name(values)} was changed")
+
+
+def _name(values: dict[str, Any]) -> str:
+    return f"decision {values['decision_id']!r} of entry {values['number']}"

@@ -18,13 +18,11 @@ from typing import Any
 from sqlalchemy import Connection, Engine, bindparam, delete, select
 
 from ipa.adapters.store.codec import KEPT_PLAN, damaged
-from ipa.adapters.store.database import lock_of, reading, writing
-from ipa.adapters.store.group_commit import GroupCommit
+from ipa.adapters.store.database import GroupCommit, lock_of, reading, writing
 from ipa.adapters.store.schema import StateKind, StateRow, upsert
 from ipa.control.audit.record import MARK
 from ipa.control.canonical import digest
-from ipa.control.idempotency import IdempotencyClaim, StoredAnswer
-from ipa.control.saved_plans import StoredPlan
+from ipa.control.saved_plans import IdempotencyClaim, StoredAnswer, StoredPlan
 from ipa.model.errors import NotFoundError
 
 # Plans of a record that are kept: nobody applies one that is older by more.

@@ -13,11 +13,12 @@ from sqlalchemy import Engine
 
 from ipa.adapters.store import database
 from ipa.adapters.store.codec import CONTROL, PROFILE
-from ipa.adapters.store.health import low_disk
+from ipa.adapters.store.database import low_disk
 from ipa.adapters.store.journal import Journal
 from ipa.adapters.store.keeper import Keeper, stats_of
 from ipa.adapters.store.keys import Keys
 from ipa.adapters.store.schema import StateKind
+from ipa.adapters.store.segments import verify
 from ipa.adapters.store.signing import Keyring, keyring_of
 from ipa.adapters.store.sqlite_file import file_of
 from ipa.adapters.store.state import (
@@ -29,7 +30,6 @@ from ipa.adapters.store.state import (
     put_state,
     read_state,
 )
-from ipa.adapters.store.verifying import verify
 from ipa.adapters.ttl_cache import TtlCache
 from ipa.control.audit.record import Head, Verified, of_control
 from ipa.control.ports import Attribution, PipelineControl

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def backup(
-    file: Path = typer.Argument(help="file to create; its digest is written to FILE.sha256", metavar="FILE"),
+    file: Path = typer.Argument(help="file to create", metavar="FILE"),
     *,
     output: Output = OUTPUT,
 ) -> None:
@@ -53,8 +53,6 @@ def restore(
     with _steps() as step:
         done = stores.restore(Settings.from_env(), file, step, force=force)
     lines = [f"{done.store} is restored: {_contents(done.contents)}"]
-    if not done.is_digest_checked:
-        lines.append(f"there is no digest beside {file}, so only the record's own digests were checked")
     if done.kept_aside:
         lines.append(f"the former store is now {done.kept_aside}; remove it when you no longer need it")
     show(output, asdict(done), *lines)

@@ -13,8 +13,7 @@ from math import isclose
 from typing import Any
 
 import ipa
-from ipa.control.canonical import digest, digest_of, plain
-from ipa.control.decode import restored
+from ipa.control.canonical import digest, digest_of, plain, restored
 from ipa.control.engine.load_rules import fallback_forecast
 from ipa.control.engine.state import EngineState, PeakForecaster, PlannerProvenance, TickRequest
 from ipa.control.engine.tick import (

@@ -9,8 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import ipa
-from ipa.control.canonical import canonical_json, digest, digest_of
-from ipa.control.decode import restored
+from ipa.control.canonical import canonical_json, digest, digest_of, restored
 from ipa.control.engine import quarantine
 from ipa.control.engine.actuation import Actuation, begin, unanswered, withdrawn
 from ipa.control.engine.canary import FAILED, without_canary

@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ipa.control.canonical import canonical_json, plain
-from ipa.control.decode import restored
+from ipa.control.canonical import canonical_json, plain, restored
 from ipa.control.engine import quarantine
 from ipa.control.engine.canary import (
     CanaryTrial,

@@ -13,8 +13,7 @@ import pytest
 import ipa
 from ipa.bootstrap.replaying import Replayer
 from ipa.control.audit.replay import ReplayOutcome, ReplayResult
-from ipa.control.canonical import canonical_json, digest, plain
-from ipa.control.decode import restored
+from ipa.control.canonical import canonical_json, digest, plain, restored
 from ipa.control.engine.tick import OUTCOME
 from ipa.model.decision import Action, Decision, ReasonCode
 from ipa.model.errors import DeadlineError, InputError, RecordError, UsageError

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from ipa.control.canonical import canonical_json, digest_of, plain
-from ipa.control.decode import restored
+from ipa.control.canonical import canonical_json, digest_of, plain, restored
 from ipa.control.engine.guards import bound_faults, limit_steps
 from ipa.control.engine.state import ChangeRequest
 from ipa.control.engine.transition import safe_step

