@@ -20,8 +20,7 @@ from pathlib import Path
 from ipa.experiment.cells import PolicyComparison
 from ipa.files import load_pipeline as _load_pipeline
 from ipa.files import load_profile
-from ipa.files.packaged import packaged_example
-from ipa.files.pipelines import FILE_NAME
+from ipa.files.pipelines import FILE_NAME, packaged_example
 from ipa.files.traces import read_rates
 from ipa.forecast.base import Forecaster, Peak, Series
 from ipa.forecast.ladder import forecast as _forecast
@@ -41,8 +40,7 @@ from ipa.model.errors import (
     SolverError,
     UsageError,
 )
-from ipa.model.forecast import Forecast
-from ipa.model.observation import LoadHistory, Measured, Missing, Observation, StageObservation
+from ipa.model.observation import Forecast, LoadHistory, Measured, Missing, Observation, StageObservation
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
 from ipa.model.profile import StageProfile

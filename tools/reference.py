@@ -310,25 +310,28 @@ def _is_method(found: Any, name: str) -> bool:
 
 def schemas() -> dict[str, str]:
     """The JSON Schema of each kind of file (draft 2020-12)."""
-    from ipa.files.guardrails import GuardrailsFile
-    from ipa.files.kinds.base import DeclaredFile, json_schema
-    from ipa.files.kinds.pipeline_file import PipelineFile
-    from ipa.files.profiles import ProfileFile
+    from ipa.files.forms import json_schema
+    from ipa.files.guardrails import GUARDRAILS
+    from ipa.files.pipelines import pipeline_form
+    from ipa.files.profiles import PROFILE
 
-    kinds: dict[str, type[DeclaredFile]] = {
-        "pipeline": PipelineFile,
-        "profile": ProfileFile,
-        "guardrails": GuardrailsFile,
+    kinds = {
+        "pipeline": (
+            pipeline_form(),
+            "A graph of inference stages, the variants of each, an SLA and what is worth what.",
+        ),
+        "profile": (PROFILE, "What was measured of one stage's variants, over batch sizes and cores."),
+        "guardrails": (GUARDRAILS, "What a change of pipelines and profiles may do, as `ipa ci` checks it."),
     }
     found = {}
-    for kind, file in kinds.items():
+    for kind, (form, description) in kinds.items():
         head = {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "$id": f"https://ipa-serving.github.io/schema/v1/{kind}.schema.json",
             "title": kind.capitalize(),
-            "description": file.description_of_kind,
+            "description": description,
         }
-        found[kind] = json.dumps({**head, **json_schema(file)}, indent=2, ensure_ascii=False) + "\n"
+        found[kind] = json.dumps({**head, **json_schema(form)}, indent=2, ensure_ascii=False) + "\n"
     return found
 
 

@@ -36,8 +36,8 @@ from ipa.files import (
     profile_in,
 )
 from ipa.files.document import resolve_plain
-from ipa.files.quantities import DURATION, MEMORY, RATE
 from ipa.model.errors import IpaError
+from ipa.model.forms import DURATION, MEMORY, RATE
 from tests.fakes.services import FakeWorld
 
 # R4: what 100 kB may take. R1 asks the same of the event loop for 1 MB, which is parsed beside it: there the

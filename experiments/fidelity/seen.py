@@ -13,8 +13,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from experiments.fidelity.case import Case
-from ipa.model.profile import StageProfile
-from ipa.model.slowdown import Slowdown, Slowdowns
+from ipa.model.profile import Slowdown, Slowdowns, StageProfile
 
 SERVICE = "ipa_queue_service_seconds"
 # After the change what began before it still ends.

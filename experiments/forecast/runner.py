@@ -17,13 +17,13 @@ from ipa.experiment.cells import CellOutcome, ExperimentCell, Finished, as_serie
 from ipa.experiment.experiment import Experiment
 from ipa.experiment.loads import data_folder
 from ipa.experiment.runners import RUNNERS, ExperimentRunner
-from ipa.files.quantities import DURATION
 from ipa.files.traces import read_trace, trace_in
 from ipa.forecast.base import Forecaster
 from ipa.forecast.ladder import BACKTEST_RUNGS
 from ipa.forecast.quality import Backtest
 from ipa.forecast.traces import as_load
 from ipa.model.errors import InputError, UsageError
+from ipa.model.forms import DURATION
 from ipa.report.blocks import DASH, Block, FigureBlock, Heading, Paragraph, Table, TableCell
 from ipa.report.plots import over_cells
 from ipa.report.stats import Mean

@@ -21,7 +21,7 @@ from ipa.control.engine.tick import made_of
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.control.store_admin import Retention, RowKind, StoreStats
-from ipa.files.packaged import packaged_example
+from ipa.files.pipelines import packaged_example
 from ipa.model.decision import Action, Mode
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.simulate.arrivals import request_times

@@ -21,14 +21,13 @@ from experiments.live.programme import Programme
 from experiments.neighbours import neighbours
 from ipa.bootstrap.targets import measurement_bench
 from ipa.files import load_pipeline, load_profiles
-from ipa.files.dumping import dump_yaml
+from ipa.files.forms import dump_yaml
 from ipa.files.pipelines import pipeline_to_mapping
 from ipa.files.profiles import dump_profile
 from ipa.model.errors import InfeasibleError
 from ipa.model.pipeline import Pin, Pipeline
 from ipa.model.plan import Plan, StageConfig
-from ipa.model.profile import StageProfile
-from ipa.model.slowdown import Slowdowns
+from ipa.model.profile import Slowdowns, StageProfile
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.relaxations import relaxations
 from ipa.optimize.solve import solve

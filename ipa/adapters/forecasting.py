@@ -19,8 +19,7 @@ from ipa.forecast.mixture import JUDGED_S
 from ipa.forecast.registry import LADDER
 from ipa.forecast.traces import as_load
 from ipa.model.errors import InputError
-from ipa.model.forecast import Forecast
-from ipa.model.observation import LoadHistory
+from ipa.model.observation import Forecast, LoadHistory
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.settings import Settings

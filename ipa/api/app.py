@@ -24,7 +24,7 @@ from ipa.api.context import ApiContext
 from ipa.api.gate import LOOPBACK, Gate
 from ipa.api.preconditions import REQUIRED
 from ipa.api.queries import Using
-from ipa.files.kinds import KINDS, schema_text
+from ipa.files.forms import KINDS, schema_text
 from ipa.model.access import NOBODY
 from ipa.model.errors import Problem, UnavailableError
 from ipa.service.service import DependencyCheck

@@ -42,8 +42,7 @@ from ipa.model.errors import ConfigurationError, InfeasibleError, IpaError, NotF
 from ipa.model.measured import with_profiles
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.model.profile import StageProfile
-from ipa.model.slowdown import Calibration
+from ipa.model.profile import Calibration, StageProfile
 from ipa.settings import Settings
 from ipa.targets.base import Site
 

@@ -13,8 +13,7 @@ from ipa.control.engine.tick import DecisionInputs, read_inputs
 from ipa.control.ports import Clock, DecisionLog
 from ipa.model.errors import IpaError, UnavailableError
 from ipa.model.pipeline import Pipeline
-from ipa.model.profile import StageProfile
-from ipa.model.slowdown import UNCALIBRATED, Calibration
+from ipa.model.profile import UNCALIBRATED, Calibration, StageProfile
 from ipa.profiling.calibrate import calibrate, foreign_to, hardware_of
 from ipa.profiling.measure import Item, MeasurementBench
 from ipa.service.measuring import bench_workload

@@ -31,8 +31,7 @@ from ipa.model.errors import ConflictError, InProgressError, InputError, IpaErro
 from ipa.model.measured import with_profiles
 from ipa.model.pipeline import Pipeline
 from ipa.model.probe import RequestAddress
-from ipa.model.profile import StageProfile
-from ipa.model.slowdown import UNCALIBRATED, Calibration
+from ipa.model.profile import UNCALIBRATED, Calibration, StageProfile
 from ipa.policies.base import Policy
 from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, make_policy

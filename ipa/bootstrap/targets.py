@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.transport import Limits
 from ipa.files import load_profiles
-from ipa.files.kinds.targets import TARGETS
 from ipa.files.pipelines import find_pipeline
+from ipa.files.targets import TARGETS
 from ipa.model.decision import Mode
 from ipa.model.errors import InfeasibleError, InputError, NotFoundError, Problem, UsageError
 from ipa.model.pipeline import Pipeline

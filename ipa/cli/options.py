@@ -237,7 +237,7 @@ def client_at(at: str) -> HttpClient:
 
 def duration_s(option: str, text: str) -> float:
     """The seconds of a duration such as 90s; UsageError names the option."""
-    from ipa.files.quantities import DURATION
+    from ipa.model.forms import DURATION
 
     try:
         return DURATION.parse(text)
@@ -247,7 +247,7 @@ def duration_s(option: str, text: str) -> float:
 
 def memory_gib(option: str, text: str) -> float:
     """The GiB of a size such as 64GiB; UsageError names the option."""
-    from ipa.files.quantities import MEMORY
+    from ipa.model.forms import MEMORY
 
     try:
         size_gib = MEMORY.parse(text)

@@ -69,7 +69,7 @@ from ipa.dataplane.stagequeue import (
 )
 from ipa.dataplane.v2 import UNDECLARED, V2Server, json_response, parse_model, v2_response
 from ipa.model.errors import InputError
-from ipa.model.resident import ANY_VARIANT
+from ipa.model.measured import ANY_VARIANT
 from ipa.model.serving import FAN_OUT
 from ipa.serving.body_budget import aside
 

@@ -13,7 +13,7 @@ class PipelineArm:
     """A pipeline by name or path, and the values that replace those of its file."""
 
     pipeline: str
-    name: str
+    name: str = ""
     objective: str | None = None
     accuracy_floor: float | None = None
     cores: float | None = None

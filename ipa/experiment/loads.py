@@ -14,9 +14,9 @@ from typing import Any
 from ipa.experiment.experiment import PipelineArm, WorkloadArm
 from ipa.files import load_profiles
 from ipa.files.pipelines import find_pipeline
-from ipa.files.quantities import DURATION
 from ipa.files.traces import read_rates
 from ipa.model.errors import InputError
+from ipa.model.forms import DURATION
 from ipa.model.pipeline import Edge, Pipeline
 from ipa.model.profile import ProfilePoint, StageProfile
 from ipa.policies.planning import planning_problem

@@ -5,156 +5,119 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
-
-from pydantic import ConfigDict, Discriminator, Field, Tag
+from typing import Any
 
 from ipa.experiment.experiment import Experiment, PipelineArm, WorkloadArm
 from ipa.experiment.loads import SLA_PATTERN, SLA_WORDS
 from ipa.experiment.runners import RUNNERS, SIMULATE
 from ipa.files.document import Document, Pointer, read_document, unknown
-from ipa.files.faults import check
-from ipa.files.kinds.base import DeclaredFile, Section
-from ipa.files.kinds.fields import (
-    MAPPING,
-    SCALAR,
-    UNIQUE,
-    WHOLE,
-    Fraction,
-    Maybe,
-    Name,
-    Number,
-    PositiveDuration,
-    PositiveNumber,
-    form,
-)
+from ipa.files.forms import check, either, file_section, section
 from ipa.files.pipelines import find_pipeline
 from ipa.files.reading import is_file
 from ipa.files.traces import trace_file, trace_in
 from ipa.forecast.registry import FORECASTERS
 from ipa.model.errors import IpaError, PluginError, UsageError
+from ipa.model.forms import (
+    ANY,
+    DURATION,
+    NAME,
+    NUMBER,
+    POSITIVE,
+    UNIQUE,
+    WHOLE,
+    ValueForm,
+    entries,
+    mapping,
+    text,
+)
 from ipa.model.pipeline import Pipeline
 from ipa.plugins import Registry
 from ipa.policies.registry import POLICIES
 from ipa.simulate.arrivals import WORKLOADS
 
-_END = r"$(?!\n)"
-Word = Annotated[str, Field(max_length=60)]
-PipelineName = Annotated[
-    str, Field(min_length=1, max_length=1000, title="a name, or the path of a pipeline.yaml")
-]
-Words = Annotated[list[Word], Field(min_length=1, max_length=50, title="at least one name"), UNIQUE]
-Reference = Annotated[str, Field(max_length=200)]
-TracePath = Annotated[str, Field(max_length=1000)]
-Question = Annotated[str, Field(max_length=2000)]
-Minutes = Annotated[Number, Field(gt=0, le=14_400, title="minutes of simulated time")]
-Seeds = Annotated[
-    list[Annotated[int, Field(ge=0, le=2**32 - 1), WHOLE]],
-    Field(min_length=1, max_length=1000, title="at least one whole number"),
-    UNIQUE,
-]
-Slas = Annotated[
-    list[
-        Annotated[
-            str,
-            Field(pattern=rf"^{SLA_PATTERN}{_END}", title=SLA_WORDS),
-        ]
-    ],
-    Field(min_length=1, max_length=20, title="at least one SLA"),
-    UNIQUE,
-]
+_TEXT = ValueForm({"type": "string"})
+_WORD = _TEXT.but(maxLength=60)
+_WORDS = entries(_WORD, 50, title="at least one name", **UNIQUE)
+_QUESTION = _TEXT.but(maxLength=2000)
+_FAN_OUT = either("one number, or a number for each variant", POSITIVE, mapping(_TEXT, POSITIVE, 1000))
 
 
-FanOuts = Annotated[
-    dict[
-        str,
-        Annotated[
-            Annotated[PositiveNumber, Tag(SCALAR)] | Annotated[dict[str, PositiveNumber], Tag(MAPPING)],
-            Discriminator(form),
-            Field(title="one number, or a number for each variant"),
-        ],
-    ],
-    Field(title="by stage one number, or a number for each variant"),
-]
+def _pipeline_arm(given: str | dict[str, Any]) -> PipelineArm:
+    if isinstance(given, str):
+        return PipelineArm(given, given)
+    return PipelineArm(**{"name": given["pipeline"]} | given)
 
 
-class PipelineArmSection(Section):
-    """One of `pipelines:`."""
-
-    model_config = ConfigDict(title="the name of a pipeline, or a mapping with the key pipeline")
-    makes: ClassVar = PipelineArm
-    pipeline: PipelineName
-    name: Maybe[Word] = None
-    objective: Maybe[Word] = None
-    accuracy_floor: Maybe[Fraction] = None
-    cores: Maybe[PositiveNumber] = None
-    transition_cores: Maybe[PositiveNumber] = None
-    capacity_within_s: Maybe[PositiveDuration] = None
-    fan_out: Maybe[FanOuts] = None
-
-    def given(self) -> dict[str, Any]:
-        return {"name": self.pipeline, **super().given()}
+def _workload_arm(given: str | dict[str, Any]) -> WorkloadArm:
+    return WorkloadArm(given, like=given) if isinstance(given, str) else WorkloadArm(**given)
 
 
-class WorkloadArmSection(Section):
-    """One of `workloads:`."""
-
-    makes: ClassVar = WorkloadArm
-    name: Word
-    like: Maybe[Word] = None
-    trace: Maybe[TracePath] = None
-    shared: Maybe[Reference] = None
-    at: Maybe[Reference] = None
-    scale: Maybe[PositiveNumber] = None
-
-
-Pipelines = Annotated[
-    list[
-        Annotated[
-            Annotated[PipelineName, Tag(SCALAR)] | Annotated[PipelineArmSection, Tag(MAPPING)],
-            Discriminator(form),
-            Field(title="the name of a pipeline, or a mapping with the key pipeline"),
-        ]
-    ],
-    Field(min_length=1, max_length=100, title="at least one pipeline"),
-]
-Workloads = Annotated[
-    list[
-        Annotated[
-            Annotated[str, Tag(SCALAR)] | Annotated[WorkloadArmSection, Tag(MAPPING)],
-            Discriminator(form),
-            Field(title="the name of a workload, or a mapping with the key name"),
-        ]
-    ],
-    Field(min_length=1, max_length=100, title="at least one workload"),
-]
-
-
-class RunsSection(Section):
-    """`quick:`, all that is otherwise in the quick form; the file itself has the same keys."""
-
-    minutes: Maybe[Minutes] = None
-    seeds: Maybe[Seeds] = None
-    pipelines: Maybe[Pipelines] = None
-    workloads: Maybe[Workloads] = None
-    slas: Maybe[Slas] = None
-    policies: Maybe[Words] = None
-    forecasters: Maybe[Words] = None
-    settings: Maybe[Annotated[dict[str, Any], Field(title="a mapping")]] = None
-
-
-class ExperimentFile(DeclaredFile, RunsSection):
-    """experiment.yaml."""
-
-    kind: Literal["Experiment"]
-    name: Name
-    title: Question
-    question: Maybe[Question] = None
-    runner: Word
-    spacing: Maybe[Literal["poisson", "even", "burst"]] = None
-    interval_s: Maybe[PositiveDuration] = None
-    reference: Maybe[Word] = None
-    quick: Maybe[RunsSection] = None
+_PIPELINE = _TEXT.but(minLength=1, maxLength=1000, title="a name, or the path of a pipeline.yaml")
+_PIPELINE_ARM = section(
+    "pipeline_arm",
+    PipelineArm,
+    "pipeline name objective accuracy_floor cores transition_cores capacity_within_s fan_out",
+    pipeline=_PIPELINE,
+    **dict.fromkeys(("name", "objective"), _WORD),
+    accuracy_floor=NUMBER.but(minimum=0, maximum=1),
+    **dict.fromkeys(("cores", "transition_cores"), POSITIVE),
+    capacity_within_s=DURATION.form(),
+    fan_out=mapping(_TEXT, _FAN_OUT, title="by stage one number, or a number for each variant"),
+)
+_WORKLOAD_ARM = section(
+    "workload_arm",
+    WorkloadArm,
+    "name like trace shared at scale",
+    **dict.fromkeys(("name", "like"), _WORD),
+    trace=_TEXT.but(maxLength=1000),
+    **dict.fromkeys(("shared", "at"), _TEXT.but(maxLength=200)),
+    scale=POSITIVE,
+)
+# The keys of `quick:`, which the file itself has too.
+_RUNS = {
+    "minutes": NUMBER.but(exclusiveMinimum=0, maximum=14_400, title="minutes of simulated time"),
+    "seeds": entries(
+        WHOLE.but(minimum=0, maximum=2**32 - 1), 1000, title="at least one whole number", **UNIQUE
+    ),
+    "pipelines": entries(
+        either(
+            "the name of a pipeline, or a mapping with the key pipeline",
+            _PIPELINE,
+            _PIPELINE_ARM,
+            make=_pipeline_arm,
+        ),
+        100,
+        title="at least one pipeline",
+    ),
+    "workloads": entries(
+        either(
+            "the name of a workload, or a mapping with the key name",
+            _TEXT,
+            _WORKLOAD_ARM,
+            make=_workload_arm,
+        ),
+        100,
+        title="at least one workload",
+    ),
+    "slas": entries(text(SLA_PATTERN, SLA_WORDS), 20, title="at least one SLA", **UNIQUE),
+    "policies": _WORDS,
+    "forecasters": _WORDS,
+    "settings": mapping(_TEXT, ANY, 10_000, 0, title="a mapping"),
+}
+_KEYS = section(
+    "experiment",
+    Experiment,
+    f"name title question runner spacing interval_s reference {' '.join(_RUNS)} quick",
+    dict,
+    **_RUNS,
+    name=NAME,
+    **dict.fromkeys(("title", "question"), _QUESTION),
+    **dict.fromkeys(("runner", "reference"), _WORD),
+    spacing=_TEXT.but(enum=("poisson", "even", "burst")),
+    interval_s=DURATION.form(),
+    quick=section("runs", Experiment, " ".join(_RUNS), dict, **_RUNS),
+)
+_EXPERIMENT = file_section("Experiment", _KEYS)
 
 
 FILE_NAME = "experiment.yaml"
@@ -189,12 +152,10 @@ def load_experiment(
     InputError lists every problem with its line and column; NotFoundError if there is no such file.
     """
     document = read_document(path)
-    file = check(document, ExperimentFile)
+    given = check(document, _EXPERIMENT)
     if isinstance(document.data, dict):
         _Check(document, path.parent, pipelines_dir).all()
     document.raise_problems()
-    assert file is not None, "without a file there are problems"
-    given = file.given()
     shorter = given.pop("quick", {})
     values = given | shorter if quick else given
     return _experiment(values, path, is_quick=quick, pipelines_dir=pipelines_dir, profiles_dir=profiles_dir)
@@ -336,14 +297,8 @@ def _label(entry: Any) -> str:
 
 
 def _experiment(given: Mapping[str, Any], path: Path, **places: Any) -> Experiment:
-    pipelines = (PipelineArm(it, it) if isinstance(it, str) else it for it in given.get("pipelines", ()))
-    workloads = (WorkloadArm(it, like=it) if isinstance(it, str) else it for it in given.get("workloads", ()))
-    values = {
-        **given,
-        "pipelines": tuple(pipelines),
-        "workloads": tuple(_placed(arm, path.parent) for arm in workloads),
-    }
-    return Experiment(path=path, **places, **values)
+    workloads = tuple(_placed(arm, path.parent) for arm in given.get("workloads", ()))
+    return Experiment(path=path, **places, **{**given, "workloads": workloads})
 
 
 def _placed(arm: WorkloadArm, folder: Path) -> WorkloadArm:

@@ -16,7 +16,7 @@ from ipa.adapters.processes import processor_name
 from ipa.experiment.cells import NUMERIC, code_version
 from ipa.experiment.results import Results
 from ipa.experiment.runners import runner_of
-from ipa.model.times import in_utc
+from ipa.model.rounding import in_utc
 from ipa.report.blocks import Block, Heading, Paragraph, Table, TableCell, as_page
 
 PAGE = "report.html"

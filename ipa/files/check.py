@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ipa.files.document import Document, Pointer, read_document
-from ipa.files.guardrails import guardrails_in
+from ipa.files.guardrails import Guardrails, guardrails_in
 from ipa.files.pipelines import FILE_NAME, pipeline_in
 from ipa.files.profiles import profile_in
 from ipa.files.reading import opened
 from ipa.model.errors import InputError, IpaError, NotFoundError, Problem
-from ipa.model.guardrails import Guardrails
 from ipa.model.pipeline import OutputRows, Pipeline, Stage
 from ipa.model.profile import StageProfile
 

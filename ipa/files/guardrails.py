@@ -1,68 +1,189 @@
-"""guardrails.yaml -> Guardrails."""
+"""Guardrails for changes of files, in guardrails.yaml: rules over a pipeline's figures before and after."""
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 from math import isfinite
-from typing import Annotated, Any, ClassVar, Literal
-
-from pydantic import Discriminator, Field, Tag
+from typing import Any
 
 from ipa.files.document import Document, Pointer, unknown
-from ipa.files.faults import check
-from ipa.files.kinds.base import DeclaredFile, Section
-from ipa.files.kinds.fields import LIST, SCALAR, Maybe, Name, NonNegative, PositiveNumber, form
-from ipa.model.guardrails import GuardrailRule, Guardrails, Measure, Threshold
+from ipa.files.forms import check, either, file_section, section
+from ipa.model.forms import NAME, NonNegative, PositiveNumber, ValueForm, entries, mapping
+from ipa.model.resources import NO_RESOURCES, Resources
 
-_RULE_TITLE = 'a rule such as "slo_ratio < 0.99"'
-RulesField = Annotated[
-    Annotated[str, Tag(SCALAR)]
-    | Annotated[list[Annotated[str, Field(title=_RULE_TITLE)]], Field(min_length=1), Tag(LIST)],
-    Discriminator(form),
-    Field(title=f"{_RULE_TITLE}, or a list of them"),
-]
+HOURS_A_MONTH = 730
 
 
-class PipelineRulesSection(Section):
-    """One of `pipelines:`."""
+@dataclass(frozen=True, slots=True)
+class GuardrailFigures:
+    """A pipeline's figures under a simulated load, over all seeds together.
 
-    fail_if: RulesField
+    `late` counts requests that were late or lost. Means are over time; `cores_peak` is the most cores held at
+    a tick. Latencies are None if nothing was answered. `usd_per_hour` is None without a price. `beside_mean`
+    are the other resources.
+    """
+
+    requests: int
+    late: int
+    cores_mean: float
+    cores_peak: float
+    pas_mean: float
+    latency_p50_s: float | None
+    latency_p99_s: float | None
+    changes: int
+    usd_per_hour: float | None = None
+    beside_mean: Resources = NO_RESOURCES
+
+    @property
+    def cost(self) -> float:
+        """USD an hour; cores without a price."""
+        return self.cores_mean if self.usd_per_hour is None else self.usd_per_hour
+
+    @property
+    def slo_ratio(self) -> float:
+        """The share of requests answered in time; 1 without requests."""
+        return 1.0 - self.late / self.requests if self.requests else 1.0
 
 
-class ThresholdSection(Section):
-    """`threshold:`."""
+class Measure(StrEnum):
+    """The measures of a rule: figures after the change, by their names, or differences from those before."""
 
-    makes: ClassVar = Threshold
-    cores_ratio: Maybe[NonNegative] = None
+    SLO_RATIO = "slo_ratio"
+    CORES_MEAN = "cores_mean"
+    CORES_PEAK = "cores_peak"
+    PAS_MEAN = "pas_mean"
+    LATENCY_P99_S = "latency_p99_s"
+    USD_PER_HOUR = "usd_per_hour"
+    COST_INCREASE_RATIO = "cost_increase_ratio"
+    CORES_INCREASE = "cores_increase"
+    ACCURACY_DROP = "accuracy_drop"
+    SLO_DROP = "slo_drop"
+    LATENCY_INCREASE_RATIO = "latency_increase_ratio"
+
+
+COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GuardrailRule:
+    """A rule that fails a change if the measure compares so to the limit. `line` is its line in the file."""
+
+    measure: Measure
+    comparison: str
+    limit: float
+    line: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.measure.value} {self.comparison} {self.limit:g}"
+
+    def fails(self, value: float | None) -> bool:
+        """True if the value breaks the rule; an unknown value breaks none."""
+        return value is not None and COMPARISONS[self.comparison](value, self.limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """The threshold for reporting: a change of more than one of these, up or down."""
+
+    cores_ratio: NonNegative = 0.02
     """Of the mean cores, relative; 0.02 where absent."""
-    pas: Maybe[NonNegative] = None
+    pas: NonNegative = 0.002
     """Of the mean PAS; 0.002 where absent."""
-    slo_ratio: Maybe[NonNegative] = None
+    slo_ratio: NonNegative = 0.002
     """Of the share of requests in time; 0.002 where absent."""
-    latency_ratio: Maybe[NonNegative] = None
+    latency_ratio: NonNegative = 0.1
     """Of the 99th percentile of the latency, relative; 0.1 where absent."""
 
 
-class GuardrailsFile(DeclaredFile):
-    """guardrails.yaml."""
+@dataclass(frozen=True, slots=True)
+class Guardrails:
+    """The rules of a file."""
 
-    description_of_kind: ClassVar[str] = (
-        "What a change of pipelines and profiles may do, as `ipa ci` checks it."
-    )
-    kind: Literal["Guardrails"]
-    fail_if: Maybe[RulesField] = None
+    fail_if: tuple[GuardrailRule, ...] = ()
     """A change fails where any of these holds for any pipeline."""
-    pipelines: Maybe[dict[Name, PipelineRulesSection]] = None
+    by_pipeline: Mapping[str, tuple[GuardrailRule, ...]] | None = None
     """Rules of single pipelines, beside those of all."""
-    threshold: Maybe[ThresholdSection] = None
+    threshold: Threshold = Threshold()
     """A change is told of where it is more than one of these, up or down."""
-    usd_per_core_hour: Maybe[PositiveNumber] = None
+    usd_per_core_hour: PositiveNumber | None = None
     """The price of a core in a pipeline without its own prices."""
-    trace: Maybe[Annotated[str, Field(min_length=1, title="a trace file, relative to this file")]] = None
-    """The recorded load to simulate, where the command names none."""
-    workload: Maybe[Literal["bursty", "fluctuating", "steady_high", "steady_low"]] = None
+    workload: str | None = None
     """The named load to simulate, where the command names none."""
+    trace: str | None = None
+    """The recorded load to simulate, where the command names none."""
+    path: str = ""
+
+    def rules(self, pipeline: str) -> tuple[GuardrailRule, ...]:
+        """The rules of all pipelines and those of this one."""
+        return self.fail_if + (self.by_pipeline or {}).get(pipeline, ())
+
+
+def measured(measure: Measure, before: GuardrailFigures | None, after: GuardrailFigures) -> float | None:
+    """The value of the measure; None without figures to compare with, without answers, or without a price."""
+    if hasattr(after, measure.value):
+        value: float | None = getattr(after, measure.value)
+        return value
+    return None if before is None else _compared(measure, before, after)
+
+
+def _compared(measure: Measure, before: GuardrailFigures, after: GuardrailFigures) -> float | None:
+    match measure:
+        case Measure.COST_INCREASE_RATIO:
+            return relative(before.cost, after.cost)
+        case Measure.CORES_INCREASE:
+            return after.cores_mean - before.cores_mean
+        case Measure.ACCURACY_DROP:
+            return before.pas_mean - after.pas_mean
+        case Measure.SLO_DROP:
+            return before.slo_ratio - after.slo_ratio
+        case _:
+            return relative(before.latency_p99_s, after.latency_p99_s)
+
+
+def relative(before: float | None, after: float | None) -> float | None:
+    """The relative growth of the value; None if either is unknown or the old one is 0."""
+    return None if before is None or after is None or before == 0 else after / before - 1
+
+
+def is_notable(threshold: Threshold, before: GuardrailFigures, after: GuardrailFigures) -> bool:
+    """True if a change of the figures exceeds the threshold."""
+    latency = relative(before.latency_p99_s, after.latency_p99_s)
+    costs = relative(before.cores_mean, after.cores_mean), relative(before.cost, after.cost)
+    return (
+        any(each is not None and abs(each) > threshold.cores_ratio for each in costs)
+        or abs(after.pas_mean - before.pas_mean) > threshold.pas
+        or abs(after.slo_ratio - before.slo_ratio) > threshold.slo_ratio
+        or (latency is not None and abs(latency) > threshold.latency_ratio)
+        or (before.latency_p99_s is None) != (after.latency_p99_s is None)
+    )
+
+
+_TEXT = ValueForm({"type": "string"})
+_RULE_TITLE = 'a rule such as "slo_ratio < 0.99"'
+_RULES = either(f"{_RULE_TITLE}, or a list of them", _TEXT, entries(_TEXT.but(title=_RULE_TITLE), 10_000))
+_LOADS = ("bursty", "fluctuating", "steady_high", "steady_low")
+_OF_PIPELINE = section("pipeline_rules", Guardrails, "fail_if!", dict, fail_if=_RULES)
+_KEYS = section(
+    "guardrails",
+    Guardrails,
+    "fail_if by_pipeline=pipelines threshold usd_per_core_hour trace workload",
+    dict,
+    fail_if=_RULES,
+    by_pipeline=mapping(NAME, _OF_PIPELINE, 10_000, 0),
+    threshold=section("threshold", Threshold, "cores_ratio pas slo_ratio latency_ratio"),
+    trace=_TEXT.but(title="a trace file, relative to this file", minLength=1),
+    workload=_TEXT.but(enum=_LOADS),
+)
+GUARDRAILS = file_section("Guardrails", _KEYS)
 
 
 _RULE = re.compile(r"\s*(\w+)\s*(<=|>=|<|>)\s*(\S+)\s*")
@@ -73,7 +194,7 @@ NEEDS_PRICE = "give it some, or the guardrails usd_per_core_hour"
 
 def guardrails_in(document: Document) -> Guardrails:
     """The guardrails in the document; InputError lists every problem."""
-    file = check(document, GuardrailsFile)
+    given = check(document, GUARDRAILS)
     data = document.sound() or {}
     rules = _rules(document, data, ())
     by_pipeline = {
@@ -83,10 +204,8 @@ def guardrails_in(document: Document) -> Guardrails:
     if "trace" in data and "workload" in data:
         document.problem(("workload",), "there is a trace already; give one of the two", at_key=True)
     document.raise_problems()
-    assert file is not None, "without a file there are problems"
-    given = {**file.given(), "fail_if": rules}
-    given.pop("pipelines", None)
-    return Guardrails(**given, by_pipeline=by_pipeline, path=document.path)
+    read = {"fail_if": rules, "by_pipeline": by_pipeline, "path": document.path}
+    return Guardrails(**given | read)
 
 
 def _rules(document: Document, data: Mapping[str, Any], pointer: Pointer) -> tuple[GuardrailRule, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ipa.files.document import Document, Pointer, shown_key, unknown
 from ipa.files.graph import Node, check_flow, read_nodes
-from ipa.files.kinds.targets import target_sections
+from ipa.files.targets import target_sections
 from ipa.model.pipeline import Goal, StageKind
 
 Entries = list[tuple[Pointer, dict[str, Any]]]

@@ -4,25 +4,206 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ipa.files.document import Document, check_within, read_document
-from ipa.files.dumping import dump_yaml
-from ipa.files.faults import check
-from ipa.files.graph import FanOut, Node, edges_of, in_order, read_nodes
-from ipa.files.kinds.pipeline import EdgeSection, NodeSection
-from ipa.files.kinds.targets import check_batches
+from ipa.files.forms import check, dump_yaml, either, file_section, section, write
+from ipa.files.graph import Arrow, FanOut, Node, as_fan_out, edges_of, in_order, read_nodes
 from ipa.files.meaning import check_pipeline
+from ipa.files.profiles import load_profiles
 from ipa.files.reading import is_file
+from ipa.files.targets import check_batches, target_sections
 from ipa.model.errors import InputError, NotFoundError, Problem
-from ipa.model.pipeline import CombineRule, OutputRows, Pipeline, Stage, StageKind
-
-if TYPE_CHECKING:
-    from ipa.files.kinds.pipeline_file import PipelineFile
+from ipa.model.forms import (
+    ANY,
+    END,
+    KIND,
+    NAME,
+    NUMBER,
+    POSITIVE,
+    PRICE,
+    UNIQUE,
+    VARIANT_NAME,
+    WHOLE,
+    Key,
+    ValueForm,
+    entries,
+    format_number,
+    mapping,
+)
+from ipa.model.pipeline import (
+    ALL_VARIANTS,
+    Bounds,
+    Canary,
+    CombineRule,
+    Fallback,
+    Objective,
+    OutputRows,
+    Pin,
+    Pipeline,
+    Sla,
+    Stage,
+    StageBounds,
+    StageKind,
+    Variant,
+)
+from ipa.model.probe import PipelineProbe
+from ipa.model.profile import StageProfile
+from ipa.model.resources import BY_NAME, DIMENSIONS, Prices
 
 FILE_NAME = "pipeline.yaml"
+# The pipeline that comes with the package, for `ipa demo`.
+EXAMPLE = "video"
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in value.__slots__}
+
+
+def _without(given: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: each for name, each in given.items() if name not in names}
+
+
+_FAN_OUT = replace(
+    either("a number above 0, or one for each variant", POSITIVE, mapping(VARIANT_NAME, POSITIVE, 1000)),
+    write=lambda value: dict(value) if isinstance(value, Mapping) else format_number(value),
+)
+_EDGE = section(
+    "edge",
+    Arrow,
+    "fan_out",
+    dict,
+    fan_out=_FAN_OUT.but(description="Replaces that of the stage before."),
+)
+_NODE = section(
+    "node",
+    Node,
+    "after? kind=type shares combine=accuracy",
+    dict,
+    after=either(
+        "a stage's name, a list of them, or a mapping from each to its fan_out",
+        NAME,
+        entries(NAME, 100, **UNIQUE),
+        mapping(NAME, _EDGE),
+    ),
+    shares=mapping(
+        NAME,
+        NUMBER.but(exclusiveMinimum=0, maximum=1),
+        title="the share of each stage after this router",
+    ),
+).but(title="a mapping, such as {after: detect}")
+_GRAPH = either(
+    "the stages' names in a list, or a mapping from each stage to what it comes after",
+    entries(NAME, 100),
+    mapping(NAME, _NODE),
+).but(
+    description="A list is a chain. "
+    "Routers and combiners need a mapping of each stage to what it comes after."
+)
+_RESIDENT = ValueForm(
+    {
+        "type": ["string", "integer"],
+        "title": f"{ALL_VARIANTS}, or a whole number of at least 1",
+        "pattern": f"^{ALL_VARIANTS}{END}",
+        "minimum": 1,
+    }
+)
+_PRICES = ValueForm(
+    {"type": "object", "additionalProperties": False},
+    lambda given: Prices({**given.pop("accelerators", {}), **given}, is_money=True),
+    lambda prices: {
+        **prices.each,
+        "accelerators": {kind: price for kind, price in prices.each.items() if kind not in BY_NAME} or None,
+    },
+    {
+        **{
+            each.name: Key(each.name, PRICE.but(description=f"Of one {each.unit.removesuffix('s')}."))
+            for each in DIMENSIONS
+        },
+        "accelerators": Key(
+            "accelerators",
+            mapping(KIND, PRICE, least=0, title="a price for each kind of accelerator").but(
+                description="Of one accelerator of the kind."
+            ),
+        ),
+    },
+    "prices",
+)
+_OBJECTIVE = section(
+    "objective",
+    Objective,
+    "goal alpha beta delta accuracy latency_margin_ratio throughput_margin_ratio threshold_rps "
+    "max_batch_size max_replicas sla_s max_cost_cores transition_per_core",
+    lambda given: Objective(**given.pop("accuracy", {}), **given),
+    lambda objective: {**_fields(objective), "accuracy": objective},
+    accuracy=section("accuracy", Objective, "accuracy_rule=rule! rank_floor", dict),
+)
+
+
+@cache
+def pipeline_form() -> ValueForm:
+    """The keys of pipeline.yaml, with one for each target that has a section there."""
+    targets = target_sections()
+    runs = {key: each.variant for key, each in targets.items() if each.variant is not None}
+    places = {
+        key: each.pipeline.but(description=each.description)
+        for key, each in targets.items()
+        if each.pipeline is not None
+    }
+
+    def with_targets(given: dict[str, Any]) -> dict[str, Any]:
+        return {**_without(given, *targets), "targets": {key: given[key] for key in targets if key in given}}
+
+    variant = section(
+        "variant",
+        Variant,
+        f"name {' '.join(runs)}",
+        lambda given: Variant(**with_targets(given)),
+        lambda variant: {"name": variant.name, **variant.targets},
+        **runs,
+    )
+    stage = section(
+        "stage",
+        Stage,
+        "name container fan_out output_rows batch_timeout_s resident? bounds? pin? variants",
+        lambda given: Stage(**{"container": given["name"], **_without(given, "fan_out")}),
+        fan_out=_FAN_OUT.but(description="Items sent on for each item received; 1 where absent."),
+        resident=_RESIDENT,
+        bounds=section("stage_bounds", StageBounds, "min_replicas max_replicas batch_sizes"),
+        pin=section("pin", Pin, "variant batch_size cores replicas"),
+        variants=entries(variant, 1000, title="at least one variant"),
+    )
+    request = mapping(ValueForm({"type": "string"}), ANY, title="the JSON body of a request")
+    percent = WHOLE.but(minimum=1, maximum=5)
+    probe = {"request": replace(request, make=dict)}
+    form = section(
+        "pipeline",
+        Pipeline,
+        "name description? runnable? not_runnable_because? sla drop_after_s fallback probe "
+        "canary sets? graph! bounds prices default_objective objectives "
+        f"{' '.join(places)} stages",
+        with_targets,
+        sla=section("sla", Sla, "latency_s percentile", percentile=POSITIVE.but(exclusiveMaximum=100)),
+        fallback=section("fallback", Fallback, "rate_rps after_ticks recover_ticks"),
+        probe=section("probe", PipelineProbe, "request timeout_s", **probe),
+        canary=section("canary", Canary, "share_percent measure_s", share_percent=percent),
+        graph=_GRAPH,
+        bounds=section(
+            "bounds",
+            Bounds,
+            "cores transition_cores memory_gib accelerators? min_replicas max_replicas batch_sizes "
+            "accuracy_floor",
+        ),
+        prices=_PRICES,
+        objectives=mapping(NAME, _OBJECTIVE, title="at least one objective"),
+        stages=entries(stage, 100, title="at least one stage"),
+        **places,
+    )
+    return file_section("Pipeline", form)
 
 
 def load_pipeline(path: Path) -> Pipeline:
@@ -62,27 +243,23 @@ def pipeline_from_mapping(data: Any) -> Pipeline:
 
 def pipeline_in(document: Document) -> Pipeline:
     """The pipeline in the document; InputError lists every problem."""
-    from ipa.files.kinds.pipeline_file import PipelineFile
-
-    file = check(document, PipelineFile)
+    given = check(document, pipeline_form())
     check_pipeline(document)
     document.raise_problems()
-    assert file is not None, "without a file there are problems"
-    pipeline = _pipeline(file, read_nodes(document.data["graph"]))
+    nodes = read_nodes(document.data["graph"])
+    fan_outs = {
+        entry["name"]: as_fan_out(entry["fan_out"]) for entry in document.data["stages"] if "fan_out" in entry
+    }
+    named = {name: replace(each, name=name) for name, each in given["objectives"].items()}
+    given |= {
+        "objectives": MappingProxyType(named),
+        # Each behind those that it comes after, else in the order of the graph.
+        "stages": _placed(given["stages"], fan_outs, nodes),
+    }
+    pipeline = Pipeline(**_without(given, "graph"))
     check_batches(document, pipeline)
     document.raise_problems()
     return pipeline
-
-
-def _pipeline(file: PipelineFile, nodes: Sequence[Node]) -> Pipeline:
-    """The pipeline; its stages are each behind those that it comes after, else in the order of the graph."""
-    given = file.given()
-    given["objectives"] = MappingProxyType(
-        {name: replace(each, name=name) for name, each in given["objectives"].items()}
-    )
-    given["stages"] = _placed(given["stages"], file.fan_outs(), nodes)
-    del given["graph"]
-    return Pipeline(**given)
 
 
 def _placed(
@@ -114,33 +291,41 @@ def _is_varying(fan_out: FanOut) -> bool:
 
 def pipeline_to_mapping(pipeline: Pipeline) -> dict[str, Any]:
     """The pipeline as a mapping with the keys of a pipeline file; `pipeline_from_mapping` gives it back."""
-    from ipa.files.kinds.pipeline_file import PipelineFile, StageSection
-
     is_short = pipeline.is_chain and all(stage.kind is StageKind.MODEL for stage in pipeline.stages)
     fan_outs = {edge.parent: edge.fan_out for stage in pipeline.stages for edge in stage.after}
     stages = [
-        StageSection.of(stage, fan_out=fan_outs.get(stage.name) if is_short else None)
+        {
+            **_fields(stage),
+            "container": stage.container or stage.name,
+            "fan_out": fan_outs.get(stage.name) if is_short else None,
+        }
         for stage in pipeline.stages
         if stage.variants
     ]
-    graph = [stage.name for stage in pipeline.stages] if is_short else _nodes(pipeline)
-    prices = pipeline.prices if pipeline.prices.is_money else None
-    file: PipelineFile = PipelineFile.of(pipeline, graph=graph, stages=stages, prices=prices)
-    return dict(file.to_mapping())
+    file = {
+        **_fields(pipeline),
+        **pipeline.targets,
+        "graph": [stage.name for stage in pipeline.stages] if is_short else _nodes(pipeline),
+        "stages": stages,
+        "prices": pipeline.prices if pipeline.prices.is_money else None,
+    }
+    return dict(write(pipeline_form(), file))
 
 
-def _nodes(pipeline: Pipeline) -> dict[str, NodeSection]:
+def _nodes(pipeline: Pipeline) -> dict[str, Node]:
     """Each stage's node: the fan-out with each edge, the shares with the router."""
     shares: dict[str, dict[str, float]] = {}
     for stage in pipeline.stages:
         for edge in stage.after:
             shares.setdefault(edge.parent, {})[stage.name] = edge.share
     return {
-        stage.name: NodeSection.model_construct(
-            after={edge.parent: EdgeSection.of(edge) for edge in stage.after} or None,
-            type=stage.kind,
-            shares=shares.get(stage.name) if stage.kind is StageKind.ROUTER else None,
-            accuracy=stage.combine if stage.combine is not CombineRule.PRODUCT else None,
+        stage.name: Node(
+            stage.name,
+            (),
+            {edge.parent: Arrow((), edge.fan_out) for edge in stage.after},
+            stage.kind,
+            shares.get(stage.name) if stage.kind is StageKind.ROUTER else None,
+            stage.combine if stage.combine is not CombineRule.PRODUCT else None,
         )
         for stage in pipeline.stages
     }
@@ -166,3 +351,15 @@ def find_pipeline(name: str, pipelines_dir: Path) -> Pipeline:
                 hint=f"There are: {', '.join(known) or 'none'}",
             )
     return load_pipeline(path)
+
+
+def example_folders() -> tuple[Path, Path]:
+    """The folders of pipelines and of profiles of the package's example, laid out as a user's are."""
+    home = Path(str(resources.files(__package__).joinpath("example")))
+    return home / "pipelines", home / "profiles"
+
+
+def packaged_example() -> tuple[Pipeline, dict[str, StageProfile]]:
+    """The pipeline and its profiles by stage that come with the package."""
+    pipelines, profiles = example_folders()
+    return load_pipeline(pipelines / EXAMPLE / FILE_NAME), load_profiles(profiles, EXAMPLE)

@@ -2,83 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
-
-from pydantic import ConfigDict, Field
+from typing import Any
 
 from ipa.files.document import Document
-from ipa.files.faults import check
-from ipa.files.kinds.base import Section
-from ipa.files.kinds.fields import Count, Maybe, PositiveNumber
+from ipa.files.forms import read, section
 from ipa.files.reading import read_json
 from ipa.model.errors import InputError
+from ipa.model.forms import NUMBER, WHOLE, Key, ValueForm, entries, mapping
 from ipa.model.plan import StageConfig
 from ipa.model.resources import Resources
 
-_Percent = Annotated[int, Field(ge=0, le=100)]
+_TEXT = ValueForm({"type": "string"})
+_NUMBER = NUMBER.but(nullable=True)
+_AMOUNTS = replace(mapping(_TEXT, NUMBER, 10_000, 0), make=dict)
+_NAMES: dict[str, ValueForm] = dict.fromkeys(("stage", "variant"), _TEXT.but(title="a name"))
+_CONFIG = section(
+    "config",
+    StageConfig,
+    "stage variant batch_size cores replicas share_percent ...",
+    **_NAMES,
+    share_percent=WHOLE.but(minimum=0, maximum=100),
+).but(title="a mapping with stage, variant, batch_size, cores, replicas")
+_BESIDE = section(
+    "beside",
+    Resources,
+    "memory_gib=memory_gib accelerators ...",
+    memory_gib=NUMBER.but(minimum=0),
+    accelerators=_AMOUNTS,
+).but(nullable=True, title="a mapping with memory_gib, accelerators")
 
 
-class StageConfigSection(Section):
-    """The configuration of one stage."""
+@dataclass(frozen=True, slots=True)
+class PlanFile:
+    """A plan as `ipa plan -o json` prints it; `beside` by stage and variant, as far as the plan has it."""
 
-    model_config = ConfigDict(
-        extra="ignore", title="a mapping with stage, variant, batch_size, cores, replicas"
-    )
-    makes: ClassVar = StageConfig
-    stage: Annotated[str, Field(title="a name")]
-    variant: Annotated[str, Field(title="a name")]
-    batch_size: Count
-    cores: PositiveNumber
-    replicas: Count
-    share_percent: Maybe[_Percent] = None
-
-    def given(self) -> dict[str, Any]:
-        known = StageConfigSection.model_fields
-        return {name: value for name, value in super().given().items() if name in known}
-
-
-class BesideSection(Section):
-    """The resources of one replica beside its cores."""
-
-    model_config = ConfigDict(extra="ignore", title="a mapping with memory_gib, accelerators")
-    memory_gib: Annotated[float, Field(ge=0, alias="memory_gib")] = 0.0
-    accelerators: Annotated[dict[str, float], Field(strict=False)] = Field(default_factory=dict)
-
-
-class PlannedStageSection(StageConfigSection):
-    """The configuration of one stage with what the plan says of its replicas."""
-
-    beside: BesideSection | None = None
-
-
-# A plan in memory has tuples.
-_Stages = Annotated[list[PlannedStageSection], Field(strict=False)]
-
-
-class PlanFile(Section):
-    """A plan as `ipa plan -o json` prints it."""
-
-    model_config = ConfigDict(extra="ignore")
     pipeline: str | None = None
-    stages: Maybe[_Stages] = None
     pas: float | None = None
-    rate_rps: float | None = Field(None, alias="rate_rps")
-    cost_usd_per_hour: float | None = Field(None, alias="cost_usd_per_hour")
+    rate_rps: float | None = None
+    cost_usd_per_hour: float | None = None
+    configs: tuple[StageConfig, ...] = ()
+    beside: Mapping[tuple[str, str], Resources] = field(default_factory=dict)
 
-    @property
-    def beside(self) -> dict[tuple[str, str], Resources]:
-        """The resources of one replica beside its cores by stage and variant, as far as the plan has them."""
-        return {
-            (stage.stage, stage.variant): Resources(0.0, given.memory_gib, given.accelerators)
-            for stage in self.stages or ()
-            if (given := stage.beside) is not None
-        }
 
-    @property
-    def configs(self) -> tuple[StageConfig, ...]:
-        """The configuration of each stage, of each part."""
-        return tuple(stage.build() for stage in self.stages or ())
+def _stage(given: dict[str, Any]) -> tuple[StageConfig, Resources | None]:
+    """The configuration of a stage, and the resources of a replica beside its cores if the plan has them."""
+    beside = given.pop("beside", None)
+    return StageConfig(**given), beside
+
+
+_STAGE = replace(_CONFIG, make=_stage, keys={**(_CONFIG.keys or {}), "beside": Key("beside", _BESIDE)})
+
+
+def _plan(given: dict[str, Any]) -> PlanFile:
+    stages = given.pop("stages", ())
+    configs = tuple(config for config, _ in stages)
+    beside = {(config.stage, config.variant): each for config, each in stages if each is not None}
+    return PlanFile(**given, configs=configs, beside=beside)
+
+
+_PLAN = section(
+    "plan",
+    PlanFile,
+    "pipeline pas rate_rps=rate_rps cost_usd_per_hour stages ...",
+    _plan,
+    pipeline=_TEXT.but(nullable=True),
+    **dict.fromkeys(("pas", "rate_rps", "cost_usd_per_hour"), _NUMBER),
+    stages=entries(_STAGE, 10_000, 0),
+)
 
 
 def read_plan(path: Path) -> PlanFile:
@@ -88,9 +81,7 @@ def read_plan(path: Path) -> PlanFile:
 
 def plan_in(data: Any, path: Path | str) -> PlanFile:
     """As `read_plan`, of values that are named `path` where they are wrong."""
-    document = Document(str(path), data, shows_pointers=True)
-    plan = check(document, PlanFile)
-    document.raise_problems()
-    if plan is None or not plan.stages:
+    plan: PlanFile = read(Document(str(path), data, shows_pointers=True), _PLAN)
+    if not plan.configs:
         raise InputError(f"{path} has no stages", hint="Write it with `ipa plan PIPELINE --rate R -o json`.")
     return plan

@@ -6,11 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ipa.files.dumping import FlowMapping, dump_yaml
-from ipa.files.kinds import schema_text
-from ipa.files.kinds.base import descriptions
-from ipa.files.kinds.targets import target_sections
-from ipa.files.pipelines import FILE_NAME, pipeline_to_mapping
+from ipa.files.forms import FlowMapping, described, dump_yaml, schema_text
+from ipa.files.pipelines import FILE_NAME, pipeline_form, pipeline_to_mapping
+from ipa.files.targets import target_sections
 from ipa.model.errors import ConflictError, InputError, Problem
 from ipa.model.pipeline import Pipeline
 
@@ -51,11 +49,9 @@ def with_constant_models(mapping: dict[str, Any], pipelines_dir: Path) -> None:
 
 def _commented(mapping: Mapping[str, Any]) -> Iterator[str]:
     """Each key with what its declaration says of it."""
-    from ipa.files.kinds.pipeline_file import PipelineFile
-
-    words = descriptions(PipelineFile)
+    words = {key: text for key, _, text in described(pipeline_form())}
     for key, value in mapping.items():
-        if key in words:
+        if words.get(key):
             yield f"# {words[key]}\n"
         yield dump_yaml({key: value})
 

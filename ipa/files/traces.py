@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote
 
-from ipa.files.quantities import Quantity
 from ipa.files.reading import is_file, opened
 from ipa.model.errors import InputError, Problem
+from ipa.model.forms import Quantity
 
 # More than a row of a thousand columns has.
 MOST_LINE_BYTES = 100_000

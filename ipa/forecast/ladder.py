@@ -19,8 +19,7 @@ from ipa.forecast.mixture import Judged, judged, past_of, weights_of
 from ipa.forecast.reactive import LastValue, Seasonal, WindowMaximum
 from ipa.forecast.registry import FORECASTERS, FORESIGHT, LADDER
 from ipa.model.errors import PluginError, UsageError
-from ipa.model.forecast import Forecast
-from ipa.model.observation import LoadHistory
+from ipa.model.observation import Forecast, LoadHistory
 from ipa.plugins import Plugin
 
 DEFAULT_RUNGS: tuple[Forecaster, ...] = (Learned(), Seasonal(), WindowMaximum(), LastValue())

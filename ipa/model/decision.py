@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ipa.model.forecast import Forecast
-from ipa.model.observation import Attainment
+from ipa.model.observation import Attainment, Forecast
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.recording import UNLESS_DEFAULT
 

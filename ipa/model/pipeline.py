@@ -10,9 +10,28 @@ from itertools import zip_longest
 from typing import Any, Protocol, runtime_checkable
 
 from ipa.model.errors import NotFoundError
-from ipa.model.overhead import NO_OVERHEAD, FrontCores, Overhead
+from ipa.model.forms import (
+    Accelerators,
+    BatchSize,
+    BatchSizes,
+    Count,
+    Duration,
+    Fraction,
+    Line,
+    Margin,
+    Name,
+    NonNegative,
+    PositiveDuration,
+    PositiveMemory,
+    PositiveNumber,
+    PositiveRate,
+    Rate,
+    VariantName,
+)
+from ipa.model.parts import NO_OVERHEAD, FrontCores, Overhead
 from ipa.model.plan import StageConfig
 from ipa.model.probe import PipelineProbe
+from ipa.model.profile import AS_MEASURED, Slowdowns
 from ipa.model.recording import BESIDE_OTHERS, NEVER, UNLESS_DEFAULT
 from ipa.model.resources import (
     BESIDE_CORES,
@@ -25,7 +44,6 @@ from ipa.model.resources import (
     beside_of,
     total,
 )
-from ipa.model.slowdown import AS_MEASURED, Slowdowns
 
 UNBATCHED = (1,)
 
@@ -62,44 +80,52 @@ class Objective:
 
     name: str = "default"
     goal: Goal = Goal.WEIGHTED
-    alpha: float = 1.0
-    beta: float = 0.1
-    delta: float = 1e-6
+    """The optimisation goal; weighted if absent."""
+    alpha: NonNegative = 1.0
+    """Weight of the accuracy term; 1 where absent."""
+    beta: NonNegative = 0.1
+    """Weight of a core, or of a USD an hour; 0.1 where absent."""
+    delta: NonNegative = 1e-6
+    """Weight of the sum of batch sizes; 1e-6 where absent."""
     accuracy_rule: AccuracyRule = AccuracyRule.PRODUCT
-    # Least rank of a variant; without it one lowest-ranked variant makes a product of ranks zero.
-    rank_floor: float | None = None
-    # Margins added to measured latency and throughput before planning, as ratios: 1.0 doubles, -0.5 halves.
-    latency_margin_ratio: float = 0.0
-    throughput_margin_ratio: float = 0.0
-    # Base allocation (IPA): the fewest cores at which one replica carries this rate within the stage's SLA.
-    threshold_rps: float = 1.0
-    max_batch_size: int | None = None
-    max_replicas: int | None = None
-    # Replaces the pipeline's SLA if given.
-    sla_s: float | None = None
-    # Upper bound on a plan's cores; unlike `bounds.cores`, a rollout may exceed it for a while.
-    max_cost_cores: float | None = None
-    # Worth lost for each core of a pod that a change starts, since old and new run side by side.
-    transition_per_core: float = 0.0
+    # Without it one lowest-ranked variant makes a product of ranks zero.
+    rank_floor: Fraction | None = None
+    """The lowest variant's rank is raised to this."""
+    latency_margin_ratio: Margin = 0.0
+    """Added to measured latency: 1 doubles it."""
+    throughput_margin_ratio: Margin = 0.0
+    """Added to measured throughput: -0.5 halves it."""
+    threshold_rps: Rate = 1.0
+    """Base allocation: the least rate one replica must carry."""
+    max_batch_size: Count | None = None
+    """Larger batches are not planned."""
+    max_replicas: Count | None = None
+    """Of each stage."""
+    sla_s: PositiveDuration | None = None
+    """Replaces the pipeline's SLA."""
+    max_cost_cores: PositiveNumber | None = None
+    """The maximum cost of a plan; a change to it may exceed it for a while."""
+    transition_per_core: NonNegative = 0.0
+    """Lost for each core of a pod that a change would start; 0 where absent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pin:
     """The parts of a stage's configuration that an owner fixed; None is free."""
 
-    variant: str | None = None
-    batch_size: int | None = None
-    cores: float | None = None
-    replicas: int | None = None
+    variant: VariantName | None = None
+    batch_size: BatchSize | None = None
+    cores: PositiveNumber | None = None
+    replicas: Count | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StageBounds:
     """Limits of one stage, beside those of the pipeline. None is no limit."""
 
-    min_replicas: int | None = None
-    max_replicas: int | None = None
-    batch_sizes: tuple[int, ...] | None = None
+    min_replicas: Count | None = None
+    max_replicas: Count | None = None
+    batch_sizes: BatchSizes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,25 +144,29 @@ class MeasuredVariant:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Limits of every plan. None is no limit, nor is a kind of accelerator without an entry.
+    """Limits of every plan. None is no limit, nor is a kind of accelerator without an entry."""
 
-    `cores`, `memory_gib` and `accelerators` hold at every moment, for old and new replicas of a change
-    together; `transition_cores`, if given, replaces `cores` while a change rolls out.
-    """
-
-    cores: float | None = None
-    memory_gib: float | None = None
-    min_replicas: int = 1
-    max_replicas: int | None = None
-    batch_sizes: tuple[int, ...] | None = None
-    accuracy_floor: float | None = None
-    transition_cores: float | None = None
+    cores: PositiveNumber | None = None
+    """Of all replicas of all stages together, at every moment, those of a change included."""
+    memory_gib: PositiveMemory | None = None
+    """As cores."""
+    min_replicas: Count = 1
+    """Of each stage; 1 where absent."""
+    max_replicas: Count | None = None
+    """Of each stage."""
+    batch_sizes: BatchSizes | None = None
+    """The only batch sizes a plan may use."""
+    accuracy_floor: Fraction | None = None
+    """Least accuracy of the whole pipeline, a fraction."""
+    transition_cores: PositiveNumber | None = None
+    """Of old and new replicas together while a change rolls out, where that may be more than cores."""
     # Set by the target that the pipeline runs on (`Target.shape`), never read from a file; counts within
     # `cores`.
     overhead: Overhead = NO_OVERHEAD
     # Likewise; the cores that it takes count beside `cores`.
     front: FrontCores | None = field(default=None, metadata=UNLESS_DEFAULT)
-    accelerators: Mapping[str, float] = field(default_factory=dict, hash=False, metadata=UNLESS_DEFAULT)
+    accelerators: Accelerators = field(default_factory=dict, hash=False, metadata=UNLESS_DEFAULT)
+    """As cores; a kind without an entry is not limited."""
     # By stage and variant, from the profiles (`ipa.model.measured`), never read from a file.
     measured: Mapping[tuple[str, str], MeasuredVariant] = field(
         default_factory=dict, hash=False, metadata=NEVER
@@ -213,7 +243,7 @@ class Variant:
     `targets` has for each target, by the key of its section in the file, how the variant runs there.
     """
 
-    name: str
+    name: VariantName
     targets: Mapping[str, Any] = field(default_factory=dict, hash=False, metadata=BESIDE_OTHERS)
 
     @property
@@ -280,26 +310,32 @@ ALL_VARIANTS = "all"
 class Stage:
     """One task of a pipeline. Without `after` its input is the request itself."""
 
-    name: str
+    name: Name
     variants: tuple[Variant, ...]
     after: tuple[Edge, ...] = ()
     kind: StageKind = StageKind.MODEL
     combine: CombineRule = CombineRule.PRODUCT
     bounds: StageBounds = StageBounds()
+    """Limits of this stage, beside those of the pipeline."""
     pin: Pin = Pin()
-    # Name of its container on a cluster; never changed, since a new name makes a new Deployment.
-    container: str = ""
-    batch_timeout_s: float = 0.1
-    # None: `varying` if an edge to a later stage has a fan-out other than 1, else `per-item`.
+    """The fixed parts of this stage's configuration; absent keys are free."""
+    container: Name = ""
+    """That serves it on a cluster; the stage's name where absent. Never change it."""
+    batch_timeout_s: Duration = 0.1
+    """Longest wait for a batch to fill; 100ms where absent."""
     output_rows: OutputRows | None = None
+    """Rows it answers for one item: per-item (one) or varying; varying where it has another fan_out than
+    1. Where replicas batch by themselves, a varying stage and the one after it do not."""
     # Set by the target (`Target.shape`), never read from a file; an `Unbatched`, or empty.
     unbatched: str = ""
     # Set by the target likewise: each replica batches the requests that were spread to it.
     in_replica: bool = field(default=False, metadata=UNLESS_DEFAULT)
     # Set by the target too: the time of a request on its way to the stage and back, beside the stage's own.
     hop_s: float = field(default=0.0, metadata=UNLESS_DEFAULT)
-    # The number of variants that each replica keeps loaded, or `ALL_VARIANTS`; it runs one of them at a time.
     resident: int | str = field(default=1, metadata=UNLESS_DEFAULT)
+    """Variants that each replica keeps loaded, to switch between them in place: all, or a number, which are
+    the running one and its neighbours by accuracy. It takes the memory of the largest of that number. 1
+    where absent: another variant takes new replicas."""
     # Set by the target too: the variants that a replica has loaded for good, in groups; empty: as `resident`
     # says of the one that runs, and others are loaded while it serves.
     resident_groups: tuple[tuple[str, ...], ...] = field(default=(), metadata=UNLESS_DEFAULT)
@@ -353,31 +389,32 @@ def chain(stages: Sequence[Stage], fan_outs: Sequence[float | Mapping[str, float
 class Sla:
     """The latency that a plan must meet, at a percentile of the requests."""
 
-    latency_s: float
+    latency_s: PositiveDuration
+    """End to end, what a plan must meet."""
     percentile: float = 99.0
+    """Of the requests; 99 where absent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """The plan's rate once the load was missing for `after_ticks` ticks: at least `rate_rps`.
+    """The plan's rate once the load was missing for a while, which only adds capacity."""
 
-    The fallback only adds capacity, and ends once the load was observed for `recover_ticks` ticks in a row.
-    """
-
-    rate_rps: float
-    after_ticks: int = 30
-    recover_ticks: int = 3
+    rate_rps: PositiveRate
+    """Planned for at least, until the load is seen again."""
+    after_ticks: Count = 30
+    """So many ticks in a row without the load; 30 where absent."""
+    recover_ticks: Count = 3
+    """Over once the load was seen so many ticks in a row; 3 where absent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """The trial of a new configuration: beside the running one, with a small share of the requests.
-
-    It is measured for `measure_s` with `share_percent` of the requests before it takes all.
-    """
+    """The trial of a new configuration: beside the running one, with a small share of the requests."""
 
     share_percent: int = 5
-    measure_s: float = 120.0
+    """Of the requests, 1 to 5; 5 where absent."""
+    measure_s: PositiveDuration = 120.0
+    """The time for which its requests are watched before it takes all; 2min where absent."""
 
 
 # The most configurations that a plan has side by side.
@@ -395,31 +432,43 @@ class Pipeline:
     A pipeline that is not `runnable` is only planned and rendered; `not_runnable_because` says why.
     """
 
-    name: str
+    name: Name
+    """Also the name of the folder the file lies in."""
     stages: tuple[Stage, ...]
+    """The variants of a stage do the same task: one runs, with the replicas that the load needs."""
     sla: Sla
+    """The end-to-end latency that this percentage of the requests must meet."""
     objectives: Mapping[str, Objective]
+    """The objective to maximise: alpha x accuracy - beta x cores - delta x sum of batch sizes."""
     bounds: Bounds = Bounds()
-    default_objective: str = "default"
+    """Limits no plan may cross, old and new replicas of a change together; none where absent."""
+    default_objective: Name = "default"
+    """The objective used when none is named; 'default' where absent."""
     targets: Mapping[str, Any] = field(default_factory=dict, hash=False, metadata=BESIDE_OTHERS)
     description: str = ""
     sets: bool = False
+    """True to let several variants of the only stage share the load; false if absent."""
     # Records have it since pipelines could ask for more; it is 1.
     max_predictors: int = 1
-    # Age at which requests are dropped, one by one, when they reach the head of a queue; see `deadline_s`.
-    drop_after_s: float | None = None
-    # Without a fallback the running configuration is kept while the load is missing.
+    drop_after_s: PositiveDuration | None = None
+    """Requests older than this at the head of a queue are dropped, one by one; than the SLA if absent."""
     fallback: Fallback | None = None
+    """The rate to plan for once the load was missing for a while; it only adds capacity. If absent, nothing
+    changes then."""
     # Observed slowdown of its variants (`ipa.control.engine.correction`), never read from a file.
     slowdowns: Slowdowns = AS_MEASURED
-    # The cost in the objective is their sum over a plan's resources.
     prices: Prices = field(default=IN_CORES, metadata=UNLESS_DEFAULT)
+    """In USD an hour. The cost in the objective is then money; without it, the cores."""
     probe: PipelineProbe | None = field(default=None, metadata=UNLESS_DEFAULT)
-    # Without one a new configuration takes all requests at once.
+    """The smoke request of `ipa probe`, and what follows if it fails after a rollout; none if absent."""
     canary: Canary | None = field(default=None, metadata=UNLESS_DEFAULT)
-    # For people alone: no decision depends on them.
+    """Try a configuration with a new variant on a few requests before it takes all; none if absent."""
+    # For people alone: no decision depends on it or its reason.
     runnable: bool = field(default=True, metadata=NEVER)
-    not_runnable_because: str = field(default="", metadata=NEVER)
+    """False for a pipeline that is only planned, since something that it runs with is missing; true if
+    absent."""
+    not_runnable_because: Line = field(default="", metadata=NEVER)
+    """The reason in words; required if runnable is false."""
 
     @property
     def served(self) -> tuple[Stage, ...]:

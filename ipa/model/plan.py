@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from ipa.model.forms import Count, PositiveNumber
 from ipa.model.recording import UNLESS_DEFAULT
 from ipa.model.resources import CORES, NO_RESOURCES, Resources, total, words_of
 
@@ -45,9 +46,9 @@ class StageConfig:
 
     stage: str
     variant: str
-    batch_size: int
-    cores: float
-    replicas: int
+    batch_size: Count
+    cores: PositiveNumber
+    replicas: Count
     share_percent: int = WHOLE_PERCENT
 
     @property

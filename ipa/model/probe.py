@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from ipa.model.forms import ShortDuration
+
 # The Open Inference Protocol, version 2.
 V2 = "v2"
 # A pipeline answers within its SLA, which is seconds; a first request may load a model.
@@ -37,10 +39,12 @@ NO_ADDRESS = RequestAddress()
 
 @dataclass(frozen=True, slots=True)
 class PipelineProbe:
-    """The smoke request of a pipeline: the JSON body, and the most time for its answer."""
+    """The smoke request of a pipeline."""
 
     request: Mapping[str, Any] = field(hash=False)
-    timeout_s: float = USUAL_TIMEOUT_S
+    """A request that the pipeline answers, as its clients send it."""
+    timeout_s: ShortDuration = USUAL_TIMEOUT_S
+    """Most time for the answer, at most a minute; 5s where absent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,30 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
 
 from ipa.model.errors import NotFoundError
+from ipa.model.forms import (
+    Accelerators,
+    BatchSize,
+    Day,
+    Line,
+    Name,
+    PositiveDuration,
+    PositiveMemory,
+    PositiveRate,
+    VariantName,
+)
 from ipa.model.recording import UNLESS_DEFAULT
-from ipa.model.slowdown import Slowdowns, ratios_of
+
+# The bounds of a slowdown. Beyond the upper one a variant is broken: more replicas would not help.
+LEAST_RATIO, MOST_RATIO = 0.5, 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Slowdown:
+    """A variant's slowdown: its batches take `ratio` times its profile's time; 1 is as measured."""
+
+    stage: str
+    variant: str
+    ratio: float
+
+
+# The slowdowns other than 1, each variant once, in the order of the pipeline: equal values make equal keys.
+Slowdowns = tuple[Slowdown, ...]
+AS_MEASURED: Slowdowns = ()
+
+
+def ratios_of(slowdowns: Iterable[Slowdown], stage: str) -> dict[str, float]:
+    """The slowdowns of a stage's variants, by name; a variant that is not in it has 1."""
+    return {each.variant: each.ratio for each in slowdowns if each.stage == stage}
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The slowdowns measured on this machine of variants whose profiles are of another one.
+
+    `profiled_on` are the machines of these profiles, `machine` is this one; empty if it is unknown. `detail`
+    says what was not measured, and why.
+    """
+
+    machine: str = ""
+    profiled_on: tuple[str, ...] = ()
+    slowdowns: Slowdowns = AS_MEASURED
+    detail: str = ""
+
+    def ratio(self, stage: str, variant: str) -> float:
+        """The slowdown of the variant; 1 if it was not measured."""
+        return ratios_of(self.slowdowns, stage).get(variant, 1.0)
+
+    @property
+    def words(self) -> str:
+        """The calibration in words; empty if profiles are of this machine."""
+        if not self.profiled_on:
+            return ""
+        profiles = f"the profiles were measured on {'; '.join(self.profiled_on)}"
+        here = f"this is {self.machine}" if self.machine else ""
+        ratios = ", ".join(f"{each.stage}={each.variant} {each.ratio:.2f} x" for each in self.slowdowns)
+        return ", ".join(filter(None, (profiles, here, ratios and f"measured here: {ratios}", self.detail)))
+
+
+UNCALIBRATED = Calibration()
 
 
 @dataclass(frozen=True, slots=True)
 class ProfilePoint:
-    """One measurement: a replica with these cores serving batches of this size.
-
-    `latency_s` is the high percentile (p99) of one batch's service time, `latency_mean_s` its mean,
-    `throughput_rps` the most items a second that were measured (None: batch_size / latency_mean_s).
-    `foreign_cpu_ratio` is the share of its CPUs that others used meanwhile, None if that is unknown.
-    """
+    """One measurement: a replica with these cores serving batches of this size."""
 
     cores: float
-    batch_size: int
-    latency_s: float
-    latency_mean_s: float | None = None
-    throughput_rps: float | None = None
+    """Of one replica."""
+    batch_size: BatchSize
+    """Items in the batch."""
+    latency_s: PositiveDuration
+    """p99 of the service time of one batch."""
+    latency_mean_s: PositiveDuration | None = None
+    # None: batch_size / latency_mean_s.
+    throughput_rps: PositiveRate | None = None
+    """The most items a second."""
     foreign_cpu_ratio: float | None = field(default=None, metadata=UNLESS_DEFAULT)
+    """The share of its CPUs that other processes or machines used meanwhile, if they disturbed it."""
 
     @property
     def item_core_s(self) -> float:
@@ -60,19 +123,19 @@ def time_per_item(batches: Sequence[tuple[int, float]]) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class VariantProfile:
-    """All measurements of one variant. `accuracy` is a fraction.
+    """All measurements of one variant, whose memory is the same at every number of cores."""
 
-    `memory_gib` and `accelerators` (a count by kind) are those of one replica, at every number of cores.
-    `rows_per_item` are the fewest and the most rows of an item's answer; None if not measured.
-    """
-
-    variant: str
+    variant: VariantName
     accuracy: float
     points: tuple[ProfilePoint, ...]
-    readiness_s: float | None = None
-    memory_gib: float | None = None
+    readiness_s: PositiveDuration | None = None
+    """From start to the first answer."""
+    memory_gib: PositiveMemory | None = None
+    """Of one replica."""
     rows_per_item: tuple[int, int] | None = None
-    accelerators: Mapping[str, float] = field(default_factory=dict, hash=False, metadata=UNLESS_DEFAULT)
+    """If they are not [1, 1], the stage does not batch on targets whose replicas batch by themselves."""
+    accelerators: Accelerators = field(default_factory=dict, hash=False, metadata=UNLESS_DEFAULT)
+    """Of one replica."""
 
     @property
     def item_core_s(self) -> float:
@@ -103,15 +166,17 @@ class VariantProfile:
 class StageProfile:
     """The profiles of one stage's variants, with the place, time and method of measurement."""
 
-    pipeline: str
-    stage: str
+    pipeline: Name
+    """Also the name of the folder the file lies in."""
+    stage: Name
+    """Also the name of the file."""
     variants: tuple[VariantProfile, ...]
-    hardware: str
-    measured_on: date
-    method: str
+    hardware: Line
+    measured_on: Day
+    method: Line
     source: str = ""
-    # The load offered during the measurement, if any.
-    load_rps: float | None = None
+    load_rps: PositiveRate | None = None
+    """Offered while measuring, where it was limited: throughput is then censored at it."""
 
     def variant(self, name: str) -> VariantProfile:
         """The profile of that variant; NotFoundError lists the existing ones."""

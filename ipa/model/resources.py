@@ -33,6 +33,11 @@ class Dimension:
         """The unit alone."""
         return self.words.partition(" ")[0]
 
+    @property
+    def heading(self) -> str:
+        """The name with its unit, such as "memory GiB", if they differ."""
+        return self.name if self.unit == self.name else f"{self.name} {self.unit}"
+
 
 DIMENSIONS = (
     Dimension(CORES, "cpu_cores", "cores", "cpu"),
@@ -41,6 +46,13 @@ DIMENSIONS = (
 # Those that follow from a replica's variant alone; its cores are chosen.
 BESIDE_CORES = tuple(each for each in DIMENSIONS if each.name != CORES)
 BY_NAME = {each.name: each for each in DIMENSIONS}
+
+
+def dimension(name: str) -> Dimension:
+    """The dimension of that name; a kind of accelerator is its own unit, field and resource."""
+    return BY_NAME.get(name) or Dimension(name, name, name, name)
+
+
 # The amounts of `DIMENSIONS`, in their order: the first fields of `Resources`.
 _scalars: Callable[[object], tuple[float, ...]] = attrgetter(*(each.attribute for each in DIMENSIONS))
 
@@ -151,45 +163,17 @@ def in_words(name: str, amount: float, before: str = "") -> str:
 
 def words_of(name: str, amount: float = 0.0) -> str:
     """The unit of that amount in a sentence, such as "GiB of memory"; the kind itself of an accelerator."""
-    if name == CORES and amount == 1:
-        return "core"
-    known = BY_NAME.get(name)
-    return name if known is None else known.words
-
-
-def field_of(name: str) -> str:
-    """The name of a resource's field, which has its unit; the kind itself of an accelerator."""
-    known = BY_NAME.get(name)
-    return name if known is None else known.attribute
+    return "core" if name == CORES and amount == 1 else dimension(name).words
 
 
 def by_field(amounts: Mapping[str, float]) -> dict[str, float]:
     """The amounts of resources by the names of their fields."""
-    return {field_of(name): amount for name, amount in amounts.items()}
-
-
-def resource_of(name: str) -> str:
-    """The name of a resource in Kubernetes."""
-    known = BY_NAME.get(name)
-    return name if known is None else known.resource
-
-
-def unit_of(name: str) -> str:
-    """The unit of a dimension, or the kind itself of an accelerator."""
-    known = BY_NAME.get(name)
-    return name if known is None else known.unit
+    return {dimension(name).attribute: amount for name, amount in amounts.items()}
 
 
 def in_column(name: str, amount: float) -> str:
     """The amount of a resource for a column of its name: with the unit of a dimension, such as "38 GiB"."""
-    known = BY_NAME.get(name)
-    return f"{amount:g}" if known is None else f"{amount:g} {known.unit}"
-
-
-def heading_of(name: str) -> str:
-    """The name of a resource with its unit, such as "memory GiB", if they differ."""
-    unit = unit_of(name)
-    return name if unit == name else f"{name} {unit}"
+    return f"{amount:g} {BY_NAME[name].unit}" if name in BY_NAME else f"{amount:g}"
 
 
 def beside_of(holder: object) -> Resources:

@@ -1,12 +1,12 @@
-"""Rounding to significant digits, the precision of measurements, forecasts and predictions in the record."""
+"""Rounding to the precision of the record, and times in words."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from ipa.model.forecast import Forecast
+from ipa.model.observation import Forecast
 from ipa.model.plan import Plan, StagePlan
 
 T = TypeVar("T", Forecast, Plan, StagePlan)
@@ -56,3 +56,8 @@ def _rounded(value: T, *fields: str) -> T:
     known = ((name, getattr(value, name)) for name in fields)
     digits: dict[str, Any] = {name: significant(number) for name, number in known if number is not None}
     return replace(value, **digits)
+
+
+def in_utc(at: datetime) -> str:
+    """The time in words that are the same wherever they are read, such as 2026-01-31 12:00:00 UTC."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

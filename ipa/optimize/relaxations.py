@@ -11,7 +11,7 @@ import numpy as np
 from ipa.model.errors import DeadlineError
 from ipa.model.pipeline import Pin
 from ipa.model.plan import Termination
-from ipa.model.resources import CORES, unit_of
+from ipa.model.resources import CORES, dimension
 from ipa.optimize.backends import label_setting
 from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
@@ -129,7 +129,7 @@ def limits_of(problem: PlanningProblem) -> Iterator[ProblemLimit]:
         def use(stage: Options, number: int | None = numbers.get(name)) -> Array:
             return stage.peak_cores if number is None else stage.peak(number)
 
-        unit = "" if name in (CORES, unit_of(name)) else f" {unit_of(name)}"
+        unit = "" if name in (CORES, dimension(name).unit) else f" {dimension(name).unit}"
         words = f"{name} ≥ {{:g}}{unit} instead of {{:g}}{unit}"
         # A limit without end is kept, so that the options have its use.
         yield ProblemLimit(name, "", limited(inf), bounds.limits[name], limited, words, _least_of(use))

@@ -8,8 +8,7 @@ from itertools import accumulate
 from math import ceil, floor, isfinite, log
 from typing import ClassVar
 
-from ipa.model.forecast import Forecast
-from ipa.model.observation import LoadHistory, Measured, Missing, Observation
+from ipa.model.observation import Forecast, LoadHistory, Measured, Missing, Observation
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.policies.base import Configs, PolicyState, constrained

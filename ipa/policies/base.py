@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeGuard
 
-from ipa.model.forecast import Forecast
-from ipa.model.observation import Observation
+from ipa.model.observation import Forecast, Observation
 from ipa.model.pipeline import Bounds, Pin, Pipeline, Stage
 from ipa.model.plan import Plan, StageConfig
-from ipa.model.slowdown import AS_MEASURED, Slowdowns
+from ipa.model.profile import AS_MEASURED, Slowdowns
 from ipa.queueing.service import ServiceTime
 
 Configs = tuple[StageConfig, ...]

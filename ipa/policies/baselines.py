@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ipa.model.forecast import Forecast
-from ipa.model.observation import Observation
+from ipa.model.observation import Forecast, Observation
 from ipa.model.pipeline import Bounds, Goal, Objective, Pipeline, Stage
 from ipa.model.plan import Plan, StageConfig
 from ipa.policies.base import Configs, Planner, PolicyState, SlaScaledPlanner, constrained

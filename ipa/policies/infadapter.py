@@ -8,8 +8,7 @@ from math import inf
 
 from ipa.model.errors import Problem as Fault
 from ipa.model.errors import UsageError
-from ipa.model.forecast import Forecast
-from ipa.model.observation import Observation
+from ipa.model.observation import Forecast, Observation
 from ipa.model.parts import in_order, is_shared, with_share
 from ipa.model.pipeline import Goal, Pipeline
 from ipa.model.plan import WHOLE_PERCENT, Plan, StageConfig, Termination

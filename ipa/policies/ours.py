@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from math import floor, log
 
 from ipa.model.errors import DeadlineError, SolverError
-from ipa.model.forecast import Forecast
-from ipa.model.observation import Observation
+from ipa.model.observation import Forecast, Observation
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, Termination
 from ipa.policies.base import Configs, Planner, PolicyState, SlaScaledPlanner, constrained

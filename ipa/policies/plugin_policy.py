@@ -8,8 +8,7 @@ from enum import Enum
 from math import isfinite
 from typing import Any, Protocol, TypeVar
 
-from ipa.model.forecast import Forecast
-from ipa.model.observation import Observation
+from ipa.model.observation import Forecast, Observation
 from ipa.model.parts import parts_of
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StagePlan, Termination

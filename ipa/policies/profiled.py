@@ -10,9 +10,8 @@ from ipa.model.errors import DeadlineError
 from ipa.model.parts import is_shared
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import Plan, StageConfig
-from ipa.model.profile import StageProfile
+from ipa.model.profile import AS_MEASURED, Slowdowns, StageProfile, ratios_of
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
-from ipa.model.slowdown import AS_MEASURED, Slowdowns, ratios_of
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.describe import describe
 from ipa.optimize.linear_program import Solvers

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from math import ceil, inf, isfinite
 
 from ipa.model.errors import InputError
-from ipa.model.forecast import Forecast
-from ipa.model.observation import Measured, Missing, Observation
+from ipa.model.observation import Forecast, Measured, Missing, Observation
 from ipa.model.parts import is_shared, parts_of
 from ipa.model.pipeline import Bounds, Pipeline
 from ipa.model.plan import Plan, StageConfig, in_words

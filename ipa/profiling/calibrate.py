@@ -11,8 +11,15 @@ from dataclasses import replace
 from statistics import geometric_mean, median
 
 from ipa.model.errors import IpaError
-from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
-from ipa.model.slowdown import LEAST_RATIO, MOST_RATIO, Calibration, Slowdown
+from ipa.model.profile import (
+    LEAST_RATIO,
+    MOST_RATIO,
+    Calibration,
+    ProfilePoint,
+    Slowdown,
+    StageProfile,
+    VariantProfile,
+)
 from ipa.profiling.measure import (
     MIN_BATCHES,
     WARM_UP_BATCHES,

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ipa.model.errors import Problem
-from ipa.model.guardrails import (
+from ipa.files.guardrails import (
     HOURS_A_MONTH,
     GuardrailFigures,
     GuardrailRule,
@@ -16,8 +15,9 @@ from ipa.model.guardrails import (
     measured,
     relative,
 )
+from ipa.model.errors import Problem
 from ipa.model.plan import Plan
-from ipa.model.resources import heading_of, total
+from ipa.model.resources import dimension, total
 from ipa.report.blocks import as_text, rows_of
 
 # Lets a platform's job find its earlier comment, to replace it.
@@ -282,7 +282,7 @@ def cells(review: Review, reviewed: Reviewed) -> dict[str, str]:
     found = {"cores": moved(lambda it: it.cores_mean, cores, is_relative=True)}
     for name in total(side.beside_mean for side in known).amounts:
         amount = moved(lambda it, name=name: it.beside_mean.amount(name), cores, is_relative=True)  # type: ignore[misc]
-        found[heading_of(name)] = amount
+        found[dimension(name).heading] = amount
     if any(side.usd_per_hour is not None for side in known):
         found["a month"] = moved(_usd_a_month, usd)
     found["PAS"] = moved(lambda it: it.pas_mean, accuracy)

@@ -158,7 +158,7 @@ def profile_findings(settings: Settings, pipeline: Pipeline, today: date) -> Ite
 
 def solver_findings(settings: Settings) -> Iterator[Finding]:
     """Check each solver by a plan of the packaged example."""
-    from ipa.files.packaged import packaged_example
+    from ipa.files.pipelines import packaged_example
     from ipa.optimize.backends.gurobi_licence import own_licence
     from ipa.optimize.registry import BACKENDS
     from ipa.policies.planning import plan_pipeline

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ipa.model.decision import Mode, ReasonCode
 from ipa.model.pipeline import Pipeline
-from ipa.model.resources import CORES, NO_RESOURCES, by_field, field_of, total
+from ipa.model.resources import CORES, NO_RESOURCES, by_field, dimension, total
 from ipa.service.live_state import LiveState
 from ipa.service.service import Service
 from ipa.service.status import control_view, live_of
@@ -70,7 +70,7 @@ def fleet_use(service: Service) -> FleetView:
     cores = sum(live.cost_cores or 0.0 for _, live in found)
     budget = _bounds_together([pipeline for pipeline, _ in found])
     shares = tuple(_share(service, pipeline, live, cores) for pipeline, live in found)
-    held = dict.fromkeys(map(field_of, budget), 0.0)
+    held = dict.fromkeys((dimension(name).attribute for name in budget), 0.0)
     for share in shares:
         for name, amount in (share.held or {}).items():
             held[name] = held.get(name, 0.0) + amount

@@ -11,13 +11,20 @@ from ipa.control.engine.feedback import breaks_slo, lateness
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.snapshot import Sample, Snapshot
 from ipa.model.decision import UNHEALTHY, Decision, ReasonCode
-from ipa.model.forecast import Forecast
-from ipa.model.observation import Measured, Missing, MissingReason, Observation, StageObservation, known
+from ipa.model.measured import resident_variants
+from ipa.model.observation import (
+    Forecast,
+    Measured,
+    Missing,
+    MissingReason,
+    Observation,
+    StageObservation,
+    known,
+)
 from ipa.model.parts import parts_of, share_of
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import WHOLE_PERCENT, StageConfig, StagePlan
 from ipa.model.profile import StageProfile, VariantProfile
-from ipa.model.resident import resident_variants
 from ipa.model.resources import NO_RESOURCES, Resources
 from ipa.optimize.problem import graph_of
 

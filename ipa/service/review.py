@@ -12,12 +12,11 @@ import numpy as np
 import ipa
 from ipa.files.check import check_files
 from ipa.files.document import read_document, unknown
-from ipa.files.guardrails import NEEDS_PRICE, guardrails_in
+from ipa.files.guardrails import NEEDS_PRICE, GuardrailFigures, Guardrails, Measure, guardrails_in
 from ipa.files.pipelines import FILE_NAME
 from ipa.files.reading import is_file
 from ipa.files.traces import trace_file, trace_in
 from ipa.model.errors import InfeasibleError, InputError, Problem, UsageError
-from ipa.model.guardrails import GuardrailFigures, Guardrails, Measure
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.model.resources import CORES, Prices, total

@@ -13,10 +13,10 @@ from math import ceil, inf
 
 from ipa.control.ports import Rollout, RolloutPhase, StageState
 from ipa.model.errors import ConflictError
+from ipa.model.measured import is_lighter
 from ipa.model.parts import Configs, order_of, paired, parts_of, share_of, with_share
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
-from ipa.model.resident import is_lighter
 from ipa.model.resources import CORES, NO_RESOURCES, Resources, total
 from ipa.model.rolling import DEPLOYMENT, ROUNDING, SIDE_BY_SIDE, Rolling, threads_of
 

@@ -12,8 +12,7 @@ from ipa.control.loop.time_limit import TimeLimited
 from ipa.forecast.base import Forecaster
 from ipa.forecast.ladder import forecast, last_rung, rungs_of
 from ipa.forecast.registry import FORECASTERS, FORESIGHT, LADDER
-from ipa.model.forecast import Forecast
-from ipa.model.observation import LoadHistory
+from ipa.model.observation import Forecast, LoadHistory
 
 # Runs of several policies or pipelines under one load ask the same: cached answers, those of about thirty
 # loads of 20 minutes at ten seconds a tick. An answer with its question takes about 8 kB.

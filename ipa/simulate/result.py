@@ -10,7 +10,7 @@ import numpy as np
 
 from ipa.forecast.ladder import failure_in
 from ipa.model.decision import Action, Decision, ReasonCode
-from ipa.model.resources import CORES, IN_CORES, NO_RESOURCES, Prices, Resources, field_of
+from ipa.model.resources import CORES, IN_CORES, NO_RESOURCES, Prices, Resources, dimension
 from ipa.simulate.columns import Floats
 
 # The latencies of the summary: their names, and the shares of the answered requests that took no longer.
@@ -99,7 +99,9 @@ class SimResult:
         late = int((latencies_s > self.sla_s).sum())
         held_mean = self.resource_seconds * (1 / self.duration_s)
         beside = {
-            f"{field_of(name)}_mean": amount for name, amount in held_mean.amounts.items() if name != CORES
+            f"{dimension(name).attribute}_mean": amount
+            for name, amount in held_mean.amounts.items()
+            if name != CORES
         }
         return {
             "pas_mean": self.pas_mean,

@@ -18,8 +18,7 @@ from ipa.model.errors import InfeasibleError, InputError, NotFoundError
 from ipa.model.measured import with_profiles
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_words
-from ipa.model.profile import StageProfile
-from ipa.model.slowdown import AS_MEASURED, Slowdowns
+from ipa.model.profile import AS_MEASURED, Slowdowns, StageProfile
 from ipa.policies.base import Policy, Prediction, Predictor
 from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, make_policy

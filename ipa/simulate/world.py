@@ -16,9 +16,9 @@ import numpy as np
 
 from ipa.control.ports import Rollout, RolloutPhase, WorkloadState
 from ipa.model.decision import Change
+from ipa.model.measured import resident_variants
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import WHOLE_PERCENT, StageConfig
-from ipa.model.resident import resident_variants
 from ipa.model.rolling import Rolling
 from ipa.model.serving import Batching, ServingSemantics
 from ipa.simulate.cluster import FIRST, ClusterSettings, Serving, SimCluster

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ipa.control import ports
 from ipa.control.loop.scheduler import StopSignal, SystemClock
-from ipa.files.kinds.targets import TARGETS, TargetSections
+from ipa.files.targets import TARGETS, TargetSections
 from ipa.model.decision import Decision
 from ipa.model.errors import InputError, Problem, UsageError
 from ipa.model.findings import DoctorCheck

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, create_engine
 
 from ipa.adapters.store import Store
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
-from ipa.model.forecast import Forecast
+from ipa.model.observation import Forecast
 from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
 
 Reopen = Callable[[], Store]

@@ -13,7 +13,7 @@ from ipa.policies.base import is_stateful
 from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.testing import ForecasterContract, PolicyContract
-from ipa.testing.examples import ONE_STAGE, PIPELINE, PROFILES
+from ipa.testing.policies import ONE_STAGE, PIPELINE, PROFILES
 
 ONE_TASK = ("infadapter",)
 

@@ -15,8 +15,7 @@ from ipa.bootstrap.targets import ServeOptions, target_named
 from ipa.control.loop.scheduler import SystemClock
 from ipa.files import dump_profile, load_pipelines, load_profiles
 from ipa.model.pipeline import Pipeline
-from ipa.model.profile import StageProfile
-from ipa.model.slowdown import Calibration, Slowdown
+from ipa.model.profile import Calibration, Slowdown, StageProfile
 from ipa.policies.planning import plan_pipeline
 from ipa.service.live_state import live_state
 from ipa.settings import Settings

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from ipa.cli.main import run
-from ipa.files.packaged import example_folders
+from ipa.files.pipelines import example_folders
 
 pytestmark = [pytest.mark.xdist_group("demo")]
 

@@ -27,8 +27,7 @@ from ipa.model.errors import (
     NotFoundError,
     UnavailableError,
 )
-from ipa.model.forecast import Forecast
-from ipa.model.observation import LoadHistory
+from ipa.model.observation import Forecast, LoadHistory
 from ipa.model.plan import StageConfig
 from ipa.settings import Settings
 from ipa.targets.gitops import Branch, Git, GitOpsWorkload, Repository, gitops_faults

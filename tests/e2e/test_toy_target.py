@@ -16,8 +16,7 @@ import yaml
 
 from ipa import plugins
 from ipa.cli.main import run
-from ipa.files import load_pipeline, pipeline_to_mapping
-from ipa.files.kinds import targets
+from ipa.files import load_pipeline, pipeline_to_mapping, pipelines, targets
 from tests.fakes.waiting import until
 
 TOY = Path(__file__).parents[1] / "fakes" / "toy"
@@ -27,10 +26,8 @@ LOAD_RPS, MORE_RPS = 5.0, 9.0
 
 def forget() -> None:
     """The cached packages that are installed."""
-    for kept in (plugins.installed, targets.target_sections):
+    for kept in (plugins.installed, targets.target_sections, pipelines.pipeline_form):
         kept.cache_clear()
-    # The declaration of pipeline.yaml is made once, with the keys of all targets.
-    sys.modules.pop("ipa.files.kinds.pipeline_file", None)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ipa.model.errors import UnavailableError
 from ipa.model.profile import StageProfile
 from ipa.profiling.measure import BatchMeasurement, Item
-from ipa.testing.examples import PROFILES
+from ipa.testing.policies import PROFILES
 from tests.fakes.clock import VirtualClock
 
 HERE = "a slower machine"

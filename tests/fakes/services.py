@@ -43,10 +43,10 @@ from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.control.saved_plans import AnswerStore, PlanStore
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.errors import NotFoundError
-from ipa.model.forecast import Forecast
 from ipa.model.observation import (
     Attainment,
     Batches,
+    Forecast,
     Loss,
     Measured,
     Missing,

@@ -9,8 +9,7 @@ from ipa.api.context import ApiContext
 from ipa.bootstrap.replaying import Replayer
 from ipa.control.engine.guards import GuardSettings
 from ipa.model.decision import Decision
-from ipa.model.forecast import Forecast
-from ipa.model.observation import LoadHistory
+from ipa.model.observation import Forecast, LoadHistory
 from ipa.simulate.forecasts import ForecastSettings, forecaster_of
 from ipa.simulate.run import SimSetup, simulate
 from tests.fakes.services import TICK_S, FakeWorld, a_pipeline, over, rate_at

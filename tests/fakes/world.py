@@ -11,15 +11,14 @@ from ipa.control.engine.state import PeakForecaster
 from ipa.control.loop.control_loop import ControlLoop, Hook, LoopPorts
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Decision, Mode
-from ipa.model.forecast import Forecast
-from ipa.model.observation import LoadHistory
+from ipa.model.observation import Forecast, LoadHistory
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.optimize.problem import Compat
 from ipa.policies.base import Policy
 from ipa.policies.ours import Ours
 from ipa.policies.profiled import Profiled
-from ipa.testing.examples import PIPELINE, PROFILES, SMALLEST
+from ipa.testing.policies import PIPELINE, PROFILES, SMALLEST
 from tests.fakes.clock import VirtualClock
 from tests.fakes.metrics import FakeMetrics, Fault
 from tests.fakes.store import FakeStore

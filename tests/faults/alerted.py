@@ -11,8 +11,7 @@ from ipa.control.engine.state import PeakForecaster
 from ipa.control.ports import DecisionLog, Rollout, RolloutPhase, Workload, WorkloadState
 from ipa.model.decision import Change, Decision
 from ipa.model.errors import ConflictError, ForbiddenError, IpaError, SolverError, UnavailableError
-from ipa.model.forecast import Forecast
-from ipa.model.observation import LoadHistory, Observation
+from ipa.model.observation import Forecast, LoadHistory, Observation
 from ipa.model.pipeline import Pipeline, Sla
 from ipa.model.plan import Plan
 from ipa.model.rolling import Rolling

@@ -13,8 +13,7 @@ from ipa.forecast.base import Peak, prepare
 from ipa.forecast.boosted import Boosted
 from ipa.forecast.ladder import CLAMP_FACTOR, forecast, last_rung
 from ipa.forecast.reactive import LastValue, WindowMaximum
-from ipa.model.forecast import Forecast
-from ipa.model.observation import LoadHistory
+from ipa.model.observation import Forecast, LoadHistory
 from tests.fakes.world import scenario
 from tests.faults.table import Case
 from tests.unit.forecast.test_forecast_ladder import NOISY, Scripted, ask

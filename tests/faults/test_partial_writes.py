@@ -17,7 +17,7 @@ from ipa.model.plan import StageConfig
 from ipa.policies.ours import Ours
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of, parts_of
-from ipa.testing.examples import VARIANTS
+from ipa.testing.policies import VARIANTS
 from tests.contract.kube_harness import split
 from tests.fakes.kube import FakeKube, Trouble
 from tests.fakes.kube.api import Request

@@ -27,7 +27,7 @@ from ipa.model.plan import StageConfig
 from ipa.settings import Settings, setting_fault
 from ipa.targets.requests import infer_v2
 from ipa.targets.seldon.manifest import render
-from ipa.testing.examples import PROFILES
+from ipa.testing.policies import PROFILES
 from tests.contract.gitops_harness import git
 from tests.contract.kube_harness import NAME, contract_pipeline
 from tests.fakes.kube import FakeKube

@@ -16,7 +16,7 @@ from ipa.model.decision import Action, Decision, Notice, ReasonCode
 from ipa.model.observation import Batches, Measured
 from ipa.model.plan import StageConfig
 from ipa.targets.seldon.manifest import read
-from ipa.testing.examples import VARIANTS
+from ipa.testing.policies import VARIANTS
 from tests.fakes.kube import Trouble
 from tests.fakes.kube.store import Json
 from tests.fakes.world import SMALLEST

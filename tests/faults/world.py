@@ -35,8 +35,8 @@ from ipa.policies.profiled import Profiled
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.manifest import render
-from ipa.testing.examples import PIPELINE as EXAMPLE
-from ipa.testing.examples import PROFILES, VARIANTS
+from ipa.testing.policies import PIPELINE as EXAMPLE
+from ipa.testing.policies import PROFILES, VARIANTS
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.api import Request

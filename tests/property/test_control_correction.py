@@ -18,7 +18,7 @@ from ipa.control.engine.correction import (
 )
 from ipa.control.engine.guards import GuardSettings
 from ipa.model.observation import Batches, Measured, Missing, MissingReason, Observation, StageObservation
-from ipa.model.slowdown import MOST_RATIO
+from ipa.model.profile import MOST_RATIO
 from ipa.policies.base import Prediction
 from ipa.queueing.service import ServiceTime
 from tests.amounts import many

@@ -18,7 +18,7 @@ from ipa.model.decision import Decision, Mode, ReasonCode
 from ipa.model.errors import ConflictError, ForbiddenError, UnavailableError
 from ipa.model.observation import Batches, Measured, Missing, MissingReason
 from ipa.model.pipeline import Canary, Fallback, Pin
-from ipa.model.slowdown import Slowdown
+from ipa.model.profile import Slowdown
 from ipa.policies.ours import Ours
 from ipa.simulate.arrivals import steps
 from ipa.simulate.cluster import KUBERNETES

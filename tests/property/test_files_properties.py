@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from ipa.files import dump_profile, load_pipeline, load_profile
 from ipa.files.document import parse
-from ipa.files.quantities import DURATION, MEMORY, RATE
 from ipa.model.errors import InputError
+from ipa.model.forms import DURATION, MEMORY, RATE
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from tests.amounts import many
 

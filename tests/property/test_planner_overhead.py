@@ -7,7 +7,7 @@ from random import Random
 
 from hypothesis import HealthCheck, given, settings
 
-from ipa.model.overhead import NO_OVERHEAD, Overhead
+from ipa.model.parts import NO_OVERHEAD, Overhead
 from ipa.model.plan import Plan
 from ipa.optimize.describe import describe
 from ipa.optimize.problem import PlanningProblem

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipa.control.engine.guards import bound_faults
-from ipa.model.forecast import Forecast
-from ipa.model.observation import Missing, MissingReason, Observation
+from ipa.model.observation import Forecast, Missing, MissingReason, Observation
 from ipa.model.parts import in_order, parts_of, share_of, with_share
 from ipa.model.pipeline import Pin
 from ipa.model.plan import StageConfig, Termination

@@ -8,8 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ipa.control.engine.transition import safe_step
-from ipa.model.overhead import Overhead
-from ipa.model.parts import in_order, paired, parts_of, share_faults, share_of
+from ipa.model.parts import Overhead, in_order, paired, parts_of, share_faults, share_of
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, change_peak

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipa.model.overhead import Overhead
+from ipa.model.parts import Overhead
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, Rolling

@@ -7,8 +7,7 @@ from functools import cache
 
 from ipa.control.engine.guards import GuardSettings
 from ipa.model.decision import Action
-from ipa.model.profile import StageProfile
-from ipa.model.slowdown import Slowdown
+from ipa.model.profile import Slowdown, StageProfile
 from ipa.simulate.arrivals import steps
 from ipa.simulate.cluster import KUBERNETES
 from ipa.simulate.metrics import ON_CLUSTER

@@ -11,8 +11,7 @@ import pytest
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.ports import RolloutPhase
 from ipa.model.decision import ReasonCode
-from ipa.model.overhead import NO_OVERHEAD, Overhead
-from ipa.model.parts import in_order, is_shared, with_share
+from ipa.model.parts import NO_OVERHEAD, Overhead, in_order, is_shared, with_share
 from ipa.model.pipeline import Bounds, Pipeline
 from ipa.model.plan import StageConfig
 from ipa.simulate.cluster import KUBERNETES, ClusterSettings, SimCluster

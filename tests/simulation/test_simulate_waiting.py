@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ipa.model.forecast import Forecast
+from ipa.model.observation import Forecast
 from ipa.model.pipeline import Sla
 from ipa.policies.ours import waiting_plan
 from ipa.policies.profiled import Profiled

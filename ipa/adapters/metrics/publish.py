@@ -26,8 +26,8 @@ from ipa.metering.labels import Incident, Input
 from ipa.metering.make import MAKERS, combinations, gauge
 from ipa.metering.metric import Metric, MetricsEndpoint
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
-from ipa.model.forecast import Forecast
 from ipa.model.observation import (
+    Forecast,
     LoadHistory,
     Measured,
     Missing,

@@ -121,7 +121,7 @@ def _target_of_service(url: str) -> str | None:
 def _settings(at: str | None, timeout_s: float) -> Settings:
     """The settings, with the target that `--at` names."""
     from ipa.bootstrap.targets import target_named
-    from ipa.files.kinds.targets import TARGETS
+    from ipa.files.targets import TARGETS
 
     settings = Settings.from_env()
     shorter = replace(

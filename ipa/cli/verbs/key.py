@@ -15,7 +15,7 @@ from ipa.control.loop.scheduler import SystemClock
 from ipa.model.access import EVERYWHERE, Grant, Role, name_fault
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import DEFAULT_NAMESPACE
-from ipa.model.times import in_utc
+from ipa.model.rounding import in_utc
 from ipa.settings import Settings
 
 if TYPE_CHECKING:

@@ -111,7 +111,7 @@ def demo(
     Loop, planner, guards and record are those of production. Ends with Ctrl-C and removes its files.
     """
     from ipa.bootstrap.targets import ServeOptions
-    from ipa.files.packaged import EXAMPLE, example_folders
+    from ipa.files.pipelines import EXAMPLE, example_folders
 
     simulated = _simulated(rates, speed, seed)
     given = (folders.pipelines_dir, folders.profiles_dir)

@@ -66,7 +66,7 @@ def validate(
 
 def schema(kind: SchemaKind = typer.Argument(..., help="kind of file")) -> None:
     """Print the JSON Schema (2020-12) of pipeline, profile, guardrails or settings files."""
-    from ipa.files.kinds import schema_text
+    from ipa.files.forms import schema_text
 
     typer.echo(schema_text(kind.value), nl=False)
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from ipa.cli.layout import ViewColumn, counted, figure, resource_columns, table_of
 from ipa.model.parts import parts_of
 from ipa.model.plan import Plan, cores_of
-from ipa.model.resources import CORES, Resources, in_words, unit_of
+from ipa.model.resources import CORES, Resources, dimension, in_words
 from ipa.optimize.explanation import Explanation
 from ipa.optimize.fleet.master import ClassPlan
 from ipa.optimize.fleet.plan import Fleet
@@ -247,4 +247,6 @@ def _of_budget(held: Resources, limits: Mapping[str, float]) -> str:
 
 def _prices(each: ClassPlan) -> str:
     words = f"one more core is worth about {each.price:.3g}"
-    return words + "".join(f", one {unit_of(name)} more {price:.3g}" for name, price in each.prices.items())
+    return words + "".join(
+        f", one {dimension(name).unit} more {price:.3g}" for name, price in each.prices.items()
+    )

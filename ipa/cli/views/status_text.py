@@ -21,7 +21,7 @@ from ipa.cli.layout import (
     time_of_day,
 )
 from ipa.model.plan import WHOLE_PERCENT, cores_of
-from ipa.model.resources import NO_RESOURCES, Resources, heading_of, in_words, total, words_of
+from ipa.model.resources import NO_RESOURCES, Resources, dimension, in_words, total, words_of
 
 Json = Mapping[str, Any]
 SIGN = {True: "~", False: "="}
@@ -256,7 +256,9 @@ def history_table(decisions: Sequence[Json], *, is_changes: bool = False) -> Ren
         ViewColumn("revision" if is_changes else "tick", "tick"),
         ViewColumn("reason", "reason"),
         ViewColumn("configuration", lambda each: "  ".join(map(config_words, each["configs"]))),
-        *resource_columns(names, _held_after, heading_of, lambda _, amount: f"{amount:g}"),
+        *resource_columns(
+            names, _held_after, lambda name: dimension(name).heading, lambda _, amount: f"{amount:g}"
+        ),
         ViewColumn("detail", "detail"),
         ViewColumn("id", "decision_id"),
     )
@@ -309,7 +311,7 @@ def _resource_column(name: str) -> ViewColumn:
     def changed(stage: StageDifference) -> str:
         return _resource_delta(stage.beside, stage.wanted_beside, name) if stage.wanted else ""
 
-    return ViewColumn(heading_of(name), changed, "{}")
+    return ViewColumn(dimension(name).heading, changed, "{}")
 
 
 def _variant_change(stage: StageDifference) -> Text:

@@ -27,8 +27,7 @@ from ipa.control.engine.tick import (
 )
 from ipa.model.decision import Decision
 from ipa.model.errors import InputError, IpaError, RecordError
-from ipa.model.forecast import Forecast
-from ipa.model.observation import LoadHistory
+from ipa.model.observation import Forecast, LoadHistory
 from ipa.model.pipeline import Fallback, Pipeline
 from ipa.model.plan import Plan, StageConfig, in_words
 from ipa.policies.base import Policy, Predictor, is_stateful

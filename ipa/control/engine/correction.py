@@ -19,9 +19,9 @@ from ipa.model.observation import Batches, Measured, Observation
 from ipa.model.parts import is_shared
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
+from ipa.model.profile import LEAST_RATIO, MOST_RATIO, UNCALIBRATED, Calibration, Slowdown, Slowdowns
 from ipa.model.recording import UNLESS_DEFAULT
 from ipa.model.rounding import significant
-from ipa.model.slowdown import LEAST_RATIO, MOST_RATIO, UNCALIBRATED, Calibration, Slowdown, Slowdowns
 from ipa.policies.base import ANY_RATE_RPS, Predictor
 from ipa.queueing.service import ServiceTime
 

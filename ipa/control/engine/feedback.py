@@ -18,8 +18,7 @@ from itertools import takewhile
 from math import exp, inf, log, sqrt
 
 from ipa.control.engine.guards import GuardSettings, mean_rps
-from ipa.model.forecast import Forecast
-from ipa.model.observation import Attainment, LoadHistory, Measured, Missing, Observation
+from ipa.model.observation import Attainment, Forecast, LoadHistory, Measured, Missing, Observation
 from ipa.model.pipeline import Pipeline, Sla
 from ipa.policies.base import Predictor
 

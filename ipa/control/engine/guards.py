@@ -10,14 +10,13 @@ from typing import Any
 from ipa.control.engine.observe import sane
 from ipa.control.ports import Freeze, PipelineControl
 from ipa.model.decision import Mode, ReasonCode
-from ipa.model.forecast import Forecast
-from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason, Observation
+from ipa.model.observation import Forecast, LoadHistory, Measured, Missing, MissingReason, Observation
 from ipa.model.parts import gone_parts, parts_of, share_faults, share_of, stage_pairs
 from ipa.model.pipeline import Bounds, Pin, Pipeline
 from ipa.model.plan import WHOLE_PERCENT, StageConfig
 from ipa.model.rolling import only_replicas
+from ipa.model.rounding import in_utc
 from ipa.model.serving import batch_fault
-from ipa.model.times import in_utc
 from ipa.optimize.problem import graph_of
 
 # Products of accuracies in another order differ in their last digits.

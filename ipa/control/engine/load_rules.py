@@ -14,7 +14,7 @@ from ipa.control.engine.state import Configs, EngineState, TickRequest, TickVerd
 from ipa.control.engine.transition import changes, keeps_all, lacking, safe_step, with_kept
 from ipa.model.decision import Action, Change, Mode, ReasonCode
 from ipa.model.errors import IpaError, PluginError
-from ipa.model.forecast import Forecast
+from ipa.model.observation import Forecast
 from ipa.model.parts import in_order, is_shared, parts_of, stage_pairs
 from ipa.model.pipeline import Fallback
 from ipa.model.plan import Plan

@@ -29,7 +29,7 @@ from ipa.control.engine.transition import (
 )
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import IpaError
-from ipa.model.forecast import Forecast
+from ipa.model.observation import Forecast
 from ipa.model.parts import is_shared, only_shares, stage_pairs
 from ipa.model.plan import Plan, StageConfig, Termination, in_words
 from ipa.model.resources import CORES, words_of

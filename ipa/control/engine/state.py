@@ -16,8 +16,7 @@ from ipa.control.engine.quarantine import FailedRollout
 from ipa.control.engine.stabiliser import UNDAMPED, FlapDamping
 from ipa.control.ports import PipelineControl, Rollout
 from ipa.model.decision import Action, ReasonCode
-from ipa.model.forecast import Forecast
-from ipa.model.observation import LoadHistory, Observation
+from ipa.model.observation import Forecast, LoadHistory, Observation
 from ipa.model.pipeline import Fallback, Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.recording import UNLESS_DEFAULT, recorded_as

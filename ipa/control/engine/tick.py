@@ -40,8 +40,7 @@ from ipa.model.errors import (
     StandbyError,
     UnavailableError,
 )
-from ipa.model.forecast import Forecast
-from ipa.model.observation import Observation, known
+from ipa.model.observation import Forecast, Observation, known
 from ipa.model.parts import stage_pairs
 from ipa.model.plan import Plan
 from ipa.model.rolling import Rolling

@@ -51,8 +51,8 @@ from ipa.model.decision import Change, Decision, Effects, Event, Notice, ReasonC
 from ipa.model.errors import ConflictError, InputError, IpaError, StandbyError
 from ipa.model.observation import LoadHistory, Measured, MissingReason, Observation
 from ipa.model.pipeline import Pipeline
+from ipa.model.profile import UNCALIBRATED, Calibration
 from ipa.model.rounding import moment_to_ms, to_ms
-from ipa.model.slowdown import UNCALIBRATED, Calibration
 from ipa.policies.base import Policy, Predictor, corrected, pinned
 
 log = logging.getLogger("ipa.control")

@@ -15,8 +15,7 @@ from ipa.control.engine.quarantine import FailedRollout
 from ipa.control.engine.state import EngineState, TickRequest
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Decision, Mode
-from ipa.model.forecast import Forecast
-from ipa.model.observation import Observation, known
+from ipa.model.observation import Forecast, Observation, known
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.resources import NO_RESOURCES, Resources, total
 

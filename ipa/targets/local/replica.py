@@ -19,10 +19,10 @@ import httpx
 from ipa.adapters.processes import free_port
 from ipa.dataplane.http import PARTS
 from ipa.model.errors import ConfigurationError, ConflictError, InputError, Problem
+from ipa.model.measured import ANY_VARIANT, is_lighter, resident_variants
 from ipa.model.parts import Configs, in_order, parts_of, share_faults
 from ipa.model.pipeline import Pipeline, Stage, Variant
 from ipa.model.plan import StageConfig
-from ipa.model.resident import ANY_VARIANT, is_lighter, resident_variants
 from ipa.model.rolling import threads_of
 from ipa.targets.local.forkserver import CpuMap, ForkedProcesses
 from ipa.targets.local.section import LocalRun, local_of, port_of

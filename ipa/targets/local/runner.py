@@ -22,10 +22,10 @@ from ipa.dataplane.http import FIRST_PART, PARTS
 from ipa.dataplane.stagequeue import QueueConfig
 from ipa.model.decision import Change
 from ipa.model.errors import READ_AGAIN, ConflictError, UnavailableError
+from ipa.model.measured import resident_variants, stand_ins
 from ipa.model.parts import Configs, order_of, paired, parts_of, share_of
 from ipa.model.pipeline import Bounds, Pipeline, Stage
 from ipa.model.plan import StageConfig, cores_of
-from ipa.model.resident import resident_variants, stand_ins
 from ipa.targets.local.forkserver import CpuMap, ForkedProcesses, serving_priority
 from ipa.targets.local.front import Front, PartRun, StageRun, router_socket
 from ipa.targets.local.replica import (

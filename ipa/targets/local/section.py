@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from operator import not_
-from typing import Annotated, ClassVar
+from typing import Annotated
 
-from pydantic import Field
-
-from ipa.files.kinds.base import Section
-from ipa.files.kinds.fields import WHOLE, Env, Maybe, Parameters, Text
-from ipa.files.kinds.targets import TargetSections
+from ipa.files.forms import section
+from ipa.files.targets import Env, Parameters, TargetSections
+from ipa.model.forms import TEXT, WHOLE, entries
 from ipa.model.pipeline import Pipeline, Variant
 
 KEY = "local"
@@ -26,16 +22,17 @@ class LocalRun:
     """
 
     implementation: str
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    command: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
+    parameters: Parameters = field(default_factory=dict)
+    command: Annotated[tuple[str, ...], entries(TEXT, 100, 0)] = ()
+    env: Env = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class LocalPlace:
-    """A pipeline's settings on this machine: the port of its router."""
+    """A pipeline's settings on this machine."""
 
-    port: int
+    port: Annotated[int, WHOLE.but(minimum=1, maximum=65535)]
+    """Of its router, which takes the requests; by IPA_ROUTER_PORT where absent."""
 
 
 def port_of(pipeline: Pipeline) -> int | None:
@@ -50,28 +47,10 @@ def local_of(variant: Variant) -> LocalRun | None:
     return found
 
 
-class LocalRunSection(Section):
-    """`local:` of a variant."""
-
-    makes: ClassVar = LocalRun
-    implementation: Text
-    parameters: Maybe[Parameters] = Field(None, exclude_if=not_)
-    command: Maybe[Annotated[list[Text], Field(max_length=100)]] = Field(None, exclude_if=not_)
-    env: Maybe[Env] = Field(None, exclude_if=not_)
-
-
-class LocalPlaceSection(Section):
-    """`local:` of a pipeline."""
-
-    makes: ClassVar = LocalPlace
-    port: Annotated[int, Field(ge=1, le=65535), WHOLE]
-    """Of its router, which takes the requests; by IPA_ROUTER_PORT where absent."""
-
-
 SECTIONS = TargetSections(
     KEY,
-    pipeline=LocalPlaceSection,
+    pipeline=section("local_place", LocalPlace, "port"),
     description="Where it takes requests with `--target local`.",
-    variant=LocalRunSection,
+    variant=section("local_run", LocalRun, "implementation parameters? command? env?"),
     example="{implementation: my_package.Detect, parameters: {size: 320}}",
 )

@@ -16,7 +16,7 @@ from ipa.adapters.processes import FileLock, HeldError
 from ipa.files import load_profiles
 from ipa.model.errors import ConflictError, InputError, NotFoundError
 from ipa.model.findings import DoctorCheck, Finding, fail, ok, warn
-from ipa.model.overhead import FrontCores
+from ipa.model.parts import FrontCores
 from ipa.model.pipeline import MOST_PARTS, Pipeline, Stage
 from ipa.model.rolling import PROCESSES
 from ipa.model.serving import ServingSemantics, Unhonoured

@@ -23,11 +23,11 @@ from typing import Any
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.transport import Json
 from ipa.model.errors import DriftError, InputError, Problem
+from ipa.model.measured import is_lighter
 from ipa.model.parts import Configs
 from ipa.model.parts import parts_of as shared_parts
 from ipa.model.pipeline import Bounds, Pipeline, Stage, StageBounds, StageKind, Variant
 from ipa.model.plan import StageConfig, in_millicores
-from ipa.model.resident import is_lighter
 from ipa.targets.kubernetes.layout import (
     Layout,
     ObjectChange,

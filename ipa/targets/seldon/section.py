@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from operator import not_
-from typing import Annotated, Any, ClassVar, Literal, overload
-
-from pydantic import Field
+from typing import Annotated, Any, overload
 
 from ipa.files.document import Document
-from ipa.files.kinds.base import Section
-from ipa.files.kinds.fields import CHOICE, UNIQUE, Duration, Env, Maybe, Name, Number, Text, with_resources
-from ipa.files.kinds.targets import TargetSections
+from ipa.files.forms import section
+from ipa.files.targets import Env, TargetSections
+from ipa.model.forms import (
+    NUMBER,
+    UNIQUE,
+    Accelerators,
+    Duration,
+    Name,
+    PositiveMemory,
+    ValueForm,
+    entries,
+)
 from ipa.model.pipeline import DEFAULT_NAMESPACE, Pipeline, Variant
 from ipa.model.recording import NEVER, UNLESS_DEFAULT
 
@@ -49,6 +55,11 @@ class ServerKind(StrEnum):
     MICROSERVICE = "microservice"
 
 
+# Cores of what runs beside the stages; more is a slip.
+_CORES = NUMBER.but(maximum=1000)
+_Ignored = ValueForm({"enum": ["drop_after", "sets", "canary", "resident"], "type": "string"})
+
+
 @dataclass(frozen=True, slots=True)
 class SeldonTarget:
     """Location of the pipeline's SeldonDeployment, and its cores beside the stages' replicas.
@@ -60,20 +71,24 @@ class SeldonTarget:
     `run_as_root` where the namespace's PodSecurity allows it.
     """
 
-    name: str
-    namespace: str = DEFAULT_NAMESPACE
-    predictor: str = "default"
+    name: Name
+    namespace: Name = DEFAULT_NAMESPACE
+    predictor: Name = "default"
     shape: Shape = Shape.SINGLE
     image: str | None = None
     # The operator's default for its orchestrator: 500m.
-    orchestrator_cores: float = 0.5
+    orchestrator_cores: Annotated[float, _CORES.but(minimum=0)] = 0.5
     separate_orchestrator: bool = True
-    queue_cores: float = 0.5
-    ignores: tuple[str, ...] = field(default=(), metadata=NEVER)
+    queue_cores: Annotated[float, _CORES.but(exclusiveMinimum=0)] = 0.5
+    ignores: Annotated[tuple[str, ...], entries(_Ignored, 5, **UNIQUE)] = field(default=(), metadata=NEVER)
+    """Keys of this file that the shape does not carry, for the sake of another target."""
     run_as_root: bool = field(default=False, metadata=UNLESS_DEFAULT)
+    """True for images that need root; a namespace with restricted PodSecurity refuses them."""
     protocol: WireProtocol = field(default=WireProtocol.V2, metadata=UNLESS_DEFAULT)
+    """Of requests; v2 where absent. With seldon every stage's server is a microservice."""
     # None: that of the shape (`HOPS_S`).
-    hop_s: float | None = field(default=None, metadata=UNLESS_DEFAULT)
+    hop_s: Duration | None = field(default=None, metadata=UNLESS_DEFAULT)
+    """Of a request to a stage and back, beside the stage's own; 3ms (single), 5ms (split)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +102,11 @@ class SeldonRun:
     image: str | None = None
     model_uri: str | None = None
     implementation: str | None = None
-    env: Mapping[str, str] = field(default_factory=dict)
-    memory_gib: float | None = None
-    accelerators: Mapping[str, float] = field(default_factory=dict, hash=False, metadata=UNLESS_DEFAULT)
+    env: Env = field(default_factory=dict)
+    memory_gib: PositiveMemory | None = None
+    accelerators: Accelerators = field(default_factory=dict, hash=False, metadata=UNLESS_DEFAULT)
     server: ServerKind | None = field(default=None, metadata=UNLESS_DEFAULT)
+    """microservice: it answers each request by itself (batch size 1); else mlserver."""
     told: Mapping[str, str] = field(default_factory=dict, hash=False, metadata=NEVER)
 
 
@@ -118,69 +134,6 @@ def is_microservice(pipeline: Pipeline, variant: Variant) -> bool:
     return run is not None and run.server is ServerKind.MICROSERVICE
 
 
-# Cores of what runs beside the stages; more is a slip.
-_BesideCores = Annotated[Number, Field(le=1000)]
-_USUAL = SeldonTarget("")
-
-
-def _usual(key: str, description: str | None = None) -> Any:
-    """A key that is not written to a file while it has its usual value."""
-    usual = getattr(_USUAL, key)
-    return Field(None, exclude_if=lambda value: value == usual, description=description)
-
-
-class SeldonSection(Section):
-    """`seldon:` of a pipeline."""
-
-    makes: ClassVar = SeldonTarget
-    name: Name
-    namespace: Maybe[Name] = None
-    predictor: Maybe[Name] = None
-    shape: Maybe[Annotated[Shape, CHOICE]] = _usual("shape")
-    image: Maybe[Text] = None
-    orchestrator_cores: Maybe[Annotated[_BesideCores, Field(ge=0)]] = _usual("orchestrator_cores")
-    separate_orchestrator: Maybe[bool] = _usual("separate_orchestrator")
-    queue_cores: Maybe[Annotated[_BesideCores, Field(gt=0)]] = _usual("queue_cores")
-    protocol: Maybe[Annotated[WireProtocol, CHOICE]] = _usual(
-        "protocol", "Of requests; v2 where absent. With seldon every stage's server is a microservice."
-    )
-    hop_s: Maybe[Duration] = Field(
-        None,
-        description="Of a request to a stage and back, beside the stage's own; 3ms (single), 5ms (split).",
-    )
-    run_as_root: Maybe[bool] = _usual(
-        "run_as_root", "True for images that need root; a namespace with restricted PodSecurity refuses them."
-    )
-    ignores: Maybe[
-        Annotated[
-            list[Literal["drop_after", "sets", "canary", "resident"]],
-            Field(min_length=1, max_length=5),
-            UNIQUE,
-        ]
-    ] = Field(
-        None,
-        exclude_if=not_,
-        description="Keys of this file that the shape does not carry, for the sake of another target.",
-    )
-
-
-class _SeldonRunKeys(Section):
-    image: Maybe[Text] = None
-    implementation: Maybe[Text] = None
-    model_uri: Maybe[Text] = None
-    env: Maybe[Env] = Field(None, exclude_if=not_)
-    server: Maybe[Annotated[ServerKind, CHOICE]] = Field(
-        None,
-        description="microservice: it answers each request by itself (batch size 1); else mlserver.",
-    )
-
-
-class SeldonRunSection(with_resources(_SeldonRunKeys)):  # type: ignore[misc]
-    """`seldon:` of a variant."""
-
-    makes: ClassVar = SeldonRun
-
-
 def _check(document: Document, seldon: Mapping[str, Any]) -> None:
     if seldon.get("shape") == Shape.SPLIT and "image" not in seldon:
         message = "shape split needs `image`: that of its router and queues, with ipa-serving installed"
@@ -202,8 +155,17 @@ def _mappings(entries: Any) -> list[tuple[int, Mapping[str, Any]]]:
 
 SECTIONS = TargetSections(
     KEY,
-    SeldonSection,
-    SeldonRunSection,
+    section(
+        "seldon",
+        SeldonTarget,
+        "name namespace predictor shape? image orchestrator_cores? separate_orchestrator? queue_cores? "
+        "protocol? hop_s run_as_root? ignores?",
+    ),
+    section(
+        "seldon_run",
+        SeldonRun,
+        "image implementation model_uri env? server memory_gib accelerators?",
+    ),
     "Where the SeldonDeployment lives, in which shape, and what it takes beside the stages.",
     "{image: registry.example/detect:1, env: {MODEL_VARIANT: small}, memory: 1GiB}",
     _check,

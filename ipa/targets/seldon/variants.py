@@ -19,13 +19,12 @@ from types import MappingProxyType
 
 from ipa.adapters.kube.kinds import cpu_quantity, quantity_of
 from ipa.model.errors import InputError, Problem
-from ipa.model.measured import with_profiles
-from ipa.model.overhead import NO_OVERHEAD, Overhead
+from ipa.model.measured import ANY_VARIANT, stand_ins, with_profiles
+from ipa.model.parts import NO_OVERHEAD, Overhead
 from ipa.model.pipeline import OutputRows, Pipeline, Stage, StageKind, Variant
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
-from ipa.model.resident import ANY_VARIANT, stand_ins
-from ipa.model.resources import DIMENSIONS, beside_cores, resource_of
+from ipa.model.resources import DIMENSIONS, beside_cores, dimension
 from ipa.model.serving import Unbatched, batch_fault
 from ipa.targets.seldon.section import SeldonRun, Shape, is_microservice, seldon_of
 
@@ -114,7 +113,7 @@ def requested(pipeline: Pipeline, stage: Stage, variant: str) -> dict[str, str]:
     the section alone, since a container without a limit is not ended for what was measured.
     """
     own = _requested(pipeline, stage, variant)
-    return {resource_of(name): quantity_of(name, amount) for name, amount in own.items()}
+    return {dimension(name).resource: quantity_of(name, amount) for name, amount in own.items()}
 
 
 def _requested(pipeline: Pipeline, stage: Stage, variant: str) -> dict[str, float]:

@@ -13,18 +13,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
-
-from pydantic import Field
+from typing import Any
 
 from ipa.control.ports import Load, Rollout, RolloutPhase, Signals, StageSignals, StageState, WorkloadState
-from ipa.files.kinds.base import Section
-from ipa.files.kinds.fields import Rate
-from ipa.files.kinds.targets import TargetSections
+from ipa.files.forms import section
+from ipa.files.targets import TargetSections
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, NotFoundError
+from ipa.model.forms import Rate
 from ipa.model.observation import LoadHistory, Measured
-from ipa.model.overhead import Overhead
+from ipa.model.parts import Overhead
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import SIDE_BY_SIDE
@@ -40,14 +38,7 @@ FOLDER = Path("runs/toy")
 class ToyPlace:
     """`toy:` of a pipeline: the load that its metrics tell of."""
 
-    load_rps: float
-
-
-class ToySection(Section):
-    """The keys of `toy:`."""
-
-    makes: ClassVar = ToyPlace
-    load_rps: Rate = Field(alias="load")
+    load_rps: Rate
 
 
 class ToyWorkload:
@@ -157,7 +148,7 @@ class Toy(Target):
 
     name = "toy"
     title = "target toy"
-    sections = TargetSections("toy", ToySection)
+    sections = TargetSections("toy", section("toy", ToyPlace, "load_rps"))
 
     def serving(self, pipeline: Pipeline) -> ServingSemantics:
         """A queue that drops nothing."""

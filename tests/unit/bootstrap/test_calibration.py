@@ -23,8 +23,7 @@ from ipa.control.ports import PipelineControl
 from ipa.model.decision import Decision
 from ipa.model.errors import InfeasibleError, UnavailableError
 from ipa.model.pipeline import Pipeline
-from ipa.model.profile import StageProfile
-from ipa.model.slowdown import UNCALIBRATED, Calibration, Slowdown
+from ipa.model.profile import UNCALIBRATED, Calibration, Slowdown, StageProfile
 from ipa.service.live_state import live_state
 from ipa.service.status import status_view
 from ipa.settings import Settings

@@ -10,7 +10,7 @@ import pytest
 from ipa.bootstrap.targets import ServeOptions
 from ipa.cli.main import run
 from ipa.cli.verbs import serve
-from ipa.files.packaged import packaged_example
+from ipa.files.pipelines import packaged_example
 from ipa.model.errors import UnavailableError
 from ipa.service.simulation import as_served
 from ipa.settings import Settings

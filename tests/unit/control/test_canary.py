@@ -38,8 +38,8 @@ from ipa.model.observation import (
 from ipa.model.parts import in_order, parts_of, share_of, with_share
 from ipa.model.pipeline import Canary
 from ipa.model.plan import StageConfig
+from ipa.model.profile import AS_MEASURED
 from ipa.model.rolling import SIDE_BY_SIDE
-from ipa.model.slowdown import AS_MEASURED
 from ipa.policies.base import Prediction
 from ipa.service.live_state import canary_live
 from tests.fakes.mixed import SHOP

@@ -32,7 +32,7 @@ from ipa.control.ports import Signals
 from ipa.model.decision import Action, Mode, Notice
 from ipa.model.observation import Batches, Measured, Missing, MissingReason, Observation, StageObservation
 from ipa.model.plan import StageConfig
-from ipa.model.slowdown import MOST_RATIO, Calibration, Slowdown
+from ipa.model.profile import MOST_RATIO, Calibration, Slowdown
 from ipa.policies.base import Prediction
 from tests.fakes.world import PIPELINE, SMALLEST, Scenario, profiled, scenario
 

@@ -17,8 +17,7 @@ from ipa.control.canonical import canonical_json, digest, plain, restored
 from ipa.control.engine.tick import OUTCOME
 from ipa.model.decision import Action, Decision, ReasonCode
 from ipa.model.errors import DeadlineError, InputError, RecordError, UsageError
-from ipa.model.forecast import Forecast
-from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason
+from ipa.model.observation import Forecast, LoadHistory, Measured, Missing, MissingReason
 from tests.fakes.services import FakeWorld, a_pipeline
 from tests.fakes.taken import again, decided, taken
 from tests.fakes.viewed import PROFILES

@@ -12,9 +12,8 @@ from ipa.control.engine.state import ChangeRequest
 from ipa.control.engine.transition import safe_step
 from ipa.model.decision import Action, ReasonCode
 from ipa.model.errors import InputError
-from ipa.model.forecast import Forecast
 from ipa.model.measured import with_profiles
-from ipa.model.observation import Observation
+from ipa.model.observation import Forecast, Observation
 from ipa.model.pipeline import Bounds, Pin, Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.resources import Resources

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipa.control.engine.transition import make_room, safe_step
-from ipa.model.overhead import Overhead
+from ipa.model.parts import Overhead
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
 from ipa.model.resources import NO_RESOURCES

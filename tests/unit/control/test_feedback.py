@@ -23,9 +23,9 @@ from ipa.control.engine.feedback import (
     risen_rps,
 )
 from ipa.control.engine.guards import GuardSettings
-from ipa.model.forecast import Forecast
 from ipa.model.observation import (
     Attainment,
+    Forecast,
     LoadHistory,
     Measured,
     Missing,

@@ -11,8 +11,7 @@ import pytest
 from ipa.control.engine.observe import with_earlier
 from ipa.control.ports import Signals
 from ipa.forecast.ladder import forecast
-from ipa.model.forecast import Forecast
-from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason, Observation
+from ipa.model.observation import Forecast, LoadHistory, Measured, Missing, MissingReason, Observation
 from tests.fakes.world import PIPELINE, Scenario, scenario
 
 RAMP = partial(lambda t_s: 2.0 + 0.05 * t_s)

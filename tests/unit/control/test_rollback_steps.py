@@ -9,8 +9,7 @@ import pytest
 from ipa.control.engine.state import ChangeRequest
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.errors import ConflictError, InfeasibleError, NotFoundError
-from ipa.model.forecast import Forecast
-from ipa.model.observation import Observation
+from ipa.model.observation import Forecast, Observation
 from ipa.model.pipeline import Bounds, Pin, Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.policies.base import PolicyState

@@ -21,10 +21,10 @@ from ipa.files import (
     pipeline_to_mapping,
 )
 from ipa.files.document import parse, read_document
+from ipa.files.forms import KINDS, schema_text
 from ipa.files.guardrails import guardrails_in
-from ipa.files.kinds import KINDS, schema_text
-from ipa.files.quantities import DURATION, MEMORY, RATE
 from ipa.model.errors import InputError, NotFoundError
+from ipa.model.forms import DURATION, MEMORY, RATE
 from ipa.model.pipeline import AccuracyRule, Edge, Pipeline
 from ipa.targets.local.section import local_of
 from ipa.targets.seldon.section import seldon_of

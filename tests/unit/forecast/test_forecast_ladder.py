@@ -14,8 +14,7 @@ from ipa.forecast.ladder import CLAMP_FACTOR, DEFAULT_RUNGS, forecast
 from ipa.forecast.learned import Learned
 from ipa.forecast.reactive import LastValue, WindowMaximum
 from ipa.model.errors import DomainError
-from ipa.model.forecast import Forecast
-from ipa.model.observation import LoadHistory
+from ipa.model.observation import Forecast, LoadHistory
 
 RNG = np.random.default_rng(7)
 NOISY = tuple(float(count) for count in RNG.poisson(20, 120))

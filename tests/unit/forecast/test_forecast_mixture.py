@@ -21,8 +21,7 @@ from ipa.forecast.mixture import (
 )
 from ipa.forecast.quality import answers, pinball
 from ipa.forecast.reactive import LastValue, Seasonal, WindowMaximum
-from ipa.model.forecast import Forecast
-from ipa.model.observation import LoadHistory
+from ipa.model.observation import Forecast, LoadHistory
 from ipa.simulate.arrivals import workload_rates
 
 HORIZON_S, QUANTILE = 20.0, 0.95

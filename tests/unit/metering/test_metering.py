@@ -25,7 +25,7 @@ from ipa.metering import labels as of
 from ipa.metering import table
 from ipa.metering.make import Figures, new_registry
 from ipa.metering.metric import OTHER, Metric
-from ipa.model.forecast import Forecast
+from ipa.model.observation import Forecast
 from ipa.model.pipeline import Fallback
 from ipa.optimize.registry import BACKENDS
 from ipa.targets.local.workload import cost_figures

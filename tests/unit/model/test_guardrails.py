@@ -9,9 +9,16 @@ import pytest
 
 from ipa.cli.main import run
 from ipa.files.document import read_document
-from ipa.files.guardrails import guardrails_in
+from ipa.files.guardrails import (
+    GuardrailFigures,
+    GuardrailRule,
+    Measure,
+    Threshold,
+    guardrails_in,
+    is_notable,
+    measured,
+)
 from ipa.model.errors import InputError
-from ipa.model.guardrails import GuardrailFigures, GuardrailRule, Measure, Threshold, is_notable, measured
 
 BEFORE = GuardrailFigures(1000, 10, 10.0, 14.0, 0.5, 0.2, 0.8, 4, 0.4)
 AFTER = GuardrailFigures(1000, 30, 12.0, 20.0, 0.45, 0.3, 1.0, 5, 0.48)

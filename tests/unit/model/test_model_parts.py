@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 from ipa.control.engine.guards import adds_only, bound_faults
 from ipa.control.engine.transition import changes, classify
 from ipa.model.decision import ReasonCode
-from ipa.model.overhead import Overhead
 from ipa.model.parts import (
+    Overhead,
     in_order,
     is_shared,
     only_shares,

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ipa.control.engine.guards import bound_faults
-from ipa.model.overhead import NO_OVERHEAD, Overhead
+from ipa.model.parts import NO_OVERHEAD, Overhead
 from ipa.model.pipeline import Bounds, Pipeline
 from ipa.targets.seldon.manifest import read, render
 from ipa.targets.seldon.section import seldon_of, with_seldon

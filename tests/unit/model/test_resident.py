@@ -9,11 +9,16 @@ from datetime import date
 import pytest
 
 from ipa.model.errors import InputError
-from ipa.model.measured import with_profiles
+from ipa.model.measured import (
+    heavier_variants,
+    is_lighter,
+    lighter_variants,
+    resident_variants,
+    with_profiles,
+)
 from ipa.model.pipeline import Bounds, Canary, Objective, Pin, Pipeline, Sla, Stage, Variant
 from ipa.model.plan import StageConfig
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
-from ipa.model.resident import heavier_variants, is_lighter, lighter_variants, resident_variants
 from ipa.model.resources import Resources
 from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, Rolling, change_peak, first_hop
 from ipa.model.serving import ServingSemantics, unhonoured

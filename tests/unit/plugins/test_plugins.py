@@ -12,7 +12,7 @@ from ipa import plugins
 from ipa.model.errors import InputError, IpaError, PluginError, UsageError
 from ipa.plugins import OURS, Plugin, Registry
 
-BUILT_IN = {"round": "ipa.model.rounding:to_ms", "sums": "math:fsum"}
+BUILT_IN = {"round": "ipa.model.recording:to_ms", "sums": "math:fsum"}
 
 
 @pytest.fixture(name="registry")

@@ -7,8 +7,7 @@ from dataclasses import astuple, replace
 import pytest
 
 from ipa.model.errors import InputError, UsageError
-from ipa.model.forecast import Forecast
-from ipa.model.observation import Missing, MissingReason, Observation
+from ipa.model.observation import Forecast, Missing, MissingReason, Observation
 from ipa.model.pipeline import Objective, Sla
 from ipa.model.plan import Plan, StageConfig, Termination
 from ipa.optimize.problem import Compat

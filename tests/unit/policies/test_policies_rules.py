@@ -9,8 +9,15 @@ import pytest
 
 from ipa.control.engine.guards import GuardSettings
 from ipa.model.decision import Action, Mode, ReasonCode
-from ipa.model.forecast import Forecast
-from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason, Observation, StageObservation
+from ipa.model.observation import (
+    Forecast,
+    LoadHistory,
+    Measured,
+    Missing,
+    MissingReason,
+    Observation,
+    StageObservation,
+)
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
 from ipa.policies.autoscalers import (

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ipa.model.forecast import Forecast
-from ipa.model.observation import Missing, MissingReason, Observation
+from ipa.model.observation import Forecast, Missing, MissingReason, Observation
 from ipa.model.pipeline import Pin
 from ipa.model.plan import StageConfig, Termination
 from ipa.policies.base import PolicyState

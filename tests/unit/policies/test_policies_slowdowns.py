@@ -6,11 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from ipa.model.forecast import Forecast
-from ipa.model.observation import Missing, MissingReason, Observation
+from ipa.model.observation import Forecast, Missing, MissingReason, Observation
 from ipa.model.pipeline import Objective
-from ipa.model.profile import ProfilePoint
-from ipa.model.slowdown import AS_MEASURED, Slowdown
+from ipa.model.profile import AS_MEASURED, ProfilePoint, Slowdown
 from ipa.optimize.problem import Compat
 from ipa.policies.base import PolicyState, corrected
 from ipa.policies.profiled import SLOWED, Profiled

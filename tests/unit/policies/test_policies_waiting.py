@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipa.model.errors import SolverError
-from ipa.model.forecast import Forecast
-from ipa.model.observation import Missing, MissingReason, Observation
+from ipa.model.observation import Forecast, Missing, MissingReason, Observation
 from ipa.model.pipeline import Pipeline, Sla
 from ipa.model.plan import Plan, Termination
 from ipa.model.rolling import DEPLOYMENT

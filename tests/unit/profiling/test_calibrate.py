@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipa.model.slowdown import LEAST_RATIO, MOST_RATIO, UNCALIBRATED, Slowdown
+from ipa.model.profile import LEAST_RATIO, MOST_RATIO, UNCALIBRATED, Slowdown
 from ipa.profiling.calibrate import calibrate, foreign_to
-from ipa.testing.examples import PROFILES
+from ipa.testing.policies import PROFILES
 from tests.fakes.bench import EACH, HERE, ITEMS, Bench, mean_s
 from tests.fakes.clock import VirtualClock
 

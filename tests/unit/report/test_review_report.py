@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ipa.files.guardrails import GuardrailFigures, GuardrailRule, Guardrails, Measure
 from ipa.model.errors import Problem
-from ipa.model.guardrails import GuardrailFigures, GuardrailRule, Guardrails, Measure
 from ipa.model.resources import Resources
 from ipa.report.review import (
     LONGEST,

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from ipa.bootstrap.targets import ServeOptions, Simulated
-from ipa.files.packaged import packaged_example
+from ipa.files.pipelines import packaged_example
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, UsageError
 from ipa.model.observation import Measured

@@ -12,7 +12,7 @@ import pytest
 from ipa.control.ports import RolloutPhase
 from ipa.model.errors import ConflictError, InputError, NotFoundError
 from ipa.model.observation import Measured, Missing, MissingReason
-from ipa.model.overhead import NO_OVERHEAD, Overhead
+from ipa.model.parts import NO_OVERHEAD, Overhead
 from ipa.model.pipeline import Bounds, MeasuredVariant, Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint

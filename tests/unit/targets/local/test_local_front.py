@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ipa.model.overhead import FrontCores
+from ipa.model.parts import FrontCores
 from ipa.model.pipeline import Pipeline
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.relaxations import relaxations

@@ -10,9 +10,9 @@ import pytest
 
 from ipa.control.engine.transition import safe_step
 from ipa.model.errors import InputError
+from ipa.model.measured import resident_variants
 from ipa.model.pipeline import MeasuredVariant, Pipeline
 from ipa.model.plan import StageConfig
-from ipa.model.resident import resident_variants
 from ipa.model.resources import Resources
 from ipa.model.rolling import DEPLOYMENT, waves
 from ipa.simulate.cluster import SimCluster
