@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
-from ipa.adapters.store import keys
+from ipa.adapters.store import state as keys
 from ipa.api import auth, gate
 from ipa.api.app import create_app
 from ipa.api.bodies import PIPELINE, PROFILE

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa.adapters.store import Store, open_store
-from ipa.adapters.store.journal import Changes
+from ipa.adapters.store.store import Changes
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.tick import made_of
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts

@@ -14,8 +14,7 @@ from ipa.adapters.forecasting import forecast_setup
 from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.adapters.metrics.publish import Catalogue, Publisher
 from ipa.adapters.store.database import Access
-from ipa.adapters.store.journal import Changes
-from ipa.adapters.store.store import Housekeeping, Store, open_from
+from ipa.adapters.store.store import Changes, Housekeeping, Store, open_from
 from ipa.bootstrap.calibration import calibrated, calibrations_of
 from ipa.bootstrap.file_edits import FileEdits
 from ipa.bootstrap.identity import Identities, authenticators_of

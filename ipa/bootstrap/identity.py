@@ -6,7 +6,7 @@ import logging
 from contextlib import ExitStack
 
 from ipa.adapters.identity.reviews import KubeIdentities
-from ipa.adapters.store.keys import KeyIdentities
+from ipa.adapters.store.state import KeyIdentities
 from ipa.adapters.store.store import Store
 from ipa.bootstrap.targets import cluster_target, kube_client
 from ipa.control.ports import Clock

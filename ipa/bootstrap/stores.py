@@ -7,8 +7,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from ipa.adapters.store import Access, Store, admin, copies, open_from
-from ipa.adapters.store.keys import Keys
 from ipa.adapters.store.signing import Keyring
+from ipa.adapters.store.state import Keys
 from ipa.control.audit.record import Verifies
 from ipa.control.store_admin import Backup, CopyStep, Restored
 from ipa.model.errors import InputError

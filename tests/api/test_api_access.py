@@ -16,7 +16,7 @@ import pytest
 from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.store import open_store
-from ipa.adapters.store.keys import KeyIdentities
+from ipa.adapters.store.state import KeyIdentities
 from ipa.api.app import create_app
 from ipa.api.bodies import PIPELINE
 from ipa.api.rules import RULES

@@ -13,7 +13,7 @@ import pytest
 from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.store import open_store
-from ipa.adapters.store.keys import KeyIdentities
+from ipa.adapters.store.state import KeyIdentities
 from ipa.api.bodies import PIPELINE, PROFILE
 from ipa.model.access import Grant, Role
 from ipa.settings import Settings

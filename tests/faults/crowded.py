@@ -54,8 +54,7 @@ def crowded(folder: Path) -> Iterator[Crowded]:
 def main(folder: Path) -> None:
     """Serve until the input ends."""
     from ipa.adapters.store import open_store
-    from ipa.adapters.store.codec import DECISION
-    from ipa.adapters.store.keys import KeyIdentities
+    from ipa.adapters.store.state import DECISION, KeyIdentities
     from ipa.control.loop.scheduler import SystemClock
     from ipa.model.access import Grant, Role
     from tests.fakes.services import FakeWorld, over

@@ -15,8 +15,8 @@ import pytest
 
 from ipa.adapters.identity.reviews import KEEP_S, KubeIdentities
 from ipa.adapters.store import Store, open_store
-from ipa.adapters.store import keys as key_store
-from ipa.adapters.store.keys import KeyIdentities
+from ipa.adapters.store import state as key_store
+from ipa.adapters.store.state import KeyIdentities
 from ipa.model.access import Grant, Operation, Role
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.section import SeldonTarget

@@ -16,7 +16,7 @@ import pytest
 
 from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.store import Store, open_store
-from ipa.adapters.store.keys import KeyIdentities
+from ipa.adapters.store.state import KeyIdentities
 from ipa.api.context import ApiContext, Streams
 from ipa.control.audit.record import RecordFeed
 from ipa.control.loop.scheduler import SystemClock

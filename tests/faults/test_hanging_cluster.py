@@ -18,7 +18,7 @@ import yaml
 from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.store import Store, open_store
-from ipa.adapters.store.keys import KeyIdentities
+from ipa.adapters.store.state import KeyIdentities
 from ipa.control.loop.scheduler import SystemClock
 from ipa.model.access import Grant, Role
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT

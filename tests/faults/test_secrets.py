@@ -17,7 +17,7 @@ from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.prometheus.doctor import metrics_checks
 from ipa.adapters.prometheus.server import credentials
 from ipa.adapters.store import open_store
-from ipa.adapters.store.keys import KeyIdentities
+from ipa.adapters.store.state import KeyIdentities
 from ipa.api.context import ApiContext
 from ipa.cli.main import run
 from ipa.clients.http import HttpClient, client_at

@@ -18,10 +18,10 @@ from sqlalchemy import Engine, event, text
 
 from experiments.growth.run import projected_bytes
 from ipa.adapters.store import Store, keeper, segments
-from ipa.adapters.store.codec import DECISION
 from ipa.adapters.store.database import open_engine, reading
-from ipa.adapters.store.journal import Changes
 from ipa.adapters.store.schema import SegmentRow
+from ipa.adapters.store.state import DECISION
+from ipa.adapters.store.store import Changes
 from ipa.control.audit.replay import ReplayOutcome, ReplaySetup, inputs_in, replay
 from ipa.control.canonical import digest
 from ipa.control.engine.state import PlannerProvenance

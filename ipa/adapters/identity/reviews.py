@@ -10,7 +10,7 @@ from typing import Any
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.kinds import ACCESS_REVIEW, TOKEN_REVIEW, ResourceKind
-from ipa.adapters.store.keys import PREFIX
+from ipa.adapters.store.state import PREFIX
 from ipa.adapters.ttl_cache import Bulkhead, TtlCache
 from ipa.control.ports import Clock
 from ipa.model.access import EVERYWHERE, Identity, Operation, name_fault

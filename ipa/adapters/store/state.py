@@ -1,29 +1,38 @@
 """The state of the service in the database: small values by kind and name, and what is made of them.
 
-Controls, profiles and API keys are read and written by `StateRows`. Plans, answers to idempotent
+Values are canonical JSON text by their type (`Codec`). Controls and profiles are read and written by
+`StateRows`. API keys, of which the store holds only digests, plans, answers to idempotent
 requests, pipelines created over the API and the names of records have rules of their own.
 """
 
 from __future__ import annotations
 
+import hmac
 import json
+import logging
+import re
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Connection, Engine, bindparam, delete, select
 
-from ipa.adapters.store.codec import KEPT_PLAN, damaged
 from ipa.adapters.store.database import GroupCommit, lock_of, reading, writing
 from ipa.adapters.store.schema import StateKind, StateRow, upsert
+from ipa.adapters.store.sqlite_file import RESTORE
 from ipa.control.audit.record import MARK
 from ipa.control.canonical import digest
+from ipa.control.ports import Clock, PipelineControl
 from ipa.control.saved_plans import IdempotencyClaim, StoredAnswer, StoredPlan
-from ipa.model.errors import NotFoundError
+from ipa.model.access import ApiKey, Grant, Holder, Identity, Role
+from ipa.model.decision import Decision
+from ipa.model.errors import NotFoundError, UnavailableError
+from ipa.model.profile import StageProfile
 
 # Plans of a record that are kept: nobody applies one that is older by more.
 MOST_PLANS = 500
@@ -31,8 +40,17 @@ MOST_PLANS = 500
 PLANS_S = ANSWERS_S = 7 * 86400.0
 # No request takes longer: a write to a cluster has a shorter deadline.
 LONGEST_S = 300.0
-# 2^48 identifiers: two pipelines of one name never draw the same.
+# 2^48 identifiers: two pipelines of one name, or two keys, never draw the same.
 ID_BYTES = 6
+# The prefix of keys, for people and for secret scanners.
+PREFIX = "ipa_"
+# Too many to guess, so a plain digest is as good as a slow one.
+SECRET_BYTES = 32
+FORM = re.compile(r"ipa_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
+# Compared with for an unknown key id, so that it takes as long as a known one.
+NO_DIGEST = "0" * 64
+LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 # The kinds that end with their owner, a record.
@@ -42,6 +60,37 @@ _KIND = StateRow.kind == bindparam("its")
 _BODY = select(StateRow.body).where(_KIND, StateRow.name == bindparam("named"))
 _BODIES = select(StateRow.name, StateRow.body).where(_KIND).order_by(StateRow.name)
 _OF_OWNER = _BODIES.where(StateRow.owner == bindparam("owned"))
+
+
+class Codec(Generic[T]):
+    """The codec of a type: to JSON text and back. Equal values have equal text."""
+
+    def __init__(self, kind: type[T]) -> None:
+        self._name = kind.__name__
+        self._adapter: TypeAdapter[T] = TypeAdapter(kind)
+
+    def text(self, value: T) -> str:
+        """Return the value as JSON with sorted keys and no spaces."""
+        plain: Any = self._adapter.dump_python(value, mode="json")
+        return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    def value(self, text: str) -> T:
+        """Decode the text; UnavailableError if it is damaged."""
+        try:
+            return self._adapter.validate_python(json.loads(text))
+        except (ValueError, ValidationError) as error:
+            raise damaged(self._name, error) from error
+
+
+def damaged(kind: str, error: Exception) -> UnavailableError:
+    """Return the error for a row of that kind whose text cannot be decoded."""
+    return UnavailableError(f"the store holds a {kind} that cannot be read: {error}", hint=RESTORE)
+
+
+DECISION = Codec(Decision)
+CONTROL = Codec(PipelineControl)
+PROFILE = Codec(StageProfile)
+KEPT_PLAN = Codec(StoredPlan)
 
 
 def read_state(connection: Connection, kind: StateKind, name: str) -> str | None:
@@ -347,3 +396,91 @@ def _record(body: str) -> dict[str, Any]:
 
 def _is_open(body: Mapping[str, Any]) -> bool:
     return body["ended_at"] is None
+
+
+class Keys:
+    """The keys of a store. Safe for many threads and processes."""
+
+    def __init__(self, state: StateRows) -> None:
+        self._state = state
+
+    def create(
+        self, name: str, grant: Grant, *, now: datetime, expires_at: datetime | None = None
+    ) -> tuple[ApiKey, str]:
+        """Create a key. Return it with its token, which cannot be read later."""
+        key_id, secret = secrets.token_hex(ID_BYTES), secrets.token_urlsafe(SECRET_BYTES)
+        values = {
+            "digest": digest(secret),
+            "name": name,
+            "role": grant.role.value,
+            "namespace": grant.namespace,
+            "created_at": now.isoformat(),
+            "expires_at": expires_at.isoformat() if expires_at else None,
+            "revoked_at": None,
+        }
+        self._state.put(StateKind.KEY, key_id, json.dumps(values))
+        return ApiKey(key_id, name, grant, now, expires_at), f"{PREFIX}{key_id}_{secret}"
+
+    def find(self, token: str) -> ApiKey | None:
+        """Return the key of the token, valid or not; None if there is none. Both take equally long."""
+        form = FORM.fullmatch(token)
+        if form is None:
+            return None
+        key_id, secret = form.groups()
+        body = self._state.get(StateKind.KEY, key_id)
+        key, kept = _key(key_id, body) if body is not None else (None, NO_DIGEST)
+        return key if hmac.compare_digest(digest(secret), kept) else None
+
+    def all(self) -> Sequence[ApiKey]:
+        """Return every key, oldest first."""
+        found = [_key(key_id, body)[0] for key_id, body in self._state.all(StateKind.KEY).items()]
+        return sorted(found, key=lambda key: (key.created_at, key.key_id))
+
+    def revoke(self, key_id: str, *, now: datetime) -> ApiKey:
+        """Revoke the key and return it; NotFoundError if there is none."""
+        body = self._state.get(StateKind.KEY, key_id)
+        if body is None:
+            raise NotFoundError(f"there is no key {key_id!r}", hint="`ipa key list` lists them.")
+        if _key(key_id, body)[0].revoked_at is None:
+            # Nothing else of a key changes, so what was read is not older than what is written.
+            body = json.dumps(json.loads(body) | {"revoked_at": now.isoformat()})
+            self._state.put(StateKind.KEY, key_id, body)
+        return _key(key_id, body)[0]
+
+
+def _key(key_id: str, body: str) -> tuple[ApiKey, str]:
+    """The key of the JSON text, and the digest of its secret."""
+    try:
+        values: dict[str, Any] = json.loads(body)
+
+        def moment(name: str) -> datetime | None:
+            return datetime.fromisoformat(values[name]) if values[name] else None
+
+        grant = Grant(Role(values["role"]), values["namespace"])
+        created_at = datetime.fromisoformat(values["created_at"])
+        key = ApiKey(key_id, values["name"], grant, created_at, moment("expires_at"), moment("revoked_at"))
+        return key, str(values["digest"])
+    except (ValueError, TypeError, LookupError) as error:
+        raise damaged("key", error) from error
+
+
+class KeyIdentities:
+    """Authentication by API keys. It reads the store for every request, so a revoked key ends at once."""
+
+    def __init__(self, keys: Keys, clock: Clock) -> None:
+        self._keys, self._clock = keys, clock
+
+    def takes(self, token: str) -> bool:
+        """True if the token has the prefix of API keys. No other method gets to see it then."""
+        return token.startswith(PREFIX)
+
+    def identify(self, token: str, *, fresh: bool, within_s: float = 0.0) -> Identity | None:
+        """Return the key's holder; None if it is not valid. UnavailableError: the store does not answer."""
+        key = self._keys.find(token)
+        if key is None:
+            return None
+        state = key.state(self._clock.now())
+        if state != "valid":
+            LOG.info("refused: the key %s is %s", key.key_id, state)
+            return None
+        return Holder(key.holder, (key.grant,))

@@ -1,28 +1,38 @@
-"""The store: the ports DecisionLog, ControlStore and ProfileStore, and the record, over one database."""
+"""The store: the ports DecisionLog, ControlStore and ProfileStore, and the record, over one database.
+
+Rows of the record are appended, and read as hot rows or from sealed segments.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import islice
+from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, bindparam, func, insert, select, union
 
 from ipa.adapters.store import database
-from ipa.adapters.store.codec import CONTROL, PROFILE
-from ipa.adapters.store.database import low_disk
-from ipa.adapters.store.journal import Journal
+from ipa.adapters.store.database import RECORD_LOCK, GroupCommit, low_disk, reading, snapshot, writing
 from ipa.adapters.store.keeper import Keeper, stats_of
-from ipa.adapters.store.keys import Keys
-from ipa.adapters.store.schema import StateKind
-from ipa.adapters.store.segments import verify
+from ipa.adapters.store.rows import MOST_REMEMBERED, ROWS, HotRow, HotRows, fold
+from ipa.adapters.store.schema import EntryRow, HeadRow, SegmentRow, StateKind, upsert
+from ipa.adapters.store.segments import SegmentReader, read_segments, verify
 from ipa.adapters.store.signing import Keyring, keyring_of
 from ipa.adapters.store.sqlite_file import file_of
 from ipa.adapters.store.state import (
+    CONTROL,
+    DECISION,
+    PROFILE,
     AnswerRows,
+    Keys,
     PipelineRows,
     PlanRows,
     RecordTable,
@@ -30,21 +40,340 @@ from ipa.adapters.store.state import (
     put_state,
     read_state,
 )
-from ipa.adapters.ttl_cache import TtlCache
-from ipa.control.audit.record import Head, Verified, of_control
+from ipa.adapters.ttl_cache import LruCache, TtlCache
+from ipa.control.audit.record import (
+    MARK,
+    NOTHING,
+    Entry,
+    EntryKind,
+    Head,
+    Recorded,
+    SignedCheckpoint,
+    Verified,
+    of_applied,
+    of_control,
+    of_decision,
+    of_ended,
+)
+from ipa.control.canonical import digest
+from ipa.control.engine.actuation import ActuationPhase
+from ipa.control.loop.snapshot import Snapshot
+from ipa.control.loop.time_limit import COMPUTE_LOCK
 from ipa.control.ports import Attribution, PipelineControl
 from ipa.control.store_admin import DAY_S, MEGABYTE, PruneReport, Retention, StoreStats
-from ipa.model.errors import IpaError
+from ipa.model.decision import Action, Decision
+from ipa.model.errors import (
+    ConfigurationError,
+    ConflictError,
+    IpaError,
+    NotFoundError,
+    UnavailableError,
+)
 from ipa.model.profile import StageProfile
 from ipa.model.rounding import moment_to_ms
 from ipa.settings import Settings
 
+log = logging.getLogger("ipa.store")
+# Built once: building a statement takes longer than reading a row.
+_INSERT = insert(EntryRow)
+_RECORDED = union(*(select(row.pipeline) for row in (EntryRow, HeadRow, SegmentRow)))
+_NEWEST = select(
+    select(func.max(EntryRow.seq)).scalar_subquery(), select(func.max(SegmentRow.last_seq)).scalar_subquery()
+)
+_DECISIONS = ROWS.where(
+    EntryRow.decision_id.in_(bindparam("names", expanding=True)), EntryRow.kind == EntryKind.DECISION.value
+).order_by(EntryRow.pipeline, EntryRow.number)
+# The heads, and the digests of their rows; None of a row that is sealed.
+_ENDS = (
+    select(HeadRow.pipeline, HeadRow.number, HeadRow.digest, EntryRow.digest.label("row_digest"))
+    .outerjoin(EntryRow, (EntryRow.pipeline == HeadRow.pipeline) & (EntryRow.number == HeadRow.number))
+    .where(HeadRow.pipeline.in_(bindparam("names", expanding=True)))
+)
 # The allowed age of a control with `may_lag`: a thousand loops then read four times a second.
 LAG_S = 0.25
 KEEP = Retention()
 # The interval between passes of the housekeeping: a segment takes half a second of CPU time.
 EVERY_S = 300.0
-log = logging.getLogger("ipa.store")
+
+
+class Journal:
+    """The record of all pipelines: entries, with the decisions among them. Thread-safe."""
+
+    def __init__(self, engine: Engine, records: RecordTable) -> None:
+        self._engine, self.records = engine, records
+        self._newest: LruCache[HotRow] = LruCache(MOST_REMEMBERED)
+        self._sealed = SegmentReader()
+        self._decided = GroupCommit(self._record_all, lambda: COMPUTE_LOCK.is_wanted)
+        # The number of failed writes to the record.
+        self.failures = 0
+
+    def record(self, decision: Decision) -> None:
+        """Record the decision durably, with its entry.
+
+        Recording the same decision again does nothing (a retry after an unknown outcome). ConflictError:
+        another decision has its id. UnavailableError: it is not on disk.
+        """
+        with self._counted():
+            self._decided.add((decision, DECISION.text(decision)))
+
+    def note(self, entry: Entry) -> None:
+        """Append the entry to the record durably; UnavailableError: it is not on disk."""
+        with self._recording() as connection:
+            known = self._append(connection, [(entry, None)])
+        self._remember(known)
+
+    def _remember(self, committed: Mapping[str, HotRow]) -> None:
+        """Cache each pipeline's newest row, as the dictionary of its next one."""
+        for pipeline, row in committed.items():
+            self._newest.put(pipeline, row)
+
+    def _record_all(self, decided: Sequence[tuple[Decision, str]]) -> None:
+        """Record the decisions, each with its text, in one transaction."""
+        with writing(self._engine, RECORD_LOCK) as connection:
+            found = self._hot_texts(connection, [decision.decision_id for decision, _ in decided])
+            kept = {name: text for name, (_, text) in found.items()}
+            new: list[tuple[Entry, str | None]] = []
+            for decision, body in decided:
+                name = decision.decision_id
+                if name not in kept:
+                    kept[name] = body
+                    new.append((of_decision(decision, digest(body)), body))
+                elif kept[name] != body:
+                    raise ConflictError(f"another decision is already recorded as {name!r}")
+            if not new:
+                return
+            known = self._append(connection, new)
+        self._remember(known)
+
+    @contextmanager
+    def _recording(self) -> Iterator[Connection]:
+        """A transaction that writes the record; failures are counted."""
+        with self._counted(), writing(self._engine, RECORD_LOCK) as connection:
+            yield connection
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        try:
+            yield
+        except (UnavailableError, ConfigurationError):
+            self.failures += 1
+            raise
+
+    def _append(self, connection: Connection, new: Sequence[tuple[Entry, str | None]]) -> dict[str, HotRow]:
+        """Append entries, each with the text of its decision, to the chains. Return each chain's newest row.
+
+        The transaction must hold the record's lock, so that `seq` has the order of the commits: a reader that
+        has read up to one has missed none before it. The caller caches the result after the commit.
+        """
+        seq = _newest_seq(connection)
+        entries = [replace(entry, record=self.records.of(entry.pipeline)) for entry, _ in new]
+        ends = connection.execute(_ENDS, {"names": sorted({entry.key for entry in entries})}).all()
+        heads = {end.pipeline: (end.number, end.digest) for end in ends}
+        known: dict[str, HotRow] = {}
+        for end in ends:
+            # The row before the next one if it is cached and not sealed.
+            before = self._newest.get(end.pipeline)
+            if before is not None and (before.number, before.row.digest) == (end.number, end.row_digest):
+                known[end.pipeline] = before
+        rows: list[dict[str, object]] = []
+        for entry, (_, decision) in zip(entries, new, strict=True):
+            name = entry.key
+            number, previous = heads.get(name, (0, NOTHING))
+            seq, number = seq + 1, number + 1
+            row = Recorded(entry.text(seq, number, previous), decision)
+            packed, known[name] = fold(row, number, known.get(name))
+            heads[name] = number, row.digest
+            facts = entry.facts if entry.kind is EntryKind.DECISION else {}
+            rows.append(
+                {
+                    "seq": seq,
+                    "pipeline": name,
+                    "number": number,
+                    "kind": entry.kind.value,
+                    "decision_id": entry.decision_id,
+                    "digest": row.digest,
+                    "tick": facts["tick"] if facts else None,
+                    "action": facts["action"].value if facts else None,
+                    "frame": known[name].frame,
+                    "packed": packed,
+                }
+            )
+        connection.execute(_INSERT, rows)
+        moved = [
+            {"pipeline": name, "number": number, "digest": mark} for name, (number, mark) in heads.items()
+        ]
+        upsert(connection, HeadRow, moved)
+        return known
+
+    def entries(self, after: int, limit: int, pipeline: str | None = None) -> Sequence[Recorded]:
+        """Return the `limit` entries after `after`, oldest first, of the pipeline or of all.
+
+        Damaged hot rows are logged and omitted.
+        """
+        hot, sealed = [EntryRow.seq > after], [SegmentRow.last_seq > after, SegmentRow.kept > 0]
+        if pipeline is not None:
+            record = self.records.of(pipeline)
+            hot.append(EntryRow.pipeline == record)
+            sealed.append(SegmentRow.pipeline == record)
+        found: list[Recorded] = []
+        with snapshot(self._engine) as connection:
+            newest = connection.execute(ROWS.where(*hot).order_by(EntryRow.seq).limit(limit)).all()
+            end = newest[-1].seq if len(newest) == limit else math.inf
+            for header in read_segments(connection, *sealed, order=SegmentRow.first_seq):
+                if header.checkpoint.first_seq > end:
+                    break
+                found += (
+                    each for each in self._sealed.entries(connection, header) if after < each.seq <= end
+                )
+                found = sorted(found, key=_seq)[:limit]
+                if len(found) == limit:
+                    end = found[-1].seq
+            hot_rows = HotRows(self._newest).readable(connection, (it for it in newest if it.seq <= end))
+            found += (Recorded(row.text) for row in hot_rows)
+        return sorted(found, key=_seq)[:limit]
+
+    def newest_seq(self) -> int:
+        """Return the `seq` of the newest entry of all pipelines; 0 without entries."""
+        with reading(self._engine) as connection:
+            return _newest_seq(connection)
+
+    def checkpoints(self, after: int, pipeline: str | None = None) -> Iterator[SignedCheckpoint]:
+        """Yield the checkpoints of entries after `after` that retention removed, oldest first."""
+        wanted = [SegmentRow.last_seq > after, SegmentRow.kept <= SegmentRow.last - SegmentRow.first]
+        if pipeline is not None:
+            wanted.append(SegmentRow.pipeline == self.records.of(pipeline))
+        with snapshot(self._engine) as connection:
+            yield from read_segments(connection, *wanted, order=SegmentRow.first_seq)
+
+    def recorded(self) -> Sequence[str]:
+        """Return the names of all records, sorted."""
+        with reading(self._engine) as connection:
+            return sorted(connection.scalars(_RECORDED))
+
+    def decisions(
+        self, pipeline: str, *, limit: int = 50, before_tick: int | None = None, applied_only: bool = False
+    ) -> Sequence[Decision]:
+        """Return decisions, newest first; with `before_tick` those of earlier ticks."""
+        before = math.inf if before_tick is None else before_tick
+
+        def is_wanted(row: Recorded) -> bool:
+            if row.decision is None:
+                return False
+            facts = row.values["facts"]
+            return bool(facts["tick"] < before and (not applied_only or facts["action"] == Action.APPLY))
+
+        with snapshot(self._engine) as connection:
+            rows = self._newest_rows(connection, self.records.of(pipeline), before_tick, applied_only)
+            texts = (row.decision or "" for row in rows if is_wanted(row))
+            return [DECISION.value(text) for text in islice(texts, limit)]
+
+    def _newest_rows(
+        self, connection: Connection, record: str, before_tick: int | None, applied_only: bool
+    ) -> Iterator[Recorded]:
+        """The rows of the groups and segments that have such decisions, newest first."""
+        hot = [EntryRow.pipeline == record, EntryRow.kind == EntryKind.DECISION.value]
+        sealed = [SegmentRow.pipeline == record, SegmentRow.kept > 0]
+        if before_tick is not None:
+            hot.append(EntryRow.tick < before_tick)
+            sealed.append(SegmentRow.first_tick < before_tick)
+        if applied_only:
+            hot.append(EntryRow.action == Action.APPLY.value)
+            sealed.append(SegmentRow.changes > 0)
+        frames = select(EntryRow.frame).where(*hot).distinct().order_by(EntryRow.frame.desc())
+        for frame in connection.scalars(frames).all():
+            is_its = EntryRow.number >= frame, EntryRow.frame == frame
+            group = ROWS.where(EntryRow.pipeline == record, *is_its).order_by(EntryRow.number)
+            rows = HotRows(self._newest).readable(connection, connection.execute(group).all())
+            yield from reversed(list(rows))
+        for header in read_segments(connection, *sealed, order=SegmentRow.first.desc()):
+            yield from reversed(self._sealed.rows(connection, header))
+
+    def decision(self, decision_id: str) -> Decision:
+        """Return the decision.
+
+        NotFoundError: there is none, retention removed it, or an earlier pipeline of its name made it.
+        """
+        with snapshot(self._engine) as connection:
+            found = self._hot_texts(connection, [decision_id]).get(decision_id)
+            record, text = found or self._sealed_text(connection, decision_id)
+        decision = DECISION.value(text) if text else None
+        if decision is None or self.records.of(decision.pipeline) != record:
+            raise NotFoundError(
+                f"there is no decision {decision_id!r}", hint="`ipa history PIPELINE` lists them."
+            )
+        return decision
+
+    def _hot_texts(self, connection: Connection, decision_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """Record and text of the given decisions that are in hot rows, by their ids."""
+        found = connection.execute(_DECISIONS, {"names": decision_ids}).all()
+        hot = HotRows(self._newest)
+        try:
+            rows = [(each, hot.read(connection, each)) for each in found]
+        except ValueError as error:
+            names = ", ".join(sorted({each.pipeline for each in found}))
+            raise UnavailableError(
+                f"the store holds a row of {names} that cannot be read: {error}",
+                hint="`ipa history PIPELINE --verify` names it; restore the store from a backup.",
+            ) from error
+        return {each.decision_id: (each.pipeline, row.decision or "") for each, row in rows}
+
+    def _sealed_text(self, connection: Connection, decision_id: str) -> tuple[str, str]:
+        """Record and text of a sealed decision; its id is pipeline, tick and more, joined by hyphens."""
+        parts = decision_id.split("-")
+        for at in range(1, len(parts)):
+            if not parts[at].isascii() or not parts[at].isdigit():
+                continue
+            # The id of a decision on a write's outcome has the tick before it.
+            tick = int(parts[at][:15])
+            wanted = SegmentRow.first_tick <= tick + 1, SegmentRow.last_tick >= tick, SegmentRow.kept > 0
+            is_its = _is_record_of("-".join(parts[:at]))
+            for header in read_segments(connection, is_its, *wanted, order=SegmentRow.last_seq.desc()):
+                for row in self._sealed.rows(connection, header):
+                    if row.decision is not None and row.values["decision_id"] == decision_id:
+                        return header.checkpoint.pipeline, row.decision
+        return "", ""
+
+
+class Changes:
+    """A hook of the loops: it records that a change was accepted, got ready, failed or was rolled back.
+
+    The decision behind a change is in the record before the change is written, so an outcome that cannot be
+    recorded is only logged.
+    """
+
+    def __init__(self, note: Callable[[Entry], None]) -> None:
+        self._note = note
+
+    def __call__(self, decision: Decision, snapshot: Snapshot) -> None:
+        """Record the change that ended in this tick, and the one that it started."""
+        found = []
+        if snapshot.ended is not None and snapshot.ended.change is not None:
+            found.append(of_ended(decision.pipeline, snapshot.ended, decision.at))
+        if decision.action is Action.APPLY and snapshot.phase is ActuationPhase.WAITING_READY:
+            found.append(of_applied(decision, decision.at))
+        try:
+            for entry in found:
+                # Other loops may compute while this one waits for the disk.
+                with COMPUTE_LOCK.away():
+                    self._note(entry)
+        except IpaError as error:
+            log.error("%s: the outcome of a change cannot be recorded: %s", decision.pipeline, error)
+
+
+def _newest_seq(connection: Connection) -> int:
+    return max(seq or 0 for seq in connection.execute(_NEWEST).one())
+
+
+def _is_record_of(name: str) -> Any:
+    """The condition that a segment is of a record of the pipeline, or PIPELINE@POLICY, of that name."""
+    pipeline, at, policy = name.partition("@")
+    own = SegmentRow.pipeline.startswith(pipeline + MARK, autoescape=True)
+    own &= SegmentRow.pipeline.endswith(at + policy, autoescape=True)
+    return (SegmentRow.pipeline == name) | own
+
+
+def _seq(entry: Recorded) -> int:
+    return entry.seq
 
 
 class Store(Journal):

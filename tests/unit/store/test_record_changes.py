@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ipa.adapters.store import Store, open_store
-from ipa.adapters.store.codec import DECISION
-from ipa.adapters.store.journal import Changes
+from ipa.adapters.store.state import DECISION
+from ipa.adapters.store.store import Changes
 from ipa.control.audit.record import Entry
 from ipa.control.engine.state import ChangeRequest
 from ipa.control.loop.time_limit import COMPUTE_LOCK

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipa.adapters.store import rows as packing
-from ipa.adapters.store.codec import DECISION
 from ipa.adapters.store.rows import HotRow, fold, pack, restore, shorten, unfold, unpack
+from ipa.adapters.store.state import DECISION
 from ipa.control.audit.record import Recorded, of_decision
 from ipa.control.canonical import canonical_json, digest
 from ipa.model.decision import Action, Decision

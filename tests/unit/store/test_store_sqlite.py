@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ipa.adapters.store import database, open_store
-from ipa.adapters.store.codec import CONTROL
+from ipa.adapters.store.state import CONTROL
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.errors import ConfigurationError, UnavailableError
 
