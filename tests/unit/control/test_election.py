@@ -44,11 +44,6 @@ def leader(now_s: float = 100.0) -> Election:
     return write(saw(new(), released, now_s, 0.0), now_s)
 
 
-def test_the_first_thing_is_to_read() -> None:
-    assert next_step(new(), 0.0, "now") == LeaseStep(LeaseAction.READ)
-    assert not leads(new(), 0.0)
-
-
 def test_a_released_lease_is_taken_at_once() -> None:
     election = leader(100.0)
     assert leads(election, 100.0)
@@ -105,24 +100,6 @@ def test_it_leads_until_the_deadline_after_the_sending() -> None:
     election = write(saw(new(), Lease("", 1.0, "", "z", version="7"), 100.0, 0.0), 100.0, took_s=4.0)
     assert leads(election, 109.9)
     assert not leads(election, 110.0)
-
-
-def test_renewing_keeps_it_leading_in_the_same_term() -> None:
-    election = leader(100.0)
-    assert next_step(election, 101.0, "now") == LeaseStep(LeaseAction.WAIT, wait_s=1.0)
-    election = write(election, 102.0)
-    assert leads(election, 111.9) and not leads(election, 112.0)
-    assert (election.term, election.from_s) == (1, 100.0)
-    assert election.lease == Lease("me", 15.0, "at 100.0", "at 102.0", 4)
-
-
-def test_nobody_to_reach_ends_it_at_the_deadline() -> None:
-    election = leader(100.0)
-    for now_s in (102.0, 105.0, 108.0):
-        election = unanswered(election, now_s, 0.0)
-    assert leads(election, 109.9)
-    assert not leads(election, 110.0)
-    assert next_step(election, 110.0, "now").act is LeaseAction.READ
 
 
 def test_after_a_lapse_it_leads_anew_where_nobody_else_wrote() -> None:
@@ -212,24 +189,12 @@ def test_the_leader_makes_a_deleted_lease_again_and_goes_on() -> None:
     assert election.term == 1
 
 
-def test_who_loses_the_race_reads_at_once_and_then_waits() -> None:
-    election = refused(saw(new(), None, 100.0, 0.0), 100.0, 0.0)
-    assert next_step(election, 100.0, "now").act is LeaseAction.READ
-    election = refused(saw(election, None, 100.0, 0.0), 100.0, 0.0)
-    assert next_step(election, 100.0, "now") == LeaseStep(LeaseAction.WAIT, wait_s=2.0)
-
-
 def test_released_is_what_another_takes_at_once() -> None:
     released = release_of(leader(100.0), 101.0, "bye")
     assert released == Lease("", 1.0, "", "bye", 4)
     assert not leads(resigned(leader(100.0)), 101.0)
     other = saw(Election("other", TIMES), released, 500.0, 0.0)
     assert next_step(other, 500.0, "now").act is LeaseAction.REPLACE
-
-
-def test_there_is_nothing_to_release_of_anothers() -> None:
-    assert release_of(saw(new(), OTHERS, 100.0, 0.0), 100.0, "bye") is None
-    assert release_of(new(), 100.0, "bye") is None
 
 
 def test_waits_are_shorter_by_the_jitter_only() -> None:

@@ -55,18 +55,6 @@ def names(http: httpx.Client) -> list[str]:
     return [one["metadata"]["name"] for one in found]
 
 
-def test_versions_move_with_every_write_and_generation_with_the_spec_only(http: httpx.Client) -> None:
-    first = http.get(ONE).json()["metadata"]
-    label = [{"op": "add", "path": "/metadata/labels/theirs", "value": "1"}]
-    second = patch(http, label).json()["metadata"]
-    assert int(second["resourceVersion"]) > int(first["resourceVersion"])
-    assert second["generation"] == first["generation"]
-    third = patch(http, [{"op": "add", "path": "/spec/replicas", "value": 2}]).json()["metadata"]
-    assert third["generation"] == first["generation"] + 1
-    # A patch that changes nothing moves nothing.
-    assert patch(http, label).json()["metadata"] == third
-
-
 def test_a_stale_put_is_409_and_a_failed_test_422(http: httpx.Client) -> None:
     stale = http.get(ONE).json()
     patch(http, [{"op": "add", "path": "/spec/replicas", "value": 2}])
@@ -75,16 +63,6 @@ def test_a_stale_put_is_409_and_a_failed_test_422(http: httpx.Client) -> None:
     response = patch(http, [{"op": "test", "path": "/metadata/resourceVersion", "value": "1"}])
     assert (response.status_code, response.json()["reason"]) == (422, "Invalid")
     assert message(response) == "the server rejected our request due to an error in our request"
-
-
-def test_unknown_fields_are_pruned_or_with_strict_refused(http: httpx.Client) -> None:
-    extra = [{"op": "add", "path": "/spec/nonsense", "value": 1}]
-    assert "nonsense" not in patch(http, extra).json()["spec"]
-    response = http.patch(
-        ONE, params={"fieldValidation": "Strict"}, content=json.dumps(extra), headers=JSON_PATCH
-    )
-    assert response.status_code == 400
-    assert message(response) == 'strict decoding error: unknown field "spec.nonsense"'
 
 
 @pytest.mark.parametrize(
@@ -103,18 +81,6 @@ def test_schema_and_webhook_refuse_with_422_and_the_cause(
     assert response.status_code == 422
     assert words in message(response)
     assert response.json()["details"]["causes"]
-
-
-def test_a_dry_run_answers_as_the_write_would_and_keeps_nothing(http: httpx.Client) -> None:
-    before = http.get(ONE).json()
-    content = json.dumps([{"op": "add", "path": "/spec/replicas", "value": 2}])
-    response = http.patch(ONE, params={"dryRun": "All"}, content=content, headers=JSON_PATCH)
-    assert response.json()["spec"]["replicas"] == 2
-    assert http.get(ONE).json() == before
-    other = body()
-    other["metadata"]["name"] = "other"
-    assert http.post(SDEPS, params={"dryRun": "All"}, json=other).status_code == 201
-    assert http.get(f"{SDEPS}/other").status_code == 404
 
 
 def test_names_are_taken_once_and_gone_after_deletion(kube: FakeKube, http: httpx.Client) -> None:
@@ -198,45 +164,6 @@ def test_a_hand_edit_of_a_deployment_is_reverted_unless_an_autoscaler_owns_it(
     hpa = {"op": "add", "path": "/spec/predictors/0/componentSpecs/0/hpaSpec", "value": {"maxReplicas": 9}}
     assert patch(http, [hpa]).status_code == 200
     assert scale_by_hand() == 9
-
-
-def watch(http: httpx.Client, version: str, count: int) -> list[Json]:
-    """The first `count` events after that version."""
-    query = {"watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true"}
-    found: list[Json] = []
-    with http.stream("GET", SDEPS, params=query) as stream:
-        for line in stream.iter_lines():
-            found.append(json.loads(line))
-            if len(found) == count:
-                break
-    return found
-
-
-def test_a_watch_tells_what_happened_since_and_bookmarks_how_far(http: httpx.Client) -> None:
-    version = http.get(SDEPS).json()["metadata"]["resourceVersion"]
-    patch(http, [{"op": "add", "path": "/spec/replicas", "value": 2}])
-    http.delete(ONE)
-    events = watch(http, version, 3)
-    assert [event["type"] for event in events] == ["MODIFIED", "DELETED", "BOOKMARK"]
-    assert int(events[2]["object"]["metadata"]["resourceVersion"]) > int(version)
-
-
-def test_a_compacted_version_is_410_for_lists_and_watches(kube: FakeKube, http: httpx.Client) -> None:
-    version = http.get(ONE).json()["metadata"]["resourceVersion"]
-    patch(http, [{"op": "add", "path": "/spec/replicas", "value": 2}])
-    with kube.store.lock:
-        kube.store.compact()
-    for query in ({}, {"watch": "true"}):
-        response = http.get(SDEPS, params={**query, "resourceVersion": version})
-        assert (response.status_code, response.json()["reason"]) == (410, "Expired")
-
-
-def test_a_running_watch_that_falls_behind_gets_an_error_event(kube: FakeKube, http: httpx.Client) -> None:
-    with http.stream("GET", SDEPS, params={"watch": "true"}) as stream:
-        kube.expire_watches()
-        event = json.loads(next(stream.iter_lines()))
-    assert event["type"] == "ERROR"
-    assert event["object"]["code"] == 410
 
 
 def test_what_the_small_schema_refuses_the_published_one_refuses_too(

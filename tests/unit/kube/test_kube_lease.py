@@ -79,18 +79,6 @@ def released(world: World) -> None:
         world.kube.store.create("leases", "default", {**body, "apiVersion": "v1", "spec": spec})
 
 
-def test_the_first_one_makes_the_lease_and_leads_after_it(world: World) -> None:
-    one, other = world.replica("one"), world.replica("other")
-    world.run(14.5, one, other)
-    assert world.lease()["spec"]["holderIdentity"] == "one"
-    assert not one.leading() and not other.leading()
-    assert one.standing().words == "holds the lease, and leads once no other replica can be leading"
-    world.run(1.5, one, other)
-    assert one.leading() and not other.leading()
-    assert other.standing().words == "stands by, one leads"
-    assert world.led == ["one"]
-
-
 def test_it_keeps_what_others_wrote_in_the_lease(world: World) -> None:
     released(world)
     one = world.replica("one")
@@ -114,14 +102,6 @@ def test_a_write_under_way_keeps_the_lease(world: World, caplog: pytest.LogCaptu
     assert not other.leading()
     world.run(7, other)
     assert other.leading()
-
-
-def test_renewals_are_seen_even_where_the_wall_clock_stands(world: World) -> None:
-    released(world)
-    one, other = world.replica("one"), world.replica("other")
-    world.run(60, one, other)
-    assert world.led == ["one"]
-    assert one.leading() and not other.leading()
 
 
 def test_forbidden_is_said_and_never_leads(world: World) -> None:
@@ -174,11 +154,6 @@ def test_what_is_no_lease_is_held_by_nobody_and_not_released(spec: Any) -> None:
     assert lease == Lease("", 15.0)
     assert lease.version == "5"
     assert not lease.is_released
-
-
-def test_what_is_written_is_read_back_the_same() -> None:
-    for lease in (Lease("me", 15.0, "a", "b", 4), Lease("", 1.0, "", "b", 4)):
-        assert lease_of({"metadata": {}, "spec": spec_of(lease)}, 15.0) == lease
 
 
 def test_the_clock_counts_suspends_where_there_is_one_that_does() -> None:
