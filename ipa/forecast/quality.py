@@ -145,10 +145,14 @@ class Backtest:
         peaks = sliding_max(series.rates_rps, ahead)[moments]
         scores = {}
         for name, (own, fit_s) in fitted.items():
-            asked = _Asked(own, series, self.horizon_s, self.quantile, windows[name])
-            points, uppers = answers(own, series, moments, self.horizon_s, self.quantile, windows[name])
+            window = windows[name]
+
+            def ask(moment: int, own: Forecaster = own, window: int = window) -> object:
+                return own.peak(series.between(moment - window, moment), self.horizon_s, self.quantile)
+
+            points, uppers = answers(own, series, moments, self.horizon_s, self.quantile, window)
             measured = score(peaks, points, uppers, self.quantile)
-            scores[name] = replace(measured, fit_s=fit_s, predict_ms=asked.mean_ms(moments, clock_s))
+            scores[name] = replace(measured, fit_s=fit_s, predict_ms=_mean_ms(ask, moments, clock_s))
         return scores
 
     def _steps(self, series: Series, span: Span | None, total: int) -> tuple[int, int]:
@@ -179,25 +183,12 @@ class Backtest:
         return moments
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A rung that is asked for one moment at a time, as a service asks it."""
-
-    rung: Forecaster
-    series: Series
-    horizon_s: float
-    quantile: float
-    window: int
-
-    def mean_ms(self, moments: Ints, clock_s: Callable[[], float]) -> float:
-        """Mean milliseconds of an answer."""
-        picked = moments[:: max(1, len(moments) // TIMED)]
-        for moment in picked[:WARM_UP]:
-            self._ask(moment)
-        start_s = clock_s()
-        for moment in picked:
-            self._ask(moment)
-        return 1000 * (clock_s() - start_s) / len(picked)
-
-    def _ask(self, moment: int) -> None:
-        self.rung.peak(self.series.between(moment - self.window, moment), self.horizon_s, self.quantile)
+def _mean_ms(ask: Callable[[int], object], moments: Ints, clock_s: Callable[[], float]) -> float:
+    """Mean milliseconds of an answer, each asked for one moment, as a service asks."""
+    picked = moments[:: max(1, len(moments) // TIMED)]
+    for moment in picked[:WARM_UP]:
+        ask(moment)
+    start_s = clock_s()
+    for moment in picked:
+        ask(moment)
+    return 1000 * (clock_s() - start_s) / len(picked)

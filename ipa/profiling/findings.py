@@ -6,8 +6,8 @@ changes with a measurement, or its source is named.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
 from enum import StrEnum
@@ -122,38 +122,47 @@ def is_flat(fit: LatencyFit) -> bool:
     return max(rise_ratio, fit.max_error_ratio) <= POOR_ERROR_RATIO
 
 
-# A place, with the size of the oddity there.
-Places = Iterator[tuple[float, str]]
-
-
 # Credibility asks for it too, and commands show both.
 @lru_cache(maxsize=512)
 def lint_profile(profile: StageProfile) -> tuple[ProfileFinding, ...]:
     """The oddities of a profile, variant by variant; within each in the order of `Oddity`."""
-    return tuple(
-        ProfileFinding(
-            oddity,
-            profile.stage,
-            variant.variant,
-            topic.format(load_rps=profile.load_rps),
-            tuple(place for _, place in found),
-        )
-        for variant in profile.variants
-        for oddity, (topic, look) in _LOOKS.items()
-        if (found := sorted(look(variant, profile), key=lambda each: -each[0]))
-    )
+    findings = []
+    for variant in profile.variants:
+        found: dict[Oddity, list[tuple[float, str]]] = defaultdict(list)
+        for oddity, size, place in _oddities(variant, profile.load_rps):
+            found[oddity].append((size, place))
+        for oddity, topic in _ODD_TOPICS.items():
+            places = tuple(place for _, place in sorted(found[oddity], key=lambda each: -each[0]))
+            if places:
+                words = topic.format(load_rps=profile.load_rps)
+                findings.append(ProfileFinding(oddity, profile.stage, variant.variant, words, places))
+    return tuple(findings)
 
 
-def _falling(variant: VariantProfile, _: StageProfile) -> Places:
+def _oddities(variant: VariantProfile, load_rps: float | None) -> Iterator[tuple[Oddity, float, str]]:
+    """Each oddity of the variant, with its size and its place."""
     for cores, small, large in _steps(variant, "cores", "batch_size"):
         place = f"{cores_of(cores)} batch {small.batch_size}→{large.batch_size}"
-        yield from _beyond_scatter(place, small, large, -1)
-
-
-def _rising(variant: VariantProfile, _: StageProfile) -> Places:
+        yield from _beyond_scatter(Oddity.FALLS_WITH_BATCH, place, small, large, -1)
     for batch_size, few, many in _steps(variant, "batch_size", "cores"):
         place = f"batch {batch_size} {few.cores:g}→{cores_of(many.cores)}"
-        yield from _beyond_scatter(place, few, many, 1)
+        yield from _beyond_scatter(Oddity.RISES_WITH_CORES, place, few, many, 1)
+    # Fits that are far off, and those little better than a mean unless the latencies merely scatter.
+    for fit in fit_variant(variant).fits.values():
+        is_close = fit.max_error_ratio <= SCATTER_RATIO or is_flat(fit)
+        if fit.max_error_ratio > POOR_ERROR_RATIO or (fit.r2_ratio < POOR_R2_RATIO and not is_close):
+            words = f"{cores_of(fit.cores)} R² {fit.r2_ratio:.2f} (error up to {fit.max_error_ratio:.0%})"
+            yield Oddity.POOR_FIT, fit.max_error_ratio, words
+    held = 0
+    for point in variant.points:
+        place = f"{cores_of(point.cores)} batch {point.batch_size}"
+        if point.latency_mean_s is not None and point.latency_mean_s > point.latency_s:
+            yield Oddity.MEAN_ABOVE_P99, point.latency_mean_s / point.latency_s, place
+        if point.foreign_cpu_ratio is not None:
+            yield Oddity.DISTURBED, point.foreign_cpu_ratio, f"{place} ({point.foreign_cpu_ratio:.0%})"
+        held += load_rps is not None and (point.throughput_rps or 0) >= CENSORED_RATIO * load_rps
+    if held:
+        yield Oddity.CENSORED, held, f"{held} of {len(variant.points)} points"
 
 
 def _steps(
@@ -165,65 +174,30 @@ def _steps(
         yield from ((value, before, after) for before, after in pairwise(points))
 
 
-def _beyond_scatter(place: str, before: ProfilePoint, after: ProfilePoint, sign: int) -> Places:
-    """The place, if the latency changes in the direction of the sign by more than measurements scatter.
+def _beyond_scatter(
+    oddity: Oddity, place: str, before: ProfilePoint, after: ProfilePoint, sign: int
+) -> Iterator[tuple[Oddity, float, str]]:
+    """The oddity, if the latency changes in the direction of the sign by more than measurements scatter.
 
     If means were measured they show a small change; p99s of the same batches scatter by more than that.
     """
     change_ratio = after.latency_s / before.latency_s - 1
     has_means = before.latency_mean_s is not None and after.latency_mean_s is not None
     if sign * change_ratio > (POOR_ERROR_RATIO if has_means else SCATTER_RATIO):
-        yield abs(change_ratio), f"{place} ({change_ratio:+.0%})"
+        yield oddity, abs(change_ratio), f"{place} ({change_ratio:+.0%})"
     elif before.latency_mean_s is not None and after.latency_mean_s is not None:
         change_ratio = after.latency_mean_s / before.latency_mean_s - 1
         if sign * change_ratio > SCATTER_RATIO:
-            yield abs(change_ratio), f"{place} (mean {change_ratio:+.0%})"
+            yield oddity, abs(change_ratio), f"{place} (mean {change_ratio:+.0%})"
 
 
-def _poor_fits(variant: VariantProfile, _: StageProfile) -> Places:
-    """Fits that are far off, and those little better than a mean unless the latencies merely scatter."""
-    for fit in fit_variant(variant).fits.values():
-        is_close = fit.max_error_ratio <= SCATTER_RATIO or is_flat(fit)
-        if fit.max_error_ratio > POOR_ERROR_RATIO or (fit.r2_ratio < POOR_R2_RATIO and not is_close):
-            words = f"{cores_of(fit.cores)} R² {fit.r2_ratio:.2f} (error up to {fit.max_error_ratio:.0%})"
-            yield fit.max_error_ratio, words
-
-
-def _high_means(variant: VariantProfile, _: StageProfile) -> Places:
-    for point in variant.points:
-        if point.latency_mean_s is not None and point.latency_mean_s > point.latency_s:
-            yield point.latency_mean_s / point.latency_s, f"{cores_of(point.cores)} batch {point.batch_size}"
-
-
-def _censored(variant: VariantProfile, profile: StageProfile) -> Places:
-    if profile.load_rps is None:
-        return
-    held = sum((point.throughput_rps or 0) >= CENSORED_RATIO * profile.load_rps for point in variant.points)
-    if held:
-        yield held, f"{held} of {len(variant.points)} points"
-
-
-def _disturbed(variant: VariantProfile, _: StageProfile) -> Places:
-    for point in variant.points:
-        if point.foreign_cpu_ratio is not None:
-            words = f"{cores_of(point.cores)} batch {point.batch_size} ({point.foreign_cpu_ratio:.0%})"
-            yield point.foreign_cpu_ratio, words
-
-
-# The topic of each oddity, and what finds its places.
-_LOOKS: dict[Oddity, tuple[str, Callable[[VariantProfile, StageProfile], Places]]] = {
-    Oddity.FALLS_WITH_BATCH: (
-        "latency falls as the batch grows: the larger batch may never have filled",
-        _falling,
-    ),
-    Oddity.RISES_WITH_CORES: (
-        "latency rises with more cores: the p99 scatters, or cores were not its own",
-        _rising,
-    ),
-    Oddity.POOR_FIT: ("poor fit of latency", _poor_fits),
-    Oddity.MEAN_ABOVE_P99: ("mean latency above the p99: too few batches were measured", _high_means),
-    Oddity.CENSORED: ("throughput is censored at the offered load of {load_rps:g} rps", _censored),
-    Oddity.DISTURBED: ("measured while others used its CPUs", _disturbed),
+_ODD_TOPICS = {
+    Oddity.FALLS_WITH_BATCH: "latency falls as the batch grows: the larger batch may never have filled",
+    Oddity.RISES_WITH_CORES: "latency rises with more cores: the p99 scatters, or cores were not its own",
+    Oddity.POOR_FIT: "poor fit of latency",
+    Oddity.MEAN_ABOVE_P99: "mean latency above the p99: too few batches were measured",
+    Oddity.CENSORED: "throughput is censored at the offered load of {load_rps:g} rps",
+    Oddity.DISTURBED: "measured while others used its CPUs",
 }
 
 
