@@ -33,7 +33,7 @@ from ipa.optimize.relaxations import relaxations
 from ipa.optimize.solve import solve
 from ipa.policies.base import pinned
 from ipa.policies.planning import planning_problem
-from ipa.profiling.calibrate import calibrate, foreign_to
+from ipa.profiling.measure import calibrate, foreign_to
 from ipa.service.measuring import bench_workload
 from ipa.simulate.arrivals import request_times, steps
 from ipa.targets.local.target import LOCAL

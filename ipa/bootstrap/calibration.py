@@ -14,8 +14,7 @@ from ipa.control.ports import Clock, DecisionLog
 from ipa.model.errors import IpaError, UnavailableError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import UNCALIBRATED, Calibration, StageProfile
-from ipa.profiling.calibrate import calibrate, foreign_to, hardware_of
-from ipa.profiling.measure import Item, MeasurementBench
+from ipa.profiling.measure import Item, MeasurementBench, calibrate, foreign_to, hardware_of
 from ipa.service.measuring import bench_workload
 from ipa.settings import Settings
 

@@ -20,7 +20,7 @@ from ipa.model.parts import FrontCores
 from ipa.model.pipeline import MOST_PARTS, Pipeline, Stage
 from ipa.model.rolling import PROCESSES
 from ipa.model.serving import ServingSemantics, Unhonoured
-from ipa.profiling.calibrate import foreign_to, hardware_of
+from ipa.profiling.measure import foreign_to, hardware_of
 from ipa.settings import Settings
 from ipa.targets.base import Profiles, Site, Target, World
 from ipa.targets.local.section import SECTIONS, local_of, port_of

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipa.model.profile import LEAST_RATIO, MOST_RATIO, UNCALIBRATED, Slowdown
-from ipa.profiling.calibrate import calibrate, foreign_to
+from ipa.profiling.measure import calibrate, foreign_to
 from ipa.testing.policies import PROFILES
 from tests.fakes.bench import EACH, HERE, ITEMS, Bench, mean_s
 from tests.fakes.clock import VirtualClock
