@@ -1,8 +1,8 @@
 """One YAML document as plain values, each with its line and column.
 
 Nothing is constructed: libyaml's events are read here as YAML 1.2's core schema has it (`no` is text, `1e3` a
-number), less what surprises: numbers are decimal, keys are text and unique, tags are refused, and aliases
-cannot blow the document up. ruamel.yaml has positions too, and takes 17 to 70 times as long (docs/adr/0009).
+number), less what surprises: numbers are decimal, keys are text and unique, tags, anchors and aliases are
+refused. ruamel.yaml has positions too, and takes 17 to 70 times as long (docs/adr/0009).
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from ipa.model.errors import InputError, Problem
 # A profile of 20 variants, 6 core sizes and 7 batch sizes takes 100 KB.
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
-# Values counted after aliases are followed: what a "billion laughs" document multiplies.
 MAX_VALUES = 100_000
 # Keys of all mappings together: six times those of the profile above. Each costs more than a value of a list.
 MAX_KEYS = 20_000
@@ -69,8 +68,6 @@ class Document:
     is_oversized: bool = False
     # Places of values that are not of their kind's form.
     unsound: set[Pointer] = field(default_factory=set)
-    # Where each mapping stands, by its id: it lives as long as the document.
-    places: dict[int, Pointer] = field(default_factory=dict)
     # True if a message begins with its value's path, since such files are often one line.
     shows_pointers: bool = False
 
@@ -98,12 +95,6 @@ class Document:
         """The value as a message shows it: as it was written, shortened."""
         text = self.texts.get(pointer) or _begin_of(value)
         return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
-
-    def texts_in(self, mapping: Mapping[str, Any]) -> dict[str, str]:
-        """The numbers and booleans of a mapping of the document as they were written, as far as known."""
-        place = self.places.get(id(mapping))
-        found = {} if place is None else {key: self.texts.get((*place, key)) for key in mapping}
-        return {key: text for key, text in found.items() if text is not None}
 
     def sound(self) -> Any:
         """The data with None in the place of each value that is not of its kind's form."""
@@ -255,95 +246,70 @@ def _mark(mark: Any) -> Mark:
 
 
 class _Reader:
-    """Makes values of events, which it reads as far as needed: reading ends at the last of many problems.
-
-    For an alias it reads the events of the anchor again, in the alias's place.
-    """
+    """Makes values of events, which it reads as far as needed: reading ends at the last of many problems."""
 
     def __init__(self, document: Document, text: str, most_values: int, remedy: str) -> None:
         self.document, self.most_values, self.remedy = document, most_values, remedy
-        # Nodes and ends of collections; an alias is the index of the event that it stands for.
-        self.events: list[Any] = []
-        self.at = self.values = self.keys = 0
-        # Aliases that are being read, one within the other; and True once there was any alias, any tag.
-        self.within = 0
-        self.has_aliases = self.has_tags = False
-        self._coming = self._pull(text)
+        self.values = self.keys = 0
+        self.has_tags = False
+        # Nodes and ends of collections.
+        self.events = self._pull(text)
 
     def whole(self) -> Any:
         """The value of the whole document."""
         try:
-            value = self._read(self._next(), ())
+            value = self._read(next(self.events), ())
         except StopIteration:
             _refuse(self.document, (1, 1), "the file is empty")
-        self.events.extend(self._coming)
+        # To its end: a second document is an error, and so is what is no YAML.
+        list(self.events)
         if self.has_tags:
             self.document.raise_problems()
         return value
 
     def _pull(self, text: str) -> Iterator[Any]:
         """The events of the one document in the text."""
-        anchors: dict[str, int] = {}
-        count = 0
+        has_begun = False
         event: Any
         for event in yaml.parse(text, Loader=_Loader):
             kind = type(event)
-            if kind is yaml.DocumentStartEvent and count:
-                self._fail(event, "a second document begins; put each into its own file")
-            if kind is yaml.AliasEvent:
-                if event.anchor not in anchors:
-                    self._fail(event, f"alias *{event.anchor[:MAX_SHOWN]} names no anchor before it")
-                yield anchors[event.anchor]
+            if kind is yaml.DocumentStartEvent:
+                if has_begun:
+                    self._fail(event, "a second document begins; put each into its own file")
+                has_begun = True
+            elif getattr(event, "anchor", None) is not None:
+                mark = "*" if kind is yaml.AliasEvent else "&"
+                self._fail(event, f"{mark}{event.anchor[:MAX_SHOWN]} is not allowed; write the value itself")
+            elif kind in _ENDS:
+                yield event
             elif kind is yaml.ScalarEvent or kind in _OPENED:
-                if event.anchor is not None:
-                    anchors[event.anchor] = count
                 if event.tag is not None:
                     self.has_tags = True
                     tag = event.tag.replace("tag:yaml.org,2002:", "!!")[:MAX_SHOWN]
                     words = f"tag {tag} is not allowed; write plain values"
                     self.document.problem_at(_mark(event.start_mark), words)
                 yield event
-            elif kind in _ENDS:
-                yield event
-            else:
-                continue
-            count += 1
 
-    def _fail(self, event: Any, message: str, pointer: Pointer = ()) -> None:
-        _refuse(self.document, _mark(event.start_mark), message, to_json_pointer(pointer))
-
-    def _next(self) -> Any:
-        """Pass the next event."""
-        at, self.at = self.at, self.at + 1
-        if at == len(self.events):
-            self.events.append(next(self._coming))
-        return self.events[at]
+    def _fail(self, event: Any, message: str) -> None:
+        _refuse(self.document, _mark(event.start_mark), message)
 
     def _read(self, event: Any, pointer: Pointer) -> Any:
         """The value that begins with the event, which was passed."""
         document = self.document
-        if type(event) is int:
-            after, self.at = self.at, event
-            self.within, self.has_aliases = self.within + 1, True
-            value = self._read(self._next(), pointer)
-            self.at, self.within = after, self.within - 1
-            return value
         document.marks[pointer] = _mark(event.start_mark)
         self.values += 1
         if self.values > self.most_values:
-            words = f"more than {self.most_values} values"
-            if self.has_aliases:
-                self._fail(event, f"aliases make {words}; write less", pointer)
-            self._fail(event, f"{words}; {self.remedy}")
+            self._fail(event, f"more than {self.most_values} values; {self.remedy}")
         kind = type(event)
-        if self.within and len(pointer) > MAX_DEPTH:
-            self._fail(event, f"aliases nest values deeper than {MAX_DEPTH} levels; write less", pointer)
-        if kind in _OPENED and not self.within and len(pointer) >= MAX_DEPTH:
+        if kind in _OPENED and len(pointer) >= MAX_DEPTH:
             self._fail(event, f"nested deeper than {MAX_DEPTH} levels")
         if kind is yaml.MappingStartEvent:
             return self._read_mapping(pointer)
         if kind is yaml.SequenceStartEvent:
-            return self._read_sequence(pointer)
+            result: list[Any] = []
+            while type(event := next(self.events)) is not yaml.SequenceEndEvent:
+                result.append(self._read(event, (*pointer, len(result))))
+            return result
         if event.style:
             return event.value
         value = resolve_plain(event.value)
@@ -351,29 +317,19 @@ class _Reader:
             document.texts[pointer] = event.value
         return value
 
-    def _read_sequence(self, pointer: Pointer) -> list[Any]:
-        result: list[Any] = []
-        while type(event := self._next()) is not yaml.SequenceEndEvent:
-            result.append(self._read(event, (*pointer, len(result))))
-        return result
-
     def _read_mapping(self, pointer: Pointer) -> dict[str, Any]:
         document = self.document
         result: dict[str, Any] = {}
-        document.places[id(result)] = pointer
-        while type(event := self._next()) is not yaml.MappingEndEvent:
-            # The key itself stands where its alias is.
-            event = self.events[event] if type(event) is int else event
+        while type(event := next(self.events)) is not yaml.MappingEndEvent:
             mark = _mark(event.start_mark)
-            self.keys += not self.within
+            self.keys += 1
             if self.keys > MAX_KEYS:
                 self._fail(event, f"more than {MAX_KEYS} keys; write less")
             if type(event) is not yaml.ScalarEvent:
-                self.at -= 1
-                self._skip()
+                self._skip(event)
                 document.key_marks[(*pointer, "?")] = mark
                 document.problem((*pointer, "?"), "a key must be text", at_key=True)
-                self._skip()
+                self._skip(next(self.events))
                 continue
             key = event.value
             place = (*pointer, key)
@@ -381,23 +337,17 @@ class _Reader:
                 line_of = f"it is already on line {document.key_marks[place][0]}"
                 document.key_marks[place] = mark
                 document.problem(place, f"duplicate key {shown_key(key)}; {line_of}", at_key=True)
-                self._skip()
+                self._skip(next(self.events))
                 continue
             document.key_marks[place] = mark
-            result[key] = self._read(self._next(), place)
+            result[key] = self._read(next(self.events), place)
         return result
 
-    def _skip(self) -> None:
-        """Pass the events of one value."""
+    def _skip(self, event: Any) -> None:
+        """Pass the events of the value that begins with this one."""
         depth = 0
-        while True:
-            kind = type(self._next())
-            if kind in _ENDS:
-                depth -= 1
-            elif kind in _OPENED:
-                depth += 1
-            if not depth:
-                return
+        while (depth := depth + (type(event) in _OPENED) - (type(event) in _ENDS)) > 0:
+            event = next(self.events)
 
 
 # Names that are compared and listed, and letters of one: a message is read by people.
