@@ -114,9 +114,9 @@ def either(title: str, *forms: ValueForm, make: Callable[[Any], Any] | None = No
     return replace(keys, schema={**schema, "type": types, "title": title}, make=make, name="")
 
 
-def check(document: Document, form: ValueForm, data: Any = FAULTY) -> Any:
-    """The model's value of the document, or of `data`; None if there are faults: each is noted."""
-    value = _Reader(document).read(form, document.data if data is FAULTY else data, ())
+def check(document: Document, form: ValueForm) -> Any:
+    """The model's value of the document; None if there are faults: each is noted."""
+    value = _Reader(document).read(form, document.data, ())
     return None if value is FAULTY else value
 
 

@@ -9,7 +9,7 @@ from ipa.files.document import Document, check_within, read_document
 from ipa.files.forms import FlowMapping, check, dump_yaml, file_section, section, write
 from ipa.files.meaning import check_profile
 from ipa.model.errors import InputError, NotFoundError, Problem
-from ipa.model.forms import POSITIVE, WHOLE, entries
+from ipa.model.forms import NAME, POSITIVE, WHOLE, entries
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 
 _POINT = section(
@@ -48,9 +48,6 @@ _KEYS = section(
 PROFILE = file_section("Profile", _KEYS)
 
 
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-
-
 def load_profile(path: Path) -> StageProfile:
     """The profile in the file.
 
@@ -69,10 +66,10 @@ def profile_in(document: Document) -> StageProfile:
 
 def load_profiles(folder: Path, pipeline: str) -> dict[str, StageProfile]:
     """The profiles of the pipeline's stages, by stage. InputError lists the problems of all at once."""
-    if not _NAME.fullmatch(pipeline):
+    if not re.search(NAME.schema["pattern"], pipeline):
         raise InputError(f"{pipeline!r} is not the name of a pipeline")
     home = folder / pipeline
-    if not _is_folder(home):
+    if not home.is_dir():
         raise NotFoundError(
             f"there are no profiles of {pipeline!r} in {folder}",
             hint=f"Measure them with `ipa profile {pipeline}`, or set profiles_dir.",
@@ -94,13 +91,6 @@ def load_profiles(folder: Path, pipeline: str) -> dict[str, StageProfile]:
     if problems:
         raise InputError(f"{home} has profiles that cannot be used", problems=problems)
     return profiles
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
 
 
 def dump_profile(profile: StageProfile) -> str:

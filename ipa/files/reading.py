@@ -80,13 +80,8 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(read_utf8(path))
     except (ValueError, RecursionError) as error:
-        raise not_json(path, error) from error
-
-
-def not_json(path: Path, error: Exception) -> InputError:
-    """The error of a file that `json` refused."""
-    why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-    return InputError(f"{path} is not JSON: {why}")
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise InputError(f"{path} is not JSON: {why}") from error
 
 
 def lines_of(path: Path) -> Iterator[str]:
