@@ -53,7 +53,7 @@ from ipa.policies.planning import planning_problem
 from ipa.policies.registry import POLICIES
 from ipa.policies.rules import plan_of
 from ipa.policies.table import PolicyFactory, PolicyInputs, make_policy
-from ipa.simulate.result import SimResult, SimTick
+from ipa.simulate.run import SimResult, SimTick
 
 __all__ = [
     "DeadlineError",
@@ -307,7 +307,7 @@ def compare(
     Errors: UsageError (no such name), InputError (rates), PluginError, those of `plan`.
     """
     from ipa.experiment.cells import Finished, as_series
-    from ipa.experiment.experiment import Experiment, PipelineArm
+    from ipa.experiment.runners import Experiment, PipelineArm
     from ipa.experiment.simulated import cells_of, work
     from ipa.experiment.simulated_page import differences
 

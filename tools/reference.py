@@ -196,7 +196,7 @@ print(runs.schema.field("cores_mean").metadata)
 
 def results() -> str:
     """The columns of the tables of experiments."""
-    from ipa.experiment.tables import SCHEMA
+    from ipa.experiment.results import SCHEMA
 
     parts = [RESULTS_HEAD]
     for name, columns in SCHEMA.items():

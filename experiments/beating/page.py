@@ -8,7 +8,7 @@ from statistics import fmean
 
 from experiments.beating.cells import FRUGAL, IPA, MEDIAN, OURS, OURS_TOLD, TOLD, Outcome, by_cell
 from experiments.bench.render import aligned
-from ipa.report.stats import mean_of
+from ipa.report.blocks import mean_of
 
 # The same policy that is told the true rates.
 TOLD_OF = {OURS: OURS_TOLD, FRUGAL: TOLD}

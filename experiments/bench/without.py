@@ -40,13 +40,11 @@ from ipa.optimize.deadline import Deadline
 from ipa.optimize.fleet import master
 from ipa.optimize.fleet.plan import Member, plan_fleet
 from ipa.optimize.frontier import worth_program
-from ipa.optimize.linear_program import Maximise
-from ipa.optimize.milp import Milp
+from ipa.optimize.linear_program import Maximise, Milp
 from ipa.optimize.options import full_program
 from ipa.optimize.problem import Compat, PlanningProblem
 from ipa.optimize.program import Program, evaluate
-from ipa.optimize.set_solve import solve_set
-from ipa.optimize.sets import SetProblem
+from ipa.optimize.set_solve import SetProblem, solve_set
 from ipa.optimize.solve import solve
 from ipa.policies.planning import planning_problem
 from ipa.profiling.points import Allocation

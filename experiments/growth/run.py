@@ -26,11 +26,10 @@ from ipa.model.decision import Action, Mode
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.simulate.arrivals import request_times
 from ipa.simulate.cluster import ClusterSettings
-from ipa.simulate.forecasts import ForecastSettings, forecaster_of
 from ipa.simulate.ground_truth import GroundTruth
 from ipa.simulate.metrics import ON_CLUSTER, MetricsSettings
 from ipa.simulate.realtime import moving_load
-from ipa.simulate.run import SimSetup, first_configs
+from ipa.simulate.run import ForecastSettings, SimSetup, first_configs, forecaster_of
 from ipa.simulate.world import SimWorld
 
 Floats = NDArray[np.float64]

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from experiments.sets.published import Published, read_published
-from ipa.optimize.set_solve import solve_set
-from ipa.optimize.sets import SetPlan
+from ipa.optimize.set_solve import SetPlan, solve_set
 
 MINUTE_S = 60
 INTERVAL_S = 30

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from experiments.bench_fleet import least_cores, random_fleet
 from ipa.experiment.cells import CellOutcome, ExperimentCell, code_of
-from ipa.experiment.experiment import Experiment
-from ipa.experiment.runners import RUNNERS
+from ipa.experiment.runners import RUNNERS, Experiment
 from ipa.model.errors import InfeasibleError, InputError
 from ipa.model.plan import StageConfig
 from ipa.optimize.fleet.plan import Member, plan_fleet

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 
 from experiments.scale.fleets import cells, work
 from ipa.experiment.cells import Finished
-from ipa.experiment.experiment import Experiment
-from ipa.experiment.runners import ExperimentRunner
-from ipa.report.blocks import Block, FigureBlock, Heading, Paragraph, Table, TableCell, figure
+from ipa.experiment.runners import Experiment, ExperimentRunner
+from ipa.report.blocks import Block, FigureBlock, Heading, Paragraph, Table, TableCell, figure, mean_of
 from ipa.report.plots import GREY, Line, Plot, colours_of, draw
-from ipa.report.stats import mean_of
 
 FIGURES = (
     ("budget_cores", "budget, cores", ".0f", 1.0),

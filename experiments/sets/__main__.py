@@ -18,8 +18,7 @@ from rich.table import Table
 
 from experiments.sets.published import SCALES, SOURCES, Splits, read_published
 from experiments.sets.synthetic import synthetic_problem
-from ipa.optimize.set_solve import solve_set
-from ipa.optimize.sets import SetPlan, SetProblem
+from ipa.optimize.set_solve import SetPlan, SetProblem, solve_set
 
 LOADS_RPS = range(5, 401, 5)
 SIZES = ((5, 20), (10, 64))

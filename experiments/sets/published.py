@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ipa.optimize.sets import CoreLevel, SetProblem, SetVariant, SetWeights
+from ipa.optimize.set_solve import CoreLevel, SetProblem, SetVariant, SetWeights
 from ipa.policies.infadapter import COEFFICIENT
 
 Array = NDArray[np.float64]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from ipa.optimize.sets import CoreLevel, SetProblem, SetVariant, SetWeights
+from ipa.optimize.set_solve import CoreLevel, SetProblem, SetVariant, SetWeights
 
 
 def synthetic_problem(random: Random, variants: int, cores: int) -> SetProblem:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ipa.experiment.experiment import PipelineArm, WorkloadArm
+from ipa.experiment.runners import PipelineArm, WorkloadArm
 from ipa.files import load_profiles
 from ipa.files.pipelines import find_pipeline
 from ipa.files.traces import read_rates

@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ipa.experiment.experiment import Experiment, PipelineArm, WorkloadArm
 from ipa.experiment.loads import SLA_PATTERN, SLA_WORDS
-from ipa.experiment.runners import RUNNERS, SIMULATE
+from ipa.experiment.runners import RUNNERS, SIMULATE, Experiment, PipelineArm, WorkloadArm
 from ipa.files.document import Document, Pointer, read_document, unknown
 from ipa.files.forms import check, either, file_section, section
 from ipa.files.pipelines import find_pipeline

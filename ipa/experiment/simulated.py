@@ -16,8 +16,8 @@ from pydantic import TypeAdapter
 from ipa.control.canonical import plain
 from ipa.control.engine.guards import GuardSettings
 from ipa.experiment.cells import CellOutcome, ExperimentCell, Labels, as_series, code_of
-from ipa.experiment.experiment import Experiment, PipelineArm, WorkloadArm
 from ipa.experiment.loads import as_servers, data_folder, pipeline_of, rates_of, sla_of, with_sla
+from ipa.experiment.runners import Experiment, PipelineArm, WorkloadArm
 from ipa.files import pipeline_from_mapping, pipeline_to_mapping
 from ipa.forecast.registry import FORECASTERS
 from ipa.model.errors import InfeasibleError, IpaError, Problem, UsageError
@@ -28,9 +28,15 @@ from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.settings import Settings
 from ipa.simulate.arrivals import workload_rates
-from ipa.simulate.forecasts import ForecastSettings, forecaster_of
-from ipa.simulate.result import SimResult
-from ipa.simulate.run import SimSetup, first_configs, policy_of, simulate
+from ipa.simulate.run import (
+    ForecastSettings,
+    SimResult,
+    SimSetup,
+    first_configs,
+    forecaster_of,
+    policy_of,
+    simulate,
+)
 
 # Policies whose rule is about the measured throughput, not about service times.
 AS_MEASURED = ("infadapter",)

@@ -9,22 +9,23 @@ from statistics import fmean
 from typing import Any
 
 from ipa.experiment.cells import Finished, Row
-from ipa.experiment.experiment import Experiment
-from ipa.experiment.runners import ExperimentRunner
+from ipa.experiment.runners import Experiment, ExperimentRunner
 from ipa.experiment.simulated import cells, work
 from ipa.report.blocks import (
     Block,
     FigureBlock,
     Folded,
     Heading,
-    Paragraph,
+    Mean,
     Table,
     TableCell,
+    difference,
     figure,
     judged,
+    mean_of,
+    paired,
 )
-from ipa.report.plots import GREY, ORANGE, Line, Plot, colours_of, draw, over_cells
-from ipa.report.stats import Mean, difference, mean_of, paired
+from ipa.report.plots import over_cells
 
 # A pipeline under a load at an SLA: policies are compared within it. Policies here may carry a forecaster.
 CaseKey = tuple[str, str, str]
@@ -102,17 +103,6 @@ def grid_of(experiment: Experiment, finished: Sequence[Finished]) -> CaseGrid:
     return CaseGrid(tuple(cases), tuple(policies), experiment.seeds, rows, reference)
 
 
-def representative(grid: CaseGrid) -> tuple[CaseKey, int]:
-    """The case and the seed to show over time: the share of late or lost requests there is the median."""
-    keys = [(case, seed) for case in grid.cases for seed in grid.seeds]
-
-    def late(key: tuple[CaseKey, int]) -> float:
-        case, seed = key
-        return sum(number(grid.rows[case, it][seed].get("violation_ratio")) for it in grid.policies)
-
-    return sorted(keys, key=late)[(len(keys) - 1) // 2]
-
-
 @dataclass(frozen=True, slots=True)
 class ReportMetric:
     """A figure of the summary: its column, heading, format and factor, and how differences of it are told.
@@ -147,14 +137,12 @@ COMPARED = tuple(metric for metric in METRICS if metric.difference)
 
 
 def blocks(experiment: Experiment, finished: Sequence[Finished]) -> list[Block]:
-    """All cases in one table, differences, every case, and the representative one over time."""
+    """All cases in one table, differences, and every case."""
     grid = grid_of(experiment, finished)
     found = [Heading("All cases together"), _overall_table(grid), *_differences(grid)]
     if len(grid.policies) * len(grid.cases) > 1:
         found += [Heading("Every case"), *_pictures(grid)]
-    found.append(Folded("All figures of every case", _tables(grid)))
-    example = over_time(grid, finished)
-    return found + ([Heading("The representative case over time"), *example] if example else [])
+    return [*found, Folded("All figures of every case", _tables(grid))]
 
 
 def words(experiment: Experiment) -> str:
@@ -312,87 +300,3 @@ def _tables(grid: CaseGrid) -> list[Block]:
             groups.append(rows)
         found.append(Table(f"{pipeline}: means over the seeds.", header, groups, texts=3))
     return found
-
-
-# More lines than this hide each other.
-MOST = 5
-TIME, RATE, UPPER, LATENCY = "at_s", "rate_rps", "upper_rps", "request_latency_s"
-# Columns of the ticks as figures: the column, the caption, its factor, and the empty plot.
-PLOTS = (
-    (LATENCY, "Latency of requests at the SLA's percentile, by interval", 1, Plot("Latency", "seconds")),
-    (
-        "attained_ratio",
-        "Requests within the SLA, by interval",
-        100,
-        Plot("Within the SLA", "% of those sent", y_max=102),
-    ),
-    ("cores", "Cores paid", 1, Plot("Cores", "cores")),
-    # Less than a point of accuracy must not fill the axis.
-    (
-        "pas",
-        "Accuracy of the running configuration",
-        100,
-        Plot("Accuracy", "PAS, %", from_zero=False, least_span=1.0),
-    ),
-)
-
-
-def over_time(grid: CaseGrid, finished: Sequence[Finished]) -> list[Block]:
-    """Figures and tables of the representative case and seed; none if no cell has ticks."""
-    case, seed = representative(grid)
-    own = [
-        each
-        for each in finished
-        if (each.labels["pipeline"], each.labels["workload"], each.labels["sla"]) == case
-        and each.labels["forecaster"] == finished[0].labels["forecaster"]
-    ]
-    own.sort(key=lambda each: each.labels["policy"] not in ("ours", grid.reference))
-    shown = [each for each in own if each.outcome.ticks and each.labels["seed"] == seed][:MOST]
-    if not shown:
-        return []
-    sla_s = float(shown[0].labels["sla_s"])
-    where = f"{case[0]} under {case[1]}, SLA {sla_s:.3g} s, seed {seed}"
-    many = len(grid.cases) * len(grid.seeds)
-    chosen = (
-        f"Of the {many} cases and seeds this one is representative: the share of late or lost requests, over "
-        "all policies, is the median."
-        if many > 1
-        else "There is one case and one seed."
-    )
-    load = [
-        Line("seen", _points(shown[0], RATE), GREY),
-        Line(f"planned for, {shown[0].labels['policy']}", _points(shown[0], UPPER), ORANGE),
-    ]
-    figures = [("Load over time", Plot("Load", "requests / s", load))]
-    for column, caption, scale, empty in PLOTS:
-        if lines := _by_policy(shown, column, scale):
-            plot = replace(empty, lines=lines)
-            if column == LATENCY:
-                highest_s = max(y for line in lines for _, y in line.points)
-                # What an overloaded policy comes to must not hide the others.
-                most_s = min(1.1 * max(highest_s, sla_s), 4 * sla_s)
-                plot = replace(plot, limit=("SLA", sla_s), y_max=most_s)
-            figures.append((caption, plot))
-    return [
-        Paragraph(f"{where}. {chosen}"),
-        *(FigureBlock(f"{caption}: {where}.", draw(plot)) for caption, plot in figures),
-    ]
-
-
-def _by_policy(shown: Sequence[Finished], column: str, scale: float) -> list[Line]:
-    """A line for each policy whose ticks have the column."""
-    colours = colours_of([str(each.labels["policy"]) for each in shown])
-    return [
-        Line(name, points, colours[name], "step")
-        for each in shown
-        if (points := _points(each, column, scale)) and (name := str(each.labels["policy"]))
-    ]
-
-
-def _points(each: Finished, key: str, scale: float = 1.0) -> list[tuple[float, float]]:
-    ticks = each.outcome.ticks
-    return [
-        (float(at), scale * float(value))
-        for at, value in zip(ticks.get(TIME, ()), ticks.get(key, ()), strict=False)
-        if value is not None
-    ]

@@ -12,7 +12,7 @@ FORECASTERS = Registry(
     "forecaster",
     {
         LADDER: "ipa.forecast.ladder:forecast",
-        FORESIGHT: "ipa.simulate.forecasts:Foresight",
+        FORESIGHT: "ipa.simulate.run:Foresight",
         "learned": "ipa.forecast.learned:Learned",
         "seasonal": "ipa.forecast.reactive:Seasonal",
         "window": "ipa.forecast.reactive:WindowMaximum",

@@ -9,7 +9,7 @@ from math import inf, sqrt
 
 import numpy as np
 
-from ipa.optimize.columns import Array, Index
+from ipa.optimize.problem import Array, Index
 from ipa.optimize.program import Program
 
 # Points at which the bound is tabulated over the product so far; between them it is read off the chord, which

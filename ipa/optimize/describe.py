@@ -10,7 +10,7 @@ from ipa.model.parts import parts_of, share_of
 from ipa.model.pipeline import Goal
 from ipa.model.plan import WHOLE_PERCENT, Plan, StageConfig, StagePlan, Termination
 from ipa.model.resources import beside_of
-from ipa.optimize.accuracy import accuracy_of
+from ipa.optimize.candidates import accuracy_of
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.timing import Chosen, Times, offered_rps, times_of
 from ipa.queueing.service import utilisation_ratio

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa.model.errors import DeadlineError
-from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
+from ipa.optimize.problem import Array
 from ipa.optimize.program import COUNTS, Options, Program, tolerance
 
 # Candidates compared at once: large enough for NumPy, small enough for the cache.

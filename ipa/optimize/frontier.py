@@ -11,13 +11,12 @@ import numpy as np
 from ipa.model.pipeline import Goal
 from ipa.model.plan import StageConfig
 from ipa.optimize.backends.label_setting import LabelSearch
-from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.describe import describe
 from ipa.optimize.dominance import reduce_program, undominated
 from ipa.optimize.options import full_program
 from ipa.optimize.plans import configs_of
-from ipa.optimize.problem import PlanningProblem
+from ipa.optimize.problem import Array, PlanningProblem
 from ipa.optimize.program import Options, Program, ResourceBudget, Totals, Weights, evaluate
 from ipa.optimize.solver_selection import ORDERS
 

@@ -12,17 +12,16 @@ from numpy.typing import NDArray
 
 from ipa.model.resources import CORES, IN_CORES
 from ipa.model.rolling import ROUNDING, Rolling
-from ipa.optimize.accuracy import PRODUCTS
 from ipa.optimize.candidates import (
     BEFORE,
+    PRODUCTS,
     CandidateBlock,
     Candidates,
     ItemCount,
     candidates_of,
     levels_of,
 )
-from ipa.optimize.columns import Array, Index
-from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
+from ipa.optimize.problem import Array, Compat, Index, PlanningProblem, StageProblem
 from ipa.optimize.program import (
     NUMBERS,
     PLACE,

@@ -13,14 +13,12 @@ from math import inf, prod
 import numpy as np
 
 from ipa.model.errors import DeadlineError
-from ipa.optimize.accuracy import PRODUCTS
 from ipa.optimize.backends import label_setting
-from ipa.optimize.candidates import Candidates
-from ipa.optimize.columns import Array, Index
+from ipa.optimize.candidates import PRODUCTS, Candidates
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import reduce_program
 from ipa.optimize.options import UntimedOptions, draft_of, program_of
-from ipa.optimize.problem import Compat, PlanningProblem
+from ipa.optimize.problem import Array, Compat, Index, PlanningProblem
 from ipa.optimize.program import EQUAL, PLACE, Program, evaluate
 from ipa.optimize.timing import least_time_s, option_times
 

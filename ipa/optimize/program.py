@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa.model.plan import Termination
-from ipa.optimize.columns import Array, Index, TableRow
 from ipa.optimize.graph import Graph
+from ipa.optimize.problem import Array, Index, TableRow
 
 # The rows of an `Options` table: whole numbers, followed by the numbers of items sent on; and the rest.
 COUNTS = ("point", "replicas", "enter")

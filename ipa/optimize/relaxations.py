@@ -13,11 +13,10 @@ from ipa.model.pipeline import Pin
 from ipa.model.plan import Termination
 from ipa.model.resources import CORES, dimension
 from ipa.optimize.backends import label_setting
-from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import reduce_program
 from ipa.optimize.options import full_program
-from ipa.optimize.problem import PlanningProblem
+from ipa.optimize.problem import Array, PlanningProblem
 from ipa.optimize.program import Options, Program, Totals, Weights, evaluate
 
 # Digits of the figures in the answer, rounded to the feasible side.

@@ -1,43 +1,218 @@
-"""Solve a set problem: label setting over the variants, the split of the load, the binding limits, the check.
+"""Sets: the cores of each variant of one task, and its part of the load; the best set by label setting.
 
-A label is a partial set: the variants before some depth are decided, all that are on are full, and some load
-is left. A variant that carries the rest completes it, on the fewest cores that do; so every set worth
-considering is a label and the variant that completes it. A label is dropped if the bound of its completions
-lies below the best known set, or if another label A of the same depth is as good as it, B, in four things:
-cores, load left r, W and W° below. For what completes B completes A too: A fills the same capacities with
-r_A ≤ r_B, so it goes without the last r_B − r_A that B filled, worth at most α·a a unit, a being the accuracy
-of the best variant to come. So A must be ahead by α·a·(r_B − r_A), that is W_A ≥ W_B with W = value + α·a·r.
-The loading time ends at max(LC, x), x that of the completion: A must be ahead with γ·LC charged (small x) and
-without (W°, large x). If resources other than cores are limited, A must hold no more of any than B.
+InfAdapter (Salmani et al., EuroMLSys 2023), for a rate λ and a budget of cores:
+
+    max  α·AA − β·RC − γ·LC     AA = Σ_m (λ_m/λ)·a_m,  RC = Σ_m c_m,  LC = max readiness over those to load
+    s.t. Σ_m λ_m = λ,  λ_m ≤ th_m(c_m),  RC ≤ budget,  c_m = 0 (off) or an allowed number of cores
+
+Beyond InfAdapter, a variant that is on holds memory and accelerators, which may be limited, and RC may be the
+price of all resources.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from math import inf
+from dataclasses import dataclass, field, replace
+from math import floor, inf
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ipa.model.errors import DeadlineError, SolverError
 from ipa.model.plan import Termination, cores_of
-from ipa.model.resources import IN_CORES
-from ipa.optimize.columns import Array, Index
+from ipa.model.resources import (
+    CORES,
+    IN_CORES,
+    NO_RESOURCES,
+    Prices,
+    Resources,
+)
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import undominated
+from ipa.optimize.problem import Array, Index
 from ipa.optimize.program import EQUAL, tolerance
-from ipa.optimize.sets import (
-    ROUNDING,
-    SetPart,
-    SetPlan,
-    SetProblem,
-    SetWeights,
-    fill,
-    in_whole_percents,
-    verify_set,
-    whole_shares,
-)
+
+
+@dataclass(frozen=True, slots=True)
+class CoreLevel:
+    """A number of cores that a variant may run on, and th_m(c): the rate it then carries within the SLO."""
+
+    cores: float
+    capacity_rps: float
+
+
+@dataclass(frozen=True, slots=True)
+class SetVariant:
+    """A variant and its allowed numbers of cores. Those that break the SLO are absent, or carry 0.
+
+    `loaded` is True if it runs already and need not be loaded; the caller decides if one that runs on other
+    cores counts as loaded (InfAdapter replaces its pod, so there it does not). `min_cores` is the least it
+    may run on, `beside` its resources other than cores.
+    """
+
+    name: str
+    accuracy: float
+    levels: tuple[CoreLevel, ...]
+    readiness_s: float = 0.0
+    loaded: bool = False
+    min_cores: float = 0.0
+    beside: Resources = NO_RESOURCES
+
+    @property
+    def loading_s(self) -> float:
+        """Its contribution to the loading cost: its readiness time, 0 if it is loaded."""
+        return 0.0 if self.loaded else self.readiness_s
+
+    @property
+    def usable(self) -> tuple[CoreLevel, ...]:
+        """The levels worth choosing, by rising cores: each carries more than every one with fewer cores."""
+        kept: list[CoreLevel] = []
+        for level in sorted(self.levels, key=lambda level: (level.cores, -level.capacity_rps)):
+            if level.cores >= self.min_cores and level.capacity_rps > (kept[-1].capacity_rps if kept else 0):
+                kept.append(level)
+        return tuple(kept)
+
+
+@dataclass(frozen=True, slots=True)
+class SetWeights:
+    """The weights: α for the mean accuracy, β for a core (or its price), γ for a second of loading."""
+
+    alpha: float = 1.0
+    beta: float = 0.05
+    gamma: float = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class SetProblem:
+    """One task, the rate it must carry, the budget, and its variants.
+
+    `limits` has the most of each limited resource other than cores, by name.
+    """
+
+    task: str
+    rate_rps: float
+    budget_cores: float
+    weights: SetWeights
+    variants: tuple[SetVariant, ...]
+    limits: Mapping[str, float] = field(default_factory=dict)
+    prices: Prices = IN_CORES
+
+    @property
+    def by_accuracy(self) -> tuple[SetVariant, ...]:
+        """The variants by falling accuracy, equal ones by name: the order in which they are filled."""
+        return tuple(sorted(self.variants, key=lambda variant: (-variant.accuracy, variant.name)))
+
+    @property
+    def per_core(self) -> float:
+        """The weight of one core: β times its price."""
+        return self.weights.beta * self.prices.each.get(CORES, 0.0)
+
+    def cost(self, variant: SetVariant, cores: float) -> float:
+        """The price of the variant on those cores; the cores themselves without prices."""
+        return self.prices.each.get(CORES, 0.0) * cores + self.prices.cost(variant.beside)
+
+    def variant(self, name: str) -> SetVariant | None:
+        """The variant of that name, None without one."""
+        return next((variant for variant in self.variants if variant.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class SetPart:
+    """One running variant. `share_percent` is the traffic of its predictor, None if quotas are any numbers.
+
+    `quota_rps` is λ_m, `capacity_rps` th_m(c); `loading_s` is its readiness time if it must be loaded, else
+    0.
+    """
+
+    variant: str
+    accuracy: float
+    cores: float
+    capacity_rps: float
+    quota_rps: float
+    share_percent: int | None
+    loading_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SetPlan:
+    """The best set found for a rate, or the reason for none.
+
+    If nothing is feasible `missing_rps` is the part of the rate that no set within the budget carries.
+    """
+
+    task: str
+    rate_rps: float
+    termination: Termination
+    parts: tuple[SetPart, ...] = ()
+    objective: float | None = None
+    bound: float | None = None
+    missing_rps: float = 0.0
+    solve_s: float = 0.0
+
+    @property
+    def mean_accuracy(self) -> float:
+        """AA, the accuracies weighed by the quotas."""
+        return sum(part.quota_rps / self.rate_rps * part.accuracy for part in self.parts)
+
+    @property
+    def cores(self) -> dict[str, float]:
+        """The cores of each running variant."""
+        return {part.variant: part.cores for part in self.parts}
+
+
+# A quota may pass a capacity, and the load stay unserved, by rounding alone: this share of the rate.
+ROUNDING = 1e-9
+
+
+def fill(rate_rps: float, capacities_rps: Sequence[float]) -> tuple[float, ...]:
+    """The quotas for capacities in falling order of accuracy; they sum to the rate if that is possible."""
+    left = rate_rps
+    quotas = []
+    for capacity_rps in capacities_rps:
+        quota = min(capacity_rps, left)
+        left -= quota
+        if left <= ROUNDING * rate_rps:
+            quota, left = quota + left, 0.0
+        quotas.append(quota)
+    return tuple(quotas)
+
+
+def percent_capacity(rate_rps: float, capacity_rps: float) -> int:
+    """The most whole percents of the rate that the capacity holds, at most 100."""
+    return min(100, floor(100 * capacity_rps / rate_rps + 100 * ROUNDING))
+
+
+def whole_shares(rate_rps: float, capacities_rps: Sequence[float]) -> tuple[int, ...] | None:
+    """The best shares in whole percents that sum to 100 and pass no capacity; None if there are none.
+
+    Each variant, the most accurate first, takes ⌊100·u_m/λ⌋ or the rest. If rounding the quotas by largest
+    remainder passes no capacity this is that rounding: the full variants are then rounded down, as here.
+    """
+    left = 100
+    shares = []
+    for capacity_rps in capacities_rps:
+        share = min(percent_capacity(rate_rps, capacity_rps), left)
+        left -= share
+        shares.append(share)
+    return tuple(shares) if left == 0 else None
+
+
+def in_whole_percents(problem: SetProblem) -> SetProblem:
+    """The problem whose quotas are whole percents: every capacity is rounded down to such.
+
+    Its best set is the best of all sets whose shares are whole percents (the traffic of a predictor).
+    """
+    percent_rps = problem.rate_rps / 100
+
+    def rounded(variant: SetVariant) -> SetVariant:
+        levels = (
+            CoreLevel(level.cores, percent_capacity(problem.rate_rps, level.capacity_rps) * percent_rps)
+            for level in variant.levels
+        )
+        return replace(variant, levels=tuple(levels))
+
+    return replace(problem, variants=tuple(rounded(variant) for variant in problem.variants))
+
 
 # Labels kept by the first pass, which only finds a good set, and by the second: all.
 WIDTHS = (128, None)
@@ -46,13 +221,11 @@ POWERS = np.concatenate([[0.0], 2.0 ** np.arange(-6, 5)])
 
 
 def solve_set(problem: SetProblem, deadline_s: float = 5.0, *, whole_percents: bool = False) -> SetPlan:
-    """The best set for the problem, checked by `verify_set`; of equals the fewest cores, then loading time.
+    """The best set for the problem; of equals the fewest cores, then loading time.
 
     With `whole_percents` it is the best of the sets whose shares are whole percents, as predictors require:
     each share times the rate is within its variant's capacity. Without, quotas are any numbers (InfAdapter).
     If the time runs out before the best is known, it is the best found, with a bound.
-
-    Errors: SolverError (an invalid answer).
     """
     deadline = Deadline(deadline_s)
     solved = in_whole_percents(problem) if whole_percents else problem
@@ -71,9 +244,7 @@ def solve_set(problem: SetProblem, deadline_s: float = 5.0, *, whole_percents: b
         plan = replace(plan, parts=parts, objective=objective, bound=bound)
     elif termination is Termination.INFEASIBLE:
         plan = replace(plan, missing_rps=missing_part(solved) * problem.rate_rps)
-    plan = replace(plan, solve_s=deadline.elapsed_s)
-    verify_set(problem, plan)
-    return plan
+    return replace(plan, solve_s=deadline.elapsed_s)
 
 
 def _parts(
@@ -169,7 +340,7 @@ def most_beside(problem: SetProblem) -> list[float]:
 
 # The rows of a label: its cores, the load left, its value without the loading cost, its longest loading, and
 # from HELD on its use of each limited resource other than cores.
-CORES, LOAD, VALUE, LOADING, HELD = range(5)
+TAKEN, LOAD, VALUE, LOADING, HELD = range(5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +358,18 @@ class _Labels:
 
 
 class _Search:
-    """The search of the best set: `cores` are those of its variants, empty if there is none.
+    """Label setting over the variants: `cores` are those of the best set's, empty if there is none.
+
+    A label is a partial set: the variants before some depth are decided, all that are on are full, and
+    some load is left. A variant that carries the rest completes it, on the fewest cores that do; so every
+    set worth considering is a label and the variant that completes it. A label is dropped if the bound of
+    its completions lies below the best known set, or if another label A of the same depth is as good as
+    it, B, in four things: cores, load left r, W and W° below. For what completes B completes A too: A
+    fills the same capacities with r_A ≤ r_B, so it goes without the last r_B − r_A that B filled, worth
+    at most α·a a unit, a being the accuracy of the best variant to come. So A must be ahead by α·a·(r_B −
+    r_A), that is W_A ≥ W_B with W = value + α·a·r. The loading time ends at max(LC, x), x that of the
+    completion: A must be ahead with γ·LC charged (small x) and without (W°, large x). If resources other
+    than cores are limited, A must hold no more of any than B.
 
     `least_left` is the least load that a partial set leaves; it is right for a search that keeps labels that
     cannot be completed (not `is_complete`).
@@ -237,12 +419,12 @@ class _Search:
         is_useful[:, 0] |= completes[:, 0]
         is_useful[:, 1:] |= completes[:, 1:] & ~completes[:, :-1]
         held = rows[HELD:] + variant.held[:, None]
-        fits = (rows[CORES][:, None] + variant.cores <= self._most[0]) & is_useful
+        fits = (rows[TAKEN][:, None] + variant.cores <= self._most[0]) & is_useful
         fits &= np.logical_and.reduce(held <= self._most[1:, None], axis=0)[:, None]
         parent, level = np.nonzero(fits)
         grown = labels.take(parent)
         carried = np.where(completes, rows[LOAD][:, None], variant.carries)[parent, level]
-        grown.rows[CORES] += variant.cores[level]
+        grown.rows[TAKEN] += variant.cores[level]
         grown.rows[LOAD] -= carried
         grown.rows[VALUE] += self._weights.alpha * variant.accuracy * carried - variant.price
         grown.rows[VALUE] -= self._problem.per_core * variant.cores[level]
@@ -257,7 +439,7 @@ class _Search:
     def _keep_best(self, done: _Labels) -> None:
         """Keep the best of the complete sets, if it beats the best known."""
         worth = done.rows[VALUE] - self._weights.gamma * done.rows[LOADING]
-        cores = np.round(done.rows[CORES], 9)
+        cores = np.round(done.rows[TAKEN], 9)
         equal = np.flatnonzero(worth >= worth.max() - EQUAL * max(1.0, abs(worth.max())))
         first = equal[np.lexsort((done.rows[LOADING][equal], cores[equal]))[0]]
         found = (float(worth[first]), float(cores[first]), float(done.rows[LOADING][first]))
@@ -285,7 +467,7 @@ class _Search:
     def _criteria(self, rows: Array, depth: int) -> Array:
         """The criteria of each label, a row each, smaller is better."""
         ahead = rows[VALUE] + self._weights.alpha * self._variants[depth].accuracy * rows[LOAD]
-        criteria = [rows[CORES], rows[LOAD], -ahead, *rows[HELD:]]
+        criteria = [rows[TAKEN], rows[LOAD], -ahead, *rows[HELD:]]
         if self._weights.gamma > 0:
             criteria.append(self._weights.gamma * rows[LOADING] - ahead)
         return np.array(criteria)

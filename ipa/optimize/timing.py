@@ -12,8 +12,7 @@ import numpy as np
 
 from ipa.model.profile import OperatingPoint
 from ipa.optimize.candidates import BEFORE, NOT_BEHIND, Candidates
-from ipa.optimize.columns import ROWS, Array, Index
-from ipa.optimize.problem import BatchPlace, Compat, PlanningProblem
+from ipa.optimize.problem import ROWS, Array, BatchPlace, Compat, Index, PlanningProblem
 from ipa.queueing.in_replica import (
     AT_RANDOM,
     EVENLY,

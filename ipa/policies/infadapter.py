@@ -15,11 +15,18 @@ from ipa.model.plan import WHOLE_PERCENT, Plan, StageConfig, Termination
 from ipa.model.profile import StageProfile
 from ipa.model.resources import CORES, beside_of
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
-from ipa.optimize.accuracy import RANKS
+from ipa.optimize.candidates import RANKS
 from ipa.optimize.describe import no_plan
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
-from ipa.optimize.set_solve import missing_part, solve_set
-from ipa.optimize.sets import CoreLevel, SetPlan, SetProblem, SetVariant, SetWeights
+from ipa.optimize.set_solve import (
+    CoreLevel,
+    SetPlan,
+    SetProblem,
+    SetVariant,
+    SetWeights,
+    missing_part,
+    solve_set,
+)
 from ipa.policies.base import Configs, PolicyState, constrained
 from ipa.policies.ours import MIN_RATE_RPS
 from ipa.policies.planning import planning_problem

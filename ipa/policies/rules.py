@@ -193,3 +193,19 @@ def is_reachable(
 def with_replicas(running: Configs, replicas: Sequence[int]) -> Configs:
     """The running configuration with other numbers of replicas."""
     return tuple(replace(config, replicas=n) for config, n in zip(running, replicas, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Static:
+    """Keeps `configs`, or the running configuration if none are given."""
+
+    profiled: Profiled
+    configs: tuple[StageConfig, ...] = ()
+    name: str = "static"
+
+    def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
+        """The configuration as a plan for the forecast, or for as much of it as it carries.
+
+        InputError if the configuration was not measured.
+        """
+        return plan_of(self.profiled, self.configs or state.running, forecast, self.name)

@@ -2,33 +2,173 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from enum import Enum
+from math import isfinite
+from typing import Any, Protocol, TypeVar
 
+from ipa.model.observation import Forecast, Observation
+from ipa.model.parts import parts_of
 from ipa.model.pipeline import Pipeline
+from ipa.model.plan import Plan, StagePlan, Termination
 from ipa.model.profile import StageProfile
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.linear_program import Solvers
 from ipa.optimize.problem import Compat
+from ipa.plugins import Plugin
 from ipa.policies.autoscalers import Hpa, Kpa, VpaPlus
-from ipa.policies.base import Policy, Predictor
-from ipa.policies.baselines import (
+from ipa.policies.base import Policy, PolicyState, Predictor
+from ipa.policies.infadapter import InfAdapter, SingleStagePipeline, set_question
+from ipa.policies.ours import (
     RIM_REPLICAS,
     Frugal,
-    Static,
+    Ours,
     accurate,
     fa2,
     rim,
     thrifty,
 )
-from ipa.policies.infadapter import InfAdapter, SingleStagePipeline, set_question
-from ipa.policies.ours import Ours
-from ipa.policies.plugin_policy import PluginPolicy, Runner, at_once
 from ipa.policies.profiled import Profiled
 from ipa.policies.registry import POLICIES
-from ipa.policies.rules import RulePlanner
+from ipa.policies.rules import RulePlanner, Static
 from ipa.profiling.points import Allocation
+
+T = TypeVar("T")
+# Parts of the protocols of `ipa.policies.base` that a policy may leave out.
+OPTIONAL_METHODS = frozenset({"at_once", "remember"})
+# Numbers of a plan that has stages; objective, cost and latency are compared with those of others.
+PLAN_NUMBERS = ("rate_rps", "objective", "pas", "cost_cores", "latency_s", "sla_s")
+STAGE_NUMBERS = (
+    *("cores", "rate_rps", "capacity_rps", "latency_s", "queue_delay_s", "utilisation_ratio", "accuracy"),
+    *("items", "mean_s", "excess_s", "slowdown_ratio"),
+)
+POSITIVE = frozenset({"cores", "rate_rps", "capacity_rps", "sla_s"})
+
+
+class Runner(Protocol):
+    """Calls a function of a plug-in and returns its value; it may raise PluginError instead."""
+
+    def __call__(self, function: Callable[[], T]) -> T:
+        """The function's value."""
+
+
+def at_once(function: Callable[[], T]) -> T:
+    """Call the function here and now (a `Runner`)."""
+    return function()
+
+
+class PluginPolicy:
+    """The policy that a plug-in's factory makes, under the name of the plug-in.
+
+    PluginError for whatever it raises that is no IpaError, and for a plan that is none of the pipeline's.
+    """
+
+    def __init__(self, plugin: Plugin, make: Callable[[], Policy], pipeline: Pipeline, run: Runner) -> None:
+        with plugin.guarded():
+            self._policy: Any = run(make)
+        plugin.check_has(self._policy, "name", "decide")
+        if hasattr(self._policy, "remember"):
+            plugin.check_has(self._policy, "memory_kind")
+        self._plugin, self._pipeline, self._run = plugin, pipeline, run
+
+    @property
+    def name(self) -> str:
+        """The name by which it was found, and by which a replay finds it again."""
+        return self._plugin.name
+
+    @property
+    def package(self) -> str:
+        """The distribution that it comes with and its version; empty if it was named by reference."""
+        return self._plugin.package
+
+    def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
+        """The policy's plan. PluginError if it raises, or if the plan is none of the pipeline's."""
+        with self._plugin.guarded():
+            plan: Plan = self._run(lambda: self._policy.decide(observation, forecast, state))
+        faults = list(plan_faults(self._pipeline, plan))
+        if faults:
+            raise self._plugin.fault(f"made an invalid plan: {'; '.join(faults)}")
+        return plan
+
+    def __getattr__(self, name: str) -> Any:
+        """The optional parts of the protocols, which callers find by `hasattr`."""
+        if name == "memory_kind":
+            return self._policy.memory_kind
+        if name not in OPTIONAL_METHODS:
+            raise AttributeError(name)
+        method = getattr(self._policy, name)
+
+        def guarded(*arguments: Any) -> Any:
+            with self._plugin.guarded():
+                found = self._run(lambda: method(*arguments))
+            if name == "remember" and not is_recordable(found):
+                raise self._plugin.fault(
+                    "remembers what is not made of frozen dataclasses, tuples and numbers"
+                )
+            return found if name == "remember" else bool(found)
+
+        return guarded
+
+
+def plan_faults(pipeline: Pipeline, plan: object) -> Iterator[str]:
+    """Every way in which the object is no plan of the pipeline, in words. The engine checks bounds."""
+    if not isinstance(plan, Plan):
+        yield f"a {type(plan).__name__} instead of a Plan"
+        return
+    if not isinstance(plan.termination, Termination):
+        yield f"its termination is {plan.termination!r}"
+    texts = (plan.pipeline, plan.solver, plan.objective_name, plan.note, *plan.relaxations)
+    if not all(isinstance(text, str) for text in texts):
+        yield "its names, note or relaxations are no text"
+    if not plan.stages:
+        if plan.termination in (Termination.OPTIMAL, Termination.FEASIBLE):
+            yield f"it is {plan.termination.value} and has no stages"
+        return
+    yield from _number_faults(plan, PLAN_NUMBERS, "")
+    wanted = [stage.name for stage in pipeline.served]
+    for part in parts_of(plan.configs):
+        names = [config.stage for config in part]
+        if names != wanted:
+            yield f"its stages are {', '.join(map(str, names))} instead of {', '.join(wanted)}"
+            return
+    for stage in plan.stages:
+        yield from _stage_faults(pipeline, stage)
+
+
+def _stage_faults(pipeline: Pipeline, planned: StagePlan) -> Iterator[str]:
+    known = [variant.name for variant in pipeline.stage(planned.stage).variants]
+    if planned.variant not in known:
+        yield f"stage {planned.stage} has no variant {planned.variant!r}, it has: {', '.join(known)}"
+    for name in ("batch_size", "replicas"):
+        value = getattr(planned, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            yield f"{planned.stage}: {name} is {value!r} instead of a whole number above 0"
+    yield from _number_faults(planned, STAGE_NUMBERS, f"{planned.stage}: ")
+
+
+def _number_faults(values: object, names: tuple[str, ...], where: str) -> Iterator[str]:
+    for name in names:
+        value = getattr(values, name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+            yield f"{where}{name} is {value!r} instead of a number"
+        elif name in POSITIVE and value <= 0:
+            yield f"{where}{name} is {value!r}, which is not above 0"
+
+
+def is_recordable(memory: object) -> bool:
+    """True if a record can hold the memory, and give the same back: no lists, which could change later."""
+    if memory is None or isinstance(memory, str | bool | int | float | Enum):
+        return True
+    if isinstance(memory, tuple):
+        return all(map(is_recordable, memory))
+    return (
+        is_dataclass(memory)
+        and not isinstance(memory, type)
+        and type(memory).__dataclass_params__.frozen  # type: ignore[attr-defined]
+        and all(is_recordable(getattr(memory, each.name)) for each in fields(memory))
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +184,7 @@ class PolicyInputs:
     rolling: Rolling = SIDE_BY_SIDE
     # Deadline of all planning, None for none; each plan has `deadline_s`.
     until: Deadline | None = None
-    # Add prices of limits, and remedies for infeasible problems, to plans.
+    # Add remedies for infeasible problems to plans.
     explain: bool = True
 
     def profiled(self) -> Profiled:

@@ -10,7 +10,7 @@ from functools import partial
 from html import escape
 from typing import Any
 
-from ipa.report.stats import Mean
+from ipa.report.blocks import Mean
 
 Points = Sequence[tuple[float, float]]
 

@@ -36,8 +36,7 @@ from ipa.report.review import (
 )
 from ipa.service.simulation import SimulatedPlace, as_served, rates_of
 from ipa.settings import Settings
-from ipa.simulate.result import SimResult
-from ipa.simulate.run import simulate
+from ipa.simulate.run import SimResult, simulate
 
 # The rates of the trace to plan for.
 QUANTILES = (("p50", 0.5), ("p95", 0.95), ("max", 1.0))

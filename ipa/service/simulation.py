@@ -15,13 +15,12 @@ from ipa.model.errors import NotFoundError, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.model.serving import ServingSemantics
-from ipa.report.stats import over_seeds
+from ipa.report.blocks import over_seeds
 from ipa.settings import Settings
 from ipa.simulate.arrivals import WORKLOADS, workload_rates
 from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.metrics import MetricsSettings
-from ipa.simulate.result import SimResult
-from ipa.simulate.run import ForecastSettings, SimSetup, simulate
+from ipa.simulate.run import ForecastSettings, SimResult, SimSetup, simulate
 from ipa.simulate.world import discipline_of
 
 # A request takes some 100 bytes while it is simulated.

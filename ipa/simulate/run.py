@@ -2,33 +2,233 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache, partial
+from math import ceil
 from typing import Any
 
+import numpy as np
+
 from ipa.control.engine.guards import GuardSettings
+from ipa.control.engine.state import PeakForecaster
 from ipa.control.engine.tick import made_of
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.snapshot import Snapshot
-from ipa.control.loop.time_limit import PluginRunner
+from ipa.control.loop.time_limit import PluginRunner, TimeLimited
 from ipa.control.ports import Attribution, PipelineControl
-from ipa.model.decision import Action, Decision, Mode
+from ipa.forecast.base import Forecaster
+from ipa.forecast.ladder import failure_in, forecast, last_rung, rungs_of
+from ipa.forecast.registry import FORECASTERS, FORESIGHT, LADDER
+from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.errors import InfeasibleError, InputError, NotFoundError
 from ipa.model.measured import with_profiles
+from ipa.model.observation import Forecast, LoadHistory
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_words
 from ipa.model.profile import AS_MEASURED, Slowdowns, StageProfile
+from ipa.model.resources import CORES, IN_CORES, NO_RESOURCES, Prices, Resources, dimension
 from ipa.policies.base import Policy, Prediction, Predictor
 from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.simulate.arrivals import request_times
 from ipa.simulate.cluster import ClusterSettings
-from ipa.simulate.forecasts import PLUGIN_LIMIT_S, ForecastSettings, forecaster_of
+from ipa.simulate.columns import Floats
 from ipa.simulate.ground_truth import READINESS_S, GroundTruth, SlowPeriod
 from ipa.simulate.metrics import MetricsSettings
-from ipa.simulate.result import SimResult, SimTick, failure_of
 from ipa.simulate.world import SimWorld
+
+# Runs of several policies or pipelines under one load ask the same: cached answers, those of about thirty
+# loads of 20 minutes at ten seconds a tick. An answer with its question takes about 8 kB.
+KEPT = 4096
+# A plug-in that takes longer than a tick of the service hangs.
+PLUGIN_LIMIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastSettings:
+    """The forecaster by its name in `FORECASTERS`: "ladder", a rung, a plug-in, or "foresight" (the future).
+
+    The other settings are those of the service; `margin_ratio` is added to point and upper quantile.
+    """
+
+    name: str = LADDER
+    window_s: float = 600.0
+    horizon_s: float = 20.0
+    quantile: float = 0.95
+    smooth_s: float = 5.0
+    margin_ratio: float = 0.0
+
+
+def forecaster_of(
+    asked: ForecastSettings, rates_rps: Sequence[float], now_s: Callable[[], float]
+) -> PeakForecaster:
+    """The forecaster of that name, for a load of `rates_rps` by the second; a plug-in has PLUGIN_LIMIT_S.
+
+    Errors: UsageError (there is none), PluginError.
+    """
+    if asked.name == FORESIGHT:
+        return Foresight(rates_rps, now_s, asked.horizon_s, asked.margin_ratio)
+    ladder: Callable[..., Forecast] = partial(
+        _forecast,
+        horizon_s=asked.horizon_s,
+        quantile=asked.quantile,
+        rungs=rungs_of(asked.name),
+        smooth_s=asked.smooth_s,
+    )
+    if not FORECASTERS.find(asked.name).is_ours:
+        late = partial(last_rung, ladder)
+        ladder = TimeLimited[LoadHistory, Forecast](ladder, late=late, limit_s=PLUGIN_LIMIT_S)
+    return WithMargin(ladder, asked.margin_ratio) if asked.margin_ratio else ladder
+
+
+@lru_cache(KEPT)
+def _forecast(
+    load: LoadHistory, horizon_s: float, quantile: float, rungs: tuple[Forecaster, ...], smooth_s: float
+) -> Forecast:
+    return forecast(load, horizon_s=horizon_s, quantile=quantile, rungs=rungs, smooth_s=smooth_s)
+
+
+@dataclass(frozen=True, slots=True)
+class WithMargin:
+    """The forecasts of another forecaster, raised by a ratio."""
+
+    inner: PeakForecaster
+    margin_ratio: float
+
+    def __call__(self, load: LoadHistory) -> Forecast:
+        """The expected peak plus the margin."""
+        seen = self.inner(load)
+        times = 1 + self.margin_ratio
+        return replace(seen, point_rps=seen.point_rps * times, upper_rps=seen.upper_rps * times)
+
+
+@dataclass(frozen=True, slots=True)
+class Foresight:
+    """The true future rates, as a bound for any forecaster: the highest second of the next horizon."""
+
+    rates_rps: Sequence[float]
+    now_s: Callable[[], float]
+    horizon_s: float
+    margin_ratio: float = 0.0
+
+    def __call__(self, load: LoadHistory) -> Forecast:
+        """The true peak; after the end that of the last second."""
+        start = min(int(self.now_s()), len(self.rates_rps) - 1)
+        stop = ceil(self.now_s() + self.horizon_s)
+        peak_rps = float(max(self.rates_rps[start:stop])) * (1 + self.margin_ratio)
+        return Forecast(peak_rps, peak_rps, 1.0, self.horizon_s, FORESIGHT, 1.0)
+
+
+# The latencies of the summary: their names, and the shares of the answered requests that took no longer.
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999, "max": 1.0}
+
+
+@dataclass(frozen=True, slots=True)
+class SimTick:
+    """One tick: observed rates in rps (None: missing), cores held, accuracy of the serving pods."""
+
+    at_s: float
+    reason: str
+    rate_rps: float | None
+    point_rps: float | None
+    upper_rps: float | None
+    latency_s: float | None
+    cores: float
+    pas: float
+    configs: str
+    # What failed of policy, solver and forecaster, in words; empty if nothing did.
+    failure: str = ""
+
+
+def failure_of(decision: Decision) -> str:
+    """The failure of policy, solver or forecaster at the tick, in words; empty if none failed."""
+    if decision.reason is ReasonCode.SOLVER_FAILED:
+        return decision.detail
+    return failure_in(decision.forecast) if decision.forecast else ""
+
+
+@dataclass(frozen=True, slots=True)
+class SimResult:
+    """The result of a run of `duration_s`.
+
+    By request, in the order of arrival: `born_s`, and `done_s` (NaN: lost). `ticks` is a row a tick,
+    `decisions` are the recorded ones. `pas_mean` and `core_seconds` are over time, every held core counted,
+    old and new together; so are `resource_seconds`, of all resources. `accuracy_mean` is over the answered
+    requests.
+    """
+
+    pipeline: str
+    policy: str
+    seed: int
+    duration_s: float
+    sla_s: float
+    born_s: Floats
+    done_s: Floats
+    pas_mean: float
+    accuracy_mean: float
+    core_seconds: float
+    ticks: tuple[SimTick, ...]
+    decisions: tuple[Decision, ...]
+    resource_seconds: Resources = NO_RESOURCES
+    prices: Prices = IN_CORES
+
+    @property
+    def latencies_s(self) -> Floats:
+        """Latencies of the answered requests."""
+        latencies: Floats = (self.done_s - self.born_s)[~np.isnan(self.done_s)]
+        return latencies
+
+    @property
+    def changes(self) -> int:
+        """The number of written changes."""
+        return sum(decision.action is Action.APPLY for decision in self.decisions)
+
+    def columns(self) -> dict[str, list[Any]]:
+        """The ticks by column, one value a tick in each: what `pandas.DataFrame` takes."""
+        return {each.name: [getattr(tick, each.name) for tick in self.ticks] for each in fields(SimTick)}
+
+    def summary(self) -> dict[str, Any]:
+        """The figures of the run as plain JSON values; latencies are None if nothing was answered.
+
+        Other resources than cores are there if any were held, `usd_per_hour` if the pipeline has prices.
+        `violation_ratio` is the share of the requests that were late or lost, `lost` their number.
+        `failed_ticks` are those with a `failure`, `first_failure` is the first in words; None without one.
+        """
+        failed = [
+            f"tick {number}, {tick.at_s:g} s: {tick.failure}"
+            for number, tick in enumerate(self.ticks, 1)
+            if tick.failure
+        ]
+        latencies_s = self.latencies_s
+        sent = len(self.born_s)
+        lost = sent - len(latencies_s)
+        late = int((latencies_s > self.sla_s).sum())
+        held_mean = self.resource_seconds * (1 / self.duration_s)
+        beside = {
+            f"{dimension(name).attribute}_mean": amount
+            for name, amount in held_mean.amounts.items()
+            if name != CORES
+        }
+        return {
+            "pas_mean": self.pas_mean,
+            "cores_mean": self.core_seconds / self.duration_s,
+            **beside,
+            **({"usd_per_hour": self.prices.cost(held_mean)} if self.prices.is_money else {}),
+            "violation_ratio": (late + lost) / sent if sent else 0.0,
+            "lost": lost,
+            **{
+                f"latency_{name}_s": float(np.quantile(latencies_s, at)) if len(latencies_s) else None
+                for name, at in QUANTILES.items()
+            },
+            "changes": self.changes,
+            "requests": sent,
+            "accuracy_mean": self.accuracy_mean,
+            "failed_ticks": len(failed),
+            "first_failure": failed[0] if failed else None,
+            "decisions_by_reason": dict(sorted(Counter(it.reason.value for it in self.decisions).items())),
+        }
 
 
 class MemoryLog:

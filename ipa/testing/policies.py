@@ -25,9 +25,8 @@ from ipa.model.pipeline import Bounds, Objective, Pin, Pipeline, Sla, Stage, Var
 from ipa.model.plan import Plan, StageConfig, Termination
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.policies.base import Policy, PolicyState, pinned
-from ipa.policies.plugin_policy import plan_faults
 from ipa.policies.registry import POLICIES
-from ipa.policies.table import PolicyInputs, make_policy
+from ipa.policies.table import PolicyInputs, make_policy, plan_faults
 from ipa.simulate.run import SimSetup, simulate
 
 PIPELINE = Pipeline(

@@ -12,9 +12,9 @@ from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.optimize.problem import Compat
 from ipa.policies.base import Policy
-from ipa.policies.baselines import Static
 from ipa.policies.ours import Ours
 from ipa.policies.profiled import Profiled
+from ipa.policies.rules import Static
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget
 
 Configs = tuple[StageConfig, ...]

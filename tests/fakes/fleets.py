@@ -14,8 +14,7 @@ from ipa.model.plan import Termination
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.fleet.plan import Member
 from ipa.optimize.frontier import worth_program
-from ipa.optimize.linear_program import build_milp, whole_ranges
-from ipa.optimize.milp import Milp
+from ipa.optimize.linear_program import Milp, build_milp, whole_ranges
 from ipa.optimize.options import full_program
 from ipa.optimize.plans import configs_of, worth
 from ipa.optimize.problem import PlanningProblem

@@ -17,8 +17,7 @@ from typing import Any
 
 from ipa.experiment import simulated, simulated_page
 from ipa.experiment.cells import CellOutcome, ExperimentCell
-from ipa.experiment.experiment import Experiment
-from ipa.experiment.runners import ExperimentRunner
+from ipa.experiment.runners import Experiment, ExperimentRunner
 
 COST = {"ours": 0.8, "ipa": 1.0, "fa2-low": 0.6, "fa2-high": 1.9, "rim": 1.4}
 

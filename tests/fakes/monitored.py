@@ -30,10 +30,9 @@ from ipa.policies.base import Policy
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.simulate.arrivals import request_times
 from ipa.simulate.cluster import ClusterSettings
-from ipa.simulate.forecasts import ForecastSettings, forecaster_of
 from ipa.simulate.ground_truth import GroundTruth
 from ipa.simulate.metrics import MetricsSettings
-from ipa.simulate.run import MemoryLog
+from ipa.simulate.run import ForecastSettings, MemoryLog, forecaster_of
 from ipa.simulate.world import SimWorld
 from tests.fakes.world import PIPELINE, PROFILES
 

@@ -11,8 +11,8 @@ from random import Random
 from ipa.model.resources import Prices, Resources
 from ipa.optimize.backends import highs
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.milp import Milp
-from ipa.optimize.sets import CoreLevel, SetProblem, SetVariant, SetWeights
+from ipa.optimize.linear_program import Milp
+from ipa.optimize.set_solve import CoreLevel, SetProblem, SetVariant, SetWeights
 
 SLACK = 1e-9
 GPU = "nvidia.com/gpu"

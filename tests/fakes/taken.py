@@ -10,8 +10,7 @@ from ipa.bootstrap.replaying import Replayer
 from ipa.control.engine.guards import GuardSettings
 from ipa.model.decision import Decision
 from ipa.model.observation import Forecast, LoadHistory
-from ipa.simulate.forecasts import ForecastSettings, forecaster_of
-from ipa.simulate.run import SimSetup, simulate
+from ipa.simulate.run import ForecastSettings, SimSetup, forecaster_of, simulate
 from tests.fakes.services import TICK_S, FakeWorld, a_pipeline, over, rate_at
 from tests.fakes.viewed import PROFILES, viewed
 

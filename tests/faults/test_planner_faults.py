@@ -16,8 +16,7 @@ from ipa.model.plan import Plan, Termination
 from ipa.optimize import solver_selection
 from ipa.optimize.backends import gurobi, highs
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.linear_program import Maximise
-from ipa.optimize.milp import Milp, MilpSolution
+from ipa.optimize.linear_program import Maximise, Milp, MilpSolution
 from ipa.optimize.problem import Compat, PlanningProblem
 from ipa.optimize.registry import BACKENDS
 from ipa.optimize.relaxations import relaxations

@@ -14,8 +14,7 @@ from ipa.files import load_pipeline, load_profiles
 from ipa.model.decision import Action, ReasonCode
 from ipa.service.simulation import setup_on
 from ipa.simulate.ground_truth import SlowPeriod
-from ipa.simulate.result import SimResult
-from ipa.simulate.run import ForecastSettings, simulate
+from ipa.simulate.run import ForecastSettings, SimResult, simulate
 from ipa.targets.seldon.section import Shape, with_seldon
 from ipa.targets.seldon.target import Seldon
 from tests.faults.table import Case

@@ -24,7 +24,7 @@ from ipa.model.plan import Plan, StageConfig
 from ipa.optimize import deadline, solver_selection
 from ipa.optimize.backends import gurobi, highs
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.milp import Milp
+from ipa.optimize.linear_program import Milp
 from ipa.optimize.problem import Compat
 from ipa.optimize.solve import solve
 from ipa.policies.ours import Ours
@@ -117,7 +117,7 @@ PARENT = """
 import sys, threading
 from ipa.adapters.solvers import process
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.milp import Milp
+from ipa.optimize.linear_program import Milp
 spin = "import ipa.adapters.solvers.process as s; s.ORPHAN_S = 0.2\\n" \\
     "import os, sys\\ndef spin(milp, deadline):\\n os.write(2, b'spinning\\\\n')\\n while True: pass\\n" \\
     "s.serve(spin, sys.stdin.buffer, sys.stdout.buffer)"

@@ -12,8 +12,7 @@ from ipa.model.rolling import SIDE_BY_SIDE
 from ipa.simulate.arrivals import steps
 from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.metrics import MetricsSettings
-from ipa.simulate.result import SimResult
-from ipa.simulate.run import SimSetup, simulate
+from ipa.simulate.run import SimResult, SimSetup, simulate
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST
 from tests.property.test_control_replay import GUARDS
 

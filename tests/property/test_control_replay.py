@@ -22,9 +22,8 @@ from ipa.model.profile import Slowdown
 from ipa.policies.ours import Ours
 from ipa.simulate.arrivals import steps
 from ipa.simulate.cluster import KUBERNETES
-from ipa.simulate.forecasts import forecaster_of
 from ipa.simulate.metrics import MetricsSettings
-from ipa.simulate.run import SimSetup, simulate
+from ipa.simulate.run import SimSetup, forecaster_of, simulate
 from tests.fakes.store import FakeStore
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST, made_loop, profiled, scenario, window_max
 

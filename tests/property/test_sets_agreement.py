@@ -8,8 +8,7 @@ from random import Random
 import pytest
 
 from ipa.model.plan import Termination
-from ipa.optimize.set_solve import solve_set
-from ipa.optimize.sets import SetProblem
+from ipa.optimize.set_solve import SetProblem, solve_set
 from tests.amounts import many
 from tests.fakes.set_instances import best_by_milp, bounded_set, enumerate_sets, random_set
 

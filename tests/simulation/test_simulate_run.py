@@ -19,7 +19,7 @@ from ipa.model.pipeline import Edge, Stage, StageKind
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT
 from ipa.policies.registry import POLICIES
-from ipa.report.stats import mean_of
+from ipa.report.blocks import mean_of
 from ipa.simulate.arrivals import request_times, steps
 from ipa.simulate.cluster import KUBERNETES, ClusterSettings
 from ipa.simulate.graph import PipelineSim

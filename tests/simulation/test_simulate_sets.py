@@ -17,8 +17,7 @@ from ipa.model.plan import StageConfig
 from ipa.simulate.cluster import KUBERNETES, ClusterSettings, SimCluster
 from ipa.simulate.ground_truth import GroundTruth
 from ipa.simulate.metrics import MetricsSettings
-from ipa.simulate.result import SimResult
-from ipa.simulate.run import ForecastSettings, SimSetup, simulate
+from ipa.simulate.run import ForecastSettings, SimResult, SimSetup, simulate
 from ipa.simulate.world import SimWorld
 from tests.fakes.images import IMAGES, PROFILES
 

@@ -21,8 +21,7 @@ from functools import cache
 from ipa.adapters.solvers.process import WorkerPool, serve_parent
 from ipa.model.errors import LicenceError
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.linear_program import Maximise
-from ipa.optimize.milp import Milp, MilpSolution
+from ipa.optimize.linear_program import Maximise, Milp, MilpSolution
 from ipa.optimize.solver_selection import in_process
 
 # A solver may exceed its limit by this much: it checks the clock between steps.

@@ -22,8 +22,8 @@ from ipa.model.errors import ConfigurationError, ExitCode, NotFoundError, Plugin
 from ipa.policies.registry import POLICIES
 
 if TYPE_CHECKING:
-    from ipa.experiment.experiment import Experiment
     from ipa.experiment.results import Results
+    from ipa.experiment.runners import Experiment
 
 EXPERIMENTS = Path("experiments")
 ALLOW_FAILURES = typer.Option(
@@ -177,11 +177,10 @@ def compare(
     tables in Parquet. Outcomes are kept: the same command continues after Ctrl-C.
     """
     from ipa.cli.views.experiment_text import as_table
-    from ipa.experiment.experiment import Experiment, PipelineArm, WorkloadArm
     from ipa.experiment.loads import SLA_PATTERN, SLA_WORDS
     from ipa.experiment.report import write_report
     from ipa.experiment.results import differences_of
-    from ipa.experiment.runners import SIMULATE, runner_of
+    from ipa.experiment.runners import SIMULATE, Experiment, PipelineArm, WorkloadArm, runner_of
     from ipa.files.pipelines import find_pipeline
     from ipa.files.reading import is_file
     from ipa.files.traces import trace_file

@@ -9,11 +9,11 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from ipa.model.resources import BESIDE_CORES
-from ipa.report.stats import span, with_half
+from ipa.report.blocks import span, with_half
 
 if TYPE_CHECKING:
     from ipa.report.blocks import Table as ReportTable
-    from ipa.simulate.result import SimResult
+    from ipa.simulate.run import SimResult
 
 # Changes that are printed; -o json has all.
 MOST_CHANGES = 12

@@ -10,7 +10,7 @@ from gurobipy import GRB
 from ipa.model.errors import LicenceError, SolverError
 from ipa.model.plan import Termination
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.milp import Milp, MilpSolution
+from ipa.optimize.linear_program import Milp, MilpSolution
 
 # Silent, repeatable, and exact: the batch term δ = 1e-6 lies below Gurobi's usual gap of 1e-4.
 PARAMETERS = {

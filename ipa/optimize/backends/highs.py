@@ -7,9 +7,9 @@ import numpy as np
 
 from ipa.model.errors import DeadlineError, SolverError
 from ipa.model.plan import Termination
-from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.milp import Milp, MilpSolution
+from ipa.optimize.linear_program import Milp, MilpSolution
+from ipa.optimize.problem import Array
 
 # Silent, repeatable, and exact: the batch term δ = 1e-6 is as small as HiGHS's usual absolute gap.
 OPTIONS = {

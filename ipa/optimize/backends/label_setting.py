@@ -16,9 +16,9 @@ from ipa.model.errors import DeadlineError
 from ipa.model.plan import Termination
 from ipa.optimize.backends.labels import CHANGES, COST, LIMITS, VALUE, LabelExpansion, PartialPlans
 from ipa.optimize.bounding import LagrangeBounds, surrogates
-from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import undominated
+from ipa.optimize.problem import Array, Index
 from ipa.optimize.program import EQUAL, Program, ProgramAnswer, evaluate
 
 # Labels kept in each pass; the last pass keeps all. Each pass looks for plans at least as good as the last

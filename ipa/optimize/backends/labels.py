@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa.optimize.bounding import Surrogates
-from ipa.optimize.columns import Array, Index
+from ipa.optimize.problem import Array, Index
 from ipa.optimize.program import PLACE, Program, tolerance
 
 

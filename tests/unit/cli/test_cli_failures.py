@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ipa.cli.main import run
-from ipa.experiment.tables import RUNS, TICKS
-from ipa.simulate import forecasts
+from ipa.experiment.results import RUNS, TICKS
+from ipa.simulate import run as running
 from ipa.simulate import run as simulation
 
 BAD = "tests.fakes.bad_plugins"
@@ -81,7 +81,7 @@ def test_what_hangs_is_given_up(
     option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(simulation, "PLUGIN_LIMIT_S", 0.01)
-    monkeypatch.setattr(forecasts, "PLUGIN_LIMIT_S", 0.01)
+    monkeypatch.setattr(running, "PLUGIN_LIMIT_S", 0.01)
     assert run(["simulate", "video", *MINUTE, option]) == 1
     assert "no answer within 0.01 s" in capsys.readouterr().err
 

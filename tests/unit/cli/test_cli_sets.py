@@ -16,7 +16,7 @@ from ipa.files import load_pipeline, load_profiles
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import AccuracyRule, Goal, Pin, Pipeline, StageBounds
 from ipa.model.profile import StageProfile
-from ipa.optimize.sets import in_whole_percents
+from ipa.optimize.set_solve import in_whole_percents
 from ipa.policies.infadapter import set_question
 
 Capture = pytest.CaptureFixture[str]

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import re
 
-from ipa.experiment.simulated_page import CaseGrid, representative
-from ipa.report.blocks import FigureBlock, Folded, Table, TableCell, as_page, figure, judged, signless
+from ipa.report.blocks import (
+    FigureBlock,
+    Folded,
+    Mean,
+    Table,
+    TableCell,
+    as_page,
+    figure,
+    judged,
+    paired,
+    signless,
+)
 from ipa.report.plots import over_cells
-from ipa.report.stats import Mean, paired
 
 
 def test_only_what_is_sure_is_judged() -> None:
@@ -53,13 +62,3 @@ def test_an_interval_that_reaches_below_zero_ends_at_the_edge_of_a_logarithmic_a
     picture = over_cells("Late", "late, %", ["a", "b"], ["ours"], means, may_be_log=True)
     numbers = [float(text) for text in texts(picture) if text[0].isdigit()]
     assert min(numbers) == 0.02 and {0.1, 10.0} <= set(numbers) and max(numbers) <= 50
-
-
-def test_the_representative_case_is_the_median_of_late_requests() -> None:
-    case = ("p", "w", "own")
-    late = {1: 0.3, 2: 0.0, 3: 0.1, 4: 0.2, 5: 0.9}
-    rows = {
-        (case, policy): {seed: {"violation_ratio": ratio} for seed, ratio in late.items()}
-        for policy in ("ours", "ipa")
-    }
-    assert representative(CaseGrid((case,), ("ours", "ipa"), (1, 2, 3, 4, 5), rows, None)) == (case, 4)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from ipa.experiment.cells import code_of
-from ipa.experiment.experiment import Experiment, PipelineArm, WorkloadArm
 from ipa.experiment.loads import as_servers, fastest_s, pipeline_of, rates_of, sla_of, with_sla
 from ipa.experiment.reading import load_experiment
+from ipa.experiment.runners import Experiment, PipelineArm, WorkloadArm
 from ipa.experiment.simulated import cells, setup_of
 from ipa.model.errors import InputError
 from ipa.plugins import Registry

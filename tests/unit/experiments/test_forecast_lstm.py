@@ -12,8 +12,8 @@ import pytest
 from experiments.forecast import runner as forecasts
 from experiments.forecast.lstm import Lstm, LstmModel, Network, Training, learn
 from ipa.cli.main import run
-from ipa.experiment.experiment import Experiment
 from ipa.experiment.reading import load_experiment
+from ipa.experiment.runners import Experiment
 from ipa.forecast.base import Series, prepare
 from ipa.forecast.learned import LAGS
 from ipa.model.errors import DomainError, UsageError

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from experiments.forecast.runner import cells, work
-from ipa.experiment.experiment import WorkloadArm
 from ipa.experiment.loads import rates_of as experiment_rates
 from ipa.experiment.reading import load_experiment
+from ipa.experiment.runners import WorkloadArm
 from ipa.files.traces import EXAMPLE_TRACE, read_rates, read_trace, trace_file, trace_in
 from ipa.forecast.traces import as_load
 from ipa.library import load_trace

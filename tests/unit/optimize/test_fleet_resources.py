@@ -13,12 +13,10 @@ from ipa.model.pipeline import Objective
 from ipa.model.plan import Termination
 from ipa.model.profile import OperatingPoint
 from ipa.model.resources import Prices
-from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.fleet.master import Master
-from ipa.optimize.fleet.offers import Offer
+from ipa.optimize.fleet.master import Master, Offer
 from ipa.optimize.fleet.plan import Fleet, Member, plan_fleet, plan_together, refuse
-from ipa.optimize.problem import PlanningProblem, StageProblem
+from ipa.optimize.problem import Array, Index, PlanningProblem, StageProblem
 
 GPU = "nvidia.com/gpu"
 

@@ -13,8 +13,7 @@ import pytest
 from ipa.model.pipeline import AccuracyRule
 from ipa.model.plan import Termination
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.linear_program import by_milp
-from ipa.optimize.milp import Milp, MilpSolution
+from ipa.optimize.linear_program import Milp, MilpSolution, by_milp
 from ipa.optimize.problem import Compat
 from ipa.optimize.program import EQUAL, Program, evaluate
 from tests.fakes.planner_instances import build_program, random_problem

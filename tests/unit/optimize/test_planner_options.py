@@ -15,7 +15,7 @@ from ipa.model.errors import InputError
 from ipa.model.pipeline import AccuracyRule, Bounds, Objective
 from ipa.model.profile import OperatingPoint
 from ipa.optimize import timing
-from ipa.optimize.accuracy import accuracy_term, ranks
+from ipa.optimize.candidates import accuracy_term, ranks
 from ipa.optimize.dominance import undominated
 from ipa.optimize.options import draft_of
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem

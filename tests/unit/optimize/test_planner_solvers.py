@@ -19,8 +19,7 @@ from ipa.optimize import solver_selection
 from ipa.optimize.backends import label_setting
 from ipa.optimize.backends.gurobi_licence import SERVICES, own_licence
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.linear_program import build_milp, chosen_options, whole_ranges
-from ipa.optimize.milp import Milp
+from ipa.optimize.linear_program import Milp, build_milp, chosen_options, whole_ranges
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.program import Program, ProgramAnswer
 from ipa.optimize.registry import BACKENDS

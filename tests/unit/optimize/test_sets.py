@@ -10,20 +10,16 @@ from random import Random
 import pytest
 
 from experiments.sets.published import line_levels
-from ipa.model.errors import SolverError
 from ipa.model.plan import Termination
-from ipa.model.resources import Resources
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.set_solve import solve_set
-from ipa.optimize.sets import (
+from ipa.optimize.set_solve import (
     CoreLevel,
-    SetPlan,
     SetProblem,
     SetVariant,
     SetWeights,
     fill,
     percent_capacity,
-    verify_set,
+    solve_set,
     whole_shares,
 )
 from tests.fakes.set_instances import best_by_milp
@@ -145,46 +141,6 @@ def test_a_deadline_gives_the_best_known_with_a_bound(monkeypatch: pytest.Monkey
     plan = solve_set(problem)
     assert plan.termination is Termination.FEASIBLE and plan.cores
     assert plan.bound is not None and proved.objective is not None and plan.bound >= proved.objective - 1e-9
-    with pytest.raises(SolverError, match="optimal, yet its bound is"):
-        verify_set(problem, replace(plan, termination=Termination.OPTIMAL, bound=9.0))
-
-
-def spoilt(plan: SetPlan, **part: object) -> SetPlan:
-    return replace(plan, parts=(replace(plan.parts[0], **part), *plan.parts[1:]))  # type: ignore[arg-type]
-
-
-def test_a_set_that_does_not_hold_is_refused() -> None:
-    problem = task(30.0, budget=3.0)
-    plan = solve_set(problem, whole_percents=True)
-    verify_set(problem, plan)
-    broken = {
-        "cores is not allowed": spoilt(plan, cores=7.0),
-        "no variant": spoilt(plan, variant="huge"),
-        "runs twice": spoilt(plan, variant="small"),
-        "outside 0": spoilt(plan, quota_rps=25.0),
-        "sum of quotas": spoilt(plan, quota_rps=1.0),
-        "capacity_rps": spoilt(plan, capacity_rps=99.0),
-        "loading_s": spoilt(plan, loading_s=1.0),
-        "90 %": spoilt(plan, share_percent=90),
-        "sum to 100": spoilt(plan, share_percent=15),
-        "do not sum to 100": spoilt(plan, share_percent=None),
-        "objective": replace(plan, objective=9.0, bound=9.0),
-        "own bound": replace(plan, bound=-1.0),
-        "calls": replace(plan, bound=5.0),
-        "no variant runs": replace(plan, parts=()),
-        "yet there is a set": replace(plan, termination=Termination.INFEASIBLE, missing_rps=1.0),
-        "missing_rps": replace(plan, termination=Termination.INFEASIBLE, parts=(), objective=None),
-    }
-    for words, wrong in broken.items():
-        with pytest.raises(SolverError, match=words):
-            verify_set(problem, wrong)
-    with pytest.raises(SolverError, match="above the budget"):
-        verify_set(replace(problem, budget_cores=2.0), plan)
-    heavy = tuple(replace(each, beside=Resources(memory_gib=2.0)) for each in problem.variants)
-    used_gib = 2.0 * len(plan.parts)
-    verify_set(replace(problem, variants=heavy, limits={"memory": used_gib}), plan)
-    with pytest.raises(SolverError, match=f"{used_gib:g} GiB of memory are above the budget"):
-        verify_set(replace(problem, variants=heavy, limits={"memory": used_gib - 1}), plan)
 
 
 def test_a_set_that_highs_once_got_wrong_is_the_true_best() -> None:

@@ -12,9 +12,9 @@ from ipa.model.pipeline import Objective, Sla
 from ipa.model.plan import Plan, StageConfig, Termination
 from ipa.optimize.problem import Compat
 from ipa.policies.base import PolicyState, constrained
-from ipa.policies.baselines import Static
 from ipa.policies.ours import GRID, MIN_RATE_RPS, Ours
 from ipa.policies.profiled import Profiled
+from ipa.policies.rules import Static
 from ipa.policies.table import PolicyInputs, make_policy
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST, planner, profiled
 

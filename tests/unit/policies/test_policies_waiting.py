@@ -13,10 +13,9 @@ from ipa.model.observation import Forecast, Missing, MissingReason, Observation
 from ipa.model.pipeline import Pipeline, Sla
 from ipa.model.plan import Plan, Termination
 from ipa.model.rolling import DEPLOYMENT
-from ipa.policies import baselines
+from ipa.policies import ours
 from ipa.policies.base import Configs, PolicyState
-from ipa.policies.baselines import Frugal
-from ipa.policies.ours import WAIT_RATIO, Ours, waiting_plan
+from ipa.policies.ours import WAIT_RATIO, Frugal, Ours, waiting_plan
 from ipa.policies.profiled import Profiled
 from ipa.policies.table import PolicyInputs, make_policy
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST
@@ -128,5 +127,5 @@ def test_what_starts_has_a_price(monkeypatch: pytest.MonkeyPatch) -> None:
         return found
 
     priced = replacements()
-    monkeypatch.setattr(baselines, "STARTING_RATIO", 0.0)
+    monkeypatch.setattr(ours, "STARTING_RATIO", 0.0)
     assert priced < replacements()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ipa.report.stats import Mean, mean_of, means_of, paired, student_t
+from ipa.report.blocks import Mean, mean_of, means_of, paired, student_t
 
 
 def test_student_t_is_that_of_the_tables() -> None:
