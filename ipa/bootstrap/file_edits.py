@@ -14,9 +14,8 @@ from typing import Any
 
 from ipa.control.ports import Attribution, ControlAction
 from ipa.files import load_pipeline, load_pipelines, load_profiles, pipeline_to_mapping
-from ipa.files.changes import changes_of
 from ipa.files.document import check_within
-from ipa.files.pipelines import FILE_NAME
+from ipa.files.pipelines import FILE_NAME, changes_of
 from ipa.model.errors import (
     ConflictError,
     InProgressError,

@@ -1,8 +1,8 @@
-"""pipeline.yaml <-> Pipeline."""
+"""pipeline.yaml <-> Pipeline, the words for its changes, and new files for a person to go on with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import resources
@@ -11,13 +11,23 @@ from types import MappingProxyType
 from typing import Any
 
 from ipa.files.document import Document, check_within, read_document
-from ipa.files.forms import check, dump_yaml, either, file_section, section, write
+from ipa.files.forms import (
+    FlowMapping,
+    check,
+    described,
+    dump_yaml,
+    either,
+    file_section,
+    schema_text,
+    section,
+    write,
+)
 from ipa.files.graph import Arrow, FanOut, Node, as_fan_out, edges_of, in_order, read_nodes
 from ipa.files.meaning import check_pipeline
 from ipa.files.profiles import load_profiles
 from ipa.files.reading import is_file
 from ipa.files.targets import check_batches, target_sections
-from ipa.model.errors import InputError, NotFoundError, Problem
+from ipa.model.errors import ConflictError, InputError, NotFoundError, Problem
 from ipa.model.forms import (
     ANY,
     END,
@@ -363,3 +373,118 @@ def packaged_example() -> tuple[Pipeline, dict[str, StageProfile]]:
     """The pipeline and its profiles by stage that come with the package."""
     pipelines, profiles = example_folders()
     return load_pipeline(pipelines / EXAMPLE / FILE_NAME), load_profiles(profiles, EXAMPLE)
+
+
+# Changes named in a message, and characters of a value in it.
+MOST_CHANGES, MOST_SHOWN = 20, 60
+ABSENT = "absent"
+
+
+def changes_of(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys that differ, as `sla.latency: 1s → 800ms`; entries of a list have their names as keys."""
+    before, after = dict(_leaves("", old)), dict(_leaves("", new))
+    keys = [*before, *(key for key in after if key not in before)]
+    found = [
+        f"{key}: {before.get(key, ABSENT)} → {after.get(key, ABSENT)}"
+        for key in keys
+        if before.get(key) != after.get(key)
+    ]
+    more = len(found) - MOST_CHANGES
+    return (*found[:MOST_CHANGES], f"and {more} more") if more > 0 else tuple(found)
+
+
+def _leaves(place: str, value: Any) -> Iterator[tuple[str, str]]:
+    """The values in the tree by their places, as text."""
+    if isinstance(value, list) and value and all(isinstance(it, Mapping) and "name" in it for it in value):
+        value = {each["name"]: {key: it for key, it in each.items() if key != "name"} for each in value}
+    if isinstance(value, Mapping) and value:
+        for key, each in value.items():
+            yield from _leaves(f"{place}.{key}" if place else str(key), each)
+        return
+    text = str(value)
+    yield place, text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 1]}…"
+
+
+# A model that runs, and the requests to measure it with.
+MODEL_FILES = ("runtime.py", "bench.py")
+# Beside the folders of pipelines.
+SCHEMA = "pipeline.schema.json"
+EXAMPLE_FILES = Path(__file__).parent / "example"
+# What is worth what until its owner says: an answer that is right ten, a core a tenth.
+USUAL_OBJECTIVE = {"alpha": 10, "beta": 0.1}
+
+
+def pipeline_text(pipeline: Pipeline, notes: tuple[str, ...] = ()) -> str:
+    """The text of a new pipeline file; `notes` are comments at its head. It reads back as the pipeline.
+
+    But for its objectives, which are the usual one.
+    """
+    mapping = pipeline_to_mapping(pipeline)
+    mapping.pop("default_objective")
+    mapping["objectives"] = {"default": FlowMapping(USUAL_OBJECTIVE)}
+    for key in ("sla", "bounds", *target_sections()):
+        if key in mapping:
+            mapping[key] = FlowMapping(mapping[key])
+    head = [f"# yaml-language-server: $schema=../{SCHEMA}\n"]
+    head += [f"# {note}\n" for note in notes]
+    variants = (variant for stage in mapping["stages"] for variant in stage["variants"])
+    has_runs = any(key in target_sections() for variant in variants for key in variant)
+    return "".join([*head, *_commented(mapping), *(() if has_runs else _run_hint())])
+
+
+def with_constant_models(mapping: dict[str, Any], pipelines_dir: Path) -> None:
+    """Have each variant run on this machine with the constant model that `write_new` writes."""
+    module = f"{pipelines_dir.resolve().name}.{mapping['name']}.runtime"
+    for stage in mapping["stages"]:
+        for variant in stage["variants"]:
+            variant["local"] = {"implementation": f"{module}.Constant"}
+
+
+def _commented(mapping: Mapping[str, Any]) -> Iterator[str]:
+    """Each key with what its declaration says of it."""
+    words = {key: text for key, _, text in described(pipeline_form())}
+    for key, value in mapping.items():
+        if words.get(key):
+            yield f"# {words[key]}\n"
+        yield dump_yaml({key: value})
+
+
+def _run_hint() -> Iterator[str]:
+    yield "# How a variant runs, for example:\n#   - name: small\n"
+    for name, target in target_sections().items():
+        if target.example:
+            yield f"#     {name}: {target.example}\n"
+
+
+def write_new(
+    pipeline: Pipeline,
+    pipelines_dir: Path,
+    *,
+    notes: tuple[str, ...] = (),
+    force: bool = False,
+    has_models: bool = False,
+) -> tuple[Path, ...]:
+    """Write the pipeline and the schema that editors check it by; return the paths.
+
+    Unless it `has_models` also runtime.py and bench.py, to measure and run at once. ConflictError where any
+    of these but the schema is there and not `force`; nothing is written then.
+    """
+    texts = {pipelines_dir / pipeline.name / FILE_NAME: pipeline_text(pipeline, notes)}
+    for name in () if has_models else MODEL_FILES:
+        text = EXAMPLE_FILES.joinpath("new", name).with_suffix(".txt").read_text(encoding="utf-8")
+        texts[pipelines_dir / pipeline.name / name] = text
+    there = [path for path in texts if path.exists()]
+    if there and not force:
+        raise ConflictError(
+            f"pipeline {pipeline.name!r} already has files, which are left as they are",
+            problems=[Problem("is there", str(path)) for path in there],
+            hint="Choose another name, or overwrite them with --force.",
+        )
+    texts[pipelines_dir / SCHEMA] = schema_text("pipeline")
+    for path, text in texts.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{path} cannot be written: {error.strerror}") from error
+    return tuple(texts)

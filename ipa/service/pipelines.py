@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from ipa.control.ports import Attribution, ControlAction
 from ipa.files import pipeline_to_mapping
-from ipa.files.changes import changes_of
+from ipa.files.pipelines import changes_of
 from ipa.model.access import EVERYWHERE, Operation
 from ipa.model.errors import ConflictError, ForbiddenError, InputError, Problem
 from ipa.model.pipeline import Bounds, CombineRule, Objective, Pin, Pipeline, StageBounds, StageKind

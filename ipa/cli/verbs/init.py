@@ -42,8 +42,7 @@ def _write(
 ) -> None:
     """Write the files, check them, and print what is left to do. ConflictError as of `write_new`."""
     from ipa.files.check import check_files
-    from ipa.files.pipelines import FILE_NAME
-    from ipa.files.skeleton import write_new
+    from ipa.files.pipelines import FILE_NAME, write_new
 
     folder, name = settings.pipelines_dir, pipeline.name
     files = write_new(pipeline, folder, notes=notes, force=force, has_models=has_models)
@@ -87,7 +86,7 @@ def init(
     """
     from ipa.bootstrap.targets import targets
     from ipa.files import pipeline_from_mapping
-    from ipa.files.skeleton import with_constant_models
+    from ipa.files.pipelines import with_constant_models
 
     if not stage:
         raise UsageError("--stage is needed", hint="For example --stage detect=small,large --stage read=base")
