@@ -101,7 +101,6 @@ def build(settings: Settings, options: ServeOptions) -> App:
         resources.callback(store.close)
         authenticators = authenticators_of(settings, store, clock, resources)
         pipelines = _chosen(found, options.names, store.given.all())
-        _forget_pushed(store)
         check_carried(target, pipelines.values(), options.policy)
         for pipeline in pipelines.values():
             store.records.resume(pipeline.name, pipeline.namespace)
@@ -257,12 +256,6 @@ def _chosen(
         known = ", ".join(sorted({*found, *given})) or "none"
         raise NotFoundError(f"there is no pipeline {', '.join(unknown)}", hint=f"There are: {known}")
     return {name: found[name] for name in names or sorted(found) if name in found}
-
-
-def _forget_pushed(store: Store) -> None:
-    """Delete what an earlier version took over the API in place of files, and log it."""
-    for name in store.given.forget_pushed():
-        log.warning("%s: its file applies again; keys sent over the API to an earlier version do not", name)
 
 
 def _profiles(settings: Settings, store: Store, pipeline: Pipeline) -> Mapping[str, StageProfile]:

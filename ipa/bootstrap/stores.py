@@ -30,9 +30,9 @@ def back_up(settings: Settings, file: Path, step: CopyStep) -> Backup:
     return copies.back_up(settings.store_url, file, step, settings.store_key_file)
 
 
-def restore(settings: Settings, file: Path, step: CopyStep, *, force: bool) -> Restored:
-    """Verify a backup and replace the settings' store with it; `force` renames one that is not empty."""
-    return copies.restore(settings.store_url, file, step, force=force, key_file=settings.store_key_file)
+def restore(settings: Settings, file: Path, step: CopyStep) -> Restored:
+    """Verify a backup and make it the settings' store, which must be empty or missing."""
+    return copies.restore(settings.store_url, file, step, settings.store_key_file)
 
 
 def checkpoint_verifier(key_file: Path) -> Verifies:

@@ -108,11 +108,10 @@ class Backup:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A restored store. `kept_aside` is the file of the former store; empty if there was none."""
+    """A restored store."""
 
     store: str
     contents: StoreContents
-    kept_aside: str = ""
 
 
 # Reports progress: the step in words, and the part of it that is done (0 to 1).

@@ -13,7 +13,6 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, insert, inspect, select
@@ -35,7 +34,6 @@ from ipa.model.errors import ConfigurationError, ConflictError, InputError, Unav
 BATCH = 500
 # A trigger of our schema does nothing but refuse.
 GUARD = re.compile(r"CREATE TRIGGER \w+ BEFORE [^;]* BEGIN SELECT RAISE\(ABORT, '[^']*'\); END")
-CHUNK_BYTES = 1 << 20
 HINT = "`ipa doctor --store` names the fault; the disk needs as much free space as the store takes."
 
 
@@ -61,13 +59,10 @@ def back_up(store_url: str, target: Path, step: CopyStep, key_file: str = "") ->
     return Backup(str(target), digest, contents)
 
 
-def restore(
-    store_url: str, source: Path, step: CopyStep, *, force: bool = False, key_file: str = ""
-) -> Restored:
-    """Verify a backup, migrate it to the newest schema, and replace the store with it.
+def restore(store_url: str, source: Path, step: CopyStep, key_file: str = "") -> Restored:
+    """Verify a backup, migrate it to the newest schema, and put it in the place of an empty or missing store.
 
-    With `force` a SQLite store that is not empty is kept under another name. ConflictError: a service uses
-    the store, or it is not empty. InputError: the backup is damaged.
+    ConflictError: a service uses the store, or it is not empty. InputError: the backup is damaged.
     """
     if not source.is_file():
         raise InputError(f"there is no backup {source}", hint="`ipa store backup FILE` writes one.")
@@ -86,17 +81,18 @@ def restore(
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = locked_for_service(path)
     try:
-        if not force:
-            _check_empty(path)
+        _check_empty(path)
         with _part_of(path) as part:
             _import(source, part, step)
             contents = verify_file(part, step, keyring)
-            aside = _put_aside(path) if path.exists() else None
+            for suffix in ("-wal", "-shm"):
+                # SQLite would write the log of the empty store into whatever file has its name.
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
             part.replace(path)
         _sync(path.parent)
     finally:
         lock.release()
-    return Restored(database.shown(url), contents, str(aside or ""))
+    return Restored(database.shown(url), contents)
 
 
 def verify_file(path: Path, step: CopyStep, keyring: Keyring) -> StoreContents:
@@ -180,7 +176,7 @@ def _check_empty(path: Path) -> None:
     if filled:
         raise ConflictError(
             f"the store {path} is not empty: {', '.join(filled)}",
-            hint="--force renames it and puts the backup in its place.",
+            hint=f"Move {path.name}, {path.name}-wal and {path.name}-shm away first; the key stays.",
         )
 
 
@@ -218,25 +214,6 @@ def _check_guards(source: Path, part: Path) -> None:
                 f"the backup {source} holds {name!r}, which no store of ipa has",
                 hint="Take another: somebody changed this one.",
             )
-
-
-def _put_aside(path: Path) -> Path:
-    """Link the store under a second name, so that replacing it loses nothing; return that name."""
-    aside = path.with_name(f"{path.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}")
-    try:
-        with closing(sqlite3.connect(path)) as connection:
-            # Moves the write-ahead log into the file.
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    except sqlite3.DatabaseError:
-        # The file is too damaged: its log is kept beside it.
-        pass
-    os.link(path, aside)
-    for suffix in ("-wal", "-shm"):
-        log = path.with_name(path.name + suffix)
-        if log.exists():
-            # SQLite would write a log into whatever file has its name.
-            log.rename(aside.with_name(aside.name + suffix))
-    return aside
 
 
 @contextmanager

@@ -133,8 +133,6 @@ class StateKind(StrEnum):
     PIPELINE = "pipeline"
     PLAN = "plan"
     PROFILE = "profile"
-    # Keys that earlier versions took over the API in place of a file's.
-    PUSHED = "pushed"
     RECORD = "record"
 
 
@@ -285,7 +283,7 @@ OLDER_PROFILES = (
     "DELETE FROM ipa_profiles WHERE revision < (SELECT max(p.revision) FROM ipa_profiles p "
     "WHERE p.pipeline = ipa_profiles.pipeline AND p.stage = ipa_profiles.stage)"
 )
-# Former rows of the pipelines of files; such a name ended the name of the pipeline.
+# Ends the names of former rows: what earlier versions took over the API in place of a file.
 PUSHED = "@pushed"
 
 
@@ -311,7 +309,10 @@ def _to_0009(connection: Connection) -> None:
         query = select(text("*")).select_from(table(name))
         with connection.execute(query, execution_options={"yield_per": 500}) as rows:
             for batch in rows.mappings().partitions():
-                connection.execute(insert(StateRow), [_moved(name, dict(row)) for row in batch])
+                moved = [_moved(name, dict(row)) for row in batch]
+                kept = [row for row in moved if not str(row["name"]).endswith(PUSHED)]
+                if kept:
+                    connection.execute(insert(StateRow), kept)
     for name in (*MOVED, "ipa_cursors", "ipa_decisions", "ipa_series"):
         connection.execute(text(f"DROP TABLE {name}"))
     put_guards(connection)
@@ -330,8 +331,6 @@ def _moved(former: str, row: dict[str, object]) -> dict[str, object]:
         name = f"{owner}/{name}"
     elif kind is StateKind.PLAN:
         at_s = datetime.fromisoformat(json.loads(body)["at"]).timestamp()
-    elif name.endswith(PUSHED):
-        kind, name = StateKind.PUSHED, name.removesuffix(PUSHED)
     return {"kind": kind.value, "name": name, "owner": owner, "at_s": at_s, "body": body}
 
 

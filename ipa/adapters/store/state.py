@@ -262,13 +262,6 @@ class PipelineRows:
         """Delete the pipeline if there is one."""
         self._state.remove(StateKind.PIPELINE, name)
 
-    def forget_pushed(self) -> list[str]:
-        """Delete what an earlier version took in place of files; return the names of the pipelines."""
-        names = list(self._state.all(StateKind.PUSHED))
-        for name in names:
-            self._state.remove(StateKind.PUSHED, name)
-        return names
-
 
 def _decoded(kind: str, body: str, *names: str) -> Any:
     """The mapping of the JSON text, which has these names; UnavailableError if it is damaged."""

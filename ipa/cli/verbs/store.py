@@ -38,12 +38,9 @@ def backup(
 def restore(
     file: Path = typer.Argument(help="file of a backup", metavar="FILE"),
     *,
-    force: bool = typer.Option(
-        False, "--force", help="replace a store that is not empty; the old one is kept under another name"
-    ),
     output: Output = OUTPUT,
 ) -> None:
-    """Verify a backup and replace the store with it, at the schema of this version.
+    """Verify a backup and make it the store, at the schema of this version.
 
     Stop the service first: exit code 4 if it uses the store, or if the store is not empty. If IPA_STORE_URL
     names an empty PostgreSQL database, the backup is copied into it.
@@ -51,11 +48,8 @@ def restore(
     from ipa.bootstrap import stores
 
     with _steps() as step:
-        done = stores.restore(Settings.from_env(), file, step, force=force)
-    lines = [f"{done.store} is restored: {_contents(done.contents)}"]
-    if done.kept_aside:
-        lines.append(f"the former store is now {done.kept_aside}; remove it when you no longer need it")
-    show(output, asdict(done), *lines)
+        done = stores.restore(Settings.from_env(), file, step)
+    show(output, asdict(done), f"{done.store} is restored: {_contents(done.contents)}")
 
 
 def prune(

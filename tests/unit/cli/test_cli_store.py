@@ -134,52 +134,37 @@ def test_a_store_in_use_is_not_replaced_whatever_is_said(store: Path, capfd: Cap
     assert run(["store", "backup", "copy.sqlite3"]) == 0
     serving = open_store(url_of(store), Access.SERVE)
     contents = store.read_bytes()
-    assert run(["store", "restore", "copy.sqlite3", "--force"]) == 4
+    assert run(["store", "restore", "copy.sqlite3"]) == 4
     assert "in use by an ipa service" in capfd.readouterr().err
     assert store.read_bytes() == contents
     serving.close()
 
 
-def test_a_store_that_is_not_empty_is_put_aside_only_when_told(store: Path, capfd: Captured) -> None:
+def test_a_store_that_is_not_empty_is_left_alone(store: Path, capfd: Captured) -> None:
     assert run(["store", "backup", "copy.sqlite3"]) == 0
-    late = open_store(url_of(store))
-    late.record(a_decision(50))
-    late.close()
-    newer = all_of(url_of(store))
+    before = all_of(url_of(store))
     assert run(["store", "restore", "copy.sqlite3"]) == 4
-    assert "is not empty: ipa_entries" in capfd.readouterr().err
-    assert all_of(url_of(store)) == newer
-    assert run(["store", "restore", "copy.sqlite3", "--force", "-o", "json"]) == 0
-    done = json.loads(capfd.readouterr().out)
-    assert all_of(url_of(Path(done["kept_aside"]))) == newer
-    assert len(all_of(url_of(store))[0]) == 6
+    said = capfd.readouterr().err
+    assert "is not empty: ipa_entries" in said and "s.sqlite3-wal" in said
+    assert all_of(url_of(store)) == before
 
 
-def test_what_is_only_in_the_log_is_put_aside_too(store: Path, tmp_path: Path) -> None:
-    """The former store was killed: its newest decisions are in its log alone."""
-    back_up(url_of(store), tmp_path / "copy.sqlite3", nothing)
-    late = open_store(url_of(store))
-    late.record(a_decision(50))
-    killed = tmp_path / "killed"
-    killed.mkdir()
-    for each in tmp_path.glob("s.sqlite3*"):
-        shutil.copy(each, killed / each.name)
-    late.close()
-    assert (killed / "s.sqlite3-wal").stat().st_size > 0
-    done = restore(url_of(killed / "s.sqlite3"), tmp_path / "copy.sqlite3", nothing, force=True)
-    assert {each.tick for each in all_of(url_of(Path(done.kept_aside)))[0]} >= {50}
-    assert len(all_of(url_of(killed / "s.sqlite3"))[0]) == 6
-
-
-def test_a_damaged_store_can_be_replaced(store: Path, tmp_path: Path) -> None:
+def test_a_damaged_store_is_left_alone_and_the_log_of_an_empty_one_goes(store: Path, tmp_path: Path) -> None:
     before = all_of(url_of(store))
     back_up(url_of(store), tmp_path / "copy.sqlite3", nothing)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    opened = open_store(url_of(tmp_path / "new.sqlite3"))
+    for each in tmp_path.glob("new.sqlite3*"):
+        shutil.copy(each, empty / each.name)
+    opened.close()
+    assert (empty / "new.sqlite3-wal").stat().st_size > 0
+    restore(url_of(empty / "new.sqlite3"), tmp_path / "copy.sqlite3", nothing)
+    assert all_of(url_of(empty / "new.sqlite3")) == before
     store.write_bytes(b"not a database at all" * 500)
     with pytest.raises(ConflictError, match="it cannot be read"):
         restore(url_of(store), tmp_path / "copy.sqlite3", nothing)
-    done = restore(url_of(store), tmp_path / "copy.sqlite3", nothing, force=True)
-    assert all_of(url_of(store)) == before
-    assert Path(done.kept_aside).read_bytes().startswith(b"not a database")
+    assert store.read_bytes().startswith(b"not a database")
 
 
 def test_a_backup_that_is_not_what_was_written_is_refused(store: Path, tmp_path: Path) -> None:
@@ -296,7 +281,7 @@ def test_a_store_moves_to_postgresql_and_back(store: Path, server: str, tmp_path
     moved.given.keep("shop", {"name": "shop", "sla": 2})
     moved.close()
     with pytest.raises(ConflictError, match="is not empty"):
-        restore(server, tmp_path / "copy.sqlite3", nothing, force=True)
+        restore(server, tmp_path / "copy.sqlite3", nothing)
     made = back_up(server, tmp_path / "back.sqlite3", nothing)
     assert made.contents.decisions == 8
     restore(url_of(tmp_path / "again.sqlite3"), tmp_path / "back.sqlite3", nothing)
