@@ -195,9 +195,9 @@ class Settings:
     install: str = "ipa"
     # Time limit of each call to the API server, in seconds.
     kube_timeout_s: float = 10.0
-    # The way of `ipa profile --at kubernetes` to a Service: service (its address), port-forward (by kubectl),
-    # a URL with {service}, {namespace} and {port}, or auto: port-forward with a kubeconfig, else service.
-    profile_reach: str = "auto"
+    # URL at which `ipa profile --at kubernetes` reaches a Service of the cluster, with {service}, {namespace}
+    # and {port}. By default its address within the cluster; change it to measure from outside.
+    profile_reach: str = "http://{service}.{namespace}:{port}"
     # Destination of writes on Kubernetes: cluster, or gitops for only the files that a GitOps tool deploys.
     actuation: str = "cluster"
     # Folder of manifests or git repository for gitops, best a clone of its own.
@@ -334,8 +334,6 @@ CHOICES = {
     "leader_election": ("auto", "on", "off"),
     "metrics_access": ("open", "token"),
     "api_names": ("any", "prefixed"),
-    # Or a URL.
-    "profile_reach": ("auto", "service", "port-forward"),
 }
 # What a URL of profile_reach may name, in braces.
 REACHED = frozenset({"service", "namespace", "port"})
@@ -344,7 +342,7 @@ _FIELDS = re.compile(r"\{([^{}]*)\}")
 CREDENTIALS = {
     "prometheus_url": "use IPA_PROMETHEUS_USER and IPA_PROMETHEUS_TOKEN_FILE",
     "gateway_url": "`ipa url` would print it: leave it out, and give it to `ipa probe --gateway` if needed",
-    "profile_reach": "leave it out, or set IPA_PROFILE_REACH=port-forward",
+    "profile_reach": "leave it out",
 }
 # Authentication methods.
 AUTHENTICATORS = ("keys", "kubernetes")
@@ -364,11 +362,7 @@ def words(value: str) -> tuple[str, ...]:
 
 def setting_fault(name: str, value: Any) -> str:
     """The reason why the value is invalid, empty if it is valid."""
-    if (
-        name == "prometheus_url"
-        or (name == "gateway_url" and value)
-        or (name == "profile_reach" and "://" in value)
-    ):
+    if name in ("prometheus_url", "profile_reach") or (name == "gateway_url" and value):
         return _url_fault(name, value)
     if name == "install":
         return "" if value.strip() else "is empty"

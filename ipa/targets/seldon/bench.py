@@ -7,32 +7,25 @@ labelled with the pipeline, so that the next run removes what a killed one left.
 from __future__ import annotations
 
 import logging
-import os
-import re
-import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, replace
-from select import select
-from time import monotonic
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 import httpx
 
-from ipa.adapters import processes
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.kinds import parse_quantity
 from ipa.adapters.kube.transport import Json
 from ipa.control.loop.scheduler import SystemClock
 from ipa.control.ports import Clock, RolloutPhase
-from ipa.model.errors import ConfigurationError, ConflictError, InputError, IpaError, UnavailableError
+from ipa.model.errors import ConflictError, InputError, IpaError, UnavailableError
 from ipa.model.masking import mask_url
 from ipa.model.pipeline import Pipeline, Stage, StageKind
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.model.resources import Resources
-from ipa.settings import Settings
 from ipa.targets.kubernetes.layout import at
 from ipa.targets.kubernetes.rollout import DeploymentState, judge
 from ipa.targets.kubernetes.workload import KubeWorkload
@@ -69,64 +62,6 @@ REMOVALS = 3
 # The port of Seldon's orchestrator.
 ENGINE_PORT, ENGINE_PATH = 8000, "/v2/models/infer"
 GIB = 2**30
-ADDRESS = "http://{service}.{namespace}:{port}"
-FORWARDING = re.compile(rb"Forwarding from 127\.0\.0\.1:(\d+) ->")
-FORWARD_S, STOP_S = 20.0, 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """The way to Services: `address` with {service}, {namespace} and {port}, or empty to forward a port."""
-
-    address: str = ADDRESS
-    kubeconfig: str = ""
-
-    def url(self, service: str, namespace: str, port: int) -> AbstractContextManager[str]:
-        """The URL of the Service, for as long as the block lasts. Errors: UnavailableError."""
-        if self.address:
-            return nullcontext(self.address.format(service=service, namespace=namespace, port=port))
-        return _forwarded(service, namespace, port, self.kubeconfig)
-
-
-def reach_of(settings: Settings) -> Reach:
-    """The way that the settings say: with a kubeconfig a forwarded port unless they say otherwise."""
-    usual = "port-forward" if settings.kubeconfig else "service"
-    asked = usual if settings.profile_reach == "auto" else settings.profile_reach
-    return Reach({"service": ADDRESS, "port-forward": ""}.get(asked, asked), settings.kubeconfig)
-
-
-@contextmanager
-def _forwarded(service: str, namespace: str, port: int, kubeconfig: str) -> Iterator[str]:
-    """The URL of a local port that kubectl forwards. UnavailableError with its last words."""
-    command = ["kubectl", *(["--kubeconfig", kubeconfig] if kubeconfig else []), "--namespace", namespace]
-    command += ["port-forward", "--address", "127.0.0.1", f"service/{service}", f":{port}"]
-    output, until_s = b"", monotonic() + FORWARD_S
-    try:
-        # With all of the environment: what it authenticates with may be there.
-        process = processes.start(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=dict(os.environ)
-        )
-    except OSError as error:
-        raise ConfigurationError(
-            f"kubectl cannot be run: {error}",
-            hint="Install it, or set IPA_PROFILE_REACH=service where Services of the cluster can be asked.",
-        ) from error
-    assert process.stdout is not None
-    try:
-        while (found := FORWARDING.search(output)) is None:
-            left_s = until_s - monotonic()
-            part = b""
-            if left_s > 0 and select([process.stdout], [], [], left_s)[0]:
-                part = os.read(process.stdout.fileno(), 4096)
-            if not part:
-                words = output.decode(errors="replace").strip() or f"nothing within {FORWARD_S:g} s"
-                place = f"service/{service} of {namespace}"
-                raise UnavailableError(f"kubectl forwards no port of {place}: {words[-300:]}")
-            output += part
-        yield f"http://127.0.0.1:{int(found[1])}"
-    finally:
-        processes.terminate(process, STOP_S)
-        process.stdout.close()
 
 
 class ClusterBench:
@@ -137,8 +72,9 @@ class ClusterBench:
     """
 
     def __init__(
-        self, client: KubeClient, pipeline: Pipeline, reach: Reach, *, clock: Clock | None = None
+        self, client: KubeClient, pipeline: Pipeline, reach: str, *, clock: Clock | None = None
     ) -> None:
+        # The URL of a Service, with {service}, {namespace} and {port}.
         self._client, self._pipeline, self._reach = client, pipeline, reach
         self._clock = clock or SystemClock()
         self._namespace = target_of(pipeline).namespace
@@ -157,12 +93,11 @@ class ClusterBench:
     def method(self) -> str:
         """The way of a request, and the image and the limits of each variant."""
         way = "the queue's way to a model" if is_split(self._pipeline) else "Seldon's orchestrator"
-        reach = "at its Service" if self._reach.address else "through a port that kubectl forwards"
         return (
             f"One replica in a copy of SeldonDeployment {self._namespace}/{target_of(self._pipeline).name}, "
-            f"asked by {way} {reach}. One client sends batches back to back over HTTP, JSON coding included; "
-            f"latency is the p99 of a batch, throughput the batch size over the mean. What else ran on the "
-            f"node was not seen. {'; '.join(self._facts)}."
+            f"asked by {way} at its Service. One client sends batches back to back over HTTP, JSON coding "
+            f"included; latency is the p99 of a batch, throughput the batch size over the mean. What else "
+            f"ran on the node was not seen. {'; '.join(self._facts)}."
         )
 
     @contextmanager
@@ -210,8 +145,9 @@ class ClusterBench:
             port, path = ENGINE_PORT, ENGINE_PATH
             if is_split(self._pipeline):
                 port, path = PORT, f"/v2/models/{container_name(self._pipeline.stage(stage))}/infer"
-            way = self._reach.url(f"{target.name}-{target.predictor}", self._namespace, port)
-            with way as url, client_within(TIMEOUT_S) as client:
+            service = f"{target.name}-{target.predictor}"
+            url = self._reach.format(service=service, namespace=self._namespace, port=port)
+            with client_within(TIMEOUT_S) as client:
                 # Its Service leads to it a moment after its pods are ready; any answer is of a server.
                 left_s = until_s - self._clock.monotonic_s()
                 self._wait(lambda: _answers(client, url), left_s, lambda: f"{mask_url(url)} gave no answer")

@@ -173,11 +173,11 @@ class Seldon(KubernetesTarget):
     def bench(self, settings: Settings, where: str, pipeline: Pipeline) -> Iterator[MeasurementBench]:
         """Copies of the stages of the running SeldonDeployment; what a killed run left is removed first."""
         from ipa.adapters.kube.client import KubeClient
-        from ipa.targets.seldon.bench import ClusterBench, reach_of
+        from ipa.targets.seldon.bench import ClusterBench
 
         settings = self.settings_at(settings, where)
         with closing(KubeClient.from_kubeconfig(settings.kubeconfig, settings.kube_timeout_s)) as client:
-            yield ClusterBench(client, pipeline, reach_of(settings))
+            yield ClusterBench(client, pipeline, settings.profile_reach)
 
     def in_namespace(self, pipeline: Pipeline, namespace: str) -> Pipeline:
         """The pipeline with its SeldonDeployment in that namespace."""

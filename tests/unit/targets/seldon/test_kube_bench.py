@@ -20,7 +20,7 @@ from ipa.profiling.measure import Item, MeasurementEffort, Outputs
 from ipa.service.measuring import MeasureRequest, measure_stage
 from ipa.settings import Settings
 from ipa.targets.kubernetes.workload import KubeWorkload
-from ipa.targets.seldon.bench import LABEL_COPY_OF, ClusterBench, Reach, as_copy, reach_of
+from ipa.targets.seldon.bench import LABEL_COPY_OF, ClusterBench, as_copy
 from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.locate import LABEL_PIPELINE
 from ipa.targets.seldon.section import Shape, with_seldon
@@ -64,7 +64,7 @@ class Lab:
         kube.verbs.clear()
 
     def bench(self, pipeline: Pipeline = PIPELINE) -> ClusterBench:
-        reach = Reach(f"http://127.0.0.1:{self.server.port}")
+        reach = f"http://127.0.0.1:{self.server.port}"
         return ClusterBench(self.client, pipeline, reach, clock=ClusterClock(self.kube))
 
     def copies(self) -> list[Json]:
@@ -258,45 +258,7 @@ def test_it_needs_the_rights_of_its_role(lab: Lab, root: Path) -> None:
     assert lab.kube.verbs - observer == profiler
 
 
-@pytest.fixture
-def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A kubectl that prints what the test writes into its file, and stays until it is ended."""
-    program, said = tmp_path / "bin" / "kubectl", tmp_path / "said"
-    program.parent.mkdir()
-    program.write_text(
-        f'#!/bin/sh\necho "$@" > {tmp_path}/args\ncat {said}\n[ -s {said} ] && exec sleep 60\n'
-    )
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
-    return said
-
-
-def test_a_port_is_forwarded_by_kubectl_or_it_is_said_why_not(
-    kubectl: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kubectl.write_text("Forwarding from 127.0.0.1:43210 -> 8000\n")
-    with Reach("", "/a/kubeconfig").url("copy-main", "models", 8000) as url:
-        assert url == "http://127.0.0.1:43210"
-    words = (kubectl.parent / "args").read_text().split()
-    assert words[:4] == ["--kubeconfig", "/a/kubeconfig", "--namespace", "models"]
-    assert words[-2:] == ["service/copy-main", ":8000"]
-    kubectl.write_text("")
-    with pytest.raises(UnavailableError, match="kubectl forwards no port of service/copy-main of models"):
-        Reach("").url("copy-main", "models", 8000).__enter__()
-    monkeypatch.setenv("PATH", str(kubectl.parent))
-    with pytest.raises(ConfigurationError) as caught:
-        Reach("").url("copy-main", "models", 8000).__enter__()
-    assert "IPA_PROFILE_REACH=service" in (caught.value.hint or "")
-
-
-def test_the_way_is_that_of_the_settings() -> None:
-    ours = "http://{service}.{namespace}.svc.example:{port}"
-    asked = [("auto", ""), ("auto", "/kc"), ("service", "/kc"), ("port-forward", ""), (ours, "")]
-    found = [reach_of(Settings(profile_reach=reach, kubeconfig=config)).address for reach, config in asked]
-    usual = "http://{service}.{namespace}:{port}"
-    assert found == [usual, "", usual, "", ours]
-    with Reach(ours).url("s", "n", 80) as url:
-        assert url == "http://s.n.svc.example:80"
-    for wrong in ("forward", "http://{pod}"):
-        with pytest.raises(ConfigurationError):
-            Settings.from_env({"IPA_PROFILE_REACH": wrong})
+@pytest.mark.parametrize("wrong", ["forward", "http://{pod}", "http://me@{service}"])
+def test_a_way_that_leads_to_no_service_is_refused(wrong: str) -> None:
+    with pytest.raises(ConfigurationError):
+        Settings.from_env({"IPA_PROFILE_REACH": wrong})
