@@ -200,12 +200,12 @@ class Settings:
     profile_reach: str = "http://{service}.{namespace}:{port}"
     # Destination of writes on Kubernetes: cluster, or gitops for only the files that a GitOps tool deploys.
     actuation: str = "cluster"
-    # Folder of manifests or git repository for gitops, best a clone of its own.
+    # Git repository of the manifests for gitops, best a clone of its own.
     gitops_dir: str = ""
     # Path of a pipeline's manifest below it.
     gitops_path: str = "{pipeline}.yaml"
-    # Branch that commits go to. Empty rewrites files without git.
-    gitops_branch: str = ""
+    # Branch that commits go to.
+    gitops_branch: str = "main"
     # Name of the remote that commits are pushed to, as origin. Empty does not push.
     gitops_remote: str = ""
     # Author of the commits.

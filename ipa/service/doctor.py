@@ -211,11 +211,11 @@ def port_findings(settings: Settings) -> Iterator[Finding]:
 
 
 def gitops_findings(settings: Settings) -> Iterator[Finding]:
-    """Check that there is a folder to write for a GitOps tool."""
+    """Check that there is a clone to write for a GitOps tool, bare or not."""
     folder = Path(settings.gitops_dir)
     if not settings.gitops_dir or not folder.is_dir():
         yield fail("gitops", f"{settings.gitops_dir!r} is not a folder", "export IPA_GITOPS_DIR=FOLDER")
-    elif settings.gitops_branch and not (folder / ".git").exists():
+    elif not any((folder / each).exists() for each in (".git", "HEAD")):
         yield fail("gitops", f"{folder} is not a git repository", f"git clone URL {folder}")
     else:
         yield ok("gitops", f"plans are written to {folder / settings.gitops_path}")

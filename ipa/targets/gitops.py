@@ -1,4 +1,4 @@
-"""The Workload port where a GitOps tool writes the cluster, and we only the folder or branch it reads.
+"""The Workload port where a GitOps tool writes the cluster, and we only the branch it reads.
 
 Also the git command with a deadline, and the base of a review (`ipa ci`).
 """
@@ -18,7 +18,6 @@ from ipa.adapters.processes import run
 from ipa.control.canonical import digest
 from ipa.control.engine.transition import changes
 from ipa.control.ports import PipelineManifest, Rollout, RolloutPhase, StageState, Workload, WorkloadState
-from ipa.files.reading import read_text, replace_text
 from ipa.model.decision import Change, Decision
 from ipa.model.errors import (
     READ_AGAIN,
@@ -245,28 +244,6 @@ def base_checkout(folder: Path, ref: str, timeout_s: float = TIMEOUT_S) -> Itera
         yield root, commit, files
 
 
-class Folder:
-    """A folder that a GitOps tool, or something else of yours, looks into."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def read(self, path: str) -> str:
-        """The file's text. NotFoundError where there is none."""
-        return read_text(self._folder / path)
-
-    def write(self, path: str, before: str, after: str, message: str) -> None:
-        """Put `after` in place of `before`, at once or not at all. ConflictError: it says something else."""
-        file = self._folder / path
-        if read_text(file) != before:
-            raise ConflictError(f"{file} was changed since it was read", hint=READ_AGAIN)
-        replace_text(file, after)
-
-
-# The storage of manifests.
-Manifests = Folder | Repository
-
-
 class GitOpsWorkload:
     """A pipeline whose manifest is rewritten; a GitOps tool brings it to the cluster, which is only read.
 
@@ -280,7 +257,7 @@ class GitOpsWorkload:
     def __init__(
         self,
         cluster: Workload,
-        manifests: Manifests,
+        manifests: Repository,
         path: str,
         manifest_of: Callable[[Pipeline, str, str], PipelineManifest],
         decision: Callable[[str], Decision] | None = None,
@@ -377,10 +354,8 @@ def through_gitops(
     folder = Path(settings.gitops_dir)
     if problems:
         raise ConfigurationError("invalid GitOps settings", problems=problems)
-    manifests: Manifests = Folder(folder)
-    if settings.gitops_branch:
-        branch = Branch(settings.gitops_branch, settings.gitops_remote, settings.gitops_author)
-        manifests = Repository(folder, branch, settings.gitops_timeout_s)
+    branch = Branch(settings.gitops_branch, settings.gitops_remote, settings.gitops_author)
+    manifests = Repository(folder, branch, settings.gitops_timeout_s)
     return GitOpsWorkload(cluster, manifests, settings.gitops_path, target.manifest, decision)
 
 
@@ -397,5 +372,5 @@ def gitops_faults(settings: Settings) -> Iterator[str]:
         yield f"IPA_GITOPS_DIR {settings.gitops_dir!r} is not a folder"
     if set(settings.gitops_remote) & set(":/"):
         yield "IPA_GITOPS_REMOTE must name a remote of the clone; `git remote add origin URL` adds one"
-    if settings.gitops_remote and not settings.gitops_branch:
-        yield "IPA_GITOPS_REMOTE needs IPA_GITOPS_BRANCH"
+    if not settings.gitops_branch:
+        yield "IPA_GITOPS_BRANCH is empty; name the branch that the GitOps tool follows"

@@ -17,7 +17,7 @@ from ipa.control.ports import Workload
 from ipa.model.decision import Decision
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.targets.gitops import Branch, Folder, GitOpsWorkload, Manifests, Repository
+from ipa.targets.gitops import Branch, GitOpsWorkload, Repository
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.manifest import render
@@ -65,7 +65,7 @@ class GitOpsHarness(Settling):
         git(self.person, "commit", "--quiet", "-m", "first")
         git(self.person, "push", "--quiet", "origin", "main")
         git(folder, "clone", "--quiet", "--bare", str(self.remote), str(self.ours))
-        self.manifests: Manifests = Repository(
+        self.manifests = Repository(
             self.ours, Branch("main", "origin", "ipa <ipa@example.com>"), timeout_s=30.0
         )
         self.cluster = KubeWorkload(self.client, layout_of)
@@ -111,24 +111,3 @@ class GitOpsHarness(Settling):
     def close(self) -> None:
         self.client.close()
         self.kube.__exit__()
-
-
-class FolderHarness(GitOpsHarness):
-    """The same with a folder that something else looks into."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.manifests = Folder(self.person)
-        self.workload = GitOpsWorkload(self.cluster, self.manifests, PATH, Manifest)
-
-    def sync(self) -> None:
-        for document in yaml.safe_load_all((self.person / self.name).read_text()):
-            self._bring(document)
-
-    def scale_by_another_hand(self, stage: str, replicas: int) -> None:
-        manifest = Manifest(self.pipeline, self.manifests.read(self.name), self.name)
-        wanted = [
-            replace(config, replicas=replicas) if config.stage == stage else config
-            for config in manifest.configs()
-        ]
-        (self.person / self.name).write_text(manifest.changed(wanted))

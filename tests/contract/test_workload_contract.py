@@ -16,7 +16,7 @@ from ipa.model.errors import ConflictError, InputError, NotFoundError
 from ipa.model.parts import in_order, with_share
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from tests.contract.gitops_harness import FolderHarness, GitOpsHarness
+from tests.contract.gitops_harness import GitOpsHarness
 from tests.contract.kube_harness import (
     ClusterHarness,
     FakeKubeHarness,
@@ -43,7 +43,6 @@ def _kubeconfig() -> str:
 
 
 HARNESSES: dict[str, Callable[[Path], WorkloadHarness]] = {
-    "gitops-folder": FolderHarness,
     "gitops-git": GitOpsHarness,
     "kube-fake": FakeKubeHarness,
     "toy": ToyHarness,

@@ -27,8 +27,10 @@ from ipa.model.errors import (
     NotFoundError,
     UnavailableError,
 )
+from ipa.model.findings import Severity
 from ipa.model.observation import Forecast, LoadHistory
 from ipa.model.plan import StageConfig
+from ipa.service.doctor import gitops_findings
 from ipa.settings import Settings
 from ipa.targets.gitops import Branch, Git, GitOpsWorkload, Repository, gitops_faults
 from ipa.targets.kubernetes.workload import KubeWorkload
@@ -325,7 +327,8 @@ def test_settings_that_make_no_sense_are_all_said(tmp_path: Path) -> None:
         store_url=f"sqlite:///{tmp_path}/ipa.sqlite3",
         actuation="gitops",
         gitops_path="../x.yaml",
-        gitops_remote="origin",
+        gitops_remote="https://example.com/x.git",
+        gitops_branch="",
         target="kubernetes",
         kubeconfig=str(tmp_path / "kubeconfig"),
     )
@@ -336,15 +339,27 @@ def test_settings_that_make_no_sense_are_all_said(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigurationError) as caught:
         build(settings, ServeOptions(("video",)))
-    for word in ("IPA_GITOPS_PATH", "IPA_GITOPS_DIR", "IPA_GITOPS_REMOTE"):
+    for word in ("IPA_GITOPS_PATH", "IPA_GITOPS_DIR", "IPA_GITOPS_REMOTE", "IPA_GITOPS_BRANCH"):
         assert word in str(caught.value)
+
+
+def test_doctor_takes_a_clone_bare_or_not_and_no_other_folder(harness: GitOpsHarness) -> None:
+    found = {}
+    for folder in (harness.ours, harness.person, harness.remote.parent):
+        (finding,) = gitops_findings(Settings(gitops_dir=str(folder)))
+        found[folder.name] = finding.state
+    assert list(found.values()) == [Severity.OK, Severity.OK, Severity.FAIL]
 
 
 def test_the_service_writes_the_file_and_reads_the_cluster(tmp_path: Path, root: Path) -> None:
     pipeline = load_pipeline(root / "pipelines" / "video" / "pipeline.yaml")
     first = SELDON.smallest(pipeline)
-    file = tmp_path / "video.yaml"
-    file.write_text("# Of the vision team.\n" + yaml.safe_dump(render(pipeline, first), sort_keys=False))
+    text = "# Of the vision team.\n" + yaml.safe_dump(render(pipeline, first), sort_keys=False)
+    (tmp_path / "clone").mkdir()
+    git(tmp_path / "clone", "init", "--quiet", "-b", "main")
+    (tmp_path / "clone" / "video.yaml").write_text(text)
+    git(tmp_path / "clone", "add", "video.yaml")
+    git(tmp_path / "clone", "commit", "--quiet", "-m", "first")
     with FakeKube() as kube:
         client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
         KubeWorkload(client, layout_of).create(pipeline, first)
@@ -359,7 +374,7 @@ def test_the_service_writes_the_file_and_reads_the_cluster(tmp_path: Path, root:
             target="kubernetes",
             kubeconfig=str(tmp_path / "kubeconfig"),
             actuation="gitops",
-            gitops_dir=str(tmp_path),
+            gitops_dir=str(tmp_path / "clone"),
         )
         app = build(settings, ServeOptions(("video",), mode=Mode.ACTIVE))
         try:
@@ -369,5 +384,6 @@ def test_the_service_writes_the_file_and_reads_the_cluster(tmp_path: Path, root:
             app.close()
         assert decision.reason is ReasonCode.REQUESTED, decision.detail
         assert kube.writes == []
-    assert file.read_text().startswith("# Of the vision team.\n")
-    assert Manifest(pipeline, file.read_text(), "video.yaml").configs() == more
+    changed = git(tmp_path / "clone", "show", "main:video.yaml")
+    assert changed.startswith("# Of the vision team.\n") and changed != text
+    assert Manifest(pipeline, changed, "video.yaml").configs() == more
