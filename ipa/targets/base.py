@@ -285,10 +285,6 @@ class Target(ABC):
         """The manifests of the pipeline in a file's text. NotFoundError if they are not in it."""
         raise self._cannot("keep a pipeline in a file")
 
-    def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> Configs:
-        """The configurations as they read back once written; InputError lists what must not be written."""
-        return tuple(configs)
-
     def _cannot(self, what: str) -> UsageError:
         return UsageError(f"{self.title} cannot {what}")
 

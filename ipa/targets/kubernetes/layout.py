@@ -16,7 +16,7 @@ from ipa.adapters.kube.transport import Json
 from ipa.model.errors import DriftError, ForbiddenError, NotFoundError, Problem
 from ipa.model.parts import Configs
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import StageConfig, in_millicores
+from ipa.model.plan import StageConfig
 
 if TYPE_CHECKING:
     from ipa.adapters.kube.client import KubeClient
@@ -182,10 +182,6 @@ class Layout(ABC):
     @abstractmethod
     def changed(self, name: str, live: Json, wanted: Sequence[StageConfig]) -> Json:
         """One of the objects as it is to be, with all else as it is. Errors as `changes`."""
-
-    def as_written(self, configs: Sequence[StageConfig]) -> Configs:
-        """The configurations as they read back once written; InputError lists what must not be written."""
-        return in_millicores(configs)
 
     @abstractmethod
     def check_autoscalers(self, running: Running, autoscalers: Sequence[Json]) -> None:

@@ -102,7 +102,3 @@ class KubernetesTarget(base.Target):
     def render(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
         """Every object of the pipeline with these configurations."""
         return self.layout_of(pipeline).render(configs)
-
-    def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> base.Configs:
-        """The configurations with cores in whole millicores; InputError if they do not fit the pipeline."""
-        return self.layout_of(pipeline).as_written(configs)

@@ -25,7 +25,6 @@ from ipa.adapters.kube.transport import Json
 from ipa.model.errors import DriftError, InputError, Problem
 from ipa.model.measured import is_lighter
 from ipa.model.parts import Configs
-from ipa.model.parts import parts_of as shared_parts
 from ipa.model.pipeline import Bounds, Pipeline, Stage, StageBounds, StageKind, Variant
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.targets.kubernetes.layout import (
@@ -210,12 +209,6 @@ class SeldonLayout(Layout):
     def namespace(self) -> str:
         """That of the pipeline's section."""
         return target_of(self.pipeline).namespace
-
-    def as_written(self, configs: Sequence[StageConfig]) -> Configs:
-        """The configurations with cores in whole millicores; InputError if they do not fit the pipeline."""
-        for part in shared_parts(configs):
-            check_configs(self.pipeline, part)
-        return in_millicores(configs)
 
     def admission_fault(self, client: KubeClient) -> str:
         """The refusal of its pods by the namespace's PodSecurity, with the remedy; empty if there is none."""
