@@ -27,7 +27,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import SIDE_BY_SIDE
 from ipa.model.serving import ServingSemantics
-from ipa.targets.base import Configs, Profiles, Site, Target, World
+from ipa.targets.base import Profiles, Site, Target, World
 
 # What the toy itself takes beside the replicas of a pipeline.
 OWN_CORES = 0.25
@@ -66,10 +66,6 @@ class ToyWorkload:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"revision": 0, "looks": 0, "by": "", "configs": []}))
         return self.put(pipeline, configs, "")
-
-    def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> Configs:
-        """As they are."""
-        return tuple(configs)
 
     def write(self, pipeline: Pipeline, change: Change) -> str:
         """The new revision. ConflictError if it is not the one that the change was decided on."""
