@@ -211,7 +211,7 @@ def results() -> str:
 def access() -> str:
     """Which role may what, and which operation each route is."""
     from ipa.adapters.identity.reviews import VERBS
-    from ipa.api.rules import BOUNDS, RULES, Where, work_of
+    from ipa.api.auth import BOUNDS, RULES, Where, work_of
     from ipa.model.access import OPERATIONS, Role, allows
 
     roles = list(Role)

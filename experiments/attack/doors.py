@@ -20,7 +20,7 @@ from experiments.attack.service import PIPELINE, service
 
 # As long as a header may be. Each digit made starlette before 0.49.1 look at all that follow.
 DIGITS, RANGES = 31_000, 20
-FILES = ("/assets/style.css", "/", "/docs")
+FILES = ("/assets/style.css", "/")
 SECRET = "planted5f1c9e"
 # The secret in each part of a setting that may hold one.
 SETTINGS = {

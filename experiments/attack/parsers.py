@@ -28,7 +28,7 @@ from ipa.api.limits import (
     JsonRoute,
 )
 from ipa.api.pipelines import parse_json
-from ipa.api.preconditions import is_known, required_match
+from ipa.api.queries import is_known, required_match
 from ipa.files import (
     Document,
     parse,

@@ -22,8 +22,7 @@ from ipa.api.auth import Context, CurrentCaller
 from ipa.api.bodies import BODIES
 from ipa.api.context import ApiContext
 from ipa.api.gate import LOOPBACK, Gate
-from ipa.api.preconditions import REQUIRED
-from ipa.api.queries import Using
+from ipa.api.queries import REQUIRED, Using
 from ipa.files.forms import KINDS, schema_text
 from ipa.model.access import NOBODY
 from ipa.model.errors import Problem, UnavailableError
@@ -33,7 +32,7 @@ PAGE = Path(__file__).parent / "page"
 router = APIRouter()
 # An entity tag, or several.
 TAG = r'^(W/)?"[^"]*"'
-# The groups of operations, in the order of /docs.
+# The groups of operations in the OpenAPI document.
 GROUPS = {
     "pipelines": "Pipelines and their state: what runs, how late it is, and why",
     "decisions": "What was decided, with the inputs of each decision, and the record that proves it",
@@ -68,7 +67,7 @@ def _application(hosts: tuple[str, ...]) -> FastAPI:
         version=ipa.__version__,
         summary="Keeps inference pipelines inside their latency SLA at the best accuracy for the least cost.",
         openapi_tags=[{"name": name, "description": text} for name, text in GROUPS.items()],
-        docs_url=None,  # FastAPI's page loads its script from elsewhere; ours is page/docs.html
+        docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -132,12 +131,6 @@ async def page() -> Response:
     return FileResponse(PAGE / "index.html")
 
 
-@router.get("/docs", include_in_schema=False)
-async def docs() -> Response:
-    """The API's documentation."""
-    return FileResponse(PAGE / "docs.html")
-
-
 @router.get("/problems/{code}", include_in_schema=False)
 async def problem(code: str) -> Response:
     """The page that the `type` of a problem resolves to."""
@@ -178,8 +171,15 @@ def complete(schema: dict[str, Any]) -> None:
     for methods in schema["paths"].values():
         for operation in methods.values():
             for parameter in operation.get("parameters", []):
-                if parameter["in"] == "header" and parameter["name"].lower() in REQUIRED:
-                    _require(parameter)
+                name = parameter["name"].lower()
+                if parameter["in"] == "header" and name in REQUIRED:
+                    # Routes declare it as optional, since its absence has its own status.
+                    parameter["required"] = True
+                    words = parameter["schema"].get("title", "")
+                    parameter["schema"] = {"type": "string", "minLength": 1, "title": words}
+                    if name == "if-match":
+                        # `*` matches anything, so it names no version.
+                        parameter["schema"]["pattern"] = TAG
 
 
 def file_schemas(kind: str) -> dict[str, Any]:
@@ -191,12 +191,3 @@ def file_schemas(kind: str) -> dict[str, Any]:
     for key in ("$schema", "$id"):
         whole.pop(key, None)
     return {name: whole, **{f"{name}.{part}": each for part, each in parts.items()}}
-
-
-def _require(parameter: dict[str, Any]) -> None:
-    """Mark a header as required: routes declare it as optional, since its absence has its own status."""
-    parameter["required"] = True
-    parameter["schema"] = {"type": "string", "minLength": 1, "title": parameter["schema"].get("title", "")}
-    if parameter["name"].lower() == "if-match":
-        # `*` matches anything, so it names no version.
-        parameter["schema"]["pattern"] = TAG

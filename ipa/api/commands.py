@@ -19,15 +19,14 @@ from ipa.api.bodies import (
     RollbackBody,
 )
 from ipa.api.limits import JsonRoute
-from ipa.api.preconditions import IfMatch, required_match
-from ipa.api.queries import Named, Using
+from ipa.api.queries import IfMatch, Named, Using, required_match
 from ipa.control.ports import Attribution, ControlAction
 from ipa.model.decision import Decision
 from ipa.model.pipeline import Pipeline
 from ipa.service import commands
-from ipa.service.preconditions import ChangeOrder
+from ipa.service.commands import UndoView
+from ipa.service.service import ChangeOrder
 from ipa.service.status import ControlView
-from ipa.service.undo import UndoView
 from ipa.service.visibility import Caller
 
 router = APIRouter(prefix="/v1/pipelines/{pipeline}", route_class=JsonRoute)

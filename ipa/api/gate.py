@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ipa.api.auth import RoutePlace, challenge_of, identify_caller, place_of
+from ipa.api.auth import EXPENSIVE, RoutePlace, Work, challenge_of, identify_caller, place_of, work_of
 from ipa.api.context import ApiContext
 from ipa.api.limits import (
     BODY_LIMIT_BYTES,
@@ -39,7 +39,6 @@ from ipa.api.limits import (
     ration,
 )
 from ipa.api.problems import http_problem, ipa_problem
-from ipa.api.rules import EXPENSIVE, Work, work_of
 from ipa.model.errors import IpaError, StandbyError
 from ipa.service.service import Service
 from ipa.serving.body_budget import RETRY_S, Incoming, NoRoomError, aside, structure

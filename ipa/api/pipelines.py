@@ -16,8 +16,7 @@ from ipa.api.auth import CurrentCaller
 from ipa.api.bodies import PIPELINE, PROFILE
 from ipa.api.commands import By, Why
 from ipa.api.limits import INLINE_BYTES, MOST_YAML_VALUES, shortened
-from ipa.api.preconditions import IfMatch, IfNoneMatch, etag, is_known, required_match
-from ipa.api.queries import Named, Using
+from ipa.api.queries import IfMatch, IfNoneMatch, Named, Using, etag, is_known, required_match
 from ipa.files import (
     Document,
     dump_pipeline,
@@ -62,13 +61,13 @@ async def document_of(request: Request, body: Body) -> Document:
     kind = media_type(request)
     if kind not in (JSON, *YAMLS):
         raise HTTPException(415, f"a body of {kind} is not accepted here; send {JSON} or {YAML}")
-    return await aside(len(body) > INLINE_BYTES, _document_in, body, kind in YAMLS)
 
+    def read() -> Document:
+        if kind in YAMLS:
+            return parse(_text(body), "", MOST_YAML_VALUES, "send it as JSON")
+        return Document("", parse_json(_text(body)))
 
-def _document_in(body: bytes, is_yaml: bool) -> Document:
-    if is_yaml:
-        return parse(_text(body), "", MOST_YAML_VALUES, "send it as JSON")
-    return Document("", parse_json(_text(body)))
+    return await aside(len(body) > INLINE_BYTES, read)
 
 
 DocumentBody = Annotated[Document, Depends(document_of)]
@@ -192,7 +191,8 @@ def get_pipeline(
     if is_known(if_none_match, tag):
         return Response(status_code=304, headers={"ETag": tag})
     if (accept or "").partition(";")[0].strip().lower() in YAMLS:
-        return _as_file(pipeline, tag)
+        headers = {"ETag": tag, "Content-Disposition": f'attachment; filename="{pipeline.name}.yaml"'}
+        return Response(dump_pipeline(pipeline), headers=headers, media_type=YAML)
     response.headers["ETag"] = tag
     return pipelines.view(service, pipeline)
 
@@ -248,8 +248,3 @@ def replace_profile(pipeline: Named, stage: str, change: Checked, profile: Profi
 def _tag_of(service: Service, pipeline: Pipeline) -> str:
     """The entity tag of a pipeline, which changes with any part of its file."""
     return etag(service.registry.version(pipeline))
-
-
-def _as_file(pipeline: Pipeline, tag: str) -> Response:
-    headers = {"ETag": tag, "Content-Disposition": f'attachment; filename="{pipeline.name}.yaml"'}
-    return Response(dump_pipeline(pipeline), headers=headers, media_type=YAML)

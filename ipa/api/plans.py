@@ -11,25 +11,26 @@ from pydantic import TypeAdapter
 from ipa.api.auth import Context, CurrentCaller
 from ipa.api.bodies import ApplyPlanBody, PlanBody, ReplayBody
 from ipa.api.limits import JsonRoute, client_of, while_asked
-from ipa.api.preconditions import (
+from ipa.api.queries import (
     IdempotencyKey,
     IfMatch,
     IfNoneMatch,
+    Named,
+    Using,
     check_key,
     etag,
     is_known,
     required_match,
 )
-from ipa.api.queries import Named, Using
 from ipa.control.audit.replay import ReplayResult
 from ipa.control.saved_plans import Basis, StoredPlan
 from ipa.model.decision import Decision
 from ipa.model.plan import Plan
 from ipa.optimize.explanation import Explanation
-from ipa.service import analysis, fleet, history, plans
-from ipa.service.analysis import FrontierView, StageFits
-from ipa.service.fleet import FleetView
-from ipa.service.preconditions import ChangeOrder
+from ipa.service import history, plans, status
+from ipa.service.plans import FrontierView, StageFits
+from ipa.service.service import ChangeOrder
+from ipa.service.status import FleetView
 
 # The request without a body.
 AS_IT_WAS = ReplayBody()
@@ -115,7 +116,7 @@ async def explain_plan(
 ) -> Explanation:
     """Explain a plan: what limits it, its alternatives, and where it changes. `unfinished`: not in time."""
     place = context.limits.solves.enter(client_of(request.scope))
-    return await while_asked(request, analysis.explain(service, pipeline, body.request(), place))
+    return await while_asked(request, plans.explain(service, pipeline, body.request(), place))
 
 
 @router.post("/pipelines/{pipeline}/frontiers", tags=["plans"])
@@ -127,13 +128,13 @@ async def find_frontier(
     Empty: nothing is feasible. 504: not all points were found in time. Nothing is kept or changed.
     """
     place = context.limits.solves.enter(client_of(request.scope))
-    return await while_asked(request, analysis.find_frontier(service, pipeline, body.request(), place))
+    return await while_asked(request, plans.find_frontier(service, pipeline, body.request(), place))
 
 
 @router.get("/pipelines/{pipeline}/profiles/{stage}/fits", tags=["profiles"])
 def get_fits(pipeline: Named, stage: str, service: Using) -> StageFits:
     """Return the fits of latency over batch size that plans use, one for each number of cores measured."""
-    return analysis.stage_fits(service, pipeline, stage)
+    return plans.stage_fits(service, pipeline, stage)
 
 
 @router.post("/decisions/{decision_id}:replay", tags=["decisions"])
@@ -152,7 +153,7 @@ async def replay_decision(
 @router.get("/fleet", tags=["fleet"])
 def get_fleet(service: Using) -> FleetView:
     """Return the usage of all pipelines, their bounds, and the share of each."""
-    return fleet.fleet_use(service)
+    return status.fleet_use(service)
 
 
 def _tag_of(kept: StoredPlan) -> str:

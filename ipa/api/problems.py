@@ -181,7 +181,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
     detail, hint = error.detail, ""
     if error.status_code == 404:
         detail = f"there is nothing at {request.url.path}"
-        hint = "/docs lists the addresses."
+        hint = "/openapi.json lists the addresses."
     elif error.status_code == 405:
         detail = f"{request.url.path} does not accept {request.method}"
         allowed = ", ".join(_methods(request))
@@ -207,7 +207,7 @@ async def _on_validation(request: Request, error: Exception) -> Response:
     items = [_item(each) for each in error.errors()[:MOST_PROBLEMS]]
     code, title = HTTP_CODES[422]
     named = "; ".join(f"{shortened(item.pointer) or item.part}: {shortened(item.message)}" for item in items)
-    return respond(request_id_of(request), 422, code, title, named, hint="See /docs.", items=items)
+    return respond(request_id_of(request), 422, code, title, named, hint="See /openapi.json.", items=items)
 
 
 def _item(error: Mapping[str, Any]) -> ProblemItem:

@@ -1,28 +1,77 @@
-"""Routes that read: status, profiles, decisions and the record."""
+"""Routes that read: status, profiles, decisions and the record; and the headers of conditional requests."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import TypeAdapter
 from starlette.datastructures import URL
+from starlette.exceptions import HTTPException
 
 from ipa.api.auth import CurrentCaller
 from ipa.api.limits import JsonRoute
-from ipa.api.preconditions import etag
 from ipa.control.audit.record import HEAD, head_of
 from ipa.model.decision import Decision
+from ipa.model.errors import InputError, Problem
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
-from ipa.service import analysis, configuration, history, status
-from ipa.service.configuration import ConfigurationView
+from ipa.service import history, plans, status
 from ipa.service.history import DECISION, DecisionPage, RecordView, newest_first
-from ipa.service.service import Service
+from ipa.service.service import ConfigurationView, Precondition, Service, configuration, plain_version
 from ipa.service.status import StatusView
 from ipa.service.visibility import MeView, rights_of
+
+# A strong tag. A weak one means "equivalent", which is not enough to overwrite something.
+_TAG = re.compile(r'(W/)?"[^"]*"')
+IfMatch = Annotated[str | None, Header(description="required: the ETag of the state that the change is for")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        description="required: a new text for each change, such as a UUID; repeated, it repeats the answer"
+    ),
+]
+LONGEST_KEY = 255
+IfNoneMatch = Annotated[str | None, Header(description="the ETag of the last answer; 304 if it is current")]
+# Required headers; they are declared as optional, since their absence has its own status.
+REQUIRED = frozenset({"if-match", "idempotency-key"})
+
+
+def etag(revision: str) -> str:
+    """The entity tag of a revision."""
+    return f'"{plain_version(revision)}"'
+
+
+def required_match(if_match: str | None, what: str) -> Precondition:
+    """The precondition of the header; 428 if it is absent or names no revision (`*` overwrites anything)."""
+    if if_match is None or not if_match.strip():
+        raise HTTPException(428, f"If-Match is required: send the ETag that {what} was read with")
+    if if_match.strip() == "*":
+        raise HTTPException(428, f"If-Match: * names no revision; send the ETag that {what} was read with")
+    tags = [found[0] for found in _TAG.finditer(if_match)]
+    return Precondition(frozenset(tag[1:-1] for tag in tags if tag.startswith('"')), if_match)
+
+
+def check_key(key: str | None) -> str:
+    """The key; 400 if it is absent, InputError if it is not visible ASCII of at most 255 characters."""
+    if key is None or not key.strip():
+        raise HTTPException(400, "Idempotency-Key is required: a new text for each change, such as a UUID")
+    if len(key) > LONGEST_KEY or not (key.isascii() and key.isprintable()):
+        problem = Problem(f"Idempotency-Key must be at most {LONGEST_KEY} visible ASCII characters")
+        raise InputError("the request's key cannot be used", problems=[problem])
+    return key
+
+
+def is_known(if_none_match: str | None, now: str) -> bool:
+    """True if the client has the version already. Weak tags count for reads."""
+    if if_none_match is None:
+        return False
+    tags = {found[0].removeprefix("W/") for found in _TAG.finditer(if_none_match)}
+    return if_none_match.strip() == "*" or now in tags
+
 
 # A page ends at this size, so that some at a time fit into memory; clients ask for the next one.
 PAGE_BYTES = 2 << 20
@@ -126,7 +175,7 @@ def list_profiles(pipeline: Named, service: Using) -> dict[str, StageProfile]:
 @router.get("/pipelines/{pipeline}/profiles/{stage}", tags=["profiles"])
 def get_profile(pipeline: Named, stage: str, service: Using) -> StageProfile:
     """Return the newest profile of a stage."""
-    return analysis.stage_profile(service, pipeline, stage)
+    return plans.stage_profile(service, pipeline, stage)
 
 
 @router.get("/pipelines/{pipeline}/decisions", tags=["decisions"], response_model=DecisionPage)
@@ -177,4 +226,4 @@ def get_me(caller: CurrentCaller) -> MeView:
 @router.get("/configuration", tags=["health"])
 def get_configuration(service: Using) -> ConfigurationView:
     """Return the effective settings with their sources. Secrets and passwords are hidden."""
-    return configuration.configuration(service.settings)
+    return configuration(service.settings)

@@ -26,7 +26,7 @@ from ipa.model.errors import (
 )
 from ipa.model.masking import mask_url
 from ipa.model.plan import StageConfig
-from ipa.service.preconditions import ChangeOrder
+from ipa.service.service import ChangeOrder
 
 # JSON values as the REST API documents them.
 JsonObject = dict[str, Any]

@@ -177,7 +177,11 @@ def solver_findings(settings: Settings) -> Iterator[Finding]:
                 name, f"not to be used: {error}", remedy or "grbgetkey KEY, or leave it to label setting"
             )
         except (SolverError, IpaError) as error:
-            yield missing(name, f"it fails: {error}", remedy or _reinstall(solver))
+            package = {"gurobi": "gurobipy", "highs": "highspy"}.get(solver)
+            anew = "Recreate the environment from the repository."
+            if package:
+                anew = f"pip install --force-reinstall {package}"
+            yield missing(name, f"it fails: {error}", remedy or anew)
         else:
             seen = f"{plan.termination}, objective {plan.objective:.6g}, {1000 * plan.solve_s:.0f} ms"
             if solver == "gurobi":
@@ -185,15 +189,6 @@ def solver_findings(settings: Settings) -> Iterator[Finding]:
                 seen += f"; licence: {place or 'of the package, not for production'}"
                 seen += f"; auto takes {'it where that covers the model' if place else 'label setting'}"
             yield ok(name, seen)
-
-
-def _reinstall(solver: str) -> str:
-    package = {"gurobi": "gurobipy", "highs": "highspy"}.get(solver)
-    return (
-        f"pip install --force-reinstall {package}"
-        if package
-        else "Recreate the environment from the repository."
-    )
 
 
 def port_findings(settings: Settings) -> Iterator[Finding]:

@@ -261,7 +261,9 @@ def live_state(
         latency_s=known(observation.latency_s) if observation else None,
         in_time_ratio=observation.in_time_ratio if observation else None,
         slo_broken=is_late,
-        losses=_losses(observation),
+        losses=tuple(LossLive(it.stage, it.cause, it.count / ended.window_s) for it in ended.losses)
+        if ended
+        else (),
         dropped_rps=ended.dropped_rps if ended else None,
         failed_rps=ended.failed_rps if ended else None,
         retried_rps=ended.retried_rps if ended else None,
@@ -281,11 +283,6 @@ def live_state(
         parts=parts_live(observation, snapshot),
         canary=canary_live(pipeline, snapshot),
     )
-
-
-def _losses(observation: Observation | None) -> tuple[LossLive, ...]:
-    seen = observation.ended if observation else None
-    return tuple(LossLive(it.stage, it.cause, it.count / seen.window_s) for it in seen.losses) if seen else ()
 
 
 def _stage(

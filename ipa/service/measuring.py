@@ -89,7 +89,8 @@ def _variant_profile(
                 effort=request.effort,
             )
             readiness_s.append(replica.readiness_s)
-            memory_gib += _known(replica.memory_gib())
+            held_gib = replica.memory_gib()
+            memory_gib += [] if held_gib is None else [held_gib]
             if cores == most:
                 outputs = measure.answers(replica, items, max(request.batches))
                 accuracy, rows = workload.accuracy(outputs), measure.rows(outputs, FAN_OUT)
@@ -110,10 +111,6 @@ def _variant_profile(
         rows_per_item=(min(rows), max(rows)),
         accelerators=Resources.of(variant.requested).accelerators,
     )
-
-
-def _known(value: float | None) -> list[float]:
-    return [] if value is None else [value]
 
 
 def rounded(point: ProfilePoint) -> ProfilePoint:

@@ -17,8 +17,7 @@ from ipa.model.errors import ConflictError, ForbiddenError, InputError, Problem
 from ipa.model.pipeline import Bounds, CombineRule, Objective, Pin, Pipeline, StageBounds, StageKind
 from ipa.model.probe import NO_ADDRESS, RequestAddress
 from ipa.model.profile import StageProfile
-from ipa.service.preconditions import Precondition
-from ipa.service.service import Service
+from ipa.service.service import Precondition, Service
 from ipa.service.visibility import Caller
 
 LOG = logging.getLogger(__name__)

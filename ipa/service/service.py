@@ -1,12 +1,14 @@
-"""The service: the ports that its use cases work with, in addition to those of `ipa.control`."""
+"""The service: the ports that its use cases work with, beside those of `ipa.control`, and its settings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
 
+import ipa
 from ipa.control.audit.record import Head, Verified
 from ipa.control.audit.replay import ReplayResult
 from ipa.control.election import LeaderStatus
@@ -15,7 +17,7 @@ from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import Attribution, Clock, ControlStore, DecisionLog
 from ipa.control.saved_plans import AnswerStore, PlanStore
 from ipa.model.decision import Decision
-from ipa.model.errors import NotFoundError
+from ipa.model.errors import NotFoundError, PreconditionError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
 from ipa.model.probe import RequestAddress
@@ -24,7 +26,49 @@ from ipa.optimize.explanation import Explanation
 from ipa.optimize.frontier import FrontierPoint
 from ipa.policies.planning import PlanQuestion
 from ipa.profiling.findings import doubts
-from ipa.settings import Settings
+from ipa.settings import GROUPS, Settings, SettingSource, shown_setting, variable_of
+
+
+@dataclass(frozen=True, slots=True)
+class Precondition:
+    """The versions that a change was made for; `text` is how the caller wrote them."""
+
+    versions: frozenset[str]
+    text: str
+
+    def check(self, version: str, what: str) -> None:
+        """PreconditionError if the version of `what` is another one now."""
+        now = plain_version(version)
+        if now not in self.versions:
+            raise PreconditionError(f'{what} is at "{now}", not {self.text}; read it again')
+
+
+def plain_version(version: str) -> str:
+    """The version without quotes, which HTTP puts around it."""
+    return version.replace('"', "")
+
+
+def at_revision(revision: str) -> Precondition:
+    """The precondition of a change that was decided at that revision."""
+    version = plain_version(revision)
+    return Precondition(frozenset({version}), f'"{version}" when the change was decided')
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeOrder:
+    """A person's request for a change: by whom, why, and the versions that it was made for.
+
+    `confirmed`: it may take capacity while requests are late.
+    """
+
+    expected: Precondition
+    by: str = ""
+    reason: str = ""
+    confirmed: bool = False
+
+    def words(self, what: str) -> str:
+        """The detail of the decision: what was asked for, by whom, and why."""
+        return f"{what} by {self.by or 'someone'}" + (f": {self.reason}" if self.reason else "")
 
 
 class Loop(Protocol):
@@ -215,3 +259,54 @@ class Service:
         An earlier pipeline of the same name had another one.
         """
         return pipeline.partition("@")[0] in self.pipelines and record == self.record_of(pipeline)
+
+
+SettingValue = str | bool | int | float
+
+
+@dataclass(frozen=True, slots=True)
+class SettingView:
+    """A setting: its variable, its group, its value, and where the value comes from.
+
+    `value` is *** for a secret, and has it in a URL for each part that may be one.
+    """
+
+    variable: str
+    group: str
+    value: SettingValue
+    default: SettingValue
+    source: SettingSource
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationView:
+    """The effective settings in the order of their groups, and the version that they are of."""
+
+    version: str
+    settings: tuple[SettingView, ...]
+
+
+def configuration(settings: Settings) -> ConfigurationView:
+    """Every setting as it is in effect."""
+    found = [
+        SettingView(
+            variable_of(name),
+            group,
+            _shown(name, getattr(settings, name)),
+            _shown(name, getattr(_DEFAULTS, name)),
+            settings.origins.get(name, SettingSource.DEFAULT),
+        )
+        for group, names in GROUPS.items()
+        for name in names
+    ]
+    return ConfigurationView(ipa.__version__, tuple(found))
+
+
+_DEFAULTS = Settings()
+
+
+def _shown(name: str, value: object) -> SettingValue:
+    """The value without the parts that only its owner may read."""
+    shown = shown_setting(name, str(value) if isinstance(value, Path) else value)
+    assert isinstance(shown, SettingValue)
+    return shown

@@ -18,8 +18,8 @@ from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.store import open_store
 from ipa.adapters.store.state import KeyIdentities
 from ipa.api.app import create_app
+from ipa.api.auth import RULES
 from ipa.api.bodies import PIPELINE
-from ipa.api.rules import RULES
 from ipa.bootstrap.identity import Identities
 from ipa.cli.main import run
 from ipa.clients.http import HttpClient
@@ -48,7 +48,6 @@ OPEN = (
     "/readyz",
     "/metrics",
     "/",
-    "/docs",
     "/openapi.json",
     "/problems/{code}",
     "/assets",

@@ -306,7 +306,7 @@ def test_health_readiness_and_metrics(api: ApiClient, world: FakeWorld) -> None:
 
 
 def test_every_answer_says_what_a_browser_may_do_with_it(api: ApiClient) -> None:
-    for path in ("/", "/docs", "/healthz", "/nothing", f"{OCR}/status", "/assets/app.js"):
+    for path in ("/", "/healthz", "/nothing", f"{OCR}/status", "/assets/app.js"):
         headers = api.get(path).headers
         policy = headers["content-security-policy"]
         assert "default-src 'none'" in policy and "unsafe" not in policy

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from ipa.api.rules import RULES, Work, work_of
+from ipa.api.auth import RULES, Work, work_of
 from ipa.cli.views.status_text import status_table
 from ipa.control.election import ALONE, LeaderStatus
 from tests.fakes.services import ApiClient, FakeWorld, over

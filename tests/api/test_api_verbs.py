@@ -18,7 +18,7 @@ from ipa.clients.http import HttpClient
 from ipa.model.decision import Action, ReasonCode
 from ipa.model.errors import ConflictError, ForbiddenError, UnavailableError
 from ipa.model.plan import Plan, Termination
-from ipa.service.preconditions import ChangeOrder, at_revision
+from ipa.service.service import ChangeOrder, at_revision
 from tests.fakes.services import LADDER, FakeWorld, a_plan
 
 Ipa = Callable[..., tuple[int, str, str]]

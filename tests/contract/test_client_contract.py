@@ -10,7 +10,7 @@ import pytest
 from ipa.clients.http import HttpClient
 from ipa.model.errors import ConflictError, InputError, NotFoundError
 from ipa.model.plan import StageConfig
-from ipa.service.preconditions import ChangeOrder, at_revision
+from ipa.service.service import ChangeOrder, at_revision
 from tests.fakes.services import FakeWorld, InProcess
 
 AT = "http://127.0.0.1:8080"

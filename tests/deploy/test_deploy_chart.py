@@ -16,7 +16,7 @@ from typer.main import get_command
 
 from ipa.adapters.store.database import LOW_RATIO, MOST_WAL_BYTES
 from ipa.adapters.store.state import MOST_PLANS
-from ipa.api.rules import OPEN, RULES
+from ipa.api.auth import OPEN, RULES
 from ipa.bootstrap.file_edits import FileEdits
 from ipa.bootstrap.identity import check_listening
 from ipa.cli.main import build_app

@@ -306,7 +306,6 @@ def test_h9_other_sites_frames_and_names(case: Case, world: FakeWorld) -> None:
     findings: list[str] = []
     places = (
         "/",
-        "/docs",
         "/assets/app.js",
         "/v1/pipelines",
         f"{OCR}/status",

@@ -54,7 +54,7 @@ def test_o1_requests_cannot_make_series(case: Case) -> None:
 def _templates() -> set[str]:
     from ipa.api.app import openapi_document
 
-    return {*openapi_document()["paths"], "/", "/docs", "/problems/{code}"}
+    return {*openapi_document()["paths"], "/", "/problems/{code}"}
 
 
 @needs_promtool

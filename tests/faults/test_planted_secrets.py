@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ipa.api.rules import RULES
+from ipa.api.auth import RULES
 from ipa.api.wiring import context_of
 from ipa.bootstrap.app import App, build
 from ipa.bootstrap.stores import back_up, opened_store

@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from ipa.api.auth import BOUNDS, RULES, Work, work_of
 from ipa.api.limits import ApiLimits, RequestGate, TokenBuckets
 from ipa.api.queries import PAGE_BYTES
-from ipa.api.rules import BOUNDS, RULES, Work, work_of
 from ipa.model.errors import BusyError
 from tests.fakes.services import ApiClient, FakeWorld
 from tests.faults.crowded import DECISIONS, INPUTS_BYTES, Crowded, crowded
@@ -113,7 +113,7 @@ def test_r3_no_route_is_without_a_bound(case: Case) -> None:
     case.equal(
         "routes that cost nothing",
         sorted(path for _, path in free),
-        ["/", "/assets", "/docs", "/healthz", "/openapi.json", "/problems/{code}"],
+        ["/", "/assets", "/healthz", "/openapi.json", "/problems/{code}"],
     )
     case.equal("kinds of work without words", set(Work) - set(BOUNDS), set())
     writes = {

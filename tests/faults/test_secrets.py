@@ -23,8 +23,7 @@ from ipa.cli.main import run
 from ipa.clients.http import HttpClient, client_at
 from ipa.model.access import Grant, Role
 from ipa.model.errors import IpaError
-from ipa.service.configuration import configuration
-from ipa.service.service import DependencyCheck
+from ipa.service.service import DependencyCheck, configuration
 from ipa.settings import Settings
 from ipa.targets.gitops import Git, GitError
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT

@@ -13,7 +13,7 @@ from ipa.control.engine.state import ChangeRequest
 from ipa.model.decision import UNHEALTHY, Action, Decision, ReasonCode
 from ipa.model.errors import ConflictError, InProgressError
 from ipa.model.plan import StageConfig
-from ipa.service.undo import UndoView, undo_of
+from ipa.service.commands import UndoView, undo_of
 from tests.fakes.people import People, token
 from tests.fakes.services import ApiClient, FakeWorld
 from tests.fakes.world import PIPELINE, Scenario, ours, scenario

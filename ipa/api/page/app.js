@@ -170,7 +170,7 @@ const refusal = (error) => el("div", { class: "card empty" }, el("p", {}, error.
 const noPipelines = () => el("div", { class: "card empty" },
   el("p", {}, "There is no pipeline that you may see."),
   el("p", {}, "Write one with ", el("code", {}, "ipa init"), " and start the service with its file, or ",
-    el("a", { href: "/docs" }, "create one over the API"), ". It then appears here."));
+    el("a", { href: "/openapi.json" }, "create one over the API"), ". It then appears here."));
 
 const unknown = (view, name) => el("div", { class: "card empty" },
   el("p", {}, `There is no pipeline ${name} that you may see. There are:`),

@@ -53,7 +53,6 @@ export class Chart {
     const across = (width - LEFT - RIGHT) / (this.xs.to - this.xs.from);
     const up = (height - this.top - BOTTOM) / (this.ys.to - this.ys.from);
     this.atX = (value) => LEFT + (value - this.xs.from) * across;
-    this.valueAt = (px) => this.xs.from + (Math.min(Math.max(px, LEFT), this.right) - LEFT) / across;
     this.within = (value) => value >= this.xs.from && value <= this.xs.to;
     this.x = (x) => this.atX(this.xs.place(x));
     this.y = (value) => height - BOTTOM - (value - this.ys.from) * up;

@@ -6,7 +6,6 @@ import { el, minus, when } from "./dom.js";
 import { csv, png, save, tableOf } from "./export.js";
 import { formatRoute, parseRoute } from "./router.js";
 import { HoverReadout } from "./hover.js";
-import { Zooming } from "./zooming.js";
 
 const MOST_ROWS = 500;
 const TOLD_MS = 2500;
@@ -14,10 +13,9 @@ const TOLD_MS = 2500;
 const STRETCHES = { broken: "SLO broken", blind: "not seen", held: "held" };
 
 /**
- * new Figure(parent, {id, title, unit, note, short, file, query, zoom}): appends an <article> to `parent`. `id` names it
+ * new Figure(parent, {id, title, unit, note, short, file, query}): appends an <article> to `parent`. `id` names it
  * in permalinks and files, once in a view; `short` is a low one; `file` is what its files are called, else its id;
- * `query()` gives what a link to it says beside the view's own query, null for what it leaves out. `zoom` is told
- * which stretch of time was chosen in it: [from, to] in milliseconds, null for the one before.
+ * `query()` gives what a link to it says beside the view's own query, null for what it leaves out.
  *
  * show({series, ...options}) draws it, or draws it anew:
  *   series: [{
@@ -42,7 +40,7 @@ const STRETCHES = { broken: "SLO broken", blind: "not seen", held: "held" };
  *   empty                 // what is said where there is nothing to draw
  */
 export class Figure {
-  constructor(parent, { id, title, unit = "", note = "", short = false, file = "", query = () => ({}), zoom = null }) {
+  constructor(parent, { id, title, unit = "", note = "", short = false, file = "", query = () => ({}) }) {
     Object.assign(this, { id, title, unit, query, file: file || id });
     this.legend = el("div", { class: "legend" });
     this.said = el("span", { class: "hidden", "aria-live": "polite" });
@@ -60,10 +58,8 @@ export class Figure {
       this.nothing);
     this.chart = new Chart(this.box);
     this.chart.svg.setAttribute("tabindex", "0");
-    const say = (text) => { this.said.textContent = text; };
-    this.pointing = new HoverReadout(this.chart, say);
-    this.zooming = zoom ? new Zooming(this.chart, this.pointing, { zoom, say }) : null;
-    this.chart.onDraw = () => { this.pointing.draw(); this.zooming?.draw(); };
+    this.pointing = new HoverReadout(this.chart, (text) => { this.said.textContent = text; });
+    this.chart.onDraw = () => this.pointing.draw();
     this.box.append(this.rows, note ? el("p", { class: "note" }, note) : "", this.said);
     parent.append(this.box);
   }
@@ -160,7 +156,7 @@ export class Figure {
       return `${one.name} ${values.length ? plainly(values[values.length - 1]) : "nothing"} ${one.unit ?? this.unit}`.trim();
     });
     if (limit) parts.push(`${limit.name} ${plainly(limit.value)} ${this.unit}`.trim());
-    return `${this.title}, at last: ${parts.join(", ")}. Arrow keys read it${this.zooming ? "; with Shift they mark a stretch, Enter shows it, plus and minus zoom, Escape goes back" : ""}.`;
+    return `${this.title}, at last: ${parts.join(", ")}. Arrow keys read it.`;
   }
 }
 

@@ -33,11 +33,9 @@ export class HoverReadout {
 
   press(event) {
     const step = { ArrowLeft: -1, ArrowRight: 1, PageUp: -20, PageDown: 20, Home: -Infinity, End: Infinity }[event.key];
-    if (!this.chart.xs) return;
-    const before = this.at;
-    if (step) this.step(step);
-    if (step) event.preventDefault();
-    this.onKey?.(event, before);
+    if (!this.chart.xs || !step) return;
+    this.step(step);
+    event.preventDefault();
   }
 
   step(step) {

@@ -5,8 +5,6 @@ import { el } from "./dom.js";
 const LASTS = [["300", "5 min"], ["900", "15 min"], ["3600", "1 h"], ["all", "all"]];
 const USUAL = "900";
 const SHORTEST_MS = 60000;
-// The shortest range with a visible line.
-const FEWEST_TICKS = 4;
 
 /** The range that a query names: {last} or {from, to} in milliseconds. */
 export function rangeOf(query) {
@@ -23,18 +21,6 @@ export function bounds(range, now, begin) {
   return [Math.min(Math.max(wanted, begin), now - SHORTEST_MS), now];
 }
 
-/** The query of a range. */
-export function queryOf({ last, from, to }) {
-  return last ? { last } : { from: new Date(from).toISOString(), to: new Date(to).toISOString() };
-}
-
-/** The query of a selected range: of some ticks at least, and not beyond now. */
-export function within([from, to], now, tickS) {
-  const lacking = Math.max(FEWEST_TICKS * 1000 * tickS - (to - from), 0) / 2;
-  const over = Math.max(to + lacking - now, 0);
-  return queryOf({ from: from - lacking - (lacking ? over : 0), to: Math.min(to + lacking, now) });
-}
-
 /** The buttons, and the form for two times. Calls `choose` with the query of the chosen range. */
 export class Ranges {
   constructor(parent, choose) {
@@ -45,7 +31,7 @@ export class Ranges {
     const show = () => {
       const [from, to] = [new Date(this.from.value), new Date(this.to.value)];
       this.wrong.textContent = from < to ? "" : "The start must be before the end.";
-      if (from < to) choose(queryOf({ from, to }));
+      if (from < to) choose({ from: from.toISOString(), to: to.toISOString() });
     };
     const form = el("form", { class: "from-to", onsubmit: show }, el("label", { for: "from" }, "from"), this.from, el("label", { for: "to" }, "to"), this.to,
       el("button", { type: "submit", class: "tool" }, "Show"), this.wrong);

@@ -59,7 +59,7 @@ def _view(at: str | None) -> dict[str, Any]:
     if at is not None:
         with client_at(at) as service:
             return service.configuration()
-    from ipa.service.configuration import configuration
+    from ipa.service.service import configuration
 
     found: dict[str, Any] = plain(configuration(Settings.from_env()))
     return found

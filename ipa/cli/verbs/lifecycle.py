@@ -26,7 +26,7 @@ from ipa.model.errors import (
     UsageError,
 )
 from ipa.model.pipeline import Pin
-from ipa.service.preconditions import ChangeOrder, at_revision
+from ipa.service.service import ChangeOrder, at_revision
 from ipa.settings import Settings
 
 if TYPE_CHECKING:

@@ -155,22 +155,19 @@ def _blind(request: TickRequest, state: EngineState, running: Configs, why: Hold
     fallback = request.pipeline.fallback
     if fallback is None or not state.telemetry_loss.in_fallback:
         return hold(why.reason, why.detail)
-    verdict = _fall_back(request, state, running, fallback)
+    forecast = fallback_forecast(fallback)
+    plan = plan_for(request, state, running, forecast, only_more=True)
+    if isinstance(plan, TickVerdict):
+        verdict = plan
+    else:
+        verdict = checked(
+            request, state, running, plan=plan, forecast=forecast, urgent=True, reason=ReasonCode.FALLBACK
+        )
     if verdict.action is Action.APPLY or verdict.proposed:
         words = f"{why.detail} for {state.telemetry_loss.blind_ticks} ticks in a row; {verdict.detail}"
         return replace(verdict, detail=words)
     words = f"{why.detail}; the plan is for the fallback rate of {fallback.rate_rps:g} rps"
     return hold(why.reason, words, plan=verdict.plan, forecast=verdict.forecast)
-
-
-def _fall_back(request: TickRequest, state: EngineState, running: Configs, fallback: Fallback) -> TickVerdict:
-    forecast = fallback_forecast(fallback)
-    plan = plan_for(request, state, running, forecast, only_more=True)
-    if isinstance(plan, TickVerdict):
-        return plan
-    return checked(
-        request, state, running, plan=plan, forecast=forecast, urgent=True, reason=ReasonCode.FALLBACK
-    )
 
 
 def overloaded(
@@ -190,17 +187,6 @@ def overloaded(
         return verdict, state
     if verdict.action is Action.APPLY and _helps(request, running, verdict.configs, overloads):
         return verdict, state
-    return _relieved(request, state, running, verdict, overloads)
-
-
-def _relieved(
-    request: TickRequest,
-    state: EngineState,
-    running: Configs,
-    verdict: TickVerdict,
-    overloads: tuple[Overload, ...],
-) -> tuple[TickVerdict, EngineState]:
-    """The verdict to add replicas instead of this one; this one if no replica may be added."""
     words = "; ".join(each.words for each in overloads)
     relief = _relief(request, state, running, overloads, words)
     if relief is None:

@@ -43,7 +43,7 @@ from ipa.control.engine.state import (
 )
 from ipa.control.engine.transition import changes, classify, make_room, no_room, safe_step
 from ipa.model.decision import Action, Change, Mode, ReasonCode
-from ipa.model.observation import Missing, MissingReason, Observation
+from ipa.model.observation import Missing, MissingReason
 from ipa.model.serving import without_batches, wrong_rows
 
 NO_REASON = "no reason given"
@@ -96,7 +96,14 @@ def workload_unknown(request: TickRequest, state: EngineState) -> Ruling:
     observation = request.observation
     if observation.running() is not None:
         return None, state
-    reason = ReasonCode.DRIFT if _is_foreign(observation) else ReasonCode.WORKLOAD_UNKNOWN
+    reason = (
+        ReasonCode.DRIFT
+        if any(
+            isinstance(stage.running, Missing) and stage.running.reason is MissingReason.INVALID
+            for stage in observation.stages
+        )
+        else ReasonCode.WORKLOAD_UNKNOWN
+    )
     return hold(reason, observation.problem or "the running configuration could not be read"), state
 
 
@@ -124,7 +131,11 @@ def follow_change(request: TickRequest, state: EngineState) -> Ruling:
     verdict, state = _follow(request, state, running, may_write=may_write)
     if verdict is not None and verdict.reason is ReasonCode.IN_PROGRESS and may_write:
         asked, actuation = request.requested, state.actuation
-        if asked is not None and asked.restores and _may_be_left(actuation):
+        if (
+            asked is not None
+            and asked.restores
+            and (actuation.asks_rollout and actuation.change is not None and not actuation.change.is_rollback)
+        ):
             return _left(request, state, running, asked)
         verdict = amended(_within_room(request, state), state, running, verdict)
     return verdict, state
@@ -182,24 +193,19 @@ def on_trial(request: TickRequest, state: EngineState) -> Ruling:
     state = replace(state, trial=trial)
     figures = trial.figures(request.pipeline)
     if has_failed(trial, request.pipeline, canary, request.now_s):
-        return _canary_failed(request, state, trial, f"{FAILED}: {figures}")
+        words = f"{FAILED}: {figures}"
+        if not request.control.mode.writes:
+            return hold(ReasonCode.ADVISORY, f"would roll it back: {words}"), state
+        # Its variants are left alone for a while.
+        back, base_s = without(trial, running), request.settings.quarantine_s
+        failures = quarantine.add(state.failures, back, running, base_s, request.now_s, words)
+        detail = f"{words}: {changes(running, back)}"
+        state = replace(state, failures=failures, trial=None, goal=None)
+        return TickVerdict(Action.APPLY, ReasonCode.ROLLBACK, detail, back), state
     if has_passed(trial, canary):
         return _canary_passed(request, state, trial, f"the canary passed: {figures}")
     words = f"a canary is measured for {trial.measured_s:.0f} of {canary.measure_s:g} s: {figures}"
     return beside_trial(request, state, trial, words), state
-
-
-def _canary_failed(request: TickRequest, state: EngineState, trial: CanaryTrial, words: str) -> Ruling:
-    """Remove the canary, and leave its variants alone for a while."""
-    running, mode = _running(request), request.control.mode
-    if not mode.writes:
-        return hold(ReasonCode.ADVISORY, f"would roll it back: {words}"), state
-    back = without(trial, running)
-    base_s = request.settings.quarantine_s
-    failures = quarantine.add(state.failures, back, running, base_s, request.now_s, words)
-    state = replace(state, failures=failures, trial=None, goal=None)
-    detail = f"{words}: {changes(running, back)}"
-    return TickVerdict(Action.APPLY, ReasonCode.ROLLBACK, detail, back), state
 
 
 def _canary_passed(request: TickRequest, state: EngineState, trial: CanaryTrial, words: str) -> Ruling:
@@ -291,14 +297,6 @@ def _within_room(request: TickRequest, state: EngineState) -> TickRequest:
     return replace(request, pipeline=replace(pipeline, bounds=pipeline.bounds.within(room)))
 
 
-def _is_foreign(observation: Observation) -> bool:
-    """True if the running configuration was read and is not one of the pipeline's."""
-    return any(
-        isinstance(stage.running, Missing) and stage.running.reason is MissingReason.INVALID
-        for stage in observation.stages
-    )
-
-
 def _unblocked(request: TickRequest, state: EngineState) -> EngineState:
     """The state without a block that has ended."""
     if state.block is None or state.block.holds(request.control, request.now_s):
@@ -315,7 +313,9 @@ def _follow(request: TickRequest, state: EngineState, running: Configs, *, may_w
         state = replace(state, goal=None, ended=actuation)
         actuation = withdrawn(actuation, request.now_s)
     if actuation.in_flight:
-        return _in_progress(actuation), replace(state, actuation=actuation)
+        words = f": {actuation.detail}" if actuation.detail else ""
+        held = hold(ReasonCode.IN_PROGRESS, f"a change is not ready yet{words}")
+        return held, replace(state, actuation=actuation)
     if actuation.phase is ActuationPhase.FAILED:
         if not may_write:
             # It stays in flight, and is judged again once writing is allowed.
@@ -324,11 +324,6 @@ def _follow(request: TickRequest, state: EngineState, running: Configs, *, may_w
         return _take_back(request, replace(state, ended=actuation), running, actuation)
     ended = actuation if actuation.change is not None else state.ended
     return _landed(request, replace(state, actuation=IDLE, ended=ended), actuation)
-
-
-def _may_be_left(actuation: Actuation) -> bool:
-    """True if the change in flight was accepted, and leads forwards."""
-    return actuation.asks_rollout and actuation.change is not None and not actuation.change.is_rollback
 
 
 def _left(
@@ -435,8 +430,3 @@ def _on_request(
         words = f"{detail}: {changes(running, step.configs)}; {step.later}{also}"
     goal = asked if step.configs != configs else None
     return TickVerdict(Action.APPLY, asked.reason, words, step.configs), goal
-
-
-def _in_progress(actuation: Actuation) -> TickVerdict:
-    detail = f": {actuation.detail}" if actuation.detail else ""
-    return hold(ReasonCode.IN_PROGRESS, f"a change is not ready yet{detail}")

@@ -206,7 +206,8 @@ def _decision(request: TickRequest, before: EngineState, tick: int, verdict: Tic
     observation = request.observation
     running = observation.running() or ()
     inputs = canonical_json(inputs_of(request, before))
-    asked = _request_behind(request.requested, before.goal, verdict)
+    # A request made some ticks ago may take several.
+    asked = request.requested or (before.goal if verdict.action is Action.APPLY else None)
     steps = _steps_behind(before.goal, request, verdict)
     return Decision(
         decision_id=f"{request.pipeline.name}-{tick}-{request.run_id}",
@@ -233,15 +234,6 @@ def _decision(request: TickRequest, before: EngineState, tick: int, verdict: Tic
         attainment=observation.ended,
         slo_broken=breaks_slo(observation, request.pipeline.sla, request.settings),
     )
-
-
-def _request_behind(
-    requested: ChangeRequest | None, goal: ChangeRequest | None, verdict: TickVerdict
-) -> ChangeRequest | None:
-    """The request behind this decision, made now or some ticks ago if it takes several; else None."""
-    if requested is not None:
-        return requested
-    return goal if verdict.action is Action.APPLY else None
 
 
 def _steps_behind(

@@ -94,7 +94,13 @@ def _shared_step(running: Configs, wanted: Configs, rolling: Rolling, bounds: Bo
     share of 0; growing parts keep their share.
     """
     started = _started(running, wanted, rolling) if rolling.shrinks_first else wanted
-    configs = _no_fewer(running, wanted, rolling) if started == running else started
+    configs = (
+        tuple(
+            new if old is None else first_hop(old, new, rolling) for old, new in stage_pairs(running, wanted)
+        )
+        if started == running
+        else started
+    )
     missing = lacking(running, configs, rolling, bounds)
     if missing != NO_RESOURCES:
         return TransitionStep(running, lacking=missing)
@@ -148,13 +154,6 @@ def _only_grows(old: StageConfig, new: StageConfig, rolling: Rolling) -> bool:
     """True if it has more cores, and nothing less."""
     is_less = new.cores < old.cores or new.replicas < old.replicas or new.batch_size != old.batch_size
     return new.total_cores > old.total_cores and not is_less
-
-
-def _no_fewer(running: Configs, wanted: Configs, rolling: Rolling) -> Configs:
-    """The wanted configuration, with as many replicas as now where they would end before others serve."""
-    return tuple(
-        new if old is None else first_hop(old, new, rolling) for old, new in stage_pairs(running, wanted)
-    )
 
 
 def make_room(

@@ -154,7 +154,14 @@ class ControlLoop:
                 self._state, self._recovered = self._fresh, False
             request = self._request(requested, recover=leads)
             with COMPUTE_LOCK.turn():
-                decision = self._act(request) if leads else standing_by(request)
+                if leads:
+                    effects, self._state = on_tick(request, self._state)
+                    # Other loops compute while it is carried out.
+                    with COMPUTE_LOCK.away():
+                        decision = self._carry_out(effects)
+                        self._tell(effects, decision)
+                else:
+                    decision = standing_by(request)
                 self._publish(request, decision, self._world.clock.monotonic_s() - started_s)
         return decision
 
@@ -259,14 +266,6 @@ class ControlLoop:
         predict = corrected(self._predict, self._state.correction.slowdowns(self.pipeline))
         seen = predict(decision.configs, rate_rps)
         return seen is None or not seen.feasible
-
-    def _act(self, request: TickRequest) -> Decision:
-        """Decide, and carry the decision out while other loops compute."""
-        effects, self._state = on_tick(request, self._state)
-        with COMPUTE_LOCK.away():
-            decision = self._carry_out(effects)
-            self._tell(effects, decision)
-        return decision
 
     def _request(self, requested: ChangeRequest | None, *, recover: bool) -> TickRequest:
         world = self._world

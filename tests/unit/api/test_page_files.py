@@ -34,12 +34,12 @@ def test_what_is_imported_is_there_and_all_of_it_is_used() -> None:
             assert target.exists(), f"{script.name} imports {name}"
             imported.add(target)
     # Those that HTML names.
-    assert {script.name for script in scripts} - {path.name for path in imported} == {"app.js", "docs.js"}
+    assert {script.name for script in scripts} - {path.name for path in imported} == {"app.js"}
 
 
 def test_nothing_is_asked_of_the_service_but_through_ask() -> None:
     for script in PAGE.rglob("*.js"):
-        if script.name not in ("auth.js", "docs.js"):
+        if script.name != "auth.js":
             assert not re.search(r"\bfetch\(|XMLHttpRequest|EventSource", script.read_text()), script.name
 
 

@@ -11,7 +11,7 @@ import pytest
 from ipa.cli.main import run
 from ipa.model.errors import ConfigurationError
 from ipa.model.masking import HIDDEN
-from ipa.service.configuration import configuration
+from ipa.service.service import configuration
 from ipa.settings import GROUPS, SECRETS, SETTINGS, Settings, SettingSource
 
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from itertools import pairwise
 
 import pytest
 
-from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.engine.guards import GuardSettings, total_cores
 from ipa.control.engine.state import ChangeRequest
 from ipa.model.decision import Action, Change, Mode, ReasonCode
-from ipa.model.errors import ConflictError, DriftError, ForbiddenError, InputError, IpaError, UnavailableError
-from ipa.model.observation import Measured, Missing, MissingReason
+from ipa.model.errors import ConflictError, DriftError, UnavailableError
 from ipa.model.pipeline import MeasuredVariant
 from ipa.model.plan import StageConfig
 from ipa.model.resources import Resources
@@ -53,44 +50,6 @@ def test_what_cannot_carry_the_load_is_left_at_once() -> None:
     assert made.workload.desired == decision.configs != SMALLEST
 
 
-def test_a_settled_state_makes_no_write() -> None:
-    made = settled_at(5.0)
-    writes = len(made.workload.writes)
-    assert set(reasons(made, 50)) == {ReasonCode.NO_CHANGE}
-    assert len(made.workload.writes) == writes
-
-
-def test_the_decision_is_on_disk_before_it_is_written() -> None:
-    made = scenario(25.0)
-    made.workload.before_write = lambda change: seen.append(
-        made.store.decision(change.decision_id).configs == change.configs
-    )
-    seen: list[bool] = []
-    made.ticks(4)
-    assert seen and all(seen)
-
-
-def test_what_cannot_be_recorded_is_not_written() -> None:
-    made = scenario(25.0)
-    made.store.failing = UnavailableError("disk full")
-    assert made.loop.tick_once().action is Action.HOLD
-    assert made.workload.writes == []
-
-
-def test_a_failing_record_says_so_and_the_next_tick_goes_on() -> None:
-    made = scenario(25.0)
-    made.loop.tick_once()
-    made.clock.wait(5.0)
-    made.ticks(2)
-    made.metrics.rate_rps = lambda t_s: 45.0
-    writes = len(made.workload.writes)
-    made.store.failing = UnavailableError("disk full")
-    assert reasons(made, 2) == [ReasonCode.AUDIT_FAILED] * 2
-    assert len(made.workload.writes) == writes
-    made.store.failing = None
-    assert made.loop.tick_once().action is Action.APPLY
-
-
 @pytest.mark.parametrize("what", [{"mode": Mode.ADVISORY}, {"paused": True}])
 def test_advisory_and_paused_pipelines_are_not_written(what: dict[str, object]) -> None:
     made = scenario(25.0)
@@ -119,79 +78,6 @@ def test_a_pause_ends_by_the_wall_clock_and_says_who_and_why() -> None:
     assert decisions[0].detail == f"paused by ann until {until:%Y-%m-%d %H:%M:%S} UTC: load test"
 
 
-def test_a_conflict_is_read_again_never_sent_again() -> None:
-    made = scenario(25.0)
-    made.workload.errors["write"] = [ConflictError("the object has been modified")]
-    first = made.loop.tick_once()
-    assert (first.action, first.reason) == (Action.HOLD, ReasonCode.CONFLICT)
-    made.clock.wait(5.0)
-    second = made.loop.tick_once()
-    assert second.action is Action.APPLY
-    refused, sent = made.workload.writes
-    assert refused.change.decision_id != sent.change.decision_id
-    assert [kept.reason for kept in made.store.kept] == [
-        ReasonCode.FIRST_PLAN,
-        ReasonCode.CONFLICT,
-        second.reason,
-    ]
-    assert len({kept.tick for kept in made.store.kept}) == 3
-
-
-def test_conflicts_without_end_are_not_fought_for_long() -> None:
-    made = scenario(25.0)
-    made.workload.errors["write"] = [ConflictError("modified")] * 100
-    assert set(reasons(made, 12)) == {ReasonCode.CONFLICT}
-    assert len(made.workload.writes) == made.settings.max_conflicts
-
-
-@pytest.mark.parametrize(
-    "error",
-    [ForbiddenError("patch is forbidden"), InputError("the webhook refused it")],
-    ids=["403", "422"],
-)
-def test_a_refusal_is_not_tried_again_until_people_say_so(error: IpaError) -> None:
-    made = scenario(25.0)
-    made.workload.errors["write"] = [error]
-    decisions = made.ticks(10)
-    assert {decision.reason for decision in decisions} == {ReasonCode.RBAC}
-    assert error.message in decisions[-1].detail
-    assert len(made.workload.writes) == 1
-    made.say(paused=True)
-    made.ticks(1)
-    made.say(paused=False)
-    assert made.loop.tick_once().action is Action.APPLY
-
-
-def test_a_lost_answer_is_read_back_as_applied() -> None:
-    made = scenario(25.0)
-    made.workload.lose_answers = 1
-    first = made.loop.tick_once()
-    assert first.reason is ReasonCode.WORKLOAD_UNKNOWN
-    assert made.loop.snapshot().phase is ActuationPhase.UNKNOWN
-    made.clock.wait(5.0)
-    assert reasons(made, 3)[-1] is ReasonCode.NO_CHANGE
-    assert len(made.workload.accepted) == 1
-
-
-def test_a_write_that_never_arrived_is_decided_afresh() -> None:
-    made = scenario(25.0)
-    made.workload.errors["write"] = [UnavailableError("timed out")]
-    assert made.loop.tick_once().reason is ReasonCode.WORKLOAD_UNKNOWN
-    made.clock.wait(5.0)
-    assert made.loop.tick_once().action is Action.APPLY
-    assert len(made.workload.accepted) == 1
-    assert made.workload.writes[0].change.decision_id != made.workload.writes[1].change.decision_id
-
-
-def test_an_unreadable_workload_is_held_with_its_message() -> None:
-    made = scenario(25.0)
-    made.workload.errors["read"] = [UnavailableError("no route to host")]
-    decision = made.loop.tick_once()
-    assert decision.reason is ReasonCode.WORKLOAD_UNKNOWN
-    assert "no route to host" in decision.detail
-    assert made.loop.tick_once().action is Action.APPLY
-
-
 def test_a_workload_that_is_no_plan_of_ours_is_held_as_drift() -> None:
     made = scenario(25.0)
     made.workload.errors["read"] = [DriftError("stage 'read' runs none of its variants")]
@@ -200,21 +86,6 @@ def test_a_workload_that_is_no_plan_of_ours_is_held_as_drift() -> None:
     assert "none of its variants" in decision.detail
     assert not made.workload.writes
     assert made.loop.tick_once().action is Action.APPLY
-
-
-def test_a_variant_that_never_gets_ready_is_taken_back_and_left_alone() -> None:
-    made = scenario(5.0)
-    made.workload.broken = {("detect", "big")}
-    decisions = made.ticks(30)
-    happened = [decision.reason for decision in decisions]
-    assert happened.index(ReasonCode.ROLLBACK) > happened.index(ReasonCode.FIRST_PLAN)
-    rollback = next(kept for kept in made.workload.accepted if kept.is_rollback)
-    assert rollback.configs == SMALLEST
-    deadline_ticks = made.settings.rollout_deadline_s / made.settings.tick_s
-    waited = happened.index(ReasonCode.ROLLBACK) - happened.index(ReasonCode.FIRST_PLAN)
-    assert waited == deadline_ticks
-    back_s = made.workload.writes[1].at_s
-    assert made.workload.writes[2].at_s >= back_s + made.settings.quarantine_s
 
 
 def test_a_stage_that_was_not_part_of_the_failure_moves_on() -> None:
@@ -229,38 +100,6 @@ def test_a_stage_that_was_not_part_of_the_failure_moves_on() -> None:
         # As good as one of two cores, and less of a change.
         "read=big b1 2×1 core",
     ]
-
-
-def test_a_variant_is_tried_again_less_and_less_often() -> None:
-    made = scenario(5.0)
-    made.workload.broken = {("detect", "big")}
-    made.ticks(300)
-    tried = [
-        write.at_s
-        for write in made.workload.writes
-        if any((config.stage, config.variant) == ("detect", "big") for config in write.change.configs)
-        and not write.change.is_rollback
-    ]
-    gaps = [later - earlier for earlier, later in pairwise(tried)]
-    assert len(gaps) >= 2
-    assert gaps == sorted(gaps) and gaps[-1] > 1.5 * gaps[0]
-
-
-def test_growth_that_finds_no_room_is_not_piled_up() -> None:
-    made = settled_at(5.0)
-    made.workload.readiness_s = 1e9
-    made.metrics.rate_rps = lambda t_s: 30.0
-    before = len(made.workload.accepted)
-    made.ticks(9)
-    grown = made.workload.accepted[before]
-    assert any(change.is_rollback for change in made.workload.accepted[before:])
-    # Until the quarantine ends it is planned for the room there is.
-    smaller = [change for change in made.workload.accepted[before + 1 :] if not change.is_rollback]
-    assert smaller
-    assert all(total_cores(change.configs) < total_cores(grown.configs) for change in smaller)
-    made.workload.readiness_s = 2.0
-    made.ticks(20)
-    assert made.workload.desired == grown.configs
 
 
 def test_a_rollback_tells_the_bounds_that_were_lowered_meanwhile() -> None:
@@ -286,20 +125,6 @@ def test_a_rollback_within_the_bounds_tells_of_none() -> None:
     made.workload.broken = {("detect", "big")}
     rollback = next(each for each in made.ticks(14) if each.reason is ReasonCode.ROLLBACK)
     assert "violates" not in rollback.detail
-
-
-def test_a_rollback_that_fails_stops_and_calls_a_person() -> None:
-    made = scenario(5.0)
-    made.workload.broken = {("detect", "big"), ("detect", "small")}
-
-    def lose_the_old(change: Change) -> None:
-        if change.is_rollback:
-            made.workload.serving = change.previous
-
-    made.workload.before_write = lose_the_old
-    decisions = made.ticks(60)
-    assert decisions[-1].reason is ReasonCode.ROLLBACK_FAILED
-    assert len(made.workload.writes) == 2
 
 
 def failed_rollback() -> Scenario:
@@ -347,21 +172,6 @@ def test_a_conflict_on_the_way_back_is_not_the_end_of_it() -> None:
     assert made.workload.writes[2].change.is_rollback
 
 
-def test_another_hand_is_seen_and_not_fought() -> None:
-    made = settled_at(5.0)
-    made.workload.by_another_hand("read", replicas=4)
-    seen = made.loop.tick_once()
-    assert seen.reason is ReasonCode.DRIFT
-    assert "read" in seen.detail and "4×" in seen.detail
-    for _ in range(made.settings.max_drifts):
-        made.clock.wait(5.0)
-        made.ticks(8)
-        made.workload.by_another_hand("read", replicas=4)
-    writes = len(made.workload.writes)
-    assert reasons(made, 20)[-1] is ReasonCode.DRIFT
-    assert len(made.workload.writes) == writes
-
-
 def test_hands_are_free_while_paused() -> None:
     made = settled_at(5.0)
     made.say(paused=True)
@@ -395,20 +205,6 @@ def test_a_restart_takes_back_what_never_gets_ready() -> None:
     again = made.restarted()
     again.ticks(8)
     assert made.workload.accepted[-1].is_rollback
-
-
-def test_a_death_between_record_and_write_leaves_nothing_behind() -> None:
-    made = scenario(25.0)
-
-    def die(change: object) -> None:
-        raise KeyboardInterrupt
-
-    made.workload.before_write = die  # type: ignore[assignment]
-    with pytest.raises(KeyboardInterrupt):
-        made.loop.tick_once()
-    made.workload.before_write = lambda change: None
-    assert made.restarted().loop.tick_once().action is Action.APPLY
-    assert len(made.workload.writes) == 1
 
 
 def test_a_person_may_ask_for_a_configuration() -> None:
@@ -459,26 +255,6 @@ def test_hooks_are_told_of_every_decision() -> None:
     assert told == ["1 1", "2 2", "3 3"]
 
 
-@pytest.mark.parametrize(
-    ("took_s", "next_s", "skipped"),
-    [(4.0, 8.0, 0), (5.0, 12.0, 1), (5.5, 12.0, 1), (6.0, 16.0, 2), (9.0, 16.0, 2), (13.0, 20.0, 3)],
-    ids=["in time", "a quarter late", "before half", "half", "more than a tick", "more than two ticks"],
-)
-def test_a_tick_that_overruns_skips_and_does_not_queue(took_s: float, next_s: float, skipped: int) -> None:
-    settings = GuardSettings(tick_s=4.0, rollout_deadline_s=30.0, quarantine_s=60.0)
-    made = scenario(5.0, settings=settings)
-    began: list[float] = []
-
-    def hook(decision: object, snapshot: object) -> None:
-        began.append(made.clock.monotonic_s())
-        made.clock.wait(took_s if len(began) == 2 else 0.0)
-
-    made.loop._hooks = (hook,)
-    made.run(40.0)
-    assert began[:4] == [0.0, 4.0, next_s, next_s + 4.0]
-    assert made.loop.snapshot().skipped_ticks == skipped
-
-
 def test_the_snapshot_has_the_resources_of_what_ran() -> None:
     measured = {
         (config.stage, config.variant): MeasuredVariant(0.9, Resources(0, 1.5, {"nvidia.com/gpu": 1}))
@@ -501,18 +277,6 @@ def test_the_snapshot_says_when_the_next_tick_is() -> None:
         assert made.loop.snapshot().next_tick_at == began + timedelta(seconds=next_s)
 
 
-def test_the_wall_clock_may_jump_without_moving_a_deadline() -> None:
-    made = scenario(5.0)
-    made.workload.broken = {("detect", "big")}
-    made.ticks(4)
-    assert made.workload.writes
-    for hours in (5, -7, 3, -1, 9):
-        made.clock.set_wall(made.clock.now() + timedelta(hours=hours))
-        assert made.loop.tick_once().reason is ReasonCode.IN_PROGRESS
-        made.clock.wait(5.0)
-    assert made.loop.tick_once().reason is ReasonCode.ROLLBACK
-
-
 def test_a_fault_of_the_program_does_not_end_the_loop(caplog: pytest.LogCaptureFixture) -> None:
     made = scenario(5.0)
     calls: list[float] = []
@@ -525,25 +289,6 @@ def test_a_fault_of_the_program_does_not_end_the_loop(caplog: pytest.LogCaptureF
     made.run(20.0)
     assert len(calls) == 4
     assert "tick of pages failed" in caplog.text
-
-
-def test_the_running_load_is_never_guessed() -> None:
-    made = settled_at(5.0)
-    made.metrics.fault = lambda now_s, signals: replace(
-        signals, arrival_rate_rps=Missing(MissingReason.ABSENT, "empty vector")
-    )
-    decision = made.loop.tick_once()
-    assert decision.reason is ReasonCode.METRICS_MISSING
-    assert decision.observed_rate_rps is None
-    assert decision.configs == made.workload.desired
-
-
-def test_stale_and_invalid_are_told_apart() -> None:
-    made = settled_at(5.0)
-    made.metrics.fault = lambda now_s, signals: replace(signals, arrival_rate_rps=Measured(5.0, age_s=16.0))
-    assert made.loop.tick_once().reason is ReasonCode.METRICS_STALE
-    made.metrics.fault = lambda now_s, signals: replace(signals, arrival_rate_rps=Measured(float("nan")))
-    assert made.loop.tick_once().reason is ReasonCode.METRICS_INVALID
 
 
 def test_an_unknown_running_configuration_is_replaced() -> None:

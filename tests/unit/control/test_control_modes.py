@@ -10,11 +10,10 @@ import pytest
 from ipa.control.engine.guards import end_of_freeze, stop_of
 from ipa.control.engine.state import ChangeRequest
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
-from ipa.control.ports import Freeze, PipelineControl, Signals, StagePin, WorkloadState
+from ipa.control.ports import Freeze, PipelineControl, StagePin, WorkloadState
 from ipa.model.decision import Action, Change, Event, Mode, ReasonCode
 from ipa.model.errors import ForbiddenError, UnavailableError
-from ipa.model.observation import Missing, MissingReason
-from ipa.model.pipeline import Fallback, Pin, Pipeline
+from ipa.model.pipeline import Pin, Pipeline
 from ipa.model.plan import StageConfig
 from tests.fakes.world import PIPELINE, SMALLEST, Scenario, ours, profiled, scenario, window_max
 
@@ -175,26 +174,6 @@ def test_what_a_person_asks_for_against_a_pin_is_refused() -> None:
     assert made.workload.writes == []
 
 
-def test_whoever_does_not_lead_neither_decides_nor_records_nor_writes() -> None:
-    lead = Lead(leads=False)
-    made = with_ports(scenario(30.0), lead=lead)
-    decisions = made.ticks(5)
-    assert {decision.reason for decision in decisions} == {ReasonCode.NOT_LEADER}
-    assert made.workload.writes == [] and made.store.kept == []
-    assert made.loop.snapshot().observation is not None
-    lead.leads = True
-    assert made.ticks(1)[0].action is Action.APPLY
-
-
-def test_leadership_is_asked_for_once_more_right_before_the_write() -> None:
-    lead = Lead(leads=True, next=[True, False])
-    made = with_ports(scenario(30.0), lead=lead)
-    decision = made.ticks(1)[0]
-    assert decision.reason is ReasonCode.NOT_LEADER
-    assert made.workload.writes == []
-    assert [kept.action for kept in made.store.kept] == [Action.APPLY]
-
-
 def test_changes_are_told_and_troubles_once() -> None:
     told = Told()
     made = with_ports(scenario(lambda t_s: 5.0 if t_s < 60 else 30.0), told=told)
@@ -228,24 +207,3 @@ def test_what_a_person_asked_for_takes_as_many_steps_as_it_needs() -> None:
     assert made.workload.desired == wanted
     assert [(each.by, each.plan_id) for each in (first, second)] == [("kim", "b1c2")] * 2
     assert made.ticks(1)[0].plan_id == ""
-
-
-def test_a_fallback_is_entered_at_its_tick_and_only_ever_adds() -> None:
-    fallback = Fallback(rate_rps=30.0, after_ticks=4, recover_ticks=2)
-    made = with_ports(scenario(2.0), pipeline=replace(PIPELINE, fallback=fallback))
-    made.ticks(12)
-    before = made.workload.desired
-    made.metrics.fault = _blind
-    decisions = made.ticks(8)
-    assert [decision.action for decision in decisions[:3]] == [Action.HOLD] * 3
-    assert decisions[3].reason is ReasonCode.FALLBACK
-    assert "4 ticks in a row" in decisions[3].detail
-    for old, new in zip(before, made.workload.desired, strict=True):
-        assert replace(new, replicas=old.replicas) == old and new.replicas >= old.replicas
-    seen = profiled().predict(made.workload.desired, 30.0)
-    assert seen is not None and seen.carries
-    assert all("the plan is for the fallback rate of 30 rps" in decision.detail for decision in decisions[5:])
-
-
-def _blind(now_s: float, signals: Signals) -> Signals:
-    return replace(signals, load=Missing(MissingReason.UNREACHABLE, "connection refused"))

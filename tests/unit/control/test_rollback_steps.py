@@ -13,7 +13,7 @@ from ipa.model.observation import Forecast, Observation
 from ipa.model.pipeline import Bounds, Pin, Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.policies.base import PolicyState
-from ipa.service.undo import undo_of
+from ipa.service.commands import undo_of
 from tests.fakes.world import PIPELINE, Scenario, made_loop, planner, scenario
 
 Configs = tuple[StageConfig, ...]

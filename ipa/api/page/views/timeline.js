@@ -2,11 +2,11 @@
 
 import { callApi } from "../api.js";
 import { decisions } from "../decisions.js";
-import { clock, el, putter } from "../dom.js";
+import { el, putter } from "../dom.js";
 import { Figure } from "../figure.js";
 import { History } from "../history.js";
 import { formatRoute } from "../router.js";
-import { Ranges, bounds, queryOf, rangeOf, within } from "../ranges.js";
+import { Ranges, bounds, rangeOf } from "../ranges.js";
 
 const COLOURS = ["blue", "violet", "teal", "amber", "red", "grey"];
 const FIGURES = [
@@ -27,39 +27,25 @@ export async function open(root, place, tools) {
   const gone = new AbortController(), put = putter();
   const past = new History(base, gone.signal);
   const boxes = {
-    ranges: el("div", {}), hint: el("p", { class: "note hint" }, "Drag over a figure to zoom in; double-click or press Escape to zoom out."),
+    ranges: el("div", {}),
     said: el("p", { class: "note" }), charts: el("section", { class: "charts", id: "charts", "aria-label": "Over time" }),
   };
   const holds = el("input", { type: "checkbox", id: "all", onchange: () => draw(true) });
   const list = el("ol", { id: "decisions" });
-  let range = rangeOf(place.query), now = 0, shown = "", before = null;
-  root.append(boxes.ranges, boxes.hint, boxes.said, boxes.charts,
+  let range = rangeOf(place.query), now = 0, shown = "";
+  root.append(boxes.ranges, boxes.said, boxes.charts,
     el("div", { class: "heading" }, el("h2", {}, "Decisions"), el("label", { class: "switch" }, holds, " show holds")),
     el("section", { class: "card decisions", "aria-label": "Decisions" }, list));
   const ranges = new Ranges(boxes.ranges, (query) => {
-    before = null;
-    return choose(query);
-  });
-
-  function choose(query) {
     tools.replace(query);
     range = rangeOf(place.query);
     return draw(true);
-  }
-
-  /** Zooms to the time range, or back. */
-  async function zoom(span) {
-    if (!span && range.last) return;
-    const query = span ? within(span, now, status.live.tick_s) : before ?? {};
-    before = span ? before ?? queryOf(range) : null;
-    await choose(query);
-    tools.say(`${bounds(range, now, past.begin).map((t) => clock(t)).join(" to ")} is shown`);
-  }
+  });
   const frozen = () => {
     const [from, to] = bounds(range, now, past.begin);
     return { last: null, from: new Date(from).toISOString(), to: new Date(to).toISOString() };
   };
-  const figure = (each) => new Figure(boxes.charts, { ...each, query: frozen, zoom, file: `${name}-${each.id}` });
+  const figure = (each) => new Figure(boxes.charts, { ...each, query: frozen, file: `${name}-${each.id}` });
   const figures = Object.fromEntries(FIGURES.map((each) => [each.id, figure(each)]));
   let status = null;
 
