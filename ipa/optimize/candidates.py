@@ -105,7 +105,7 @@ class Candidates:
     """Points with their replicas, an entry each; those of a block are first[block]..first[block + 1] − 1.
 
     A block's are in the order of names. `term` is the share of the accuracy term, `held_cores` the cores of
-    one replica with its overhead, `released_s` the released formula's wait. `rate_rps` counts items.
+    one replica with its overhead. `rate_rps` counts items.
     `departs` is the class of what leaves (`ipa.optimize.options`).
     """
 
@@ -124,13 +124,9 @@ class Candidates:
     accuracy = TableRow("points", ROWS["accuracy"])
     batch_size = TableRow("points", ROWS["batch_size"])
     cores = TableRow("points", ROWS["cores"])
-    latency_s = TableRow("points", ROWS["latency_s"])
     rate_rps = TableRow("scalars", SCALARS.index("rate_rps"))
     items = TableRow("scalars", SCALARS.index("items"))
     timeout_s = TableRow("scalars", SCALARS.index("timeout_s"))
-    released_s = TableRow("scalars", SCALARS.index("released_s"))
-    batching = TableRow("scalars", SCALARS.index("batching"))
-    hop_s = TableRow("scalars", SCALARS.index("hop_s"))
 
     @property
     def stage(self) -> Index:
@@ -160,7 +156,7 @@ def candidates_of(problem: PlanningProblem, blocks: list[CandidateBlock]) -> Can
     stages = [problem.stages[block.index] for block in blocks]
     allowed = {block.index: _allowed(problem, problem.stages[block.index]) for block in blocks}
     at = [allowed[block.index] for block in blocks]
-    scalars = _scalars(problem, blocks)
+    scalars = scalars_of(problem, blocks)
     counts = [len(each) for each in at]
     owner = np.repeat(np.arange(len(blocks)), counts)
     points = np.concatenate(
@@ -193,7 +189,7 @@ def _allowed(problem: PlanningProblem, stage: StageProblem) -> Index:
     return order.compress(problem.allowed(stage).take(order))
 
 
-def _scalars(problem: PlanningProblem, blocks: list[CandidateBlock]) -> Array:
+def scalars_of(problem: PlanningProblem, blocks: list[CandidateBlock]) -> Array:
     """(`SCALARS` × blocks)."""
     is_released = problem.compat is Compat.IPA_ARTIFACT
     batch_sizes = problem.batch_sizes if is_released else 0

@@ -205,7 +205,7 @@ def _stages(problem: PlanningProblem, draft: UntimedOptions) -> tuple[Options, .
     """The options of each stage, their times included."""
     candidates, numbers, levels = draft.candidates, draft.numbers, draft.levels
     if candidates is not None:
-        numbers[TIMES] = option_times(problem, candidates)
+        numbers[TIMES] = option_times(problem, candidates.points, candidates.replicas, candidates.scalars)
     stages, first = [], 0
     blocks = Counter(block.index for block in candidates.blocks) if candidates is not None else Counter[int]()
     classes = np.array([blocks[at] // len(level) for at, level in enumerate(levels)], dtype=np.intp)

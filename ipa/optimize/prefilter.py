@@ -87,7 +87,8 @@ def _in_time(problem: PlanningProblem, draft: UntimedOptions, least: float) -> U
         sent = (stage == sender).nonzero()[0]
         if not len(sent):
             continue
-        _, _, mean_s, spread_s2 = option_times(problem, candidates.take(sent))
+        senders = candidates.take(sent)
+        _, _, mean_s, spread_s2 = option_times(problem, senders.points, senders.replicas, senders.scalars)
         left_s = problem.sla_s * (1 + EQUAL) - mean_s - np.sqrt(spread_s2)
         sent, left_s = sent[left_s > 0], left_s[left_s > 0]
         factor, value = draft.numbers[PLACE["factor"]], draft.numbers[PLACE["value"]]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ipa.model.profile import OperatingPoint
-from ipa.optimize.candidates import BEFORE, NOT_BEHIND, Candidates
+from ipa.optimize.candidates import BEFORE, CandidateBlock, Candidates, ItemCount, scalars_of
 from ipa.optimize.problem import ROWS, Array, BatchPlace, Compat, Index, PlanningProblem
 from ipa.queueing.in_replica import (
     AT_RANDOM,
@@ -21,34 +21,29 @@ from ipa.queueing.in_replica import (
     departures_in_replica,
     sojourn_in_replica,
 )
-from ipa.queueing.service import batches_in_sequence, busy_s, ceil_up, formation_wait_s, released_wait_s
+from ipa.queueing.service import busy_s, ceil_up
 from ipa.queueing.tail import SojournFormula, sojourn, sojourn_with_quota
 
 
-def option_times(problem: PlanningProblem, candidates: Candidates) -> tuple[Array, Array, Array, Array]:
-    """Service time, wait, mean time and squared excess of the quantile over it, an entry a candidate.
+def option_times(
+    problem: PlanningProblem, points: Array, replicas: Index, scalars: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Service time, wait, mean time and squared excess of the quantile over it, an entry a configuration.
 
-    The split between service and wait is for display.
+    The split between service and wait is for display. `points` has the rows of `PointColumns.table`,
+    `scalars` those of `SCALARS`.
     """
-    batch_size, replicas, rate_rps = candidates.batch_size, candidates.replicas, candidates.rate_rps
+    rate_rps, items, _, _, timeout_s, _, released_s, batching, hop_s, *_ = scalars
     if problem.compat is Compat.TAIL:
-        return _tail_times(
-            problem,
-            candidates.points,
-            replicas,
-            rate_rps,
-            candidates.items,
-            candidates.timeout_s,
-            candidates.batching,
-            candidates.hop_s,
-            candidates.scalars[BEFORE],
-        )
-    sequence = np.maximum(1.0, ceil_up(candidates.items / (replicas * batch_size)))
-    service_s = candidates.latency_s * sequence
+        timed = points, replicas, rate_rps, items, timeout_s, batching, hop_s
+        return _tail_times(problem, *timed, scalars[BEFORE])
+    batch_size = points[ROWS["batch_size"]]
+    sequence = np.maximum(1.0, ceil_up(items / (replicas * batch_size)))
+    service_s = points[ROWS["latency_s"]] * sequence
     if problem.compat is Compat.IPA_ARTIFACT:
-        wait_s = candidates.released_s
+        wait_s = released_s
     else:
-        wait_s = np.minimum((batch_size - 1) / rate_rps, candidates.timeout_s)
+        wait_s = np.minimum((batch_size - 1) / rate_rps, timeout_s)
     return service_s, wait_s, service_s + wait_s, np.zeros(len(replicas))
 
 
@@ -163,44 +158,33 @@ class Times(NamedTuple):
 
 def times_of(problem: PlanningProblem, chosen: Sequence[Chosen]) -> list[Times]:
     """The times and capacities of configurations: each behind those of the stages before it, if given."""
-    if problem.compat is not Compat.TAIL:
-        return [_formula_times(problem, each) for each in chosen]
     if not chosen:
         return []
-    stages = [problem.stages[each.index] for each in chosen]
-    places = [
-        stage.columns.place[each.point.variant, each.point.batch_size, each.point.cores]
-        for stage, each in zip(stages, chosen, strict=True)
-    ]
-    columns = [stage.columns.table[:, place] for stage, place in zip(stages, places, strict=True)]
+    columns = []
+    for each in chosen:
+        stage, point = problem.stages[each.index].columns, each.point
+        columns.append(stage.table[:, stage.place[point.variant, point.batch_size, point.cores]])
     points = np.stack(columns, axis=1)
     replicas = np.array([each.replicas for each in chosen], dtype=np.intp)
-    rate_rps = np.array([offered_rps(problem, each) for each in chosen])
-    items = np.array([each.items for each in chosen], dtype=np.float64)
-    timeout_s = np.array(
-        [inf if stage.batch_timeout_s is None else stage.batch_timeout_s for stage in stages]
-    )
-    batched = np.array([problem.batching(each.index) for each in chosen])
-    number: dict[int | None, int] = {each.index: at for at, each in enumerate(chosen)}
-    # Without the stage before, requests count as coming at random.
-    senders = [number.get(problem.sender(each.index), -1) for each in chosen]
-    batched[(batched == BatchPlace.BEHIND) & (np.array(senders) < 0)] = BatchPlace.IN_REPLICA
-    reach = np.array([problem.graph.reach[each.index] for each in chosen])
-    before = np.tile(np.array(NOT_BEHIND)[:, None], len(chosen))
-    behind = np.flatnonzero(batched == BatchPlace.BEHIND)
-    if behind.size:
-        sent = np.array(senders)[behind]
-        made = Departures(
-            *departures_of(points[:, sent], replicas[sent], rate_rps[sent], items[sent], timeout_s[sent])
-        )
-        before[:, behind] = made.take(slice(None), reach[behind] / reach[sent]).rows
-    hop_s = np.array([stage.hop_s for stage in stages])
-    service_s, wait_s, mean_s, spread_s2 = _tail_times(
-        problem, points, replicas, rate_rps, items, timeout_s, batched, hop_s, before
-    )
-    capacity_rps = _carried_rps(points, replicas, items, timeout_s, batched, before)
-    rows = (service_s, wait_s, mean_s, spread_s2**0.5, capacity_rps)
-    return [Times(*row) for row in zip(*(row.tolist() for row in rows), strict=True)]
+    blocks = [CandidateBlock(each.index, ItemCount(0, each.items, ())) for each in chosen]
+    scalars = scalars_of(problem, blocks)
+    carried_rps = points[ROWS["capacity_rps"]]
+    if problem.compat is Compat.TAIL:
+        rate_rps, items, _, _, timeout_s, _, _, batched, *_ = scalars
+        number: dict[int | None, int] = {each.index: at for at, each in enumerate(chosen)}
+        # Without the stage before, requests count as coming at random.
+        senders = np.array([number.get(problem.sender(each.index), -1) for each in chosen])
+        batched[(batched == BatchPlace.BEHIND) & (senders < 0)] = BatchPlace.IN_REPLICA
+        behind = np.flatnonzero(batched == BatchPlace.BEHIND)
+        if behind.size:
+            reach, sent = np.array([problem.graph.reach[each.index] for each in chosen]), senders[behind]
+            rows = points[:, sent], replicas[sent], rate_rps[sent], items[sent], timeout_s[sent]
+            made = Departures(*departures_of(*rows)).take(slice(None), reach[behind] / reach[sent])
+            scalars[BEFORE, behind] = made.rows
+        carried_rps = _carried_rps(points, replicas, items, timeout_s, batched, scalars[BEFORE])
+    service_s, wait_s, mean_s, spread_s2 = option_times(problem, points, replicas, scalars)
+    found = (service_s, wait_s, mean_s, spread_s2**0.5, carried_rps)
+    return [Times(*row) for row in zip(*(row.tolist() for row in found), strict=True)]
 
 
 def _carried_rps(
@@ -227,15 +211,3 @@ def _carried_rps(
 def offered_rps(problem: PlanningProblem, chosen: Chosen) -> float:
     """Items a second that reach the stage."""
     return problem.rate_rps * problem.graph.reach[chosen.index] * chosen.items
-
-
-def _formula_times(problem: PlanningProblem, chosen: Chosen) -> Times:
-    """The papers' times, whose quantile equals the mean."""
-    stage, point, rate_rps = problem.stages[chosen.index], chosen.point, offered_rps(problem, chosen)
-    service_s = point.latency_s * batches_in_sequence(chosen.items, point.batch_size, chosen.replicas)
-    if problem.compat is Compat.IPA_ARTIFACT:
-        variants = len({each.variant for each in stage.points})
-        wait_s = released_wait_s(variants, problem.batch_sizes, rate_rps)
-    else:
-        wait_s = formation_wait_s(point.batch_size, rate_rps, stage.batch_timeout_s)
-    return Times(service_s, wait_s, service_s + wait_s, 0.0, point.capacity_rps)

@@ -191,7 +191,9 @@ def test_a_time_does_not_depend_on_what_is_timed_beside_it(seed: int) -> None:
     asked = replace(random_graph_problem(Random(seed)), compat=Compat.TAIL)
     candidates = draft_of(asked).candidates
     assert candidates is not None
-    every = timing.option_times(asked, candidates)
+    rows = candidates.points, candidates.replicas, candidates.scalars
+    every = timing.option_times(asked, *rows)
     for some in (np.arange(1), np.arange(0, len(candidates.point), 2)):
-        for whole, part in zip(every, timing.option_times(asked, candidates.take(some)), strict=True):
+        parts = timing.option_times(asked, *(row.take(some, axis=-1) for row in rows))
+        for whole, part in zip(every, parts, strict=True):
             assert np.array_equal(whole[some], part)
