@@ -250,7 +250,6 @@ def _on_sqlite_connect(connection: Any, record: Any) -> None:
     for pragma in (
         "journal_mode=WAL",
         "synchronous=FULL",
-        "foreign_keys=ON",
         f"journal_size_limit={MOST_WAL_BYTES}",
     ):
         cursor.execute(f"PRAGMA {pragma}")

@@ -42,11 +42,6 @@ class Keyring:
         self._keys: _Keys | None = None
 
     @property
-    def key_file(self) -> str:
-        """The configured key file; empty if the key is next to the store or there is none."""
-        return "" if self.path is None or self._may_make else str(self.path)
-
-    @property
     def can_sign(self) -> bool:
         """True if there is a private key, or one can be created. ConfigurationError: the file is invalid."""
         signing, known = self._read()

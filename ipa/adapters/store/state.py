@@ -134,17 +134,14 @@ class StateRows:
     def remove(self, kind: StateKind, name: str) -> None:
         """Delete the value if there is one."""
         with writing(self._engine, lock_of(kind, name)) as connection:
-            connection.execute(_named(kind, name))
+            is_it = (StateRow.kind == kind.value) & (StateRow.name == name)
+            connection.execute(delete(StateRow).where(is_it))
 
     def end(self, owner: str) -> None:
         """Delete the owner's control, plans and answers."""
         kinds = [kind.value for kind in ENDING]
         with writing(self._engine, lock_of("owner", owner)) as connection:
             connection.execute(delete(StateRow).where(StateRow.kind.in_(kinds), StateRow.owner == owner))
-
-
-def _named(kind: StateKind, name: str) -> Any:
-    return delete(StateRow).where(StateRow.kind == kind.value, StateRow.name == name)
 
 
 class PlanRows:

@@ -405,11 +405,6 @@ class Store(Journal):
         self.pruned = PruneReport()
         self.prune_error = ""
 
-    @property
-    def url(self) -> str:
-        """The URL of the store, including its password."""
-        return self._engine.url.render_as_string(hide_password=False)
-
     def close(self) -> None:
         """Close every connection."""
         database.close_engine(self._engine)
