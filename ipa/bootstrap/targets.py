@@ -131,16 +131,6 @@ def usable_profiles(settings: Settings, name: str) -> Mapping[str, StageProfile]
         return {}
 
 
-def refusals(settings: Settings, at: str, pipelines: Iterable[Pipeline]) -> list[str]:
-    """The reasons of the target `at` to refuse pipelines that are placed there, with remedies."""
-    kind, _, where = at.partition(":")
-    target = target_named(kind)
-    with closing(target.connect(settings, where)) as connection:
-        placed = [pipeline for pipeline in pipelines if target.placed(pipeline)]
-        found = {pipeline.name: connection.why_not(pipeline) for pipeline in placed}
-    return [f"pipeline {name}: {why}" for name, why in found.items() if why]
-
-
 def release(settings: Settings, at: str, name: str, namespace: str | None) -> list[str]:
     """Give the pipeline up on the target `at`, for another install to claim; the names of what was ours."""
     kind, _, where = at.partition(":")

@@ -144,7 +144,7 @@ def planned(question: Question, rate_rps: float, sets: bool | None) -> PlanAnswe
 
     UsageError lists the options that contradict each other.
     """
-    from ipa.cli.views.plan_text import plan_lines
+    from ipa.cli.views.result_text import plan_lines
     from ipa.files.pipelines import find_pipeline
     from ipa.policies.planning import check_rate
 
@@ -174,7 +174,7 @@ def planned(question: Question, rate_rps: float, sets: bool | None) -> PlanAnswe
 
 def _set(question: Question, rate_rps: float) -> PlanAnswer:
     """The plan of the policy infadapter, infeasible if no set carries the whole rate."""
-    from ipa.cli.views.plan_text import plan_lines
+    from ipa.cli.views.result_text import plan_lines
     from ipa.policies.base import PolicyState
     from ipa.policies.infadapter import InfAdapter
     from ipa.policies.table import PolicyInputs

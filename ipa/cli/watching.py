@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,7 +18,7 @@ from ipa.cli.output import Output, json_text, printed
 from ipa.cli.views.status_text import status_line, status_table
 from ipa.clients.http import HttpClient
 from ipa.control.ports import Clock
-from ipa.model.errors import DeadlineError, RolloutError, UnavailableError, UsageError
+from ipa.model.errors import DeadlineError, RolloutError, UnavailableError
 
 # Seconds after which a broken stream is resumed.
 AGAIN_S = 2.0
@@ -37,16 +37,6 @@ class StreamEvent:
         """The entry of the record."""
         found: dict[str, Any] = json.loads(self.data)
         return found
-
-    @property
-    def what(self) -> str:
-        """The subject: a reason code, an outcome, or an action; empty for the stream itself."""
-        return str(self.values.get("what", ""))
-
-    @property
-    def applies(self) -> bool:
-        """True if it is a decision to change something."""
-        return self.kind == "decision" and self.what.startswith("apply.")
 
     @property
     def words(self) -> str:
@@ -91,35 +81,7 @@ def parsed(lines: Iterable[str]) -> Iterator[StreamEvent]:
             fields = {}
 
 
-# An id after every event: the answer names the newest one.
-BEYOND = (1 << 62) - 1
-
-
-class EventTail:
-    """Reads new events of a pipeline; none if the source has no event stream."""
-
-    def __init__(self, source: HttpClient, pipeline: str, clock: Clock) -> None:
-        self._source, self._pipeline, self._clock = source, pipeline, clock
-        self._place = BEYOND
-        self._is_kept = True
-        self.read()
-
-    def read(self) -> list[StreamEvent]:
-        """The events since the last call, oldest first; one that fails is made up for by the next."""
-        if not self._is_kept:
-            return []
-        is_first = self._place == BEYOND
-        try:
-            found = list(followed(self._source, self._pipeline, self._place, self._clock, follow=False))
-        except (UsageError, UnavailableError):
-            # A cluster and a file have none; the status reports a service that does not answer.
-            self._is_kept = not is_first
-            return []
-        self._place = next((int(event.id) for event in reversed(found) if event.id), self._place)
-        # The status shows the decisions to hold.
-        return [] if is_first else [each for each in found if each.kind != "decision" or each.applies]
-
-
+# Seconds between two refreshes of a watch.
 INTERVAL_S = 1.0
 # Phases of a change that failed; waiting longer does not help.
 FAILED = frozenset({"failed", "rolled_back", "rollback_failed"})
@@ -144,31 +106,21 @@ def watch(
 ) -> None:
     """Show the pipeline at each change; return once `until` is reached.
 
-    On a terminal a tree that changes in place, else a line for each change; for programs a value for each. If
-    the source has an event stream, events between two refreshes are printed too.
+    On a terminal a tree that changes in place, else a line for each change; for programs a value for each.
 
     Errors: DeadlineError after `timeout_s`; RolloutError if a change failed or the pipeline is degraded.
     """
     started_s = clock.monotonic_s()
     with ExitStack() as screen:
         show = _shower(console, screen, output)
-        tail, first, is_due = EventTail(source, pipeline, clock), "", until is not Until.CHANGED
+        first, is_due = "", until is not Until.CHANGED
         while True:
-            happened = tail.read()
             status = source.status(pipeline)
-            show(status, happened)
+            show(status)
             first = first or status["live"]["revision"]
-            # A change that was rolled back meanwhile may leave the revision as it was.
-            is_changed = any(each.kind == "change" or each.applies for each in happened)
-            is_due = is_due or status["live"]["revision"] != first or is_changed
-            if until is not None:
-                # Even if the status does not show it any more.
-                for event in happened:
-                    if event.kind == "change" and event.what in FAILED:
-                        why = event.values["why"]
-                        raise RolloutError(f"a change of {pipeline} ended {event.what}: {why}")
-                if is_due and _settled(status):
-                    return
+            is_due = is_due or status["live"]["revision"] != first
+            if until is not None and is_due and _settled(status):
+                return
             if timeout_s is not None and clock.monotonic_s() - started_s + INTERVAL_S > timeout_s:
                 done = "was not changed" if until is Until.CHANGED else "did not settle"
                 raise DeadlineError(f"{pipeline} {done} within {timeout_s:g} s")
@@ -186,11 +138,8 @@ def _settled(status: dict[str, Any]) -> bool:
     return True
 
 
-Show = Callable[[dict[str, Any], Sequence[StreamEvent]], None]
-
-
-def _shower(console: Console, screen: ExitStack, output: Output) -> Show:
-    """The function that prints events and a status: in place on a terminal, else a line or value a tick."""
+def _shower(console: Console, screen: ExitStack, output: Output) -> Callable[[dict[str, Any]], None]:
+    """The function that prints a status: in place on a terminal, else a line or value a tick."""
     is_live = console.is_terminal and output is Output.TEXT
     view = Live(console=console, auto_refresh=False, vertical_overflow="visible")
     if is_live:
@@ -199,9 +148,7 @@ def _shower(console: Console, screen: ExitStack, output: Output) -> Show:
         screen.enter_context(view)
     last: list[Any] = []
 
-    def show(status: dict[str, Any], happened: Sequence[StreamEvent]) -> None:
-        for event in happened if output is Output.TEXT else ():
-            console.print(f"event {event.words}", markup=False)
+    def show(status: dict[str, Any]) -> None:
         if is_live:
             view.update(status_table(status), refresh=True)
             return

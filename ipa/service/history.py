@@ -59,15 +59,6 @@ def verify(service: Service, pipeline: str, anchor: Head | None) -> RecordView:
     return RecordView(pipeline, found.decisions, found.entries, head, found.removed, found.unchecked)
 
 
-def page_of(
-    log: DecisionLog, pipeline: str, limit: int, before: str | None, *, applied_only: bool
-) -> DecisionPage:
-    """The `limit` decisions before that one, newest first; NotFoundError for an unknown `before`."""
-    found = list(newest_first(log, pipeline, before, limit + 1, applied_only=applied_only))
-    page = tuple(found[:limit])
-    return DecisionPage(page, page[-1].decision_id if len(found) > limit else None)
-
-
 def decision(service: Service, decision_id: str) -> tuple[Decision, dict[str, str]]:
     """The decision, and the ids of the decisions right before ("prev") and after ("next") it, if any."""
     found = service.log.decision(decision_id)

@@ -94,9 +94,6 @@ class World:
 class TargetConnection(Protocol):
     """A target reached from the command line, without a service (`--at NAME`)."""
 
-    def why_not(self, pipeline: Pipeline) -> str:
-        """The target's reason to refuse the pipeline, with the remedy; empty if that is not known."""
-
     def release(self, pipeline: Pipeline) -> list[str]:
         """Give the pipeline up for another install to claim; the names of the objects that were ours."""
 

@@ -13,7 +13,7 @@ import yaml
 
 from ipa.api.context import ApiContext
 from ipa.api.limits import ApiLimits
-from ipa.bootstrap.replaying import Replayer
+from ipa.bootstrap.service import Replayer
 from ipa.cli.main import run
 from ipa.clients.http import HttpClient
 from ipa.model.decision import Action, Decision

@@ -20,7 +20,7 @@ from ipa.api.app import create_app
 from ipa.api.context import ApiContext, Streams
 from ipa.bootstrap.file_edits import FileEdits
 from ipa.bootstrap.pipeline_registry import Roster
-from ipa.bootstrap.replaying import Replayer
+from ipa.bootstrap.service import Replayer
 from ipa.control.audit.record import (
     Chain,
     Entry,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cache
 
 from ipa.api.context import ApiContext
-from ipa.bootstrap.replaying import Replayer
+from ipa.bootstrap.service import Replayer
 from ipa.control.engine.guards import GuardSettings
 from ipa.model.decision import Decision
 from ipa.model.observation import Forecast, LoadHistory

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from ipa.bootstrap.replaying import Replayer
+from ipa.bootstrap.service import Replayer
 from ipa.control.audit.replay import ReplayOutcome, ReplayResult, ReplaySetup, inputs_in, replay
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.state import ChangeRequest, PlannerProvenance

@@ -145,7 +145,7 @@ def replay(
 
     Exit code 2: a decision differs; 4: one could not be replayed, as its pipeline or profiles have changed.
     """
-    from ipa.cli.views.replay_text import detail, listed, parted_nowhere
+    from ipa.cli.views.result_text import detail, listed, parted_nowhere
 
     if first and policy is None:
         raise UsageError("--first compares two policies", hint="Name the other one with --policy NAME.")

@@ -42,7 +42,7 @@ def fit(
     of the smallest and the largest batch, rps the throughput of the largest. Exit code 3 with --strict: there
     is a finding.
     """
-    from ipa.cli.views.fit_text import fit_lines
+    from ipa.cli.views.result_text import fit_lines
     from ipa.profiling.findings import findings, overview
 
     described, profiles, _ = folders.load(pipeline)

@@ -72,8 +72,7 @@ def watch_(
 ) -> None:
     """Follow a pipeline as it changes. Exit codes with --until: 5 degraded or rolled back, 6 time-out.
 
-    Prints a line of JSON, or a document of YAML, for each change. At a service it also reads the record, so
-    that events between two refreshes are printed, and count for the exit code.
+    Prints a line of JSON, or a document of YAML, for each change; `ipa events` prints all that is recorded.
     """
     from ipa.cli.watching import Until, watch
     from ipa.control.loop.scheduler import SystemClock

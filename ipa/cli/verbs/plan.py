@@ -69,7 +69,7 @@ def sweep(
     question: Question,
 ) -> None:
     """Show the best plan for each of many rates; in JSON `objective` is null if none is feasible."""
-    from ipa.cli.views.plan_text import sweep_table
+    from ipa.cli.views.result_text import sweep_table
 
     rates_rps = parse_rates(rates)
     with progress("planning", len(rates_rps)) as step:
@@ -87,7 +87,7 @@ def explain(
 
     Exit code 3: no plan is feasible, and what would be; 6: out of time.
     """
-    from ipa.cli.views.plan_text import explanation_lines
+    from ipa.cli.views.result_text import explanation_lines
     from ipa.policies.planning import explain_plan
 
     asked, plan = question.best(rate, deadline_s)
@@ -107,7 +107,7 @@ def frontier(
     JSON has all of them; text has those that are optimal in accuracy and cost. Exit code 3: none is
     feasible; 6: out of time.
     """
-    from ipa.cli.views.plan_text import frontier_lines
+    from ipa.cli.views.result_text import frontier_lines
     from ipa.optimize.frontier import frontier as frontier_of
 
     asked, plan = question.best(rate, deadline_s)
@@ -219,7 +219,7 @@ def fleet(
 
     Exit code 3: the budget holds no plans of all pipelines, and how much of which resource is missing.
     """
-    from ipa.cli.views.plan_text import fleet_lines
+    from ipa.cli.views.result_text import fleet_lines
     from ipa.optimize.fleet.plan import Member, plan_together
 
     if not 0 < cores < inf:

@@ -67,7 +67,7 @@ def simulate(
 ) -> None:
     """Run the control loop on a simulated pipeline and print the results."""
     from ipa.bootstrap.targets import check_honoured, target_named
-    from ipa.cli.views.experiment_text import result_lines
+    from ipa.cli.views.result_text import result_lines
     from ipa.service.simulation import as_served, over_seeds_of, rates_of
 
     place = target_named(target)
@@ -176,7 +176,7 @@ def compare(
     Prints the figures of each policy and their differences from the reference, and writes a report beside
     tables in Parquet. Outcomes are kept: the same command continues after Ctrl-C.
     """
-    from ipa.cli.views.experiment_text import as_table
+    from ipa.cli.views.result_text import as_table
     from ipa.experiment.loads import SLA_PATTERN, SLA_WORDS
     from ipa.experiment.report import write_report
     from ipa.experiment.results import differences_of

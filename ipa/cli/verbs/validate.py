@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ipa.cli.output import OUTPUT, Output, printed
-from ipa.model.errors import InputError, Problem
+from ipa.model.errors import InputError
 
 if TYPE_CHECKING:
     from ipa.files.check import Checked
@@ -29,9 +29,6 @@ class SchemaKind(StrEnum):
 def validate(
     paths: list[Path] = typer.Argument(
         None, help="files or folders; all pipelines and profiles if not given"
-    ),
-    at: str = typer.Option(
-        "", "--at", help="also check with this target that it can run the pipelines: NAME or NAME:WHERE"
     ),
     output: Output = OUTPUT,
 ) -> None:
@@ -56,12 +53,6 @@ def validate(
     if problems:
         bad = sum(bool(each.problems) for each in checked)
         raise InputError(f"{bad} of {len(checked)} files cannot be used", problems=problems)
-    if at:
-        from ipa.bootstrap.targets import refusals
-
-        refused = refusals(settings, at, [each.pipeline for each in checked if each.pipeline is not None])
-        if refused:
-            raise InputError(f"{at} would refuse them", problems=[Problem(words) for words in refused])
 
 
 def schema(kind: SchemaKind = typer.Argument(..., help="kind of file")) -> None:

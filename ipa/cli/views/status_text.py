@@ -94,10 +94,9 @@ def _remarks(status: Json) -> Iterator[tuple[str, str]]:
     address = status.get("address")
     if address and address["url"]:
         yield f"Requests: POST {address['url']}", ""
-    if control is not None:
-        yield from _overrides(control)
+    yield from _overrides(control)
     yield from ((f"Degraded: {text}", "red") for text in live["degraded"])
-    yield from ((sentence(text), "yellow") for text in (control or {}).get("profile_doubts", ()))
+    yield from ((sentence(text), "yellow") for text in control.get("profile_doubts", ()))
     if text := status.get("not_runnable_because"):
         yield f"Planned only: {text}", "yellow"
     if edit := status.get("edit"):
@@ -193,10 +192,7 @@ def head(status: Json) -> str:
         quantile = f"q{100 * forecast['quantile']:g}"
         ahead = f" → {forecast['upper_rps']:.1f} (forecast, {forecast['horizon_s']:g} s, {quantile})"
     latency = f"p{status['sla_percentile']:g} {_n(live['latency_s'], 3)} of {status['sla_s']:.3f} s"
-    # Without a loop there is no mode, and no tick.
-    mode = f"at revision {live['revision'] or 'unknown'}"
-    if control is not None:
-        mode = f"mode {control['mode']}   tick {live['tick']}"
+    mode = f"mode {control['mode']}   tick {live['tick']}"
     return (
         f"Pipeline {status['pipeline']}   λ {_n(live['rate_rps'], 1)}{ahead} rps   "
         f"{latency}{_in_time(live)}   {mode}" + ("" if speed is None else f"   simulated, ×{speed:g}")
@@ -231,14 +227,14 @@ def status_line(status: Json) -> str:
     live, control = status["live"], status["control"]
     ahead = f"→{live['forecast']['upper_rps']:.1f}" if live["forecast"] else ""
     parts = [
-        f"{time_of_day(live['at'])} {status['pipeline']}" + (f" tick {live['tick']}" if control else ""),
+        f"{time_of_day(live['at'])} {status['pipeline']} tick {live['tick']}",
         f"λ {_n(live['rate_rps'], 1)}{ahead} rps",
         f"p{status['sla_percentile']:g} {_n(live['latency_s'], 3)}/{status['sla_s']:g} s{_in_time(live)}",
         f"PAS {_pas(live)}",
         _cost(live),
         "  ".join(map(_short, live["stages"])),
         _decision(live),
-        f"paused{_pause(control)}" if control and control["paused"] else "",
+        f"paused{_pause(control)}" if control["paused"] else "",
     ]
     return "   ".join(part for part in parts if part)
 

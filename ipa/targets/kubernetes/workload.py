@@ -192,10 +192,6 @@ class KubeWorkload:
             return Rollout(phase, "another writer replaced the change")
         return judge(self._look(layout, running), change.lost)
 
-    def why_not(self, pipeline: Pipeline) -> str:
-        """Return what the namespace refuses of the pipeline, with the remedy."""
-        return self._layout_of(pipeline).admission_fault(self._client)
-
     def release(self, pipeline: Pipeline) -> list[str]:
         """Give up every object of the pipeline; the names of those that were the install's.
 

@@ -108,13 +108,17 @@ def _deployed(
     place = f"{section.namespace}/{section.name}"
     refused = layout.admission_fault(client)
     if refused:
-        yield fail(f"pod security for {pipeline.name}", refused, f"ipa validate --at {settings.target}")
+        yield fail(
+            f"pod security for {pipeline.name}",
+            refused,
+            f"ipa render {pipeline.name} | kubectl apply --dry-run=server -f -",
+        )
     try:
         state = target.workload_of(client, settings.install).read(pipeline)
     except NotFoundError:
         yield warn(name, f"{place} does not exist", f"ipa render {pipeline.name} | kubectl apply -f -")
     except DriftError as error:
-        yield failed(name, error, f"ipa status {pipeline.name} --at kubernetes")
+        yield failed(name, error, f"ipa status {pipeline.name}")
     else:
         running = tuple(stage.config for stage in state.stages)
         rolling = "" if state.settled else "; still rolling out"
@@ -127,7 +131,7 @@ def _deployed(
         # Batches that give requests the rows of others.
         faults = batch_faults(pipeline, running)
         if faults:
-            yield fail(name, "; ".join(faults), f"ipa apply {pipeline.name} --rate R --at kubernetes")
+            yield fail(name, "; ".join(faults), f"ipa apply {pipeline.name} --rate R")
     yield from object_findings(client, layout)
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from ipa.cli.layout import date_time, time_of_day
 from ipa.cli.output import Output
-from ipa.cli.views.plan_text import note_line
+from ipa.cli.views.result_text import note_line
 from ipa.cli.watching import _shower
 from ipa.serving.logs import TextLines
 from ipa.simulate.columns import BatchLog, FormedBatches
@@ -42,7 +42,7 @@ def test_a_watch_on_a_terminal_wraps_instead_of_cutting_off() -> None:
         "control": control, "live": live | {"next_tick_in_s": None}, "standing": {"leading": True},
     }  # fmt: skip
     with ExitStack() as screen:
-        _shower(console, screen, Output.TEXT)(status, ())
+        _shower(console, screen, Output.TEXT)(status)
     assert all(word in written.getvalue() for word in (*DETAIL.split(), "simulated, ×10"))
     # The detail says the rate that was planned for, with the reason.
     shown = " ".join(written.getvalue().split())

@@ -14,7 +14,7 @@ from ipa.cli.main import run
 from ipa.cli.output import Output, show
 from ipa.cli.planning import Question
 from ipa.cli.verbs.plan import parse_pairs
-from ipa.cli.views.plan_text import fleet_lines
+from ipa.cli.views.result_text import fleet_lines
 from ipa.model.plan import Termination
 from ipa.optimize.fleet.plan import Member, plan_together
 

@@ -130,9 +130,6 @@ def test_a_restricted_namespace_is_told_before_anything_is_written(
         kube.store.create("namespaces", "", body)
     found = doctor(code=1)["pod security for video"]
     assert found.state is Severity.FAIL and "shape: split" in found.seen
-    at = f"kubernetes:{kube.kubeconfig(house)}"
-    assert run(["validate", "--at", at]) == 65
-    assert "Seldon's orchestrator, so that shape single never serves there" in capsys.readouterr().err
 
 
 def test_a_world_in_which_all_is_well(doctor: Doctor) -> None:

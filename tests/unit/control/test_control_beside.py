@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ipa.bootstrap.replaying import Replayer
+from ipa.bootstrap.service import Replayer
 from ipa.control.audit.replay import ReplayOutcome
 from ipa.control.engine.tick import made_of
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts

@@ -11,7 +11,7 @@ from enum import StrEnum
 import pytest
 
 import ipa
-from ipa.bootstrap.replaying import Replayer
+from ipa.bootstrap.service import Replayer
 from ipa.control.audit.replay import ReplayOutcome, ReplayResult
 from ipa.control.canonical import canonical_json, digest, plain, restored
 from ipa.control.engine.tick import OUTCOME

@@ -108,7 +108,7 @@ def test_the_state_has_a_row_for_each_part_and_the_accuracy_of_the_requests() ->
     assert live.pas == pytest.approx(0.8 * 0.8 + 0.2 * 0.7) and live.cost_cores == 10.0
     status = {
         "pipeline": "images",
-        "control": None,
+        "control": {"paused": False},
         "sla_s": 0.75,
         "sla_percentile": 99.0,
         "live": plain(live),

@@ -11,11 +11,11 @@ import pytest
 
 from experiments.forecast import runner as forecasts
 from experiments.forecast.lstm import Lstm, LstmModel, Network, Training, learn
-from ipa.cli.main import run
 from ipa.experiment.reading import load_experiment
 from ipa.experiment.runners import Experiment
 from ipa.forecast.base import Series, prepare
 from ipa.forecast.learned import LAGS
+from ipa.library import backtest
 from ipa.model.errors import DomainError, UsageError
 from ipa.model.observation import LoadHistory
 
@@ -86,12 +86,10 @@ def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("without_torch")
-def test_without_pytorch_the_extra_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """At once, before the trace is read and the others learn from it."""
-    assert run(["forecast", "backtest", str(tmp_path / "none"), "--also", LSTM]) == 64
-    said = capsys.readouterr().err
-    assert "lstm needs PyTorch, which is not installed" in said
-    assert "pip install torch" in said
+def test_without_pytorch_the_extra_is_named() -> None:
+    with pytest.raises(UsageError, match="lstm needs PyTorch, which is not installed") as caught:
+        backtest([1.0] * 9, [LSTM])
+    assert "pip install torch" in caught.value.hint
     with pytest.raises(UsageError, match="PyTorch"):
         learn(waves(1), 20.0, 0.9)
 
@@ -111,8 +109,3 @@ def test_an_experiment_says_that_it_is_left_out(experiment: Experiment) -> None:
         "Forecaster lstm is left out: the forecaster lstm needs PyTorch, which is not installed. "
         "Install it with: pip install torch"
     ]
-
-
-def test_forecasters_that_there_are_not(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["forecast", "backtest", "none", "--also", "arima", "--also", LSTM]) == 64
-    assert "--also 'arima': there is no such forecaster" in capsys.readouterr().err

@@ -1,53 +1,34 @@
-"""`ipa forecast backtest`: scores on a trace, and traces that are none."""
+"""Backtests: scores of forecasters on a trace, and traces that are none."""
 
 from __future__ import annotations
 
 import gzip
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ipa.cli.main import run
-from ipa.files.traces import read_trace
+from ipa.files.traces import EXAMPLE_TRACE, read_trace
 from ipa.forecast.base import Series
 from ipa.forecast.boosted import Boosted, TreeGrowth
 from ipa.forecast.learned import Learned
 from ipa.forecast.quality import Backtest
 from ipa.forecast.reactive import LastValue, WindowMaximum
 from ipa.forecast.traces import as_load, outages
-from ipa.model.errors import InputError, UsageError
+from ipa.library import backtest
+from ipa.model.errors import InputError, NotFoundError, UsageError
 from ipa.model.observation import LoadHistory
 
 RNG = np.random.default_rng(11)
 
 
-@pytest.fixture
-def trace(tmp_path: Path) -> Path:
-    path = tmp_path / "trace.txt"
-    counts = RNG.poisson(20 + 15 * np.sin(np.arange(3000) / 60))
-    path.write_text("\n".join(map(str, counts)) + "\n")
-    return path
-
-
-def test_json_scores_of_every_rung(trace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["forecast", "backtest", str(trace), "--forecasts", "150", "-o", "json"]) == 0
-    printed = capsys.readouterr()
-    assert "boosted" in printed.err
-    scores = json.loads(printed.out)
-    assert list(scores) == ["learned", "seasonal", "window", "last", "maximum-10s"]
-    assert {each["count"] for each in scores.values()} == {150}
-    assert scores["learned"]["smape_ratio"] < scores["last"]["smape_ratio"]
-    assert scores["learned"]["coverage_ratio"] > 0.8
-
-
-def test_table_names_every_rung(trace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["forecast", "backtest", str(trace), "--forecasts", "20", "--horizon", "10"]) == 0
-    out = capsys.readouterr().out
-    assert "20 forecasts" in out
-    assert all(name in out for name in ("learned", "seasonal", "window", "last"))
+def test_the_ladder_scores_better_than_the_last_value() -> None:
+    counts = RNG.poisson(20 + 15 * np.sin(np.arange(3000) / 60)).astype(float)
+    scores = backtest(counts.tolist(), ["learned", "seasonal", "window", "last"], forecasts=150)
+    assert {each.count for each in scores.values()} == {150}
+    assert scores["learned"].smape_ratio < scores["last"].smape_ratio
+    assert scores["learned"].coverage_ratio > 0.8
 
 
 def test_more_forecasts_than_moments_are_one_at_each_moment() -> None:
@@ -134,13 +115,11 @@ def test_zipped_traces_may_keep_their_zeros(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"1\n2.5\nmany\n-3\n", b"PK\x03\x04\xff\xfe\n"])
-def test_files_that_are_no_trace_get_a_message(
-    tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_files_that_are_no_trace_get_a_message(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "trace.txt"
     path.write_bytes(content)
-    assert run(["forecast", "backtest", str(path)]) == 65
-    assert str(path) in capsys.readouterr().err
+    with pytest.raises(InputError, match=str(path)):
+        read_trace(path)
 
 
 def test_a_truncated_archive_gets_a_message(tmp_path: Path) -> None:
@@ -150,24 +129,15 @@ def test_a_truncated_archive_gets_a_message(tmp_path: Path) -> None:
         read_trace(path, finds_outages=False)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["forecast", "backtest", str(tmp_path / "none")]) == 1
-    assert "none does not exist" in capsys.readouterr().err
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="none does not exist"):
+        read_trace(tmp_path / "none")
 
 
-def test_without_a_file_the_packaged_trace_is_scored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert run(["forecast", "backtest", "--forecasts", "20", "-o", "json"]) == 0
-    scores = json.loads(capsys.readouterr().out)
-    assert scores["learned"]["count"] > 0
-    assert scores["learned"]["smape_ratio"] < scores["last"]["smape_ratio"]
-
-
-@pytest.mark.parametrize("arguments", [["-o", "xml"], ["--quantile", "2"], ["--horizon", "soon"]])
-def test_options_that_make_no_sense(trace: Path, arguments: list[str]) -> None:
-    assert run(["forecast", "backtest", str(trace), *arguments]) == 64
+def test_the_packaged_trace_is_scored() -> None:
+    scores = backtest(read_trace(EXAMPLE_TRACE), ["learned", "last"], forecasts=20)
+    assert scores["learned"].count > 0
+    assert scores["learned"].smape_ratio < scores["last"].smape_ratio
 
 
 DAY_S = 86_400

@@ -1,0 +1,531 @@
+"""Plans, fits, simulated runs and replays for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby, zip_longest
+from math import isfinite
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ipa.cli.layout import UNKNOWN, ViewColumn, counted, date_time, figure, resource_columns, table_of
+from ipa.cli.views.status_text import config_words
+from ipa.model.parts import parts_of
+from ipa.model.plan import Plan, cores_of
+from ipa.model.resources import BESIDE_CORES, CORES, Resources, dimension, in_words
+from ipa.optimize.explanation import Explanation
+from ipa.optimize.fleet.master import ClassPlan
+from ipa.optimize.fleet.plan import Fleet
+from ipa.optimize.frontier import FrontierPoint, accuracy_cost
+from ipa.report.blocks import span, with_half
+
+if TYPE_CHECKING:
+    from ipa.profiling.findings import ProfileFinding
+    from ipa.report.blocks import Table as ReportTable
+    from ipa.simulate.run import SimResult
+
+PRICE = ViewColumn("USD/h", "cost_usd_per_hour", "{:.4g}")
+
+
+def plan_lines(plan: Plan) -> Iterator[RenderableType]:
+    """Yield the stages of the plan, its predictions, and how the search ended."""
+    yield _head(plan)
+    if plan.stages:
+        yield stage_table(plan)
+        yield f"  {_outcome(plan)}"
+        yield f"  objective {plan.objective:.6g} {plan.termination.value} ({_search(plan)})"
+    else:
+        yield from _no_plan(plan, f" ({_search(plan)})")
+    yield from note_line(plan.note)
+
+
+def note_line(note: str) -> list[str]:
+    """The line with the remarks of a plan: how its solver was chosen, and what else is to be known."""
+    return [f"  Note: {note}."] if note else []
+
+
+def _no_plan(plan: Plan, search: str = "") -> Iterator[str]:
+    yield f"  No plan: {plan.termination.value.replace('_', ' ')}{search}."
+    yield from (f"  Feasible with {move}." for move in plan.relaxations)
+
+
+def _search(plan: Any) -> str:
+    """The engine and the time of the search of a plan or a set, with the gap that it left."""
+    gap = "" if plan.gap is None else f"gap {plan.gap:.1%}, "
+    return f"{gap}{plan.solver}, {plan.solve_s * 1e3:.0f} ms"
+
+
+def _head(plan: Plan) -> str:
+    head = f"Pipeline {plan.pipeline}   λ {plan.rate_rps:g} rps   SLA {plan.sla_s:.3f} s"
+    return f"{head}   objective {plan.objective_name}"
+
+
+def sweep_table(plans: Sequence[Plan]) -> Table:
+    """One line for each plan."""
+    return table_of(
+        plans,
+        ViewColumn("λ rps", "rate_rps", "{:g}"),
+        ViewColumn("objective", "objective", "{:.4g}"),
+        ViewColumn("PAS", "pas", "{:.4g}"),
+        ViewColumn("cores", "cost_cores", "{:.4g}"),
+        *([PRICE] if any(plan.cost_usd_per_hour is not None for plan in plans) else []),
+        ViewColumn("latency", "latency_s", "{:.4g}"),
+        ViewColumn("SLA", "sla_s", "{:.4g}"),
+        ViewColumn("configuration", lambda plan: _configs(plan) or plan.termination.value),
+    )
+
+
+def _configs(plan: Plan | FrontierPoint) -> str:
+    return "  ".join(str(config) for config in plan.configs)
+
+
+def stage_table(plan: Plan) -> Table:
+    """The configurations of the plan, one row for each stage."""
+    # Other resources only where some stage has them.
+    others = dict.fromkeys(name for stage in plan.stages for name in stage.beside.amounts)
+    return table_of(
+        plan.stages,
+        ViewColumn("stage", "stage"),
+        ViewColumn("variant", "variant"),
+        ViewColumn("batch", "batch_size", "{}"),
+        ViewColumn("replicas", "replicas", "{}"),
+        *([ViewColumn("share", "share_percent", "{} %")] if len(parts_of(plan.configs)) > 1 else []),
+        ViewColumn("cores", lambda stage: stage.config.total_cores, "{:g}"),
+        *resource_columns(others, lambda stage: stage.beside * stage.replicas),
+        ViewColumn("latency", "latency_s", "{:.3f} s"),
+        ViewColumn("wait", "queue_delay_s", "{:.3f} s"),
+        ViewColumn("share of SLA", lambda it: (it.latency_s + it.queue_delay_s) / plan.sla_s, "{:.0%}"),
+        ViewColumn("ρ", "utilisation_ratio", "{:.2f}"),
+        indent="  ",
+    )
+
+
+def _outcome(plan: Plan) -> str:
+    latency_s = plan.latency_s or 0.0
+    beside = round((plan.cost_cores or 0.0) - sum(config.total_cores for config in plan.configs), 9)
+    other = f" ({beside:g} beside the replicas)" if beside > 0 else ""
+    held = plan.resources.amounts.items()
+    other += "".join(f", {in_words(name, amount)}" for name, amount in held if name != CORES)
+    return (
+        f"PAS {plan.pas:.4f}   cost {cores_of(plan.cost_cores)}{other}{_price(plan)}   "
+        f"latency {latency_s:.3f} s   headroom {1 - latency_s / plan.sla_s:.0%}"
+    )
+
+
+def _price(plan: Any) -> str:
+    return "" if plan.cost_usd_per_hour is None else f", {plan.cost_usd_per_hour:.4g} USD/h"
+
+
+def frontier_lines(plan: Plan, points: Sequence[FrontierPoint]) -> Iterator[RenderableType]:
+    """Yield the plans that are optimal in accuracy and cost, a star at the plan of the objective."""
+    yield _head(plan)
+    if not points:
+        yield from _no_plan(plan)
+        return
+    shown = accuracy_cost(points)
+    starred = [point for point in shown if _is_chosen(plan, point)][:1]
+    yield table_of(
+        shown,
+        ViewColumn("PAS", lambda point: f"{'*' if point in starred else ' '} {point.pas:.4f}", "{}"),
+        *([ViewColumn("USD/h", "cost", "{:.4g}")] if plan.cost_usd_per_hour is not None else []),
+        ViewColumn("cores", "cost_cores", "{:.4g}"),
+        ViewColumn("latency", "latency_s", "{:.3f} s"),
+        ViewColumn("objective", "objective", "{:.6g}"),
+        ViewColumn("configuration", _configs),
+    )
+    if starred:
+        yield "  * the accuracy and cost of the plan that the objective chooses"
+    else:
+        figures = f"PAS {plan.pas:.4f}, {cores_of(plan.cost_cores)}{_price(plan)}, {plan.latency_s:.3f} s"
+        yield f"  The chosen plan is not in this list: {figures}; its objective counts more than these."
+    if len(points) > len(shown):
+        others = "the others cost more or are less accurate, but faster (-o json has all)"
+        yield f"  {len(shown)} of {len(points)} plans: {others}"
+
+
+def _is_chosen(plan: Plan, point: FrontierPoint) -> bool:
+    """True if the point has the accuracy and the cost of the plan."""
+    assert plan.pas is not None and plan.cost is not None
+    return abs(point.pas - plan.pas) < 1e-9 and abs(point.cost - plan.cost) < 1e-9
+
+
+def explanation_lines(explained: Explanation) -> Iterator[RenderableType]:
+    """Yield the plan with its reasons, its limits, the alternatives, and the rates at which it changes."""
+    plan = explained.plan
+    yield f"{plan.pipeline} at {plan.rate_rps:g} rps: {explained.summary}."
+    if plan.stages:
+        yield from _binding(explained)
+        yield from _alternatives(explained)
+        if explained.flips or explained.unchanged:
+            yield f"Changes at (each to within {explained.precision_ratio:.2%})"
+            # Each point once, with the largest of the changes there.
+            largest = {(each.quantity, each.direction, each.changed_at): each for each in explained.flips}
+            yield from (f"  {text}" for text in (*(it.text for it in largest.values()), *explained.unchanged))
+    for remedy in explained.remedies:
+        outcome, then = remedy.outcome, ""
+        if outcome is not None:
+            figures = f"PAS {outcome.pas:.4f}, {cores_of(outcome.cost_cores)}"
+            then = f": {figures}, latency {outcome.latency_s:.3f} s"
+        yield f"  Feasible with {remedy.text}{then}"
+    if explained.unfinished:
+        yield "Not found in time (--deadline gives more):"
+        yield from (f"  {text}" for text in explained.unfinished)
+
+
+def _binding(explained: Explanation) -> Iterator[RenderableType]:
+    if explained.binding:
+        yield "Binding"
+    elif explained.binding_complete:
+        yield "Binding: no limit; without any one of them the plan is the same"
+    else:
+        yield "Binding: none found in time"
+    yield from (f"  {each.text}" for each in explained.binding)
+
+
+def _alternatives(explained: Explanation) -> Iterator[RenderableType]:
+    if not explained.alternatives:
+        none = "no other variants fit the limits" if explained.alternatives_complete else "none in time"
+        yield f"Alternatives: {none}"
+        return
+    yield "Alternatives with other variants, each the best with its variants"
+
+    def change(heading: str, key: str, form: str) -> ViewColumn:
+        # Rounding errors are 0, and 0 has no minus before it.
+        return ViewColumn(heading, lambda each: round(getattr(each, key), 9) + 0.0, form)
+
+    yield table_of(
+        explained.alternatives,
+        change("objective", "objective_change", "{:+.4g}"),
+        change("PAS", "pas_change", "{:+.4f}"),
+        change("cores", "cost_cores_change", "{:+.4g}"),
+        change("latency", "latency_change_s", "{:+.3f} s"),
+        ViewColumn("lost because", "why"),
+        ViewColumn("instead", lambda each: "; ".join(each.differences)),
+        indent="  ",
+    )
+
+
+def fleet_lines(fleet: Fleet) -> Iterator[RenderableType]:
+    """Yield a line for each pipeline, the sums, and the gain of one unit more of each limited resource."""
+    found = fleet.found
+    limits = {CORES: found.budget_cores, **found.limits}
+    budget = ", ".join(in_words(name, most) for name, most in limits.items())
+    yield f"Fleet of {counted(len(fleet.plans), 'pipeline')} on {budget}"
+    # Other resources only where some plan has them.
+    others = [name for name in fleet.held().amounts if name != CORES]
+    yield table_of(
+        zip(fleet.members, fleet.plans, strict=True),
+        ViewColumn("pipeline", lambda row: row[1].pipeline),
+        ViewColumn("λ rps", lambda row: row[1].rate_rps, "{:g}"),
+        ViewColumn("class", lambda row: row[0].priority, "{}"),
+        ViewColumn("weight", lambda row: row[0].weight, "{:g}"),
+        ViewColumn("cores", lambda row: row[1].cost_cores, "{:g}"),
+        *resource_columns(others, lambda row: row[1].resources),
+        ViewColumn("PAS", lambda row: row[1].pas, "{:.4f}"),
+        ViewColumn("objective", lambda row: row[1].objective, "{:.5g}"),
+        ViewColumn("latency", lambda row: row[1].latency_s, "{:.3f} s"),
+        ViewColumn("SLA", lambda row: row[1].sla_s, "{:.3f} s"),
+        ViewColumn("plan", lambda row: Text("\n".join(str(config) for config in row[1].configs))),
+        indent="  ",
+    )
+    yield (
+        f"  {_of_budget(fleet.held(), limits)}, objectives times weights {found.worth:.6g} "
+        f"{found.termination.value} ({found.solve_s * 1e3:.0f} ms)"
+    )
+    for each in found.classes:
+        words = _prices(each)
+        if each.gap > 0:
+            gap = figure(each.gap, "gap {:.2%}") if isfinite(each.gap) else "no bound known"
+            words += f"; the time ran out, {gap} (--deadline gives more)"
+        if len(found.classes) > 1:
+            held = _of_budget(fleet.held(each.priority), {})
+            words = f"class {each.priority}: {held}, worth {each.worth:.6g}, {words}"
+        yield f"  {words}"
+
+
+def _of_budget(held: Resources, limits: Mapping[str, float]) -> str:
+    """Every resource with its budget if it has one, such as "10 of 12 cores, 6 GiB of memory"."""
+    names = dict.fromkeys((CORES, *limits, *held.amounts))
+    of = {name: f"of {most:g}" for name, most in limits.items()}
+    return ", ".join(in_words(name, round(held.amount(name), 9), of.get(name, "")) for name in names)
+
+
+def _prices(each: ClassPlan) -> str:
+    words = f"one more core is worth about {each.price:.3g}"
+    return words + "".join(
+        f", one {dimension(name).unit} more {price:.3g}" for name, price in each.prices.items()
+    )
+
+
+# Places of a finding that are named; JSON has all of them.
+FEW = 3
+
+
+def fit_lines(
+    pipeline: str, stages: Sequence[Mapping[str, Any]], findings: Sequence[ProfileFinding]
+) -> Iterator[RenderableType]:
+    """Yield the origin and the fits of each stage, then the findings."""
+    for stage in stages:
+        load = "" if stage["load_rps"] is None else f"   at a load of {stage['load_rps']:g} rps"
+        source = f"   by {stage['source']}" if stage["source"] else ""
+        ago = f"{counted(stage['age_days'], 'day')} ago" if stage["age_days"] else "today"
+        yield f"Stage {pipeline}/{stage['stage']}   measured on {stage['measured_on']}, {ago}{source}"
+        yield f"  on {stage['hardware']}{load}\n  {stage['method']}"
+        rows = [row for _, each in groupby(stage["fits"], itemgetter("variant")) for row in _rows(each)]
+        yield table_of(
+            rows,
+            ViewColumn("variant", itemgetter("variant")),
+            ViewColumn("accuracy", itemgetter("accuracy"), "{:.4g}"),
+            ViewColumn("cores", itemgetter("cores"), "{:g}"),
+            ViewColumn("batch", lambda row: _range(row["batch_min"], row["batch_max"]), "{}"),
+            ViewColumn("R²", lambda row: "flat" if row["is_flat"] else row["r2_ratio"], "{:.2f}"),
+            ViewColumn("error", itemgetter("max_error_ratio"), "{:.0%}"),
+            ViewColumn("left out", itemgetter("loo_error_ratio"), "{:.0%}"),
+            ViewColumn(
+                "latency ms",
+                lambda row: _range(*(_ms(row["latencies_s"][at]) for at in (0, -1))),
+                "{}",
+            ),
+            ViewColumn("rps", itemgetter("throughput_rps"), "{:.4g}"),
+            indent="  ",
+        )
+    yield counted(len(findings), "finding") if findings else "No findings."
+    together: dict[tuple[str, str], list[ProfileFinding]] = {}
+    for finding in findings:
+        together.setdefault((finding.stage, finding.kind), []).append(finding)
+    for (stage_name, _), group in together.items():
+        yield f"  {stage_name}: {group[0].topic}"
+        yield from (f"    {words}" for words in map(_words, group) if words)
+        yield f"    → {group[0].remedy}"
+
+
+def _words(finding: ProfileFinding) -> str:
+    more = len(finding.places) - FEW
+    places = ", ".join(finding.places[:FEW]) + (f", and {more} more" if more > 0 else "")
+    return ": ".join(part for part in (finding.variant, places) if part)
+
+
+def _rows(fits: Iterator[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The rows of a variant, which is named in the first."""
+    yield next(fits)
+    yield from ({**row, "variant": "", "accuracy": ""} for row in fits)
+
+
+def _range(least: object, most: object) -> str:
+    return f"{least}" if least == most else f"{least} to {most}"
+
+
+def _ms(seconds: float) -> str:
+    """Milliseconds, with one more digit if there are few."""
+    return f"{1000 * seconds:.1f}" if seconds < 0.1 else f"{1000 * seconds:.0f}"
+
+
+# Changes that are printed; -o json has all.
+MOST_CHANGES = 12
+
+
+def result_lines(first: SimResult, seen: Mapping[str, Any], repeats: int) -> Iterator[RenderableType]:
+    """Yield the figures, then the last changes; of several seeds, those of the first."""
+    seeds = f"seed{'s' if repeats > 1 else ''} {span(first.seed, repeats)}"
+    yield (
+        f"Pipeline {first.pipeline}   policy {first.policy}   {seeds}   "
+        f"{first.duration_s / 60:g} min   SLA {first.sla_s:.3g} s"
+    )
+    count = ".1f" if repeats > 1 else "d"
+    known = {f"{each.attribute}_mean": each.words for each in BESIDE_CORES}
+    kinds = {key: key.removesuffix("_mean") for key in seen if "/" in key and key.endswith("_mean")}
+    rows = {
+        "requests": ("requests", count, "", 1),
+        "violation_ratio": ("late or lost", ".2f", "%", 100),
+        "lost": ("lost", count, "", 1),
+        "latency_p50_s": ("latency p50", ".3f", " s", 1),
+        "latency_p99_s": ("latency p99", ".3f", " s", 1),
+        "pas_mean": ("PAS, mean over time", ".4f", "", 1),
+        "cores_mean": ("cores, mean over time", ".2f", "", 1),
+        **{key: (f"{words}, mean over time", ".2f", "", 1) for key, words in (known | kinds).items()},
+        "usd_per_hour": ("cost, mean over time", ".3f", " USD/h", 1),
+        "changes": ("changes", count, "", 1),
+        **({"failed_ticks": ("ticks that failed", count, "", 1)} if seen["failed_ticks"] else {}),
+    }
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for key, (name, form, unit, scale) in rows.items():
+        if key in seen:
+            shown = with_half(seen[key], seen.get("intervals", {}).get(key), form, scale=scale)
+            table.add_row(name, shown if seen[key] is None else f"{shown}{unit}")
+    yield table
+    changes = [tick for tick in first.ticks if tick.reason.startswith("apply.")]
+    of_first = f" of seed {first.seed}" if repeats > 1 else ""
+    if len(changes) > MOST_CHANGES:
+        yield f"The last {MOST_CHANGES} of {len(changes)} changes{of_first}:"
+    elif changes and of_first:
+        yield f"The changes{of_first}:"
+    for tick in changes[-MOST_CHANGES:]:
+        yield f"  {tick.at_s:6.0f} s  {tick.reason:<22} {tick.configs}"
+
+
+def as_table(table: ReportTable) -> Table:
+    """A table of a report for the terminal."""
+    found = Table(*table.header)
+    for at in range(table.texts, len(table.header)):
+        found.columns[at].justify = "right"
+    for rows in table.groups:
+        for row in rows:
+            found.add_row(*(cell.in_words for cell in row))
+    return found
+
+
+# A decision and the result of its replay, as JSON values.
+Pair = Mapping[str, Any]
+# The outcome in a word or two, and its style.
+WORDS = {"same": "same", "differs": "differs", "stale": "cannot be told", "nothing": "nothing to replay"}
+STYLES = {"differs": "bold red", "stale": "yellow"}
+# Differences that a line lists; the first ones are enough.
+SHOWN = 2
+# Figures of a plan: name, key and form.
+FIGURES = (
+    ("planned for", "rate_rps", "{:.4g} rps"),
+    ("PAS", "pas", "{:.3f}"),
+    ("cost", "cost_cores", "{:g} cores"),
+    ("latency", "latency_s", "{:.3f} s"),
+    ("objective", "objective", "{:.4f}"),
+)
+AT = ViewColumn("at", lambda pair: date_time(pair["decision"]["at"]))
+ID = ViewColumn("id", lambda pair: pair["decision"]["decision_id"])
+
+
+def listed(found: Sequence[Pair], policy: str | None) -> list[RenderableType]:
+    """One line for each decision; for another policy only those that differ."""
+    if not found:
+        return ["no decisions yet"]
+    counts = Counter(pair["replayed"]["outcome"] for pair in found)
+    if policy is None:
+        outcomes = ", ".join(f"{counts[name]} {words}" for name, words in WORDS.items() if counts[name])
+        table = table_of(
+            found,
+            AT,
+            ViewColumn("tick", lambda pair: pair["decision"]["tick"]),
+            ViewColumn("reason", lambda pair: pair["decision"]["reason"]),
+            ViewColumn(
+                "configuration", lambda pair: "  ".join(map(config_words, pair["decision"]["configs"]))
+            ),
+            ViewColumn(
+                "taken again",
+                lambda pair: Text(_result(pair["replayed"]), STYLES.get(pair["replayed"]["outcome"], "")),
+            ),
+            ID,
+        )
+        return [table, f"{len(found)} decisions: {outcomes}", *_notes(found)]
+    taken = counts["same"] + counts["differs"]
+    head = f"{policy} would have decided {counts['differs']} of {taken} differently, from the same inputs"
+    parted = [pair for pair in found if pair["replayed"]["outcome"] == "differs"]
+    return [*([_other_table(parted, policy)] if parted else []), head + _stale(found), *_notes(found)]
+
+
+def parted_nowhere(found: Sequence[Pair], policy: str) -> list[RenderableType]:
+    """The message that two policies decide alike."""
+    same = sum(pair["replayed"]["outcome"] == "same" for pair in found)
+    words = f"{policy} decides the same in all {same} decisions that could be replayed"
+    return [words + _stale(found), *_notes(found)]
+
+
+def detail(pair: Pair) -> list[RenderableType]:
+    """One decision: its outcome, every difference, and both plans."""
+    decision, replayed = pair["decision"], pair["replayed"]
+    head = f"{decision['decision_id']} at {date_time(decision['at'])}, tick {decision['tick']}"
+    policy = f" by {replayed['policy']}" if replayed["policy"] else ""
+    lines: list[RenderableType] = [
+        f"{head}: {decision['reason']}: {decision['detail']}",
+        f"replayed{policy}: {_result(replayed)}",
+    ]
+    again = replayed["again"]
+    if replayed["outcome"] == "differs":
+        headings = {"what": "what differs", "recorded": "recorded", "again": "taken again"}
+        columns = [ViewColumn(heading, key) for key, heading in headings.items()]
+        lines.append(f"then: {again['reason']}: {again['detail']}")
+        lines.append(table_of(replayed["differences"], *columns, indent="  "))
+    if again is not None and (decision["plan"] or again["plan"]):
+        lines.append(_plans(decision["plan"], again["plan"], replayed["policy"]))
+    return [*lines, *_notes([pair])]
+
+
+def _other_table(found: Sequence[Pair], policy: str) -> Table:
+    def worth(side: str) -> list[ViewColumn]:
+        """Cores and PAS of the plan; without a plan the cores of the configuration that keeps running."""
+
+        def of(pair: Pair) -> Any:
+            return pair["decision"] if side == "decision" else pair["replayed"]["again"]
+
+        def cores(pair: Pair) -> float:
+            plan = of(pair)["plan"]
+            if plan and plan["stages"]:
+                return float(plan["cost_cores"])
+            return sum((it["cores"] * it["replicas"] for it in of(pair)["configs"]), 0.0)
+
+        def pas(pair: Pair) -> float | None:
+            plan = of(pair)["plan"]
+            return plan["pas"] if plan and plan["stages"] else None
+
+        return [ViewColumn("cores", cores, "{:g}"), ViewColumn("PAS", pas, "{:.3f}")]
+
+    return table_of(
+        found,
+        AT,
+        ViewColumn("decided", lambda pair: pair["decision"]["reason"]),
+        *worth("decision"),
+        ViewColumn(f"{policy} would", lambda pair: pair["replayed"]["again"]["reason"]),
+        *worth("replayed"),
+        ViewColumn("and run", lambda pair: _wanted(pair["replayed"]["again"]) or "nothing"),
+        ID,
+    )
+
+
+def _wanted(decision: Mapping[str, Any]) -> str:
+    """The configurations of the plan, else those that keep running."""
+    plan = decision["plan"]
+    return "  ".join(map(config_words, plan["stages"] if plan and plan["stages"] else decision["configs"]))
+
+
+def _plans(recorded: dict[str, Any] | None, again: dict[str, Any] | None, policy: str) -> Table:
+    sides = [plan["stages"] if plan else [] for plan in (recorded, again)]
+    rows: list[tuple[Any, ...]] = [
+        ((one or other)["stage"], _stage(one), _stage(other)) for one, other in zip_longest(*sides)
+    ]
+    rows += [
+        (name, *(figure(plan and plan[key], form) for plan in (recorded, again)))
+        for name, key, form in FIGURES
+    ]
+    columns = (ViewColumn("plan", itemgetter(0)), ViewColumn("recorded", itemgetter(1)))
+    return table_of(rows, *columns, ViewColumn(f"by {policy}", itemgetter(2)), indent="  ")
+
+
+def _stage(stage: dict[str, Any] | None) -> str:
+    return config_words(stage).partition("=")[2] if stage else UNKNOWN
+
+
+def _result(replayed: dict[str, Any]) -> str:
+    outcome = replayed["outcome"]
+    if outcome != "differs":
+        return WORDS[outcome] + (f": {replayed['why']}" if replayed["why"] else "")
+    found = replayed["differences"]
+    words = [f"{each['what']} {each['recorded']} → {each['again']}" for each in found[:SHOWN]]
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return f"differs: {', '.join(words)}{more}"
+
+
+def _stale(found: Sequence[Pair]) -> str:
+    """The decisions that could not be replayed, with their reasons."""
+    whys = [pair["replayed"]["why"] for pair in found if pair["replayed"]["outcome"] == "stale"]
+    return f"; of {len(whys)} it cannot be told: {'; '.join(dict.fromkeys(whys))}" if whys else ""
+
+
+def _notes(found: Sequence[Pair]) -> list[RenderableType]:
+    """The differences, each once with its count."""
+    counts = Counter(note for pair in found for note in pair["replayed"]["notes"])
+    return [Text(f"note: {note}" + (f" ({many} times)" if many > 1 else "")) for note, many in counts.items()]
