@@ -107,7 +107,7 @@ def check_sharing(target: Target, pipelines: Iterable[Pipeline], policy: str) ->
     if alone and shares_load(policy):
         raise UsageError(
             f"the policy {policy} runs several variants side by side, which this target cannot do",
-            hint="Use a policy that runs one at a time, or --target kubernetes with the shape single; "
+            hint="Use --policy ms+, which runs one at a time, or --target kubernetes with the shape single; "
             f"--shadow-policy {policy} says what it would do.",
             problems=[
                 Problem(f"pipeline {it.name!r}: {target.place(it)} runs one configuration at a time")

@@ -39,7 +39,7 @@ from ipa.simulate.run import (
 )
 
 # Policies whose rule is about the measured throughput, not about service times.
-AS_MEASURED = ("infadapter",)
+AS_MEASURED = ("infadapter", "ms+")
 # Policies that run in the service's own loop, which reads the load between ticks.
 OWN = ("ours", "ours-frugal")
 # How many times the SLA a start may take if nothing keeps it.

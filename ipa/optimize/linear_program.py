@@ -6,7 +6,8 @@ largest product so far and P the product so far, P = 1 at first, one column y[s,
     Σ_o x[s,o] = 1      Σ_v y[s,v] = P before     0 ≤ y[s,v] ≤ U · Σ_{o of v} x[s,o]     P = Σ_v a[s,v]·y[s,v]
 
 Exactly one group of a stage has x = 1, so its y alone can be positive and equals P before, whence P is the
-product. Where a fan-out depends on the variant, the options of a stage are those for every number of
+product. Products that share their first stages share those columns. A max combiner adds one binary for each
+of its inputs. Where a fan-out depends on the variant, the options of a stage are those for every number of
 items it may get, and rows make the number that is chosen the one that is sent.
 
 The limit of a path, Σ mean + sqrt(Σ spread²) ≤ SLA, is not convex: the root is concave. A linear program with
@@ -21,7 +22,7 @@ import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from math import inf, sqrt
+from math import exp, inf, sqrt
 
 import numpy as np
 
@@ -95,9 +96,7 @@ Ranges = tuple[tuple[float, float], ...]
 
 
 def build_milp(program: Program, ranges: Ranges) -> Milp:
-    """The linear program; columns are the stages' options in order, then those for the product.
-
-    The program's accuracies must be linear (`has_linear_accuracies`).
+    """The linear program; columns are the stages' options in order, then those for products.
 
     The root of Σ spread² along a path is replaced by its chord over the path's range, so a solution may
     exceed the SLA by the distance of the chord from the root, and none is missed.
@@ -110,14 +109,8 @@ def build_milp(program: Program, ranges: Ranges) -> Milp:
     _add_levels(milp, program, firsts)
     _add_limits(milp, program, firsts)
     _add_paths(milp, program, firsts, ranges)
-    _add_product(milp, program, firsts)
+    _add_accuracies(milp, program, firsts)
     return milp
-
-
-def has_linear_accuracies(program: Program) -> bool:
-    """True if the accuracies that count add up, or are the plain product of all stages."""
-    is_term = program.uses_product and (program.alpha > 0 or program.term_floor > -inf)
-    return program.graph.is_product or not (is_term or program.log_floor > -inf)
 
 
 def chosen_options(program: Program, values: Sequence[float]) -> tuple[int, ...]:
@@ -188,31 +181,81 @@ def _add_paths(milp: Milp, program: Program, firsts: list[int], ranges: Ranges) 
                 milp.add_row(spreads, low / square, high / square)
 
 
-def _add_product(milp: Milp, program: Program, firsts: list[int]) -> None:
-    """The product of the factors, if it counts: in the objective, and at least its floor."""
-    if not (program.uses_product and (program.alpha > 0 or program.term_floor > -inf)):
-        return
-    before: Expression = []
-    largest = 1.0
-    for first, stage in zip(firsts, program.stages, strict=True):
-        factors, group = np.unique(stage.factor, return_inverse=True)
+def _add_accuracies(milp: Milp, program: Program, firsts: list[int]) -> None:
+    if program.uses_product and (program.alpha > 0 or program.term_floor > -inf):
+        factors = [stage.factor for stage in program.stages]
+        whole = _Products(milp, firsts, factors).accuracy(program)
+        for column, weight in whole:
+            milp.costs[column] += program.alpha * weight
+        if program.term_floor > -inf:
+            milp.add_row(whole, program.term_floor, inf)
+    if program.log_floor > -inf and not program.graph.is_product:
+        accuracies = [stage.accuracy for stage in program.stages]
+        whole = _Products(milp, firsts, accuracies).accuracy(program)
+        milp.add_row(whole, exp(program.log_floor), inf)
+
+
+class _Products:
+    """The columns of products of one factor a stage, shared by products with equal beginnings."""
+
+    def __init__(self, milp: Milp, firsts: list[int], factors: Sequence[Array]) -> None:
+        self._milp = milp
+        self._firsts = firsts
+        self._factors = factors
+        self._made: dict[tuple[int, ...], tuple[Expression, float]] = {}
+
+    def accuracy(self, program: Program) -> Expression:
+        """The accuracy of the graph as a linear expression."""
+        whole: dict[int, float] = {}
+        for term in program.graph.terms:
+            parts = [self._product(stages) for stages in term.alternatives]
+            best = parts[0][0] if len(parts) == 1 else self._largest(parts)
+            for column, coefficient in best:
+                whole[column] = whole.get(column, 0.0) + term.weight * coefficient
+        return list(whole.items())
+
+    def _product(self, stages: tuple[int, ...]) -> tuple[Expression, float]:
+        """The product over the stages, and the largest that it can be."""
+        if stages in self._made:
+            return self._made[stages]
+        before, largest = self._product(stages[:-1]) if len(stages) > 1 else ([], 1.0)
+        at = stages[-1]
+        factors, group = np.unique(self._factors[at], return_inverse=True)
         product: Expression = []
         for number, factor in enumerate(factors.tolist()):
-            column = len(milp.costs)
-            milp.costs.append(0.0)
-            milp.uppers.append(largest)
+            column = self._column(largest)
             members = np.flatnonzero(group == number).tolist()
-            shares = [(first + member, -largest) for member in members]
-            milp.add_row([(column, 1.0), *shares], -inf, 0.0)
+            shares = [(self._firsts[at] + member, -largest) for member in members]
+            self._milp.add_row([(column, 1.0), *shares], -inf, 0.0)
             product.append((column, factor))
         source = 0.0 if before else 1.0
-        whole = [*((column, 1.0) for column, _ in product), *((column, -a) for column, a in before)]
-        milp.add_row(whole, source, source)
-        before, largest = product, largest * float(factors[-1])
-    for column, weight in before:
-        milp.costs[column] += program.alpha * weight
-    if program.term_floor > -inf:
-        milp.add_row(before, program.term_floor, inf)
+        self._milp.add_row(
+            [*((column, 1.0) for column, _ in product), *((column, -a) for column, a in before)],
+            source,
+            source,
+        )
+        self._made[stages] = (product, largest * float(factors[-1]))
+        return self._made[stages]
+
+    def _column(self, upper: float, kind_is_choice: bool = False) -> int:
+        self._milp.costs.append(0.0)
+        self._milp.uppers.append(upper)
+        if kind_is_choice:
+            self._milp.choices.append(len(self._milp.costs) - 1)
+        return len(self._milp.costs) - 1
+
+    def _largest(self, parts: list[tuple[Expression, float]]) -> Expression:
+        """The largest of the products: Σ of columns of which the chosen one may reach its product."""
+        chosen: Expression = []
+        total: Expression = []
+        for product, most in parts:
+            choice, column = self._column(1.0, kind_is_choice=True), self._column(most)
+            self._milp.add_row([(column, 1.0), (choice, -most)], -inf, 0.0)
+            self._milp.add_row([(column, 1.0), *((at, -a) for at, a in product)], -inf, 0.0)
+            chosen.append((choice, 1.0))
+            total.append((column, 1.0))
+        self._milp.add_row(chosen, 1.0, 1.0)
+        return total
 
 
 @dataclass(order=True, slots=True)

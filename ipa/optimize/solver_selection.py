@@ -17,7 +17,7 @@ from ipa.optimize.backends import label_setting
 from ipa.optimize.backends.gurobi_licence import own_licence
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import reduce_program
-from ipa.optimize.linear_program import Maximise, Solvers, by_milp, has_linear_accuracies
+from ipa.optimize.linear_program import Maximise, Solvers, by_milp
 from ipa.optimize.problem import Index
 from ipa.optimize.program import EQUAL, Program, ProgramAnswer, Totals, Weights, evaluate
 from ipa.optimize.registry import AUTO, EXACT, check_solver
@@ -81,16 +81,9 @@ def answer(
 
 
 def _by(name: str, program: Program, deadline: Deadline, solvers: Solvers | None) -> ProgramAnswer:
-    """The answer of one solver: with ties broken, a MILP solver's too.
-
-    What a MILP solver is not made for, the accuracy of routers and combiners, is for label setting.
-    """
+    """The answer of one solver: with ties broken, a MILP solver's too."""
     if name == EXACT:
         return label_setting.solve(program, deadline)
-    if not has_linear_accuracies(program):
-        found = label_setting.solve(program, deadline)
-        note = f"{name} plans no accuracies of routers and combiners: label setting"
-        return replace(found, note="; ".join(filter(None, (note, found.note))))
     try:
         smaller, left = sharpen(program, deadline)
     except DeadlineError:

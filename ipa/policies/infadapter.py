@@ -1,4 +1,4 @@
-"""InfAdapter: several variants at once that share the load (Salmani et al., 2023)."""
+"""InfAdapter, several variants at once that share the load (Salmani et al., 2023), and its rival with one."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _best_levels(problem: PlanningProblem, stage: StageProblem) -> dict[tuple[st
 
 @dataclass(frozen=True, slots=True)
 class SingleStagePipeline:
-    """The single-stage pipeline that InfAdapter plans. `asked` may be for any rate."""
+    """The single-stage pipeline that InfAdapter and its rival plan. `asked` may be for any rate."""
 
     pipeline: Pipeline
     profiled: Profiled
@@ -239,8 +239,45 @@ class SingleStagePipeline:
 
 
 def planned_rate_rps(forecast: Forecast) -> float:
-    """The rate that InfAdapter plans for."""
+    """The rate that InfAdapter and its rival plan for."""
     return max(forecast.upper_rps, MARGIN * forecast.point_rps, MIN_RATE_RPS)
+
+
+def best_of_one(
+    task: SingleStagePipeline, rate_rps: float, state: PolicyState, name: str, note: str = ""
+) -> Plan:
+    """The plan of the best single variant for the rate, or of the one that carries most."""
+    problem = task.problem(rate_rps, state)
+    single = [(variant, level) for variant, level in _levels(problem)]
+    if not single:
+        words = "no variant meets the SLA on any measured cores within the bounds"
+        return task.infeasible(rate_rps, name, words)
+    carrying = [it for it in single if it[1].capacity_rps >= rate_rps * (1 - ROUNDING)]
+    if carrying:
+        variant, level = max(carrying, key=lambda it: (_worth(problem, *it), -it[1].cores, it[0].name))
+        return task.described((task.pod(variant.name, level.cores),), rate_rps, name, note)
+    variant, level = max(single, key=lambda it: (it[1].capacity_rps, it[0].accuracy, -it[1].cores))
+    words = (
+        f"a load of {rate_rps:.3g} rps exceeds every variant; this one carries {level.capacity_rps:.3g} rps"
+    )
+    config = task.pod(variant.name, level.cores)
+    return task.described((config,), level.capacity_rps, name, "; ".join(it for it in (note, words) if it))
+
+
+def _levels(problem: SetProblem) -> Iterator[tuple[SetVariant, CoreLevel]]:
+    """Every variant on every number of cores that fits the budget and the other limits."""
+    for variant in problem.variants:
+        if variant.beside.exceeded(problem.limits):
+            continue
+        for level in variant.levels:
+            if level.cores <= problem.budget_cores + ROUNDING and level.capacity_rps > 0:
+                yield variant, level
+
+
+def _worth(problem: SetProblem, variant: SetVariant, level: CoreLevel) -> float:
+    weights = problem.weights
+    worth = weights.alpha * variant.accuracy - weights.beta * problem.cost(variant, level.cores)
+    return worth - weights.gamma * variant.loading_s
 
 
 # Shares in whole percents may lose up to a percent a part: the rate is reduced by this ratio and retried.
@@ -278,9 +315,7 @@ class InfAdapter:
         """The best set for the rate as a plan, or for the largest rate that a set carries."""
         found = self.decide_set(rate_rps, state)
         if not found.parts:
-            late = found.termination is not Termination.INFEASIBLE
-            words = "in time" if late else "that meets the SLA on measured cores within the bounds"
-            return self.task.infeasible(rate_rps, self.name, f"no set was found {words}")
+            return best_of_one(self.task, rate_rps, state, self.name, "no set was found in time")
         words = ""
         if found.rate_rps < rate_rps:
             words = (
@@ -332,3 +367,26 @@ class InfAdapter:
             kept = tuple(level for pod, level in pods if (pod.variant, pod.cores) in runs)
             variants.append(variant if variant.name == name else replace(variant, levels=kept))
         return replace(problem, variants=tuple(variants))
+
+
+@dataclass(frozen=True, slots=True)
+class MsPlus:
+    """Model-Switching+ of InfAdapter's evaluation: one variant at a time, on as many cores as the load needs.
+
+    InfAdapter's program with one variant: max α·a_m − β·c − γ·LC, th_m(c) ≥ λ, c ≤ budget.
+    """
+
+    task: SingleStagePipeline
+    name: str = "ms+"
+
+    def at_once(self, running: Configs) -> bool:
+        """True unless one replica of a measured size runs."""
+        return is_shared(running) or not self.task.offers(running)
+
+    def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
+        """The best variant for the point forecast plus a tenth, or for the upper forecast if that is more.
+
+        If none carries that, the one that carries most.
+        """
+        rate_rps = planned_rate_rps(forecast)
+        return best_of_one(self.task, rate_rps, state, self.name)

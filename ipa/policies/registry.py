@@ -17,6 +17,7 @@ POLICIES = Registry(
         "fa2-high": "ipa.policies.table:fa2_high",
         "rim": "ipa.policies.table:rim_policy",
         "infadapter": "ipa.policies.table:infadapter",
+        "ms+": "ipa.policies.table:ms_plus",
         "vpa+": "ipa.policies.table:vpa_plus",
         "hpa": "ipa.policies.table:hpa",
         "kpa": "ipa.policies.table:kpa",

@@ -20,7 +20,7 @@ from ipa.optimize.problem import Compat
 from ipa.plugins import Plugin
 from ipa.policies.autoscalers import Hpa, Kpa, VpaPlus
 from ipa.policies.base import Policy, PolicyState, Predictor
-from ipa.policies.infadapter import InfAdapter, SingleStagePipeline, set_question
+from ipa.policies.infadapter import InfAdapter, MsPlus, SingleStagePipeline, set_question
 from ipa.policies.ours import (
     RIM_REPLICAS,
     Frugal,
@@ -287,6 +287,10 @@ def _infadapter(inputs: PolicyInputs) -> Policy:
 
 
 infadapter = PolicyFactory(_infadapter, shares_load=True)
+
+
+def ms_plus(inputs: PolicyInputs) -> Policy:
+    return MsPlus(inputs.one_task())
 
 
 def vpa_plus(inputs: PolicyInputs) -> Policy:

@@ -15,7 +15,7 @@ from ipa.policies.table import PolicyInputs, make_policy
 from ipa.testing import ForecasterContract, PolicyContract
 from ipa.testing.policies import ONE_STAGE, PIPELINE, PROFILES
 
-ONE_TASK = ("infadapter",)
+ONE_TASK = ("infadapter", "ms+")
 
 
 def promises(contract: type) -> list[str]:
@@ -64,6 +64,7 @@ def test_those_that_remember_are_known() -> None:
     ("name", "pipeline", "words"),
     [
         ("infadapter", PIPELINE, "one stage"),
+        ("ms+", PIPELINE, "one stage"),
         ("nobody", PIPELINE, "There are: ours"),
     ],
 )

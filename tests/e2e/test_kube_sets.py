@@ -90,7 +90,7 @@ def test_a_world_that_carries_no_sets_refuses_the_policy_at_the_start() -> None:
     on_seldon = target_of(Settings(target="kubernetes"))
     with pytest.raises(UsageError, match="infadapter") as refused:
         check_carried(on_seldon, [split(IMAGES)], "infadapter")
-    assert "shape split" in refused.value.problems[0].message
-    check_carried(on_seldon, [split(IMAGES)], "vpa+")
+    assert "shape split" in refused.value.problems[0].message and "ms+" in (refused.value.hint or "")
+    check_carried(on_seldon, [split(IMAGES)], "ms+")
     for target in (on_seldon, target_of(Settings(target="local"))):
         check_carried(target, [IMAGES], "infadapter")

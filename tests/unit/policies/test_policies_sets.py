@@ -1,4 +1,4 @@
-"""InfAdapter on figures that can be checked by hand."""
+"""InfAdapter and its rival of one variant at a time, on figures that can be checked by hand."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ipa.model.observation import Forecast, Missing, MissingReason, Observation
 from ipa.model.pipeline import Pin
 from ipa.model.plan import StageConfig, Termination
 from ipa.policies.base import PolicyState
-from ipa.policies.infadapter import InfAdapter
+from ipa.policies.infadapter import InfAdapter, MsPlus
 from ipa.policies.table import PolicyInputs
-from tests.fakes.images import IMAGES, PROFILES
+from tests.fakes.images import IMAGES, NAMES, PROFILES
 
 UNSEEN = Missing(MissingReason.NOT_ASKED)
 SEEN = Observation("images", 0.0, UNSEEN, UNSEEN, UNSEEN, ())
@@ -25,10 +25,29 @@ def expected(point_rps: float, upper_rps: float | None = None) -> Forecast:
     return Forecast(point_rps, upper, 0.95, 60.0, "given", 1.0)
 
 
+def one(rate_rps: float, state: PolicyState | None = None, task: object = None) -> tuple[StageConfig, ...]:
+    policy = MsPlus(TASK if task is None else task)  # type: ignore[arg-type]
+    return policy.decide(SEEN, expected(rate_rps / 1.1, rate_rps), state or PolicyState(LOW)).configs
+
+
+def test_ms_plus_takes_the_best_variant_that_carries_the_load_alone() -> None:
+    # high carries 8, 16 and 32 rps by its sizes, low 32, 64 and 128.
+    assert one(7.0) == (StageConfig("classify", "high", 1, 2.0, 1),)
+    assert one(30.0) == (StageConfig("classify", "high", 1, 8.0, 1),)
+    assert one(33.0) == (StageConfig("classify", "low", 1, 4.0, 1),)
+    assert one(100.0) == (StageConfig("classify", "low", 1, 8.0, 1),)
+
+
 def test_a_tenth_above_the_point_is_planned_for_where_the_upper_forecast_is_not_more() -> None:
-    policy = InfAdapter(TASK)
+    policy = MsPlus(TASK)
     assert policy.decide(SEEN, expected(30.0), PolicyState(LOW)).rate_rps == pytest.approx(33.0)
     assert policy.decide(SEEN, expected(20.0, 31.0), PolicyState(LOW)).rate_rps == 31.0
+
+
+def test_beyond_every_variant_the_one_that_carries_most_is_taken() -> None:
+    plan = MsPlus(TASK).decide(SEEN, expected(500.0), PolicyState(LOW))
+    assert plan.configs == (StageConfig("classify", "low", 1, 8.0, 1),)
+    assert plan.rate_rps == pytest.approx(128.0) and "this one carries 128 rps" in plan.note
 
 
 def test_infadapter_fills_the_most_accurate_first() -> None:
@@ -65,15 +84,16 @@ def test_a_set_has_no_more_cores_than_there_is_room_for(room_cores: float) -> No
     state = PolicyState(LOW, room_cores=room_cores)
     plan = InfAdapter(TASK).decide_set(60.0, state)
     assert 0 < sum(plan.cores.values()) <= room_cores
+    assert all(config.cores <= room_cores for config in one(60.0, state))
 
 
 def test_what_failed_lately_is_left_alone_and_pins_are_kept() -> None:
     failed = PolicyState(LOW, excluded=frozenset({("classify", "high")}))
+    assert one(7.0, failed)[0].variant == "low"
     parts = InfAdapter(TASK).decide_set(40.0, failed).parts
     assert {part.variant for part in parts} == {"low"}
     pinned = PolicyState(LOW, pins=(("classify", Pin(variant="high", cores=4.0)),))
-    parts = InfAdapter(TASK).decide_set(7.0, pinned).parts
-    assert [(part.variant, part.cores) for part in parts] == [("high", 4.0)]
+    assert one(7.0, pinned) == (StageConfig("classify", "high", 1, 4.0, 1),)
 
 
 def test_memory_holds_for_all_variants_of_a_set_together() -> None:
@@ -86,24 +106,45 @@ def test_memory_holds_for_all_variants_of_a_set_together() -> None:
         pipeline = replace(IMAGES, bounds=replace(IMAGES.bounds, memory_gib=memory_gib))
         task = PolicyInputs(pipeline, profiles, solver="exact").one_task()
         assert {part.variant for part in InfAdapter(task).decide_set(40.0, running).parts} == names
+    # Only low fits into 1 GiB; alone it is what is left to its rival too.
+    assert one(7.0, running, task)[0].variant == "low"
+
+
+def test_a_variant_that_must_be_loaded_costs_its_time() -> None:
+    """Equal in accuracy and cores, the one that runs stays."""
+    alike = {
+        "classify": replace(
+            PROFILES["classify"],
+            variants=tuple(
+                replace(PROFILES["classify"].variant("low"), variant=name, accuracy=0.7) for name in NAMES
+            ),
+        )
+    }
+    task = PolicyInputs(IMAGES, alike, solver="exact").one_task()
+    for name in NAMES:
+        running = (replace(LOW[0], variant=name),)
+        assert one(50.0, PolicyState(running), task)[0].variant == name
 
 
 def test_what_cannot_be_reached_beside_what_runs_is_not_planned_where_that_is_asked() -> None:
     """Of 12 cores eight run, so no more than four may be started beside them."""
     running = (StageConfig("classify", "high", 1, 8.0, 1),)
-    near = InfAdapter(TASK).decide_set(100.0, PolicyState(running, reachable=True))
-    started = {name: cores for name, cores in near.cores.items() if (name, cores) != ("high", 8.0)}
-    assert sum(started.values()) <= 4.0
+    assert one(33.0, PolicyState(running)) == (StageConfig("classify", "low", 1, 4.0, 1),)
+    assert one(100.0, PolicyState(running)) == (StageConfig("classify", "low", 1, 8.0, 1),)
+    near = one(100.0, PolicyState(running, reachable=True))
+    assert near == (StageConfig("classify", "low", 1, 4.0, 1),)
 
 
 def test_where_nothing_fits_there_is_no_plan() -> None:
     pinned = PolicyState(LOW, pins=(("classify", Pin(replicas=3)),))
-    plan = InfAdapter(TASK).decide(SEEN, expected(7.0), pinned)
+    plan = MsPlus(TASK).decide(SEEN, expected(7.0), pinned)
     assert plan.termination is Termination.INFEASIBLE and not plan.stages and "SLA" in plan.note
+    other = InfAdapter(TASK).decide(SEEN, expected(7.0), pinned)
+    assert other.termination is Termination.INFEASIBLE and not other.stages
 
 
 def test_what_neither_would_run_is_replaced_at_once() -> None:
-    policy = InfAdapter(TASK)
+    policy = MsPlus(TASK)
     assert not policy.at_once(LOW)
     assert policy.at_once((replace(LOW[0], replicas=2),))
     assert policy.at_once((replace(LOW[0], cores=3.0),))
