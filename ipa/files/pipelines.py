@@ -253,6 +253,9 @@ def pipeline_from_mapping(data: Any) -> Pipeline:
 
 def pipeline_in(document: Document) -> Pipeline:
     """The pipeline in the document; InputError lists every problem."""
+    if isinstance(document.data, dict) and document.data.get("max_predictors") == 1:
+        # Earlier versions wrote it into every file that they made.
+        document.data = _without(document.data, "max_predictors")
     given = check(document, pipeline_form())
     check_pipeline(document)
     document.raise_problems()

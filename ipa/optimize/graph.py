@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from math import prod
+from typing import Protocol
 
-from ipa.model.pipeline import CombineRule, StageKind
+from ipa.model.pipeline import CombineRule, Edge, StageKind
 
 # Graphs with more paths, or more ways through routers and combiners, are not planned.
 MOST = 256
@@ -58,6 +59,42 @@ class Graph:
             term.weight * max(prod(terms[stage] for stage in stages) for stages in term.alternatives)
             for term in self.terms
         )
+
+
+class GraphStage(Protocol):
+    """The stage of a pipeline, or of a planning problem, as far as the graph needs it."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def after(self) -> tuple[Edge, ...]:
+        """The edges from the stages that it comes after."""
+
+    @property
+    def kind(self) -> StageKind:
+        """A model, router or combiner."""
+
+    @property
+    def combine(self) -> CombineRule:
+        """The accuracy of what a combiner combines."""
+
+
+def graph_of(stages: Sequence[GraphStage]) -> Graph:
+    """The graph of the stages, which are in topological order; ValueError if it cannot be planned."""
+    at = {stage.name: index for index, stage in enumerate(stages)}
+    return build_graph(
+        tuple(
+            GraphNode(
+                tuple(at[edge.parent] for edge in stage.after),
+                tuple(edge.share for edge in stage.after),
+                stage.kind,
+                stage.combine,
+            )
+            for stage in stages
+        )
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -17,7 +17,6 @@ from ipa.model.pipeline import (
     Edge,
     Objective,
     Pin,
-    Stage,
     StageBounds,
     StageKind,
 )
@@ -25,7 +24,7 @@ from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint
 from ipa.model.resources import IN_CORES, NO_RESOURCES, Prices, Resources, beside_cores, beside_of, total
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
-from ipa.optimize.graph import Graph, GraphNode, build_graph
+from ipa.optimize.graph import Graph, graph_of
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -319,19 +318,3 @@ class PlanningProblem:
     def running_config(self, stage: StageProblem) -> StageConfig | None:
         """The running configuration of the stage, None if unknown."""
         return next((config for config in self.running if config.stage == stage.name), None)
-
-
-def graph_of(stages: Sequence[Stage | StageProblem]) -> Graph:
-    """The graph of the stages, which are in topological order; ValueError if it cannot be planned."""
-    at = {stage.name: index for index, stage in enumerate(stages)}
-    return build_graph(
-        tuple(
-            GraphNode(
-                tuple(at[edge.parent] for edge in stage.after),
-                tuple(edge.share for edge in stage.after),
-                stage.kind,
-                stage.combine,
-            )
-            for stage in stages
-        )
-    )

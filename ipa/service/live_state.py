@@ -26,7 +26,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import WHOLE_PERCENT, StageConfig, StagePlan
 from ipa.model.profile import StageProfile, VariantProfile
 from ipa.model.resources import NO_RESOURCES, Resources
-from ipa.optimize.problem import graph_of
+from ipa.optimize.graph import graph_of
 
 # Of a stage: variant, batch size and cores.
 Replica = tuple[str, str, int, float]

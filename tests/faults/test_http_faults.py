@@ -27,7 +27,8 @@ from ipa.adapters.store import open_store
 from ipa.api import limits
 from ipa.api.bodies import PIPELINE
 from ipa.api.limits import BODY_LIMIT_BYTES, MOST_HEADERS, ApiLimits
-from ipa.model.decision import Action
+from ipa.control.engine.state import ChangeRequest
+from ipa.model.decision import Action, Decision
 from ipa.model.errors import ConfigurationError
 from ipa.model.observation import Missing
 from ipa.model.plan import Plan
@@ -223,10 +224,10 @@ def test_h6_an_idempotency_key_again_with_another_body_at_once_and_after_a_resta
     world = FakeWorld(plans=store.plans, answers=store.answers).play(20)
     inside, go_on = threading.Event(), threading.Event()
 
-    def slowly(*asked: Any) -> Any:
+    def slowly(wanted: ChangeRequest) -> Decision:
         inside.set()
         assert go_on.wait(WAIT_S)
-        return world.apply(*asked)
+        return world.answer(wanted)
 
     api = ApiClient(over(world.services(), request=slowly))
     at, tag = made_plan(api)
@@ -237,6 +238,7 @@ def test_h6_an_idempotency_key_again_with_another_body_at_once_and_after_a_resta
         at_once = [api.post(f"{at}:apply", {}, headers=headers) for _ in range(5)]
         go_on.set()
         answer = first.result()
+    assert answer.is_success
     case.equal("at once", {each.status_code for each in at_once}, {409})
     assert all(each.headers["retry-after"] for each in at_once)
     again = api.post(f"{at}:apply", {}, headers=headers)

@@ -26,12 +26,12 @@ from ipa.model.errors import (
     UsageError,
 )
 from ipa.model.pipeline import Pin
-from ipa.service.service import ChangeOrder, at_revision
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
     from ipa.clients.http import HttpClient
     from ipa.files.plans import PlanFile
+    from ipa.service.service import ChangeOrder
 
 # The errors whose exit code a hold has; all others are of guards and have 3.
 HELD: dict[str, type[IpaError]] = {
@@ -203,7 +203,7 @@ def apply(
             version, target = running["live"]["revision"], wanted.of(service, pipeline)
         if output in (Output.TEXT, Output.MD):
             show(output, None, difference_table(difference(running, target)))
-        order = ChangeOrder(at_revision(version), author.by, author.reason, confirm)
+        order = _order(version, author, confirm)
         if plan_id:
             decision = service.apply_saved(plan_id, order)
         else:
@@ -240,9 +240,16 @@ def rollback(
             show(place.output, undo if preview else None, table, *undo_lines(undo))
         if preview:
             return
-        order = ChangeOrder(at_revision(running["live"]["revision"]), author.by, author.reason, confirm)
+        order = _order(running["live"]["revision"], author, confirm)
         decision = service.rollback(pipeline, to, order)
     _report(place.output, decision)
+
+
+def _order(version: str, author: Author, confirm: bool) -> ChangeOrder:
+    """The author's order for a change that was decided at that version."""
+    from ipa.service.service import ChangeOrder, at_revision
+
+    return ChangeOrder(at_revision(version), author.by, author.reason, confirm)
 
 
 def _report(output: Output, decision: dict[str, Any]) -> None:

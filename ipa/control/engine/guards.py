@@ -17,7 +17,7 @@ from ipa.model.plan import WHOLE_PERCENT, StageConfig
 from ipa.model.rolling import only_replicas
 from ipa.model.rounding import in_utc
 from ipa.model.serving import batch_fault
-from ipa.optimize.problem import graph_of
+from ipa.optimize.graph import graph_of
 
 # Products of accuracies in another order differ in their last digits.
 ROUNDING_RATIO = 1e-9
