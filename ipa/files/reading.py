@@ -1,15 +1,10 @@
-"""Input files that people name: regular files of a bounded size; an error says what else they are.
-
-A text may be replaced too, at once or not at all.
-"""
+"""Input files that people name: regular files of a bounded size; an error says what else they are."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -107,29 +102,3 @@ def lines_of(path: Path) -> Iterator[str]:
 def _unreadable(path: Path, error: Exception) -> InputError:
     why = error.strerror if isinstance(error, OSError) else str(error)
     return InputError(f"{path} cannot be read: {why}")
-
-
-def read_text(file: Path) -> str:
-    """The text of the file, its line ends as they are. Errors: NotFoundError, InputError (not UTF-8)."""
-    if not is_file(file):
-        raise NotFoundError(f"{file} is not a file", hint="`ipa render PIPELINE > FILE.yaml` makes one.")
-    return read_utf8(file)
-
-
-def replace_text(file: Path, text: str) -> None:
-    """Replace the text of the file; a reader sees the old text or the new one, whole. InputError."""
-    target = file.resolve()
-    draft: Path | None = None
-    try:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        draft = Path(name)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(text.encode())
-            stream.flush()
-            os.fsync(stream.fileno())
-        shutil.copymode(target, draft)
-        draft.replace(target)
-    except OSError as error:
-        if draft is not None:
-            draft.unlink(missing_ok=True)
-        raise InputError(f"{file} cannot be written: {error.strerror}") from error

@@ -7,7 +7,6 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ipa import __version__
 from ipa.control.ports import Metrics, PipelineManifest
 from ipa.model.findings import DoctorCheck
 from ipa.model.pipeline import Pipeline
@@ -62,8 +61,6 @@ SPLIT = ServingSemantics(
 # start, a readiness probe every 2 s and the news of it. On the node of the tests, of processes, it takes 1 s.
 REQUEUE_S = 5.0
 USUAL = SeldonTarget("")
-# The image of router and queues, as `make images REGISTRY=registry.example` names it: no registry of anybody.
-DATAPLANE = f"registry.example/ipa-serving/dataplane:{__version__}"
 
 
 class Seldon(KubernetesTarget):
