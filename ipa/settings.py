@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import math
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -195,9 +194,6 @@ class Settings:
     install: str = "ipa"
     # Time limit of each call to the API server, in seconds.
     kube_timeout_s: float = 10.0
-    # URL at which `ipa profile --at kubernetes` reaches a Service of the cluster, with {service}, {namespace}
-    # and {port}. By default its address within the cluster; change it to measure from outside.
-    profile_reach: str = "http://{service}.{namespace}:{port}"
     # Destination of writes on Kubernetes: cluster, or gitops for only the files that a GitOps tool deploys.
     actuation: str = "cluster"
     # Git repository of the manifests for gitops, best a clone of its own.
@@ -335,14 +331,10 @@ CHOICES = {
     "metrics_access": ("open", "token"),
     "api_names": ("any", "prefixed"),
 }
-# What a URL of profile_reach may name, in braces.
-REACHED = frozenset({"service", "namespace", "port"})
-_FIELDS = re.compile(r"\{([^{}]*)\}")
 # The remedy for a URL with a credential.
 CREDENTIALS = {
     "prometheus_url": "use IPA_PROMETHEUS_USER and IPA_PROMETHEUS_TOKEN_FILE",
     "gateway_url": "`ipa url` would print it: leave it out, and give it to `ipa probe --gateway` if needed",
-    "profile_reach": "leave it out",
 }
 # Authentication methods.
 AUTHENTICATORS = ("keys", "kubernetes")
@@ -362,7 +354,7 @@ def words(value: str) -> tuple[str, ...]:
 
 def setting_fault(name: str, value: Any) -> str:
     """The reason why the value is invalid, empty if it is valid."""
-    if name in ("prometheus_url", "profile_reach") or (name == "gateway_url" and value):
+    if name == "prometheus_url" or (name == "gateway_url" and value):
         return _url_fault(name, value)
     if name == "install":
         return "" if value.strip() else "is empty"
@@ -378,16 +370,14 @@ def setting_fault(name: str, value: Any) -> str:
 
 
 def _url_fault(name: str, value: str) -> str:
-    """The reason why it is no URL that the service may pass on: it holds a credential or an unknown field."""
+    """The reason why it is no URL that the service may pass on: it holds a credential."""
     url = urlsplit(value)
     if url.scheme not in ("http", "https") or not url.netloc:
         return "is not an http or https URL"
     # A path is appended.
     if "@" in value or url.fragment or url.query:
         return f"must not contain a user, a password, a query or a fragment; {CREDENTIALS[name]}"
-    fields = REACHED if name == "profile_reach" else frozenset()
-    unknown = sorted(set(_FIELDS.findall(value)) - fields)
-    return f"has {{{unknown[0]}}}, which is none of {', '.join(sorted(fields))}" if unknown and fields else ""
+    return ""
 
 
 def _forecaster_fault(value: str) -> str:

@@ -24,7 +24,7 @@ CHART = ROOT / "deploy" / "helm" / "ipa" / "values.schema.json"
 # Values of the chart have their own names for these, or it knows them; secrets are never written into values.
 NOT_IN_VALUES = {
     *("host", "port", "target", "auth", "install", "kubeconfig", "prometheus_url", "store_url"),
-    *("pipelines_dir", "profiles_dir", "profile_reach", "prometheus_token"),
+    *("pipelines_dir", "profiles_dir", "prometheus_token"),
 }
 
 

@@ -2,8 +2,8 @@
 
 Every kind of change of a stage: variant, batch size, cores, replicas, and several of them at once, with 1 to
 8 replicas; and parts, a second configuration that is added, given a share, and left alone. Predicted are
-the waves of starts times the readiness of a replica, measured as `ipa profile --at kubernetes` does: from the
-creation of a SeldonDeployment until the API server says that its pods are ready.
+the waves of starts times the readiness of a replica, measured from the creation of a SeldonDeployment until
+the API server says that its pods are ready.
 """
 
 from __future__ import annotations

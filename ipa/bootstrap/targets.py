@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ipa.adapters.kube.client import KubeClient
@@ -35,7 +36,6 @@ __all__ = [
     "Simulated",
     "Target",
     "base_checkout",
-    "bench_at",
     "check_carried",
     "check_honoured",
     "default_target",
@@ -143,29 +143,22 @@ def release(settings: Settings, at: str, name: str, namespace: str | None) -> li
         return connection.release(found)
 
 
-def measurement_bench(pipeline: Pipeline) -> AbstractContextManager[MeasurementBench]:
-    """Model servers of the pipeline's variants on this machine; all have ended after the block."""
-    return target_named("local").bench(Settings(), "", pipeline)
+@contextmanager
+def measurement_bench(pipeline: Pipeline, url: str = "") -> Iterator[MeasurementBench]:
+    """Model servers of the pipeline's variants on this machine, which have ended after the block.
 
-
-def bench_at(
-    settings: Settings, at: str, pipeline: Pipeline, namespace: str | None
-) -> AbstractContextManager[MeasurementBench]:
-    """The bench of the target `at` (NAME or NAME:WHERE); `namespace` replaces that of the pipeline's file.
-
-    UsageError: there is no such target, or it measures nothing, or the file does not say how it runs there.
+    With a `url`: those that somebody has started there. UsageError if it is none.
     """
-    name, _, where = at.partition(":")
-    target = target_named(name)
-    if not target.placed(pipeline):
-        raise UsageError(
-            f"pipeline {pipeline.name!r} has no section for {target.title}",
-            hint=f"Give it a `{target.sections.key}:` section, or leave out --at to measure on this machine.",
-        )
-    pipeline = target.shape(pipeline, {})
-    if namespace is not None:
-        pipeline = target.in_namespace(pipeline, namespace)
-    return target.bench(settings, where, pipeline)
+    if url:
+        from ipa.targets.requests import ServedBench
+
+        yield ServedBench(url)
+        return
+    from ipa.targets.local.workload import Bench
+
+    home = TemporaryDirectory(prefix="ipa-profile-")
+    with home as folder, closing(Bench(pipeline, Path(folder))) as bench:
+        yield bench
 
 
 def infer_at(address: RequestAddress, body: Mapping[str, Any], timeout_s: float) -> ProbeResult:

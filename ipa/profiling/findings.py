@@ -277,10 +277,10 @@ def _reasons(profile: StageProfile) -> Iterator[str]:
 def measure_command(pipeline: str, stage: str = "", *, planned_only: bool = False) -> str:
     """The command that measures the profiles of the pipeline, or of one stage.
 
-    A pipeline that is `planned_only` has no model servers to start: copies are measured where its models run.
+    Of a pipeline that is `planned_only` no model server is started: those are measured that run elsewhere.
     """
     of_stage = f" -s {stage}" if stage else ""
-    place = " --at kubernetes" if planned_only else ""
+    place = " --at URL" if planned_only else ""
     return f"ipa profile {pipeline}{of_stage}{place} --write"
 
 

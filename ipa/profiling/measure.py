@@ -75,8 +75,8 @@ class ServedReplica(MeasuredReplica, Protocol):
     """A model server that was started to be measured."""
 
     @property
-    def readiness_s(self) -> float:
-        """Seconds from its start to its readiness."""
+    def readiness_s(self) -> float | None:
+        """Seconds from its start to its readiness; None if its start was not seen."""
 
     def memory_gib(self) -> float | None:
         """The most memory it has had so far; None if that cannot be seen from here."""

@@ -88,7 +88,7 @@ def _variant_profile(
                 limit_s=request.limit_s,
                 effort=request.effort,
             )
-            readiness_s.append(replica.readiness_s)
+            readiness_s += [] if replica.readiness_s is None else [replica.readiness_s]
             held_gib = replica.memory_gib()
             memory_gib += [] if held_gib is None else [held_gib]
             if cores == most:
@@ -106,7 +106,7 @@ def _variant_profile(
         variant=variant.name,
         accuracy=round(accuracy, ACCURACY_DIGITS),
         points=tuple(rounded(point) for point, _ in points),
-        readiness_s=round(median(readiness_s), 2),
+        readiness_s=round(median(readiness_s), 2) if readiness_s else None,
         memory_gib=round(max(memory_gib), 2) if memory_gib else None,
         rows_per_item=(min(rows), max(rows)),
         accelerators=Resources.of(variant.requested).accelerators,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from ipa.adapters.kube.kinds import ResourceKind
     from ipa.adapters.kube.watch import Watchers
-    from ipa.profiling.measure import MeasurementBench
     from ipa.simulate.cluster import ClusterSettings
     from ipa.simulate.metrics import MetricsSettings
     from ipa.simulate.realtime import Simulated
@@ -268,15 +267,6 @@ class Target(ABC):
     def imported(self, settings: Settings, where: str, asked: ImportRequest) -> Imported:
         """The pipeline that runs there; `where` is what follows `NAME:` in `--at`."""
         raise self._cannot("make a pipeline of what runs")
-
-    def bench(
-        self, settings: Settings, where: str, pipeline: Pipeline
-    ) -> AbstractContextManager[MeasurementBench]:
-        """Model servers of the pipeline's variants there, to be measured; none is left after the block.
-
-        `where` is what follows `NAME:` in `--at`.
-        """
-        raise self._cannot("measure the stages of a pipeline")
 
     def manifest(self, pipeline: Pipeline, text: str, path: str) -> ports.PipelineManifest:
         """The manifests of the pipeline in a file's text. NotFoundError if they are not in it."""

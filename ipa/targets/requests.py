@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -123,10 +124,17 @@ def infer_v2(client: httpx.Client, *, url: str, items: Sequence[Item]) -> BatchM
 
 
 class MeasuredServer:
-    """A model server under measurement, called over V2 at `url`; its memory is None if it cannot be seen."""
+    """A model server under measurement, called over V2 at `url`.
+
+    Its readiness and its memory are None if they cannot be seen.
+    """
 
     def __init__(
-        self, client: httpx.Client, url: str, readiness_s: float, memory_gib: Callable[[], float | None]
+        self,
+        client: httpx.Client,
+        url: str,
+        readiness_s: float | None = None,
+        memory_gib: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._client, self._url = client, url
         self.readiness_s, self.memory_gib = readiness_s, memory_gib
@@ -134,3 +142,33 @@ class MeasuredServer:
     def infer(self, items: Sequence[Item]) -> BatchMeasurement:
         """The answer to the items as one batch; UnavailableError if there is none."""
         return infer_v2(self._client, url=self._url, items=items)
+
+
+class ServedBench:
+    """Model servers that run already, each at the URL with its {stage}, {variant} and {cores} (500m)."""
+
+    method = (
+        "One replica that ran already, called over V2 at its address. One client sends batches back to back "
+        "over HTTP, JSON coding included; latency is the p99 of a batch, throughput the batch size over the "
+        "mean."
+    )
+
+    def __init__(self, url: str) -> None:
+        check_url(url)
+        self._url = url
+
+    @property
+    def hardware(self) -> str:
+        """The place of the servers, whose machine is not seen."""
+        return f"servers at {mask_url(self._url)}"
+
+    @contextmanager
+    def serve(
+        self, stage: str, variant: str, cores: float, within_s: float = TIMEOUT_S
+    ) -> Iterator[MeasuredServer]:
+        """The server of the variant with those cores. UnavailableError if it does not answer a batch."""
+        url = self._url
+        for name, value in (("stage", stage), ("variant", variant), ("cores", f"{round(cores * 1000)}m")):
+            url = url.replace(f"{{{name}}}", value)
+        with client_within(within_s) as client:
+            yield MeasuredServer(client, url)

@@ -10,16 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.kinds import DEPLOYMENT
 from ipa.control.ports import Workload
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import PartRole, is_split, layout_of, parts_of
-from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, deployments_of, target_of
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, target_of
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape, seldon_of, with_seldon
 from tests.contract.workload_harness import Settling
 from tests.fakes.kube import FakeKube
+from tests.fakes.kube.samples import create
 
 TIMEOUT_S = 10.0
 
@@ -80,7 +82,7 @@ class FakeKubeHarness(Settling):
         self.pipeline = pipeline or contract_pipeline()
 
     def deploy(self, configs: Sequence[StageConfig]) -> None:
-        self.seldon.create(self.pipeline, configs)
+        create(self.client, self.pipeline, configs)
 
     def let_time_pass(self) -> None:
         self.kube.tick()
@@ -132,7 +134,7 @@ class ClusterHarness(Settling):
         self.remove()
 
     def deploy(self, configs: Sequence[StageConfig]) -> None:
-        self.seldon.create(self.pipeline, configs)
+        create(self.client, self.pipeline, configs)
 
     def let_time_pass(self) -> None:
         self._pause.wait(self.look_s)
@@ -149,7 +151,14 @@ class ClusterHarness(Settling):
         children = []
         for name in self.layout.names:
             with suppress(NotFoundError):
-                children += deployments_of(self.client.get(SELDON_DEPLOYMENT, self.layout.namespace, name))
+                live = self.client.get(SELDON_DEPLOYMENT, self.layout.namespace, name)
+                made, _ = self.client.list_all(DEPLOYMENT, self.layout.namespace)
+                own = live["metadata"]["uid"]
+                children += [
+                    each["metadata"]["name"]
+                    for each in made
+                    if any(it["uid"] == own for it in each["metadata"].get("ownerReferences") or ())
+                ]
                 self._custom.delete_namespaced_custom_object(*self._place, name)
         for _ in range(self.attempts):
             if not any(self.client.get_deployment(self.layout.namespace, name) for name in children):

@@ -42,6 +42,7 @@ from tests.contract.story_pipeline import NAME, Configs, pipeline, profiled, run
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, Trouble
 from tests.fakes.kube.cluster import POD_SECURITY, cores_of
+from tests.fakes.kube.samples import create
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.store import FakeStore
 from tests.fakes.world import window_max
@@ -189,7 +190,7 @@ class Story:
 
     def deploy(self, configs: Configs) -> None:
         """Run the pipeline so; return when everything is ready."""
-        self.workload.create(self.pipeline, configs)
+        create(self.client, self.pipeline, configs)
         self.eventually(lambda: self.state().settled, "the first deploy settles")
 
     def eventually(self, holds: Callable[[], Any], what: str) -> Any:

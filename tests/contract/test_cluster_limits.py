@@ -13,13 +13,14 @@ import pytest
 
 from ipa.control.ports import RolloutPhase
 from ipa.model.decision import Action, Change, ReasonCode
-from ipa.model.errors import InputError, NotFoundError
+from ipa.model.errors import InputError
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.section import Shape, with_seldon
 from tests.contract.story_harness import Story, applied, changed
 from tests.contract.story_pipeline import SMALLEST, keep, ours
 from tests.contract.test_cluster_stories import MARKS, STORIES
+from tests.fakes.kube.samples import create
 
 # Each change restarts the orchestrator, whose new pod needs room beside the old one.
 ORCHESTRATOR_CORES = 0.5
@@ -96,15 +97,18 @@ def test_a_scale_down_of_ours_is_nobody_elses(story: Story) -> None:
 def test_restricted_pod_security_refuses_single_before_the_write_and_runs_split(story: Story) -> None:
     """Seldon's orchestrator never runs there; the parts of shape split all do."""
     story.restrict()
+    revision = create(story.client, story.pipeline, SMALLEST)
+    more = changed(SMALLEST, "detect", replicas=3)
     with pytest.raises(InputError, match=r"restricted PodSecurity.*shape: split"):
-        story.workload.create(story.pipeline, SMALLEST)
-    with pytest.raises(NotFoundError):
-        story.object()
+        story.workload.write(
+            story.pipeline, Change("story", story.pipeline.name, revision, SMALLEST, more, 60.0)
+        )
+    assert story.workload.read(story.pipeline).revision == revision
     if not story.pods_are_fake():
         pytest.skip("router and queues need an image of theirs where pods are real")
     split = with_seldon(story.pipeline, shape=Shape.SPLIT, image="ipa:1")
     workload = KubeWorkload(story.client, layout_of)
-    revision = workload.create(split, SMALLEST)
+    revision = create(story.client, split, SMALLEST)
     change = Change("story", split.name, revision, (), SMALLEST, story.settings.rollout_deadline_s)
     story.eventually(
         lambda: workload.rollout(split, change).phase is RolloutPhase.READY, "every part of split is ready"

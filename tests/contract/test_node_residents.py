@@ -21,6 +21,7 @@ from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of, parts_of
 from ipa.targets.seldon.section import Shape, with_seldon
 from tests.contract.node_harness import MARKS, SharedNode
+from tests.fakes.kube.samples import create
 from tests.fakes.waiting import until
 
 pytestmark = MARKS
@@ -40,7 +41,7 @@ def world(root: Path, node: SharedNode) -> Iterator[tuple[Pipeline, KubeWorkload
     made = replace(made, stages=(first, replace(second, resident=2)))
     client = KubeClient.from_kubeconfig(node.kubeconfig, 10.0)
     workload = KubeWorkload(client, layout_of)
-    workload.create(made, CONFIGS)
+    create(client, made, CONFIGS)
     until(lambda: workload.read(made).settled, within_s=READY_S)
     yield made, workload
     with node.kube.store.lock:

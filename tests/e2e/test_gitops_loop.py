@@ -33,14 +33,13 @@ from ipa.model.plan import StageConfig
 from ipa.service.doctor import gitops_findings
 from ipa.settings import Settings
 from ipa.targets.gitops import Branch, Git, GitOpsWorkload, Repository, gitops_faults
-from ipa.targets.kubernetes.workload import KubeWorkload
-from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.manifest_edit import Manifest
 from ipa.targets.seldon.target import SELDON
 from tests.contract.gitops_harness import PATH, GitOpsHarness, git, person_writes
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
+from tests.fakes.kube.samples import create
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.store import FakeStore
 from tests.fakes.world import ours
@@ -362,7 +361,7 @@ def test_the_service_writes_the_file_and_reads_the_cluster(tmp_path: Path, root:
     git(tmp_path / "clone", "commit", "--quiet", "-m", "first")
     with FakeKube() as kube:
         client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
-        KubeWorkload(client, layout_of).create(pipeline, first)
+        create(client, pipeline, first)
         client.close()
         kube.tick(10)
         kube.writes.clear()

@@ -20,6 +20,7 @@ from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, Trouble
+from tests.fakes.kube.samples import create
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.store import FakeStore
 from tests.fakes.world import PIPELINE as LOCAL
@@ -61,7 +62,7 @@ class Looped:
         self.clock, self.store = VirtualClock(), FakeStore(PipelineControl(mode=Mode.ACTIVE))
         self.client = KubeClient.from_kubeconfig(str(kube.kubeconfig(folder)), 10.0, clock=self.clock)
         self.workload = KubeWorkload(self.client, layout_of)
-        self.workload.create(written_as or pipeline, tuple(configs))
+        create(self.client, written_as or pipeline, tuple(configs))
         kube.tick(6)
         kube.writes.clear()
         self.metrics = FakeMetrics(self.clock, lambda t_s: self.rate_rps)

@@ -24,6 +24,7 @@ from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.manifest import read
 from tests.fakes.kube import FakeKube, FaultKind, Trouble
 from tests.fakes.kube.api import Request
+from tests.fakes.kube.samples import create
 from tests.fakes.looped import PIPELINE, SETTINGS, troubled
 from tests.fakes.world import SMALLEST
 
@@ -153,7 +154,7 @@ class Watched:
         self.kubeconfig = self.kube.kubeconfig(folder)
         self.client = KubeClient.from_kubeconfig(str(self.kubeconfig), 10.0)
         self.workload = KubeWorkload(self.client, layout_of)
-        self.workload.create(PIPELINE, SMALLEST)
+        create(self.client, PIPELINE, SMALLEST)
 
         def label(sdep: Json) -> None:
             sdep["metadata"].setdefault("annotations", {})[FOREIGN] = "kim"

@@ -22,6 +22,7 @@ from ipa.targets.seldon.layouts import layout_of
 from tests.fakes import world
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
+from tests.fakes.kube.samples import create
 from tests.fakes.looped import PIPELINE as KUBE_PIPELINE
 from tests.fakes.looped import SETTINGS
 from tests.fakes.metrics import FakeMetrics
@@ -159,7 +160,7 @@ def seldon_run(folder: Path, called: Callable[[str, str, Callable[[], Any]], Any
     with FakeKube(roll_ticks=1) as kube:
         client = KubeClient.from_kubeconfig(str(kube.kubeconfig(folder)), 10.0)
         seldon = KubeWorkload(client, layout_of)
-        seldon.create(KUBE_PIPELINE, SMALLEST)
+        create(client, KUBE_PIPELINE, SMALLEST)
         kube.tick(6)
         kube.writes.clear()
         store, clock = open_store(f"sqlite:///{folder / 's.sqlite3'}"), VirtualClock()

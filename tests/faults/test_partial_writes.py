@@ -21,6 +21,7 @@ from ipa.testing.policies import VARIANTS
 from tests.contract.kube_harness import split
 from tests.fakes.kube import FakeKube, Trouble
 from tests.fakes.kube.api import Request
+from tests.fakes.kube.samples import create
 from tests.fakes.kube.store import ApiError
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.store import FakeStore
@@ -125,7 +126,7 @@ def world() -> Iterator[SplitWorld]:
     client.transport.api.rest_client.pool_manager = Pool(kube, clock.wait, lambda request: (0.0, 0.0))
     store = FakeStore(PipelineControl(mode=Mode.ACTIVE))
     made = SplitWorld(kube, clock, KubeWorkload(client, layout_of), store)
-    made.workload.create(PIPELINE, SMALLEST)
+    create(client, PIPELINE, SMALLEST)
     kube.tick(8)
     kube.before = made.before
     made.loop = ControlLoop(

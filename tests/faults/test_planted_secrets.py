@@ -40,7 +40,6 @@ CANARY = "canary5f1c9e"
 REFUSED = {
     "prometheus_url": ("user", "query", "fragment"),
     "gateway_url": ("user", "query", "fragment"),
-    "profile_reach": ("user", "query", "fragment"),
 }
 FIRST = (StageConfig("first", "first-s", 1, 1.0, 1), StageConfig("second", "second-s", 1, 1.0, 1))
 MORE = (replace(FIRST[0], replicas=2), FIRST[1])

@@ -171,7 +171,6 @@ URLS = {
     "IPA_PROMETHEUS_URL": "http://{user}:{password}@127.0.0.1:1/{path}?{query}#{fragment}",
     "IPA_GATEWAY_URL": "http://{user}:{password}@127.0.0.1:1/{path}?{query}#{fragment}",
     "IPA_GITOPS_REMOTE": "http://{user}:{password}@127.0.0.1:1/x.git?{query}",
-    "IPA_PROFILE_REACH": "http://{user}:{password}@{{service}}.{{namespace}}:{{port}}?{query}#{fragment}",
 }
 SECRETS = ("IPA_PROMETHEUS_TOKEN",)
 PLAIN = {"user": "ada", "password": "pw", "path": "x", "query": "sslmode=disable", "fragment": "x"}
@@ -258,7 +257,6 @@ USES: dict[str, Callable[[Settings, Path], object]] = {
     "prometheus_token": _reads,
     "gitops_remote": _pushes,
     "gateway_url": lambda it, _: None,
-    "profile_reach": lambda it, _: None,
 }
 
 

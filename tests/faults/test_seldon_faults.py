@@ -35,7 +35,7 @@ from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.api import Request
 from tests.fakes.kube.cluster import POD_SECURITY, cores_of
-from tests.fakes.kube.samples import sample_configs, sample_pipeline
+from tests.fakes.kube.samples import create, sample_configs, sample_pipeline
 from tests.fakes.world import PIPELINE, SMALLEST, made_loop, ours, scenario
 from tests.faults.inprocess import Pool
 from tests.faults.prometheus import FakePrometheus
@@ -225,7 +225,7 @@ def test_g5_status_writes_refuse_nothing(case: Case, tmp_path: Path) -> None:
     with FakeKube() as kube:
         client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
         workload = KubeWorkload(client, layout_of, "blue")
-        KubeWorkload(client, layout_of).create(pipeline, configs)
+        create(client, pipeline, configs)
         kube.tick(10)
 
         tries = count()
@@ -404,11 +404,14 @@ def test_g10_single_is_refused_before_the_write_and_split_serves(case: Case, tmp
         restrict(kube, "models")
         client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
         workload = KubeWorkload(client, layout_of)
+        revision = create(client, single, configs)
+        kube.writes.clear()
+        more = (replace(configs[0], replicas=3), *configs[1:])
         with pytest.raises(InputError, match=r"restricted PodSecurity.*shape: split") as refused:
-            workload.create(single, configs)
+            workload.write(single, Change("d", "sample", revision, configs, more, 60.0))
         case.told("refused with", refused.value.message)
-        case.equal("objects written", len(kube.store.everything("seldondeployments")), 0)
-        workload.create(split, configs)
+        case.equal("objects written", len(kube.writes), 0)
+        create(client, split, configs)
         kube.tick(8)
         state = workload.read(split)
         case.equal("split serves", state.settled and not state.problem, True)
@@ -423,7 +426,7 @@ def test_g10_the_orchestrator_counts_as_readiness(case: Case, tmp_path: Path) ->
         kube.denied.add(("get", "namespaces"))
         client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
         workload = KubeWorkload(client, layout_of)
-        revision = workload.create(single, configs)
+        revision = create(client, single, configs)
         kube.tick(8)
         state = workload.read(single)
         case.equal("stages are ready", [it.ready_replicas for it in state.stages], [1, 2, 1])
@@ -506,7 +509,7 @@ def took_ticks(folder: Path, *steps: StageConfig) -> int:
     # A look after each tick: some thousands of requests, of which none needs a socket.
     client.transport.api.rest_client.pool_manager = Pool(kube)
     workload = KubeWorkload(client, layout_of)
-    workload.create(pipeline, (steps[0], *others))
+    create(client, pipeline, (steps[0], *others))
     kube.tick(3 * ROLL_TICKS)
     ticks = 0
     for before, after in pairwise(steps):

@@ -24,12 +24,11 @@ import yaml
 from ipa.adapters.kube.client import KubeClient
 from ipa.bootstrap.pipeline_registry import Roster
 from ipa.files import dump_profile, pipeline_to_mapping
-from ipa.targets.kubernetes.workload import KubeWorkload
-from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.manifest import read
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.api import Request
+from tests.fakes.kube.samples import create
 from tests.fakes.looped import PIPELINE
 from tests.fakes.world import PROFILES, SMALLEST
 from tests.faults.table import Case
@@ -165,7 +164,7 @@ def test_a2_told_to_stop_in_the_middle_of_a_patch(case: Case, tmp_path: Path, ho
     case.title += f": {how}"
     with FakeKube() as kube:
         client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
-        KubeWorkload(client, layout_of).create(PIPELINE, SMALLEST)
+        create(client, PIPELINE, SMALLEST)
         kube.tick(6)
         kube.writes.clear()
         patches = Patches(kube)

@@ -113,12 +113,6 @@ class KubeClient:
             raise InputError(f"{ref}: a replacement needs the resourceVersion that was read")
         return self._call("PUT", ref, body)
 
-    def delete(self, kind: ResourceKind, namespace: str, name: str) -> None:
-        """Delete the object, and by that what it owns; nothing happens if there is none."""
-        ref = ObjectRef(kind, namespace, name)
-        with suppress(NotFoundError):
-            self._ask(str(ref), "DELETE", kind.path(namespace, name))
-
     def review(self, kind: ResourceKind, spec: Json | None = None, what: str = "") -> Json:
         """The status of the review of that kind and spec; `what` is how errors call it."""
         body = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {}}

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import TypeVar
 
 import typer
@@ -16,6 +13,7 @@ import typer
 from ipa.cli.options import FILE_PIPELINE, FileFolders, complete_stages
 from ipa.cli.output import OUTPUT, Output, printed, progress, show
 from ipa.model.errors import ExitCode, InfeasibleError, InputError, NotFoundError, UsageError
+from ipa.model.masking import mask_url
 from ipa.model.profile import StageProfile
 from ipa.profiling import measure
 from ipa.settings import Settings
@@ -95,11 +93,9 @@ def profile(
     at: str | None = typer.Option(
         None,
         "--at",
-        metavar="WHERE",
-        help="kubernetes[:KUBECONFIG] to measure copies of the stages there; this machine if not given",
-    ),
-    namespace: str | None = typer.Option(
-        None, "--namespace", "-n", help="namespace on a cluster, instead of that of the pipeline's file"
+        metavar="URL",
+        help="address of V2 inference of servers that run already, with {stage}, {variant} and {cores} in it "
+        "where there are several; this machine starts its own if not given",
     ),
     output: Output = OUTPUT,
 ) -> None:
@@ -109,17 +105,15 @@ def profile(
     else p99s scatter, which the command reports, and the profile is less credible. Exit code 3 with
     --write: a credible profile was not replaced by one that is not.
 
-    With --at each variant runs as a copy of its stage, one replica at a time, which gets no request of the
-    pipeline's and is removed at the end, also of an interrupted run.
+    With --at each variant is asked where it runs already, as one replica on --cores that gets no other
+    requests: http://detect-{variant}.models:9000/v2/models/detect/infer.
     """
     settings = Settings.from_env()
-    if namespace is not None and at is None:
-        raise UsageError("--namespace needs --at kubernetes")
     if force and not write:
         raise UsageError("--force needs --write")
     if write and (variants or folder):
         raise UsageError("--write replaces whole profiles, so leave out --variants and --folder")
-    from ipa.bootstrap.targets import bench_at, measurement_bench
+    from ipa.bootstrap.targets import measurement_bench
     from ipa.files import load_pipeline
     from ipa.profiling.findings import doubt_of, measure_command
     from ipa.service.measuring import MeasureRequest, bench_workload, measure_stage
@@ -142,6 +136,13 @@ def profile(
         measure.MeasurementEffort(repeats, budget),
         described.sla.latency_s,
     )
+    most = {"stage": len(stages), "variant": max(map(len, chosen.values())), "cores": len(request.cores)}
+    several = [f"{{{name}}}" for name, count in most.items() if count > 1 and f"{{{name}}}" not in (at or "")]
+    if at is not None and several:
+        raise UsageError(
+            f"--at {mask_url(at)} is one server for several values of {', '.join(several)}",
+            hint="Write these words into the URL, or measure one with --stage, --variants and --cores.",
+        )
     place = settings.profiles_dir / pipeline if write else folder
     found: list[tuple[StageProfile, Path | None]] = []
     kept: list[str] = []
@@ -149,10 +150,7 @@ def profile(
     with progress(f"measuring {pipeline}, points", points) as step:
         for it in stages:
             workload = bench_workload(settings.pipelines_dir, pipeline, it.name, seed)
-            made = (
-                measurement_bench(described) if at is None else bench_at(settings, at, described, namespace)
-            )
-            with unwinding_on_sigterm(), made as bench:
+            with measurement_bench(described, at or "") as bench:
                 profile = measure_stage(bench, described, it, chosen[it.name], workload, request, step, _say)
             keeps = write and not force and _is_worse(profile, place)
             found.append((profile, None if keeps else _written(profile, place)))
@@ -169,21 +167,6 @@ def profile(
             f"the profile of {', '.join(kept)} was not replaced: it is credible, the new one is not",
             hint="Measure again on a quiet machine, or replace it anyway with --force.",
         )
-
-
-@contextmanager
-def unwinding_on_sigterm() -> Iterator[None]:
-    """End by an exception at SIGTERM, so that what was started is ended and removed; a second one waits."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _numbers(text: str, kind: type[Number], option: str) -> tuple[Number, ...]:

@@ -248,13 +248,6 @@ def check_owner(found: Json, install: str) -> None:
     )
 
 
-def claimed(body: Json, install: str) -> Json:
-    """The body of a new object, as the install's own."""
-    metadata = body["metadata"]
-    annotations = {**(metadata.get("annotations") or {}), ANNOTATION: install}
-    return {**body, "metadata": {**metadata, "annotations": annotations}}
-
-
 def revision_of(objects: Sequence[Json]) -> str:
     """Revision that a decision is bound to: the objects, then `/` and the versions of their specs.
 

@@ -22,7 +22,7 @@ from ipa.model.errors import (
 )
 from ipa.model.parts import Configs
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import StageConfig, in_millicores
+from ipa.model.plan import in_millicores
 from ipa.model.rolling import DEPLOYMENT
 from ipa.targets.kubernetes.layout import (
     Layout,
@@ -32,7 +32,6 @@ from ipa.targets.kubernetes.layout import (
     Running,
     check_owner,
     claim,
-    claimed,
     last_hand,
     owner_of,
     patch_of,
@@ -89,40 +88,6 @@ class KubeWorkload:
             counter_of(state for state in states if state.place.deployment in counters),
             "; ".join(beside),
         )
-
-    def create(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
-        """The revision of the objects, those that were not there created.
-
-        ConflictError where all are there, or one is there that asks for something else. What an attempt
-        before left is kept.
-        """
-        layout = self._layout_of(pipeline)
-        bodies = {body["metadata"]["name"]: body for body in layout.render(configs)}
-        objects = self._present(layout)
-        others = [
-            name
-            for name, found in objects.items()
-            if len(objects) == len(bodies)
-            or layout.read(name, found) != in_millicores(layout.read(name, bodies[name]))
-        ]
-        if others:
-            raise ConflictError(
-                f"{layout.kind.kind} {', '.join(others)} already exists", hint="Change it with `ipa apply`."
-            )
-        self._check_admitted(layout)
-        missing = [body for name, body in bodies.items() if name not in objects]
-        if self._install:
-            missing = [claimed(body, self._install) for body in missing]
-        for body in missing:
-            self._client.create(layout.kind, layout.namespace, body, dry_run=True)
-        created = dict(objects)
-        for body in missing:
-            name = body["metadata"]["name"]
-            try:
-                created[name] = self._client.create(layout.kind, layout.namespace, body)
-            except UnavailableError as error:
-                created[name] = self._read_back(layout, name, None, layout.read(name, body), error)
-        return revision_of([created[name] for name in layout.names])
 
     def write(self, pipeline: Pipeline, change: Change) -> str:
         """The new revision, once every patch is accepted. Nothing to change: the same revision.
@@ -277,20 +242,18 @@ class KubeWorkload:
         raise ConflictError(f"{ref}: was changed since it was read", hint=READ_AGAIN)
 
     def _read_back(
-        self, layout: Layout, name: str, before: Json | None, wanted: Configs, cause: UnavailableError
+        self, layout: Layout, name: str, before: Json, wanted: Configs, cause: UnavailableError
     ) -> Json:
-        """The object where the unanswered write happened; None of `before`: there was none."""
+        """The object where the unanswered write happened."""
         try:
-            live: Json | None = self._live(layout, name)
-            found = layout.read(name, live) if live else ()
-        except NotFoundError:
-            live = None
+            live = self._live(layout, name)
+            found = layout.read(name, live)
         except IpaError as error:
             raise UnavailableError(
                 f"{cause.message}; reading back failed too, so the outcome of the write is unknown: "
                 f"{error.message}"
             ) from cause
-        if live is None or (before and revision_of([live]) == revision_of([before])):
+        if revision_of([live]) == revision_of([before]):
             raise UnavailableError(f"{cause.message}; reading back shows that nothing was written") from cause
         if found != in_millicores(wanted):
             raise ConflictError(

@@ -169,7 +169,7 @@ def local_run(pipeline: Pipeline, stage: str, variant: str) -> LocalRun:
         raise ConfigurationError(
             f"variant {variant!r} of stage {pipeline.name}/{stage} has no `local:` section",
             hint="Add `local: {implementation: ..., parameters: {...}}` to it in the pipeline's file; "
-            f"`ipa profile {pipeline.name} --at kubernetes` measures it on its cluster.",
+            f"`ipa profile {pipeline.name} --at URL` measures a server that runs elsewhere.",
         )
     return run
 

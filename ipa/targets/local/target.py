@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from ipa.adapters.processes import FileLock, HeldError
 from ipa.files import load_profiles
@@ -24,9 +21,6 @@ from ipa.profiling.measure import foreign_to, hardware_of
 from ipa.settings import Settings
 from ipa.targets.base import Profiles, Site, Target, World
 from ipa.targets.local.section import SECTIONS, local_of, port_of
-
-if TYPE_CHECKING:
-    from ipa.profiling.measure import MeasurementBench
 
 
 def local_findings(pipelines: Mapping[str, Pipeline]) -> Iterator[Finding]:
@@ -124,15 +118,6 @@ class LocalTarget(Target):
         from ipa.targets.requests import machine
 
         return machine()
-
-    @contextmanager
-    def bench(self, settings: Settings, where: str, pipeline: Pipeline) -> Iterator[MeasurementBench]:
-        """Model servers as replicas are started; all have ended after the block."""
-        from ipa.targets.local.workload import Bench
-
-        home = TemporaryDirectory(prefix="ipa-profile-")
-        with home as folder, closing(Bench(pipeline, Path(folder))) as bench:
-            yield bench
 
     def open(self, site: Site) -> World:
         """The pipelines, started with the plan of each, and a scraper of their metrics.

@@ -222,15 +222,6 @@ def _deployment_name(sdep: Json, predictor: Json, component: Json, index: int) -
     return f"seldon-{md5(name.encode(), usedforsecurity=False).hexdigest()}"
 
 
-def deployments_of(sdep: Json) -> list[str]:
-    """The names of the Deployments that the operator makes of its componentSpecs."""
-    return [
-        _deployment_name(sdep, predictor, component, index)
-        for predictor in _predictors(sdep)
-        for index, component in enumerate(predictor.get("componentSpecs") or ())
-    ]
-
-
 def locate(pipeline: Pipeline, sdep: Json) -> tuple[StageLocation, ...]:
     """The place of every stage, in order.
 

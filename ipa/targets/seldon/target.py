@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +34,6 @@ from ipa.targets.seldon.variants import (
 )
 
 if TYPE_CHECKING:
-    from ipa.profiling.measure import MeasurementBench
     from ipa.simulate.cluster import ClusterSettings
     from ipa.simulate.metrics import MetricsSettings
     from ipa.targets.kubernetes.layout import Layout
@@ -165,16 +163,6 @@ class Seldon(KubernetesTarget):
         from ipa.targets.seldon.doctor import checks_of
 
         return checks_of(self, settings, pipelines, namespaces, elects=elects)
-
-    @contextmanager
-    def bench(self, settings: Settings, where: str, pipeline: Pipeline) -> Iterator[MeasurementBench]:
-        """Copies of the stages of the running SeldonDeployment; what a killed run left is removed first."""
-        from ipa.adapters.kube.client import KubeClient
-        from ipa.targets.seldon.bench import ClusterBench
-
-        settings = self.settings_at(settings, where)
-        with closing(KubeClient.from_kubeconfig(settings.kubeconfig, settings.kube_timeout_s)) as client:
-            yield ClusterBench(client, pipeline, settings.profile_reach)
 
     def in_namespace(self, pipeline: Pipeline, namespace: str) -> Pipeline:
         """The pipeline with its SeldonDeployment in that namespace."""

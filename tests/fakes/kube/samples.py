@@ -1,9 +1,14 @@
-"""A pipeline whose variants differ in every way that variants can."""
+"""A pipeline whose variants differ in every way that variants can, and the objects of any pipeline."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from ipa.adapters.kube.client import KubeClient
 from ipa.model.pipeline import Objective, OutputRows, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
+from ipa.targets.kubernetes.layout import ANNOTATION, revision_of
+from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.section import SeldonRun, SeldonTarget
 
 
@@ -49,3 +54,17 @@ def sample_configs() -> tuple[StageConfig, ...]:
         StageConfig("read", "r-s", 1, 0.5, 2),
         StageConfig("sort", "c-s", 4, 0.25, 1),
     )
+
+
+def create(client: KubeClient, pipeline: Pipeline, configs: Sequence[StageConfig], install: str = "") -> str:
+    """Create the pipeline's objects as `ipa render | kubectl apply -f -` does, and return their revision.
+
+    They are claimed by the install, if there is one.
+    """
+    layout = layout_of(pipeline)
+    made = {}
+    for body in layout.render(configs):
+        if install:
+            body["metadata"]["annotations"] = {ANNOTATION: install}
+        made[body["metadata"]["name"]] = client.create(layout.kind, layout.namespace, body)
+    return revision_of([made[name] for name in layout.names])

@@ -78,7 +78,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine()
 
     @contextmanager
-    def bench(_: object) -> Iterator[Machine]:
+    def bench(*_: object) -> Iterator[Machine]:
         yield made
 
     folder = tmp_path / "shops" / "shop"

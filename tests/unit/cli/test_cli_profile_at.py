@@ -1,22 +1,16 @@
-"""`ipa profile --at kubernetes`: files in, a measured profile out, and nothing left on the cluster."""
+"""`ipa profile --at URL`: files in, a measured profile of servers that run already out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ipa.adapters.kube.client import KubeClient
 from ipa.cli.main import run
 from ipa.files import load_profile
 from ipa.files.pipelines import dump_pipeline
 from ipa.model.errors import ExitCode
-from ipa.targets.kubernetes.workload import KubeWorkload
-from ipa.targets.seldon import bench
-from ipa.targets.seldon.layouts import layout_of
-from tests.fakes.kube import FakeKube
-from tests.fakes.kube.samples import sample_configs, sample_pipeline
+from tests.fakes.kube.samples import sample_pipeline
 from tests.fakes.v2_server import V2Server
 
 BENCH = """
@@ -33,13 +27,7 @@ def workload(stage, seed):
 
 
 @pytest.fixture
-def kube() -> Iterator[FakeKube]:
-    with FakeKube() as made:
-        yield made
-
-
-@pytest.fixture
-def home(tmp_path: Path, kube: FakeKube, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "measured_here" / "sample"
     folder.mkdir(parents=True)
     (folder.parent / "__init__.py").touch()
@@ -47,41 +35,35 @@ def home(tmp_path: Path, kube: FakeKube, monkeypatch: pytest.MonkeyPatch) -> Pat
     (folder / "bench.py").write_text(BENCH)
     (folder / "pipeline.yaml").write_text(dump_pipeline(sample_pipeline()))
     monkeypatch.setenv("IPA_PIPELINES_DIR", str(folder.parent))
-    monkeypatch.setattr(bench, "POLL_S", 0.001)
     return tmp_path
 
 
-def test_a_stage_is_measured_on_a_cluster(
-    home: Path, kube: FakeKube, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = str(kube.kubeconfig(home))
-    client = KubeClient.from_kubeconfig(config, 10.0)
-    KubeWorkload(client, layout_of).create(sample_pipeline(), sample_configs())
-    client.close()
-    kube.tick(8)
-    # The cluster moves on with each request.
-    kube.before = lambda request: kube.cluster.tick()
+def test_servers_that_run_already_are_measured(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with V2Server() as server:
-        monkeypatch.setenv("IPA_PROFILE_REACH", f"http://127.0.0.1:{server.port}")
-        words = ["profile", "sample", "-s", "detect", "--at", f"kubernetes:{config}", "--cores", "0.5"]
+        url = f"http://127.0.0.1:{server.port}/{{cores}}/{{variant}}/{{stage}}/infer"
+        words = ["profile", "sample", "-s", "detect", "--at", url, "--cores", "0.5,1"]
         words += ["--batches", "1,2", "--repeats", "2", "--budget", "0.01", "--folder", str(home / "out")]
         assert run(words) == 0, capsys.readouterr().err
+    assert list(dict.fromkeys(path for path, _ in server.asked)) == [
+        f"/{cores}/{variant}/detect/infer" for variant in ("d-s", "d-l") for cores in ("500m", "1000m")
+    ]
     found = load_profile(home / "out" / "detect.yaml")
     assert [each.variant for each in found.variants] == ["d-s", "d-l"]
-    assert found.hardware.endswith("node worker-1")
-    with kube.store.lock:
-        assert [one["metadata"]["name"] for one in kube.store.everything("seldondeployments")] == ["sample"]
+    assert found.hardware == f"servers at {url}" and found.variants[0].readiness_s is None
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["-n", "models"], "--namespace needs --at kubernetes"),
-        (["--at", "simulated"], "target simulated cannot measure the stages of a pipeline"),
-        (["--at", "local", "-n", "models"], "has no section for target local"),
+        (
+            ["-s", "detect", "--variants", "d-s", "--cores", "1", "--at", "kubernetes"],
+            "'kubernetes' is not an http or https URL",
+        ),
+        (["--at", "http://a/{variant}", "--cores", "1,2"], "several values of {stage}, {cores}"),
+        (["-s", "detect", "--at", "http://a", "--cores", "1"], "several values of {variant}"),
     ],
 )
-def test_what_has_no_meaning_is_refused(
+def test_an_address_that_cannot_be_all_of_them_is_refused(
     home: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["profile", "sample", *words]) == ExitCode.USAGE

@@ -389,7 +389,7 @@ def test_variants_that_were_not_measured(house: Path) -> None:
     profile.write_text(profile.read_text().replace("variant: yolov5x", "variant: other"))
     (missing, age, fit) = machine_checks.profile_findings(settings, pipeline, TODAY)
     assert (missing.state, missing.seen) == (Severity.FAIL, "not measured: crop yolov5x")
-    assert missing.remedy == "ipa profile video --at kubernetes --write"
+    assert missing.remedy == "ipa profile video --at URL --write"
     assert (age.state, fit.state) == (Severity.WARN, Severity.WARN)
     assert "crop 1058 days" in age.seen
     profile.unlink()

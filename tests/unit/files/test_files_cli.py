@@ -107,16 +107,16 @@ def test_the_remedy_of_a_planned_only_pipeline_can_be_carried_out(
         assert run(["validate", *paths]) == 0
         assert (
             "  → its pipeline is only planned, so it cannot be measured here; where its models run, with a "
-            "bench.py of their requests: ipa profile shop -s detect --at kubernetes --write; "
+            "bench.py of their requests: ipa profile shop -s detect --at URL --write; "
             "`ipa fit shop` shows where\n"
         ) in capsys.readouterr().err
     assert run(["fit", "shop"]) == 0
     out = capsys.readouterr().out
-    assert out.count("ipa profile shop") == out.count("ipa profile shop --at kubernetes --write") > 0
+    assert out.count("ipa profile shop") == out.count("ipa profile shop --at URL --write") > 0
     assert run(["profile", "shop", "--write"]) == 64
     assert capsys.readouterr().err.splitlines() == [
         "error: shop is only planned, so it cannot be measured here: its weights are missing",
-        "  Measure it where its models run: `ipa profile shop --at kubernetes --write`",
+        "  Measure it where its models run: `ipa profile shop --at URL --write`",
     ]
 
 

@@ -26,7 +26,7 @@ from ipa.targets.seldon.target import SELDON
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.reviews import User
-from tests.fakes.kube.samples import sample_configs, sample_pipeline
+from tests.fakes.kube.samples import create, sample_configs, sample_pipeline
 
 Verbs = set[tuple[str, str, str]]
 PIPELINE = sample_pipeline()
@@ -98,7 +98,7 @@ def test_the_roles_are_exactly_the_verbs_used(
     with FakeKube() as kube:
         client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
         workload = KubeWorkload(client, layout_of)
-        workload.create(PIPELINE, CONFIGS)
+        create(client, PIPELINE, CONFIGS)
         kube.tick(6)
         written = kube.verbs.copy()
         kube.verbs.clear()

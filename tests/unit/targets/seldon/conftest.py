@@ -16,7 +16,7 @@ from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
-from tests.fakes.kube.samples import sample_configs, sample_pipeline
+from tests.fakes.kube.samples import create, sample_configs, sample_pipeline
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def client(kube: FakeKube, tmp_path: Path) -> Iterator[KubeClient]:
 def workload(kube: FakeKube, client: KubeClient) -> KubeWorkload:
     """The sample pipeline, ready on the fake cluster."""
     made = KubeWorkload(client, layout_of)
-    made.create(sample_pipeline(), sample_configs())
+    create(client, sample_pipeline(), sample_configs())
     kube.tick(10)
     return made
 
@@ -49,7 +49,7 @@ class World:
 
     def __init__(self, kube: FakeKube, client: KubeClient, pipeline: Pipeline) -> None:
         self.kube, self.pipeline, self.workload = kube, pipeline, KubeWorkload(client, layout_of)
-        self.workload.create(pipeline, sample_configs())
+        create(client, pipeline, sample_configs())
         kube.tick(8)
         kube.writes.clear()
         kube.requests.clear()

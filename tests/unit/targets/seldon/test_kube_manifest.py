@@ -17,7 +17,7 @@ from ipa.model.pipeline import Pipeline, Sla, Variant
 from ipa.model.plan import StageConfig
 from ipa.targets.base import ImportRequest
 from ipa.targets.seldon.imported import imported
-from ipa.targets.seldon.locate import deployments_of, locate
+from ipa.targets.seldon.locate import locate
 from ipa.targets.seldon.manifest import read, render
 from ipa.targets.seldon.section import SeldonRun, seldon_of
 from ipa.targets.seldon.variants import at_cluster
@@ -219,7 +219,7 @@ def test_names_of_deployments() -> None:
     sdep = rendered()
     component = sdep["spec"]["predictors"][0]["componentSpecs"][0]
     component["spec"]["containers"].append({"name": "x" * 60})
-    name = deployments_of(sdep)[0]
+    name = locate(PIPELINE, sdep)[0].deployment
     assert name.startswith("seldon-")
     assert len(name) < 63
 

@@ -15,7 +15,7 @@ from ipa.targets.kubernetes.layout import ANNOTATION, last_hand, owner_of
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
 from tests.fakes.kube import FakeKube
-from tests.fakes.kube.samples import sample_configs, sample_pipeline
+from tests.fakes.kube.samples import create, sample_configs, sample_pipeline
 from tests.fakes.kube.store import Json
 
 PIPELINE, CONFIGS = sample_pipeline(), sample_configs()
@@ -37,7 +37,8 @@ class Installs:
 
     def deploy(self, workload: KubeWorkload) -> None:
         """Create it and let it settle."""
-        workload.create(PIPELINE, CONFIGS)
+        install = {id(self.blue): "blue", id(self.green): "green"}.get(id(workload), "")
+        create(self.client, PIPELINE, CONFIGS, install)
         self.kube.tick(10)
 
 

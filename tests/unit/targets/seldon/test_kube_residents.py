@@ -16,8 +16,7 @@ from ipa.model.plan import StageConfig
 from ipa.model.resources import Resources
 from ipa.model.rolling import DEPLOYMENT, waves
 from ipa.simulate.cluster import SimCluster
-from ipa.targets.seldon.bench import as_copy
-from ipa.targets.seldon.layouts import PartRole, layout_of, parts_of
+from ipa.targets.seldon.layouts import layout_of, parts_of
 from ipa.targets.seldon.section import Shape, seldon_of, with_seldon
 from ipa.targets.seldon.target import REQUEUE_S, SELDON
 from ipa.targets.seldon.variants import at_cluster
@@ -210,9 +209,3 @@ def test_the_simulated_queue_switches_when_its_pod_is_replaced_and_starts_no_oth
     assert made.cores > cores, "pods that have it loaded start beside the others"
     made.advance(230.0)
     assert serving() == [("r-m", 4, 1), ("r-l", 4, 1)]
-
-
-def test_no_copy_is_made_of_pods_with_several_variants() -> None:
-    (model,) = (part.pipeline for part in parts_of(PIPELINE) if part.role is PartRole.MODEL)
-    with pytest.raises(InputError, match="keeps several variants in a replica"):
-        as_copy(model, "ipa-profile-1", model.stages[0])

@@ -194,21 +194,12 @@ def test_a_change_that_another_writer_put_back_is_not_waited_for(world: World, s
     assert rollout == Rollout(RolloutPhase.REPLACED, "another writer replaced the change")
 
 
-def test_parts_that_are_missing_are_created_and_the_others_kept(world: World) -> None:
+def test_parts_that_are_missing_are_named(world: World) -> None:
     with world.kube.store.lock:
         for name in ("sample-router", "sample-sort-model"):
             world.kube.store.delete("seldondeployments", "models", name)
     with pytest.raises(NotFoundError, match=r"sample-sort-model, sample-router not found .* 5 of 7"):
         world.workload.read(PIPELINE)
-    with pytest.raises(ConflictError, match="sample-detect-queue already exists"):
-        world.workload.create(PIPELINE, (config("detect", batch_size=2), *CONFIGS[1:]))
-    world.workload.create(PIPELINE, CONFIGS)
-    assert world.running() == CONFIGS
-    assert sorted(request.body["metadata"]["name"] for request in world.kube.writes) == [
-        *("sample-router", "sample-sort-model")
-    ]
-    with pytest.raises(ConflictError, match="already exists"):
-        world.workload.create(PIPELINE, CONFIGS)
 
 
 def test_batching_in_the_model_or_another_queue_is_drift_of_that_object(world: World) -> None:

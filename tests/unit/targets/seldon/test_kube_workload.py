@@ -7,13 +7,9 @@ from typing import Any
 
 import pytest
 
-from ipa.adapters.kube.client import KubeClient
 from ipa.control.ports import RolloutPhase
-from ipa.model.decision import Change
-from ipa.model.errors import ConflictError, UnavailableError
-from ipa.targets.kubernetes.workload import KubeWorkload
-from ipa.targets.seldon.layouts import layout_of
-from tests.fakes.kube import FakeKube, FaultKind, Trouble
+from ipa.model.errors import ConflictError
+from tests.fakes.kube import FaultKind, Trouble
 from tests.fakes.kube.api import Request
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.unit.targets.seldon.conftest import World
@@ -127,21 +123,3 @@ def test_a_deployment_past_its_progress_deadline_fails_the_change(world: World) 
     phases = [rollout.phase for rollout in world.watch(change, 9)]
     assert phases[3] is RolloutPhase.PROGRESSING
     assert phases[-1] is RolloutPhase.FAILED
-
-
-def test_a_first_deploy_without_an_answer_is_found_created_or_not(kube: FakeKube, client: KubeClient) -> None:
-    workload = KubeWorkload(client, layout_of)
-    kube.fault(FaultKind.LOST_BEFORE, verb="create", is_dry_run=False)
-    with pytest.raises(UnavailableError, match="nothing was written"):
-        workload.create(PIPELINE, CONFIGS)
-    assert kube.writes == []
-    kube.fault(FaultKind.LOST_AFTER, verb="create", is_dry_run=False)
-    revision = workload.create(PIPELINE, CONFIGS)
-    assert revision == workload.read(PIPELINE).revision
-    change = Change("d-0", "sample", revision, (), CONFIGS, 60.0)
-    first = workload.rollout(PIPELINE, change)
-    assert first.phase is RolloutPhase.PROGRESSING
-    assert "is not there yet" in first.detail
-    kube.tick(6)
-    assert workload.rollout(PIPELINE, change).phase is RolloutPhase.READY
-    assert len(kube.writes) == 1
