@@ -78,7 +78,6 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...] | str]] = {
         "render": (
             "plan",
             "ipa render video --rate 20 | kubectl apply -f -",
-            "ipa render video --monitors | kubectl apply -f -",
         ),
         "ci": ("ci", "ipa ci --base origin/main --comment comment.md"),
     },

@@ -240,10 +240,6 @@ class Target(ABC):
         """The manifests that run the pipeline so. Errors: InputError."""
         raise self._cannot("render a pipeline")
 
-    def monitors(self, pipeline: Pipeline) -> list[dict[str, Any]]:
-        """The manifests that have the pipeline scraped for its loop. Errors: InputError."""
-        raise self._cannot("have a pipeline scraped by a manifest")
-
     def address(self, pipeline: Pipeline, settings: Settings, endpoint: str = "") -> RequestAddress:
         """The address for the pipeline's requests: V2 to `endpoint`, its base URL if that is known."""
         if not endpoint:

@@ -1,4 +1,4 @@
-"""A Seldon pipeline in shape single, scraped by a real Prometheus as its rendered PodMonitors say.
+"""A Seldon pipeline in shape single, scraped by a real Prometheus as the shipped PodMonitors say.
 
 Executors and model servers are pages in their own text; the Prometheus Operator's part is done here.
 """
@@ -18,9 +18,10 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from ipa.adapters.prometheus.client import PrometheusMetrics
-from ipa.adapters.prometheus.doctor import SeriesOf, metrics_checks
+from ipa.adapters.prometheus.doctor import metrics_checks
 from ipa.control.engine.observe import observe
 from ipa.control.ports import Signals
 from ipa.model.findings import Finding, Severity
@@ -29,7 +30,6 @@ from ipa.model.pipeline import Pipeline, Sla, Stage, Variant, chain
 from ipa.settings import Settings
 from ipa.targets.seldon.metrics import EXECUTOR
 from ipa.targets.seldon.section import SeldonTarget
-from ipa.targets.seldon.target import SELDON
 from tests.fakes.exposition import INFER, executor, mlserver, rest_call
 from tests.fakes.real_prometheus import RealPrometheus
 from tests.fakes.waiting import until
@@ -165,9 +165,9 @@ def pods(pages: Pages, resources: ExitStack) -> list[dict[str, Any]]:
         model("pages", "detect", page_of_detect, 2),
         model("pages", "read", page_of_read),
         model("pages", "detect", many, 3, shadow="true"),
-        # The same port by its other name, a container that is no stage, and another pipeline's pods.
+        # The same port by its other name, a queue of shape split, and another pipeline's pods.
         pod("pages-default-0-detect-1", "detect", pages.serve(many, resources), "http"),
-        model("pages", "cache", many),
+        model("pages-detect-queue", "queue", many),
         engine("foreign", "default", lambda count: page_of_executor("foreign", "default", 1.0, count)),
         model("foreign", "detect", lambda count: mlserver("detect", count, 0.1 * count, None)),
         model("foreign", "read", lambda count: mlserver("read", count, 0.1 * count, None)),
@@ -179,9 +179,7 @@ def scrape_config(monitor: Mapping[str, Any], found: Path) -> dict[str, Any]:
     """The configuration that the Prometheus Operator makes of a PodMonitor."""
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     relabelings = [_kept("__meta_kubernetes_pod_container_port_name", endpoint["port"])]
-    for label, value in monitor["spec"]["selector"].get("matchLabels", {}).items():
-        relabelings.append(_kept(f"__meta_kubernetes_pod_label_{label.replace('-', '_')}", value))
-    for asked in monitor["spec"]["selector"].get("matchExpressions", []):
+    for asked in monitor["spec"]["selector"]["matchExpressions"]:
         assert asked["operator"] == "Exists"
         name = asked["key"].replace("-", "_")
         relabelings.append(_kept(f"__meta_kubernetes_pod_labelpresent_{name}", "true"))
@@ -195,7 +193,7 @@ def scrape_config(monitor: Mapping[str, Any], found: Path) -> dict[str, Any]:
     for asked in endpoint["relabelings"]:
         relabelings.append({names.get(key, key): value for key, value in asked.items()})
     return {
-        "job_name": f"podMonitor/{monitor['metadata']['namespace']}/{monitor['metadata']['name']}",
+        "job_name": f"podMonitor/{monitor['metadata']['name']}",
         "metrics_path": endpoint["path"],
         "file_sd_configs": [{"files": [str(found)]}],
         "relabel_configs": relabelings,
@@ -207,13 +205,14 @@ def _kept(source: str, regex: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[str]:
     """The URL of a Prometheus that scrapes what the monitors say, with some samples of all."""
     folder, pages = tmp_path_factory.mktemp("prometheus"), Pages()
     with ExitStack() as resources:
         found = folder / "pods.json"
         found.write_text(json.dumps(pods(pages, resources)))
-        monitors = [it for one in (PAGES, FOREIGN, FRESH) for it in SELDON.monitors(one)]
+        # That of router and queues goes by the number of a port, which no page here has.
+        _, *monitors = yaml.safe_load_all((root / "deploy/prometheus/podmonitor.yaml").read_text())
         configs = [scrape_config(monitor, found) for monitor in monitors]
         prometheus = RealPrometheus((), SCRAPE_S, folder, configs)
         resources.callback(prometheus.stop)
@@ -292,11 +291,8 @@ def test_model_servers_of_another_runtime_are_seen_by_the_executor_alone(
 def looked(url: str, asked: Pipeline) -> dict[str, Finding]:
     """The findings about the pipeline's series, by what they are about."""
 
-    def scrape(_pipeline: Pipeline, of: SeriesOf) -> str:
-        return f"the monitor of {of}"
-
     settings = Settings(prometheus_url=url)
-    _, series = metrics_checks(settings, {asked.name: (asked, EXECUTOR)}, scrape)
+    _, series = metrics_checks(settings, {asked.name: (asked, EXECUTOR)}, "the monitors")
     return {finding.name.removeprefix(f"series of {asked.name}: "): finding for finding in series.look()}
 
 
@@ -316,6 +312,6 @@ def test_doctor_tells_a_runtime_that_is_not_ours_from_a_scrape_that_is_not_there
     fresh = looked(url, FRESH)
     assert fresh["load"].state is Severity.OK and "no request yet" in fresh["load"].seen
     missing = fresh["requests in replicas"]
-    assert missing.state is Severity.WARN and missing.remedy.startswith("the monitor of replicas; ")
+    assert missing.state is Severity.WARN and missing.remedy.startswith("the monitors; ")
     gone = looked(url, replace(PAGES, targets={"seldon": SeldonTarget("gone", "models")}))["load"]
-    assert gone.state is Severity.FAIL and gone.remedy.startswith("the monitor of whole; ")
+    assert gone.state is Severity.FAIL and gone.remedy.startswith("the monitors; ")

@@ -233,7 +233,7 @@ def _read(environment: dict[str, str], **options: str) -> None:
 
 
 def _reads(settings: Settings, _: Path) -> object:
-    checks = metrics_checks(settings, {}, lambda pipeline, of: "")
+    checks = metrics_checks(settings, {}, "")
     found = [finding for check in checks for finding in check.look()]
     metrics = PrometheusMetrics(replace(settings, prometheus_timeout_s=0.2))
     return [*found, metrics.read(a_pipeline(), 60.0), credentials(settings) and ""]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from urllib.parse import urlsplit
 
 from ipa.adapters.prometheus.queries import NOW, OPTIONAL, Dialect, Query, QueryShape, Selector, queries
@@ -24,22 +23,13 @@ OWN_RUNTIME = (
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
-class SeriesOf(StrEnum):
-    """The process that has a series: what takes the requests, what calls the stages, or their replicas."""
-
-    WHOLE = "whole"
-    STAGES = "stages"
-    REPLICAS = "replicas"
-
-
-# The command that has those series of a pipeline scraped.
-Scrape = Callable[[Pipeline, SeriesOf], str]
-
-
 def metrics_checks(
-    settings: Settings, pipelines: Mapping[str, tuple[Pipeline, Dialect]], scrape: Scrape
+    settings: Settings, pipelines: Mapping[str, tuple[Pipeline, Dialect]], scrape: str
 ) -> list[DoctorCheck]:
-    """Checks of the server, its clock, and the series of each pipeline in its dialect."""
+    """Checks of the server, its clock, and the series of each pipeline in its dialect.
+
+    `scrape` is the command that has these series scraped.
+    """
     try:
         http = PrometheusHttp(check_connection(settings))
     except ConfigurationError as error:
@@ -85,7 +75,7 @@ class _Series:
     http: PrometheusHttp
     pipeline: Pipeline
     dialect: Dialect
-    scrape: Scrape
+    scrape: str
 
     def __call__(self) -> Iterator[Finding]:
         asked = queries(self.pipeline, self.dialect, self.settings.prometheus_namespace_label)
@@ -110,9 +100,9 @@ class _Series:
 
     def _replicas(self, requests: Selector, batches: Selector) -> Iterator[Finding]:
         """Series of replicas that batch for themselves: requests, and batches if the runtime is ours."""
-        name, of = "requests in replicas", SeriesOf.REPLICAS
-        found = self._stages(name, requests, of, self.dialect.held_label)
-        timed = self._stages("batches of stages", batches, of)
+        name = "requests in replicas"
+        found = self._stages(name, requests, self.dialect.held_label)
+        timed = self._stages("batches of stages", batches)
         if found.state is not Severity.OK and timed.state is Severity.OK:
             # They have no series of requests before the first one.
             found = ok(self._name(name), "no request yet: their batches are scraped")
@@ -152,12 +142,10 @@ class _Series:
         name, ages_s = self._name(what), self._ages_s(selector)
         if not ages_s:
             missing = fail if is_needed else warn
-            return missing(name, self._absence(selector), self._remedy(selector, SeriesOf.WHOLE))
+            return missing(name, self._absence(selector), self._remedy(selector))
         return self._aged(name, selector, max(ages_s.values()), is_needed=is_needed)
 
-    def _stages(
-        self, what: str, selector: Selector, of: SeriesOf = SeriesOf.STAGES, label: str = ""
-    ) -> Finding:
+    def _stages(self, what: str, selector: Selector, label: str = "") -> Finding:
         dialect, name = self.dialect, self._name(what)
         ages_s = self._ages_s(selector, label or dialect.stage_label)
         wanted = {dialect.stage_value(stage): stage.name for stage in self.pipeline.served}
@@ -165,7 +153,7 @@ class _Series:
         if not missing:
             return self._aged(name, selector, max(ages_s[value] for value in wanted), is_needed=False)
         seen = f"{selector.metric} has no series of {', '.join(missing)}"
-        return warn(name, seen if ages_s else self._absence(selector), self._remedy(selector, of))
+        return warn(name, seen if ages_s else self._absence(selector), self._remedy(selector))
 
     def _aged(self, name: str, selector: Selector, age_s: float, *, is_needed: bool) -> Finding:
         limit_s = self.settings.stale_after_s
@@ -175,10 +163,10 @@ class _Series:
         remedy = "scrape every 5 s (scrape_interval: 5s), or export IPA_STALE_AFTER_S=60"
         return (fail if is_needed else warn)(name, seen, remedy)
 
-    def _remedy(self, selector: Selector, of: SeriesOf) -> str:
+    def _remedy(self, selector: Selector) -> str:
         """Commands that add the scrape, and that tell a missing scrape, request and label apart."""
         url = mask_url(self.settings.prometheus_url.rstrip("/"))
         return (
-            f"{self.scrape(self.pipeline, of)}; send the pipeline a request, then see {url}/targets; "
+            f"{self.scrape}; send the pipeline a request, then see {url}/targets; "
             f"curl -G {url}/api/v1/series --data-urlencode 'match[]={selector}'"
         )

@@ -139,9 +139,6 @@ def render(
     at: str = typer.Option(
         "kubernetes", "--at", metavar="TARGET", help="the target that runs what is printed"
     ),
-    monitors: bool = typer.Option(
-        False, "--monitors", help="print the PodMonitors that have the pipeline scraped instead"
-    ),
     folders: FileFolders,
 ) -> None:
     """Print the manifests that run the pipeline: as planned, or else at its smallest.
@@ -158,14 +155,9 @@ def render(
         raise UsageError("--rate and --plan cannot both be given")
     if plan is None and rate is None and objective is not None:
         raise UsageError("--objective needs --rate")
-    if monitors and (rate is not None or plan is not None):
-        raise UsageError("--monitors are the same for every plan: leave out --rate and --plan")
     settings, target = folders.settings, target_named(at)
     found = find_pipeline(pipeline, settings.pipelines_dir)
     found = target.shape(found, usable_profiles(settings, found.name))
-    if monitors:
-        typer.echo(yaml.safe_dump_all(target.monitors(found), sort_keys=False), nl=False)
-        return
     check_honoured(target, [found])
     if not found.runnable:
         typer.echo(f"note: planned only: {found.not_runnable_because}", err=True)

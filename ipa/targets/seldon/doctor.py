@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.prometheus.doctor import SeriesOf, metrics_checks
+from ipa.adapters.prometheus.doctor import metrics_checks
 from ipa.model.errors import (
     DriftError,
     ForbiddenError,
@@ -22,7 +22,7 @@ from ipa.targets.kubernetes.doctor import SERVER, cluster_checks
 from ipa.targets.kubernetes.layout import Layout
 from ipa.targets.kubernetes.target import KubernetesTarget
 from ipa.targets.seldon import locate
-from ipa.targets.seldon.metrics import dialect_of, monitors_of
+from ipa.targets.seldon.metrics import dialect_of
 from ipa.targets.seldon.section import SeldonTarget, seldon_of
 from ipa.targets.seldon.variants import batch_faults
 
@@ -31,6 +31,7 @@ INSTALL_SELDON = (
     "helm install seldon-core seldon-core-operator --repo https://storage.googleapis.com/seldon-charts "
     "-n seldon-system --create-namespace"
 )
+SCRAPE = "kubectl apply -f deploy/prometheus/podmonitor.yaml"
 PROBE = "ipa-doctor-probe"
 
 
@@ -44,7 +45,7 @@ def checks_of(
 ) -> list[DoctorCheck]:
     """The series of each pipeline that runs on Seldon, and the cluster; `namespaces` are theirs if empty."""
     placed = {name: it for name, it in pipelines.items() if seldon_of(it) is not None}
-    series = metrics_checks(settings, {name: (it, dialect_of(it)) for name, it in placed.items()}, _scrape)
+    series = metrics_checks(settings, {name: (it, dialect_of(it)) for name, it in placed.items()}, SCRAPE)
     try:
         client = KubeClient.from_kubeconfig(settings.kubeconfig, settings.kube_timeout_s)
     except IpaError as error:
@@ -65,13 +66,6 @@ def checks_of(
         DoctorCheck("seldon operator", lambda: map(operator, spaces[:1]), after=CRD),
         *(DoctorCheck(f"seldondeployment of {name}", it, after=CRD) for name, it in deployed.items()),
     ]
-
-
-def _scrape(pipeline: Pipeline, of: SeriesOf) -> str:
-    """The command that has those series scraped, with the PodMonitor that does it."""
-    monitor = monitors_of(pipeline)[-1 if of is SeriesOf.REPLICAS else 0]
-    name = monitor["metadata"]["name"]
-    return f"ipa render {pipeline.name} --monitors | kubectl apply -f -   (PodMonitor {name})"
 
 
 def _operator(client: KubeClient, namespace: str) -> Finding:

@@ -168,12 +168,6 @@ class Seldon(KubernetesTarget):
         """The pipeline with its SeldonDeployment in that namespace."""
         return with_seldon(pipeline, namespace=namespace) if self.placed(pipeline) else pipeline
 
-    def monitors(self, pipeline: Pipeline) -> list[dict[str, Any]]:
-        """A PodMonitor each for the orchestrator and the stages, or one for router and queues."""
-        from ipa.targets.seldon.metrics import monitors_of
-
-        return monitors_of(pipeline)
-
     def address(self, pipeline: Pipeline, settings: Settings, endpoint: str = "") -> RequestAddress:
         """By the gateway of the settings, or the Service of the pipeline's shape."""
         if not self.placed(pipeline):

@@ -420,7 +420,7 @@ class Node:
                     "namespace": pod.namespace,
                     "pod": pod.name,
                     "container": it.name,
-                    # As `ipa render --monitors` has it: the executor says so itself.
+                    # As deploy/prometheus/podmonitor.yaml has it: the executor says so itself.
                     "deployment_name": "" if it.name == ENGINE else pod.sdep,
                 },
             }

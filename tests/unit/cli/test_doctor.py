@@ -324,16 +324,14 @@ def test_no_series_at_all_and_none_of_one_stage(doctor: Doctor, prometheus: Fake
     assert "no series of classification" in found["series of video: load of stages"].seen
 
 
-def test_stages_that_are_not_scraped_are_named_with_their_monitor(
+def test_stages_that_are_not_scraped_are_named_with_the_monitors(
     doctor: Doctor, prometheus: FakePrometheus
 ) -> None:
     prometheus.batch_s = {}
     one = doctor()["series of video: requests in replicas"]
     assert one.state is Severity.WARN
     assert one.seen == "there is no series model_infer_request_duration_count at all"
-    assert one.remedy.startswith(
-        "ipa render video --monitors | kubectl apply -f -   (PodMonitor video-stages); "
-    )
+    assert one.remedy.startswith("kubectl apply -f deploy/prometheus/podmonitor.yaml; send the pipeline")
 
 
 def test_a_label_that_the_scrape_does_not_add_is_named(
@@ -355,7 +353,7 @@ def test_no_series_at_all(doctor: Doctor, prometheus: FakePrometheus) -> None:
     prometheus.targets = []
     one = doctor(code=1)["series of video: load"]
     assert one.seen.startswith("there is no series seldon_api_executor")
-    assert "(PodMonitor video-orchestrator); " in one.remedy
+    assert one.remedy.startswith("kubectl apply -f deploy/prometheus/podmonitor.yaml; ")
 
 
 def test_samples_that_are_too_old(doctor: Doctor, prometheus: FakePrometheus) -> None:

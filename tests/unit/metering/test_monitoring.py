@@ -127,7 +127,8 @@ def test_the_monitor_of_all_pipelines_takes_routers_and_queues_alone() -> None:
     from tests.contract.kube_harness import split
     from tests.fakes.kube.samples import sample_pipeline
 
-    (endpoint,) = documents("podmonitor.yaml")["spec"]["podMetricsEndpoints"]
+    monitors = yaml.safe_load_all((ROOT / "deploy/prometheus/podmonitor.yaml").read_text())
+    (endpoint,) = next(iter(monitors))["spec"]["podMetricsEndpoints"]
     assert endpoint["targetPort"] == PORT
     (relabeling,) = endpoint["relabelings"]
     assert relabeling["action"] == "keep"

@@ -298,7 +298,7 @@ def test_a_key_of_another_certificate_is_refused(settings: Settings, authority: 
 
 def looked(settings: Settings) -> dict[str, Finding]:
     """The findings about the server, by name."""
-    (server,) = metrics_checks(settings, {}, lambda pipeline, of: "")
+    (server,) = metrics_checks(settings, {}, "")
     return {finding.name: finding for finding in server.look()}
 
 
