@@ -22,10 +22,7 @@ token, as in a container.
 The settings are IPA_PIPELINE, IPA_STAGE, IPA_PARTS (JSON: by part a configuration as of a PUT),
 IPA_MODEL_URL (the headless Service of the model: each of its pods is a replica), IPA_MODEL (the model's name
 at MLServer, in which {variant} is the replica's: those that have several loaded switch with a PUT),
-IPA_VARIANT (the variant to run, of several that each pod has loaded), IPA_LIGHTER (those that may stand in
-for it), IPA_HEAVIER (those that may serve while there is time), IPA_RESIDENTS (the variants that a pod has
-loaded together, a group a word), IPA_PROFILED_S, MLSERVER_MODEL_MAX_BATCH_SIZE and
-MLSERVER_MODEL_MAX_BATCH_TIME (with MLServer's meaning),
+MLSERVER_MODEL_MAX_BATCH_SIZE and MLSERVER_MODEL_MAX_BATCH_TIME (with MLServer's meaning),
 IPA_MAX_ITEMS, IPA_MAX_BODY_MB, IPA_MAX_HELD_MB, IPA_HOST, IPA_DRAIN_S, IPA_METRICS_PORT, and IPA_PORT or
 the port that the operator gives it.
 """
@@ -35,7 +32,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -65,7 +62,6 @@ from ipa.dataplane.stagequeue import (
     StageQueue,
     parse_config,
     parse_parts,
-    parse_profile,
 )
 from ipa.dataplane.v2 import UNDECLARED, V2Server, json_response, parse_model, v2_response
 from ipa.model.errors import InputError
@@ -77,8 +73,6 @@ log = logging.getLogger("ipa.dataplane")
 
 # A model server answers for its model at once, but for while it loads.
 METADATA_S = 2.0
-# A pod of which it is asked which variants it has answers within that.
-LOADED_WITHIN_S = 1.0
 # A new ready pod is used after this, plus the 5 to 30 s for which the DNS of a cluster caches answers; a
 # model that did not say what it declares is asked again.
 LOOK_EVERY_S = 1.0
@@ -100,12 +94,10 @@ class QueueServer(V2Server):
     """The HTTP server of a stage's queue. Without `sender` and `describe` it asks MLServer replicas.
 
     `model` is the model's name at MLServer (default: the stage's), in which {variant} stands for that of the
-    replica, `model_url` the Service of its replicas. `variants` are those that replicas found there run: the
-    first and the lighter ones that may stand in for it; `heavier_variants` may while there is time. `groups`
-    say which variants a replica has loaded together, in an order in which neighbours are alike (empty: all).
-    `parts` are the configurations of further parts by their names; the other settings are those of the first.
-    `hosts` are the accepted host names, empty for any. `admin_token` enables the admin address. `lookup`
-    resolves names. If it cannot, the last known replicas stay: sending to one finds out if it is gone.
+    replica, `model_url` the Service of its replicas. `parts` are the configurations of further parts by their
+    names; the other settings are those of the first. `hosts` are the accepted host names, empty for any.
+    `admin_token` enables the admin address. `lookup` resolves names. If it cannot, the last known replicas
+    stay: sending to one finds out if it is gone.
     """
 
     def __init__(
@@ -115,9 +107,6 @@ class QueueServer(V2Server):
         *,
         model: str | None = None,
         model_url: str | None = None,
-        variants: tuple[str, ...] = UNKNOWN_VARIANTS,
-        heavier_variants: tuple[str, ...] = (),
-        groups: Sequence[tuple[str, ...]] = (),
         sender: Sender | None = None,
         describe: Callable[[], Awaitable[bytes]] | None = None,
         hosts: frozenset[str] = frozenset(),
@@ -141,9 +130,8 @@ class QueueServer(V2Server):
         # True until a replica has said what its model declares, since the last change.
         self._is_changed = True
         self._looking: asyncio.Task[None] | None = None
-        self._variants, self._heavier, self._groups = variants, heavier_variants, groups
-        # By URL: what it has loaded of them.
-        self._loaded: dict[str, tuple[str, ...]] = {}
+        # Of the replicas behind the Service.
+        self._urls: list[str] = []
 
     async def _start(self) -> None:
         await super()._start()
@@ -175,8 +163,10 @@ class QueueServer(V2Server):
             log.debug("%s cannot be resolved: %s", parts.hostname, error)
             return
         urls = sorted({f"http://{http.bracketed(address)}:{port}" for address in addresses})
-        if urls and (urls != sorted(self._loaded) or not all(self._loaded.values())):
-            await self._serve_with(urls)
+        if urls and urls != self._urls:
+            self._urls, queue = urls, self._queues[http.FIRST_PART]
+            queue.configure(replace(queue.config, replicas=dict.fromkeys(urls, UNKNOWN_VARIANTS)))
+            self._is_changed = True
 
     async def _learn(self) -> None:
         """Ask a replica what its model declares."""
@@ -221,42 +211,6 @@ class QueueServer(V2Server):
             made = StageQueue(self._send_of(part), metrics, stage=self._name, **self._max_items)
             self._queues[part] = made
         return self._queues[part]
-
-    async def _serve_with(self, urls: Sequence[str]) -> None:
-        """Serve with those of the replicas of which it is known which variants they have."""
-        self._loaded = {url: self._loaded.get(url) or await self._variants_of(url) for url in urls}
-        known = {url: names for url, names in self._loaded.items() if names}
-        if known:
-            heavier = {url: self._heavier for url, names in known.items() if names == self._variants}
-            queue = self._queues[http.FIRST_PART]
-            queue.configure(replace(queue.config, replicas=known, heavier=heavier))
-            self._is_changed = True
-
-    async def _variants_of(self, url: str) -> tuple[str, ...]:
-        """The variants that the replica runs; empty while it is not known which it has loaded.
-
-        One that has others loaded, as while pods are replaced, runs that which is most like the first.
-        """
-        if len(self._groups) < 2:
-            return self._variants
-        for group in self._groups:
-            if not await self._has(url, group[0]):
-                continue
-            if self._variants[0] in group:
-                return self._variants
-            order = [name for each in self._groups for name in each]
-            place = order.index(self._variants[0])
-            return (min(group, key=lambda name: abs(order.index(name) - place)),)
-        return ()
-
-    async def _has(self, url: str, variant: str) -> bool:
-        """True if the replica has the variant loaded."""
-        model = self._model.replace(ANY_VARIANT, variant)
-        try:
-            status, _ = await self._client.get(f"{url}/v2/models/{model}/ready", LOADED_WITHIN_S)
-        except ConnectionLostError:
-            return False
-        return status == 200
 
     async def _infer(self, call: http.Call) -> http.Response:
         now_s = asyncio.get_running_loop().time
@@ -354,13 +308,9 @@ def main() -> None:
         stage,
         model=setting("IPA_MODEL", str, None),
         model_url=setting("IPA_MODEL_URL", str, None),
-        variants=(setting("IPA_VARIANT", str, ""), *setting("IPA_LIGHTER", str.split, [])),
-        heavier_variants=tuple(setting("IPA_HEAVIER", str.split, [])),
-        groups=[tuple(group.split(",")) for group in setting("IPA_RESIDENTS", str.split, [])],
         # As MLServer's: 0 is no batching.
         batch_size=max(1, setting("MLSERVER_MODEL_MAX_BATCH_SIZE", int, 1)),
         batch_timeout_s=setting("MLSERVER_MODEL_MAX_BATCH_TIME", float, 0.1),
-        profiled_s=setting("IPA_PROFILED_S", parse_profile, {}),
         max_items=setting("IPA_MAX_ITEMS", int, 4096),
         parts=setting("IPA_PARTS", parse_parts, {}),
         **edge(),

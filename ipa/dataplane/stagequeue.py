@@ -136,12 +136,6 @@ def parse_parts(text: str) -> dict[str, QueueConfig]:
     return {part: parse_config(given) for part, given in parse_object(text.encode(), "it").items()}
 
 
-def parse_profile(text: str) -> dict[str, tuple[float, float]]:
-    """Return the times of VARIANT=FIRST,NEXT words; ValueError: a word is none."""
-    pairs = [(name, seconds.split(",")) for name, _, seconds in (it.rpartition("=") for it in text.split())]
-    return {name: (float(first), float(following)) for name, (first, following) in pairs}
-
-
 def _is_between(given: Any, least: float, most: float) -> bool:
     return type(given) in (int, float) and least <= given <= most
 

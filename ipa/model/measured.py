@@ -76,13 +76,9 @@ def resident_variants(pipeline: Pipeline, stage: str, variant: str) -> tuple[str
     """The variants that replicas of the stage keep loaded while `variant` runs, which is the first.
 
     As many as `resident` says: its neighbours by accuracy, the less accurate one of two first, since it
-    relieves overload. Without profiles the order of the file stands for that of accuracies. If the
-    target loads variants in groups, those of its group.
+    relieves overload. Without profiles the order of the file stands for that of accuracies.
     """
     found = pipeline.stage(stage)
-    for group in found.resident_groups:
-        if variant in group:
-            return (variant, *(name for name in group if name != variant))
     measured = pipeline.bounds.measured
     names = [each.name for each in found.variants]
     if all((stage, name) in measured for name in names):

@@ -336,9 +336,6 @@ class Stage:
     """Variants that each replica keeps loaded, to switch between them in place: all, or a number, which are
     the running one and its neighbours by accuracy. It takes the memory of the largest of that number. 1
     where absent: another variant takes new replicas."""
-    # Set by the target too: the variants that a replica has loaded for good, in groups; empty: as `resident`
-    # says of the one that runs, and others are loaded while it serves.
-    resident_groups: tuple[tuple[str, ...], ...] = field(default=(), metadata=UNLESS_DEFAULT)
 
     @property
     def residents(self) -> int:

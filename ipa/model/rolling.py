@@ -24,10 +24,8 @@ class Rolling:
     `shrinks_first`, a smaller n removes old replicas at once, before the new ones are ready, as a Kubernetes
     Deployment does. If it `rebatches`, replicas stay when the batch size changes: a queue forms the batches.
     Replicas of the stages `switches` have several variants loaded (`resident`), and also stay when the
-    variant changes; if it `resizes`, also when their cores change, as long as they have as many threads. A
-    stage with entries in `together`, its name and then the variants that a replica has loaded for good, the
-    slowest first, switches only among those of one entry, and does so however many replicas are ready. If it
-    `amends`, another write while a change rolls out goes on with what that started.
+    variant changes; if it `resizes`, also when their cores change, as long as they have as many threads. If
+    it `amends`, another write while a change rolls out goes on with what that started.
     """
 
     surge_ratio: float = 1.0
@@ -36,26 +34,10 @@ class Rolling:
     resizes: bool = field(default=False, metadata=UNLESS_DEFAULT)
     rebatches: bool = field(default=False, metadata=UNLESS_DEFAULT)
     amends: bool = field(default=False, metadata=UNLESS_DEFAULT)
-    together: tuple[tuple[str, ...], ...] = field(default=(), metadata=UNLESS_DEFAULT)
 
     def of(self, pipeline: Pipeline) -> Rolling:
         """The strategy for that pipeline: its stages with resident variants switch in place."""
-        switches = tuple(it.name for it in pipeline.served if it.residents > 1)
-        together = tuple(
-            (it.name, *_slowest_first(pipeline.bounds, it.name, group))
-            for it in pipeline.served
-            if it.name in switches
-            for group in it.resident_groups
-        )
-        return replace(self, switches=switches, together=together)
-
-    def group_of(self, stage: str, variant: str) -> tuple[str, ...]:
-        """The entry of `together` with that variant of the stage; empty if there is none."""
-        return next((it for it in self.together if it[0] == stage and variant in it[1:]), ())
-
-    def switches_between(self, stage: str, old: str, new: str) -> bool:
-        """True if the stage's replicas switch from one of the variants to the other in place."""
-        return stage in self.switches and self.group_of(stage, old) == self.group_of(stage, new)
+        return replace(self, switches=tuple(it.name for it in pipeline.served if it.residents > 1))
 
     @property
     def switches_at_once(self) -> bool:
@@ -64,7 +46,7 @@ class Rolling:
 
     def keeps_replicas(self, old: StageConfig, new: StageConfig) -> bool:
         """True if the running replicas stay: the change starts more of them, or stops some, at most."""
-        is_switched = self.switches_between(old.stage, old.variant, new.variant)
+        is_switched = old.stage in self.switches
         is_resized = is_switched and self.resizes and threads_of(old.cores) == threads_of(new.cores)
         return (
             (is_resized or old.cores == new.cores)
@@ -75,13 +57,6 @@ class Rolling:
     def is_switch(self, old: StageConfig, new: StageConfig) -> bool:
         """True if the running replicas switch to another variant in place."""
         return old.variant != new.variant and self.keeps_replicas(old, new)
-
-
-def _slowest_first(bounds: Bounds, stage: str, group: Sequence[str]) -> list[str]:
-    """The variants by their time for an item; as they are if one was not measured."""
-    measured = [bounds.measured.get((stage, name)) for name in group]
-    times = {name: it.item_core_s for name, it in zip(group, measured, strict=True) if it is not None}
-    return sorted(group, key=lambda name: -times[name]) if len(times) == len(group) else list(group)
 
 
 # All new replicas start beside all old ones, then the old ones stop. Their queues form the batches.
@@ -171,16 +146,9 @@ def quick_hop(old: StageConfig, new: StageConfig, rolling: Rolling) -> StageConf
 def first_hop(old: StageConfig, new: StageConfig, rolling: Rolling) -> StageConfig:
     """The first configuration to ask for, so that no capacity goes before its successor is ready.
 
-    Replicas whose queue switches whenever it is replaced grow before they switch to a slower variant, and
-    shrink after any switch. A Deployment is replaced by as many as it has before it shrinks, as far as these
-    have no more cores than the larger end.
+    A Deployment is replaced by as many as it has before it shrinks, as far as these have no more cores than
+    the larger end.
     """
-    group = rolling.group_of(old.stage, old.variant)
-    if group and rolling.is_switch(old, new):
-        if new.replicas < old.replicas:
-            return replace(new, replicas=old.replicas)
-        is_slower = group.index(new.variant, 1) < group.index(old.variant, 1)
-        return replace(old, replicas=new.replicas) if is_slower and new.replicas > old.replicas else new
     if rolling.shrinks_first and not rolling.keeps_replicas(old, new) and new.replicas < old.replicas:
         most = int(max(old.total_cores, new.total_cores) / new.cores + ROUNDING)
         return replace(new, replicas=min(old.replicas, max(new.replicas, most)))

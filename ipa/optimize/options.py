@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from math import inf, log
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ipa.model.resources import CORES, IN_CORES
 from ipa.model.rolling import ROUNDING, Rolling
@@ -350,7 +349,9 @@ def _change(
     cores = use[0]
     replicas = candidates.replicas
     is_variant, is_batch = candidates.variant == variant, candidates.batch_size == batch_size
-    is_cores, is_switching = candidates.cores == each_cores, _is_switching(problem, candidates)
+    is_cores = candidates.cores == each_cores
+    switches = [problem.stages[each.index].name in problem.rolling.switches for each in candidates.blocks]
+    is_switching = np.array(switches)[candidates.block]
     as_before = is_variant & is_batch & is_cores
     told = is_variant & (is_batch | problem.rolling.rebatches)
     resized = is_switching & problem.rolling.resizes & (_threads(candidates.cores) == _threads(each_cores))
@@ -384,21 +385,6 @@ def _running_row(
     variants = stage.columns.variants
     number = variants.index(config.variant) if config.variant in variants else -1
     return (1.0, number, config.batch_size, config.cores, config.replicas, *now[block.index])
-
-
-def _is_switching(problem: PlanningProblem, candidates: Candidates) -> NDArray[np.bool_]:
-    """True for options whose variant is switched to in place."""
-    rolling, found = problem.rolling, np.zeros(len(candidates.variant), dtype=bool)
-    for number, block in enumerate(candidates.blocks):
-        stage = problem.stages[block.index]
-        if stage.name not in rolling.switches:
-            continue
-        running = problem.running_config(stage)
-        before = rolling.group_of(stage.name, running.variant) if running else ()
-        same = [rolling.group_of(stage.name, name) == before for name in stage.columns.variants]
-        mine = candidates.block == number
-        found[mine] = np.array(same)[candidates.variant[mine]]
-    return found
 
 
 def _threads(cores: Array) -> Array:

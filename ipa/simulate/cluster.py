@@ -38,9 +38,8 @@ class ClusterSettings:
     `capacity_cores` None is unlimited, as is a resource without an entry, by name, in `capacity`.
 
     `rebatch_restarts`: a new batch size needs new pods, as with a batching model server; otherwise it is sent
-    to the stage's queue. A queue has other settings `requeue_s` after they are asked for: one with a pod of
-    its own is replaced, and serves until then. A pod of a `broken` (stage, variant) never gets ready, and the
-    rollout fails after `gives_up_after_s`.
+    to the stage's queue. A pod of a `broken` (stage, variant) never gets ready, and the rollout fails after
+    `gives_up_after_s`.
     """
 
     rolling: Rolling = SIDE_BY_SIDE
@@ -49,7 +48,6 @@ class ClusterSettings:
     broken: frozenset[tuple[str, str]] = frozenset()
     gives_up_after_s: float = 30.0
     capacity: Mapping[str, float] = field(default_factory=dict, hash=False)
-    requeue_s: float = 0.0
 
     @property
     def limits(self) -> dict[str, float]:
@@ -211,7 +209,7 @@ class SimCluster:
         for pod in run.live():
             if pod.is_ready:
                 before = found.get(pod.template, replace(pod.config, replicas=0))
-                if self.settings.rolling.switches_between(stage, before.variant, run.told.variant):
+                if self._switches(stage):
                     before = replace(before, variant=run.told.variant)
                 restarts = self.settings.rebatch_restarts and not self._switches(stage)
                 batch_size = before.batch_size if restarts else run.told.batch_size
@@ -239,14 +237,14 @@ class SimCluster:
         if not configs or any([it.stage for it in part] != stages for part in parts_of(configs)):
             raise ConflictError(f"the change has other stages than {', '.join(stages)}")
         self.revision += 1
-        before = [(run, self._asked_of_queue(run.wanted)) for run in self._runs()]
+        before = [(run, run.wanted.variant) for run in self._runs()]
         templates = {id(run): (run.wanted, self._template(run.wanted)) for run in self._runs()}
         self._assign(configs, at_s)
         if self.settings.rolling.shrinks_first:
             for run in self._runs():
                 self._scale_old(run, *templates.get(id(run), (run.wanted, "")))
-        for run, asked in before:
-            if self._asked_of_queue(run.wanted) != asked:
+        for run, variant in before:
+            if run.wanted.variant != variant:
                 self._load(run, at_s)
         self._follow(at_s)
         return str(self.revision)
@@ -257,14 +255,8 @@ class SimCluster:
         run.asked_s, run.loaded_s = at_s, -inf
         if (wanted.stage, wanted.variant) in self.settings.broken:
             run.loaded_s = inf
-        elif self._switches(wanted.stage) and self.settings.requeue_s:
-            run.loaded_s = at_s + self.settings.requeue_s
         elif self._residents and wanted.variant not in self._residents(told.stage, told.variant):
             run.loaded_s = at_s + self._startup_s(wanted)
-
-    def _asked_of_queue(self, config: StageConfig) -> tuple[str, int]:
-        """The settings for which a queue takes time: the variant, and the batch size if it has a pod."""
-        return config.variant, config.batch_size if self.settings.requeue_s else 0
 
     def _switches(self, stage: str) -> bool:
         """True if the stage's pods switch between variants in place."""
@@ -272,9 +264,7 @@ class SimCluster:
 
     def _awaits_variant(self, run: StagePods) -> bool:
         """True if its pods have not switched to the wanted variant yet."""
-        told, wanted = run.told, run.wanted
-        is_asked = self._asked_of_queue(told) != self._asked_of_queue(wanted)
-        return is_asked and self.settings.rolling.switches_between(wanted.stage, told.variant, wanted.variant)
+        return run.told.variant != run.wanted.variant and self._switches(run.wanted.stage)
 
     def _awaits_change(self, run: StagePods) -> bool:
         """True if its pods have not switched to the wanted variant, or do not have the wanted cores, yet."""
@@ -402,8 +392,7 @@ class SimCluster:
         if self._resizes(config.stage):
             return f"{threads_of(config.cores)} threads"
         if self._switches(config.stage):
-            group = self.settings.rolling.group_of(config.stage, config.variant)
-            return " ".join((*group[1:], f"{config.cores!r}"))
+            return f"{config.cores!r}"
         batch = f" b{config.batch_size}" if self.settings.rebatch_restarts else ""
         return f"{config.variant} {config.cores!r}{batch}"
 
@@ -427,7 +416,7 @@ class SimCluster:
         """Start and stop pods by the rolling strategy, until nothing more follows at this moment."""
         for run in [run for slot in self._active() for run in slot.runs.values()]:
             if self._may_tell(run):
-                self._tell(run)
+                run.told = run.wanted
                 for pod in self._staying(run):
                     self._resize(pod, run.wanted.cores, at_s)
             if self.settings.rolling.shrinks_first:
@@ -437,15 +426,6 @@ class SimCluster:
         if self.settings.rolling.shrinks_first or self._all_serve():
             self._share_out(at_s)
         self._place_pending(at_s)
-
-    def _tell(self, run: StagePods) -> None:
-        """Tell the queue what is wanted; pods that have not loaded its variant go on with theirs."""
-        old, rolling = run.told, self.settings.rolling
-        if not rolling.switches_between(old.stage, old.variant, run.wanted.variant):
-            for pod in run.pods:
-                if rolling.switches_between(old.stage, pod.config.variant, old.variant):
-                    pod.config = replace(pod.config, variant=old.variant)
-        run.told = run.wanted
 
     def _may_tell(self, run: StagePods) -> bool:
         """True if the queue may be told the wanted configuration: no capacity goes by that."""
@@ -458,8 +438,7 @@ class SimCluster:
         if not self._awaits_variant(run):
             return ready > 0
         is_relief = is_lighter(self._bounds, old.stage, old.variant, new.variant)
-        # A queue with a pod of its own is not told when replicas are ready.
-        waits_for = 1 if is_relief or self.settings.requeue_s else new.replicas
+        waits_for = 1 if is_relief else new.replicas
         return ready >= waits_for and run.loaded_s == -inf
 
     def _lacks_room(self, run: StagePods) -> bool:

@@ -209,11 +209,9 @@ class _Brute:
         return Tried(configs, weighted, term, cores, cost)
 
     def _stays(self, point: OperatingPoint, old: StageConfig) -> bool:
-        """True if old replicas go on: as they are, with other batches, or another variant that is loaded."""
+        """True if old replicas go on: as they are, with other batches, or where variants are switched."""
         rolling = self._problem.rolling
-        entries = [entry for entry in rolling.together if entry[0] == old.stage]
-        is_loaded = not entries or any({old.variant, point.variant} <= set(entry[1:]) for entry in entries)
-        if old.stage in rolling.switches and is_loaded:
+        if old.stage in rolling.switches:
             as_many_threads = rolling.resizes and ceil(old.cores) == ceil(point.cores)
             return as_many_threads or old.cores == point.cores
         is_batch = rolling.rebatches or old.batch_size == point.batch_size

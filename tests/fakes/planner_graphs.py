@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
@@ -119,18 +118,8 @@ def random_graph_problem(random: Random, points: int = 3) -> PlanningProblem:
         compat,
         random.choice([90.0, 99.0]),
         running,
-        replace(
-            random.choice([SIDE_BY_SIDE, DEPLOYMENT, PROCESSES]),
-            switches=switches,
-            together=_groups(stages, switches) if len(switches) % 2 else (),
-        ),
+        replace(random.choice([SIDE_BY_SIDE, DEPLOYMENT, PROCESSES]), switches=switches),
     )
-
-
-def _groups(stages: Sequence[StageProblem], switches: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """The first two variants of each stage that switches, loaded together, and the others."""
-    named = [(it.name, it.columns.variants) for it in stages if it.name in switches]
-    return tuple((name, *group) for name, found in named for group in (found[:2], found[2:]) if group)
 
 
 GPU = "nvidia.com/gpu"

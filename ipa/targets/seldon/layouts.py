@@ -6,8 +6,6 @@ Shape single is one for all stages. Shape split has several:
     <name>-<container>-queue      a stage's queue: central batching, early drop; it knows the model's Service
     <name>-<container>-model      the stage's model: variant, cores, replicas
 
-Of a stage with resident variants the model has a group of them loaded, and the queue says which one runs.
-
 Each is a SeldonDeployment of one node without Seldon's orchestrator (`seldon.io/no-engine`). The operator
 gives each a Service `<SeldonDeployment>-<predictor>` on the port of its first container, 9000. That of a
 model is headless, so that its name leads to every ready pod and the queue fills each of them.
@@ -23,7 +21,6 @@ from typing import Any
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.transport import Json
 from ipa.model.errors import DriftError, InputError, Problem
-from ipa.model.measured import is_lighter
 from ipa.model.parts import Configs
 from ipa.model.pipeline import Bounds, Pipeline, Stage, StageBounds, StageKind, Variant
 from ipa.model.plan import StageConfig, in_millicores
@@ -54,17 +51,7 @@ from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape, seldon_of
 from ipa.targets.seldon.variants import (
     BATCH_SIZE,
     BATCH_TIME,
-    COMMAND,
-    RESIDENT_REMEDY,
-    Groups,
     check_variants,
-    container_variants,
-    group_named,
-    groups_of,
-    model_template,
-    queue_variants,
-    resident_fault,
-    served_variant,
 )
 
 # What the operator's webhook gives the first container of a predictor.
@@ -90,13 +77,12 @@ class PartRole(StrEnum):
 class Part:
     """One SeldonDeployment, as a pipeline of one stage: it is rendered, read and patched as others are.
 
-    `stage` is the stage it belongs to, empty for the router; `groups` are its resident variants, if any.
+    `stage` is the stage it belongs to, empty for the router.
     """
 
     role: PartRole
     stage: str
     pipeline: Pipeline
-    groups: Groups = ()
 
     @property
     def name(self) -> str:
@@ -116,9 +102,8 @@ class Part:
             return StageConfig(own.name, own.variants[0].name, 1, target.orchestrator_cores, 1)
         config = configs[self.stage]
         if self.role is PartRole.MODEL:
-            return replace(config, variant=group_named(self.groups, config.variant), batch_size=1)
-        variant = config.variant if self.groups else own.variants[0].name
-        return StageConfig(own.name, variant, config.batch_size, target.queue_cores, 1)
+            return replace(config, batch_size=1)
+        return StageConfig(own.name, own.variants[0].name, config.batch_size, target.queue_cores, 1)
 
 
 def is_split(pipeline: Pipeline) -> bool:
@@ -130,8 +115,7 @@ def is_split(pipeline: Pipeline) -> bool:
 def parts_of(pipeline: Pipeline) -> tuple[Part, ...]:
     """Every part: the models and queues of the stages in order, then the router.
 
-    InputError where the graph is no chain, which the router cannot run, a name is too long for a Service, or
-    variants that are to be resident cannot share a container.
+    InputError where the graph is no chain, which the router cannot run, or a name is too long for a Service.
     """
     if not pipeline.is_chain:
         raise InputError(
@@ -141,24 +125,14 @@ def parts_of(pipeline: Pipeline) -> tuple[Part, ...]:
     name, common = target_of(pipeline).name, {"IPA_PIPELINE": pipeline.name, "IPA_HOST": EVERYWHERE}
     parts: list[Part] = []
     for stage in pipeline.stages:
-        if why := resident_fault(pipeline, stage):
-            raise InputError(
-                f"stage {stage.name!r} of pipeline {pipeline.name!r} cannot keep variants resident: {why}",
-                hint=f"{RESIDENT_REMEDY[0].upper()}{RESIDENT_REMEDY[1:]}.",
-            )
-        container, groups = container_name(stage), groups_of(pipeline, stage)
-        variants = container_variants(pipeline, stage, container, groups) if groups else stage.variants
-        served = replace(stage, container=container, variants=variants)
-        served_alone = alone(pipeline, f"{name}-{container}-model", served)
-        model = Part(PartRole.MODEL, stage.name, served_alone, groups)
-        env = {**common, "IPA_STAGE": stage.name, "IPA_MODEL_URL": model.service}
-        env["IPA_MODEL"] = model_template(container) if groups else container
+        container = container_name(stage)
+        served = alone(pipeline, f"{name}-{container}-model", replace(stage, container=container))
+        model = Part(PartRole.MODEL, stage.name, served)
+        env = {**common, "IPA_STAGE": stage.name, "IPA_MODEL_URL": model.service, "IPA_MODEL": container}
         queue = _stage(f"{stage.name}-queue", "queue", env)
-        if groups:
-            queue = replace(queue, variants=queue_variants(pipeline, stage, groups, env))
         queue = replace(queue, batch_timeout_s=stage.batch_timeout_s)
-        queue_alone = alone(pipeline, f"{name}-{container}-queue", queue)
-        parts += [model, Part(PartRole.QUEUE, stage.name, queue_alone, groups)]
+        queue = alone(pipeline, f"{name}-{container}-queue", queue)
+        parts += [model, Part(PartRole.QUEUE, stage.name, queue)]
     stages = " ".join(f"{part.stage}={part.service}" for part in parts if part.role is PartRole.QUEUE)
     env = {**common, "IPA_STAGES": stages, "IPA_DROP_AFTER_S": f"{pipeline.deadline_s:g}"}
     router = alone(pipeline, f"{name}-router", _stage("router", "router", env))
@@ -343,8 +317,7 @@ class SplitLayout(SeldonLayout):
         bigger batch goes before its model, a smaller one after it. Then, as long as a replica does not get
         slower by a bigger batch or by more cores, each stage carries after every single write at least what
         it carried before or what it is to carry after, whichever is less, and no stage is smaller than before
-        until every stage that grows has grown. A queue goes before its model if it switches to a lighter
-        variant, else after it.
+        until every stage that grows has grown.
         """
         pipeline = self.pipeline
         check_variants(pipeline)
@@ -360,12 +333,8 @@ class SplitLayout(SeldonLayout):
             own = part.config(target_of(pipeline), by_stage)
             if part.role is PartRole.QUEUE:
                 # It keeps the cores and replicas that somebody gave it.
-                own = replace(before, variant=own.variant, batch_size=own.batch_size)
-                old = before.variant if part.groups else then.variant
-                is_first = then.batch_size > now.batch_size
-                if old != then.variant:
-                    is_first = is_lighter(pipeline.bounds, part.stage, old, then.variant)
-                rank = BIGGER_BATCH if is_first else SMALLER_BATCH
+                own = replace(before, batch_size=own.batch_size)
+                rank = BIGGER_BATCH if then.batch_size > now.batch_size else SMALLER_BATCH
             else:
                 grows = own.cores >= before.cores and own.replicas >= before.replicas
                 shrinks = own.cores <= before.cores and own.replicas <= before.replicas
@@ -395,20 +364,14 @@ class SplitLayout(SeldonLayout):
         return found
 
     def _merge(self, found: Mapping[str, StageConfig]) -> Configs:
-        """The configuration of every stage, from those of its model and its queue.
-
-        Between two writes the queue may ask for what the model has not loaded.
-        """
+        """The configuration of every stage, from those of its model and its queue."""
         configs: dict[str, StageConfig] = {}
         for name, part in self._parts.items():
             own = found[name]
             if part.role is PartRole.MODEL:
                 configs[part.stage] = own
             elif part.role is PartRole.QUEUE:
-                variant = configs[part.stage].variant
-                if part.groups:
-                    variant = served_variant(part.groups, variant, own.variant)
-                configs[part.stage] = replace(configs[part.stage], variant=variant, batch_size=own.batch_size)
+                configs[part.stage] = replace(configs[part.stage], batch_size=own.batch_size)
         return tuple(configs.values())
 
     @property
@@ -421,7 +384,7 @@ class SplitLayout(SeldonLayout):
 
 
 def _object(part: Part, config: StageConfig, image: str) -> dict[str, Any]:
-    """The SeldonDeployment of the part, with what our router, queues and groups of variants need beside."""
+    """The SeldonDeployment of the part, with what our router and queues need beside."""
     body = manifest.render(part.pipeline, [config])
     body["metadata"]["labels"] |= {LABEL_ROLE: part.role.value}
     body["metadata"]["labels"] |= {LABEL_STAGE: part.stage} if part.stage else {}
@@ -434,9 +397,6 @@ def _object(part: Part, config: StageConfig, image: str) -> dict[str, Any]:
     if part.role is not PartRole.QUEUE:
         # Batches are formed in the queue alone.
         container["env"] = [one for one in container["env"] if one["name"] not in (BATCH_SIZE, BATCH_TIME)]
-    if is_model and part.groups:
-        # It is ready once it has all of its variants loaded.
-        container |= {"command": list(COMMAND), "readinessProbe": dict(READY)}
     if not is_model:
         module = f"ipa.dataplane.{part.role.value}"
         container |= {"image": image, "command": ["python", "-m", module], "readinessProbe": dict(READY)}

@@ -207,15 +207,14 @@ def _recognise(pipeline: Pipeline, place: StageLocation) -> tuple[str | None, st
     differing: dict[str, list[tuple[str, str]]] = {}
     kinds = sorted(accelerator_kinds(pipeline, place.stage))
     for variant in place.stage.variants:
-        run = seldon_of(variant)
-        if run is None:
+        if seldon_of(variant) is None:
             continue
         amounts = requested(pipeline, place.stage, variant.name)
         fields: dict[Field, str | None] = {(RESOURCES, kind): amounts.get(kind) for kind in kinds}
         found = differing[variant.name] = []
         for field, value in (variant_fields(place.stage, variant.name) | fields).items():
             (part, name), live = field, place.value(field)
-            is_same = live == value or name in run.told
+            is_same = live == value
             if part == RESOURCES:
                 is_same = parse_quantity(live or 0) == parse_quantity(value or 0)
             if not is_same:

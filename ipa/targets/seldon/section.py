@@ -95,8 +95,7 @@ class SeldonTarget:
 class SeldonRun:
     """A variant's settings on Seldon: the container's image, env and resources, and the model it loads.
 
-    `server` None: that of the protocol, MLServer for v2. `told` is env that is written with the variant and
-    does not tell it from others; it is in no file.
+    `server` None: that of the protocol, MLServer for v2.
     """
 
     image: str | None = None
@@ -107,7 +106,6 @@ class SeldonRun:
     accelerators: Accelerators = field(default_factory=dict, hash=False, metadata=UNLESS_DEFAULT)
     server: ServerKind | None = field(default=None, metadata=UNLESS_DEFAULT)
     """microservice: it answers each request by itself (batch size 1); else mlserver."""
-    told: Mapping[str, str] = field(default_factory=dict, hash=False, metadata=NEVER)
 
 
 @overload

@@ -26,12 +26,7 @@ from ipa.targets.seldon.section import (
     seldon_of,
     with_seldon,
 )
-from ipa.targets.seldon.variants import (
-    RESIDENT_REMEDY,
-    at_cluster,
-    resident_fault,
-    unbatched_stages,
-)
+from ipa.targets.seldon.variants import at_cluster, unbatched_stages
 
 if TYPE_CHECKING:
     from ipa.simulate.cluster import ClusterSettings
@@ -53,11 +48,7 @@ SPLIT = ServingSemantics(
     rolling=DEPLOYMENT,
     rebatch=Rebatch.NEW_REPLICAS,
     runs_graphs=False,
-    keeps_variants=True,
 )
-# From the write until a queue's pod with other settings serves, and the one before gets no more requests: its
-# start, a readiness probe every 2 s and the news of it. On the node of the tests, of processes, it takes 1 s.
-REQUEUE_S = 5.0
 USUAL = SeldonTarget("")
 
 
@@ -108,11 +99,7 @@ class Seldon(KubernetesTarget):
         if section is None:
             return found
         found = [fault for fault in found if fault.key not in section.ignores]
-        found += _section_faults(pipeline, section)
-        # Resident variants that one container cannot serve.
-        why = {stage.name: resident_fault(pipeline, stage) for stage in pipeline.served}
-        words = "; ".join(f"of stage {name} {fault}" for name, fault in why.items() if fault)
-        return [*found, Unhonoured("resident", words, RESIDENT_REMEDY)] if words else found
+        return [*found, *_section_faults(pipeline, section)]
 
     def unfit(self, pipeline: Pipeline) -> str:
         """Without a section it is not known where to run it."""
@@ -129,13 +116,10 @@ class Seldon(KubernetesTarget):
         return {"name": pipeline, "namespace": namespace}
 
     def simulation(self, pipeline: Pipeline) -> tuple[ClusterSettings, MetricsSettings]:
-        """Counters scraped every five seconds; in shape split a queue with other settings is another pod."""
+        """Counters scraped every five seconds."""
         from ipa.simulate.metrics import ON_CLUSTER
 
-        cluster = super().simulation(pipeline)[0]
-        if _shape(pipeline) is Shape.SPLIT:
-            cluster = replace(cluster, requeue_s=REQUEUE_S)
-        return cluster, ON_CLUSTER
+        return super().simulation(pipeline)[0], ON_CLUSTER
 
     def layout_of(self, pipeline: Pipeline) -> Layout:
         """The SeldonDeployments of the pipeline's shape."""

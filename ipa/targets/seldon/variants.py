@@ -1,27 +1,20 @@
-"""Seldon's view of a pipeline's variants, of those that a container keeps resident, and of its batches.
+"""Seldon's view of a pipeline's variants, and of its batches.
 
 A variant is image, env, model URI and implementation. A field of a container or graph node is ours if any
 variant of the stage names it. Everything else belongs to other people and is neither compared nor written.
-
-Resident variants (shape split): the stage's container loads the variants of one group
-(`ipa.dataplane.stage`), each as a model of its own; its queue names one of them with each batch. So another
-variant of the group is a setting of the queue, and one of another group a setting of the container.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from heapq import nlargest
-from itertools import pairwise
 from types import MappingProxyType
 
 from ipa.adapters.kube.kinds import cpu_quantity, quantity_of
 from ipa.model.errors import InputError, Problem
-from ipa.model.measured import ANY_VARIANT, stand_ins, with_profiles
+from ipa.model.measured import with_profiles
 from ipa.model.parts import NO_OVERHEAD, Overhead
-from ipa.model.pipeline import OutputRows, Pipeline, Stage, StageKind, Variant
+from ipa.model.pipeline import OutputRows, Pipeline, Stage, StageKind
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.model.resources import DIMENSIONS, beside_cores, dimension
@@ -32,8 +25,6 @@ BATCH_SIZE = "MLSERVER_MODEL_MAX_BATCH_SIZE"
 BATCH_TIME = "MLSERVER_MODEL_MAX_BATCH_TIME"
 # Which Python class MLServer runs in a container of ours.
 IMPLEMENTATION = "MLSERVER_MODEL_IMPLEMENTATION"
-# So begin the variables of one model; others are those of the whole server.
-MODEL_ENV = "MLSERVER_MODEL_"
 # What the operator itself gives to every MLServer container; a variant that set them would be overwritten.
 OPERATORS_ENV = frozenset(
     {"MLSERVER_HTTP_PORT", "MLSERVER_GRPC_PORT", "MLSERVER_MODEL_NAME", "MLSERVER_METRICS_PORT"}
@@ -45,16 +36,7 @@ Field = tuple[str, str]
 Fields = Mapping[Field, object]
 COMPONENT, CONTAINER, NODE, ENV, RESOURCES = "component", "container", "node", "env", "resources"
 
-RESIDENT, MEMORY = "resident", "memory"
-# The variables of the container and of the queue; see `ipa.dataplane.stage` and `ipa.dataplane.queue`.
-MODELS = "IPA_MODELS"
-VARIANT, LIGHTER, HEAVIER = "IPA_VARIANT", "IPA_LIGHTER", "IPA_HEAVIER"
-GROUPS, PROFILED = "IPA_RESIDENTS", "IPA_PROFILED_S"
-COMMAND = ("python", "-m", "ipa.dataplane.stage")
-RESIDENT_REMEDY = (
-    "give them one image with ipa-serving, and env that differs in MLSERVER_MODEL_... alone; or leave it out"
-)
-Groups = tuple[tuple[str, ...], ...]
+RESIDENT = "resident"
 
 WHERE = "in one SeldonDeployment"
 BATCH_REMEDY = "`seldon: {shape: split}`, whose queue counts each request's rows"
@@ -92,7 +74,7 @@ def fields_of(pipeline: Pipeline, stage: Stage, config: StageConfig) -> dict[str
 
 
 def variant_fields(stage: Stage, variant: str) -> dict[Field, str | None]:
-    """The fields that tell the variant from others, and its `told`, which are only written with them."""
+    """The fields that tell the variant from others."""
     run, runs = seldon_run(stage, variant), _runs(stage).values()
     found: dict[Field, str | None] = {}
     if any(other.image is not None for other in runs):
@@ -102,8 +84,7 @@ def variant_fields(stage: Stage, variant: str) -> dict[Field, str | None]:
     if any(other.model_uri is not None for other in runs):
         found[NODE, "modelUri"] = run.model_uri
     env = env_of(run)
-    found |= {(ENV, name): env.get(name) for name in sorted(env_names(runs))}
-    return found | {(ENV, name): value for name, value in sorted(run.told.items())}
+    return found | {(ENV, name): env.get(name) for name in sorted(env_names(runs))}
 
 
 def requested(pipeline: Pipeline, stage: Stage, variant: str) -> dict[str, str]:
@@ -112,17 +93,11 @@ def requested(pipeline: Pipeline, stage: Stage, variant: str) -> dict[str, str]:
     Accelerators are those of the `seldon` section or of the profile, whichever are more; the rest is that of
     the section alone, since a container without a limit is not ended for what was measured.
     """
-    own = _requested(pipeline, stage, variant)
-    return {dimension(name).resource: quantity_of(name, amount) for name, amount in own.items()}
-
-
-def _requested(pipeline: Pipeline, stage: Stage, variant: str) -> dict[str, float]:
-    """The amounts of `requested`, by our names."""
     own = beside_cores(seldon_run(stage, variant))
     measured = pipeline.bounds.measured.get((stage.name, variant))
     for kind, count in (measured.beside.accelerators if measured else {}).items():
         own[kind] = max(count, own.get(kind, 0.0))
-    return own
+    return {dimension(name).resource: quantity_of(name, amount) for name, amount in own.items()}
 
 
 def accelerator_kinds(pipeline: Pipeline, stage: Stage) -> set[str]:
@@ -165,8 +140,7 @@ def env_names(runs: Iterable[SeldonRun]) -> set[str]:
 
 def owned_env(stage: Stage) -> frozenset[str]:
     """The names of the stage's env that are ours: those of its variants, and those of batching."""
-    runs = _runs(stage).values()
-    return frozenset({BATCH_SIZE, BATCH_TIME, *env_names(runs), *(name for run in runs for name in run.told)})
+    return frozenset({BATCH_SIZE, BATCH_TIME, *env_names(_runs(stage).values())})
 
 
 def check_variants(pipeline: Pipeline) -> None:
@@ -194,122 +168,12 @@ def check_variants(pipeline: Pipeline) -> None:
         )
 
 
-def groups_of(pipeline: Pipeline, stage: Stage) -> Groups:
-    """The variants of the stage that a replica has loaded together, in the file's order; empty if it has one.
-
-    As many as `resident` says, in groups of about the same size: a pod's variants never change, so that a
-    variant alone says with which others it is loaded.
-    """
-    section = seldon_of(pipeline)
-    is_split = section is not None and section.shape is Shape.SPLIT
-    if stage.residents <= 1 or section is None or not is_split or RESIDENT in section.ignores:
-        return ()
-    names = [variant.name for variant in stage.variants]
-    count = -(-len(names) // stage.residents)
-    size, more = divmod(len(names), count)
-    starts = [at * size + min(at, more) for at in range(count + 1)]
-    return tuple(tuple(names[start:end]) for start, end in pairwise(starts))
-
-
-def resident_fault(pipeline: Pipeline, stage: Stage) -> str:
-    """The reason why one container cannot keep the stage's variants resident; empty if there is none."""
-    if not groups_of(pipeline, stage):
-        return ""
-    given = list(_runs(stage).values())
-    differing = sorted(name for name in env_names(given) if len({env_of(run).get(name) for run in given}) > 1)
-    others = ", ".join(name for name in differing if not name.startswith(MODEL_ENV))
-    faults = {
-        "not all of its variants have a `seldon:` section": len(given) < len(stage.variants),
-        "a microservice has one model": any(is_microservice(pipeline, it) for it in stage.variants),
-        "its variants have different images": len({run.image for run in given}) > 1,
-        "a prepackaged server, or one with a model_uri, loads one model": any(
-            run.model_uri is not None or server_of(run) is not None for run in given
-        ),
-        "not all of its variants name an `implementation`, a class of their image": any(
-            IMPLEMENTATION not in env_of(run) for run in given
-        ),
-        f"its variants differ in env {others}, which is that of the whole container": bool(others),
-    }
-    return next((why for why, is_so in faults.items() if is_so), "")
-
-
-def group_named(groups: Groups, variant: str) -> str:
-    """The name of the group that has the variant, which is that of the container's variant."""
-    return next(("+".join(group) for group in groups if variant in group), variant)
-
-
-def served_variant(groups: Groups, loaded: str, asked: str) -> str:
-    """The variant that replicas with the group `loaded` serve while their queue asks for `asked`.
-
-    The nearest in the file's order, as their queue chooses it.
-    """
-    names = [name for group in groups for name in group]
-    (group,) = (each for each in groups if "+".join(each) == loaded)
-    return min(group, key=lambda name: abs(names.index(name) - names.index(asked)))
-
-
-def model_template(container: str) -> str:
-    """The name of a variant's model at the container, with ANY_VARIANT for the variant."""
-    return f"{container}--{ANY_VARIANT}"
-
-
-def container_variants(
-    pipeline: Pipeline, stage: Stage, container: str, groups: Groups
-) -> tuple[Variant, ...]:
-    """The variants of the stage's container: each serves one group, and has the memory of the largest."""
-    runs = _runs(stage)
-    first = next(iter(runs.values()))
-    own = {name for name in env_names(runs.values()) if name.startswith(MODEL_ENV)}
-    shared = {key: value for key, value in env_of(first).items() if key not in own}
-    models = {
-        name: {key: value for key, value in sorted(env_of(run).items()) if key in own}
-        for name, run in runs.items()
-    }
-    # The memory and the accelerators of a container, whichever variants it has: as plans count them.
-    amounts = [_requested(pipeline, stage, name) for name in runs]
-    kinds = sorted({kind for each in amounts for kind in each if kind != MEMORY})
-    accelerators = {kind: max(each.get(kind, 0.0) for each in amounts) for kind in kinds}
-    # None if a variant requests none: a container without a limit is not ended for what was measured.
-    memory_gib = None
-    if all(MEMORY in each for each in amounts):
-        requested_gib = sum(nlargest(stage.residents, (each[MEMORY] for each in amounts)))
-        measured = pipeline.bounds.measured.items()
-        planned = [it.beside.memory_gib for (owner, _), it in measured if owner == stage.name]
-        memory_gib = max(requested_gib, *planned, 0.0)
-    template, made = model_template(container), []
-    for group in groups:
-        loaded = json.dumps({template.replace(ANY_VARIANT, name): models[name] for name in group})
-        env = {**shared, MODELS: loaded}
-        run = SeldonRun(first.image, env=env, memory_gib=memory_gib, accelerators=accelerators)
-        made.append(Variant("+".join(group), targets={"seldon": run}))
-    return tuple(made)
-
-
-def queue_variants(
-    pipeline: Pipeline, stage: Stage, groups: Groups, env: Mapping[str, str]
-) -> tuple[Variant, ...]:
-    """The variants of the stage's queue: the same settings `env`, each with another variant to ask for."""
-    known = {name: it for (owner, name), it in pipeline.bounds.measured.items() if owner == stage.name}
-    # In core seconds: the queue goes by their ratios.
-    times = {name: it.batch_core_s for name, it in known.items() if it.batch_core_s[0] > 0}
-    profiled = " ".join(f"{name}={first:.6g},{more:.6g}" for name, (first, more) in sorted(times.items()))
-    fixed = {**env, GROUPS: " ".join(",".join(group) for group in groups)}
-
-    def run(variant: str) -> SeldonRun:
-        (group,) = (each for each in groups if variant in each)
-        lighter, heavier = map(" ".join, stand_ins(pipeline, stage.name, variant, group))
-        told = {LIGHTER: lighter, HEAVIER: heavier, PROFILED: profiled}
-        return SeldonRun(env={**fixed, VARIANT: variant}, told=told)
-
-    return tuple(replace(each, targets={"seldon": run(each.name)}) for each in stage.variants)
-
-
 def at_cluster(pipeline: Pipeline, profiles: Mapping[str, StageProfile] = NO_PROFILES) -> Pipeline:
     """Return the pipeline as it runs on Seldon.
 
     The cores of containers beside its replicas count within its bounds. In one SeldonDeployment each replica
     batches for itself, and stages that MLServer would answer wrongly in batches (`unbatched_stages`) have
-    batch size 1 only. An ignored `resident` has no effect; in shape split it makes groups of variants.
+    batch size 1 only. An ignored `resident` has no effect.
     """
     why, section = unbatched_stages(pipeline, profiles), seldon_of(pipeline)
     is_single, hop_s, overhead = False, 0.0, NO_OVERHEAD
@@ -334,7 +198,6 @@ def at_cluster(pipeline: Pipeline, profiles: Mapping[str, StageProfile] = NO_PRO
             unbatched=why.get(stage.name, ""),
             in_replica=is_single,
             hop_s=hop_s,
-            resident_groups=groups_of(pipeline, stage),
         )
         for stage in pipeline.stages
     )

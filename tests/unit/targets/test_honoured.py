@@ -11,11 +11,11 @@ import yaml
 from ipa.bootstrap.targets import check_carried, target_of
 from ipa.cli.main import run
 from ipa.model.errors import InputError, UsageError
-from ipa.model.pipeline import Canary, Edge, Pipeline, Variant
+from ipa.model.pipeline import Canary, Edge, Pipeline
 from ipa.settings import Settings
 from ipa.targets.base import Target, target_named, targets
 from ipa.targets.local.target import LOCAL
-from ipa.targets.seldon.section import SeldonRun, Shape, with_seldon
+from ipa.targets.seldon.section import Shape, with_seldon
 from ipa.targets.seldon.target import SELDON
 from ipa.targets.simulated.target import SIMULATED
 from tests.fakes.kube.samples import sample_pipeline
@@ -25,9 +25,6 @@ SPLIT = with_seldon(SINGLE, shape=Shape.SPLIT, image="registry.example/ipa:1")
 BRANCH = replace(SINGLE.stages[1], name="also", after=(Edge(SINGLE.stages[0].name),))
 FORKED = replace(SINGLE, stages=(*SINGLE.stages, BRANCH))
 RESIDENT = replace(SINGLE, stages=tuple(replace(stage, resident="all") for stage in SINGLE.stages))
-CLASS = SeldonRun(image="i", implementation="shop.Read")
-NAMED = tuple(Variant(name, targets={"seldon": CLASS}) for name in ("a", "b"))
-KEPT = replace(SINGLE, stages=(replace(SINGLE.stages[0], variants=NAMED, resident="all"),))
 
 
 def keys(target: Target, pipeline: Pipeline) -> list[str]:
@@ -98,8 +95,6 @@ def test_a_hop_takes_what_the_section_says_or_what_was_measured_for_the_shape() 
         (replace(SINGLE, drop_after_s=2.0), "drop_after", "split"),
         (replace(SPLIT, sets=True), "sets", "single"),
         (with_seldon(FORKED, shape=Shape.SPLIT, image="i"), "graph", "single"),
-        (KEPT, "resident", "split"),
-        # No container can serve variants of several images.
         (RESIDENT, "resident", ""),
         # That shape would refuse the graph.
         (replace(FORKED, drop_after_s=2.0), "drop_after", ""),
