@@ -50,7 +50,7 @@ BUSIEST = {"ocr": "recognise", "digits": "classify"}
 def case_of(name: str, seconds: int, *, shares_cpus: bool = False) -> Case:
     """The named pipeline for so long: half of it at each of its two rates, each with our plan for it.
 
-    Its busiest stage has whole cores, so CPUs of its own; with `shares_cpus` it has what is best, be it less.
+    Its busiest stage has whole cores, which no quota holds back; with `shares_cpus` it has what is best.
     """
     pipeline = load_pipeline(Path("pipelines") / name / "pipeline.yaml")
     if not shares_cpus:

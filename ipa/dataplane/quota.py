@@ -59,7 +59,7 @@ class CpuQuota:
     """A token bucket of CPU seconds: it fills at `cores` per second, up to one period's worth.
 
     Use may overdraw it; the caller then waits until the debt is paid, as CFS throttles a container that has
-    used up its period. Whole cores are enforced by affinity instead and never wait here.
+    used up its period. Whole cores are enforced by the number of threads and never wait here.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Processes of a pipeline, forked off one that has imported all: the fork server, its client, their CPUs.
+"""Processes of a pipeline, forked off one that has imported all: the fork server and its client.
 
 An MLServer takes seconds of CPU to import, which on a small machine slows those that serve. A fork of this
 process has it all at once and shares its memory: it serves in a fraction of a second.
@@ -7,8 +7,8 @@ process has it all at once and shares its memory: it serves in a fraction of a s
 
 Orders come as JSON lines on standard input, answers and exits go as JSON lines to standard output:
 
-    {"order": 1, "module": "mlserver.cli.main", "arguments": ["start", "."], "env": {}, "cpus": [], "log": ""}
-    {"order": 2, "command": ["./server", "9000"], "env": {}, "cpus": [], "log": ""}
+    {"order": 1, "module": "mlserver.cli.main", "arguments": ["start", "."], "env": {}, "log": ""}
+    {"order": 2, "command": ["./server", "9000"], "env": {}, "log": ""}
     {"kill": 4711, "signal": 15}
     {"started": 1, "pid": 4711}
     {"exited": 4711, "code": -9}
@@ -34,9 +34,8 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
@@ -175,8 +174,6 @@ class ForkServer:
         os.environ.update(order["env"])
         if order.get("yields"):
             os.nice(self._yield_nice + self._start_nice)
-        if order["cpus"]:
-            os.sched_setaffinity(0, order["cpus"])
 
 
 class ForkedProcesses:
@@ -209,15 +206,13 @@ class ForkedProcesses:
         self._reader = threading.Thread(target=self._read, name="forkserver", daemon=True)
         self._reader.start()
 
-    def start(
-        self, what: Mapping[str, Any], *, env: Mapping[str, str], cpus: Sequence[int], log: Path
-    ) -> int:
+    def start(self, what: Mapping[str, Any], *, env: Mapping[str, str], log: Path) -> int:
         """The pid of a new process; UnavailableError if the fork server is gone.
 
         `what` is its order: `module` and `arguments`, or `command`, with `fds` and `yields`.
         """
         number = next(self._orders)
-        order = {"order": number, **what, "env": dict(env), "cpus": list(cpus), "log": str(log)}
+        order = {"order": number, **what, "env": dict(env), "log": str(log)}
         with self._changed:
             self._write(order)
             self._changed.wait_for(
@@ -260,92 +255,6 @@ class ForkedProcesses:
             self._changed.notify_all()
         for pid in self._alive:
             self._on_exit(pid, -signal.SIGKILL)
-
-
-def move(pid: int, cpus: Collection[int]) -> None:
-    """Bind every thread of the process to those CPUs; nothing where it has ended."""
-    moved: set[str] = set()
-    with suppress(ProcessLookupError, FileNotFoundError):
-        # A thread that starts meanwhile has the CPUs of the one that started it: look until none is new.
-        while new := {task.name for task in Path(f"/proc/{pid}/task").iterdir()} - moved:
-            for thread in new:
-                with suppress(ProcessLookupError):
-                    os.sched_setaffinity(int(thread), cpus)
-            moved |= new
-
-
-@dataclass(slots=True)
-class CpuAssignment:
-    """The CPUs of one process: exclusive ones, or the pool that the others share."""
-
-    cores: float
-    cpus: tuple[int, ...] = ()
-    is_exclusive: bool = False
-    pid: int = 0
-
-
-class CpuMap:
-    """Processes on the CPUs of this machine, as the kubelet's static policy has them. Thread-safe.
-
-    A replica of whole cores has CPUs of its own while there are any free; replicas of less, and what has no
-    cores of its own, share the rest, or all CPUs where none is left. Whoever comes late, as in a change
-    beside what is still there, gets its own as soon as others have gone.
-    """
-
-    def __init__(
-        self, cpus: Sequence[int] | None = None, move: Callable[[int, Collection[int]], None] = move
-    ) -> None:
-        self._cpus = tuple(cpus or sorted(os.sched_getaffinity(0)))
-        self._move = move
-        self._places: dict[str, CpuAssignment] = {}
-        self._lock = threading.Lock()
-
-    def place(self, name: str, cores: float = 0) -> tuple[int, ...]:
-        """The CPUs of a new process, until others come or go."""
-        with self._lock:
-            self._places[name] = CpuAssignment(cores)
-            self._share_out()
-            return self._places[name].cpus
-
-    def started(self, name: str, pid: int) -> None:
-        """Record the process of a placed replica."""
-        with self._lock:
-            place = self._places[name]
-            place.pid = pid
-            # Others may have come or gone since it was placed.
-            self._move(pid, place.cpus)
-
-    def resize(self, name: str, cores: float) -> None:
-        """Give a placed process other cores."""
-        with self._lock:
-            place = self._places[name]
-            place.cores, place.is_exclusive = cores, False
-            self._share_out()
-
-    def release(self, name: str) -> None:
-        """It is gone."""
-        with self._lock:
-            if self._places.pop(name, None):
-                self._share_out()
-
-    def _share_out(self) -> None:
-        taken = {cpu for place in self._places.values() if place.is_exclusive for cpu in place.cpus}
-        # From the last CPU on: the first is where a machine handles its interrupts.
-        free = [cpu for cpu in reversed(self._cpus) if cpu not in taken]
-        for place in self._places.values():
-            wanted = int(place.cores)
-            if not place.is_exclusive and wanted == place.cores and 0 < wanted <= len(free):
-                place.is_exclusive = True
-                self._put(place, tuple(sorted(free[:wanted])))
-                free = free[wanted:]
-        for place in self._places.values():
-            if not place.is_exclusive:
-                self._put(place, tuple(sorted(free)) or self._cpus)
-
-    def _put(self, place: CpuAssignment, cpus: tuple[int, ...]) -> None:
-        if place.cpus != cpus and place.pid:
-            self._move(place.pid, cpus)
-        place.cpus = cpus
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from ipa.model.errors import UnavailableError
 from ipa.model.parts import Configs
 from ipa.model.pipeline import Stage
 from ipa.model.plan import StageConfig
-from ipa.targets.local.forkserver import CpuMap, ForkedProcesses
+from ipa.targets.local.forkserver import ForkedProcesses
 from ipa.targets.local.replica import HOST, HUNG_AFTER, Phase, Replica
 
 # Connections that wait to be accepted while the process is replaced: 1 s at more than a machine serves.
@@ -124,10 +124,10 @@ class Front:
 
     @property
     def log(self) -> Path:
-        """The path of its log; also its name in the CPU map."""
+        """The path of its log."""
         return self.folder / f"{self.name}.log"
 
-    def start(self, processes: ForkedProcesses, cpus: CpuMap) -> None:
+    def start(self, processes: ForkedProcesses) -> None:
         """Start it; UnavailableError if nothing can be started now."""
         token = secrets.token_urlsafe(32)
         fd, metrics_fd = self.fds
@@ -136,19 +136,16 @@ class Front:
             # The arguments are for `ps` alone: what every user of this machine can read has no token.
             {"module": self.module, "arguments": [self.folder.name, self.name], "fds": self.fds},
             env={**self.environment(), **place, ADMIN_TOKEN: token, **told_limits()},
-            cpus=cpus.place(str(self.log)),
             log=self.log,
         )
-        cpus.started(str(self.log), pid)
         self.pid, self.token, self.failed_checks, self.started_s = pid, token, 0, time.monotonic()
 
-    def ended(self, cpus: CpuMap) -> None:
+    def ended(self) -> None:
         """Record that the process exited."""
         now_s = time.monotonic()
         is_early = now_s - self.started_s < SHORT_LIFE_S
         self.backoff_s = min(MAX_BACKOFF_S, 2 * self.backoff_s or FIRST_BACKOFF_S) if is_early else 0.0
         self.pid, self.start_after_s = 0, now_s + self.backoff_s
-        cpus.release(str(self.log))
 
     def is_hung(self, is_answering: bool) -> bool:
         """Note a health check; return True once HUNG_AFTER in a row failed, if it had the time to start."""
@@ -169,9 +166,8 @@ class Front:
         report: dict[str, Any] = response.json()
         return report
 
-    def close(self, cpus: CpuMap) -> None:
+    def close(self) -> None:
         """Give up its ports."""
-        cpus.release(str(self.log))
         self.socket.close()
         self.metrics_socket.close()
 

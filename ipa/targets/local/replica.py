@@ -24,7 +24,7 @@ from ipa.model.parts import Configs, in_order, parts_of, share_faults
 from ipa.model.pipeline import Pipeline, Stage, Variant
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import threads_of
-from ipa.targets.local.forkserver import CpuMap, ForkedProcesses
+from ipa.targets.local.forkserver import ForkedProcesses
 from ipa.targets.local.section import LocalRun, local_of, port_of
 
 LOG = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ MLSERVER_SETTINGS = {
     "host": HOST,
     "grpc_port": 0,  # any; nobody calls it
     "metrics_endpoint": None,  # the queue measures
-    "parallel_workers": 0,  # a pool of processes of its own would escape quota and affinity
+    "parallel_workers": 0,  # a pool of processes of its own would escape the quota
     "gzip_enabled": False,
 }
 # MLServer's: POST NAME/load reads the model's settings and loads it beside the others.
@@ -111,10 +111,9 @@ class Replica:
             return False
         return self.left_s.get(variant, since_s) <= since_s
 
-    def resize(self, cores: float, cpus: CpuMap) -> None:
+    def resize(self, cores: float) -> None:
         """Give it other cores, of as many threads. OSError: its file cannot be written."""
         write_cores(self.cores_file, cores)
-        cpus.resize(str(self.log), cores)
         self.cores = cores
 
     @property
@@ -216,7 +215,6 @@ def preloads(pipeline: Pipeline) -> list[str]:
 
 def launch(
     processes: ForkedProcesses,
-    cpus: CpuMap,
     folder: Path,
     pipeline: Pipeline,
     config: StageConfig,
@@ -229,7 +227,6 @@ def launch(
     key, port = f"{config.stage}-{number}", free_port()
     model_dir, log = folder / key, folder / f"{key}.log"
     model_dir.mkdir(parents=True, exist_ok=True)
-    place = cpus.place(str(log), config.cores)
     url, variant = f"http://{HOST}:{port}", config.variant
     replica = Replica(key, config.stage, variant, config.cores, url, 0, log, now_s, model, {variant})
     write_cores(replica.cores_file, config.cores)
@@ -248,8 +245,7 @@ def launch(
         (model_dir / "settings.json").write_text(json.dumps(settings, indent=1))
         write_model(model_dir, model.replace(ANY_VARIANT, config.variant), run)
         order |= {"module": SERVER, "arguments": ["start", str(model_dir)]}
-    replica.pid = processes.start(order, env=env, cpus=place, log=log)
-    cpus.started(str(log), replica.pid)
+    replica.pid = processes.start(order, env=env, log=log)
     return replica
 
 

@@ -26,7 +26,7 @@ from ipa.model.measured import resident_variants, stand_ins
 from ipa.model.parts import Configs, order_of, paired, parts_of, share_of
 from ipa.model.pipeline import Bounds, Pipeline, Stage
 from ipa.model.plan import StageConfig, cores_of
-from ipa.targets.local.forkserver import CpuMap, ForkedProcesses, serving_priority
+from ipa.targets.local.forkserver import ForkedProcesses, serving_priority
 from ipa.targets.local.front import Front, PartRun, StageRun, router_socket
 from ipa.targets.local.replica import (
     HUNG_AFTER,
@@ -75,7 +75,7 @@ class PipelineRunner:
     """One pipeline's processes. Wishes are set by any thread; one thread carries them out."""
 
     def __init__(
-        self, pipeline: Pipeline, configs: Sequence[StageConfig], folder: Path, cpus: CpuMap, port: int = 0
+        self, pipeline: Pipeline, configs: Sequence[StageConfig], folder: Path, port: int = 0
     ) -> None:
         wanted = checked(pipeline, configs)
         # Before all that has to be closed: it may fail.
@@ -84,7 +84,6 @@ class PipelineRunner:
         # The same with the pins of people, which say what queues may choose.
         self._asked = pipeline
         self._folder = folder
-        self._cpus = cpus
         self._lock = threading.RLock()
         self._wake = threading.Event()
         self._is_stopping = False
@@ -293,10 +292,10 @@ class PipelineRunner:
         self._loader.close()
         with self._lock:
             for front in self.fronts:
-                front.close(self._cpus)
+                front.close()
             for run in self._stages:
                 for replica in run.replicas:
-                    self._gone(replica)
+                    self._meter(-replica.cores)
                 run.replicas.clear()
         self._client.close()
 
@@ -324,7 +323,7 @@ class PipelineRunner:
             raise UnavailableError("the process that starts model servers exited")
         for front in self.fronts:
             if not front.pid and time.monotonic() >= front.start_after_s:
-                front.start(self._processes, self._cpus)
+                front.start(self._processes)
         self._check_health()
         self._share_out()
         for run in self._stages:
@@ -436,7 +435,7 @@ class PipelineRunner:
                 return
         for _ in range(missing):
             number = next(self._numbers)
-            replica = launch(self._processes, self._cpus, self._folder, self.pipeline, config, number, now_s)
+            replica = launch(self._processes, self._folder, self.pipeline, config, number, now_s)
             with self._lock:
                 run.replicas.append(replica)
                 self._meter(replica.cores)
@@ -449,7 +448,7 @@ class PipelineRunner:
         def resize(replica: Replica, cores: float) -> None:
             before = replica.cores
             try:
-                replica.resize(cores, self._cpus)
+                replica.resize(cores)
                 self._meter(cores - before)
             except OSError as error:
                 run.failure = f"{replica.key} cannot be resized to {cores_of(cores)}: {error}"
@@ -530,19 +529,15 @@ class PipelineRunner:
             pid, code = self._exits.popleft()
             for front in (it for it in self.fronts if it.pid == pid):
                 log.warning("%s of %s ended; starting it again", front.name, self.pipeline.name)
-                front.ended(self._cpus)
+                front.ended()
                 self.restarts += 1
             with self._lock:
                 for run in self._stages:
                     for replica in [it for it in run.replicas if it.pid == pid]:
                         run.replicas.remove(replica)
-                        self._gone(replica)
+                        self._meter(-replica.cores)
                         if replica.phase in {Phase.STARTING, Phase.READY}:
                             self._note_death(run, replica, code)
-
-    def _gone(self, replica: Replica) -> None:
-        self._meter(-replica.cores)
-        self._cpus.release(str(replica.log))
 
     def _note_death(self, run: StageRun, replica: Replica, code: int) -> None:
         self.restarts += 1

@@ -29,7 +29,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.resources import Resources
 from ipa.model.rolling import PROCESSES
-from ipa.targets.local.forkserver import CpuMap, ForkedProcesses
+from ipa.targets.local.forkserver import ForkedProcesses
 from ipa.targets.local.replica import launch, preloads
 from ipa.targets.local.runner import PipelineRunner
 from ipa.targets.requests import MeasuredServer, machine
@@ -43,7 +43,7 @@ READY_POLL_S = 0.02
 STOP_TIMEOUT_S = 10.0
 GIB = 2**30
 METHOD = (
-    "One MLServer replica as the local runtime starts it: its own CPU, below one core the CPU quota of "
+    "One MLServer replica as the local runtime starts it: a thread a core, below one core the CPU quota of "
     "ipa.dataplane.quota. One client sends batches back to back over HTTP on loopback, JSON coding included; "
     "latency is the p99 of a batch, throughput the batch size over the mean."
 )
@@ -57,9 +57,8 @@ class LocalWorkload:
 
     rolling = PROCESSES
 
-    def __init__(self, folder: Path, *, cpus: Sequence[int] | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._cpus = CpuMap(cpus)
         self._runners: dict[str, PipelineRunner] = {}
         self._lock = threading.Lock()
 
@@ -74,7 +73,7 @@ class LocalWorkload:
             if pipeline.name in self._runners:
                 raise ConflictError(f"pipeline {pipeline.name} is already running")
             home = self._folder.resolve() / pipeline.name
-            runner = PipelineRunner(pipeline, configs, home, self._cpus, port)
+            runner = PipelineRunner(pipeline, configs, home, port)
             self._runners[pipeline.name] = runner
         give_up_s = time.monotonic() + START_TIMEOUT_S
         while True:
@@ -198,11 +197,10 @@ class Bench:
 
         UnavailableError if it does not get ready, or does not answer a batch, `within_s`.
         """
-        cpus = CpuMap()
         config = StageConfig(stage=stage, variant=variant, batch_size=1, cores=cores, replicas=1)
         started_s = time.monotonic()
         replica = launch(
-            self._processes, cpus, self._folder, self._pipeline, config, next(self._numbers), started_s
+            self._processes, self._folder, self._pipeline, config, next(self._numbers), started_s
         )
         try:
             with httpx.Client(timeout=within_s) as client:

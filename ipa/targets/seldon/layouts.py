@@ -129,9 +129,9 @@ def parts_of(pipeline: Pipeline) -> tuple[Part, ...]:
         served = alone(pipeline, f"{name}-{container}-model", replace(stage, container=container))
         model = Part(PartRole.MODEL, stage.name, served)
         env = {**common, "IPA_STAGE": stage.name, "IPA_MODEL_URL": model.service, "IPA_MODEL": container}
-        queue = _stage(f"{stage.name}-queue", "queue", env)
-        queue = replace(queue, batch_timeout_s=stage.batch_timeout_s)
-        queue = alone(pipeline, f"{name}-{container}-queue", queue)
+        batching = _stage(f"{stage.name}-queue", "queue", env)
+        batching = replace(batching, batch_timeout_s=stage.batch_timeout_s)
+        queue = alone(pipeline, f"{name}-{container}-queue", batching)
         parts += [model, Part(PartRole.QUEUE, stage.name, queue)]
     stages = " ".join(f"{part.stage}={part.service}" for part in parts if part.role is PartRole.QUEUE)
     env = {**common, "IPA_STAGES": stages, "IPA_DROP_AFTER_S": f"{pipeline.deadline_s:g}"}

@@ -17,7 +17,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ import psutil
 
 from ipa.adapters.processes import ONE_THREAD, free_port, start, terminate
 from ipa.model.rolling import threads_of
-from ipa.targets.local.forkserver import CpuMap, ForkedProcesses, move, serving_priority
+from ipa.targets.local.forkserver import ForkedProcesses, serving_priority
 from ipa.targets.local.replica import FRONTS, SERVER, write_cores
 from tests.fakes.children import with_parent
 from tests.fakes.kube.cluster import (
@@ -153,7 +153,6 @@ class Node:
         self._written: dict[Path, str] = {}
         self._write(self.hosts, {})
         self._write(self.targets, [])
-        self._cpus = CpuMap(move=_move_family)
         self._is_open = True
         self._news = threading.Event()
         self._thread = threading.Thread(target=self._run, name="node", daemon=True)
@@ -292,7 +291,6 @@ class Node:
             OWN: pod.address,
             **_env(spec),
         }
-        cpus = self._cpus.place(str(container.log), cores)
         command = spec.get("command", [])
         is_model = spec["name"] != ENGINE and (not command or command[2] == STAGE)
         if spec["name"] == ENGINE:
@@ -309,9 +307,8 @@ class Node:
                 env |= {"MLSERVER_HOST": pod.address, "MLSERVER_PARALLEL_WORKERS": "0"}
                 env |= {"MLSERVER_DEBUG": "false"}
             order = {"module": module, "arguments": arguments, "yields": is_model}
-        container.pid = self._processes.start(order, env=env, cpus=cpus, log=container.log)
+        container.pid = self._processes.start(order, env=env, log=container.log)
         container.started_s, container.ended_s, container.is_ready = self.monotonic(), None, False
-        self._cpus.started(str(container.log), container.pid)
 
     def _empty(self) -> Path:
         """A folder without model settings: MLServer takes the model from its environment."""
@@ -343,8 +340,6 @@ class Node:
                 self._note(pod, "taken")
             running = [it for it in pod.containers if it.ended_s is None]
             if not running:
-                for container in pod.containers:
-                    self._cpus.release(str(container.log))
                 del self._pods[name]
             elif now_s >= pod.kill_s:
                 self._signal(running, signal.SIGKILL)
@@ -447,11 +442,6 @@ def _family(pid: int) -> list[int]:
     with suppress(psutil.NoSuchProcess):
         return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
     return [pid]
-
-
-def _move_family(pid: int, cpus: Collection[int]) -> None:
-    for each in _family(pid):
-        move(each, cpus)
 
 
 def _env(spec: Json) -> dict[str, str]:

@@ -99,7 +99,7 @@ def test_a_debt_is_paid_back_with_the_cores_given_meanwhile() -> None:
     assert quota.charge(0.05) == 0, "a period of the new rate"
     assert quota.charge(0.05) == pytest.approx(0.1)
     quota.resize(1.0)
-    assert quota.charge(9.0) == 0, "a CPU of its own is the limit"
+    assert quota.charge(9.0) == 0, "its threads are the limit"
 
 
 def test_cores_are_those_of_the_file_while_it_makes_sense(tmp_path: Path) -> None:
