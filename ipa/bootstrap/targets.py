@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.transport import Limits
 from ipa.files import load_profiles
-from ipa.files.pipelines import find_pipeline
 from ipa.files.targets import TARGETS
 from ipa.model.decision import Mode
 from ipa.model.errors import InfeasibleError, InputError, NotFoundError, Problem, UsageError
@@ -129,18 +128,6 @@ def usable_profiles(settings: Settings, name: str) -> Mapping[str, StageProfile]
         return load_profiles(settings.profiles_dir, name)
     except (InputError, NotFoundError):
         return {}
-
-
-def release(settings: Settings, at: str, name: str, namespace: str | None) -> list[str]:
-    """Give the pipeline up on the target `at`, for another install to claim; the names of what was ours."""
-    kind, _, where = at.partition(":")
-    target = target_named(kind)
-    found = find_pipeline(name, settings.pipelines_dir)
-    found = target.shape(found, usable_profiles(settings, found.name))
-    if namespace is not None:
-        found = target.in_namespace(found, namespace)
-    with closing(target.connect(settings, where)) as connection:
-        return connection.release(found)
 
 
 @contextmanager

@@ -59,7 +59,6 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...] | str]] = {
         "unpin": ("lifecycle", "ipa unpin video crop"),
         "freeze": ("lifecycle", "ipa freeze video --until 2026-12-27T08:00Z --reason holidays"),
         "unfreeze": ("lifecycle", "ipa unfreeze video", "ipa unfreeze video 1a2b3c4d"),
-        "release": ("lifecycle", "ipa release video --at kubernetes"),
     },
     "Plan": {
         "plan": (

@@ -90,16 +90,6 @@ class World:
     adopting: Adopting | None = None
 
 
-class TargetConnection(Protocol):
-    """A target reached from the command line, without a service (`--at NAME`)."""
-
-    def release(self, pipeline: Pipeline) -> list[str]:
-        """Give the pipeline up for another install to claim; the names of the objects that were ours."""
-
-    def close(self) -> None:
-        """Close what is open."""
-
-
 @dataclass(frozen=True, slots=True)
 class ImportRequest:
     """A pipeline to make from what runs: the workload of that name or the only one, in a file or there.
@@ -216,10 +206,6 @@ class Target(ABC):
     def settings_at(self, settings: Settings, where: str) -> Settings:
         """The settings with the place that `--at NAME:WHERE` names."""
         return settings
-
-    def connect(self, settings: Settings, where: str) -> TargetConnection:
-        """The target without a service; `where` is what follows `NAME:` in `--at`, often empty."""
-        raise self._cannot("be reached without a service")
 
     def in_namespace(self, pipeline: Pipeline, namespace: str) -> Pipeline:
         """The pipeline in another namespace than its file says."""

@@ -46,7 +46,7 @@ NAMES = {
 # Where a difference is what one looks for.
 DIFFERS = "--policy"
 # What starts something, or needs a cluster: its words are checked, and no more.
-ONLY_PARSED = ("demo", "events", "serve", "release", "watch", "doctor")
+ONLY_PARSED = ("demo", "events", "serve", "watch", "doctor")
 
 
 def lines(guide: str) -> list[str]:

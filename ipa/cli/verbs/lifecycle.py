@@ -26,7 +26,6 @@ from ipa.model.errors import (
     UsageError,
 )
 from ipa.model.pipeline import Pin
-from ipa.settings import Settings
 
 if TYPE_CHECKING:
     from ipa.clients.http import HttpClient
@@ -387,27 +386,3 @@ def _freezes(title: str, none: str = "") -> Callable[[Json], str]:
         return "\n".join((f"{title}:", *lines)) if lines else none
 
     return words
-
-
-def release(
-    pipeline: str = options.PIPELINE,
-    *,
-    output: Output = OUTPUT,
-    at: str = typer.Option(
-        "kubernetes", "--at", metavar="WHERE", help="kubernetes[:KUBECONFIG]; IPA_INSTALL names the install"
-    ),
-    namespace: str | None = options.NAMESPACE,
-) -> None:
-    """Give up the ownership of a pipeline's objects on a cluster, so that another install may write them.
-
-    Stop this install's service first, or set the pipeline to advisory: its next write would claim them again.
-    """
-    from ipa.bootstrap.targets import is_target
-    from ipa.bootstrap.targets import release as give_up
-
-    if not is_target(at):
-        raise UsageError(f"release is for a cluster, and {at} is none", hint="Use --at kubernetes.")
-    settings = Settings.from_env()
-    names, install = give_up(settings, at, pipeline, namespace), settings.install
-    text = f"install {install!r} gave up {', '.join(names)}" if names else f"no install owns {pipeline}"
-    show(output, {"install": install, "released": names}, text)

@@ -222,18 +222,6 @@ def claim(found: Json, install: str) -> list[Operation]:
     return [version, {"op": "add", "path": KEY, "value": install}]
 
 
-def release(found: Json, install: str) -> list[Operation]:
-    """The patch that gives it up; empty where nobody owns it. DriftError where another install does."""
-    check_owner(found, install)
-    if owner_of(found) is None:
-        return []
-    return [
-        {"op": "test", "path": UID, "value": found["metadata"]["uid"]},
-        {"op": "test", "path": KEY, "value": install},
-        {"op": "remove", "path": KEY},
-    ]
-
-
 def check_owner(found: Json, install: str) -> None:
     """DriftError, naming the owner, where another install has claimed it."""
     owner = owner_of(found)
@@ -241,10 +229,12 @@ def check_owner(found: Json, install: str) -> None:
         return
     metadata = found["metadata"]
     name = f"{metadata.get('namespace', '')}/{metadata['name']}"
+    place = f"{metadata['name']} -n {metadata.get('namespace', 'default')}"
+    free = f"kubectl annotate {found['kind'].lower()} {place} {ANNOTATION}-"
     raise DriftError(
         f"{found['kind']} {name} belongs to install {owner!r}; this is install {install!r}",
         problems=[Problem(f"annotation {ANNOTATION} is {owner!r}")],
-        hint="Stop the other install and run `ipa release` with its IPA_INSTALL, or leave it in control.",
+        hint=f"Leave the other install in control, or stop it and run `{free}`.",
     )
 
 

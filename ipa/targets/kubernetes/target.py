@@ -1,4 +1,4 @@
-"""A target whose pipelines are objects of a Kubernetes cluster: opened, watched, claimed and released."""
+"""A target whose pipelines are objects of a Kubernetes cluster: opened, watched and claimed."""
 
 from __future__ import annotations
 
@@ -90,14 +90,6 @@ class KubernetesTarget(base.Target):
     def settings_at(self, settings: Settings, where: str) -> Settings:
         """The settings with that kubeconfig."""
         return replace(settings, kubeconfig=str(Path(where).expanduser())) if where else settings
-
-    def connect(self, settings: Settings, where: str) -> base.TargetConnection:
-        """The cluster of the kubeconfig `where`, by default that of the settings."""
-        from ipa.adapters.kube.client import KubeClient
-
-        settings = self.settings_at(settings, where)
-        client = KubeClient.from_kubeconfig(settings.kubeconfig, settings.kube_timeout_s)
-        return self.workload_of(client, settings.install)
 
     def render(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
         """Every object of the pipeline with these configurations."""

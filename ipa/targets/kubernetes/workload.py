@@ -35,7 +35,6 @@ from ipa.targets.kubernetes.layout import (
     last_hand,
     owner_of,
     patch_of,
-    release,
     revision_of,
 )
 from ipa.targets.kubernetes.rollout import DeploymentState, counter_of, judge
@@ -156,25 +155,6 @@ class KubeWorkload:
             phase = RolloutPhase.REPLACED if is_back else RolloutPhase.READY
             return Rollout(phase, "another writer replaced the change")
         return judge(self._look(layout, running), change.lost)
-
-    def release(self, pipeline: Pipeline) -> list[str]:
-        """Give up every object of the pipeline; the names of those that were the install's.
-
-        DriftError where one belongs to another install: nothing is given up. NotFoundError: none is there.
-        """
-        layout = self._layout_of(pipeline)
-        objects = self._present(layout)
-        if not objects:
-            raise NotFoundError(f"{layout.entry}: does not exist")
-        patches = {name: release(live, self._install) for name, live in objects.items()}
-        owned = {name: patch for name, patch in patches.items() if patch}
-        for name, patch in owned.items():
-            self._client.patch(layout.kind, layout.namespace, name, patch)
-        return list(owned)
-
-    def close(self) -> None:
-        """Close the client."""
-        self._client.close()
 
     def _get(self, layout: Layout) -> Objects:
         """All objects. Errors: NotFoundError, IncompleteError; UnavailableError for an older one."""

@@ -97,10 +97,6 @@ class ToyWorkload:
     def why_not(self, pipeline: Pipeline) -> str:
         return ""
 
-    def release(self, pipeline: Pipeline) -> list[str]:
-        """Nothing is owned."""
-        return []
-
     def close(self) -> None:
         """Nothing is open."""
 

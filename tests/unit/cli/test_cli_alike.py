@@ -109,7 +109,7 @@ def _bare(kind: Any) -> Any:
 
 
 def test_what_reaches_a_cluster_takes_a_place_and_a_namespace() -> None:
-    for verb in ("release", "doctor", "import"):
+    for verb in ("doctor", "import"):
         assert {"--at", "--namespace", "-n"} <= set(named(verb)), verb
     asking = ["status", "watch", "history", "diff", "apply", "rollback", "pause", "resume", "mode"]
     for verb in (*asking, "pin", "unpin", "freeze", "unfreeze"):

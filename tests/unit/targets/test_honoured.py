@@ -192,6 +192,6 @@ def test_a_target_is_found_by_either_name_and_an_unknown_one_is_named() -> None:
 
 
 def test_what_a_target_cannot_do_is_refused_by_its_name() -> None:
-    for ask in (lambda: LOCAL.connect(Settings(), ""), lambda: LOCAL.render(SINGLE, ())):
+    for ask in (lambda: LOCAL.in_namespace(SINGLE, "a"), lambda: LOCAL.render(SINGLE, ())):
         with pytest.raises(UsageError, match="target local cannot"):
             ask()

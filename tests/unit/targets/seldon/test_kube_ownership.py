@@ -7,10 +7,9 @@ from dataclasses import replace
 import pytest
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.cli.main import run
 from ipa.control.ports import RolloutPhase
 from ipa.model.decision import Change
-from ipa.model.errors import ConflictError, DriftError, NotFoundError
+from ipa.model.errors import ConflictError, DriftError
 from ipa.targets.kubernetes.layout import ANNOTATION, last_hand, owner_of
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
@@ -121,24 +120,16 @@ def test_other_annotations_stay_and_a_change_of_the_owner_adds_nothing(installs:
     assert [each["op"] for each in sent.body if "annotations" in each["path"]] == ["test"]
 
 
-def test_released_it_is_anyone_s(installs: Installs) -> None:
-    with pytest.raises(NotFoundError):
-        installs.blue.release(PIPELINE)
+def test_without_its_claim_it_is_anyone_s(installs: Installs) -> None:
     installs.deploy(installs.blue)
-    assert installs.sdep()["metadata"]["annotations"] == {ANNOTATION: "blue"}
-    generation = installs.sdep()["metadata"]["generation"]
-    with pytest.raises(DriftError, match="'blue'"):
-        installs.green.release(PIPELINE)
-    assert installs.blue.release(PIPELINE) == ["sample"]
-    assert installs.blue.release(PIPELINE) == []
-    assert installs.sdep()["metadata"]["generation"] == generation
+    with pytest.raises(DriftError, match="'blue'") as refused:
+        installs.green.read(PIPELINE)
+    assert "kubectl annotate seldondeployment sample -n models ipa-serving/install-" in str(
+        refused.value.hint
+    )
+    installs.kube.edit("models", "sample", lambda sdep: sdep["metadata"].pop("annotations"))
     installs.green.write(PIPELINE, to_more(installs.green))
     assert owner_of(installs.sdep()) == "green"
-
-
-def test_a_service_is_not_asked_to_release(capfd: pytest.CaptureFixture[str]) -> None:
-    assert run(["release", "sample", "--at", "http://127.0.0.1:9"]) == 64
-    assert "for a cluster" in capfd.readouterr().err
 
 
 def entry(manager: str, time: str, field: str = "f:spec", subresource: str = "") -> Json:
