@@ -17,7 +17,6 @@ from ipa.targets import base
 from ipa.targets.kubernetes.target import KubernetesTarget
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.section import (
-    KEY,
     SECTIONS,
     SeldonTarget,
     Shape,
@@ -49,6 +48,8 @@ SPLIT = ServingSemantics(
     rebatch=Rebatch.NEW_REPLICAS,
     runs_graphs=False,
 )
+# The shape that honours a key which the other one does not.
+HONOURED_BY = {"drop_after": Shape.SPLIT, "sets": Shape.SINGLE, "canary": Shape.SINGLE, "graph": Shape.SINGLE}
 USUAL = SeldonTarget("")
 
 
@@ -73,32 +74,19 @@ class Seldon(KubernetesTarget):
         return f"Seldon in shape {_shape(pipeline)}"
 
     def unhonoured(self, pipeline: Pipeline) -> list[Unhonoured]:
-        """Keys of the pipeline without effect in its shape, those of its section too."""
-        found, section = self._faults(pipeline), seldon_of(pipeline)
-        if not found or section is None:
-            return found
-        # In the other shape, without the keys that only its own has, and with the hops of that shape.
-        own: dict[str, Any] = {"shape": Shape.SPLIT, "separate_orchestrator": True}
-        if section.shape is Shape.SPLIT:
-            own = {"shape": Shape.SINGLE, "image": None, "queue_cores": USUAL.queue_cores}
-        refused = {fault.key for fault in self._faults(with_seldon(pipeline, hop_s=None, **own))}
-        if not refused <= {fault.key for fault in found}:
-            # There it would be refused for something else.
-            return found
-        remedy = f"or use `seldon: {{shape: {own['shape']}}}`"
-        return [
-            fault
-            if fault.key in refused or fault.key.startswith(f"{KEY}.")
-            else replace(fault, remedy=f"{fault.remedy}; {remedy}")
-            for fault in found
-        ]
+        """Keys of the pipeline without effect in its shape, those of its section too.
 
-    def _faults(self, pipeline: Pipeline) -> list[Unhonoured]:
-        """Keys without effect in the pipeline's shape, but for those that the section says to ignore."""
+        Not those that the section says to ignore.
+        """
         found, section = super().unhonoured(pipeline), seldon_of(pipeline)
         if section is None:
             return found
-        found = [fault for fault in found if fault.key not in section.ignores]
+        there = {key: f"; or use `seldon: {{shape: {shape}}}`" for key, shape in HONOURED_BY.items()}
+        found = [
+            replace(fault, remedy=fault.remedy + there.get(fault.key, ""))
+            for fault in found
+            if fault.key not in section.ignores
+        ]
         return [*found, *_section_faults(pipeline, section)]
 
     def unfit(self, pipeline: Pipeline) -> str:

@@ -96,8 +96,6 @@ def test_a_hop_takes_what_the_section_says_or_what_was_measured_for_the_shape() 
         (replace(SPLIT, sets=True), "sets", "single"),
         (with_seldon(FORKED, shape=Shape.SPLIT, image="i"), "graph", "single"),
         (RESIDENT, "resident", ""),
-        # That shape would refuse the graph.
-        (replace(FORKED, drop_after_s=2.0), "drop_after", ""),
     ],
 )
 def test_the_remedy_names_the_shape_that_honours_the_key(pipeline: Pipeline, key: str, shape: str) -> None:
