@@ -69,7 +69,7 @@ class Adopting(Protocol):
         """Return if it can go on as that; ConflictError if it takes another start."""
 
     def adopt(self, pipeline: Pipeline) -> None:
-        """Run it on as that, and replace only replicas that have changed. It was checked before."""
+        """Run it on as that. It was checked before."""
 
 
 # Starts a watch: pipelines, the loop to wake, the least seconds between two wakes, the signal that ends it.

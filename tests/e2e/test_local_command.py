@@ -130,12 +130,12 @@ def test_router_queue_and_nursery_are_replaced_when_they_die(
     until(lambda: _is_answered(workload))
 
 
-def test_a_changed_file_is_adopted_and_only_what_it_starts_otherwise_is_replaced(
+def test_a_changed_file_is_adopted_unless_it_takes_another_start(
     workload: LocalWorkload, pipeline: Pipeline
 ) -> None:
     workload.start(pipeline, (config("fine"),))
     runner = workload.runner("echo")
-    fronts, pids, url = runner.front_pids(), runner.pids("say"), runner.endpoint
+    fronts, pids = runner.front_pids(), runner.pids("say")
     hasty = replace(pipeline, sla=Sla(1e-6), drop_after_s=1e-6)
     workload.check(hasty)
     workload.adopt(hasty)
@@ -149,22 +149,13 @@ def test_a_changed_file_is_adopted_and_only_what_it_starts_otherwise_is_replaced
     local = local_of(fine)
     assert local is not None
     other = replace(fine, targets={"local": replace(local, env={"WORD": "anew"})})
-    changed = replace(pipeline, stages=(replace(stage, variants=(other, broken)),))
-    workload.check(changed)
-    workload.adopt(changed)
-    answers = []
-    until(lambda: answers.append(say(workload).status_code) or runner.pids("say") not in (pids, []))  # type: ignore[func-returns-value]
-    until(lambda: workload.read(changed).settled)
-    assert set(answers) == {200}, "the old replica serves until the new one does"
-    assert (runner.front_pids(), runner.endpoint) == (fronts, url)
-    assert workload.read(changed).stages[0].config == config("fine"), "no plan has changed"
-
-    for wrong, said in (
-        (replace(stage, name="tell", variants=(fine,)), "the stages would be tell instead of say"),
-        (replace(stage, variants=(broken,)), "fine of say runs, and is no longer in the file"),
-        (replace(stage, resident="all"), "`resident` of say would change"),
+    for wrong in (
+        replace(stage, name="tell"),
+        replace(stage, variants=(broken,)),
+        replace(stage, variants=(other, broken)),
+        replace(stage, resident="all"),
     ):
-        with pytest.raises(ConflictError, match=said):
+        with pytest.raises(ConflictError, match="how they are started here would change"):
             workload.check(replace(pipeline, stages=(wrong,)))
     with pytest.raises(ConflictError, match="the port of the router"):
         workload.check(replace(pipeline, targets={"local": LocalPlace(9000)}))

@@ -7,7 +7,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -86,8 +86,6 @@ class Replica:
     loaded: set[str]
     phase: Phase = Phase.STARTING
     failed_checks: int = 0
-    # True if the pipeline's file starts its variant in another way by now.
-    is_outdated: bool = False
     # Those that its queue may choose instead of `variant`.
     stand_ins: tuple[str, ...] = ()
     # When each variant that it has run was last one of these.
@@ -122,8 +120,8 @@ class Replica:
         return ANY_VARIANT in self.model
 
     def serves(self, config: StageConfig) -> bool:
-        """True if it runs the configuration's variant on its cores, as the file says."""
-        return not self.is_outdated and (self.variant, self.cores) == (config.variant, config.cores)
+        """True if it runs the configuration's variant on its cores."""
+        return (self.variant, self.cores) == (config.variant, config.cores)
 
     def carries(self, config: StageConfig) -> bool:
         """True if it runs the configuration's variant, on as many cores at least."""
@@ -132,7 +130,7 @@ class Replica:
     def fits(self, config: StageConfig) -> bool:
         """True if it serves the configuration, or will with its variant and cores, without another start."""
         has_threads = threads_of(self.cores) == threads_of(config.cores)
-        return self.serves(config) or (self.is_resident and not self.is_outdated and has_threads)
+        return self.serves(config) or (self.is_resident and has_threads)
 
     def model_url(self, variant: str, root: str = "v2/models") -> str:
         """The address of the variant's model; `root` may be that of the repository."""
@@ -267,33 +265,21 @@ def write_cores(path: Path, cores: float) -> None:
     part.replace(path)
 
 
-def check_adoptable(running: Pipeline, changed: Pipeline, configs: Iterable[StageConfig]) -> None:
-    """ConflictError if what runs, with the `configs`, cannot go on as the changed pipeline."""
-    there, here = [it.name for it in changed.stages], [it.name for it in running.stages]
-    problem = ""
-    if there != here:
-        problem = f"the stages would be {', '.join(there)} instead of {', '.join(here)}"
-    elif port_of(changed) != port_of(running):
-        problem = "the port of the router would change, which takes a restart"
-    elif other := [it.name for it in changed.stages if model_of(it) != model_of(running.stage(it.name))]:
-        problem = f"`resident` of {', '.join(other)} would change, which takes a restart"
-    if problem:
-        raise ConflictError(problem, hint="Restart the service to apply the file.")
-    for stage in changed.stages:
-        for variant in stage.variants:
-            local_run(changed, stage.name, variant.name)
-    for config in configs:
-        if config.variant not in [it.name for it in changed.stage(config.stage).variants]:
-            raise ConflictError(
-                f"the variant {config.variant} of {config.stage} runs, and is no longer in the file",
-                hint=f"Run another one first: `ipa pin {running.name} {config.stage} --variant ...`.",
-            )
+def check_adoptable(running: Pipeline, changed: Pipeline) -> None:
+    """ConflictError unless the changed pipeline's processes are started as those that run."""
 
+    def starts(pipeline: Pipeline) -> list[Any]:
+        stages = [
+            (it.name, it.residents, {v.name: local_of(v) for v in it.variants}) for it in pipeline.stages
+        ]
+        return [port_of(pipeline), stages]
 
-def started_otherwise(before: Stage, now: Stage) -> frozenset[str]:
-    """The variants that are started in another way than before."""
-    old = {variant.name: local_of(variant) for variant in before.variants}
-    return frozenset(it.name for it in now.variants if it.name in old and local_of(it) != old[it.name])
+    if starts(changed) != starts(running):
+        raise ConflictError(
+            "the port of the router, the stages, their variants or `resident`, or how they are started here "
+            "would change",
+            hint="Restart the service to apply the file.",
+        )
 
 
 class VariantLoader:

@@ -38,7 +38,6 @@ from ipa.targets.local.replica import (
     launch,
     model_of,
     preloads,
-    started_otherwise,
     switch,
 )
 
@@ -241,19 +240,15 @@ class PipelineRunner:
     def check(self, pipeline: Pipeline) -> None:
         """ConflictError if the pipeline, as its file has it now, cannot be run by these processes."""
         with self._lock:
-            check_adoptable(self.pipeline, pipeline, [run.config for run in self._stages])
+            check_adoptable(self.pipeline, pipeline)
 
     def adopt(self, pipeline: Pipeline) -> None:
-        """Run on as the pipeline's file says now; replicas that it starts in another way are replaced."""
+        """Run on as the pipeline's file says now."""
         with self._lock:
-            before, self.pipeline, self._asked = self.pipeline, pipeline, pipeline
+            self.pipeline = self._asked = pipeline
             self._loader.adopt(pipeline)
             for run in self._stages:
-                run.stage = pipeline.stage(run.stage.name)
-                changed = started_otherwise(before.stage(run.stage.name), run.stage)
-                for replica in run.replicas:
-                    replica.is_outdated |= not changed.isdisjoint({replica.variant, *replica.loaded})
-                run.failure, run.deaths = "", 0
+                run.stage, run.failure, run.deaths = pipeline.stage(run.stage.name), "", 0
             self._wake.set()
 
     def progress(self) -> Rollout:
