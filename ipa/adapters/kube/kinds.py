@@ -108,7 +108,7 @@ def actor(kind: ResourceKind) -> RbacRole:
         "actor",
         "writing plans",
         (
-            *_rights(kind, "create", "patch"),
+            *_rights(kind, "patch"),
             *_rights(EVENT, "create", "patch"),
             # What its PodSecurity admits is asked before each write.
             Right("get", "", "namespaces"),
