@@ -164,9 +164,7 @@ HEAD = """# Faults and their effects
 
 The service must survive each of these faults. The tests of a case in `tests/faults` inject it
 (`test_k1_...`); `make attack` those of group R that need real sockets. `make faults` runs all cases with full
-counts and writes their figures to `runs/faults/table.md`: the bound that each test asserts, the figure, and
-that of a plain adapter in the same case, which reads the object, changes it, writes it back, retries failures
-and trusts `status.state`.
+counts and variants, and writes their figures to `runs/faults/table.md`: the figure, and the bound that its test asserts.
 
 These invariants hold after *every* step of the tests:
 

@@ -127,12 +127,8 @@ class Simulation:
         replicas: int = 2,
         times: LeaseTimes = TIMES,
         weather: Weather = CALM,
-        *,
-        believing: bool = False,
     ) -> None:
         self.random, self.times, self.weather = Random(seed), times, weather
-        # Whether they take the Lease at its word: whose name is in it leads, an empty or absent one is free.
-        self.believing = believing
         self.store, self.now_s = LeaseStore(), 0.0
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
@@ -282,14 +278,10 @@ class Simulation:
         now_s, jitter, before = replica.local_s(self.now_s), self.random.random(), replica.election
         if step.act is LeaseAction.READ:
             after = saw(before, answer, now_s, jitter)
-            if self.believing and answer is not None:
-                after = _believed(before, answer, now_s, jitter)
         elif answer is None:
             after = refused(before, now_s, jitter)
         else:
             after = wrote(before, answer.version, now_s, jitter)
-            if self.believing:
-                after = replace(after, from_s=min(after.from_s, now_s))
         replica.becomes(after, self.now_s)
 
     def _latency_s(self) -> float:
@@ -334,19 +326,6 @@ class Simulation:
 
     def _edit(self) -> None:
         self.random.choice(EDITS)(self)
-
-
-def _believed(election: Election, lease: Lease, now_s: float, jitter: float) -> Election:
-    """The baseline: who reads its name in the Lease leads, and one without a name is free."""
-    if not lease.holder:
-        return replace(saw(election, lease, now_s, jitter), is_current=True, due_s=now_s)
-    if lease.holder == election.me:
-        election = replace(election, mine=lease)
-        # The name is believed for as long as a renewal would be.
-        until_s = max(election.until_s, now_s + election.times.renew_deadline_s)
-        after = saw(election, lease, now_s, jitter)
-        return replace(after, from_s=min(after.from_s, now_s), until_s=until_s)
-    return saw(election, lease, now_s, jitter)
 
 
 def _named(names: Callable[[Simulation], str]) -> Callable[[Simulation], None]:

@@ -197,6 +197,12 @@ def api_fails(made: Monitored) -> None:
     ]
 
 
+def apart(faults: Sequence[Fault]) -> tuple[list[Fault], list[Fault]]:
+    """The first fault of each set of alerts, and the others."""
+    firsts = list({fault.fires: fault for fault in reversed(faults)}.values())
+    return [it for it in faults if it in firsts], [it for it in faults if it not in firsts]
+
+
 def _of(*names: str) -> frozenset[str]:
     return frozenset(names)
 

@@ -1,22 +1,30 @@
-"""A schedule carried out in a world: each fault begins and ends at its moments of the virtual clock."""
+"""Faults carried out in a world: each begins and ends at its moments of the virtual clock."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from ipa.control.ports import Freeze, Signals
 from ipa.model.decision import Mode
 from ipa.model.errors import UnavailableError
 from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason
-from tests.fakes.kube import Trouble
+from tests.fakes.kube import FaultKind, Trouble
 from tests.fakes.kube.faults import Fault
 from tests.fakes.kube.store import Json
-from tests.faults.schedule import KINDS, Entry, Schedule
 from tests.faults.world import KubeWorld
 
 FOR_EVER = 10**9
+KINDS = {
+    "status": FaultKind.STATUS,
+    "lost-before": FaultKind.LOST_BEFORE,
+    "lost-after": FaultKind.LOST_AFTER,
+    "truncated": FaultKind.TRUNCATED,
+    "html": FaultKind.HTML,
+    "wrong-kind": FaultKind.WRONG_KIND,
+    "hang": FaultKind.HANG,
+}
 
 BAD: dict[str, Callable[[Signals], Signals]] = {
     "absent": lambda signals: replace(signals, arrival_rate_rps=Missing(MissingReason.ABSENT)),
@@ -31,10 +39,49 @@ BAD: dict[str, Callable[[Signals], Signals]] = {
 }
 
 
-def drive(world: KubeWorld, schedule: Schedule) -> None:
-    """Let the schedule happen; the times in it count from now."""
+@dataclass(frozen=True)
+class Entry:
+    """A fault, begun at a moment: for so many requests or seconds, and again every so many until a moment."""
+
+    time_s: float
+    target: str
+    effect: str
+    verb: str = ""
+    resource: str = ""
+    times: int | None = None
+    for_s: float | None = None
+    every_s: float | None = None
+    until_s: float | None = None
+    dry_run: bool | None = None
+    status: int | None = None
+    delay_s: float | None = None
+    stage: str = ""
+    variant: str = ""
+    replicas: int | None = None
+    batch_size: int | None = None
+    cores: float | None = None
+    rate_rps: float | None = None
+    jump_s: float | None = None
+    mode: str = ""
+    annotation: str = ""
+
+    def moments_s(self) -> list[float]:
+        """When it begins, each time."""
+        if self.every_s is None or self.until_s is None:
+            return [self.time_s]
+        count = int((self.until_s - self.time_s) // self.every_s) + 1
+        return [self.time_s + at * self.every_s for at in range(count)]
+
+    @property
+    def end_s(self) -> float:
+        """When it is over, as far as time ends it."""
+        return self.moments_s()[-1] + (self.for_s or 0.0)
+
+
+def drive(world: KubeWorld, entries: Iterable[Entry]) -> None:
+    """Let the faults happen; their times count from now."""
     now_s = world.clock.monotonic_s()
-    for entry in schedule.entries:
+    for entry in entries:
         for at_s in entry.moments_s():
             # Both are bound now: the loop goes on.
             world.clock.at(now_s + at_s, lambda entry=entry: _begin(world, entry))  # type: ignore[misc]
@@ -66,6 +113,8 @@ def _begin(world: KubeWorld, entry: Entry) -> None:
             _people(world, entry)
         case "service":
             _service(world, entry)
+        case _:
+            raise ValueError(f"there is no target {entry.target!r} of faults")
 
 
 def _after(world: KubeWorld, entry: Entry, do: Callable[[], None]) -> None:

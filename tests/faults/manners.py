@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from kubernetes.client import ApiClient, Configuration
-
 from ipa.model.pipeline import Pipeline
 from ipa.targets.seldon.section import SeldonTarget
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.samples import sample_pipeline
-from tests.faults.plain import PlainWorkload
 
 Json = dict[str, Any]
 NAMESPACE = "models"
@@ -21,13 +18,6 @@ NAMES = ("one", "two", "three", "four", "five", "six", "seven")
 def named(name: str) -> Pipeline:
     """The sample pipeline under that name."""
     return replace(sample_pipeline(), targets={"seldon": SeldonTarget(name, NAMESPACE, "main")})
-
-
-def plain_of(kube: FakeKube) -> PlainWorkload:
-    """The plain adapter, with the client's own defaults but for urllib3's retries."""
-    configuration = Configuration()
-    configuration.host, configuration.retries = kube.url, False
-    return PlainWorkload(ApiClient(configuration))
 
 
 def edit(kube: FakeKube, name: str, replicas: int) -> None:

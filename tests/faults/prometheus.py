@@ -11,17 +11,14 @@ import json
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 import requests
 
-from ipa.adapters.prometheus.queries import LOCAL, Dialect, queries
 from ipa.adapters.prometheus.scraper import SeriesStore
-from ipa.control.ports import Load, Signals
-from ipa.model.observation import LoadHistory, Measured
 from ipa.model.pipeline import Pipeline
 from tests.fakes.kube.server import Listener
 from tests.fakes.promql import respond
@@ -271,48 +268,7 @@ class Direct(requests.adapters.BaseAdapter):
         """Nothing is open."""
 
 
-class NaiveReader:
-    """Reads as it is often written: the first series, nothing there is zero, an error is zero, no age."""
-
-    def __init__(self, url: str, dialect: Dialect = LOCAL) -> None:
-        self._url, self._dialect, self._session = url, dialect, requests.Session()
-        self._session.trust_env = False
-
-    def read(self, pipeline: Pipeline, window_s: float) -> Signals:
-        """Rate and load; nothing is ever missing, and a latency it does not know is zero."""
-        asked = queries(pipeline, self._dialect)
-        # A rate of each target.
-        rates_of = replace(asked["arrivals"], by=("instance",))
-        rate = self._number(str(rates_of))
-        end_s = int(self.at_s)
-        span = {"start": end_s - int(window_s) + 1, "end": end_s, "step": 1}
-        try:
-            found = self._get("query_range", query=str(rates_of), **span)
-            rates = tuple(float(text) for _, text in found[0]["values"]) or (0.0,)
-        except Exception:
-            rates = (0.0,)
-        return Signals(Measured(rate), Measured(LoadHistory(1.0, rates)), Measured(0.0))
-
-    def load(self, pipeline: Pipeline, window_s: float) -> Load:
-        """The load alone."""
-        return self.read(pipeline, window_s).load
-
-    at_s = EPOCH_S
-
-    def _number(self, query: str) -> float:
-        try:
-            found = self._get("query", query=query)
-            self.at_s = float(found[0]["value"][0])
-            return float(found[0]["value"][1])
-        except Exception:
-            return 0.0
-
-    def _get(self, path: str, **parameters: Any) -> Any:
-        response = self._session.get(f"{self._url}/api/v1/{path}", params=parameters, timeout=2.0)
-        return response.json()["data"]["result"]
-
-
 def session_of(metrics: Any) -> requests.Session:
-    """The HTTP session of either reader."""
-    found: requests.Session = metrics.http.session if hasattr(metrics, "http") else metrics._session
+    """The reader's HTTP session."""
+    found: requests.Session = metrics.http.session
     return found

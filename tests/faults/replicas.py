@@ -81,8 +81,8 @@ class Replica:
 class Service:
     """Replicas of one service, and what each has sent. `before` is called with who sends each request."""
 
-    def __init__(self, world: KubeWorld, *, subject: str = "ours") -> None:
-        self.world, self.subject = world, subject
+    def __init__(self, world: KubeWorld) -> None:
+        self.world = world
         self.replicas: list[Replica] = []
         self.before: Callable[[Replica, Request], None] = lambda replica, request: None
         self._stack = ExitStack()
@@ -178,7 +178,7 @@ class Service:
         world = self.world
         if install:
             return KubeWorkload(self._client(), layout_of, install)
-        made, close = _workload(self.subject, world.kube, world.clock, world.pool, 10.0)
+        made, close = _workload(world.kube, world.clock, world.pool, 10.0)
         self._stack.callback(close)
         return made
 

@@ -1,9 +1,9 @@
 """A control loop in a process of its own, on the machine's clocks, that says what each of its ticks came to.
 
-    python -m tests.faults.sleeper KUBECONFIG [alone]
+    python -m tests.faults.sleeper KUBECONFIG
 
 Its first tick that leads makes a change, which never becomes ready: whoever goes on leading takes it back
-once its deadline has passed. Times are small, so that nobody waits long. `alone`: it asks no Lease.
+once its deadline has passed. Times are small, so that nobody waits long.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.scheduler import SystemClock
 from ipa.control.loop.snapshot import Snapshot
-from ipa.control.ports import AlwaysLeading, Leadership, PipelineControl
+from ipa.control.ports import PipelineControl
 from ipa.model.decision import Decision, Mode
 from ipa.policies.ours import Ours
 from ipa.targets.kubernetes.workload import KubeWorkload
@@ -35,15 +35,12 @@ PLACE = ObjectRef(kinds.LEASE, NAMESPACE, "lease")
 TICK_S = 0.2
 
 
-def main(kubeconfig: str, alone: bool) -> None:
+def main(kubeconfig: str) -> None:
     """Run until killed."""
     client = KubeClient.from_kubeconfig(kubeconfig, 5.0)
     clock = SystemClock()
-    leads: Leadership = AlwaysLeading()
-    if not alone:
-        leadership = LeaseLeadership(client, PLACE, "child", TIMES)
-        leadership.start()
-        leads = TermLeadership(leadership)
+    leadership = LeaseLeadership(client, PLACE, "child", TIMES)
+    leadership.start()
     store = FakeStore(PipelineControl(mode=Mode.ACTIVE))
     metrics = FakeMetrics(clock, lambda t_s: 9.0)  # type: ignore[arg-type]
 
@@ -53,7 +50,14 @@ def main(kubeconfig: str, alone: bool) -> None:
 
     loop = ControlLoop(
         PIPELINE,
-        LoopPorts(clock, metrics, KubeWorkload(client, layout_of), store, store, leadership=leads),
+        LoopPorts(
+            clock,
+            metrics,
+            KubeWorkload(client, layout_of),
+            store,
+            store,
+            leadership=TermLeadership(leadership),
+        ),
         policy=Ours(PIPELINE, PLANNER),
         predict=profiled().predict,
         forecaster=window_max,
@@ -67,4 +71,4 @@ def main(kubeconfig: str, alone: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:] == ["alone"])
+    main(sys.argv[1])

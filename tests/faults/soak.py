@@ -12,8 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from ipa.model.decision import Mode, ReasonCode
-from tests.faults.drive import BAD, drive
-from tests.faults.schedule import Entry, Schedule
+from tests.faults.drive import BAD, Entry, drive
 from tests.faults.world import PLANNER, QUIET, SETTINGS, KubeWorld, build
 
 TICK_S = 10.0
@@ -135,10 +134,10 @@ def soak(ticks: int, seed: int = 0, *, with_faults: bool = True) -> Soak:
 
 def _suffer(world: KubeWorld, made: Soak, source: random.Random) -> None:
     """One episode, until all of it is over."""
-    schedule = Schedule("an episode", tuple(episode(source, 0.5)))
-    made.faults.update(f"{entry.target} {entry.effect}" for entry in schedule.entries)
-    until_s = world.clock.monotonic_s() + schedule.end_s
-    drive(world, schedule)
+    entries = tuple(episode(source, 0.5))
+    made.faults.update(f"{entry.target} {entry.effect}" for entry in entries)
+    until_s = world.clock.monotonic_s() + max(entry.end_s for entry in entries)
+    drive(world, entries)
     while world.clock.monotonic_s() < until_s:
         _tick(world, made)
     # What was not met by a request within its time is over too.

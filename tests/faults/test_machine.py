@@ -23,8 +23,7 @@ from ipa.model.errors import UnavailableError
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from tests.fakes.kube import FaultKind, Trouble
 from tests.fakes.world import SMALLEST
-from tests.faults.drive import BAD, hand, troubled
-from tests.faults.schedule import Entry
+from tests.faults.drive import BAD, Entry, hand, troubled
 from tests.faults.world import QUIET, build
 
 # `make faults` tries more.

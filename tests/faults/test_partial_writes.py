@@ -27,7 +27,7 @@ from tests.fakes.metrics import FakeMetrics
 from tests.fakes.store import FakeStore
 from tests.fakes.world import SMALLEST, profiled, window_max
 from tests.faults.inprocess import Pool
-from tests.faults.table import Case
+from tests.faults.table import Case, variants
 from tests.faults.world import PIPELINE as SINGLE
 from tests.faults.world import PLANNER, QUIET, SETTINGS, WorldClock, _kubeconfig
 
@@ -164,7 +164,12 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault",
+    variants(
+        ["refused once", "no answer for four ticks"], ["refused by a webhook once", "no answer for one tick"]
+    ),
+)
 def test_a7_a_later_object_cannot_be_written(case: Case, fault: str) -> None:
     case.title += f": {fault}"
     with world() as clean:

@@ -6,14 +6,16 @@ import random
 
 import pytest
 
-from tests.faults.schedule import EFFECTS
+from ipa.model.decision import ReasonCode
+from tests.faults.drive import Entry, drive
 from tests.faults.soak import Soak, episode, percentile, soak, table
 from tests.faults.table import Case
+from tests.faults.world import build
 
 
 @pytest.fixture(scope="module")
 def short() -> Soak:
-    return soak(500, seed=3)
+    return soak(400, seed=3)
 
 
 def test_o8_no_invariant_is_broken_and_everything_settles_again(case: Case, short: Soak) -> None:
@@ -32,7 +34,7 @@ def test_settling_takes_ticks_not_hours(short: Soak) -> None:
 
 
 def test_without_faults_nobody_is_needed_and_nothing_is_wrong() -> None:
-    good = soak(300, seed=3, with_faults=False)
+    good = soak(150, seed=3, with_faults=False)
     assert good.violations == []
     assert good.persons == 0
     assert good.faults.total() == 0
@@ -40,13 +42,25 @@ def test_without_faults_nobody_is_needed_and_nothing_is_wrong() -> None:
     assert "violations of invariants" in text
 
 
-def test_every_random_fault_is_one_that_the_schedule_knows() -> None:
+def test_random_faults_are_of_every_target() -> None:
     source = random.Random(0)
     entries = [entry for _ in range(400) for entry in episode(source, 1.0)]
     assert {entry.target for entry in entries} >= {"kube", "prometheus", "hand", "pods", "store", "service"}
-    for entry in entries:
-        needs = EFFECTS[entry.target][entry.effect]
-        assert all(getattr(entry, name) not in (None, "") for name in needs), entry
+
+
+def test_faults_happen_at_their_time_and_end() -> None:
+    with build(rate_rps=1.0) as world:
+        world.settle()
+        dark = Entry(12, "kube", "status", status=500, for_s=10)
+        unseen, paused = (
+            Entry(42, "prometheus", "unreachable", for_s=10),
+            Entry(62, "people", "pause", for_s=10),
+        )
+        drive(world, [dark, unseen, paused])
+        reasons = [decision.reason for decision in world.ticks(16)]
+    assert {at for at, one in enumerate(reasons) if one is ReasonCode.WORKLOAD_UNKNOWN} == {3, 4}
+    assert {at for at, one in enumerate(reasons) if one is ReasonCode.METRICS_MISSING} == {9, 10}
+    assert {at for at, one in enumerate(reasons) if one is ReasonCode.PAUSED} == {13, 14}
 
 
 def test_slope_and_percentiles() -> None:

@@ -131,7 +131,7 @@ def test_r8_the_size_bound_ends_it(
         found.store.prune(found.world.clock.now())
         most = keeper.whole_bytes(found.engine) + 2000
         sizes, files = [], []
-        for _ in range(5):
+        for _ in range(3):
             found.world.ticks(64)
             found.store.prune(found.world.clock.now(), Retention(decisions_bytes=most))
             sizes.append(keeper.whole_bytes(found.engine))

@@ -21,7 +21,7 @@ from ipa.settings import Settings
 from ipa.targets.seldon.metrics import EXECUTOR
 from ipa.targets.seldon.section import SeldonTarget
 from tests.fakes.world import PIPELINE, Scenario, ours, profiled, scenario, window_max
-from tests.faults.prometheus import Direct, FakePrometheus, NaiveReader, Rate, Rewrite, session_of
+from tests.faults.prometheus import Direct, FakePrometheus, Rate, Rewrite, session_of
 
 UNSEEN = {ReasonCode.METRICS_MISSING, ReasonCode.METRICS_STALE, ReasonCode.METRICS_INVALID}
 # Well above what the smallest configuration carries: who takes it for nothing takes cores away.
@@ -87,28 +87,25 @@ TICK_S = SETTINGS.tick_s
 def watched(
     rate_rps: Rate | float = 5.0,
     *,
-    naive: bool = False,
     direct: bool = False,
     timeout_s: float = 60.0,
     dialect: Dialect = LOCAL,
     settings: GuardSettings = SETTINGS,
     pipeline: Pipeline = PIPELINE,
 ) -> Iterator[Watched]:
-    """An active loop over the fake, under that load; `naive` reads it naively, `direct` without HTTP."""
+    """An active loop over the fake, under that load; `direct` without HTTP."""
     rate = rate_rps if callable(rate_rps) else lambda t_s, value=float(rate_rps): value
     made = scenario(rate, configs=START, settings=settings)
     with FakePrometheus(made.clock, rate) as server:
-        metrics: Metrics = NaiveReader(server.url, dialect)
-        if not naive:
-            metrics = PrometheusMetrics(
-                Settings(
-                    prometheus_url=server.url,
-                    prometheus_timeout_s=timeout_s,
-                    stale_after_s=settings.stale_after_s,
-                ),
-                dialect,
-                monotonic_s=made.clock.monotonic_s,
-            )
+        metrics: Metrics = PrometheusMetrics(
+            Settings(
+                prometheus_url=server.url,
+                prometheus_timeout_s=timeout_s,
+                stale_after_s=settings.stale_after_s,
+            ),
+            dialect,
+            monotonic_s=made.clock.monotonic_s,
+        )
         session = session_of(metrics)
         if direct:
             session.mount(server.url, Direct(server))
@@ -163,9 +160,9 @@ def absent(kind: str) -> Rewrite:
     return rewrite
 
 
-def during(rewrite: Rewrite, seconds: float = 100.0, *, naive: bool = False) -> list[Decision]:
+def during(rewrite: Rewrite, seconds: float = 100.0) -> list[Decision]:
     """The decisions while answers are rewritten, after the loop had found its plan."""
-    with watched(BUSY_RPS, naive=naive) as over:
+    with watched(BUSY_RPS) as over:
         over.run(60.0)
         over.server.rewrite = rewrite
         return over.run(seconds)

@@ -1,7 +1,4 @@
-"""The control loop over the fake API server on a virtual clock, with the invariants asked after every step.
-
-`build("ours")` runs this package's adapter, `build("plain")` the baseline, behind the same loop.
-"""
+"""The control loop over the fake API server on a virtual clock; the invariants are asked after every step."""
 
 from __future__ import annotations
 
@@ -17,8 +14,6 @@ from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
 from typing import Any
-
-from kubernetes import client
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.control.engine.guards import GuardSettings
@@ -47,7 +42,6 @@ from tests.fakes.store import FakeStore
 from tests.fakes.world import SMALLEST, planner, profiled, window_max
 from tests.faults.inprocess import Pool
 from tests.faults.invariants import BATCH, TOKEN, Configs, Invariants, configs_of, cores_of
-from tests.faults.plain import PlainWorkload
 
 NAMESPACE, NAME = "default", "pages"
 SETTINGS = GuardSettings(tick_s=5.0, rollout_deadline_s=60.0, quarantine_s=120.0)
@@ -340,7 +334,6 @@ def theirs(pipeline: Pipeline, configs: Configs) -> Json:
 
 @contextmanager
 def build(
-    subject: str = "ours",
     *,
     over: str = "process",
     rate_rps: float = 5.0,
@@ -368,7 +361,7 @@ def build(
         pool = Pool(kube, clock.wait, delay or (lambda request: (0.0, 0.0)))
     store = FakeStore(PipelineControl(mode=mode))
     invariants = Invariants(pipeline, kube, clock, store)
-    workload, close = _workload(subject, kube, clock, pool, timeout_s)
+    workload, close = _workload(kube, clock, pool, timeout_s)
     with kube.store.lock:
         kube.store.create("seldondeployments", NAMESPACE, theirs(pipeline, configs))
     if settled:
@@ -407,22 +400,13 @@ def build(
 
 
 def _workload(
-    subject: str, kube: FakeKube, clock: WorldClock, pool: Pool | None, timeout_s: float
+    kube: FakeKube, clock: WorldClock, pool: Pool | None, timeout_s: float
 ) -> tuple[Workload, Callable[[], None]]:
     url = "http://cluster.invalid" if pool else kube.url
-    if subject == "ours":
-        path = _kubeconfig(url)
-        made = KubeClient.from_kubeconfig(path, timeout_s, clock=clock, seed=0)
-        if pool is not None:
-            made.transport.api.rest_client.pool_manager = pool
-        return KubeWorkload(made, layout_of), made.close
-    configuration = client.Configuration()
-    configuration.host, configuration.retries = url, False
-    configuration.api_key["authorization"] = f"Bearer {TOKEN}"
-    api = client.ApiClient(configuration)
+    made = KubeClient.from_kubeconfig(_kubeconfig(url), timeout_s, clock=clock, seed=0)
     if pool is not None:
-        api.rest_client.pool_manager = pool
-    return PlainWorkload(api), api.close
+        made.transport.api.rest_client.pool_manager = pool
+    return KubeWorkload(made, layout_of), made.close
 
 
 @cache

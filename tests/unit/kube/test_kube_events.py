@@ -182,7 +182,7 @@ def test_a_pipeline_that_runs_nowhere_on_seldon_is_dropped(sink: KubeEvents) -> 
 
 
 def test_the_loop_tells_of_a_rollout_that_was_taken_back(tmp_path: Path) -> None:
-    with build("ours", over="http") as world:
+    with build(over="http") as world:
         client = KubeClient.from_kubeconfig(str(world.kube.kubeconfig(tmp_path)), 10.0, clock=world.clock)
         world.events = KubeEvents(client, world.clock, SELDON.entry_of)  # type: ignore[assignment]
         world.start_service()
