@@ -9,7 +9,9 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,20 @@ collect_ignore = ["example_plugin"]
 
 # Their processes answer as soon as the machine lets them.
 LIVE = ("browser", "local")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Let each worker begin with another part of the files: it compiles it, and finds the rest compiled."""
+    worker, count = (os.environ.get(f"PYTEST_XDIST_WORKER{part}", "") for part in ("", "_COUNT"))
+    if not worker or session.config.args != ["tests"]:
+        return
+    files = [it for it in sorted((ROOT / "tests").rglob("test_*.py")) if it.parts[-2] != collect_ignore[0]]
+    first = int(worker.removeprefix("gw")) * len(files) // int(count)
+    for file in (*files[first:], *files[:first]):
+        # The collection imports it again, and tells it.
+        with suppress(Exception, pytest.skip.Exception):
+            import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -78,12 +94,27 @@ def _one_command_line() -> Iterator[None]:
         yield
 
 
+class CpuTime:
+    """This process's CPU time, asked for once in two milliseconds: solvers look at it all the time."""
+
+    EACH_S = 0.002
+
+    def __init__(self) -> None:
+        self._asked_s = self._cpu_s = -1.0
+
+    def __call__(self) -> float:
+        now_s = time.perf_counter()
+        if now_s - self._asked_s > self.EACH_S:
+            self._asked_s, self._cpu_s = now_s, time.process_time()
+        return self._cpu_s
+
+
 @pytest.fixture(autouse=True)
 def _limits_of_cpu_time(request: pytest.FixtureRequest) -> Iterator[None]:
     """Count CPU time for the limits of solvers, which others do not take; real time in live tests."""
     with pytest.MonkeyPatch.context() as patch:
         if request.node.get_closest_marker("live") is None:
-            patch.setattr(deadline, "perf_counter", time.process_time)
+            patch.setattr(deadline, "perf_counter", CpuTime())
         yield
 
 

@@ -163,8 +163,8 @@ FAULTS = {
 HEAD = """# Faults and their effects
 
 The service must survive each of these faults. The tests of a case in `tests/faults` inject it
-(`test_k1_...`); `make attack` those of group R that need real sockets. `make faults` runs all cases with full
-counts and variants, and writes their figures to `runs/faults/table.md`: the figure, and the bound that its test asserts.
+(`test_k1_...`); `make attack` those of group R that need real sockets. `make faults` runs all variants of the
+cases with full counts and writes to `runs/faults/table.md` each figure and the bound that its test asserts.
 
 These invariants hold after *every* step of the tests:
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import re
+import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.fakes.reviewed import GUARDRAILS, PIPELINE, edit, git, make
+from ipa.cli.main import run
+from tests.fakes.reviewed import GUARDRAILS, PIPELINE, edit, git, make, remember
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = "profiles/video/crop.yaml"
 PAGE = (ROOT / "docs" / "how-to" / "review-changes.md").read_text()
 BLOCK = re.compile(r"^```(bash|diff|text)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git: apt-get install git")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("git") is None, reason="needs git: apt-get install git"),
+    pytest.mark.xdist_group("reviews"),
+]
 
 
 def change_of(diff: str) -> tuple[str, str]:
@@ -26,23 +28,25 @@ def change_of(diff: str) -> tuple[str, str]:
     return "\n".join(sides[0]), "\n".join(sides[1])
 
 
-def ran(folder: Path, line: str) -> str:
-    """The output of the command, which must end with the code that its comment says."""
+def ran(line: str, capfd: pytest.CaptureFixture[str]) -> str:
+    """The output of the `ipa` command, which must end with the code that its comment says."""
     command, _, said = line.partition("   # exit code ")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    given = {key: value for key, value in os.environ.items() if not key.startswith("IPA_")}
-    done = subprocess.run(
-        ["bash", "-c", command], cwd=folder, env={**given, "PATH": path}, capture_output=True, text=True,
-        timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == int(said), f"{line}\n{done.stdout}{done.stderr}"
-    return "\n".join(text.rstrip() for text in done.stdout.splitlines()) + "\n"
+    code = run(shlex.split(command)[1:])
+    out, err = capfd.readouterr()
+    assert code == int(said), f"{line}\n{out}{err}"
+    return "\n".join(text.rstrip() for text in out.splitlines()) + "\n"
 
 
-def test_the_page_shows_what_its_commands_print(tmp_path: Path) -> None:
+def test_the_page_shows_what_its_commands_print(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "repository"
     folder.mkdir()
     make(folder)
+    monkeypatch.chdir(folder)
+    for name in ("IPA_PIPELINES_DIR", "IPA_PROFILES_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    remember(monkeypatch)
     assert f"```yaml\n{GUARDRAILS}```" in PAGE
     printed, changes, shown = "", [], 0
     for kind, body in BLOCK.findall(PAGE):
@@ -56,7 +60,7 @@ def test_the_page_shows_what_its_commands_print(tmp_path: Path) -> None:
                 # "The costly change above".
                 git(folder, "checkout", "--quiet", ".")
                 edit(folder / PIPELINE, changes[1])
-            printed = ran(folder, line)
+            printed = ran(line, capfd)
         else:
             shown += 1
             assert body == printed

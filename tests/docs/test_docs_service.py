@@ -63,6 +63,7 @@ def test_its_commands_are_right(
     guide: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     world = taken() if guide == "take-a-decision-again" else FakeWorld().play(30)
+    del world.log[:-12]
     services = again(world) if guide == "take-a-decision-again" else world.services()
     monkeypatch.setattr("ipa.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(services)))
     for line in lines(guide):

@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from textwrap import dedent
 
@@ -25,7 +26,12 @@ BLOCK = re.compile(r"^( *)```(console|python)\n(.*?)^\1```", re.MULTILINE | re.D
 # Their commands belong together: test_first_hour runs them in their order.
 TOGETHER = ("tutorial/first-steps", "how-to/send-requests", "how-to/change-a-running-pipeline")
 LONG = re.compile(r"^(make|git|cd|kubectl|helm) ")
-SIMPLE = re.compile(r"ipa [^|&;<>()$*`\\]*")
+# What one line of a page may ask of the shell beside its words: output into a file, and another exit code.
+WORD = r"[^|&;<>()$*`\\'\" ]+|'[^']*'|\"[^\"$`\\]*\""
+SIMPLE = re.compile(
+    rf"(?P<words>ipa(?: (?:{WORD}))*)(?P<both> 2>&1)?(?: > (?P<file>\S+))?"
+    r"(?: \|\| (?P<ends>true|test \$\? = \d+))?"
+)
 
 
 def snippets() -> list[tuple[str, str, str]]:
@@ -71,10 +77,25 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def run_here(command: str, capfd: pytest.CaptureFixture[str]) -> subprocess.CompletedProcess[str]:
-    """Run an `ipa` command that needs no shell in this process, where all is imported."""
-    code = ipa_run(shlex.split(command)[1:])
-    return subprocess.CompletedProcess(command, code, *capfd.readouterr())
+def run_here(command: re.Match[str], capfd: pytest.CaptureFixture[str]) -> subprocess.CompletedProcess[str]:
+    """Run an `ipa` command in this process, where all is imported, as a shell would."""
+    code = ipa_run(shlex.split(command["words"])[1:])
+    out, err = capfd.readouterr()
+    if command["both"]:
+        out, err = out + err, ""
+    if command["file"]:
+        Path(command["file"]).write_text(out)
+        out = ""
+    if command["ends"]:
+        code = int(command["ends"] != "true" and code != int(command["ends"].split()[-1]))
+    return subprocess.CompletedProcess(command[0], code, out, err)
+
+
+def run_python(block: str) -> None:
+    """Run the block in this process, as a module of its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exec(compile(block, "snippet", "exec"), {"__name__": "snippet"})
 
 
 @pytest.mark.parametrize(("where", "kind", "block"), [pytest.param(*s, id=s[0]) for s in snippets()])
@@ -92,7 +113,7 @@ def test_snippet(
     for name in ("pipelines", "profiles", "deploy", "experiments"):
         (tmp_path / name).symlink_to(ROOT / name)
     if kind == "python":
-        subprocess.run([sys.executable, "-c", block], cwd=tmp_path, check=True, timeout=300)
+        run_python(block)
         return
     assert commands(block), f"{where}: a console block without a command"
     for command, printed in commands(block):
@@ -102,7 +123,8 @@ def test_snippet(
             continue
         if command.startswith("promtool ") and shutil.which("promtool") is None:
             pytest.skip("needs promtool, of Debian's package prometheus")
-        done = run_here(command, capfd) if SIMPLE.fullmatch(command) else run(command, tmp_path)
+        simple = SIMPLE.fullmatch(command)
+        done = run_here(simple, capfd) if simple else run(command, tmp_path)
         assert done.returncode == 0, f"{where}: {command}\n{done.stdout}{done.stderr}"
         if printed.strip():
             pattern = re.escape(printed.strip()).replace(r"\.\.\.", ".*?")

@@ -10,10 +10,25 @@ from pathlib import Path
 import pytest
 
 from ipa.cli.main import run
-from tests.fakes.reviewed import BREAKING, COSTLY, GUARDRAILS, HARMLESS, PIPELINE, TRACE_S, edit, git, make
+from tests.fakes import reviewed
+from tests.fakes.reviewed import (
+    BREAKING,
+    COSTLY,
+    GUARDRAILS,
+    HARMLESS,
+    PIPELINE,
+    TRACE_S,
+    edit,
+    git,
+    make,
+)
 
 Ci = Callable[..., tuple[int, str, str]]
-pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git: apt-get install git")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("git") is None, reason="needs git: apt-get install git"),
+    # Their simulations are remembered.
+    pytest.mark.xdist_group("reviews"),
+]
 
 
 @pytest.fixture
@@ -28,7 +43,9 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def ci(repository: Path, capfd: pytest.CaptureFixture[str]) -> Ci:
+def ci(repository: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ci:
+    reviewed.remember(monkeypatch)
+
     def command(*words: str) -> tuple[int, str, str]:
         code = run(["ci", "--base", "main", "--seeds", "1", *words])
         out, err = capfd.readouterr()
@@ -74,6 +91,7 @@ def test_a_costly_change_is_told_the_same_way_every_time(ci: Ci, repository: Pat
     assert "guardrails passed" in out and " a month" in out and "| video |" in out
     # Committed or not, and whatever time it is, the same inputs make the same bytes.
     git(repository, "commit", "--quiet", "-am", "accuracy is worth more")
+    reviewed.RUNS.clear()
     assert ci(*RULES, "-o", "md")[1] == out
 
 

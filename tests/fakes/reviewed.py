@@ -7,7 +7,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
+from ipa.service import review
 from ipa.simulate.arrivals import workload_rates
+from ipa.simulate.run import SimResult, SimSetup, simulate
 
 ROOT = Path(__file__).resolve().parents[2]
 PIPELINE = "pipelines/video/pipeline.yaml"
@@ -59,6 +63,21 @@ def make(folder: Path, guardrails: str = GUARDRAILS) -> Path:
     git(folder, "commit", "--quiet", "-m", "first")
     git(folder, "checkout", "--quiet", "-b", "change")
     return folder
+
+
+RUNS: dict[str, SimResult] = {}
+
+
+def remember(patch: pytest.MonkeyPatch) -> None:
+    """Let reviews in this process simulate equal setups once."""
+
+    def run(setup: SimSetup) -> SimResult:
+        key = repr(setup)
+        if key not in RUNS:
+            RUNS[key] = simulate(setup)
+        return RUNS[key]
+
+    patch.setattr(review, "simulate", run)
 
 
 def edit(file: Path, change: tuple[str, str]) -> None:

@@ -33,7 +33,7 @@ def budgets(random: Random, members: list[Member]) -> list[float]:
     return [most * random.uniform(0.1, 1.1) for _ in range(2)]
 
 
-@pytest.mark.parametrize("group", range(many(4)))
+@pytest.mark.parametrize("group", range(many(2)))
 def test_chains_agree_with_one_joint_program(group: int) -> None:
     for seed in range(group * GROUP, (group + 1) * GROUP):
         random = Random(seed)
@@ -46,7 +46,7 @@ def test_chains_agree_with_one_joint_program(group: int) -> None:
                 assert plan.worth == pytest.approx(expected, rel=1e-7, abs=1e-7), seed
 
 
-@pytest.mark.parametrize("group", range(many(2)))
+@pytest.mark.parametrize("group", range(many(1)))
 def test_any_graphs_agree_with_enumeration(group: int) -> None:
     for seed in range(group * GROUP, (group + 1) * GROUP):
         random = Random(seed)
@@ -61,7 +61,7 @@ def test_any_graphs_agree_with_enumeration(group: int) -> None:
                 assert plan.worth == pytest.approx(expected, rel=1e-9, abs=1e-9), seed
 
 
-@pytest.mark.parametrize("group", range(many(2)))
+@pytest.mark.parametrize("group", range(many(1)))
 def test_what_is_said_of_a_plan_is_what_it_would_do(group: int) -> None:
     for seed in range(1000 + group * GROUP, 1000 + (group + 1) * GROUP):
         random = Random(seed)

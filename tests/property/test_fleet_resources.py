@@ -38,7 +38,7 @@ def budget_of(random: Random, uses: list[Uses]) -> list[float]:
     return [max(0.0, cores), max(0.0, memory_gib), max(0.0, round(gpus))]
 
 
-@pytest.mark.parametrize("group", range(many(2)))
+@pytest.mark.parametrize("group", range(many(1)))
 def test_all_resources_agree_with_enumeration(group: int) -> None:
     for seed in range(group * GROUP, (group + 1) * GROUP):
         random = Random(seed)

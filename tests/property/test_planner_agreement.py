@@ -23,7 +23,7 @@ from tests.fakes.planner_graphs import random_graph_problem, random_resource_pro
 
 INSTANCES = many(50)
 # Instances with three limited resources that are enumerated, and the tests that share them.
-ENUMERATED, PARTS = many(80), 2
+ENUMERATED, PARTS = many(40), 2
 # Configurations up to which all are tried.
 MOST = 4_000
 

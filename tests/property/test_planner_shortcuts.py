@@ -45,7 +45,7 @@ def best(problem: PlanningProblem, few: int = 0) -> Plan:
     return plan
 
 
-@settings(deadline=None, max_examples=many(12), derandomize=True)
+@settings(deadline=None, max_examples=many(6), derandomize=True)
 @given(seeds, st.floats(0.5, 2.0))
 def test_options_too_dear_are_in_no_best_plan(seed: int, ratio: float) -> None:
     problem = tail_problem(seed)

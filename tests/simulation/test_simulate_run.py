@@ -275,7 +275,7 @@ def test_the_command_repeats_with_the_seeds_that_follow(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     trace = tmp_path / "load.txt"
-    trace.write_text("\n".join(["6"] * 60))
+    trace.write_text("\n".join(["6"] * 30))
     arguments = ["simulate", "digits", "--workload", str(trace), "--policy", "static"]
 
     def said(*more: str) -> str:

@@ -44,7 +44,7 @@ def test_plan_prints_json_with_the_documented_keys(capsys: Capture) -> None:
     assert plan["rate_rps"] == 12
 
 
-@pytest.mark.parametrize("solver", ["gurobi", "highs", "exact"])
+@pytest.mark.parametrize("solver", ["gurobi", "highs"])
 def test_nothing_but_the_plan_is_printed(solver: str) -> None:
     chosen = ["--rate", "12", "--objective", "paper-v1", "--compat", "ipa-artifact", "--allocation", "base"]
     done = subprocess.run(

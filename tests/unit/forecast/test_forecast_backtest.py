@@ -149,6 +149,7 @@ def published(shared_data: Path) -> tuple[float | None, ...]:
     return read_trace(shared_data / "twitter_days_01_19.txt.gz")
 
 
+@pytest.mark.xdist_group("published-trace")
 def test_published_trace_beats_the_last_maximum(published: tuple[float | None, ...]) -> None:
     """The last five days, after three to learn from."""
     rates = tuple(rate or None for rate in published[11 * DAY_S :])
@@ -161,6 +162,7 @@ def test_published_trace_beats_the_last_maximum(published: tuple[float | None, .
     assert scores["learned"].coverage_ratio == pytest.approx(0.95, abs=0.025)
 
 
+@pytest.mark.xdist_group("published-trace")
 def test_published_trace_by_days_beats_the_papers_forecaster(published: tuple[float | None, ...]) -> None:
     """A day and few trees are enough for that; the whole is in docs/explanation/forecasting.md."""
     replay = Backtest(train_s=(0, DAY_S), test_s=(14 * DAY_S, 19 * DAY_S), forecasts=2000, smooth_s=1.0)

@@ -161,7 +161,7 @@ def test_what_cannot_be_simulated_says_why() -> None:
     with pytest.raises(InputError, match="there is no load"):
         simulate(PIPELINE, PROFILES, [])
     with pytest.raises(InfeasibleError):
-        simulate(PIPELINE, PROFILES, [1e6] * 30)
+        simulate(PIPELINE, PROFILES, [1e5] * 10)
 
 
 def test_a_forecast_is_by_name_or_by_forecaster() -> None:

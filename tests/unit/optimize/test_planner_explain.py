@@ -28,7 +28,7 @@ from tests.fakes.planner_instances import random_problem
 pytestmark = pytest.mark.xdist_group("explanations")
 Capture = pytest.CaptureFixture[str]
 LONG_S = 60.0
-COUNT = many(14)
+COUNT = many(8)
 
 
 @cache

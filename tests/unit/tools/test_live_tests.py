@@ -51,17 +51,15 @@ def live_tests(folder: Path, root: Path, tests: str) -> subprocess.CompletedProc
     )
 
 
-def test_one_that_failed_is_run_again_alone_and_named(tmp_path: Path, root: Path) -> None:
-    run = live_tests(tmp_path, root, DISTURBED_ONCE)
-    assert run.returncode == 0, run.stdout
-    assert "failed at first, run again alone: test_it.py::test_disturbed_once\n" in run.stdout
-    assert (tmp_path / "passes").read_text() == "run\n"
-
-
-def test_one_that_fails_twice_fails_the_run(tmp_path: Path, root: Path) -> None:
+def test_those_that_failed_are_run_again_alone_and_one_that_fails_twice_fails_the_run(
+    tmp_path: Path, root: Path
+) -> None:
     run = live_tests(tmp_path, root, DISTURBED_ONCE + BROKEN)
-    assert run.returncode == 1
+    assert run.returncode == 1, run.stdout
+    named = "test_it.py::test_disturbed_once, test_it.py::test_broken"
+    assert f"failed at first, run again alone: {named}\n" in run.stdout
     assert "1 failed, 1 passed" in run.stdout.rstrip().splitlines()[-1]
+    assert (tmp_path / "passes").read_text() == "run\n"
 
 
 def test_nothing_is_run_again_where_all_pass(tmp_path: Path, root: Path) -> None:
