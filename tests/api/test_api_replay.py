@@ -130,9 +130,9 @@ def test_one_that_differs_is_2_with_every_difference(
     code, out, _ = ipa(decision.decision_id)
     assert code == 2
     assert "plan.pas" in out and "0.5" in out and f"{decision.plan.pas:.3f}" in out
-    code, out, _ = ipa("--limit", "60")
+    code, out, _ = ipa("--limit", "30")
     assert code == 2
-    assert "differs: plan.pas 0.5 → " in out and "60 decisions: 59 same, 1 differs" in out
+    assert "differs: plan.pas 0.5 → " in out and "30 decisions: 29 same, 1 differs" in out
 
 
 def test_what_cannot_be_told_is_4(ipa: Ipa, world: FakeWorld, asked: list[ApiContext]) -> None:
@@ -152,12 +152,12 @@ def test_what_cannot_be_told_is_4(ipa: Ipa, world: FakeWorld, asked: list[ApiCon
 
 
 def test_another_policy_is_listed_where_it_decides_otherwise(ipa: Ipa) -> None:
-    code, out, _ = ipa("--policy", "rim", "--limit", "60", "-o", "json")
+    code, out, _ = ipa("--policy", "rim", "--limit", "30", "-o", "json")
     assert code == 2
     parted = [each for each in json.loads(out) if each["replayed"]["outcome"] == "differs"]
-    code, out, _ = ipa("--policy", "rim", "--limit", "60")
+    code, out, _ = ipa("--policy", "rim", "--limit", "30")
     lines = out.splitlines()
-    assert len(parted) > 5 and f"rim would have decided {len(parted)} of 60 differently" in out
+    assert len(parted) > 5 and f"rim would have decided {len(parted)} of 30 differently" in out
     for each, line in zip(parted, lines[1:], strict=False):
         plan = each["replayed"]["again"]["plan"]
         assert each["decision"]["decision_id"] in line
@@ -165,12 +165,12 @@ def test_another_policy_is_listed_where_it_decides_otherwise(ipa: Ipa) -> None:
 
 
 def test_the_first_where_two_policies_part_has_both_plans(ipa: Ipa, world: FakeWorld) -> None:
-    found = json.loads(ipa("--policy", "rim", "--limit", "60", "-o", "json")[1])
+    found = json.loads(ipa("--policy", "rim", "--limit", "30", "-o", "json")[1])
     parted = [it["decision"]["tick"] for it in found if it["replayed"]["outcome"] == "differs"]
-    code, out, _ = ipa("--policy", "rim", "--limit", "60", "--first", "-o", "yaml")
+    code, out, _ = ipa("--policy", "rim", "--limit", "30", "--first", "-o", "yaml")
     first: Any = yaml.safe_load(out)
     assert code == 2 and first["decision"]["tick"] == min(parted)
-    code, out, _ = ipa("--policy", "rim", "--limit", "60", "--first")
+    code, out, _ = ipa("--policy", "rim", "--limit", "30", "--first")
     for plan in (first["decision"]["plan"], first["replayed"]["again"]["plan"]):
         for stage in plan["stages"]:
             assert f"{stage['variant']} b{stage['batch_size']}" in out

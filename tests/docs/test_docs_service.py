@@ -40,7 +40,7 @@ NAMES = {
     "video": "ocr",
     "crop": "detect",
     "yolov5n": "v6-320",
-    "video-57-9b15ae64": "ocr-57-sim0",
+    "video-57-9b15ae64": "ocr-27-sim0",
     "4181": "5",
 }
 # Where a difference is what one looks for.

@@ -61,8 +61,8 @@ def test_it_keeps_the_contracts(root: Path, environment: dict[str, str], tmp_pat
 
 def test_the_offline_verbs_take_it(root: Path, environment: dict[str, str]) -> None:
     names = ["--policy", "acme", "--forecaster", "acme-trend"]
-    assert "policy acme " in said(["ipa", "simulate", "video", *names, "--minutes", "3"], root, environment)
-    by_reference = ["--policy", "acme_ipa.policy:Headroom", "--minutes", "3"]
+    assert "policy acme " in said(["ipa", "simulate", "video", *names, "--minutes", "1"], root, environment)
+    by_reference = ["--policy", "acme_ipa.policy:Headroom", "--minutes", "1"]
     assert "policy acme_ipa.policy:Headroom " in said(
         ["ipa", "simulate", "video", *by_reference], root, environment
     )

@@ -27,7 +27,7 @@ def _decided(policy: str) -> tuple[Decision, ...]:
     setup = SimSetup(
         a_pipeline(),
         PROFILES,
-        tuple(rate_at(float(at_s)) for at_s in range(300)),
+        tuple(rate_at(float(at_s)) for at_s in range(150)),
         policy,
         guards=GuardSettings(tick_s=TICK_S),
         forecast=FORECAST,
