@@ -53,11 +53,14 @@ class Scraped:
     samples: dict[Series, list[tuple[int, float]]] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
     scrapes: int = 0
+    # The series that are scraped; none: all.
+    only: frozenset[str] = frozenset()
 
     def take(self, number: int, registry: CollectorRegistry, target: Mapping[str, str]) -> None:
         """Scrape a target."""
         self.scrapes = number + 1
-        for family in registry.collect():
+        source = registry.restricted_registry(self.only) if self.only else registry
+        for family in source.collect():
             self.kinds[family.name] = family.type
             for sample in family.samples:
                 labels = tuple(sorted({**sample.labels, **target}.items()))

@@ -39,6 +39,12 @@ def alert_names() -> tuple[str, ...]:
     return tuple(rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule)
 
 
+@cache
+def alerted_series() -> frozenset[str]:
+    """The series that the rules look at."""
+    return frozenset(METRIC.findall(RULES.read_text()))
+
+
 def alerts_over(scraped: Scraped, until_s: float, folder: Path, every_s: int = 60) -> frozenset[str]:
     """The alerts that fire at any minute of what was scraped."""
     none: list[Any] = []
@@ -47,7 +53,7 @@ def alerts_over(scraped: Scraped, until_s: float, folder: Path, every_s: int = 6
         for at_s in range(every_s, int(until_s) + 1, every_s)
         for name in alert_names()
     ]
-    named = set(METRIC.findall(RULES.read_text()))
+    named = alerted_series()
     series = [each for each in scraped.input_series() if each["series"].partition("{")[0] in named]
     return _fired(series, asked, folder)
 

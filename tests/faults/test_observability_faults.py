@@ -12,7 +12,7 @@ import pytest
 from ipa.adapters.metrics.publish import Catalogue
 from ipa.api.context import HttpMetrics
 from ipa.metering.make import new_registry
-from tests.fakes.promtool import alert_names, alerts_over, needs_promtool
+from tests.fakes.promtool import alert_names, alerted_series, alerts_over, needs_promtool
 from tests.fakes.services import ApiClient, FakeWorld
 from tests.fakes.world import PIPELINE
 from tests.faults.alerted import FAULTS, Fault, apart
@@ -62,6 +62,7 @@ def _templates() -> set[str]:
 def test_o3_its_alert_and_no_other(case: Case, fault: Fault, tmp_path: Path) -> None:
     """Recall and precision are 1 over all faults. What is true beside that counts for neither."""
     made = fault.made()
+    made.scraped.only = alerted_series()
     found = alerts_over(made.run(), made.duration_s, tmp_path)
     case.told("fault", f"{fault.row}: {fault.what}")
     case.told("fires", ", ".join(sorted(found)) or "nothing")
