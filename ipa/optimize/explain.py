@@ -1,19 +1,15 @@
-"""Explain a plan: why it is the best, its binding limits, its alternatives, and its breakpoints.
-
-Breakpoints are the next rate, SLA and core budget above and below at which another plan is best.
-"""
+"""Explain a plan: why it is the best, its binding limits, and its alternatives."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from math import floor, log10
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from ipa.model.errors import DeadlineError, InputError
 from ipa.model.pipeline import Goal
-from ipa.model.plan import Plan, PlanSummary, StageConfig, Termination, in_words
+from ipa.model.plan import Plan, PlanSummary, Termination, in_words
 from ipa.optimize.backends import label_setting
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import without_hopeless
@@ -21,7 +17,6 @@ from ipa.optimize.explanation import (
     Alternative,
     Binding,
     Explanation,
-    Flip,
     Remedy,
     differences,
     listed,
@@ -36,29 +31,21 @@ from ipa.optimize.solver_selection import PROVED, reach
 
 # Number of alternatives shown.
 ALTERNATIVES = 3
-# Shares of the time: the alternatives, then of the rest the limits; the flips have what remains.
-FOR_ALTERNATIVES, FOR_LIMITS = 0.3, 0.4
+# The share of the time for the alternatives; the limits have what remains.
+FOR_ALTERNATIVES = 0.4
 
 # A limit is named in the first sentence if the objective would gain this without it, relative above 1.
 NOTABLE = 1e-3
 # A part of the objective below this share of the difference is not mentioned.
 MATERIAL = 0.01
 
-# Flip points are found this closely, relative.
-PRECISION = 1e-4
-# The first step away, which then doubles, and the number of steps: up to nine times, down to a ninth.
-FIRST_STEP = 0.002
-STEPS = 13
-# Digits of the values tried: finer than the precision.
-DIGITS = 6
-
 
 def explain(problem: PlanningProblem, plan: Plan, deadline_s: float = 10.0) -> Explanation:
     """Explain `plan` as the answer to `problem`, as far as time allows; `unfinished` lists missing parts.
 
-    A plan with a configuration: the limits without which it would be better, the best plans of other
-    variants, and its breakpoints. An infeasible one: the smallest moves of one limit that make it feasible.
-    All of it is found by solving, exactly.
+    A plan with a configuration: the limits without which it would be better, and the best plans of other
+    variants. An infeasible one: the smallest moves of one limit that make it feasible. All of it is found by
+    solving, exactly.
 
     Errors: InputError if the plan is not one of the problem.
     """
@@ -72,26 +59,13 @@ def explain(problem: PlanningProblem, plan: Plan, deadline_s: float = 10.0) -> E
     limit = Deadline(deadline_s * FOR_ALTERNATIVES)
     others, complete = _alternatives(problem, program, plan, totals, limit)
     unfinished = [] if complete else [f"the {ALTERNATIVES} best alternatives of other variants"]
-    binding, unsettled = _binding(problem, plan, Deadline(deadline.remaining_s * FOR_LIMITS))
-    unfinished += unsettled
-    flips: list[Flip] = []
-    unchanged: list[str] = []
-    if plan.termination is Termination.OPTIMAL:
-        for search in _searches(problem, plan, totals.peak_cores, deadline):
-            flips += search.flips()
-            unchanged += search.unchanged
-            unfinished += search.unfinished
-    else:
-        unfinished.append("where the plan changes: it is not proved best itself")
+    binding, unsettled = _binding(problem, plan, deadline)
     return Explanation(
         plan,
         _summary(problem, plan, binding, others),
         tuple(binding),
         tuple(others),
-        tuple(flips),
-        tuple(unchanged),
-        unfinished=tuple(unfinished),
-        precision_ratio=PRECISION,
+        unfinished=(*unfinished, *unsettled),
         binding_complete=not unsettled,
         alternatives_complete=complete,
     )
@@ -316,151 +290,3 @@ def _is_better(problem: PlanningProblem, one: Plan, other: Plan) -> bool:
         if abs(a - b) > 10 * EQUAL * max(1.0, abs(b)) and sign:
             return (a - b) * sign > 0
     return False
-
-
-@dataclass(frozen=True, slots=True)
-class _Change:
-    """A kind of change: its absence and the search for it in words, and the part of a configuration."""
-
-    none: str
-    next: str
-    part: Callable[[StageConfig], object]
-
-
-# From any change at all to the largest.
-CHANGES = {
-    "anything": _Change("nothing changes", "the next change of any kind", lambda config: config),
-    "configuration": _Change(
-        "at most replicas change",
-        "the next change of variants, batch sizes or cores of a replica",
-        lambda config: (config.stage, config.variant, config.batch_size, config.cores),
-    ),
-    "variants": _Change(
-        "no variant changes", "the next change of variants", lambda config: (config.stage, config.variant)
-    ),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class _Axis:
-    """A quantity that may move: its name and unit, its present value, and the problem with another value."""
-
-    quantity: str
-    words: str
-    unit: str
-    now: float
-    at: Callable[[float], PlanningProblem]
-
-
-def _searches(
-    problem: PlanningProblem, plan: Plan, peak_cores: float, deadline: Deadline
-) -> Iterator[_FlipSearch]:
-    """The searches for the flips of an optimal plan that holds `peak_cores` at the most, each with its time.
-
-    Steps away from the present value double; the step in which the plan changes is halved until both ends,
-    which are both solved, are within `PRECISION`. With the SLA or the budget a plan is feasible from one
-    value on, so the first change of any kind is exact to that. A plan that appears and disappears between two
-    steps is missed.
-    """
-    bounds = problem.bounds
-    cores = _Axis(
-        "cores",
-        "core budget",
-        "cores",
-        peak_cores if bounds.cores is None else bounds.cores,
-        lambda value: replace(problem, bounds=replace(bounds, cores=value)),
-    )
-    axes = [
-        _Axis("rate_rps", "rate", "rps", problem.rate_rps, lambda value: replace(problem, rate_rps=value)),
-        _Axis("sla_s", "SLA", "s", problem.sla_s, lambda value: replace(problem, sla_s=value)),
-    ]
-    # Without a budget there is none to raise.
-    above = axes if bounds.cores is None else [*axes, cores]
-    wanted = [*((axis, True) for axis in above), *((axis, False) for axis in (*axes, cores))]
-    for number, (axis, is_above) in enumerate(wanted):
-        yield _FlipSearch(axis, is_above, plan, Deadline(deadline.remaining_s / (len(wanted) - number)))
-
-
-class _FlipSearch:
-    """The search for flips along one quantity in one direction."""
-
-    def __init__(self, axis: _Axis, is_above: bool, plan: Plan, deadline: Deadline) -> None:
-        self._axis, self._is_above, self._plan, self._deadline = axis, is_above, plan, deadline
-        self._known: dict[float, Plan] = {axis.now: plan}
-        self.unchanged: list[str] = []
-        self.unfinished: list[str] = []
-
-    def flips(self) -> list[Flip]:
-        """The first change of each kind; a larger kind is not sought if there is no smaller one."""
-        found: list[Flip] = []
-        for what, kind in CHANGES.items():
-            same, changed = self._axis.now, None
-            try:
-                for value in self._values():
-                    if self._changes(value, what):
-                        changed = value
-                        break
-                    same = value
-                while changed is not None and abs(changed - same) > PRECISION * max(same, changed):
-                    middle = _short((same + changed) / 2)
-                    if self._changes(middle, what):
-                        changed = middle
-                    else:
-                        same = middle
-            except DeadlineError:
-                self.unfinished.append(self._late(what, same, changed))
-            else:
-                if changed is None:
-                    self.unchanged.append(f"{kind.none} {self._up_to(same)}")
-            if changed is None:
-                break
-            found.append(self._flip(what, same, changed))
-        return found
-
-    def _changes(self, value: float, what: str) -> bool:
-        if value not in self._known:
-            self._known[value] = proved_plan(self._axis.at(value), self._deadline)
-        part = CHANGES[what].part
-        return list(map(part, self._known[value].configs)) != list(map(part, self._plan.configs))
-
-    def _values(self) -> list[float]:
-        """The steps away from the present, and those solved for a smaller change, nearest first."""
-        now, is_above = self._axis.now, self._is_above
-        ratios = [1 + FIRST_STEP * 2.0**step for step in range(STEPS)]
-        steps = {_short(now * ratio if is_above else now / ratio) for ratio in ratios}
-        return sorted((steps | set(self._known)) - {now}, reverse=not is_above)
-
-    def _flip(self, what: str, same: float, changed: float) -> Flip:
-        axis, plan = self._axis, self._plan
-        to = self._known[changed].summary
-        text = f"{axis.words} {'≥' if self._is_above else '≤'} {changed:.10g} {axis.unit}: "
-        if to is None:
-            text += "nothing is feasible"
-        else:
-            assert plan.pas is not None and plan.cost_cores is not None
-            text += (
-                f"{'; '.join(differences(plan.configs, to.configs))} "
-                f"(PAS {to.pas - plan.pas:+.4f}, cores {to.cost_cores - plan.cost_cores:+.4g})"
-            )
-        return Flip(axis.quantity, self._direction, what, same, changed, to, text)
-
-    @property
-    def _direction(self) -> str:
-        return "above" if self._is_above else "below"
-
-    def _up_to(self, value: float) -> str:
-        article = "an" if self._axis.words == "SLA" else "a"
-        to = "up to" if self._is_above else "down to"
-        return f"{to} {article} {self._axis.words} of {value:.4g} {self._axis.unit}"
-
-    def _late(self, what: str, same: float, changed: float | None) -> str:
-        axis = self._axis
-        name = f"{CHANGES[what].next} {self._direction} the {axis.words} of {axis.now:.4g} {axis.unit}"
-        if changed is not None:
-            return f"{name} more closely than between {same:.10g} and {changed:.10g}"
-        return name if same == axis.now else f"{name} (none {self._up_to(same)})"
-
-
-def _short(value: float) -> float:
-    """The value in few digits."""
-    return round(value, DIGITS - 1 - floor(log10(value)))

@@ -35,24 +35,6 @@ class Alternative:
 
 
 @dataclass(frozen=True, slots=True)
-class Flip:
-    """A breakpoint: the plan is the same at `same_at` and another at `changed_at`, both solved.
-
-    `quantity`: rate_rps, sla_s or cores; `direction`: above or below; `what` changes: variants, configuration
-    (variant, batch size or cores of a replica of some stage) or anything (replicas too). `to` is None if
-    nothing is feasible.
-    """
-
-    quantity: str
-    direction: str
-    what: str
-    same_at: float
-    changed_at: float
-    to: PlanSummary | None
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class Remedy:
     """The smallest move of one limit that makes an infeasible problem feasible, and the best plan then.
 
@@ -67,21 +49,14 @@ class Remedy:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The explanation of a plan.
-
-    `flips` are to `precision_ratio`, relative; `unchanged` gives the values up to which none was found.
-    `unfinished` lists the parts that time did not allow; those may be incomplete.
-    """
+    """The explanation of a plan; `unfinished` lists the parts that time did not allow."""
 
     plan: Plan
     summary: str
     binding: tuple[Binding, ...] = ()
     alternatives: tuple[Alternative, ...] = ()
-    flips: tuple[Flip, ...] = ()
-    unchanged: tuple[str, ...] = ()
     remedies: tuple[Remedy, ...] = ()
     unfinished: tuple[str, ...] = ()
-    precision_ratio: float = 0.0
     binding_complete: bool = False
     alternatives_complete: bool = False
 

@@ -155,17 +155,12 @@ def _is_chosen(plan: Plan, point: FrontierPoint) -> bool:
 
 
 def explanation_lines(explained: Explanation) -> Iterator[RenderableType]:
-    """Yield the plan with its reasons, its limits, the alternatives, and the rates at which it changes."""
+    """Yield the plan with its reasons, its limits and the alternatives."""
     plan = explained.plan
     yield f"{plan.pipeline} at {plan.rate_rps:g} rps: {explained.summary}."
     if plan.stages:
         yield from _binding(explained)
         yield from _alternatives(explained)
-        if explained.flips or explained.unchanged:
-            yield f"Changes at (each to within {explained.precision_ratio:.2%})"
-            # Each point once, with the largest of the changes there.
-            largest = {(each.quantity, each.direction, each.changed_at): each for each in explained.flips}
-            yield from (f"  {text}" for text in (*(it.text for it in largest.values()), *explained.unchanged))
     for remedy in explained.remedies:
         outcome, then = remedy.outcome, ""
         if outcome is not None:

@@ -1,24 +1,22 @@
-// An explanation: binding limits, the next best plans, the values at which the choice changes, and relaxations.
+// An explanation: binding limits, the next best plans, and relaxations.
 
 import { el, number, people } from "../dom.js";
 import { figure, isSame, refusal, signed, table } from "../tables.js";
 
-// A change of variants is listed as one of the configuration too.
-const list = (heading, all, lines = [...new Set(all)]) => (lines.length ? [el("h3", {}, heading), el("ul", {}, lines.map((line) => el("li", {}, people(line))))] : []);
+const list = (heading, lines) => (lines.length ? [el("h3", {}, heading), el("ul", {}, lines.map((line) => el("li", {}, people(line))))] : []);
 
 export class Explained {
   constructor(box) { this.box = box; }
 
   /** `plan` is the one on the page: an explanation that ran out of time may be of another. */
   show(found, plan = found.plan) {
-    const { binding, alternatives, flips, unchanged, remedies, unfinished } = found;
+    const { binding, alternatives, remedies, unfinished } = found;
     this.box.replaceChildren(
       el("h2", {}, "Why this plan ", el("small", {}, `for ${number(found.plan.rate_rps, 1)} rps`)),
       el("p", {}, people(found.summary)),
       isSame(found.plan.stages, plan?.stages ?? found.plan.stages) ? "" : el("p", { class: "note" }, "This explains a plan found within the explanation's time limit; it differs from the one above."),
       ...(found.plan.stages.length ? this.bound(binding, found) : []),
       ...(alternatives.length ? [el("h3", {}, "The next best plans with other variants"), this.next(alternatives)] : []),
-      ...list("Changes that would flip the choice", [...flips.map((each) => each.text), ...unchanged]),
       ...list("Relaxations, each of which makes it feasible", remedies.map((each) => each.text)),
       ...list("Not found in time", unfinished));
   }
