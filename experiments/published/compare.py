@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments.published.data import HALF_DIGIT, PublishedCell
 from experiments.published.mix import cheapest_mix
-from ipa.model.pipeline import Goal, Objective, Pipeline
+from ipa.model.pipeline import Objective, Pipeline
 from ipa.model.plan import Plan
 from ipa.model.profile import StageProfile
 from ipa.optimize.problem import Compat
@@ -22,6 +22,8 @@ DEADLINE_S = 30.0
 # The next plan of a frontier must be more accurate by this much (relative); less is rounding.
 MORE = 1e-7
 SLACK = 1e-9
+# The weight of accuracy where a core weighs one: it decides between plans of equal cores alone.
+LESS_THAN_CORES = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,7 @@ def planned(
 
 def cheapest(objective: Objective) -> Objective:
     """The same settings, where the fewest cores at the accuracy floor are best, then the most accuracy."""
-    return replace(objective, goal=Goal.CHEAPEST)
+    return replace(objective, alpha=LESS_THAN_CORES, beta=1.0, delta=0.0)
 
 
 def frontier(ask: Ask, rate_rps: float, objective: Objective, allocation: Allocation) -> list[Plan]:

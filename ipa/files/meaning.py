@@ -12,7 +12,7 @@ from typing import Any
 from ipa.files.document import Document, Pointer, shown_key, unknown
 from ipa.files.graph import Node, check_flow, read_nodes
 from ipa.files.targets import target_sections
-from ipa.model.pipeline import Goal, StageKind
+from ipa.model.pipeline import StageKind
 
 Entries = list[tuple[Pointer, dict[str, Any]]]
 # The rules of accuracy that rank nothing.
@@ -57,11 +57,7 @@ def _check_objectives(document: Document, data: dict[str, Any]) -> None:
     objectives = data.get("objectives")
     if not objectives:
         return
-    has_floor = "accuracy_floor" in (data.get("bounds") or {})
     for name, objective in ((name, each or {}) for name, each in objectives.items()):
-        if objective.get("goal") == Goal.CHEAPEST and not has_floor:
-            message = f"goal {Goal.CHEAPEST} needs a floor; add bounds.accuracy_floor, such as 0.7"
-            document.problem(("objectives", name, "goal"), message)
         accuracy = objective.get("accuracy") or {}
         rule = accuracy.get("rule")
         if "rank_floor" in accuracy and rule in _UNRANKED:

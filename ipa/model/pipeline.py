@@ -62,16 +62,9 @@ class AccuracyRule(StrEnum):
 
 
 class Goal(StrEnum):
-    """The criterion for the best plan.
-
-    `weighted`: most α·accuracy − β·cores − δ·Σ batch sizes. `lexicographic`: most accuracy, then fewest
-    cores, then smallest batches. `cheapest-at-accuracy`: fewest cores at the accuracy floor, then most
-    accuracy.
-    """
+    """The criterion for the best plan: most α·accuracy − β·cores − δ·Σ batch sizes."""
 
     WEIGHTED = "weighted"
-    LEXICOGRAPHIC = "lexicographic"
-    CHEAPEST = "cheapest-at-accuracy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +72,9 @@ class Objective:
     """The weights of α·accuracy − β·cores − δ·Σ batch sizes, and the settings that go with them."""
 
     name: str = "default"
+    # Records have it since there were others.
     goal: Goal = Goal.WEIGHTED
-    """The optimisation goal; weighted if absent."""
+    """The optimisation goal: weighted."""
     alpha: NonNegative = 1.0
     """Weight of the accuracy term; 1 where absent."""
     beta: NonNegative = 0.1

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from math import isclose
 
 from ipa.model.parts import parts_of, share_of
-from ipa.model.pipeline import Goal
 from ipa.model.plan import WHOLE_PERCENT, Plan, StageConfig, StagePlan, Termination
 from ipa.model.resources import beside_of
 from ipa.optimize.candidates import accuracy_of
@@ -51,7 +50,7 @@ def describe(problem: PlanningProblem, configs: Sequence[StageConfig]) -> Plan |
     return replace(
         no_plan(problem.pipeline, problem.rate_rps, problem.sla_s, "given", objective.name),
         termination=Termination.FEASIBLE,
-        objective={Goal.WEIGHTED: weighted, Goal.LEXICOGRAPHIC: term, Goal.CHEAPEST: -cost}[objective.goal],
+        objective=weighted,
         pas=pas,
         cost_cores=held.cpu_cores,
         latency_s=max(part.latency_s for part in known if part.share_ratio > 0),

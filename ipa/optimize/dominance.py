@@ -190,12 +190,8 @@ def criteria(program: Program, stage: Options, has_spread: bool, has_levels: boo
         rows.append(stage.peak(at))
         if budget.held < inf:
             rows.append(stage.held(at))
-    if program.max_batch < inf:
-        rows.append(stage.batch_size)
     if program.log_floor > -inf:
         rows.append(-stage.accuracy)
-    if program.term_floor > -inf and not program.uses_product:
-        rows.append(-stage.gain)
     if stage.changes.any():
         rows.append(stage.changes)
     for number in stage.counts[ENTER:] if has_levels else ():

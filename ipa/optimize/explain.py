@@ -8,11 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from ipa.model.errors import DeadlineError, InputError
-from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, PlanSummary, Termination, in_words
 from ipa.optimize.backends import label_setting
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.dominance import without_hopeless
+from ipa.optimize.dominance import reduce_program, without_hopeless
 from ipa.optimize.explanation import (
     Alternative,
     Binding,
@@ -27,7 +26,7 @@ from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import EQUAL, Program, Totals, evaluate
 from ipa.optimize.relaxations import limit_name, limits_of, relaxations
 from ipa.optimize.solve import proved_plan
-from ipa.optimize.solver_selection import PROVED, reach
+from ipa.optimize.solver_selection import PROVED
 
 # Number of alternatives shown.
 ALTERNATIVES = 3
@@ -62,7 +61,7 @@ def explain(problem: PlanningProblem, plan: Plan, deadline_s: float = 10.0) -> E
     binding, unsettled = _binding(problem, plan, deadline)
     return Explanation(
         plan,
-        _summary(problem, plan, binding, others),
+        _summary(plan, binding, others),
         tuple(binding),
         tuple(others),
         unfinished=(*unfinished, *unsettled),
@@ -114,21 +113,11 @@ def _infeasible(problem: PlanningProblem, plan: Plan, deadline: Deadline) -> Exp
     return Explanation(plan, summary, remedies=tuple(remedies), unfinished=tuple(unfinished))
 
 
-WORTH = {
-    Goal.WEIGHTED: "has the highest objective ({:.6g}) of all plans within the limits",
-    Goal.LEXICOGRAPHIC: "is the most accurate ({:.4g}) of all plans within the limits",
-    Goal.CHEAPEST: "takes the fewest cores ({:.4g}) of all plans within the limits",
-}
-
-
-def _summary(
-    problem: PlanningProblem, plan: Plan, binding: Sequence[Binding], others: Sequence[Alternative]
-) -> str:
-    goal = problem.objective.goal
+def _summary(plan: Plan, binding: Sequence[Binding], others: Sequence[Alternative]) -> str:
     assert plan.objective is not None
     chosen = in_words(plan.configs)
     if plan.termination is Termination.OPTIMAL:
-        text = f"{chosen} {WORTH[goal].format(-plan.objective if goal is Goal.CHEAPEST else plan.objective)}"
+        text = f"{chosen} has the highest objective ({plan.objective:.6g}) of all plans within the limits"
     else:
         text = f"{chosen} is the best plan that was found in time"
     notable = [each for each in binding if each.gain >= NOTABLE * max(1.0, abs(plan.objective))]
@@ -137,8 +126,7 @@ def _summary(
         text += f"; {listed(list(held))} {'hold' if len(held) > 1 else 'holds'} it back"
     if others:
         behind = -others[0].objective_change
-        unit = {Goal.WEIGHTED: "", Goal.LEXICOGRAPHIC: " of accuracy", Goal.CHEAPEST: " cores"}[goal]
-        distance = f"{behind:.3g}{unit} behind" if behind > 1e-9 else "as good in that"
+        distance = f"{behind:.3g} behind" if behind > 1e-9 else "as good in that"
         text += f"; the best of other variants is {distance}"
     return text
 
@@ -152,7 +140,6 @@ def _alternatives(
     combinations of variants.
     """
     fitting = without_hopeless(program)
-    goal = problem.objective.goal
     found: dict[tuple[str, ...], tuple[Plan, Totals]] = {}
     running = {stage.stage: stage.variant for stage in plan.stages}
     for at, (stage, options) in enumerate(zip(problem.stages, fitting.stages, strict=True)):
@@ -162,27 +149,16 @@ def _alternatives(
             if name == running[stage.name] or not len(own):
                 continue
             stages = (*fitting.stages[:at], options.take(own), *fitting.stages[at + 1 :])
-            reduced, answer = reach(
-                replace(fitting, stages=stages), goal, lambda given: label_setting.solve(given, deadline)
-            )
+            reduced = reduce_program(replace(fitting, stages=stages))
+            answer = label_setting.solve(reduced, deadline)
             if deadline.passed or answer.termination not in PROVED:
                 return [], False
             if answer.chosen:
                 second = plan_of(problem, reduced, "exact", answer)
                 key = tuple(planned.variant for planned in second.stages)
                 found.setdefault(key, (second, evaluate(reduced, answer.chosen)))
-    best = sorted(found.values(), key=lambda each: _order(goal, each[1]))
+    best = sorted(found.values(), key=lambda each: -round(each[1].objective, 9))
     return [_alternative(problem, plan, mine, *each) for each in best[:ALTERNATIVES]], True
-
-
-def _order(goal: Goal, totals: Totals) -> tuple[float, ...]:
-    """The sort key of a plan: best first by the goal."""
-    by_goal = {
-        Goal.WEIGHTED: (-totals.objective,),
-        Goal.LEXICOGRAPHIC: (-totals.term, totals.cost, totals.batch),
-        Goal.CHEAPEST: (totals.cost, -totals.term, totals.batch),
-    }
-    return tuple(round(criterion, 9) for criterion in by_goal[goal])
 
 
 def _alternative(
@@ -203,24 +179,14 @@ def _alternative(
     )
 
 
-# Before the criterion that decides under a goal with an order, by the number of those that are equal.
-EQUAL_SO_FAR = ("", "equal in the first criterion, but ", "equal in accuracy and cores, but ")
-
-
 def _why(problem: PlanningProblem, mine: Totals, other: Totals) -> str:
     """Explain why the other plan lost against mine."""
-    objective, goal = problem.objective, problem.objective.goal
+    objective = problem.objective
     term, cores, batch = other.term - mine.term, other.cost_cores - mine.cost_cores, other.batch - mine.batch
     accuracy = f"{'more' if term > 0 else 'less'} accurate"
     unit = "core" if abs(cores) == 1 else "cores"
     cost = f"{abs(cores):.4g} {unit} {'dearer' if cores > 0 else 'cheaper'}"
     batches = f"{'larger' if batch > 0 else 'smaller'} batches"
-    if goal is not Goal.WEIGHTED:
-        criteria = [(term, f"{accuracy} by {abs(term):.4g}"), (cores, cost)]
-        criteria = [*(criteria if goal is Goal.LEXICOGRAPHIC else criteria[::-1]), (batch, batches)]
-        decided = zip(EQUAL_SO_FAR, criteria, strict=True)
-        words = (so_far + text for so_far, (change, text) in decided if abs(change) > EQUAL * 10)
-        return next(words, "") or _why_tied(mine, other)
     parts = [
         (objective.alpha * term, accuracy),
         (-objective.beta * cores, cost),
@@ -269,24 +235,12 @@ def _binding(problem: PlanningProblem, plan: Plan, deadline: Deadline) -> tuple[
             unsettled.append(f"what the plan would be without {name}")
             continue
         outcome = better.summary
-        if outcome is None or plan.objective is None or not _is_better(problem, better, plan):
+        if outcome is None or plan.objective is None:
+            continue
+        gain = outcome.objective - plan.objective
+        if gain <= 10 * EQUAL * max(1.0, abs(plan.objective)):
             continue
         changes = "; ".join(differences(plan.configs, outcome.configs))
-        gain = outcome.objective - plan.objective
         text = f"without {name}: objective {gain:+.4g} ({changes})"
         found.append(Binding(limit.kind, limit.where, gain, outcome, text))
     return sorted(found, key=lambda each: -each.gain), unsettled
-
-
-def _is_better(problem: PlanningProblem, one: Plan, other: Plan) -> bool:
-    """True if the first is better by the goal, beyond rounding."""
-    goal = problem.objective.goal
-    for a, b, sign in (
-        (one.objective, other.objective, 1),
-        (one.cost_cores, other.cost_cores, -1 if goal is Goal.LEXICOGRAPHIC else 0),
-        (one.pas, other.pas, 1 if goal is Goal.CHEAPEST else 0),
-    ):
-        assert a is not None and b is not None
-        if abs(a - b) > 10 * EQUAL * max(1.0, abs(b)) and sign:
-            return (a - b) * sign > 0
-    return False

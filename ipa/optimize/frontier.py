@@ -8,7 +8,6 @@ from math import inf
 
 import numpy as np
 
-from ipa.model.pipeline import Goal
 from ipa.model.plan import StageConfig
 from ipa.optimize.backends.label_setting import LabelSearch
 from ipa.optimize.deadline import Deadline
@@ -18,7 +17,6 @@ from ipa.optimize.options import full_program
 from ipa.optimize.plans import configs_of
 from ipa.optimize.problem import Array, PlanningProblem
 from ipa.optimize.program import Options, Program, ResourceBudget, Totals, Weights, evaluate
-from ipa.optimize.solver_selection import ORDERS
 
 # Costs and latencies that differ less, in cores and seconds, are equal: sums in another order do.
 DIGITS = 9
@@ -85,14 +83,10 @@ def frontier(problem: PlanningProblem, deadline_s: float = 60.0) -> tuple[Fronti
 def worth_program(problem: PlanningProblem, limits: Mapping[str, float] | None = None) -> Program:
     """The reduced program whose objective is the worth of the problem's plans.
 
-    That is the weighted sum, or the first criterion of a goal with an order: accuracy or minus the cores. No
-    plan may hold more than `limits` of resources other than cores, by name, and all plans are kept that no
+    No plan may hold more than `limits` of resources other than cores, by name, and all plans are kept that no
     other equals or exceeds in worth, cores and these resources.
     """
-    goal = problem.objective.goal
-    program = _limited(problem, full_program(problem), limits or {})
-    valued = program if goal is Goal.WEIGHTED else program.weighed(ORDERS[goal][0])
-    return reduce_program(valued.in_cores())
+    return reduce_program(_limited(problem, full_program(problem), limits or {}).in_cores())
 
 
 def _limited(problem: PlanningProblem, program: Program, limits: Mapping[str, float]) -> Program:
@@ -145,7 +139,7 @@ def _point(
     plan = describe(problem, configs)
     assert plan is not None and plan.objective is not None, "its points are the problem's"
     objective = plan.objective
-    if problem.running and problem.objective.goal is Goal.WEIGHTED:
+    if problem.running:
         stages = zip(program.stages, chosen, strict=True)
         started_cores = sum(float(options.started_cores[at]) for options, at in stages)
         objective -= problem.objective.transition_per_core * started_cores

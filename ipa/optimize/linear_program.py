@@ -182,13 +182,10 @@ def _add_paths(milp: Milp, program: Program, firsts: list[int], ranges: Ranges) 
 
 
 def _add_accuracies(milp: Milp, program: Program, firsts: list[int]) -> None:
-    if program.uses_product and (program.alpha > 0 or program.term_floor > -inf):
+    if program.alpha > 0:
         factors = [stage.factor for stage in program.stages]
-        whole = _Products(milp, firsts, factors).accuracy(program)
-        for column, weight in whole:
+        for column, weight in _Products(milp, firsts, factors).accuracy(program):
             milp.costs[column] += program.alpha * weight
-        if program.term_floor > -inf:
-            milp.add_row(whole, program.term_floor, inf)
     if program.log_floor > -inf and not program.graph.is_product:
         accuracies = [stage.accuracy for stage in program.stages]
         whole = _Products(milp, firsts, accuracies).accuracy(program)

@@ -5,19 +5,18 @@ Verification goes back to the operating points and shares only the formulas with
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import inf, isclose, isfinite
 
 from ipa.model.errors import Problem as Fault
 from ipa.model.errors import SolverError
-from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
 from ipa.model.resources import Resources, in_words
 from ipa.model.rolling import peak_of
 from ipa.optimize.describe import describe, items_of, no_plan
 from ipa.optimize.problem import PlanningProblem
-from ipa.optimize.program import Program, ProgramAnswer, Totals, evaluate
+from ipa.optimize.program import Program, ProgramAnswer, evaluate
 from ipa.optimize.solver_selection import CONTRADICTION
 
 # Gurobi's infinity, of a bound that it does not have yet.
@@ -39,9 +38,7 @@ def plan_of(problem: PlanningProblem, program: Program, solver: str, found: Prog
             bound=bound,
         )
     totals = evaluate(program, found.chosen)
-    objective, gap = worth(problem, totals), None
-    if problem.objective.goal is not Goal.WEIGHTED:
-        bound = objective
+    objective, gap = totals.objective, None
     if bound is not None:
         close = CONTRADICTION * max(1.0, abs(objective))
         is_met = found.termination is Termination.OPTIMAL and bound - objective <= close
@@ -65,14 +62,6 @@ def plan_of(problem: PlanningProblem, program: Program, solver: str, found: Prog
     return plan
 
 
-def worth(problem: PlanningProblem, totals: Totals) -> float:
-    """The objective of a plan: the weighted sum, or the first criterion of an order."""
-    goal = problem.objective.goal
-    if goal is Goal.LEXICOGRAPHIC:
-        return totals.term
-    return -totals.cost if goal is Goal.CHEAPEST else totals.objective
-
-
 def configs_of(problem: PlanningProblem, program: Program, chosen: Sequence[int]) -> tuple[StageConfig, ...]:
     """The chosen configuration of each stage, in order, without those that the pipeline's own router does."""
     found = []
@@ -94,14 +83,9 @@ def verify(problem: PlanningProblem, plan: Plan, right: Plan | None = None) -> N
     else:
         words = f"termination is {plan.termination.value}, yet there is a configuration or an objective"
         faults = [words] if plan.stages or plan.objective is not None else []
-    refuse(f"the answer of {plan.solver} for pipeline {problem.pipeline!r}", faults)
-
-
-def refuse(what: str, faults: Iterable[str]) -> None:
-    """Return if there are no faults, else raise a SolverError that lists them."""
-    problems = [Fault(fault) for fault in faults]
-    if problems:
-        raise SolverError(f"{what} does not hold", problems=problems)
+    if faults:
+        answer = f"the answer of {plan.solver} for pipeline {problem.pipeline!r}"
+        raise SolverError(f"{answer} does not hold", problems=map(Fault, faults))
 
 
 def _faults_of_plan(problem: PlanningProblem, plan: Plan, right: Plan | None) -> Iterator[str]:
@@ -139,9 +123,7 @@ def _faults_of_sums(problem: PlanningProblem, plan: Plan, right: Plan) -> Iterat
     objective, bounds = problem.objective, problem.bounds
     held = right.resources
     peak, started_cores = _peak(problem, right.stages) if problem.running else (held, 0.0)
-    worth = right.objective or 0.0
-    if objective.goal is Goal.WEIGHTED:
-        worth -= objective.transition_per_core * started_cores
+    worth = (right.objective or 0.0) - objective.transition_per_core * started_cores
     yield from differs("objective", plan.objective, worth)
     for name in ("pas", "cost_cores", "latency_s", "sla_s"):
         yield from differs(name, getattr(plan, name), getattr(right, name))

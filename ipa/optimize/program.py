@@ -153,9 +153,9 @@ class LinearLimit:
 class Program:
     """max alpha · accuracy(factors) + Σ value, within limits.
 
-    For each path: Σ mean_s + sqrt(Σ spread_s2) ≤ sla_s. Σ cost_cores ≤ max_cost, Σ cost ≤ max_price, Σ
-    peak_cores ≤ cores, each budget holds, ln PAS ≥ log_floor. Accuracy term ≥ term_floor, Σ batch sizes ≤
-    max_batch. `uses_product`: factors count. `is_priced`: the cost is not that of the cores alone.
+    For each path: Σ mean_s + sqrt(Σ spread_s2) ≤ sla_s. Σ cost_cores ≤ max_cost, Σ peak_cores ≤ cores, each
+    budget holds, ln PAS ≥ log_floor. `uses_product`: factors count. `is_priced`: the cost is not that of the
+    cores alone.
     """
 
     graph: Graph
@@ -167,9 +167,6 @@ class Program:
     budgets: tuple[ResourceBudget, ...] = ()
     max_cost: float = inf
     log_floor: float = -inf
-    term_floor: float = -inf
-    max_batch: float = inf
-    max_price: float = inf
     is_priced: bool = False
 
     @property
@@ -193,14 +190,9 @@ class Program:
             ("cores", self.cores, lambda stage: stage.peak_cores),
             *self._of_budgets(),
             ("cost", self.max_cost, lambda stage: stage.cost_cores),
-            ("batch", self.max_batch, lambda stage: stage.batch_size),
         ]
-        if self.max_price < inf:
-            names.append(("price", self.max_price, lambda stage: stage.cost))
         if self.graph.is_product:
             names.append(("accuracy", -self.log_floor, lambda stage: -stage.log_accuracy))
-        if self.term_floor > -inf and not self.uses_product:
-            names.append(("term", -self.term_floor, lambda stage: -stage.gain))
         return tuple(
             LinearLimit(name, tuple(use(stage) for stage in self.stages), most)
             for name, most, use in names

@@ -229,7 +229,6 @@ def _most_pas(program: Program, deadline: Deadline) -> float | None:
     by_pas = replace(
         program,
         uses_product=True,
-        term_floor=-inf,
         stages=tuple(stage.having(factor=stage.accuracy) for stage in program.stages),
     )
     totals = _best(by_pas.weighed(Weights(1.0, 0.0, 0.0)), deadline)

@@ -6,20 +6,18 @@ from collections import deque
 from dataclasses import replace
 
 from ipa.model.errors import DeadlineError
-from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, Termination
 from ipa.model.serving import unbatched_note
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.describe import describe
+from ipa.optimize.dominance import reduce_program
 from ipa.optimize.linear_program import Solvers
-from ipa.optimize.options import full_program
 from ipa.optimize.plans import plan_of
 from ipa.optimize.prefilter import narrow_program
 from ipa.optimize.problem import Compat, PlanningProblem
-from ipa.optimize.program import Program, ProgramAnswer
 from ipa.optimize.registry import AUTO, EXACT, check_solver
 from ipa.optimize.relaxations import relaxations
-from ipa.optimize.solver_selection import PROVED, answer, reach
+from ipa.optimize.solver_selection import PROVED, answer
 
 
 def solve(
@@ -45,17 +43,8 @@ def solve(
     """
     check_solver(solver)
     deadline = Deadline(deadline_s)
-    used = solver
-    notes: list[str] = []
-
-    def one(program: Program) -> ProgramAnswer:
-        nonlocal used, notes
-        used, found, notes = answer(program, solver, deadline, solvers)
-        return found
-
-    narrow = problem.objective.goal is Goal.WEIGHTED
-    full = narrow_program(problem, deadline) if narrow else full_program(problem)
-    program, found = reach(full, problem.objective.goal, one)
+    program = reduce_program(narrow_program(problem, deadline))
+    used, found, notes = answer(program, solver, deadline, solvers)
     solve_s = deadline.elapsed_s
     plan = plan_of(problem, program, used, found)
     if plan.termination is Termination.INFEASIBLE and explain:

@@ -1,4 +1,4 @@
-"""Select the solver, check its answer, and solve by the goal: one weighted sum, or criteria in an order."""
+"""Select the solver, and check its answer."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from math import inf
 import numpy as np
 
 from ipa.model.errors import DeadlineError, LicenceError, SolverError
-from ipa.model.pipeline import Goal
 from ipa.model.plan import Termination
 from ipa.optimize.backends import label_setting
 from ipa.optimize.backends.gurobi_licence import own_licence
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.dominance import reduce_program
 from ipa.optimize.linear_program import Maximise, Solvers, by_milp
 from ipa.optimize.problem import Index
-from ipa.optimize.program import EQUAL, Program, ProgramAnswer, Totals, Weights, evaluate
+from ipa.optimize.program import EQUAL, Program, ProgramAnswer, evaluate
 from ipa.optimize.registry import AUTO, EXACT, check_solver
 
 # Two proofs of the best objective that differ by more than this (relative above 1) contradict each other.
@@ -31,13 +29,6 @@ SHARPEN_FROM, SHARPEN_WIDTH = 60, 32
 UNLICENSED = "auto: exact, since there is no Gurobi licence of your own"
 # A problem has one best plan, or none, whatever the time; other results improve with more time.
 PROVED = frozenset({Termination.OPTIMAL, Termination.INFEASIBLE})
-
-ACCURACY, COST, BATCHES = Weights(1.0, 0.0, 0.0), Weights(0.0, 1.0, 0.0), Weights(0.0, 0.0, 1.0)
-
-ORDERS: dict[Goal, tuple[Weights, ...]] = {
-    Goal.LEXICOGRAPHIC: (ACCURACY, COST, BATCHES),
-    Goal.CHEAPEST: (COST, ACCURACY, BATCHES),
-}
 
 
 def answer(
@@ -160,41 +151,3 @@ def sharpen(program: Program, deadline: Deadline) -> tuple[Program, tuple[Index,
     kept = [np.flatnonzero(search.bounding.option_bounds(at) >= least) for at in range(len(program.stages))]
     stages = tuple(stage.take(each) for stage, each in zip(program.stages, kept, strict=True))
     return replace(program, stages=stages), tuple(kept)
-
-
-def reach(
-    full: Program, goal: Goal, solve: Callable[[Program], ProgramAnswer]
-) -> tuple[Program, ProgramAnswer]:
-    """Solve by the goal: the program last solved, reduced, and its answer. `full` has all options.
-
-    Criteria after the first are optimised only among plans that are as good in those before (less rounding);
-    if a later one is not settled in time, the plan so far is feasible.
-    """
-    if goal is Goal.WEIGHTED:
-        reduced = reduce_program(full)
-        return reduced, solve(reduced)
-    limited = full
-    kept: tuple[Program, ProgramAnswer] | None = None
-    for weights in ORDERS[goal]:
-        reduced = reduce_program(limited.weighed(weights))
-        found = solve(reduced)
-        if not found.chosen:
-            # A later criterion can be infeasible only by rounding or for lack of time.
-            return kept if kept is not None else (reduced, found)
-        kept = reduced, found
-        if found.termination is not Termination.OPTIMAL:
-            break
-        limited = _limited(limited, weights, evaluate(reduced, found.chosen))
-    assert kept is not None
-    return kept
-
-
-def _limited(program: Program, weights: Weights, totals: Totals) -> Program:
-    """The program with the reached value as a limit."""
-    if weights is ACCURACY:
-        return replace(program, term_floor=totals.term - EQUAL * max(1.0, abs(totals.term)))
-    if weights is COST and program.is_priced:
-        return replace(program, max_price=min(program.max_price, totals.cost))
-    if weights is COST:
-        return replace(program, max_cost=min(program.max_cost, totals.cost_cores))
-    return replace(program, max_batch=totals.batch)

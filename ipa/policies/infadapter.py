@@ -10,7 +10,7 @@ from ipa.model.errors import Problem as Fault
 from ipa.model.errors import UsageError
 from ipa.model.observation import Forecast, Observation
 from ipa.model.parts import in_order, is_shared, with_share
-from ipa.model.pipeline import Goal, Pipeline
+from ipa.model.pipeline import Pipeline
 from ipa.model.plan import WHOLE_PERCENT, Plan, StageConfig, Termination
 from ipa.model.profile import StageProfile
 from ipa.model.resources import CORES, beside_of
@@ -111,8 +111,6 @@ def _faults(problem: PlanningProblem) -> Iterator[str]:
         yield f"a set shares the load of one stage out, and it has {len(problem.stages)}"
         return
     (stage,), objective, bounds = problem.stages, problem.objective, problem.bounds
-    if objective.goal is not Goal.WEIGHTED:
-        yield f"objective {objective.name!r} has the goal {objective.goal.value}; sets are for weighted"
     if objective.accuracy_rule in RANKS:
         rule = objective.accuracy_rule.value
         yield f"objective {objective.name!r} counts accuracy as {rule}; a set has a mean of accuracies"

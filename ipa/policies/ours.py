@@ -8,7 +8,7 @@ from math import floor, log
 
 from ipa.model.errors import DeadlineError, SolverError
 from ipa.model.observation import Forecast, Observation
-from ipa.model.pipeline import Bounds, Goal, Objective, Pipeline, Stage
+from ipa.model.pipeline import Bounds, Objective, Pipeline, Stage
 from ipa.model.plan import Plan, Termination
 from ipa.policies.base import Configs, Planner, PolicyState, SlaScaledPlanner, constrained
 from ipa.policies.profiled import Profiled
@@ -241,10 +241,7 @@ def thrifty(pipeline: Pipeline, name: str | None) -> Pipeline:
     """Return the pipeline with an objective of cores, with accuracy as the tie-breaker."""
     own = pipeline.objective(name)
     starting = max(own.transition_per_core, STARTING_RATIO * own.beta)
-    return _asked(
-        pipeline,
-        replace(own, goal=Goal.WEIGHTED, alpha=TIE_RATIO * own.alpha, transition_per_core=starting),
-    )
+    return _asked(pipeline, replace(own, alpha=TIE_RATIO * own.alpha, transition_per_core=starting))
 
 
 def accurate(pipeline: Pipeline, name: str | None) -> Pipeline:

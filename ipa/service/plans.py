@@ -25,7 +25,7 @@ from ipa.model.errors import (
     StaleError,
     UnplannedError,
 )
-from ipa.model.pipeline import Goal, Pipeline
+from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, cores_of
 from ipa.model.profile import StageProfile
 from ipa.optimize.explanation import Explanation
@@ -74,10 +74,6 @@ class PlanRequest:
         if self.sla_s is not None:
             objective = replace(objective, sla_s=self.sla_s)
         # What is not replaced stays the same object, which a planner that has it need not be sent again.
-        if self.weights and objective.goal is not Goal.WEIGHTED:
-            goal = objective.goal.value
-            message = f"objective {objective.name!r} has the goal {goal}, which has no weights"
-            raise InputError("the objective has no weights", problems=[Problem(message, pointer="/weights")])
         if self.weights:
             objective = replace(objective, **self.weights)
         bounds = pipeline.bounds

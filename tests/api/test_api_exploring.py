@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 from ipa.cli.options import FileFolders
-from ipa.model.pipeline import Goal, Objective
 from ipa.optimize.frontier import accuracy_cost, frontier
 from ipa.policies.planning import planning_problem
 from ipa.profiling.fit import fit_variant
@@ -63,16 +62,6 @@ def test_a_weight_that_is_none_is_refused(api: ApiClient, beta: object) -> None:
     answer = api.post(f"{OCR}/plans", {"rate_rps": 3, "weights": {"beta": beta}})
     assert answer.status_code == 422
     assert [each["pointer"] for each in answer.json()["errors"]] == ["/weights/beta"]
-
-
-def test_a_goal_with_an_order_has_no_weights() -> None:
-    services = solving(FakeWorld().play(20).services())
-    ordered = replace(a_pipeline(), objectives={"default": Objective(goal=Goal.LEXICOGRAPHIC)})
-    api = ApiClient(over(services, pipelines={"ocr": ordered}))
-    answer = api.post(f"{OCR}/plans", {"rate_rps": 3, "weights": {"beta": 1}})
-    assert answer.status_code == 422
-    assert [each["pointer"] for each in answer.json()["errors"]] == ["/weights"]
-    assert api.post(f"{OCR}/plans", {"rate_rps": 3, "weights": {}}).status_code == 201
 
 
 def test_fits_are_those_that_are_planned_with() -> None:

@@ -112,7 +112,7 @@ def kinds_of(problem: PlanningProblem) -> list[str]:
     """All that is special about the problem, for counting."""
     objective, bounds = problem.objective, problem.bounds
     kinds = [f"graph: {shape_of(problem)}", f"latency: {problem.compat.value}"]
-    kinds += [f"goal: {objective.goal.value}", f"accuracy: {objective.accuracy_rule.value}"]
+    kinds.append(f"accuracy: {objective.accuracy_rule.value}")
     edges = [edge for stage in problem.stages for edge in stage.after]
     limits = {
         "limit: accuracy floor": bounds.accuracy_floor is not None,
@@ -148,11 +148,7 @@ def set_agreement(random: Random, most: int) -> Agreement:
 def fleet_agreement(random: Random, most: int) -> Agreement:
     """The plan of a fleet against every plan of every pipeline."""
     members, tried = enumerated_fleet(random)
-    goals = [member.problem.objective.goal for member in members]
-    plans = [
-        [(one.cores, one.worth(goal)) for one in each.values()]
-        for each, goal in zip(tried, goals, strict=True)
-    ]
+    plans = [[(one.cores, one.weighted) for one in each.values()] for each in tried]
     cheapest = sum(min((cores for cores, _ in each), default=5.0) for each in plans)
     budget_cores = cheapest * random.choice([0.8, 1.0, 1.1, 1.5, 3.0])
     best = best_by_enumeration(plans, [member.weight for member in members], budget_cores)
@@ -164,12 +160,12 @@ def fleet_agreement(random: Random, most: int) -> Agreement:
         return _agreement((members, budget_cores), ["fleet"], False, True, compared)
     compared.objectives("fleet against enumeration", best, plan.worth)
     compared.equal("fleet, termination", Termination.OPTIMAL, plan.termination)
-    for each, goal, one in zip(tried, goals, plan.members, strict=True):
+    for each, one in zip(tried, plan.members, strict=True):
         known = each.get(one.configs)
         if known is None:
             compared.faults.append(f"{one.pipeline}: {one.configs} is not within the limits")
         else:
-            compared.objectives(f"{one.pipeline}, objective", known.worth(goal), one.objective)
+            compared.objectives(f"{one.pipeline}, objective", known.weighted, one.objective)
             compared.objectives(f"{one.pipeline}, cores", known.cores, one.cost_cores)
     return _agreement((members, budget_cores), ["fleet"], True, True, compared)
 

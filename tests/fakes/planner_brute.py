@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil, inf, prod, sqrt
 
-from ipa.model.pipeline import AccuracyRule, Goal
+from ipa.model.pipeline import AccuracyRule
 from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
@@ -19,7 +19,7 @@ Chosen = tuple[OperatingPoint, int] | None
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One configuration within the limits: what the goals are about."""
+    """One configuration within the limits, and its figures."""
 
     chosen: tuple[Chosen, ...]
     weighted: float
@@ -35,10 +35,6 @@ class Tried:
             if one is not None
         )
 
-    def worth(self, goal: Goal) -> float:
-        """The first criterion of the goal."""
-        return {Goal.LEXICOGRAPHIC: self.term, Goal.CHEAPEST: -self.cost}.get(goal, self.weighted)
-
 
 def size(problem: PlanningProblem) -> int:
     """The number of configurations to try, about: each stage for the most items it may get."""
@@ -48,9 +44,8 @@ def size(problem: PlanningProblem) -> int:
 
 
 def brute_force(problem: PlanningProblem) -> float | None:
-    """The best objective over all configurations, as the goal means it; None where none is feasible."""
-    goal = problem.objective.goal
-    return max((one.worth(goal) for one in every_configuration(problem)), default=None)
+    """The best objective over all configurations; None where none is feasible."""
+    return max((one.weighted for one in every_configuration(problem)), default=None)
 
 
 def every_configuration(problem: PlanningProblem) -> Iterator[Tried]:

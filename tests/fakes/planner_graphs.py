@@ -10,7 +10,6 @@ from ipa.model.pipeline import (
     Bounds,
     CombineRule,
     Edge,
-    Goal,
     Objective,
     Pin,
     StageBounds,
@@ -59,7 +58,7 @@ def shapes() -> dict[str, Shape]:
 
 
 def random_graph_problem(random: Random, points: int = 3) -> PlanningProblem:
-    """A small graph of any kind, with any of the limits, goals, pins and transitions."""
+    """A small graph of any kind, with any of the limits, pins and transitions."""
     shape = random.choice(list(shapes().values()))
     varying = random.random() < 0.4
     compat = random.choice([Compat.PAPER, Compat.PAPER, Compat.TAIL, Compat.TAIL, Compat.IPA_ARTIFACT])
@@ -85,10 +84,7 @@ def random_graph_problem(random: Random, points: int = 3) -> PlanningProblem:
         )
     stages = _with_equal_joins(stages)
     loose_s = sum(max((p.latency_s for p in stage.points), default=0.0) for stage in stages)
-    goal = random.choice([Goal.WEIGHTED, Goal.WEIGHTED, Goal.WEIGHTED, Goal.LEXICOGRAPHIC, Goal.CHEAPEST])
-    floor = random.choice([None, None, random.uniform(0.2, 0.7)])
     objective = Objective(
-        goal=goal,
         alpha=random.choice([0.0, 1.0, 5.0, 40.0]),
         beta=random.choice([0.0, 0.05, 0.5]),
         delta=random.choice([0.0, 1e-6, 1e-3]),
@@ -102,7 +98,7 @@ def random_graph_problem(random: Random, points: int = 3) -> PlanningProblem:
         transition_cores=random.choice([None, None, 40.0]),
         memory_gib=random.choice([None, None, random.uniform(2, 30)]),
         max_replicas=random.choice([None, 6]),
-        accuracy_floor=floor if goal is not Goal.CHEAPEST else random.uniform(0.1, 0.6),
+        accuracy_floor=random.choice([None, None, random.uniform(0.2, 0.7)]),
     )
     running = _running(random, stages) if random.random() < 0.4 else ()
     switches = tuple(stage.name for stage in stages if running and random.random() < 0.2)

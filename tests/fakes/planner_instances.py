@@ -31,7 +31,6 @@ def fits(program: Program, chosen: Sequence[int]) -> bool:
         totals.latency_s <= program.sla_s + tolerance(program.sla_s)
         and levels_agree(program, chosen)
         and (floor == -inf or (totals.pas > 0 and log(totals.pas) >= floor - tolerance(1.0)))
-        and totals.term >= program.term_floor - tolerance(abs(program.term_floor))
         and all(
             sum(float(use[at]) for use, at in zip(limit.use, chosen, strict=True))
             <= limit.most + tolerance(abs(limit.most))

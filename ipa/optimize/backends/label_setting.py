@@ -246,7 +246,7 @@ def _counting(program: Program, linear: int) -> Index:
     same_accuracy = program.alpha > 0 and all(
         np.array_equal(stage.factor, stage.accuracy) for stage in stages
     )
-    covered = {"cost": not program.is_priced, "price": True, "cores": same_cores, "accuracy": same_accuracy}
+    covered = {"cost": not program.is_priced, "cores": same_cores, "accuracy": same_accuracy}
     rows = [linear + at for at, limit in enumerate(program.limits()) if not covered.get(limit.name)]
     changing = [CHANGES] if any(stage.changes.any() for stage in stages) else []
     return np.array([*changing, *rows], dtype=np.intp)

@@ -176,8 +176,8 @@ class Accuracy:
 def accuracies_of(program: Program) -> tuple[Accuracy, ...]:
     """The accuracies that labels must track: that of the objective, and PAS if its floor needs it."""
     found = []
-    if program.uses_product and (program.alpha > 0 or program.term_floor > -inf):
-        found.append(_accuracy(program, "factor", program.term_floor))
+    if program.alpha > 0:
+        found.append(_accuracy(program, "factor", -inf))
     if program.log_floor > -inf and not program.graph.is_product:
         found.append(_accuracy(program, "accuracy", float(np.exp(program.log_floor))))
     return tuple(found)

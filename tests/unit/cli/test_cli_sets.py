@@ -14,7 +14,7 @@ from experiments.sets.published import Splits
 from ipa.cli.main import run
 from ipa.files import load_pipeline, load_profiles
 from ipa.model.errors import UsageError
-from ipa.model.pipeline import AccuracyRule, Goal, Pin, Pipeline, StageBounds
+from ipa.model.pipeline import AccuracyRule, Pin, Pipeline, StageBounds
 from ipa.model.profile import StageProfile
 from ipa.optimize.set_solve import in_whole_percents
 from ipa.policies.infadapter import set_question
@@ -124,7 +124,6 @@ def with_objective(**changes: Any) -> Callable[[Pipeline], Pipeline]:
         (with_bounds(accuracy_floor=0.7), "accuracy_floor is 0.7"),
         (with_stage(bounds=StageBounds(min_replicas=2)), "at least 2 replicas"),
         (with_stage(pin=Pin(replicas=3)), "at least 3 replicas"),
-        (with_objective(goal=Goal.LEXICOGRAPHIC), "goal lexicographic"),
         (with_objective(accuracy_rule=AccuracyRule.RANK_SUM), "rank-sum"),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 
 from ipa.cli.main import run
 from ipa.model.errors import InputError
-from ipa.model.pipeline import Bounds, Goal, Objective, Pin
+from ipa.model.pipeline import Bounds, Objective, Pin
 from ipa.model.plan import Plan, StagePlan, Termination
 from ipa.model.profile import OperatingPoint
 from ipa.optimize.explain import explain
@@ -33,7 +33,7 @@ COUNT = many(8)
 
 @cache
 def problems() -> tuple[PlanningProblem, ...]:
-    """Feasible ones: chains, and graphs with every goal and limit."""
+    """Feasible ones: chains, and graphs with every limit."""
     random = Random(11)
     found = []
     while len(found) < COUNT:
@@ -54,21 +54,6 @@ def best(problem: PlanningProblem) -> Plan:
 @cache
 def explained(at: int) -> Explanation:
     return explain(problems()[at], best(problems()[at]), LONG_S)
-
-
-def better(problem: PlanningProblem, one: Plan, other: Plan) -> float:
-    """The gain of the first by the first criterion of the goal that tells them apart."""
-    assert one.objective is not None and other.objective is not None
-    assert one.cost_cores is not None and other.cost_cores is not None
-    assert one.pas is not None and other.pas is not None
-    first = one.objective - other.objective
-    if abs(first) > 1e-7 or problem.objective.goal is Goal.WEIGHTED:
-        return first
-    return (
-        other.cost_cores - one.cost_cores
-        if problem.objective.goal is Goal.LEXICOGRAPHIC
-        else one.pas - other.pas
-    )
 
 
 @pytest.mark.parametrize("at", range(COUNT))
@@ -137,7 +122,9 @@ def test_a_limit_binds_exactly_where_a_better_plan_exists_without_it(at: int) ->
             freed[at_stage] = replace(stage, pin=Pin())
             without["pin", stage.name] = replace(problem, stages=tuple(freed))
     for key, moved in without.items():
-        gain = better(problem, best(moved), found.plan)
+        better = best(moved)
+        assert better.objective is not None and found.plan.objective is not None
+        gain = better.objective - found.plan.objective
         assert (gain > 1e-6) == (key in named), key
     for each in found.binding:
         assert each.gain >= 0
@@ -178,19 +165,6 @@ def test_what_holds_back_is_said_first_and_what_it_is_worth() -> None:
     )
     assert "the core budget holds it back" in found.summary
     assert found.alternatives == ()
-
-
-@pytest.mark.parametrize(
-    ("goal", "bounds", "why"),
-    [
-        (Goal.LEXICOGRAPHIC, Bounds(), "less accurate by 0.3"),
-        (Goal.CHEAPEST, Bounds(accuracy_floor=0.5), "1 core dearer"),
-    ],
-)
-def test_goals_with_an_order_say_which_criterion_decided(goal: Goal, bounds: Bounds, why: str) -> None:
-    problem = one_stage(objective=Objective(goal=goal), bounds=bounds)
-    found = explain(problem, best(problem), LONG_S)
-    assert [each.why for each in found.alternatives] == [why]
 
 
 def test_equally_good_variants_say_what_broke_the_tie() -> None:

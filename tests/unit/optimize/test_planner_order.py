@@ -10,11 +10,10 @@ from random import Random
 
 import pytest
 
-from ipa.model.pipeline import Goal
 from ipa.optimize.options import full_program
 from ipa.optimize.plans import configs_of
 from ipa.optimize.problem import PlanningProblem
-from ipa.optimize.program import Totals, evaluate
+from ipa.optimize.program import evaluate
 from ipa.optimize.solve import solve
 from tests.amounts import many
 from tests.fakes.planner_graphs import random_graph_problem
@@ -44,17 +43,6 @@ def graphs(count: int) -> list[PlanningProblem]:
     return small(lambda random: random_graph_problem(random, 2), count)
 
 
-def key(problem: PlanningProblem, totals: Totals) -> tuple[float, ...]:
-    """The compared figures, all to be small."""
-    match problem.objective.goal:
-        case Goal.LEXICOGRAPHIC:
-            return -totals.term, totals.cost_cores, totals.batch
-        case Goal.CHEAPEST:
-            return totals.cost_cores, -totals.term, totals.batch
-        case _:
-            return (-totals.objective,)
-
-
 def everything(problem: PlanningProblem) -> list[tuple[object, ...]]:
     """The configuration of every plan within the limits, best first, ties in the order of `solve`."""
     program = full_program(problem)
@@ -63,7 +51,7 @@ def everything(problem: PlanningProblem) -> list[tuple[object, ...]]:
         if fits(program, chosen):
             totals = evaluate(program, chosen)
             tie = (*(round(x, 9) for x in (totals.changes, totals.cost_cores, totals.latency_s)), chosen)
-            found.append((tuple(round(x, 8) for x in key(problem, totals)), tie, chosen))
+            found.append((round(-totals.objective, 8), tie, chosen))
     return [configs_of(problem, program, chosen) for _, _, chosen in sorted(found)]
 
 

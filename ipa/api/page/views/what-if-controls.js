@@ -14,8 +14,7 @@ export function controlsOf(pipeline, status, objectiveName, rate) {
   const { bounds } = pipeline, { live } = status;
   const sla = objective.sla_s ?? pipeline.sla_s;
   const cores = bounds.cores ?? Math.max(4 * (live.cost_cores ?? 4), 8);
-  const isWeighted = objective.goal === "weighted";
-  const weight = (name, label, now, note) => ({ name, label, unit: "", now, least: 0, most: now ? round(5 * now) : 1, note, off: !isWeighted });
+  const weight = (name, label, now, note) => ({ name, label, unit: "", now, least: 0, most: now ? round(5 * now) : 1, note });
   const found = [
     { name: "rate_rps", label: "Rate", unit: "rps", now: rate, least: 0.01, most: nice(4 * optional(rate, 10)), note: rate === null ? "requests per second" : "planned load" },
     { name: "sla_s", label: "SLA", unit: "s", now: sla, least: 0.001, most: round(3 * sla), note: "latency that a plan must meet" },
@@ -99,7 +98,7 @@ export class Control {
     }
     const isKnown = spec.now !== null && spec.now !== undefined && !(spec.choices && text === "");
     const known = !isKnown ? "" : `${spec.name === "rate_rps" ? "" : "now "}${spec.isList || spec.choices ? spec.now : plainest(spec.now)}`;
-    this.said.textContent = spec.off ? "the goal of this objective has no weights" : [known, spec.note].filter(Boolean).join(", ");
+    this.said.textContent = [known, spec.note].filter(Boolean).join(", ");
     this.back.hidden = text === "";
     this.box.classList.toggle("moved", text !== "");
   }
