@@ -47,7 +47,7 @@ def fleet_row(fleets: int, pipelines: int, cell: Cell = CELL) -> Row:
             failures["error"] += 1
             messages.append(f"fleet {number}: {error}")
             continue
-        worst_gap = max(worst_gap, *(each.gap for each in plan.classes))
+        worst_gap = max(worst_gap, plan.gap)
         found = [*faults_of(plan, budget_cores), *differences(members, ample)]
         for kind, message in found:
             failures[kind] += 1

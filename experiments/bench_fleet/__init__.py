@@ -110,6 +110,6 @@ def report(found: list[Measurement]) -> str:
     return "\n".join(
         f"share {each.share:g}  budget {each.budget_cores:8.0f} cores  {each.seconds:6.3f} s  "
         f"{each.plan.termination.value}  worth {each.plan.worth:.6f}  used {each.plan.cost_cores:g}  "
-        f"price {each.plan.classes[0].price:.4g}"
+        f"price {each.plan.price:.4g}"
         for each in found
     )

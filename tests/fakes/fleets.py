@@ -16,7 +16,7 @@ from ipa.optimize.fleet.plan import Member
 from ipa.optimize.frontier import worth_program
 from ipa.optimize.linear_program import Milp, build_milp, whole_ranges
 from ipa.optimize.options import full_program
-from ipa.optimize.plans import configs_of, worth
+from ipa.optimize.plans import configs_of
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import evaluate
 from tests.fakes.planner_brute import size
@@ -37,7 +37,7 @@ def chain_fleet(random: Random) -> list[Member]:
 
 
 def graph_fleet(random: Random) -> list[Member]:
-    """Two to four pipelines of any graph, goal, formula, pin and transition, small enough to enumerate."""
+    """Two to four pipelines of any graph, formula, pin and transition, small enough to enumerate."""
     problems: list[PlanningProblem] = []
     wanted = random.randint(2, 4)
     while len(problems) < wanted:
@@ -48,10 +48,7 @@ def graph_fleet(random: Random) -> list[Member]:
 
 
 def resource_fleet(random: Random) -> tuple[list[Member], list[Uses]]:
-    """Two or three pipelines of any graph and goal with memory and GPUs, in up to three classes.
-
-    With the resources and objectives of all their plans.
-    """
+    """Two or three pipelines with memory and GPUs, and what all their plans use and are worth."""
     members, uses = [], []
     count = random.randint(2, 3)
     while len(members) < count:
@@ -61,7 +58,7 @@ def resource_fleet(random: Random) -> tuple[list[Member], list[Uses]]:
         found = uses_of(problem)
         if 0 < len(found[1]) <= MOST_USES:
             named = replace(problem, pipeline=f"p{len(members)}")
-            members.append(Member(named, random.choice(WEIGHTS), random.choice([0, 0, 1, 2])))
+            members.append(Member(named, random.choice(WEIGHTS)))
             uses.append(found)
     return members, uses
 
@@ -74,27 +71,20 @@ def uses_of(problem: PlanningProblem) -> Uses:
         if fits(program, chosen):
             held = problem.resources(configs_of(problem, program, chosen))
             key = (round(held.cpu_cores, 9), round(held.memory_gib, 9), held.accelerators.get(GPU, 0.0))
-            best[key] = max(best.get(key, -inf), worth(problem, evaluate(program, chosen)))
+            best[key] = max(best.get(key, -inf), evaluate(program, chosen).objective)
     return np.array(list(best)).reshape(-1, 3), np.array(list(best.values()))
 
 
-def best_of_classes(members: list[Member], uses: list[Uses], most: list[float]) -> list[float] | None:
-    """The worths of the classes, highest first, over all combinations of plans; None: none fits."""
+def best_of_all(members: list[Member], uses: list[Uses], most: list[float]) -> float | None:
+    """The most worth over all combinations of plans; None: none fits."""
     shape = [len(objective) for _, objective in uses]
     place = np.indices(shape).reshape(len(shape), -1)
     held = sum(use[at] for (use, _), at in zip(uses, place, strict=True))
     left = (held <= np.array(most) + 1e-9 * np.maximum(1.0, most)).all(axis=1)
-    worths = []
-    for priority in sorted({member.priority for member in members}, reverse=True):
-        total = np.zeros(len(left))
-        for member, (_, objective), at in zip(members, uses, place, strict=True):
-            total += member.weight * objective[at] * (member.priority == priority)
-        if not left.any():
-            return None
-        best = float(total[left].max())
-        left &= total >= best - 1e-9 * max(1.0, abs(best))
-        worths.append(best)
-    return worths
+    total = np.zeros(len(left))
+    for member, (_, objective), at in zip(members, uses, place, strict=True):
+        total += member.weight * objective[at]
+    return float(total[left].max()) if left.any() else None
 
 
 def _members(random: Random, problems: list[PlanningProblem]) -> list[Member]:
@@ -108,7 +98,7 @@ def enumerated(problem: PlanningProblem) -> list[tuple[float, float]]:
     """Cost and objective of every plan within the problem's own limits."""
     program = full_program(problem)
     return [
-        (totals.cost_cores, worth(problem, totals))
+        (totals.cost_cores, totals.objective)
         for chosen in itertools.product(*(range(len(stage)) for stage in program.stages))
         if fits(program, chosen)
         for totals in [evaluate(program, chosen)]

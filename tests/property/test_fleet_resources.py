@@ -14,7 +14,7 @@ from ipa.model.resources import CORES, total
 from ipa.optimize.describe import describe
 from ipa.optimize.fleet.plan import FleetPlan, Member, plan_fleet
 from tests.amounts import many
-from tests.fakes.fleets import Uses, best_of_classes, resource_fleet
+from tests.fakes.fleets import Uses, best_of_all, resource_fleet
 from tests.fakes.planner_graphs import GPU
 
 GROUP = 14
@@ -44,13 +44,13 @@ def test_all_resources_agree_with_enumeration(group: int) -> None:
         random = Random(seed)
         members, uses = resource_fleet(random)
         most = budget_of(random, uses)
-        expected = best_of_classes(members, uses, most)
+        expected = best_of_all(members, uses, most)
         check(planned(members, most), expected, members, most, seed)
 
 
 def check(
     plan: FleetPlan | None,
-    expected: list[float] | None,
+    expected: float | None,
     members: list[Member],
     most: list[float],
     where: int,
@@ -60,7 +60,7 @@ def check(
     if plan is None:
         return
     assert plan.termination is Termination.OPTIMAL, where
-    assert [each.worth for each in plan.classes] == pytest.approx(expected, rel=1e-7, abs=1e-7), where
+    assert plan.worth == pytest.approx(expected, rel=1e-7, abs=1e-7), where
     held = total(
         member.problem.resources(each.configs) for member, each in zip(members, plan.members, strict=True)
     )
@@ -82,12 +82,12 @@ def test_the_fleets_are_bound_by_each_resource_and_by_none() -> None:
         random = Random(seed)
         members, uses = resource_fleet(random)
         most = budget_of(random, uses)
-        best = best_of_classes(members, uses, most)
+        best = best_of_all(members, uses, most)
         kinds.add(best is None)
         for at, name in enumerate(NAMES):
             if best is not None:
                 loose = [inf if number == at else limit for number, limit in enumerate(most)]
-                free = best_of_classes(members, uses, loose)
-                bound.add((name, free is not None and free > [each + 1e-6 for each in best]))
+                free = best_of_all(members, uses, loose)
+                bound.add((name, free is not None and free > best + 1e-6))
     assert kinds == {True, False}
     assert bound == every

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from math import inf
 from pathlib import Path
-from typing import TypeVar
 
 import typer
 
@@ -20,7 +19,6 @@ from ipa.model.pipeline import Bounds
 from ipa.model.serving import unbatched_notes
 from ipa.settings import Settings
 
-N = TypeVar("N", int, float)
 FLEET = typer.Argument(metavar="PIPELINE=RATE", help="pipelines, each with its requests a second")
 
 
@@ -195,9 +193,6 @@ def fleet(
     weight: list[str] = typer.Option(
         [], "--weight", metavar="PIPELINE=W", help="weight of a pipeline's objective; 1 if not given"
     ),
-    rank: list[str] = typer.Option(
-        [], "--class", metavar="PIPELINE=K", help="priority of a pipeline, higher first; 0 if not given"
-    ),
     objective: str | None = options.OBJECTIVE,
     compat: str | None = options.COMPAT,
     allocation: str = options.ALLOCATION,
@@ -222,37 +217,36 @@ def fleet(
         memory_gib=None if memory is None else memory_gib("--memory", memory),
         accelerators=accelerator_counts(accelerators),
     ).limits
-    rates = parse_pairs("PIPELINE=RATE", pipelines, float)
-    weights = parse_pairs("--weight", weight, float, known=rates)
-    classes = parse_pairs("--class", rank, int, known=rates)
+    rates = parse_pairs("PIPELINE=RATE", pipelines)
+    weights = parse_pairs("--weight", weight, known=rates)
     members = []
     for name, rate_rps in rates.items():
         question = Question(name, objective, compat, allocation, **asdict(folders))
         problem = question.asked(rate_rps).problem()
-        members.append(Member(problem, weights.get(name, 1.0), classes.get(name, 0)))
+        members.append(Member(problem, weights.get(name, 1.0)))
     within_s = Settings.from_env().solver_deadline_s if deadline_s is None else deadline_s
     planned = plan_together(members, cores, within_s, limits)
     show(output, planned.to_json(), fleet_lines(planned))
 
 
 def parse_pairs(
-    option: str, texts: Sequence[str], kind: type[N], *, known: dict[str, float] | None = None
-) -> dict[str, N]:
+    option: str, texts: Sequence[str], *, known: dict[str, float] | None = None
+) -> dict[str, float]:
     """The numbers by pipeline of texts `PIPELINE=NUMBER`; UsageError lists all that is wrong with them.
 
-    Numbers that need not be whole must be above 0 and finite. `known`: the pipelines that may be named.
+    `known`: the pipelines that may be named.
     """
-    found: dict[str, N] = {}
+    found: dict[str, float] = {}
     faults = []
     for text in texts:
         name, _, number = text.rpartition("=")
         try:
-            value = kind(number)
+            value = float(number)
         except ValueError:
             name = ""
         if not name:
-            faults.append(f"{text!r} is not PIPELINE={'a whole number' if kind is int else 'a number'}")
-        elif kind is float and not 0 < value < inf:
+            faults.append(f"{text!r} is not PIPELINE=a number")
+        elif not 0 < value < inf:
             faults.append(f"{text!r}: the number must be above 0 and finite")
         elif name in found:
             faults.append(f"{name!r} is given twice")

@@ -19,7 +19,6 @@ from ipa.model.parts import parts_of
 from ipa.model.plan import Plan, cores_of
 from ipa.model.resources import BESIDE_CORES, CORES, Resources, dimension, in_words
 from ipa.optimize.explanation import Explanation
-from ipa.optimize.fleet.master import ClassPlan
 from ipa.optimize.fleet.plan import Fleet
 from ipa.optimize.frontier import FrontierPoint, accuracy_cost
 from ipa.report.blocks import span, with_half
@@ -212,12 +211,11 @@ def fleet_lines(fleet: Fleet) -> Iterator[RenderableType]:
     budget = ", ".join(in_words(name, most) for name, most in limits.items())
     yield f"Fleet of {counted(len(fleet.plans), 'pipeline')} on {budget}"
     # Other resources only where some plan has them.
-    others = [name for name in fleet.held().amounts if name != CORES]
+    others = [name for name in fleet.held.amounts if name != CORES]
     yield table_of(
         zip(fleet.members, fleet.plans, strict=True),
         ViewColumn("pipeline", lambda row: row[1].pipeline),
         ViewColumn("λ rps", lambda row: row[1].rate_rps, "{:g}"),
-        ViewColumn("class", lambda row: row[0].priority, "{}"),
         ViewColumn("weight", lambda row: row[0].weight, "{:g}"),
         ViewColumn("cores", lambda row: row[1].cost_cores, "{:g}"),
         *resource_columns(others, lambda row: row[1].resources),
@@ -229,18 +227,15 @@ def fleet_lines(fleet: Fleet) -> Iterator[RenderableType]:
         indent="  ",
     )
     yield (
-        f"  {_of_budget(fleet.held(), limits)}, objectives times weights {found.worth:.6g} "
+        f"  {_of_budget(fleet.held, limits)}, objectives times weights {found.worth:.6g} "
         f"{found.termination.value} ({found.solve_s * 1e3:.0f} ms)"
     )
-    for each in found.classes:
-        words = _prices(each)
-        if each.gap > 0:
-            gap = figure(each.gap, "gap {:.2%}") if isfinite(each.gap) else "no bound known"
-            words += f"; the time ran out, {gap} (--deadline gives more)"
-        if len(found.classes) > 1:
-            held = _of_budget(fleet.held(each.priority), {})
-            words = f"class {each.priority}: {held}, worth {each.worth:.6g}, {words}"
-        yield f"  {words}"
+    words = f"one more core is worth about {found.price:.3g}"
+    words += "".join(f", one {dimension(name).unit} more {price:.3g}" for name, price in found.prices.items())
+    if found.gap > 0:
+        gap = figure(found.gap, "gap {:.2%}") if isfinite(found.gap) else "no bound known"
+        words += f"; the time ran out, {gap} (--deadline gives more)"
+    yield f"  {words}"
 
 
 def _of_budget(held: Resources, limits: Mapping[str, float]) -> str:
@@ -248,13 +243,6 @@ def _of_budget(held: Resources, limits: Mapping[str, float]) -> str:
     names = dict.fromkeys((CORES, *limits, *held.amounts))
     of = {name: f"of {most:g}" for name, most in limits.items()}
     return ", ".join(in_words(name, round(held.amount(name), 9), of.get(name, "")) for name in names)
-
-
-def _prices(each: ClassPlan) -> str:
-    words = f"one more core is worth about {each.price:.3g}"
-    return words + "".join(
-        f", one {dimension(name).unit} more {price:.3g}" for name, price in each.prices.items()
-    )
 
 
 # Places of a finding that are named; JSON has all of them.

@@ -6,14 +6,11 @@ profit (worth − price · use), until the relaxation gains nothing more. The bo
 L = price · budget + Σ of the pipelines' most profit. With a selection worth W, a plan that earns less than
 L − W below the best of its pipeline is in no better selection; so once all plans within such a window are
 known, the best selection of known plans is the best of all.
-
-The classes go in order: the program of a class has the plans of all pipelines and the worth of this class as
-its objective, so the lower classes only have to fit somehow, and the worths of the higher ones may not fall.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 
@@ -136,7 +133,7 @@ def _with_worth(program: Program) -> Program:
 PASSED = 1e-6
 # The relaxation is settled if it may gain less than this, relative above 1, or this share of the window.
 PROVED, SETTLED = 1e-7, 0.1
-# The most rounds of prices, and of windows for one class.
+# The most rounds of prices, and of windows.
 ROUNDS, WINDOWS = 60, 12
 # The share of the time for finding plans.
 SEARCHING = 0.8
@@ -157,15 +154,15 @@ class MemberPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class ClassPlan:
-    """The sums of the pipelines of one priority.
+class FleetPlan:
+    """One plan for each pipeline, in the order given, and their sums.
 
     `price` is the worth of one more core (the Lagrange multiplier of the budget), `gap` the distance of the
     bound to the worth, relative above 1. `limits` and `prices` are the budget and the worth of one unit more
     of each resource beside cores that the fleet's budget limits.
     """
 
-    priority: int
+    members: tuple[MemberPlan, ...]
     budget_cores: float
     cost_cores: float
     worth: float
@@ -175,19 +172,16 @@ class ClassPlan:
     termination: Termination
     limits: Mapping[str, float] = field(default_factory=dict)
     prices: Mapping[str, float] = field(default_factory=dict)
-
-
-# A worth that may not fall: the share of each pipeline's worth in it, and its least.
-Floor = tuple[Array, float]
+    solve_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Aim:
-    """The objective share · worth − charge · use, and the worths that may not fall."""
+    """The objective share · worth − charge · use, and the least worth of all pipelines together."""
 
-    share: Array
+    share: float
     charge: Array
-    floors: Sequence[Floor] = ()
+    floor: float = -inf
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -202,13 +196,13 @@ class _Found:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Relaxed:
-    """The relaxation of the known plans: the price of each resource, the share of each pipeline's worth.
+    """The relaxation of the known plans: the price of each resource, and the share of the worth.
 
     `reached` is its objective; `offset` is what a bound has beside the pipelines' most profit.
     """
 
     prices: Array
-    shares: Array
+    share: float
     reached: float
     offset: float
 
@@ -220,12 +214,12 @@ class Searched:
         self._shares, self._prices = np.full(count, -1.0), np.zeros((resources, count))
         self._floor = np.zeros(count)
 
-    def note(self, who: NDArray[np.bool_], shares: Array, prices: Array, floor: Array) -> None:
+    def note(self, who: NDArray[np.bool_], share: float, prices: Array, floor: Array) -> None:
         """Note a search of some pipelines."""
-        self._shares[who], self._floor[who] = shares[who], floor[who]
+        self._shares[who], self._floor[who] = share, floor[who]
         self._prices[:, who] = prices[:, None]
 
-    def ceiling(self, shares: Array, prices: Array, top: Array) -> Array:
+    def ceiling(self, share: float, prices: Array, top: Array) -> Array:
         """The most profit that a plan not known may have at other prices; `top` is the most worth.
 
         What a plan uses of a resource is no more than what it may cost to reach the floor.
@@ -233,9 +227,9 @@ class Searched:
         cheaper = self._prices - prices[:, None]
         ratio = np.divide(cheaper, self._prices, out=np.zeros(cheaper.shape), where=cheaper > 0)
         is_whole = self._floor == -inf
-        rise = ratio.sum(axis=0) * np.where(is_whole, 0.0, shares * top - self._floor)
+        rise = ratio.sum(axis=0) * np.where(is_whole, 0.0, share * top - self._floor)
         ceiling: Array = np.where(
-            (shares == self._shares) | (is_whole & (self._shares > 0)), self._floor + rise, inf
+            (share == self._shares) | (is_whole & (self._shares > 0)), self._floor + rise, inf
         )
         return ceiling
 
@@ -268,60 +262,59 @@ class Master:
         self._searched = Searched(len(self._offers), len(most))
         # The most worth of each pipeline.
         self._top = np.zeros(len(self._offers))
-        self._top = self._search(np.ones(len(self._offers)), self._free, 0.0)
+        self._top = self._search(1.0, self._free, 0.0)
         self.without_plan = tuple(np.setdiff1d(np.arange(len(self._offers)), self._owner).tolist())
 
-    def planned(
-        self, classes: Mapping[int, Sequence[int]]
-    ) -> tuple[tuple[MemberPlan, ...], tuple[ClassPlan, ...]] | None:
-        """The best plans of the pipelines, and the sums of the classes; None if no plans fit.
+    def planned(self) -> FleetPlan | None:
+        """The best plans of the pipelines, of equally good ones those of the fewest cores; None if none fit.
 
-        `classes` has the pipelines by priority, the highest first. Of equally good plans those of the fewest
-        cores are taken. Errors: DeadlineError (no selection was found in time), SolverError.
+        Errors: DeadlineError (no selection was found in time), SolverError.
         """
         if self.without_plan:
             return None
-        if len(classes) > 1:
-            # The cheapest plans are what the lower classes need of the budget.
-            self._search(0.0 * self._worth_shares(()), np.eye(len(self._most))[0], 0.0)
-        chosen: Index | None = None
-        floors: list[Floor] = []
-        ends = []
-        for group in classes.values():
-            share = self._worth_shares(group)
-            found = self._best(_Aim(share, self._free, floors), chosen)
-            if found is None:
-                return None
-            chosen = found.chosen
-            ends.append(found)
-            reached = float((share[self._owner] * self._worth)[chosen].sum())
-            floors = [*floors, (share, reached - EQUAL * max(1.0, abs(reached)))]
-        assert chosen is not None
-        chosen = self._of_fewest_cores(chosen, floors)
-        return self._member_plans(chosen), tuple(self._class_plans(classes, chosen, ends))
+        found = self._best()
+        if found is None:
+            return None
+        chosen = self._of_fewest_cores(found.chosen)
+        worth = float(self._worth[chosen].sum())
+        bound = worth if found.proved else max(worth, found.bound)
+        (budget_cores, *limits), (price, *prices) = self._most.tolist(), found.prices.tolist()
+        return FleetPlan(
+            members=tuple(
+                MemberPlan(
+                    pipeline=offer.problem.pipeline,
+                    configs=offer.configs(self._options[at]),
+                    cost_cores=float(self._use[0, at]),
+                    objective=float(self._worth[at]) / offer.weight,
+                    worth=float(self._worth[at]),
+                )
+                for offer, at in zip(self._offers, chosen.tolist(), strict=True)
+            ),
+            budget_cores=budget_cores,
+            cost_cores=float(self._use[0, chosen].sum()),
+            worth=worth,
+            bound=bound,
+            gap=(bound - worth) / max(1.0, abs(worth)),
+            price=price,
+            termination=Termination.OPTIMAL if found.proved else Termination.FEASIBLE,
+            limits=dict(zip(self._names[1:], limits, strict=True)),
+            prices=dict(zip(self._names[1:], prices, strict=True)),
+        )
 
-    def _worth_shares(self, group: Sequence[int]) -> Array:
-        return np.isin(np.arange(len(self._offers)), group).astype(float)
-
-    def _search(self, shares: Array, prices: Array, window: float, needed: float = 0.0) -> Array:
+    def _search(self, share: float, prices: Array, window: float, needed: float = 0.0) -> Array:
         """Add the plans within the window at these prices; return the most profit of each pipeline.
 
         Pipelines whose plans within `needed` are all known are not searched.
         """
-        profit = self._profit(shares, prices)
-        unknown = self._unknown(shares, prices, needed)
+        profit = self._profit(share, prices)
+        # Those that may have unknown plans within `needed` at these prices.
+        unknown = self._searched.ceiling(share, prices, self._top) > profit - needed
         for who in np.flatnonzero(unknown).tolist():
-            share = float(shares[who])
             chosen = self._offers[who].near(share, prices, float(profit[who]), window, self._searching)
             self._add(who, chosen)
-        profit = self._profit(shares, prices)
-        self._searched.note(unknown, shares, prices, profit - window)
+        profit = self._profit(share, prices)
+        self._searched.note(unknown, share, prices, profit - window)
         return profit
-
-    def _unknown(self, shares: Array, prices: Array, window: float) -> NDArray[np.bool_]:
-        """True for pipelines that may have unknown plans within the window at these prices."""
-        ceiling = self._searched.ceiling(shares, prices, self._top)
-        return np.asarray(ceiling > self._profit(shares, prices) - window)
 
     def _add(self, who: int, chosen: Index) -> None:
         """Add plans of the pipeline."""
@@ -335,29 +328,27 @@ class Master:
         self._use = np.append(self._use, use, axis=1)
         self._options += new
 
-    def _costs(self, shares: Array, prices: Array) -> Array:
-        costs: Array = shares[self._owner] * self._worth - prices @ self._use
+    def _costs(self, share: float, prices: Array) -> Array:
+        costs: Array = share * self._worth - prices @ self._use
         return costs
 
-    def _profit(self, shares: Array, prices: Array) -> Array:
+    def _profit(self, share: float, prices: Array) -> Array:
         """The most profit of each pipeline's known plans, −inf without one."""
         profit = np.full(len(self._offers), -inf)
-        np.maximum.at(profit, self._owner, self._costs(shares, prices))
+        np.maximum.at(profit, self._owner, self._costs(share, prices))
         return profit
 
-    def _best(self, aim: _Aim, known: Index | None) -> _Found | None:
-        """The selection of the best objective; None if there is none.
-
-        `known` is a selection that fits. DeadlineError if none is known when the time runs out.
-        """
-        chosen, bound, prices, proved = known, inf, self._free, False
+    def _best(self) -> _Found | None:
+        """The selection of most worth; None if none fits. DeadlineError: none was found in time."""
+        aim, bound, prices, proved = _Aim(1.0, self._free), inf, self._free, False
+        chosen: Index | None = None
         try:
-            if chosen is None and not self._fits():
+            if not self._fits():
                 return None
             window, needed = None, 0.0
             for _ in range(WINDOWS):
                 relaxed, whole, window = self._settled(aim, window, needed)
-                bound, prices = min(bound, whole), relaxed.prices - aim.charge
+                bound, prices = min(bound, whole), relaxed.prices
                 best, is_best = self._selected(aim, self._within(relaxed, 2 * window))
                 if best is None:
                     if window == inf:
@@ -370,7 +361,7 @@ class Master:
                     # Among the plans that were not known yet, none near enough may be left.
                     count = len(self._owner)
                     self._search(
-                        relaxed.shares, relaxed.prices, (1 + ROOM) * needed + rounding, needed - rounding
+                        relaxed.share, relaxed.prices, (1 + ROOM) * needed + rounding, needed - rounding
                     )
                     proved = not (self._within(relaxed, needed) >= count).any()
                 if proved or not is_best:
@@ -390,12 +381,12 @@ class Master:
 
     def _fits(self) -> bool:
         """True if the relaxation has a selection within the budget, for which plans are added."""
-        aim = _Aim(0.0 * self._worth_shares(()), self._free)
+        aim = _Aim(0.0, self._free)
         for _ in range(ROUNDS):
             relaxed = self._relaxed(aim, has_slack=True)
             if relaxed.reached >= -PROVED:
                 return True
-            bound = relaxed.offset + self._search(relaxed.shares, relaxed.prices, 0.0).sum()
+            bound = relaxed.offset + self._search(relaxed.share, relaxed.prices, 0.0).sum()
             if bound - relaxed.reached <= PROVED:
                 return False
         return False
@@ -410,7 +401,7 @@ class Master:
             relaxed = self._relaxed(aim)
             price = max(0.0, float((relaxed.prices - aim.charge)[0]))
             wide = UNITS * price if window is None else window
-            profit = self._search(relaxed.shares, relaxed.prices, wide, needed)
+            profit = self._search(relaxed.share, relaxed.prices, wide, needed)
             bound = relaxed.offset + float(profit.sum())
             if bound - relaxed.reached <= max(SETTLED * wide, PROVED * max(1.0, abs(relaxed.reached))):
                 break
@@ -420,22 +411,19 @@ class Master:
         """The relaxation of the known plans; with slack that of the least excess of a budget."""
         milp = self._milp(aim, np.arange(len(self._owner)), has_slack=has_slack)
         values, duals = highs.relaxed(milp, self._searching)
-        first, floors = len(self._offers), aim.floors
-        raised, scaled = duals[first : first + len(floors)], duals[first + len(floors) :]
-        prices = aim.charge.copy()
+        first = len(milp.rows) - len(self._limited)
+        scaled, prices = duals[first:], aim.charge.copy()
         prices[self._limited] += scaled / self._unit
-        shares = aim.share + sum(
-            (each * rise for (each, _), rise in zip(floors, raised, strict=True)), 0.0 * aim.share
-        )
-        uppers = np.array([row.upper for row in milp.rows[first + len(floors) :]])
-        least = np.array([least for _, least in floors])
-        reached = float(np.dot(milp.costs, values))
-        return _Relaxed(prices, shares, reached, float(scaled @ uppers - raised @ least))
+        offset = float(scaled @ np.array([row.upper for row in milp.rows[first:]]))
+        share, reached = aim.share, float(np.dot(milp.costs, values))
+        if aim.floor > -inf:
+            share, offset = share + float(duals[first - 1]), offset - float(duals[first - 1]) * aim.floor
+        return _Relaxed(prices, share, reached, offset)
 
     def _within(self, relaxed: _Relaxed, window: float) -> Index:
         """The known plans whose profit is within the window of the most of their pipeline."""
-        costs = self._costs(relaxed.shares, relaxed.prices)
-        profit = self._profit(relaxed.shares, relaxed.prices)
+        costs = self._costs(relaxed.share, relaxed.prices)
+        profit = self._profit(relaxed.share, relaxed.prices)
         return np.flatnonzero(profit[self._owner] - costs <= window + PROVED)
 
     def _selected(self, aim: _Aim, columns: Index) -> tuple[Index | None, bool]:
@@ -460,7 +448,7 @@ class Master:
         return chosen, answer.termination is Termination.OPTIMAL
 
     def _milp(self, aim: _Aim, columns: Index, *, has_slack: bool = False) -> Milp:
-        """One plan of each pipeline, no worth below its floor, and last the budget, in units of each limit.
+        """One plan of each pipeline, the worth's floor if any, and last the budget, in units of each limit.
 
         With slack the objective is minus what a selection is beyond the budget.
         """
@@ -471,8 +459,8 @@ class Master:
         ends = np.searchsorted(owner[order], np.arange(1, len(self._offers)))
         for mine in np.split(order, ends):
             milp.add_row([(at, 1.0) for at in mine.tolist()], 1.0, 1.0)
-        for each, least in aim.floors:
-            milp.add_row(_terms(each[owner] * self._worth[columns]), least, inf)
+        if aim.floor > -inf:
+            milp.add_row(_terms(self._worth[columns]), aim.floor, inf)
         for at, unit in zip(self._limited.tolist(), self._unit.tolist(), strict=True):
             terms, most = _terms(use[at] / unit), float(self._most[at])
             if has_slack:
@@ -482,9 +470,10 @@ class Master:
             milp.add_row(terms, -inf, (most + tolerance(most)) / unit)
         return milp
 
-    def _of_fewest_cores(self, chosen: Index, floors: Sequence[Floor]) -> Index:
-        """A selection of the fewest cores in which no worth is below its floor; the one given if in doubt."""
-        aim = _Aim(0.0 * floors[0][0], np.eye(len(self._most))[0], floors)
+    def _of_fewest_cores(self, chosen: Index) -> Index:
+        """A selection of the fewest cores that is worth as much; the one given if in doubt."""
+        worth = float(self._worth[chosen].sum())
+        aim = _Aim(0.0, np.eye(len(self._most))[0], worth - EQUAL * max(1.0, abs(worth)))
         try:
             relaxed = self._relaxed(aim)
             window = relaxed.reached - self._value(aim, chosen)
@@ -492,47 +481,6 @@ class Master:
         except DeadlineError:
             return chosen
         return chosen if found is None else found
-
-    def _member_plans(self, chosen: Index) -> tuple[MemberPlan, ...]:
-        return tuple(
-            MemberPlan(
-                pipeline=offer.problem.pipeline,
-                configs=offer.configs(self._options[at]),
-                cost_cores=float(self._use[0, at]),
-                objective=float(self._worth[at]) / offer.weight,
-                worth=float(self._worth[at]),
-            )
-            for offer, at in zip(self._offers, chosen.tolist(), strict=True)
-        )
-
-    def _class_plans(
-        self, classes: Mapping[int, Sequence[int]], chosen: Index, ends: Sequence[_Found]
-    ) -> Iterator[ClassPlan]:
-        left, names = self._most, self._names[1:]
-        least = np.full((len(self._most), len(self._offers)), inf)
-        for row, own in zip(least, self._use, strict=True):
-            np.minimum.at(row, self._owner, own)
-        waiting = set(range(len(self._offers)))
-        for (priority, group), end in zip(classes.items(), ends, strict=True):
-            waiting -= set(group)
-            mine = chosen[list(group)]
-            use, worth = self._use[:, mine].sum(axis=1), float(self._worth[mine].sum())
-            bound = worth if end.proved else max(worth, end.bound)
-            budget_cores, *limits = (left - least[:, sorted(waiting)].sum(axis=1)).tolist()
-            price, *prices = end.prices.tolist()
-            yield ClassPlan(
-                priority=priority,
-                budget_cores=budget_cores,
-                cost_cores=float(use[0]),
-                worth=worth,
-                bound=bound,
-                gap=(bound - worth) / max(1.0, abs(worth)),
-                price=price,
-                termination=Termination.OPTIMAL if end.proved else Termination.FEASIBLE,
-                limits=dict(zip(names, limits, strict=True)),
-                prices=dict(zip(names, prices, strict=True)),
-            )
-            left = left - use
 
 
 def _terms(row: Array) -> list[tuple[int, float]]:

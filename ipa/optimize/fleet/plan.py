@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import inf, isfinite
 from typing import Any, NoReturn
 
@@ -12,12 +12,12 @@ import numpy as np
 
 from ipa.model.errors import DeadlineError, InfeasibleError, InputError, SolverError
 from ipa.model.errors import Problem as Fault
-from ipa.model.plan import Plan, Termination
+from ipa.model.plan import Plan
 from ipa.model.resources import BY_NAME, CORES, Resources, by_field, in_words, total
 from ipa.optimize.backends import label_setting
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.describe import describe
-from ipa.optimize.fleet.master import ClassPlan, Master, MemberPlan
+from ipa.optimize.fleet.master import FleetPlan, Master
 from ipa.optimize.frontier import worth_program
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import tolerance
@@ -26,44 +26,10 @@ from ipa.optimize.solve import solve
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A pipeline of the fleet: its problem, and the weight of its objective.
-
-    A higher `priority` is served before a lower one, whatever the weights; weights count within one priority.
-    """
+    """A pipeline of the fleet: its problem, and the weight of its objective."""
 
     problem: PlanningProblem
     weight: float = 1.0
-    priority: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class FleetPlan:
-    """One plan for each member, in the order given; classes by falling priority.
-
-    `limits` are the budgets of resources beside cores, by name.
-    """
-
-    members: tuple[MemberPlan, ...]
-    classes: tuple[ClassPlan, ...]
-    budget_cores: float
-    solve_s: float
-    limits: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def cost_cores(self) -> float:
-        """Cores of all pipelines together."""
-        return sum(each.cost_cores for each in self.classes)
-
-    @property
-    def worth(self) -> float:
-        """Worth of all pipelines together."""
-        return sum(each.worth for each in self.classes)
-
-    @property
-    def termination(self) -> Termination:
-        """OPTIMAL if every class is proved best."""
-        proved = all(each.termination is Termination.OPTIMAL for each in self.classes)
-        return Termination.OPTIMAL if proved else Termination.FEASIBLE
 
 
 def plan_fleet(
@@ -75,26 +41,21 @@ def plan_fleet(
     """The plans of most worth together within the budget, proved to 1e-9 if time allows.
 
     `limits` are the budgets of memory and kinds of accelerators, by name; what is not named is unlimited.
-    Priorities go in order: the highest gets the most worth that leaves plans to every other pipeline; the
-    next gets the most of the rest. Of equally good selections one of fewer cores is taken. The resources are
-    those of the plans, not of a change from the running configuration.
+    Of equally good selections one of fewer cores is taken. The resources are those of the plans, not of a
+    change from the running configuration.
 
     Errors: InputError (weights, budget, names), InfeasibleError (names every pipeline without a plan and why,
     or the missing resources), DeadlineError (no selection was found in time).
     """
     deadline, limits = Deadline(deadline_s), limits or {}
     _check(members, budget_cores, limits)
-    groups = {
-        each: [at for at, member in enumerate(members) if member.priority == each]
-        for each in sorted({member.priority for member in members}, reverse=True)
-    }
     problems, most = [member.problem for member in members], {CORES: budget_cores, **limits}
     master = Master(problems, np.array([member.weight for member in members]), most, deadline)
-    found = master.planned(groups)
+    found = master.planned()
     if found is None:
         refuse_hopeless(problems, master.without_plan)
         refuse(problems, most, deadline)
-    return FleetPlan(*found, budget_cores, deadline.elapsed_s, limits)
+    return replace(found, solve_s=deadline.elapsed_s)
 
 
 def _check(members: Sequence[Member], budget_cores: float, limits: Mapping[str, float]) -> None:
@@ -146,54 +107,34 @@ class Fleet:
     plans: tuple[Plan, ...]
     found: FleetPlan
 
-    def held(self, priority: int | None = None) -> Resources:
-        """The resources of all plans, or of those of one priority."""
-        pairs = zip(self.members, self.plans, strict=True)
-        return total(plan.resources for member, plan in pairs if priority in (None, member.priority))
+    @property
+    def held(self) -> Resources:
+        """The resources of all plans."""
+        return total(plan.resources for plan in self.plans)
 
     def to_json(self) -> dict[str, Any]:
         """The fleet as plain JSON values; `budget`, `held` and `prices` by resource with its unit."""
         found = self.found
-        held = {each.priority: self.held(each.priority) for each in found.classes}
+        budget = {CORES: found.budget_cores, **found.limits}
         return {
             "budget_cores": found.budget_cores,
             "cost_cores": found.cost_cores,
-            **_resources(found, total(held.values())),
+            "budget": by_field(budget),
+            # A budget of which nothing is used has its zero.
+            "held": by_field(dict.fromkeys(budget, 0.0) | self.held.amounts),
             "worth": found.worth,
+            # Infinite if the time runs out before a bound was known; JSON has no infinity.
+            "bound": found.bound if isfinite(found.bound) else None,
+            "gap": found.gap if isfinite(found.gap) else None,
+            "price_per_core": found.price,
+            "prices": by_field({CORES: found.price, **found.prices}),
             "termination": found.termination.value,
             "solve_s": found.solve_s,
-            "classes": [
-                {
-                    "class": each.priority,
-                    "budget_cores": each.budget_cores,
-                    "cost_cores": each.cost_cores,
-                    **_resources(each, held[each.priority]),
-                    "worth": each.worth,
-                    # Infinite if the time runs out before a bound was known; JSON has no infinity.
-                    "bound": each.bound if isfinite(each.bound) else None,
-                    "gap": each.gap if isfinite(each.gap) else None,
-                    "price_per_core": each.price,
-                    "prices": by_field({CORES: each.price, **each.prices}),
-                    "termination": each.termination.value,
-                }
-                for each in found.classes
-            ],
             "pipelines": [
-                {
-                    "weight": member.weight,
-                    "class": member.priority,
-                    "worth": each.worth,
-                    "plan": plan.to_json(),
-                }
+                {"weight": member.weight, "worth": each.worth, "plan": plan.to_json()}
                 for member, each, plan in zip(self.members, found.members, self.plans, strict=True)
             ],
         }
-
-
-def _resources(found: FleetPlan | ClassPlan, held: Resources) -> dict[str, Any]:
-    """The budget and the use of each resource; a budget of which nothing is used has its zero."""
-    budget = {CORES: found.budget_cores, **found.limits}
-    return {"budget": by_field(budget), "held": by_field(dict.fromkeys(budget, 0.0) | held.amounts)}
 
 
 def plan_together(

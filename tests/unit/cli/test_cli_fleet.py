@@ -45,7 +45,7 @@ def test_with_cores_enough_each_has_its_best_plan(capsys: Capture) -> None:
             assert {key: mine[key] for key in CONFIG} == {key: best[key] for key in CONFIG}
         assert entry["plan"]["objective"] == pytest.approx(alone["objective"])
         assert entry["plan"]["pas"] == pytest.approx(alone["pas"])
-    assert fleet["classes"][0]["price_per_core"] == 0
+    assert fleet["price_per_core"] == 0
     assert fleet["termination"] == "optimal"
 
 
@@ -53,17 +53,13 @@ def test_a_tight_budget_is_kept_and_has_a_price(capsys: Capture) -> None:
     tight, looser = planned(capsys, 15), planned(capsys, 16)
     assert tight["cost_cores"] == sum(each["plan"]["cost_cores"] for each in tight["pipelines"]) <= 15
     assert tight["worth"] == pytest.approx(sum(each["plan"]["objective"] for each in tight["pipelines"]))
-    assert tight["classes"][0]["price_per_core"] > 0
+    assert tight["price_per_core"] > 0
     assert looser["worth"] > tight["worth"]
 
 
-def test_weights_and_classes_say_who_is_served_first(capsys: Capture) -> None:
+def test_weights_say_who_is_served_first(capsys: Capture) -> None:
     even = planned(capsys, 12)
     video, sums, audio = (each["plan"]["objective"] for each in even["pipelines"])
-    first = planned(capsys, 12, "--class", "video=2")
-    assert [each["class"] for each in first["classes"]] == [2, 0]
-    assert [each["class"] for each in first["pipelines"]] == [2, 0, 0]
-    assert first["pipelines"][0]["plan"]["objective"] > video
     heavy = planned(capsys, 12, "--weight", "video=50")
     assert heavy["pipelines"][0]["weight"] == 50
     assert heavy["pipelines"][0]["plan"]["objective"] > video
@@ -77,8 +73,6 @@ def test_text_has_a_line_a_pipeline_and_the_sums(capsys: Capture) -> None:
     for words in ("Fleet of 3 pipelines on 10 cores", "video", "sum-qa", "audio-sent", "crop=yolov5n b1"):
         assert words in text
     assert "10 of 10 cores" in text and "one more core is worth about 0." in text
-    assert run(["fleet", *THREE, "--cores", "12", "--class", "video=1"]) == 0
-    assert "class 1: 6 cores" in capsys.readouterr().out
     assert run(["fleet", "video=20", "--cores", "12"]) == 0
     assert "Fleet of 1 pipeline on" in capsys.readouterr().out
 
@@ -86,18 +80,16 @@ def test_text_has_a_line_a_pipeline_and_the_sums(capsys: Capture) -> None:
 def test_memory_is_kept_and_shown_beside_the_cores(capsys: Capture) -> None:
     free = planned(capsys, 14)
     assert free["budget"] == {"cpu_cores": 14} and free["held"]["memory_gib"] == 38
-    tight = planned(capsys, 14, "--memory", "20GiB", "--class", "video=1")
+    tight = planned(capsys, 14, "--memory", "20GiB")
     assert tight["budget"] == {"cpu_cores": 14, "memory_gib": 20}
     assert tight["held"]["memory_gib"] <= 20 and tight["worth"] < free["worth"]
     assert tight["held"]["cpu_cores"] == tight["cost_cores"]
-    high, low = tight["classes"]
-    assert high["held"]["memory_gib"] + low["held"]["memory_gib"] == tight["held"]["memory_gib"]
-    assert low["prices"]["memory_gib"] > 0
-    assert run(["fleet", *THREE, "--cores", "14", "--memory", "20GiB", "--class", "video=1"]) == 0
+    assert tight["prices"]["memory_gib"] > 0
+    assert run(["fleet", *THREE, "--cores", "14", "--memory", "20GiB"]) == 0
     text = capsys.readouterr().out
     assert "Fleet of 3 pipelines on 14 cores, 20 GiB of memory" in text
     assert "14 of 14 cores, 20 of 20 GiB of memory, objectives" in text
-    assert "class 1: 4 cores, 6 GiB of memory, worth" in text and ", one GiB more 0." in text
+    assert ", one GiB more 0." in text
 
 
 def test_no_pipeline_has_accelerators_and_none_are_used(capsys: Capture) -> None:
@@ -119,12 +111,12 @@ def test_what_is_not_proved_is_said_and_is_json(capsys: Capture) -> None:
     question = Question("video")
     proved = plan_together([Member(question.asked(20.0).problem())], 12.0, 5.0)
     for gap, words in ((inf, "no bound known"), (0.25, "gap 25.00%")):
-        (each,) = proved.found.classes
-        open_class = replace(each, bound=each.worth + gap, gap=gap, termination=Termination.FEASIBLE)
-        fleet = replace(proved, found=replace(proved.found, classes=(open_class,)))
+        bound = proved.found.worth + gap
+        found = replace(proved.found, bound=bound, gap=gap, termination=Termination.FEASIBLE)
+        fleet = replace(proved, found=found)
         values = json.loads(json.dumps(fleet.to_json(), allow_nan=False))
         assert values["termination"] == "feasible"
-        assert values["classes"][0]["gap"] == (None if gap == inf else gap)
+        assert values["gap"] == (None if gap == inf else gap)
         show(Output.TEXT, None, fleet_lines(fleet))
         assert words in capsys.readouterr().out
 
@@ -148,11 +140,6 @@ def test_a_pipeline_without_a_plan_is_named(capsys: Capture) -> None:
         (["video=1", "--cores", "0"], 64, "--cores must be above 0 and finite"),
         (["video=1", "--cores", "9", "--weight", "vide=2"], 64, "'vide' is not in the fleet: video"),
         (["video=1", "--cores", "9", "--weight", "video=-2"], 64, "'video=-2': the number"),
-        (
-            ["video=1", "--cores", "9", "--class", "video=1.5"],
-            64,
-            "'video=1.5' is not PIPELINE=a whole number",
-        ),
         (
             ["video=1", "--cores", "9", "--memory", "5"],
             64,
@@ -180,4 +167,4 @@ def test_bad_input_gets_a_message(arguments: list[str], code: int, words: str, c
 
 
 def test_a_path_may_have_an_equals_sign() -> None:
-    assert parse_pairs("PIPELINE=RATE", ["a=b/pipeline.yaml=2"], float) == {"a=b/pipeline.yaml": 2.0}
+    assert parse_pairs("PIPELINE=RATE", ["a=b/pipeline.yaml=2"]) == {"a=b/pipeline.yaml": 2.0}

@@ -32,7 +32,7 @@ def test_without_a_budget_everyone_has_the_best_plan_of_its_own() -> None:
     plan = plan_fleet(FLEET, inf)
     assert plan.termination is Termination.OPTIMAL
     assert plan.worth == pytest.approx(worth_by_single_plans(FLEET), rel=1e-9)
-    assert plan.classes[0].price == 0.0
+    assert plan.price == 0.0
     assert [each.pipeline for each in plan.members] == [member.problem.pipeline for member in FLEET]
 
 
@@ -52,8 +52,8 @@ def test_members_add_up_and_hold_their_own_limits() -> None:
     assert plan.cost_cores <= budget_cores
     assert plan.cost_cores == pytest.approx(sum(each.cost_cores for each in plan.members))
     assert plan.worth == pytest.approx(sum(each.worth for each in plan.members))
-    assert plan.classes[0].gap == 0.0
-    assert plan.classes[0].price > 0
+    assert plan.gap == 0.0
+    assert plan.price > 0
     for member, each in zip(FLEET, plan.members, strict=True):
         done = describe(member.problem, each.configs)
         assert done is not None
@@ -66,7 +66,7 @@ def test_the_price_is_what_a_little_more_budget_brings() -> None:
     budget_cores = middle_budget(FLEET)
     less, more = plan_fleet(FLEET, budget_cores), plan_fleet(FLEET, budget_cores + 40)
     gain = (more.worth - less.worth) / 40
-    assert more.classes[0].price * 0.5 <= gain <= less.classes[0].price * 1.5
+    assert more.price * 0.5 <= gain <= less.price * 1.5
 
 
 def test_more_weight_brings_more_of_the_budget() -> None:
@@ -78,34 +78,11 @@ def test_more_weight_brings_more_of_the_budget() -> None:
     assert after.objective == pytest.approx(solve(FLEET[0].problem, "exact").objective, rel=1e-9)
 
 
-def by_priority(members: list[Member]) -> list[Member]:
-    return [replace(member, priority=at % 2) for at, member in enumerate(members)]
-
-
-def test_a_higher_priority_comes_first_whatever_the_weights() -> None:
-    members = by_priority(FLEET)
-    budget_cores = middle_budget(FLEET)
-    plan = plan_fleet(members, budget_cores)
-    high, low = plan.classes
-    assert (high.priority, low.priority) == (1, 0)
-    upper = [member for member in members if member.priority == 1]
-    lower = [member for member in members if member.priority == 0]
-    # What the lower class needs at the least is kept for it, all else is the higher one's to take.
-    alone = plan_fleet(upper, budget_cores - least_cores(lower))
-    assert high.worth == pytest.approx(alone.worth, rel=1e-9)
-    rest = plan_fleet(lower, budget_cores - high.cost_cores)
-    assert low.worth == pytest.approx(rest.worth, rel=1e-9)
-    assert plan.cost_cores <= budget_cores
-    assert plan.worth <= plan_fleet(FLEET, budget_cores).worth + 1e-6
-
-
 def test_too_small_a_budget_says_how_many_cores_are_missing() -> None:
     least = least_cores(FLEET)
     assert plan_fleet(FLEET, least).cost_cores == pytest.approx(least)
     with pytest.raises(InfeasibleError, match=r"the plans need at least .*, that is 2 more"):
         plan_fleet(FLEET, least - 2)
-    with pytest.raises(InfeasibleError, match=r", that is 2 more"):
-        plan_fleet(by_priority(FLEET), least - 2)
 
 
 def hopeless(member: Member, compat: Compat = Compat.PAPER) -> Member:

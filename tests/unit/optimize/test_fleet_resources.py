@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import inf
 
 import numpy as np
@@ -35,14 +34,13 @@ POINTS = (point("small", 0.5, 4, 1), point("wide", 0.7, 1, 6), point("best", 0.9
 def member(
     name: str,
     points: tuple[OperatingPoint, ...] = POINTS,
-    priority: int = 0,
     weight: float = 1.0,
     prices: Prices | None = None,
 ) -> Member:
     objective = Objective(alpha=10.0, beta=1.0 if prices else 0.0, delta=0.0)
     stages = (StageProblem("s", points),)
     problem = PlanningProblem(name, 50.0, 1.0, stages, objective, prices=prices or Prices())
-    return Member(problem, weight, priority)
+    return Member(problem, weight)
 
 
 def variants(fleet: Fleet) -> list[str]:
@@ -68,31 +66,15 @@ def test_the_heavier_pipeline_gets_the_gpu() -> None:
     assert variants(planned(pair, 100, 100, 1)) == ["wide", "best"]
 
 
-def test_the_higher_class_leaves_plans_to_the_lower() -> None:
-    # "low" has a plan with a GPU only: the higher class may not take both.
-    members = [member("high", priority=2), member("low", POINTS[2:]), member("middle", priority=1)]
-    fleet = planned(members, 100, 100, 2)
-    assert variants(fleet) == ["best", "best", "wide"]
-    assert [each.priority for each in fleet.found.classes] == [2, 1, 0]
-    assert [each.limits[GPU] for each in fleet.found.classes] == [1.0, 0.0, 1.0]
-    assert fleet.held(2).accelerators == {GPU: 1.0}
-    # The higher class may take the GPU or the memory only as far as a plan of the lower class fits beside it.
-    tight = [member("high", priority=1), member("low", POINTS[:2])]
-    assert variants(planned(tight, 6, 5, 1)) == ["best", "small"]
-    assert variants(planned(tight, 5, 7, 1)) == ["wide", "small"]
-
-
 def test_the_fleet_says_use_and_budget_of_each_resource() -> None:
     found = planned([member("a"), member("b")], 100, 10, 1).to_json()
     assert found["budget"] == {"cpu_cores": 100, "memory_gib": 10, GPU: 1}
     assert found["held"] == {"cpu_cores": 3, "memory_gib": 10, GPU: 1}
     assert (found["budget_cores"], found["cost_cores"]) == (100, 3)
-    only = found["classes"][0]
-    assert only["budget"] == found["budget"]
-    assert only["prices"].keys() == found["budget"].keys()
-    assert only["prices"]["cpu_cores"] == only["price_per_core"] == 0
+    assert found["prices"].keys() == found["budget"].keys()
+    assert found["prices"]["cpu_cores"] == found["price_per_core"] == 0
     # The last GPU brings accuracy 0.9 for 0.7, and memory for it.
-    assert only["prices"][GPU] > 0
+    assert found["prices"][GPU] > 0
     unlimited = plan_together([member("a")], 100, 5.0).to_json()
     assert unlimited["budget"] == {"cpu_cores": 100}
     assert unlimited["held"] == {"cpu_cores": 2, "memory_gib": 4, GPU: 1}
@@ -176,12 +158,7 @@ def test_a_selection_found_in_time_has_a_bound(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Offer, "near", late)
     found = planned(members, 6, 14, 2).found
     assert found.termination is Termination.FEASIBLE
-    assert found.worth <= proved.worth <= found.classes[0].bound + 1e-9
-    # All classes have plans; those that the others leave the best of everything need no price.
-    ranked = [replace(each, priority=at) for at, each in enumerate(members)]
-    ends = [each.termination for each in planned(ranked, 6, 14, 2).found.classes]
-    assert len(ends) == 3
-    assert Termination.FEASIBLE in ends
+    assert found.worth <= proved.worth <= found.bound + 1e-9
 
 
 def test_an_unlimited_budget_is_no_limit() -> None:
