@@ -92,10 +92,8 @@ __all__ = [
     "UsageError",
     "backtest",
     "compare",
-    "describe",
     "example",
     "forecast",
-    "forecasters",
     "frontier",
     "load_pipeline",
     "load_profiles",
@@ -103,10 +101,7 @@ __all__ = [
     "make_policy",
     "plan",
     "plan_of",
-    "policies",
-    "policy",
     "simulate",
-    "solvers",
 ]
 
 Profiles = Mapping[str, StageProfile]
@@ -162,30 +157,13 @@ def plan(
 
     A plan without `stages` says by its `termination` whether there is none (INFEASIBLE; `relaxations` say
     what would change that) or none was found in `deadline_s` seconds. `objective` names one of the
-    pipeline's; `solver` is one of `solvers()`.
+    pipeline's; `solver` is auto, gurobi, highs or exact.
 
     Errors: UsageError (a rate that is not above 0, no such solver), NotFoundError (no such objective, a stage
     without a profile), SolverError, DeadlineError.
     """
     problem = planning_problem(pipeline, profiles, arrival_rate_rps, objective=objective)
     return solve(problem, solver, deadline_s)
-
-
-def describe(
-    pipeline: Pipeline,
-    profiles: Profiles,
-    configs: Sequence[StageConfig],
-    arrival_rate_rps: float,
-    *,
-    objective: str | None = None,
-) -> Plan | None:
-    """The predicted performance of a configuration at a rate, as a plan; None if it was not measured.
-
-    `configs` has one configuration a stage, in the order of the pipeline's. The plan may exceed SLA or
-    bounds. Errors: those of `plan`.
-    """
-    inputs = PolicyInputs(pipeline, profiles, objective)
-    return inputs.profiled().describe(tuple(configs), arrival_rate_rps)
 
 
 def frontier(
@@ -203,39 +181,6 @@ def frontier(
     suffice to know all of them.
     """
     return _frontier(planning_problem(pipeline, profiles, arrival_rate_rps, objective=objective), deadline_s)
-
-
-def policies() -> tuple[str, ...]:
-    """The names of the policies: the built-in ones, then those of installed packages."""
-    return tuple(POLICIES)
-
-
-def forecasters() -> tuple[str, ...]:
-    """The names of the forecasters: `ladder`, `foresight` (simulations only), rungs, then installed ones."""
-    return tuple(FORECASTERS)
-
-
-def solvers() -> tuple[str, ...]:
-    """The names of the solvers."""
-    return SOLVERS
-
-
-def policy(
-    name: str,
-    pipeline: Pipeline,
-    profiles: Profiles,
-    *,
-    objective: str | None = None,
-    solver: str = "exact",
-    deadline_s: float = 5.0,
-) -> Policy:
-    """The policy of that name (one of `policies()`, or module:attribute) for a pipeline.
-
-    Its `decide(observation, forecast, state)` is pure. Each of its plans takes at most `deadline_s` seconds.
-    Errors: UsageError (no such policy, or not for this pipeline), PluginError, those of `plan`.
-    """
-    inputs = PolicyInputs(pipeline, profiles, objective, check_solver(solver), deadline_s)
-    return make_policy(POLICIES.admit(name), inputs)
 
 
 def simulate(
@@ -257,7 +202,7 @@ def simulate(
 
     `rates_rps` are requests a second, one entry a second. `policy` is a name, a policy, or what makes one
     from `PolicyInputs` (a class). An exception of an object that you pass is raised as it is; one of a
-    plug-in by name is a decision to hold. `forecaster` is one of `forecasters()` or module:attribute, and
+    plug-in by name is a decision to hold. `forecaster` is a name or module:attribute, and
     forecasts the peak of the next `horizon_s` seconds; the policy decides every `tick_s` seconds. `start` is
     the first configuration; without it, our plan for the highest rate of the first 20 s. Pods without room
     in `capacity_cores` wait. Time is virtual: an hour takes seconds.
@@ -301,7 +246,7 @@ def compare(
     """The figures of policies on one pipeline under the same requests, and their paired differences.
 
     As `ipa compare` does, in this process: the papers' policies decide at ticks only, ours also read the load
-    between them. `policies` are names of `policies()` or module:attribute; the others are compared with
+    between them. `policies` are names or module:attribute; the others are compared with
     `reference`, the last one if not given.
 
     Errors: UsageError (no such name), InputError (rates), PluginError, those of `plan`.
@@ -345,8 +290,8 @@ def forecast(
 ) -> Forecast:
     """The peak rate to expect over the next `horizon_s` seconds: a point and an upper quantile, in rps.
 
-    `rates_rps` are the past rates, one a second, oldest first; None is a gap. `forecaster` is one of
-    `forecasters()`, module:attribute, or a forecaster; when it cannot answer, the last value does, and
+    `rates_rps` are the past rates, one a second, oldest first; None is a gap. `forecaster` is `ladder`, one
+    of its rungs, an installed one, module:attribute, or a forecaster; when it cannot answer, the last value does, and
     `steps_down` says why. Errors: DomainError (no rate at all), UsageError (no such forecaster), PluginError.
     """
     load = LoadHistory(1.0, tuple(rates_rps))
