@@ -46,7 +46,7 @@ from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
 from ipa.model.profile import StageProfile
 from ipa.optimize.frontier import FrontierPoint
 from ipa.optimize.frontier import frontier as _frontier
-from ipa.optimize.registry import SOLVERS, check_solver
+from ipa.optimize.registry import check_solver
 from ipa.optimize.solve import solve
 from ipa.policies.base import Policy, PolicyState
 from ipa.policies.planning import planning_problem
@@ -290,9 +290,9 @@ def forecast(
 ) -> Forecast:
     """The peak rate to expect over the next `horizon_s` seconds: a point and an upper quantile, in rps.
 
-    `rates_rps` are the past rates, one a second, oldest first; None is a gap. `forecaster` is `ladder`, one
-    of its rungs, an installed one, module:attribute, or a forecaster; when it cannot answer, the last value does, and
-    `steps_down` says why. Errors: DomainError (no rate at all), UsageError (no such forecaster), PluginError.
+    `rates_rps` are the past rates, one a second, oldest first; None is a gap. `forecaster` is a name,
+    module:attribute, or a forecaster; when it cannot answer, the last value does, and `steps_down` says why.
+    Errors: DomainError (no rate at all), UsageError (no such forecaster), PluginError.
     """
     load = LoadHistory(1.0, tuple(rates_rps))
     rungs = _rungs(forecaster)

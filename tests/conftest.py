@@ -25,7 +25,7 @@ from tests.amounts import many
 # again as the algebra, of cores that other tests use.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What the helpers of tests assert is told in full, as if the test itself asserted it.
-pytest.register_assert_rewrite("tests.fakes", "tests.faults", "tests.contract", "ipa.testing")
+pytest.register_assert_rewrite("tests.fakes", "tests.faults", "tests.contract")
 # The same examples each time; what they take depends on the machine.
 settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=many(50))
 settings.load_profile("fixed")

@@ -266,7 +266,7 @@ PYTHON_HEAD = """# Python interface
 
 `ipa.library` is the public interface for scripts, notebooks and plug-ins
 ([how to use it](../how-to/use-from-python.md), [how to write a policy](../how-to/write-a-policy.md)).
-`ipa.testing` has the contract suites for plug-ins. Their names stay as they are within a major version; other
+Its names stay as they are within a major version; other
 modules may change. `help(ipa.library.plan)` prints fields, units and errors of a name.
 """
 
@@ -274,14 +274,12 @@ modules may change. `help(ipa.library.plan)` prints fields, units and errors of 
 def python() -> str:
     """The public functions and types with the first line of their docstrings."""
     import ipa.library
-    import ipa.testing
 
     found = [getattr(ipa.library, name) for name in ipa.library.__all__]
     groups = {
         "Functions": [each for each in found if inspect.isfunction(each)],
         "Types": [each for each in found if isinstance(each, type) and not issubclass(each, Exception)],
         "Errors": [each for each in found if isinstance(each, type) and issubclass(each, Exception)],
-        "Contract suites": [getattr(ipa.testing, name) for name in ipa.testing.__all__],
     }
     parts = [PYTHON_HEAD]
     for title, members in groups.items():

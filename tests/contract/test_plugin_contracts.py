@@ -1,4 +1,4 @@
-"""Every built-in plug-in keeps the contract that those of other packages are held to."""
+"""Every plug-in, also of another installed package, keeps the contract of its kind."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ from typing import Any
 
 import pytest
 
-from ipa.forecast.registry import FORECASTERS, FORESIGHT, LADDER
+from ipa.forecast.registry import FORECASTERS
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.policies.base import is_stateful
 from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, make_policy
-from ipa.testing import ForecasterContract, PolicyContract
-from ipa.testing.policies import ONE_STAGE, PIPELINE, PROFILES
-
-ONE_TASK = ("infadapter", "ms+")
+from tests.fakes.policy_contract import ONE_STAGE, PIPELINE, PROFILES, PolicyContract
 
 
 def promises(contract: type) -> list[str]:
@@ -23,31 +20,10 @@ def promises(contract: type) -> list[str]:
     return [name for name in dir(contract) if name.startswith("test_")]
 
 
-class BuiltInPolicy(PolicyContract):
-    """A policy of ours, with all that any of them needs."""
-
-    def __init__(self, policy: str) -> None:
-        self.policy = policy
-        self.plans_graphs = policy not in ONE_TASK
-        # Nothing moves it but the engine.
-        self.keeps_pins = policy != "static"
-
-    def inputs(self, pipeline: Pipeline) -> PolicyInputs:
-        return PolicyInputs(pipeline, PROFILES, solver="exact")
-
-
 @pytest.mark.parametrize("promise", promises(PolicyContract))
-@pytest.mark.parametrize("name", list(POLICIES.built_in))
+@pytest.mark.parametrize("name", list(POLICIES))
 def test_policy(name: str, promise: str) -> None:
-    getattr(BuiltInPolicy(name), promise)()
-
-
-@pytest.mark.parametrize("promise", promises(ForecasterContract))
-@pytest.mark.parametrize("name", [name for name in FORECASTERS.built_in if name not in (LADDER, FORESIGHT)])
-def test_forecaster(name: str, promise: str) -> None:
-    contract = ForecasterContract()
-    contract.forecaster = name
-    getattr(contract, promise)()
+    getattr(PolicyContract(name), promise)()
 
 
 @pytest.mark.parametrize("registry", [POLICIES, FORECASTERS], ids=lambda each: each.kind)
@@ -56,7 +32,7 @@ def test_every_built_in_one_is_there(registry: Any) -> None:
 
 
 def test_those_that_remember_are_known() -> None:
-    found = [name for name in POLICIES.built_in if is_stateful(BuiltInPolicy(name).make(ONE_STAGE))]
+    found = [name for name in POLICIES.built_in if is_stateful(PolicyContract(name).make(ONE_STAGE))]
     assert found == ["vpa+", "hpa", "kpa"]
 
 

@@ -1,4 +1,4 @@
-"""A bench of the pipeline of `ipa.testing` whose time is virtual."""
+"""A bench of the pipeline of the contracts whose time is virtual."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from ipa.model.errors import UnavailableError
 from ipa.model.profile import StageProfile
 from ipa.profiling.measure import BatchMeasurement, Item
-from ipa.testing.policies import PROFILES
 from tests.fakes.clock import VirtualClock
+from tests.fakes.policy_contract import PROFILES
 
 HERE = "a slower machine"
 ITEMS: list[Item] = [[{"name": "x", "data": [number]}] for number in range(5)]

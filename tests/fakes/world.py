@@ -1,4 +1,4 @@
-"""The pipeline of `ipa.testing`, and a control loop around it with every port in memory."""
+"""The pipeline of the contracts, and a control loop around it with every port in memory."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ipa.optimize.problem import Compat
 from ipa.policies.base import Policy
 from ipa.policies.ours import Ours
 from ipa.policies.profiled import Profiled
-from ipa.testing.policies import PIPELINE, PROFILES, SMALLEST
 from tests.fakes.clock import VirtualClock
 from tests.fakes.metrics import FakeMetrics, Fault
+from tests.fakes.policy_contract import PIPELINE, PROFILES, SMALLEST
 from tests.fakes.store import FakeStore
 from tests.fakes.workload import FakeWorkload
 

@@ -12,7 +12,7 @@ import numpy as np
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.settings import Settings
 from ipa.targets.seldon.metrics import EXECUTOR
-from ipa.testing.policies import VARIANTS
+from tests.fakes.policy_contract import VARIANTS
 from tests.faults.prometheus import Direct, FakePrometheus, Target, session_of
 from tests.faults.world import KubeWorld
 

@@ -37,7 +37,7 @@ print(json.dumps([*seen, *("thread" for thread in threading.enumerate()[1:])]))
 """
 MODULES = (
     "ipa, ipa.model.pipeline, ipa.optimize.solve, ipa.policies.table, "
-    "ipa.control.loop.control_loop, ipa.settings, ipa.library, ipa.testing"
+    "ipa.control.loop.control_loop, ipa.settings, ipa.library"
 )
 
 

@@ -17,13 +17,13 @@ from ipa.model.plan import StageConfig
 from ipa.policies.ours import Ours
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of, parts_of
-from ipa.testing.policies import VARIANTS
 from tests.contract.kube_harness import split
 from tests.fakes.kube import FakeKube, Trouble
 from tests.fakes.kube.api import Request
 from tests.fakes.kube.samples import create
 from tests.fakes.kube.store import ApiError
 from tests.fakes.metrics import FakeMetrics
+from tests.fakes.policy_contract import VARIANTS
 from tests.fakes.store import FakeStore
 from tests.fakes.world import SMALLEST, profiled, window_max
 from tests.faults.inprocess import Pool

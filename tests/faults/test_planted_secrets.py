@@ -27,11 +27,11 @@ from ipa.model.plan import StageConfig
 from ipa.settings import Settings, setting_fault
 from ipa.targets.requests import infer_v2
 from ipa.targets.seldon.manifest import render
-from ipa.testing.policies import PROFILES
 from tests.contract.gitops_harness import git
 from tests.contract.kube_harness import NAME, contract_pipeline
 from tests.fakes.kube import FakeKube
 from tests.fakes.people import token
+from tests.fakes.policy_contract import PROFILES
 from tests.fakes.services import ApiClient, FakeWorld, InProcess
 from tests.faults.table import Case
 

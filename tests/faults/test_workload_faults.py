@@ -16,9 +16,9 @@ from ipa.model.decision import Action, Decision, Notice, ReasonCode
 from ipa.model.observation import Batches, Measured
 from ipa.model.plan import StageConfig
 from ipa.targets.seldon.manifest import read
-from ipa.testing.policies import VARIANTS
 from tests.fakes.kube import Trouble
 from tests.fakes.kube.store import Json
+from tests.fakes.policy_contract import VARIANTS
 from tests.fakes.world import SMALLEST
 from tests.faults.drive import troubled
 from tests.faults.invariants import configs_of

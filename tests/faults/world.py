@@ -30,14 +30,14 @@ from ipa.policies.profiled import Profiled
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.manifest import render
-from ipa.testing.policies import PIPELINE as EXAMPLE
-from ipa.testing.policies import PROFILES, VARIANTS
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.api import Request
 from tests.fakes.kube.store import Json
 from tests.fakes.looped import PIPELINE
 from tests.fakes.metrics import FakeMetrics
+from tests.fakes.policy_contract import PIPELINE as EXAMPLE
+from tests.fakes.policy_contract import PROFILES, VARIANTS
 from tests.fakes.store import FakeStore
 from tests.fakes.world import SMALLEST, planner, profiled, window_max
 from tests.faults.inprocess import Pool

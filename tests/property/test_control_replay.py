@@ -191,7 +191,7 @@ SETUP = SimSetup(
     metrics=MetricsSettings(gaps=((50.0, 75.0),)),
     kills=((120.0, "read", 1),),
 )
-# The contract of policies (ipa.testing) has the decisions of every other one replayed.
+# The contract of policies (tests.fakes.policy_contract) has the decisions of every other one replayed.
 RUNS = {
     **{name: replace(SETUP, policy=name) for name in ("ours", "ours-frugal", "hpa")},
     "shadow": replace(SETUP, mode=Mode.SHADOW),

@@ -15,7 +15,7 @@ from ipa.model.errors import InputError, NotFoundError
 from ipa.model.observation import LoadHistory
 from ipa.model.profile import StageProfile, VariantProfile
 from ipa.settings import Settings
-from ipa.testing.policies import PIPELINE
+from tests.fakes.policy_contract import PIPELINE
 
 
 def counts(seed: int, length: int) -> list[float]:

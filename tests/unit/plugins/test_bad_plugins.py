@@ -18,7 +18,7 @@ from ipa.policies.base import Policy, PolicyState
 from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.settings import Settings
-from ipa.testing.policies import LARGE, expected, seen_with
+from tests.fakes.policy_contract import LARGE, expected, seen_with
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST, scenario
 
 BAD = "tests.fakes.bad_plugins"

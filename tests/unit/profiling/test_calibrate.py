@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from ipa.model.profile import LEAST_RATIO, MOST_RATIO, UNCALIBRATED, Slowdown
 from ipa.profiling.measure import calibrate, foreign_to
-from ipa.testing.policies import PROFILES
 from tests.fakes.bench import EACH, HERE, ITEMS, Bench, mean_s
 from tests.fakes.clock import VirtualClock
+from tests.fakes.policy_contract import PROFILES
 
 ITEMS_OF = dict.fromkeys(PROFILES, ITEMS)
 ALL = tuple(PROFILES.values())

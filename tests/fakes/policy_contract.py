@@ -25,7 +25,6 @@ from ipa.model.pipeline import Bounds, Objective, Pin, Pipeline, Sla, Stage, Var
 from ipa.model.plan import Plan, StageConfig, Termination
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.policies.base import Policy, PolicyState, pinned
-from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, make_policy, plan_faults
 from ipa.simulate.run import SimSetup, simulate
 
@@ -82,22 +81,26 @@ ODD = (
 )
 
 
-class PolicyContract:
-    """The contract that the loop relies on. Set `policy` to a policy's name or to module:attribute."""
+# Policies of pipelines of one stage only.
+ONE_TASK = ("infadapter", "ms+")
 
-    policy: str
-    # False for a policy that plans pipelines of one stage only.
-    plans_graphs = True
-    # False for a policy that never changes what runs, not even for a pin.
-    keeps_pins = True
+
+class PolicyContract:
+    """The contract of the policy of that name, on which the loop relies."""
+
+    def __init__(self, policy: str) -> None:
+        self.policy = policy
+        self.plans_graphs = policy not in ONE_TASK
+        # Nothing moves it but the engine.
+        self.keeps_pins = policy != "static"
 
     def inputs(self, pipeline: Pipeline) -> PolicyInputs:
-        """The policy's inputs; override it to give more of them."""
+        """The policy's inputs."""
         return PolicyInputs(pipeline, PROFILES, solver="exact")
 
     def make(self, pipeline: Pipeline) -> Policy:
         """A new policy for the pipeline."""
-        return make_policy(POLICIES.admit(self.policy), self.inputs(pipeline))
+        return make_policy(self.policy, self.inputs(pipeline))
 
     def cases(self) -> Iterator[tuple[Pipeline, tuple[StageConfig, ...]]]:
         """Pipelines, each with configurations that may run."""
