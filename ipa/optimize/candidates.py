@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import inf
 
 import numpy as np
@@ -100,26 +101,33 @@ class CandidateBlock:
     behind: int = -1
 
 
+# The columns of candidates: arrays whose last axis is theirs.
+COLUMNS = (
+    *("block", "point", "variant", "replicas", "departs", "points", "scalars"),
+    *("term", "held_cores", "numbers"),
+)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """Points with their replicas, an entry each; those of a block are first[block]..first[block + 1] − 1.
+    """Points with their replicas, an entry each, sorted by block; those of a block are in the order of names.
 
-    A block's are in the order of names. `term` is the share of the accuracy term, `held_cores` the cores of
-    one replica with its overhead. `rate_rps` counts items.
-    `departs` is the class of what leaves (`ipa.optimize.options`).
+    `term` is the share of the accuracy term, `held_cores` the cores of one replica with its overhead.
+    `rate_rps` counts items. `departs` is the class of what leaves, `numbers` has the rows of an option
+    (`ipa.optimize.options`).
     """
 
     blocks: list[CandidateBlock]
-    first: list[int]
     block: Index
     point: Index
     variant: Index
     replicas: Index
+    departs: Index
     points: Array
     scalars: Array
     term: Array
     held_cores: Array
-    departs: Index
+    numbers: Array
 
     accuracy = TableRow("points", ROWS["accuracy"])
     batch_size = TableRow("points", ROWS["batch_size"])
@@ -133,53 +141,45 @@ class Candidates:
         """The index of each candidate's stage."""
         return np.array([block.index for block in self.blocks], dtype=np.intp)[self.block]
 
+    @property
+    def slices(self) -> list[slice]:
+        """The candidates of each block."""
+        ends = np.searchsorted(self.block, np.arange(len(self.blocks) + 1)).tolist()
+        return [slice(*pair) for pair in pairwise(ends)]
+
     def take(self, at: Index) -> Candidates:
         """Return those candidates only, in the same order."""
-        block = self.block.take(at)
-        return Candidates(
-            self.blocks,
-            np.searchsorted(block, np.arange(len(self.blocks) + 1)).tolist(),
-            block,
-            self.point.take(at),
-            self.variant.take(at),
-            self.replicas.take(at),
-            self.points.take(at, axis=1),
-            self.scalars.take(at, axis=1),
-            self.term.take(at),
-            self.held_cores.take(at),
-            self.departs.take(at),
-        )
+        return replace(self, **{name: getattr(self, name).take(at, axis=-1) for name in COLUMNS})
 
 
 def candidates_of(problem: PlanningProblem, blocks: list[CandidateBlock]) -> Candidates:
-    """The candidates of the blocks, which are sorted by stage."""
-    stages = [problem.stages[block.index] for block in blocks]
+    """The candidates of the blocks, which are sorted by stage; their `numbers` have no rows yet."""
+    stages = [problem.stages[block.index].columns for block in blocks]
     allowed = {block.index: _allowed(problem, problem.stages[block.index]) for block in blocks}
     at = [allowed[block.index] for block in blocks]
+    owner = np.repeat(np.arange(len(blocks)), [len(each) for each in at])
+    tables = [stage.table.take(some, axis=1) for stage, some in zip(stages, at, strict=True)]
+    points = np.concatenate([np.empty((len(ROWS), 0)), *tables], axis=1)
     scalars = scalars_of(problem, blocks)
-    counts = [len(each) for each in at]
-    owner = np.repeat(np.arange(len(blocks)), counts)
-    points = np.concatenate(
-        [stage.columns.table.take(some, axis=1) for stage, some in zip(stages, at, strict=True)], axis=1
-    )
     row, replicas = _replicas(problem, points, scalars.take(owner, axis=1))
-    variant = [stage.columns.variant.take(some) for stage, some in zip(stages, at, strict=True)]
+    none = np.empty(0, dtype=np.intp)
+    variant = [stage.variant.take(some) for stage, some in zip(stages, at, strict=True)]
     terms = _terms(problem)
     term = [terms[block.index].take(some) for block, some in zip(blocks, variant, strict=True)]
     owner, points = owner.take(row), points.take(row, axis=1)
     scalars = scalars.take(owner, axis=1)
     return Candidates(
         blocks=blocks,
-        first=np.searchsorted(owner, np.arange(len(blocks) + 1)).tolist(),
         block=owner,
-        point=np.concatenate(at).take(row),
-        variant=np.concatenate(variant).take(row),
+        point=np.concatenate([none, *at]).take(row),
+        variant=np.concatenate([none, *variant]).take(row),
         replicas=replicas,
+        departs=np.zeros(len(owner), dtype=np.intp),
         points=points,
         scalars=scalars,
-        term=np.concatenate(term).take(row),
+        term=np.concatenate([np.empty(0), *term]).take(row),
         held_cores=points[ROWS["cores"]] + scalars[SCALARS.index("beside_cores")],
-        departs=np.zeros(len(owner), dtype=np.intp),
+        numbers=np.empty((0, len(owner))),
     )
 
 
@@ -212,7 +212,7 @@ def scalars_of(problem: PlanningProblem, blocks: list[CandidateBlock]) -> Array:
                 *NOT_BEHIND,
             )
         )
-    return np.array(columns, dtype=np.float64).T
+    return np.array(columns, dtype=np.float64).reshape(-1, len(SCALARS)).T
 
 
 def _terms(problem: PlanningProblem) -> list[Array]:

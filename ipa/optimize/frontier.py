@@ -59,7 +59,7 @@ def frontier(problem: PlanningProblem, deadline_s: float = 60.0) -> tuple[Fronti
 
     Errors: DeadlineError if the time runs out before all are known.
     """
-    given, shift_s = _from_zero(full_program(problem))
+    given = full_program(problem)
     # Accuracies multiply along the graph whatever the objective; cost and latency always count.
     plain = reduce_program(
         replace(
@@ -71,9 +71,11 @@ def frontier(problem: PlanningProblem, deadline_s: float = 60.0) -> tuple[Fronti
             weights=Weights(1.0, 0.0, 0.0),
         )
     )
-    chosen = _every_plan(plain, Deadline(deadline_s))
-    shifted = [evaluate(plain, each) for each in chosen]
-    totals = [replace(each, latency_s=each.latency_s - shift_s) for each in shifted]
+    if not all(len(stage) for stage in plain.stages):
+        return ()
+    plans, _ = LabelSearch(plain, Deadline(deadline_s)).undominated()
+    chosen = list(map(tuple, plans.tolist()))
+    totals = [evaluate(plain, each) for each in chosen]
     columns = np.array([[total.cost, -total.pas, total.latency_s] for total in totals]).reshape(-1, 3)
     kept = undominated(np.round(columns.T, DIGITS))
     points = [_point(problem, plain, chosen[at], totals[at]) for at in kept.tolist()]
@@ -111,25 +113,6 @@ def _limited(problem: PlanningProblem, program: Program, limits: Mapping[str, fl
         for options, each in zip(program.stages, rows, strict=True)
     )
     return replace(program, stages=stages, budgets=(*program.budgets, *budgets))
-
-
-def _from_zero(program: Program) -> tuple[Program, float]:
-    """The program with all latencies shifted so that none is below zero, and the shift.
-
-    The released formula gives negative ones. The first stage is on every path.
-    """
-    shift_s = max(0.0, -sum(float(stage.mean_s.min(initial=0.0)) for stage in program.stages))
-    if not shift_s:
-        return program, 0.0
-    first = program.stages[0].having(mean_s=program.stages[0].mean_s + shift_s)
-    return replace(program, stages=(first, *program.stages[1:]), sla_s=program.sla_s + shift_s), shift_s
-
-
-def _every_plan(program: Program, deadline: Deadline) -> list[tuple[int, ...]]:
-    if not all(len(stage) for stage in program.stages):
-        return []
-    plans, _ = LabelSearch(program, deadline).undominated()
-    return list(map(tuple, plans.tolist()))
 
 
 def _point(

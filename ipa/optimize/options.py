@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from math import inf, log
 
 import numpy as np
 
-from ipa.model.resources import CORES, IN_CORES
+from ipa.model.resources import CORES, IN_CORES, NO_RESOURCES
 from ipa.model.rolling import ROUNDING, Rolling
 from ipa.optimize.candidates import (
     BEFORE,
@@ -42,35 +42,8 @@ def full_program(problem: PlanningProblem) -> Program:
     return program_of(problem, draft_of(problem))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class UntimedOptions:
-    """The options without their times: `numbers` has the rows of `NUMBERS` and those of the budgets.
-
-    `candidates` is None if the pipeline's own routers do all the work. `now` is each stage's present use: of
-    cores, then of each budget.
-    """
-
-    weights: Weights
-    budgets: tuple[ResourceBudget, ...]
-    now: list[tuple[float, ...]]
-    levels: list[list[ItemCount]]
-    candidates: Candidates | None
-    numbers: Array
-
-    def take(self, at: Index) -> UntimedOptions:
-        """Return the draft with those candidates only."""
-        assert self.candidates is not None
-        return replace(self, candidates=self.candidates.take(at), numbers=self.numbers.take(at, axis=1))
-
-
-def draft_of(problem: PlanningProblem) -> UntimedOptions:
+def draft_of(problem: PlanningProblem) -> Candidates:
     """The problem's options without their times; the arithmetic is on all at once."""
-    objective = problem.objective
-    transition = objective.transition_per_core if problem.running else 0.0
-    weights = Weights(objective.alpha, objective.beta, objective.delta, transition)
-    limits = {name: most for name, most in problem.bounds.limits.items() if name != CORES}
-    now = [_running_use(problem, stage, limits) for stage in problem.stages]
-    budgets = _budgets(limits, now, is_free=problem.bounds.any_change)
     levels = levels_of(problem)
     blocks = [
         CandidateBlock(at, level)
@@ -78,11 +51,8 @@ def draft_of(problem: PlanningProblem) -> UntimedOptions:
         if not stage.is_free
         for level in levels[at]
     ]
-    if not blocks:
-        return UntimedOptions(weights, budgets, now, levels, None, np.empty((_height(budgets), 0)))
     candidates = _with_classes(problem, candidates_of(problem, blocks))
-    numbers = _numbers(problem, candidates, weights, budgets, now)
-    return UntimedOptions(weights, budgets, now, levels, candidates, numbers)
+    return replace(candidates, numbers=_numbers(problem, candidates))
 
 
 def _with_classes(problem: PlanningProblem, candidates: Candidates) -> Candidates:
@@ -98,12 +68,12 @@ def _with_classes(problem: PlanningProblem, candidates: Candidates) -> Candidate
     departs = np.zeros(len(candidates.block), dtype=np.intp)
     classes: dict[int, Array] = {}
     for before in {each for each in senders if each is not None}:
-        mine = np.flatnonzero(candidates.stage == before)
-        departs[mine], classes[before] = _classes(candidates.take(mine))
+        sent = np.flatnonzero(candidates.stage == before)
+        departs[sent], classes[before] = _classes(candidates.take(sent))
     blocks: list[CandidateBlock] = []
     taken, owner, scalars = [], [], []
-    for number, (block, sender) in enumerate(zip(candidates.blocks, senders, strict=True)):
-        own = np.arange(candidates.first[number], candidates.first[number + 1])
+    for block, sender, mine in zip(candidates.blocks, senders, candidates.slices, strict=True):
+        own = np.arange(mine.start, mine.stop)
         # Without candidates before there are no classes, and no plan.
         known = () if sender is None else classes[sender].T
         spacings: list[Array | None] = [*known] or [None]
@@ -119,9 +89,9 @@ def _with_classes(problem: PlanningProblem, candidates: Candidates) -> Candidate
             taken.append(own)
             scalars.append(row)
     copies = replace(candidates, departs=departs).take(np.concatenate(taken))
-    numbers = np.concatenate(owner)
-    first = np.searchsorted(numbers, np.arange(len(blocks) + 1)).tolist()
-    return replace(copies, blocks=blocks, first=first, block=numbers, scalars=np.concatenate(scalars, axis=1))
+    return replace(
+        copies, blocks=blocks, block=np.concatenate(owner), scalars=np.concatenate(scalars, axis=1)
+    )
 
 
 def _classes(candidates: Candidates) -> tuple[Index, Array]:
@@ -137,39 +107,59 @@ def _classes(candidates: Candidates) -> tuple[Index, Array]:
     return number.ravel(), found
 
 
-def _height(budgets: Sequence[ResourceBudget]) -> int:
-    """The rows of a table of numbers."""
-    return len(NUMBERS) + 2 * len(budgets)
+def _limits(problem: PlanningProblem) -> dict[str, float]:
+    """The limits of resources other than cores, by name."""
+    return {name: most for name, most in problem.bounds.limits.items() if name != CORES}
 
 
-def _budgets(
-    limits: Mapping[str, float], now: Sequence[tuple[float, ...]], *, is_free: bool
-) -> tuple[ResourceBudget, ...]:
+def _running_use(problem: PlanningProblem) -> list[tuple[float, ...]]:
+    """For each stage the present use of cores, then of each limited resource, by its replicas."""
+    limits, use = _limits(problem), []
+    for stage in problem.stages:
+        config = problem.running_config(stage)
+        if config is None:
+            use.append((0.0, *(0.0 for _ in limits)))
+            continue
+        each = problem.beside(stage, config.variant) * config.replicas if limits else NO_RESOURCES
+        use.append((problem.held(config).total_cores, *(each.amount(name) for name in limits)))
+    return use
+
+
+def _budgets(problem: PlanningProblem, now: Sequence[tuple[float, ...]]) -> tuple[ResourceBudget, ...]:
     """The budgets of the limits; only after the change if that is free.
 
     Running replicas may stay above a limit, but no plan may end above it.
     """
     found = []
-    for at, (name, most) in enumerate(limits.items(), 1):
-        used = inf if is_free else sum(use[at] for use in now)
+    for at, (name, most) in enumerate(_limits(problem).items(), 1):
+        used = inf if problem.bounds.any_change else sum(use[at] for use in now)
         found.append(ResourceBudget(name, used, most) if used > most else ResourceBudget(name, most))
     return tuple(found)
 
 
-def program_of(problem: PlanningProblem, draft: UntimedOptions) -> Program:
-    """The program of a problem with the draft's options."""
+def _weights(problem: PlanningProblem) -> Weights:
+    objective = problem.objective
+    transition = objective.transition_per_core if problem.running else 0.0
+    return Weights(objective.alpha, objective.beta, objective.delta, transition)
+
+
+def program_of(problem: PlanningProblem, candidates: Candidates) -> Program:
+    """The program of a problem with those options."""
     objective, bounds = problem.objective, problem.bounds
     floor = bounds.accuracy_floor or 0.0
-    now = draft.now
+    now = _running_use(problem)
+    # The limit of cores: of the plan without a running configuration, else at every moment of the change.
+    limit = bounds.most_cores if problem.running else bounds.cores
+    budgets = _budgets(problem, now)
     return Program(
         graph=problem.graph,
-        stages=_stages(problem, draft),
-        weights=draft.weights,
+        stages=_stages(problem, candidates, budgets),
+        weights=_weights(problem),
         uses_product=objective.accuracy_rule in PRODUCTS,
         sla_s=problem.sla_s,
         # Running replicas may stay even if the budget has shrunk below them.
-        cores=_most_cores(problem, problem.fixed_cores + sum(use[0] for use in now)),
-        budgets=draft.budgets,
+        cores=inf if limit is None else max(limit, problem.fixed_cores + sum(use[0] for use in now)),
+        budgets=budgets,
         max_cost=min(
             inf if bounds.cores is None or not problem.running else bounds.cores,
             inf if objective.max_cost_cores is None else objective.max_cost_cores,
@@ -180,65 +170,43 @@ def program_of(problem: PlanningProblem, draft: UntimedOptions) -> Program:
     )
 
 
-def _most_cores(problem: PlanningProblem, now_cores: float) -> float:
-    """The limit of cores: of the plan without a running configuration, else at every moment of the change."""
-    limit = problem.bounds.most_cores if problem.running else problem.bounds.cores
-    return inf if limit is None else max(limit, now_cores)
-
-
-def _running_use(
-    problem: PlanningProblem, stage: StageProblem, limits: Mapping[str, float]
-) -> tuple[float, ...]:
-    """Present use of cores, then of each limited resource, by the stage's replicas."""
-    config = problem.running_config(stage)
-    if config is None:
-        return (0.0, *(0.0 for _ in limits))
-    cores = problem.held(config).total_cores
-    if not limits:
-        return (cores,)
-    each = problem.beside(stage, config.variant)
-    return (cores, *(each.amount(name) * config.replicas for name in limits))
-
-
-def _stages(problem: PlanningProblem, draft: UntimedOptions) -> tuple[Options, ...]:
+def _stages(
+    problem: PlanningProblem, candidates: Candidates, budgets: Sequence[ResourceBudget]
+) -> tuple[Options, ...]:
     """The options of each stage, their times included."""
-    candidates, numbers, levels = draft.candidates, draft.numbers, draft.levels
-    if candidates is not None:
-        numbers[TIMES] = option_times(problem, candidates.points, candidates.replicas, candidates.scalars)
-    stages, first = [], 0
-    blocks = Counter(block.index for block in candidates.blocks) if candidates is not None else Counter[int]()
+    numbers, levels = candidates.numbers, levels_of(problem)
+    numbers[TIMES] = option_times(problem, candidates.points, candidates.replicas, candidates.scalars)
+    blocks = Counter(block.index for block in candidates.blocks)
     classes = np.array([blocks[at] // len(level) for at, level in enumerate(levels)], dtype=np.intp)
+    stages, first = [], 0
     for at, stage in enumerate(problem.stages):
-        if stage.is_free or candidates is None:
-            stages.append(_free_options(levels[at], draft.budgets))
+        if stage.is_free:
+            stages.append(_free_options(levels[at], budgets))
             continue
         after = classes[list(problem.graph.children[at])]
-        stages.append(_stage_options(stage, candidates, numbers, range(first, first + blocks[at]), after))
+        stages.append(_stage_options(stage, candidates, range(first, first + blocks[at]), after))
         first += blocks[at]
     return tuple(stages)
 
 
-def _stage_options(
-    stage: StageProblem, candidates: Candidates, numbers: Array, blocks: range, after: Index
-) -> Options:
+def _stage_options(stage: StageProblem, candidates: Candidates, blocks: range, after: Index) -> Options:
     """The options of one stage, whose blocks come one after the other, in the order of names.
 
     `after` are the classes of requests that each child tells apart (`_with_classes`).
     """
-    whole = slice(candidates.first[blocks.start], candidates.first[blocks.stop])
+    slices = candidates.slices[blocks.start : blocks.stop]
+    whole = slice(slices[0].start, slices[-1].stop)
     levels = [candidates.blocks[block].level for block in blocks]
     onward = [
-        _onward(level, len(stage.columns.variants)).take(
-            candidates.variant[candidates.first[block] : candidates.first[block + 1]], axis=1
-        )
-        for block, level in zip(blocks, levels, strict=True)
+        _onward(level, len(stage.columns.variants)).take(candidates.variant[own], axis=1)
+        for level, own in zip(levels, slices, strict=True)
     ]
     tells = after[:, None] > 1
     leave = np.concatenate(onward, axis=1) * np.where(tells, after[:, None], 1)
     leave += np.where(tells, candidates.departs[whole], 0)
     enter = np.array([level.number for level in levels])[candidates.block[whole] - blocks.start]
     point, replicas = candidates.point[whole], candidates.replicas[whole]
-    options = options_of(point, replicas, enter, leave, numbers[:, whole])
+    options = options_of(point, replicas, enter, leave, candidates.numbers[:, whole])
     if len(blocks) == 1:
         return options
     # Each block is in the order of names already.
@@ -263,15 +231,10 @@ def _free_options(levels: Sequence[ItemCount], budgets: Sequence[ResourceBudget]
     return options_of(none - 1, none, enter, leave, numbers)
 
 
-def _numbers(
-    problem: PlanningProblem,
-    candidates: Candidates,
-    weights: Weights,
-    budgets: Sequence[ResourceBudget],
-    now: list[tuple[float, ...]],
-) -> Array:
+def _numbers(problem: PlanningProblem, candidates: Candidates) -> Array:
     """The rows of `NUMBERS` and of the budgets, an entry a candidate; those of the times are still empty."""
-    replicas = candidates.replicas
+    replicas, now = candidates.replicas, _running_use(problem)
+    budgets = _budgets(problem, now)
     cores = replicas * candidates.held_cores
     used = [replicas * _beside(problem, candidates, budget.name) for budget in budgets]
     started, changes, (peak_cores, *peaks) = _change(problem, candidates, [cores, *used], now)
@@ -291,21 +254,20 @@ def _numbers(
         "started_cores": started,
         "changes": changes,
     }
-    numbers = np.empty((_height(budgets), len(replicas)))
+    numbers = np.empty((len(NUMBERS) + 2 * len(budgets), len(replicas)))
     for name, row in rows.items():
         numbers[PLACE[name]] = row
     for at, (held, peak) in enumerate(zip(used, peaks, strict=True)):
         numbers[len(NUMBERS) + 2 * at : len(NUMBERS) + 2 * at + 2] = held, peak
     options = Options(np.empty((0, len(replicas)), dtype=np.intp), numbers)
-    options.value[:] = value_of(weights, options, is_product)
+    options.value[:] = value_of(_weights(problem), options, is_product)
     return numbers
 
 
 def _beside(problem: PlanningProblem, candidates: Candidates, name: str) -> Array:
     """The amount of a resource other than cores of one replica of each candidate."""
     amounts = np.zeros(len(candidates.point))
-    for at, block in enumerate(candidates.blocks):
-        own = slice(candidates.first[at], candidates.first[at + 1])
+    for block, own in zip(candidates.blocks, candidates.slices, strict=True):
         known = problem.stages[block.index].columns.beside.get(name)
         if known is not None:
             amounts[own] = known.take(candidates.point[own])
@@ -325,7 +287,7 @@ def _cost(problem: PlanningProblem, candidates: Candidates, cores: Array) -> Arr
 
 def _fixed_cores(problem: PlanningProblem, candidates: Candidates) -> Array | float:
     """Cores of one-off overhead: counted with the first stage, of which every plan has one option."""
-    if not problem.fixed_cores:
+    if not problem.fixed_cores or not candidates.blocks:
         return 0.0
     first = candidates.blocks[0].index
     counted = np.array([block.index == first for block in candidates.blocks])
@@ -342,7 +304,7 @@ def _change(
     problem's rolling says. If replicas only change in number, or switch to a resident variant, the larger
     number is. `use` is each option's use of cores, then of each budget.
     """
-    if not problem.running:
+    if not problem.running or not candidates.blocks:
         return 0.0, 0.0, use
     running = np.array([_running_row(problem, block, now) for block in candidates.blocks]).T
     is_known, variant, batch_size, each_cores, old, *now_used = running[:, candidates.block]

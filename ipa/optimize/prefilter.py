@@ -17,7 +17,7 @@ from ipa.optimize.backends import label_setting
 from ipa.optimize.candidates import PRODUCTS, Candidates
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import reduce_program
-from ipa.optimize.options import UntimedOptions, draft_of, program_of
+from ipa.optimize.options import draft_of, program_of
 from ipa.optimize.problem import Array, Compat, Index, PlanningProblem
 from ipa.optimize.program import EQUAL, PLACE, Program, evaluate
 from ipa.optimize.timing import least_time_s, option_times
@@ -36,7 +36,7 @@ def narrow_program(problem: PlanningProblem, deadline: Deadline) -> Program:
     point. All options are kept if none is found, or if times cost nothing.
     """
     draft = draft_of(problem)
-    if draft.candidates is None or problem.compat is not Compat.TAIL or len(draft.candidates.point) <= FEW:
+    if problem.compat is not Compat.TAIL or len(draft.point) <= FEW:
         return program_of(problem, draft)
     at_most = _worth_at_most(problem, draft)
     if at_most is None:
@@ -46,23 +46,22 @@ def narrow_program(problem: PlanningProblem, deadline: Deadline) -> Program:
         unchanged = draft.numbers[PLACE["changes"]] == 0
         known = _good(problem, draft.take(unchanged.nonzero()[0]), deadline)
     if known == -inf:
-        known = _good(problem, _in_time(problem, draft.take(_staffed(draft.candidates)), -inf), deadline)
+        known = _good(problem, _in_time(problem, draft.take(_staffed(draft)), -inf), deadline)
     least = known - 10 * EQUAL * max(1.0, abs(known)) if known > -inf else -inf
     return program_of(problem, _in_time(problem, draft.take((at_most >= least).nonzero()[0]), least))
 
 
-def _worth_at_most(problem: PlanningProblem, draft: UntimedOptions) -> Array | None:
+def _worth_at_most(problem: PlanningProblem, draft: Candidates) -> Array | None:
     """For each candidate the highest worth of a plan with it, whatever its latency.
 
     None if accuracies neither add up nor multiply, or if a stage has no candidates.
     """
-    alpha = draft.weights.alpha if problem.objective.accuracy_rule in PRODUCTS else 0.0
-    candidates = draft.candidates
-    if candidates is None or (alpha and not problem.graph.is_product):
+    alpha = problem.objective.alpha if problem.objective.accuracy_rule in PRODUCTS else 0.0
+    if alpha and not problem.graph.is_product:
         return None
-    stage = candidates.stage
+    stage = draft.stage
     starts = np.flatnonzero(np.diff(stage, prepend=-1))
-    if len(starts) < len({block.index for block in candidates.blocks}):
+    if len(starts) < len({block.index for block in draft.blocks}):
         return None
     counts = np.diff(starts, append=len(stage))
     factor, value = draft.numbers[PLACE["factor"]], draft.numbers[PLACE["value"]]
@@ -72,22 +71,22 @@ def _worth_at_most(problem: PlanningProblem, draft: UntimedOptions) -> Array | N
     return worth
 
 
-def _in_time(problem: PlanningProblem, draft: UntimedOptions, least: float) -> UntimedOptions:
+def _in_time(problem: PlanningProblem, draft: Candidates, least: float) -> Candidates:
     """The draft without candidates behind a class whose senders leave them too little time, or worth.
 
     A sender leaves what the SLA has beyond its own time, of which a candidate behind it takes its service
     time at least. `least` is the worth that a plan must have: a pair's with the best of the other stages.
     """
-    alpha = draft.weights.alpha if problem.objective.accuracy_rule in PRODUCTS else 0.0
+    alpha = problem.objective.alpha if problem.objective.accuracy_rule in PRODUCTS else 0.0
     for index in range(len(problem.stages)):
-        sender, candidates = problem.sender(index), draft.candidates
-        if sender is None or candidates is None:
+        sender = problem.sender(index)
+        if sender is None:
             continue
-        stage = candidates.stage
+        stage = draft.stage
         sent = (stage == sender).nonzero()[0]
         if not len(sent):
             continue
-        senders = candidates.take(sent)
+        senders = draft.take(sent)
         _, _, mean_s, spread_s2 = option_times(problem, senders.points, senders.replicas, senders.scalars)
         left_s = problem.sla_s * (1 + EQUAL) - mean_s - np.sqrt(spread_s2)
         sent, left_s = sent[left_s > 0], left_s[left_s > 0]
@@ -96,12 +95,11 @@ def _in_time(problem: PlanningProblem, draft: UntimedOptions, least: float) -> U
         rest_factor = alpha * prod(float(factor[other].max()) for other in others)
         rest_value = sum(float(value[other].max()) for other in others)
         kept = stage != index
-        for number, block in enumerate(candidates.blocks):
+        for block, own in zip(draft.blocks, draft.slices, strict=True):
             if block.index == index:
-                own = np.arange(candidates.first[number], candidates.first[number + 1])
-                of_class = candidates.departs[sent] == block.behind
+                of_class = draft.departs[sent] == block.behind
                 before = sent[of_class]
-                fits = least_time_s(candidates.take(own))[:, None] <= left_s[of_class]
+                fits = least_time_s(draft.points[:, own])[:, None] <= left_s[of_class]
                 worth = (
                     rest_factor * factor[own][:, None] * factor[before] + value[own][:, None] + value[before]
                 )
@@ -121,7 +119,7 @@ def _staffed(candidates: Candidates) -> Index:
     return at
 
 
-def _good(problem: PlanningProblem, draft: UntimedOptions, deadline: Deadline) -> float:
+def _good(problem: PlanningProblem, draft: Candidates, deadline: Deadline) -> float:
     """The worth of a good plan of the draft's options, −infinity if none is found at once."""
     program = reduce_program(program_of(problem, draft))
     if not all(len(stage) for stage in program.stages):

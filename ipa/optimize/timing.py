@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ipa.model.profile import OperatingPoint
-from ipa.optimize.candidates import BEFORE, CandidateBlock, Candidates, ItemCount, scalars_of
+from ipa.optimize.candidates import BEFORE, CandidateBlock, ItemCount, scalars_of
 from ipa.optimize.problem import ROWS, Array, BatchPlace, Compat, Index, PlanningProblem
 from ipa.queueing.in_replica import (
     AT_RANDOM,
@@ -47,9 +47,9 @@ def option_times(
     return service_s, wait_s, service_s + wait_s, np.zeros(len(replicas))
 
 
-def least_time_s(candidates: Candidates) -> Array:
+def least_time_s(points: Array) -> Array:
     """A time that no mean is below, whatever waits: one item's, with less than a core at full speed."""
-    _, cores, _, _, _, one_s = _service(candidates.points)
+    _, cores, _, _, _, one_s = _service(points)
     return np.asarray(one_s * np.minimum(cores, 1.0))
 
 

@@ -256,7 +256,8 @@ class LabelExpansion:
         return PartialPlans(
             np.zeros((self._row_count, 1)),
             np.zeros((len(self._times[0]), 1, 1)),
-            zero,
+            # The released formula gives times below zero.
+            np.full(1, -inf),
             tuple(one for _ in self.accuracies),
             tuple(zero for _ in self.accuracies),
             {},

@@ -189,11 +189,11 @@ def test_more_numbers_of_items_than_can_be_told_apart_are_refused_by_the_stages_
 @pytest.mark.parametrize("seed", range(10))
 def test_a_time_does_not_depend_on_what_is_timed_beside_it(seed: int) -> None:
     asked = replace(random_graph_problem(Random(seed)), compat=Compat.TAIL)
-    candidates = draft_of(asked).candidates
-    assert candidates is not None
+    candidates = draft_of(asked)
     rows = candidates.points, candidates.replicas, candidates.scalars
     every = timing.option_times(asked, *rows)
     for some in (np.arange(1), np.arange(0, len(candidates.point), 2)):
         parts = timing.option_times(asked, *(row.take(some, axis=-1) for row in rows))
         for whole, part in zip(every, parts, strict=True):
-            assert np.array_equal(whole[some], part)
+            # Sums of other lengths may differ in their last bits.
+            assert np.allclose(whole[some], part, rtol=1e-12, atol=0.0)
