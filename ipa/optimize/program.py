@@ -246,7 +246,7 @@ def value_of(weights: Weights, stage: Options, uses_product: bool) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """The sums of a choice of one option a stage; `peaks` are those of the budgets, in their order."""
+    """The sums of a choice of one option a stage."""
 
     objective: float
     term: float
@@ -254,8 +254,6 @@ class Totals:
     latency_s: float
     cost: float
     cost_cores: float
-    peak_cores: float
-    peaks: tuple[float, ...]
     batch: float
     changes: float
 
@@ -264,8 +262,7 @@ def evaluate(program: Program, chosen: Sequence[int]) -> Totals:
     """The totals of the plan that takes option chosen[s] of each stage s."""
     graph = program.graph
     columns = np.array([stage.numbers[:, at] for stage, at in zip(program.stages, chosen, strict=True)]).T
-    sums = columns.sum(axis=1).tolist()
-    total = dict(zip(NUMBERS, sums, strict=False))
+    total = dict(zip(NUMBERS, columns.sum(axis=1).tolist(), strict=False))
     factor, accuracy, mean_s, spread_s2 = columns[OF_STAGES].tolist()
     pas = graph.accuracy(accuracy)
     term = total["gain"]
@@ -278,8 +275,6 @@ def evaluate(program: Program, chosen: Sequence[int]) -> Totals:
         latency_s=path_latency_s(graph, mean_s, spread_s2),
         cost=total["cost"],
         cost_cores=total["cost_cores"],
-        peak_cores=total["peak_cores"],
-        peaks=tuple(sums[len(NUMBERS) + 1 :: 2]),
         batch=total["batch_size"],
         changes=total["changes"],
     )
