@@ -88,39 +88,27 @@ def resident_variants(pipeline: Pipeline, stage: str, variant: str) -> tuple[str
     return tuple(names[at] for at in nearest[: found.residents])
 
 
-def lighter_variants(pipeline: Pipeline, stage: str, variant: str) -> tuple[str, ...]:
-    """The variants that may stand in for `variant` where requests would be late; the most accurate first.
-
-    None where the file pins the variant or asks for an accuracy: then every request is to have it.
-    """
-    found, bounds = pipeline.stage(stage), pipeline.bounds
-    if found.pin.variant is not None or bounds.accuracy_floor is not None:
-        return ()
-    names = [each.name for each in found.variants if is_lighter(bounds, stage, variant, each.name)]
-    return tuple(sorted(names, key=lambda name: -bounds.measured[stage, name].accuracy))
-
-
-def heavier_variants(pipeline: Pipeline, stage: str, variant: str) -> tuple[str, ...]:
-    """The more accurate variants that may serve instead of `variant` while there is time; the next one first.
-
-    None where the file pins the variant, or new ones are to be measured by a canary first.
-    """
-    found, bounds = pipeline.stage(stage), pipeline.bounds
-    if found.pin.variant is not None or pipeline.canary is not None:
-        return ()
-    names = [each.name for each in found.variants if is_lighter(bounds, stage, each.name, variant)]
-    return tuple(sorted(names, key=lambda name: bounds.measured[stage, name].accuracy))
-
-
 def stand_ins(
     pipeline: Pipeline, stage: str, variant: str, there: Container[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The lighter and the heavier ones of the variants `there` that may serve instead of `variant`."""
-    lighter, heavier = (
-        tuple(name for name in names if name in there)
-        for names in (lighter_variants(pipeline, stage, variant), heavier_variants(pipeline, stage, variant))
+    """The lighter and the heavier ones of the variants `there` that may serve instead of `variant`.
+
+    Lighter ones stand in where requests would be late, the most accurate first; none where the file asks for
+    an accuracy. Heavier ones serve while there is time, the least accurate first; none where new variants are
+    to be measured by a canary first. Neither where the file pins the variant.
+    """
+    found, bounds = pipeline.stage(stage), pipeline.bounds
+    if found.pin.variant is not None:
+        return (), ()
+    names = [each.name for each in found.variants if each.name in there]
+    lighter = [name for name in names if is_lighter(bounds, stage, variant, name)]
+    heavier = [name for name in names if is_lighter(bounds, stage, name, variant)]
+    lighter.sort(key=lambda name: -bounds.measured[stage, name].accuracy)
+    heavier.sort(key=lambda name: bounds.measured[stage, name].accuracy)
+    return (
+        () if bounds.accuracy_floor is not None else tuple(lighter),
+        () if pipeline.canary is not None else tuple(heavier),
     )
-    return lighter, heavier
 
 
 def is_lighter(bounds: Bounds, stage: str, old: str, new: str) -> bool:

@@ -150,11 +150,6 @@ class SetPlan:
     solve_s: float = 0.0
 
     @property
-    def mean_accuracy(self) -> float:
-        """AA, the accuracies weighed by the quotas."""
-        return sum(part.quota_rps / self.rate_rps * part.accuracy for part in self.parts)
-
-    @property
     def cores(self) -> dict[str, float]:
         """The cores of each running variant."""
         return {part.variant: part.cores for part in self.parts}
@@ -180,21 +175,6 @@ def fill(rate_rps: float, capacities_rps: Sequence[float]) -> tuple[float, ...]:
 def percent_capacity(rate_rps: float, capacity_rps: float) -> int:
     """The most whole percents of the rate that the capacity holds, at most 100."""
     return min(100, floor(100 * capacity_rps / rate_rps + 100 * ROUNDING))
-
-
-def whole_shares(rate_rps: float, capacities_rps: Sequence[float]) -> tuple[int, ...] | None:
-    """The best shares in whole percents that sum to 100 and pass no capacity; None if there are none.
-
-    Each variant, the most accurate first, takes ⌊100·u_m/λ⌋ or the rest. If rounding the quotas by largest
-    remainder passes no capacity this is that rounding: the full variants are then rounded down, as here.
-    """
-    left = 100
-    shares = []
-    for capacity_rps in capacities_rps:
-        share = min(percent_capacity(rate_rps, capacity_rps), left)
-        left -= share
-        shares.append(share)
-    return tuple(shares) if left == 0 else None
 
 
 def in_whole_percents(problem: SetProblem) -> SetProblem:
@@ -253,12 +233,12 @@ def _parts(
     """The variants of the set with their quotas; `solved` has the capacities that quotas fill."""
     on = [variant for variant in problem.by_accuracy if variant.name in cores]
     quotas = fill(problem.rate_rps, [_capacity(solved, each.name, cores[each.name]) for each in on])
-    # A variant without load only costs: solvers leave one on if that is free.
-    used = [(v, quota) for v, quota in zip(on, quotas, strict=True) if quota > ROUNDING * problem.rate_rps]
-    capacities = [_capacity(problem, variant.name, cores[variant.name]) for variant, _ in used]
-    shares = whole_shares(problem.rate_rps, capacities) if whole_percents else None
-    for (v, quota), capacity, share in zip(used, capacities, shares or [None] * len(used), strict=True):
-        yield SetPart(v.name, v.accuracy, cores[v.name], capacity, quota, share, v.loading_s)
+    for v, quota in zip(on, quotas, strict=True):
+        # A variant without load only costs: solvers leave one on if that is free.
+        if quota > ROUNDING * problem.rate_rps:
+            share = round(100 * quota / problem.rate_rps) if whole_percents else None
+            capacity_rps = _capacity(problem, v.name, cores[v.name])
+            yield SetPart(v.name, v.accuracy, cores[v.name], capacity_rps, quota, share, v.loading_s)
 
 
 def _capacity(problem: SetProblem, name: str, cores: float) -> float:

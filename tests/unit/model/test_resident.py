@@ -9,13 +9,7 @@ from datetime import date
 import pytest
 
 from ipa.model.errors import InputError
-from ipa.model.measured import (
-    heavier_variants,
-    is_lighter,
-    lighter_variants,
-    resident_variants,
-    with_profiles,
-)
+from ipa.model.measured import is_lighter, resident_variants, stand_ins, with_profiles
 from ipa.model.pipeline import Bounds, Canary, Objective, Pin, Pipeline, Sla, Stage, Variant
 from ipa.model.plan import StageConfig
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
@@ -49,6 +43,11 @@ def profiles(memory_gib: Mapping[str, float] = MEMORY_GIB) -> dict[str, StagePro
     return {"detect": StageProfile("shop", "detect", variants, "", date(2026, 1, 1), "")}
 
 
+def others(pipeline: Pipeline, variant: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The lighter and the heavier variants that may serve instead."""
+    return stand_ins(pipeline, "detect", variant, ACCURACIES)
+
+
 @pytest.mark.parametrize(
     ("resident", "variant", "loaded"),
     [
@@ -77,17 +76,17 @@ def test_without_profiles_the_order_of_the_file_counts() -> None:
 )
 def test_all_less_accurate_variants_may_stand_in(variant: str, lighter: tuple[str, ...]) -> None:
     measured = with_profiles(pipeline("all"), profiles())
-    assert lighter_variants(measured, "detect", variant) == lighter
+    assert others(measured, variant)[0] == lighter
 
 
 def test_none_stands_in_where_the_file_pins_the_variant_or_asks_for_an_accuracy() -> None:
     measured = with_profiles(pipeline("all"), profiles())
     floor = replace(measured, bounds=replace(measured.bounds, accuracy_floor=0.1))
-    assert lighter_variants(floor, "detect", "large") == ()
+    assert others(floor, "large")[0] == ()
     pinned = replace(measured.stages[0], pin=Pin(variant="large"))
-    assert lighter_variants(replace(measured, stages=(pinned,)), "detect", "large") == ()
+    assert others(replace(measured, stages=(pinned,)), "large")[0] == ()
     # Nothing is known of their accuracy.
-    assert lighter_variants(pipeline("all"), "detect", "large") == ()
+    assert others(pipeline("all"), "large")[0] == ()
 
 
 @pytest.mark.parametrize(
@@ -98,17 +97,17 @@ def test_all_more_accurate_variants_may_serve_while_there_is_time(
     variant: str, heavier: tuple[str, ...]
 ) -> None:
     measured = with_profiles(pipeline("all"), profiles())
-    assert heavier_variants(measured, "detect", variant) == heavier
-    assert heavier_variants(pipeline("all"), "detect", variant) == (), "nothing is known of their accuracy"
+    assert others(measured, variant)[1] == heavier
+    assert others(pipeline("all"), variant)[1] == (), "nothing is known of their accuracy"
     floor = replace(measured, bounds=replace(measured.bounds, accuracy_floor=0.1))
-    assert heavier_variants(floor, "detect", variant) == heavier, "no less than what was asked for"
+    assert others(floor, variant)[1] == heavier, "no less than what was asked for"
 
 
 def test_no_heavier_variant_serves_where_one_is_pinned_or_new_ones_are_measured_first() -> None:
     measured = with_profiles(pipeline("all"), profiles())
     pinned = replace(measured.stages[0], pin=Pin(variant="tiny"))
-    assert heavier_variants(replace(measured, stages=(pinned,)), "detect", "tiny") == ()
-    assert heavier_variants(replace(measured, canary=Canary()), "detect", "tiny") == ()
+    assert others(replace(measured, stages=(pinned,)), "tiny")[1] == ()
+    assert others(replace(measured, canary=Canary()), "tiny")[1] == ()
 
 
 @pytest.mark.parametrize(("resident", "memory_gib"), [(2, 6.0), (3, 7.0), ("all", 7.5)])
@@ -170,8 +169,8 @@ def test_a_less_accurate_variant_that_is_slower_relieves_nothing() -> None:
         for each in found.variants
     )
     measured = with_profiles(pipeline("all"), {"detect": replace(found, variants=variants)})
-    assert lighter_variants(measured, "detect", "large") == ("small", "tiny")
-    assert lighter_variants(measured, "detect", "medium") == ("small", "tiny")
+    assert others(measured, "large")[0] == ("small", "tiny")
+    assert others(measured, "medium")[0] == ("small", "tiny")
 
 
 def test_a_lighter_variant_is_known_by_its_accuracy() -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 from itertools import count
-from random import Random
 
 import pytest
 
@@ -18,9 +16,7 @@ from ipa.optimize.set_solve import (
     SetVariant,
     SetWeights,
     fill,
-    percent_capacity,
     solve_set,
-    whole_shares,
 )
 from tests.fakes.set_instances import best_by_milp
 
@@ -45,7 +41,6 @@ def test_the_most_accurate_takes_what_it_carries_and_the_rest_goes_on() -> None:
     assert plan.termination is Termination.OPTIMAL
     assert plan.cores == {"large": 3.0, "small": 1.0}
     assert [part.quota_rps for part in plan.parts] == pytest.approx([15.0, 15.0])
-    assert plan.mean_accuracy == pytest.approx(0.75)
     whole = solve_set(task(30.0), whole_percents=True)
     assert {part.variant: part.share_percent for part in whole.parts} == {"large": 50, "small": 50}
 
@@ -81,40 +76,6 @@ def test_whole_percents_are_solved_for_where_rounding_breaks_a_capacity() -> Non
 def test_levels_without_more_capacity_are_not_worth_choosing() -> None:
     variant = SetVariant("v", 0.5, levels(5.0, 4.0, 8.0, 8.0), min_cores=2.0)
     assert [level.cores for level in variant.usable] == [2.0, 3.0]
-
-
-def test_whole_shares_are_the_best_and_the_largest_remainder_where_that_fits() -> None:
-    random = Random(5)
-    fitted = 0
-    for _ in range(300):
-        rate_rps = random.uniform(5, 50)
-        capacities = [random.uniform(0, 0.6) * rate_rps for _ in range(3)]
-        accuracies = sorted((random.random() for _ in range(3)), reverse=True)
-        caps = [percent_capacity(rate_rps, capacity) for capacity in capacities]
-        allowed = [
-            (a, b, 100 - a - b)
-            for a, b in itertools.product(range(caps[0] + 1), range(caps[1] + 1))
-            if 0 <= 100 - a - b <= caps[2]
-        ]
-        shares = whole_shares(rate_rps, capacities)
-        assert (shares is None) == (not allowed)
-        if shares is None:
-            continue
-        best = max(sum(a * s for a, s in zip(accuracies, each, strict=True)) for each in allowed)
-        assert sum(a * s for a, s in zip(accuracies, shares, strict=True)) == pytest.approx(best)
-        rounded = largest_remainder([100 * quota / rate_rps for quota in fill(rate_rps, capacities)])
-        if all(share <= cap for share, cap in zip(rounded, caps, strict=True)):
-            fitted += 1
-            assert tuple(rounded) == shares
-    assert fitted > 10
-
-
-def largest_remainder(parts: list[float]) -> list[int]:
-    floors = [int(part + 1e-9) for part in parts]
-    order = sorted(range(len(parts)), key=lambda at: floors[at] - parts[at])
-    for at in order[: 100 - sum(floors)]:
-        floors[at] += 1
-    return floors
 
 
 def test_filling_gives_back_the_whole_rate() -> None:
