@@ -11,6 +11,7 @@ from ipa.model.errors import DeadlineError, InputError
 from ipa.model.plan import Plan, PlanSummary, Termination, in_words
 from ipa.optimize.backends import label_setting
 from ipa.optimize.deadline import Deadline
+from ipa.optimize.describe import describe
 from ipa.optimize.dominance import reduce_program, without_hopeless
 from ipa.optimize.explanation import (
     Alternative,
@@ -23,7 +24,7 @@ from ipa.optimize.explanation import (
 from ipa.optimize.options import full_program
 from ipa.optimize.plans import plan_of
 from ipa.optimize.problem import PlanningProblem
-from ipa.optimize.program import EQUAL, Program, Totals, evaluate
+from ipa.optimize.program import EQUAL
 from ipa.optimize.relaxations import limit_name, limits_of, relaxations
 from ipa.optimize.solve import proved_plan
 from ipa.optimize.solver_selection import PROVED
@@ -35,8 +36,6 @@ FOR_ALTERNATIVES = 0.4
 
 # A limit is named in the first sentence if the objective would gain this without it, relative above 1.
 NOTABLE = 1e-3
-# A part of the objective below this share of the difference is not mentioned.
-MATERIAL = 0.01
 
 
 def explain(problem: PlanningProblem, plan: Plan, deadline_s: float = 10.0) -> Explanation:
@@ -53,10 +52,9 @@ def explain(problem: PlanningProblem, plan: Plan, deadline_s: float = 10.0) -> E
         return _infeasible(problem, plan, deadline)
     if not plan.stages:
         return Explanation(plan, "no plan was found in time", unfinished=("all of it",))
-    program = full_program(problem)
-    totals = evaluate(program, _chosen_of(problem, program, plan))
-    limit = Deadline(deadline_s * FOR_ALTERNATIVES)
-    others, complete = _alternatives(problem, program, plan, totals, limit)
+    if describe(problem, plan.configs) is None:
+        raise InputError(f"the plan runs {in_words(plan.configs)}, which the problem does not have")
+    others, complete = _alternatives(problem, plan, Deadline(deadline_s * FOR_ALTERNATIVES))
     unfinished = [] if complete else [f"the {ALTERNATIVES} best alternatives of other variants"]
     binding, unsettled = _binding(problem, plan, deadline)
     return Explanation(
@@ -68,29 +66,6 @@ def explain(problem: PlanningProblem, plan: Plan, deadline_s: float = 10.0) -> E
         binding_complete=not unsettled,
         alternatives_complete=complete,
     )
-
-
-def _chosen_of(problem: PlanningProblem, program: Program, plan: Plan) -> tuple[int, ...]:
-    """The plan's options in the full `program`; InputError if there are none."""
-    planned = {stage.stage: stage for stage in plan.stages}
-    chosen = []
-    for stage, options in zip(problem.stages, program.stages, strict=True):
-        wanted = planned.get(stage.name)
-        if wanted is None:
-            fits = options.point < 0
-        else:
-            point = stage.columns.place.get((wanted.variant, wanted.batch_size, wanted.cores), -1)
-            fits = (options.point == point) & (point >= 0) & (options.replicas == wanted.replicas)
-            # What the stages before send decides both.
-            for received, given in ((options.items, wanted.items), (options.mean_s, wanted.mean_s)):
-                fits &= np.isclose(received, given, rtol=1e-9, atol=0.0)
-        if not fits.any():
-            config = "nothing" if wanted is None else str(wanted.config)
-            raise InputError(
-                f"the plan runs {config} at stage {stage.name!r}, which the problem does not allow"
-            )
-        chosen.append(int(fits.argmax()))
-    return tuple(chosen)
 
 
 def _infeasible(problem: PlanningProblem, plan: Plan, deadline: Deadline) -> Explanation:
@@ -131,16 +106,14 @@ def _summary(plan: Plan, binding: Sequence[Binding], others: Sequence[Alternativ
     return text
 
 
-def _alternatives(
-    problem: PlanningProblem, program: Program, plan: Plan, mine: Totals, deadline: Deadline
-) -> tuple[list[Alternative], bool]:
+def _alternatives(problem: PlanningProblem, plan: Plan, deadline: Deadline) -> tuple[list[Alternative], bool]:
     """The best of the plans with another variant at a stage; False if time did not allow all.
 
     For each variant that does not run the best plan with it: the first of these is the best plan of all other
     combinations of variants.
     """
-    fitting = without_hopeless(program)
-    found: dict[tuple[str, ...], tuple[Plan, Totals]] = {}
+    fitting = without_hopeless(full_program(problem))
+    found: dict[tuple[str, ...], Plan] = {}
     running = {stage.stage: stage.variant for stage in plan.stages}
     for at, (stage, options) in enumerate(zip(problem.stages, fitting.stages, strict=True)):
         names = () if stage.is_free else stage.columns.variants
@@ -156,69 +129,22 @@ def _alternatives(
             if answer.chosen:
                 second = plan_of(problem, reduced, "exact", answer)
                 key = tuple(planned.variant for planned in second.stages)
-                found.setdefault(key, (second, evaluate(reduced, answer.chosen)))
-    best = sorted(found.values(), key=lambda each: -round(each[1].objective, 9))
-    return [_alternative(problem, plan, mine, *each) for each in best[:ALTERNATIVES]], True
+                found.setdefault(key, second)
+    best = sorted(found.values(), key=lambda each: -round(each.objective or 0.0, 9))
+    return [_alternative(plan, each) for each in best[:ALTERNATIVES]], True
 
 
-def _alternative(
-    problem: PlanningProblem, plan: Plan, mine: Totals, other: Plan, totals: Totals
-) -> Alternative:
-    outcome = other.summary
-    assert outcome is not None and plan.objective is not None
-    pairs = list(zip(plan.stages, other.stages, strict=True))
+def _alternative(plan: Plan, other: Plan) -> Alternative:
+    mine, outcome = plan.summary, other.summary
+    assert mine is not None and outcome is not None
     return Alternative(
         outcome,
-        outcome.objective - plan.objective,
+        outcome.objective - mine.objective,
         outcome.pas - mine.pas,
         outcome.cost_cores - mine.cost_cores,
         outcome.latency_s - mine.latency_s,
-        tuple(new.stage for old, new in pairs if new.variant != old.variant),
         differences(plan.configs, other.configs),
-        _why(problem, mine, totals),
     )
-
-
-def _why(problem: PlanningProblem, mine: Totals, other: Totals) -> str:
-    """Explain why the other plan lost against mine."""
-    objective = problem.objective
-    term, cores, batch = other.term - mine.term, other.cost_cores - mine.cost_cores, other.batch - mine.batch
-    accuracy = f"{'more' if term > 0 else 'less'} accurate"
-    unit = "core" if abs(cores) == 1 else "cores"
-    cost = f"{abs(cores):.4g} {unit} {'dearer' if cores > 0 else 'cheaper'}"
-    batches = f"{'larger' if batch > 0 else 'smaller'} batches"
-    parts = [
-        (objective.alpha * term, accuracy),
-        (-objective.beta * cores, cost),
-        (-objective.delta * batch, batches),
-    ]
-    rest = other.objective - mine.objective - sum(worth for worth, _ in parts)
-    parts.append((rest, f"{'fewer' if rest > 0 else 'more'} cores started by the change"))
-    parts = [(worth, text) for worth, text in parts if abs(worth) > EQUAL]
-    lost = -sum(worth for worth, _ in parts)
-    if abs(lost) <= EQUAL * max(1.0, abs(mine.objective)):
-        return _why_tied(mine, other)
-    shown = [(worth, f"{text} (worth {worth:+.3g})") for worth, text in parts]
-    shown = [(worth, text) for worth, text in shown if abs(worth) > MATERIAL * abs(lost)]
-    better = [text for worth, text in shown if worth > 0]
-    worse = [text for worth, text in shown if worth < 0]
-    if better and worse:
-        first, then = (better, worse) if lost > 0 else (worse, better)
-        return f"{listed(first)}, but {listed(then)}"
-    return listed(better or worse)
-
-
-def _why_tied(mine: Totals, other: Totals) -> str:
-    for name, change in (
-        ("changes more of what runs", other.changes - mine.changes),
-        ("costs more", other.cost_cores - mine.cost_cores),
-        ("is slower", other.latency_s - mine.latency_s),
-    ):
-        if change > EQUAL:
-            return f"as good, but {name}"
-        if change < -EQUAL:
-            break
-    return "as good, but later in the order of names"
 
 
 def _binding(problem: PlanningProblem, plan: Plan, deadline: Deadline) -> tuple[list[Binding], list[str]]:

@@ -22,16 +22,14 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """The best plan of other variants, how it differs (its own less the plan's), and why it lost."""
+    """The best plan of other variants, and how it differs: its own less the plan's."""
 
     outcome: PlanSummary
     objective_change: float
     pas_change: float
     cost_cores_change: float
     latency_change_s: float
-    stages: tuple[str, ...]
     differences: tuple[str, ...]
-    why: str
 
 
 @dataclass(frozen=True, slots=True)

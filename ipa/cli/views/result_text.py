@@ -198,7 +198,6 @@ def _alternatives(explained: Explanation) -> Iterator[RenderableType]:
         change("PAS", "pas_change", "{:+.4f}"),
         change("cores", "cost_cores_change", "{:+.4g}"),
         change("latency", "latency_change_s", "{:+.3f} s"),
-        ViewColumn("lost because", "why"),
         ViewColumn("instead", lambda each: "; ".join(each.differences)),
         indent="  ",
     )

@@ -93,16 +93,11 @@ def test_differences_of_alternatives_are_their_own_less_the_plans(at: int) -> No
     assert plan.objective is not None and plan.pas is not None
     assert plan.cost_cores is not None and plan.latency_s is not None
     for each in found.alternatives:
-        assert each.objective_change <= 1e-7 and each.why
+        assert each.objective_change <= 1e-7
         assert each.objective_change == pytest.approx(each.outcome.objective - plan.objective)
         assert each.pas_change == pytest.approx(each.outcome.pas - plan.pas)
         assert each.cost_cores_change == pytest.approx(each.outcome.cost_cores - plan.cost_cores)
         assert each.latency_change_s == pytest.approx(each.outcome.latency_s - plan.latency_s)
-        assert each.stages == tuple(
-            new.stage
-            for old, new in zip(plan.configs, each.outcome.configs, strict=True)
-            if old.variant != new.variant
-        )
 
 
 @pytest.mark.parametrize("at", range(COUNT))
@@ -146,7 +141,6 @@ def test_the_summary_and_the_alternative_are_what_arithmetic_says() -> None:
     found = explain(problem, best(problem), LONG_S)
     assert [str(config) for config in found.plan.configs] == ["s=heavy b1 2×1 core"]
     assert [each.outcome.objective for each in found.alternatives] == pytest.approx([0.5], abs=1e-5)
-    assert found.alternatives[0].why == "1 core cheaper (worth +0.1), but less accurate (worth -0.3)"
     assert found.binding == ()
     assert found.summary == (
         "s=heavy b1 2×1 core has the highest objective (0.699999) of all plans within the limits; "
@@ -165,21 +159,6 @@ def test_what_holds_back_is_said_first_and_what_it_is_worth() -> None:
     )
     assert "the core budget holds it back" in found.summary
     assert found.alternatives == ()
-
-
-def test_equally_good_variants_say_what_broke_the_tie() -> None:
-    points = (
-        OperatingPoint("b", 0.6, 1, 1.0, 0.1, 10.0),
-        OperatingPoint("a", 0.6, 1, 1.0, 0.2, 10.0),
-        OperatingPoint("c", 0.6, 1, 1.0, 0.1, 10.0),
-    )
-    problem = one_stage(stages=(StageProblem("s", points),))
-    found = explain(problem, best(problem), LONG_S)
-    assert [stage.variant for stage in found.plan.stages] == ["b"]
-    assert {each.outcome.configs[0].variant: each.why for each in found.alternatives} == {
-        "c": "as good, but later in the order of names",
-        "a": "as good, but is slower",
-    }
 
 
 def test_an_infeasible_problem_has_remedies_each_with_its_plan() -> None:
@@ -223,7 +202,7 @@ def test_a_plan_that_is_not_proved_best_says_so() -> None:
 def test_a_plan_of_another_problem_is_refused() -> None:
     problem = one_stage()
     stage: StagePlan = replace(best(problem).stages[0], variant="huge")
-    with pytest.raises(InputError, match="huge b1 2×1 core at stage 's'"):
+    with pytest.raises(InputError, match="huge b1 2×1 core"):
         explain(problem, replace(best(problem), stages=(stage,)), LONG_S)
 
 

@@ -28,9 +28,9 @@ export class Explained {
 
   /** The best three alternatives, as differences to the plan. */
   next(alternatives) {
-    return table("Rejected alternatives", ["Differs by", figure("PAS"), figure("Cores"), figure("Latency"), figure("Objective"), "Why not"],
+    return table("Rejected alternatives", ["Differs by", figure("PAS"), figure("Cores"), figure("Latency"), figure("Objective")],
       alternatives.slice(0, 3).map((each) => [people(each.differences.join("; ")), signed(each.pas_change, 3), signed(each.cost_cores_change, 2),
-        `${signed(1000 * each.latency_change_s, 0)} ms`, signed(each.objective_change, 3), people(each.why)]));
+        `${signed(1000 * each.latency_change_s, 0)} ms`, signed(each.objective_change, 3)]));
   }
 
   refused(error) {
