@@ -84,9 +84,13 @@ def random_graph_problem(random: Random, points: int = 3) -> PlanningProblem:
         )
     stages = _with_equal_joins(stages)
     loose_s = sum(max((p.latency_s for p in stage.points), default=0.0) for stage in stages)
+    # Weights at random, or those of an order: the most accurate, or the cheapest with a floor.
+    order = random.choice([None, None, None, (1.0, 1e-6), (1e-6, 1.0)])
+    floor = random.choice([None, None, random.uniform(0.2, 0.7)])
+    alpha, beta = random.choice([0.0, 1.0, 5.0, 40.0]), random.choice([0.0, 0.05, 0.5])
     objective = Objective(
-        alpha=random.choice([0.0, 1.0, 5.0, 40.0]),
-        beta=random.choice([0.0, 0.05, 0.5]),
+        alpha=alpha if order is None else order[0],
+        beta=beta if order is None else order[1],
         delta=random.choice([0.0, 1e-6, 1e-3]),
         accuracy_rule=random.choice(list(AccuracyRule)),
         rank_floor=0.05,
@@ -98,7 +102,7 @@ def random_graph_problem(random: Random, points: int = 3) -> PlanningProblem:
         transition_cores=random.choice([None, None, 40.0]),
         memory_gib=random.choice([None, None, random.uniform(2, 30)]),
         max_replicas=random.choice([None, 6]),
-        accuracy_floor=random.choice([None, None, random.uniform(0.2, 0.7)]),
+        accuracy_floor=random.uniform(0.1, 0.6) if order == (1e-6, 1.0) else floor,
     )
     running = _running(random, stages) if random.random() < 0.4 else ()
     switches = tuple(stage.name for stage in stages if running and random.random() < 0.2)
