@@ -26,7 +26,7 @@ from ipa.control.audit.replay import ReplayResult
 from ipa.control.saved_plans import Basis, StoredPlan
 from ipa.model.decision import Decision
 from ipa.model.plan import Plan
-from ipa.optimize.explanation import Explanation
+from ipa.optimize.explain import Explanation
 from ipa.service import history, plans, status
 from ipa.service.plans import FrontierView, StageFits
 from ipa.service.service import ChangeOrder

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from ipa.model.errors import DeadlineError, InputError
-from ipa.model.plan import Plan, PlanSummary, Termination, in_words
+from ipa.model.plan import Plan, PlanSummary, StageConfig, Termination, in_words
 from ipa.optimize.backends import label_setting
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.describe import describe
 from ipa.optimize.dominance import reduce_program, without_hopeless
-from ipa.optimize.explanation import (
-    Alternative,
-    Binding,
-    Explanation,
-    Remedy,
-    differences,
-    listed,
-)
 from ipa.optimize.options import full_program
 from ipa.optimize.plans import plan_of
 from ipa.optimize.problem import PlanningProblem
@@ -36,6 +29,60 @@ FOR_ALTERNATIVES = 0.4
 
 # A limit is named in the first sentence if the objective would gain this without it, relative above 1.
 NOTABLE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A limit without which a better plan exists, the gain, and that plan."""
+
+    kind: str
+    where: str
+    gain: float
+    without: PlanSummary
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """The best plan of other variants, and how it differs: its own less the plan's."""
+
+    outcome: PlanSummary
+    objective_change: float
+    pas_change: float
+    cost_cores_change: float
+    latency_change_s: float
+    differences: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """The smallest move of one limit that makes an infeasible problem feasible, and the best plan then.
+
+    `outcome` is None if time did not allow finding it.
+    """
+
+    kind: str
+    value: float
+    text: str
+    outcome: PlanSummary | None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The explanation of a plan; `unfinished` lists the parts that time did not allow."""
+
+    plan: Plan
+    summary: str
+    binding: tuple[Binding, ...] = ()
+    alternatives: tuple[Alternative, ...] = ()
+    remedies: tuple[Remedy, ...] = ()
+    unfinished: tuple[str, ...] = ()
+    binding_complete: bool = False
+    alternatives_complete: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The explanation as plain JSON values."""
+        return {**asdict(self), "plan": self.plan.to_json()}
 
 
 def explain(problem: PlanningProblem, plan: Plan, deadline_s: float = 10.0) -> Explanation:
@@ -170,3 +217,27 @@ def _binding(problem: PlanningProblem, plan: Plan, deadline: Deadline) -> tuple[
         text = f"without {name}: objective {gain:+.4g} ({changes})"
         found.append(Binding(limit.kind, limit.where, gain, outcome, text))
     return sorted(found, key=lambda each: -each.gain), unsettled
+
+
+def differences(before: Sequence[StageConfig], after: Sequence[StageConfig]) -> tuple[str, ...]:
+    """The differences of each stage that differs, in words, stages in order."""
+    found = []
+    for old, new in zip(before, after, strict=True):
+        words = []
+        if new.variant != old.variant:
+            words.append(f"{old.variant} → {new.variant}")
+        if new.batch_size != old.batch_size:
+            words.append(f"batch {old.batch_size} → {new.batch_size}")
+        if new.cores != old.cores:
+            words.append(f"cores of a replica {old.cores:g} → {new.cores:g}")
+        if new.replicas != old.replicas:
+            words.append(f"replicas {old.replicas} → {new.replicas}")
+        if words:
+            found.append(f"{old.stage}: {', '.join(words)}")
+    return tuple(found)
+
+
+def listed(parts: Sequence[str]) -> str:
+    """The parts as an enumeration: a; a and b; a, b and c."""
+    *others, last = parts
+    return f"{', '.join(others)} and {last}" if others else last

@@ -11,8 +11,7 @@ from ipa.model.pipeline import Bounds, Objective, Pipeline, Stage
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import OperatingPoint, StageProfile
 from ipa.model.rolling import SIDE_BY_SIDE
-from ipa.optimize.explain import explain
-from ipa.optimize.explanation import Explanation
+from ipa.optimize.explain import Explanation, explain
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.solve import solve
 from ipa.profiling.points import Allocation, LatencySource, operating_points

@@ -28,7 +28,7 @@ from ipa.model.errors import (
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, cores_of
 from ipa.model.profile import StageProfile
-from ipa.optimize.explanation import Explanation
+from ipa.optimize.explain import Explanation
 from ipa.optimize.frontier import FrontierPoint, accuracy_cost
 from ipa.optimize.problem import Compat
 from ipa.policies.planning import PlanQuestion

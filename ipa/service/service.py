@@ -22,7 +22,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
 from ipa.model.probe import RequestAddress
 from ipa.model.profile import StageProfile
-from ipa.optimize.explanation import Explanation
+from ipa.optimize.explain import Explanation
 from ipa.optimize.frontier import FrontierPoint
 from ipa.policies.planning import PlanQuestion
 from ipa.profiling.findings import doubts

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from ipa.model.plan import Plan
-from ipa.optimize.explanation import Explanation
+from ipa.optimize.explain import Explanation
 from ipa.optimize.frontier import FrontierPoint, frontier
 from ipa.optimize.solve import solve
 from ipa.policies.planning import PlanQuestion, explain_plan

@@ -22,7 +22,7 @@ from ipa.model.pipeline import Bounds, Objective, Stage
 from ipa.model.plan import Plan
 from ipa.model.profile import StageProfile
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.explanation import Explanation
+from ipa.optimize.explain import Explanation
 from ipa.optimize.frontier import FrontierPoint, frontier
 from ipa.optimize.solve import SolveCache
 from ipa.policies.planning import PlanQuestion, explain_plan

@@ -18,7 +18,7 @@ from ipa.cli.views.status_text import config_words
 from ipa.model.parts import parts_of
 from ipa.model.plan import Plan, cores_of
 from ipa.model.resources import BESIDE_CORES, CORES, Resources, dimension, in_words
-from ipa.optimize.explanation import Explanation
+from ipa.optimize.explain import Explanation
 from ipa.optimize.fleet.plan import Fleet
 from ipa.optimize.frontier import FrontierPoint, accuracy_cost
 from ipa.report.blocks import span, with_half

@@ -16,8 +16,7 @@ from ipa.model.errors import InputError
 from ipa.model.pipeline import Bounds, Objective, Pin
 from ipa.model.plan import Plan, StagePlan, Termination
 from ipa.model.profile import OperatingPoint
-from ipa.optimize.explain import explain
-from ipa.optimize.explanation import Explanation, differences
+from ipa.optimize.explain import Explanation, differences, explain
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.solve import solve
 from tests.amounts import many
