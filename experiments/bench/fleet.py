@@ -12,7 +12,8 @@ from experiments.bench.race import MESSAGES, SAME
 from experiments.bench.rows import Row, cell_row
 from ipa.model.errors import IpaError
 from ipa.model.plan import Termination
-from ipa.optimize.fleet.plan import FleetPlan, Member, plan_fleet
+from ipa.optimize.fleet.master import FleetPlan
+from ipa.optimize.fleet.plan import Member, plan_fleet
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.solve import solve
 

@@ -9,7 +9,8 @@ from time import perf_counter
 from experiments.bench.instances import chain_of
 from ipa.model.pipeline import Bounds, Objective
 from ipa.model.profile import OperatingPoint
-from ipa.optimize.fleet.plan import FleetPlan, Member, plan_fleet
+from ipa.optimize.fleet.master import FleetPlan
+from ipa.optimize.fleet.plan import Member, plan_fleet
 from ipa.optimize.problem import Compat, PlanningProblem
 
 ALPHAS, BETAS, WEIGHTS = (6.0, 30.0, 90.0, 300.0), (0.05, 0.1, 0.5, 1.0), (0.5, 1.0, 2.0, 5.0)

@@ -9,7 +9,8 @@ import pytest
 from ipa.model.errors import InfeasibleError
 from ipa.model.plan import Termination
 from ipa.optimize.describe import describe
-from ipa.optimize.fleet.plan import FleetPlan, Member, plan_fleet
+from ipa.optimize.fleet.master import FleetPlan
+from ipa.optimize.fleet.plan import Member, plan_fleet
 from tests.amounts import many
 from tests.fakes.fleets import best_by_enumeration, best_by_milp, chain_fleet, enumerated, graph_fleet
 

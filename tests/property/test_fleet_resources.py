@@ -12,7 +12,8 @@ from ipa.model.errors import InfeasibleError
 from ipa.model.plan import Termination
 from ipa.model.resources import CORES, total
 from ipa.optimize.describe import describe
-from ipa.optimize.fleet.plan import FleetPlan, Member, plan_fleet
+from ipa.optimize.fleet.master import FleetPlan
+from ipa.optimize.fleet.plan import Member, plan_fleet
 from tests.amounts import many
 from tests.fakes.fleets import Uses, best_of_all, resource_fleet
 from tests.fakes.planner_graphs import GPU

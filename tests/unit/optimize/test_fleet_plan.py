@@ -12,7 +12,8 @@ from ipa.model.errors import DeadlineError, InfeasibleError, InputError
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import Termination
 from ipa.optimize.describe import describe
-from ipa.optimize.fleet.plan import FleetPlan, Member, plan_fleet
+from ipa.optimize.fleet.master import FleetPlan
+from ipa.optimize.fleet.plan import Member, plan_fleet
 from ipa.optimize.problem import Compat
 from ipa.optimize.solve import solve
 
