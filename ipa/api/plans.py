@@ -114,7 +114,7 @@ def apply_plan(
 async def explain_plan(
     request: Request, pipeline: Named, service: Using, context: Context, body: PlanBody
 ) -> Explanation:
-    """Explain a plan: what limits it, its alternatives, and where it changes. `unfinished`: not in time."""
+    """Explain a plan: what limits it, and its alternatives. `unfinished`: not in time."""
     place = context.limits.solves.enter(client_of(request.scope))
     return await while_asked(request, plans.explain(service, pipeline, body.request(), place))
 
