@@ -99,8 +99,9 @@ def explain(problem: PlanningProblem, plan: Plan, deadline_s: float = 10.0) -> E
         return _infeasible(problem, plan, deadline)
     if not plan.stages:
         return Explanation(plan, "no plan was found in time", unfinished=("all of it",))
-    if describe(problem, plan.configs) is None:
-        raise InputError(f"the plan runs {in_words(plan.configs)}, which the problem does not have")
+    if plan.rate_rps != problem.rate_rps or describe(problem, plan.configs) is None:
+        words = f"{in_words(plan.configs)} at {plan.rate_rps:g} rps"
+        raise InputError(f"the plan runs {words}, which the problem does not allow")
     others, complete = _alternatives(problem, plan, Deadline(deadline_s * FOR_ALTERNATIVES))
     unfinished = [] if complete else [f"the {ALTERNATIVES} best alternatives of other variants"]
     binding, unsettled = _binding(problem, plan, deadline)

@@ -44,7 +44,7 @@ def said(command: list[str], cwd: Path, environment: dict[str, str], code: int =
 
 
 def test_it_keeps_the_contracts(root: Path, environment: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-k", "acme"]
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "-k", "acme"]
     command += ["tests/contract/test_plugin_contracts.py", "tests/contract/test_forecaster_contract.py"]
     assert "12 passed" in said(command, root, environment)
 
