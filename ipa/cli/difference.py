@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ipa.model.parts import gone_parts, stage_pairs
@@ -73,10 +73,12 @@ def difference(status: dict[str, Any], target: PlanFile) -> Difference:
         each = known.get((config.stage, config.variant)) if config else None
         return each * config.replicas if config and each else None
 
-    stages = tuple(
-        replace(_stage(before, config), beside=held(before), wanted_beside=held(config))
-        for before, config in stage_pairs(running, wanted)
-    )
+    def compared(before: StageConfig | None, config: StageConfig) -> StageDifference:
+        was, to_be = _values(before) if before else None, _values(config)
+        changed = tuple(name for name in FIELDS if was is None or was[name] != to_be[name])
+        return StageDifference(config.stage, was, to_be, changed, held(before), held(config))
+
+    stages = tuple(compared(*pair) for pair in stage_pairs(running, wanted))
     gone = [config for part in gone_parts(running, wanted) for config in part]
     stages += tuple(StageDifference(it.stage, _values(it), None, FIELDS, held(it)) for it in gone)
     return Difference(
@@ -101,13 +103,6 @@ def _total(amounts: Iterable[Resources | None]) -> Resources | None:
     each = list(amounts)
     known = [amount for amount in each if amount is not None]
     return total(known) if len(known) == len(each) else None
-
-
-def _stage(running: StageConfig | None, config: StageConfig) -> StageDifference:
-    wanted = _values(config)
-    before = _values(running) if running else None
-    changed = tuple(name for name in FIELDS if before is None or before[name] != wanted[name])
-    return StageDifference(config.stage, before, wanted, changed)
 
 
 def _values(config: StageConfig) -> dict[str, Any]:

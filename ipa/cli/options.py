@@ -6,7 +6,7 @@ A verb takes a bundle as a parameter; `ipa.cli.arguments.verb` makes each of its
 from __future__ import annotations
 
 import getpass
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from ipa.model.pipeline import Pipeline
     from ipa.model.profile import StageProfile
 
-# More rates than this in one sweep are a typo.
-MOST_RATES = 10_000
 E = TypeVar("E", bound=StrEnum)
 REFERENCE = "or module:attribute"
 # Seconds that a person waits after the tab key.
@@ -37,7 +35,7 @@ PATIENCE_S = 0.5
 DEFAULT_AT = "http://127.0.0.1:8080"
 
 
-def complete_pipelines(context: typer.Context, incomplete: str) -> list[str]:
+def complete_pipelines(context: typer.Context) -> list[str]:
     """Names of pipelines: of the files, and of the service if the command asks one."""
     from ipa.clients.http import HttpClient
     from ipa.model.errors import IpaError
@@ -53,10 +51,10 @@ def complete_pipelines(context: typer.Context, incomplete: str) -> list[str]:
     except IpaError:
         # The command itself reports the error; a completion cannot.
         pass
-    return sorted(name for name in found if name.startswith(incomplete))
+    return sorted(found)
 
 
-def complete_stages(context: typer.Context, incomplete: str) -> list[str]:
+def complete_stages(context: typer.Context) -> list[str]:
     """Names of the stages of the pipeline that was typed before."""
     from ipa.files.pipelines import find_pipeline
     from ipa.model.errors import IpaError
@@ -65,7 +63,7 @@ def complete_stages(context: typer.Context, incomplete: str) -> list[str]:
         found = find_pipeline(str(context.params.get("pipeline")), Settings.from_env().pipelines_dir)
     except IpaError:
         return []
-    return [stage.name for stage in found.served if stage.name.startswith(incomplete)]
+    return [stage.name for stage in found.served]
 
 
 def admitted(registry: Registry) -> Callable[[str | None], str | None]:
@@ -78,15 +76,6 @@ def admitted(registry: Registry) -> Callable[[str | None], str | None]:
     return admit
 
 
-def completed(known: Collection[str]) -> Callable[[str], list[str]]:
-    """The completion of an option that takes one of the known names."""
-
-    def complete(incomplete: str) -> list[str]:
-        return [name for name in known if name.startswith(incomplete)]
-
-    return complete
-
-
 def names(registry: Registry, *without: str) -> str:
     """The built-in names for a help text, which must not depend on what is installed."""
     known = ", ".join(name for name in registry.built_in if name not in without)
@@ -96,7 +85,7 @@ def names(registry: Registry, *without: str) -> str:
 def option(default: Any, registry: Registry, *flags: str, help_text: str) -> Any:
     """An option that names one of the registry."""
     return typer.Option(
-        default, *flags, help=help_text, callback=admitted(registry), autocompletion=completed(registry)
+        default, *flags, help=help_text, callback=admitted(registry), autocompletion=lambda: list(registry)
     )
 
 
@@ -106,7 +95,7 @@ SHADOW_POLICY = option(
 )
 FORECASTER = option(None, FORECASTERS, "--forecaster", help_text=f"one of: {names(FORECASTERS, 'foresight')}")
 SOLVER = typer.Option(
-    None, "--solver", help=f"one of: {', '.join(SOLVERS)}", autocompletion=completed(SOLVERS)
+    None, "--solver", help=f"one of: {', '.join(SOLVERS)}", autocompletion=lambda: list(SOLVERS)
 )
 FILE_PIPELINE = typer.Argument(
     metavar="PIPELINE",
@@ -272,25 +261,6 @@ def accelerator_counts(texts: Sequence[str]) -> dict[str, float]:
             raise UsageError(f"--accelerators names {kind!r} twice")
         found[kind] = float(count)
     return found
-
-
-def parse_rates(text: str) -> list[float]:
-    """The rates of `first:last[:step]` (both ends in) or of a list `1,2,5`; UsageError otherwise."""
-    try:
-        numbers = [float(part) for part in text.replace(":", ",").split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or (":" in text and ("," in text or not 2 <= len(numbers) <= 3)):
-        raise UsageError(
-            f"--rates {text!r} is not a range or list of rates", hint="Use 1:45, 1:45:2 or 1,2,5"
-        )
-    if ":" not in text:
-        return numbers
-    first, last, step = numbers if len(numbers) == 3 else (*numbers, 1.0)
-    if not (step > 0 and 0 <= last - first < MOST_RATES * step):
-        raise UsageError(f"--rates {text!r} has no rates, or more than {MOST_RATES}")
-    # By multiplication: 0.1 added ten times is not 1.
-    return [first + step * index for index in range(int((last - first) / step + 1e-9) + 1)]
 
 
 def choice_of(option: str, text: str, kind: type[E]) -> E:

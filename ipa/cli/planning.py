@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from ipa.cli import options
 from ipa.cli.arguments import Bundle
-from ipa.cli.output import OUTPUT, Output, Step, json_text, show
+from ipa.cli.output import OUTPUT, Output, json_text, show
 from ipa.model.errors import (
     DeadlineError,
     InfeasibleError,
@@ -27,8 +26,6 @@ from ipa.model.profile import StageProfile
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from ipa.policies.planning import PlanQuestion
 
 EXIT_CODES = {
@@ -95,100 +92,54 @@ class Question(Bundle):
         check_honoured(target, [pipeline])
         return replace(asked, pipeline=target.shape(pipeline, profiles))
 
-    def plans(self, rates: list[float], *, explain: bool, step: Step = lambda *_: None) -> list[Plan]:
-        """The best plan for each rate; with `explain`, infeasible ones say what would make them feasible.
-
-        `step` receives each rate that is done.
-        """
+    def plan(self, rate_rps: float, *, explain: bool = True) -> Plan:
+        """The best plan for the rate; with `explain`, an infeasible one says what would make it feasible."""
         from ipa.optimize.solve import solve
         from ipa.policies.planning import check_rate
 
-        for rate in rates:
-            check_rate(rate)
-        problem = self.asked(rates[0]).problem()
-        found = []
-        for rate in rates:
-            found.append(solve(replace(problem, rate_rps=rate), *self.search, explain=explain))
-            step(f"{rate:g} rps")
-        return found
-
-    def best(self, rate: float, deadline_s: float) -> tuple[PlanQuestion, Plan]:
-        """The question for the rate and its best plan, for a verb that analyses it within `deadline_s`.
-
-        UsageError if that is not above 0.
-        """
-        from ipa.optimize.solve import solve
-
-        if not deadline_s > 0:
-            raise UsageError(f"--deadline must be above 0 seconds, not {deadline_s:g}")
-        asked = self.asked(rate)
-        return asked, solve(asked.problem(), *self.search)
+        check_rate(rate_rps)
+        return solve(self.asked(rate_rps).problem(), *self.search, explain=explain)
 
 
-@dataclass(frozen=True, slots=True)
-class PlanAnswer:
-    """An answer: its JSON values, its lines and tables for people, and the termination of the search."""
-
-    values: dict[str, Any]
-    lines: Iterable[RenderableType]
-    termination: Termination
-
-    @property
-    def exit_code(self) -> int:
-        """The exit code of the verb: 0 if there is a plan."""
-        return EXIT_CODES.get(self.termination, 0)
-
-
-def planned(question: Question, rate_rps: float, sets: bool | None) -> PlanAnswer:
-    """The answer for the rate; `sets` None is as the pipeline's file says.
+def planned(question: Question, rate_rps: float, sets: bool | None) -> Plan:
+    """The best plan for the rate, of a single configuration or a set; `sets` None is as the file says.
 
     UsageError lists the options that contradict each other.
     """
-    from ipa.cli.views.result_text import plan_lines
     from ipa.files.pipelines import find_pipeline
+    from ipa.policies.base import PolicyState
+    from ipa.policies.infadapter import InfAdapter
     from ipa.policies.planning import check_rate
+    from ipa.policies.table import PolicyInputs
 
     check_rate(rate_rps)
     folder = Settings.from_env(pipelines_dir=question.pipelines_dir).pipelines_dir
     pipeline = find_pipeline(question.pipeline, folder)
-    if pipeline.sets if sets is None else sets:
-        faults = []
-        if question.allocation == "base":
-            faults.append("--allocation base fixes the cores of a replica, which a set decides")
-        if question.at is not None:
-            faults.append("--at: containers beside a set's variants are not counted")
-        if question.compat is not None:
-            faults.append(f"--compat {question.compat}: a set is planned with capacities as measured")
-        if question.solver not in (None, "auto", "exact"):
-            faults.append(f"--solver {question.solver}: sets are solved by label setting, exact")
-        if faults:
-            raise UsageError(
-                "options that do not apply to a set",
-                problems=[Fault(fault) for fault in faults],
-                hint="Leave them out, or add --no-sets to plan one configuration.",
-            )
-        return _set(question, rate_rps)
-    (found,) = question.plans([rate_rps], explain=True)
-    return PlanAnswer(found.to_json(), plan_lines(found), found.termination)
-
-
-def _set(question: Question, rate_rps: float) -> PlanAnswer:
-    """The plan of the policy infadapter, infeasible if no set carries the whole rate."""
-    from ipa.cli.views.result_text import plan_lines
-    from ipa.policies.base import PolicyState
-    from ipa.policies.infadapter import InfAdapter
-    from ipa.policies.table import PolicyInputs
-
-    pipeline, profiles, _ = question.files
-    _, deadline_s = question.search
+    if not (pipeline.sets if sets is None else sets):
+        return question.plan(rate_rps)
+    faults = []
+    if question.allocation == "base":
+        faults.append("--allocation base fixes the cores of a replica, which a set decides")
+    if question.at is not None:
+        faults.append("--at: containers beside a set's variants are not counted")
+    if question.compat is not None:
+        faults.append(f"--compat {question.compat}: a set is planned with capacities as measured")
+    if question.solver not in (None, "auto", "exact"):
+        faults.append(f"--solver {question.solver}: sets are solved by label setting, exact")
+    if faults:
+        raise UsageError(
+            "options that do not apply to a set",
+            problems=[Fault(fault) for fault in faults],
+            hint="Leave them out, or add --no-sets to plan one configuration.",
+        )
+    pipeline, profiles, settings = question.files
     inputs = PolicyInputs(pipeline, profiles, question.objective)
     # Described by the formula that the set is planned with: capacities as measured.
     task = replace(inputs.one_task(), profiled=inputs.published())
-    policy = InfAdapter(task, deadline_s)
+    policy = InfAdapter(task, settings.solver_deadline_s)
     found = policy.plan(rate_rps, PolicyState(()))
-    if found.rate_rps < rate_rps:
-        found = task.infeasible(rate_rps, policy.name, found.note)
-    return PlanAnswer(found.to_json(), plan_lines(found), found.termination)
+    # A set that carries less than the whole rate is none.
+    return found if found.rate_rps >= rate_rps else task.infeasible(rate_rps, policy.name, found.note)
 
 
 def read_saved(file: Path) -> tuple[str, str, str]:

@@ -66,9 +66,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...] | str]] = {
             "ipa plan video --rate 20",
             "ipa plan video --rate 20 --at http://127.0.0.1:8080 --out plan.json",
         ),
-        "sweep": ("plan", "ipa sweep video --rates 1:45:2"),
         "explain": ("plan", "ipa explain video --rate 20"),
-        "frontier": ("plan", "ipa frontier video --rate 20"),
         "fleet": (
             "plan",
             "ipa fleet video=20 nlp=5 --cores 32 --weight video=2",

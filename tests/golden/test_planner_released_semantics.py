@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from ipa.cli.main import run
 from ipa.files import load_pipeline, load_profiles
 from ipa.optimize.problem import Compat
 from ipa.policies.planning import plan_pipeline
@@ -112,20 +111,19 @@ def best(stages: list[list[dict[str, float]]], settings: dict[str, Any], rate: f
 
 @pytest.mark.parametrize(("name", "objective"), CASES)
 def test_a_sweep_equals_the_released_optimiser(
-    published: dict[str, Any], root: Path, capsys: pytest.CaptureFixture[str], name: str, objective: str
+    published: dict[str, Any], root: Path, name: str, objective: str
 ) -> None:
     settings = published["settings"][f"{name}-{SERIES[objective]}"]
     expected = [best(stages_of(published, name, settings), settings, rate) for rate in RATES]
-    folders = ["--pipelines-dir", str(root / "pipelines"), "--profiles-dir", str(root / "profiles")]
-    chosen = ["--objective", objective, "--allocation", "base", "--compat", "ipa-artifact"]
-    assert run(["sweep", name, "--rates", "1:45", *chosen, *folders, "-o", "json"]) == 0
-    plans = json.loads(capsys.readouterr().out)
-    assert [plan["rate_rps"] for plan in plans] == list(RATES)
+    pipeline = load_pipeline(root / "pipelines" / name / "pipeline.yaml")
+    profiles = load_profiles(root / "profiles", name)
+    chosen = {"objective": objective, "compat": Compat.IPA_ARTIFACT, "allocation": Allocation.BASE}
+    plans = [plan_pipeline(pipeline, profiles, rate, **chosen) for rate in RATES]
     differing = [
-        (plan["rate_rps"], plan["objective"], value)
+        (plan.rate_rps, plan.objective, value)
         for plan, value in zip(plans, expected, strict=True)
-        if (plan["objective"] is None) != (value is None)
-        or (value is not None and not isclose(plan["objective"], value, abs_tol=1e-4, rel_tol=0))
+        if (plan.objective is None) != (value is None)
+        or (value is not None and not isclose(plan.objective or 0.0, value, abs_tol=1e-4, rel_tol=0))
     ]
     assert differing == []
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ipa.cli.options import AT, PIPELINE, Place, client_at, complete_pipelines
-from ipa.cli.output import OUTPUT, Output, show
+from ipa.cli.output import OUTPUT, Output, progress, show
 from ipa.model.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -163,7 +163,14 @@ def replay(
             found = [_again(service, decision, policy)]
         else:
             decisions = service.decisions(pipeline, limit=limit, before=before, inputs=False)["decisions"]
-            found = _all(service, decisions, policy, stop_at_first=first)
+            found = []
+            with progress("taking again", len(decisions)) as step:
+                # Newest first, or oldest first up to the first that differs.
+                for decision in reversed(decisions) if first else decisions:
+                    found.append(_again(service, decision, policy))
+                    step(decision["decision_id"])
+                    if first and _outcome(found[-1]) == "differs":
+                        break
     if decision_id is not None:
         show(output, found[0], *detail(found[0]))
     elif not first:
@@ -175,22 +182,6 @@ def replay(
     code = _exit_code(found, is_one=decision_id is not None)
     if code is not ExitCode.OK:
         raise typer.Exit(code)
-
-
-def _all(
-    service: HttpClient, decisions: Sequence[dict[str, Any]], policy: str | None, *, stop_at_first: bool
-) -> list[Pair]:
-    """Each with what came of it: newest first, or oldest first up to the first that differs."""
-    from ipa.cli.output import progress
-
-    found = []
-    with progress("taking again", len(decisions)) as step:
-        for decision in reversed(decisions) if stop_at_first else decisions:
-            found.append(_again(service, decision, policy))
-            step(decision["decision_id"])
-            if stop_at_first and _outcome(found[-1]) == "differs":
-                break
-    return found
 
 
 def _again(service: HttpClient, decision: dict[str, Any], policy: str | None) -> Pair:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+from rich import filesize
 
 from ipa.cli.options import client_at, me
 from ipa.cli.output import OUTPUT, Output, printed, progress, show
@@ -250,7 +251,7 @@ def prune(
         output,
         asdict(report),
         f"removed {report.removed_decisions} decisions and {report.removed_changes} changes, "
-        f"{_size(report.freed_bytes)}",
+        f"{filesize.decimal(report.freed_bytes)}",
     )
 
 
@@ -263,29 +264,20 @@ def stats(output: Output = OUTPUT) -> None:
 
     with stores.opened_store(Settings.from_env(), writes=False) as store:
         found = store.stats()
-    rows: list[tuple[str, str, float]] = [
+    rows: list[tuple[str, str, int]] = [
         *((str(kind), f"{each.rows} rows", each.bytes) for kind, each in found.kinds.items()),
-        ("on disk", f"{_size(found.free_bytes)} of it free", found.file_bytes + found.log_bytes),
+        ("on disk", f"{filesize.decimal(found.free_bytes)} of it free", found.file_bytes + found.log_bytes),
     ]
     columns = ViewColumn("of", itemgetter(0)), ViewColumn("number", itemgetter(1))
-    size = ViewColumn("size", lambda row: _size(row[2]), "{}")
+    size = ViewColumn("size", lambda row: filesize.decimal(row[2]), "{}")
     show(output, asdict(found), table_of(rows, *columns, size))
 
 
 def _contents(found: StoreContents) -> str:
     return (
         f"{found.pipelines} pipelines, {found.entries} entries and {found.decisions} decisions, "
-        f"{_size(found.size_bytes)}, verified"
+        f"{filesize.decimal(found.size_bytes)}, verified"
     )
-
-
-def _size(size_bytes: float) -> str:
-    """The size in a fitting unit."""
-    for unit in ("B", "kB", "MB"):
-        if size_bytes < 1000:
-            return f"{size_bytes:.3g} {unit}"
-        size_bytes /= 1000
-    return f"{size_bytes:.4g} GB"
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`ipa plan`, `sweep`, `explain`, `frontier`, `fleet` and `render`: the best configurations for a load."""
+"""`ipa plan`, `explain`, `fleet` and `render`: the best configurations for a load."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import typer
 
 from ipa.cli import options
-from ipa.cli.options import FileFolders, accelerator_counts, memory_gib, parse_rates
-from ipa.cli.output import OUTPUT, Output, progress, show
+from ipa.cli.options import FileFolders, accelerator_counts, memory_gib
+from ipa.cli.output import OUTPUT, Output, show
 from ipa.cli.planning import EXIT_CODES, Question, planned, propose
 from ipa.model.errors import ExitCode, InfeasibleError, UsageError
 from ipa.model.errors import Problem as Fault
@@ -39,6 +39,7 @@ def plan(
     The file or --sets choose a single configuration or a set of variants.
     --out saves where the service keeps the plan: `ipa apply` refuses it once an input of it has changed.
     """
+    from ipa.cli.views.result_text import plan_lines
     from ipa.clients.http import is_service
     from ipa.profiling.findings import doubts
 
@@ -50,29 +51,15 @@ def plan(
             "--out and --detailed-exitcode compare with the running configuration, so they need a service",
             hint="Give its URL with --at.",
         )
-    answer = planned(question, rate, sets)
-    show(question.output, answer.values, answer.lines)
+    best = planned(question, rate, sets)
+    show(question.output, best.to_json(), plan_lines(best))
     pipeline, profiles, _ = question.files
     found = doubts(pipeline.served, profiles)
     if found:
         each = ", ".join(f"{doubt.stage} ({'; '.join(doubt.reasons)})" for doubt in found)
         remedy = f"ipa fit {pipeline.name}"
         typer.echo(f"warning: the plan rests on profiles that are not credible: {each}: {remedy}", err=True)
-    raise typer.Exit(answer.exit_code)
-
-
-def sweep(
-    *,
-    rates: str = typer.Option(..., "--rates", help="rates, as 1:45, 1:45:2 (first:last:step) or 1,2,5"),
-    question: Question,
-) -> None:
-    """Show the best plan for each of many rates; in JSON `objective` is null if none is feasible."""
-    from ipa.cli.views.result_text import sweep_table
-
-    rates_rps = parse_rates(rates)
-    with progress("planning", len(rates_rps)) as step:
-        found = question.plans(rates_rps, explain=False, step=step)
-    show(question.output, [each.to_json() for each in found], sweep_table(found))
+    raise typer.Exit(EXIT_CODES.get(best.termination, 0))
 
 
 def explain(
@@ -88,43 +75,11 @@ def explain(
     from ipa.cli.views.result_text import explanation_lines
     from ipa.policies.planning import explain_plan
 
-    asked, plan = question.best(rate, deadline_s)
+    if not deadline_s > 0:
+        raise UsageError(f"--deadline must be above 0 seconds, not {deadline_s:g}")
+    asked, plan = question.asked(rate), question.plan(rate, explain=False)
     explained = explain_plan(asked, plan, deadline_s)
     show(question.output, explained.to_json(), explanation_lines(explained))
-    raise typer.Exit(EXIT_CODES.get(plan.termination, 0))
-
-
-def frontier(
-    *,
-    rate: float = options.PLAN_RATE,
-    deadline_s: float = typer.Option(60.0, "--deadline", help="most seconds for the search"),
-    question: Question,
-) -> None:
-    """Show the Pareto-optimal plans for a rate: accuracy, cost and latency within the limits.
-
-    JSON has all of them; text has those that are optimal in accuracy and cost. Exit code 3: none is
-    feasible; 6: out of time.
-    """
-    from ipa.cli.views.result_text import frontier_lines
-    from ipa.optimize.frontier import frontier as frontier_of
-
-    asked, plan = question.best(rate, deadline_s)
-    with progress("searching"):
-        points = frontier_of(asked.problem(), deadline_s) if plan.stages else ()
-    # `chosen` is true for the plan of the objective.
-    values = [
-        {
-            "pas": point.pas,
-            "cost_cores": point.cost_cores,
-            "latency_s": point.latency_s,
-            "objective": point.objective,
-            "cost_usd_per_hour": point.cost_usd_per_hour,
-            "chosen": point.configs == plan.configs,
-            "stages": [asdict(config) for config in point.configs],
-        }
-        for point in points
-    ]
-    show(question.output, values, frontier_lines(plan, points))
     raise typer.Exit(EXIT_CODES.get(plan.termination, 0))
 
 
@@ -164,8 +119,7 @@ def render(
     if plan is not None:
         configs = read_plan(plan).configs
     elif rate is not None:
-        question = Question(pipeline, objective, at=at, **asdict(folders))
-        (best,) = question.plans([rate], explain=True)
+        best = Question(pipeline, objective, at=at, **asdict(folders)).plan(rate)
         if not best.configs:
             raise InfeasibleError(
                 f"no plan for {pipeline!r} carries {rate:g} requests a second",

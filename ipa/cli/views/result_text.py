@@ -20,15 +20,12 @@ from ipa.model.plan import Plan, cores_of
 from ipa.model.resources import BESIDE_CORES, CORES, Resources, dimension, in_words
 from ipa.optimize.explain import Explanation
 from ipa.optimize.fleet.plan import Fleet
-from ipa.optimize.frontier import FrontierPoint, accuracy_cost
 from ipa.report.blocks import span, with_half
 
 if TYPE_CHECKING:
     from ipa.profiling.findings import ProfileFinding
     from ipa.report.blocks import Table as ReportTable
     from ipa.simulate.run import SimResult
-
-PRICE = ViewColumn("USD/h", "cost_usd_per_hour", "{:.4g}")
 
 
 def plan_lines(plan: Plan) -> Iterator[RenderableType]:
@@ -62,25 +59,6 @@ def _search(plan: Any) -> str:
 def _head(plan: Plan) -> str:
     head = f"Pipeline {plan.pipeline}   λ {plan.rate_rps:g} rps   SLA {plan.sla_s:.3f} s"
     return f"{head}   objective {plan.objective_name}"
-
-
-def sweep_table(plans: Sequence[Plan]) -> Table:
-    """One line for each plan."""
-    return table_of(
-        plans,
-        ViewColumn("λ rps", "rate_rps", "{:g}"),
-        ViewColumn("objective", "objective", "{:.4g}"),
-        ViewColumn("PAS", "pas", "{:.4g}"),
-        ViewColumn("cores", "cost_cores", "{:.4g}"),
-        *([PRICE] if any(plan.cost_usd_per_hour is not None for plan in plans) else []),
-        ViewColumn("latency", "latency_s", "{:.4g}"),
-        ViewColumn("SLA", "sla_s", "{:.4g}"),
-        ViewColumn("configuration", lambda plan: _configs(plan) or plan.termination.value),
-    )
-
-
-def _configs(plan: Plan | FrontierPoint) -> str:
-    return "  ".join(str(config) for config in plan.configs)
 
 
 def stage_table(plan: Plan) -> Table:
@@ -118,39 +96,6 @@ def _outcome(plan: Plan) -> str:
 
 def _price(plan: Any) -> str:
     return "" if plan.cost_usd_per_hour is None else f", {plan.cost_usd_per_hour:.4g} USD/h"
-
-
-def frontier_lines(plan: Plan, points: Sequence[FrontierPoint]) -> Iterator[RenderableType]:
-    """Yield the plans that are optimal in accuracy and cost, a star at the plan of the objective."""
-    yield _head(plan)
-    if not points:
-        yield from _no_plan(plan)
-        return
-    shown = accuracy_cost(points)
-    starred = [point for point in shown if _is_chosen(plan, point)][:1]
-    yield table_of(
-        shown,
-        ViewColumn("PAS", lambda point: f"{'*' if point in starred else ' '} {point.pas:.4f}", "{}"),
-        *([ViewColumn("USD/h", "cost", "{:.4g}")] if plan.cost_usd_per_hour is not None else []),
-        ViewColumn("cores", "cost_cores", "{:.4g}"),
-        ViewColumn("latency", "latency_s", "{:.3f} s"),
-        ViewColumn("objective", "objective", "{:.6g}"),
-        ViewColumn("configuration", _configs),
-    )
-    if starred:
-        yield "  * the accuracy and cost of the plan that the objective chooses"
-    else:
-        figures = f"PAS {plan.pas:.4f}, {cores_of(plan.cost_cores)}{_price(plan)}, {plan.latency_s:.3f} s"
-        yield f"  The chosen plan is not in this list: {figures}; its objective counts more than these."
-    if len(points) > len(shown):
-        others = "the others cost more or are less accurate, but faster (-o json has all)"
-        yield f"  {len(shown)} of {len(points)} plans: {others}"
-
-
-def _is_chosen(plan: Plan, point: FrontierPoint) -> bool:
-    """True if the point has the accuracy and the cost of the plan."""
-    assert plan.pas is not None and plan.cost is not None
-    return abs(point.pas - plan.pas) < 1e-9 and abs(point.cost - plan.cost) < 1e-9
 
 
 def explanation_lines(explained: Explanation) -> Iterator[RenderableType]:
@@ -378,8 +323,6 @@ FIGURES = (
     ("latency", "latency_s", "{:.3f} s"),
     ("objective", "objective", "{:.4f}"),
 )
-AT = ViewColumn("at", lambda pair: date_time(pair["decision"]["at"]))
-ID = ViewColumn("id", lambda pair: pair["decision"]["decision_id"])
 
 
 def listed(found: Sequence[Pair], policy: str | None) -> list[RenderableType]:
@@ -388,26 +331,26 @@ def listed(found: Sequence[Pair], policy: str | None) -> list[RenderableType]:
         return ["no decisions yet"]
     counts = Counter(pair["replayed"]["outcome"] for pair in found)
     if policy is None:
+        shown, heading = found, "taken again"
         outcomes = ", ".join(f"{counts[name]} {words}" for name, words in WORDS.items() if counts[name])
-        table = table_of(
-            found,
-            AT,
-            ViewColumn("tick", lambda pair: pair["decision"]["tick"]),
-            ViewColumn("reason", lambda pair: pair["decision"]["reason"]),
-            ViewColumn(
-                "configuration", lambda pair: "  ".join(map(config_words, pair["decision"]["configs"]))
-            ),
-            ViewColumn(
-                "taken again",
-                lambda pair: Text(_result(pair["replayed"]), STYLES.get(pair["replayed"]["outcome"], "")),
-            ),
-            ID,
-        )
-        return [table, f"{len(found)} decisions: {outcomes}", *_notes(found)]
-    taken = counts["same"] + counts["differs"]
-    head = f"{policy} would have decided {counts['differs']} of {taken} differently, from the same inputs"
-    parted = [pair for pair in found if pair["replayed"]["outcome"] == "differs"]
-    return [*([_other_table(parted, policy)] if parted else []), head + _stale(found), *_notes(found)]
+        head = f"{len(found)} decisions: {outcomes}"
+    else:
+        shown = [pair for pair in found if pair["replayed"]["outcome"] == "differs"]
+        heading, taken = f"by {policy}", counts["same"] + counts["differs"]
+        head = f"{policy} would have decided {counts['differs']} of {taken} differently, from the same inputs"
+        head += _stale(found)
+    table = table_of(
+        shown,
+        ViewColumn("at", lambda pair: date_time(pair["decision"]["at"])),
+        ViewColumn("tick", lambda pair: pair["decision"]["tick"]),
+        ViewColumn("reason", lambda pair: pair["decision"]["reason"]),
+        ViewColumn("configuration", lambda pair: "  ".join(map(config_words, pair["decision"]["configs"]))),
+        ViewColumn(
+            heading, lambda pair: Text(_result(pair["replayed"]), STYLES.get(pair["replayed"]["outcome"], ""))
+        ),
+        ViewColumn("id", lambda pair: pair["decision"]["decision_id"]),
+    )
+    return [*([table] if shown else []), head, *_notes(found)]
 
 
 def parted_nowhere(found: Sequence[Pair], policy: str) -> list[RenderableType]:
@@ -435,43 +378,6 @@ def detail(pair: Pair) -> list[RenderableType]:
     if again is not None and (decision["plan"] or again["plan"]):
         lines.append(_plans(decision["plan"], again["plan"], replayed["policy"]))
     return [*lines, *_notes([pair])]
-
-
-def _other_table(found: Sequence[Pair], policy: str) -> Table:
-    def worth(side: str) -> list[ViewColumn]:
-        """Cores and PAS of the plan; without a plan the cores of the configuration that keeps running."""
-
-        def of(pair: Pair) -> Any:
-            return pair["decision"] if side == "decision" else pair["replayed"]["again"]
-
-        def cores(pair: Pair) -> float:
-            plan = of(pair)["plan"]
-            if plan and plan["stages"]:
-                return float(plan["cost_cores"])
-            return sum((it["cores"] * it["replicas"] for it in of(pair)["configs"]), 0.0)
-
-        def pas(pair: Pair) -> float | None:
-            plan = of(pair)["plan"]
-            return plan["pas"] if plan and plan["stages"] else None
-
-        return [ViewColumn("cores", cores, "{:g}"), ViewColumn("PAS", pas, "{:.3f}")]
-
-    return table_of(
-        found,
-        AT,
-        ViewColumn("decided", lambda pair: pair["decision"]["reason"]),
-        *worth("decision"),
-        ViewColumn(f"{policy} would", lambda pair: pair["replayed"]["again"]["reason"]),
-        *worth("replayed"),
-        ViewColumn("and run", lambda pair: _wanted(pair["replayed"]["again"]) or "nothing"),
-        ID,
-    )
-
-
-def _wanted(decision: Mapping[str, Any]) -> str:
-    """The configurations of the plan, else those that keep running."""
-    plan = decision["plan"]
-    return "  ".join(map(config_words, plan["stages"] if plan and plan["stages"] else decision["configs"]))
 
 
 def _plans(recorded: dict[str, Any] | None, again: dict[str, Any] | None, policy: str) -> Table:

@@ -1,4 +1,4 @@
-"""The verbs `plan` and `sweep` on the shipped pipelines."""
+"""The verb `plan` on the shipped pipelines."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 
 from ipa.cli.main import run
-from ipa.cli.options import parse_rates
-from ipa.model.errors import UsageError
 
 MAIN = "from ipa.cli.main import main; main()"
 Capture = pytest.CaptureFixture[str]
@@ -83,39 +81,6 @@ def test_an_infeasible_plan_exits_3_and_says_what_would_help(capsys: Capture) ->
     assert plan["objective"] is None and plan["stages"] == [] and plan["relaxations"]
 
 
-def test_sweep_prints_one_plan_a_rate_and_null_where_there_is_none(capsys: Capture) -> None:
-    assert run(["sweep", "video", "--rates", "5,9000", "--solver", "exact", "-o", "json"]) == 0
-    plans = json.loads(capsys.readouterr().out)
-    assert [plan["rate_rps"] for plan in plans] == [5, 9000]
-    assert plans[0]["objective"] > 0 and plans[1]["objective"] is None
-    assert run(["sweep", "video", "--rates", "5,9000", "--solver", "exact", "-o", "text"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3 and "infeasible" in lines[2]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("1:4", [1, 2, 3, 4]),
-        ("1:6:2", [1, 3, 5]),
-        ("0.1:0.5:0.1", pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])),
-        ("1,2,5", [1, 2, 5]),
-        ("7", [7]),
-        ("3:3", [3]),
-    ],
-)
-def test_rates(text: str, expected: list[float]) -> None:
-    assert parse_rates(text) == expected
-
-
-@pytest.mark.parametrize(
-    "text", ["", "x", "1:", "4:1", "1:4:0", "1:4:-1", "1:2:3:4", "1:4,5", "1:1e9", "nan:4"]
-)
-def test_rates_that_make_no_sense(text: str) -> None:
-    with pytest.raises(UsageError, match="--rates"):
-        parse_rates(text)
-
-
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -130,8 +95,6 @@ def test_rates_that_make_no_sense(text: str) -> None:
         (["plan", "no/such/pipeline.yaml", "--rate", "5"], 1, "no/such/pipeline.yaml"),
         (["plan", "video", "--rate", "5", "--objective", "best"], 1, "paper-v1"),
         (["plan", "video", "--rate", "5", "--profiles-dir", "nowhere"], 1, "nowhere"),
-        (["sweep", "video", "--rates", "1,0"], 64, "above 0"),
-        (["sweep", "video", "--rates", "one"], 64, "--rates"),
     ],
 )
 def test_bad_input_gets_a_message(arguments: list[str], code: int, words: str, capsys: Capture) -> None:

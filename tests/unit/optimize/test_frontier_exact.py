@@ -1,9 +1,8 @@
-"""The verb `frontier` against every plan there is and its text."""
+"""The frontier against every plan there is."""
 
 from __future__ import annotations
 
 import itertools
-import json
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -11,7 +10,6 @@ from random import Random
 import numpy as np
 import pytest
 
-from ipa.cli.main import run
 from ipa.cli.planning import Question
 from ipa.optimize.frontier import FrontierPoint, accuracy_cost, frontier
 from ipa.optimize.options import full_program
@@ -21,7 +19,6 @@ from ipa.optimize.solve import solve
 from tests.fakes.planner_graphs import random_graph_problem
 from tests.fakes.planner_instances import fits, random_problem
 
-Capture = pytest.CaptureFixture[str]
 MOST_PLANS = 5000
 Figures = tuple[float, float, float]
 
@@ -42,19 +39,11 @@ def every_undominated(problem: PlanningProblem) -> list[Figures]:
     return sorted((cost, -minus_pas, latency_s) for cost, minus_pas, latency_s in kept)
 
 
-def printed(capsys: Capture, *arguments: str) -> list[dict[str, object]]:
-    assert run(["frontier", *arguments, "-o", "json"]) == 0
-    found: list[dict[str, object]] = json.loads(capsys.readouterr().out)
-    return found
-
-
-def test_the_frontier_is_all_plans_that_none_betters(capsys: Capture) -> None:
-    question = Question("digits")
-    expected = every_undominated(question.asked(12.0).problem())
-    points = printed(capsys, "digits", "--rate", "12")
-    found = sorted((p["cost_cores"], p["pas"], p["latency_s"]) for p in points)
+def test_the_frontier_is_all_plans_that_none_betters() -> None:
+    problem = Question("digits").asked(12.0).problem()
+    found = sorted((p.cost_cores, p.pas, p.latency_s) for p in frontier(problem))
     assert len(found) > 10
-    assert np.array(found) == pytest.approx(np.array(expected), abs=1e-7)
+    assert np.array(found) == pytest.approx(np.array(every_undominated(problem)), abs=1e-7)
 
 
 @pytest.mark.parametrize("seed", range(24))
@@ -84,65 +73,6 @@ def test_the_frontier_is_in_money_where_there_are_prices(rate_rps: float) -> Non
     assert np.array(found) == pytest.approx(np.array(every_undominated(problem)), abs=1e-7)
     # A plan with a GPU has fewer cores and costs more.
     assert [p.cost_cores for p in points] != sorted(p.cost_cores for p in points)
-
-
-def test_json_says_what_each_plan_runs_and_which_is_chosen(capsys: Capture) -> None:
-    points = printed(capsys, "video", "--rate", "12", "--solver", "exact")
-    assert list(points[0]) == [
-        "pas",
-        "cost_cores",
-        "latency_s",
-        "objective",
-        "cost_usd_per_hour",
-        "chosen",
-        "stages",
-    ]
-    assert run(["plan", "video", "--rate", "12", "--solver", "exact", "-o", "json"]) == 0
-    plan = json.loads(capsys.readouterr().out)
-    chosen = [point for point in points if point["chosen"]]
-    assert [point["objective"] for point in chosen] == [pytest.approx(plan["objective"])]
-    assert max(point["objective"] for point in points) == pytest.approx(plan["objective"])
-
-
-def test_text_has_the_frontier_of_accuracy_and_cost_with_a_star_at_the_plan(capsys: Capture) -> None:
-    points = printed(capsys, "video", "--rate", "12")
-    assert run(["frontier", "video", "--rate", "12"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    rows = [line.split() for line in lines[2:] if "crop=" in line]
-    figures = [[float(word) for word in row if word.replace(".", "").isdigit()][:2] for row in rows]
-    best: dict[float, float] = {}
-    for point in points:
-        best[point["cost_cores"]] = max(point["pas"], best.get(point["cost_cores"], 0.0))
-    reached = 0.0
-    expected = []
-    for cores, pas in sorted(best.items()):
-        if pas > reached + 1e-12:
-            reached = pas
-            expected.append([round(pas, 4), cores])
-    assert figures == expected
-    assert sum(row[0] == "*" for row in rows) == 1
-    assert f"{len(rows)} of {len(points)} plans" in lines[-1]
-
-
-def test_infeasible_exits_3_and_says_what_would_help(capsys: Capture) -> None:
-    assert run(["frontier", "video", "--rate", "9000", "--solver", "exact"]) == 3
-    text = capsys.readouterr().out
-    assert "No plan: infeasible" in text and "Feasible with rate ≤" in text
-    assert run(["frontier", "video", "--rate", "9000", "--solver", "exact", "-o", "json"]) == 3
-    assert json.loads(capsys.readouterr().out) == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "words"),
-    [
-        (["--rate", "0"], 64, "above 0"),
-        (["--rate", "5", "--deadline", "-1"], 64, "--deadline"),
-        (["--rate", "5", "--deadline", "1e-9"], 6, "time ran out"),
-    ],
-)
-def test_what_goes_wrong_gets_a_message(arguments: list[str], code: int, words: str, capsys: Capture) -> None:
-    assert run(["frontier", "digits", *arguments]) == code
-    assert words in capsys.readouterr().err
 
 
 def test_the_frontier_of_accuracy_and_cost_has_the_quickest_of_equals() -> None:
