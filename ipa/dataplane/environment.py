@@ -15,7 +15,7 @@ from ipa.dataplane import http
 from ipa.dataplane.http import MAX_BODY_BYTES, MAX_HELD_BYTES, Application, BodyLimits
 from ipa.dataplane.metrics import MetricsThread
 from ipa.model.errors import IpaError
-from ipa.serving.connections import MOST_FILES, ServerBounds, raise_file_limit, within_files
+from ipa.serving.connections import MOST_FILES, OTHER_FILES, ServerBounds, raise_file_limit, within_files
 from ipa.serving.protocol import BoundedConfig, BoundedServer
 
 T = TypeVar("T")
@@ -112,19 +112,17 @@ def run(
     bounds = ServerBounds(
         connections=MOST_FILES,
         address_connections=MOST_FILES,
-        # It is passed on over a connection of its own.
-        request_places=1,
         body_s=BODY_S,
         idle_s=KEEP_ALIVE_S,
         chunk_bytes=CHUNK_BYTES,
     )
     config = BoundedConfig(
         application,
-        within_files(bounds, raise_file_limit()),
+        # Each request is passed on over a connection of its own.
+        within_files(bounds, (raise_file_limit() + OTHER_FILES) // 2),
         host=host,
         port=port,
         backlog=BACKLOG,
-        passing=application.passing,
         lifespan="on",
         log_level="warning",
         access_log=False,

@@ -1,10 +1,8 @@
 """Bounds on a server's open files, and the registry of its connections that enforces them.
 
-A place is an open file. A connection takes one, and at a proxy each of its requests another: the connection
-on which it is passed on, which is kept for further ones. A connection *waits for its client* while it is
-idle, has sent only part of a request, or does not take its answer. At a bound, the server closes the
-connection that has waited longest. It refuses a new connection, or a request, only if every other one is
-being answered.
+A connection *waits for its client* while it is idle, has sent only part of a request, or does not take its
+answer. At a bound, the server closes the connection that has waited longest. It refuses a new connection only
+if every other one is being answered.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ MOST_FILES = 65_536
 ACCEPT_BATCH = 32
 # Connections that the kernel queues until they are accepted.
 ACCEPT_QUEUE = 1024
-# The last tenth of the places is for addresses that hold fewer than this many: probes and newcomers.
+# The last tenth of the connections is for addresses that hold fewer than this many: probes and newcomers.
 FEW = 4
 # Seconds between two log lines about connections that were refused or closed to make room.
 LOG_EVERY_S = 60.0
@@ -40,11 +38,9 @@ LOG_EVERY_S = 60.0
 class ServerBounds:
     """Bounds of a server. The defaults are those of the API."""
 
-    # Places of connections and their requests, in all and from one address.
+    # In all and from one address.
     connections: int = 1000
     address_connections: int = 250
-    # Places of a request: 1 for a server that passes each on over a connection.
-    request_places: int = 0
     # Seconds for a request's head to arrive, from accept or from its first byte on a kept connection.
     head_s: float = 5.0
     # Seconds for its body, from then on, while the server is ready to read it.
@@ -114,19 +110,9 @@ class Connection(Protocol):
 class Connections:
     """The open connections of one server. Not thread-safe: for its event loop only."""
 
-    def __init__(
-        self,
-        bounds: ServerBounds,
-        now_s: Callable[[], float] = time.monotonic,
-        *,
-        passing: Callable[[], int] = lambda: 0,
-    ) -> None:
-        """`passing` returns the connections on which requests are passed on, or that are kept for that."""
-        self._bounds, self._now_s, self._passing = bounds, now_s, passing
+    def __init__(self, bounds: ServerBounds, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._bounds, self._now_s = bounds, now_s
         self._groups: dict[Connection, str] = {}
-        # Places of requests by connection and in all; those of requests and connections by group.
-        self._requests: Counter[Connection] = Counter()
-        self._requested = 0
         self._count: Counter[str] = Counter()
         # Those that wait for their client, the longest-waiting first.
         self._waiting: dict[Connection, None] = {}
@@ -136,8 +122,8 @@ class Connections:
         self._told_s = now_s() - LOG_EVERY_S
 
     def __len__(self) -> int:
-        """The places that are taken."""
-        return self._taken(0, 0)
+        """The connections that are open."""
+        return len(self._groups)
 
     def admit(self, connection: Connection, host: str) -> bool:
         """Register the connection; if there is no room, in place of one that waits for its client.
@@ -145,31 +131,24 @@ class Connections:
         Return False, without registering it, if every other connection is being answered.
         """
         group = address_group(host)
-        if not self._make_room(connection, group, 1, 0):
-            return False
+        while (rivals := self._rivals(group)) is not None:
+            victim = next(rivals, None)
+            if victim is None:
+                self.refused += 1
+                self._tell()
+                return False
+            self.displaced += 1
+            self._tell()
+            self.forget(victim)
+            victim.displace()
         self._groups[connection] = group
         self._count[group] += 1
         return True
-
-    def begin_request(self, connection: Connection) -> bool:
-        """Take the places of a request; False if there are none, or if the connection has been closed."""
-        group, places = self._groups.get(connection), self._bounds.request_places
-        if group is None or not self._make_room(connection, group, 0, places):
-            return False
-        self._count_requests(connection, places)
-        return True
-
-    def end_request(self, connection: Connection) -> None:
-        """Return the places of a request on the connection."""
-        if connection in self._groups:
-            self._count_requests(connection, -self._bounds.request_places)
 
     def forget(self, connection: Connection) -> None:
         """Remove the connection from the registry if it is registered."""
         self.works(connection)
         if connection in self._groups:
-            self._count_requests(connection, -self._requests[connection])
-            del self._requests[connection]
             group = self._groups.pop(connection)
             self._count[group] -= 1
             if not self._count[group]:
@@ -185,40 +164,13 @@ class Connections:
         """Note that a request of the connection is complete and being answered."""
         self._waiting.pop(connection, None)
 
-    def _taken(self, connections: int, requests: int) -> int:
-        """The places that are taken, with so many more of connections and of requests."""
-        return len(self._groups) + connections + max(self._requested + requests, self._passing())
-
-    def _count_requests(self, connection: Connection, places: int) -> None:
-        self._requests[connection] += places
-        self._count[self._groups[connection]] += places
-        self._requested += places
-
-    def _make_room(self, asking: Connection, group: str, connections: int, requests: int) -> bool:
-        """Close connections that wait until the group may have so many places more; False: too few wait."""
-        while (rivals := self._rivals(group, connections, requests)) is not None:
-            victim = next((each for each in rivals if each is not asking), None)
-            if victim is None:
-                self.refused += 1
-                self._tell()
-                return False
-            self._displace(victim)
-        return True
-
-    def _displace(self, victim: Connection) -> None:
-        self.displaced += 1
-        self._tell()
-        self.forget(victim)
-        victim.displace()
-
-    def _rivals(self, group: str, connections: int, requests: int) -> Iterator[Connection] | None:
-        """Those of which one has to make room for so many places more of the group; None: there is room."""
+    def _rivals(self, group: str) -> Iterator[Connection] | None:
+        """Those of which one has to make room for one more of the group; None: there is room."""
         held = self._count[group]
-        if held + connections + requests > self._bounds.address_connections:
+        if held >= self._bounds.address_connections:
             return (each for each in self._waiting if self._groups[each] == group)
         spare = self._bounds.connections // 10 if held >= FEW else 0
-        is_full = self._taken(connections, requests) > self._bounds.connections - spare
-        return iter(self._waiting) if is_full else None
+        return iter(self._waiting) if len(self) >= self._bounds.connections - spare else None
 
     def _tell(self) -> None:
         """Log the number of refused and closed connections, at most once in `LOG_EVERY_S`."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import Callable
 from enum import Enum
 from http import HTTPStatus
 from typing import Any
@@ -61,7 +60,6 @@ class BoundedConfig(uvicorn.Config):
         bounds: ServerBounds,
         *,
         backlog: int = ACCEPT_BATCH,
-        passing: Callable[[], int] = lambda: 0,
         **options: Any,
     ) -> None:
         super().__init__(
@@ -74,7 +72,7 @@ class BoundedConfig(uvicorn.Config):
             **options,
         )
         self.bounds = bounds
-        self.registry = Connections(bounds, passing=passing)
+        self.registry = Connections(bounds)
         # By phase: after so many seconds it ends; None: not by itself.
         self.longest_s = {
             ConnectionPhase.HEAD: bounds.head_s,
@@ -297,12 +295,6 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         phase = self._now()
         if phase is self._phase:
             return
-        if phase is ConnectionPhase.ANSWER:
-            if not self._registry.begin_request(self):
-                self._close(*BUSY)
-                return
-        elif self._phase is ConnectionPhase.ANSWER:
-            self._registry.end_request(self)
         self._phase, self._dropped_bytes, self._unsent_bytes = phase, 0, 0
         if phase is ConnectionPhase.ANSWER:
             self._registry.works(self)

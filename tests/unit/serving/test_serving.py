@@ -82,51 +82,6 @@ def test_the_last_places_are_for_addresses_with_few_connections() -> None:
     admitted(registry, "10.0.0.3", FEW)
 
 
-def test_a_request_at_a_proxy_takes_a_place_and_displaces_those_that_wait() -> None:
-    bounds = ServerBounds(connections=20, address_connections=20, request_places=1)
-    registry = Connections(bounds)
-    # Idle ones take one file each: they are not displaced while there is room for what requests need.
-    idle = admitted(registry, "10.0.0.1", 18)
-    [asking, other] = admitted(registry, "10.0.0.2", 2)
-    registry.works(asking)
-    assert registry.begin_request(asking)
-    assert [each.is_displaced for each in idle] == [True] + 17 * [False]
-    assert len(registry) == 20
-    registry.end_request(asking)
-    assert len(registry) == 19
-    # One that is closed has no requests.
-    registry.forget(other)
-    assert not registry.begin_request(other)
-
-
-def test_a_request_is_refused_only_if_all_others_are_answered() -> None:
-    registry = Connections(ServerBounds(connections=20, address_connections=20, request_places=1))
-    busy = admitted(registry, "10.0.0.1", 9, waits=False)
-    assert all(registry.begin_request(each) for each in busy)
-    last = admitted(registry, "10.0.0.2", 2, waits=False)
-    assert not registry.begin_request(last[0])
-    registry.waits(last[1])
-    assert registry.begin_request(last[0])
-    assert last[1].is_displaced
-    for each in busy:
-        registry.forget(each)
-    assert len(registry) == 2
-
-
-def test_connections_that_are_kept_for_passing_on_take_places() -> None:
-    kept = 6
-    bounds = ServerBounds(connections=30, address_connections=30, request_places=1)
-    registry = Connections(bounds, passing=lambda: kept)
-    waiting = admitted(registry, "10.0.0.1", 12)
-    assert len(registry) == 18
-    # Requests are passed on over those that are kept.
-    for each in waiting[:6]:
-        assert registry.begin_request(each)
-    assert len(registry) == 18
-    assert registry.begin_request(waiting[6])
-    assert len(registry) == 19
-
-
 @pytest.mark.parametrize(
     ("host", "group"),
     [
