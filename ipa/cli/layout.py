@@ -50,20 +50,15 @@ def table_of(rows: Iterable[Any], *columns: ViewColumn, indent: str = "") -> Tab
     return table
 
 
-def resource_columns(
-    names: Iterable[str],
-    held: Callable[[Any], Resources | None],
-    heading: Callable[[str], str] = str,
-    shown: Callable[[str, float], str] = in_column,
-) -> list[ViewColumn]:
+def resource_columns(names: Iterable[str], held: Callable[[Any], Resources | None]) -> list[ViewColumn]:
     """A column for each resource that a row has, None if it is not known what it has."""
 
     def column(name: str) -> ViewColumn:
         def value(row: Any) -> str | None:
             amounts = held(row)
-            return None if amounts is None else shown(name, amounts.amount(name))
+            return None if amounts is None else in_column(name, amounts.amount(name))
 
-        return ViewColumn(heading(name), value, "{}")
+        return ViewColumn(name, value, "{}")
 
     return [column(name) for name in names]
 

@@ -16,10 +16,9 @@ from ipa.control.canonical import plain
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.table import Table
 
-# Tables are as wide as they need, also in a pipe.
-WIDTH = 160
+# Tables are as wide as they need, also in a pipe; a row of Markdown is one line.
+WIDTH, MARKDOWN_WIDTH = 160, 2000
 # Seconds between two lines of progress where there is no terminal.
 LINE_S = 30.0
 
@@ -68,66 +67,32 @@ def show(output: Output, values: Any, *lines: RenderableType | Iterable[Renderab
     for each in lines:
         for line in each if isinstance(each, list | Iterator) else (each,):
             # A text of ours has no markup.
-            console.print(Text(line.rstrip()) if isinstance(line, str) else line, markup=False)
+            shown = Text(line.rstrip()) if isinstance(line, str) else line
+            for part in markdown(shown) if output is Output.MD else (shown,):
+                console.print(part, markup=False)
 
 
 def printer(output: Output = Output.TEXT) -> Console:
     """The console for people. Colours follow NO_COLOR and the terminal, and never carry meaning alone."""
     from rich.console import Console
 
-    if output is Output.MD:
-        return _markdown()
     console = Console(highlight=False, soft_wrap=True)
+    if output is Output.MD:
+        return Console(highlight=False, soft_wrap=True, no_color=True, width=MARKDOWN_WIDTH)
     return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDTH)
 
 
-def _markdown() -> Console:
-    """A console whose tables are those of Markdown, and whose lines are paragraphs."""
-    from rich.console import Console
-
-    class Markdown(Console):
-        """A console that prints tables and texts as Markdown."""
-
-        def print(self, *objects: Any, **_: Any) -> None:
-            for each in objects:
-                for paragraph in paragraphs(each):
-                    typer.echo(f"{paragraph}\n")
-
-    return Markdown(width=WIDTH)
-
-
-def paragraphs(renderable: Any) -> Iterator[str]:
-    """The Markdown of a table, of text, or of a group of them."""
+def markdown(shown: Any) -> Iterator[RenderableType]:
+    """Yield the parts of a group, each with an empty line after it, tables with the rules of Markdown."""
+    from rich import box
     from rich.console import Group
     from rich.table import Table
 
-    if isinstance(renderable, Group):
-        for each in renderable.renderables:
-            yield from paragraphs(each)
-    elif isinstance(renderable, Table):
-        yield "\n".join(_rows(renderable))
-    else:
-        text = _plain(renderable).strip()
-        if text:
-            yield text
-
-
-def _rows(table: Table) -> Iterator[str]:
-    if table.title:
-        yield f"**{_plain(table.title)}**\n"
-    headings = [_plain(column.header) if table.show_header else "" for column in table.columns]
-    yield _row(headings)
-    yield _row(["---:" if column.justify == "right" else "---" for column in table.columns])
-    for cells in zip(*(list(column.cells) for column in table.columns), strict=True):
-        yield _row([_plain(cell) for cell in cells])
-
-
-def _row(cells: list[str]) -> str:
-    return "| " + " | ".join(cell.strip().replace("|", "\\|") for cell in cells) + " |"
-
-
-def _plain(renderable: Any) -> str:
-    return str(getattr(renderable, "plain", renderable))
+    for part in shown.renderables if isinstance(shown, Group) else (shown,):
+        if isinstance(part, Table):
+            part.box, part.padding, part.pad_edge, part.show_header = box.MARKDOWN, (0, 1), True, True
+        yield part
+        yield ""
 
 
 def work_left(done: int, total: int, took_s: float, now: datetime) -> str:

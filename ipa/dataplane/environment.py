@@ -7,6 +7,7 @@ import math
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry
@@ -15,7 +16,7 @@ from ipa.dataplane import http
 from ipa.dataplane.http import MAX_BODY_BYTES, MAX_HELD_BYTES, Application, BodyLimits
 from ipa.dataplane.metrics import MetricsThread
 from ipa.model.errors import IpaError
-from ipa.serving.connections import MOST_FILES, OTHER_FILES, ServerBounds, raise_file_limit, within_files
+from ipa.serving.connections import MOST_FILES, ServerBounds, raise_file_limit, within_files
 from ipa.serving.protocol import BoundedConfig, BoundedServer
 
 T = TypeVar("T")
@@ -116,10 +117,12 @@ def run(
         idle_s=KEEP_ALIVE_S,
         chunk_bytes=CHUNK_BYTES,
     )
+    bounds = within_files(bounds, raise_file_limit())
+    # Each request is passed on over a connection of its own.
+    most = bounds.connections // 2
     config = BoundedConfig(
         application,
-        # Each request is passed on over a connection of its own.
-        within_files(bounds, (raise_file_limit() + OTHER_FILES) // 2),
+        replace(bounds, connections=most, address_connections=most),
         host=host,
         port=port,
         backlog=BACKLOG,

@@ -21,7 +21,7 @@ from ipa.cli.layout import (
     time_of_day,
 )
 from ipa.model.plan import WHOLE_PERCENT, cores_of
-from ipa.model.resources import NO_RESOURCES, Resources, dimension, in_words, total, words_of
+from ipa.model.resources import NO_RESOURCES, Resources, in_words, total, words_of
 
 Json = Mapping[str, Any]
 SIGN = {True: "~", False: "="}
@@ -243,31 +243,15 @@ def history_table(decisions: Sequence[Json], *, is_changes: bool = False) -> Ren
     """The table of decisions, newest first; the number of a change is its revision."""
     if not decisions:
         return Text("no decisions yet")
-    # Other resources only if some configuration has them: its words have the cores.
-    held = [_held_after(each) for each in decisions]
-    names = total(each for each in held if each is not None).amounts
     return table_of(
         decisions,
         ViewColumn("at", lambda each: date_time(each["at"])),
         ViewColumn("revision" if is_changes else "tick", "tick"),
         ViewColumn("reason", "reason"),
         ViewColumn("configuration", lambda each: "  ".join(map(config_words, each["configs"]))),
-        *resource_columns(
-            names, _held_after, lambda name: dimension(name).heading, lambda _, amount: f"{amount:g}"
-        ),
         ViewColumn("detail", "detail"),
         ViewColumn("id", "decision_id"),
     )
-
-
-def _held_after(decision: Json) -> Resources | None:
-    """The resources beside cores of the decision's configuration; None if they are not in its plan."""
-    stages = (decision.get("plan") or {"stages": ()})["stages"]
-    each = {(it["stage"], it["variant"]): Resources(**it.get("beside") or {}) for it in stages}
-    configs = [((it["stage"], it["variant"]), it["replicas"]) for it in decision["configs"]]
-    if not configs or any(replica not in each for replica, _ in configs):
-        return None
-    return total(each[replica] * count for replica, count in configs)
 
 
 def difference_table(found: Difference) -> Group:
@@ -283,7 +267,6 @@ def difference_table(found: Difference) -> Group:
         _change_column("replicas", "replicas"),
         _change_column("cores each", "cores"),
         ViewColumn("cores", _cores_change, "{}"),
-        *map(_resource_column, names),
     )
     cost = [f"{delta(found.cost_cores, found.wanted_cost_cores, 'g', relative=True)} cores"]
     cost += [f"{_resource_delta(found.beside, found.wanted_beside, name)} {words_of(name)}" for name in names]
@@ -301,13 +284,6 @@ def difference_table(found: Difference) -> Group:
 
 def _change_column(heading: str, name: str) -> ViewColumn:
     return ViewColumn(heading, lambda stage: _change(stage, name), "{}")
-
-
-def _resource_column(name: str) -> ViewColumn:
-    def changed(stage: StageDifference) -> str:
-        return _resource_delta(stage.beside, stage.wanted_beside, name) if stage.wanted else ""
-
-    return ViewColumn(dimension(name).heading, changed, "{}")
 
 
 def _variant_change(stage: StageDifference) -> Text:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import yaml
 from ipa.cli.difference import difference
 from ipa.cli.main import run
 from ipa.cli.output import printer
-from ipa.cli.views.status_text import difference_table, history_table
+from ipa.cli.views.status_text import difference_table
 from ipa.files import load_pipeline, load_profiles
 from ipa.files.plans import plan_in
 from ipa.model.errors import UsageError
@@ -67,30 +66,6 @@ def test_a_kind_that_no_variant_has_is_refused_with_those_there_are(capsys: Capt
     assert run(["fleet", "vision=30", "--cores", "40", "--accelerators", f"{GPU}s=1", *PLACE]) == 65
     printed = capsys.readouterr()
     assert f"no variant of the pipelines has '{GPU}s'; there are: {GPU}, {SLICE}" in printed.err
-
-
-def test_the_history_has_what_each_configuration_holds(capsys: Capture) -> None:
-    assert run(["plan", "vision", "--rate", "30", "-o", "json", *PLACE]) == 0
-    plan = json.loads(capsys.readouterr().out)
-    keys = ("stage", "variant", "batch_size", "cores", "replicas", "share_percent")
-    configs = [{key: stage[key] for key in keys} for stage in plan["stages"]]
-    head = {
-        "at": "2026-11-24T12:00:00+00:00",
-        "tick": 3,
-        "reason": "apply.switch_variant",
-        "detail": "better",
-    }
-    applied = {**head, "decision_id": "vision-3", "configs": configs, "plan": plan}
-    held = {**head, "decision_id": "vision-4", "reason": "hold.stable", "configs": RUNNING, "plan": None}
-    out = printer()
-    out.print(history_table([applied, held]))
-    heading, *rows = capsys.readouterr().out.splitlines()
-    first, second = (line for line in rows if "better" in line)
-    assert re.search(rf"memory GiB\s+{GPU}\s+{SLICE}\s+detail", heading)
-    assert re.search(r"\s13\s+1\s+1\s+better\s+vision-3", first)
-    assert re.search(r"\s–\s+–\s+–\s+better\s+vision-4", second)
-    out.print(history_table([held]))
-    assert "memory" not in capsys.readouterr().out
 
 
 def test_a_difference_shows_what_replicas_hold_and_cost(capsys: Capture) -> None:
