@@ -35,6 +35,10 @@ LATER = START + timedelta(days=4000)
 ALL = Retention(decisions_s=5000 * DAY_S)
 
 
+# Of signatures and of rules of retention: nothing in it asks the database another question.
+ON_SQLITE = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+
+
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments of sixteen rows in groups of four, and no waiting between transactions."""
@@ -156,6 +160,7 @@ def test_holds_go_and_changes_and_acts_stay(signed: Store) -> None:
         assert found.removed == TICKS - len(kept)
 
 
+@ON_SQLITE
 def test_an_outcome_that_holds_stays_and_delays_no_other(signed: Store) -> None:
     """A segment with one is thinned once; what is younger has its turn."""
     for tick in range(TICKS + 1, TICKS + 3):
@@ -266,6 +271,7 @@ def test_a_pipeline_that_records_no_more_is_sealed_whole_and_goes_on(signed: Sto
     assert signed.verify("ocr", full=True).decisions == TICKS + 6
 
 
+@ON_SQLITE
 def test_an_export_verifies_past_what_was_removed(signed: Store, key: Path, tmp_path: Path) -> None:
     signed.prune(START)
     signed.prune(START + timedelta(seconds=30 * TICK_S), Retention(decisions_s=10.0))
@@ -408,6 +414,7 @@ def another_key(folder: Path) -> Path:
     return path
 
 
+@ON_SQLITE
 def test_keys_that_were_used_before_verify_and_the_first_signs(
     signed: Store, key: Path, tmp_path: Path, url: str
 ) -> None:
@@ -422,6 +429,7 @@ def test_keys_that_were_used_before_verify_and_the_first_signs(
     store.close()
 
 
+@ON_SQLITE
 def test_without_a_key_nothing_is_signed_and_it_says_so(store: Store, url: str, key: Path) -> None:
     bare = Store(store._engine, keyring=Keyring(None))
     fill(bare)
