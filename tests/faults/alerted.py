@@ -23,7 +23,7 @@ from tests.fakes.world import PIPELINE, PROFILES, SMALLEST
 
 # A fault begins when the loop has settled.
 FROM_S = 120.0
-LENGTH_S = 780
+LENGTH_S = 600
 RATE_RPS = 5.0
 # What a pipeline that has too little of everything says beside the reason for it.
 OVERLOAD = frozenset(
@@ -350,7 +350,9 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "W8",
         "everything takes twice as long as the profiles say",
-        lambda: Monitored(steady(2 * RATE_RPS, 2 * RATE_RPS), true_profiles=slower(PROFILES, 2.0)),
+        lambda: Monitored(
+            steady(2 * RATE_RPS, 2 * RATE_RPS, length_s=780), true_profiles=slower(PROFILES, 2.0)
+        ),
         _of("IpaProfileSlow"),
         OVERLOAD,
     ),
