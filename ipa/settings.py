@@ -144,7 +144,8 @@ class Settings:
     forecast_trace: str = ""
     # Age from which a sample counts as missing, in seconds: three missed scrapes of 5 s.
     stale_after_s: float = 15.0
-    # Consecutive ticks for which a smaller plan must be the best before scaling down. InfAdapter waits four.
+    # Consecutive ticks for which another plan must at least be better before it replaces the running one, if
+    # that carries the load. InfAdapter waits four.
     down_after_ticks: int = 4
     # Relative difference in objective below which a plan does not replace the running one.
     tolerance_ratio: float = 0.01
@@ -156,13 +157,6 @@ class Settings:
     # Time for which a variant is not planned after its rollout failed, in seconds. Each further failure
     # doubles it.
     quarantine_s: float = 300.0
-    # Utilisation above which a stage counts as overloaded: its arrivals over the capacity of its ready
-    # replicas.
-    max_utilisation_ratio: float = 1.0
-    # Consecutive overloaded ticks after which a stage gets replicas whatever the plan says.
-    crowded_ticks: int = 3
-    # Time after an overload during which no replicas are removed, in seconds.
-    crowded_hold_s: float = 300.0
     # Learn from what is observed. Profiles are corrected by service times once batches take at least a tenth
     # longer than profiled; our queues measure these, and in shape single our runtime in the model servers.
     # Plans are made for more than the forecast while too many requests are late, and for less while hardly

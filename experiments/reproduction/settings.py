@@ -241,7 +241,6 @@ def repeated(
             down_after_ticks=1,
             tolerance_ratio=0.0,
             max_step_replicas=NO_LIMIT,
-            crowded_ticks=NO_LIMIT,
             correct_profiles=False,
         ),
     )

@@ -47,7 +47,6 @@ class ReasonCode(StrEnum):
     CANARY = "apply.canary"
     FIRST_PLAN = "apply.first_plan"
     ROLLBACK = "apply.rollback"
-    SATURATED = "apply.saturated"
     RELIEVED = "apply.slo_broken"
     AMENDED = "apply.amended"
     FALLBACK = "apply.fallback"
@@ -79,12 +78,16 @@ class ReasonCode(StrEnum):
     RBAC = "hold.rbac"
     AUDIT_FAILED = "hold.audit_failed"
 
+    @classmethod
+    def _missing_(cls, value: object) -> ReasonCode | None:
+        """The reason that took the place of one in records of earlier versions."""
+        return cls.RELIEVED if value == "apply.saturated" else None
+
 
 # Reasons that need a person's attention; with the others the loop works normally.
 UNHEALTHY = frozenset(
     {
         ReasonCode.ROLLBACK,
-        ReasonCode.SATURATED,
         ReasonCode.RELIEVED,
         ReasonCode.AMENDED,
         ReasonCode.SLO_BROKEN,

@@ -19,7 +19,7 @@ from tests.fakes.viewed import viewed
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 PAGE = Path(__file__).resolve().parents[2] / "ipa" / "api" / "page"
-HELD = UNHEALTHY - BLIND - LATE - {ReasonCode.ROLLBACK, ReasonCode.SATURATED}
+HELD = UNHEALTHY - BLIND - LATE - {ReasonCode.ROLLBACK}
 
 
 @pytest.fixture(scope="module")

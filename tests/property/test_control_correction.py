@@ -9,16 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipa.control.engine.correction import (
-    DEAD_BAND_END,
     STEP,
     UNCORRECTED,
     Correction,
     learned,
-    steps_for,
 )
 from ipa.control.engine.guards import GuardSettings
 from ipa.model.observation import Batches, Measured, Missing, MissingReason, Observation, StageObservation
-from ipa.model.profile import MOST_RATIO
+from ipa.model.profile import LEAST_RATIO, MOST_RATIO
 from ipa.policies.base import Prediction
 from ipa.queueing.service import ServiceTime
 from tests.amounts import many
@@ -71,15 +69,14 @@ def test_whatever_is_seen_ratios_stay_within_bounds(ratios: list[float], spread:
 @given(st.floats(0.2, 3.9), st.floats(0.0, 0.5), st.floats(30.0, 5000.0))
 @settings(max_examples=many(50), deadline=None, derandomize=True)
 def test_what_stays_as_it_is_is_found_and_kept(ratio: float, spread: float, count: float) -> None:
-    steps = [known.seen[0].steps for known in over([ratio] * 150, spread, count) if known.seen]
+    steps = [known.seen[0].steps for known in over([ratio] * 300, spread, count) if known.seen]
     # From one side, so it never overshoots by more than rounding, and once there it stays.
     pairs = list(pairwise(steps))
     assert all(before <= after for before, after in pairs) or all(before >= after for before, after in pairs)
     assert steps[-1] == steps[-20]
-    if ratio < DEAD_BAND_END:
-        assert steps[-1] <= 0 and STEP ** steps[-1] >= ratio / STEP
-    elif steps[-1]:
-        assert abs(STEP ** steps[-1] / ratio - 1) < 0.03
+    # Up to the steps that are not worth a change.
+    ratio, planned = max(ratio, LEAST_RATIO), STEP ** steps[-1]
+    assert ratio / STEP**3 <= planned <= ratio * STEP**3
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.001, 1.0), st.sampled_from([12, 60, 600]), st.floats(0.9, 1.7))
@@ -100,11 +97,3 @@ def test_random_service_times_neither_correct_a_right_profile_nor_flap_on_a_wron
     # It may still be rising where a window says little; back and forth it goes seldom.
     backs = sum(after < before for before, after in pairwise(steps))
     assert backs <= 3
-
-
-@given(st.integers(0, 28), st.lists(st.floats(0.5, 5.0), min_size=1, max_size=6))
-@settings(max_examples=many(100), deadline=None, derandomize=True)
-def test_a_step_once_taken_holds_for_the_ratios_it_was_taken_at(steps: int, ratios: list[float]) -> None:
-    taken = steps_for(steps, ratios)
-    assert steps_for(taken, ratios) == taken
-    assert 0 <= taken <= 29

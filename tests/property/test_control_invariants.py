@@ -19,6 +19,7 @@ from hypothesis.stateful import (
 
 from ipa.control.engine.guards import GuardSettings, bound_faults, total_cores
 from ipa.control.engine.observe import observe
+from ipa.control.engine.stabiliser import NO_ROW
 from ipa.control.engine.state import EngineState, TickRequest
 from ipa.control.engine.tick import on_tick
 from ipa.control.ports import PipelineControl, Signals, StageState, WorkloadState
@@ -221,7 +222,7 @@ def test_what_cannot_be_trusted_is_never_acted_upon(seen: Signals, workload: Wor
             ReasonCode.METRICS_INVALID,
         }
     if workload is None or not trusted(seen):
-        assert effects.change is None and state.pending_scale_downs == ()
+        assert effects.change is None and state.row == NO_ROW
 
 
 @settings(max_examples=many(30), deadline=None, derandomize=True)

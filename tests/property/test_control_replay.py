@@ -170,7 +170,12 @@ def test_whatever_happens_every_decision_is_taken_again_as_it_was() -> None:
     elsewhere = {ReasonCode.NOT_LEADER, ReasonCode.AUDIT_FAILED, ReasonCode.RESHARE, ReasonCode.GUARDED}
     elsewhere |= {ReasonCode.RELIEVED, ReasonCode.AMENDED, ReasonCode.SLO_BROKEN}
     elsewhere |= {ReasonCode.CANARY, ReasonCode.CANARY_MEASURED}
-    rare = {ReasonCode.ROLLBACK_FAILED, ReasonCode.QUARANTINED, ReasonCode.SOLVER_FAILED}
+    rare = {
+        ReasonCode.SIGNALS_DISAGREE,
+        ReasonCode.ROLLBACK_FAILED,
+        ReasonCode.QUARANTINED,
+        ReasonCode.SOLVER_FAILED,
+    }
     assert set(ReasonCode) - seen <= elsewhere | rare
 
 

@@ -78,13 +78,12 @@ REQUESTS = (
     ),
     Alert(
         "IpaCrowded",
-        f"{held('apply.saturated|apply.slo_broken', '10m')} > 0\n"
-        f"or max by ({BY}) ({table.LOAD_RATIO.name}) > 1",
+        f"{held('apply.slo_broken', '10m')} > 0\nor max by ({BY}) ({table.LOAD_RATIO.name}) > 1",
         "0s",
         WARNING,
         f"{HERE} was given more replicas than planned",
-        "A stage had more than its ready replicas carry, or requests were late though the model expected "
-        "none, so capacity was added whatever the plan says. The profile may promise too much.",
+        "Requests were late though the model expected none, so capacity was added whatever the forecast "
+        "says. The profile may promise too much.",
     ),
 )
 

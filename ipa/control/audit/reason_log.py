@@ -28,7 +28,6 @@ RUNBOOKS = "docs/how-to/alerts.md"
 ALERT_OF = {
     **dict.fromkeys(LATE, "IpaSloBurnFast"),
     **dict.fromkeys(BLIND, "IpaInputsStale"),
-    ReasonCode.SATURATED: "IpaCrowded",
     ReasonCode.ROLLBACK: "IpaRolledBack",
     ReasonCode.INFEASIBLE: "IpaInfeasible",
     ReasonCode.NO_ROOM: "IpaNoRoom",

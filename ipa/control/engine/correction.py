@@ -9,9 +9,8 @@ Where profiles are of another machine the ratios start from a calibration.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from math import ceil, exp, log, sqrt
+from math import exp, log, sqrt
 
 from ipa.control.engine.guards import GuardSettings
 from ipa.model.decision import Event, Notice
@@ -27,12 +26,10 @@ from ipa.queueing.service import ServiceTime
 
 # Plans use ratios in steps of 5 %, so that plans do not jitter with them.
 STEP = 1.05
-# A correction starts at the first ratio and ends below the second.
-DEAD_BAND, DEAD_BAND_END = 1.10, 1.03
-# It decreases by two steps at least, and increases from half a step on.
-STEPS_BACK = 2
-# Plans rely on a variant being quicker than its profile once it was for so long.
-QUICK_S = 120.0
+# They change by two steps at least, and rely on a variant being quicker than its profile with this time
+# constant.
+LEAST_STEPS, QUICK_S = 2, 300.0
+DEAD_BAND = STEP**LEAST_STEPS
 # Fewer batches in a window are ignored.
 LEAST_BATCHES = 5
 # The error of a mean of n batches is their variation over √n. Means are smoothed until that is 2 %, and over
@@ -53,9 +50,9 @@ ALARM, ALARM_END = 1.25, 1.15
 class ObservedSlowdown:
     """The observed slowdown of a variant: `ratio` times its profile, smoothed; last at `at_s`.
 
-    `recent` are (time, ratio) of the last window. `steps` is the number of `STEP`s that plans use, negative
-    for a variant that is quicker than profiled; `is_told` is True if the event was emitted. The ratio is
-    below what plans use since `quick_since_s`, and was at most `quick_ratio` then.
+    `recent` are (time, ratio) of the last window. `careful_ratio` lasted for that, and falls below 1 slowly.
+    `steps` is the number of `STEP`s that plans use, negative for a variant that is quicker than profiled;
+    `is_told` is True if the event was emitted.
     """
 
     stage: str
@@ -63,10 +60,9 @@ class ObservedSlowdown:
     ratio: float
     steps: int
     at_s: float
-    recent: tuple[tuple[float, float], ...] = ()
+    careful_ratio: float = 1.0
     is_told: bool = False
-    quick_since_s: float | None = None
-    quick_ratio: float = 0.0
+    recent: tuple[tuple[float, float], ...] = ()
 
     @property
     def planned_ratio(self) -> float:
@@ -132,11 +128,13 @@ class Correction:
         start, steps = self.calibration.ratio(stage, variant), self.start_steps(stage, variant)
         newest = self.newest(stage)
         if newest is None:
-            return ObservedSlowdown(stage, variant, start, steps, 0.0, is_told=STEP**steps > ALARM_END)
+            return ObservedSlowdown(stage, variant, start, steps, 0.0, start, STEP**steps > ALARM_END)
+        beside = start / self.calibration.ratio(stage, newest.variant)
         return replace(
             newest,
             variant=variant,
-            ratio=newest.ratio * start / self.calibration.ratio(stage, newest.variant),
+            ratio=newest.ratio * beside,
+            careful_ratio=newest.careful_ratio * beside,
             steps=newest.steps + steps - self.start_steps(stage, newest.variant),
         )
 
@@ -173,7 +171,7 @@ def learned(
 ) -> Correction:
     """The correction after this tick. `predict` uses the profiles alone.
 
-    While the SLO `is_broken` a slowdown need not last for a window. Nothing is learned while a change is in
+    While the SLO `is_broken` a slowdown need not last. Nothing is learned while a change is in
     flight; from batches that may be of other replicas, are too few, or old; and while several configurations
     share the load, if metrics do not tell their batches apart. If two of them run the same variant, it is
     learned from the one with more batches.
@@ -209,16 +207,15 @@ def learned(
 
 def recalled_slowdowns(before: Correction, later_s: float) -> Correction:
     """The slowdowns of an earlier process, whose clock reads `later_s` less than this one's."""
-    seen = (
+    seen = tuple(
         replace(
             each,
             at_s=each.at_s + later_s,
             recent=tuple((at_s + later_s, ratio) for at_s, ratio in each.recent),
-            quick_since_s=None if each.quick_since_s is None else each.quick_since_s + later_s,
         )
         for each in before.seen
     )
-    return replace(before, seen=tuple(seen), since=())
+    return replace(before, seen=seen, since=())
 
 
 def _machine_steps(now: Correction) -> int:
@@ -256,31 +253,8 @@ def planned_with(plan: Plan) -> str:
     return f"planned with {', '.join(named)}" if named else ""
 
 
-def steps_for(steps: int, ratios: Sequence[float]) -> int:
-    """Return the steps that plans use, from the present number and the ratios of the last window.
-
-    The number grows if all ratios call for it, and then to that of the newest ratio: by then a change has
-    filled the window, and a single slow batch has left it. It shrinks if all ratios call for that, but not
-    below 0 (`_quicker`).
-    """
-    low, high, newest = min(ratios), max(ratios), ratios[-1]
-    if steps <= 0:
-        if low >= DEAD_BAND:
-            return _steps(newest)
-        return min(_steps(newest), 0) if _exact_steps(low) > steps + 0.5 else steps
-    if high < DEAD_BAND_END:
-        return 0
-    if _exact_steps(low) > steps + 0.5:
-        return _steps(newest)
-    return max(_steps(high), _steps(DEAD_BAND)) if _exact_steps(high) <= steps - STEPS_BACK else steps
-
-
-def _exact_steps(ratio: float) -> float:
-    return log(min(ratio, MOST_RATIO)) / log(STEP)
-
-
 def _steps(ratio: float) -> int:
-    return round(_exact_steps(ratio))
+    return round(log(min(ratio, MOST_RATIO)) / log(STEP))
 
 
 def _since(config: StageConfig, now_s: float) -> RunningSince:
@@ -314,23 +288,17 @@ def _updated(
     past = mine.recent if mine else ((now_s - window_s, before.ratio),)
     recent = tuple(each for each in past if now_s - each[0] <= window_s) or past[-1:]
     recent = (*recent, (now_s, ratio))
-    steps = steps_for(before.steps, [each for _, each in recent])
-    if is_broken:
-        steps = max(steps, steps_for(before.steps, [ratio]))
-    found = ObservedSlowdown(config.stage, config.variant, ratio, steps, now_s, recent, before.is_told)
-    return _quicker(mine, found)
-
-
-def _quicker(before: ObservedSlowdown | None, now: ObservedSlowdown) -> ObservedSlowdown:
-    """The slowdown with fewer steps once the variant was quicker than planned for long enough."""
-    if now.steps > 0 or _exact_steps(now.ratio) > now.steps - STEPS_BACK:
-        return now
-    if before is None or before.quick_since_s is None or before.steps != now.steps:
-        return replace(now, quick_since_s=now.at_s, quick_ratio=now.ratio)
-    slowest = max(before.quick_ratio, now.ratio)
-    if now.at_s - before.quick_since_s < QUICK_S:
-        return replace(now, quick_since_s=before.quick_since_s, quick_ratio=slowest)
-    return replace(now, steps=ceil(_exact_steps(slowest)))
+    # One long batch is in some of the windows alone.
+    ratios = [ratio] if is_broken else [each for _, each in recent]
+    low, high = min(ratios), max(ratios)
+    quick = min(before.careful_ratio, 1.0)
+    quick += (1 - exp(-passed_s / QUICK_S)) * (ratio - quick)
+    careful = ratio if low > before.careful_ratio else max(low, min(before.careful_ratio, max(high, quick)))
+    exact = log(min(careful, MOST_RATIO)) / log(STEP)
+    steps = round(exact) if abs(exact - before.steps) >= LEAST_STEPS or abs(exact) < 0.5 else before.steps
+    return ObservedSlowdown(
+        config.stage, config.variant, ratio, steps, now_s, significant(careful), before.is_told, recent
+    )
 
 
 def _smoothed(

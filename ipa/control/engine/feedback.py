@@ -7,7 +7,7 @@ a while. While requests are late, what waits counts as load.
 
 The model may be pessimistic, too: while fewer requests are late than the SLO allows, plans are made for a
 smaller margin above the load of the last minutes, step by step, and for the whole margin at once if the SLO
-is broken. A load that the running configuration has carried in time needs no more, whatever the model says.
+is broken.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ from ipa.policies.base import Predictor
 
 # Plans use the ratio in steps of 5 %, so that they do not jitter with it.
 STEP = 1.05
-# One window with late requests raises the ratio by the first, one in which most were late by the second.
-RAISE, RAISE_FAR = 1.2, 1.5
-MOSTLY_LATE_RATIO = 0.5
+# A window with late requests raises the ratio by this, and by half of their share.
+RAISE = 0.1
 # Beyond this the cause is not the load, and more replicas do not help.
 MOST = 3.0
 # The ratio falls by this each tick, after requests were in time for this long.
@@ -36,16 +35,12 @@ FALL, HOLD_S = 0.97, 60.0
 QUICKER = 4
 # The least ratio; the mean rate bounds the load to plan for, too.
 LEAST = 0.5
-# The ratio falls below 1 while the late requests of the last minutes are at most this share of those that the
-# SLO allows. The share is forgotten with this time constant.
-SPARE_RATIO, FORGET_S = 0.5, 1200.0
 # The highest mean rate over MEAN_S of the last minutes is the least that is planned for; the forecast's point
 # where variants change in place.
 MEAN_S, LATELY_S = 30.0, 300.0
-# If requests are late again within this multiple of the hold, the hold doubles, up to so many times.
-SOON, MOST_HOLDS = 2.0, 16
-# The load that was carried is a mean over this; it is forgotten with this time constant.
-PEAK_S, CARRIED_S = 5.0, 3600.0
+# The ratio does not fall while more of the requests of the last minutes were late than the SLO allows, and
+# below 1 while they are at most this share of that. They are forgotten with this time constant.
+SPARE_RATIO, FORGET_S = 0.5, 1200.0
 # Fewer requests in a window say nothing.
 LEAST_COUNT = 10
 # A load rises if that of its last step is this many deviations of chance above its mean.
@@ -60,23 +55,17 @@ DRAIN_S = 10.0
 class Feedback:
     """The load to plan for is `load_ratio` times the forecast; `is_broken`: the SLO is, in the last window.
 
-    A window is judged from `since_s` on: the ratio was raised or the last change ended then. The ratio was
-    raised last at `raised_s`, and falls after `hold_s` without lateness (`is_falling`); `late_s` is when the
-    SLO was broken last, at first when requests were first seen. Of the requests of the last minutes until
-    `judged_s` `late_ratio` were late. The running configuration has carried `carried_rps` in time, a mean
-    over PEAK_S.
+    A window is judged from `since_s` on: the ratio was raised or the last change ended then. `late_s` is
+    when the SLO was broken last, at first when requests were first seen. Of the requests of the last minutes
+    until `judged_s` `late_ratio` were late.
     """
 
     load_ratio: float = 1.0
     is_broken: bool = False
     since_s: float | None = None
-    raised_s: float | None = None
     late_s: float | None = None
-    hold_s: float = HOLD_S
-    is_falling: bool = False
     late_ratio: float = 0.0
     judged_s: float | None = None
-    carried_rps: float = 0.0
 
     @property
     def planned_ratio(self) -> float:
@@ -109,15 +98,16 @@ def regulated(
     running, seen = observation.running(), observation.attainment
     before = replace(_remembered(before, seen, now_s), is_broken=broken)
     if broken:
-        before = _careful(before, now_s)
+        before = replace(before, late_s=now_s)
+        if before.load_ratio < 1:
+            # The whole margin again, which is judged from now on.
+            before = replace(before, load_ratio=1.0, since_s=None)
     if running is None or in_flight or not observation.is_whole:
-        return replace(before, since_s=None, carried_rps=0.0)
+        return replace(before, since_s=None)
     begun_s = now_s if serving_s is None else serving_s
     after = replace(before, since_s=begun_s if before.since_s is None else before.since_s)
     if not broken or not isinstance(seen, Measured):
-        after = _carrying(after, observation, now_s, allowed_ratio)
-        return _eased(after, seen, now_s, SPARE_RATIO * allowed_ratio, QUICKER if is_quick else 1)
-    after = replace(after, late_s=now_s, carried_rps=0.0)
+        return _eased(after, seen, now_s, allowed_ratio, QUICKER if is_quick else 1)
     window_s = seen.value.window_s + seen.age_s
     assert after.since_s is not None
     if now_s - after.since_s < window_s:
@@ -125,18 +115,15 @@ def regulated(
     expected = predict(running, _rate_rps(observation, window_s))
     if expected is None or not expected.feasible:
         return after
-    step = RAISE_FAR if seen.value.in_time_ratio < MOSTLY_LATE_RATIO else RAISE
-    return _raised(after, min(after.load_ratio * step, MOST), now_s)
+    step = 1 + RAISE + (1 - seen.value.in_time_ratio) / 2
+    return replace(after, load_ratio=min(after.load_ratio * step, MOST), since_s=now_s)
 
 
 def recalled_feedback(before: Feedback, later_s: float) -> Feedback:
     """The feedback of an earlier process, whose clock reads `later_s` less than this one's."""
 
-    def later(at_s: float | None) -> float | None:
-        return None if at_s is None else at_s + later_s
-
-    raised_s, late_s = later(before.raised_s), later(before.late_s)
-    return replace(before, since_s=None, raised_s=raised_s, late_s=late_s, judged_s=None, carried_rps=0.0)
+    late_s = None if before.late_s is None else before.late_s + later_s
+    return replace(before, since_s=None, late_s=late_s, judged_s=None)
 
 
 def lateness(observation: Observation, pipeline: Pipeline) -> str:
@@ -239,14 +226,12 @@ def _steps_since_scrape(rates: Sequence[float | None]) -> int:
 
 def _highest_mean_rps(load: Measured[LoadHistory] | Missing) -> float:
     """The highest mean rate over MEAN_S lately; infinite if the load is missing."""
-    return max(_means_rps(load.value, LATELY_S, MEAN_S), default=inf) if isinstance(load, Measured) else inf
-
-
-def _means_rps(load: LoadHistory, last_s: float, over_s: float) -> list[float]:
-    """The mean rates over `over_s` in the last `last_s`, one a step; one at least if any was observed."""
-    rates = [rate for rate in load.rates_rps[-round(last_s / load.step_s) :] if rate is not None]
-    width = min(max(1, round(over_s / load.step_s)), len(rates))
-    return [sum(rates[at : at + width]) / width for at in range(len(rates) - width + 1)] if rates else []
+    if isinstance(load, Missing):
+        return inf
+    step_s = load.value.step_s
+    rates = [rate for rate in load.value.rates_rps[-round(LATELY_S / step_s) :] if rate is not None]
+    width = min(max(1, round(MEAN_S / step_s)), len(rates))
+    return max((sum(rates[at : at + width]) / width for at in range(len(rates) - width + 1)), default=inf)
 
 
 def _remembered(now: Feedback, seen: Measured[Attainment] | Missing, now_s: float) -> Feedback:
@@ -256,63 +241,26 @@ def _remembered(now: Feedback, seen: Measured[Attainment] | Missing, now_s: floa
     passed_s = 0.0 if now.judged_s is None else now_s - now.judged_s
     late_ratio = 1 - seen.value.in_time_ratio
     late_ratio += (now.late_ratio - late_ratio) * exp(-passed_s / FORGET_S)
-    carried_rps = now.carried_rps * exp(-passed_s / CARRIED_S)
-    return replace(now, late_ratio=late_ratio, judged_s=now_s, carried_rps=carried_rps)
-
-
-def _carrying(now: Feedback, observation: Observation, now_s: float, allowed_ratio: float) -> Feedback:
-    """With the load of this window as carried, if only the running configuration served it, and in time."""
-    seen, load, since_s = observation.attainment, observation.load, now.since_s
-    if not (isinstance(seen, Measured) and isinstance(load, Measured)) or since_s is None:
-        return now
-    window_s = seen.value.window_s
-    is_its_own = now_s - since_s >= window_s + seen.age_s
-    if not is_its_own or seen.value.count < LEAST_COUNT or 1 - seen.value.in_time_ratio > allowed_ratio:
-        return now
-    means = _means_rps(load.value, window_s, PEAK_S)
-    return replace(now, carried_rps=max(now.carried_rps, *means)) if means else now
-
-
-def _careful(now: Feedback, now_s: float) -> Feedback:
-    """With the whole margin again."""
-    return now if now.load_ratio >= 1 else _raised(now, 1.0, now_s)
-
-
-def _raised(now: Feedback, load_ratio: float, now_s: float) -> Feedback:
-    """With a higher ratio; it is kept for longer if the ratio had fallen too soon."""
-    is_soon = now.raised_s is not None and now_s - now.raised_s < SOON * now.hold_s
-    # Windows of one row of raises are no recurrence.
-    hold_s = now.hold_s * (1 + now.is_falling) if is_soon else HOLD_S
-    hold_s = min(hold_s, MOST_HOLDS * HOLD_S)
-    return replace(
-        now,
-        load_ratio=load_ratio,
-        since_s=now_s,
-        raised_s=now_s,
-        late_s=now_s,
-        hold_s=hold_s,
-        is_falling=False,
-    )
+    return replace(now, late_ratio=late_ratio, judged_s=now_s)
 
 
 def _eased(
     now: Feedback,
     seen: Measured[Attainment] | Missing,
     now_s: float,
-    most_late_ratio: float,
+    allowed_ratio: float,
     quicker: int,
 ) -> Feedback:
     """A step down: to 1 once requests were in time for the hold, below 1 while hardly any are late."""
     if now.late_s is None:
         return replace(now, late_s=now_s)
-    if now_s - now.late_s < now.hold_s / quicker:
-        return now
-    window_ratio = 1.0
+    late_ratio = allowed_ratio
     if isinstance(seen, Measured) and seen.value.count >= LEAST_COUNT:
-        window_ratio = 1 - seen.value.in_time_ratio
-    least = LEAST if max(window_ratio, now.late_ratio) <= most_late_ratio else 1.0
-    fallen = max(now.load_ratio * FALL**quicker, least)
-    return replace(now, load_ratio=fallen, is_falling=True) if fallen < now.load_ratio else now
+        late_ratio = max(1 - seen.value.in_time_ratio, now.late_ratio)
+    if late_ratio > allowed_ratio or now_s - now.late_s < HOLD_S / quicker:
+        return now
+    least = LEAST if late_ratio <= SPARE_RATIO * allowed_ratio else 1.0
+    return replace(now, load_ratio=min(now.load_ratio, max(now.load_ratio * FALL**quicker, least)))
 
 
 def breaks_slo(observation: Observation, sla: Sla, settings: GuardSettings) -> bool:

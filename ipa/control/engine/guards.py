@@ -10,7 +10,7 @@ from typing import Any
 from ipa.control.engine.observe import sane
 from ipa.control.ports import Freeze, PipelineControl
 from ipa.model.decision import Mode, ReasonCode
-from ipa.model.observation import Forecast, LoadHistory, Measured, Missing, MissingReason, Observation
+from ipa.model.observation import Forecast, LoadHistory, Measured, Missing, MissingReason, Observation, known
 from ipa.model.parts import gone_parts, parts_of, share_faults, share_of, stage_pairs
 from ipa.model.pipeline import Bounds, Pin, Pipeline
 from ipa.model.plan import WHOLE_PERCENT, StageConfig
@@ -48,12 +48,6 @@ class GuardSettings:
     # This many refused writes, or changes by others, in a row block the pipeline.
     max_conflicts: int = 3
     max_drifts: int = 3
-    # A stage with more load than this share of its ready capacity is overloaded.
-    max_utilisation_ratio: float = 1.0
-    # A stage overloaded this many ticks in a row gets replicas whatever the plan says.
-    crowded_ticks: int = 3
-    # No capacity is removed for this long after that.
-    crowded_hold_s: float = 300.0
     # True: plans use the observed slowdown of variants that are slower than their profiles.
     correct_profiles: bool = False
 
@@ -112,6 +106,35 @@ def forecast_fault(forecast: Forecast) -> HoldReason | None:
         return None
     said = f"point {forecast.point_rps}, upper {forecast.upper_rps} rps"
     return HoldReason(ReasonCode.METRICS_INVALID, f"the forecast of {forecast.rung} is invalid: {said}")
+
+
+def disagreement(observation: Observation, sla_s: float) -> str:
+    """The observation that speaks against removing capacity, in words; empty if every live signal agrees.
+
+    A latency that is absent because no request came does not object; a stale or invalid one does.
+    """
+    for name, value in _signals(observation):
+        if isinstance(value, Missing) and not value.is_idle:
+            return f"{name} is {value.reason.value}"
+    late = known(observation.latency_s)
+    if late is not None and late > sla_s:
+        return f"the latency is {late:.3g} s, the SLA is {sla_s:g} s"
+    for stage in observation.stages:
+        ready, config = stage.ready_replicas, stage.running
+        if (
+            isinstance(ready, Measured)
+            and isinstance(config, Measured)
+            and ready.value < config.value.replicas
+        ):
+            return f"only {ready.value} of {config.value.replicas} replicas of {stage.stage} are ready"
+    return ""
+
+
+def _signals(observation: Observation) -> list[tuple[str, Measured[float] | Missing]]:
+    return [
+        ("the latency", observation.latency_s),
+        *((f"the load of {stage.stage}", stage.arrival_rate_rps) for stage in observation.stages),
+    ]
 
 
 def bound_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str]:

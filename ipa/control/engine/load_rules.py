@@ -8,7 +8,6 @@ from ipa.control.engine import quarantine
 from ipa.control.engine.canary import CanaryTrial, beside, without
 from ipa.control.engine.feedback import lateness
 from ipa.control.engine.guards import HoldReason, bound_faults, forecast_fault, held_back, load_of, pin_faults
-from ipa.control.engine.overload_guard import Overload, overloaded_stages, with_more_replicas
 from ipa.control.engine.plan_selection import MORE, capacity_rps, checked, choose, plan_for, wanted
 from ipa.control.engine.state import Configs, EngineState, TickRequest, TickVerdict, hold
 from ipa.control.engine.transition import changes, keeps_all, lacking, safe_step, with_kept
@@ -33,7 +32,7 @@ def telemetry_lost(request: TickRequest, state: EngineState) -> tuple[TickVerdic
         telemetry = state.telemetry_loss.seen(fallback) if state.counts(request) else state.telemetry_loss
         return None, replace(state, telemetry_loss=telemetry)
     telemetry = state.telemetry_loss.unseen(fallback) if state.counts(request) else state.telemetry_loss
-    state = replace(state.without_pending(), telemetry_loss=telemetry)
+    state = replace(state.without_row(), telemetry_loss=telemetry)
     basis = _basis(request, state)
     verdict = _blind(request, state, basis, forecast)
     return verdict, _shadowed(request, state, basis, verdict)
@@ -168,91 +167,6 @@ def _blind(request: TickRequest, state: EngineState, running: Configs, why: Hold
         return replace(verdict, detail=words)
     words = f"{why.detail}; the plan is for the fallback rate of {fallback.rate_rps:g} rps"
     return hold(why.reason, words, plan=verdict.plan, forecast=verdict.forecast)
-
-
-def overloaded(
-    request: TickRequest, state: EngineState, verdict: TickVerdict
-) -> tuple[TickVerdict, EngineState]:
-    """Add replicas to stages that were overloaded for several ticks, unless the verdict already does.
-
-    If the model predicts that the running configuration does not carry the load, the plan handles it.
-    """
-    if request.control.mode is Mode.SHADOW:
-        return verdict, state
-    running = _basis(request, state)
-    if _knows(request, state, running, verdict):
-        return verdict, state
-    overloads, state = _lasting(request, state, running)
-    if not overloads:
-        return verdict, state
-    if verdict.action is Action.APPLY and _helps(request, running, verdict.configs, overloads):
-        return verdict, state
-    words = "; ".join(each.words for each in overloads)
-    relief = _relief(request, state, running, overloads, words)
-    if relief is None:
-        why = "bounds, missing room or a quarantine allow no more replicas"
-        return replace(verdict, detail=f"{verdict.detail}; {words}, but {why}"), state
-    relief = replace(relief, plan=verdict.plan, forecast=verdict.forecast)
-    return relief, state.without_pending()
-
-
-def _lasting(
-    request: TickRequest, state: EngineState, running: Configs
-) -> tuple[tuple[Overload, ...], EngineState]:
-    """The stages that were overloaded for enough ticks, and the state with the count of these ticks."""
-    known = request.predict(running, ANY_RATE_RPS)
-    capacities = known.capacities_rps if known else ()
-    sla_s = known.sla_s if known else request.pipeline.sla.latency_s
-    overloads = overloaded_stages(request.observation, capacities, sla_s, request.settings)
-    if not overloads:
-        return (), replace(state, overload=replace(state.overload, ticks=0))
-    ticks = state.overload.ticks + state.counts(request)
-    if ticks < request.settings.crowded_ticks:
-        return (), replace(state, overload=replace(state.overload, ticks=ticks))
-    overload = state.overload.acted(request.now_s, request.settings.crowded_hold_s)
-    return overloads, replace(state, overload=overload)
-
-
-def _knows(request: TickRequest, state: EngineState, running: Configs, verdict: TickVerdict) -> bool:
-    """True if the model predicts that the running configuration does not carry the load."""
-    if verdict.forecast is None:
-        return False
-    plan = verdict.plan
-    if plan is None or plan.peak_rps is None:
-        needed_rps = wanted(request, state, verdict.forecast).upper_rps
-    else:
-        needed_rps = plan.rate_rps
-    expected = request.predict(running, needed_rps)
-    return expected is not None and not expected.carries
-
-
-def _relief(
-    request: TickRequest, state: EngineState, running: Configs, overloads: tuple[Overload, ...], words: str
-) -> TickVerdict | None:
-    """The verdict to add replicas; None if bounds, room or a quarantine allow none."""
-    configs = with_more_replicas(request.pipeline, running, overloads, request.settings)
-    step = safe_step(running, configs, request.rolling, request.pipeline.bounds)
-    if step.configs == running or quarantine.objection(state.failures, running, step.configs, request.now_s):
-        return None
-    detail = f"{words}: {changes(running, step.configs)}"
-    held = held_back(request.control.mode, running, step.configs)
-    if held is not None:
-        return hold(held, f"would {ReasonCode.SATURATED.value}: {detail}", proposed=step.configs)
-    return TickVerdict(Action.APPLY, ReasonCode.SATURATED, detail, step.configs)
-
-
-def _helps(request: TickRequest, running: Configs, configs: Configs, overloads: tuple[Overload, ...]) -> bool:
-    """True if the change adds capacity to each overloaded stage, or in total if parts share the load."""
-    before, after = (request.predict(each, ANY_RATE_RPS) for each in (running, configs))
-    if before is None or after is None:
-        return False
-    if is_shared(running) or is_shared(configs):
-        return after.capacity_rps > before.capacity_rps
-    now, then = (
-        [config.replicas * each_rps for config, each_rps in zip(configs, seen.capacities_rps, strict=True)]
-        for configs, seen in ((running, before), (configs, after))
-    )
-    return all(then[each.place] > now[each.place] for each in overloads)
 
 
 def fallback_forecast(fallback: Fallback, seen: Forecast | None = None) -> Forecast:

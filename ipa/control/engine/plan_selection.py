@@ -9,9 +9,16 @@ from ipa.control.engine import quarantine
 from ipa.control.engine.canary import CanaryTrial, proven_by, trial_of
 from ipa.control.engine.correction import planned_with
 from ipa.control.engine.feedback import loaded, present_rps
-from ipa.control.engine.guards import bound_faults, held_back, limit_steps, pin_faults, pins_of, total_cores
-from ipa.control.engine.overload_guard import disagreement
-from ipa.control.engine.stabiliser import more_careful, remember, ripe, ticks_for
+from ipa.control.engine.guards import (
+    bound_faults,
+    disagreement,
+    held_back,
+    limit_steps,
+    pin_faults,
+    pins_of,
+    total_cores,
+)
+from ipa.control.engine.stabiliser import CHANGE_S, STARTS_S
 from ipa.control.engine.state import EngineState, TickRequest, TickVerdict, hold
 from ipa.control.engine.transition import (
     TransitionStep,
@@ -58,15 +65,14 @@ def choose(
     Else apply it only if it stays better for several ticks. If requests are `late`, in words, a plan of more
     capacity is applied at once, and no other.
     """
-    reset = state.without_pending()
+    reset = state.without_row()
     serving = serving_replicas(request.observation, running)
     plan = plan_for(request, state, serving, forecast)
     if isinstance(plan, TickVerdict):
         return plan, reset
     now = request.predict(serving, plan.rate_rps)
     lacks = now is not None and _urgent(plan, now)
-    carries = lacks and not late and state.feedback.carried_rps >= plan.carried_rps
-    urgent = now is None or (lacks and not carries) or bool(pin_faults(request.pipeline, running))
+    urgent = now is None or lacks or bool(pin_faults(request.pipeline, running))
     is_unstabilised = is_at_once(request.policy, running)
     urgent = urgent or is_unstabilised or bool(wrong_rows(request.pipeline, running))
     is_needed = lacks or bool(late)
@@ -79,22 +85,19 @@ def choose(
     if late and (not urgent or plan.configs == serving):
         verdict = _while_late(request, state, running, plan, forecast, now, late)
         return verdict, _damped(request, reset, running, verdict, urgent=True)
-    carries = carries and not urgent
-    kept = _no_better(request, state, serving, plan, forecast, None if urgent else now, carries=carries)
+    kept = _no_better(request, state, serving, plan, forecast, None if urgent else now)
     if kept is not None:
         return kept, reset
     # If no pod starts or stops, waiting has no benefit.
     moves_requests = only_shares(running, plan.configs)
     if now is not None and not urgent and not moves_requests:
-        if state.counts(request):
-            state = _pending(state, plan, request.settings.down_after_ticks)
-        settled_on = _settled_on(request, state, running, now)
-        if isinstance(settled_on, str):
+        plan, state, waits = _weighed(request, state, running, plan, now)
+        if waits:
             other = f"another plan ({_gain_words(running, plan, now)})"
-            words = f"{other} must stay better {settled_on}: {in_words(plan.configs)}"
+            words = f"{other} must stay better {waits}: {in_words(plan.configs)}"
             return hold(ReasonCode.STABILISING, words, plan=plan, forecast=forecast), state
-        plan = settled_on
-        objection = _objection(request, state, plan, now)
+        is_less = capacity_rps(plan) < now.capacity_rps * (1 - 1e-9)
+        objection = disagreement(request.observation, now.sla_s) if is_less else ""
         if objection:
             words = f"the plan would remove capacity, but {objection}"
             return hold(ReasonCode.SIGNALS_DISAGREE, words, plan=plan, forecast=forecast), reset
@@ -161,43 +164,43 @@ def _is_nearly_as_good(steady: Plan, plan: Plan, load_rps: float) -> bool:
     return _gain_ratio(plan, steady.objective) < WORTH_NEW_REPLICAS_RATIO
 
 
-def _pending(state: EngineState, plan: Plan, ticks: int) -> EngineState:
-    """The state with one more smaller plan in the row."""
-    return replace(
-        state,
-        pending_scale_downs=remember(state.pending_scale_downs, plan, ticks),
-        careful_scale_down=more_careful(state.careful_scale_down, plan),
-        pending_ticks=state.pending_ticks + 1,
-    )
+def _weighed(
+    request: TickRequest, state: EngineState, running: Configs, plan: Plan, now: Prediction
+) -> tuple[Plan, EngineState, str]:
+    """The most careful plan of the last ticks, the state with its gain, and what it waits for, in words.
 
-
-def _settled_on(request: TickRequest, state: EngineState, running: Configs, now: Prediction) -> Plan | str:
-    """The smaller plan that stayed better for long enough; without one what it lacks, in words.
-
-    The most careful plan of the last ticks if its gain is large, else that of the whole row.
+    No words: what it gained in this row of ticks pays for the change.
     """
-    settings = request.settings
-    needed = ticks = settings.down_after_ticks
-    too_small_rps = 0.0
-    recent = ripe(state.pending_scale_downs, ticks)
-    for plan, seen in ((recent, ticks), (state.careful_scale_down, state.pending_ticks)):
-        if plan is None:
-            continue
-        gain_ratio = _gain_ratio(plan, now.objective)
-        counted_ratio = 0.0 if _is_disruptive(request, running, plan, gain_ratio) else gain_ratio
-        needed = ticks_for(counted_ratio, ticks, settings.tick_s)
-        if ticks > 1 and not keeps_all(request.rolling, running, plan.configs):
-            needed = state.damping.ticks(plan, needed, request.now_s, settings.tick_s)
-            must_rps = state.damping.must_carry_rps(plan, request.now_s)
-            at_peak = request.predict(plan.configs, must_rps) if must_rps > plan.rate_rps else None
-            if at_peak is not None and not at_peak.feasible:
-                too_small_rps = must_rps
-                continue
-        if seen >= needed and (gain_ratio >= settings.tolerance_ratio or ticks <= 1 or not now.feasible):
-            return plan
-    if too_small_rps and state.pending_ticks >= needed:
-        return f"and carry {too_small_rps:.3g} rps too, for which the last one was too small"
-    return f"for {_part_of(state.pending_ticks * settings.tick_s, needed * settings.tick_s)}"
+    settings, row = request.settings, state.row
+    ticks = settings.down_after_ticks
+    is_counted = state.counts(request) or not row.plans
+    if is_counted:
+        row = row.longer(plan, ticks)
+    plan = row.careful
+    gain_ratio = _gain_ratio(plan, now.objective)
+    if is_counted:
+        row = replace(row, gain_s=row.gain_s + max(gain_ratio, 0.0) * settings.tick_s, ticks=row.ticks + 1)
+    state = replace(state, row=row)
+    if ticks <= 1 or not now.feasible:
+        return plan, state, "" if row.ticks >= ticks else _for(row.ticks, ticks, settings.tick_s)
+    cost_s = _cost_s(request, running, plan)
+    if not keeps_all(request.rolling, running, plan.configs):
+        cost_s *= state.damping.cost_ratio(plan, request.now_s)
+        must_rps = state.damping.must_carry_rps(plan, request.now_s)
+        at_peak = request.predict(plan.configs, must_rps) if must_rps > plan.rate_rps else None
+        if at_peak is not None and not at_peak.feasible:
+            words = f"and carry {must_rps:.3g} rps too, for which the last one was too small"
+            return plan, state, words
+    if gain_ratio >= settings.tolerance_ratio and row.ticks >= ticks and row.gain_s >= cost_s:
+        return plan, state, ""
+    lacks = ceil((cost_s - row.gain_s) / (max(gain_ratio, settings.tolerance_ratio, 1e-3) * settings.tick_s))
+    return plan, state, _for(row.ticks, max(ticks, row.ticks + max(lacks, 0)), settings.tick_s)
+
+
+def _cost_s(request: TickRequest, running: Configs, plan: Plan) -> float:
+    """The price of the change, in seconds of the whole objective: more if it starts replicas in vain."""
+    is_in_place = is_kept(request.rolling, running, plan.configs, is_in_place=True)
+    return CHANGE_S if is_in_place or not request.rolling.switches_at_once else STARTS_S
 
 
 def _gain_words(running: Configs, plan: Plan, now: Prediction) -> str:
@@ -206,19 +209,10 @@ def _gain_words(running: Configs, plan: Plan, now: Prediction) -> str:
     return f"{more:+g} {words_of(CORES, abs(more))}, PAS {(plan.pas or 0.0) - now.pas:+.2g}"
 
 
-def _part_of(passed_s: float, whole_s: float) -> str:
-    """A time and the part of it that has passed, in one unit: `30 min, 2 of them have passed`."""
-    unit_s, unit = (60.0, "min") if whole_s >= 120 else (1.0, "s")
-    return f"{whole_s / unit_s:.3g} {unit}, {passed_s / unit_s:.2g} of them have passed"
-
-
-def _is_disruptive(request: TickRequest, running: Configs, plan: Plan, gain_ratio: float) -> bool:
-    """True if the plan starts replicas beside those that serve, for a gain that is not worth that soon."""
-    return (
-        request.rolling.switches_at_once
-        and gain_ratio < WORTH_NEW_REPLICAS_RATIO
-        and not is_kept(request.rolling, running, plan.configs, is_in_place=True)
-    )
+def _for(passed: int, whole: int, tick_s: float) -> str:
+    """Ticks and the part of them that has passed: `for 30 min, 2 of them have passed`."""
+    unit_s, unit = (60.0, "min") if whole * tick_s >= 120 else (1.0, "s")
+    return f"for {whole * tick_s / unit_s:.3g} {unit}, {passed * tick_s / unit_s:.2g} of them have passed"
 
 
 def _while_late(
@@ -248,18 +242,10 @@ def _no_better(
     plan: Plan,
     forecast: Forecast,
     now: Prediction | None,
-    *,
-    carries: bool,
 ) -> TickVerdict | None:
-    """The hold if the running plan is as good up to the tolerance; `now` is None if it certainly is not.
-
-    `carries`: it has carried the load of the plan, though the model says that it cannot.
-    """
+    """The hold if the running plan is as good up to the tolerance; `now` is None if it certainly is not."""
     if plan.configs == running:
         words = "the running plan is the best"
-        return _kept(request, state, ReasonCode.NO_CHANGE, words, plan, forecast)
-    if carries and total_cores(plan.configs) >= total_cores(running):
-        words = f"the running plan has carried {state.feedback.carried_rps:.3g} rps in time"
         return _kept(request, state, ReasonCode.NO_CHANGE, words, plan, forecast)
     gain_ratio = _gain_ratio(plan, now.objective) if now is not None and now.feasible else None
     if gain_ratio is None or gain_ratio >= request.settings.tolerance_ratio:
@@ -276,16 +262,6 @@ def capacity_rps(plan: Plan) -> float:
         for stage in plan.stages
         if stage.share_percent
     )
-
-
-def _objection(request: TickRequest, state: EngineState, plan: Plan, now: Prediction) -> str:
-    """The reason why no capacity may be removed now, in words; empty if it may, or the plan removes none."""
-    if capacity_rps(plan) >= now.capacity_rps * (1 - 1e-9):
-        return ""
-    overload = state.overload
-    if overload.acted_on_s is not None and overload.holds(request.now_s):
-        return f"a stage was overloaded {request.now_s - overload.acted_on_s:.0f} s ago"
-    return disagreement(request.observation, now.sla_s)
 
 
 def plan_for(

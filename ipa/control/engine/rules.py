@@ -1,8 +1,8 @@
 """The rules of a tick, in their order: the first one that has a verdict decides.
 
 A rule returns its verdict, or None to leave the tick to the next rule, and the state that follows. The rules
-of the load come last. What they decide may be amended: by more replicas for overloaded stages, and by smaller
-batches if the running ones mix the rows of several requests.
+of the load come last. What they decide may be amended: by smaller batches if the running ones mix the rows of
+several requests.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from ipa.control.engine.load_rules import (
     amended,
     beside_trial,
     carries_forecast,
-    overloaded,
     planned,
     planned_at_once,
     slo_broken,
@@ -60,7 +59,7 @@ def judge(request: TickRequest, state: EngineState) -> tuple[TickVerdict, Engine
     verdict, state = _first(BEFORE_LOAD, request, state)
     if verdict is not None:
         # A hold before the load's rules interrupts a row of smaller plans.
-        return verdict, state.without_pending()
+        return verdict, state.without_row()
     request = _within_room(request, state)
     verdict, state = _first(OF_LOAD, request, state)
     assert verdict is not None
@@ -278,7 +277,7 @@ BEFORE_LOAD: tuple[Rule, ...] = (
 )
 # The last one always has a verdict.
 OF_LOAD: tuple[Rule, ...] = (telemetry_lost, on_trial, slo_broken, planned)
-AMENDMENTS: tuple[Amendment, ...] = (overloaded, mixed_rows, canary_held)
+AMENDMENTS: tuple[Amendment, ...] = (mixed_rows, canary_held)
 
 
 def _running(request: TickRequest) -> Configs:

@@ -1,26 +1,51 @@
-"""Up at once, down slowly: what is not needed now must have been better for some ticks in a row.
+"""Up at once, down slowly: what is not needed now must first have been worth the change to it.
 
-A plan that is much better waits for a few ticks, one that is a little better for minutes: a load that only
-scatters makes small plans small, and each would be taken back at its next peak.
+Each tick in which another plan is better adds its gain; it is applied once the sum pays for the change. So a
+plan that is much better waits for a few ticks, one that is a little better for minutes, and a load that only
+scatters makes few changes (lazy capacity provisioning: Lin, Wierman, Andrew, Thereska, 2013).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from math import ceil
 
 from ipa.model.plan import Plan
 from ipa.model.recording import UNLESS_DEFAULT
 
-# A gain of this share of the objective is taken after the fewest ticks; a tenth of it after ten times as
-# many, but no more than this time.
-LARGE_GAIN_RATIO = 0.05
-LONGEST_S = 300.0
-# A smaller plan that a larger one replaces within the first was too small; each such doubles the wait for
-# the next one, up to the second, until none has been for the third.
-TAKEN_BACK_S, LONGEST_DAMPED_S, FORGET_S = 600.0, 1800.0, 3600.0
+# What a change costs beside what it starts: so many seconds of the whole objective.
+CHANGE_S = 3.0
+# The same where variants change in place, and the plan starts replicas all the same.
+STARTS_S = 8.0
+# A smaller plan that a larger one replaces within the first was too small; each such doubles the cost of the
+# next one, until none has been for the second.
+TAKEN_BACK_S, FORGET_S = 600.0, 3600.0
+MOST_DOUBLINGS = 6
 # A load this far below the one that a plan was too small for is another load.
 OTHER_LOAD_RATIO = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The ticks in a row in which another plan was better: the plans of the last ones, and the gain of all.
+
+    The gain is that of the objective, as a ratio, over time: in seconds of the whole objective.
+    """
+
+    plans: tuple[Plan, ...] = ()
+    gain_s: float = 0.0
+    ticks: int = 0
+
+    def longer(self, plan: Plan, ticks: int) -> Row:
+        """The row with one more plan, of which the last `ticks` are remembered."""
+        return replace(self, plans=(*self.plans, plan)[-max(ticks, 1) :])
+
+    @property
+    def careful(self) -> Plan:
+        """The plan of the highest rate; the newest one of equals."""
+        return max(reversed(self.plans), key=lambda plan: plan.rate_rps)
+
+
+NO_ROW = Row()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +79,9 @@ class FlapDamping:
         is_other = plan.rate_rps < OTHER_LOAD_RATIO * self.rate_rps
         return self.count > 0 and now_s - self.at_s < FORGET_S and not is_other
 
-    def ticks(self, plan: Plan, ticks: int, now_s: float, tick_s: float) -> int:
-        """The ticks that a smaller plan must stay better, where it would be `ticks` undamped."""
-        if ticks <= 1 or not self.counts(plan, now_s):
-            return ticks
-        return max(ticks, min(ticks << min(self.count, 16), ceil(LONGEST_DAMPED_S / tick_s)))
+    def cost_ratio(self, plan: Plan, now_s: float) -> int:
+        """The factor of the cost of the change to a smaller plan."""
+        return 1 << min(self.count, MOST_DOUBLINGS) if self.counts(plan, now_s) else 1
 
     def must_carry_rps(self, plan: Plan, now_s: float) -> float:
         """The rate that a smaller plan must carry: that for which the last one was too small, else 0."""
@@ -66,30 +89,3 @@ class FlapDamping:
 
 
 UNDAMPED = FlapDamping()
-
-
-def remember(window: tuple[Plan, ...], plan: Plan, ticks: int) -> tuple[Plan, ...]:
-    """The window with the newest plan, no longer than `ticks`."""
-    return (*window, plan)[-max(ticks, 1) :]
-
-
-def more_careful(before: Plan | None, plan: Plan) -> Plan:
-    """The one of the higher rate; the newer one of equals."""
-    return plan if before is None or plan.rate_rps >= before.rate_rps else before
-
-
-def ripe(window: tuple[Plan, ...], ticks: int) -> Plan | None:
-    """The most careful of the lower plans, that of the highest rate, once the window is `ticks` long."""
-    if len(window) < ticks:
-        return None
-    return max(reversed(window), key=lambda plan: plan.rate_rps)
-
-
-def ticks_for(gain_ratio: float, ticks: int, tick_s: float) -> int:
-    """The ticks that a plan of that gain must stay better: `ticks` for a large gain, or if they are one."""
-    if ticks <= 1:
-        return ticks
-    longest = max(ticks, ceil(LONGEST_S / tick_s))
-    if gain_ratio <= 0:
-        return longest
-    return min(max(ticks, ceil(ticks * LARGE_GAIN_RATIO / gain_ratio)), longest)

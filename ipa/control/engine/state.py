@@ -11,9 +11,8 @@ from ipa.control.engine.canary import CanaryTrial, Variants
 from ipa.control.engine.correction import UNCORRECTED, Correction
 from ipa.control.engine.feedback import NO_FEEDBACK, Feedback
 from ipa.control.engine.guards import GuardSettings
-from ipa.control.engine.overload_guard import NOT_OVERLOADED, OverloadState
 from ipa.control.engine.quarantine import FailedRollout
-from ipa.control.engine.stabiliser import UNDAMPED, FlapDamping
+from ipa.control.engine.stabiliser import NO_ROW, UNDAMPED, FlapDamping, Row
 from ipa.control.ports import PipelineControl, Rollout
 from ipa.model.decision import Action, ReasonCode
 from ipa.model.observation import Forecast, LoadHistory, Observation
@@ -136,8 +135,7 @@ TELEMETRY_SEEN = TelemetryLoss()
 class EngineState:
     """The state that one tick leaves to the next.
 
-    `pending_scale_downs`: the smaller plans of the last ticks in a row, `careful_scale_down`: the most
-    careful of all in that row, which is `pending_ticks` long. `last_applied`: the configuration that runs by
+    `row`: the ticks in a row in which another plan was better. `last_applied`: the configuration that runs by
     our own write, None if that is not known. `planned`: True once a plan was applied.
     `conflicts`: refused writes in a row. `drifts_s`: times at which somebody else changed the running
     configuration. `goal`: a change that takes several steps and goes on whatever the load is (a person's
@@ -150,9 +148,7 @@ class EngineState:
 
     tick: int = 0
     actuation: Actuation = IDLE
-    pending_scale_downs: tuple[Plan, ...] = field(default=(), metadata=recorded_as("lower"))
-    careful_scale_down: Plan | None = None
-    pending_ticks: int = 0
+    row: Row = field(default=NO_ROW, metadata=UNLESS_DEFAULT)
     failures: tuple[FailedRollout, ...] = ()
     last_applied: Configs | None = field(default=None, metadata=recorded_as("ours"))
     planned: bool = False
@@ -160,7 +156,6 @@ class EngineState:
     drifts_s: tuple[float, ...] = ()
     block: WriteBlock | None = None
     telemetry_loss: TelemetryLoss = field(default=TELEMETRY_SEEN, metadata=recorded_as("blindness"))
-    overload: OverloadState = field(default=NOT_OVERLOADED, metadata=recorded_as("crowding"))
     goal: ChangeRequest | None = None
     shadow: tuple[StageConfig, ...] | None = None
     last_reason: ReasonCode | None = None
@@ -173,9 +168,9 @@ class EngineState:
     trial: CanaryTrial | None = field(default=None, metadata=UNLESS_DEFAULT)
     proven: Variants = field(default=frozenset(), metadata=UNLESS_DEFAULT)
 
-    def without_pending(self) -> EngineState:
-        """The state with the row of smaller plans interrupted."""
-        return replace(self, pending_scale_downs=(), careful_scale_down=None, pending_ticks=0)
+    def without_row(self) -> EngineState:
+        """The state with the row of better plans interrupted."""
+        return replace(self, row=NO_ROW)
 
     def counts(self, request: TickRequest) -> bool:
         """True if this tick counts among ticks in a row; one that was brought forward does not."""

@@ -98,7 +98,7 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
             lost=lost_counts(request.observation, verdict.configs, request.rolling),
             before=before_it.before if before_it else asked.before if asked else (),
         )
-        state = replace(state.without_pending(), actuation=begin(change, started_s))
+        state = replace(state.without_row(), actuation=begin(change, started_s))
         if verdict.follow_up:
             reason = classify(verdict.configs, verdict.follow_up, urgent=True)
             following = ChangeRequest(verdict.follow_up, "the next step of the last change", reason)

@@ -12,18 +12,15 @@ from math import log
 import pytest
 
 from ipa.control.engine.correction import (
-    DEAD_BAND,
-    DEAD_BAND_END,
     FORGET_S,
+    LEAST_STEPS,
     STEP,
-    STEPS_BACK,
     UNCORRECTED,
     Correction,
     ObservedSlowdown,
     alarms,
     learned,
     planned_with,
-    steps_for,
 )
 from ipa.control.engine.guards import GuardSettings, total_cores
 from ipa.control.engine.state import EngineState
@@ -105,11 +102,11 @@ def test_a_batch_that_took_long_is_no_slow_variant() -> None:
         assert all(after(*seen[:ticks]).slowdowns(PIPELINE) == () for ticks in range(1, 10))
 
 
-def test_a_change_that_comes_into_the_window_slowly_is_planned_with_once_it_is_there() -> None:
-    """With a window of three ticks: not with what the first part of it says."""
+def test_a_change_that_comes_into_the_window_slowly_is_planned_with_as_it_comes() -> None:
+    """With a window of three ticks."""
     ramp = [observed(ratio, window_s=30.0) for ratio in (1.0, 1.0, 1.0, 1.0, 1.15, 1.3, 1.45, 1.45, 1.45)]
     ratios = [ratio_of(after(*ramp[:ticks])) for ticks in range(1, 10)]
-    assert ratios[:7] == [1.0] * 7
+    assert ratios == sorted(ratios) and ratios[:5] == [1.0] * 5
     assert all(ratio == pytest.approx(1.45, rel=0.03) for ratio in ratios[7:])
 
 
@@ -244,24 +241,6 @@ def test_few_batches_teach_slowly() -> None:
     assert 1.0 < few < 1.1 and many == pytest.approx(1.4)
 
 
-def test_a_step_back_needs_more_than_a_step_up() -> None:
-    steps = steps_for(0, [1.3])
-    planned = STEP**steps
-    assert steps_for(steps, [planned * 1.02]) == steps
-    assert steps_for(steps, [planned * 1.03]) == steps + 1
-    assert steps_for(steps, [planned * 0.92]) == steps
-    assert steps_for(steps, [planned * 0.90]) < steps
-    ends = (steps_for(2, [DEAD_BAND_END]), steps_for(2, [DEAD_BAND_END - 0.001]))
-    assert (steps_for(0, [DEAD_BAND - 0.001]), steps_for(0, [DEAD_BAND]), *ends) == (0, 2, 2, 0)
-
-
-def test_a_step_needs_all_of_the_window() -> None:
-    assert (steps_for(0, [1.05, 1.3]), steps_for(0, [1.12, 1.3])) == (0, steps_for(0, [1.3]))
-    assert (steps_for(2, [1.1, 1.5]), steps_for(2, [1.3, 1.5])) == (2, steps_for(0, [1.5]))
-    assert (steps_for(6, [1.3, 1.1]), steps_for(6, [1.2, 1.1])) == (6, steps_for(0, [1.2]))
-    assert (steps_for(6, [1.3, 1.0]), steps_for(6, [1.0, 1.0])) == (6, 0)
-
-
 def test_people_are_told_once_and_again_only_after_it_was_well() -> None:
     known = after(*[observed(1.3)] * 9)
     told, events = alarms(known, PIPELINE)
@@ -305,9 +284,9 @@ def slowed(made: Scenario, ratio: float, waiting: float = 0.0) -> None:
     made.metrics.fault = fault
 
 
-def settled(mode: Mode = Mode.ACTIVE, crowded_ticks: int = 3) -> Scenario:
+def settled(mode: Mode = Mode.ACTIVE) -> Scenario:
     """A loop at its plan, whose profiles turn out to be too quick."""
-    correcting = replace(scenario().settings, correct_profiles=True, crowded_ticks=crowded_ticks)
+    correcting = replace(scenario().settings, correct_profiles=True)
     made = scenario(10.0, settings=correcting, mode=mode)
     made.ticks(12)
     slowed(made, 1.5)
@@ -349,11 +328,11 @@ def test_a_quicker_machine_gives_cores_back_slowly_and_takes_them_at_once() -> N
         return {seen.steps for it in known.since if (seen := known.of(it.stage, it.variant)) is not None}
 
     slowed(made, 0.6)
-    made.ticks(23)
+    made.ticks(6)
     assert steps() <= {0}
-    made.ticks(10)
+    made.ticks(80)
     (quick,) = steps()
-    assert quick < -STEPS_BACK and STEP**quick >= 0.6
+    assert quick < -LEAST_STEPS and STEP**quick >= 0.6
     slowed(made, 1.0)
     made.ticks(6)
     assert steps() == {0}
@@ -435,7 +414,7 @@ def test_plans_start_from_the_calibration() -> None:
 @pytest.mark.parametrize("ratio", [0.6, 1.0, 1.5, 2.0, 3.0])
 def test_what_is_observed_replaces_the_calibration(ratio: float) -> None:
     """Also where the machine was busy while it was measured; slowly only below the profile's time."""
-    ticks = 9 if ratio >= 1 else 60
+    ticks = 9 if ratio >= 1 else 120
     known = after(*[observed(ratio)] * ticks, known=CALIBRATED)
     assert known.planned_ratio("detect", "small") == pytest.approx(ratio, rel=0.11)
     # None is quicker than its profile until all that runs was seen to be.
@@ -465,12 +444,13 @@ def test_cpu_time_saved_while_idle_makes_no_variant_quick(ratio: float, learned_
     """Half a core computes at full speed after a pause: only what is quicker than that is a quick machine."""
 
     known = UNCORRECTED
-    for tick in range(30):
+    for tick in range(90):
         known = learned(known, observed(ratio), halves, SETTINGS, 10.0 * tick, in_flight=False)
     seen = known.of("detect", "small")
     assert seen is not None
     assert seen.ratio == pytest.approx(learned_ratio, rel=0.03)
-    assert seen.planned_ratio == pytest.approx(learned_ratio, rel=0.03)
+    # What is quicker is relied upon little by little.
+    assert learned_ratio / STEP <= seen.planned_ratio <= learned_ratio * STEP**LEAST_STEPS
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,6 @@ from ipa.control.engine.actuation import (
 )
 from ipa.control.engine.guards import limit_steps, trailing_gap_s
 from ipa.control.engine.observe import checked_load, observe
-from ipa.control.engine.stabiliser import remember, ripe
 from ipa.control.engine.transition import classify
 from ipa.control.loop.scheduler import SystemClock
 from ipa.control.ports import Rollout, RolloutPhase, Signals, StageSignals, StageState, WorkloadState
@@ -31,7 +30,7 @@ from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason,
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
 from tests.fakes.clock import VirtualClock
-from tests.fakes.world import PIPELINE, SMALLEST, planner
+from tests.fakes.world import PIPELINE, SMALLEST
 
 UNSEEN = Missing(MissingReason.NOT_ASKED)
 GROWN = tuple(replace(config, replicas=3) for config in SMALLEST)
@@ -115,17 +114,6 @@ def test_an_actuation_takes_no_step_that_is_not_drawn() -> None:
         accepted(begin(CHANGE, 0.0))
     with pytest.raises(ValueError, match="from idle to patching"):
         sent(IDLE)
-
-
-def test_the_most_careful_of_the_lower_plans_is_taken_once_it_is_time() -> None:
-    window = ()
-    for rate_rps in (5.0, 9.0, 3.0):
-        window = remember(window, planner(PIPELINE, rate_rps), 3)
-    assert ripe(window[:2], 3) is None
-    chosen = ripe(window, 3)
-    assert chosen is not None and chosen.rate_rps == 9.0
-    later = ripe(remember(remember(window, window[2], 3), window[2], 3), 3)
-    assert later is not None and later.rate_rps == 3.0
 
 
 def test_a_failure_waits_twice_as_long_each_time_and_no_longer_than_five_doublings() -> None:

@@ -13,6 +13,7 @@ from ipa.control.engine.canary import CanaryTrial, EndedCount
 from ipa.control.engine.feedback import Feedback
 from ipa.control.engine.observe import observe
 from ipa.control.engine.rules import BEFORE_LOAD, OF_LOAD, judge
+from ipa.control.engine.stabiliser import NO_ROW, Row
 from ipa.control.engine.state import ChangeRequest, EngineState, TickRequest, TickVerdict, WriteBlock
 from ipa.control.engine.tick import on_tick, unrecorded, unwritten
 from ipa.control.ports import PipelineControl, Rollout, RolloutPhase, Signals, StageState, WorkloadState
@@ -116,9 +117,9 @@ def _reason(request: TickRequest, state: EngineState) -> ReasonCode | None:
 def test_what_stops_the_rules_of_the_load_ends_a_row_of_smaller_plans() -> None:
     request = ticked()
     plan = profiled().plan(request.pipeline, 5.0, SMALLEST)
-    state = EngineState(pending_scale_downs=(plan,))
+    state = EngineState(row=Row((plan,)))
     _, after = judge(replace(request, control=PipelineControl(mode=Mode.ACTIVE, paused=True)), state)
-    assert after.pending_scale_downs == ()
+    assert after.row == NO_ROW
 
 
 def test_two_rules_ask_for_one_forecast() -> None:

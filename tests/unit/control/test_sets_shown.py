@@ -17,9 +17,7 @@ from ipa.cli.views.status_text import canary_lines, difference_table, status_lin
 from ipa.control.canonical import plain
 from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.engine.canary import CanaryTrial, EndedCount
-from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.observe import observe
-from ipa.control.engine.overload_guard import overloaded_stages, with_more_replicas
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl, Signals, StageSignals, StageState, WorkloadState
 from ipa.files.plans import plan_in
@@ -61,22 +59,11 @@ def test_the_variants_that_answered_are_those_of_all_parts_and_of_the_stage() ->
         assert seen(30.0, served=nothing).stages[0].served == ()
 
 
-def test_a_part_that_is_offered_more_than_it_carries_is_crowded_by_itself() -> None:
+def test_the_part_that_is_full_first_says_what_all_carry() -> None:
     known = PolicyInputs(IMAGES, PROFILES, solver="exact").predictor()(BOTH, 30.0)
     assert known is not None and len(known.capacities_rps) == 2
-    # The part that is full first says what all of it carries.
     assert known.capacity_rps == pytest.approx(
         min(known.capacities_rps[0] / 0.8, known.capacities_rps[1] / 0.2)
-    )
-    calm = overloaded_stages(seen(0.9 * known.capacity_rps), known.capacities_rps, 0.75, GuardSettings())
-    assert calm == ()
-    (crowd,) = overloaded_stages(seen(1.1 * known.capacity_rps), known.capacities_rps, 0.75, GuardSettings())
-    assert crowd.place == 0 and crowd.words.startswith("the load of classify=high is 110%")
-    assert with_more_replicas(IMAGES, BOTH, (crowd,), GuardSettings()) == BOTH, "12 cores are all there are"
-    wide = replace(IMAGES, bounds=replace(IMAGES.bounds, cores=20.0))
-    assert with_more_replicas(wide, BOTH, (crowd,), GuardSettings()) == (
-        replace(BOTH[0], replicas=2),
-        BOTH[1],
     )
 
 

@@ -1,56 +1,57 @@
-"""Smaller plans that are taken back: each makes the next one wait longer, but not where another load is."""
+"""What a change costs, and smaller plans that are taken back: each makes the next one dearer."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
 
-from ipa.control.engine.stabiliser import FORGET_S, LONGEST_DAMPED_S, TAKEN_BACK_S, UNDAMPED, FlapDamping
+from ipa.control.engine.stabiliser import FORGET_S, NO_ROW, TAKEN_BACK_S, UNDAMPED, FlapDamping
 from ipa.model.decision import ReasonCode
 from ipa.model.pipeline import Pin
 from ipa.policies.ours import Ours
 from tests.fakes.world import PIPELINE, planner, scenario
 
-TICK_S, TICKS = 10.0, 3
 PLAN = planner(PIPELINE, 10.0)
 
 
-def waited(damping: object, *, rate_rps: float = 10.0, now_s: float = 0.0, ticks: int = TICKS) -> int:
-    """The ticks that a plan for that rate must stay better."""
-    found: int = damping.ticks(replace(PLAN, rate_rps=rate_rps), ticks, now_s, TICK_S)  # type: ignore[attr-defined]
-    return found
+def cost_ratio(damping: FlapDamping, *, rate_rps: float = 10.0, now_s: float = 0.0) -> int:
+    """How many times as much the change to a plan for that rate costs."""
+    return damping.cost_ratio(replace(PLAN, rate_rps=rate_rps), now_s)
 
 
-def test_each_smaller_plan_that_is_taken_back_doubles_the_wait_up_to_half_an_hour() -> None:
+def test_each_smaller_plan_that_is_taken_back_doubles_the_cost_up_to_a_bound() -> None:
     damping, seen = UNDAMPED, []
     for number in range(12):
         now_s = 100.0 * number
         damping = damping.shrunk(now_s).grown(10.0, now_s + 50.0)
-        seen.append(waited(damping, now_s=now_s + 50.0))
-    assert seen[:4] == [6, 12, 24, 48]
-    assert seen[-1] == LONGEST_DAMPED_S / TICK_S
+        seen.append(cost_ratio(damping, now_s=now_s + 50.0))
+    assert seen[:4] == [2, 4, 8, 16]
+    assert seen[-1] == 64
 
 
 def test_a_plan_that_stayed_long_enough_was_no_mistake() -> None:
     kept = UNDAMPED.shrunk(0.0).grown(10.0, TAKEN_BACK_S + 1)
-    assert waited(kept, now_s=TAKEN_BACK_S + 2) == TICKS
+    assert cost_ratio(kept, now_s=TAKEN_BACK_S + 2) == 1
     # Nor is one that grew twice.
     twice = UNDAMPED.shrunk(0.0).grown(10.0, 10.0).grown(12.0, 20.0)
-    assert waited(twice, now_s=30.0) == 2 * TICKS
+    assert cost_ratio(twice, now_s=30.0) == 2
 
 
 def test_it_is_forgotten_after_an_hour_and_where_the_load_is_another() -> None:
     damped = UNDAMPED.shrunk(0.0).grown(10.0, 10.0).shrunk(20.0).grown(10.0, 30.0)
-    assert waited(damped, now_s=40.0) == 4 * TICKS
-    assert waited(damped, rate_rps=6.0, now_s=40.0) == TICKS
-    assert waited(damped, now_s=31.0 + FORGET_S) == TICKS
+    assert cost_ratio(damped, now_s=40.0) == 4
+    assert cost_ratio(damped, rate_rps=6.0, now_s=40.0) == 1
+    assert cost_ratio(damped, now_s=31.0 + FORGET_S) == 1
     later = damped.shrunk(30.0 + FORGET_S).grown(10.0, 31.0 + FORGET_S)
-    assert waited(later, now_s=32.0 + FORGET_S) == 2 * TICKS
+    assert cost_ratio(later, now_s=32.0 + FORGET_S) == 2
 
 
-def test_a_plan_that_needs_no_wait_gets_none() -> None:
-    damped = UNDAMPED.shrunk(0.0).grown(10.0, 10.0)
-    assert waited(damped, now_s=20.0, ticks=1) == 1
+def test_of_the_last_plans_the_one_of_the_highest_rate_is_taken() -> None:
+    row = NO_ROW
+    for rate_rps in (9.0, 3.0, 5.0):
+        row = row.longer(replace(PLAN, rate_rps=rate_rps), 3)
+    assert row.careful.rate_rps == 9.0
+    assert row.longer(replace(PLAN, rate_rps=4.0), 3).careful.rate_rps == 5.0
 
 
 def test_replicas_that_come_and_go_with_the_load_are_not_damped() -> None:

@@ -13,7 +13,6 @@ from ipa.adapters.prometheus.server import Answered
 from ipa.control.engine.correction import UNCORRECTED, learned
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.observe import observe
-from ipa.control.engine.overload_guard import overloaded_stages
 from ipa.control.ports import Load, Signals, StageState, WorkloadState
 from ipa.model.observation import Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline
@@ -94,8 +93,6 @@ def test_profiles_are_corrected_by_the_batches_of_model_servers_and_what_waits_t
     waiting = seen.stages[0].queue_length
     assert isinstance(waiting, Measured)
     assert waiting.value == pytest.approx(rate_rps * server.batch_s[configs[0].stage], rel=0.05)
-    (told, *_) = overloaded_stages(seen, [0.1, 100.0], 1.0, replace(settings, max_utilisation_ratio=100.0))
-    assert told.words.startswith(f"the queue of {configs[0].stage} takes ")
 
 
 def test_predictors_that_share_the_load_are_read_each_by_its_name() -> None:
