@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby, zip_longest
+from itertools import zip_longest
 from math import isfinite
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -30,35 +30,23 @@ if TYPE_CHECKING:
 
 def plan_lines(plan: Plan) -> Iterator[RenderableType]:
     """Yield the stages of the plan, its predictions, and how the search ended."""
-    yield _head(plan)
+    head = f"Pipeline {plan.pipeline}   λ {plan.rate_rps:g} rps   SLA {plan.sla_s:.3f} s"
+    yield f"{head}   objective {plan.objective_name}"
+    gap = "" if plan.gap is None else f"gap {plan.gap:.1%}, "
+    search = f"{gap}{plan.solver}, {plan.solve_s * 1e3:.0f} ms"
     if plan.stages:
         yield stage_table(plan)
         yield f"  {_outcome(plan)}"
-        yield f"  objective {plan.objective:.6g} {plan.termination.value} ({_search(plan)})"
+        yield f"  objective {plan.objective:.6g} {plan.termination.value} ({search})"
     else:
-        yield from _no_plan(plan, f" ({_search(plan)})")
+        yield f"  No plan: {plan.termination.value.replace('_', ' ')} ({search})."
+        yield from (f"  Feasible with {move}." for move in plan.relaxations)
     yield from note_line(plan.note)
 
 
 def note_line(note: str) -> list[str]:
     """The line with the remarks of a plan: how its solver was chosen, and what else is to be known."""
     return [f"  Note: {note}."] if note else []
-
-
-def _no_plan(plan: Plan, search: str = "") -> Iterator[str]:
-    yield f"  No plan: {plan.termination.value.replace('_', ' ')}{search}."
-    yield from (f"  Feasible with {move}." for move in plan.relaxations)
-
-
-def _search(plan: Any) -> str:
-    """The engine and the time of the search of a plan or a set, with the gap that it left."""
-    gap = "" if plan.gap is None else f"gap {plan.gap:.1%}, "
-    return f"{gap}{plan.solver}, {plan.solve_s * 1e3:.0f} ms"
-
-
-def _head(plan: Plan) -> str:
-    head = f"Pipeline {plan.pipeline}   λ {plan.rate_rps:g} rps   SLA {plan.sla_s:.3f} s"
-    return f"{head}   objective {plan.objective_name}"
 
 
 def stage_table(plan: Plan) -> Table:
@@ -88,14 +76,12 @@ def _outcome(plan: Plan) -> str:
     other = f" ({beside:g} beside the replicas)" if beside > 0 else ""
     held = plan.resources.amounts.items()
     other += "".join(f", {in_words(name, amount)}" for name, amount in held if name != CORES)
+    price = plan.cost_usd_per_hour
+    other += "" if price is None else f", {price:.4g} USD/h"
     return (
-        f"PAS {plan.pas:.4f}   cost {cores_of(plan.cost_cores)}{other}{_price(plan)}   "
+        f"PAS {plan.pas:.4f}   cost {cores_of(plan.cost_cores)}{other}   "
         f"latency {latency_s:.3f} s   headroom {1 - latency_s / plan.sla_s:.0%}"
     )
-
-
-def _price(plan: Any) -> str:
-    return "" if plan.cost_usd_per_hour is None else f", {plan.cost_usd_per_hour:.4g} USD/h"
 
 
 def explanation_lines(explained: Explanation) -> Iterator[RenderableType]:
@@ -103,7 +89,10 @@ def explanation_lines(explained: Explanation) -> Iterator[RenderableType]:
     plan = explained.plan
     yield f"{plan.pipeline} at {plan.rate_rps:g} rps: {explained.summary}."
     if plan.stages:
-        yield from _binding(explained)
+        none = "no limit; without any one of them the plan is the same"
+        none = none if explained.binding_complete else "none found in time"
+        yield "Binding" if explained.binding else f"Binding: {none}"
+        yield from (f"  {each.text}" for each in explained.binding)
         yield from _alternatives(explained)
     for remedy in explained.remedies:
         outcome, then = remedy.outcome, ""
@@ -114,16 +103,6 @@ def explanation_lines(explained: Explanation) -> Iterator[RenderableType]:
     if explained.unfinished:
         yield "Not found in time (--deadline gives more):"
         yield from (f"  {text}" for text in explained.unfinished)
-
-
-def _binding(explained: Explanation) -> Iterator[RenderableType]:
-    if explained.binding:
-        yield "Binding"
-    elif explained.binding_complete:
-        yield "Binding: no limit; without any one of them the plan is the same"
-    else:
-        yield "Binding: none found in time"
-    yield from (f"  {each.text}" for each in explained.binding)
 
 
 def _alternatives(explained: Explanation) -> Iterator[RenderableType]:
@@ -203,9 +182,8 @@ def fit_lines(
         ago = f"{counted(stage['age_days'], 'day')} ago" if stage["age_days"] else "today"
         yield f"Stage {pipeline}/{stage['stage']}   measured on {stage['measured_on']}, {ago}{source}"
         yield f"  on {stage['hardware']}{load}\n  {stage['method']}"
-        rows = [row for _, each in groupby(stage["fits"], itemgetter("variant")) for row in _rows(each)]
         yield table_of(
-            rows,
+            stage["fits"],
             ViewColumn("variant", itemgetter("variant")),
             ViewColumn("accuracy", itemgetter("accuracy"), "{:.4g}"),
             ViewColumn("cores", itemgetter("cores"), "{:g}"),
@@ -213,11 +191,7 @@ def fit_lines(
             ViewColumn("R²", lambda row: "flat" if row["is_flat"] else row["r2_ratio"], "{:.2f}"),
             ViewColumn("error", itemgetter("max_error_ratio"), "{:.0%}"),
             ViewColumn("left out", itemgetter("loo_error_ratio"), "{:.0%}"),
-            ViewColumn(
-                "latency ms",
-                lambda row: _range(*(_ms(row["latencies_s"][at]) for at in (0, -1))),
-                "{}",
-            ),
+            ViewColumn("latency ms", _latencies, "{}"),
             ViewColumn("rps", itemgetter("throughput_rps"), "{:.4g}"),
             indent="  ",
         )
@@ -237,19 +211,14 @@ def _words(finding: ProfileFinding) -> str:
     return ": ".join(part for part in (finding.variant, places) if part)
 
 
-def _rows(fits: Iterator[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """The rows of a variant, which is named in the first."""
-    yield next(fits)
-    yield from ({**row, "variant": "", "accuracy": ""} for row in fits)
-
-
 def _range(least: object, most: object) -> str:
     return f"{least}" if least == most else f"{least} to {most}"
 
 
-def _ms(seconds: float) -> str:
-    """Milliseconds, with one more digit if there are few."""
-    return f"{1000 * seconds:.1f}" if seconds < 0.1 else f"{1000 * seconds:.0f}"
+def _latencies(row: Mapping[str, Any]) -> str:
+    """The milliseconds of the smallest and the largest batch, with one more digit if there are few."""
+    found = (1000 * row["latencies_s"][at] for at in (0, -1))
+    return _range(*(f"{each:.1f}" if each < 100 else f"{each:.0f}" for each in found))
 
 
 # Changes that are printed; -o json has all.
