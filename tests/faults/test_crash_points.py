@@ -13,8 +13,8 @@ from tests.faults.crash import LEASE
 from tests.faults.crashing import STORIES, Found, run, service
 from tests.faults.table import WHOLE, Case
 
-# `make faults` kills at every point, some fifty lives of a service; `make test` at every second one.
-EACH = 1 if WHOLE else 2
+# `make faults` kills at every point, some fifty lives of a service; `make test` at every third one.
+EACH = 1 if WHOLE else 3
 # A restart may have to wait out a rollout and try a broken variant once more.
 MTTR_TICKS = 12
 

@@ -187,8 +187,13 @@ def test_k5_errors_for_minutes(case: Case, status: int, minutes: int) -> None:
         world.sound()
 
 
-@pytest.mark.parametrize("kind", [FaultKind.LOST_AFTER, FaultKind.TRUNCATED, FaultKind.HTML])
-@pytest.mark.parametrize("over", ["process", "http"])
+@pytest.mark.parametrize(
+    ("over", "kind"),
+    variants(
+        [("http", FaultKind.LOST_AFTER), ("process", FaultKind.TRUNCATED), ("http", FaultKind.HTML)],
+        [("process", FaultKind.LOST_AFTER), ("http", FaultKind.TRUNCATED), ("process", FaultKind.HTML)],
+    ),
+)
 def test_k7_applied_and_the_answer_lost(case: Case, kind: FaultKind, over: str) -> None:
     with build(over=over) as world:
         world.settle()
@@ -224,8 +229,13 @@ def test_k7_lost_and_the_reading_back_too(case: Case) -> None:
         world.sound()
 
 
-@pytest.mark.parametrize("kind", [FaultKind.LOST_BEFORE, FaultKind.STATUS])
-@pytest.mark.parametrize("over", ["process", "http"])
+@pytest.mark.parametrize(
+    ("over", "kind"),
+    variants(
+        [("process", FaultKind.LOST_BEFORE), ("http", FaultKind.STATUS)],
+        [("http", FaultKind.LOST_BEFORE), ("process", FaultKind.STATUS)],
+    ),
+)
 def test_k8_not_applied_and_the_answer_lost(case: Case, kind: FaultKind, over: str) -> None:
     with build(over=over) as world:
         world.settle()
