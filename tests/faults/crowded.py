@@ -17,6 +17,14 @@ from pathlib import Path
 
 import psutil
 
+from ipa.adapters.store import open_store
+from ipa.adapters.store.state import DECISION, KeyIdentities
+from ipa.api.context import ApiContext
+from ipa.control.loop.scheduler import SystemClock
+from ipa.model.access import Grant, Role
+from tests.fakes.services import FakeWorld, over
+from tests.faults.server import served
+
 # Of an ordinary decision these are some tens of kilobytes.
 INPUTS_BYTES = 30_000
 DECISIONS = 600
@@ -51,15 +59,9 @@ def crowded(folder: Path) -> Iterator[Crowded]:
             process.wait(60)
 
 
-def main(folder: Path) -> None:
-    """Serve until the input ends."""
-    from ipa.adapters.store import open_store
-    from ipa.adapters.store.state import DECISION, KeyIdentities
-    from ipa.control.loop.scheduler import SystemClock
-    from ipa.model.access import Grant, Role
-    from tests.fakes.services import FakeWorld, over
-    from tests.faults.server import served
-
+@contextmanager
+def crowd_of(folder: Path) -> Iterator[tuple[ApiContext, list[str]]]:
+    """The services over a record of large decisions, and the tokens of two viewers."""
     clock, store = SystemClock(), open_store(f"sqlite:///{folder / 'ipa.sqlite3'}")
     made = [store.keys.create(name, Grant(Role.VIEWER, "default"), now=clock.now()) for name in "ab"]
     world = FakeWorld().play(20)
@@ -69,16 +71,18 @@ def main(folder: Path) -> None:
         decision = replace(world.log[-1], tick=tick, decision_id=f"d-{tick}", inputs=inputs)
         texts.append((decision, DECISION.text(decision)))
     store._record_all(texts)
-    services = replace(
-        over(world.services(), log=store, verify=store.verify),
-        record=store,
-        authenticators=(KeyIdentities(store.keys, clock),),
-    )
-    with served(services) as (host, port):
-        said = {"url": f"http://{host}:{port}", "viewer": made[0][1], "other": made[1][1]}
+    services = over(world.services(), log=store, verify=store.verify)
+    identities = (KeyIdentities(store.keys, clock),)
+    yield replace(services, record=store, authenticators=identities), [token for _, token in made]
+    store.close()
+
+
+def main(folder: Path) -> None:
+    """Serve until the input ends."""
+    with crowd_of(folder) as (services, tokens), served(services) as (host, port):
+        said = {"url": f"http://{host}:{port}", "viewer": tokens[0], "other": tokens[1]}
         print(json.dumps(said), flush=True)
         sys.stdin.read()
-    store.close()
 
 
 if __name__ == "__main__":

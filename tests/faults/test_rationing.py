@@ -19,7 +19,7 @@ from ipa.api.limits import ApiLimits, RequestGate, TokenBuckets
 from ipa.api.queries import PAGE_BYTES
 from ipa.model.errors import BusyError
 from tests.fakes.services import ApiClient, FakeWorld
-from tests.faults.crowded import DECISIONS, INPUTS_BYTES, Crowded, crowded
+from tests.faults.crowded import DECISIONS, INPUTS_BYTES, Crowded, crowd_of, crowded
 from tests.faults.table import Case
 
 MEMORY_MB, HEALTH_S = 50.0, 0.5
@@ -94,13 +94,14 @@ def test_r3_the_largest_lists_from_30_connections(case: Case, service: Crowded) 
     case.told("s that another viewer waited, at most", other_s)
 
 
-def test_r3_a_page_that_ends_early_loses_nothing(case: Case, service: Crowded) -> None:
+def test_r3_a_page_that_ends_early_loses_nothing(case: Case, tmp_path: Path) -> None:
     seen: list[str] = []
     before, pages = None, 0
-    with client_of(service, service.viewer) as client:
+    with crowd_of(tmp_path) as (services, tokens):
+        client, headers = ApiClient(services), {"Authorization": f"Bearer {tokens[0]}"}
         while pages == 0 or before is not None:
             query = {"limit": "500"} | ({"before": before} if before else {})
-            page = client.get(f"{OCR}/decisions", params=query).json()
+            page = client.get(f"{OCR}/decisions", params=query, headers=headers).json()
             seen += [each["decision_id"] for each in page["decisions"]]
             before, pages = page["next_before"], pages + 1
     case.at_least("pages", pages, DECISIONS * INPUTS_BYTES // PAGE_BYTES)
