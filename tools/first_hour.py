@@ -247,7 +247,7 @@ def on_this_machine(folder: Path, path: str) -> Iterator[User]:
 
 @contextmanager
 def in_a_repository(folder: Path, path: str) -> Iterator[User]:
-    """Somebody with a git repository of pipelines, profiles, guardrails and a trace, on a branch of main."""
+    """Somebody with a git repository of pipelines, profiles and a trace, on a branch of main."""
     from tests.fakes.reviewed import make
 
     (folder / "repository").mkdir()

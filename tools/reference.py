@@ -15,7 +15,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from ipa.files.forms import described
 from ipa.model.errors import ExitCode
+from ipa.model.forms import ValueForm
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "reference"
@@ -138,13 +140,12 @@ def _aligned(options: Sequence[tuple[str, str]]) -> list[str]:
 
 MEANINGS = {
     ExitCode.OK: "done; for `plan` and `diff` without `--detailed-exitcode`: any result; for "
-    "`ci`: nothing above the threshold; for `replay`: all results are the same",
+    "`replay`: all results are the same",
     ExitCode.ERROR: "an internal error; something is unreachable or missing; `doctor` found a failure; "
     "`simulate`, `compare` and `experiment run`: a policy or forecaster failed at a tick",
-    ExitCode.CHANGED: "with `--detailed-exitcode`: there is a change; `ci`: a change above the threshold; "
-    "`replay`: a decision differs",
+    ExitCode.CHANGED: "with `--detailed-exitcode`: there is a change; `replay`: a decision differs",
     ExitCode.INFEASIBLE: "infeasible: no plan meets the constraints; a guard held a change back; `ci`: a "
-    "guardrail is broken, or a recorded rate has no plan; `fit --strict`: there is a finding",
+    "rule is broken, or a profile changed without a measurement; `fit --strict`: there is a finding",
     ExitCode.CONFLICT: "a saved plan is stale, or a conflict; for `init` and `import`: the files "
     "exist already; for `serve` and `store restore`: another service uses the store, or it is not empty; for "
     "`replay`: a decision's pipeline or profiles were changed since; for `deploy`: not what was reviewed",
@@ -308,8 +309,6 @@ def _is_method(found: Any, name: str) -> bool:
 
 def schemas() -> dict[str, str]:
     """The JSON Schema of each kind of file (draft 2020-12)."""
-    from ipa.files.forms import json_schema
-    from ipa.files.guardrails import GUARDRAILS
     from ipa.files.pipelines import pipeline_form
     from ipa.files.profiles import PROFILE
 
@@ -319,7 +318,6 @@ def schemas() -> dict[str, str]:
             "A graph of inference stages, the variants of each, an SLA and what is worth what.",
         ),
         "profile": (PROFILE, "What was measured of one stage's variants, over batch sizes and cores."),
-        "guardrails": (GUARDRAILS, "What a change of pipelines and profiles may do, as `ipa ci` checks it."),
     }
     found = {}
     for kind, (form, description) in kinds.items():
@@ -331,6 +329,33 @@ def schemas() -> dict[str, str]:
         }
         found[kind] = json.dumps({**head, **json_schema(form)}, indent=2, ensure_ascii=False) + "\n"
     return found
+
+
+def json_schema(form: ValueForm) -> dict[str, Any]:
+    """The JSON Schema (2020-12) of such a file, without its address."""
+    definitions: dict[str, Any] = {}
+    made = _schema(form, definitions, is_root=True)
+    return {**made, "$defs": dict(sorted(definitions.items()))}
+
+
+def _schema(form: ValueForm, definitions: dict[str, Any], *, is_root: bool = False) -> dict[str, Any]:
+    made = {
+        keyword: _schema(each, definitions) if isinstance(each, ValueForm) else each
+        for keyword, each in form.schema.items()
+        if keyword not in ("nullable", "description")
+    }
+    if form.keys is None:
+        return made
+    made["properties"] = {
+        name: _schema(key.form, definitions) | ({"description": text} if text else {})
+        for name, key, text in described(form)
+    }
+    required = [name for name, key in form.keys.items() if key.is_required]
+    made |= {"required": required} if required else {}
+    if is_root or not form.name:
+        return made
+    definitions[form.name] = made
+    return {"$ref": f"#/$defs/{form.name}"}
 
 
 def main() -> int:

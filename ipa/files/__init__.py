@@ -1,4 +1,4 @@
-"""Pipelines, profiles and guardrails in YAML files: read with every problem at its line, and written."""
+"""Pipelines and profiles in YAML files: read with every problem at its line, and written."""
 
 from ipa.files.document import Document, parse
 from ipa.files.pipelines import (

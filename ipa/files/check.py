@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ipa.files.document import Document, Pointer, read_document
-from ipa.files.guardrails import Guardrails, guardrails_in
 from ipa.files.pipelines import FILE_NAME, pipeline_in
 from ipa.files.profiles import profile_in
 from ipa.files.reading import opened
@@ -17,12 +16,9 @@ from ipa.model.pipeline import OutputRows, Pipeline, Stage
 from ipa.model.profile import StageProfile
 
 # How a file in a folder shows that it is meant for us, even one that is broken otherwise.
-_OURS = re.compile(
-    r"""^(apiVersion:\s*["']?ipa/|kind:\s*["']?(Pipeline|Profile|Guardrails)\b)""",
-    re.MULTILINE,
-)
-_KIND = re.compile(r"""^kind:\s*["']?(Profile|Guardrails)\b""", re.MULTILINE)
-PIPELINE, PROFILE, GUARDRAILS = "Pipeline", "Profile", "Guardrails"
+_OURS = re.compile(r"""^(apiVersion:\s*["']?ipa/|kind:\s*["']?(Pipeline|Profile)\b)""", re.MULTILINE)
+_KIND = re.compile(r"""^kind:\s*["']?Profile\b""", re.MULTILINE)
+PIPELINE, PROFILE = "Pipeline", "Profile"
 
 
 @dataclass(slots=True)
@@ -37,7 +33,6 @@ class Checked:
     planned_only: bool = False
     # Of a pipeline: the profiles that it was checked against, by stage.
     measured: dict[str, StageProfile] = field(default_factory=dict)
-    guardrails: Guardrails | None = None
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -81,8 +76,7 @@ def _find(paths: Sequence[Path], pipelines_dir: Path, profiles_dir: Path) -> Ite
 
 def _kind(path: Path) -> str:
     """The kind that the file declares; a pipeline if it declares none."""
-    found = _KIND.search(_head(path))
-    return found[1] if found else PIPELINE
+    return PROFILE if _KIND.search(_head(path)) else PIPELINE
 
 
 def _head(path: Path) -> str:
@@ -101,8 +95,6 @@ def _check(path: Path, kind: str) -> Checked:
         checked.document = read_document(path)
         if kind == PROFILE:
             checked.profile = profile_in(checked.document)
-        elif kind == GUARDRAILS:
-            checked.guardrails = guardrails_in(checked.document)
         else:
             checked.pipeline = pipeline_in(checked.document)
     except (InputError, NotFoundError) as error:

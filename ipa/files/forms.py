@@ -22,7 +22,7 @@ import yaml
 from ipa.files.document import MAX_SHOWN, Document, Pointer, first_twice, resolve_plain, shown_key
 from ipa.model.forms import BOOLEAN, NUMBER, TEXT, Key, RefusedError, ValueForm
 
-KINDS = ("pipeline", "profile", "guardrails")
+KINDS = ("pipeline", "profile")
 # A longer list is refused for its length alone.
 MOST_UNIQUE = 1000
 # The value of what has faults.
@@ -46,7 +46,7 @@ _DEMANDS: Mapping[str, tuple[Callable[[Any, Any], bool], str]] = {
 
 
 def schema_text(kind: str) -> str:
-    """The published JSON Schema (draft 2020-12) of `pipeline`, `profile` or `guardrails`."""
+    """The published JSON Schema (draft 2020-12) of `pipeline` or `profile`."""
     return resources.files("ipa.files").joinpath("schema", f"{kind}.schema.json").read_text("utf-8")
 
 
@@ -383,30 +383,3 @@ def described(form: ValueForm) -> Iterator[tuple[str, Key, str]]:
     texts = {} if form.model is None else descriptions(form.model)
     for name, key in (form.keys or {}).items():
         yield name, key, key.form.schema.get("description") or texts.get(key.field, "")
-
-
-def json_schema(form: ValueForm) -> dict[str, Any]:
-    """The JSON Schema (2020-12) of such a file, without its address."""
-    definitions: dict[str, Any] = {}
-    made = _schema(form, definitions, is_root=True)
-    return {**made, "$defs": dict(sorted(definitions.items()))}
-
-
-def _schema(form: ValueForm, definitions: dict[str, Any], *, is_root: bool = False) -> dict[str, Any]:
-    made = {
-        keyword: _schema(each, definitions) if isinstance(each, ValueForm) else each
-        for keyword, each in form.schema.items()
-        if keyword not in ("nullable", "description")
-    }
-    if form.keys is None:
-        return made
-    made["properties"] = {
-        name: _schema(key.form, definitions) | ({"description": text} if text else {})
-        for name, key, text in described(form)
-    }
-    required = [name for name, key in form.keys.items() if key.is_required]
-    made |= {"required": required} if required else {}
-    if is_root or not form.name:
-        return made
-    definitions[form.name] = made
-    return {"$ref": f"#/$defs/{form.name}"}

@@ -450,8 +450,8 @@ def overview(profile: StageProfile, today: date) -> dict[str, Any]:
 
 def unmeasured_changes(
     before: Mapping[str, StageProfile], after: Mapping[str, StageProfile]
-) -> Iterator[tuple[str, str]]:
-    """The stages whose figures changed though the profile names no other measurement, each with its words.
+) -> Iterator[str]:
+    """The stages whose figures changed though the profile names no other measurement, in words.
 
     A measurement is known by its day, method, source, hardware and load. New stages and variants have none to
     compare with.
@@ -470,15 +470,13 @@ def unmeasured_changes(
             continue
         if _measurement(old) == _measurement(new):
             yield (
-                stage,
                 f"{stage}/{'; '.join(changes)} without a new measurement, since {old.measured_on}; measure "
-                "it with `ipa profile`, or name the new one in measured_on, method or source",
+                "it with `ipa profile`, or name the new one in measured_on, method or source"
             )
         elif new.measured_on < old.measured_on:
             yield (
-                stage,
                 f"{stage}/{'; '.join(changes)} by an older measurement, of {new.measured_on} instead of "
-                f"{old.measured_on}",
+                f"{old.measured_on}"
             )
 
 

@@ -250,18 +250,3 @@ def _template() -> Any:
     made = Environment(loader=folder, autoescape=True)
     made.globals.update(marks=MARKS, kind_of=lambda block: type(block).__name__)
     return made.get_template("report.html")
-
-
-def rows_of(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table in Markdown; cells are Markdown already."""
-    return [
-        f"| {' | '.join(heads)} |",
-        "|" + "---|" * len(heads),
-        *(f"| {' | '.join(row)} |" for row in rows),
-    ]
-
-
-def as_text(text: str) -> str:
-    """Escape text of files, errors and people: no markup, no extra cells, no mentions."""
-    escaped = "".join(f"\\{each}" if each in "\\`*_[]|~" else each for each in " ".join(text.split()))
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace("@", "&#64;")

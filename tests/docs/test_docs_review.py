@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ipa.cli.main import run
-from tests.fakes.reviewed import GUARDRAILS, PIPELINE, edit, git, make, remember
+from tests.fakes.reviewed import PIPELINE, edit, git, make, remember
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = "profiles/video/crop.yaml"
@@ -47,22 +47,15 @@ def test_the_page_shows_what_its_commands_print(
     for name in ("IPA_PIPELINES_DIR", "IPA_PROFILES_DIR"):
         monkeypatch.delenv(name, raising=False)
     remember(monkeypatch)
-    assert f"```yaml\n{GUARDRAILS}```" in PAGE
-    printed, changes, shown = "", [], 0
+    printed, shown = "", 0
     for kind, body in BLOCK.findall(PAGE):
         if kind == "diff":
             git(folder, "checkout", "--quiet", ".")
-            changes.append(change_of(body))
-            edit(folder / (PROFILE if "accuracy: 0." in body else PIPELINE), changes[-1])
+            edit(folder / (PROFILE if "accuracy: 0." in body else PIPELINE), change_of(body))
         elif kind == "bash":
             [line] = body.splitlines()
-            if "--comment" in line:
-                # "The costly change above".
-                git(folder, "checkout", "--quiet", ".")
-                edit(folder / PIPELINE, changes[1])
             printed = ran(line, capfd)
         else:
             shown += 1
             assert body == printed
     assert shown == 3
-    assert (folder / "comment.md").read_text().startswith("<!-- ipa ci -->")

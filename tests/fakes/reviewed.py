@@ -1,4 +1,4 @@
-"""A git repository with one pipeline, its profiles, guardrails and a trace, and changes to review."""
+"""A git repository with one pipeline, its profiles and a trace, and changes to review."""
 
 from __future__ import annotations
 
@@ -9,23 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from ipa.service import review
+from ipa.service import simulation
 from ipa.simulate.arrivals import workload_rates
 from ipa.simulate.run import SimResult, SimSetup, simulate
 
 ROOT = Path(__file__).resolve().parents[2]
 PIPELINE = "pipelines/video/pipeline.yaml"
-GUARDRAILS = """\
-apiVersion: ipa/v1
-kind: Guardrails
-trace: traces/video.txt
-usd_per_core_hour: 0.04
-fail_if:
-  - slo_ratio < 0.99
-  - cores_mean > 40
-  - cost_increase_ratio > 2
-  - accuracy_drop > 0.02
-"""
 # What is replaced in the pipeline's file: nothing that shows, accuracy worth twice, and half of the cores.
 HARMLESS = ("drop_after: 10s", "drop_after: 8s")
 COSTLY = ("    alpha: 10\n    beta: 0.05", "    alpha: 20\n    beta: 0.05")
@@ -47,14 +36,13 @@ def git(folder: Path, *words: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
 
 
-def make(folder: Path, guardrails: str = GUARDRAILS) -> Path:
+def make(folder: Path) -> Path:
     """The repository on branch `change`, which is where `main` is."""
     for kind in ("pipelines", "profiles"):
         for file in sorted((ROOT / kind / "video").glob("*.yaml")):
             target = folder / kind / "video" / file.name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
-    (folder / "guardrails.yaml").write_text(guardrails)
     (folder / "traces").mkdir()
     rates = workload_rates("fluctuating")[400 : 400 + TRACE_S]
     (folder / "traces" / "video.txt").write_text("".join(f"{rate:.0f}\n" for rate in rates))
@@ -77,7 +65,7 @@ def remember(patch: pytest.MonkeyPatch) -> None:
             RUNS[key] = simulate(setup)
         return RUNS[key]
 
-    patch.setattr(review, "simulate", run)
+    patch.setattr(simulation, "simulate", run)
 
 
 def edit(file: Path, change: tuple[str, str]) -> None:

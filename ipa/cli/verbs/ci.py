@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from ipa.cli.options import FORECASTER, POLICY, FileFolders
-from ipa.cli.output import OUTPUT, Output, printed, show
-from ipa.model.errors import ExitCode, InputError, UsageError
+from ipa.cli.output import OUTPUT, Output, show
+from ipa.model.errors import ExitCode, UsageError
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from ipa.report.review import Review
+    from ipa.service.review import Reviewed
 
-MOST_SEEDS = 100
+MOST_SEEDS = 20
 
 
 def ci(
@@ -34,87 +34,85 @@ def ci(
         "--workload",
         help="load if there is no trace: bursty (the default), steady_low, steady_high or fluctuating",
     ),
-    policy_file: Path | None = typer.Option(
-        None, "--policy-file", help="file of guardrails; guardrails.yaml here or at the top if not given"
+    fail_if: list[str] = typer.Option(
+        [],
+        "--fail-if",
+        metavar="RULE",
+        help='a figure of `ipa simulate -o json`, <, <=, > or >=, and a number, as "violation_ratio > 0.01"; '
+        "with _increase at its end, how much it grows; may be repeated",
     ),
     policy: str = POLICY,
     forecaster: str | None = FORECASTER,
     seeds: int = typer.Option(3, "--seeds", min=1, max=MOST_SEEDS, help="simulated runs of each side"),
     output: Output = OUTPUT,
-    comment: Path | None = typer.Option(
-        None, "--comment", help="write a comment in Markdown to this file; it is empty if nothing changed"
-    ),
     folders: FileFolders,
 ) -> None:
-    """Review changed pipeline, profile and guardrails files: plan and simulate both sides of the change.
+    """Review changed pipeline and profile files: simulate both sides of the change on the same requests.
 
-    Compares the work tree with its merge base with REF. Exit codes: 0 no change above the threshold, 2 a
-    change above it, 3 a guardrail is broken, a rate has no plan or a profile changed without a measurement,
-    65 a file is wrong.
+    Compares the work tree with its merge base with REF. Exit codes: 3 a rule is broken, nothing carries the
+    load's first rate, or a profile changed without a measurement; 65 a file is wrong.
     """
     from ipa.bootstrap.targets import base_checkout, default_target
-    from ipa.control.canonical import plain
-    from ipa.report.review import comment as comment_of
-    from ipa.service.review import ReviewRequest, review_of
+    from ipa.service.review import ReviewRequest, review_of, rule_of
 
     if trace is not None and workload is not None:
         raise UsageError("--trace and --workload cannot both be given")
-    if comment is not None and not comment.parent.is_dir():
-        raise UsageError(f"there is no folder {comment.parent} to write {comment.name} to")
+    rules = [rule_of(text) for text in fail_if]
     settings = Settings.from_env(
         pipelines_dir=folders.pipelines_dir, profiles_dir=folders.profiles_dir, forecaster=forecaster
     )
+    load = trace or workload or "bursty"
     with base_checkout(Path.cwd(), base) as (root, commit, before):
         asked = ReviewRequest(
             root,
             before,
-            base,
-            commit,
-            trace if trace is not None else workload,
-            policy_file,
+            load,
+            rules,
             policy,
             seeds,
             settings,
             default_target,
             lambda words: typer.echo(words, err=True),
         )
-        review = review_of(asked)
-    if comment is not None:
-        try:
-            comment.write_text(comment_of(review), encoding="utf-8", newline="\n")
-        except OSError as error:
-            raise InputError(f"{comment} cannot be written: {error.strerror}") from error
-    if not printed(output, {**plain(review), "exit_code": int(_exit_code(review))}):
-        if output is Output.MD and not review.is_silent:
-            typer.echo(comment_of(review), nl=False)
-        elif not review.problems:
-            show(Output.TEXT, None, _lines(review))
-    if review.problems:
-        raise InputError("the change has files that cannot be used", problems=review.problems)
-    if _exit_code(review):
-        raise typer.Exit(_exit_code(review))
+        reviewed = review_of(asked)
+    code = ExitCode.INFEASIBLE if any(each.findings for each in reviewed) else ExitCode.OK
+    values = {"base": base, "commit": commit, "load": load, "seeds": seeds, "policy": policy}
+    show(output, {**values, "pipelines": reviewed, "exit_code": int(code)}, _lines(reviewed))
+    if code:
+        raise typer.Exit(code)
 
 
-def _exit_code(review: Review) -> ExitCode:
-    if review.problems:
-        return ExitCode.INPUT
-    if review.findings:
-        return ExitCode.INFEASIBLE
-    return ExitCode.OK if review.is_silent else ExitCode.CHANGED
-
-
-def _lines(review: Review) -> Iterator[RenderableType]:
+def _lines(reviewed: Sequence[Reviewed]) -> Iterator[RenderableType]:
     """Yield the effects on each pipeline, then the findings."""
-    from ipa.cli.layout import ViewColumn, table_of
-    from ipa.report.review import cells, headline, verdict
+    from ipa.cli.layout import ViewColumn, delta, table_of
+    from ipa.model.resources import DIMENSIONS
 
-    yield f"IPA: {headline(review)}   {verdict(review)}"
-    if review.pipelines:
-        rows = [{"pipeline": each.pipeline, **cells(review, each)} for each in review.pipelines]
-        yield table_of(rows, *(ViewColumn(key, key) for key in rows[0]))
-    for each in review.pipelines:
-        for finding in each.findings:
-            limit = f" (fails if {finding.rule})" if finding.rule else ""
-            yield f"  ❌ {each.pipeline}: {finding.words}{limit}"
-        if each.note:
-            yield f"  {each.pipeline}: {each.note}"
+    if not reviewed:
+        yield "No pipeline has changed."
+        return
+    known = [name for each in reviewed for side in (each.before, each.after) for name in side or ()]
+    headings = {f"{each.attribute}_mean": each.heading for each in DIMENSIONS}
+    others = {name for name in known if name.endswith("_mean")} - {"cores_mean", "pas_mean", "accuracy_mean"}
+
+    def column(heading: str, name: str, form: str, *, relative: bool = False) -> ViewColumn:
+        def value(each: Reviewed) -> str:
+            old, new = ((side or {}).get(name) for side in (each.before, each.after))
+            return delta(old, new, form, relative=relative)
+
+        return ViewColumn(heading, value)
+
+    yield table_of(
+        reviewed,
+        ViewColumn("pipeline", "pipeline"),
+        ViewColumn("change", lambda each: each.status.value),
+        column("cores", "cores_mean", ".1f", relative=True),
+        *(column(headings.get(name, name), name, ".1f", relative=True) for name in sorted(others)),
+        *([column("USD/h", "usd_per_hour", ".3f")] if "usd_per_hour" in known else []),
+        column("PAS", "pas_mean", ".3f"),
+        column("late or lost", "violation_ratio", ".2%"),
+        column("p99 s", "latency_p99_s", ".3f", relative=True),
+    )
+    for each in reviewed:
+        for words in (*(f"❌ {finding}" for finding in each.findings), each.note):
+            if words:
+                yield f"  {each.pipeline}: {words}"

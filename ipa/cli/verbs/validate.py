@@ -23,7 +23,6 @@ class SchemaKind(StrEnum):
 
     PIPELINE = "pipeline"
     PROFILE = "profile"
-    GUARDRAILS = "guardrails"
 
 
 def validate(
@@ -32,7 +31,7 @@ def validate(
     ),
     output: Output = OUTPUT,
 ) -> None:
-    """Check pipeline, profile, guardrails and settings files; list every problem with its file and line.
+    """Check pipeline, profile and settings files; list every problem with its file and line.
 
     A profile that can be used and cannot be believed gets WARNING instead of OK, with the reasons.
     """
@@ -56,7 +55,7 @@ def validate(
 
 
 def schema(kind: SchemaKind = typer.Argument(..., help="kind of file")) -> None:
-    """Print the JSON Schema (2020-12) of pipeline, profile, guardrails or settings files."""
+    """Print the JSON Schema (2020-12) of pipeline, profile or settings files."""
     from ipa.files.forms import schema_text
 
     typer.echo(schema_text(kind.value), nl=False)
@@ -114,10 +113,6 @@ def _show(checked: Checked) -> None:
         )
         for note in notes_of(checked):
             typer.echo(f"note: {checked.path}: {note}", err=True)
-    if checked.guardrails is not None:
-        rules = checked.guardrails
-        count = len(rules.fail_if) + sum(len(own) for own in (rules.by_pipeline or {}).values())
-        typer.echo(f"OK {checked.path}: {counted(count, 'rule')}")
     if checked.profile is not None:
         _show_profile(checked, checked.profile)
 
