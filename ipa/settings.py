@@ -162,9 +162,6 @@ class Settings:
     # Plans are made for more than the forecast while too many requests are late, and for less while hardly
     # any are.
     correct_profiles: bool = True
-    # Measure a few batches of each variant at start if its profile is of another machine, for up to 20 s.
-    # Target local only.
-    calibrate: bool = True
     # Time limit of the solver, in seconds. Keep it below the tick: a later plan is of no use.
     solver_deadline_s: float = 5.0
     # Solver: auto, gurobi, highs or exact. auto reports which one it took and why.

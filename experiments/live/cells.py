@@ -16,6 +16,7 @@ from typing import Any
 from experiments.demo.service import Service
 from experiments.demo.summary import read_requests
 from experiments.fidelity.case import bodies_of, scores_of
+from experiments.live.calibration import calibrate
 from experiments.live.figures import BUSY, CHEAPEST, Seen
 from experiments.live.programme import Programme
 from experiments.neighbours import neighbours
@@ -33,7 +34,7 @@ from ipa.optimize.relaxations import relaxations
 from ipa.optimize.solve import solve
 from ipa.policies.base import pinned
 from ipa.policies.planning import planning_problem
-from ipa.profiling.measure import calibrate, foreign_to
+from ipa.profiling.measure import foreign_to
 from ipa.service.measuring import bench_workload
 from ipa.simulate.arrivals import request_times, steps
 from ipa.targets.local.target import LOCAL

@@ -15,7 +15,6 @@ from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.adapters.metrics.publish import Catalogue, Publisher
 from ipa.adapters.store.database import Access
 from ipa.adapters.store.store import Changes, Housekeeping, Store, open_from
-from ipa.bootstrap.calibration import calibrated, calibrations_of
 from ipa.bootstrap.file_edits import FileEdits
 from ipa.bootstrap.identity import Identities, authenticators_of
 from ipa.bootstrap.leader_election import election_faults, leadership_of
@@ -37,11 +36,10 @@ from ipa.files.traces import read_trace
 from ipa.metering import table
 from ipa.metering.make import Figures, new_registry
 from ipa.model.decision import Mode
-from ipa.model.errors import ConfigurationError, InfeasibleError, IpaError, NotFoundError, Problem
+from ipa.model.errors import ConfigurationError, IpaError, NotFoundError, Problem
 from ipa.model.measured import with_profiles
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import StageConfig
-from ipa.model.profile import Calibration, StageProfile
+from ipa.model.profile import StageProfile
 from ipa.settings import Settings
 from ipa.targets.base import Site
 
@@ -119,20 +117,13 @@ def build(settings: Settings, options: ServeOptions) -> App:
             for name, it in inputs.items()
             if options.shadow_policy
         }
-        calibrations = calibrations_of(settings, target, pipelines, profiles, store, clock)
-        pipelines = {
-            name: with_profiles(it, calibrated(profiles[name], calibrations[name]))
-            for name, it in pipelines.items()
-        }
         site = Site(
             settings=settings,
             pipelines=pipelines,
             profiles=profiles,
             folder=options.folder,
             clock=clock,
-            start=lambda pipeline: _start(
-                settings, options, pipeline, profiles[pipeline.name], calibrations[pipeline.name]
-            ),
+            start=lambda pipeline: start_configs(settings, options, pipeline, profiles[pipeline.name]),
             decision=store.decision,
             registry=registry,
             resources=resources,
@@ -172,7 +163,6 @@ def build(settings: Settings, options: ServeOptions) -> App:
             stop,
             store,
             catalogue,
-            calibrations,
             opened.endpoints,
         )
         loops = {name: maker.loop(each) for name, each in chosen.items()}
@@ -212,23 +202,6 @@ def build(settings: Settings, options: ServeOptions) -> App:
             feed=feed,
             authenticators=authenticators,
         )
-
-
-def _start(
-    settings: Settings,
-    options: ServeOptions,
-    pipeline: Pipeline,
-    profiles: Mapping[str, StageProfile],
-    calibration: Calibration,
-) -> tuple[StageConfig, ...]:
-    """The configuration to start with: by the calibration, or by the profiles alone if no plan does then."""
-    try:
-        return start_configs(settings, options, pipeline, calibrated(profiles, calibration))
-    except InfeasibleError as error:
-        if not calibration.slowdowns:
-            raise
-        log.warning("%s; it starts with a plan from the profiles as measured", error.message)
-        return start_configs(settings, options, pipeline, profiles)
 
 
 def _wake(loops: Mapping[str, ControlLoop], *names: str) -> None:

@@ -15,7 +15,6 @@ from ipa.adapters.kube.watch import Watchers
 from ipa.adapters.metrics.publish import Catalogue
 from ipa.adapters.solvers.supervised import supervised
 from ipa.adapters.store.store import Store
-from ipa.bootstrap.calibration import calibrated, unmeasured
 from ipa.bootstrap.file_edits import FileEdits
 from ipa.bootstrap.targets import ServeOptions, check_carried, check_sharing, target_of
 from ipa.control.canonical import canonical_json, digest
@@ -31,7 +30,7 @@ from ipa.model.errors import ConflictError, InProgressError, InputError, IpaErro
 from ipa.model.measured import with_profiles
 from ipa.model.pipeline import Pipeline
 from ipa.model.probe import RequestAddress
-from ipa.model.profile import UNCALIBRATED, Calibration, StageProfile
+from ipa.model.profile import StageProfile
 from ipa.policies.base import Policy
 from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, make_policy
@@ -79,7 +78,6 @@ def loop_of(
     world: LoopPorts,
     hooks: Sequence[Hook],
     waker: threading.Event,
-    calibration: Calibration = UNCALIBRATED,
 ) -> ControlLoop:
     """The loop of one pipeline, not yet started; `waker`, which the clock waits on, brings ticks forward."""
     inputs, policy = chosen
@@ -93,7 +91,6 @@ def loop_of(
         window_s=sight.window_s,
         run_id=uuid.uuid4().hex[:8],
         made_of=made_of(inputs),
-        calibration=calibration,
         on_decision=hooks,
         waker=waker,
     )
@@ -113,8 +110,6 @@ class PipelineFactory:
     stop: StopSignal
     store: Store
     catalogue: Catalogue
-    # By pipeline, as they were at start.
-    calibrations: dict[str, Calibration] = field(default_factory=dict)
     # Base URL of what takes the requests of a pipeline, where the target knows it.
     endpoints: Mapping[str, str] = field(default_factory=dict)
     # None where nothing is watched.
@@ -125,8 +120,8 @@ class PipelineFactory:
     def loop(self, chosen: Chosen) -> ControlLoop:
         """The loop of a pipeline, not yet started."""
         self._warn_of_doubts(chosen[0])
-        waker, calibration = self.stop.linked(), self._calibration(chosen)
-        return loop_of(self.settings, self.sight, chosen, self._own(waker), self.hooks, waker, calibration)
+        waker = self.stop.linked()
+        return loop_of(self.settings, self.sight, chosen, self._own(waker), self.hooks, waker)
 
     def _warn_of_doubts(self, inputs: PolicyInputs) -> None:
         """Log the profiles that cannot be believed of a pipeline whose mode writes."""
@@ -138,17 +133,10 @@ class PipelineFactory:
 
     def beside(self, chosen: Chosen) -> ControlLoop:
         """The loop of a policy that only says what it would do."""
-        waker, calibration = self.stop.linked(), self._calibration(chosen)
-        inputs, policy = chosen
+        waker, (inputs, policy) = self.stop.linked(), chosen
         pipeline, world = shadow_world(self._own(waker), inputs.pipeline, policy.name)
         chosen = replace(inputs, pipeline=pipeline), policy
-        return loop_of(self.settings, self.sight, chosen, world, (), waker, calibration)
-
-    def _calibration(self, chosen: Chosen) -> Calibration:
-        """That of the start; a pipeline that came later is not measured."""
-        inputs, _ = chosen
-        known = self.calibrations.get(inputs.pipeline.name)
-        return known or unmeasured(self.target, inputs.pipeline, inputs.profiles)
+        return loop_of(self.settings, self.sight, chosen, world, (), waker)
 
     def _own(self, waker: threading.Event) -> LoopPorts:
         """The world of one loop, which is told if another replica may have led since it looked last."""
@@ -191,8 +179,7 @@ class PipelineFactory:
 
     def shaped(self, pipeline: Pipeline, profiles: Profiles) -> Pipeline:
         """The pipeline as it runs here."""
-        calibration = self.calibrations.get(pipeline.name, UNCALIBRATED)
-        return with_profiles(self.target.shape(pipeline, profiles), calibrated(profiles, calibration))
+        return with_profiles(self.target.shape(pipeline, profiles), profiles)
 
     def address(self, pipeline: Pipeline) -> RequestAddress:
         """The address for the pipeline's requests, or why there is no such address."""
@@ -350,8 +337,6 @@ class Roster:
             if missing:
                 command = measure_command(name, planned_only=not pipeline.runnable)
                 raise InputError(f"there is no profile of {missing}", hint=f"Measure it: `{command}`.")
-            if is_profiled:
-                self.makers.calibrations.pop(name, None)
             shaped = self.makers.shaped(pipeline, profiles)
             made = _Made(shaped, profiles, "", *self.makers.both(shaped, profiles))
 

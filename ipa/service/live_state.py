@@ -148,7 +148,6 @@ class LiveState:
     `cost_usd_per_hour` is the price of all resources, overhead included, if the pipeline has prices.
     `pas` is that of what is to run, `served_pas` that of the variants that answered, None where they are the
     same or it is not known.
-    `calibration` says in words of which machine the profiles are, if not of this one, and what was measured.
     `parts` are several configurations side by side, `canary` the new configuration that is measured first.
     """
 
@@ -179,7 +178,6 @@ class LiveState:
     degraded: tuple[str, ...] = ()
     inputs: tuple[InputLive, ...] = ()
     cost_usd_per_hour: float | None = None
-    calibration: str = ""
     parts: tuple[PartLive, ...] = ()
     canary: CanaryLive | None = None
 
@@ -279,7 +277,6 @@ def live_state(
         degraded=_degraded(pipeline, observation, decision) + snapshot.problems,
         inputs=inputs_of(observation),
         cost_usd_per_hour=usd_per_hour,
-        calibration=snapshot.correction.calibration.words,
         parts=parts_live(observation, snapshot),
         canary=canary_live(pipeline, snapshot),
     )

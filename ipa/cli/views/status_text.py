@@ -103,8 +103,6 @@ def _remarks(status: Json) -> Iterator[tuple[str, str]]:
         yield _edit_words(edit), "" if edit["state"] == "taken" else "yellow"
     yield from ((words, "") for words in canary_lines(status))
     yield from _served(live)
-    if text := live.get("calibration"):
-        yield sentence(text), ""
     standing = status["standing"]
     if not standing["leading"]:
         trouble = f" (the Lease cannot be used: {standing['trouble']})" if standing["trouble"] else ""

@@ -63,8 +63,11 @@ def machine_findings(
         yield ok(name, f"this one, {machine}")
     for pipeline_name, profiled_on in foreign.items():
         seen = f"{pipeline_name} was measured on {profiled_on}, this is {machine}"
-        then = "calibrated at start" if settings.calibrate else "used as they are, since IPA_CALIBRATE is off"
-        yield warn(name, f"{seen}; its times are {then}", f"ipa profile {pipeline_name} --write")
+        yield warn(
+            name,
+            f"{seen}; plans use its times until batches were observed",
+            f"ipa profile {pipeline_name} --write",
+        )
 
 
 def _is_local(stage: Stage) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from experiments.live.calibration import measure_point
 from ipa.model.errors import InputError
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant
 from ipa.profiling.measure import (
@@ -23,7 +24,6 @@ from ipa.profiling.measure import (
     MeasurementEffort,
     answers,
     is_steady,
-    measure_point,
     measure_points,
     rows,
     summarise,

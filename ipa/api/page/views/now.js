@@ -46,7 +46,6 @@ export async function open(root, place, tools) {
     put(parts.time, [live.latency_s, live.stages, status.sla_s], () => timeSpent(status));
     put(parts.changes, list, () => decisions(list, false));
     put(parts.seen, live.tick, () => `tick ${live.tick} · every ${plain(live.tick_s)} s · seen ${clock(live.at)}`);
-    put(parts.calibration, live.calibration, () => sentence(live.calibration));
   }
 
   function count() {
@@ -96,7 +95,6 @@ function frame(name) {
     time: el("section", { id: "time-spent", "aria-label": "Where a request’s time goes" }),
     changes: el("ol", { id: "decisions" }),
     seen: el("p", { class: "note" }),
-    calibration: el("p", { class: "note" }),
     ring, countdown,
   };
   const next = el("div", { class: "next", title: "Time to the next tick" },
@@ -106,7 +104,7 @@ function frame(name) {
     ...parts,
     all: [el("div", { class: "standing" }, parts.chips, parts.actions, next), parts.edit, parts.aside, parts.tiles, parts.reason, parts.shared, parts.graph, parts.time, parts.requests,
       el("div", { class: "heading" }, el("h2", {}, "Last changes"), el("a", { href: formatRoute({ view: "timeline", path: [name] }) }, "Timeline")),
-      el("section", { class: "card decisions", "aria-label": "Last changes" }, parts.changes), parts.seen, parts.calibration],
+      el("section", { class: "card decisions", "aria-label": "Last changes" }, parts.changes), parts.seen],
   };
 }
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from experiments.live.calibration import calibrate
 from ipa.model.profile import LEAST_RATIO, MOST_RATIO, UNCALIBRATED, Slowdown
-from ipa.profiling.measure import calibrate, foreign_to
+from ipa.profiling.measure import foreign_to
 from tests.fakes.bench import EACH, HERE, ITEMS, Bench, mean_s
 from tests.fakes.clock import VirtualClock
 from tests.fakes.policy_contract import PROFILES
