@@ -28,7 +28,7 @@ from ipa.api.limits import (
     JsonRoute,
 )
 from ipa.api.pipelines import parse_json
-from ipa.api.queries import is_known, required_match
+from ipa.api.queries import required_match
 from ipa.files import (
     Document,
     parse,
@@ -325,7 +325,6 @@ def _head(raw: bytes) -> object:
 
 
 def _tags(value: str) -> None:
-    is_known(value, '"x"')
     required_match(value, "it").check("x", "it")
 
 
@@ -372,7 +371,7 @@ def PARSERS() -> list[Parser]:  # noqa: N802 - a table, made when it is asked fo
         Parser("head of a request", _head, HEAD_PLACES, HEAD_UNITS, 39_000, encode=str.encode),
     ]
     for name, read in (
-        ("If-Match, If-None-Match", _tags),
+        ("If-Match", _tags),
         ("Host", lambda value: gate._host(Headers({"host": value}))),
         ("Authorization", _authorization),
         ("quantity", _quantity),

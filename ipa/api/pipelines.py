@@ -16,7 +16,7 @@ from ipa.api.auth import CurrentCaller
 from ipa.api.bodies import PIPELINE, PROFILE
 from ipa.api.commands import By, Why
 from ipa.api.limits import INLINE_BYTES, MOST_YAML_VALUES, shortened
-from ipa.api.queries import IfMatch, IfNoneMatch, Named, Using, etag, is_known, required_match
+from ipa.api.queries import IfMatch, Named, Using, etag, required_match
 from ipa.files import (
     Document,
     dump_pipeline,
@@ -38,7 +38,6 @@ JSON, YAML = "application/json", "application/yaml"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 YAMLS = frozenset({YAML, "application/x-yaml", "text/yaml"})
 router = APIRouter(prefix="/v1/pipelines", tags=["pipelines"])
-_KNOWN: dict[int | str, dict[str, Any]] = {304: {"description": "Known already"}}
 Accept = Annotated[str | None, Header(include_in_schema=False)]
 _VIEW = TypeAdapter(PipelineView)
 _TEXTS: dict[str, tuple[Pipeline, tuple[str | None, Origin, str, RequestAddress], bytes]] = {}
@@ -178,18 +177,10 @@ def _text_of(service: Service, pipeline: Pipeline) -> bytes:
     return kept[2]
 
 
-@router.get("/{pipeline}", response_model=PipelineView, responses={200: _FILE, **_KNOWN})
-def get_pipeline(
-    pipeline: Named,
-    service: Using,
-    response: Response,
-    accept: Accept = None,
-    if_none_match: IfNoneMatch = None,
-) -> Any:
+@router.get("/{pipeline}", response_model=PipelineView, responses={200: _FILE})
+def get_pipeline(pipeline: Named, service: Using, response: Response, accept: Accept = None) -> Any:
     """Return a pipeline as its owner wrote it; as a file for Accept: application/yaml. ETag: its version."""
     tag = _tag_of(service, pipeline)
-    if is_known(if_none_match, tag):
-        return Response(status_code=304, headers={"ETag": tag})
     if (accept or "").partition(";")[0].strip().lower() in YAMLS:
         headers = {"ETag": tag, "Content-Disposition": f'attachment; filename="{pipeline.name}.yaml"'}
         return Response(dump_pipeline(pipeline), headers=headers, media_type=YAML)

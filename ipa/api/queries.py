@@ -35,7 +35,6 @@ IdempotencyKey = Annotated[
     ),
 ]
 LONGEST_KEY = 255
-IfNoneMatch = Annotated[str | None, Header(description="the ETag of the last answer; 304 if it is current")]
 # Required headers; they are declared as optional, since their absence has its own status.
 REQUIRED = frozenset({"if-match", "idempotency-key"})
 
@@ -63,14 +62,6 @@ def check_key(key: str | None) -> str:
         problem = Problem(f"Idempotency-Key must be at most {LONGEST_KEY} visible ASCII characters")
         raise InputError("the request's key cannot be used", problems=[problem])
     return key
-
-
-def is_known(if_none_match: str | None, now: str) -> bool:
-    """True if the client has the version already. Weak tags count for reads."""
-    if if_none_match is None:
-        return False
-    tags = {found[0].removeprefix("W/") for found in _TAG.finditer(if_none_match)}
-    return if_none_match.strip() == "*" or now in tags
 
 
 # A page ends at this size, so that some at a time fit into memory; clients ask for the next one.
