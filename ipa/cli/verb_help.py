@@ -76,7 +76,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...] | str]] = {
             "plan",
             "ipa render video --rate 20 | kubectl apply -f -",
         ),
-        "ci": ("ci", "ipa ci --base origin/main --fail-if 'violation_ratio > 0.01'"),
+        "ci": ("ci", "ipa ci --base origin/main --trace traces/day.txt"),
     },
     "Simulate": {
         "simulate": (
