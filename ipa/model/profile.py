@@ -59,16 +59,6 @@ class Calibration:
         """The slowdown of the variant; 1 if it was not measured."""
         return ratios_of(self.slowdowns, stage).get(variant, 1.0)
 
-    @property
-    def words(self) -> str:
-        """The calibration in words; empty if profiles are of this machine."""
-        if not self.profiled_on:
-            return ""
-        profiles = f"the profiles were measured on {'; '.join(self.profiled_on)}"
-        here = f"this is {self.machine}" if self.machine else ""
-        ratios = ", ".join(f"{each.stage}={each.variant} {each.ratio:.2f} x" for each in self.slowdowns)
-        return ", ".join(filter(None, (profiles, here, ratios and f"measured here: {ratios}", self.detail)))
-
 
 UNCALIBRATED = Calibration()
 

@@ -149,13 +149,6 @@ class Target(ABC):
         """The pipeline as it runs there: cores of its own parts in `bounds.overhead`, `Stage.unbatched`."""
         return pipeline
 
-    def machine(self) -> str | None:
-        """The machine that replicas run on, as profiles name the one they were measured on.
-
-        Empty if it is unknown, None if all that replicas do is as profiled.
-        """
-        return ""
-
     def place(self, pipeline: Pipeline) -> str:
         """The target with the pipeline's shape, as messages name it."""
         return self.title

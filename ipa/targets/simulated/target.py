@@ -44,9 +44,6 @@ class SimulatedTarget(Target):
         """None: requests are simulated too."""
         return RequestAddress(note="a simulated pipeline takes no requests; its load is simulated too")
 
-    def machine(self) -> None:
-        """None: service times are drawn from the profiles."""
-
     def open(self, site: Site) -> World:
         """The worlds of the pipelines, each under the same rates. UsageError without a load."""
         from ipa.simulate.arrivals import request_times

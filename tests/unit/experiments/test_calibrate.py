@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.live.calibration import calibrate
-from ipa.model.profile import LEAST_RATIO, MOST_RATIO, UNCALIBRATED, Slowdown
+from ipa.model.profile import LEAST_RATIO, MOST_RATIO, Slowdown
 from ipa.profiling.measure import foreign_to
 from tests.fakes.bench import EACH, HERE, ITEMS, Bench, mean_s
 from tests.fakes.clock import VirtualClock
@@ -69,8 +69,8 @@ def test_a_variant_that_is_not_measured_takes_the_mean_of_its_stage() -> None:
     on = bench(ratios, broken=frozenset({(stage, variant)}))
     known = calibrate(on, ALL, ITEMS_OF, 20.0, on.clock.monotonic_s)
     assert known.ratio(stage, variant) == 2.0
-    assert f"not measured: {stage}={variant}" in known.words
-    assert "it did not get ready" in known.words
+    assert f"not measured: {stage}={variant}" in known.detail
+    assert "it did not get ready" in known.detail
 
 
 def test_nothing_measured_changes_no_plan_and_says_why() -> None:
@@ -78,14 +78,11 @@ def test_nothing_measured_changes_no_plan_and_says_why() -> None:
     known = calibrate(on, ALL, ITEMS_OF, 20.0, on.clock.monotonic_s)
     assert known.slowdowns == ()
     assert on.clock.monotonic_s() <= 20.0
-    assert "not measured" in known.words
-    assert "it did not get ready" in known.words
+    assert "not measured" in known.detail
+    assert "it did not get ready" in known.detail
 
 
-def test_the_words_name_both_machines_and_each_factor() -> None:
+def test_each_factor_is_known_and_both_machines() -> None:
     known = calibrate(bench([2.0] * len(EACH)), ALL, ITEMS_OF, 20.0, lambda: 0.0)
-    assert ALL[0].hardware in known.words
-    assert HERE in known.words
-    assert all(f"{stage}={variant} 2.00 x" in known.words for stage, variant in EACH)
+    assert (known.profiled_on, known.machine) == ((ALL[0].hardware,), HERE)
     assert known.slowdowns == tuple(Slowdown(*key, 2.0) for key in EACH)
-    assert UNCALIBRATED.words == ""
