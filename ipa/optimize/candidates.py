@@ -74,12 +74,7 @@ MOST_LEVELS = 512
 SCALARS = (
     *("rate_rps", "items", "fewest", "most", "timeout_s"),
     *("beside_cores", "released_s", "batching", "hop_s"),
-    # `Departures` of the stage before.
-    *("settling_rps", "dispersion", "size", "mates"),
 )
-# Of requests at random.
-NOT_BEHIND = (1.0, 1.0, 1.0, 0.0)
-BEFORE = slice(SCALARS.index("settling_rps"), SCALARS.index("mates") + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +89,16 @@ class ItemCount:
 
 @dataclass(frozen=True, slots=True)
 class CandidateBlock:
-    """A stage, by its index, at one number of items, and behind one class of a sender's (-1: any)."""
+    """A stage, by its index, at one number of items."""
 
     index: int
     level: ItemCount
-    behind: int = -1
 
 
 # The columns of candidates: arrays whose last axis is theirs.
 COLUMNS = (
-    *("block", "point", "variant", "replicas", "departs", "points", "scalars"),
-    *("term", "held_cores", "numbers"),
+    *("block", "point", "variant", "replicas"),
+    *("points", "scalars", "term", "held_cores", "numbers"),
 )
 
 
@@ -113,8 +107,7 @@ class Candidates:
     """Points with their replicas, an entry each, sorted by block; those of a block are in the order of names.
 
     `term` is the share of the accuracy term, `held_cores` the cores of one replica with its overhead.
-    `rate_rps` counts items. `departs` is the class of what leaves, `numbers` has the rows of an option
-    (`ipa.optimize.options`).
+    `rate_rps` counts items. `numbers` has the rows of an option (`ipa.optimize.options`).
     """
 
     blocks: list[CandidateBlock]
@@ -122,7 +115,6 @@ class Candidates:
     point: Index
     variant: Index
     replicas: Index
-    departs: Index
     points: Array
     scalars: Array
     term: Array
@@ -174,7 +166,6 @@ def candidates_of(problem: PlanningProblem, blocks: list[CandidateBlock]) -> Can
         point=np.concatenate([none, *at]).take(row),
         variant=np.concatenate([none, *variant]).take(row),
         replicas=replicas,
-        departs=np.zeros(len(owner), dtype=np.intp),
         points=points,
         scalars=scalars,
         term=np.concatenate([np.empty(0), *term]).take(row),
@@ -209,7 +200,6 @@ def scalars_of(problem: PlanningProblem, blocks: list[CandidateBlock]) -> Array:
                 released_wait_s(len(stage.columns.variants), batch_sizes, rate_rps) if is_released else 0.0,
                 float(problem.batching(block.index)),
                 stage.hop_s,
-                *NOT_BEHIND,
             )
         )
     return np.array(columns, dtype=np.float64).reshape(-1, len(SCALARS)).T

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from math import inf, log
@@ -12,7 +11,6 @@ import numpy as np
 from ipa.model.resources import CORES, IN_CORES, NO_RESOURCES
 from ipa.model.rolling import ROUNDING, Rolling
 from ipa.optimize.candidates import (
-    BEFORE,
     PRODUCTS,
     CandidateBlock,
     Candidates,
@@ -20,7 +18,7 @@ from ipa.optimize.candidates import (
     candidates_of,
     levels_of,
 )
-from ipa.optimize.problem import Array, Compat, Index, PlanningProblem, StageProblem
+from ipa.optimize.problem import Array, Index, PlanningProblem, StageProblem
 from ipa.optimize.program import (
     NUMBERS,
     PLACE,
@@ -31,8 +29,7 @@ from ipa.optimize.program import (
     options_of,
     value_of,
 )
-from ipa.optimize.timing import departures_of, option_times
-from ipa.queueing.in_replica import Departures
+from ipa.optimize.timing import option_times
 
 TIMES = slice(PLACE["service_s"], PLACE["spread_s2"] + 1)
 
@@ -51,60 +48,8 @@ def draft_of(problem: PlanningProblem) -> Candidates:
         if not stage.is_free
         for level in levels[at]
     ]
-    candidates = _with_classes(problem, candidates_of(problem, blocks))
+    candidates = candidates_of(problem, blocks)
     return replace(candidates, numbers=_numbers(problem, candidates))
-
-
-def _with_classes(problem: PlanningProblem, candidates: Candidates) -> Candidates:
-    """The candidates with the class of what leaves each, and a copy of those behind for each class before.
-
-    How long requests wait at a stage whose replicas batch for themselves depends on how the replicas of the
-    stage before space them. Its options are timed for each class of those before; an option fits those before
-    whose class it was timed for.
-    """
-    senders = [problem.sender(block.index) for block in candidates.blocks]
-    if problem.compat is not Compat.TAIL or not any(sender is not None for sender in senders):
-        return candidates
-    departs = np.zeros(len(candidates.block), dtype=np.intp)
-    classes: dict[int, Array] = {}
-    for before in {each for each in senders if each is not None}:
-        sent = np.flatnonzero(candidates.stage == before)
-        departs[sent], classes[before] = _classes(candidates.take(sent))
-    blocks: list[CandidateBlock] = []
-    taken, owner, scalars = [], [], []
-    for block, sender, mine in zip(candidates.blocks, senders, candidates.slices, strict=True):
-        own = np.arange(mine.start, mine.stop)
-        # Without candidates before there are no classes, and no plan.
-        known = () if sender is None else classes[sender].T
-        spacings: list[Array | None] = [*known] or [None]
-        for at, spacing in enumerate(spacings):
-            row = candidates.scalars[:, own].copy()
-            if sender is not None and spacing is not None:
-                share = problem.graph.reach[block.index] / problem.graph.reach[sender]
-                one = Departures(*spacing[:, None]).take(slice(None), np.array([share]))
-                row[BEFORE] = one.rows
-            level = replace(block.level, number=block.level.number * len(spacings) + at)
-            owner.append(np.full(len(own), len(blocks)))
-            blocks.append(CandidateBlock(block.index, level, -1 if spacing is None else at))
-            taken.append(own)
-            scalars.append(row)
-    copies = replace(candidates, departs=departs).take(np.concatenate(taken))
-    return replace(
-        copies, blocks=blocks, block=np.concatenate(owner), scalars=np.concatenate(scalars, axis=1)
-    )
-
-
-def _classes(candidates: Candidates) -> tuple[Index, Array]:
-    """The class of what leaves each, and the rows of `Departures` by classes."""
-    rows = departures_of(
-        candidates.points,
-        candidates.replicas,
-        candidates.rate_rps,
-        candidates.items,
-        candidates.timeout_s,
-    )
-    found, number = np.unique(rows, axis=1, return_inverse=True)
-    return number.ravel(), found
 
 
 def _limits(problem: PlanningProblem) -> dict[str, float]:
@@ -176,24 +121,18 @@ def _stages(
     """The options of each stage, their times included."""
     numbers, levels = candidates.numbers, levels_of(problem)
     numbers[TIMES] = option_times(problem, candidates.points, candidates.replicas, candidates.scalars)
-    blocks = Counter(block.index for block in candidates.blocks)
-    classes = np.array([blocks[at] // len(level) for at, level in enumerate(levels)], dtype=np.intp)
     stages, first = [], 0
-    for at, stage in enumerate(problem.stages):
+    for stage, of_stage in zip(problem.stages, levels, strict=True):
         if stage.is_free:
-            stages.append(_free_options(levels[at], budgets))
+            stages.append(_free_options(of_stage, budgets))
             continue
-        after = classes[list(problem.graph.children[at])]
-        stages.append(_stage_options(stage, candidates, range(first, first + blocks[at]), after))
-        first += blocks[at]
+        stages.append(_stage_options(stage, candidates, range(first, first + len(of_stage))))
+        first += len(of_stage)
     return tuple(stages)
 
 
-def _stage_options(stage: StageProblem, candidates: Candidates, blocks: range, after: Index) -> Options:
-    """The options of one stage, whose blocks come one after the other, in the order of names.
-
-    `after` are the classes of requests that each child tells apart (`_with_classes`).
-    """
+def _stage_options(stage: StageProblem, candidates: Candidates, blocks: range) -> Options:
+    """The options of one stage, whose blocks come one after the other, in the order of names."""
     slices = candidates.slices[blocks.start : blocks.stop]
     whole = slice(slices[0].start, slices[-1].stop)
     levels = [candidates.blocks[block].level for block in blocks]
@@ -201,9 +140,7 @@ def _stage_options(stage: StageProblem, candidates: Candidates, blocks: range, a
         _onward(level, len(stage.columns.variants)).take(candidates.variant[own], axis=1)
         for level, own in zip(levels, slices, strict=True)
     ]
-    tells = after[:, None] > 1
-    leave = np.concatenate(onward, axis=1) * np.where(tells, after[:, None], 1)
-    leave += np.where(tells, candidates.departs[whole], 0)
+    leave = np.concatenate(onward, axis=1)
     enter = np.array([level.number for level in levels])[candidates.block[whole] - blocks.start]
     point, replicas = candidates.point[whole], candidates.replicas[whole]
     options = options_of(point, replicas, enter, leave, candidates.numbers[:, whole])

@@ -1,9 +1,7 @@
 """Remove options that are too expensive before their times are computed.
 
 A quantile takes far longer to compute than a cost. The worth of a plan with an option, were all its stages in
-time, needs no times; options below a plan that is known to be in time need not be computed. Options behind a
-class of what leaves the stage before are computed last: only those that the options of that class, whose
-times are known then, leave time and worth for.
+time, needs no times; options below a plan that is known to be in time need not be computed.
 """
 
 from __future__ import annotations
@@ -20,7 +18,6 @@ from ipa.optimize.dominance import reduce_program
 from ipa.optimize.options import draft_of, program_of
 from ipa.optimize.problem import Array, Compat, Index, PlanningProblem
 from ipa.optimize.program import EQUAL, PLACE, Program, evaluate
-from ipa.optimize.timing import least_time_s, option_times
 
 # Fewer options are not filtered: computing them takes less time.
 FEW = 256
@@ -40,15 +37,15 @@ def narrow_program(problem: PlanningProblem, deadline: Deadline) -> Program:
         return program_of(problem, draft)
     at_most = _worth_at_most(problem, draft)
     if at_most is None:
-        return program_of(problem, _in_time(problem, draft, -inf))
+        return program_of(problem, draft)
     known = -inf
     if problem.running:
         unchanged = draft.numbers[PLACE["changes"]] == 0
         known = _good(problem, draft.take(unchanged.nonzero()[0]), deadline)
     if known == -inf:
-        known = _good(problem, _in_time(problem, draft.take(_staffed(draft)), -inf), deadline)
+        known = _good(problem, draft.take(_staffed(draft)), deadline)
     least = known - 10 * EQUAL * max(1.0, abs(known)) if known > -inf else -inf
-    return program_of(problem, _in_time(problem, draft.take((at_most >= least).nonzero()[0]), least))
+    return program_of(problem, draft.take((at_most >= least).nonzero()[0]))
 
 
 def _worth_at_most(problem: PlanningProblem, draft: Candidates) -> Array | None:
@@ -69,43 +66,6 @@ def _worth_at_most(problem: PlanningProblem, draft: Candidates) -> Array | None:
     others = np.array([np.delete(factors, at).prod() for at in range(len(factors))])
     worth: Array = alpha * factor * others.repeat(counts) + value + (values.sum() - values).repeat(counts)
     return worth
-
-
-def _in_time(problem: PlanningProblem, draft: Candidates, least: float) -> Candidates:
-    """The draft without candidates behind a class whose senders leave them too little time, or worth.
-
-    A sender leaves what the SLA has beyond its own time, of which a candidate behind it takes its service
-    time at least. `least` is the worth that a plan must have: a pair's with the best of the other stages.
-    """
-    alpha = problem.objective.alpha if problem.objective.accuracy_rule in PRODUCTS else 0.0
-    for index in range(len(problem.stages)):
-        sender = problem.sender(index)
-        if sender is None:
-            continue
-        stage = draft.stage
-        sent = (stage == sender).nonzero()[0]
-        if not len(sent):
-            continue
-        senders = draft.take(sent)
-        _, _, mean_s, spread_s2 = option_times(problem, senders.points, senders.replicas, senders.scalars)
-        left_s = problem.sla_s * (1 + EQUAL) - mean_s - np.sqrt(spread_s2)
-        sent, left_s = sent[left_s > 0], left_s[left_s > 0]
-        factor, value = draft.numbers[PLACE["factor"]], draft.numbers[PLACE["value"]]
-        others = [stage == each for each in set(stage.tolist()) - {index, sender}]
-        rest_factor = alpha * prod(float(factor[other].max()) for other in others)
-        rest_value = sum(float(value[other].max()) for other in others)
-        kept = stage != index
-        for block, own in zip(draft.blocks, draft.slices, strict=True):
-            if block.index == index:
-                of_class = draft.departs[sent] == block.behind
-                before = sent[of_class]
-                fits = least_time_s(draft.points[:, own])[:, None] <= left_s[of_class]
-                worth = (
-                    rest_factor * factor[own][:, None] * factor[before] + value[own][:, None] + value[before]
-                )
-                kept[own] = (fits & (worth + rest_value >= least)).any(axis=1)
-        draft = draft.take(kept.nonzero()[0])
-    return draft
 
 
 def _staffed(candidates: Candidates) -> Index:

@@ -150,13 +150,12 @@ class Compat(StrEnum):
 class BatchPlace(IntEnum):
     """The place where a stage's batches form: one queue, or each replica.
 
-    A replica is the first, or behind one stage whose replicas batch for themselves, or behind others.
+    A replica is of the first stage, or behind others.
     """
 
     CENTRAL = 0
     IN_REPLICA = 1
     BEHIND = 2
-    BEHIND_OTHERS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,16 +228,7 @@ class PlanningProblem:
         stage = self.stages[index]
         if not stage.in_replica:
             return BatchPlace.CENTRAL
-        if not stage.after:
-            return BatchPlace.IN_REPLICA
-        return BatchPlace.BEHIND_OTHERS if self.sender(index) is None else BatchPlace.BEHIND
-
-    def sender(self, index: int) -> int | None:
-        """The one stage whose replicas, which batch for themselves, send all that comes to a stage."""
-        names = [edge.parent for edge in self.stages[index].after]
-        found = [at for at, stage in enumerate(self.stages) if stage.name in names]
-        is_one = len(found) == 1 and self.stages[found[0]].in_replica and not self.stages[found[0]].is_free
-        return found[0] if is_one and self.stages[index].in_replica else None
+        return BatchPlace.BEHIND if stage.after else BatchPlace.IN_REPLICA
 
     @property
     def shares(self) -> tuple[float, ...]:

@@ -11,18 +11,14 @@ from typing import NamedTuple
 import numpy as np
 
 from ipa.model.profile import OperatingPoint
-from ipa.optimize.candidates import BEFORE, CandidateBlock, ItemCount, scalars_of
+from ipa.optimize.candidates import CandidateBlock, ItemCount, scalars_of
 from ipa.optimize.problem import ROWS, Array, BatchPlace, Compat, Index, PlanningProblem
-from ipa.queueing.in_replica import (
-    AT_RANDOM,
-    EVENLY,
-    Departures,
-    carried_in_replica,
-    departures_in_replica,
-    sojourn_in_replica,
-)
+from ipa.queueing.in_replica import carried_in_replica, sojourn_in_replica
 from ipa.queueing.service import busy_s, ceil_up
 from ipa.queueing.tail import SojournFormula, sojourn, sojourn_with_quota
+
+# Requests come at random; from other stages at random, or as far apart as one replica spaces them.
+SPACINGS = {BatchPlace.IN_REPLICA: (False,), BatchPlace.BEHIND: (False, True)}
 
 
 def option_times(
@@ -35,8 +31,7 @@ def option_times(
     """
     rate_rps, items, _, _, timeout_s, _, released_s, batching, hop_s, *_ = scalars
     if problem.compat is Compat.TAIL:
-        timed = points, replicas, rate_rps, items, timeout_s, batching, hop_s
-        return _tail_times(problem, *timed, scalars[BEFORE])
+        return _tail_times(problem, points, replicas, rate_rps, items, timeout_s, batching, hop_s)
     batch_size = points[ROWS["batch_size"]]
     sequence = np.maximum(1.0, ceil_up(items / (replicas * batch_size)))
     service_s = points[ROWS["latency_s"]] * sequence
@@ -45,12 +40,6 @@ def option_times(
     else:
         wait_s = np.minimum((batch_size - 1) / rate_rps, timeout_s)
     return service_s, wait_s, service_s + wait_s, np.zeros(len(replicas))
-
-
-def least_time_s(points: Array) -> Array:
-    """A time that no mean is below, whatever waits: one item's, with less than a core at full speed."""
-    _, cores, _, _, _, one_s = _service(points)
-    return np.asarray(one_s * np.minimum(cores, 1.0))
 
 
 def _tail_times(
@@ -62,9 +51,8 @@ def _tail_times(
     timeout_s: Array,
     batched: Array,
     hop_s: Array,
-    before: Array,
 ) -> tuple[Array, Array, Array, Array]:
-    """As `option_times`; `points` has the rows of `PointColumns.table`, `before` those of `Departures`."""
+    """As `option_times`; `points` has the rows of `PointColumns.table`."""
     batch_size, cores, service_s, full_s, tail_s, one_s = _service(points)
     front = problem.bounds.front
     # The cores of the machine that all replicas share; infinite where they are not known to share one.
@@ -81,7 +69,7 @@ def _tail_times(
             rows = np.flatnonzero(mine)
             at = np.resize(rows, max(2, rows.size))
             times = []
-            for formula in _formulas(batching, Departures(*before[:, at])):
+            for formula in _formulas(batching):
                 timed = (
                     partial(sojourn_with_quota, formula, cores[at], machine_cores) if is_quota else formula
                 )
@@ -103,18 +91,11 @@ def _tail_times(
         return service_s, mean_s + excess_s - service_s, mean_s, excess_s**2
 
 
-def _formulas(batching: BatchPlace, before: Departures) -> tuple[SojournFormula, ...]:
+def _formulas(batching: BatchPlace) -> tuple[SojournFormula, ...]:
     """The formulas of which the longer times count."""
     if batching is BatchPlace.CENTRAL:
         return (sojourn,)
-    return tuple(partial(sojourn_in_replica, before=each) for each in _spacings(batching, before))
-
-
-def _spacings(batching: BatchPlace, before: Departures) -> tuple[Departures, ...]:
-    """The ways of requests to replicas that batch for themselves: behind several stages in either way."""
-    if batching is BatchPlace.BEHIND_OTHERS:
-        return AT_RANDOM, EVENLY
-    return (before if batching is BatchPlace.BEHIND else AT_RANDOM,)
+    return tuple(partial(sojourn_in_replica, evenly=evenly) for evenly in SPACINGS[batching])
 
 
 def _service(points: Array) -> tuple[Array, Array, Array, Array, Array, Array]:
@@ -122,18 +103,6 @@ def _service(points: Array) -> tuple[Array, Array, Array, Array, Array, Array]:
     _, batch_size, cores, latency_s, service_s, capacity_rps, single_s = points
     full_s = busy_s(service_s, batch_size, capacity_rps)
     return batch_size, cores, service_s, full_s, np.maximum(latency_s, full_s), np.minimum(single_s, full_s)
-
-
-def departures_of(
-    points: Array, replicas: Index, rate_rps: Array, items: Array, timeout_s: Array
-) -> tuple[Array, ...]:
-    """The rows of `Departures` of replicas which batch for themselves; arguments as of `_tail_times`."""
-    batch_size, _, _, full_s, tail_s, one_s = _service(points)
-    counts = np.asarray(replicas, dtype=np.float64)
-    made = departures_in_replica(
-        *(batch_size, counts, full_s, tail_s, rate_rps), items=items, timeout_s=timeout_s, service_one_s=one_s
-    )
-    return made.rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,26 +139,14 @@ def times_of(problem: PlanningProblem, chosen: Sequence[Chosen]) -> list[Times]:
     scalars = scalars_of(problem, blocks)
     carried_rps = points[ROWS["capacity_rps"]]
     if problem.compat is Compat.TAIL:
-        rate_rps, items, _, _, timeout_s, _, _, batched, *_ = scalars
-        number: dict[int | None, int] = {each.index: at for at, each in enumerate(chosen)}
-        # Without the stage before, requests count as coming at random.
-        senders = np.array([number.get(problem.sender(each.index), -1) for each in chosen])
-        batched[(batched == BatchPlace.BEHIND) & (senders < 0)] = BatchPlace.IN_REPLICA
-        behind = np.flatnonzero(batched == BatchPlace.BEHIND)
-        if behind.size:
-            reach, sent = np.array([problem.graph.reach[each.index] for each in chosen]), senders[behind]
-            rows = points[:, sent], replicas[sent], rate_rps[sent], items[sent], timeout_s[sent]
-            made = Departures(*departures_of(*rows)).take(slice(None), reach[behind] / reach[sent])
-            scalars[BEFORE, behind] = made.rows
-        carried_rps = _carried_rps(points, replicas, items, timeout_s, batched, scalars[BEFORE])
+        _, items, _, _, timeout_s, _, _, batched, *_ = scalars
+        carried_rps = _carried_rps(points, replicas, items, timeout_s, batched)
     service_s, wait_s, mean_s, spread_s2 = option_times(problem, points, replicas, scalars)
     found = (service_s, wait_s, mean_s, spread_s2**0.5, carried_rps)
     return [Times(*row) for row in zip(*(row.tolist() for row in found), strict=True)]
 
 
-def _carried_rps(
-    points: Array, replicas: Index, items: Array, timeout_s: Array, batched: Array, before: Array
-) -> Array:
+def _carried_rps(points: Array, replicas: Index, items: Array, timeout_s: Array, batched: Array) -> Array:
     """The items a second that one replica carries: in full batches, or in those that it forms for itself."""
     batch_size, _, _, full_s, _, one_s = _service(points)
     carried: Array = points[ROWS["capacity_rps"]].copy()
@@ -197,12 +154,12 @@ def _carried_rps(
         at = (batched == batching) & (batch_size > 1)
         if batching is BatchPlace.CENTRAL or not at.any():
             continue
-        for spacing in _spacings(batching, Departures(*before[:, at])):
+        for evenly in SPACINGS[batching]:
             own_rps = carried_in_replica(
                 *(batch_size[at], replicas[at], full_s[at], one_s[at]),
                 items=items[at],
                 timeout_s=timeout_s[at],
-                before=spacing,
+                evenly=evenly,
             )
             carried[at] = np.minimum(carried[at], own_rps)
     return carried

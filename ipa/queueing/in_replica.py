@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from math import erf, exp, inf, log, pi, sqrt
+from math import inf, log
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,47 +27,8 @@ LOGISTIC = 1.702
 FARTHEST = 500.0
 # Bisections until a billionth of the interval, and Newton's steps until the last bits of a float.
 BISECTIONS, NEWTON_STEPS = 30, 20
-# The times in which work may gather for a wait, in those that a wait as long as the mean takes at most.
-TIMES = np.geomspace(1e-4, 10.0, 30)
-# What leaves a stage is told in steps of these factors: of the rate at which it settles, of its dispersion
-# (from the inverse on), and of the sizes of groups.
-ALIKE_RATE, ALIKE_DISPERSION, ALIKE_SIZE = 4.0, 16.0, sqrt(2)
-# Sizes are equal to within this.
-ROUNDING = 1e-6
 # A wait counts as none below this share of that behind requests at random.
 LEAST_WAIT = 1e-3
-
-
-@dataclass(frozen=True, slots=True)
-class Departures:
-    """Requests as they leave the stage before; an entry an option.
-
-    The variance of their number within a time is, as a share of its mean, `dispersion` within a short time
-    and rises to one, that of requests at random, at the rate `settling_rps`. They leave in groups of `size`
-    on the mean; with a request leave `mates` others.
-    """
-
-    settling_rps: Floats
-    dispersion: Floats
-    size: Floats
-    mates: Floats
-
-    @property
-    def rows(self) -> tuple[Floats, Floats, Floats, Floats]:
-        """The numbers in order."""
-        return self.settling_rps, self.dispersion, self.size, self.mates
-
-    def take(self, at: Any, share: Floats) -> Departures:
-        """Return those entries, of whose requests only a share goes on, at random."""
-        dispersion = 1 - share * (1 - self.dispersion[at])
-        size = _thinned(self.size[at], share)
-        return Departures(self.settling_rps[at], dispersion, size, share * self.mates[at])
-
-
-# As they come to a pipeline.
-AT_RANDOM = Departures(np.full(1, 1 / TINY), np.ones(1), np.ones(1), np.zeros(1))
-# From one replica, as far apart as they can be.
-EVENLY = Departures(np.full(1, TINY), np.zeros(1), np.ones(1), np.zeros(1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,37 +113,30 @@ def sojourn_in_replica(
     timeout_s: Floats,
     percentile: float,
     service_one_s: Floats,
-    before: Departures = AT_RANDOM,
+    evenly: bool = False,
 ) -> Sojourn:
     """As `ipa.queueing.tail.sojourn`, for replicas that batch what was spread to them; arrays of one shape.
 
     Requests are spread at random, so that each replica has its share of them. All items of a request are in
     one batch. A batch of several requests closes `timeout_s` after its first, or once it has `batch_size`,
     whether its replica is busy or not: so it has no more than come in that time, however many wait. It then
-    waits for the batches before it. Requests come as those `before` leave the stage before. Rules:
-    `mlserver.batching`; derivation and accuracy: docs/explanation/queueing.md.
+    waits for the batches before it. Requests come at random, or `evenly`: as far apart as they can be.
+    Rules: `mlserver.batching`; derivation and accuracy: docs/explanation/queueing.md.
     """
     timeout_s = np.where(batch_size == 1, 0.0, timeout_s)
     rate_rps = rate_rps / (items * replicas)
-    # Where batches are of one, those that come together are one customer, served one after the other.
-    together = 1 + before.mates / replicas
-    group = np.where(batch_size == 1, together, 1.0)
-    rate_rps = rate_rps / group
-    come = _come(batch_size, replicas, rate_rps, timeout_s, before)
-    made = _batches(batch_size, rate_rps, come)
-    work = _work(batch_size, service_mean_s, service_tail_s, service_one_s, rate_rps, items, made, group)
+    made = _batches(batch_size, rate_rps, _come(replicas, rate_rps, timeout_s, evenly))
+    work = _work(batch_size, service_mean_s, service_tail_s, service_one_s, rate_rps, items, made)
     is_stable = work.load < 1
     load = np.where(is_stable, work.load, 0.5)
     evener = np.exp(-EVENING * (1 - load) / load * (1 - np.minimum(work.between_cv2, 1.0)) ** 2 / work.cv2)
-    wait_ratio, tail_ratio = _relative_waits(
-        before, replicas, rate_rps, timeout_s, load, made, work, group, percentile
-    )
+    wait_ratio = _wait_ratio(replicas, rate_rps, timeout_s, made, work) if evenly else 1.0
     wait_s = load * work.served_s * work.cv2 / (2 * (1 - load)) * evener * wait_ratio
 
     # The work before a batch when it opens is above x with the probability factor·exp(−decay·x).
     shape, scale = made.open_s**2 / work.opened_s2, work.opened_s2 / np.maximum(made.open_s, TINY)
     decay, factor = _tail(work, rate_rps, shape, scale)
-    decay, log_factor = decay / tail_ratio, np.log(factor * wait_ratio / tail_ratio)
+    decay, log_factor = decay / wait_ratio, np.log(factor)
     # Chernoff's bound of the sum with a normal service time is least at this rate, or below it.
     decay = np.minimum(decay, NormalDist().inv_cdf(percentile / 100) / np.sqrt(work.varied_s2))
     # Of the work when it opens, what is left when it closes counts.
@@ -196,11 +148,6 @@ def sojourn_in_replica(
     own_s2 = work.spread[at] * own_s**2 + np.where(
         kinds.is_timed, (work.more_s**2 * made.met_variance)[at], 0.0
     )
-    # The requests that come together fill several batches, of which a request is in any.
-    fills = np.maximum(together / batch_size, 1.0)
-    each_s = (work.one_s + work.more_s * (batch_size - 1)) / group
-    own_s = own_s + (each_s * ((fills - 1) / 2 - (group - 1)))[at]
-    own_s2 = own_s2 + (each_s**2 * (fills**2 - 1) / 12)[at]
     quantile_s = _quantile(kinds, own_s, own_s2, decay, log_factor, 1 - percentile / 100)
     forming_s = kinds.open_s * (kinds.first + (1 - kinds.first - kinds.last) / 2)
     mean_s = kinds.summed(kinds.share * (forming_s + own_s)) + wait_s
@@ -208,132 +155,27 @@ def sojourn_in_replica(
     return Sojourn(np.where(is_stable, mean_s, np.inf), np.where(is_stable, excess_s, np.inf))
 
 
-def departures_in_replica(
-    batch_size: Floats,
-    replicas: Floats,
-    service_mean_s: Floats,
-    service_tail_s: Floats,
-    rate_rps: Floats,
-    *,
-    items: Floats,
-    timeout_s: Floats,
-    service_one_s: Floats,
-) -> Departures:
-    """The requests that leave replicas as those of `sojourn_in_replica`, to which they come at random.
-
-    The numbers are rounded, so that many options share them: each costs a copy of the options behind.
-    """
-    rate_rps = rate_rps / (items * replicas)
-    timeout_s = np.where(batch_size == 1, 0.0, timeout_s)
-    made = _batches(batch_size, rate_rps, rate_rps * timeout_s)
-    alone = np.ones_like(rate_rps)
-    work = _work(batch_size, service_mean_s, service_tail_s, service_one_s, rate_rps, items, made, alone)
-    size = 1 + made.more
-    # A busy replica sends batches as far apart as they take. A larger one takes longer.
-    uneven = 1 - size * work.more_s / work.served_s
-    dispersion = size * work.spread + uneven**2 * made.more_variance / size
-    is_stable = work.load < 1
-    load = np.where(is_stable, work.load, 0.5)
-    settling_rps = (1 / load - 1) ** 2 / (work.cv2 * work.between_s)
-    together = size + made.more_variance / size
-    # Down, to less than a whole size: those that vary fill no number of batches.
-    varied = ALIKE_SIZE ** np.floor(np.log(size) / log(ALIKE_SIZE)) * (1 - 10 * ROUNDING)
-    rows = (
-        _rounded(settling_rps, ALIKE_RATE),
-        _rounded(np.maximum(dispersion, 1 / ALIKE_DISPERSION), ALIKE_DISPERSION),
-        np.where(made.more > batch_size - 1 - ROUNDING, batch_size, varied),
-        _rounded(together, ALIKE_SIZE) - 1,
-    )
-    # Those without a stable queue are in no plan.
-    return Departures(*(np.where(is_stable, row, 1.0) for row in rows))
-
-
-def _rounded(values: Floats, factor: float) -> Floats:
-    """The nearest powers of a factor."""
-    return np.asarray(factor ** np.round(np.log(values) / log(factor)))
-
-
-def _thinned(size: Floats, share: Floats) -> Floats:
-    """The mean size of what is left of a group, if anything, where each request goes on with this chance."""
-    return np.asarray(size * share / -np.expm1(size * np.log1p(-np.minimum(share, 1 - TINY))))
-
-
-def _come(
-    batch_size: Floats, replicas: Floats, rate_rps: Floats, timeout_s: Floats, before: Departures
-) -> Floats:
+def _come(replicas: Floats, rate_rps: Floats, timeout_s: Floats, evenly: bool) -> Floats:
     """The requests that come after a batch's first before its timeout, on the mean.
 
-    Evenly spaced requests are the whole part of the mean at random: up to one fewer. Of groups, between which
-    the timeout passes, batches have what the group leaves them: its last one has anywhere from one request to
-    `batch_size`, unless all groups fill all their batches.
+    Evenly spaced requests are the whole part of the mean at random: up to one fewer.
     """
-    fewer = (1 - np.interp(before.settling_rps * timeout_s, *_settled())) / replicas
-    random = np.maximum(rate_rps * timeout_s - fewer, 0.0)
-    group = _thinned(before.size, 1 / replicas)
-    fills = group / batch_size
-    is_filled = (replicas == 1) & (fills >= 1) & (np.abs(fills - np.round(fills)) < ROUNDING)
-    own = group / np.maximum(fills + (batch_size - 1) / (2 * batch_size), 1.0) - 1
-    own = np.where(is_filled, batch_size + 3 * np.sqrt(batch_size), own)
-    parted = np.exp(-np.maximum(rate_rps * timeout_s / group - fewer, 0.0))
-    return np.asarray(
-        np.where(group > 1 + ROUNDING, parted * own + (1 - parted) * np.maximum(random, own), random)
-    )
+    return np.asarray(np.maximum(rate_rps * timeout_s - evenly / replicas, 0.0))
 
 
-def _dispersion(before: Departures, replicas: Floats, within_s: Floats) -> Floats:
-    """The dispersion of the requests that come to each replica within a time: a share is more random."""
-    settled = np.interp(before.settling_rps * within_s, *_settled())
-    return np.asarray(1 - (1 - settled) * (1 - before.dispersion) / replicas)
+def _wait_ratio(replicas: Floats, rate_rps: Floats, timeout_s: Floats, made: _Batches, work: _Work) -> Floats:
+    """The wait behind evenly spaced requests, as a share of that behind requests at random.
 
-
-@lru_cache(maxsize=1)
-def _settled() -> tuple[Floats, Floats]:
-    """Times, and the share that the variation of arrivals has in that of departures within them.
-
-    The rest is that of the service. It follows from the correlation of reflected Brownian motion, and time
-    is in units of its relaxation (Whitt and You, Operations Research 66, 2018).
-    """
-    times = np.concatenate([[0.0], np.geomspace(1e-6, 1e6, 400)])
-    shares = [0.0]
-    for time in times[1:].tolist():
-        root = sqrt(time)
-        above, density = (1 - erf(root / sqrt(2))) / 2, exp(-time / 2) / sqrt(2 * pi)
-        correlation = 2 * (1 - 2 * time - time**2) * above + 2 * root * density * (1 + time)
-        shares.append(min(max(1 - (1 - correlation) / (2 * time), 0.0), 1.0))
-    return times, np.array(shares)
-
-
-def _relative_waits(
-    before: Departures,
-    replicas: Floats,
-    rate_rps: Floats,
-    timeout_s: Floats,
-    load: Floats,
-    made: _Batches,
-    work: _Work,
-    group: Floats,
-    percentile: float,
-) -> tuple[Floats, Floats]:
-    """The mean wait and its quantile as shares of those of groups that come at random.
-
-    The longest wait that work gathers within any time t, √(2·e·V(t)·t) − (1 − ρ)·t, is the mean one for e of
-    one, and the one that is exceeded with the probability exp(−e) (robust queueing). Of the variance V of the
-    work that comes, λ·(dρ/dλ)² is that of the number of requests.
+    The longest wait that work gathers within any time t, √(2·e·V·t) − (1 − ρ)·t, is proportional to the
+    variance V of the work that comes (robust queueing); of V, λ·(dρ/dλ)² is that of the number of requests,
+    which one replica of n gets less evenly.
     """
     size = 1 + made.more
     rising = np.minimum(rate_rps * timeout_s, 1 / TINY) * (1 - made.full_ratio)
     slope_s = work.served_s / size - rising * (work.one_s - work.more_s) / size**2
     varied_s = work.served_s**2 * work.cv2 / work.between_s
     counted = np.minimum(rate_rps * slope_s**2 / varied_s, 1.0)
-    time_s = varied_s / (1 - load) ** 2 * TIMES[:, None]
-    spared = 1 - _dispersion(before, replicas, time_s) / group
-    left = 1 - counted * spared
-    ratios = []
-    for exponent in (1.0, -log(1 - percentile / 100)):
-        usual = np.max(np.sqrt(2 * exponent * TIMES) - TIMES)
-        longest = np.max(np.sqrt(2 * exponent * left * TIMES[:, None]) - TIMES[:, None], axis=0)
-        ratios.append(np.maximum(longest / usual, LEAST_WAIT))
-    return ratios[0], ratios[1]
+    return np.asarray(np.maximum(1 - counted / replicas, LEAST_WAIT))
 
 
 def _work(
@@ -344,15 +186,13 @@ def _work(
     rate_rps: Floats,
     items: Floats,
     made: _Batches,
-    group: Floats,
 ) -> _Work:
-    """The work of batches of `made`, where `group` requests are served as one, one after the other."""
+    """The work of batches of `made`."""
     # Nothing is saved by larger batches than were measured.
     item_s = (service_mean_s - service_one_s) / np.maximum(batch_size - 1, 1)
     item_s = np.where(batch_size == 1, service_one_s, item_s)
     one_s, more_s = service_one_s + item_s * (items - 1), item_s * items
-    one_s, more_s = one_s * group, more_s * group
-    spread = service_spread(service_mean_s, service_tail_s) / group
+    spread = service_spread(service_mean_s, service_tail_s)
     served_s = one_s + more_s * made.more
     varied_s2 = more_s**2 * made.more_variance * (1 + spread) + spread * served_s**2
     # A batch that fills up is open for a shorter time and served for a longer one.
@@ -515,7 +355,7 @@ def carried_in_replica(
     *,
     items: Floats,
     timeout_s: Floats,
-    before: Departures = AT_RANDOM,
+    evenly: bool = False,
 ) -> Floats:
     """The items a second that keep a replica busy, which batches what was spread to it.
 
@@ -524,12 +364,10 @@ def carried_in_replica(
     with a short timeout it carries much less than full batches would.
     """
     timeout_s = np.where(batch_size == 1, 0.0, timeout_s)
-    alone = np.ones_like(full_s)
     low, high = np.zeros_like(full_s), batch_size / (one_s * np.minimum(items, 1.0))
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        come = _come(batch_size, replicas, middle, timeout_s, before)
-        made = _batches(batch_size, middle, come)
-        is_busy = _work(batch_size, full_s, full_s, one_s, middle, items, made, alone).load >= 1
+        made = _batches(batch_size, middle, _come(replicas, middle, timeout_s, evenly))
+        is_busy = _work(batch_size, full_s, full_s, one_s, middle, items, made).load >= 1
         low, high = np.where(is_busy, low, middle), np.where(is_busy, middle, high)
     return np.asarray(items * low)
