@@ -7,6 +7,7 @@ import math
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry
@@ -116,9 +117,12 @@ def run(
         idle_s=KEEP_ALIVE_S,
         chunk_bytes=CHUNK_BYTES,
     )
+    bounds = within_files(bounds, raise_file_limit())
+    # Each request is passed on over a connection of its own.
+    most = bounds.connections // 2
     config = BoundedConfig(
         application,
-        within_files(bounds, raise_file_limit()),
+        replace(bounds, connections=most, address_connections=most),
         host=host,
         port=port,
         backlog=BACKLOG,

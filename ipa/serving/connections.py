@@ -18,8 +18,8 @@ from typing import Protocol
 
 LOG = logging.getLogger(__name__)
 # Files that the rest of the process needs: the store, Prometheus, the cluster, planner processes, the log;
-# connections on which requests are passed on; and connections that the kernel has handed over but that are
-# not registered yet (four rounds of ACCEPT_BATCH).
+# and connections that the kernel has handed over but that are not registered yet (four rounds of
+# ACCEPT_BATCH).
 OTHER_FILES = 256
 # One event loop cannot use more files; some libraries iterate over the whole limit.
 MOST_FILES = 65_536
