@@ -6,7 +6,7 @@ time, needs no times; options below a plan that is known to be in time need not 
 
 from __future__ import annotations
 
-from math import inf, prod
+from math import inf
 
 import numpy as np
 
@@ -85,14 +85,10 @@ def _good(problem: PlanningProblem, draft: Candidates, deadline: Deadline) -> fl
     if not all(len(stage) for stage in program.stages):
         return -inf
     try:
-        chosen = _good_plan(program, deadline)
+        if label_setting.is_small(program):
+            chosen = label_setting.LabelSearch(program, deadline, bounded=False).every()
+        else:
+            chosen, _ = label_setting.LabelSearch(program, deadline).run(-inf, label_setting.WIDTHS[0])
     except DeadlineError:
         return -inf
     return evaluate(program, chosen).objective if chosen else -inf
-
-
-def _good_plan(program: Program, deadline: Deadline) -> tuple[int, ...]:
-    """A plan within the limits, empty if none is found at once. DeadlineError if the time runs out."""
-    if prod(len(stage) for stage in program.stages) <= label_setting.FEW:
-        return label_setting.LabelSearch(program, deadline, bounded=False).every()
-    return label_setting.LabelSearch(program, deadline).run(-inf, label_setting.WIDTHS[0])[0]

@@ -28,16 +28,22 @@ WIDTHS = (16, 48, 256, 1000, None)
 FEW = 16384
 
 
+def is_small(program: Program) -> bool:
+    """True if all plans are so few that trying them takes less time than a bound."""
+    return prod(len(stage) for stage in program.stages) <= FEW
+
+
 def solve(program: Program, deadline: Deadline) -> ProgramAnswer:
     """The best plan; of equally good ones that of the fewest changes, lowest cost, latency; then `_best`."""
     if not all(len(stage) for stage in program.stages):
         return ProgramAnswer(Termination.INFEASIBLE)
-    if prod(len(stage) for stage in program.stages) <= FEW:
-        return _all_tried(program, deadline)
-    search = LabelSearch(program, deadline)
+    bounded = not is_small(program)
+    search = LabelSearch(program, deadline, bounded=bounded)
     chosen: tuple[int, ...] = ()
     try:
-        for width in WIDTHS:
+        if not bounded:
+            chosen = search.every()
+        for width in WIDTHS if bounded else ():
             known = evaluate(program, chosen).objective if chosen else -inf
             found, complete = search.run(known, width)
             chosen = found or chosen
@@ -46,18 +52,7 @@ def solve(program: Program, deadline: Deadline) -> ProgramAnswer:
     except DeadlineError:
         termination = Termination.FEASIBLE if chosen else Termination.NO_SOLUTION_FOUND
         note = "the time ran out before it was proved best"
-        return ProgramAnswer(termination, chosen, search.root_bound, note)
-    if not chosen:
-        return ProgramAnswer(Termination.INFEASIBLE)
-    return ProgramAnswer(Termination.OPTIMAL, chosen, evaluate(program, chosen).objective)
-
-
-def _all_tried(program: Program, deadline: Deadline) -> ProgramAnswer:
-    """The best of all plans, if they are so few that trying all takes less time than a bound."""
-    try:
-        chosen = LabelSearch(program, deadline, bounded=False).every()
-    except DeadlineError:
-        return ProgramAnswer(Termination.NO_SOLUTION_FOUND, note="the time ran out before anything was tried")
+        return ProgramAnswer(termination, chosen, search.root_bound if bounded else None, note)
     if not chosen:
         return ProgramAnswer(Termination.INFEASIBLE)
     return ProgramAnswer(Termination.OPTIMAL, chosen, evaluate(program, chosen).objective)
@@ -68,7 +63,7 @@ def best_at_least(program: Program, objective: float, deadline: Deadline) -> tup
 
     Empty if there is none. DeadlineError if the time is too short to know.
     """
-    if prod(len(stage) for stage in program.stages) <= FEW:
+    if is_small(program):
         return LabelSearch(program, deadline, bounded=False).every()
     return LabelSearch(program, deadline).run(objective, None)[0]
 
