@@ -6,7 +6,7 @@ replaced, or with a surge and maxUnavailable 0, as Kubernetes Deployments are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from math import ceil, inf
@@ -22,8 +22,6 @@ from ipa.model.rolling import DEPLOYMENT, ROUNDING, SIDE_BY_SIDE, Rolling, threa
 
 # Seconds of a configuration, whatever its `replicas`.
 Seconds = Callable[[StageConfig], float]
-# By stage and running variant: the variants that its pods keep loaded.
-Residents = Callable[[str, str], Collection[str]]
 # Templates with the configuration and number of their pods.
 Serving = tuple[tuple[str, StageConfig], ...]
 # The slot of the configuration that runs alone at the start.
@@ -82,14 +80,13 @@ class StagePods:
     """The desired configuration of a stage, the one sent to its queue, and its pods, oldest first.
 
     The queue knows batch size, resident variant, and cores that are given in place. The wanted variant was
-    asked for at `asked_s`, and the pods have it loaded from `loaded_s` on.
+    asked for at `asked_s`.
     """
 
     wanted: StageConfig
     told: StageConfig
     pods: list[Pod] = field(default_factory=list)
     asked_s: float = -inf
-    loaded_s: float = -inf
 
     def live(self) -> list[Pod]:
         """The pods that do not drain."""
@@ -135,9 +132,8 @@ class SimCluster:
     serves; with predictors of Deployments, the new shares hold at once.
 
     Pods of stages that the rolling `switches` go on when variant or batch size change: to a less accurate
-    variant at once, to another once all its pods are ready. A variant that is not among the `residents`
-    (None: all are) is first loaded, which takes as long as a start. If the rolling `resizes`, they are also
-    given more cores at once where there is room, and fewer once all pods are ready.
+    variant at once, to another once all its pods are ready. If the rolling `resizes`, they are also given
+    more cores at once where there is room, and fewer once all pods are ready.
     """
 
     def __init__(
@@ -147,11 +143,9 @@ class SimCluster:
         *,
         startup_s: Seconds,
         bounds: Bounds = UNBOUNDED,
-        residents: Residents | None = None,
         at_s: float = 0.0,
     ) -> None:
         self.settings = settings
-        self._residents = residents
         self.revision = 1
         self._startup_s, self._bounds = startup_s, bounds
         self._numbers = 0
@@ -245,18 +239,13 @@ class SimCluster:
                 self._scale_old(run, *templates.get(id(run), (run.wanted, "")))
         for run, variant in before:
             if run.wanted.variant != variant:
-                self._load(run, at_s)
+                run.asked_s = at_s
         self._follow(at_s)
         return str(self.revision)
 
-    def _load(self, run: StagePods, at_s: float) -> None:
-        """Load the wanted variant in the pods that go on."""
-        wanted, told = run.wanted, run.told
-        run.asked_s, run.loaded_s = at_s, -inf
-        if (wanted.stage, wanted.variant) in self.settings.broken:
-            run.loaded_s = inf
-        elif self._residents and wanted.variant not in self._residents(told.stage, told.variant):
-            run.loaded_s = at_s + self._startup_s(wanted)
+    def _is_broken(self, run: StagePods) -> bool:
+        """True if no pod of the wanted variant ever serves it."""
+        return (run.wanted.stage, run.wanted.variant) in self.settings.broken
 
     def _switches(self, stage: str) -> bool:
         """True if the stage's pods switch between variants in place."""
@@ -310,12 +299,11 @@ class SimCluster:
         self._hold(self._fixed, at_s)
 
     def next_event_s(self) -> float:
-        """The time at which the next pod is ready or gone, or has loaded a variant; infinite without one."""
+        """The time at which the next pod is ready or gone; infinite without one."""
         moments = (
             pod.gone_s if pod.is_draining else inf if pod.is_ready else pod.ready_s for pod in self._pods()
         )
-        loaded_s = (run.loaded_s for run in self._runs() if run.loaded_s > -inf and self._awaits_variant(run))
-        return min(*moments, *loaded_s, inf, inf)
+        return min(moments, default=inf)
 
     def advance(self, at_s: float) -> None:
         """Make pods that are ready or gone by then so, and start their consequences.
@@ -323,8 +311,6 @@ class SimCluster:
         Not to be called for a time after the next event.
         """
         for run in self._runs():
-            if run.loaded_s <= at_s:
-                run.loaded_s = -inf
             for pod in list(run.pods):
                 if pod.is_draining:
                     if pod.gone_s <= at_s:
@@ -363,8 +349,7 @@ class SimCluster:
             pending += sum(pod.placed_s > at_s for pod in current) + self._lacks_room(run)
             asked_s = [pod.placed_s for pod in current if not pod.is_ready]
             asked_s += [run.asked_s] if self._awaits_variant(run) else []
-            is_broken = (run.wanted.stage, run.wanted.variant) in self.settings.broken
-            if is_broken and asked_s and at_s - min(asked_s) >= self.settings.gives_up_after_s:
+            if self._is_broken(run) and asked_s and at_s - min(asked_s) >= self.settings.gives_up_after_s:
                 failed.append(f"{name}: {run.wanted.variant} ends before it is ready")
         if failed:
             return Rollout(RolloutPhase.FAILED, "; ".join(failed))
@@ -434,12 +419,12 @@ class SimCluster:
         if self._lacks_room(run):
             return False
         if any(pod.config.cores > new.cores for pod in staying):
-            return ready >= new.replicas and run.loaded_s == -inf
+            return ready >= new.replicas and not self._is_broken(run)
         if not self._awaits_variant(run):
             return ready > 0
         is_relief = is_lighter(self._bounds, old.stage, old.variant, new.variant)
         waits_for = 1 if is_relief else new.replicas
-        return ready >= waits_for and run.loaded_s == -inf
+        return ready >= waits_for and not self._is_broken(run)
 
     def _lacks_room(self, run: StagePods) -> bool:
         """True if its pods are to have more cores in place, and there is no room."""

@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import TypedDict
 
 import numpy as np
 
 from ipa.control.ports import Rollout, RolloutPhase, WorkloadState
 from ipa.model.decision import Change
-from ipa.model.measured import resident_variants
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import WHOLE_PERCENT, StageConfig
 from ipa.model.rolling import Rolling
@@ -173,7 +171,6 @@ class SimWorld:
             replace(cluster, rolling=cluster.rolling.of(pipeline)),
             startup_s=truth.startup_s,
             bounds=pipeline.bounds,
-            residents=partial(resident_variants, pipeline),
         )
         self.clock = SimClock(self.advance)
         arrivals = np.bincount(times_s.astype(np.int64), minlength=1)

@@ -177,22 +177,6 @@ def test_a_heavier_variant_waits_for_all_its_pods_and_a_lighter_one_for_none() -
     assert played(pods, 100.0) == [(10.0 + STARTUP_S, 6, 6.0)]
 
 
-def test_a_variant_that_is_not_resident_is_loaded_first_beside_the_one_that_serves() -> None:
-    pods = SimCluster(
-        (SMALL,),
-        SWITCHING,
-        startup_s=lambda config: STARTUP_S,
-        bounds=with_accuracies(small=0.6, big=0.9),
-        residents=lambda stage, variant: (variant,),
-    )
-    change(pods, replace(SMALL, variant="big"), at_s=1.0)
-    assert (serving(pods), pods.settled, pods.states()[0].ready_replicas) == ([SMALL], False, 0)
-    assert pods.next_event_s() == 1.0 + STARTUP_S
-    pods.advance(pods.next_event_s())
-    assert (serving(pods), pods.settled, pods.cores) == ([replace(SMALL, variant="big")], True, 4.0)
-    assert pods.next_event_s() == inf
-
-
 def test_other_cores_are_other_pods_where_variants_are_resident() -> None:
     pods = cluster(rolling=SWITCHING.rolling)
     change(pods, BIG)
