@@ -112,11 +112,10 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...] | str]] = {
         ),
         "key list": ("operate", "ipa key list"),
         "key revoke": ("operate", "ipa key revoke 0a1b2c3d4e5f"),
-        "store": "Back up, restore, prune and measure the store of the service.",
+        "store": "Back up, restore and prune the store of the service.",
         "store backup": ("operate", "ipa store backup ipa-2026-01-31.sqlite3"),
         "store restore": ("operate", "ipa store restore ipa-2026-01-31.sqlite3"),
         "store prune": ("operate", "ipa store prune"),
-        "store stats": ("operate", "ipa store stats"),
     },
 }
 

@@ -110,7 +110,6 @@ READERS = {
     "key list": ["key", "list"],
     "doctor --store": ["doctor", "--store"],
     "store backup": ["store", "backup", "copy.sqlite3"],
-    "store stats": ["store", "stats"],
 }
 
 

@@ -255,24 +255,6 @@ def prune(
     )
 
 
-def stats(output: Output = OUTPUT) -> None:
-    """Show the contents and the size of the store."""
-    from operator import itemgetter
-
-    from ipa.bootstrap import stores
-    from ipa.cli.layout import ViewColumn, table_of
-
-    with stores.opened_store(Settings.from_env(), writes=False) as store:
-        found = store.stats()
-    rows: list[tuple[str, str, int]] = [
-        *((str(kind), f"{each.rows} rows", each.bytes) for kind, each in found.kinds.items()),
-        ("on disk", f"{filesize.decimal(found.free_bytes)} of it free", found.file_bytes + found.log_bytes),
-    ]
-    columns = ViewColumn("of", itemgetter(0)), ViewColumn("number", itemgetter(1))
-    size = ViewColumn("size", lambda row: filesize.decimal(row[2]), "{}")
-    show(output, asdict(found), table_of(rows, *columns, size))
-
-
 def _contents(found: StoreContents) -> str:
     return (
         f"{found.pipelines} pipelines, {found.entries} entries and {found.decisions} decisions, "
