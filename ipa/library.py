@@ -25,6 +25,7 @@ from ipa.files.traces import read_rates
 from ipa.forecast.base import Forecaster, Peak, Series
 from ipa.forecast.ladder import forecast as _forecast
 from ipa.forecast.ladder import rungs_of
+from ipa.forecast.quality import ForecastScore
 from ipa.forecast.reactive import LastValue
 from ipa.forecast.registry import FORECASTERS
 from ipa.model.decision import Decision
@@ -59,6 +60,7 @@ __all__ = [
     "Decision",
     "DomainError",
     "Forecast",
+    "ForecastScore",
     "Forecaster",
     "FrontierPoint",
     "InfeasibleError",
@@ -88,6 +90,7 @@ __all__ = [
     "StageProfile",
     "Termination",
     "UsageError",
+    "backtest",
     "compare",
     "example",
     "forecast",
@@ -294,6 +297,31 @@ def forecast(
     load = LoadHistory(1.0, tuple(rates_rps))
     rungs = _rungs(forecaster)
     return _forecast(load, horizon_s=horizon_s, quantile=quantile, rungs=rungs)
+
+
+def backtest(
+    rates_rps: Sequence[float | None],
+    forecasters: Sequence[str | Forecaster],
+    *,
+    horizon_s: float = 20.0,
+    quantile: float = 0.95,
+    window_s: float = 120.0,
+    forecasts: int = 2000,
+    train_ratio: float = 0.7,
+) -> dict[str, ForecastScore]:
+    """The score of each forecaster on a recorded load, by name: error of the point, coverage, pinball loss.
+
+    `rates_rps` are rates by the second. Each forecaster learns from the first `train_ratio` of them. At
+    `forecasts` moments of the rest it forecasts the peak of the next `horizon_s` seconds from the `window_s`
+    seconds before. One that has too little to learn from is left out.
+
+    Errors: InputError (too short a load), UsageError, PluginError.
+    """
+    from ipa.forecast.quality import Backtest
+
+    rungs = [_rungs(each)[0] for each in forecasters]
+    replay = Backtest(window_s, horizon_s, quantile, forecasts, train_ratio)
+    return replay.run(LoadHistory(1.0, tuple(rates_rps)), rungs)
 
 
 def _rungs(forecaster: str | Forecaster) -> tuple[Forecaster, ...]:

@@ -12,18 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from experiments.forecast.backtest import BACKTEST_RUNGS, Backtest
 from experiments.forecast.lstm import make_lstm
-from experiments.plots import over_cells
 from ipa.experiment.cells import CellOutcome, ExperimentCell, Finished, as_series, code_of
 from ipa.experiment.loads import data_folder
 from ipa.experiment.runners import RUNNERS, Experiment, ExperimentRunner
 from ipa.files.traces import read_trace, trace_in
 from ipa.forecast.base import Forecaster
+from ipa.forecast.ladder import BACKTEST_RUNGS
+from ipa.forecast.quality import Backtest
 from ipa.forecast.traces import as_load
 from ipa.model.errors import InputError, UsageError
 from ipa.model.forms import DURATION
 from ipa.report.blocks import DASH, Block, FigureBlock, Heading, Mean, Paragraph, Table, TableCell
+from ipa.report.plots import over_cells
 
 DAY_S = 86_400
 # As the papers: two minutes seen, the peak of the next 20 seconds, a forecast every ten.

@@ -17,7 +17,7 @@ import numpy as np
 from ipa.files.traces import read_trace
 from ipa.forecast.base import Floats, Series, prepare, sliding_max
 from ipa.forecast.ladder import DEFAULT_RUNGS, forecast
-from ipa.forecast.mixture import pinball
+from ipa.forecast.quality import pinball
 from ipa.model.observation import LoadHistory
 from ipa.simulate.arrivals import workload_rates
 

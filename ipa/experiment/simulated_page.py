@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isnan, nan
 from statistics import fmean
 from typing import Any
@@ -13,6 +13,7 @@ from ipa.experiment.runners import Experiment, ExperimentRunner
 from ipa.experiment.simulated import cells, work
 from ipa.report.blocks import (
     Block,
+    FigureBlock,
     Folded,
     Heading,
     Mean,
@@ -24,6 +25,7 @@ from ipa.report.blocks import (
     mean_of,
     paired,
 )
+from ipa.report.plots import over_cells
 
 # A pipeline under a load at an SLA: policies are compared within it. Policies here may carry a forecaster.
 CaseKey = tuple[str, str, str]
@@ -138,6 +140,8 @@ def blocks(experiment: Experiment, finished: Sequence[Finished]) -> list[Block]:
     """All cases in one table, differences, and every case."""
     grid = grid_of(experiment, finished)
     found = [Heading("All cases together"), _overall_table(grid), *_differences(grid)]
+    if len(grid.policies) * len(grid.cases) > 1:
+        found += [Heading("Every case"), *_pictures(grid)]
     return [*found, Folded("All figures of every case", _tables(grid))]
 
 
@@ -224,6 +228,56 @@ def _differences(grid: CaseGrid) -> list[Block]:
         else ", of one seed: how much is chance is unknown."
     )
     return [Table(caption, ["policy", *(it.difference for it in COMPARED)], [rows])]
+
+
+def _pictures(grid: CaseGrid) -> list[Block]:
+    """Cores and accuracy of every case, against the reference if there is one; late and lost requests."""
+    names = [_case_name(grid, case) for case in grid.cases]
+    of = "" if grid.reference is None else f", of those of {grid.reference}"
+    than = "%" if grid.reference is None else f"points more than {grid.reference}"
+
+    def cores(case: CaseKey, policy: str) -> Mean | None:
+        if grid.reference is None:
+            return grid.mean(case, policy, "cores_mean")
+        change = grid.against(case, policy, "cores_mean", relative=True)
+        return change and replace(change, value=change.value + 1)
+
+    def pas(case: CaseKey, policy: str) -> Mean | None:
+        if grid.reference is None:
+            mean = grid.mean(case, policy, "pas_mean")
+        else:
+            mean = grid.against(case, policy, "pas_mean", relative=False)
+        return mean and mean.scaled(100)
+
+    def late(case: CaseKey, policy: str) -> Mean | None:
+        mean = grid.mean(case, policy, "violation_ratio")
+        return mean and mean.scaled(100)
+
+    end = "; bars are 95 % intervals over the seeds." if len(grid.seeds) > 1 else ", of one seed."
+    found: list[Block] = []
+    for title, x_label, figure_of, line, least_span in (
+        ("Cores", f"cores{of}", cores, 1.0 if of else None, 0.02),
+        ("Accuracy of a request (PAS)", f"PAS, {than}", pas, 0.0 if of else None, 0.1),
+        ("Late or lost", "% of the requests sent", late, None, 0.1),
+    ):
+        means = [[figure_of(case, policy) for policy in grid.policies] for case in grid.cases]
+        shown = over_cells(
+            title,
+            x_label,
+            names,
+            grid.policies,
+            means,
+            may_be_log=figure_of is cores,
+            line=line,
+            least_span=least_span,
+        )
+        found.append(FigureBlock(f"{title} in every case ({x_label}){end}", shown))
+    return found
+
+
+def _case_name(grid: CaseGrid, case: CaseKey) -> str:
+    varied = [at for at in range(3) if len({each[at] for each in grid.cases}) > 1]
+    return " ".join(case[at] for at in varied) or case[0]
 
 
 def _tables(grid: CaseGrid) -> list[Block]:

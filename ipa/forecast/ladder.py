@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from ipa.forecast.base import SMOOTH_S, Forecaster, Peak, Series, prepare
+from ipa.forecast.boosted import Boosted
 from ipa.forecast.learned import Learned
 from ipa.forecast.mixture import Judged, judged, past_of, weights_of
 from ipa.forecast.reactive import LastValue, Seasonal, WindowMaximum
@@ -22,6 +23,12 @@ from ipa.model.observation import Forecast, LoadHistory
 from ipa.plugins import Plugin
 
 DEFAULT_RUNGS: tuple[Forecaster, ...] = (Learned(), Seasonal(), WindowMaximum(), LastValue())
+# Rungs of a backtest: also those that learn from hours, and the last of the papers' inputs, their baseline.
+BACKTEST_RUNGS: tuple[Forecaster, ...] = (
+    Boosted(),
+    *DEFAULT_RUNGS,
+    WindowMaximum(span_s=10.0, name="maximum-10s"),
+)
 
 
 # Parts of the protocols of `ipa.forecast.base` that a forecaster may leave out.

@@ -16,6 +16,7 @@ from math import ceil
 import numpy as np
 
 from ipa.forecast.base import Floats, Forecaster, Ints, Peak, Series, sliding_max
+from ipa.forecast.quality import answers, pinball
 
 # Past forecasts are judged every five seconds. Over less time than this weights say little, and over more
 # they say little about now.
@@ -100,36 +101,6 @@ def weights_of(rungs: Sequence[Judged], past: Past, quantile: float) -> list[flo
         missed.append(pinball(peaks, mixed, quantile).sum() / scale)
     shares = _exponential(np.array(RATE_WEIGHTS), RATE_OF_RATES * np.array(missed))
     return list((shares @ np.array(weights)).tolist())
-
-
-def pinball(peaks: Floats, forecasts: Floats, quantile: float) -> Floats:
-    """The pinball loss of each forecast of that quantile of `peaks`."""
-    short = peaks - forecasts
-    return np.maximum(quantile * short, (quantile - 1) * short)
-
-
-def answers(
-    rung: Forecaster,
-    series: Series,
-    moments: Ints,
-    horizon_s: float,
-    quantile: float,
-    window: int | None = None,
-) -> tuple[Floats, Floats]:
-    """Points and upper quantiles of the rung after each of `moments` steps, two arrays of that length.
-
-    It sees the last `window` steps before a moment, or all of them.
-    """
-    name = "peaks" if hasattr(rung, "peaks") else "replay"
-    if name == "peaks" or (window is None and hasattr(rung, name)):
-        points, uppers = getattr(rung, name)(series, moments, horizon_s, quantile)
-        return points, uppers
-    firsts = moments * 0 if window is None else moments - window
-    given = [
-        rung.peak(series.between(first, moment), horizon_s, quantile)
-        for first, moment in zip(firsts.tolist(), moments.tolist(), strict=True)
-    ]
-    return np.array([each.point_rps for each in given]), np.array([each.upper_rps for each in given])
 
 
 def _exponential(prior: Floats, losses: Floats) -> Floats:

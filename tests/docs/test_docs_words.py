@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.forecast.backtest import BACKTEST_RUNGS
+from ipa.forecast.ladder import BACKTEST_RUNGS
 from ipa.profiling.measure import LEAST_ROUNDS, ROUNDS, MeasurementEffort
 from ipa.settings import Settings
 

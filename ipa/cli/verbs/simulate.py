@@ -91,7 +91,7 @@ def simulate(
 
 def check_reports() -> None:
     """ConfigurationError if a package that writes tables or reports is not installed."""
-    missing = [name for name in ("pyarrow", "jinja2") if find_spec(name) is None]
+    missing = [name for name in ("pyarrow", "matplotlib", "jinja2") if find_spec(name) is None]
     if missing:
         raise ConfigurationError(
             f"tables and reports need {', '.join(missing)}, which this environment lacks",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-from experiments.plots import over_cells
 from ipa.report.blocks import (
     FigureBlock,
     Folded,
@@ -17,6 +16,7 @@ from ipa.report.blocks import (
     paired,
     signless,
 )
+from ipa.report.plots import over_cells
 
 
 def test_only_what_is_sure_is_judged() -> None:

@@ -146,8 +146,9 @@ def test_tables_have_their_documented_columns(whole: Path) -> None:
 def test_the_page_is_numbered_names_its_origin_and_fetches_nothing(whole: Path) -> None:
     page = (whole / "try" / "report.html").read_text()
     assert "<title>A try &amp; more</title>" in page
-    numbers = [int(found) for found in re.findall(r"<figcaption>Table (\d+)\. ", page)]
-    assert numbers == list(range(1, page.count("<table>") + 1)) != []
+    for word, count in (("Table", page.count("<table>")), ("Figure", page.count("<svg"))):
+        numbers = [int(found) for found in re.findall(rf"<figcaption>{word} (\d+)\. ", page)]
+        assert numbers == list(range(1, count + 1)) != []
     for said in ("commit", "1970-01-01 00:00:00 UTC", " cores, ", "seeds 1, 2, 3"):
         assert said in page
     # Nothing is fetched: no links but anchors, no sources but namespaces.

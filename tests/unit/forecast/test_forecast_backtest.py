@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.forecast.backtest import Backtest, backtest
 from ipa.files.traces import EXAMPLE_TRACE, read_trace
 from ipa.forecast.base import Series
 from ipa.forecast.boosted import Boosted, TreeGrowth
 from ipa.forecast.learned import Learned
+from ipa.forecast.quality import Backtest
 from ipa.forecast.reactive import LastValue, WindowMaximum
 from ipa.forecast.traces import as_load, outages
+from ipa.library import backtest
 from ipa.model.errors import InputError, NotFoundError, UsageError
 from ipa.model.observation import LoadHistory
 

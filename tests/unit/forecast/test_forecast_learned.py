@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from experiments.forecast.backtest import score
 from ipa.forecast.base import Series
 from ipa.forecast.learned import Learned, learn
+from ipa.forecast.quality import score
 
 
 def sawtooth(seed: int, length: int = 2000) -> Series:

@@ -15,12 +15,11 @@ from ipa.forecast.mixture import (
     RATE_OF_RATES,
     RATE_WEIGHTS,
     RATES,
-    answers,
     judged,
     past_of,
-    pinball,
     weights_of,
 )
+from ipa.forecast.quality import answers, pinball
 from ipa.forecast.reactive import LastValue, Seasonal, WindowMaximum
 from ipa.model.observation import Forecast, LoadHistory
 from ipa.simulate.arrivals import workload_rates

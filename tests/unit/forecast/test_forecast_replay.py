@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipa.forecast.base import Series, quantiles_of
-from ipa.forecast.mixture import answers
+from ipa.forecast.quality import answers
 from ipa.forecast.reactive import LastValue, Seasonal, WindowMaximum
 from tests.amounts import many
 

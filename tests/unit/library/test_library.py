@@ -19,6 +19,7 @@ from ipa.library import (
     PolicyInputs,
     Termination,
     UsageError,
+    backtest,
     example,
     forecast,
     frontier,
@@ -154,3 +155,5 @@ def test_a_forecast_is_by_name_or_by_forecaster() -> None:
     assert forecast(load, forecaster="window") == forecast(load, forecaster=WindowMaximum())
     peak = forecast(load)
     assert 0 < peak.point_rps <= peak.upper_rps
+    scores = backtest([*load] * 20, ["last", WindowMaximum()], forecasts=50)
+    assert list(scores) == ["last", "window"] and scores["last"].count == 50

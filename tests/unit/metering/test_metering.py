@@ -12,7 +12,6 @@ from types import SimpleNamespace
 import pytest
 from prometheus_client import CollectorRegistry
 
-from experiments.forecast.backtest import BACKTEST_RUNGS
 from ipa.adapters.kube.watch import health_figures
 from ipa.adapters.metrics.publish import Catalogue, bucket_weights
 from ipa.api.context import HttpMetrics, stream_figures
@@ -21,7 +20,7 @@ from ipa.control.engine.load_rules import fallback_forecast
 from ipa.dataplane.batching import Outcome
 from ipa.dataplane.metrics import QueueMetrics, RouterMetrics
 from ipa.dataplane.quota import BatchTimes
-from ipa.forecast.ladder import DEFAULT_RUNGS
+from ipa.forecast.ladder import BACKTEST_RUNGS, DEFAULT_RUNGS
 from ipa.metering import labels as of
 from ipa.metering import table
 from ipa.metering.make import Figures, new_registry

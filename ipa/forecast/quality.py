@@ -1,4 +1,4 @@
-"""Backtests: forecasters scored on a recorded load."""
+"""Forecast errors: the usual measures, the past answers of a rung, and backtests on a recorded load."""
 
 from __future__ import annotations
 
@@ -7,21 +7,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ipa.forecast.base import SMOOTH_S, Floats, Forecaster, Ints, Series, prepare, sliding_max
-from ipa.forecast.boosted import Boosted
-from ipa.forecast.ladder import DEFAULT_RUNGS, rungs_of
-from ipa.forecast.mixture import answers, pinball
-from ipa.forecast.reactive import WindowMaximum
-from ipa.forecast.registry import FORECASTERS
+from ipa.forecast.base import (
+    SMOOTH_S,
+    Floats,
+    Forecaster,
+    Ints,
+    Series,
+    prepare,
+    sliding_max,
+)
 from ipa.model.errors import DomainError, InputError
 from ipa.model.observation import LoadHistory
-
-# Rungs of a backtest: also those that learn from hours, and the last of the papers' inputs, their baseline.
-BACKTEST_RUNGS: tuple[Forecaster, ...] = (
-    Boosted(),
-    *DEFAULT_RUNGS,
-    WindowMaximum(span_s=10.0, name="maximum-10s"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +56,36 @@ def score(peaks: Floats, points: Floats, uppers: Floats, quantile: float) -> For
         pinball_rps=float(pinball(peaks, uppers, quantile).mean()),
         upper_ratio=float((uppers[busy] / peaks[busy]).mean()) if busy.any() else 1.0,
     )
+
+
+def pinball(peaks: Floats, forecasts: Floats, quantile: float) -> Floats:
+    """The pinball loss of each forecast of that quantile of `peaks`."""
+    short = peaks - forecasts
+    return np.maximum(quantile * short, (quantile - 1) * short)
+
+
+def answers(
+    rung: Forecaster,
+    series: Series,
+    moments: Ints,
+    horizon_s: float,
+    quantile: float,
+    window: int | None = None,
+) -> tuple[Floats, Floats]:
+    """Points and upper quantiles of the rung after each of `moments` steps, two arrays of that length.
+
+    It sees the last `window` steps before a moment, or all of them.
+    """
+    name = "peaks" if hasattr(rung, "peaks") else "replay"
+    if name == "peaks" or (window is None and hasattr(rung, name)):
+        points, uppers = getattr(rung, name)(series, moments, horizon_s, quantile)
+        return points, uppers
+    firsts = moments * 0 if window is None else moments - window
+    given = [
+        rung.peak(series.between(first, moment), horizon_s, quantile)
+        for first, moment in zip(firsts.tolist(), moments.tolist(), strict=True)
+    ]
+    return np.array([each.point_rps for each in given]), np.array([each.upper_rps for each in given])
 
 
 # Enough single answers to measure the time of one.
@@ -166,26 +192,3 @@ def _mean_ms(ask: Callable[[int], object], moments: Ints, clock_s: Callable[[], 
     for moment in picked:
         ask(moment)
     return 1000 * (clock_s() - start_s) / len(picked)
-
-
-def backtest(
-    rates_rps: Sequence[float | None],
-    forecasters: Sequence[str | Forecaster],
-    *,
-    horizon_s: float = 20.0,
-    quantile: float = 0.95,
-    window_s: float = 120.0,
-    forecasts: int = 2000,
-    train_ratio: float = 0.7,
-) -> dict[str, ForecastScore]:
-    """The score of each forecaster on a recorded load, by name: error of the point, coverage, pinball loss.
-
-    `rates_rps` are rates by the second. Each forecaster learns from the first `train_ratio` of them. At
-    `forecasts` moments of the rest it forecasts the peak of the next `horizon_s` seconds from the `window_s`
-    seconds before. One that has too little to learn from is left out.
-
-    Errors: InputError (too short a load), UsageError, PluginError.
-    """
-    rungs = [rungs_of(FORECASTERS.admit(each))[0] if isinstance(each, str) else each for each in forecasters]
-    replay = Backtest(window_s, horizon_s, quantile, forecasts, train_ratio)
-    return replay.run(LoadHistory(1.0, tuple(rates_rps)), rungs)

@@ -1,4 +1,4 @@
-"""The plots of experiments' pages as SVG, drawn by matplotlib."""
+"""The plots of reports as SVG, drawn by matplotlib, which the extra `experiments` has."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ class Line:
 class Plot:
     """One plot over time: its series, a horizontal limit, a band between two series, and marks at moments.
 
-    The vertical axis begins at zero or with the values.
+    The vertical axis begins at zero or with the values, and is at least `least_span` long: differences below
+    it are noise.
     """
 
     title: str
@@ -74,6 +75,7 @@ class Plot:
     marks: Sequence[float] = ()
     y_max: float | None = None
     from_zero: bool = True
+    least_span: float = 0.0
 
 
 def draw(plot: Plot) -> str:
@@ -110,6 +112,7 @@ def _fill(plot: Plot, axes: Any) -> None:
         axes.set_ylim(bottom=0.0)
     if plot.y_max is not None:
         axes.set_ylim(top=plot.y_max)
+    _widen(axes.get_ylim(), axes.set_ylim, plot.least_span)
 
 
 def over_cells(
@@ -176,7 +179,6 @@ def _as_svg(
     fill: Callable[[Any], None],
     marker_scale: float = 1,
 ) -> str:
-    """The figure as an <svg> element, its axes filled by `fill`. The same input gives the same text."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
