@@ -92,7 +92,7 @@ def test_its_commands_are_right(
             assert words[0] == "git", line
 
 
-IN_LINE = re.compile(r"(?:^|-- |&& |^[A-Z_]+=\S+ )(ipa [^|&>;#]*)")
+IN_LINE = re.compile(r"(?:^|-- |&& |^[A-Z_]+=\S+ )(ipa (?:'[^']*'|\"[^\"]*\"|[^|&>;#])*)")
 # Names plug-ins that its reader has.
 READERS_OWN = "write-a-policy"
 HOW_TOS = sorted(each.stem for each in (ROOT / "docs" / "how-to").glob("*.md"))
