@@ -9,7 +9,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from experiments.growth.run import Growth, GrowthSetup, grow, projected_bytes
-from ipa.control.store_admin import RowKind
 
 HUNDRED = 100
 # What is asked for.
@@ -44,9 +43,11 @@ def figures_of(found: Growth) -> dict[str, float]:
     stats, pruned = found.stats, found.pruned
     assert stats is not None and pruned is not None
     # What stays is measured after pruning, the rest before it.
-    month, year = (projected_bytes(stats, pruned, 8640 * HUNDRED, days) for days in (30, 365))
-    full = stats.kinds[RowKind.SEALED].bytes / stats.decisions
-    stay = pruned.kinds[RowKind.SEALED].bytes
+    month, year = (
+        projected_bytes(stats, pruned, found.setup.retention, 8640 * HUNDRED, days) for days in (30, 365)
+    )
+    full = stats.sealed_bytes / stats.decisions
+    stay = pruned.sealed_bytes
     recorded = found.holds + found.changes
     return {
         "ticks": recorded,

@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.growth.sizes import StoreSizes, sizes_of
 from ipa.adapters.store import Store, open_store
 from ipa.adapters.store.store import Changes
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.tick import made_of
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
-from ipa.control.store_admin import Retention, RowKind, StoreStats
+from ipa.control.store_admin import Retention
 from ipa.files.pipelines import packaged_example
 from ipa.model.decision import Action, Mode
 from ipa.policies.table import PolicyInputs, make_policy
@@ -74,8 +75,8 @@ class Growth:
     tick_ms: float = 0.0
     memory_mb: list[float] = field(default_factory=list)
     longest_write_ms: float = 0.0
-    stats: StoreStats | None = None
-    pruned: StoreStats | None = None
+    stats: StoreSizes | None = None
+    pruned: StoreSizes | None = None
     verify_s: float = 0.0
     is_whole: bool = False
 
@@ -124,9 +125,9 @@ def grow(setup: GrowthSetup) -> Growth:
         store.prune(
             later, Retention(decisions_s=2 * (setup.retention.decisions_s + DAY_S), decisions_bytes=None)
         )
-        found.stats = store.stats()
+        found.stats = sizes_of(store)
         store.prune(later)
-        found.pruned = store.stats()
+        found.pruned = sizes_of(store)
         began_s = time.monotonic()
         verified = [store.verify(loop.pipeline.name, full=True) for loop, _ in loops]
         found.verify_s = time.monotonic() - began_s
@@ -200,13 +201,14 @@ def _memory_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def projected_bytes(stats: StoreStats, pruned: StoreStats, per_day: float, days: int) -> float:
+def projected_bytes(
+    stats: StoreSizes, pruned: StoreSizes, retention: Retention, per_day: float, days: int
+) -> float:
     """The bytes of a record that grows by `per_day` decisions, after so many days.
 
     `stats` are those of a store whose decisions are all sealed, `pruned` those of it without its holds.
     """
-    retention, full = stats.retention, stats.kinds[RowKind.SEALED].bytes / stats.decisions
-    lasting = pruned.kinds[RowKind.SEALED].bytes / stats.decisions
+    full, lasting = stats.sealed_bytes / stats.decisions, pruned.sealed_bytes / stats.decisions
     full_days = min(days, retention.decisions_s / DAY_S)
     if retention.decisions_bytes is not None:
         full_days = min(full_days, retention.decisions_bytes / (per_day * full))

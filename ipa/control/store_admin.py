@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 DAY_S = 86_400.0
 MEGABYTE = 1_000_000
@@ -23,48 +22,6 @@ class Retention:
     decisions_s: float = 30 * DAY_S
     changes_s: float | None = None
     decisions_bytes: int | None = 1_700 * MEGABYTE
-
-
-class RowKind(StrEnum):
-    """The kinds of rows in the store's statistics."""
-
-    # Decisions and entries row by row: the newest ones.
-    HOT = "hot"
-    # Decisions and entries in sealed segments.
-    SEALED = "sealed"
-    # Plans, answers, profiles, keys, controls and pipelines.
-    OTHER = "other"
-
-
-@dataclass(frozen=True, slots=True)
-class KindStats:
-    """Rows and bytes of one kind. Bytes are those of the payloads and an estimate of the row around them."""
-
-    rows: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class StoreStats:
-    """The size of the store.
-
-    `file_bytes` is the size on disk (of the database on PostgreSQL), `free_bytes` the part of it that new
-    rows reuse, `log_bytes` the write-ahead log. `decisions` counts the decisions that can be read, `removed`
-    those that retention removed.
-    """
-
-    kinds: Mapping[RowKind, KindStats]
-    file_bytes: int
-    free_bytes: int
-    log_bytes: int
-    decisions: int
-    changes: int
-    removed: int
-    segments: int
-    pipelines: int
-    # The key that signs checkpoints; empty if there is none yet.
-    key_id: str = ""
-    retention: Retention = field(default_factory=Retention)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from experiments.growth.sizes import sizes_of
 from ipa.adapters.store import Store, keeper, open_store, rows, segments
 from ipa.adapters.store.database import open_engine
 from ipa.adapters.store.keeper import Keeper
@@ -19,7 +20,7 @@ from ipa.adapters.store.signing import Keyring
 from ipa.control.audit.record import Head, Recorded, verify_lines
 from ipa.control.canonical import canonical_json, digest
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
-from ipa.control.store_admin import DAY_S, Retention, RowKind
+from ipa.control.store_admin import DAY_S, Retention
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import ConfigurationError, NotFoundError, RecordError
 from tests.contract.store_harness import Reopen, a_decision, plain_engine
@@ -168,7 +169,7 @@ def test_an_outcome_that_holds_stays_and_delays_no_other(signed: Store) -> None:
     fill(signed, TICKS + 3, 2 * TICKS, ("ocr",))
     signed.prune(START)
     report = signed.prune(LATER)
-    assert report.is_done and report.thinned_segments == signed.stats().segments
+    assert report.is_done and report.thinned_segments == sizes_of(signed).segments
     kept = [it.decision_id for it in signed.decisions("ocr", limit=1000) if it.action is Action.HOLD]
     assert kept == ["ocr-62-outcome", "ocr-61-outcome"]
     assert signed.verify("ocr", full=True).removed > 0
@@ -215,7 +216,7 @@ def test_a_pass_that_ends_anywhere_loses_nothing(signed: Store, monkeypatch: pyt
         if report.is_done:
             break
     assert passes > 3
-    assert signed.stats().segments == 6
+    assert sizes_of(signed).segments == 6
 
 
 def test_two_keepers_and_writers_beside_each_other(
@@ -263,7 +264,7 @@ def test_two_keepers_and_writers_beside_each_other(
 
 def test_a_pipeline_that_records_no_more_is_sealed_whole_and_goes_on(signed: Store) -> None:
     signed.prune(LATER, ALL)
-    assert signed.stats().kinds["hot"].rows == 0  # type: ignore[index]
+    assert sizes_of(signed).hot_rows == 0
     whole = signed.verify("ocr", full=True)
     assert whole.decisions == TICKS
     fill(signed, TICKS + 1, TICKS + 6)
@@ -425,7 +426,7 @@ def test_keys_that_were_used_before_verify_and_the_first_signs(
     fill(store, TICKS + 1, 2 * TICKS)
     store.prune(START)
     assert store.verify("ocr").unchecked == 0
-    assert store.stats().key_id != signed.stats().key_id
+    assert store.keyring.key_id != signed.keyring.key_id
     store.close()
 
 
@@ -436,7 +437,7 @@ def test_without_a_key_nothing_is_signed_and_it_says_so(store: Store, url: str, 
     bare.prune(START)
     bare.prune(START + timedelta(days=40))
     found = bare.verify("ocr")
-    assert (found.decisions, found.unchecked) == (TICKS, bare.stats().segments // 2)
+    assert (found.decisions, found.unchecked) == (TICKS, sizes_of(bare).segments // 2)
     # Once there is a key, what comes is signed, and what was not is still told.
     signed = open_store(url, key_file=str(key))
     fill(signed, TICKS + 1, 2 * TICKS)
@@ -467,7 +468,7 @@ def test_a_row_that_was_changed_is_never_sealed(
     with pytest.raises(RecordError, match="decision 'ocr-5' of entry 5 was changed"):
         signed.verify("ocr")
     assert signed.verify("video").decisions == TICKS
-    assert signed.stats().segments == 3
+    assert sizes_of(signed).segments == 3
 
 
 def test_an_anchor_is_met_within_a_segment_and_past_removed_rows(signed: Store, hands: Engine) -> None:
@@ -506,8 +507,8 @@ def test_the_key_is_made_once_beside_the_store_for_its_owner_alone(tmp_path: Pat
 
 def test_statistics_count_what_was_removed(signed: Store) -> None:
     signed.prune(START, ALL)
-    before = signed.stats()
-    signed.prune(LATER)
-    after = signed.stats()
-    assert (after.decisions, after.kinds[RowKind.HOT].rows) == (before.changes, 0)
-    assert (after.removed, after.changes) == (2 * TICKS - before.changes, before.changes)
+    before = sizes_of(signed)
+    report = signed.prune(LATER)
+    after = sizes_of(signed)
+    assert (after.decisions, after.hot_rows) == (before.changes, 0)
+    assert (report.removed_decisions, after.changes) == (2 * TICKS - before.changes, before.changes)

@@ -14,7 +14,7 @@ import pytest
 from ipa.api.auth import RULES
 from ipa.api.wiring import context_of
 from ipa.bootstrap.app import App, build
-from ipa.bootstrap.stores import back_up, opened_store
+from ipa.bootstrap.stores import back_up
 from ipa.bootstrap.targets import ServeOptions
 from ipa.cli.main import run
 from ipa.clients.http import HttpClient
@@ -121,8 +121,6 @@ def test_r17_a_running_service_tells_no_secret_of_its_settings(
     backup = tmp_path / "backup.sqlite3"
     told["backup made"] = str(back_up(settings, backup, lambda *_: None))
     told["backup"] = backup.read_bytes().decode("latin-1")
-    with opened_store(settings, writes=False) as store:
-        told["statistics"] = str(store.stats())
     told["commits"] = git(tmp_path / "clone", "log", "--all", "--format=%B")
     told["log"] = "\n".join(it.getMessage() for it in caplog.records if not it.name.startswith("http"))
     told["console"] = "".join(capfd.readouterr())

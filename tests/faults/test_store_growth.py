@@ -17,6 +17,7 @@ import pytest
 from sqlalchemy import Engine, event, text
 
 from experiments.growth.run import projected_bytes
+from experiments.growth.sizes import sizes_of
 from ipa.adapters.store import Store, keeper, segments
 from ipa.adapters.store.database import open_engine, reading
 from ipa.adapters.store.schema import SegmentRow
@@ -27,7 +28,7 @@ from ipa.control.canonical import digest
 from ipa.control.engine.state import PlannerProvenance
 from ipa.control.engine.tick import read_inputs
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
-from ipa.control.store_admin import DAY_S, Retention, RowKind
+from ipa.control.store_admin import DAY_S, Retention
 from ipa.model.decision import Action, Mode
 from ipa.model.errors import RecordError
 from tests.contract.store_harness import a_decision, plain_engine
@@ -96,26 +97,25 @@ def test_r8_what_a_held_tick_adds(case: Case, tmp_path: Path, quick: None) -> No
         case.at_most("bytes a held tick adds, tables and indexes", round(grew), 1000)
         found.store.prune(found.world.clock.now(), Retention(decisions_bytes=None))
         assert keeper_seals(found) >= 0
-        stats = found.store.stats()
-        case.told(
-            "bytes of a decision, sealed", round(stats.kinds[RowKind.SEALED].bytes / stats.decisions, 1)
-        )
+        sizes = sizes_of(found.store)
+        case.told("bytes of a decision, sealed", round(sizes.sealed_bytes / sizes.decisions, 1))
 
 
 def keeper_seals(found: Grown) -> int:
     """Seal all that there is, as once a pipeline records no more; how many rows are sealed."""
     found.store.prune(LATER, Retention(decisions_s=40 * 365 * DAY_S))
-    return found.store.stats().kinds[RowKind.SEALED].rows
+    return sizes_of(found.store).sealed_rows
 
 
 def test_r8_what_a_hundred_pipelines_come_to(case: Case, tmp_path: Path, quick: None) -> None:
     with grown(tmp_path / "s.sqlite3") as found:
         found.world.ticks(2 * TICKS)
         keeper_seals(found)
-        stats = found.store.stats()
+        sealed = sizes_of(found.store)
         found.store.prune(LATER)
+        pruned, retention = sizes_of(found.store), found.store.retention
         month, year = (
-            projected_bytes(stats, found.store.stats(), HUNDRED * DAY_S / 5.0, days) for days in (30, 365)
+            projected_bytes(sealed, pruned, retention, HUNDRED * DAY_S / 5.0, days) for days in (30, 365)
         )
         case.at_most("GB after 30 days", round(month / 1e9, 2), 2.0)
         case.at_most("GB after a year", round(year / 1e9, 2), 25.0)

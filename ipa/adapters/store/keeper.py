@@ -1,4 +1,4 @@
-"""Sealing of the record, its retention and its size, in small transactions beside those of the loops.
+"""Sealing of the record, and its retention, in small transactions beside those of the loops.
 
 The keeper reads, verifies and packs outside of writing transactions. Each writing transaction checks that
 what it replaces is still there, so that two keepers do no harm. Exactly the verified rows are sealed: a
@@ -12,20 +12,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, func, select, text
+from sqlalchemy import ColumnElement, Connection, Engine, func, select
 
 from ipa.adapters.store import segments
 from ipa.adapters.store.database import RECORD_LOCK, reading, snapshot, writing
 from ipa.adapters.store.rows import ROWS, HotRows
-from ipa.adapters.store.schema import EntryRow, HeadRow, SegmentRow, StateRow
+from ipa.adapters.store.schema import EntryRow, HeadRow, SegmentRow
 from ipa.adapters.store.segments import check_segment, check_signature, checked_rows
 from ipa.adapters.store.signing import Keyring
-from ipa.control.audit.record import NOTHING, Chain, EntryKind, Head
-from ipa.control.store_admin import DAY_S, KindStats, PruneReport, Retention, RowKind, StoreStats
-from ipa.model.decision import Action
+from ipa.control.audit.record import NOTHING, Chain, Head
+from ipa.control.store_admin import DAY_S, PruneReport, Retention
 from ipa.model.errors import ConfigurationError, RecordError
 
 # Rows that stay unsealed beyond those of a segment: pages and streams read these most.
@@ -36,8 +34,6 @@ SEAL_AFTER_S = DAY_S
 BETWEEN_S = 0.05
 # Bytes of a hot row beside its texts: columns and indexes.
 HOT_ROW_BYTES = 350
-# Approximate bytes of a value of the state beside its text.
-OVERHEAD_BYTES = 100
 
 
 class Keeper:
@@ -186,57 +182,9 @@ def _newest_s(connection: Connection, pipeline: str) -> float:
 
 def whole_bytes(engine: Engine) -> int:
     """Return about the bytes of decisions and entries, those without what stays of thinned segments."""
+    packed = func.coalesce(func.sum(func.length(EntryRow.packed)), 0)
     with reading(engine) as connection:
         whole = select(func.sum(SegmentRow.size_bytes)).where(SegmentRow.held > 0)
-        return int(connection.scalar(whole) or 0) + hot_bytes(connection)[1]
-
-
-def hot_bytes(connection: Connection) -> tuple[int, int]:
-    """Return how many rows are not sealed, and about the bytes that they take."""
-    size = func.coalesce(func.sum(func.length(EntryRow.packed)), 0)
-    rows, packed_bytes = connection.execute(select(func.count(), size).select_from(EntryRow)).one()
-    return rows, int(packed_bytes) + rows * HOT_ROW_BYTES
-
-
-def stats_of(engine: Engine, retention: Retention, keyring: Keyring) -> StoreStats:
-    """Return the statistics of the store."""
-    sums = (SegmentRow.kept, SegmentRow.size_bytes, SegmentRow.decisions, SegmentRow.held, SegmentRow.changes)
-    sealed = select(func.count(), *(func.coalesce(func.sum(each), 0) for each in sums))
-    bodies = func.coalesce(func.sum(func.length(StateRow.body)), 0)
-    is_decision = EntryRow.kind == EntryKind.DECISION.value
-    actions = select(EntryRow.action, func.count()).where(is_decision).group_by(EntryRow.action)
-    with snapshot(engine) as connection:
-        count, kept, sealed_bytes, recorded, held, changes = map(int, connection.execute(sealed).one())
-        values, body_bytes = connection.execute(select(func.count(), bodies).select_from(StateRow)).one()
-        hot = dict(connection.execute(actions).all())
-        file_bytes, free_bytes, log_bytes = _file_bytes(connection)
-        return StoreStats(
-            kinds={
-                RowKind.HOT: KindStats(*hot_bytes(connection)),
-                RowKind.SEALED: KindStats(kept, sealed_bytes),
-                RowKind.OTHER: KindStats(values, int(body_bytes) + values * OVERHEAD_BYTES),
-            },
-            file_bytes=file_bytes,
-            free_bytes=free_bytes,
-            log_bytes=log_bytes,
-            decisions=held + changes + sum(hot.values()),
-            changes=changes + hot.get(Action.APPLY.value, 0),
-            removed=recorded - held - changes,
-            segments=count,
-            pipelines=connection.scalar(select(func.count()).select_from(HeadRow)) or 0,
-            key_id=keyring.key_id,
-            retention=retention,
-        )
-
-
-def _file_bytes(connection: Connection) -> tuple[int, int, int]:
-    """The bytes of the database, of its free pages, and of the write-ahead log."""
-    if connection.dialect.name == "postgresql":
-        size = connection.scalar(text("SELECT pg_database_size(current_database())"))
-        return int(size or 0), 0, 0
-    pages, free, page_bytes = (
-        int(connection.scalar(text(f"PRAGMA {name}")) or 0)
-        for name in ("page_count", "freelist_count", "page_size")
-    )
-    log = Path(f"{connection.engine.url.database or ''}-wal")
-    return pages * page_bytes, free * page_bytes, log.stat().st_size if log.is_file() else 0
+        sealed_bytes = int(connection.scalar(whole) or 0)
+        rows, packed_bytes = connection.execute(select(func.count(), packed).select_from(EntryRow)).one()
+    return sealed_bytes + int(packed_bytes) + int(rows) * HOT_ROW_BYTES

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Engine, bindparam, func, insert, select, unio
 
 from ipa.adapters.store import database
 from ipa.adapters.store.database import RECORD_LOCK, GroupCommit, low_disk, reading, snapshot, writing
-from ipa.adapters.store.keeper import Keeper, stats_of
+from ipa.adapters.store.keeper import Keeper
 from ipa.adapters.store.rows import MOST_REMEMBERED, ROWS, HotRow, HotRows, fold
 from ipa.adapters.store.schema import EntryRow, HeadRow, SegmentRow, StateKind, upsert
 from ipa.adapters.store.segments import SegmentReader, read_segments, verify
@@ -60,7 +60,7 @@ from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.loop.time_limit import COMPUTE_LOCK
 from ipa.control.ports import Attribution, PipelineControl
-from ipa.control.store_admin import DAY_S, MEGABYTE, PruneReport, Retention, StoreStats
+from ipa.control.store_admin import DAY_S, MEGABYTE, PruneReport, Retention
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import (
     ConfigurationError,
@@ -417,10 +417,6 @@ class Store(Journal):
         Sealed segments are verified by their signed checkpoints, with `full` row by row too.
         """
         return verify(self._engine, self.keyring, self.records.of(pipeline), anchor, full=full)
-
-    def stats(self) -> StoreStats:
-        """Return the store's size by kind."""
-        return stats_of(self._engine, self.retention, self.keyring)
 
     def prune(
         self,

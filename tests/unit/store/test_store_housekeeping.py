@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
+from experiments.growth.sizes import sizes_of
 from ipa.adapters.store import Store, open_store
 from ipa.adapters.store.store import Housekeeping
 from ipa.control.store_admin import Retention
@@ -35,7 +36,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def test_a_pass_seals_what_records_no_more(store: Store) -> None:
     report = Housekeeping(store, lambda: LATER, lambda: True).once()
     assert report is not None and report.is_done and report == store.pruned
-    assert (report.sealed_entries, store.stats().segments) == (TICKS, 1)
+    assert (report.sealed_entries, sizes_of(store).segments) == (TICKS, 1)
     assert report.record_bytes > 0 and not report.is_bounded
     assert store.verify("ocr", full=True).unchecked == 0
     assert store.troubles() == ()
@@ -43,7 +44,7 @@ def test_a_pass_seals_what_records_no_more(store: Store) -> None:
 
 def test_a_standby_makes_no_pass(store: Store) -> None:
     assert Housekeeping(store, lambda: LATER, lambda: False).once() is None
-    assert store.stats().segments == 0
+    assert sizes_of(store).segments == 0
 
 
 def test_a_key_that_is_gone_is_told_once_and_kept(
@@ -63,7 +64,7 @@ def test_it_makes_passes_until_it_is_closed(store: Store) -> None:
     sealed = threading.Event()
 
     def leads() -> bool:
-        if store.stats().segments:
+        if sizes_of(store).segments:
             sealed.set()
         return True
 
@@ -71,7 +72,7 @@ def test_it_makes_passes_until_it_is_closed(store: Store) -> None:
     keeping.start()
     assert sealed.wait(300.0)
     keeping.close()
-    assert store.stats().segments == 1
+    assert sizes_of(store).segments == 1
 
 
 def test_a_bug_ends_no_thread_and_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
