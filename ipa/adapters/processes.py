@@ -5,9 +5,8 @@ inherits only the variables that `child_environment` passes: the service's envir
 and cloud credentials, a model server runs third-party code, and every process of the same user can read a
 process's environment.
 
-`asked_by_parent` and `take_output` are for children that run this package: they answer on a descriptor that
-no library prints to, and end with their parent. Beside them: a file that one process of the machine holds at
-a time, and the name of its processor.
+`take_output` and `end_with_parent` are for children that run this package. Beside them: a file that one
+process of the machine holds at a time, and the name of its processor.
 """
 
 from __future__ import annotations
@@ -21,9 +20,8 @@ import platform
 import signal
 import socket
 import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -51,11 +49,8 @@ PASSED_PREFIXES = ("PYTHON", "LC_", "OMP_", "OPENBLAS_", "MKL_", "KMP_", "NUMEXP
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 # The kernel ends the child when the thread that started it ends. <linux/prctl.h>
 PR_SET_PDEATHSIG = 1
-# A tick is more urgent than any worker.
-NICENESS = 10
 
 Stream = int | IO[Any] | None
-Answer = Callable[[Mapping[str, Any]], None]
 
 
 def child_environment(*prefixes: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -219,32 +214,6 @@ def end_with_parent(parent: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
-
-
-def asked_by_parent() -> tuple[dict[str, Any], Answer]:
-    """Return the one question of a child's `JsonChild`, and a function that sends an answer.
-
-    The process gets low priority. It exits at the end of its input, as when the parent dies.
-    """
-    os.nice(NICENESS)
-    sink = os.fdopen(take_output(), "w", encoding="utf-8")
-    question = json.loads(sys.stdin.readline())
-    sending = threading.Lock()
-
-    def answer(message: Mapping[str, Any]) -> None:
-        with sending:
-            sink.write(json.dumps(message) + "\n")
-            sink.flush()
-
-    threading.Thread(target=_end_with_input, daemon=True).start()
-    return question, answer
-
-
-def _end_with_input() -> None:
-    # Not by `sys.stdin`, whose lock would be held when the interpreter exits.
-    while os.read(0, 4096):
-        pass
-    os._exit(1)
 
 
 LOG = logging.getLogger("ipa.lock")

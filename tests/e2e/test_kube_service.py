@@ -54,14 +54,15 @@ def test_a_change_by_another_hand_is_looked_at_when_it_happens(root: Path, tmp_p
         loop._hooks = (*loop._hooks, hook)
         app.roster.turns.add(loop)
         assert seen.get(timeout=WAIT_S).previous == made.configs
-        watched(kube, 2)
+        watched(kube, 1)
         kube.edit(*made.place, scale)
         assert seen.get(timeout=WAIT_S).previous[0].replicas == 7
         metrics = generate_latest(app.registry).decode()
         app.stop.set()
         app.roster.turns.join(WAIT_S)
         app.close()
-    assert f'ipa_kube_watch_lists_total{{kind="Deployments",namespace="{made.place[0]}"}} 1.0' in metrics
+    labels = f'kind="SeldonDeployments",namespace="{made.place[0]}"'
+    assert f"ipa_kube_watch_lists_total{{{labels}}} 1.0" in metrics
     assert "ipa_kube_clock_skew_seconds" in metrics
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("watch-")]
 

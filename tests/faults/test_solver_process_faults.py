@@ -114,7 +114,7 @@ def test_s3_the_pool_is_healthy_after_it(
 
 # Starts a solver's process that stays in a step for ever, says its pid, and is killed.
 PARENT = """
-import sys, threading
+import asyncio, sys, threading
 from ipa.adapters.solvers import process
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.linear_program import Milp
@@ -123,7 +123,7 @@ spin = "import ipa.adapters.solvers.process as s; s.ORPHAN_S = 0.2\\n" \\
     "s.serve(spin, sys.stdin.buffer, sys.stdout.buffer)"
 worker = process.Worker([sys.executable, "-c", spin])
 print(worker._process.pid, flush=True)
-worker.ask((Milp(0, [], []), 0.2), 600.0)
+asyncio.run(worker.ask((Milp(0, [], []), 0.2), 600.0))
 """
 
 

@@ -95,7 +95,7 @@ def observer(kind: ResourceKind) -> RbacRole:
     """The role that reads workloads of that kind and what they own."""
     rights = (
         *_rights(kind, "get", "list", "watch"),
-        *_rights(DEPLOYMENT, "get", "list", "watch"),
+        *_rights(DEPLOYMENT, "get"),
         *_rights(AUTOSCALER, "list"),
         *_rights(POD, "list"),
     )

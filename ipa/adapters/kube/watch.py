@@ -1,4 +1,4 @@
-"""Watches objects and the Deployments that they own, so that a change is looked at when it happens.
+"""Watches objects, so that a change of a spec is looked at when it happens.
 
 The control loop does not depend on it: what a watch misses, the next tick reads.
 """
@@ -9,11 +9,10 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.events import KubeEvents
-from ipa.adapters.kube.kinds import DEPLOYMENT, ResourceKind
+from ipa.adapters.kube.kinds import ResourceKind
 from ipa.adapters.kube.transport import Backoff, ExpiredError, Json, Stream
 from ipa.control.loop.scheduler import StopSignal, SystemClock
 from ipa.control.ports import Clock
@@ -36,23 +35,9 @@ GONE = 410
 OnChange = Callable[[str, str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """Relevant state of one object: its owner, the version of its spec, its ready and wanted replicas.
-
-    An empty `spec` is one that is not looked at.
-    """
-
-    owner: str
-    spec: str = ""
-    ready: int = 0
-    wanted: int = 0
-
-
 class Watcher:
-    """Calls `on_change(namespace, name)` when an object's spec changed or a part of it got worse.
+    """Calls `on_change(namespace, name)` when an object of the kind in the namespace has another spec.
 
-    It watches the objects of the kind in one namespace, or with `children` the Deployments that they own.
     `run` it in a thread. It never ends by a failure: it lists again and goes on.
     """
 
@@ -64,18 +49,16 @@ class Watcher:
         on_change: OnChange,
         clock: Clock,
         *,
-        children: bool = False,
         watch_s: float = WATCH_S,
         seed: int | None = None,
     ) -> None:
-        self.namespace, self.kind = namespace, DEPLOYMENT if children else kind
+        self.namespace, self.kind = namespace, kind
         self.lists, self.failures = 0, 0
-        self._client, self._owner = client, kind.kind if children else ""
-        self._on_change, self._clock, self._watch_s = on_change, clock, watch_s
+        self._client, self._on_change, self._clock, self._watch_s = client, on_change, clock, watch_s
         self._random = random.Random(seed)
-        # The version from which to watch, empty: list first. What was seen, None before the first list.
+        # The version from which to watch, empty: list first. The specs' versions, None before the first list.
         self._version = ""
-        self._seen: dict[str, Seen] | None = None
+        self._seen: dict[str, str] | None = None
         self._failed_in_a_row = 0
         self._lock = threading.Lock()
         self._stream: Stream | None = None
@@ -131,11 +114,11 @@ class Watcher:
         if not version:
             raise UnavailableError("the list has no version")
         self.lists += 1
-        seen = {_text(each, "name"): found for each in items if (found := self._look(each))}
+        seen = {_text(each, "name"): _spec_version(each) for each in items}
         before, self._seen, self._version = self._seen, seen, version
         if before is not None:
-            names = before.keys() | seen.keys()
-            self._tell(_news(before.get(name), seen.get(name)) for name in names)
+            # Only what was added, changed or deleted is in one of them alone.
+            self._tell(name for name, _ in before.items() ^ seen.items())
 
     def _watch(self) -> None:
         began_s = self._clock.monotonic_s()
@@ -161,29 +144,16 @@ class Watcher:
             raise UnavailableError("the watch has an event of an unknown type")
         version = _text(found, "resourceVersion")
         if kind != "BOOKMARK":
-            name, after = _text(found, "name"), self._look(found) if kind != "DELETED" else None
+            name, after = _text(found, "name"), _spec_version(found) if kind != "DELETED" else ""
             self._seen = self._seen or {}
-            before = self._seen.pop(name, None)
+            if self._seen.pop(name, "") != after:
+                self._tell([name])
             if after:
                 self._seen[name] = after
-            self._tell([_news(before, after)])
         self._version, self._failed_in_a_row = version, 0
 
-    def _look(self, found: Json) -> Seen | None:
-        """The relevant state of the object; None of a Deployment that no such object owns."""
-        metadata = found["metadata"]
-        if not self._owner:
-            return Seen(_text(found, "name"), f"{metadata.get('uid')}/{metadata.get('generation')}")
-        owners = metadata.get("ownerReferences") or []
-        owner = next((one.get("name") for one in owners if one.get("kind") == self._owner), None)
-        if not owner:
-            return None
-        ready = (found.get("status") or {}).get("readyReplicas") or 0
-        wanted = (found.get("spec") or {}).get("replicas")
-        return Seen(str(owner), ready=ready, wanted=1 if wanted is None else wanted)
-
     def _tell(self, names: Iterable[str]) -> None:
-        for name in sorted(set(names) - {""}):
+        for name in sorted(set(names)):
             try:
                 self._on_change(self.namespace, name)
             except Exception:
@@ -191,15 +161,9 @@ class Watcher:
                 log.exception("change of %s/%s could not be told", self.namespace, name)
 
 
-def _news(before: Seen | None, after: Seen | None) -> str:
-    """The object whose state is worth a look at once: another spec, or fewer replicas that answer; or ""."""
-    if before is None or after is None:
-        one = before or after
-        is_news = one is not None and (bool(one.spec) or (after is None and one.ready > 0))
-        return one.owner if one and is_news else ""
-    # Fewer because fewer are wanted is what was asked for.
-    is_worse = after.ready < min(before.ready, after.wanted)
-    return after.owner if after.spec != before.spec or is_worse else ""
+def _spec_version(found: Json) -> str:
+    """Identifies the object and its spec; a change of its status leaves it as it is."""
+    return f"{found['metadata'].get('uid')}/{found['metadata'].get('generation')}"
 
 
 def _text(found: Json, key: str) -> str:
@@ -214,8 +178,8 @@ def _text(found: Json, key: str) -> str:
 class Watchers:
     """Calls `wake(pipeline)` when its objects of that kind changed, at most once in `gap_s`.
 
-    A thread watches each kind of object in each namespace of the pipelines; what comes sooner than `gap_s` is
-    left to the next tick. `places_of` gives namespace and name of each object of a pipeline.
+    A thread watches each namespace of the pipelines; what comes sooner than `gap_s` is left to the next tick.
+    `places_of` gives namespace and name of each object of a pipeline.
     """
 
     def __init__(
@@ -244,14 +208,11 @@ class Watchers:
         """Watch this pipeline too."""
         for namespace, name in self._places_of(pipeline):
             if not any(watcher.namespace == namespace for watcher in self.watchers):
-                for children in (False, True):
-                    watcher = Watcher(
-                        self._client, namespace, self._kind, self._changed, self._clock, children=children
-                    )
-                    thread = f"watch-{namespace}-{watcher.what}"
-                    self.watchers.append(watcher)
-                    self._threads.append(threading.Thread(target=watcher.run, name=thread, daemon=True))
-                    self._threads[-1].start()
+                watcher = Watcher(self._client, namespace, self._kind, self._changed, self._clock)
+                self.watchers.append(watcher)
+                thread = threading.Thread(target=watcher.run, name=f"watch-{namespace}", daemon=True)
+                self._threads.append(thread)
+                thread.start()
             self._pipelines[namespace, name] = pipeline.name
 
     def remove(self, pipeline: Pipeline) -> None:

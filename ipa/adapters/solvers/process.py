@@ -58,11 +58,8 @@ class WorkerPool:
         """Return the answer of a worker; an IpaError that it answers is raised."""
         worker = self._take() or Worker(self._command())
         seconds = limit_s()
-        with self._held(worker, seconds):
-            with COMPUTE_LOCK.away():
-                answer = worker.ask((question, seconds), seconds + self._grace_s)
-            found = _of_kind(answer, kind)
-        return _answered(found)
+        with COMPUTE_LOCK.away():
+            return asyncio.run(self._answer(worker, question, seconds, kind))
 
     async def asked(self, question: Any, limit_s: float, kind: type[A]) -> A:
         """Return the answer of a worker, as `ask` does, in an event loop.
@@ -80,11 +77,16 @@ class WorkerPool:
             raise
 
     async def _asked(self, question: Any, limit_s: float, kind: type[A]) -> A:
-        worker = self._take() or await self._started()
+        return await self._answer(self._take() or await self._started(), question, limit_s, kind)
+
+    async def _answer(self, worker: Worker, question: Any, limit_s: float, kind: type[A]) -> A:
         with self._held(worker, limit_s):
-            answer = await worker.asked((question, limit_s), limit_s + self._grace_s)
-            found = _of_kind(answer, kind)
-        return _answered(found)
+            answer = await worker.ask((question, limit_s), limit_s + self._grace_s)
+            if not isinstance(answer, kind | IpaError):
+                raise TypeError(f"a {type(answer).__name__}")
+        if isinstance(answer, IpaError):
+            raise answer
+        return answer
 
     def close(self) -> None:
         """Stop the idle workers."""
@@ -138,18 +140,6 @@ class WorkerPool:
         return SolverError(f"the process of {self._name} sent an invalid answer")
 
 
-def _of_kind(answer: Any, kind: type[A]) -> A | IpaError:
-    if isinstance(answer, kind | IpaError):
-        return answer
-    raise TypeError(f"a {type(answer).__name__}")
-
-
-def _answered(found: A | IpaError) -> A:
-    if isinstance(found, IpaError):
-        raise found
-    return found
-
-
 class Worker:
     """A process and its socket."""
 
@@ -159,43 +149,29 @@ class Worker:
             # One process per question: the threads of the vector library would compete for the cores.
             env = {**child_environment(*SOLVER_VARIABLES), **ONE_THREAD}
             self._process = start(command, stdin=theirs.fileno(), stdout=theirs.fileno(), env=env)
+        self._socket.setblocking(False)
         try:
-            self._receive(Deadline(START_S))
+            asyncio.run(asyncio.wait_for(self._receive(), START_S))
         except Exception as error:
             self.kill()
             raise SolverError(f"the process did not start: {' '.join(command)}") from error
 
-    def ask(self, question: Any, limit_s: float) -> Any:
+    async def ask(self, question: Any, limit_s: float) -> Any:
         """Return the answer. Errors: TimeoutError (not in time), EOFError (the process exited)."""
-        deadline = Deadline(limit_s)
-        # The process may hang, and a socket buffers less than a large program.
-        self._wait_until(deadline)
-        self._socket.sendall(framed(question))
-        return self._receive(deadline)
-
-    async def asked(self, question: Any, limit_s: float) -> Any:
-        """Return the answer, as `ask` does, in an event loop."""
-        loop, found = asyncio.get_running_loop(), bytearray()
-        self._socket.setblocking(False)
         async with asyncio.timeout(limit_s):
-            await loop.sock_sendall(self._socket, framed(question))
-            while missing(found):
-                _add(found, await loop.sock_recv(self._socket, CHUNK))
-        return _unframed(found)
+            # The process may hang, and a socket buffers less than a large program.
+            await asyncio.get_running_loop().sock_sendall(self._socket, framed(question))
+            return await self._receive()
 
-    def _receive(self, deadline: Deadline) -> Any:
-        found = bytearray()
+    async def _receive(self) -> Any:
+        loop, found = asyncio.get_running_loop(), bytearray()
         while missing(found):
-            self._wait_until(deadline)
-            _add(found, self._socket.recv(CHUNK))
-        return _unframed(found)
-
-    def _wait_until(self, deadline: Deadline) -> None:
-        """Set the socket's timeout to the deadline; TimeoutError if it is over."""
-        left_s = deadline.remaining_s
-        if not left_s:
-            raise TimeoutError
-        self._socket.settimeout(left_s)
+            part = await loop.sock_recv(self._socket, CHUNK)
+            if not part:
+                raise EOFError
+            found += part
+        # Safe to unpickle: it comes from our own process, over a socket that no other process has.
+        return pickle.loads(memoryview(found)[LENGTH.size :])  # noqa: S301
 
     @property
     def was_alarmed(self) -> bool:
@@ -223,17 +199,6 @@ def missing(found: bytearray) -> int:
     if length > LONGEST or len(found) > LENGTH.size + length:
         raise ValueError(f"{length} bytes")
     return int(LENGTH.size + length - len(found))
-
-
-def _add(found: bytearray, part: bytes) -> None:
-    if not part:
-        raise EOFError
-    found += part
-
-
-def _unframed(found: bytearray) -> Any:
-    # Safe to unpickle: it comes from our own process, over a socket that no other process has.
-    return pickle.loads(memoryview(found)[LENGTH.size :])  # noqa: S301
 
 
 def serve_parent(answer: Callable[[Any, Deadline], Any]) -> None:

@@ -53,18 +53,10 @@ def roles(root: Path) -> tuple[Verbs, Verbs, Verbs, Verbs]:
 
 def watch(kube: FakeKube, client: KubeClient) -> None:
     """A list and a watch of all that is watched."""
-    for children in (False, True):
-        watcher = Watcher(
-            client,
-            "models",
-            SELDON_DEPLOYMENT,
-            lambda namespace, name: None,
-            VirtualClock(),
-            children=children,
-        )
-        watcher.step()
-        kube.fault(FaultKind.EXPIRED, verb="watch")
-        watcher.step()
+    watcher = Watcher(client, "models", SELDON_DEPLOYMENT, lambda namespace, name: None, VirtualClock())
+    watcher.step()
+    kube.fault(FaultKind.EXPIRED, verb="watch")
+    watcher.step()
 
 
 def elect(client: KubeClient) -> None:

@@ -138,13 +138,13 @@ async def given_up(apart: PlannerProcesses, after: Callable[[], bool]) -> None:
 def workers(monkeypatch: pytest.MonkeyPatch) -> list[process.Worker]:
     """Those that were asked, in order."""
     found: list[process.Worker] = []
-    started = process.Worker.asked
+    started = process.Worker.ask
 
     async def seen(worker: process.Worker, *arguments: Any) -> Any:
         found.append(worker)
         return await started(worker, *arguments)
 
-    monkeypatch.setattr(process.Worker, "asked", seen)
+    monkeypatch.setattr(process.Worker, "ask", seen)
     return found
 
 
