@@ -110,17 +110,6 @@ FORECAST_UPPER = Metric(
     "ipa_forecast_upper_rps", "Upper quantile of the peak arrival rate, which plans are made for.", HERE
 )
 FORECASTS = Metric("ipa_forecasts_total", "Forecasts by the rung that made them.", (of.PIPELINE, of.RUNG))
-FORECAST_ERROR = Metric(
-    "ipa_forecast_error_ratio",
-    "Observed over forecast peak, less 1, of the newest forecast whose horizon is over.",
-    HERE,
-)
-FORECASTS_SCORED = Metric(
-    "ipa_scored_forecasts_total", "Forecasts whose horizon is over and was observed.", HERE
-)
-FORECASTS_EXCEEDED = Metric(
-    "ipa_exceeded_forecasts_total", "Of these, forecasts whose upper quantile was exceeded.", HERE
-)
 
 # The plan before the guards, the decision after them, and the running configuration.
 SOLVE = Metric(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipa.control.audit.reason_log import runbook_of
 from ipa.metering import table
 from ipa.metering.labels import Incident
-from tools.monitoring.rules import BY, burning, held, incidents, share
+from tools.monitoring.rules import BY, burning, exceeded, held, incidents, share
 
 CRITICAL, WARNING = "critical", "warning"
 SLA, LATENCY = table.SLA.name, table.LATENCY.name
@@ -194,13 +194,12 @@ PLANS = (
     ),
     Alert(
         "IpaForecastOff",
-        f"sum by ({BY}) (increase({table.FORECASTS_EXCEEDED.name}[1h]))\n"
-        f"  / (sum by ({BY}) (increase({table.FORECASTS_SCORED.name}[1h])) >= 30) > 0.25",
+        f"max by ({BY}) ({exceeded('1h')}) > 0.25",
         "10m",
         WARNING,
         f"{HERE} gets more than was forecast",
-        "{{ $value | humanizePercentage }} of the forecasts of the last hour were exceeded; about 5 % "
-        "should be.",
+        "For {{ $value | humanizePercentage }} of the last hour the load was above its forecast; 5 % is "
+        "normal.",
     ),
 )
 

@@ -9,7 +9,7 @@ from typing import Any
 from ipa.metering import table
 from ipa.metering.metric import Metric
 from ipa.model.decision import UNHEALTHY
-from tools.monitoring.rules import in_time
+from tools.monitoring.rules import exceeded, in_time
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 # Grafana's: four scrapes at least, so that a rate is never empty.
@@ -331,14 +331,14 @@ TIMELINE = (
         "Error of the forecasts",
         "percentunit",
         (
-            Query(newest(table.FORECAST_ERROR), "peak over expected"),
             Query(
-                f"sum (increase({table.FORECASTS_EXCEEDED.name}{{{HERE}}}[1h])) / "
-                f"sum (increase({table.FORECASTS_SCORED.name}{{{HERE}}}[1h]))",
-                "exceeded, last hour",
+                f"max ({table.ARRIVAL_RATE.name}{{{HERE}}} "
+                f"/ ({table.FORECAST_POINT.name}{{{HERE}}} offset 15s) - 1)",
+                "load over expected",
             ),
+            Query(f"max ({exceeded('1h', f'{{{HERE}}}')})", "time above the upper forecast, last hour"),
         ),
-        "Above 0: more came than was expected. About 5 % of the upper quantiles should be exceeded.",
+        "Above 0: more came than was expected. About 5 % of the time should be above the upper quantile.",
         signed=True,
     ),
     Panel(

@@ -44,6 +44,15 @@ def in_time(window: str) -> str:
     )
 
 
+def exceeded(window: str, where: str = "") -> str:
+    """The part of the window in which the load was above the upper forecast made 15 s before.
+
+    That is longer than a tick, and within the shortest horizon.
+    """
+    load, upper = (f"{metric.name}{where}" for metric in (table.ARRIVAL_RATE, table.FORECAST_UPPER))
+    return f"avg_over_time(({load} > bool ({upper} offset 15s))[{window}:30s])"
+
+
 def recordings() -> tuple[Recording, ...]:
     """All of them, each after those that it is made of."""
     found = [Recording(BUDGET, f"1 - max by ({PIPELINE}) ({table.SLA_PERCENTILE.name})")]

@@ -1,6 +1,6 @@
 """The service's metrics on a registry, and the loop's hook that publishes each tick by them.
 
-Between ticks it keeps, of each pipeline, ages, incidents, and forecasts that wait for their score.
+Between ticks it keeps ages and incidents of each pipeline.
 """
 
 from __future__ import annotations
@@ -27,8 +27,6 @@ from ipa.metering.make import MAKERS, combinations, gauge
 from ipa.metering.metric import Metric, MetricsEndpoint
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.observation import (
-    Forecast,
-    LoadHistory,
     Measured,
     Missing,
     MissingReason,
@@ -44,11 +42,6 @@ SOLVER = table.SOLVE.label("solver")
 # More than the plans that a loop caches.
 MOST_SOLVES = 16
 
-
-# Forecasts whose horizon is not over: an hour's horizon at ticks of ten seconds.
-MOST_WAITING = 360
-# Below this peak an error ratio says nothing.
-LEAST_RPS = 0.1
 
 # The incident that the outcome of a write reports.
 OF_OUTCOME = {
@@ -67,26 +60,6 @@ def _oldest(values: Sequence[Measured[Any] | Missing]) -> Measured[Any] | Missin
     return max(seen, key=lambda value: value.age_s)
 
 
-def _peak_rps(
-    load: Measured[LoadHistory] | Missing, ago_s: float, horizon_s: float, peak_s: float
-) -> float | None:
-    """The highest mean over `peak_s` in the `horizon_s` that began `ago_s` ago; None if part is missing."""
-    if isinstance(load, Missing):
-        return None
-    history, step_s = load.value, load.value.step_s
-    first = len(history.rates_rps) - round((ago_s - load.age_s) / step_s)
-    last = first + round(horizon_s / step_s)
-    rates = history.rates_rps[max(first, 0) : last]
-    if first < 0 or last > len(history.rates_rps) or any(rate is None for rate in rates) or not rates:
-        return None
-    # Rates that are means over that long already are not averaged again.
-    width = 1 if history.averaged_s >= peak_s else min(max(round(peak_s / step_s), 1), len(rates))
-    sums = [0.0]
-    for rate in rates:
-        sums.append(sums[-1] + (rate or 0.0))
-    return max((end - start) / width for start, end in zip(sums, sums[width:], strict=False))
-
-
 @dataclass(slots=True)
 class _Track:
     """The state of one pipeline between ticks."""
@@ -95,8 +68,6 @@ class _Track:
     true_at_s: dict[Input, float] = field(default_factory=dict)
     last: Decision | None = None
     failures: frozenset[FailedRollout] | None = None
-    # The forecasts whose horizon is not over.
-    waiting: deque[tuple[float, Forecast]] = field(default_factory=lambda: deque(maxlen=MOST_WAITING))
     skipped_ticks: int = 0
     early_ticks: int = 0
     # Identifies a solve: no two take equally long to the bit.
@@ -141,22 +112,6 @@ class _Track:
         self.last, self.failures = decision, failures
         return found
 
-    def scores(self, decision: Decision, observation: Observation) -> list[tuple[float, bool]]:
-        """The scores of the forecasts whose horizon ends now; none for an unobserved horizon.
-
-        A score is peak / forecast - 1, and True if the peak exceeded the upper quantile.
-        """
-        now_s, scores = observation.at_s, []
-        while self.waiting and self.waiting[0][0] + self.waiting[0][1].horizon_s <= now_s:
-            at_s, made = self.waiting.popleft()
-            peak_rps = _peak_rps(observation.load, now_s - at_s, made.horizon_s, made.peak_s)
-            if peak_rps is not None and max(peak_rps, made.point_rps) >= LEAST_RPS:
-                error_ratio = peak_rps / max(made.point_rps, LEAST_RPS) - 1.0
-                scores.append((error_ratio, peak_rps > made.upper_rps))
-        if decision.forecast is not None and decision.forecast.horizon_s > 0:
-            self.waiting.append((now_s, decision.forecast))
-        return scores
-
     def is_new(self, plan: Plan) -> bool:
         """True if the plan was solved in this tick; a plan from the cache has the solve time of its first."""
         solve = plan.solve_s, plan.rate_rps, plan.solver
@@ -183,7 +138,6 @@ class Publisher:
             self._metrics.counter(table.INCIDENTS, name, incident.value).inc()
         if snapshot.observation is not None:
             self._seen(name, snapshot, snapshot.observation, track)
-            self._scored(name, decision, snapshot.observation, track)
 
     def _tick(self, name: str, decision: Decision, snapshot: Snapshot, track: _Track) -> None:
         metrics = self._metrics
@@ -262,13 +216,6 @@ class Publisher:
             metrics.gauge(table.SHARE, name, stage, variant).set(percent / WHOLE_PERCENT if is_seen else nan)
             # NaN if it was never observed, or has expired.
             self._show_or_nan(table.SLOWDOWN, snapshot.correction.ratio(stage, variant), name, stage, variant)
-
-    def _scored(self, name: str, decision: Decision, observation: Observation, track: _Track) -> None:
-        metrics = self._metrics
-        for error_ratio, is_exceeded in track.scores(decision, observation):
-            metrics.gauge(table.FORECAST_ERROR, name).set(error_ratio)
-            metrics.counter(table.FORECASTS_SCORED, name).inc()
-            metrics.counter(table.FORECASTS_EXCEEDED, name).inc(is_exceeded)
 
     def _show(self, metric: Metric, value: Measured[float] | Missing, *labels: str) -> None:
         self._show_or_nan(metric, known(value), *labels)

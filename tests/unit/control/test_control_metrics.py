@@ -202,31 +202,6 @@ def test_a_write_that_fails_counts_once(error: IpaError, incident: Incident) -> 
     assert [counted(registry, each) for each in Incident] == [float(each is incident) for each in Incident]
 
 
-def test_a_forecast_is_held_against_the_peak_that_came() -> None:
-    made = scenario(lambda t_s: 20.0 if 43.0 <= t_s < 45.0 else 10.0)
-    registry = published(made)
-    made.ticks(9)
-    pipeline = {"pipeline": "pages"}
-    # Of the forecasts for 20 s made at 0, 5, ... 20 all are over at 40: the load was as expected.
-    assert registry.get_sample_value("ipa_scored_forecasts_total", pipeline) == 5.0
-    assert registry.get_sample_value("ipa_forecast_error_ratio", pipeline) == 0.0
-    assert registry.get_sample_value("ipa_exceeded_forecasts_total", pipeline) == 0.0
-    made.ticks(2)
-    # Of 10 rps expected from 25 s on, and 30 s on, 20 came.
-    assert registry.get_sample_value("ipa_forecast_error_ratio", pipeline) == 1.0
-    assert registry.get_sample_value("ipa_exceeded_forecasts_total", pipeline) == 2.0
-
-
-def test_a_forecast_whose_time_was_not_seen_has_no_score() -> None:
-    made = scenario(10.0)
-    registry = published(made)
-    made.ticks(3)
-    gone = Missing(MissingReason.UNREACHABLE, "no answer")
-    made.metrics.fault = lambda now_s, signals: replace(signals, load=gone)
-    made.ticks(6)
-    assert registry.get_sample_value("ipa_scored_forecasts_total", {"pipeline": "pages"}) == 0.0
-
-
 def test_the_series_of_a_pipeline_are_bounded_and_a_run_adds_none() -> None:
     made = scenario(lambda t_s: 5.0 + 40.0 * (t_s > 60.0))
     registry = published(made)

@@ -33,7 +33,7 @@ FUNCTIONS = {
     "rate",
     "time",
 }
-WORDS = {*FUNCTIONS, "and", "by", "group_left", "max", "min", "on", "or", "sum", "unless"}
+WORDS = {*FUNCTIONS, "and", "bool", "by", "group_left", "max", "min", "offset", "on", "or", "sum", "unless"}
 SELECTOR = re.compile(r"(\w[\w:]*)\{([^}]*)\}")
 GROUPING = re.compile(r"\b(?:by|on|group_left)\s*\(([^)]*)\)")
 
