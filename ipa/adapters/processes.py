@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
-import json
 import logging
 import os
 import platform
@@ -21,11 +20,10 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
 PASSED = frozenset(
     {
@@ -117,73 +115,6 @@ def run(
         finally:
             kill(process)
     return subprocess.CompletedProcess(command, process.returncode, out, err)
-
-
-class JsonChild:
-    """A child that exchanges JSON objects, one per line.
-
-    A context manager, which kills the child and its group at its end.
-    """
-
-    def __init__(
-        self,
-        command: Sequence[str],
-        *,
-        stderr: Stream = None,
-        env: Mapping[str, str] | None = None,
-        pass_fds: Sequence[int] = (),
-    ) -> None:
-        pipe = subprocess.PIPE
-        self._process = start(command, stdin=pipe, stdout=pipe, stderr=stderr, env=env, pass_fds=pass_fds)
-
-    def send(self, line: str) -> None:
-        """Send one line of JSON, from one thread at a time; does nothing if the child has exited."""
-        stdin = self._process.stdin
-        if stdin and not stdin.closed:
-            with suppress(BrokenPipeError):
-                stdin.write(line.encode() + b"\n")
-                stdin.flush()
-
-    def answers(self) -> Iterator[dict[str, Any]]:
-        """Yield its answers until its output ends. ValueError: a line is not JSON."""
-        for line in self._process.stdout or ():
-            yield json.loads(line)
-
-    def wait(self) -> int:
-        """Wait for its end, and return its exit code."""
-        return self._process.wait()
-
-    def kill(self) -> None:
-        """Kill it with its group, which ends `answers`. Thread-safe."""
-        kill(self._process)
-
-    def finish(self, within_s: float) -> None:
-        """Close its input and wait for its exit; kill it if it does not exit within the time."""
-        self._close(self._process.stdin)
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(within_s)
-        self.kill()
-
-    def close(self) -> None:
-        """Kill it, and close its pipes."""
-        self.kill()
-        self._process.wait()
-        self._close(self._process.stdin)
-        self._close(self._process.stdout)
-
-    @staticmethod
-    def _close(pipe: IO[bytes] | None) -> None:
-        if pipe:
-            with suppress(BrokenPipeError):
-                pipe.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 _given_ports: set[int] = set()

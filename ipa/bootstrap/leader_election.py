@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ipa.adapters.kube.kinds import LEASE, ObjectRef
 from ipa.adapters.kube.lease import LeaseLeadership
-from ipa.adapters.kube.transport import Backoff, Limits
+from ipa.adapters.kube.transport import Backoff
 from ipa.bootstrap.targets import kube_client, target_of
 from ipa.control.election import LeaseTimes
 from ipa.model.errors import ConfigurationError, Problem
@@ -42,9 +42,10 @@ def leadership_of(
     namespace = settings.lease_namespace or POD_NAMESPACE.read_text(encoding="utf-8").strip()
     # A client of its own: renewals do not wait for what else the service asks, nor for its pushback. One call
     # that hangs leaves time for another before the deadline.
-    limits = Limits(backoff=Backoff(longest_s=settings.lease_retry_s))
     timeout_s = min(settings.kube_timeout_s, settings.lease_renew_deadline_s / 2)
-    client = kube_client(replace(settings, kube_timeout_s=timeout_s), limits)
+    client = kube_client(
+        replace(settings, kube_timeout_s=timeout_s), Backoff(longest_s=settings.lease_retry_s)
+    )
     resources.callback(client.close)
     name = settings.lease_identity or socket.gethostname()
     identity = f"{name}_{uuid.uuid4().hex[:8]}"

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.transport import Limits
+from ipa.adapters.kube.transport import BACKOFF, Backoff
 from ipa.files import load_profiles
 from ipa.files.targets import TARGETS
 from ipa.model.decision import Mode
@@ -165,9 +165,9 @@ def infer_at(address: RequestAddress, body: Mapping[str, Any], timeout_s: float)
     return probe_http(ProbeRequest(body, timeout_s), address.url)
 
 
-def kube_client(settings: Settings, limits: Limits | None = None) -> KubeClient:
+def kube_client(settings: Settings, backoff: Backoff = BACKOFF) -> KubeClient:
     """The client of the settings' cluster; ConfigurationError if it cannot be made."""
-    return KubeClient.from_kubeconfig(settings.kubeconfig, settings.kube_timeout_s, limits=limits)
+    return KubeClient.from_kubeconfig(settings.kubeconfig, settings.kube_timeout_s, backoff=backoff)
 
 
 def start_configs(

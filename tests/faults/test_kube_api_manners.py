@@ -16,7 +16,7 @@ import pytest
 from ipa.adapters.kube import client as client_module
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.events import KubeEvents
-from ipa.adapters.kube.transport import Limits
+from ipa.adapters.kube.transport import RATE_PER_S
 from ipa.adapters.kube.watch import WATCH_S, Watcher
 from ipa.model.decision import Event, ReasonCode
 from ipa.model.errors import IpaError, UnavailableError
@@ -120,9 +120,9 @@ class Pushed:
 def test_k4_pushback(
     case: Case, kube: FakeKube, connect: Callable[..., KubeClient], retry_after: str | None
 ) -> None:
-    outage_s, limits = 60.0, Limits()
+    outage_s = 60.0
     clock = SharedClock()
-    client = connect(clock=clock, limits=limits)
+    client = connect(clock=clock)
     pushed = Pushed(kube, clock, retry_after, outage_s)
     with pytest.raises(UnavailableError):
         client.get(SELDON_DEPLOYMENT, NAMESPACE, "one")
@@ -135,7 +135,7 @@ def test_k4_pushback(
         case.equal("requests before Retry-After", sum(gap < asked_s for gap in gaps), 0)
     # One at a time tries, the waits doubling up to the longest.
     case.at_most("requests in a minute of 429", len(during), 3 if retry_after else 20)
-    budget = 1 + limits.rate_per_s
+    budget = 1 + RATE_PER_S
     case.at_most("requests in the busiest second", pushed.most_in(1.0), budget)
     case.equal("reads answered eventually", len(pushed.at_s) - len(during), pushed.served)
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from ipa.adapters.kube.kinds import DEPLOYMENT, POD, ObjectRef, ResourceKind
 from ipa.adapters.kube.transport import (
+    BACKOFF,
+    Backoff,
     ExpiredError,
     Json,
-    Limits,
     Request,
     Stream,
     Transport,
@@ -24,7 +25,6 @@ from ipa.model.errors import InputError, NotFoundError, UnavailableError
 
 FIELD_MANAGER = "ipa-serving"
 JSON_PATCH = "application/json-patch+json"
-MERGE_PATCH = "application/merge-patch+json"
 # So many objects a page, as kubectl; a Deployment is some kilobytes.
 PAGE = 500
 # A list whose pages expire this often is longer than the server keeps it.
@@ -53,7 +53,7 @@ class KubeClient:
         timeout_s: float,
         *,
         clock: Clock | None = None,
-        limits: Limits | None = None,
+        backoff: Backoff = BACKOFF,
         seed: int | None = None,
     ) -> KubeClient:
         """A client of the kubeconfig's cluster, or if it is empty of the cluster whose pod this is.
@@ -62,7 +62,7 @@ class KubeClient:
         ConfigurationError if there is none.
         """
         load = partial(configuration_of, path)
-        return cls(Transport(load, clock=clock, limits=limits, seed=seed), timeout_s)
+        return cls(Transport(load, clock=clock, backoff=backoff, seed=seed), timeout_s)
 
     @property
     def skew_s(self) -> float | None:
@@ -100,10 +100,6 @@ class KubeClient:
         operations = [dict(operation) for operation in patch]
         ref = ObjectRef(kind, namespace, name)
         return self._call("PATCH", ref, operations, content_type=JSON_PATCH, dry_run=dry_run)
-
-    def merge(self, kind: ResourceKind, namespace: str, name: str, changes: Json) -> Json:
-        """The object with those fields changed (a merge patch)."""
-        return self._call("PATCH", ObjectRef(kind, namespace, name), changes, content_type=MERGE_PATCH)
 
     def replace(self, kind: ResourceKind, namespace: str, body: Json) -> Json:
         """The object as replaced. ConflictError if it is no more at the body's resourceVersion."""

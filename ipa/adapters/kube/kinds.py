@@ -109,7 +109,7 @@ def actor(kind: ResourceKind) -> RbacRole:
         "writing plans",
         (
             *_rights(kind, "patch"),
-            *_rights(EVENT, "create", "patch"),
+            *_rights(EVENT, "create"),
             # What its PodSecurity admits is asked before each write.
             Right("get", "", "namespaces"),
         ),

@@ -2,9 +2,9 @@
 
 `Throttle` says when the next request goes, for all calls of one client, by three rules. What the server asks
 for with Retry-After is kept. Without it the wait doubles with every failure in a row, and half of it is
-jitter, so that clients that failed together do not come back together. After a failure one request at a time
-tries whether the server answers again, and then requests are let out at a steady rate for a while, however
-many have gathered.
+jitter, so that clients that failed together do not come back together. After a failure one request in each
+such wait tries whether the server answers again, and then requests are let out at a steady rate for a while,
+however many have gathered.
 """
 
 from __future__ import annotations
@@ -61,17 +61,10 @@ class Backoff:
         return whole_s * (0.5 + 0.5 * draw)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Limits of one client after an outage: `rate_per_s` for `slow_s`, then none.
-
-    In quiet times the server's own fairness decides, and says so with 429. `slow_s` is longer than a tick:
-    by then every loop that failed has come back.
-    """
-
-    rate_per_s: float = 20.0
-    slow_s: float = 15.0
-    backoff: Backoff = Backoff()
+BACKOFF = Backoff()
+# After an outage requests go at this rate for so long, then without a limit: in quiet times the server's own
+# fairness decides. Longer than a tick: by then every loop that failed has come back.
+RATE_PER_S, SLOW_S = 20.0, 15.0
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
@@ -106,16 +99,14 @@ class Throttle:
     Times are of the clock's monotonic seconds. `failures` came in a row.
     """
 
-    def __init__(self, clock: Clock, limits: Limits, seed: int | None = None) -> None:
-        self._clock, self._limits = clock, limits
+    def __init__(self, clock: Clock, backoff: Backoff = BACKOFF, seed: int | None = None) -> None:
+        self._clock, self._backoff = clock, backoff
         self.failures = 0
-        # The latest failure was learnt then; nothing goes out before the second one.
-        self._failed_s = self._not_before_s = -math.inf
-        # Until then requests go at the limits' rate, the next one at the second one.
-        self._slow_until_s = self._next_s = -math.inf
-        # One request is out to see whether the server answers again.
-        self._is_trying = False
-        self._changed = threading.Condition()
+        # The latest failure was learnt then; the next request goes at the second one, if not later.
+        self._failed_s = self._next_s = -math.inf
+        # The wait between two requests until one is answered; after an outage those of the rate until then.
+        self._gap_s, self._slow_until_s = 0.0, -math.inf
+        self._lock = threading.Lock()
         # Without a seed each client draws its own: two replicas must not come back together.
         self._random = random.Random(seed)
 
@@ -126,20 +117,13 @@ class Throttle:
         """
         until_s = self._clock.monotonic_s() + patience_s
         while True:
-            with self._changed:
+            with self._lock:
                 now_s = self._clock.monotonic_s()
-                wait_s = self._wait_s(now_s)
+                wait_s = self._next_s - now_s
                 if wait_s <= 0.0:
-                    self._is_trying = self.failures > 0
-                    self._next_s = now_s + 1.0 / self._limits.rate_per_s
+                    slow_s = 1.0 / RATE_PER_S if now_s < self._slow_until_s else 0.0
+                    self._next_s = now_s + (self._gap_s if self.failures else slow_s)
                     return now_s
-                if math.isinf(wait_s):
-                    # Another's request tells; it ends by its own deadline.
-                    if now_s >= until_s or not self._changed.wait(until_s - now_s):
-                        raise UnavailableError(
-                            f"{what}: not sent: the API server has not answered an earlier request"
-                        )
-                    continue
             if now_s + wait_s > until_s:
                 at = (self._clock.now() + timedelta(seconds=wait_s)).strftime("%H:%M:%S")
                 raise UnavailableError(
@@ -148,27 +132,16 @@ class Throttle:
                 )
             self._clock.wait(wait_s)
 
-    def _wait_s(self, now_s: float) -> float:
-        """Seconds until a request may go, 0 for now; infinite while another tries whether anything goes."""
-        if now_s < self._not_before_s:
-            return self._not_before_s - now_s
-        if self._is_trying:
-            return math.inf
-        if self.failures or now_s >= self._slow_until_s:
-            return 0.0
-        return max(0.0, self._next_s - now_s)
-
     def answered(self, sent_s: float) -> None:
         """Record a response, good or bad. One to a request before the latest failure says nothing new."""
-        with self._changed:
-            if self.failures and sent_s >= self._failed_s:
+        with self._lock:
+            if not self.failures or sent_s < self._failed_s:
+                return
+            self.failures, self._next_s = 0, -math.inf
+            # Those who waited must not all go at once. Where nobody had to wait there was no outage.
+            if self._gap_s > 0.0:
                 now_s = self._clock.monotonic_s()
-                # Those who waited must not all go at once. Where nobody had to wait there was no outage.
-                if self._not_before_s > self._failed_s:
-                    self._slow_until_s = now_s + self._limits.slow_s
-                self.failures, self._is_trying, self._not_before_s = 0, False, -math.inf
-                self._next_s = now_s + 1.0 / self._limits.rate_per_s
-            self._changed.notify_all()
+                self._slow_until_s, self._next_s = now_s + SLOW_S, now_s + 1.0 / RATE_PER_S
 
     def pushed_back(self, sent_s: float, retry_after_s: float | None) -> None:
         """Back off after a 429 or 503, for the Retry-After if there is one."""
@@ -180,19 +153,16 @@ class Throttle:
         self._fail(sent_s, None, harmless=1)
 
     def _fail(self, sent_s: float, asked_s: float | None, harmless: int) -> None:
-        with self._changed:
+        with self._lock:
             now_s, draw = self._clock.monotonic_s(), self._random.random()
             # Requests that were out together fail together: that is one failure, not as many.
-            is_new = sent_s >= self._failed_s
-            if is_new or not self.failures:
-                self.failures += 1
-            if is_new:
-                self._failed_s, self._is_trying = now_s, False
-            wait_s = self._limits.backoff.delay_s(self.failures - harmless, draw)
+            if sent_s >= self._failed_s:
+                self.failures, self._failed_s = self.failures + 1, now_s
+            self.failures = max(self.failures, 1)
+            wait_s = self._gap_s = self._backoff.delay_s(self.failures - harmless, draw)
             if asked_s is not None:
                 wait_s = asked_s + draw * min(SPREAD_RATIO * asked_s, LONGEST_SPREAD_S)
-            self._not_before_s = max(self._not_before_s, now_s + wait_s)
-            self._changed.notify_all()
+            self._next_s = max(self._next_s, now_s + wait_s)
 
 
 # Enough of a webhook's refusal to act on.
@@ -341,12 +311,12 @@ class Transport:
         load: Callable[[], Any],
         *,
         clock: Clock | None = None,
-        limits: Limits | None = None,
+        backoff: Backoff = BACKOFF,
         seed: int | None = None,
     ) -> None:
         self._load = load
         self._clock = clock or SystemClock()
-        self._throttle = Throttle(self._clock, limits or Limits(), seed)
+        self._throttle = Throttle(self._clock, backoff, seed)
         self._renewing = threading.Lock()
         # By how much the server's clock is ahead of ours, None before its first answer; half a second of
         # error, and half a round trip.

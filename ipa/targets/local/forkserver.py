@@ -38,11 +38,19 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from subprocess import PIPE, TimeoutExpired
 from typing import Any, NoReturn
 
 from setproctitle import setproctitle
 
-from ipa.adapters.processes import ONE_THREAD, JsonChild, child_environment, end_with_parent, take_output
+from ipa.adapters.processes import (
+    ONE_THREAD,
+    child_environment,
+    end_with_parent,
+    kill,
+    start,
+    take_output,
+)
 from ipa.model.errors import UnavailableError
 
 # The fork server imports MLServer and the models' libraries first: seconds, more on a busy machine.
@@ -200,9 +208,10 @@ class ForkedProcesses:
         self._log = folder / "forkserver.log"
         command = [sys.executable, "-m", "ipa.targets.local.forkserver", "--preload", *preload]
         with self._log.open("ab") as log:
-            self._server = JsonChild(
-                command, stderr=log, env={**child_environment(), **ONE_THREAD}, pass_fds=fds
-            )
+            env = {**child_environment(), **ONE_THREAD}
+            self._server = start(command, stdin=PIPE, stdout=PIPE, stderr=log, env=env, pass_fds=fds)
+        assert self._server.stdin is not None and self._server.stdout is not None
+        self._orders_out, self._answers = self._server.stdin, self._server.stdout
         self._reader = threading.Thread(target=self._read, name="forkserver", daemon=True)
         self._reader.start()
 
@@ -231,16 +240,24 @@ class ForkedProcesses:
 
     def close(self) -> None:
         """End every process."""
-        self._server.finish(END_S)
+        with suppress(BrokenPipeError):
+            self._orders_out.close()
+        with suppress(TimeoutExpired):
+            self._server.wait(END_S)
+        kill(self._server)
         self._reader.join()
-        self._server.close()
+        self._server.wait()
+        self._answers.close()
 
     def _write(self, order: dict[str, Any]) -> None:
-        if self.is_open:
-            self._server.send(json.dumps(order))
+        if self.is_open and not self._orders_out.closed:
+            with suppress(BrokenPipeError):
+                self._orders_out.write(json.dumps(order).encode() + b"\n")
+                self._orders_out.flush()
 
     def _read(self) -> None:
-        for message in self._server.answers():
+        for line in self._answers:
+            message = json.loads(line)
             with self._changed:
                 if "started" in message:
                     self._alive.add(message["pid"])

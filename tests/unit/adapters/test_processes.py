@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 
-import psutil
 import pytest
 
-from ipa.adapters.processes import JsonChild, child_environment, run, start, terminate
+from ipa.adapters.processes import child_environment, run, start, terminate
 from tests.fakes.children import with_parent
 
 # Starts a grandchild that holds the pipes open, says its number, and waits for it.
@@ -29,24 +28,6 @@ def test_a_command_is_given_its_input_and_no_secret(monkeypatch: pytest.MonkeyPa
     done = run(["cat"], given=b"words", env=child_environment(), limit_s=WAIT_S)
     assert (done.returncode, done.stdout) == (0, b"words")
     assert b"canary" not in run(["env"], given=None, env=child_environment(), limit_s=WAIT_S).stdout
-
-
-def test_a_child_that_is_killed_takes_its_group_along() -> None:
-    with JsonChild([sys.executable, "-c", FAMILY]) as child:
-        grandchild = next(child.answers())
-    gone, _ = psutil.wait_procs([psutil.Process(grandchild)] if psutil.pid_exists(grandchild) else [], WAIT_S)
-    assert not psutil.pid_exists(grandchild) or gone
-
-
-def test_a_child_answers_until_its_input_ends() -> None:
-    with JsonChild(["cat"]) as child:
-        child.send('{"order": 1}')
-        answers = child.answers()
-        assert next(answers) == {"order": 1}
-        child.finish(WAIT_S)
-        child.send('{"order": 2}')
-        assert [*answers] == []
-        assert child.wait() == 0
 
 
 def test_a_process_that_ignores_its_end_is_killed() -> None:
