@@ -18,18 +18,6 @@ class Input(StrEnum):
     WORKLOAD = "workload"
 
 
-class Incident(StrEnum):
-    """Faults that are counted once when they begin, rather than every tick."""
-
-    ROLLBACK = "rollback"
-    ROLLBACK_FAILED = "rollback_failed"
-    QUARANTINE = "quarantine"
-    DRIFT = "drift"
-    CONFLICT = "conflict"
-    REFUSED = "refused"
-    UNANSWERED = "unanswered"
-
-
 PIPELINE = Label("pipeline", bound="the pipelines of the service")
 STAGE = Label("stage", bound="the stages of the pipeline")
 MODEL = Label("model_name", bound="the models of the server: one on a cluster")
@@ -38,7 +26,6 @@ VARIANT = Label("variant", bound="the variants of the stage")
 REASON = Label("reason", tuple(reason.value for reason in ReasonCode))
 MODE = Label("mode", tuple(mode.value for mode in Mode))
 INPUT = Label("input", tuple(each.value for each in Input))
-INCIDENT = Label("incident", tuple(each.value for each in Incident))
 TERMINATION = Label("termination", tuple(each.value for each in Termination))
 # Solvers of ipa.optimize; the rivals' rules count as other.
 SOLVER = Label("solver", ("gurobi", "highs", "exact", OTHER))

@@ -48,9 +48,6 @@ EARLY_TICKS = Metric(
     HERE,
 )
 DECISIONS = Metric("ipa_decisions_total", "Decisions by reason, one a tick.", (of.PIPELINE, of.REASON))
-INCIDENTS = Metric(
-    "ipa_incidents_total", "Incidents, each counted once when it begins.", (of.PIPELINE, of.INCIDENT)
-)
 CURTAILED = Metric(
     "ipa_curtailed_plans_total",
     "Plans of which only a first step was written: the step limit, the room, or a mode that only adds.",

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from ipa.control.audit.reason_log import runbook_of
 from ipa.metering import table
-from ipa.metering.labels import Incident
-from tools.monitoring.rules import BY, burning, exceeded, held, incidents, share
+from tools.monitoring.rules import BY, burning, exceeded, held, share
 
 CRITICAL, WARNING = "critical", "warning"
 SLA, LATENCY = table.SLA.name, table.LATENCY.name
@@ -206,7 +205,7 @@ PLANS = (
 CHANGES = (
     Alert(
         "IpaRolledBack",
-        f"{incidents(Incident.ROLLBACK, '15m')} > 0",
+        f"{held('apply.rollback', '15m')} > 0",
         "0s",
         WARNING,
         f"a change of {HERE} was taken back",
@@ -222,11 +221,12 @@ CHANGES = (
     ),
     Alert(
         "IpaQuarantined",
-        f"{incidents(Incident.QUARANTINE, '2h')} >= 2",
+        f"{held('apply.rollback', '2h')} >= 2\n"
+        f"  and max by ({BY}) (max_over_time({table.QUARANTINES.name}[2h])) > 0",
         "0s",
         WARNING,
         f"{HERE}: a variant fails to roll out again and again",
-        "{{ $value | humanize }} rollouts of the last two hours failed. Each time it is left alone "
+        "{{ $value | humanize }} changes of the last two hours were taken back. Each time it is left alone "
         "for longer.",
     ),
     Alert(
@@ -239,11 +239,11 @@ CHANGES = (
     ),
     Alert(
         "IpaWritesConflict",
-        f"{incidents(Incident.CONFLICT, '10m')} >= 3",
+        f"{held('hold.conflict', '10m')} >= 3",
         "0s",
         WARNING,
         f"writes of {HERE} are overtaken by another writer",
-        "{{ $value | humanize }} writes of the last ten minutes met a newer version of the object.",
+        "{{ $value | humanize }} times in the last ten minutes a write met a newer version of the object.",
     ),
     Alert(
         "IpaWritesRefused",

@@ -97,8 +97,13 @@ FLEET = (
     Panel(
         "Incidents",
         "none",
-        (Query(often(table.INCIDENTS, "pipeline, incident"), "{{pipeline}} {{incident}}"),),
-        "What went wrong, when it began.",
+        (
+            Query(
+                often(table.DECISIONS, "pipeline, reason", f'{HERE},reason=~"{BAD}"'),
+                "{{pipeline}} {{reason}}",
+            ),
+        ),
+        "Changes and holds that a person should look at.",
     ),
     Panel(
         "Cores by pipeline",

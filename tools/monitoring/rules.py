@@ -78,11 +78,6 @@ def share(reasons: str, window: str) -> str:
     return f'sum by ({BY}) (rate({table.DECISIONS.name}{{reason=~"{reasons}"}}[{window}])) / {every}'
 
 
-def incidents(which: str, window: str) -> str:
-    """The number of times that the incident began in the window, by pipeline."""
-    return f'sum by ({BY}) (increase({table.INCIDENTS.name}{{incident="{which}"}}[{window}]))'
-
-
 def burning(long: str, short: str, factor: float) -> str:
     """The budget burns so many times too fast, over the long window and still over the short one.
 

@@ -1,6 +1,6 @@
 """The service's metrics on a registry, and the loop's hook that publishes each tick by them.
 
-Between ticks it keeps ages and incidents of each pipeline.
+Between ticks it keeps the ages of each pipeline's inputs.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 import ipa
 from ipa.control.engine.guards import total_cores
-from ipa.control.engine.quarantine import FailedRollout
-from ipa.control.engine.tick import is_outcome
 from ipa.control.loop.snapshot import Snapshot
 from ipa.metering import labels as of
 from ipa.metering import table
-from ipa.metering.labels import Incident, Input
+from ipa.metering.labels import Input
 from ipa.metering.make import MAKERS, combinations, gauge
 from ipa.metering.metric import Metric, MetricsEndpoint
-from ipa.model.decision import Action, Decision, Mode, ReasonCode
+from ipa.model.decision import Action, Decision, Mode
 from ipa.model.observation import (
     Measured,
     Missing,
@@ -43,14 +41,6 @@ SOLVER = table.SOLVE.label("solver")
 MOST_SOLVES = 16
 
 
-# The incident that the outcome of a write reports.
-OF_OUTCOME = {
-    ReasonCode.CONFLICT: Incident.CONFLICT,
-    ReasonCode.RBAC: Incident.REFUSED,
-    ReasonCode.WORKLOAD_UNKNOWN: Incident.UNANSWERED,
-}
-
-
 def _oldest(values: Sequence[Measured[Any] | Missing]) -> Measured[Any] | Missing:
     """The first missing value, else the oldest; Missing without values."""
     missing = next((value for value in values if isinstance(value, Missing)), None)
@@ -66,8 +56,6 @@ class _Track:
 
     # When each input was last true.
     true_at_s: dict[Input, float] = field(default_factory=dict)
-    last: Decision | None = None
-    failures: frozenset[FailedRollout] | None = None
     skipped_ticks: int = 0
     early_ticks: int = 0
     # Identifies a solve: no two take equally long to the bit.
@@ -88,29 +76,6 @@ class _Track:
             if value.age_s is not None and (isinstance(value, Measured) or is_old):
                 self.true_at_s[name] = at_s - value.age_s
         return {name: at_s - self.true_at_s[name] if name in self.true_at_s else None for name in values}
-
-    def incidents(self, decision: Decision, snapshot: Snapshot) -> list[Incident]:
-        """The incidents that begin with this decision, by the ones before it. A standby has none."""
-        if decision.reason is ReasonCode.NOT_LEADER and not is_outcome(decision):
-            self.last, self.failures = None, None
-            return []
-        before, reason = self.last, decision.reason
-        begins = before is None or before.reason is not reason
-        found = []
-        if is_outcome(decision):
-            if reason in OF_OUTCOME:
-                found.append(OF_OUTCOME[reason])
-        elif reason is ReasonCode.ROLLBACK and decision.action is Action.APPLY:
-            found.append(Incident.ROLLBACK)
-        elif reason is ReasonCode.ROLLBACK_FAILED and begins:
-            found.append(Incident.ROLLBACK_FAILED)
-        elif reason is ReasonCode.DRIFT and (begins or (before and decision.previous != before.previous)):
-            found.append(Incident.DRIFT)
-        failures = frozenset(snapshot.quarantines)
-        if self.failures is not None and failures - self.failures:
-            found.append(Incident.QUARANTINE)
-        self.last, self.failures = decision, failures
-        return found
 
     def is_new(self, plan: Plan) -> bool:
         """True if the plan was solved in this tick; a plan from the cache has the solve time of its first."""
@@ -134,8 +99,6 @@ class Publisher:
         track = self._tracks[name]
         self._tick(name, decision, snapshot, track)
         self._decided(name, decision)
-        for incident in track.incidents(decision, snapshot):
-            self._metrics.counter(table.INCIDENTS, name, incident.value).inc()
         if snapshot.observation is not None:
             self._seen(name, snapshot, snapshot.observation, track)
 

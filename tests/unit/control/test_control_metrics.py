@@ -5,18 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from math import isnan
 
-import pytest
 from prometheus_client import CollectorRegistry
 
 from ipa.adapters.metrics.publish import Catalogue, Publisher
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.ports import Signals
 from ipa.metering import table
-from ipa.metering.labels import Incident
 from ipa.metering.make import new_registry
 from ipa.metering.metric import MetricKind
 from ipa.model.decision import Action, Mode, ReasonCode
-from ipa.model.errors import ConflictError, ForbiddenError, IpaError, UnavailableError
+from ipa.model.errors import UnavailableError
 from ipa.model.observation import Missing, MissingReason
 from tests.fakes.world import PIPELINE, Scenario, profiled, scenario
 
@@ -148,11 +146,6 @@ def test_what_runs_is_shown_by_variant() -> None:
     assert sum(value or 0.0 for value in modes) == 1.0
 
 
-def counted(registry: CollectorRegistry, incident: Incident) -> float | None:
-    labels = {"pipeline": "pages", "incident": incident.value}
-    return registry.get_sample_value("ipa_incidents_total", labels)
-
-
 def test_a_plan_carried_out_in_steps_counts_as_curtailed() -> None:
     made = scenario(60.0, settings=GuardSettings(tick_s=5.0, max_step_replicas=1))
     registry = published(made)
@@ -167,39 +160,9 @@ def test_a_rollout_that_fails_is_one_rollback_and_one_quarantine() -> None:
     made.workload.broken = {("detect", "big"), ("read", "big")}
     made.ticks(20)
     rollbacks = [kept for kept in made.store.kept if kept.reason is ReasonCode.ROLLBACK]
-    assert rollbacks
-    assert counted(registry, Incident.ROLLBACK) == len(rollbacks)
-    assert counted(registry, Incident.QUARANTINE) == len(rollbacks)
+    counted = {"pipeline": "pages", "reason": ReasonCode.ROLLBACK.value}
+    assert rollbacks and registry.get_sample_value("ipa_decisions_total", counted) == len(rollbacks)
     assert registry.get_sample_value("ipa_active_quarantines", {"pipeline": "pages"}) == 1.0
-
-
-def test_another_hand_is_one_drift_however_long_it_holds() -> None:
-    made = scenario(5.0)
-    registry = published(made)
-    made.ticks(6)
-    for replicas in (4, 5, 6):
-        made.workload.by_another_hand("read", replicas=replicas)
-        made.ticks(1)
-    made.ticks(5)
-    assert counted(registry, Incident.DRIFT) == 3.0
-    held = {"pipeline": "pages", "reason": ReasonCode.DRIFT.value}
-    assert registry.get_sample_value("ipa_decisions_total", held) == 8.0
-
-
-@pytest.mark.parametrize(
-    ("error", "incident"),
-    [
-        (ConflictError("it moved"), Incident.CONFLICT),
-        (ForbiddenError("no right"), Incident.REFUSED),
-        (UnavailableError("no answer"), Incident.UNANSWERED),
-    ],
-)
-def test_a_write_that_fails_counts_once(error: IpaError, incident: Incident) -> None:
-    made = scenario(40.0)
-    registry = published(made)
-    made.workload.errors["write"] = [error]
-    made.ticks(3)
-    assert [counted(registry, each) for each in Incident] == [float(each is incident) for each in Incident]
 
 
 def test_the_series_of_a_pipeline_are_bounded_and_a_run_adds_none() -> None:
