@@ -30,6 +30,7 @@ FUNCTIONS = {
     "clamp_min",
     "histogram_quantile",
     "increase",
+    "max_over_time",
     "rate",
     "time",
 }
