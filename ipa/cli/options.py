@@ -25,6 +25,7 @@ from ipa.settings import Settings
 
 if TYPE_CHECKING:
     from ipa.clients.http import HttpClient
+    from ipa.model.forms import Quantity
     from ipa.model.pipeline import Pipeline
     from ipa.model.profile import StageProfile
 
@@ -228,23 +229,24 @@ def duration_s(option: str, text: str) -> float:
     """The seconds of a duration such as 90s; UsageError names the option."""
     from ipa.model.forms import DURATION
 
-    try:
-        return DURATION.parse(text)
-    except ValueError as error:
-        raise UsageError(f"{option} {error}", hint="For example 90s or 30min") from error
+    return _quantity(option, text, DURATION, "90s or 30min")
 
 
 def memory_gib(option: str, text: str) -> float:
-    """The GiB of a size such as 64GiB; UsageError names the option."""
+    """The GiB of a size such as 64GiB, above 0; UsageError names the option."""
     from ipa.model.forms import MEMORY
 
-    try:
-        size_gib = MEMORY.parse(text)
-    except ValueError as error:
-        raise UsageError(f"{option} {error}", hint="For example 512MiB or 64GiB") from error
+    size_gib = _quantity(option, text, MEMORY, "512MiB or 64GiB")
     if not size_gib > 0:
         raise UsageError(f"{option} must be above 0, not {text}")
     return size_gib
+
+
+def _quantity(option: str, text: str, kind: Quantity, examples: str) -> float:
+    try:
+        return kind.parse(text)
+    except ValueError as error:
+        raise UsageError(f"{option} {error}", hint=f"For example {examples}") from error
 
 
 def accelerator_counts(texts: Sequence[str]) -> dict[str, float]:

@@ -139,7 +139,7 @@ class QueueServer(V2Server):
             self._queue_of(part).configure(config)
         # Called by the thread of the scrape.
         self._metrics.suspects.set_function(
-            lambda: sum(len(queue.suspects(now_s())) for queue in list(self._queues.values()))
+            lambda: sum(len(queue.replicas.suspects(now_s())) for queue in list(self._queues.values()))
         )
         self._looking = asyncio.create_task(self._look())
 
@@ -197,7 +197,7 @@ class QueueServer(V2Server):
         """Sends the batches of that part."""
 
         async def post(url: str, body: bytes) -> tuple[int, bytes]:
-            model = self._model.replace(ANY_VARIANT, self._queues[part].given_variant(url))
+            model = self._model.replace(ANY_VARIANT, self._queues[part].replicas.given_variant(url))
             status, answer, _ = await self._client.post(f"{url}/v2/models/{model}/infer", body, {})
             return status, answer
 

@@ -167,7 +167,7 @@ class StageQueue:
         self._max_items = max_items
         self.config = QueueConfig(**config)
         self._batcher = Batcher(self.config.batch_size, self.config.batch_timeout_s, max_items)
-        self._replicas = ModelServers(self.config.replicas, self.config.profiled_s)
+        self.replicas = ModelServers(self.config.replicas, self.config.profiled_s)
         # 0: the variants that are to run; above, lighter ones.
         self._level = 0
         # Time and items of the arrivals of the last ARRIVED_S.
@@ -244,9 +244,9 @@ class StageQueue:
         now_s, waiting = asyncio.get_running_loop().time(), self._batcher.waiting_items
         times = [
             (self._begin_s(now_s, waiting, level) - now_s, self._serve_s(now_s, items, waiting, level))
-            for level in range(self._level, self._replicas.levels)
+            for level in range(self._level, self.replicas.levels)
         ]
-        return StageTimes(*min(times, key=sum), self._replicas.least_s(now_s))
+        return StageTimes(*min(times, key=sum), self.replicas.least_s(now_s))
 
     def _admit(self, request: QueuedRequest, now_s: float, ahead: StageTimes) -> float:
         """The seconds by which the request would be late if it were queued, at the level that suits it best.
@@ -268,7 +268,7 @@ class StageQueue:
 
         Return when it ends.
         """
-        ends = [(end_s(level), level) for level in range(self._level, self._replicas.levels)]
+        ends = [(end_s(level), level) for level in range(self._level, self.replicas.levels)]
         best_s, self._level = next((it for it in ends if it[0] <= wanted_s), min(ends))
         return best_s
 
@@ -277,7 +277,7 @@ class StageQueue:
 
         What takes a good part of the time that requests have would make those late that come meanwhile.
         """
-        *before, last = range(self._replicas.levels)
+        *before, last = range(self.replicas.levels)
         for level in before:
             is_quick = self._full_s(now_s, level) <= QUICK_RATIO * self._slack_s
             if (is_quick and not self._is_pressed(now_s)) or self._carries(now_s, level):
@@ -302,7 +302,7 @@ class StageQueue:
     def _carried(self, now_s: float, level: int, over_s: float) -> float:
         """The items that the replicas carry over that time at that level; infinite if it is unknown."""
         usual_s = self._full_s(now_s, level)
-        return inf if usual_s <= 0 else self.config.batch_size * len(self._replicas) / usual_s * over_s
+        return inf if usual_s <= 0 else self.config.batch_size * len(self.replicas) / usual_s * over_s
 
     def _is_pressed(self, now_s: float) -> bool:
         """True if requests were lost lately, here or before: a level that does not carry all is not tried."""
@@ -310,59 +310,51 @@ class StageQueue:
 
     def _full_s(self, now_s: float, level: int) -> float:
         """The service time of a full batch at that level."""
-        return self._replicas.usual_s(now_s, self.config.batch_size, level)
+        return self.replicas.usual_s(now_s, self.config.batch_size, level)
 
     def _serve_s(self, now_s: float, items: int, before: int, level: int) -> float:
         """The service time of a request of so many items, in batches with those that wait before it."""
         size = self.config.batch_size
-        usual_s = self._replicas.usual_s(now_s, min(size, before + items), level)
-        return usual_s * ceil(items / (size * max(1, len(self._replicas))))
+        usual_s = self.replicas.usual_s(now_s, min(size, before + items), level)
+        return usual_s * ceil(items / (size * max(1, len(self.replicas))))
 
     def _begin_s(self, now_s: float, before: int, level: int) -> float:
         """The time at which a batch takes an item with that many before it; `now_s` if they fill no batch."""
         size = self.config.batch_size
-        return self._replicas.begin_s(now_s, before // size, size, level) if before >= size else now_s
+        return self.replicas.begin_s(now_s, before // size, size, level) if before >= size else now_s
 
     def _next_s(self, now_s: float, level: int) -> float:
         """The service time of the next batch at that level."""
         items = min(self.config.batch_size, max(1, self._batcher.waiting_items))
-        return self._replicas.usual_s(now_s, items, level)
+        return self.replicas.usual_s(now_s, items, level)
 
     def configure(self, config: QueueConfig) -> None:
         """Apply this configuration."""
         self.config = config
         self._batcher.batch_size = config.batch_size
         self._batcher.batch_timeout_s = config.batch_timeout_s
-        self._replicas.set_profile(config.profiled_s)
-        self._replicas.set_urls(config.replicas)
-        self._level = min(self._level, self._replicas.levels - 1)
+        self.replicas.set_profile(config.profiled_s)
+        self.replicas.set_urls(config.replicas)
+        self._level = min(self._level, self.replicas.levels - 1)
         self._pump()
-
-    def given_variant(self, url: str) -> str:
-        """The variant that the replica's last batch is for; empty if it is not known."""
-        return self._replicas.given_variant(url)
-
-    def suspects(self, now_s: float) -> list[str]:
-        """The URLs of the replicas that are suspected to hang. Of any thread."""
-        return self._replicas.suspects(now_s)
 
     def to_json(self) -> dict[str, Any]:
         """The configuration, the number of waiting items, and the replicas that drain or seem to hang."""
-        report = self._replicas.to_json(asyncio.get_running_loop().time())
+        report = self.replicas.to_json(asyncio.get_running_loop().time())
         return {**self.config.to_json(), "waiting_items": self._batcher.waiting_items, **report}
 
     def _pump(self) -> None:
         """Drop late requests, send batches that are due, and set the timer for the next of either."""
         loop = asyncio.get_running_loop()
         now_s = loop.time()
-        least_s = self._replicas.least_s(now_s)
-        self._end(self._batcher.drop_late(now_s, least_s, has_replicas=bool(self._replicas)))
-        while self._replicas.idle(now_s):
+        least_s = self.replicas.least_s(now_s)
+        self._end(self._batcher.drop_late(now_s, least_s, has_replicas=bool(self.replicas)))
+        while self.replicas.idle(now_s):
             self._choose_level(now_s)
             self._end(self._batcher.give_way(now_s, self._next_s(now_s, self._level)))
             if (batch := self._batcher.take(now_s)) is None:
                 break
-            replica = self._replicas.acquire(now_s, batch.items, self._level)
+            replica = self.replicas.acquire(now_s, batch.items, self._level)
             task = loop.create_task(self._serve(replica, batch))
             self._batches[task] = batch
             task.add_done_callback(self._batches.pop)
@@ -371,7 +363,7 @@ class StageQueue:
 
     def _choose_level(self, now_s: float) -> None:
         """Set the level of the next batch."""
-        if self._replicas.levels == 1:
+        if self.replicas.levels == 1:
             return
         if self._batcher.waiting_items <= self.config.batch_size:
             self._level = self._carrying_level(now_s)
@@ -381,8 +373,8 @@ class StageQueue:
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop, now_s: float, service_s: float) -> None:
         next_batch_s = self._batcher.next_batch_s()
-        if next_batch_s is not None and not self._replicas.idle(now_s):
-            next_batch_s = self._replicas.next_up_s(now_s)
+        if next_batch_s is not None and not self.replicas.idle(now_s):
+            next_batch_s = self.replicas.next_up_s(now_s)
         moments = (next_batch_s, self._batcher.next_drop_s(service_s))
         due_s = min((moment for moment in moments if moment is not None), default=inf)
         # An earlier timer is left: to pump once more is cheaper than a new timer with each request.
@@ -406,27 +398,27 @@ class StageQueue:
             sent = await aside(batch.values > INLINE_VALUES, batch.body)
             status, body = await self._send(replica.url, sent)
         except ConnectionLostError as error:
-            self._replicas.lost(replica, loop.time())
+            self.replicas.lost(replica, loop.time())
             self._metrics.retries.inc()
             if error.was_sent:
                 self._end(self._batcher.lose(batch, f"{where}: {error}"))
             else:
                 self._batcher.requeue(batch)
         except OversizedAnswerError as error:
-            self._replicas.release(replica, loop.time(), loop.time() - began_s)
+            self.replicas.release(replica, loop.time(), loop.time() - began_s)
             self._end(self._batcher.fail(batch, f"{where}: {error}"))
         except Exception as error:  # no fault of one batch may stop the queue
             log.exception("%s: a batch could not be sent", where)
-            self._replicas.lost(replica, loop.time())
+            self.replicas.lost(replica, loop.time())
             self._end(self._batcher.fail(batch, f"{where}: the batch could not be sent: {error}"))
         else:
             if status == UNAVAILABLE:
-                self._replicas.lost(replica, loop.time())
+                self.replicas.lost(replica, loop.time())
                 self._batcher.requeue(batch)
                 self._metrics.retries.inc()
             else:
                 service_s = loop.time() - began_s
-                self._replicas.release(replica, loop.time(), service_s)
+                self.replicas.release(replica, loop.time(), service_s)
                 if replica.given_level == 0:
                     self._metrics.service_s.observe(service_s)
                     self._metrics.batch_size.observe(batch.items)

@@ -96,11 +96,11 @@ async def test_r6_a_hung_server_gets_nothing_until_it_answers(case: Case) -> Non
     others = await asyncio.gather(*(queue.infer(xs(value), 9) for value in range(20)))
     case.equal("others answered", [it.outcome for it in others].count(Outcome.ANSWERED), 20)
     case.equal("batches for the hung one", send.asked.count(A), 1)
-    case.equal("suspects", queue.suspects(now_s()), [A])
+    case.equal("suspects", queue.replicas.suspects(now_s()), [A])
     # Its late answer harms nobody, and it serves again.
     send.go_on.set()
     await asyncio.sleep(1)
-    assert queue.suspects(now_s()) == []
+    assert queue.replicas.suspects(now_s()) == []
     again = await asyncio.gather(*(queue.infer(xs(value), 9) for value in range(2)))
     assert [it.answer[0].data for it in again] == [[0], [1]]
     assert send.asked.count(A) == 2
@@ -112,16 +112,16 @@ async def test_r6_only_what_takes_far_longer_than_usual_is_suspected(case: Case)
     queue = queue_of(send, A, batch_size=1)
     waiting = asyncio.ensure_future(queue.infer(xs(1), 2 * FIRST_SUSPECT_AFTER_S))
     await asyncio.sleep(FIRST_SUSPECT_AFTER_S - 0.1)
-    case.equal("suspects of first batches", len(queue.suspects(now_s())), 0)
+    case.equal("suspects of first batches", len(queue.replicas.suspects(now_s())), 0)
     await asyncio.sleep(0.2)
-    assert queue.suspects(now_s()) == [A]
+    assert queue.replicas.suspects(now_s()) == [A]
     send.go_on.set()
     await waiting
     # It took 30 s, so that 60 s are usual enough.
     send.go_on.clear()
     slow = asyncio.ensure_future(queue.infer(xs(1), 90))
     await asyncio.sleep(2 * FIRST_SUSPECT_AFTER_S)
-    case.equal("suspects among slow ones", len(queue.suspects(now_s())), 0)
+    case.equal("suspects among slow ones", len(queue.replicas.suspects(now_s())), 0)
     send.go_on.set()
     await slow
     assert SUSPECT_AFTER_S < FIRST_SUSPECT_AFTER_S

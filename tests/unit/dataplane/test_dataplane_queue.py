@@ -308,7 +308,7 @@ class TwoVariants:
         )
 
     async def send(self, url: str, body: bytes) -> tuple[int, bytes]:
-        data, variant = orjson.loads(body)["inputs"][0]["data"], self.queue.given_variant(url)
+        data, variant = orjson.loads(body)["inputs"][0]["data"], self.queue.replicas.given_variant(url)
         self.sent.append((variant, len(data)))
         await asyncio.sleep(1.0 if variant == "large" else 0.05)
         return 200, orjson.dumps({"outputs": [_y(data)]})
