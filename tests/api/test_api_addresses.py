@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from ipa.cli.main import run
-from ipa.cli.verbs.probe import _times
 from ipa.clients.http import HttpClient
 from ipa.model.probe import RequestAddress
 from tests.fakes.answering import answering
@@ -94,12 +93,6 @@ def test_infer_prints_an_example_that_it_can_send(capsys: Capture, root: Path, t
     (given,) = json.loads(capsys.readouterr().out)["inputs"]
     assert given["datatype"] and given["shape"][0] == 1
     assert run(["infer", "digits", "--example", "-f", str(tmp_path / "request.json")]) == 64
-
-
-def test_infer_says_where_the_time_went() -> None:
-    timing = "locate-wait;dur=0.2, locate-model;dur=4.0, locate-hop;dur=0.61, router;dur=0.5, total;dur=5.31"
-    assert _times(timing) == "answered in 5.3 ms: locate (wait 0.2, model 4.0, hop 0.6), router 0.5"
-    assert _times("db;dur=3") == _times("") == ""
 
 
 @pytest.mark.parametrize(

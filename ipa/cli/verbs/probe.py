@@ -95,30 +95,13 @@ def infer(
     found = infer_at(address, body, timeout_s)
     if found.answered:
         show(place.output, found.answer, json_text(found.answer))
-        if words := _times(found.timing):
-            typer.echo(words, err=True)
+        if found.timing:
+            typer.echo(f"milliseconds: {found.timing}", err=True)
         return
     if found.status in REFUSED:
         raise InputError(f"{found.url} refused the request: {found.detail}")
     typer.echo(f"error: {found.fault}", err=True)
     raise typer.Exit(ExitCode.DEGRADED)
-
-
-def _times(timing: str) -> str:
-    """The parts of an answer's time by its `Server-Timing`; empty if that does not say."""
-    from ipa.dataplane.expectation import parse_timing
-
-    found = parse_timing(timing)
-    if "total" not in found:
-        return ""
-    stages: dict[str, list[str]] = {}
-    for name, seconds in found.items():
-        stage, _, part = name.rpartition("-")
-        if stage:
-            stages.setdefault(stage, []).append(f"{part} {seconds * 1000:.1f}")
-    parts = [f"{stage} ({', '.join(words)})" for stage, words in stages.items()]
-    parts += [f"router {found['router'] * 1000:.1f}"] if "router" in found else []
-    return f"answered in {found['total'] * 1000:.1f} ms: {', '.join(parts)}"
 
 
 def address_of(service: HttpClient, pipeline: str) -> RequestAddress:
