@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ipa.adapters.forecasting import ForecasterOf
 from ipa.adapters.solvers.planner import PlannerProcesses
 from ipa.adapters.solvers.supervised import supervised
 from ipa.adapters.store import Store
@@ -39,10 +38,9 @@ EARLIER = 60
 
 @dataclass(frozen=True, slots=True)
 class Replayer:
-    """Takes decisions of the record again. Without forecasters it is with the recorded forecasts."""
+    """Takes decisions of the record again, with the recorded forecasts."""
 
     log: DecisionLog
-    forecaster_of: ForecasterOf | None
     within_s: float = REPLAY_S
 
     def __call__(
@@ -77,8 +75,7 @@ class Replayer:
             until=until,
         )
         chosen, decides = policy_of(policy or inputs.policy, asked, self.within_s)
-        forecaster = self.forecaster_of(pipeline, profiles) if self.forecaster_of else None
-        deciding = ReplaySetup(pipeline, decides, chosen.predictor(), made_of(asked), forecaster)
+        deciding = ReplaySetup(pipeline, decides, chosen.predictor(), made_of(asked))
         is_taught = decides.name != inputs.policy and is_stateful(decides)
         found = replay(decision, inputs, deciding, self._earlier(decision) if is_taught else ())
         if until.passed:
@@ -187,7 +184,7 @@ def service_of(app: App) -> Service:
         plans=app.store.plans,
         answers=app.store.answers,
         planner=planner,
-        replayer=Replayer(app.store, app.roster.makers.sight.of),
+        replayer=Replayer(app.store),
         standing=standing,
         health=ServiceHealth(app.store, StoreCheck(app.store.check, app.clock), standing, app.loops).checks,
         clock=app.clock,

@@ -98,7 +98,7 @@ def test_it_takes_a_place_of_a_solve_and_no_more_time_than_it_has(
     address = f"/v1/decisions/{a_change().decision_id}:replay"
     full = replace(services, limits=ApiLimits(solves=0, waiting=0))
     assert ApiClient(full).post(address).status_code == 429
-    slow = over(services, replayer=Replayer(world, None, within_s=0.0))
+    slow = over(services, replayer=Replayer(world, within_s=0.0))
     assert ApiClient(slow).post(address).json()["code"] == "deadline"
     few = replace(services, limits=ApiLimits(rate_rps=1.0))
     api = ApiClient(few)

@@ -242,7 +242,7 @@ class FakeWorld:
                 plans=self.plans,
                 answers=self.answers,
                 planner=FakePlanner(self.plan),
-                replayer=Replayer(self, None),
+                replayer=Replayer(self),
                 standing=lambda: ALONE,
                 health=lambda: self.checks,
                 clock=self.clock,

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 
 from ipa.api.context import ApiContext
 from ipa.bootstrap.service import Replayer
 from ipa.control.engine.guards import GuardSettings
 from ipa.model.decision import Decision
-from ipa.model.observation import Forecast, LoadHistory
-from ipa.simulate.run import ForecastSettings, SimSetup, forecaster_of, simulate
+from ipa.simulate.run import SimSetup, simulate
 from tests.fakes.services import TICK_S, FakeWorld, a_pipeline, over, rate_at
 from tests.fakes.viewed import PROFILES, viewed
-
-FORECAST = ForecastSettings()
 
 
 def decided(policy: str = "ours") -> tuple[Decision, ...]:
@@ -30,7 +26,6 @@ def _decided(policy: str) -> tuple[Decision, ...]:
         tuple(rate_at(float(at_s)) for at_s in range(150)),
         policy,
         guards=GuardSettings(tick_s=TICK_S),
-        forecast=FORECAST,
         keep_inputs=True,
     )
     return simulate(setup).decisions
@@ -44,7 +39,6 @@ def taken(policy: str = "ours") -> FakeWorld:
     return world
 
 
-def again(world: FakeWorld, forecaster: Callable[[LoadHistory], Forecast] | None = None) -> ApiContext:
-    """Its services, which have the pipeline, the profiles and the forecaster that it was decided with."""
-    known = forecaster or forecaster_of(FORECAST, (), lambda: 0.0)
-    return over(viewed(world), replayer=Replayer(world, lambda *_: known))
+def again(world: FakeWorld) -> ApiContext:
+    """Its services, which have the pipeline and the profiles that it was decided with."""
+    return over(viewed(world), replayer=Replayer(world))

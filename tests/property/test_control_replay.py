@@ -23,9 +23,9 @@ from ipa.policies.ours import Ours
 from ipa.simulate.arrivals import steps
 from ipa.simulate.cluster import KUBERNETES
 from ipa.simulate.metrics import MetricsSettings
-from ipa.simulate.run import SimSetup, forecaster_of, simulate
+from ipa.simulate.run import SimSetup, simulate
 from tests.fakes.store import FakeStore
-from tests.fakes.world import PIPELINE, PROFILES, SMALLEST, made_loop, profiled, scenario, window_max
+from tests.fakes.world import PIPELINE, PROFILES, SMALLEST, made_loop, profiled, scenario
 
 GUARDS = GuardSettings(tick_s=5.0, rollout_deadline_s=30.0, quarantine_s=60.0, correct_profiles=True)
 DECLARED = replace(PIPELINE, fallback=Fallback(20.0, after_ticks=3, recover_ticks=2))
@@ -157,7 +157,7 @@ def test_whatever_happens_every_decision_is_taken_again_as_it_was() -> None:
     # Between them these seeds come to every reason below.
     for seed in (1, 4):
         trouble = Trouble(seed)
-        deciding = ReplaySetup(DECLARED, trouble.policy, profiled().predict, PlannerProvenance(), window_max)
+        deciding = ReplaySetup(DECLARED, trouble.policy, profiled().predict, PlannerProvenance())
         kept = trouble.tell(30)
         assert len(kept) > 200
         for decision in kept:
@@ -216,8 +216,7 @@ def test_every_decision_of_a_simulated_run_is_taken_again_as_it_was(name: str) -
     decisions = simulate(setup).decisions
     store = FakeStore()
     store.kept = list(decisions)
-    forecaster = forecaster_of(setup.forecast, setup.rates_rps, lambda: 0.0)
-    again = Replayer(store, lambda *_: forecaster)
+    again = Replayer(store)
     for decision in decisions:
         check_same(decision, again(decision, setup.pipeline, setup.profiles))
     assert len(decisions) >= 45

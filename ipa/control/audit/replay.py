@@ -6,6 +6,7 @@ decision. If they do not, the result lists the differences. If the pipeline or p
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -14,7 +15,6 @@ from typing import Any
 
 import ipa
 from ipa.control.canonical import digest, digest_of, plain, restored
-from ipa.control.engine.load_rules import fallback_forecast
 from ipa.control.engine.state import EngineState, PeakForecaster, PlannerProvenance, TickRequest
 from ipa.control.engine.tick import (
     OUTCOME,
@@ -26,9 +26,9 @@ from ipa.control.engine.tick import (
     version_of,
 )
 from ipa.model.decision import Decision
-from ipa.model.errors import InputError, IpaError, RecordError
+from ipa.model.errors import InputError, RecordError
 from ipa.model.observation import Forecast, LoadHistory
-from ipa.model.pipeline import Fallback, Pipeline
+from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig, in_words
 from ipa.policies.base import Policy, Predictor, is_stateful
 
@@ -82,13 +82,12 @@ class ReplayResult:
 
 @dataclass(frozen=True, slots=True)
 class ReplaySetup:
-    """The pipeline, policy and predictor of a replay. Without a forecaster it uses the recorded forecast."""
+    """The pipeline, policy and predictor of a replay; the forecast is the recorded one."""
 
     pipeline: Pipeline
     policy: Policy
     predict: Predictor
     made_of: PlannerProvenance
-    forecaster: PeakForecaster | None = None
 
 
 def inputs_in(decision: Decision) -> DecisionInputs | ReplayResult:
@@ -152,14 +151,11 @@ def replay(
             notes.append(f"{policy.name} keeps state, which was rebuilt from the decisions before this one")
         elif inputs.state.memory is not None:
             memory = restored(policy.memory_kind, inputs.state.memory)
-    pipeline = _named(deciding.pipeline, decision)
-    of_forecast: list[str] = []
-    forecaster = _forecaster_of(decision, deciding.forecaster, pipeline.fallback, of_forecast)
     request = TickRequest(
-        pipeline=pipeline,
+        pipeline=_named(deciding.pipeline, decision),
         control=inputs.control,
         observation=inputs.observation,
-        forecaster=forecaster,
+        forecaster=_recorded(decision),
         policy=policy,
         predict=deciding.predict,
         settings=inputs.settings,
@@ -174,7 +170,8 @@ def replay(
     effects, _ = on_tick(request, replace(inputs.state, memory=memory))
     again = effects.decision
     found = list(_parting(decision, again) if is_other else _differing(decision, again))
-    if not is_other and inputs.version == version_of(policy) and again.inputs != decision.inputs:
+    is_same = is_other or json.loads(again.inputs) == json.loads(decision.inputs)
+    if inputs.version == version_of(policy) and not is_same:
         found.append(ReplayDifference("inputs_digest", decision.inputs_digest, again.inputs_digest))
     if len(found) > MOST:
         notes.append(f"{len(found) - MOST} more differences are not listed")
@@ -182,7 +179,7 @@ def replay(
         decision.decision_id,
         policy.name,
         ReplayOutcome.DIFFERS if found else ReplayOutcome.SAME,
-        notes=(*notes, *of_forecast[-1:]),
+        notes=tuple(notes),
         differences=tuple(found[:MOST]),
         again=replace(again, inputs=""),
     )
@@ -214,36 +211,16 @@ def _taught(policy: Policy, earlier: Sequence[Decision]) -> object:
     return memory
 
 
-def _forecaster_of(
-    decision: Decision, forecaster: PeakForecaster | None, fallback: Fallback | None, notes: list[str]
-) -> PeakForecaster:
-    """The forecaster, or the recorded forecast if there is none or its forecast has changed.
+def _recorded(decision: Decision) -> PeakForecaster:
+    """A forecaster with the recorded forecast: one that learns may give another one now.
 
-    A forecaster that learns may give another forecast now. `notes` gets the one that was used, if it is not
-    the one of both. InputError: there was no forecast, and there is none now.
+    InputError: none was recorded, since the tick held before it had one.
     """
-    recorded = decision.forecast
 
     def forecast(load: LoadHistory) -> Forecast:
-        now, words = None, "no forecaster is available"
-        if forecaster is not None:
-            try:
-                now = forecaster(load)
-                words = f"the present forecast for the same load is {now.upper_rps:.4g} rps ({now.rung})"
-            except IpaError as error:
-                words = error.message
-        if recorded is None:
-            if now is None:
-                raise InputError(words)
-            notes.append("no forecast was recorded; the present one is used")
-            return now
-        if now is not None:
-            # The recorded one may have been raised to the fall-back's rate.
-            either = [now] if fallback is None else [now, fallback_forecast(fallback, now)]
-            if any(not list(_leaves("", plain(recorded), plain(each))) for each in either):
-                return now
-        notes.append(f"the recorded forecast is used: {words}")
-        return recorded
+        if decision.forecast is None:
+            raise InputError("no forecast was recorded")
+        return decision.forecast
 
     return forecast
 

@@ -88,7 +88,7 @@ def test_it_goes_on_from_its_own_decisions_and_writes_nothing() -> None:
 def test_what_it_decided_under_its_own_name_is_taken_again(policy: str) -> None:
     case, loop, _ = pair(policy)
     play(case, loop, 40)
-    again = Replayer(case.store, lambda *_: window_max)
+    again = Replayer(case.store)
     decided = case.store.decisions(f"pages@{policy}", limit=100)
     assert len(decided) == 40
     assert {again(it, PIPELINE, PROFILES).outcome for it in decided} == {ReplayOutcome.SAME}
