@@ -364,7 +364,7 @@ FAULTS: tuple[Fault, ...] = (
             true_profiles=slower(PROFILES, 2.0),
             settings=GuardSettings(tick_s=TICK_S, peek_s=2.0),
         ),
-        _of("IpaCrowded"),
+        frozenset(),
         OVERLOAD,
     ),
     Fault(

@@ -7,7 +7,7 @@ a while. While requests are late, what waits counts as load.
 
 The model may be pessimistic, too: while fewer requests are late than the SLO allows, plans are made for a
 smaller margin above the load of the last minutes, step by step, and for the whole margin at once if the SLO
-is broken.
+is broken. A load that the running configuration has carried in time needs no more, whatever the model says.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from math import exp, inf, log, sqrt
+from math import exp, log, sqrt
 
 from ipa.control.engine.guards import GuardSettings, mean_rps
 from ipa.model.observation import Attainment, Forecast, LoadHistory, Measured, Missing, Observation
@@ -41,6 +41,8 @@ MEAN_S, LATELY_S = 30.0, 300.0
 # The ratio does not fall while more of the requests of the last minutes were late than the SLO allows, and
 # below 1 while they are at most this share of that. They are forgotten with this time constant.
 SPARE_RATIO, FORGET_S = 0.5, 1200.0
+# The load that was carried is a mean over this; it is forgotten with this time constant.
+PEAK_S, CARRIED_S = 5.0, 3600.0
 # Fewer requests in a window say nothing.
 LEAST_COUNT = 10
 # A load rises if that of its last step is this many deviations of chance above its mean.
@@ -57,7 +59,8 @@ class Feedback:
 
     A window is judged from `since_s` on: the ratio was raised or the last change ended then. `late_s` is
     when the SLO was broken last, at first when requests were first seen. Of the requests of the last minutes
-    until `judged_s` `late_ratio` were late.
+    until `judged_s` `late_ratio` were late. The running configuration has carried `carried_rps` in time, a
+    mean over PEAK_S.
     """
 
     load_ratio: float = 1.0
@@ -66,6 +69,7 @@ class Feedback:
     late_s: float | None = None
     late_ratio: float = 0.0
     judged_s: float | None = None
+    carried_rps: float = 0.0
 
     @property
     def planned_ratio(self) -> float:
@@ -98,15 +102,16 @@ def regulated(
     running, seen = observation.running(), observation.attainment
     before = replace(_remembered(before, seen, now_s), is_broken=broken)
     if broken:
-        before = replace(before, late_s=now_s)
+        before = replace(before, late_s=now_s, carried_rps=0.0)
         if before.load_ratio < 1:
             # The whole margin again, which is judged from now on.
             before = replace(before, load_ratio=1.0, since_s=None)
     if running is None or in_flight or not observation.is_whole:
-        return replace(before, since_s=None)
+        return replace(before, since_s=None, carried_rps=0.0)
     begun_s = now_s if serving_s is None else serving_s
     after = replace(before, since_s=begun_s if before.since_s is None else before.since_s)
     if not broken or not isinstance(seen, Measured):
+        after = _carrying(after, observation, now_s, allowed_ratio)
         return _eased(after, seen, now_s, allowed_ratio, QUICKER if is_quick else 1)
     window_s = seen.value.window_s + seen.age_s
     assert after.since_s is not None
@@ -123,7 +128,7 @@ def recalled_feedback(before: Feedback, later_s: float) -> Feedback:
     """The feedback of an earlier process, whose clock reads `later_s` less than this one's."""
 
     late_s = None if before.late_s is None else before.late_s + later_s
-    return replace(before, since_s=None, late_s=late_s, judged_s=None)
+    return replace(before, since_s=None, late_s=late_s, judged_s=None, carried_rps=0.0)
 
 
 def lateness(observation: Observation, pipeline: Pipeline) -> str:
@@ -155,8 +160,9 @@ def loaded(
         return forecast
     # The waits of requests that come at random are in the model's latency already, at their mean rate. But a
     # ratio that falls within seconds is of fewer requests than a rise brings, and means show that late.
-    lately_rps = inf if is_quick else _highest_mean_rps(observation.load)
-    least_rps = max(min(lately_rps, forecast.point_rps), risen_rps)
+    lately_rps = None if is_quick else _highest_mean_rps(observation.load, LATELY_S, MEAN_S)
+    mean_rps = forecast.point_rps if lately_rps is None else min(lately_rps, forecast.point_rps)
+    least_rps = max(mean_rps, risen_rps)
     return replace(
         forecast,
         point_rps=max(forecast.point_rps * ratio, least_rps) + waiting_rps,
@@ -224,14 +230,15 @@ def _steps_since_scrape(rates: Sequence[float | None]) -> int:
     return 1 + sum(1 for _ in takewhile(lambda rate: rate == before, rates[-3::-1]))
 
 
-def _highest_mean_rps(load: Measured[LoadHistory] | Missing) -> float:
-    """The highest mean rate over MEAN_S lately; infinite if the load is missing."""
+def _highest_mean_rps(load: Measured[LoadHistory] | Missing, last_s: float, over_s: float) -> float | None:
+    """The highest mean rate over `over_s` in the last `last_s`; None if none was observed."""
     if isinstance(load, Missing):
-        return inf
+        return None
     step_s = load.value.step_s
-    rates = [rate for rate in load.value.rates_rps[-round(LATELY_S / step_s) :] if rate is not None]
-    width = min(max(1, round(MEAN_S / step_s)), len(rates))
-    return max((sum(rates[at : at + width]) / width for at in range(len(rates) - width + 1)), default=inf)
+    rates = [rate for rate in load.value.rates_rps[-round(last_s / step_s) :] if rate is not None]
+    width = min(max(1, round(over_s / step_s)), len(rates))
+    means = [sum(rates[at : at + width]) / width for at in range(len(rates) - width + 1)] if rates else []
+    return max(means, default=None)
 
 
 def _remembered(now: Feedback, seen: Measured[Attainment] | Missing, now_s: float) -> Feedback:
@@ -241,7 +248,20 @@ def _remembered(now: Feedback, seen: Measured[Attainment] | Missing, now_s: floa
     passed_s = 0.0 if now.judged_s is None else now_s - now.judged_s
     late_ratio = 1 - seen.value.in_time_ratio
     late_ratio += (now.late_ratio - late_ratio) * exp(-passed_s / FORGET_S)
-    return replace(now, late_ratio=late_ratio, judged_s=now_s)
+    carried_rps = now.carried_rps * exp(-passed_s / CARRIED_S)
+    return replace(now, late_ratio=late_ratio, judged_s=now_s, carried_rps=carried_rps)
+
+
+def _carrying(now: Feedback, observation: Observation, now_s: float, allowed_ratio: float) -> Feedback:
+    """With the load of this window as carried, if only the running configuration served it, and in time."""
+    seen = observation.attainment
+    if isinstance(seen, Missing) or now.since_s is None or seen.value.count < LEAST_COUNT:
+        return now
+    is_its_own = now_s - now.since_s >= seen.value.window_s + seen.age_s
+    if not is_its_own or 1 - seen.value.in_time_ratio > allowed_ratio:
+        return now
+    rps = _highest_mean_rps(observation.load, seen.value.window_s, PEAK_S)
+    return replace(now, carried_rps=max(now.carried_rps, rps or 0.0))
 
 
 def _eased(

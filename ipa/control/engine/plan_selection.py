@@ -55,6 +55,8 @@ WORTH_NEW_REPLICAS_RATIO, CARRIES_MORE = 0.1, 1.25
 MORE = 1.01
 # If no plan meets the SLA, a configuration slower than the plan by this ratio is changed at once.
 LATER = 1.05
+# A smaller gain is counted as this.
+LEAST_RATIO = 1e-3
 
 
 def choose(
@@ -72,7 +74,8 @@ def choose(
         return plan, reset
     now = request.predict(serving, plan.rate_rps)
     lacks = now is not None and _urgent(plan, now)
-    urgent = now is None or lacks or bool(pin_faults(request.pipeline, running))
+    carries = lacks and not late and state.feedback.carried_rps >= plan.carried_rps
+    urgent = now is None or (lacks and not carries) or bool(pin_faults(request.pipeline, running))
     is_unstabilised = is_at_once(request.policy, running)
     urgent = urgent or is_unstabilised or bool(wrong_rows(request.pipeline, running))
     is_needed = lacks or bool(late)
@@ -85,7 +88,8 @@ def choose(
     if late and (not urgent or plan.configs == serving):
         verdict = _while_late(request, state, running, plan, forecast, now, late)
         return verdict, _damped(request, reset, running, verdict, urgent=True)
-    kept = _no_better(request, state, serving, plan, forecast, None if urgent else now)
+    carries = carries and not urgent
+    kept = _no_better(request, state, serving, plan, forecast, None if urgent else now, carries=carries)
     if kept is not None:
         return kept, reset
     # If no pod starts or stops, waiting has no benefit.
@@ -167,34 +171,43 @@ def _is_nearly_as_good(steady: Plan, plan: Plan, load_rps: float) -> bool:
 def _weighed(
     request: TickRequest, state: EngineState, running: Configs, plan: Plan, now: Prediction
 ) -> tuple[Plan, EngineState, str]:
-    """The most careful plan of the last ticks, the state with its gain, and what it waits for, in words.
+    """The plan that has paid for the change to it, and the state that knows of this tick.
 
-    No words: what it gained in this row of ticks pays for the change.
+    Without one the newest plan, and what it waits for, in words.
     """
     settings, row = request.settings, state.row
-    ticks = settings.down_after_ticks
-    is_counted = state.counts(request) or not row.plans
-    if is_counted:
-        row = row.longer(plan, ticks)
-    plan = row.careful
-    gain_ratio = _gain_ratio(plan, now.objective)
-    if is_counted:
-        row = replace(row, gain_s=row.gain_s + max(gain_ratio, 0.0) * settings.tick_s, ticks=row.ticks + 1)
+    if state.counts(request) or not row.plans:
+        row = row.longer(plan)
     state = replace(state, row=row)
-    if ticks <= 1 or not now.feasible:
-        return plan, state, "" if row.ticks >= ticks else _for(row.ticks, ticks, settings.tick_s)
+    waits = ""
+    for since, each in reversed(row.plans):
+        ticks, gain_ratio = row.ticks - since, _gain_ratio(each, now.objective)
+        needed, must_rps = _ticks_to_pay(request, state, running, each, gain_ratio)
+        is_better = gain_ratio >= settings.tolerance_ratio or settings.down_after_ticks <= 1
+        if ticks >= needed and not must_rps and (is_better or not now.feasible):
+            return each, state, ""
+        carrying = f"and carry {must_rps:.3g} rps too, for which the last one was too small"
+        waits = waits or (carrying if must_rps else f"for {_part_of(ticks, needed, settings.tick_s)}")
+    return plan, state, waits
+
+
+def _ticks_to_pay(
+    request: TickRequest, state: EngineState, running: Configs, plan: Plan, gain_ratio: float
+) -> tuple[int, float]:
+    """The ticks in which the plan gains what the change costs, and a rate that it does not carry and must."""
+    ticks, tick_s = request.settings.down_after_ticks, request.settings.tick_s
+    if ticks <= 1:
+        return ticks, 0.0
     cost_s = _cost_s(request, running, plan)
+    must_rps = 0.0
     if not keeps_all(request.rolling, running, plan.configs):
         cost_s *= state.damping.cost_ratio(plan, request.now_s)
         must_rps = state.damping.must_carry_rps(plan, request.now_s)
         at_peak = request.predict(plan.configs, must_rps) if must_rps > plan.rate_rps else None
-        if at_peak is not None and not at_peak.feasible:
-            words = f"and carry {must_rps:.3g} rps too, for which the last one was too small"
-            return plan, state, words
-    if gain_ratio >= settings.tolerance_ratio and row.ticks >= ticks and row.gain_s >= cost_s:
-        return plan, state, ""
-    lacks = ceil((cost_s - row.gain_s) / (max(gain_ratio, settings.tolerance_ratio, 1e-3) * settings.tick_s))
-    return plan, state, _for(row.ticks, max(ticks, row.ticks + max(lacks, 0)), settings.tick_s)
+        if at_peak is None or at_peak.feasible:
+            must_rps = 0.0
+    least_ratio = max(gain_ratio, request.settings.tolerance_ratio, LEAST_RATIO)
+    return max(ticks, ceil(cost_s / (least_ratio * tick_s))), must_rps
 
 
 def _cost_s(request: TickRequest, running: Configs, plan: Plan) -> float:
@@ -209,10 +222,10 @@ def _gain_words(running: Configs, plan: Plan, now: Prediction) -> str:
     return f"{more:+g} {words_of(CORES, abs(more))}, PAS {(plan.pas or 0.0) - now.pas:+.2g}"
 
 
-def _for(passed: int, whole: int, tick_s: float) -> str:
-    """Ticks and the part of them that has passed: `for 30 min, 2 of them have passed`."""
+def _part_of(passed: int, whole: int, tick_s: float) -> str:
+    """Ticks and the part of them that has passed, as times in one unit: `30 min, 2 of them have passed`."""
     unit_s, unit = (60.0, "min") if whole * tick_s >= 120 else (1.0, "s")
-    return f"for {whole * tick_s / unit_s:.3g} {unit}, {passed * tick_s / unit_s:.2g} of them have passed"
+    return f"{whole * tick_s / unit_s:.3g} {unit}, {passed * tick_s / unit_s:.2g} of them have passed"
 
 
 def _while_late(
@@ -242,10 +255,18 @@ def _no_better(
     plan: Plan,
     forecast: Forecast,
     now: Prediction | None,
+    *,
+    carries: bool,
 ) -> TickVerdict | None:
-    """The hold if the running plan is as good up to the tolerance; `now` is None if it certainly is not."""
+    """The hold if the running plan is as good up to the tolerance; `now` is None if it certainly is not.
+
+    `carries`: it has carried the load of the plan, though the model says that it cannot.
+    """
     if plan.configs == running:
         words = "the running plan is the best"
+        return _kept(request, state, ReasonCode.NO_CHANGE, words, plan, forecast)
+    if carries and total_cores(plan.configs) >= total_cores(running):
+        words = f"the running plan has carried {state.feedback.carried_rps:.3g} rps in time"
         return _kept(request, state, ReasonCode.NO_CHANGE, words, plan, forecast)
     gain_ratio = _gain_ratio(plan, now.objective) if now is not None and now.feasible else None
     if gain_ratio is None or gain_ratio >= request.settings.tolerance_ratio:

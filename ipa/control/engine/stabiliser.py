@@ -1,8 +1,8 @@
-"""Up at once, down slowly: what is not needed now must first have been worth the change to it.
+"""Up at once, down slowly: what is not needed now must pay for the change to it.
 
-Each tick in which another plan is better adds its gain; it is applied once the sum pays for the change. So a
-plan that is much better waits for a few ticks, one that is a little better for minutes, and a load that only
-scatters makes few changes (lazy capacity provisioning: Lin, Wierman, Andrew, Thereska, 2013).
+A plan for the highest rate of some ticks must have gained in these what the change to it costs. So a plan
+that is much better waits for a few ticks, and one that is a little better must be for the peaks of minutes: a
+load that only scatters makes few changes (lazy capacity provisioning: Lin, Wierman, Andrew, Thereska, 2013).
 """
 
 from __future__ import annotations
@@ -26,23 +26,19 @@ OTHER_LOAD_RATIO = 0.7
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The ticks in a row in which another plan was better: the plans of the last ones, and the gain of all.
+    """The ticks in a row in which another plan was better.
 
-    The gain is that of the objective, as a ratio, over time: in seconds of the whole objective.
+    `plans`: those for the highest rate of the ticks since the tick of that number, the longest time first.
     """
 
-    plans: tuple[Plan, ...] = ()
-    gain_s: float = 0.0
     ticks: int = 0
+    plans: tuple[tuple[int, Plan], ...] = ()
 
-    def longer(self, plan: Plan, ticks: int) -> Row:
-        """The row with one more plan, of which the last `ticks` are remembered."""
-        return replace(self, plans=(*self.plans, plan)[-max(ticks, 1) :])
-
-    @property
-    def careful(self) -> Plan:
-        """The plan of the highest rate; the newest one of equals."""
-        return max(reversed(self.plans), key=lambda plan: plan.rate_rps)
+    def longer(self, plan: Plan) -> Row:
+        """The row with one more tick."""
+        lower = [since for since, each in self.plans if each.rate_rps <= plan.rate_rps]
+        kept = tuple(each for each in self.plans if each[1].rate_rps > plan.rate_rps)
+        return Row(self.ticks + 1, (*kept, (min(lower, default=self.ticks), plan)))
 
 
 NO_ROW = Row()

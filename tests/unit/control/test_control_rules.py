@@ -117,7 +117,7 @@ def _reason(request: TickRequest, state: EngineState) -> ReasonCode | None:
 def test_what_stops_the_rules_of_the_load_ends_a_row_of_smaller_plans() -> None:
     request = ticked()
     plan = profiled().plan(request.pipeline, 5.0, SMALLEST)
-    state = EngineState(row=Row((plan,)))
+    state = EngineState(row=Row(1, ((0, plan),)))
     _, after = judge(replace(request, control=PipelineControl(mode=Mode.ACTIVE, paused=True)), state)
     assert after.row == NO_ROW
 

@@ -168,10 +168,23 @@ def test_a_smaller_margin_plans_for_no_less_than_the_mean_load() -> None:
     assert loaded(falling, eased, observed(1.0), is_slow=False).upper_rps <= 3.0
 
 
+def test_the_load_that_was_served_in_time_counts_as_carried_until_requests_are_late_or_it_changes() -> None:
+    carrying = after(3, observed(1.0))
+    assert after(2, observed(1.0)).carried_rps == 0.0
+    assert carrying.carried_rps == RATE_RPS
+    for lost in (
+        after(1, observed(0.7), carrying, start_s=30.0),
+        after(1, observed(1.0), carrying, start_s=30.0, in_flight=True),
+        after(1, observed(1.0, settled=False), carrying, start_s=30.0),
+    ):
+        assert lost.carried_rps == 0.0
+    assert after(4, observed(0.985, count=20.0)).carried_rps == 0.0
+
+
 def test_an_earlier_process_counted_on_another_clock() -> None:
     before = after(200, observed(0.999))
     recalled = recalled_feedback(before, -2000.0)
-    assert recalled.load_ratio == LEAST
+    assert recalled.load_ratio == LEAST and recalled.carried_rps == 0.0
     goes_on = after(1, observed(1.0), recalled)
     assert goes_on.late_ratio == pytest.approx(before.late_ratio) and goes_on.load_ratio == LEAST
 

@@ -46,12 +46,12 @@ def test_it_is_forgotten_after_an_hour_and_where_the_load_is_another() -> None:
     assert cost_ratio(later, now_s=32.0 + FORGET_S) == 2
 
 
-def test_of_the_last_plans_the_one_of_the_highest_rate_is_taken() -> None:
+def test_a_plan_is_remembered_since_the_last_higher_rate() -> None:
     row = NO_ROW
-    for rate_rps in (9.0, 3.0, 5.0):
-        row = row.longer(replace(PLAN, rate_rps=rate_rps), 3)
-    assert row.careful.rate_rps == 9.0
-    assert row.longer(replace(PLAN, rate_rps=4.0), 3).careful.rate_rps == 5.0
+    for rate_rps in (3.0, 9.0, 4.0, 2.0, 5.0, 1.0):
+        row = row.longer(replace(PLAN, rate_rps=rate_rps))
+    found = [(since, plan.rate_rps) for since, plan in row.plans]
+    assert (row.ticks, found) == (6, [(0, 9.0), (2, 5.0), (5, 1.0)])
 
 
 def test_replicas_that_come_and_go_with_the_load_are_not_damped() -> None:
