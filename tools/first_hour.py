@@ -291,7 +291,10 @@ HOURS: Mapping[str, tuple[Chapter, ...]] = {
     "newcomer": (Chapter("tutorial/first-steps.md", skipped={"make install": "", "source ": ""}),),
     "owner": (
         Chapter("how-to/send-requests.md", ("Send requests to a pipeline", "On this machine")),
-        Chapter("how-to/change-a-running-pipeline.md", ("Edit its files", "Over the API")),
+        Chapter(
+            "how-to/change-a-running-pipeline.md",
+            ("Change a running pipeline", "Edit its files", "Over the API"),
+        ),
         Chapter("how-to/bring-your-own-pipeline.md"),
     ),
     "researcher": (

@@ -15,6 +15,7 @@ from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.adapters.metrics.publish import Catalogue, Publisher
 from ipa.adapters.store.database import Access
 from ipa.adapters.store.store import Changes, Housekeeping, Store, open_from
+from ipa.bootstrap.file_edits import FileEdits
 from ipa.bootstrap.identity import Identities, authenticators_of
 from ipa.bootstrap.leader_election import election_faults, leadership_of
 from ipa.bootstrap.pipeline_registry import PipelineFactory, Roster, inputs_of, policy_of
@@ -30,7 +31,7 @@ from ipa.control.audit.record import RecordFeed
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.scheduler import Scheduler, StopSignal
 from ipa.control.ports import AlwaysLeading, Attribution, Clock, ControlAction
-from ipa.files import load_pipelines, load_profiles
+from ipa.files import load_profiles
 from ipa.files.traces import read_trace
 from ipa.metering import table
 from ipa.metering.make import Figures, new_registry
@@ -90,7 +91,8 @@ def build(settings: Settings, options: ServeOptions) -> App:
     stop = StopSignal()
     target = target_of(settings)
     clock = target.clock(stop, options.simulated)
-    found = load_pipelines(settings.pipelines_dir)
+    edits = FileEdits(settings.pipelines_dir, settings.profiles_dir, clock.now)
+    found = edits.load()
     registry = new_registry()
     with ExitStack() as resources:
         store = open_from(settings, Access.SERVE)
@@ -174,14 +176,16 @@ def build(settings: Settings, options: ServeOptions) -> App:
             profiles,
             loops,
             others,
-            replace(maker, watchers=watching),
+            replace(maker, watchers=watching, adopting=opened.adopting),
             store,
             clock,
             stop,
             Scheduler(lambda waker: target.clock(waker, options.simulated), stop),
+            edits,
             # A simulated service is not started again: what it was given need not be found then.
             only=frozenset(() if options.simulated else options.names),
             follow_s=settings.tick_s if leadership is not None else None,
+            look_s=settings.peek_s,
         )
         roster.sync()
         return App(

@@ -15,6 +15,7 @@ from ipa.adapters.kube.watch import Watchers
 from ipa.adapters.metrics.publish import Catalogue
 from ipa.adapters.solvers.supervised import supervised
 from ipa.adapters.store.store import Store
+from ipa.bootstrap.file_edits import FileEdits
 from ipa.bootstrap.targets import ServeOptions, check_carried, check_sharing, target_of
 from ipa.control.canonical import canonical_json, digest
 from ipa.control.engine.actuation import IN_FLIGHT
@@ -25,7 +26,6 @@ from ipa.control.loop.shadow import shadow_world
 from ipa.control.loop.time_limit import PluginRunner
 from ipa.control.ports import Attribution, Clock, ControlAction, PipelineControl
 from ipa.files import load_profiles, pipeline_from_mapping, pipeline_to_mapping
-from ipa.files.pipelines import FILE_NAME
 from ipa.model.errors import ConflictError, InProgressError, InputError, IpaError, NotFoundError, UsageError
 from ipa.model.measured import with_profiles
 from ipa.model.pipeline import Pipeline
@@ -34,10 +34,11 @@ from ipa.model.profile import StageProfile
 from ipa.policies.base import Policy
 from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, make_policy
-from ipa.profiling.findings import doubts, remedy_of_doubt
+from ipa.profiling.findings import doubts, measure_command, remedy_of_doubt
+from ipa.service.service import PipelineEdit
 from ipa.service.simulation import guards_of
 from ipa.settings import Settings
-from ipa.targets.base import Target
+from ipa.targets.base import Adopting, Target
 
 # What a policy is made of, and itself.
 Chosen = tuple[PolicyInputs, Policy]
@@ -113,6 +114,8 @@ class PipelineFactory:
     endpoints: Mapping[str, str] = field(default_factory=dict)
     # None where nothing is watched.
     watchers: Watchers | None = None
+    # None where what runs need not be told of changed pipelines.
+    adopting: Adopting | None = None
 
     def loop(self, chosen: Chosen) -> ControlLoop:
         """The loop of a pipeline, not yet started."""
@@ -157,6 +160,15 @@ class PipelineFactory:
         if not self.target.unfit(pipeline):
             check_carried(self.target, [pipeline], self.options.policy)
 
+    def check_change(self, pipeline: Pipeline) -> None:
+        """Return if the pipeline of a file, which runs, can go on as that.
+
+        Errors: ConflictError (it takes another start), InputError and UsageError (as at a start).
+        """
+        check_carried(self.target, [pipeline], self.options.policy)
+        if self.adopting is not None:
+            self.adopting.check(pipeline)
+
     def profiles(self, pipeline: Pipeline) -> Profiles:
         """The profiles as they were given over the API, else those of the files."""
         try:
@@ -199,8 +211,8 @@ class _Made:
 class Roster:
     """The pipelines by name, with their profiles and loops.
 
-    Those in `pipelines` at first come from files, which are read at a start; others come, change and go over
-    the API and are kept in the store. The mappings change in place: read them key by key.
+    Those in `pipelines` at first come from files, and change with these; others come, change and go over the
+    API and are kept in the store. The mappings change in place: read them key by key.
     """
 
     pipelines: dict[str, Pipeline]
@@ -212,10 +224,13 @@ class Roster:
     clock: Clock
     stop: threading.Event
     turns: Scheduler
+    edits: FileEdits
     # Those that may be taken up from the store; empty for all.
     only: frozenset[str] = frozenset()
     # How often it is looked what another replica was given; None where there is no other.
     follow_s: float | None = None
+    # How often it is looked whether files were edited.
+    look_s: float = 2.0
     files: frozenset[str] = frozenset()
     _records: dict[str, str] = field(default_factory=dict)
     _unfit: dict[str, str] = field(default_factory=dict)
@@ -237,6 +252,12 @@ class Roster:
                 self._start(name, tick_s * number / len(names) if is_crowd else 0.0)
         if self.follow_s is not None:
             self._repeat(self.follow_s, self.sync, "roster")
+        self._repeat(self.look_s, self.look, "edits")
+
+    def look(self) -> None:
+        """Take up, or refuse, what was edited in files since the last look."""
+        with self._lock:
+            self.edits.look(self.pipelines, self.profiles, self.exchange)
 
     def join(self, within_s: float) -> None:
         """Wait at most `within_s` real seconds for the loops to end. Set `stop` before."""
@@ -249,6 +270,10 @@ class Roster:
     def address(self, pipeline: Pipeline) -> RequestAddress:
         """The address for the pipeline's requests, or why there is no such address."""
         return self.makers.address(pipeline)
+
+    def edit(self, name: str) -> PipelineEdit | None:
+        """The latest edit of the pipeline while it ran; None if there was none."""
+        return self.edits.latest(name)
 
     def version(self, pipeline: Pipeline) -> str:
         """The version of a pipeline, which changes whenever anything of its file would."""
@@ -298,8 +323,34 @@ class Roster:
             self._end(name)
             self._take(ready)
 
-    def _swap(self, made: _Made, said: Attribution, keep: Callable[[], None]) -> None:
-        """Record and `keep` the change, and go on with other loops.
+    def exchange(self, pipeline: Pipeline, profiles: Profiles, said: Attribution) -> None:
+        """Control the pipeline of a file as it is now.
+
+        What runs of it goes on, but for replicas that have changed. Errors: InProgressError, ConflictError
+        (it takes another start), InputError and UsageError (as at a start). Nothing has changed then.
+        """
+        with self._lock:
+            name, is_profiled = pipeline.name, profiles != self.profiles[pipeline.name]
+            self._check_idle(name)
+            self.makers.check_change(pipeline)
+            missing = ", ".join(stage.name for stage in pipeline.served if stage.name not in profiles)
+            if missing:
+                command = measure_command(name, planned_only=not pipeline.runnable)
+                raise InputError(f"there is no profile of {missing}", hint=f"Measure it: `{command}`.")
+            shaped = self.makers.shaped(pipeline, profiles)
+            made = _Made(shaped, profiles, "", *self.makers.both(shaped, profiles))
+
+            def keep() -> None:
+                for profile in profiles.values() if is_profiled else ():
+                    self.store.save_profile(profile)
+
+            # Every replica reads the files; the leader writes the record.
+            leadership = self.makers.leadership
+            leads = leadership is None or leadership.leading()
+            self._swap(made, said if leads else None, keep)
+
+    def _swap(self, made: _Made, said: Attribution | None, keep: Callable[[], None]) -> None:
+        """Record and `keep` the change, unless nobody is `said` to, and go on with other loops.
 
         They show what those before saw last, and take up from the record what these learned.
         """
@@ -307,11 +358,14 @@ class Roster:
         old = self.loops.get(name)
         self._end(name)
         try:
-            self.store.set_control(name, self.store.control(name), said)
-            keep()
+            if said is not None:
+                self.store.set_control(name, self.store.control(name), said)
+                keep()
         except IpaError:
             self._start(name)
             raise
+        if name in self.files and self.makers.adopting is not None:
+            self.makers.adopting.adopt(made.pipeline)
         if old is not None and made.loop is not None:
             made.loop.succeed(old)
         self._take(made)
@@ -465,9 +519,8 @@ class Roster:
 
     def _check_free(self, name: str) -> None:
         if name in self.files:
-            file = self.makers.settings.pipelines_dir / name / FILE_NAME
             raise ConflictError(
                 f"pipeline {name!r} comes from a file, which this service only reads",
-                hint=f"Change {file} and restart the service. "
+                hint=f"Change {self.edits.path(name)}: the change takes effect without a restart. "
                 "Only pipelines created over the API are changed over the API.",
             )

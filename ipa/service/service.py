@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
@@ -87,6 +88,35 @@ class Loop(Protocol):
         """
 
 
+class EditState(StrEnum):
+    """The state of an edit."""
+
+    TAKEN = "taken"
+    REFUSED = "refused"
+    # Something else has to end first, such as a change that rolls out; then it is tried again.
+    WAITING = "waiting"
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineEdit:
+    """An edit of a running pipeline's files: by whom, of which file (`source`), and its changes.
+
+    `message` says why it is refused, or what it waits for: the version before it is in force then.
+    """
+
+    state: EditState
+    source: str
+    at: str
+    by: str = ""
+    changes: tuple[str, ...] = ()
+    message: str = ""
+
+    @property
+    def words(self) -> str:
+        """The changes in one line."""
+        return "; ".join(self.changes)
+
+
 class PipelineRegistry(Protocol):
     """The pipelines of the service with their profiles and loops; some come and go while it runs.
 
@@ -119,6 +149,9 @@ class PipelineRegistry(Protocol):
 
     def address(self, pipeline: Pipeline) -> RequestAddress:
         """The address for the pipeline's requests, or why there is no such address."""
+
+    def edit(self, name: str) -> PipelineEdit | None:
+        """The latest edit of the pipeline while it ran; None if there was none."""
 
     def version(self, pipeline: Pipeline) -> str:
         """The version of a pipeline, which changes whenever anything of its file would."""

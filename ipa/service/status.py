@@ -18,7 +18,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.probe import NO_ADDRESS, RequestAddress
 from ipa.model.resources import CORES, NO_RESOURCES, by_field, dimension, total
 from ipa.service.live_state import BesideLive, LiveState, beside_live, live_state
-from ipa.service.service import Loop, Service
+from ipa.service.service import Loop, PipelineEdit, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,8 @@ class StatusView:
 
     A pipeline that is not `runnable` is only planned; `not_runnable_because` says why.
     `standing` is that of the replica that answers: one that does not lead only looks on. `beside` are the
-    policies that only say what they would do. `address` is where clients send its requests.
+    policies that only say what they would do. `address` is where clients send its requests. `edit` is the
+    latest change of its files.
     `simulated_speed` are the simulated seconds in a real one, None if the pipeline is real.
     """
 
@@ -76,6 +77,7 @@ class StatusView:
     not_runnable_because: str = ""
     address: RequestAddress = NO_ADDRESS
     simulated_speed: float | None = None
+    edit: PipelineEdit | None = None
 
 
 def control_view(control: PipelineControl, now: datetime) -> ControlView:
@@ -149,6 +151,7 @@ def status(service: Service, pipeline: Pipeline) -> StatusView:
         else (),
         address=service.registry.address(pipeline),
         simulated_speed=clock.speed if isinstance(clock, SimulatedClock) else None,
+        edit=service.registry.edit(name),
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from ipa.control.ports import Clock, Load, Rollout, Signals, WorkloadState
 from ipa.model.decision import Change
+from ipa.model.errors import ConflictError
 from ipa.model.pipeline import Pipeline
 from ipa.model.rolling import PROCESSES, Rolling
 from ipa.simulate.columns import Floats
@@ -90,6 +91,18 @@ class RealtimeWorlds:
         self._lock = threading.Lock()
         self.workload, self.metrics = RealtimeWorkload(self), RealtimeMetrics(self)
 
+    def check(self, pipeline: Pipeline) -> None:
+        """ConflictError if the world of the pipeline cannot be that of its changed file."""
+        lived = self._worlds[pipeline.name].pipeline
+        if _shape_of(pipeline) != _shape_of(lived):
+            raise ConflictError(
+                "stages and variants of a simulated pipeline stay as they were at its start",
+                hint="Restart the simulation to apply the file.",
+            )
+
+    def adopt(self, pipeline: Pipeline) -> None:
+        """Nothing: SLA, bounds and objectives are its loop's, and service times stay those of the start."""
+
     @contextmanager
     def at_now(self, pipeline: Pipeline) -> Iterator[SimWorld]:
         """The pipeline's world advanced to the present, locked for the caller."""
@@ -97,6 +110,10 @@ class RealtimeWorlds:
             world = self._worlds[pipeline.name]
             world.clock.wait(self._clock.monotonic_s() - world.clock.monotonic_s())
             yield world
+
+
+def _shape_of(pipeline: Pipeline) -> list[tuple[str, object, set[str]]]:
+    return [(it.name, it.after, {variant.name for variant in it.variants}) for it in pipeline.stages]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ipa.control import ports
 from ipa.control.loop.scheduler import StopSignal, SystemClock
@@ -62,6 +62,16 @@ class Site:
     load: Simulated | None = None
 
 
+class Adopting(Protocol):
+    """Lets running pipelines go on as their changed files say."""
+
+    def check(self, pipeline: Pipeline) -> None:
+        """Return if it can go on as that; ConflictError if it takes another start."""
+
+    def adopt(self, pipeline: Pipeline) -> None:
+        """Run it on as that. It was checked before."""
+
+
 # Starts a watch: pipelines, the loop to wake, the least seconds between two wakes, the signal that ends it.
 Watch = Callable[[Iterable[Pipeline], Callable[[str], None], float, StopSignal], "Watchers"]
 
@@ -76,6 +86,8 @@ class World:
     events: ports.EventSink = field(default_factory=ports.NoEvents)
     # None: changes by other writers are seen at the next tick.
     watch: Watch | None = None
+    # None: nothing of what runs has to be told of another file.
+    adopting: Adopting | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from time import time
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from typer.main import get_command
 from ipa.adapters.store.database import LOW_RATIO, MOST_WAL_BYTES
 from ipa.adapters.store.state import MOST_PLANS
 from ipa.api.auth import OPEN, RULES
+from ipa.bootstrap.file_edits import FileEdits
 from ipa.bootstrap.identity import check_listening
 from ipa.cli.main import build_app
 from ipa.control.store_admin import Retention
@@ -299,21 +302,26 @@ def test_the_service_reads_the_pipelines_that_are_mounted(tmp_path: Path) -> Non
     assert read == load_profiles(ROOT / "profiles", name)
 
 
-def test_changed_files_replace_the_pods(tmp_path: Path) -> None:
+def test_changed_files_are_swapped_below_the_running_service_or_replace_its_pods(tmp_path: Path) -> None:
     other = tmp_path / "pipeline.yaml"
     other.write_text(
         (ROOT / "pipelines/video/pipeline.yaml").read_text().replace("latency: 1s", "latency: 2s")
     )
     changes = [*FILES, f"--set-file=pipelines.video.pipeline={other}"]
     objects, changed = charted(*FILES), charted(*changes)
-    assert only(changed, "Deployment") != only(objects, "Deployment")
-    assert only(charted(*FILES), "Deployment") == only(objects, "Deployment")
+    assert only(changed, "Deployment") == only(objects, "Deployment")
+    restart = "--set=pipelineChanges=restart"
+    assert only(charted(*changes, restart), "Deployment") != only(charted(*FILES, restart), "Deployment")
     folder = mounted(objects, "pipelines", tmp_path / "pipelines")
     profiles = mounted(objects, "profiles", tmp_path / "profiles")
-    assert load_pipelines(folder)["video"].sla.latency_s == 1.0
-    assert set(load_profiles(profiles, "video")) == set(PIPELINE[1])
+    now = datetime(2027, 1, 1, tzinfo=UTC)
+    files = FileEdits(folder, profiles, lambda: now, wall_s=lambda: time() + 60)
+    running, known = files.load(), {"video": load_profiles(profiles, "video")}
+    assert running["video"].sla.latency_s == 1.0 and set(known["video"]) == set(PIPELINE[1])
     mounted(changed, "pipelines", folder, "..2026_11_26")
-    assert load_pipelines(folder)["video"].sla.latency_s == 2.0
+    taken: list[float] = []
+    files.look(running, known, lambda pipeline, *_: taken.append(pipeline.sla.latency_s))
+    assert taken == [2.0], "a look at the files notices the swap"
 
 
 def test_a_pipeline_of_a_namespace_without_rights_is_refused() -> None:
@@ -337,6 +345,7 @@ def test_the_image_is_of_a_registry_that_is_named_and_by_its_digest_if_there_is_
 
 REFUSED = {
     "image.digest=latest": "digest",
+    "pipelineChanges=never": "pipelineChanges",
     "replicas=2,store.kind=sqlite": "replicas",
     "replica=3": "replica",
     "mode=guarded": "mode",

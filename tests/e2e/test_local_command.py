@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -14,10 +15,10 @@ import pytest
 
 from ipa.control.ports import RolloutPhase
 from ipa.model.decision import Change
-from ipa.model.errors import NotFoundError, RolloutError
+from ipa.model.errors import ConflictError, NotFoundError, RolloutError
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant
 from ipa.model.plan import StageConfig
-from ipa.targets.local.section import LocalRun
+from ipa.targets.local.section import LocalPlace, LocalRun, local_of
 from ipa.targets.local.workload import LocalWorkload
 from tests.e2e.test_local_digits import carry_out
 from tests.fakes.postgres import other_children
@@ -127,6 +128,37 @@ def test_router_queue_and_nursery_are_replaced_when_they_die(
     nursery.send_signal(signal.SIGKILL)
     until(lambda: workload.runner("echo").pids("say") not in ([before], []))
     until(lambda: _is_answered(workload))
+
+
+def test_a_changed_file_is_adopted_unless_it_takes_another_start(
+    workload: LocalWorkload, pipeline: Pipeline
+) -> None:
+    workload.start(pipeline, (config("fine"),))
+    runner = workload.runner("echo")
+    fronts, pids = runner.front_pids(), runner.pids("say")
+    hasty = replace(pipeline, sla=Sla(1e-6), drop_after_s=1e-6)
+    workload.check(hasty)
+    workload.adopt(hasty)
+    until(lambda: say(workload).status_code in {503, 504})
+    workload.adopt(pipeline)
+    until(lambda: _is_answered(workload))
+    assert (runner.front_pids(), runner.pids("say")) == (fronts, pids), "nothing was restarted"
+
+    (stage,) = pipeline.stages
+    fine, broken = stage.variants
+    local = local_of(fine)
+    assert local is not None
+    other = replace(fine, targets={"local": replace(local, env={"WORD": "anew"})})
+    for wrong in (
+        replace(stage, name="tell"),
+        replace(stage, variants=(broken,)),
+        replace(stage, variants=(other, broken)),
+        replace(stage, resident="all"),
+    ):
+        with pytest.raises(ConflictError, match="how they are started here would change"):
+            workload.check(replace(pipeline, stages=(wrong,)))
+    with pytest.raises(ConflictError, match="the port of the router"):
+        workload.check(replace(pipeline, targets={"local": LocalPlace(9000)}))
 
 
 def _is_answered(workload: LocalWorkload) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 import httpx
@@ -17,6 +18,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from ipa.api.app import create_app
 from ipa.api.context import ApiContext, Streams
+from ipa.bootstrap.file_edits import FileEdits
 from ipa.bootstrap.pipeline_registry import Roster
 from ipa.bootstrap.service import Replayer
 from ipa.control.audit.record import (
@@ -275,6 +277,7 @@ class FakeWorld:
             self.clock,
             threading.Event(),
             Scheduler(lambda _: self.clock, StopSignal()),
+            FileEdits(Path("pipelines"), Path("profiles"), self.clock.now),
         )
 
     def record(self, decision: Decision) -> None:
@@ -547,7 +550,7 @@ class FakeFactory:
     """Pipelines that are planned, and not controlled here; they would run on the `target`."""
 
     def __init__(self, store: FakeRosterStore | None = None, target: Target = LOCAL) -> None:
-        self._store, self.target, self.settings = store, target, Settings()
+        self._store, self.target = store, target
 
     def both(self, pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> NoReturn:
         """None: it would fail the test."""

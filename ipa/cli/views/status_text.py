@@ -99,6 +99,8 @@ def _remarks(status: Json) -> Iterator[tuple[str, str]]:
     yield from ((sentence(text), "yellow") for text in control.get("profile_doubts", ()))
     if text := status.get("not_runnable_because"):
         yield f"Planned only: {text}", "yellow"
+    if edit := status.get("edit"):
+        yield _edit_words(edit), "" if edit["state"] == "taken" else "yellow"
     yield from ((words, "") for words in canary_lines(status))
     yield from _served(live)
     standing = status["standing"]
@@ -140,6 +142,15 @@ def _served(live: Json) -> Iterator[tuple[str, str]]:
             name = f"{stage['stage']}={stage['config']['variant']}"
             times = f"takes {stage['slowdown_ratio']:.2f} x its profile"
             yield f"{name} {times}; planned with {stage['planned_slowdown_ratio']:.2f}", "yellow"
+
+
+def _edit_words(edit: Json) -> str:
+    """The latest edit while the pipeline ran: what changed, or why it is not in force."""
+    if edit["state"] == "taken":
+        what = f"({edit['source']}): {'; '.join(edit['changes'])}"
+        return f"Changed by {edit['by'] or 'someone'} at {date_time(edit['at'])} {what}"
+    state = "refused" if edit["state"] == "refused" else "waits"
+    return f"Edit {state}, the previous version stays in force: {edit['message']}"
 
 
 def canary_lines(status: Json) -> list[str]:

@@ -25,7 +25,7 @@ from ipa.model.pipeline import Pipeline, Stage, Variant
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import threads_of
 from ipa.targets.local.forkserver import ForkedProcesses
-from ipa.targets.local.section import LocalRun, local_of
+from ipa.targets.local.section import LocalRun, local_of, port_of
 
 LOG = logging.getLogger(__name__)
 
@@ -241,6 +241,23 @@ def write_cores(path: Path, cores: float) -> None:
     part.replace(path)
 
 
+def check_adoptable(running: Pipeline, changed: Pipeline) -> None:
+    """ConflictError unless the changed pipeline's processes are started as those that run."""
+
+    def starts(pipeline: Pipeline) -> list[Any]:
+        stages = [
+            (it.name, it.residents, {v.name: local_of(v) for v in it.variants}) for it in pipeline.stages
+        ]
+        return [port_of(pipeline), stages]
+
+    if starts(changed) != starts(running):
+        raise ConflictError(
+            "the port of the router, the stages, their variants or `resident`, or how they are started here "
+            "would change",
+            hint="Restart the service to apply the file.",
+        )
+
+
 class VariantLoader:
     """Loads the resident variants in each replica, one at a time.
 
@@ -269,9 +286,10 @@ class VariantLoader:
                     self._busy.add(replica.key)
                     self._pool.submit(self._load, replica, variant)
 
-    def forget(self) -> None:
-        """Try all variants anew."""
+    def adopt(self, pipeline: Pipeline) -> None:
+        """Follow the pipeline as its file has it now, and try all variants anew."""
         with self._lock:
+            self._pipeline = pipeline
             self._failed.clear()
 
     def failure(self, config: StageConfig, replicas: Sequence[Replica]) -> str:

@@ -33,6 +33,7 @@ from ipa.targets.local.replica import (
     Phase,
     Replica,
     VariantLoader,
+    check_adoptable,
     checked,
     launch,
     model_of,
@@ -201,7 +202,7 @@ class PipelineRunner:
                 raise ConflictError(f"pipeline {self.pipeline.name} {problem}", hint=READ_AGAIN)
             self.revision += 1
             self.decision_id = change.decision_id
-            self._loader.forget()
+            self._loader.adopt(self.pipeline)
             self._assign(wanted)
             for run in self._stages:
                 run.failure, run.deaths, run.start_after_s = "", 0, 0.0
@@ -226,6 +227,20 @@ class PipelineRunner:
         """True if the wanted parts run as wanted, with the requests that they are to have, and no others."""
         is_alone = not any(part.is_going for part in self._parts)
         return is_alone and self._is_shared_out() and all(it.is_settled() for it in self._stages)
+
+    def check(self, pipeline: Pipeline) -> None:
+        """ConflictError if the pipeline, as its file has it now, cannot be run by these processes."""
+        with self._lock:
+            check_adoptable(self.pipeline, pipeline)
+
+    def adopt(self, pipeline: Pipeline) -> None:
+        """Run on as the pipeline's file says now."""
+        with self._lock:
+            self.pipeline = self._asked = pipeline
+            self._loader.adopt(pipeline)
+            for run in self._stages:
+                run.stage, run.failure, run.deaths = pipeline.stage(run.stage.name), "", 0
+            self._wake.set()
 
     def progress(self) -> Rollout:
         """The state of the rollout of what is wanted."""

@@ -143,7 +143,7 @@ class LocalTarget(Target):
         site.registry.register(cost_figures(local, tuple(site.pipelines)))
         metrics = PrometheusMetrics(site.settings, ask=scraper.ask)
         endpoints = {name: local.runner(name).endpoint for name in site.pipelines}
-        return World(local, metrics, endpoints)
+        return World(local, metrics, endpoints, adopting=local)
 
     def doctor_checks(
         self,

@@ -88,6 +88,15 @@ class LocalWorkload:
                 )
             time.sleep(POLL_S)
 
+    def check(self, pipeline: Pipeline) -> None:
+        """ConflictError if the pipeline cannot run on as that; UsageError: it needs accelerators."""
+        _check_accelerators(pipeline)
+        self.runner(pipeline.name).check(pipeline)
+
+    def adopt(self, pipeline: Pipeline) -> None:
+        """Run the pipeline on as its file says now, with the replicas that it has."""
+        self.runner(pipeline.name).adopt(pipeline)
+
     def stop(self) -> None:
         """End every process of every pipeline."""
         for name in list(self._runners):

@@ -71,7 +71,7 @@ class SimulatedTarget(Target):
             for index, (name, pipeline) in enumerate(site.pipelines.items())
         }
         realtime = RealtimeWorlds(worlds, RealtimeClock(load.pace, Event()))
-        return World(realtime.workload, realtime.metrics)
+        return World(realtime.workload, realtime.metrics, adopting=realtime)
 
 
 SIMULATED = SimulatedTarget()

@@ -18,6 +18,7 @@ from ipa.files.pipelines import packaged_example
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, UsageError
 from ipa.model.observation import Measured
+from ipa.model.pipeline import Sla
 from ipa.model.plan import StageConfig
 from ipa.simulate.arrivals import request_times
 from ipa.simulate.cluster import ClusterSettings
@@ -66,6 +67,11 @@ def test_the_world_is_where_the_clock_is_whoever_looks() -> None:
         metrics=MetricsSettings(),
     )
     worlds = RealtimeWorlds({"video": world}, clock)
+    # Another SLA is for its loop; another variant would have no service times here.
+    worlds.check(replace(pipeline, sla=Sla(9.0), bounds=replace(pipeline.bounds, cores=99.0)))
+    fewer = replace(pipeline.stages[0], variants=pipeline.stages[0].variants[1:])
+    with pytest.raises(ConflictError, match="stay as they were"):
+        worlds.check(replace(pipeline, stages=(fewer, *pipeline.stages[1:])))
     clock.wait(30.0)
     seen = worlds.metrics.read(pipeline, 20.0)
     assert world.clock.monotonic_s() == 30.0

@@ -1,7 +1,7 @@
 // The parts of Now beside its tiles and graph: notices of the pipeline, configurations side by side, and where a request's
 // time goes.
 
-import { duration, el, meter, percent, plain, sentence } from "../dom.js";
+import { clock, duration, el, meter, percent, plain, sentence } from "../dom.js";
 import { formatRoute } from "../router.js";
 import { copyButton, figure, table } from "../tables.js";
 
@@ -12,6 +12,16 @@ export function requests({ address }, tools) {
   return [el("p", { class: "command" }, el("span", {}, "Requests: POST"), el("code", { tabindex: "0" }, address.url),
     copyButton(address.url, "The URL", tools), copyButton(curl, "The curl command", tools, "Copy curl")),
   address.note ? el("p", { class: "note" }, sentence(address.note)) : ""];
+}
+
+/** The latest edit of the pipeline while it ran: what changed, or why it is not in force. */
+export function latestEdit({ edit }) {
+  if (!edit) return [];
+  if (edit.state === "taken") {
+    return [el("p", { class: "note" }, `Changed ${edit.by ? `by ${edit.by} ` : ""}at ${clock(edit.at)} (${edit.source}): ${edit.changes.join("; ")}`)];
+  }
+  const head = edit.state === "refused" ? "Edit refused" : "Edit waits";
+  return [el("p", { class: "banner warn", role: "status" }, el("b", {}, head), el("span", {}, `${edit.message}. The version before it is in force.`))];
 }
 
 /** The profiles that are not credible: a warning if the mode writes by them. */

@@ -6,7 +6,7 @@ import { clock, el, plain, putter, sentence } from "../dom.js";
 import { Graph } from "../graph.js";
 import { chips, isRolling, isSeen, reason, tiles } from "../parts.js";
 import { formatRoute } from "../router.js";
-import { profileDoubts, requests, sharedLoad, timeSpent } from "./now-parts.js";
+import { latestEdit, profileDoubts, requests, sharedLoad, timeSpent } from "./now-parts.js";
 
 const COUNT_MS = 200;
 const CHANGES = 5;
@@ -38,7 +38,7 @@ export async function open(root, place, tools) {
     if (told !== live.reason) tools.say(parts.reason.querySelector("b").textContent);
     told = live.reason;
     put(parts.aside, [pipeline?.description, pipeline?.not_controlled, pipeline?.not_runnable_because], () => aside(pipeline));
-    put(parts.doubts, [control.mode, control.profile_doubts], () => profileDoubts(status));
+    put(parts.edit, [status.edit, control.mode, control.profile_doubts], () => [...latestEdit(status), ...profileDoubts(status)]);
     put(parts.requests, status.address, () => requests(status, tools));
     put(parts.tiles, [live.rate_rps, live.latency_s, live.in_time_ratio, live.losses, live.retried_rps, live.forecast, live.pas, live.served_pas, live.cost_cores, live.cost_usd_per_hour, live.stages, status.beside], () => tiles(status));
     put(parts.shared, [live.parts, live.canary], () => sharedLoad(status));
@@ -87,7 +87,7 @@ function frame(name) {
     actions: el("div", { class: "actions" }),
     reason: el("p", { class: "banner", id: "reason" }),
     aside: el("div", {}),
-    doubts: el("div", { id: "doubts" }),
+    edit: el("div", { id: "edit" }),
     requests: el("section", { id: "requests", "aria-label": "Where requests go" }),
     tiles: el("section", { class: "tiles", id: "figures", "aria-label": "Load, latency, accuracy and cost" }),
     shared: el("section", { "aria-label": "Shared load" }),
@@ -102,7 +102,7 @@ function frame(name) {
     el("div", {}, el("small", {}, "next tick"), countdown));
   return {
     ...parts,
-    all: [el("div", { class: "standing" }, parts.chips, parts.actions, next), parts.doubts, parts.aside, parts.tiles, parts.reason, parts.shared, parts.graph, parts.time, parts.requests,
+    all: [el("div", { class: "standing" }, parts.chips, parts.actions, next), parts.edit, parts.aside, parts.tiles, parts.reason, parts.shared, parts.graph, parts.time, parts.requests,
       el("div", { class: "heading" }, el("h2", {}, "Last changes"), el("a", { href: formatRoute({ view: "timeline", path: [name] }) }, "Timeline")),
       el("section", { class: "card decisions", "aria-label": "Last changes" }, parts.changes), parts.seen],
   };

@@ -99,7 +99,7 @@ def test_a_variant_that_does_not_load_is_named_and_tried_again_when_asked_for(
     )
     assert made.loader.failure(SMALL, [one]) == "" and one.loaded == {"tiny", "small"}
     assert made.follow(LARGE, one) == []
-    made.loader.forget()
+    made.loader.adopt(pipeline())
     assert made.follow(LARGE, one) == [("detect-1", "load", "large")]
 
 
