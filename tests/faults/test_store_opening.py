@@ -151,10 +151,10 @@ def test_r8_a_writer_of_the_newest_schema_opens_beside_another(
 
 def test_r8_a_reader_of_an_older_schema_names_the_remedy(case: Case, path: Path) -> None:
     other = sqlite3.connect(path)
-    other.execute("UPDATE ipa_schema_version SET version_num = '0009'")
+    other.execute("UPDATE ipa_schema_version SET version_num = '0008'")
     other.commit()
     other.close()
-    with pytest.raises(ConfigurationError, match=r"schema 0009, older.*\n.*ipa serve"):
+    with pytest.raises(ConfigurationError, match=r"schema 0008, older.*\n.*ipa serve"):
         open_store(url_of(path), Access.READ)
     with pytest.raises(NotFoundError, match="ipa serve"):
         open_store(url_of(path.with_name("none.sqlite3")), Access.READ)
@@ -164,14 +164,14 @@ def test_r8_a_reader_of_an_older_schema_names_the_remedy(case: Case, path: Path)
 def test_r8_an_older_schema_is_left_alone_beneath_a_service(case: Case, path: Path) -> None:
     serving = open_store(url_of(path), Access.SERVE)
     other = sqlite3.connect(path)
-    other.execute("UPDATE ipa_schema_version SET version_num = '0009'")
+    other.execute("UPDATE ipa_schema_version SET version_num = '0008'")
     other.commit()
     with pytest.raises(ConflictError, match="in use by an ipa service"):
         open_store(url_of(path), Access.WRITE)
     found = other.execute("SELECT version_num FROM ipa_schema_version").fetchone()[0]
     other.close()
     serving.close()
-    case.equal("schema beneath the service", found, "0009")
+    case.equal("schema beneath the service", found, "0008")
 
 
 def _read_everything(url: str) -> list[object]:

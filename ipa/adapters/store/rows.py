@@ -17,7 +17,8 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, select
 
-from ipa.adapters.store.schema import FORMAT, EntryRow
+from ipa.adapters.store import old_blocks
+from ipa.adapters.store.schema import EntryRow
 from ipa.adapters.ttl_cache import LruCache
 from ipa.control.audit.record import Recorded
 from ipa.control.canonical import ENCODER, digest
@@ -32,16 +33,19 @@ LEVEL = 6
 WINDOW_BYTES = 2**15
 # Newest rows that are cached, one per pipeline, of some 20 kB each.
 MOST_REMEMBERED = 1000
-# LZMA of a block takes a quarter of a millisecond a row; a higher preset saves a tenth.
-PRESET = 2
+# The first byte of a block. Its LZMA takes a quarter of a millisecond a row; a higher preset saves a tenth.
+FORMAT, PRESET = b"\x03", 2
 # The placeholders of what follows from the texts. Canonical JSON escapes these characters and those below.
 CONTENT, PREVIOUS, INPUTS_DIGEST, INPUTS = "\x01", "\x02", "\x03", "\x04"
 # Begins a text that holds both texts of a row whole: they are not canonical, or not printable.
 WHOLE = "\x05"
 # Between the rows of a block.
 BETWEEN = "\x1c"
-# The errors that a damaged block causes.
-DAMAGES = lzma.LZMAError, ValueError, TypeError, RecursionError, MemoryError
+# The errors that a damaged block causes in the readers.
+DAMAGES = (
+    lzma.LZMAError, ValueError, LookupError, StopIteration, RuntimeError, TypeError, OverflowError,
+    MemoryError,
+)  # fmt: skip
 ROWS = select(*EntryRow.__table__.c)
 # Built once: building a statement takes longer than reading a row.
 _GROUP = ROWS.where(
@@ -115,9 +119,11 @@ def unpack(block: bytes) -> list[Recorded]:
     """Return the rows of a block, in order; ValueError if it is damaged."""
     rows: list[Recorded] = []
     try:
-        if block[:1] != FORMAT:
-            raise ValueError(f"its format is {block[:1].hex() or 'not given'}, which is unknown")
-        for text in lzma.decompress(block[1:]).decode().split(BETWEEN):
+        if block[:1] == FORMAT:
+            texts = lzma.decompress(block[1:]).decode().split(BETWEEN)
+        else:
+            texts = old_blocks.texts_of(block)
+        for text in texts:
             rows.append(restore(text, rows[-1].digest if rows else ""))
     except DAMAGES as error:
         raise ValueError(f"it cannot be read: {error}") from error

@@ -5,7 +5,9 @@ Bodies are canonical JSON text, so that their digests hold on every database.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from enum import StrEnum
 from functools import cache
 from typing import Any
@@ -24,10 +26,10 @@ from sqlalchemy import (
     Text,
     TextClause,
     UniqueConstraint,
-    func,
     insert,
     inspect,
     select,
+    table,
     text,
 )  # fmt: skip
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -39,8 +41,6 @@ NAME = String(253)
 DIGEST = String(64)
 # SQLite makes a column the rowid only if its type is INTEGER.
 LONG = BigInteger().with_variant(Integer, "sqlite")
-# The first byte of a segment's block.
-FORMAT = b"\x03"
 
 
 class StoreTable(DeclarativeBase):
@@ -196,6 +196,15 @@ POSTGRESQL_GUARDS = {
 }
 
 
+def remove_guards(connection: Connection) -> None:
+    """Drop the triggers of the record."""
+    if connection.dialect.name == "sqlite":
+        statements = [f"DROP TRIGGER IF EXISTS {name}" for name in SQLITE_GUARDS]
+    else:
+        statements = [f"DROP TRIGGER IF EXISTS {table}_guard ON {table}" for table in POSTGRESQL_GUARDS]
+    _run(connection, statements)
+
+
 def put_guards(connection: Connection) -> None:
     """Create the triggers of the record."""
     statements: list[str] = []
@@ -212,12 +221,16 @@ def put_guards(connection: Connection) -> None:
                 f"CREATE TRIGGER {table}_guard BEFORE UPDATE OR DELETE ON {table} "
                 f"FOR EACH ROW EXECUTE FUNCTION {table}_guard()",
             )
+    _run(connection, statements)
+
+
+def _run(connection: Connection, statements: list[Any]) -> None:
     for statement in statements:
         connection.execute(text(statement))
 
 
 VERSION = Table("ipa_schema_version", MetaData(), Column("version_num", String(32), primary_key=True))
-OLDER = "Keep it for the version of ipa that wrote it, and name another store with IPA_STORE_URL."
+OLDER = "Start the last version of ipa 0.1 on it once, a day after its last decision; then this one."
 
 
 def revision_of(connection: Connection) -> str | None:
@@ -255,16 +268,72 @@ def upgrade(connection: Connection, revision: str | None) -> None:
     connection.execute(VERSION.update().values(version_num=NEWEST))
 
 
-def _to_0010(connection: Connection) -> None:
-    """Refuse segments in the formats of earlier versions, which nothing reads any more."""
-    is_older = func.substr(SegmentRow.block, 1, 1) != FORMAT
-    older = connection.scalar(select(func.count()).where(SegmentRow.kept > 0, is_older))
-    if older:
+# The tables of state of schema 0008: their kinds, and the columns of name, owner and body. Without a body it
+# is made of the other columns.
+MOVED: dict[str, tuple[StateKind, str, str | None, str | None]] = {
+    "ipa_controls": (StateKind.CONTROL, "pipeline", "pipeline", "body"),
+    "ipa_keys": (StateKind.KEY, "key_id", None, None),
+    "ipa_plans": (StateKind.PLAN, "plan_id", "pipeline", "body"),
+    "ipa_answers": (StateKind.ANSWER, "key", "record", None),
+    "ipa_pipelines": (StateKind.PIPELINE, "pipeline", None, "body"),
+    "ipa_records": (StateKind.RECORD, "record", "pipeline", None),
+    "ipa_profiles": (StateKind.PROFILE, "stage", "pipeline", "body"),
+}
+OLDER_PROFILES = (
+    "DELETE FROM ipa_profiles WHERE revision < (SELECT max(p.revision) FROM ipa_profiles p "
+    "WHERE p.pipeline = ipa_profiles.pipeline AND p.stage = ipa_profiles.stage)"
+)
+# Ends the names of former rows: what earlier versions took over the API in place of a file.
+PUSHED = "@pushed"
+
+
+def _to_0009(connection: Connection) -> None:
+    """Move seven tables into `ipa_state`, and drop those that nothing reads any more."""
+    unsealed = connection.scalar(text("SELECT count(*) FROM ipa_entries WHERE frame IS NULL"))
+    if unsealed:
         raise ConfigurationError(
-            f"the store has {older} segments in a format of an earlier version of ipa", hint=OLDER
+            f"the store has {unsealed} entries that an older version wrote and did not seal yet", hint=OLDER
         )
+    remove_guards(connection)
+    # A pass that was interrupted left them.
+    connection.execute(
+        text(
+            "DELETE FROM ipa_entries WHERE number <= (SELECT coalesce(max(s.last), 0) FROM ipa_segments s "
+            "WHERE s.pipeline = ipa_entries.pipeline)"
+        )
+    )
+    connection.execute(text("ALTER TABLE ipa_entries DROP COLUMN body"))
+    StateRow.metadata.tables["ipa_state"].create(connection)
+    connection.execute(text(OLDER_PROFILES))
+    for name in MOVED:
+        query = select(text("*")).select_from(table(name))
+        with connection.execute(query, execution_options={"yield_per": 500}) as rows:
+            for batch in rows.mappings().partitions():
+                moved = [_moved(name, dict(row)) for row in batch]
+                kept = [row for row in moved if not str(row["name"]).endswith(PUSHED)]
+                if kept:
+                    connection.execute(insert(StateRow), kept)
+    for name in (*MOVED, "ipa_cursors", "ipa_decisions", "ipa_series"):
+        connection.execute(text(f"DROP TABLE {name}"))
+    put_guards(connection)
+
+
+def _moved(former: str, row: dict[str, object]) -> dict[str, object]:
+    """The row of `ipa_state` for a row of the table."""
+    kind, name_column, owner_column, body_column = MOVED[former]
+    name, owner = str(row[name_column]), str(row[owner_column]) if owner_column else ""
+    at_s = row.pop("at_s", 0.0)
+    if body_column is None:
+        body = json.dumps({key: each for key, each in row.items() if key not in (name_column, owner_column)})
+    else:
+        body = str(row[body_column])
+    if kind is StateKind.PROFILE:
+        name = f"{owner}/{name}"
+    elif kind is StateKind.PLAN:
+        at_s = datetime.fromisoformat(json.loads(body)["at"]).timestamp()
+    return {"kind": kind.value, "name": name, "owner": owner, "at_s": at_s, "body": body}
 
 
 # The steps to the newest revision, oldest first, by the revision from which each starts.
-STEPS: dict[str, Callable[[Connection], None]] = {"0009": _to_0010}
-NEWEST = "0010"
+STEPS: dict[str, Callable[[Connection], None]] = {"0008": _to_0009}
+NEWEST = "0009"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -26,6 +27,7 @@ VALUE = st.recursive(
     SCALAR | NUMBERS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=12,
 )  # fmt: skip
+FORMER = Path(__file__).parents[2] / "fixtures" / "stores" / "format-2.block"
 DOCUMENT = st.dictionaries(TEXT, VALUE, max_size=4)
 
 
@@ -97,6 +99,10 @@ def decided(ticks: int) -> list[Recorded]:
         before = found[-1].digest if found else ""
         found.append(Recorded(of_decision(decision, digest(text)).text(tick, tick, before), text))
     return found
+
+
+def test_a_block_of_the_former_format_is_read_as_it_was_written() -> None:
+    assert unpack(FORMER.read_bytes()) == decided(24)
 
 
 def test_what_repeats_takes_no_room() -> None:
