@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.state import PeakForecaster
 from ipa.control.ports import DecisionLog, Rollout, RolloutPhase, Workload, WorkloadState
 from ipa.model.decision import Change, Decision
@@ -18,7 +17,7 @@ from ipa.model.rolling import Rolling
 from ipa.policies.base import Policy, PolicyState
 from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.metrics import MetricsSettings
-from tests.fakes.monitored import TICK_S, Monitored, slower
+from tests.fakes.monitored import Monitored, slower
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST
 
 # A fault begins when the loop has settled.
@@ -357,14 +356,10 @@ FAULTS: tuple[Fault, ...] = (
         OVERLOAD,
     ),
     Fault(
-        "W8",
-        "the same, with profiles that are not corrected",
-        lambda: Monitored(
-            steady(2 * RATE_RPS, 2 * RATE_RPS),
-            true_profiles=slower(PROFILES, 2.0),
-            settings=GuardSettings(tick_s=TICK_S, peek_s=2.0),
-        ),
-        frozenset(),
+        "P12",
+        "requests come in bursts of two seconds",
+        lambda: Monitored([(4.0 if second % 8 > 5 else 0.1) * RATE_RPS for second in range(LENGTH_S)]),
+        _of("IpaCrowded"),
         OVERLOAD,
     ),
     Fault(

@@ -20,6 +20,7 @@ from hypothesis.stateful import rule as plain_rule
 from ipa.control.ports import Freeze
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.errors import UnavailableError
+from ipa.model.plan import StageConfig
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from tests.fakes.kube import FaultKind, Trouble
 from tests.fakes.world import SMALLEST

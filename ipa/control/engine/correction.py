@@ -28,7 +28,7 @@ from ipa.queueing.service import ServiceTime
 STEP = 1.05
 # They change by two steps at least, and rely on a variant being quicker than its profile with this time
 # constant.
-LEAST_STEPS, QUICK_S = 2, 300.0
+LEAST_STEPS, QUICK_S = 2, 120.0
 DEAD_BAND = STEP**LEAST_STEPS
 # Fewer batches in a window are ignored.
 LEAST_BATCHES = 5

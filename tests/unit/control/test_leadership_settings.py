@@ -53,9 +53,9 @@ def test_a_pod_takes_part_by_itself_under_its_name_in_its_namespace(
 ) -> None:
     of_file = KubeClient.from_kubeconfig
 
-    def of_pod(path: str, timeout_s: float, *, limits: Any = None) -> KubeClient:
+    def of_pod(path: str, timeout_s: float, *, backoff: Any = None) -> KubeClient:
         # One call that hangs leaves time for another before the deadline.
-        assert (path, timeout_s, limits.backoff.longest_s) == ("", 5.0, 2.0)
+        assert (path, timeout_s, backoff.longest_s) == ("", 5.0, 2.0)
         return of_file(kubeconfig, timeout_s)
 
     (tmp_path / "namespace").write_text("models\n")
