@@ -7,18 +7,20 @@ the profile.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import geometric_mean, median
 
 from ipa.model.errors import IpaError
 from ipa.model.profile import (
+    AS_MEASURED,
     LEAST_RATIO,
     MOST_RATIO,
-    Calibration,
     ProfilePoint,
     Slowdown,
+    Slowdowns,
     StageProfile,
     VariantProfile,
+    ratios_of,
 )
 from ipa.profiling.measure import (
     MIN_BATCHES,
@@ -39,6 +41,24 @@ CALIBRATION_ROUNDS, CALIBRATION_EFFORT = 3, MeasurementEffort(repeats=30, budget
 # Below one core a replica shares a CPU by its quota, and a few batches say little.
 CALIBRATION_CORES = 1.0
 CALIBRATION_BATCHES = MIN_BATCHES + WARM_UP_BATCHES
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The slowdowns measured on this machine of variants whose profiles are of another one.
+
+    `profiled_on` are the machines of these profiles, `machine` is this one; empty if it is unknown. `detail`
+    says what was not measured, and why.
+    """
+
+    machine: str = ""
+    profiled_on: tuple[str, ...] = ()
+    slowdowns: Slowdowns = AS_MEASURED
+    detail: str = ""
+
+    def ratio(self, stage: str, variant: str) -> float:
+        """The slowdown of the variant; 1 if it was not measured."""
+        return ratios_of(self.slowdowns, stage).get(variant, 1.0)
 
 
 def calibrate(

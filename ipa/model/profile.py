@@ -43,27 +43,6 @@ def ratios_of(slowdowns: Iterable[Slowdown], stage: str) -> dict[str, float]:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
-    """The slowdowns measured on this machine of variants whose profiles are of another one.
-
-    `profiled_on` are the machines of these profiles, `machine` is this one; empty if it is unknown. `detail`
-    says what was not measured, and why.
-    """
-
-    machine: str = ""
-    profiled_on: tuple[str, ...] = ()
-    slowdowns: Slowdowns = AS_MEASURED
-    detail: str = ""
-
-    def ratio(self, stage: str, variant: str) -> float:
-        """The slowdown of the variant; 1 if it was not measured."""
-        return ratios_of(self.slowdowns, stage).get(variant, 1.0)
-
-
-UNCALIBRATED = Calibration()
-
-
-@dataclass(frozen=True, slots=True)
 class ProfilePoint:
     """One measurement: a replica with these cores serving batches of this size."""
 

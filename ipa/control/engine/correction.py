@@ -3,13 +3,11 @@
 A profile is measured on a replica alone; on a shared machine a batch may take longer. The ratio is smoothed,
 and plans use it in steps. It goes up quickly, and below 1 slowly: a machine that is quicker than profiled may
 be shared again later, and plans that rely on its speed would then miss the SLA.
-
-Where profiles are of another machine the ratios start from a calibration.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import exp, log, sqrt
 
 from ipa.control.engine.guards import GuardSettings
@@ -18,8 +16,7 @@ from ipa.model.observation import Batches, Measured, Observation
 from ipa.model.parts import is_shared
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
-from ipa.model.profile import LEAST_RATIO, MOST_RATIO, UNCALIBRATED, Calibration, Slowdown, Slowdowns
-from ipa.model.recording import UNLESS_DEFAULT
+from ipa.model.profile import LEAST_RATIO, MOST_RATIO, Slowdown, Slowdowns
 from ipa.model.rounding import significant
 from ipa.policies.base import ANY_RATE_RPS, Predictor
 from ipa.queueing.service import ServiceTime
@@ -88,32 +85,27 @@ class RunningSince:
 class Correction:
     """The slowdowns learned of each variant, and since when each stage runs its replicas.
 
-    `machine_steps`: the steps by which all running variants were slow, beside their calibration, when they
-    were observed last together: the machine was, whatever runs on it. `calibration` is known from the start.
+    `machine_steps`: the steps by which all running variants were slow when they were observed last together:
+    the machine was, whatever runs on it.
     """
 
     seen: tuple[ObservedSlowdown, ...] = ()
     since: tuple[RunningSince, ...] = ()
     machine_steps: int = 0
-    calibration: Calibration = field(default=UNCALIBRATED, metadata=UNLESS_DEFAULT)
 
     def of(self, stage: str, variant: str) -> ObservedSlowdown | None:
         """The slowdown of the variant; None if it is unknown."""
         return next((each for each in self.seen if (each.stage, each.variant) == (stage, variant)), None)
 
     def ratio(self, stage: str, variant: str) -> float | None:
-        """The ratio as it was observed last, at first that of the calibration; None if it has neither."""
-        seen, start = self.of(stage, variant), self.calibration.ratio(stage, variant)
-        return seen.ratio if seen else start if start != 1 else None
+        """The ratio as it was observed last; None if it was not."""
+        seen = self.of(stage, variant)
+        return seen.ratio if seen else None
 
     def planned_ratio(self, stage: str, variant: str) -> float:
         """The ratio that plans use where the variant runs."""
         seen = self.of(stage, variant)
-        return seen.planned_ratio if seen else STEP ** self.start_steps(stage, variant)
-
-    def start_steps(self, stage: str, variant: str) -> int:
-        """The steps of the variant's calibration."""
-        return _steps(self.calibration.ratio(stage, variant))
+        return seen.planned_ratio if seen else 1.0
 
     def newest(self, stage: str) -> ObservedSlowdown | None:
         """The newest slowdown of any variant of the stage."""
@@ -121,22 +113,9 @@ class Correction:
         return max(mine, key=lambda each: each.at_s, default=None)
 
     def expected(self, stage: str, variant: str) -> ObservedSlowdown:
-        """The slowdown of a variant that was not observed: as slow as the newest of its stage.
-
-        That is, beside the calibration of each.
-        """
-        start, steps = self.calibration.ratio(stage, variant), self.start_steps(stage, variant)
-        newest = self.newest(stage)
-        if newest is None:
-            return ObservedSlowdown(stage, variant, start, steps, 0.0, start, STEP**steps > ALARM_END)
-        beside = start / self.calibration.ratio(stage, newest.variant)
-        return replace(
-            newest,
-            variant=variant,
-            ratio=newest.ratio * beside,
-            careful_ratio=newest.careful_ratio * beside,
-            steps=newest.steps + steps - self.start_steps(stage, newest.variant),
-        )
+        """The slowdown of a variant that was not observed: as slow as the newest of its stage."""
+        newest = self.newest(stage) or ObservedSlowdown(stage, variant, 1.0, 0, 0.0)
+        return replace(newest, variant=variant)
 
     def slowdowns(self, pipeline: Pipeline) -> Slowdowns:
         """The slowdowns to plan with.
@@ -145,13 +124,11 @@ class Correction:
         if it was when it ran last.
         """
         found = []
-        for stage in pipeline.served if self.seen or self.calibration.slowdowns else ():
+        for stage in pipeline.served if self.seen else ():
             for variant in stage.variants:
                 known = self.of(stage.name, variant.name) or self.expected(stage.name, variant.name)
-                start = self.start_steps(stage.name, variant.name)
-                # A calibration may have been measured beside other work: it is no bound by itself.
-                least = start + self.machine_steps if self.machine_steps else min(start, 0)
-                if steps := max(known.steps, least) if self.newest(stage.name) else known.steps:
+                least = self.machine_steps if self.newest(stage.name) else known.steps
+                if steps := max(known.steps, least):
                     found.append(Slowdown(stage.name, variant.name, STEP**steps))
         return tuple(found)
 
@@ -177,7 +154,7 @@ def learned(
     learned from the one with more batches.
     """
     if not settings.correct_profiles:
-        return Correction(calibration=before.calibration)
+        return UNCORRECTED
     kept = tuple(each for each in before.seen if now_s - each.at_s < FORGET_S)
     running = observation.running()
     if running is None:
@@ -219,7 +196,7 @@ def recalled_slowdowns(before: Correction, later_s: float) -> Correction:
 
 
 def _machine_steps(now: Correction) -> int:
-    """The steps by which all running variants are slower than calibrated.
+    """The steps by which all running variants are slow.
 
     As before until each was observed as it runs.
     """
@@ -228,7 +205,7 @@ def _machine_steps(now: Correction) -> int:
         seen = now.of(each.stage, each.variant)
         if seen is None or seen.at_s < each.since_s:
             return now.machine_steps
-        steps.append(seen.steps - now.start_steps(each.stage, each.variant))
+        steps.append(seen.steps)
     return min(steps, default=0)
 
 

@@ -10,7 +10,7 @@ from datetime import timedelta
 from math import floor
 
 from ipa.control.engine.actuation import ActuationPhase, accepted, resume, sent
-from ipa.control.engine.correction import Correction, recalled_slowdowns
+from ipa.control.engine.correction import recalled_slowdowns
 from ipa.control.engine.feedback import FAR, recalled_feedback, risen_rps
 from ipa.control.engine.guards import GuardSettings, mean_rps, pins_of
 from ipa.control.engine.observe import observe, unseen_by, with_earlier
@@ -51,7 +51,6 @@ from ipa.model.decision import Change, Decision, Effects, Event, Notice, ReasonC
 from ipa.model.errors import ConflictError, InputError, IpaError, StandbyError
 from ipa.model.observation import LoadHistory, Measured, MissingReason, Observation
 from ipa.model.pipeline import Pipeline
-from ipa.model.profile import UNCALIBRATED, Calibration
 from ipa.model.rounding import moment_to_ms, to_ms
 from ipa.policies.base import Policy, Predictor, corrected, pinned
 
@@ -96,7 +95,6 @@ class ControlLoop:
         window_s: float,
         run_id: str,
         made_of: PlannerProvenance = NOT_SAID,
-        calibration: Calibration = UNCALIBRATED,
         on_decision: Sequence[Hook] = (),
         waker: threading.Event | None = None,
     ) -> None:
@@ -112,17 +110,14 @@ class ControlLoop:
         self._made_of = made_of
         self._hooks = tuple(on_decision)
         self._ticking = threading.Lock()
-        self._fresh = EngineState(correction=Correction(calibration=calibration))
-        self._state = self._fresh
+        self._state = EngineState()
         self._recovered = False
         # The load that an earlier process saw.
         self._earlier: LoadHistory | None = None
         self._recounts = Recounts()
         self._unread: IpaError | None = None
         self._control = PipelineControl()
-        self._snapshot = Snapshot(
-            pipeline.name, 0, self._control, ActuationPhase.IDLE, correction=self._fresh.correction
-        )
+        self._snapshot = Snapshot(pipeline.name, 0, self._control, ActuationPhase.IDLE)
 
     @property
     def policy(self) -> str:
@@ -142,7 +137,7 @@ class ControlLoop:
         """Show what an earlier loop of the same stages saw last, until the first tick."""
         seen = earlier.snapshot()
         if [it.name for it in self.pipeline.served] == [it.name for it in earlier.pipeline.served]:
-            self._snapshot = replace(seen, correction=self._fresh.correction, next_tick_at=None)
+            self._snapshot = replace(seen, next_tick_at=None)
 
     def tick_once(self, requested: ChangeRequest | None = None) -> Decision:
         """Run one tick: observe, decide, record, write. Errors are in the decision; nothing is raised."""
@@ -151,7 +146,7 @@ class ControlLoop:
             leads = self._world.leadership.leading()
             if not leads:
                 # A leader starts from the record and the workload, as this replica does once it leads again.
-                self._state, self._recovered = self._fresh, False
+                self._state, self._recovered = EngineState(), False
             request = self._request(requested, recover=leads)
             with COMPUTE_LOCK.turn():
                 if leads:
@@ -360,9 +355,9 @@ class ControlLoop:
         state = self._state = replace(self._state, failures=failures)
         if last.made_of.profiles != self._made_of.profiles:
             return
-        if last.state.correction.calibration == state.correction.calibration:
-            state = replace(state, correction=recalled_slowdowns(last.state.correction, later_s))
-        self._state = replace(state, feedback=recalled_feedback(last.state.feedback, later_s))
+        correction = recalled_slowdowns(last.state.correction, later_s)
+        feedback = recalled_feedback(last.state.feedback, later_s)
+        self._state = replace(state, correction=correction, feedback=feedback)
 
     def _carry_out(self, effects: Effects) -> Decision:
         """Record, then write. Return the decision, or the one that says why it failed."""

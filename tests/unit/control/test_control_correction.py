@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from math import log
 
 import pytest
@@ -29,7 +28,7 @@ from ipa.control.ports import Signals
 from ipa.model.decision import Action, Mode, Notice
 from ipa.model.observation import Batches, Measured, Missing, MissingReason, Observation, StageObservation
 from ipa.model.plan import StageConfig
-from ipa.model.profile import MOST_RATIO, Calibration, Slowdown
+from ipa.model.profile import MOST_RATIO, Slowdown
 from ipa.policies.base import Prediction
 from tests.fakes.world import PIPELINE, SMALLEST, Scenario, profiled, scenario
 
@@ -390,45 +389,6 @@ def test_a_restart_knows_what_was_learned() -> None:
 def test_what_is_planned_with_is_a_power_of_the_step() -> None:
     assert ObservedSlowdown("s", "v", 1.0, 0, 0.0).planned_ratio == 1.0
     assert ObservedSlowdown("s", "v", 1.3, 5, 0.0).planned_ratio == pytest.approx(1.05**5)
-
-
-CALIBRATED = Correction(
-    calibration=Calibration(
-        "here", ("there",), (Slowdown("detect", "small", 2.0), Slowdown("read", "big", 1.5))
-    )
-)
-
-
-def planned(known: Correction) -> dict[tuple[str, str], float]:
-    return {(each.stage, each.variant): each.ratio for each in known.slowdowns(PIPELINE)}
-
-
-def test_plans_start_from_the_calibration() -> None:
-    near = partial(pytest.approx, rel=0.025)
-    assert planned(CALIBRATED) == {("detect", "small"): near(2.0), ("read", "big"): near(1.5)}
-    assert CALIBRATED.ratio("read", "big") == 1.5
-    assert CALIBRATED.ratio("read", "small") is None
-    assert CALIBRATED.planned_ratio("read", "big") == near(1.5)
-
-
-@pytest.mark.parametrize("ratio", [0.6, 1.0, 1.5, 2.0, 3.0])
-def test_what_is_observed_replaces_the_calibration(ratio: float) -> None:
-    """Also where the machine was busy while it was measured; slowly only below the profile's time."""
-    ticks = 9 if ratio >= 1 else 120
-    known = after(*[observed(ratio)] * ticks, known=CALIBRATED)
-    assert known.planned_ratio("detect", "small") == pytest.approx(ratio, rel=0.11)
-    # None is quicker than its profile until all that runs was seen to be.
-    assert planned(known).get(("detect", "small"), 1.0) == pytest.approx(max(ratio, 1.0), rel=0.11)
-    # A variant that was not observed is as slow, beside its own calibration, as the newest of its stage.
-    assert planned(known).get(("detect", "big"), 1.0) == pytest.approx(max(ratio / 2, 1.0), rel=0.11)
-    assert planned(known)["read", "big"] == pytest.approx(1.5, rel=0.025)
-
-
-def test_a_calibrated_variant_is_not_announced_again() -> None:
-    _, events = alarms(after(*[observed(2.0)] * 9, known=CALIBRATED), PIPELINE)
-    assert events == ()
-    _, events = alarms(after(*[observed(2.0)] * 9), PIPELINE)
-    assert len(events) == 1
 
 
 def halves(configs: Sequence[StageConfig], rate_rps: float) -> Prediction | None:
