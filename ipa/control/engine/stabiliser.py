@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from ipa.model.plan import Plan
 from ipa.model.recording import UNLESS_DEFAULT
 
-# What a change costs beside what it starts: so many seconds of the whole objective.
+# The price of a change, in seconds of the whole objective.
 CHANGE_S = 3.0
 # The same where variants change in place, and the plan starts replicas all the same.
 STARTS_S = 8.0
