@@ -62,7 +62,8 @@ def over(ratios: list[float], spread: float, count: float) -> list[Correction]:
 def test_whatever_is_seen_ratios_stay_within_bounds(ratios: list[float], spread: float, count: float) -> None:
     for known in over(ratios, spread, count):
         for slow in known.slowdowns(PIPELINE):
-            assert 1.0 < slow.ratio <= MOST_RATIO * STEP
+            assert LEAST_RATIO / STEP <= slow.ratio <= MOST_RATIO * STEP
+            assert slow.ratio != 1
         assert len(known.seen) <= len(SMALLEST)
 
 
