@@ -148,10 +148,10 @@ def learned(
 ) -> Correction:
     """The correction after this tick. `predict` uses the profiles alone.
 
-    While the SLO `is_broken` a slowdown need not last. Nothing is learned while a change is in
-    flight; from batches that may be of other replicas, are too few, or old; and while several configurations
-    share the load, if metrics do not tell their batches apart. If two of them run the same variant, it is
-    learned from the one with more batches.
+    While the SLO `is_broken` a slowdown need not last. Nothing is learned while a change is in flight; from
+    batches that may be of other replicas, are too few, or old; and while several configurations share the
+    load, if metrics do not tell their batches apart. If two of them run the same variant, it is learned from
+    the one with more batches.
     """
     if not settings.correct_profiles:
         return UNCORRECTED
@@ -164,7 +164,10 @@ def learned(
     if in_flight or not observation.settled or is_mixed:
         # One that ran beside others has batches of its own alone from the time on at which they are gone.
         return replace(before, seen=kept, since=() if is_mixed else tuple(filter(None, known)))
-    since = tuple(each or _since(config, now_s) for each, config in zip(known, running, strict=True))
+    since = tuple(
+        each or RunningSince(config.stage, config.variant, config.cores, now_s)
+        for each, config in zip(known, running, strict=True)
+    )
     after = replace(before, seen=kept, since=since, machine_steps=before.machine_steps if kept else 0)
     ripe: dict[tuple[str, str], tuple[Batches, int]] = {}
     for at, (stage, one) in enumerate(zip(observation.stages, since, strict=True)):
@@ -178,7 +181,9 @@ def learned(
         return after
     for batches, at in ripe.values():
         config, service = running[at], by_profile.services[at]
-        after = _with(after, _updated(after, config, service, batches, now_s, is_broken))
+        updated = _updated(after, config, service, batches, now_s, is_broken)
+        others = (it for it in after.seen if (it.stage, it.variant) != (config.stage, config.variant))
+        after = replace(after, seen=(*others, updated))
     return replace(after, machine_steps=_machine_steps(after))
 
 
@@ -228,14 +233,6 @@ def planned_with(plan: Plan) -> str:
         if stage.slowdown_ratio != 1
     ]
     return f"planned with {', '.join(named)}" if named else ""
-
-
-def _steps(ratio: float) -> int:
-    return round(log(min(ratio, MOST_RATIO)) / log(STEP))
-
-
-def _since(config: StageConfig, now_s: float) -> RunningSince:
-    return RunningSince(config.stage, config.variant, config.cores, now_s)
 
 
 def _is_ripe(batches: Measured[Batches], since: RunningSince, settings: GuardSettings, now_s: float) -> bool:
@@ -306,11 +303,6 @@ def _within_savings(ratio: float, seen: float, quota_cores: float) -> float:
     if not quota_cores or seen >= 1:
         return seen
     return min(max(ratio, seen), 1.0, seen / quota_cores)
-
-
-def _with(known: Correction, seen: ObservedSlowdown) -> Correction:
-    others = tuple(each for each in known.seen if (each.stage, each.variant) != (seen.stage, seen.variant))
-    return replace(known, seen=(*others, seen))
 
 
 def _alarm(seen: ObservedSlowdown, pipeline: Pipeline) -> str:

@@ -97,8 +97,9 @@ def choose(
     if now is not None and not urgent and not moves_requests:
         plan, state, waits = _weighed(request, state, running, plan, now)
         if waits:
-            other = f"another plan ({_gain_words(running, plan, now)})"
-            words = f"{other} must stay better {waits}: {in_words(plan.configs)}"
+            more = total_cores(plan.configs) - total_cores(running)
+            gain = f"{more:+g} {words_of(CORES, abs(more))}, PAS {(plan.pas or 0.0) - now.pas:+.2g}"
+            words = f"another plan ({gain}) must stay better {waits}: {in_words(plan.configs)}"
             return hold(ReasonCode.STABILISING, words, plan=plan, forecast=forecast), state
         is_less = capacity_rps(plan) < now.capacity_rps * (1 - 1e-9)
         objection = disagreement(request.observation, now.sla_s) if is_less else ""
@@ -198,7 +199,9 @@ def _ticks_to_pay(
     ticks, tick_s = request.settings.down_after_ticks, request.settings.tick_s
     if ticks <= 1:
         return ticks, 0.0
-    cost_s = _cost_s(request, running, plan)
+    is_in_place = is_kept(request.rolling, running, plan.configs, is_in_place=True)
+    # More where it starts replicas that need not be.
+    cost_s = CHANGE_S if is_in_place or not request.rolling.switches_at_once else STARTS_S
     must_rps = 0.0
     if not keeps_all(request.rolling, running, plan.configs):
         cost_s *= state.damping.cost_ratio(plan, request.now_s)
@@ -208,18 +211,6 @@ def _ticks_to_pay(
             must_rps = 0.0
     least_ratio = max(gain_ratio, request.settings.tolerance_ratio, LEAST_RATIO)
     return max(ticks, ceil(cost_s / (least_ratio * tick_s))), must_rps
-
-
-def _cost_s(request: TickRequest, running: Configs, plan: Plan) -> float:
-    """The price of the change, in seconds of the whole objective: more if it starts replicas in vain."""
-    is_in_place = is_kept(request.rolling, running, plan.configs, is_in_place=True)
-    return CHANGE_S if is_in_place or not request.rolling.switches_at_once else STARTS_S
-
-
-def _gain_words(running: Configs, plan: Plan, now: Prediction) -> str:
-    """The difference of the plan to what runs, in cores and accuracy."""
-    more = total_cores(plan.configs) - total_cores(running)
-    return f"{more:+g} {words_of(CORES, abs(more))}, PAS {(plan.pas or 0.0) - now.pas:+.2g}"
 
 
 def _part_of(passed: int, whole: int, tick_s: float) -> str:

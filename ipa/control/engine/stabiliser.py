@@ -7,10 +7,9 @@ load that only scatters makes few changes (lazy capacity provisioning: Lin, Wier
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from ipa.model.plan import Plan
-from ipa.model.recording import UNLESS_DEFAULT
 
 # The price of a change, in seconds of the whole objective.
 CHANGE_S = 3.0
@@ -48,15 +47,13 @@ NO_ROW = Row()
 class FlapDamping:
     """The smaller plans that were taken back: how many in a row, when the last one was, and for what rate.
 
-    `shrunk_s`: the time of the last smaller plan, None once it was taken back. `last_rps`: the rate of the
-    plan that took it back.
+    `shrunk_s`: the time of the last smaller plan, None once it was taken back.
     """
 
     count: int = 0
     at_s: float = 0.0
     rate_rps: float = 0.0
     shrunk_s: float | None = None
-    last_rps: float = field(default=0.0, metadata=UNLESS_DEFAULT)
 
     def shrunk(self, now_s: float) -> FlapDamping:
         """The damping after a smaller plan was applied."""
@@ -67,8 +64,7 @@ class FlapDamping:
         if self.shrunk_s is None or now_s - self.shrunk_s > TAKEN_BACK_S:
             return replace(self, shrunk_s=None)
         before = self.count if now_s - self.at_s < FORGET_S else 0
-        highest_rps = max(rate_rps, self.rate_rps if before else 0.0)
-        return FlapDamping(before + 1, now_s, highest_rps, last_rps=rate_rps)
+        return FlapDamping(before + 1, now_s, rate_rps)
 
     def counts(self, plan: Plan, now_s: float) -> bool:
         """True if smaller plans were taken back lately, under a load like the plan's."""
@@ -81,7 +77,7 @@ class FlapDamping:
 
     def must_carry_rps(self, plan: Plan, now_s: float) -> float:
         """The rate that a smaller plan must carry: that for which the last one was too small, else 0."""
-        return self.last_rps if self.counts(plan, now_s) else 0.0
+        return self.rate_rps if self.counts(plan, now_s) else 0.0
 
 
 UNDAMPED = FlapDamping()

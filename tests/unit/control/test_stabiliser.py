@@ -75,7 +75,7 @@ def test_the_next_smaller_plan_must_carry_what_the_last_one_did_not() -> None:
     damped = UNDAMPED.shrunk(0.0).grown(12.0, 10.0).shrunk(20.0).grown(10.5, 30.0)
     assert must(damped, 10.0, 40.0) == 10.5
     # Another load, and long after.
-    assert must(damped, 8.0, 40.0) == 0.0
+    assert must(damped, 7.0, 40.0) == 0.0
     assert must(damped, 10.0, 31.0 + FORGET_S) == 0.0
 
 
