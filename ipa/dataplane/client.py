@@ -46,10 +46,13 @@ class MalformedAnswerError(Exception):
 
 
 class ClientConnection(asyncio.Protocol):
-    """A connection to a server, with one request on it at a time; `idle_s` is when the last one ended."""
+    """A connection to a server, with one request on it at a time.
+
+    `asked_s` is when that was sent, `idle_s` when the last one ended.
+    """
 
     def __init__(self, max_answer_bytes: int) -> None:
-        self.idle_s = 0.0
+        self.asked_s = self.idle_s = 0.0
         self.is_usable = True
         self._max_answer_bytes = max_answer_bytes
         self._transport: asyncio.Transport | None = None
@@ -171,7 +174,13 @@ class Client:
         self._max_answer_bytes = max_answer_bytes
         # The connections without a request, the one that was used last at the end.
         self._idle: dict[Place, list[ClientConnection]] = {}
+        # Those with one.
+        self._asked: set[ClientConnection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        """The connections that are open."""
+        return len(self._asked) + sum(map(len, self._idle.values()))
 
     async def open(self) -> None:
         """Begin, in the event loop that it is used in."""
@@ -217,12 +226,12 @@ class Client:
             raise ConnectionLostError(f"{url}: {error}", was_sent=was_sent) from error
 
     async def _ask(self, connection: ClientConnection, place: Place, head: bytes, body: bytes) -> Answer:
+        connection.asked_s = asyncio.get_running_loop().time()
+        self._asked.add(connection)
         try:
-            async with asyncio.timeout(LONGEST_ANSWER_S):
-                answer = await connection.ask(head, body)
-        except TimeoutError as error:
-            detail = f"no answer within {LONGEST_ANSWER_S:g} s"
-            raise ConnectionLostError(detail, was_sent=True) from error
+            answer = await connection.ask(head, body)
+        finally:
+            self._asked.discard(connection)
         if connection.is_usable:
             connection.idle_s = asyncio.get_running_loop().time()
             self._idle.setdefault(place, []).append(connection)
@@ -253,8 +262,11 @@ class Client:
         return connection
 
     def _sweep(self) -> None:
-        """Close what has been idle for long, now and from time to time."""
+        """Close what has been idle for long, or not answered for longer, now and from time to time."""
         loop = asyncio.get_running_loop()
+        for connection in self._asked:
+            if connection.asked_s <= loop.time() - LONGEST_ANSWER_S:
+                connection.fail(ConnectionLostError(f"no answer within {LONGEST_ANSWER_S:g} s"))
         for place, idle in list(self._idle.items()):
             for connection in idle:
                 if connection.idle_s <= loop.time() - IDLE_S:

@@ -71,7 +71,8 @@ class StageTimes:
 
     def to_header(self) -> str:
         """As a header: milliseconds by name."""
-        return server_timing({"wait": self.wait_s, "usual": self.usual_s, "least": self.least_s})
+        wait_ms, usual_ms, least_ms = 1000 * self.wait_s, 1000 * self.usual_s, 1000 * self.least_s
+        return f"wait={wait_ms:.3f}, usual={usual_ms:.3f}, least={least_ms:.3f}"
 
 
 UNKNOWN = StageTimes()
@@ -117,9 +118,16 @@ def parse_ratio(text: str | None) -> float:
 
 def parse_times(text: str | None) -> StageTimes:
     """The times in a header; `UNKNOWN` without one or if it is invalid: it only advises."""
-    times = parse_timing(text)
-    is_valid = times.keys() == {"wait", "usual", "least"}
-    return StageTimes(times["wait"], times["usual"], times["least"]) if is_valid else UNKNOWN
+    if not text:
+        return UNKNOWN
+    times = dict.fromkeys(("wait", "usual", "least"), 0.0)
+    for entry in text.split(",")[: len(times)]:
+        name, _, value = entry.strip().partition("=")
+        seconds = parse_ms(value)
+        if name not in times or seconds is None:
+            return UNKNOWN
+        times[name] = seconds
+    return StageTimes(*times.values())
 
 
 class LoopLag:

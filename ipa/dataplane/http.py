@@ -209,6 +209,7 @@ class Application:
 
     `hosts` are the accepted host names, empty for any. The check stops DNS rebinding: a web page that was
     rebound to this machine still sends its own host name. `served` says in errors what is served here.
+    `passing` returns the connections for passing requests on.
     """
 
     def __init__(
@@ -220,7 +221,9 @@ class Application:
         hosts: frozenset[str] = frozenset(),
         served: str = "",
         limits: BodyLimits = DEFAULT_LIMITS,
+        passing: Callable[[], int] = lambda: 0,
     ) -> None:
+        self.passing = passing
         self._routes = routes
         self._paths = {path for _, path in routes}
         self._served = served

@@ -7,13 +7,14 @@
     GET  /metrics                   Prometheus
     GET  /admin/config              the configuration and the replicas: active, draining, suspected to hang
     PUT  /admin/config              {"batch_size": 4, "batch_timeout_s": 0.02, "replicas": ["http://..."],
-                                     "profiled_s": {"small": [0.02, 0.01]}}
+                                     "largest_batch_size": 8, "profiled_s": {"small": [0.02, 0.01]}}
 
 Every key of a PUT is optional. `profiled_s` are by variant the seconds for the first item of a batch
 and for each further one, as profiled: they say how long a batch takes until such a one was seen. A replica
-may be {"url": "http://...", "variant": "large", "lighter": ["small"]}: errors then name the variant, and
-batches that would be late are served by a lighter one. Where several configurations run side by side, each
-has a queue of its own: the header ipa-part says which of them a request, or a configuration, is for.
+may be {"url": "http://...", "variant": "large", "lighter": ["small"], "heavier": ["huge"]}: errors then name
+the variant, batches that would be late are served by a lighter one, and heavier ones serve while there is
+time. Where several configurations run side by side, each has a queue of its own: the header ipa-part says
+which of them a request, or a configuration, is for.
 
 The admin address answers callers on this machine that have the token of IPA_ADMIN_TOKEN. It is off without a
 token, as in a container.

@@ -30,6 +30,8 @@ SUSPECT_FACTOR = 10.0
 SUSPECT_AFTER_S = 2.0
 # The first batch of a replica may compile, load or train.
 FIRST_SUSPECT_AFTER_S = 30.0
+# Larger batches are worth their longer service if each item takes at most this part of the time.
+SAVED_RATIO = 0.9
 # A variant that was not seen may be that much quicker than its profile says.
 UNSEEN_RATIO = 0.5
 # Those of a replica of which nothing is known but its address.
@@ -42,12 +44,14 @@ ALL_ALIKE = (1.0, 1.0)
 class ModelServer:
     """A replica: its batches in flight, the time of its last batch, and the end of its back-off.
 
-    `variants` are the one that it runs, empty if it is not known, and lighter ones that it can run instead,
-    the most accurate first. A level is a place among them.
+    `variants` are the one that it runs, empty if it is not known, and what it can run instead: the same one
+    in larger batches, and lighter ones, the most accurate first. A level is a place among them; those below 0
+    are the `heavier` ones, of which −1 is the next more accurate.
     """
 
     url: str
     variants: tuple[str, ...] = UNKNOWN_VARIANTS
+    heavier: tuple[str, ...] = ()
     in_flight: int = 0
     last_used: int = 0
     down_until_s: float = 0.0
@@ -55,6 +59,8 @@ class ModelServer:
     given_items: int = 1
     given_level: int = 0
     given_variant: str = ""
+    # The time of its batch in that of the variant that it is to run, by profile, if it has a heavier one.
+    given_ratio: float = 1.0
     # Items and service time of its last batches at level 0.
     served: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=REMEMBERED_BATCHES))
 
@@ -62,19 +68,25 @@ class ModelServer:
     def patience_s(self) -> float:
         """The time that its batch may take before the replica is suspected to hang.
 
-        A batch of n times the items takes at most n times as long.
+        A batch of n times the items takes at most n times as long; of a heavier variant, as its profile says.
         """
         if not self.served:
             return FIRST_SUSPECT_AFTER_S
         # A copy: the thread that answers scrapes reads it too.
         served = tuple(self.served)
         usual_s = max(took_s * max(1.0, self.given_items / items) for items, took_s in served)
-        return max(SUSPECT_AFTER_S, SUSPECT_FACTOR * usual_s)
+        return max(SUSPECT_AFTER_S, SUSPECT_FACTOR * usual_s * self.given_ratio)
 
     @property
     def label(self) -> str:
         """The name of the replica in errors, with the variant of its batch."""
         return f"variant {self.given_variant!r}" if self.given_variant else f"replica {self.url}"
+
+
+def at_level(variants: tuple[str, ...], heavier: tuple[str, ...], wanted: int) -> tuple[int, str]:
+    """The nearest level that there is, and its variant."""
+    level = max(-len(heavier), min(wanted, len(variants) - 1))
+    return level, heavier[-level - 1] if level < 0 else variants[level]
 
 
 class ServiceTimes:
@@ -92,7 +104,9 @@ class ServiceTimes:
         self._sorted_s: list[float] = []
         self._item_s = self._least_item_s = 0.0
         # Of the largest batch that is remembered.
-        self._most_items = 0
+        self.most_items = 0
+        # True if those that are remembered differ in size.
+        self.is_spread = False
 
     def add(self, now_s: float, items: int, service_s: float) -> None:
         """Remember a batch that ends now."""
@@ -110,7 +124,7 @@ class ServiceTimes:
             self._fit()
         if not self._sorted_s:
             return 0.0
-        known = min(items, self._most_items)
+        known = min(items, self.most_items)
         at_s = self._sorted_s[int(ratio * (len(self._sorted_s) - 1))] + self._item_s * known
         at_s = max(at_s, self._least_item_s * known)
         return at_s if items == known else at_s * self.profiled(items) / self.profiled(known)
@@ -122,14 +136,15 @@ class ServiceTimes:
     def _fit(self) -> None:
         """The least squares' time for each item, and by rank what each batch took beside that."""
         if not self._last:
-            self._sorted_s, self._most_items = [], 0
+            self._sorted_s, self.most_items = [], 0
             return
         _, items, times_s = zip(*self._last, strict=True)
-        self._most_items = max(items)
+        self.most_items = max(items)
         item_s = time_per_item([*zip(items, times_s, strict=True)])
+        self.is_spread = item_s is not None
         if item_s is None:
             mean_s = sum(times_s) / len(times_s)
-            item_s = min(mean_s * self._more / self.profiled(self._most_items), mean_s / self._most_items)
+            item_s = min(mean_s * self._more / self.profiled(self.most_items), mean_s / self.most_items)
         self._item_s = item_s
         self._least_item_s = min(map(truediv, times_s, items))
         self._sorted_s = sorted([took_s - item_s * of for took_s, of in zip(times_s, items, strict=True)])
@@ -142,6 +157,7 @@ class ModelServers:
         self,
         variants: Mapping[str, tuple[str, ...]],
         profiled_s: Mapping[str, tuple[float, float]] = NOTHING,
+        heavier: Mapping[str, tuple[str, ...]] = NOTHING,
     ) -> None:
         self._profiled_s = profiled_s
         self._active: dict[str, ModelServer] = {}
@@ -150,9 +166,11 @@ class ModelServers:
         self._services: dict[str, ServiceTimes] = {}
         # That of the last batch.
         self._seen = self._quickest = ""
-        self.set_urls(variants)
+        self.set_urls(variants, heavier)
 
-    def set_urls(self, variants: Mapping[str, tuple[str, ...]]) -> None:
+    def set_urls(
+        self, variants: Mapping[str, tuple[str, ...]], heavier: Mapping[str, tuple[str, ...]] = NOTHING
+    ) -> None:
         """Set the replicas with their variants. Others drain.
 
         Service times are forgotten where no profile says how those of other cores differ.
@@ -166,10 +184,11 @@ class ModelServers:
         for url, it in self._active.items():
             if it.variants[0] != variants[url][0]:
                 it.served.clear()
-            it.variants = variants[url]
-        # Those of a replica that has most levels.
+            it.variants, it.heavier = variants[url], heavier.get(url, ())
+        # Those of the replicas that have most levels, from 0 on and below.
         servers = self._active.values()
         self._variants = max((it.variants for it in servers), key=len, default=UNKNOWN_VARIANTS)
+        self._heavier = max((it.heavier for it in servers), key=len, default=())
         if self._quickest not in self._variants:
             self._quickest = self._variants[-1]
 
@@ -185,8 +204,13 @@ class ModelServers:
 
     @property
     def levels(self) -> int:
-        """The number of levels: 1 without lighter variants."""
+        """The number of levels from 0 on: 1 without lighter variants."""
         return len(self._variants)
+
+    @property
+    def heavier_levels(self) -> int:
+        """The number of levels below 0."""
+        return len(self._heavier)
 
     def least_s(self, now_s: float) -> float:
         """The least time of a single item by the last batches of any variant; 0 if one is unknown."""
@@ -201,9 +225,23 @@ class ModelServers:
 
         By nearly all of them where a lighter level is there for those that would take longer.
         """
-        variant = self._variants[min(level, self.levels - 1)]
+        _, variant = at_level(self._variants, self._heavier, level)
         ratio = USUAL_RATIO if variant == self._quickest else SURE_RATIO
         return self._service_s(ratio, now_s, items, variant, self._remembered_s(variant))
+
+    def saves(self, now_s: float, items: int, more: int, level: int = 0) -> bool:
+        """True if a batch of `more` items takes less for each, or if that is unknown.
+
+        By the profile until batches of several sizes were seen.
+        """
+        _, variant = at_level(self._variants, self._heavier, level)
+        known = self._times(variant)
+        if known.most_items <= items or not known.is_spread:
+            if variant not in self._profiled_s:
+                return True
+            return known.profiled(more) / more <= SAVED_RATIO * known.profiled(items) / items
+        one_s, other_s = self.usual_s(now_s, items, level) / items, self.usual_s(now_s, more, level) / more
+        return other_s <= SAVED_RATIO * one_s
 
     def _service_s(self, ratio: float, now_s: float, items: int, variant: str, remembered_s: float) -> float:
         """The time of that rank of the variant: as seen, else by its profile; 0 if it is unknown."""
@@ -270,8 +308,9 @@ class ModelServers:
         chosen.in_flight += 1
         chosen.last_used = self._uses
         chosen.given_s, chosen.given_items = now_s, items
-        chosen.given_level = min(level, len(chosen.variants) - 1)
-        chosen.given_variant = chosen.variants[chosen.given_level]
+        chosen.given_level, chosen.given_variant = at_level(chosen.variants, chosen.heavier, level)
+        given, planned = self._times(chosen.given_variant), self._times(chosen.variants[0])
+        chosen.given_ratio = given.profiled(items) / planned.profiled(items) if level < 0 else 1.0
         return chosen
 
     def release(self, replica: ModelServer, now_s: float, service_s: float) -> None:

@@ -41,10 +41,14 @@ CLOSE_S = 1.0
 ARRIVED_S = 1.0
 # A batch is quick if it takes at most this part of the time that requests have.
 QUICK_RATIO = 1 / 3
+# While requests are lost, larger batches that would take up to this part are tried: they may take less.
+TRIED_RATIO = 2 / 3
 # Whether a level carries what arrives is judged over this long at least: over less, chance decides.
 CARRIED_S = 0.2
 # After requests were lost, no level that does not carry what arrives is tried for this long.
 PRESSED_S = 5.0
+# The level of larger batches of the variants that are to run, where the queue has one.
+LARGER = 1
 # The most that is quoted of a model server's error.
 QUOTED_BYTES = 300
 MAX_BATCH_SIZE = 1024
@@ -59,15 +63,19 @@ Variants = Mapping[str, tuple[str, ...]]
 class QueueConfig:
     """The settings that can change while the queue runs.
 
-    `replicas`: by URL the variant that each runs, and the lighter ones that it can run instead.
+    `replicas`: by URL the variant that each runs, and the lighter ones that it can run instead; `heavier`:
+    the more accurate ones, if it has any, the next one first.
+    `largest_batch_size`: the most items of a batch where more arrives than batches of `batch_size` carry.
     `profiled_s`: by variant the seconds for the first item of a batch and for each further one, as
     profiled.
     """
 
     batch_size: int = 1
+    largest_batch_size: int = 1
     batch_timeout_s: float = 0.1
     replicas: Variants = field(default_factory=dict)
     profiled_s: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    heavier: Variants = field(default_factory=dict)
 
     @property
     def running(self) -> dict[str, str]:
@@ -77,7 +85,7 @@ class QueueConfig:
     def to_json(self) -> dict[str, Any]:
         """As `parse_config` takes it."""
         replicas = [
-            {"url": url, "variant": first, "lighter": lighter}
+            {"url": url, "variant": first, "lighter": lighter, "heavier": [*self.heavier.get(url, ())]}
             for url, (first, *lighter) in self.replicas.items()
         ]
         given = {key: getattr(self, key) for key in KEYS}
@@ -86,7 +94,7 @@ class QueueConfig:
 
 
 FIRST_CONFIG = QueueConfig()
-KEYS = tuple(each.name for each in fields(QueueConfig))
+KEYS = tuple(each.name for each in fields(QueueConfig) if each.name != "heavier")
 
 
 def parse_config(given: Any, before: QueueConfig = FIRST_CONFIG) -> QueueConfig:
@@ -98,8 +106,9 @@ def parse_config(given: Any, before: QueueConfig = FIRST_CONFIG) -> QueueConfig:
         raise InputError("the configuration must be a JSON object")
     wrong = [f"unknown key {key!r}" for key in given.keys() - {*KEYS}]
     changes = {key: value for key, value in given.items() if value is not None}
-    if not (type(size := changes.get("batch_size", 1)) is int and 1 <= size <= MAX_BATCH_SIZE):
-        wrong.append(f"batch_size must be a whole number from 1 to {MAX_BATCH_SIZE}")
+    for key in ("batch_size", "largest_batch_size"):
+        if not (type(size := changes.get(key, 1)) is int and 1 <= size <= MAX_BATCH_SIZE):
+            wrong.append(f"{key} must be a whole number from 1 to {MAX_BATCH_SIZE}")
     if not _is_between(changes.get("batch_timeout_s", 0), 0, MAX_BATCH_TIMEOUT_S):
         wrong.append(f"batch_timeout_s must be a number from 0 to {MAX_BATCH_TIMEOUT_S:g}")
     if "profiled_s" in changes:
@@ -113,7 +122,7 @@ def parse_config(given: Any, before: QueueConfig = FIRST_CONFIG) -> QueueConfig:
         changes["profiled_s"] = times
     if "replicas" in changes:
         try:
-            changes["replicas"] = _parse_replicas(changes["replicas"])
+            changes["replicas"], changes["heavier"] = _parse_replicas(changes["replicas"])
         except (AttributeError, TypeError, ValueError):
             example = "addresses like http://127.0.0.1:9000"
             wrong.append(f"replicas must be a list of at most {MAX_REPLICAS} {example}")
@@ -131,30 +140,34 @@ def _is_between(given: Any, least: float, most: float) -> bool:
     return type(given) in (int, float) and least <= given <= most
 
 
-def _parse_replicas(given: Any) -> Variants:
-    """The variants by URL; TypeError, ValueError: it is no list of replicas."""
+def _parse_replicas(given: Any) -> tuple[Variants, Variants]:
+    """The variants by URL, and the heavier ones where there are any; TypeError, ValueError: it is no list."""
     if not isinstance(given, list) or len(given) > MAX_REPLICAS:
         raise TypeError
     replicas: dict[str, tuple[str, ...]] = {}
+    heavier: dict[str, tuple[str, ...]] = {}
     for each in given:
         entry = {"url": each} if isinstance(each, str) else each
-        known = {"url": "", "variant": "", "lighter": [], **entry}
-        url, variant, lighter = known.values()
+        known = {"url": "", "variant": "", "lighter": [], "heavier": [], **entry}
+        url, variant, lighter, more = known.values()
         parts = urlsplit(url)
         is_address = parts.scheme == "http" and parts.hostname and parts.port != 0
-        is_valid = len(known) == 3 and isinstance(lighter, list)
-        names = (variant, *lighter)
+        is_valid = len(known) == 4 and isinstance(lighter, list) and isinstance(more, list)
+        names = (variant, *lighter, *more)
         if not (is_valid and is_address and not parts.path + parts.query) or {*map(type, names)} != {str}:
             raise ValueError(url)
-        replicas[url] = names
-    return replicas
+        replicas[url] = (variant, *lighter)
+        if more:
+            heavier[url] = tuple(more)
+    return replicas, heavier
 
 
 class StageQueue:
     """A stage's queue: it accepts requests, sends batches to replicas, and ends each request exactly once.
 
-    A request ends by its deadline, whatever the replicas do. Where a request would be late, replicas run
-    their lighter variants, as light as is needed, until no more than a batch waits.
+    A request ends by its deadline, whatever the replicas do. Where more arrives than they carry, batches
+    grow; where a request would be late, replicas also run their lighter variants, as light as is needed,
+    until no more than a batch waits. While all that comes is served in a good time, they run heavier ones.
     `config` are the fields of its first `QueueConfig`.
     """
 
@@ -167,15 +180,19 @@ class StageQueue:
         self._max_items = max_items
         self.config = QueueConfig(**config)
         self._batcher = Batcher(self.config.batch_size, self.config.batch_timeout_s, max_items)
-        self.replicas = ModelServers(self.config.replicas, self.config.profiled_s)
-        # 0: the variants that are to run; above, lighter ones.
+        # By level, since the last batch: the largest that is quick.
+        self._quick_sizes: dict[int, int] = {}
+        self.replicas = ModelServers(self._by_level(), self.config.profiled_s, self.config.heavier)
+        # 0: the variants that are to run; above, larger batches of them, then lighter ones; below, heavier.
         self._level = 0
+        # A heavier variant failed or was late: none is tried until then.
+        self._lighter_until_s = -inf
         # Time and items of the arrivals of the last ARRIVED_S.
         self._arrived: deque[tuple[float, int]] = deque()
         # The requests that come to the pipeline for each that comes here, and until when it is to carry all.
         self._asked_ratio, self._pressed_until_s = 1.0, -inf
-        # The time that the last request had.
-        self._slack_s = 0.0
+        # The time that the last request had, and that it was to wait at later stages.
+        self._slack_s = self._later_wait_s = 0.0
         self._futures: dict[QueuedRequest, asyncio.Future[None]] = {}
         self._batches: dict[asyncio.Task[None], Batch] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -200,7 +217,7 @@ class StageQueue:
         request = QueuedRequest(
             inputs, now_s, now_s + budget_s, members, in_time_s + budget_s, in_time_s + aim_s
         )
-        self._slack_s = request.wanted_s - now_s
+        self._slack_s, self._later_wait_s = request.wanted_s - now_s, ahead.wait_s
         if request.items > max(1, self._max_items):
             raise InputError(
                 f"the request has {request.items} items, more than the {self._max_items} that may wait",
@@ -244,7 +261,7 @@ class StageQueue:
         now_s, waiting = asyncio.get_running_loop().time(), self._batcher.waiting_items
         times = [
             (self._begin_s(now_s, waiting, level) - now_s, self._serve_s(now_s, items, waiting, level))
-            for level in range(self._level, self.replicas.levels)
+            for level in self._levels(self._level)
         ]
         return StageTimes(*min(times, key=sum), self.replicas.least_s(now_s))
 
@@ -268,21 +285,41 @@ class StageQueue:
 
         Return when it ends.
         """
-        ends = [(end_s(level), level) for level in range(self._level, self.replicas.levels)]
-        best_s, self._level = next((it for it in ends if it[0] <= wanted_s), min(ends))
+        ends = [(end_s(level), level) for level in self._levels(self._level)]
+        best_s, level = next((it for it in ends if it[0] <= wanted_s), min(ends))
+        self._set_level(level)
         return best_s
 
     def _carrying_level(self, now_s: float) -> int:
         """The first level that carries what arrives, or that is quick enough to be tried; else the last.
 
         What takes a good part of the time that requests have would make those late that come meanwhile.
+        Larger batches cost no accuracy: they do not wait for that.
         """
-        *before, last = range(self.replicas.levels)
+        *before, last = self._levels(0)
         for level in before:
+            is_tried = (level > 0 or not self._has_larger) and not self._is_pressed(now_s)
             is_quick = self._full_s(now_s, level) <= QUICK_RATIO * self._slack_s
-            if (is_quick and not self._is_pressed(now_s)) or self._carries(now_s, level):
+            if (is_tried and is_quick) or self._carries(now_s, level):
                 return level
         return last
+
+    def _heavier_level(self, now_s: float) -> int:
+        """The level of the most accurate variant that leaves a good part of the time that requests have.
+
+        It carries what arrived in the last second, and what waits is served quickly. 0 without one, and
+        while requests wait at later stages: time that is spent here would cost accuracy there.
+        """
+        if self._later_wait_s or now_s < max(self._pressed_until_s, self._lighter_until_s):
+            return 0
+        waiting = max(1, self._batcher.waiting_items)
+        batches = ceil(waiting / (self.config.batch_size * len(self.replicas)))
+        came = self._came(now_s, ARRIVED_S)
+        for level in range(-self.replicas.heavier_levels, 0):
+            is_quick = 0 < batches * self._next_s(now_s, level) <= QUICK_RATIO * self._slack_s
+            if is_quick and came <= self._carried(now_s, level, ARRIVED_S):
+                return level
+        return 0
 
     def _carries(self, now_s: float, level: int) -> bool:
         """True if the replicas carry at that level what arrived lately, up to two deviations of chance.
@@ -302,40 +339,85 @@ class StageQueue:
     def _carried(self, now_s: float, level: int, over_s: float) -> float:
         """The items that the replicas carry over that time at that level; infinite if it is unknown."""
         usual_s = self._full_s(now_s, level)
-        return inf if usual_s <= 0 else self.config.batch_size * len(self.replicas) / usual_s * over_s
+        return inf if usual_s <= 0 else self._size(level) * len(self.replicas) / usual_s * over_s
 
     def _is_pressed(self, now_s: float) -> bool:
         """True if requests were lost lately, here or before: a level that does not carry all is not tried."""
         return now_s < self._pressed_until_s
 
+    def _by_level(self) -> Variants:
+        """The variants of each replica by level: the first twice, if its batches may grow."""
+        twice = 1 if self._may_grow else 0
+        return {url: names[:twice] + names for url, names in self.config.replicas.items()}
+
+    def _levels(self, first: int) -> list[int]:
+        """The levels from that one on; that of larger batches only if they may grow now."""
+        is_there = self._has_larger or not self._may_grow
+        return [it for it in range(first, self.replicas.levels) if it != LARGER or is_there or it == first]
+
+    def _set_level(self, level: int) -> None:
+        self._level = level
+        self._batcher.batch_size = self._size(level)
+
+    @property
+    def _may_grow(self) -> bool:
+        """True if the file allows larger batches: then there is a level of them."""
+        return self.config.largest_batch_size > self.config.batch_size
+
+    @property
+    def _has_larger(self) -> bool:
+        """True if larger batches are quick now."""
+        return self._may_grow and self._size(LARGER) > self.config.batch_size
+
+    def _size(self, level: int) -> int:
+        """The most items of a batch at that level."""
+        if level <= 0 or not self._may_grow:
+            return self.config.batch_size
+        if level not in self._quick_sizes:
+            self._quick_sizes[level] = self._quick_size(asyncio.get_running_loop().time(), level)
+        return self._quick_sizes[level]
+
+    def _quick_size(self, now_s: float, level: int) -> int:
+        """The largest batch of the level's variant that is quick, and may save time.
+
+        Of a lighter variant of which nothing is known the largest of all: it may have to carry everything.
+        """
+        planned, size = self.config.batch_size, self.config.largest_batch_size
+        most_s = (TRIED_RATIO if self._is_pressed(now_s) else QUICK_RATIO) * self._slack_s
+        if level != LARGER and self.replicas.usual_s(now_s, 1, level) <= 0:
+            return size
+        while size > planned and not 0 < self.replicas.usual_s(now_s, size, level) <= most_s:
+            size //= 2
+        return size if size > planned and self.replicas.saves(now_s, planned, size, level) else planned
+
     def _full_s(self, now_s: float, level: int) -> float:
         """The service time of a full batch at that level."""
-        return self.replicas.usual_s(now_s, self.config.batch_size, level)
+        return self.replicas.usual_s(now_s, self._size(level), level)
 
     def _serve_s(self, now_s: float, items: int, before: int, level: int) -> float:
         """The service time of a request of so many items, in batches with those that wait before it."""
-        size = self.config.batch_size
+        size = self._size(level)
         usual_s = self.replicas.usual_s(now_s, min(size, before + items), level)
         return usual_s * ceil(items / (size * max(1, len(self.replicas))))
 
     def _begin_s(self, now_s: float, before: int, level: int) -> float:
         """The time at which a batch takes an item with that many before it; `now_s` if they fill no batch."""
-        size = self.config.batch_size
+        size = self._size(level)
         return self.replicas.begin_s(now_s, before // size, size, level) if before >= size else now_s
 
     def _next_s(self, now_s: float, level: int) -> float:
         """The service time of the next batch at that level."""
-        items = min(self.config.batch_size, max(1, self._batcher.waiting_items))
+        items = min(self._size(level), max(1, self._batcher.waiting_items))
         return self.replicas.usual_s(now_s, items, level)
 
     def configure(self, config: QueueConfig) -> None:
         """Apply this configuration."""
         self.config = config
-        self._batcher.batch_size = config.batch_size
         self._batcher.batch_timeout_s = config.batch_timeout_s
         self.replicas.set_profile(config.profiled_s)
-        self.replicas.set_urls(config.replicas)
-        self._level = min(self._level, self.replicas.levels - 1)
+        self.replicas.set_urls(self._by_level(), config.heavier)
+        self._quick_sizes.clear()
+        self._set_level(max(0, min(self._level, self.replicas.levels - 1)))
         self._pump()
 
     def to_json(self) -> dict[str, Any]:
@@ -363,13 +445,18 @@ class StageQueue:
 
     def _choose_level(self, now_s: float) -> None:
         """Set the level of the next batch."""
-        if self.replicas.levels == 1:
-            return
-        if self._batcher.waiting_items <= self.config.batch_size:
-            self._level = self._carrying_level(now_s)
-        elif self._is_pressed(now_s) and not self._carries(now_s, self._level):
-            self._level = max(self._level, self._carrying_level(now_s))
-        self._lighten(lambda level: now_s + self._next_s(now_s, level), self._batcher.next_wanted_s())
+        if self._level < 0:
+            self._set_level(0)
+        if self.replicas.levels > 1:
+            if self._batcher.waiting_items <= self.config.batch_size:
+                self._set_level(self._carrying_level(now_s))
+            elif self._is_pressed(now_s) and not self._carries(now_s, self._level):
+                self._set_level(max(self._level, self._carrying_level(now_s)))
+            elif self._level == 0 and self._has_larger and not self._carries(now_s, 0):
+                self._set_level(LARGER)
+            self._lighten(lambda level: now_s + self._next_s(now_s, level), self._batcher.next_wanted_s())
+        if self._level == 0 and self.replicas.heavier_levels:
+            self._set_level(self._heavier_level(now_s))
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop, now_s: float, service_s: float) -> None:
         next_batch_s = self._batcher.next_batch_s()
@@ -417,13 +504,23 @@ class StageQueue:
                 self._batcher.requeue(batch)
                 self._metrics.retries.inc()
             else:
-                service_s = loop.time() - began_s
-                self.replicas.release(replica, loop.time(), service_s)
-                if replica.given_level == 0:
-                    self._metrics.service_s.observe(service_s)
-                    self._metrics.batch_size.observe(batch.items)
+                self._note_answer(replica, batch, status, loop.time(), loop.time() - began_s)
                 self._end(await self._answered(replica, batch, where, status, body))
         self._pump()
+
+    def _note_answer(
+        self, replica: ModelServer, batch: Batch, status: int, now_s: float, service_s: float
+    ) -> None:
+        """Learn from the time of a batch."""
+        self.replicas.release(replica, now_s, service_s)
+        self._quick_sizes.clear()
+        if replica.given_level <= 0:
+            # What makes a heavier variant slower makes the one that is to run slower.
+            self._metrics.service_s.observe(service_s / replica.given_ratio)
+            self._metrics.batch_size.observe(batch.items)
+        is_late = any(now_s > piece.request.wanted_s for piece in batch.slices)
+        if replica.given_level < 0 and (is_late or status != 200):
+            self._lighter_until_s = now_s + PRESSED_S
 
     async def _answered(
         self, replica: ModelServer, batch: Batch, where: str, status: int, body: bytes

@@ -1,8 +1,8 @@
 """V2 tensors in JSON or as bytes: checked, cut into rows, merged into batches, and split again.
 
 Requests and answers are untrusted. `parse_request` and `parse_answer` accept only tensors that can be merged
-with and split from those of other requests without shifting a row. Data may be flat or nested; it is kept
-flat, so rows are slices of the list.
+with and split from those of other requests without shifting a row. Data may be flat or nested; its length is
+a multiple of the number of items in both cases, so rows are slices of the list and no element is copied.
 
 In V2's binary extension the header `Inference-Header-Content-Length` has the length of a body's JSON part.
 There a tensor has no `data`, but the parameter `binary_data_size`; the bytes follow in the order of the
@@ -77,9 +77,10 @@ NULL = type(None)
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A named tensor with flat data; its first dimension counts the items.
+    """A named tensor; its first dimension counts the items.
 
-    `has_null` is True if null stands for some of its numbers.
+    `depth` is the number of levels that its data is nested below the first. `has_null` is True if null stands
+    for some of its numbers.
     """
 
     name: str
@@ -87,7 +88,12 @@ class Tensor:
     shape: tuple[int, ...]
     data: list[Any]
     parameters: dict[str, Any] | None = None
+    depth: int = 0
     has_null: bool = False
+
+    def scalars(self) -> list[Any]:
+        """All values, without nesting."""
+        return _scalars(self.data, self.depth)
 
     @property
     def items(self) -> int:
@@ -101,8 +107,8 @@ class Tensor:
         width = len(self.data) // self.items if self.items else 0
         shape = (stop - start, *self.shape[1:])
         data = self.data[start * width : stop * width]
-        has_null = self.has_null and None in data
-        return Tensor(self.name, self.datatype, shape, data, self.parameters, has_null)
+        has_null = self.has_null and None in _scalars(data, self.depth)
+        return Tensor(self.name, self.datatype, shape, data, self.parameters, self.depth, has_null)
 
     def to_json(self) -> dict[str, Any]:
         """The tensor in the JSON form of the V2 protocol."""
@@ -117,9 +123,9 @@ class Tensor:
 
     @property
     def kind(self) -> Hashable:
-        """The key under which tensors can be merged: name, type, shape of a row, parameters."""
+        """The key under which tensors can be merged: name, type, shape of a row, nesting, parameters."""
         parameters = orjson.dumps(self.parameters) if self.parameters else b""
-        return self.name, self.datatype, self.shape[1:], parameters
+        return self.name, self.datatype, self.shape[1:], self.depth, parameters
 
 
 Tensors = tuple[Tensor, ...]
@@ -281,19 +287,20 @@ def _tensor(raw: Any, allow_null: bool, most_values: int) -> Tensor:
     check_shape(shape, most_values)
     if not isinstance(data, list):
         raise TypeError("needs its data as a list")
-    data = _flat(data, shape)
+    depth = _depth(data, shape)
+    scalars = _scalars(data, depth)
     is_float = datatype in FLOATS
-    types = set(map(type, data))
+    types = set(map(type, scalars))
     has_null = allow_null and is_float and NULL in types
     if not types <= VALUES[datatype] | ({NULL} if has_null else set()):
         found = ", ".join(sorted(_NAMES.get(each, each.__name__) for each in types - VALUES[datatype]))
         raise ValueError(f"has data that is not {datatype}: {found}")
-    if datatype in INTEGERS and data:
+    if datatype in INTEGERS and scalars:
         low, high = INTEGERS[datatype]
-        if min(data) < low or max(data) > high:
+        if min(scalars) < low or max(scalars) > high:
             raise ValueError(f"has numbers outside {datatype}, {low} to {high}")
     parameters = _parameters(raw.get("parameters"))
-    return Tensor(name, datatype, tuple(shape), data, parameters, has_null)
+    return Tensor(name, datatype, tuple(shape), data, parameters, depth, has_null)
 
 
 def check_shape(shape: Any, most_values: int) -> int:
@@ -324,23 +331,29 @@ def _parameters(raw: Any) -> dict[str, Any] | None:
     return raw or None
 
 
-def _flat(data: list[Any], shape: Sequence[int]) -> list[Any]:
-    """The data without nesting; ValueError if it does not fit the shape.
+def _depth(data: list[Any], shape: Sequence[int]) -> int:
+    """The number of levels that the data is nested below the first; ValueError if it does not fit the shape.
 
     Rows must be alike: all nested down to one dimension, and flat below it.
     """
-    sizes = {len(data)}
+    lists = [data]
     for depth, size in enumerate(shape):
-        types = set(map(type, data))
+        lengths = set(map(len, lists))
+        types = set(map(type, chain.from_iterable(lists)))
         if list not in types:
-            if sizes <= {math.prod(shape[depth:])}:
-                return data
+            if lengths <= {math.prod(shape[depth:])}:
+                return depth
             break
-        if types != {list} or sizes != {size}:
+        if types != {list} or lengths != {size}:
             break
-        sizes = set(map(len, data))
-        data = list(chain.from_iterable(data))
+        lists = list(chain.from_iterable(lists))
     raise ValueError(f"has data that does not fit the shape {list(shape)}")
+
+
+def _scalars(data: list[Any], depth: int) -> list[Any]:
+    for _ in range(depth):
+        data = list(chain.from_iterable(data))
+    return data
 
 
 def merge(parts: Sequence[Tensors]) -> Tensors:
@@ -520,7 +533,7 @@ def dump_with_bytes(
 
 def _raw(tensor: Tensor) -> bytes | None:
     """The values as bytes; None if they have none: BYTES that are numbers."""
-    values, kind = tensor.data, tensor.datatype
+    values, kind = tensor.scalars(), tensor.datatype
     try:
         if kind == "BYTES":
             is_base64 = (tensor.parameters or {}).get(CONTENT_KIND) == BASE64

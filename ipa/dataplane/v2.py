@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -12,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 import ipa
 from ipa.dataplane.client import Client
-from ipa.dataplane.http import Application, BodyLimits, Call, Handler, Response
+from ipa.dataplane.http import Application, BodyLimits, Call, Response
 from ipa.dataplane.metrics import Exposition
 from ipa.dataplane.tensors import (
     BINARY_CONTENT_TYPE,
@@ -150,19 +151,11 @@ def _tensor(entry: dict[str, Any]) -> DeclaredTensor | None:
     return DeclaredTensor(name, datatype, tuple(shape), kind if isinstance(kind, str) else None)
 
 
-class V2Server:
+class V2Server(ABC):
     """The HTTP server of one model, which is a pipeline or a stage: the addresses of V2, metrics and admin.
 
     `hosts` are the accepted host names, empty for any; `admin_token` enables the admin address.
     """
-
-    # The methods of a subclass.
-    _ready: Handler
-    _infer: Handler
-    _metadata: Handler
-    _model_ready: Handler
-    _read_config: Handler
-    _write_config: Handler
 
     def __init__(
         self, name: str, metrics: Exposition, *, hosts: frozenset[str], limits: BodyLimits, admin_token: str
@@ -197,6 +190,7 @@ class V2Server:
             hosts=self._hosts,
             served=f"the model here is {self._name!r}, version {VERSION}",
             limits=self._limits,
+            passing=self._client.__len__,
         )
 
     async def _start(self) -> None:
@@ -210,6 +204,24 @@ class V2Server:
 
     async def _live(self, _call: Call) -> Response:
         return json_response({"live": True})
+
+    @abstractmethod
+    async def _ready(self, call: Call) -> Response: ...
+
+    @abstractmethod
+    async def _infer(self, call: Call) -> Response: ...
+
+    @abstractmethod
+    async def _metadata(self, call: Call) -> Response: ...
+
+    @abstractmethod
+    async def _model_ready(self, call: Call) -> Response: ...
+
+    @abstractmethod
+    async def _read_config(self, call: Call) -> Response: ...
+
+    @abstractmethod
+    async def _write_config(self, call: Call) -> Response: ...
 
 
 def json_response(content: Any) -> Response:

@@ -30,6 +30,7 @@ from ipa.files.targets import check_batches, target_sections
 from ipa.model.errors import ConflictError, InputError, NotFoundError, Problem
 from ipa.model.forms import (
     ANY,
+    END,
     KIND,
     NAME,
     NUMBER,
@@ -113,7 +114,14 @@ _GRAPH = either(
     description="A list is a chain. "
     "Routers and combiners need a mapping of each stage to what it comes after."
 )
-_RESIDENT = ValueForm({"type": "string", "enum": [ALL_VARIANTS]})
+_RESIDENT = ValueForm(
+    {
+        "type": ["string", "integer"],
+        "title": f"{ALL_VARIANTS}, or a whole number of at least 1",
+        "pattern": f"^{ALL_VARIANTS}{END}",
+        "minimum": 1,
+    }
+)
 _PRICES = ValueForm(
     {"type": "object", "additionalProperties": False},
     lambda given: Prices({**given.pop("accelerators", {}), **given}, is_money=True),

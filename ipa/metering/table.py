@@ -202,7 +202,7 @@ QUEUE_STAGE_SECONDS = queue(
 )
 QUEUE_SERVICE_SECONDS = queue(
     "ipa_queue_service_seconds",
-    "Time of one batch of the variant that runs in a replica.",
+    "Time of one batch of the variant that runs in a replica; of a heavier one, as that would have taken.",
     STAGE_PART,
     buckets=LATENCY_BUCKETS_S,
 )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
+from heapq import nlargest
 
 from ipa.model.errors import InputError
 from ipa.model.pipeline import Bounds, MeasuredVariant, Pipeline, Stage, Variant
@@ -34,7 +35,7 @@ def with_profiles(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> P
 def stage_beside(stage: Stage, profiles: Sequence[VariantProfile], bounds: Bounds) -> dict[str, Resources]:
     """The resources of one replica beside its cores, by variant, of the stage's variants with a profile.
 
-    If variants are resident, each replica has room for all of them together; they share accelerators.
+    If variants are resident, each replica has room for the largest of them together; they share accelerators.
     InputError: resident variants without a figure of a resource that has a bound.
     """
     own = {variant.name: variant for variant in stage.variants}
@@ -51,7 +52,10 @@ def stage_beside(stage: Stage, profiles: Sequence[VariantProfile], bounds: Bound
                 hint=f"Measure them with `ipa profile`, or remove `resident` or bounds.{dimension.name}.",
             )
     largest = reduce(Resources.maximum, map(Resources.of, alone.values()), NO_RESOURCES)
-    together = {each.name: sum(it.get(each.name, 0.0) for it in alone.values()) for each in BESIDE_CORES}
+    together = {
+        each.name: sum(nlargest(stage.residents, (it.get(each.name, 0.0) for it in alone.values())))
+        for each in BESIDE_CORES
+    }
     return dict.fromkeys(alone, Resources.of(largest.amounts | together))
 
 
@@ -69,22 +73,42 @@ ANY_VARIANT = "{variant}"
 
 
 def resident_variants(pipeline: Pipeline, stage: str, variant: str) -> tuple[str, ...]:
-    """The variants that replicas of the stage keep loaded while `variant` runs, which is the first."""
+    """The variants that replicas of the stage keep loaded while `variant` runs, which is the first.
+
+    As many as `resident` says: its neighbours by accuracy, the less accurate one of two first, since it
+    relieves overload. Without profiles the order of the file stands for that of accuracies.
+    """
     found = pipeline.stage(stage)
-    others = [each.name for each in found.variants if each.name != variant] if found.residents > 1 else []
-    return (variant, *others)
+    measured = pipeline.bounds.measured
+    names = [each.name for each in found.variants]
+    if all((stage, name) in measured for name in names):
+        names.sort(key=lambda name: measured[stage, name].accuracy)
+    place = names.index(variant)
+    nearest = sorted(range(len(names)), key=lambda at: (abs(at - place), at))
+    return tuple(names[at] for at in nearest[: found.residents])
 
 
-def lighter_variants(pipeline: Pipeline, stage: str, variant: str) -> tuple[str, ...]:
-    """The variants that may stand in for `variant` where requests would be late; the most accurate first.
+def stand_ins(
+    pipeline: Pipeline, stage: str, variant: str, there: Container[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The lighter and the heavier ones of the variants `there` that may serve instead of `variant`.
 
-    None where the file pins the variant or asks for an accuracy: then every request is to have it.
+    Lighter ones stand in where requests would be late, the most accurate first; none where the file asks for
+    an accuracy. Heavier ones serve while there is time, the least accurate first; none where new variants are
+    to be measured by a canary first. Neither where the file pins the variant.
     """
     found, bounds = pipeline.stage(stage), pipeline.bounds
-    if found.pin.variant is not None or bounds.accuracy_floor is not None:
-        return ()
-    names = [each.name for each in found.variants if is_lighter(bounds, stage, variant, each.name)]
-    return tuple(sorted(names, key=lambda name: -bounds.measured[stage, name].accuracy))
+    if found.pin.variant is not None:
+        return (), ()
+    names = [each.name for each in found.variants if each.name in there]
+    lighter = [name for name in names if is_lighter(bounds, stage, variant, name)]
+    heavier = [name for name in names if is_lighter(bounds, stage, name, variant)]
+    lighter.sort(key=lambda name: -bounds.measured[stage, name].accuracy)
+    heavier.sort(key=lambda name: bounds.measured[stage, name].accuracy)
+    return (
+        () if bounds.accuracy_floor is not None else tuple(lighter),
+        () if pipeline.canary is not None else tuple(heavier),
+    )
 
 
 def is_lighter(bounds: Bounds, stage: str, old: str, new: str) -> bool:

@@ -327,13 +327,15 @@ class Stage:
     # Set by the target too: the time of a request on its way to the stage and back, beside the stage's own.
     hop_s: float = field(default=0.0, metadata=UNLESS_DEFAULT)
     resident: int | str = field(default=1, metadata=UNLESS_DEFAULT)
-    """Variants that each replica keeps loaded, to switch between them in place: all, which takes their memory
-    together. Where absent, it has one, and another variant takes new replicas."""
+    """Variants that each replica keeps loaded, to switch between them in place: all, or a number, which are
+    the running one and its neighbours by accuracy. It takes the memory of the largest of that number. 1
+    where absent: another variant takes new replicas."""
 
     @property
     def residents(self) -> int:
         """The number of variants that each replica keeps loaded."""
-        return 1 if self.resident == 1 else len(self.variants)
+        most = len(self.variants)
+        return most if self.resident == ALL_VARIANTS else min(int(self.resident), most)
 
     def limits(self, bounds: Bounds) -> StageBounds:
         """Limits of this stage: the tighter of its own bounds and the pipeline's."""

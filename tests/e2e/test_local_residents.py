@@ -18,8 +18,9 @@ from ipa.dataplane.http import BUDGET_HEADER
 from ipa.files import load_profiles
 from ipa.files.pipelines import load_pipeline
 from ipa.model.measured import with_profiles
-from ipa.model.pipeline import Pipeline
+from ipa.model.pipeline import Pin, Pipeline, StageBounds
 from ipa.model.plan import StageConfig
+from ipa.policies.base import pinned
 from ipa.targets.local.target import LOCAL
 from ipa.targets.local.workload import LocalWorkload
 from tests.e2e.test_local_digits import Load, canvas, carry_out, change
@@ -32,11 +33,15 @@ START = (StageConfig("locate", "logistic", 1, 0.5, 1), StageConfig("classify", "
 
 @pytest.fixture(scope="module")
 def digits(root: Path) -> Pipeline:
-    """All variants of both stages are resident."""
+    """All variants of the first stage are resident, two of the second's three."""
     made = load_pipeline(root / "pipelines" / "digits" / "pipeline.yaml")
+    locate, classify = made.stages
+    # Batches that cannot grow so far that the slowest variant serves a burst in time.
+    locate = replace(locate, resident="all", bounds=StageBounds(batch_sizes=(1, 2, 4)))
+    stages = (locate, replace(classify, resident=2))
     profiles = load_profiles(root / "profiles", "digits")
     # Changes are to lose no request; by its file it would drop them at 150 ms.
-    return with_profiles(replace(made, drop_after_s=5.0), profiles)
+    return with_profiles(replace(made, stages=stages, drop_after_s=5.0), profiles)
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +144,31 @@ def test_a_burst_that_would_be_late_is_served_by_lighter_variants(
     assert 40 <= served <= 160, served
 
 
+def test_heavier_variants_serve_while_there_is_time_unless_a_person_pins_one(
+    workload: LocalWorkload, digits: Pipeline
+) -> None:
+    runner = workload.runner("digits")
+    wanted = change(workload, digits, "light", StageConfig("locate", "ridge", 1, 0.5, 1), START[1])
+    assert carry_out(workload, digits, wanted) is RolloutPhase.READY
+    until(lambda: loaded(workload, "locate") == [{"ridge", "logistic", "ensemble"}])
+    url = f"{runner.endpoint}/v2/models/digits/infer"
+
+    def by_heavier(count: int) -> float:
+        before = answered(runner.scrape_targets, "locate", "logistic", "ensemble")
+        with httpx.Client(timeout=30, trust_env=False) as client:
+            for _ in range(count):
+                assert client.post(url, json=canvas(1)).status_code == 200
+        return answered(runner.scrape_targets, "locate", "logistic", "ensemble") - before
+
+    # The first tells the queue how quick the machine is, and a busy one has no time for all of them.
+    until(lambda: by_heavier(10) >= 5)
+    workload.read(pinned(digits, [("locate", Pin(variant="ridge"))]))
+    until(lambda: by_heavier(10) == 0)
+    assert by_heavier(20) == 0
+    workload.read(digits)
+    until(lambda: by_heavier(10) >= 5)
+
+
 def answered(targets: list[str], stage: str, *variants: str) -> float:
     """The items of the stage that these variants have answered."""
     texts = [httpx.get(f"http://{target}/metrics", trust_env=False).text for target in targets]
@@ -153,6 +183,28 @@ def answered(targets: list[str], stage: str, *variants: str) -> float:
         for line in text.splitlines()
         if line.startswith(name)
     )
+
+
+def test_only_as_many_variants_as_planned_are_loaded_and_any_can_be_switched_to(
+    workload: LocalWorkload, digits: Pipeline
+) -> None:
+    runner = workload.runner("digits")
+    until(lambda: loaded(workload, "classify") == [{"tree", "logistic"}])
+    before = runner.pids("classify")
+    locate = workload.read(digits).stages[0].config
+    with Load(runner.endpoint) as load:
+        # It is not loaded yet, and takes the place of one that does not run.
+        wanted = change(workload, digits, "far", locate, replace(START[1], variant="forest"))
+        assert carry_out(workload, digits, wanted) is RolloutPhase.READY
+        load.wait_for_more(20)
+        until(lambda: loaded(workload, "classify") == [{"forest", "logistic"}])
+        assert (
+            carry_out(workload, digits, change(workload, digits, "near", locate, START[1]))
+            is RolloutPhase.READY
+        )
+        load.wait_for_more(20)
+    assert set(load.statuses) == {200}
+    assert runner.pids("classify") == before
 
 
 def test_more_replicas_of_a_heavier_variant_serve_before_the_lighter_one_goes(

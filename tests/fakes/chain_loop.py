@@ -32,13 +32,16 @@ class ToyStage:
     spread: float = 0.2
     # By lighter variant, the most accurate first: the part of a batch's time that it takes.
     lighter: Mapping[str, float] = field(default_factory=dict)
+    # The same for heavier variants, the next more accurate one first.
+    heavier: Mapping[str, float] = field(default_factory=dict)
+    largest_batch_size: int = 1
     # True if the queue knows from profiles how much quicker the lighter variants are.
     is_profiled: bool = False
 
     @property
     def profiled_s(self) -> dict[str, tuple[float, float]]:
         """By variant the time of the first item and of each further one, if they are known."""
-        known = {"toy": 1.0, **self.lighter}
+        known = {"toy": 1.0, **self.lighter, **self.heavier}
         times = {name: (self.one_s * ratio, self.more_s * ratio) for name, ratio in known.items()}
         return times if self.is_profiled else {}
 
@@ -63,15 +66,15 @@ class Seen:
     # The text of the metrics of the router and each queue.
     metrics: dict[str, str] = field(default_factory=dict)
 
-    def served(self, stage: str) -> tuple[float, float]:
-        """The items that the stage's replicas answered, and those that lighter variants did."""
+    def served(self, stage: str, by: str = "lighter") -> tuple[float, float]:
+        """The items that the stage's replicas answered, and those that lighter or heavier variants did."""
         by_variant = {
             str(variant): float(items)
             for variant, items in re.findall(
                 r'^ipa_queue_variant_items_total{.*variant="(.*)"} (.*)$', self.metrics[stage], re.MULTILINE
             )
         }
-        others = self.stages[stage].lighter
+        others = self.stages[stage].lighter if by == "lighter" else self.stages[stage].heavier
         return sum(by_variant.values()), sum(by_variant.get(variant, 0.0) for variant in others)
 
     @property
@@ -131,7 +134,8 @@ def overload(
             items = inputs[0]["shape"][0]
             shape = 1 / stage.spread**2
             mean_s = stage.one_s + stage.more_s * (items - 1)
-            mean_s *= stage.lighter.get(server._queues["1"].replicas.given_variant(url), 1.0)
+            ratios = {**stage.lighter, **stage.heavier}
+            mean_s *= ratios.get(server._queues["1"].given_variant(url), 1.0)
             await asyncio.sleep(mean_s * rng.gammavariate(shape, 1 / shape))
             return 200, orjson.dumps({"outputs": inputs})
 
@@ -142,7 +146,9 @@ def overload(
             stage.name,
             sender=serve,
             replicas=dict.fromkeys(urls, variants),
+            heavier=dict.fromkeys(urls, tuple(stage.heavier)),
             batch_size=stage.batch_size,
+            largest_batch_size=stage.largest_batch_size,
             batch_timeout_s=0.005,
             profiled_s=stage.profiled_s,
         )

@@ -220,7 +220,7 @@ def test_r5_a_row_without_a_number_fails_its_request_alone(case: Case) -> None:
     async def nan_for_bad(url: str, sent: bytes) -> tuple[int, bytes]:
         batches.append(1)
         (given,) = orjson.loads(sent)["inputs"]
-        data = [float("nan") if value == BAD else value for value in given["data"]]
+        data = [[float("nan")] if value == [BAD] else value for value in given["data"]]
         return 200, orjson.dumps({"outputs": [{**given, "data": data}]})
 
     async def scenario() -> list[httpx.Response]:
@@ -233,7 +233,7 @@ def test_r5_a_row_without_a_number_fails_its_request_alone(case: Case) -> None:
     case.equal("status", bad.status_code, 502)
     case.equal("others failed", [first.status_code, second.status_code].count(502), 0)
     case.equal("batches", len(batches), 1)
-    assert second.json()["outputs"][0]["data"] == [2.0, 3.0]
+    assert second.json()["outputs"][0]["data"] == [[2.0], [3.0]]
     assert "NaN" in bad.json()["detail"]
 
 
@@ -245,6 +245,7 @@ def test_r5_only_requests_that_are_alike_share_a_batch(case: Case) -> None:
         [{**one, "name": "z"}],
         [{**one, "datatype": "FP64"}],
         [{**one, "shape": [1, 1]}],
+        [{**one, "shape": [1, 1], "data": [[1.0]]}],
         [{**one, "parameters": {"a": 1}}],
         [{**one, "parameters": {"a": True}}],
         [{**one, "parameters": {"a": "1"}}],

@@ -127,12 +127,16 @@ def test_every_accepted_request_ends_exactly_once_with_its_own_rows(events: list
     counts=st.lists(st.integers(0, 4), min_size=1, max_size=8),
     cuts=st.lists(st.integers(0, 8), max_size=3),
     width=st.integers(1, 3),
+    is_nested=st.booleans(),
 )
-def test_splitting_and_merging_give_the_batch_back(counts: list[int], cuts: list[int], width: int) -> None:
-    data = [10 * row + column for row in range(sum(counts)) for column in range(width)]
+def test_splitting_and_merging_give_the_batch_back(
+    counts: list[int], cuts: list[int], width: int, is_nested: bool
+) -> None:
+    rows = [[10 * row + column for column in range(width)] for row in range(sum(counts))]
+    data = rows if is_nested else [value for row in rows for value in row]
     batch = (
         Tensor(FAN_OUT, "INT64", (len(counts),), list(counts)),
-        Tensor("y", "INT64", (sum(counts), width), data),
+        Tensor("y", "INT64", (len(rows), width), list(data)),
     )
     edges = [0, *sorted(min(cut, len(counts)) for cut in cuts), len(counts)]
     sizes = [after - before for before, after in pairwise(edges)]

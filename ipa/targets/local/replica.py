@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,8 @@ REPOSITORY = "v2/repository/models"
 LOAD_TIMEOUT_S = 180.0
 # A variant that does not load is tried again after this.
 AGAIN_S = 60.0
+# A batch that was sent before a switch may still be served by the variant before it.
+LEFT_FOR_S = 5.0
 # More would compete with requests for the cores.
 MOST_LOADING = 4
 # Of so many health checks in a row that fail, each after 2 s, a replica counts as hung.
@@ -84,6 +86,28 @@ class Replica:
     loaded: set[str]
     phase: Phase = Phase.STARTING
     failed_checks: int = 0
+    # Those that its queue may choose instead of `variant`.
+    stand_ins: tuple[str, ...] = ()
+    # When each variant that it has run was last one of these.
+    left_s: dict[str, float] = field(default_factory=dict)
+
+    def switch(self, variant: str, now_s: float) -> None:
+        """Run another of its variants from now on."""
+        if variant != self.variant:
+            self.left_s[self.variant] = now_s
+            self.variant = variant
+
+    def set_stand_ins(self, variants: tuple[str, ...], now_s: float) -> None:
+        """Let its queue choose these variants from now on."""
+        for variant in set(self.stand_ins) - set(variants):
+            self.left_s[variant] = now_s
+        self.stand_ins = variants
+
+    def is_left(self, variant: str, since_s: float) -> bool:
+        """True if it cannot have been given that variant since then."""
+        if variant == self.variant or variant in self.stand_ins:
+            return False
+        return self.left_s.get(variant, since_s) <= since_s
 
     def resize(self, cores: float) -> None:
         """Give it other cores, of as many threads. OSError: its file cannot be written."""
@@ -259,23 +283,23 @@ def check_adoptable(running: Pipeline, changed: Pipeline) -> None:
 
 
 class VariantLoader:
-    """Loads the resident variants in each replica, one at a time.
+    """Keeps in each replica the variants that `resident` says, one load or unload at a time.
 
     The wanted variant comes first, in all replicas; others are loaded in one replica of a stage after
-    another.
+    another. No replica has more than planned: a variant is unloaded before another is loaded.
     """
 
     def __init__(self, pipeline: Pipeline, folder: Path, client: httpx.Client, wake: threading.Event) -> None:
         self._pipeline, self._folder, self._client, self._wake = pipeline, folder, client, wake
         self._pool = ThreadPoolExecutor(MOST_LOADING, thread_name_prefix=f"load-{pipeline.name}")
         self._lock = threading.Lock()
-        # The replicas that load a variant now.
+        # The replicas that load or unload a variant now.
         self._busy: set[str] = set()
         # By replica and variant: when it could not be loaded, and why.
         self._failed: dict[tuple[str, str], tuple[float, str]] = {}
 
     def follow(self, config: StageConfig, replicas: Sequence[Replica]) -> None:
-        """Start what is next to load in the replicas of a stage that wants `config`."""
+        """Start what is next to load or unload in the replicas of a stage that wants `config`."""
         wanted = resident_variants(self._pipeline, config.stage, config.variant)
         ready = [it for it in replicas if it.is_resident and it.phase is Phase.READY]
         with self._lock:
@@ -284,7 +308,9 @@ class VariantLoader:
                 is_urgent = wanted[0] not in replica.loaded
                 if variant and (is_urgent or not any(it.key in self._busy for it in ready)):
                     self._busy.add(replica.key)
-                    self._pool.submit(self._load, replica, variant)
+                    action = "unload" if variant in replica.loaded else "load"
+                    replica.loaded.discard(variant)
+                    self._pool.submit(self._change, replica, action, variant)
 
     def adopt(self, pipeline: Pipeline) -> None:
         """Follow the pipeline as its file has it now, and try all variants anew."""
@@ -303,19 +329,26 @@ class VariantLoader:
         self._pool.shutdown(cancel_futures=True)
 
     def _next(self, replica: Replica, wanted: Sequence[str]) -> str:
-        """The variant to load; empty if there is nothing to do now."""
+        """The variant to load, or that of those loaded to unload; empty if there is nothing to do now."""
         now_s = time.monotonic()
         recent = {
             variant
             for (key, variant), (at_s, _) in self._failed.items()
             if key == replica.key and now_s - at_s <= AGAIN_S
         }
-        return next((it for it in wanted if it not in replica.loaded | recent), "")
+        missing = next((it for it in wanted if it not in replica.loaded | recent), "")
+        if missing and len(replica.loaded) < len(wanted):
+            return missing
+        spare = [it for it in replica.loaded if it != wanted[0] and replica.is_left(it, now_s - LEFT_FOR_S)]
+        least = max(spare, key=lambda it: wanted.index(it) if it in wanted else len(wanted), default="")
+        return least if missing or least not in wanted else ""
 
-    def _load(self, replica: Replica, variant: str) -> None:
-        name = replica.model.replace(ANY_VARIANT, variant)
-        write_model(self._folder / replica.key, name, local_run(self._pipeline, replica.stage, variant))
-        url, why = f"{replica.model_url(variant, REPOSITORY)}/load", ""
+    def _change(self, replica: Replica, action: str, variant: str) -> None:
+        """Load or unload the variant."""
+        if action == "load":
+            name = replica.model.replace(ANY_VARIANT, variant)
+            write_model(self._folder / replica.key, name, local_run(self._pipeline, replica.stage, variant))
+        url, why = f"{replica.model_url(variant, REPOSITORY)}/{action}", ""
         try:
             answer = self._client.post(url, timeout=LOAD_TIMEOUT_S)
             if answer.is_error:
@@ -325,10 +358,10 @@ class VariantLoader:
         with self._lock:
             self._busy.discard(replica.key)
             if why:
-                why = f"{replica.key} cannot load {variant}: {why}"
+                why = f"{replica.key} cannot {action} {variant}: {why}"
                 LOG.warning("%s", why)
                 self._failed[replica.key, variant] = time.monotonic(), why
-            else:
+            elif action == "load":
                 replica.loaded.add(variant)
         self._wake.set()
 
@@ -355,7 +388,7 @@ def switch(
             resize(replica, config.cores)
     for replica in able:
         if enough or is_lighter(pipeline.bounds, config.stage, replica.variant, config.variant):
-            replica.variant = config.variant
+            replica.switch(config.variant, time.monotonic())
     for replica in staying if enough and may_shrink else ():
         if replica.cores > config.cores:
             resize(replica, config.cores)

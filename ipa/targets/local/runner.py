@@ -22,9 +22,9 @@ from ipa.dataplane.http import FIRST_PART, PARTS
 from ipa.dataplane.stagequeue import QueueConfig
 from ipa.model.decision import Change
 from ipa.model.errors import READ_AGAIN, ConflictError, UnavailableError
-from ipa.model.measured import lighter_variants
+from ipa.model.measured import resident_variants, stand_ins
 from ipa.model.parts import Configs, order_of, paired, parts_of, share_of
-from ipa.model.pipeline import Pipeline, Stage
+from ipa.model.pipeline import Bounds, Pipeline, Stage
 from ipa.model.plan import StageConfig, cores_of
 from ipa.targets.local.forkserver import ForkedProcesses, serving_priority
 from ipa.targets.local.front import Front, PartRun, StageRun, router_socket
@@ -59,6 +59,15 @@ GIVE_UP_AFTER = 3
 
 # Health checks at once: some replicas may not answer for the whole of REQUEST_TIMEOUT_S.
 PROBES = 8
+
+
+def largest_batch(stage: Stage, bounds: Bounds, batch_size: int) -> int:
+    """The most items of a batch where more arrives than batches of `batch_size` carry.
+
+    The largest that the file allows; `batch_size` where it names none, or pins one.
+    """
+    sizes = stage.limits(bounds).batch_sizes
+    return batch_size if stage.pin.batch_size is not None or not sizes else max(sizes)
 
 
 class PipelineRunner:
@@ -468,17 +477,32 @@ class PipelineRunner:
         if run.told and not (serves and self._is_shared_out()):
             # Until the first new one serves, and requests go as planned, the old one keeps its batch size.
             batch_size = run.told.batch_size
-        variants = {}
-        for it in ready:
-            lighter = lighter_variants(self._asked, run.stage.name, it.variant)
-            variants[it.url] = (it.variant, *(name for name in lighter if name in it.loaded))
+        asked = self._asked.stage(run.stage.name)
+        largest_batch_size = largest_batch(asked, self.pipeline.bounds, batch_size)
+        others = {it.url: self._stand_ins(run, it) for it in ready}
+        variants = {it.url: (it.variant, *others[it.url][0]) for it in ready}
+        heavier = {url: names for url, (_, names) in others.items() if names}
         cores = min((it.cores for it in ready), default=run.config.cores)
         profiled_s = {
             name: (measured.batch_core_s[0] / cores, measured.batch_core_s[1] / cores)
             for (stage, name), measured in self.pipeline.bounds.measured.items()
             if stage == run.stage.name and measured.batch_core_s[0] > 0
         }
-        return QueueConfig(batch_size, run.stage.batch_timeout_s, variants, profiled_s)
+        timeout_s = run.stage.batch_timeout_s
+        return QueueConfig(batch_size, largest_batch_size, timeout_s, variants, profiled_s, heavier)
+
+    def _stand_ins(self, run: StageRun, replica: Replica) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The lighter and the heavier variants that its queue may choose instead of the one that it runs.
+
+        None while the wanted one has to be loaded first: it may take the place of one of them.
+        """
+        kept: Sequence[str] = ()
+        if run.config.variant in replica.loaded:
+            kept = resident_variants(self.pipeline, run.stage.name, run.config.variant)
+        there = replica.loaded.intersection(kept)
+        lighter, heavier = stand_ins(self._asked, run.stage.name, replica.variant, there)
+        replica.set_stand_ins(lighter + heavier, time.monotonic())
+        return lighter, heavier
 
     def _stop_drained(self, run: StageRun, draining: Sequence[str] | None) -> None:
         now_s = time.monotonic()

@@ -108,13 +108,17 @@ async def test_the_admin_address_changes_the_configuration_for_the_supervisor_on
     async with client(application) as http:
         http.headers.update(with_token)
         assert (await http.get("/v2/health/ready")).status_code == 503
-        replicas = [{"url": REPLICA, "variant": "large", "lighter": ["small"]}]
+        replicas = [{"url": REPLICA, "variant": "large", "lighter": ["small"], "heavier": ["huge"]}]
         profiled = {"large": [0.2, 0.1], "small": [0.05, 0.02]}
-        config = {"batch_size": 8, "replicas": replicas, "profiled_s": profiled}
+        config = {
+            **{"batch_size": 8, "largest_batch_size": 16},
+            **{"replicas": replicas, "profiled_s": profiled},
+        }
         assert (await http.put("/admin/config", json={"batch_size": 0})).status_code == 422
         answer = await http.put("/admin/config", json=config)
         assert answer.json() == {
             "batch_size": 8,
+            "largest_batch_size": 16,
             "batch_timeout_s": 0,
             "profiled_s": profiled,
             "waiting_items": 0,
@@ -147,8 +151,10 @@ async def test_the_admin_address_changes_the_configuration_for_the_supervisor_on
         {"replicas": ["http://127.0.0.1:123456"]},
         {"replicas": ["http://[::1"]},
         {"replicas": [{"url": 3}]},
+        {"largest_batch_size": 0},
         {"replicas": [{"url": "http://127.0.0.1:1", "lighter": "small"}]},
         {"replicas": [{"url": "http://127.0.0.1:1", "lighter": [3]}]},
+        {"replicas": [{"url": "http://127.0.0.1:1", "heavier": [3]}]},
         {"replicas": [{"url": "http://127.0.0.1:1", "in_flight": 0}]},
         {"batchsize": 3},
         [],

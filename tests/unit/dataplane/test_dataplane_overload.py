@@ -59,7 +59,7 @@ def test_most_of_what_is_too_much_is_refused_at_once() -> None:
 
 def test_a_lighter_variant_carries_what_would_be_refused() -> None:
     lighter = {"half": 0.5, "tenth": 0.1}
-    stages = [replace(stage, lighter=lighter) for stage in STAGES]
+    stages = [replace(stage, lighter=lighter, largest_batch_size=8) for stage in STAGES]
     seen = overload(stages, 3 * SLOW.capacity_rps, sla_s=SLA_S)
     assert seen.in_time > 0.98 * seen.sent
     answered, by_lighter = seen.served("slow")
@@ -67,15 +67,16 @@ def test_a_lighter_variant_carries_what_would_be_refused() -> None:
     assert 0.6 * answered < by_lighter < answered
 
 
-# Few requests, each of which takes a good part of the SLA.
+# Few requests, each of which takes a good part of the SLA, and gains nothing in larger batches.
 HEAVY = (
-    ToyStage("detect", one_s=0.1, more_s=0.1, lighter={"light": 0.3}),
+    ToyStage("detect", one_s=0.1, more_s=0.1, lighter={"light": 0.3}, largest_batch_size=8),
     ToyStage(
         "read",
         one_s=0.25,
         more_s=0.25,
         replicas=3,
         lighter={"middle": 0.6, "light": 0.3},
+        largest_batch_size=8,
     ),
 )
 
@@ -84,14 +85,14 @@ HEAVY = (
 def test_refusals_at_the_entry_do_not_keep_a_stage_at_what_it_cannot_carry(seed: int) -> None:
     """Else 40 to 44 % are in time, and a third of the batches is lighter: what is refused hides the load."""
     seen = overload(HEAVY, 25.0, sla_s=1.0, seconds=12.0, seed=seed)
-    assert seen.in_time > 0.95 * seen.sent
+    assert seen.in_time > 0.98 * seen.sent
     answered, by_lighter = seen.served("detect")
     assert by_lighter > 0.8 * answered
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_profiles_say_at_once_which_variant_carries_the_load(seed: int) -> None:
-    """Without them 80 to 89 % of the first seconds are in time: variants are tried."""
+    """Without them 80 to 89 % of the first seconds are in time: variants and larger batches are tried."""
     stages = [replace(stage, is_profiled=True) for stage in HEAVY]
     seen = overload(stages, 25.0, sla_s=1.0, seconds=6.0, warm_up_s=0.0, seed=seed)
     assert seen.in_time > 0.97 * seen.sent
@@ -102,6 +103,67 @@ def test_nothing_is_refused_and_no_lighter_variant_is_chosen_below_the_capacity(
     seen = overload(stages, 0.6 * SLOW.capacity_rps, sla_s=SLA_S)
     assert seen.in_time == seen.sent
     assert seen.served("slow")[1] == 0
+
+
+MORE_ACCURATE = {"twice": 2.0, "four": 4.0}
+
+
+@pytest.mark.parametrize("path", ["alone", "last"])
+def test_heavier_variants_serve_while_there_is_time(path: str) -> None:
+    stages = [replace(stage, heavier=MORE_ACCURATE, is_profiled=True) for stage in PATHS[path]]
+    calm = overload(stages, 0.15 * SLOW.capacity_rps, sla_s=SLA_S)
+    assert calm.in_time == calm.sent
+    for stage in stages:
+        answered, by_heavier = calm.served(stage.name, "heavier")
+        # The last of three has what the first two leave of the time.
+        assert by_heavier > (0.1 if path == "last" and stage.name == "slow" else 0.7) * answered
+    # The next heavier variant of the slow stage carries half of what the planned one does.
+    busy = overload(stages, 0.7 * SLOW.capacity_rps, sla_s=SLA_S, seconds=20.0)
+    # Without them 99.6 % and more are in time.
+    assert busy.in_time > 0.99 * busy.sent
+    assert busy.served("slow", "heavier")[1] < 0.05 * busy.served("slow")[0]
+
+
+def test_a_stage_spends_no_time_on_accuracy_that_a_later_one_needs() -> None:
+    """Else the lighter variant serves 35 % of the items at the middle stage, 2 % without heavier ones."""
+    stages = [
+        replace(stage, lighter={"half": 0.5}, heavier=MORE_ACCURATE, largest_batch_size=8, is_profiled=True)
+        for stage in PATHS["middle"]
+    ]
+    seen = overload(stages, 0.9 * SLOW.capacity_rps, sla_s=SLA_S, seconds=20.0)
+    assert seen.in_time == seen.sent
+    answered, by_lighter = seen.served("slow")
+    assert by_lighter < 0.1 * answered
+    answered, by_heavier = seen.served("quick", "heavier")
+    assert by_heavier > 0.8 * answered
+
+
+def test_what_is_too_much_is_carried_though_heavier_variants_are_there() -> None:
+    stages = [replace(stage, heavier=MORE_ACCURATE, is_profiled=True) for stage in STAGES]
+    seen = overload(stages, 1.6 * SLOW.capacity_rps, sla_s=SLA_S, seconds=12.0)
+    assert seen.goodput_rps > 0.9 * SLOW.capacity_rps
+
+
+@pytest.mark.parametrize(("place", "load_ratio"), [(0, 3.0), (1, 1.5)])
+def test_batches_grow_where_more_arrives_than_they_carry(place: int, load_ratio: float) -> None:
+    single = ToyStage("single", one_s=0.02, more_s=0.002, batch_size=1, replicas=2)
+    stages = [QUICK, replace(QUICK, name="last")]
+    rate_rps = load_ratio * single.capacity_rps
+    stages.insert(place, replace(single, largest_batch_size=8))
+    seen = overload(stages, rate_rps, sla_s=SLA_S, seconds=6.0)
+    assert seen.in_time > 0.99 * seen.sent
+    assert seen.served("single")[1] == 0
+    # Without them no more than it carries.
+    assert seen.goodput_rps > 0.95 * rate_rps > 1.4 * single.capacity_rps
+
+
+@pytest.mark.parametrize("load_ratio", [0.8, 1.6])
+def test_larger_batches_do_no_harm_where_they_save_no_time(load_ratio: float) -> None:
+    alike = ToyStage("alike", one_s=0.03, more_s=0.03, batch_size=1, replicas=2)
+    rate_rps = load_ratio * alike.capacity_rps
+    before = overload([QUICK, alike], rate_rps, sla_s=SLA_S)
+    seen = overload([QUICK, replace(alike, largest_batch_size=8)], rate_rps, sla_s=SLA_S)
+    assert seen.in_time > 0.97 * before.in_time
 
 
 def test_requests_on_their_way_take_their_number_over_the_rate_of_answers() -> None:
@@ -193,6 +255,6 @@ def test_a_time_in_a_header(text: str | None, seconds: float | None) -> None:
     assert parse_ms(text) == seconds
 
 
-@pytest.mark.parametrize("text", [None, "", "wait", "wait;dur=x", "wait;dur=-1", "other;dur=3"])
+@pytest.mark.parametrize("text", [None, "", "wait", "wait=x", "wait=-1", "wait=nan", "other=3"])
 def test_a_header_that_makes_no_sense_says_nothing(text: str | None) -> None:
     assert parse_times(text) == UNKNOWN

@@ -16,7 +16,7 @@ from ipa.dataplane.expectation import StageTimes
 from ipa.dataplane.metrics import QueueMetrics
 from ipa.dataplane.queue import QueueServer
 from ipa.dataplane.replicas import FIRST_SUSPECT_AFTER_S, ModelServers, ServiceTimes
-from ipa.dataplane.stagequeue import QueueConfig, StageQueue
+from ipa.dataplane.stagequeue import PRESSED_S, QueueConfig, StageQueue
 from ipa.dataplane.tensors import Tensor, Tensors
 from ipa.model.serving import FAN_OUT
 from tests.fakes import virtual_loop
@@ -305,6 +305,7 @@ class TwoVariants:
             QueueMetrics("p", "s"),
             replicas={A: ("large", "small")},
             batch_timeout_s=0.0,
+            largest_batch_size=4,
         )
 
     async def send(self, url: str, body: bytes) -> tuple[int, bytes]:
@@ -314,20 +315,20 @@ class TwoVariants:
         return 200, orjson.dumps({"outputs": [_y(data)]})
 
 
-async def test_a_lighter_variant_serves_what_would_be_late() -> None:
+async def test_a_lighter_variant_serves_what_would_be_late_in_larger_batches() -> None:
     stage = TwoVariants()
     assert values(await stage.queue.infer(xs(0), 9)) == [0]
     ended = await asyncio.gather(*(stage.queue.infer(xs(x), 2.5) for x in range(1, 8)))
     assert [values(request) for request in ended] == [[10 * x] for x in range(1, 8)]
     # The third would have been late behind two of a second each; then nothing waits, and the next is not.
-    assert stage.sent == [("large", 1), ("large", 1), *[("small", 1)] * 5, ("large", 1)]
+    assert stage.sent == [("large", 1), ("large", 1), ("small", 4), ("small", 2)]
     assert values(await stage.queue.infer(xs(8), 2.5)) == [80]
     assert stage.sent[-1] == ("large", 1)
     text = (await stage.queue._metrics.handle(None)).body.decode()  # type: ignore[arg-type]
-    assert 'ipa_queue_variant_items_total{pipeline="p",stage="s",variant="small"} 5.0' in text
-    assert 'ipa_queue_variant_items_total{pipeline="p",stage="s",variant="large"} 4.0' in text
+    assert 'ipa_queue_variant_items_total{pipeline="p",stage="s",variant="small"} 6.0' in text
+    assert 'ipa_queue_variant_items_total{pipeline="p",stage="s",variant="large"} 3.0' in text
     # What is planned with is the time of the variant that runs.
-    assert 'ipa_queue_service_seconds_count{part="1",pipeline="p",stage="s"} 4.0' in text
+    assert 'ipa_queue_service_seconds_count{part="1",pipeline="p",stage="s"} 3.0' in text
 
 
 async def test_a_lighter_variant_serves_what_the_one_that_runs_cannot_answer_in_time_at_all() -> None:
@@ -369,6 +370,53 @@ def test_a_lighter_variant_that_is_slower_here_is_not_tried_again_soon() -> None
     assert servers.usual_s(4.0, 1) == 0.0
 
 
+@pytest.mark.parametrize(("status", "aim_s"), [(500, 9.0), (200, 0.4)])
+async def test_no_heavier_variant_is_tried_for_a_while_after_one_failed_or_was_late(
+    status: int, aim_s: float
+) -> None:
+    """One that takes three times its profile is late, though it should be quick."""
+    sent: list[str] = []
+
+    async def send(url: str, body: bytes) -> tuple[int, bytes]:
+        data, variant = orjson.loads(body)["inputs"][0]["data"], queue.given_variant(url)
+        sent.append(variant)
+        is_slow = variant == "large" and status == 200
+        await asyncio.sleep(0.45 if is_slow else 0.1 if variant == "large" else 0.05)
+        return status if variant == "large" else 200, orjson.dumps({"outputs": [_y(data)]})
+
+    queue: StageQueue
+    queue = StageQueue(
+        send,
+        QueueMetrics("p", "s"),
+        replicas={A: ("small",)},
+        heavier={A: ("large",)},
+        profiled_s={"small": (0.05, 0.05), "large": (0.1, 0.1)},
+        batch_timeout_s=0.0,
+    )
+    for x in range(5):
+        request = await queue.infer(xs(x), 9, aim_s=aim_s)
+        assert request.outcome is (
+            Outcome.FAILED if sent[-1] == "large" and status == 500 else Outcome.ANSWERED
+        )
+    # Nothing was known of either, then it was tried.
+    assert sent == ["small", "large", "small", "small", "small"]
+    await asyncio.sleep(PRESSED_S)
+    await queue.infer(xs(9), 9, aim_s=9.0)
+    assert sent[-1] == "large"
+    text = (await queue._metrics.handle(None)).body.decode()  # type: ignore[arg-type]
+    # Items without an answer are nobody's.
+    answered = 'ipa_queue_variant_items_total{pipeline="p",stage="s",variant="large"} 2.0'
+    assert (answered in text) is (status == 200)
+
+
+def test_a_batch_of_a_heavier_variant_is_waited_for_as_its_profile_says() -> None:
+    servers = ModelServers({A: ("small",)}, {"small": (1.0, 1.0), "large": (8.0, 8.0)}, {A: ("large",)})
+    servers.release(servers.acquire(0.0, 1), 1.0, 1.0)
+    assert servers.acquire(1.0, 1).patience_s == 10.0
+    servers.release(servers._active[A], 2.0, 1.0)
+    assert servers.acquire(2.0, 1, level=-1).patience_s == 80.0
+
+
 def test_a_variant_that_was_not_seen_takes_its_profile_as_wrong_as_that_of_the_last_one() -> None:
     servers = ModelServers(
         {"a": ("large", "middle", "small")}, {"large": (0.4, 0.4), "middle": (0.1, 0.05), "other": (0.1, 0.1)}
@@ -379,6 +427,8 @@ def test_a_variant_that_was_not_seen_takes_its_profile_as_wrong_as_that_of_the_l
     assert servers.usual_s(0.8, 1, level=1) == pytest.approx(0.2)
     assert servers.usual_s(0.8, 4, level=1) == pytest.approx(0.5)
     assert servers.usual_s(0.8, 4) == pytest.approx(3.2)
+    # Larger batches of the large one save nothing by its profile, those of the middle one do.
+    assert [servers.saves(0.8, 1, 4, level) for level in (0, 1, 2)] == [False, True, True]
     assert servers.usual_s(0.8, 1, level=2) == 0.0, "it has no profile"
     # What is seen counts more.
     servers.release(servers.acquire(0.8, 1, level=1), 1.1, 0.3)

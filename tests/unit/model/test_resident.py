@@ -9,13 +9,8 @@ from datetime import date
 import pytest
 
 from ipa.model.errors import InputError
-from ipa.model.measured import (
-    is_lighter,
-    lighter_variants,
-    resident_variants,
-    with_profiles,
-)
-from ipa.model.pipeline import Bounds, Objective, Pin, Pipeline, Sla, Stage, Variant
+from ipa.model.measured import is_lighter, resident_variants, stand_ins, with_profiles
+from ipa.model.pipeline import Bounds, Canary, Objective, Pin, Pipeline, Sla, Stage, Variant
 from ipa.model.plan import StageConfig
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.model.resources import Resources
@@ -48,17 +43,31 @@ def profiles(memory_gib: Mapping[str, float] = MEMORY_GIB) -> dict[str, StagePro
     return {"detect": StageProfile("shop", "detect", variants, "", date(2026, 1, 1), "")}
 
 
+def others(pipeline: Pipeline, variant: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The lighter and the heavier variants that may serve instead."""
+    return stand_ins(pipeline, "detect", variant, ACCURACIES)
+
+
 @pytest.mark.parametrize(
     ("resident", "variant", "loaded"),
     [
         (1, "medium", ("medium",)),
-        ("all", "small", ("small", "large", "tiny", "medium")),
+        (2, "medium", ("medium", "small")),
+        (3, "medium", ("medium", "small", "large")),
+        (2, "tiny", ("tiny", "small")),
+        (3, "large", ("large", "medium", "small")),
+        (9, "tiny", ("tiny", "small", "medium", "large")),
+        ("all", "small", ("small", "tiny", "medium", "large")),
     ],
 )
-def test_the_running_variant_is_loaded_before_the_others(
+def test_the_running_variant_and_its_neighbours_by_accuracy_are_loaded(
     resident: int | str, variant: str, loaded: tuple[str, ...]
 ) -> None:
     assert resident_variants(with_profiles(pipeline(resident), profiles()), "detect", variant) == loaded
+
+
+def test_without_profiles_the_order_of_the_file_counts() -> None:
+    assert resident_variants(pipeline(2), "detect", "medium") == ("medium", "tiny")
 
 
 @pytest.mark.parametrize(
@@ -67,25 +76,49 @@ def test_the_running_variant_is_loaded_before_the_others(
 )
 def test_all_less_accurate_variants_may_stand_in(variant: str, lighter: tuple[str, ...]) -> None:
     measured = with_profiles(pipeline("all"), profiles())
-    assert lighter_variants(measured, "detect", variant) == lighter
+    assert others(measured, variant)[0] == lighter
 
 
 def test_none_stands_in_where_the_file_pins_the_variant_or_asks_for_an_accuracy() -> None:
     measured = with_profiles(pipeline("all"), profiles())
     floor = replace(measured, bounds=replace(measured.bounds, accuracy_floor=0.1))
-    assert lighter_variants(floor, "detect", "large") == ()
+    assert others(floor, "large")[0] == ()
     pinned = replace(measured.stages[0], pin=Pin(variant="large"))
-    assert lighter_variants(replace(measured, stages=(pinned,)), "detect", "large") == ()
+    assert others(replace(measured, stages=(pinned,)), "large")[0] == ()
     # Nothing is known of their accuracy.
-    assert lighter_variants(pipeline("all"), "detect", "large") == ()
+    assert others(pipeline("all"), "large")[0] == ()
 
 
-def test_every_replica_has_room_for_all_of_its_variants() -> None:
-    bounds = with_profiles(pipeline("all"), profiles()).bounds
+@pytest.mark.parametrize(
+    ("variant", "heavier"),
+    [("tiny", ("small", "medium", "large")), ("medium", ("large",)), ("large", ())],
+)
+def test_all_more_accurate_variants_may_serve_while_there_is_time(
+    variant: str, heavier: tuple[str, ...]
+) -> None:
+    measured = with_profiles(pipeline("all"), profiles())
+    assert others(measured, variant)[1] == heavier
+    assert others(pipeline("all"), variant)[1] == (), "nothing is known of their accuracy"
+    floor = replace(measured, bounds=replace(measured.bounds, accuracy_floor=0.1))
+    assert others(floor, variant)[1] == heavier, "no less than what was asked for"
+
+
+def test_no_heavier_variant_serves_where_one_is_pinned_or_new_ones_are_measured_first() -> None:
+    measured = with_profiles(pipeline("all"), profiles())
+    pinned = replace(measured.stages[0], pin=Pin(variant="tiny"))
+    assert others(replace(measured, stages=(pinned,)), "tiny")[1] == ()
+    assert others(replace(measured, canary=Canary()), "tiny")[1] == ()
+
+
+@pytest.mark.parametrize(("resident", "memory_gib"), [(2, 6.0), (3, 7.0), ("all", 7.5)])
+def test_every_replica_has_room_for_the_largest_of_its_variants(
+    resident: int | str, memory_gib: float
+) -> None:
+    bounds = with_profiles(pipeline(resident), profiles()).bounds
     for variant in ACCURACIES:
         held = bounds.beside(replace(SMALL, variant=variant))
         # They share the accelerator.
-        assert held == Resources(memory_gib=7.5, accelerators={"nvidia.com/gpu": 1})
+        assert held == Resources(memory_gib=memory_gib, accelerators={"nvidia.com/gpu": 1})
 
 
 def test_a_variant_alone_takes_its_own_memory() -> None:
@@ -104,7 +137,7 @@ def test_unknown_memory_is_refused_by_name_where_memory_has_a_bound() -> None:
 
 @pytest.mark.parametrize("rolling", [SIDE_BY_SIDE, DEPLOYMENT])
 def test_a_switch_takes_no_more_than_either_variant(rolling: Rolling) -> None:
-    for resident, cores in ((1, None), ("all", 4.0)):
+    for resident, cores in ((1, None), (2, 4.0), ("all", 4.0)):
         made = with_profiles(pipeline(resident), profiles())
         own = rolling.of(made)
         peak = change_peak([SMALL], [LARGE], own, made.bounds)
@@ -136,8 +169,8 @@ def test_a_less_accurate_variant_that_is_slower_relieves_nothing() -> None:
         for each in found.variants
     )
     measured = with_profiles(pipeline("all"), {"detect": replace(found, variants=variants)})
-    assert lighter_variants(measured, "detect", "large") == ("small", "tiny")
-    assert lighter_variants(measured, "detect", "medium") == ("small", "tiny")
+    assert others(measured, "large")[0] == ("small", "tiny")
+    assert others(measured, "medium")[0] == ("small", "tiny")
 
 
 def test_a_lighter_variant_is_known_by_its_accuracy() -> None:

@@ -1,4 +1,4 @@
-"""Which variants a local replica loads, and when it switches; its model server is a fake."""
+"""Which variants a local replica loads and unloads, and when it switches; its model server is a fake."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import pytest
 
 from ipa.model.pipeline import Bounds, MeasuredVariant, Objective, Pipeline, Sla, Stage, Variant
 from ipa.model.plan import StageConfig
-from ipa.targets.local.replica import Phase, Replica, VariantLoader, switch
+from ipa.targets.local.replica import LEFT_FOR_S, Phase, Replica, VariantLoader, switch
 from ipa.targets.local.section import LocalRun
 
 ACCURACIES = {"tiny": 0.5, "small": 0.6, "large": 0.9}
 TINY, SMALL, LARGE = (StageConfig("detect", name, 1, 1.0, 1) for name in ACCURACIES)
 
 
-def pipeline() -> Pipeline:
+def pipeline(resident: int | str) -> Pipeline:
     variants = tuple(Variant(name, {"local": LocalRun("shop.Detect")}) for name in ACCURACIES)
-    stage = Stage("detect", variants, resident="all")
+    stage = Stage("detect", variants, resident=resident)
     measured = {("detect", name): MeasuredVariant(accuracy) for name, accuracy in ACCURACIES.items()}
     return Pipeline("shop", (stage,), Sla(1.0), {"default": Objective()}, Bounds(measured=measured))
 
@@ -50,12 +50,12 @@ def resize(one: Replica, cores: float) -> None:
 class Loading:
     """A loader whose servers answer at once; `asked` are replica, action and variant of each call."""
 
-    def __init__(self, folder: Path, broken: str = "") -> None:
+    def __init__(self, folder: Path, resident: int | str, broken: str = "") -> None:
         self.asked: list[tuple[str, str, str]] = []
         self._broken = broken
         self._wake = threading.Event()
         client = httpx.Client(transport=httpx.MockTransport(self._answer))
-        self.loader = VariantLoader(pipeline(), folder, client, self._wake)
+        self.loader = VariantLoader(pipeline(resident), folder, client, self._wake)
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         *_, name, action = request.url.path.split("/")
@@ -77,29 +77,46 @@ class Loading:
 
 @pytest.fixture
 def loading(tmp_path: Path) -> Callable[..., Loading]:
-    return lambda broken="": Loading(tmp_path, broken)
+    return lambda resident, broken="": Loading(tmp_path, resident, broken)
 
 
 def test_the_neighbours_are_loaded_beside_the_variant_that_runs(loading: Callable[..., Loading]) -> None:
     one, starting = replica(), replica(2, phase=Phase.STARTING)
-    assert loading().follow(TINY, one, starting) == [
+    assert loading("all").follow(TINY, one, starting) == [
         ("detect-1", "load", "small"),
         ("detect-1", "load", "large"),
     ]
     assert (one.loaded, starting.loaded) == (set(ACCURACIES), {"tiny"})
 
 
+def test_no_more_are_loaded_than_planned_and_none_that_was_left_a_moment_ago(
+    loading: Callable[..., Loading], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("ipa.targets.local.replica.time.monotonic", lambda: clock[0])
+    one, made = replica(), loading(2)
+    assert made.follow(TINY, one) == [("detect-1", "load", "small")]
+    assert made.follow(LARGE, one) == [("detect-1", "unload", "small"), ("detect-1", "load", "large")]
+    switch(pipeline(2), LARGE, [one], resize)
+    assert one.variant == "large"
+    # A batch may still be at the variant before it.
+    assert made.follow(LARGE, one) == []
+    clock[0] += LEFT_FOR_S
+    assert made.follow(LARGE, one) == [("detect-1", "unload", "tiny"), ("detect-1", "load", "small")]
+    assert one.loaded == {"large", "small"}
+
+
 def test_a_variant_that_does_not_load_is_named_and_tried_again_when_asked_for(
     loading: Callable[..., Loading],
 ) -> None:
-    one, made = replica(), loading(broken="large")
+    one, made = replica(), loading("all", broken="large")
     made.follow(LARGE, one)
     assert made.loader.failure(LARGE, [one]) == (
         "detect-1 cannot load large: the server answered 400: no such file"
     )
     assert made.loader.failure(SMALL, [one]) == "" and one.loaded == {"tiny", "small"}
     assert made.follow(LARGE, one) == []
-    made.loader.adopt(pipeline())
+    made.loader.adopt(pipeline("all"))
     assert made.follow(LARGE, one) == [("detect-1", "load", "large")]
 
 
@@ -121,7 +138,7 @@ def test_no_capacity_goes_by_a_switch(config: StageConfig, replicas: int, ran: s
     found = [replica(number, ran) for number in range(replicas)]
     for each in found:
         each.loaded = set(ACCURACIES)
-    switch(pipeline(), config, [*found, replica(9, config.variant, Phase.STARTING)], resize)
+    switch(pipeline("all"), config, [*found, replica(9, config.variant, Phase.STARTING)], resize)
     assert [each.variant for each in found] == [runs] * replicas
 
 
@@ -144,7 +161,7 @@ def test_no_capacity_goes_by_other_cores(config: StageConfig, had: list[float], 
     found = [replica(number, cores=cores) for number, cores in enumerate(had)]
     for each in found:
         each.loaded = set(ACCURACIES)
-    switch(pipeline(), config, found, resize)
+    switch(pipeline("all"), config, found, resize)
     assert [each.cores for each in found] == have
 
 
@@ -152,5 +169,5 @@ def test_fewer_cores_wait_until_requests_have_moved() -> None:
     (found,) = [replica(0, cores=0.5)]
     config = StageConfig("detect", "tiny", 1, 0.25, 1)
     for may_shrink, cores in ((False, 0.5), (True, 0.25)):
-        switch(pipeline(), config, [found], resize, may_shrink=may_shrink)
+        switch(pipeline("all"), config, [found], resize, may_shrink=may_shrink)
         assert found.cores == cores and found.carries(config)
