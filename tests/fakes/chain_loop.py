@@ -135,7 +135,7 @@ def overload(
             shape = 1 / stage.spread**2
             mean_s = stage.one_s + stage.more_s * (items - 1)
             ratios = {**stage.lighter, **stage.heavier}
-            mean_s *= ratios.get(server._queues["1"].given_variant(url), 1.0)
+            mean_s *= ratios.get(server._queues["1"].replicas.given_variant(url), 1.0)
             await asyncio.sleep(mean_s * rng.gammavariate(shape, 1 / shape))
             return 200, orjson.dumps({"outputs": inputs})
 

@@ -378,7 +378,7 @@ async def test_no_heavier_variant_is_tried_for_a_while_after_one_failed_or_was_l
     sent: list[str] = []
 
     async def send(url: str, body: bytes) -> tuple[int, bytes]:
-        data, variant = orjson.loads(body)["inputs"][0]["data"], queue.given_variant(url)
+        data, variant = orjson.loads(body)["inputs"][0]["data"], queue.replicas.given_variant(url)
         sent.append(variant)
         is_slow = variant == "large" and status == 200
         await asyncio.sleep(0.45 if is_slow else 0.1 if variant == "large" else 0.05)
