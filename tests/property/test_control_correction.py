@@ -75,7 +75,6 @@ def test_what_stays_as_it_is_is_found_and_kept(ratio: float, spread: float, coun
     pairs = list(pairwise(steps))
     assert all(before <= after for before, after in pairs) or all(before >= after for before, after in pairs)
     assert steps[-1] == steps[-20]
-    # Up to the steps that are not worth a change.
     ratio, planned = max(ratio, LEAST_RATIO), STEP ** steps[-1]
     assert ratio / STEP**3 <= planned <= ratio * STEP**3
 

@@ -409,7 +409,6 @@ def test_cpu_time_saved_while_idle_makes_no_variant_quick(ratio: float, learned_
     seen = known.of("detect", "small")
     assert seen is not None
     assert seen.ratio == pytest.approx(learned_ratio, rel=0.03)
-    # What is quicker is relied upon little by little.
     assert learned_ratio / STEP <= seen.planned_ratio <= learned_ratio * STEP**LEAST_STEPS
 
 
