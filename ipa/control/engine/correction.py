@@ -124,11 +124,11 @@ class Correction:
         if it was when it ran last.
         """
         found = []
-        for stage in pipeline.served if self.seen else ():
-            for variant in stage.variants:
-                known = self.of(stage.name, variant.name) or self.expected(stage.name, variant.name)
-                least = self.machine_steps if self.newest(stage.name) else known.steps
-                if steps := max(known.steps, least):
+        for stage in pipeline.served:
+            newest = self.newest(stage.name)
+            for variant in stage.variants if newest else ():
+                known = self.of(stage.name, variant.name) or newest
+                if known and (steps := max(known.steps, self.machine_steps)):
                     found.append(Slowdown(stage.name, variant.name, STEP**steps))
         return tuple(found)
 

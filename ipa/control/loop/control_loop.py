@@ -10,7 +10,7 @@ from datetime import timedelta
 from math import floor
 
 from ipa.control.engine.actuation import ActuationPhase, accepted, resume, sent
-from ipa.control.engine.correction import recalled_slowdowns
+from ipa.control.engine.correction import UNCORRECTED, recalled_slowdowns
 from ipa.control.engine.feedback import FAR, recalled_feedback, risen_rps
 from ipa.control.engine.guards import GuardSettings, mean_rps, pins_of
 from ipa.control.engine.observe import observe, unseen_by, with_earlier
@@ -137,7 +137,7 @@ class ControlLoop:
         """Show what an earlier loop of the same stages saw last, until the first tick."""
         seen = earlier.snapshot()
         if [it.name for it in self.pipeline.served] == [it.name for it in earlier.pipeline.served]:
-            self._snapshot = replace(seen, next_tick_at=None)
+            self._snapshot = replace(seen, correction=UNCORRECTED, next_tick_at=None)
 
     def tick_once(self, requested: ChangeRequest | None = None) -> Decision:
         """Run one tick: observe, decide, record, write. Errors are in the decision; nothing is raised."""
