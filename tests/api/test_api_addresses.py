@@ -13,7 +13,7 @@ import pytest
 from ipa.cli.main import run
 from ipa.clients.http import HttpClient
 from ipa.model.probe import RequestAddress
-from tests.fakes.answering import answering
+from tests.fakes.answering import Answering
 from tests.fakes.services import ApiClient, FakeFactory, FakeWorld, InProcess, over
 
 BODY = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [1.5]}]}
@@ -77,14 +77,14 @@ def test_infer_prints_the_answer_alone(
 ) -> None:
     file = tmp_path / "request.json"
     file.write_text(json.dumps(BODY))
-    with answering(lambda path, body: (200, ANSWER)) as server:
+    with Answering(lambda path, body: (200, ANSWER)) as server:
         serve(RequestAddress(f"{server.url}/v2/models/ocr/infer"))
         assert run(["infer", "ocr", "-f", str(file)]) == 0
         assert json.loads(capsys.readouterr().out) == ANSWER
         monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(BODY)))
         assert run(["infer", "ocr", "-f", "-", "-o", "yaml"]) == 0
         assert capsys.readouterr().out.startswith("outputs:\n- name: y\n")
-    assert server.asked == [("/v2/models/ocr/infer", BODY)] * 2
+    assert server.requests == [("/v2/models/ocr/infer", BODY)] * 2
 
 
 def test_infer_prints_an_example_that_it_can_send(capsys: Capture, root: Path, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_infer_ends_with_the_code_of_what_failed(
     serve: Any, capsys: Capture, tmp_path: Path, status: int, code: int, said: str
 ) -> None:
     (tmp_path / "request.json").write_text(json.dumps(BODY))
-    with answering(lambda path, body: (status, {"detail": "no"})) as server:
+    with Answering(lambda path, body: (status, {"detail": "no"})) as server:
         serve(RequestAddress(f"{server.url}/v2/models/ocr/infer"))
         assert run(["infer", "ocr", "-f", str(tmp_path / "request.json")]) == code
     out, err = capsys.readouterr()

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,6 +22,7 @@ from ipa.model.pipeline import Pipeline, Sla, Stage, Variant, chain
 from ipa.settings import Settings
 from ipa.targets.seldon.metrics import EXECUTOR
 from ipa.targets.seldon.section import SeldonTarget
+from tests.fakes.answering import Answering
 from tests.fakes.real_prometheus import RealPrometheus
 
 # They scrape as often as the machine lets them. One worker starts the servers once.
@@ -46,33 +46,12 @@ LOSSES = {
 WILD = ('x"} or up{a="', "a\\", "new\nline", "a|b", ".*")
 
 
-class Exporter:
+class Exporter(Answering):
     """A target whose counters grow linearly with time, so that every true rate is known."""
 
     def __init__(self) -> None:
         self.started_s = time.monotonic()
-        exporter = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                body = exporter.text().encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "text/plain; version=0.0.4")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
-
-    @property
-    def target(self) -> str:
-        return f"127.0.0.1:{self._http.server_address[1]}"
+        super().__init__(lambda path, body: (200, self.text()))
 
     def text(self) -> str:
         count = 1000 + RATE * (time.monotonic() - self.started_s)
@@ -137,11 +116,6 @@ class Exporter:
     def reset(self) -> None:
         """Start again from zero, as a restarted process does."""
         self.started_s = time.monotonic() + 1000 / RATE
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
 
 
 def pipeline(name: str) -> Pipeline:

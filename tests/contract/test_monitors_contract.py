@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from ipa.model.pipeline import Pipeline, Sla, Stage, Variant, chain
 from ipa.settings import Settings
 from ipa.targets.seldon.metrics import EXECUTOR
 from ipa.targets.seldon.section import SeldonTarget
+from tests.fakes.answering import Answering
 from tests.fakes.exposition import INFER, executor, mlserver, rest_call
 from tests.fakes.real_prometheus import RealPrometheus
 from tests.fakes.waiting import until
@@ -102,29 +101,12 @@ class Pages:
 
     def serve(self, page: Page, resources: ExitStack) -> str:
         """The host:port of that page until the end."""
-        pages = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                count = 1000 + RATE * (time.monotonic() - pages._began_s)
-                body = page(count).encode() if self.path == "/prometheus" else b""
-                self.send_response(200 if body else 404)
-                self.send_header("Content-Type", "text/plain; version=0.0.4")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+        def answer(path: str, body: Any) -> tuple[int, str]:
+            count = 1000 + RATE * (time.monotonic() - self._began_s)
+            return (200, page(count)) if path == "/prometheus" else (404, "")
 
-            def log_message(self, format: str, *args: Any) -> None:
-                """Say nothing."""
-
-        http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        http.daemon_threads = True
-        thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        resources.callback(http.server_close)
-        resources.callback(thread.join)
-        resources.callback(http.shutdown)
-        return f"127.0.0.1:{http.server_address[1]}"
+        return resources.enter_context(Answering(answer)).target
 
 
 def pod(name: str, container: str, address: str, port: str = "metrics", **labels: str) -> dict[str, Any]:

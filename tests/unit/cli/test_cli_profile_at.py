@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,8 +11,8 @@ from ipa.cli.main import run
 from ipa.files import load_profile
 from ipa.files.pipelines import dump_pipeline
 from ipa.model.errors import ExitCode
+from tests.fakes.answering import Answering
 from tests.fakes.kube.samples import sample_pipeline
-from tests.fakes.v2_server import V2Server
 
 BENCH = """
 class Workload:
@@ -38,13 +39,22 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def double(path: str, body: Any) -> tuple[int, Any]:
+    """A model server's answer to a batch, as the pod of a stage."""
+    if body is None:
+        return 200, {"ready": True}
+    [given] = body["inputs"]
+    output = {**given, "name": "y", "data": [2 * value for value in given["data"]]}
+    return 200, {"model_name": "m", "outputs": [output]}
+
+
 def test_servers_that_run_already_are_measured(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with V2Server() as server:
+    with Answering(double) as server:
         url = f"http://127.0.0.1:{server.port}/{{cores}}/{{variant}}/{{stage}}/infer"
         words = ["profile", "sample", "-s", "detect", "--at", url, "--cores", "0.5,1"]
         words += ["--batches", "1,2", "--repeats", "2", "--budget", "0.01", "--folder", str(home / "out")]
         assert run(words) == 0, capsys.readouterr().err
-    assert list(dict.fromkeys(path for path, _ in server.asked)) == [
+    assert list(dict.fromkeys(path for path, body in server.requests if body)) == [
         f"/{cores}/{variant}/detect/infer" for variant in ("d-s", "d-l") for cores in ("500m", "1000m")
     ]
     found = load_profile(home / "out" / "detect.yaml")

@@ -5,70 +5,41 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
-import orjson
 import pytest
 
+from ipa.adapters.processes import free_port
 from ipa.dataplane.queue import QueueServer
+from tests.fakes.answering import Answering
 
 REQUEST = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [2.0]}]}
 PATIENCE_S = 300.0
 
 
-class Model:
+class Model(Answering):
     """A model server that answers only once it may."""
 
     def __init__(self) -> None:
-        self.asked, self.may_answer = threading.Event(), threading.Event()
-        self.paths: list[str] = []
-        model = self
+        self.is_asked, self.may_answer = threading.Event(), threading.Event()
+        super().__init__(self._infer)
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                model.paths.append(self.path)
-                model.asked.set()
-                model.may_answer.wait(PATIENCE_S)
-                answer = orjson.dumps({"outputs": orjson.loads(body)["inputs"]})
-                self.send_response(200)
-                self.send_header("content-length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                """Say nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self._thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-
-    @property
-    def port(self) -> int:
-        return self.server.server_port
+    def _infer(self, path: str, body: Any) -> tuple[int, Any]:
+        if body is None:
+            return 404, {}
+        self.is_asked.set()
+        self.may_answer.wait(PATIENCE_S)
+        return 200, {"outputs": body["inputs"]}
 
     def close(self) -> None:
         self.may_answer.set()
-        self.server.shutdown()
-        self._thread.join()
-        self.server.server_close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        super().close()
 
 
 class Container:
@@ -103,9 +74,8 @@ class Container:
 
 @pytest.fixture
 def model() -> Iterator[Model]:
-    made = Model()
-    yield made
-    made.close()
+    with Model() as made:
+        yield made
 
 
 @pytest.fixture
@@ -145,7 +115,7 @@ def test_they_start_from_their_environment_and_end_what_is_in_flight_when_told_t
         answer = threads.submit(
             httpx.post, router.url("/v2/models/shop/infer"), json=REQUEST, timeout=PATIENCE_S
         )
-        assert model.asked.wait(PATIENCE_S)
+        assert model.is_asked.wait(PATIENCE_S)
         # Both at once, as when the whole pipeline is removed.
         for each in (router, queue):
             each.process.send_signal(signal.SIGTERM)
@@ -164,7 +134,7 @@ def test_they_start_from_their_environment_and_end_what_is_in_flight_when_told_t
     assert response.status_code == 200, response.text
     assert response.json()["outputs"][0]["data"] == [2.0]
     # The model is asked under its own name, not under the stage's.
-    assert set(model.paths) == {"/v2/models/detector/infer"}
+    assert {path for path, body in model.requests if body} == {"/v2/models/detector/infer"}
     assert {each.process.wait(PATIENCE_S) for each in (router, queue)} <= {0, -signal.SIGTERM}
 
 

@@ -21,7 +21,7 @@ from ipa.targets.base import target_named
 from ipa.targets.local.target import LOCAL
 from ipa.targets.seldon.section import Shape, WireProtocol, with_seldon
 from ipa.targets.seldon.target import SELDON
-from tests.fakes.answering import Answer, answering
+from tests.fakes.answering import Answer, Answering
 from tests.fakes.kube.samples import sample_pipeline
 
 SETTINGS = Settings()
@@ -60,13 +60,13 @@ def split() -> Pipeline:
 def test_requests_go_to_the_path_of_shape_and_protocol(
     pipeline: Pipeline, how: str, answer: Answer, path: str, body: dict[str, Any]
 ) -> None:
-    with answering(answer) as server:
+    with Answering(answer) as server:
         settings = replace(SETTINGS, gateway_url="http://nobody" if how == "url" else server.url)
         asked = ProbeRequest(body, address=f"{server.url}/" if how == "url" else "")
         found = SELDON.probe(pipeline, asked, settings)
     assert found.answered and found.fault == "" and found.status == 200
     assert found.answer in (V2_ANSWER, MESSAGE_ANSWER)
-    assert server.asked == [(path, body)]
+    assert server.requests == [(path, body)]
     assert 0 < found.latency_s < 5
 
 
@@ -108,7 +108,7 @@ def test_no_url_is_told_where_none_takes_all_requests() -> None:
 
 
 def fails(status: int, body: Any, pipeline: Pipeline | None = None, **asked: Any) -> ProbeResult:
-    with answering(lambda *_: (status, body)) as server:
+    with Answering(lambda *_: (status, body)) as server:
         found = SELDON.probe(
             pipeline or sample_pipeline(), ProbeRequest(V2, address=server.url, **asked), SETTINGS
         )
@@ -153,14 +153,14 @@ def test_a_late_answer_is_none() -> None:
         release.wait()
         return 200, V2_ANSWER
 
-    with answering(late) as server:
+    with Answering(late) as server:
         found = SELDON.probe(sample_pipeline(), ProbeRequest(V2, 0.2, server.url), SETTINGS)
         release.set()
     assert found.detail == "no answer within 0.2 s" and found.status is None
 
 
 def test_where_nobody_listens_there_is_no_answer() -> None:
-    with answering(in_v2) as server:
+    with Answering(in_v2) as server:
         pass
     found = SELDON.probe(sample_pipeline(), ProbeRequest(V2, address=server.url), SETTINGS)
     assert found.detail.startswith("no answer: ") and found.status is None
@@ -196,9 +196,9 @@ def test_what_cannot_be_sent_is_refused_with_a_remedy(
 
 
 def test_other_targets_take_v2_at_a_given_address() -> None:
-    with answering(in_v2) as server:
+    with Answering(in_v2) as server:
         assert LOCAL.probe(sample_pipeline(), ProbeRequest(V2, address=f"{server.url}/"), SETTINGS).answered
-    assert server.asked[0][0] == "/v2/models/sample/infer"
+    assert server.requests[0][0] == "/v2/models/sample/infer"
     for asked in (ProbeRequest(V2), ProbeRequest(V2, address="http://a", transport=ProbeTransport.GRPC)):
         with pytest.raises(UsageError, match="target local cannot"):
             LOCAL.probe(sample_pipeline(), asked, SETTINGS)
@@ -242,7 +242,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_ipa_probe_prints_the_answer_and_ends_with_0(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with answering(in_v2) as server:
+    with Answering(in_v2) as server:
         assert run(["probe", "sample", "--url", server.url, "-o", "json"]) == 0
         found = json.loads(capsys.readouterr().out)
         assert run(["probe", "sample", "--gateway", server.url, "-n", "other"]) == 0
@@ -251,7 +251,7 @@ def test_ipa_probe_prints_the_answer_and_ends_with_0(files: Path, capsys: pytest
     assert (found["protocol"], found["transport"]) == ("v2", "rest")
     assert found["status"] == 200 and found["detail"] == ""
     assert "sample: answered in" in said and '"outputs"' in said
-    assert server.asked[1] == ("/seldon/other/sample/v2/models/infer", V2)
+    assert server.requests[1] == ("/seldon/other/sample/v2/models/infer", V2)
     assert run(["probe", "sample", "--url", server.url, "--gateway", server.url]) == 64
     assert run(["probe", "sample", "--target", "local", "--gateway", server.url]) == 64
     assert "target local has no gateway" in capsys.readouterr().err
@@ -260,7 +260,7 @@ def test_ipa_probe_prints_the_answer_and_ends_with_0(files: Path, capsys: pytest
 def test_ipa_probe_ends_with_5_where_the_answer_is_none(
     files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with answering(lambda *_: (500, "crashed")) as server:
+    with Answering(lambda *_: (500, "crashed")) as server:
         assert run(["probe", "sample", "--url", server.url, "-o", "json"]) == 5
     found = json.loads(capsys.readouterr().out)
     assert not found["answered"] and found["detail"] == "it answered 500: crashed" and found["status"] == 500
@@ -269,9 +269,9 @@ def test_ipa_probe_ends_with_5_where_the_answer_is_none(
 def test_ipa_probe_sends_the_body_of_a_file(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     body = files / "body.json"
     body.write_text(json.dumps({"inputs": [1]}))
-    with answering(in_v2) as server:
+    with Answering(in_v2) as server:
         assert run(["probe", "bare", "--request", str(body), "--url", server.url]) == 0
-    assert server.asked[0][1] == {"inputs": [1]}
+    assert server.requests[0][1] == {"inputs": [1]}
     assert run(["probe", "bare", "--url", server.url]) == 64
     assert "has no request to send" in capsys.readouterr().err
     body.write_text("[1]")
