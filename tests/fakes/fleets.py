@@ -20,7 +20,7 @@ from ipa.optimize.plans import configs_of
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import evaluate
 from tests.fakes.planner_brute import size
-from tests.fakes.planner_graphs import GPU, random_graph_problem, random_resource_problem
+from tests.fakes.planner_graphs import GPU, random_resource_problem
 from tests.fakes.planner_instances import fits, random_problem
 
 WEIGHTS = (0.5, 1.0, 1.0, 3.0)
@@ -34,17 +34,6 @@ def chain_fleet(random: Random) -> list[Member]:
     """Two to six chains of every accuracy rule and with every limit; mostly feasible ones."""
     problems = [random_problem(random, (1, 3), (1, 3), 3) for _ in range(random.randint(2, 6))]
     return _members(random, [replace(each, sla_s=each.sla_s * random.choice([1, 2])) for each in problems])
-
-
-def graph_fleet(random: Random) -> list[Member]:
-    """Two to four pipelines of any graph, formula, pin and transition, small enough to enumerate."""
-    problems: list[PlanningProblem] = []
-    wanted = random.randint(2, 4)
-    while len(problems) < wanted:
-        problem = random_graph_problem(random)
-        if size(problem) <= 3_000:
-            problems.append(problem)
-    return _members(random, problems)
 
 
 def resource_fleet(random: Random) -> tuple[list[Member], list[Uses]]:
@@ -91,17 +80,6 @@ def _members(random: Random, problems: list[PlanningProblem]) -> list[Member]:
     return [
         Member(replace(problem, pipeline=f"p{at}"), random.choice(WEIGHTS))
         for at, problem in enumerate(problems)
-    ]
-
-
-def enumerated(problem: PlanningProblem) -> list[tuple[float, float]]:
-    """Cost and objective of every plan within the problem's own limits."""
-    program = full_program(problem)
-    return [
-        (totals.cost_cores, totals.objective)
-        for chosen in itertools.product(*(range(len(stage)) for stage in program.stages))
-        if fits(program, chosen)
-        for totals in [evaluate(program, chosen)]
     ]
 
 

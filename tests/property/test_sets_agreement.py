@@ -20,13 +20,6 @@ ENUMERATED = many(2)
 
 @pytest.mark.parametrize("group", range(ENUMERATED))
 @pytest.mark.parametrize("whole_percents", [False, True])
-def test_search_and_enumeration_agree(group: int, whole_percents: bool) -> None:
-    for seed in range(group * GROUP, (group + 1) * GROUP):
-        check(random_set(Random(seed), variants=4), whole_percents, seed)
-
-
-@pytest.mark.parametrize("group", range(ENUMERATED))
-@pytest.mark.parametrize("whole_percents", [False, True])
 def test_memory_accelerators_and_prices_hold(group: int, whole_percents: bool) -> None:
     for seed in range(group * GROUP, (group + 1) * GROUP):
         check(bounded_set(Random(seed)), whole_percents, seed)
