@@ -108,7 +108,7 @@ def test_a_weekly_freeze_comes_again_and_the_same_window_is_one(api: ApiClient, 
     assert (freeze["start"], freeze["reason"]) == ("2026-11-20T16:00:00Z", "again")
     seen = []
     for at in ("2026-11-20T15:59:59", "2026-11-27T16:00:00", "2026-11-28T17:00:00", "2026-12-04T17:59:59"):
-        world.clock.at = NOW.fromisoformat(f"{at}+00:00")
+        world.clock.set_wall(NOW.fromisoformat(f"{at}+00:00"))
         seen.append(api.get(f"{OCR}/status").json()["control"]["freezes"][0]["active"])
     assert seen == [False, True, False, True]
     assert api("DELETE", f"{OCR}/freezes/{freeze['id']}").json()["freezes"] == []

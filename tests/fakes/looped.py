@@ -104,11 +104,14 @@ def applied(decisions: Sequence[Decision]) -> list[Decision]:
     return [decision for decision in decisions if decision.action is Action.APPLY]
 
 
-def troubled(trouble: Trouble, variant: str) -> Callable[[Json], Trouble | None]:
-    """Says which pods have that trouble: those of the variant."""
+def troubled(trouble: Trouble | None, variant: str) -> Callable[[Json], Trouble | None]:
+    """The troubles of the pods of a variant ("": of all)."""
 
     def of(pod: Json) -> Trouble | None:
-        env = {entry["name"]: entry.get("value") for entry in pod["containers"][0]["env"]}
-        return trouble if env.get("MODEL_VARIANT") == variant else None
+        for container in pod["containers"]:
+            env = {entry["name"]: entry.get("value") for entry in container.get("env", [])}
+            if "MODEL_VARIANT" in env and variant in ("", env["MODEL_VARIANT"]):
+                return trouble
+        return None
 
     return of

@@ -64,6 +64,7 @@ from ipa.service.service import DependencyCheck, Service
 from ipa.settings import Settings
 from ipa.targets.base import Target
 from ipa.targets.local.target import LOCAL
+from tests.fakes.clock import VirtualClock
 from tests.fakes.kept import FakeAnswers, FakePlans
 from tests.fakes.store import FakeRosterStore
 from tests.fakes.survey import FakePlanner
@@ -170,25 +171,6 @@ def a_plan(rate_rps: float, rung: int | None = None) -> Plan:
     )  # fmt: skip
 
 
-@dataclass
-class FakeClock:
-    """A wall clock that stands still until it is moved."""
-
-    at: datetime = NOW
-
-    def monotonic_s(self) -> float:
-        """Seconds since NOW."""
-        return (self.at - NOW).total_seconds()
-
-    def now(self) -> datetime:
-        """The time it was set to."""
-        return self.at
-
-    def wait(self, seconds: float) -> None:
-        """Move on."""
-        self.at += timedelta(seconds=seconds)
-
-
 @dataclass(frozen=True)
 class FakeLoop:
     """A control loop: its snapshots, and what it does with a request."""
@@ -203,7 +185,7 @@ class FakeWorld:
     """Decisions, controls and a loop, in memory. `tick` moves it on; `broken` makes routes fail."""
 
     ticks: int = 0
-    clock: FakeClock = field(default_factory=FakeClock)
+    clock: VirtualClock = field(default_factory=partial(VirtualClock, NOW))
     log: list[Decision] = field(default_factory=list)
     kept: list[Recorded] = field(default_factory=list)
     # Of each pipeline, how many entries the record has and the digest of the newest.

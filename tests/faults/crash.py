@@ -68,6 +68,8 @@ class Points:
 class KilledStore(Store):
     """The store, with points around what the loop asks of it and before each commit."""
 
+    workload: KilledWorkload
+
     def __init__(self, url: str, points: Points) -> None:
         engine = open_engine(url)
         super().__init__(engine)
@@ -90,6 +92,7 @@ class KilledStore(Store):
         return found
 
     def record(self, decision: Decision) -> None:
+        self.workload.look()
         self._writing = f"the record of {decision.action.value}"
         self._points.pass_(f"before {self._writing}")
         super().record(decision)
@@ -164,16 +167,6 @@ class KilledWorkload(KubeWorkload):
         return found
 
 
-class LookingStore(KilledStore):
-    """Takes the phase over before each record too."""
-
-    workload: KilledWorkload
-
-    def record(self, decision: Decision) -> None:
-        self.workload.look()
-        super().record(decision)
-
-
 class Process:
     """The loop and its ports, as of a service that just started."""
 
@@ -182,7 +175,7 @@ class Process:
         client = KilledClient.from_kubeconfig(start["kubeconfig"], TIMEOUT_S)
         client.points = self.points
         self.workload = KilledWorkload(client, self.points)
-        self.store = LookingStore(start["store"], self.points)
+        self.store = KilledStore(start["store"], self.points)
         self.store.workload = self.workload
         self.clock = VirtualClock(datetime.fromisoformat(start["at"]))
         self.rate_rps = 1.0

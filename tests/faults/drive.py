@@ -13,18 +13,10 @@ from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason
 from tests.fakes.kube import FaultKind, Trouble
 from tests.fakes.kube.faults import Fault
 from tests.fakes.kube.store import Json
+from tests.fakes.looped import troubled
 from tests.faults.world import KubeWorld
 
 FOR_EVER = 10**9
-KINDS = {
-    "status": FaultKind.STATUS,
-    "lost-before": FaultKind.LOST_BEFORE,
-    "lost-after": FaultKind.LOST_AFTER,
-    "truncated": FaultKind.TRUNCATED,
-    "html": FaultKind.HTML,
-    "wrong-kind": FaultKind.WRONG_KIND,
-    "hang": FaultKind.HANG,
-}
 
 BAD: dict[str, Callable[[Signals], Signals]] = {
     "absent": lambda signals: replace(signals, arrival_rate_rps=Missing(MissingReason.ABSENT)),
@@ -137,7 +129,7 @@ def _kube(world: KubeWorld, entry: Entry) -> None:
         _after(world, entry, lambda: setattr(pool, "delay", before))
         return
     fault = Fault(
-        KINDS[entry.effect],
+        FaultKind[entry.effect.upper().replace("-", "_")],
         verb=entry.verb,
         resource=entry.resource,
         status=entry.status or 500,
@@ -202,19 +194,6 @@ def rename(node: Json, name: str, new: str) -> None:
         node["name"] = new
     for child in node.get("children", []):
         rename(child, name, new)
-
-
-def troubled(trouble: Trouble | None, variant: str) -> Callable[[Json], Trouble | None]:
-    """The troubles of the pods of a variant ("": of all)."""
-
-    def of(pod: Json) -> Trouble | None:
-        for container in pod["containers"]:
-            env = {entry["name"]: entry.get("value") for entry in container.get("env", [])}
-            if "MODEL_VARIANT" in env and variant in ("", env["MODEL_VARIANT"]):
-                return trouble
-        return None
-
-    return of
 
 
 def _cluster(world: KubeWorld, entry: Entry) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.settings import Settings
 from ipa.targets.seldon.metrics import EXECUTOR
+from tests.fakes.kube.cluster import is_ready
 from tests.fakes.policy_contract import VARIANTS
 from tests.faults.prometheus import Direct, FakePrometheus, Target, session_of
 from tests.faults.world import KubeWorld
@@ -66,11 +67,7 @@ class Executors:
         second = int(self.world.clock.monotonic_s())
         pods = {pod["metadata"]["name"]: pod for pod in self.world.invariants.pods()}
         there = {name: pod for name, pod in pods.items() if ORCHESTRATOR in name}
-        ready = {
-            name
-            for name, pod in there.items()
-            if any(it["type"] == "Ready" and it["status"] == "True" for it in pod["status"]["conditions"])
-        }
+        ready = {name for name, pod in there.items() if is_ready(pod)}
         for name in sorted(ready - set(self._born)):
             self._born[name] = second
             target = Target(

@@ -16,6 +16,7 @@ from ipa.targets.seldon.section import seldon_of
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.api import Request
+from tests.fakes.kube.cluster import is_ready
 from tests.fakes.kube.store import ApiError, Json, copied
 from tests.fakes.store import FakeStore
 
@@ -281,11 +282,8 @@ class Invariants:
             for container, pod in own:
                 env = {entry["name"]: entry.get("value") for entry in container.get("env", [])}
                 seen = (_variant(stage, container, env), int(env.get(BATCH) or 1), cores_of(container))
-                ready = any(
-                    one["type"] == "Ready" and one["status"] == "True" for one in pod["status"]["conditions"]
-                )
                 # What was lost is not waited for.
-                ready = ready or pod["metadata"]["name"] in self.kube.cluster.crashing
+                ready = is_ready(pod) or pod["metadata"]["name"] in self.kube.cluster.crashing
                 if not ready or seen != (config.variant, config.batch_size, config.cores):
                     return False
         return True

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-import yaml
 
 from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.kube.client import KubeClient
@@ -23,6 +22,7 @@ from ipa.control.loop.scheduler import SystemClock
 from ipa.model.access import Grant, Role
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.target import SELDON
+from tests.fakes.kube.server import kubeconfig
 from tests.fakes.services import FakeWorld
 from tests.fakes.waiting import until
 from tests.faults.server import served
@@ -73,18 +73,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def by_cluster(cluster: Hanging, folder: Path) -> KubeIdentities:
     path = folder / "hanging"
-    path.write_text(
-        yaml.safe_dump(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "current-context": "c",
-                "clusters": [{"name": "c", "cluster": {"server": cluster.url}}],
-                "users": [{"name": "u", "user": {"token": "x"}}],
-                "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-            }
-        )
-    )
+    path.write_text(kubeconfig(cluster.url, "x"))
     return KubeIdentities(
         KubeClient.from_kubeconfig(str(path), 10.0), SystemClock(), SELDON_DEPLOYMENT, SELDON.places_of
     )

@@ -23,8 +23,9 @@ from ipa.model.errors import UnavailableError
 from ipa.model.plan import StageConfig
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from tests.fakes.kube import FaultKind, Trouble
+from tests.fakes.looped import troubled
 from tests.fakes.world import SMALLEST
-from tests.faults.drive import BAD, Entry, hand, troubled
+from tests.faults.drive import BAD, Entry, hand
 from tests.faults.world import QUIET, build
 
 # `make faults` tries more.

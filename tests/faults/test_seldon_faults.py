@@ -34,7 +34,7 @@ from ipa.targets.seldon.section import Shape, with_seldon
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.api import Request
-from tests.fakes.kube.cluster import POD_SECURITY, cores_of
+from tests.fakes.kube.cluster import POD_SECURITY, cores_of, is_ready
 from tests.fakes.kube.samples import create, sample_configs, sample_pipeline
 from tests.fakes.world import PIPELINE, SMALLEST, made_loop, ours, scenario
 from tests.faults.inprocess import Pool
@@ -98,10 +98,7 @@ def counted(world: KubeWorld) -> Callable[[float, Signals], Signals]:
         ready = {
             pod["metadata"]["name"]
             for pod in world.invariants.pods()
-            if "svc-orch" in pod["metadata"]["name"]
-            and any(
-                each["type"] == "Ready" and each["status"] == "True" for each in pod["status"]["conditions"]
-            )
+            if "svc-orch" in pod["metadata"]["name"] and is_ready(pod)
         }
         if seen and ready - seen:
             restarts.append(world.clock.monotonic_s())

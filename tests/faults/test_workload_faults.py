@@ -18,9 +18,9 @@ from ipa.model.plan import StageConfig
 from ipa.targets.seldon.manifest import read
 from tests.fakes.kube import Trouble
 from tests.fakes.kube.store import Json
+from tests.fakes.looped import troubled
 from tests.fakes.policy_contract import VARIANTS
 from tests.fakes.world import SMALLEST
-from tests.faults.drive import troubled
 from tests.faults.invariants import configs_of
 from tests.faults.table import Case
 from tests.faults.world import NAME, NAMESPACE, SETTINGS, KubeWorld, build

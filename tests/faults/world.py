@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -33,6 +32,8 @@ from ipa.targets.seldon.manifest import render
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.api import Request
+from tests.fakes.kube.cluster import is_ready
+from tests.fakes.kube.server import kubeconfig
 from tests.fakes.kube.store import Json
 from tests.fakes.looped import PIPELINE
 from tests.fakes.metrics import FakeMetrics
@@ -271,11 +272,8 @@ class KubeWorld:
         names = {stage.container or stage.name: stage.name for stage in self.pipeline.served}
         carried = dict.fromkeys(names.values(), 0.0)
         for pod in self.invariants.pods():
-            ready = any(
-                one["type"] == "Ready" and one["status"] == "True" for one in pod["status"]["conditions"]
-            )
             for container in pod["spec"]["containers"]:
-                if ready and container["name"] in names:
+                if is_ready(pod) and container["name"] in names:
                     stage = names[container["name"]]
                     carried[stage] += replica_rps(stage, container)
         return carried
@@ -412,16 +410,10 @@ def _workload(
 @cache
 def _kubeconfig(url: str) -> str:
     """A kubeconfig file for that server, with the token that must never be told."""
-    parts = {
-        "clusters": [{"name": "fake", "cluster": {"server": url}}],
-        "users": [{"name": "fake", "user": {"token": TOKEN}}],
-        "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake"}}],
-    }
-    document = {"apiVersion": "v1", "kind": "Config", "current-context": "fake", **parts}
     folder = Path(mkdtemp(prefix="ipa-faults-"))
     atexit.register(rmtree, folder)
     path = folder / "kubeconfig"
-    path.write_text(json.dumps(document))
+    path.write_text(kubeconfig(url, TOKEN))
     return str(path)
 
 

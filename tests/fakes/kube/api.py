@@ -149,24 +149,6 @@ class Api:
         group = {"kind": "APIGroup", "name": SELDON, "versions": versions}
         return {**group, "preferredVersion": versions[0]}
 
-    def serve_stale(self, request: Request) -> tuple[int, Json]:
-        """The answer of a read that knows nothing of the latest write to that kind of object."""
-        with self.store.lock:
-            items = [
-                one
-                for one in self.store.before_latest(request.resource)
-                if one["metadata"]["namespace"] == request.namespace
-                and labels_of(request).items() <= (one["metadata"].get("labels") or {}).items()
-            ]
-            if request.verb == "list":
-                version, kind = LIST_KINDS[request.resource]
-                metadata = {"resourceVersion": str(self.store.version - 1)}
-                return 200, {"kind": kind, "apiVersion": version, "metadata": metadata, "items": items}
-            for one in items:
-                if one["metadata"]["name"] == request.name:
-                    return 200, one
-            raise ApiError(404, "NotFound", f'{request.resource} "{request.name}" not found')
-
     def _serve_object(self, request: Request) -> tuple[int, Json]:
         store, place = self.store, (request.resource, request.namespace, request.name)
         match request.verb:

@@ -54,7 +54,6 @@ class Cluster:
     """The controllers. `trouble_of` says what is wrong with a pod of that spec, None where nothing is."""
 
     store: Store
-    operator_lag_ticks: int = 1
     roll_ticks: int = 2
     # Cores of all nodes together; None is enough for everything.
     capacity_cores: float | None = None
@@ -75,7 +74,6 @@ class Cluster:
     orchestrator_writes: int = 0
     # Those Deployments: what they were last made from, and whether that was a change.
     _orchestrators: dict[str, tuple[Json, bool]] = field(default_factory=dict)
-    _seen: dict[str, tuple[str, int]] = field(default_factory=dict)
     _pods: int = 0
 
     def tick(self) -> None:
@@ -92,11 +90,6 @@ class Cluster:
 
     def _operate(self, sdep: Json) -> None:
         metadata = sdep["metadata"]
-        key = f"{metadata['uid']}/{metadata['generation']}"
-        if self._seen.get(metadata["uid"], ("", 0))[0] != key:
-            self._seen[metadata["uid"]] = (key, self.now + self.operator_lag_ticks - 1)
-        if self.now < self._seen[metadata["uid"]][1]:
-            return
         self._operate_orchestrators(sdep)
         made = self._wanted(sdep)
         wanted = {one["metadata"]["name"]: one for one, _ in made}
@@ -208,15 +201,15 @@ class Cluster:
             if refused:
                 break
             self._make_pod(deployment, spec)
-        ready_new = sum(_is_ready(pod) for pod in new[:wanted])
-        spare = ready_new + sum(_is_ready(pod) for pod in old) - wanted
+        ready_new = sum(is_ready(pod) for pod in new[:wanted])
+        spare = ready_new + sum(is_ready(pod) for pod in old) - wanted
         # New pods that are not ready yet hold their place: as many old ones stay, ready or not.
         unready_new = len(new[:wanted]) + room - ready_new
         most = len(old) + len(new[:wanted]) + room - wanted - unready_new
-        for pod in sorted(old, key=_is_ready)[: max(0, most)]:
-            if _is_ready(pod) and spare <= 0:
+        for pod in sorted(old, key=is_ready)[: max(0, most)]:
+            if is_ready(pod) and spare <= 0:
                 continue
-            spare -= _is_ready(pod)
+            spare -= is_ready(pod)
             self.store.delete("pods", namespace, pod["metadata"]["name"])
         self._count(deployment, refused)
 
@@ -288,7 +281,7 @@ class Cluster:
         pods = self._pods_of(deployment)
         template = deployment["spec"]["template"]["spec"]
         new = [pod for pod in pods if _made_of(pod) == template]
-        ready = sum(_is_ready(pod) for pod in pods)
+        ready = sum(is_ready(pod) for pod in pods)
         status: Json = {
             "observedGeneration": deployment["metadata"]["generation"],
             "replicas": len(pods),
@@ -296,7 +289,7 @@ class Cluster:
             "readyReplicas": ready,
             "availableReplicas": ready,
         }
-        unready = len(new) < deployment["spec"]["replicas"] or not all(_is_ready(pod) for pod in new)
+        unready = len(new) < deployment["spec"]["replicas"] or not all(is_ready(pod) for pod in new)
         oldest = min((pod["metadata"]["born"] for pod in new), default=self.now)
         deadline = self.progress_deadline_ticks
         if deadline is not None and unready and self.now - oldest > deadline:
@@ -502,7 +495,8 @@ def _has(pod: Json, kind: str) -> bool:
     return any(it["type"] == kind and it["status"] == "True" for it in pod["status"].get("conditions", []))
 
 
-def _is_ready(pod: Json) -> bool:
+def is_ready(pod: Json) -> bool:
+    """True if the pod takes requests."""
     return _has(pod, "Ready")
 
 

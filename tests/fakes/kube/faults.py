@@ -20,7 +20,6 @@ class FaultKind(StrEnum):
     DRIP = "applied, the answer sent a byte at a time and never whole"
     RESET = "nothing applied, connection reset"
     FAILURE = "nothing applied, a Status Failure with status 200"
-    STALE = "a read answered as it was before the latest write to that kind of object"
     SILENT = "a watch that is accepted and then says nothing for ever, not even that it ends"
     EXPIRED = "a watch that is accepted and then says 410 in its stream"
 

@@ -47,6 +47,16 @@ UNSERVED = (
 LOOK_S = 0.05
 
 
+def kubeconfig(url: str, token: str) -> str:
+    """The text of a kubeconfig for that server."""
+    parts = {
+        "clusters": [{"name": "fake", "cluster": {"server": url}}],
+        "users": [{"name": "fake", "user": {"token": token}}],
+        "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake"}}],
+    }
+    return json.dumps({"apiVersion": "v1", "kind": "Config", "current-context": "fake", **parts})
+
+
 class Listener(ThreadingHTTPServer):
     """A server whose clients may be killed before they are answered."""
 
@@ -99,18 +109,7 @@ class FakeKube:
     def kubeconfig(self, folder: Path, token: str = "fake") -> Path:
         """A kubeconfig file for it, written to the folder."""
         path = folder / "kubeconfig"
-        path.write_text(
-            json.dumps(
-                {
-                    "apiVersion": "v1",
-                    "kind": "Config",
-                    "current-context": "fake",
-                    "clusters": [{"name": "fake", "cluster": {"server": self.url}}],
-                    "users": [{"name": "fake", "user": {"token": token}}],
-                    "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake"}}],
-                }
-            )
-        )
+        path.write_text(kubeconfig(self.url, token))
         return path
 
     def tick(self, ticks: int = 1) -> None:
@@ -180,9 +179,6 @@ class _Handler(BaseHTTPRequestHandler):
             self._watch(request, fault)
             return
         try:
-            if fault and fault.kind is FaultKind.STALE:
-                self._answer(*kube.api.serve_stale(request), None)
-                return
             with kube.store.lock:
                 if kube.before:
                     kube.before(request)

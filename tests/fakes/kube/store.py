@@ -78,16 +78,6 @@ class Store:
         found = [(place, one) for place, one in self._objects.items() if place[0] == resource]
         return [copied(one) for _, one in sorted(found, key=itemgetter(0))]
 
-    def before_latest(self, resource: str) -> list[Json]:
-        """The objects of that kind in all namespaces as they were before the latest write to one of them."""
-        log = [event for event in self.log if event.resource == resource]
-        if not log:
-            return self.everything(resource)
-        place = _place_of(log[-1])
-        others = [one for one in self.everything(resource) if _place(resource, one) != place]
-        earlier = [event for event in log[:-1] if _place_of(event) == place]
-        return others + [copied(event.object) for event in earlier[-1:] if event.type != "DELETED"]
-
     def create(self, resource: str, namespace: str, body: Json, *, dry_run: bool = False) -> Json:
         """The new object; 409 where the name is taken."""
         name = body["metadata"]["name"]
@@ -151,11 +141,3 @@ class Store:
         made["metadata"]["resourceVersion"] = str(self.version)
         self.log.append(Event(self.version, kind, resource, copied(made)))
         self.changed.notify_all()
-
-
-def _place(resource: str, one: Json) -> tuple[str, str, str]:
-    return resource, one["metadata"]["namespace"], one["metadata"]["name"]
-
-
-def _place_of(event: Event) -> tuple[str, str, str]:
-    return _place(event.resource, event.object)

@@ -10,12 +10,12 @@ from queue import Empty, SimpleQueue
 import pytest
 
 from ipa.control.loop.scheduler import Scheduler, StopSignal
-from tests.fakes.services import FakeClock
+from tests.fakes.clock import VirtualClock
 
 WAIT_S = 300.0
 
 
-class HandClock(FakeClock):
+class HandClock(VirtualClock):
     """Stands still until the test moves it; who waits waits for the test, or for its event."""
 
     waker: threading.Event

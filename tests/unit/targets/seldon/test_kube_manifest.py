@@ -21,8 +21,10 @@ from ipa.targets.seldon.locate import locate
 from ipa.targets.seldon.manifest import read, render
 from ipa.targets.seldon.section import SeldonRun, seldon_of
 from ipa.targets.seldon.variants import at_cluster
+from tests.fakes.kube.patching import json_patch
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.kube.schema import admit, prune, real_schema, small_schema
+from tests.fakes.kube.store import ApiError
 
 Json = dict[str, Any]
 PIPELINE = sample_pipeline()
@@ -72,6 +74,16 @@ def test_it_is_valid_under_the_published_schema_with_nothing_pruned(shared_data:
     unknown["spec"]["predictors"][0]["graph"]["nonsense"] = 1
     assert prune(unknown, schema)[1] == ["spec.predictors[0].graph.nonsense"]
     assert prune(unknown, small_schema())[1] == ["spec.predictors[0].graph.nonsense"]
+    # Nor may it refuse what the real one takes.
+    for wrong in (
+        {"op": "add", "path": "/spec/predictors/0/replicas", "value": "three"},
+        {"op": "remove", "path": "/spec/predictors/0/graph"},
+        {"op": "add", "path": "/spec/predictors/0/componentSpecs/0/hpaSpec", "value": {}},
+        {"op": "remove", "path": "/spec/predictors/0/name"},
+    ):
+        for each in (schema, small_schema()):
+            with pytest.raises(ApiError):
+                admit(json_patch(rendered(), [wrong]), each, strict=True)
 
 
 @pytest.mark.parametrize(
