@@ -207,7 +207,7 @@ def saw(election: Election, lease: Lease | None, now_s: float, jitter: float) ->
     if _is_ours(election, lease) and (leads(election, now_s) or _version(lease) == _version(election.mine)):
         return election
     # Another's; or ours from before a lapse, since when somebody else wrote.
-    election = _stood_down(election)
+    election = replace(resigned(election), mine=None)
     expires_s = election.changed_s + max(election.times.lease_s, lease.lease_s)
     if lease.is_released or now_s >= expires_s:
         return election
@@ -284,10 +284,6 @@ def _held(election: Election, attempt: Attempt, version: str, now_s: float, jitt
         refused_before=False,
         term=term,
     )
-
-
-def _stood_down(election: Election) -> Election:
-    return replace(resigned(election), mine=None)
 
 
 def _is_ours(election: Election, lease: Lease) -> bool:

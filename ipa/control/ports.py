@@ -12,7 +12,6 @@ from ipa.model.decision import Change, Decision, Event, Mode
 from ipa.model.observation import NOT_ASKED, Attainment, Batches, LoadHistory, Measured, Missing
 from ipa.model.pipeline import Pin, Pipeline
 from ipa.model.plan import StageConfig
-from ipa.model.profile import StageProfile
 from ipa.model.recording import UNLESS_DEFAULT
 from ipa.model.rolling import Rolling
 
@@ -303,13 +302,3 @@ class ControlStore(Protocol):
 
     def set_control(self, pipeline: str, control: PipelineControl, said: Attribution) -> None:
         """Store the control and the record of who changed it: both or neither."""
-
-
-class ProfileStore(Protocol):
-    """The newest measured profile of each stage."""
-
-    def save_profile(self, profile: StageProfile) -> None:
-        """Store the profile in place of the stage's former one."""
-
-    def profiles(self, pipeline: str) -> Mapping[str, StageProfile]:
-        """The newest profile of every stage of the pipeline, by stage name."""

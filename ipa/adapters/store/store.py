@@ -1,4 +1,4 @@
-"""The store: the ports DecisionLog, ControlStore and ProfileStore, and the record, over one database.
+"""The store: the ports DecisionLog and ControlStore, the profiles and the record, over one database.
 
 Rows of the record are appended, and read as hot rows or from sealed segments.
 """

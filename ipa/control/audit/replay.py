@@ -15,7 +15,7 @@ from typing import Any
 
 import ipa
 from ipa.control.canonical import digest, digest_of, plain, restored
-from ipa.control.engine.state import EngineState, PeakForecaster, PlannerProvenance, TickRequest
+from ipa.control.engine.state import EngineState, PlannerProvenance, TickRequest
 from ipa.control.engine.tick import (
     OUTCOME,
     DecisionInputs,
@@ -34,6 +34,8 @@ from ipa.policies.base import Policy, Predictor, is_stateful
 
 # Durations, which are no part of a result, and figures that follow from configurations and profiles.
 NO_RESULT = frozenset({"solve_s", "beside", "cost_usd_per_hour", "prices"})
+# The fields in which decisions of the same policy are compared.
+COMPARED = ("action", "reason", "configs", "plan")
 # Sums of floats in another order differ in their last digits, and predictions are rounded to five.
 ROUNDING = 1e-4
 # The most differences listed.
@@ -151,11 +153,18 @@ def replay(
             notes.append(f"{policy.name} keeps state, which was rebuilt from the decisions before this one")
         elif inputs.state.memory is not None:
             memory = restored(policy.memory_kind, inputs.state.memory)
+
+    def forecast(load: LoadHistory) -> Forecast:
+        # The recorded one: a forecaster that learns may give another one now.
+        if decision.forecast is None:
+            raise InputError("no forecast was recorded")
+        return decision.forecast
+
     request = TickRequest(
         pipeline=_named(deciding.pipeline, decision),
         control=inputs.control,
         observation=inputs.observation,
-        forecaster=_recorded(decision),
+        forecaster=forecast,
         policy=policy,
         predict=deciding.predict,
         settings=inputs.settings,
@@ -169,18 +178,22 @@ def replay(
     )
     effects, _ = on_tick(request, replace(inputs.state, memory=memory))
     again = effects.decision
-    found = list(_parting(decision, again) if is_other else _differing(decision, again))
+    if is_other:
+        differences = _parting(decision, again)
+    else:
+        pairs = ((name, plain(getattr(decision, name)), plain(getattr(again, name))) for name in COMPARED)
+        differences = [each for pair in pairs for each in _leaves(*pair)]
     is_same = is_other or json.loads(again.inputs) == json.loads(decision.inputs)
     if inputs.version == version_of(policy) and not is_same:
-        found.append(ReplayDifference("inputs_digest", decision.inputs_digest, again.inputs_digest))
-    if len(found) > MOST:
-        notes.append(f"{len(found) - MOST} more differences are not listed")
+        differences.append(ReplayDifference("inputs_digest", decision.inputs_digest, again.inputs_digest))
+    if len(differences) > MOST:
+        notes.append(f"{len(differences) - MOST} more differences are not listed")
     return ReplayResult(
         decision.decision_id,
         policy.name,
-        ReplayOutcome.DIFFERS if found else ReplayOutcome.SAME,
+        ReplayOutcome.DIFFERS if differences else ReplayOutcome.SAME,
         notes=tuple(notes),
-        differences=tuple(found[:MOST]),
+        differences=tuple(differences[:MOST]),
         again=replace(again, inputs=""),
     )
 
@@ -211,37 +224,17 @@ def _taught(policy: Policy, earlier: Sequence[Decision]) -> object:
     return memory
 
 
-def _recorded(decision: Decision) -> PeakForecaster:
-    """A forecaster with the recorded forecast: one that learns may give another one now.
-
-    InputError: none was recorded, since the tick held before it had one.
-    """
-
-    def forecast(load: LoadHistory) -> Forecast:
-        if decision.forecast is None:
-            raise InputError("no forecast was recorded")
-        return decision.forecast
-
-    return forecast
-
-
-def _differing(decision: Decision, again: Decision) -> Iterator[ReplayDifference]:
-    """The differences if the same policy decided."""
-    for name in ("action", "reason", "configs", "plan"):
-        yield from _leaves(name, plain(getattr(decision, name)), plain(getattr(again, name)))
-
-
-def _parting(decision: Decision, again: Decision) -> tuple[ReplayDifference, ...]:
+def _parting(decision: Decision, again: Decision) -> list[ReplayDifference]:
     """The differences in plan and configuration if another policy decided, with the reason of each."""
     pairs = [
         ("action", decision.action.value, again.action.value),
         ("configs", _configs(decision.configs), _configs(again.configs)),
         ("plan", _planned(decision.plan), _planned(again.plan)),
     ]
-    found = [ReplayDifference(*pair) for pair in pairs if pair[1] != pair[2]]
-    if found and decision.reason is not again.reason:
-        found.insert(0, ReplayDifference("reason", decision.reason.value, again.reason.value))
-    return tuple(found)
+    differences = [ReplayDifference(*pair) for pair in pairs if pair[1] != pair[2]]
+    if differences and decision.reason is not again.reason:
+        differences.insert(0, ReplayDifference("reason", decision.reason.value, again.reason.value))
+    return differences
 
 
 def _configs(configs: Sequence[StageConfig]) -> str:
@@ -262,21 +255,15 @@ def _leaves(what: str, recorded: Any, again: Any) -> Iterator[ReplayDifference]:
                 yield from _leaves(f"{what}.{name}", recorded.get(name), again.get(name))
     elif isinstance(recorded, list) and isinstance(again, list) and len(recorded) == len(again):
         for at, pair in enumerate(zip(recorded, again, strict=True)):
-            yield from _leaves(f"{what}.{_name_of(pair[0], at)}", *pair)
-    elif not _equal(recorded, again):
-        yield ReplayDifference(what.strip("."), _said(recorded), _said(again))
+            name = pair[0].get("stage", at) if isinstance(pair[0], dict) else at
+            yield from _leaves(f"{what}.{name}", *pair)
+    elif isinstance(recorded, float | int) and isinstance(again, float | int):
+        if not isclose(recorded, again, rel_tol=ROUNDING, abs_tol=ROUNDING):
+            yield ReplayDifference(what.strip("."), str(recorded), str(again))
+    elif recorded != again:
+        yield ReplayDifference(what.strip("."), _shortened(recorded), _shortened(again))
 
 
-def _name_of(value: Any, at: int) -> str:
-    return str(value["stage"]) if isinstance(value, dict) and "stage" in value else str(at)
-
-
-def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, float | int) and isinstance(other, float | int):
-        return isclose(one, other, rel_tol=ROUNDING, abs_tol=ROUNDING)
-    return bool(one == other)
-
-
-def _said(value: Any) -> str:
+def _shortened(value: Any) -> str:
     text = "nothing" if value is None else str(value)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

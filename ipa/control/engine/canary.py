@@ -16,7 +16,7 @@ from math import ceil
 
 from ipa.control.engine.feedback import LEAST_COUNT, most_late
 from ipa.model.observation import Measured, Observation, PartObservation
-from ipa.model.parts import in_order, parts_of, share_of, with_share
+from ipa.model.parts import Configs, in_order, parts_of, share_of, with_share
 from ipa.model.pipeline import Canary, Pipeline
 from ipa.model.plan import WHOLE_PERCENT, StageConfig
 from ipa.model.recording import UNLESS_DEFAULT
@@ -29,7 +29,6 @@ EARLY_DEVIATIONS, DEVIATIONS = 4.0, 2.0
 # The first words of a decision that takes one back, by which a restart knows it.
 FAILED = "the canary failed"
 
-Configs = tuple[StageConfig, ...]
 Variants = frozenset[tuple[str, str]]
 
 
@@ -123,21 +122,21 @@ def trial_of(
     new = [part for part in parts_of(wanted) if not variants_of(part) <= proven]
     if not new or not others:
         return None
-    base = with_rest(others, WHOLE_PERCENT)
+    base, percent = with_rest(others, WHOLE_PERCENT), canary.share_percent
 
     def row(parts: Sequence[Configs]) -> Configs:
-        return beside(base, in_order([with_share(part, canary.share_percent) for part in parts]))
+        return beside(base, in_order([with_share(part, percent) for part in parts]))
 
-    small = row([_shrunk(part, canary.share_percent) for part in new])
-    seen = predict(small, rate_rps)
-    if seen is None or not seen.feasible:
+    fewer = [
+        tuple(replace(it, replicas=ceil(it.replicas * percent / WHOLE_PERCENT)) for it in part)
+        for part in new
+    ]
+    small = row(fewer)
+    prediction = predict(small, rate_rps)
+    if prediction is None or not prediction.feasible:
         small = row(new)
-    found = [part for part in parts_of(small) if not variants_of(part) <= proven]
-    return CanaryTrial(in_order(found), wanted), small
-
-
-def _shrunk(part: Configs, percent: int) -> Configs:
-    return tuple(replace(it, replicas=ceil(it.replicas * percent / WHOLE_PERCENT)) for it in part)
+    trial_parts = [part for part in parts_of(small) if not variants_of(part) <= proven]
+    return CanaryTrial(in_order(trial_parts), wanted), small
 
 
 def beside(base: Configs, canary: Configs) -> Configs:

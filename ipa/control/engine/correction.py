@@ -220,7 +220,12 @@ def alarms(known: Correction, pipeline: Pipeline) -> tuple[Correction, tuple[Eve
     for each in known.seen:
         is_slow = each.planned_ratio > (ALARM_END if each.is_told else ALARM)
         if is_slow and not each.is_told:
-            events.append(Event(Notice.PROFILE_SLOW, _alarm(each, pipeline), is_warning=True))
+            words = (
+                f"batches of {each.stage}={each.variant} take {each.ratio:.3g} x their profiled time, which "
+                f"plans now use; profile it again where it runs (ipa profile {pipeline.name} --stage "
+                f"{each.stage}), or check what else runs on its machines"
+            )
+            events.append(Event(Notice.PROFILE_SLOW, words, is_warning=True))
         seen.append(replace(each, is_told=is_slow))
     return replace(known, seen=tuple(seen)), tuple(events)
 
@@ -303,11 +308,3 @@ def _within_savings(ratio: float, seen: float, quota_cores: float) -> float:
     if not quota_cores or seen >= 1:
         return seen
     return min(max(ratio, seen), 1.0, seen / quota_cores)
-
-
-def _alarm(seen: ObservedSlowdown, pipeline: Pipeline) -> str:
-    return (
-        f"batches of {seen.stage}={seen.variant} take {seen.ratio:.3g} x their profiled time, which plans "
-        f"now use; profile it again where it runs (ipa profile {pipeline.name} --stage {seen.stage}), or "
-        "check what else runs on its machines"
-    )

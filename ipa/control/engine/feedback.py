@@ -12,13 +12,12 @@ is broken. A load that the running configuration has carried in time needs no mo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from math import exp, log, sqrt
 
 from ipa.control.engine.guards import GuardSettings, mean_rps
-from ipa.model.observation import Attainment, Forecast, LoadHistory, Measured, Missing, Observation
+from ipa.model.observation import Attainment, Forecast, LoadHistory, Measured, Missing, Observation, known
 from ipa.model.pipeline import Pipeline, Sla
 from ipa.policies.base import Predictor
 
@@ -117,7 +116,10 @@ def regulated(
     assert after.since_s is not None
     if now_s - after.since_s < window_s:
         return after
-    expected = predict(running, _rate_rps(observation, window_s))
+    load, rate_rps = observation.load, known(observation.arrival_rate_rps) or 0.0
+    if isinstance(load, Measured):
+        rate_rps = max(rate_rps, mean_rps(load.value, window_s))
+    expected = predict(running, rate_rps)
     if expected is None or not expected.feasible:
         return after
     step = 1 + RAISE + (1 - seen.value.in_time_ratio) / 2
@@ -155,7 +157,9 @@ def loaded(
     """
     ratio, is_broken = feedback.planned_ratio, feedback.is_broken
     waiting_rps = _waiting_rps(observation) if is_broken or is_slow else 0.0
-    risen_rps = (present_rps(observation) or 0.0) if is_broken else _surprise_rps(observation, forecast)
+    risen_rps = (present_rps(observation) or 0.0) if is_broken else _risen_rps(observation, FAR)
+    if not is_broken and risen_rps <= forecast.upper_rps:
+        risen_rps = 0.0
     if ratio == 1 and not waiting_rps and risen_rps <= forecast.point_rps:
         return forecast
     # The waits of requests that come at random are in the model's latency already, at their mean rate. But a
@@ -190,12 +194,6 @@ def present_rps(observation: Observation) -> float | None:
     return max(rate.value, _risen_rps(observation, CHANCE)) if isinstance(rate, Measured) else None
 
 
-def _surprise_rps(observation: Observation, forecast: Forecast) -> float:
-    """The rate of a load that rose far above the forecast; 0 if it did not."""
-    risen = _risen_rps(observation, FAR)
-    return risen if risen > forecast.upper_rps else 0.0
-
-
 def _risen_rps(observation: Observation, deviations: float) -> float:
     """As `risen_rps`; 0 if the load is missing."""
     load = observation.load
@@ -218,16 +216,12 @@ def risen_rps(load: LoadHistory, deviations: float, bridged_s: float = 0.0) -> f
     *earlier, newest = lately
     # A mean rises by what came since the last scrape, less what came in the time that its window left. One of
     # which scrapes are lost falls and rises by itself.
-    steps, rise_rps = _steps_since_scrape(rates), newest - max(earlier)
+    rise_rps = newest - max(earlier)
+    # The steps since that scrape: as often as the rate before the last one repeats.
+    steps = 1 + sum(1 for _ in takewhile(lambda rate: rate == rates[-2], rates[-3::-1]))
     last_rps = earlier[0] + rise_rps * width / steps
     by_chance_rps = deviations * sqrt(newest / (steps * load.step_s))
     return last_rps if last_rps > newest + by_chance_rps else 0.0
-
-
-def _steps_since_scrape(rates: Sequence[float | None]) -> int:
-    """The steps from the scrape before the last rate on: as often as the rate before it repeats."""
-    before = rates[-2]
-    return 1 + sum(1 for _ in takewhile(lambda rate: rate == before, rates[-3::-1]))
 
 
 def _highest_mean_rps(load: Measured[LoadHistory] | Missing, last_s: float, over_s: float) -> float | None:
@@ -304,15 +298,6 @@ def most_late(count: float, target_ratio: float, deviations: float = 2.0) -> flo
     """The late requests that so many deviations of chance allow."""
     mean = count * (1 - target_ratio)
     return mean + deviations * sqrt(mean * target_ratio) + 1
-
-
-def _rate_rps(observation: Observation, window_s: float) -> float:
-    """The present rate, or the mean over the window if that is higher."""
-    now, load = observation.arrival_rate_rps, observation.load
-    return max(
-        now.value if isinstance(now, Measured) else 0.0,
-        mean_rps(load.value, window_s) if isinstance(load, Measured) else 0.0,
-    )
 
 
 def _waiting_rps(observation: Observation) -> float:

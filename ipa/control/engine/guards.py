@@ -113,7 +113,8 @@ def disagreement(observation: Observation, sla_s: float) -> str:
 
     A latency that is absent because no request came does not object; a stale or invalid one does.
     """
-    for name, value in _signals(observation):
+    signals = [(f"the load of {stage.stage}", stage.arrival_rate_rps) for stage in observation.stages]
+    for name, value in [("the latency", observation.latency_s), *signals]:
         if isinstance(value, Missing) and not value.is_idle:
             return f"{name} is {value.reason.value}"
     late = known(observation.latency_s)
@@ -128,13 +129,6 @@ def disagreement(observation: Observation, sla_s: float) -> str:
         ):
             return f"only {ready.value} of {config.value.replicas} replicas of {stage.stage} are ready"
     return ""
-
-
-def _signals(observation: Observation) -> list[tuple[str, Measured[float] | Missing]]:
-    return [
-        ("the latency", observation.latency_s),
-        *((f"the load of {stage.stage}", stage.arrival_rate_rps) for stage in observation.stages),
-    ]
 
 
 def bound_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str]:
@@ -244,22 +238,13 @@ Stop = tuple[ReasonCode, str]
 
 def stop_of(control: PipelineControl, at: datetime) -> Stop | None:
     """The reason and words of the pause or freeze in force at that wall-clock time; None without one."""
-    return _pause(control, at) or _freeze(control.freezes, at)
-
-
-def _pause(control: PipelineControl, at: datetime) -> Stop | None:
-    if not control.paused or (control.paused_until is not None and at >= control.paused_until):
-        return None
-    until = f" until {in_utc(control.paused_until)}" if control.paused_until else ""
-    return ReasonCode.PAUSED, f"paused{_by(control.paused_by)}{until}{_why(control.paused_reason)}"
-
-
-def _freeze(freezes: Sequence[Freeze], at: datetime) -> Stop | None:
-    for freeze in freezes:
+    if control.paused and (control.paused_until is None or at < control.paused_until):
+        until = f" until {in_utc(control.paused_until)}" if control.paused_until else ""
+        return ReasonCode.PAUSED, f"paused{_by(control.paused_by)}{until}{_why(control.paused_reason)}"
+    for freeze in control.freezes:
         end = end_of_freeze(freeze, at)
         if end is not None:
-            words = f"frozen{_by(freeze.by)} until {in_utc(end)}{_why(freeze.reason)}"
-            return ReasonCode.FROZEN, words
+            return ReasonCode.FROZEN, f"frozen{_by(freeze.by)} until {in_utc(end)}{_why(freeze.reason)}"
     return None
 
 
@@ -279,23 +264,19 @@ def pins_of(control: PipelineControl) -> tuple[tuple[str, Pin], ...]:
 
 def pin_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str]:
     """Every pin of the given pipeline that the configuration violates, in words."""
-    pins = {stage.name: stage.pin for stage in pipeline.served}
-    return [
-        f"{config.stage} is pinned to {wanted} {name}, not {found}"
-        for config in configs
-        if config.stage in pins
-        for name, wanted, found in _pinned(pins[config.stage], config)
-        if wanted is not None and wanted != found
-    ]
-
-
-def _pinned(pin: Pin, config: StageConfig) -> tuple[tuple[str, object, object], ...]:
-    return (
-        ("as its variant", pin.variant, config.variant),
-        ("as its batch size", pin.batch_size, config.batch_size),
-        ("cores", pin.cores, config.cores),
-        ("replicas", pin.replicas, config.replicas),
-    )
+    pins, faults = {stage.name: stage.pin for stage in pipeline.served}, []
+    for config in configs:
+        pin = pins.get(config.stage, Pin())
+        fields: tuple[tuple[str, object, object], ...] = (
+            ("as its variant", pin.variant, config.variant),
+            ("as its batch size", pin.batch_size, config.batch_size),
+            ("cores", pin.cores, config.cores),
+            ("replicas", pin.replicas, config.replicas),
+        )
+        for name, pinned, planned in fields:
+            if pinned is not None and pinned != planned:
+                faults.append(f"{config.stage} is pinned to {pinned} {name}, not {planned}")
+    return faults
 
 
 def held_back(

@@ -9,12 +9,12 @@ from ipa.control.engine.canary import CanaryTrial, beside, without
 from ipa.control.engine.feedback import lateness
 from ipa.control.engine.guards import HoldReason, bound_faults, forecast_fault, held_back, load_of, pin_faults
 from ipa.control.engine.plan_selection import MORE, capacity_rps, checked, choose, plan_for, wanted
-from ipa.control.engine.state import Configs, EngineState, TickRequest, TickVerdict, hold
+from ipa.control.engine.state import EngineState, TickRequest, TickVerdict, hold
 from ipa.control.engine.transition import changes, keeps_all, lacking, safe_step, with_kept
 from ipa.model.decision import Action, Change, Mode, ReasonCode
 from ipa.model.errors import IpaError, PluginError
 from ipa.model.observation import Forecast
-from ipa.model.parts import in_order, is_shared, parts_of, stage_pairs
+from ipa.model.parts import Configs, in_order, is_shared, parts_of, stage_pairs
 from ipa.model.pipeline import Fallback
 from ipa.model.plan import Plan
 from ipa.model.resources import NO_RESOURCES
@@ -193,8 +193,10 @@ def amended(request: TickRequest, state: EngineState, running: Configs, held: Ti
     if not isinstance(forecast, Forecast):
         return held
     held = replace(held, forecast=forecast)
-    plan = _planned(request, state, change, running, forecast)
-    if plan is None:
+    # It keeps what the change started.
+    keeping = with_kept(request, stage_pairs(change.previous, running))
+    plan = plan_for(keeping, state, running, forecast, reachable=True)
+    if not isinstance(plan, Plan) or not keeps_all(request.rolling, running, plan.configs):
         return held
     configs = tuple(
         replace(new, replicas=max(old.replicas, new.replicas))
@@ -213,15 +215,6 @@ def _may_be_added(request: TickRequest, state: EngineState, change: Change, runn
         return False
     is_young = request.now_s - state.actuation.started_s < AMENDED_RATIO * request.settings.rollout_deadline_s
     return state.feedback.is_broken and is_young and state.counts(request)
-
-
-def _planned(
-    request: TickRequest, state: EngineState, change: Change, running: Configs, forecast: Forecast
-) -> Plan | None:
-    """The policy's plan that keeps what the change started; None if it has none."""
-    asked = with_kept(request, stage_pairs(change.previous, running))
-    plan = plan_for(asked, state, running, forecast, reachable=True)
-    return plan if isinstance(plan, Plan) and keeps_all(request.rolling, running, plan.configs) else None
 
 
 def _is_more(request: TickRequest, running: Configs, configs: Configs, rate_rps: float) -> bool:

@@ -23,6 +23,7 @@ from ipa.model.observation import (
     Observation,
     PartObservation,
     StageObservation,
+    known,
 )
 from ipa.model.parts import is_shared, parts_of
 from ipa.model.pipeline import Pipeline, Stage
@@ -118,15 +119,12 @@ def _parts(signals: Signals, running: Sequence[StageState]) -> tuple[PartObserva
 
 def _waiting(stages: Sequence[StageObservation]) -> str:
     """The longest queue, in words, if it is longer than what its replicas take at once; else empty."""
-    for stage in sorted(stages, key=lambda stage: -_length(stage)):
+    queues = [(known(stage.queue_length) or 0.0, stage) for stage in stages]
+    for length, stage in sorted(queues, key=lambda queue: -queue[0]):
         config = stage.running
-        if isinstance(config, Measured) and _length(stage) > config.value.batch_size * config.value.replicas:
-            return f"{_length(stage):g} items wait for {stage.stage}"
+        if isinstance(config, Measured) and length > config.value.batch_size * config.value.replicas:
+            return f"{length:g} items wait for {stage.stage}"
     return ""
-
-
-def _length(stage: StageObservation) -> float:
-    return stage.queue_length.value if isinstance(stage.queue_length, Measured) else 0.0
 
 
 def _shared(value: Measured[float] | Missing, ratio: float) -> Measured[float] | Missing:

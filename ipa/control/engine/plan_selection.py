@@ -37,15 +37,14 @@ from ipa.control.engine.transition import (
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import IpaError
 from ipa.model.observation import Forecast
-from ipa.model.parts import is_shared, only_shares, stage_pairs
-from ipa.model.plan import Plan, StageConfig, Termination, in_words
+from ipa.model.parts import Configs, is_shared, only_shares, stage_pairs
+from ipa.model.plan import Plan, Termination, in_words
 from ipa.model.resources import CORES, words_of
 from ipa.model.rolling import Rolling, first_hop
 from ipa.model.rounding import rounded_plan
 from ipa.model.serving import wrong_rows
 from ipa.policies.base import PolicyState, Prediction, is_at_once
 
-Configs = tuple[StageConfig, ...]
 # A plan must carry this much more to be worth a temporary loss of capacity.
 WORTH_A_DIP = 1.1
 # While requests wait, a plan that starts replicas must be better by this ratio than one that starts none; if
@@ -370,17 +369,17 @@ def checked(
         why = f"a canary is measured first, then {changes(running, plan.configs)}"
     elif reason is None:
         reason = classify(running, found.configs, urgent) if state.planned else ReasonCode.FIRST_PLAN
-    slower = planned_with(plan)
-    detail = (
-        (f"{why}; " if why else "")
-        + _why(forecast, _short_of(request, state, plan, forecast))
-        + (f"{slower}; " if slower else "")
-        + changes(running, found.configs)
-    )
+    parts = [
+        why,
+        f"{forecast.upper_rps:.3g} rps expected within {forecast.horizon_s:g} s ({forecast.rung})",
+        _short_of(request, state, plan, forecast),
+        planned_with(plan),
+        changes(running, found.configs),
+    ]
     pairs = stage_pairs(running, found.configs)
     switches = [new.stage for old, new in pairs if old and request.rolling.is_switch(old, new)]
-    detail += f"; {', '.join(switches)} in place" if switches else ""
-    detail += f"; {found.later}" if found.later else ""
+    parts += [f"{', '.join(switches)} in place" if switches else "", found.later]
+    detail = "; ".join(filter(None, parts))
     held = held_back(request.control.mode, running, found.configs)
     if held is not None:
         words = f"would {reason.value}: {detail}"
@@ -569,11 +568,6 @@ def _gain_ratio(plan: Plan, objective: float) -> float:
     assert plan.objective is not None
     scale = max(abs(plan.objective), abs(objective), 1e-9)
     return (plan.objective - objective) / scale
-
-
-def _why(forecast: Forecast, short: str) -> str:
-    expected = f"{forecast.upper_rps:.3g} rps expected within {forecast.horizon_s:g} s ({forecast.rung}); "
-    return expected + (f"{short}; " if short else "")
 
 
 def _short_of(request: TickRequest, state: EngineState, plan: Plan, forecast: Forecast) -> str:

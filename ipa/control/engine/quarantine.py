@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ipa.control.engine.canary import variants_of
 from ipa.control.engine.guards import total_cores
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig, cores_of
@@ -45,7 +46,7 @@ def add(
     One that lacked room for less is a new one; of its replicas those with `room_cores` found room. `why` is
     the measurement by which a canary failed.
     """
-    variants, cores = pairs(configs) - pairs(previous), total_cores(configs)
+    variants, cores = variants_of(configs) - variants_of(previous), total_cores(configs)
     if room_cores is not None:
         cores = min(cores, room_cores + LESS_CORES)
     before = next((failure for failure in failures if failure.variants == variants), None)
@@ -60,12 +61,11 @@ def add(
 
 def forgive(failures: Sequence[FailedRollout], settled: Sequence[StageConfig]) -> tuple[FailedRollout, ...]:
     """The failures without those that the settled configuration disproves."""
+    variants, cores = variants_of(settled), total_cores(settled)
     return tuple(
         failure
         for failure in failures
-        if not (
-            failure.variants <= pairs(settled) if failure.variants else total_cores(settled) >= failure.cores
-        )
+        if not (failure.variants <= variants if failure.variants else cores >= failure.cores)
     )
 
 
@@ -74,7 +74,7 @@ def excluded(
 ) -> frozenset[tuple[str, str]]:
     """The (stage, variant) pairs that no plan may use now, never those of the running configuration."""
     active = (failure.variants for failure in failures if now_s < failure.until_s)
-    return frozenset().union(*active) - pairs(running)
+    return frozenset().union(*active) - variants_of(running)
 
 
 def failed_canary(failures: Sequence[FailedRollout], running: Sequence[StageConfig], now_s: float) -> str:
@@ -83,7 +83,7 @@ def failed_canary(failures: Sequence[FailedRollout], running: Sequence[StageConf
         f"{', '.join(f'{stage}={name}' for stage, name in sorted(each.variants))} is not planned for "
         f"{each.until_s - now_s:.0f} s: {each.why}"
         for each in failures
-        if each.why and now_s < each.until_s and not each.variants <= pairs(running)
+        if each.why and now_s < each.until_s and not each.variants <= variants_of(running)
     )
 
 
@@ -105,7 +105,7 @@ def objection(
     now_s: float,
 ) -> str:
     """The reasons why these configurations are in quarantine, in words; empty if they are not."""
-    banned = sorted(excluded(failures, running, now_s) & pairs(configs))
+    banned = sorted(excluded(failures, running, now_s) & variants_of(configs))
     if banned:
         return "quarantined since its last rollout failed: " + ", ".join(
             f"{stage}={name}" for stage, name in banned
@@ -117,8 +117,3 @@ def objection(
             left_s = failure.until_s - now_s
             return f"a change to {cores_of(failure.cores)} did not become ready; retry in {left_s:.0f} s"
     return ""
-
-
-def pairs(configs: Sequence[StageConfig]) -> frozenset[tuple[str, str]]:
-    """(stage, variant) of each config."""
-    return frozenset((config.stage, config.variant) for config in configs)

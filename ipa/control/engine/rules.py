@@ -19,6 +19,7 @@ from ipa.control.engine.canary import (
     has_passed,
     measured,
     proven_by,
+    variants_of,
     without,
 )
 from ipa.control.engine.guards import bound_faults, held_back, pin_faults, restoring_faults, stop_of
@@ -33,7 +34,6 @@ from ipa.control.engine.load_rules import (
 )
 from ipa.control.engine.state import (
     ChangeRequest,
-    Configs,
     EngineState,
     TickRequest,
     TickVerdict,
@@ -43,6 +43,7 @@ from ipa.control.engine.state import (
 from ipa.control.engine.transition import changes, classify, make_room, no_room, safe_step
 from ipa.model.decision import Action, Change, Mode, ReasonCode
 from ipa.model.observation import Missing, MissingReason
+from ipa.model.parts import Configs
 from ipa.model.serving import without_batches, wrong_rows
 
 NO_REASON = "no reason given"
@@ -213,7 +214,7 @@ def _canary_passed(request: TickRequest, state: EngineState, trial: CanaryTrial,
     held = held_back(mode, running, trial.wanted)
     if held is not None:
         return hold(held, f"{words}; would {changes(running, trial.wanted)}"), state
-    state = replace(state, trial=None, proven=state.proven | quarantine.pairs(trial.canary))
+    state = replace(state, trial=None, proven=state.proven | variants_of(trial.canary))
     reason = classify(running, trial.wanted, urgent=True)
     step_of, before = trial.decision_id, trial.before
     asked = ChangeRequest(trial.wanted, words, reason, step_of=step_of, before=before)

@@ -16,6 +16,7 @@ from ipa.control.engine.stabiliser import NO_ROW, UNDAMPED, FlapDamping, Row
 from ipa.control.ports import PipelineControl, Rollout
 from ipa.model.decision import Action, ReasonCode
 from ipa.model.observation import Forecast, LoadHistory, Observation
+from ipa.model.parts import Configs
 from ipa.model.pipeline import Fallback, Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.recording import UNLESS_DEFAULT, recorded_as
@@ -24,8 +25,6 @@ from ipa.policies.base import Policy, Predictor
 
 # A tick is on time from this share of an interval on; clocks make it a little early or late.
 NEARLY = 0.8
-
-Configs = tuple[StageConfig, ...]
 
 
 class PeakForecaster(Protocol):

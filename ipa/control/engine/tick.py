@@ -404,8 +404,12 @@ def unwritten(
         case StandbyError():
             reason = ReasonCode.NOT_LEADER
         case ConflictError():
-            reason = ReasonCode.CONFLICT
-            state = _conflicted(state, words, control, settings, now_s)
+            reason, conflicts = ReasonCode.CONFLICT, state.conflicts + 1
+            state = replace(state, conflicts=conflicts)
+            if conflicts >= settings.max_conflicts:
+                why = f"{conflicts} writes in a row were refused, the last with: {words}"
+                block = WriteBlock(reason, why, control, now_s + settings.quarantine_s)
+                state = replace(state, conflicts=0, block=block)
         case ForbiddenError() | InputError():
             reason = ReasonCode.RBAC
             state = replace(state, block=WriteBlock(reason, words, control))
@@ -428,14 +432,3 @@ def unwritten(
         configs=decision.previous,
     )
     return held, replace(state, tick=tick, actuation=left, goal=None, last_reason=reason)
-
-
-def _conflicted(
-    state: EngineState, words: str, control: PipelineControl, settings: GuardSettings, now_s: float
-) -> EngineState:
-    conflicts = state.conflicts + 1
-    if conflicts < settings.max_conflicts:
-        return replace(state, conflicts=conflicts)
-    said = f"{conflicts} writes in a row were refused, the last with: {words}"
-    until_s = now_s + settings.quarantine_s
-    return replace(state, conflicts=0, block=WriteBlock(ReasonCode.CONFLICT, said, control, until_s))

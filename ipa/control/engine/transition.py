@@ -15,6 +15,7 @@ from ipa.control.ports import StagePin
 from ipa.model.decision import ReasonCode
 from ipa.model.observation import Measured, Observation
 from ipa.model.parts import (
+    Configs,
     gone_parts,
     in_order,
     is_shared,
@@ -30,7 +31,6 @@ from ipa.model.resources import NO_RESOURCES, Resources
 from ipa.model.rolling import Rolling, change_peak, first_hop, quick_hop, stage_peak
 from ipa.policies.base import merged_pin
 
-Configs = tuple[StageConfig, ...]
 # True if a configuration carries the load within the SLA.
 Suffices = Callable[[Configs], bool]
 
@@ -72,7 +72,7 @@ def safe_step(
     if is_shared(running) or is_shared(wanted):
         return _shared_step(tuple(running), tuple(wanted), rolling, bounds)
     now = {config.stage: config for config in running}
-    hops = _quicker(running, _hops(running, wanted, rolling, suffices), rolling, carries_as_much)
+    hops = _hops(running, wanted, rolling, suffices, carries_as_much)
     used, limits = bounds.held(running), _limits(running, bounds)
     moving = [at for at, hop in enumerate(hops) if hop != now.get(hop.stage)]
     extra = [_extra(now.get(hop.stage), hop, rolling, bounds) for hop in hops]
@@ -196,29 +196,24 @@ def _most_that_may_change(
 
 
 def _hops(
-    running: Sequence[StageConfig], wanted: Sequence[StageConfig], rolling: Rolling, suffices: Suffices
+    running: Sequence[StageConfig],
+    wanted: Sequence[StageConfig],
+    rolling: Rolling,
+    suffices: Suffices,
+    carries_as_much: Suffices,
 ) -> list[StageConfig]:
-    """The first step of each stage."""
+    """The first step of each stage: half of it if two are quicker and it carries as much as what runs."""
     now = {config.stage: config for config in running}
     less = [_fewer(now.get(want.stage), want, rolling) for want in wanted]
     if any(less) and suffices(
         tuple(few or now.get(want.stage, want) for few, want in zip(less, wanted, strict=True))
     ):
-        return [few or want for few, want in zip(less, wanted, strict=True)]
-    return [first_hop(now[want.stage], want, rolling) if want.stage in now else want for want in wanted]
-
-
-def _quicker(
-    running: Sequence[StageConfig],
-    hops: list[StageConfig],
-    rolling: Rolling,
-    carries_as_much: Suffices,
-) -> list[StageConfig]:
-    """The first steps, with those in two where that is quicker and the first carries as much as what runs."""
-    now = {config.stage: config for config in running}
+        hops = [few or want for few, want in zip(less, wanted, strict=True)]
+    else:
+        hops = [first_hop(now[want.stage], want, rolling) if want.stage in now else want for want in wanted]
     quick = [quick_hop(now[hop.stage], hop, rolling) if hop.stage in now else None for hop in hops]
-    found = [one or hop for one, hop in zip(quick, hops, strict=True)]
-    return found if any(quick) and carries_as_much(tuple(found)) else hops
+    quicker = [one or hop for one, hop in zip(quick, hops, strict=True)]
+    return quicker if any(quick) and carries_as_much(tuple(quicker)) else hops
 
 
 def _fewer(old: StageConfig | None, new: StageConfig, rolling: Rolling) -> StageConfig | None:

@@ -45,7 +45,6 @@ from ipa.control.ports import (
     PipelineControl,
     Rollout,
     Workload,
-    WorkloadState,
 )
 from ipa.model.decision import Change, Decision, Effects, Event, Notice, ReasonCode
 from ipa.model.errors import ConflictError, InputError, IpaError, StandbyError
@@ -157,7 +156,10 @@ class ControlLoop:
                         self._tell(effects, decision)
                 else:
                     decision = standing_by(request)
-                self._publish(request, decision, self._world.clock.monotonic_s() - started_s)
+                tick_s = self._world.clock.monotonic_s() - started_s
+                self._snapshot = after_tick(self._snapshot, request, decision, self._state, tick_s)
+                for hook in self._hooks:
+                    hook(decision, self._snapshot)
         return decision
 
     def request(self, wanted: ChangeRequest) -> Decision:
@@ -271,7 +273,11 @@ class ControlLoop:
             # The last control read still counts; the default, before any, writes nothing.
             log.warning("control of %s cannot be read: %s", self.pipeline.name, error)
         signals = world.metrics.read(self.pipeline, self._window_s)
-        workload, problem, unseen = self._workload()
+        workload, problem, unseen = None, "", MissingReason.ABSENT
+        try:
+            workload = world.workload.read(self._pinned())
+        except IpaError as error:
+            problem, unseen = str(error), unseen_by(error)
         now_s = to_ms(world.clock.monotonic_s())
         observation = observe(self.pipeline, signals, workload, problem=problem, unseen=unseen, at_s=now_s)
         if recover and not self._recovered:
@@ -297,13 +303,6 @@ class ControlLoop:
             rollout=self._rollout(),
             requested=requested,
         )
-
-    def _workload(self) -> tuple[WorkloadState | None, str, MissingReason]:
-        """The workload's state; or None, the error in words, and the reason why it is unknown."""
-        try:
-            return self._world.workload.read(self._pinned()), "", MissingReason.ABSENT
-        except IpaError as error:
-            return None, str(error), unseen_by(error)
 
     def _pinned(self) -> Pipeline:
         """The pipeline with the pins of people, which a target's queues follow as well."""
@@ -424,11 +423,6 @@ class ControlLoop:
             events = (Event(decision.reason, decision.detail, is_warning=True), *noticed)
         for event in events:
             self._world.events.emit(self.pipeline, event)
-
-    def _publish(self, request: TickRequest, decision: Decision, tick_s: float) -> None:
-        self._snapshot = after_tick(self._snapshot, request, decision, self._state, tick_s)
-        for hook in self._hooks:
-            hook(decision, self._snapshot)
 
 
 def _read_inputs(decision: Decision) -> DecisionInputs | None:

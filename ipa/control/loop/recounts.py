@@ -76,18 +76,13 @@ class Recounts:
         if rates[-1] is not None:
             self._rate_rps = max(rates[-1], risen_rps(value, FAR, bridged_s))
         observation = replace(observation, load=replace(load, value=value), bridged_s=bridged_s)
-        rate = _at_least(observation.arrival_rate_rps, rates[-1] if bridged_s else None, load.age_s)
-        return replace(observation, arrival_rate_rps=rate)
-
-
-def _at_least(
-    rate: Measured[float] | Missing, least_rps: float | None, age_s: float
-) -> Measured[float] | Missing:
-    """The rate, or `least_rps` if it is less or there is none."""
-    is_absent = isinstance(rate, Missing) and rate.reason is MissingReason.ABSENT
-    if least_rps is None or not (is_absent or (isinstance(rate, Measured) and rate.value < least_rps)):
-        return rate
-    return Measured(least_rps, age_s)
+        rate, least_rps = observation.arrival_rate_rps, rates[-1]
+        if not bridged_s or least_rps is None:
+            return observation
+        is_absent = isinstance(rate, Missing) and rate.reason is MissingReason.ABSENT
+        if is_absent or (isinstance(rate, Measured) and rate.value < least_rps):
+            return replace(observation, arrival_rate_rps=Measured(least_rps, load.age_s))
+        return observation
 
 
 def _bridged(load: LoadHistory, end_s: float, found: tuple[Replacement, ...]) -> tuple[float | None, ...]:

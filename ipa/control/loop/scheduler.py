@@ -170,19 +170,17 @@ class Scheduler:
         while (turn := self._ready.get()) is not None:
             with self._changed:
                 turn.is_stepping = not (turn.is_ended or self._stop.is_set())
-            if turn.is_stepping:
-                self._take(turn)
-
-    def _take(self, turn: ScheduledLoop) -> None:
-        next_s = self._clock.monotonic_s() + AGAIN_S
-        try:
-            next_s = turn.loop.step()
-        except Exception:
-            log.exception("a loop failed; it restarts in %g s", AGAIN_S)
-        with self._changed:
-            turn.is_stepping = False
-            self._push(turn, self._clock.monotonic_s() if turn.is_woken else next_s)
-            self._changed.notify_all()
+            if not turn.is_stepping:
+                continue
+            next_s = self._clock.monotonic_s() + AGAIN_S
+            try:
+                next_s = turn.loop.step()
+            except Exception:
+                log.exception("a loop failed; it restarts in %g s", AGAIN_S)
+            with self._changed:
+                turn.is_stepping = False
+                self._push(turn, self._clock.monotonic_s() if turn.is_woken else next_s)
+                self._changed.notify_all()
 
 
 def _started(run: Callable[[], None], name: str) -> threading.Thread:

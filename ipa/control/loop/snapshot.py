@@ -93,6 +93,7 @@ def after_tick(
 ) -> Snapshot:
     """The snapshot after a tick that took `tick_s`; its history goes back `HISTORY_S`."""
     points = max(1, round(HISTORY_S / request.settings.tick_s))
+    would = state.shadow or request.observation.running() or ()
     return Snapshot(
         pipeline=before.pipeline,
         tick=state.tick,
@@ -107,19 +108,13 @@ def after_tick(
         tick_s=tick_s,
         skipped_ticks=before.skipped_ticks,
         early_ticks=before.early_ticks,
-        would=_would(request, state),
+        would=would if request.control.mode is Mode.SHADOW else (),
         correction=state.correction,
         feedback=state.feedback,
         ended=state.ended,
         quarantines=tuple(failure for failure in state.failures if request.now_s < failure.until_s),
         trial=state.trial,
     )
-
-
-def _would(request: TickRequest, state: EngineState) -> tuple[StageConfig, ...]:
-    if request.control.mode is not Mode.SHADOW:
-        return ()
-    return state.shadow or request.observation.running() or ()
 
 
 def _point(request: TickRequest, decision: Decision) -> Sample:
