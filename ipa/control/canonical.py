@@ -38,8 +38,8 @@ def recorded_names(kind: Any) -> tuple[tuple[str, str], ...] | None:
     """Each recorded field of a dataclass with its name in records; None if `kind` is no dataclass."""
     if not is_dataclass(kind):
         return None
-    kept = (each for each in fields(kind) if NOT_RECORDED not in each.metadata)
-    return tuple((each.name, _recorded_name(each)) for each in kept)
+    recorded = (each for each in fields(kind) if NOT_RECORDED not in each.metadata)
+    return tuple((each.name, _recorded_name(each)) for each in recorded)
 
 
 def _recorded_name(of: Field[Any]) -> str:
@@ -111,17 +111,17 @@ def plain(value: Any) -> Any:
     names = recorded_names(kind)  # type: ignore[arg-type]
     if names is None:
         return _rare(value)
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for attribute, name in names:
         each = getattr(value, attribute)
         if name is BESIDE:
-            found |= dict.fromkeys(ALWAYS_RECORDED.get(kind.__name__, ())) | plain(each)
+            entries |= dict.fromkeys(ALWAYS_RECORDED.get(kind.__name__, ())) | plain(each)
             continue
-        found[name] = each if type(each) in AS_IT_IS else plain(each)
+        entries[name] = each if type(each) in AS_IT_IS else plain(each)
     for name, default in _left_out(kind):  # type: ignore[arg-type]
-        if found[name] == default:
-            del found[name]
-    return found
+        if entries[name] == default:
+            del entries[name]
+    return entries
 
 
 def _rare(value: Any) -> Any:
@@ -146,8 +146,8 @@ def restored(kind: type[T], value: Any) -> T:
     from pydantic import ValidationError
 
     try:
-        found: tuple[T] = _adapter(cast(Any, kind)).validate_json(ENCODER.encode([value]))
-        return found[0]
+        decoded: tuple[T] = _adapter(cast(Any, kind)).validate_json(ENCODER.encode([value]))
+        return decoded[0]
     except ValidationError as error:
         first = error.errors()[0]
         where = "/".join(str(part) for part in first["loc"][1:])
@@ -166,13 +166,13 @@ def _adapter(kind: Any) -> TypeAdapter[tuple[Any]]:
 
 def _dataclasses(kind: Any) -> set[Any]:
     """The dataclasses that a value of the type may hold, itself included."""
-    found: set[Any] = set()
+    kinds: set[Any] = set()
     left = [kind]
     while left:
         each = left.pop()
         of = get_origin(each) or each
         left += get_args(each)
-        if is_dataclass(of) and of not in found:
-            found.add(of)
+        if is_dataclass(of) and of not in kinds:
+            kinds.add(of)
             left += get_type_hints(of).values()
-    return found
+    return kinds

@@ -300,5 +300,5 @@ class ControlStore(Protocol):
         If it `may_lag`, a change by another process in the last quarter of a second may be missing.
         """
 
-    def set_control(self, pipeline: str, control: PipelineControl, said: Attribution) -> None:
+    def set_control(self, pipeline: str, control: PipelineControl, attribution: Attribution) -> None:
         """Store the control and the record of who changed it: both or neither."""

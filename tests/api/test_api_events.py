@@ -74,7 +74,7 @@ def test_one_pipeline_alone(world: FakeWorld) -> None:
 def test_what_is_not_kept_is_said_to_be_gone(world: FakeWorld, last: str) -> None:
     services = world.services()
     assert services.streams is not None
-    feed = RecordFeed(world, world.clock.monotonic_s, poll_s=0.0, kept=3)
+    feed = RecordFeed(world, world.clock.monotonic_s, poll_s=0.0, max_missed=3)
     api = ApiClient(replace(services, streams=Streams(feed, longest_s=0.0)))
     [reset] = parsed(api.get("/v1/events", headers={"Last-Event-ID": last}).text)
     assert (reset["event"], reset["id"], reset["data"]["newest"]) == ("reset", "5", 5)

@@ -64,13 +64,13 @@ def test_whatever_is_seen_ratios_stay_within_bounds(ratios: list[float], spread:
         for slow in known.slowdowns(PIPELINE):
             assert LEAST_RATIO / STEP <= slow.ratio <= MOST_RATIO * STEP
             assert slow.ratio != 1
-        assert len(known.seen) <= len(SMALLEST)
+        assert len(known.observed) <= len(SMALLEST)
 
 
 @given(st.floats(0.2, 3.9), st.floats(0.0, 0.5), st.floats(30.0, 5000.0))
 @settings(max_examples=many(50), deadline=None, derandomize=True)
 def test_what_stays_as_it_is_is_found_and_kept(ratio: float, spread: float, count: float) -> None:
-    steps = [known.seen[0].steps for known in over([ratio] * 300, spread, count) if known.seen]
+    steps = [known.observed[0].steps for known in over([ratio] * 300, spread, count) if known.observed]
     # From one side, so it never overshoots by more than rounding, and once there it stays.
     pairs = list(pairwise(steps))
     assert all(before <= after for before, after in pairs) or all(before >= after for before, after in pairs)
@@ -90,7 +90,7 @@ def test_random_service_times_neither_correct_a_right_profile_nor_flap_on_a_wron
     if true < 1.02:
         true = 1.0
     means = true * rng.gamma(count / spread, spread / count, ticks)
-    steps = [known.seen[0].steps for known in over(means.tolist(), spread, float(count)) if known.seen]
+    steps = [it.observed[0].steps for it in over(means.tolist(), spread, float(count)) if it.observed]
     if true == 1.0:
         assert not any(steps)
         return

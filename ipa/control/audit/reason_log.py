@@ -64,23 +64,23 @@ class ReasonLog:
     def __init__(self) -> None:
         # Of each pipeline the change, or the first decision of the hold, that was logged last; none once that
         # ended.
-        self._told: dict[str, Decision] = {}
+        self._logged: dict[str, Decision] = {}
 
     def __call__(self, decision: Decision, snapshot: object) -> None:
         """Log the decision if its reason differs from that of the one before it, or it is a change."""
-        told, reason = self._told.get(decision.pipeline), decision.reason
+        last, reason = self._logged.get(decision.pipeline), decision.reason
         is_apply = decision.action is Action.APPLY
-        if told is not None and reason is told.reason and not is_apply:
+        if last is not None and reason is last.reason and not is_apply:
             return
-        was_held = told if told is not None and told.action is Action.HOLD else None
-        if told is not None and told.action is Action.APPLY and reason is ReasonCode.IN_PROGRESS:
+        was_held = last if last is not None and last.action is Action.HOLD else None
+        if last is not None and last.action is Action.APPLY and reason is ReasonCode.IN_PROGRESS:
             # It rolls out.
             return
         is_routine = reason in ROUTINE
         if is_routine:
-            self._told.pop(decision.pipeline, None)
+            self._logged.pop(decision.pipeline, None)
         else:
-            self._told[decision.pipeline] = decision
+            self._logged[decision.pipeline] = decision
         if is_routine and was_held is None:
             return
         words = f"{reason.value} {decision.detail}"

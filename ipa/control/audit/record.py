@@ -121,8 +121,8 @@ class Recorded:
     @cached_property
     def values(self) -> dict[str, Any]:
         """The values of the text."""
-        found: dict[str, Any] = json.loads(self.text)
-        return found
+        values: dict[str, Any] = json.loads(self.text)
+        return values
 
     @cached_property
     def seq(self) -> int:
@@ -205,10 +205,10 @@ class Chain:
         if anchor is not None and anchor.number == self.head.number and anchor.digest != self.head.digest:
             raise self.fault(f"entry {anchor.number} does not have the digest of the anchor")
 
-    def add(self, text: str, kept: str) -> dict[str, Any]:
+    def add(self, text: str, stored_digest: str) -> dict[str, Any]:
         """Check the next entry, and return its values."""
         number = self.head.number + 1
-        if digest(text) != kept:
+        if digest(text) != stored_digest:
             raise self.fault(f"entry {number} was changed")
         values: dict[str, Any] = json.loads(text)
         if record_in(values) != self.pipeline:
@@ -221,20 +221,20 @@ class Chain:
         if values["kind"] == EntryKind.ADOPTED and values["facts"].get("damaged"):
             raise self.fault(f"decision {values['facts']['damaged']!r} was changed before entry {number}")
         self.decisions += bool(values["content"])
-        self.head = Head(number, kept)
+        self.head = Head(number, stored_digest)
         self._meet_anchor()
         return values
 
-    def ended(self, kept: Head | None = None) -> Verified:
+    def ended(self, stored_head: Head | None = None) -> Verified:
         """Return the contents of the chain if it ends at the stored head and reaches the anchor."""
         here = self.head.number
-        for name, head in (("the head", kept), ("the anchor", self.anchor)):
+        for name, head in (("the head", stored_head), ("the anchor", self.anchor)):
             if head is not None and head.number > here:
                 which = f"{here + 1} was" if head.number == here + 1 else f"{here + 1} to {head.number} were"
                 raise self.fault(f"entry {which} removed from the end: {name} is entry {head.number}")
-        if kept is not None and kept.number < here:
-            raise self.fault(f"entry {kept.number + 1} was inserted after the end")
-        if kept is not None and kept.digest != self.head.digest:
+        if stored_head is not None and stored_head.number < here:
+            raise self.fault(f"entry {stored_head.number + 1} was inserted after the end")
+        if stored_head is not None and stored_head.digest != self.head.digest:
             raise self.fault(f"entry {here} does not have the digest of the head")
         return Verified(self.decisions, self.head, self.removed, self.unchecked)
 
@@ -271,7 +271,7 @@ def of_decision(decision: Decision, content: str) -> Entry:
 
 
 def of_control(
-    pipeline: str, was: PipelineControl, becomes: PipelineControl, said: Attribution, at: str
+    pipeline: str, was: PipelineControl, becomes: PipelineControl, attribution: Attribution, at: str
 ) -> Entry:
     """The entry of a person's action: of the control only the fields that it changed."""
     old, new = plain(was), plain(becomes)
@@ -279,10 +279,10 @@ def of_control(
     return Entry(
         pipeline=pipeline,
         kind=EntryKind.CONTROL,
-        what=said.deed.value,
+        what=attribution.deed.value,
         at=at,
-        by=said.by,
-        why=said.why,
+        by=attribution.by,
+        why=attribution.why,
         was={key: old.get(key) for key in changed},
         becomes={key: new.get(key) for key in changed},
     )
@@ -405,10 +405,10 @@ class Gaps:
         self._digests: dict[tuple[str, int], list[str]] = {}
         self._unchecked: dict[str, int] = {}
 
-    def add(self, found: Mapping[str, Any]) -> None:
+    def add(self, values: Mapping[str, Any]) -> None:
         """Add the checkpoint of a line. RecordError: its signature is wrong; other errors: it is not one."""
-        checkpoint = Checkpoint(**{each.name: found["checkpoint"][each.name] for each in fields(Checkpoint)})
-        key_id, signature = str(found["key_id"]), str(found["signature"])
+        checkpoint = Checkpoint(**{each.name: values["checkpoint"][each.name] for each in fields(Checkpoint)})
+        key_id, signature = str(values["key_id"]), str(values["signature"])
         is_checked = bool(key_id) and self._verifies is not None
         if is_checked and self._verifies and not self._verifies(key_id, signature, checkpoint.text):
             raise Chain(checkpoint.pipeline).fault(
@@ -465,18 +465,18 @@ def verify_lines(
     chains: dict[str, Chain] = {}
     for index, line in enumerate(lines, 1):
         try:
-            found = json.loads(line)
-            if "checkpoint" in found:
-                gaps.add(found)
+            values = json.loads(line)
+            if "checkpoint" in values:
+                gaps.add(values)
                 continue
-            text, kept = canonical_json(found["entry"]), str(found["digest"])
-            pipeline = record_in(found["entry"])
+            text, stored_digest = canonical_json(values["entry"]), str(values["digest"])
+            pipeline = record_in(values["entry"])
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RecordError(f"line {index} is not an entry of a record: {error}", hint=RESTORE) from error
         chain = chains.setdefault(pipeline, Chain(pipeline, anchors.get(pipeline)))
         try:
-            gaps.bridge(chain, found["entry"])
-            chain.add(text, kept)
+            gaps.bridge(chain, values["entry"])
+            chain.add(text, stored_digest)
             gaps.note(chain)
         except (KeyError, AttributeError) as error:
             raise chain.fault(f"entry {chain.head.number + 1} was changed") from error
@@ -493,7 +493,7 @@ POLL_S = 0.5
 # Entries that are cached, about a kilobyte each; older ones are read again.
 REMEMBERED = 1000
 # A follower that missed more entries than this has to start anew: reading them all would take longer.
-KEPT = 10_000
+MAX_MISSED = 10_000
 
 
 class FollowedRecord(Protocol):
@@ -518,10 +518,10 @@ class RecordFeed:
         monotonic_s: Callable[[], float],
         *,
         poll_s: float = POLL_S,
-        kept: int = KEPT,
+        max_missed: int = MAX_MISSED,
     ) -> None:
         self._record, self._monotonic_s = record, monotonic_s
-        self.poll_s, self.kept = poll_s, kept
+        self.poll_s, self.max_missed = poll_s, max_missed
         self._lock = threading.Lock()
         self._recent: deque[Recorded] = deque(maxlen=REMEMBERED)
         # The `seq` of the newest entry that was read.
@@ -545,7 +545,7 @@ class RecordFeed:
     def gone(self, seq: int) -> bool:
         """True if the entries after `seq` cannot be followed: too many, or of another store."""
         newest = self.newest()
-        return seq > newest or newest - seq > self.kept
+        return seq > newest or newest - seq > self.max_missed
 
     def _refresh(self, *, now: bool = False) -> int:
         now_s = self._monotonic_s()
@@ -553,8 +553,8 @@ class RecordFeed:
             self._newest = self._record.newest_seq()
         elif not now and now_s - self._read_s < self.poll_s:
             return self._newest
-        while found := self._record.entries(self._newest, REMEMBERED):
-            self._recent.extend(found)
-            self._newest = found[-1].seq
+        while entries := self._record.entries(self._newest, REMEMBERED):
+            self._recent.extend(entries)
+            self._newest = entries[-1].seq
         self._read_s = now_s
         return self._newest

@@ -45,11 +45,11 @@ class EndedCount:
         """The share of those in time; 1 if none ended."""
         return 1 - self.late / self.all if self.all else 1.0
 
-    def plus(self, seen: PartObservation, passed_s: float) -> EndedCount:
+    def plus(self, part: PartObservation, passed_s: float) -> EndedCount:
         """The count with those of the last `passed_s`, at the rates of the observation's window."""
-        if not isinstance(seen.attainment, Measured):
+        if not isinstance(part.attainment, Measured):
             return self
-        now = seen.attainment.value
+        now = part.attainment.value
         count = now.count * passed_s / now.window_s
         failed = sum(loss.count for loss in now.losses) * passed_s / now.window_s
         return EndedCount(self.all + count, self.late + count * (1 - now.in_time_ratio), self.failed + failed)
@@ -163,8 +163,8 @@ def measured(trial: CanaryTrial, observation: Observation, now_s: float) -> Cana
         return replace(trial, since_s=now_s)
     if len(observation.parts) != len(parts_of(running)):
         return trial
-    seen = list(zip(map(trial.of, parts_of(running)), observation.parts, strict=True))
-    mine = [part.attainment for is_mine, part in seen if is_mine]
+    parts = list(zip(map(trial.of, parts_of(running)), observation.parts, strict=True))
+    mine = [part.attainment for is_mine, part in parts if is_mine]
     whole = [each for each in mine if isinstance(each, Measured)]
     window_s = max((each.value.window_s + each.age_s for each in whole), default=0.0)
     if not whole or now_s - trial.since_s < window_s:
@@ -172,9 +172,9 @@ def measured(trial: CanaryTrial, observation: Observation, now_s: float) -> Cana
     judged_s = trial.since_s if trial.judged_s is None else trial.judged_s
     passed_s = min(now_s - judged_s, window_s)
     own, others = trial.own, trial.others
-    for is_mine, part in seen:
+    for is_mine, part in parts:
         own, others = (own.plus(part, passed_s), others) if is_mine else (own, others.plus(part, passed_s))
-    latencies = [part.latency_s for is_mine, part in seen if is_mine]
+    latencies = [part.latency_s for is_mine, part in parts if is_mine]
     slow = [each.value for each in latencies if isinstance(each, Measured)]
     return replace(
         trial,
@@ -196,13 +196,13 @@ def without_canary(observation: Observation, trial: CanaryTrial | None) -> Obser
         return observation
     parts = zip(parts_of(running), observation.parts, strict=True)
     others = [it.attainment for part, it in parts if not trial.of(part)]
-    seen = [each for each in others if isinstance(each, Measured)]
-    if not seen:
+    attainments = [each for each in others if isinstance(each, Measured)]
+    if not attainments:
         return observation
-    count = sum(each.value.count for each in seen)
-    in_time = sum(each.value.count * each.value.in_time_ratio for each in seen)
-    joined = replace(seen[0].value, count=count, in_time_ratio=in_time / count, losses=())
-    return replace(observation, attainment=replace(seen[0], value=joined))
+    count = sum(each.value.count for each in attainments)
+    in_time = sum(each.value.count * each.value.in_time_ratio for each in attainments)
+    joined = replace(attainments[0].value, count=count, in_time_ratio=in_time / count, losses=())
+    return replace(observation, attainment=replace(attainments[0], value=joined))
 
 
 def has_failed(trial: CanaryTrial, pipeline: Pipeline, canary: Canary, now_s: float) -> bool:

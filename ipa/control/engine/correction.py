@@ -7,7 +7,7 @@ be shared again later, and plans that rely on its speed would then miss the SLA.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import exp, log, sqrt
 
 from ipa.control.engine.guards import GuardSettings
@@ -17,6 +17,7 @@ from ipa.model.parts import is_shared
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import LEAST_RATIO, MOST_RATIO, Slowdown, Slowdowns
+from ipa.model.recording import recorded_as
 from ipa.model.rounding import significant
 from ipa.policies.base import ANY_RATE_RPS, Predictor
 from ipa.queueing.service import ServiceTime
@@ -49,7 +50,7 @@ class ObservedSlowdown:
 
     `recent` are (time, ratio) of the last window. `careful_ratio` lasted for that, and falls below 1 slowly.
     `steps` is the number of `STEP`s that plans use, negative for a variant that is quicker than profiled;
-    `is_told` is True if the event was emitted.
+    `is_reported` is True if the event was emitted.
     """
 
     stage: str
@@ -58,7 +59,7 @@ class ObservedSlowdown:
     steps: int
     at_s: float
     careful_ratio: float = 1.0
-    is_told: bool = False
+    is_reported: bool = field(default=False, metadata=recorded_as("is_told"))
     recent: tuple[tuple[float, float], ...] = ()
 
     @property
@@ -89,27 +90,27 @@ class Correction:
     the machine was, whatever runs on it.
     """
 
-    seen: tuple[ObservedSlowdown, ...] = ()
+    observed: tuple[ObservedSlowdown, ...] = field(default=(), metadata=recorded_as("seen"))
     since: tuple[RunningSince, ...] = ()
     machine_steps: int = 0
 
     def of(self, stage: str, variant: str) -> ObservedSlowdown | None:
         """The slowdown of the variant; None if it is unknown."""
-        return next((each for each in self.seen if (each.stage, each.variant) == (stage, variant)), None)
+        return next((each for each in self.observed if (each.stage, each.variant) == (stage, variant)), None)
 
     def ratio(self, stage: str, variant: str) -> float | None:
         """The ratio as it was observed last; None if it was not."""
-        seen = self.of(stage, variant)
-        return seen.ratio if seen else None
+        slowdown = self.of(stage, variant)
+        return slowdown.ratio if slowdown else None
 
     def planned_ratio(self, stage: str, variant: str) -> float:
         """The ratio that plans use where the variant runs."""
-        seen = self.of(stage, variant)
-        return seen.planned_ratio if seen else 1.0
+        slowdown = self.of(stage, variant)
+        return slowdown.planned_ratio if slowdown else 1.0
 
     def newest(self, stage: str) -> ObservedSlowdown | None:
         """The newest slowdown of any variant of the stage."""
-        mine = (each for each in self.seen if each.stage == stage)
+        mine = (each for each in self.observed if each.stage == stage)
         return max(mine, key=lambda each: each.at_s, default=None)
 
     def expected(self, stage: str, variant: str) -> ObservedSlowdown:
@@ -123,14 +124,14 @@ class Correction:
         A variant that was not observed takes the newest of its stage; none is quicker than the machine, also
         if it was when it ran last.
         """
-        found = []
+        slowdowns = []
         for stage in pipeline.served:
             newest = self.newest(stage.name)
             for variant in stage.variants if newest else ():
                 known = self.of(stage.name, variant.name) or newest
                 if known and (steps := max(known.steps, self.machine_steps)):
-                    found.append(Slowdown(stage.name, variant.name, STEP**steps))
-        return tuple(found)
+                    slowdowns.append(Slowdown(stage.name, variant.name, STEP**steps))
+        return tuple(slowdowns)
 
 
 UNCORRECTED = Correction()
@@ -155,20 +156,20 @@ def learned(
     """
     if not settings.correct_profiles:
         return UNCORRECTED
-    kept = tuple(each for each in before.seen if now_s - each.at_s < FORGET_S)
+    recent = tuple(each for each in before.observed if now_s - each.at_s < FORGET_S)
     running = observation.running()
     if running is None:
-        return replace(before, seen=kept)
+        return replace(before, observed=recent)
     known = [next((each for each in before.since if each.is_of(config)), None) for config in running]
     is_mixed = is_shared(running) and not all(stage.is_own for stage in observation.stages)
     if in_flight or not observation.settled or is_mixed:
         # One that ran beside others has batches of its own alone from the time on at which they are gone.
-        return replace(before, seen=kept, since=() if is_mixed else tuple(filter(None, known)))
+        return replace(before, observed=recent, since=() if is_mixed else tuple(filter(None, known)))
     since = tuple(
         each or RunningSince(config.stage, config.variant, config.cores, now_s)
         for each, config in zip(known, running, strict=True)
     )
-    after = replace(before, seen=kept, since=since, machine_steps=before.machine_steps if kept else 0)
+    after = replace(before, observed=recent, since=since, machine_steps=before.machine_steps if recent else 0)
     ripe: dict[tuple[str, str], tuple[Batches, int]] = {}
     for at, (stage, one) in enumerate(zip(observation.stages, since, strict=True)):
         if isinstance(stage.batches, Measured) and _is_ripe(stage.batches, one, settings, now_s):
@@ -182,22 +183,22 @@ def learned(
     for batches, at in ripe.values():
         config, service = running[at], by_profile.services[at]
         updated = _updated(after, config, service, batches, now_s, is_broken)
-        others = (it for it in after.seen if (it.stage, it.variant) != (config.stage, config.variant))
-        after = replace(after, seen=(*others, updated))
+        others = (it for it in after.observed if (it.stage, it.variant) != (config.stage, config.variant))
+        after = replace(after, observed=(*others, updated))
     return replace(after, machine_steps=_machine_steps(after))
 
 
 def recalled_slowdowns(before: Correction, later_s: float) -> Correction:
     """The slowdowns of an earlier process, whose clock reads `later_s` less than this one's."""
-    seen = tuple(
+    observed = tuple(
         replace(
             each,
             at_s=each.at_s + later_s,
             recent=tuple((at_s + later_s, ratio) for at_s, ratio in each.recent),
         )
-        for each in before.seen
+        for each in before.observed
     )
-    return replace(before, seen=seen, since=())
+    return replace(before, observed=observed, since=())
 
 
 def _machine_steps(now: Correction) -> int:
@@ -207,27 +208,27 @@ def _machine_steps(now: Correction) -> int:
     """
     steps = []
     for each in now.since:
-        seen = now.of(each.stage, each.variant)
-        if seen is None or seen.at_s < each.since_s:
+        slowdown = now.of(each.stage, each.variant)
+        if slowdown is None or slowdown.at_s < each.since_s:
             return now.machine_steps
-        steps.append(seen.steps)
+        steps.append(slowdown.steps)
     return min(steps, default=0)
 
 
 def alarms(known: Correction, pipeline: Pipeline) -> tuple[Correction, tuple[Event, ...]]:
     """The correction with the events of newly wrong profiles, each reported once."""
-    events, seen = [], []
-    for each in known.seen:
-        is_slow = each.planned_ratio > (ALARM_END if each.is_told else ALARM)
-        if is_slow and not each.is_told:
+    events, observed = [], []
+    for each in known.observed:
+        is_slow = each.planned_ratio > (ALARM_END if each.is_reported else ALARM)
+        if is_slow and not each.is_reported:
             words = (
                 f"batches of {each.stage}={each.variant} take {each.ratio:.3g} x their profiled time, which "
                 f"plans now use; profile it again where it runs (ipa profile {pipeline.name} --stage "
                 f"{each.stage}), or check what else runs on its machines"
             )
             events.append(Event(Notice.PROFILE_SLOW, words, is_warning=True))
-        seen.append(replace(each, is_told=is_slow))
-    return replace(known, seen=tuple(seen)), tuple(events)
+        observed.append(replace(each, is_reported=is_slow))
+    return replace(known, observed=tuple(observed)), tuple(events)
 
 
 def planned_with(plan: Plan) -> str:
@@ -242,11 +243,11 @@ def planned_with(plan: Plan) -> str:
 
 def _is_ripe(batches: Measured[Batches], since: RunningSince, settings: GuardSettings, now_s: float) -> bool:
     """True if the batches are enough, new enough, and all of the running replicas."""
-    seen = batches.value
+    value = batches.value
     return (
         batches.age_s <= settings.stale_after_s
-        and seen.count >= LEAST_BATCHES
-        and now_s - since.since_s >= seen.window_s + batches.age_s
+        and value.count >= LEAST_BATCHES
+        and now_s - since.since_s >= value.window_s + batches.age_s
     )
 
 
@@ -276,7 +277,7 @@ def _updated(
     exact = log(min(careful, MOST_RATIO)) / log(STEP)
     steps = round(exact) if abs(exact - before.steps) >= LEAST_STEPS or abs(exact) < 0.5 else before.steps
     return ObservedSlowdown(
-        config.stage, config.variant, ratio, steps, now_s, significant(careful), before.is_told, recent
+        config.stage, config.variant, ratio, steps, now_s, significant(careful), before.is_reported, recent
     )
 
 
@@ -288,23 +289,25 @@ def _smoothed(
     if config.batch_size == 1:
         # Several items of one request are served at once; plans count them one after another.
         expected_s *= max(batches.items, 1.0)
-    seen = min(_within_savings(ratio, batches.service_s / expected_s, service.quota_cores), MOST_RATIO)
+    observed_ratio = min(
+        _within_savings(ratio, batches.service_s / expected_s, service.quota_cores), MOST_RATIO
+    )
     variation = max(sqrt(service.spread), LEAST_VARIATION)
     deviation_ratio = variation / sqrt(batches.count)
     surprising = max(SURPRISE * deviation_ratio, STEP - 1)
-    if deviation_ratio <= NORMAL_RATIO and abs(seen - ratio) > ratio * surprising:
-        return max(seen, LEAST_RATIO)
+    if deviation_ratio <= NORMAL_RATIO and abs(observed_ratio - ratio) > ratio * surprising:
+        return max(observed_ratio, LEAST_RATIO)
     new = batches.count * passed_s / batches.window_s
     weight = min(1 - exp(-passed_s / SMOOTH_S), new * (SURE_RATIO / variation) ** 2)
-    return max(ratio + weight * (seen - ratio), LEAST_RATIO)
+    return max(ratio + weight * (observed_ratio - ratio), LEAST_RATIO)
 
 
-def _within_savings(ratio: float, seen: float, quota_cores: float) -> float:
+def _within_savings(ratio: float, observed_ratio: float, quota_cores: float) -> float:
     """The ratio nearest to the known one that agrees with what is seen of a replica with a quota.
 
     It computes at full speed, in `quota_cores` of its busy time, with CPU time saved up while idle. So its
     busy time is what was seen, if nothing was saved, up to all that full speed would make of it.
     """
-    if not quota_cores or seen >= 1:
-        return seen
-    return min(max(ratio, seen), 1.0, seen / quota_cores)
+    if not quota_cores or observed_ratio >= 1:
+        return observed_ratio
+    return min(max(ratio, observed_ratio), 1.0, observed_ratio / quota_cores)

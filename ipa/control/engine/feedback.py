@@ -98,8 +98,8 @@ def regulated(
     that may be late. `serving_s`: since then the running configuration serves, changed in place. `is_quick`:
     variants change in place.
     """
-    running, seen = observation.running(), observation.attainment
-    before = replace(_remembered(before, seen, now_s), is_broken=broken)
+    running, attainment = observation.running(), observation.attainment
+    before = replace(_remembered(before, attainment, now_s), is_broken=broken)
     if broken:
         before = replace(before, late_s=now_s, carried_rps=0.0)
         if before.load_ratio < 1:
@@ -109,10 +109,10 @@ def regulated(
         return replace(before, since_s=None, carried_rps=0.0)
     begun_s = now_s if serving_s is None else serving_s
     after = replace(before, since_s=begun_s if before.since_s is None else before.since_s)
-    if not broken or not isinstance(seen, Measured):
+    if not broken or not isinstance(attainment, Measured):
         after = _carrying(after, observation, now_s, allowed_ratio)
-        return _eased(after, seen, now_s, allowed_ratio, QUICKER if is_quick else 1)
-    window_s = seen.value.window_s + seen.age_s
+        return _eased(after, attainment, now_s, allowed_ratio, QUICKER if is_quick else 1)
+    window_s = attainment.value.window_s + attainment.age_s
     assert after.since_s is not None
     if now_s - after.since_s < window_s:
         return after
@@ -122,7 +122,7 @@ def regulated(
     expected = predict(running, rate_rps)
     if expected is None or not expected.feasible:
         return after
-    step = 1 + RAISE + (1 - seen.value.in_time_ratio) / 2
+    step = 1 + RAISE + (1 - attainment.value.in_time_ratio) / 2
     return replace(after, load_ratio=min(after.load_ratio * step, MOST), since_s=now_s)
 
 
@@ -135,14 +135,15 @@ def recalled_feedback(before: Feedback, later_s: float) -> Feedback:
 
 def lateness(observation: Observation, pipeline: Pipeline) -> str:
     """The requests in time and the SLO, in words; the latency where they were not observed, else empty."""
-    seen, latency = observation.attainment, observation.latency_s
-    if isinstance(seen, Missing):
+    attainment, latency = observation.attainment, observation.latency_s
+    if isinstance(attainment, Missing):
         if isinstance(latency, Missing):
             return ""
         return f"p{pipeline.sla.percentile:g} is {latency.value:.3g} s, the SLA {pipeline.sla.latency_s:g} s"
+    percent, window_s = 100 * attainment.value.in_time_ratio, attainment.value.window_s
     return (
-        f"{100 * seen.value.in_time_ratio:.1f} % of the requests of the last {seen.value.window_s:g} s "
-        f"were in time, the SLO is {pipeline.sla.percentile:g} % within {pipeline.sla.latency_s:g} s"
+        f"{percent:.1f} % of the requests of the last {window_s:g} s were in time, "
+        f"the SLO is {pipeline.sla.percentile:g} % within {pipeline.sla.latency_s:g} s"
     )
 
 
@@ -235,12 +236,12 @@ def _highest_mean_rps(load: Measured[LoadHistory] | Missing, last_s: float, over
     return max(means, default=None)
 
 
-def _remembered(now: Feedback, seen: Measured[Attainment] | Missing, now_s: float) -> Feedback:
+def _remembered(now: Feedback, attainment: Measured[Attainment] | Missing, now_s: float) -> Feedback:
     """With this window among the late requests of the last minutes."""
-    if not isinstance(seen, Measured) or seen.value.count < LEAST_COUNT:
+    if not isinstance(attainment, Measured) or attainment.value.count < LEAST_COUNT:
         return replace(now, judged_s=None)
     passed_s = 0.0 if now.judged_s is None else now_s - now.judged_s
-    late_ratio = 1 - seen.value.in_time_ratio
+    late_ratio = 1 - attainment.value.in_time_ratio
     late_ratio += (now.late_ratio - late_ratio) * exp(-passed_s / FORGET_S)
     carried_rps = now.carried_rps * exp(-passed_s / CARRIED_S)
     return replace(now, late_ratio=late_ratio, judged_s=now_s, carried_rps=carried_rps)
@@ -248,19 +249,19 @@ def _remembered(now: Feedback, seen: Measured[Attainment] | Missing, now_s: floa
 
 def _carrying(now: Feedback, observation: Observation, now_s: float, allowed_ratio: float) -> Feedback:
     """With the load of this window as carried, if only the running configuration served it, and in time."""
-    seen = observation.attainment
-    if isinstance(seen, Missing) or now.since_s is None or seen.value.count < LEAST_COUNT:
+    attainment = observation.attainment
+    if isinstance(attainment, Missing) or now.since_s is None or attainment.value.count < LEAST_COUNT:
         return now
-    is_its_own = now_s - now.since_s >= seen.value.window_s + seen.age_s
-    if not is_its_own or 1 - seen.value.in_time_ratio > allowed_ratio:
+    is_its_own = now_s - now.since_s >= attainment.value.window_s + attainment.age_s
+    if not is_its_own or 1 - attainment.value.in_time_ratio > allowed_ratio:
         return now
-    rps = _highest_mean_rps(observation.load, seen.value.window_s, PEAK_S)
+    rps = _highest_mean_rps(observation.load, attainment.value.window_s, PEAK_S)
     return replace(now, carried_rps=max(now.carried_rps, rps or 0.0))
 
 
 def _eased(
     now: Feedback,
-    seen: Measured[Attainment] | Missing,
+    attainment: Measured[Attainment] | Missing,
     now_s: float,
     allowed_ratio: float,
     quicker: int,
@@ -269,8 +270,8 @@ def _eased(
     if now.late_s is None:
         return replace(now, late_s=now_s)
     late_ratio = allowed_ratio
-    if isinstance(seen, Measured) and seen.value.count >= LEAST_COUNT:
-        late_ratio = max(1 - seen.value.in_time_ratio, now.late_ratio)
+    if isinstance(attainment, Measured) and attainment.value.count >= LEAST_COUNT:
+        late_ratio = max(1 - attainment.value.in_time_ratio, now.late_ratio)
     if late_ratio > allowed_ratio or now_s - now.late_s < HOLD_S / quicker:
         return now
     least = LEAST if late_ratio <= SPARE_RATIO * allowed_ratio else 1.0
@@ -286,12 +287,14 @@ def breaks_slo(observation: Observation, sla: Sla, settings: GuardSettings) -> b
     return is_fresh and isinstance(latency, Measured) and latency.value > sla.latency_s
 
 
-def is_broken(seen: Measured[Attainment] | Missing, target_ratio: float, settings: GuardSettings) -> bool:
+def is_broken(
+    attainment: Measured[Attainment] | Missing, target_ratio: float, settings: GuardSettings
+) -> bool:
     """True if more requests were late than chance explains at the target."""
-    if not isinstance(seen, Measured) or seen.age_s > settings.stale_after_s:
+    if not isinstance(attainment, Measured) or attainment.age_s > settings.stale_after_s:
         return False
-    late = seen.value.count * (1 - seen.value.in_time_ratio)
-    return seen.value.count >= LEAST_COUNT and late > most_late(seen.value.count, target_ratio)
+    late = attainment.value.count * (1 - attainment.value.in_time_ratio)
+    return attainment.value.count >= LEAST_COUNT and late > most_late(attainment.value.count, target_ratio)
 
 
 def most_late(count: float, target_ratio: float, deviations: float = 2.0) -> float:

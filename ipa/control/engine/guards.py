@@ -68,8 +68,8 @@ def load_of(observation: Observation, settings: GuardSettings) -> Measured[LoadH
     )
     for name, value in signals:
         if isinstance(value, Missing):
-            said = f": {value.detail}" if value.detail else ""
-            return HoldReason(REASONS[value.reason], f"{name} is {value.reason.value}{said}")
+            cause = f": {value.detail}" if value.detail else ""
+            return HoldReason(REASONS[value.reason], f"{name} is {value.reason.value}{cause}")
         if value.age_s > settings.stale_after_s:
             limit = f"the limit is {settings.stale_after_s:g} s"
             return HoldReason(ReasonCode.METRICS_STALE, f"{name} is {value.age_s:.0f} s old, {limit}")
@@ -96,16 +96,16 @@ def trailing_gap_s(load: LoadHistory) -> float:
 def mean_rps(load: LoadHistory, last_s: float) -> float:
     """The mean rate over the last `last_s` seconds of the load; 0 if none was observed."""
     steps = max(1, round(last_s / load.step_s))
-    seen = [rate for rate in load.rates_rps[-steps:] if rate is not None]
-    return sum(seen) / len(seen) if seen else 0.0
+    rates = [rate for rate in load.rates_rps[-steps:] if rate is not None]
+    return sum(rates) / len(rates) if rates else 0.0
 
 
 def forecast_fault(forecast: Forecast) -> HoldReason | None:
     """The hold for a forecast that is not a valid rate; None if it is."""
     if sane(forecast.point_rps) and sane(forecast.upper_rps):
         return None
-    said = f"point {forecast.point_rps}, upper {forecast.upper_rps} rps"
-    return HoldReason(ReasonCode.METRICS_INVALID, f"the forecast of {forecast.rung} is invalid: {said}")
+    rates = f"point {forecast.point_rps}, upper {forecast.upper_rps} rps"
+    return HoldReason(ReasonCode.METRICS_INVALID, f"the forecast of {forecast.rung} is invalid: {rates}")
 
 
 def disagreement(observation: Observation, sla_s: float) -> str:
@@ -259,7 +259,7 @@ def end_of_freeze(freeze: Freeze, at: datetime) -> datetime | None:
 
 def pins_of(control: PipelineControl) -> tuple[tuple[str, Pin], ...]:
     """The pins by stage."""
-    return tuple((said.stage, said.pin) for said in control.pins)
+    return tuple((each.stage, each.pin) for each in control.pins)
 
 
 def pin_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str]:

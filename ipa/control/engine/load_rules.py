@@ -10,7 +10,7 @@ from ipa.control.engine.feedback import lateness
 from ipa.control.engine.guards import HoldReason, bound_faults, forecast_fault, held_back, load_of, pin_faults
 from ipa.control.engine.plan_selection import MORE, capacity_rps, checked, choose, plan_for, wanted
 from ipa.control.engine.state import EngineState, TickRequest, TickVerdict, hold
-from ipa.control.engine.transition import changes, keeps_all, lacking, safe_step, with_kept
+from ipa.control.engine.transition import changes, keeps_all, lacking, safe_step, with_pins
 from ipa.model.decision import Action, Change, Mode, ReasonCode
 from ipa.model.errors import IpaError, PluginError
 from ipa.model.observation import Forecast
@@ -29,9 +29,11 @@ def telemetry_lost(request: TickRequest, state: EngineState) -> tuple[TickVerdic
     """
     forecast, fallback = forecast_of(request), request.pipeline.fallback
     if not isinstance(forecast, HoldReason):
-        telemetry = state.telemetry_loss.seen(fallback) if state.counts(request) else state.telemetry_loss
+        telemetry = (
+            state.telemetry_loss.with_load(fallback) if state.counts(request) else state.telemetry_loss
+        )
         return None, replace(state, telemetry_loss=telemetry)
-    telemetry = state.telemetry_loss.unseen(fallback) if state.counts(request) else state.telemetry_loss
+    telemetry = state.telemetry_loss.without_load(fallback) if state.counts(request) else state.telemetry_loss
     state = replace(state.without_row(), telemetry_loss=telemetry)
     basis = _basis(request, state)
     verdict = _blind(request, state, basis, forecast)
@@ -55,8 +57,8 @@ def carries_forecast(request: TickRequest, state: EngineState, configs: Configs)
     forecast = forecast_of(request)
     if isinstance(forecast, HoldReason):
         return False
-    seen = request.predict(configs, wanted(request, state, forecast).upper_rps)
-    return seen is not None and seen.feasible
+    prediction = request.predict(configs, wanted(request, state, forecast).upper_rps)
+    return prediction is not None and prediction.feasible
 
 
 def planned_at_once(request: TickRequest, state: EngineState, why: str) -> TickVerdict:
@@ -169,11 +171,11 @@ def _blind(request: TickRequest, state: EngineState, running: Configs, why: Hold
     return hold(why.reason, words, plan=verdict.plan, forecast=verdict.forecast)
 
 
-def fallback_forecast(fallback: Fallback, seen: Forecast | None = None) -> Forecast:
+def fallback_forecast(fallback: Fallback, observed: Forecast | None = None) -> Forecast:
     """The forecast of the fall-back: its declared rate, or the observed one if that is higher."""
-    if seen is None:
+    if observed is None:
         return Forecast(fallback.rate_rps, fallback.rate_rps, 1.0, 0.0, "fall-back", 0.0)
-    return replace(seen, upper_rps=max(seen.upper_rps, fallback.rate_rps))
+    return replace(observed, upper_rps=max(observed.upper_rps, fallback.rate_rps))
 
 
 # What rolls out for longer than this part of its deadline is not added to: it may never be ready.
@@ -194,7 +196,7 @@ def amended(request: TickRequest, state: EngineState, running: Configs, held: Ti
         return held
     held = replace(held, forecast=forecast)
     # It keeps what the change started.
-    keeping = with_kept(request, stage_pairs(change.previous, running))
+    keeping = with_pins(request, stage_pairs(change.previous, running))
     plan = plan_for(keeping, state, running, forecast, reachable=True)
     if not isinstance(plan, Plan) or not keeps_all(request.rolling, running, plan.configs):
         return held

@@ -71,7 +71,9 @@ def observe(
         for stage in pipeline.served:
             state = states.get(stage.name)
             missing = Missing(unseen if workload is None else MissingReason.ABSENT, problem)
-            seen = signals.stages.get(stage.name, StageSignals(NOT_READ, NOT_READ, NOT_READ, NOT_READ))
+            stage_signals = signals.stages.get(
+                stage.name, StageSignals(NOT_READ, NOT_READ, NOT_READ, NOT_READ)
+            )
             own = signals.parts.get(state.part, UNSEEN).batches.get(stage.name) if state else None
             ratio = state.config.share_percent / WHOLE_PERCENT if state else 1.0
             stages.append(
@@ -79,13 +81,13 @@ def observe(
                     stage=stage.name,
                     running=Measured(state.config) if state else missing,
                     ready_replicas=Measured(state.ready_replicas) if state else missing,
-                    arrival_rate_rps=_shared(checked(seen.arrival_rate_rps), ratio),
-                    latency_s=checked(seen.latency_s),
-                    queue_length=_shared(checked(seen.queue_length), ratio),
-                    batches=checked_batches(seen.batches if own is None else own),
+                    arrival_rate_rps=_shared(checked(stage_signals.arrival_rate_rps), ratio),
+                    latency_s=checked(stage_signals.latency_s),
+                    queue_length=_shared(checked(stage_signals.queue_length), ratio),
+                    batches=checked_batches(stage_signals.batches if own is None else own),
                     lost=state.lost if state else "",
                     is_own=several and own is not None,
-                    served=shares(stage, seen.served),
+                    served=shares(stage, stage_signals.served),
                 )
             )
     rate, load = checked(signals.arrival_rate_rps), checked_load(signals.load)
@@ -113,8 +115,10 @@ def _parts(signals: Signals, running: Sequence[StageState]) -> tuple[PartObserva
     if not is_shared([state.config for state in running]):
         return ()
     first = running[0].config.stage
-    found = (signals.parts.get(state.part, UNSEEN) for state in running if state.config.stage == first)
-    return tuple(PartObservation(checked(it.latency_s), checked_attainment(it.attainment)) for it in found)
+    part_signals = (signals.parts.get(state.part, UNSEEN) for state in running if state.config.stage == first)
+    return tuple(
+        PartObservation(checked(it.latency_s), checked_attainment(it.attainment)) for it in part_signals
+    )
 
 
 def _waiting(stages: Sequence[StageObservation]) -> str:
@@ -145,11 +149,11 @@ def checked_batches(batches: Measured[Batches] | Missing) -> Measured[Batches] |
     """The batches; Missing if one of their numbers is invalid."""
     if isinstance(batches, Missing):
         return batches
-    seen = batches.value
-    numbers = (seen.count, seen.service_s, seen.items, seen.window_s)
-    if all(map(sane, numbers)) and seen.service_s > 0 and seen.items > 0 and seen.window_s > 0:
+    value = batches.value
+    numbers = (value.count, value.service_s, value.items, value.window_s)
+    if all(map(sane, numbers)) and value.service_s > 0 and value.items > 0 and value.window_s > 0:
         return Measured(Batches(*map(significant, numbers)), to_ms(batches.age_s))
-    return Missing(MissingReason.INVALID, f"the batches are {seen}", batches.age_s)
+    return Missing(MissingReason.INVALID, f"the batches are {value}", batches.age_s)
 
 
 def shares(stage: Stage, served: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
@@ -161,22 +165,22 @@ def shares(stage: Stage, served: Mapping[str, float]) -> tuple[tuple[str, float]
     whole = sum(rates.values())
     if not all(map(sane, rates.values())) or not sane(whole) or not whole:
         return ()
-    found = ((variant, round(rate / whole, 3)) for variant, rate in rates.items())
-    return tuple(sorted((it for it in found if it[1]), key=lambda it: (-it[1], it[0])))
+    rounded = ((variant, round(rate / whole, 3)) for variant, rate in rates.items())
+    return tuple(sorted((it for it in rounded if it[1]), key=lambda it: (-it[1], it[0])))
 
 
 def checked_attainment(attainment: Measured[Attainment] | Missing) -> Measured[Attainment] | Missing:
     """The attainment; Missing if one of its numbers is invalid, or no request ended."""
     if isinstance(attainment, Missing):
         return attainment
-    seen = attainment.value
-    if not all(map(sane, (seen.count, seen.in_time_ratio, seen.window_s))) or seen.in_time_ratio > 1:
-        return Missing(MissingReason.INVALID, f"the attainment is {seen}", attainment.age_s)
-    if seen.count <= 0:
+    value = attainment.value
+    if not all(map(sane, (value.count, value.in_time_ratio, value.window_s))) or value.in_time_ratio > 1:
+        return Missing(MissingReason.INVALID, f"the attainment is {value}", attainment.age_s)
+    if value.count <= 0:
         return Missing(MissingReason.ABSENT, "no request ended in the window", attainment.age_s)
-    count, ratio, window_s = map(significant, (seen.count, seen.in_time_ratio, seen.window_s))
-    losses = tuple(Loss(it.stage, it.cause, significant(it.count)) for it in seen.losses if sane(it.count))
-    retried = significant(seen.retried) if sane(seen.retried) else 0.0
+    count, ratio, window_s = map(significant, (value.count, value.in_time_ratio, value.window_s))
+    losses = tuple(Loss(it.stage, it.cause, significant(it.count)) for it in value.losses if sane(it.count))
+    retried = significant(value.retried) if sane(value.retried) else 0.0
     return Measured(Attainment(count, ratio, window_s, losses, retried), to_ms(attainment.age_s))
 
 

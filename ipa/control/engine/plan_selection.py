@@ -25,14 +25,13 @@ from ipa.control.engine.transition import (
     beside_lost,
     changes,
     classify,
-    is_kept,
     keeps_all,
     lost_words,
     make_room,
     no_room,
     safe_step,
     serving_replicas,
-    with_kept,
+    with_pins,
 )
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import IpaError
@@ -88,9 +87,9 @@ def choose(
         verdict = _while_late(request, state, running, plan, forecast, now, late)
         return verdict, _damped(request, reset, running, verdict, urgent=True)
     carries = carries and not urgent
-    kept = _no_better(request, state, serving, plan, forecast, None if urgent else now, carries=carries)
-    if kept is not None:
-        return kept, reset
+    held = _no_better(request, state, serving, plan, forecast, None if urgent else now, carries=carries)
+    if held is not None:
+        return held, reset
     # If no pod starts or stops, waiting has no benefit.
     moves_requests = only_shares(running, plan.configs)
     if now is not None and not urgent and not moves_requests:
@@ -144,13 +143,13 @@ def _steadier(
         return plan
     same = [(old, old) for old in running]
     for is_in_place in (True, False):
-        if is_kept(request.rolling, running, plan.configs, is_in_place=is_in_place):
+        if keeps_all(request.rolling, running, plan.configs, is_in_place=is_in_place):
             return plan
-        asked = with_kept(request, same, is_in_place=is_in_place)
-        steady = plan_for(asked, state, running, forecast)
+        keeping = with_pins(request, same, is_in_place=is_in_place)
+        steady = plan_for(keeping, state, running, forecast)
         if isinstance(steady, TickVerdict) or steady.is_late or pin_faults(request.pipeline, steady.configs):
             continue
-        if not is_kept(request.rolling, running, steady.configs, is_in_place=is_in_place):
+        if not keeps_all(request.rolling, running, steady.configs, is_in_place=is_in_place):
             continue
         if _is_nearly_as_good(steady, plan, wanted(request, state, forecast).upper_rps):
             return steady
@@ -198,7 +197,7 @@ def _ticks_to_pay(
     ticks, tick_s = request.settings.down_after_ticks, request.settings.tick_s
     if ticks <= 1:
         return ticks, 0.0
-    is_in_place = is_kept(request.rolling, running, plan.configs, is_in_place=True)
+    is_in_place = keeps_all(request.rolling, running, plan.configs, is_in_place=True)
     # More where it starts replicas that need not be.
     cost_s = CHANGE_S if is_in_place or not request.rolling.switches_at_once else STARTS_S
     must_rps = 0.0
@@ -235,7 +234,7 @@ def _while_late(
             request, state, running, plan=plan, forecast=forecast, urgent=True, reason=reason, why=late
         )
     words = f"{late}; no plan for {plan.rate_rps:.3g} rps with more capacity is better"
-    return _kept(request, state, ReasonCode.SLO_BROKEN, words, plan, forecast)
+    return _keep_running(request, state, ReasonCode.SLO_BROKEN, words, plan, forecast)
 
 
 def _no_better(
@@ -254,16 +253,16 @@ def _no_better(
     """
     if plan.configs == running:
         words = "the running plan is the best"
-        return _kept(request, state, ReasonCode.NO_CHANGE, words, plan, forecast)
+        return _keep_running(request, state, ReasonCode.NO_CHANGE, words, plan, forecast)
     if carries and total_cores(plan.configs) >= total_cores(running):
         words = f"the running plan has carried {state.feedback.carried_rps:.3g} rps in time"
-        return _kept(request, state, ReasonCode.NO_CHANGE, words, plan, forecast)
+        return _keep_running(request, state, ReasonCode.NO_CHANGE, words, plan, forecast)
     gain_ratio = _gain_ratio(plan, now.objective) if now is not None and now.feasible else None
     if gain_ratio is None or gain_ratio >= request.settings.tolerance_ratio:
         return None
     tolerated = f"the tolerance is {request.settings.tolerance_ratio:.1%}"
     words = f"another plan is only {max(gain_ratio, 0):.1%} better, {tolerated}"
-    return _kept(request, state, ReasonCode.WITHIN_TOLERANCE, words, plan, forecast)
+    return _keep_running(request, state, ReasonCode.WITHIN_TOLERANCE, words, plan, forecast)
 
 
 def capacity_rps(plan: Plan) -> float:
@@ -296,7 +295,7 @@ def plan_for(
     bounds = request.pipeline.bounds
     room = [quarantine.room_cores(state.failures, running, bounds, request.now_s), room_cores]
     slowdowns = state.correction.slowdowns(request.pipeline)
-    asked = PolicyState(
+    policy_state = PolicyState(
         running,
         excluded,
         request.now_s,
@@ -309,13 +308,13 @@ def plan_for(
     )
     try:
         expected = wanted(request, state, forecast)
-        plan = rounded_plan(request.policy.decide(request.observation, expected, asked))
+        plan = rounded_plan(request.policy.decide(request.observation, expected, policy_state))
     except IpaError as error:
         return hold(ReasonCode.SOLVER_FAILED, str(error), forecast=forecast)
     if plan.termination is Termination.INFEASIBLE:
-        said = "; ".join(plan.relaxations) or plan.note
+        reasons = "; ".join(plan.relaxations) or plan.note
         return hold(
-            ReasonCode.INFEASIBLE, f"no plan meets the constraints: {said}", plan=plan, forecast=forecast
+            ReasonCode.INFEASIBLE, f"no plan meets the constraints: {reasons}", plan=plan, forecast=forecast
         )
     if not plan.stages:
         return hold(
@@ -359,39 +358,39 @@ def checked(
         now = request.predict(running, plan.rate_rps)
         if isinstance(other, Plan) and (now is None or capacity_rps(other) > now.capacity_rps * MORE):
             plan, trial = other, None
-    found = _step_to(request, state, running, plan, trial)
-    if trial is None and isinstance(found, TickVerdict) and found.reason is ReasonCode.NO_ROOM:
-        plan, found = _within_reach(request, state, running, plan, forecast, found)
-    if isinstance(found, TickVerdict):
-        return replace(found, plan=plan, forecast=forecast)
+    step = _step_to(request, state, running, plan, trial)
+    if trial is None and isinstance(step, TickVerdict) and step.reason is ReasonCode.NO_ROOM:
+        plan, step = _within_reach(request, state, running, plan, forecast, step)
+    if isinstance(step, TickVerdict):
+        return replace(step, plan=plan, forecast=forecast)
     if trial is not None:
         reason = ReasonCode.CANARY
         why = f"a canary is measured first, then {changes(running, plan.configs)}"
     elif reason is None:
-        reason = classify(running, found.configs, urgent) if state.planned else ReasonCode.FIRST_PLAN
+        reason = classify(running, step.configs, urgent) if state.planned else ReasonCode.FIRST_PLAN
     parts = [
         why,
         f"{forecast.upper_rps:.3g} rps expected within {forecast.horizon_s:g} s ({forecast.rung})",
         _short_of(request, state, plan, forecast),
         planned_with(plan),
-        changes(running, found.configs),
+        changes(running, step.configs),
     ]
-    pairs = stage_pairs(running, found.configs)
+    pairs = stage_pairs(running, step.configs)
     switches = [new.stage for old, new in pairs if old and request.rolling.is_switch(old, new)]
-    parts += [f"{', '.join(switches)} in place" if switches else "", found.later]
+    parts += [f"{', '.join(switches)} in place" if switches else "", step.later]
     detail = "; ".join(filter(None, parts))
-    held = held_back(request.control.mode, running, found.configs)
+    held = held_back(request.control.mode, running, step.configs)
     if held is not None:
         words = f"would {reason.value}: {detail}"
-        return hold(held, words, plan=plan, forecast=forecast, proposed=found.configs)
+        return hold(held, words, plan=plan, forecast=forecast, proposed=step.configs)
     return TickVerdict(
         Action.APPLY,
         reason,
         detail,
-        found.configs,
+        step.configs,
         plan,
         forecast,
-        follow_up=found.follow_up,
+        follow_up=step.follow_up,
         trial=None if trial is None else trial[0],
     )
 
@@ -437,8 +436,8 @@ def _step_to(
         return hold(ReasonCode.NO_CHANGE, why)
 
     def suffices(configs: Configs) -> bool:
-        seen = request.predict(configs, plan.rate_rps)
-        return seen is not None and seen.feasible
+        prediction = request.predict(configs, plan.rate_rps)
+        return prediction is not None and prediction.feasible
 
     def carries_as_much(configs: Configs) -> bool:
         before, after = (request.predict(each, plan.rate_rps) for each in (running, configs))
@@ -526,8 +525,8 @@ def _as_much_as_now(running: Configs, plan: Plan, now: Prediction, rolling: Roll
 def _carries_now(request: TickRequest, configs: Configs) -> bool:
     """True if the configuration carries the present load, not only the forecast one; False if unknown."""
     rate_rps = present_rps(request.observation)
-    seen = None if rate_rps is None else request.predict(configs, rate_rps)
-    return seen is not None and seen.carries
+    prediction = None if rate_rps is None else request.predict(configs, rate_rps)
+    return prediction is not None and prediction.carries
 
 
 def _aim(request: TickRequest, state: EngineState, running: Configs, plan: Plan) -> Configs | TickVerdict:
@@ -544,7 +543,7 @@ def _aim(request: TickRequest, state: EngineState, running: Configs, plan: Plan)
     return configs
 
 
-def _kept(
+def _keep_running(
     request: TickRequest, state: EngineState, reason: ReasonCode, words: str, plan: Plan, forecast: Forecast
 ) -> TickVerdict:
     """The hold that keeps the running configuration; INFEASIBLE if that does not carry the load."""

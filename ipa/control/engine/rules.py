@@ -130,13 +130,13 @@ def follow_change(request: TickRequest, state: EngineState) -> Ruling:
     running, may_write = _running(request), request.control.mode.writes
     verdict, state = _follow(request, state, running, may_write=may_write)
     if verdict is not None and verdict.reason is ReasonCode.IN_PROGRESS and may_write:
-        asked, actuation = request.requested, state.actuation
+        change_request, actuation = request.requested, state.actuation
         if (
-            asked is not None
-            and asked.restores
+            change_request is not None
+            and change_request.restores
             and (actuation.asks_rollout and actuation.change is not None and not actuation.change.is_rollback)
         ):
-            return _left(request, state, running, asked)
+            return _left(request, state, running, change_request)
         verdict = amended(_within_room(request, state), state, running, verdict)
     return verdict, state
 
@@ -171,10 +171,10 @@ def requested(request: TickRequest, state: EngineState) -> Ruling:
     It needs no load and does not wait, but keeps the bounds, and removes no capacity before its successor is
     ready.
     """
-    asked = request.requested or state.goal
-    if asked is None:
+    change_request = request.requested or state.goal
+    if change_request is None:
         return None, state
-    verdict, goal = _on_request(request, asked, _running(request))
+    verdict, goal = _on_request(request, change_request, _running(request))
     return verdict, replace(state, goal=goal)
 
 
@@ -217,13 +217,13 @@ def _canary_passed(request: TickRequest, state: EngineState, trial: CanaryTrial,
     state = replace(state, trial=None, proven=state.proven | variants_of(trial.canary))
     reason = classify(running, trial.wanted, urgent=True)
     step_of, before = trial.decision_id, trial.before
-    asked = ChangeRequest(trial.wanted, words, reason, step_of=step_of, before=before)
+    change_request = ChangeRequest(trial.wanted, words, reason, step_of=step_of, before=before)
     if carries_forecast(request, state, trial.wanted):
-        verdict, goal = _on_request(request, asked, running)
+        verdict, goal = _on_request(request, change_request, running)
         if verdict.action is Action.APPLY:
-            return replace(verdict, continues=asked), replace(state, goal=goal)
+            return replace(verdict, continues=change_request), replace(state, goal=goal)
     verdict = planned_at_once(request, state, words)
-    return replace(verdict, continues=asked if verdict.action is Action.APPLY else None), state
+    return replace(verdict, continues=change_request if verdict.action is Action.APPLY else None), state
 
 
 def canary_held(
@@ -327,16 +327,16 @@ def _follow(request: TickRequest, state: EngineState, running: Configs, *, may_w
 
 
 def _left(
-    request: TickRequest, state: EngineState, running: Configs, asked: ChangeRequest
+    request: TickRequest, state: EngineState, running: Configs, change_request: ChangeRequest
 ) -> tuple[TickVerdict, EngineState]:
     """Take the change in flight back for a person who does not wait for its end, then go where they asked."""
     change = state.actuation.change
     assert change is not None
     if running == change.previous:
         return hold(ReasonCode.IN_PROGRESS, "a change is in progress: it was just written; try again"), state
-    verdict = _back(request, change, running, ReasonCode.REQUESTED, asked.detail)
-    ended = replace(state.actuation, phase=ActuationPhase.MOVED, detail=asked.detail)
-    goal = None if verdict.configs == asked.configs else asked
+    verdict = _back(request, change, running, ReasonCode.REQUESTED, change_request.detail)
+    ended = replace(state.actuation, phase=ActuationPhase.MOVED, detail=change_request.detail)
+    goal = None if verdict.configs == change_request.configs else change_request
     return verdict, replace(state, ended=ended, actuation=IDLE, goal=goal, trial=None)
 
 
@@ -402,15 +402,15 @@ def _back(
 
 
 def _on_request(
-    request: TickRequest, asked: ChangeRequest, running: Configs
+    request: TickRequest, change_request: ChangeRequest, running: Configs
 ) -> tuple[TickVerdict, ChangeRequest | None]:
     """The verdict on a request, and the request again if more of its steps are left."""
-    configs, detail, pipeline = asked.configs, asked.detail, request.pipeline
+    configs, detail, pipeline = change_request.configs, change_request.detail, request.pipeline
     violated = [*bound_faults(pipeline, configs), *pin_faults(pipeline, configs)]
-    faults = restoring_faults(pipeline, configs) if asked.restores else violated
+    faults = restoring_faults(pipeline, configs) if change_request.restores else violated
     if faults:
         return hold(ReasonCode.INFEASIBLE, f"{detail}: {'; '.join(faults)}"), None
-    if asked.restores:
+    if change_request.restores:
         # It may be someone else's, with batch sizes that must not be written again.
         configs = without_batches(pipeline, configs)
         violated = [*bound_faults(pipeline, configs), *pin_faults(pipeline, configs)]
@@ -424,9 +424,9 @@ def _on_request(
     step = safe_step(running, configs, request.rolling, request.pipeline.bounds)
     if step.configs == running:
         remedy = "; allow them in `bounds.transition_cores`, or apply a plan that fits"
-        why = no_room(step, running, configs) + (remedy if asked.restores else "")
+        why = no_room(step, running, configs) + (remedy if change_request.restores else "")
         return hold(ReasonCode.NO_ROOM, f"{detail}: {why}"), None
     if step.configs != configs:
         words = f"{detail}: {changes(running, step.configs)}; {step.later}{also}"
-    goal = asked if step.configs != configs else None
-    return TickVerdict(Action.APPLY, asked.reason, words, step.configs), goal
+    goal = change_request if step.configs != configs else None
+    return TickVerdict(Action.APPLY, change_request.reason, words, step.configs), goal

@@ -36,8 +36,8 @@ class Row:
     def longer(self, plan: Plan) -> Row:
         """The row with one more tick."""
         lower = [since for since, each in self.plans if each.rate_rps <= plan.rate_rps]
-        kept = tuple(each for each in self.plans if each[1].rate_rps > plan.rate_rps)
-        return Row(self.ticks + 1, (*kept, (min(lower, default=self.ticks), plan)))
+        higher = tuple(each for each in self.plans if each[1].rate_rps > plan.rate_rps)
+        return Row(self.ticks + 1, (*higher, (min(lower, default=self.ticks), plan)))
 
 
 NO_ROW = Row()

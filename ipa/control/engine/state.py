@@ -114,13 +114,13 @@ class TelemetryLoss:
     seen_ticks: int = 0
     in_fallback: bool = False
 
-    def unseen(self, fallback: Fallback | None) -> TelemetryLoss:
+    def without_load(self, fallback: Fallback | None) -> TelemetryLoss:
         """The state after one more tick without load."""
         blind_ticks = self.blind_ticks + 1
         begins = fallback is not None and blind_ticks >= fallback.after_ticks
         return TelemetryLoss(blind_ticks, 0, self.in_fallback or begins)
 
-    def seen(self, fallback: Fallback | None) -> TelemetryLoss:
+    def with_load(self, fallback: Fallback | None) -> TelemetryLoss:
         """The state after one more tick with load."""
         seen_ticks = self.seen_ticks + 1
         goes_on = self.in_fallback and fallback is not None and seen_ticks < fallback.recover_ticks

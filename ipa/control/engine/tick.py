@@ -68,7 +68,7 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
     except PluginError as error:
         deciding = replace(deciding, policy=_Failing(request.policy.name, error))
     state, alarmed = _corrected(request, state)
-    deciding = _asked(deciding, state)
+    deciding = _adjusted(deciding, state)
     verdict, state = judge(deciding, state)
     verdict = _warned(request, state, verdict)
     decision = _decision(request, before, state.tick, verdict)
@@ -80,9 +80,9 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
         state = replace(state, trial=trial)
     change = None
     if verdict.action is Action.APPLY:
-        asked = _steps_behind(before.goal, request, verdict)
+        goal = _steps_behind(before.goal, request, verdict)
         step_of = decision.step_of or decision.decision_id
-        origin = asked.before if asked else decision.previous
+        origin = goal.before if goal else decision.previous
         before_it = state.actuation.change if verdict.amends else None
         # What is added to a change has the whole deadline; that it began is not forgotten.
         started_s = request.now_s if before_it is None else state.actuation.started_s
@@ -96,7 +96,7 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
             is_rollback=verdict.takes_back or verdict.reason is ReasonCode.ROLLBACK,
             amends=before_it,
             lost=lost_counts(request.observation, verdict.configs, request.rolling),
-            before=before_it.before if before_it else asked.before if asked else (),
+            before=before_it.before if before_it else goal.before if goal else (),
         )
         state = replace(state.without_row(), actuation=begin(change, started_s))
         if verdict.follow_up:
@@ -153,7 +153,7 @@ def _serving_s(request: TickRequest, actuation: Actuation) -> float | None:
     return actuation.started_s if in_place else None
 
 
-def _asked(request: TickRequest, state: EngineState) -> TickRequest:
+def _adjusted(request: TickRequest, state: EngineState) -> TickRequest:
     """The request with people's pins in its pipeline, and a predictor that knows how slow variants are.
 
     Two rules ask for the forecast of the same load, so that it is computed once.
@@ -173,9 +173,9 @@ def remembered(policy: Policy, observation: Observation, state: EngineState, now
     running = observation.running()
     if running is None or not is_stateful(policy):
         return state.memory
-    asked = PolicyState(state.shadow or running, now_s=now_s, memory=state.memory)
+    policy_state = PolicyState(state.shadow or running, now_s=now_s, memory=state.memory)
     try:
-        return policy.remember(observation, asked)
+        return policy.remember(observation, policy_state)
     except PluginError:
         raise
     except IpaError:
@@ -207,7 +207,7 @@ def _decision(request: TickRequest, before: EngineState, tick: int, verdict: Tic
     running = observation.running() or ()
     inputs = canonical_json(inputs_of(request, before))
     # A request made some ticks ago may take several.
-    asked = request.requested or (before.goal if verdict.action is Action.APPLY else None)
+    change_request = request.requested or (before.goal if verdict.action is Action.APPLY else None)
     steps = _steps_behind(before.goal, request, verdict)
     return Decision(
         decision_id=f"{request.pipeline.name}-{tick}-{request.run_id}",
@@ -227,10 +227,10 @@ def _decision(request: TickRequest, before: EngineState, tick: int, verdict: Tic
         plan=verdict.plan,
         inputs_digest=digest(inputs),
         inputs=inputs,
-        by=asked.by if asked else "",
-        plan_id=asked.plan_id if asked else "",
+        by=change_request.by if change_request else "",
+        plan_id=change_request.plan_id if change_request else "",
         step_of=steps.step_of if steps else "",
-        undoes=asked.undoes if asked else "",
+        undoes=change_request.undoes if change_request else "",
         attainment=observation.ended,
         slo_broken=breaks_slo(observation, request.pipeline.sla, request.settings),
     )
@@ -260,8 +260,8 @@ def _warned(request: TickRequest, state: EngineState, verdict: TickVerdict) -> T
         odd.append(f"the pods that count the load were replaced: {since}")
     if verdict.action is Action.HOLD:
         odd += wrong_rows(request.pipeline, observation.running() or ())
-    said = list(filter(None, odd))
-    return replace(verdict, detail="; ".join([verdict.detail, *said])) if said else verdict
+    warnings = list(filter(None, odd))
+    return replace(verdict, detail="; ".join([verdict.detail, *warnings])) if warnings else verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,10 +171,10 @@ def make_room(
         if old is None or rolling.keeps_replicas(old, want):
             continue
         others = used - bounds.replica(old) * old.replicas
-        kept = _most_that_may_change(old, want, rolling, bounds, others)
-        if kept / old.replicas > kept_ratio:
-            kept_ratio = kept / old.replicas
-            new = replace(want if kept == old.replicas else old, replicas=kept)
+        count = _most_that_may_change(old, want, rolling, bounds, others)
+        if count / old.replicas > kept_ratio:
+            kept_ratio = count / old.replicas
+            new = replace(want if count == old.replicas else old, replicas=count)
             new = replace(new, share_percent=old.share_percent)
             best = tuple(new if it is old else it for it in running)
     return best
@@ -273,22 +273,17 @@ def no_room(step: TransitionStep, running: Configs, aim: Configs) -> str:
     return f"{step.lacking.words(before='more')} are needed during the change: {changes(running, aim)}"
 
 
-def is_kept(rolling: Rolling, running: Configs, wanted: Configs, *, is_in_place: bool) -> bool:
+def keeps_all(rolling: Rolling, running: Configs, wanted: Configs, *, is_in_place: bool = False) -> bool:
     """True if no stage's replicas are replaced, and, in place, none are started."""
-    if not keeps_all(rolling, running, wanted):
-        return False
-    return not is_in_place or all(
-        old and new.replicas <= old.replicas for old, new in stage_pairs(running, wanted)
+    return all(
+        old is not None
+        and rolling.keeps_replicas(old, new)
+        and not (is_in_place and new.replicas > old.replicas)
+        for old, new in stage_pairs(running, wanted)
     )
 
 
-def keeps_all(rolling: Rolling, running: Configs, wanted: Configs) -> bool:
-    """True if no stage's replicas are replaced."""
-    pairs = stage_pairs(running, wanted)
-    return all(old is not None and rolling.keeps_replicas(old, new) for old, new in pairs)
-
-
-def with_kept(
+def with_pins(
     request: TickRequest,
     pairs: Iterable[tuple[StageConfig | None, StageConfig]],
     *,
@@ -298,21 +293,16 @@ def with_kept(
 
     In place, their number of replicas too.
     """
-    theirs = dict(pins_of(request.control))
-    kept = ((new, _kept_of(request.rolling, old, new)) for old, new in pairs)
-    pins = tuple(
-        StagePin(
-            new.stage,
-            merged_pin(
-                theirs.get(new.stage, Pin()), replace(pin, replicas=new.replicas) if is_in_place else pin
-            ),
-        )
-        for new, pin in kept
-    )
-    return replace(request, control=replace(request.control, pins=pins))
+    theirs, pins = dict(pins_of(request.control)), []
+    for old, new in pairs:
+        pin = _pin_of(request.rolling, old, new)
+        if is_in_place:
+            pin = replace(pin, replicas=new.replicas)
+        pins.append(StagePin(new.stage, merged_pin(theirs.get(new.stage, Pin()), pin)))
+    return replace(request, control=replace(request.control, pins=tuple(pins)))
 
 
-def _kept_of(rolling: Rolling, old: StageConfig | None, new: StageConfig) -> Pin:
+def _pin_of(rolling: Rolling, old: StageConfig | None, new: StageConfig) -> Pin:
     """The pin of a stage that changes from `old` to `new`: all but replicas while those are replaced."""
     if old is None or not rolling.keeps_replicas(old, new):
         return Pin(new.variant, new.batch_size, new.cores)
@@ -354,7 +344,7 @@ def beside_lost(observation: Observation, pipeline: Pipeline, rolling: Rolling, 
     running = observation.running()
     if running is None or is_shared(running) or is_shared(wanted):
         return wanted
-    found = tuple(
+    raised = tuple(
         replace(
             new, replicas=new.replicas + min(stage.lost_replicas, max(1, old.replicas - stage.lost_replicas))
         )
@@ -362,7 +352,7 @@ def beside_lost(observation: Observation, pipeline: Pipeline, rolling: Rolling, 
         else new
         for old, new, stage in zip(running, wanted, observation.stages, strict=True)
     )
-    return wanted if found == wanted or bound_faults(pipeline, found) else found
+    return wanted if raised == wanted or bound_faults(pipeline, raised) else raised
 
 
 def lost_counts(observation: Observation, wanted: Configs, rolling: Rolling) -> tuple[int, ...]:
@@ -370,8 +360,8 @@ def lost_counts(observation: Observation, wanted: Configs, rolling: Rolling) -> 
     running = observation.running()
     if running is None or is_shared(running) or is_shared(wanted):
         return ()
-    found = tuple(
+    counts = tuple(
         stage.lost_replicas if rolling.keeps_replicas(old, new) else 0
         for old, new, stage in zip(running, wanted, observation.stages, strict=True)
     )
-    return found if any(found) else ()
+    return counts if any(counts) else ()

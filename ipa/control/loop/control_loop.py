@@ -134,9 +134,9 @@ class ControlLoop:
 
     def succeed(self, earlier: ControlLoop) -> None:
         """Show what an earlier loop of the same stages saw last, until the first tick."""
-        seen = earlier.snapshot()
+        snapshot = earlier.snapshot()
         if [it.name for it in self.pipeline.served] == [it.name for it in earlier.pipeline.served]:
-            self._snapshot = replace(seen, correction=UNCORRECTED, next_tick_at=None)
+            self._snapshot = replace(snapshot, correction=UNCORRECTED, next_tick_at=None)
 
     def tick_once(self, requested: ChangeRequest | None = None) -> Decision:
         """Run one tick: observe, decide, record, write. Errors are in the decision; nothing is raised."""
@@ -261,8 +261,8 @@ class ControlLoop:
         if rate_rps <= forecast.upper_rps:
             return False
         predict = corrected(self._predict, self._state.correction.slowdowns(self.pipeline))
-        seen = predict(decision.configs, rate_rps)
-        return seen is None or not seen.feasible
+        prediction = predict(decision.configs, rate_rps)
+        return prediction is None or not prediction.feasible
 
     def _request(self, requested: ChangeRequest | None, *, recover: bool) -> TickRequest:
         world = self._world
@@ -342,8 +342,8 @@ class ControlLoop:
 
     def _recall(self, newest: Sequence[Decision], now_s: float) -> None:
         """Take up the load that an earlier process saw, what failed, and what it learned of the profiles."""
-        read = [(it, found) for it in newest if (found := _read_inputs(it)) is not None]
-        loads = (found.observation.load for _, found in read)
+        read = [(it, inputs) for it in newest if (inputs := _read_inputs(it)) is not None]
+        loads = (inputs.observation.load for _, inputs in read)
         self._earlier = next((load.value for load in loads if isinstance(load, Measured)), None)
         if not read:
             return

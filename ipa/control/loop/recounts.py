@@ -66,11 +66,14 @@ class Recounts:
         start_s = end_s - load.value.step_s * (len(load.value.rates_rps) - 1)
         averaged_s = load.value.averaged_s
         self._replaced = tuple(it for it in self._replaced if it.until_s(averaged_s) > start_s)
-        found = self._replaced
+        replacements = self._replaced
         if self._since_s is not None:
-            found = (*found, Replacement(self._since_s, self._since_s + LONGEST_S, self._rate_rps))
-        rates = _bridged(load.value, end_s, found)
-        lasting = (end_s - it.since_s for it in found if it.since_s < end_s <= it.until_s(averaged_s))
+            replacements = (
+                *replacements,
+                Replacement(self._since_s, self._since_s + LONGEST_S, self._rate_rps),
+            )
+        rates = _bridged(load.value, end_s, replacements)
+        lasting = (end_s - it.since_s for it in replacements if it.since_s < end_s <= it.until_s(averaged_s))
         bridged_s = round(max(lasting, default=0.0), 3)
         value = replace(load.value, rates_rps=rates)
         if rates[-1] is not None:
@@ -85,13 +88,15 @@ class Recounts:
         return observation
 
 
-def _bridged(load: LoadHistory, end_s: float, found: tuple[Replacement, ...]) -> tuple[float | None, ...]:
+def _bridged(
+    load: LoadHistory, end_s: float, replacements: tuple[Replacement, ...]
+) -> tuple[float | None, ...]:
     """The rates, during each replacement at least the last one before it.
 
     While one lasts that is the present rate, which may have risen; later the mean that was read then.
     """
     rates = list(load.rates_rps)
-    for each in sorted(found, key=lambda it: it.since_s):
+    for each in sorted(replacements, key=lambda it: it.since_s):
         until_s, before_rps = each.until_s(load.averaged_s), each.rate_rps
         for at, rate in enumerate(rates):
             time_s = end_s - load.step_s * (len(rates) - 1 - at)

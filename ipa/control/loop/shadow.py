@@ -35,14 +35,14 @@ def record_name(pipeline: str, policy: str) -> str:
 def shadow_world(world: LoopPorts, pipeline: Pipeline, policy: str) -> tuple[Pipeline, LoopPorts]:
     """The pipeline under its record name, and its ports without writes, overrides or events."""
     other = replace(pipeline, name=record_name(pipeline.name, policy))
-    seen = replace(
+    read_only = replace(
         world,
         metrics=_SameMetrics(world.metrics, pipeline),
         workload=_OnlyRead(world.workload, pipeline),
         controls=_InShadow(world.controls, pipeline.name),
         events=NoEvents(),
     )
-    return other, seen
+    return other, read_only
 
 
 class _SameMetrics:
@@ -86,5 +86,5 @@ class _InShadow:
         control = self._controls.control(self._pipeline, may_lag=may_lag)
         return PipelineControl(mode=Mode.SHADOW, pins=control.pins)
 
-    def set_control(self, pipeline: str, control: PipelineControl, said: Attribution) -> None:
+    def set_control(self, pipeline: str, control: PipelineControl, attribution: Attribution) -> None:
         raise ForbiddenError(f"{pipeline} is a shadow policy; its mode cannot be changed")

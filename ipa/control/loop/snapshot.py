@@ -120,7 +120,7 @@ def after_tick(
 def _point(request: TickRequest, decision: Decision) -> Sample:
     observation, forecast = request.observation, decision.forecast
     running, rate_rps = observation.running(), known(observation.arrival_rate_rps)
-    seen = request.predict(running, rate_rps) if running and rate_rps else None
+    prediction = request.predict(running, rate_rps) if running and rate_rps else None
     ended = decision.attainment
     return Sample(
         at=decision.at,
@@ -129,11 +129,11 @@ def _point(request: TickRequest, decision: Decision) -> Sample:
         forecast_upper_rps=forecast.upper_rps if forecast else None,
         latency_s=known(observation.latency_s),
         cores=total_cores(running) if running else None,
-        pas=seen.pas if seen else None,
+        pas=prediction.pas if prediction else None,
         reason=decision.reason.value,
-        predicted_latency_s=seen.latency_s if seen and seen.carries else None,
+        predicted_latency_s=prediction.latency_s if prediction and prediction.carries else None,
         beside=total(request.pipeline.bounds.beside(each) * each.replicas for each in running or ()),
-        is_overload=seen is not None and not seen.carries,
+        is_overload=prediction is not None and not prediction.carries,
         in_time_ratio=ended.in_time_ratio if ended else None,
         dropped_rps=ended.dropped_rps if ended else None,
         failed_rps=ended.failed_rps if ended else None,

@@ -152,10 +152,10 @@ class PluginRunner:
         """The function's value."""
         try:
             with COMPUTE_LOCK.away():
-                found: T = self._calls(function)
+                value: T = self._calls(function)
         except IpaError:
             raise
         except Exception:
             log.debug("%s raised", self._who, exc_info=True)
             raise
-        return found
+        return value

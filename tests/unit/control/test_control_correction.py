@@ -143,7 +143,7 @@ def test_it_ends_where_what_runs_is_broken_and_not_slow() -> None:
 def test_nothing_is_learned_of_what_is_on_its_way_old_little_or_not_there() -> None:
     slow = observed(2.0)
     known = after(slow)
-    assert known.seen == ()
+    assert known.observed == ()
     never = [
         observed(2.0, count=4.0),
         observed(2.0, age_s=SETTINGS.stale_after_s + 1),
@@ -153,9 +153,9 @@ def test_nothing_is_learned_of_what_is_on_its_way_old_little_or_not_there() -> N
         replace(slow, stages=(replace(slow.stages[0], running=Measured(unmeasured())), slow.stages[1])),
     ]
     for observation in never:
-        assert after(*[observation] * 5, known=known, first_s=10.0).seen == ()
-    assert after(*[slow] * 5, known=known, first_s=10.0, in_flight=True).seen == ()
-    assert after(*[slow] * 5, known=known, first_s=10.0).seen != ()
+        assert after(*[observation] * 5, known=known, first_s=10.0).observed == ()
+    assert after(*[slow] * 5, known=known, first_s=10.0, in_flight=True).observed == ()
+    assert after(*[slow] * 5, known=known, first_s=10.0).observed != ()
     assert after(*[slow] * 9, settings=replace(SETTINGS, correct_profiles=False)) == UNCORRECTED
 
 
@@ -180,7 +180,7 @@ def side_by_side(*parts: Observation, is_own: bool = True) -> Observation:
 
 
 def test_parts_that_share_the_load_are_not_told_apart_so_not_learned_of() -> None:
-    assert after(*[side_by_side(observed(2.0), observed(2.0), is_own=False)] * 9).seen == ()
+    assert after(*[side_by_side(observed(2.0), observed(2.0), is_own=False)] * 9).observed == ()
 
 
 def test_parts_that_are_told_apart_are_learned_of_by_their_own_batches() -> None:
@@ -204,11 +204,11 @@ def test_other_replicas_are_watched_for_a_window_before_anything_is_learned_of_t
     known = after(*[slow] * 9)
     # More of the same are the same, and so are those that get larger batches.
     for changed in (replace(SMALLEST[0], replicas=5), replace(SMALLEST[0], batch_size=4)):
-        assert after(observed(1.3, changed), known=known, first_s=90.0).seen[0].at_s == 90.0
-    assert [after(*[other] * n, known=known, first_s=90.0).seen[0].at_s for n in (1, 2)] == [80.0, 100.0]
+        assert after(observed(1.3, changed), known=known, first_s=90.0).observed[0].at_s == 90.0
+    assert [after(*[other] * n, known=known, first_s=90.0).observed[0].at_s for n in (1, 2)] == [80.0, 100.0]
     # What was on its way in between is other replicas too.
     gone = after(other, known=known, first_s=90.0, in_flight=True)
-    assert after(slow, known=gone, first_s=100.0).seen[0].at_s == 80.0
+    assert after(slow, known=gone, first_s=100.0).observed[0].at_s == 80.0
 
 
 def test_a_variant_that_was_not_seen_takes_what_its_stage_takes() -> None:
@@ -228,15 +228,15 @@ def test_a_variant_that_was_not_seen_takes_what_its_stage_takes() -> None:
 
 def test_what_was_long_ago_is_forgotten() -> None:
     known = after(*[observed(1.4)] * 9)
-    (seen,) = known.seen
+    (seen,) = known.observed
     quiet = replace(observed(1.0), stages=tuple(replace(it, batches=ABSENT) for it in observed(1.0).stages))
-    assert after(quiet, known=known, first_s=seen.at_s + FORGET_S - 1).seen == (seen,)
-    assert after(quiet, known=known, first_s=seen.at_s + FORGET_S).seen == ()
+    assert after(quiet, known=known, first_s=seen.at_s + FORGET_S - 1).observed == (seen,)
+    assert after(quiet, known=known, first_s=seen.at_s + FORGET_S).observed == ()
 
 
 def test_few_batches_teach_slowly() -> None:
     """As few as differ so much by chance; many are believed at once."""
-    few, many = (after(*[observed(1.4, count=count)] * 4).seen[0].ratio for count in (6.0, MANY))
+    few, many = (after(*[observed(1.4, count=count)] * 4).observed[0].ratio for count in (6.0, MANY))
     assert 1.0 < few < 1.1 and many == pytest.approx(1.4)
 
 
@@ -250,7 +250,7 @@ def test_people_are_told_once_and_again_only_after_it_was_well() -> None:
     assert alarms(told, PIPELINE) == (told, ())
     well = after(*[observed(1.0)] * 9, known=told, first_s=90.0)
     well, events = alarms(well, PIPELINE)
-    assert events == () and not well.seen[0].is_told
+    assert events == () and not well.observed[0].is_reported
     again = after(*[observed(1.3)] * 9, known=well, first_s=180.0)
     assert len(alarms(again, PIPELINE)[1]) == 1
     assert alarms(after(*[observed(1.2)] * 9), PIPELINE)[1] == ()

@@ -51,7 +51,7 @@ def test_the_metric_has_what_was_seen_and_nothing_of_what_is_forgotten() -> None
     publish(*ticked(SLOW))
     assert registry.get_sample_value(name, SMALL) == 1.41
     assert registry.get_sample_value(name, BIG) == 1.04
-    publish(*ticked(Correction(SLOW.seen[:1])))
+    publish(*ticked(Correction(SLOW.observed[:1])))
     forgotten = registry.get_sample_value(name, BIG)
     assert registry.get_sample_value(name, SMALL) == 1.41
     assert forgotten is not None and isnan(forgotten)
