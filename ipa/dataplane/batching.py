@@ -168,11 +168,6 @@ class Batcher:
     _in_flight: list[tuple[float, int, QueuedRequest]] = field(default_factory=list)
     _order: count[int] = field(default_factory=count)
 
-    @property
-    def has_full_batch(self) -> bool:
-        """True if as many items wait as fit into a batch: another request would compete with them."""
-        return self.waiting_items >= self.batch_size
-
     def offer(self, request: QueuedRequest) -> bool:
         """Enqueue the request. Return False if more than `max_items` would then wait."""
         if self.waiting_items + request.items > self.max_items:
@@ -352,7 +347,8 @@ class Batcher:
     def _enqueue(self, slices: Iterable[Slice]) -> None:
         for piece in slices:
             request = piece.request
-            insort(self._slices, piece, key=_rank)
+            # By deadline, then as its request arrived, then as its items are.
+            insort(self._slices, piece, key=lambda it: (it.request.deadline_s, it.request.number, it.start))
             request.waiting += piece.items
             self.waiting_items += piece.items
             heapq.heappush(self._arrivals, (request.arrived_s, next(self._order), request))
@@ -379,11 +375,6 @@ class Batcher:
             heapq.heappop(self._in_flight)
         while self._arrivals and not self._arrivals[0][2].waiting:
             heapq.heappop(self._arrivals)
-
-
-def _rank(piece: Slice) -> tuple[float, int, int]:
-    """The place of a slice in the queue: by deadline, then as its request arrived, then as its items are."""
-    return piece.request.deadline_s, piece.request.number, piece.start
 
 
 def _requests(slices: Iterable[Slice]) -> list[QueuedRequest]:

@@ -77,11 +77,6 @@ def edge() -> dict[str, Any]:
     }
 
 
-def told_limits() -> dict[str, str]:
-    """Return the limits of bodies that the environment sets, for processes that do not inherit it."""
-    return {name: os.environ[name] for name in (MAX_BODY, MAX_HELD) if name in os.environ}
-
-
 def serve(application: Application, registry: CollectorRegistry) -> None:
     """Serve the application and its metrics at their addresses until a stop signal.
 

@@ -178,7 +178,7 @@ class Call:
         """
         if not token:
             raise HttpError(403, "forbidden", "the admin address is off: the process has no token")
-        if not is_loopback(self.client) or host_of(self.headers) not in LOOPBACK_NAMES:
+        if not is_loopback(self.client) or parse_host(self.headers.get("host")) not in LOOPBACK_NAMES:
             raise HttpError(403, "forbidden", "the admin address answers this machine only")
         if "origin" in self.headers:
             raise HttpError(403, "forbidden", "the admin address does not answer web pages")
@@ -262,8 +262,9 @@ class Application:
     async def _answer(self, scope: Scope, headers: Mapping[str, str], receive: Receive) -> Response:
         path = scope["path"]
         client = scope.get("client") or ("", 0)
-        if self._hosts and path not in OPEN_PATHS and host_of(headers) not in self._hosts:
-            detail = f"the host name {headers.get('host', '')[:100]!r} is not accepted here"
+        host = headers.get("host", "")
+        if self._hosts and path not in OPEN_PATHS and parse_host(host) not in self._hosts:
+            detail = f"the host name {host[:100]!r} is not accepted here"
             raise HttpError(403, "forbidden", detail, closes=True)
         handler = self._routes.get((scope["method"], path))
         if handler is None and path in self._paths:
@@ -309,23 +310,14 @@ class Application:
             raise HttpError(503, "dropped", str(NoRoomError()), closes=True) from error
 
 
-def host_of(headers: Mapping[str, str]) -> str:
-    """The host name of the request with those headers, without the port; empty if there is none."""
-    return _host(headers.get("host", ""))
-
-
 # Of the clients of a server most give the same.
 @lru_cache(maxsize=64)
-def _host(value: str) -> str:
+def parse_host(header: str | None) -> str:
+    """The host name in the header Host, without the port; empty if there is none."""
     try:
-        return urlsplit(f"//{value}").hostname or ""
+        return urlsplit(f"//{header or ''}").hostname or ""
     except ValueError:
         return ""
-
-
-def bracketed(host: str) -> str:
-    """The host as a URL has it: brackets around an address of IPv6."""
-    return f"[{host}]" if ":" in host else host
 
 
 def is_loopback(host: str) -> bool:

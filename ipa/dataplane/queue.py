@@ -162,7 +162,9 @@ class QueueServer(V2Server):
         except OSError as error:
             log.debug("%s cannot be resolved: %s", parts.hostname, error)
             return
-        urls = sorted({f"http://{http.bracketed(address)}:{port}" for address in addresses})
+        # Brackets around an address of IPv6.
+        hosts = (f"[{address}]" if ":" in address else address for address in addresses)
+        urls = sorted({f"http://{host}:{port}" for host in hosts})
         if urls and urls != self._urls:
             self._urls, queue = urls, self._queues[http.FIRST_PART]
             queue.configure(replace(queue.config, replicas=dict.fromkeys(urls, UNKNOWN_VARIANTS)))
@@ -281,9 +283,6 @@ class QueueServer(V2Server):
         if not any(queue.config.replicas for queue in self._queues.values()):
             raise http.HttpError(503, "not_ready", f"stage {self._name} has no replica yet")
         return json_response({"name": self._name, "ready": True})
-
-    async def _model_ready(self, call: http.Call) -> http.Response:
-        return await self._ready(call)
 
     async def _read_config(self, call: http.Call) -> http.Response:
         call.require_supervisor(self._admin_token)

@@ -271,9 +271,10 @@ class StageQueue:
         0 if it competes with no other for a place, here or later: then nothing is lost in trying. If a
         lighter level is needed, that is the queue's from now on.
         """
-        if not (self._batcher.has_full_batch or ahead.wait_s > 0):
+        waiting = self._batcher.waiting_items
+        if waiting < self._batcher.batch_size and ahead.wait_s <= 0:
             return 0.0
-        before, waiting = self._batcher.items_before(request.deadline_s), self._batcher.waiting_items
+        before = self._batcher.items_before(request.deadline_s)
 
         def end_s(level: int) -> float:
             return self._begin_s(now_s, before, level) + self._serve_s(now_s, request.items, waiting, level)

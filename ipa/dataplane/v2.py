@@ -214,8 +214,8 @@ class V2Server(ABC):
     @abstractmethod
     async def _metadata(self, call: Call) -> Response: ...
 
-    @abstractmethod
-    async def _model_ready(self, call: Call) -> Response: ...
+    async def _model_ready(self, call: Call) -> Response:
+        return await self._ready(call)
 
     @abstractmethod
     async def _read_config(self, call: Call) -> Response: ...

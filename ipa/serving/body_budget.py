@@ -19,7 +19,7 @@ READ_A_ROUND = 8
 OWN_PAGES_BYTES = 128 << 10
 # Of malloc.h.
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
-# Seconds after which a request whose body found no room may come again.
+# Seconds after which a request, or a client, that found no room may come again.
 RETRY_S = 1
 # Every bracket becomes a square one; other characters go.
 _STRUCTURE = bytes.maketrans(b"{}", b"[]")

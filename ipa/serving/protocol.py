@@ -17,11 +17,9 @@ import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from ipa.serving.body_budget import aside, give_back_bodies, give_back_memory
+from ipa.serving.body_budget import RETRY_S, aside, give_back_bodies, give_back_memory
 from ipa.serving.connections import ACCEPT_BATCH, ACCEPT_QUEUE, Connections, ServerBounds
 
-# Seconds after which a refused client may retry.
-RETRY_S = 1
 # Status, code and detail for a client that finds no place.
 BUSY = (503, "busy", "the service has the most connections that it can keep")
 # For a client that begins with the preface of HTTP/2, as those of gRPC do, and llhttp's word for that.

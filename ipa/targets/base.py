@@ -21,6 +21,7 @@ from ipa.files.targets import TARGETS, TargetSections
 from ipa.model.decision import Decision
 from ipa.model.errors import InputError, Problem, UsageError
 from ipa.model.findings import DoctorCheck
+from ipa.model.parts import parts_of, share_faults
 from ipa.model.pipeline import Pipeline, Sla
 from ipa.model.plan import StageConfig
 from ipa.model.probe import ProbeRequest, ProbeResult, ProbeTransport, RequestAddress
@@ -264,6 +265,17 @@ def targets() -> list[Target]:
     """Every target once, in the order of their names in the registry."""
     found = [target_named(name) for name in TARGETS]
     return [target for at, target in enumerate(found) if target not in found[:at]]
+
+
+def check_parts(pipeline: Pipeline, configs: Sequence[StageConfig], most: int) -> None:
+    """InputError unless these are 1 to `most` parts whose shares are whole percents of together 100."""
+    faults, count = share_faults(configs), len(parts_of(configs))
+    if not 1 <= count <= most:
+        faults.insert(0, f"a set has 1 to {most} parts, not {count}")
+    if faults:
+        raise InputError(
+            f"pipeline {pipeline.name!r} cannot run these parts", problems=[Problem(it) for it in faults]
+        )
 
 
 def check_honoured(target: Target, pipelines: Iterable[Pipeline]) -> None:

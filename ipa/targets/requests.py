@@ -108,21 +108,6 @@ def machine() -> str:
     return f"{len(os.sched_getaffinity(0))} cores, {processor_name()}"
 
 
-def infer_v2(client: httpx.Client, *, url: str, items: Sequence[Item]) -> BatchMeasurement:
-    """The answer over V2 to the items as one batch: merged inputs, JSON, answers split again.
-
-    UnavailableError if there is none.
-    """
-    parts = [tensors.parse(list(item), "inputs") for item in items]
-    started_s = time.perf_counter()
-    found = post(client, url, tensors.dump("inputs", tensors.merge(parts)), TIMEOUT_S)
-    if found.fault:
-        raise UnavailableError(found.fault)
-    split = tensors.split(tensors.parse(found.answer["outputs"], "outputs"), [1] * len(items))
-    latency_s = time.perf_counter() - started_s
-    return BatchMeasurement(latency_s, tuple({tensor.name: tensor.data for tensor in part} for part in split))
-
-
 class MeasuredServer:
     """A model server under measurement, called over V2 at `url`.
 
@@ -140,8 +125,19 @@ class MeasuredServer:
         self.readiness_s, self.memory_gib = readiness_s, memory_gib
 
     def infer(self, items: Sequence[Item]) -> BatchMeasurement:
-        """The answer to the items as one batch; UnavailableError if there is none."""
-        return infer_v2(self._client, url=self._url, items=items)
+        """The answer to the items as one batch: merged inputs, JSON, answers split again.
+
+        UnavailableError if there is none.
+        """
+        parts = [tensors.parse(list(item), "inputs") for item in items]
+        started_s = time.perf_counter()
+        result = post(self._client, self._url, tensors.dump("inputs", tensors.merge(parts)), TIMEOUT_S)
+        if result.fault:
+            raise UnavailableError(result.fault)
+        split = tensors.split(tensors.parse(result.answer["outputs"], "outputs"), [1] * len(items))
+        latency_s = time.perf_counter() - started_s
+        outputs = tuple({tensor.name: tensor.data for tensor in part} for part in split)
+        return BatchMeasurement(latency_s, outputs)
 
 
 class ServedBench:

@@ -25,7 +25,7 @@ from ipa.model.decision import Mode
 from ipa.model.errors import IpaError
 from ipa.model.plan import StageConfig
 from ipa.settings import Settings, setting_fault
-from ipa.targets.requests import infer_v2
+from ipa.targets.requests import MeasuredServer
 from ipa.targets.seldon.manifest import render
 from tests.contract.gitops_harness import git
 from tests.contract.kube_harness import NAME, contract_pipeline
@@ -85,7 +85,7 @@ def test_r17_addresses_are_told_and_kept_without_their_user(
         told[" ".join(words[:4])] = "".join(capfd.readouterr())
     item = [{"name": "x", "shape": [1], "datatype": "INT32", "data": [1]}]
     with httpx.Client(trust_env=False) as client, pytest.raises(IpaError) as caught:
-        infer_v2(client, url=url, items=[item])
+        MeasuredServer(client, url).infer([item])
     told["a batch"] = caught.value.message
     world = InProcess(FakeWorld().play(3).services())
     monkeypatch.setattr("ipa.clients.http.client_at", lambda at, *_: HttpClient(at, world))

@@ -29,7 +29,7 @@ Objects = Mapping[str, Json]
 ANNOTATION = "ipa-serving/install"
 POINTER = "/metadata/annotations"
 KEY = f"{POINTER}/{ANNOTATION.replace('/', '~1')}"
-VERSION, UID = "/metadata/resourceVersion", "/metadata/uid"
+VERSION = "/metadata/resourceVersion"
 OURS = "ipa-serving"
 # The digits of a digest of uids: enough that objects made anew never have those of before.
 UIDS = 12
@@ -127,16 +127,6 @@ def _operation(op: str, path: Path, value: object = None) -> Operation:
     return {"op": op, "path": pointer, **({} if op == "remove" else {"value": value})}
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectChange:
-    """The change of one object: what it asked for, what it is to ask for, and the object that does."""
-
-    name: str
-    before: Configs
-    after: Configs
-    changed: Json
-
-
 class Layout(ABC):
     """The objects of one pipeline. All methods are pure but `admission_fault`."""
 
@@ -169,8 +159,8 @@ class Layout(ABC):
         """The configurations that all objects ask for. DriftError if they are none of the pipeline."""
 
     @abstractmethod
-    def changes(self, objects: Objects, wanted: Sequence[StageConfig]) -> list[ObjectChange]:
-        """The change of each object that differs, in an order in which every prefix is safe to run.
+    def changes(self, objects: Objects, wanted: Sequence[StageConfig]) -> Objects:
+        """Each object that differs as it is to be, in an order in which every prefix is safe to run.
 
         Errors: DriftError as `observe`, InputError as `render`.
         """

@@ -122,10 +122,14 @@ class DeploymentState:
         if self.rolling or not self.missing():
             return ""
         pods = self.pods or ()
-        found = [words for pod in pods if not _is_ready(pod) and (words := _lost_pod(pod))]
+        faults = [
+            f"pod {pod['metadata']['name']} {fault}"
+            for pod in pods
+            if not _is_ready(pod) and (fault := next(_pod_faults(pod), ""))
+        ]
         if self.refusal:
-            found += [self.refusal] * (self.place.replicas - len(pods))
-        return ", ".join(dict.fromkeys(found)) if len(found) >= self.place.replicas - self.ready else ""
+            faults += [self.refusal] * (self.place.replicas - len(pods))
+        return ", ".join(dict.fromkeys(faults)) if len(faults) >= self.place.replicas - self.ready else ""
 
     @property
     def refusal(self) -> str:
@@ -167,12 +171,8 @@ def _is_ready(pod: Json) -> bool:
     return any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions)
 
 
-def _lost_pod(pod: Json) -> str:
-    """The fault of a pod that is not ready; empty if it may only be starting."""
-    return next((f"pod {pod['metadata']['name']} {words}" for words in _pod_faults(pod)), "")
-
-
 def _pod_faults(pod: Json) -> Iterator[str]:
+    """The faults of a pod that is not ready; none if it may only be starting."""
     if pod["metadata"].get("deletionTimestamp"):
         yield "is being deleted"
     if (phase := at(pod, "status", "phase")) in ("Failed", "Unknown"):

@@ -20,13 +20,11 @@ from ipa.model.errors import (
     NotFoundError,
     UnavailableError,
 )
-from ipa.model.parts import Configs
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import in_millicores
 from ipa.model.rolling import DEPLOYMENT
 from ipa.targets.kubernetes.layout import (
     Layout,
-    ObjectChange,
     Objects,
     Operation,
     Running,
@@ -106,32 +104,33 @@ class KubeWorkload:
         changes = layout.changes(objects, change.configs)
         if not changes:
             return revision
-        self._check_admitted(layout)
+        if fault := layout.admission_fault(self._client):
+            raise InputError(f"pipeline {pipeline.name!r} cannot run there: {fault}")
         promised = dict(objects)
-        for each in changes:
-            live = objects[each.name]
-            promised[each.name] = self._patch(layout, live, patch_of(live, each.changed), dry_run=True)
+        for name, changed in changes.items():
+            promised[name] = self._patch(
+                layout, objects[name], patch_of(objects[name], changed), dry_run=True
+            )
         if layout.observe(promised).configs != in_millicores(change.configs):
             raise ConflictError(
                 f"the cluster would alter the write for pipeline {pipeline.name!r}",
                 hint=f"Find the mutating webhook that changes {layout.kind.kind}s.",
             )
-        done: list[tuple[ObjectChange, Json]] = []
-        for each in changes:
-            live = objects[each.name]
+        written: dict[str, Json] = {}
+        for name, changed in changes.items():
+            live = objects[name]
             try:
                 # Where there was no answer it is read back, and never sent again.
                 try:
-                    written = self._patch(layout, live, patch_of(live, each.changed))
+                    written[name] = self._patch(layout, live, patch_of(live, changed))
                 except UnavailableError as error:
-                    written = self._read_back(layout, each.name, live, each.after, error)
+                    written[name] = self._read_back(layout, name, live, changed, error)
             except UnavailableError as error:
                 words = "; what is written is safe to run"
-                raise _with_progress(error, len(done), len(changes), words) from error
+                raise _with_progress(error, len(written), len(changes), words) from error
             except IpaError as error:
-                self._take_back(layout, done, len(changes), error)
-            done.append((each, written))
-        return revision_of(list({**objects, **{each.name: it for each, it in done}}.values()))
+                self._take_back(layout, objects, written, len(changes), error)
+        return revision_of(list({**objects, **written}.values()))
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
         """The state of the rollout of a written change.
@@ -158,7 +157,10 @@ class KubeWorkload:
 
     def _get(self, layout: Layout) -> Objects:
         """All objects. Errors: NotFoundError, IncompleteError; UnavailableError for an older one."""
-        objects = self._present(layout)
+        objects = {}
+        for name in layout.names:
+            with suppress(NotFoundError):
+                objects[name] = self._live(layout, name)
         missing = [name for name in layout.names if name not in objects]
         if missing and len(layout.names) == 1:
             raise NotFoundError(f"{layout.entry}: does not exist")
@@ -168,13 +170,6 @@ class KubeWorkload:
                 f"{len(objects)} of {len(layout.names)} are there"
             )
         return objects
-
-    def _present(self, layout: Layout) -> Objects:
-        found = {}
-        for name in layout.names:
-            with suppress(NotFoundError):
-                found[name] = self._live(layout, name)
-        return found
 
     def _live(self, layout: Layout, name: str) -> Json:
         live = self._client.get(layout.kind, layout.namespace, name)
@@ -194,12 +189,6 @@ class KubeWorkload:
             )
         self._newest[uid] = generation
         return thing
-
-    def _check_admitted(self, layout: Layout) -> None:
-        """InputError if the namespace would refuse its pods."""
-        fault = layout.admission_fault(self._client)
-        if fault:
-            raise InputError(f"pipeline {layout.pipeline.name!r} cannot run there: {fault}")
 
     def _patch(
         self, layout: Layout, live: Json, changes: Sequence[Operation], *, dry_run: bool = False
@@ -222,12 +211,12 @@ class KubeWorkload:
         raise ConflictError(f"{ref}: was changed since it was read", hint=READ_AGAIN)
 
     def _read_back(
-        self, layout: Layout, name: str, before: Json, wanted: Configs, cause: UnavailableError
+        self, layout: Layout, name: str, before: Json, changed: Json, cause: UnavailableError
     ) -> Json:
         """The object where the unanswered write happened."""
         try:
             live = self._live(layout, name)
-            found = layout.read(name, live)
+            running = layout.read(name, live)
         except IpaError as error:
             raise UnavailableError(
                 f"{cause.message}; reading back failed too, so the outcome of the write is unknown: "
@@ -235,26 +224,26 @@ class KubeWorkload:
             ) from cause
         if revision_of([live]) == revision_of([before]):
             raise UnavailableError(f"{cause.message}; reading back shows that nothing was written") from cause
-        if found != in_millicores(wanted):
+        if running != layout.read(name, changed):
             raise ConflictError(
                 f"{cause.message}; reading back shows a change by another writer", hint=READ_AGAIN
             ) from cause
         return live
 
     def _take_back(
-        self, layout: Layout, done: Sequence[tuple[ObjectChange, Json]], total: int, cause: IpaError
+        self, layout: Layout, before: Objects, written: Objects, total: int, cause: IpaError
     ) -> NoReturn:
         """Undo what was written before a refusal, the last first: each step leads back to a safe prefix."""
-        for left, (change, written) in reversed(list(enumerate(done, 1))):
+        for left, (name, live) in reversed(list(enumerate(written.items(), 1))):
             try:
-                restored = layout.changed(change.name, written, change.before)
-                self._patch(layout, written, patch_of(written, restored))
+                restored = layout.changed(name, live, layout.read(name, before[name]))
+                self._patch(layout, live, patch_of(live, restored))
             except IpaError as error:
                 words = (
                     f"; undoing it failed too: {error.message}; the objects written so far are safe to run"
                 )
                 raise UnavailableError(_with_progress(cause, left, total, words).message) from error
-        words = f"; the {len(done)} objects written before it were restored" if done else ""
+        words = f"; the {len(written)} objects written before it were restored" if written else ""
         raise _with_progress(cause, 0, total, words) from cause
 
     def _look(self, layout: Layout, running: Running) -> list[DeploymentState]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import socket
 import time
@@ -14,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from ipa.dataplane.environment import ADMIN_TOKEN, METRICS_SOCKET, PORT, SOCKET, told_limits
+from ipa.dataplane.environment import ADMIN_TOKEN, MAX_BODY, MAX_HELD, METRICS_SOCKET, PORT, SOCKET
 from ipa.dataplane.http import FIRST_PART, PART_HEADER
 from ipa.dataplane.stagequeue import QueueConfig
 from ipa.model.errors import UnavailableError
@@ -118,11 +119,6 @@ class Front:
         return f"http://{HOST}:{self.socket.getsockname()[1]}"
 
     @property
-    def is_up(self) -> bool:
-        """True if it was started long enough ago to answer."""
-        return self.pid != 0 and time.monotonic() - self.started_s > START_S
-
-    @property
     def log(self) -> Path:
         """The path of its log."""
         return self.folder / f"{self.name}.log"
@@ -131,11 +127,12 @@ class Front:
         """Start it; UnavailableError if nothing can be started now."""
         token = secrets.token_urlsafe(32)
         fd, metrics_fd = self.fds
+        limits = {name: os.environ[name] for name in (MAX_BODY, MAX_HELD) if name in os.environ}
         place = {PORT: str(self.socket.getsockname()[1]), SOCKET: str(fd), METRICS_SOCKET: str(metrics_fd)}
         pid = processes.start(
             # The arguments are for `ps` alone: what every user of this machine can read has no token.
             {"module": self.module, "arguments": [self.folder.name, self.name], "fds": self.fds},
-            env={**self.environment(), **place, ADMIN_TOKEN: token, **told_limits()},
+            env={**self.environment(), **place, ADMIN_TOKEN: token, **limits},
             log=self.log,
         )
         self.pid, self.token, self.failed_checks, self.started_s = pid, token, 0, time.monotonic()
@@ -150,7 +147,8 @@ class Front:
     def is_hung(self, is_answering: bool) -> bool:
         """Note a health check; return True once HUNG_AFTER in a row failed, if it had the time to start."""
         self.failed_checks = 0 if is_answering else self.failed_checks + 1
-        return self.failed_checks >= HUNG_AFTER and self.is_up
+        is_up = self.pid != 0 and time.monotonic() - self.started_s > START_S
+        return self.failed_checks >= HUNG_AFTER and is_up
 
     def ask(
         self, client: httpx.Client, part: str = FIRST_PART, order: Mapping[str, Any] | None = None

@@ -18,12 +18,13 @@ import httpx
 
 from ipa.adapters.processes import free_port
 from ipa.dataplane.http import PARTS
-from ipa.model.errors import ConfigurationError, ConflictError, InputError, Problem
+from ipa.model.errors import ConfigurationError, ConflictError
 from ipa.model.measured import ANY_VARIANT, is_lighter, resident_variants
-from ipa.model.parts import Configs, in_order, parts_of, share_faults
+from ipa.model.parts import Configs, in_order, parts_of
 from ipa.model.pipeline import Pipeline, Stage, Variant
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import threads_of
+from ipa.targets.base import check_parts
 from ipa.targets.local.forkserver import ForkedProcesses
 from ipa.targets.local.section import LocalRun, local_of, port_of
 
@@ -191,13 +192,7 @@ def checked(pipeline: Pipeline, configs: Sequence[StageConfig]) -> Configs:
                 f"pipeline {pipeline.name} has stages {', '.join(names)}; the change names {', '.join(given)}"
             )
         parts.append(sorted(part, key=lambda config: names.index(config.stage)))
-    faults = share_faults(configs)
-    if len(parts) > len(PARTS):
-        faults.append(f"at most {len(PARTS)} configurations run side by side, not {len(parts)}")
-    if faults:
-        raise InputError(
-            f"pipeline {pipeline.name!r} cannot run these parts", problems=[Problem(it) for it in faults]
-        )
+    check_parts(pipeline, configs, len(PARTS))
     for config in configs:
         local_run(pipeline, config.stage, config.variant)
     return in_order(parts)

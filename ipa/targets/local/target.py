@@ -116,12 +116,6 @@ class LocalTarget(Target):
             found.append(Unhonoured("resident", why, "leave it out, or run all by MLServer with one env"))
         return found
 
-    def machine(self) -> str:
-        """This machine."""
-        from ipa.targets.requests import machine
-
-        return machine()
-
     def open(self, site: Site) -> World:
         """The pipelines, started with the plan of each, and a scraper of their metrics.
 
@@ -154,9 +148,11 @@ class LocalTarget(Target):
         elects: bool,
     ) -> list[DoctorCheck]:
         """The model servers' packages, and the machine of the profiles."""
+        from ipa.targets.requests import machine
+
         return [
             DoctorCheck("local runtime", lambda: local_findings(pipelines)),
-            DoctorCheck("machine of profiles", lambda: machine_findings(settings, pipelines, self.machine())),
+            DoctorCheck("machine of profiles", lambda: machine_findings(settings, pipelines, machine())),
         ]
 
 

@@ -217,13 +217,10 @@ class Bench:
                 url, memory = f"{replica.model_url(variant)}/infer", partial(most_memory_gib, replica.pid)
                 yield MeasuredServer(client, url, readiness_s, memory)
         finally:
-            self._stop(replica.pid)
-
-    def _stop(self, pid: int) -> None:
-        self._processes.kill(pid, signal.SIGKILL)
-        with self._exit:
-            if not self._exit.wait_for(lambda: pid in self._exited, timeout=STOP_TIMEOUT_S):
-                raise UnavailableError(f"the model server {pid} did not exit")
+            self._processes.kill(replica.pid, signal.SIGKILL)
+            with self._exit:
+                if not self._exit.wait_for(lambda: replica.pid in self._exited, timeout=STOP_TIMEOUT_S):
+                    raise UnavailableError(f"the model server {replica.pid} did not exit")
 
     def _on_exit(self, pid: int, code: int) -> None:
         with self._exit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 
 from ipa.adapters.kube.client import KubeClient
@@ -19,7 +20,6 @@ from ipa.model.findings import DoctorCheck, Finding, fail, failed, ok, warn
 from ipa.model.pipeline import Pipeline
 from ipa.settings import Settings
 from ipa.targets.kubernetes.doctor import SERVER, cluster_checks
-from ipa.targets.kubernetes.layout import Layout
 from ipa.targets.kubernetes.target import KubernetesTarget
 from ipa.targets.seldon import locate
 from ipa.targets.seldon.metrics import dialect_of
@@ -126,15 +126,9 @@ def _deployed(
         faults = batch_faults(pipeline, running)
         if faults:
             yield fail(name, "; ".join(faults), f"ipa apply {pipeline.name} --rate R")
-    yield from object_findings(client, layout)
-
-
-def object_findings(client: KubeClient, layout: Layout) -> Iterator[Finding]:
-    """Objects whose orchestrators the operator writes for ever."""
-    for name in layout.names:
-        try:
-            sdep = client.get(layout.kind, layout.namespace, name)
-        except NotFoundError:
-            continue
-        if endless := locate.orchestrator_remedy(sdep):
-            yield warn(f"orchestrator of {layout.namespace}/{name}", locate.ENDLESS_WRITES, endless)
+    # Objects whose orchestrators the operator writes for ever.
+    for each in layout.names:
+        with suppress(NotFoundError):
+            sdep = client.get(layout.kind, layout.namespace, each)
+            if remedy := locate.orchestrator_remedy(sdep):
+                yield warn(f"orchestrator of {layout.namespace}/{each}", locate.ENDLESS_WRITES, remedy)

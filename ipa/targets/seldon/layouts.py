@@ -26,7 +26,6 @@ from ipa.model.pipeline import Bounds, Pipeline, Stage, StageBounds, StageKind, 
 from ipa.model.plan import StageConfig, in_millicores
 from ipa.targets.kubernetes.layout import (
     Layout,
-    ObjectChange,
     Objects,
     Running,
     at,
@@ -258,16 +257,16 @@ class SingleLayout(SeldonLayout):
         places = tuple(place for each, _ in named for place in locate(each, sdep))
         configs = tuple(config for _, part in named for config in part)
         names = [target_of(each).predictor if len(named) > 1 else "" for each, part in named for _ in part]
-        beside = orchestrators(sdep, places)
+        beside = tuple(orchestrators(sdep, places))
         # Without a Deployment of its own an orchestrator is in the pods of the first componentSpec.
         first = tuple(place for place in places if place.stage == places[0].stage)
         return Running(configs, tuple(names), places, beside, beside or first)
 
-    def changes(self, objects: Objects, wanted: Sequence[StageConfig]) -> list[ObjectChange]:
-        """The one change, if anything differs."""
+    def changes(self, objects: Objects, wanted: Sequence[StageConfig]) -> Objects:
+        """The SeldonDeployment, if anything differs."""
         ((name, sdep),) = objects.items()
         after = self.changed(name, sdep, wanted)
-        return [] if after == sdep else [ObjectChange(name, self.read(name, sdep), tuple(wanted), after)]
+        return {} if after == sdep else {name: after}
 
 
 class SplitLayout(SeldonLayout):
@@ -310,8 +309,8 @@ class SplitLayout(SeldonLayout):
         beside = (*places[PartRole.QUEUE], *routers)
         return Running(configs, ("",) * len(configs), tuple(places[PartRole.MODEL]), beside, routers)
 
-    def changes(self, objects: Objects, wanted: Sequence[StageConfig]) -> list[ObjectChange]:
-        """A change for each object that differs, in an order of writes that may stop anywhere.
+    def changes(self, objects: Objects, wanted: Sequence[StageConfig]) -> Objects:
+        """Each object that differs as it is to be, in an order of writes that may stop anywhere.
 
         The rule (docs/adr/0004): what only adds capacity goes first and what only takes it away last; a
         bigger batch goes before its model, a smaller one after it. Then, as long as a replica does not get
@@ -325,7 +324,7 @@ class SplitLayout(SeldonLayout):
         found = self._read_parts(objects)
         running = {config.stage: config for config in self._merge(found)}
         by_stage = {config.stage: config for config in in_millicores(wanted)}
-        ranked: list[tuple[int, ObjectChange]] = []
+        ranked: list[tuple[int, str, Json]] = []
         for name, part in self._parts.items():
             if part.role is PartRole.ROUTER:
                 continue
@@ -341,9 +340,8 @@ class SplitLayout(SeldonLayout):
                 is_same = own.variant == before.variant
                 rank = SWITCHES if not is_same or grows == shrinks else GROWS if grows else SHRINKS
             if own != before:
-                written = self.changed(name, objects[name], (own,))
-                ranked.append((rank, ObjectChange(name, (before,), (own,), written)))
-        return [change for _, change in sorted(ranked, key=lambda each: each[0])]
+                ranked.append((rank, name, self.changed(name, objects[name], (own,))))
+        return {name: changed for _, name, changed in sorted(ranked, key=lambda each: each[0])}
 
     def _read_parts(self, objects: Objects) -> dict[str, StageConfig]:
         """The configuration of each object, by its name. DriftError lists the problems of all of them."""

@@ -318,12 +318,8 @@ def _place(
     )
 
 
-def orchestrators(sdep: Json, places: Sequence[StageLocation] = ()) -> tuple[OrchestratorLocation, ...]:
+def orchestrators(sdep: Json, places: Sequence[StageLocation] = ()) -> Iterator[OrchestratorLocation]:
     """The orchestrators that have pods of their own, with those of the places that each is told of."""
-    return tuple(_orchestrators(sdep, places))
-
-
-def _orchestrators(sdep: Json, places: Sequence[StageLocation]) -> Iterator[OrchestratorLocation]:
     spec = sdep.get("spec") or {}
     for index, predictor in enumerate(_predictors(sdep)):
         own = {**(spec.get("annotations") or {}), **(predictor.get("annotations") or {})}

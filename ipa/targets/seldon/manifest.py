@@ -18,6 +18,7 @@ from ipa.model import parts as shared
 from ipa.model.errors import InputError, Problem
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, in_millicores
+from ipa.targets.base import check_parts
 from ipa.targets.kubernetes.layout import at
 from ipa.targets.seldon.locate import (
     LABEL_PIPELINE,
@@ -36,7 +37,6 @@ from ipa.targets.seldon.locate import (
 )
 from ipa.targets.seldon.section import (
     SeldonTarget,
-    Shape,
     WireProtocol,
     is_microservice,
     seldon_of,
@@ -109,7 +109,7 @@ def render(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, Any]
     InputError where the pipeline has no `seldon:` section, its graph cannot be nested as Seldon does, the
     configs do not fit it, or their shares are no whole percents of together 100.
     """
-    _check_parts(pipeline, configs)
+    check_parts(pipeline, configs, MOST)
     target, parts = target_of(pipeline), shared.parts_of(configs)
     check_variants(pipeline)
     predictors = []
@@ -307,17 +307,6 @@ def _named(pipeline: Pipeline) -> list[Pipeline]:
     return [with_seldon(pipeline, predictor=name) for name in names]
 
 
-def _check_parts(pipeline: Pipeline, configs: Sequence[StageConfig]) -> None:
-    count, faults = len(shared.parts_of(configs)), list(shared.share_faults(configs))
-    if not 1 <= count <= MOST:
-        faults.insert(0, f"a set has 1 to {MOST} parts, not {count}")
-    if count > 1 and target_of(pipeline).shape is Shape.SPLIT:
-        faults.append("shape split cannot divide the traffic between parts; use shape single")
-    if faults:
-        problems = [Problem(fault) for fault in faults]
-        raise InputError(f"pipeline {pipeline.name!r} cannot run these parts", problems=problems)
-
-
 def changed(pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -> Json:
     """The object, live or in a file, as it is to be to run the wanted parts.
 
@@ -326,7 +315,7 @@ def changed(pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -> Js
     that; what is gone is removed. Where one is alone before and after, its traffic is not touched.
     Errors as `read` and `render`.
     """
-    _check_parts(pipeline, wanted)
+    check_parts(pipeline, wanted, MOST)
     running = read_named(pipeline, live)
     shares = len(running) > 1 or shared.is_shared(wanted)
     if shares:

@@ -48,10 +48,10 @@ class Manifest:
         self.configs()
         documents = list(self._documents)
         operations: list[tuple[int, Operation]] = []
-        for change in self._layout.changes(self._objects, wanted):
-            at = self._at[change.name]
-            operations += ((at, each) for each in differences(documents[at], change.changed))
-            documents[at] = change.changed
+        for name, changed in self._layout.changes(self._objects, wanted).items():
+            at = self._at[name]
+            operations += ((at, each) for each in differences(documents[at], changed))
+            documents[at] = changed
         if not operations:
             return self._text
         # A value may be no YAML in its place.

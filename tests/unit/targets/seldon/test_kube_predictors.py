@@ -15,7 +15,6 @@ from ipa.model.parts import in_order, parts_of, with_share
 from ipa.model.plan import StageConfig
 from ipa.targets.seldon.manifest import read, render
 from ipa.targets.seldon.section import with_seldon
-from tests.contract.kube_harness import split
 from tests.fakes.kube.patching import json_patch, patch_to
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.kube.schema import admit, small_schema
@@ -107,9 +106,6 @@ def test_what_cannot_be_shared_is_refused_with_all_that_is_wrong() -> None:
     assert [problem.message for problem in refused.value.problems] == [
         "the shares are 70 % together, not 100 %",
     ]
-    with pytest.raises(InputError, match="cannot run these parts") as of_split:
-        render(split(PIPELINE), row(share(50, SMALL), share(50, LARGE)))
-    assert "shape split" in of_split.value.problems[0].message
 
 
 def test_predictors_of_other_people_that_take_requests_are_drift_and_shadows_are_not() -> None:

@@ -61,12 +61,12 @@ def test_every_prefix_of_a_change_is_safe(running: Configs, wanted: Configs) -> 
     """Each stage carries the less of before and after, and none only shrinks before others have grown."""
     objects = {body["metadata"]["name"]: body for body in LAYOUT.render(running)}
     states, has_shrunk = [running], False
-    for change in LAYOUT.changes(objects, wanted):
-        objects[change.name] = change.changed
+    for name, changed in LAYOUT.changes(objects, wanted).items():
+        objects[name] = changed
         states.append(LAYOUT.observe(objects).configs)
-        (stage,) = (name for name in STAGES if f"-{name}-" in change.name)
+        (stage,) = (each for each in STAGES if f"-{each}-" in name)
         at = STAGES.index(stage)
-        if change.name.endswith("-model"):
+        if name.endswith("-model"):
             assert not (has_shrunk and only(running[at], wanted[at], grows=True))
             has_shrunk = has_shrunk or only(running[at], wanted[at], grows=False)
             assert states[-1] == tuple(
