@@ -89,16 +89,6 @@ def kill(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def terminate(process: subprocess.Popen[bytes], within_s: float) -> None:
-    """Send SIGTERM to the process, and kill its group if it does not exit within the time."""
-    process.terminate()
-    try:
-        process.wait(within_s)
-    except subprocess.TimeoutExpired:
-        kill(process)
-        process.wait()
-
-
 def run(
     command: Sequence[str], *, given: bytes | None, env: Mapping[str, str], limit_s: float
 ) -> subprocess.CompletedProcess[bytes]:

@@ -250,13 +250,9 @@ def record_figures(store: Store) -> Figures:
 
 def check_settings(settings: Settings) -> None:
     """ConfigurationError lists all that is wrong with trace, GitOps and election."""
-    looks: tuple[Callable[[Settings], Iterator[str]], ...] = (
-        _trace_faults,
-        actuation_faults,
-        election_faults,
-    )
-    problems = [Problem(fault) for look in looks for fault in look(settings)]
-    if problems:
+    faults = *_trace_faults(settings), *actuation_faults(settings), *election_faults(settings)
+    if faults:
+        problems = [Problem(fault) for fault in faults]
         raise ConfigurationError("the service cannot start with these settings", problems=problems)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from ipa.adapters.store.admin import MAKE_KEY, key_finding, store_findings
 from ipa.bootstrap.identity import check_listening
@@ -23,16 +24,14 @@ CPU = "cpu"
 
 def settings_checks(settings: Settings, pipelines: Mapping[str, Pipeline]) -> list[DoctorCheck]:
     """Checks of settings, files, profiles, solvers, store and authentication."""
-    today = datetime.now(UTC).date()
-
-    def profiles(pipeline: Pipeline) -> DoctorCheck:
-        name = f"profiles of {pipeline.name}"
-        return DoctorCheck(name, lambda: doctor.profile_findings(settings, pipeline, today), turn=CPU)
-
+    profiles = partial(doctor.profile_findings, settings, today=datetime.now(UTC).date())
     return [
         DoctorCheck("settings", lambda: [ok("settings", "every IPA_ variable is known and valid")]),
         DoctorCheck("files", lambda: doctor.files_findings(settings), turn=CPU),
-        *(profiles(pipeline) for pipeline in pipelines.values()),
+        *(
+            DoctorCheck(f"profiles of {it.name}", partial(profiles, it), turn=CPU)
+            for it in pipelines.values()
+        ),
         DoctorCheck("solvers", lambda: doctor.solver_findings(settings), turn=CPU),
         DoctorCheck("store", lambda: store_findings(settings)),
         DoctorCheck(AUTHENTICATION, lambda: identity_findings(settings), after="store"),

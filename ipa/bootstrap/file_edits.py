@@ -84,7 +84,8 @@ class FileEdits:
         """Take, or refuse, the edits of these pipelines since the last look. Nothing is raised."""
         for name in sorted(self._stamps.keys() & pipelines.keys()):
             stamp = self.stamp(name)
-            if stamp == self._stamps[name] or self._is_fresh(stamp):
+            newest_s = max((mtime_ns for _, mtime_ns, _, _ in stamp), default=0) / 1e9
+            if stamp == self._stamps[name] or 0 <= self.wall_s() - newest_s < SETTLE_S:
                 continue
             try:
                 self._take(pipelines[name], profiles[name], exchange)
@@ -137,10 +138,6 @@ class FileEdits:
         with suppress(OSError, KeyError):
             owner = pwd.getpwuid(path.stat().st_uid).pw_name
         return str(path), owner
-
-    def _is_fresh(self, stamp: Stamp) -> bool:
-        newest_s = max((mtime_ns for _, mtime_ns, _, _ in stamp), default=0) / 1e9
-        return 0 <= self.wall_s() - newest_s < SETTLE_S
 
     def _note(self, name: str, state: EditState, **values: Any) -> None:
         """Keep the state of the edit, and log it once."""

@@ -14,7 +14,6 @@ from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.adapters.kube.transport import Backoff
 from ipa.bootstrap.targets import kube_client, target_of
 from ipa.control.election import LeaseTimes
-from ipa.model.errors import ConfigurationError, Problem
 from ipa.settings import Settings
 
 # Which namespace a pod is in.
@@ -33,12 +32,12 @@ def _in_pod(settings: Settings) -> bool:
 def leadership_of(
     settings: Settings, on_lead: Callable[[], None], resources: ExitStack
 ) -> LeaseLeadership | None:
-    """The part this replica takes in the election, not yet started; None where there is none."""
+    """The part this replica takes in the election, not yet started; None where there is none.
+
+    The settings were checked with `election_faults`.
+    """
     if not elects(settings):
         return None
-    problems = [Problem(fault) for fault in election_faults(settings)]
-    if problems:
-        raise ConfigurationError("no leader can be elected with these settings", problems=problems)
     namespace = settings.lease_namespace or POD_NAMESPACE.read_text(encoding="utf-8").strip()
     # A client of its own: renewals do not wait for what else the service asks, nor for its pushback. One call
     # that hangs leaves time for another before the deadline.

@@ -118,18 +118,14 @@ class PipelineFactory:
     adopting: Adopting | None = None
 
     def loop(self, chosen: Chosen) -> ControlLoop:
-        """The loop of a pipeline, not yet started."""
-        self._warn_of_doubts(chosen[0])
-        waker = self.stop.linked()
-        return loop_of(self.settings, self.sight, chosen, self._own(waker), self.hooks, waker)
-
-    def _warn_of_doubts(self, inputs: PolicyInputs) -> None:
-        """Log the profiles that cannot be believed of a pipeline whose mode writes."""
+        """The loop of a pipeline, not yet started. If its mode writes, doubts of its profiles are logged."""
+        inputs, waker = chosen[0], self.stop.linked()
         pipeline = inputs.pipeline
         if self.store.control(pipeline.name).mode.writes:
             for doubt in doubts(pipeline.served, inputs.profiles):
                 remedy = remedy_of_doubt(pipeline.name, doubt.stage, planned_only=not pipeline.runnable)
                 log.warning("%s: its plans may be wrong: %s; %s", pipeline.name, doubt, remedy)
+        return loop_of(self.settings, self.sight, chosen, self._own(waker), self.hooks, waker)
 
     def beside(self, chosen: Chosen) -> ControlLoop:
         """The loop of a policy that only says what it would do."""
@@ -159,15 +155,6 @@ class PipelineFactory:
         # One that the target cannot run is kept to plan with, which its keys may be for.
         if not self.target.unfit(pipeline):
             check_carried(self.target, [pipeline], self.options.policy)
-
-    def check_change(self, pipeline: Pipeline) -> None:
-        """Return if the pipeline of a file, which runs, can go on as that.
-
-        Errors: ConflictError (it takes another start), InputError and UsageError (as at a start).
-        """
-        check_carried(self.target, [pipeline], self.options.policy)
-        if self.adopting is not None:
-            self.adopting.check(pipeline)
 
     def profiles(self, pipeline: Pipeline) -> Profiles:
         """The profiles as they were given over the API, else those of the files."""
@@ -332,7 +319,9 @@ class Roster:
         with self._lock:
             name, is_profiled = pipeline.name, profiles != self.profiles[pipeline.name]
             self._check_idle(name)
-            self.makers.check_change(pipeline)
+            check_carried(self.makers.target, [pipeline], self.makers.options.policy)
+            if self.makers.adopting is not None:
+                self.makers.adopting.check(pipeline)
             missing = ", ".join(stage.name for stage in pipeline.served if stage.name not in profiles)
             if missing:
                 command = measure_command(name, planned_only=not pipeline.runnable)

@@ -77,18 +77,18 @@ class Replayer:
         chosen, decides = policy_of(policy or inputs.policy, asked, self.within_s)
         deciding = ReplaySetup(pipeline, decides, chosen.predictor(), made_of(asked))
         is_taught = decides.name != inputs.policy and is_stateful(decides)
-        found = replay(decision, inputs, deciding, self._earlier(decision) if is_taught else ())
+        earlier = (
+            self.log.decisions(decision.pipeline, limit=EARLIER, before_tick=decision.tick)
+            if is_taught
+            else ()
+        )
+        result = replay(decision, inputs, deciding, tuple(reversed(earlier)))
         if until.passed:
             raise DeadlineError(
                 f"{decision.decision_id} was not decided again within {self.within_s:g} s",
                 hint="A replay plans again with the same solver and limits.",
             )
-        return found
-
-    def _earlier(self, decision: Decision) -> tuple[Decision, ...]:
-        """The decisions before it, oldest first."""
-        found = self.log.decisions(decision.pipeline, limit=EARLIER, before_tick=decision.tick)
-        return tuple(reversed(found))
+        return result
 
 
 # Seconds for which the result of reading the store counts.
@@ -130,30 +130,18 @@ class ServiceHealth:
 
     def checks(self) -> tuple[DependencyCheck, ...]:
         """The result of every check now."""
+        reasons, troubles, standing = self.store.degraded(), self.store.troubles(), self.standing()
+        retention = "; ".join(troubles)
+        if not troubles and self.store.pruned.is_bounded:
+            retention = "holds are removed early, because decisions take more than IPA_KEEP_DECISIONS_MB"
         return (
             self.store_check(),
-            self._writes(),
-            self._retention(),
-            self._leads(),
+            # Readers are served, and loops hold, if the store cannot be written.
+            DependencyCheck("store writes", not reasons, " ".join(reasons)),
+            DependencyCheck("store retention", not troubles, retention),
+            DependencyCheck("leadership", not standing.trouble, standing.words),
             *(self._loop(name) for name in list(self.loops)),
         )
-
-    def _writes(self) -> DependencyCheck:
-        """Readers are served, and loops hold, if the store cannot be written."""
-        reasons = self.store.degraded()
-        return DependencyCheck("store writes", not reasons, " ".join(reasons))
-
-    def _retention(self) -> DependencyCheck:
-        """True if the store is kept as its retention says; the words tell if its size decides instead."""
-        troubles = self.store.troubles()
-        words = "; ".join(troubles)
-        if not troubles and self.store.pruned.is_bounded:
-            words = "holds are removed early, because decisions take more than IPA_KEEP_DECISIONS_MB"
-        return DependencyCheck("store retention", not troubles, words)
-
-    def _leads(self) -> DependencyCheck:
-        standing = self.standing()
-        return DependencyCheck("leadership", not standing.trouble, standing.words)
 
     def _loop(self, name: str) -> DependencyCheck:
         loop = self.loops.get(name)

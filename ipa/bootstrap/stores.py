@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from ipa.adapters.store import Access, Store, admin, copies, open_from
+from ipa.adapters.store import Access, Store, open_from
+from ipa.adapters.store.admin import store_checks
+from ipa.adapters.store.copies import back_up, restore
 from ipa.adapters.store.signing import Keyring
 from ipa.adapters.store.state import Keys
 from ipa.control.audit.record import Verifies
-from ipa.control.store_admin import Backup, CopyStep, Restored
 from ipa.model.errors import InputError
-from ipa.model.findings import DoctorCheck
 from ipa.settings import Settings
 
 __all__ = ["Keys", "back_up", "checkpoint_verifier", "opened_store", "restore", "store_checks"]
@@ -25,16 +25,6 @@ def opened_store(settings: Settings, *, writes: bool = True) -> Iterator[Store]:
         yield store
 
 
-def back_up(settings: Settings, file: Path, step: CopyStep) -> Backup:
-    """Copy the settings' store to a file that does not exist yet, and verify the copy."""
-    return copies.back_up(settings.store_url, file, step, settings.store_key_file)
-
-
-def restore(settings: Settings, file: Path, step: CopyStep) -> Restored:
-    """Verify a backup and make it the settings' store, which must be empty or missing."""
-    return copies.restore(settings.store_url, file, step, settings.store_key_file)
-
-
 def checkpoint_verifier(key_file: Path) -> Verifies:
     """The check of signatures with the keys of that PEM file; InputError if it has none."""
     keyring = Keyring(key_file)
@@ -43,8 +33,3 @@ def checkpoint_verifier(key_file: Path) -> Verifies:
             f"there is no key in {key_file}", hint="It is beside the store, or IPA_STORE_KEY_FILE."
         )
     return keyring.verifies
-
-
-def store_checks(settings: Settings) -> list[DoctorCheck]:
-    """Every check of the settings' store that does not write it: pages, record, disk and rights."""
-    return admin.store_checks(settings)

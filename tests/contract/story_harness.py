@@ -220,7 +220,7 @@ class Story:
 
     def pods(self, stage: str) -> frozenset[str]:
         """The pods of a stage that are there and not ending, by uid."""
-        found = self.client.list_pods(self.namespace, {"seldon-deployment-id": NAME})
+        found, _ = self.client.list_all(kinds.POD, self.namespace, {"seldon-deployment-id": NAME})
         return frozenset(
             pod["metadata"]["uid"]
             for pod in found
@@ -348,7 +348,7 @@ class ClusterStory(Story):
             )
 
     def limit_cores(self, free_cores: float) -> None:
-        pods = self.client.list_pods(self.namespace, {})
+        pods, _ = self.client.list_all(kinds.POD, self.namespace)
         hard = {"requests.cpu": f"{sum(cores_of(pod['spec']) for pod in pods) + free_cores:g}"}
         body = {"metadata": {"name": NAME}, "spec": {"hard": hard}}
         self._core.create_namespaced_resource_quota(self.namespace, body)
@@ -404,7 +404,7 @@ class ClusterStory(Story):
                     raise
         labels = {"seldon-deployment-id": NAME}
         for _ in range(self.patience_ticks):
-            if not self.client.list_pods(self.namespace, labels):
+            if not self.client.list_all(kinds.POD, self.namespace, labels)[0]:
                 return
             self._pause.wait(self.settings.tick_s)
         raise AssertionError("pods of an earlier story are still there")

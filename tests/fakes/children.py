@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 
-from ipa.adapters.processes import PR_SET_PDEATHSIG
+from ipa.adapters.processes import PR_SET_PDEATHSIG, kill
 
 # Becomes the given command, which ends with its parent. Without site-packages it starts in 20 ms.
 LAUNCH = (
@@ -18,3 +19,13 @@ LAUNCH = (
 def with_parent(command: Sequence[str]) -> list[str]:
     """Return the command wrapped so that the kernel kills it when the thread that starts it ends (Linux)."""
     return [sys.executable, "-ISc", LAUNCH, str(os.getpid()), *command]
+
+
+def terminate(process: subprocess.Popen[bytes], within_s: float) -> None:
+    """Send SIGTERM to the process, and kill its group if it does not exit within the time."""
+    process.terminate()
+    try:
+        process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        kill(process)
+        process.wait()

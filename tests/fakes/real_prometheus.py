@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import yaml
 
-from ipa.adapters.processes import free_port, start, terminate
+from ipa.adapters.processes import free_port, start
 from ipa.adapters.prometheus.queries import duration
-from tests.fakes.children import with_parent
+from tests.fakes.children import terminate, with_parent
 
 # Ready in 0.2-1 s on an idle machine; much later while model servers start.
 READY_S = 60.0

@@ -28,6 +28,7 @@ from ipa.files.traces import read_trace
 from ipa.model.errors import InputError, IpaError
 from ipa.model.profile import ProfilePoint
 from ipa.profiling.findings import lint_profile
+from ipa.settings import Settings
 from tests.fakes import world
 from tests.fakes.world import PROFILES, Scenario, scenario
 from tests.faults.table import Case
@@ -175,10 +176,10 @@ def test_r23_what_expands_is_refused_at_a_named_bound(case: Case, tmp_path: Path
 def test_r23_a_backup_with_statements_of_its_own_is_refused(
     case: Case, tmp_path: Path, statement: str
 ) -> None:
-    store_url, backup = f"sqlite:///{tmp_path}/a.sqlite3", tmp_path / "backup"
-    open_store(store_url).close()
-    back_up(store_url, backup, lambda words, done: None)
-    restored = f"sqlite:///{tmp_path}/b.sqlite3"
+    settings, backup = Settings(store_url=f"sqlite:///{tmp_path}/a.sqlite3"), tmp_path / "backup"
+    open_store(settings.store_url).close()
+    back_up(settings, backup, lambda words, done: None)
+    restored = Settings(store_url=f"sqlite:///{tmp_path}/b.sqlite3")
     restore(restored, backup, lambda words, done: None)
     with closing(sqlite3.connect(backup)) as connection:
         connection.execute(statement)

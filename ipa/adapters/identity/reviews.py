@@ -94,7 +94,15 @@ class KubeIdentities:
         if self._audience and self._audience not in (status.get("audiences") or ()):
             LOG.info("refused: the cluster did not check the token's audience")
             return None
-        return _user(status.get("user"))
+        user = status.get("user")
+        if not isinstance(user, Mapping) or name_fault(user.get("username")):
+            return None
+        return _User(
+            str(user["username"]),
+            str(user.get("uid") or ""),
+            tuple(str(group) for group in user.get("groups") or ()),
+            tuple((str(key), tuple(map(str, values))) for key, values in (user.get("extra") or {}).items()),
+        )
 
     def _may(
         self, user: _User, operation: Operation, namespace: str, pipeline: Pipeline | None, within_s: float
@@ -105,7 +113,10 @@ class KubeIdentities:
             question = (user, verb, namespace, name)
             return self._rights.get(question, lambda: self._allowed(*question), within_s)[0]
 
-        return all(may(name) for name in self._names(verb, pipeline))
+        # Reads are of all objects: what someone sees of a namespace is asked once, not once a pipeline. What
+        # is only to be created has no name yet. A role may be restricted to some names; "" stands for all.
+        by_name = self._places(pipeline) if verb in BY_NAME and pipeline is not None else []
+        return all(may(name) for name in [name for _, name in by_name] or [""])
 
     def _allowed(self, user: _User, verb: str, namespace: str, name: str) -> bool:
         kind = self._kind
@@ -124,15 +135,6 @@ class KubeIdentities:
         }
         status = _asked(lambda: self._client.review(ACCESS_REVIEW, spec))
         return status.get("allowed") is True and status.get("denied") is not True
-
-    def _names(self, verb: str, pipeline: Pipeline | None) -> tuple[str, ...]:
-        """The object names to review, since a role may be restricted to some; "" stands for all.
-
-        Reads are of all: what someone sees of a namespace is asked once, not once a pipeline. What is only to
-        be created has no name yet.
-        """
-        known = self._places(pipeline) if verb in BY_NAME and pipeline is not None else []
-        return tuple(name for _, name in known) or ("",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,17 +167,3 @@ def _asked(ask: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
             "the cluster does not let the service review callers",
             hint="The service's account needs deploy/rbac/reviewer.yaml.",
         ) from error
-
-
-def _user(found: Any) -> _User | None:
-    user = found if isinstance(found, Mapping) else {}
-    name = user.get("username")
-    if name_fault(name):
-        return None
-    extra = user.get("extra") or {}
-    return _User(
-        str(name),
-        str(user.get("uid") or ""),
-        tuple(str(group) for group in user.get("groups") or ()),
-        tuple((str(key), tuple(str(each) for each in values)) for key, values in extra.items()),
-    )

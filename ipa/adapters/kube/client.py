@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from ipa.adapters.kube.kinds import DEPLOYMENT, POD, ObjectRef, ResourceKind
+from ipa.adapters.kube.kinds import DEPLOYMENT, ObjectRef, ResourceKind
 from ipa.adapters.kube.transport import (
     BACKOFF,
     Backoff,
@@ -123,10 +123,6 @@ class KubeClient:
         """The JSON object at a path that has no object with metadata, such as a version."""
         return json_of(what, self._ask(what, "GET", path))
 
-    def list_all(self, kind: ResourceKind, namespace: str) -> tuple[Objects, str]:
-        """All objects of the namespace, and the version from which to watch them."""
-        return self._list(kind, namespace, {})
-
     def watch(self, kind: ResourceKind, namespace: str, version: str, watch_s: float) -> Stream:
         """The changes of the namespace's objects from that version on, for at most `watch_s` seconds."""
         query = {
@@ -146,28 +142,29 @@ class KubeClient:
         except NotFoundError:
             return None
 
-    def list_pods(self, namespace: str, labels: Mapping[str, str]) -> Objects:
-        """The pods with those labels."""
-        selector = ",".join(f"{key}={value}" for key, value in labels.items())
-        return self._list(POD, namespace, {"labelSelector": selector})[0]
+    def list_all(
+        self, kind: ResourceKind, namespace: str, labels: Mapping[str, str] | None = None
+    ) -> tuple[Objects, str]:
+        """All objects of the namespace, those with the labels, and the version from which to watch them.
 
-    def _list(self, kind: ResourceKind, namespace: str, query: Mapping[str, str]) -> tuple[Objects, str]:
-        """All objects, page by page, and the list's version. One that expires on the way starts anew."""
+        They are read page by page; a list that expires on the way starts anew.
+        """
         what = f"{kind.plural} of {namespace}"
+        selector = ",".join(f"{key}={value}" for key, value in (labels or {}).items())
         for _ in range(LIST_STARTS):
-            found: Objects = []
-            more = {"limit": str(PAGE)}
+            objects: Objects = []
+            query = {"limit": str(PAGE)} | ({"labelSelector": selector} if selector else {})
             with suppress(ExpiredError):
                 while True:
-                    answer = self._ask(what, "GET", kind.path(namespace), query={**query, **more})
-                    page = object_of(what, f"{kind.kind}List", answer)
+                    response = self._ask(what, "GET", kind.path(namespace), query=query)
+                    page = object_of(what, f"{kind.kind}List", response)
                     items, metadata = page.get("items"), page["metadata"]
                     if not isinstance(items, list):
                         raise UnavailableError(f"{what}: the answer has no items")
-                    found.extend(items)
+                    objects.extend(items)
                     if not metadata.get("continue"):
-                        return found, str(metadata.get("resourceVersion", ""))
-                    more["continue"] = metadata["continue"]
+                        return objects, str(metadata.get("resourceVersion", ""))
+                    query["continue"] = metadata["continue"]
         raise UnavailableError(f"{what}: the list expired {LIST_STARTS} times while being read")
 
     def _call(

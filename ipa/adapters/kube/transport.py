@@ -378,7 +378,13 @@ class Transport:
                 self._throttle.pushed_back(sent_s, retry_after_s(answer.headers))
             else:
                 self._throttle.answered(sent_s)
-        self._see_clock(http_date(answer.headers.get("Date", "")), began)
+        date = http_date(answer.headers.get("Date", ""))
+        if date is not None:
+            middle = began + (self._clock.now() - began) / 2
+            before_s = self.skew_s or 0.0
+            self.skew_s = skew_s = (date + timedelta(seconds=ROUNDED_S) - middle).total_seconds()
+            if abs(skew_s) >= NOTABLE_SKEW_S > abs(before_s):
+                log.warning("the API server's clock is %+.0f s from ours", skew_s)
         return answer
 
     def _send(self, request: Request, headers: Mapping[str, str], left_s: float) -> Answer:
@@ -419,15 +425,6 @@ class Transport:
                     if time.monotonic() > until_s:
                         raise UnavailableError(f"{what}: no whole answer within {request.timeout_s:g} s")
         return Answer(int(response.status), response.headers, bytes(found))
-
-    def _see_clock(self, date: datetime | None, began: datetime) -> None:
-        if date is None:
-            return
-        middle = began + (self._clock.now() - began) / 2
-        before_s = self.skew_s or 0.0
-        self.skew_s = skew_s = (date + timedelta(seconds=ROUNDED_S) - middle).total_seconds()
-        if abs(skew_s) >= NOTABLE_SKEW_S > abs(before_s):
-            log.warning("the API server's clock is %+.0f s from ours", skew_s)
 
 
 def _authentication(what: str, api: Any) -> dict[str, str]:

@@ -32,7 +32,7 @@ from ipa.model.observation import (
     StageObservation,
     known,
 )
-from ipa.model.pipeline import Pipeline
+from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import WHOLE_PERCENT, Plan, StageConfig
 
 RUNG = table.FORECASTS.label("rung")
@@ -94,13 +94,15 @@ class Publisher:
         self._tracks: dict[str, _Track] = defaultdict(_Track)
 
     def __call__(self, decision: Decision, snapshot: Snapshot) -> None:
-        """Count the decision, and set the gauges from the snapshot."""
-        name = decision.pipeline
-        track = self._tracks[name]
-        self._tick(name, decision, snapshot, track)
-        self._decided(name, decision)
+        """Count the decision, and set the gauges from the snapshot; not for a pipeline that was removed."""
+        pipeline = self._metrics.pipelines.get(decision.pipeline)
+        if pipeline is None:
+            return
+        track = self._tracks[pipeline.name]
+        self._tick(pipeline.name, decision, snapshot, track)
+        self._show_decision(pipeline, decision, track)
         if snapshot.observation is not None:
-            self._seen(name, snapshot, snapshot.observation, track)
+            self._show_observation(pipeline, snapshot, snapshot.observation, track)
 
     def _tick(self, name: str, decision: Decision, snapshot: Snapshot, track: _Track) -> None:
         metrics = self._metrics
@@ -119,17 +121,17 @@ class Publisher:
         at = datetime.fromisoformat(decision.at)
         metrics.gauge(table.PAUSED, name).set(snapshot.control.paused and (until is None or at < until))
 
-    def _decided(self, name: str, decision: Decision) -> None:
+    def _show_decision(self, pipeline: Pipeline, decision: Decision, track: _Track) -> None:
         """The forecast, the plan before the guards and the decision after them."""
-        metrics, forecast, plan = self._metrics, decision.forecast, decision.plan
-        metrics.gauge(table.FORECAST_POINT, name).set(forecast.point_rps if forecast else nan)
-        metrics.gauge(table.FORECAST_UPPER, name).set(forecast.upper_rps if forecast else nan)
+        metrics, name = self._metrics, pipeline.name
+        forecast, plan = decision.forecast, decision.plan
+        self._show(table.FORECAST_POINT, forecast.point_rps if forecast else None, name)
+        self._show(table.FORECAST_UPPER, forecast.upper_rps if forecast else None, name)
         if forecast is not None:
             metrics.counter(table.FORECASTS, name, RUNG.known(forecast.rung)).inc()
-        pas = plan.pas if plan else None
-        metrics.gauge(table.PLAN_PAS, name).set(nan if pas is None else pas)
+        self._show(table.PLAN_PAS, plan.pas if plan else None, name)
         planned = plan.configs if plan else ()
-        if plan is not None and self._tracks[name].is_new(plan):
+        if plan is not None and track.is_new(plan):
             solved = metrics.histogram(table.SOLVE, SOLVER.known(plan.solver), plan.termination.value)
             solved.observe(plan.solve_s)
         if decision.action is Action.APPLY and planned and planned != decision.configs:
@@ -138,33 +140,35 @@ class Publisher:
             (planned, table.PLAN_REPLICAS, table.PLAN_CORES),
             (decision.configs, table.DECISION_REPLICAS, table.DECISION_CORES),
         ):
-            for stage, of_stage in self._by_stage(name, configs).items():
-                metrics.gauge(replicas, name, stage).set(_replicas(of_stage))
-                metrics.gauge(cores, name, stage).set(total_cores(of_stage) if of_stage else nan)
+            for stage in pipeline.served:
+                of_stage = [config for config in configs if config.stage == stage.name]
+                metrics.gauge(replicas, name, stage.name).set(_replicas(of_stage))
+                metrics.gauge(cores, name, stage.name).set(total_cores(of_stage) if of_stage else nan)
 
-    def _seen(self, name: str, snapshot: Snapshot, observation: Observation, track: _Track) -> None:
-        self._show(table.ARRIVAL_RATE, observation.arrival_rate_rps, name)
-        self._show(table.LATENCY, observation.latency_s, name)
-        self._show_or_nan(table.IN_TIME, observation.in_time_ratio, name)
-        self._show_or_nan(table.LOAD_RATIO, snapshot.feedback.planned_ratio, name)
+    def _show_observation(
+        self, pipeline: Pipeline, snapshot: Snapshot, observation: Observation, track: _Track
+    ) -> None:
+        name = pipeline.name
+        self._show(table.ARRIVAL_RATE, known(observation.arrival_rate_rps), name)
+        self._show(table.LATENCY, known(observation.latency_s), name)
+        self._show(table.IN_TIME, observation.in_time_ratio, name)
+        self._show(table.LOAD_RATIO, snapshot.feedback.planned_ratio, name)
         point = snapshot.history[-1] if snapshot.history else None
-        self._show_or_nan(table.PREDICTED_LATENCY, point.predicted_latency_s if point else None, name)
-        self._show_or_nan(table.PAS, point.pas if point else None, name)
+        self._show(table.PREDICTED_LATENCY, point.predicted_latency_s if point else None, name)
+        self._show(table.PAS, point.pas if point else None, name)
         for given, age_s in track.ages_s(observation).items():
-            self._show_or_nan(table.INPUT_AGE, age_s, name, given.value)
-        by_stage: dict[str, list[StageObservation]] = {}
-        for stage in observation.stages:
-            by_stage.setdefault(stage.stage, []).append(stage)
+            self._show(table.INPUT_AGE, age_s, name, given.value)
         running = [stage.running.value for stage in observation.stages if isinstance(stage.running, Measured)]
         is_whole = bool(running) and len(running) == len(observation.stages)
-        price = self._metrics.usd_per_hour(name, running) if is_whole else None
-        self._show_or_nan(table.COST, price, name)
-        for stage_name, parts in by_stage.items():
-            self._stage(name, stage_name, parts, snapshot)
+        self._show(table.COST, pipeline.usd_per_hour(running) if is_whole else None, name)
+        for stage in pipeline.served:
+            parts = [each for each in observation.stages if each.stage == stage.name]
+            if parts:
+                self._stage(name, stage, parts, snapshot)
 
-    def _stage(self, name: str, stage: str, parts: list[StageObservation], snapshot: Snapshot) -> None:
+    def _stage(self, name: str, served: Stage, parts: list[StageObservation], snapshot: Snapshot) -> None:
         """The metrics of a stage, over all parts that share its load."""
-        metrics = self._metrics
+        metrics, stage = self._metrics, served.name
         ready = [part.ready_replicas.value for part in parts if isinstance(part.ready_replicas, Measured)]
         running = [part.running.value for part in parts if isinstance(part.running, Measured)]
         is_seen = len(running) == len(parts)
@@ -174,24 +178,14 @@ class Publisher:
         metrics.gauge(table.BATCH_SIZE, name, stage).set(
             max(it.batch_size for it in running) if is_seen else nan
         )
-        for variant in metrics.variants(name, stage):
+        for variant in [each.name for each in served.variants]:
             percent = sum(it.share_percent for it in running if it.variant == variant)
             metrics.gauge(table.SHARE, name, stage, variant).set(percent / WHOLE_PERCENT if is_seen else nan)
             # NaN if it was never observed, or has expired.
-            self._show_or_nan(table.SLOWDOWN, snapshot.correction.ratio(stage, variant), name, stage, variant)
+            self._show(table.SLOWDOWN, snapshot.correction.ratio(stage, variant), name, stage, variant)
 
-    def _show(self, metric: Metric, value: Measured[float] | Missing, *labels: str) -> None:
-        self._show_or_nan(metric, known(value), *labels)
-
-    def _show_or_nan(self, metric: Metric, value: float | None, *labels: str) -> None:
+    def _show(self, metric: Metric, value: float | None, *labels: str) -> None:
         self._metrics.gauge(metric, *labels).set(nan if value is None else value)
-
-    def _by_stage(self, name: str, configs: Sequence[StageConfig]) -> dict[str, list[StageConfig]]:
-        """The configs by stage, for every known stage."""
-        found: dict[str, list[StageConfig]] = {stage: [] for stage in self._metrics.stages(name)}
-        for config in configs:
-            found.setdefault(config.stage, []).append(config)
-        return found
 
 
 def _replicas(configs: Sequence[StageConfig]) -> float:
@@ -207,7 +201,7 @@ OF_PIPELINE = tuple(
 
 
 class Catalogue:
-    """The metrics of the service and its pipelines that `ipa.metering.table` declares.
+    """The metrics of the service and of its `pipelines` that `ipa.metering.table` declares.
 
     A counter starts at 0, a gauge at NaN: a value that was not observed yet is neither absent nor zero.
     Labels are names from pipeline files and closed enums, so the pipelines determine the number of series.
@@ -221,7 +215,7 @@ class Catalogue:
         tick_s: float = nan,
         install: str = "ipa",
     ) -> None:
-        self._pipelines: dict[str, Pipeline] = {}
+        self.pipelines: dict[str, Pipeline] = {}
         gauge(table.BUILD, registry).labels(ipa.__version__, platform.python_version(), install).set(1)
         self.leader = gauge(table.LEADER, registry).labels(install)
         self.leader.set(1)
@@ -247,7 +241,7 @@ class Catalogue:
     def start(self, pipeline: Pipeline) -> None:
         """Create the series of a pipeline."""
         name = pipeline.name
-        self._pipelines[name] = pipeline
+        self.pipelines[name] = pipeline
         for metric in OF_PIPELINE:
             for labels in _label_values(metric, pipeline):
                 series = self._made[metric.name].labels(*labels)
@@ -261,24 +255,9 @@ class Catalogue:
 
     def end(self, pipeline: Pipeline) -> None:
         """Remove every series of a pipeline that is no longer controlled."""
-        self._pipelines.pop(pipeline.name, None)
+        self.pipelines.pop(pipeline.name, None)
         for metric in OF_PIPELINE:
             self._made[metric.name].remove_by_labels({of.PIPELINE.name: pipeline.name})
-
-    def usd_per_hour(self, pipeline: str, configs: Sequence[StageConfig]) -> float | None:
-        """Return the price of the configurations; None if it is unknown, or the pipeline was not started."""
-        known = self._pipelines.get(pipeline)
-        return known.usd_per_hour(configs) if known else None
-
-    def stages(self, pipeline: str) -> tuple[str, ...]:
-        """Return the stages of the pipeline; none if it was not started."""
-        known = self._pipelines.get(pipeline)
-        return tuple(stage.name for stage in known.served) if known else ()
-
-    def variants(self, pipeline: str, stage: str) -> tuple[str, ...]:
-        """Return the variants of the stage; none if its pipeline was not started."""
-        known = self._pipelines.get(pipeline)
-        return tuple(variant.name for variant in known.stage(stage).variants) if known else ()
 
 
 def _label_values(metric: Metric, pipeline: Pipeline) -> list[tuple[str, ...]]:

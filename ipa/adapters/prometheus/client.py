@@ -7,7 +7,7 @@ import time
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
@@ -106,11 +106,10 @@ class PrometheusMetrics:
         return self._reading(pipeline).load(window_s)
 
     def _reading(self, pipeline: Pipeline) -> _Reading:
-        asked = queries(pipeline, self._dialect, self._settings.prometheus_namespace_label)
         return _Reading(
             pipeline,
             self._dialect,
-            asked,
+            queries(pipeline, self._dialect, self._settings.prometheus_namespace_label),
             self._ask,
             self._settings.stale_after_s,
             self._monotonic_s(),
@@ -133,27 +132,24 @@ def _read(read: Callable[[], T]) -> T | Missing:
         return error.missing
 
 
+@dataclass(slots=True)
 class _Reading:
     """The queries of one reading, each sent once, and the signals that their answers come to."""
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        dialect: Dialect,
-        asked: Mapping[str, Query],
-        ask: Ask,
-        limit_s: float,
-        began_s: float,
-        delivered: dict[Query, tuple[float, float]],
-    ) -> None:
-        self._pipeline, self._dialect, self._asked, self._ask = pipeline, dialect, asked, ask
-        self._limit_s, self._began_s, self._delivered = limit_s, began_s, delivered
-        self._values: dict[str, Mapping[Key, float] | Missing] = {}
-        self._unreachable: Missing | None = None
-        # Of the newest answer with a number: the server's time, and the monotonic time of the fetch.
-        self._server_now_s = self._fetched_s = 0.0
-        # The seconds since the server first answered with its newest time.
-        self._repeated_s: float | None = None
+    _pipeline: Pipeline
+    _dialect: Dialect
+    _queries: Mapping[str, Query]
+    _ask: Ask
+    _limit_s: float
+    _began_s: float
+    _delivered: dict[Query, tuple[float, float]]
+    _values: dict[str, Mapping[Key, float] | Missing] = field(default_factory=dict)
+    _unreachable: Missing | None = None
+    # Of the newest answer with a number: the server's time, and the monotonic time of the fetch.
+    _server_now_s: float = 0.0
+    _fetched_s: float = 0.0
+    # The seconds since the server first answered with its newest time.
+    _repeated_s: float | None = None
 
     def signals(self, window_s: float) -> Signals:
         """All of them; the load is that over `window_s`."""
@@ -164,7 +160,7 @@ class _Reading:
         stages = {stage.name: self._stage(stage) for stage in pipeline.served}
         load = self.load(window_s)
         rate = self._measured("age", WHOLE, partial(self._value, "arrivals"))
-        if isinstance(rate, Missing) and entry and "entry_arrivals" in self._asked:
+        if isinstance(rate, Missing) and entry and "entry_arrivals" in self._queries:
             # The queue of the first stage counts the same requests.
             rate = stages[entry.name].arrival_rate_rps
         elif isinstance(rate, Missing) and isinstance(load, Measured):
@@ -175,17 +171,17 @@ class _Reading:
             latency_s=self._measured("age", WHOLE, partial(self._quantile, "latency")),
             stages=stages,
             attainment=self._measured("age", WHOLE, self._attainment),
-            parts=self._parts() if "part_latency" in self._asked else {},
+            parts=self._parts() if "part_latency" in self._queries else {},
         )
 
     def load(self, window_s: float) -> Load:
         """The load per second up to the server's time; a second without a rate is a gap."""
         load = _read(partial(self._load, "arrivals", "age", WHOLE, window_s))
-        if isinstance(load, Missing) and "entry_arrivals" in self._asked:
+        if isinstance(load, Missing) and "entry_arrivals" in self._queries:
             entry = entry_of(self._pipeline)
             label = (self._dialect.stage_value(entry),) if entry else WHOLE
             load = _read(partial(self._load, "entry_arrivals", "stage_age", label, window_s))
-        if isinstance(load, Missing) and load.reason is MissingReason.ABSENT and "alive" in self._asked:
+        if isinstance(load, Missing) and load.reason is MissingReason.ABSENT and "alive" in self._queries:
             load = _read(partial(self._idle, window_s))
         return load
 
@@ -193,7 +189,7 @@ class _Reading:
         if self._unreachable is not None:
             raise _MissingError(self._unreachable)
         try:
-            answer = self._ask(self._asked[name], span)
+            answer = self._ask(self._queries[name], span)
         except UnavailableError as error:
             self._unreachable = Missing(MissingReason.UNREACHABLE, error.message)
             raise _MissingError(self._unreachable) from None
@@ -223,7 +219,7 @@ class _Reading:
 
     def _numbers(self, name: str) -> dict[Key, float]:
         """All values; none if the source has no such series."""
-        if name not in self._asked:
+        if name not in self._queries:
             return {}
         return {key: _checked(value) for key, value in self._all(name).items()}
 
@@ -260,7 +256,7 @@ class _Reading:
             raise _MissingError(NO_SERIES)
         if self._repeated_s is None:
             # Of the first age of a reading: the query that says it is sent each time.
-            query, now_s = self._asked["age"], self._server_now_s
+            query, now_s = self._queries["age"], self._server_now_s
             if self._delivered.get(query, (0.0, 0.0))[0] != now_s:
                 self._delivered[query] = now_s, self._fetched_s
             self._repeated_s = max(self._began_s - self._delivered[query][1], 0.0)
@@ -284,7 +280,7 @@ class _Reading:
         return _read(measured)
 
     def _stage(self, stage: Stage) -> StageSignals:
-        asked, name = self._asked, self._dialect.stage_value(stage)
+        asked, name = self._queries, self._dialect.stage_value(stage)
         latency = partial(self._quantile, "stage_latency", (name,))
         served = self._informing("stage_variants")
         seen = StageSignals(
@@ -303,7 +299,7 @@ class _Reading:
         """The batches that the replicas of that label served; Missing if none was in the window."""
         key, prefix = ((part, stage), "part_") if part else ((stage,), "")
         age, of = ("age", WHOLE) if part else ("batch_age", (stage,))
-        if age not in self._asked:
+        if age not in self._queries:
             age = "stage_age"
 
         def read() -> Batches:
@@ -370,7 +366,7 @@ class _Reading:
             buckets, lost = self._histograms("part_answered"), self._numbers("part_lost")
         except _MissingError:
             return {}
-        stages = self._pipeline.served if "part_batches" in self._asked else ()
+        stages = self._pipeline.served if "part_batches" in self._queries else ()
 
         def ended(part: Key) -> Attainment:
             lost_rps = lost.get(part, 0.0)

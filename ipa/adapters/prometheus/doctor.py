@@ -79,24 +79,18 @@ class _Series:
 
     def __call__(self) -> Iterator[Finding]:
         asked = queries(self.pipeline, self.dialect, self.settings.prometheus_namespace_label)
-        if not self._is_idle(asked):
+        alive = asked["alive"].selector if "alive" in asked else None
+        if alive is None or self._ages_s(asked["arrivals"].selector) or not self._ages_s(alive):
             yield self._whole("load", asked["arrivals"].selector, is_needed=True)
             yield self._whole("latency", asked["latency"].selector)
             yield self._stages("load of stages", asked["stage_arrivals"].selector)
             yield self._stages("latency of stages", asked["stage_latency"].selector)
         else:
-            scraped = asked["alive"].selector.metric
-            yield ok(self._name("load"), f"no request yet: what counts them is scraped ({scraped})")
+            yield ok(self._name("load"), f"no request yet: what counts them is scraped ({alive.metric})")
         if "stage_queue" in asked:
             yield self._stages("queues of stages", asked["stage_queue"].selector)
         if "held" in asked:
             yield from self._replicas(asked["held"].selector, asked["batches"].selector)
-
-    def _is_idle(self, asked: Mapping[str, Query]) -> bool:
-        """True if what counts the requests is scraped, and there are none."""
-        if "alive" not in asked or self._ages_s(asked["arrivals"].selector):
-            return False
-        return bool(self._ages_s(asked["alive"].selector))
 
     def _replicas(self, requests: Selector, batches: Selector) -> Iterator[Finding]:
         """Series of replicas that batch for themselves: requests, and batches if the runtime is ours."""

@@ -51,7 +51,9 @@ class Matcher:
 
     @property
     def _pattern(self) -> str:
-        return "|".join(map(_literal, self.values)) + self.ending
+        # Each value as Go's QuoteMeta makes it: a regular expression that matches exactly that.
+        literals = [re.sub(r"([\\.+*?()|\[\]{}^$])", r"\\\1", value) for value in self.values]
+        return "|".join(literals) + self.ending
 
     def matches(self, value: str) -> bool:
         """True for the value of a series' label, "" if it has none."""
@@ -124,11 +126,6 @@ _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n"}
 
 def _escape(value: str) -> str:
     return "".join(_ESCAPES.get(character, character) for character in value)
-
-
-def _literal(value: str) -> str:
-    """The regular expression that matches exactly this value, as Go's QuoteMeta makes it."""
-    return re.sub(r"[\\.+*?()|\[\]{}^$]", lambda match: f"\\{match[0]}", value)
 
 
 # The series of batches: their number, their seconds and their items.

@@ -85,10 +85,6 @@ class Supervised:
         self._processes.close()
 
 
-def main() -> None:
-    """Serve the solver that the command line names."""
-    serve_parent(in_process(sys.argv[1]))
-
-
 if __name__ == "__main__":
-    main()
+    # The solver that the command line names.
+    serve_parent(in_process(sys.argv[1]))

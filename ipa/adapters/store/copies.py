@@ -30,6 +30,7 @@ from ipa.adapters.store.sqlite_file import (
 from ipa.adapters.store.store import Store
 from ipa.control.store_admin import Backup, CopyStep, Restored, StoreContents
 from ipa.model.errors import ConfigurationError, ConflictError, InputError, UnavailableError
+from ipa.settings import Settings
 
 BATCH = 500
 # A trigger of our schema does nothing but refuse.
@@ -37,8 +38,8 @@ GUARD = re.compile(r"CREATE TRIGGER \w+ BEFORE [^;]* BEGIN SELECT RAISE\(ABORT, 
 HINT = "`ipa doctor --store` names the fault; the disk needs as much free space as the store takes."
 
 
-def back_up(store_url: str, target: Path, step: CopyStep, key_file: str = "") -> Backup:
-    """Copy a snapshot of the store to a new file, without blocking writers, and verify it.
+def back_up(settings: Settings, target: Path, step: CopyStep) -> Backup:
+    """Copy a snapshot of the settings' store to a new file, without blocking writers, and verify it.
 
     ConflictError: the file exists. RecordError: the record is damaged. Errors of reading: as `open_engine`.
     """
@@ -46,28 +47,30 @@ def back_up(store_url: str, target: Path, step: CopyStep, key_file: str = "") ->
         raise ConflictError(f"{target} exists already", hint="Name another file.")
     with _part_of(target) as part:
         part.unlink()
-        _copy_rows(store_url, f"sqlite:///{part}", step)
+        _copy_rows(settings.store_url, f"sqlite:///{part}", step)
         # One file, without a log beside it.
         with closing(sqlite3.connect(part)) as plain:
             plain.execute("PRAGMA journal_mode=DELETE")
-        contents = verify_file(part, step, keyring_of(database.parse_url(store_url), key_file))
+        keyring = keyring_of(database.parse_url(settings.store_url), settings.store_key_file)
+        contents = verify_file(part, step, keyring)
         _sync(part)
-        digest = _sha256(part)
+        with part.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
         # Renamed only now, when all of it is on the disk.
         part.replace(target)
     _sync(target.parent)
     return Backup(str(target), digest, contents)
 
 
-def restore(store_url: str, source: Path, step: CopyStep, key_file: str = "") -> Restored:
-    """Verify a backup, migrate it to the newest schema, and put it in the place of an empty or missing store.
+def restore(settings: Settings, source: Path, step: CopyStep) -> Restored:
+    """Verify a backup, migrate it to the newest schema, and make it the settings' store, if empty or missing.
 
     ConflictError: a service uses the store, or it is not empty. InputError: the backup is damaged.
     """
     if not source.is_file():
         raise InputError(f"there is no backup {source}", hint="`ipa store backup FILE` writes one.")
-    url = database.parse_url(store_url)
-    keyring = keyring_of(url, key_file)
+    url = database.parse_url(settings.store_url)
+    keyring = keyring_of(url, settings.store_key_file)
     path = file_of(url)
     if path is None:
         # Beside the backup there is space for another copy, if the folder can be written.
@@ -75,7 +78,7 @@ def restore(store_url: str, source: Path, step: CopyStep, key_file: str = "") ->
         with _part_of(folder / source.name) as part:
             _import(source, part, step)
             contents = verify_file(part, step, keyring)
-            _copy_rows(f"sqlite:///{part}", store_url, step)
+            _copy_rows(f"sqlite:///{part}", settings.store_url, step)
         return Restored(database.shown(url), contents)
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -233,11 +236,6 @@ def _part_of(target: Path) -> Iterator[Path]:
     finally:
         for suffix in ("", "-wal", "-shm", ".lock", "-journal"):
             part.with_name(part.name + suffix).unlink(missing_ok=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

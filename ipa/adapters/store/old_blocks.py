@@ -184,7 +184,10 @@ def _columns(holders: Sequence[Sequence[int]], count: int, reader: _Reader) -> l
         if head:
             place, lag = divmod(head - 1, 2)
             source = columns[place] if place < len(columns) - 1 else ()
-            source = _newest_before(source) if lag else source
+            if lag:
+                # The newest value before each row; MISSING if there is none.
+                newest = accumulate(source, lambda at, new: at if new is MISSING else new, initial=MISSING)
+                source = list(newest)[:-1]
             ops = reader.take(len(rows))
         literals = iter(_values(reader.number() if head else 1, reader))
         value = None
@@ -195,12 +198,6 @@ def _columns(holders: Sequence[Sequence[int]], count: int, reader: _Reader) -> l
                 value = next(literals)
             column[row] = value
     return columns
-
-
-def _newest_before(column: Sequence[Any]) -> list[Any]:
-    """The column's newest value before each row; MISSING if there is none."""
-    newest = accumulate(column, lambda before, value: before if value is MISSING else value, initial=MISSING)
-    return list(newest)[:-1]
 
 
 def _values(count: int, reader: _Reader) -> list[Any]:

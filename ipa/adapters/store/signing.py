@@ -98,7 +98,13 @@ class Keyring:
             return None, {}
         try:
             if make and self._may_make and not self.path.exists():
-                _make(self.path)
+                # If two processes do so at once, one file wins, and both read it.
+                text = Ed25519PrivateKey.generate().private_bytes(
+                    serialization.Encoding.PEM,
+                    serialization.PrivateFormat.PKCS8,
+                    serialization.NoEncryption(),
+                )
+                create_private(self.path, text)
             data = self.path.read_bytes()
         except FileNotFoundError:
             return None, {}
@@ -115,14 +121,6 @@ def keyring_of(url: URL, key_file: str = "") -> Keyring:
     if url.get_backend_name() != "sqlite" or name.startswith("file:") or name in ("", ":memory:"):
         return Keyring(None)
     return Keyring(Path(name + SUFFIX), may_make=True)
-
-
-def _make(path: Path) -> None:
-    """Create a key file. If two processes do so at once, one file wins, and both read it."""
-    text = Ed25519PrivateKey.generate().private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    create_private(path, text)
 
 
 def _keys_in(path: Path, data: bytes) -> _Keys:

@@ -6,6 +6,7 @@ import logging
 import os
 import sqlite3
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -49,7 +50,10 @@ def prepare(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            _create(path)
+            # A database without tables.
+            with closing(sqlite3.connect(":memory:")) as empty:
+                empty.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                create_private(path, empty.serialize())
         narrow(path)
     except OSError as error:
         raise _unusable(path, error.strerror or str(error)) from error
@@ -76,15 +80,6 @@ def _unusable(path: Path, why: str) -> ConfigurationError:
         f"the store {path} cannot be written: {why}",
         hint="Give the service write access to the file and its folder, or set IPA_STORE_URL.",
     )
-
-
-def _create(path: Path) -> None:
-    """Create a database without tables."""
-    empty = sqlite3.connect(":memory:")
-    empty.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    image = empty.serialize()
-    empty.close()
-    create_private(path, image)
 
 
 def create_private(path: Path, content: bytes) -> None:
@@ -132,14 +127,12 @@ def narrow(path: Path) -> None:
 
 def page_faults(path: Path) -> list[str]:
     """Return the first three faults of pages and indexes. It reads the whole file, without a lock."""
-    connection = sqlite3.connect(read_only_uri(path), uri=True)
     try:
-        found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(3)")]
+        with closing(sqlite3.connect(read_only_uri(path), uri=True)) as connection:
+            faults = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(3)")]
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-        found = [str(error)]
-    finally:
-        connection.close()
-    return [each for each in found if each != "ok"][:3]
+        faults = [str(error)]
+    return [fault for fault in faults if fault != "ok"][:3]
 
 
 def locked_for_service(store: Path) -> FileLock:

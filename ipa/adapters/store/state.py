@@ -202,7 +202,7 @@ class AnswerRows:
         is_answer = StateRow.kind == StateKind.ANSWER.value
         name, holder = digest(key), digest(holder)
         mine = {"mark": request_digest, "holder": holder, "status": None}
-        with self._writing(key) as connection:
+        with writing(self._engine, lock_of(StateKind.ANSWER, name)) as connection:
             connection.execute(delete(StateRow).where(is_answer, StateRow.at_s < now_s - ANSWERS_S))
             query = select(StateRow.body, StateRow.at_s).where(is_answer, StateRow.name == name)
             row = connection.execute(query).first()
@@ -221,22 +221,17 @@ class AnswerRows:
 
     def settle(self, key: str, answer: StoredAnswer) -> None:
         """Store the answer durably."""
-        columns = StateRow.name, StateRow.owner, StateRow.at_s, StateRow.body
-        query = select(*columns).where(_KIND, StateRow.name == digest(key))
-        with self._writing(key) as connection:
+        name = digest(key)
+        query = select(StateRow.owner, StateRow.at_s, StateRow.body).where(_KIND, StateRow.name == name)
+        with writing(self._engine, lock_of(StateKind.ANSWER, name)) as connection:
             row = connection.execute(query, {"its": StateKind.ANSWER.value}).first()
             if row is not None:
                 body = _decoded("answer", row.body) | {"status": answer.status, "body": answer.body}
-                put_state(connection, StateKind.ANSWER, row.name, json.dumps(body), row.owner, row.at_s)
+                put_state(connection, StateKind.ANSWER, name, json.dumps(body), row.owner, row.at_s)
 
     def release(self, key: str) -> None:
         """Release a key under which nothing happened."""
         StateRows(self._engine).remove(StateKind.ANSWER, digest(key))
-
-    @contextmanager
-    def _writing(self, key: str) -> Iterator[Connection]:
-        with writing(self._engine, lock_of(StateKind.ANSWER, digest(key))) as connection:
-            yield connection
 
 
 class PipelineRows:
@@ -260,7 +255,7 @@ class PipelineRows:
         self._state.remove(StateKind.PIPELINE, name)
 
 
-def _decoded(kind: str, body: str, *names: str) -> Any:
+def _decoded(kind: str, body: str, *names: str) -> dict[str, Any]:
     """The mapping of the JSON text, which has these names; UnavailableError if it is damaged."""
     try:
         found = json.loads(body)
@@ -380,8 +375,7 @@ class RecordTable:
 
 
 def _record(body: str) -> dict[str, Any]:
-    found: dict[str, Any] = _decoded("record", body, "namespace", "ended_at")
-    return found
+    return _decoded("record", body, "namespace", "ended_at")
 
 
 def _is_open(body: Mapping[str, Any]) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import islice
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Connection, Engine, bindparam, func, insert, select, union
@@ -225,12 +226,12 @@ class Journal:
                 found += (
                     each for each in self._sealed.entries(connection, header) if after < each.seq <= end
                 )
-                found = sorted(found, key=_seq)[:limit]
+                found = sorted(found, key=attrgetter("seq"))[:limit]
                 if len(found) == limit:
                     end = found[-1].seq
             hot_rows = HotRows(self._newest).readable(connection, (it for it in newest if it.seq <= end))
             found += (Recorded(row.text) for row in hot_rows)
-        return sorted(found, key=_seq)[:limit]
+        return sorted(found, key=attrgetter("seq"))[:limit]
 
     def newest_seq(self) -> int:
         """Return the `seq` of the newest entry of all pipelines; 0 without entries."""
@@ -370,10 +371,6 @@ def _is_record_of(name: str) -> Any:
     own = SegmentRow.pipeline.startswith(pipeline + MARK, autoescape=True)
     own &= SegmentRow.pipeline.endswith(at + policy, autoescape=True)
     return (SegmentRow.pipeline == name) | own
-
-
-def _seq(entry: Recorded) -> int:
-    return entry.seq
 
 
 class Store(Journal):

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.kinds import AUTOSCALER, ObjectRef
+from ipa.adapters.kube.kinds import AUTOSCALER, POD, ObjectRef
 from ipa.adapters.kube.transport import Json
 from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
 from ipa.model.decision import Change
@@ -257,7 +257,7 @@ class KubeWorkload:
             state = DeploymentState(place, deployment)
             if deployment is not None and state.waits:
                 labels = deployment["spec"]["selector"]["matchLabels"]
-                pods = self._client.list_pods(layout.namespace, labels)
+                pods, _ = self._client.list_all(POD, layout.namespace, labels)
                 state = DeploymentState(place, deployment, pods)
             states.append(state)
         return states

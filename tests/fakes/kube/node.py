@@ -27,11 +27,11 @@ from typing import Any
 import httpx
 import psutil
 
-from ipa.adapters.processes import ONE_THREAD, free_port, start, terminate
+from ipa.adapters.processes import ONE_THREAD, free_port, start
 from ipa.model.rolling import threads_of
 from ipa.targets.local.forkserver import ForkedProcesses, serving_priority
 from ipa.targets.local.replica import FRONTS, SERVER, write_cores
-from tests.fakes.children import with_parent
+from tests.fakes.children import terminate, with_parent
 from tests.fakes.kube.cluster import (
     ENGINE,
     HTTP_PORT,

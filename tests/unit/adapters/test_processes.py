@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from ipa.adapters.processes import child_environment, run, start, terminate
-from tests.fakes.children import with_parent
+from ipa.adapters.processes import child_environment, run
 
 # Starts a grandchild that holds the pipes open, says its number, and waits for it.
 FAMILY = (
@@ -28,15 +27,3 @@ def test_a_command_is_given_its_input_and_no_secret(monkeypatch: pytest.MonkeyPa
     done = run(["cat"], given=b"words", env=child_environment(), limit_s=WAIT_S)
     assert (done.returncode, done.stdout) == (0, b"words")
     assert b"canary" not in run(["env"], given=None, env=child_environment(), limit_s=WAIT_S).stdout
-
-
-def test_a_process_that_ignores_its_end_is_killed() -> None:
-    stubborn = (
-        "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); signal.pause()"
-    )
-    process = start(with_parent([sys.executable, "-c", stubborn]), stdout=-1)
-    assert process.stdout is not None
-    with process:
-        assert process.stdout.readline() == b"1\n"
-        terminate(process, 0.1)
-    assert process.returncode == -9

@@ -22,6 +22,7 @@ from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.access import Grant, Role
 from ipa.model.decision import Action, Mode
 from ipa.model.errors import ConflictError, InputError, IpaError, RecordError
+from ipa.settings import Settings
 from tests.contract.store_harness import a_decision
 
 Captured = pytest.CaptureFixture[str]
@@ -33,6 +34,10 @@ def nothing(_words: str, _part: float) -> None:
 
 def url_of(path: Path) -> str:
     return f"sqlite:///{path}"
+
+
+def settings_of(path: Path) -> Settings:
+    return Settings(store_url=url_of(path))
 
 
 def fill(url: str, decisions: int = 6) -> None:
@@ -123,7 +128,7 @@ def test_a_service_is_neither_held_up_nor_seen_half(store: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(copies, "BATCH", 2)
-        made = back_up(url_of(store), store.with_name("copy.sqlite3"), step)
+        made = back_up(settings_of(store), store.with_name("copy.sqlite3"), step)
     assert written >= 5
     assert made.contents.decisions == 7
     assert serving.verify("ocr").decisions == 6 + written
@@ -151,7 +156,7 @@ def test_a_store_that_is_not_empty_is_left_alone(store: Path, capfd: Captured) -
 
 def test_a_damaged_store_is_left_alone_and_the_log_of_an_empty_one_goes(store: Path, tmp_path: Path) -> None:
     before = all_of(url_of(store))
-    back_up(url_of(store), tmp_path / "copy.sqlite3", nothing)
+    back_up(settings_of(store), tmp_path / "copy.sqlite3", nothing)
     empty = tmp_path / "empty"
     empty.mkdir()
     opened = open_store(url_of(tmp_path / "new.sqlite3"))
@@ -159,17 +164,17 @@ def test_a_damaged_store_is_left_alone_and_the_log_of_an_empty_one_goes(store: P
         shutil.copy(each, empty / each.name)
     opened.close()
     assert (empty / "new.sqlite3-wal").stat().st_size > 0
-    restore(url_of(empty / "new.sqlite3"), tmp_path / "copy.sqlite3", nothing)
+    restore(settings_of(empty / "new.sqlite3"), tmp_path / "copy.sqlite3", nothing)
     assert all_of(url_of(empty / "new.sqlite3")) == before
     store.write_bytes(b"not a database at all" * 500)
     with pytest.raises(ConflictError, match="it cannot be read"):
-        restore(url_of(store), tmp_path / "copy.sqlite3", nothing)
+        restore(settings_of(store), tmp_path / "copy.sqlite3", nothing)
     assert store.read_bytes().startswith(b"not a database")
 
 
 def test_a_backup_that_is_not_what_was_written_is_refused(store: Path, tmp_path: Path) -> None:
-    copy, target = tmp_path / "copy.sqlite3", url_of(tmp_path / "new.sqlite3")
-    back_up(url_of(store), copy, nothing)
+    copy, target = tmp_path / "copy.sqlite3", settings_of(tmp_path / "new.sqlite3")
+    back_up(settings_of(store), copy, nothing)
     good = copy.read_bytes()
     cut_off(copy)
     with pytest.raises(RecordError, match="record of 'ocr' is damaged"):
@@ -195,13 +200,13 @@ def test_a_damaged_store_has_no_backup(store: Path, capfd: Captured) -> None:
 
 def test_a_newer_backup_is_refused_and_an_older_migrated(store: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.sqlite3"
-    back_up(url_of(store), copy, nothing)
+    back_up(settings_of(store), copy, nothing)
     other = sqlite3.connect(copy)
     other.execute("UPDATE ipa_schema_version SET version_num = '9999'")
     other.commit()
     other.close()
     with pytest.raises(IpaError, match="newer than this version"):
-        restore(url_of(tmp_path / "new.sqlite3"), copy, nothing)
+        restore(settings_of(tmp_path / "new.sqlite3"), copy, nothing)
     assert not (tmp_path / "new.sqlite3").exists()
 
 
@@ -210,7 +215,7 @@ def test_an_interrupted_backup_leaves_nothing(store: Path, tmp_path: Path) -> No
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        back_up(url_of(store), tmp_path / "copy.sqlite3", interrupted)
+        back_up(settings_of(store), tmp_path / "copy.sqlite3", interrupted)
     assert [each.name for each in tmp_path.iterdir() if "copy" in each.name] == []
 
 
@@ -230,7 +235,7 @@ def test_reading_beside_a_writer_that_never_stops_ends(store: Path, tmp_path: Pa
     try:
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(copies, "BATCH", 1)
-            made = back_up(url_of(store), tmp_path / "copy.sqlite3", nothing)
+            made = back_up(settings_of(store), tmp_path / "copy.sqlite3", nothing)
     finally:
         stop.set()
         thread.join()
@@ -273,18 +278,18 @@ def server(postgres_url: str) -> Iterator[str]:
 @pytest.mark.xdist_group("postgresql")
 def test_a_store_moves_to_postgresql_and_back(store: Path, server: str, tmp_path: Path) -> None:
     before = all_of(url_of(store))
-    back_up(url_of(store), tmp_path / "copy.sqlite3", nothing)
-    restore(server, tmp_path / "copy.sqlite3", nothing)
+    back_up(settings_of(store), tmp_path / "copy.sqlite3", nothing)
+    restore(Settings(store_url=server), tmp_path / "copy.sqlite3", nothing)
     assert all_of(server) == before
     moved = open_store(server)
     moved.record(a_decision(20))
     moved.given.keep("shop", {"name": "shop", "sla": 2})
     moved.close()
     with pytest.raises(ConflictError, match="is not empty"):
-        restore(server, tmp_path / "copy.sqlite3", nothing)
-    made = back_up(server, tmp_path / "back.sqlite3", nothing)
+        restore(Settings(store_url=server), tmp_path / "copy.sqlite3", nothing)
+    made = back_up(Settings(store_url=server), tmp_path / "back.sqlite3", nothing)
     assert made.contents.decisions == 8
-    restore(url_of(tmp_path / "again.sqlite3"), tmp_path / "back.sqlite3", nothing)
+    restore(settings_of(tmp_path / "again.sqlite3"), tmp_path / "back.sqlite3", nothing)
     assert all_of(url_of(tmp_path / "again.sqlite3")) == all_of(server)
     assert stat.S_IMODE((tmp_path / "back.sqlite3").stat().st_mode) == 0o600
     assert not [*tmp_path.glob(".*")]

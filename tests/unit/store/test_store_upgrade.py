@@ -27,6 +27,7 @@ from ipa.control.store_admin import DAY_S, Retention
 from ipa.model.decision import Action
 from ipa.model.errors import ConfigurationError
 from ipa.model.profile import StageProfile
+from ipa.settings import Settings
 from tests.contract.store_harness import a_decision, plain_engine
 from tests.contract.test_store_contract import a_kept_plan
 
@@ -50,7 +51,7 @@ def url(tmp_path: Path) -> str:
     Keyring(key, may_make=True).sign("")
     key.write_bytes(key.read_bytes() + (FOLDER / "schema-0008.public.pem").read_bytes())
     found = f"sqlite:///{tmp_path}/store.sqlite3"
-    restored = copies.restore(found, backup, lambda _what, _share: None)
+    restored = copies.restore(Settings(store_url=found), backup, lambda _what, _share: None)
     assert (restored.contents.entries, restored.contents.decisions) == (HEAD.number, 60)
     return found
 
