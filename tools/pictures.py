@@ -1,7 +1,7 @@
 """Pictures of the page: `python -m tools.pictures [FOLDER]` of every view, with `--demo` those of the docs.
 
 Every view is taken at the width of a desk and of a phone, light and dark, in each state of
-`tests.fakes.pictured`: quiet, in an incident, empty. The pictures go to FOLDER (runs/pictures), and a sheet
+`tests.fakes.viewed`: quiet, in an incident, empty. The pictures go to FOLDER (runs/pictures), and a sheet
 of each state to docs/images. `--demo` takes those of docs/how-to/use-the-page.md from `ipa demo`.
 """
 
@@ -20,7 +20,7 @@ import httpx
 from playwright.sync_api import Browser, Page
 
 from tests.fakes.browsing import DESK, PHONE, VIEWS, chromium, opened, serving
-from tests.fakes.pictured import STATES
+from tests.fakes.viewed import STATES
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "images"

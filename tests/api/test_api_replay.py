@@ -18,7 +18,7 @@ from ipa.cli.main import run
 from ipa.clients.http import HttpClient
 from ipa.model.decision import Action, Decision
 from tests.fakes.services import ApiClient, FakeWorld, InProcess, a_pipeline, over
-from tests.fakes.taken import again, decided, taken
+from tests.fakes.viewed import again, decided, taken
 
 # In one process: the decisions are made once.
 pytestmark = pytest.mark.xdist_group("taken")

@@ -19,7 +19,7 @@ from ipa.clients.http import HttpClient
 from ipa.model.decision import ReasonCode
 from ipa.settings import Settings
 from tests.fakes.services import FakeWorld, InProcess
-from tests.fakes.taken import again, taken
+from tests.fakes.viewed import again, taken
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDES = (

@@ -13,9 +13,8 @@ from ipa.control.audit.reason_log import BLIND, LATE
 from ipa.model.decision import UNHEALTHY, ReasonCode
 from ipa.model.observation import DROPS
 from tests.fakes.browsing import LOOKS, VIEWS, opened, serious, serving, shoot
-from tests.fakes.pictured import in_an_incident
 from tests.fakes.services import FakeWorld
-from tests.fakes.viewed import viewed
+from tests.fakes.viewed import in_an_incident, viewed
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 PAGE = Path(__file__).resolve().parents[2] / "ipa" / "api" / "page"

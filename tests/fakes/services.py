@@ -59,15 +59,41 @@ from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
 from ipa.model.probe import RequestAddress
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.model.resources import NO_RESOURCES, Resources
-from ipa.policies.planning import PlanQuestion
+from ipa.optimize.explain import Explanation
+from ipa.optimize.frontier import FrontierPoint, frontier
+from ipa.optimize.solve import solve
+from ipa.policies.planning import PlanQuestion, explain_plan
 from ipa.service.service import DependencyCheck, Service
 from ipa.settings import Settings
 from ipa.targets.base import Target
 from ipa.targets.local.target import LOCAL
 from tests.fakes.clock import VirtualClock
-from tests.fakes.kept import FakeAnswers, FakePlans
-from tests.fakes.store import FakeRosterStore
-from tests.fakes.survey import FakePlanner
+from tests.fakes.store import FakeAnswers, FakePlans, FakeRosterStore
+
+
+async def plan_here(question: PlanQuestion, solver: str, deadline_s: float) -> Plan:
+    """The best plan for the rate."""
+    return solve(question.problem(), solver, deadline_s)
+
+
+async def explain_here(question: PlanQuestion, plan: Plan, deadline_s: float) -> Explanation:
+    """The reasons of that plan."""
+    return explain_plan(question, plan, deadline_s)
+
+
+async def frontier_here(question: PlanQuestion, deadline_s: float) -> tuple[FrontierPoint, ...]:
+    """The plans that none betters."""
+    return frontier(question.problem(), deadline_s)
+
+
+@dataclass(frozen=True)
+class FakePlanner:
+    """A planner of these functions; by default they compute here."""
+
+    plan: Callable[..., Awaitable[Plan]] = plan_here
+    explain: Callable[..., Awaitable[Explanation]] = explain_here
+    frontier: Callable[..., Awaitable[tuple[FrontierPoint, ...]]] = frontier_here
+
 
 GPU = "nvidia.com/gpu"
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)

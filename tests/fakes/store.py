@@ -1,11 +1,13 @@
-"""The decision log and the control store in memory, and what a roster keeps."""
+"""The stores in memory: of decisions and controls, of plans and answers, and what a roster keeps."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ipa.control.ports import Attribution, ControlStore, PipelineControl
+from ipa.control.saved_plans import IdempotencyClaim, StoredAnswer, StoredPlan
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import IpaError, NotFoundError
 from ipa.model.profile import StageProfile
@@ -121,3 +123,49 @@ class FakeRosterStore:
 
     def profiles(self, pipeline: str) -> Mapping[str, StageProfile]:
         return dict(self._profiles.get(pipeline, {}))
+
+
+class FakePlans:
+    """Keeps every plan."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, StoredPlan] = {}
+
+    def keep(self, plan: StoredPlan) -> None:
+        self.kept[plan.plan_id] = plan
+
+    def plan(self, plan_id: str) -> StoredPlan:
+        if plan_id not in self.kept:
+            raise NotFoundError(
+                f"there is no plan {plan_id!r}", hint="POST /v1/pipelines/PIPELINE/plans makes one."
+            )
+        return self.kept[plan_id]
+
+
+@dataclass
+class _Row:
+    claim: IdempotencyClaim
+    holder: str
+
+
+class FakeAnswers:
+    """Keeps every answer."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, _Row] = {}
+
+    def claim(self, key: str, mark: str, holder: str, now_s: float, record: str = "") -> IdempotencyClaim:
+        row = self.rows.get(key)
+        if row is None:
+            self.rows[key] = _Row(IdempotencyClaim(mark, now_s), holder)
+            return IdempotencyClaim(mark, now_s, mine=True)
+        if row.claim.answer is None and row.claim.request_digest == mark and row.holder != holder:
+            row.holder = holder
+            return replace(row.claim, mine=True, is_resumed=True)
+        return row.claim
+
+    def settle(self, key: str, answer: StoredAnswer) -> None:
+        self.rows[key].claim = replace(self.rows[key].claim, answer=answer)
+
+    def release(self, key: str) -> None:
+        del self.rows[key]

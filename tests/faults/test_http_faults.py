@@ -35,8 +35,7 @@ from ipa.model.plan import Plan
 from ipa.policies.planning import PlanQuestion
 from ipa.serving.logs import TextLines
 from ipa.settings import Settings
-from tests.fakes.services import ApiClient, FakeWorld, a_pipeline, a_plan, over
-from tests.fakes.survey import FakePlanner
+from tests.fakes.services import ApiClient, FakePlanner, FakeWorld, a_pipeline, a_plan, over
 from tests.fakes.world import Scenario, scenario
 from tests.faults.server import served
 from tests.faults.table import Case

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,52 @@ from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.decision import Mode
 from ipa.model.errors import ConfigurationError, ConflictError, UnavailableError
 from tests.contract.store_harness import a_decision
-from tests.fakes import small_disk
-from tests.fakes.small_disk import SmallDisk
 from tests.fakes.waiting import until
 from tests.faults.table import Case
 from tests.faults.test_store_faults import full, kept, read_only
+
+PROGRAMS = ("unshare", "mount")
+
+
+def missing() -> str:
+    """The reason why this machine cannot mount one; empty where it can."""
+    absent = [name for name in PROGRAMS if shutil.which(name) is None]
+    if absent:
+        return f"needs {', '.join(absent)} to mount a small file system"
+    tried = subprocess.run(
+        ["unshare", "-m", "mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", "/mnt"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    return f"may not mount a small file system: {tried.stderr.strip()}" if tried.returncode else ""
+
+
+def on_disk(folder: Path, size: str, command: Sequence[str]) -> list[str]:
+    """The command, run in a mount namespace of its own where the folder is a file system of that size."""
+    script = f'mount -t tmpfs -o size={size} tmpfs "$0" && exec "$@"'
+    return ["unshare", "-m", "sh", "-c", script, str(folder), *command]
+
+
+class SmallDisk:
+    """The file system of such a process, as seen from outside."""
+
+    def __init__(self, pid: int, folder: Path) -> None:
+        self.path = Path(f"/proc/{pid}/root{folder}")
+
+    def fill(self) -> None:
+        """Leave no room."""
+        with (self.path / "filler").open("ab", buffering=0) as stream:
+            try:
+                while True:
+                    stream.write(bytes(4096))
+            except OSError:
+                return
+
+    def free(self) -> None:
+        """Give the room back."""
+        (self.path / "filler").unlink()
+
 
 ROOT = Path(__file__).resolve().parents[2]
 MAIN = [sys.executable, "-c", "from ipa.cli.main import main; main()"]
@@ -40,7 +82,7 @@ def environment(**more: str) -> dict[str, str]:
 
 @pytest.fixture
 def mountable() -> None:
-    lacking = small_disk.missing()
+    lacking = missing()
     if lacking:
         pytest.skip(lacking)
 
@@ -78,7 +120,7 @@ class Demo:
 def demo_on(folder: Path, size: str) -> Iterator[Demo]:
     disk, log = folder / "disk", folder / "log"
     disk.mkdir()
-    command = small_disk.on_disk(disk, size, [*MAIN, "demo", "--port", "0", "--speed", "60"])
+    command = on_disk(disk, size, [*MAIN, "demo", "--port", "0", "--speed", "60"])
     with log.open("w") as stream:
         process = subprocess.Popen(
             command, env=environment(TMPDIR=str(disk)), stdout=subprocess.PIPE, stderr=stream, text=True
@@ -159,7 +201,7 @@ def test_r11_what_cannot_be_opened_says_why(
     """A disk that is read-only is read; one without room for SQLite's shared memory is not opened."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    command = small_disk.on_disk(disk, "2m", [sys.executable, "-c", script, str(disk)])
+    command = on_disk(disk, "2m", [sys.executable, "-c", script, str(disk)])
     variables = environment(IPA_STORE_URL=f"sqlite:///{disk}/s.sqlite3")
     done = subprocess.run(
         command, env=variables, check=False, capture_output=True, text=True, cwd=tmp_path, timeout=60

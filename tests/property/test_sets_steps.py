@@ -12,7 +12,7 @@ from ipa.model.parts import Overhead, in_order, paired, parts_of, share_faults, 
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, change_peak
-from tests.fakes.set_rows import parts_of_two_stages, sets
+from tests.fakes.set_instances import parts_of_two_stages, sets
 
 Configs = tuple[StageConfig, ...]
 BESIDE = Overhead(0.5)

@@ -11,7 +11,7 @@ from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, Rolling
 from ipa.simulate.cluster import ClusterSettings, SimCluster
 from tests.amounts import many
-from tests.fakes.set_rows import sets
+from tests.fakes.set_instances import sets
 
 Configs = tuple[StageConfig, ...]
 BESIDE = Overhead(0.5)

@@ -1,12 +1,19 @@
-"""Child processes: limits of time, and what a child started ends with it."""
+"""Child processes, which end with what they started, and the name of the processor."""
 
 from __future__ import annotations
 
+import platform
 import sys
+from pathlib import Path
 
 import pytest
 
+<<<<<<< HEAD
 from ipa.adapters.processes import child_environment, run
+=======
+from ipa.adapters.processes import child_environment, processor_name, run, start, terminate
+from tests.fakes.children import with_parent
+>>>>>>> d6cf0662 (test: small files of one subject are one file)
 
 # Starts a grandchild that holds the pipes open, says its number, and waits for it.
 FAMILY = (
@@ -27,3 +34,63 @@ def test_a_command_is_given_its_input_and_no_secret(monkeypatch: pytest.MonkeyPa
     done = run(["cat"], given=b"words", env=child_environment(), limit_s=WAIT_S)
     assert (done.returncode, done.stdout) == (0, b"words")
     assert b"canary" not in run(["env"], given=None, env=child_environment(), limit_s=WAIT_S).stdout
+<<<<<<< HEAD
+=======
+
+
+def test_a_process_that_ignores_its_end_is_killed() -> None:
+    stubborn = (
+        "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); signal.pause()"
+    )
+    process = start(with_parent([sys.executable, "-c", stubborn]), stdout=-1)
+    assert process.stdout is not None
+    with process:
+        assert process.stdout.readline() == b"1\n"
+        terminate(process, 0.1)
+    assert process.returncode == -9
+
+
+TWO_CPUS = """processor\t: 0
+vendor_id\t: AuthenticAMD
+cpu family\t: {family}
+model\t\t: {model}
+model name\t: {name}
+stepping\t: 1
+
+processor\t: 1
+model name\t: another
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("family", "model", "name", "told"),
+    [
+        # Milan and Turin, as a virtual machine names both; a batch took the second half the time.
+        (25, 1, "AMD EPYC", "AMD EPYC (family 25, model 1)"),
+        (26, 2, "AMD EPYC", "AMD EPYC (family 26, model 2)"),
+        (6, 143, "Intel(R) Xeon(R) Processor", "Intel(R) Xeon(R) Processor (family 6, model 143)"),
+        (25, 17, "AMD EPYC 9R14", "AMD EPYC 9R14"),
+    ],
+)
+def test_a_name_of_many_models_is_told_with_family_and_model(
+    tmp_path: Path, family: int, model: int, name: str, told: str
+) -> None:
+    found = tmp_path / "cpuinfo"
+    found.write_text(TWO_CPUS.format(family=family, model=model, name=name))
+    assert processor_name(found) == told
+
+
+@pytest.mark.parametrize("text", ["", "processor\t: 0\nBogoMIPS\t: 50.00\nCPU part\t: 0xd40\n", None])
+def test_without_a_name_it_is_the_architecture(tmp_path: Path, text: str | None) -> None:
+    found = tmp_path / "cpuinfo"
+    if text is not None:
+        found.write_text(text)
+    assert processor_name(found) == (platform.processor() or platform.machine())
+
+
+def test_a_kernel_that_tells_no_numbers_has_the_name_alone(tmp_path: Path) -> None:
+    found = tmp_path / "cpuinfo"
+    found.write_text("model name : AMD EPYC\n")
+    assert processor_name(found) == "AMD EPYC"
+>>>>>>> d6cf0662 (test: small files of one subject are one file)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ipa.bootstrap import app as bootstrap
 from ipa.cli.main import run
 from ipa.model.errors import ConfigurationError
 from ipa.model.masking import HIDDEN
@@ -124,3 +125,35 @@ def test_the_settings_in_effect_are_shown(
     monkeypatch.setenv("IPA_TIK_S", "5")
     assert run(["config", "show"]) == 78
     assert "unknown setting IPA_TIK_S; did you mean IPA_TICK_S?" in capfd.readouterr().err
+
+
+def test_everything_wrong_is_said_at_once_before_a_model_server_starts(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(bootstrap, "Site", lambda **_: started.append(1))
+    monkeypatch.setattr(bootstrap, "open_from", lambda *_: started.append(1))
+    trace = tmp_path / "trace.txt"
+    trace.write_text("ten\n")
+    given = {
+        "IPA_PIPELINES_DIR": str(root / "pipelines"),
+        "IPA_PROFILES_DIR": str(root / "profiles"),
+        "IPA_PORT": "0",
+        "IPA_FORECAST_TRACE": str(trace),
+        "IPA_ACTUATION": "gitops",
+        "IPA_GITOPS_DIR": str(tmp_path / "nothing"),
+        "IPA_LEADER_ELECTION": "on",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert run(["serve", "ocr", "--target", "local", "--folder", str(tmp_path / "local")]) == 78
+    said = capsys.readouterr().err
+    for words in (
+        "IPA_FORECAST_TRACE",
+        "IPA_ACTUATION=gitops needs the target kubernetes",
+        "IPA_GITOPS_DIR",
+        "IPA_LEADER_ELECTION=on needs the target kubernetes",
+    ):
+        assert words in said
+    assert started == []
+    assert not (tmp_path / "local").exists()

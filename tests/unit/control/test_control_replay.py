@@ -19,8 +19,7 @@ from ipa.model.decision import Action, Decision, ReasonCode
 from ipa.model.errors import DeadlineError, InputError, RecordError, UsageError
 from ipa.model.observation import Measured, Missing, MissingReason
 from tests.fakes.services import FakeWorld, a_pipeline
-from tests.fakes.taken import again, decided, taken
-from tests.fakes.viewed import PROFILES
+from tests.fakes.viewed import PROFILES, again, decided, taken
 
 
 class Colour(StrEnum):

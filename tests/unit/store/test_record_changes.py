@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ipa.adapters.store import Store, open_store
+from ipa.adapters.store.segments import check_row
 from ipa.adapters.store.state import DECISION
 from ipa.adapters.store.store import Changes
-from ipa.control.audit.record import Entry
+from ipa.control.audit.record import Chain, Entry, EntryKind, Recorded
 from ipa.control.engine.state import ChangeRequest
 from ipa.control.loop.time_limit import COMPUTE_LOCK
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.decision import Action, Mode, ReasonCode
-from ipa.model.errors import UnavailableError
+from ipa.model.errors import RecordError, UnavailableError
 from tests.fakes.world import PIPELINE, SMALLEST, Scenario, scenario
 
 
@@ -111,3 +113,17 @@ def test_others_compute_while_it_is_noted(store: Store) -> None:
     made = replace(scenario(25.0), store=store, hooks=(Changes(note),))  # type: ignore[arg-type]
     made.restarted("run").ticks(4)
     assert taken and not any(taken)
+
+
+@pytest.mark.parametrize(("before", "is_later"), [(0, True), (6, True), (7, False), (8, False)])
+def test_a_row_that_is_not_later_than_the_one_before_was_moved(before: int, is_later: bool) -> None:
+    entry = Entry("pages", EntryKind.CONTROL, "pause", "2026-01-01T00:00:00+00:00", by="ann")
+    row = Recorded(entry.text(seq=7, number=1, previous=""))
+    found = SimpleNamespace(seq=7, number=1, kind="control", decision_id="", digest=row.digest)
+    chain = Chain("pages")
+    if is_later:
+        check_row(chain, found, row, before)
+        assert chain.head.number == 1
+        return
+    with pytest.raises(RecordError, match="entry 1 was moved before another"):
+        check_row(chain, found, row, before)

@@ -20,12 +20,37 @@ from ipa.targets.seldon.manifest import read, render
 from ipa.targets.seldon.section import seldon_of
 from ipa.targets.seldon.target import SELDON
 from tests.amounts import many
-from tests.fakes.kube.edits import edit, places
 from tests.fakes.kube.patching import json_patch, patch_to
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.kube.schema import admit, small_schema
 from tests.fakes.kube.store import ApiError
 from tests.unit.targets.seldon.test_kube_graph import GRAPHS, SPLIT, a_pipeline
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of everything in the value."""
+    found = [path] if path else []
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in pairs:
+        found.extend(places(one, (*path, key)))
+    return found
+
+
+def edit(sdep: Any, path: tuple[Any, ...], value: Any) -> bool:
+    """True if it could be put there (or dropped); an earlier edit may have taken its place away."""
+    place = sdep
+    try:
+        for key in path[:-1]:
+            place = place[key]
+        _ = place[path[-1]]
+        if value == "drop":
+            del place[path[-1]]
+        else:
+            place[path[-1]] = value
+    except (KeyError, IndexError, TypeError):
+        return False
+    return True
+
 
 SLA = Sla(1.0)
 Json = dict[str, Any]
