@@ -8,12 +8,7 @@ from pathlib import Path
 
 import pytest
 
-<<<<<<< HEAD
-from ipa.adapters.processes import child_environment, run
-=======
-from ipa.adapters.processes import child_environment, processor_name, run, start, terminate
-from tests.fakes.children import with_parent
->>>>>>> d6cf0662 (test: small files of one subject are one file)
+from ipa.adapters.processes import child_environment, processor_name, run
 
 # Starts a grandchild that holds the pipes open, says its number, and waits for it.
 FAMILY = (
@@ -34,20 +29,6 @@ def test_a_command_is_given_its_input_and_no_secret(monkeypatch: pytest.MonkeyPa
     done = run(["cat"], given=b"words", env=child_environment(), limit_s=WAIT_S)
     assert (done.returncode, done.stdout) == (0, b"words")
     assert b"canary" not in run(["env"], given=None, env=child_environment(), limit_s=WAIT_S).stdout
-<<<<<<< HEAD
-=======
-
-
-def test_a_process_that_ignores_its_end_is_killed() -> None:
-    stubborn = (
-        "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); signal.pause()"
-    )
-    process = start(with_parent([sys.executable, "-c", stubborn]), stdout=-1)
-    assert process.stdout is not None
-    with process:
-        assert process.stdout.readline() == b"1\n"
-        terminate(process, 0.1)
-    assert process.returncode == -9
 
 
 TWO_CPUS = """processor\t: 0
@@ -93,4 +74,3 @@ def test_a_kernel_that_tells_no_numbers_has_the_name_alone(tmp_path: Path) -> No
     found = tmp_path / "cpuinfo"
     found.write_text("model name : AMD EPYC\n")
     assert processor_name(found) == "AMD EPYC"
->>>>>>> d6cf0662 (test: small files of one subject are one file)
