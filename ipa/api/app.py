@@ -77,7 +77,16 @@ def _application(hosts: tuple[str, ...]) -> FastAPI:
     app.router.routes.extend(router.routes)
     app.mount("/assets", StaticFiles(directory=PAGE), name="assets")
     problems.install(app)
-    _document(app)
+    plain = app.openapi
+
+    def documented() -> dict[str, Any]:
+        if not app.openapi_schema:
+            complete(plain())
+            auth.document_in(plain())
+        assert app.openapi_schema
+        return app.openapi_schema
+
+    app.openapi = documented  # type: ignore[method-assign]
     app.add_middleware(Gate, hosts=hosts)
     return app
 
@@ -145,20 +154,6 @@ async def problem(code: str) -> Response:
     return HTMLResponse(
         (PAGE / "problem.html").read_text().replace("{{code}}", html.escape(code)).replace("{{rows}}", rows)
     )
-
-
-def _document(app: FastAPI) -> None:
-    """Add errors and authentication to the OpenAPI document."""
-    plain = app.openapi
-
-    def documented() -> dict[str, Any]:
-        if not app.openapi_schema:
-            complete(plain())
-            auth.document_in(plain())
-        assert app.openapi_schema
-        return app.openapi_schema
-
-    app.openapi = documented  # type: ignore[method-assign]
 
 
 def complete(schema: dict[str, Any]) -> None:

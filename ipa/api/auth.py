@@ -286,19 +286,15 @@ def _admit(
         rule = METRICS
     if not context.authenticators:
         return _allowed(AdmittedCaller(LOCAL, context.service), rule, place)
-    if rule is None:
-        return _open(context, token)
-    identity = _identify(context, token, fresh=rule.operation.writes, within_s=within_s)
-    return _allowed(AdmittedCaller(identity, visible_to(identity, context.service)), rule, place)
-
-
-def _open(context: ApiContext, token: str | None) -> AdmittedCaller:
-    """The identity for a route that is open to all: it shows more with a token, and requires none."""
     try:
-        identity = NOBODY if token is None else _identify(context, token, fresh=False)
-        return AdmittedCaller(identity, visible_to(identity, context.service))
+        writes = rule is not None and rule.operation.writes
+        identity = _identify(context, token, fresh=writes, within_s=within_s)
     except IpaError:
-        return AdmittedCaller(NOBODY, visible_to(NOBODY, context.service))
+        if rule is not None:
+            raise
+        # Open to all: the answer shows more with a token, and requires none.
+        identity = NOBODY
+    return _allowed(AdmittedCaller(identity, visible_to(identity, context.service)), rule, place)
 
 
 def _identify(

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 
 from ipa.model.decision import Mode
 from ipa.model.pipeline import Pin
-from ipa.model.plan import WHOLE_PERCENT, StageConfig
+from ipa.model.plan import WHOLE_PERCENT
 from ipa.optimize.problem import Compat
 from ipa.optimize.registry import AUTO, SOLVERS
 from ipa.profiling.points import Allocation
@@ -188,10 +188,6 @@ class ApplyBody(AttributedBody):
 
     configs: Annotated[list[ConfigBody], Field(min_length=1, max_length=MOST_LISTED), at_most(MOST_LISTED)]
     confirmed: Confirmed = False
-
-    def stage_configs(self) -> list[StageConfig]:
-        """The configurations of the body."""
-        return [StageConfig(**config.model_dump()) for config in self.configs]
 
 
 class ApplyPlanBody(AttributedBody):

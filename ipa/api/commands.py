@@ -23,6 +23,7 @@ from ipa.api.queries import IfMatch, Named, Using, required_match
 from ipa.control.ports import Attribution, ControlAction
 from ipa.model.decision import Decision
 from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
 from ipa.service import commands
 from ipa.service.commands import UndoView
 from ipa.service.service import ChangeOrder
@@ -120,7 +121,8 @@ def apply(
 
     409 if requests are late, the change takes capacity, and it is not confirmed.
     """
-    return commands.apply(service, pipeline, body.stage_configs(), _order(pipeline, caller, body, if_match))
+    configs = [StageConfig(**config.model_dump()) for config in body.configs]
+    return commands.apply(service, pipeline, configs, _order(pipeline, caller, body, if_match))
 
 
 @router.post("/rollback", tags=["control"])

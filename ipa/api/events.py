@@ -20,7 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 from ipa.api.auth import AdmittedCaller, Context, CurrentCaller
 from ipa.api.context import Streams
 from ipa.api.limits import client_of
-from ipa.api.queries import Using, record_named
+from ipa.api.queries import Using, named_record
 from ipa.control.audit.record import MARK, RecordFeed, record_in
 from ipa.control.canonical import canonical_json
 from ipa.model.access import EVERYWHERE, Operation
@@ -41,7 +41,7 @@ LastEventId = Annotated[
 
 async def chosen_record(service: Using, pipeline: Annotated[str | None, Query()] = None) -> str | None:
     """The pipeline whose events are requested, or PIPELINE@POLICY; None for all."""
-    return None if pipeline is None else record_named(service, pipeline)
+    return None if pipeline is None else await named_record(pipeline, service)
 
 
 async def exported_record(
@@ -52,7 +52,7 @@ async def exported_record(
 ) -> str | None:
     """The record to export; None for all. Only that of a pipeline that is there needs no right to all."""
     if pipeline is not None and MARK not in pipeline:
-        return record_named(caller.service, pipeline)
+        return await named_record(pipeline, caller.service)
     caller.must(Operation.READ, EVERYWHERE)
     return pipeline
 

@@ -154,7 +154,8 @@ class Gate:
 
     def _check_names(self, context: ApiContext, scope: Scope, headers: Headers) -> None:
         """403 for the name of another host, a change from another page, or a proxy before an open service."""
-        host = _host(headers)
+        match = _HOST.fullmatch(headers.get("host", ""))
+        host = (match["v6"] or match["name"]).lower() if match else ""
         own = str((scope.get("server") or ("",))[0])
         # Probes and scrapes use its address; rebinding needs a name.
         if self._hosts and host not in self._hosts and not (host == own and _is_address(host)):
@@ -166,12 +167,6 @@ class Gate:
         proxied = None if context.authenticators else next(filter(PROXIED.fullmatch, names), None)
         if proxied:
             raise HTTPException(403, UNPROXIED.format(name=proxied))
-
-
-def _host(headers: Headers) -> str:
-    """The host name of the request, without the port; empty if there is none."""
-    found = _HOST.fullmatch(headers.get("host", ""))
-    return (found["v6"] or found["name"]).lower() if found else ""
 
 
 def _is_address(host: str) -> bool:

@@ -35,8 +35,8 @@ from ipa.serving.body_budget import aside
 
 JSON, YAML = "application/json", "application/yaml"
 # Media types of YAML, with those in use before RFC 9512.
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 YAMLS = frozenset({YAML, "application/x-yaml", "text/yaml"})
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 router = APIRouter(prefix="/v1/pipelines", tags=["pipelines"])
 Accept = Annotated[str | None, Header(include_in_schema=False)]
 _VIEW = TypeAdapter(PipelineView)

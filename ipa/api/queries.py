@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import TypeAdapter
-from starlette.datastructures import URL
 from starlette.exceptions import HTTPException
 
 from ipa.api.auth import CurrentCaller
@@ -73,14 +72,19 @@ Anchor = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
 class Paging:
-    """The page that a request asks for."""
+    """The page that a request asks for, by the query parameters of a list of decisions."""
 
-    url: URL
-    limit: int
-    before: str | None
-    inputs: bool = True
+    def __init__(
+        self,
+        request: Request,
+        limit: Annotated[int, Query(ge=1, le=500)] = 50,
+        before: Annotated[str | None, Query(description="`next_before` of the page before")] = None,
+        inputs: Annotated[
+            bool, Query(description="false leaves `inputs` empty, which are most of a decision")
+        ] = True,
+    ) -> None:
+        self.url, self.limit, self.before, self.inputs = request.url, limit, before, inputs
 
     def page(self, service: Service, pipeline: str, *, applied_only: bool) -> Response:
         """The page, with a Link to the next; NotFoundError for an unknown `before`."""
@@ -108,18 +112,6 @@ class Paging:
         return answer
 
 
-def paging(
-    request: Request,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
-    before: Annotated[str | None, Query(description="`next_before` of the page before")] = None,
-    inputs: Annotated[
-        bool, Query(description="false leaves `inputs` empty, which are most of a decision")
-    ] = True,
-) -> Paging:
-    """The query parameters of a list of decisions."""
-    return Paging(request.url, limit, before, inputs)
-
-
 async def service_of(caller: CurrentCaller) -> Service:
     """The service, as far as the caller may see it."""
     return caller.service
@@ -134,19 +126,14 @@ async def named_pipeline(pipeline: str, service: Using) -> Pipeline:
 
 
 async def named_record(pipeline: str, service: Using) -> str:
-    """The record of the path: PIPELINE, or PIPELINE@POLICY for a shadow policy."""
-    return record_named(service, pipeline)
-
-
-def record_named(service: Service, name: str) -> str:
-    """The name; NotFoundError if there is no such pipeline."""
-    service.pipeline(name.partition("@")[0])
-    return name
+    """The record PIPELINE, or PIPELINE@POLICY for a shadow policy; NotFoundError without the pipeline."""
+    service.pipeline(pipeline.partition("@")[0])
+    return pipeline
 
 
 Recorded = Annotated[str, Depends(named_record)]
 Named = Annotated[Pipeline, Depends(named_pipeline)]
-Paged = Annotated[Paging, Depends(paging)]
+Paged = Annotated[Paging, Depends()]
 
 
 @router.get("/pipelines/{pipeline}/status", tags=["pipelines"])

@@ -13,8 +13,6 @@ from ipa.model.resources import NO_RESOURCES, Resources, total
 if TYPE_CHECKING:
     from ipa.files.plans import PlanFile
 
-# Stage and variant.
-Replica = tuple[str, str]
 FIELDS = ("variant", "batch_size", "replicas", "cores", "share_percent")
 
 

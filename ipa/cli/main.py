@@ -12,7 +12,7 @@ import typer
 
 import ipa
 from ipa.cli.arguments import verb as as_verb
-from ipa.cli.verb_help import GROUPS, epilog_of, help_of
+from ipa.cli.verb_help import GROUPS, help_of
 from ipa.clients import credential
 from ipa.model.errors import ExitCode, IpaError, UsageError
 
@@ -65,13 +65,14 @@ def build_app() -> typer.Typer:
                 app.add_typer(groups[words], name=words, rich_help_panel=panel)
                 continue
             name, *examples = about
+            shown = ("Examples:", *examples) if len(examples) > 1 else (f"Example: {examples[0]}",)
             # Heavy imports belong inside the functions, whose names may end in an underscore.
             module = import_module(f"ipa.cli.verbs.{name}")
             function = getattr(module, f"{verb}_", None) or getattr(module, verb)
             groups.get(group, app).command(
                 verb,
                 help=help_of(function),
-                epilog=epilog_of(examples),
+                epilog="\n\n".join(shown),
                 rich_help_panel=None if group else panel,
             )(as_verb(function))
     return app

@@ -6,7 +6,7 @@ A verb takes a bundle as a parameter; `ipa.cli.arguments.verb` makes each of its
 from __future__ import annotations
 
 import getpass
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -67,16 +67,6 @@ def complete_stages(context: typer.Context) -> list[str]:
     return [stage.name for stage in found.served]
 
 
-def admitted(registry: Registry) -> Callable[[str | None], str | None]:
-    """The callback of an option that names one of the registry, whose user may name code to load."""
-
-    def admit(name: str | None) -> str | None:
-        # Other names are looked up where they are used: completion and help need no package to be read.
-        return registry.admit(name) if name and ":" in name else name
-
-    return admit
-
-
 def names(registry: Registry, *without: str) -> str:
     """The built-in names for a help text, which must not depend on what is installed."""
     known = ", ".join(name for name in registry.built_in if name not in without)
@@ -84,9 +74,14 @@ def names(registry: Registry, *without: str) -> str:
 
 
 def option(default: Any, registry: Registry, *flags: str, help_text: str) -> Any:
-    """An option that names one of the registry."""
+    """An option that names one of the registry, whose user may name code to load."""
+
+    def admit(name: str | None) -> str | None:
+        # Other names are looked up where they are used: completion and help need no package to be read.
+        return registry.admit(name) if name and ":" in name else name
+
     return typer.Option(
-        default, *flags, help=help_text, callback=admitted(registry), autocompletion=lambda: list(registry)
+        default, *flags, help=help_text, callback=admit, autocompletion=lambda: list(registry)
     )
 
 

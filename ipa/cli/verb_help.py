@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 # Verbs in the order in which `ipa --help` lists them: the module of each, and its examples. A group of verbs
@@ -123,8 +123,3 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...] | str]] = {
 def help_of(function: Callable[..., Any]) -> str:
     """The docstring of a verb with each paragraph on one line, so that it wraps at the terminal's width."""
     return "\n\n".join(" ".join(each.split()) for each in (inspect.getdoc(function) or "").split("\n\n"))
-
-
-def epilog_of(examples: Sequence[str]) -> str:
-    """The end of a verb's help."""
-    return f"Example: {examples[0]}" if len(examples) == 1 else "\n\n".join(("Examples:", *examples))

@@ -21,20 +21,17 @@ def give(token: str | None) -> None:
 
 
 def auth() -> Callable[[httpx.Request], httpx.Request] | None:
-    """The function that adds the token to a request; None without a token."""
-    found = _token()
+    """The function that adds the token to a request; None without a token.
 
-    def signed(request: httpx.Request) -> httpx.Request:
-        request.headers["Authorization"] = f"Bearer {found}"
+    UsageError, which does not quote the token, if it cannot be sent.
+    """
+    token = (_given[0] if _given else os.environ.get(VARIABLE, "")).strip()
+    # httpx would quote the header in its error.
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise UsageError(f"the token has characters that are not allowed; see --token and {VARIABLE}")
+
+    def sign(request: httpx.Request) -> httpx.Request:
+        request.headers["Authorization"] = f"Bearer {token}"
         return request
 
-    return signed if found else None
-
-
-def _token() -> str:
-    """The token to send, empty for none. UsageError, which does not quote it, if it cannot be sent."""
-    found = (_given[0] if _given else os.environ.get(VARIABLE, "")).strip()
-    # httpx would quote the header in its error.
-    if not (found.isascii() and found.isprintable()) or " " in found:
-        raise UsageError(f"the token has characters that are not allowed; see --token and {VARIABLE}")
-    return found
+    return sign if token else None

@@ -12,18 +12,7 @@ from uuid import uuid4
 import httpx
 
 from ipa.clients import credential
-from ipa.model.errors import (
-    BusyError,
-    ConflictError,
-    ForbiddenError,
-    InputError,
-    IpaError,
-    NotFoundError,
-    Problem,
-    UnauthenticatedError,
-    UnavailableError,
-    UsageError,
-)
+from ipa.model.errors import ConflictError, InputError, IpaError, Problem, UnavailableError, UsageError
 from ipa.model.masking import mask_url
 from ipa.model.plan import StageConfig
 from ipa.service.service import ChangeOrder
@@ -245,26 +234,13 @@ def _error(status: int, problem: dict[str, Any]) -> IpaError:
     for kind in kinds:
         kinds.extend(kind.__subclasses__())
     by_code = {kind.code: kind for kind in kinds}
-    kind = by_code.get(str(problem.get("code")), BY_STATUS.get(status, IpaError))
+    # The general kinds of a status come first in the tree; other refusals are of the request itself.
+    by_status = {kind.status: kind for kind in reversed(kinds)} | {400: InputError, 409: ConflictError}
+    usual = by_status.get(status, InputError if status < 500 else IpaError)
+    kind = by_code.get(str(problem.get("code")), usual)
     return kind(message, hint=str(problem.get("hint", "")), problems=problems)
 
 
 def _problem(item: dict[str, Any]) -> Problem:
     pointer, message = str(item.get("pointer", "")), str(item.get("message", ""))
     return Problem(f"{pointer}: {message}" if pointer else message, pointer=pointer)
-
-
-BY_STATUS: dict[int, type[IpaError]] = {
-    400: InputError,
-    401: UnauthenticatedError,
-    403: ForbiddenError,
-    404: NotFoundError,
-    409: ConflictError,
-    412: ConflictError,
-    413: InputError,
-    415: InputError,
-    422: InputError,
-    428: ConflictError,
-    429: BusyError,
-    503: UnavailableError,
-}

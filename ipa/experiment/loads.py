@@ -39,17 +39,12 @@ def rates_of(arm: WorkloadArm, data: Path) -> list[float] | None:
         path = data / arm.shared
         if not path.is_file():
             return None
-        rates = list(read_rates(path)) if arm.at is None else _numbers(path, arm.at)
-    return [rate * arm.scale for rate in rates]
-
-
-def _numbers(path: Path, at: str) -> list[float]:
-    value: Any = json.loads(path.read_text("utf-8"))
-    for key in at.strip("/").split("/"):
-        value = value.get(key) if isinstance(value, dict) else None
-    if not isinstance(value, list):
-        raise InputError(f"{path} has no list of rates at {at}")
-    return [float(each) for each in value]
+        rates: Any = json.loads(path.read_text("utf-8")) if arm.at is not None else list(read_rates(path))
+        for key in arm.at.strip("/").split("/") if arm.at is not None else ():
+            rates = rates.get(key) if isinstance(rates, dict) else None
+        if not isinstance(rates, list):
+            raise InputError(f"{path} has no list of rates at {arm.at}")
+    return [float(rate) * arm.scale for rate in rates]
 
 
 def pipeline_of(

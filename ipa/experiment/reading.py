@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -157,7 +157,13 @@ def load_experiment(
     document.raise_problems()
     shorter = given.pop("quick", {})
     values = given | shorter if quick else given
-    return _experiment(values, path, is_quick=quick, pipelines_dir=pipelines_dir, profiles_dir=profiles_dir)
+    values["workloads"] = tuple(
+        arm if arm.trace is None else replace(arm, trace=trace_in(path.parent, arm.trace))
+        for arm in values.get("workloads", ())
+    )
+    return Experiment(
+        path=path, is_quick=quick, pipelines_dir=pipelines_dir, profiles_dir=profiles_dir, **values
+    )
 
 
 class _Check:
@@ -168,9 +174,9 @@ class _Check:
 
     def all(self) -> None:
         data = self.document.data
+        quick = data["quick"] if isinstance(data.get("quick"), dict) else {}
         self._part(data, ())
-        if isinstance(data.get("quick"), dict):
-            self._part(data["quick"], ("quick",))
+        self._part(quick, ("quick",))
         if isinstance(data.get("runner"), str):
             self._name(data["runner"], ("runner",), RUNNERS)
         for key in NEEDED if data.get("runner") == SIMULATE else ():
@@ -178,10 +184,7 @@ class _Check:
                 self.document.problem((), f"runner {SIMULATE} needs the key {key!r}; add it")
         reference, policies = data.get("reference"), data.get("policies")
         if isinstance(reference, str) and isinstance(policies, list):
-            for place, names in (
-                ("policies", policies),
-                ("quick.policies", _get(data, "quick", "policies")),
-            ):
+            for place, names in (("policies", policies), ("quick.policies", quick.get("policies"))):
                 if isinstance(names, list) and reference not in names:
                     message = f"reference {reference!r} is not among {place}; add it there"
                     self.document.problem(("reference",), message)
@@ -213,7 +216,8 @@ class _Check:
     def _unique(self, entries: Any, place: Pointer) -> None:
         seen: set[str] = set()
         for at, entry in _entries(entries):
-            label = _label(entry)
+            is_arm = isinstance(entry, dict)
+            label = str(entry.get("name", entry.get("pipeline", "")) if is_arm else entry)
             if label in seen:
                 message = f"name {label!r} occurs twice; give one of them another `name`"
                 self.document.problem((*place, at), message)
@@ -268,37 +272,12 @@ class _Check:
             if len(given) != 1:
                 has = "none" if not given else " and ".join(given)
                 self.document.problem(place, f"expected exactly one of {', '.join(_SOURCES)}; there is {has}")
-            self._file(entry, place)
-
-    def _file(self, entry: dict[str, Any], place: Pointer) -> None:
-        name = entry.get("trace")
-        if isinstance(name, str) and not is_file(trace_file(trace_in(self.folder, name))):
-            message = (
-                f"there is no file {trace_file(self.folder / name)}; the path starts from this file's folder"
-            )
-            self.document.problem((*place, "trace"), message)
-
-
-def _get(data: Any, *keys: str) -> Any:
-    for key in keys:
-        data = data.get(key) if isinstance(data, dict) else None
-    return data
+            name = entry.get("trace")
+            if isinstance(name, str) and not is_file(trace_file(trace_in(self.folder, name))):
+                file = trace_file(self.folder / name)
+                message = f"there is no file {file}; the path starts from this file's folder"
+                self.document.problem((*place, "trace"), message)
 
 
 def _entries(value: Any) -> Iterator[tuple[int, Any]]:
     return enumerate(value) if isinstance(value, list) else iter(())
-
-
-def _label(entry: Any) -> str:
-    if isinstance(entry, dict):
-        return str(entry.get("name", entry.get("pipeline", "")))
-    return str(entry)
-
-
-def _experiment(given: Mapping[str, Any], path: Path, **places: Any) -> Experiment:
-    workloads = tuple(_placed(arm, path.parent) for arm in given.get("workloads", ()))
-    return Experiment(path=path, **places, **{**given, "workloads": workloads})
-
-
-def _placed(arm: WorkloadArm, folder: Path) -> WorkloadArm:
-    return arm if arm.trace is None else replace(arm, trace=trace_in(folder, arm.trace))

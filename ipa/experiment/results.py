@@ -104,8 +104,8 @@ def write_tables(
     digests: Sequence[str],
     differences: Sequence[Mapping[str, Any]],
     folder: Path,
-) -> list[Path]:
-    """The files written: runs.parquet, and ticks.parquet and differences.parquet if there are any.
+) -> None:
+    """Write runs.parquet, and ticks.parquet and differences.parquet if there are any rows of them.
 
     Rows are in the order of the cells, and equal outcomes give equal bytes: no time or host is in them.
     """
@@ -119,22 +119,22 @@ def write_tables(
         for at, each in enumerate(finished)
         for values in zip(*each.outcome.ticks.values(), strict=True)
     ]
-    found = []
-    for name, table in ((RUNS, rows), (TICKS, ticks), (DIFFERENCES, list(differences))):
+    for name, table in ((RUNS, rows), (TICKS, ticks), (DIFFERENCES, differences)):
         (folder / name).unlink(missing_ok=True)
         if table:
-            found.append(_write(table, SCHEMA[name], folder / name))
-    return found
+            _write(table, SCHEMA[name], folder / name)
 
 
-def _write(rows: Sequence[Mapping[str, Any]], schema: Mapping[str, Column], path: Path) -> Path:
+def _write(rows: Sequence[Mapping[str, Any]], schema: Mapping[str, Column], path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     fields, arrays = [], []
     for name in dict.fromkeys(name for row in rows for name in row):
         values = [row.get(name) for row in rows]
-        array = _array(values)
+        # 4 and 4.5 in one column are both numbers; JSON does not tell 4.0 from 4.
+        is_real = any(isinstance(value, float) for value in values)
+        array = pa.array(values, pa.float64() if is_real else None)
         column = schema.get(name)
         about = {"unit": column.unit, "description": column.meaning} if column else {}
         fields.append(pa.field(name, array.type, metadata=about))
@@ -142,16 +142,6 @@ def _write(rows: Sequence[Mapping[str, Any]], schema: Mapping[str, Column], path
     part = path.with_suffix(".part")
     pq.write_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields)), part, compression="zstd")
     part.replace(path)
-    return path
-
-
-def _array(values: list[Any]) -> Any:
-    import pyarrow as pa
-
-    # 4 and 4.5 in one column are both numbers; JSON does not tell 4.0 from 4.
-    if any(isinstance(value, float) for value in values):
-        return pa.array([None if value is None else float(value) for value in values], pa.float64())
-    return pa.array(values)
 
 
 MANIFEST, TIMINGS, CELLS = "experiment.json", "timings.json", "cells"
@@ -162,11 +152,12 @@ Indexed = tuple[int, CellOutcome]
 
 
 class Interrupted(Exception):  # noqa: N818 # a person said stop
-    """The experiment was stopped by Ctrl-C or SIGTERM; `kept` of its `cells` are on disk."""
+    """The experiment was stopped by Ctrl-C or SIGTERM; `finished` of its `cells` are on disk."""
 
-    def __init__(self, kept: int, cells: int) -> None:
-        super().__init__(f"stopped: {kept} of {cells} cells are kept; the same command goes on from there")
-        self.kept, self.cells = kept, cells
+    def __init__(self, finished: int, cells: int) -> None:
+        super().__init__(
+            f"stopped: {finished} of {cells} cells are kept; the same command goes on from there"
+        )
 
 
 @dataclass(frozen=True, slots=True)

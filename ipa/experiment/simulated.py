@@ -140,13 +140,10 @@ def _loads(arm: WorkloadArm, experiment: Experiment, notes: list[str]) -> dict[i
             notes.append(f"Workload {arm.name} is left out: {folder / str(arm.shared)} is not there.")
             return None
         rates = dict.fromkeys(experiment.seeds, read)
-    return {seed: as_series(_lasting(each, experiment.minutes)) for seed, each in rates.items()}
-
-
-def _lasting(rates: Sequence[float], minutes: float | None) -> Sequence[float]:
-    if minutes is None:
-        return rates
-    return [rates[at % len(rates)] for at in range(max(1, round(minutes * 60)))]
+    if (minutes := experiment.minutes) is not None:
+        seconds = range(max(1, round(minutes * 60)))
+        rates = {seed: [each[at % len(each)] for at in seconds] for seed, each in rates.items()}
+    return {seed: as_series(each) for seed, each in rates.items()}
 
 
 def work(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> CellOutcome:
@@ -195,12 +192,16 @@ def _unstarted(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -
     own, measured = _values(json.dumps([payload["pipeline"], payload["profiles"]], sort_keys=True))
     profiles = _as_planned(measured, payload["capacity_within_s"])
     pipeline = with_sla(own, payload["sla_s"])
-    is_own = payload["policy"] in OWN
+    policy: str | Policy = payload["policy"]
+    is_own = policy in OWN
+    POLICIES.admit(payload["policy"])
+    if profiles is not measured and policy in AS_MEASURED:
+        policy = make_policy(payload["policy"], PolicyInputs(pipeline, measured))
     return SimSetup(
         pipeline=pipeline,
         profiles=profiles,
         rates_rps=tuple(series["rates_rps"]),
-        policy=_policy(payload["policy"], pipeline, profiles, measured),
+        policy=policy,
         seed=payload["seed"],
         spacing=payload["spacing"],
         forecast=ForecastSettings(FORECASTERS.admit(payload["forecaster"])),
@@ -221,11 +222,3 @@ def _as_planned(profiles: Profiles, within_s: float | None) -> Profiles:
     if within_s is None:
         return profiles
     return {name: as_servers(each, within_s) for name, each in profiles.items()}
-
-
-def _policy(name: str, pipeline: Pipeline, profiles: Profiles, measured: Profiles) -> str | Policy:
-    """The policy by name; those that plan with capacities as they were measured are given these."""
-    POLICIES.admit(name)
-    if profiles is measured or name not in AS_MEASURED:
-        return name
-    return make_policy(name, PolicyInputs(pipeline, measured))

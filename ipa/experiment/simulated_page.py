@@ -119,11 +119,6 @@ class ReportMetric:
     difference_form: str = ""
     relative: bool = False
 
-    @property
-    def difference_scale(self) -> float:
-        """The factor of its differences: percent, points or the unit of the figure."""
-        return 100.0 if self.relative else self.scale
-
 
 METRICS = (
     ReportMetric("pas_mean", "PAS %", ".2f", 100.0, True, "PAS, points", "+.2f"),
@@ -211,7 +206,8 @@ def _differences(grid: CaseGrid) -> list[Block]:
 
     def change(policy: str, metric: ReportMetric) -> TableCell:
         found = grid.overall(policy, metric.key, against="ratio" if metric.relative else "less")
-        mean = found and found.scaled(metric.difference_scale)
+        # In percent, points or the unit of the figure.
+        mean = found and found.scaled(100.0 if metric.relative else metric.scale)
         kind = judged(mean, more_is_better=metric.more_is_better)
         return figure(mean, metric.difference_form, kind=kind)
 
@@ -232,7 +228,8 @@ def _differences(grid: CaseGrid) -> list[Block]:
 
 def _pictures(grid: CaseGrid) -> list[Block]:
     """Cores and accuracy of every case, against the reference if there is one; late and lost requests."""
-    names = [_case_name(grid, case) for case in grid.cases]
+    varied = [at for at in range(3) if len({case[at] for case in grid.cases}) > 1]
+    names = [" ".join(case[at] for at in varied) or case[0] for case in grid.cases]
     of = "" if grid.reference is None else f", of those of {grid.reference}"
     than = "%" if grid.reference is None else f"points more than {grid.reference}"
 
@@ -273,11 +270,6 @@ def _pictures(grid: CaseGrid) -> list[Block]:
         )
         found.append(FigureBlock(f"{title} in every case ({x_label}){end}", shown))
     return found
-
-
-def _case_name(grid: CaseGrid, case: CaseKey) -> str:
-    varied = [at for at in range(3) if len({each[at] for each in grid.cases}) > 1]
-    return " ".join(case[at] for at in varied) or case[0]
 
 
 def _tables(grid: CaseGrid) -> list[Block]:

@@ -213,7 +213,10 @@ def parse(
     than `most_values`, for which it gives the remedy.
     """
     document = Document(path, None, shows_pointers=shows_pointers)
-    _check_characters(text, document)
+    for match in _CONTROL.finditer(text):
+        before = text[: match.start()]
+        mark = before.count("\n") + 1, match.start() - before.rfind("\n")
+        _refuse(document, mark, f"control character U+{ord(match.group()):04X}; remove it")
     # libyaml compares each directive with all before it.
     if text.startswith("%") or "\n%" in text:
         for line, written in enumerate(text.split("\n"), 1):
@@ -227,13 +230,6 @@ def parse(
     except yaml.YAMLError as error:
         _refuse(document, (1, 1), f"not YAML: {error}")
     return document
-
-
-def _check_characters(text: str, document: Document) -> None:
-    for found in _CONTROL.finditer(text):
-        before = text[: found.start()]
-        mark = before.count("\n") + 1, found.start() - before.rfind("\n")
-        _refuse(document, mark, f"control character U+{ord(found.group()):04X}; remove it")
 
 
 def _refuse(document: Document, mark: Mark, message: str, json_pointer: str = "") -> None:

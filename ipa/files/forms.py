@@ -203,7 +203,10 @@ class _Reader:
                 is_whole = is_whole and made is not FAULTY
                 given |= {key.field: made} if key.field else {}
             elif form.schema.get("additionalProperties") is False:
-                self.document.problem((*at, name), _unknown(str(name), keys), at_key=True)
+                near = difflib.get_close_matches(str(name)[:MAX_SHOWN], keys, n=1, cutoff=0.5)
+                hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(keys)}"
+                message = f"unknown key {shown_key(str(name))}; {hint}"
+                self.document.problem((*at, name), message, at_key=True)
                 is_whole = False
         for name, key in keys.items():
             if key.is_required and name not in value:
@@ -288,12 +291,6 @@ class _Reader:
         return self._fault(
             at, f"{name_of(at)} is {self.document.shown(at, value)}{remark}; expected {expected}"
         )
-
-
-def _unknown(key: str, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(key[:MAX_SHOWN], known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
-    return f"unknown key {shown_key(key)}; {hint}"
 
 
 def name_of(at: Pointer) -> str:

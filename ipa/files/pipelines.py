@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -68,6 +67,7 @@ from ipa.model.resources import BY_NAME, DIMENSIONS, Prices
 FILE_NAME = "pipeline.yaml"
 # The pipeline that comes with the package, for `ipa demo`.
 EXAMPLE = "video"
+EXAMPLE_FILES = Path(__file__).parent / "example"
 
 
 def _fields(value: Any) -> dict[str, Any]:
@@ -368,8 +368,7 @@ def find_pipeline(name: str, pipelines_dir: Path) -> Pipeline:
 
 def example_folders() -> tuple[Path, Path]:
     """The folders of pipelines and of profiles of the package's example, laid out as a user's are."""
-    home = Path(str(resources.files(__package__).joinpath("example")))
-    return home / "pipelines", home / "profiles"
+    return EXAMPLE_FILES / "pipelines", EXAMPLE_FILES / "profiles"
 
 
 def packaged_example() -> tuple[Pipeline, dict[str, StageProfile]]:
@@ -412,7 +411,6 @@ def _leaves(place: str, value: Any) -> Iterator[tuple[str, str]]:
 MODEL_FILES = ("runtime.py", "bench.py")
 # Beside the folders of pipelines.
 SCHEMA = "pipeline.schema.json"
-EXAMPLE_FILES = Path(__file__).parent / "example"
 # What is worth what until its owner says: an answer that is right ten, a core a tenth.
 USUAL_OBJECTIVE = {"alpha": 10, "beta": 0.1}
 
@@ -428,11 +426,18 @@ def pipeline_text(pipeline: Pipeline, notes: tuple[str, ...] = ()) -> str:
     for key in ("sla", "bounds", *target_sections()):
         if key in mapping:
             mapping[key] = FlowMapping(mapping[key])
-    head = [f"# yaml-language-server: $schema=../{SCHEMA}\n"]
-    head += [f"# {note}\n" for note in notes]
-    variants = (variant for stage in mapping["stages"] for variant in stage["variants"])
-    has_runs = any(key in target_sections() for variant in variants for key in variant)
-    return "".join([*head, *_commented(mapping), *(() if has_runs else _run_hint())])
+    lines = [f"# yaml-language-server: $schema=../{SCHEMA}\n"]
+    lines += [f"# {note}\n" for note in notes]
+    descriptions = {key: text for key, _, text in described(pipeline_form())}
+    for key, value in mapping.items():
+        if descriptions.get(key):
+            lines.append(f"# {descriptions[key]}\n")
+        lines.append(dump_yaml({key: value}))
+    targets = target_sections()
+    if not any(key in targets for stage in mapping["stages"] for it in stage["variants"] for key in it):
+        lines.append("# How a variant runs, for example:\n#   - name: small\n")
+        lines += [f"#     {name}: {each.example}\n" for name, each in targets.items() if each.example]
+    return "".join(lines)
 
 
 def with_constant_models(mapping: dict[str, Any], pipelines_dir: Path) -> None:
@@ -441,22 +446,6 @@ def with_constant_models(mapping: dict[str, Any], pipelines_dir: Path) -> None:
     for stage in mapping["stages"]:
         for variant in stage["variants"]:
             variant["local"] = {"implementation": f"{module}.Constant"}
-
-
-def _commented(mapping: Mapping[str, Any]) -> Iterator[str]:
-    """Each key with what its declaration says of it."""
-    words = {key: text for key, _, text in described(pipeline_form())}
-    for key, value in mapping.items():
-        if words.get(key):
-            yield f"# {words[key]}\n"
-        yield dump_yaml({key: value})
-
-
-def _run_hint() -> Iterator[str]:
-    yield "# How a variant runs, for example:\n#   - name: small\n"
-    for name, target in target_sections().items():
-        if target.example:
-            yield f"#     {name}: {target.example}\n"
 
 
 def write_new(

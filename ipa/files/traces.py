@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from importlib import resources
 from itertools import chain, pairwise
 from math import ceil, floor, inf, isfinite
 from pathlib import Path
@@ -34,6 +33,7 @@ MOST_LINES = 10_000_000
 MOST_RATIO = 100
 # Bounds the memory where two lines are years apart.
 MOST_SECONDS = 10_000_000
+# In the package: an hour of requests to a language model at Azure (CC BY 4.0).
 EXAMPLE_TRACE = "azure-conversation"
 SPAN = Quantity(
     "span",
@@ -290,18 +290,14 @@ def format_of(first: str) -> str:
     return "timestamps" if is_time else "rates"
 
 
-def example_trace() -> Path:
-    """The trace in the package: an hour of requests to a language model at Azure (CC BY 4.0)."""
-    return Path(str(resources.files(__package__).joinpath("example", "traces", f"{EXAMPLE_TRACE}.csv")))
-
-
 def trace_file(trace: str | Path) -> Path:
     """The file of a trace, without its options; the packaged one for its name if no file has it."""
     text = str(trace)
     if is_file(Path(text)):
         return Path(text)
     path = Path(text.partition("?")[0])
-    return example_trace() if str(path) == EXAMPLE_TRACE and not is_file(path) else path
+    is_packaged = str(path) == EXAMPLE_TRACE and not is_file(path)
+    return Path(__file__).parent / "example" / "traces" / f"{EXAMPLE_TRACE}.csv" if is_packaged else path
 
 
 def trace_in(folder: Path, trace: str) -> str:

@@ -42,10 +42,6 @@ class Mean:
         """The mean and its interval in another unit."""
         return Mean(by * self.value, None if self.half_width is None else by * self.half_width, self.count)
 
-    def differs_from(self, value: float) -> bool | None:
-        """True if the interval excludes the value; None without an interval."""
-        return None if self.half_width is None else not self.low <= value <= self.high
-
 
 def mean_of(values: Sequence[float]) -> Mean | None:
     """The mean over seeds with Student's t interval; None for no values."""
@@ -229,7 +225,7 @@ def judged(mean: Mean | None, *, more_is_better: bool | None) -> str:
 
     A difference of the size of rounding errors is none.
     """
-    if mean is None or more_is_better is None or not mean.differs_from(0.0):
+    if mean is None or more_is_better is None or mean.half_width is None or mean.low <= 0.0 <= mean.high:
         return ""
     if isclose(mean.value, 0.0, abs_tol=1e-9):
         return ""

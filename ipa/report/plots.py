@@ -131,6 +131,8 @@ def over_cells(
     `line` is a vertical line where the figure should be at most, or where the reference is. Values far apart
     are drawn on a logarithmic axis if they may be.
     """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     colours, count = colours_of(policies), len(policies)
 
     def fill(axes: Any) -> None:
@@ -153,7 +155,11 @@ def over_cells(
             axes.axvline(line, color=GREY, linewidth=0.8, linestyle=(0, (2, 3)))
         known = [mean.value for row in means for mean in row if mean]
         if may_be_log and known and max(known) > WIDE * min(known) > 0:
-            _set_log_x(axes)
+            # With plain numbers at 1, 2 and 5 times powers of ten.
+            axes.set_xscale("log", nonpositive="clip")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_yticks(range(len(cells)), cells)
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(len(cells) - 0.5, -0.5)
@@ -205,13 +211,3 @@ def _widen(limits: tuple[float, float], set_limits: Callable[..., Any], least: f
     low, high = limits
     if abs(high - low) < least:
         set_limits((low + high - least) / 2, (low + high + least) / 2)
-
-
-def _set_log_x(axes: Any) -> None:
-    """Make the horizontal axis logarithmic, with plain numbers at 1, 2 and 5 times powers of ten."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axes.set_xscale("log", nonpositive="clip")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())

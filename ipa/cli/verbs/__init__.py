@@ -1,1 +1,1 @@
-"""A module for each verb or group of verbs, each with `register(app)`."""
+"""A module for each verb or group of verbs; `ipa.cli.verb_help.GROUPS` lists them."""

@@ -15,7 +15,6 @@ from ipa.model.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from ipa.clients.http import HttpClient
-    from ipa.control.audit.record import Verified
 
 ONE = typer.Argument(
     None,
@@ -83,29 +82,23 @@ def audit(
     from ipa.files.reading import lines_of
 
     lines = sys.stdin if str(check) == "-" else lines_of(check)
-    found = verify_lines(lines, _anchors(anchor or ()), None if key is None else checkpoint_verifier(key))
-    whole = [
-        f"{each.entries} entries of {name}, none of them changed{_removed(each)}; head {each.head}"
-        for name, each in found.items()
-    ]
-    data = {
-        name: {
+    verifier = None if key is None else checkpoint_verifier(key)
+    verified = verify_lines(lines, _anchors(anchor or ()), verifier)
+    summaries, data = [], {}
+    for name, each in verified.items():
+        words = f"{each.entries} entries of {name}, none of them changed"
+        if each.removed:
+            words += f", {each.removed} holds of them removed by retention"
+        if each.unchecked:
+            words += f"; {each.unchecked} checkpoints not checked, since no key was given"
+        summaries.append(f"{words}; head {each.head}")
+        data[name] = {
             "entries": each.entries,
             "head": str(each.head),
             "removed": each.removed,
             "unchecked": each.unchecked,
         }
-        for name, each in found.items()
-    }
-    show(output, data, *whole)
-
-
-def _removed(found: Verified) -> str:
-    """The holds that retention removed, and the checkpoints that were not checked, in words."""
-    words = f", {found.removed} holds of them removed by retention" if found.removed else ""
-    return words + (
-        f"; {found.unchecked} checkpoints not checked, since no key was given" if found.unchecked else ""
-    )
+    show(output, data, summaries)
 
 
 def _anchors(given: Iterable[str]) -> dict[str, Any]:

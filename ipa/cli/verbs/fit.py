@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -114,7 +113,7 @@ def profile(
     if write and (variants or folder):
         raise UsageError("--write replaces whole profiles, so leave out --variants and --folder")
     from ipa.bootstrap.targets import measurement_bench
-    from ipa.files import load_pipeline
+    from ipa.files import dump_profile, load_pipeline, parse
     from ipa.profiling.findings import doubt_of, measure_command
     from ipa.service.measuring import MeasureRequest, bench_workload, measure_stage
 
@@ -155,7 +154,10 @@ def profile(
             keeps = write and not force and _is_worse(profile, place)
             found.append((profile, None if keeps else _written(profile, place)))
             kept += [it.name] if keeps else []
-    _show(output, found)
+    # As files have them; as text only those that were not written.
+    texts = [dump_profile(profile) for profile, _ in found]
+    if not printed(output, [parse(text, "").data for text in texts]):
+        typer.echo("".join(text for text, (_, path) in zip(texts, found, strict=True) if not path), nl=False)
     for measured, _ in found:
         if doubt := doubt_of(measured):
             _say(
@@ -204,21 +206,6 @@ def _written(profile: StageProfile, folder: Path | None) -> Path | None:
     path.write_text(dump_profile(profile), encoding="utf-8")
     _say(f"wrote {path}")
     return path
-
-
-def _show(output: Output, found: Sequence[tuple[StageProfile, Path | None]]) -> None:
-    """Print the profiles as files have them; as text only those that were not written."""
-    from ipa.files import dump_profile
-    from ipa.files.document import parse
-
-    texts = [dump_profile(profile) for profile, _ in found]
-    if printed(
-        output, [parse(text, profile.stage).data for text, (profile, _) in zip(texts, found, strict=True)]
-    ):
-        return
-    for text, (_, path) in zip(texts, found, strict=True):
-        if path is None:
-            typer.echo(text, nl=False)
 
 
 def _say(line: str) -> None:

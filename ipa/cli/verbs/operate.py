@@ -49,11 +49,17 @@ def show_(
     if the environment has one that cannot be used.
     """
     from ipa.cli.layout import ViewColumn, table_of
+    from ipa.service.service import configuration
 
     for group in groups or ():
         if group not in GROUPS:
             raise UsageError(f"there is no group {group!r} of settings; {unknown(group, GROUPS)}")
-    view = _view(at)
+    # In the form in which the API has them.
+    if at is not None:
+        with client_at(at) as service:
+            view = service.configuration()
+    else:
+        view = plain(configuration(Settings.from_env()))
     view["settings"] = [
         each
         for each in view["settings"]
@@ -67,17 +73,6 @@ def show_(
         ViewColumn("from", "source"),
     )
     show(output, view, table if view["settings"] else "Every setting has its default.")
-
-
-def _view(at: str | None) -> dict[str, Any]:
-    """The settings in the form in which the API has them."""
-    if at is not None:
-        with client_at(at) as service:
-            return service.configuration()
-    from ipa.service.service import configuration
-
-    found: dict[str, Any] = plain(configuration(Settings.from_env()))
-    return found
 
 
 def _value(value: object) -> str:
@@ -114,7 +109,12 @@ def create(
     output: Output = OUTPUT,
 ) -> None:
     """Create a key and print it. It cannot be printed again: the store keeps only its digest."""
-    grant, wanted = _grant(role, namespace), name or me()
+    is_operator, wanted = role is Role.OPERATOR, name or me()
+    if is_operator and namespace not in (None, EVERYWHERE):
+        raise UsageError(
+            "the role operator applies to every namespace", hint="Leave out --namespace, or use owner."
+        )
+    grant = Grant(role) if is_operator else Grant(role, namespace or DEFAULT_NAMESPACE)
     fault = name_fault(wanted)
     if fault:
         raise UsageError(f"--name {fault}")
@@ -167,16 +167,6 @@ def _keys(*, writes: bool = True) -> Iterator[Keys]:
 
     with opened_store(Settings.from_env(), writes=writes) as store:
         yield store.keys
-
-
-def _grant(role: Role, namespace: str | None) -> Grant:
-    if role is not Role.OPERATOR:
-        return Grant(role, namespace or DEFAULT_NAMESPACE)
-    if namespace not in (None, EVERYWHERE):
-        raise UsageError(
-            "the role operator applies to every namespace", hint="Leave out --namespace, or use owner."
-        )
-    return Grant(role)
 
 
 def _end(text: str, now: datetime) -> datetime | None:

@@ -77,6 +77,7 @@ def infer(
     """
     from ipa.bootstrap.targets import infer_at
     from ipa.files.pipelines import find_pipeline
+    from ipa.files.reading import is_file
 
     timeout_s = _timeout_s(timeout, USUAL_TIMEOUT_S)
     if file is not None and example:
@@ -84,7 +85,14 @@ def infer(
     if file is None:
         folder = Settings.from_env(pipelines_dir=pipelines_dir).pipelines_dir
         described = find_pipeline(pipeline, folder)
-        pipeline, body = described.name, example_request(described, folder)
+        pipeline = described.name
+        if described.probe is None and is_file(folder / pipeline / "bench.py"):
+            from ipa.service.measuring import bench_workload
+
+            workload = bench_workload(folder, pipeline, described.served[0].name, 0)
+            body: Mapping[str, Any] = {"inputs": workload.items[0]}
+        else:
+            body = _body(described, None)
         if example:
             show(place.output, body, json_text(body))
             return
@@ -166,16 +174,6 @@ def _timeout_s(given: str | None, usual_s: float) -> float:
     if not 0 < timeout_s <= MOST_S:
         raise UsageError(f"--timeout {given} is not above 0 and at most {MOST_S:g}s")
     return timeout_s
-
-
-def example_request(pipeline: Pipeline, folder: Path) -> Mapping[str, Any]:
-    """The request of `probe:`, else the first that bench.py has for the first stage."""
-    from ipa.files.reading import is_file
-    from ipa.service.measuring import bench_workload
-
-    if pipeline.probe is None and is_file(folder / pipeline.name / "bench.py"):
-        return {"inputs": bench_workload(folder, pipeline.name, pipeline.served[0].name, 0).items[0]}
-    return _body(pipeline, None)
 
 
 def _body(pipeline: Pipeline, file: Path | None) -> Mapping[str, Any]:

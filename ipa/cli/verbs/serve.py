@@ -185,7 +185,14 @@ def run_service(settings: Settings, options: ServeOptions, logs: LineQueue) -> N
             # What was built so far took time in which no loop controls the load.
             options.simulated.pace.begin()
         try:
-            _serve(running, listener, LOG.info if logs.is_json else typer.echo)
+            if running.leadership is not None:
+                running.leadership.start()
+            running.roster.start()
+            _listen(running, listener, LOG.info if logs.is_json else typer.echo)
+            # Ticks and changes are finished, then another replica may lead.
+            running.stop.set()
+            running.roster.join(JOIN_S)
+            running.hand_over(lambda: all(loop.idle(LAST_S) for loop in list(running.loops.values())))
         finally:
             running.close()
 
@@ -208,18 +215,8 @@ def _bound(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _serve(running: App, listener: socket.socket, say: Callable[[str], None]) -> None:
-    """Run the loops and the API until a signal; then finish ticks and changes, and hand over."""
-    if running.leadership is not None:
-        running.leadership.start()
-    running.roster.start()
-    _listen(running, listener, say)
-    running.stop.set()
-    running.roster.join(JOIN_S)
-    running.hand_over(lambda: all(loop.idle(LAST_S) for loop in list(running.loops.values())))
-
-
 def _listen(running: App, listener: socket.socket, say: Callable[[str], None]) -> None:
+    """Answer requests until a signal."""
     from ipa.api.app import create_app
     from ipa.api.wiring import bounds_of, config_of, context_of, settle
     from ipa.bootstrap.identity import hosts_of

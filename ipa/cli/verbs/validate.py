@@ -15,7 +15,6 @@ from ipa.model.errors import InputError
 
 if TYPE_CHECKING:
     from ipa.files.check import Checked
-    from ipa.model.profile import StageProfile
 
 
 class SchemaKind(StrEnum):
@@ -100,28 +99,22 @@ def notes_of(checked: Checked) -> list[str]:
 
 def _show(checked: Checked) -> None:
     from ipa.cli.layout import counted
+    from ipa.profiling.findings import doubt_of, lint_profile, remedy_of_doubt, summarise_fit
 
     if checked.problems:
         return
-    if checked.pipeline is not None:
-        pipeline = checked.pipeline
-        variants = sum(len(stage.variants) for stage in pipeline.stages)
+    path, pipeline, profile = checked.path, checked.pipeline, checked.profile
+    if pipeline is not None:
+        count = sum(len(stage.variants) for stage in pipeline.stages)
         typer.echo(
-            f"OK {checked.path}: {counted(len(pipeline.stages), 'stage')}, {counted(variants, 'variant')}, "
+            f"OK {path}: {counted(len(pipeline.stages), 'stage')}, {counted(count, 'variant')}, "
             f"SLA {pipeline.sla.latency_s:g} s at p{pipeline.sla.percentile:g}, "
             f"objectives {', '.join(pipeline.objectives)}"
         )
         for note in notes_of(checked):
-            typer.echo(f"note: {checked.path}: {note}", err=True)
-    if checked.profile is not None:
-        _show_profile(checked, checked.profile)
-
-
-def _show_profile(checked: Checked, profile: StageProfile) -> None:
-    from ipa.cli.layout import counted
-    from ipa.profiling.findings import doubt_of, lint_profile, remedy_of_doubt, summarise_fit
-
-    path = checked.path
+            typer.echo(f"note: {path}: {note}", err=True)
+    if profile is None:
+        return
     points = sum(len(variant.points) for variant in profile.variants)
     variants = counted(len(profile.variants), "variant")
     doubt = doubt_of(profile)

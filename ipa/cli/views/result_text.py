@@ -17,7 +17,7 @@ from ipa.cli.layout import UNKNOWN, ViewColumn, counted, date_time, figure, reso
 from ipa.cli.views.status_text import config_words
 from ipa.model.parts import parts_of
 from ipa.model.plan import Plan, cores_of
-from ipa.model.resources import BESIDE_CORES, CORES, Resources, dimension, in_words
+from ipa.model.resources import BESIDE_CORES, CORES, dimension, in_words
 from ipa.optimize.explain import Explanation
 from ipa.optimize.fleet.plan import Fleet
 from ipa.report.blocks import span, with_half
@@ -149,8 +149,12 @@ def fleet_lines(fleet: Fleet) -> Iterator[RenderableType]:
         ViewColumn("plan", lambda row: Text("\n".join(str(config) for config in row[1].configs))),
         indent="  ",
     )
+    # Every resource with its budget if it has one, such as "10 of 12 cores, 6 GiB of memory".
+    names = dict.fromkeys((CORES, *limits, *fleet.held.amounts))
+    of = {name: f"of {most:g}" for name, most in limits.items()}
+    used = (in_words(name, round(fleet.held.amount(name), 9), of.get(name, "")) for name in names)
     yield (
-        f"  {_of_budget(fleet.held, limits)}, objectives times weights {found.worth:.6g} "
+        f"  {', '.join(used)}, objectives times weights {found.worth:.6g} "
         f"{found.termination.value} ({found.solve_s * 1e3:.0f} ms)"
     )
     words = f"one more core is worth about {found.price:.3g}"
@@ -159,13 +163,6 @@ def fleet_lines(fleet: Fleet) -> Iterator[RenderableType]:
         gap = figure(found.gap, "gap {:.2%}") if isfinite(found.gap) else "no bound known"
         words += f"; the time ran out, {gap} (--deadline gives more)"
     yield f"  {words}"
-
-
-def _of_budget(held: Resources, limits: Mapping[str, float]) -> str:
-    """Every resource with its budget if it has one, such as "10 of 12 cores, 6 GiB of memory"."""
-    names = dict.fromkeys((CORES, *limits, *held.amounts))
-    of = {name: f"of {most:g}" for name, most in limits.items()}
-    return ", ".join(in_words(name, round(held.amount(name), 9), of.get(name, "")) for name in names)
 
 
 # Places of a finding that are named; JSON has all of them.

@@ -51,7 +51,9 @@ def status_table(status: Json) -> Group:
         ViewColumn("queue", of(lambda stage: stage["queue_length"]), "{:g}"),
         indent="  ",
     )
-    return Group(Text(head(status)), table, *(Text("  ") + remark for remark in remarks(status)))
+    # Colours only repeat what the words say.
+    remarks = (Text(f"  {words}", style=style) for words, style in _remarks(status))
+    return Group(Text(head(status)), table, *remarks)
 
 
 def _variant(stage: Json) -> str:
@@ -82,12 +84,8 @@ def _busy(stage: Json) -> Text:
     return Text(_n(busy, 2), style="red" if busy is not None and busy > 1 else "")
 
 
-def remarks(status: Json) -> list[Text]:
-    """The lines about a pipeline as a whole; colours only repeat what the words say."""
-    return [Text(words, style=style) for words, style in _remarks(status)]
-
-
 def _remarks(status: Json) -> Iterator[tuple[str, str]]:
+    """The lines about a pipeline as a whole, each with its style."""
     live, control = status["live"], status["control"]
     yield f"PAS {_pas(live)}   cost {_cost(live)}", ""
     yield why(status), "" if status["healthy"] else "bold red"
@@ -296,13 +294,10 @@ def _variant_change(stage: StageDifference) -> Text:
 def _change(stage: StageDifference, name: str) -> Text:
     if stage.wanted is None:
         return Text()
-    old, new = (_g(values.get(name, "?")) for values in (stage.running or {}, stage.wanted))
+    old, new = (values.get(name, "?") for values in (stage.running or {}, stage.wanted))
+    before, after = (f"{each:g}" if isinstance(each, float) else str(each) for each in (old, new))
     is_new = name in stage.changed
-    return Text(f"{old} → {new}" if is_new else new, style="bold" if is_new else "")
-
-
-def _g(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return Text(f"{before} → {after}" if is_new else after, style="bold" if is_new else "")
 
 
 def _cores_change(stage: StageDifference) -> str:
