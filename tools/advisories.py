@@ -91,9 +91,9 @@ def _fixed(affected: Mapping[str, Any]) -> str:
     return ", ".join(end for _, end, is_last in affected.get("ranges", ()) if end and not is_last)
 
 
-def asked(paths: Iterable[Path], command: tuple[str, ...] = ()) -> tuple[list[Finding], set[Package]]:
+def audit(paths: Iterable[Path], command: tuple[str, ...] = ()) -> tuple[list[Finding], set[Package]]:
     """The findings of the service, and the packages that it answered for; none where it is not reachable."""
-    audit = command or (str(Path(sys.executable).with_name("pip-audit")),)
+    command_line = command or (str(Path(sys.executable).with_name("pip-audit")),)
     options = [
         "--no-deps",
         "--disable-pip",
@@ -107,13 +107,13 @@ def asked(paths: Iterable[Path], command: tuple[str, ...] = ()) -> tuple[list[Fi
     named = [word for path in paths for word in ("-r", str(path))]
     try:
         done = subprocess.run(
-            [*audit, *options, *named], capture_output=True, text=True, check=False, timeout=ALL_S
+            [*command_line, *options, *named], capture_output=True, text=True, check=False, timeout=ALL_S
         )
         answers = json.loads(done.stdout)["dependencies"]
     except (subprocess.TimeoutExpired, json.JSONDecodeError):
         return [], set()
     audited = [each for each in answers if "vulns" in each]
-    found = [
+    advisories = [
         Finding(
             canonicalize_name(each["name"]),
             each["version"],
@@ -125,7 +125,7 @@ def asked(paths: Iterable[Path], command: tuple[str, ...] = ()) -> tuple[list[Fi
         for each in audited
         for one in each["vulns"]
     ]
-    return found, {(canonicalize_name(each["name"]), each["version"]) for each in audited}
+    return advisories, {(canonicalize_name(each["name"]), each["version"]) for each in audited}
 
 
 def _summary(text: str) -> str:
@@ -135,7 +135,7 @@ def _summary(text: str) -> str:
 
 def copy_of(database: Path, names: set[str]) -> list[dict[str, Any]]:
     """The advisories of a clone of the PyPA advisory database about packages of these names."""
-    found = []
+    advisories = []
     for path in sorted(database.glob("vulns/*/*.yaml")):
         if canonicalize_name(path.parent.name) not in names:
             continue
@@ -143,7 +143,7 @@ def copy_of(database: Path, names: set[str]) -> list[dict[str, Any]]:
         affected = [_affected(each) for each in whole["affected"] if "package" in each]
         own = [each for each in affected if each["name"] in names]
         if own and not whole.get("withdrawn"):
-            found.append(
+            advisories.append(
                 {
                     "id": whole["id"],
                     "aliases": whole.get("aliases", []),
@@ -151,7 +151,7 @@ def copy_of(database: Path, names: set[str]) -> list[dict[str, Any]]:
                     "affected": own,
                 }
             )
-    return found
+    return advisories
 
 
 def _affected(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,15 +216,15 @@ def main(arguments: list[str] | None = None) -> int:
     paths = given.locks or locks()
     copy = json.loads(COPY.read_text(encoding="utf-8"))
     among = packages(paths)
-    online, answered = ([], set()) if given.offline else asked(paths)
+    online, answered = ([], set()) if given.offline else audit(paths)
     rest = among - answered
-    found = sorted({*online, *copied(copy, rest)})
-    open_ones = [each for each in found if not each.ids & set(copy["accepted"])]
-    for each in found:
+    advisories = sorted({*online, *copied(copy, rest)})
+    open_ones = [each for each in advisories if not each.ids & set(copy["accepted"])]
+    for each in advisories:
         reasons = [copy["accepted"][known] for known in sorted(each.ids & set(copy["accepted"]))]
         print(f"{each}{''.join(f' ACCEPTED: {reason}' for reason in reasons)}")
     print(
-        f"{len(among)} packages of {len(paths)} locks: {len(found)} advisories, "
+        f"{len(among)} packages of {len(paths)} locks: {len(advisories)} advisories, "
         f"{len(open_ones)} without a reason; {len(answered)} judged by the service, "
         f"{len(rest)} by the copy of {copy['date']}" + (", which knows nothing newer" if rest else "")
     )

@@ -94,13 +94,13 @@ class House:
 
     def circles(self) -> list[tuple[str, ...]]:
         """The strongly connected components of more than one module, the largest first."""
-        found = [tuple(sorted(each)) for each in components(self.imports) if len(each) > 1]
-        return sorted(found, key=lambda each: (-len(each), each))
+        circles = [tuple(sorted(each)) for each in components(self.imports) if len(each) > 1]
+        return sorted(circles, key=lambda each: (-len(each), each))
 
     def upward_imports(self) -> list[tuple[str, str]]:
         """The imports of a module above, or beside, the importer's layer in pyproject.toml."""
         layers = self.layers()
-        found = []
+        pairs = []
         for importer, imported in self.imports.items():
             here = _layer(importer, layers)
             for other in sorted(imported):
@@ -109,8 +109,8 @@ class House:
                     continue
                 # A lower index is a higher layer; rooms of one layer know nothing of each other.
                 if there[0] <= here[0]:
-                    found.append((importer, other))
-        return sorted(found)
+                    pairs.append((importer, other))
+        return sorted(pairs)
 
     def layers(self) -> list[list[str]]:
         """The layers that pyproject.toml declares over the whole package, the highest first."""
@@ -147,22 +147,22 @@ class House:
 
     def question_docstrings(self) -> dict[str, int]:
         """The number of public docstrings, by room, that start with one of `QUESTIONS`."""
-        found = Counter(
+        counts = Counter(
             name.split("/")[0] if "/" in name else TOP
             for name, path in self.files().items()
             for _, text in docstrings(path, self.folder)
             if text.split()[0].rstrip(",.:") in QUESTIONS
         )
-        return dict(sorted(found.items()))
+        return dict(sorted(counts.items()))
 
     def repeated_classes(self) -> dict[str, list[str]]:
         """The public class names that more than one file defines at its top level, with those files."""
-        found = defaultdict(list)
+        places = defaultdict(list)
         for name, path in self.files().items():
             for node in ast.parse(path.read_text()).body:
                 if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                    found[node.name].append(name)
-        return {name: files for name, files in sorted(found.items()) if len(files) > 1}
+                    places[node.name].append(name)
+        return {name: files for name, files in sorted(places.items()) if len(files) > 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,13 +198,13 @@ class Faults:
 
     def within(self, allowed: Faults) -> Faults:
         """These faults as far as they are allowed."""
-        kept = {
+        repeated = {
             name: min(files, allowed.repeated_classes.get(name, 1))
             for name, files in self.repeated_classes.items()
         }
         return Faults(
             tuple(each for each in self.circles if any({*each} <= {*known} for known in allowed.circles)),
-            {name: files for name, files in kept.items() if files > 1},
+            {name: files for name, files in repeated.items() if files > 1},
             min(self.files_on_seldon, allowed.files_on_seldon),
             {
                 room: min(count, allowed.question_docstrings[room])
@@ -282,8 +282,8 @@ def main() -> None:
         "files that name Seldon outside its target": house.files_on_seldon(),
         "public class names used more than once": house.repeated_classes(),
     }
-    for name, found in figures.items():
-        show(f"{name}: {len(found)}")
+    for name, entries in figures.items():
+        show(f"{name}: {len(entries)}")
     lower()
 
 

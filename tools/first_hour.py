@@ -95,10 +95,10 @@ class Chapter:
 
     def steps(self) -> list[Step]:
         """The steps of its sections."""
-        found = {step.title: step for step in steps_of((DOCS / self.page).read_text())}
-        missing = [title for title in self.sections if title not in found]
+        steps = {step.title: step for step in steps_of((DOCS / self.page).read_text())}
+        missing = [title for title in self.sections if title not in steps]
         assert not missing, f"docs/{self.page} has no section {missing}"
-        return [found[title] for title in self.sections or found]
+        return [steps[title] for title in self.sections or steps]
 
 
 def steps_of(text: str) -> list[Step]:
@@ -133,8 +133,8 @@ def _actions(kind: str, block: list[str]) -> Iterator[Action]:
     elif kind == "bash":
         for line in "\n".join(block).replace("\\\n", "").splitlines():
             if line and not line.startswith("#"):
-                found = EXIT_CODE.search(line)
-                yield Action(EXIT_CODE.sub("", line), exit_code=int(found[1]) if found else 0)
+                match = EXIT_CODE.search(line)
+                yield Action(EXIT_CODE.sub("", line), exit_code=int(match[1]) if match else 0)
     elif kind == "console":
         for part in "\n".join(block).removeprefix("$ ").split("\n$ "):
             command, _, expected = part.partition("\n")
@@ -167,8 +167,8 @@ class User:
             file.write_text(action.expected)
         elif action.edited:
             self._edit(action)
-        elif found := VARIABLE.match(command):
-            self._environment[found[1]] = found[2]
+        elif match := VARIABLE.match(command):
+            self._environment[match[1]] = match[2]
         elif SERVICE.match(command):
             self._start(command)
         else:
@@ -187,12 +187,12 @@ class User:
     def _edit(self, action: Action) -> None:
         """Have the edit alone in a git work tree, in the one file that has these lines."""
         subprocess.run(["git", "checkout", "--quiet", "."], cwd=self._folder, check=True)
-        found = [
+        files = [
             each for each in self._folder.glob("p*/*/*.yaml") if each.read_text().count(action.edited) == 1
         ]
-        if len(found) != 1:
-            raise FailedError(f"{len(found)} files have the lines\n{action.edited}")
-        found[0].write_text(found[0].read_text().replace(action.edited, action.expected))
+        if len(files) != 1:
+            raise FailedError(f"{len(files)} files have the lines\n{action.edited}")
+        files[0].write_text(files[0].read_text().replace(action.edited, action.expected))
 
     def _start(self, command: str) -> None:
         self.close()

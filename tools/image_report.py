@@ -79,17 +79,17 @@ def images_in(layout: Path) -> tuple[Image, ...]:
     """The images of an OCI layout, by name; ValueError if there are none."""
     index = json.loads((layout / "index.json").read_text(encoding="utf-8"))
     read: dict[str, Layer] = {}
-    found = []
+    images = []
     for entry in index["manifests"]:
         manifest = json.loads(_blob(layout, entry["digest"]).read_text(encoding="utf-8"))
         for each in manifest["layers"]:
             if each["digest"] not in read:
                 read[each["digest"]] = _layer(layout, each)
         layers = tuple(read[each["digest"]] for each in manifest["layers"])
-        found.append(Image(entry["annotations"][REF_NAME], layers))
-    if not found:
+        images.append(Image(entry["annotations"][REF_NAME], layers))
+    if not images:
         raise ValueError(f"{layout} holds no image; make images")
-    return tuple(sorted(found, key=lambda image: image.name))
+    return tuple(sorted(images, key=lambda image: image.name))
 
 
 def _blob(layout: Path, digest: str) -> Path:
@@ -162,10 +162,10 @@ def main() -> int:
         packages.append((numbers[0], numbers[1]))
         name = image.name.rpartition(":")[0].replace("/", "-")
         (folder / f"{name}.cdx.json").write_text(text, encoding="utf-8")
-    found = table(images, packages)
-    print(found, end="")
+    page = table(images, packages)
+    print(page, end="")
     if given.write:
-        PAGE.write_text(HEAD + found + SBOMS, encoding="utf-8")
+        PAGE.write_text(HEAD + page + SBOMS, encoding="utf-8")
         print(f"{PAGE.relative_to(ROOT)} written")
     return 0
 

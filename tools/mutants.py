@@ -90,8 +90,8 @@ def places(file: str) -> Iterator[Place]:
     without_effect = list(_without_effect(ast.parse((ROOT / file).read_text())))
     for name in filter(OPERATORS.fullmatch, operator_names()):
         operator = get_operator(name)()
-        found = (at for node in nodes for at, _ in operator.mutation_positions(node))
-        for occurrence, (line, column) in enumerate(found):
+        positions = (at for node in nodes for at, _ in operator.mutation_positions(node))
+        for occurrence, (line, column) in enumerate(positions):
             if not any(start <= (line, column) < end for start, end in without_effect):
                 yield Place(file, line, column, name, occurrence)
 
@@ -146,14 +146,14 @@ class Reach:
 
         data = CoverageData(str(self.path))
         data.read()
-        found = {}
+        by_file = {}
         for name in data.measured_files():
             tests = {
                 line: {context.rpartition("|")[0] for context in contexts if context}
                 for line, contexts in data.contexts_by_lineno(name).items()
             }
-            found["ipa/" + name.rpartition("/ipa/")[2]] = tests
-        return found
+            by_file["ipa/" + name.rpartition("/ipa/")[2]] = tests
+        return by_file
 
     @cached_property
     def sizes(self) -> Counter[str]:

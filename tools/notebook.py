@@ -38,18 +38,18 @@ def _outputs(source: str, space: dict[str, Any], number: int) -> list[dict[str, 
     with redirect_stdout(StringIO()) as printed:
         exec(compile(tree, "<cell>", "exec"), space)
         value = eval(compile(ast.Expression(last.value), "<cell>", "eval"), space) if last else None  # type: ignore[attr-defined]
-    found: list[dict[str, Any]] = []
+    outputs: list[dict[str, Any]] = []
     if printed.getvalue():
         text = printed.getvalue().splitlines(keepends=True)
-        found.append({"name": "stdout", "output_type": "stream", "text": text})
+        outputs.append({"name": "stdout", "output_type": "stream", "text": text})
     if value is not None:
         data = {form: getattr(value, name)() for name, form in FORMS.items() if hasattr(value, name)}
         data = {form: text.splitlines(keepends=True) for form, text in data.items()}
         shown = data or {"text/plain": repr(value).splitlines(keepends=True)}
-        found.append(
+        outputs.append(
             {"data": shown, "execution_count": number, "metadata": {}, "output_type": "execute_result"}
         )
-    return found
+    return outputs
 
 
 def text_of(notebook: dict[str, Any]) -> str:

@@ -56,12 +56,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=RUNS)
     parser.add_argument("--demo", action="store_true", help="those of the docs, from `ipa demo`")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     with chromium() as browser:
-        if asked.demo:
+        if args.demo:
             of_the_demo(browser)
         else:
-            of_every_view(browser, asked.folder)
+            of_every_view(browser, args.folder)
     return 0
 
 
@@ -69,22 +69,24 @@ def of_every_view(browser: Browser, folder: Path) -> None:
     """Every view in every state and look into the folder, and a sheet of each state."""
     folder.mkdir(parents=True, exist_ok=True)
     for state, made in STATES.items():
-        found: dict[str, list[tuple[Path, int]]] = {}
+        pictures: dict[str, list[tuple[Path, int]]] = {}
         with serving(made()) as url:
             for view, address in VIEWS.items():
                 for look, (scheme, width) in LOOKS.items():
                     path = folder / f"{state}-{view}-{look}.png"
                     with opened(browser, f"{url}#{address}", width=width, color_scheme=scheme) as page:
                         take(page, path)
-                    found.setdefault(view, []).append((path, SHEET_WIDTHS[width]))
-        sheet(browser, state, found, FOLDER / f"views-{state}.jpg")
+                    pictures.setdefault(view, []).append((path, SHEET_WIDTHS[width]))
+        sheet(browser, state, pictures, FOLDER / f"views-{state}.jpg")
 
 
-def sheet(browser: Browser, state: str, found: Mapping[str, Sequence[tuple[Path, int]]], path: Path) -> None:
+def sheet(
+    browser: Browser, state: str, pictures: Mapping[str, Sequence[tuple[Path, int]]], path: Path
+) -> None:
     """All pictures of a state in one, two views a row; only the top of a long one."""
     cells = "".join(
         f"<figure><figcaption>{view}</figcaption>{''.join(map(_image, paths))}</figure>"
-        for view, paths in found.items()
+        for view, paths in pictures.items()
     )
     style = (
         "body{margin:0;padding:12px;background:#8a93a3;font:600 13px sans-serif;display:grid;"

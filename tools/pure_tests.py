@@ -38,14 +38,14 @@ def _is_pure(module: str) -> bool:
 @cache
 def imported(path: Path) -> frozenset[str]:
     """The modules of ipa, and the experiments, that a file of tests imports, itself or by its helpers."""
-    found: set[str] = set()
+    modules: set[str] = set()
     for module in _names(ast.parse(path.read_text())):
         if module.startswith("tests."):
             helper = ROOT / Path(*module.split(".")).with_suffix(".py")
-            found |= imported(helper) if helper.is_file() and helper != path else set()
+            modules |= imported(helper) if helper.is_file() and helper != path else set()
         elif module.split(".")[0] in ("ipa", "experiments"):
-            found.add(module)
-    return frozenset(found)
+            modules.add(module)
+    return frozenset(modules)
 
 
 def _names(tree: ast.Module) -> Iterator[str]:

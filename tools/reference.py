@@ -46,7 +46,7 @@ def setting_comments() -> dict[str, str]:
     source = (ROOT / "ipa" / "settings.py").read_text()
     lines = source.splitlines()
     body = next(n for n in ast.parse(source).body if isinstance(n, ast.ClassDef) and n.name == "Settings")
-    found = {}
+    comments = {}
     for node in body.body:
         if not isinstance(node, ast.AnnAssign):
             continue
@@ -55,8 +55,8 @@ def setting_comments() -> dict[str, str]:
         while lines[row].strip().startswith("#"):
             above.insert(0, lines[row].strip("# "))
             row -= 1
-        found[ast.unparse(node.target)] = " ".join(above)
-    return found
+        comments[ast.unparse(node.target)] = " ".join(above)
+    return comments
 
 
 def settings() -> str:
@@ -246,10 +246,10 @@ def access() -> str:
         needs = f"**{rule.operation}**, {rule.where}" if rule else "**open to all**"
         groups.setdefault(f"{needs}; work: {work_of((method, path))}", []).append(f"`{method} {path}`")
     lines += [f"- {needs}: {', '.join(routes)}" for needs, routes in groups.items()]
-    seen = sum(rule is not None and rule.where is Where.SEEN for rule in RULES.values())
+    count = sum(rule is not None and rule.where is Where.SEEN for rule in RULES.values())
     lines += [
         "",
-        f"Where it says *{Where.SEEN}* ({seen} routes), the answer has only what one may see.",
+        f"Where it says *{Where.SEEN}* ({count} routes), the answer has only what one may see.",
         "",
         "## Work",
         "",
@@ -276,11 +276,11 @@ def python() -> str:
     """The public functions and types with the first line of their docstrings."""
     import ipa.library
 
-    found = [getattr(ipa.library, name) for name in ipa.library.__all__]
+    public = [getattr(ipa.library, name) for name in ipa.library.__all__]
     groups = {
-        "Functions": [each for each in found if inspect.isfunction(each)],
-        "Types": [each for each in found if isinstance(each, type) and not issubclass(each, Exception)],
-        "Errors": [each for each in found if isinstance(each, type) and issubclass(each, Exception)],
+        "Functions": [each for each in public if inspect.isfunction(each)],
+        "Types": [each for each in public if isinstance(each, type) and not issubclass(each, Exception)],
+        "Errors": [each for each in public if isinstance(each, type) and issubclass(each, Exception)],
     }
     parts = [PYTHON_HEAD]
     for title, members in groups.items():
@@ -290,21 +290,21 @@ def python() -> str:
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
-def _member(found: Any) -> str:
+def _member(value: Any) -> str:
     """A function with its parameters, or a type with its values or methods."""
-    if inspect.isfunction(found):
-        names = list(inspect.signature(found).parameters)
-    elif issubclass(found, Enum):
-        names = [each.value for each in found]
+    if inspect.isfunction(value):
+        names = list(inspect.signature(value).parameters)
+    elif issubclass(value, Enum):
+        names = [each.value for each in value]
     else:
-        names = [f"{name}()" for name, each in vars(found).items() if _is_method(each, name)]
-    line = f"- `{found.__name__}{'' if inspect.isclass(found) else '(' + ', '.join(names) + ')'}`: "
-    line += (inspect.getdoc(found) or "").partition("\n\n")[0].replace("\n", " ")
-    return f"{line} `{', '.join(names)}`" if names and inspect.isclass(found) else line
+        names = [f"{name}()" for name, each in vars(value).items() if _is_method(each, name)]
+    line = f"- `{value.__name__}{'' if inspect.isclass(value) else '(' + ', '.join(names) + ')'}`: "
+    line += (inspect.getdoc(value) or "").partition("\n\n")[0].replace("\n", " ")
+    return f"{line} `{', '.join(names)}`" if names and inspect.isclass(value) else line
 
 
-def _is_method(found: Any, name: str) -> bool:
-    return not name.startswith("_") and inspect.isfunction(found)
+def _is_method(value: Any, name: str) -> bool:
+    return not name.startswith("_") and inspect.isfunction(value)
 
 
 def schemas() -> dict[str, str]:
@@ -319,7 +319,7 @@ def schemas() -> dict[str, str]:
         ),
         "profile": (PROFILE, "What was measured of one stage's variants, over batch sizes and cores."),
     }
-    found = {}
+    texts = {}
     for kind, (form, description) in kinds.items():
         head = {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -327,8 +327,8 @@ def schemas() -> dict[str, str]:
             "title": kind.capitalize(),
             "description": description,
         }
-        found[kind] = json.dumps({**head, **json_schema(form)}, indent=2, ensure_ascii=False) + "\n"
-    return found
+        texts[kind] = json.dumps({**head, **json_schema(form)}, indent=2, ensure_ascii=False) + "\n"
+    return texts
 
 
 def json_schema(form: ValueForm) -> dict[str, Any]:

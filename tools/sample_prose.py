@@ -65,9 +65,9 @@ def main(count: int = COUNT, seed: int = SEED) -> None:
     chance = random.Random(seed)
     texts = sorted(each for path in (ROOT / "ipa").rglob("*.py") for each in docstrings(path))
     holds = sorted(each for path in ENGINE.glob("*.py") for each in messages(path))
-    for heading, found in (("Public docstrings", texts), ("Hold messages", holds)):
-        print(f"{heading} ({min(count, len(found))} of {len(found)}, seed {seed})\n")
-        for name, text in chance.sample(found, min(count, len(found))):
+    for heading, named in (("Public docstrings", texts), ("Hold messages", holds)):
+        print(f"{heading} ({min(count, len(named))} of {len(named)}, seed {seed})\n")
+        for name, text in chance.sample(named, min(count, len(named))):
             print(f"{name}\n{textwrap.indent(text, '    ')}\n")
 
 

@@ -58,12 +58,12 @@ def locked(lock: str, environment: dict[str, str]) -> Iterator[Locked]:
 
 def environment_of(script: str) -> dict[str, str]:
     """The values of markers in images that this script builds; platforms differ only in the machine."""
-    found = re.search(r"\bpython=((\d+\.\d+)\.\d+)$", script, re.MULTILINE)
-    if found is None:
+    match = re.search(r"\bpython=((\d+\.\d+)\.\d+)$", script, re.MULTILINE)
+    if match is None:
         raise ValueError("tools/images.sh has no line with python=MAJOR.MINOR.PATCH")
     return {
-        "python_full_version": found[1],
-        "python_version": found[2],
+        "python_full_version": match[1],
+        "python_version": match[2],
         "implementation_name": "cpython",
         "platform_python_implementation": "CPython",
         "os_name": "posix",
@@ -75,21 +75,21 @@ def environment_of(script: str) -> dict[str, str]:
 def licences(of: Locked) -> list[str] | None:
     """The licence that the installed package names; None where another version or none is installed."""
     try:
-        said = metadata(of.name)
+        fields = metadata(of.name)
     except PackageNotFoundError:
         return None
-    if said["Version"] != of.version:
+    if fields["Version"] != of.version:
         return None
-    exact = said.get("License-Expression") or said.get("License") or ""
+    exact = fields.get("License-Expression") or fields.get("License") or ""
     if exact and "\n" not in exact:
         return [exact]
-    classifiers = [each for each in said.get_all("Classifier") or [] if each.startswith("License :: ")]
+    classifiers = [each for each in fields.get_all("Classifier") or [] if each.startswith("License :: ")]
     return sorted({each.rpartition(" :: ")[2] for each in classifiers})
 
 
 def component(of: Locked, before: Mapping[str, list[License]]) -> Component:
     """A package as CycloneDX has it, with the hashes of all its files: any may be installed."""
-    said = licences(of)
+    terms = licences(of)
     purl = PackageURL("pypi", name=of.name, version=of.version)
     files = ExternalReference(
         type=ExternalReferenceType.DISTRIBUTION,
@@ -101,7 +101,7 @@ def component(of: Locked, before: Mapping[str, list[License]]) -> Component:
         version=of.version,
         bom_ref=purl.to_string(),
         purl=purl,
-        licenses=before.get(purl.to_string(), []) if said is None else map(FACTORY.make_from_string, said),
+        licenses=before.get(purl.to_string(), []) if terms is None else map(FACTORY.make_from_string, terms),
         external_references=[files],
     )
 
@@ -111,7 +111,7 @@ def sbom(image: str, before: str) -> str:
 
     Packages whose version this Python does not install keep the licence that they had before.
     """
-    kept = Bom.from_json(json.loads(before)).components if before else []
+    components = Bom.from_json(json.loads(before)).components if before else []
     lock = (ROOT / "requirements" / f"{image}.txt").read_text(encoding="utf-8")
     script = (ROOT / "tools" / "images.sh").read_text(encoding="utf-8")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -123,11 +123,11 @@ def sbom(image: str, before: str) -> str:
         description=f"The Python packages of the image {image}",
         licenses=[FACTORY.make_from_string(project["license"])],
     )
-    found = list(locked(lock, environment_of(script)))
-    known = {str(each.bom_ref): list(each.licenses) for each in kept}
-    parts = {each.name: component(each, known) for each in found}
+    packages = list(locked(lock, environment_of(script)))
+    known = {str(each.bom_ref): list(each.licenses) for each in components}
+    parts = {each.name: component(each, known) for each in packages}
     needs: dict[str, list[Dependency]] = {}
-    for each in found:
+    for each in packages:
         for user in each.needed_by:
             root = PROJECT.match(user)
             needs.setdefault(project["name"] if root else user, []).append(

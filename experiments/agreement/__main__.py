@@ -28,13 +28,13 @@ class Tally:
     counts: Counter[str] = field(default_factory=Counter)
     difference: float = 0.0
 
-    def add(self, found: Agreement) -> None:
+    def add(self, agreement: Agreement) -> None:
         """Count one instance."""
         self.counts["instances"] += 1
-        self.counts["feasible"] += found.feasible
-        self.counts["enumerated"] += found.enumerated
-        self.counts["disagreements"] += bool(found.faults)
-        self.difference = max(self.difference, found.difference)
+        self.counts["feasible"] += agreement.feasible
+        self.counts["enumerated"] += agreement.enumerated
+        self.counts["disagreements"] += bool(agreement.faults)
+        self.difference = max(self.difference, agreement.difference)
 
     def row(self) -> list[str]:
         """The numbers as text, in the order of the table."""
@@ -45,7 +45,7 @@ class Tally:
 def agreements(kind: str, count: int, start: int) -> Iterator[Agreement]:
     """Compare this many instances of the kind. A crash is a disagreement."""
     check = KINDS[kind][1]
-    found: list[Agreement] = []
+    checked: list[Agreement] = []
 
     @seed(start)
     @settings(
@@ -58,14 +58,14 @@ def agreements(kind: str, count: int, start: int) -> Iterator[Agreement]:
     @given(randoms)
     def collect(random: Random) -> None:
         try:
-            found.append(check(random, MOST))
+            checked.append(check(random, MOST))
         except HypothesisException:
             raise
         except Exception:  # whatever an engine fails with is a disagreement, told with its trace
-            found.append(Agreement("", (), False, False, inf, (traceback.format_exc(),)))
+            checked.append(Agreement("", (), False, False, inf, (traceback.format_exc(),)))
 
     collect()
-    yield from found
+    yield from checked
 
 
 def table(title: str, tallies: dict[str, Tally]) -> str:
@@ -91,17 +91,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.agreement", description=__doc__)
     parser.add_argument("--instances", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     whole: dict[str, Tally] = {}
     special: dict[str, Tally] = {}
     for kind in KINDS:
-        for found in agreements(kind, examples(kind, asked.instances), asked.seed):
+        for agreement in agreements(kind, examples(kind, args.instances), args.seed):
             for name in (kind, "all"):
-                whole.setdefault(name, Tally()).add(found)
-            for name in found.kinds:
-                special.setdefault(name, Tally()).add(found)
-            if found.faults and whole["all"].counts["disagreements"] <= SHOWN:
-                print(f"{kind}: {'; '.join(found.faults)}\n  {found.instance}")
+                whole.setdefault(name, Tally()).add(agreement)
+            for name in agreement.kinds:
+                special.setdefault(name, Tally()).add(agreement)
+            if agreement.faults and whole["all"].counts["disagreements"] <= SHOWN:
+                print(f"{kind}: {'; '.join(agreement.faults)}\n  {agreement.instance}")
         print(f"{kind}: {whole[kind].counts['instances']} done", file=sys.stderr, flush=True)
     whole["all"] = whole.pop("all")
     print(table("problem", whole), table("feature", dict(sorted(special.items()))), sep="\n\n")

@@ -79,8 +79,8 @@ def rows(size: Size, tell: Tell) -> Figures:
     failed = [each["row"] for each in tried if not each["passed"]]
     return {
         "rows R and G": [
-            Figure("tests", len(tried), told=f"{folder}/table.md"),
-            Figure("tests that fail", len(failed), at_most=0, told=", ".join(failed)),
+            Figure("tests", len(tried), note=f"{folder}/table.md"),
+            Figure("tests that fail", len(failed), at_most=0, note=", ".join(failed)),
             Figure("exit code", done.returncode, at_most=0),
         ]
     }
@@ -88,29 +88,29 @@ def rows(size: Size, tell: Tell) -> Figures:
 
 def made_up(size: Size, tell: Tell) -> Figures:
     """Requests made up from the OpenAPI document."""
-    found = fuzz(size.examples, 6, 1, is_short=True)
-    failed = sum(count for status, count in found.by_status.items() if status >= 500)
+    outcome = fuzz(size.examples, 6, 1, is_short=True)
+    failed = sum(count for status, count in outcome.by_status.items() if status >= 500)
     return {
         "made-up requests": [
-            Figure("requests", found.cases, told=f"{len(found.operations)} operations"),
+            Figure("requests", outcome.cases, note=f"{len(outcome.operations)} operations"),
             Figure("answers 5xx", failed, at_most=0),
-            Figure("findings", sum(found.findings.values()) + len(found.errors), at_most=0),
-            Figure("operations never asked", len(found.uncovered), at_most=0),
+            Figure("findings", sum(outcome.findings.values()) + len(outcome.errors), at_most=0),
+            Figure("operations never asked", len(outcome.uncovered), at_most=0),
         ]
     }
 
 
 def parsers(size: Size, tell: Tell) -> Figures:
     """A search for the slowest input of every parser."""
-    found = [slow_inputs.search(each, size.rounds) for each in PARSERS()]
-    tell(slow_inputs.table(found))
-    worst = max(found, key=lambda each: each.seconds / each.bound_s)
-    slow = [each.parser for each in found if each.is_slow]
+    results = [slow_inputs.search(each, size.rounds) for each in PARSERS()]
+    tell(slow_inputs.table(results))
+    worst = max(results, key=lambda each: each.seconds / each.bound_s)
+    slow = [each.parser for each in results if each.is_slow]
     return {
         "slow inputs": [
-            Figure("parsers searched", len(found), told=f"{size.rounds} inputs each"),
-            Figure("slow parsers", len(slow), at_most=0, told=", ".join(slow)),
-            Figure("worst CPU time ms", 1e3 * worst.seconds, 1e3 * worst.bound_s, told=worst.parser),
+            Figure("parsers searched", len(results), note=f"{size.rounds} inputs each"),
+            Figure("slow parsers", len(slow), at_most=0, note=", ".join(slow)),
+            Figure("worst CPU time ms", 1e3 * worst.seconds, 1e3 * worst.bound_s, note=worst.parser),
         ]
     }
 
@@ -121,9 +121,9 @@ def many_connections(size: Size, tell: Tell) -> Figures:
     # Those that wait for a deadline leave a core to another.
     with ThreadPoolExecutor(2) as pool:
         waiting = [what for what in attacks if what.waits]
-        found = dict(zip(waiting, pool.map(_connected, waiting), strict=True))
-    found |= {what: _connected(what) for what in attacks if not what.waits}
-    return {f"1 000 connections: {what.name}": found[what] for what in attacks}
+        by_attack = dict(zip(waiting, pool.map(_connected, waiting), strict=True))
+    by_attack |= {what: _connected(what) for what in attacks if not what.waits}
+    return {f"1 000 connections: {what.name}": by_attack[what] for what in attacks}
 
 
 def _connected(what: connections.Attack) -> list[Figure]:
@@ -131,17 +131,17 @@ def _connected(what: connections.Attack) -> list[Figure]:
         skipped = partial(connections.skipped_ticks, host, port)
         # Those that open again what is closed do the same from the first second to the last.
         seconds = 6.0 if what.is_stubborn else 15.0
-        seen = connections.attack(what, host, port, seconds=seconds, pid=pid, skipped_ticks=skipped)
+        figures = connections.attack(what, host, port, seconds=seconds, pid=pid, skipped_ticks=skipped)
     # One that connects again each time it is closed is never done; each of its connections is.
     is_done = not what.is_stubborn
     return [
-        Figure("open at once", seen.most_open, told=f"{seen.opened} opened"),
-        Figure("still open", seen.still_open, at_most=0 if is_done else None),
-        Figure("longest open s", seen.longest_s, at_most=10.0 if is_done else None),
-        Figure("memory grown MB", seen.grown_mb, at_most=100.0),
-        *(Figure(f"slowest {path} s", each, at_most=1.0) for path, each in seen.worst_s.items()),
-        Figure("other requests lost or refused", sum(seen.failed.values()), at_most=0),
-        Figure("skipped ticks", seen.skipped_ticks, at_most=0),
+        Figure("open at once", figures.most_open, note=f"{figures.opened} opened"),
+        Figure("still open", figures.still_open, at_most=0 if is_done else None),
+        Figure("longest open s", figures.longest_s, at_most=10.0 if is_done else None),
+        Figure("memory grown MB", figures.grown_mb, at_most=100.0),
+        *(Figure(f"slowest {path} s", each, at_most=1.0) for path, each in figures.worst_s.items()),
+        Figure("other requests lost or refused", sum(figures.failed.values()), at_most=0),
+        Figure("skipped ticks", figures.skipped_ticks, at_most=0),
     ]
 
 
@@ -154,17 +154,19 @@ def data_plane(size: Size, tell: Tell) -> Figures:
     with ProcessPoolExecutor(len(sized), get_context("spawn")) as pool:
         beside = [pool.submit(kill, *each) for each in sized if each[0] != "router"]
     reports = [each.result() for each in beside] + [kill(*each) for each in sized if each[0] == "router"]
-    found: Figures = {}
-    for seen in reports:
-        is_router = seen.target == "router"
-        others = seen.lost - seen.lost_in_flight if is_router else seen.lost
-        found[f"kill -9 of a {seen.target} at {seen.rate_rps:g} rps"] = [
-            Figure("kills", seen.kills, told=f"{seen.sent} requests, {seen.lost_in_flight} lost in flight"),
+    figures: Figures = {}
+    for report in reports:
+        is_router = report.target == "router"
+        others = report.lost - report.lost_in_flight if is_router else report.lost
+        figures[f"kill -9 of a {report.target} at {report.rate_rps:g} rps"] = [
+            Figure(
+                "kills", report.kills, note=f"{report.sent} requests, {report.lost_in_flight} lost in flight"
+            ),
             Figure("other requests lost", others, at_most=0),
-            Figure("wrong answers", seen.wrong, at_most=0),
-            Figure("first new answer s", seen.recovery_s, at_most=1.0 if is_router else None),
+            Figure("wrong answers", report.wrong, at_most=0),
+            Figure("first new answer s", report.recovery_s, at_most=1.0 if is_router else None),
         ]
-    return found
+    return figures
 
 
 def _machine(loads: list[float]) -> str:
@@ -194,24 +196,24 @@ def main() -> int:
     parser.add_argument("only", nargs="*", choices=[[], *attacks], help="these attacks; all without")
     parser.add_argument("--quick", action="store_true", help="little of each: does it work at all")
     parser.add_argument("--docs", action="store_true", help=f"only write the last table's bounds to {PAGE}")
-    asked = parser.parse_args()
-    if asked.docs:
+    args = parser.parse_args()
+    if args.docs:
         put("make attack", worst_of((OUT / "table.md").read_text(encoding="utf-8")))
         return 0
-    size, found = QUICK if asked.quick else WHOLE, Figures()
-    loads, attacked_s, names = [os.getloadavg()[0]], time.monotonic(), asked.only or ["all"]
-    for name in asked.only or attacks:
+    size, figures = QUICK if args.quick else WHOLE, Figures()
+    loads, attacked_s, names = [os.getloadavg()[0]], time.monotonic(), args.only or ["all"]
+    for name in args.only or attacks:
         began_s = time.monotonic()
-        found |= attacks[name](size, lambda line: print(line, flush=True))
+        figures |= attacks[name](size, lambda line: print(line, flush=True))
         loads.append(os.getloadavg()[0])
         print(f"{name}: {time.monotonic() - began_s:.0f} s, load {loads[-1]:.1f}", flush=True)
         # After each: one that is interrupted has told what it found.
         lasted_s = time.monotonic() - attacked_s
-        text = f"{_machine(loads)}; {' '.join(names)} in {lasted_s:.0f} s\n\n{table(found)}"
+        text = f"{_machine(loads)}; {' '.join(names)} in {lasted_s:.0f} s\n\n{table(figures)}"
         OUT.mkdir(parents=True, exist_ok=True)
         (OUT / "table.md").write_text(text + "\n", encoding="utf-8")
     print(f"\n{text}\nwritten to {OUT / 'table.md'}")
-    return int(not all(each.is_met for several in found.values() for each in several))
+    return int(not all(each.is_met for several in figures.values() for each in several))
 
 
 if __name__ == "__main__":

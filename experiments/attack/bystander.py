@@ -39,7 +39,7 @@ TICKS, SKIPPED = "ipa_decisions_total", "ipa_skipped_ticks_total"
 
 
 @dataclass
-class Seen:
+class Answers:
     """The answers to the bystander: `lost` had none, `refused` another status than success."""
 
     sent: int = 0
@@ -54,7 +54,7 @@ class Seen:
 class Watched:
     """The effects on the service during an attack."""
 
-    seen: Seen = field(default_factory=Seen)
+    requests: Answers = field(default_factory=Answers)
     ticks: float = 0.0
     skipped: float = 0.0
     lasted_s: float = 0.0
@@ -65,68 +65,70 @@ class Watched:
         """The figures asked of every attack on a running service."""
         kept_ratio = self.ticks / max(self.ticks + self.skipped, 1.0)
         grown_mb = self.memory_peak_mb - self.memory_before_mb
-        told = ", ".join(f"{count} × {status}" for status, count in self.seen.statuses.items())
+        statuses = ", ".join(f"{count} × {status}" for status, count in self.requests.statuses.items())
         ticks = f"{self.ticks:g} in {self.lasted_s:.0f} s"
         memory = f"from {self.memory_before_mb:.0f}"
         return [
-            Figure("ordinary requests", self.seen.sent, told=told),
-            Figure("ordinary requests lost or refused", self.seen.lost + self.seen.refused, at_most=0),
-            Figure("slowest ordinary answer s", self.seen.worst_s, at_most=1.0),
-            Figure("slowest health s", self.seen.worst_health_s, at_most=0.5),
-            Figure("ticks kept ratio", kept_ratio, at_least=0.99, told=ticks),
-            Figure("memory grown MB", grown_mb, at_most=most_memory_mb, told=memory),
+            Figure("ordinary requests", self.requests.sent, note=statuses),
+            Figure(
+                "ordinary requests lost or refused", self.requests.lost + self.requests.refused, at_most=0
+            ),
+            Figure("slowest ordinary answer s", self.requests.worst_s, at_most=1.0),
+            Figure("slowest health s", self.requests.worst_health_s, at_most=0.5),
+            Figure("ticks kept ratio", kept_ratio, at_least=0.99, note=ticks),
+            Figure("memory grown MB", grown_mb, at_most=most_memory_mb, note=memory),
         ]
 
 
 @contextmanager
 def beside(target: Service, key: str) -> Iterator[Watched]:
     """An ordinary user and a look at ticks and memory while an attack goes on; filled in as it ends."""
-    found = Watched()
+    watched = Watched()
     command = [sys.executable, "-m", "experiments.attack.bystander", target.url, key]
     ended = threading.Event()
 
     def weigh() -> None:
         while not ended.wait(0.1):
-            found.memory_peak_mb = max(found.memory_peak_mb, target.memory_mb)
+            watched.memory_peak_mb = max(watched.memory_peak_mb, target.memory_mb)
 
     weighing = threading.Thread(target=weigh, daemon=True)
     before, began_s = _warm(target, key), time.monotonic()
-    found.memory_before_mb = found.memory_peak_mb = target.memory_mb
+    watched.memory_before_mb = watched.memory_peak_mb = target.memory_mb
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
         weighing.start()
         try:
-            yield found
+            yield watched
         finally:
             output, _ = process.communicate(timeout=60)
             ended.set()
             weighing.join()
     after = counted(target, key)
-    found.seen = Seen(**json.loads(output))
-    found.lasted_s = time.monotonic() - began_s
-    found.ticks, found.skipped = (after[name] - before[name] for name in (TICKS, SKIPPED))
+    watched.requests = Answers(**json.loads(output))
+    watched.lasted_s = time.monotonic() - began_s
+    watched.ticks, watched.skipped = (after[name] - before[name] for name in (TICKS, SKIPPED))
 
 
 def _warm(target: Service, key: str) -> dict[str, float]:
     """The counters once the loop has made its first ticks."""
     end_s = time.monotonic() + WARM_S
     while True:
-        found = counted(target, key)
-        if found[TICKS] >= WARM_TICKS or time.monotonic() > end_s:
-            return found
+        counts = counted(target, key)
+        if counts[TICKS] >= WARM_TICKS or time.monotonic() > end_s:
+            return counts
         time.sleep(0.5)
 
 
 def counted(target: Service, key: str) -> dict[str, float]:
     """The service's counters of ticks that were run and of those that were not, of its pipeline."""
     text = httpx.get(f"{target.url}/metrics", headers=_headers(key), timeout=60.0).raise_for_status().text
-    found = {TICKS: 0.0, SKIPPED: 0.0}
+    counts = {TICKS: 0.0, SKIPPED: 0.0}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            if sample.name in found and sample.labels.get("pipeline") == PIPELINE:
-                found[sample.name] += sample.value
-    return found
+            if sample.name in counts and sample.labels.get("pipeline") == PIPELINE:
+                counts[sample.name] += sample.value
+    return counts
 
 
 def _headers(key: str) -> dict[str, str]:
@@ -137,7 +139,7 @@ def main(url: str, key: str) -> None:
     """Ask until standard input ends."""
     ended = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
-    found, number, statuses = Seen(), 0, Counter[str]()
+    tally, number, statuses = Answers(), 0, Counter[str]()
     print("ready", flush=True)
     began_s = time.monotonic()
     with httpx.Client(base_url=url, headers=_headers(key), timeout=ANSWER_S, trust_env=False) as client:
@@ -145,20 +147,20 @@ def main(url: str, key: str) -> None:
             method, path, body = REQUESTS[number % len(REQUESTS)]
             number += 1
             sent_s = time.monotonic()
-            found.sent += 1
+            tally.sent += 1
             try:
                 answer = client.request(method, path, json=body)
             except httpx.TransportError as error:
-                found.lost += 1
+                tally.lost += 1
                 statuses[type(error).__name__] += 1
             else:
-                found.refused += not answer.is_success
+                tally.refused += not answer.is_success
                 statuses[str(answer.status_code)] += 1
             took_s = time.monotonic() - sent_s
-            found.worst_s = max(found.worst_s, took_s)
+            tally.worst_s = max(tally.worst_s, took_s)
             if path == "/healthz":
-                found.worst_health_s = max(found.worst_health_s, took_s)
-    print(json.dumps({**asdict(replace(found, statuses={})), "statuses": statuses}))
+                tally.worst_health_s = max(tally.worst_health_s, took_s)
+    print(json.dumps({**asdict(replace(tally, statuses={})), "statuses": statuses}))
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ class Figures:
     longest_s: float = 0.0
     grown_mb: float = 0.0
     # By path: requests of the other client, those that were not answered 200, and the longest.
-    asked: dict[str, int] = field(default_factory=dict)
+    requests: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
     worst_s: dict[str, float] = field(default_factory=dict)
     skipped_ticks: int = 0
@@ -213,11 +213,11 @@ def probed(host: str, port: int, paths: Sequence[str], figures: Figures) -> Iter
             yield
         finally:
             prober.stdin.close()
-            told = json.loads(prober.stdout.readline() or "{}")
-            for path, found in told.items():
-                figures.asked[path] = found["asked"]
-                figures.failed[path] = found["failed"]
-                figures.worst_s[path] = found["worst_s"]
+            answers = json.loads(prober.stdout.readline() or "{}")
+            for path, counts in answers.items():
+                figures.requests[path] = counts["asked"]
+                figures.failed[path] = counts["failed"]
+                figures.worst_s[path] = counts["worst_s"]
 
 
 def attack(
@@ -271,14 +271,14 @@ def skipped_ticks(host: str, port: int) -> int:
     return round(sum(float(value) for value in re.findall(r"^ipa_skipped_ticks_total\S* (\S+)", text, re.M)))
 
 
-def table(found: Sequence[Figures]) -> str:
+def table(several: Sequence[Figures]) -> str:
     """The figures, a line an attack."""
     lines = [
         f"{'attack':34} {'opened':>7} {'files':>6} {'left':>5} {'closed s':>8} {'+MB':>6} {'healthz s':>9} "
         f"{'list s':>7} {'failed':>8} {'skipped':>7}"
     ]
-    for each in found:
-        failed = f"{sum(each.failed.values())}/{sum(each.asked.values())}"
+    for each in several:
+        failed = f"{sum(each.failed.values())}/{sum(each.requests.values())}"
         worst = [each.worst_s.get(path, float("nan")) for path in PATHS]
         lines.append(
             f"{each.attack:34} {each.opened:7} {each.most_open:6} {each.still_open:5} {each.longest_s:8.2f} "
@@ -293,10 +293,10 @@ def main(tell: Callable[[str], object] = print) -> int:
     options.add_argument("--connections", type=int, default=1000)
     options.add_argument("--seconds", type=float, default=15.0, help="of each attack, at the most")
     options.add_argument("attacks", nargs="*", help="only those whose names contain one of these")
-    asked = options.parse_args()
-    found = []
+    args = options.parse_args()
+    several = []
     for what in ATTACKS:
-        if asked.attacks and not any(part in what.name for part in asked.attacks):
+        if args.attacks and not any(part in what.name for part in args.attacks):
             continue
         # A service of its own each time: memory that was once taken stays with a process.
         with demo() as (host, port, pid):
@@ -304,13 +304,13 @@ def main(tell: Callable[[str], object] = print) -> int:
                 what,
                 host,
                 port,
-                connections=asked.connections,
-                seconds=asked.seconds,
+                connections=args.connections,
+                seconds=args.seconds,
                 pid=pid,
                 skipped_ticks=lambda host=host, port=port: skipped_ticks(host, port),  # type: ignore[misc]
             )
-            found.append(figures)
-    tell(table(found))
+            several.append(figures)
+    tell(table(several))
     return 0
 
 

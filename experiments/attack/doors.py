@@ -54,11 +54,11 @@ def run(tell: Callable[[str], None] = lambda line: None) -> dict[str, list[Figur
                 answers[
                     client.get(FILES[number % len(FILES)], headers=headers, timeout=60.0).status_code
                 ] += 1
-        told = ", ".join(f"{count} × {status}" for status, count in answers.items())
-        found = {
+        statuses = ", ".join(f"{count} × {status}" for status, count in answers.items())
+        doors = {
             "a Range of 31 000 digits": [
                 Figure("sent", RANGES),
-                Figure("answered other than whole", RANGES - answers[200], at_most=0, told=told),
+                Figure("answered other than whole", RANGES - answers[200], at_most=0, note=statuses),
                 *watched.figures(most_memory_mb=50.0),
             ]
         }
@@ -82,10 +82,10 @@ def run(tell: Callable[[str], None] = lambda line: None) -> dict[str, list[Figur
         if any(SECRET.encode() in path.read_bytes() for path in Path(folder).glob("ipa.sqlite3*")):
             hits.append("store")
     tell("secrets: done")
-    asked = Figure("answers searched", 4 * len(PATHS), told="and the log and the store")
+    searched = Figure("answers searched", 4 * len(PATHS), note="and the log and the store")
     return {
-        **found,
-        "secrets in settings": [asked, Figure("found", len(hits), at_most=0, told="; ".join(hits[:5]))],
+        **doors,
+        "secrets in settings": [searched, Figure("found", len(hits), at_most=0, note="; ".join(hits[:5]))],
     }
 
 

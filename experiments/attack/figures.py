@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A measured figure. It is missed where it is above `at_most` or below `at_least`; `told` explains it."""
+    """A measured figure. It is missed where it is above `at_most` or below `at_least`; `note` explains it."""
 
     name: str
     value: float
     at_most: float | None = None
     at_least: float | None = None
-    told: str = ""
+    note: str = ""
 
     @property
     def is_met(self) -> bool:
@@ -23,33 +23,33 @@ class Figure:
         return is_below and (self.at_least is None or self.value >= self.at_least)
 
     @property
-    def asked(self) -> str:
+    def goal(self) -> str:
         """Its bounds, in words."""
         bounds = (("≤", self.at_most), ("≥", self.at_least))
         return " ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
 
     def row(self, attack: str) -> str:
         """A line of the table."""
-        mark = ("met" if self.is_met else "MISSED") if self.asked else ""
-        return f"| {attack} | {self.name} | {self.value:.4g} | {self.asked} | {mark} | {self.told} |"
+        mark = ("met" if self.is_met else "MISSED") if self.goal else ""
+        return f"| {attack} | {self.name} | {self.value:.4g} | {self.goal} | {mark} | {self.note} |"
 
 
 HEAD = "| attack | figure | value | asked | | |\n|---|---|---:|---|---|---|"
 
 
-def table(found: Mapping[str, Iterable[Figure]]) -> str:
+def table(attacks: Mapping[str, Iterable[Figure]]) -> str:
     """The table of all figures, by attack, and how many of those asked for are met."""
-    figures = [(attack, each) for attack, several in found.items() for each in several]
-    asked = [each for _, each in figures if each.asked]
-    met = sum(each.is_met for each in asked)
+    figures = [(attack, each) for attack, several in attacks.items() for each in several]
+    bounded = [each for _, each in figures if each.goal]
+    met = sum(each.is_met for each in bounded)
     rows = "\n".join(each.row(attack) for attack, each in figures)
-    return f"{HEAD}\n{rows}\n\n{met} of {len(asked)} figures are met."
+    return f"{HEAD}\n{rows}\n\n{met} of {len(bounded)} figures are met."
 
 
-def print_table(found: Mapping[str, Iterable[Figure]]) -> int:
+def print_table(attacks: Mapping[str, Iterable[Figure]]) -> int:
     """Print the table; the exit code: 1 where a figure is missed."""
-    print(table(found))
-    return int(not all(each.is_met for several in found.values() for each in several))
+    print(table(attacks))
+    return int(not all(each.is_met for several in attacks.values() for each in several))
 
 
 def worst_of(text: str) -> str:
@@ -57,20 +57,20 @@ def worst_of(text: str) -> str:
     lines = text.splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
     bounds: dict[tuple[str, str], list[tuple[float, str, str]]] = {}
-    for attack, name, value, asked, mark, _told in rows[1:]:
-        if asked:
-            bounds.setdefault((name, asked), []).append((float(value), attack, mark))
-    found, exact = [], []
-    for (name, asked), figures in bounds.items():
-        worst, attack, _ = (min if asked.startswith("≥") else max)(figures)
+    for attack, name, value, bound, mark, _told in rows[1:]:
+        if bound:
+            bounds.setdefault((name, bound), []).append((float(value), attack, mark))
+    lines_shown, exact = [], []
+    for (name, bound), figures in bounds.items():
+        worst, attack, _ = (min if bound.startswith("≥") else max)(figures)
         missed = sum(mark == "MISSED" for _, _, mark in figures)
-        if asked in ("≤ 0", "≥ 1") and not missed:
+        if bound in ("≤ 0", "≥ 1") and not missed:
             exact.append(f"{name} {worst:g}")
             continue
         # Where nothing is asked to happen and nothing does, no attack is the worst.
         is_alike = len(figures) > 1 and all(each == worst for each, _, _ in figures)
         at = "each alike" if is_alike else attack
-        found.append(f"| {name} | {len(figures)} | {asked} | {worst:g} | {at} | {missed or ''} |")
+        lines_shown.append(f"| {name} | {len(figures)} | {bound} | {worst:g} | {at} | {missed or ''} |")
     head = "| figure | attacks | asked | worst | at | missed |\n|---|---:|---|---:|---|---:|"
     nothing = f"As asked: {', '.join(dict.fromkeys(exact))}."
-    return "\n".join([lines[0] + ".", "", head, *found, "", nothing, "", lines[-1]])
+    return "\n".join([lines[0] + ".", "", head, *lines_shown, "", nothing, "", lines[-1]])

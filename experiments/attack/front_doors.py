@@ -165,18 +165,18 @@ async def _answer(port: int, request: bytes) -> str:
 
 async def ordinary(target: Servers, seconds: float) -> Ordinary:
     """Send ordinary requests at a fixed rate, whether or not answers come."""
-    found = Ordinary()
+    tally = Ordinary()
 
     async def one(number: int) -> None:
         sent_s = time.monotonic()
-        found.outcomes[await ask(target, number)] += 1
-        found.times_s.append(time.monotonic() - sent_s)
+        tally.outcomes[await ask(target, number)] += 1
+        tally.times_s.append(time.monotonic() - sent_s)
 
     async with asyncio.TaskGroup() as tasks:
         for number in range(round(seconds * RATE_RPS)):
             tasks.create_task(one(number))
             await asyncio.sleep(1 / RATE_RPS)
-    return found
+    return tally
 
 
 # What an attack does until it is cancelled; it counts what it was answered.
@@ -201,29 +201,29 @@ async def _open(target: Servers, on: str = "router") -> tuple[asyncio.StreamRead
     return await asyncio.open_connection(HOME, target.ports[on])
 
 
-async def nothing(target: Servers, seen: Counter[str]) -> None:
+async def nothing(target: Servers, outcomes: Counter[str]) -> None:
     """The effect of the machine itself on ordinary requests."""
 
 
 def held(begin: bytes, count: int = 700, on: str = "router") -> Attack:
     """Connections that begin so and say nothing more; each that is closed is opened again at once."""
 
-    async def attack(target: Servers, seen: Counter[str]) -> None:
+    async def attack(target: Servers, outcomes: Counter[str]) -> None:
         async def one() -> None:
             while True:
                 try:
                     reader, writer = await _open(target, on)
                 except OSError as error:
-                    seen[type(error).__name__] += 1
+                    outcomes[type(error).__name__] += 1
                     await asyncio.sleep(0.01)
                     continue
-                seen["opened"] += 1
+                outcomes["opened"] += 1
                 try:
                     writer.write(begin)
                     while await reader.read(4096):
                         pass
                 except OSError as error:
-                    seen[type(error).__name__] += 1
+                    outcomes[type(error).__name__] += 1
                 finally:
                     writer.transport.abort()
 
@@ -236,13 +236,13 @@ def bodies(body: bytes, headers: Mapping[str, str], senders: int, on: str = "rou
     """The same request again and again, by that many senders."""
     request = post(INFER[on], body, headers)
 
-    async def attack(target: Servers, seen: Counter[str]) -> None:
+    async def attack(target: Servers, outcomes: Counter[str]) -> None:
         async def one() -> None:
             while True:
                 try:
-                    seen[await _answer(target.ports[on], request)] += 1
+                    outcomes[await _answer(target.ports[on], request)] += 1
                 except (OSError, IndexError) as error:
-                    seen[type(error).__name__] += 1
+                    outcomes[type(error).__name__] += 1
                 await asyncio.sleep(0.05)
 
         await asyncio.gather(*(one() for _ in range(senders)))
@@ -297,7 +297,7 @@ def attack(door: Door) -> list[Figure]:
 
 
 async def _attack(door: Door, target: Servers) -> list[Figure]:
-    seen: Counter[str] = Counter()
+    by_outcome: Counter[str] = Counter()
     most_files = 0
 
     async def weigh() -> None:
@@ -321,7 +321,7 @@ async def _attack(door: Door, target: Servers) -> list[Figure]:
     # Connections that the server resets are what an attack is for.
     asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
     attacked_s = time.monotonic()
-    tasks = [asyncio.ensure_future(door.attack(target, seen)), asyncio.create_task(weigh())]
+    tasks = [asyncio.ensure_future(door.attack(target, by_outcome)), asyncio.create_task(weigh())]
     await asyncio.sleep(BEGIN_S)
     began_s, before_s, own_s = time.monotonic(), target.cpu_s(door.on), time.process_time()
     output, _ = await asking.communicate(b"\n")
@@ -333,22 +333,22 @@ async def _attack(door: Door, target: Servers) -> list[Figure]:
     given = json.loads(output)
     outcomes = Counter[str](given["outcomes"])
     answered = outcomes["200"] / max(1, outcomes.total())
-    told = ", ".join(f"{count} × {name}" for name, count in seen.most_common(6))
+    words = ", ".join(f"{count} × {name}" for name, count in by_outcome.most_common(6))
     others = ", ".join(f"{count} × {name}" for name, count in outcomes.items())
     stopped = max(stops(target.lateness[door.on], attacked_s), key=lambda each: each.late_s, default=NO_STOP)
     await asyncio.sleep(REST_S)
     after_mb = target.memory_mb(door.on)
-    accepted = sum(count for name, count in seen.items() if name.isdigit() and name not in REFUSED)
+    accepted = sum(count for name, count in by_outcome.items() if name.isdigit() and name not in REFUSED)
     attacker = f"attacker {own_cores:.2f}, ordinary client {given['cpu_s'] / lasted_s:.2f}"
     return [
-        Figure("ordinary requests answered in 0.5 s, ratio", answered, at_least=0.99, told=others),
+        Figure("ordinary requests answered in 0.5 s, ratio", answered, at_least=0.99, note=others),
         Figure("slowest ordinary answer s", max(given["times_s"], default=0.0)),
         Figure(
             *("event loop late by ms", 1e3 * stopped.late_s, LATE_MS if door.is_body else None),
-            told=f"CPU {1e3 * stopped.cpu_s:.0f} ms",
+            note=f"CPU {1e3 * stopped.cpu_s:.0f} ms",
         ),
-        Figure("CPU of the server, cores", cores, told=attacker),
-        Figure("memory grown MB", peak_mb - before_mb, at_most=door.most_mb, told=told),
+        Figure("CPU of the server, cores", cores, note=attacker),
+        Figure("memory grown MB", peak_mb - before_mb, at_most=door.most_mb, note=words),
         Figure("memory kept MB", after_mb - before_mb, at_most=KEPT * door.most_mb),
         Figure("most files", most_files, at_most=door.files),
         *([Figure("answers that accept a body", accepted, at_most=0)] if door.is_body else []),
@@ -357,22 +357,22 @@ async def _attack(door: Door, target: Servers) -> list[Figure]:
 
 def run(tell: Callable[[str], None], only: tuple[str, ...] = ()) -> dict[str, list[Figure]]:
     """All attacks, or those whose names have one of the words."""
-    found: dict[str, list[Figure]] = {}
+    figures: dict[str, list[Figure]] = {}
     for door in doors():
         if only and not any(word in door.name for word in only):
             continue
-        found[door.name] = attack(door)
+        figures[door.name] = attack(door)
         tell(f"{door.name}: done")
-    return found
+    return figures
 
 
 def _ordinary(ports: Mapping[str, int], seconds: float) -> None:
     """Ask from the first line on of standard input, and print what became of it."""
     print("ready", flush=True)
     sys.stdin.readline()
-    found = asyncio.run(ordinary(Servers(ports, {}, {}), seconds))
-    told = {"outcomes": found.outcomes, "times_s": found.times_s, "cpu_s": time.process_time()}
-    print(json.dumps(told))
+    tally = asyncio.run(ordinary(Servers(ports, {}, {}), seconds))
+    values = {"outcomes": tally.outcomes, "times_s": tally.times_s, "cpu_s": time.process_time()}
+    print(json.dumps(values))
 
 
 def main() -> int:

@@ -158,10 +158,10 @@ class Load:
     async def _send(self, session: aiohttp.ClientSession, request: Sent, number: int) -> None:
         try:
             async with session.post(self._url, json=body_of(self._pipeline, number)) as response:
-                found = await response.json(content_type=None)
+                body = await response.json(content_type=None)
                 request.outcome = str(response.status)
                 request.is_right = self._pipeline == "digits" or (
-                    response.status == 200 and found["outputs"][0]["data"] == [number]
+                    response.status == 200 and body["outputs"][0]["data"] == [number]
                 )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             request.outcome = type(error).__name__
@@ -278,9 +278,9 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=1.0, help="seconds between two kills")
     parser.add_argument("--pipeline", choices=("stub", "digits"), default="stub")
     given = parser.parse_args()
-    found = run(given.target, given.times, given.rate, every_s=given.every, pipeline=given.pipeline)
-    print(json.dumps({**asdict(found), "is_good": found.is_good}, indent=1))
-    sys.exit(not found.is_good)
+    report = run(given.target, given.times, given.rate, every_s=given.every, pipeline=given.pipeline)
+    print(json.dumps({**asdict(report), "is_good": report.is_good}, indent=1))
+    sys.exit(not report.is_good)
 
 
 if __name__ == "__main__":

@@ -350,7 +350,7 @@ def _yaml_file(text: str) -> object:
 def PARSERS() -> list[Parser]:  # noqa: N802 - a table, made when it is asked for
     """All of them."""
     json_places, file_places = JSON_PLACES, (*JSON_PLACES, *dict.fromkeys(holes(WIDE)))
-    found = [
+    several = [
         Parser(
             "structure of a JSON body",
             structure_fault,
@@ -377,8 +377,8 @@ def PARSERS() -> list[Parser]:  # noqa: N802 - a table, made when it is asked fo
         ("quantity", _quantity),
         ("plain YAML scalar", resolve_plain),
     ):
-        found.append(Parser(name, read, HEADER_PLACES, HEADER_UNITS, HEADERS_LIMIT_BYTES, 0.02))
-    found += [
+        several.append(Parser(name, read, HEADER_PLACES, HEADER_UNITS, HEADERS_LIMIT_BYTES, 0.02))
+    several += [
         Parser(
             f"{min(route.methods)} {route.path}"[:34],
             _routed(route),
@@ -389,7 +389,7 @@ def PARSERS() -> list[Parser]:  # noqa: N802 - a table, made when it is asked fo
         )
         for route in _routes(create_app(FakeWorld().services()))
     ]
-    return [Parser(each.name, quiet(each.parse), *_rest(each)) for each in found]
+    return [Parser(each.name, quiet(each.parse), *_rest(each)) for each in several]
 
 
 HEAD_PLACES = (

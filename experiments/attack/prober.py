@@ -37,23 +37,23 @@ def ask(host: str, port: int, path: str) -> tuple[float, int]:
 
 def main(host: str, port: int, paths: list[str]) -> None:
     """Ask each path in turn until standard input ends."""
-    found: dict[str, list[tuple[float, int]]] = {path: [] for path in paths}
+    answers_of: dict[str, list[tuple[float, int]]] = {path: [] for path in paths}
     for path in paths:
         ask(host, port, path)
     sys.stdout.write("asking\n")
     sys.stdout.flush()
     while not select.select([sys.stdin], [], [], EVERY_S)[0]:
         for path in paths:
-            found[path].append(ask(host, port, path))
-    told = {
+            answers_of[path].append(ask(host, port, path))
+    summary = {
         path: {
             "asked": len(answers),
             "failed": sum(status != http.HTTPStatus.OK for _, status in answers),
             "worst_s": max(seconds for seconds, _ in answers),
         }
-        for path, answers in found.items()
+        for path, answers in answers_of.items()
     }
-    sys.stdout.write(json.dumps(told) + "\n")
+    sys.stdout.write(json.dumps(summary) + "\n")
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ class Service:
         return self.folder / "service.log"
 
     @property
-    def seen(self) -> psutil.Process:
+    def root_process(self) -> psutil.Process:
         """The running process."""
         assert self.process is not None
         return psutil.Process(self.process.pid)
@@ -83,7 +83,7 @@ class Service:
     @property
     def memory_mb(self) -> float:
         """Megabytes of its process; those that it starts have bounds of their own."""
-        return float(self.seen.memory_info().rss) / 1e6
+        return float(self.root_process.memory_info().rss) / 1e6
 
     def key(self, role: str, name: str) -> str:
         """A new API key of that role in the pipeline's namespace."""
@@ -132,7 +132,7 @@ class Service:
     def kill(self) -> None:
         """End it at once, as a lost node or the kernel does, with all that it started."""
         assert self.process is not None
-        others = self.seen.children(recursive=True)
+        others = self.root_process.children(recursive=True)
         self.process.kill()
         self.process.wait()
         for each in others:

@@ -153,8 +153,8 @@ def run(times: int, seed: int) -> list[Figure]:
     """
     each = [times // SERVICES + (number < times % SERVICES) for number in range(SERVICES)]
     with ProcessPoolExecutor(SERVICES, get_context("spawn")) as pool:
-        found = list(pool.map(kill_one, each, range(seed, seed + SERVICES)))
-    return [together(figures) for figures in zip(*found, strict=True)]
+        per_service = list(pool.map(kill_one, each, range(seed, seed + SERVICES)))
+    return [together(figures) for figures in zip(*per_service, strict=True)]
 
 
 def together(figures: Sequence[Figure]) -> Figure:
@@ -218,7 +218,7 @@ def _found(target: Service, ledger: Ledger) -> list[Figure]:
     ids = Counter(entry["decision_id"] for entry in decisions)
     return [
         Figure("acknowledged writes", len(ledger.acknowledged) + len(ledger.given) + len(ledger.applied)),
-        Figure("unanswered writes", unanswered, told="sent again where that is safe"),
+        Figure("unanswered writes", unanswered, note="sent again where that is safe"),
         Figure("acknowledged writes lost", lost + len(wrong_given), at_most=0),
         Figure("acknowledged changes not in the record", len(ledger.applied) - len(by_token), at_most=0),
         Figure("decisions doubled", sum(n - 1 for n in (*ids.values(), *by_token.values())), at_most=0),
@@ -230,13 +230,13 @@ def _found(target: Service, ledger: Ledger) -> list[Figure]:
 
 
 def _pages(client: httpx.Client, path: str, key: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     following: str | None = path
     while following:
         answer = client.get(following).raise_for_status()
-        found += answer.json()[key]
+        entries += answer.json()[key]
         following = answer.links.get("next", {}).get("url")
-    return found
+    return entries
 
 
 def main() -> int:
@@ -244,9 +244,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.attack.service_kills", description=__doc__)
     parser.add_argument("--times", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
-    asked = parser.parse_args()
-    found = run(asked.times, asked.seed)
-    return print_table({"kill -9 of the service during writes": found})
+    args = parser.parse_args()
+    figures = run(args.times, args.seed)
+    return print_table({"kill -9 of the service during writes": figures})
 
 
 if __name__ == "__main__":

@@ -59,8 +59,8 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """The slowest input that was found for a parser."""
+class SlowestInput:
+    """The slowest input of a parser."""
 
     parser: str
     shape: Shape
@@ -86,7 +86,7 @@ def cpu_s(parser: Parser, text: str, runs: int = 1) -> float:
     return best
 
 
-def search(parser: Parser, rounds: int, seed: int = 1) -> Found:
+def search(parser: Parser, rounds: int, seed: int = 1) -> SlowestInput:
     """The slowest input after that many tries: hill climbing from the best of the first half."""
     chance = random.Random(f"{seed} {parser.name}")
     size = min(TRY_BYTES, parser.size_bytes)
@@ -104,19 +104,19 @@ def search(parser: Parser, rounds: int, seed: int = 1) -> Found:
     return measured(parser, best)
 
 
-def measured(parser: Parser, shape: Shape) -> Found:
+def measured(parser: Parser, shape: Shape) -> SlowestInput:
     """The figures of an input at a quarter, half and whole of the parser's largest size."""
     least: dict[int, float] = {}
-    found = _figures(parser, shape, least)
+    worst = _figures(parser, shape, least)
     for _ in range(TRIES - 1):
         # Beyond this no other process is the cause.
-        if not found.is_slow or found.seconds > SLOW_S:
+        if not worst.is_slow or worst.seconds > SLOW_S:
             break
-        found = _figures(parser, shape, least)
-    return found
+        worst = _figures(parser, shape, least)
+    return worst
 
 
-def _figures(parser: Parser, shape: Shape, least: dict[int, float]) -> Found:
+def _figures(parser: Parser, shape: Shape, least: dict[int, float]) -> SlowestInput:
     """The figures of one measurement; `least` has the least CPU seconds of those before, by size."""
     sizes = [parser.size_bytes // part for part in (4, 2, 1)]
     times: list[float] = []
@@ -131,7 +131,7 @@ def _figures(parser: Parser, shape: Shape, least: dict[int, float]) -> Found:
     exponent = (
         log2(max(last, 1e-9) / first) / steps if steps and last > SHORT_S else (2.0 if not steps else 0.0)
     )
-    return Found(parser.name, shape, sizes[len(times) - 1], last, parser.bound_s, exponent)
+    return SlowestInput(parser.name, shape, sizes[len(times) - 1], last, parser.bound_s, exponent)
 
 
 def _drawn(parser: Parser, chance: random.Random) -> Shape:
@@ -151,10 +151,10 @@ def _varied(parser: Parser, shape: Shape, chance: random.Random) -> Shape:
             return Shape(shape.place, chance.choice(parser.units))
 
 
-def table(found: Sequence[Found]) -> str:
+def table(results: Sequence[SlowestInput]) -> str:
     """The findings, a line a parser."""
     lines = [f"{'parser':34} {'bytes':>9} {'CPU ms':>8} {'bound':>6} {'exponent':>8}  worst input"]
-    for each in found:
+    for each in results:
         mark = "SLOW" if each.is_slow else ""
         before, _, after = each.shape.place.partition(HOLE)
         shown = f"{before[-24:]!r} {each.shape.unit[:40]!r}×n {after[:12]!r}"
@@ -171,16 +171,16 @@ def main(tell: Callable[[str], object] = print) -> int:
     options.add_argument("--rounds", type=int, default=300, help="inputs tried for each parser")
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("parsers", nargs="*", help="only those whose names contain one of these")
-    asked = options.parse_args()
+    args = options.parse_args()
     chosen = [
-        each for each in PARSERS() if not asked.parsers or any(part in each.name for part in asked.parsers)
+        each for each in PARSERS() if not args.parsers or any(part in each.name for part in args.parsers)
     ]
     # As the service does once it has started: a pass over all modules is no part of any parser.
     settle()
-    found = [search(each, asked.rounds, asked.seed) for each in chosen]
-    tell(table(found))
-    slow = [each.parser for each in found if each.is_slow]
-    tell(f"\n{len(slow)} of {len(found)} parsers are slow{': ' if slow else ''}{', '.join(slow)}")
+    results = [search(each, args.rounds, args.seed) for each in chosen]
+    tell(table(results))
+    slow = [each.parser for each in results if each.is_slow]
+    tell(f"\n{len(slow)} of {len(results)} parsers are slow{': ' if slow else ''}{', '.join(slow)}")
     return 1 if slow else 0
 
 

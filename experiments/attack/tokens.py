@@ -53,10 +53,10 @@ def run(tell: Callable[[str], None] = lambda line: None) -> dict[str, list[Figur
     tell("hostile tokens: done")
     return {
         "hostile tokens": [
-            Figure("requests with bad tokens", sum(answers.values()), told=f"{len(sent)} tokens"),
-            Figure("answered other than 401", len(let_in), at_most=0, told="; ".join(let_in[:3])),
+            Figure("requests with bad tokens", sum(answers.values()), note=f"{len(sent)} tokens"),
+            Figure("answered other than 401", len(let_in), at_most=0, note="; ".join(let_in[:3])),
             Figure("without WWW-Authenticate", without_challenge, at_most=0),
-            Figure("a good key is let in", int(good.is_success), at_least=1, told=str(good.status_code)),
+            Figure("a good key is let in", int(good.is_success), at_least=1, note=str(good.status_code)),
             *watched.figures(most_memory_mb=50.0),
         ]
     }

@@ -43,7 +43,7 @@ async def lists(target: Service, client: httpx.AsyncClient) -> list[Figure]:
             statuses[answer.status_code] += 1
 
     await asyncio.gather(*(one() for _ in range(LISTERS)))
-    return [Figure("lists answered", statuses[200], told=_told(statuses))]
+    return [Figure("lists answered", statuses[200], note=_in_words(statuses))]
 
 
 async def streams(target: Service, client: httpx.AsyncClient) -> list[Figure]:
@@ -65,8 +65,8 @@ async def streams(target: Service, client: httpx.AsyncClient) -> list[Figure]:
     for answer in taken:
         await answer.aclose()
     return [
-        Figure("streams taken by one", statuses[200], told=_told(statuses)),
-        Figure("another user's stream", int(status == 200), at_least=1, told=str(status)),
+        Figure("streams taken by one", statuses[200], note=_in_words(statuses)),
+        Figure("another user's stream", int(status == 200), at_least=1, note=str(status)),
     ]
 
 
@@ -92,7 +92,7 @@ async def revoked(target: Service, client: httpx.AsyncClient) -> list[Figure]:
     return [Figure("stream after its key is revoked s", open_s, at_most=2.0)]
 
 
-def _told(statuses: Counter[int]) -> str:
+def _in_words(statuses: Counter[int]) -> str:
     return ", ".join(f"{count} × {status}" for status, count in statuses.most_common())
 
 
@@ -106,7 +106,7 @@ ATTACKS: dict[str, tuple[Attack, float]] = {
 
 def run(tell: Callable[[str], None] = lambda line: None) -> dict[str, list[Figure]]:
     """The figures of each attack."""
-    found: dict[str, list[Figure]] = {}
+    by_load: dict[str, list[Figure]] = {}
     with tempfile.TemporaryDirectory() as folder, service(Path(folder), auth="keys") as target:
         target.remember(DECISIONS)
         ordinary, abusive = target.key("owner", "ordinary"), target.key("viewer", "abusive")
@@ -114,9 +114,9 @@ def run(tell: Callable[[str], None] = lambda line: None) -> dict[str, list[Figur
         for name, (attack, most_memory_mb) in ATTACKS.items():
             with beside(target, ordinary) as watched:
                 figures = asyncio.run(_attacked(target, abusive, attack))
-            found[name] = [*figures, *watched.figures(most_memory_mb)]
+            by_load[name] = [*figures, *watched.figures(most_memory_mb)]
             tell(f"{name}: done")
-    return found
+    return by_load
 
 
 async def _attacked(target: Service, key: str, attack: Attack) -> list[Figure]:

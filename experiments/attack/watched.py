@@ -37,9 +37,9 @@ class Stop:
 def stops(file: Path, since_s: float) -> Iterator[Stop]:
     """The stops that were written to the file from that moment on."""
     for line in file.read_text(encoding="utf-8").splitlines():
-        found = Stop(*json.loads(line))
-        if found.at_s >= since_s:
-            yield found
+        stop = Stop(*json.loads(line))
+        if stop.at_s >= since_s:
+            yield stop
 
 
 class WatchedServer(BoundedServer):

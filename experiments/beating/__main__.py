@@ -29,23 +29,23 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="the tables anew, from the runs in --out")
     arguments = parser.parse_args()
     if arguments.again:
-        found = json.loads(arguments.out.read_text("utf-8"))
+        results = json.loads(arguments.out.read_text("utf-8"))
     else:
         counts = [int(count) for count in arguments.seeds.split(",")]
         seeds = dict(zip(arguments.objectives.split(","), counts, strict=True))
-        asked, published_loads = jobs(arguments.data, seeds)
+        todo, published_loads = jobs(arguments.data, seeds)
         outcomes = []
         with ProcessPoolExecutor(WORKERS) as pool:
-            for number, outcome in enumerate(pool.map(run, asked), 1):
+            for number, outcome in enumerate(pool.map(run, todo), 1):
                 outcomes.append(asdict(outcome))
                 if number % 50 == 0:
-                    print(f"{number} of {len(asked)} runs", file=sys.stderr, flush=True)
-        found = {"published_loads": published_loads, "runs": outcomes}
+                    print(f"{number} of {len(todo)} runs", file=sys.stderr, flush=True)
+        results = {"published_loads": published_loads, "runs": outcomes}
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    outcomes = [Outcome(**row) for row in found["runs"]]
+        arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    outcomes = [Outcome(**row) for row in results["runs"]]
     arguments.out.with_suffix(".md").write_text(cells(outcomes), encoding="utf-8")
-    put("python -m experiments.beating", measured(outcomes, found["published_loads"]), arguments.page)
+    put("python -m experiments.beating", measured(outcomes, results["published_loads"]), arguments.page)
     return 0
 
 

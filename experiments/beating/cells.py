@@ -89,8 +89,8 @@ def jobs(data: Path, seeds: Mapping[str, int]) -> tuple[list[Job], bool]:
     known = json.loads(published.read_text("utf-8"))["patterns"] if published.is_file() else None
 
     def rates(workload: str, seed: int) -> tuple[float, ...]:
-        found = workload_rates(workload, seed=seed) if known is None else known[workload]
-        return tuple(float(rate) for rate in found)
+        load = workload_rates(workload, seed=seed) if known is None else known[workload]
+        return tuple(float(rate) for rate in load)
 
     return [
         Job(pipeline, workload, objective, system, seed, rates(workload, seed))
@@ -136,8 +136,8 @@ def by_cell(outcomes: Sequence[Outcome], objective: str) -> Iterator[dict[str, l
     """For each cell of the weights its runs by system, in order."""
     cells = dict.fromkeys(each.cell for each in outcomes if each.objective == objective)
     for cell in cells:
-        found: dict[str, list[Outcome]] = {}
+        by_system: dict[str, list[Outcome]] = {}
         for each in outcomes:
             if each.cell == cell:
-                found.setdefault(each.system, []).append(each)
-        yield found
+                by_system.setdefault(each.system, []).append(each)
+        yield by_system

@@ -66,16 +66,16 @@ def mean(runs: Sequence[Outcome], value: str) -> float:
     return fmean(getattr(each, value) for each in runs)
 
 
-def _row(system: str, baseline: str, found: Comparison) -> list[str]:
-    half = "" if found.cores_half_width is None else f" ± {found.cores_half_width:.0%}"
+def _row(system: str, baseline: str, comparison: Comparison) -> list[str]:
+    half = "" if comparison.cores_half_width is None else f" ± {comparison.cores_half_width:.0%}"
     return [
         system,
         baseline,
-        f"{found.cores_mean:.0%}{half}",
-        f"{found.cores_worst[0]:.0%} ({found.cores_worst[1]})",
-        f"{found.pas_worst[0]:.2%} ({found.pas_worst[1]})",
-        f"{found.late_mean:.2%}, {found.late_worst[0]:.2%} ({found.late_worst[1]})",
-        f"{found.baseline_late_mean:.2%}",
+        f"{comparison.cores_mean:.0%}{half}",
+        f"{comparison.cores_worst[0]:.0%} ({comparison.cores_worst[1]})",
+        f"{comparison.pas_worst[0]:.2%} ({comparison.pas_worst[1]})",
+        f"{comparison.late_mean:.2%}, {comparison.late_worst[0]:.2%} ({comparison.late_worst[1]})",
+        f"{comparison.baseline_late_mean:.2%}",
     ]
 
 

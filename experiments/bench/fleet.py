@@ -49,8 +49,8 @@ def fleet_row(fleets: int, pipelines: int, cell: Cell = CELL) -> Row:
             messages.append(f"fleet {number}: {error}")
             continue
         worst_gap = max(worst_gap, plan.gap)
-        found = [*faults_of(plan, budget_cores), *differences(members, ample)]
-        for kind, message in found:
+        faults = [*faults_of(plan, budget_cores), *differences(members, ample)]
+        for kind, message in faults:
             failures[kind] += 1
             messages.append(f"fleet {number}: {message}")
     return cell_row(
@@ -81,25 +81,25 @@ def member_of(cell: Cell, seed: int) -> Member:
 
 def faults_of(plan: FleetPlan, budget_cores: float) -> list[tuple[str, str]]:
     """The faults of a fleet's plan, by kind."""
-    found = []
+    faults = []
     if plan.termination is not Termination.OPTIMAL:
-        found.append(("deadline", f"not proved best in {DEADLINE_S:g} s"))
+        faults.append(("deadline", f"not proved best in {DEADLINE_S:g} s"))
     cores = sum(config.total_cores for member in plan.members for config in member.configs)
     if cores > budget_cores * (1 + SAME):
-        found.append(("error", f"{cores!r} cores are above the budget of {budget_cores!r}"))
-    return found
+        faults.append(("error", f"{cores!r} cores are above the budget of {budget_cores!r}"))
+    return faults
 
 
 def differences(members: list[Member], ample: FleetPlan) -> list[tuple[str, str]]:
     """The pipelines of a fleet that lacks nothing which do not get their own best plan, by samples."""
-    found = []
+    faults = []
     for member, got in list(zip(members, ample.members, strict=True))[::EVERY]:
         alone = _best(member.problem)
         if alone is None or abs(alone - got.objective) > SAME * max(1.0, abs(alone)):
-            found.append(
+            faults.append(
                 ("disagreement", f"{got.pipeline} gets {got.objective!r} in the fleet, {alone!r} alone")
             )
-    return found
+    return faults
 
 
 def _best(problem: PlanningProblem) -> float | None:

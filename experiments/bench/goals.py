@@ -63,12 +63,12 @@ class Verdict:
 
 def verdicts(rows: Sequence[Row], goals: Sequence[Goal] = GOALS) -> list[Verdict]:
     """Each goal met or missed: met where every row that it is about was measured and holds it."""
-    found = []
+    verdicts = []
     for goal in goals:
         about = [row for row in rows if all(row.get(key) == value for key, value in goal.where.items())]
         figures = [row[goal.figure] for row in about]
         known = [float(figure) for figure in figures if figure is not None]
         worst = max(known, default=None)
         met = worst is not None and len(known) == len(figures) and worst <= goal.most
-        found.append(Verdict(goal.words, worst, met))
-    return found
+        verdicts.append(Verdict(goal.words, worst, met))
+    return verdicts

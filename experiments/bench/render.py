@@ -53,9 +53,9 @@ def part_lines(part: str, rows: Sequence[Row]) -> list[str]:
     return [*lines, ""]
 
 
-def goal_lines(found: Iterable[Verdict]) -> list[str]:
+def goal_lines(verdicts: Iterable[Verdict]) -> list[str]:
     """The goals with what was measured."""
-    cells = [[goal.words, shown(goal.measured), "met" if goal.met else _missed(goal)] for goal in found]
+    cells = [[goal.words, shown(goal.measured), "met" if goal.met else _missed(goal)] for goal in verdicts]
     return ["## Goals", "", *aligned([["goal", "measured", "verdict"], *cells]), ""]
 
 

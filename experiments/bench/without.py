@@ -203,17 +203,17 @@ def rows_of(case: Case) -> Iterator[list[str]]:
     case.solve(case.problems[0])
     with counter.counting():
         for number, problem in enumerate(case.problems):
-            found: list[float | None] = []
+            values: list[float | None] = []
             first = number % len(ways)
             for way in (*ways[first:], *ways[:first]):
                 with ExitStack() as stack:
                     for target, name, other in way.replaced:
                         stack.enter_context(patch.object(target, name, other))
                     counter.count, begin = 0, time.process_time()
-                    found.append(case.solve(problem))
+                    values.append(case.solve(problem))
                     times_ms[way.name].append(1000 * (time.process_time() - begin))
                     labels[way.name] += counter.count
-            assert all(_agree(each, found[0]) for each in found), (case.title, number, found)
+            assert all(_agree(each, values[0]) for each in values), (case.title, number, values)
     spent = {name: sum(each) for name, each in times_ms.items()}
     count = len(case.problems)
     yield [
@@ -294,11 +294,11 @@ def _frontier(program: Program) -> list[tuple[float, float]]:
     """Cost and objective of every plan that none of at most its cores equals or exceeds, by rising cost."""
     plans, _ = LabelSearch(program, Deadline(DEADLINE_S)).undominated()
     totals = [evaluate(program, chosen) for chosen in plans.tolist()]
-    found: list[tuple[float, float]] = []
+    points: list[tuple[float, float]] = []
     for cost, loss in sorted((round(each.cost, 9), -each.objective) for each in totals):
-        if not found or -loss > found[-1][1]:
-            found.append((cost, -loss))
-    return found
+        if not points or -loss > points[-1][1]:
+            points.append((cost, -loss))
+    return points
 
 
 def _by_milp(maximise: Maximise, points: Points, budget_cores: float) -> float:
@@ -310,8 +310,8 @@ def _by_milp(maximise: Maximise, points: Points, budget_cores: float) -> float:
         milp.add_row([(first + at, 1.0) for at in range(len(each))], 1.0, 1.0)
         first += len(each)
     milp.add_row([(at, cost / budget_cores) for at, (cost, _) in enumerate(whole)], -inf, 1.0)
-    found = maximise(milp, Deadline(DEADLINE_S))
-    return sum(worth * value for worth, value in zip(milp.costs, found.values, strict=True))
+    solution = maximise(milp, Deadline(DEADLINE_S))
+    return sum(worth * value for worth, value in zip(milp.costs, solution.values, strict=True))
 
 
 def run(out: Path, *, quick: bool, say: Callable[[str], None], page: Path = PAGE) -> int:

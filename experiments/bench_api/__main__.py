@@ -24,7 +24,7 @@ import psutil
 from experiments.bench_api.asking import (
     CONNECTIONS,
     FLOOD_CONNECTIONS,
-    Asked,
+    PhaseResult,
     flood,
     idle,
     lists,
@@ -63,7 +63,7 @@ class Running:
 
     url: str
     process: psutil.Process
-    told: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @contextmanager
@@ -81,15 +81,15 @@ def service(*arguments: int) -> Iterator[Running]:
                 yield running
             finally:
                 process.terminate()
-                told = process.stdout.read()
-            running.told.update(json.loads(told))
+                output = process.stdout.read()
+            running.facts.update(json.loads(output))
 
 
-def measured(size: Size) -> tuple[list[Asked], list[Figure], dict[str, Any]]:
+def measured(size: Size) -> tuple[list[PhaseResult], list[Figure], dict[str, Any]]:
     """The question, the figures, and the messages of services."""
     with service(size.many) as one:
 
-        def ask(name: str, connections: int, how: Any) -> Asked:
+        def ask(name: str, connections: int, how: Any) -> PhaseResult:
             return phase(name, one.url, one.process, connections, how)
 
         quiet = ask("idle", 1, idle(size.seconds))
@@ -100,12 +100,12 @@ def measured(size: Size) -> tuple[list[Asked], list[Figure], dict[str, Any]]:
         listed = phase("list", many.url, many.process, 1, lists(size.lists, size.many))
         memory_mb = memory_of(many.process)
     figures = [
-        *plan_figures(planned, less, quiet, one.told),
-        *flood_figures(flooded, quiet, one.told),
-        *fleet_figures(listed, many.told["rounds"], memory_mb, size.many),
+        *plan_figures(planned, less, quiet, one.facts),
+        *flood_figures(flooded, quiet, one.facts),
+        *fleet_figures(listed, many.facts["rounds"], memory_mb, size.many),
         *reading_figures(copies(load_pipelines(ROOT / "pipelines")[PLANNED], size.many)),
     ]
-    return [quiet, less, planned, flooded, listed], figures, {"plans": one.told, "fleet": many.told}
+    return [quiet, less, planned, flooded, listed], figures, {"plans": one.facts, "fleet": many.facts}
 
 
 def main() -> int:
@@ -114,7 +114,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="little of each: does it work at all")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-api"))
     arguments = parser.parse_args()
-    phases, figures, told = measured(QUICK if arguments.quick else WHOLE)
+    phases, figures, facts = measured(QUICK if arguments.quick else WHOLE)
     print("| figure | value | goal | | load average |")
     print("|---|---:|---:|---|---:|")
     for each in figures:
@@ -122,9 +122,9 @@ def main() -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / ("quick.json" if arguments.quick else "results.json")
     rows = [asdict(each) for each in figures]
-    asked = [{**asdict(each), "statuses": dict(each.statuses)} for each in phases]
+    phase_rows = [{**asdict(each), "statuses": dict(each.statuses)} for each in phases]
     path.write_text(
-        json.dumps({"cpus": os.cpu_count(), "figures": rows, "phases": asked, "told": told}, indent=1)
+        json.dumps({"cpus": os.cpu_count(), "figures": rows, "phases": phase_rows, "told": facts}, indent=1)
     )
     print(f"written to {path}")
     return 0

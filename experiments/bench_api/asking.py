@@ -27,7 +27,7 @@ GOLDEN = 0.6180339887498949
 
 
 @dataclass
-class Asked:
+class PhaseResult:
     """The result of a phase: seconds of each answer from when it was due, and their statuses.
 
     `cpu_s` is that of the service and the processes it started, `load` the load average at the end;
@@ -70,24 +70,24 @@ def memory_of(service: psutil.Process) -> float:
     return (service.memory_info().rss + others) / 1e6
 
 
-Ask = Callable[[aiohttp.ClientSession, Asked], Awaitable[None]]
+Ask = Callable[[aiohttp.ClientSession, PhaseResult], Awaitable[None]]
 
 
-def phase(name: str, url: str, service: psutil.Process, connections: int, ask: Ask) -> Asked:
+def phase(name: str, url: str, service: psutil.Process, connections: int, ask: Ask) -> PhaseResult:
     """The result of that many clients' requests."""
 
-    async def run() -> Asked:
+    async def run() -> PhaseResult:
         connector = aiohttp.TCPConnector(limit=connections)
         async with aiohttp.ClientSession(url, connector=connector) as session:
             # A pass over what phases before left would hold the client up, and all would be sent at once.
             gc.collect()
             before_s = cpu_of(service)
-            found = Asked(name, began_s=time.monotonic())
-            await ask(session, found)
-            found.ended_s = time.monotonic()
-        found.cpu_s = cpu_of(service) - before_s
-        found.load = os.getloadavg()[0]
-        return found
+            tally = PhaseResult(name, began_s=time.monotonic())
+            await ask(session, tally)
+            tally.ended_s = time.monotonic()
+        tally.cpu_s = cpu_of(service) - before_s
+        tally.load = os.getloadavg()[0]
+        return tally
 
     return asyncio.run(run())
 
@@ -95,13 +95,13 @@ def phase(name: str, url: str, service: psutil.Process, connections: int, ask: A
 def steady(rate_rps: float, seconds: float) -> Ask:
     """Plans at that rate, each of its own rate; one that is late does not keep the next from being sent."""
 
-    async def ask(session: aiohttp.ClientSession, found: Asked) -> None:
+    async def ask(session: aiohttp.ClientSession, tally: PhaseResult) -> None:
         under_way = []
         for number in range(round(rate_rps * seconds)):
-            due_s = found.began_s + number / rate_rps
+            due_s = tally.began_s + number / rate_rps
             await asyncio.sleep(max(due_s - time.monotonic(), 0.0))
-            found.sent_late_s = max(found.sent_late_s, time.monotonic() - due_s)
-            under_way.append(asyncio.ensure_future(_plan(session, found, number, due_s)))
+            tally.sent_late_s = max(tally.sent_late_s, time.monotonic() - due_s)
+            under_way.append(asyncio.ensure_future(_plan(session, tally, number, due_s)))
         await asyncio.gather(*under_way)
 
     return ask
@@ -110,11 +110,11 @@ def steady(rate_rps: float, seconds: float) -> Ask:
 def flood(seconds: float) -> Ask:
     """Plans from many connections at once, each asking again as soon as it is answered."""
 
-    async def ask(session: aiohttp.ClientSession, found: Asked) -> None:
+    async def ask(session: aiohttp.ClientSession, tally: PhaseResult) -> None:
         async def one(client: int) -> None:
             number = client
-            while time.monotonic() - found.began_s < seconds:
-                await _plan(session, found, number, time.monotonic())
+            while time.monotonic() - tally.began_s < seconds:
+                await _plan(session, tally, number, time.monotonic())
                 number += FLOOD_CONNECTIONS
 
         await asyncio.gather(*(one(client) for client in range(FLOOD_CONNECTIONS)))
@@ -125,13 +125,13 @@ def flood(seconds: float) -> Ask:
 def lists(times: int, many: int) -> Ask:
     """The list of all pipelines, so many times, over two of the intervals in which loops tick."""
 
-    async def ask(session: aiohttp.ClientSession, found: Asked) -> None:
+    async def ask(session: aiohttp.ClientSession, tally: PhaseResult) -> None:
         for _ in range(times):
             sent_s = time.monotonic()
             async with session.get("/v1/pipelines") as answer:
                 body = await answer.read()
-            found.took_s.append(time.monotonic() - sent_s)
-            found.statuses[answer.status] += 1
+            tally.took_s.append(time.monotonic() - sent_s)
+            tally.statuses[answer.status] += 1
             await asyncio.sleep(LIST_PAUSE_S)
         listed: dict[str, Any] = json.loads(body)
         if len(listed["pipelines"]) != many:
@@ -143,15 +143,15 @@ def lists(times: int, many: int) -> Ask:
 def idle(seconds: float) -> Ask:
     """Nothing."""
 
-    async def ask(session: aiohttp.ClientSession, found: Asked) -> None:
+    async def ask(session: aiohttp.ClientSession, tally: PhaseResult) -> None:
         await asyncio.sleep(seconds)
 
     return ask
 
 
-async def _plan(session: aiohttp.ClientSession, found: Asked, number: int, due_s: float) -> None:
+async def _plan(session: aiohttp.ClientSession, tally: PhaseResult, number: int, due_s: float) -> None:
     body = {"rate_rps": 5.0 + 40.0 * (number * GOLDEN % 1.0)}
     async with session.post(f"/v1/pipelines/{PLANNED}/plans", json=body) as answer:
         await answer.read()
-    found.took_s.append(time.monotonic() - due_s)
-    found.statuses[answer.status] += 1
+    tally.took_s.append(time.monotonic() - due_s)
+    tally.statuses[answer.status] += 1

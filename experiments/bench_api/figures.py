@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.bench_api.asking import Asked
+from experiments.bench_api.asking import PhaseResult
 from experiments.bench_api.service import TICK_S
 
 PLAN_P99_MS, LIST_MS, ROUND_S, MEMORY_MB = 50.0, 100.0, 2.0, 500.0
@@ -34,11 +34,13 @@ class Figure:
         met = (self.at_most is None or self.value <= self.at_most) and (
             self.at_least is None or self.value >= self.at_least
         )
-        said = ("met" if met else "MISSED") if goal and is_judged else ""
-        return f"| {self.name} | {self.value:.4g} {self.unit} | {goal} | {said} | {self.load:.1f} |"
+        verdict = ("met" if met else "MISSED") if goal and is_judged else ""
+        return f"| {self.name} | {self.value:.4g} {self.unit} | {goal} | {verdict} | {self.load:.1f} |"
 
 
-def plan_figures(planned: Asked, less: Asked, quiet: Asked, told: Mapping[str, Any]) -> list[Figure]:
+def plan_figures(
+    planned: PhaseResult, less: PhaseResult, quiet: PhaseResult, facts: Mapping[str, Any]
+) -> list[Figure]:
     """The results of plans at a steady rate and at one that is less, and of the loop beside them."""
     made, some = (100 * each.statuses[201] / len(each.took_s) for each in (planned, less))
     return [
@@ -52,23 +54,23 @@ def plan_figures(planned: Asked, less: Asked, quiet: Asked, told: Mapping[str, A
         Figure("their p99", planned.quantile_ms(0.99), "ms", planned.load, at_most=PLAN_P99_MS),
         Figure("sent late by the client, at most", 1000 * planned.sent_late_s, "ms", planned.load),
         Figure("the service's CPU time of one", planned.cpu_ms, "ms", planned.load),
-        *_ticks("beside them", planned, quiet, told),
+        *_ticks("beside them", planned, quiet, facts),
     ]
 
 
-def flood_figures(flooded: Asked, quiet: Asked, told: Mapping[str, Any]) -> list[Figure]:
+def flood_figures(flooded: PhaseResult, quiet: PhaseResult, facts: Mapping[str, Any]) -> list[Figure]:
     """The result of a flood, and of the loop beside it."""
     refused, made = (100 * flooded.statuses[status] / len(flooded.took_s) for status in (429, 201))
     return [
         Figure("flood from 200 connections, answered", flooded.rate_rps, "a second", flooded.load),
         Figure("of it refused (429)", refused, "%", flooded.load),
         Figure("of it refused or planned", refused + made, "%", flooded.load, at_least=100.0),
-        *_ticks("beside it", flooded, quiet, told),
+        *_ticks("beside it", flooded, quiet, facts),
     ]
 
 
 def fleet_figures(
-    listed: Asked, rounds: Sequence[Mapping[str, Any]], memory_mb: float, many: int
+    listed: PhaseResult, rounds: Sequence[Mapping[str, Any]], memory_mb: float, many: int
 ) -> list[Figure]:
     """The result of many pipelines in one service."""
     figures = [
@@ -82,33 +84,33 @@ def fleet_figures(
         ),
     ]
     for kind, words in (("steady", "loads that stand still"), ("moving", "loads that move")):
-        found = [each for each in rounds if each["load_kind"] == kind]
+        of_kind = [each for each in rounds if each["load_kind"] == kind]
         # Others may use the machine: the quickest counts.
-        best = min(found, key=lambda each: each["wall_s"])
+        best = min(of_kind, key=lambda each: each["wall_s"])
         name, load = f"a tick of {many} pipelines, {words}", best["load_average"]
         figures.append(Figure(name, best["wall_s"], "s", load, at_most=ROUND_S))
-        figures.append(Figure(f"{name}: CPU time", min(each["cpu_s"] for each in found), "s", load))
+        figures.append(Figure(f"{name}: CPU time", min(each["cpu_s"] for each in of_kind), "s", load))
     return figures
 
 
-def _ticks(where: str, asked: Asked, quiet: Asked, told: Mapping[str, Any]) -> list[Figure]:
+def _ticks(where: str, phase: PhaseResult, quiet: PhaseResult, facts: Mapping[str, Any]) -> list[Figure]:
     """The loop's ticks meanwhile: how many of those due, how late, how long."""
-    late_ms, took_ms, share = _seen(asked, told)
-    idle_late_ms, idle_took_ms, _ = _seen(quiet, told)
+    late_ms, took_ms, share = _seen(phase, facts)
+    idle_late_ms, idle_took_ms, _ = _seen(quiet, facts)
     return [
-        Figure(f"ticks {where}, of those due", share, "%", asked.load, at_least=95.0),
-        Figure(f"ticks {where}, latest", late_ms, "ms", asked.load, at_most=1000 * TICK_S * LATE_RATIO),
+        Figure(f"ticks {where}, of those due", share, "%", phase.load, at_least=95.0),
+        Figure(f"ticks {where}, latest", late_ms, "ms", phase.load, at_most=1000 * TICK_S * LATE_RATIO),
         Figure("the same when nothing is asked", idle_late_ms, "ms", quiet.load),
-        Figure(f"ticks {where}, longest", took_ms, "ms", asked.load),
+        Figure(f"ticks {where}, longest", took_ms, "ms", phase.load),
         Figure("the same when nothing is asked", idle_took_ms, "ms", quiet.load),
     ]
 
 
-def _seen(asked: Asked, told: Mapping[str, Any]) -> tuple[float, float, float]:
+def _seen(phase: PhaseResult, facts: Mapping[str, Any]) -> tuple[float, float, float]:
     """Milliseconds that the latest tick was late and the longest took, and the share of ticks there were."""
-    began = np.array(told["began_s"])
-    at = (began >= asked.began_s) & (began < asked.ended_s)
-    began, took = began[at], np.array(told["took_s"])[at]
+    began = np.array(facts["began_s"])
+    at = (began >= phase.began_s) & (began < phase.ended_s)
+    began, took = began[at], np.array(facts["took_s"])[at]
     late = np.diff(began) - TICK_S
-    share = 100 * len(began) * TICK_S / (asked.ended_s - asked.began_s)
+    share = 100 * len(began) * TICK_S / (phase.ended_s - phase.began_s)
     return 1000 * float(late.max(initial=0.0)), 1000 * float(took.max(initial=0.0)), min(share, 100.0)

@@ -76,12 +76,14 @@ class Fleet:
         for loop in self.loops:
             # Later than anything here: they tick when they are woken.
             self.turns.add(loop, ROUND_LIMIT_S)
-        found = [self._round(name) for name in ("first", *["warm"] * (WARM_ROUNDS - 1), *["steady"] * steady)]
+        rounds = [
+            self._round(name) for name in ("first", *["warm"] * (WARM_ROUNDS - 1), *["steady"] * steady)
+        ]
         self._is_moving = True
-        found += [self._round("moving") for _ in range(moving)]
+        rounds += [self._round("moving") for _ in range(moving)]
         # What comes after is measured beside loads that stand still again.
         self._is_moving = False
-        return [*found, self._round("after")]
+        return [*rounds, self._round("after")]
 
     def _round(self, name: str) -> dict[str, Any]:
         self._left = len(self.loops)

@@ -39,28 +39,34 @@ def reading_figures(pipelines: Mapping[str, Pipeline]) -> list[Figure]:
         print("prometheus is not installed: nothing is read from it")
         return []
     # Under their own names in the metrics too.
-    asked = tuple(replace(pipeline, targets={}) for pipeline in pipelines.values())
+    cluster_pipelines = tuple(replace(pipeline, targets={}) for pipeline in pipelines.values())
     figures: list[Figure] = []
-    with _exporter(asked) as target, tempfile.TemporaryDirectory() as folder:
+    with _exporter(cluster_pipelines) as target, tempfile.TemporaryDirectory() as folder:
         server = RealPrometheus([target], SCRAPE_S, Path(folder))
         url = server.url
         settings = Settings(prometheus_url=url, prometheus_timeout_s=10.0)
         try:
-            _fill(settings, asked[-1])
-            for words, neighbours in (("neighbours together", asked), ("each alone", ())):
-                name = f"{len(asked)} pipelines read from Prometheus, {words}"
+            _fill(settings, cluster_pipelines[-1])
+            for words, neighbours in (("neighbours together", cluster_pipelines), ("each alone", ())):
+                name = f"{len(cluster_pipelines)} pipelines read from Prometheus, {words}"
                 metrics = PrometheusMetrics(settings, EXECUTOR, pipelines=lambda them=neighbours: them)
                 queries, began_s, cpu_s = _queries(url), time.monotonic(), time.process_time()
                 with ThreadPoolExecutor(WORKERS) as pool:
-                    read = list(pool.map(lambda each, it=metrics: it.read(each, WINDOW_S), asked))
+                    read = list(pool.map(lambda each, it=metrics: it.read(each, WINDOW_S), cluster_pipelines))
                 wall_s, cpu_s = time.monotonic() - began_s, time.process_time() - cpu_s
-                seen = sum(isinstance(signals.load, Measured) for signals in read)
+                with_load = sum(isinstance(signals.load, Measured) for signals in read)
                 load = os.getloadavg()[0]
                 figures += [
                     Figure(name, wall_s, "s", load),
                     Figure("the service's CPU time of it", cpu_s, "s", load),
                     Figure("queries of it", _queries(url) - queries, "", load),
-                    Figure("of them with a load", 100 * seen / len(asked), "%", load, at_least=100.0),
+                    Figure(
+                        "of them with a load",
+                        100 * with_load / len(cluster_pipelines),
+                        "%",
+                        load,
+                        at_least=100.0,
+                    ),
                 ]
         finally:
             server.stop()
@@ -79,8 +85,10 @@ def _fill(settings: Settings, last: Pipeline) -> None:
 def _queries(url: str) -> float:
     """The number of requests that it has answered."""
     lines = httpx.get(f"{url}/metrics").text.splitlines()
-    found = [line for line in lines if line.startswith("prometheus_http_requests_total") and "/query" in line]
-    return sum(float(line.rpartition(" ")[2]) for line in found)
+    counters = [
+        line for line in lines if line.startswith("prometheus_http_requests_total") and "/query" in line
+    ]
+    return sum(float(line.rpartition(" ")[2]) for line in counters)
 
 
 @contextmanager
@@ -96,7 +104,7 @@ def _exporter(pipelines: tuple[Pipeline, ...]) -> Iterator[str]:
         process.join()
 
 
-def _serve(pipelines: tuple[Pipeline, ...], told: Connection) -> None:
+def _serve(pipelines: tuple[Pipeline, ...], parent: Connection) -> None:
     began_s = time.monotonic()
 
     class Handler(BaseHTTPRequestHandler):
@@ -112,7 +120,7 @@ def _serve(pipelines: tuple[Pipeline, ...], told: Connection) -> None:
             """Say nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        told.send(http.server_address[1])
+        parent.send(http.server_address[1])
         http.serve_forever()
 
 
@@ -123,8 +131,8 @@ def _text(pipelines: tuple[Pipeline, ...], count: float) -> str:
         served = f'{whole},service="predictions",code="200"'
         lines += _histogram("seldon_api_executor_server_requests_seconds", served, count)
         for stage in pipeline.served:
-            asked = f'{whole},model_name="{EXECUTOR.stage_value(stage)}",method="post"'
-            lines += _histogram("seldon_api_executor_client_requests_seconds", asked, count)
+            labels = f'{whole},model_name="{EXECUTOR.stage_value(stage)}",method="post"'
+            lines += _histogram("seldon_api_executor_client_requests_seconds", labels, count)
     return "\n".join(lines) + "\n"
 
 

@@ -121,10 +121,10 @@ def main(folder: Path, many: int, rounds: tuple[int, ...]) -> None:
     loops = Scheduler(SystemClock, stop)
     server = Server(config_of(create_app(services(store, pipelines, profiles))))
     signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
-    told: dict[str, Any] = {"rounds": []}
+    facts: dict[str, Any] = {"rounds": []}
     if rounds:
         fleet = Fleet(pipelines, profiles, store, stop)
-        told["rounds"] = fleet.rounds(*rounds)
+        facts["rounds"] = fleet.rounds(*rounds)
     loops.add(loop_of(ticks, stop.linked()))
     settle()
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -133,8 +133,8 @@ def main(folder: Path, many: int, rounds: tuple[int, ...]) -> None:
     stop.set()
     loops.join(TICK_S)
     store.close()
-    told |= {"began_s": ticks.began_s, "took_s": ticks.took_s}
-    print(json.dumps(told), flush=True)
+    facts |= {"began_s": ticks.began_s, "took_s": ticks.took_s}
+    print(json.dumps(facts), flush=True)
 
 
 if __name__ == "__main__":

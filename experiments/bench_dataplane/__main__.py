@@ -188,12 +188,12 @@ def rows(world: Running, rates_rps: Sequence[float], seconds: float) -> Iterator
     }
     for rate_rps in rates_rps:
         for name, (to, body, headers) in ways.items():
-            found = measure(world, to, body, headers, rate_rps, seconds)
-            cpu = found.cpu_ms
+            measured = measure(world, to, body, headers, rate_rps, seconds)
+            cpu = measured.cpu_ms
             ours_ms = cpu["router"] + cpu["queue"]
             ours = "–" if to == "mlserver" else f"{cpu['router']:.2f} + {cpu['queue']:.2f} = {ours_ms:.2f}"
-            times = f"{found.p50_ms:.1f} | {found.p99_ms:.1f}"
-            yield f"| {rate_rps:g} | {name} | {ours} | {cpu['mlserver']:.2f} | {times} | {found.failed} |"
+            times = f"{measured.p50_ms:.1f} | {measured.p99_ms:.1f}"
+            yield f"| {rate_rps:g} | {name} | {ours} | {cpu['mlserver']:.2f} | {times} | {measured.failed} |"
 
 
 def main() -> None:

@@ -83,15 +83,15 @@ def measure(
     """The times of planning with budgets between the least and what the fleet would take without a budget."""
     most = plan_fleet(fleet, float("inf"), 60.0).cost_cores
     least = least_cores(fleet)
-    found = []
+    measurements = []
     for share in shares:
         budget_cores = least + share * (most - least)
         for repeat in range(repeats):
             now = with_other_rates(fleet, repeat)
             start = perf_counter()
             plan = plan_fleet(now, budget_cores, 60.0)
-            found.append(Measurement(share, budget_cores, perf_counter() - start, plan))
-    return found
+            measurements.append(Measurement(share, budget_cores, perf_counter() - start, plan))
+    return measurements
 
 
 def least_cores(fleet: list[Member]) -> float:
@@ -106,11 +106,11 @@ def least_cores(fleet: list[Member]) -> float:
     return plan_fleet(cheap, float("inf"), 60.0).cost_cores
 
 
-def report(found: list[Measurement]) -> str:
+def report(measurements: list[Measurement]) -> str:
     """One line a planning."""
     return "\n".join(
         f"share {each.share:g}  budget {each.budget_cores:8.0f} cores  {each.seconds:6.3f} s  "
         f"{each.plan.termination.value}  worth {each.plan.worth:.6f}  used {each.plan.cost_cores:g}  "
         f"price {each.plan.price:.4g}"
-        for each in found
+        for each in measurements
     )

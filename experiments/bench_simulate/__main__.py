@@ -56,8 +56,8 @@ def _say_goals(row: dict[str, Any]) -> None:
         ("million request-stages/s", row["numba"] / 1e6, GOAL_PER_S / 1e6),
         ("times SimPy", ratio, GOAL_RATIO),
     ):
-        said = "met" if value >= goal else "MISSED"
-        print(f"goal {said}: {row['model']}: {value:.1f} {name} (goal {goal:.0f})")
+        verdict = "met" if value >= goal else "MISSED"
+        print(f"goal {verdict}: {row['model']}: {value:.1f} {name} (goal {goal:.0f})")
 
 
 def _measure(case: Case, *, quick: bool) -> dict[str, Any]:

@@ -89,10 +89,10 @@ async def send(session: aiohttp.ClientSession, url: str, body: bytes, due_s: flo
     started = time.perf_counter()
     try:
         async with session.post(url, data=body) as response:
-            found = response.status, response.headers.get("content-type", ""), await response.read()
+            response_parts = response.status, response.headers.get("content-type", ""), await response.read()
     except (aiohttp.ClientError, TimeoutError) as error:
-        found = 0, "", type(error).__name__.encode()
-    return Answer(*found, time.perf_counter() - started, started - due_s)
+        response_parts = 0, "", type(error).__name__.encode()
+    return Answer(*response_parts, time.perf_counter() - started, started - due_s)
 
 
 async def play(url: str, bodies: Sequence[bytes], times: Sequence[float], timeout_s: float) -> list[Sent]:

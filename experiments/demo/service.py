@@ -100,13 +100,13 @@ class Service:
 
     def decisions(self) -> list[dict[str, Any]]:
         """Every decision, oldest first."""
-        found: list[dict[str, Any]] = []
+        decisions: list[dict[str, Any]] = []
         cursor = ""
         while True:
             page = self._json(f"/v1/pipelines/{self._pipeline}/decisions?limit=200{cursor}")
-            found += page["decisions"]
+            decisions += page["decisions"]
             if page.get("next_before") is None:
-                return found[::-1]
+                return decisions[::-1]
             cursor = f"&before={page['next_before']}"
 
     def counter(self, name: str) -> float:

@@ -64,21 +64,21 @@ def win(runs: Mapping[str, Mapping[str, Any]]) -> str:
     ours, theirs = f"{own['accuracy']:.3f}", f"{other['accuracy']:.3f}"
     in_time = f"{own['within_sla_ratio']:.1%} at {ours} against {other['within_sla_ratio']:.1%} at {theirs}"
     if not as_many:
-        said = f"**No fixed plan had as many requests in time: {in_time}** of the {NAMES[rival]}."
+        verdict = f"**No fixed plan had as many requests in time: {in_time}** of the {NAMES[rival]}."
     elif lead[rival] > EQUAL_RATIO:
-        said = f"In this run the {NAMES[rival]} had more requests in time: {in_time}."
+        verdict = f"In this run the {NAMES[rival]} had more requests in time: {in_time}."
     elif other["accuracy"] > own["accuracy"]:
-        said = (
+        verdict = (
             f"In this run the {NAMES[rival]} was more accurate at an equal share of requests in time: "
             f"{theirs} against {ours}."
         )
     else:
-        said = (
+        verdict = (
             f"**At an equal share of requests in time, the answers were more accurate: {ours} against "
             f"{theirs}** of the {NAMES[rival]}."
         )
     return (
-        f"{said} The largest plan whose queues choose had {by_queues['within_sla_ratio']:.1%} in time at "
+        f"{verdict} The largest plan whose queues choose had {by_queues['within_sla_ratio']:.1%} in time at "
         f"{by_queues['accuracy']:.3f}, with {by_queues['cores_mean']:.2f} cores instead of "
         f"{own['cores_mean']:.2f}."
     )

@@ -115,7 +115,7 @@ def play(
 ) -> tuple[float, dict[int, float]]:
     """Send the load. Return when it began, and when each tick was seen, on the clock of the node."""
     times_s = arrivals(SEED, load.seconds, load.low_rps, load.high_rps)
-    seen: dict[int, float] = {}
+    first_s: dict[int, float] = {}
     began_s = here.node.monotonic()
     sender = start_sending(here, pipeline, bodies_of(pipeline.name), times_s, folder)
     try:
@@ -123,7 +123,7 @@ def play(
             while sender.poll() is None:
                 status = service.status()
                 now_s = here.node.monotonic()
-                seen.setdefault(status["tick"], now_s)
+                first_s.setdefault(status["tick"], now_s)
                 table.show(now_s - began_s, status)
                 time.sleep(0.5)
     finally:
@@ -131,7 +131,7 @@ def play(
         sender.wait()
     if sender.returncode != 0:
         raise RuntimeError(f"the sender ended with exit code {sender.returncode}")
-    return began_s, seen
+    return began_s, first_s
 
 
 def steady_latencies(
@@ -145,7 +145,7 @@ def steady_latencies(
     load: Load,
 ) -> list[dict[str, Any]]:
     """Predicted and observed latencies of the stages, at the lowest rate first and at the highest."""
-    found = []
+    rows = []
     offset_s = time.time() - here.node.monotonic()
     for (start, ratio), (end, _) in ((SHAPE[0], SHAPE[1]), (SHAPE[2], SHAPE[3])):
         from_s, to_s = began_s + start * load.seconds, began_s + end * load.seconds
@@ -165,7 +165,7 @@ def steady_latencies(
             else {}
         )
         for stage in plan.stages if plan else ():
-            found.append(
+            rows.append(
                 {
                     "rate_rps": rate_rps,
                     "stage": stage.stage,
@@ -175,7 +175,7 @@ def steady_latencies(
                     "observed_median_s": observed[0.5].get(stage.stage),
                 }
             )
-    return found
+    return rows
 
 
 def changed_s(decisions: Sequence[Mapping[str, Any]], at_s: Mapping[int, float], now_s: float) -> float:
@@ -190,8 +190,8 @@ def configs_at(
     decisions: Sequence[Mapping[str, Any]], at_s: Mapping[int, float], now_s: float
 ) -> tuple[StageConfig, ...]:
     """The configurations that the last decision before that moment wanted."""
-    seen = max((tick for tick, each_s in at_s.items() if each_s < now_s), default=0)
-    before = [it for it in decisions if it["tick"] <= seen]
+    newest_tick = max((tick for tick, each_s in at_s.items() if each_s < now_s), default=0)
+    before = [it for it in decisions if it["tick"] <= newest_tick]
     keys = ("stage", "variant", "batch_size", "cores", "replicas")
     return tuple(StageConfig(*(it[key] for key in keys)) for it in before[-1]["configs"]) if before else ()
 
@@ -270,14 +270,14 @@ def show(runs: Sequence[Mapping[str, Any]], console: Console) -> None:
             counts = [change[key] for key in ("stage_started", "stage_taken", "front_taken", "ended")]
             pods.add_row(change["kind"] or "none", *map(str, counts))
         console.print(pods)
-        seen = Table(title=f"{each['shape']}: latency of stages", title_justify="left")
+        latencies = Table(title=f"{each['shape']}: latency of stages", title_justify="left")
         for name in ("rate, rps", "stage", "p99 predicted, s", "p99 observed, s", "p50 observed, s"):
-            seen.add_column(name, justify="left" if name == "stage" else "right")
+            latencies.add_column(name, justify="left" if name == "stage" else "right")
         for it in each["stages"]:
             numbers = (it["predicted_s"], it["observed_s"], it["observed_median_s"])
             shown = ("" if one is None else f"{one:.3f}" for one in numbers)
-            seen.add_row(f"{it['rate_rps']:g}", f"{it['config']}", *shown)
-        console.print(seen)
+            latencies.add_row(f"{it['rate_rps']:g}", f"{it['config']}", *shown)
+        console.print(latencies)
 
 
 def not_here(name: str, shape: Shape, console: Console) -> tuple[str, str]:
@@ -331,8 +331,8 @@ def main() -> int:
         show(list(each), console)
     for words in left_out:
         console.print(f"left out: {words}")
-    found = {"machine": machine(), "runs": runs, "left_out": left_out}
-    (options.out / "summary.json").write_text(json.dumps(found, indent=1) + "\n")
+    summary = {"machine": machine(), "runs": runs, "left_out": left_out}
+    (options.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     console.print(f"{options.out / 'summary.json'}  ({time.monotonic() - started:.0f} s)")
     return 0 if all(each["failed"] == each["wrong"] == 0 for each in runs) else 1
 

@@ -50,12 +50,12 @@ def is_microservice(pipeline: Pipeline) -> bool:
 
 def possible_rows(pipeline: Pipeline, rows: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     """The answers to these rows by any choice of variants, from the classes alone, without a server."""
-    found = [rows]
+    possible = [rows]
     for stage in pipeline.stages:
         sections = [seldon_of(variant) for variant in stage.variants]
         models = [_class(it.env[CLASS])(it.env[VARIANT]) for it in sections if it is not None]
-        found = [model.predict(each) for each in found for model in models]
-    return found
+        possible = [model.predict(each) for each in possible for model in models]
+    return possible
 
 
 def rows_of(message: Json) -> NDArray[np.float64]:

@@ -66,23 +66,23 @@ def wanted_of(pipeline: Pipeline, first: Configs, count: int) -> Iterator[tuple[
     The last stage changes in one or several ways; of two parts both stages of the second one are new.
     """
     rng = random.Random(SEED)
-    found: list[tuple[str, Configs]] = []
+    kinds: list[tuple[str, Configs]] = []
     alone, plain = first, 0
-    while len(found) < count:
+    while len(kinds) < count:
         keys = rng.sample(KEYS, rng.choice((1, 1, 2, 3)))
         config = alone[-1]
         for key in keys:
             others = [it for it in choices_of(pipeline, key) if it != getattr(config, key)]
             config = replace(config, **{key: rng.choice(others)})
         alone, plain = (*alone[:-1], config), plain + 1
-        found.append((", ".join(key for key in KEYS if key in keys), alone))
+        kinds.append((", ".join(key for key in KEYS if key in keys), alone))
         if plain % PARTS_EVERY == FIRST_PARTS:
             other = tuple(another(pipeline, config, rng) for config in alone)
-            found.append(("parts, a second part", in_order([alone, with_share(other, 0)])))
-            found.append(("parts, shares", in_order([with_share(alone, 30), with_share(other, 70)])))
-            found.append(("parts, left alone", other))
+            kinds.append(("parts, a second part", in_order([alone, with_share(other, 0)])))
+            kinds.append(("parts, shares", in_order([with_share(alone, 30), with_share(other, 70)])))
+            kinds.append(("parts, left alone", other))
             alone = other
-    yield from found[:count]
+    yield from kinds[:count]
 
 
 def choices_of(pipeline: Pipeline, key: str) -> Sequence[Any]:
@@ -158,9 +158,9 @@ def until(holds: Callable[[], bool], what: str) -> None:
         time.sleep(LOOK_S)
 
 
-def error_ratios(found: Sequence[Timed], ready_s: float) -> list[float]:
+def error_ratios(timed: Sequence[Timed], ready_s: float) -> list[float]:
     """By what part the prediction of each change that starts replicas is off."""
-    return [it.waves * ready_s / it.took_s - 1 for it in found if it.waves]
+    return [it.waves * ready_s / it.took_s - 1 for it in timed if it.waves]
 
 
 def main() -> int:
@@ -179,24 +179,24 @@ def main() -> int:
         client = KubeClient.from_kubeconfig(str(here.kubeconfig), 5.0)
         workload = KubeWorkload(client, layout_of, "changes")
         ready_s = readiness_s(here, pipeline, workload, first)
-        found = []
+        timed = []
         for kind, wanted in wanted_of(pipeline, first, options.count):
-            found.append(run(pipeline, workload, kind, wanted))
-            print(json.dumps(asdict(found[-1])), flush=True)
+            timed.append(run(pipeline, workload, kind, wanted))
+            print(json.dumps(asdict(timed[-1])), flush=True)
         client.close()
-    errors = error_ratios(found, ready_s)
+    errors = error_ratios(timed, ready_s)
     middle = median(abs(it) for it in errors)
     table = Table(title=f"Changes on Seldon; a pod is ready after {ready_s:.1f} s", title_justify="left")
     for name in ("change", "from", "to", "waves", "predicted, s", "took, s"):
         table.add_column(name, justify="left" if name in ("change", "from", "to") else "right")
-    for it in found:
+    for it in timed:
         row = (it.kind, it.before, it.after, f"{it.waves}", f"{it.waves * ready_s:.1f}", f"{it.took_s:.1f}")
         table.add_row(*row)
     console = Console(highlight=False, width=140)
     console.print(table)
     console.print(f"median error {middle:.1%} of {len(errors)} changes that start replicas")
     path = options.out / "changes.json"
-    path.write_text(json.dumps([asdict(it) for it in found], indent=1) + "\n")
+    path.write_text(json.dumps([asdict(it) for it in timed], indent=1) + "\n")
     return 0 if middle <= GOAL_RATIO else 1
 
 

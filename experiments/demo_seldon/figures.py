@@ -52,21 +52,21 @@ def applied(
     """
     written = [it for it in decisions if it["action"] == "apply"]
     begun = [min((at_s[it] for it in at_s if it >= each["tick"]), default=end_s) for each in written]
-    found = []
+    rows = []
     for decision, since_s, until_s in zip(written, begun, [*begun[1:], end_s], strict=False):
-        seen = Counter((_is_front(it.app), it.what) for it in events if since_s <= it.at_s < until_s)
-        found.append(
+        counts = Counter((_is_front(it.app), it.what) for it in events if since_s <= it.at_s < until_s)
+        rows.append(
             Applied(
                 since_s,
                 kind_of(decision["previous"], decision["configs"]),
                 decision["detail"],
-                seen[False, "started"],
-                seen[False, "taken"],
-                seen[True, "taken"],
-                seen[False, "ended"] + seen[True, "ended"],
+                counts[False, "started"],
+                counts[False, "taken"],
+                counts[True, "taken"],
+                counts[False, "ended"] + counts[True, "ended"],
             )
         )
-    return found
+    return rows
 
 
 def _is_front(app: str) -> bool:

@@ -53,10 +53,10 @@ def run_simulated(case: Case, profiles: Mapping[str, StageProfile], seed: int) -
 def _means(case: Case, world: SimWorld, configs: Sequence[StageConfig]) -> dict[tuple[str, str], float]:
     """The mean service times in the half that ends now, of those of which some were seen."""
     stages = world.metrics.read(case.pipeline, 1.0).stages
-    seen = ((config, stages[config.stage].batches) for config in configs)
+    by_config = ((config, stages[config.stage].batches) for config in configs)
     return {
         (config.stage, config.variant): batches.value.service_s
-        for config, batches in seen
+        for config, batches in by_config
         if isinstance(batches, Measured)
     }
 
@@ -71,8 +71,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/fidelity"))
     options = parser.parse_args()
     case = case_of(options.pipeline, options.seconds, shares_cpus=options.shares_cpus)
-    real, seen = run_real(case, options.out / "local")
-    slowed, slowdowns = fitted(case.profiles, seen, lambda profiles: run_simulated(case, profiles, SEED)[1])
+    real, real_means = run_real(case, options.out / "local")
+    slowed, slowdowns = fitted(
+        case.profiles, real_means, lambda profiles: run_simulated(case, profiles, SEED)[1]
+    )
     console = Console(highlight=False, width=120)
     for name, configs in (("before", case.before), ("after", case.after)):
         console.print(f"{name}: {', '.join(str(config) for config in configs)}", markup=False)

@@ -40,14 +40,14 @@ def compared(real: Figures, simulated: list[Figures]) -> list[dict[str, Any]]:
     mean = asdict(mean_of(simulated))
     rows = []
     for name, value in asdict(real).items():
-        seen = [asdict(run)[name] for run in simulated]
+        values = [asdict(run)[name] for run in simulated]
         rows.append(
             {
                 "figure": name,
                 "real": value,
                 "simulated": mean[name],
-                "simulated_least": min(seen),
-                "simulated_most": max(seen),
+                "simulated_least": min(values),
+                "simulated_most": max(values),
                 "difference_ratio": mean[name] / value - 1 if value else None,
             }
         )

@@ -123,7 +123,7 @@ def cells_of(name: str, shape: Shape, profiles: Mapping[str, StageProfile], fold
     pipeline = pipeline_in(shape, PIPELINES / name / "pipeline.yaml", folder / "pipelines", {})
     shaped = Seldon().shape(pipeline, profiles)
     profiled = Profiled(shaped, profiles, solver="exact")
-    found = []
+    results = []
     for number, (rows, rates_rps) in enumerate(CASES[name]):
         configs = tuple(
             StageConfig(stage.name, variant, 1 if stage.unbatched else batch, cores, replicas)
@@ -138,7 +138,7 @@ def cells_of(name: str, shape: Shape, profiles: Mapping[str, StageProfile], fold
                     raise RuntimeError(f"{name}: {configs} was not profiled")
                 took_s, failed = measured_s(here, pipeline, rate_rps, folder / str(number))
                 other_s = simulated_s(shaped, profiles, configs, rate_rps)
-                found.append(
+                results.append(
                     Cell(
                         pipeline=name,
                         shape=str(shape),
@@ -154,8 +154,8 @@ def cells_of(name: str, shape: Shape, profiles: Mapping[str, StageProfile], fold
                         simulated_p99_s=float(np.quantile(other_s, 0.99)),
                     )
                 )
-                print(json.dumps(asdict(found[-1])), flush=True)
-    return found
+                print(json.dumps(asdict(results[-1])), flush=True)
+    return results
 
 
 def main() -> None:
@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument("--shapes", default="single,split", help="by comma")
     parser.add_argument("--out", type=Path, default=Path("runs/fidelity"))
     options = parser.parse_args()
-    found = []
+    results = []
     for name in options.pipelines.split(","):
         folder = options.out / "seldon" / name
         shutil.rmtree(folder, ignore_errors=True)
@@ -174,7 +174,7 @@ def main() -> None:
 
         profiles = load_profiles(subject.profiles_dir, name)
         for shape in options.shapes.split(","):
-            found += cells_of(name, Shape(shape), profiles, folder / shape)
+            results += cells_of(name, Shape(shape), profiles, folder / shape)
     console = Console(highlight=False, width=150)
     table = Table(title="Predicted and measured on Seldon", title_justify="left")
     for column in (
@@ -190,7 +190,7 @@ def main() -> None:
         "formula",
     ):
         table.add_column(column)
-    for it in found:
+    for it in results:
         table.add_row(
             it.pipeline,
             it.shape,
@@ -206,7 +206,7 @@ def main() -> None:
     console.print(table)
     path = options.out / "seldon.json"
     path.write_text(
-        json.dumps({"machine": machine(), "cells": [asdict(it) for it in found]}, indent=1) + "\n"
+        json.dumps({"machine": machine(), "cells": [asdict(it) for it in results]}, indent=1) + "\n"
     )
     console.print(str(path))
 

@@ -44,15 +44,16 @@ Means = Mapping[tuple[str, str], float]
 
 def read_totals(targets: Sequence[str]) -> Totals:
     """The present counts of the queues at those addresses (host:port)."""
-    found: dict[str, dict[str, float]] = {}
+    by_stage: dict[str, dict[str, float]] = {}
     for target in targets:
         text = httpx.get(f"http://{target}/metrics").raise_for_status().text
         for family in text_string_to_metric_families(text):
             for sample in family.samples if family.name == SERVICE else ():
-                of_stage = found.setdefault(sample.labels["stage"], {})
+                of_stage = by_stage.setdefault(sample.labels["stage"], {})
                 of_stage[sample.name] = of_stage.get(sample.name, 0.0) + sample.value
     return {
-        stage: Total(values[f"{SERVICE}_count"], values[f"{SERVICE}_sum"]) for stage, values in found.items()
+        stage: Total(values[f"{SERVICE}_count"], values[f"{SERVICE}_sum"])
+        for stage, values in by_stage.items()
     }
 
 
@@ -72,7 +73,7 @@ def means_of(case: Case, start: Totals, changed: Totals, settled: Totals, end: T
 
 def fitted(
     profiles: Mapping[str, StageProfile],
-    seen: Means,
+    observed: Means,
     simulate: Callable[[Mapping[str, StageProfile]], Means],
 ) -> tuple[Mapping[str, StageProfile], Slowdowns]:
     """The profiles with which `simulate` has the mean service times that were seen, and how much slower.
@@ -80,12 +81,12 @@ def fitted(
     By steps: a CPU quota saves something up while its replica is idle, so the ratio of the times is not that
     of the means.
     """
-    ratios = dict.fromkeys(seen, 1.0)
+    ratios = dict.fromkeys(observed, 1.0)
     tried = profiles
     for _ in range(STEPS):
         means = simulate(tried)
-        for key in seen.keys() & means.keys():
-            ratios[key] *= seen[key] / means[key]
+        for key in observed.keys() & means.keys():
+            ratios[key] *= observed[key] / means[key]
         slowdowns = tuple(Slowdown(stage, variant, ratio) for (stage, variant), ratio in ratios.items())
         tried = {name: profile.slowed(slowdowns) for name, profile in profiles.items()}
     return tried, slowdowns

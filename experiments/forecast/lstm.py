@@ -102,8 +102,8 @@ class Network:
             candidate = np.maximum(pulls[:, 3 * units :], 0)
             cell = gates[:, units : 2 * units] * cell + gates[:, :units] * candidate
             hidden = gates[:, 2 * units :] * np.maximum(cell, 0)
-        found: Floats = (hidden @ self.dense + self.offset).astype(np.float64)
-        return found
+        predicted: Floats = (hidden @ self.dense + self.offset).astype(np.float64)
+        return predicted
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +186,8 @@ def learn(series: Series, horizon_s: float, quantile: float, training: Training 
     learned = ends + ahead <= total - 2 * held_out
     between = ~newest & ~learned
     network = trained(rows[learned], peaks[learned], rows[between], peaks[between], training)
-    said = np.maximum(network.predict(rows[newest]), LEAST_RPS)
-    return LstmModel(horizon_s, quantile, conformal(peaks[newest] / said, quantile), network)
+    predicted_rps = np.maximum(network.predict(rows[newest]), LEAST_RPS)
+    return LstmModel(horizon_s, quantile, conformal(peaks[newest] / predicted_rps, quantile), network)
 
 
 def trained(rows: Floats, peaks: Floats, later: Floats, wanted: Floats, training: Training) -> Network:

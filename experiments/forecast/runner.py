@@ -69,7 +69,7 @@ def cells(experiment: Experiment) -> tuple[list[ExperimentCell], list[str]]:
         raise InputError(f"{experiment.path}: settings of this runner: {error}", hint=hint) from error
     rungs, notes = _rungs()
     code = code_of(RUNNERS, experiment.runner)
-    found = []
+    made = []
     for arm, span_s in zip(traces, spans_s, strict=True):
         counts = _counts(arm, experiment.path.parent, notes)
         if counts is None:
@@ -79,8 +79,8 @@ def cells(experiment: Experiment) -> tuple[list[ExperimentCell], list[str]]:
             payload = {"forecaster": rung.name, **span_s, "divide": arm.divide, "code": code}
             labels = {"trace": arm.name, "forecaster": rung.name}
             weight = WEIGHTS.get(rung.name, 2.0)
-            found.append(ExperimentCell(labels, experiment.runner, payload, series, weight))
-    return found, notes
+            made.append(ExperimentCell(labels, experiment.runner, payload, series, weight))
+    return made, notes
 
 
 def _rungs() -> tuple[list[Forecaster], list[str]]:
@@ -106,10 +106,10 @@ def work(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> Cell
         test_s=test,
     )
     rung = next(rung for rung in _rungs()[0] if rung.name == payload["forecaster"])
-    found = replay.run(load, [rung], time.perf_counter).get(rung.name)
-    if found is None:
+    outcome = replay.run(load, [rung], time.perf_counter).get(rung.name)
+    if outcome is None:
         return CellOutcome({"count": 0})
-    figures = asdict(found)
+    figures = asdict(outcome)
     return CellOutcome(
         {key: value for key, value in figures.items() if key not in TIMES},
         timings={key: figures[key] for key in TIMES},
@@ -163,7 +163,11 @@ EXPLAINED = (
 
 def blocks(experiment: Experiment, finished: Sequence[Finished]) -> list[Block]:
     """A table, and two figures for each trace."""
-    found: list[Block] = [Heading("Forecasters"), headline(experiment, finished), Paragraph(EXPLAINED, True)]
+    contents: list[Block] = [
+        Heading("Forecasters"),
+        headline(experiment, finished),
+        Paragraph(EXPLAINED, True),
+    ]
     for trace in dict.fromkeys(each.labels["trace"] for each in finished):
         rows = [each for each in finished if each.labels["trace"] == trace and each.row.get("smape_ratio")]
         names = [str(each.labels["forecaster"]) for each in rows]
@@ -174,10 +178,10 @@ def blocks(experiment: Experiment, finished: Sequence[Finished]) -> list[Block]:
             scores = [[Mean(100 * float(each.row[key]), None, 1)] for each in rows]
             if scores:
                 title = f"{trace}: {words}"
-                found.append(
+                contents.append(
                     FigureBlock(f"{title}.", over_cells(title, words, names, [""], scores, line=line))
                 )
-    return found
+    return contents
 
 
 def headline(experiment: Experiment, finished: Sequence[Finished]) -> Table:

@@ -15,18 +15,18 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=130, help="made-up requests of each operation")
     parser.add_argument("--steps", type=int, default=6, help="requests of a chain")
     parser.add_argument("--seed", type=int, default=1)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     began_s = monotonic()
-    found = fuzz(asked.examples, asked.steps, asked.seed, tell=lambda line: print(line, flush=True))
-    print(f"{found.cases} requests of {len(found.operations)} operations in {monotonic() - began_s:.0f} s")
-    print("by status:", ", ".join(f"{status}: {count}" for status, count in sorted(found.by_status.items())))
-    print("never asked:", ", ".join(found.uncovered) or "none")
-    for finding, count in found.findings.most_common():
-        print(f"\n{count} × {finding}\n{found.details[finding]}")
-    for error in dict.fromkeys(found.errors):
+    fuzzed = fuzz(args.examples, args.steps, args.seed, tell=lambda line: print(line, flush=True))
+    print(f"{fuzzed.cases} requests of {len(fuzzed.operations)} operations in {monotonic() - began_s:.0f} s")
+    print("by status:", ", ".join(f"{status}: {count}" for status, count in sorted(fuzzed.by_status.items())))
+    print("never asked:", ", ".join(fuzzed.uncovered) or "none")
+    for finding, count in fuzzed.findings.most_common():
+        print(f"\n{count} × {finding}\n{fuzzed.details[finding]}")
+    for error in dict.fromkeys(fuzzed.errors):
         print(f"\nerror: {error}")
-    print(f"\n{sum(found.findings.values())} findings, {len(found.errors)} errors")
-    return 1 if found.findings or found.errors or found.uncovered else 0
+    print(f"\n{sum(fuzzed.findings.values())} findings, {len(fuzzed.errors)} errors")
+    return 1 if fuzzed.findings or fuzzed.errors or fuzzed.uncovered else 0
 
 
 if __name__ == "__main__":

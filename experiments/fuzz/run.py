@@ -110,32 +110,32 @@ def _config(examples: int, steps: int, seed: int, is_short: bool) -> Schemathesi
 
 
 def _run(app: Any, config: SchemathesisConfig, tell: Callable[[str], None]) -> Fuzzed:
-    found = Fuzzed()
+    fuzzed = Fuzzed()
     schema = schemathesis.openapi.from_asgi("/openapi.json", app, config=config)
-    found.operations = frozenset(each.ok().label for each in schema.get_all_operations())
+    fuzzed.operations = frozenset(each.ok().label for each in schema.get_all_operations())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for event in from_schema(schema).execute():
             if isinstance(event, events.ScenarioFinished):
-                _count(found, event)
+                _count(fuzzed, event)
             elif isinstance(event, events.PhaseFinished):
-                tell(f"{event.phase.name.value}: {found.by_phase[event.phase.name.value]} requests")
+                tell(f"{event.phase.name.value}: {fuzzed.by_phase[event.phase.name.value]} requests")
             elif isinstance(event, events.NonFatalError):
-                found.errors.append(f"{event.label}: {event.info.title}: {event.info.message}")
+                fuzzed.errors.append(f"{event.label}: {event.info.title}: {event.info.message}")
             elif isinstance(event, events.FatalError):
                 raise event.exception
-    return found
+    return fuzzed
 
 
-def _count(found: Fuzzed, event: events.ScenarioFinished) -> None:
+def _count(fuzzed: Fuzzed, event: events.ScenarioFinished) -> None:
     recorder = event.recorder
     for case_id, interaction in recorder.interactions.items():
         if interaction.response is None:
-            found.errors.append(f"{recorder.cases[case_id].value.operation.label}: no answer")
+            fuzzed.errors.append(f"{recorder.cases[case_id].value.operation.label}: no answer")
             continue
-        found.by_status[interaction.response.status_code] += 1
-        found.by_phase[event.phase.value] += 1
-        found.by_operation[recorder.cases[case_id].value.operation.label] += 1
+        fuzzed.by_status[interaction.response.status_code] += 1
+        fuzzed.by_phase[event.phase.value] += 1
+        fuzzed.by_operation[recorder.cases[case_id].value.operation.label] += 1
     for case_id, checks in recorder.checks.items():
         for check in checks:
             if check.failure_info is None:
@@ -143,5 +143,5 @@ def _count(found: Fuzzed, event: events.ScenarioFinished) -> None:
             case = recorder.cases[case_id].value
             failure = check.failure_info.failure
             finding = f"{check.name}: {case.operation.label}: {failure.title}"
-            found.findings[finding] += 1
-            found.details.setdefault(finding, f"{failure.message}\n{check.failure_info.code_sample}")
+            fuzzed.findings[finding] += 1
+            fuzzed.details.setdefault(finding, f"{failure.message}\n{check.failure_info.code_sample}")

@@ -94,7 +94,7 @@ def day_load(low_rps: float, high_rps: float, seconds: int, seed: int) -> Floats
 
 def grow(setup: GrowthSetup) -> Growth:
     """Run the loops, keep the store as the service does, and measure."""
-    found = Growth(setup)
+    growth = Growth(setup)
     path = setup.folder / "growth.sqlite3"
     with ExitStack() as resources:
         store = open_store(f"sqlite:///{path}", retention=setup.retention)
@@ -104,35 +104,35 @@ def grow(setup: GrowthSetup) -> Growth:
         before = 0
         for tick in range(setup.ticks):
             for index, (loop, world) in enumerate(loops):
-                found.acts += _act(store, loop.pipeline.name, tick, index)
+                growth.acts += _act(store, loop.pipeline.name, tick, index)
                 decision = loop.tick_once()
-                found.changes += decision.action is Action.APPLY
-                found.holds += decision.action is Action.HOLD
+                growth.changes += decision.action is Action.APPLY
+                growth.holds += decision.action is Action.HOLD
                 world.clock.wait(TICK_S)
             if tick == WARM_TICKS:
                 before = _size(path)
             if tick == WARM_TICKS + COUNTED_TICKS:
                 # Before anything is sealed: what rows take as they are written.
-                found.hold_bytes = (_size(path) - before) / (COUNTED_TICKS * setup.pipelines)
+                growth.hold_bytes = (_size(path) - before) / (COUNTED_TICKS * setup.pipelines)
             if tick % KEEP_TICKS == KEEP_TICKS - 1:
                 report = store.prune(loops[0][1].clock.now())
-                found.longest_write_ms = max(found.longest_write_ms, 1000 * report.longest_write_s)
-                found.memory_mb.append(_memory_mb())
-        found.tick_ms = 1000 * (time.monotonic() - began_s) / (setup.ticks * setup.pipelines)
+                growth.longest_write_ms = max(growth.longest_write_ms, 1000 * report.longest_write_s)
+                growth.memory_mb.append(_memory_mb())
+        growth.tick_ms = 1000 * (time.monotonic() - began_s) / (setup.ticks * setup.pipelines)
         # As if all of it were older than every decision is kept.
         later = loops[0][1].clock.now() + timedelta(seconds=setup.retention.decisions_s + DAY_S)
         # First all of it sealed, and nothing removed.
         store.prune(
             later, Retention(decisions_s=2 * (setup.retention.decisions_s + DAY_S), decisions_bytes=None)
         )
-        found.stats = sizes_of(store)
+        growth.stats = sizes_of(store)
         store.prune(later)
-        found.pruned = sizes_of(store)
+        growth.pruned = sizes_of(store)
         began_s = time.monotonic()
         verified = [store.verify(loop.pipeline.name, full=True) for loop, _ in loops]
-        found.verify_s = time.monotonic() - began_s
-        found.is_whole = all(each.decisions for each in verified)
-    return found
+        growth.verify_s = time.monotonic() - began_s
+        growth.is_whole = all(each.decisions for each in verified)
+    return growth
 
 
 def _loop(setup: GrowthSetup, store: Store, index: int) -> tuple[ControlLoop, SimWorld]:

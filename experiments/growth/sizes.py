@@ -32,12 +32,12 @@ def sizes_of(store: Store) -> StoreSizes:
     is_decision = EntryRow.kind == EntryKind.DECISION.value
     actions = select(EntryRow.action, func.count()).where(is_decision).group_by(EntryRow.action)
     with snapshot(store._engine) as connection:
-        count, kept, sealed_bytes, held, changes = map(int, connection.execute(sealed).one())
+        count, decisions, sealed_bytes, held, changes = map(int, connection.execute(sealed).one())
         hot = dict(connection.execute(actions).all())
         hot_rows = connection.scalar(select(func.count()).select_from(EntryRow)) or 0
     return StoreSizes(
         count,
-        kept,
+        decisions,
         sealed_bytes,
         hot_rows,
         held + changes + sum(hot.values()),

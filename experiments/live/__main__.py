@@ -101,7 +101,7 @@ def main() -> int:
     shutil.rmtree(options.out, ignore_errors=True)
     options.out.mkdir(parents=True)
     started = time.monotonic()
-    found: list[Figures] = []
+    figures: list[Figures] = []
     refused: dict[Cell, str] = {}
     failed: list[str] = []
     for name in options.pipelines:
@@ -132,18 +132,18 @@ def main() -> int:
             programme = programme_of(
                 capacities[pipeline, world], QUICK_LEVELS if options.quick else LEVELS, options.times
             )
-            seen = run_cell(subject, world, policy, programme, folder)
+            record = run_cell(subject, world, policy, programme, folder)
         except (IpaError, RuntimeError, subprocess.SubprocessError, httpx.HTTPError) as error:
             failed.append(f"{pipeline}, {world}, {policy}: did not run: {error}")
             print(failed[-1], file=sys.stderr, flush=True)
             continue
-        found.append(figures_of(pipeline, world, policy, programme, subject.sla_s, seen))
-        print(f"{pipeline}, {world}:", " | ".join(row(found[-1])), flush=True)
-    misses = [*failed, *missed(found)]
+        figures.append(figures_of(pipeline, world, policy, programme, subject.sla_s, record))
+        print(f"{pipeline}, {world}:", " | ".join(row(figures[-1])), flush=True)
+    misses = [*failed, *missed(figures)]
     about = _about(subjects, time.monotonic() - started)
-    page = render(found, refused, misses, about)
+    page = render(figures, refused, misses, about)
     (options.out / "table.md").write_text(page)
-    (options.out / "cells.json").write_text(json.dumps([it.to_json() for it in found], indent=1) + "\n")
+    (options.out / "cells.json").write_text(json.dumps([it.to_json() for it in figures], indent=1) + "\n")
     print(page)
     print(options.out / "table.md")
     return 1 if misses else 0

@@ -125,11 +125,11 @@ def _measured(
     The first is measured in any case; by it the time of the next is known, which is left out if that would
     end after `end_s`.
     """
-    found: list[float] = []
+    ratios: list[float] = []
     for place, point in enumerate(points):
         due_s = now_s() + (end_s - now_s()) / (len(points) - place)
-        batch_s = _mean_s(point) * max(found, default=1.0)
-        if found and CALIBRATION_BATCHES * batch_s > due_s - now_s():
+        batch_s = _mean_s(point) * max(ratios, default=1.0)
+        if ratios and CALIBRATION_BATCHES * batch_s > due_s - now_s():
             break
         means_s: list[float] = []
         while len(means_s) < CALIBRATION_ROUNDS and (
@@ -139,8 +139,8 @@ def _measured(
             effort = replace(CALIBRATION_EFFORT, budget_s=min(CALIBRATION_EFFORT.budget_s, max(spare_s, 0.0)))
             now = measure_point(replica, items, cores=point.cores, batch_size=point.batch_size, effort=effort)
             means_s.append(_mean_s(now))
-        found.append(median(means_s) / _mean_s(point))
-    return geometric_mean(found)
+        ratios.append(median(means_s) / _mean_s(point))
+    return geometric_mean(ratios)
 
 
 def _points(variant: VariantProfile) -> tuple[ProfilePoint, ...]:

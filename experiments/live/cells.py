@@ -17,7 +17,7 @@ from experiments.demo.service import Service
 from experiments.demo.summary import read_requests
 from experiments.fidelity.case import bodies_of, scores_of
 from experiments.live.calibration import calibrate
-from experiments.live.figures import BUSY, CHEAPEST, Seen
+from experiments.live.figures import BUSY, CHEAPEST, CellRecord
 from experiments.live.programme import Programme
 from experiments.neighbours import neighbours
 from ipa.bootstrap.targets import measurement_bench
@@ -105,10 +105,10 @@ def calibrated_subject(name: str, profiles_dir: Path, limit_s: float) -> Subject
 
 def _largest_plan(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> Plan:
     problem = planning_problem(pipeline, profiles, BEYOND_RPS)
-    found = [it for it in relaxations(problem, Deadline(PLANNING_S)) if it.kind == "rate"]
-    if not found:
+    remedies = [it for it in relaxations(problem, Deadline(PLANNING_S)) if it.kind == "rate"]
+    if not remedies:
         raise InfeasibleError(f"no plan of {pipeline.name!r} carries any rate")
-    return solve(found[0].problem, explain=False)
+    return solve(remedies[0].problem, explain=False)
 
 
 def best_plan(subject: Subject, rate_rps: float) -> Plan:
@@ -172,7 +172,7 @@ def most_in_time_rps(probe: Callable[[float], tuple[float, bool]], first_rps: fl
     return most_rps
 
 
-def run_cell(subject: Subject, world: str, policy: str, programme: Programme, folder: Path) -> Seen:
+def run_cell(subject: Subject, world: str, policy: str, programme: Programme, folder: Path) -> CellRecord:
     """The files of the programme. Errors: those of planning; RuntimeError if the service does not start."""
     configs: Sequence[StageConfig] = ()
     if policy == CHEAPEST:
@@ -192,7 +192,7 @@ def run_cell(subject: Subject, world: str, policy: str, programme: Programme, fo
         decisions = service.decisions()[first:]
     (folder / "decisions.json").write_text(json.dumps(decisions, indent=1) + "\n")
     requests = read_requests(out)
-    return Seen(requests, _scores(subject, requests), decisions, core_seconds, load_average)
+    return CellRecord(requests, _scores(subject, requests), decisions, core_seconds, load_average)
 
 
 @contextmanager

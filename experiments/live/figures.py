@@ -63,7 +63,7 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class CellRecord:
     """A cell's requests, the scores of the answered, the decisions, cores paid, and load of the machine."""
 
     requests: Sequence[Mapping[str, Any]]
@@ -74,12 +74,12 @@ class Seen:
 
 
 def figures_of(
-    pipeline: str, world: str, policy: str, programme: Programme, sla_s: float, seen: Seen
+    pipeline: str, world: str, policy: str, programme: Programme, sla_s: float, record: CellRecord
 ) -> Figures:
     """The figures of a cell."""
     overload = programme.phases[-1]
-    in_time = [it["outcome"] == "answered" and it["latency_s"] <= sla_s for it in seen.requests]
-    times_s = [it["at_s"] for it in seen.requests]
+    in_time = [it["outcome"] == "answered" and it["latency_s"] <= sla_s for it in record.requests]
+    times_s = [it["at_s"] for it in record.requests]
 
     def share(chosen: Iterable[bool]) -> float | None:
         return _mean([float(right) for right, is_chosen in zip(in_time, chosen, strict=True) if is_chosen])
@@ -92,31 +92,31 @@ def figures_of(
         return right / (ends - begins) / programme.capacity_rps if ends > begins else None
 
     is_settled = [any(it.settled(at_s) for it in programme.phases[1:-1]) for at_s in times_s]
-    answered = [it for it in seen.requests if it["outcome"] == "answered"]
-    failed = Counter(_kind(it) for it in seen.requests if it["outcome"] == "failed")
+    answered = [it for it in record.requests if it["outcome"] == "answered"]
+    failed = Counter(_kind(it) for it in record.requests if it["outcome"] == "failed")
     # Until the first requests are seen there is no load to know.
-    seeing = list(itertools.dropwhile(lambda it: it["reason"] == MISSING, seen.decisions))
+    seeing = list(itertools.dropwhile(lambda it: it["reason"] == MISSING, record.decisions))
     return Figures(
         pipeline=pipeline,
         world=world,
         policy=policy,
         capacity_rps=programme.capacity_rps,
-        sent=len(seen.requests),
+        sent=len(record.requests),
         within_ratio=share(at_s < overload.start_s for at_s in times_s),
         settled_ratio=share(is_settled),
         settled_sent=sum(is_settled),
-        accuracy=_mean(seen.scores),
+        accuracy=_mean(record.scores),
         goodput_ratio=goodput(settled=True),
         goodput_whole_ratio=goodput(settled=False),
-        cores_mean=seen.core_seconds / programme.duration_s,
-        ticks=len(seen.decisions),
+        cores_mean=record.core_seconds / programme.duration_s,
+        ticks=len(record.decisions),
         blind_ticks=sum(decision["reason"] in BLIND for decision in seeing),
         late=sum(it["latency_s"] > sla_s for it in answered),
-        dropped=sum(it["outcome"] == "dropped" for it in seen.requests),
+        dropped=sum(it["outcome"] == "dropped" for it in record.requests),
         failed=dict(failed),
-        load_average=seen.load_average,
-        sender_lag_s=quantile_s([it["lag_s"] for it in seen.requests], 0.99) or 0.0,
-        **changes(seen.decisions),
+        load_average=record.load_average,
+        sender_lag_s=quantile_s([it["lag_s"] for it in record.requests], 0.99) or 0.0,
+        **changes(record.decisions),
     )
 
 

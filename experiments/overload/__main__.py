@@ -64,7 +64,7 @@ def slow_at(place: str) -> tuple[Pipeline, list[StageConfig]]:
 
 async def send(url: str, targets: Sequence[str], rate_rps: float, seconds: float, seed: int) -> Overloaded:
     """Send at that rate, and scrape meanwhile."""
-    seen, arrivals = Overloaded(), random.Random(seed)
+    counts, arrivals = Overloaded(), random.Random(seed)
     began_s = time.monotonic()
 
     async def ask(session: aiohttp.ClientSession, due_s: float) -> None:
@@ -78,9 +78,9 @@ async def send(url: str, targets: Sequence[str], rate_rps: float, seconds: float
             return
         # From when it was to be sent: a sender that is late must not hide it.
         is_late = time.monotonic() - due_s > SLA_S
-        seen.sent += 1
-        seen.in_time += status == "200" and not is_late
-        seen.statuses["200 late" if status == "200" and is_late else status] += 1
+        counts.sent += 1
+        counts.in_time += status == "200" and not is_late
+        counts.statuses["200 late" if status == "200" and is_late else status] += 1
 
     async def scrape(session: aiohttp.ClientSession) -> None:
         while time.monotonic() < began_s + seconds:
@@ -88,7 +88,7 @@ async def send(url: str, targets: Sequence[str], rate_rps: float, seconds: float
                 before_s = time.monotonic()
                 async with session.get(f"http://{target}/metrics") as answer:
                     await answer.read()
-                seen.scrapes_s.append(time.monotonic() - before_s)
+                counts.scrapes_s.append(time.monotonic() - before_s)
             await asyncio.sleep(SCRAPE_S)
 
     timeout = aiohttp.ClientTimeout(total=60)
@@ -103,14 +103,14 @@ async def send(url: str, targets: Sequence[str], rate_rps: float, seconds: float
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
             tasks.create_task(ask(session, due_s))
             due_s += arrivals.expovariate(rate_rps)
-    return seen
+    return counts
 
 
-def line(place: str, load_ratio: float, seconds: float, seen: Overloaded) -> str:
+def line(place: str, load_ratio: float, seconds: float, counts: Overloaded) -> str:
     """A row of the table."""
-    goodput_ratio = seen.in_time / (seconds - WARM_UP_S) / CAPACITY_RPS
-    slowest = max(seen.scrapes_s, default=float("nan"))
-    statuses = ", ".join(f"{status}: {count}" for status, count in sorted(seen.statuses.items()))
+    goodput_ratio = counts.in_time / (seconds - WARM_UP_S) / CAPACITY_RPS
+    slowest = max(counts.scrapes_s, default=float("nan"))
+    statuses = ", ".join(f"{status}: {count}" for status, count in sorted(counts.statuses.items()))
     load = os.getloadavg()[0]
     return f"| {place} | {load_ratio:g} | {goodput_ratio:.0%} | {slowest:.2f} | {load:.1f} | {statuses} |"
 

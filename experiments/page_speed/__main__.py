@@ -70,8 +70,8 @@ def drawing_ms(browser: Browser, url: str, points: int) -> list[float]:
 
 def spread(measure: Callable[[], float], times: int) -> str:
     """Median and range of that many."""
-    found = [measure() for _ in range(times)]
-    return f"{median(found):6.0f} ms  ({min(found):.0f} to {max(found):.0f})"
+    times_ms = [measure() for _ in range(times)]
+    return f"{median(times_ms):6.0f} ms  ({min(times_ms):.0f} to {max(times_ms):.0f})"
 
 
 def main() -> None:

@@ -43,8 +43,8 @@ def names() -> list[str]:
 def given(world: FakeWorld, planner: PlannerProcesses) -> ApiContext:
     """Services over the pipelines that come with us, none of which runs."""
     loaded = {name: FileFolders().load(name)[:2] for name in names()}
-    profiles = {name: found[1] for name, found in loaded.items()}
-    pipelines = {name: found[0] for name, found in loaded.items()}
+    profiles = {name: files[1] for name, files in loaded.items()}
+    pipelines = {name: files[0] for name, files in loaded.items()}
     context = over(world.services(), pipelines=pipelines, loops={}, planner=planner)
     context.service.registry.profiles.update(profiles)  # type: ignore[attr-defined]
     return context

@@ -31,17 +31,17 @@ def main() -> int:
         where = f"{arguments.data} (IPA_SHARED_DATA, --data)"
         print(f"the published data is needed: {', '.join(missing)} not in {where}", file=sys.stderr)
         return 1
-    found = []
+    comparisons = []
     for cell in read_cells(arguments.data):
         pipeline = load_pipeline(ROOT / "pipelines" / cell.pipeline / "pipeline.yaml")
-        found.append(compare(cell, pipeline, load_profiles(ROOT / "profiles", cell.pipeline)))
+        comparisons.append(compare(cell, pipeline, load_profiles(ROOT / "profiles", cell.pipeline)))
         print(f"{cell.pipeline} {cell.workload}", file=sys.stderr, flush=True)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    rows = json.dumps([to_json(each) for each in found], indent=1, ensure_ascii=False)
+    rows = json.dumps([to_json(each) for each in comparisons], indent=1, ensure_ascii=False)
     arguments.out.write_text(rows + "\n", encoding="utf-8")
-    arguments.out.with_suffix(".md").write_text(details(found), encoding="utf-8")
-    put("python -m experiments.published", measured(found), arguments.page)
-    print(summary(found))
+    arguments.out.with_suffix(".md").write_text(details(comparisons), encoding="utf-8")
+    put("python -m experiments.published", measured(comparisons), arguments.page)
+    print(summary(comparisons))
     return 0
 
 

@@ -128,13 +128,13 @@ def planned(
     compat: Compat = Compat.IPA_ARTIFACT,
 ) -> Plan:
     """The best plan, checked, by label setting."""
-    asked = replace(
+    constrained = replace(
         pipeline,
         objectives={objective.name: objective},
         default_objective=objective.name,
         bounds=replace(pipeline.bounds, accuracy_floor=floor),
     )
-    problem = planning_problem(asked, profiles, rate_rps, compat=compat, allocation=allocation)
+    problem = planning_problem(constrained, profiles, rate_rps, compat=compat, allocation=allocation)
     return solve(problem, "exact", DEADLINE_S, explain=False)
 
 
@@ -189,33 +189,36 @@ def pair_of(
     return Pair(base, free)
 
 
-def to_json(found: Comparison) -> dict[str, Any]:
+def to_json(comparison: Comparison) -> dict[str, Any]:
     """The comparison as plain JSON values."""
     pairs = {
         name: {
-            "base": getattr(found, name).base_cores,
-            "free": getattr(found, name).free_cores,
-            "saving_ratio": getattr(found, name).saving_ratio,
+            "base": getattr(comparison, name).base_cores,
+            "free": getattr(comparison, name).free_cores,
+            "saving_ratio": getattr(comparison, name).saving_ratio,
         }
         for name in ("tick", "floor", "mean", "tail")
     }
-    published = found.cell.published
+    published = comparison.cell.published
     return {
-        "pipeline": found.cell.pipeline,
-        "workload": found.cell.workload,
-        "ticks": len(found.cell.rates_rps),
-        "rate_rps": found.rate_rps,
+        "pipeline": comparison.cell.pipeline,
+        "workload": comparison.cell.workload,
+        "ticks": len(comparison.cell.rates_rps),
+        "rate_rps": comparison.rate_rps,
         "published_label": published and published.label,
         "published_rate_rps": published and published.rate_rps,
         "published_cores": published and published.cores,
         "published_pas": published and published.pas,
-        "target_pas": found.target,
-        "released_cores": found.released_cores,
-        "released_pas": found.released_pas,
+        "target_pas": comparison.target,
+        "released_cores": comparison.released_cores,
+        "released_pas": comparison.released_pas,
         **pairs,
-        "saving_ratio": found.mean_saving_ratio,
-        "tick_replicas": {"base": found.tick_replicas.base_cores, "free": found.tick_replicas.free_cores},
-        "example": dict(zip(("rate_rps", "base", "free"), found.example, strict=True)),
+        "saving_ratio": comparison.mean_saving_ratio,
+        "tick_replicas": {
+            "base": comparison.tick_replicas.base_cores,
+            "free": comparison.tick_replicas.free_cores,
+        },
+        "example": dict(zip(("rate_rps", "base", "free"), comparison.example, strict=True)),
     }
 
 

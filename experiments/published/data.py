@@ -95,17 +95,17 @@ def runs_of(
 
     Not by their label: two runs of nlp are labelled bursty, and one of them had the rates of fluctuating.
     """
-    found: dict[str, Mapping[str, Any]] = {}
+    by_workload: dict[str, Mapping[str, Any]] = {}
     for row in rows:
         if (row["series"], row["pipeline"], row["system"]) != (SERIES, pipeline, "ipa"):
             continue
         margin = row["settings"]["predictor_margin"]
         means = {name: fmean(peak_rates(pattern, margin)) for name, pattern in patterns.items()}
         workload = min(means, key=lambda name: abs(means[name] - row["predicted_mean_rps"]))
-        if workload in found:
+        if workload in by_workload:
             raise ValueError(f"two runs of {pipeline} have the rates of {workload}")
-        found[workload] = row
-    return found
+        by_workload[workload] = row
+    return by_workload
 
 
 def objective_of(settings: Mapping[str, Any], sla_s: float | None) -> Objective:

@@ -83,8 +83,8 @@ def training_points() -> dict[str, Floats]:
             mean=[each.mean for each in made],
             quantiles=[each.quantiles for each in made],
         )
-    with np.load(POINTS) as kept:
-        return dict(kept)
+    with np.load(POINTS) as archive:
+        return dict(archive)
 
 
 def samples(data: dict[str, Floats]) -> list[Sample]:
@@ -180,7 +180,7 @@ class Fit:
         """The loss after a round on the weights."""
         parts = all_parts(self.made, self.constants)
         options: Any = {"maxiter": STEPS, "maxfun": 2 * STEPS, "maxcor": 30, "ftol": 1e-13, "gtol": 1e-7}
-        found = minimize(
+        optimum = minimize(
             self.loss,
             self.weights,
             args=(parts, self.rows(parts)),
@@ -188,9 +188,9 @@ class Fit:
             method="L-BFGS-B",
             options=options,
         )
-        each = zip(CORRECTIONS, np.split(found.x, self.ends), strict=True)
+        each = zip(CORRECTIONS, np.split(optimum.x, self.ends), strict=True)
         self.weights = np.concatenate([correction.within_budget(own) for correction, own in each])
-        return float(found.fun)
+        return float(optimum.fun)
 
     def fit_constants(self, names: tuple[str, ...], of_mean: bool) -> None:
         """Set these constants by least squares, of the means or of the quantiles."""
@@ -205,7 +205,7 @@ class Fit:
             return np.asarray(np.log(value) - target)
 
         start = np.array([asdict(self.constants)[name] for name in names])
-        found = least_squares(
+        optimum = least_squares(
             error,
             start,
             bounds=(0.0, np.inf),
@@ -214,7 +214,7 @@ class Fit:
             x_scale=start,
             max_nfev=10,
         )
-        self.constants = replace(self.constants, **dict(zip(names, map(float, found.x), strict=True)))
+        self.constants = replace(self.constants, **dict(zip(names, map(float, optimum.x), strict=True)))
 
 
 def written(fit: Fit) -> str:

@@ -163,13 +163,16 @@ def _predicted_s(problem: PlanningProblem, configs: tuple[StageConfig, ...]) -> 
 
 def simulated(case: Case, problem: PlanningProblem, configs: tuple[StageConfig, ...]) -> tuple[float, float]:
     """The 99th percentile of the latency and its standard error."""
-    found: list[float] = []
+    quantiles_s: list[float] = []
     while True:
-        found.append(quantile_s(case, problem, configs, len(found) + 1))
-        if len(found) < LEAST_RUNS:
+        quantiles_s.append(quantile_s(case, problem, configs, len(quantiles_s) + 1))
+        if len(quantiles_s) < LEAST_RUNS:
             continue
-        mean_s, error_s = float(np.mean(found)), float(np.std(found, ddof=1) / len(found) ** 0.5)
-        if error_s <= SURE * mean_s or len(found) >= MOST_RUNS:
+        mean_s, error_s = (
+            float(np.mean(quantiles_s)),
+            float(np.std(quantiles_s, ddof=1) / len(quantiles_s) ** 0.5),
+        )
+        if error_s <= SURE * mean_s or len(quantiles_s) >= MOST_RUNS:
             return mean_s, error_s
 
 
@@ -230,8 +233,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/queueing/in-replica.txt"))
     options = parser.parse_args(arguments)
     with ProcessPoolExecutor(options.workers) as pool:
-        found = pool.map(partial(judge, options.seed), range(options.problems))
-        rows = [row for row in found if row is not None]
+        judged = pool.map(partial(judge, options.seed), range(options.problems))
+        rows = [row for row in judged if row is not None]
     console = Console(width=max(Console().width, 120))
     console.print(table(rows))
     more = [pair for row in rows for pair in row.more]

@@ -30,25 +30,27 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/reality.json"))
     arguments = parser.parse_args()
     worlds = tuple(arguments.worlds.split(","))
-    asked = cells(arguments.seeds, worlds)
-    found: list[Outcome] = []
+    todo = cells(arguments.seeds, worlds)
+    outcomes: list[Outcome] = []
     with ProcessPoolExecutor(arguments.workers, initializer=logging.disable) as pool:
-        for number, outcome in enumerate(pool.map(run, asked), 1):
-            found.append(outcome)
+        for number, outcome in enumerate(pool.map(run, todo), 1):
+            outcomes.append(outcome)
             if number % 50 == 0:
-                print(f"{number} of {len(asked)} runs", file=sys.stderr, flush=True)
+                print(f"{number} of {len(todo)} runs", file=sys.stderr, flush=True)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps([asdict(each) for each in found], indent=1) + "\n", encoding="utf-8")
-    print("\n".join(table(found)))
+    arguments.out.write_text(
+        json.dumps([asdict(each) for each in outcomes], indent=1) + "\n", encoding="utf-8"
+    )
+    print("\n".join(table(outcomes)))
     return 0
 
 
-def table(found: list[Outcome]) -> list[str]:
+def table(outcomes: list[Outcome]) -> list[str]:
     """A line for each world: late requests, cores and accuracy on the mean of its cells."""
     lines = ["| world | late % (× as profiled) | cores | PAS | changes |", "|---|---|---|---|---|"]
-    true = [each.late_ratio for each in found if each.cell.world == AS_PROFILED]
-    for world in dict.fromkeys(each.cell.world for each in found):
-        mine = [each for each in found if each.cell.world == world]
+    true = [each.late_ratio for each in outcomes if each.cell.world == AS_PROFILED]
+    for world in dict.fromkeys(each.cell.world for each in outcomes):
+        mine = [each for each in outcomes if each.cell.world == world]
         late = mean(each.late_ratio for each in mine)
         beside = f" ({late / max(mean(true), NONE_RATIO):.2g})" if true else ""
         lines.append(

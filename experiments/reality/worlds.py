@@ -144,5 +144,7 @@ def result_of(cell: Cell) -> SimResult:
 
 def run(cell: Cell) -> Outcome:
     """The figures of the run."""
-    found = result_of(cell).summary()
-    return Outcome(cell, found["violation_ratio"], found["cores_mean"], found["pas_mean"], found["changes"])
+    summary = result_of(cell).summary()
+    return Outcome(
+        cell, summary["violation_ratio"], summary["cores_mean"], summary["pas_mean"], summary["changes"]
+    )

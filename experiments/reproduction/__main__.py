@@ -59,14 +59,14 @@ def main() -> int:
     for part, make in makers.items():
         if part in wanted:
             write(arguments.out / f"{part}.json", make())
-    found = {part: json.loads((arguments.out / f"{part}.json").read_text("utf-8")) for part in PARTS}
-    compared = compare.from_rows(found["runs"])
-    looped = [LoopRun(**row) for row in found["loop"]]
+    stored = {part: json.loads((arguments.out / f"{part}.json").read_text("utf-8")) for part in PARTS}
+    compared = compare.from_rows(stored["runs"])
+    looped = [LoopRun(**row) for row in stored["loop"]]
     text = measured(
         compared,
         looped,
-        [infadapter.Outcome(**row) for row in found["infadapter"]],
-        [beating.Outcome(**row) for row in found["planned"]],
+        [infadapter.Outcome(**row) for row in stored["infadapter"]],
+        [beating.Outcome(**row) for row in stored["planned"]],
     )
     (arguments.out / "runs.md").write_text(details(compared, looped), encoding="utf-8")
     put("python -m experiments.reproduction", text, arguments.page)
@@ -78,12 +78,12 @@ def replayed(published: Published, data: Path) -> list[compare.Compared]:
     """Every run, planned again."""
     line = learned(data / TRACE)
     files = {name: files_of(name) for name in PIPELINES}
-    found: list[compare.Compared] = []
+    comparisons: list[compare.Compared] = []
     planners: dict[str, dict[str, Ask]] = {}
     for run in published.runs:
-        found.append(compare.compare(run, published, files, line, planners))
+        comparisons.append(compare.compare(run, published, files, line, planners))
         say(*run.cell, run.system)
-    return found
+    return comparisons
 
 
 def in_loop(published: Published) -> Iterable[LoopRun]:

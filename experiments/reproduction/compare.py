@@ -44,8 +44,8 @@ class Compared:
 
     def off(self, way: Way) -> tuple[float, float]:
         """The distance of cores and PAS from the log, relative to it."""
-        found = self.replays[way]
-        return found.cores / self.run.log.cores - 1, found.pas / self.run.log.pas - 1
+        replay = self.replays[way]
+        return replay.cores / self.run.log.cores - 1, replay.pas / self.run.log.pas - 1
 
     def within(self, way: Way) -> bool:
         """True if both are within 10 %; with EITHER, if they are with one of the choices."""
@@ -117,17 +117,17 @@ def compare(
     )
 
 
-def counts(found: Sequence[Compared], way: Way) -> tuple[int, int, int, int]:
+def counts(comparisons: Sequence[Compared], way: Way) -> tuple[int, int, int, int]:
     """Runs within 10 %, runs, cells where all four systems are, cells."""
-    main = [each for each in found if each.run.system in SYSTEMS]
+    main = [each for each in comparisons if each.run.system in SYSTEMS]
     cells = {each.run.cell for each in main}
     bad = {each.run.cell for each in main if not each.within(way)}
     return sum(each.within(way) for each in main), len(main), len(cells - bad), len(cells)
 
 
-def rows(found: Sequence[Compared]) -> Iterator[dict[str, Any]]:
+def rows(comparisons: Sequence[Compared]) -> Iterator[dict[str, Any]]:
     """Every run as plain JSON values."""
-    for each in found:
+    for each in comparisons:
         run = each.run
         yield {
             "series": run.series,
@@ -154,7 +154,7 @@ def rows(found: Sequence[Compared]) -> Iterator[dict[str, Any]]:
 
 def from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Compared]:
     """The results in `rows`, as plain values, without the runs' settings."""
-    found = []
+    comparisons = []
     for row in rows:
         names = (row["series"], row["pipeline"], row["workload"], row["system"])
         run = LoggedRun(*names, {}, Log(**row["log"]), tuple(row["notes"]))
@@ -164,5 +164,5 @@ def from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Compared]:
             )
             for each in row["replays"]
         }
-        found.append(Compared(run, row["starting_cores"], replays))
-    return found
+        comparisons.append(Compared(run, row["starting_cores"], replays))
+    return comparisons

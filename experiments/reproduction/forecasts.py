@@ -49,8 +49,8 @@ class Learned:
         for tick, at in enumerate(range(0, len(pattern), TICK_S)):
             if at >= WINDOW_S:
                 window = np.asarray(pattern[at - WINDOW_S : at], dtype=np.float64)
-                seen = window.reshape(-1, TICK_S).max(axis=1)
-                rates[tick] = max(1.0, float(seen @ self.weights[:-1] + self.weights[-1]))
+                peaks = window.reshape(-1, TICK_S).max(axis=1)
+                rates[tick] = max(1.0, float(peaks @ self.weights[:-1] + self.weights[-1]))
         return tuple(rates)
 
 

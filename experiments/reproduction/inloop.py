@@ -52,7 +52,7 @@ def loop_run(
     rates = tuple(float(rate) for rate in pattern)
     setup = SimSetup(pipeline, profiles, rates, seed=seed, forecast=ForecastSettings("foresight"))
     result = simulate(repeated(setup, published))
-    found = result.summary()
+    summary = result.summary()
     decided = [decision.configs for decision in result.decisions if decision.configs]
     cores = fmean(sum(config.total_cores for config in configs) for configs in decided)
     pas = fmean(
@@ -67,7 +67,7 @@ def loop_run(
         run.log.pas,
         cores,
         pas,
-        found["cores_mean"],
-        found["violation_ratio"],
-        found["changes"],
+        summary["cores_mean"],
+        summary["violation_ratio"],
+        summary["changes"],
     )

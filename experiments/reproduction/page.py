@@ -26,7 +26,7 @@ GOAL = 0.9
 
 
 def measured(
-    found: Sequence[Compared],
+    comparisons: Sequence[Compared],
     looped: Sequence[LoopRun],
     adapted: Sequence[infadapter.Outcome],
     planned: Sequence[beating.Outcome],
@@ -35,13 +35,13 @@ def measured(
     in_loop = sum(all(abs(off) <= WITHIN for off in each.off) for each in looped)
     return "\n\n".join(
         (
-            f"Mean cores *and* mean PAS within {percent(WITHIN)} of the log, of {len(found)} runs:",
-            lines(count_rows(found)),
+            f"Mean cores *and* mean PAS within {percent(WITHIN)} of the log, of {len(comparisons)} runs:",
+            lines(count_rows(comparisons)),
             f"At least {percent(GOAL)} within:",
-            goal_words(found),
+            goal_words(comparisons),
             "The controllers' mean rates differ from the workloads' by up to "
-            f"{percent(max(_rate_off(each) for each in found))}. In the simulator {in_loop} of {len(looped)} "
-            f"runs of IPA are within {percent(WITHIN)}.",
+            f"{percent(max(_rate_off(each) for each in comparisons))}. In the simulator {in_loop} of "
+            f"{len(looped)} runs of IPA are within {percent(WITHIN)}.",
             f"InfAdapter, means over {len({each.seed for each in adapted})} seeds, ranges over the three β:",
             lines(adapted_rows(adapted)),
             adapted_words(adapted),
@@ -52,14 +52,14 @@ def measured(
     )
 
 
-def details(found: Sequence[Compared], looped: Sequence[LoopRun]) -> str:
+def details(comparisons: Sequence[Compared], looped: Sequence[LoopRun]) -> str:
     """The runs that are off, every run, and every run of the simulator."""
     parts = {
-        "Off, with the line at the log's mean": lines(off_rows(found, HEADLINE)),
-        "Off, with foresight": lines(off_rows(found, PLAIN)),
-        "Every run": lines(run_rows(found)),
+        "Off, with the line at the log's mean": lines(off_rows(comparisons, HEADLINE)),
+        "Off, with foresight": lines(off_rows(comparisons, PLAIN)),
+        "Every run": lines(run_rows(comparisons)),
         "In the simulator": lines(loop_rows(looped)),
-        "Corrected labels and names": "; ".join(dict.fromkeys(_notes(found))) or "none",
+        "Corrected labels and names": "; ".join(dict.fromkeys(_notes(comparisons))) or "none",
     }
     return "\n\n".join(f"## {title}\n\n{text}" for title, text in parts.items()) + "\n"
 
@@ -69,24 +69,24 @@ def lines(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(aligned(rows)) if len(rows) > 1 else "None."
 
 
-def count_rows(found: Sequence[Compared]) -> list[list[str]]:
+def count_rows(comparisons: Sequence[Compared]) -> list[list[str]]:
     """The number of runs and cells within, by forecast and ties."""
     ties = (*TIES, EITHER)
     rows = [["forecast", *(f"{what}, {each}" for what in ("runs", "cells") for each in ties)]]
     for forecast in FORECASTS:
-        each = [counts(found, (forecast, choice)) for choice in ties]
+        each = [counts(comparisons, (forecast, choice)) for choice in ties]
         rows.append(
             [forecast, *(f"{a} of {b}" for a, b, _, _ in each), *(f"{c} of {d}" for _, _, c, d in each)]
         )
     return rows
 
 
-def goal_words(found: Sequence[Compared]) -> str:
+def goal_words(comparisons: Sequence[Compared]) -> str:
     """With which forecasts and choices the goal is met, by runs and by whole cells."""
     words = []
     for what, first in (("runs", 0), ("whole cells", 2)):
         for ties in (TIES[0], EITHER):
-            met = [each for each in FORECASTS if _share(counts(found, (each, ties)), first) >= GOAL]
+            met = [each for each in FORECASTS if _share(counts(comparisons, (each, ties)), first) >= GOAL]
             names = "every forecast" if len(met) == len(FORECASTS) else ", ".join(met) or "none"
             words.append(f"- by {what}, *{ties}*: {names}")
     return "\n".join(words)
@@ -96,10 +96,10 @@ def _share(counted: tuple[int, int, int, int], first: int) -> float:
     return counted[first] / counted[first + 1]
 
 
-def off_rows(found: Sequence[Compared], way: Way) -> list[list[str]]:
+def off_rows(comparisons: Sequence[Compared], way: Way) -> list[list[str]]:
     """The runs that are off, and why."""
     rows = [["run", "cores", "published", "off", "PAS off", "why"]]
-    for each in found:
+    for each in comparisons:
         if not each.within(way):
             cores, pas = each.off(way)
             mine = f"{each.replays[way].cores:.2f}"
@@ -108,13 +108,13 @@ def off_rows(found: Sequence[Compared], way: Way) -> list[list[str]]:
     return rows
 
 
-def run_rows(found: Sequence[Compared]) -> list[list[str]]:
+def run_rows(comparisons: Sequence[Compared]) -> list[list[str]]:
     """A line a run."""
     head = ["run", "rate", "cores", "PAS"]
     for name in ("foresight", "line"):
         head += [f"{name}: cores", "off", "PAS", "off"]
     rows = [head]
-    for each in found:
+    for each in comparisons:
         log = each.run.log
         row = [_name(each), f"{log.rate_rps:.1f}", f"{log.cores:.2f}", f"{100 * log.pas:.2f}"]
         for way in (PLAIN, HEADLINE):
@@ -221,8 +221,8 @@ def _rate_off(each: Compared) -> float:
     return abs(each.run.log.rate_rps / each.replays[PLAIN].rate_rps - 1)
 
 
-def _notes(found: Sequence[Compared]) -> Iterator[str]:
-    for each in found:
+def _notes(comparisons: Sequence[Compared]) -> Iterator[str]:
+    for each in comparisons:
         for note in each.run.notes:
             yield f"{each.run.pipeline}, series {each.run.series}: {note}"
 

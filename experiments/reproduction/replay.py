@@ -71,9 +71,9 @@ def walk(ask: Ask, starting: Totals, rates_rps: Sequence[float]) -> Replay:
     now, totals = starting, []
     infeasible = 0
     for rate_rps in rates_rps:
-        found = ask(rate_rps)
-        infeasible += found is None
-        now = found or now
+        chosen = ask(rate_rps)
+        infeasible += chosen is None
+        now = chosen or now
         totals.append(now)
     count = len(totals)
     cores, pas = (sum(each) / count for each in zip(*totals, strict=True))

@@ -69,13 +69,13 @@ def read_runs(folder: Path) -> Published:
     """The runs of the folder's files; ValueError where one is there twice or missing."""
     published, workloads = (json.loads((folder / name).read_text("utf-8")) for name in FILES)
     patterns: Mapping[str, Sequence[float]] = workloads["patterns"]
-    found: dict[tuple[str, str, str, str], LoggedRun] = {}
+    by_key: dict[tuple[str, str, str, str], LoggedRun] = {}
     for row in published["rows"]:
         run = run_of(row, patterns)
         key = (*run.cell, run.system)
-        if key in found:
+        if key in by_key:
             raise ValueError(f"there are two runs of {key}")
-        found[key] = run
+        by_key[key] = run
     wanted = [
         (series, pipeline, workload, system)
         for series in SERIES
@@ -83,10 +83,10 @@ def read_runs(folder: Path) -> Published:
         for workload in WORKLOADS
         for system in (*SYSTEMS, *MORE_SYSTEMS)
     ]
-    missing = [key for key in wanted if key not in found and key[3] in SYSTEMS]
+    missing = [key for key in wanted if key not in by_key and key[3] in SYSTEMS]
     if missing:
         raise ValueError(f"there is no run of {missing}")
-    return Published(tuple(found[key] for key in wanted if key in found), patterns)
+    return Published(tuple(by_key[key] for key in wanted if key in by_key), patterns)
 
 
 def run_of(row: Mapping[str, Any], patterns: Mapping[str, Sequence[float]]) -> LoggedRun:

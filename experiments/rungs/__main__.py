@@ -40,13 +40,13 @@ def loads(data: Path) -> dict[str, Floats]:
     made["spikes"] = np.where(time_s % 97 < 3, 60.0, 10.0)
     made["sine"] = 20 + 15 * np.sin(time_s * 2 * np.pi / 200)
     made["demo"] = np.repeat([5.0, 12.0, 20.0, 8.0, 18.0, 4.0], 60)
-    found = {name: rng.poisson(rates).astype(float) for name, rates in made.items()}
+    by_name = {name: rng.poisson(rates).astype(float) for name, rates in made.items()}
     if (data / TRACE).is_file():
         trace = np.array(read_trace(data / TRACE, finds_outages=False), dtype=float)
         for day in DAYS:
             part = trace[day * DAY_S + START_S :][:LENGTH_S]
-            found[f"day {day}"] = part * MEAN_RPS / part.mean()
-    return found
+            by_name[f"day {day}"] = part * MEAN_RPS / part.mean()
+    return by_name
 
 
 def losses(rates: Floats) -> tuple[dict[str, float], Floats]:
@@ -55,11 +55,11 @@ def losses(rates: Floats) -> tuple[dict[str, float], Floats]:
     ends = np.arange(FIRST_S, len(rates) - int(HORIZON_S), TICK_S)
     peaks = sliding_max(series.rates_rps, int(HORIZON_S))[ends]
 
-    def seen(end: int) -> Series:
+    def history(end: int) -> Series:
         return series.between(max(0, end - WINDOW_S), end)
 
     alone = {
-        rung.name: [rung.peak(seen(end), HORIZON_S, QUANTILE).upper_rps for end in ends.tolist()]
+        rung.name: [rung.peak(history(end), HORIZON_S, QUANTILE).upper_rps for end in ends.tolist()]
         for rung in DEFAULT_RUNGS[1:]
     }
     # Smoothing needs the seconds before the window.
@@ -72,8 +72,8 @@ def losses(rates: Floats) -> tuple[dict[str, float], Floats]:
         for end in ends.tolist()
     ]
     uppers = {**alone, "mixture": mixed}
-    found = {name: float(pinball(peaks, np.array(each), QUANTILE).mean()) for name, each in uppers.items()}
-    return found, np.array(mixed) / np.maximum(peaks, 1e-9)
+    means = {name: float(pinball(peaks, np.array(each), QUANTILE).mean()) for name, each in uppers.items()}
+    return means, np.array(mixed) / np.maximum(peaks, 1e-9)
 
 
 def main() -> int:
@@ -85,10 +85,10 @@ def main() -> int:
     print("| load | best rung | mixture's loss over its | upper over peak, median | peaks within |")
     print("|---|---|--:|--:|--:|")
     for name, rates in loads(parser.parse_args().data).items():
-        found, over = losses(rates)
-        mixture = found.pop("mixture")
-        best = min(found, key=found.__getitem__)
-        ratios.append(mixture / found[best])
+        means, over = losses(rates)
+        mixture = means.pop("mixture")
+        best = min(means, key=means.__getitem__)
+        ratios.append(mixture / means[best])
         uppers.append(median(over))
         print(f"| {name} | {best} | {ratios[-1]:.2f} | {uppers[-1]:.2f} | {100 * (over >= 1).mean():.0f} % |")
     print(

@@ -60,7 +60,7 @@ def cells(experiment: Experiment) -> tuple[list[ExperimentCell], list[str]]:
     except TypeError as error:
         hint = f"Its keys are: {', '.join(FleetSettings.__annotations__)}"
         raise InputError(f"{experiment.path}: settings of this runner: {error}", hint=hint) from error
-    found = [
+    made = [
         ExperimentCell(
             {"pipelines": count, "way": way, "seed": seed},
             experiment.runner,
@@ -79,7 +79,7 @@ def cells(experiment: Experiment) -> tuple[list[ExperimentCell], list[str]]:
         for seed in experiment.seeds
         for way in WAYS
     ]
-    return found, []
+    return made, []
 
 
 def work(payload: Mapping[str, Any], series: Mapping[str, Any]) -> CellOutcome:
@@ -107,17 +107,17 @@ def work(payload: Mapping[str, Any], series: Mapping[str, Any]) -> CellOutcome:
         plans_s.append(time.perf_counter() - begin)
         now = day.rates[at]
         carried = np.minimum(now, day.capacities[None, :])
-        asked, missed = float(now.sum()), float((now - carried).sum())
+        requests, missed = float(now.sum()), float((now - carried).sum())
         pas = day.pas()
-        sent, lost = sent + asked, lost + missed
+        sent, lost = sent + requests, lost + missed
         weighted_pas += float((carried.sum(axis=0) * pas).sum())
         row = {
             "at_s": at * payload["interval_s"],
-            "rate_rps": asked / SAMPLES,
+            "rate_rps": requests / SAMPLES,
             "cost_cores": float(day.cores.sum()),
             "worth": day.worth(),
             "pas": float((carried.sum(axis=0) * pas).sum() / max(carried.sum(), 1e-9)),
-            "lost_ratio": missed / asked,
+            "lost_ratio": missed / requests,
             "changed": float(sum(a != b for a, b in zip(before, day.running, strict=True))),
             "without_plan": float(without),
         }
@@ -184,9 +184,9 @@ class _Day:
                 self._take(self._together(self.rates.max(axis=(0, 1))))
             return sum(not configs for configs in self.running)
         expected = self.rates[max(at - 1, 0)].max(axis=0) * MARGIN
-        found = self._together(expected) if self._way == "together" else self._apart(expected)
-        self._take(found)
-        return sum(configs is None for configs in found)
+        plans = self._together(expected) if self._way == "together" else self._apart(expected)
+        self._take(plans)
+        return sum(configs is None for configs in plans)
 
     def pas(self) -> Rates:
         """The accuracy of each pipeline."""
@@ -204,8 +204,8 @@ class _Day:
         weights = np.array([each.weight for each in self._members])
         return float((weights * (alphas * self.pas() - betas * self.cores)).sum())
 
-    def _take(self, found: Sequence[Configs | None]) -> None:
-        for at, configs in enumerate(found):
+    def _take(self, plans: Sequence[Configs | None]) -> None:
+        for at, configs in enumerate(plans):
             if configs is None:
                 continue  # what runs stays
             self.running[at] = configs

@@ -32,15 +32,15 @@ EXPLAINED = (
 
 def blocks(experiment: Experiment, finished: Sequence[Finished]) -> list[Block]:
     """A table over fleets and ways, and the day of the first seed."""
-    found: list[Block] = [Heading("Fleets and ways to share the budget"), headline(experiment, finished)]
-    found.append(Paragraph(EXPLAINED, is_note=True))
+    contents: list[Block] = [Heading("Fleets and ways to share the budget"), headline(experiment, finished)]
+    contents.append(Paragraph(EXPLAINED, is_note=True))
     first = experiment.seeds[0]
     for count in dict.fromkeys(each.labels["pipelines"] for each in finished):
-        kept = [
+        cells = [
             each for each in finished if each.labels["pipelines"] == count and each.labels["seed"] == first
         ]
-        found += [Heading(f"{count} pipelines, a day, seed {first}"), *_day(kept)]
-    return found
+        contents += [Heading(f"{count} pipelines, a day, seed {first}"), *_day(cells)]
+    return contents
 
 
 def headline(experiment: Experiment, finished: Sequence[Finished]) -> Table:
@@ -67,8 +67,8 @@ def headline(experiment: Experiment, finished: Sequence[Finished]) -> Table:
     return Table("Fleets, and ways to share the budget: means over the seeds.", header, rows, texts=2)
 
 
-def _day(kept: Sequence[Finished]) -> list[Block]:
-    ways = [str(each.labels["way"]) for each in kept]
+def _day(cells: Sequence[Finished]) -> list[Block]:
+    ways = [str(each.labels["way"]) for each in cells]
     colours = colours_of(ways)
 
     def lines(key: str, scale: float = 1.0) -> list[Line]:
@@ -82,10 +82,10 @@ def _day(kept: Sequence[Finished]) -> list[Block]:
                 colours[way],
                 "step",
             )
-            for way, each in zip(ways, kept, strict=True)
+            for way, each in zip(ways, cells, strict=True)
         ]
 
-    budget = float(kept[0].row["budget_cores"])
+    budget = float(cells[0].row["budget_cores"])
     load = [Line("all pipelines", lines("rate_rps")[0].points, GREY, "step")]
     plots = [
         Plot("Load", "requests / s", load, x_label="hours"),

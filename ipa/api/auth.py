@@ -174,16 +174,16 @@ class AdmittedCaller(Caller):
 
 async def admitted(request: Request) -> AdmittedCaller:
     """The caller that the gate admitted. Asynchronous, since a thread would cost more than the lookup."""
-    found = request.scope["state"]["admitted"]
-    assert isinstance(found, AdmittedCaller)
-    return found
+    caller = request.scope["state"]["admitted"]
+    assert isinstance(caller, AdmittedCaller)
+    return caller
 
 
 async def context_of(request: Request) -> ApiContext:
     """The context of the application."""
-    found = request.app.state.context
-    assert isinstance(found, ApiContext)
-    return found
+    context = request.app.state.context
+    assert isinstance(context, ApiContext)
+    return context
 
 
 CurrentCaller = Annotated[AdmittedCaller, Depends(admitted)]
@@ -219,10 +219,10 @@ async def identify_caller(scope: Scope, place: RoutePlace, work: Work) -> Admitt
         return _admit(context, place, token, within_s=RECHECK_S)
 
     async with context.limits.identifying.enter(address_of(scope)):
-        found = await to_thread.run_sync(
+        caller = await to_thread.run_sync(
             _admit, context, place, token, limiter=context.limits.identifying_threads
         )
-    return replace(found, again=once_more)
+    return replace(caller, again=once_more)
 
 
 def document_in(schema: dict[str, Any]) -> None:
@@ -246,7 +246,7 @@ def place_of(router: Router, scope: Scope) -> RoutePlace | None:
     Metrics count it by the template, also if it is refused before its route is called.
     """
     for route in router.routes:
-        match, found = route.matches(scope)
+        match, child_scope = route.matches(scope)
         if match is not Match.NONE:
             scope["state"].setdefault("template", getattr(route, "path", ""))
         if match is Match.FULL:
@@ -254,7 +254,7 @@ def place_of(router: Router, scope: Scope) -> RoutePlace | None:
             # Mounted applications check methods themselves, and only read.
             is_read = scope["method"] == "HEAD" or isinstance(route, Mount)
             method = "GET" if is_read else str(scope["method"])
-            return RoutePlace(method, str(getattr(route, "path", "")), found["path_params"])
+            return RoutePlace(method, str(getattr(route, "path", "")), child_scope["path_params"])
     return None
 
 
@@ -304,8 +304,8 @@ def _identify(
     if token is None:
         raise UnauthenticatedError("the request has no token", hint=HINT)
     chosen = next((each for each in context.authenticators if each.takes(token)), None)
-    asked = {} if within_s is None else {"within_s": within_s}
-    identity = chosen.identify(token, fresh=fresh, **asked) if chosen else None
+    freshness = {} if within_s is None else {"within_s": within_s}
+    identity = chosen.identify(token, fresh=fresh, **freshness) if chosen else None
     if identity is None:
         raise UnauthenticatedError("the token is not accepted", hint=HINT)
     return identity

@@ -41,18 +41,18 @@ By = Annotated[Person, Query(description="who asks")]
 Why = Annotated[Reason, Query(description="why")]
 
 
-def attribution(deed: ControlAction) -> Any:
+def attribution_to(action: ControlAction) -> Any:
     """The attribution of a request whose query says who asks, and why."""
 
     async def of_query(caller: CurrentCaller, by: By = "", reason: Why = "") -> Attribution:
-        return caller.said(deed, by, reason)
+        return caller.said(action, by, reason)
 
     return Depends(of_query)
 
 
-Unpinned = Annotated[Attribution, attribution(ControlAction.UNPIN)]
-Unfrozen = Annotated[Attribution, attribution(ControlAction.UNFREEZE)]
-Resumed = Annotated[Attribution, attribution(ControlAction.RESUME)]
+Unpinned = Annotated[Attribution, attribution_to(ControlAction.UNPIN)]
+Unfrozen = Annotated[Attribution, attribution_to(ControlAction.UNFREEZE)]
+Resumed = Annotated[Attribution, attribution_to(ControlAction.RESUME)]
 
 
 @router.put("/mode", tags=["control"])
@@ -62,8 +62,8 @@ def set_mode(pipeline: Named, service: Using, caller: CurrentCaller, body: ModeB
     Advisory decides and records; shadow bases each decision on the one before; neither writes. Guarded writes
     only changes that add replicas; active writes every change.
     """
-    said = caller.said(ControlAction.MODE, body.by, body.reason)
-    return commands.set_mode(service, pipeline, said, body.mode)
+    attribution = caller.said(ControlAction.MODE, body.by, body.reason)
+    return commands.set_mode(service, pipeline, attribution, body.mode)
 
 
 @router.put("/pins/{stage}", tags=["control"])
@@ -71,46 +71,46 @@ def set_pin(
     pipeline: Named, service: Using, caller: CurrentCaller, stage: StageName, body: PinBody
 ) -> ControlView:
     """Fix a part of the stage's configuration, in addition to pins of the file. Replaces the stage's pin."""
-    said = caller.said(ControlAction.PIN, body.by, body.reason)
-    return commands.set_pin(service, pipeline, said, stage, body.pin())
+    attribution = caller.said(ControlAction.PIN, body.by, body.reason)
+    return commands.set_pin(service, pipeline, attribution, stage, body.pin())
 
 
 @router.delete("/pins/{stage}", tags=["control"])
-def remove_pin(pipeline: Named, service: Using, stage: StageName, said: Unpinned) -> ControlView:
+def remove_pin(pipeline: Named, service: Using, stage: StageName, attribution: Unpinned) -> ControlView:
     """Remove the pin of the stage. Pins of the pipeline's file stay."""
-    return commands.remove_pin(service, pipeline, said, stage)
+    return commands.remove_pin(service, pipeline, attribution, stage)
 
 
 @router.post("/freezes", tags=["control"])
 def add_freeze(pipeline: Named, service: Using, caller: CurrentCaller, body: FreezeBody) -> ControlView:
     """Forbid changes from `start` (now if absent) to `end`; every week if `weekly`."""
-    said = caller.said(ControlAction.FREEZE, body.by, body.reason)
-    return commands.add_freeze(service, pipeline, said, body.end, start=body.start, weekly=body.weekly)
+    attribution = caller.said(ControlAction.FREEZE, body.by, body.reason)
+    return commands.add_freeze(service, pipeline, attribution, body.end, start=body.start, weekly=body.weekly)
 
 
 @router.delete("/freezes", tags=["control"])
-def remove_freezes(pipeline: Named, service: Using, said: Unfrozen) -> ControlView:
+def remove_freezes(pipeline: Named, service: Using, attribution: Unfrozen) -> ControlView:
     """Remove every freeze, future ones included."""
-    return commands.remove_freezes(service, pipeline, said)
+    return commands.remove_freezes(service, pipeline, attribution)
 
 
 @router.delete("/freezes/{freeze}", tags=["control"])
-def remove_freeze(pipeline: Named, service: Using, freeze: FreezeId, said: Unfrozen) -> ControlView:
+def remove_freeze(pipeline: Named, service: Using, freeze: FreezeId, attribution: Unfrozen) -> ControlView:
     """Remove one freeze."""
-    return commands.remove_freeze(service, pipeline, said, freeze)
+    return commands.remove_freeze(service, pipeline, attribution, freeze)
 
 
 @router.post("/pause", tags=["control"])
 def pause(pipeline: Named, service: Using, caller: CurrentCaller, body: PauseBody) -> ControlView:
     """Pause control until a time, for a duration, or until resumed; requests are still served."""
-    said = caller.said(ControlAction.PAUSE, body.by, body.reason)
-    return commands.pause(service, pipeline, said, until=body.until, for_s=body.for_s)
+    attribution = caller.said(ControlAction.PAUSE, body.by, body.reason)
+    return commands.pause(service, pipeline, attribution, until=body.until, for_s=body.for_s)
 
 
 @router.post("/resume", tags=["control"])
-def resume(pipeline: Named, service: Using, said: Resumed) -> ControlView:
+def resume(pipeline: Named, service: Using, attribution: Resumed) -> ControlView:
     """End the pause."""
-    return commands.resume(service, pipeline, said)
+    return commands.resume(service, pipeline, attribution)
 
 
 @router.post("/apply", tags=["control"])

@@ -133,12 +133,12 @@ class StreamWatch:
             return
         self._looked_s = self._clock()
         try:
-            found = await to_thread.run_sync(self._again, limiter=self._streams.threads)
+            caller = await to_thread.run_sync(self._again, limiter=self._streams.threads)
         except UnavailableError:
             if self._clock() - self._sure_s > self._streams.unsure_s:
                 raise
             return
-        self._sure_s, self.service = self._clock(), found.service
+        self._sure_s, self.service = self._clock(), caller.service
 
 
 @router.get(
@@ -211,16 +211,16 @@ class _Reader:
         self._feed, self._pipeline, self._seq = feed, pipeline, seq
         self._placed = self._failing = self.more = False
 
-    def read(self, seen: Service) -> list[str]:
+    def read(self, service: Service) -> list[str]:
         """The new events of the visible pipelines."""
         self.more = False
         try:
-            found = [*self._place(), *self._next(seen)]
+            events = [*self._place(), *self._next(service)]
         except IpaError as error:
-            told, self._failing = self._failing, True
-            return [] if told else [_event("store", {"detail": error.message})]
+            is_reported, self._failing = self._failing, True
+            return [] if is_reported else [_event("store", {"detail": error.message})]
         self._failing = False
-        return found
+        return events
 
     def _place(self) -> Iterator[str]:
         if self._placed:
@@ -234,17 +234,17 @@ class _Reader:
             yield _event("reset", {"newest": newest, "detail": detail}, newest)
         self._placed = True
 
-    def _next(self, seen: Service) -> list[str]:
+    def _next(self, service: Service) -> list[str]:
         assert self._seq is not None
-        found = self._feed.after(self._seq)
-        if found:
-            self._seq, self.more = found[-1].seq, True
+        entries = self._feed.after(self._seq)
+        if entries:
+            self._seq, self.more = entries[-1].seq, True
         # Canonical JSON has no line breaks.
         return [
             f"id: {entry.seq}\nevent: {entry.values['kind']}\ndata: {entry.text}\n\n"
-            for entry in found
+            for entry in entries
             if self._pipeline in (None, entry.values["pipeline"])
-            and seen.sees(str(entry.values["pipeline"]), record_in(entry.values))
+            and service.sees(str(entry.values["pipeline"]), record_in(entry.values))
         ]
 
 
@@ -286,11 +286,11 @@ async def export_record(
         # First, so that a verifier knows which entries retention removed.
         for checkpoint in await run_in_threadpool(lambda: list(record.checkpoints(seq, wanted))):
             yield f"{checkpoint.line()}\n"
-        while found := await run_in_threadpool(record.entries, seq, BATCH, wanted):
+        while entries := await run_in_threadpool(record.entries, seq, BATCH, wanted):
             if why := await watch.ends():
                 # Cut off, so that it is not taken for a complete export.
                 raise UnauthenticatedError(f"the export was ended, since {why}")
-            seq = found[-1].seq
-            yield "".join(f"{entry.line()}\n" for entry in found)
+            seq = entries[-1].seq
+            yield "".join(f"{entry.line()}\n" for entry in entries)
 
     return HeldStream(streams, lines(), "application/jsonl")

@@ -154,8 +154,7 @@ class Gate:
 
     def _check_names(self, context: ApiContext, scope: Scope, headers: Headers) -> None:
         """403 for the name of another host, a change from another page, or a proxy before an open service."""
-        match = _HOST.fullmatch(headers.get("host", ""))
-        host = (match["v6"] or match["name"]).lower() if match else ""
+        host = _host(headers)
         own = str((scope.get("server") or ("",))[0])
         # Probes and scrapes use its address; rebinding needs a name.
         if self._hosts and host not in self._hosts and not (host == own and _is_address(host)):
@@ -167,6 +166,12 @@ class Gate:
         proxied = None if context.authenticators else next(filter(PROXIED.fullmatch, names), None)
         if proxied:
             raise HTTPException(403, UNPROXIED.format(name=proxied))
+
+
+def _host(headers: Headers) -> str:
+    """The host name of the request, without the port; empty if there is none."""
+    match = _HOST.fullmatch(headers.get("host", ""))
+    return (match["v6"] or match["name"]).lower() if match else ""
 
 
 def _is_address(host: str) -> bool:
@@ -294,12 +299,12 @@ def structure_fault(body: bytes) -> str:
     opened = body.count(b"[") + body.count(b"{")
     if opened <= MOST_DEEP and opened + body.count(b",") < MOST_MEMBERS:
         return ""
-    found = structure(body)
-    if found.count(b",") + found.count(b"[") >= MOST_VALUES:
+    marks = structure(body)
+    if marks.count(b",") + marks.count(b"[") >= MOST_VALUES:
         return f"has more than {MOST_VALUES} values"
-    if found.count(b":") > MOST_MEMBERS:
+    if marks.count(b":") > MOST_MEMBERS:
         return f"has more than {MOST_MEMBERS} keys"
-    brackets = found.translate(None, b",:")
+    brackets = marks.translate(None, b",:")
     # Each pass removes the innermost level.
     for _ in range(MOST_DEEP):
         if not brackets:

@@ -62,7 +62,7 @@ class GoneError(Exception):
     """The client has gone, so that nobody takes the answer."""
 
 
-async def while_asked(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The result of the work. It is cancelled if the client closes the connection; then GoneError.
 
     The request's body must have been read.
@@ -304,12 +304,12 @@ def address_of(scope: Scope) -> str:
 
 def ration(buckets: TokenBuckets, kind: str, client: str, scope: Scope) -> None:
     """Count a request of that kind; BusyError, with Retry-After, if its client is over its ration."""
-    found = buckets.take(client)
-    again_s = max(math.ceil(found.after_s), 1)
+    allowance = buckets.take(client)
+    again_s = max(math.ceil(allowance.after_s), 1)
     scope["state"]["headers"] = {
         "RateLimit-Policy": f'"{kind}";q={buckets.most};w={buckets.window_s}',
-        "RateLimit": f'"{kind}";r={found.left};t={again_s}',
+        "RateLimit": f'"{kind}";r={allowance.left};t={again_s}',
     }
-    if not found.allowed:
+    if not allowance.allowed:
         most = f"{buckets.most} {kind} requests in {buckets.window_s} s"
         raise BusyError(f"more than {most} came from {client}", hint=f"Try again in {again_s} s.")

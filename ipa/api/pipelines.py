@@ -75,10 +75,10 @@ DocumentBody = Annotated[Document, Depends(document_of)]
 def parse_json(text: str) -> Any:
     """The value of a JSON text. InputError if it is no JSON, has a key twice, or NaN."""
     try:
-        found = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
         if _SURROGATE.search(text):
-            json.dumps(found, ensure_ascii=False).encode()
-        return found
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except RecursionError:
         raise _wrong("nested too deeply") from None
     except UnicodeEncodeError:
@@ -88,11 +88,11 @@ def parse_json(text: str) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    value = dict(pairs)
+    if len(value) < len(pairs):
         twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         raise ValueError(f"key {shortened(twice)!r} appears twice")
-    return found
+    return value
 
 
 def _no_constant(name: str) -> float:
@@ -125,23 +125,23 @@ def body_of(kind: str, example: Mapping[str, Any]) -> dict[str, Any]:
 _FILE = {"content": {YAML: {"schema": schema_of("pipeline")}}, "description": "The pipeline as a file"}
 
 
-async def change_asked(
+async def requested_change(
     pipeline: Named, caller: CurrentCaller, if_match: IfMatch = None, by: By = "", reason: Why = ""
 ) -> PipelineChange:
     """The change of a request."""
     return PipelineChange(caller, required_match(if_match, f"pipeline {pipeline.name}"), by, reason)
 
 
-Asked = Annotated[PipelineChange, Depends(change_asked)]
+RequestedChange = Annotated[PipelineChange, Depends(requested_change)]
 
 
-def change_checked(pipeline: Named, change: Asked) -> PipelineChange:
+def checked_change(pipeline: Named, change: RequestedChange) -> PipelineChange:
     """The change, after the check of If-Match and before the body is read."""
     change.check(pipeline)
     return change
 
 
-Checked = Annotated[PipelineChange, Depends(change_checked)]
+CheckedChange = Annotated[PipelineChange, Depends(checked_change)]
 
 
 async def pipeline_of(document: DocumentBody, body: Body) -> Pipeline:
@@ -161,20 +161,20 @@ ProfileBody = Annotated[StageProfile, Depends(profile_of)]
 @router.get("", response_model=PipelineList)
 def list_pipelines(service: Using) -> Response:
     """List every pipeline by name."""
-    found = [service.pipelines.get(name) for name in sorted(service.pipelines)]
+    visible = [service.pipelines.get(name) for name in sorted(service.pipelines)]
     for gone in [name for name in list(_TEXTS) if name not in service.registry.pipelines]:
         _TEXTS.pop(gone, None)
-    texts = [_text_of(service, pipeline) for pipeline in found if pipeline is not None]
+    texts = [_text_of(service, pipeline) for pipeline in visible if pipeline is not None]
     return Response(b'{"pipelines":[' + b",".join(texts) + b"]}", media_type="application/json")
 
 
 def _text_of(service: Service, pipeline: Pipeline) -> bytes:
     """The view of the pipeline as JSON, cached: a thousand of them take half a second."""
-    kept, said = _TEXTS.get(pipeline.name), pipelines.shown_beside(service, pipeline)
-    if kept is None or kept[0] is not pipeline or kept[1] != said:
-        text = _VIEW.dump_json(pipeline_view(pipeline, *said))
-        kept = _TEXTS[pipeline.name] = pipeline, said, text
-    return kept[2]
+    cached, beside = _TEXTS.get(pipeline.name), pipelines.shown_beside(service, pipeline)
+    if cached is None or cached[0] is not pipeline or cached[1] != beside:
+        text = _VIEW.dump_json(pipeline_view(pipeline, *beside))
+        cached = _TEXTS[pipeline.name] = pipeline, beside, text
+    return cached[2]
 
 
 @router.get("/{pipeline}", response_model=PipelineView, responses={200: _FILE})
@@ -209,7 +209,7 @@ def create_pipeline(
 
 @router.put("/{pipeline}", openapi_extra=body_of("pipeline", PIPELINE))
 def replace_pipeline(
-    pipeline: Named, service: Using, change: Checked, wanted: PipelineBody, response: Response
+    pipeline: Named, service: Using, change: CheckedChange, wanted: PipelineBody, response: Response
 ) -> PipelineView:
     """Replace a pipeline that was created over the API.
 
@@ -221,13 +221,13 @@ def replace_pipeline(
 
 
 @router.delete("/{pipeline}")
-def delete_pipeline(pipeline: Named, change: Asked) -> Removed:
+def delete_pipeline(pipeline: Named, change: RequestedChange) -> Removed:
     """Stop controlling a pipeline that was created over the API, and forget it. Its workload stays."""
     return pipelines.remove(change, pipeline)
 
 
 @router.put("/{pipeline}/profiles/{stage}", tags=["profiles"], openapi_extra=body_of("profile", PROFILE))
-def replace_profile(pipeline: Named, stage: str, change: Checked, profile: ProfileBody) -> StageProfile:
+def replace_profile(pipeline: Named, stage: str, change: CheckedChange, profile: ProfileBody) -> StageProfile:
     """Set the newest profile of a stage from its file; plans use it from now on.
 
     If-Match is the pipeline's ETag. Every earlier profile is kept in the store.

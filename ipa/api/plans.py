@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from ipa.api.auth import Context, CurrentCaller
 from ipa.api.bodies import ApplyPlanBody, PlanBody, ReplayBody
-from ipa.api.limits import JsonRoute, client_of, while_asked
+from ipa.api.limits import JsonRoute, client_of, while_connected
 from ipa.api.queries import (
     IdempotencyKey,
     IfMatch,
@@ -64,20 +64,20 @@ async def make_plan(
     the ETag is their version.
     """
     place = context.limits.solves.enter(client_of(request.scope))
-    asked = body.model_dump_json(exclude_unset=True)
-    making_it = plans.make_plan(service, pipeline, body.request(), asked, place)
-    kept = await while_asked(request, making_it)
-    headers = {"Location": f"/v1/plans/{kept.plan_id}", "ETag": _tag_of(kept)}
+    question = body.model_dump_json(exclude_unset=True)
+    making_it = plans.make_plan(service, pipeline, body.request(), question, place)
+    stored = await while_connected(request, making_it)
+    headers = {"Location": f"/v1/plans/{stored.plan_id}", "ETag": _tag_of(stored)}
     # As text: a slider requests hundreds, and validating the answer would take longer than the plan.
-    return Response(_VIEW.dump_json(_view(kept)), 201, headers, "application/json")
+    return Response(_VIEW.dump_json(_view(stored)), 201, headers, "application/json")
 
 
 @router.get("/plans/{plan_id}", tags=["plans"])
 def get_plan(plan_id: str, service: Using, response: Response) -> PlanView:
     """Return a stored plan with the versions of its inputs."""
-    kept = plans.kept_plan(service, plan_id)
-    response.headers["ETag"] = _tag_of(kept)
-    return _view(kept)
+    stored = plans.kept_plan(service, plan_id)
+    response.headers["ETag"] = _tag_of(stored)
+    return _view(stored)
 
 
 @router.post("/plans/{plan_id}:apply", tags=["plans"], response_model=Decision)
@@ -106,7 +106,7 @@ async def explain_plan(
 ) -> Explanation:
     """Explain a plan: what limits it, and its alternatives. `unfinished`: not in time."""
     place = context.limits.solves.enter(client_of(request.scope))
-    return await while_asked(request, plans.explain(service, pipeline, body.request(), place))
+    return await while_connected(request, plans.explain(service, pipeline, body.request(), place))
 
 
 @router.post("/pipelines/{pipeline}/frontiers", tags=["plans"])
@@ -118,7 +118,7 @@ async def find_frontier(
     Empty: nothing is feasible. 504: not all points were found in time. Nothing is kept or changed.
     """
     place = context.limits.solves.enter(client_of(request.scope))
-    return await while_asked(request, plans.find_frontier(service, pipeline, body.request(), place))
+    return await while_connected(request, plans.find_frontier(service, pipeline, body.request(), place))
 
 
 @router.get("/pipelines/{pipeline}/profiles/{stage}/fits", tags=["profiles"])
@@ -146,12 +146,12 @@ def get_fleet(service: Using) -> FleetView:
     return status.fleet_use(service)
 
 
-def _tag_of(kept: StoredPlan) -> str:
+def _tag_of(stored: StoredPlan) -> str:
     """The entity tag of the plan: the version of its inputs."""
-    return etag(plans.version_of(kept.basis))
+    return etag(plans.version_of(stored.basis))
 
 
-def _view(kept: StoredPlan) -> PlanView:
-    values = {each.name: getattr(kept.plan, each.name) for each in fields(Plan)}
-    request = json.loads(kept.asked)
-    return PlanView(**values, plan_id=kept.plan_id, at=kept.at, asked=request, computed_from=kept.basis)
+def _view(stored: StoredPlan) -> PlanView:
+    values = {each.name: getattr(stored.plan, each.name) for each in fields(Plan)}
+    request = json.loads(stored.asked)
+    return PlanView(**values, plan_id=stored.plan_id, at=stored.at, asked=request, computed_from=stored.basis)

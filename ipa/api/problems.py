@@ -141,11 +141,11 @@ def document_in(schema: dict[str, Any]) -> None:
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}}
     for methods in schema["paths"].values():
         for method, operation in methods.items():
-            found = operation["responses"]
+            responses = operation["responses"]
             # FastAPI documents its own error here, which ours replaces.
-            found.pop("422", None)
+            responses.pop("422", None)
             for status in statuses_of(method, operation):
-                found[str(status)] = {"description": HTTP_CODES[status][1], "content": content}
+                responses[str(status)] = {"description": HTTP_CODES[status][1], "content": content}
 
 
 def statuses_of(method: str, operation: Mapping[str, Any]) -> list[int]:

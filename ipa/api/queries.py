@@ -49,7 +49,7 @@ def required_match(if_match: str | None, what: str) -> Precondition:
         raise HTTPException(428, f"If-Match is required: send the ETag that {what} was read with")
     if if_match.strip() == "*":
         raise HTTPException(428, f"If-Match: * names no revision; send the ETag that {what} was read with")
-    tags = [found[0] for found in _TAG.finditer(if_match)]
+    tags = [match[0] for match in _TAG.finditer(if_match)]
     return Precondition(frozenset(tag[1:-1] for tag in tags if tag.startswith('"')), if_match)
 
 
@@ -139,9 +139,9 @@ Paged = Annotated[Paging, Depends()]
 @router.get("/pipelines/{pipeline}/status", tags=["pipelines"])
 def get_status(pipeline: Named, service: Using, response: Response) -> StatusView:
     """Return the state of a pipeline: load, forecast, latency, configuration, decision. ETag: revision."""
-    found = status.status(service, pipeline)
-    response.headers["ETag"] = etag(found.live.revision)
-    return found
+    view = status.status(service, pipeline)
+    response.headers["ETag"] = etag(view.live.revision)
+    return view
 
 
 @router.get("/pipelines/{pipeline}/profiles", tags=["profiles"])

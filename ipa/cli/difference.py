@@ -54,8 +54,8 @@ class Difference:
 def difference(status: dict[str, Any], target: PlanFile) -> Difference:
     """The difference between the status of a pipeline and the target."""
     live = status["live"]
-    seen = [stage["config"] for stage in live["stages"] if stage["config"]]
-    running = in_millicores([StageConfig(**config) for config in seen])
+    observed = [stage["config"] for stage in live["stages"] if stage["config"]]
+    running = in_millicores([StageConfig(**config) for config in observed])
     # As it reads back: written cores are whole millicores.
     wanted = in_millicores(target.configs)
     known = {

@@ -41,18 +41,18 @@ def complete_pipelines(context: typer.Context) -> list[str]:
     from ipa.clients.http import HttpClient
     from ipa.model.errors import IpaError
 
-    found: set[str] = set()
+    pipelines: set[str] = set()
     try:
         folder = Settings.from_env(pipelines_dir=context.params.get("pipelines_dir")).pipelines_dir
-        found = {file.parent.name for file in folder.glob("*/pipeline.yaml")}
+        pipelines = {file.parent.name for file in folder.glob("*/pipeline.yaml")}
         at = str(context.params.get("at") or "")
         if at.startswith(("http://", "https://")):
             with HttpClient(at, timeout_s=PATIENCE_S) as service:
-                found |= set(service.names())
+                pipelines |= set(service.names())
     except IpaError:
         # The command itself reports the error; a completion cannot.
         pass
-    return sorted(found)
+    return sorted(pipelines)
 
 
 def complete_stages(context: typer.Context) -> list[str]:
@@ -61,10 +61,10 @@ def complete_stages(context: typer.Context) -> list[str]:
     from ipa.model.errors import IpaError
 
     try:
-        found = find_pipeline(str(context.params.get("pipeline")), Settings.from_env().pipelines_dir)
+        pipeline = find_pipeline(str(context.params.get("pipeline")), Settings.from_env().pipelines_dir)
     except IpaError:
         return []
-    return [stage.name for stage in found.served]
+    return [stage.name for stage in pipeline.served]
 
 
 def names(registry: Registry, *without: str) -> str:
@@ -246,7 +246,7 @@ def _quantity(option: str, text: str, kind: Quantity, examples: str) -> float:
 
 def accelerator_counts(texts: Sequence[str]) -> dict[str, float]:
     """The count of each kind of accelerator; UsageError for anything but KIND=COUNT."""
-    found = {}
+    counts = {}
     for text in texts:
         kind, _, count = text.rpartition("=")
         if "/" not in kind or not count.isdecimal():
@@ -254,10 +254,10 @@ def accelerator_counts(texts: Sequence[str]) -> dict[str, float]:
                 f"--accelerators {text!r} is not KIND=COUNT",
                 hint="For example --accelerators nvidia.com/gpu=4.",
             )
-        if kind in found:
+        if kind in counts:
             raise UsageError(f"--accelerators names {kind!r} twice")
-        found[kind] = float(count)
-    return found
+        counts[kind] = float(count)
+    return counts
 
 
 def choice_of(option: str, text: str, kind: type[E]) -> E:

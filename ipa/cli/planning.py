@@ -66,7 +66,7 @@ class Question(Bundle):
         _, _, settings = self.files
         return self.solver or settings.solver, settings.solver_deadline_s
 
-    def asked(self, rate_rps: float) -> PlanQuestion:
+    def at_rate(self, rate_rps: float) -> PlanQuestion:
         """The question with its files, of the pipeline as its target runs it.
 
         UsageError: no such target, or not in the pipeline's file. InputError lists keys without effect.
@@ -79,9 +79,9 @@ class Question(Bundle):
         compat = options.choice_of("--compat", self.compat or "tail", Compat)
         allocation = options.choice_of("--allocation", self.allocation, Allocation)
         pipeline, profiles, _ = self.files
-        asked = PlanQuestion(pipeline, profiles, rate_rps, self.objective, compat, allocation)
+        question = PlanQuestion(pipeline, profiles, rate_rps, self.objective, compat, allocation)
         if self.at is None:
-            return asked
+            return question
         target = target_named(self.at)
         if not target.placed(pipeline):
             raise UsageError(
@@ -90,7 +90,7 @@ class Question(Bundle):
                 hint=f"Give it a `{target.sections.key}:` section, or leave out --at.",
             )
         check_honoured(target, [pipeline])
-        return replace(asked, pipeline=target.shape(pipeline, profiles))
+        return replace(question, pipeline=target.shape(pipeline, profiles))
 
     def plan(self, rate_rps: float, *, explain: bool = True) -> Plan:
         """The best plan for the rate; with `explain`, an infeasible one says what would make it feasible."""
@@ -98,7 +98,7 @@ class Question(Bundle):
         from ipa.policies.planning import check_rate
 
         check_rate(rate_rps)
-        return solve(self.asked(rate_rps).problem(), *self.search, explain=explain)
+        return solve(self.at_rate(rate_rps).problem(), *self.search, explain=explain)
 
 
 def planned(question: Question, rate_rps: float, sets: bool | None) -> Plan:
@@ -137,9 +137,9 @@ def planned(question: Question, rate_rps: float, sets: bool | None) -> Plan:
     # Described by the formula that the set is planned with: capacities as measured.
     task = replace(inputs.one_task(), profiled=inputs.published())
     policy = InfAdapter(task, settings.solver_deadline_s)
-    found = policy.plan(rate_rps, PolicyState(()))
+    best = policy.plan(rate_rps, PolicyState(()))
     # A set that carries less than the whole rate is none.
-    return found if found.rate_rps >= rate_rps else task.infeasible(rate_rps, policy.name, found.note)
+    return best if best.rate_rps >= rate_rps else task.infeasible(rate_rps, policy.name, best.note)
 
 
 def read_saved(file: Path) -> tuple[str, str, str]:

@@ -35,8 +35,8 @@ class StreamEvent:
     @property
     def values(self) -> dict[str, Any]:
         """The entry of the record."""
-        found: dict[str, Any] = json.loads(self.data)
-        return found
+        entry: dict[str, Any] = json.loads(self.data)
+        return entry
 
     @property
     def words(self) -> str:

@@ -68,14 +68,14 @@ class HttpClient(AbstractContextManager["HttpClient"]):
         """The `limit` decisions before the decision `before`, newest first; `inputs`: with theirs."""
         path = pipeline_path(pipeline, "history" if applied_only else "decisions")
         more = {} if inputs else {"inputs": False}
-        found: list[Any] = []
+        decisions: list[Any] = []
         # A page ends after some megabytes; the next one continues it.
         while True:
-            page = self._get(path, limit=limit - len(found), before=before, **more)
-            found += page["decisions"]
+            page = self._get(path, limit=limit - len(decisions), before=before, **more)
+            decisions += page["decisions"]
             before = page["next_before"]
-            if before is None or len(found) >= limit:
-                return {"decisions": found, "next_before": before}
+            if before is None or len(decisions) >= limit:
+                return {"decisions": decisions, "next_before": before}
 
     def decision(self, decision_id: str) -> JsonObject:
         """The decision of that id."""
@@ -123,10 +123,10 @@ class HttpClient(AbstractContextManager["HttpClient"]):
     def _order(self, path: str, body: JsonObject, order: ChangeOrder) -> JsonObject:
         (version,) = order.expected.versions
         headers = {"If-Match": f'"{version}"', "Idempotency-Key": uuid4().hex}
-        said: JsonObject = {"by": order.by, "reason": order.reason}
+        body = {**body, "by": order.by, "reason": order.reason}
         # An older service does not know the key.
-        said |= {"confirmed": True} if order.confirmed else {}
-        return self._ask("POST", path, json={**body, **said}, headers=headers)
+        body |= {"confirmed": True} if order.confirmed else {}
+        return self._ask("POST", path, json=body, headers=headers)
 
     def control(self, method: str, pipeline: str, *rest: str, **options: Any) -> JsonObject:
         """The control of the pipeline after a change of it, such as POST of `pause`, with httpx's options."""

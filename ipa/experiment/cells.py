@@ -101,13 +101,13 @@ def code_version() -> str:
     The digest covers the Python files of ipa and the versions of the packages that compute. A checkout and a
     wheel of the same sources have the same version.
     """
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     package = Path(ipa.__file__).parent
     for path in sorted(package.rglob("*.py")):
-        found.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     for name in NUMERIC:
-        found.update(f"{name} {version_of(name)}\0".encode())
-    return f"{ipa.__version__}+{found.hexdigest()[:16]}"
+        digest.update(f"{name} {version_of(name)}\0".encode())
+    return f"{ipa.__version__}+{digest.hexdigest()[:16]}"
 
 
 def code_of(registry: Registry, name: str) -> str:
@@ -124,10 +124,10 @@ def code_of(registry: Registry, name: str) -> str:
     if module.__file__ is None:
         return plugin.package
     path = Path(module.__file__)
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for each in sorted(path.parent.rglob("*.py")) if module.__package__ else [path]:
-        found.update(each.read_bytes() + b"\0")
-    return found.hexdigest()
+        digest.update(each.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 class CellStore:

@@ -32,18 +32,16 @@ def rates_of(arm: WorkloadArm, data: Path) -> list[float] | None:
 
     InputError where the place `at` in a published file holds no numbers.
     """
-    if arm.trace is not None:
-        rates = list(read_rates(arm.trace))
-    else:
-        assert arm.shared is not None
-        path = data / arm.shared
-        if not path.is_file():
-            return None
-        rates: Any = json.loads(path.read_text("utf-8")) if arm.at is not None else list(read_rates(path))
-        for key in arm.at.strip("/").split("/") if arm.at is not None else ():
-            rates = rates.get(key) if isinstance(rates, dict) else None
-        if not isinstance(rates, list):
-            raise InputError(f"{path} has no list of rates at {arm.at}")
+    path = data / (arm.shared or "")
+    if arm.trace is None and not path.is_file():
+        return None
+    if arm.trace is not None or arm.at is None:
+        return [rate * arm.scale for rate in read_rates(arm.trace or path)]
+    rates: Any = json.loads(path.read_text("utf-8"))
+    for key in arm.at.strip("/").split("/"):
+        rates = rates.get(key) if isinstance(rates, dict) else None
+    if not isinstance(rates, list):
+        raise InputError(f"{path} has no list of rates at {arm.at}")
     return [float(rate) * arm.scale for rate in rates]
 
 

@@ -214,14 +214,14 @@ class _Check:
             self.document.problem(place, error.message)
 
     def _unique(self, entries: Any, place: Pointer) -> None:
-        seen: set[str] = set()
+        labels: set[str] = set()
         for at, entry in _entries(entries):
             is_arm = isinstance(entry, dict)
             label = str(entry.get("name", entry.get("pipeline", "")) if is_arm else entry)
-            if label in seen:
+            if label in labels:
                 message = f"name {label!r} occurs twice; give one of them another `name`"
                 self.document.problem((*place, at), message)
-            seen.add(label)
+            labels.add(label)
 
     def _pipeline(self, entry: Any, place: Pointer) -> None:
         name = entry.get("pipeline") if isinstance(entry, dict) else entry

@@ -232,8 +232,8 @@ def compute(
     a second one ends them. Errors: Interrupted, those of a cell. Outcomes are in the store in any case, but
     for those with failed ticks.
     """
-    found = [store.load(cell) for cell in cells]
-    missing = [at for at, outcome in enumerate(found) if outcome is None]
+    outcomes = [store.load(cell) for cell in cells]
+    missing = [at for at, outcome in enumerate(outcomes) if outcome is None]
     # The long ones first, so that the last minute keeps all workers busy.
     missing.sort(key=lambda at: -cells[at].weight)
     if missing:
@@ -243,7 +243,7 @@ def compute(
                     # A failure may be this machine's, such as a missing file: another run computes it again.
                     if not outcome.row.get("failed_ticks"):
                         store.keep(cells[at], outcome)
-                    found[at] = outcome
+                    outcomes[at] = outcome
                     step(cells[at].title)
             except KeyboardInterrupt:
                 stop.set()
@@ -253,12 +253,12 @@ def compute(
                 # Its own error if a second signal ended the workers.
                 if not stop.is_set():
                     raise
-            left = sum(outcome is None for outcome in found)
+            left = sum(outcome is None for outcome in outcomes)
             if left and stop.is_set():
                 raise Interrupted(len(cells) - left, len(cells))
     return [
         Finished(cell.labels, outcome)
-        for cell, outcome in zip(cells, found, strict=True)
+        for cell, outcome in zip(cells, outcomes, strict=True)
         if outcome is not None
     ]
 

@@ -96,7 +96,7 @@ RUNNERS = Registry("ipa.runners", "runner", {SIMULATE: "ipa.experiment.simulated
 
 def runner_of(name: str) -> ExperimentRunner:
     """The runner of that name, or of module:attribute. Errors: UsageError, PluginError."""
-    found = RUNNERS.load(RUNNERS.admit(name))
-    if not isinstance(found, ExperimentRunner):
+    runner = RUNNERS.load(RUNNERS.admit(name))
+    if not isinstance(runner, ExperimentRunner):
         raise RUNNERS.find(name).fault("is no ipa.experiment.runners.ExperimentRunner")
-    return found
+    return runner

@@ -56,11 +56,11 @@ def cells(experiment: Experiment) -> tuple[list[ExperimentCell], list[str]]:
         for arm in experiment.workloads
         if (by_seed := _loads(arm, experiment, notes)) is not None
     ]
-    found = []
+    made = []
     for arm in experiment.pipelines:
         pipeline, profiles = pipeline_of(arm, experiment.pipelines_dir, experiment.profiles_dir)
-        found += cells_of(experiment, arm, pipeline, profiles, loads)
-    return found, notes
+        made += cells_of(experiment, arm, pipeline, profiles, loads)
+    return made, notes
 
 
 def cells_of(
@@ -84,9 +84,9 @@ def cells_of(
     planned = _as_planned(profiles, arm.capacity_within_s)
     slas = [(text, sla_of(text, pipeline, planned)) for text in experiment.slas]
     arms = product(loads, slas, experiment.forecasters, experiment.policies, experiment.seeds)
-    found = []
+    made = []
     for (workload, by_seed), (sla, sla_s), forecaster, policy, seed in arms:
-        asked: dict[str, str | int | float] = {
+        arm_values: dict[str, str | int | float] = {
             "sla_s": sla_s,
             "forecaster": forecaster,
             "policy": policy,
@@ -94,13 +94,13 @@ def cells_of(
         }
         names = ((POLICIES, policy), (FORECASTERS, forecaster))
         code = [digest for registry, name in names if (digest := code_of(registry, name))]
-        payload = {**inputs, **asked, **({"code": code} if code else {})}
-        labels: Labels = {"pipeline": arm.name, "workload": workload, "sla": sla, **asked}
+        payload = {**inputs, **arm_values, **({"code": code} if code else {})}
+        labels: Labels = {"pipeline": arm.name, "workload": workload, "sla": sla, **arm_values}
         series = {"rates_rps": by_seed[seed]}
         weight = len(by_seed[seed]) / 60
-        found.append(ExperimentCell(labels, "simulate", payload, series, weight))
-    _check_policies(found)
-    return found
+        made.append(ExperimentCell(labels, "simulate", payload, series, weight))
+    _check_policies(made)
+    return made
 
 
 def _check_policies(cells: Sequence[ExperimentCell]) -> None:
@@ -154,25 +154,25 @@ def work(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> Cell
     del row["decisions_by_reason"]
     # Before the first tick there is nothing to see: its requests count with the first.
     edges_s = [tick.at_s for tick in result.ticks[1:]]
-    seen = _by_interval(result, edges_s, setup.pipeline.sla.percentile)
-    return CellOutcome(row, {**result.columns(), **seen})
+    by_interval = _by_interval(result, edges_s, setup.pipeline.sla.percentile)
+    return CellOutcome(row, {**result.columns(), **by_interval})
 
 
 def _by_interval(result: SimResult, edges_s: Sequence[float], percentile: float) -> dict[str, list[Any]]:
     """Of the requests that arrive between each of the times and the next: number, attainment and latency."""
     place = np.searchsorted(edges_s, result.born_s, side="right")
     latencies = result.done_s - result.born_s
-    found: dict[str, list[Any]] = {"sent": [], "attained_ratio": [], "request_latency_s": []}
+    columns: dict[str, list[Any]] = {"sent": [], "attained_ratio": [], "request_latency_s": []}
     for at in range(len(edges_s) + 1):
         own = latencies[place == at]
         answered = own[~np.isnan(own)]
-        found["sent"].append(len(own))
-        found["attained_ratio"].append(
+        columns["sent"].append(len(own))
+        columns["attained_ratio"].append(
             float((answered <= result.sla_s).sum() / len(own)) if len(own) else None
         )
         latency_s = float(np.quantile(answered, percentile / 100)) if len(answered) else None
-        found["request_latency_s"].append(latency_s)
-    return found
+        columns["request_latency_s"].append(latency_s)
+    return columns
 
 
 def setup_of(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> SimSetup:

@@ -134,10 +134,10 @@ COMPARED = tuple(metric for metric in METRICS if metric.difference)
 def blocks(experiment: Experiment, finished: Sequence[Finished]) -> list[Block]:
     """All cases in one table, differences, and every case."""
     grid = grid_of(experiment, finished)
-    found = [Heading("All cases together"), _overall_table(grid), *_differences(grid)]
+    contents = [Heading("All cases together"), _overall_table(grid), *_differences(grid)]
     if len(grid.policies) * len(grid.cases) > 1:
-        found += [Heading("Every case"), *_pictures(grid)]
-    return [*found, Folded("All figures of every case", _tables(grid))]
+        contents += [Heading("Every case"), *_pictures(grid)]
+    return [*contents, Folded("All figures of every case", _tables(grid))]
 
 
 def words(experiment: Experiment) -> str:
@@ -205,9 +205,9 @@ def _differences(grid: CaseGrid) -> list[Block]:
         return []
 
     def change(policy: str, metric: ReportMetric) -> TableCell:
-        found = grid.overall(policy, metric.key, against="ratio" if metric.relative else "less")
+        overall = grid.overall(policy, metric.key, against="ratio" if metric.relative else "less")
         # In percent, points or the unit of the figure.
-        mean = found and found.scaled(100.0 if metric.relative else metric.scale)
+        mean = overall and overall.scaled(100.0 if metric.relative else metric.scale)
         kind = judged(mean, more_is_better=metric.more_is_better)
         return figure(mean, metric.difference_form, kind=kind)
 
@@ -251,7 +251,7 @@ def _pictures(grid: CaseGrid) -> list[Block]:
         return mean and mean.scaled(100)
 
     end = "; bars are 95 % intervals over the seeds." if len(grid.seeds) > 1 else ", of one seed."
-    found: list[Block] = []
+    figures: list[Block] = []
     for title, x_label, figure_of, line, least_span in (
         ("Cores", f"cores{of}", cores, 1.0 if of else None, 0.02),
         ("Accuracy of a request (PAS)", f"PAS, {than}", pas, 0.0 if of else None, 0.1),
@@ -268,12 +268,12 @@ def _pictures(grid: CaseGrid) -> list[Block]:
             line=line,
             least_span=least_span,
         )
-        found.append(FigureBlock(f"{title} in every case ({x_label}){end}", shown))
-    return found
+        figures.append(FigureBlock(f"{title} in every case ({x_label}){end}", shown))
+    return figures
 
 
 def _tables(grid: CaseGrid) -> list[Block]:
-    found: list[Block] = []
+    tables: list[Block] = []
     header = ["workload", "SLA", "policy", *(it.heading for it in METRICS), "lost"]
     for pipeline in dict.fromkeys(case[0] for case in grid.cases):
         groups = []
@@ -290,5 +290,5 @@ def _tables(grid: CaseGrid) -> list[Block]:
                 ]
                 rows.append(row)
             groups.append(rows)
-        found.append(Table(f"{pipeline}: means over the seeds.", header, groups, texts=3))
-    return found
+        tables.append(Table(f"{pipeline}: means over the seeds.", header, groups, texts=3))
+    return tables

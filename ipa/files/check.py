@@ -43,7 +43,7 @@ def check_files(paths: Sequence[Path], pipelines_dir: Path, profiles_dir: Path) 
     """
     checked = [_check(path, kind) for path, kind in _find(paths, pipelines_dir, profiles_dir)]
     profiles = {(each.profile.pipeline, each.profile.stage): each for each in checked if each.profile}
-    seen = {each.path for each in checked}
+    paths_checked = {each.path for each in checked}
     pipelines = [each.pipeline for each in checked if each.pipeline]
     elsewhere = {name for name, _ in profiles} - {pipeline.name for pipeline in pipelines}
     others = [_check(pipelines_dir / name / FILE_NAME, PIPELINE).pipeline for name in elsewhere]
@@ -56,7 +56,7 @@ def check_files(paths: Sequence[Path], pipelines_dir: Path, profiles_dir: Path) 
         if each.pipeline is not None:
             if each.path.is_relative_to(pipelines_dir):
                 _check_place(each, f"{each.pipeline.name}/{FILE_NAME}", pipelines_dir)
-            _check_coverage(each, each.pipeline, profiles, profiles_dir, seen)
+            _check_coverage(each, each.pipeline, profiles, profiles_dir, paths_checked)
     return checked
 
 
@@ -108,13 +108,13 @@ def _check_place(checked: Checked, expected: str, folder: Path) -> None:
         checked.problems.append(Problem(message, str(checked.path), 1, 1))
 
 
-def _check_rows(document: Document, pointer: Pointer, stage: Stage, found: Checked) -> None:
+def _check_rows(document: Document, pointer: Pointer, stage: Stage, measured: Checked) -> None:
     """A stage said to answer one row an item was not measured to answer others."""
-    for variant in found.profile.variants if found.profile else ():
+    for variant in measured.profile.variants if measured.profile else ():
         if stage.output_rows is OutputRows.PER_ITEM and variant.has_varying_rows and variant.rows_per_item:
             least, most = variant.rows_per_item
             message = (
-                f"output_rows is per-item, and {found.path} has {least} to {most} rows for an item of "
+                f"output_rows is per-item, and {measured.path} has {least} to {most} rows for an item of "
                 f"variant {variant.variant!r}; say varying, or measure it again"
             )
             document.problem((*pointer, "output_rows"), message)
@@ -126,29 +126,29 @@ def _check_coverage(
     pipeline: Pipeline,
     profiles: dict[tuple[str, str], Checked],
     profiles_dir: Path,
-    seen: set[Path],
+    paths_checked: set[Path],
 ) -> None:
     """Every stage has a profile, and every variant is in it."""
     document = checked.document
     for index, stage in enumerate(document.data["stages"]):
         where = profiles_dir / pipeline.name / f"{stage['name']}.yaml"
-        found = profiles.get((pipeline.name, stage["name"]))
-        if found is None and where in seen:
+        profile_file = profiles.get((pipeline.name, stage["name"]))
+        if profile_file is None and where in paths_checked:
             continue  # it was checked, and its problems are listed
-        if found is None:
-            found = _check(where, PROFILE)
+        if profile_file is None:
+            profile_file = _check(where, PROFILE)
             if not where.is_file():
                 message = f"stage {stage['name']!r} has no profile; expected {where}"
                 document.problem(("stages", index, "name"), message)
             else:
-                checked.problems.extend(found.problems)
-        if found.profile is None:
+                checked.problems.extend(profile_file.problems)
+        if profile_file.profile is None:
             continue
-        checked.measured[stage["name"]] = found.profile
-        _check_rows(document, ("stages", index), pipeline.stage(stage["name"]), found)
-        measured = {variant.variant for variant in found.profile.variants}
+        checked.measured[stage["name"]] = profile_file.profile
+        _check_rows(document, ("stages", index), pipeline.stage(stage["name"]), profile_file)
+        measured = {variant.variant for variant in profile_file.profile.variants}
         for position, variant in enumerate(stage["variants"]):
             if variant["name"] not in measured:
-                message = f"variant {variant['name']!r} is not in the profile {found.path}"
+                message = f"variant {variant['name']!r} is not in the profile {profile_file.path}"
                 document.problem(("stages", index, "variants", position, "name"), message)
     checked.problems.extend(document.problems)

@@ -107,22 +107,22 @@ class Document:
     def raise_problems(self) -> None:
         """InputError with all problems in the order of the file, if there are any."""
         if self.problems:
-            found = sorted(set(self.problems), key=lambda p: (p.line, p.column, p.pointer, p.message))
-            count = "1 problem" if len(found) == 1 else f"{len(found)} problems"
+            problems = sorted(set(self.problems), key=lambda p: (p.line, p.column, p.pointer, p.message))
+            count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
             if len(self.problems) >= MAX_PROBLEMS:
                 count += " or more"
-            raise InputError(f"{self.path or 'the input'} has {count}", problems=found)
+            raise InputError(f"{self.path or 'the input'} has {count}", problems=problems)
 
 
 def first_twice(items: list[Any]) -> int | None:
     """The index of the first entry that equals one before it, as JSON has it; None if there is none."""
-    seen: set[str] = set()
+    texts: set[str] = set()
     for index, item in enumerate(items):
         is_whole = isinstance(item, float) and item.is_integer()
         text = json.dumps(int(item) if is_whole else item, sort_keys=True)
-        if text in seen:
+        if text in texts:
             return index
-        seen.add(text)
+        texts.add(text)
     return None
 
 

@@ -84,7 +84,7 @@ def section(
     does not say it, and of keys that are no fields.
     """
     hints, known = get_type_hints(model, include_extras=True), {each.name: each for each in fields(model)}
-    found = {}
+    known_keys = {}
     for word in keys.removesuffix("...").split():
         field, _, key = word.rstrip("?!").partition("=")
         of = known.get(field)
@@ -94,9 +94,9 @@ def section(
         needed = of is not None and of.default is MISSING and of.default_factory is MISSING
         form = forms[field] if field in forms else form_of(hints[field])
         left_out = default if word.endswith("?") else None
-        found[key or key_of(field)] = Key(field, form, needed or word.endswith("!"), left_out)
+        known_keys[key or key_of(field)] = Key(field, form, needed or word.endswith("!"), left_out)
     schema = {"type": "object", **({} if keys.endswith("...") else {"additionalProperties": False})}
-    return ValueForm(schema, make or (lambda given: model(**given)), write, found, name, model)
+    return ValueForm(schema, make or (lambda given: model(**given)), write, known_keys, name, model)
 
 
 def file_section(kind: str, form: ValueForm) -> ValueForm:
@@ -161,18 +161,18 @@ class _Reader:
             return value if is_right else self._wrong(form, value, at)
         if not types or (value is None and schema.get("nullable")):
             return value
-        found = _TYPES.get(type(value), "")
+        kind = _TYPES.get(type(value), "")
         if type(value) is float and isfinite(value):
-            found = "number"
+            kind = "number"
             if "integer" in types and value.is_integer():
-                found, value = "integer", int(value)
-        if found == "integer" and "integer" not in types:
-            found = "number"
-        if found not in ((types,) if isinstance(types, str) else types):
+                kind, value = "integer", int(value)
+        if kind == "integer" and "integer" not in types:
+            kind = "number"
+        if kind not in ((types,) if isinstance(types, str) else types):
             return self._wrong(form, value, at)
-        if found == "object" and form.keys is not None:
+        if kind == "object" and form.keys is not None:
             return self._read_keys(form, value, at)
-        return self._readers.get(found, self._read_number)(form, value, at)
+        return self._readers.get(kind, self._read_number)(form, value, at)
 
     def _read_text(self, form: ValueForm, value: Any, at: Pointer) -> Any:
         schema = form.schema
@@ -305,15 +305,15 @@ def write(form: ValueForm, value: Any) -> Any:
     if form.write is not None:
         value = form.write(value)
     if form.keys is not None and not isinstance(value, str | list | tuple):
-        found = {}
+        written = {}
         for name, key in form.keys.items():
             if not key.field:
                 each = key.form.schema["const"]
             else:
                 each = value.get(key.field) if isinstance(value, Mapping) else getattr(value, key.field)
             if each is not None and each != key.left_out:
-                found[name] = write(key.form, each)
-        return found
+                written[name] = write(key.form, each)
+        return written
     if isinstance(value, Mapping) and isinstance(of := form.schema.get("additionalProperties"), ValueForm):
         return {key: write(of, each) for key, each in value.items()}
     if isinstance(value, list | tuple) and "items" in form.schema:

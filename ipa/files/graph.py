@@ -209,13 +209,13 @@ def _check_cycles(document: Document, nodes: Sequence[Node]) -> None:
     passed = {node.name for node in in_order(nodes)}
     rest = {node.name: node for node in nodes if node.name not in passed}
     while rest:
-        seen: list[str] = []
+        path: list[str] = []
         at = next(iter(rest))
-        while at not in seen:
-            seen.append(at)
+        while at not in path:
+            path.append(at)
             at = next(parent for parent in rest[at].after if parent in rest)
         # Followed from child to parent, so in the order of requests it is the other way round.
-        cycle = seen[seen.index(at) :][::-1]
+        cycle = path[path.index(at) :][::-1]
         start = min(range(len(cycle)), key=lambda index: list(rest).index(cycle[index]))
         cycle = cycle[start:] + cycle[:start]
         first, last = rest[cycle[0]], cycle[-1]

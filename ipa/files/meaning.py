@@ -83,16 +83,16 @@ def check_profile(document: Document) -> None:
 
 
 def _check_points(document: Document, points: Entries) -> None:
-    seen: dict[tuple[Any, Any], Pointer] = {}
+    first_places: dict[tuple[Any, Any], Pointer] = {}
     for pointer, point in points:
         key = (point.get("cores"), point.get("batch"))
         if None in key:
             continue
-        if key in seen:
-            line = document.marks.get(seen[key], (0, 0))[0]
+        if key in first_places:
+            line = document.marks.get(first_places[key], (0, 0))[0]
             first = f"on line {line}" if line else "above"
             document.problem(pointer, f"cores {key[0]} and batch {key[1]} were already measured {first}")
-        seen.setdefault(key, pointer)
+        first_places.setdefault(key, pointer)
 
 
 def _check_unique(
@@ -100,22 +100,22 @@ def _check_unique(
 ) -> list[str]:
     """The names under `key`; those that occur before are noted."""
     names: list[str] = []
-    seen: set[str] = set()
+    visited: set[str] = set()
     for pointer, entry in entries:
         name = entry.get(key)
         if name is None:
             continue
-        if name in seen:
+        if name in visited:
             document.problem((*pointer, key), f"{word} {shown_key(name)} occurs twice; rename or remove one")
-        seen.add(name)
+        visited.add(name)
         names.append(name)
     return names
 
 
 def _entries(data: dict[str, Any], key: str, pointer: Pointer) -> Entries:
     """The entries of a list with their places, without those that are not of the right form."""
-    found = enumerate(data.get(key) or ())
-    return [((*pointer, key, index), entry) for index, entry in found if entry is not None]
+    numbered = enumerate(data.get(key) or ())
+    return [((*pointer, key, index), entry) for index, entry in numbered if entry is not None]
 
 
 def check_limits(
@@ -191,8 +191,8 @@ def _check_pin(
 
 def variant_names(stage: dict[str, Any]) -> list[str]:
     """The names of a stage's variants, as far as they are of the right form."""
-    found = (variant.get("name") for variant in stage.get("variants") or () if variant is not None)
-    return [name for name in found if name is not None]
+    names = (variant.get("name") for variant in stage.get("variants") or () if variant is not None)
+    return [name for name in names if name is not None]
 
 
 def _is_below(value: float | None, limit: float | None) -> bool:
@@ -213,10 +213,10 @@ def check_graph(document: Document, graph: Any, stages: Sequence[tuple[Pointer, 
         *[_is_known(document, node, nodes, list(entries)) for node in nodes],
         *[_are_parents_known(document, node, nodes, entries) for node in nodes],
     ]
-    seen = {node.name for node in nodes}
+    graph_names = {node.name for node in nodes}
     for pointer, stage in stages:
         name = stage.get("name")
-        if graph is not None and name is not None and name not in seen:
+        if graph is not None and name is not None and name not in graph_names:
             document.problem((*pointer, "name"), f"stage {name!r} is not in the graph; add it or remove it")
     if nodes and all(named) and document.is_sound("graph"):
         fan_outs = {name: stage["fan_out"] for name, stage in entries.items() if "fan_out" in stage}
@@ -241,14 +241,14 @@ def _is_known(document: Document, node: Node, nodes: Sequence[Node], names: list
 def _are_parents_known(
     document: Document, node: Node, nodes: Sequence[Node], entries: dict[str, dict[str, Any]]
 ) -> bool:
-    seen = [other.name for other in nodes]
+    known = [other.name for other in nodes]
     for name, arrow in node.after.items():
-        if name in seen:
+        if name in known:
             check_fan_out(document, arrow.fan_out, (*arrow.pointer, "fan_out"), entries.get(name))
         elif name not in entries:  # else it is said of the stage that it is not in the graph
-            message = f"stage {node.name!r} comes after {name!r}, which is unknown; {unknown(name, seen)}"
+            message = f"stage {node.name!r} comes after {name!r}, which is unknown; {unknown(name, known)}"
             document.problem(arrow.pointer, message, at_key=True)
-    return all(name in seen for name in node.after)
+    return all(name in known for name in node.after)
 
 
 def check_fan_out(document: Document, fan_out: Any, pointer: Pointer, sender: dict[str, Any] | None) -> None:

@@ -282,10 +282,10 @@ def _placed(
     stages = {stage.name: stage for stage in listed}
     by_name = {node.name: node for node in nodes}
     edges = {node.name: edges_of(node, by_name, fan_outs) for node in nodes}
-    told = {edge.parent for each in edges.values() for edge in each if _is_varying(edge.fan_out)}
+    senders = {edge.parent for each in edges.values() for edge in each if _is_varying(edge.fan_out)}
     for name, fan_out in fan_outs.items():
         # No edge says so: it is the last stage, or its edges have fan-outs of their own.
-        if _is_varying(fan_out) and name not in told and stages[name].output_rows is None:
+        if _is_varying(fan_out) and name not in senders and stages[name].output_rows is None:
             stages[name] = replace(stages[name], output_rows=OutputRows.VARYING)
     return tuple(
         replace(
@@ -386,13 +386,13 @@ def changes_of(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ...
     """The keys that differ, as `sla.latency: 1s → 800ms`; entries of a list have their names as keys."""
     before, after = dict(_leaves("", old)), dict(_leaves("", new))
     keys = [*before, *(key for key in after if key not in before)]
-    found = [
+    changes = [
         f"{key}: {before.get(key, ABSENT)} → {after.get(key, ABSENT)}"
         for key in keys
         if before.get(key) != after.get(key)
     ]
-    more = len(found) - MOST_CHANGES
-    return (*found[:MOST_CHANGES], f"and {more} more") if more > 0 else tuple(found)
+    more = len(changes) - MOST_CHANGES
+    return (*changes[:MOST_CHANGES], f"and {more} more") if more > 0 else tuple(changes)
 
 
 def _leaves(place: str, value: Any) -> Iterator[tuple[str, str]]:

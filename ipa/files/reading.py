@@ -52,12 +52,12 @@ def read_bytes(path: Path, most_bytes: int = MAX_BYTES) -> bytes:
     """Content of the file. Errors as `opened`; InputError also if it is larger."""
     with opened(path) as file:
         try:
-            found = file.read(most_bytes + 1)
+            content = file.read(most_bytes + 1)
         except OSError as error:
             raise _unreadable(path, error) from error
-    if len(found) > most_bytes:
+    if len(content) > most_bytes:
         raise InputError(f"{path} is larger than {most_bytes} bytes", hint="Is it the file that you meant?")
-    return found
+    return content
 
 
 def read_utf8(path: Path, most_bytes: int = MAX_BYTES) -> str:

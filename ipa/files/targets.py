@@ -64,14 +64,14 @@ class TargetSections:
 @cache
 def target_sections() -> Mapping[str, TargetSections]:
     """The sections of every target that has some, by key. PluginError if a target cannot be loaded."""
-    found = [TARGETS.load(name).sections for name in TARGETS]
-    return {sections.key: sections for sections in found if sections.key}
+    all_sections = [TARGETS.load(name).sections for name in TARGETS]
+    return {sections.key: sections for sections in all_sections if sections.key}
 
 
 def check_batches(document: Document, pipeline: Pipeline) -> None:
     """Note stages that ask for batches where these would give requests the rows of others on a target."""
-    found = [each.unbatched(pipeline) for each in target_sections().values() if each.unbatched is not None]
-    for why in found:
+    reasons = [each.unbatched(pipeline) for each in target_sections().values() if each.unbatched is not None]
+    for why in reasons:
         for at, entry in enumerate(document.data["stages"]):
             if (name := entry["name"]) not in why:
                 continue

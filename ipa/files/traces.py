@@ -88,10 +88,10 @@ def moment(text: str, unit: str | None = None) -> float | None:
             unit = "s" if value < 1e11 else "ms" if value < 1e14 else "us" if value < 1e17 else "ns"
         return value / _TIME_UNITS[unit]
     try:
-        found = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError:
         return None
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +112,13 @@ class TraceReference:
 class _Trace:
     """A trace file that is read: its options, its lines with their numbers, and those that cannot be read."""
 
-    asked: TraceReference
+    reference: TraceReference
     lines: Iterator[tuple[int, str]]
     problems: list[Problem] = field(default_factory=list)
 
     def problem(self, line: int, message: str) -> None:
         """Note what is wrong in the line; InputError at the twentieth."""
-        self.problems.append(Problem(message, str(self.asked.path), line, 1))
+        self.problems.append(Problem(message, str(self.reference.path), line, 1))
         if len(self.problems) == MOST_PROBLEMS:
             self.raise_problems()
 
@@ -127,7 +127,7 @@ class _Trace:
             raise InputError("the trace has lines that cannot be read", problems=self.problems)
 
     def fail(self, line: int, message: str) -> InputError:
-        problem = Problem(message, str(self.asked.path), line, 1)
+        problem = Problem(message, str(self.reference.path), line, 1)
         return InputError("the trace cannot be read", problems=[problem])
 
 
@@ -205,7 +205,7 @@ def _is_time(name: str) -> bool:
 def _columns(trace: _Trace, line: int, row: Mapping[str, str]) -> _Columns:
     """The columns with the times and the rates or counts. InputError if the names do not tell."""
     time = next(filter(_is_time, row), None)
-    column = trace.asked.column
+    column = trace.reference.column
     if column is not None:
         if column not in row:
             raise trace.fail(line, f"there is no column {column!r}; {_there_are(row)}")
@@ -223,7 +223,7 @@ def _columns(trace: _Trace, line: int, row: Mapping[str, str]) -> _Columns:
             "Name it with column=, or with its unit, as rate_rps",
         )
     columns = _Columns(time, values[0], _per_s(values[0])) if values else _Columns(time, None)
-    if time is None and columns.per_s is None and trace.asked.step_s is None:
+    if time is None and columns.per_s is None and trace.reference.step_s is None:
         raise trace.fail(
             line,
             f"column {columns.value!r} has no unit and there is no column of times; "
@@ -236,7 +236,7 @@ def _by_line(trace: _Trace, rows: Rows, columns: _Columns | None) -> list[float 
     """The rates of rows by the second: of steps where there is a column of values, else of arrivals."""
     arrivals: Counter[int] = Counter()
     steps: list[tuple[float, float]] = []
-    step_s, unit = trace.asked.step_s, None
+    step_s, unit = trace.reference.step_s, None
     for line, row in rows:
         if columns is None:
             columns = _columns(trace, line, row)
@@ -259,7 +259,7 @@ def _by_line(trace: _Trace, rows: Rows, columns: _Columns | None) -> list[float 
     trace.raise_problems()
     if arrivals:
         first, last = min(arrivals), max(arrivals)
-        _check_span(trace.asked.path, last - first)
+        _check_span(trace.reference.path, last - first)
         return [float(arrivals[second]) for second in range(first, last + 1)]
     if not steps or columns is None:
         return []
@@ -267,7 +267,7 @@ def _by_line(trace: _Trace, rows: Rows, columns: _Columns | None) -> list[float 
     step_s = step_s or _step_s(trace, steps)
     if columns.per_s is None:
         steps = [(at_s, count / step_s) for at_s, count in steps]
-    return _by_second(trace.asked.path, steps, step_s)
+    return _by_second(trace.reference.path, steps, step_s)
 
 
 def _step_s(trace: _Trace, steps: Sequence[tuple[float, float]]) -> float:
@@ -360,14 +360,14 @@ def read_trace(trace: str | Path, *, finds_outages: bool = True) -> tuple[float 
     Gaps (None) are the seconds without a record and, if it `finds_outages`, the zeros in runs where requests
     were due. Errors: InputError, NotFoundError.
     """
-    asked = parse_trace(trace)
-    rates = _recorded(asked)
+    reference = parse_trace(trace)
+    rates = _recorded(reference)
     if finds_outages and any(rates):
         from ipa.forecast.traces import outages
 
         lost = outages([rate or 0.0 for rate in rates])
         rates = [None if gone else rate for rate, gone in zip(rates, lost.tolist(), strict=True)]
-    return tuple(_transformed(asked, rates))
+    return tuple(_transformed(reference, rates))
 
 
 def read_rates(trace: str | Path) -> tuple[float, ...]:
@@ -404,17 +404,17 @@ def _lines(path: Path, file: BinaryIO | gzip.GzipFile) -> Iterator[tuple[int, st
             yield at, text
 
 
-def _recorded(asked: TraceReference) -> list[float | None]:
+def _recorded(reference: TraceReference) -> list[float | None]:
     """The rates in the file by the second."""
-    path = asked.path
+    path = reference.path
     try:
         with opened(path) as raw, _unpacked(path, raw) as file:
             lines = _lines(path, file)
             first = next(lines, None)
             if first is None:
                 return []
-            trace = _Trace(asked, chain([first], lines))
-            kind = asked.format or format_of(first[1])
+            trace = _Trace(reference, chain([first], lines))
+            kind = reference.format or format_of(first[1])
             if (alone := _ALONE.get(kind)) is not None:
                 name = alone.time or alone.value or ""
                 return _by_line(trace, ((line, {name: text}) for line, text in trace.lines), alone)
@@ -452,20 +452,20 @@ def _check_span(path: Path, seconds: float) -> None:
         )
 
 
-def _transformed(asked: TraceReference, rates: Rates) -> Rates:
+def _transformed(reference: TraceReference, rates: Rates) -> Rates:
     """The rates in the window, scaled."""
     length = len(rates)
-    rates = rates[floor(asked.from_s) : None if asked.to_s is None else ceil(asked.to_s)]
+    rates = rates[floor(reference.from_s) : None if reference.to_s is None else ceil(reference.to_s)]
     if length and not rates:
         raise InputError(
-            f"{asked.path} has nothing from {asked.from_s:g} s to "
-            f"{'its end' if asked.to_s is None else f'{asked.to_s:g} s'}: it lasts {length} s",
+            f"{reference.path} has nothing from {reference.from_s:g} s to "
+            f"{'its end' if reference.to_s is None else f'{reference.to_s:g} s'}: it lasts {length} s",
             hint="Correct from= and to=.",
         )
-    scale = asked.scale
-    if asked.mean_rps is not None:
+    scale = reference.scale
+    if reference.mean_rps is not None:
         known = [rate for rate in rates if rate is not None]
         if not any(known):
-            raise InputError(f"{asked.path} has no requests to scale to mean={asked.mean_rps:g}")
-        scale *= asked.mean_rps / (sum(known) / len(known))
+            raise InputError(f"{reference.path} has no requests to scale to mean={reference.mean_rps:g}")
+        scale *= reference.mean_rps / (sum(known) / len(known))
     return rates if scale == 1 else [None if rate is None else rate * scale for rate in rates]

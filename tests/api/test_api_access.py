@@ -284,8 +284,8 @@ def test_lists_show_what_may_be_seen(way: tuple[Identities, Tokens], two: TwoNam
     api = behind(two, authenticator)
     shown = {}
     for person in GRANTS:
-        found = ask(api, "GET", "", "/v1/pipelines", tokens[person]).json()["pipelines"]
-        shown[person] = " ".join(each["pipeline"] for each in found)
+        pipelines = ask(api, "GET", "", "/v1/pipelines", tokens[person]).json()["pipelines"]
+        shown[person] = " ".join(each["pipeline"] for each in pipelines)
     both = f"{HIDDEN} ocr"
     assert shown == {
         "watch-here": "ocr",
@@ -305,10 +305,10 @@ def test_who_asks_is_told_what_they_may_and_that_is_so(
     api = behind(two, authenticator)
     for person in GRANTS:
         me = ask(api, "GET", "", "/v1/me", tokens[person]).json()
-        seen = {
+        visible = {
             name: place for name, place in (("ocr", "default"), (HIDDEN, OTHERS)) if PEOPLE[person].get(place)
         }
-        assert {each["pipeline"]: each["namespace"] for each in me["pipelines"]} == seen
+        assert {each["pipeline"]: each["namespace"] for each in me["pipelines"]} == visible
         for each in me["pipelines"]:
             for operation, last in (("control", "/pause"), ("apply", "/apply"), ("what-if", "/plans")):
                 path = f"/v1/pipelines/{each['pipeline']}{last}"
@@ -373,27 +373,27 @@ def test_a_decision_of_others_is_no_way_in(two: TwoNamespaces) -> None:
 def test_the_record_of_a_pipeline_is_exported_for_who_may_read_it(two: TwoNamespaces) -> None:
     """The whole record and those of others stay out of sight: `ipa audit NAME` of an owner was refused."""
     api, owner = behind(two, People()), {"Authorization": f"Bearer {token('act-here')}"}
-    asked = [api.get("/v1/audit", params=which, headers=owner).status_code for which in (
+    statuses = [api.get("/v1/audit", params=which, headers=owner).status_code for which in (
         {"pipeline": "ocr"}, {}, {"pipeline": two.there.partition("-")[0]}, {"pipeline": "ocr~1"}
     )]  # fmt: skip
-    assert asked == [200, 403, 404, 403]
+    assert statuses == [200, 403, 404, 403]
 
 
 def test_who_acted_is_who_asked(two: TwoNamespaces) -> None:
     api, owner = behind(two, People()), {"Authorization": f"Bearer {token('act-here', sub='ada@x')}"}
-    said = {"by": "someone else", "reason": "r"}
+    claim = {"by": "someone else", "reason": "r"}
     base, ada = "/v1/pipelines/ocr", "kubernetes:ada@x"
-    assert api.post(f"{base}/pause", said, headers=owner).json()["paused_by"] == ada
-    moded = api("PUT", f"{base}/mode", json={"mode": "active", **said}, headers=owner).json()
-    pinned = api("PUT", f"{base}/pins/detect", json={"replicas": 1, **said}, headers=owner).json()
+    assert api.post(f"{base}/pause", claim, headers=owner).json()["paused_by"] == ada
+    moded = api("PUT", f"{base}/mode", json={"mode": "active", **claim}, headers=owner).json()
+    pinned = api("PUT", f"{base}/pins/detect", json={"replicas": 1, **claim}, headers=owner).json()
     ends = {"end": (two.world.clock.now() + timedelta(hours=1)).isoformat()}
-    frozen = api.post(f"{base}/freezes", {**ends, **said}, headers=owner).json()
+    frozen = api.post(f"{base}/freezes", {**ends, **claim}, headers=owner).json()
     tag = {"If-Match": api.get(f"{base}/status", headers=owner).headers["etag"]}
-    applied = api.post(f"{base}/apply", {"configs": CONFIGS, **said}, headers=owner | tag).json()
-    back = api.post(f"{base}/rollback", said, headers=owner | tag).json()
+    applied = api.post(f"{base}/apply", {"configs": CONFIGS, **claim}, headers=owner | tag).json()
+    back = api.post(f"{base}/rollback", claim, headers=owner | tag).json()
     plan = api.post(f"{base}/plans", {"rate_rps": 5}, headers=owner)
     once = {"If-Match": plan.headers["etag"], "Idempotency-Key": "k"}
-    planned = api.post(f"{plan.headers['location']}:apply", said, headers=owner | once).json()
+    planned = api.post(f"{plan.headers['location']}:apply", claim, headers=owner | once).json()
     assert planned["detail"].startswith(f"requested by {ada}: r; plan ")
     given = api.post("/v1/pipelines", PIPELINE, headers=owner, params={"by": "someone else"})
     assert given.status_code == 201
@@ -448,12 +448,12 @@ def test_what_is_open_tells_no_pipeline_to_those_who_do_not_say_who_they_are(two
 
 def test_metrics_may_be_closed(two: TwoNamespaces) -> None:
     api = ApiClient(replace(two.services, metrics_open=False, authenticators=(People(),)))
-    found = {
+    statuses = {
         name: api.get("/metrics", headers={"Authorization": f"Bearer {token(name)}"}).status_code
         for name in ("watch", "ops", "watch-here", "act-there")
     }
     assert api.get("/metrics").status_code == 401
-    assert found == {"watch": 200, "ops": 200, "watch-here": 403, "act-there": 403}
+    assert statuses == {"watch": 200, "ops": 200, "watch-here": 403, "act-there": 403}
 
 
 def test_a_pipeline_of_others_is_neither_seen_nor_replaced(two: TwoNamespaces) -> None:

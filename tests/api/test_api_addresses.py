@@ -49,18 +49,18 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_every_answer_about_a_pipeline_has_the_address(serve: Any, capsys: Capture) -> None:
     api = serve(RequestAddress("http://127.0.0.1:9000/v2/models/ocr/infer", note="here"))
-    told = {"url": "http://127.0.0.1:9000/v2/models/ocr/infer", "protocol": "v2", "note": "here"}
-    assert api.get("/v1/pipelines/ocr").json()["address"] == told
-    assert api.get("/v1/pipelines").json()["pipelines"][0]["address"] == told
-    assert api.get("/v1/pipelines/ocr/status").json()["address"] == told
+    address = {"url": "http://127.0.0.1:9000/v2/models/ocr/infer", "protocol": "v2", "note": "here"}
+    assert api.get("/v1/pipelines/ocr").json()["address"] == address
+    assert api.get("/v1/pipelines").json()["pipelines"][0]["address"] == address
+    assert api.get("/v1/pipelines/ocr/status").json()["address"] == address
     assert run(["status", "ocr"]) == 0
-    assert f"  Requests: POST {told['url']}\n" in capsys.readouterr().out
+    assert f"  Requests: POST {address['url']}\n" in capsys.readouterr().out
     assert run(["url", "ocr"]) == 0
     out, err = capsys.readouterr()
-    assert (out, err) == (f"{told['url']}\n", "note: here\n"), "`curl $(ipa url ocr)` has the URL alone"
+    assert (out, err) == (f"{address['url']}\n", "note: here\n"), "`curl $(ipa url ocr)` has the URL alone"
     assert run(["url", "ocr", "--curl"]) == 0
     assert capsys.readouterr().out == (
-        f"curl -sS {told['url']} -H 'Content-Type: application/json' -d @request.json\n"
+        f"curl -sS {address['url']} -H 'Content-Type: application/json' -d @request.json\n"
     )
 
 
@@ -96,18 +96,18 @@ def test_infer_prints_an_example_that_it_can_send(capsys: Capture, root: Path, t
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "said"),
+    ("status", "code", "message"),
     [(400, 65, "refused the request: it answered 400"), (503, 5, "it answered 503"), (200, 5, "no outputs")],
 )
 def test_infer_ends_with_the_code_of_what_failed(
-    serve: Any, capsys: Capture, tmp_path: Path, status: int, code: int, said: str
+    serve: Any, capsys: Capture, tmp_path: Path, status: int, code: int, message: str
 ) -> None:
     (tmp_path / "request.json").write_text(json.dumps(BODY))
     with Answering(lambda path, body: (status, {"detail": "no"})) as server:
         serve(RequestAddress(f"{server.url}/v2/models/ocr/infer"))
         assert run(["infer", "ocr", "-f", str(tmp_path / "request.json")]) == code
     out, err = capsys.readouterr()
-    assert out == "" and said in err
+    assert out == "" and message in err
 
 
 def test_infer_refuses_what_it_cannot_send(

@@ -28,29 +28,29 @@ PLAYED = 1
 
 @pytest.mark.parametrize("mode", list(Mode))
 def test_every_mode_can_be_set_with_who_and_why(api: ApiClient, world: FakeWorld, mode: Mode) -> None:
-    said = api("PUT", f"{OCR}/mode", json={"mode": mode.value, "by": "kim", "reason": "week two"}).json()
-    assert (said["mode"], said["mode_by"], said["mode_reason"]) == (mode.value, "kim", "week two")
+    control = api("PUT", f"{OCR}/mode", json={"mode": mode.value, "by": "kim", "reason": "week two"}).json()
+    assert (control["mode"], control["mode_by"], control["mode_reason"]) == (mode.value, "kim", "week two")
     assert world.control("ocr").mode is mode
-    assert api.get(f"{OCR}/status").json()["control"] == said
+    assert api.get(f"{OCR}/status").json()["control"] == control
 
 
 def test_a_pin_is_kept_with_who_and_why_and_replaces_the_stage_s(api: ApiClient, world: FakeWorld) -> None:
     body = {"variant": "v4-480", "replicas": 2, "by": "kim", "reason": "the canary is on it"}
     assert api("PUT", f"{OCR}/pins/recognise", json={"batch_size": 1}).status_code == 200
     assert api("PUT", f"{OCR}/pins/detect", json={"cores": 1}).status_code == 200
-    said = api("PUT", f"{OCR}/pins/detect", json=body).json()
+    control = api("PUT", f"{OCR}/pins/detect", json=body).json()
     assert world.control("ocr").pins == (
         StagePin("recognise", Pin(batch_size=1)),
         StagePin("detect", Pin("v4-480", replicas=2), "the canary is on it", "kim"),
     )
-    assert api.get(f"{OCR}/status").json()["control"]["pins"] == said["pins"]
+    assert api.get(f"{OCR}/status").json()["control"]["pins"] == control["pins"]
     assert [pin["stage"] for pin in api("DELETE", f"{OCR}/pins/recognise").json()["pins"]] == ["detect"]
     gone = api("DELETE", f"{OCR}/pins/recognise")
     assert (gone.status_code, gone.json()["hint"]) == (404, "Pinned are: detect")
 
 
 @pytest.mark.parametrize(
-    ("stage", "body", "status", "said"),
+    ("stage", "body", "status", "message"),
     [
         ("detekt", {"replicas": 1}, 404, "did you mean 'detect'?"),
         ("nothing-like-it", {"replicas": 1}, 404, "known: detect, recognise"),
@@ -63,10 +63,10 @@ def test_a_pin_is_kept_with_who_and_why_and_replaces_the_stage_s(api: ApiClient,
     ],
 )
 def test_a_pin_the_pipeline_cannot_run_is_refused(
-    api: ApiClient, world: FakeWorld, stage: str, body: dict[str, Any], status: int, said: str
+    api: ApiClient, world: FakeWorld, stage: str, body: dict[str, Any], status: int, message: str
 ) -> None:
     answer = api("PUT", f"{OCR}/pins/{stage}", json=body)
-    assert (answer.status_code, said in answer.text) == (status, True), answer.text
+    assert (answer.status_code, message in answer.text) == (status, True), answer.text
     assert world.control("ocr").pins == ()
 
 
@@ -106,11 +106,11 @@ def test_a_weekly_freeze_comes_again_and_the_same_window_is_one(api: ApiClient, 
     api.post(f"{OCR}/freezes", window)
     (freeze,) = api.post(f"{OCR}/freezes", {**window, "reason": "again"}).json()["freezes"]
     assert (freeze["start"], freeze["reason"]) == ("2026-11-20T16:00:00Z", "again")
-    seen = []
+    active = []
     for at in ("2026-11-20T15:59:59", "2026-11-27T16:00:00", "2026-11-28T17:00:00", "2026-12-04T17:59:59"):
         world.clock.set_wall(NOW.fromisoformat(f"{at}+00:00"))
-        seen.append(api.get(f"{OCR}/status").json()["control"]["freezes"][0]["active"])
-    assert seen == [False, True, False, True]
+        active.append(api.get(f"{OCR}/status").json()["control"]["freezes"][0]["active"])
+    assert active == [False, True, False, True]
     assert api("DELETE", f"{OCR}/freezes/{freeze['id']}").json()["freezes"] == []
     gone = api("DELETE", f"{OCR}/freezes/{freeze['id']}")
     assert (gone.status_code, gone.json()["hint"]) == (404, "There are: none")
@@ -160,9 +160,9 @@ def test_moments_out_of_range_are_refused_by_name(
         assert answer.status_code in (400, 422), (path, body)
         assert [each["pointer"] for each in answer.json()["errors"]] == [key]
     for verb in (["freeze", "ocr", "--until", moment], ["pause", "ocr", "--until", moment]):
-        code, _, said = ipa(*verb)
+        code, _, err = ipa(*verb)
         assert code == 65
-        assert "/end" in said or "/until" in said
+        assert "/end" in err or "/until" in err
     assert (world.control("ocr").freezes, world.control("ocr").paused) == ((), False)
 
 
@@ -179,12 +179,12 @@ def test_two_that_speak_at_once_are_both_heard(api: ApiClient, world: FakeWorld)
     together, plain = Barrier(2, timeout=0.2), world.control
 
     def slow(pipeline: str) -> PipelineControl:
-        found = plain(pipeline)
+        controls = plain(pipeline)
         try:
             together.wait()
         except BrokenBarrierError:  # the other one waits its turn, as it should
             together.reset()
-        return found
+        return controls
 
     world.control = slow  # type: ignore[method-assign]
     with ThreadPoolExecutor(2) as pool:
@@ -201,13 +201,13 @@ def test_the_verbs_say_it_and_the_status_shows_it(ipa: Ipa, world: FakeWorld) ->
     code, out, _ = ipa("freeze", "ocr", "--until", "2026-11-25T12:00Z", "--reason", "sales", "--by", "ann")
     assert code == 0 and f"to {date_time('2026-11-25T12:00:00Z')}, now by ann: sales" in out
     shown = ipa("status", "ocr")[1]
-    for said in (
+    for line in (
         "mode shadow",
         "Mode shadow by kim: first week",
         "Pinned detect: variant v4-480 by kim: canary",
         "by ann: sales",
     ):
-        assert said in shown
+        assert line in shown
     assert ipa("unpin", "ocr", "detect")[:2] == (0, "detect of ocr is no longer pinned\n")
     assert ipa("unfreeze", "ocr")[:2] == (0, "ocr is not frozen\n")
     assert world.control("ocr") == PipelineControl(Mode.SHADOW, mode_reason="first week", mode_by="kim")
@@ -223,7 +223,7 @@ def test_one_of_several_freezes_is_ended_by_its_id(ipa: Ipa) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["mode", "ocr", "brave"], 64, "brave"),
         (["pin", "ocr", "detekt", "--replicas", "1"], 1, "did you mean 'detect'?"),
@@ -234,7 +234,7 @@ def test_one_of_several_freezes_is_ended_by_its_id(ipa: Ipa) -> None:
         (["freeze", "ocr"], 64, "--until"),
     ],
 )
-def test_what_makes_no_sense_is_said(ipa: Ipa, words: list[str], code: int, said: str) -> None:
-    found, _, err = ipa(*words)
-    assert (found, said in err) == (code, True), err
+def test_what_makes_no_sense_is_said(ipa: Ipa, words: list[str], code: int, message: str) -> None:
+    exit_code, _, err = ipa(*words)
+    assert (exit_code, message in err) == (code, True), err
     assert "Traceback" not in err

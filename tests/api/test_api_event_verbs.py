@@ -31,18 +31,18 @@ def test_events_are_a_line_each(ipa: Ipa, world: FakeWorld) -> None:
         f"1 {date_time(world.log[0].at)} ocr decision {world.log[0].reason.value} by ipa: "
     )
     assert lines[4].endswith("ocr control pause by kim: release\N{REPLACEMENT CHARACTER}[2J")
-    found = ipa("events", "--no-follow", "--since", "4", "-o", "json")[1]
-    assert json.loads(found)["what"] == "pause"
+    entry = ipa("events", "--no-follow", "--since", "4", "-o", "json")[1]
+    assert json.loads(entry)["what"] == "pause"
 
 
 def test_it_takes_a_stream_that_ends_up_again(world: FakeWorld) -> None:
     clock = VirtualClock()
     with HttpClient("http://127.0.0.1:8080", InProcess(world.services())) as service:
         following = followed(service, "ocr", 0, clock, follow=True)
-        seen = [next(following).id for _ in range(4)]
+        ids = [next(following).id for _ in range(4)]
         world.play(2)
-        seen += [next(following).id for _ in range(2)]
-    assert seen == ["1", "2", "3", "4", "5", "6"]
+        ids += [next(following).id for _ in range(2)]
+    assert ids == ["1", "2", "3", "4", "5", "6"]
     assert clock.monotonic_s() == AGAIN_S
 
 
@@ -57,32 +57,32 @@ def test_what_does_not_answer_from_the_beginning_is_an_error() -> None:
 def test_words_of_the_stream_itself() -> None:
     store = ["event: store", 'data: {"detail":"locked"}', ""]
     reset = ["id: 7", "event: reset", 'data: {"detail":"gone"}', ""]
-    found = [(event.id, event.words) for event in parsed([": nothing new", "", *store, *reset])]
-    assert found == [("", "store: locked"), ("7", "reset: gone")]
+    events = [(event.id, event.words) for event in parsed([": nothing new", "", *store, *reset])]
+    assert events == [("", "store: locked"), ("7", "reset: gone")]
 
 
 def test_the_record_is_printed_and_checked(ipa: Ipa, tmp_path: Path) -> None:
     code, out, _ = ipa("audit")
     assert (code, len(out.splitlines())) == (0, 4)
-    kept = tmp_path / "ocr.jsonl"
-    kept.write_text(out)
-    code, said, _ = ipa("audit", "--check", str(kept))
-    assert (code, said.startswith("4 entries of ocr, none of them changed; head 4:")) == (0, True)
+    export = tmp_path / "ocr.jsonl"
+    export.write_text(out)
+    code, verdict, _ = ipa("audit", "--check", str(export))
+    assert (code, verdict.startswith("4 entries of ocr, none of them changed; head 4:")) == (0, True)
     head = json.loads(ipa("history", "ocr", "--verify", "-o", "json")[1])["head"]
-    assert ipa("audit", "--check", str(kept), "--anchor", f"ocr={head}")[0] == 0
-    kept.write_text("".join(out.splitlines(keepends=True)[:-1]))
-    code, _, error = ipa("audit", "--check", str(kept), "--anchor", f"ocr={head}")
+    assert ipa("audit", "--check", str(export), "--anchor", f"ocr={head}")[0] == 0
+    export.write_text("".join(out.splitlines(keepends=True)[:-1]))
+    code, _, error = ipa("audit", "--check", str(export), "--anchor", f"ocr={head}")
     assert (code, "entry 4 was removed from the end" in error) == (1, True)
-    kept.write_text(out.replace("ocr-0002", "ocr-0009"))
-    code, _, error = ipa("audit", "--check", str(kept))
+    export.write_text(out.replace("ocr-0002", "ocr-0009"))
+    code, _, error = ipa("audit", "--check", str(export))
     assert (code, "entry 2 was changed" in error) == (1, True)
-    kept.write_text("nonsense\n")
-    assert ipa("audit", "--check", str(kept))[0] == 1
+    export.write_text("nonsense\n")
+    assert ipa("audit", "--check", str(export))[0] == 1
     assert ipa("audit", "--after", "3")[1].splitlines() == out.splitlines()[3:]
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["audit", "--check", "/nothing/here"], 65, "cannot be read"),
         (["audit", "--check", "/dev/null", "--anchor", "ocr=1:x"], 64, "is not a head"),
@@ -92,6 +92,6 @@ def test_the_record_is_printed_and_checked(ipa: Ipa, tmp_path: Path) -> None:
         (["events", "nope", "--no-follow"], 1, "no pipeline 'nope'"),
     ],
 )
-def test_what_cannot_be_done_is_said(ipa: Ipa, words: list[str], code: int, said: str) -> None:
-    found = ipa(*words)
-    assert (found[0], said in found[2]) == (code, True), found
+def test_what_cannot_be_done_is_said(ipa: Ipa, words: list[str], code: int, message: str) -> None:
+    result = ipa(*words)
+    assert (result[0], message in result[2]) == (code, True), result

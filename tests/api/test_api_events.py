@@ -28,12 +28,12 @@ Event = dict[str, Any]
 
 def parsed(text: str) -> list[Event]:
     """The events of a stream, as a browser would have them."""
-    found = []
+    events = []
     for block in text.split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
         if "data" in fields:
-            found.append({**fields, "data": json.loads(fields["data"])})
-    return found
+            events.append({**fields, "data": json.loads(fields["data"])})
+    return events
 
 
 # The ticks that the world has seen.
@@ -50,13 +50,13 @@ def test_without_a_place_it_begins_now(world: FakeWorld) -> None:
 def test_it_goes_on_after_the_last_event(world: FakeWorld) -> None:
     api = ApiClient(world.services())
     api.post("/v1/pipelines/ocr/pause", {"by": "kim", "reason": "release"})
-    found = parsed(api.get("/v1/events", headers={"Last-Event-ID": "4"}).text)
-    assert [(event["id"], event["event"]) for event in found] == [("5", "decision"), ("6", "control")]
-    decision, pause = (event["data"] for event in found)
+    events = parsed(api.get("/v1/events", headers={"Last-Event-ID": "4"}).text)
+    assert [(event["id"], event["event"]) for event in events] == [("5", "decision"), ("6", "control")]
+    decision, pause = (event["data"] for event in events)
     assert (decision["decision_id"], decision["facts"]["tick"]) == (world.log[4].decision_id, 5)
     assert (pause["what"], pause["by"], pause["why"]) == ("pause", "kim", "release")
     assert pause["to"]["paused"] is True
-    assert parsed(api.get("/v1/events?after=4").text) == found
+    assert parsed(api.get("/v1/events?after=4").text) == events
     assert parsed(api.get("/v1/events", headers={"Last-Event-ID": "6"}).text) == []
 
 
@@ -88,21 +88,21 @@ def test_a_place_that_is_none_is_a_problem(world: FakeWorld, last: str) -> None:
 
 
 def test_a_record_that_cannot_be_read_is_told_once(world: FakeWorld) -> None:
-    services, kept = world.services(), world.entries
+    services, read_entries = world.services(), world.entries
     fails = [True, True, False]
 
     def entries(after: int, limit: int, pipeline: str | None = None) -> list[Recorded]:
         if fails and fails.pop(0):
             raise UnavailableError("the store is locked")
-        return kept(after, limit, pipeline)
+        return read_entries(after, limit, pipeline)
 
     world.entries = entries  # type: ignore[method-assign]
     feed = RecordFeed(world, time.monotonic, poll_s=0.01)
     services = replace(services, streams=Streams(feed, heartbeat_s=0.02))
-    with served(services) as url, following(f"{url}/v1/events?after=3") as seen:
-        until(lambda: len(parsed("".join(seen))) == 3)
-    assert [event["event"] for event in parsed("".join(seen))] == ["store", "decision", "decision"]
-    assert parsed("".join(seen))[0]["data"] == {"detail": "the store is locked"}
+    with served(services) as url, following(f"{url}/v1/events?after=3") as received:
+        until(lambda: len(parsed("".join(received))) == 3)
+    assert [event["event"] for event in parsed("".join(received))] == ["store", "decision", "decision"]
+    assert parsed("".join(received))[0]["data"] == {"detail": "the store is locked"}
 
 
 def test_the_export_is_the_record_and_can_be_verified(world: FakeWorld) -> None:
@@ -141,14 +141,14 @@ def served(services: ApiContext) -> Iterator[str]:
 @contextmanager
 def following(url: str, headers: dict[str, str] | None = None) -> Iterator[list[str]]:
     """The events of a stream, while they come."""
-    seen: list[str] = []
+    received: list[str] = []
     opened, left = threading.Event(), threading.Event()
 
     def read() -> None:
         with httpx.Client(timeout=300) as client, client.stream("GET", url, headers=headers) as answer:
             opened.set()
             for part in answer.iter_text():
-                seen.append(part)
+                received.append(part)
                 if left.is_set():
                     return
 
@@ -156,7 +156,7 @@ def following(url: str, headers: dict[str, str] | None = None) -> Iterator[list[
     thread.start()
     opened.wait(20)
     try:
-        yield seen
+        yield received
     finally:
         left.set()
         thread.join()
@@ -172,17 +172,17 @@ def live(world: FakeWorld, **bounds: Any) -> tuple[ApiContext, Streams]:
 def test_events_come_as_they_happen_with_heartbeats_between(world: FakeWorld) -> None:
     services, streams = live(world)
     with served(services) as url:
-        with following(f"{url}/v1/events") as seen:
-            until(lambda: ": nothing new" in "".join(seen))
+        with following(f"{url}/v1/events") as received:
+            until(lambda: ": nothing new" in "".join(received))
             world.play(3)
-            until(lambda: len(parsed("".join(seen))) == 3)
+            until(lambda: len(parsed("".join(received))) == 3)
             assert streams.open == 1
         until(lambda: streams.open == 0)
-        last = parsed("".join(seen))[-1]["id"]
+        last = parsed("".join(received))[-1]["id"]
         world.play(2)
         with following(f"{url}/v1/events", {"Last-Event-ID": last}) as again:
             until(lambda: len(parsed("".join(again))) == 2)
-    assert [int(event["id"]) for event in parsed("".join(seen) + "".join(again))] == [6, 7, 8, 9, 10]
+    assert [int(event["id"]) for event in parsed("".join(received) + "".join(again))] == [6, 7, 8, 9, 10]
 
 
 def test_more_clients_than_there_is_room_for_are_told_to_wait(world: FakeWorld) -> None:
@@ -246,6 +246,6 @@ def test_many_clients_cost_one_look_at_the_store(world: FakeWorld) -> None:
 
 def test_the_document_says_what_streams_are(world: FakeWorld) -> None:
     document = ApiClient(world.services()).get("/openapi.json").json()
-    found = document["paths"]["/v1/events"]["get"]["responses"]["200"]["content"]
-    assert list(found) == ["text/event-stream"]
-    assert re.match(r"id: 42\nevent: change\ndata: ", found["text/event-stream"]["example"])
+    content = document["paths"]["/v1/events"]["get"]["responses"]["200"]["content"]
+    assert list(content) == ["text/event-stream"]
+    assert re.match(r"id: 42\nevent: change\ndata: ", content["text/event-stream"]["example"])

@@ -23,15 +23,15 @@ def api() -> ApiClient:
 
 
 def test_the_frontier_is_that_of_the_problem(api: ApiClient) -> None:
-    found = api.post(f"{OCR}/frontiers", {"rate_rps": 3, "sla_s": 0.8}).json()
+    answer = api.post(f"{OCR}/frontiers", {"rate_rps": 3, "sla_s": 0.8}).json()
     objective = replace(a_pipeline().objective(), sla_s=0.8)
     pipeline = replace(a_pipeline(), objectives={"default": objective})
     wanted = frontier(planning_problem(pipeline, PROFILES, 3.0))
-    assert found["plans"] == len(wanted)
-    assert [(each["cost_cores"], each["pas"], each["latency_s"]) for each in found["points"]] == [
+    assert answer["plans"] == len(wanted)
+    assert [(each["cost_cores"], each["pas"], each["latency_s"]) for each in answer["points"]] == [
         (each.cost_cores, each.pas, each.latency_s) for each in accuracy_cost(wanted)
     ]
-    assert [each["stage"] for each in found["points"][0]["configs"]] == ["detect", "recognise"]
+    assert [each["stage"] for each in answer["points"][0]["configs"]] == ["detect", "recognise"]
 
 
 def test_the_best_plan_of_every_weight_is_on_the_frontier(api: ApiClient) -> None:
@@ -43,8 +43,8 @@ def test_the_best_plan_of_every_weight_is_on_the_frontier(api: ApiClient) -> Non
 
 
 def test_where_nothing_is_feasible_the_frontier_is_empty(api: ApiClient) -> None:
-    found = api.post(f"{OCR}/frontiers", {"rate_rps": 3, "bounds": {"cores": 0.1}}).json()
-    assert (found["points"], found["plans"]) == ([], 0)
+    frontier = api.post(f"{OCR}/frontiers", {"rate_rps": 3, "bounds": {"cores": 0.1}}).json()
+    assert (frontier["points"], frontier["plans"]) == ([], 0)
 
 
 def test_weights_replace_those_of_the_objective(api: ApiClient) -> None:
@@ -69,9 +69,9 @@ def test_fits_are_those_that_are_planned_with() -> None:
     stage, profile = next(iter(profiles.items()))
     video = FileFolders().load("video")[0]
     services = over(FakeWorld().services(), pipelines={"video": video}, profiles=profiles)
-    found = ApiClient(services).get(f"/v1/pipelines/video/profiles/{stage}/fits").json()
-    assert [each["variant"] for each in found["variants"]] == [each.variant for each in profile.variants]
-    for shown, measured in zip(found["variants"], profile.variants, strict=True):
+    answer = ApiClient(services).get(f"/v1/pipelines/video/profiles/{stage}/fits").json()
+    assert [each["variant"] for each in answer["variants"]] == [each.variant for each in profile.variants]
+    for shown, measured in zip(answer["variants"], profile.variants, strict=True):
         fits = fit_variant(measured).fits
         assert [each["cores"] for each in shown["fits"]] == list(fits)
         for each in shown["fits"]:
@@ -94,9 +94,9 @@ def test_a_decision_links_to_those_before_and_after() -> None:
     api, ids = ApiClient(world.services()), [each.decision_id for each in world.log]
     links = [api.get(f"/v1/decisions/{each}").headers["link"] for each in ids]
     for at, link in enumerate(links):
-        found = {rel: path for path, rel in re.findall(r'</v1/decisions/([^>]*)>; rel="(\w+)"', link)}
-        assert found.get("prev") == (ids[at - 1] if at else None)
-        assert found.get("next") == (ids[at + 1] if at + 1 < len(ids) else None)
+        neighbours = {rel: path for path, rel in re.findall(r'</v1/decisions/([^>]*)>; rel="(\w+)"', link)}
+        assert neighbours.get("prev") == (ids[at - 1] if at else None)
+        assert neighbours.get("next") == (ids[at + 1] if at + 1 < len(ids) else None)
 
 
 def test_a_decision_that_is_alone_links_to_none() -> None:

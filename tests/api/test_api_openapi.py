@@ -25,8 +25,8 @@ def api() -> ApiClient:
 
 @pytest.fixture(scope="module")
 def document(api: ApiClient) -> dict[str, Any]:
-    found: dict[str, Any] = api.get("/openapi.json").json()
-    return found
+    schema: dict[str, Any] = api.get("/openapi.json").json()
+    return schema
 
 
 def within(value: Any) -> Iterator[dict[str, Any]]:
@@ -122,8 +122,8 @@ def examples(document: dict[str, Any]) -> Iterator[tuple[str, str, str, Any]]:
             content = operation.get("requestBody", {}).get("content", {})
             for kind, each in content.items():
                 name = each["schema"].get("$ref", "").rsplit("/", 1)[-1]
-                found = [each["example"]] if "example" in each else parts.get(name, {}).get("examples", [])
-                yield from ((method, path, kind, body) for body in found)
+                bodies = [each["example"]] if "example" in each else parts.get(name, {}).get("examples", [])
+                yield from ((method, path, kind, body) for body in bodies)
 
 
 def test_every_example_of_a_request_is_right(document: dict[str, Any]) -> None:

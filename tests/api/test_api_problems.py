@@ -56,10 +56,10 @@ def operations(api: ApiClient) -> list[tuple[str, str]]:
 
 
 def test_every_route_refuses_other_methods(api: ApiClient) -> None:
-    found = operations(api)
-    assert len(found) > 15
-    for path in {path for _, path in found}:
-        taken = {method for method, each in found if each == path}
+    routes = operations(api)
+    assert len(routes) > 15
+    for path in {path for _, path in routes}:
+        taken = {method for method, each in routes if each == path}
         other = next(method for method in ("PATCH", "POST", "PUT", "DELETE") if method not in taken)
         answer = api(other, path.replace("{pipeline}", "ocr"))
         assert taken <= set(answer.headers["allow"].split(", "))

@@ -41,15 +41,17 @@ def api(services: ApiContext) -> ApiClient:
 
 
 @pytest.fixture
-def asked(services: ApiContext) -> list[ApiContext]:
+def contexts(services: ApiContext) -> list[ApiContext]:
     """The command's requests; tests may put another in its place."""
     return [services]
 
 
 @pytest.fixture
-def ipa(asked: list[ApiContext], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ipa:
+def ipa(
+    contexts: list[ApiContext], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Ipa:
     """Run the command against the services; its exit code, output and complaints."""
-    monkeypatch.setattr("ipa.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(asked[0])))
+    monkeypatch.setattr("ipa.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(contexts[0])))
 
     def command(*words: str) -> tuple[int, str, str]:
         code = run(["replay", "ocr", *words])
@@ -66,10 +68,12 @@ def a_change() -> Decision:
 def test_a_decision_is_taken_again(api: ApiClient) -> None:
     decision = a_change()
     for body in (None, {}, {"policy": "ours"}):
-        found = api.post(f"/v1/decisions/{decision.decision_id}:replay", body).json()
-        assert (found["outcome"], found["policy"], found["differences"]) == ("same", "ours", [])
-        assert found["again"]["inputs"] == "" and found["again"]["inputs_digest"] == decision.inputs_digest
-        assert found["again"]["detail"] == decision.detail
+        replayed = api.post(f"/v1/decisions/{decision.decision_id}:replay", body).json()
+        assert (replayed["outcome"], replayed["policy"], replayed["differences"]) == ("same", "ours", [])
+        assert (
+            replayed["again"]["inputs"] == "" and replayed["again"]["inputs_digest"] == decision.inputs_digest
+        )
+        assert replayed["again"]["detail"] == decision.detail
     other = api.post(f"/v1/decisions/{decision.decision_id}:replay", {"policy": "rim"}).json()
     assert other["outcome"] == "differs" and other["differences"]
 
@@ -113,15 +117,15 @@ def test_the_newest_are_listed_with_what_came_of_them(ipa: Ipa, world: FakeWorld
         assert decision.decision_id in line and decision.reason.value in line and "same" in line
     assert lines[8:] == ["7 decisions: 7 same"]
     code, out, _ = ipa("--limit", "3", "--before", world.log[-5].decision_id, "-o", "json")
-    found = json.loads(out)
-    assert [each["decision"]["decision_id"] for each in found] == [
+    pairs = json.loads(out)
+    assert [each["decision"]["decision_id"] for each in pairs] == [
         it.decision_id for it in reversed(world.log[-8:-5])
     ]
-    assert {each["replayed"]["outcome"] for each in found} == {"same"}
+    assert {each["replayed"]["outcome"] for each in pairs} == {"same"}
 
 
 def test_one_that_differs_is_2_with_every_difference(
-    ipa: Ipa, world: FakeWorld, asked: list[ApiContext]
+    ipa: Ipa, world: FakeWorld, contexts: list[ApiContext]
 ) -> None:
     at = world.log.index(a_change())
     decision = world.log[at]
@@ -135,16 +139,16 @@ def test_one_that_differs_is_2_with_every_difference(
     assert "differs: plan.pas 0.5 → " in out and "30 decisions: 29 same, 1 differs" in out
 
 
-def test_what_cannot_be_told_is_4(ipa: Ipa, world: FakeWorld, asked: list[ApiContext]) -> None:
+def test_what_cannot_be_told_is_4(ipa: Ipa, world: FakeWorld, contexts: list[ApiContext]) -> None:
     other = replace(a_pipeline(), description="another")
-    asked[0] = over(asked[0], pipelines={"ocr": other})
+    contexts[0] = over(contexts[0], pipelines={"ocr": other})
     code, out, _ = ipa("--limit", "2")
     assert code == 4
     assert "cannot be told: the pipeline has changed since" in out
     assert "2 decisions: 2 cannot be told" in out
     assert ipa("--policy", "hpa", "--first")[0] == 4
     world.record(replace(a_change(), decision_id="ocr-99-old", tick=99, inputs="", inputs_digest=""))
-    asked[0] = again(world)
+    contexts[0] = again(world)
     # Asked for by name there is an answer wanted; among others it does not count.
     assert ipa("ocr-99-old")[0] == 4
     code, out, _ = ipa("--limit", "2")
@@ -162,8 +166,8 @@ def test_another_policy_is_listed_where_it_decides_otherwise(ipa: Ipa) -> None:
 
 
 def test_the_first_where_two_policies_part_has_both_plans(ipa: Ipa, world: FakeWorld) -> None:
-    found = json.loads(ipa("--policy", "rim", "--limit", "30", "-o", "json")[1])
-    parted = [it["decision"]["tick"] for it in found if it["replayed"]["outcome"] == "differs"]
+    pairs = json.loads(ipa("--policy", "rim", "--limit", "30", "-o", "json")[1])
+    parted = [it["decision"]["tick"] for it in pairs if it["replayed"]["outcome"] == "differs"]
     code, out, _ = ipa("--policy", "rim", "--limit", "30", "--first", "-o", "yaml")
     first: Any = yaml.safe_load(out)
     assert code == 2 and first["decision"]["tick"] == min(parted)
@@ -186,13 +190,13 @@ def test_the_four_forms_say_the_same(ipa: Ipa) -> None:
     for words in (["--limit", "5"], [a_change().decision_id]):
         code, out, _ = ipa(*words, "-o", "json")
         assert code == 0
-        found = yaml.safe_load(ipa(*words, "-o", "yaml")[1])
-        assert timeless(found) == timeless(json.loads(out))
+        values = yaml.safe_load(ipa(*words, "-o", "yaml")[1])
+        assert timeless(values) == timeless(json.loads(out))
         assert "|---" in ipa(*words, "-o", "md")[1]
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["--first"], 64, "--first compares two policies"),
         (["x", "--first", "--policy", "hpa"], 64, "it takes no ID"),
@@ -201,9 +205,9 @@ def test_the_four_forms_say_the_same(ipa: Ipa) -> None:
         (["--policy", "infadapter"], 64, "cannot be planned as a set"),
     ],
 )
-def test_what_makes_no_sense_is_said(ipa: Ipa, words: list[str], code: int, said: str) -> None:
-    found, _, err = ipa(*words)
-    assert found == code and said in err
+def test_what_makes_no_sense_is_said(ipa: Ipa, words: list[str], code: int, message: str) -> None:
+    exit_code, _, err = ipa(*words)
+    assert exit_code == code and message in err
 
 
 def test_a_decision_of_another_pipeline_is_not_taken_for_one_of_this(ipa: Ipa, world: FakeWorld) -> None:

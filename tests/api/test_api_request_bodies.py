@@ -32,12 +32,12 @@ def test_the_largest_incomplete_body_makes_room() -> None:
         budget.add(whole, b"x" * 40)
         assert budget.complete(whole) == b"x" * 40
 
-        async def kept() -> None:
+        async def hold() -> None:
             async with large.deadline:
                 budget.add(large, b"x" * 50)
                 await asyncio.Event().wait()
 
-        holding = asyncio.create_task(kept())
+        holding = asyncio.create_task(hold())
         await asyncio.sleep(0)
         async with small.deadline:
             budget.add(small, b"x" * 20)

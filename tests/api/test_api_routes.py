@@ -23,11 +23,11 @@ PLAYED = 60
 
 
 def test_pipelines_are_listed_without_how_they_are_run(api: ApiClient) -> None:
-    (found,) = api.get("/v1/pipelines").json()["pipelines"]
-    assert found == api.get(OCR).json()
-    assert (found["pipeline"], found["sla_s"], found["sla_percentile"]) == ("ocr", 0.9, 99.0)
-    assert found["stages"][1]["after"] == [{"parent": "detect", "fan_out": 6.0, "share": 1.0}]
-    assert "local" not in str(found)
+    (listed,) = api.get("/v1/pipelines").json()["pipelines"]
+    assert listed == api.get(OCR).json()
+    assert (listed["pipeline"], listed["sla_s"], listed["sla_percentile"]) == ("ocr", 0.9, 99.0)
+    assert listed["stages"][1]["after"] == [{"parent": "detect", "fan_out": 6.0, "share": 1.0}]
+    assert "local" not in str(listed)
 
 
 def test_status_is_what_the_loop_sees(api: ApiClient, world: FakeWorld) -> None:
@@ -65,11 +65,11 @@ def test_what_was_not_seen_is_null_never_zero(api: ApiClient, world: FakeWorld) 
 
 
 def test_profiles(api: ApiClient) -> None:
-    found = api.get(f"{OCR}/profiles").json()
-    assert list(found) == ["detect", "recognise"]
-    assert api.get(f"{OCR}/profiles/detect").json() == found["detect"]
-    assert found["detect"]["variants"][0]["points"][0]["latency_s"] == 0.03
-    assert found["detect"]["measured_on"] == a_profile("detect").measured_on.isoformat()
+    profiles = api.get(f"{OCR}/profiles").json()
+    assert list(profiles) == ["detect", "recognise"]
+    assert api.get(f"{OCR}/profiles/detect").json() == profiles["detect"]
+    assert profiles["detect"]["variants"][0]["points"][0]["latency_s"] == 0.03
+    assert profiles["detect"]["measured_on"] == a_profile("detect").measured_on.isoformat()
 
 
 def test_a_what_if_takes_the_forecast_where_no_rate_is_given(api: ApiClient) -> None:
@@ -103,17 +103,17 @@ def test_an_explanation_says_why_the_plan_is_what_it_is(world: FakeWorld) -> Non
 
 
 def test_a_what_if_may_replace_sla_and_bounds(world: FakeWorld) -> None:
-    seen: list[Any] = []
+    questions: list[Any] = []
     services = world.services()
 
-    async def plan(question: PlanQuestion, *asked: Any) -> Any:
-        seen.append(question)
-        return await world.plan(question, *asked)
+    async def plan(question: PlanQuestion, *rest: Any) -> Any:
+        questions.append(question)
+        return await world.plan(question, *rest)
 
     bounds = {"cores": 2.5, "batch_sizes": [1, 2], "accuracy_floor": 0.4}
     body = {"rate_rps": 5, "sla_s": 0.5, "objective": "frugal", "compat": "ipa-artifact", "bounds": bounds}
     assert ApiClient(over(services, plan=plan)).post(f"{OCR}/plans", body).status_code == 201
-    [question] = seen
+    [question] = questions
     pipeline = question.pipeline
     assert pipeline.objectives["frugal"].sla_s == 0.5 and pipeline.objectives["default"].sla_s is None
     assert pipeline.bounds.cores == 2.5 and pipeline.bounds.batch_sizes == (1, 2)
@@ -151,17 +151,17 @@ def test_pages_put_together_are_the_whole(
         for decision in reversed(world.log)
         if decision.action is Action.APPLY or not applied_only
     ]
-    found: list[str] = []
+    ids: list[str] = []
     address: str | None = f"{OCR}/{path}?limit=2"
     while address:
         answer = api.get(address)
         page = answer.json()
         assert len(page["decisions"]) <= 2
-        found += [decision["decision_id"] for decision in page["decisions"]]
+        ids += [decision["decision_id"] for decision in page["decisions"]]
         link = answer.headers.get("link")
         assert (link is None) == (page["next_before"] is None)
         address = link.partition(">")[0][1:] if link else None
-    assert found == whole
+    assert ids == whole
 
 
 @pytest.mark.parametrize("path", ["decisions", "history"])
@@ -185,11 +185,11 @@ def test_the_status_says_what_was_planned_of_each_stage(api: ApiClient, world: F
 
 def test_a_decision_carries_what_it_was_taken_from(api: ApiClient, world: FakeWorld) -> None:
     applied = next(decision for decision in reversed(world.log) if decision.action is Action.APPLY)
-    found = api.get(f"/v1/decisions/{applied.decision_id}").json()
-    assert found["reason"] == applied.reason.value
-    assert found["forecast"]["rung"] == "holt-winters"
-    assert found["plan"]["stages"][0]["capacity_rps"] > 0
-    assert found["configs"][0] == as_body(applied.configs)[0]
+    shown = api.get(f"/v1/decisions/{applied.decision_id}").json()
+    assert shown["reason"] == applied.reason.value
+    assert shown["forecast"]["rung"] == "holt-winters"
+    assert shown["plan"]["stages"][0]["capacity_rps"] > 0
+    assert shown["configs"][0] == as_body(applied.configs)[0]
 
 
 def test_a_pause_has_an_end_and_ends_by_itself(api: ApiClient, world: FakeWorld) -> None:

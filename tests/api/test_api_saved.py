@@ -81,7 +81,7 @@ def test_a_plan_that_the_service_no_longer_keeps_is_said(house: House) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("{}", "is not a saved plan"),
         ("[1]", "is not a saved plan"),
@@ -89,14 +89,14 @@ def test_a_plan_that_the_service_no_longer_keeps_is_said(house: House) -> None:
         ('{"kind": "SavedPlan"}', "is not a saved plan"),
     ],
 )
-def test_what_is_no_saved_plan_is_refused(house: House, content: str, said: str) -> None:
+def test_what_is_no_saved_plan_is_refused(house: House, content: str, message: str) -> None:
     house.file.write_text(content)
     code, _, err = house("apply", "plan.json")
-    assert code == 65 and said in err
+    assert code == 65 and message in err
 
 
 def test_usage(house: House) -> None:
-    for words, said in (
+    for words, message in (
         (("plan", "ocr", "--rate", "3", "--out", "plan.json"), "need a service"),
         (("plan", "ocr", "--rate", "3", "--detailed-exitcode"), "need a service"),
         (
@@ -106,7 +106,7 @@ def test_usage(house: House) -> None:
         (("plan", "ocr", "--rate", "3", "--at", "ftp://x", "--out", "p.json"), "need a service"),
     ):
         code, _, err = house(*words)
-        assert code == 64 and said in err, err
+        assert code == 64 and message in err, err
     house(*SAVE)
     code, _, err = house("apply", "plan.json", "--rate", "3")
     assert code == 64 and "cannot be given with it" in err

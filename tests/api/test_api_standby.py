@@ -50,10 +50,10 @@ def test_a_service_that_runs_alone_leads(world: FakeWorld) -> None:
 
 def test_every_write_is_refused_with_the_leaders_name(world: FakeWorld) -> None:
     api = standing(world, STANDBY)
-    asked = writes()
-    assert {("PUT", "/v1/pipelines/ocr"), ("POST", "/v1/pipelines/ocr/pause")} < set(asked)
+    routes = writes()
+    assert {("PUT", "/v1/pipelines/ocr"), ("POST", "/v1/pipelines/ocr/pause")} < set(routes)
     before = world.control("ocr")
-    for method, path in asked:
+    for method, path in routes:
         # Before the body is looked at: whoever is to be asked elsewhere need not mend it first.
         answer = api(method, path, json={})
         assert answer.status_code == 409, (method, path)

@@ -69,8 +69,8 @@ def test_a_name_that_is_hidden_is_forbidden_and_one_that_is_seen_is_in_conflict(
     assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
     for word in ("default", "file", "exist", "already", "PUT"):
         assert word not in refused.text
-    seen = api.post(PIPELINES, at("default", "ocr"), headers=bearer(token("act-here")))
-    assert (seen.status_code, seen.json()["code"]) == (409, "conflict")
+    visible = api.post(PIPELINES, at("default", "ocr"), headers=bearer(token("act-here")))
+    assert (visible.status_code, visible.json()["code"]) == (409, "conflict")
 
 
 def test_refusals_for_want_of_room_count_nobody() -> None:
@@ -118,14 +118,14 @@ def test_no_token_of_a_cluster_names_what_looks_like_somebody_elses(
 
 
 @pytest.mark.parametrize(
-    "said", ["key:ada#0123456789ab", "oidc:issuer.example#ada", "KUBERNETES:ada", " key :x"]
+    "name", ["key:ada#0123456789ab", "oidc:issuer.example#ada", "KUBERNETES:ada", " key :x"]
 )
-def test_nobody_says_of_themselves_that_somebody_vouches_for_them(world: FakeWorld, said: str) -> None:
+def test_nobody_says_of_themselves_that_somebody_vouches_for_them(world: FakeWorld, name: str) -> None:
     api, base = ApiClient(world.services()), f"{PIPELINES}/ocr"
     for answer in (
-        api.post(f"{base}/pause", {"by": said}),
-        api("DELETE", f"{base}/freezes", params={"by": said}),
-        api.post(PIPELINES, PIPELINE, params={"by": said}),
+        api.post(f"{base}/pause", {"by": name}),
+        api("DELETE", f"{base}/freezes", params={"by": name}),
+        api.post(PIPELINES, PIPELINE, params={"by": name}),
     ):
         assert answer.status_code == 422
         assert [each["pointer"] for each in answer.json()["errors"]] == ["/by"]
@@ -170,9 +170,9 @@ def test_each_change_asks_the_cluster_for_its_own_verb(api: ApiClient, kube: Fak
     reviewer.let("root", "", "get", "create", "update", "delete")
     assert api.post(PIPELINES, at("default"), headers=bearer("all")).status_code == 201
     reviewer.let("ada", "default", "get", verb)
-    found = changes(api, bearer("one"))
+    statuses = changes(api, bearer("one"))
     # A change that is let in may be too late for its tag: the one before it was let in as well.
-    allowed = {name for name, status in found.items() if status != 403}
+    allowed = {name for name, status in statuses.items() if status != 403}
     assert allowed == {"get": set(), "update": {"update", "profile"}}.get(verb, {verb})
 
 

@@ -67,8 +67,8 @@ def test_history_lists_changes_and_with_all_holds_too(ipa: Ipa, world: FakeWorld
 
 def test_history_can_be_verified(ipa: Ipa) -> None:
     code, out, _ = ipa("history", "ocr", "--verify")
-    said, head = out.splitlines()
-    assert (code, said) == (0, "60 decisions of ocr, none of them changed")
+    verdict, head = out.splitlines()
+    assert (code, verdict) == (0, "60 decisions of ocr, none of them changed")
     assert re.fullmatch("head to keep elsewhere: 60:[0-9a-f]{64}", head)
     assert ipa("history", "ocr", "--verify", "--anchor", head.rpartition(" ")[2])[0] == 0
 
@@ -91,8 +91,8 @@ def test_diff_with_a_change_says_what_it_costs_and_gains(ipa: Ipa) -> None:
         "1.5 → 2 (+0.5, +33%) cores",
     ):
         assert word in out
-    found = json.loads(ipa("diff", "ocr", "--rate", "30", "-o", "json")[1])
-    assert found["changed"] and found["stages"][1]["changed"] == ["variant", "batch_size"]
+    change = json.loads(ipa("diff", "ocr", "--rate", "30", "-o", "json")[1])
+    assert change["changed"] and change["stages"][1]["changed"] == ["variant", "batch_size"]
 
 
 def test_diff_without_a_feasible_plan_is_3_and_says_what_would_help(
@@ -169,17 +169,17 @@ def test_a_request_that_was_held_back_is_not_success(
     monkeypatch.setattr(FakeWorld, "answer", hold)
     first = next(each.decision_id for each in world.log if each.action is Action.APPLY)
     assert ipa("rollback", "ocr", "--to", first)[:1] == (code,)
-    found, out, _ = ipa("rollback", "ocr", "--to", first, "-o", "json")
-    assert (found, json.loads(out)["reason"]) == (code, reason.value)
+    exit_code, out, _ = ipa("rollback", "ocr", "--to", first, "-o", "json")
+    assert (exit_code, json.loads(out)["reason"]) == (code, reason.value)
 
 
 def test_rollback_goes_back(ipa: Ipa, world: FakeWorld) -> None:
     previous, first = world.log[-1].configs, world.log[0]
     world.apply(next(rung[3] for rung in LADDER if rung[3] != previous), "requested by ann", "ann")
     revision = world.log[-1].tick
-    kept = len(world.log)
+    decisions = len(world.log)
     code, out, _ = ipa("rollback", "ocr", "--by", "ann", "--preview")
-    assert code == 0 and len(world.log) == kept
+    assert code == 0 and len(world.log) == decisions
     assert f"It takes back revision {revision}." in out and "stages would change" in out
     code, out, _ = ipa("rollback", "ocr", "--by", "ann", "--reason", "slow")
     assert code == 0 and "stages would change" in out
@@ -208,7 +208,7 @@ def test_pause_and_resume(ipa: Ipa, world: FakeWorld) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["status", "nope"], 1, "There are: ocr"),
         (["pause", "ocr", "--for", "soon"], 64, "'soon'"),
@@ -223,9 +223,9 @@ def test_pause_and_resume(ipa: Ipa, world: FakeWorld) -> None:
         (["status"] + ["ocr"] * 2, 64, "ocr"),
     ],
 )
-def test_what_makes_no_sense_is_said(ipa: Ipa, words: list[str], code: int, said: str) -> None:
-    found, _, err = ipa(*words)
-    assert (found, said in err) == (code, True), err
+def test_what_makes_no_sense_is_said(ipa: Ipa, words: list[str], code: int, message: str) -> None:
+    exit_code, _, err = ipa(*words)
+    assert (exit_code, message in err) == (code, True), err
     assert "Traceback" not in err
 
 

@@ -23,9 +23,9 @@ def rows(page: str, title: str) -> list[list[str]]:
 
 
 def number(text: str) -> float:
-    found = re.match(r"[\d.]+", text.replace("\u00a0", "").replace(" 000", "000"))
-    assert found, text
-    return float(found[0])
+    match = re.match(r"[\d.]+", text.replace("\u00a0", "").replace(" 000", "000"))
+    assert match, text
+    return float(match[0])
 
 
 def test_the_retention_of_decisions_is_what_was_measured_times_days_and_pipelines() -> None:
@@ -54,8 +54,8 @@ def test_the_capacity_is_what_was_measured_of_a_thousand_pipelines() -> None:
     for pipelines, *cells in rows(INSTALL, "How much it carries"):
         for ms, cell in zip(each_ms, cells[:2], strict=True):
             assert number(cell) == pytest.approx(number(pipelines) * ms / 1e3 / TICK_S, rel=0.09)
-        kept = re.findall(r"decisions take\s+(\d+) kB a day", STORE)
-        expected = min(float(kept[0]) * 30e-6 * number(pipelines), Settings().keep_decisions_mb / 1e3)
+        kb_a_day = re.findall(r"decisions take\s+(\d+) kB a day", STORE)
+        expected = min(float(kb_a_day[0]) * 30e-6 * number(pipelines), Settings().keep_decisions_mb / 1e3)
         assert number(cells[2]) == pytest.approx(expected, rel=0.05)
     assert "1 000 pipelines took 452 MB" in INSTALL
     assert "memory with 1 000 pipelines, including loops and worker processes | 452 MB" in load

@@ -30,10 +30,10 @@ def change_of(diff: str) -> tuple[str, str]:
 
 def ran(line: str, capfd: pytest.CaptureFixture[str]) -> str:
     """The output of the `ipa` command, which must end with the code that its comment says."""
-    command, _, said = line.partition("   # exit code ")
+    command, _, exit_code = line.partition("   # exit code ")
     code = run(shlex.split(command)[1:])
     out, err = capfd.readouterr()
-    assert code == int(said), f"{line}\n{out}{err}"
+    assert code == int(exit_code), f"{line}\n{out}{err}"
     return "\n".join(text.rstrip() for text in out.splitlines()) + "\n"
 
 

@@ -49,13 +49,13 @@ def snippets() -> list[tuple[str, str, str]]:
 
 
 def commands(block: str) -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
+    blocks: list[tuple[str, str]] = []
     for line in block.splitlines():
         if line.startswith("$ "):
-            found.append((line[2:], ""))
-        elif found:
-            found[-1] = (found[-1][0], found[-1][1] + line + "\n")
-    return found
+            blocks.append((line[2:], ""))
+        elif blocks:
+            blocks[-1] = (blocks[-1][0], blocks[-1][1] + line + "\n")
+    return blocks
 
 
 def check_make(command: str) -> None:

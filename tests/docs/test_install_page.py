@@ -64,14 +64,14 @@ def test_the_page_installs_what_it_says_as_printed(cluster: Cluster) -> None:
     written = {one.resource for one in cluster.kube.writes if one.token == cluster.token}
     assert written - {*SELF_REVIEWS} == {"leases", "seldondeployments", "events"}
     # All that the account was asked for is in its roles, in the namespace where it was asked.
-    asked = [one for one in cluster.kube.requests if one.token == cluster.token]
-    asked = [one for one in asked if one.resource not in (*OF_ALL, *SELF_REVIEWS)]
+    requests = [one for one in cluster.kube.requests if one.token == cluster.token]
+    requests = [one for one in requests if one.resource not in (*OF_ALL, *SELF_REVIEWS)]
     # A namespace is an object of itself, as the API server has it.
-    asked = [replace(one, namespace=one.name) if one.resource == "namespaces" else one for one in asked]
-    denied = [one for one in asked if not may(one.verb, one.group, one.resource, one.namespace, one.name)]
+    requests = [replace(one, namespace=one.name) if one.resource == "namespaces" else one for one in requests]
+    denied = [one for one in requests if not may(one.verb, one.group, one.resource, one.namespace, one.name)]
     # Who may create asks the operator's webhook by a dry run; the account may not, and doctor takes that.
     assert {(one.verb, one.resource) for one in denied} == {("create", "seldondeployments")}
-    assert {one.namespace for one in asked} == {NAMESPACE}
+    assert {one.namespace for one in requests} == {NAMESPACE}
     for command in commands("## Two installs", "## What the cluster"):
         assert "digits" in cluster.follow(command)
     operate(cluster)

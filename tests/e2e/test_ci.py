@@ -87,9 +87,11 @@ def test_an_accuracy_without_a_new_measurement_fails_the_change(
     profile = repository / "profiles/video/crop.yaml"
     edit(profile, ("    accuracy: 0.457\n", "    accuracy: 0.99\n"))
     edit(profile, ("{cores: 1, batch: 1, latency: 88.1ms,", "{cores: 1, batch: 1, latency: 88.2ms,"))
-    said = "crop/yolov5n: accuracy 0.457 → 0.99, 1 of 20 points without a new measurement, since 2024-01-01"
+    finding = (
+        "crop/yolov5n: accuracy 0.457 → 0.99, 1 of 20 points without a new measurement, since 2024-01-01"
+    )
     code, out, _ = ci(*SHORT)
-    assert code == 3 and f"video: ❌ {said}" in out
+    assert code == 3 and f"video: ❌ {finding}" in out
     # The measurement that the figures are from is named: they are taken.
     edit(profile, ("measured_on: 2024-01-01", "measured_on: 2026-11-20"))
     code, out, _ = ci(*SHORT)
@@ -102,12 +104,12 @@ def test_an_accuracy_without_a_new_measurement_fails_the_change(
 def test_the_json_has_both_sides_and_the_exit_code(ci: Ci, repository: Path, short: Path) -> None:
     edit(repository / PIPELINE, COSTLY)
     code, out, _ = ci(*SHORT, "-o", "json")
-    found = json.loads(out)
-    assert found["exit_code"] == code == 0
-    [video] = found["pipelines"]
+    review = json.loads(out)
+    assert review["exit_code"] == code == 0
+    [video] = review["pipelines"]
     assert video["before"]["requests"] == video["after"]["requests"] > 0
     assert (video["path"], video["status"]) == (PIPELINE, "changed")
-    assert found["commit"] == git(repository, "rev-parse", "main").strip()
+    assert review["commit"] == git(repository, "rev-parse", "main").strip()
 
 
 def test_a_load_that_nothing_carries_fails_the_change(ci: Ci, repository: Path, short: Path) -> None:
@@ -154,7 +156,7 @@ def test_pipelines_that_come_and_go_are_told(ci: Ci, repository: Path, short: Pa
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("--base", "nope"), "--base 'nope' is not a commit of this repository"),
         (("--trace", "a", "--workload", "bursty"), "cannot both be given"),
@@ -162,9 +164,9 @@ def test_pipelines_that_come_and_go_are_told(ci: Ci, repository: Path, short: Pa
         (("--fail-if", "cores > much"), "--fail-if 'cores > much' is no rule"),
     ],
 )
-def test_usage(ci: Ci, words: tuple[str, ...], said: str) -> None:
+def test_usage(ci: Ci, words: tuple[str, ...], message: str) -> None:
     code, _, err = ci(*words)
-    assert code == 64 and said in err
+    assert code == 64 and message in err
 
 
 def test_names_and_traces_that_there_are_not(ci: Ci, repository: Path, short: Path) -> None:

@@ -50,14 +50,14 @@ def github_step(name: str) -> dict[str, Any]:
 
 def scripts() -> dict[str, str]:
     """Every script of both files, by where it is."""
-    found = {
+    by_job = {
         f"github {job} {step.get('name')}": step["run"]
         for job, values in read(GITHUB)["jobs"].items()
         for step in values["steps"]
         if "run" in step
     }
     before = "\n".join(read(GITLAB)[".ipa"]["before_script"])
-    return {**found, "gitlab review": gitlab_script(), "gitlab before": before}
+    return {**by_job, "gitlab review": gitlab_script(), "gitlab before": before}
 
 
 def gitlab_script() -> str:
@@ -67,10 +67,10 @@ def gitlab_script() -> str:
 @pytest.mark.parametrize(("file", "schema"), [(GITHUB, "github-workflows"), (GITLAB, "gitlab-ci")])
 def test_they_are_as_the_platforms_say(file: Path, schema: str) -> None:
     text = resources.files(SCHEMAS).joinpath(f"{schema}.json").read_text("utf-8")
-    found = list(
+    errors = list(
         jsonschema.validators.validator_for(json.loads(text))(json.loads(text)).iter_errors(read(file))
     )
-    assert [error.message for error in found] == []
+    assert [error.message for error in errors] == []
 
 
 def test_no_script_takes_text_of_others_into_its_code() -> None:
@@ -81,7 +81,7 @@ def test_no_script_takes_text_of_others_into_its_code() -> None:
 def test_every_ipa_command_exists_with_those_options() -> None:
     group = typer.main.get_command(build_app())
     context = group.make_context("ipa", ["--help"], resilient_parsing=True)
-    seen = 0
+    count = 0
     for script in scripts().values():
         for line in script.replace("\\\n", " ").splitlines():
             if not line.startswith("ipa "):
@@ -89,11 +89,11 @@ def test_every_ipa_command_exists_with_those_options() -> None:
             words = shlex.split(line.partition("||")[0])
             assert words[words.index("$REVIEW") :] == ["$REVIEW", ">", "review.md"]
             words[words.index("$REVIEW") :] = read(GITLAB)["ipa-review"]["variables"]["REVIEW"].split()
-            seen += 1
+            count += 1
             name, command, rest = group.resolve_command(context, words[1:])  # type: ignore[attr-defined]
             assert command is not None
             command.make_context(name, rest)
-    assert seen == 2
+    assert count == 2
 
 
 @pytest.mark.parametrize("name", list(scripts()))
@@ -267,11 +267,11 @@ def test_nothing_is_installed_or_run_by_a_name_that_is_not_ours() -> None:
         for file in (ROOT / folder).rglob("*")
         if file.suffix in (".md", ".yaml", ".yml", ".py", ".sh", ".toml", ".tpl", ".txt")
     ]
-    found = [
+    foreign = [
         f"{file.relative_to(ROOT)}: {match[0]}"
         for file in files
         for match in NAMES.finditer(file.read_text())
     ]
-    assert found == []
+    assert foreign == []
     for text in ("pip install ipa-serving", "pip install 'ipa-serving[demo]'", "image: ipa/digits:1"):
         assert NAMES.search(text)

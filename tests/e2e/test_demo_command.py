@@ -44,8 +44,8 @@ def until(holds: Any, limit_s: float) -> Any:
     """The answer once that is true, asked now and then; AssertionError after the limit."""
     end_s, pause = time.monotonic() + limit_s, threading.Event()
     while time.monotonic() < end_s:
-        if found := holds():
-            return found
+        if value := holds():
+            return value
         pause.wait(0.2)
     raise AssertionError(f"not within {limit_s:g} s")
 
@@ -73,8 +73,8 @@ def test_the_installed_package_alone_shows_decisions_within_a_minute(package: Pa
                 def applied() -> Any:
                     return client.get("/v1/pipelines/video/history").json()["decisions"]
 
-                found = until(applied, DECISION_S)
-                assert found[0]["reason"].startswith("apply.")
+                decisions = until(applied, DECISION_S)
+                assert decisions[0]["reason"].startswith("apply.")
                 status = until(lambda: _served(client), DECISION_S)
                 assert status["control"]["mode"] == "active"
                 # What its loop decided is taken again as it was.

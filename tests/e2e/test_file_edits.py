@@ -94,8 +94,8 @@ def status(api: ApiClient) -> Any:
 
 
 def entries(app: App, what: str) -> list[Any]:
-    found = [each.values for each in app.store.entries(0, 1000)]
-    return [each for each in found if each["what"] == what]
+    recorded = [each.values for each in app.store.entries(0, 1000)]
+    return [each for each in recorded if each["what"] == what]
 
 
 def tag(api: ApiClient) -> dict[str, str]:
@@ -138,7 +138,7 @@ def test_broken_edits_are_refused_and_all_goes_on(
     app: App, api: ApiClient, file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     good, loop, version = file.read_text(), app.loops["video"], tag(api)
-    for why, (old, new, said) in BROKEN.items():
+    for why, (old, new, message) in BROKEN.items():
         caplog.clear()
         text = good.replace(old, new)
         assert text != good, why
@@ -146,7 +146,7 @@ def test_broken_edits_are_refused_and_all_goes_on(
         for _ in range(3):
             app.roster.look()
         edit = status(api)["edit"]
-        assert (edit["state"], said in edit["message"]) == ("refused", True), (why, edit)
+        assert (edit["state"], message in edit["message"]) == ("refused", True), (why, edit)
         assert caplog.text.count("is refused, the former one applies") == 1, "said once, not at every look"
         assert app.loops["video"] is loop and tag(api) == version and entries(app, "edit") == []
         assert status(api)["sla_s"] == 1.0

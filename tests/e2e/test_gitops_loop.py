@@ -82,12 +82,12 @@ class Loop:
 
     def ticks(self, count: int) -> list[Decision]:
         """So many ticks, each with a step of the cluster."""
-        found = []
+        decisions = []
         for _ in range(count):
             self.clock.wait(SETTINGS.tick_s)
             self.harness.kube.tick()
-            found.append(self.loop.tick_once())
-        return found
+            decisions.append(self.loop.tick_once())
+        return decisions
 
     def log(self, form: str) -> list[str]:
         """The branch's commits, newest first."""
@@ -343,11 +343,11 @@ def test_settings_that_make_no_sense_are_all_said(tmp_path: Path) -> None:
 
 
 def test_doctor_takes_a_clone_bare_or_not_and_no_other_folder(harness: GitOpsHarness) -> None:
-    found = {}
+    states = {}
     for folder in (harness.ours, harness.person, harness.remote.parent):
         (finding,) = gitops_findings(Settings(gitops_dir=str(folder)))
-        found[folder.name] = finding.state
-    assert list(found.values()) == [Severity.OK, Severity.OK, Severity.FAIL]
+        states[folder.name] = finding.state
+    assert list(states.values()) == [Severity.OK, Severity.OK, Severity.FAIL]
 
 
 def test_the_service_writes_the_file_and_reads_the_cluster(tmp_path: Path, root: Path) -> None:

@@ -168,13 +168,13 @@ def test_a_key_without_effect_is_refused_and_one_that_was_taken_before_ends_no_c
 ) -> None:
     """An earlier version took `drop_after` in shape single, where Seldon drops nothing."""
     ignoring = {key: each for key, each in video["seldon"].items() if key != "ignores"}
-    asked = {**video, "seldon": ignoring, "drop_after": "1s"}
+    mapping = {**video, "seldon": ignoring, "drop_after": "1s"}
     app, api = started()
-    refused = api.post("/v1/pipelines", asked)
+    refused = api.post("/v1/pipelines", mapping)
     assert refused.status_code == 422
     assert "drop_after" in refused.json()["errors"][0]["message"]
     assert api.get("/v1/pipelines").json() == {"pipelines": []}
-    app.store.given.keep("video", asked)
+    app.store.given.keep("video", mapping)
     app.store.records.begin("video", "default")
     app.close()
     again, _ = started()
@@ -198,8 +198,8 @@ def test_a_key_that_an_earlier_version_always_wrote_changes_nothing(
 ) -> None:
     app, api = started()
     api.post("/v1/pipelines", video)
-    (kept,) = app.store.given.all().values()
-    app.store.given.keep("video", {**kept, "max_predictors": 1})
+    (stored,) = app.store.given.all().values()
+    app.store.given.keep("video", {**stored, "max_predictors": 1})
     app.close()
     again, api = started()
     assert api.get(AT).status_code == 200
@@ -216,7 +216,7 @@ def test_a_pipeline_that_the_next_start_would_not_know_is_refused(
         app = build(made.settings, ServeOptions(names=("video",)))
         api = ApiClient(context_of(app))
         answer = api.post("/v1/pipelines", {**video, "name": "other"})
-        kept = dict(app.store.given.all())
+        stored = dict(app.store.given.all())
         app.close()
-    assert (answer.status_code, kept) == (409, {})
+    assert (answer.status_code, stored) == (409, {})
     assert "only video" in answer.json()["detail"] and "`ipa serve`" in answer.json()["hint"]

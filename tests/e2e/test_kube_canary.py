@@ -160,8 +160,8 @@ def test_a_process_that_starts_anew_measures_a_running_canary_again(trial: Loope
 def test_advisory_mode_says_that_a_canary_would_come_first(trial: Looped) -> None:
     control = PipelineControl(mode=Mode.ADVISORY)
     trial.store.set_control(TRIED.name, control, Attribution(ControlAction.MODE))
-    said = until(trial, ReasonCode.ADVISORY)
-    assert said.detail.startswith("would apply.canary: a canary is measured first, then ")
+    decision = until(trial, ReasonCode.ADVISORY)
+    assert decision.detail.startswith("would apply.canary: a canary is measured first, then ")
     assert not trial.kube.writes
 
 

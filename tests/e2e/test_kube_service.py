@@ -39,10 +39,10 @@ def watched(kube: FakeKube, count: int) -> None:
 
 
 def test_a_change_by_another_hand_is_looked_at_when_it_happens(root: Path, tmp_path: Path) -> None:
-    seen: Queue[Decision] = Queue()
+    decisions: Queue[Decision] = Queue()
 
     def hook(decision: Decision, snapshot: Snapshot) -> None:
-        seen.put(decision)
+        decisions.put(decision)
 
     def scale(sdep: dict[str, Any]) -> None:
         sdep["spec"]["predictors"][0]["componentSpecs"][0]["replicas"] = 7
@@ -53,10 +53,10 @@ def test_a_change_by_another_hand_is_looked_at_when_it_happens(root: Path, tmp_p
         loop = app.loops["video"]
         loop._hooks = (*loop._hooks, hook)
         app.roster.turns.add(loop)
-        assert seen.get(timeout=WAIT_S).previous == made.configs
+        assert decisions.get(timeout=WAIT_S).previous == made.configs
         watched(kube, 1)
         kube.edit(*made.place, scale)
-        assert seen.get(timeout=WAIT_S).previous[0].replicas == 7
+        assert decisions.get(timeout=WAIT_S).previous[0].replicas == 7
         metrics = generate_latest(app.registry).decode()
         app.stop.set()
         app.roster.turns.join(WAIT_S)
@@ -87,16 +87,16 @@ def test_a_second_policy_decides_beside_the_first_and_writes_nothing(root: Path,
 def test_readiness_asks_the_store_once_however_often_it_is_asked(root: Path, tmp_path: Path) -> None:
     with deployed(root, tmp_path) as made:
         app = build(made.settings, ServeOptions(names=("video",)))
-        asked: list[str] = []
+        statements: list[str] = []
         client = ApiClient(context_of(app))
-        event.listen(app.store._engine, "before_cursor_execute", lambda *of: asked.append(of[2]))
+        event.listen(app.store._engine, "before_cursor_execute", lambda *of: statements.append(of[2]))
         for _ in range(10):
             answer = client.get("/readyz?verbose").json()
         app.close()
     assert [check["name"] for check in answer["checks"]] == [
         "store", "store writes", "store retention", "leadership", "video"
     ]  # fmt: skip
-    assert answer["ready"] and len([one for one in asked if one.startswith("SELECT")]) == 1
+    assert answer["ready"] and len([one for one in statements if one.startswith("SELECT")]) == 1
 
 
 @pytest.mark.parametrize("is_there", [True, False])
@@ -110,11 +110,11 @@ def test_a_pipeline_that_is_only_planned_is_no_fault_while_nothing_of_it_runs(
         app = build(made.settings, ServeOptions(names=("video",)))
         app.loops["video"].tick_once()
         service = context_of(app).service
-        seen, *checks = status(service, app.pipelines["video"]), *service.health()
+        view, *checks = status(service, app.pipelines["video"]), *service.health()
         app.close()
-    assert not seen.runnable
+    assert not view.runnable
     # Its metrics are missing, which is one where it runs.
-    assert (seen.healthy, seen.live.degraded == ()) == (not is_there, not is_there)
+    assert (view.healthy, view.live.degraded == ()) == (not is_there, not is_there)
     (check,) = (each for each in checks if each.name == "video")
     assert (check.ok, check.detail.startswith("planned only: ")) == (not is_there, not is_there)
 
@@ -133,5 +133,5 @@ def test_a_mode_that_writes_nothing_asks_for_what_the_observer_may(
         decision = app.loops["video"].tick_once()
         app.close()
     assert (decision.mode, decision.reason) == (mode, ReasonCode.METRICS_MISSING)
-    told = {("create", "", "events")} if mode.writes else set()
-    assert made.kube.verbs - observer == told
+    event_verbs = {("create", "", "events")} if mode.writes else set()
+    assert made.kube.verbs - observer == event_verbs

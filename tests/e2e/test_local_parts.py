@@ -78,14 +78,14 @@ class Clients:
     def ask(self) -> int | str:
         body = {"inputs": [{"name": "x", "datatype": "INT64", "shape": [1], "data": [0]}]}
         answer = self._client.post(self._url, json=body)
-        found = answer.json()["outputs"][0]["data"][0] if answer.status_code == 200 else answer.text
-        self.answers.append(found)
-        return found
+        value = answer.json()["outputs"][0]["data"][0] if answer.status_code == 200 else answer.text
+        self.answers.append(value)
+        return value
 
     def send(self, count: int) -> dict[int | str, int]:
         """The count of each answered value, of so many requests."""
-        found = list(self._pool.map(lambda _: self.ask(), range(count)))
-        return {value: found.count(value) for value in set(found)}
+        answers = list(self._pool.map(lambda _: self.ask(), range(count)))
+        return {value: answers.count(value) for value in set(answers)}
 
     def __enter__(self) -> Clients:
         self._stop.clear()
@@ -193,12 +193,12 @@ def test_parts_come_get_their_share_and_go_without_a_lost_or_mixed_request(
     assert len(set(runner.pids("classify")) & alone) == 1
 
     before = answered(workload)
-    found = clients.send(400)
-    assert found.keys() == {21, 31}
+    counts = clients.send(400)
+    assert counts.keys() == {21, 31}
     # By chance 120 would vary by 9; a share is kept to far less.
-    assert abs(found[31] - 120) <= 2
+    assert abs(counts[31] - 120) <= 2
     counted = {name: value - before.get(name, 0) for name, value in answered(workload).items()}
-    assert counted == {"1": found[21], "2": found[31]}
+    assert counted == {"1": counts[21], "2": counts[31]}
 
     # Only shares move: no process starts or ends.
     pids = runner.pids("detect"), runner.pids("classify")
@@ -237,8 +237,8 @@ def test_a_router_and_a_queue_that_are_killed_go_on_with_the_same_shares(
         os.kill(before[1], signal.SIGKILL)
         until(partial(is_replaced, runner, name, before), GIVE_UP_S)
         until(runner.is_answering, GIVE_UP_S)
-        found = clients.send(100)
-        assert found.keys() == {21, 31} and abs(found[31] - 40) <= 2
+        counts = clients.send(100)
+        assert counts.keys() == {21, 31} and abs(counts[31] - 40) <= 2
     assert runner.corrections == 0
 
 
@@ -252,9 +252,9 @@ def test_a_part_that_goes_serves_the_requests_that_are_on_their_way(
     held = tmp_path / "held"
     held.touch()
     with ThreadPoolExecutor(8) as pool:
-        asked = [pool.submit(clients.ask) for _ in range(8)]
+        pending = [pool.submit(clients.ask) for _ in range(8)]
         # All are at the first stage, of one part or the other.
-        until(lambda: arrived(workload, "detect") == len(asked))
+        until(lambda: arrived(workload, "detect") == len(pending))
         change = written(workload, shop, part("high", 1))
         until(lambda: workload.rollout(shop, change).detail.endswith(" ends"))
         until(lambda: "as before" not in workload.rollout(shop, change).detail)
@@ -262,7 +262,7 @@ def test_a_part_that_goes_serves_the_requests_that_are_on_their_way(
         assert set(workload.runner("shop").pids("classify")) == pids
         assert not is_ready(workload, shop, change)
         held.unlink()
-        assert {each.result() for each in asked} == {21, 31}
+        assert {each.result() for each in pending} == {21, 31}
     until(lambda: is_ready(workload, shop, change), GIVE_UP_S)
     assert len(workload.runner("shop").pids("classify")) == 1
 

@@ -59,12 +59,12 @@ def workload(
 def loaded(workload: LocalWorkload, stage: str) -> list[set[str]]:
     """The variants that each of the stage's servers has, as it says."""
     runner = workload.runner("digits")
-    found = []
+    variants = []
     for pid in runner.pids(stage):
         ports = {it.laddr.port for it in psutil.Process(pid).net_connections() if it.status == "LISTEN"}
         (models,) = filter(None, map(index, sorted(ports)))
-        found.append({it["name"].partition("--")[2] for it in models if it["state"] == "READY"})
-    return found
+        variants.append({it["name"].partition("--")[2] for it in models if it["state"] == "READY"})
+    return variants
 
 
 def index(port: int) -> list[dict[str, str]]:
@@ -228,7 +228,7 @@ def test_variants_that_cannot_share_a_process_are_refused(digits: Pipeline) -> N
     locate, classify = digits.stages
     run = replace(locate.variants[0].targets["local"], env={"THREADS": "2"})
     variants = (replace(locate.variants[0], targets={"local": run}), *locate.variants[1:])
-    (found,) = LOCAL.unhonoured(replace(digits, stages=(replace(locate, variants=variants), classify)))
-    assert str(found).startswith(
+    (fault,) = LOCAL.unhonoured(replace(digits, stages=(replace(locate, variants=variants), classify)))
+    assert str(fault).startswith(
         "resident: variants of locate have a command, or an environment, of their own"
     )

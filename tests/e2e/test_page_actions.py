@@ -219,9 +219,9 @@ def test_a_lost_answer_is_asked_for_again_and_nothing_is_done_twice(
         confirm(dialog, "Apply")
         expect(dialog.get_by_role("heading", name="The outcome is unknown")).to_be_focused()
         assert len(requested(world)) == len(lost) == 1
-        with page.expect_request("**/*:apply") as asked:
+        with page.expect_request("**/*:apply") as repeated:
             dialog.get_by_role("button", name="Ask again").press("Enter")
-        assert asked.value.headers["idempotency-key"] == lost[0]
+        assert repeated.value.headers["idempotency-key"] == lost[0]
         expect(dialog.get_by_role("heading", name="Applied: requested")).to_be_visible()
         assert len(requested(world)) == 1
 

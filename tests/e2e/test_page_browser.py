@@ -59,16 +59,16 @@ def test_an_edit_is_told_with_what_changed_or_why_it_is_refused(page: Page) -> N
     edit = {"source": "ocr/pipeline.yaml", "at": "2026-11-24T12:00:00+00:00", "by": "kim"}
     taken = {**edit, "state": "taken", "changes": ["sla.latency: 1s → <b>2s</b>"], "message": ""}
     refused = {**edit, "state": "refused", "changes": [], "message": "pipeline.yaml:5:16: latency is 400"}
-    told = [taken]
+    edits = [taken]
 
     def answer(route: Route) -> None:
         response = route.fetch()
-        route.fulfill(response=response, json={**response.json(), "edit": told[-1]})
+        route.fulfill(response=response, json={**response.json(), "edit": edits[-1]})
 
     page.route("**/v1/pipelines/ocr/status", answer)
     expect(page.locator("#edit")).to_contain_text("Changed by kim at")
     expect(page.locator("#edit")).to_contain_text("sla.latency: 1s → <b>2s</b>")
-    told.append(refused)
+    edits.append(refused)
     expect(page.locator("#edit .banner.warn b")).to_have_text("Edit refused")
     expect(page.locator("#edit")).to_contain_text("latency is 400. The version before it is in force.")
     page.unroute_all(behavior="wait")

@@ -34,12 +34,12 @@ def region(page: Page, name: str) -> Any:
 def test_what_when_why_and_from_what_to_what(browser: Browser, url: str, world: FakeWorld) -> None:
     decision = change(world)
     with opened(browser, f"{url}#/decision/{decision.decision_id}") as page:
-        said = region(page, "The decision")
-        expect(said.get_by_role("heading")).to_have_text("Applied: switch variant")
-        expect(said).to_contain_text(decision.detail)
-        expect(said.locator("time")).to_have_attribute("datetime", decision.at)
-        said.locator("summary").click()
-        expect(said).to_contain_text("at least one stage runs another variant")
+        section = region(page, "The decision")
+        expect(section.get_by_role("heading")).to_have_text("Applied: switch variant")
+        expect(section).to_contain_text(decision.detail)
+        expect(section.locator("time")).to_have_attribute("datetime", decision.at)
+        section.locator("summary").click()
+        expect(section).to_contain_text("at least one stage runs another variant")
         rows = region(page, "The configuration of each stage before and after").locator("tbody tr")
         pairs = list(zip(decision.previous, decision.configs, strict=True))
         assert any(old.variant != new.variant for old, new in pairs)
@@ -53,8 +53,11 @@ def test_what_when_why_and_from_what_to_what(browser: Browser, url: str, world: 
 def test_the_inputs_are_those_of_the_decision(browser: Browser, url: str, world: FakeWorld) -> None:
     decision = change(world)
     assert decision.forecast is not None and decision.plan is not None
-    seen = {"arrival_rate_rps": {"value": 7.5, "age_s": 2.5}, "latency_s": {"value": 0.4, "age_s": 1.0}}
-    inputs = json.dumps({"observation": seen})
+    observation = {
+        "arrival_rate_rps": {"value": 7.5, "age_s": 2.5},
+        "latency_s": {"value": 0.4, "age_s": 1.0},
+    }
+    inputs = json.dumps({"observation": observation})
     world.log[world.log.index(decision)] = replace(decision, inputs=inputs, inputs_digest="abcdef" * 8)
     with opened(browser, f"{url}#/decision/{decision.decision_id}") as page:
         inputs_shown = region(page, "Inputs")
@@ -133,16 +136,16 @@ def test_before_and_after_lead_from_one_to_the_next(browser: Browser, url: str, 
 
 def test_the_newest_stays_and_says_what_came_since(browser: Browser, url: str, world: FakeWorld) -> None:
     with opened(browser, f"{url}#/decision/?pipeline=ocr") as page:
-        said, newest = region(page, "The decision"), world.log[-1]
-        expect(said).to_contain_text(newest.detail)
+        section, newest = region(page, "The decision"), world.log[-1]
+        expect(section).to_contain_text(newest.detail)
         world.metrics_fail = True
         world.tick()
-        since = said.get_by_role("link", name=f"Holding: metrics missing, tick {world.log[-1].tick}")
+        since = section.get_by_role("link", name=f"Holding: metrics missing, tick {world.log[-1].tick}")
         expect(since).to_be_visible()
-        expect(said).to_contain_text(newest.detail)
+        expect(section).to_contain_text(newest.detail)
         since.click()
         expect(page).to_have_url(f"{url}#/decision/{world.log[-1].decision_id}")
-        expect(said).to_contain_text("Prometheus did not answer")
+        expect(section).to_contain_text("Prometheus did not answer")
         expect(page.get_by_text("There is no plan to explain")).to_be_visible()
 
 
@@ -166,9 +169,9 @@ def test_all_of_it_can_be_kept(browser: Browser, url: str, world: FakeWorld, tmp
         again.get_by_role("button", name="Copy The command that replays it").click()
         expect(again.get_by_role("button").first).to_contain_text("Copied")
         page.get_by_text("Everything, as JSON").click()
-        with page.expect_download() as kept:
+        with page.expect_download() as download:
             page.get_by_role("button", name="Save as JSON").click()
-        kept.value.save_as(tmp_path / "decision.json")
+        download.value.save_as(tmp_path / "decision.json")
         wanted = httpx.get(f"{url}v1/decisions/{decision.decision_id}").json()
         assert json.loads((tmp_path / "decision.json").read_text()) == wanted
         assert json.loads(page.get_by_label("The decision as JSON").inner_text()) == wanted

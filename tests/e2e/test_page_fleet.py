@@ -23,18 +23,18 @@ UNSEEN = Missing(MissingReason.UNREACHABLE, "nothing was observed yet")
 def many() -> ApiContext:
     """A thousand pipelines, each under another load; every tenth was not seen, every seventh is late."""
     world = FakeWorld().play(30)
-    seen = world.snapshot()
-    assert seen.observation is not None
+    present = world.snapshot()
+    assert present.observation is not None
 
     def loop(at: int) -> FakeLoop:
         rate = Measured(float((at * 7919) % MANY))
         observation = replace(
-            seen.observation,
+            present.observation,
             arrival_rate_rps=UNSEEN if at % 10 == 0 else rate,
             latency_s=Measured(1.2 if at % 7 == 0 else 0.3),
             problem=UNSEEN.detail if at % 10 == 0 else "",
         )
-        snapshot = replace(seen, observation=observation)
+        snapshot = replace(present, observation=observation)
         return FakeLoop(lambda: snapshot, world.answer)
 
     names = [f"p{at:04d}" for at in range(MANY)]
@@ -103,8 +103,8 @@ def test_memory_and_accelerators_have_columns_where_a_pipeline_has_them(browser:
 
 def test_it_sorts_both_ways_with_what_was_not_seen_last(page: Page, url: str) -> None:
     shares = httpx.get(f"{url}v1/fleet").json()["pipelines"]
-    seen = [share for share in shares if share["rate_rps"] is not None]
-    rising = [each["pipeline"] for each in sorted(seen, key=lambda it: (it["rate_rps"], it["pipeline"]))]
+    measured = [share for share in shares if share["rate_rps"] is not None]
+    rising = [each["pipeline"] for each in sorted(measured, key=lambda it: (it["rate_rps"], it["pipeline"]))]
     head = page.get_by_role("columnheader", name="Load, rps")
     head.get_by_role("button").focus()
     page.keyboard.press("Enter")
@@ -114,7 +114,9 @@ def test_it_sorts_both_ways_with_what_was_not_seen_last(page: Page, url: str) ->
     page.keyboard.press("Enter")
     expect(head).to_have_attribute("aria-sort", "descending")
     expect(page.locator("tbody tr")).to_have_count(MANY)
-    falling = [each["pipeline"] for each in sorted(seen, key=lambda it: (-it["rate_rps"], it["pipeline"]))]
+    falling = [
+        each["pipeline"] for each in sorted(measured, key=lambda it: (-it["rate_rps"], it["pipeline"]))
+    ]
     assert names(page)[: len(falling)] == falling
     assert page.url.endswith("sort=-load")
 

@@ -96,9 +96,9 @@ def test_the_page_knows_the_same_kinds_of_reasons_and_causes_as_the_service() ->
     text = (PAGE / "reasons.js").read_text()
 
     def named(name: str) -> set[str]:
-        found = re.search(rf"{name} = new Set\(\[(.*?)\]\)", text, re.DOTALL)
-        assert found
-        return set(re.findall(r'"([^"]+)"', found[1]))
+        match = re.search(rf"{name} = new Set\(\[(.*?)\]\)", text, re.DOTALL)
+        assert match
+        return set(re.findall(r'"([^"]+)"', match[1]))
 
     assert named("BLIND") == {reason.value for reason in BLIND}
     by_people = {f"hold.{name}" for name in ("advisory", "shadow", "guarded", "frozen", "paused")}

@@ -35,15 +35,15 @@ class SharedWorld(FakeWorld):
     percent = 40
 
     def snapshot(self) -> Snapshot:
-        found = super().snapshot()
-        observation = found.observation
+        snapshot = super().snapshot()
+        observation = snapshot.observation
         assert observation is not None
         running = observation.running()
         assert running is not None
         detect, _ = running
         canary = with_share((replace(detect, replicas=1), SLOWER), self.percent)
         row = in_order([with_share(running, 100 - self.percent), canary])
-        seen = [
+        parts = [
             PartObservation(Measured(0.21), Measured(Attainment(570.0, 0.995, 30.0))),
             PartObservation(Measured(0.64), Measured(Attainment(30.0, 0.967, 30.0))),
         ]
@@ -53,8 +53,8 @@ class SharedWorld(FakeWorld):
             canary, with_share(canary, 100), 0.0, 60.0, 60.0, EndedCount(61, 2, 1), EndedCount(1100, 6)
         )
         return replace(
-            found,
-            observation=replace(observation, stages=tuple(stages), parts=tuple(seen)),
+            snapshot,
+            observation=replace(observation, stages=tuple(stages), parts=tuple(parts)),
             trial=replace(trial, latency_s=0.64) if self.percent <= 5 else None,
         )
 
@@ -90,12 +90,14 @@ class BatchesWorld(FakeWorld):
     """The batches of the first stage are measured, those of others are not."""
 
     def snapshot(self) -> Snapshot:
-        found = super().snapshot()
-        assert found.observation is not None
-        first, *others = found.observation.stages
-        seen = replace(first, latency_s=Measured(0.18), batches=Measured(Batches(40.0, SERVICE_S, 2.0, 10.0)))
+        snapshot = super().snapshot()
+        assert snapshot.observation is not None
+        first, *others = snapshot.observation.stages
+        shown = replace(
+            first, latency_s=Measured(0.18), batches=Measured(Batches(40.0, SERVICE_S, 2.0, 10.0))
+        )
         unseen = [replace(stage, batches=NOT_ASKED) for stage in others]
-        return replace(found, observation=replace(found.observation, stages=(seen, *unseen)))
+        return replace(snapshot, observation=replace(snapshot.observation, stages=(shown, *unseen)))
 
 
 @pytest.mark.parametrize("look", LOOKS)
@@ -116,14 +118,14 @@ class VariantsWorld(FakeWorld):
     """A tenth of the first stage's items is answered by a variant that does not run."""
 
     def snapshot(self) -> Snapshot:
-        found = super().snapshot()
-        assert found.observation is not None
-        first, *others = found.observation.stages
+        snapshot = super().snapshot()
+        assert snapshot.observation is not None
+        first, *others = snapshot.observation.stages
         assert isinstance(first.running, Measured)
         runs = first.running.value.variant
         other = "v4-320" if runs != "v4-320" else "v4-640"
-        seen = replace(first, served=((runs, 0.9), (other, 0.1)))
-        return replace(found, observation=replace(found.observation, stages=(seen, *others)))
+        shown = replace(first, served=((runs, 0.9), (other, 0.1)))
+        return replace(snapshot, observation=replace(snapshot.observation, stages=(shown, *others)))
 
 
 @pytest.mark.parametrize("look", LOOKS)

@@ -29,9 +29,9 @@ def url() -> Iterator[str]:
 
 def numbers(page: Page, figure: str, folder: Path) -> list[list[str]]:
     """The figure's CSV, without its heading."""
-    with page.expect_download() as kept:
+    with page.expect_download() as download:
         page.locator(f"#figure-{figure}").get_by_role("button", name="CSV").click()
-    kept.value.save_as(folder / "figure.csv")
+    download.value.save_as(folder / "figure.csv")
     return list(csv.reader(StringIO((folder / "figure.csv").read_text())))
 
 
@@ -150,7 +150,7 @@ def test_a_profile_that_cannot_be_believed_is_told_on_profiles_and_now(browser: 
             assert serious(page) == []
             page.goto(f"{url}#/profiles/ocr/recognise")
             expect(page.locator(".banner.warn")).to_have_count(0)
-        for mode, told in (("advisory", "p.note"), ("active", ".banner.warn")):
+        for mode, place in (("advisory", "p.note"), ("active", ".banner.warn")):
             httpx.put(f"{url}v1/pipelines/ocr/mode", json={"mode": mode}).raise_for_status()
             with opened(browser, f"{url}#/now/ocr", width=PHONE) as page:
-                expect(page.locator(f"#edit {told}")).to_contain_text(f"is not credible: o{words}")
+                expect(page.locator(f"#edit {place}")).to_contain_text(f"is not credible: o{words}")

@@ -134,10 +134,10 @@ def test_a_figure_is_a_table_too(page: Page) -> None:
 
 
 def test_its_numbers_are_kept_as_csv(page: Page, world: FakeWorld, tmp_path: Path) -> None:
-    head, *found = rows(page, "latency", tmp_path)
+    head, *points = rows(page, "latency", tmp_path)
     assert head == ["time", "predicted (ms)", "seen, p99 (ms)", "change"]
-    assert len(found) == 180
-    at = {row[0]: row for row in found}
+    assert len(points) == 180
+    at = {row[0]: row for row in points}
     for point in world.history[-180:]:
         assert point.latency_s is not None
         assert float(at[point.at][2]) == pytest.approx(1000 * point.latency_s)
@@ -176,11 +176,11 @@ def test_it_reaches_further_back_than_the_service_keeps_ticks(
     page.get_by_role("button", name="all").click()
     expect(page.get_by_role("button", name="all")).to_have_attribute("aria-pressed", "true")
     expect(page.locator("#figure-load .flag")).to_have_count(applied_since(world, TICKS))
-    _, *found = rows(page, "load", tmp_path)
-    assert len(found) == TICKS
+    _, *points = rows(page, "load", tmp_path)
+    assert len(points) == TICKS
     oldest = world.log[0]
-    assert found[0][0] == oldest.at
-    assert float(found[0][3]) == pytest.approx(oldest.observed_rate_rps)
+    assert points[0][0] == oldest.at
+    assert float(points[0][3]) == pytest.approx(oldest.observed_rate_rps)
     shoot(page, "timeline-all")
 
 
@@ -194,12 +194,12 @@ def test_two_times_are_shown_and_kept_in_the_address(page: Page, world: FakeWorl
     expect(page).to_have_url(re.compile(r"from=2026-11-24T12%3A05%3A00.000Z&to=2026-11-24T12%3A10"))
     for name in ("5 min", "all"):
         expect(page.get_by_role("button", name=name, exact=True)).to_have_attribute("aria-pressed", "false")
-    _, *found = rows(page, "load", tmp_path)
-    assert len(found) == 5 * 60 / TICK_S + 1
+    _, *points = rows(page, "load", tmp_path)
+    assert len(points) == 5 * 60 / TICK_S + 1
     world.tick()
     page.reload()
     _, *again = rows(page, "load", tmp_path)
-    assert again == found
+    assert again == points
 
 
 def test_decisions_are_changes_first_and_holds_on_request(page: Page, world: FakeWorld) -> None:

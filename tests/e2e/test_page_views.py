@@ -110,13 +110,13 @@ def test_without_pipelines_every_view_says_what_to_do(browser: Browser) -> None:
 
 def test_nothing_is_asked_of_anyone_else(browser: Browser, url: str) -> None:
     with opened(browser, f"{url}#/now/ocr") as page:
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
+        urls: list[str] = []
+        page.on("request", lambda request: urls.append(request.url))
         for address in VIEWS.values():
             page.goto(f"{url}#{address}")
             expect(page.locator(OPENED)).to_have_count(1)
-        assert asked
-        assert all(each.startswith((url, "data:", "blob:")) for each in asked)
+        assert urls
+        assert all(each.startswith((url, "data:", "blob:")) for each in urls)
 
 
 def test_a_planned_only_pipeline_says_why_on_its_page_and_in_the_fleet(browser: Browser) -> None:
@@ -140,12 +140,14 @@ def test_a_pipeline_of_which_nothing_runs_is_no_fault_if_it_is_only_planned(
     world = FakeWorld().play(3)
     words = "" if is_runnable else "its weights are missing"
     pipeline = replace(a_pipeline(), runnable=is_runnable, not_runnable_because=words)
-    seen = world.snapshot()
-    assert seen.observation is not None
+    present = world.snapshot()
+    assert present.observation is not None
     missing = Missing(MissingReason.ABSENT, "SeldonDeployment default/ocr: does not exist")
-    stages = tuple(replace(each, running=missing, ready_replicas=missing) for each in seen.observation.stages)
-    nothing = replace(seen.observation, stages=stages, settled=False, problem=missing.detail)
-    world.snapshot = lambda: replace(seen, observation=nothing)  # type: ignore[method-assign]
+    stages = tuple(
+        replace(each, running=missing, ready_replicas=missing) for each in present.observation.stages
+    )
+    nothing = replace(present.observation, stages=stages, settled=False, problem=missing.detail)
+    world.snapshot = lambda: replace(present, observation=nothing)  # type: ignore[method-assign]
     with serving(over(viewed(world), pipelines={"ocr": pipeline})) as url:
         with opened(browser, f"{url}#/now/ocr", width=width) as page:
             chips = page.locator("#view .standing .chip").all_inner_texts()

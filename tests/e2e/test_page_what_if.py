@@ -187,8 +187,8 @@ def test_what_the_service_refuses_is_said(browser: Browser, url: str) -> None:
     with opened(browser, f"{url}#/what-if/ocr", allowed="422") as page:
         page.get_by_text("Replicas, batches, solver").click()
         page.locator("#what-if-transition_cores").fill("2")
-        said = page.get_by_role("alert").filter(has_text="contradict").first
-        expect(said).to_contain_text("/bounds/transition_cores")
+        alert = page.get_by_role("alert").filter(has_text="contradict").first
+        expect(alert).to_contain_text("/bounds/transition_cores")
 
 
 def test_the_frontier_is_that_of_the_api_and_a_point_can_be_taken(browser: Browser, url: str) -> None:

@@ -36,7 +36,7 @@ def _environment(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     return {**around, "PATH": path, "PYTHONPATH": str(installed), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
 
 
-def said(command: list[str], cwd: Path, environment: dict[str, str], code: int = 0) -> str:
+def output_of(command: list[str], cwd: Path, environment: dict[str, str], code: int = 0) -> str:
     """All that a command prints, with the exit code that is expected."""
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stdout + done.stderr
@@ -46,35 +46,37 @@ def said(command: list[str], cwd: Path, environment: dict[str, str], code: int =
 def test_it_keeps_the_contracts(root: Path, environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "-k", "acme"]
     command += ["tests/contract/test_plugin_contracts.py", "tests/contract/test_forecaster_contract.py"]
-    assert "12 passed" in said(command, root, environment)
+    assert "12 passed" in output_of(command, root, environment)
 
 
 def test_the_offline_verbs_take_it(root: Path, environment: dict[str, str]) -> None:
     names = ["--policy", "acme", "--forecaster", "acme-trend"]
-    assert "policy acme " in said(["ipa", "simulate", "video", *names, "--minutes", "1"], root, environment)
+    assert "policy acme " in output_of(
+        ["ipa", "simulate", "video", *names, "--minutes", "1"], root, environment
+    )
     by_reference = ["--policy", "acme_ipa.policy:Headroom", "--minutes", "1"]
-    assert "policy acme_ipa.policy:Headroom " in said(
+    assert "policy acme_ipa.policy:Headroom " in output_of(
         ["ipa", "simulate", "video", *by_reference], root, environment
     )
 
 
 def test_a_wrong_name_is_one_line(root: Path, environment: dict[str, str]) -> None:
-    told = said(["ipa", "serve", "--policy", "acme_ipa.policy:Nothing"], root, environment, code=1)
-    assert told == (
+    message = output_of(["ipa", "serve", "--policy", "acme_ipa.policy:Nothing"], root, environment, code=1)
+    assert message == (
         "error: policy 'acme_ipa.policy:Nothing' is not there: module acme_ipa.policy has no Nothing\n"
     )
-    known = said(["ipa", "simulate", "video", "--policy", "acm"], root, environment, code=64)
+    known = output_of(["ipa", "simulate", "video", "--policy", "acm"], root, environment, code=64)
     assert "there is no policy 'acm'" in known and "static, acme" in known
     traced = ["ipa", "--traceback", "simulate", "video", "--policy", "nowhere:Nothing"]
-    assert "Traceback" in said(traced, root, environment, code=1)
+    assert "Traceback" in output_of(traced, root, environment, code=1)
 
 
 def until(holds: Callable[[], Any]) -> Any:
     """The value once that is true; AssertionError after the limit."""
     end_s, pause = time.monotonic() + LIMIT_S, threading.Event()
     while time.monotonic() < end_s:
-        if found := holds():
-            return found
+        if value := holds():
+            return value
         pause.wait(0.2)
     raise AssertionError(f"not within {LIMIT_S:g} s")
 

@@ -35,8 +35,8 @@ def file(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_what_the_defaults_measure_passes_fit(file: Path, capsys: Capture) -> None:
     assert run(["profile", "digits", "--write"]) == 0
-    said = capsys.readouterr().err
-    if "scatters" in said:
-        pytest.skip(f"others used the CPUs: {said.splitlines()[-1]}")
+    err = capsys.readouterr().err
+    if "scatters" in err:
+        pytest.skip(f"others used the CPUs: {err.splitlines()[-1]}")
     assert len(load_profile(file).variants[0].points) == 12
     assert run(["fit", "digits", "--strict"]) == 0, capsys.readouterr().out

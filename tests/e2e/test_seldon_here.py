@@ -64,9 +64,9 @@ def probe(here: SeldonHere, pipeline: Pipeline, folder: Path) -> dict[str, Any]:
     run = subprocess.run(
         [sys.executable, "-c", IN_CLUSTER, *words], env=env, capture_output=True, check=False
     )
-    found: dict[str, Any] = json.loads(run.stdout)
-    assert run.returncode == (0 if found["answered"] else 5), run.stderr
-    return found
+    result: dict[str, Any] = json.loads(run.stdout)
+    assert run.returncode == (0 if result["answered"] else 5), run.stderr
+    return result
 
 
 def change(here: SeldonHere, pipeline: Pipeline, wanted: Sequence[StageConfig]) -> None:
@@ -100,8 +100,8 @@ def test_changes_under_load_lose_no_request_and_mix_none_up(
     with seldon_here(tmp_path / "seldon") as here:
         here.create(pipeline, FIRST)
         until_ready(here, pipeline)
-        found = probe(here, pipeline, tmp_path)
-        assert (found["answered"], found["url"]) == (True, entry_url(pipeline)), found["detail"]
+        result = probe(here, pipeline, tmp_path)
+        assert (result["answered"], result["url"]) == (True, entry_url(pipeline)), result["detail"]
         more = (FIRST[0], replace(FIRST[1], replicas=2))
         with sending(here, pipeline, tmp_path) as load:
             change(here, pipeline, more)
@@ -136,9 +136,9 @@ def test_seldon_microservices_change_under_load_and_answer_in_their_own_protocol
     with seldon_here(tmp_path / "seldon", python) as here:
         here.create(pipeline, first)
         until_ready(here, pipeline)
-        found = probe(here, pipeline, tmp_path)
-        assert (found["answered"], found["protocol"]) == (True, "seldon"), found["detail"]
-        assert found["url"].endswith("/api/v1.0/predictions")
+        result = probe(here, pipeline, tmp_path)
+        assert (result["answered"], result["protocol"]) == (True, "seldon"), result["detail"]
+        assert result["url"].endswith("/api/v1.0/predictions")
         with sending(here, pipeline, tmp_path) as load:
             more = (first[0], replace(first[1], replicas=2))
             change(here, pipeline, more)

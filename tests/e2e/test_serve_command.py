@@ -114,10 +114,10 @@ def test_it_serves_the_api_and_ends_with_all_it_started(folder: Path, root: Path
             body = {"mode": "shadow", "by": "kim", "reason": "trial"}
             assert client.put("/v1/pipelines/digits/mode", json=body).status_code == 200
             stream = client.get("/v1/events?after=0&follow=false").text
-            told = list(parsed(stream.splitlines()))
+            events_sent = list(parsed(stream.splitlines()))
         service.send_signal(signal.SIGTERM)
         assert service.wait(30) == 0
     assert [child for child in children if child.is_running()] == []
-    assert "control" in [event.kind for event in told]
-    said = [json.loads(line) for line in log.read_text().splitlines()]
-    assert "mode of digits by kim: trial" in [line["message"] for line in said]
+    assert "control" in [event.kind for event in events_sent]
+    log_lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert "mode of digits by kim: trial" in [line["message"] for line in log_lines]

@@ -75,8 +75,8 @@ def test_others_are_listened_to_once_it_is_known_who_they_are(
                     client.post(PAUSE, json={}, headers={"Authorization": f"Bearer {it}"})
                     for it in ("bob's", "eve's", key, "ada's")
                 ]
-            said = (tmp_path / "log").read_text()
-            assert [it.status_code for it in answers] == [403, 401, 200, 200], said
+            text = (tmp_path / "log").read_text()
+            assert [it.status_code for it in answers] == [403, 401, 200, 200], text
             assert answers[2].json()["paused_by"].startswith("key:ci#")
             assert run(["resume", "video", "--at", at]) == 77
             assert "IPA_TOKEN" in capfd.readouterr().err

@@ -26,8 +26,8 @@ LOAD_RPS, MORE_RPS = 5.0, 9.0
 
 def forget() -> None:
     """The cached packages that are installed."""
-    for kept in (plugins.installed, targets.target_sections, pipelines.pipeline_form):
-        kept.cache_clear()
+    for cached in (plugins.installed, targets.target_sections, pipelines.pipeline_form):
+        cached.cache_clear()
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def write(house: Path, pipeline: dict[str, Any]) -> Path:
     return path
 
 
-def said(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> Any:
+def json_of(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> Any:
     """The JSON that the command line prints."""
     assert run([*words, "-o", "json"]) == code, capsys.readouterr().err
     return json.loads(capsys.readouterr().out)
@@ -86,8 +86,8 @@ def test_what_it_cannot_honour_is_refused_with_the_remedy(
 
 
 def test_a_plan_counts_the_toy_s_own_cores(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    free = said(capsys, "plan", "video", "--rate", "5")
-    there = said(capsys, "plan", "video", "--rate", "5", "--at", "toy")
+    free = json_of(capsys, "plan", "video", "--rate", "5")
+    there = json_of(capsys, "plan", "video", "--rate", "5", "--at", "toy")
     assert there["cost_cores"] == pytest.approx(free["cost_cores"] + 0.25)
     assert run(["render", "video", "--rate", "5", "--at", "toy"]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["pipeline"] == "video"
@@ -137,6 +137,6 @@ def test_the_service_the_loop_and_the_page_run_on_it(house: Path) -> None:
         finally:
             service.terminate()
         assert service.wait(30) == 0
-    kept = json.loads((house / "kept" / "video.json").read_text())
-    assert kept["revision"] > 1, "the loop has written"
+    stored = json.loads((house / "kept" / "video.json").read_text())
+    assert stored["revision"] > 1, "the loop has written"
     assert shown.returncode == 0, shown.stderr

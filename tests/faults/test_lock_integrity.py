@@ -209,8 +209,8 @@ def test_r13_what_the_service_answers_for_is_not_judged_by_the_copy(case: Case, 
     ]
     audit = tmp_path / "answers.py"
     audit.write_text(f"print({json.dumps(json.dumps({'dependencies': answers}))})")
-    found, answered = advisories.asked([], (sys.executable, str(audit)))
+    found, answered = advisories.audit([], (sys.executable, str(audit)))
     case.equal("findings", [str(each) for each in found], ["flask-like 1.0: A-1, CVE-1; fixed in 1.1. "])
     case.equal("answered", sorted(answered), [("flask-like", "1.0"), ("starlette", "1.10.0")])
     audit.write_text("raise SystemExit('no network')")
-    case.equal("unreachable", advisories.asked([], (sys.executable, str(audit))), ([], set()))
+    case.equal("unreachable", advisories.audit([], (sys.executable, str(audit))), ([], set()))

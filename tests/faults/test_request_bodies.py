@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from experiments.attack.parsers import PARSERS, Parser
-from experiments.attack.slow_inputs import Found, search
+from experiments.attack.slow_inputs import SlowestInput, search
 from ipa.api import gate, limits
 from ipa.api.context import ApiContext
 from ipa.api.gate import structure_fault
@@ -139,7 +139,7 @@ def test_r1_a_refusal_reaches_a_client_that_is_still_sending(case: Case, service
     case.equal("answers to 60 kB for no route", found, {404})
 
 
-def slow(parsers: Iterator[Parser]) -> list[Found]:
+def slow(parsers: Iterator[Parser]) -> list[SlowestInput]:
     return [search(parser, ROUNDS) for parser in parsers]
 
 

@@ -395,8 +395,8 @@ def dashboard() -> dict[str, Any]:
 
 def queries(board: dict[str, Any]) -> list[str]:
     """Every PromQL text of a dashboard: its panels', its variables' and its annotations'."""
-    found = [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
-    return found + [mark["expr"] for mark in board["annotations"]["list"]]
+    expressions = [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
+    return expressions + [mark["expr"] for mark in board["annotations"]["list"]]
 
 
 def _row(panels: list[dict[str, Any]], title: str, plots: Sequence[Panel], top: int, repeat: str) -> int:

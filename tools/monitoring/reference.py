@@ -56,14 +56,14 @@ def _row(metric: Metric) -> str:
 
 def _labels() -> Iterator[str]:
     yield "## Labels\n"
-    seen: dict[tuple[str, str], Label] = {}
+    labels: dict[tuple[str, str], Label] = {}
     having: dict[tuple[str, str], list[str]] = {}
     for metric in table.METRICS:
         for label in metric.labels:
             key = (label.name, label.bound)
-            seen[key] = label
+            labels[key] = label
             having.setdefault(key, []).append(metric.name)
-    for key, label in sorted(seen.items()):
+    for key, label in sorted(labels.items()):
         metrics = having[key]
         which = f"{len(metrics)} metrics" if len(metrics) > 3 else ", ".join(f"`{name}`" for name in metrics)
         values = ", ".join(f"`{value}`" for value in label.values) or label.bound

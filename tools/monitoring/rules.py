@@ -55,16 +55,16 @@ def exceeded(window: str, where: str = "") -> str:
 
 def recordings() -> tuple[Recording, ...]:
     """All of them, each after those that it is made of."""
-    found = [Recording(BUDGET, f"1 - max by ({PIPELINE}) ({table.SLA_PERCENTILE.name})")]
+    rules = [Recording(BUDGET, f"1 - max by ({PIPELINE}) ({table.SLA_PERCENTILE.name})")]
     for window in WINDOWS:
         # What the router refuses is invalid: the client's fault.
         valid = f'{table.ROUTER_REQUESTS.name}{{outcome!="refused"}}'
         ended = f"sum by ({PIPELINE}) (rate({valid}[{window}]))"
-        found.append(Recording(requests(window), ended))
+        rules.append(Recording(requests(window), ended))
         # Without requests there is no ratio; rounding must not make it negative.
         ratio = f"clamp_min(1 - {in_time(window)} / ({requests(window)} > 0), 0)"
-        found.append(Recording(errors(window), ratio))
-    return tuple(found)
+        rules.append(Recording(errors(window), ratio))
+    return tuple(rules)
 
 
 def held(reasons: str, window: str) -> str:

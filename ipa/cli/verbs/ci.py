@@ -63,7 +63,7 @@ def ci(
     )
     load = trace or workload or "bursty"
     with base_checkout(Path.cwd(), base) as (root, commit, before):
-        asked = ReviewRequest(
+        request = ReviewRequest(
             root,
             before,
             load,
@@ -74,7 +74,7 @@ def ci(
             default_target,
             lambda words: typer.echo(words, err=True),
         )
-        reviewed = review_of(asked)
+        reviewed = review_of(request)
     code = ExitCode.INFEASIBLE if any(each.findings for each in reviewed) else ExitCode.OK
     values = {"base": base, "commit": commit, "load": load, "seeds": seeds, "policy": policy}
     show(output, {**values, "pipelines": reviewed, "exit_code": int(code)}, _lines(reviewed))

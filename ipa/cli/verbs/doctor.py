@@ -64,15 +64,15 @@ def doctor(
         settings = Settings.from_env() if store else _settings(at, timeout_s)
     except ConfigurationError as error:
         # Nothing else can be checked with settings that are wrong.
-        found = [failed("settings", error)]
-        checks = [DoctorCheck("settings", lambda: found)]
+        findings = [failed("settings", error)]
+        checks = [DoctorCheck("settings", lambda: findings)]
     else:
         named = pipelines or []
         checks = store_checks(settings) if store else _checks(settings, named, at, namespace, timeout_s)
     with progress("checking", len(checks)) as step:
-        found = run_checks(checks, timeout_s, step)
-    show(output, [asdict(each) for each in found], findings_table(found))
-    if any(each.state is Severity.FAIL for each in found):
+        findings = run_checks(checks, timeout_s, step)
+    show(output, [asdict(each) for each in findings], findings_table(findings))
+    if any(each.state is Severity.FAIL for each in findings):
         raise typer.Exit(ExitCode.ERROR)
 
 
@@ -143,13 +143,13 @@ def _usable(settings: Settings, names: Sequence[str]) -> Mapping[str, Pipeline]:
 
     if names:
         return {name: find_pipeline(name, settings.pipelines_dir) for name in names}
-    found = {}
+    pipelines = {}
     for path in sorted(settings.pipelines_dir.glob("*/pipeline.yaml")):
         try:
-            found[path.parent.name] = load_pipeline(path)
+            pipelines[path.parent.name] = load_pipeline(path)
         except IpaError:
             continue
-    return found
+    return pipelines
 
 
 def service_findings(url: str, names: Sequence[str], timeout_s: float) -> Iterator[Finding]:
@@ -207,7 +207,7 @@ def _sight(pipeline: str, status: Mapping[str, Any], at: str) -> Finding:
     return ok(name, f"it sees {live['rate_rps']:g} rps")
 
 
-def findings_table(found: Sequence[Finding]) -> RenderableType:
+def findings_table(findings: Sequence[Finding]) -> RenderableType:
     """The findings for people, each with its remedy below it."""
     from rich.console import Group
     from rich.text import Text
@@ -216,11 +216,11 @@ def findings_table(found: Sequence[Finding]) -> RenderableType:
 
     styles = {Severity.OK: "green", Severity.WARN: "yellow", Severity.FAIL: "bold red"}
     lines: list[RenderableType] = []
-    for each in found:
+    for each in findings:
         line = Text(f"{each.state:<5}", style=styles[each.state])
         lines.append(line + Text(f"{each.name}: {each.seen}", style=""))
         if each.remedy:
             lines.append(Text(f"       → {each.remedy}"))
-    ok, warnings, failures = (sum(each.state is state for each in found) for state in Severity)
+    ok, warnings, failures = (sum(each.state is state for each in findings) for state in Severity)
     lines.append(Text(f"{ok} ok, {counted(warnings, 'warning')}, {counted(failures, 'failure')}"))
     return Group(*lines)

@@ -104,16 +104,16 @@ def audit(
 def _anchors(given: Iterable[str]) -> dict[str, Any]:
     from ipa.control.audit.record import head_of
 
-    found = {}
+    heads = {}
     for text in given:
         pipeline, is_said, head = text.rpartition("=")
         try:
-            found[pipeline] = head_of(head)
+            heads[pipeline] = head_of(head)
         except ValueError as error:
             raise UsageError(f"--anchor {error}", hint="`ipa history --verify` prints one.") from error
         if not is_said:
             raise UsageError(f"--anchor {text!r} names no pipeline", hint="As video=42:…")
-    return found
+    return heads
 
 
 def replay(
@@ -153,26 +153,26 @@ def replay(
                     f"{decision_id} is a decision of pipeline {decision['pipeline']!r}, not of {pipeline!r}",
                     hint=f"`ipa history {pipeline} --all` lists its own.",
                 )
-            found = [_again(service, decision, policy)]
+            pairs = [_again(service, decision, policy)]
         else:
             decisions = service.decisions(pipeline, limit=limit, before=before, inputs=False)["decisions"]
-            found = []
+            pairs = []
             with progress("taking again", len(decisions)) as step:
                 # Newest first, or oldest first up to the first that differs.
                 for decision in reversed(decisions) if first else decisions:
-                    found.append(_again(service, decision, policy))
+                    pairs.append(_again(service, decision, policy))
                     step(decision["decision_id"])
-                    if first and _outcome(found[-1]) == "differs":
+                    if first and _outcome(pairs[-1]) == "differs":
                         break
     if decision_id is not None:
-        show(output, found[0], *detail(found[0]))
+        show(output, pairs[0], *detail(pairs[0]))
     elif not first:
-        show(output, found, *listed(found, policy))
-    elif found and _outcome(found[-1]) == "differs":
-        show(output, found[-1], *detail(found[-1]))
+        show(output, pairs, *listed(pairs, policy))
+    elif pairs and _outcome(pairs[-1]) == "differs":
+        show(output, pairs[-1], *detail(pairs[-1]))
     else:
-        show(output, None, *parted_nowhere(found, str(policy)))
-    code = _exit_code(found, is_one=decision_id is not None)
+        show(output, None, *parted_nowhere(pairs, str(policy)))
+    code = _exit_code(pairs, is_one=decision_id is not None)
     if code is not ExitCode.OK:
         raise typer.Exit(code)
 
@@ -186,9 +186,9 @@ def _outcome(pair: Pair) -> str:
     return str(pair["replayed"]["outcome"])
 
 
-def _exit_code(found: Iterable[Pair], *, is_one: bool) -> ExitCode:
+def _exit_code(pairs: Iterable[Pair], *, is_one: bool) -> ExitCode:
     """The exit code. Decisions of other kinds than ticks count only if requested by name."""
-    outcomes = {_outcome(pair) for pair in found}
+    outcomes = {_outcome(pair) for pair in pairs}
     if "differs" in outcomes:
         return ExitCode.CHANGED
     if "stale" in outcomes or (is_one and "nothing" in outcomes):

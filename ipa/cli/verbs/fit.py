@@ -52,7 +52,7 @@ def fit(
     today = datetime.now(UTC).date()
     shown = [each for each in there if each in profiles and (not stage or each in stage)]
     stages = [overview(profiles[each], today) for each in shown]
-    found = findings(
+    remarks = findings(
         described.name,
         described.stages,
         described.sla.latency_s,
@@ -64,10 +64,10 @@ def fit(
     values = {
         "pipeline": described.name,
         "stages": stages,
-        "findings": [asdict(each) for each in found],
+        "findings": [asdict(each) for each in remarks],
     }
-    show(output, values, fit_lines(described.name, stages, found))
-    if strict and found:
+    show(output, values, fit_lines(described.name, stages, remarks))
+    if strict and remarks:
         raise typer.Exit(ExitCode.INFEASIBLE)
 
 
@@ -143,8 +143,8 @@ def profile(
             hint="Write these words into the URL, or measure one with --stage, --variants and --cores.",
         )
     place = settings.profiles_dir / pipeline if write else folder
-    found: list[tuple[StageProfile, Path | None]] = []
-    kept: list[str] = []
+    results: list[tuple[StageProfile, Path | None]] = []
+    unreplaced: list[str] = []
     points = sum(map(len, chosen.values())) * len(request.cores) * len(request.batches)
     with progress(f"measuring {pipeline}, points", points) as step:
         for it in stages:
@@ -152,21 +152,23 @@ def profile(
             with measurement_bench(described, at or "") as bench:
                 profile = measure_stage(bench, described, it, chosen[it.name], workload, request, step, _say)
             keeps = write and not force and _is_worse(profile, place)
-            found.append((profile, None if keeps else _written(profile, place)))
-            kept += [it.name] if keeps else []
+            results.append((profile, None if keeps else _written(profile, place)))
+            unreplaced += [it.name] if keeps else []
     # As files have them; as text only those that were not written.
-    texts = [dump_profile(profile) for profile, _ in found]
+    texts = [dump_profile(profile) for profile, _ in results]
     if not printed(output, [parse(text, "").data for text in texts]):
-        typer.echo("".join(text for text, (_, path) in zip(texts, found, strict=True) if not path), nl=False)
-    for measured, _ in found:
+        typer.echo(
+            "".join(text for text, (_, path) in zip(texts, results, strict=True) if not path), nl=False
+        )
+    for measured, _ in results:
         if doubt := doubt_of(measured):
             _say(
                 f"warning: {doubt}\n  → measure it again when the machine is quiet, by the same command; "
                 f"`ipa fit {measured.pipeline}` shows where"
             )
-    if kept:
+    if unreplaced:
         raise InfeasibleError(
-            f"the profile of {', '.join(kept)} was not replaced: it is credible, the new one is not",
+            f"the profile of {', '.join(unreplaced)} was not replaced: it is credible, the new one is not",
             hint="Measure again on a quiet machine, or replace it anyway with --force.",
         )
 

@@ -154,7 +154,7 @@ def import_(
     from ipa.files import pipeline_from_mapping, pipeline_to_mapping
 
     settings = folders.settings
-    asked = ImportRequest(
+    request = ImportRequest(
         Sla(duration_s("--sla", sla)),
         pipeline=name or "",
         part=predictor,
@@ -169,8 +169,8 @@ def import_(
             f"--at {mask_url(at)!r} is not a cluster",
             hint="Use kubernetes or kubernetes:~/.kube/config, or -f FILE",
         )
-    found = target_named(kind).imported(settings, where, asked)
+    imported = target_named(kind).imported(settings, where, request)
     # As a file is read, so that what no file may say is said here.
-    pipeline = pipeline_from_mapping(pipeline_to_mapping(found.pipeline))
-    notes, running = tuple(found.notes), tuple(found.configs)
+    pipeline = pipeline_from_mapping(pipeline_to_mapping(imported.pipeline))
+    notes, running = tuple(imported.notes), tuple(imported.configs)
     _write(output, pipeline, settings, notes=notes, running=running, force=force, has_models=True)

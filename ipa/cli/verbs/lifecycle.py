@@ -52,9 +52,9 @@ def status(
     from ipa.cli.views.status_text import status_table
 
     with place.client() as service:
-        found = [service.status(name) for name in ([pipeline] if pipeline else service.names())]
-    show(place.output, found[0] if pipeline else found, *map(status_table, found))
-    if not all(each["healthy"] for each in found):
+        statuses = [service.status(name) for name in ([pipeline] if pipeline else service.names())]
+    show(place.output, statuses[0] if pipeline else statuses, *map(status_table, statuses))
+    if not all(each["healthy"] for each in statuses):
         raise typer.Exit(ExitCode.DEGRADED)
 
 
@@ -115,12 +115,12 @@ def _verify(service: HttpClient, pipeline: str, anchor: str | None, output: Outp
     except ValueError as error:
         raise UsageError(f"--anchor {error}", hint="`ipa history PIPELINE --verify` prints one.") from error
     record = service.record(pipeline, head)
-    found = [f"{record['decisions']} decisions of {pipeline}, none of them changed"]
+    lines = [f"{record['decisions']} decisions of {pipeline}, none of them changed"]
     if record["removed"]:
-        found.append(f"{record['removed']} of them, all holds, were removed by retention")
+        lines.append(f"{record['removed']} of them, all holds, were removed by retention")
     if record["unchecked"]:
-        found.append(f"{record['unchecked']} checkpoints were not checked: unsigned, or no key for them")
-    show(output, record, *found, f"head to keep elsewhere: {record['head']}")
+        lines.append(f"{record['unchecked']} checkpoints were not checked: unsigned, or no key for them")
+    show(output, record, *lines, f"head to keep elsewhere: {record['head']}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +142,13 @@ class Wanted(Bundle):
             if given.pipeline not in (None, pipeline):
                 raise InputError(f"{self.plan} is a plan of pipeline {given.pipeline!r}, not of {pipeline!r}")
             return given
-        found = service.plan(pipeline, self.rate, self.objective)
-        if not found["stages"]:
+        best = service.plan(pipeline, self.rate, self.objective)
+        if not best["stages"]:
             raise InfeasibleError(
-                f"no plan for {pipeline!r} carries {found['rate_rps']:g} rps ({found['termination']})",
-                hint="; ".join(f"Feasible with {move}" for move in found["relaxations"]),
+                f"no plan for {pipeline!r} carries {best['rate_rps']:g} rps ({best['termination']})",
+                hint="; ".join(f"Feasible with {move}" for move in best["relaxations"]),
             )
-        return plan_in(found, "the plan")
+        return plan_in(best, "the plan")
 
 
 def diff(
@@ -160,9 +160,9 @@ def diff(
 
     with place.client() as service:
         running = service.status(pipeline)
-        found = difference(running, wanted.of(service, pipeline))
-    show(place.output, asdict(found), difference_table(found))
-    if detailed and found.changed:
+        change = difference(running, wanted.of(service, pipeline))
+    show(place.output, asdict(change), difference_table(change))
+    if detailed and change.changed:
         raise typer.Exit(ExitCode.CHANGED)
 
 
@@ -274,13 +274,13 @@ class Control(Bundle):
 
     def change(self, words: Callable[[Json], str], method: str, *path: str, body: Json | None = None) -> Json:
         """Change the pipeline's control by this author, print the answer in words, and return it."""
-        said = {"by": self.by, "reason": self.reason}
+        attribution = {"by": self.by, "reason": self.reason}
         with client_at(self.at) as service:
             if body is None:
-                now = service.control(method, self.pipeline, *path, params=said)
+                now = service.control(method, self.pipeline, *path, params=attribution)
             else:
                 given = {key: value for key, value in body.items() if value is not None}
-                now = service.control(method, self.pipeline, *path, json={**given, **said})
+                now = service.control(method, self.pipeline, *path, json={**given, **attribution})
         show(self.output, now, words(now))
         return now
 

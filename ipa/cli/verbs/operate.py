@@ -136,16 +136,16 @@ def list_(output: Output = OUTPUT) -> None:
 
     now = SystemClock().now()
     with _keys(writes=False) as keys:
-        found = keys.all()
+        listed = keys.all()
     table = table_of(
-        found,
+        listed,
         ViewColumn("key", "key_id"),
         ViewColumn("of", "name"),
         ViewColumn("may", "grant"),
         ViewColumn("state", lambda key: key.state(now)),
         ViewColumn("ends", lambda key: in_utc(key.expires_at) if key.expires_at else NEVER),
     )
-    show(output, [_plain(key, now) for key in found], table)
+    show(output, [_plain(key, now) for key in listed], table)
 
 
 def revoke(
@@ -245,10 +245,10 @@ def prune(
     )
 
 
-def _contents(found: StoreContents) -> str:
+def _contents(contents: StoreContents) -> str:
     return (
-        f"{found.pipelines} pipelines, {found.entries} entries and {found.decisions} decisions, "
-        f"{filesize.decimal(found.size_bytes)}, verified"
+        f"{contents.pipelines} pipelines, {contents.entries} entries and {contents.decisions} decisions, "
+        f"{filesize.decimal(contents.size_bytes)}, verified"
     )
 
 

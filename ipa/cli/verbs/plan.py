@@ -54,9 +54,9 @@ def plan(
     best = planned(question, rate, sets)
     show(question.output, best.to_json(), plan_lines(best))
     pipeline, profiles, _ = question.files
-    found = doubts(pipeline.served, profiles)
-    if found:
-        each = ", ".join(f"{doubt.stage} ({'; '.join(doubt.reasons)})" for doubt in found)
+    doubtful = doubts(pipeline.served, profiles)
+    if doubtful:
+        each = ", ".join(f"{doubt.stage} ({'; '.join(doubt.reasons)})" for doubt in doubtful)
         remedy = f"ipa fit {pipeline.name}"
         typer.echo(f"warning: the plan rests on profiles that are not credible: {each}: {remedy}", err=True)
     raise typer.Exit(EXIT_CODES.get(best.termination, 0))
@@ -77,8 +77,8 @@ def explain(
 
     if not deadline_s > 0:
         raise UsageError(f"--deadline must be above 0 seconds, not {deadline_s:g}")
-    asked, plan = question.asked(rate), question.plan(rate, explain=False)
-    explained = explain_plan(asked, plan, deadline_s)
+    plan = question.plan(rate, explain=False)
+    explained = explain_plan(question.at_rate(rate), plan, deadline_s)
     show(question.output, explained.to_json(), explanation_lines(explained))
     raise typer.Exit(EXIT_CODES.get(plan.termination, 0))
 
@@ -109,12 +109,12 @@ def render(
     if plan is None and rate is None and objective is not None:
         raise UsageError("--objective needs --rate")
     settings, target = folders.settings, target_named(at)
-    found = find_pipeline(pipeline, settings.pipelines_dir)
-    found = target.shape(found, usable_profiles(settings, found.name))
-    check_honoured(target, [found])
-    if not found.runnable:
-        typer.echo(f"note: planned only: {found.not_runnable_because}", err=True)
-    for note in unbatched_notes(found):
+    described = find_pipeline(pipeline, settings.pipelines_dir)
+    described = target.shape(described, usable_profiles(settings, described.name))
+    check_honoured(target, [described])
+    if not described.runnable:
+        typer.echo(f"note: planned only: {described.not_runnable_because}", err=True)
+    for note in unbatched_notes(described):
         typer.echo(f"note: {note}", err=True)
     if plan is not None:
         configs = read_plan(plan).configs
@@ -127,8 +127,8 @@ def render(
             )
         configs = best.configs
     else:
-        configs = target.smallest(found)
-    typer.echo(yaml.safe_dump_all(target.render(found, configs), sort_keys=False), nl=False)
+        configs = target.smallest(described)
+    typer.echo(yaml.safe_dump_all(target.render(described, configs), sort_keys=False), nl=False)
 
 
 def fleet(
@@ -176,7 +176,7 @@ def fleet(
     members = []
     for name, rate_rps in rates.items():
         question = Question(name, objective, compat, allocation, **asdict(folders))
-        problem = question.asked(rate_rps).problem()
+        problem = question.at_rate(rate_rps).problem()
         members.append(Member(problem, weights.get(name, 1.0)))
     within_s = Settings.from_env().solver_deadline_s if deadline_s is None else deadline_s
     planned = plan_together(members, cores, within_s, limits)
@@ -190,7 +190,7 @@ def parse_pairs(
 
     `known`: the pipelines that may be named.
     """
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     faults = []
     for text in texts:
         name, _, number = text.rpartition("=")
@@ -202,12 +202,12 @@ def parse_pairs(
             faults.append(f"{text!r} is not PIPELINE=a number")
         elif not 0 < value < inf:
             faults.append(f"{text!r}: the number must be above 0 and finite")
-        elif name in found:
+        elif name in numbers:
             faults.append(f"{name!r} is given twice")
         elif known is not None and name not in known:
             faults.append(f"{name!r} is not in the fleet: {', '.join(known)}")
         else:
-            found[name] = value
+            numbers[name] = value
     if faults:
         raise UsageError(f"{option} makes no sense", problems=[Fault(fault) for fault in faults])
-    return found
+    return numbers

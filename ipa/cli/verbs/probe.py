@@ -100,15 +100,15 @@ def infer(
         body = _read(file)
     with place.client() as service:
         address = address_of(service, pipeline)
-    found = infer_at(address, body, timeout_s)
-    if found.answered:
-        show(place.output, found.answer, json_text(found.answer))
-        if found.timing:
-            typer.echo(f"milliseconds: {found.timing}", err=True)
+    result = infer_at(address, body, timeout_s)
+    if result.answered:
+        show(place.output, result.answer, json_text(result.answer))
+        if result.timing:
+            typer.echo(f"milliseconds: {result.timing}", err=True)
         return
-    if found.status in REFUSED:
-        raise InputError(f"{found.url} refused the request: {found.detail}")
-    typer.echo(f"error: {found.fault}", err=True)
+    if result.status in REFUSED:
+        raise InputError(f"{result.url} refused the request: {result.detail}")
+    typer.echo(f"error: {result.fault}", err=True)
     raise typer.Exit(ExitCode.DEGRADED)
 
 
@@ -157,15 +157,15 @@ def probe(
     if gateway and not place.address(described, settings).url.startswith(gateway):
         raise UsageError(f"{place.place(described)} has no gateway", hint="Give its address with --url.")
     timeout_s = _timeout_s(timeout, described.probe.timeout_s if described.probe else USUAL_TIMEOUT_S)
-    asked = ProbeRequest(_body(described, request), timeout_s, url, transport)
-    found = place.probe(described, asked, settings)
-    values = {"pipeline": described.name, "answered": found.answered, **asdict(found)}
-    words = f"answered in {found.latency_s * 1e3:.0f} ms" if found.answered else f"failed: {found.detail}"
-    lines = [f"{described.name}: {words} ({found.protocol} over {found.transport}, {found.url})"]
-    if found.answered:
-        lines.append(json.dumps(found.answer, ensure_ascii=False))
+    question = ProbeRequest(_body(described, request), timeout_s, url, transport)
+    result = place.probe(described, question, settings)
+    values = {"pipeline": described.name, "answered": result.answered, **asdict(result)}
+    words = f"answered in {result.latency_s * 1e3:.0f} ms" if result.answered else f"failed: {result.detail}"
+    lines = [f"{described.name}: {words} ({result.protocol} over {result.transport}, {result.url})"]
+    if result.answered:
+        lines.append(json.dumps(result.answer, ensure_ascii=False))
     show(output, values, *lines)
-    if found.fault:
+    if result.fault:
         raise typer.Exit(ExitCode.DEGRADED)
 
 

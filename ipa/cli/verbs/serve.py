@@ -235,13 +235,13 @@ def _listen(running: App, listener: socket.socket, say: Callable[[str], None]) -
             # Only now, since a reader of the address may call it at once.
             say("ipa: page and API at http://{}:{}".format(*listener.getsockname()[:2]))
             pipelines = list(running.pipelines.values())
-            found = [
+            addresses = [
                 (it.name, address.url) for it in pipelines if (address := running.roster.address(it)).url
             ]
-            for name, url in found[:MOST_ADDRESSES]:
+            for name, url in addresses[:MOST_ADDRESSES]:
                 say(f"ipa: requests of {name} go to {url}")
-            if len(found) > MOST_ADDRESSES:
-                say(f"ipa: `ipa url PIPELINE` prints where those of {len(found) - MOST_ADDRESSES} others go")
+            if (others := len(addresses) - MOST_ADDRESSES) > 0:
+                say(f"ipa: `ipa url PIPELINE` prints where those of {others} others go")
 
     app = create_app(context_of(running), hosts=hosts_of(running.settings))
     server = Server(config_of(app, bounds_of(running.settings)))

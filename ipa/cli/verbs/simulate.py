@@ -71,9 +71,9 @@ def simulate(
     from ipa.service.simulation import as_served, over_seeds_of, rates_of
 
     place = target_named(target)
-    found, profiles, given = folders.load(pipeline)
-    check_honoured(place, [found])
-    setup = as_served(found, profiles, rates_of(workload, minutes, times), given, place)
+    described, profiles, given = folders.load(pipeline)
+    check_honoured(place, [described])
+    setup = as_served(described, profiles, rates_of(workload, minutes, times), given, place)
     setup = replace(
         setup,
         policy=policy or "ours",
@@ -270,7 +270,7 @@ def run(
     if not order:
         raise UsageError(f"there are no experiments in {EXPERIMENTS}", hint="Name an experiment.yaml file.")
     # All files are read before the first cell: a mistake in the last one shows now.
-    found = [
+    experiments = [
         load_experiment(
             find_experiment(name, EXPERIMENTS),
             quick=quick,
@@ -281,7 +281,7 @@ def run(
     ]
     table = Table("experiment", "cells", "seconds", "report")
     rows, runs = [], list[Row]()
-    for experiment in found:
+    for experiment in experiments:
         begin = time.monotonic()
         if check:
             count, page, seconds = len(runner_of(experiment.runner).cells(experiment)[0]), None, None

@@ -129,8 +129,8 @@ def _alternatives(explained: Explanation) -> Iterator[RenderableType]:
 
 def fleet_lines(fleet: Fleet) -> Iterator[RenderableType]:
     """Yield a line for each pipeline, the sums, and the gain of one unit more of each limited resource."""
-    found = fleet.found
-    limits = {CORES: found.budget_cores, **found.limits}
+    search = fleet.found
+    limits = {CORES: search.budget_cores, **search.limits}
     budget = ", ".join(in_words(name, most) for name, most in limits.items())
     yield f"Fleet of {counted(len(fleet.plans), 'pipeline')} on {budget}"
     # Other resources only where some plan has them.
@@ -154,13 +154,15 @@ def fleet_lines(fleet: Fleet) -> Iterator[RenderableType]:
     of = {name: f"of {most:g}" for name, most in limits.items()}
     used = (in_words(name, round(fleet.held.amount(name), 9), of.get(name, "")) for name in names)
     yield (
-        f"  {', '.join(used)}, objectives times weights {found.worth:.6g} "
-        f"{found.termination.value} ({found.solve_s * 1e3:.0f} ms)"
+        f"  {', '.join(used)}, objectives times weights {search.worth:.6g} "
+        f"{search.termination.value} ({search.solve_s * 1e3:.0f} ms)"
     )
-    words = f"one more core is worth about {found.price:.3g}"
-    words += "".join(f", one {dimension(name).unit} more {price:.3g}" for name, price in found.prices.items())
-    if found.gap > 0:
-        gap = figure(found.gap, "gap {:.2%}") if isfinite(found.gap) else "no bound known"
+    words = f"one more core is worth about {search.price:.3g}"
+    words += "".join(
+        f", one {dimension(name).unit} more {price:.3g}" for name, price in search.prices.items()
+    )
+    if search.gap > 0:
+        gap = figure(search.gap, "gap {:.2%}") if isfinite(search.gap) else "no bound known"
         words += f"; the time ran out, {gap} (--deadline gives more)"
     yield f"  {words}"
 
@@ -214,15 +216,15 @@ def _range(least: object, most: object) -> str:
 
 def _latencies(row: Mapping[str, Any]) -> str:
     """The milliseconds of the smallest and the largest batch, with one more digit if there are few."""
-    found = (1000 * row["latencies_s"][at] for at in (0, -1))
-    return _range(*(f"{each:.1f}" if each < 100 else f"{each:.0f}" for each in found))
+    latencies_ms = (1000 * row["latencies_s"][at] for at in (0, -1))
+    return _range(*(f"{each:.1f}" if each < 100 else f"{each:.0f}" for each in latencies_ms))
 
 
 # Changes that are printed; -o json has all.
 MOST_CHANGES = 12
 
 
-def result_lines(first: SimResult, seen: Mapping[str, Any], repeats: int) -> Iterator[RenderableType]:
+def result_lines(first: SimResult, figures: Mapping[str, Any], repeats: int) -> Iterator[RenderableType]:
     """Yield the figures, then the last changes; of several seeds, those of the first."""
     seeds = f"seed{'s' if repeats > 1 else ''} {span(first.seed, repeats)}"
     yield (
@@ -231,7 +233,7 @@ def result_lines(first: SimResult, seen: Mapping[str, Any], repeats: int) -> Ite
     )
     count = ".1f" if repeats > 1 else "d"
     known = {f"{each.attribute}_mean": each.words for each in BESIDE_CORES}
-    kinds = {key: key.removesuffix("_mean") for key in seen if "/" in key and key.endswith("_mean")}
+    kinds = {key: key.removesuffix("_mean") for key in figures if "/" in key and key.endswith("_mean")}
     rows = {
         "requests": ("requests", count, "", 1),
         "violation_ratio": ("late or lost", ".2f", "%", 100),
@@ -243,15 +245,15 @@ def result_lines(first: SimResult, seen: Mapping[str, Any], repeats: int) -> Ite
         **{key: (f"{words}, mean over time", ".2f", "", 1) for key, words in (known | kinds).items()},
         "usd_per_hour": ("cost, mean over time", ".3f", " USD/h", 1),
         "changes": ("changes", count, "", 1),
-        **({"failed_ticks": ("ticks that failed", count, "", 1)} if seen["failed_ticks"] else {}),
+        **({"failed_ticks": ("ticks that failed", count, "", 1)} if figures["failed_ticks"] else {}),
     }
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column()
     table.add_column(justify="right")
     for key, (name, form, unit, scale) in rows.items():
-        if key in seen:
-            shown = with_half(seen[key], seen.get("intervals", {}).get(key), form, scale=scale)
-            table.add_row(name, shown if seen[key] is None else f"{shown}{unit}")
+        if key in figures:
+            shown = with_half(figures[key], figures.get("intervals", {}).get(key), form, scale=scale)
+            table.add_row(name, shown if figures[key] is None else f"{shown}{unit}")
     yield table
     changes = [tick for tick in first.ticks if tick.reason.startswith("apply.")]
     of_first = f" of seed {first.seed}" if repeats > 1 else ""
@@ -265,13 +267,13 @@ def result_lines(first: SimResult, seen: Mapping[str, Any], repeats: int) -> Ite
 
 def as_table(table: ReportTable) -> Table:
     """A table of a report for the terminal."""
-    found = Table(*table.header)
+    shown = Table(*table.header)
     for at in range(table.texts, len(table.header)):
-        found.columns[at].justify = "right"
+        shown.columns[at].justify = "right"
     for rows in table.groups:
         for row in rows:
-            found.add_row(*(cell.in_words for cell in row))
-    return found
+            shown.add_row(*(cell.in_words for cell in row))
+    return shown
 
 
 # A decision and the result of its replay, as JSON values.
@@ -291,20 +293,20 @@ FIGURES = (
 )
 
 
-def listed(found: Sequence[Pair], policy: str | None) -> list[RenderableType]:
+def listed(pairs: Sequence[Pair], policy: str | None) -> list[RenderableType]:
     """One line for each decision; for another policy only those that differ."""
-    if not found:
+    if not pairs:
         return ["no decisions yet"]
-    counts = Counter(pair["replayed"]["outcome"] for pair in found)
+    counts = Counter(pair["replayed"]["outcome"] for pair in pairs)
     if policy is None:
-        shown, heading = found, "taken again"
+        shown, heading = pairs, "taken again"
         outcomes = ", ".join(f"{counts[name]} {words}" for name, words in WORDS.items() if counts[name])
-        head = f"{len(found)} decisions: {outcomes}"
+        head = f"{len(pairs)} decisions: {outcomes}"
     else:
-        shown = [pair for pair in found if pair["replayed"]["outcome"] == "differs"]
+        shown = [pair for pair in pairs if pair["replayed"]["outcome"] == "differs"]
         heading, taken = f"by {policy}", counts["same"] + counts["differs"]
         head = f"{policy} would have decided {counts['differs']} of {taken} differently, from the same inputs"
-        head += _stale(found)
+        head += _stale(pairs)
     table = table_of(
         shown,
         ViewColumn("at", lambda pair: date_time(pair["decision"]["at"])),
@@ -316,14 +318,14 @@ def listed(found: Sequence[Pair], policy: str | None) -> list[RenderableType]:
         ),
         ViewColumn("id", lambda pair: pair["decision"]["decision_id"]),
     )
-    return [*([table] if shown else []), head, *_notes(found)]
+    return [*([table] if shown else []), head, *_notes(pairs)]
 
 
-def parted_nowhere(found: Sequence[Pair], policy: str) -> list[RenderableType]:
+def parted_nowhere(pairs: Sequence[Pair], policy: str) -> list[RenderableType]:
     """The message that two policies decide alike."""
-    same = sum(pair["replayed"]["outcome"] == "same" for pair in found)
+    same = sum(pair["replayed"]["outcome"] == "same" for pair in pairs)
     words = f"{policy} decides the same in all {same} decisions that could be replayed"
-    return [words + _stale(found), *_notes(found)]
+    return [words + _stale(pairs), *_notes(pairs)]
 
 
 def detail(pair: Pair) -> list[RenderableType]:
@@ -367,19 +369,19 @@ def _result(replayed: dict[str, Any]) -> str:
     outcome = replayed["outcome"]
     if outcome != "differs":
         return WORDS[outcome] + (f": {replayed['why']}" if replayed["why"] else "")
-    found = replayed["differences"]
-    words = [f"{each['what']} {each['recorded']} → {each['again']}" for each in found[:SHOWN]]
-    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    differences = replayed["differences"]
+    words = [f"{each['what']} {each['recorded']} → {each['again']}" for each in differences[:SHOWN]]
+    more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
     return f"differs: {', '.join(words)}{more}"
 
 
-def _stale(found: Sequence[Pair]) -> str:
+def _stale(pairs: Sequence[Pair]) -> str:
     """The decisions that could not be replayed, with their reasons."""
-    whys = [pair["replayed"]["why"] for pair in found if pair["replayed"]["outcome"] == "stale"]
+    whys = [pair["replayed"]["why"] for pair in pairs if pair["replayed"]["outcome"] == "stale"]
     return f"; of {len(whys)} it cannot be told: {'; '.join(dict.fromkeys(whys))}" if whys else ""
 
 
-def _notes(found: Sequence[Pair]) -> list[RenderableType]:
+def _notes(pairs: Sequence[Pair]) -> list[RenderableType]:
     """The differences, each once with its count."""
-    counts = Counter(note for pair in found for note in pair["replayed"]["notes"])
+    counts = Counter(note for pair in pairs for note in pair["replayed"]["notes"])
     return [Text(f"note: {note}" + (f" ({many} times)" if many > 1 else "")) for note, many in counts.items()]

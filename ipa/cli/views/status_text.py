@@ -153,16 +153,16 @@ def _edit_words(edit: Json) -> str:
 
 def canary_lines(status: Json) -> list[str]:
     """The measurement of a canary so far."""
-    found = status["live"].get("canary")
-    if not found:
+    canary = status["live"].get("canary")
+    if not canary:
         return []
-    measured = f"measured for {found['measured_s']:.0f} of {found['measure_s']:g} s"
-    if found["in_time_ratio"] is not None:
+    measured = f"measured for {canary['measured_s']:.0f} of {canary['measure_s']:g} s"
+    if canary["in_time_ratio"] is not None:
         measured += (
-            f": {100 * found['in_time_ratio']:.1f} % of {found['requests']:.0f} in time, "
-            f"{found['failed']:.0f} failed, p{status['sla_percentile']:g} {_n(found['latency_s'], 3)} s"
+            f": {100 * canary['in_time_ratio']:.1f} % of {canary['requests']:.0f} in time, "
+            f"{canary['failed']:.0f} failed, p{status['sla_percentile']:g} {_n(canary['latency_s'], 3)} s"
         )
-    return [f"Canary: {found['share_percent']} % of the requests, {measured}"]
+    return [f"Canary: {canary['share_percent']} % of the requests, {measured}"]
 
 
 def _beside_of(stage: Json) -> Resources:
@@ -250,13 +250,13 @@ def history_table(decisions: Sequence[Json], *, is_changes: bool = False) -> Ren
     )
 
 
-def difference_table(found: Difference) -> Group:
+def difference_table(change: Difference) -> Group:
     """The table of differences: ~ changes, = stays."""
-    rate = "" if found.rate_rps is None else f"   λ {found.rate_rps:.4g} rps"
-    known = [each for stage in found.stages for each in (stage.beside, stage.wanted_beside) if each]
+    rate = "" if change.rate_rps is None else f"   λ {change.rate_rps:.4g} rps"
+    known = [each for stage in change.stages for each in (stage.beside, stage.wanted_beside) if each]
     names = list(total(known).amounts)
     table = table_of(
-        found.stages,
+        change.stages,
         ViewColumn("  stage", lambda stage: f"{SIGN[bool(stage.changed)]} {stage.stage}"),
         ViewColumn("variant", _variant_change),
         _change_column("batch", "batch_size"),
@@ -264,17 +264,19 @@ def difference_table(found: Difference) -> Group:
         _change_column("cores each", "cores"),
         ViewColumn("cores", _cores_change, "{}"),
     )
-    cost = [f"{delta(found.cost_cores, found.wanted_cost_cores, 'g', relative=True)} cores"]
-    cost += [f"{_resource_delta(found.beside, found.wanted_beside, name)} {words_of(name)}" for name in names]
-    price, wanted_price = found.cost_usd_per_hour, found.wanted_cost_usd_per_hour
+    cost = [f"{delta(change.cost_cores, change.wanted_cost_cores, 'g', relative=True)} cores"]
+    cost += [
+        f"{_resource_delta(change.beside, change.wanted_beside, name)} {words_of(name)}" for name in names
+    ]
+    price, wanted_price = change.cost_usd_per_hour, change.wanted_cost_usd_per_hour
     if price is not None or wanted_price is not None:
         cost.append(f"{delta(price, wanted_price, '.4g', relative=True)} USD/h")
-    changes = sum(bool(stage.changed) for stage in found.stages)
+    changes = sum(bool(stage.changed) for stage in change.stages)
     return Group(
-        Text(f"Pipeline {found.pipeline}{rate}   at revision {found.revision or 'unknown'}"),
+        Text(f"Pipeline {change.pipeline}{rate}   at revision {change.revision or 'unknown'}"),
         table,
-        Text(f"  PAS {delta(found.pas, found.wanted_pas, '.3f')}   cost {', '.join(cost)}"),
-        Text(f"  {changes} of {len(found.stages)} stages would change." if changes else "  No change."),
+        Text(f"  PAS {delta(change.pas, change.wanted_pas, '.3f')}   cost {', '.join(cost)}"),
+        Text(f"  {changes} of {len(change.stages)} stages would change." if changes else "  No change."),
     )
 
 

@@ -12,10 +12,10 @@ def test_each_input_has_its_age_or_why_it_was_not_seen() -> None:
     stage = StageObservation(
         "detect", Measured(StageConfig("detect", "v4", 1, 1.0, 2)), Measured(2), Measured(3.0, 2.5), stale
     )
-    seen = Observation(
+    observation = Observation(
         "ocr", 100.0, Measured(3.0, 1.5), Missing(MissingReason.ABSENT, "no series"), Measured(0.2), (stage,)
     )
-    assert inputs_of(seen) == (
+    assert inputs_of(observation) == (
         InputLive("load", missing=MissingReason.ABSENT, detail="no series"),
         InputLive("arrival_rate", age_s=1.5),
         InputLive("latency", age_s=0.0),

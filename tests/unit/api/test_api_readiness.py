@@ -13,8 +13,8 @@ from tests.fakes.clock import VirtualClock
 READY = DependencyCheck("store", True, required=True)
 
 
-class Asked:
-    """A store that counts how often it is asked."""
+class CountingStore:
+    """A store that counts its checks."""
 
     def __init__(self) -> None:
         self.times = 0
@@ -27,7 +27,7 @@ class Asked:
 
 
 def test_what_was_found_counts_for_at_most_five_seconds() -> None:
-    clock, store = VirtualClock(), Asked()
+    clock, store = VirtualClock(), CountingStore()
     check = StoreCheck(store.check, clock)
     assert [check() for _ in range(100)] == [READY] * 100
     store.gone = True
@@ -42,7 +42,7 @@ def test_what_was_found_counts_for_at_most_five_seconds() -> None:
 
 
 def test_those_who_ask_at_once_have_one_answer() -> None:
-    store, begun, go_on = Asked(), Event(), Event()
+    store, begun, go_on = CountingStore(), Event(), Event()
 
     def slow() -> None:
         store.check()

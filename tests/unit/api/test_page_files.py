@@ -12,9 +12,9 @@ from tests.fakes.browsing import VIEWS
 
 def test_every_hold_and_all_that_is_wrong_has_its_remedy() -> None:
     _, _, text = (PAGE / "reasons.js").read_text().partition("REMEDIES")
-    told = set(re.findall(r'^  "((?:hold|apply)\.\w+)":', text, re.MULTILINE))
+    explained = set(re.findall(r'^  "((?:hold|apply)\.\w+)":', text, re.MULTILINE))
     holds = {code.value for code in ReasonCode if code.value.startswith("hold.")}
-    assert told == holds | {code.value for code in UNHEALTHY}
+    assert explained == holds | {code.value for code in UNHEALTHY}
 
 
 def test_every_view_is_in_the_navigation_and_tried() -> None:

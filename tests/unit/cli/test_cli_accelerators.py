@@ -98,8 +98,8 @@ def test_a_plan_keeps_to_the_accelerators_there_are(capsys: Capture) -> None:
             held[kind] = held.get(kind, 0) + count * stage["replicas"]
     assert held == {GPU: 2, SLICE: 2}
     assert run(["plan", "vision", "--rate", "2000", *PLACE]) == 3
-    said = capsys.readouterr()
-    assert "cores ≥" in said.out + said.err or "rate ≤" in said.out + said.err
+    printed = capsys.readouterr()
+    assert "cores ≥" in printed.out + printed.err or "rate ≤" in printed.out + printed.err
 
 
 def test_a_rendered_plan_requests_them(capsys: Capture) -> None:

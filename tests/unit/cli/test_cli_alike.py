@@ -86,7 +86,7 @@ def test_every_verb_prints_in_every_form() -> None:
 def test_a_flag_means_the_same_wherever_it_is() -> None:
     short: dict[str, str] = {}
     kinds: dict[str, set[Any]] = {}
-    for flag in (flag for found in COMMANDS.values() for flag in found):
+    for flag in (flag for flags in COMMANDS.values() for flag in flags):
         long = [name for name in flag.names if name.startswith("--")]
         for name in flag.names:
             if len(name) == 2 and long:
@@ -117,15 +117,15 @@ def test_what_reaches_a_cluster_takes_a_place_and_a_namespace() -> None:
 
 
 def test_every_flag_is_explained() -> None:
-    for verb, found in COMMANDS.items():
-        for flag in found:
+    for verb, flags in COMMANDS.items():
+        for flag in flags:
             if flag.names[0].startswith("-"):
                 assert flag.info.help, f"ipa {verb} {flag.names[0]}"
 
 
 def test_names_of_pipelines_are_completed_wherever_one_is_asked_for() -> None:
-    for verb, found in COMMANDS.items():
-        for flag in found:
+    for verb, flags in COMMANDS.items():
+        for flag in flags:
             if flag.names == ("pipeline",):
                 assert flag.info.autocompletion is not None, verb
 

@@ -22,15 +22,15 @@ FIRST_S = 300
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, ServeOptions]]:
+def demo_runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, ServeOptions]]:
     """The runs of the demo."""
-    found: list[tuple[Settings, ServeOptions]] = []
-    monkeypatch.setattr(serve, "run_service", lambda *asked: found.append(asked[:2]))
-    return found
+    runs: list[tuple[Settings, ServeOptions]] = []
+    monkeypatch.setattr(serve, "run_service", lambda *arguments: runs.append(arguments[:2]))
+    return runs
 
 
 def test_it_says_which_settings_of_a_real_service_it_ignores(
-    asked: list[tuple[Settings, ServeOptions]],
+    demo_runs: list[tuple[Settings, ServeOptions]],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -38,7 +38,7 @@ def test_it_says_which_settings_of_a_real_service_it_ignores(
     monkeypatch.setenv("IPA_TARGET", "kubernetes")
     assert run(["demo"]) == 0
     assert "ipa: the demo ignores IPA_TARGET, IPA_AUTH\n" in capsys.readouterr().err
-    (settings, _), *_ = asked
+    (settings, _), *_ = demo_runs
     assert (settings.auth, settings.target) == ("", "simulated")
     monkeypatch.delenv("IPA_AUTH")
     monkeypatch.delenv("IPA_TARGET")
@@ -48,21 +48,21 @@ def test_it_says_which_settings_of_a_real_service_it_ignores(
 
 @pytest.mark.parametrize("rates", ["2:18", "6:6", "5:30"])
 def test_the_first_half_minute_is_in_time(
-    rates: str, asked: list[tuple[Settings, ServeOptions]], capsys: pytest.CaptureFixture[str]
+    rates: str, demo_runs: list[tuple[Settings, ServeOptions]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["demo", "--rates", rates]) == 0
     assert ("The load is steady." in capsys.readouterr().out) == (rates == "6:6")
-    (settings, options), *_ = asked
+    (settings, options), *_ = demo_runs
     assert options.simulated is not None
     load = tuple(options.simulated.rates_rps[:FIRST_S].tolist())
     assert options.start_rate_rps == max(load[: serve.START_S])
     pipeline, profiles = packaged_example()
     setup = as_served(pipeline, profiles, load, settings, target_named("simulated"))
     result = simulate(replace(setup, start_s=serve.START_S))
-    seen: dict[str, Any] = result.summary()
-    assert seen["violation_ratio"] < 0.01
+    summary: dict[str, Any] = result.summary()
+    assert summary["violation_ratio"] < 0.01
     # The page scales its latency axis to the longest.
-    assert seen["latency_max_s"] < 2 * result.sla_s
+    assert summary["latency_max_s"] < 2 * result.sla_s
 
 
 def test_its_time_begins_when_all_is_built(monkeypatch: pytest.MonkeyPatch) -> None:

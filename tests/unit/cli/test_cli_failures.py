@@ -66,8 +66,8 @@ def test_a_forecaster_that_fails_is_no_result(
     name: str, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["simulate", "video", *MINUTE, "--forecaster", f"{BAD}:{name}"]) == 1
-    told = capsys.readouterr().err
-    assert f"{BAD}:{name}: failed, forecaster '{BAD}:{name}'" in told and words in told
+    err = capsys.readouterr().err
+    assert f"{BAD}:{name}: failed, forecaster '{BAD}:{name}'" in err and words in err
 
 
 def test_a_forecaster_without_enough_history_has_not_failed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,9 +117,9 @@ def test_every_policy_is_checked_before_the_first_cell(
     policies = f"static,infadapter,{BAD}:NotMade"
     arguments = ["--workers", "1", "--out", str(tmp_path)]
     assert run(["compare", "video", "--policies", policies, *arguments]) == 64
-    told = capsys.readouterr().err
-    assert "nothing was computed" in told and "cannot be planned as a set" in told
-    assert "infadapter" in told and "raised KeyError: 'weights.bin'" in told
+    err = capsys.readouterr().err
+    assert "nothing was computed" in err and "cannot be planned as a set" in err
+    assert "infadapter" in err and "raised KeyError: 'weights.bin'" in err
     file = tmp_path / "experiment.yaml"
     file.write_text(
         "apiVersion: ipa/v1\nkind: Experiment\nname: try\ntitle: try\nquestion: try?\nrunner: simulate\n"

@@ -56,11 +56,11 @@ def test_a_plan_says_how_its_solver_was_chosen() -> None:
 
 
 def test_the_log_of_a_simulation_has_its_clock() -> None:
-    said = record("decided")
-    wall = datetime.fromtimestamp(said.created, UTC)
+    entry = record("decided")
+    wall = datetime.fromtimestamp(entry.created, UTC)
     pace = Pace(speed=10.0, began=wall - timedelta(seconds=60), began_s=0.0)
     shown = date_time((wall + timedelta(seconds=540)).isoformat())
-    assert TextLines(pace.simulated).format(said).startswith(f"{shown} ")
+    assert TextLines(pace.simulated).format(entry).startswith(f"{shown} ")
 
 
 def test_a_stage_tells_wait_and_service_of_its_items() -> None:

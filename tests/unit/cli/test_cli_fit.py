@@ -39,8 +39,8 @@ def change(file: Path, **values: Any) -> None:
 
 def fitted(capsys: Capture, *arguments: str, code: int = 0) -> dict[str, Any]:
     assert run(["fit", *arguments, "-o", "json"]) == code
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
+    report: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return report
 
 
 def test_text_has_a_row_a_fit(capsys: Capture) -> None:
@@ -56,22 +56,22 @@ def test_text_has_a_row_a_fit(capsys: Capture) -> None:
 
 
 def test_json_has_all_of_it(capsys: Capture) -> None:
-    found = fitted(capsys, "ocr")
-    assert [(each["stage"], each["measured_on"], each["age_days"]) for each in found["stages"]] == [
+    report = fitted(capsys, "ocr")
+    assert [(each["stage"], each["measured_on"], each["age_days"]) for each in report["stages"]] == [
         ("detect", today(), 0),
         ("recognise", today(), 0),
     ]
-    assert {"hardware", "method", "source", "load_rps", "fits"} <= set(found["stages"][0])
-    row = found["stages"][0]["fits"][0]
+    assert {"hardware", "method", "source", "load_rps", "fits"} <= set(report["stages"][0])
+    row = report["stages"][0]["fits"][0]
     assert (row["variant"], row["cores"], row["batch_sizes"]) == ("v6-224", 0.25, [1, 2, 4, 8])
     assert row["throughput_rps"] == 15.39
-    assert found["findings"] == []
+    assert report["findings"] == []
 
 
 def test_only_the_stages_that_are_named(capsys: Capture) -> None:
-    found = fitted(capsys, "ocr", "--stage", "recognise", "--strict")
-    assert [each["stage"] for each in found["stages"]] == ["recognise"]
-    assert found["findings"] == []
+    report = fitted(capsys, "ocr", "--stage", "recognise", "--strict")
+    assert [each["stage"] for each in report["stages"]] == ["recognise"]
+    assert report["findings"] == []
     assert run(["fit", "ocr", "-s", "recognise"]) == 0
     assert capsys.readouterr().out.endswith("No findings.\n")
     assert run(["fit", "ocr", "-s", "recognise", "-s", "crop"]) == 1
@@ -84,8 +84,8 @@ def test_strict_ends_with_3_where_something_is_found(house: Path, capsys: Captur
     for form in ("text", "json", "yaml", "md"):
         assert run(["fit", "ocr", "--strict", "-o", form]) == ExitCode.INFEASIBLE == 3
         assert "2020-01-31" in capsys.readouterr().out
-    found = fitted(capsys, "ocr", "--stage", "recognise", "--strict", code=3)
-    assert [each["kind"] for each in found["findings"]] == ["old"]
+    report = fitted(capsys, "ocr", "--stage", "recognise", "--strict", code=3)
+    assert [each["kind"] for each in report["findings"]] == ["old"]
 
 
 def test_what_is_missing_and_what_is_too_much(house: Path, capsys: Capture) -> None:
@@ -95,9 +95,9 @@ def test_what_is_missing_and_what_is_too_much(house: Path, capsys: Capture) -> N
     change(folder / "recognise.yaml", variants=document["variants"])
     (folder / "detect.yaml").unlink()
     change(shutil.copy(folder / "recognise.yaml", folder / "old.yaml"), stage="old")
-    found = fitted(capsys, "ocr")
-    assert [each["stage"] for each in found["stages"]] == ["recognise", "old"]
-    assert [(each["kind"], each["stage"], each["variant"]) for each in found["findings"]] == [
+    report = fitted(capsys, "ocr")
+    assert [each["stage"] for each in report["stages"]] == ["recognise", "old"]
+    assert [(each["kind"], each["stage"], each["variant"]) for each in report["findings"]] == [
         ("not_measured", "detect", None),
         ("not_measured", "recognise", "v4-160"),
         ("not_in_pipeline", "recognise", "other"),

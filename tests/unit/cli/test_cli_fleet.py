@@ -36,8 +36,8 @@ def planned(capsys: Capture, cores: float, *more: str) -> dict[str, Any]:
 
 def test_with_cores_enough_each_has_its_best_plan(capsys: Capture) -> None:
     fleet = planned(capsys, 100)
-    for entry, asked in zip(fleet["pipelines"], THREE, strict=True):
-        name, _, rate = asked.partition("=")
+    for entry, argument in zip(fleet["pipelines"], THREE, strict=True):
+        name, _, rate = argument.partition("=")
         assert run(["plan", name, "--rate", rate, "--solver", "exact", "-o", "json"]) == 0
         alone = json.loads(capsys.readouterr().out)
         assert entry["plan"]["pipeline"] == name
@@ -93,9 +93,9 @@ def test_memory_is_kept_and_shown_beside_the_cores(capsys: Capture) -> None:
 
 
 def test_no_pipeline_has_accelerators_and_none_are_used(capsys: Capture) -> None:
-    found = planned(capsys, 14, "--accelerators", "nvidia.com/gpu=1", "--accelerators", "amd.com/gpu=0")
-    assert found["budget"] == {"cpu_cores": 14, "nvidia.com/gpu": 1, "amd.com/gpu": 0}
-    assert found["held"]["nvidia.com/gpu"] == 0
+    fleet = planned(capsys, 14, "--accelerators", "nvidia.com/gpu=1", "--accelerators", "amd.com/gpu=0")
+    assert fleet["budget"] == {"cpu_cores": 14, "nvidia.com/gpu": 1, "amd.com/gpu": 0}
+    assert fleet["held"]["nvidia.com/gpu"] == 0
 
 
 def test_too_little_of_two_resources_exits_3_and_says_of_which(capsys: Capture) -> None:
@@ -109,11 +109,11 @@ def test_too_little_of_two_resources_exits_3_and_says_of_which(capsys: Capture) 
 
 def test_what_is_not_proved_is_said_and_is_json(capsys: Capture) -> None:
     question = Question("video")
-    proved = plan_together([Member(question.asked(20.0).problem())], 12.0, 5.0)
+    proved = plan_together([Member(question.at_rate(20.0).problem())], 12.0, 5.0)
     for gap, words in ((inf, "no bound known"), (0.25, "gap 25.00%")):
         bound = proved.found.worth + gap
-        found = replace(proved.found, bound=bound, gap=gap, termination=Termination.FEASIBLE)
-        fleet = replace(proved, found=found)
+        search = replace(proved.found, bound=bound, gap=gap, termination=Termination.FEASIBLE)
+        fleet = replace(proved, found=search)
         values = json.loads(json.dumps(fleet.to_json(), allow_nan=False))
         assert values["termination"] == "feasible"
         assert values["gap"] == (None if gap == inf else gap)

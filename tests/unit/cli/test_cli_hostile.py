@@ -152,13 +152,13 @@ def line_of(path: Verb, option: str, value: str) -> list[str]:
 
 def every(kinds: tuple[type, ...]) -> list[Any]:
     """Each option of each verb of those kinds."""
-    found = []
+    options = []
     for path, verb in VERBS.items():
         for _, kind, option in parameters(verb):
             is_such = isinstance(kind, type) and issubclass(kind, kinds) and kind is not bool
             if is_such and not issubclass(kind, Enum) and (path[-1], option) not in WAITS:
-                found.append(pytest.param(path, option, id=f"{' '.join(path)} {option}"))
-    return found
+                options.append(pytest.param(path, option, id=f"{' '.join(path)} {option}"))
+    return options
 
 
 def tried(path: Verb, option: str, value: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -189,9 +189,9 @@ def test_there_are_verbs_to_try() -> None:
 @pytest.mark.parametrize(("path", "option"), every((int, float)))
 def test_numbers(path: Verb, option: str, capsys: pytest.CaptureFixture[str]) -> None:
     for value in sample(option, NEVER_NUMBERS, path):
-        code, said = tried(path, option, value, capsys)
-        assert code == ExitCode.USAGE, (value[:20], said)
-        assert option in said, said
+        code, err = tried(path, option, value, capsys)
+        assert code == ExitCode.USAGE, (value[:20], err)
+        assert option in err, err
     for value in sample(option, NUMBERS, path):
         tried(path, option, value, capsys)
 
@@ -199,9 +199,9 @@ def test_numbers(path: Verb, option: str, capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(("path", "option"), every((str,)))
 def test_texts(path: Verb, option: str, capsys: pytest.CaptureFixture[str]) -> None:
     for value in sample(option, NEVER_TEXTS, path):
-        code, said = tried(path, option, value, capsys)
+        code, err = tried(path, option, value, capsys)
         assert code == ExitCode.USAGE
-        assert option in said, said
+        assert option in err, err
     for value in sample(option, TEXTS, path):
         tried(path, option, value, capsys)
 
@@ -209,9 +209,9 @@ def test_texts(path: Verb, option: str, capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(("path", "option"), every((Path,)))
 def test_paths(path: Verb, option: str, hostile: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     for value in sample(option, (*NEVER_TEXTS, "a" * 300), path):
-        code, said = tried(path, option, value, capsys)
+        code, err = tried(path, option, value, capsys)
         assert code == ExitCode.USAGE
-        assert option in said, said
+        assert option in err, err
     for value in sample(option, hostile, path):
         tried(path, option, value, capsys)
 
@@ -248,7 +248,7 @@ def test_settings_that_are_numbers(name: str) -> None:
     default = getattr(Settings(), name)
     # What it is without being set may also be said.
     assert getattr(Settings.from_env({f"IPA_{name.upper()}": str(default)}), name) == default
-    _, most = next(found for suffix, found in RANGES.items() if name.endswith(suffix))
+    _, most = next(bounds for suffix, bounds in RANGES.items() if name.endswith(suffix))
     wrong = (*NEVER_NUMBERS, "-1", "-0.5", "x", "", "1e-320", f"{most * 10:.0f}")
     for value in () if isinstance(default, bool) else wrong:
         with pytest.raises(ConfigurationError) as error:

@@ -26,15 +26,15 @@ def made(capfd: Captured, *options: str) -> tuple[str, str, str]:
     """A key, its id, and what is said of it beside."""
     assert run(["key", "create", *options]) == 0
     out, err = capfd.readouterr()
-    found = KEY.fullmatch(out.strip())
-    assert found is not None
-    return found[0], found[1], err
+    match = KEY.fullmatch(out.strip())
+    assert match is not None
+    return match[0], match[1], err
 
 
 def test_a_key_is_printed_once_and_alone(capfd: Captured) -> None:
-    token, key_id, said = made(capfd, "--role", "owner", "--name", "ada")
+    token, key_id, err = made(capfd, "--role", "owner", "--name", "ada")
     assert re.fullmatch(
-        rf"key {key_id} of ada: owner of default, until \d{{4}}-.* UTC; it is not shown again\n", said
+        rf"key {key_id} of ada: owner of default, until \d{{4}}-.* UTC; it is not shown again\n", err
     )
     assert run(["key", "list"]) == 0
     out = capfd.readouterr().out
@@ -47,20 +47,20 @@ def test_a_revoked_key_is_listed_as_such(capfd: Captured) -> None:
     assert run(["key", "revoke", key_id]) == 0
     assert "is revoked" in capfd.readouterr().out
     assert run(["key", "list", "-o", "json"]) == 0
-    (found,) = json.loads(capfd.readouterr().out)
-    assert (found["state"], found["role"], found["namespace"]) == ("revoked", "operator", "*")
-    assert found["expires_at"] is None and found["revoked_at"]
+    (key,) = json.loads(capfd.readouterr().out)
+    assert (key["state"], key["role"], key["namespace"]) == ("revoked", "operator", "*")
+    assert key["expires_at"] is None and key["revoked_at"]
 
 
 def test_as_json_with_the_key(capfd: Captured) -> None:
     assert run(["key", "create", "--role", "viewer", "-n", "*", "--expires", "12h", "-o", "json"]) == 0
-    found = json.loads(capfd.readouterr().out)
+    printed = json.loads(capfd.readouterr().out)
     store = open_store("sqlite:///runs/ipa.sqlite3")
-    kept = store.keys.find(found.pop("token"))
+    stored = store.keys.find(printed.pop("token"))
     store.close()
-    assert kept is not None and kept.key_id == found["key_id"] and found["namespace"] == "*"
-    assert kept.expires_at is not None
-    assert (kept.expires_at - kept.created_at).total_seconds() == 12 * 3600
+    assert stored is not None and stored.key_id == printed["key_id"] and printed["namespace"] == "*"
+    assert stored.expires_at is not None
+    assert (stored.expires_at - stored.created_at).total_seconds() == 12 * 3600
 
 
 @pytest.mark.parametrize(

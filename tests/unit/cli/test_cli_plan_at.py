@@ -20,13 +20,13 @@ def _in_the_repository(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
 
 def plan(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
     assert run(["plan", "video", "--rate", "10", "-o", "json", *arguments]) == 0
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
+    best: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return best
 
 
 def test_the_orchestrator_counts_on_a_cluster_only(capsys: pytest.CaptureFixture[str]) -> None:
     here, there = plan(capsys), plan(capsys, "--at", "kubernetes")
-    cores = [sum(it["replicas"] * it["cores"] for it in found["stages"]) for found in (here, there)]
+    cores = [sum(it["replicas"] * it["cores"] for it in best["stages"]) for best in (here, there)]
     assert (here["cost_cores"], there["cost_cores"]) == (cores[0], cores[1] + 0.5)
     # Replicas that batch for themselves help each other less than those of one queue.
     assert there["cost_cores"] > here["cost_cores"] + 0.5
@@ -44,10 +44,10 @@ def test_beside_the_first_stage_it_multiplies_and_the_budget_holds_with_it(
     (tmp_path / "video").mkdir()
     (tmp_path / "video/pipeline.yaml").write_text(yaml.safe_dump(given), encoding="utf-8")
     where = ("--pipelines-dir", str(tmp_path))
-    found = plan(capsys, "--at", "kubernetes", *where)
-    first, *_ = found["stages"]
-    replicas = sum(stage["replicas"] * stage["cores"] for stage in found["stages"])
-    assert found["cost_cores"] == pytest.approx(replicas + first["replicas"])
+    best = plan(capsys, "--at", "kubernetes", *where)
+    first, *_ = best["stages"]
+    replicas = sum(stage["replicas"] * stage["cores"] for stage in best["stages"])
+    assert best["cost_cores"] == pytest.approx(replicas + first["replicas"])
     least = plan(capsys, *where)["cost_cores"]
     given["bounds"] = {**given.get("bounds", {}), "cores": least}
     (tmp_path / "video/pipeline.yaml").write_text(yaml.safe_dump(given), encoding="utf-8")
@@ -55,7 +55,7 @@ def test_beside_the_first_stage_it_multiplies_and_the_budget_holds_with_it(
     code = run(["plan", "video", "--rate", "10", "-o", "json", "--at", "kubernetes", *where])
     tight = json.loads(capsys.readouterr().out)
     assert code == 3 or tight["cost_cores"] <= least
-    assert tight["stages"] != found["stages"]
+    assert tight["stages"] != best["stages"]
 
 
 def test_every_verb_that_plans_counts_alike(capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,10 +114,10 @@ def test_a_profile_measured_beside_others_is_told_by_all_commands(
 ) -> None:
     machine.foreign = 0.9
     assert run(["profile", "shop", "--write"]) == 0
-    said = capsys.readouterr().err
-    assert said.count("the p99 scatters: measure longer, or on an idle machine") > 12
+    warnings = capsys.readouterr().err
+    assert warnings.count("the p99 scatters: measure longer, or on an idle machine") > 12
     words = "poor latency fits: "
-    assert f"warning: the profile of detect is not credible: {words}" in said
+    assert f"warning: the profile of detect is not credible: {words}" in warnings
 
     assert run(["fit", "shop", "--strict"]) == ExitCode.INFEASIBLE
     shown = capsys.readouterr().out

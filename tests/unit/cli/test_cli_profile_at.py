@@ -57,13 +57,13 @@ def test_servers_that_run_already_are_measured(home: Path, capsys: pytest.Captur
     assert list(dict.fromkeys(path for path, body in server.requests if body)) == [
         f"/{cores}/{variant}/detect/infer" for variant in ("d-s", "d-l") for cores in ("500m", "1000m")
     ]
-    found = load_profile(home / "out" / "detect.yaml")
-    assert [each.variant for each in found.variants] == ["d-s", "d-l"]
-    assert found.hardware == f"servers at {url}" and found.variants[0].readiness_s is None
+    profile = load_profile(home / "out" / "detect.yaml")
+    assert [each.variant for each in profile.variants] == ["d-s", "d-l"]
+    assert profile.hardware == f"servers at {url}" and profile.variants[0].readiness_s is None
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (
             ["-s", "detect", "--variants", "d-s", "--cores", "1", "--at", "kubernetes"],
@@ -74,7 +74,7 @@ def test_servers_that_run_already_are_measured(home: Path, capsys: pytest.Captur
     ],
 )
 def test_an_address_that_cannot_be_all_of_them_is_refused(
-    home: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    home: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["profile", "sample", *words]) == ExitCode.USAGE
-    assert said in " ".join(capsys.readouterr().err.split())
+    assert message in " ".join(capsys.readouterr().err.split())

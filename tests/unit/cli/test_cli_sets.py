@@ -42,10 +42,10 @@ def as_json(capture: Capture, *arguments: str) -> dict[str, Any]:
 def test_the_set_is_the_best_of_all_splits_in_whole_percents(
     resnets: tuple[Pipeline, dict[str, StageProfile]], capsys: Capture
 ) -> None:
-    asked = set_question(*resnets, 100.0)
+    question = set_question(*resnets, 100.0)
     several = 0
     for rate in (20.0, 70.0, 100.0, 250.0, 370.0):
-        problem = in_whole_percents(replace(asked.problem, rate_rps=rate))
+        problem = in_whole_percents(replace(question.problem, rate_rps=rate))
         expected, _ = Splits(problem).best(problem)
         plan = as_json(capsys, "resnets", "--sets", "--rate", str(rate))
         # The set's objective has no term of batch sizes.

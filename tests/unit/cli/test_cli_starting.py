@@ -108,8 +108,8 @@ def test_init_leaves_alone_what_is_there_unless_forced(
     assert "--force" in err
     assert file.read_text() == "mine"
     assert run([*INIT, "--force", "-o", "json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert "pipelines/shop/pipeline.yaml" in found["written"]
+    printed = json.loads(capsys.readouterr().out)
+    assert "pipelines/shop/pipeline.yaml" in printed["written"]
     assert load_pipeline(file).name == "shop"
 
 
@@ -140,10 +140,10 @@ def test_what_is_imported_from_a_file_differs_in_nothing_from_it(
     here: Path, video: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["import", "-f", str(video), "--sla", "900ms", "-o", "json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert [config["variant"] for config in found["running"]] == ["yolov5n", "resnet18"]
+    printed = json.loads(capsys.readouterr().out)
+    assert [config["variant"] for config in printed["running"]] == ["yolov5n", "resnet18"]
     assert load_pipeline(here / "pipelines/video/pipeline.yaml").sla.latency_s == 0.9
-    (here / "runs.json").write_text(json.dumps({"stages": found["running"]}))
+    (here / "runs.json").write_text(json.dumps({"stages": printed["running"]}))
     # What runs is what is planned: not a field of the manifest would change.
     assert run(["render", "video", "--plan", "runs.json"]) == 0
     assert yaml.safe_load(capsys.readouterr().out) == yaml.safe_load(video.read_text())

@@ -55,7 +55,7 @@ def fill(url: str, decisions: int = 6) -> None:
 
 def all_of(url: str) -> list[Any]:
     store = open_store(url)
-    found = [
+    rows = [
         store.decisions("ocr"),
         store.decisions("video"),
         store.entries(0, 1000),
@@ -65,7 +65,7 @@ def all_of(url: str) -> list[Any]:
         store.verify("ocr"),
     ]
     store.close()
-    return found
+    return rows
 
 
 @pytest.fixture
@@ -149,8 +149,8 @@ def test_a_store_that_is_not_empty_is_left_alone(store: Path, capfd: Captured) -
     assert run(["store", "backup", "copy.sqlite3"]) == 0
     before = all_of(url_of(store))
     assert run(["store", "restore", "copy.sqlite3"]) == 4
-    said = capfd.readouterr().err
-    assert "is not empty: ipa_entries" in said and "s.sqlite3-wal" in said
+    err = capfd.readouterr().err
+    assert "is not empty: ipa_entries" in err and "s.sqlite3-wal" in err
     assert all_of(url_of(store)) == before
 
 
@@ -248,8 +248,8 @@ def test_doctor_reads_the_store_whole(store: Path, capfd: Captured) -> None:
     assert "8 entries of 2 pipelines are unchanged" in out and "MB without a fault" in out
     store.chmod(0o644)
     assert run(["doctor", "--store", "-o", "json"]) == 0
-    found = {each["name"]: each for each in json.loads(capfd.readouterr().out)}
-    assert found["rights of the store"]["remedy"].startswith(f"chmod 600 {store}")
+    findings = {each["name"]: each for each in json.loads(capfd.readouterr().out)}
+    assert findings["rights of the store"]["remedy"].startswith(f"chmod 600 {store}")
     contents = bytearray(store.read_bytes())
     contents[-4096:] = b"\xff" * 4096
     store.write_bytes(contents)

@@ -97,15 +97,17 @@ def doctor(
     def findings(*arguments: str, code: int = 0) -> dict[str, Finding]:
         got = run(["doctor", "--at", f"kubernetes:{config}", "-o", "json", *patient, *arguments])
         out = capsys.readouterr().out
-        found = {one["name"]: Finding(**{**one, "state": Severity(one["state"])}) for one in json.loads(out)}
-        assert got == code, [one for one in found.values() if one.state is Severity.FAIL]
-        return found
+        by_name = {
+            one["name"]: Finding(**{**one, "state": Severity(one["state"])}) for one in json.loads(out)
+        }
+        assert got == code, [one for one in by_name.values() if one.state is Severity.FAIL]
+        return by_name
 
     return findings
 
 
-def failures(found: dict[str, Finding]) -> set[str]:
-    return {name for name, one in found.items() if one.state is Severity.FAIL}
+def failures(findings: dict[str, Finding]) -> set[str]:
+    return {name for name, one in findings.items() if one.state is Severity.FAIL}
 
 
 def test_the_rights_it_looks_at_are_those_of_the_roles(root: Path) -> None:
@@ -128,30 +130,30 @@ def test_a_restricted_namespace_is_told_before_anything_is_written(
     with kube.store.lock:
         body = {"kind": "Namespace", "metadata": {"name": "default", "labels": labels}}
         kube.store.create("namespaces", "", body)
-    found = doctor(code=1)["pod security for video"]
-    assert found.state is Severity.FAIL and "shape: split" in found.seen
+    finding = doctor(code=1)["pod security for video"]
+    assert finding.state is Severity.FAIL and "shape: split" in finding.seen
 
 
 def test_a_world_in_which_all_is_well(doctor: Doctor) -> None:
-    found = doctor()
-    assert found["settings"].state is found["files"].state is Severity.OK
-    assert found["api server"].seen == "v1.32.1 answers"
-    assert found["seldon crd"].seen.startswith("machinelearning.seldon.io/v1 is served")
-    assert found["seldon operator"].state is Severity.OK
-    assert found["seldondeployment of video"].seen.startswith("default/video runs crop=yolov5n")
-    assert {name for name in found if name.startswith("right in default")} == {
+    findings = doctor()
+    assert findings["settings"].state is findings["files"].state is Severity.OK
+    assert findings["api server"].seen == "v1.32.1 answers"
+    assert findings["seldon crd"].seen.startswith("machinelearning.seldon.io/v1 is served")
+    assert findings["seldon operator"].state is Severity.OK
+    assert findings["seldondeployment of video"].seen.startswith("default/video runs crop=yolov5n")
+    assert {name for name in findings if name.startswith("right in default")} == {
         f"right in default: {right}" for role in NAMESPACED for right in role.rights
     }
-    assert all(one.state is Severity.OK for name, one in found.items() if name.startswith("right in"))
+    assert all(one.state is Severity.OK for name, one in findings.items() if name.startswith("right in"))
     looked = ("load", "latency", "load of stages", "latency of stages", "requests in replicas")
-    assert {name for name in found if name.startswith("series of video")} == {
+    assert {name for name in findings if name.startswith("series of video")} == {
         f"series of video: {what}" for what in (*looked, "batches of stages")
     }
-    assert all(one.state is Severity.OK for name, one in found.items() if name.startswith("series of"))
-    assert found["lease default/ipa-serving"].seen.startswith("there is none")
+    assert all(one.state is Severity.OK for name, one in findings.items() if name.startswith("series of"))
+    assert findings["lease default/ipa-serving"].seen.startswith("there is none")
     # The fake Prometheus lives in another year.
-    assert found["clock of prometheus"].state is Severity.WARN
-    assert found["clock of api server"].state is Severity.OK
+    assert findings["clock of prometheus"].state is Severity.WARN
+    assert findings["clock of api server"].state is Severity.OK
 
 
 def test_an_orchestrator_that_the_operator_writes_for_ever_is_named_with_its_remedy(
@@ -159,9 +161,9 @@ def test_an_orchestrator_that_the_operator_writes_for_ever_is_named_with_its_rem
 ) -> None:
     assert "orchestrator of default/video" not in doctor()
     kube.edit("default", "video", lambda sdep: sdep["spec"]["predictors"][0].pop("svcOrchSpec"))
-    found = doctor()["orchestrator of default/video"]
-    assert found.state is Severity.WARN
-    assert found.remedy.startswith("kubectl patch sdep video -n default --type=json")
+    finding = doctor()["orchestrator of default/video"]
+    assert finding.state is Severity.WARN
+    assert finding.remedy.startswith("kubectl patch sdep video -n default --type=json")
 
 
 def test_it_writes_nothing(doctor: Doctor, kube: FakeKube) -> None:
@@ -177,8 +179,8 @@ def test_each_verb_that_is_missing_is_named_with_what_grants_it(
     role: RbacRole, doctor: Doctor, kube: FakeKube
 ) -> None:
     kube.denied = {(right.verb, right.resource) for right in role.rights}
-    found = doctor(code=int(role is OBSERVER))
-    missing = {name: one for name, one in found.items() if name.startswith("right in") and one.remedy}
+    findings = doctor(code=int(role is OBSERVER))
+    missing = {name: one for name, one in findings.items() if name.startswith("right in") and one.remedy}
     assert set(missing) == {f"right in default: {right}" for right in role.rights}
     for one in missing.values():
         assert one.state is (Severity.FAIL if role is OBSERVER else Severity.WARN)
@@ -195,10 +197,10 @@ def test_a_role_may_allow_what_is_known_by_name_alone(doctor: Doctor, kube: Fake
         # What is listed has no name that could be asked for.
         ("list", SDEPS, "video"),
     }
-    found = doctor(code=1)
-    assert failures(found) == {f"right in default: list {SDEPS}"}
-    assert found[f"right in default: patch {SDEPS}"].seen == "allowed for video (actor)"
-    assert found["right in default: update leases"].seen == "allowed for ipa-serving (elector)"
+    findings = doctor(code=1)
+    assert failures(findings) == {f"right in default: list {SDEPS}"}
+    assert findings[f"right in default: patch {SDEPS}"].seen == "allowed for video (actor)"
+    assert findings["right in default: update leases"].seen == "allowed for ipa-serving (elector)"
     kube.api.named = {("get", SDEPS, "video"), ("patch", SDEPS, "another")}
     refused = doctor(code=1)[f"right in default: patch {SDEPS}"]
     assert refused.state is Severity.WARN and "not allowed for video" in refused.seen
@@ -212,32 +214,32 @@ def test_who_asks_the_cluster_whose_a_token_is_must_be_allowed_to(
     names = {f"right in the cluster: {right}" for right in REVIEWER.rights}
     assert names <= set(doctor())
     kube.denied = {("create", "tokenreviews")}
-    found = doctor(code=1)
-    assert failures(found) == {"right in the cluster: create tokenreviews"}
-    assert "clusterrolebinding ipa-reviewer" in found["right in the cluster: create tokenreviews"].remedy
-    asked = [
+    findings = doctor(code=1)
+    assert failures(findings) == {"right in the cluster: create tokenreviews"}
+    assert "clusterrolebinding ipa-reviewer" in findings["right in the cluster: create tokenreviews"].remedy
+    attributes = [
         one.body["spec"]["resourceAttributes"]
         for one in kube.requests
         if one.resource == "selfsubjectaccessreviews"
     ]
     of_cluster = {"tokenreviews", "subjectaccessreviews"}
-    assert all(("namespace" in each) == (each["resource"] not in of_cluster) for each in asked)
+    assert all(("namespace" in each) == (each["resource"] not in of_cluster) for each in attributes)
 
 
 def test_a_cluster_that_does_not_answer_is_said_once(doctor: Doctor, kube: FakeKube) -> None:
     kube.fault(FaultKind.STATUS, resource="version", status=502)
-    found = doctor(code=1)
-    assert failures(found) == {"api server"}
-    assert found["seldon crd"].seen == "not checked, since 'api server' failed"
-    assert found["lease"].state is Severity.WARN
+    findings = doctor(code=1)
+    assert failures(findings) == {"api server"}
+    assert findings["seldon crd"].seen == "not checked, since 'api server' failed"
+    assert findings["lease"].state is Severity.WARN
 
 
 @pytest.mark.parametrize("versions", [(), ("v1alpha2",)])
 def test_a_crd_that_is_missing_or_too_old(versions: tuple[str, ...], doctor: Doctor, kube: FakeKube) -> None:
     kube.api.versions = versions
-    found = doctor(code=1)
-    assert failures(found) == {"seldon crd"}
-    assert "helm " in found["seldon crd"].remedy
+    findings = doctor(code=1)
+    assert failures(findings) == {"seldon crd"}
+    assert "helm " in findings["seldon crd"].remedy
 
 
 def test_an_operator_whose_webhook_does_not_answer(doctor: Doctor, kube: FakeKube) -> None:
@@ -255,9 +257,9 @@ def test_a_hand_made_change_is_drift(doctor: Doctor, kube: FakeKube) -> None:
         sdep["spec"]["predictors"][0]["componentSpecs"][0]["spec"]["containers"][0]["image"] = "mine"  # type: ignore[index]
 
     kube.edit("default", "video", change)
-    found = doctor(code=1)
-    assert failures(found) == {"seldondeployment of video"}
-    assert "image is 'mine'" in found["seldondeployment of video"].seen
+    findings = doctor(code=1)
+    assert failures(findings) == {"seldondeployment of video"}
+    assert "image is 'mine'" in findings["seldondeployment of video"].seen
 
 
 def test_a_pipeline_that_is_not_deployed(doctor: Doctor, kube: FakeKube) -> None:
@@ -303,25 +305,25 @@ def test_a_clock_that_is_ahead_is_said(doctor: Doctor, kube: FakeKube) -> None:
 
 def test_a_prometheus_that_does_not_answer_is_said_once(doctor: Doctor, prometheus: FakePrometheus) -> None:
     prometheus.is_down = lambda _: True
-    found = doctor(code=1)
-    assert failures(found) == {"prometheus"}
-    assert found["series of video"].state is Severity.WARN
+    findings = doctor(code=1)
+    assert failures(findings) == {"prometheus"}
+    assert findings["series of video"].state is Severity.WARN
 
 
 def test_series_of_another_name_are_named(doctor: Doctor, prometheus: FakePrometheus) -> None:
     prometheus.pipeline = replace(prometheus.pipeline, name="vidoe")
-    found = doctor(code=1)
-    assert failures(found) == {"series of video: load"}
-    assert found["series of video: load"].seen.endswith("there is deployment_name 'vidoe'")
-    assert "/targets" in found["series of video: load"].remedy
+    findings = doctor(code=1)
+    assert failures(findings) == {"series of video: load"}
+    assert findings["series of video: load"].seen.endswith("there is deployment_name 'vidoe'")
+    assert "/targets" in findings["series of video: load"].remedy
 
 
 def test_no_series_at_all_and_none_of_one_stage(doctor: Doctor, prometheus: FakePrometheus) -> None:
     first, *_ = prometheus.pipeline.stages
     prometheus.pipeline = replace(prometheus.pipeline, stages=(first,))
-    found = doctor()
-    assert found["series of video: load of stages"].state is Severity.WARN
-    assert "no series of classification" in found["series of video: load of stages"].seen
+    findings = doctor()
+    assert findings["series of video: load of stages"].state is Severity.WARN
+    assert "no series of classification" in findings["series of video: load of stages"].seen
 
 
 def test_stages_that_are_not_scraped_are_named_with_the_monitors(
@@ -339,8 +341,8 @@ def test_a_label_that_the_scrape_does_not_add_is_named(
 ) -> None:
     serve = prometheus._model_server
 
-    def bare(*asked: Any) -> Iterator[tuple[str, dict[str, str], float]]:
-        for name, labels, value in serve(*asked):
+    def bare(*arguments: Any) -> Iterator[tuple[str, dict[str, str], float]]:
+        for name, labels, value in serve(*arguments):
             yield name, {key: it for key, it in labels.items() if key != "deployment_name"}, value
 
     monkeypatch.setattr(prometheus, "_model_server", bare)
@@ -366,9 +368,9 @@ def test_settings_that_cannot_be_used_are_all_there_is_to_say(
     doctor: Doctor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IPA_PROMETEUS_URL", "http://x")
-    found = doctor(code=1)
-    assert set(found) == {"settings"}
-    assert "did you mean IPA_PROMETHEUS_URL?" in found["settings"].seen
+    findings = doctor(code=1)
+    assert set(findings) == {"settings"}
+    assert "did you mean IPA_PROMETHEUS_URL?" in findings["settings"].seen
 
 
 def test_files_that_cannot_be_used(doctor: Doctor, house: Path) -> None:
@@ -397,11 +399,11 @@ def test_variants_that_were_not_measured(house: Path) -> None:
 
 def test_solvers_agree_and_auto_s_choice_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ipa.optimize.backends.gurobi_licence.own_licence", lambda: "")
-    found = {one.name: one for one in machine_checks.solver_findings(Settings(solver="exact"))}
-    values = {name: one.seen.split(",")[1] for name, one in found.items() if name.startswith("solver")}
+    findings = {one.name: one for one in machine_checks.solver_findings(Settings(solver="exact"))}
+    values = {name: one.seen.split(",")[1] for name, one in findings.items() if name.startswith("solver")}
     assert set(values) == {"solver gurobi", "solver highs", "solver exact"}
     assert len(set(values.values())) == 1
-    assert "auto takes label setting" in found["solver gurobi"].seen
+    assert "auto takes label setting" in findings["solver gurobi"].seen
 
 
 def test_the_store_is_looked_at_and_not_made(tmp_path: Path) -> None:
@@ -426,9 +428,9 @@ def test_who_may_ask(tmp_path: Path) -> None:
     assert (open_to_all.state, open_to_all.remedy[:21]) == (Severity.FAIL, "export IPA_AUTH=keys ")
     assert [one.seen for one in looked(auth="keys", host="0.0.0.0")] == ["there is no valid API key"]
     assert not (tmp_path / "ipa.sqlite3").exists()
-    kept = open_store(store)
-    kept.keys.create("ann", Grant(access.Role.OPERATOR), now=datetime.now(UTC), expires_at=None)
-    kept.close()
+    keys_store = open_store(store)
+    keys_store.keys.create("ann", Grant(access.Role.OPERATOR), now=datetime.now(UTC), expires_at=None)
+    keys_store.close()
     assert [one.seen for one in looked(auth="keys")] == ["1 valid API keys"]
 
 
@@ -451,7 +453,7 @@ def test_nothing_hangs_and_what_is_late_is_said() -> None:
     def away() -> list[Finding]:
         raise UnavailableError("it is away", hint="call it back")
 
-    found = run_checks(
+    findings = run_checks(
         [
             DoctorCheck("late", hang),
             DoctorCheck("second", lambda: [ok("second", "in its turn")], turn="one"),
@@ -464,7 +466,7 @@ def test_nothing_hangs_and_what_is_late_is_said() -> None:
         0.2,
     )
     never.set()
-    assert [(one.name, one.state) for one in found] == [
+    assert [(one.name, one.state) for one in findings] == [
         ("late", Severity.FAIL),
         ("second", Severity.OK),
         ("third", Severity.OK),
@@ -472,8 +474,8 @@ def test_nothing_hangs_and_what_is_late_is_said() -> None:
         ("broken", Severity.FAIL),
         ("away", Severity.FAIL),
     ]
-    assert found[0].seen == "no answer within 0.2 s"
-    assert found[-1].remedy == "call it back"
+    assert findings[0].seen == "no answer within 0.2 s"
+    assert findings[-1].remedy == "call it back"
 
 
 def test_checks_of_one_turn_never_run_at_once() -> None:

@@ -53,12 +53,12 @@ def test_a_blind_service_is_a_failure(doctor: Doctor, monkeypatch: pytest.Monkey
     with serving(blind().services()) as url:
         monkeypatch.setenv("IPA_AT", url)
         for arguments in ([], ["--at", url]):
-            found = doctor(*arguments, code=1)
-            sight = found["service: ocr"]
+            findings = doctor(*arguments, code=1)
+            sight = findings["service: ocr"]
             assert sight.state is Severity.FAIL and "Prometheus did not answer" in sight.seen
             assert sight.remedy == f"ipa status ocr --at {url}"
             # What this machine can reach of another target says nothing of the service.
-            assert "port" not in found and not any("cores" in name for name in found)
+            assert "port" not in findings and not any("cores" in name for name in findings)
 
 
 def test_it_tells_what_the_service_sees_and_its_target(doctor: Doctor) -> None:
@@ -68,9 +68,9 @@ def test_it_tells_what_the_service_sees_and_its_target(doctor: Doctor) -> None:
     settings = replace(services.service.settings, target="kubernetes")
     services = replace(services, service=replace(services.service, settings=settings))
     with serving(services) as url:
-        found = doctor("--at", url, code=0)
-    assert found["service: target"].seen == "kubernetes"
-    assert found["service: ocr"].state is Severity.OK and "it sees" in found["service: ocr"].seen
+        findings = doctor("--at", url, code=0)
+    assert findings["service: target"].seen == "kubernetes"
+    assert findings["service: ocr"].state is Severity.OK and "it sees" in findings["service: ocr"].seen
 
 
 def test_the_port_of_the_service_itself_is_no_warning(
@@ -78,11 +78,11 @@ def test_the_port_of_the_service_itself_is_no_warning(
 ) -> None:
     with serving(blind().services()) as url:
         monkeypatch.setenv("IPA_PORT", str(httpx.URL(url).port))
-        found = doctor(code=1)
-        assert found["port"] == Finding(
+        findings = doctor(code=1)
+        assert findings["port"] == Finding(
             "port", Severity.OK, f"the service listens on 127.0.0.1:{httpx.URL(url).port}", ""
         )
-        assert found["service: ocr"].state is Severity.FAIL
+        assert findings["service: ocr"].state is Severity.FAIL
 
 
 def test_an_owner_is_told_that_the_service_is_blind(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,15 +90,15 @@ def test_an_owner_is_told_that_the_service_is_blind(doctor: Doctor, monkeypatch:
     services = replace(blind().services(), authenticators=(People(),))
     with serving(services) as url:
         monkeypatch.setenv("IPA_TOKEN", token("act-here"))
-        found = doctor("--at", url, code=1)
-        assert found["service: ocr"].state is Severity.FAIL
-        assert "service: target" not in found and "service: pipelines" not in found
+        findings = doctor("--at", url, code=1)
+        assert findings["service: ocr"].state is Severity.FAIL
+        assert "service: target" not in findings and "service: pipelines" not in findings
         monkeypatch.setenv("IPA_TOKEN", token("ops"))
         assert doctor("--at", url, code=1)["service: target"].seen == "local"
 
 
 def test_one_of_each_is_singular() -> None:
-    found = [Finding(name, state, "seen") for name, state in zip("abc", Severity, strict=True)]
+    findings = [Finding(name, state, "seen") for name, state in zip("abc", Severity, strict=True)]
     shown = Console(file=io.StringIO(), width=80)
-    shown.print(findings_table(found))
+    shown.print(findings_table(findings))
     assert shown.file.getvalue().splitlines()[-1] == "1 ok, 1 warning, 1 failure"

@@ -48,22 +48,22 @@ def problems(folder: Path, text: str) -> list[str]:
 
 
 def test_all_is_read(tmp_path: Path) -> None:
-    found = load_experiment(write(tmp_path, GOOD), **FOLDERS)
-    assert found.seeds == (1, 2, 3)
-    assert [(arm.pipeline, arm.objective) for arm in found.pipelines] == [
+    experiment = load_experiment(write(tmp_path, GOOD), **FOLDERS)
+    assert experiment.seeds == (1, 2, 3)
+    assert [(arm.pipeline, arm.objective) for arm in experiment.pipelines] == [
         ("video", None),
         ("nlp", "paper-v3"),
     ]
-    assert [(arm.name, arm.like, arm.scale) for arm in found.workloads] == [
+    assert [(arm.name, arm.like, arm.scale) for arm in experiment.workloads] == [
         ("bursty", "bursty", 1.0),
         ("calm", "steady_low", 0.5),
     ]
-    assert found.slas == ("own", "1.5x", "800ms")
+    assert experiment.slas == ("own", "1.5x", "800ms")
 
 
 def test_the_quick_form_replaces(tmp_path: Path) -> None:
-    found = load_experiment(write(tmp_path, GOOD), quick=True, **FOLDERS)
-    assert (found.seeds, found.slas, found.policies) == ((1,), ("own",), ("ours", "ipa"))
+    experiment = load_experiment(write(tmp_path, GOOD), quick=True, **FOLDERS)
+    assert (experiment.seeds, experiment.slas, experiment.policies) == ((1,), ("own",), ("ours", "ipa"))
 
 
 def test_every_problem_at_once(tmp_path: Path) -> None:
@@ -75,15 +75,15 @@ def test_every_problem_at_once(tmp_path: Path) -> None:
         .replace("minutes: 2", "minutes: 0")
         .replace("1.5x", "1.5")
     )
-    found = problems(tmp_path, text)
-    assert [each.split(":")[0] for each in found] == ["6", "9", "10", "12", "14", "15", "16"]
-    assert "minutes is 0; it must be greater than 0" in found[0]
-    assert "did you mean 'video'?" in found[1]
-    assert "nlp has no objective 'paper-v2'; did you mean" in found[2]
-    assert "did you mean 'bursty'?" in found[3]
-    assert "expected own (that of the pipeline), a multiple" in found[4]
-    assert "there is no policy 'ippa'; did you mean 'ipa'?" in found[5]
-    assert "reference 'ipa' is not among policies; add it there" in found[6]
+    messages = problems(tmp_path, text)
+    assert [each.split(":")[0] for each in messages] == ["6", "9", "10", "12", "14", "15", "16"]
+    assert "minutes is 0; it must be greater than 0" in messages[0]
+    assert "did you mean 'video'?" in messages[1]
+    assert "nlp has no objective 'paper-v2'; did you mean" in messages[2]
+    assert "did you mean 'bursty'?" in messages[3]
+    assert "expected own (that of the pipeline), a multiple" in messages[4]
+    assert "there is no policy 'ippa'; did you mean 'ipa'?" in messages[5]
+    assert "reference 'ipa' is not among policies; add it there" in messages[6]
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ def test_every_problem_at_once(tmp_path: Path) -> None:
 )
 def test_a_problem(tmp_path: Path, old: str, new: str, says: str) -> None:
     assert old in GOOD
-    found = problems(tmp_path, GOOD.replace(old, new, 1))
-    assert any(says in each for each in found), found
+    messages = problems(tmp_path, GOOD.replace(old, new, 1))
+    assert any(says in each for each in messages), messages
 
 
 def test_the_experiments_of_the_repository_can_be_read() -> None:

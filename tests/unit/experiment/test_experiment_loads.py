@@ -88,12 +88,12 @@ def test_servers_of_which_the_measured_capacity_is_true(root: Path) -> None:
 
 def test_every_policy_has_the_same_requests(root: Path) -> None:
     experiment = tight(root)
-    found, notes = cells(experiment)
+    made, notes = cells(experiment)
     assert notes == []
     arms = 2 * 1 * 3 * 4 * 3  # pipelines, workloads, SLAs, policies, seeds
-    assert len(found) == arms
-    assert len({cell.digest("x") for cell in found}) == arms
-    rates = {cell.labels["policy"]: cell.series["rates_rps"] for cell in found if cell.labels["seed"] == 2}
+    assert len(made) == arms
+    assert len({cell.digest("x") for cell in made}) == arms
+    rates = {cell.labels["policy"]: cell.series["rates_rps"] for cell in made if cell.labels["seed"] == 2}
     assert len(rates) == 4
     assert len({tuple(each) for each in rates.values()}) == 1
     assert len(next(iter(rates.values()))) == 1200

@@ -87,7 +87,7 @@ def results(out: Path) -> dict[str, bytes]:
     return {name: (out / "try" / name).read_bytes() for name in names}
 
 
-def kept(out: Path) -> int:
+def count_cells(out: Path) -> int:
     return len(list((out / "cells").rglob("*.json")))
 
 
@@ -99,7 +99,7 @@ def test_the_same_command_continues_and_gives_the_same_bytes(
     strike = {"LAB_STRIKE": "6", "LAB_SIGNAL": name, "LAB_COUNTER": str(tmp_path / "counter")}
     strike["LAB_CELLS"] = str(broken / "cells")
     assert conduct_apart(file, broken, **strike) == code
-    before = kept(broken)
+    before = count_cells(broken)
     assert 0 < before < CELLS_THERE
     if name == "SIGINT":
         # The cells that were under way are finished and kept.
@@ -147,10 +147,10 @@ def test_the_page_is_numbered_names_its_origin_and_fetches_nothing(whole: Path) 
     page = (whole / "try" / "report.html").read_text()
     assert "<title>A try &amp; more</title>" in page
     for word, count in (("Table", page.count("<table>")), ("Figure", page.count("<svg"))):
-        numbers = [int(found) for found in re.findall(rf"<figcaption>{word} (\d+)\. ", page)]
+        numbers = [int(digits) for digits in re.findall(rf"<figcaption>{word} (\d+)\. ", page)]
         assert numbers == list(range(1, count + 1)) != []
-    for said in ("commit", "1970-01-01 00:00:00 UTC", " cores, ", "seeds 1, 2, 3"):
-        assert said in page
+    for text in ("commit", "1970-01-01 00:00:00 UTC", " cores, ", "seeds 1, 2, 3"):
+        assert text in page
     # Nothing is fetched: no links but anchors, no sources but namespaces.
     assert not re.search(r"(?:src|href)\s*=\s*[\"'](?!#)", page)
     assert "@import" not in page
@@ -166,25 +166,25 @@ def test_policies_are_compared_in_one_command(
     (tmp_path / "load.txt").write_text("4\n" * 30 + "7.5\n" * 30)
     words = ["compare", "video", "--policies", "ipa,static", "--trace", "load.txt", "--workers", "1"]
     assert run([*words, "--seeds", "2", "-o", "json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert [(row["policy"], row["seed"]) for row in told["runs"]] == [
+    values = json.loads(capsys.readouterr().out)
+    assert [(row["policy"], row["seed"]) for row in values["runs"]] == [
         ("ipa", 1),
         ("ipa", 2),
         ("static", 1),
         ("static", 2),
     ]
-    assert {row["reference"] for row in told["differences"]} == {"static"}
+    assert {row["reference"] for row in values["differences"]} == {"static"}
     folder = tmp_path / "runs" / "experiments" / "compare-video-load"
-    assert told["report"] == str(Path("runs") / "experiments" / "compare-video-load" / "report.html")
-    assert pq.read_table(folder / DIFFERENCES).to_pylist() == told["differences"]
+    assert values["report"] == str(Path("runs") / "experiments" / "compare-video-load" / "report.html")
+    assert pq.read_table(folder / DIFFERENCES).to_pylist() == values["differences"]
     for name in (RUNS, TICKS, DIFFERENCES):
         for field in pq.read_schema(folder / name):
             column = SCHEMA[name][field.name]
             assert str(field.type) in (column.type, "null")
     ticks = [row for row in pq.read_table(folder / TICKS).to_pylist() if row["run"] == 0]
-    assert sum(row["sent"] for row in ticks) == told["runs"][0]["requests"]
+    assert sum(row["sent"] for row in ticks) == values["runs"][0]["requests"]
     late = sum(row["sent"] * (1 - (row["attained_ratio"] or 0)) for row in ticks)
-    assert late / told["runs"][0]["requests"] == pytest.approx(told["runs"][0]["violation_ratio"])
+    assert late / values["runs"][0]["requests"] == pytest.approx(values["runs"][0]["violation_ratio"])
 
 
 @pytest.mark.parametrize(

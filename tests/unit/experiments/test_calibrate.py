@@ -111,12 +111,12 @@ def test_a_machine_beyond_all_bounds_is_taken_at_the_bound() -> None:
 def test_no_measurement_begins_that_would_end_too_late(budget_s: float) -> None:
     """By the profile: what is as slow as measured ends it a little later, by one least measurement."""
     on = bench([3.0] * len(EACH))
-    seen = measured(on, budget_s)
+    budgets_s = measured(on, budget_s)
     assert on.clock.monotonic_s() <= budget_s + 3.0 * 7 * max(
         mean_s(stage, variant.variant, 1.0, 1) for stage in ALL for variant in stage.variants
     )
     # Those without time take what the others do.
-    assert set(seen.values()) == ({3.0} if on.served else set())
+    assert set(budgets_s.values()) == ({3.0} if on.served else set())
 
 
 def test_a_variant_that_is_not_measured_takes_the_mean_of_its_stage() -> None:

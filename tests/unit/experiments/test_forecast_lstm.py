@@ -42,7 +42,7 @@ def test_the_network_is_an_lstm_with_relu() -> None:
         return 1 / (1 + math.exp(-value))
 
     rows = RNG.uniform(0, 3, (4, LAGS))
-    for row, said in zip(rows, SMALL.predict(rows), strict=True):
+    for row, predicted in zip(rows, SMALL.predict(rows), strict=True):
         hidden, cell = [0.0, 0.0], [0.0, 0.0]
         for value in row:
             pulls = [
@@ -55,7 +55,7 @@ def test_the_network_is_an_lstm_with_relu() -> None:
                 cell[unit] = keeping * cell[unit] + entering * max(pulls[6 + unit], 0.0)
                 hidden[unit] = leaving * max(cell[unit], 0.0)
         expected = sum(hidden[unit] * float(SMALL.dense[unit]) for unit in range(2)) + float(SMALL.offset)
-        assert said == pytest.approx(expected, rel=1e-4, abs=1e-4)
+        assert predicted == pytest.approx(expected, rel=1e-4, abs=1e-4)
     assert len(SMALL.predict(np.zeros((0, LAGS)))) == 0
 
 

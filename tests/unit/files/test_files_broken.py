@@ -35,9 +35,9 @@ def test_a_broken_file_gets_exactly_its_messages(path: Path) -> None:
     with pytest.raises(InputError) as caught:
         load(path)
     problems = caught.value.problems
-    found = [f"{p.line}:{p.column} {p.pointer or '/'} {p.message}" for p in problems]
+    messages = [f"{p.line}:{p.column} {p.pointer or '/'} {p.message}" for p in problems]
     assert expected(path)
-    assert without_parser(found) == without_parser(expected(path))
+    assert without_parser(messages) == without_parser(expected(path))
     assert {problem.path for problem in problems} == {str(path)}
 
 
@@ -95,9 +95,9 @@ def test_a_mapping_has_pointers_and_no_lines() -> None:
         pipeline_from_mapping(
             {"apiVersion": "ipa/v1", "kind": "Pipeline", "name": "x", "sla": {"latency": 5}}
         )
-    found = {(problem.pointer, problem.line) for problem in caught.value.problems}
-    assert ("/sla/latency", 0) in found
-    assert ("", 0) in found
+    places = {(problem.pointer, problem.line) for problem in caught.value.problems}
+    assert ("/sla/latency", 0) in places
+    assert ("", 0) in places
 
 
 @pytest.mark.parametrize("data", [None, [], "text", 5, {"stages": 5}, {"stages": [5], "graph": [[]]}])

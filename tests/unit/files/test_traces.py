@@ -164,9 +164,9 @@ def test_the_forecast_experiment_has_cells_without_published_data(
         profiles_dir=root / "profiles",
         quick=True,
     )
-    found, notes = cells(experiment)
+    made, notes = cells(experiment)
     assert any("twitter is left out" in note for note in notes)
-    learned = next(each for each in found if each.labels["forecaster"] == "learned")
+    learned = next(each for each in made if each.labels["forecaster"] == "learned")
     assert learned.labels["trace"] == "azure conversation"
     # The fifth ten minutes, a forecast every ten seconds.
     assert work(learned.payload, learned.series).row["count"] == 60

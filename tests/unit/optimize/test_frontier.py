@@ -60,7 +60,7 @@ def test_it_is_what_enumeration_leaves(part: int) -> None:
 def test_the_frontier_is_in_money_where_there_are_prices(rate_rps: float) -> None:
     home = Path(__file__).parents[2] / "fixtures" / "accelerated"
     place = home / "pipelines", home / "profiles"
-    problem = Question("vision", pipelines_dir=place[0], profiles_dir=place[1]).asked(rate_rps).problem()
+    problem = Question("vision", pipelines_dir=place[0], profiles_dir=place[1]).at_rate(rate_rps).problem()
     # Few enough to compare all.
     problem = replace(problem, bounds=replace(problem.bounds, max_replicas=2))
     points = frontier(problem)

@@ -31,17 +31,17 @@ def test_student_t_is_that_of_the_tables() -> None:
 
 
 def test_mean_of() -> None:
-    found = mean_of([1.0, 2.0, 3.0])
-    assert found is not None
-    assert found.value == 2
-    assert found.half_width == pytest.approx(4.303 / 3**0.5, abs=1e-3)
+    mean = mean_of([1.0, 2.0, 3.0])
+    assert mean is not None
+    assert mean.value == 2
+    assert mean.half_width == pytest.approx(4.303 / 3**0.5, abs=1e-3)
     assert mean_of([]) is None
     assert mean_of([float("nan"), 4.0]) == Mean(4.0, None, 1)
 
 
 def test_the_interval_holds_the_mean_as_often_as_it_says() -> None:
     samples = np.random.default_rng(7).normal(5.0, 2.0, (4000, 4))
-    held = [found.low <= 5.0 <= found.high for row in samples if (found := mean_of(list(row)))]
+    held = [mean.low <= 5.0 <= mean.high for row in samples if (mean := mean_of(list(row)))]
     assert np.mean(held) == pytest.approx(0.95, abs=0.012)
 
 
@@ -57,9 +57,9 @@ def test_paired_takes_out_what_seeds_share() -> None:
 
 
 def test_means_by_name_are_over_the_rows_that_know() -> None:
-    found = means_of([{"a": 1, "b": None, "c": 5.0}, {"a": 3, "b": 4.0, "c": None}, {"a": 5, "b": 8.0}])
-    assert {name: mean and mean.value for name, mean in found.items()} == {"a": 3.0, "b": 6.0, "c": 5.0}
-    halves = [mean and mean.half_width for mean in found.values()]
+    means = means_of([{"a": 1, "b": None, "c": 5.0}, {"a": 3, "b": 4.0, "c": None}, {"a": 5, "b": 8.0}])
+    assert {name: mean and mean.value for name, mean in means.items()} == {"a": 3.0, "b": 6.0, "c": 5.0}
+    halves = [mean and mean.half_width for mean in means.values()]
     assert halves[0] == pytest.approx(4.303 * 2 / 3**0.5, abs=1e-3)
     assert halves[1] == pytest.approx(12.706 * 8**0.5 / 2**0.5, abs=1e-2)
     assert halves[2] is None
@@ -67,8 +67,8 @@ def test_means_by_name_are_over_the_rows_that_know() -> None:
 
 
 def test_a_name_that_a_row_lacks_may_stand_for_a_value() -> None:
-    found = means_of([{"x": 2}, {"y": 4}], missing=0)
-    assert [mean and mean.value for mean in found.values()] == [1.0, 2.0]
+    means = means_of([{"x": 2}, {"y": 4}], missing=0)
+    assert [mean and mean.value for mean in means.values()] == [1.0, 2.0]
 
 
 def test_only_what_is_sure_is_judged() -> None:
