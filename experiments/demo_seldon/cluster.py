@@ -18,9 +18,9 @@ import yaml
 from ipa.files import load_pipeline
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.targets.seldon.layouts import is_split, parts_of
+from ipa.targets.seldon.layouts import parts_of
 from ipa.targets.seldon.locate import target_of
-from ipa.targets.seldon.section import Shape
+from ipa.targets.seldon.section import Shape, is_split
 from ipa.targets.seldon.target import SELDON
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.executor import ENTRIES

@@ -332,9 +332,9 @@ class Batcher:
         slices = batch.open_slices
         for request in _requests(slices):
             request.losses += 1
-        kept = [piece for piece in slices if piece.request.losses < MAX_LOSSES]
+        retried = [piece for piece in slices if piece.request.losses < MAX_LOSSES]
         self._enqueue(
-            Slice(*piece[:3], is_alone=piece.is_alone or piece.request.losses > 1) for piece in kept
+            Slice(*piece[:3], is_alone=piece.is_alone or piece.request.losses > 1) for piece in retried
         )
         detail = f"{MAX_LOSSES} model servers died while serving it; the last: {detail}"
         lost = _requests(piece for piece in slices if piece.request.losses >= MAX_LOSSES)

@@ -48,11 +48,11 @@ class MalformedAnswerError(Exception):
 class ClientConnection(asyncio.Protocol):
     """A connection to a server, with one request on it at a time.
 
-    `asked_s` is when that was sent, `idle_s` when the last one ended.
+    `sent_s` is when that was sent, `idle_s` when the last one ended.
     """
 
     def __init__(self, max_answer_bytes: int) -> None:
-        self.asked_s = self.idle_s = 0.0
+        self.sent_s = self.idle_s = 0.0
         self.is_usable = True
         self._max_answer_bytes = max_answer_bytes
         self._transport: asyncio.Transport | None = None
@@ -175,12 +175,12 @@ class Client:
         # The connections without a request, the one that was used last at the end.
         self._idle: dict[Place, list[ClientConnection]] = {}
         # Those with one.
-        self._asked: set[ClientConnection] = set()
+        self._busy: set[ClientConnection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         """The connections that are open."""
-        return len(self._asked) + sum(map(len, self._idle.values()))
+        return len(self._busy) + sum(map(len, self._idle.values()))
 
     async def open(self) -> None:
         """Begin, in the event loop that it is used in."""
@@ -226,12 +226,12 @@ class Client:
             raise ConnectionLostError(f"{url}: {error}", was_sent=was_sent) from error
 
     async def _ask(self, connection: ClientConnection, place: Place, head: bytes, body: bytes) -> Answer:
-        connection.asked_s = asyncio.get_running_loop().time()
-        self._asked.add(connection)
+        connection.sent_s = asyncio.get_running_loop().time()
+        self._busy.add(connection)
         try:
             answer = await connection.ask(head, body)
         finally:
-            self._asked.discard(connection)
+            self._busy.discard(connection)
         if connection.is_usable:
             connection.idle_s = asyncio.get_running_loop().time()
             self._idle.setdefault(place, []).append(connection)
@@ -264,8 +264,8 @@ class Client:
     def _sweep(self) -> None:
         """Close what has been idle for long, or not answered for longer, now and from time to time."""
         loop = asyncio.get_running_loop()
-        for connection in self._asked:
-            if connection.asked_s <= loop.time() - LONGEST_ANSWER_S:
+        for connection in self._busy:
+            if connection.sent_s <= loop.time() - LONGEST_ANSWER_S:
                 connection.fail(ConnectionLostError(f"no answer within {LONGEST_ANSWER_S:g} s"))
         for place, idle in list(self._idle.items()):
             for connection in idle:

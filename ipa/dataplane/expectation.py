@@ -136,11 +136,11 @@ class LoopLag:
     def __init__(self) -> None:
         self._lags_s: deque[float] = deque(maxlen=LAGS_REMEMBERED)
         self._timer: asyncio.TimerHandle | None = None
-        self._is_asked = False
+        self._is_wanted = False
 
     def measure(self) -> float:
         """Return the longest lag lately, and go on to measure it."""
-        self._is_asked = True
+        self._is_wanted = True
         if self._timer is None:
             self._measure_next(asyncio.get_running_loop())
         return max(self._lags_s, default=0.0)
@@ -150,8 +150,8 @@ class LoopLag:
 
         def note() -> None:
             self._lags_s.append(max(0.0, loop.time() - due_s))
-            if self._is_asked:
-                self._is_asked = False
+            if self._is_wanted:
+                self._is_wanted = False
                 self._measure_next(loop)
             else:
                 self.stop()

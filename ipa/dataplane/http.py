@@ -52,6 +52,7 @@ LOOPBACK_NAMES = frozenset({LOOPBACK, "localhost", "::1"})
 OPEN_PATHS = frozenset({"/metrics", "/v2/health/live", "/v2/health/ready"})
 
 
+@dataclass(eq=False)
 class HttpError(Exception):
     """An error that is answered as problem+json (RFC 9457): status, code for programs, detail for people.
 
@@ -60,23 +61,15 @@ class HttpError(Exception):
     503 says when to try again: after `retry_after_s`, rounded up to whole seconds.
     """
 
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        detail: str,
-        *,
-        cause: str = "",
-        retry_after_s: float = 0.0,
-        closes: bool = False,
-    ) -> None:
-        super().__init__(detail)
-        self.closes = closes
-        self.status = status
-        self.code = code
-        self.detail = detail
-        self.cause = cause
-        self.retry_after_s = retry_after_s
+    status: int
+    code: str
+    detail: str
+    cause: str = field(default="", kw_only=True)
+    retry_after_s: float = field(default=0.0, kw_only=True)
+    closes: bool = field(default=False, kw_only=True)
+
+    def __str__(self) -> str:
+        return self.detail
 
     def response(self) -> Response:
         """The problem document as a response."""
@@ -137,8 +130,8 @@ class Call:
         most = self.limits.values
         # What is in strings counts only where it would be too much.
         for form in (bytes, structure):
-            found = form(text)
-            values = found.count(b",") + LIST_VALUES * (found.count(b"[") + found.count(b"{"))
+            counted = form(text)
+            values = counted.count(b",") + LIST_VALUES * (counted.count(b"[") + counted.count(b"{"))
             if values <= most:
                 return values
         raise HttpError(
@@ -204,6 +197,7 @@ class Response:
 Handler = Callable[[Call], Awaitable[Response]]
 
 
+@dataclass(eq=False)
 class Application:
     """An ASGI application over exact routes (method, path). `start` and `stop` are its lifespan hooks.
 
@@ -212,35 +206,25 @@ class Application:
     `passing` returns the connections for passing requests on.
     """
 
-    def __init__(
-        self,
-        routes: Mapping[tuple[str, str], Handler],
-        *,
-        start: Callable[[], Awaitable[None]],
-        stop: Callable[[], Awaitable[None]],
-        hosts: frozenset[str] = frozenset(),
-        served: str = "",
-        limits: BodyLimits = DEFAULT_LIMITS,
-        passing: Callable[[], int] = lambda: 0,
-    ) -> None:
-        self.passing = passing
-        self._routes = routes
-        self._paths = {path for _, path in routes}
-        self._served = served
-        self._hosts = hosts
-        self._start = start
-        self._stop = stop
-        self.limits = limits
-        self._budget, self._turns = BodyBudget(limits.held_bytes), Turns()
+    routes: Mapping[tuple[str, str], Handler]
+    start: Callable[[], Awaitable[None]]
+    stop: Callable[[], Awaitable[None]]
+    hosts: frozenset[str] = frozenset()
+    served: str = ""
+    limits: BodyLimits = DEFAULT_LIMITS
+    passing: Callable[[], int] = lambda: 0
+
+    def __post_init__(self) -> None:
+        self._budget, self._turns = BodyBudget(self.limits.held_bytes), Turns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
         if scope["type"] == "lifespan":
             await receive()
-            await self._start()
+            await self.start()
             await send({"type": "lifespan.startup.complete"})
             await receive()
-            await self._stop()
+            await self.stop()
             await send({"type": "lifespan.shutdown.complete"})
         elif scope["type"] == "http":
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -263,14 +247,14 @@ class Application:
         path = scope["path"]
         client = scope.get("client") or ("", 0)
         host = headers.get("host", "")
-        if self._hosts and path not in OPEN_PATHS and parse_host(host) not in self._hosts:
+        if self.hosts and path not in OPEN_PATHS and parse_host(host) not in self.hosts:
             detail = f"the host name {host[:100]!r} is not accepted here"
             raise HttpError(403, "forbidden", detail, closes=True)
-        handler = self._routes.get((scope["method"], path))
-        if handler is None and path in self._paths:
+        handler = self.routes.get((scope["method"], path))
+        if handler is None and any(path == known for _, known in self.routes):
             raise HttpError(405, "method", f"{path} does not answer {scope['method']}", closes=True)
         if handler is None:
-            served = f"; {self._served}" if self._served else ""
+            served = f"; {self.served}" if self.served else ""
             raise HttpError(404, "not_found", f"there is no {path[:MOST_QUOTED]!r} here{served}", closes=True)
         if (coding := headers.get("content-encoding", "identity")) != "identity":
             detail = f"content-encoding: {coding[:40]!r} is not accepted: send the body without compression"

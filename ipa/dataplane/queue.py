@@ -229,11 +229,11 @@ class QueueServer(V2Server):
             has_binary = bool(rest) or b'"' + tensors.BINARY_SIZE.encode() in text
             if has_binary:
                 call.hold(tensors.made_bytes(body.get("inputs"), rest, call.limits.values))
-            asked = await aside(call.is_large, self._request, call, body, rest if has_binary else None)
+            parsed = await aside(call.is_large, self._request, call, body, rest if has_binary else None)
             aim = {} if aim_s is None else {"aim_s": aim_s}
-            request = await queue.infer(asked.inputs, budget_s, asked.members, ahead, **aim)
+            request = await queue.infer(parsed.inputs, budget_s, parsed.members, ahead, **aim)
             is_large = tensors.values_of(request.answer) > tensors.INLINE_VALUES
-            response = await aside(is_large, self._answer, call, asked, request, now_s())
+            response = await aside(is_large, self._answer, call, parsed, request, now_s())
         except InputError as error:
             raise http.HttpError(400, error.code, str(error), cause=LossCause.INVALID_REQUEST) from error
         expected = queue.expected(request.items).to_header()
@@ -245,14 +245,14 @@ class QueueServer(V2Server):
         declared, most_values = self._declared, call.limits.values
         if rest is not None:
             tensors.fill(body.get("inputs"), rest, declared.content_type, most_values)
-        asked = tensors.parse_request(body, most_values)
-        declared.check_inputs(asked.inputs)
-        if asked.wanted is not None and declared.outputs:
-            tensors.check_outputs(asked.wanted, [FAN_OUT, *(it.name for it in declared.outputs)])
-        return asked
+        parsed = tensors.parse_request(body, most_values)
+        declared.check_inputs(parsed.inputs)
+        if parsed.wanted is not None and declared.outputs:
+            tensors.check_outputs(parsed.wanted, [FAN_OUT, *(it.name for it in declared.outputs)])
+        return parsed
 
     def _answer(
-        self, call: http.Call, asked: tensors.InferRequest, request: QueuedRequest, ended_s: float
+        self, call: http.Call, parsed: tensors.InferRequest, request: QueuedRequest, ended_s: float
     ) -> http.Response:
         """The response to a request that has ended; InputError: it names outputs that there are not.
 
@@ -267,10 +267,10 @@ class QueueServer(V2Server):
                 cause=request.cause or "",
                 retry_after_s=request.retry_after_s,
             ).response()
-        outputs = asked.select(request.answer) if request.answer else ()
+        outputs = parsed.select(request.answer) if request.answer else ()
         name = call.headers.get(NAME_HEADER) or self._name
-        members = {"model_name": name, "id": asked.request_id}
-        body, length = tensors.dump_with_bytes(outputs, asked.is_binary, **members)
+        members = {"model_name": name, "id": parsed.request_id}
+        body, length = tensors.dump_with_bytes(outputs, parsed.is_binary, **members)
         times = {"wait": request.taken_s - request.arrived_s, "model": ended_s - request.taken_s}
         return v2_response(body, length).with_headers({TIMING_HEADER: server_timing(times)})
 

@@ -20,8 +20,6 @@ from ipa.model.plan import CFS_PERIOD_S
 # Where a container sees the quota and the period of its CPU limit, in microseconds: cgroup v2, then v1.
 CGROUP = Path("/sys/fs/cgroup")
 CPU_LIMITS = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
-
-
 # Where batches are further apart, the CPU time between them is that of probes and scrapes too.
 CLOSE_S = 1.0
 
@@ -41,15 +39,15 @@ class GivenCores:
                 self._cores = quota / period if quota > 0 and period > 0 else self._cores
         path = environ.get("IPA_CORES_FILE")
         self._path = Path(path) if path else None
-        self._seen = (0, 0)
+        self._version = (0, 0)
 
     def now(self) -> float:
         """The cores now. A file that is missing, or makes no sense, changes nothing."""
         if self._path:
             with suppress(OSError, ValueError):
                 stat = self._path.stat()
-                if self._seen != (seen := (stat.st_ino, stat.st_mtime_ns)):
-                    self._seen = seen
+                if self._version != (version := (stat.st_ino, stat.st_mtime_ns)):
+                    self._version = version
                     cores = float(self._path.read_text())
                     self._cores = cores if 0 < cores < inf else self._cores
         return self._cores

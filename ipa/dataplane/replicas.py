@@ -165,7 +165,7 @@ class ModelServers:
         self._uses = 0
         self._services: dict[str, ServiceTimes] = {}
         # That of the last batch.
-        self._seen = self._quickest = ""
+        self._last_variant = self._quickest = ""
         self.set_urls(variants, heavier)
 
     def set_urls(
@@ -200,7 +200,7 @@ class ModelServers:
 
     def _forget(self) -> None:
         self._services.clear()
-        self._seen = ""
+        self._last_variant = ""
 
     @property
     def levels(self) -> int:
@@ -245,17 +245,17 @@ class ModelServers:
 
     def _service_s(self, ratio: float, now_s: float, items: int, variant: str, remembered_s: float) -> float:
         """The time of that rank of the variant: as seen, else by its profile; 0 if it is unknown."""
-        seen_s = self._times(variant).at_ratio(ratio, now_s, remembered_s, items)
-        return seen_s or self._expected_s(ratio, now_s, items, variant)
+        observed_s = self._times(variant).at_ratio(ratio, now_s, remembered_s, items)
+        return observed_s or self._expected_s(ratio, now_s, items, variant)
 
     def _remembered_s(self, variant: str) -> float:
         return REMEMBERED_S if variant == self._quickest else REMEMBERED_SLOW_S
 
     def _expected_s(self, ratio: float, now_s: float, items: int, variant: str) -> float:
         """The time by its profile, which is as wrong as that of the variant seen last; 0 if it is unknown."""
-        if variant not in self._profiled_s or self._seen not in self._profiled_s:
+        if variant not in self._profiled_s or self._last_variant not in self._profiled_s:
             return 0.0
-        own, other = self._times(variant), self._times(self._seen)
+        own, other = self._times(variant), self._times(self._last_variant)
         took_s = other.at_ratio(ratio, now_s, REMEMBERED_SLOW_S, items)
         return took_s * own.profiled(items) / other.profiled(items)
 
@@ -316,7 +316,7 @@ class ModelServers:
     def release(self, replica: ModelServer, now_s: float, service_s: float) -> None:
         """Note that the replica answered its batch after `service_s`."""
         self._times(replica.given_variant).add(now_s, replica.given_items, service_s)
-        self._seen = replica.given_variant
+        self._last_variant = replica.given_variant
         # The variant with the least known time; by its profile that should be the lightest.
         times = {
             variant: self._service_s(USUAL_RATIO, now_s, 1, variant, REMEMBERED_SLOW_S)

@@ -111,16 +111,16 @@ ALONE: Mapping[str, int] = {http.FIRST_PART: WHOLE_PERCENT}
 
 @dataclass(slots=True)
 class RoutedStage:
-    """A stage: its name, the URL of its queue, and what the queue told last of its times, and when."""
+    """A stage: its name, the URL of its queue, and the times that the queue reported last, and when."""
 
     name: str
     url: str
-    told: StageTimes = UNKNOWN
-    told_at_s: float = 0.0
+    reported: StageTimes = UNKNOWN
+    reported_at_s: float = 0.0
 
     def expected(self, now_s: float) -> StageTimes:
         """The times of a request that comes there now."""
-        return self.told.after(now_s - self.told_at_s)
+        return self.reported.after(now_s - self.reported_at_s)
 
 
 class RoutedPart:
@@ -458,11 +458,11 @@ class RouterServer(V2Server):
         broken = 0
         wait_s = FIRST_WAIT_S
         ratio = passage.asked_ratio(index, loop.time())
-        asked = {ASKED_HEADER: f"{ratio:.3f}"} if ratio > 1 else {}
+        pressure = {ASKED_HEADER: f"{ratio:.3f}"} if ratio > 1 else {}
         while (left_s := request.deadline_s - (sent_s := loop.time())) > 0:
             try:
                 async with asyncio.timeout(left_s + ANSWER_GRACE_S):
-                    headers = {**request.headers(index, sent_s), **asked}
+                    headers = {**request.headers(index, sent_s), **pressure}
                     answer = await self._post(f"{stage.url}/infer", request.body, headers)
             except TimeoutError:
                 raise StageLoss(stage.name, 504, "dropped", "no answer within the time budget") from None
@@ -475,9 +475,9 @@ class RouterServer(V2Server):
                     break
             else:
                 if (took_s := parse_ms(answer[2].get(TOOK_HEADER))) is not None:
-                    stage.told_at_s = loop.time()
-                    told = parse_times(answer[2].get(EXPECTED_HEADER))
-                    stage.told = told.with_hop(stage.told_at_s - sent_s - took_s)
+                    stage.reported_at_s = loop.time()
+                    times = parse_times(answer[2].get(EXPECTED_HEADER))
+                    stage.reported = times.with_hop(stage.reported_at_s - sent_s - took_s)
                 return answer
             await asyncio.sleep(min(wait_s, max(0.0, request.deadline_s - loop.time())))
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)

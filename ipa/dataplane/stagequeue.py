@@ -190,7 +190,7 @@ class StageQueue:
         # Time and items of the arrivals of the last ARRIVED_S.
         self._arrived: deque[tuple[float, int]] = deque()
         # The requests that come to the pipeline for each that comes here, and until when it is to carry all.
-        self._asked_ratio, self._pressed_until_s = 1.0, -inf
+        self._offered_ratio, self._pressed_until_s = 1.0, -inf
         # The time that the last request had, and that it was to wait at later stages.
         self._slack_s = self._later_wait_s = 0.0
         self._futures: dict[QueuedRequest, asyncio.Future[None]] = {}
@@ -249,7 +249,7 @@ class StageQueue:
 
     def note_asked(self, ratio: float) -> None:
         """Note that so many requests come to the pipeline for each that comes here, while some are lost."""
-        self._asked_ratio = ratio
+        self._offered_ratio = ratio
         if ratio > 1:
             self._pressed_until_s = asyncio.get_running_loop().time() + PRESSED_S
 
@@ -335,7 +335,7 @@ class StageQueue:
 
     def _came(self, now_s: float, over_s: float) -> float:
         """The items that came over that time, with those of requests that were lost on the way."""
-        return self._asked_ratio * sum(items for at_s, items in self._arrived if at_s > now_s - over_s)
+        return self._offered_ratio * sum(items for at_s, items in self._arrived if at_s > now_s - over_s)
 
     def _carried(self, now_s: float, level: int, over_s: float) -> float:
         """The items that the replicas carry over that time at that level; infinite if it is unknown."""

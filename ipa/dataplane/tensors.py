@@ -91,10 +91,6 @@ class Tensor:
     depth: int = 0
     has_null: bool = False
 
-    def scalars(self) -> list[Any]:
-        """All values, without nesting."""
-        return _scalars(self.data, self.depth)
-
     @property
     def items(self) -> int:
         """The number of rows of the tensor."""
@@ -154,9 +150,9 @@ class InferRequest:
         """Return the outputs that it names, in its order; InputError names those that are not there."""
         if self.wanted is None:
             return outputs
-        found = {tensor.name: tensor for tensor in outputs}
-        check_outputs(self.wanted, found)
-        return tuple(found[name] for name in self.wanted)
+        by_name = {tensor.name: tensor for tensor in outputs}
+        check_outputs(self.wanted, by_name)
+        return tuple(by_name[name] for name in self.wanted)
 
 
 class UnknownOutputError(InputError):
@@ -222,12 +218,12 @@ def parse_request(request: Mapping[str, Any], most_values: int = MAX_VALUES) -> 
     if request_id is not None and not (isinstance(request_id, str) and len(request_id) <= MAX_NAME_LENGTH):
         raise InputError(f"id must be a string of at most {MAX_NAME_LENGTH} characters")
     try:
-        found = _parameters(parameters)
+        checked = _parameters(parameters)
     except (TypeError, ValueError) as error:
         raise InputError(f"the request {error}") from error
     # For this server, not for the model: requests that differ in it share batches.
-    wants_bytes = bool(found.pop(BINARY_OUTPUT, False)) if found else False
-    members = {"parameters": found} if found else NOTHING
+    wants_bytes = bool(checked.pop(BINARY_OUTPUT, False)) if checked else False
+    members = {"parameters": checked} if checked else NOTHING
     return InferRequest(
         inputs, request_id, members, wanted_outputs(request.get("outputs"), wants_bytes), wants_bytes
     )
@@ -293,8 +289,8 @@ def _tensor(raw: Any, allow_null: bool, most_values: int) -> Tensor:
     types = set(map(type, scalars))
     has_null = allow_null and is_float and NULL in types
     if not types <= VALUES[datatype] | ({NULL} if has_null else set()):
-        found = ", ".join(sorted(_NAMES.get(each, each.__name__) for each in types - VALUES[datatype]))
-        raise ValueError(f"has data that is not {datatype}: {found}")
+        wrong = ", ".join(sorted(_NAMES.get(each, each.__name__) for each in types - VALUES[datatype]))
+        raise ValueError(f"has data that is not {datatype}: {wrong}")
     if datatype in INTEGERS and scalars:
         low, high = INTEGERS[datatype]
         if min(scalars) < low or max(scalars) > high:
@@ -533,7 +529,7 @@ def dump_with_bytes(
 
 def _raw(tensor: Tensor) -> bytes | None:
     """The values as bytes; None if they have none: BYTES that are numbers."""
-    values, kind = tensor.scalars(), tensor.datatype
+    values, kind = _scalars(tensor.data, tensor.depth), tensor.datatype
     try:
         if kind == "BYTES":
             is_base64 = (tensor.parameters or {}).get(CONTENT_KIND) == BASE64

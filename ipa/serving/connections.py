@@ -118,8 +118,8 @@ class Connections:
         self._waiting: dict[Connection, None] = {}
         self.refused = 0
         self.displaced = 0
-        self._told = 0
-        self._told_s = now_s() - LOG_EVERY_S
+        self._logged = 0
+        self._logged_s = now_s() - LOG_EVERY_S
 
     def __len__(self) -> int:
         """The connections that are open."""
@@ -175,13 +175,13 @@ class Connections:
     def _tell(self) -> None:
         """Log the number of refused and closed connections, at most once in `LOG_EVERY_S`."""
         total, now_s = self.refused + self.displaced, self._now_s()
-        if now_s - self._told_s >= LOG_EVERY_S:
+        if now_s - self._logged_s >= LOG_EVERY_S:
             LOG.warning(
                 "%d connections were refused or closed to make room: %d are open, of at most %d in all and %d"
                 " from one address",
-                total - self._told,
+                total - self._logged,
                 len(self),
                 self._bounds.connections,
                 self._bounds.address_connections,
             )
-            self._told, self._told_s = total, now_s
+            self._logged, self._logged_s = total, now_s

@@ -48,7 +48,9 @@ class TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line without its end. A traceback follows on lines that start with a tab."""
         head, *rest = super().format(record).split("\n") if record.exc_info else [super().format(record)]
-        return "\n\t".join(_visible(part) for part in (head, *rest))
+        # Without characters that could start a line or move a cursor.
+        lines = ("".join(it if it.isprintable() else repr(it)[1:-1] for it in line) for line in (head, *rest))
+        return "\n\t".join(lines)
 
 
 class JsonLines(logging.Formatter):
@@ -59,7 +61,7 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line without its end."""
-        said = {
+        entry = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
@@ -67,16 +69,9 @@ class JsonLines(logging.Formatter):
             **getattr(record, "fields", {}),
         }
         if record.exc_info:
-            said["error"] = self.formatException(record.exc_info)
+            entry["error"] = self.formatException(record.exc_info)
         # In ASCII, so that no character counts as the end of a line.
-        return json.dumps(said)
-
-
-def _visible(text: str) -> str:
-    """The text with every character escaped that could start a line or move a cursor."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+        return json.dumps(entry)
 
 
 class LineQueue(logging.Handler):

@@ -226,21 +226,21 @@ class Target(ABC):
             return RequestAddress(note=f"{self.title} cannot tell where the pipeline takes requests")
         return RequestAddress(f"{endpoint.rstrip('/')}/v2/models/{pipeline.name}/infer")
 
-    def probe(self, pipeline: Pipeline, asked: ProbeRequest, settings: Settings) -> ProbeResult:
+    def probe(self, pipeline: Pipeline, request: ProbeRequest, settings: Settings) -> ProbeResult:
         """The result of a smoke request, sent as a client of the pipeline sends it: V2 to the given address.
 
         Errors: UsageError (no address is known; a transport or client that is not there), UnavailableError.
         """
         from ipa.targets.requests import check_url, probe_http
 
-        if asked.transport is not ProbeTransport.REST:
+        if request.transport is not ProbeTransport.REST:
             raise self._cannot("send a request but by plain HTTP")
-        if not asked.address:
+        if not request.address:
             raise self._cannot("tell where the pipeline takes requests; give --url")
-        check_url(asked.address)
-        return probe_http(asked, self.address(pipeline, settings, asked.address).url)
+        check_url(request.address)
+        return probe_http(request, self.address(pipeline, settings, request.address).url)
 
-    def imported(self, settings: Settings, where: str, asked: ImportRequest) -> Imported:
+    def imported(self, settings: Settings, where: str, request: ImportRequest) -> Imported:
         """The pipeline that runs there; `where` is what follows `NAME:` in `--at`."""
         raise self._cannot("make a pipeline of what runs")
 
@@ -255,16 +255,15 @@ class Target(ABC):
 def target_named(name: str) -> Target:
     """The target of that name. Errors: UsageError (lists those there are), PluginError."""
     plugin = TARGETS.find(name)
-    found = plugin.load()
-    plugin.check_has(found, "name", "serving", "open")
-    target: Target = found
+    target: Target = plugin.load()
+    plugin.check_has(target, "name", "serving", "open")
     return target
 
 
 def targets() -> list[Target]:
     """Every target once, in the order of their names in the registry."""
-    found = [target_named(name) for name in TARGETS]
-    return [target for at, target in enumerate(found) if target not in found[:at]]
+    loaded = [target_named(name) for name in TARGETS]
+    return [target for at, target in enumerate(loaded) if target not in loaded[:at]]
 
 
 def check_parts(pipeline: Pipeline, configs: Sequence[StageConfig], most: int) -> None:

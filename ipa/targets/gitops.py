@@ -10,7 +10,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -52,11 +52,8 @@ QUIET = {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
 
 # Variables that would make it another repository than the one it is asked for.
 ELSEWHERE = frozenset({"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE"})
-AUTHOR = re.compile(r"([^<>\n]+) <([^<>\s]+)>")
-
-
-class GitError(Exception):
-    """git said no; `args[0]` is what it said."""
+AUTHOR = "ipa-serving <ipa-serving@localhost>"
+PERSON = re.compile(r"([^<>\n]+) <([^<>\s]+)>")
 
 
 class Git:
@@ -70,7 +67,7 @@ class Git:
         *words: str,
         given: str | None = None,
         environment: Mapping[str, str] | None = None,
-        fault: Callable[[str], Exception] = GitError,
+        fault: Callable[[str], Exception] = lambda message: UnavailableError(f"git failed: {message}"),
     ) -> str:
         """The output of the command, as text.
 
@@ -88,50 +85,45 @@ class Git:
         except OSError as error:
             raise ConfigurationError(f"git cannot be run: {error.strerror}", hint="Install git.") from error
         if done.returncode != 0:
-            said = mask_urls(done.stderr.decode("utf-8", "replace"))
-            raise fault(said.strip()[:LONGEST_MESSAGE])
+            answer = mask_urls(done.stderr.decode("utf-8", "replace"))
+            raise fault(answer.strip()[:LONGEST_MESSAGE])
         try:
             return done.stdout.decode("utf-8")
         except UnicodeDecodeError as error:
             raise InputError(f"git {words[0]}: its output is not UTF-8 at byte {error.start}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class Branch:
-    """The branch for commits, on the remote if one is named; `author` as "Name <address>"."""
-
-    name: str
-    remote: str = ""
-    author: str = "ipa-serving <ipa-serving@localhost>"
-
-
 class Repository:
     """A branch whose files are read and changed by commits of ours; the work tree and index are not used.
 
+    It is the remote's if one is named. `author` is that of the commits, as "Name <address>".
     Errors: ConflictError (the branch or file moved), ForbiddenError (the remote refuses), NotFoundError,
     UnavailableError (no answer in time, or git failed; after a push it is then unknown whether it arrived:
     read), ConfigurationError (no git, no repository, no such author).
     """
 
-    def __init__(self, folder: Path, branch: Branch, timeout_s: float) -> None:
-        author = AUTHOR.fullmatch(branch.author)
-        if author is None:
+    def __init__(
+        self, folder: Path, branch: str, remote: str = "", author: str = AUTHOR, timeout_s: float = TIMEOUT_S
+    ) -> None:
+        match = PERSON.fullmatch(author)
+        if match is None:
             raise ConfigurationError(
-                f"IPA_GITOPS_AUTHOR {branch.author!r} is not a name and an address",
+                f"IPA_GITOPS_AUTHOR {author!r} is not a name and an address",
                 hint='For example "ipa <ipa@example.com>".',
             )
-        self._git, self._branch, self._folder = Git(folder, timeout_s), branch, folder
+        self._git, self._folder = Git(folder, timeout_s), folder
+        self._branch, self._remote = branch, remote
         # Loops of several pipelines share the branch; git's own locks refuse rather than wait.
         self._turn = threading.Lock()
         self._who = {
             f"GIT_{role}_{key}": value
             for role in ("AUTHOR", "COMMITTER")
-            for key, value in (("NAME", author[1].strip()), ("EMAIL", author[2]))
+            for key, value in (("NAME", match[1].strip()), ("EMAIL", match[2]))
         }
         self._git(
             "rev-parse",
             "--git-dir",
-            fault=lambda said: ConfigurationError(f"{folder} is not a git repository: {said}"),
+            fault=lambda message: ConfigurationError(f"{folder} is not a git repository: {message}"),
         )
 
     def read(self, path: str) -> str:
@@ -145,32 +137,32 @@ class Repository:
             head = self._head()
             if self._text(head, path) != before:
                 raise ConflictError(
-                    f"{path} on {self._branch.name} was changed since it was read", hint=READ_AGAIN
+                    f"{path} on {self._branch} was changed since it was read", hint=READ_AGAIN
                 )
             try:
                 commit = self._commit(head, path, after, message)
-            except GitError as error:
-                raise UnavailableError(f"nothing was committed: git failed: {error}") from error
+            except UnavailableError as error:
+                raise UnavailableError(f"nothing was committed: {error.message}") from error
             self._publish(head, commit)
 
     def _head(self) -> str:
         """The branch's newest commit, of the remote where there is one."""
-        name, remote = self._branch.name, self._branch.remote
+        name, remote = self._branch, self._remote
         ref = f"refs/remotes/{remote}/{name}" if remote else f"refs/heads/{name}"
         if remote:
             refs = f"+refs/heads/{name}:{ref}"
             unread = f"branch {name} of {remote} cannot be read"
             self._git(
                 *("fetch", "--quiet", "--no-tags", remote, refs),
-                fault=lambda said: UnavailableError(f"{unread}: {said}"),
+                fault=lambda message: UnavailableError(f"{unread}: {message}"),
             )
         none = NotFoundError(f"{self._folder} has no branch {name!r}", hint="Create the branch first.")
-        found = self._git("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}", fault=lambda _: none)
-        return found.strip()
+        commit = self._git("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}", fault=lambda _: none)
+        return commit.strip()
 
     def _text(self, commit: str, path: str) -> str:
         none = NotFoundError(
-            f"there is no file {path} on branch {self._branch.name}",
+            f"there is no file {path} on branch {self._branch}",
             hint="`ipa render PIPELINE` prints the manifest to commit there.",
         )
         return self._git("cat-file", "blob", f"{commit}:{path}", fault=lambda _: none)
@@ -188,25 +180,25 @@ class Repository:
 
     def _publish(self, head: str, commit: str) -> None:
         """Make it the branch's newest, unless the branch moved meanwhile."""
-        name, remote = self._branch.name, self._branch.remote
+        name, remote = self._branch, self._remote
         if remote:
             # The lease is what was read: a branch that was moved or remade meanwhile is not pushed onto.
             lease = f"--force-with-lease=refs/heads/{name}:{head}"
             words: tuple[str, ...] = ("push", "--quiet", lease, remote, f"{commit}:refs/heads/{name}")
         else:
             words = ("update-ref", f"refs/heads/{name}", commit, head)
-        self._git(*words, fault=lambda said: _refusal(name, said))
+        self._git(*words, fault=lambda message: _refusal(name, message))
 
 
-def _refusal(name: str, said: str) -> IpaError:
+def _refusal(name: str, text: str) -> IpaError:
     """The error of a branch that was not written, by what git says of it."""
-    if any(words in said for words in ("stale info", "fetch first", "cannot lock ref", "non-fast-forward")):
+    if any(words in text for words in ("stale info", "fetch first", "cannot lock ref", "non-fast-forward")):
         return ConflictError(f"branch {name} moved during the write: nothing was changed", hint=READ_AGAIN)
-    if any(words in said for words in ("remote rejected", "denied", "not allowed", "Authentication failed")):
+    if any(words in text for words in ("remote rejected", "denied", "not allowed", "Authentication failed")):
         return ForbiddenError(
-            f"git refused to write branch {name}: {said}", hint="Allow the service to push to that branch."
+            f"git refused to write branch {name}: {text}", hint="Allow the service to push to that branch."
         )
-    return UnavailableError(f"branch {name} could not be written: {said}")
+    return UnavailableError(f"branch {name} could not be written: {text}")
 
 
 @contextmanager
@@ -218,7 +210,7 @@ def base_checkout(folder: Path, ref: str, timeout_s: float = TIMEOUT_S) -> Itera
     """
     outside = f"{folder} is not in a git work tree"
     top = Git(folder, timeout_s)(
-        "rev-parse", "--show-toplevel", fault=lambda said: UsageError(f"{outside}: {said}")
+        "rev-parse", "--show-toplevel", fault=lambda message: UsageError(f"{outside}: {message}")
     )
     root = Path(top.removesuffix("\n"))
     git = Git(root, timeout_s)
@@ -273,12 +265,12 @@ class GitOpsWorkload:
         state = self._cluster.read(pipeline)
         _, manifest, revision = self._look(pipeline, state)
         running = {stage.config: stage for stage in state.stages}
-        asked = manifest.configs()
+        wanted = manifest.configs()
         stages = tuple(
             StageState(config, 0) if there is None else replace(running[there], config=config)
-            for there, config in stage_pairs(tuple(running), asked)
+            for there, config in stage_pairs(tuple(running), wanted)
         )
-        settled = state.settled and asked == tuple(running)
+        settled = state.settled and wanted == tuple(running)
         return replace(state, revision=revision, stages=stages, settled=settled)
 
     def write(self, pipeline: Pipeline, change: Change) -> str:
@@ -304,13 +296,13 @@ class GitOpsWorkload:
         running = tuple(stage.config for stage in state.stages)
         try:
             _, manifest, _ = self._look(pipeline, state)
-            asked = manifest.configs()
+            wanted = manifest.configs()
         except DriftError as error:
             return Rollout(RolloutPhase.REPLACED, f"another writer changed the manifest: {error.message}")
-        if asked != in_millicores(change.configs):
+        if wanted != in_millicores(change.configs):
             # No cache is on the way, so this is newer than what we wrote, even where it is as before.
             return Rollout(RolloutPhase.REPLACED, "another writer changed the manifest")
-        if running != asked:
+        if running != wanted:
             words = f"the GitOps tool has not brought {self._path_of(pipeline)} to the cluster yet"
             return Rollout(RolloutPhase.PROGRESSING, words)
         # Judged by the object that is there now: whoever brings manifests may make it anew.
@@ -351,11 +343,15 @@ def through_gitops(
 ) -> GitOpsWorkload:
     """The cluster, only read; what a GitOps tool takes from is written. ConfigurationError lists faults."""
     problems = [Problem(fault) for fault in gitops_faults(settings)]
-    folder = Path(settings.gitops_dir)
     if problems:
         raise ConfigurationError("invalid GitOps settings", problems=problems)
-    branch = Branch(settings.gitops_branch, settings.gitops_remote, settings.gitops_author)
-    manifests = Repository(folder, branch, settings.gitops_timeout_s)
+    manifests = Repository(
+        Path(settings.gitops_dir),
+        settings.gitops_branch,
+        settings.gitops_remote,
+        settings.gitops_author,
+        settings.gitops_timeout_s,
+    )
     return GitOpsWorkload(cluster, manifests, settings.gitops_path, target.manifest, decision)
 
 

@@ -32,10 +32,10 @@ TIMEOUT_S = 60.0
 def check_url(address: str) -> None:
     """UsageError unless the address is an http or https URL."""
     try:
-        found = urlsplit(address)
+        parts = urlsplit(address)
     except ValueError:
-        found = urlsplit("")
-    if found.scheme not in ("http", "https") or not found.hostname:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(
             f"{mask_url(address)!r} is not an http or https URL", hint="For example http://127.0.0.1:8000"
         )
@@ -45,11 +45,6 @@ def shown(value: Any) -> str:
     """The value as JSON, shortened."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 3] + "..."
-
-
-def client_within(timeout_s: float) -> httpx.Client:
-    """A client whose calls may pause for that long, to the address itself: no proxy of the environment."""
-    return httpx.Client(timeout=timeout_s, trust_env=False)
 
 
 def post(client: httpx.Client, url: str, body: bytes, timeout_s: float) -> ProbeResult:
@@ -95,12 +90,13 @@ def v2_fault(answer: Any) -> str:
 
 
 def probe_http(
-    asked: ProbeRequest, url: str, protocol: str = V2, fault: Callable[[Any], str] = v2_fault
+    request: ProbeRequest, url: str, protocol: str = V2, fault: Callable[[Any], str] = v2_fault
 ) -> ProbeResult:
     """The result of posting the request's body to the URL; `fault` judges an answer of the protocol."""
-    with client_within(asked.timeout_s) as client:
-        found = post(client, url, orjson.dumps(dict(asked.body)), asked.timeout_s)
-    return replace(found, protocol=protocol, detail=found.detail or fault(found.answer))
+    # To the address itself: by no proxy of the environment.
+    with httpx.Client(timeout=request.timeout_s, trust_env=False) as client:
+        result = post(client, url, orjson.dumps(dict(request.body)), request.timeout_s)
+    return replace(result, protocol=protocol, detail=result.detail or fault(result.answer))
 
 
 def machine() -> str:
@@ -152,11 +148,8 @@ class ServedBench:
     def __init__(self, url: str) -> None:
         check_url(url)
         self._url = url
-
-    @property
-    def hardware(self) -> str:
-        """The place of the servers, whose machine is not seen."""
-        return f"servers at {mask_url(self._url)}"
+        # The place of the servers, whose machine is not seen.
+        self.hardware = f"servers at {mask_url(url)}"
 
     @contextmanager
     def serve(
@@ -166,5 +159,5 @@ class ServedBench:
         url = self._url
         for name, value in (("stage", stage), ("variant", variant), ("cores", f"{round(cores * 1000)}m")):
             url = url.replace(f"{{{name}}}", value)
-        with client_within(within_s) as client:
+        with httpx.Client(timeout=within_s, trust_env=False) as client:
             yield MeasuredServer(client, url)

@@ -17,7 +17,7 @@ from ipa.control.ports import Workload
 from ipa.model.decision import Decision
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.targets.gitops import Branch, GitOpsWorkload, Repository
+from ipa.targets.gitops import GitOpsWorkload, Repository
 from ipa.targets.kubernetes.workload import KubeWorkload
 from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.manifest import render
@@ -65,9 +65,7 @@ class GitOpsHarness(Settling):
         git(self.person, "commit", "--quiet", "-m", "first")
         git(self.person, "push", "--quiet", "origin", "main")
         git(folder, "clone", "--quiet", "--bare", str(self.remote), str(self.ours))
-        self.manifests = Repository(
-            self.ours, Branch("main", "origin", "ipa <ipa@example.com>"), timeout_s=30.0
-        )
+        self.manifests = Repository(self.ours, "main", "origin", "ipa <ipa@example.com>", timeout_s=30.0)
         self.cluster = KubeWorkload(self.client, layout_of)
         self.workload: Workload = GitOpsWorkload(self.cluster, self.manifests, PATH, Manifest, decision)
 

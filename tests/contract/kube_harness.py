@@ -16,9 +16,9 @@ from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
 from ipa.targets.kubernetes.workload import KubeWorkload
-from ipa.targets.seldon.layouts import PartRole, is_split, layout_of, parts_of
+from ipa.targets.seldon.layouts import PartRole, layout_of, parts_of
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT, target_of
-from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape, seldon_of, with_seldon
+from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape, is_split, seldon_of, with_seldon
 from tests.contract.workload_harness import Settling
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.samples import create

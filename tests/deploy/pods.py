@@ -112,8 +112,8 @@ class Mounted:
         return self._images[name]
 
     def _blob(self, digest: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self._layout / "blobs" / digest.replace(":", "/")).read_text())
-        return found
+        blob: dict[str, Any] = json.loads((self._layout / "blobs" / digest.replace(":", "/")).read_text())
+        return blob
 
     def _buildah(self, *words: str) -> str:
         place = ["--root", str(self._storage / "root"), "--runroot", str(self._storage / "run")]

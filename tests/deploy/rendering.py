@@ -25,22 +25,22 @@ Objects = Mapping[tuple[str, str, str], Json]
 def tool(name: str) -> str:
     """The program beside this Python or on the PATH; without it the test is skipped."""
     beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.is_file() else shutil.which(name)
-    if found is None:
+    path = str(beside) if beside.is_file() else shutil.which(name)
+    if path is None:
         pytest.skip(f"needs {name}: tools/system.sh installs it where it can")
-    return found
+    return path
 
 
 def by_name(text: str) -> Objects:
     """The objects of a stream of YAML, by kind, namespace and name. AssertionError where two are one."""
-    found: dict[tuple[str, str, str], Json] = {}
+    objects: dict[tuple[str, str, str], Json] = {}
     for each in yaml.safe_load_all(text):
         if each is None:
             continue
         key = (each["kind"], each["metadata"].get("namespace", ""), each["metadata"]["name"])
-        assert key not in found, key
-        found[key] = each
-    return found
+        assert key not in objects, key
+        objects[key] = each
+    return objects
 
 
 def helm(*words: str) -> subprocess.CompletedProcess[str]:
@@ -68,8 +68,8 @@ def built(folder: Path) -> Objects:
 
 def only(objects: Objects, kind: str) -> Json:
     """The one object of that kind."""
-    (found,) = (each for (of, _, _), each in objects.items() if of == kind)
-    return found
+    (match,) = (each for (of, _, _), each in objects.items() if of == kind)
+    return match
 
 
 def pod_of(objects: Objects) -> Json:
@@ -80,6 +80,6 @@ def pod_of(objects: Objects) -> Json:
 
 def container_of(objects: Objects) -> Json:
     """Its one container."""
-    (found,) = pod_of(objects)["containers"]
-    assert isinstance(found, dict)
-    return found
+    (container,) = pod_of(objects)["containers"]
+    assert isinstance(container, dict)
+    return container

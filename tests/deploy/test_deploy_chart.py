@@ -185,9 +185,9 @@ def test_probes_and_scrapes_ask_what_the_service_answers_to_all(objects: Objects
     (port,) = container["ports"]
     assert environment(objects)["IPA_PORT"] == str(port["containerPort"])
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-        asked = container[probe]["httpGet"]
-        assert asked["port"] == port["name"]
-        assert RULES["GET", asked["path"]] == OPEN
+        get = container[probe]["httpGet"]
+        assert get["port"] == port["name"]
+        assert RULES["GET", get["path"]] == OPEN
     assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
 
@@ -260,17 +260,17 @@ def test_the_volume_holds_what_the_default_settings_keep() -> None:
     changes_bytes = 10 * 365 * 100 * 3 * 500
     plans_bytes = MOST_PLANS * 4_000
     # Rows that were removed leave room in the file, which is used again but not given back.
-    kept_bytes = 1.5 * decisions_bytes + changes_bytes + plans_bytes + MOST_WAL_BYTES
+    stored_bytes = 1.5 * decisions_bytes + changes_bytes + plans_bytes + MOST_WAL_BYTES
     # A backup on the same volume, and the part that a healthy disk has free.
-    assert int(size.removesuffix("Gi")) * 1024**3 * (1 - LOW_RATIO) >= 2 * kept_bytes
+    assert int(size.removesuffix("Gi")) * 1024**3 * (1 - LOW_RATIO) >= 2 * stored_bytes
 
 
 def mounted(objects: Objects, volume: str, folder: Path, version: str = "..2026_11_25") -> Path:
     """The volume as a kubelet lays it out: files behind links of links, which an update swaps at once."""
-    (found,) = (v for v in pod_of(objects)["volumes"] if v["name"] == volume)
+    (match,) = (v for v in pod_of(objects)["volumes"] if v["name"] == volume)
     data = folder / version
     data.mkdir(parents=True)
-    for source in found["projected"]["sources"]:
+    for source in match["projected"]["sources"]:
         config = objects["ConfigMap", NAMESPACE, source["configMap"]["name"]]
         for item in source["configMap"]["items"]:
             path = data / item["path"]

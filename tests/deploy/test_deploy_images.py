@@ -29,12 +29,12 @@ Instruction = tuple[str, str]
 def instructions(path: Path) -> list[Instruction]:
     """Each instruction with its words; lines that go on are joined, ARGs have their defaults."""
     text = re.sub(r"^#.*\n", "", path.read_text(), flags=re.MULTILINE).replace("\\\n", " ")
-    found = [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in text.splitlines())]
-    for name, given, default in (rest.partition("=") for word, rest in found if word == "ARG"):
+    lines = [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in text.splitlines())]
+    for name, given, default in (rest.partition("=") for word, rest in lines if word == "ARG"):
         if not given:
             continue
-        found = [(word, rest.replace(f"${{{name}}}", default)) for word, rest in found]
-    return [(word, rest) for word, rest in found if word]
+        lines = [(word, rest.replace(f"${{{name}}}", default)) for word, rest in lines]
+    return [(word, rest) for word, rest in lines if word]
 
 
 def copied(path: Path) -> list[str]:
@@ -82,18 +82,18 @@ def test_what_is_copied_is_here_and_not_ignored(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)
 def test_bases_are_pinned_and_nobody_is_root(path: Path) -> None:
-    found = instructions(path)
-    bases = [rest.split()[0] for word, rest in found if word == "FROM"]
+    lines = instructions(path)
+    bases = [rest.split()[0] for word, rest in lines if word == "FROM"]
     # One base, and one to build on, without a default: who builds passes them, by digest or made here.
     assert bases == ["${BUILD_IMAGE}", "${BASE_IMAGE}"]
-    assert {("ARG", "BASE_IMAGE"), ("ARG", "BUILD_IMAGE")} <= set(found)
+    assert {("ARG", "BASE_IMAGE"), ("ARG", "BUILD_IMAGE")} <= set(lines)
     assert not any(re.search(r"FROM .*(:|@)", line) for line in path.read_text().splitlines())
-    user = [rest for word, rest in found if word == "USER"][-1]
+    user = [rest for word, rest in lines if word == "USER"][-1]
     assert user == "10001:10001"
     # What is installed has the hashes of its lock, what builds our own included; nothing else is fetched.
     pips = [
         step
-        for word, rest in found
+        for word, rest in lines
         if word == "RUN"
         for step in re.split(r"&&|;", rest)
         if re.search(r"\bpip .*\b(install|wheel)\b", step)
@@ -104,16 +104,16 @@ def test_bases_are_pinned_and_nobody_is_root(path: Path) -> None:
         hashed = re.search(r"--require-hashes --no-deps --only-binary :all: [\w -]*-r requirements/", step)
         assert hashed or "--no-deps --no-index " in step or "wheel --no-deps --no-build-isolation " in step
     # And beside it what that is.
-    assert ("COPY", f"requirements/{path.stem}.cdx.json /opt/ipa/sbom.cdx.json") in found
+    assert ("COPY", f"requirements/{path.stem}.cdx.json /opt/ipa/sbom.cdx.json") in lines
 
 
 def names(lock: str) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
+    versions: dict[str, set[str]] = {}
     for name, version in re.findall(
         r"^([\w.-]+)==([^\s;]+)", (ROOT / "requirements" / f"{lock}.txt").read_text(), re.MULTILINE
     ):
-        found.setdefault(name, set()).add(version)
-    return found
+        versions.setdefault(name, set()).add(version)
+    return versions
 
 
 @pytest.mark.parametrize("lock", [*IDS, "build"])

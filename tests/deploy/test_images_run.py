@@ -54,8 +54,8 @@ def mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:
         pytest.fail(f"no image can be run here: {problem}")
     loopback_up()
     # Beside the layout: /tmp may be in memory.
-    with Mounted(Path(LAYOUT).resolve(), Path(LAYOUT).resolve().parent / "mounted") as found:
-        yield found
+    with Mounted(Path(LAYOUT).resolve(), Path(LAYOUT).resolve().parent / "mounted") as images:
+        yield images
 
 
 LOOK = """
@@ -73,8 +73,8 @@ def test_images_are_of_no_root_and_change_nothing(mounted: Mounted, tmp_path: Pa
     for name in mounted.names:
         folder = tmp_path / name.replace("/", "-")
         with Container(mounted.image(name), folder, command=["sh", "-c", LOOK]) as looking:
-            found = looking.output().split("\n")
-        assert found == [
+            lines = looking.output().split("\n")
+        assert lines == [
             *("user 10001 10001", "CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "NoNewPrivs:\t1"),
             *("wrote /tmp", ""),
         ], name
@@ -95,8 +95,8 @@ def test_the_service_answers_as_the_chart_starts_it(mounted: Mounted, tmp_path: 
             service.wait_until_ready("http://127.0.0.1:8080/healthz")
             service.wait_until_ready("http://127.0.0.1:8080/readyz")
             # Who does not say who he is sees nothing.
-            asked = httpx.get("http://127.0.0.1:8080/v1/pipelines", trust_env=False)
-        assert asked.status_code == 401
+            response = httpx.get("http://127.0.0.1:8080/v1/pipelines", trust_env=False)
+        assert response.status_code == 401
 
 
 @dataclass(frozen=True)
@@ -162,19 +162,21 @@ def pods(
 
     All share one network: each Service is a port here, written into the env in place of its name.
     """
-    found = [
+    containers = [
         (document["metadata"], container)
         for document in documents
         for component in document["spec"]["predictors"][0]["componentSpecs"]
         for container in component["spec"]["containers"]
     ]
-    ports = {container["name"] + meta["name"]: PORT + place for place, (meta, container) in enumerate(found)}
+    ports = {
+        container["name"] + meta["name"]: PORT + place for place, (meta, container) in enumerate(containers)
+    }
     services = {
         f"http://{meta['name']}-default.{meta['namespace']}:{PORT}": ports[container["name"] + meta["name"]]
-        for meta, container in found
+        for meta, container in containers
     }
     started = {}
-    for place, (meta, container) in enumerate(found):
+    for place, (meta, container) in enumerate(containers):
         assert container["securityContext"]["runAsNonRoot"]
         port, name = PORT + place, container["name"]
         env = {
@@ -205,20 +207,20 @@ def test_a_pipeline_answers_as_rendered(name: str, shape: Shape, mounted: Mounte
     configs = [
         StageConfig(stage.name, it[0], 1, 1.0, 1) for stage, it in zip(pipeline.stages, best, strict=True)
     ]
-    asked = ASKED[name]()
+    requests = ASKED[name]()
     with ExitStack() as stack:
-        found = pods(mounted, SELDON.render(pipeline, configs), tmp_path, stack)
+        urls = pods(mounted, SELDON.render(pipeline, configs), tmp_path, stack)
 
         def ask(inputs: Inputs) -> dict[str, list[Any]]:
             if shape is Shape.SPLIT:
-                inputs = post(found[f"{name}-router"][0], name, inputs)
+                inputs = post(urls[f"{name}-router"][0], name, inputs)
             else:
                 # As the orchestrator: the outputs of one stage are the inputs of the next.
                 for stage in pipeline.stages:
-                    inputs = post(*found[stage.name], inputs)
+                    inputs = post(*urls[stage.name], inputs)
             return {output["name"]: output["data"] for output in inputs}
 
-        scores = [asked.score(number, ask(request)) for number, request in enumerate(asked.requests)]
+        scores = [requests.score(number, ask(request)) for number, request in enumerate(requests.requests)]
     assert len(scores) == ITEMS
     expected = prod(accuracy for _, accuracy in best)
     assert fmean(scores) > expected - SLACK, f"{fmean(scores):.2f}, the profiles say {expected:.2f}"

@@ -32,7 +32,7 @@ from ipa.model.observation import Forecast, LoadHistory
 from ipa.model.plan import StageConfig
 from ipa.service.doctor import gitops_findings
 from ipa.settings import Settings
-from ipa.targets.gitops import Branch, Git, GitOpsWorkload, Repository, gitops_faults
+from ipa.targets.gitops import Git, GitOpsWorkload, Repository, gitops_faults
 from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.manifest_edit import Manifest
 from ipa.targets.seldon.target import SELDON
@@ -182,8 +182,8 @@ def harness(tmp_path: Path) -> Iterator[GitOpsHarness]:
 class Overtaken(Repository):
     """A repository in which somebody is faster, between reading and pushing."""
 
-    def __init__(self, harness: GitOpsHarness, branch: Branch) -> None:
-        super().__init__(harness.ours, branch, 30.0)
+    def __init__(self, harness: GitOpsHarness) -> None:
+        super().__init__(harness.ours, "main", "origin", timeout_s=30.0)
         self._harness = harness
 
     def _commit(self, head: str, path: str, text: str, message: str) -> str:
@@ -193,7 +193,7 @@ class Overtaken(Repository):
 
 
 def test_a_push_that_somebody_overtook_is_refused_and_changes_nothing(harness: GitOpsHarness) -> None:
-    manifests = Overtaken(harness, Branch("main", "origin"))
+    manifests = Overtaken(harness)
     workload = GitOpsWorkload(harness.cluster, manifests, PATH, Manifest)
     with pytest.raises(ConflictError, match="moved during the write"):
         workload.write(harness.pipeline, a_change(harness))
@@ -213,7 +213,7 @@ def test_a_branch_without_a_remote_is_moved_only_from_where_it_was_read(harness:
             return made
 
     for kind, error in ((Moved, ConflictError), (Repository, None)):
-        workload = GitOpsWorkload(harness.cluster, kind(harness.person, Branch("main"), 30.0), PATH, Manifest)
+        workload = GitOpsWorkload(harness.cluster, kind(harness.person, "main"), PATH, Manifest)
         state = workload.read(harness.pipeline)
         change = Change("d-1", "ipa-contract", state.revision, FIRST, MORE, 30.0)
         if error:
@@ -282,7 +282,7 @@ def is_running(pid: str) -> bool:
 def test_secrets_of_an_address_are_not_told(tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet", "-b", "main")
     git(tmp_path, "remote", "add", "origin", "http://kim:canary@127.0.0.1:9/x.git")
-    repository = Repository(tmp_path, Branch("main", "origin"), 10.0)
+    repository = Repository(tmp_path, "main", "origin", timeout_s=10.0)
     with pytest.raises(UnavailableError) as caught:
         repository.read("a.yaml")
     assert "canary" not in str(caught.value)
@@ -292,13 +292,13 @@ def test_what_is_not_there_is_said(harness: GitOpsHarness) -> None:
     with pytest.raises(NotFoundError, match=r"no file other\.yaml on branch main"):
         harness.manifests.read("other.yaml")
     with pytest.raises(UnavailableError, match="branch nope of origin"):
-        Repository(harness.ours, Branch("nope", "origin"), 30.0).read(harness.name)
+        Repository(harness.ours, "nope", "origin").read(harness.name)
     with pytest.raises(NotFoundError, match="no branch 'nope'"):
-        Repository(harness.ours, Branch("nope"), 30.0).read(harness.name)
+        Repository(harness.ours, "nope").read(harness.name)
     with pytest.raises(ConfigurationError, match="not a git repository"):
-        Repository(harness.remote.parent, Branch("main"), 30.0)
+        Repository(harness.remote.parent, "main")
     with pytest.raises(ConfigurationError, match="IPA_GITOPS_AUTHOR"):
-        Repository(harness.ours, Branch("main", author="nobody"), 30.0)
+        Repository(harness.ours, "main", author="nobody")
 
 
 def test_the_cluster_behind_the_manifest_is_not_settled(harness: GitOpsHarness) -> None:

@@ -22,10 +22,10 @@ from ipa.api.context import ApiContext
 from ipa.cli.main import run
 from ipa.clients.http import HttpClient, client_at
 from ipa.model.access import Grant, Role
-from ipa.model.errors import IpaError
+from ipa.model.errors import IpaError, UnavailableError
 from ipa.service.service import DependencyCheck, configuration
 from ipa.settings import Settings
-from ipa.targets.gitops import Git, GitError
+from ipa.targets.gitops import Git
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.target import SELDON
 from tests.fakes.clock import VirtualClock
@@ -246,7 +246,7 @@ def _pushes(settings: Settings, folder: Path) -> object:
         git = Git(repository, 10.0)
         git("init", "-q")
         return git("push", settings.gitops_remote, "HEAD")
-    except GitError as error:
+    except UnavailableError as error:
         return error
 
 

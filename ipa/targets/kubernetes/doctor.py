@@ -98,8 +98,8 @@ def _kind(client: KubeClient, kind: ResourceKind, check: str, install: str) -> F
         if kind.version in versions and any(each.get("name") == kind.plural for each in resources):
             others = ", ".join(version for version in versions if version != kind.version)
             return ok(check, f"{kind.api_version} is served" + (f", beside {others}" if others else ""))
-    seen = f"{kind.group} has {', '.join(versions)}, and no {kind.plural} in {kind.version}"
-    return fail(check, seen, install.replace("install", "upgrade", 1))
+    message = f"{kind.group} has {', '.join(versions)}, and no {kind.plural} in {kind.version}"
+    return fail(check, message, install.replace("install", "upgrade", 1))
 
 
 def _rights(
@@ -136,16 +136,16 @@ def _rights(
                 yield ok(name, f"allowed for {', '.join(names)} ({role.name})")
             else:
                 which = f" for {refused}" if refused else ""
-                seen = f"not allowed{which}; role {role.name} is for {role.purpose}: {meaning}"
-                yield Finding(name, severity, seen, grant)
+                message = f"not allowed{which}; role {role.name} is for {role.purpose}: {meaning}"
+                yield Finding(name, severity, message, grant)
 
 
 def _is_allowed(client: KubeClient, namespace: str, right: Right, name: str = "") -> bool:
     """Ask for our right in the namespace, to all objects or the named one."""
-    asked = {"verb": right.verb, "group": right.group, "resource": right.resource}
-    asked |= {key: value for key, value in (("namespace", namespace), ("name", name)) if value}
+    attributes = {"verb": right.verb, "group": right.group, "resource": right.resource}
+    attributes |= {key: value for key, value in (("namespace", namespace), ("name", name)) if value}
     what = f"whether we may {right}" + (f" in {namespace}" if namespace else "")
-    allowed = client.review(OWN_ACCESS_REVIEW, {"resourceAttributes": asked}, what).get("allowed")
+    allowed = client.review(OWN_ACCESS_REVIEW, {"resourceAttributes": attributes}, what).get("allowed")
     if not isinstance(allowed, bool):
         raise UnavailableError(f"{what}: the answer has no status.allowed")
     return allowed
@@ -163,7 +163,7 @@ def _lease(client: KubeClient, namespace: str, *, name: str, elects: bool) -> Fi
     holder = str(spec.get("holderIdentity") or "")
     if not holder:
         return ok(title, "nobody holds it")
-    seen = f"{holder} leads"
+    message = f"{holder} leads"
     try:
         age_s = (datetime.now(UTC) - datetime.fromisoformat(str(spec.get("renewTime")))).total_seconds()
     except (ValueError, TypeError):
@@ -172,8 +172,8 @@ def _lease(client: KubeClient, namespace: str, *, name: str, elects: bool) -> Fi
     if age_s is not None:
         if age_s > DEAD_LEASES * float(spec.get("leaseDurationSeconds") or 15):
             return ok(title, f"{holder} held it last, and has not renewed it for {age_s:.0f} s")
-        seen += f", renewed {max(age_s, 0.0):.0f} s ago"
+        message += f", renewed {max(age_s, 0.0):.0f} s ago"
     if elects:
-        return ok(title, f"{seen}; a service started here stands by")
+        return ok(title, f"{message}; a service started here stands by")
     remedy = f"export IPA_LEADER_ELECTION=on IPA_LEASE_NAMESPACE={namespace}"
-    return warn(title, f"{seen}; a second service without election would write at the same time", remedy)
+    return warn(title, f"{message}; a second service without election would write at the same time", remedy)

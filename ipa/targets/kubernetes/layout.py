@@ -166,7 +166,7 @@ class Layout(ABC):
         """
 
     @abstractmethod
-    def read(self, name: str, found: Json) -> Configs:
+    def read(self, name: str, live: Json) -> Configs:
         """The configurations that one of the objects asks for. DriftError as `observe`."""
 
     @abstractmethod
@@ -185,44 +185,44 @@ class Layout(ABC):
 def enforced_pod_security(client: KubeClient, namespace: str) -> str:
     """The level of PodSecurity that the namespace enforces; empty if it says none, or we may not ask."""
     try:
-        found = client.get(NAMESPACE, "", namespace)
+        live = client.get(NAMESPACE, "", namespace)
     except (ForbiddenError, NotFoundError):
         return ""
-    labels = found["metadata"].get("labels") or {}
+    labels = live["metadata"].get("labels") or {}
     return str(labels.get("pod-security.kubernetes.io/enforce", ""))
 
 
-def owner_of(found: Json) -> str | None:
+def owner_of(live: Json) -> str | None:
     """The install that claimed it, None where none has."""
-    owner = at(found, "metadata", "annotations", ANNOTATION)
+    owner = at(live, "metadata", "annotations", ANNOTATION)
     return None if owner is None else str(owner)
 
 
-def claim(found: Json, install: str) -> list[Operation]:
+def claim(live: Json, install: str) -> list[Operation]:
     """Addition to a patch that claims the object for the install, or tests that it still is the install's.
 
     It touches metadata alone, so no pod is restarted by it. A claim is for this version of the object: that
     there is no annotation cannot be tested otherwise.
     """
-    if owner_of(found) == install:
+    if owner_of(live) == install:
         return [{"op": "test", "path": KEY, "value": install}]
-    version = {"op": "test", "path": VERSION, "value": found["metadata"]["resourceVersion"]}
-    if found["metadata"].get("annotations") is None:
+    version = {"op": "test", "path": VERSION, "value": live["metadata"]["resourceVersion"]}
+    if live["metadata"].get("annotations") is None:
         return [version, {"op": "add", "path": POINTER, "value": {ANNOTATION: install}}]
     return [version, {"op": "add", "path": KEY, "value": install}]
 
 
-def check_owner(found: Json, install: str) -> None:
+def check_owner(live: Json, install: str) -> None:
     """DriftError, naming the owner, where another install has claimed it."""
-    owner = owner_of(found)
+    owner = owner_of(live)
     if owner in (None, install):
         return
-    metadata = found["metadata"]
+    metadata = live["metadata"]
     name = f"{metadata.get('namespace', '')}/{metadata['name']}"
     place = f"{metadata['name']} -n {metadata.get('namespace', 'default')}"
-    free = f"kubectl annotate {found['kind'].lower()} {place} {ANNOTATION}-"
+    free = f"kubectl annotate {live['kind'].lower()} {place} {ANNOTATION}-"
     raise DriftError(
-        f"{found['kind']} {name} belongs to install {owner!r}; this is install {install!r}",
+        f"{live['kind']} {name} belongs to install {owner!r}; this is install {install!r}",
         problems=[Problem(f"annotation {ANNOTATION} is {owner!r}")],
         hint=f"Leave the other install in control, or stop it and run `{free}`.",
     )
@@ -239,14 +239,14 @@ def revision_of(objects: Sequence[Json]) -> str:
     return f"{identity}/{'.'.join(str(each['metadata']['generation']) for each in objects)}"
 
 
-def last_hand(found: Json) -> str:
+def last_hand(live: Json) -> str:
     """The field manager whose change of the spec is the newest, with its time; empty where that is us.
 
     Empty too where nothing is known: managers tell their own name, and may tell none.
     """
     changes = [
         (str(entry.get("time") or ""), str(entry.get("manager") or ""))
-        for entry in found["metadata"].get("managedFields") or ()
+        for entry in live["metadata"].get("managedFields") or ()
         if isinstance(entry, dict)
         # Status is the operator's. A change by `kubectl scale` carries the subresource scale.
         and entry.get("subresource") != "status"
@@ -258,10 +258,10 @@ def last_hand(found: Json) -> str:
     return "" if manager in ("", OURS) else f"{manager} at {time}"
 
 
-def with_hand(error: DriftError, found: Json) -> DriftError:
+def with_hand(error: DriftError, live: Json) -> DriftError:
     """The same error with a problem that names the last field manager."""
-    who = last_hand(found)
+    who = last_hand(live)
     if not who:
         return error
-    said = Problem(f"its spec was last changed by {who}")
-    return DriftError(error.message, hint=error.hint, problems=[*error.problems, said])
+    problem = Problem(f"its spec was last changed by {who}")
+    return DriftError(error.message, hint=error.hint, problems=[*error.problems, problem])

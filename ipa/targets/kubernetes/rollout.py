@@ -55,7 +55,7 @@ class DeploymentState:
         return self._count("readyReplicas")
 
     @property
-    def is_seen(self) -> bool:
+    def is_observed(self) -> bool:
         """True if the status is about the present spec."""
         return self._count("observedGeneration") >= int(at(self.deployment, "metadata", "generation") or 0)
 
@@ -78,7 +78,7 @@ class DeploymentState:
             return f"{name} does not carry the change yet"
         if self.deployment["spec"].get("replicas") != self.place.replicas:
             return f"{name} does not ask for {self.place.replicas} replicas yet"
-        return "" if self.is_seen else f"{name} is not yet seen by its controller"
+        return "" if self.is_observed else f"{name} is not yet seen by its controller"
 
     @property
     def rolling(self) -> str:
@@ -108,8 +108,8 @@ class DeploymentState:
         if not self.waits or self.lost:
             return True
         pods = self.pods or ()
-        asked = at(self.deployment, "spec", "replicas")
-        if not self._carries or not asked == self.place.replicas == len(pods):
+        replicas = at(self.deployment, "spec", "replicas")
+        if not self._carries or not replicas == self.place.replicas == len(pods):
             return False
         return all(_is_ready(pod) and self.place.carries(pod["spec"]) for pod in pods)
 
@@ -213,13 +213,13 @@ def counter_of(states: Iterable[DeploymentState]) -> str | None:
 
     None where none is there.
     """
-    found = [(each, each.deployment["metadata"]) for each in states if each.deployment is not None]
-    if not found:
+    deployed = [(each, each.deployment["metadata"]) for each in states if each.deployment is not None]
+    if not deployed:
         return None
-    if any(not it.is_seen or it.old_replicas > 0 or not it.ready for it, _ in found):
+    if any(not it.is_observed or it.old_replicas > 0 or not it.ready for it, _ in deployed):
         # Pods are not all of the newest template, or none of them serves.
         return ""
-    return ",".join(f"{metadata['uid']}/{metadata['generation']}" for _, metadata in found)
+    return ",".join(f"{metadata['uid']}/{metadata['generation']}" for _, metadata in deployed)
 
 
 def judge(states: Sequence[DeploymentState], lost: Sequence[int] = ()) -> Rollout:

@@ -175,9 +175,9 @@ class KubeWorkload:
         live = self._client.get(layout.kind, layout.namespace, name)
         if self._install:
             check_owner(live, self._install)
-        return self._seen(live)
+        return self._accept(live)
 
-    def _seen(self, thing: Json) -> Json:
+    def _accept(self, thing: Json) -> Json:
         """The object; UnavailableError where a newer one of the same uid was read before."""
         metadata = thing["metadata"]
         uid, generation = str(metadata["uid"]), int(metadata["generation"])
@@ -207,7 +207,7 @@ class KubeWorkload:
                 if revision_of([live]) != revision_of([before]):
                     raise
             else:
-                return patched if dry_run else self._seen(patched)
+                return patched if dry_run else self._accept(patched)
         raise ConflictError(f"{ref}: was changed since it was read", hint=READ_AGAIN)
 
     def _read_back(

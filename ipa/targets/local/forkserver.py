@@ -122,17 +122,14 @@ class ForkServer:
         for line in lines:
             order = json.loads(line)
             if "kill" not in order:
-                self._start(order)
+                pid = os.fork()
+                if pid == 0:
+                    self._become(order)
+                self._children.add(pid)
+                self._say({"started": order["order"], "pid": pid})
             elif order["kill"] in self._children:
                 os.kill(order["kill"], order["signal"])
         return bool(chunk)
-
-    def _start(self, order: dict[str, Any]) -> None:
-        pid = os.fork()
-        if pid == 0:
-            self._become(order)
-        self._children.add(pid)
-        self._say({"started": order["order"], "pid": pid})
 
     def _reap(self) -> None:
         while self._children:

@@ -52,7 +52,7 @@ def listening_socket(port: int = 0) -> socket.socket:
     return made
 
 
-def router_socket(port: int, kept: Path) -> socket.socket:
+def router_socket(port: int, port_file: Path) -> socket.socket:
     """The socket of a router: on that port, for 0 on that of the last run if it is free, else on any.
 
     `kept` is the file that keeps the port. UnavailableError: that port is in use, and not by a service that
@@ -61,7 +61,7 @@ def router_socket(port: int, kept: Path) -> socket.socket:
     wanted, give_up_s = port, time.monotonic() + PORT_S
     if not port:
         with suppress(OSError, ValueError):
-            wanted = int(kept.read_text(encoding="ascii"))
+            wanted = int(port_file.read_text(encoding="ascii"))
     while True:
         try:
             made = listening_socket(wanted)
@@ -76,8 +76,8 @@ def router_socket(port: int, kept: Path) -> socket.socket:
                 ) from error
             else:
                 time.sleep(FIRST_BACKOFF_S)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_text(str(made.getsockname()[1]), encoding="ascii")
+    port_file.parent.mkdir(parents=True, exist_ok=True)
+    port_file.write_text(str(made.getsockname()[1]), encoding="ascii")
     return made
 
 
@@ -179,7 +179,7 @@ class StageRun:
     config: StageConfig
     queue: Front
     replicas: list[Replica] = field(default_factory=list)
-    told: QueueConfig | None = None
+    applied: QueueConfig | None = None
     deaths: int = 0
     start_after_s: float = 0.0
     failure: str = ""
@@ -191,15 +191,15 @@ class StageRun:
     def carries(self) -> bool:
         """True if enough replicas serve that are as wanted or larger, and the queue knows."""
         able = [it for it in self.replicas if it.phase is Phase.READY and it.carries(self.config)]
-        told = self.told.running if self.told else {}
-        return sum(told.get(it.url) == it.variant for it in able) >= self.config.replicas
+        running = self.applied.running if self.applied else {}
+        return sum(running.get(it.url) == it.variant for it in able) >= self.config.replicas
 
     def is_settled(self) -> bool:
         """True if exactly what is wanted runs, and the queue knows."""
         ready = self.ready()
         wanted = (self.config.batch_size, {it.url: it.variant for it in ready})
-        told = (self.told.batch_size, self.told.running) if self.told else None
-        return len(ready) == len(self.replicas) == self.config.replicas and told == wanted
+        applied = (self.applied.batch_size, self.applied.running) if self.applied else None
+        return len(ready) == len(self.replicas) == self.config.replicas and applied == wanted
 
 
 @dataclass(slots=True)

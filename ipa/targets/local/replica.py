@@ -316,8 +316,8 @@ class VariantLoader:
     def failure(self, config: StageConfig, replicas: Sequence[Replica]) -> str:
         """The reason why a replica could not load the wanted variant, in words; empty if none failed."""
         with self._lock:
-            found = (self._failed.get((it.key, config.variant)) for it in replicas if it.fits(config))
-            return next((each[1] for each in found if each), "")
+            failures = (self._failed.get((it.key, config.variant)) for it in replicas if it.fits(config))
+            return next((each[1] for each in failures if each), "")
 
     def close(self) -> None:
         """Wait for the threads, whose servers have ended."""

@@ -81,7 +81,7 @@ class PipelineRunner:
         listener = router_socket(port, folder / "router.port")
         self.pipeline = pipeline
         # The same with the pins of people, which say what queues may choose.
-        self._asked = pipeline
+        self._pinned = pipeline
         self._folder = folder
         self._lock = threading.RLock()
         self._wake = threading.Event()
@@ -118,7 +118,7 @@ class PipelineRunner:
         def environment() -> dict[str, str]:
             # It goes on as it was: requests wait for it, and replicas are there.
             runs = [run for run in self._stages if run.stage.name == stage.name]
-            parts = {run.part: run.told.to_json() for run in runs if run.told}
+            parts = {run.part: run.applied.to_json() for run in runs if run.applied}
             return {
                 **{"IPA_PIPELINE": self.pipeline.name, "IPA_STAGE": stage.name},
                 **{"IPA_MODEL": model_of(stage), "IPA_PARTS": json.dumps(parts)},
@@ -183,13 +183,13 @@ class PipelineRunner:
         """Process ids of router and queues by their names; 0 for one that is being started."""
         return {front.name: front.pid for front in self.fronts}
 
-    def read(self, asked: Pipeline) -> WorkloadState:
+    def read(self, pinned: Pipeline) -> WorkloadState:
         """The revision, each stage's wanted configuration and ready replicas, and whether it is settled.
 
         Parts are in their order. `asked` is the pipeline with the pins of people: queues follow them.
         """
         with self._lock:
-            self._asked = asked
+            self._pinned = pinned
             active = sorted(self._active(), key=lambda part: order_of(part.configs))
             stages = [
                 StageState(run.config, len(run.ready()), part=part.name)
@@ -245,7 +245,7 @@ class PipelineRunner:
     def adopt(self, pipeline: Pipeline) -> None:
         """Run on as the pipeline's file says now."""
         with self._lock:
-            self.pipeline = self._asked = pipeline
+            self.pipeline = self._pinned = pipeline
             self._loader.adopt(pipeline)
             for run in self._stages:
                 run.stage, run.failure, run.deaths = pipeline.stage(run.stage.name), "", 0
@@ -333,9 +333,9 @@ class PipelineRunner:
                 self._load_variants(run)
                 self._drain_surplus(run)
                 wanted = self._wanted_of_queue(run)
-            told = run.told.to_json() if run.told else None
-            report = self._follow(run.queue, run.part, told, wanted.to_json())
-            run.told = run.told if report is None else wanted
+            applied = run.applied.to_json() if run.applied else None
+            report = self._follow(run.queue, run.part, applied, wanted.to_json())
+            run.applied = run.applied if report is None else wanted
             for replica in run.replicas:
                 is_suspect = report is not None and replica.url in report.get("suspects", ())
                 if is_suspect and replica.phase in {Phase.READY, Phase.DRAINING}:
@@ -380,7 +380,7 @@ class PipelineRunner:
         }
 
     def _follow(
-        self, front: Front, part: str, told: dict[str, Any] | None, order: dict[str, Any]
+        self, front: Front, part: str, applied: dict[str, Any] | None, order: dict[str, Any]
     ) -> dict[str, Any] | None:
         """The report of a front, which is given the order if it was told another; None if it sends none.
 
@@ -390,7 +390,7 @@ class PipelineRunner:
             return None
         is_answering, report = True, None
         try:
-            if told == order:
+            if applied == order:
                 report = front.ask(self._client, part)
                 if any(report.get(key) != value for key, value in order.items()):
                     self.corrections += 1
@@ -474,11 +474,11 @@ class PipelineRunner:
         ready = [it for it in run.replicas if it.phase is Phase.READY]
         batch_size = run.config.batch_size
         serves = any(it.serves(run.config) for it in ready)
-        if run.told and not (serves and self._is_shared_out()):
+        if run.applied and not (serves and self._is_shared_out()):
             # Until the first new one serves, and requests go as planned, the old one keeps its batch size.
-            batch_size = run.told.batch_size
-        asked = self._asked.stage(run.stage.name)
-        largest_batch_size = largest_batch(asked, self.pipeline.bounds, batch_size)
+            batch_size = run.applied.batch_size
+        pinned = self._pinned.stage(run.stage.name)
+        largest_batch_size = largest_batch(pinned, self.pipeline.bounds, batch_size)
         others = {it.url: self._stand_ins(run, it) for it in ready}
         variants = {it.url: (it.variant, *others[it.url][0]) for it in ready}
         heavier = {url: names for url, (_, names) in others.items() if names}
@@ -496,11 +496,11 @@ class PipelineRunner:
 
         None while the wanted one has to be loaded first: it may take the place of one of them.
         """
-        kept: Sequence[str] = ()
+        resident: Sequence[str] = ()
         if run.config.variant in replica.loaded:
-            kept = resident_variants(self.pipeline, run.stage.name, run.config.variant)
-        there = replica.loaded.intersection(kept)
-        lighter, heavier = stand_ins(self._asked, run.stage.name, replica.variant, there)
+            resident = resident_variants(self.pipeline, run.stage.name, run.config.variant)
+        there = replica.loaded.intersection(resident)
+        lighter, heavier = stand_ins(self._pinned, run.stage.name, replica.variant, there)
         replica.set_stand_ins(lighter + heavier, time.monotonic())
         return lighter, heavier
 

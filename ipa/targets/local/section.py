@@ -37,14 +37,14 @@ class LocalPlace:
 
 def port_of(pipeline: Pipeline) -> int | None:
     """The port that the pipeline's file gives its router; None if it gives none."""
-    found: LocalPlace | None = pipeline.targets.get(KEY)
-    return None if found is None else found.port
+    place: LocalPlace | None = pipeline.targets.get(KEY)
+    return None if place is None else place.port
 
 
 def local_of(variant: Variant) -> LocalRun | None:
     """The `local:` section of a variant; None if it has none."""
-    found: LocalRun | None = variant.targets.get(KEY)
-    return found
+    run: LocalRun | None = variant.targets.get(KEY)
+    return run
 
 
 SECTIONS = TargetSections(

@@ -32,18 +32,18 @@ def local_findings(pipelines: Mapping[str, Pipeline]) -> Iterator[Finding]:
             "local runtime", "no pipeline says how it runs on this machine", "ipa doctor --at kubernetes"
         )
     elif missing:
-        seen = f"not installed: {', '.join(missing)}"
+        message = f"not installed: {', '.join(missing)}"
         # mlserver ends at its start with a newer uvloop.
         beside = ["'uvloop<0.22'"] if "mlserver" in missing else []
-        yield fail("local runtime", seen, f"pip install {' '.join(missing + beside)}")
+        yield fail("local runtime", message, f"pip install {' '.join(missing + beside)}")
     else:
         yield ok("local runtime", f"can start {', '.join(local)}")
     here = len(os.sched_getaffinity(0))
     for name in local:
         cores = pipelines[name].bounds.cores
         if cores is not None and cores >= here:
-            seen = f"bounds.cores of {name} is {cores:g}, all of the {here} cores that this process has"
-            yield warn("local cores", seen, "Set it lower: router and queues need CPU time too.")
+            message = f"bounds.cores of {name} is {cores:g}, all of the {here} cores that this process has"
+            yield warn("local cores", message, "Set it lower: router and queues need CPU time too.")
 
 
 def machine_findings(
@@ -57,27 +57,21 @@ def machine_findings(
             profiles = load_profiles(settings.profiles_dir, pipeline.name)
         except NotFoundError:
             continue
-        if all(map(_is_local, pipeline.served)) and (found := foreign_to(machine, profiles.values())):
-            foreign[pipeline.name] = "; ".join(hardware_of(found))
+        if all(map(_is_local, pipeline.served)) and (others := foreign_to(machine, profiles.values())):
+            foreign[pipeline.name] = "; ".join(hardware_of(others))
     if not foreign:
         yield ok(name, f"this one, {machine}")
     for pipeline_name, profiled_on in foreign.items():
-        seen = f"{pipeline_name} was measured on {profiled_on}, this is {machine}"
+        message = f"{pipeline_name} was measured on {profiled_on}, this is {machine}"
         yield warn(
             name,
-            f"{seen}; plans use its times until batches were observed",
+            f"{message}; plans use its times until batches were observed",
             f"ipa profile {pipeline_name} --write",
         )
 
 
 def _is_local(stage: Stage) -> bool:
     return all(local_of(variant) is not None for variant in stage.variants)
-
-
-def _share_process(stage: Stage) -> bool:
-    """True if one model server can hold all of the stage's variants."""
-    runs = [run for variant in stage.variants if (run := local_of(variant)) is not None]
-    return all(not run.command and run.env == runs[0].env for run in runs)
 
 
 SCRAPE_INTERVAL_S = 1.0
@@ -101,20 +95,24 @@ class LocalTarget(Target):
 
     def shape(self, pipeline: Pipeline, profiles: Profiles) -> Pipeline:
         """The pipeline with what router and queues take of this machine, if it is meant for one like it."""
-        here, asked = len(os.sched_getaffinity(0)), pipeline.bounds.cores
-        if not all(map(_is_local, pipeline.served)) or asked is None or asked > here:
+        here, bound = len(os.sched_getaffinity(0)), pipeline.bounds.cores
+        if not all(map(_is_local, pipeline.served)) or bound is None or bound > here:
             return pipeline
         front = FrontCores(MACHINE_RATIO * here, ROUTER_S + QUEUE_S * len(pipeline.served))
         return replace(pipeline, bounds=replace(pipeline.bounds, front=front))
 
     def unhonoured(self, pipeline: Pipeline) -> list[Unhonoured]:
         """As of every target, and resident variants that cannot share a process."""
-        apart = [stage.name for stage in pipeline.served if stage.residents > 1 and not _share_process(stage)]
-        found = super().unhonoured(pipeline)
+        apart = []
+        for stage in pipeline.served:
+            runs = [run for variant in stage.variants if (run := local_of(variant)) is not None]
+            if stage.residents > 1 and any(run.command or run.env != runs[0].env for run in runs):
+                apart.append(stage.name)
+        faults = super().unhonoured(pipeline)
         if apart:
             why = f"variants of {', '.join(apart)} have a command, or an environment, of their own"
-            found.append(Unhonoured("resident", why, "leave it out, or run all by MLServer with one env"))
-        return found
+            faults.append(Unhonoured("resident", why, "leave it out, or run all by MLServer with one env"))
+        return faults
 
     def open(self, site: Site) -> World:
         """The pipelines, started with the plan of each, and a scraper of their metrics.

@@ -179,11 +179,7 @@ class Bench:
         self._exited: set[int] = set()
         self._exit = threading.Condition()
         self._processes = ForkedProcesses(folder, preloads(pipeline), self._on_exit)
-
-    @property
-    def hardware(self) -> str:
-        """The cores of this process and the name of the processor."""
-        return machine()
+        self.hardware = machine()
 
     def close(self) -> None:
         """End every process."""

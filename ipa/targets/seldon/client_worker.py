@@ -18,13 +18,13 @@ from typing import Any
 
 def main() -> None:
     """Send the request that standard input describes, and print its result."""
-    asked = json.load(sys.stdin)
+    request = json.load(sys.stdin)
     try:
-        client = import_module("seldon_core.seldon_client").SeldonClient(**asked["client"])
-        found = _within(asked["timeout_s"], lambda: client.predict(raw_data=asked["body"]))
+        client = import_module("seldon_core.seldon_client").SeldonClient(**request["client"])
+        result = _within(request["timeout_s"], lambda: client.predict(raw_data=request["body"]))
     except ImportError as error:
-        found = {"lacks": str(error)}
-    print(json.dumps(found, default=str))  # noqa: T201
+        result = {"lacks": str(error)}
+    print(json.dumps(result, default=str))  # noqa: T201
 
 
 def _ring(*_of: object) -> None:
@@ -53,8 +53,8 @@ def _within(timeout_s: float, call: Any) -> dict[str, Any]:
 
 def _brief(message: str) -> str:
     """The details of gRPC's error, whose text has many lines; else the message."""
-    found = re.search(r'details = "([^"]*)"', message)
-    return found.group(1) if found else message
+    match = re.search(r'details = "([^"]*)"', message)
+    return match.group(1) if match else message
 
 
 if __name__ == "__main__":

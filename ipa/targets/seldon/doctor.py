@@ -80,12 +80,12 @@ def _operator(client: KubeClient, namespace: str) -> Finding:
         client.create(locate.SELDON_DEPLOYMENT, namespace, body, dry_run=True)
     except ForbiddenError:
         # Without the right to create, the operator is known by the status that it wrote.
-        found, _ = client.list_all(locate.SELDON_DEPLOYMENT, namespace)
-        served = [one["metadata"]["name"] for one in found if (one.get("status") or {}).get("state")]
+        objects, _ = client.list_all(locate.SELDON_DEPLOYMENT, namespace)
+        served = [one["metadata"]["name"] for one in objects if (one.get("status") or {}).get("state")]
         if served:
             return ok(name, f"it has given {', '.join(served[:3])} a status")
-        seen = f"not known: a dry run may not create anything, and nothing in {namespace} has a status"
-        return warn(name, seen, look)
+        message = f"not known: a dry run may not create anything, and nothing in {namespace} has a status"
+        return warn(name, message, look)
     except UnavailableError as error:
         return fail(name, f"its webhook is registered and does not answer: {error.message}", look)
     except InputError:
@@ -117,11 +117,11 @@ def _deployed(
         running = tuple(stage.config for stage in state.stages)
         rolling = "" if state.settled else "; still rolling out"
         lost = filter(None, (state.problem, *(stage.lost for stage in state.stages)))
-        seen = f"{place} runs {', '.join(map(str, running))}{rolling}"
+        message = f"{place} runs {', '.join(map(str, running))}{rolling}"
         if wrong := "; ".join(dict.fromkeys(lost)):
-            yield fail(name, f"{seen}; {wrong}", f"kubectl get deployments,events -n {section.namespace}")
+            yield fail(name, f"{message}; {wrong}", f"kubectl get deployments,events -n {section.namespace}")
         else:
-            yield ok(name, seen)
+            yield ok(name, message)
         # Batches that give requests the rows of others.
         faults = batch_faults(pipeline, running)
         if faults:

@@ -42,12 +42,10 @@ from ipa.targets.seldon.section import (
 from ipa.targets.seldon.variants import BATCH_SIZE, BATCH_TIME, IMPLEMENTATION, NO_BATCHES, OPERATORS_ENV
 
 # What a pipeline's file has no place for stays in the SeldonDeployment, which is patched, never replaced.
-KNOWN_OF_PREDICTOR = frozenset(
-    {
-        *("name", "graph", "componentSpecs", "replicas", "traffic", "annotations", "labels", "svcOrchSpec"),
-        "shadow",
-    }
-)
+KNOWN_OF_PREDICTOR = {
+    *("name", "graph", "componentSpecs", "replicas", "traffic"),
+    *("annotations", "labels", "svcOrchSpec", "shadow"),
+}
 # Its value would end up in a repository.
 SECRET = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
@@ -57,28 +55,28 @@ MICROSERVICE, SERVICE_TYPE = "seldon-core-microservice", "SERVICE_TYPE"
 NAMING_ENV = ("MODEL_VARIANT", "MODEL_NAME", "MODEL")
 
 
-def import_pipeline(settings: Settings, asked: ImportRequest) -> Imported:
+def import_pipeline(settings: Settings, request: ImportRequest) -> Imported:
     """The pipeline of the SeldonDeployment that is asked for.
 
     Errors: NotFoundError, UsageError (there are several), InputError, those of the client.
     """
-    if asked.file is not None:
-        there = seldondeployments(read_utf8(asked.file), str(asked.file))
-        named = f" {asked.workload!r}" if asked.workload else ""
-        nothing = f"{asked.file} has no SeldonDeployment{named}"
+    if request.file is not None:
+        there = seldondeployments(read_utf8(request.file), str(request.file))
+        named = f" {request.workload!r}" if request.workload else ""
+        nothing = f"{request.file} has no SeldonDeployment{named}"
     else:
-        namespace = asked.namespace or "default"
+        namespace = request.namespace or "default"
         with closing(KubeClient.from_kubeconfig(settings.kubeconfig, settings.kube_timeout_s)) as client:
-            if asked.workload is not None:
-                there = [client.get(SELDON_DEPLOYMENT, namespace, asked.workload)]
+            if request.workload is not None:
+                there = [client.get(SELDON_DEPLOYMENT, namespace, request.workload)]
             else:
                 there, _ = client.list_all(SELDON_DEPLOYMENT, namespace)
         nothing = f"there is no SeldonDeployment in namespace {namespace}"
     there = [
         one
         for one in there
-        if asked.namespace is None or one["metadata"].get("namespace") in (None, asked.namespace)
-        if asked.workload in (None, one["metadata"].get("name"))
+        if request.namespace is None or one["metadata"].get("namespace") in (None, request.namespace)
+        if request.workload in (None, one["metadata"].get("name"))
     ]
     if not there:
         raise NotFoundError(nothing)
@@ -86,7 +84,7 @@ def import_pipeline(settings: Settings, asked: ImportRequest) -> Imported:
         names = ", ".join(sorted(str(one["metadata"].get("name")) for one in there))
         raise UsageError("there are several SeldonDeployments", hint=f"Name one of: {names}")
     try:
-        return imported(there[0], asked)
+        return imported(there[0], request)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(
             f"this SeldonDeployment is incomplete: {type(error).__name__} {error}",
@@ -94,11 +92,11 @@ def import_pipeline(settings: Settings, asked: ImportRequest) -> Imported:
         ) from error
 
 
-def imported(sdep: Json, asked: ImportRequest) -> Imported:
+def imported(sdep: Json, request: ImportRequest) -> Imported:
     """The pipeline that the SeldonDeployment runs. InputError lists what cannot be read as one."""
     metadata, spec = sdep.get("metadata") or {}, sdep.get("spec") or {}
     notes: list[str] = []
-    predictor = _predictor(spec.get("predictors") or (), asked.part, notes)
+    predictor = _predictor(spec.get("predictors") or (), request.part, notes)
     protocol, graph = protocol_of(sdep), predictor.get("graph") or {}
     nodes = {str(node.get("name")): node for _, node in nodes_of(graph)}
     containers = {
@@ -113,15 +111,15 @@ def imported(sdep: Json, asked: ImportRequest) -> Imported:
         for stage in stages_of(graph)
     ]
     pipeline = Pipeline(
-        asked.pipeline or at(metadata, "labels", LABEL_PIPELINE) or metadata["name"],
+        request.pipeline or at(metadata, "labels", LABEL_PIPELINE) or metadata["name"],
         tuple(stages),
-        asked.sla,
+        request.sla,
         {"default": Objective()},
         targets={KEY: _target(metadata, spec, predictor, protocol)},
         description=f"As SeldonDeployment {metadata['name']} runs it.",
     )
-    if asked.bounds_cores is not None:
-        pipeline = replace(pipeline, bounds=replace(pipeline.bounds, cores=asked.bounds_cores))
+    if request.bounds_cores is not None:
+        pipeline = replace(pipeline, bounds=replace(pipeline.bounds, cores=request.bounds_cores))
     notes += _notes(pipeline, spec, predictor, protocol, nodes, containers)
     if remedy := orchestrator_remedy(sdep):
         notes.append(f"{ENDLESS_WRITES}: {remedy}")
@@ -212,7 +210,7 @@ def _server(node: Json, container: Json, protocol: WireProtocol | None) -> Serve
 
 def _env(name: str, container: Json, notes: list[str]) -> dict[str, str]:
     """The env that makes the variant what it is: plain values that are neither the operator's nor secret."""
-    found: dict[str, str] = {}
+    env: dict[str, str] = {}
     for entry in container.get("env") or ():
         key = str(entry.get("name"))
         if key in OPERATORS_ENV or key in (BATCH_SIZE, BATCH_TIME):
@@ -224,8 +222,8 @@ def _env(name: str, container: Json, notes: list[str]) -> dict[str, str]:
                 f"stage {name!r}: env {key} looks like a secret, and is not copied; it stays as it is"
             )
         else:
-            found[key] = str(entry.get("value", ""))
-    return found
+            env[key] = str(entry.get("value", ""))
+    return env
 
 
 def _memory_gib(name: str, container: Json, notes: list[str]) -> float | None:

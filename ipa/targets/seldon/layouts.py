@@ -46,7 +46,7 @@ from ipa.targets.seldon.locate import (
     target_of,
 )
 from ipa.targets.seldon.manifest import check_configs, read_named, read_predictor
-from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape, seldon_of
+from ipa.targets.seldon.section import SeldonRun, SeldonTarget, Shape, is_split
 from ipa.targets.seldon.variants import (
     BATCH_SIZE,
     BATCH_TIME,
@@ -103,12 +103,6 @@ class Part:
         if self.role is PartRole.MODEL:
             return replace(config, batch_size=1)
         return StageConfig(own.name, own.variants[0].name, config.batch_size, target.queue_cores, 1)
-
-
-def is_split(pipeline: Pipeline) -> bool:
-    """True if the pipeline's file asks for the shape split."""
-    target = seldon_of(pipeline)
-    return target is not None and target.shape is Shape.SPLIT
 
 
 def parts_of(pipeline: Pipeline) -> tuple[Part, ...]:
@@ -195,9 +189,9 @@ class SeldonLayout(Layout):
         remedy = "use `seldon: {shape: split}`, or a namespace that enforces baseline"
         return f"{what} Seldon's orchestrator, so that shape single never serves there; {remedy}"
 
-    def read(self, name: str, found: Json) -> Configs:
+    def read(self, name: str, live: Json) -> Configs:
         """The configurations that one of the SeldonDeployments asks for."""
-        return manifest.read(self._pipeline_of(name), found)
+        return manifest.read(self._pipeline_of(name), live)
 
     def changed(self, name: str, live: Json, wanted: Sequence[StageConfig]) -> Json:
         """One of the SeldonDeployments as it is to be to run these."""
@@ -321,14 +315,14 @@ class SplitLayout(SeldonLayout):
         pipeline = self.pipeline
         check_variants(pipeline)
         check_configs(pipeline, wanted)
-        found = self._read_parts(objects)
-        running = {config.stage: config for config in self._merge(found)}
+        observed = self._read_parts(objects)
+        running = {config.stage: config for config in self._merge(observed)}
         by_stage = {config.stage: config for config in in_millicores(wanted)}
         ranked: list[tuple[int, str, Json]] = []
         for name, part in self._parts.items():
             if part.role is PartRole.ROUTER:
                 continue
-            before, now, then = found[name], running[part.stage], by_stage[part.stage]
+            before, now, then = observed[name], running[part.stage], by_stage[part.stage]
             own = part.config(target_of(pipeline), by_stage)
             if part.role is PartRole.QUEUE:
                 # It keeps the cores and replicas that somebody gave it.
@@ -345,27 +339,27 @@ class SplitLayout(SeldonLayout):
 
     def _read_parts(self, objects: Objects) -> dict[str, StageConfig]:
         """The configuration of each object, by its name. DriftError lists the problems of all of them."""
-        found: dict[str, StageConfig] = {}
+        configs: dict[str, StageConfig] = {}
         problems: list[str] = []
         for name, part in self._parts.items():
             try:
-                found[name] = read_predictor(part.pipeline, objects[name])[0]
+                configs[name] = read_predictor(part.pipeline, objects[name])[0]
             except DriftError as error:
                 problems += [f"{name}: {problem.message}" for problem in error.problems]
                 continue
-            if part.role is PartRole.MODEL and found[name].batch_size != 1:
+            if part.role is PartRole.MODEL and configs[name].batch_size != 1:
                 problems.append(
                     f"{name}: env {BATCH_SIZE} is set, but the queue forms the batches; remove it"
                 )
         if problems:
             raise drift(self.pipeline, problems)
-        return found
+        return configs
 
-    def _merge(self, found: Mapping[str, StageConfig]) -> Configs:
+    def _merge(self, by_name: Mapping[str, StageConfig]) -> Configs:
         """The configuration of every stage, from those of its model and its queue."""
         configs: dict[str, StageConfig] = {}
         for name, part in self._parts.items():
-            own = found[name]
+            own = by_name[name]
             if part.role is PartRole.MODEL:
                 configs[part.stage] = own
             elif part.role is PartRole.QUEUE:

@@ -118,8 +118,8 @@ class StageLocation(Served):
                     return False
         # The operator hands the model URI to an init container that fetches it, as its first argument.
         fetcher = f"{node['name']}-model-initializer"
-        found = [init for init in pod.get("initContainers") or () if init["name"] == fetcher]
-        return not found or "modelUri" not in node or node["modelUri"] in (found[0].get("args") or ())
+        fetchers = [init for init in pod.get("initContainers") or () if init["name"] == fetcher]
+        return not fetchers or "modelUri" not in node or node["modelUri"] in (fetchers[0].get("args") or ())
 
     def cores(self, pod: Json) -> float:
         """The cores of the stage's container in a pod or a pod template."""
@@ -131,12 +131,12 @@ class StageLocation(Served):
 class OrchestratorLocation(Served):
     """An orchestrator that has pods of its own, through which requests come in.
 
-    `told` are the places of the stages that it is told of: it serves a change once it knows that change.
+    `mirrored` are the places of the stages whose specs it has: it serves a change once these are as changed.
     `predictor` is the place of its predictor. `is_endless`: no level says how many there are, so that the
     operator writes its Deployment for ever.
     """
 
-    told: tuple[StageLocation, ...]
+    mirrored: tuple[StageLocation, ...]
     predictor: int
     is_endless: bool
 
@@ -148,10 +148,10 @@ class OrchestratorLocation(Served):
             components = list(json.loads(b64decode(text))["componentSpecs"])
         except (ValueError, KeyError, TypeError):
             return True
-        for place in self.told:
-            found = components[place.index] if place.index < len(components) else {}
-            is_same = found.get("replicas") == place.component.get("replicas")
-            if not is_same or not place.carries(found.get("spec") or {}):
+        for place in self.mirrored:
+            component = components[place.index] if place.index < len(components) else {}
+            is_same = component.get("replicas") == place.component.get("replicas")
+            if not is_same or not place.carries(component.get("spec") or {}):
                 return False
         return True
 
@@ -180,13 +180,13 @@ def _predictors(sdep: Json) -> list[Json]:
 
 def target_of(pipeline: Pipeline) -> SeldonTarget:
     """The pipeline's `seldon:` section, which names its SeldonDeployment. InputError without one."""
-    found = seldon_of(pipeline)
-    if found is None:
+    section = seldon_of(pipeline)
+    if section is None:
         raise InputError(
             f"pipeline {pipeline.name!r} has no `seldon:` section",
             hint="Add `seldon: {name: ..., namespace: ..., predictor: ...}`.",
         )
-    return found
+    return section
 
 
 def container_name(stage: Stage) -> str:
@@ -290,19 +290,19 @@ def _place(
     """The stage's place; None if it is not there once, which is added to the problems."""
     name, title = container_name(stage), f"stage {stage.name!r}"
     whole = _predictors(sdep)[predictor]
-    found = [
+    matches = [
         (index, component, container)
         for index, component in enumerate(whole.get("componentSpecs") or ())
         for container in containers_of(component)
         if container["name"] == name
     ]
     named = [node for _, node in nodes if node["name"] == name]
-    for what, count in (("containers", len(found)), ("graph nodes", len(named))):
+    for what, count in (("containers", len(matches)), ("graph nodes", len(named))):
         if count != 1:
             problems.append(f"{title}: {count} {what} are named {name!r} instead of one")
-    if len(found) != 1 or len(named) != 1:
+    if len(matches) != 1 or len(named) != 1:
         return None
-    [(index, component, container)], [node] = found, named
+    [(index, component, container)], [node] = matches, named
     problems += [f"{title} has {scaler}: {REMOVE_IT}" for scaler in AUTOSCALERS if component.get(scaler)]
     levels = (component.get("replicas"), whole.get("replicas"), sdep["spec"].get("replicas"))
     return StageLocation(
@@ -332,7 +332,7 @@ def orchestrators(sdep: Json, places: Sequence[StageLocation] = ()) -> Iterator[
                 replicas=1 if replicas is None else replicas,
                 title="the orchestrator",
                 follows=True,
-                told=tuple(place for place in places if place.predictor == index),
+                mirrored=tuple(place for place in places if place.predictor == index),
                 predictor=index,
                 is_endless=replicas is None,
             )

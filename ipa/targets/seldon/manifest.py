@@ -211,7 +211,7 @@ def _recognise(pipeline: Pipeline, place: StageLocation) -> tuple[str | None, st
             continue
         amounts = requested(pipeline, place.stage, variant.name)
         fields: dict[Field, str | None] = {(RESOURCES, kind): amounts.get(kind) for kind in kinds}
-        found = differing[variant.name] = []
+        differences = differing[variant.name] = []
         for field, value in (variant_fields(place.stage, variant.name) | fields).items():
             (part, name), live = field, place.value(field)
             is_same = live == value
@@ -220,8 +220,8 @@ def _recognise(pipeline: Pipeline, place: StageLocation) -> tuple[str | None, st
             if not is_same:
                 shown = ["absent" if it is None else repr(it) for it in (live, value)]
                 words = f"env {name}" if part == ENV else name
-                found.append((part, f"{words} is {shown[0]}, not {shown[1]}"))
-        if not found:
+                differences.append((part, f"{words} is {shown[0]}, not {shown[1]}"))
+        if not differences:
             return variant.name, ""
     if not differing:
         return None, "none of its variants has a `seldon:` section"
@@ -276,11 +276,11 @@ def read_named(pipeline: Pipeline, sdep: Json) -> list[Named]:
         # None: `locate` says what there is instead.
         return [(named, read_predictor(named, sdep)) for named in ours or [pipeline]]
     _check_others(pipeline, traffic)
-    found = [
+    running = [
         (named, shared.with_share(read_predictor(named, sdep), traffic[target_of(named).predictor]))
         for named in ours
     ]
-    return sorted(found, key=lambda each: shared.order_of(each[1]))
+    return sorted(running, key=lambda each: shared.order_of(each[1]))
 
 
 def _traffic(sdep: Json) -> dict[str, int]:

@@ -80,15 +80,15 @@ class Manifest:
         nodes = list(yaml.compose_all(self._text, yaml.SafeLoader))
         spans = []
         for at, each in operations:
-            found = _node(nodes[at], each["path"]) if each["op"] == "replace" else None
-            if not isinstance(found, yaml.ScalarNode):
+            node = _node(nodes[at], each["path"]) if each["op"] == "replace" else None
+            if not isinstance(node, yaml.ScalarNode):
                 return None
             value = each["value"]
             # Quoted as the one it replaces.
-            quotes = found.style if isinstance(value, str) and found.style in ("'", '"') else None
+            quotes = node.style if isinstance(value, str) and node.style in ("'", '"') else None
             dumped = yaml.safe_dump(value, default_style=quotes, width=float("inf"), allow_unicode=True)
             text = str(dumped).removesuffix("...\n").rstrip("\n")
-            spans.append((found.start_mark.index, found.end_mark.index, text))
+            spans.append((node.start_mark.index, node.end_mark.index, text))
         text = self._text
         for start, end, value in sorted(spans, reverse=True):
             text = text[:start] + value + text[end:]

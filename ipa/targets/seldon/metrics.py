@@ -21,8 +21,7 @@ from ipa.adapters.prometheus.queries import (
 from ipa.control.ports import Load, Metrics, Signals
 from ipa.metering import table
 from ipa.model.pipeline import Pipeline
-from ipa.targets.seldon.layouts import is_split
-from ipa.targets.seldon.section import SeldonTarget, seldon_of
+from ipa.targets.seldon.section import SeldonTarget, is_split, seldon_of
 
 # What the executor asks of each stage.
 CLIENT = "seldon_api_executor_client_requests_seconds"

@@ -16,9 +16,9 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.probe import ProbeRequest, ProbeResult, ProbeTransport, RequestAddress
 from ipa.settings import Settings
 from ipa.targets.requests import check_url, probe_http, shown, v2_fault
-from ipa.targets.seldon.layouts import PartRole, is_split, parts_of
+from ipa.targets.seldon.layouts import PartRole, parts_of
 from ipa.targets.seldon.locate import target_of
-from ipa.targets.seldon.section import WireProtocol
+from ipa.targets.seldon.section import WireProtocol, is_split
 
 # The ports of the Service that the operator makes for a predictor's orchestrator.
 REST_PORT, GRPC_PORT = 8000, 5001
@@ -58,41 +58,41 @@ def address(pipeline: Pipeline, settings: Settings, endpoint: str = "") -> Reque
     return RequestAddress(service + path, protocol, note)
 
 
-def probe(pipeline: Pipeline, asked: ProbeRequest, settings: Settings) -> ProbeResult:
+def probe(pipeline: Pipeline, request: ProbeRequest, settings: Settings) -> ProbeResult:
     """The result of the request: over HTTP, or by Seldon's own client over gRPC.
 
     UsageError: no address takes all requests, or protocol, shape or client cannot send it.
     """
-    found = address(pipeline, settings, asked.address)
-    if not found.url:
-        raise UsageError(found.note)
-    check_url(found.url)
-    if asked.transport is ProbeTransport.REST:
-        is_v2 = found.protocol == WireProtocol.V2
-        return probe_http(asked, found.url, found.protocol, v2_fault if is_v2 else seldon_fault)
-    if found.protocol == WireProtocol.V2:
+    route = address(pipeline, settings, request.address)
+    if not route.url:
+        raise UsageError(route.note)
+    check_url(route.url)
+    if request.transport is ProbeTransport.REST:
+        is_v2 = route.protocol == WireProtocol.V2
+        return probe_http(request, route.url, route.protocol, v2_fault if is_v2 else seldon_fault)
+    if route.protocol == WireProtocol.V2:
         raise UsageError("protocol v2 is sent over HTTP", hint="Leave out --transport.")
-    place = urlsplit(without_user(found.url))
+    place = urlsplit(without_user(route.url))
     if place.scheme != "http":
         raise UsageError(
-            f"{mask_url(found.url)} is not a plain HTTP address, and gRPC uses no TLS here",
+            f"{mask_url(route.url)} is not a plain HTTP address, and gRPC uses no TLS here",
             hint="Leave out --transport, or give an http address.",
         )
-    target, is_service = target_of(pipeline), not (asked.address or settings.gateway_url)
+    target, is_service = target_of(pipeline), not (request.address or settings.gateway_url)
     endpoint = f"{place.hostname}:{GRPC_PORT}" if is_service else place.netloc
     client = {"transport": "grpc", "gateway_endpoint": endpoint, "namespace": target.namespace}
     client |= {"gateway": "istio" if place.path.startswith("/seldon/") else "seldon"}
     client |= {"deployment_name": target.name}
-    question = {"client": client, "body": dict(asked.body), "timeout_s": asked.timeout_s}
-    answered = _run(settings.client_python or sys.executable, question, START_S + asked.timeout_s)
+    question = {"client": client, "body": dict(request.body), "timeout_s": request.timeout_s}
+    answered = _run(settings.client_python or sys.executable, question, START_S + request.timeout_s)
     detail = answered["detail"] or seldon_fault(answered["answer"])
     return ProbeResult(
         endpoint,
         answered["latency_s"],
         shown(detail),
         answered["answer"],
-        protocol=found.protocol,
-        transport=asked.transport,
+        protocol=route.protocol,
+        transport=request.transport,
     )
 
 
@@ -122,7 +122,7 @@ def _run(python: str, question: Mapping[str, Any], within_s: float) -> dict[str,
     if ended.returncode:
         last = (ended.stderr.decode(errors="replace").strip().splitlines() or ["it printed nothing"])[-1]
         raise InputError(f"the request cannot be sent by {CLIENT}: {last}")
-    found: dict[str, Any] = json.loads(ended.stdout.strip().splitlines()[-1])
-    if "lacks" in found:
-        raise UsageError(f"{python} lacks the client: {found['lacks']}", hint=NO_CLIENT_HINT)
-    return found
+    result: dict[str, Any] = json.loads(ended.stdout.strip().splitlines()[-1])
+    if "lacks" in result:
+        raise UsageError(f"{python} lacks the client: {result['lacks']}", hint=NO_CLIENT_HINT)
+    return result

@@ -114,8 +114,14 @@ def seldon_of(of: Pipeline) -> SeldonTarget | None: ...
 def seldon_of(of: Variant) -> SeldonRun | None: ...
 def seldon_of(of: Pipeline | Variant) -> SeldonTarget | SeldonRun | None:
     """The `seldon:` section of a pipeline or of a variant; None if it has none."""
-    found: SeldonTarget | SeldonRun | None = of.targets.get(KEY)
-    return found
+    section: SeldonTarget | SeldonRun | None = of.targets.get(KEY)
+    return section
+
+
+def is_split(pipeline: Pipeline) -> bool:
+    """True if the pipeline's file asks for the shape split."""
+    target = seldon_of(pipeline)
+    return target is not None and target.shape is Shape.SPLIT
 
 
 def with_seldon(pipeline: Pipeline, **changes: Any) -> Pipeline:

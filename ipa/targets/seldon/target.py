@@ -22,6 +22,7 @@ from ipa.targets.seldon.section import (
     Shape,
     WireProtocol,
     is_microservice,
+    is_split,
     seldon_of,
     with_seldon,
 )
@@ -67,27 +68,27 @@ class Seldon(KubernetesTarget):
 
     def serving(self, pipeline: Pipeline) -> ServingSemantics:
         """By shape: each replica batches for itself (single), or our queues before them (split)."""
-        return SPLIT if _shape(pipeline) is Shape.SPLIT else SINGLE
+        return SPLIT if is_split(pipeline) else SINGLE
 
     def place(self, pipeline: Pipeline) -> str:
         """Seldon in the pipeline's shape."""
-        return f"Seldon in shape {_shape(pipeline)}"
+        return f"Seldon in shape {Shape.SPLIT if is_split(pipeline) else Shape.SINGLE}"
 
     def unhonoured(self, pipeline: Pipeline) -> list[Unhonoured]:
         """Keys of the pipeline without effect in its shape, those of its section too.
 
         Not those that the section says to ignore.
         """
-        found, section = super().unhonoured(pipeline), seldon_of(pipeline)
+        faults, section = super().unhonoured(pipeline), seldon_of(pipeline)
         if section is None:
-            return found
+            return faults
         there = {key: f"; or use `seldon: {{shape: {shape}}}`" for key, shape in HONOURED_BY.items()}
-        found = [
+        faults = [
             replace(fault, remedy=fault.remedy + there.get(fault.key, ""))
-            for fault in found
+            for fault in faults
             if fault.key not in section.ignores
         ]
-        return [*found, *_section_faults(pipeline, section)]
+        return [*faults, *_section_faults(pipeline, section)]
 
     def unfit(self, pipeline: Pipeline) -> str:
         """Without a section it is not known where to run it."""
@@ -150,17 +151,17 @@ class Seldon(KubernetesTarget):
 
         return address(pipeline, settings, endpoint)
 
-    def probe(self, pipeline: Pipeline, asked: ProbeRequest, settings: Settings) -> ProbeResult:
+    def probe(self, pipeline: Pipeline, request: ProbeRequest, settings: Settings) -> ProbeResult:
         """The result of a smoke request by the Service or the gateway, in the pipeline's protocol."""
         from ipa.targets.seldon.probe import probe
 
-        return probe(pipeline, asked, settings)
+        return probe(pipeline, request, settings)
 
-    def imported(self, settings: Settings, where: str, asked: base.ImportRequest) -> base.Imported:
+    def imported(self, settings: Settings, where: str, request: base.ImportRequest) -> base.Imported:
         """The pipeline of a SeldonDeployment in a cluster or a file."""
         from ipa.targets.seldon.imported import import_pipeline
 
-        return import_pipeline(self.settings_at(settings, where), asked)
+        return import_pipeline(self.settings_at(settings, where), request)
 
     def manifest(self, pipeline: Pipeline, text: str, path: str) -> PipelineManifest:
         """The SeldonDeployments in the text of a file."""
@@ -169,29 +170,24 @@ class Seldon(KubernetesTarget):
         return Manifest(pipeline, text, path)
 
 
-def _shape(pipeline: Pipeline) -> Shape:
-    section = seldon_of(pipeline)
-    return section.shape if section else Shape.SINGLE
-
-
 def _section_faults(pipeline: Pipeline, section: SeldonTarget) -> list[Unhonoured]:
     """The section's own keys that have no effect in its shape, and microservices in shape split."""
     if section.shape is Shape.SINGLE:
         why, remedy = "shape single has no router and no queues of ours", "leave it out, or use shape split"
         given = {"image": section.image is not None, "queue_cores": section.queue_cores != USUAL.queue_cores}
         return [Unhonoured(f"seldon.{key}", why, remedy) for key, is_given in given.items() if is_given]
-    found, remedy = [], "leave it out, or use shape single"
+    faults, remedy = [], "leave it out, or use shape single"
     if not section.separate_orchestrator:
         why = "in shape split the router always has a pod of its own"
-        found.append(Unhonoured("seldon.separate_orchestrator", why, remedy))
+        faults.append(Unhonoured("seldon.separate_orchestrator", why, remedy))
     # Queues send batches of V2 requests.
     why = "in shape split our router and queues speak V2 to MLServer"
     served = [it.name for it in pipeline.served if any(is_microservice(pipeline, v) for v in it.variants)]
     if section.protocol is not WireProtocol.V2:
-        found.append(Unhonoured("seldon.protocol", why, remedy))
+        faults.append(Unhonoured("seldon.protocol", why, remedy))
     elif served:
-        found.append(Unhonoured(f"seldon.server of {', '.join(served)}", why, remedy))
-    return found
+        faults.append(Unhonoured(f"seldon.server of {', '.join(served)}", why, remedy))
+    return faults
 
 
 SELDON = Seldon()

@@ -76,15 +76,15 @@ def fields_of(pipeline: Pipeline, stage: Stage, config: StageConfig) -> dict[str
 def variant_fields(stage: Stage, variant: str) -> dict[Field, str | None]:
     """The fields that tell the variant from others."""
     run, runs = seldon_run(stage, variant), _runs(stage).values()
-    found: dict[Field, str | None] = {}
+    fields: dict[Field, str | None] = {}
     if any(other.image is not None for other in runs):
-        found[CONTAINER, "image"] = run.image
+        fields[CONTAINER, "image"] = run.image
     if any(server_of(other) is not None for other in runs):
-        found[NODE, "implementation"] = server_of(run)
+        fields[NODE, "implementation"] = server_of(run)
     if any(other.model_uri is not None for other in runs):
-        found[NODE, "modelUri"] = run.model_uri
+        fields[NODE, "modelUri"] = run.model_uri
     env = env_of(run)
-    return found | {(ENV, name): env.get(name) for name in sorted(env_names(runs))}
+    return fields | {(ENV, name): env.get(name) for name in sorted(env_names(runs))}
 
 
 def requested(pipeline: Pipeline, stage: Stage, variant: str) -> dict[str, str]:
@@ -218,7 +218,7 @@ def unbatched_stages(
     target = seldon_of(pipeline)
     if target is None or target.shape is Shape.SPLIT:
         return {}
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     # A router without variants, or one that only routes, passes its input on.
     varying: dict[str, str] = {}
     for stage in pipeline.stages:
@@ -232,10 +232,10 @@ def unbatched_stages(
         if senders and not why:
             why = f"it is given the fan_out of stage {senders[0]!r} as an input"
         if why and stage.variants:
-            found[stage.name] = Unbatched(why, WHERE, BATCH_REMEDY)
+            reasons[stage.name] = Unbatched(why, WHERE, BATCH_REMEDY)
         if any(is_microservice(pipeline, variant) for variant in stage.variants):
-            found[stage.name] = Unbatched(NO_BATCHES, remedy=WITH_MLSERVER, is_void=True)
-    return found
+            reasons[stage.name] = Unbatched(NO_BATCHES, remedy=WITH_MLSERVER, is_void=True)
+    return reasons
 
 
 def batch_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str]:

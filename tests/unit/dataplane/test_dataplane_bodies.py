@@ -145,7 +145,7 @@ async def test_what_is_made_of_a_body_counts_until_it_is_answered() -> None:
         held.append(stage.held_bytes())
         return Response(b"{}")
 
-    stage.application._routes = {("POST", INFER): look}
+    stage.application.routes = {("POST", INFER): look}
     content = body(b",".join([b"1"] * 1000), "[1000]")
     await stage.post(content)
     assert held[0] >= len(content) + 1000 * tensors.VALUE_BYTES
