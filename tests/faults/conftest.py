@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.store import Store, open_store
 from ipa.targets.seldon.manifest import render
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.samples import sample_configs
@@ -67,6 +68,14 @@ def connect(kube: FakeKube, tmp_path: Path) -> Iterator[Callable[..., KubeClient
     yield build_client
     for client in made:
         client.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """A store in a new file."""
+    made = open_store(f"sqlite:///{tmp_path / 'keys.sqlite3'}")
+    yield made
+    made.close()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

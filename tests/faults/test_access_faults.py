@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +13,7 @@ from uuid import uuid4
 import pytest
 
 from ipa.adapters.identity.reviews import KEEP_S, KubeIdentities
-from ipa.adapters.store import Store, open_store
+from ipa.adapters.store import Store
 from ipa.adapters.store import state as key_store
 from ipa.adapters.store.state import KeyIdentities
 from ipa.model.access import Grant, Operation, Role
@@ -39,13 +38,6 @@ LIST = "/v1/pipelines"
 PAUSE = "/v1/pipelines/ocr/pause"
 # A verb for each kind of operation, and what it is sent to.
 ASKED = (("GET", LIST), ("GET", f"{LIST}/ocr/status"), ("POST", f"{LIST}/ocr/plans"), ("POST", PAUSE))
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    found = open_store(f"sqlite:///{tmp_path / 'keys.sqlite3'}")
-    yield found
-    found.close()
 
 
 def behind(world: FakeWorld, *authenticators: Any) -> ApiClient:

@@ -8,14 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from ipa.adapters.identity.reviews import KubeIdentities
-from ipa.adapters.store import Store, open_store
+from ipa.adapters.store import Store
 from ipa.adapters.store.state import KeyIdentities
 from ipa.api.context import ApiContext, Streams
 from ipa.control.audit.record import RecordFeed
@@ -66,13 +65,6 @@ class Stream:
 
     def close(self) -> None:
         self._client.close()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    found = open_store(f"sqlite:///{tmp_path / 'keys.sqlite3'}")
-    yield found
-    found.close()
 
 
 def services_with(*authenticators: Any, **bounds: Any) -> tuple[ApiContext, Streams, Any]:

@@ -16,7 +16,7 @@ import pytest
 
 from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.store import Store, open_store
+from ipa.adapters.store import Store
 from ipa.adapters.store.state import KeyIdentities
 from ipa.control.loop.scheduler import SystemClock
 from ipa.model.access import Grant, Role
@@ -62,13 +62,6 @@ def hanging() -> Iterator[Hanging]:
             thread.join(20)
             for each in found.taken:
                 each.close()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    found = open_store(f"sqlite:///{tmp_path / 'keys.sqlite3'}")
-    yield found
-    found.close()
 
 
 def by_cluster(cluster: Hanging, folder: Path) -> KubeIdentities:

@@ -9,7 +9,6 @@ import asyncio
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ import httpx
 import pytest
 import yaml
 
+from ipa.adapters.processes import free_port
 from ipa.cli.main import run
 from ipa.control.engine.state import ChangeRequest
 from ipa.control.ports import PipelineControl
@@ -83,11 +83,6 @@ VARYING = replace(
 BATCHED = (StageConfig("detect", "small", 4, 1.0, 1), StageConfig("read", "small", 1, 1.0, 1))
 
 Json = dict[str, Any]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @contextmanager

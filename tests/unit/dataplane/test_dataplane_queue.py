@@ -497,15 +497,6 @@ async def test_requests_of_another_kind_are_not_merged() -> None:
     assert [(at, data) for at, _, data in send.sent] == [(0.0, [1]), (0.2, [2])]
 
 
-@pytest.mark.parametrize("answer", [{"outputs": [_y([1, 2, 3])]}, {"outputs": "no"}, {}, []])
-async def test_an_answer_that_does_not_fit_fails_the_request(answer: Any) -> None:
-    send = FakeReplicas()
-    send.answer = lambda data: (200, answer)
-    request = await stage_queue(send).infer(xs(1), 9)
-    assert request.outcome is Outcome.FAILED
-    assert request.detail
-
-
 def test_a_request_comes_while_a_batch_is_due_at_once_on_uvloop() -> None:
     uvloop = pytest.importorskip("uvloop")
 

@@ -40,11 +40,6 @@ def test_clients_that_failed_together_do_not_come_back_together(failures: int, s
 
 
 @pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock()
-
-
-@pytest.fixture
 def gate(clock: VirtualClock) -> Throttle:
     return Throttle(clock, seed=0)
 

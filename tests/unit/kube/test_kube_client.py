@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,52 +21,11 @@ from ipa.model.errors import (
     UnavailableError,
 )
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
-from ipa.targets.seldon.manifest import render
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind
-from tests.fakes.kube.samples import sample_configs, sample_pipeline
 
 Json = dict[str, Any]
 NAME = ("models", "sample")
-
-
-@pytest.fixture
-def kube() -> Iterator[FakeKube]:
-    with FakeKube() as fake:
-        with fake.store.lock:
-            fake.store.create("seldondeployments", "models", body())
-        yield fake
-
-
-@pytest.fixture
-def connect(kube: FakeKube, tmp_path: Path) -> Iterator[Callable[[float], KubeClient]]:
-    made = []
-
-    def build(timeout_s: float) -> KubeClient:
-        made.append(KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), timeout_s))
-        return made[-1]
-
-    yield build
-    for client in made:
-        client.close()
-
-
-@pytest.fixture
-def client(connect: Callable[[float], KubeClient]) -> KubeClient:
-    return connect(10.0)
-
-
-@pytest.fixture
-def timed(kube: FakeKube, tmp_path: Path) -> Iterator[tuple[KubeClient, VirtualClock]]:
-    """A client whose waits are on a virtual clock."""
-    clock = VirtualClock()
-    made = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0, clock=clock, seed=0)
-    yield made, clock
-    made.close()
-
-
-def body() -> Json:
-    return render(sample_pipeline(), sample_configs())
 
 
 def replicas(count: int, version: str = "") -> list[Json]:
@@ -110,14 +68,13 @@ def test_statuses_become_errors_of_ours_once_and_quote_no_body(
 
 
 @pytest.mark.parametrize("kind", [FaultKind.HANG, FaultKind.DRIP])
-def test_every_call_ends_by_its_deadline(
-    kube: FakeKube, connect: Callable[[float], KubeClient], kind: FaultKind
-) -> None:
+def test_every_call_ends_by_its_deadline(kube: FakeKube, tmp_path: Path, kind: FaultKind) -> None:
     kube.fault(kind)
-    client = connect(0.3)
+    client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 0.3)
     with pytest.raises(UnavailableError, match=r"within 0\.3 s"):
         client.get(SELDON_DEPLOYMENT, *NAME)
     # Without a deadline the fake would keep it until the test's own time-out.
+    client.close()
 
 
 def test_a_server_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
@@ -153,9 +110,8 @@ def test_configuration_that_cannot_be_used_says_so(tmp_path: Path, monkeypatch: 
 
 
 def test_a_read_is_sent_again_when_the_server_said_and_a_write_is_not(
-    kube: FakeKube, timed: tuple[KubeClient, VirtualClock]
+    kube: FakeKube, client: KubeClient, clock: VirtualClock
 ) -> None:
-    client, clock = timed
     kube.fault(FaultKind.STATUS, status=429, retry_after="3", times=2)
     assert client.get(SELDON_DEPLOYMENT, *NAME)["metadata"]["name"] == "sample"
     assert len(kube.requests) == 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,39 +11,16 @@ import pytest
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.events import FORBIDDEN_S, LONGEST_MESSAGE, PER_MINUTE, KubeEvents, shortened
 from ipa.model.decision import Event, ReasonCode
-from ipa.targets.seldon.manifest import render
 from ipa.targets.seldon.target import SELDON
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube, FaultKind, Trouble
 from tests.fakes.kube.api import Request
-from tests.fakes.kube.samples import sample_configs, sample_pipeline
+from tests.fakes.kube.samples import sample_pipeline
 from tests.faults.world import NAME, NAMESPACE, build
 
 Json = dict[str, Any]
 PIPELINE = sample_pipeline()
 DRIFT = Event(ReasonCode.DRIFT, "kubectl scaled stage 'read'", is_warning=True)
-DEADLINE_S = 10.0
-
-
-@pytest.fixture
-def kube(clock: VirtualClock) -> Iterator[FakeKube]:
-    with FakeKube() as fake:
-        fake.wall_s = lambda: clock.now().timestamp()
-        with fake.store.lock:
-            fake.store.create("seldondeployments", "models", render(PIPELINE, sample_configs()))
-        yield fake
-
-
-@pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock()
-
-
-@pytest.fixture
-def client(kube: FakeKube, clock: VirtualClock, tmp_path: Path) -> Iterator[KubeClient]:
-    made = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), DEADLINE_S, clock=clock, seed=0)
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from queue import Queue
 from types import SimpleNamespace
 from typing import Any
@@ -155,27 +153,6 @@ def test_a_list_without_a_version_is_a_failure() -> None:
     made.version = ""
     made.relist(sdep())
     assert (made.watcher.lists, made.watcher.failures) == (1, 1)
-
-
-@pytest.fixture
-def kube() -> Iterator[FakeKube]:
-    with FakeKube() as fake:
-        with fake.store.lock:
-            fake.store.create("seldondeployments", "models", render(sample_pipeline(), sample_configs()))
-        fake.tick(4)
-        yield fake
-
-
-@pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock()
-
-
-@pytest.fixture
-def client(kube: FakeKube, clock: VirtualClock, tmp_path: Path) -> Iterator[KubeClient]:
-    made = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0, clock=clock, seed=0)
-    yield made
-    made.close()
 
 
 class Heard:

@@ -207,14 +207,6 @@ def test_remarks_of_promql_are_not_warnings(server: Scripted) -> None:
     assert reasons(read(server)) == [None] * 4
 
 
-def test_nan_is_invalid_in_a_rate(server: Scripted) -> None:
-    def nan(path: str, parameters: Mapping[str, str]) -> Answer:
-        return healthy(path, parameters, "7" if parameters["query"].startswith("time()") else "NaN")
-
-    server.script = nan
-    assert reasons(read(server)) == [MissingReason.INVALID] * 4
-
-
 def test_old_samples_are_stale_with_their_age(server: Scripted) -> None:
     rate, *others = read(server, stale_after_s=1.0)
     assert rate.reason is MissingReason.STALE
@@ -232,17 +224,6 @@ def test_an_answer_that_comes_again_ages_until_it_is_stale(server: Scripted) -> 
         found.append(rate.age_s if isinstance(rate, Measured) else rate.reason)
     stale = MissingReason.STALE
     assert found == [2.0, 7.0, 15.0, stale, stale]
-
-
-def test_several_series_of_a_load_are_refused(server: Scripted) -> None:
-    def twice(path: str, parameters: Mapping[str, str]) -> Answer:
-        if path.endswith("query_range"):
-            one = {"metric": {}, "values": [[999_999, "7"]]}
-            return success([one, one])
-        return healthy(path, parameters)
-
-    server.script = twice
-    assert reasons(read(server)) == [None, MissingReason.INVALID, None, None]
 
 
 def test_seconds_without_a_rate_are_gaps(server: Scripted) -> None:

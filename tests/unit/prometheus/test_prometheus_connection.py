@@ -173,11 +173,6 @@ def rate(source: Settings | PrometheusMetrics) -> Missing | float:
     return found.value if isinstance(found, Measured) else found
 
 
-def test_it_is_read_with_all_that_it_asks_for(settings: Settings, guarded: Guarded) -> None:
-    assert rate(settings) == 7.0
-    assert guarded.seen[-1]["X-Scope-OrgID"] == TENANT
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -228,6 +223,7 @@ def test_a_renewed_token_counts_at_once(settings: Settings, guarded: Guarded) ->
 
 
 def test_the_token_is_the_password_of_a_user(settings: Settings, guarded: Guarded) -> None:
+    # The tenant goes along: without it the answer is 401.
     pair = base64.b64encode(f"reader:{TOKEN}".encode()).decode()
     guarded.expected["Authorization"] = f"Basic {pair}"
     try:

@@ -52,16 +52,11 @@ def wrapped(pipeline: Pipeline) -> Pipeline:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_imported_is_as_the_golden_file(name: str, root: Path) -> None:
+def test_what_is_imported_is_as_the_golden_file_and_reads_back_as_it_renders(name: str, root: Path) -> None:
     golden = root / "tests" / "fixtures" / "microservices" / f"{name}.pipeline.yaml"
     found = imported(deployed(root, name), ImportRequest(SLA))
     assert dump_pipeline(found.pipeline) == golden.read_text()
     assert load_pipeline(golden) == found.pipeline
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_what_is_imported_reads_back_as_it_renders(name: str, root: Path) -> None:
-    found = imported(deployed(root, name), ImportRequest(SLA))
     (rendered,) = SELDON.render(found.pipeline, found.configs)
     assert read(found.pipeline, rendered) == found.configs == read(found.pipeline, deployed(root, name))
     assert (
