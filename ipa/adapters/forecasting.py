@@ -40,12 +40,12 @@ class TraceForecaster:
         self, trace: LoadHistory, name: str = LADDER, *, horizon_s: float, quantile: float, smooth_s: float
     ) -> None:
         self._trace: LoadHistory | None = trace
-        self._asked = {"horizon_s": horizon_s, "quantile": quantile, "smooth_s": smooth_s}
+        self._parameters = {"horizon_s": horizon_s, "quantile": quantile, "smooth_s": smooth_s}
         self._rungs: tuple[Forecaster, ...] = rungs_of(name)
         # Of our ladder the boosted rung, which there is only with a trace, and the first.
         above = (Boosted(), Learned()) if name == LADDER else self._rungs[:1]
         self._learning: tuple[Forecaster, ...] = above
-        self._said: tuple[str, ...] = (f"{above[0].name}: still learning from the trace",)
+        self._notes: tuple[str, ...] = (f"{above[0].name}: still learning from the trace",)
 
     @property
     def window_s(self) -> float:
@@ -61,23 +61,23 @@ class TraceForecaster:
         trace, self._trace = self._trace, None
         if trace is None:
             return
-        horizon_s, quantile = self._asked["horizon_s"], self._asked["quantile"]
+        horizon_s, quantile = self._parameters["horizon_s"], self._parameters["quantile"]
         try:
-            series = prepare(trace, self._asked["smooth_s"])
+            series = prepare(trace, self._parameters["smooth_s"])
             above = [rung.fitted(series, horizon_s, quantile) for rung in self._learning]
         except Exception as error:
             # Whatever a library raises, the ladder answers without the learned rungs.
             log.exception("nothing was learned from the trace")
-            self._said = (f"{self._learning[0].name}: nothing learned from the trace ({error})",)
+            self._notes = (f"{self._learning[0].name}: nothing learned from the trace ({error})",)
             return
-        self._rungs, self._said = (*above, *self._rungs[1:]), ()
+        self._rungs, self._notes = (*above, *self._rungs[1:]), ()
         log.info("learned from %d s of load", len(trace.rates_rps))
 
     def __call__(self, load: LoadHistory) -> Forecast:
         """Return the expected peak."""
-        said = self._said
-        answer = forecast(load, rungs=self._rungs, **self._asked)
-        return replace(answer, steps_down=(*said, *answer.steps_down)) if said else answer
+        notes = self._notes
+        answer = forecast(load, rungs=self._rungs, **self._parameters)
+        return replace(answer, steps_down=(*notes, *answer.steps_down)) if notes else answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,8 @@ def forecast_setup(
 
     @cache
     def ladder(horizon_s: float, quantile: float) -> PeakForecaster:
-        found = partial(plain, horizon_s=horizon_s, quantile=quantile)
-        return in_time(found, found)
+        rungs = partial(plain, horizon_s=horizon_s, quantile=quantile)
+        return in_time(rungs, rungs)
 
     if not settings.forecast_trace:
 

@@ -187,10 +187,10 @@ def processor_name(cpuinfo: Path = CPUINFO) -> str:
     except OSError:
         first = ""
     lines = (line.partition(":") for line in first.splitlines())
-    said = {key.strip(): value.strip() for key, _, value in lines}
-    name = said.get("model name", "")
+    facts = {key.strip(): value.strip() for key, _, value in lines}
+    name = facts.get("model name", "")
     if not name:
         return platform.processor() or platform.machine()
-    if any(map(str.isdigit, name)) or "model" not in said:
+    if any(map(str.isdigit, name)) or "model" not in facts:
         return name
-    return f"{name} (family {said.get('cpu family', 'unknown')}, model {said['model']})"
+    return f"{name} (family {facts.get('cpu family', 'unknown')}, model {facts['model']})"

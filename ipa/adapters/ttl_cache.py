@@ -25,7 +25,7 @@ class _Outcome(Generic[T]):
     answer: T | None = None
     error: IpaError | None = None
 
-    def told(self) -> tuple[T, float]:
+    def result(self) -> tuple[T, float]:
         if self.error is not None:
             # If several threads raised the same object, each would add to its traceback.
             raise copy(self.error)
@@ -37,7 +37,7 @@ class _Slot(Generic[T]):
     fetching: threading.Lock = field(default_factory=threading.Lock)
     # The outcome of the last fetch, for the callers that waited for it, and the outcome for later callers.
     newest: _Outcome[T] | None = None
-    kept: _Outcome[T] | None = None
+    cached: _Outcome[T] | None = None
 
 
 class TtlCache(Generic[T]):
@@ -76,17 +76,17 @@ class TtlCache(Generic[T]):
             self._slots.move_to_end(key)
             while len(self._slots) > MOST:
                 self._slots.popitem(last=False)
-            seen, kept = slot.newest, slot.kept
-        if kept is not None and self._monotonic_s() - kept.at_s < life_s:
-            return kept.told()
+            before, cached = slot.newest, slot.cached
+        if cached is not None and self._monotonic_s() - cached.at_s < life_s:
+            return cached.result()
         with self._place(), slot.fetching if life_s > 0.0 else nullcontext():
             # Another caller may have fetched it while this one waited.
             outcome = slot.newest
-            if outcome is None or outcome is seen or life_s <= 0.0:
+            if outcome is None or outcome is before or life_s <= 0.0:
                 outcome = slot.newest = self._fetched(fetch)
                 if outcome.error is None or self._keeps_errors:
-                    slot.kept = outcome
-            return outcome.told()
+                    slot.cached = outcome
+            return outcome.result()
 
     def _fetched(self, fetch: Callable[[], T]) -> _Outcome[T]:
         at_s = self._monotonic_s()

@@ -92,13 +92,13 @@ def build(settings: Settings, options: ServeOptions) -> App:
     target = target_of(settings)
     clock = target.clock(stop, options.simulated)
     edits = FileEdits(settings.pipelines_dir, settings.profiles_dir, clock.now)
-    found = edits.load()
+    of_files = edits.load()
     registry = new_registry()
     with ExitStack() as resources:
         store = open_from(settings, Access.SERVE)
         resources.callback(store.close)
         authenticators = authenticators_of(settings, store, clock, resources)
-        pipelines = _chosen(found, options.names, store.given.all())
+        pipelines = _chosen(of_files, options.names, store.given.all())
         check_carried(target, pipelines.values(), options.policy)
         for pipeline in pipelines.values():
             store.records.resume(pipeline.name, pipeline.namespace)
@@ -212,23 +212,23 @@ def _wake(loops: Mapping[str, ControlLoop], *names: str) -> None:
 
 
 def _set_mode(store: Store, names: Iterable[str], mode: Mode) -> None:
-    said = Attribution(ControlAction.MODE, by="ipa serve", why="--mode")
+    attribution = Attribution(ControlAction.MODE, by="ipa serve", why="--mode")
     for name in names:
         control = store.control(name)
         # A start that changes nothing says nothing, and needs no room in the store.
         if control.mode is not mode:
-            store.set_control(name, replace(control, mode=mode), said)
+            store.set_control(name, replace(control, mode=mode), attribution)
 
 
 def _chosen(
-    found: Mapping[str, Pipeline], names: Sequence[str], given: Mapping[str, object]
+    of_files: Mapping[str, Pipeline], names: Sequence[str], given: Mapping[str, object]
 ) -> dict[str, Pipeline]:
     """The pipelines of files that were asked for; the others were `given` over the API."""
-    unknown = [name for name in names if name not in found and name not in given]
+    unknown = [name for name in names if name not in of_files and name not in given]
     if unknown:
-        known = ", ".join(sorted({*found, *given})) or "none"
+        known = ", ".join(sorted({*of_files, *given})) or "none"
         raise NotFoundError(f"there is no pipeline {', '.join(unknown)}", hint=f"There are: {known}")
-    return {name: found[name] for name in names or sorted(found) if name in found}
+    return {name: of_files[name] for name in names or sorted(of_files) if name in of_files}
 
 
 def _profiles(settings: Settings, store: Store, pipeline: Pipeline) -> Mapping[str, StageProfile]:

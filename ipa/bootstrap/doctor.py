@@ -57,7 +57,7 @@ def identity_findings(settings: Settings) -> Iterator[Finding]:
         return
     wanted = words(settings.auth)
     if not wanted:
-        seen = f"callers are not authenticated; only this machine can connect ({settings.host})"
-        yield ok(AUTHENTICATION, seen)
+        message = f"callers are not authenticated; only this machine can connect ({settings.host})"
+        yield ok(AUTHENTICATION, message)
     if "keys" in wanted:
         yield key_finding(settings, f"{AUTHENTICATION}: keys", SystemClock().now())

@@ -26,18 +26,18 @@ def authenticators_of(
 
     ConfigurationError: settings that are missing or wrong.
     """
-    wanted, found = words(settings.auth), list[Identities]()
+    wanted, authenticators = words(settings.auth), list[Identities]()
     if "keys" in wanted:
         if not any(key.state(clock.now()) == "valid" for key in store.keys.all()):
             LOG.warning("there is no valid API key yet: `ipa key create --role owner` makes one")
-        found.append(KeyIdentities(store.keys, clock))
+        authenticators.append(KeyIdentities(store.keys, clock))
     if "kubernetes" in wanted:
         # A client of its own: requests of others do not wait for what the loops ask, nor loops for them.
         client = kube_client(settings)
         resources.callback(client.close)
         kind, places = cluster_target().access()
-        found.append(KubeIdentities(client, clock, kind, places, settings.kube_audience))
-    return tuple(found)
+        authenticators.append(KubeIdentities(client, clock, kind, places, settings.kube_audience))
+    return tuple(authenticators)
 
 
 def check_listening(settings: Settings) -> None:

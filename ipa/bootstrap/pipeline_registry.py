@@ -266,7 +266,7 @@ class Roster:
         """The version of a pipeline, which changes whenever anything of its file would."""
         return digest(canonical_json(pipeline_to_mapping(pipeline)))[:32]
 
-    def give(self, pipeline: Pipeline, said: Attribution) -> None:
+    def give(self, pipeline: Pipeline, attribution: Attribution) -> None:
         """Take the pipeline up, and control it at once where it runs here; a new one (GIVE) is advisory.
 
         One that moves to another namespace is a new one there: it takes neither control nor record with it.
@@ -276,7 +276,7 @@ class Roster:
         """
         name = pipeline.name
         with self._lock:
-            is_new = said.deed is ControlAction.GIVE
+            is_new = attribution.deed is ControlAction.GIVE
             self._check_free(name)
             self._check_idle(name)
             if not self._wants(name):
@@ -298,19 +298,19 @@ class Roster:
                 self.store.given.keep(name, pipeline_to_mapping(pipeline))
 
             if old is not None and old.namespace == pipeline.namespace:
-                self._swap(ready, said, keep)
+                self._swap(ready, attribution, keep)
                 return
             if old is not None:
-                self._retire(old, said)
+                self._retire(old, attribution)
             self.store.records.begin(name, pipeline.namespace)
             # Without the profiles of an earlier one of this name, and what was said of that.
             ready = self._made(pipeline)
-            self.store.set_control(name, PipelineControl(), said)
+            self.store.set_control(name, PipelineControl(), attribution)
             keep()
             self._end(name)
             self._take(ready)
 
-    def exchange(self, pipeline: Pipeline, profiles: Profiles, said: Attribution) -> None:
+    def exchange(self, pipeline: Pipeline, profiles: Profiles, attribution: Attribution) -> None:
         """Control the pipeline of a file as it is now.
 
         What runs of it goes on, but for replicas that have changed. Errors: InProgressError, ConflictError
@@ -336,10 +336,10 @@ class Roster:
             # Every replica reads the files; the leader writes the record.
             leadership = self.makers.leadership
             leads = leadership is None or leadership.leading()
-            self._swap(made, said if leads else None, keep)
+            self._swap(made, attribution if leads else None, keep)
 
-    def _swap(self, made: _Made, said: Attribution | None, keep: Callable[[], None]) -> None:
-        """Record and `keep` the change, unless nobody is `said` to, and go on with other loops.
+    def _swap(self, made: _Made, attribution: Attribution | None, keep: Callable[[], None]) -> None:
+        """Go on with other loops; record and `keep` the change if it has an attribution here.
 
         They show what those before saw last, and take up from the record what these learned.
         """
@@ -347,8 +347,8 @@ class Roster:
         old = self.loops.get(name)
         self._end(name)
         try:
-            if said is not None:
-                self.store.set_control(name, self.store.control(name), said)
+            if attribution is not None:
+                self.store.set_control(name, self.store.control(name), attribution)
                 keep()
         except IpaError:
             self._start(name)
@@ -359,19 +359,19 @@ class Roster:
             made.loop.succeed(old)
         self._take(made)
 
-    def give_profile(self, profile: StageProfile, said: Attribution) -> None:
+    def give_profile(self, profile: StageProfile, attribution: Attribution) -> None:
         """Keep the profile as the newest of its stage, and plan with it from now on. Errors: as `give`."""
         name = profile.pipeline
         with self._lock:
             self._check_free(name)
             self._check_idle(name)
-            self.store.set_control(name, self.store.control(name), said)
+            self.store.set_control(name, self.store.control(name), attribution)
             self.store.save_profile(profile)
             ready = self._made(self.pipelines[name])
             self._end(name)
             self._take(ready)
 
-    def remove(self, name: str, said: Attribution) -> str:
+    def remove(self, name: str, attribution: Attribution) -> str:
         """Stop controlling it and forget it; what that leaves, in words. Errors: as `give`.
 
         What runs of it goes on as it is: nobody asked to end a service that people use.
@@ -381,7 +381,7 @@ class Roster:
             self._check_idle(name)
             pipeline = self.pipelines[name]
             ran = name in self.loops
-            self._retire(pipeline, said)
+            self._retire(pipeline, attribution)
         if not ran:
             return "it was not controlled here; its decisions stay in the record"
         return "it is no longer controlled; what runs of it goes on, and its decisions stay in the record"
@@ -390,12 +390,12 @@ class Roster:
         """Take up what another replica was given, as the store has it."""
         with self._lock:
             # In this order: whoever gives one begins its record first.
-            kept = {name: each for name, each in self.store.given.all().items() if self._wants(name)}
+            created = {name: each for name, each in self.store.given.all().items() if self._wants(name)}
             self.store.records.read()
-            for name in [name for name in self.pipelines if name not in self.files and name not in kept]:
+            for name in [name for name in self.pipelines if name not in self.files and name not in created]:
                 self._end(name)
                 self._drop(self.pipelines[name])
-            for name, mapping in kept.items():
+            for name, mapping in created.items():
                 self._sync(name, mapping)
 
     def _wants(self, name: str) -> bool:
@@ -473,12 +473,12 @@ class Roster:
         self.makers.end(pipeline)
         self._records.pop(name, None)
 
-    def _retire(self, pipeline: Pipeline, said: Attribution) -> None:
+    def _retire(self, pipeline: Pipeline, attribution: Attribution) -> None:
         """Stop controlling it; of all that is kept of it only the record stays."""
         name = pipeline.name
         self._end(name)
         try:
-            self.store.set_control(name, PipelineControl(), said)
+            self.store.set_control(name, PipelineControl(), attribution)
             self.store.given.remove(name)
         except IpaError:
             self._start(name)

@@ -64,7 +64,7 @@ class Replayer:
         if moved is not None:
             return moved
         until, was = Deadline(self.within_s), inputs.made_of
-        asked = PolicyInputs(
+        policy_inputs = PolicyInputs(
             pipeline,
             profiles,
             was.objective,
@@ -74,8 +74,8 @@ class Replayer:
             inputs.rolling,
             until=until,
         )
-        chosen, decides = policy_of(policy or inputs.policy, asked, self.within_s)
-        deciding = ReplaySetup(pipeline, decides, chosen.predictor(), made_of(asked))
+        chosen, decides = policy_of(policy or inputs.policy, policy_inputs, self.within_s)
+        deciding = ReplaySetup(pipeline, decides, chosen.predictor(), made_of(policy_inputs))
         is_taught = decides.name != inputs.policy and is_stateful(decides)
         earlier = (
             self.log.decisions(decision.pipeline, limit=EARLIER, before_tick=decision.tick)
@@ -100,11 +100,11 @@ class StoreCheck:
 
     def __init__(self, check: Callable[[], None], clock: Clock) -> None:
         self._check = check
-        self._kept: TtlCache[DependencyCheck] = TtlCache(CHECKED_S, clock.monotonic_s)
+        self._cache: TtlCache[DependencyCheck] = TtlCache(CHECKED_S, clock.monotonic_s)
 
     def __call__(self) -> DependencyCheck:
         """The result of the latest check."""
-        return self._kept.get("store", self._checked)[0]
+        return self._cache.get("store", self._checked)[0]
 
     def _checked(self) -> DependencyCheck:
         try:

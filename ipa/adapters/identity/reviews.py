@@ -87,7 +87,7 @@ class KubeIdentities:
         spec: dict[str, Any] = {"token": token}
         if self._audience:
             spec["audiences"] = [self._audience]
-        status = _asked(lambda: self._client.review(TOKEN_REVIEW, spec))
+        status = _status(lambda: self._client.review(TOKEN_REVIEW, spec))
         if status.get("authenticated") is not True:
             return None
         # An authenticator without audiences returns none, and accepts tokens that are meant for others.
@@ -133,7 +133,7 @@ class KubeIdentities:
             "extra": {key: list(values) for key, values in user.extra},
             "resourceAttributes": wanted,
         }
-        status = _asked(lambda: self._client.review(ACCESS_REVIEW, spec))
+        status = _status(lambda: self._client.review(ACCESS_REVIEW, spec))
         return status.get("allowed") is True and status.get("denied") is not True
 
 
@@ -157,7 +157,7 @@ class _Reviewed:
         return self.ask(self.user, operation, namespace, pipeline, within_s)
 
 
-def _asked(ask: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+def _status(ask: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
     """The status of the review. UnavailableError: there is none, or the service may not ask."""
     try:
         return ask()

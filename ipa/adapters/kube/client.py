@@ -112,8 +112,8 @@ class KubeClient:
     def review(self, kind: ResourceKind, spec: Json | None = None, what: str = "") -> Json:
         """The status of the review of that kind and spec; `what` is how errors call it."""
         body = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {}}
-        what, asked = what or kind.kind, {"spec": spec} if spec is not None else {}
-        answer = self._ask(what, "POST", f"{kind.root}/{kind.plural}", body=body | asked)
+        what, request = what or kind.kind, {"spec": spec} if spec is not None else {}
+        answer = self._ask(what, "POST", f"{kind.root}/{kind.plural}", body=body | request)
         status = object_of(what, kind.kind, answer).get("status")
         if not isinstance(status, dict):
             raise UnavailableError(f"{what}: the answer has no status")

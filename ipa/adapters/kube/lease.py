@@ -61,7 +61,7 @@ class LeaseLeadership:
         self._body: Json = {}
         self._stamped = datetime.min.replace(tzinfo=UTC)
         self._trouble = ""
-        self._said = ""
+        self._logged = ""
         self._led_term = 0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -184,8 +184,8 @@ class LeaseLeadership:
         if now.leading and self._election.term != self._led_term:
             self._led_term = self._election.term
             self._on_lead()
-        if now.words != self._said:
-            self._said = now.words
+        if now.words != self._logged:
+            self._logged = now.words
             log.info("leadership: %s %s", now.identity, now.words)
 
 
@@ -199,15 +199,15 @@ class TermLeadership:
 
     def __init__(self, leadership: LeaseLeadership) -> None:
         self._leadership = leadership
-        self._seen: int | None = None
+        self._last_term: int | None = None
 
     def leading(self) -> bool:
         """Return True if it leads, without interruption since the previous call if it led then."""
-        before, self._seen = self._seen, self._leadership.term()
-        if before not in (None, self._seen):
-            self._seen = None
+        before, self._last_term = self._last_term, self._leadership.term()
+        if before not in (None, self._last_term):
+            self._last_term = None
             return False
-        return self._seen is not None
+        return self._last_term is not None
 
 
 def spec_of(lease: election.Lease) -> Json:
@@ -226,9 +226,9 @@ def lease_of(body: Json, usual_s: float) -> election.Lease:
     spec = body.get("spec")
 
     def value(name: str, otherwise: Any) -> Any:
-        found = spec.get(name) if isinstance(spec, dict) else None
-        is_number = isinstance(found, int) and not isinstance(found, bool) and found >= 0
-        return found if (isinstance(found, str) if otherwise == "" else is_number) else otherwise
+        entry = spec.get(name) if isinstance(spec, dict) else None
+        is_number = isinstance(entry, int) and not isinstance(entry, bool) and entry >= 0
+        return entry if (isinstance(entry, str) if otherwise == "" else is_number) else otherwise
 
     return election.Lease(
         holder=value("holderIdentity", ""),

@@ -86,11 +86,11 @@ def http_date(text: str) -> datetime | None:
     if not text:
         return None
     try:
-        found = parsedate_to_datetime(text)
+        date = parsedate_to_datetime(text)
     except (TypeError, ValueError, OverflowError):
         return None
     # "-0000" and no zone at all are no statement of UTC.
-    return found if found.tzinfo is not None else None
+    return date if date.tzinfo is not None else None
 
 
 class Throttle:
@@ -196,31 +196,31 @@ class ExpiredError(UnavailableError):
 def json_of(what: str, body: bytes) -> Json:
     """The JSON object; UnavailableError where the answer is anything else."""
     try:
-        found = json.loads(body)
+        value = json.loads(body)
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        value = None
+    if not isinstance(value, dict):
         raise UnavailableError(f"{what}: the answer is not a JSON object")
-    return found
+    return value
 
 
 def object_of(what: str, kind: str, body: bytes) -> Json:
     """The object of that kind; UnavailableError where the answer is anything else."""
-    found = json_of(what, body)
-    if found.get("kind") != kind or not isinstance(found.get("metadata"), dict):
+    value = json_of(what, body)
+    if value.get("kind") != kind or not isinstance(value.get("metadata"), dict):
         raise UnavailableError(f"{what}: the answer is not a {kind}")
-    return found
+    return value
 
 
 def error_of(what: str, status: int, body: bytes) -> IpaError:
     """The error that a status other than 2xx means."""
-    found: Json = {}
+    refusal: Json = {}
     with suppress(UnavailableError):
-        found = json_of(what, body)
-    found = found if found.get("kind") == "Status" else {}
-    message = str(found.get("message", ""))[:LONGEST_MESSAGE]
+        refusal = json_of(what, body)
+    refusal = refusal if refusal.get("kind") == "Status" else {}
+    message = str(refusal.get("message", ""))[:LONGEST_MESSAGE]
     match status:
-        case 400 | 422 if not _is_failed_patch(status, found):
+        case 400 | 422 if not _is_failed_patch(status, refusal):
             return InputError(f"{what}: refused by the cluster: {message or 'no reason given'}")
         case 409 | 422:
             return ConflictError(f"{what}: was changed since it was read", hint=READ_AGAIN)
@@ -236,12 +236,12 @@ def error_of(what: str, status: int, body: bytes) -> IpaError:
             return UnavailableError(f"{what}: the API server answered {status}")
 
 
-def _is_failed_patch(status: int, found: Json) -> bool:
+def _is_failed_patch(status: int, refusal: Json) -> bool:
     """True if a 422 means that a `test` failed: the server then names neither an object nor a cause."""
-    details = found.get("details")
+    details = refusal.get("details")
     details = details if isinstance(details, dict) else {}
     named = bool(details.get("causes") or details.get("name"))
-    return status == 422 and not named and "admission webhook" not in str(found.get("message", ""))
+    return status == 422 and not named and "admission webhook" not in str(refusal.get("message", ""))
 
 
 def configuration_of(path: str) -> Any:
@@ -395,7 +395,7 @@ class Transport:
         """
         from urllib3 import Timeout
 
-        what, until_s, found = request.what, time.monotonic() + left_s, bytearray()
+        what, until_s, content = request.what, time.monotonic() + left_s, bytearray()
         left_s, idle_s = max(left_s, SHORTEST_S), request.idle_s
         headers = {**headers, "Accept": "application/json", "User-Agent": "ipa-serving"}
         body = None
@@ -419,12 +419,12 @@ class Transport:
                 return Answer(200, response.headers, b"", response)
             with closing(response):
                 while part := response.read1(CHUNK):
-                    found += part
-                    if len(found) > LONGEST_BODY:
+                    content += part
+                    if len(content) > LONGEST_BODY:
                         raise UnavailableError(f"{what}: the answer is longer than {LONGEST_BODY} bytes")
                     if time.monotonic() > until_s:
                         raise UnavailableError(f"{what}: no whole answer within {request.timeout_s:g} s")
-        return Answer(int(response.status), response.headers, bytes(found))
+        return Answer(int(response.status), response.headers, bytes(content))
 
 
 def _authentication(what: str, api: Any) -> dict[str, str]:

@@ -58,7 +58,7 @@ class Watcher:
         self._random = random.Random(seed)
         # The version from which to watch, empty: list first. The specs' versions, None before the first list.
         self._version = ""
-        self._seen: dict[str, str] | None = None
+        self._spec_versions: dict[str, str] | None = None
         self._failed_in_a_row = 0
         self._lock = threading.Lock()
         self._stream: Stream | None = None
@@ -114,11 +114,11 @@ class Watcher:
         if not version:
             raise UnavailableError("the list has no version")
         self.lists += 1
-        seen = {_text(each, "name"): _spec_version(each) for each in items}
-        before, self._seen, self._version = self._seen, seen, version
+        versions = {_text(each, "name"): _spec_version(each) for each in items}
+        before, self._spec_versions, self._version = self._spec_versions, versions, version
         if before is not None:
             # Only what was added, changed or deleted is in one of them alone.
-            self._tell(name for name, _ in before.items() ^ seen.items())
+            self._tell(name for name, _ in before.items() ^ versions.items())
 
     def _watch(self) -> None:
         began_s = self._clock.monotonic_s()
@@ -135,21 +135,21 @@ class Watcher:
 
     def _hear(self, event: Json) -> None:
         """Take one event in. ExpiredError for 410, UnavailableError where it is none that a watch has."""
-        kind, found = event.get("type"), event["object"]
+        kind, body = event.get("type"), event["object"]
         if kind == "ERROR":
-            if found.get("code") == GONE:
+            if body.get("code") == GONE:
                 raise ExpiredError("the watch is too old")
             raise UnavailableError("the watch ended with an error of the API server")
         if kind not in ("BOOKMARK", "ADDED", "MODIFIED", "DELETED"):
             raise UnavailableError("the watch has an event of an unknown type")
-        version = _text(found, "resourceVersion")
+        version = _text(body, "resourceVersion")
         if kind != "BOOKMARK":
-            name, after = _text(found, "name"), _spec_version(found) if kind != "DELETED" else ""
-            self._seen = self._seen or {}
-            if self._seen.pop(name, "") != after:
+            name, after = _text(body, "name"), _spec_version(body) if kind != "DELETED" else ""
+            self._spec_versions = self._spec_versions or {}
+            if self._spec_versions.pop(name, "") != after:
                 self._tell([name])
             if after:
-                self._seen[name] = after
+                self._spec_versions[name] = after
         self._version, self._failed_in_a_row = version, 0
 
     def _tell(self, names: Iterable[str]) -> None:
@@ -161,14 +161,14 @@ class Watcher:
                 log.exception("change of %s/%s could not be told", self.namespace, name)
 
 
-def _spec_version(found: Json) -> str:
+def _spec_version(body: Json) -> str:
     """Identifies the object and its spec; a change of its status leaves it as it is."""
-    return f"{found['metadata'].get('uid')}/{found['metadata'].get('generation')}"
+    return f"{body['metadata'].get('uid')}/{body['metadata'].get('generation')}"
 
 
-def _text(found: Json, key: str) -> str:
+def _text(body: Json, key: str) -> str:
     """A text of the object's metadata. UnavailableError if there is none: no server leaves it out."""
-    metadata = found.get("metadata")
+    metadata = body.get("metadata")
     text = metadata.get(key) if isinstance(metadata, dict) else None
     if not isinstance(text, str) or not text:
         raise UnavailableError(f"the watch has an object without a {key}")

@@ -44,10 +44,10 @@ MOST_SOLVES = 16
 def _oldest(values: Sequence[Measured[Any] | Missing]) -> Measured[Any] | Missing:
     """The first missing value, else the oldest; Missing without values."""
     missing = next((value for value in values if isinstance(value, Missing)), None)
-    seen = [value for value in values if isinstance(value, Measured)]
-    if missing is not None or not seen:
+    measured = [value for value in values if isinstance(value, Measured)]
+    if missing is not None or not measured:
         return missing or Missing(MissingReason.ABSENT)
-    return max(seen, key=lambda value: value.age_s)
+    return max(measured, key=lambda value: value.age_s)
 
 
 @dataclass(slots=True)

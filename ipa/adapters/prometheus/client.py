@@ -206,10 +206,10 @@ class _Reading:
             self._values[name] = (
                 rows if isinstance(rows, Missing) else {key: samples[-1][1] for key, samples in rows.items()}
             )
-        found = self._values[name]
-        if isinstance(found, Missing):
-            raise _MissingError(found)
-        return found
+        values = self._values[name]
+        if isinstance(values, Missing):
+            raise _MissingError(values)
+        return values
 
     def _value(self, name: str, key: Key = WHOLE) -> float:
         values = self._all(name)
@@ -230,24 +230,24 @@ class _Reading:
 
     def _histograms(self, name: str) -> dict[Key, dict[float, float]]:
         """The rates by upper bound, of each value of the other labels."""
-        found: dict[Key, dict[float, float]] = defaultdict(dict)
+        histograms: dict[Key, dict[float, float]] = defaultdict(dict)
         for key, rate in self._numbers(name).items():
             try:
-                found[key[:-1]][float(key[-1])] = rate
+                histograms[key[:-1]][float(key[-1])] = rate
             except ValueError:
                 words = "a latency bucket without its bound"
                 raise _MissingError(Missing(MissingReason.INVALID, words)) from None
-        return found
+        return histograms
 
     def _quantile(self, name: str, key: Key = WHOLE) -> float:
         """The latency at the SLA's percentile."""
         buckets = self._histograms(name).get(key)
         if buckets is None:
             raise _MissingError(NO_SERIES)
-        found = histogram_quantile(self._pipeline.sla.percentile / 100, buckets)
-        if math.isnan(found):
+        latency_s = histogram_quantile(self._pipeline.sla.percentile / 100, buckets)
+        if math.isnan(latency_s):
             raise _MissingError(Missing(MissingReason.ABSENT, IDLE))
-        return found
+        return latency_s
 
     def _age(self, name: str, key: Key = WHOLE) -> float:
         """The age of the samples, which are not stale."""
@@ -280,17 +280,17 @@ class _Reading:
         return _read(measured)
 
     def _stage(self, stage: Stage) -> StageSignals:
-        asked, name = self._queries, self._dialect.stage_value(stage)
+        names, name = self._queries, self._dialect.stage_value(stage)
         latency = partial(self._quantile, "stage_latency", (name,))
         served = self._informing("stage_variants")
-        seen = StageSignals(
+        signals = StageSignals(
             arrival_rate_rps=self._of_stage("stage_arrivals", name),
             latency_s=self._measured("stage_age", (name,), latency),
-            queue_length=self._of_stage("stage_queue", name) if "stage_queue" in asked else NO_QUEUE,
-            batches=self._batches(name) if "batches" in asked else NO_QUEUE,
+            queue_length=self._of_stage("stage_queue", name) if "stage_queue" in names else NO_QUEUE,
+            batches=self._batches(name) if "batches" in names else NO_QUEUE,
             served={variant: rate for (where, variant), rate in served.items() if where == name},
         )
-        return self._with_held(seen, name) if "held" in asked else seen
+        return self._with_held(signals, name) if "held" in names else signals
 
     def _of_stage(self, query: str, name: str) -> Measured[float] | Missing:
         return self._measured("stage_age", (name,), partial(self._value, query, (name,)))
@@ -312,7 +312,7 @@ class _Reading:
 
         return self._measured(age, of, read)
 
-    def _with_held(self, seen: StageSignals, name: str) -> StageSignals:
+    def _with_held(self, signals: StageSignals, name: str) -> StageSignals:
         """The signals of a stage whose replicas have queues: its arrivals in items, and the items that wait.
 
         The seconds that requests spend in the replicas, per second, are the requests that are there on
@@ -320,18 +320,18 @@ class _Reading:
         """
         requests, held = (self._of_stage(query, name) for query in ("held", "held_seconds"))
         if isinstance(requests, Missing) or isinstance(held, Missing):
-            return replace(seen, queue_length=requests if isinstance(requests, Missing) else held)
+            return replace(signals, queue_length=requests if isinstance(requests, Missing) else held)
         if not requests.value:
-            return replace(seen, queue_length=replace(held, value=0.0))
-        if isinstance(seen.batches, Missing):
+            return replace(signals, queue_length=replace(held, value=0.0))
+        if isinstance(signals.batches, Missing):
             # It is not known which of them wait.
-            return replace(seen, queue_length=seen.batches)
-        batches, rate = seen.batches.value, seen.arrival_rate_rps
+            return replace(signals, queue_length=signals.batches)
+        batches, rate = signals.batches.value, signals.arrival_rate_rps
         batches_rps = batches.count / batches.window_s
         items = batches_rps * batches.items / requests.value
         in_service = batches_rps * batches.service_s * batches.items
         return replace(
-            seen,
+            signals,
             arrival_rate_rps=rate if isinstance(rate, Missing) else replace(rate, value=rate.value * items),
             queue_length=replace(held, value=max(held.value * items - in_service, 0.0)),
         )
@@ -370,10 +370,10 @@ class _Reading:
 
         def ended(part: Key) -> Attainment:
             lost_rps = lost.get(part, 0.0)
-            found = self._ended(buckets.get(part, {}), lost_rps, self._age("age"))
+            attainment = self._ended(buckets.get(part, {}), lost_rps, self._age("age"))
             # Of which stage and cause is not known.
-            losses = (Loss("", "failed", lost_rps * found.window_s),) if lost_rps else ()
-            return replace(found, losses=losses)
+            losses = (Loss("", "failed", lost_rps * attainment.window_s),) if lost_rps else ()
+            return replace(attainment, losses=losses)
 
         return {
             part[0]: PartSignals(

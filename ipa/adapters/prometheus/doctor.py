@@ -62,8 +62,8 @@ def _server(settings: Settings, http: PrometheusHttp) -> Iterator[Finding]:
     yield ok(SERVER, f"{url} answers")
     place, has_token = urlsplit(url), bool(settings.prometheus_token or settings.prometheus_token_file)
     if has_token and place.scheme != "https" and place.hostname not in LOOPBACK:
-        seen = "the token goes over the network without encryption"
-        yield warn("credentials of prometheus", seen, "export IPA_PROMETHEUS_URL=https://HOST:9090")
+        problem = "the token goes over the network without encryption"
+        yield warn("credentials of prometheus", problem, "export IPA_PROMETHEUS_URL=https://HOST:9090")
     yield skew_finding("clock of prometheus", "Prometheus'", skew_s)
 
 
@@ -78,33 +78,33 @@ class _Series:
     scrape: str
 
     def __call__(self) -> Iterator[Finding]:
-        asked = queries(self.pipeline, self.dialect, self.settings.prometheus_namespace_label)
-        alive = asked["alive"].selector if "alive" in asked else None
-        if alive is None or self._ages_s(asked["arrivals"].selector) or not self._ages_s(alive):
-            yield self._whole("load", asked["arrivals"].selector, is_needed=True)
-            yield self._whole("latency", asked["latency"].selector)
-            yield self._stages("load of stages", asked["stage_arrivals"].selector)
-            yield self._stages("latency of stages", asked["stage_latency"].selector)
+        by_name = queries(self.pipeline, self.dialect, self.settings.prometheus_namespace_label)
+        alive = by_name["alive"].selector if "alive" in by_name else None
+        if alive is None or self._ages_s(by_name["arrivals"].selector) or not self._ages_s(alive):
+            yield self._whole("load", by_name["arrivals"].selector, is_needed=True)
+            yield self._whole("latency", by_name["latency"].selector)
+            yield self._stages("load of stages", by_name["stage_arrivals"].selector)
+            yield self._stages("latency of stages", by_name["stage_latency"].selector)
         else:
             yield ok(self._name("load"), f"no request yet: what counts them is scraped ({alive.metric})")
-        if "stage_queue" in asked:
-            yield self._stages("queues of stages", asked["stage_queue"].selector)
-        if "held" in asked:
-            yield from self._replicas(asked["held"].selector, asked["batches"].selector)
+        if "stage_queue" in by_name:
+            yield self._stages("queues of stages", by_name["stage_queue"].selector)
+        if "held" in by_name:
+            yield from self._replicas(by_name["held"].selector, by_name["batches"].selector)
 
     def _replicas(self, requests: Selector, batches: Selector) -> Iterator[Finding]:
         """Series of replicas that batch for themselves: requests, and batches if the runtime is ours."""
         name = "requests in replicas"
-        found = self._stages(name, requests, self.dialect.held_label)
+        counted = self._stages(name, requests, self.dialect.held_label)
         timed = self._stages("batches of stages", batches)
-        if found.state is not Severity.OK and timed.state is Severity.OK:
+        if counted.state is not Severity.OK and timed.state is Severity.OK:
             # They have no series of requests before the first one.
-            found = ok(self._name(name), "no request yet: their batches are scraped")
-        yield found
-        if found.state is Severity.OK and timed.state is not Severity.OK:
-            seen = f"{timed.seen}, though they are scraped: their runtime is not ours"
+            counted = ok(self._name(name), "no request yet: their batches are scraped")
+        yield counted
+        if counted.state is Severity.OK and timed.state is not Severity.OK:
+            problem = f"{timed.seen}, though they are scraped: their runtime is not ours"
             less = "service times and waiting requests are not seen, and profiles are not corrected"
-            yield warn(timed.name, f"{seen}; {less}", OWN_RUNTIME)
+            yield warn(timed.name, f"{problem}; {less}", OWN_RUNTIME)
         else:
             yield timed
 
@@ -146,16 +146,16 @@ class _Series:
         missing = [stage for value, stage in wanted.items() if value not in ages_s]
         if not missing:
             return self._aged(name, selector, max(ages_s[value] for value in wanted), is_needed=False)
-        seen = f"{selector.metric} has no series of {', '.join(missing)}"
-        return warn(name, seen if ages_s else self._absence(selector), self._remedy(selector))
+        problem = f"{selector.metric} has no series of {', '.join(missing)}"
+        return warn(name, problem if ages_s else self._absence(selector), self._remedy(selector))
 
     def _aged(self, name: str, selector: Selector, age_s: float, *, is_needed: bool) -> Finding:
         limit_s = self.settings.stale_after_s
         if age_s <= limit_s:
             return ok(name, f"{selector.metric}, {max(age_s, 0.0):.0f} s old")
-        seen = f"the newest sample of {selector.metric} is {age_s:.0f} s old, the limit is {limit_s:g} s"
+        problem = f"the newest sample of {selector.metric} is {age_s:.0f} s old, the limit is {limit_s:g} s"
         remedy = "scrape every 5 s (scrape_interval: 5s), or export IPA_STALE_AFTER_S=60"
-        return (fail if is_needed else warn)(name, seen, remedy)
+        return (fail if is_needed else warn)(name, problem, remedy)
 
     def _remedy(self, selector: Selector) -> str:
         """Commands that add the scrape, and that tell a missing scrape, request and label apart."""

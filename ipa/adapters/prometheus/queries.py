@@ -223,15 +223,15 @@ def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> 
         ]
         if dialect.tells_batches:
             rows += [(f"part_{name}", name, rate, part + stage, batch_s) for name in BATCHES]
-    found = {
+    by_name = {
         name: Query(shape, series[of], by, window_s) for name, of, shape, by, window_s in rows if of in series
     }
     if "stage_queue" in series and (entry := entry_of(pipeline)):
         counted = series["stage_arrivals"]
         first = exact({dialect.stage_label: dialect.stage_value(entry)})
         entered = replace(counted, matchers=counted.matchers + first)
-        found["entry_arrivals"] = Query(rate, entered, (), mean_s)
-    return found
+        by_name["entry_arrivals"] = Query(rate, entered, (), mean_s)
+    return by_name
 
 
 def entry_of(pipeline: Pipeline) -> Stage | None:

@@ -106,7 +106,7 @@ class SeriesStore:
 
         Those that have been stale for longer than any window are dropped.
         """
-        seen = set()
+        scraped = set()
         with self._lock:
             for metric, labels, value in samples:
                 whole = {**labels, "instance": target}
@@ -115,10 +115,10 @@ class SeriesStore:
                 if key not in series:
                     series[key] = SampledSeries(whole)
                 series[key].add(at_s, value)
-                seen.add((metric, key))
-            for metric, key in self._known.get(target, set()) - seen:
+                scraped.add((metric, key))
+            for metric, key in self._known.get(target, set()) - scraped:
                 self._series[metric][key].gone_at_s = at_s
-            self._known[target] = seen
+            self._known[target] = scraped
             for metric, series in list(self._series.items()):
                 for key in [key for key, each in series.items() if each.gone_at_s < at_s - MAX_SAMPLES]:
                     del series[key]
@@ -128,7 +128,7 @@ class SeriesStore:
     def rows(self, query: Query, now_s: float, span: Span = None) -> Rows:
         """Return the answer to the query: the value at `now_s`, or one per second of the span."""
         times = (now_s,) if span is None else range(span[0], span[1] + 1)
-        found: dict[Key, list[tuple[float, float]]] = defaultdict(list)
+        rows: dict[Key, list[tuple[float, float]]] = defaultdict(list)
         with self._lock:
             selected = [
                 (query.key(series.labels), series)
@@ -142,8 +142,8 @@ class SeriesStore:
                     if value is not None:
                         values[key].append(value)
                 for key, each in values.items():
-                    found[key].append((at_s, query.aggregate(each)))
-        return found
+                    rows[key].append((at_s, query.aggregate(each)))
+        return rows
 
 
 class Scraper:

@@ -306,10 +306,10 @@ class SharedQueries:
 
         def fetch() -> dict[str, list[tuple[Mapping[str, str], Samples]]]:
             selector = Selector(shared.selector.metric, (Matcher(label, group), *common))
-            found = defaultdict(list)
+            by_label = defaultdict(list)
             for labels, samples in self._fetch(replace(shared, selector=selector), span):
-                found[labels.get(label, "")].append((labels, samples))
-            return found
+                by_label[labels.get(label, "")].append((labels, samples))
+            return by_label
 
         # The text of the query is long, and only made to be sent.
         rows, at_s = self._shared.get((group, shared, span), fetch)
@@ -335,13 +335,13 @@ def _combine(query: Query, rows: Sequence[tuple[Mapping[str, str], Samples]]) ->
     several: dict[tuple[str, ...], list[Samples]] = defaultdict(list)
     for labels, samples in rows:
         several[query.key(labels)].append(samples)
-    found: dict[tuple[str, ...], Samples] = {}
+    combined: dict[tuple[str, ...], Samples] = {}
     for key, each in several.items():
         if len(each) == 1:
-            found[key] = each[0]
+            combined[key] = each[0]
             continue
         at: dict[float, list[float]] = defaultdict(list)
         for at_s, value in (sample for samples in each for sample in samples):
             at[at_s].append(value)
-        found[key] = [(at_s, query.aggregate(values)) for at_s, values in sorted(at.items())]
-    return found
+        combined[key] = [(at_s, query.aggregate(values)) for at_s, values in sorted(at.items())]
+    return combined

@@ -31,9 +31,9 @@ A = TypeVar("A")
 # The planner exceeds its limit only by the work after its last check of the clock.
 GRACE_S = 5.0
 # The types that a process caches, since they are long or repeat in most questions.
-KEPT = (StageProfile, Stage, Objective, Bounds)
+CACHED = (StageProfile, Stage, Objective, Bounds)
 # Cached objects, of at most some 10 kB each.
-MOST_KEPT = 512
+MOST_CACHED = 512
 # Plans that a process caches: a slider asks for the same rates repeatedly.
 REMEMBERED = 64
 
@@ -58,22 +58,22 @@ class PlannerProcesses:
 
         A plan from the cache has the `solve_s` of its first computation.
         """
-        return await self._asked("plan", question, solver, deadline_s, Plan)
+        return await self._ask("plan", question, solver, deadline_s, Plan)
 
     async def explain(self, question: PlanQuestion, plan: Plan, deadline_s: float) -> Explanation:
         """Return the explanation of the plan, as `ipa.policies.planning` does."""
-        return await self._asked("explanation", question, plan, deadline_s, Explanation)
+        return await self._ask("explanation", question, plan, deadline_s, Explanation)
 
     async def frontier(self, question: PlanQuestion, deadline_s: float) -> tuple[FrontierPoint, ...]:
         """Return the Pareto frontier for the rate, as `ipa.optimize.frontier` does."""
-        found: tuple[FrontierPoint, ...] = await self._asked("frontier", question, None, deadline_s, tuple)
-        return found
+        points: tuple[FrontierPoint, ...] = await self._ask("frontier", question, None, deadline_s, tuple)
+        return points
 
-    async def _asked(
+    async def _ask(
         self, what: str, question: PlanQuestion, about: Any, deadline_s: float, kind: type[A]
     ) -> A:
-        asked = what, replace(question, profiles=dict(question.profiles)), about
-        return await self._processes.asked(_dumped(asked, _Pickler), deadline_s, kind)
+        message = what, replace(question, profiles=dict(question.profiles)), about
+        return await self._processes.ask_async(_dumped(message, _Pickler), deadline_s, kind)
 
     def close(self) -> None:
         """Stop the idle processes."""
@@ -83,14 +83,14 @@ class PlannerProcesses:
 class _Plain(pickle.Pickler):
     """Takes the mappings of files, which can only be read, as well."""
 
-    dispatch_table = dispatch_table | {MappingProxyType: lambda found: (dict, (dict(found),))}
+    dispatch_table = dispatch_table | {MappingProxyType: lambda proxy: (dict, (dict(proxy),))}
 
 
 class _Pickler(_Plain):
-    """Pickles each object of `KEPT` apart, so that a process reads it once."""
+    """Pickles each object of `CACHED` apart, so that a process reads it once."""
 
     def persistent_id(self, value: Any) -> bytes | None:
-        return _dumped(value, _Plain) if isinstance(value, KEPT) else None
+        return _dumped(value, _Plain) if isinstance(value, CACHED) else None
 
 
 def _dumped(value: Any, pickler: type[pickle.Pickler]) -> bytes:
@@ -100,7 +100,7 @@ def _dumped(value: Any, pickler: type[pickle.Pickler]) -> bytes:
 
 
 # Only ever from the process that started this one, over a socket that nobody else has.
-_loaded = lru_cache(MOST_KEPT)(pickle.loads)
+_loaded = lru_cache(MOST_CACHED)(pickle.loads)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -116,14 +116,14 @@ class _Answering:
     def __init__(self) -> None:
         plans = SolveCache(REMEMBERED)
         self._answers: Mapping[str, Callable[[PlanQuestion, Any, float], Any]] = {
-            "plan": lambda asked, solver, deadline_s: plans.solve(asked.problem(), solver, deadline_s),
+            "plan": lambda question, solver, deadline_s: plans.solve(question.problem(), solver, deadline_s),
             "explanation": explain_plan,
-            "frontier": lambda asked, _, deadline_s: frontier(asked.problem(), deadline_s),
+            "frontier": lambda question, _, deadline_s: frontier(question.problem(), deadline_s),
         }
 
-    def __call__(self, question: bytes, deadline: Deadline) -> Any:
-        what, asked, about = _Unpickler(io.BytesIO(question)).load()
-        return self._answers[what](asked, about, deadline.remaining_s)
+    def __call__(self, body: bytes, deadline: Deadline) -> Any:
+        what, question, about = _Unpickler(io.BytesIO(body)).load()
+        return self._answers[what](question, about, deadline.remaining_s)
 
 
 if __name__ == "__main__":

@@ -61,13 +61,13 @@ class WorkerPool:
         with COMPUTE_LOCK.away():
             return asyncio.run(self._answer(worker, question, seconds, kind))
 
-    async def asked(self, question: Any, limit_s: float, kind: type[A]) -> A:
+    async def ask_async(self, question: Any, limit_s: float, kind: type[A]) -> A:
         """Return the answer of a worker, as `ask` does, in an event loop.
 
         When cancelled, it first waits `UNWANTED_S` for the answer, which mostly comes sooner than another
         worker would start. When it returns, the worker is idle or was killed.
         """
-        asking = asyncio.ensure_future(self._asked(question, limit_s, kind))
+        asking = asyncio.ensure_future(self._ask_async(question, limit_s, kind))
         try:
             return await asyncio.shield(asking)
         except asyncio.CancelledError:
@@ -76,7 +76,7 @@ class WorkerPool:
             await asyncio.gather(asking, return_exceptions=True)
             raise
 
-    async def _asked(self, question: Any, limit_s: float, kind: type[A]) -> A:
+    async def _ask_async(self, question: Any, limit_s: float, kind: type[A]) -> A:
         return await self._answer(self._take() or await self._started(), question, limit_s, kind)
 
     async def _answer(self, worker: Worker, question: Any, limit_s: float, kind: type[A]) -> A:
@@ -164,14 +164,14 @@ class Worker:
             return await self._receive()
 
     async def _receive(self) -> Any:
-        loop, found = asyncio.get_running_loop(), bytearray()
-        while missing(found):
+        loop, message = asyncio.get_running_loop(), bytearray()
+        while missing(message):
             part = await loop.sock_recv(self._socket, CHUNK)
             if not part:
                 raise EOFError
-            found += part
+            message += part
         # Safe to unpickle: it comes from our own process, over a socket that no other process has.
-        return pickle.loads(memoryview(found)[LENGTH.size :])  # noqa: S301
+        return pickle.loads(memoryview(message)[LENGTH.size :])  # noqa: S301
 
     @property
     def was_alarmed(self) -> bool:
@@ -191,14 +191,14 @@ def framed(message: Any) -> bytes:
     return LENGTH.pack(len(body)) + body
 
 
-def missing(found: bytearray) -> int:
+def missing(message: bytearray) -> int:
     """Return the number of bytes that a message lacks, as far as known; ValueError: it is not valid."""
-    if len(found) < LENGTH.size:
-        return LENGTH.size - len(found)
-    (length,) = LENGTH.unpack_from(found)
-    if length > LONGEST or len(found) > LENGTH.size + length:
+    if len(message) < LENGTH.size:
+        return LENGTH.size - len(message)
+    (length,) = LENGTH.unpack_from(message)
+    if length > LONGEST or len(message) > LENGTH.size + length:
         raise ValueError(f"{length} bytes")
-    return int(LENGTH.size + length - len(found))
+    return int(LENGTH.size + length - len(message))
 
 
 def serve_parent(answer: Callable[[Any, Deadline], Any]) -> None:
@@ -219,11 +219,11 @@ def serve(answer: Callable[[Any, Deadline], Any], source: IO[bytes], sink: IO[by
         # The caller kills a worker that is late; if the caller itself was killed, the alarm does.
         signal.setitimer(signal.ITIMER_REAL, limit_s + ORPHAN_S)
         try:
-            found = answer(question, Deadline(limit_s))
+            result = answer(question, Deadline(limit_s))
         except IpaError as error:
-            found = error
+            result = error
         signal.setitimer(signal.ITIMER_REAL, 0.0)
-        _send(sink, found)
+        _send(sink, result)
 
 
 def _send(sink: IO[bytes], message: Any) -> None:

@@ -61,7 +61,7 @@ class Supervised:
         self._command = command
         self._processes = WorkerPool(name, lambda: command(name), grace_s)
         self._now_s = now_s
-        self._said_s: float | None = None
+        self._logged_s: float | None = None
         self._lock = threading.Lock()
 
     def __call__(self, milp: Milp, deadline: Deadline) -> MilpSolution:
@@ -75,9 +75,9 @@ class Supervised:
     def _say(self, refusal: LicenceError) -> None:
         with self._lock:
             now_s = self._now_s()
-            if self._said_s is not None and now_s - self._said_s < SAY_AGAIN_S:
+            if self._logged_s is not None and now_s - self._logged_s < SAY_AGAIN_S:
                 return
-            self._said_s = now_s
+            self._logged_s = now_s
         log.warning("%s", refusal.message)
 
     def close(self) -> None:

@@ -62,9 +62,9 @@ def store_findings(settings: Settings) -> Iterator[Finding]:
     elif schema == NEWEST:
         yield ok("store", f"{name} has schema {schema}, the newest")
     else:
-        seen = f"{name} has schema {schema}, the newest known here is {NEWEST}"
+        problem = f"{name} has schema {schema}, the newest known here is {NEWEST}"
         yield warn(
-            "store", seen, "ipa serve   (migrates it when it starts; or install the version that wrote it)"
+            "store", problem, "ipa serve   (migrates it when it starts; or install the version that wrote it)"
         )
 
 
@@ -80,10 +80,10 @@ def key_finding(settings: Settings, name: str, now: datetime) -> Finding:
 
 def rights_findings(path: Path) -> Iterator[Finding]:
     """Check that only the owner may read and write the files of the store."""
-    name, found = "rights of the store", open_to_others(path)
-    if found:
-        files = " ".join(str(each) for each, _ in found)
-        rights = ", ".join(f"{each.name} {mode:o}" for each, mode in found)
+    name, exposed = "rights of the store", open_to_others(path)
+    if exposed:
+        files = " ".join(str(each) for each, _ in exposed)
+        rights = ", ".join(f"{each.name} {mode:o}" for each, mode in exposed)
         yield warn(
             name,
             f"other accounts may read these files, which hold the digests of keys: {rights}",
@@ -101,13 +101,13 @@ def disk_findings(path: Path) -> Iterator[Finding]:
     except OSError as error:
         yield fail(name, f"its free space cannot be read: {error.strerror}")
         return
-    seen = f"{disk.free / 1e6:.0f} of {disk.total / 1e6:.0f} MB are free"
-    yield warn(name, seen, MAKE_ROOM) if is_low(disk.free, disk.total) else ok(name, seen)
+    words = f"{disk.free / 1e6:.0f} of {disk.total / 1e6:.0f} MB are free"
+    yield warn(name, words, MAKE_ROOM) if is_low(disk.free, disk.total) else ok(name, words)
     log = path.with_name(f"{path.name}-wal")
     size_bytes = log.stat().st_size if log.exists() else 0
     if size_bytes > 2 * MOST_WAL_BYTES:
-        seen = f"{log} has {size_bytes / 1e6:.0f} MB: a process has a long read of the store open"
-        yield warn(name, seen, f"fuser {log}   (end that process; then the log shrinks by itself)")
+        words = f"{log} has {size_bytes / 1e6:.0f} MB: a process has a long read of the store open"
+        yield warn(name, words, f"fuser {log}   (end that process; then the log shrinks by itself)")
 
 
 def page_findings(path: Path) -> Iterator[Finding]:

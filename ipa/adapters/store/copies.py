@@ -116,8 +116,8 @@ def verify_file(path: Path, step: CopyStep, keyring: Keyring) -> StoreContents:
         entries = decisions = 0
         for at, name in enumerate(names):
             step(f"verifying the record of {name}", at / len(names))
-            found = store.verify(name)
-            entries, decisions = entries + found.entries, decisions + found.decisions
+            verified = store.verify(name)
+            entries, decisions = entries + verified.entries, decisions + verified.decisions
     finally:
         store.close()
     return StoreContents(len(names), entries, decisions, path.stat().st_size)
@@ -139,8 +139,8 @@ def _copy_rows(source_url: str, target_url: str, step: CopyStep) -> None:
             )
         tables = StoreTable.metadata.sorted_tables
         for at, table in enumerate(tables):
-            with rows.execute(select(table), execution_options={"yield_per": BATCH}) as found:
-                for batch in found.mappings().partitions():
+            with rows.execute(select(table), execution_options={"yield_per": BATCH}) as result:
+                for batch in result.mappings().partitions():
                     step(f"copying {table.name}", at / len(tables))
                     connection.execute(insert(table), [dict(row) for row in batch])
 
@@ -202,16 +202,16 @@ def _import(source: Path, part: Path, step: CopyStep) -> None:
 
 def _check_guards(source: Path, part: Path) -> None:
     """InputError if the backup holds statements that later reads or writes would run, beside our guards."""
-    asked = (
+    query = (
         "SELECT name, sql FROM sqlite_master WHERE type IN ('trigger', 'view') OR sql LIKE 'CREATE VIRTUAL%'"
     )
     try:
         with closing(sqlite3.connect(read_only_uri(part), uri=True)) as connection:
-            found = connection.execute(asked).fetchall()
+            objects = connection.execute(query).fetchall()
     except sqlite3.DatabaseError:
         # Opening it as a store says which fault it has.
         return
-    for name, sql in found:
+    for name, sql in objects:
         if not GUARD.fullmatch(sql):
             raise InputError(
                 f"the backup {source} holds {name!r}, which no store of ipa has",

@@ -301,12 +301,12 @@ def _bring_up_to_date(engine: Engine, access: Access) -> None:
 
 def _mark(url: URL, connection: Connection) -> None:
     """Mark the file with our application id; ConfigurationError if it has another."""
-    found = connection.execute(text("PRAGMA application_id")).scalar()
-    if found == 0:
+    application_id = connection.execute(text("PRAGMA application_id")).scalar()
+    if application_id == 0:
         connection.execute(text(f"PRAGMA application_id = {sqlite_file.APPLICATION_ID}"))
-    elif found != sqlite_file.APPLICATION_ID:
+    elif application_id != sqlite_file.APPLICATION_ID:
         raise ConfigurationError(
-            f"the store {shown(url)} is a database of another program (application id {found:#x})",
+            f"the store {shown(url)} is a database of another program (application id {application_id:#x})",
             hint="Name another file with IPA_STORE_URL.",
         )
 
@@ -316,13 +316,13 @@ def shown(url: URL) -> str:
     return mask_url(url.render_as_string(hide_password=False))
 
 
-def _hide(said: str, url: URL) -> str:
+def _hide(message: str, url: URL) -> str:
     """The message of a driver, without the parts of the URL that may be secrets."""
     options = (value for key, value in url.query.items() if key not in HARMLESS)
     values = (url.username, url.password, *options)
     for value in filter(None, (each if isinstance(each, str) else "" for each in values)):
-        said = said.replace(value, HIDDEN)
-    return said
+        message = message.replace(value, HIDDEN)
+    return message
 
 
 @contextmanager
@@ -333,11 +333,11 @@ def _translated(url: URL) -> Iterator[None]:
         raise
     except (SQLAlchemyError, sqlite3.Error, UnicodeDecodeError) as error:
         # sqlite3.Error comes from our pragmas, UnicodeDecodeError from SQLite's own message about damage.
-        said = _hide(str(error.orig if isinstance(error, DBAPIError) else error).strip(), url)
-        lower = said.lower()
+        message = _hide(str(error.orig if isinstance(error, DBAPIError) else error).strip(), url)
+        lower = message.lower()
         if "readonly" in lower or "read-only" in lower:
             raise ConfigurationError(
-                f"the store {shown(url)} cannot be written: {said}",
+                f"the store {shown(url)} cannot be written: {message}",
                 hint="Give the service write access to the file and its folder, or set IPA_STORE_URL.",
             ) from error
         is_damaged = any(words in lower for words in DAMAGE)
@@ -345,7 +345,7 @@ def _translated(url: URL) -> Iterator[None]:
         # SQLite reports "disk I/O error" if there is no space for its shared memory.
         low = low_disk(path) if path is not None and not is_damaged else ""
         raise UnavailableError(
-            f"the store {shown(url)} {'is damaged' if is_damaged else 'failed'}: {said}",
+            f"the store {shown(url)} {'is damaged' if is_damaged else 'failed'}: {message}",
             hint=sqlite_file.RESTORE
             if is_damaged
             else low or (MAKE_ROOM if "is full" in lower else TRY_AGAIN),

@@ -110,8 +110,8 @@ class Keeper:
                 return False
             # A row is decompressed with the rows of its group before it, so groups are sealed as a whole.
             wanted = EntryRow.number > head.number, EntryRow.frame <= head.number + segments.ROWS
-            found = connection.execute(ROWS.where(is_mine, *wanted).order_by(EntryRow.number)).all()
-            rows = list(checked_rows(connection, chain, found, before.last_seq if before else 0))
+            oldest = connection.execute(ROWS.where(is_mine, *wanted).order_by(EntryRow.number)).all()
+            rows = list(checked_rows(connection, chain, oldest, before.last_seq if before else 0))
         if not rows:
             return False
         segment = segments.sealed(pipeline, rows, head.digest, self._keyring)

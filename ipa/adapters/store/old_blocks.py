@@ -136,9 +136,9 @@ def _filled(shape: str, values: list[tuple[str, Any]], derived: Mapping[str, str
     """The text of the shape; a value that is true at a path of `derived` is replaced."""
     if shape == HOLE:
         return str(values[0][1])
-    found = (derived[path] if value is True and path in derived else value for path, value in values)
+    present = (derived[path] if value is True and path in derived else value for path, value in values)
     first, *rest = shape.split(HOLE)
-    return first + "".join(_scalar(value) + part for value, part in zip(found, rest, strict=True))
+    return first + "".join(_scalar(value) + part for value, part in zip(present, rest, strict=True))
 
 
 def _scalar(value: Any) -> str:
@@ -163,11 +163,11 @@ class _Reader:
         return self.take(self.number())
 
     def take(self, count: int) -> bytes:
-        found = self._data[self._at : self._at + count]
-        if len(found) != count:
+        part = self._data[self._at : self._at + count]
+        if len(part) != count:
             raise ValueError("it ends early")
         self._at += count
-        return found
+        return part
 
 
 def _columns(holders: Sequence[Sequence[int]], count: int, reader: _Reader) -> list[list[Any]]:
@@ -205,12 +205,12 @@ def _values(count: int, reader: _Reader) -> list[Any]:
         raise ValueError(f"it says to hold {count} values")
     kind = reader.number()
     kinds = bytes([kind - 1]) * count if kind else reader.take(count)
-    found: dict[int, Iterator[Any]] = {}
+    literals: dict[int, Iterator[Any]] = {}
     for each, read in READERS.items():
         if mine := kinds.count(each):
-            found[each] = iter(read(mine, reader))
+            literals[each] = iter(read(mine, reader))
     fixed = {NULL: None, FALSE: False, TRUE: True}
-    return [fixed[each] if each in fixed else next(found[each]) for each in kinds]
+    return [fixed[each] if each in fixed else next(literals[each]) for each in kinds]
 
 
 def _ints(count: int, reader: _Reader) -> list[int]:
@@ -250,24 +250,24 @@ def _texts(count: int, reader: _Reader) -> list[str]:
     numbers = [
         [iter(_ints(places.count(place), reader)) for _ in frame[1:]] for place, frame in enumerate(frames)
     ]
-    found = []
+    texts = []
     for place in places:
         first, *rest = frames[place]
         # A one was put before the digits, to keep leading zeros.
         digits = (str(next(each))[1:] for each in numbers[place])
-        found.append(str(json.loads(first + "".join(map(str.__add__, digits, rest)))))
-    return found
+        texts.append(str(json.loads(first + "".join(map(str.__add__, digits, rest)))))
+    return texts
 
 
 def _lists(count: int, reader: _Reader) -> list[list[Any]]:
     """Lists that were written as the list before, shifted, and their new values."""
     shifts, rests = _ints(count, reader), _ints(count, reader)
     tails = iter(_values(sum(rests), reader) if sum(rests) else ())
-    found: list[list[Any]] = []
+    lists: list[list[Any]] = []
     for shift, rest in zip(shifts, rests, strict=True):
-        before = found[-1] if found else []
-        found.append(before[shift:] + [next(tails) for _ in range(rest)])
-    return found
+        before = lists[-1] if lists else []
+        lists.append(before[shift:] + [next(tails) for _ in range(rest)])
+    return lists
 
 
 READERS: Mapping[int, Callable[[int, _Reader], Sequence[Any]]] = {

@@ -181,33 +181,33 @@ class HotRows:
         self._newest = newest
         self._known: dict[str, HotRow] = {}
 
-    def read(self, connection: Connection, found: Any) -> Recorded:
+    def read(self, connection: Connection, row: Any) -> Recorded:
         """Return the texts of the row; ValueError if it is damaged."""
-        known = self._known.get(found.pipeline) or (self._newest and self._newest.get(found.pipeline))
-        if not known or (known.number, known.row.digest) != (found.number, found.digest):
-            known = unfold(found.packed, found.number, self._before(connection, found, known or None))
-        self._known[found.pipeline] = known
+        known = self._known.get(row.pipeline) or (self._newest and self._newest.get(row.pipeline))
+        if not known or (known.number, known.row.digest) != (row.number, row.digest):
+            known = unfold(row.packed, row.number, self._before(connection, row, known or None))
+        self._known[row.pipeline] = known
         return known.row
 
-    def readable(self, connection: Connection, found: Iterable[Any]) -> Iterator[Recorded]:
+    def readable(self, connection: Connection, rows: Iterable[Any]) -> Iterator[Recorded]:
         """Yield the rows; a damaged one is logged and omitted."""
-        for each in found:
+        for each in rows:
             try:
                 yield self.read(connection, each)
             except ValueError as error:
                 log.error("entry %d of %s cannot be read: %s", each.number, each.pipeline, error)
 
     @staticmethod
-    def _before(connection: Connection, found: Any, known: HotRow | None) -> HotRow | None:
+    def _before(connection: Connection, row: Any, known: HotRow | None) -> HotRow | None:
         """The row before it in its group; None if it is the first."""
-        if found.frame == found.number:
+        if row.frame == row.number:
             return None
-        if known is not None and known.number == found.number - 1:
+        if known is not None and known.number == row.number - 1:
             return known
         known = None
-        group = {"its": found.pipeline, "first": found.frame, "end": found.number}
+        group = {"its": row.pipeline, "first": row.frame, "end": row.number}
         for each in connection.execute(_GROUP, group):
             known = unfold(each.packed, each.number, known)
-        if known is None or (known.number, known.frame) != (found.number - 1, found.frame):
-            raise ValueError(f"the rows {found.frame} to {found.number - 1} before it are not all there")
+        if known is None or (known.number, known.frame) != (row.number - 1, row.frame):
+            raise ValueError(f"the rows {row.frame} to {row.number - 1} before it are not all there")
         return known

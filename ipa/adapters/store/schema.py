@@ -310,9 +310,9 @@ def _to_0009(connection: Connection) -> None:
         with connection.execute(query, execution_options={"yield_per": 500}) as rows:
             for batch in rows.mappings().partitions():
                 moved = [_moved(name, dict(row)) for row in batch]
-                kept = [row for row in moved if not str(row["name"]).endswith(PUSHED)]
-                if kept:
-                    connection.execute(insert(StateRow), kept)
+                current = [row for row in moved if not str(row["name"]).endswith(PUSHED)]
+                if current:
+                    connection.execute(insert(StateRow), current)
     for name in (*MOVED, "ipa_cursors", "ipa_decisions", "ipa_series"):
         connection.execute(text(f"DROP TABLE {name}"))
     put_guards(connection)

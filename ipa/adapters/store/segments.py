@@ -70,8 +70,8 @@ def read_segments(
 def last_sealed(connection: Connection, pipeline: str) -> Checkpoint | None:
     """Return the newest checkpoint of the pipeline."""
     is_mine = SegmentRow.pipeline == pipeline
-    found = read_segments(connection, is_mine, order=SegmentRow.last.desc(), most=1)
-    return next((each.checkpoint for each in found), None)
+    newest = read_segments(connection, is_mine, order=SegmentRow.last.desc(), most=1)
+    return next((each.checkpoint for each in newest), None)
 
 
 def size_bytes(segment: SignedCheckpoint) -> int:
@@ -211,12 +211,12 @@ def verify(
     while True:
         with snapshot(engine) as connection:
             is_next = is_mine & (SegmentRow.last > chain.head.number)
-            found = list(
+            batch = list(
                 read_segments(
                     connection, is_next, order=SegmentRow.first, most=SEGMENTS_TOGETHER, blocks=True
                 )
             )
-            for segment in found:
+            for segment in batch:
                 mine = segment.checkpoint
                 is_signed = _follow(chain, segment, seq, keyring, was_signed=was_signed)
                 anchored = anchor is not None and mine.first <= anchor.number < mine.last
@@ -224,7 +224,7 @@ def verify(
                     check_segment(segment, anchor)
                 chain.skip(Head(mine.last, mine.head), mine.decisions, mine.removed, unchecked=not is_signed)
                 seq, was_signed = mine.last_seq, was_signed or is_signed
-            if found:
+            if batch:
                 continue
             query = HOT_ROWS.where(EntryRow.pipeline == pipeline, EntryRow.number > chain.head.number)
             with connection.execute(query.order_by(EntryRow.number), execution_options=options) as rows:
@@ -278,14 +278,14 @@ def check_signature(
 
 
 def checked_rows(
-    connection: Connection, chain: Chain, found: Iterable[Any], before: int
+    connection: Connection, chain: Chain, rows: Iterable[Any], before: int
 ) -> Iterator[Recorded]:
     """Check that each hot row is the next of the chain, with a `seq` above that of the row before; yield it.
 
     RecordError names the first row that is not.
     """
     hot = HotRows()
-    for each in found:
+    for each in rows:
         number = chain.head.number + 1
         if each.number != number:
             raise chain.fault(f"entry {number} was removed: entry {each.number} is in its place")
@@ -298,21 +298,21 @@ def checked_rows(
         yield row
 
 
-def check_row(chain: Chain, found: Any, row: Recorded, before: int) -> None:
+def check_row(chain: Chain, columns: Any, row: Recorded, before: int) -> None:
     """Check that the next row of the chain is unchanged, and its `seq` above `before`."""
     number = chain.head.number + 1
     try:
-        values = chain.add(row.text, found.digest)
+        values = chain.add(row.text, columns.digest)
     except (ValueError, KeyError, TypeError) as error:
         raise chain.fault(f"entry {number} was changed: {error}") from error
     names = "number", "seq", "kind", "decision_id"
-    if any(getattr(found, name) != values[name] for name in names):
+    if any(getattr(columns, name) != values[name] for name in names):
         raise chain.fault(f"entry {number} was changed: its columns differ from its text")
-    if found.seq <= before:
+    if columns.seq <= before:
         raise chain.fault(f"entry {number} was moved before another")
     _check_decision(chain, values, row.decision)
     facts, is_decision = values["facts"], values["kind"] == EntryKind.DECISION
-    if is_decision and (facts["tick"], facts["action"]) != (found.tick, found.action):
+    if is_decision and (facts["tick"], facts["action"]) != (columns.tick, columns.action):
         raise chain.fault(f"{_name(values)} was changed")
 
 

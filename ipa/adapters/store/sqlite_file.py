@@ -105,7 +105,7 @@ def create_private(path: Path, content: bytes) -> None:
 
 def open_to_others(path: Path) -> list[tuple[Path, int]]:
     """Return the store's files that accounts other than their owner may use, each with its permissions."""
-    found = []
+    exposed = []
     for suffix in BESIDE:
         each = path.with_name(path.name + suffix)
         try:
@@ -113,8 +113,8 @@ def open_to_others(path: Path) -> list[tuple[Path, int]]:
         except FileNotFoundError:
             continue
         if mode & ~PRIVATE:
-            found.append((each, mode))
-    return found
+            exposed.append((each, mode))
+    return exposed
 
 
 def narrow(path: Path) -> None:

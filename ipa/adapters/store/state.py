@@ -90,7 +90,7 @@ def damaged(kind: str, error: Exception) -> UnavailableError:
 DECISION = Codec(Decision)
 CONTROL = Codec(PipelineControl)
 PROFILE = Codec(StageProfile)
-KEPT_PLAN = Codec(StoredPlan)
+PLAN = Codec(StoredPlan)
 
 
 def read_state(connection: Connection, kind: StateKind, name: str) -> str | None:
@@ -159,7 +159,7 @@ class PlanRows:
                 "name": plan.plan_id,
                 "owner": plan.key,
                 "at_s": datetime.fromisoformat(plan.at).timestamp(),
-                "body": KEPT_PLAN.text(plan),
+                "body": PLAN.text(plan),
             }
         )
 
@@ -172,7 +172,7 @@ class PlanRows:
                 hint=f"The newest {self._most} of a pipeline are kept for a week; "
                 "POST /v1/pipelines/PIPELINE/plans makes one.",
             )
-        return KEPT_PLAN.value(body)
+        return PLAN.value(body)
 
     def _write(self, rows: Sequence[dict[str, Any]]) -> None:
         """Store the rows, and delete old plans and those of the rows' owners beyond the newest."""
@@ -209,11 +209,11 @@ class AnswerRows:
             if row is None:
                 put_state(connection, StateKind.ANSWER, name, json.dumps(mine), record, now_s)
                 return IdempotencyClaim(request_digest, now_s, mine=True)
-            kept = _decoded("answer", row.body, "mark", "holder", "status")
-            first, at_s, status = kept["mark"], row.at_s, kept["status"]
+            stored = _decoded("answer", row.body, "mark", "holder", "status")
+            first, at_s, status = stored["mark"], row.at_s, stored["status"]
             if status is not None:
-                return IdempotencyClaim(first, at_s, answer=StoredAnswer(status, kept.get("body") or ""))
-            is_left = kept["holder"] != holder or now_s - at_s > LONGEST_S
+                return IdempotencyClaim(first, at_s, answer=StoredAnswer(status, stored.get("body") or ""))
+            is_left = stored["holder"] != holder or now_s - at_s > LONGEST_S
             if not is_left or first != request_digest:
                 return IdempotencyClaim(first, at_s)
             put_state(connection, StateKind.ANSWER, name, json.dumps(mine), record, now_s)
@@ -258,10 +258,10 @@ class PipelineRows:
 def _decoded(kind: str, body: str, *names: str) -> dict[str, Any]:
     """The mapping of the JSON text, which has these names; UnavailableError if it is damaged."""
     try:
-        found = json.loads(body)
-        if not isinstance(found, dict) or not found.keys() >= set(names):
+        mapping = json.loads(body)
+        if not isinstance(mapping, dict) or not mapping.keys() >= set(names):
             raise ValueError("it lacks " + ", ".join(names))
-        return found
+        return mapping
     except ValueError as error:
         raise damaged(kind, error) from error
 
@@ -412,13 +412,13 @@ class Keys:
             return None
         key_id, secret = form.groups()
         body = self._state.get(StateKind.KEY, key_id)
-        key, kept = _key(key_id, body) if body is not None else (None, NO_DIGEST)
-        return key if hmac.compare_digest(digest(secret), kept) else None
+        key, stored = _key(key_id, body) if body is not None else (None, NO_DIGEST)
+        return key if hmac.compare_digest(digest(secret), stored) else None
 
     def all(self) -> Sequence[ApiKey]:
         """Return every key, oldest first."""
-        found = [_key(key_id, body)[0] for key_id, body in self._state.all(StateKind.KEY).items()]
-        return sorted(found, key=lambda key: (key.created_at, key.key_id))
+        keys = [_key(key_id, body)[0] for key_id, body in self._state.all(StateKind.KEY).items()]
+        return sorted(keys, key=lambda key: (key.created_at, key.key_id))
 
     def revoke(self, key_id: str, *, now: datetime) -> ApiKey:
         """Revoke the key and return it; NotFoundError if there is none."""

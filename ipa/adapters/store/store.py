@@ -131,15 +131,15 @@ class Journal:
     def _record_all(self, decided: Sequence[tuple[Decision, str]]) -> None:
         """Record the decisions, each with its text, in one transaction."""
         with writing(self._engine, RECORD_LOCK) as connection:
-            found = self._hot_texts(connection, [decision.decision_id for decision, _ in decided])
-            kept = {name: text for name, (_, text) in found.items()}
+            recorded = self._hot_texts(connection, [decision.decision_id for decision, _ in decided])
+            texts = {name: text for name, (_, text) in recorded.items()}
             new: list[tuple[Entry, str | None]] = []
             for decision, body in decided:
                 name = decision.decision_id
-                if name not in kept:
-                    kept[name] = body
+                if name not in texts:
+                    texts[name] = body
                     new.append((of_decision(decision, digest(body)), body))
-                elif kept[name] != body:
+                elif texts[name] != body:
                     raise ConflictError(f"another decision is already recorded as {name!r}")
             if not new:
                 return
@@ -216,22 +216,22 @@ class Journal:
             record = self.records.of(pipeline)
             hot.append(EntryRow.pipeline == record)
             sealed.append(SegmentRow.pipeline == record)
-        found: list[Recorded] = []
+        entries: list[Recorded] = []
         with snapshot(self._engine) as connection:
             newest = connection.execute(ROWS.where(*hot).order_by(EntryRow.seq).limit(limit)).all()
             end = newest[-1].seq if len(newest) == limit else math.inf
             for header in read_segments(connection, *sealed, order=SegmentRow.first_seq):
                 if header.checkpoint.first_seq > end:
                     break
-                found += (
+                entries += (
                     each for each in self._sealed.entries(connection, header) if after < each.seq <= end
                 )
-                found = sorted(found, key=attrgetter("seq"))[:limit]
-                if len(found) == limit:
-                    end = found[-1].seq
+                entries = sorted(entries, key=attrgetter("seq"))[:limit]
+                if len(entries) == limit:
+                    end = entries[-1].seq
             hot_rows = HotRows(self._newest).readable(connection, (it for it in newest if it.seq <= end))
-            found += (Recorded(row.text) for row in hot_rows)
-        return sorted(found, key=attrgetter("seq"))[:limit]
+            entries += (Recorded(row.text) for row in hot_rows)
+        return sorted(entries, key=attrgetter("seq"))[:limit]
 
     def newest_seq(self) -> int:
         """Return the `seq` of the newest entry of all pipelines; 0 without entries."""
@@ -295,8 +295,8 @@ class Journal:
         NotFoundError: there is none, retention removed it, or an earlier pipeline of its name made it.
         """
         with snapshot(self._engine) as connection:
-            found = self._hot_texts(connection, [decision_id]).get(decision_id)
-            record, text = found or self._sealed_text(connection, decision_id)
+            hot = self._hot_texts(connection, [decision_id]).get(decision_id)
+            record, text = hot or self._sealed_text(connection, decision_id)
         decision = DECISION.value(text) if text else None
         if decision is None or self.records.of(decision.pipeline) != record:
             raise NotFoundError(
@@ -306,12 +306,12 @@ class Journal:
 
     def _hot_texts(self, connection: Connection, decision_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
         """Record and text of the given decisions that are in hot rows, by their ids."""
-        found = connection.execute(_DECISIONS, {"names": decision_ids}).all()
+        matches = connection.execute(_DECISIONS, {"names": decision_ids}).all()
         hot = HotRows(self._newest)
         try:
-            rows = [(each, hot.read(connection, each)) for each in found]
+            rows = [(each, hot.read(connection, each)) for each in matches]
         except ValueError as error:
-            names = ", ".join(sorted({each.pipeline for each in found}))
+            names = ", ".join(sorted({each.pipeline for each in matches}))
             raise UnavailableError(
                 f"the store holds a row of {names} that cannot be read: {error}",
                 hint="`ipa history PIPELINE --verify` names it; restore the store from a backup.",
@@ -347,13 +347,13 @@ class Changes:
 
     def __call__(self, decision: Decision, snapshot: Snapshot) -> None:
         """Record the change that ended in this tick, and the one that it started."""
-        found = []
+        entries = []
         if snapshot.ended is not None and snapshot.ended.change is not None:
-            found.append(of_ended(decision.pipeline, snapshot.ended, decision.at))
+            entries.append(of_ended(decision.pipeline, snapshot.ended, decision.at))
         if decision.action is Action.APPLY and snapshot.phase is ActuationPhase.WAITING_READY:
-            found.append(of_applied(decision, decision.at))
+            entries.append(of_applied(decision, decision.at))
         try:
-            for entry in found:
+            for entry in entries:
                 # Other loops may compute while this one waits for the disk.
                 with COMPUTE_LOCK.away():
                     self._note(entry)
@@ -465,13 +465,13 @@ class Store(Journal):
             return _control_of(self._controls.get(StateKind.CONTROL, fetch)[0].get(record))
         return _control_of(self._state.get(StateKind.CONTROL, record))
 
-    def set_control(self, pipeline: str, control: PipelineControl, said: Attribution) -> None:
+    def set_control(self, pipeline: str, control: PipelineControl, attribution: Attribution) -> None:
         """Store the control, and record who changed it, both durably."""
         record = self.records.of(pipeline)
         with self._recording() as connection:
             before = _control_of(read_state(connection, StateKind.CONTROL, record))
             at = moment_to_ms(self._now()).isoformat()
-            known = self._append(connection, [(of_control(pipeline, before, control, said, at), None)])
+            known = self._append(connection, [(of_control(pipeline, before, control, attribution, at), None)])
             put_state(connection, StateKind.CONTROL, record, CONTROL.text(control), record)
         self._remember(known)
         self._controls.forget(StateKind.CONTROL)
@@ -490,8 +490,8 @@ class Store(Journal):
 
     def profiles(self, pipeline: str) -> Mapping[str, StageProfile]:
         """Return the newest profile of every stage of the pipeline, by stage name."""
-        found = self._state.all(StateKind.PROFILE, self.records.of(pipeline))
-        return {name.rpartition("/")[2]: PROFILE.value(body) for name, body in found.items()}
+        bodies = self._state.all(StateKind.PROFILE, self.records.of(pipeline))
+        return {name.rpartition("/")[2]: PROFILE.value(body) for name, body in bodies.items()}
 
 
 class Housekeeping:

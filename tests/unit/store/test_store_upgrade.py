@@ -18,7 +18,7 @@ from ipa.adapters.store.old_blocks import FORMAT_1
 from ipa.adapters.store.rows import FORMAT, unpack
 from ipa.adapters.store.schema import SegmentRow
 from ipa.adapters.store.signing import Keyring
-from ipa.adapters.store.state import DECISION, KEPT_PLAN, PROFILE
+from ipa.adapters.store.state import DECISION, PLAN, PROFILE
 from ipa.control.audit.record import Recorded, head_of, verify_lines
 from ipa.control.audit.replay import inputs_in
 from ipa.control.canonical import digest
@@ -93,7 +93,7 @@ def test_its_state_is_taken_over(older: str) -> None:
         older,
         "INSERT INTO ipa_controls VALUES ('video', '{\"paused\":true}')",
         "INSERT INTO ipa_keys VALUES ('abc', 'd', 'ada', 'owner', 'vision', '2026-01-01', NULL, NULL)",
-        f"INSERT INTO ipa_plans VALUES (1, 'p1', 'ocr', '{KEPT_PLAN.text(plan)}')",
+        f"INSERT INTO ipa_plans VALUES (1, 'p1', 'ocr', '{PLAN.text(plan)}')",
         f"INSERT INTO ipa_answers VALUES ('{digest('k')}', 'm', 'h', 4e9, 200, '[]', 'ocr')",
         "INSERT INTO ipa_pipelines VALUES ('shop', '', '{\"a\":1}'), ('web@pushed', '', '{\"b\":2}')",
         "INSERT INTO ipa_records VALUES ('shop~1', 'shop', 'old', '', 'ended'), "
