@@ -397,7 +397,7 @@ def test_who_acted_is_who_asked(two: TwoNamespaces) -> None:
     assert planned["detail"].startswith(f"requested by {ada}: r; plan ")
     given = api.post("/v1/pipelines", PIPELINE, headers=owner, params={"by": "someone else"})
     assert given.status_code == 201
-    assert two.world.kept[-1].values["by"] == ada
+    assert two.world.recorded[-1].values["by"] == ada
     assert [moded["mode_by"], pinned["pins"][0]["by"], frozen["freezes"][0]["by"]] == [ada] * 3
     assert (
         applied["detail"].startswith(f"requested by {ada}: r") and f"rollback by {ada}: r" in back["detail"]

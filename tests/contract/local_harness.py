@@ -48,18 +48,18 @@ class LocalHarness:
         self.processes.start(self.pipeline, configs)
 
     def settle(self, change: Change) -> Rollout:
-        def seen() -> Rollout:
+        def rollout() -> Rollout:
             return self.processes.rollout(self.pipeline, change)
 
-        until(lambda: seen().phase is not RolloutPhase.PROGRESSING, GIVE_UP_S)
-        return seen()
+        until(lambda: rollout().phase is not RolloutPhase.PROGRESSING, GIVE_UP_S)
+        return rollout()
 
     def scale_by_another_hand(self, stage: str, replicas: int) -> None:
         state = self.processes.read(self.pipeline)
-        found = [each.config for each in state.stages]
-        by_hand = tuple(replace(it, replicas=replicas) if it.stage == stage else it for it in found)
+        running = [each.config for each in state.stages]
+        by_hand = tuple(replace(it, replicas=replicas) if it.stage == stage else it for it in running)
         self.processes.write(
-            self.pipeline, Change("hand", "shop", state.revision, tuple(found), by_hand, GIVE_UP_S)
+            self.pipeline, Change("hand", "shop", state.revision, tuple(running), by_hand, GIVE_UP_S)
         )
 
     def remove(self) -> None:

@@ -67,8 +67,8 @@ class Crasher:
             }
             for one in broken
         ]
-        kept = [one for one in live.get("conditions") or () if one["type"] not in UNREADY]
-        conditions = [*kept, *({"type": kind, "status": "False"} for kind in UNREADY)]
+        others = [one for one in live.get("conditions") or () if one["type"] not in UNREADY]
+        conditions = [*others, *({"type": kind, "status": "False"} for kind in UNREADY)]
         status = {"phase": "Pending", "containerStatuses": statuses, "conditions": conditions}
         self._core.patch_namespaced_pod_status(
             pod["metadata"]["name"],

@@ -196,9 +196,9 @@ class Story:
     def eventually(self, holds: Callable[[], Any], what: str) -> Any:
         """The result once it holds; time passes in the cluster meanwhile."""
         for _ in range(self.patience_ticks):
-            found = holds()
-            if found:
-                return found
+            result = holds()
+            if result:
+                return result
             self.pass_time()
         raise AssertionError(f"{what}: not within {self.patience_ticks} ticks")
 
@@ -220,10 +220,10 @@ class Story:
 
     def pods(self, stage: str) -> frozenset[str]:
         """The pods of a stage that are there and not ending, by uid."""
-        found, _ = self.client.list_all(kinds.POD, self.namespace, {"seldon-deployment-id": NAME})
+        pods, _ = self.client.list_all(kinds.POD, self.namespace, {"seldon-deployment-id": NAME})
         return frozenset(
             pod["metadata"]["uid"]
-            for pod in found
+            for pod in pods
             if not pod["metadata"].get("deletionTimestamp")
             and any(container["name"] == stage for container in pod["spec"]["containers"])
         )
@@ -250,8 +250,8 @@ class Story:
 
     def names(self) -> list[str]:
         """The SeldonDeployments of the story."""
-        found, _ = self.client.list_all(SELDON_DEPLOYMENT, self.namespace)
-        names = [str(each["metadata"]["name"]) for each in found]
+        objects, _ = self.client.list_all(SELDON_DEPLOYMENT, self.namespace)
+        names = [str(each["metadata"]["name"]) for each in objects]
         return [name for name in names if name.startswith(NAME)]
 
     def pods_are_fake(self) -> bool:
@@ -362,8 +362,8 @@ class ClusterStory(Story):
         self._label("restricted")
 
     def _unrestrict(self) -> None:
-        found = self._core.read_namespace(self.namespace).metadata.labels or {}
-        if found.get(POD_SECURITY) == "restricted":
+        labels = self._core.read_namespace(self.namespace).metadata.labels or {}
+        if labels.get(POD_SECURITY) == "restricted":
             self._label(None)
 
     def _label(self, level: str | None) -> None:

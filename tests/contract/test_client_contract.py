@@ -60,8 +60,8 @@ def test_a_plan_names_its_configurations(client: HttpClient, rate_rps: float | N
 
 def test_apply_runs_the_configurations_and_rollback_takes_them_back(client: HttpClient) -> None:
     before = client.status("ocr")["live"]["stages"]
-    found = client.decisions("ocr", limit=50, applied_only=True)["decisions"]
-    applied = next(each for each in found if each["configs"] != [stage["config"] for stage in before])
+    decisions = client.decisions("ocr", limit=50, applied_only=True)["decisions"]
+    applied = next(each for each in decisions if each["configs"] != [stage["config"] for stage in before])
     decision = client.apply("ocr", configs_of(applied), order_of(client, "a trial"))
     assert decision["action"] == "apply" and "requested by kim: a trial" in decision["detail"]
     assert [stage["config"] for stage in client.status("ocr")["live"]["stages"]] == applied["configs"]

@@ -40,9 +40,9 @@ def test_a_quota_is_planned_around(story: Story) -> None:
     service.until(lambda decision: decision.reason is ReasonCode.NO_CHANGE, "the plan for the low load runs")
     story.limit_cores(ORCHESTRATOR_CORES + 0.2)
     story.rate_rps = 40.0
-    found = service.until(lambda decision: decision.reason is ReasonCode.ROLLBACK, "it is taken back")
-    assert "exceeded quota" in found[-1].detail
-    refused = found[-1].previous
+    decisions = service.until(lambda decision: decision.reason is ReasonCode.ROLLBACK, "it is taken back")
+    assert "exceeded quota" in decisions[-1].detail
+    refused = decisions[-1].previous
     later = service.until_settled()
     later += [service.tick() for _ in range(5)]
     # What is left to do within the room there is.
@@ -59,8 +59,8 @@ def test_a_limit_range_refuses_a_replica_and_not_the_next_change(story: Story) -
     service.until_settled()
     story.limit_containers(0.6)
     assert service.ask(changed(SMALLEST, "read", cores=0.7)).action is Action.APPLY
-    found = service.until(lambda decision: decision.reason is ReasonCode.ROLLBACK, "it is taken back")
-    assert "maximum cpu usage per Container" in found[-1].detail
+    decisions = service.until(lambda decision: decision.reason is ReasonCode.ROLLBACK, "it is taken back")
+    assert "maximum cpu usage per Container" in decisions[-1].detail
     service.until_settled(SMALLEST)
     wanted = changed(SMALLEST, "read", replicas=2)
     assert service.ask(wanted).action is Action.APPLY
@@ -90,8 +90,8 @@ def test_a_scale_down_of_ours_is_nobody_elses(story: Story) -> None:
     for replicas in (2, 1):
         wanted = changed(SMALLEST, "detect", replicas=replicas)
         assert service.ask(wanted).action is Action.APPLY
-        found = [*service.until_settled(wanted), *(service.tick() for _ in range(3))]
-        assert not [each.detail for each in found if "did not make" in each.detail]
+        decisions = [*service.until_settled(wanted), *(service.tick() for _ in range(3))]
+        assert not [each.detail for each in decisions if "did not make" in each.detail]
 
 
 def test_restricted_pod_security_refuses_single_before_the_write_and_runs_split(story: Story) -> None:

@@ -47,8 +47,8 @@ def story(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Story]:
 
 
 def component(spec: Json, index: int) -> Json:
-    found: Json = spec["predictors"][0]["componentSpecs"][index]
-    return found
+    part: Json = spec["predictors"][0]["componentSpecs"][index]
+    return part
 
 
 def test_first_deploy(story: Story) -> None:
@@ -80,8 +80,8 @@ def test_scale_up(story: Story) -> None:
     decisions = service.until(
         lambda decision: decision.reason is ReasonCode.NO_CHANGE, "the plan for the high load runs"
     )
-    seen = profiled().predict(story.running(), 25.0)
-    assert seen is not None and seen.carries
+    prediction = profiled().predict(story.running(), 25.0)
+    assert prediction is not None and prediction.carries
     assert decisions[0].action is Action.APPLY
     assert story.generation() - generation == len(applied(decisions))
 

@@ -221,15 +221,15 @@ def value(measured: Measured[float] | Missing) -> float:
 def test_a_new_reader_has_the_load_from_before_it_was_made(reader: Reader, busy: Signals) -> None:
     """As after a restart: what the server scraped meanwhile is read back over the window."""
     # Of the first window, and where the exporter began again, there are too few samples.
-    asked = eventually(
+    signals = eventually(
         lambda: reader().read(pipeline("busy"), 20.0),
-        lambda it: len(seen_of(it)) > 12 and median(seen_of(it)) > 0.9 * RATE,
+        lambda it: len(rates_of(it)) > 12 and median(rates_of(it)) > 0.9 * RATE,
     )
-    assert len(seen_of(asked)) > 12
-    assert median(seen_of(asked)) == pytest.approx(RATE, rel=0.2)
+    assert len(rates_of(signals)) > 12
+    assert median(rates_of(signals)) == pytest.approx(RATE, rel=0.2)
 
 
-def seen_of(signals: Signals) -> list[float]:
+def rates_of(signals: Signals) -> list[float]:
     """The rates of the load that are no gaps."""
     rates = signals.load.value.rates_rps if isinstance(signals.load, Measured) else ()
     return [rate for rate in rates if rate is not None]
@@ -262,17 +262,17 @@ def test_attainment_counts_the_lost_and_interpolates_in_the_bucket_of_the_sla(
     strict = replace(pipeline("busy"), sla=Sla(0.35, 99.0))
 
     def filled(signals: Signals) -> bool:
-        found = value_of(signals)
-        return found is not None and found.count > 1.15 * RATE * found.window_s
+        counted = value_of(signals)
+        return counted is not None and counted.count > 1.15 * RATE * counted.window_s
 
-    found = eventually(lambda: reader().read(strict, 30.0), filled)
-    seen = value_of(found)
-    assert seen is not None
-    assert seen.in_time_ratio == pytest.approx(0.975 / 1.2, rel=0.02)
-    assert seen.count == pytest.approx(1.2 * RATE * seen.window_s, rel=0.05)
-    lost = {(loss.stage, loss.cause): loss.count / seen.window_s for loss in seen.losses}
+    counted = eventually(lambda: reader().read(strict, 30.0), filled)
+    attainment = value_of(counted)
+    assert attainment is not None
+    assert attainment.in_time_ratio == pytest.approx(0.975 / 1.2, rel=0.02)
+    assert attainment.count == pytest.approx(1.2 * RATE * attainment.window_s, rel=0.05)
+    lost = {(loss.stage, loss.cause): loss.count / attainment.window_s for loss in attainment.losses}
     assert lost == pytest.approx({key: share * RATE for key, share in LOSSES.items() if share}, rel=0.1)
-    assert (seen.losses[0].stage, seen.losses[0].cause) == ("two", "model_error")
+    assert (attainment.losses[0].stage, attainment.losses[0].cause) == ("two", "model_error")
     assert isinstance(reader().read(pipeline("idle"), 30.0).attainment, Missing)
 
 
@@ -321,9 +321,9 @@ def test_ages_are_those_of_the_samples(busy: Signals) -> None:
 
 def test_load_has_one_rate_a_second_and_gaps_before_the_first(busy: Signals, reader: Reader) -> None:
     # Longer than the servers have run.
-    seen = reader().load(pipeline("busy"), 300.0)
-    assert isinstance(seen, Measured), seen
-    load = seen.value
+    measured = reader().load(pipeline("busy"), 300.0)
+    assert isinstance(measured, Measured), measured
+    load = measured.value
     assert (load.step_s, load.averaged_s, len(load.rates_rps)) == (1.0, 5.0, 300)
     assert load.rates_rps[0] is None
     assert load.rates_rps[-1] == pytest.approx(RATE, rel=0.1)
@@ -363,8 +363,8 @@ def test_seldon_dialect_counts_all_codes_and_times_the_answered(reader: Reader, 
     assert 0 < value(signals.arrival_rate_rps) <= 1.05 * RATE
     assert value(signals.latency_s) == pytest.approx(P99_S, rel=0.02)
     # A quarter of the requests fails.
-    found = value_of(signals)
-    assert found is not None and found.in_time_ratio == pytest.approx(0.75, rel=0.02)
+    attainment = value_of(signals)
+    assert attainment is not None and attainment.in_time_ratio == pytest.approx(0.75, rel=0.02)
     for signal in (signals.stages["one"].queue_length, signals.stages["one"].batches):
         assert isinstance(signal, Missing)
         assert signal.reason is MissingReason.ABSENT
@@ -375,16 +375,16 @@ def test_an_executor_without_a_request_is_idle_and_one_that_is_not_scraped_is_mi
 ) -> None:
     metrics = reader(dialect=EXECUTOR)
     signals = eventually(
-        lambda: metrics.read(pipeline("fresh"), 20.0), lambda it: set(seen_of(it)[-3:]) == {0.0}
+        lambda: metrics.read(pipeline("fresh"), 20.0), lambda it: set(rates_of(it)[-3:]) == {0.0}
     )
     assert value(signals.arrival_rate_rps) == 0
-    assert seen_of(signals)[-3:] == [0.0] * 3
+    assert rates_of(signals)[-3:] == [0.0] * 3
     load = metrics.load(pipeline("fresh"), 20.0)
     assert isinstance(load, Measured) and load.value.rates_rps[-1] == 0
     for name in ("fres", "nobody"):
-        found = metrics.read(pipeline(name), 20.0).load
-        assert isinstance(found, Missing)
-        assert found.reason is MissingReason.ABSENT
+        missing_load = metrics.read(pipeline(name), 20.0).load
+        assert isinstance(missing_load, Missing)
+        assert missing_load.reason is MissingReason.ABSENT
 
 
 def test_deployments_of_one_name_are_told_apart_by_namespace(reader: Reader, busy: Signals) -> None:

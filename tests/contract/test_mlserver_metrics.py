@@ -47,21 +47,23 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         )
         try:
             yield asyncio.run(
-                _asked(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}/prometheus")
+                _page_after(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}/prometheus")
             )
         finally:
             server.terminate()
             server.wait()
 
 
-async def _asked(url: str, metrics: str) -> str:
+async def _page_after(url: str, metrics: str) -> str:
     rows = {"name": "row", "datatype": "INT64", "shape": [ROWS], "data": [*range(ROWS)]}
     async with httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False) as client:
         async with asyncio.timeout(PATIENCE_S):
             while not await _is_ready(client, f"{url}/v2/models/read/ready"):
                 await asyncio.sleep(0.05)
-        asked = [client.post(f"{url}/v2/models/read/infer", json={"inputs": [rows]}) for _ in range(REQUESTS)]
-        for answer in await asyncio.gather(*asked):
+        requests = [
+            client.post(f"{url}/v2/models/read/infer", json={"inputs": [rows]}) for _ in range(REQUESTS)
+        ]
+        for answer in await asyncio.gather(*requests):
             assert answer.status_code == 200, answer.text
         return (await client.get(metrics)).text
 
@@ -74,11 +76,11 @@ async def _is_ready(client: httpx.AsyncClient, url: str) -> bool:
 
 
 def samples(text: str) -> Samples:
-    found: Samples = {}
+    by_name: Samples = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            found.setdefault(sample.name, []).append((sample.labels, float(sample.value)))
-    return found
+            by_name.setdefault(sample.name, []).append((sample.labels, float(sample.value)))
+    return by_name
 
 
 def test_it_has_the_series_that_the_loop_reads_with_their_labels(page: str) -> None:
@@ -89,12 +91,12 @@ def test_it_has_the_series_that_the_loop_reads_with_their_labels(page: str) -> N
 
 
 def test_batches_are_counted_by_the_runtime_and_requests_by_mlserver(page: str) -> None:
-    found = {name: series[0][1] for name, series in samples(page).items()}
-    assert found["model_infer_request_duration_count"] == REQUESTS
-    assert found["ipa_replica_items_total"] == REQUESTS * ROWS
-    assert REQUESTS / BATCH_SIZE <= found["ipa_replica_batches_total"] < REQUESTS
+    values = {name: series[0][1] for name, series in samples(page).items()}
+    assert values["model_infer_request_duration_count"] == REQUESTS
+    assert values["ipa_replica_items_total"] == REQUESTS * ROWS
+    assert REQUESTS / BATCH_SIZE <= values["ipa_replica_batches_total"] < REQUESTS
     # Of a request's time in the server its batch takes a part.
-    assert 0 < found["ipa_replica_service_seconds_total"] < found["model_infer_request_duration_sum"]
+    assert 0 < values["ipa_replica_service_seconds_total"] < values["model_infer_request_duration_sum"]
 
 
 def test_mlservers_own_queue_is_not_served_without_worker_processes(page: str) -> None:

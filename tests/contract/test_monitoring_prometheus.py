@@ -64,11 +64,11 @@ class Prometheus:
 
     def range(self, query: str) -> list[dict[str, Any]]:
         """The series over the run; an error where it is no PromQL."""
-        asked = {"query": query, "start": EPOCH_S, "end": EPOCH_S + LENGTH_S, "step": SCRAPE_S}
-        answer = self._client.get("/api/v1/query_range", params=asked).json()
+        params = {"query": query, "start": EPOCH_S, "end": EPOCH_S + LENGTH_S, "step": SCRAPE_S}
+        answer = self._client.get("/api/v1/query_range", params=params).json()
         assert answer["status"] == "success", f"{query}: {answer}"
-        found: list[dict[str, Any]] = answer["data"]["result"]
-        return found
+        series: list[dict[str, Any]] = answer["data"]["result"]
+        return series
 
     def is_ready(self) -> bool:
         try:
@@ -126,9 +126,9 @@ def filled(query: str) -> str:
 
 
 def test_every_query_of_the_dashboard_has_numbers(prometheus: Prometheus) -> None:
-    asked = queries(BOARD)
-    assert len(asked) > 30
-    assert [query for query in asked if not numbers(prometheus.range(filled(query)))] == []
+    expressions = queries(BOARD)
+    assert len(expressions) > 30
+    assert [query for query in expressions if not numbers(prometheus.range(filled(query)))] == []
 
 
 def test_plots_are_of_what_happened(prometheus: Prometheus) -> None:
@@ -142,8 +142,8 @@ def test_plots_are_of_what_happened(prometheus: Prometheus) -> None:
     def plotted(title: str, legend: str) -> list[dict[str, Any]]:
         return prometheus.range(filled(plots[title, legend]))
 
-    seen = numbers(plotted("Load seen and forecast", "seen"))
-    assert 1.0 < min(seen[4:]) < 5.0 and 7.0 < max(seen) < 13.0
+    rates = numbers(plotted("Load seen and forecast", "seen"))
+    assert 1.0 < min(rates[4:]) < 5.0 and 7.0 < max(rates) < 13.0
     stages = {each["metric"]["stage"] for each in plotted("Replicas", "{{stage}} ready")}
     assert stages == {"detect", "read"}
     shares = plotted("Variants", "{{stage}}={{variant}}")

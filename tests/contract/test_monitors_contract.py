@@ -157,14 +157,14 @@ def pods(pages: Pages, resources: ExitStack) -> list[dict[str, Any]]:
     ]
 
 
-def scrape_config(monitor: Mapping[str, Any], found: Path) -> dict[str, Any]:
+def scrape_config(monitor: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """The configuration that the Prometheus Operator makes of a PodMonitor."""
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
-    relabelings = [_kept("__meta_kubernetes_pod_container_port_name", endpoint["port"])]
-    for asked in monitor["spec"]["selector"]["matchExpressions"]:
-        assert asked["operator"] == "Exists"
-        name = asked["key"].replace("-", "_")
-        relabelings.append(_kept(f"__meta_kubernetes_pod_labelpresent_{name}", "true"))
+    relabelings = [_keep("__meta_kubernetes_pod_container_port_name", endpoint["port"])]
+    for each in monitor["spec"]["selector"]["matchExpressions"]:
+        assert each["operator"] == "Exists"
+        name = each["key"].replace("-", "_")
+        relabelings.append(_keep(f"__meta_kubernetes_pod_labelpresent_{name}", "true"))
     for label, source in {
         "namespace": "namespace",
         "pod": "pod_name",
@@ -172,17 +172,17 @@ def scrape_config(monitor: Mapping[str, Any], found: Path) -> dict[str, Any]:
     }.items():
         relabelings.append({"source_labels": [f"__meta_kubernetes_{source}"], "target_label": label})
     names = {"sourceLabels": "source_labels", "targetLabel": "target_label"}
-    for asked in endpoint["relabelings"]:
-        relabelings.append({names.get(key, key): value for key, value in asked.items()})
+    for each in endpoint["relabelings"]:
+        relabelings.append({names.get(key, key): value for key, value in each.items()})
     return {
         "job_name": f"podMonitor/{monitor['metadata']['name']}",
         "metrics_path": endpoint["path"],
-        "file_sd_configs": [{"files": [str(found)]}],
+        "file_sd_configs": [{"files": [str(file)]}],
         "relabel_configs": relabelings,
     }
 
 
-def _kept(source: str, regex: str) -> dict[str, Any]:
+def _keep(source: str, regex: str) -> dict[str, Any]:
     return {"action": "keep", "source_labels": [source], "regex": regex}
 
 
@@ -191,18 +191,18 @@ def url(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[str]:
     """The URL of a Prometheus that scrapes what the monitors say, with some samples of all."""
     folder, pages = tmp_path_factory.mktemp("prometheus"), Pages()
     with ExitStack() as resources:
-        found = folder / "pods.json"
-        found.write_text(json.dumps(pods(pages, resources)))
+        targets = folder / "pods.json"
+        targets.write_text(json.dumps(pods(pages, resources)))
         # That of router and queues goes by the number of a port, which no page here has.
         _, *monitors = yaml.safe_load_all((root / "deploy/prometheus/podmonitor.yaml").read_text())
-        configs = [scrape_config(monitor, found) for monitor in monitors]
+        configs = [scrape_config(monitor, targets) for monitor in monitors]
         prometheus = RealPrometheus((), SCRAPE_S, folder, configs)
         resources.callback(prometheus.stop)
         with httpx.Client(base_url=prometheus.url, trust_env=False, timeout=5.0) as client:
-            asked = {"query": 'count_over_time({__name__="go_goroutines"}[1m]) > 10'}
+            params = {"query": 'count_over_time({__name__="go_goroutines"}[1m]) > 10'}
 
             def is_scraped() -> bool:
-                answer = client.get("/api/v1/query", params=asked)
+                answer = client.get("/api/v1/query", params=params)
                 return answer.is_success and len(answer.json()["data"]["result"]) >= 4
 
             until(is_scraped, PATIENCE_S)
@@ -215,18 +215,18 @@ def read(url: str, request: pytest.FixtureRequest) -> Callable[[Pipeline], Signa
     neighbours = (PAGES, FOREIGN, FRESH) if request.param == "together" else ()
     settings = Settings(prometheus_url=url)
     metrics = PrometheusMetrics(settings, EXECUTOR, pipelines=lambda: neighbours, share_s=0.0)
-    return lambda asked: metrics.read(asked, 30.0)
+    return lambda of: metrics.read(of, 30.0)
 
 
-def value(found: Measured[float] | Missing) -> float:
-    assert isinstance(found, Measured), found
-    return found.value
+def value(signal: Measured[float] | Missing) -> float:
+    assert isinstance(signal, Measured), signal
+    return signal.value
 
 
 def batches(signals: Signals, stage: str) -> Batches:
-    found = signals.stages[stage].batches
-    assert isinstance(found, Measured), found
-    return found.value
+    measured = signals.stages[stage].batches
+    assert isinstance(measured, Measured), measured
+    return measured.value
 
 
 def test_the_load_has_both_protocols_and_predictors_and_nothing_else(read: Callable[..., Signals]) -> None:
@@ -248,13 +248,13 @@ def test_service_times_fill_and_waiting_are_those_of_the_replicas(read: Callable
     # Two requests of three rows each.
     assert (detect.items, alone.items) == pytest.approx((6.0, 1.0), rel=0.02)
     # Arrivals count rows, as the planner does.
-    seen = signals.stages["detect"]
-    rows_rps = value(seen.arrival_rate_rps)
+    stage_signals = signals.stages["detect"]
+    rows_rps = value(stage_signals.arrival_rate_rps)
     assert rows_rps == pytest.approx(3 * value(signals.arrival_rate_rps), rel=0.15)
     # A request is there for 0.2 s, of which a batch takes 0.1: its rows wait for the other half.
-    assert value(seen.queue_length) / rows_rps == pytest.approx(0.1, rel=0.15)
+    assert value(stage_signals.queue_length) / rows_rps == pytest.approx(0.1, rel=0.15)
     assert value(signals.stages["read"].queue_length) == pytest.approx(0.0, abs=0.05)
-    assert value(seen.latency_s) == pytest.approx(0.45, rel=0.02)
+    assert value(stage_signals.latency_s) == pytest.approx(0.45, rel=0.02)
     # The engine takes all of it.
     stages = observe(PAGES, signals, None, at_s=0.0).stages
     assert all(isinstance(stage.batches, Measured) for stage in stages)
@@ -264,27 +264,27 @@ def test_service_times_fill_and_waiting_are_those_of_the_replicas(read: Callable
 def test_model_servers_of_another_runtime_are_seen_by_the_executor_alone(
     read: Callable[..., Signals],
 ) -> None:
-    seen = read(FOREIGN).stages["detect"]
-    assert value(seen.arrival_rate_rps) > 0 and value(seen.latency_s) > 0
-    assert isinstance(seen.batches, Missing) and seen.batches.is_idle
-    assert isinstance(seen.queue_length, Missing) and seen.queue_length.is_idle
+    stage = read(FOREIGN).stages["detect"]
+    assert value(stage.arrival_rate_rps) > 0 and value(stage.latency_s) > 0
+    assert isinstance(stage.batches, Missing) and stage.batches.is_idle
+    assert isinstance(stage.queue_length, Missing) and stage.queue_length.is_idle
 
 
-def looked(url: str, asked: Pipeline) -> dict[str, Finding]:
+def looked(url: str, pipeline: Pipeline) -> dict[str, Finding]:
     """The findings about the pipeline's series, by what they are about."""
 
     settings = Settings(prometheus_url=url)
-    _, series = metrics_checks(settings, {asked.name: (asked, EXECUTOR)}, "the monitors")
-    return {finding.name.removeprefix(f"series of {asked.name}: "): finding for finding in series.look()}
+    _, series = metrics_checks(settings, {pipeline.name: (pipeline, EXECUTOR)}, "the monitors")
+    return {finding.name.removeprefix(f"series of {pipeline.name}: "): finding for finding in series.look()}
 
 
 def test_doctor_looks_at_each_series(url: str) -> None:
-    found = looked(url, PAGES)
-    assert set(found) == {
+    findings = looked(url, PAGES)
+    assert set(findings) == {
         *("load", "latency", "load of stages", "latency of stages"),
         *("requests in replicas", "batches of stages"),
     }
-    assert all(finding.state is Severity.OK for finding in found.values()), found
+    assert all(finding.state is Severity.OK for finding in findings.values()), findings
 
 
 def test_doctor_tells_a_runtime_that_is_not_ours_from_a_scrape_that_is_not_there(url: str) -> None:

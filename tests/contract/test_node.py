@@ -48,8 +48,8 @@ def pipeline(root: Path, node: SharedNode) -> Iterator[Pipeline]:
 
 def ready_addresses(node: SharedNode, service: str) -> list[str]:
     """The addresses that a Service leads to."""
-    found: list[str] = json.loads(node.node.hosts.read_text()).get(service, {}).get("pods", [])
-    return found
+    pods: list[str] = json.loads(node.node.hosts.read_text()).get(service, {}).get("pods", [])
+    return pods
 
 
 def answer(pod: NodePod) -> Any:
@@ -62,8 +62,8 @@ def answer(pod: NodePod) -> Any:
 
 def statuses(node: SharedNode, pod: NodePod) -> dict[str, bool]:
     """The containers of a pod by the API server, and whether each is ready."""
-    found = node.kube.store.get("pods", "default", pod.name)["status"]["containerStatuses"]
-    return {it["name"]: it["ready"] for it in found}
+    containers = node.kube.store.get("pods", "default", pod.name)["status"]["containerStatuses"]
+    return {it["name"]: it["ready"] for it in containers}
 
 
 def remove(node: SharedNode) -> None:
@@ -95,8 +95,8 @@ def test_containers_of_a_pod_are_ready_together_and_restart_each_on_its_own(
     assert pod.container("locate").pid == model and is_running(model)
     assert [pod.container(name).restarts for name in ("locate", ENGINE)] == [0, 1]
     assert answer(pod) == first
-    seen = [(it.what, it.container) for it in node.node.events if it.pod == pod.name]
-    assert seen == [("started", ""), ("ready", ""), ("ended", ENGINE), ("restarted", ENGINE), ("ready", "")]
+    events = [(it.what, it.container) for it in node.node.events if it.pod == pod.name]
+    assert events == [("started", ""), ("ready", ""), ("ended", ENGINE), ("restarted", ENGINE), ("ready", "")]
 
 
 def test_containers_of_a_pod_end_together(node: SharedNode, pipeline: Pipeline) -> None:

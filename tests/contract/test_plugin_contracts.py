@@ -32,8 +32,8 @@ def test_every_built_in_one_is_there(registry: Any) -> None:
 
 
 def test_those_that_remember_are_known() -> None:
-    found = [name for name in POLICIES.built_in if is_stateful(PolicyContract(name).make(ONE_STAGE))]
-    assert found == ["vpa+", "hpa", "kpa"]
+    stateful = [name for name in POLICIES.built_in if is_stateful(PolicyContract(name).make(ONE_STAGE))]
+    assert stateful == ["vpa+", "hpa", "kpa"]
 
 
 @pytest.mark.parametrize(

@@ -27,14 +27,14 @@ def test_it_goes_on_past_targets_that_are_none(serve: Callable[[str], str]) -> N
     target = serve('# TYPE length gauge\nlength{pipeline="p"} 4\n')
     scraper = Scraper([web_page, "127.0.0.1:1", "no host", target], 0.1)
     try:
-        seen: list[float] = []
+        values: list[float] = []
 
         def length() -> bool:
             query = Query(QueryShape.GAUGE, Selector("length", exact({"pipeline": "p"})))
-            seen.extend(samples[-1][1] for samples in scraper.ask(query).rows.values())
-            return bool(seen)
+            values.extend(samples[-1][1] for samples in scraper.ask(query).rows.values())
+            return bool(values)
 
         until(length, PATIENCE_S)
-        assert seen[0] == 4.0
+        assert values[0] == 4.0
     finally:
         scraper.stop()

@@ -55,8 +55,8 @@ def run(engine: Engine, *statements: str) -> None:
 
 
 def test_decisions_and_deeds_are_one_chain(filled: Store) -> None:
-    found = filled.verify("ocr")
-    assert (found.decisions, found.entries) == (5, 6)
+    verified = filled.verify("ocr")
+    assert (verified.decisions, verified.entries) == (5, 6)
     entries = [entry.values for entry in filled.entries(0, 100, "ocr")]
     assert [values["number"] for values in entries] == [1, 2, 3, 4, 5, 6]
     assert [values["kind"] for values in entries] == [*["decision"] * 4, "control", "decision"]
@@ -156,8 +156,8 @@ def test_it_goes_on_after_a_tail_was_cut_and_still_shows_it(filled: Store, hands
 
 def test_an_export_is_verified_without_the_store(filled: Store) -> None:
     lines = [entry.line() for entry in filled.entries(0, 100)]
-    found = verify_lines(lines, {"ocr": filled.verify("ocr").head})
-    assert {name: each.entries for name, each in found.items()} == {"ocr": 6, "other": 2}
+    verified = verify_lines(lines, {"ocr": filled.verify("ocr").head})
+    assert {name: each.entries for name, each in verified.items()} == {"ocr": 6, "other": 2}
     with pytest.raises(RecordError, match="'ocr' is damaged: entry 3 was removed"):
         verify_lines([line for line in lines if '"decision_id":"ocr-3"' not in line], {})
     with pytest.raises(RecordError, match="removed from the end"):
@@ -168,15 +168,15 @@ def test_a_control_without_its_entry_is_not_kept(
     filled: Store, hands: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.01)
-    kept, failures = filled.control("ocr"), filled.failures
+    control, failures = filled.control("ocr"), filled.failures
     run(hands, "UPDATE ipa_heads SET number = 3 WHERE pipeline = 'ocr'")  # so that entry 4 is there already
     with pytest.raises(UnavailableError):
         filled.set_control("ocr", PipelineControl(mode=Mode.ACTIVE), Attribution(ControlAction.MODE, "kim"))
-    assert (filled.control("ocr"), filled.failures) == (kept, failures + 1)
+    assert (filled.control("ocr"), filled.failures) == (control, failures + 1)
 
 
 def test_two_replicas_write_one_chain_in_the_order_of_their_commits(store: Store, reopen: Reopen) -> None:
-    seen: list[int] = []
+    seqs: list[int] = []
     done = threading.Event()
 
     def write(writer: Store, pipeline: str) -> None:
@@ -189,7 +189,7 @@ def test_two_replicas_write_one_chain_in_the_order_of_their_commits(store: Store
         last = True
         while last or not done.is_set():
             last = not done.is_set()
-            seen.extend(entry.seq for entry in store.entries(seen[-1] if seen else 0, 7))
+            seqs.extend(entry.seq for entry in store.entries(seqs[-1] if seqs else 0, 7))
 
     names = ("ocr", "video", "pages")
     writers = [threading.Thread(target=write, args=(reopen(), name)) for name in names]
@@ -200,8 +200,8 @@ def test_two_replicas_write_one_chain_in_the_order_of_their_commits(store: Store
         thread.join()
     done.set()
     follower.join()
-    seen.extend(entry.seq for entry in store.entries(seen[-1], 1000))
-    assert seen == list(range(1, 181))
+    seqs.extend(entry.seq for entry in store.entries(seqs[-1], 1000))
+    assert seqs == list(range(1, 181))
     assert [store.verify(name).entries for name in names] == [120, 30, 30]
 
 
@@ -227,11 +227,11 @@ def test_loops_that_record_at_once_share_transactions_and_each_chain_is_whole(st
 def test_a_decision_that_cannot_be_recorded_takes_no_other_with_it(store: Store) -> None:
     store.record(a_decision(1))
     other = replace(a_decision(1), detail="another under its id")
-    kept = [a_decision(tick, pipeline="video") for tick in range(1, 6)]
+    decisions = [a_decision(tick, pipeline="video") for tick in range(1, 6)]
     # One of them twice, as a retry after an unknown outcome.
-    kept[4] = kept[3]
+    decisions[4] = decisions[3]
     with ThreadPoolExecutor(8) as pool:
-        results = [pool.submit(store.record, each) for each in (*kept, other)]
+        results = [pool.submit(store.record, each) for each in (*decisions, other)]
     assert [type(each.exception()) for each in results] == [*[type(None)] * 5, ConflictError]
     assert (store.verify("ocr").entries, store.verify("video").entries) == (1, 4)
 

@@ -46,8 +46,8 @@ def test_what_is_kept_under_a_name_is_its_owners(store: Store, reopen: Reopen) -
         assert each.verify(former).entries == 2
     store.record(replace(a_decision(1), decision_id="next-1"))
     assert store.verify("ocr").entries == 1
-    found = verify_lines([entry.line() for entry in store.entries(0, 10)], {})
-    assert {name: each.entries for name, each in found.items()} == {former: 2, store.records.of("ocr"): 1}
+    verified = verify_lines([entry.line() for entry in store.entries(0, 10)], {})
+    assert {name: each.entries for name, each in verified.items()} == {former: 2, store.records.of("ocr"): 1}
 
 
 def test_another_process_takes_up_what_was_begun(store: Store, reopen: Reopen) -> None:

@@ -76,21 +76,21 @@ def key(tmp_path: Path) -> Path:
 @pytest.fixture
 def signed(store: Store, key: Path, url: str) -> Iterator[Store]:
     """The store, filled, with a key on either database."""
-    found = Store(open_engine(url), now=lambda: START, keyring=Keyring(key))
-    fill(found)
-    yield found
-    found.close()
+    signed_store = Store(open_engine(url), now=lambda: START, keyring=Keyring(key))
+    fill(signed_store)
+    yield signed_store
+    signed_store.close()
 
 
 def pages(store: Store) -> list[Recorded]:
     """Every entry, seven at a time."""
-    found: list[Recorded] = []
-    while page := store.entries(found[-1].seq if found else 0, 7):
-        found.extend(page)
-    return found
+    entries: list[Recorded] = []
+    while page := store.entries(entries[-1].seq if entries else 0, 7):
+        entries.extend(page)
+    return entries
 
 
-def seen(store: Store) -> dict[str, object]:
+def answers_of(store: Store) -> dict[str, object]:
     """The views of the record."""
     return {
         "decisions": store.decisions("ocr", limit=1000),
@@ -110,13 +110,13 @@ def seen(store: Store) -> dict[str, object]:
 def test_reads_see_no_difference_once_rows_are_sealed(
     signed: Store, reopen: Reopen, key: Path, url: str
 ) -> None:
-    before = seen(signed)
+    before = answers_of(signed)
     report = signed.prune(START)
     assert report.is_done and report.sealed_segments == 6
     assert report.sealed_entries == 2 * 48
     again = open_store(url, key_file=str(key))
     for store in (signed, again):
-        after = seen(store)
+        after = answers_of(store)
         for name, what in before.items():
             assert after[name] == what, name
     assert signed.verify("ocr").unchecked == 0
@@ -135,8 +135,8 @@ def test_holds_go_and_changes_and_acts_stay(signed: Store) -> None:
     report = signed.prune(START + timedelta(days=30, seconds=TICK_S * TICKS))
     assert report.removed_decisions > 50
     assert report.removed_changes == 0
-    kept = signed.decisions("ocr", limit=1000)
-    sealed = [it for it in kept if it.tick <= 40]
+    decisions = signed.decisions("ocr", limit=1000)
+    sealed = [it for it in decisions if it.tick <= 40]
     assert sealed and {it.tick for it in sealed} == {7, 14, 21, 28, 35}
     assert [it.tick for it in signed.decisions("ocr", limit=100, applied_only=True)] == [
         56,
@@ -156,9 +156,9 @@ def test_holds_go_and_changes_and_acts_stay(signed: Store) -> None:
         signed.decision("ocr-1")
     assert signed.decision("ocr-14").tick == 14
     for full in (False, True):
-        found = signed.verify("ocr", full=full)
-        assert (found.decisions, found.unchecked) == (TICKS, 0)
-        assert found.removed == TICKS - len(kept)
+        verified = signed.verify("ocr", full=full)
+        assert (verified.decisions, verified.unchecked) == (TICKS, 0)
+        assert verified.removed == TICKS - len(decisions)
 
 
 @ON_SQLITE
@@ -170,8 +170,8 @@ def test_an_outcome_that_holds_stays_and_delays_no_other(signed: Store) -> None:
     signed.prune(START)
     report = signed.prune(LATER)
     assert report.is_done and report.thinned_segments == sizes_of(signed).segments
-    kept = [it.decision_id for it in signed.decisions("ocr", limit=1000) if it.action is Action.HOLD]
-    assert kept == ["ocr-62-outcome", "ocr-61-outcome"]
+    held = [it.decision_id for it in signed.decisions("ocr", limit=1000) if it.action is Action.HOLD]
+    assert held == ["ocr-62-outcome", "ocr-61-outcome"]
     assert signed.verify("ocr", full=True).removed > 0
 
 
@@ -196,15 +196,15 @@ def test_too_many_bytes_thin_the_oldest_first(signed: Store) -> None:
     assert signed.pruned.is_bounded
     assert 0 < report.removed_decisions < 60
     assert keeper.whole_bytes(signed._engine) <= whole - 1000
-    kept = [[it.tick for it in signed.decisions(name, limit=1000)] for name in ("ocr", "video")]
+    ticks = [[it.tick for it in signed.decisions(name, limit=1000)] for name in ("ocr", "video")]
     # The oldest of either; both are as old.
-    assert not all(1 in each for each in kept)
-    assert all(set(range(45, TICKS + 1)) <= set(each) for each in kept)
+    assert not all(1 in each for each in ticks)
+    assert all(set(range(45, TICKS + 1)) <= set(each) for each in ticks)
     assert signed.verify("ocr").removed + signed.verify("video").removed == report.removed_decisions
 
 
 def test_a_pass_that_ends_anywhere_loses_nothing(signed: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = seen(signed)
+    before = answers_of(signed)
     passes = 0
     while True:
         passes += 1
@@ -212,7 +212,7 @@ def test_a_pass_that_ends_anywhere_loses_nothing(signed: Store, monkeypatch: pyt
         report = Keeper(
             signed._engine, signed.keyring, stop=lambda calls=calls: next(calls, None) is None
         ).prune(START.timestamp(), Retention())
-        assert seen(signed) == before
+        assert answers_of(signed) == before
         if report.is_done:
             break
     assert passes > 3
@@ -282,9 +282,9 @@ def test_an_export_verifies_past_what_was_removed(signed: Store, key: Path, tmp_
 
     whole = lines()
     head = signed.verify("ocr").head
-    found = verify_lines(whole, {"ocr": head}, Keyring(key).verifies)
-    assert found["ocr"] == signed.verify("ocr")
-    assert found["ocr"].removed > 0
+    verified = verify_lines(whole, {"ocr": head}, Keyring(key).verifies)
+    assert verified["ocr"] == signed.verify("ocr")
+    assert verified["ocr"].removed > 0
     assert verify_lines(whole, {})["ocr"].unchecked > 0
     # Without the checkpoints it looks cut out, and so does a change that is missing within one.
     for at, line in enumerate(whole):
@@ -436,8 +436,8 @@ def test_without_a_key_nothing_is_signed_and_it_says_so(store: Store, url: str, 
     fill(bare)
     bare.prune(START)
     bare.prune(START + timedelta(days=40))
-    found = bare.verify("ocr")
-    assert (found.decisions, found.unchecked) == (TICKS, sizes_of(bare).segments // 2)
+    verified = bare.verify("ocr")
+    assert (verified.decisions, verified.unchecked) == (TICKS, sizes_of(bare).segments // 2)
     # Once there is a key, what comes is signed, and what was not is still told.
     signed = open_store(url, key_file=str(key))
     fill(signed, TICKS + 1, 2 * TICKS)
@@ -445,7 +445,7 @@ def test_without_a_key_nothing_is_signed_and_it_says_so(store: Store, url: str, 
     assert signed.verify("ocr", full=True).decisions == 2 * TICKS
     assert signed.verify("ocr").unchecked > 0
     # Whoever has no key can check no signature of it, and prunes nothing.
-    assert bare.verify("ocr").unchecked > found.unchecked
+    assert bare.verify("ocr").unchecked > verified.unchecked
     with pytest.raises(ConfigurationError, match="there is no key in"):
         bare.prune(START)
     signed.close()
@@ -491,14 +491,14 @@ def test_the_key_is_made_once_beside_the_store_for_its_owner_alone(tmp_path: Pat
     assert path.stat().st_mode & 0o777 == 0o600
     assert {each.name for each in tmp_path.glob("*.key*")} == {"s.sqlite3.key"}
     assert stores[1].verify("ocr").unchecked == 0
-    kept = path.read_bytes()
+    key_bytes = path.read_bytes()
     path.unlink()
     for store in stores:
         store.close()
     again = open_store(url)
     with pytest.raises(ConfigurationError, match=r"is signed with the key .* there is no key in"):
         again.prune(START)
-    path.write_bytes(kept)
+    path.write_bytes(key_bytes)
     again.close()
     again = open_store(url)
     again.prune(START)

@@ -39,8 +39,8 @@ def python() -> str:
 @pytest.fixture(scope="module")
 def running(python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Microservice]]:
     """A model."""
-    with microservices(python, tmp_path_factory.mktemp("wrapped"), {"Doubled": "MODEL"}) as found:
-        yield found
+    with microservices(python, tmp_path_factory.mktemp("wrapped"), {"Doubled": "MODEL"}) as addresses:
+        yield addresses
 
 
 @pytest.fixture
@@ -61,15 +61,15 @@ def test_a_model_is_probed_over_rest_and_over_grpc_by_its_own_client(
     model: Microservice, python: str
 ) -> None:
     settings = Settings(client_python=python)
-    asked = ProbeRequest(MESSAGE, address=model.rest)
-    plain = SELDON.probe(wrapped(), asked, settings)
+    request = ProbeRequest(MESSAGE, address=model.rest)
+    plain = SELDON.probe(wrapped(), request, settings)
     by_grpc = SELDON.probe(
-        wrapped(), replace(asked, address=model.grpc, transport=ProbeTransport.GRPC), settings
+        wrapped(), replace(request, address=model.grpc, transport=ProbeTransport.GRPC), settings
     )
-    for found in (plain, by_grpc):
-        assert found.fault == "", found
-        assert numbers(found.answer) == [[4.0, 10.0]]
-        assert 0 < found.latency_s < 5
+    for result in (plain, by_grpc):
+        assert result.fault == "", result
+        assert numbers(result.answer) == [[4.0, 10.0]]
+        assert 0 < result.latency_s < 5
     assert by_grpc.transport is ProbeTransport.GRPC and plain.status == 200
     assert plain.answer["meta"]["tags"] == {"doubled": True}
 
@@ -77,11 +77,11 @@ def test_a_model_is_probed_over_rest_and_over_grpc_by_its_own_client(
 @pytest.mark.parametrize("transport", ProbeTransport)
 def test_a_model_that_fails_is_told_so(transport: ProbeTransport, model: Microservice, python: str) -> None:
     address = model.grpc if transport is ProbeTransport.GRPC else model.rest
-    asked = ProbeRequest(NEGATIVE, address=address, transport=transport)
-    found = SELDON.probe(wrapped(), asked, Settings(client_python=python))
-    assert not found.answered
-    assert found.detail.startswith("it answered")
-    assert "negative numbers" in found.detail
+    request = ProbeRequest(NEGATIVE, address=address, transport=transport)
+    result = SELDON.probe(wrapped(), request, Settings(client_python=python))
+    assert not result.answered
+    assert result.detail.startswith("it answered")
+    assert "negative numbers" in result.detail
 
 
 def test_ipa_probe_over_the_native_client(
@@ -96,15 +96,15 @@ def test_ipa_probe_over_the_native_client(
     monkeypatch.setenv("IPA_CLIENT_PYTHON", python)
     words = ["probe", str(file), "--url", model.grpc, "--transport", "grpc", "-o", "json"]
     assert run(words) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (found["protocol"], found["transport"]) == ("seldon", "grpc")
-    assert numbers(found["answer"]) == [[4.0, 10.0]]
+    result = json.loads(capsys.readouterr().out)
+    assert (result["protocol"], result["transport"]) == ("seldon", "grpc")
+    assert numbers(result["answer"]) == [[4.0, 10.0]]
 
 
 def test_the_native_client_has_a_time_limit(python: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        asked = ProbeRequest(MESSAGE, 0.5, address, ProbeTransport.GRPC)
+        request = ProbeRequest(MESSAGE, 0.5, address, ProbeTransport.GRPC)
         # `SeldonClient` itself waits for ever.
-        late = SELDON.probe(wrapped(), asked, Settings(client_python=python))
+        late = SELDON.probe(wrapped(), request, Settings(client_python=python))
     assert late.detail == "no answer within 0.5 s"

@@ -83,10 +83,10 @@ def test_a_decision_that_is_not_there_is_named(store: Store) -> None:
 
 
 def test_control_is_kept(store: Store, reopen: Reopen) -> None:
-    said = PipelineControl(Mode.ACTIVE, True, datetime(2026, 11, 24, 12, tzinfo=UTC), "release", "kim")
+    control = PipelineControl(Mode.ACTIVE, True, datetime(2026, 11, 24, 12, tzinfo=UTC), "release", "kim")
     store.set_control("ocr", PipelineControl(Mode.ACTIVE), Attribution(ControlAction.MODE))
-    store.set_control("ocr", said, Attribution(ControlAction.MODE))
-    assert reopen().control("ocr") == said
+    store.set_control("ocr", control, Attribution(ControlAction.MODE))
+    assert reopen().control("ocr") == control
     assert store.control("other") == PipelineControl()
 
 
@@ -126,8 +126,8 @@ def test_the_newest_profile_of_each_stage_is_kept(store: Store, reopen: Reopen) 
     for accuracy in (0.65, 0.66, 0.65):
         store.save_profile(a_profile(accuracy))
     store.save_profile(a_profile(0.9, stage="recognise"))
-    kept = {"detect": a_profile(0.65), "recognise": a_profile(0.9, "recognise")}
-    assert reopen().profiles("ocr") == kept
+    newest = {"detect": a_profile(0.65), "recognise": a_profile(0.9, "recognise")}
+    assert reopen().profiles("ocr") == newest
     assert store.profiles("video") == {}
 
 
@@ -149,14 +149,14 @@ def a_kept_plan(number: int, pipeline: str = "ocr", at: str = "2026-11-24T10:00"
 def test_plans_come_back_as_they_were_and_the_newest_of_each_pipeline_stay(
     store: Store, reopen: Reopen
 ) -> None:
-    kept = [a_kept_plan(number) for number in range(4)]
-    for plan in kept[:2]:
+    plans = [a_kept_plan(number) for number in range(4)]
+    for plan in plans[:2]:
         store.plans.keep(plan)
         assert store.plans.plan(plan.plan_id) == plan
     store.plans.keep(a_kept_plan(7, "video"))
-    assert reopen().plans.plan("p0") == kept[0]
+    assert reopen().plans.plan("p0") == plans[0]
     rows = PlanRows(store._engine, most=2)
-    for plan in kept[2:]:
+    for plan in plans[2:]:
         rows.keep(plan)
     assert [store.plans.plan(name).plan_id for name in ("p2", "p3", "p7")] == ["p2", "p3", "p7"]
     with pytest.raises(NotFoundError):

@@ -95,13 +95,13 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         def server(port: str, model: str, stages: int) -> dict[str, object]:
             return {"http": f"127.0.0.1:{ports[port]}", "model": model, "stages": stages}
 
-        found = {
+        addresses = {
             "router": server("router", "pair", 2),
             "queue": server("second", "second", 1),
             "mlserver": server("mlserver", "second", 1),
         }
         file = folder / "servers.json"
-        file.write_text(json.dumps(found))
+        file.write_text(json.dumps(addresses))
         yield file
 
 
@@ -191,11 +191,11 @@ def table(results: Results) -> str:
     features = dict.fromkeys(feature for name in clients for feature in results[name]["router"])
 
     def cell(client: str, feature: str) -> str:
-        found = {server: results[client][server].get(feature) for server in SERVERS}
-        if found["router"] is None:
+        by_server = {server: results[client][server].get(feature) for server in SERVERS}
+        if by_server["router"] is None:
             return "–"
-        ours = "yes" if found["router"] == found["queue"] == WORKS else "**no**"
-        return ours if (found["mlserver"] == WORKS) is (ours == "yes") else f"{ours}*"
+        ours = "yes" if by_server["router"] == by_server["queue"] == WORKS else "**no**"
+        return ours if (by_server["mlserver"] == WORKS) is (ours == "yes") else f"{ours}*"
 
     lines = [f"| | {' | '.join(clients)} |", f"|---|{'---|' * len(clients)}"]
     lines += [f"| {feature} | {' | '.join(cell(it, feature) for it in clients)} |" for feature in features]

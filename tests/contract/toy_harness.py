@@ -35,8 +35,8 @@ class ToyHarness(Settling):
         """Nothing: the files count looks."""
 
     def scale_by_another_hand(self, stage: str, replicas: int) -> None:
-        found = [state.config for state in self.files.read(self.pipeline).stages]
-        by_hand = [replace(it, replicas=replicas) if it.stage == stage else it for it in found]
+        running = [state.config for state in self.files.read(self.pipeline).stages]
+        by_hand = [replace(it, replicas=replicas) if it.stage == stage else it for it in running]
         self.files.put(self.pipeline, by_hand, "ada")
 
     def remove(self) -> None:

@@ -79,13 +79,13 @@ def test_the_page_installs_what_it_says_as_printed(cluster: Cluster) -> None:
 
 def operate(cluster: Cluster) -> None:
     """The page of a running install: changes, more namespaces and teams, up, down and away."""
-    kube, template = cluster.kube, cluster.found("deployments", "ipa")["spec"]["template"]
+    kube, template = cluster.kube, cluster.live("deployments", "ipa")["spec"]["template"]
     assert "annotations" not in template["metadata"], "changed files are no reason to replace pods"
     *commands_of, overlay, applied = commands("## Change a pipeline", "## Several namespaces")
     for command in commands_of:
         cluster.follow(command)
-    assert "latency: 200ms" in cluster.found("configmaps", "ipa-pipeline-digits")["data"]["pipeline.yaml"]
-    assert cluster.found("deployments", "ipa")["spec"]["template"] == template
+    assert "latency: 200ms" in cluster.live("configmaps", "ipa-pipeline-digits")["data"]["pipeline.yaml"]
+    assert cluster.live("deployments", "ipa")["spec"]["template"] == template
     _as_the_chart(cluster, overlay, applied)
 
     for command in commands("## Several namespaces", "## Several teams"):
@@ -103,7 +103,7 @@ def operate(cluster: Cluster) -> None:
     assert KEY.search(made)
     (own,) = (
         each
-        for each in cluster.found("deployments", "ipa", "speech")["spec"]["template"]["spec"]["containers"]
+        for each in cluster.live("deployments", "ipa", "speech")["spec"]["template"]["spec"]["containers"]
     )
     assert {"name": "IPA_INSTALL", "value": "speech"} in own["env"]
     theirs = rights_of(kube.store, "ipa", "speech")
@@ -137,10 +137,10 @@ def _as_the_chart(cluster: Cluster, overlay: str, applied: str) -> None:
     documents = {(each["kind"], each["metadata"]["name"]): each for each in yaml.safe_load_all(made)}
     assert (
         documents["ConfigMap", "ipa-pipeline-digits"]["data"]
-        == (cluster.found("configmaps", "ipa-pipeline-digits")["data"])
+        == (cluster.live("configmaps", "ipa-pipeline-digits")["data"])
     )
     ours = documents["Deployment", "ipa"]["spec"]["template"]["spec"]
-    theirs = cluster.found("deployments", "ipa")["spec"]["template"]["spec"]
+    theirs = cluster.live("deployments", "ipa")["spec"]["template"]["spec"]
 
     def files(pod: Json) -> list[Json]:
         (container,) = pod["containers"]
@@ -162,7 +162,7 @@ def test_one_replica_has_its_own_volume(cluster: Cluster) -> None:
     (flags,) = re.findall(r"add `(.*?)` to the command of step 5", PAGE)
     for command in (*commands("2. **Say where", "3. **Create"), *commands("5. **Install", "6. **Create")):
         cluster.run(f"{command} {flags}" if command.startswith("helm") else command)
-    assert cluster.found("persistentvolumeclaims", "ipa-store")
+    assert cluster.live("persistentvolumeclaims", "ipa-store")
     assert cluster.pod()["IPA_STORE_URL"].startswith("sqlite:")
     assert "secretKeyRef" not in str(cluster.container())
 

@@ -82,7 +82,8 @@ def opened(
     page = context.new_page()
     complaints: list[str] = []
     page.on(
-        "console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None
+        "console",
+        lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None,
     )
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(address)
@@ -95,12 +96,12 @@ def opened(
 def serious(page: Page) -> list[str]:
     """The faults that keep somebody from using the page, a line each: those that axe finds, and its width."""
     # The elements that are as they should be would only take time to tell.
-    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    violations = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
     over = page.evaluate("document.documentElement.scrollWidth - innerWidth")
     faults = [f"{over} px wider than the window"] if over > 0 else []
     return faults + [
         f"{each['id']} ({each['impact']}): {node['html'][:120]} {node['failureSummary']}"
-        for each in found
+        for each in violations
         if each["impact"] in ("serious", "critical")
         for node in each["nodes"]
     ]

@@ -126,7 +126,7 @@ def overload(
 ) -> Seen:
     """The outcomes of Poisson arrivals at that rate, those of the first `warm_up_s` not counted."""
     rng, arrivals = random.Random(seed), random.Random(seed + 1)
-    seen = Seen({stage.name: stage for stage in stages}, seconds - warm_up_s)
+    results = Seen({stage.name: stage for stage in stages}, seconds - warm_up_s)
 
     def replicas(stage: ToyStage) -> Application:
         async def serve(url: str, body: bytes) -> tuple[int, bytes]:
@@ -170,22 +170,22 @@ def overload(
             if sent_s < warm_up_s:
                 return
             took_s = loop.time() - sent_s
-            seen.sent += 1
-            seen.in_time += status == 200 and took_s <= sla_s
+            results.sent += 1
+            results.in_time += status == 200 and took_s <= sla_s
             if status == 200:
-                seen.outcomes[status, "in time" if took_s <= sla_s else "late"] += 1
+                results.outcomes[status, "in time" if took_s <= sla_s else "late"] += 1
             else:
-                seen.outcomes[status, orjson.loads(body).get("cause", "")] += 1
-                seen.refused_s.append(took_s)
-                seen.retry_after.append(headers.get("retry-after", ""))
+                results.outcomes[status, orjson.loads(body).get("cause", "")] += 1
+                results.refused_s.append(took_s)
+                results.retry_after.append(headers.get("retry-after", ""))
 
-        asked = []
+        requests = []
         while loop.time() < seconds:
-            asked.append(loop.create_task(ask()))
+            requests.append(loop.create_task(ask()))
             await asyncio.sleep(arrivals.expovariate(rate_rps))
-        await asyncio.gather(*asked)
+        await asyncio.gather(*requests)
         for name, application in {"router": router, **queues}.items():
-            seen.metrics[name] = (await call(application, "GET", "/metrics"))[1].decode()
+            results.metrics[name] = (await call(application, "GET", "/metrics"))[1].decode()
 
     run(scenario())
-    return seen
+    return results

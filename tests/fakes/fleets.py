@@ -44,11 +44,11 @@ def resource_fleet(random: Random) -> tuple[list[Member], list[Uses]]:
         problem = random_resource_problem(random, 2)
         if size(problem) > 1_000:
             continue
-        found = uses_of(problem)
-        if 0 < len(found[1]) <= MOST_USES:
+        pipeline_uses = uses_of(problem)
+        if 0 < len(pipeline_uses[1]) <= MOST_USES:
             named = replace(problem, pipeline=f"p{len(members)}")
             members.append(Member(named, random.choice(WEIGHTS)))
-            uses.append(found)
+            uses.append(pipeline_uses)
     return members, uses
 
 
@@ -125,8 +125,8 @@ def best_by_milp(members: list[Member], budget_cores: float, solver: str) -> flo
         budget += [(first + at, cost) for at, cost in enumerate(costs) if cost]
     if budget:
         joint.add_row(budget, -inf, budget_cores)
-    found = import_module(f"ipa.optimize.backends.{solver}").maximise(joint, Deadline(60.0))
-    if found.termination is Termination.INFEASIBLE:
+    solution = import_module(f"ipa.optimize.backends.{solver}").maximise(joint, Deadline(60.0))
+    if solution.termination is Termination.INFEASIBLE:
         return None
-    assert found.termination is Termination.OPTIMAL
-    return sum(cost * value for cost, value in zip(joint.costs, found.values, strict=True))
+    assert solution.termination is Termination.OPTIMAL
+    return sum(cost * value for cost, value in zip(joint.costs, solution.values, strict=True))

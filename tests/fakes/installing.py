@@ -78,14 +78,14 @@ class Cluster:
             assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         return done.stdout + done.stderr
 
-    def found(self, resource: str, name: str, namespace: str = NAMESPACE) -> Json:
+    def live(self, resource: str, name: str, namespace: str = NAMESPACE) -> Json:
         """The object in the cluster."""
         with self.kube.store.lock:
             return self.kube.store.get(resource, namespace, name)
 
     def container(self) -> Json:
         """The container of the service's Deployment."""
-        (container,) = self.found("deployments", "ipa")["spec"]["template"]["spec"]["containers"]
+        (container,) = self.live("deployments", "ipa")["spec"]["template"]["spec"]["containers"]
         assert isinstance(container, dict)
         return container
 
@@ -108,15 +108,15 @@ class Cluster:
         }
 
     def _secret(self, source: Json) -> str:
-        return base64.b64decode(self.found("secrets", source["name"])["data"][source["key"]]).decode()
+        return base64.b64decode(self.live("secrets", source["name"])["data"][source["key"]]).decode()
 
     def _mounted(self, name: str, path: str) -> Path:
         """The volume's files, which are mounted there."""
-        pod = self.found("deployments", "ipa")["spec"]["template"]["spec"]
+        pod = self.live("deployments", "ipa")["spec"]["template"]["spec"]
         (mount,) = (each for each in self.container()["volumeMounts"] if each["mountPath"] == path)
         (volume,) = (each for each in pod["volumes"] if each["name"] == mount["name"])
         for source in volume["projected"]["sources"]:
-            data = self.found("configmaps", source["configMap"]["name"])["data"]
+            data = self.live("configmaps", source["configMap"]["name"])["data"]
             for item in source["configMap"]["items"]:
                 file = self.folder / "pod" / name / item["path"]
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -148,11 +148,11 @@ class Cluster:
         self.service = subprocess.Popen(
             command, cwd=self.folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        asked = f"http://127.0.0.1:{self.port}{container['readinessProbe']['httpGet']['path']}"
+        probe_url = f"http://127.0.0.1:{self.port}{container['readinessProbe']['httpGet']['path']}"
         patience = threading.Event()
         for _ in range(int(WAIT_S / 0.1)):
             try:
-                if httpx.get(asked, timeout=300).status_code == 200:
+                if httpx.get(probe_url, timeout=300).status_code == 200:
                     return
             except httpx.TransportError:
                 pass
@@ -169,8 +169,8 @@ class Cluster:
 
     def bind(self) -> Callable[[str, str, str, str, str], bool]:
         """Let the pod's account do what its roles allow, and nothing else."""
-        name = self.found("deployments", "ipa")["spec"]["template"]["spec"]["serviceAccountName"]
-        self.found("serviceaccounts", name)
+        name = self.live("deployments", "ipa")["spec"]["template"]["spec"]["serviceAccountName"]
+        self.live("serviceaccounts", name)
         may = rights_of(self.kube.store, name, NAMESPACE)
         self.kube.api.rights[self.token] = may
         return may
@@ -189,9 +189,9 @@ class Cluster:
             self.key = self.key or next(iter(KEY.findall(printed)), "")
             return printed
         if match := ROLLOUT.fullmatch(command):
-            return str(self.found("deployments", match[2], match[1])["metadata"]["name"])
+            return str(self.live("deployments", match[2], match[1])["metadata"]["name"])
         if match := FORWARD.fullmatch(command):
-            port = self.found("services", "ipa", match[1])["spec"]["ports"][0]
+            port = self.live("services", "ipa", match[1])["spec"]["ports"][0]
             assert int(match[3]) == port["port"]
             self.bind()
             self.serve()

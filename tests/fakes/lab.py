@@ -24,8 +24,8 @@ COST = {"ours": 0.8, "ipa": 1.0, "fa2-low": 0.6, "fa2-high": 1.9, "rim": 1.4}
 
 def cells(experiment: Experiment) -> tuple[list[ExperimentCell], list[str]]:
     """The cells of a simulation, for this runner."""
-    found, notes = simulated.cells(experiment)
-    return [replace(cell, runner=experiment.runner) for cell in found], notes
+    simulated_cells, notes = simulated.cells(experiment)
+    return [replace(cell, runner=experiment.runner) for cell in simulated_cells], notes
 
 
 def work(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> CellOutcome:

@@ -38,10 +38,10 @@ class OwnEnvironment:
 
     def python(self) -> str:
         """The interpreter. RuntimeError says why there is none."""
-        found = os.environ.get(self.variable, "") or _made(self)
-        if found.startswith("!"):
-            raise RuntimeError(found[1:])
-        return found
+        path = os.environ.get(self.variable, "") or _made(self)
+        if path.startswith("!"):
+            raise RuntimeError(path[1:])
+        return path
 
 
 @cache

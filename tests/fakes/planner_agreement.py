@@ -61,9 +61,9 @@ class _Compared:
         self.faults: list[str] = []
 
     def objectives(self, name: str, expected: float | None, given: float | None) -> None:
-        found = apart(expected, given)
-        self.difference = max(self.difference, found)
-        if found > AGREE:
+        difference = apart(expected, given)
+        self.difference = max(self.difference, difference)
+        if difference > AGREE:
             self.faults.append(f"{name}: {given!r}, not {expected!r}")
 
     def equal(self, name: str, expected: object, given: object) -> None:
@@ -181,10 +181,10 @@ def enumerated_fleet(random: Random) -> tuple[list[Member], list[dict[tuple[Stag
             problem = replace(problem, pipeline=f"p{at}", sla_s=problem.sla_s * random.choice([1.0, 3.0]))
             if size(problem) > FLEET_SIZE:
                 continue
-            found = {one.configs(problem): one for one in every_configuration(problem)}
-            if found or hopeless:
+            choices = {one.configs(problem): one for one in every_configuration(problem)}
+            if choices or hopeless:
                 members.append(Member(problem, random.choice([0.5, 1.0, 1.0, 3.0])))
-                tried.append(found)
+                tried.append(choices)
                 break
     return members, tried
 

@@ -106,18 +106,18 @@ class _Brute:
         if (at, items) in self._known:
             return self._known[at, items]
         problem, stage = self._problem, self._problem.stages[at]
-        found: list[Chosen] = []
+        choices: list[Chosen] = []
         if not stage.points:
-            found = [None] if stage.kind is not MODEL else []
+            choices = [None] if stage.kind is not MODEL else []
         for point in stage.points:
             if not problem.allows(stage, point):
                 continue
             load = problem.rate_rps * self._reach[at] * items / point.capacity_rps
             for n in range(max(1, ceil(load - 1e-9)), self._enough(stage, point, load, items) + 1):
                 if self._within(stage, n):
-                    found.append((point, n))
-        self._known[at, items] = found
-        return found
+                    choices.append((point, n))
+        self._known[at, items] = choices
+        return choices
 
     def _enough(self, stage: StageProblem, point: OperatingPoint, load: float, items: float) -> int:
         """More replicas take no time off: all batches run at once, or by the rule none waits."""
@@ -186,7 +186,7 @@ class _Brute:
                 peak += n * each
                 continue
             if self._stays(point, old):
-                peak += _kept(n, each, old.replicas, old.cores + beside)
+                peak += _stage_cost(n, each, old.replicas, old.cores + beside)
                 started += max(0, n - old.replicas) * each
             else:
                 peak += self._both(n, each, old, old.cores + beside, point.cores)
@@ -221,7 +221,7 @@ class _Brute:
             return n * new
         before = _amount_of(stage, old.variant, name)
         if self._stays(point, old):
-            return _kept(n, new, old.replicas, before)
+            return _stage_cost(n, new, old.replicas, before)
         return self._both(n, new, old, before, point.cores)
 
     def _above(self, limits: dict[str, float | None], held: dict[str, float], most: dict[str, float]) -> bool:
@@ -296,10 +296,10 @@ class _Brute:
         return total / sum(shares) if rule is AccuracyRule.MEAN else total
 
 
-def _kept(n: int, new: float, n_old: int, old: float) -> float:
+def _stage_cost(n: int, new: float, n_old: int, old: float) -> float:
     """The most that replicas have that go on: each has the larger amount for a while."""
-    kept = min(n, n_old)
-    return max(new, old) * kept + new * (n - kept) + old * (n_old - kept)
+    unchanged = min(n, n_old)
+    return max(new, old) * unchanged + new * (n - unchanged) + old * (n_old - unchanged)
 
 
 def _amount(point: OperatingPoint, name: str) -> float:

@@ -154,12 +154,12 @@ def random_resource_problem(random: Random, points: int = 3) -> PlanningProblem:
 
 def _points(random: Random, count: int) -> tuple[OperatingPoint, ...]:
     base_s = random.uniform(0.01, 0.1)
-    found = []
+    points = []
     for rank in range(count):
         batch_size, cores = random.choice([1, 2, 4]), random.choice([1.0, 2.0])
         latency_s = base_s * (1 + rank) * (0.5 + 0.5 * batch_size) / cores**0.8
         mean_s = latency_s * random.uniform(0.6, 1.0)
-        found.append(
+        points.append(
             OperatingPoint(
                 f"v{rank % 2}" if random.random() < 0.3 else f"v{rank}",
                 0.0,
@@ -172,7 +172,7 @@ def _points(random: Random, count: int) -> tuple[OperatingPoint, ...]:
         )
     accuracy = {f"v{rank}": 0.4 + 0.55 * (rank + random.random()) / count for rank in range(count)}
     memory_gib = {f"v{rank}": random.choice([0.5, 1.0]) for rank in range(count)}
-    unique = {(p.variant, p.batch_size, p.cores): p for p in found}
+    unique = {(p.variant, p.batch_size, p.cores): p for p in points}
     return tuple(
         replace(point, accuracy=accuracy[point.variant], memory_gib=memory_gib[point.variant])
         for point in unique.values()

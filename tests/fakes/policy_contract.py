@@ -110,7 +110,7 @@ class PolicyContract:
 
     def decided(self, pipeline: Pipeline, policy: Policy, rate_rps: float, state: PolicyState) -> Plan:
         """The plan for a steady rate, a plan of the pipeline."""
-        plan = policy.decide(seen_with(rate_rps, state.running), expected(rate_rps), state)
+        plan = policy.decide(observed_with(rate_rps, state.running), expected(rate_rps), state)
         assert list(plan_faults(pipeline, plan)) == []
         return plan
 
@@ -119,7 +119,7 @@ class PolicyContract:
         for pipeline, running in self.cases():
             policy = self.make(pipeline)
             for rate_rps, ready, queued, peak_rps in ODD:
-                observation = seen_with(rate_rps, running, ready=ready, queued=queued)
+                observation = observed_with(rate_rps, running, ready=ready, queued=queued)
                 plan = policy.decide(observation, expected(peak_rps), PolicyState(running))
                 assert list(plan_faults(pipeline, plan)) == []
                 assert plan.stages or plan.termination is Termination.INFEASIBLE
@@ -187,12 +187,12 @@ class PolicyContract:
                 recorded = inputs_in(decision)
                 assert isinstance(recorded, DecisionInputs)
                 assert isinstance(recorded.state, EngineState)
-                found = replay(decision, recorded, replaying)
-                assert found.outcome is ReplayOutcome.SAME, found.differences
+                result = replay(decision, recorded, replaying)
+                assert result.outcome is ReplayOutcome.SAME, result.differences
         assert changed or not self.keeps_pins, "nothing was changed under a load that grows twentyfold"
 
 
-def seen_with(
+def observed_with(
     rate_rps: float | None,
     running: tuple[StageConfig, ...],
     *,

@@ -46,7 +46,7 @@ def parse(text: str) -> Query | None:
 
 
 def _matcher(match: re.Match[str]) -> Matcher:
-    value = re.sub(r"\\(.)", lambda found: "\n" if found[1] == "n" else found[1], match["value"])
+    value = re.sub(r"\\(.)", lambda escape: "\n" if escape[1] == "n" else escape[1], match["value"])
     if match["how"] == "=":
         return Matcher(match["name"], (value,))
     ending = next((each for each in (OPTIONAL, NUMBER, ANYTHING) if value.endswith(each)), "")

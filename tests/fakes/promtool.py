@@ -48,19 +48,19 @@ def alerted_series() -> frozenset[str]:
 def alerts_over(scraped: Scraped, until_s: float, folder: Path, every_s: int = 60) -> frozenset[str]:
     """The alerts that fire at any minute of what was scraped."""
     none: list[Any] = []
-    asked = [
+    rules = [
         {"eval_time": f"{at_s}s", "alertname": name, "exp_alerts": none}
         for at_s in range(every_s, int(until_s) + 1, every_s)
         for name in alert_names()
     ]
     named = alerted_series()
     series = [each for each in scraped.input_series() if each["series"].partition("{")[0] in named]
-    return _fired(series, asked, folder)
+    return _fired(series, rules, folder)
 
 
-def _fired(series: Sequence[dict[str, str]], asked: Sequence[dict[str, Any]], folder: Path) -> frozenset[str]:
+def _fired(series: Sequence[dict[str, str]], rules: Sequence[dict[str, Any]], folder: Path) -> frozenset[str]:
     """Asked that nothing fires, promtool names what does."""
-    case = {"interval": f"{SCRAPE_S:g}s", "input_series": list(series), "alert_rule_test": list(asked)}
+    case = {"interval": f"{SCRAPE_S:g}s", "input_series": list(series), "alert_rule_test": list(rules)}
     document = {
         "rule_files": [str(RULES)],
         "evaluation_interval": f"{2 * SCRAPE_S:g}s",
@@ -68,9 +68,9 @@ def _fired(series: Sequence[dict[str, str]], asked: Sequence[dict[str, Any]], fo
     }
     path = folder / "alerts_test.yaml"
     path.write_text(yaml.dump(document, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), width=10_000))
-    told = promtool("test", "rules", str(path), cwd=folder)
-    fired = frozenset(match[1] for match in FOUND.finditer(told.stdout + told.stderr))
+    done = promtool("test", "rules", str(path), cwd=folder)
+    fired = frozenset(match[1] for match in FOUND.finditer(done.stdout + done.stderr))
     # What it cannot read is no silence.
-    assert bool(fired) == (told.returncode != 0), told.stdout + told.stderr
-    assert "error expanding template" not in told.stdout + told.stderr
+    assert bool(fired) == (done.returncode != 0), done.stdout + done.stderr
+    assert "error expanding template" not in done.stdout + done.stderr
     return fired

@@ -213,7 +213,7 @@ class FakeWorld:
     ticks: int = 0
     clock: VirtualClock = field(default_factory=partial(VirtualClock, NOW))
     log: list[Decision] = field(default_factory=list)
-    kept: list[Recorded] = field(default_factory=list)
+    recorded: list[Recorded] = field(default_factory=list)
     # Of each pipeline, how many entries the record has and the digest of the newest.
     heads: dict[str, tuple[int, str]] = field(default_factory=dict)
     controls: dict[str, PipelineControl] = field(default_factory=dict)
@@ -299,14 +299,14 @@ class FakeWorld:
         """The newest first."""
         if self.broken:
             raise self.broken
-        found = [
+        decisions = [
             decision
             for decision in reversed(self.log)
             if decision.pipeline == pipeline
             and (before_tick is None or decision.tick < before_tick)
             and (not applied_only or decision.action is Action.APPLY)
         ]
-        return found[:limit]
+        return decisions[:limit]
 
     def decision(self, decision_id: str) -> Decision:
         """That one."""
@@ -319,23 +319,23 @@ class FakeWorld:
         """The last message."""
         return self.controls.get(pipeline, PipelineControl(mode=Mode.ACTIVE))
 
-    def set_control(self, pipeline: str, control: PipelineControl, said: Attribution = NO_ONE) -> None:
+    def set_control(self, pipeline: str, control: PipelineControl, attribution: Attribution = NO_ONE) -> None:
         """Keep it."""
         was, at = self.control(pipeline), self.clock.now().isoformat()
-        self.note(of_control(pipeline, was, control, said, at))
+        self.note(of_control(pipeline, was, control, attribution, at))
         self.controls[pipeline] = control
 
     def note(self, entry: Entry) -> None:
         """Put it at the end of the record."""
         number, previous = self.heads.get(entry.pipeline, (0, ""))
-        text = entry.text(len(self.kept) + 1, number + 1, previous)
-        self.kept.append(Recorded(text))
-        self.heads[entry.pipeline] = number + 1, self.kept[-1].digest
+        text = entry.text(len(self.recorded) + 1, number + 1, previous)
+        self.recorded.append(Recorded(text))
+        self.heads[entry.pipeline] = number + 1, self.recorded[-1].digest
 
     def entries(self, after: int, limit: int, pipeline: str | None = None) -> list[Recorded]:
         """The record."""
-        found = [kept for kept in self.kept[after:] if pipeline in (None, kept.values["pipeline"])]
-        return found[:limit]
+        entries = [each for each in self.recorded[after:] if pipeline in (None, each.values["pipeline"])]
+        return entries[:limit]
 
     def checkpoints(self, after: int, pipeline: str | None = None) -> tuple[SignedCheckpoint, ...]:
         """None: nothing is ever removed here."""
@@ -343,13 +343,13 @@ class FakeWorld:
 
     def newest_seq(self) -> int:
         """The number of the newest entry."""
-        return len(self.kept)
+        return len(self.recorded)
 
     def verify(self, pipeline: str, anchor: Head | None = None) -> Verified:
         """The contents of the record."""
         chain = Chain(pipeline, anchor)
-        for kept in self.entries(0, len(self.kept), pipeline):
-            chain.add(kept.text, kept.digest)
+        for each in self.entries(0, len(self.recorded), pipeline):
+            chain.add(each.text, each.digest)
         return chain.ended()
 
     async def plan(self, question: PlanQuestion, solver: str, deadline_s: float) -> Plan:

@@ -129,9 +129,9 @@ def enumerate_sets(problem: SetProblem, percents: bool = False) -> tuple[float |
     best, most_rps = None, 0.0
     for on in splits(problem):
         most_rps = max(most_rps, sum(level.capacity_rps for _, level in on))
-        found = worth(problem, on, percents)
-        if found is not None:
-            best = found if best is None else max(best, found)
+        value = worth(problem, on, percents)
+        if value is not None:
+            best = value if best is None else max(best, value)
     return best, max(0.0, problem.rate_rps - most_rps)
 
 

@@ -17,40 +17,42 @@ class FakeStore:
     """Keeps everything; while `failing` is set every call raises it."""
 
     def __init__(self, control: PipelineControl | None = None) -> None:
-        self.kept: list[Decision] = []
+        self.recorded: list[Decision] = []
         self.controls: dict[str, PipelineControl] = {}
         self.default = control or PipelineControl()
         self.failing: IpaError | None = None
 
     def record(self, decision: Decision) -> None:
         self._check()
-        self.kept.append(decision)
+        self.recorded.append(decision)
 
     def decisions(
         self, pipeline: str, *, limit: int = 50, before_tick: int | None = None, applied_only: bool = False
     ) -> Sequence[Decision]:
         self._check()
         wanted = [
-            kept
-            for kept in reversed(self.kept)
-            if kept.pipeline == pipeline
-            and (before_tick is None or kept.tick < before_tick)
-            and (not applied_only or kept.action is Action.APPLY)
+            each
+            for each in reversed(self.recorded)
+            if each.pipeline == pipeline
+            and (before_tick is None or each.tick < before_tick)
+            and (not applied_only or each.action is Action.APPLY)
         ]
         return wanted[:limit]
 
     def decision(self, decision_id: str) -> Decision:
         self._check()
-        for kept in self.kept:
-            if kept.decision_id == decision_id:
-                return kept
+        for each in self.recorded:
+            if each.decision_id == decision_id:
+                return each
         raise NotFoundError(f"there is no decision {decision_id!r}")
 
     def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
         self._check()
         return self.controls.get(pipeline, self.default)
 
-    def set_control(self, pipeline: str, control: PipelineControl, said: Attribution | None = None) -> None:
+    def set_control(
+        self, pipeline: str, control: PipelineControl, attribution: Attribution | None = None
+    ) -> None:
         self._check()
         self.controls[pipeline] = control
 
@@ -63,16 +65,16 @@ class FakeGiven:
     """The pipelines that were given."""
 
     def __init__(self) -> None:
-        self.kept: dict[str, Any] = {}
+        self.pipelines: dict[str, Any] = {}
 
     def all(self) -> dict[str, Any]:
-        return dict(self.kept)
+        return dict(self.pipelines)
 
     def keep(self, name: str, mapping: Mapping[str, Any]) -> None:
-        self.kept[name] = mapping
+        self.pipelines[name] = mapping
 
     def remove(self, name: str) -> None:
-        self.kept.pop(name, None)
+        self.pipelines.pop(name, None)
 
 
 class FakeRecords:
@@ -109,8 +111,8 @@ class FakeRosterStore:
     def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
         return self._controls.control(pipeline, may_lag=may_lag)
 
-    def set_control(self, pipeline: str, control: PipelineControl, said: Attribution) -> None:
-        self._controls.set_control(pipeline, control, said)
+    def set_control(self, pipeline: str, control: PipelineControl, attribution: Attribution) -> None:
+        self._controls.set_control(pipeline, control, attribution)
 
     def end_record(self, pipeline: str) -> None:
         self.records.current.pop(pipeline, None)
@@ -129,17 +131,17 @@ class FakePlans:
     """Keeps every plan."""
 
     def __init__(self) -> None:
-        self.kept: dict[str, StoredPlan] = {}
+        self.saved: dict[str, StoredPlan] = {}
 
     def keep(self, plan: StoredPlan) -> None:
-        self.kept[plan.plan_id] = plan
+        self.saved[plan.plan_id] = plan
 
     def plan(self, plan_id: str) -> StoredPlan:
-        if plan_id not in self.kept:
+        if plan_id not in self.saved:
             raise NotFoundError(
                 f"there is no plan {plan_id!r}", hint="POST /v1/pipelines/PIPELINE/plans makes one."
             )
-        return self.kept[plan_id]
+        return self.saved[plan_id]
 
 
 @dataclass

@@ -29,10 +29,10 @@ Feature = Callable[[], Any]
 Server = Mapping[str, Any]
 
 
-def check(is_so: Any, found: Any = "") -> None:
+def check(is_so: Any, answer: Any = "") -> None:
     """Raise AssertionError, with what was found instead, unless it is so."""
     if not is_so:
-        raise AssertionError(str(found)[:200])
+        raise AssertionError(str(answer)[:200])
 
 
 def plus(server: Server) -> list[list[float]]:
@@ -54,13 +54,13 @@ def features_of_triton(server: Server) -> dict[str, Feature]:
     ) -> list[Any]:
         array = np.array(ROWS, dtype=np.float32) if x is None else x
         elements = np.array([word.encode() for word in WORDS] if words is None else words, dtype=np.object_)
-        found = [
+        inputs = [
             triton.InferInput(name, list(array.shape), datatype),
             triton.InferInput("word", [len(elements)], "BYTES"),
         ]
-        found[0].set_data_from_numpy(array, **how)
-        found[1].set_data_from_numpy(elements, **how)
-        return found
+        inputs[0].set_data_from_numpy(array, **how)
+        inputs[1].set_data_from_numpy(elements, **how)
+        return inputs
 
     def has(answer: Any) -> None:
         check(np.array_equal(answer.as_numpy("x"), plus(server)), answer.get_response())
@@ -81,23 +81,23 @@ def features_of_triton(server: Server) -> dict[str, Feature]:
         else:
             raise AssertionError(f"it was answered: {answer}")
 
-    def told(answer: Any) -> dict[str, Any]:
+    def flavour_of(answer: Any) -> dict[str, Any]:
         return json.loads(answer.as_numpy("told").ravel()[0])
 
     def response(answer: Any) -> Mapping[str, Any]:
         return answer.get_response()
 
     def metadata(version: str = "") -> None:
-        found = client.get_model_metadata(model, version)
-        inputs = [(it["name"], it["datatype"], [*map(int, it["shape"])]) for it in found["inputs"]]
-        check(found["name"] == model, found)
+        answer = client.get_model_metadata(model, version)
+        inputs = [(it["name"], it["datatype"], [*map(int, it["shape"])]) for it in answer["inputs"]]
+        check(answer["name"] == model, answer)
         check(inputs == [("x", "FP32", [-1, 3]), ("word", "BYTES", [-1])], inputs)
-        check([it["name"] for it in found["outputs"]] == ["x", "word", "told"], found["outputs"])
+        check([it["name"] for it in answer["outputs"]] == ["x", "word", "told"], answer["outputs"])
 
     def server_metadata() -> None:
-        found = client.get_server_metadata()
-        check(found["name"] and found["version"], found)
-        check("binary_tensor_data" in found["extensions"], found)
+        answer = client.get_server_metadata()
+        check(answer["name"] and answer["version"], answer)
+        check("binary_tensor_data" in answer["extensions"], answer)
 
     def raw_bytes() -> None:
         answer = client.infer(model, given(words=RAW))
@@ -140,8 +140,8 @@ def features_of_triton(server: Server) -> dict[str, Feature]:
         "request id": identified,
         "name of the model": name_of_model,
         "parameters passed on": lambda: check(
-            told(client.infer(model, given(), parameters=FLAVOUR)) == FLAVOUR,
-            told(client.infer(model, given(), parameters=FLAVOUR)),
+            flavour_of(client.infer(model, given(), parameters=FLAVOUR)) == FLAVOUR,
+            flavour_of(client.infer(model, given(), parameters=FLAVOUR)),
         ),
         "input misnamed: 400": lambda: refused(
             "400", "'x'", ask=lambda: client.infer(model, given(name="other"))
@@ -239,7 +239,7 @@ def features_of_mlserver(server: Server) -> dict[str, Feature]:
     from mlserver.cli.main import root
 
     model = server["model"]
-    asked = {
+    inference = {
         "inputs": [
             {"name": "x", "shape": [2, 3], "datatype": "FP32", "data": [it for row in ROWS for it in row]},
             {"name": "word", "shape": [2], "datatype": "BYTES", "data": WORDS},
@@ -271,7 +271,7 @@ def features_of_mlserver(server: Server) -> dict[str, Feature]:
         check(x["data"] == [it for row in plus(server) for it in row], answer)
 
     def named(*flags: str) -> None:
-        answer = run({**asked, "outputs": [{"name": "x"}]}, *flags)
+        answer = run({**inference, "outputs": [{"name": "x"}]}, *flags)
         check([it["name"] for it in answer.get("outputs", ())] == ["x"], answer)
 
     def refused(request: Any, *says: str) -> None:
@@ -279,15 +279,15 @@ def features_of_mlserver(server: Server) -> dict[str, Feature]:
         for word in says:
             check(word in answer, answer)
 
-    wrong = [{**asked["inputs"][0], "name": "other"}, asked["inputs"][1]]
+    wrong = [{**inference["inputs"][0], "name": "other"}, inference["inputs"][1]]
     return {
-        "JSON in, bytes out": lambda: has(run(asked)),
-        "tensors as bytes, both ways": lambda: has(run(asked, "-b")),
+        "JSON in, bytes out": lambda: has(run(inference)),
+        "tensors as bytes, both ways": lambda: has(run(inference, "-b")),
         "outputs selected": lambda: (named(), named("-b")),
-        "output unknown: 400": lambda: refused({**asked, "outputs": [{"name": "nothing"}]}, "nothing"),
-        "request id": lambda: check(run({**asked, "id": "r-7"})["id"] == "r-7"),
-        "name of the model": lambda: check(run(asked)["model_name"] == model),
-        "micro-batches (-s 2)": lambda: has(run(asked, "-s", "2")),
+        "output unknown: 400": lambda: refused({**inference, "outputs": [{"name": "nothing"}]}, "nothing"),
+        "request id": lambda: check(run({**inference, "id": "r-7"})["id"] == "r-7"),
+        "name of the model": lambda: check(run(inference)["model_name"] == model),
+        "micro-batches (-s 2)": lambda: has(run(inference, "-s", "2")),
         "input misnamed: 400": lambda: refused({"inputs": wrong}, "'x'"),
     }
 
@@ -295,7 +295,7 @@ def features_of_mlserver(server: Server) -> dict[str, Feature]:
 def features_of_curl(server: Server) -> dict[str, Feature]:
     """Features of curl."""
     url, model = f"http://{server['http']}", server["model"]
-    asked = {
+    request = {
         "id": "r-7",
         "inputs": [
             {"name": "x", "shape": [2, 3], "datatype": "FP32", "data": ROWS},
@@ -305,8 +305,8 @@ def features_of_curl(server: Server) -> dict[str, Feature]:
 
     def curl(path: str, body: Any = None, *flags: str, raw: bytes | None = None) -> tuple[int, str, Any]:
         """Status, content type, and the body as JSON if it is any."""
-        told = "%{stderr}%{http_code} %{content_type}"
-        words = ["curl", "-sS", "-w", told, f"{url}{path}", *flags]
+        form = "%{stderr}%{http_code} %{content_type}"
+        words = ["curl", "-sS", "-w", form, f"{url}{path}", *flags]
         sent = raw if raw is not None else None if body is None else json.dumps(body).encode()
         if sent is not None:
             words += ["-H", "content-type: application/json", "--data-binary", "@-"]
@@ -315,10 +315,10 @@ def features_of_curl(server: Server) -> dict[str, Feature]:
         return int(status), kind, json.loads(run.stdout) if run.stdout else None
 
     def infer(body: Any, *flags: str) -> Any:
-        status, kind, found = curl(f"/v2/models/{model}/infer", body, *flags)
-        check(status == 200, found)
+        status, kind, reply = curl(f"/v2/models/{model}/infer", body, *flags)
+        check(status == 200, reply)
         check(kind.startswith("application/json"), kind)
-        return found
+        return reply
 
     def has(answer: Any) -> None:
         [x] = [it for it in answer["outputs"] if it["name"] == "x"]
@@ -326,23 +326,23 @@ def features_of_curl(server: Server) -> dict[str, Feature]:
         check(x["data"] in (values, [it for row in values for it in row]), x)
 
     def refused(status: int, body: Any, *says: str, path: str = "infer", problem: bool = True) -> None:
-        found, kind, answer = curl(f"/v2/models/{model}/{path}", body)
-        check(found == status, f"{found}: {answer}")
+        code, kind, answer = curl(f"/v2/models/{model}/{path}", body)
+        check(code == status, f"{code}: {answer}")
         check(kind.startswith("application/problem+json") or not problem, kind)
         for word in says:
             check(word in answer["error"], answer)
 
     def large() -> None:
         words = ["a" * LONG, "b" * LONG]
-        answer = infer({"inputs": [asked["inputs"][0], {**asked["inputs"][1], "data": words}]})
+        answer = infer({"inputs": [request["inputs"][0], {**request["inputs"][1], "data": words}]})
         check([it["data"] == words for it in answer["outputs"] if it["name"] == "word"] == [True])
 
     def get(path: str, **members: Any) -> None:
-        status, _, found = curl(path)
-        check(status == 200 and found and members.items() <= found.items(), (status, found))
+        status, _, reply = curl(path)
+        check(status == 200 and reply and members.items() <= reply.items(), (status, reply))
 
     def body_of(**x: Any) -> Any:
-        return {"inputs": [{**asked["inputs"][0], **x}, asked["inputs"][1]]}
+        return {"inputs": [{**request["inputs"][0], **x}, request["inputs"][1]]}
 
     return {
         "server live": lambda: get("/v2/health/live", live=True),
@@ -352,18 +352,18 @@ def features_of_curl(server: Server) -> dict[str, Feature]:
         "model metadata": lambda: get(f"/v2/models/{model}", name=model),
         "version named": lambda: get(f"/v2/models/{model}/versions/1", name=model),
         "version unknown: 404": lambda: refused(404, None, path="versions/7", problem=False),
-        "JSON, both ways": lambda: has(infer(asked)),
+        "JSON, both ways": lambda: has(infer(request)),
         "outputs selected": lambda: check(
-            [it["name"] for it in infer({**asked, "outputs": [{"name": "x"}]})["outputs"]] == ["x"]
+            [it["name"] for it in infer({**request, "outputs": [{"name": "x"}]})["outputs"]] == ["x"]
         ),
         "output unknown: 400": lambda: refused(
-            400, {**asked, "outputs": [{"name": "nothing"}]}, "nothing", problem=False
+            400, {**request, "outputs": [{"name": "nothing"}]}, "nothing", problem=False
         ),
         "large body (Expect: 100-continue)": large,
-        "request id": lambda: check(infer(asked)["id"] == "r-7"),
-        "name of the model": lambda: check(infer(asked)["model_name"] == model),
+        "request id": lambda: check(infer(request)["id"] == "r-7"),
+        "name of the model": lambda: check(infer(request)["model_name"] == model),
         "parameters passed on": lambda: check(
-            "mild" in json.dumps(infer({**asked, "parameters": FLAVOUR})["outputs"])
+            "mild" in json.dumps(infer({**request, "parameters": FLAVOUR})["outputs"])
         ),
         "input misnamed: 400": lambda: refused(400, body_of(name="other"), "'x'"),
         "datatype wrong: 400": lambda: refused(
@@ -399,14 +399,14 @@ def main() -> None:
     """Write what works of the clients named, by client, server and feature, beside the servers' file."""
     *names, file = sys.argv[1:]
     servers = json.loads(Path(file).read_text())
-    found: dict[str, dict[str, dict[str, str]]] = {}
+    results: dict[str, dict[str, dict[str, str]]] = {}
     for name in names:
-        found[name] = {
+        results[name] = {
             server: {feature: tried(ask) for feature, ask in CLIENTS[name](given).items()}
             for server, given in servers.items()
         }
     # Clients print too.
-    Path(file).with_suffix(f".{names[0].replace(' ', '-')}.json").write_text(json.dumps(found))
+    Path(file).with_suffix(f".{names[0].replace(' ', '-')}.json").write_text(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ class Adds(MLModel):  # type: ignore[misc]  # mlserver is not checked
         word = given["word"]
         codec = Base64Codec if word.parameters and word.parameters.content_type == "base64" else StringCodec
         extra = payload.parameters.model_dump() if payload.parameters else {}
-        told = json.dumps({key: value for key, value in extra.items() if key == "flavour"})
-        tells = StringCodec.decode_input(given["told"]) if "told" in given else [told] * len(x)
+        flavour = json.dumps({key: value for key, value in extra.items() if key == "flavour"})
+        tells = StringCodec.decode_input(given["told"]) if "told" in given else [flavour] * len(x)
         outputs = [
             NumpyCodec.encode_output("x", x + 1),
             codec.encode_output("word", codec.decode_input(word)),

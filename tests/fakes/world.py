@@ -73,9 +73,9 @@ class Scenario:
         while self.clock.monotonic_s() < until_s:
             self.clock.wait(self.loop.step() - self.clock.monotonic_s())
 
-    def say(self, **said: object) -> None:
+    def say(self, **changes: object) -> None:
         """The actions of people on the pipeline."""
-        control = replace(self.store.control(PIPELINE.name), **said)  # type: ignore[arg-type]
+        control = replace(self.store.control(PIPELINE.name), **changes)  # type: ignore[arg-type]
         self.store.set_control(PIPELINE.name, control)
 
     def restarted(self, run_id: str = "again") -> Scenario:

@@ -169,7 +169,7 @@ class Invariants:
         if configs is None or was is None:
             self._wrong("I1", "written to an object that is not as the pipeline says")
             return
-        applied = next((one for one in reversed(self.store.kept) if one.action is Action.APPLY), None)
+        applied = next((one for one in reversed(self.store.recorded) if one.action is Action.APPLY), None)
         if applied is None or applied.configs != configs:
             self._wrong("I7", f"written without its record: {_words(configs)}")
         is_rollback = applied is not None and applied.reason is ReasonCode.ROLLBACK

@@ -175,7 +175,7 @@ def _tick(world: KubeWorld, made: Soak) -> ReasonCode:
 
 def _cut(world: KubeWorld) -> None:
     """Forget what only tests look at."""
-    for kept in (world.store.kept, world.decisions, world.kube.requests, world.kube.writes):
+    for kept in (world.store.recorded, world.decisions, world.kube.requests, world.kube.writes):
         del kept[:-KEPT]
     del world.events.events[:-KEPT]
     del world.invariants.writes[:-KEPT]

@@ -163,7 +163,7 @@ def test_r10_an_export_ends_with_its_key(case: Case, store: Store) -> None:
         go_on.set()
         until(lambda: not export.is_open)
         case.equal("lines that were sent", len(export.text.splitlines()), 2)
-        case.at_least("lines there are", len(two.world.kept), 10)
+        case.at_least("lines there are", len(two.world.recorded), 10)
         case.equal("streams ended", streams.ended, 1)
 
 

@@ -254,7 +254,7 @@ def test_k8_not_applied_and_the_answer_lost(case: Case, kind: FaultKind, over: s
 
 def applied_records(world: KubeWorld) -> int:
     """The recorded decisions to write."""
-    return sum(one.action is Action.APPLY for one in world.store.kept)
+    return sum(one.action is Action.APPLY for one in world.store.recorded)
 
 
 @pytest.mark.parametrize("ticks", [1, 5])

@@ -151,7 +151,7 @@ class Machine(RuleBasedStateMachine):
     def nothing_is_broken(self) -> None:
         COUNTED["steps"] += 1
         self.world.sound()
-        kept = self.world.store.kept
+        kept = self.world.store.recorded
         assert len({decision.decision_id for decision in kept}) == len(kept)
         assert len({decision.tick for decision in kept}) == len(kept)
 

@@ -91,7 +91,7 @@ def test_r22_undo_during_the_change_of_another_says_so(made: Scenario) -> None:
     with pytest.raises(InProgressError, match="a change is in progress: revision"):
         preview(made, "ann")
     # A revision that is named replaces it.
-    assert preview(made, "ann", str(made.store.kept[0].tick)).configs == BATCHED[4]
+    assert preview(made, "ann", str(made.store.recorded[0].tick)).configs == BATCHED[4]
 
 
 def test_r22_undo_takes_later_changes_along_and_says_how_many(made: Scenario) -> None:
@@ -120,7 +120,7 @@ def test_r22_undo_after_the_loops_own_change() -> None:
     asked = made.loop.request(ChangeRequest(BATCHED[4], "requested by ann", by="ann"))
     assert asked.action is Action.APPLY
     made.run(600)
-    later = [kept for kept in made.store.kept if kept.action is Action.APPLY][1:]
+    later = [kept for kept in made.store.recorded if kept.action is Action.APPLY][1:]
     assert later and all(kept.by == "" for kept in later)
     found = preview(made, "ann")
     assert found.configs == asked.previous and len(found.takes_back) > 1

@@ -133,11 +133,11 @@ class Trouble(RuleBasedStateMachine):
     @precondition(lambda self: self.made.store.failing is None)
     @rule()
     def restart(self) -> None:
-        self.made = self.made.restarted(run_id=f"run{len(self.made.store.kept)}")
+        self.made = self.made.restarted(run_id=f"run{len(self.made.store.recorded)}")
 
     @invariant()
     def ids_and_ticks_are_unique(self) -> None:
-        kept = self.made.store.kept
+        kept = self.made.store.recorded
         assert len({decision.decision_id for decision in kept}) == len(kept)
         assert len({decision.tick for decision in kept}) == len(kept)
 

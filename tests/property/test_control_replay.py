@@ -86,7 +86,7 @@ class Trouble:
                 self.made.ticks(1)
                 self.made.say(paused=False)
                 self.made.ticks(self.chance.randint(2, 12))
-        return self.made.store.kept
+        return self.made.store.recorded
 
     def more(self) -> None:
         self.rate_rps = 90.0
@@ -143,7 +143,7 @@ class Trouble:
         self.made.loop.request(ChangeRequest(wanted, "requested by kim", by="kim"))
 
     def restart(self) -> None:
-        run_id = f"run{len(self.made.store.kept)}"
+        run_id = f"run{len(self.made.store.recorded)}"
         self.made = replace(self.made, loop=made_loop(self.made, self.policy, run_id, DECLARED))
 
     chapters = (
@@ -215,7 +215,7 @@ def test_every_decision_of_a_simulated_run_is_taken_again_as_it_was(name: str) -
     setup = RUNS[name]
     decisions = simulate(setup).decisions
     store = FakeStore()
-    store.kept = list(decisions)
+    store.recorded = list(decisions)
     again = Replayer(store)
     for decision in decisions:
         check_same(decision, again(decision, setup.pipeline, setup.profiles))

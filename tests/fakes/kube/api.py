@@ -59,9 +59,9 @@ def request_of(
     method: str, url: str, read: Callable[[str], Any], content_type: str = "", token: str = ""
 ) -> Request:
     """The request to a path of objects; `read` gives the body of that content type."""
-    found = urlsplit(url)
-    query = dict(parse_qsl(found.query))
-    parts = [part for part in found.path.split("/") if part]
+    address = urlsplit(url)
+    query = dict(parse_qsl(address.query))
+    parts = [part for part in address.path.split("/") if part]
     group = "" if parts[0] == "api" else parts[1]
     parts = parts[2:] if parts[0] == "api" else parts[3:]
     namespace = ""
@@ -125,12 +125,14 @@ class Api:
 
     def _self_review(self, request: Request) -> Json:
         """The rights of the caller."""
-        asked = request.body["spec"]["resourceAttributes"]
-        what, name = (asked["verb"], asked["resource"]), asked.get("name", "")
+        attributes = request.body["spec"]["resourceAttributes"]
+        what, name = (attributes["verb"], attributes["resource"]), attributes.get("name", "")
         allowed = what not in self.denied() or (*what, name) in self.named
         if request.token in self.rights:
-            group, place = asked.get("group", ""), asked.get("namespace", "")
-            allowed = self.rights[request.token](asked["verb"], group, asked["resource"], place, name)
+            group, place = attributes.get("group", ""), attributes.get("namespace", "")
+            allowed = self.rights[request.token](
+                attributes["verb"], group, attributes["resource"], place, name
+            )
         return {**request.body, "status": {"allowed": allowed}}
 
     def _discovery(self, request: Request) -> Json:
@@ -187,16 +189,16 @@ class Api:
 
     def _list(self, request: Request) -> Json:
         version, kind = self._list_kind(request.resource)
-        asked = request.query.get("resourceVersion", "0")
-        if asked.isdecimal() and 0 < int(asked) <= self.store.compacted:
-            raise ApiError(410, "Expired", f"too old resource version: {asked}")
+        since = request.query.get("resourceVersion", "0")
+        if since.isdecimal() and 0 < int(since) <= self.store.compacted:
+            raise ApiError(410, "Expired", f"too old resource version: {since}")
         metadata, items = self._page(request)
         return {"kind": kind, "apiVersion": version, "metadata": metadata, "items": items}
 
     def _list_kind(self, resource: str) -> tuple[str, str]:
         if self.kinds and resource in self.kinds.by_resource:
-            found = self.kinds.by_resource[resource]
-            return found.place, f"{found.kind}List"
+            kind = self.kinds.by_resource[resource]
+            return kind.place, f"{kind.kind}List"
         return LIST_KINDS[resource]
 
     def _page(self, request: Request) -> tuple[Json, list[Json]]:
@@ -208,8 +210,8 @@ class Api:
         if token:
             whole = self.pages[token]
         else:
-            found = self.store.find(request.resource, request.namespace, labels_of(request))
-            whole = Page(found, str(self.store.version))
+            objects = self.store.find(request.resource, request.namespace, labels_of(request))
+            whole = Page(objects, str(self.store.version))
         limit = int(request.query.get("limit") or 0) or len(whole.items)
         metadata: Json = {"resourceVersion": whole.version}
         rest = whole.items[limit:]
@@ -240,8 +242,8 @@ class Api:
     def _admit(self, request: Request, body: Json) -> Json:
         if request.resource != "seldondeployments":
             return dict(body)
-        kept = admit(body, self.schema, strict=request.query.get("fieldValidation") == "Strict")
-        return self.mutate(kept) if self.mutate else kept
+        admitted = admit(body, self.schema, strict=request.query.get("fieldValidation") == "Strict")
+        return self.mutate(admitted) if self.mutate else admitted
 
 
 def labels_of(request: Request) -> dict[str, str]:

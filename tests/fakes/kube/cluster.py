@@ -219,8 +219,8 @@ class Cluster:
         why = self.refusal_of(spec) or self._pod_security(deployment["metadata"]["namespace"], spec)
         used = sum(cores_of(pod["spec"]) for pod in self.store.everything("pods"))
         if self.quota_cores is not None and used + cores_of(spec) > self.quota_cores:
-            asked = f"requested: requests.cpu={cores_of(spec):g}, used: requests.cpu={used:g}"
-            why = f"exceeded quota: team, {asked}, limited: requests.cpu={self.quota_cores:g}"
+            request = f"requested: requests.cpu={cores_of(spec):g}, used: requests.cpu={used:g}"
+            why = f"exceeded quota: team, {request}, limited: requests.cpu={self.quota_cores:g}"
         return f'pods "{name}-x" is forbidden: {why}' if why else ""
 
     def _pod_security(self, namespace: str, spec: Json) -> str:
@@ -309,8 +309,8 @@ class Cluster:
 
     def _deployments(self) -> list[Json]:
         """Those of SeldonDeployments; pods of others are not made."""
-        found = self.store.everything("deployments")
-        return [each for each in found if "ownerReferences" in each["metadata"]]
+        deployments = self.store.everything("deployments")
+        return [each for each in deployments if "ownerReferences" in each["metadata"]]
 
     def _collect_garbage(self) -> None:
         owners = {sdep["metadata"]["uid"] for sdep in self.store.everything("seldondeployments")}
@@ -325,9 +325,9 @@ class Cluster:
                 self.store.delete("pods", pod["metadata"]["namespace"], pod["metadata"]["name"])
 
     def _children(self, sdep: Json) -> list[Json]:
-        found = self.store.find("deployments", sdep["metadata"]["namespace"])
+        deployments = self.store.find("deployments", sdep["metadata"]["namespace"])
         uid = sdep["metadata"]["uid"]
-        return [one for one in found if one["metadata"]["ownerReferences"][0]["uid"] == uid]
+        return [one for one in deployments if one["metadata"]["ownerReferences"][0]["uid"] == uid]
 
     def _named(self, sdep: Json, names: Any) -> list[Json]:
         return [one for one in self._children(sdep) if one["metadata"]["name"] in names]
@@ -394,12 +394,12 @@ def _engine(sdep: Json, predictor: Json) -> Json:
     """The orchestrator's container: it is told the whole predictor, with the replicas of each stage."""
     first, numbers = next(iter(predictor.get("componentSpecs", [])), None), _numbers(sdep)
     beside = {one["name"] for one in first["spec"]["containers"]} if first and not _is_separate(sdep) else ()
-    told = copied(predictor)
-    for name, node in _nodes(told["graph"]).items():
+    spec = copied(predictor)
+    for name, node in _nodes(spec["graph"]).items():
         host = "localhost" if name in beside else f"{service_of(sdep, predictor, name)}.svc.cluster.local."
         port = HTTP_PORT + numbers.get(name, 0)
         node["endpoint"] = {"service_host": host, "httpPort": port, "type": "REST"}
-    text = base64.b64encode(json.dumps(told, sort_keys=True).encode()).decode()
+    text = base64.b64encode(json.dumps(spec, sort_keys=True).encode()).decode()
     own = (predictor.get("svcOrchSpec") or {}).get("resources") or {}
     return {
         "name": ENGINE,
@@ -438,10 +438,10 @@ def _image_id(container: Json) -> str:
 
 
 def _nodes(node: Json) -> dict[str, Json]:
-    found = {node["name"]: node}
+    nodes = {node["name"]: node}
     for child in node.get("children", []):
-        found.update(_nodes(child))
-    return found
+        nodes.update(_nodes(child))
+    return nodes
 
 
 def _numbers(sdep: Json) -> dict[str, int]:

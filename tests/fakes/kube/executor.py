@@ -86,15 +86,15 @@ class Connections:
             await writer.drain()
             answer = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             came_s = time.perf_counter()
-            found = dict(line.lower().split(": ", 1) for line in answer[1:] if ": " in line)
-            content = await reader.readexactly(int(found["content-length"]))
+            answer_headers = dict(line.lower().split(": ", 1) for line in answer[1:] if ": " in line)
+            content = await reader.readexactly(int(answer_headers["content-length"]))
         except (ConnectionError, asyncio.IncompleteReadError):
             writer.close()
             raise BrokenError(reused=reused) from None
         except BaseException:
             writer.close()
             raise
-        if found.get("connection") != "close" and len(self._idle) < IDLE_CONNECTIONS:
+        if answer_headers.get("connection") != "close" and len(self._idle) < IDLE_CONNECTIONS:
             self._idle.append((reader, writer))
         else:
             writer.close()

@@ -79,7 +79,7 @@ class Kinds:
             raise ApiError(404, "NotFound", "the server could not find the requested resource")
         if not version:
             return {"kind": "APIGroup", "apiVersion": "v1", **self._group(group)}
-        found = [each for each in self.by_resource.values() if each.group == ("" if core else group)]
+        kinds = [each for each in self.by_resource.values() if each.group == ("" if core else group)]
         resources = [
             {
                 "name": each.resource,
@@ -88,9 +88,9 @@ class Kinds:
                 "namespaced": each.namespaced,
                 "verbs": VERBS,
             }
-            for each in found
+            for each in kinds
         ]
-        place = found[0].place
+        place = kinds[0].place
         return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": place, "resources": resources}
 
     def _group(self, group: str) -> Json:
@@ -171,14 +171,14 @@ def rights_of(store: Store, account: str, namespace: str) -> Callable[[str, str,
 
     def may(verb: str, group: str, resource: str, at: str, name: str) -> bool:
         with store.lock:
-            found = [*rules("clusterrolebindings", "clusterroles", "")]
-            found += rules("rolebindings", "roles", at) if at else ()
+            bound = [*rules("clusterrolebindings", "clusterroles", "")]
+            bound += rules("rolebindings", "roles", at) if at else ()
         return any(
             verb in rule["verbs"]
             and group in rule["apiGroups"]
             and resource in rule["resources"]
             and name in (rule.get("resourceNames") or [name])
-            for rule in found
+            for rule in bound
         )
 
     return may

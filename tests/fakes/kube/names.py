@@ -32,8 +32,8 @@ _system_bind = socket.socket.bind
 
 def _services() -> dict[str, dict[str, Any]]:
     path = os.environ.get(HOSTS)
-    found: dict[str, dict[str, Any]] = json.loads(Path(path).read_text()) if path else {}
-    return found
+    services: dict[str, dict[str, Any]] = json.loads(Path(path).read_text()) if path else {}
+    return services
 
 
 def _lookup(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:

@@ -195,8 +195,8 @@ class Node:
 
     def pods(self, app: str) -> list[NodePod]:
         """The pods of a Deployment that are not to end, those that are ready first."""
-        found = [it for it in self.all_pods(app) if it.ask_s is None]
-        return sorted(found, key=lambda it: not it.is_ready)
+        pods = [it for it in self.all_pods(app) if it.ask_s is None]
+        return sorted(pods, key=lambda it: not it.is_ready)
 
     def all_pods(self, app: str) -> list[NodePod]:
         """The pods of a Deployment, those that end included."""
@@ -383,16 +383,16 @@ class Node:
 
     def _services(self) -> dict[str, tuple[str, bool]]:
         """The Services of every predictor by name: the Deployment each leads to, and if it is headless."""
-        found: dict[str, tuple[str, bool]] = {}
+        services: dict[str, tuple[str, bool]] = {}
         for sdep in self.cluster.store.everything("seldondeployments"):
             is_headless = "seldon.io/headless-svc" in sdep["spec"].get("annotations", {})
             for predictor in sdep["spec"]["predictors"]:
-                found[service_of(sdep, predictor)] = entry_deployment(sdep, predictor), is_headless
+                services[service_of(sdep, predictor)] = entry_deployment(sdep, predictor), is_headless
                 for index, component in enumerate(predictor["componentSpecs"]):
                     app = deployment_name(sdep, predictor, index)
                     for container in component["spec"]["containers"]:
-                        found[service_of(sdep, predictor, container["name"])] = app, is_headless
-        return found
+                        services[service_of(sdep, predictor, container["name"])] = app, is_headless
+        return services
 
     def _tell(self, services: Mapping[str, tuple[str, bool]]) -> None:
         """Write what the DNS and Prometheus' discovery of pods say."""

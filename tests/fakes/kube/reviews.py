@@ -59,8 +59,8 @@ class Reviewer:
             return {"user": {}, "error": "[invalid bearer token, token lookup failed]"}
         if self.knows_audiences and not wanted & set(user.audiences):
             return {"user": {}, "error": "[invalid bearer token, token audiences do not match]"}
-        found = {"username": user.username, "uid": user.uid, "groups": list(user.groups)}
-        status: Json = {"authenticated": True, "user": found | ({"extra": user.extra} if user.extra else {})}
+        values = {"username": user.username, "uid": user.uid, "groups": list(user.groups)}
+        status: Json = {"authenticated": True, "user": values | ({"extra": user.extra} if user.extra else {})}
         if self.knows_audiences:
             status["audiences"] = sorted(wanted & set(user.audiences))
         return status
@@ -73,11 +73,11 @@ class Reviewer:
             )
         if not spec.get("user") and not spec.get("groups"):
             raise ApiError(422, "Invalid", "at least one of user or group must be specified")
-        asked = wanted["verb"], wanted["resource"]
+        action = wanted["verb"], wanted["resource"]
         # One who asks of no namespace asks of all: a right in one is not enough.
         places = {wanted.get("namespace", ""), ""}
         names = {wanted.get("name", ""), ""}
         for who in (spec.get("user"), *(spec.get("groups") or ())):
-            if any((who, *asked, place, name) in self.rights for place in places for name in names):
+            if any((who, *action, place, name) in self.rights for place in places for name in names):
                 return {"allowed": True, "reason": f'RBAC: allowed by RoleBinding to "{who}"'}
         return {"allowed": False}

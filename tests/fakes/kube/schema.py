@@ -117,7 +117,7 @@ def prune(value: Any, schema: Json, path: str = "") -> tuple[Any, list[str]]:
         return [one for one, _ in pairs], [name for _, names in pairs for name in names]
     if not isinstance(value, dict) or schema.get("x-kubernetes-preserve-unknown-fields"):
         return value, []
-    kept, unknown = {}, []
+    pruned, unknown = {}, []
     properties = schema.get("properties", {})
     others = schema.get("additionalProperties")
     for key, one in value.items():
@@ -126,23 +126,23 @@ def prune(value: Any, schema: Json, path: str = "") -> tuple[Any, list[str]]:
         if inner is None:
             unknown.append(where)
             continue
-        kept[key], deeper = prune(one, inner if isinstance(inner, dict) else {}, where)
+        pruned[key], deeper = prune(one, inner if isinstance(inner, dict) else {}, where)
         unknown.extend(deeper)
-    return kept, unknown
+    return pruned, unknown
 
 
 def admit(body: Json, schema: Json, *, strict: bool) -> Json:
     """The object as it would be stored. 400 for unknown fields (strict), 422 for what is invalid."""
-    kept, unknown = prune(body, schema)
+    pruned, unknown = prune(body, schema)
     if unknown and strict:
         words = ", ".join(f'unknown field "{name}"' for name in unknown)
         raise ApiError(400, "BadRequest", f"strict decoding error: {words}")
     name = body["metadata"].get("name", "")
-    errors = sorted(jsonschema.Draft202012Validator(schema).iter_errors(kept), key=lambda e: e.json_path)
+    errors = sorted(jsonschema.Draft202012Validator(schema).iter_errors(pruned), key=lambda e: e.json_path)
     if errors:
         _refuse(name, [(error.json_path.removeprefix("$."), error.message) for error in errors])
-    _webhook(name, kept.get("spec", {}))
-    return kept
+    _webhook(name, pruned.get("spec", {}))
+    return pruned
 
 
 def _webhook(name: str, spec: Json) -> None:

@@ -327,12 +327,12 @@ class _Handler(BaseHTTPRequestHandler):
                 if since < store.compacted:
                     yield from self._expired(since)
                     return
-                found = [event for event in store.log if event.version > since]
-                if not found:
+                events = [event for event in store.log if event.version > since]
+                if not events:
                     store.changed.wait(LOOK_S)
                     continue
                 since = store.version
-            for event in found:
+            for event in events:
                 labels = (event.object["metadata"].get("labels") or {}).items()
                 here = event.object["metadata"]["namespace"] == request.namespace
                 if event.resource == request.resource and here and wanted <= labels:

@@ -64,19 +64,19 @@ class Store:
     def find(self, resource: str, namespace: str, labels: Mapping[str, str] | None = None) -> list[Json]:
         """Copies of the objects with those labels, by name."""
         wanted = (labels or {}).items()
-        found = [
+        matches = [
             (name, one)
             for (kind, place, name), one in self._objects.items()
             if kind == resource
             and place == namespace
             and wanted <= (one["metadata"].get("labels") or {}).items()
         ]
-        return [copied(one) for _, one in sorted(found, key=itemgetter(0))]
+        return [copied(one) for _, one in sorted(matches, key=itemgetter(0))]
 
     def everything(self, resource: str) -> list[Json]:
         """Copies of the objects of every namespace."""
-        found = [(place, one) for place, one in self._objects.items() if place[0] == resource]
-        return [copied(one) for _, one in sorted(found, key=itemgetter(0))]
+        matches = [(place, one) for place, one in self._objects.items() if place[0] == resource]
+        return [copied(one) for _, one in sorted(matches, key=itemgetter(0))]
 
     def create(self, resource: str, namespace: str, body: Json, *, dry_run: bool = False) -> Json:
         """The new object; 409 where the name is taken."""
@@ -124,12 +124,12 @@ class Store:
 
     def _live(self, resource: str, namespace: str, name: str) -> Json:
         """The object itself, not to be changed."""
-        found = self._objects.get((resource, namespace, name))
-        if found is None:
+        live = self._objects.get((resource, namespace, name))
+        if live is None:
             raise ApiError(
                 404, "NotFound", f'{resource} "{name}" not found', {"name": name, "kind": resource}
             )
-        return found
+        return live
 
     def _keep(self, kind: str, resource: str, made: Json) -> Json:
         self._objects[(resource, made["metadata"]["namespace"], made["metadata"]["name"])] = made

@@ -51,12 +51,12 @@ class ToyWorkload:
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
         """The contents of the file; it counts the looks at it."""
-        with self._changing(pipeline) as kept:
-            kept["looks"] += 1
-            is_ready = kept["looks"] > 1
-            configs = [StageConfig(**config) for config in kept["configs"]]
+        with self._changing(pipeline) as state:
+            state["looks"] += 1
+            is_ready = state["looks"] > 1
+            configs = [StageConfig(**config) for config in state["configs"]]
             stages = tuple(StageState(config, config.replicas if is_ready else 0) for config in configs)
-            return WorkloadState(str(kept["revision"]), stages, is_ready, kept["by"])
+            return WorkloadState(str(state["revision"]), stages, is_ready, state["by"])
 
     def create(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
         """The first revision. ConflictError if it runs already."""
@@ -69,9 +69,9 @@ class ToyWorkload:
 
     def write(self, pipeline: Pipeline, change: Change) -> str:
         """The new revision. ConflictError if it is not the one that the change was decided on."""
-        with self._changing(pipeline) as kept:
-            revision = str(kept["revision"])
-            is_same = [StageConfig(**config) for config in kept["configs"]] == list(change.configs)
+        with self._changing(pipeline) as state:
+            revision = str(state["revision"])
+            is_same = [StageConfig(**config) for config in state["configs"]] == list(change.configs)
         if revision != change.revision:
             raise ConflictError(f"{pipeline.name} is at {revision}, not at {change.revision}")
         return revision if is_same else self.put(pipeline, change.configs, "")
@@ -85,10 +85,10 @@ class ToyWorkload:
 
     def put(self, pipeline: Pipeline, configs: Sequence[StageConfig], by: str) -> str:
         """The revision after these configurations are written, `by` somebody else if it is not empty."""
-        with self._changing(pipeline) as kept:
-            kept |= {"revision": kept["revision"] + 1, "looks": 0, "by": by}
-            kept["configs"] = [asdict(config) for config in configs]
-            return str(kept["revision"])
+        with self._changing(pipeline) as state:
+            state |= {"revision": state["revision"] + 1, "looks": 0, "by": by}
+            state["configs"] = [asdict(config) for config in configs]
+            return str(state["revision"])
 
     def remove(self, pipeline: Pipeline) -> None:
         """Take the file away."""
@@ -107,11 +107,11 @@ class ToyWorkload:
     def _changing(self, pipeline: Pipeline) -> Iterator[dict[str, Any]]:
         path = self._path(pipeline)
         try:
-            kept = json.loads(path.read_text())
+            state = json.loads(path.read_text())
         except FileNotFoundError as error:
             raise NotFoundError(f"there is no {path}") from error
-        yield kept
-        path.write_text(json.dumps(kept))
+        yield state
+        path.write_text(json.dumps(state))
 
 
 class ToyMetrics:

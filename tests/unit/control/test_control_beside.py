@@ -116,7 +116,7 @@ def test_it_takes_up_its_own_record_after_a_restart() -> None:
     case, loop, _ = pair()
     play(case, loop, 3)
     again, other, _ = pair()
-    again.store.kept = case.store.kept
+    again.store.recorded = case.store.recorded
     other.tick_once()
     assert case.store.decisions("pages@hpa")[0].tick == 4
 

@@ -195,7 +195,7 @@ def test_a_restart_takes_up_what_is_in_flight() -> None:
     ]
     assert decisions[0].tick == applied.tick + 1
     assert len(made.workload.writes) == 1
-    assert len({kept.decision_id for kept in made.store.kept}) == len(made.store.kept)
+    assert len({kept.decision_id for kept in made.store.recorded}) == len(made.store.recorded)
 
 
 def test_a_restart_takes_back_what_never_gets_ready() -> None:
@@ -296,7 +296,7 @@ def test_an_unknown_running_configuration_is_replaced() -> None:
     made = scenario(5.0, configs=odd)
     assert made.loop.tick_once().reason is ReasonCode.FIRST_PLAN
     assert [config.cores for config in made.workload.desired] == [1.0, 1.0]
-    assert PIPELINE.name in made.store.kept[0].decision_id
+    assert PIPELINE.name in made.store.recorded[0].decision_id
 
 
 def test_ticks_that_are_brought_forward_do_not_shorten_patience() -> None:

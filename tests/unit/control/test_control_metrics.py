@@ -110,7 +110,7 @@ def test_the_plan_before_the_guards_and_the_decision_after_them() -> None:
     made = scenario(40.0, mode=Mode.ADVISORY)
     registry = published(made)
     made.ticks(2)
-    decision = made.store.kept[-1]
+    decision = made.store.recorded[-1]
     assert decision.plan is not None and decision.reason is ReasonCode.ADVISORY
     for config, planned in zip(decision.configs, decision.plan.configs, strict=True):
         stage = {"pipeline": "pages", "stage": config.stage}
@@ -150,7 +150,7 @@ def test_a_plan_carried_out_in_steps_counts_as_curtailed() -> None:
     made = scenario(60.0, settings=GuardSettings(tick_s=5.0, max_step_replicas=1))
     registry = published(made)
     made.ticks(1)
-    assert made.store.kept[-1].action is Action.APPLY
+    assert made.store.recorded[-1].action is Action.APPLY
     assert registry.get_sample_value("ipa_curtailed_plans_total", {"pipeline": "pages"}) == 1.0
 
 
@@ -159,7 +159,7 @@ def test_a_rollout_that_fails_is_one_rollback_and_one_quarantine() -> None:
     registry = published(made)
     made.workload.broken = {("detect", "big"), ("read", "big")}
     made.ticks(20)
-    rollbacks = [kept for kept in made.store.kept if kept.reason is ReasonCode.ROLLBACK]
+    rollbacks = [kept for kept in made.store.recorded if kept.reason is ReasonCode.ROLLBACK]
     counted = {"pipeline": "pages", "reason": ReasonCode.ROLLBACK.value}
     assert rollbacks and registry.get_sample_value("ipa_decisions_total", counted) == len(rollbacks)
     assert registry.get_sample_value("ipa_active_quarantines", {"pipeline": "pages"}) == 1.0

@@ -66,14 +66,14 @@ def test_a_request_of_two_steps_is_rolled_back_to_before_the_first() -> None:
     made = stepping()
     made.loop.request(ChangeRequest(WANTED, "ann asked", by="ann"))
     settled(made)
-    first, second = [kept for kept in made.store.kept if kept.action is Action.APPLY]
+    first, second = [kept for kept in made.store.recorded if kept.action is Action.APPLY]
     assert (first.configs, second.configs) == (BETWEEN, WANTED)
     assert (first.step_of, second.step_of) == ("", first.decision_id)
     assert roll_back(made).undoes == first.decision_id
     settled(made)
     assert made.workload.desired == BEFORE
     # The way back took two steps as well; both are one undo, after which nothing is left.
-    steps = [kept.undoes for kept in made.store.kept if kept.action is Action.APPLY]
+    steps = [kept.undoes for kept in made.store.recorded if kept.action is Action.APPLY]
     assert steps == ["", "", first.decision_id, first.decision_id]
     with pytest.raises(ConflictError, match="ann has no change left to take back"):
         target(made)
@@ -137,7 +137,7 @@ def recorded(*rows: tuple[Configs, Configs, Configs]) -> Scenario:
     made = stepping()
     like = made.loop.request(ChangeRequest(WANTED, "", by="ann"))
     settled(made)
-    made.store.kept.clear()
+    made.store.recorded.clear()
     for tick, (old, new, plan) in enumerate(rows, 1):
         at, step, plan_ = f"2026-01-01T00:00:0{tick}+00:00", f"d-{tick}", stages_of(*plan)
         made.store.record(

@@ -83,7 +83,7 @@ def test_a_hold_names_the_other_plan_and_its_wait_in_time() -> None:
     """It spoke of "a smaller plan" where that had more cores, and of ticks."""
     made = scenario(lambda now_s: 20.0 if now_s < 100 else 4.0)
     made.run(400)
-    held = [kept.detail for kept in made.store.kept if kept.reason is ReasonCode.STABILISING]
+    held = [kept.detail for kept in made.store.recorded if kept.reason is ReasonCode.STABILISING]
     other = r"another plan \([+-][\d.]+ cores?, PAS [+-][\d.e-]+\)"
     pattern = other + r" must stay better for [\d.]+ (s|min), [\d.]+ of them have passed"
     assert held and all(re.match(pattern, detail) for detail in held), held[:2]

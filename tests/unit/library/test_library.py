@@ -31,7 +31,7 @@ from ipa.library import (
     simulate,
 )
 from ipa.policies.base import PolicyState
-from tests.fakes.policy_contract import expected, seen_with
+from tests.fakes.policy_contract import expected, observed_with
 
 PIPELINE, PROFILES = example()
 LOAD = [6.0] * 60 + [14.0] * 60
@@ -111,7 +111,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 def test_a_policy_decides_by_itself() -> None:
     made = make_policy("ours", PolicyInputs(PIPELINE, PROFILES, solver="exact"))
     running = plan(PIPELINE, PROFILES, 3.0, solver="exact").configs
-    decided = made.decide(seen_with(9.0, running), expected(12.0), PolicyState(running))
+    decided = made.decide(observed_with(9.0, running), expected(12.0), PolicyState(running))
     assert decided.configs == plan(PIPELINE, PROFILES, 12.0, solver="exact").configs
 
 

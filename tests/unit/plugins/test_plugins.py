@@ -23,7 +23,7 @@ from ipa.policies.base import Policy, PolicyState
 from ipa.policies.registry import POLICIES
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.settings import Settings
-from tests.fakes.policy_contract import LARGE, expected, seen_with
+from tests.fakes.policy_contract import LARGE, expected, observed_with
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST, scenario
 
 BUILT_IN = {"round": "ipa.model.recording:to_ms", "sums": "math:fsum"}
@@ -225,8 +225,10 @@ def test_a_policy_that_cannot_say_how_urgent_its_plan_is_changes_nothing() -> No
 
 def test_what_ours_does_is_left_as_it_is() -> None:
     made = policy("Changed")
-    plan = made.decide(seen_with(5.0, SMALLEST), expected(5.0), PolicyState(SMALLEST))
-    ours = make_policy("ours", INPUTS).decide(seen_with(5.0, SMALLEST), expected(5.0), PolicyState(SMALLEST))
+    plan = made.decide(observed_with(5.0, SMALLEST), expected(5.0), PolicyState(SMALLEST))
+    ours = make_policy("ours", INPUTS).decide(
+        observed_with(5.0, SMALLEST), expected(5.0), PolicyState(SMALLEST)
+    )
     assert plan.configs == ours.configs
     assert made.name == f"{BAD}:Changed"
     # What it leaves out of the protocols is not there.
@@ -260,7 +262,7 @@ def test_a_policy_that_hangs_is_given_up() -> None:
 def test_where_an_exception_comes_from_is_in_the_log_at_debug(caplog: pytest.LogCaptureFixture) -> None:
     failing = policy("Raising", run=PluginRunner("policy 'acme'", 10.0))
     with caplog.at_level(logging.DEBUG, "ipa.limits"), pytest.raises(PluginError):
-        failing.decide(seen_with(5.0, SMALLEST), expected(5.0), PolicyState(SMALLEST))
+        failing.decide(observed_with(5.0, SMALLEST), expected(5.0), PolicyState(SMALLEST))
     assert "in changed" in caplog.text and "no such\ncolumn" in caplog.text
 
 
