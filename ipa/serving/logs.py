@@ -21,7 +21,6 @@ MOST_WAITING = 5000
 # How long `close` waits for the queue.
 FLUSH_S = 1.0
 
-
 # Turns the time of a record into the one that the log shows.
 ShownAt = Callable[[datetime], datetime]
 TIME = "%Y-%m-%d %H:%M:%S"

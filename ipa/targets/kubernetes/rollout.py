@@ -139,12 +139,6 @@ class DeploymentState:
                 return f"its pods cannot be created: {each.get('message') or each.get('reason', '')}"
         return ""
 
-    @property
-    def is_late(self) -> bool:
-        """True if its progress deadline passed."""
-        conditions = self._status.get("conditions") or ()
-        return any(each.get("reason") == "ProgressDeadlineExceeded" for each in conditions)
-
     def news(self, *, failures: bool) -> Iterator[str]:
         """The failures of its new pods, or those that no node takes; old ones do not matter to the change."""
         for pod in self.pods or ():
@@ -251,7 +245,8 @@ def judge(states: Sequence[DeploymentState], lost: Sequence[int] = ()) -> Rollou
             ends = bool(waiting) and state.place.follows
             ends |= any(pod["metadata"].get("deletionTimestamp") for pod in state.pods or ())
             (bad if REFUSED in state.refusal and not ends else news).append(state.refusal)
-            if state.is_late:
+            conditions = at(state.deployment, "status", "conditions") or ()
+            if any(each.get("reason") == "ProgressDeadlineExceeded" for each in conditions):
                 bad.append("its Deployment made no progress in time")
         is_bad = any(bad)
         words = filter(None, bad if is_bad else [wait, *news])

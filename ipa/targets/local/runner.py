@@ -55,8 +55,6 @@ FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 10.0
 # So many new replicas in a row that die before they are ready make a change fail.
 GIVE_UP_AFTER = 3
-
-
 # Health checks at once: some replicas may not answer for the whole of REQUEST_TIMEOUT_S.
 PROBES = 8
 

@@ -108,8 +108,8 @@ class StageLocation(Served):
             return False
         # Ours alone: the operator sets env of its own over what others have put there.
         for name in owned_env(self.stage):
-            entry, got = env_entry(wanted, name), env_entry(there, name)
-            if entry is not None and (got is None or got.get("value", "") != entry.get("value", "")):
+            entry, own = env_entry(wanted, name), env_entry(there, name)
+            if entry is not None and (own is None or own.get("value", "") != entry.get("value", "")):
                 return False
         for kind in ("requests", "limits"):
             # As numbers: the server may write 500m as 0.5. What is not asked for may be defaulted.
