@@ -91,38 +91,28 @@ def _parts(configs: Sequence[StageConfig]) -> Sequence[Sequence[StageConfig]]:
 
 def _misnamed(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[Problem]:
     """Unknown stages and variants, and faults in the shares of several parts."""
+    stages = {stage.name: stage for stage in pipeline.served}
     problems: list[Problem] = []
     first = 0
     for part in _parts(configs):
-        problems += _misnamed_part(pipeline, part, first)
+        missing = dict(stages)
+        for index, config in enumerate(part, first):
+            stage = stages.get(config.stage)
+            where = f"/configs/{index}"
+            if stage is None:
+                message = f"no stage {config.stage!r}; {unknown(config.stage, stages)}"
+                problems.append(Problem(message, pointer=f"{where}/stage"))
+                continue
+            if missing.pop(config.stage, None) is None:
+                problems.append(Problem(f"stage {config.stage!r} is given twice", pointer=f"{where}/stage"))
+            variants = [variant.name for variant in stage.variants]
+            if config.variant not in variants:
+                hint = unknown(config.variant, variants)
+                message = f"stage {config.stage!r} has no variant {config.variant!r}; {hint}"
+                problems.append(Problem(message, pointer=f"{where}/variant"))
+        problems += [Problem(f"stage {name!r} is missing", pointer="/configs") for name in missing]
         first += len(part)
-    if problems:
-        return problems
-    return [Problem(fault, pointer="/configs") for fault in share_faults(configs)]
-
-
-def _misnamed_part(pipeline: Pipeline, configs: Sequence[StageConfig], first: int) -> list[Problem]:
-    stages = {stage.name: stage for stage in pipeline.served}
-    problems, seen = [], set()
-    for index, config in enumerate(configs, first):
-        stage = stages.get(config.stage)
-        where = f"/configs/{index}"
-        if stage is None:
-            message = f"no stage {config.stage!r}; {unknown(config.stage, stages)}"
-            problems.append(Problem(message, pointer=f"{where}/stage"))
-            continue
-        if config.stage in seen:
-            problems.append(Problem(f"stage {config.stage!r} is given twice", pointer=f"{where}/stage"))
-        seen.add(config.stage)
-        variants = [variant.name for variant in stage.variants]
-        if config.variant not in variants:
-            hint = unknown(config.variant, variants)
-            message = f"stage {config.stage!r} has no variant {config.variant!r}; {hint}"
-            problems.append(Problem(message, pointer=f"{where}/variant"))
-    problems += [
-        Problem(f"stage {name!r} is missing", pointer="/configs") for name in stages if name not in seen
-    ]
-    return problems
+    return problems or [Problem(fault, pointer="/configs") for fault in share_faults(configs)]
 
 
 def _beyond(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[Problem]:

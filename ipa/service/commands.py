@@ -16,14 +16,13 @@ from ipa.control.engine.state import ChangeRequest
 from ipa.control.ports import Attribution, DecisionLog, Freeze, PipelineControl, StagePin
 from ipa.model.decision import Decision, Mode, ReasonCode
 from ipa.model.errors import ConflictError, InProgressError, InputError, NotFoundError, Problem
-from ipa.model.parts import stage_pairs
+from ipa.model.parts import Configs, stage_pairs
 from ipa.model.pipeline import Pin, Pipeline
 from ipa.model.plan import StageConfig, cores_of
 from ipa.service.checks import checked_configs, pin_problems
 from ipa.service.service import ChangeOrder, Precondition, Service
 from ipa.service.status import ControlView, control_view, freeze_id, live_of, loop_of
 
-Configs = tuple[StageConfig, ...]
 # The steps of one change, the oldest first.
 Steps = list[Decision]
 # The newest changes that are looked through; with its inputs one is some tens of kilobytes.
@@ -406,7 +405,7 @@ def roll_back(
     Errors: those of `apply` and of `undo_of`.
     """
     found = preview_undo(service, pipeline, to, whose, order.expected)
-    _require_confirmation("" if order.confirmed else found.unconfirmed)
+    check_confirmed(service, pipeline, found.configs, confirmed=order.confirmed)
     detail = f"{order.words('rollback')}: {found.words}"
     wanted = ChangeRequest(found.configs, detail, by=order.by, restores=True, undoes=found.undoes)
     return loop_of(service, pipeline.name).request(wanted)
@@ -435,13 +434,10 @@ def check_confirmed(
 
     Nothing is checked if it is `confirmed`, or if no loop has seen the requests.
     """
-    _require_confirmation("" if confirmed else _capacity_taken(service, pipeline, configs))
-
-
-def _require_confirmation(capacity_taken: str) -> None:
-    if capacity_taken:
+    taken = "" if confirmed else _capacity_taken(service, pipeline, configs)
+    if taken:
         raise ConflictError(
-            capacity_taken,
+            taken,
             hint='Confirm it with `"confirmed": true` (`--confirm`) to make the change all the same.',
         )
 

@@ -35,6 +35,15 @@ def run_checks(
     limits_s = [timeout_s if check.timeout_s is None else check.timeout_s for check in checks]
     index = {check.name: at for at, check in enumerate(checks)}
 
+    def look(at: int, check: DoctorCheck) -> None:
+        try:
+            answers.put((at, list(check.look())))
+        except IpaError as error:
+            answers.put((at, [failed(check.name, error)]))
+        except Exception as error:
+            # A bug in one check, or in a library that it calls, must not hide the findings of the others.
+            answers.put((at, [fail(check.name, f"the check failed: {type(error).__name__}: {error}")]))
+
     def settle(at: int, findings: list[Finding]) -> None:
         if at not in found:
             found[at] = findings
@@ -52,10 +61,7 @@ def run_checks(
                 continue
             begun_s[at] = time.monotonic()
             running.append(at)
-            thread = threading.Thread(
-                target=_look, args=(at, check, answers), name=f"check-{at}", daemon=True
-            )
-            thread.start()
+            threading.Thread(target=look, args=(at, check), name=f"check-{at}", daemon=True).start()
         if not running:
             continue
         due_s = min(begun_s[at] + limits_s[at] for at in running)
@@ -66,17 +72,6 @@ def run_checks(
                 if time.monotonic() >= begun_s[at] + limits_s[at]:
                     settle(at, [fail(checks[at].name, f"no answer within {limits_s[at]:g} s")])
     return [finding for at in range(len(checks)) for finding in found[at]]
-
-
-def _look(at: int, check: DoctorCheck, answers: queue.Queue[tuple[int, list[Finding]]]) -> None:
-    """Put the findings of the check, or the fault that it failed with, into the answers."""
-    try:
-        answers.put((at, list(check.look())))
-    except IpaError as error:
-        answers.put((at, [failed(check.name, error)]))
-    except Exception as error:
-        # A bug in one check, or in a library that it calls, must not hide the findings of the others.
-        answers.put((at, [fail(check.name, f"the check failed: {type(error).__name__}: {error}")]))
 
 
 def files_findings(settings: Settings) -> Iterator[Finding]:

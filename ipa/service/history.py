@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
@@ -81,27 +81,22 @@ def newest_first(
     last = None if before is None else log.decision(before)
     left = most
     while left:
-        found = _after(log, pipeline, min(left, READ_AT_ONCE), last, applied_only)
-        for last in found[:left]:
+        limit = min(left, READ_AT_ONCE)
+        if last is None:
+            page = log.decisions(pipeline, limit=limit, applied_only=applied_only)
+        else:
+            tick, limit = last.tick + 1, limit + SAME_TICK
+            page = log.decisions(pipeline, limit=limit, before_tick=tick, applied_only=applied_only)
+            ids = [each.decision_id for each in page]
+            if last.decision_id in ids:
+                page = page[ids.index(last.decision_id) + 1 :]
+            else:
+                page = [each for each in page if each.tick < last.tick]
+        for last in page[:left]:
             left -= 1
             yield last
-        if not found:
+        if not page:
             return
-
-
-def _after(
-    log: DecisionLog, pipeline: str, limit: int, last: Decision | None, applied_only: bool
-) -> Sequence[Decision]:
-    """The decisions that follow that one, going back; the newest without one."""
-    if last is None:
-        return log.decisions(pipeline, limit=limit, applied_only=applied_only)
-    found = log.decisions(
-        pipeline, limit=limit + SAME_TICK, before_tick=last.tick + 1, applied_only=applied_only
-    )
-    ids = [decision.decision_id for decision in found]
-    if last.decision_id in ids:
-        return found[ids.index(last.decision_id) + 1 :]
-    return [decision for decision in found if decision.tick < last.tick]
 
 
 async def replay(

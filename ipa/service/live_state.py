@@ -298,6 +298,10 @@ def _stage(
     plan = planned.get(_replica(config)) if config else None
     capacity_rps = _capacity_rps(config, plan, running, slower) if config else None
     served, served_accuracy = _served(seen, config, variants)
+    in_file = [each.name for each in pipeline.stage(config.stage).variants] if config else []
+    resident: tuple[str, ...] = ()
+    if config and config.variant in in_file:
+        resident = resident_variants(pipeline, config.stage, config.variant)[1:]
     return StageLive(
         stage=seen.stage,
         config=config,
@@ -319,7 +323,7 @@ def _stage(
         if plan and config and plan.replicas == config.replicas
         else None,
         beside=pipeline.bounds.beside(config) if config else NO_RESOURCES,
-        resident=_resident(pipeline, config) if config else (),
+        resident=resident,
     )
 
 
@@ -337,14 +341,6 @@ def _served(
         return shares, None
     whole = sum(each.share_ratio for each in shares)
     return shares, sum(variants[each.variant].accuracy * each.share_ratio for each in shares) / whole
-
-
-def _resident(pipeline: Pipeline, config: StageConfig) -> tuple[str, ...]:
-    """The other variants that the stage's replicas keep loaded; none for one that is not in the file."""
-    known = {each.name for each in pipeline.stage(config.stage).variants}
-    if config.variant not in known:
-        return ()
-    return resident_variants(pipeline, config.stage, config.variant)[1:]
 
 
 def _capacity_rps(
@@ -446,21 +442,20 @@ def parts_live(observation: Observation | None, snapshot: Snapshot) -> tuple[Par
     parts = parts_of(running)
     if observation is None or len(parts) < 2:
         return ()
-    seen = observation.parts if len(observation.parts) == len(parts) else ()
-    found = []
+    observed = observation.parts if len(observation.parts) == len(parts) else ()
+    live = []
     for at, part in enumerate(parts):
-        latency = seen[at].latency_s if seen else None
-        ended = seen[at].attainment if seen else None
-        found.append(
+        ended = known(observed[at].attainment) if observed else None
+        live.append(
             PartLive(
                 share_percent=share_of(part),
                 configs=part,
-                latency_s=latency.value if isinstance(latency, Measured) else None,
-                in_time_ratio=ended.value.in_time_ratio if isinstance(ended, Measured) else None,
+                latency_s=known(observed[at].latency_s) if observed else None,
+                in_time_ratio=ended.in_time_ratio if ended else None,
                 is_canary=snapshot.trial is not None and snapshot.trial.of(part),
             )
         )
-    return tuple(found)
+    return tuple(live)
 
 
 def canary_live(pipeline: Pipeline, snapshot: Snapshot) -> CanaryLive | None:

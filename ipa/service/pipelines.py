@@ -198,27 +198,22 @@ def shown_beside(service: Service, pipeline: Pipeline) -> tuple[str | None, Orig
 
 
 def _check_place(caller: Caller, pipeline: Pipeline) -> None:
-    """ConflictError where its namespace has no room for another pipeline, ForbiddenError for its name."""
-    service, namespace = caller.service, pipeline.namespace
+    """ConflictError where its namespace has no room for another pipeline, ForbiddenError for its name.
+
+    The refusal of a name has one form for every reason. Names are unique in the service: one that is taken
+    where the caller sees nothing is not told from one that is for another namespace
+    (`IPA_API_NAMES=prefixed`).
+    """
+    service, name, namespace = caller.service, pipeline.name, pipeline.namespace
     registry = service.registry
-    others = [each for name, each in list(registry.pipelines.items()) if name not in registry.files]
+    others = [each for each in list(registry.pipelines.values()) if each.name not in registry.files]
     most = service.settings.api_pipelines
     if sum(each.namespace == namespace for each in others) >= most:
         raise ConflictError(
             f"the namespace {namespace} has {most} pipelines that were given over the API, the most allowed",
             hint="Remove one, or raise IPA_API_PIPELINES.",
         )
-    _check_name(caller, pipeline)
-
-
-def _check_name(caller: Caller, pipeline: Pipeline) -> None:
-    """ForbiddenError for a name that the caller may not give, in one form for every reason.
-
-    Names are unique in the service. One that is taken where the caller sees nothing is not told from one that
-    is kept for another namespace (`IPA_API_NAMES=prefixed`).
-    """
-    service, name, namespace = caller.service, pipeline.name, pipeline.namespace
-    taken = service.registry.pipelines.get(name)
+    taken = registry.pipelines.get(name)
     is_hidden = taken is not None and not caller.identity.may(Operation.READ, taken.namespace)
     is_free = caller.identity.may(Operation.DEFINE, EVERYWHERE)
     is_reserved = service.settings.api_names == "prefixed" and not is_free

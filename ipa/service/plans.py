@@ -26,7 +26,7 @@ from ipa.model.errors import (
     UnplannedError,
 )
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import Plan, cores_of
+from ipa.model.plan import cores_of
 from ipa.model.profile import StageProfile
 from ipa.optimize.explain import Explanation
 from ipa.optimize.frontier import FrontierPoint, accuracy_cost
@@ -89,24 +89,16 @@ class PlanRequest:
 
 def what_if(service: Service, pipeline: Pipeline, request: PlanRequest) -> PlanQuestion:
     """The question of the request. InputError if there is no rate; others as of `PlanRequest.varied`."""
-    rate_rps = request.rate_rps or known_rate(service, pipeline)
+    rate_rps = request.rate_rps
+    if not rate_rps:
+        live = live_of(service, pipeline.name)
+        rate_rps = live.forecast.upper_rps if live.forecast else live.rate_rps
     if not rate_rps:
         problem = Problem("no load was seen yet, so a rate must be given", pointer="/rate_rps")
         raise InputError("there is no rate to plan for", problems=[problem])
     objective = request.objective or pipeline.default_objective
     varied, profiles = request.varied(pipeline), service.profiles(pipeline.name)
     return PlanQuestion(varied, profiles, rate_rps, objective, request.compat, request.allocation)
-
-
-def known_rate(service: Service, pipeline: Pipeline) -> float | None:
-    """The forecast's upper quantile, else the observed rate; None if neither is known."""
-    live = live_of(service, pipeline.name)
-    return live.forecast.upper_rps if live.forecast else live.rate_rps
-
-
-async def plan_for(service: Service, question: PlanQuestion, solver: str) -> Plan:
-    """The plan that answers the question; infeasible is a termination, not an error."""
-    return await service.planner.plan(question, solver, service.settings.solver_deadline_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +162,8 @@ async def make_plan(
     basis = basis_of(service, pipeline)
     question = what_if(service, pipeline, request)
     async with place:
-        plan = await plan_for(service, question, request.solver)
+        deadline_s = service.settings.solver_deadline_s
+        plan = await service.planner.plan(question, request.solver, deadline_s)
     kept = StoredPlan(
         plan_id=uuid.uuid4().hex,
         pipeline=pipeline.name,
@@ -330,7 +323,8 @@ async def explain(
     """Return why the plan of the request is best, as far as time allows; computed in the `place`."""
     question = what_if(service, pipeline, request)
     async with place:
-        plan = await plan_for(service, question, request.solver)
+        deadline_s = service.settings.solver_deadline_s
+        plan = await service.planner.plan(question, request.solver, deadline_s)
         return await service.planner.explain(question, plan, EXPLANATION_S)
 
 
