@@ -45,7 +45,7 @@ def attribution_to(action: ControlAction) -> Any:
     """The attribution of a request whose query says who asks, and why."""
 
     async def of_query(caller: CurrentCaller, by: By = "", reason: Why = "") -> Attribution:
-        return caller.said(action, by, reason)
+        return caller.attribution(action, by, reason)
 
     return Depends(of_query)
 
@@ -62,7 +62,7 @@ def set_mode(pipeline: Named, service: Using, caller: CurrentCaller, body: ModeB
     Advisory decides and records; shadow bases each decision on the one before; neither writes. Guarded writes
     only changes that add replicas; active writes every change.
     """
-    attribution = caller.said(ControlAction.MODE, body.by, body.reason)
+    attribution = caller.attribution(ControlAction.MODE, body.by, body.reason)
     return commands.set_mode(service, pipeline, attribution, body.mode)
 
 
@@ -71,7 +71,7 @@ def set_pin(
     pipeline: Named, service: Using, caller: CurrentCaller, stage: StageName, body: PinBody
 ) -> ControlView:
     """Fix a part of the stage's configuration, in addition to pins of the file. Replaces the stage's pin."""
-    attribution = caller.said(ControlAction.PIN, body.by, body.reason)
+    attribution = caller.attribution(ControlAction.PIN, body.by, body.reason)
     return commands.set_pin(service, pipeline, attribution, stage, body.pin())
 
 
@@ -84,7 +84,7 @@ def remove_pin(pipeline: Named, service: Using, stage: StageName, attribution: U
 @router.post("/freezes", tags=["control"])
 def add_freeze(pipeline: Named, service: Using, caller: CurrentCaller, body: FreezeBody) -> ControlView:
     """Forbid changes from `start` (now if absent) to `end`; every week if `weekly`."""
-    attribution = caller.said(ControlAction.FREEZE, body.by, body.reason)
+    attribution = caller.attribution(ControlAction.FREEZE, body.by, body.reason)
     return commands.add_freeze(service, pipeline, attribution, body.end, start=body.start, weekly=body.weekly)
 
 
@@ -103,7 +103,7 @@ def remove_freeze(pipeline: Named, service: Using, freeze: FreezeId, attribution
 @router.post("/pause", tags=["control"])
 def pause(pipeline: Named, service: Using, caller: CurrentCaller, body: PauseBody) -> ControlView:
     """Pause control until a time, for a duration, or until resumed; requests are still served."""
-    attribution = caller.said(ControlAction.PAUSE, body.by, body.reason)
+    attribution = caller.attribution(ControlAction.PAUSE, body.by, body.reason)
     return commands.pause(service, pipeline, attribution, until=body.until, for_s=body.for_s)
 
 

@@ -75,7 +75,7 @@ async def make_plan(
 @router.get("/plans/{plan_id}", tags=["plans"])
 def get_plan(plan_id: str, service: Using, response: Response) -> PlanView:
     """Return a stored plan with the versions of its inputs."""
-    stored = plans.kept_plan(service, plan_id)
+    stored = plans.stored_plan(service, plan_id)
     response.headers["ETag"] = _tag_of(stored)
     return _view(stored)
 

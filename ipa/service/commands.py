@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -79,9 +79,9 @@ def undo_of(
     settled = () if phase in IN_FLIGHT else running
     acts = _standing(_in_force(applied, settled))
     if to is not None:
-        found = _revision(pipeline, log, to)
-        steps = next((each for each in acts if found.decision_id in _ids(each)), [found])
-        return UndoView(f"restores revision {found.tick}", (), running, steps[-1].configs)
+        decision = _revision(pipeline, log, to)
+        steps = next((each for each in acts if decision.decision_id in _ids(each)), [decision])
+        return UndoView(f"restores revision {decision.tick}", (), running, steps[-1].configs)
     at = _last_of(pipeline, acts, whose, settled)
     if phase in IN_FLIGHT and applied and (at is None or applied[0].decision_id not in _ids(acts[at])):
         newest = applied[0]
@@ -113,10 +113,12 @@ def _nothing_left(pipeline: Pipeline, acts: Sequence[Steps], whose: str | None) 
 def _revision(pipeline: Pipeline, log: DecisionLog, to: str) -> Decision:
     """The change of that number or id; NotFoundError."""
     if not to.isdecimal():
-        found = log.decision(to)
-        if found.pipeline != pipeline.name:
-            raise NotFoundError(f"decision {to!r} is of pipeline {found.pipeline!r}, not {pipeline.name!r}")
-        return found
+        decision = log.decision(to)
+        if decision.pipeline != pipeline.name:
+            raise NotFoundError(
+                f"decision {to!r} is of pipeline {decision.pipeline!r}, not {pipeline.name!r}"
+            )
+        return decision
     newest = log.decisions(pipeline.name, limit=1, before_tick=int(to) + 1, applied_only=True)
     if not newest or newest[0].tick != int(to):
         raise NotFoundError(
@@ -131,13 +133,13 @@ def _in_force(applied: Sequence[Decision], after: Configs) -> list[Decision]:
 
     One that was not written shows by its successor, which begins from the same configuration.
     """
-    found: list[Decision] = []
+    decisions: list[Decision] = []
     for decision in applied:
         is_unwritten = decision.previous == after
         if not is_unwritten or decision.configs == after:
-            found.insert(0, decision)
+            decisions.insert(0, decision)
             after = decision.previous
-    return found
+    return decisions
 
 
 def _standing(decisions: Sequence[Decision]) -> list[Steps]:
@@ -233,7 +235,7 @@ _one_at_a_time = threading.Lock()
 def pause(
     service: Service,
     pipeline: Pipeline,
-    said: Attribution,
+    attribution: Attribution,
     *,
     until: datetime | None = None,
     for_s: float | None = None,
@@ -251,26 +253,30 @@ def pause(
     elif until is not None and until <= now:
         problem = Problem(f"{until.isoformat()} is past", pointer="/until")
         raise InputError("the pause would already be over", problems=[problem])
-    paused = {"paused": True, "paused_until": end, "paused_reason": said.why, "paused_by": said.by}
-    return _set(service, pipeline, said, paused)
+    by, why = attribution.by, attribution.why
+    paused = {"paused": True, "paused_until": end, "paused_reason": why, "paused_by": by}
+    return _set(service, pipeline, attribution, **paused)
 
 
-def resume(service: Service, pipeline: Pipeline, said: Attribution) -> ControlView:
+def resume(service: Service, pipeline: Pipeline, attribution: Attribution) -> ControlView:
     """End the pause, and a block that waits for a person."""
     unpaused = {"paused": False, "paused_until": None, "paused_reason": "", "paused_by": ""}
-    return _set(service, pipeline, said, {**unpaused, "resumed_at": service.clock.now()})
+    return _set(service, pipeline, attribution, **unpaused, resumed_at=service.clock.now())
 
 
-def set_mode(service: Service, pipeline: Pipeline, said: Attribution, mode: Mode) -> ControlView:
+def set_mode(service: Service, pipeline: Pipeline, attribution: Attribution, mode: Mode) -> ControlView:
     """Set the mode of the pipeline. A mode that writes is logged with the doubts of the profiles, if any."""
-    view = _set(service, pipeline, said, {"mode": mode, "mode_by": said.by, "mode_reason": said.why})
+    by, why = attribution.by, attribution.why
+    view = _set(service, pipeline, attribution, mode=mode, mode_by=by, mode_reason=why)
     if mode.writes:
         for doubt in view.profile_doubts:
             LOG.warning("%s is %s with plans that may be wrong: %s", pipeline.name, mode.value, doubt)
     return view
 
 
-def set_pin(service: Service, pipeline: Pipeline, said: Attribution, stage: str, pin: Pin) -> ControlView:
+def set_pin(
+    service: Service, pipeline: Pipeline, attribution: Attribution, stage: str, pin: Pin
+) -> ControlView:
     """Fix a part of the configuration of a stage, in place of the stage's earlier pin.
 
     NotFoundError for an unknown stage; InputError lists all else that is wrong with the pin.
@@ -278,33 +284,33 @@ def set_pin(service: Service, pipeline: Pipeline, said: Attribution, stage: str,
     problems = pin_problems(pipeline, stage, pin)
     if problems:
         raise InputError(f"stage {stage!r} cannot be pinned like this", problems=problems)
-    wanted = StagePin(stage, pin, said.why, said.by)
+    wanted = StagePin(stage, pin, attribution.why, attribution.by)
 
     def pinned(control: PipelineControl) -> PipelineControl:
         return replace(control, pins=(*(other for other in control.pins if other.stage != stage), wanted))
 
-    return _changed(service, pipeline, said, pinned)
+    return _changed(service, pipeline, attribution, pinned)
 
 
-def remove_pin(service: Service, pipeline: Pipeline, said: Attribution, stage: str) -> ControlView:
+def remove_pin(service: Service, pipeline: Pipeline, attribution: Attribution, stage: str) -> ControlView:
     """Leave the stage to the planner again; NotFoundError if it is not pinned."""
 
     def without(control: PipelineControl) -> PipelineControl:
-        kept = tuple(pin for pin in control.pins if pin.stage != stage)
-        if kept == control.pins:
+        pins = tuple(pin for pin in control.pins if pin.stage != stage)
+        if pins == control.pins:
             known = ", ".join(pin.stage for pin in control.pins) or "none"
             raise NotFoundError(
                 f"no stage {stage!r} of pipeline {pipeline.name!r} is pinned", hint=f"Pinned are: {known}"
             )
-        return replace(control, pins=kept)
+        return replace(control, pins=pins)
 
-    return _changed(service, pipeline, said, without)
+    return _changed(service, pipeline, attribution, without)
 
 
 def add_freeze(
     service: Service,
     pipeline: Pipeline,
-    said: Attribution,
+    attribution: Attribution,
     end: datetime,
     *,
     start: datetime | None = None,
@@ -325,58 +331,59 @@ def add_freeze(
         message = f"{end.isoformat()} is past"
     if message:
         raise InputError("the freeze would have no effect", problems=[Problem(message, pointer="/end")])
-    freeze = Freeze(start, end, said.why, said.by, weekly)
+    freeze = Freeze(start, end, attribution.why, attribution.by, weekly)
 
     def added(control: PipelineControl) -> PipelineControl:
         # A freeze that is over is of no use to anyone; the same window again replaces its reason.
-        kept = [
+        freezes = [
             other
             for other in control.freezes
             if (other.weekly or now < other.end) and freeze_id(other) != freeze_id(freeze)
         ]
-        if len(kept) >= MOST_FREEZES:
-            problem = Problem(f"there are {len(kept)} already", pointer="/start")
+        if len(freezes) >= MOST_FREEZES:
+            problem = Problem(f"there are {len(freezes)} already", pointer="/start")
             raise InputError("there are too many freezes; remove some first", problems=[problem])
-        return replace(control, freezes=(*kept, freeze))
+        return replace(control, freezes=(*freezes, freeze))
 
-    return _changed(service, pipeline, said, added)
+    return _changed(service, pipeline, attribution, added)
 
 
-def remove_freezes(service: Service, pipeline: Pipeline, said: Attribution) -> ControlView:
+def remove_freezes(service: Service, pipeline: Pipeline, attribution: Attribution) -> ControlView:
     """End every freeze, also those to come."""
-    return _set(service, pipeline, said, {"freezes": ()})
+    return _set(service, pipeline, attribution, freezes=())
 
 
-def remove_freeze(service: Service, pipeline: Pipeline, said: Attribution, freeze: str) -> ControlView:
+def remove_freeze(service: Service, pipeline: Pipeline, attribution: Attribution, freeze: str) -> ControlView:
     """End one freeze, or remove it before it begins; NotFoundError for an unknown id."""
 
     def without(control: PipelineControl) -> PipelineControl:
-        kept = tuple(each for each in control.freezes if freeze_id(each) != freeze)
-        if kept == control.freezes:
+        freezes = tuple(each for each in control.freezes if freeze_id(each) != freeze)
+        if freezes == control.freezes:
             known = ", ".join(freeze_id(each) for each in control.freezes) or "none"
             raise NotFoundError(
                 f"pipeline {pipeline.name!r} has no freeze {freeze!r}", hint=f"There are: {known}"
             )
-        return replace(control, freezes=kept)
+        return replace(control, freezes=freezes)
 
-    return _changed(service, pipeline, said, without)
+    return _changed(service, pipeline, attribution, without)
 
 
-def _set(service: Service, pipeline: Pipeline, said: Attribution, fields: Mapping[str, Any]) -> ControlView:
-    return _changed(service, pipeline, said, lambda control: replace(control, **fields))
+def _set(service: Service, pipeline: Pipeline, attribution: Attribution, **fields: Any) -> ControlView:
+    return _changed(service, pipeline, attribution, lambda control: replace(control, **fields))
 
 
 def _changed(
     service: Service,
     pipeline: Pipeline,
-    said: Attribution,
+    attribution: Attribution,
     change: Callable[[PipelineControl], PipelineControl],
 ) -> ControlView:
     """Change the overrides of the pipeline; the record names who changed them."""
     with _one_at_a_time:
         control = change(service.controls.control(pipeline.name))
-        service.controls.set_control(pipeline.name, control, said)
-    LOG.info("%s of %s by %s: %s", said.deed.value, pipeline.name, said.by or "someone", said.why)
+        service.controls.set_control(pipeline.name, control, attribution)
+    author = attribution.by or "someone"
+    LOG.info("%s of %s by %s: %s", attribution.deed.value, pipeline.name, author, attribution.why)
     view = control_view(control, service.clock.now())
     return replace(view, profile_doubts=service.profile_doubts(pipeline))
 
@@ -404,10 +411,10 @@ def roll_back(
 
     Errors: those of `apply` and of `undo_of`.
     """
-    found = preview_undo(service, pipeline, to, whose, order.expected)
-    check_confirmed(service, pipeline, found.configs, confirmed=order.confirmed)
-    detail = f"{order.words('rollback')}: {found.words}"
-    wanted = ChangeRequest(found.configs, detail, by=order.by, restores=True, undoes=found.undoes)
+    undo = preview_undo(service, pipeline, to, whose, order.expected)
+    check_confirmed(service, pipeline, undo.configs, confirmed=order.confirmed)
+    detail = f"{order.words('rollback')}: {undo.words}"
+    wanted = ChangeRequest(undo.configs, detail, by=order.by, restores=True, undoes=undo.undoes)
     return loop_of(service, pipeline.name).request(wanted)
 
 
@@ -423,8 +430,8 @@ def preview_undo(
     if expected is not None:
         expected.check(live.revision, f"pipeline {pipeline.name}")
     running = tuple(stage.config for stage in live.stages if stage.config)
-    found = undo_of(pipeline, service.log, to, whose, running, ActuationPhase(live.phase))
-    return replace(found, unconfirmed=_capacity_taken(service, pipeline, found.configs))
+    undo = undo_of(pipeline, service.log, to, whose, running, ActuationPhase(live.phase))
+    return replace(undo, unconfirmed=_capacity_taken(service, pipeline, undo.configs))
 
 
 def check_confirmed(
@@ -445,12 +452,12 @@ def check_confirmed(
 def _capacity_taken(service: Service, pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
     """The replicas or cores that the configurations take while requests are late, in words; else empty."""
     loop = service.registry.loops.get(pipeline.name)
-    seen = None if loop is None else loop.snapshot()
-    if seen is None or seen.observation is None or not seen.feedback.is_broken:
+    snapshot = None if loop is None else loop.snapshot()
+    if snapshot is None or snapshot.observation is None or not snapshot.feedback.is_broken:
         return ""
     losses = [
         f"takes {new.stage} from {old.replicas}×{old.cores:g} to {new.replicas}×{cores_of(new.cores)}"
-        for old, new in stage_pairs(seen.observation.running() or (), configs)
+        for old, new in stage_pairs(snapshot.observation.running() or (), configs)
         if old is not None and old.variant == new.variant and new.total_cores < old.total_cores
     ]
-    return f"{lateness(seen.observation, pipeline)}, and the change {', '.join(losses)}" if losses else ""
+    return f"{lateness(snapshot.observation, pipeline)}, and the change {', '.join(losses)}" if losses else ""

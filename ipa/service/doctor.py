@@ -29,7 +29,7 @@ def run_checks(
     `ended` receives the name of each check that has ended. Checks run at the same time, in threads that end
     with the process: one that hangs is left behind.
     """
-    found: dict[int, list[Finding]] = {}
+    results: dict[int, list[Finding]] = {}
     begun_s: dict[int, float] = {}
     answers: queue.Queue[tuple[int, list[Finding]]] = queue.Queue()
     limits_s = [timeout_s if check.timeout_s is None else check.timeout_s for check in checks]
@@ -45,16 +45,16 @@ def run_checks(
             answers.put((at, [fail(check.name, f"the check failed: {type(error).__name__}: {error}")]))
 
     def settle(at: int, findings: list[Finding]) -> None:
-        if at not in found:
-            found[at] = findings
+        if at not in results:
+            results[at] = findings
             ended(checks[at].name)
 
-    while len(found) < len(checks):
-        running = [at for at in begun_s if at not in found]
+    while len(results) < len(checks):
+        running = [at for at in begun_s if at not in results]
         for at, check in enumerate(checks):
-            before = found.get(index[check.after]) if check.after else []
+            before = results.get(index[check.after]) if check.after else []
             is_taken = check.turn and check.turn in {checks[other].turn for other in running}
-            if at in found or at in begun_s or before is None or is_taken:
+            if at in results or at in begun_s or before is None or is_taken:
                 continue
             if any(each.state is Severity.FAIL for each in before):
                 settle(at, [warn(check.name, f"not checked, since {check.after!r} failed")])
@@ -71,7 +71,7 @@ def run_checks(
             for at in running:
                 if time.monotonic() >= begun_s[at] + limits_s[at]:
                     settle(at, [fail(checks[at].name, f"no answer within {limits_s[at]:g} s")])
-    return [finding for at in range(len(checks)) for finding in found[at]]
+    return [finding for at in range(len(checks)) for finding in results[at]]
 
 
 def files_findings(settings: Settings) -> Iterator[Finding]:
@@ -147,8 +147,8 @@ def profile_findings(settings: Settings, pipeline: Pipeline, today: date) -> Ite
     ]
     doubted = [str(doubt) for doubt in doubts(pipeline.served, used)]
     if doubted or poor:
-        seen = _some(doubted) if doubted else f"poor fits: {_some(poor)}"
-        yield warn(f"fit of {name}", seen, f"ipa fit {pipeline.name}; {measure}")
+        faults = _some(doubted) if doubted else f"poor fits: {_some(poor)}"
+        yield warn(f"fit of {name}", faults, f"ipa fit {pipeline.name}; {measure}")
 
 
 def solver_findings(settings: Settings) -> Iterator[Finding]:
@@ -178,12 +178,12 @@ def solver_findings(settings: Settings) -> Iterator[Finding]:
                 anew = f"pip install --force-reinstall {package}"
             yield missing(name, f"it fails: {error}", remedy or anew)
         else:
-            seen = f"{plan.termination}, objective {plan.objective:.6g}, {1000 * plan.solve_s:.0f} ms"
+            words = f"{plan.termination}, objective {plan.objective:.6g}, {1000 * plan.solve_s:.0f} ms"
             if solver == "gurobi":
                 place = own_licence()
-                seen += f"; licence: {place or 'of the package, not for production'}"
-                seen += f"; auto takes {'it where that covers the model' if place else 'label setting'}"
-            yield ok(name, seen)
+                words += f"; licence: {place or 'of the package, not for production'}"
+                words += f"; auto takes {'it where that covers the model' if place else 'label setting'}"
+            yield ok(name, words)
 
 
 def port_findings(settings: Settings) -> Iterator[Finding]:

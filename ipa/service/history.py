@@ -54,21 +54,23 @@ class RecordView:
 
 def verify(service: Service, pipeline: str, anchor: Head | None) -> RecordView:
     """Recompute the digests of the pipeline's record; RecordError names the first entry that was changed."""
-    found = service.verify(service.record_of(pipeline), anchor)
-    head = str(found.head)
-    return RecordView(pipeline, found.decisions, found.entries, head, found.removed, found.unchecked)
+    verified = service.verify(service.record_of(pipeline), anchor)
+    head = str(verified.head)
+    return RecordView(
+        pipeline, verified.decisions, verified.entries, head, verified.removed, verified.unchecked
+    )
 
 
 def decision(service: Service, decision_id: str) -> tuple[Decision, dict[str, str]]:
     """The decision, and the ids of the decisions right before ("prev") and after ("next") it, if any."""
-    found = service.log.decision(decision_id)
-    around = service.log.decisions(found.pipeline, limit=2 * SAME_TICK, before_tick=found.tick + 2)
+    decision = service.log.decision(decision_id)
+    around = service.log.decisions(decision.pipeline, limit=2 * SAME_TICK, before_tick=decision.tick + 2)
     ids = [each.decision_id for each in around]
-    if found.decision_id not in ids:
-        return found, {}
-    at = ids.index(found.decision_id)
+    if decision.decision_id not in ids:
+        return decision, {}
+    at = ids.index(decision.decision_id)
     near = {"prev": ids[at + 1 : at + 2], "next": ids[at - 1 : at] if at else []}
-    return found, {name: each[0] for name, each in near.items() if each}
+    return decision, {name: each[0] for name, each in near.items() if each}
 
 
 def newest_first(

@@ -283,41 +283,41 @@ def live_state(
 
 
 def _stage(
-    seen: StageObservation,
+    observed: StageObservation,
     planned: Mapping[Replica, StagePlan],
     profile: StageProfile | None,
     snapshot: Snapshot,
     pipeline: Pipeline,
 ) -> StageLive:
     correction = snapshot.correction
-    config = known(seen.running)
-    rate_rps = known(seen.arrival_rate_rps)
+    config = known(observed.running)
+    rate_rps = known(observed.arrival_rate_rps)
     variants = {each.variant: each for each in profile.variants} if profile else {}
     running = variants.get(config.variant) if config else None
-    slower = correction.planned_ratio(seen.stage, config.variant) if config else 1.0
+    slower = correction.planned_ratio(observed.stage, config.variant) if config else 1.0
     plan = planned.get(_replica(config)) if config else None
     capacity_rps = _capacity_rps(config, plan, running, slower) if config else None
-    served, served_accuracy = _served(seen, config, variants)
+    served, served_accuracy = _served(observed, config, variants)
     in_file = [each.name for each in pipeline.stage(config.stage).variants] if config else []
     resident: tuple[str, ...] = ()
     if config and config.variant in in_file:
         resident = resident_variants(pipeline, config.stage, config.variant)[1:]
     return StageLive(
-        stage=seen.stage,
+        stage=observed.stage,
         config=config,
-        ready_replicas=known(seen.ready_replicas),
+        ready_replicas=known(observed.ready_replicas),
         arrival_rate_rps=rate_rps,
-        latency_s=known(seen.latency_s),
-        service_s=seen.service_s,
-        queue_length=known(seen.queue_length),
+        latency_s=known(observed.latency_s),
+        service_s=observed.service_s,
+        queue_length=known(observed.queue_length),
         utilisation_ratio=rate_rps / (capacity_rps * config.replicas)
         if rate_rps is not None and capacity_rps and config and config.replicas
         else None,
-        busy_ratio=snapshot.observation.busy().get(seen.stage) if snapshot.observation else None,
+        busy_ratio=snapshot.observation.busy().get(observed.stage) if snapshot.observation else None,
         accuracy=running.accuracy if running else None,
         served=served,
         served_accuracy=served_accuracy,
-        slowdown_ratio=correction.ratio(seen.stage, config.variant) if config else None,
+        slowdown_ratio=correction.ratio(observed.stage, config.variant) if config else None,
         planned_slowdown_ratio=slower,
         planned_latency_s=plan.latency_s + plan.queue_delay_s
         if plan and config and plan.replicas == config.replicas
@@ -328,15 +328,15 @@ def _stage(
 
 
 def _served(
-    seen: StageObservation, config: StageConfig | None, variants: Mapping[str, VariantProfile]
+    observed: StageObservation, config: StageConfig | None, variants: Mapping[str, VariantProfile]
 ) -> tuple[tuple[ServedShare, ...], float | None]:
     """The shares of the variants that answered, and their mean accuracy.
 
     Empty and None where only the running one did; None also where the accuracy of one is not known.
     """
-    if config is None or not any(variant != config.variant for variant, _ in seen.served):
+    if config is None or not any(variant != config.variant for variant, _ in observed.served):
         return (), None
-    shares = tuple(ServedShare(*each) for each in seen.served)
+    shares = tuple(ServedShare(*each) for each in observed.served)
     if any(each.variant not in variants for each in shares):
         return shares, None
     whole = sum(each.share_ratio for each in shares)
@@ -369,8 +369,8 @@ def _pas(pipeline: Pipeline, stages: Sequence[StageLive], *, as_served: bool = F
     graph, pas = graph_of(pipeline.stages), 0.0
     for first, end in zip(starts, [*starts[1:], None], strict=True):
         part = stages[first:end]
-        seen = {it.stage: it.served_accuracy if as_served and it.served else it.accuracy for it in part}
-        terms = [seen.get(stage.name) if stage.variants else 1.0 for stage in pipeline.stages]
+        accuracies = {it.stage: it.served_accuracy if as_served and it.served else it.accuracy for it in part}
+        terms = [accuracies.get(stage.name) if stage.variants else 1.0 for stage in pipeline.stages]
         known = [term for term in terms if term is not None]
         if len(known) < len(terms):
             return None
@@ -402,27 +402,27 @@ def _degraded(
         return ("nothing was observed yet",)
     if runs_nothing(pipeline, observation):
         return ()
-    found = [observation.problem] if observation.problem else []
+    problems = [observation.problem] if observation.problem else []
     if breaks_slo(observation, pipeline.sla, GuardSettings()):
-        found.append(f"the SLO is broken: {lateness(observation, pipeline)}")
+        problems.append(f"the SLO is broken: {lateness(observation, pipeline)}")
     if decision and decision.reason in UNHEALTHY:
-        found.append(
+        problems.append(
             f"{decision.reason.value}: {decision.detail}" if decision.detail else decision.reason.value
         )
-    return tuple(found)
+    return tuple(problems)
 
 
 def inputs_of(observation: Observation | None) -> tuple[InputLive, ...]:
     """Load and latency of the pipeline, and of each stage what runs, what is ready, and what arrives."""
     if observation is None:
         return ()
-    seen: list[tuple[str, str, Measured[Any] | Missing]] = [
+    inputs: list[tuple[str, str, Measured[Any] | Missing]] = [
         ("load", "", observation.load),
         ("arrival_rate", "", observation.arrival_rate_rps),
         ("latency", "", observation.latency_s),
     ]
     for each in observation.stages:
-        seen += [
+        inputs += [
             ("running", each.stage, each.running),
             ("ready_replicas", each.stage, each.ready_replicas),
             ("arrival_rate", each.stage, each.arrival_rate_rps),
@@ -432,7 +432,7 @@ def inputs_of(observation: Observation | None) -> tuple[InputLive, ...]:
         InputLive(name, stage, it.age_s, it.reason, it.detail)
         if isinstance(it, Missing)
         else InputLive(name, stage, it.age_s)
-        for name, stage, it in seen
+        for name, stage, it in inputs
     )
 
 

@@ -107,9 +107,9 @@ class PipelineChange:
     by: str = ""
     reason: str = ""
 
-    def said(self, deed: ControlAction) -> Attribution:
+    def attribution(self, deed: ControlAction) -> Attribution:
         """The entry of the record about the change."""
-        return self.caller.said(deed, self.by, self.reason)
+        return self.caller.attribution(deed, self.by, self.reason)
 
     def check(self, pipeline: Pipeline) -> None:
         """PreconditionError if the pipeline is at another version by now."""
@@ -126,9 +126,9 @@ def create(caller: Caller, pipeline: Pipeline, *, by: str = "", reason: str = ""
     """
     caller.must(Operation.DEFINE, pipeline.namespace)
     _check_place(caller, pipeline)
-    said = caller.said(ControlAction.GIVE, by, reason)
-    caller.service.registry.give(pipeline, said)
-    LOG.info("pipeline %s was given by %s", pipeline.name, said.by or "someone")
+    attribution = caller.attribution(ControlAction.GIVE, by, reason)
+    caller.service.registry.give(pipeline, attribution)
+    LOG.info("pipeline %s was given by %s", pipeline.name, attribution.by or "someone")
     return view(caller.service, pipeline)
 
 
@@ -147,15 +147,15 @@ def replace(change: PipelineChange, old: Pipeline, new: Pipeline) -> PipelineVie
     else:
         _check_place(change.caller, new)
         change.caller.must(Operation.DEFINE, new.namespace)
-    service, said = change.caller.service, change.said(ControlAction.REPLACE)
+    service, attribution = change.caller.service, change.attribution(ControlAction.REPLACE)
     with _one_at_a_time:
         # Again, now that nobody else can come between.
         change.check(old)
         now = service.registry.pipelines.get(old.name, old)
         changes = "; ".join(changes_of(pipeline_to_mapping(now), pipeline_to_mapping(new)))
-        why = ": ".join(filter(None, (said.why, changes)))
-        service.registry.give(new, dataclasses.replace(said, why=why))
-        LOG.info("pipeline %s was replaced by %s: %s", new.name, said.by or "someone", why)
+        why = ": ".join(filter(None, (attribution.why, changes)))
+        service.registry.give(new, dataclasses.replace(attribution, why=why))
+        LOG.info("pipeline %s was replaced by %s: %s", new.name, attribution.by or "someone", why)
         return view(service, new)
 
 
@@ -163,7 +163,7 @@ def remove(change: PipelineChange, pipeline: Pipeline) -> Removed:
     """Stop controlling a pipeline that was given over the API, and forget it; its workload runs on."""
     with _one_at_a_time:
         change.check(pipeline)
-        left = change.caller.service.registry.remove(pipeline.name, change.said(ControlAction.REMOVE))
+        left = change.caller.service.registry.remove(pipeline.name, change.attribution(ControlAction.REMOVE))
     LOG.info("pipeline %s was removed: %s", pipeline.name, left)
     return Removed(pipeline.name, left)
 
@@ -175,13 +175,13 @@ def set_profile(change: PipelineChange, pipeline: Pipeline, stage: str, profile:
         change.check(pipeline)
         named = (("pipeline", profile.pipeline, pipeline.name), ("stage", profile.stage, stage))
         problems = [
-            Problem(f"the {key} is {found!r}, the address says {wanted!r}", pointer=f"/{key}")
-            for key, found, wanted in named
-            if found != wanted
+            Problem(f"the {key} is {given!r}, the address says {wanted!r}", pointer=f"/{key}")
+            for key, given, wanted in named
+            if given != wanted
         ]
         if problems:
             raise InputError("the profile belongs to another stage", problems=problems)
-        change.caller.service.registry.give_profile(profile, change.said(ControlAction.PROFILE))
+        change.caller.service.registry.give_profile(profile, change.attribution(ControlAction.PROFILE))
     LOG.info("pipeline %s: a profile of %s was given", pipeline.name, stage)
 
 

@@ -113,7 +113,7 @@ def once(
     answers: AnswerStore,
     clock: Clock,
     key: str,
-    asked: str,
+    request_digest: str,
     act: Callable[[IdempotencyClaim], StoredAnswer],
     record: str = "",
 ) -> IdempotentAnswer:
@@ -123,8 +123,8 @@ def once(
     If `act` raises nothing happened, and the key may be used again. The claim tells it whether an earlier
     run of the service may have carried out the request already. The answer is forgotten with the `record`.
     """
-    claim = answers.claim(key, asked, _HOLDER, clock.now().timestamp(), record)
-    if claim.request_digest != asked:
+    claim = answers.claim(key, request_digest, _HOLDER, clock.now().timestamp(), record)
+    if claim.request_digest != request_digest:
         problem = Problem("it was used for another request; use a new one")
         raise InputError("the Idempotency-Key belongs to another request", problems=[problem])
     if claim.answer is not None:
@@ -152,39 +152,39 @@ async def make_plan(
     service: Service,
     pipeline: Pipeline,
     request: PlanRequest,
-    asked: str,
+    request_json: str,
     place: AbstractAsyncContextManager[None],
 ) -> StoredPlan:
     """Make the plan of a what-if, and store it under a new id; nothing else is changed.
 
-    `asked` is the request as its sender wrote it, in JSON. The plan is computed in the `place`.
+    `request_json` is the request as its sender wrote it, in JSON. The plan is computed in the `place`.
     """
     basis = basis_of(service, pipeline)
     question = what_if(service, pipeline, request)
     async with place:
         deadline_s = service.settings.solver_deadline_s
         plan = await service.planner.plan(question, request.solver, deadline_s)
-    kept = StoredPlan(
+    stored = StoredPlan(
         plan_id=uuid.uuid4().hex,
         pipeline=pipeline.name,
         at=service.clock.now().isoformat(),
-        asked=asked,
+        asked=request_json,
         basis=basis,
         plan=plan,
         record=service.record_of(pipeline.name),
     )
-    await to_thread.run_sync(service.plans.keep, kept)
-    return kept
+    await to_thread.run_sync(service.plans.keep, stored)
+    return stored
 
 
-def kept_plan(service: Service, plan_id: str) -> StoredPlan:
+def stored_plan(service: Service, plan_id: str) -> StoredPlan:
     """Return the plan of that id; NotFoundError also if the caller may not see its pipeline."""
-    kept = service.plans.plan(plan_id)
-    if not service.sees(kept.pipeline, kept.key):
+    stored = service.plans.plan(plan_id)
+    if not service.sees(stored.pipeline, stored.key):
         raise NotFoundError(
             f"there is no plan {plan_id!r}", hint="POST /v1/pipelines/PIPELINE/plans makes one."
         )
-    return kept
+    return stored
 
 
 def apply_plan(caller: Caller, plan_id: str, key: str, order: ChangeOrder) -> IdempotentAnswer:
@@ -198,27 +198,27 @@ def apply_plan(caller: Caller, plan_id: str, key: str, order: ChangeOrder) -> Id
     service = caller.service
     expected, mine = order.expected, {"reason": order.reason, "by": order.by}
     mark = digest(canonical_json(("apply", plan_id, expected.text, mine)))
-    kept = _may_apply(caller, plan_id)
+    stored = _may_apply(caller, plan_id)
 
     def act(claim: IdempotencyClaim) -> StoredAnswer:
-        if isinstance(kept, NotFoundError):
-            raise kept
-        pipeline = service.pipeline(kept.pipeline)
+        if isinstance(stored, NotFoundError):
+            raise stored
+        pipeline = service.pipeline(stored.pipeline)
         decision = None
         if claim.is_resumed:
             # The service may have recorded the change for this plan before it restarted.
-            done = service.log.decisions(kept.pipeline, limit=LOOK_BACK, applied_only=True)
-            decision = next((each for each in done if each.plan_id == kept.plan_id), None)
+            done = service.log.decisions(stored.pipeline, limit=LOOK_BACK, applied_only=True)
+            decision = next((each for each in done if each.plan_id == stored.plan_id), None)
         if decision is None:
-            expected.check(version_of(kept.basis), "the plan")
-            _check_fresh(kept, basis_of(service, pipeline))
-            plan = kept.plan
+            expected.check(version_of(stored.basis), "the plan")
+            _check_fresh(stored, basis_of(service, pipeline))
+            plan = stored.plan
             if not plan.configs:
                 raise UnplannedError(
                     f"the plan for {plan.rate_rps:g} rps has no configuration ({plan.termination.value})",
                     hint=f"Feasible with {', or '.join(plan.relaxations)}" if plan.relaxations else plan.note,
                 )
-            configs, detail = kept.plan.configs, f"{order.words('requested')}; plan {plan_id}"
+            configs, detail = stored.plan.configs, f"{order.words('requested')}; plan {plan_id}"
             check_confirmed(service, pipeline, configs, confirmed=order.confirmed)
             wanted = ChangeRequest(configs, detail, by=order.by, plan_id=plan_id)
             decision = loop_of(service, pipeline.name).request(wanted)
@@ -226,7 +226,7 @@ def apply_plan(caller: Caller, plan_id: str, key: str, order: ChangeOrder) -> Id
 
     # Keys of different callers are different.
     own_key = f"{caller.identity.name}\n{key}"
-    record = kept.key if isinstance(kept, StoredPlan) else ""
+    record = stored.key if isinstance(stored, StoredPlan) else ""
     return once(service.answers, service.clock, own_key, mark, act, record)
 
 
@@ -245,30 +245,31 @@ def version_of(basis: Basis) -> str:
 def _may_apply(caller: Caller, plan_id: str) -> StoredPlan | NotFoundError:
     """The plan, which the caller may apply; the error if it is gone: a retry still gets its stored answer."""
     try:
-        kept = kept_plan(caller.service, plan_id)
+        stored = stored_plan(caller.service, plan_id)
     except NotFoundError as error:
         return error
-    pipeline = caller.service.pipelines[kept.pipeline]
+    pipeline = caller.service.pipelines[stored.pipeline]
     caller.must(Operation.APPLY, pipeline.namespace, pipeline)
-    return kept
+    return stored
 
 
-def _check_fresh(kept: StoredPlan, now: Basis) -> None:
+def _check_fresh(stored: StoredPlan, now: Basis) -> None:
     """StaleError names every part of the plan's basis that has changed."""
-    then, problems = kept.basis, []
+    then, problems = stored.basis, []
     if then.revision != now.revision:
-        seen, runs = then.revision or "unknown", now.revision or "unknown"
-        message = f"the running configuration: its revision was {seen}, and is {runs}"
+        before, runs = then.revision or "unknown", now.revision or "unknown"
+        message = f"the running configuration: its revision was {before}, and is {runs}"
         problems.append(Problem(message, pointer="/computed_from/revision"))
     if then.pipeline_digest != now.pipeline_digest:
-        message = f"the pipeline {kept.pipeline!r}: its owner changed it"
+        message = f"the pipeline {stored.pipeline!r}: its owner changed it"
         problems.append(Problem(message, pointer="/computed_from/pipeline_digest"))
     if then.profiles_digest != now.profiles_digest:
-        message = f"the profiles of {kept.pipeline!r}: they were measured again"
+        message = f"the profiles of {stored.pipeline!r}: they were measured again"
         problems.append(Problem(message, pointer="/computed_from/profiles_digest"))
     if problems:
+        changes = "; ".join(map(str, problems))
         raise StaleError(
-            f"the plan of {kept.at} is stale, because these changed: {'; '.join(str(it) for it in problems)}",
+            f"the plan of {stored.at} is stale, because these changed: {changes}",
             hint="Plan again, compare the two plans, and apply the new one.",
             problems=problems,
         )
@@ -337,8 +338,8 @@ async def find_frontier(
     """
     question = what_if(service, pipeline, request)
     async with place:
-        found = await service.planner.frontier(question, FRONTIER_S)
-    return FrontierView(pipeline.name, question.rate_rps, tuple(accuracy_cost(found)), len(found))
+        frontier = await service.planner.frontier(question, FRONTIER_S)
+    return FrontierView(pipeline.name, question.rate_rps, tuple(accuracy_cost(frontier)), len(frontier))
 
 
 def stage_profile(service: Service, pipeline: Pipeline, stage: str) -> StageProfile:

@@ -131,25 +131,25 @@ class _Files:
     problems: tuple[Problem, ...]
 
 
-def review_of(asked: ReviewRequest) -> tuple[Reviewed, ...]:
+def review_of(request: ReviewRequest) -> tuple[Reviewed, ...]:
     """The review of every pipeline whose files differ from the base.
 
     Errors: UsageError (no such policy or figure, a folder outside the work tree), NotFoundError (no such
     trace), InputError (changed files that cannot be used).
     """
     folders = (
-        _inside(asked.root, asked.settings.pipelines_dir),
-        _inside(asked.root, asked.settings.profiles_dir),
+        _inside(request.root, request.settings.pipelines_dir),
+        _inside(request.root, request.settings.profiles_dir),
     )
-    rates_rps = rates_of(asked.load, None, 1.0)
-    there, here = _texts(asked.before, folders), _texts(asked.root, folders)
+    rates_rps = rates_of(request.load, None, 1.0)
+    there, here = _texts(request.before, folders), _texts(request.root, folders)
     names = [name for name in sorted({*there, *here}) if there[name] != here[name]]
-    after = {name: _read(asked.root, folders, here[name]) for name in names}
+    after = {name: _read(request.root, folders, here[name]) for name in names}
     problems = [problem for each in after.values() for problem in each.problems]
     if problems:
         raise InputError("the change has files that cannot be used", problems=problems)
     return tuple(
-        _reviewed(asked, folders, name, there[name], after[name], rates_rps)
+        _reviewed(request, folders, name, there[name], after[name], rates_rps)
         for name in names
         # Profiles without a pipeline are only checked.
         if after[name].pipeline is not None or f"{folders[0]}/{name}/{FILE_NAME}" in there[name]
@@ -158,20 +158,20 @@ def review_of(asked: ReviewRequest) -> tuple[Reviewed, ...]:
 
 def _inside(root: Path, path: Path) -> str:
     """The path relative to the top of the work tree; UsageError if it is outside, or the top itself."""
-    found, root = path.resolve(), root.resolve()
-    if found == root or not found.is_relative_to(root):
+    resolved, root = path.resolve(), root.resolve()
+    if resolved == root or not resolved.is_relative_to(root):
         raise UsageError(f"{path} is not below {root}, the git work tree that is compared")
-    return found.relative_to(root).as_posix()
+    return resolved.relative_to(root).as_posix()
 
 
 def _texts(root: Path, folders: Folders) -> defaultdict[str, dict[str, bytes]]:
     """The text of each file by its path relative to the root, by the pipeline that it belongs to."""
-    found: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
+    texts: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
     for folder, pattern in zip(folders, (FILE_NAME, "*.yaml"), strict=True):
         for path in sorted((root / folder).glob(f"*/{pattern}")):
             if path.is_file():
-                found[path.parent.name][path.relative_to(root).as_posix()] = path.read_bytes()
-    return found
+                texts[path.parent.name][path.relative_to(root).as_posix()] = path.read_bytes()
+    return texts
 
 
 def _read(root: Path, folders: Folders, paths: Iterable[str]) -> _Files:
@@ -192,14 +192,14 @@ def _read(root: Path, folders: Folders, paths: Iterable[str]) -> _Files:
 
 
 def _reviewed(
-    asked: ReviewRequest,
+    request: ReviewRequest,
     folders: Folders,
     name: str,
     there: Iterable[str],
     after: _Files,
     rates_rps: tuple[float, ...],
 ) -> Reviewed:
-    old, findings, note = _read(asked.before, folders, there), [], ""
+    old, findings, note = _read(request.before, folders, there), [], ""
     path = f"{folders[0]}/{name}/{FILE_NAME}"
     status = Status.CHANGED if path in there else Status.ADDED
     if old.problems:
@@ -213,25 +213,25 @@ def _reviewed(
         if files.pipeline is None or files.problems:
             continue
         try:
-            figures[-1] = _simulated(files.pipeline, files.profiles, asked, rates_rps, f"{name} {side}")
+            figures[-1] = _simulated(files.pipeline, files.profiles, request, rates_rps, f"{name} {side}")
         except InfeasibleError as error:
             findings += [error.message] if side == "after" else []
     if after.pipeline is not None and not old.problems:
         findings += unmeasured_changes(old.profiles, after.profiles)
     if figures[1] is not None:
-        findings += filter(None, [rule.broken_by(figures[0], figures[1]) for rule in asked.rules])
+        findings += filter(None, [rule.broken_by(figures[0], figures[1]) for rule in request.rules])
     return Reviewed(name, path, status, figures[0], figures[1], tuple(findings), note)
 
 
 def _simulated(
     pipeline: Pipeline,
     profiles: Mapping[str, StageProfile],
-    asked: ReviewRequest,
+    request: ReviewRequest,
     rates_rps: tuple[float, ...],
     words: str,
 ) -> SimFigures:
     """The figures of one side on its file's target, over all seeds."""
-    setup = as_served(pipeline, profiles, rates_rps, asked.settings, asked.place_of(pipeline))
-    setup = replace(setup, policy=asked.policy, solver=SOLVER, deadline_s=DEADLINE_S)
-    asked.say(f"{words}: simulating {len(rates_rps)} s")
-    return over_seeds_of(setup, asked.seeds, lambda now: asked.say(f"{words}: {now}"))[1]
+    setup = as_served(pipeline, profiles, rates_rps, request.settings, request.place_of(pipeline))
+    setup = replace(setup, policy=request.policy, solver=SOLVER, deadline_s=DEADLINE_S)
+    request.say(f"{words}: simulating {len(rates_rps)} s")
+    return over_seeds_of(setup, request.seeds, lambda now: request.say(f"{words}: {now}"))[1]

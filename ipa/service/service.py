@@ -156,13 +156,13 @@ class PipelineRegistry(Protocol):
     def version(self, pipeline: Pipeline) -> str:
         """The version of a pipeline, which changes whenever anything of its file would."""
 
-    def give(self, pipeline: Pipeline, said: Attribution) -> None:
-        """Add a pipeline, or replace the one of that name, as `said.deed` says."""
+    def give(self, pipeline: Pipeline, attribution: Attribution) -> None:
+        """Add a pipeline, or replace the one of that name, as `attribution.deed` says."""
 
-    def give_profile(self, profile: StageProfile, said: Attribution) -> None:
+    def give_profile(self, profile: StageProfile, attribution: Attribution) -> None:
         """Store the profile as the newest of its stage, and plan with it from now on."""
 
-    def remove(self, name: str, said: Attribution) -> str:
+    def remove(self, name: str, attribution: Attribution) -> str:
         """Stop controlling the pipeline; return what keeps running, in words."""
 
 
@@ -288,7 +288,7 @@ class ConfigurationView:
 
 def configuration(settings: Settings) -> ConfigurationView:
     """Every setting as it is in effect."""
-    found = [
+    views = [
         SettingView(
             variable_of(name),
             group,
@@ -299,7 +299,7 @@ def configuration(settings: Settings) -> ConfigurationView:
         for group, names in GROUPS.items()
         for name in names
     ]
-    return ConfigurationView(ipa.__version__, tuple(found))
+    return ConfigurationView(ipa.__version__, tuple(views))
 
 
 _DEFAULTS = Settings()

@@ -140,11 +140,11 @@ def status(service: Service, pipeline: Pipeline) -> StatusView:
     """The status of a pipeline now."""
     name, clock = pipeline.name, service.clock
     control, live = service.controls.control(name), live_of(service, name)
-    found = status_view(pipeline, control, live, clock.now())
+    view = status_view(pipeline, control, live, clock.now())
     beside = service.registry.beside.get(name)
     return replace(
-        found,
-        control=replace(found.control, profile_doubts=service.profile_doubts(pipeline)),
+        view,
+        control=replace(view.control, profile_doubts=service.profile_doubts(pipeline)),
         standing=service.standing(),
         beside=(beside_live(beside.policy, pipeline, service.profiles(name), beside.snapshot()),)
         if beside
@@ -161,14 +161,14 @@ def live_of(service: Service, name: str) -> LiveState:
     if pipeline is None:
         raise NotFoundError(f"pipeline {name!r} no longer exists", hint="It was removed just now.")
     loop = service.registry.loops.get(name)
-    found = live_state(
+    live = live_state(
         pipeline,
         service.profiles(name),
         loop.snapshot() if loop else Snapshot(name, 0, PipelineControl(), ActuationPhase.IDLE),
         now=service.clock.now(),
         tick_s=service.settings.tick_s,
     )
-    return found if loop else replace(found, degraded=(_not_controlled(service, name),))
+    return live if loop else replace(live, degraded=(_not_controlled(service, name),))
 
 
 def revision_of(service: Service, name: str) -> str:
@@ -243,10 +243,10 @@ class FleetView:
 def fleet_use(service: Service) -> FleetView:
     """The resources of all pipelines, their bounds, and the share of each."""
     pipelines = [service.pipelines.get(name) for name in sorted(service.pipelines)]
-    found = [(each, live_of(service, each.name)) for each in pipelines if each is not None]
-    cores = sum(live.cost_cores or 0.0 for _, live in found)
-    budget = _bounds_together([pipeline for pipeline, _ in found])
-    shares = tuple(_share(service, pipeline, live, cores) for pipeline, live in found)
+    states = [(each, live_of(service, each.name)) for each in pipelines if each is not None]
+    cores = sum(live.cost_cores or 0.0 for _, live in states)
+    budget = _bounds_together([pipeline for pipeline, _ in states])
+    shares = tuple(_share(service, pipeline, live, cores) for pipeline, live in states)
     held = dict.fromkeys((dimension(name).attribute for name in budget), 0.0)
     for share in shares:
         for name, amount in (share.held or {}).items():

@@ -49,7 +49,7 @@ class Caller:
             raise InputError("a name that cannot be recorded", problems=[Problem(message, pointer="/by")])
         return self.identity.name or claimed
 
-    def said(self, deed: ControlAction, by: str, reason: str) -> Attribution:
+    def attribution(self, deed: ControlAction, by: str, reason: str) -> Attribution:
         """The entry of the record about what the caller does; errors as of `name`."""
         return Attribution(deed, self.name(by), reason)
 
@@ -112,18 +112,18 @@ class _VisibleLog:
 
     def decision(self, decision_id: str) -> Decision:
         try:
-            found = self.log.decision(decision_id)
+            decision = self.log.decision(decision_id)
         except NotFoundError:
-            found = None
+            decision = None
         if (
-            found is None
-            or not self._sees(found.pipeline)
-            or self.live(found.pipeline) != self.record_of(found.pipeline)
+            decision is None
+            or not self._sees(decision.pipeline)
+            or self.live(decision.pipeline) != self.record_of(decision.pipeline)
         ):
             raise NotFoundError(
                 f"there is no decision {decision_id!r}", hint="`ipa history PIPELINE` lists them."
             )
-        return found
+        return decision
 
     def _sees(self, record: str) -> bool:
         # Decisions of a policy beside a pipeline are recorded as PIPELINE@POLICY.
