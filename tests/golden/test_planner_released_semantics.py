@@ -87,7 +87,7 @@ def best(stages: list[list[dict[str, float]]], settings: dict[str, Any], rate: f
     """The released optimiser's objective at a rate, by trying everything."""
     batches = len({pair["batch"] for stage in stages for pair in stage})
     credit = sum(stage[0]["variants"] * (batches - 1) / rate for stage in stages)
-    found = None
+    highest = None
     for pairs in itertools.product(*stages):
         replicas = [max(1, ceil(rate / pair["throughput"])) for pair in pairs]
         if max(replicas) > settings["scaling_cap"]:
@@ -105,8 +105,8 @@ def best(stages: list[list[dict[str, float]]], settings: dict[str, Any], rate: f
             - settings["beta"] * sum(n * pair["cores"] for n, pair in zip(replicas, pairs, strict=True))
             - settings["gamma"] * sum(pair["batch"] for pair in pairs)
         )
-        found = worth if found is None else max(found, worth)
-    return found
+        highest = worth if highest is None else max(highest, worth)
+    return highest
 
 
 @pytest.mark.parametrize(("name", "objective"), CASES)

@@ -100,7 +100,7 @@ def test_everything_that_is_wrong_is_said_at_once(video: Loaded) -> None:
     del wrong["threshold"]
     with pytest.raises(InputError) as error:
         settings_of(wrong, *video)
-    said = str(error.value)
+    message = str(error.value)
     for words in (
         "alfa",
         "threshold must be given",
@@ -109,9 +109,9 @@ def test_everything_that_is_wrong_is_said_at_once(video: Loaded) -> None:
         "-100",
         "'mean'",
     ):
-        assert words in said
-    assert "no variant 'vgg'" in said
-    assert "profiling_load 10: stage 'classification' was measured at 20 rps" in said
+        assert words in message
+    assert "no variant 'vgg'" in message
+    assert "profiling_load 10: stage 'classification' was measured at 20 rps" in message
     for name in ("initial_replica", "initial_active_model"):
         short = {**SETTINGS, "baseline_mode": "switch", name: [1]}
         with pytest.raises(InputError, match=f"{name} must have a value for each of crop, classification"):
@@ -140,9 +140,9 @@ def test_the_line_learns_what_comes_next() -> None:
 
 def test_without_a_plan_what_runs_goes_on() -> None:
     plans = {1.0: (2.0, 0.5), 2.0: None, 3.0: (4.0, 0.9)}
-    found = walk(plans.__getitem__, (1.0, 0.1), (2.0, 1.0, 2.0, 3.0))
-    assert (found.cores, found.pas) == ((1 + 2 + 2 + 4) / 4, pytest.approx((0.1 + 0.5 + 0.5 + 0.9) / 4))
-    assert (found.decisions, found.infeasible, found.rate_rps) == (4, 2, 2.0)
+    replayed = walk(plans.__getitem__, (1.0, 0.1), (2.0, 1.0, 2.0, 3.0))
+    assert (replayed.cores, replayed.pas) == ((1 + 2 + 2 + 4) / 4, pytest.approx((0.1 + 0.5 + 0.5 + 0.9) / 4))
+    assert (replayed.decisions, replayed.infeasible, replayed.rate_rps) == (4, 2, 2.0)
 
 
 def compared(cores: float, *, series: str = "18", system: str = "ipa") -> Compared:
@@ -158,12 +158,12 @@ def compared(cores: float, *, series: str = "18", system: str = "ipa") -> Compar
 
 
 def test_runs_and_whole_cells_are_counted() -> None:
-    found = [compared(10.9), compared(11.1, system="fa2-low"), compared(10.0, series="14")]
-    assert counts(found, PLAIN) == (2, 3, 1, 2)
-    assert counts(found, (PLAIN[0], "either")) == (3, 3, 2, 2)
-    assert counts([*found, compared(20.0, system="rim-low")], PLAIN) == (2, 3, 1, 2)
-    assert found[0].reason(PLAIN) == ""
-    assert "the same objective" in found[1].reason(PLAIN)
+    cells = [compared(10.9), compared(11.1, system="fa2-low"), compared(10.0, series="14")]
+    assert counts(cells, PLAIN) == (2, 3, 1, 2)
+    assert counts(cells, (PLAIN[0], "either")) == (3, 3, 2, 2)
+    assert counts([*cells, compared(20.0, system="rim-low")], PLAIN) == (2, 3, 1, 2)
+    assert cells[0].reason(PLAIN) == ""
+    assert "the same objective" in cells[1].reason(PLAIN)
 
 
 def test_a_workload_is_told_by_its_rates() -> None:
@@ -199,20 +199,20 @@ def test_a_replay_is_within_a_tenth_of_the_log(
     pipeline, profiles = loaded(root, name)
     setup = settings_of(run.settings, pipeline, profiles)
     rates = [rate * (1 + setup.margin_ratio) for rate in foresight(published.patterns[run.workload])]
-    found = walk(planner(setup, profiles), started(setup, profiles), rates)
-    assert found.cores == pytest.approx(run.log.cores, rel=0.10)
-    assert found.pas == pytest.approx(run.log.pas, rel=0.10)
+    replayed = walk(planner(setup, profiles), started(setup, profiles), rates)
+    assert replayed.cores == pytest.approx(run.log.cores, rel=0.10)
+    assert replayed.pas == pytest.approx(run.log.pas, rel=0.10)
 
 
 def test_the_forecaster_decides_who_is_late(shared_data: Path) -> None:
     task = infadapter.read_task(shared_data / "infadapter.json")
-    found = {name: infadapter.simulate(task, name, 0.05, sets=True, seed=1) for name in infadapter.FORECASTS}
-    assert found["foresight"].late_ratio < 1e-3
-    assert 0.03 < found["last maximum"].late_ratio < 0.07
-    assert found["EWM"].late_ratio > 0.2
+    runs = {name: infadapter.simulate(task, name, 0.05, sets=True, seed=1) for name in infadapter.FORECASTS}
+    assert runs["foresight"].late_ratio < 1e-3
+    assert 0.03 < runs["last maximum"].late_ratio < 0.07
+    assert runs["EWM"].late_ratio > 0.2
     one = infadapter.simulate(task, "foresight", 0.05, sets=False, seed=1)
-    assert 0.005 < found["foresight"].accuracy - one.accuracy < 0.02
-    assert json.dumps(found["EWM"].late_ratio) == json.dumps(
+    assert 0.005 < runs["foresight"].accuracy - one.accuracy < 0.02
+    assert json.dumps(runs["EWM"].late_ratio) == json.dumps(
         infadapter.simulate(task, "EWM", 0.05, sets=True, seed=1).late_ratio
     )
 

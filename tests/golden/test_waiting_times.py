@@ -46,9 +46,9 @@ def times() -> Sojourn:
 
 
 def test_the_formula_gives_the_figures_of_its_fit() -> None:
-    known, found = json.loads(FILE.read_text()), times()
-    np.testing.assert_allclose(found.mean_s, known["mean_s"], rtol=1e-9)
-    np.testing.assert_allclose(found.excess_s, known["excess_s"], rtol=1e-9)
+    known, computed = json.loads(FILE.read_text()), times()
+    np.testing.assert_allclose(computed.mean_s, known["mean_s"], rtol=1e-9)
+    np.testing.assert_allclose(computed.excess_s, known["excess_s"], rtol=1e-9)
 
 
 if __name__ == "__main__":

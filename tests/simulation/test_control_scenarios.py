@@ -21,8 +21,8 @@ START = (StageConfig("detect", "big", 1, 1.0, 1), StageConfig("read", "big", 1, 
 
 def carries(made: Scenario, rate_rps: float) -> bool:
     """True if the serving configuration has the throughput for the rate."""
-    seen = profiled().predict(made.workload.serving, rate_rps)
-    return seen is not None and seen.carries
+    prediction = profiled().predict(made.workload.serving, rate_rps)
+    return prediction is not None and prediction.carries
 
 
 def ticks_until_carried(made: Scenario, rate_rps: float, limit: int) -> int:

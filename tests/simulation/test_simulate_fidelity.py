@@ -133,10 +133,10 @@ def test_a_stage_is_equal_to_simpy_request_by_request(seed: int) -> None:
     assert set(served.ids[served.lost].tolist()) == other.dropped
     assert len(served.ids) == 3000
     assert drop == "none" or other.dropped
-    kept = ~served.lost
-    expected = np.array([other.done_s[request] for request in served.ids[kept].tolist()])
+    is_served = ~served.lost
+    expected = np.array([other.done_s[request] for request in served.ids[is_served].tolist()])
     # Where a batch takes longer than a request may, none is kept.
-    assert np.max(np.abs(served.done_s[kept] - expected), initial=0.0) <= SAME_S
+    assert np.max(np.abs(served.done_s[is_served] - expected), initial=0.0) <= SAME_S
 
 
 @pytest.mark.parametrize("timeout_s", [0.0, 2.0, 20.0])
@@ -183,9 +183,9 @@ def test_a_chain_is_equal_to_simpy_request_by_request() -> None:
     assert set(finished.ids[finished.lost].tolist()) == first.dropped | second.dropped
     assert first.dropped
     assert second.dropped
-    kept = ~finished.lost
-    expected = np.array([second.done_s[request] for request in finished.ids[kept].tolist()])
-    assert np.max(np.abs(finished.done_s[kept] - expected)) <= SAME_S
+    is_served = ~finished.lost
+    expected = np.array([second.done_s[request] for request in finished.ids[is_served].tolist()])
+    assert np.max(np.abs(finished.done_s[is_served] - expected)) <= SAME_S
 
 
 @pytest.mark.parametrize("servers", [1, 3])
@@ -238,9 +238,9 @@ def test_a_stage_is_equal_to_the_data_planes_own_batcher(seed: int) -> None:
     assert set(served.ids[served.lost].tolist()) == dropped
     assert dropped
     assert len(served.ids) == 500
-    kept = ~served.lost
-    expected = np.array([ends[request] for request in served.ids[kept].tolist()])
-    assert np.max(np.abs(served.done_s[kept] - expected)) <= SAME_S
+    is_served = ~served.lost
+    expected = np.array([ends[request] for request in served.ids[is_served].tolist()])
+    assert np.max(np.abs(served.done_s[is_served] - expected)) <= SAME_S
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -261,9 +261,9 @@ def test_requests_give_way_as_in_the_data_planes_own_batcher(seed: int) -> None:
     dropped = {at for at, request in enumerate(requests) if request.outcome is Outcome.DROPPED}
     assert set(served.ids[served.lost].tolist()) == dropped
     assert len(dropped) > 100
-    kept = ~served.lost
-    expected = np.array([ends[request] for request in served.ids[kept].tolist()])
-    assert np.max(np.abs(served.done_s[kept] - expected)) <= SAME_S
+    is_served = ~served.lost
+    expected = np.array([ends[request] for request in served.ids[is_served].tolist()])
+    assert np.max(np.abs(served.done_s[is_served] - expected)) <= SAME_S
 
 
 def replay(

@@ -217,10 +217,10 @@ def test_advisory_writes_nothing() -> None:
 
 
 def test_foresight_is_late_less_often_than_the_last_maximum() -> None:
-    seen = simulate(setup(readiness_s=8.0)).summary()
+    summary = simulate(setup(readiness_s=8.0)).summary()
     foresight = ForecastSettings("foresight")
     foreseen = simulate(setup(readiness_s=8.0, forecast=foresight)).summary()
-    assert foreseen["violation_ratio"] < seen["violation_ratio"]
+    assert foreseen["violation_ratio"] < summary["violation_ratio"]
 
 
 def test_without_a_start_the_plan_for_the_first_rates_runs() -> None:
@@ -240,9 +240,9 @@ def test_what_cannot_be_run_is_refused() -> None:
 
 
 def test_inputs_are_kept_where_that_is_asked_for() -> None:
-    kept = simulate(setup(rates_rps=STEP[:20], keep_inputs=True))
+    result = simulate(setup(rates_rps=STEP[:20], keep_inputs=True))
     dropped = simulate(setup(rates_rps=STEP[:20]))
-    assert all(json.loads(decision.inputs) for decision in kept.decisions)
+    assert all(json.loads(decision.inputs) for decision in result.decisions)
     assert not any(decision.inputs for decision in dropped.decisions)
 
 
@@ -263,9 +263,9 @@ def test_the_command_prints_the_figures(capsys: pytest.CaptureFixture[str], tmp_
     trace.write_text("\n".join(["6"] * 60))
     arguments = ["simulate", "digits", "--workload", str(trace), "--seed", "3", "--policy", "ours"]
     assert ipa([*arguments, "-o", "json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found.keys() >= KEYS
-    assert found["requests"] == len(request_times((6.0,) * 60, seed=(3, 1)))
+    figures = json.loads(capsys.readouterr().out)
+    assert figures.keys() >= KEYS
+    assert figures["requests"] == len(request_times((6.0,) * 60, seed=(3, 1)))
     assert ipa([*arguments, "--minutes", "0.5"]) == 0
     text = capsys.readouterr().out
     assert "policy ours" in text and "latency p99" in text
@@ -278,25 +278,25 @@ def test_the_command_repeats_with_the_seeds_that_follow(
     trace.write_text("\n".join(["6"] * 30))
     arguments = ["simulate", "digits", "--workload", str(trace), "--policy", "static"]
 
-    def said(*more: str) -> str:
+    def output_of(*more: str) -> str:
         assert ipa([*arguments, *more]) == 0
         return capsys.readouterr().out
 
-    alone = [json.loads(said("--seed", str(seed), "-o", "json")) for seed in (3, 4, 5)]
-    found = json.loads(said("--seed", "3", "--repeats", "3", "-o", "json"))
-    assert set(found) == {*alone[0], "intervals"}
-    assert set(found["intervals"]) == set(alone[0]) - {"decisions_by_reason", "first_failure"}
-    for name, half_width in found["intervals"].items():
+    alone = [json.loads(output_of("--seed", str(seed), "-o", "json")) for seed in (3, 4, 5)]
+    figures = json.loads(output_of("--seed", "3", "--repeats", "3", "-o", "json"))
+    assert set(figures) == {*alone[0], "intervals"}
+    assert set(figures["intervals"]) == set(alone[0]) - {"decisions_by_reason", "first_failure"}
+    for name, half_width in figures["intervals"].items():
         wanted = mean_of([one[name] for one in alone])
-        assert wanted is not None and (found[name], half_width) == (wanted.value, wanted.half_width)
-    assert yaml.safe_load(said("--seed", "3", "--repeats", "3", "-o", "yaml")) == found
-    requests = f"{found['requests']:.1f} ± {found['intervals']['requests']:.1f}"
+        assert wanted is not None and (figures[name], half_width) == (wanted.value, wanted.half_width)
+    assert yaml.safe_load(output_of("--seed", "3", "--repeats", "3", "-o", "yaml")) == figures
+    requests = f"{figures['requests']:.1f} ± {figures['intervals']['requests']:.1f}"
     for form in ("text", "md"):
-        text = said("--seed", "3", "--repeats", "3", "-o", form)
+        text = output_of("--seed", "3", "--repeats", "3", "-o", form)
         assert "seeds 3 to 5" in text and requests in text
         # How much one seed's figures are worth is not known.
-        assert "±" not in said("--repeats", "1", "-o", form)
-    assert "intervals" not in json.loads(said("--repeats", "1", "-o", "json"))
+        assert "±" not in output_of("--repeats", "1", "-o", form)
+    assert "intervals" not in json.loads(output_of("--repeats", "1", "-o", "json"))
     assert ipa([*arguments, "--repeats", "21"]) == 64
 
 
@@ -326,9 +326,9 @@ def test_a_published_run_is_repeated_with_its_settings(
     path.write_text(json.dumps(SETTINGS))
     arguments = ["video", str(path), "--minutes", "2", "--forecaster", "window"]
     assert repeat(arguments) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["changes"] > 0
-    assert "hold.stabilising" not in found["decisions_by_reason"]
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["changes"] > 0
+    assert "hold.stabilising" not in figures["decisions_by_reason"]
     path.write_text(json.dumps({**SETTINGS, "alpa": 1}))
     with pytest.raises(InputError) as refused:
         repeat(arguments)

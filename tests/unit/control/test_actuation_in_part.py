@@ -32,7 +32,7 @@ FOREIGN = {
 }
 
 
-def seen(configs: Configs, *, settled: bool = True) -> Observation:
+def observed(configs: Configs, *, settled: bool = True) -> Observation:
     stages = tuple(StageState(config, config.replicas) for config in configs)
     state = WorkloadState("2", stages, settled=settled)
     return observe(PIPELINE, Signals(UNSEEN, UNSEEN, UNSEEN), state, at_s=0.0)
@@ -41,13 +41,13 @@ def seen(configs: Configs, *, settled: bool = True) -> Observation:
 @pytest.mark.parametrize("part", IN_PART)
 def test_the_part_is_waited_for_and_then_is_what_runs(part: str) -> None:
     lost = unanswered(sent(begin(CHANGE, 0.0)), "no answer")
-    found = advance(lost, seen(IN_PART[part]), None, 5.0)
-    assert found.phase is ActuationPhase.WAITING_READY
-    assert found.change is not None
-    assert (found.change.previous, found.change.configs) == (SMALLEST, IN_PART[part])
-    assert advance(found, seen(IN_PART[part]), READY, 10.0).phase is ActuationPhase.SETTLED
+    actuation = advance(lost, observed(IN_PART[part]), None, 5.0)
+    assert actuation.phase is ActuationPhase.WAITING_READY
+    assert actuation.change is not None
+    assert (actuation.change.previous, actuation.change.configs) == (SMALLEST, IN_PART[part])
+    assert advance(actuation, observed(IN_PART[part]), READY, 10.0).phase is ActuationPhase.SETTLED
     assert (
-        advance(found, seen(IN_PART[part]), Rollout(RolloutPhase.PROGRESSING), 31.0).phase
+        advance(actuation, observed(IN_PART[part]), Rollout(RolloutPhase.PROGRESSING), 31.0).phase
         is ActuationPhase.FAILED
     )
 
@@ -55,12 +55,12 @@ def test_the_part_is_waited_for_and_then_is_what_runs(part: str) -> None:
 @pytest.mark.parametrize("what", FOREIGN)
 def test_what_no_write_of_ours_leaves_is_another_hands(what: str) -> None:
     lost = unanswered(sent(begin(CHANGE, 0.0)), "no answer")
-    assert advance(lost, seen(FOREIGN[what]), None, 5.0).phase is ActuationPhase.MOVED
+    assert advance(lost, observed(FOREIGN[what]), None, 5.0).phase is ActuationPhase.MOVED
 
 
 def test_a_change_that_was_answered_is_not_taken_for_a_part() -> None:
     whole = accepted(sent(begin(CHANGE, 0.0)))
-    assert advance(whole, seen(IN_PART["a model"]), READY, 5.0).phase is ActuationPhase.MOVED
+    assert advance(whole, observed(IN_PART["a model"]), READY, 5.0).phase is ActuationPhase.MOVED
 
 
 @pytest.mark.parametrize("part", IN_PART)
@@ -77,9 +77,9 @@ def test_a_new_process_goes_on_with_the_part(part: str) -> None:
         previous=SMALLEST,
         mode=Mode.ACTIVE,
     )
-    found = resume((last,), seen(IN_PART[part], settled=False), 30.0, 5.0)
-    assert (found.phase, found.change and found.change.configs) == (
+    actuation = resume((last,), observed(IN_PART[part], settled=False), 30.0, 5.0)
+    assert (actuation.phase, actuation.change and actuation.change.configs) == (
         ActuationPhase.WAITING_READY,
         IN_PART[part],
     )
-    assert resume((last,), seen(FOREIGN["half of a model"], settled=False), 30.0, 5.0).change is None
+    assert resume((last,), observed(FOREIGN["half of a model"], settled=False), 30.0, 5.0).change is None

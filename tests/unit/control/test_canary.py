@@ -57,12 +57,12 @@ def predict(configs, rate_rps, slowdowns=AS_MEASURED):  # type: ignore[no-untype
 
 
 def begun() -> tuple[CanaryTrial, tuple[StageConfig, ...]]:
-    found = trial_of(NEW, OLD, CANARY, PROVEN, predict, 40.0)
-    assert found is not None
-    return found
+    trial = trial_of(NEW, OLD, CANARY, PROVEN, predict, 40.0)
+    assert trial is not None
+    return trial
 
 
-def seen(row: tuple[StageConfig, ...], *in_time: float, count: float = 30.0) -> Observation:
+def observe_row(row: tuple[StageConfig, ...], *in_time: float, count: float = 30.0) -> Observation:
     """The observation of that row; each part has so many of its requests of the last 30 s in time."""
     stages = tuple(
         StageObservation(config.stage, Measured(config), Measured(config.replicas), ABSENT, ABSENT)
@@ -79,7 +79,7 @@ def after(*in_time: float, until_s: float, count: float = 30.0) -> CanaryTrial:
     """The trial after ticks of 10 s."""
     trial, row = begun()
     for at_s in range(0, round(until_s) + 1, 10):
-        trial = measured(trial, seen(row, *in_time, count=count), float(at_s))
+        trial = measured(trial, observe_row(row, *in_time, count=count), float(at_s))
     return trial
 
 
@@ -98,8 +98,8 @@ def test_it_starts_as_it_is_wanted_if_a_small_one_would_be_late() -> None:
     def late(configs, rate_rps, slowdowns=AS_MEASURED):  # type: ignore[no-untyped-def]
         return replace(predict(configs, rate_rps), latency_s=9.0)
 
-    found = trial_of(NEW, OLD, CANARY, PROVEN, late, 40.0)
-    assert found is not None and parts_of(found[1])[1] == with_share(NEW, 5)
+    trial = trial_of(NEW, OLD, CANARY, PROVEN, late, 40.0)
+    assert trial is not None and parts_of(trial[1])[1] == with_share(NEW, 5)
 
 
 def test_what_is_proven_needs_none_and_a_small_part_proves_nothing() -> None:
@@ -111,9 +111,9 @@ def test_what_is_proven_needs_none_and_a_small_part_proves_nothing() -> None:
     assert trial_of(NEW, OLD, CANARY, both, predict, 40.0) is None
     # Of a mixture only the unproven part is tried.
     mixture = in_order([with_share(OLD, 60), with_share(NEW, 40)])
-    found = trial_of(mixture, OLD, CANARY, PROVEN, predict, 40.0)
-    assert found is not None and [share_of(part) for part in parts_of(found[1])] == [95, 5]
-    assert found[0].wanted == mixture
+    trial = trial_of(mixture, OLD, CANARY, PROVEN, predict, 40.0)
+    assert trial is not None and [share_of(part) for part in parts_of(trial[1])] == [95, 5]
+    assert trial[0].wanted == mixture
 
 
 def test_requests_are_counted_from_the_first_window_that_is_its_own() -> None:
@@ -163,13 +163,13 @@ def test_without_requests_it_neither_passes_nor_waits_for_ever() -> None:
 
 def test_the_lateness_of_a_canary_is_not_that_of_the_others() -> None:
     trial, row = begun()
-    observation = seen(row, 1.0, 0.0)
+    observation = observe_row(row, 1.0, 0.0)
     assert isinstance(observation.attainment, Measured)
     assert observation.attainment.value.in_time_ratio == 0.5
     alone = without_canary(observation, trial)
     assert isinstance(alone.attainment, Measured) and alone.attainment.value.in_time_ratio == 1.0
     assert without_canary(observation, None) is observation
-    assert without_canary(seen(OLD, 1.0), trial).attainment == seen(OLD, 1.0).attainment
+    assert without_canary(observe_row(OLD, 1.0), trial).attainment == observe_row(OLD, 1.0).attainment
 
 
 def test_a_failed_one_is_remembered_with_its_figures_over_a_restart() -> None:
@@ -181,14 +181,14 @@ def test_a_failed_one_is_remembered_with_its_figures_over_a_restart() -> None:
     )
     # Sixty seconds ago by a clock that has begun anew meanwhile.
     inputs = DecisionInputs(
-        *("", "", PlannerProvenance(), "", PipelineControl(), seen(row, 1.0, 0.0), None, None),
+        *("", "", PlannerProvenance(), "", PipelineControl(), observe_row(row, 1.0, 0.0), None, None),
         *(GuardSettings(), SIDE_BY_SIDE, 5.0, datetime(2026, 1, 1, tzinfo=UTC), EngineState()),
     )
-    found = recalled_failures(rollback, inputs, 300.0, 935.0)
-    said = quarantine.failed_canary(found, OLD, 1000.0)
-    assert said == f"classify=high is not planned for 240 s: {words}"
-    assert quarantine.failed_canary(found, row, 1000.0) == "", "it runs again"
-    assert quarantine.failed_canary(found, OLD, 1241.0) == ""
+    failures = recalled_failures(rollback, inputs, 300.0, 935.0)
+    message = quarantine.failed_canary(failures, OLD, 1000.0)
+    assert message == f"classify=high is not planned for 240 s: {words}"
+    assert quarantine.failed_canary(failures, row, 1000.0) == "", "it runs again"
+    assert quarantine.failed_canary(failures, OLD, 1241.0) == ""
 
 
 def test_the_state_with_a_trial_is_read_back_and_without_one_is_as_before() -> None:

@@ -44,11 +44,11 @@ def pair(policy: str = "hpa") -> tuple[Scenario, ControlLoop, LoopPorts]:
     case = scenario(rising, workload_of=NamedWorkload)
     metrics = Named(case.clock, rising)
     world = LoopPorts(case.clock, metrics, case.workload, case.store, case.store)
-    pipeline, seen = shadow_world(world, PIPELINE, policy)
+    pipeline, shadow = shadow_world(world, PIPELINE, policy)
     inputs = PolicyInputs(PIPELINE, PROFILES, solver="exact")
     loop = ControlLoop(
         pipeline,
-        seen,
+        shadow,
         policy=make_policy(policy, inputs),
         predict=inputs.predictor(),
         forecaster=window_max,
@@ -57,7 +57,7 @@ def pair(policy: str = "hpa") -> tuple[Scenario, ControlLoop, LoopPorts]:
         run_id="run",
         made_of=made_of(inputs),
     )
-    return case, loop, seen
+    return case, loop, shadow
 
 
 def play(case: Scenario, loop: ControlLoop, ticks: int) -> None:
@@ -122,13 +122,13 @@ def test_it_takes_up_its_own_record_after_a_restart() -> None:
 
 
 def test_nothing_can_be_written_said_or_told_through_it() -> None:
-    case, loop, seen = pair()
+    case, loop, shadow = pair()
     loop.tick_once()
     change = Change("id", "pages@hpa", "1", SMALLEST, SMALLEST, 30.0)
     with pytest.raises(ForbiddenError, match="writes nothing"):
-        seen.workload.write(loop.pipeline, change)
+        shadow.workload.write(loop.pipeline, change)
     with pytest.raises(ForbiddenError, match="cannot be changed"):
-        seen.controls.set_control(
+        shadow.controls.set_control(
             "pages@hpa", PipelineControl(mode=Mode.ACTIVE), Attribution(ControlAction.MODE)
         )
-    assert seen.workload.rollout(PIPELINE, change) and seen.workload.rolling == case.workload.rolling
+    assert shadow.workload.rollout(PIPELINE, change) and shadow.workload.rolling == case.workload.rolling

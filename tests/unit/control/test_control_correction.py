@@ -59,21 +59,21 @@ def observed(
     """The first stage runs `config`, whose batches take `ratio` times their profile."""
     batches = Batches(count, ratio * service_s(config, items), items, window_s)
     stages = tuple(
-        StageObservation(one.stage, Measured(one), Measured(one.replicas), ABSENT, ABSENT, batches=seen)
-        for one, seen in ((config, Measured(batches, age_s)), (SMALLEST[1], ABSENT))
+        StageObservation(one.stage, Measured(one), Measured(one.replicas), ABSENT, ABSENT, batches=served)
+        for one, served in ((config, Measured(batches, age_s)), (SMALLEST[1], ABSENT))
     )
     return Observation("pages", 0.0, ABSENT, ABSENT, ABSENT, stages, settled=settled)
 
 
 def after(
-    *seen: Observation,
+    *observations: Observation,
     known: Correction = UNCORRECTED,
     first_s: float = 0.0,
     in_flight: bool = False,
     settings: GuardSettings = SETTINGS,
 ) -> Correction:
     """The knowledge after ticks that saw these."""
-    for tick, observation in enumerate(seen):
+    for tick, observation in enumerate(observations):
         now_s = first_s + tick * settings.tick_s
         known = learned(known, observation, profiled().predict, settings, now_s, in_flight=in_flight)
     return known
@@ -81,8 +81,8 @@ def after(
 
 def ratio_of(known: Correction, variant: str = "small") -> float:
     """The problem that is planned."""
-    found = {each.variant: each.ratio for each in known.slowdowns(PIPELINE) if each.stage == "detect"}
-    return found.get(variant, 1.0)
+    ratios = {each.variant: each.ratio for each in known.slowdowns(PIPELINE) if each.stage == "detect"}
+    return ratios.get(variant, 1.0)
 
 
 def test_what_is_seen_is_learned_within_a_few_ticks_and_in_steps() -> None:
@@ -96,9 +96,9 @@ def test_what_is_seen_is_learned_within_a_few_ticks_and_in_steps() -> None:
 
 def test_a_batch_that_took_long_is_no_slow_variant() -> None:
     for tick in range(3, 9):
-        seen = [observed(1.0)] * 9
-        seen[tick] = observed(3.0)
-        assert all(after(*seen[:ticks]).slowdowns(PIPELINE) == () for ticks in range(1, 10))
+        observations = [observed(1.0)] * 9
+        observations[tick] = observed(3.0)
+        assert all(after(*observations[:ticks]).slowdowns(PIPELINE) == () for ticks in range(1, 10))
 
 
 def test_a_change_that_comes_into_the_window_slowly_is_planned_with_as_it_comes() -> None:
@@ -228,10 +228,10 @@ def test_a_variant_that_was_not_seen_takes_what_its_stage_takes() -> None:
 
 def test_what_was_long_ago_is_forgotten() -> None:
     known = after(*[observed(1.4)] * 9)
-    (seen,) = known.observed
+    (slowdown,) = known.observed
     quiet = replace(observed(1.0), stages=tuple(replace(it, batches=ABSENT) for it in observed(1.0).stages))
-    assert after(quiet, known=known, first_s=seen.at_s + FORGET_S - 1).observed == (seen,)
-    assert after(quiet, known=known, first_s=seen.at_s + FORGET_S).observed == ()
+    assert after(quiet, known=known, first_s=slowdown.at_s + FORGET_S - 1).observed == (slowdown,)
+    assert after(quiet, known=known, first_s=slowdown.at_s + FORGET_S).observed == ()
 
 
 def test_few_batches_teach_slowly() -> None:
@@ -242,13 +242,13 @@ def test_few_batches_teach_slowly() -> None:
 
 def test_people_are_told_once_and_again_only_after_it_was_well() -> None:
     known = after(*[observed(1.3)] * 9)
-    told, events = alarms(known, PIPELINE)
+    reported, events = alarms(known, PIPELINE)
     (event,) = events
     assert event.reason is Notice.PROFILE_SLOW and event.is_warning
     assert "batches of detect=small take 1.3 x their profiled time" in event.message
     assert "ipa profile pages --stage detect" in event.message
-    assert alarms(told, PIPELINE) == (told, ())
-    well = after(*[observed(1.0)] * 9, known=told, first_s=90.0)
+    assert alarms(reported, PIPELINE) == (reported, ())
+    well = after(*[observed(1.0)] * 9, known=reported, first_s=90.0)
     well, events = alarms(well, PIPELINE)
     assert events == () and not well.observed[0].is_reported
     again = after(*[observed(1.3)] * 9, known=well, first_s=180.0)
@@ -324,7 +324,7 @@ def test_a_quicker_machine_gives_cores_back_slowly_and_takes_them_at_once() -> N
 
     def steps() -> set[int]:
         known = made.loop._state.correction
-        return {seen.steps for it in known.since if (seen := known.of(it.stage, it.variant)) is not None}
+        return {each.steps for it in known.since if (each := known.of(it.stage, it.variant)) is not None}
 
     slowed(made, 0.6)
     made.ticks(6)
@@ -348,11 +348,11 @@ def test_a_decision_is_recorded_with_what_it_was_corrected_by(monkeypatch: pytes
     made = settled()
     requests = []
 
-    def kept(request, state):  # type: ignore[no-untyped-def]
+    def recorded_tick(request, state):  # type: ignore[no-untyped-def]
         requests.append((request, state))
         return on_tick(request, state)
 
-    monkeypatch.setattr("ipa.control.loop.control_loop.on_tick", kept)
+    monkeypatch.setattr("ipa.control.loop.control_loop.on_tick", recorded_tick)
     decisions = made.ticks(8)
     last = json.loads(decisions[-1].inputs)
     assert last["state"]["correction"]["seen"][0]["ratio"] > 1.3
@@ -393,8 +393,8 @@ def test_what_is_planned_with_is_a_power_of_the_step() -> None:
 
 def halves(configs: Sequence[StageConfig], rate_rps: float) -> Prediction | None:
     """The prediction where each replica has a quota of half a core."""
-    found = profiled().predict(configs, rate_rps)
-    return found and replace(found, services=tuple(replace(each, quota_cores=0.5) for each in found.services))
+    full = profiled().predict(configs, rate_rps)
+    return full and replace(full, services=tuple(replace(each, quota_cores=0.5) for each in full.services))
 
 
 @pytest.mark.parametrize(
@@ -406,10 +406,10 @@ def test_cpu_time_saved_while_idle_makes_no_variant_quick(ratio: float, learned_
     known = UNCORRECTED
     for tick in range(90):
         known = learned(known, observed(ratio), halves, SETTINGS, 10.0 * tick, in_flight=False)
-    seen = known.of("detect", "small")
-    assert seen is not None
-    assert seen.ratio == pytest.approx(learned_ratio, rel=0.03)
-    assert learned_ratio / STEP <= seen.planned_ratio <= learned_ratio * STEP**LEAST_STEPS
+    slowdown = known.of("detect", "small")
+    assert slowdown is not None
+    assert slowdown.ratio == pytest.approx(learned_ratio, rel=0.03)
+    assert learned_ratio / STEP <= slowdown.planned_ratio <= learned_ratio * STEP**LEAST_STEPS
 
 
 @pytest.mark.parametrize(
@@ -422,6 +422,6 @@ def test_a_quicker_machine_is_known_until_batches_contradict_it(ratio: float, ke
         known = learned(known, observed(0.35), halves, SETTINGS, 10.0 * tick, in_flight=False)
     for tick in range(30, 60):
         known = learned(known, observed(ratio), halves, SETTINGS, 10.0 * tick, in_flight=False)
-    seen = known.of("detect", "small")
-    assert seen is not None
-    assert seen.ratio == pytest.approx(kept_ratio, rel=0.03)
+    slowdown = known.of("detect", "small")
+    assert slowdown is not None
+    assert slowdown.ratio == pytest.approx(kept_ratio, rel=0.03)

@@ -195,7 +195,7 @@ def test_a_restart_takes_up_what_is_in_flight() -> None:
     ]
     assert decisions[0].tick == applied.tick + 1
     assert len(made.workload.writes) == 1
-    assert len({kept.decision_id for kept in made.store.recorded}) == len(made.store.recorded)
+    assert len({each.decision_id for each in made.store.recorded}) == len(made.store.recorded)
 
 
 def test_a_restart_takes_back_what_never_gets_ready() -> None:
@@ -249,10 +249,10 @@ def test_the_snapshot_shows_the_last_quarter_of_an_hour() -> None:
 
 def test_hooks_are_told_of_every_decision() -> None:
     made = scenario(5.0)
-    told: list[str] = []
-    made.loop._hooks = (lambda decision, snapshot: told.append(f"{decision.tick} {snapshot.tick}"),)
+    calls: list[str] = []
+    made.loop._hooks = (lambda decision, snapshot: calls.append(f"{decision.tick} {snapshot.tick}"),)
     made.ticks(3)
-    assert told == ["1 1", "2 2", "3 3"]
+    assert calls == ["1 1", "2 2", "3 3"]
 
 
 def test_the_snapshot_has_the_resources_of_what_ran() -> None:

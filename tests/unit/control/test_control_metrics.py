@@ -159,7 +159,7 @@ def test_a_rollout_that_fails_is_one_rollback_and_one_quarantine() -> None:
     registry = published(made)
     made.workload.broken = {("detect", "big"), ("read", "big")}
     made.ticks(20)
-    rollbacks = [kept for kept in made.store.recorded if kept.reason is ReasonCode.ROLLBACK]
+    rollbacks = [decision for decision in made.store.recorded if decision.reason is ReasonCode.ROLLBACK]
     counted = {"pipeline": "pages", "reason": ReasonCode.ROLLBACK.value}
     assert rollbacks and registry.get_sample_value("ipa_decisions_total", counted) == len(rollbacks)
     assert registry.get_sample_value("ipa_active_quarantines", {"pipeline": "pages"}) == 1.0

@@ -22,8 +22,8 @@ HOUR = timedelta(hours=1)
 
 
 @dataclass
-class Told:
-    """An event sink that keeps what it is told."""
+class Events:
+    """An event sink that keeps its events."""
 
     events: list[Event] = field(default_factory=list)
 
@@ -43,7 +43,7 @@ class Lead:
 
 
 def with_ports(
-    made: Scenario, *, lead: Lead | None = None, told: Told | None = None, pipeline: Pipeline = PIPELINE
+    made: Scenario, *, lead: Lead | None = None, events: Events | None = None, pipeline: Pipeline = PIPELINE
 ) -> Scenario:
     world = LoopPorts(
         made.clock,
@@ -52,7 +52,7 @@ def with_ports(
         made.store,
         made.store,
         lead or Lead(),
-        told or Told(),
+        events or Events(),
     )
     loop = ControlLoop(
         pipeline,
@@ -142,26 +142,26 @@ def test_a_pin_is_planned_for_and_put_in_place_even_where_the_plan_without_it_is
 
 def test_a_workload_is_told_of_pins_since_its_queues_choose_too(monkeypatch: pytest.MonkeyPatch) -> None:
     made = scenario(5.0)
-    told: list[str | None] = []
+    variants: list[str | None] = []
     read, write = made.workload.read, made.workload.write
 
     def reading(pipeline: Pipeline) -> WorkloadState:
-        told.append(pipeline.stage("read").pin.variant)
+        variants.append(pipeline.stage("read").pin.variant)
         return read(pipeline)
 
     def writing(pipeline: Pipeline, change: Change) -> str:
-        told.append(pipeline.stage("read").pin.variant)
+        variants.append(pipeline.stage("read").pin.variant)
         return write(pipeline, change)
 
     monkeypatch.setattr(made.workload, "read", reading)
     made.ticks(2)
     made.say(pins=(StagePin("read", Pin(variant="big")),))
     made.ticks(1)
-    assert told == [None, None, "big"]
+    assert variants == [None, None, "big"]
     monkeypatch.setattr(made.workload, "write", writing)
     made.say(pins=(StagePin("read", Pin(variant="small")),))
     made.ticks(1)
-    assert told == [None, None, "big", "small", "small"], "as it is read and as it is written"
+    assert variants == [None, None, "big", "small", "small"], "as it is read and as it is written"
 
 
 def test_what_a_person_asks_for_against_a_pin_is_refused() -> None:
@@ -175,23 +175,23 @@ def test_what_a_person_asks_for_against_a_pin_is_refused() -> None:
 
 
 def test_changes_are_told_and_troubles_once() -> None:
-    told = Told()
-    made = with_ports(scenario(lambda t_s: 5.0 if t_s < 60 else 30.0), told=told)
+    events = Events()
+    made = with_ports(scenario(lambda t_s: 5.0 if t_s < 60 else 30.0), events=events)
     made.ticks(12)
-    assert [event.reason for event in told.events] == [ReasonCode.FIRST_PLAN]
+    assert [event.reason for event in events.events] == [ReasonCode.FIRST_PLAN]
     made.workload.errors["read"] = [UnavailableError("no route to host") for _ in range(6)]
     made.ticks(6)
-    assert [(event.reason, event.is_warning) for event in told.events[1:]] == [
+    assert [(event.reason, event.is_warning) for event in events.events[1:]] == [
         (ReasonCode.WORKLOAD_UNKNOWN, True)
     ]
 
 
 def test_a_write_that_failed_is_told_instead_of_the_change() -> None:
-    told = Told()
-    made = with_ports(scenario(30.0), told=told)
+    events = Events()
+    made = with_ports(scenario(30.0), events=events)
     made.workload.errors["write"] = [ForbiddenError("no")]
     made.ticks(3)
-    assert [(event.reason, event.is_warning) for event in told.events] == [(ReasonCode.RBAC, True)]
+    assert [(event.reason, event.is_warning) for event in events.events] == [(ReasonCode.RBAC, True)]
 
 
 def test_what_a_person_asked_for_takes_as_many_steps_as_it_needs() -> None:

@@ -40,7 +40,7 @@ READY, WAITING = Rollout(RolloutPhase.READY), Rollout(RolloutPhase.PROGRESSING, 
 FAILED = Rollout(RolloutPhase.FAILED, "crash loop")
 
 
-def seen(configs: tuple[StageConfig, ...] | None) -> Observation:
+def observe_configs(configs: tuple[StageConfig, ...] | None) -> Observation:
     stages = tuple(StageState(config, config.replicas) for config in configs or ())
     state = WorkloadState("2", stages, settled=True) if configs else None
     return observe(PIPELINE, Signals(UNSEEN, UNSEEN, UNSEEN), state, at_s=0.0)
@@ -67,13 +67,13 @@ def waiting(change: Change = CHANGE) -> Actuation:
 def test_a_change_in_flight_follows_what_is_seen(
     rollout: Rollout | None, running: tuple[StageConfig, ...] | None, now_s: float, phase: ActuationPhase
 ) -> None:
-    assert advance(waiting(), seen(running), rollout, now_s).phase is phase
+    assert advance(waiting(), observe_configs(running), rollout, now_s).phase is phase
 
 
 def test_a_change_that_has_settled_waits_for_nothing() -> None:
-    found = advance(waiting(), seen(GROWN), WAITING, 5.0)
-    assert found.detail == WAITING.detail
-    assert advance(found, seen(GROWN), READY, 10.0).detail == ""
+    actuation = advance(waiting(), observe_configs(GROWN), WAITING, 5.0)
+    assert actuation.detail == WAITING.detail
+    assert advance(actuation, observe_configs(GROWN), READY, 10.0).detail == ""
 
 
 @pytest.mark.parametrize(
@@ -91,13 +91,13 @@ def test_an_unanswered_write_is_read_back(
 ) -> None:
     lost = unanswered(sent(begin(CHANGE, 0.0)), "timed out")
     assert lost.in_flight
-    assert advance(lost, seen(running), None, 5.0).phase is phase
+    assert advance(lost, observe_configs(running), None, 5.0).phase is phase
 
 
 def test_a_rollback_ends_rolled_back_or_for_a_person() -> None:
     back = waiting(replace(CHANGE, previous=GROWN, configs=SMALLEST, is_rollback=True))
-    assert advance(back, seen(SMALLEST), READY, 5.0).phase is ActuationPhase.ROLLED_BACK
-    assert advance(back, seen(SMALLEST), FAILED, 5.0).phase is ActuationPhase.ROLLBACK_FAILED
+    assert advance(back, observe_configs(SMALLEST), READY, 5.0).phase is ActuationPhase.ROLLED_BACK
+    assert advance(back, observe_configs(SMALLEST), FAILED, 5.0).phase is ActuationPhase.ROLLBACK_FAILED
 
 
 def test_a_rollback_that_did_not_happen_leaves_what_it_was_to_undo() -> None:
@@ -105,7 +105,7 @@ def test_a_rollback_that_did_not_happen_leaves_what_it_was_to_undo() -> None:
     left = withdrawn(back, 40.0)
     assert left.change is not None and not left.change.is_rollback
     assert (left.change.previous, left.change.configs) == (SMALLEST, GROWN)
-    assert advance(left, seen(GROWN), WAITING, 45.0).phase is ActuationPhase.FAILED
+    assert advance(left, observe_configs(GROWN), WAITING, 45.0).phase is ActuationPhase.FAILED
     assert withdrawn(waiting(), 40.0) == IDLE
 
 
@@ -183,7 +183,7 @@ def test_a_stage_that_was_not_read_is_missing_not_empty() -> None:
     observation = observe(PIPELINE, Signals(UNSEEN, UNSEEN, UNSEEN), half, at_s=0.0)
     assert observation.running() is None
     assert isinstance(observation.stages[1].running, Missing)
-    assert seen(SMALLEST).running() == SMALLEST
+    assert observe_configs(SMALLEST).running() == SMALLEST
 
 
 def test_equal_values_have_one_text() -> None:
@@ -210,19 +210,19 @@ def test_clocks_only_grow() -> None:
 @pytest.mark.parametrize("unseen", [MissingReason.UNREACHABLE, MissingReason.INVALID])
 def test_a_workload_that_was_not_read_is_missing_for_the_reason_given(unseen: MissingReason) -> None:
     signals = Signals(UNSEEN, UNSEEN, UNSEEN)
-    found = observe(PIPELINE, signals, None, problem="the server is down", unseen=unseen, at_s=0.0)
+    observation = observe(PIPELINE, signals, None, problem="the server is down", unseen=unseen, at_s=0.0)
     missing = Missing(unseen, "the server is down")
-    assert [(stage.running, stage.ready_replicas) for stage in found.stages] == [(missing, missing)] * 2
-    assert not found.settled
+    assert [(stage.running, stage.ready_replicas) for stage in observation.stages] == [(missing, missing)] * 2
+    assert not observation.settled
 
 
 def test_a_stage_that_a_workload_lacks_is_absent_whatever_the_reason_given() -> None:
     workload = WorkloadState("2", (StageState(SMALLEST[0], 1),), settled=True)
     signals = Signals(UNSEEN, UNSEEN, UNSEEN)
-    found = observe(PIPELINE, signals, workload, unseen=MissingReason.INVALID, at_s=0.0)
-    assert found.stages[0].running == Measured(SMALLEST[0])
-    assert found.stages[1].running == found.stages[1].ready_replicas == Missing(MissingReason.ABSENT)
-    assert found.running() is None
+    result = observe(PIPELINE, signals, workload, unseen=MissingReason.INVALID, at_s=0.0)
+    assert result.stages[0].running == Measured(SMALLEST[0])
+    assert result.stages[1].running == result.stages[1].ready_replicas == Missing(MissingReason.ABSENT)
+    assert result.running() is None
 
 
 @pytest.mark.parametrize(
@@ -236,8 +236,8 @@ def test_no_load_beside_a_queue_is_a_contradiction(rate_rps: float, queue: float
     }
     signals = Signals(Measured(rate_rps), Measured(LoadHistory(1.0, (rate_rps,))), UNSEEN, stages)
     workload = WorkloadState("2", tuple(StageState(config, 1) for config in SMALLEST), settled=True)
-    found = observe(PIPELINE, signals, workload, at_s=0.0)
-    for value in (found.arrival_rate_rps, found.load):
+    observation = observe(PIPELINE, signals, workload, at_s=0.0)
+    for value in (observation.arrival_rate_rps, observation.load):
         if is_seen:
             assert isinstance(value, Measured)
         else:

@@ -55,9 +55,9 @@ KINDS = Kinds(
 def test_what_was_restored_is_the_value_and_has_its_canonical_text() -> None:
     for value in (KINDS, replace(KINDS, either=Missing(MissingReason.STALE), maybe=None, flag=True, one=0.5)):
         text = canonical_json(value)
-        found = restored(Kinds, json.loads(text))
-        assert found == value
-        assert json.loads(canonical_json(found)) == json.loads(text)
+        decoded = restored(Kinds, json.loads(text))
+        assert decoded == value
+        assert json.loads(canonical_json(decoded)) == json.loads(text)
 
 
 @pytest.mark.parametrize(
@@ -108,9 +108,9 @@ def test_whatever_differs_is_named_with_both_values() -> None:
     assert decision.plan is not None
     moved = replace(decision.plan.stages[0], replicas=7)
     plan = replace(decision.plan, stages=(moved, *decision.plan.stages[1:]), solve_s=9.0)
-    found = take(replace(decision, reason=ReasonCode.REBATCH, plan=plan))
-    assert found.outcome is ReplayOutcome.DIFFERS
-    assert [(each.what, each.recorded, each.again) for each in found.differences] == [
+    result = take(replace(decision, reason=ReasonCode.REBATCH, plan=plan))
+    assert result.outcome is ReplayOutcome.DIFFERS
+    assert [(each.what, each.recorded, each.again) for each in result.differences] == [
         ("reason", "apply.rebatch", decision.reason.value),
         (f"plan.stages.{moved.stage}.replicas", "7", str(decision.plan.stages[0].replicas)),
     ]
@@ -128,8 +128,8 @@ def test_inputs_that_were_not_restored_whole_are_a_difference() -> None:
     # A number of the state that no decision of this tick looks at.
     state = {**json.loads(decision.inputs)["state"], "conflicts": 0}
     del state["conflicts"]
-    found = take(rewritten(decision, state=state))
-    assert [each.what for each in found.differences] == ["inputs_digest"]
+    result = take(rewritten(decision, state=state))
+    assert [each.what for each in result.differences] == ["inputs_digest"]
 
 
 def test_what_it_was_decided_with_must_be_the_same() -> None:
@@ -146,8 +146,8 @@ def test_what_it_was_decided_with_must_be_the_same() -> None:
             "the pipeline has changed since and the profiles were measured again since",
         ),
     ):
-        found = replay(decision, pipeline, measured)
-        assert (found.outcome, found.why, found.again) == (ReplayOutcome.STALE, why, None)
+        result = replay(decision, pipeline, measured)
+        assert (result.outcome, result.why, result.again) == (ReplayOutcome.STALE, why, None)
 
 
 def test_what_no_tick_decided_has_nothing_to_take_again() -> None:
@@ -161,8 +161,8 @@ def test_what_no_tick_decided_has_nothing_to_take_again() -> None:
         (by_hand, "this version cannot read its inputs (/pipeline: Field required)"),
         (rewritten(decision, policy="by hand"), "policy 'by hand' decided it"),
     ):
-        found = take(each)
-        assert found.outcome is ReplayOutcome.NOTHING and words in found.why
+        result = take(each)
+        assert result.outcome is ReplayOutcome.NOTHING and words in result.why
 
 
 def test_inputs_that_were_changed_since_are_an_error() -> None:
@@ -171,8 +171,8 @@ def test_inputs_that_were_changed_since_are_an_error() -> None:
 
 
 def test_another_version_says_so_and_its_inputs_are_not_compared() -> None:
-    found = take(rewritten(a_change(), version="0.0.1"))
-    assert (found.outcome, found.notes) == (
+    result = take(rewritten(a_change(), version="0.0.1"))
+    assert (result.outcome, result.notes) == (
         ReplayOutcome.SAME,
         (f"it was decided by ipa 0.0.1, this is {ipa.__version__}",),
     )
@@ -182,18 +182,18 @@ def test_the_recorded_forecast_is_used() -> None:
     decision = a_change()
     assert decision.forecast is not None
     higher = replace(decision, forecast=replace(decision.forecast, upper_rps=99.0))
-    found = take(higher)
-    assert found.outcome is ReplayOutcome.DIFFERS and found.again is not None
-    assert found.again.forecast == higher.forecast
+    result = take(higher)
+    assert result.outcome is ReplayOutcome.DIFFERS and result.again is not None
+    assert result.again.forecast == higher.forecast
 
 
 def test_another_policy_parts_where_it_would_run_or_plan_something_else() -> None:
     decision = a_change()
-    found = take(decision, "rim")
-    assert found.outcome is ReplayOutcome.DIFFERS and found.policy == "rim" and found.again is not None
-    assert found.again.plan is not None and decision.plan is not None
-    assert found.again.plan.configs != decision.plan.configs
-    whats = [each.what for each in found.differences]
+    result = take(decision, "rim")
+    assert result.outcome is ReplayOutcome.DIFFERS and result.policy == "rim" and result.again is not None
+    assert result.again.plan is not None and decision.plan is not None
+    assert result.again.plan.configs != decision.plan.configs
+    whats = [each.what for each in result.differences]
     assert "plan" in whats and set(whats) <= {"reason", "action", "configs", "plan"}
     # The same plan for another objective is no other decision.
     assert take(decision, "ours").outcome is ReplayOutcome.SAME

@@ -33,8 +33,8 @@ BLOCK = WriteBlock(ReasonCode.RBAC, "forbidden", PipelineControl(mode=Mode.ACTIV
 def ticked(**changed: object) -> TickRequest:
     """The request of a tick over the smallest configuration under a load that it does not carry."""
     made = scenario(25.0)
-    found = made.loop._request(None, recover=False)
-    return replace(found, policy=ours(), predict=profiled().predict, forecaster=window_max, **changed)  # type: ignore[arg-type]
+    request = made.loop._request(None, recover=False)
+    return replace(request, policy=ours(), predict=profiled().predict, forecaster=window_max, **changed)  # type: ignore[arg-type]
 
 
 def unread(observation: Observation) -> Observation:
@@ -91,9 +91,9 @@ def troubles() -> Iterator[tuple[TickRequest, EngineState, ReasonCode]]:
 
 
 def test_each_rule_gives_way_to_those_before_it() -> None:
-    found = [(judge(request, state)[0].reason, expected) for request, state, expected in troubles()]
-    assert [reason for reason, _ in found] == [expected for _, expected in found]
-    assert len(found) == len(BEFORE_LOAD) + len(OF_LOAD)
+    reasons = [(judge(request, state)[0].reason, expected) for request, state, expected in troubles()]
+    assert [reason for reason, _ in reasons] == [expected for _, expected in reasons]
+    assert len(reasons) == len(BEFORE_LOAD) + len(OF_LOAD)
 
 
 @pytest.mark.parametrize("name", ["BEFORE_LOAD", "OF_LOAD"])
@@ -123,16 +123,16 @@ def test_what_stops_the_rules_of_the_load_ends_a_row_of_smaller_plans() -> None:
 
 
 def test_two_rules_ask_for_one_forecast() -> None:
-    asked = []
-    made = scenario(25.0, forecaster=lambda load: asked.append(load) or window_max(load))  # type: ignore[func-returns-value]
+    loads = []
+    made = scenario(25.0, forecaster=lambda load: loads.append(load) or window_max(load))  # type: ignore[func-returns-value]
     made.loop.tick_once()
-    assert len(asked) == 1
+    assert len(loads) == 1
 
 
 def late(request: TickRequest) -> tuple[TickRequest, EngineState]:
     """The request with four of ten requests late, and the state that knows it."""
-    seen = replace(request.observation, attainment=Measured(Attainment(100.0, 0.6, 15.0)))
-    return replace(request, observation=seen), EngineState(planned=True, feedback=Feedback(is_broken=True))
+    broken = replace(request.observation, attainment=Measured(Attainment(100.0, 0.6, 15.0)))
+    return replace(request, observation=broken), EngineState(planned=True, feedback=Feedback(is_broken=True))
 
 
 def test_while_the_slo_is_broken_capacity_is_added_and_never_removed() -> None:
@@ -144,8 +144,8 @@ def test_while_the_slo_is_broken_capacity_is_added_and_never_removed() -> None:
     def held(rate_rps: float) -> TickVerdict:
         load = Measured(LoadHistory(1.0, (rate_rps,) * 60))
         signals = Signals(Measured(rate_rps), load, Measured(0.4))
-        seen = replace(request, observation=observe(PIPELINE, signals, workload, at_s=0.0))
-        return judge(*late(seen))[0]
+        observed_request = replace(request, observation=observe(PIPELINE, signals, workload, at_s=0.0))
+        return judge(*late(observed_request))[0]
 
     # What runs is the best plan, or more than the load needs: neither is a reason to be content.
     for rate_rps in (25.0, 5.0):
@@ -171,9 +171,9 @@ def rolling_out(
     running = tuple(StageState(config, 1) for config in wanted)
     workload = WorkloadState("2", running, settled=False)
     signals = Signals(Measured(60.0), load, Measured(0.4))
-    seen = observe(PIPELINE, signals, workload, at_s=0.0)
+    observation = observe(PIPELINE, signals, workload, at_s=0.0)
     settings = replace(request.settings, correct_profiles=True)
-    request, state = late(replace(request, observation=seen, settings=settings))
+    request, state = late(replace(request, observation=observation, settings=settings))
     waiting = accepted(sent(begin(change, request.now_s)))
     return replace(request, **changed), replace(state, actuation=waiting)  # type: ignore[arg-type]
 
@@ -242,7 +242,7 @@ def test_an_addition_that_is_not_written_leaves_the_change_as_it_was() -> None:
     unanswered = replace(after, actuation=sent(after.actuation))
     for state in (refused[1], unanswered, unrecorded(effects.decision, after, ConflictError("no"), 0.0)[1]):
         again = replace(REQUEST, now_s=REQUEST.now_s + 1)
-        verdict, found = judge(again, replace(state, counted_s=again.now_s))
+        verdict, unchanged = judge(again, replace(state, counted_s=again.now_s))
         assert verdict.reason is ReasonCode.IN_PROGRESS
-        assert found.actuation.change == STATE.actuation.change
-        assert found.actuation.phase is ActuationPhase.WAITING_READY
+        assert unchanged.actuation.change == STATE.actuation.change
+        assert unchanged.actuation.phase is ActuationPhase.WAITING_READY

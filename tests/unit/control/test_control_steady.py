@@ -63,8 +63,8 @@ def test_without_need_what_can_be_had_in_place_comes_first() -> None:
     small = tuple(replace(config, variant="small", replicas=2) for config in TWO_CORES)
     made = scenario(25.0, configs=small, pipeline=RESIDENT)
     made.ticks(20)
-    found = [(config.variant, config.cores, config.replicas) for config in made.workload.desired]
-    assert found == [("big", 2.0, 2), ("big", 1.0, 2)]
+    configs = [(config.variant, config.cores, config.replicas) for config in made.workload.desired]
+    assert configs == [("big", 2.0, 2), ("big", 1.0, 2)]
 
 
 def test_a_policy_that_waits_for_nothing_is_followed_as_it_decides() -> None:

@@ -32,9 +32,9 @@ class Loop:
     """Says when it stepped; is due every `every_s`, and steps once `go_on` is set."""
 
     def __init__(
-        self, name: str, clock: HandClock, said: SimpleQueue[tuple[str, float]], every_s: float
+        self, name: str, clock: HandClock, steps: SimpleQueue[tuple[str, float]], every_s: float
     ) -> None:
-        self.name, self.clock, self.said, self.every_s = name, clock, said, every_s
+        self.name, self.clock, self.steps, self.every_s = name, clock, steps, every_s
         self.go_on = threading.Event()
         self.go_on.set()
         self.wake: Callable[[], None] = lambda: None
@@ -45,7 +45,7 @@ class Loop:
 
     def step(self) -> float:
         began_s = self.clock.monotonic_s()
-        self.said.put((self.name, began_s))
+        self.steps.put((self.name, began_s))
         assert self.go_on.wait(WAIT_S)
         if self.fails:
             self.fails = False
@@ -58,7 +58,7 @@ class Stage:
 
     def __init__(self, workers: int = 2) -> None:
         self.clock, self.stop = HandClock(), StopSignal()
-        self.said: SimpleQueue[tuple[str, float]] = SimpleQueue()
+        self.steps: SimpleQueue[tuple[str, float]] = SimpleQueue()
 
         def clock_of(waker: threading.Event) -> HandClock:
             self.clock.waker = waker
@@ -67,10 +67,10 @@ class Stage:
         self.turns = Scheduler(clock_of, self.stop, workers)
 
     def loop(self, name: str, every_s: float = 10.0) -> Loop:
-        return Loop(name, self.clock, self.said, every_s)
+        return Loop(name, self.clock, self.steps, every_s)
 
     def next(self, count: int = 1) -> list[tuple[str, float]]:
-        return sorted(self.said.get(timeout=WAIT_S) for _ in range(count))
+        return sorted(self.steps.get(timeout=WAIT_S) for _ in range(count))
 
     def is_still(self) -> bool:
         """True if nobody steps, once everybody who was due has: one that is added now steps after them."""
@@ -106,7 +106,7 @@ def test_a_thousand_loops_have_their_turns_on_a_few_threads() -> None:
         stage.turns.add(loop)
     first = stage.next(4)
     with pytest.raises(Empty):
-        stage.said.get_nowait()
+        stage.steps.get_nowait()
     for loop in loops:
         loop.go_on.set()
     assert len({name for name, _ in (*first, *stage.next(996))}) == 1000
@@ -179,4 +179,4 @@ def test_who_is_due_when_the_service_stops_is_not_begun() -> None:
     first.go_on.set()
     stage.turns.join(WAIT_S)
     assert not any(thread.is_alive() for thread in stage.turns._threads)
-    assert stage.said.empty()
+    assert stage.steps.empty()

@@ -80,8 +80,8 @@ def test_status_says_which_variants_answered_and_how_accurate_that_was() -> None
 
     def shown(*served: tuple[str, float]) -> tuple[LiveState, str]:
         first, *rest = snapshot.observation.stages  # type: ignore[union-attr]
-        seen = replace(snapshot.observation, stages=(replace(first, served=served), *rest))
-        live = live_state(PIPELINE, PROFILES, replace(snapshot, observation=seen), now=NOW, tick_s=5.0)
+        observation = replace(snapshot.observation, stages=(replace(first, served=served), *rest))
+        live = live_state(PIPELINE, PROFILES, replace(snapshot, observation=observation), now=NOW, tick_s=5.0)
         return live, table_of(live)
 
     small, big = (each.accuracy for each in PROFILES["detect"].variants)
@@ -103,10 +103,10 @@ def test_status_says_which_stage_loses_requests_and_why() -> None:
     _, snapshot = ticked(UNCORRECTED)
     assert snapshot.observation is not None
     losses = (Loss("read", "no_time_left", 60.0), Loss("detect", "overload", 1.5))
-    seen = replace(
+    observation = replace(
         snapshot.observation, attainment=Measured(Attainment(100.0, 0.385, 5.0, losses), age_s=0.0)
     )
-    live = live_state(PIPELINE, PROFILES, replace(snapshot, observation=seen), now=NOW, tick_s=5.0)
+    live = live_state(PIPELINE, PROFILES, replace(snapshot, observation=observation), now=NOW, tick_s=5.0)
     assert [(it.stage, it.rate_rps) for it in live.losses] == [("read", 12.0), ("detect", 0.3)]
     assert "Lost: 12 rps at read (no time left), 0.3 rps at detect (overload)" in table_of(live)
 

@@ -204,8 +204,8 @@ def test_waits_are_shorter_by_the_jitter_only() -> None:
 
 def test_times_that_let_two_lead_or_none_are_told_together() -> None:
     assert TIMES.faults() == ()
-    said = LeaseTimes(lease_s=1.5, renew_deadline_s=20.0, retry_s=30.0).faults()
-    assert [words.split(" is ")[0] for words in said] == [
+    faults = LeaseTimes(lease_s=1.5, renew_deadline_s=20.0, retry_s=30.0).faults()
+    assert [words.split(" is ")[0] for words in faults] == [
         "the lease of 1.5 s",
         "the renew deadline of 20 s",
         "the retry of 30 s",

@@ -156,9 +156,9 @@ def test_the_margin_shrinks_sooner_where_variants_change_in_place() -> None:
 def test_a_smaller_margin_plans_for_no_less_than_the_mean_load() -> None:
     eased = Feedback(load_ratio=LEAST)
     high = replace(FORECAST, point_rps=30.0, upper_rps=40.0)
-    found = loaded(high, eased, observed(1.0), is_slow=False)
-    assert found.upper_rps == pytest.approx(40.0 * eased.planned_ratio)
-    assert found.point_rps == pytest.approx(30.0 * eased.planned_ratio)
+    forecast = loaded(high, eased, observed(1.0), is_slow=False)
+    assert forecast.upper_rps == pytest.approx(40.0 * eased.planned_ratio)
+    assert forecast.point_rps == pytest.approx(30.0 * eased.planned_ratio)
     least = loaded(FORECAST, eased, observed(1.0), is_slow=False)
     assert (least.point_rps, least.upper_rps) == (RATE_RPS, RATE_RPS)
     # Where the ratio falls within seconds, no less than is expected.
@@ -210,24 +210,24 @@ def test_the_forecast_is_multiplied_in_steps_and_what_waits_is_added() -> None:
     # Why it waits is not known yet.
     assert loaded(FORECAST, NO_FEEDBACK, observed(1.0, waiting=52.0), is_slow=False) is FORECAST
     raised = Feedback(load_ratio=1.21, is_broken=True)
-    found = loaded(FORECAST, raised, observed(1.0, waiting=52.0), is_slow=False)
-    assert found.upper_rps == pytest.approx(12.0 * STEP**4 + 5.0)
-    assert found.point_rps == pytest.approx(10.0 * STEP**4 + 5.0)
+    forecast = loaded(FORECAST, raised, observed(1.0, waiting=52.0), is_slow=False)
+    assert forecast.upper_rps == pytest.approx(12.0 * STEP**4 + 5.0)
+    assert forecast.point_rps == pytest.approx(10.0 * STEP**4 + 5.0)
 
 
 def rising(per_second: list[float], now_rps: float, averaged_s: int = 5) -> Observation:
     """Requests come so many a second, and are seen as means; late, so that the SLO is broken."""
     starts = range(len(per_second) - averaged_s + 1)
     means = tuple(sum(per_second[at : at + averaged_s]) / averaged_s for at in starts)
-    seen = LoadHistory(1.0, means, averaged_s=float(averaged_s))
-    return replace(observed(0.5), arrival_rate_rps=Measured(now_rps), load=Measured(seen))
+    load = LoadHistory(1.0, means, averaged_s=float(averaged_s))
+    return replace(observed(0.5), arrival_rate_rps=Measured(now_rps), load=Measured(load))
 
 
 def test_while_requests_are_late_a_load_that_rises_counts_as_what_came_last() -> None:
     broken = Feedback(is_broken=True)
     step = [20.0] * 10 + [160.0, 160.0]
-    found = loaded(FORECAST, broken, rising(step, now_rps=76.0), is_slow=False)
-    assert (found.point_rps, found.upper_rps) == pytest.approx((160.0, 160.0))
+    forecast = loaded(FORECAST, broken, rising(step, now_rps=76.0), is_slow=False)
+    assert (forecast.point_rps, forecast.upper_rps) == pytest.approx((160.0, 160.0))
     # The present rate counts at least.
     assert loaded(FORECAST, broken, rising([20.0] * 10, 33.0), is_slow=False).upper_rps == 33.0
 
@@ -257,8 +257,8 @@ def test_a_mean_that_rises_while_its_window_fills_is_no_rise() -> None:
     assert risen_rps(unknown, 1.0) == 0.0
     whole = replace(unknown, rates_rps=(None, None, 12.5, *filling))
     assert risen_rps(whole, 1.0) > 25.0
-    seen = replace(rising([20.0] * 10 + [160.0], 76.0), bridged_s=10.0)
-    assert loaded(FORECAST, NO_FEEDBACK, seen, is_slow=False) is FORECAST
+    observation = replace(rising([20.0] * 10 + [160.0], 76.0), bridged_s=10.0)
+    assert loaded(FORECAST, NO_FEEDBACK, observation, is_slow=False) is FORECAST
 
 
 def test_a_scrape_that_is_lost_is_no_rise() -> None:
@@ -273,8 +273,8 @@ def test_chance_is_no_rise_and_a_falling_load_none() -> None:
     # Rates that are no means, and gaps, leave the present rate.
     plain = replace(rising([20.0] * 6, 21.0), load=Measured(LoadHistory(1.0, (20.0, 200.0))))
     gap = replace(plain, load=Measured(LoadHistory(1.0, (20.0, None, 200.0), averaged_s=5.0)))
-    for seen in (plain, gap):
-        assert loaded(FORECAST, broken, seen, is_slow=False).upper_rps == 21.0
+    for observation in (plain, gap):
+        assert loaded(FORECAST, broken, observation, is_slow=False).upper_rps == 21.0
 
 
 @pytest.mark.parametrize(
@@ -297,5 +297,5 @@ def test_chance_is_no_rise_and_a_falling_load_none() -> None:
 def test_the_rate_that_is_planned_for_is_told_with_its_reason(
     feedback: Feedback, rate_rps: float, words: str
 ) -> None:
-    found = planned_words(Forecast(10.0, 12.0, 0.95, 20.0, "window", 1.0), rate_rps, feedback)
-    assert found.startswith(words) and bool(found) is bool(words)
+    message = planned_words(Forecast(10.0, 12.0, 0.95, 20.0, "window", 1.0), rate_rps, feedback)
+    assert message.startswith(words) and bool(message) is bool(words)

@@ -36,16 +36,16 @@ def test_nobody_is_elected_outside_of_a_pod_unless_asked_for(kubeconfig: str) ->
 
 
 def test_asked_for_it_works_with_a_kubeconfig(kubeconfig: str) -> None:
-    found = leadership(
+    lead = leadership(
         target="kubernetes",
         kubeconfig=kubeconfig,
         leader_election="on",
         lease_namespace="models",
         lease_identity="me",
     )
-    assert found is not None
-    assert not found.leading()
-    assert found.standing().identity.startswith("me_")
+    assert lead is not None
+    assert not lead.leading()
+    assert lead.standing().identity.startswith("me_")
 
 
 def test_a_pod_takes_part_by_itself_under_its_name_in_its_namespace(

@@ -48,6 +48,6 @@ def test_five_minutes_without_metrics_and_a_foreign_write_are_a_line_each_and_th
     assert len(ended) == 1 and ended[0]["lasted_s"] >= 280
     assert len([line for line in holds if line["reason"] == "hold.drift"]) == 1
     # A tick that keeps a reason has no line.
-    assert len(lines) <= len({kept.reason for kept in made.store.recorded}) + 2 * sum(
-        kept.action is Action.APPLY for kept in made.store.recorded
+    assert len(lines) <= len({decision.reason for decision in made.store.recorded}) + 2 * sum(
+        decision.action is Action.APPLY for decision in made.store.recorded
     )

@@ -38,22 +38,22 @@ def world(down_s: float = 0.0) -> tuple[Scenario, list[float]]:
 
 def forecasts(restart_after: int | None, down_s: float = 0.0) -> list[Forecast]:
     made, started_s = world()
-    found = made.ticks(restart_after or 20)
+    decisions = made.ticks(restart_after or 20)
     if restart_after is not None:
         made.clock.wait(down_s)
         started_s[0] = made.clock.monotonic_s()
         made = made.restarted()
-        found += made.ticks(20 - restart_after)
-    return [each.forecast for each in found if each.forecast]
+        decisions += made.ticks(20 - restart_after)
+    return [each.forecast for each in decisions if each.forecast]
 
 
-def said(found: list[Forecast]) -> list[object]:
-    return [(each.point_rps, each.upper_rps, each.weights) for each in found]
+def figures(made: list[Forecast]) -> list[object]:
+    return [(each.point_rps, each.upper_rps, each.weights) for each in made]
 
 
 def test_a_restart_in_the_middle_of_a_ramp_changes_no_forecast() -> None:
     """The seconds since the last decision, which nobody has, are a gap in a straight line."""
-    assert said(forecasts(restart_after=10)[10:]) == said(forecasts(restart_after=None)[10:])
+    assert figures(forecasts(restart_after=10)[10:]) == figures(forecasts(restart_after=None)[10:])
     assert len({each.point_rps for each in forecasts(restart_after=None)}) == 20
 
 
@@ -67,8 +67,8 @@ def test_two_restarts_in_a_row_lose_nothing_either() -> None:
     blind = made.restarted("blind")
     assert blind.ticks(1)[0].forecast is None
     made.metrics.fault = healthy
-    found = [each.forecast for each in made.restarted().ticks(9) if each.forecast]
-    assert said(found) == said(forecasts(restart_after=None)[11:])
+    restarted = [each.forecast for each in made.restarted().ticks(9) if each.forecast]
+    assert figures(restarted) == figures(forecasts(restart_after=None)[11:])
 
 
 def test_the_time_in_which_nobody_saw_the_load_stays_a_gap() -> None:
@@ -78,10 +78,10 @@ def test_the_time_in_which_nobody_saw_the_load_stays_a_gap() -> None:
     started_s[0] = made.clock.monotonic_s()
     made = made.restarted()
     made.ticks(1)
-    seen = made.loop.snapshot().observation
-    assert seen is not None and isinstance(seen.load, Measured)
+    observation = made.loop.snapshot().observation
+    assert observation is not None and isinstance(observation.load, Measured)
     now_s = made.clock.monotonic_s() - made.settings.tick_s
-    rates = seen.load.value.rates_rps
+    rates = observation.load.value.rates_rps
     missing = [back for back, rate in enumerate(reversed(rates)) if rate is None and now_s >= back]
     # The last tick before was 12 s ago.
     assert missing == list(range(1, 12))
@@ -110,26 +110,26 @@ def load(rates: tuple[float | None, ...], end_s: float | None, **fields: float) 
 )
 def test_rates_are_put_at_their_time(end_s: float | None, expected: tuple[float | None, ...]) -> None:
     earlier = LoadHistory(1.0, (1.0, 2.0, 3.0, 4.0), 0.0, 10.0)
-    found = with_earlier(load((None, None, None, 9.0), end_s), earlier).load
-    assert isinstance(found, Measured)
-    assert found.value.rates_rps == expected
+    joined = with_earlier(load((None, None, None, 9.0), end_s), earlier).load
+    assert isinstance(joined, Measured)
+    assert joined.value.rates_rps == expected
 
 
 def test_the_first_means_of_a_new_server_are_too_low_and_not_taken() -> None:
     earlier = LoadHistory(1.0, (5.0, 5.0, 5.0), 2.0, 10.0)
-    found = with_earlier(load((None, 0.5, 3.0, 5.0, 6.0), 13.0, averaged_s=2.0), earlier).load
-    assert isinstance(found, Measured)
-    assert found.value.rates_rps == (5.0, 5.0, None, 5.0, 6.0)
+    joined = with_earlier(load((None, 0.5, 3.0, 5.0, 6.0), 13.0, averaged_s=2.0), earlier).load
+    assert isinstance(joined, Measured)
+    assert joined.value.rates_rps == (5.0, 5.0, None, 5.0, 6.0)
     # The newest is all that is known of now.
-    found = with_earlier(load((None, 0.5, 3.0), 11.0, averaged_s=2.0), earlier).load
-    assert isinstance(found, Measured)
-    assert found.value.rates_rps == (5.0, 5.0, 3.0)
+    joined = with_earlier(load((None, 0.5, 3.0), 11.0, averaged_s=2.0), earlier).load
+    assert isinstance(joined, Measured)
+    assert joined.value.rates_rps == (5.0, 5.0, 3.0)
 
 
 def test_rates_of_other_means_and_rates_that_were_seen_are_left_as_they_are() -> None:
     earlier = LoadHistory(1.0, (1.0, 2.0, 3.0, 4.0), 5.0, 10.0)
     other = load((None, None, None, 9.0), 10.0)
     assert with_earlier(other, earlier) == other
-    seen = load((8.0, None, 7.0, 9.0), 10.0, averaged_s=5.0)
-    assert with_earlier(seen, earlier) == seen
-    assert with_earlier(seen, None) == seen
+    observation = load((8.0, None, 7.0, 9.0), 10.0, averaged_s=5.0)
+    assert with_earlier(observation, earlier) == observation
+    assert with_earlier(observation, None) == observation

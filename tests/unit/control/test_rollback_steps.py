@@ -56,9 +56,9 @@ def settled(made: Scenario) -> list[Decision]:
 
 def roll_back(made: Scenario, to: str | None = None, by: str = "ann") -> Decision:
     """A rollback as the service makes it."""
-    found = undo_of(PIPELINE, made.store, to, by, made.workload.desired, made.loop.snapshot().phase)
+    undo = undo_of(PIPELINE, made.store, to, by, made.workload.desired, made.loop.snapshot().phase)
     return made.loop.request(
-        ChangeRequest(found.configs, f"rollback by {by}", by=by, undoes=found.undoes, restores=True)
+        ChangeRequest(undo.configs, f"rollback by {by}", by=by, undoes=undo.undoes, restores=True)
     )
 
 
@@ -66,14 +66,14 @@ def test_a_request_of_two_steps_is_rolled_back_to_before_the_first() -> None:
     made = stepping()
     made.loop.request(ChangeRequest(WANTED, "ann asked", by="ann"))
     settled(made)
-    first, second = [kept for kept in made.store.recorded if kept.action is Action.APPLY]
+    first, second = [decision for decision in made.store.recorded if decision.action is Action.APPLY]
     assert (first.configs, second.configs) == (BETWEEN, WANTED)
     assert (first.step_of, second.step_of) == ("", first.decision_id)
     assert roll_back(made).undoes == first.decision_id
     settled(made)
     assert made.workload.desired == BEFORE
     # The way back took two steps as well; both are one undo, after which nothing is left.
-    steps = [kept.undoes for kept in made.store.recorded if kept.action is Action.APPLY]
+    steps = [decision.undoes for decision in made.store.recorded if decision.action is Action.APPLY]
     assert steps == ["", "", first.decision_id, first.decision_id]
     with pytest.raises(ConflictError, match="ann has no change left to take back"):
         target(made)
@@ -197,7 +197,7 @@ def bounded(made: Scenario, pipeline: Pipeline) -> Scenario:
 
 
 @pytest.mark.parametrize(
-    ("bounds", "pin", "said"),
+    ("bounds", "pin", "fault"),
     [
         (replace(PIPELINE.bounds, max_replicas=2), Pin(), "3 replicas are above the bound of 2"),
         (replace(PIPELINE.bounds, min_replicas=4), Pin(), "3 replicas are below the bound of 4"),
@@ -205,7 +205,7 @@ def bounded(made: Scenario, pipeline: Pipeline) -> Scenario:
         (PIPELINE.bounds, Pin(variant="small"), "detect is pinned to small as its variant, not big"),
     ],
 )
-def test_other_bounds_and_pins_do_not_refuse_it_and_are_named(bounds: Bounds, pin: Pin, said: str) -> None:
+def test_other_bounds_and_pins_do_not_refuse_it_and_are_named(bounds: Bounds, pin: Pin, fault: str) -> None:
     made = scenario(0.2, configs=WANTED, policy=_Waits())
     stages = (replace(PIPELINE.stages[0], pin=pin), *PIPELINE.stages[1:])
     made = bounded(made, replace(PIPELINE, bounds=bounds, stages=stages))
@@ -213,7 +213,7 @@ def test_other_bounds_and_pins_do_not_refuse_it_and_are_named(bounds: Bounds, pi
     assert made.loop.request(ChangeRequest(BEFORE, "ann asked", by="ann")).reason is ReasonCode.INFEASIBLE
     decision = made.loop.request(ChangeRequest(BEFORE, "rollback by ann", by="ann", restores=True))
     assert decision.action is Action.APPLY
-    assert "; until the next plan it violates: " in decision.detail and said in decision.detail
+    assert "; until the next plan it violates: " in decision.detail and fault in decision.detail
 
 
 def test_a_budget_refuses_it_and_the_words_are_the_remedy() -> None:

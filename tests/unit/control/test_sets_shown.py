@@ -38,7 +38,7 @@ BOTH = in_order([with_share((HIGH,), 80), with_share((LOW,), 20)])
 ABSENT = Missing(MissingReason.ABSENT)
 
 
-def seen(rate_rps: float, waiting: float = 0.0, served: Mapping[str, float] | None = None) -> Observation:
+def observed(rate_rps: float, waiting: float = 0.0, served: Mapping[str, float] | None = None) -> Observation:
     stage = StageSignals(Measured(rate_rps), ABSENT, Measured(waiting), served=served or {})
     signals = Signals(Measured(rate_rps), ABSENT, ABSENT, {"classify": stage})
     workload = WorkloadState("7", tuple(StageState(config, 1) for config in BOTH), True)
@@ -46,17 +46,17 @@ def seen(rate_rps: float, waiting: float = 0.0, served: Mapping[str, float] | No
 
 
 def test_each_part_is_seen_with_its_share_of_what_the_stage_has() -> None:
-    observation = seen(30.0, waiting=10.0)
+    observation = observed(30.0, waiting=10.0)
     assert observation.running() == BOTH
     assert [stage.arrival_rate_rps for stage in observation.stages] == [Measured(24.0), Measured(6.0)]
     assert [stage.queue_length for stage in observation.stages] == [Measured(8.0), Measured(2.0)]
 
 
 def test_the_variants_that_answered_are_those_of_all_parts_and_of_the_stage() -> None:
-    observation = seen(30.0, served={"low": 20.0, "gone": 3.0, "high": 10.0})
+    observation = observed(30.0, served={"low": 20.0, "gone": 3.0, "high": 10.0})
     assert [stage.served for stage in observation.stages] == [(("low", 0.667), ("high", 0.333))] * 2
     for nothing in ({}, {"low": 0.0}, {"low": math.nan, "high": 1.0}, {"low": math.inf}):
-        assert seen(30.0, served=nothing).stages[0].served == ()
+        assert observed(30.0, served=nothing).stages[0].served == ()
 
 
 def test_the_part_that_is_full_first_says_what_all_carry() -> None:
@@ -74,8 +74,8 @@ def decision() -> Decision:
 
 
 def snapshot() -> Snapshot:
-    control = PipelineControl(mode=Mode.ACTIVE)
-    return Snapshot("images", 1, control, ActuationPhase.IDLE, observation=seen(30.0), decision=decision())
+    active = PipelineControl(mode=Mode.ACTIVE)
+    return Snapshot("images", 1, active, ActuationPhase.IDLE, observation=observed(30.0), decision=decision())
 
 
 def test_the_metrics_of_a_stage_are_those_of_all_its_parts() -> None:
@@ -112,8 +112,8 @@ def test_the_difference_to_a_set_names_what_comes_goes_and_moves(capsys: pytest.
         (None, True),
     ]
     printer().print(difference_table(alone))
-    said = capsys.readouterr().out
-    assert "high for 80 → 100 %" in said and "low → nothing" in said
+    output = capsys.readouterr().out
+    assert "high for 80 → 100 %" in output and "low → nothing" in output
     assert not difference(status, plan_in({"stages": plain(BOTH)}, "a plan")).changed
 
 

@@ -1,4 +1,4 @@
-"""What a change costs, and smaller plans that are taken back: each makes the next one dearer."""
+"""The price of a change, and smaller plans that are taken back: each makes the next one dearer."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def cost_ratio(damping: FlapDamping, *, rate_rps: float = 10.0, now_s: float = 0
 
 
 def test_each_smaller_plan_that_is_taken_back_doubles_the_cost_up_to_a_bound() -> None:
-    damping, seen = UNDAMPED, []
+    damping, ratios = UNDAMPED, []
     for number in range(12):
         now_s = 100.0 * number
         damping = damping.shrunk(now_s).grown(10.0, now_s + 50.0)
-        seen.append(cost_ratio(damping, now_s=now_s + 50.0))
-    assert seen[:4] == [2, 4, 8, 16]
-    assert seen[-1] == 64
+        ratios.append(cost_ratio(damping, now_s=now_s + 50.0))
+    assert ratios[:4] == [2, 4, 8, 16]
+    assert ratios[-1] == 64
 
 
 def test_a_plan_that_stayed_long_enough_was_no_mistake() -> None:
-    kept = UNDAMPED.shrunk(0.0).grown(10.0, TAKEN_BACK_S + 1)
-    assert cost_ratio(kept, now_s=TAKEN_BACK_S + 2) == 1
+    damping = UNDAMPED.shrunk(0.0).grown(10.0, TAKEN_BACK_S + 1)
+    assert cost_ratio(damping, now_s=TAKEN_BACK_S + 2) == 1
     # Nor is one that grew twice.
     twice = UNDAMPED.shrunk(0.0).grown(10.0, 10.0).grown(12.0, 20.0)
     assert cost_ratio(twice, now_s=30.0) == 2
@@ -50,8 +50,8 @@ def test_a_plan_is_remembered_since_the_last_higher_rate() -> None:
     row = NO_ROW
     for rate_rps in (3.0, 9.0, 4.0, 2.0, 5.0, 1.0):
         row = row.longer(replace(PLAN, rate_rps=rate_rps))
-    found = [(since, plan.rate_rps) for since, plan in row.plans]
-    assert (row.ticks, found) == (6, [(0, 9.0), (2, 5.0), (5, 1.0)])
+    rates = [(since, plan.rate_rps) for since, plan in row.plans]
+    assert (row.ticks, rates) == (6, [(0, 9.0), (2, 5.0), (5, 1.0)])
 
 
 def test_replicas_that_come_and_go_with_the_load_are_not_damped() -> None:
@@ -83,7 +83,7 @@ def test_a_hold_names_the_other_plan_and_its_wait_in_time() -> None:
     """It spoke of "a smaller plan" where that had more cores, and of ticks."""
     made = scenario(lambda now_s: 20.0 if now_s < 100 else 4.0)
     made.run(400)
-    held = [kept.detail for kept in made.store.recorded if kept.reason is ReasonCode.STABILISING]
+    held = [decision.detail for decision in made.store.recorded if decision.reason is ReasonCode.STABILISING]
     other = r"another plan \([+-][\d.]+ cores?, PAS [+-][\d.e-]+\)"
     pattern = other + r" must stay better for [\d.]+ (s|min), [\d.]+ of them have passed"
     assert held and all(re.match(pattern, detail) for detail in held), held[:2]
