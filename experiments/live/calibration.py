@@ -13,8 +13,8 @@ from statistics import geometric_mean, median
 from ipa.model.errors import IpaError
 from ipa.model.profile import (
     AS_MEASURED,
-    LEAST_RATIO,
-    MOST_RATIO,
+    LEAST_SLOWDOWN,
+    MOST_SLOWDOWN,
     ProfilePoint,
     Slowdown,
     Slowdowns,
@@ -110,7 +110,7 @@ def _slowdown_ratio(ratios: dict[tuple[str, str], float], stage: str, variant: s
     """The variant's slowdown to a hundredth: as measured, else the mean of its stage, else of all."""
     alike = [ratio for (of, _), ratio in ratios.items() if of == stage]
     ratio = ratios.get((stage, variant)) or geometric_mean(alike or ratios.values())
-    return round(min(max(ratio, LEAST_RATIO), MOST_RATIO), 2)
+    return round(min(max(ratio, LEAST_SLOWDOWN), MOST_SLOWDOWN), 2)
 
 
 def _measured(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 
 from ipa.control.engine.state import PeakForecaster
-from ipa.control.loop.time_limit import TimeLimited
+from ipa.control.loop.time_limit import TimeLimit
 from ipa.files.traces import read_trace
 from ipa.forecast.base import Forecaster, prepare, slo_quantile
 from ipa.forecast.boosted import BACK_S, Boosted
@@ -108,8 +108,8 @@ def forecast_setup(
     plain = partial(forecast, smooth_s=smooth_s, rungs=rungs_of(settings.forecaster))
 
     def in_time(ladder: Callable[..., Forecast], made: PeakForecaster) -> PeakForecaster:
-        late = partial(last_rung, ladder)
-        return TimeLimited[LoadHistory, Forecast](made, late=late, limit_s=settings.forecast_deadline_s)
+        limit = TimeLimit("the forecaster", settings.forecast_deadline_s)
+        return lambda load: limit.call(partial(made, load), partial(last_rung, ladder, load))
 
     @cache
     def ladder(horizon_s: float, quantile: float) -> PeakForecaster:

@@ -23,7 +23,7 @@ from ipa.control.engine.tick import made_of
 from ipa.control.loop.control_loop import ControlLoop, Hook, LoopPorts
 from ipa.control.loop.scheduler import ScheduledLoop, Scheduler, StopSignal
 from ipa.control.loop.shadow import shadow_world
-from ipa.control.loop.time_limit import PluginRunner
+from ipa.control.loop.time_limit import TimeLimit
 from ipa.control.ports import Attribution, Clock, ControlAction, PipelineControl
 from ipa.files import load_profiles, pipeline_from_mapping, pipeline_to_mapping
 from ipa.model.errors import ConflictError, InProgressError, InputError, IpaError, NotFoundError, UsageError
@@ -68,7 +68,7 @@ def policy_of(name: str, inputs: PolicyInputs, limit_s: float) -> Chosen:
 
     Errors: UsageError (there is none, or not for this pipeline), PluginError.
     """
-    return inputs, make_policy(name, inputs, PluginRunner(str(POLICIES.find(name)), limit_s))
+    return inputs, make_policy(name, inputs, TimeLimit(str(POLICIES.find(name)), limit_s))
 
 
 def loop_of(

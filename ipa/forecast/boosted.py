@@ -32,7 +32,7 @@ PEAKS_S = (120.0, 300.0, 600.0)
 LAST_STEPS = 5
 COLUMNS = len(MEANS_S) + len(MAXIMA_S) + BLOCKS + len(SPREADS_S) + len(PEAKS_S) + LAST_STEPS + 1
 # Keeps the logarithm of an idle second finite.
-LEAST_RATIO = 0.01
+IDLE_RATIO = 0.01
 DAY_S, HOUR_S = 86400.0, 3600.0
 
 
@@ -56,7 +56,7 @@ def features(series: Series, ends: Ints, ahead: int) -> tuple[Floats, Floats]:
         return means
 
     def log_ratio(values: Floats) -> None:
-        columns.append(np.log(values / scales + LEAST_RATIO))
+        columns.append(np.log(values / scales + IDLE_RATIO))
 
     for seconds in MEANS_S:
         log_ratio(mean(sums, series.steps(seconds)))
@@ -203,7 +203,7 @@ class Boosted(Trained):
         rows, scales = features(series, counts, series.steps(horizon_s))
         with _one_thread():
             predicted = model.point.predict(rows), model.upper.predict(rows) + model.shift
-        points, uppers = (np.maximum(scales * (np.exp(logs) - LEAST_RATIO), 0.0) for logs in predicted)
+        points, uppers = (np.maximum(scales * (np.exp(logs) - IDLE_RATIO), 0.0) for logs in predicted)
         return points, np.maximum(points, uppers)
 
 
@@ -217,7 +217,7 @@ def learn(series: Series, horizon_s: float, quantile: float, growth: TreeGrowth 
         raise DomainError(f"the horizon of {horizon_s:g} s is beyond {LONGEST_S:g} s")
     ahead, back = series.steps(horizon_s), series.steps(BACK_S)
     ends = series.whole(np.arange(back, len(series.rates_rps) - ahead + 1), back, ahead)
-    targets = np.log(sliding_max(series.rates_rps, ahead)[ends] / levels(series, ends) + LEAST_RATIO)
+    targets = np.log(sliding_max(series.rates_rps, ahead)[ends] / levels(series, ends) + IDLE_RATIO)
     chosen = np.arange(0, len(ends), series.steps(STRIDE_S))
     if len(chosen) > MAX_WINDOWS:
         chosen = chosen[np.linspace(0, len(chosen) - 1, MAX_WINDOWS).round().astype(int)]

@@ -168,7 +168,6 @@ PRICE = NUMBER.but(minimum=0, maximum=1_000_000)
 # A list in which no entry is twice.
 UNIQUE = {"uniqueItems": True}
 
-Number = Annotated[float, NUMBER]
 PositiveNumber = Annotated[float, POSITIVE]
 NonNegative = Annotated[float, NUMBER.but(minimum=0)]
 Margin = Annotated[float, NUMBER.but(exclusiveMinimum=-1)]

@@ -8,9 +8,9 @@ from functools import reduce
 from heapq import nlargest
 
 from ipa.model.errors import InputError
-from ipa.model.pipeline import Bounds, MeasuredVariant, Pipeline, Stage, Variant
+from ipa.model.pipeline import Bounds, MeasuredVariant, Pipeline, Stage
 from ipa.model.profile import StageProfile, VariantProfile
-from ipa.model.resources import BESIDE_CORES, NO_RESOURCES, Resources, beside_cores
+from ipa.model.resources import BESIDE_CORES, NO_RESOURCES, Resources, beside_of
 
 
 def with_profiles(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> Pipeline:
@@ -35,37 +35,29 @@ def with_profiles(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> P
 def stage_beside(stage: Stage, profiles: Sequence[VariantProfile], bounds: Bounds) -> dict[str, Resources]:
     """The resources of one replica beside its cores, by variant, of the stage's variants with a profile.
 
+    Of measured and requested amounts the larger counts: a container holds what it requests, whatever it uses.
     If variants are resident, each replica has room for the largest of them together; they share accelerators.
     InputError: resident variants without a figure of a resource that has a bound.
     """
     own = {variant.name: variant for variant in stage.variants}
     known = [each for each in profiles if each.variant in own]
-    alone = {each.variant: replica_beside(own[each.variant], each) for each in known}
+    alone = {each.variant: beside_of(each).maximum(own[each.variant].requested) for each in known}
     if stage.residents == 1 or not alone:
-        return {name: Resources.of(amounts) for name, amounts in alone.items()}
+        return alone
     for dimension in BESIDE_CORES:
-        missing = [name for name in own if dimension.name not in alone.get(name, {})]
+        missing = [name for name in own if not alone.get(name, NO_RESOURCES).amount(dimension.name)]
         if dimension.name in bounds.limits and missing:
             raise InputError(
                 f"stage {stage.name!r} keeps {stage.residents} variants in a replica, but the profile has no "
                 f"{dimension.name} of {', '.join(missing)}, and bounds.{dimension.name} is set",
                 hint=f"Measure them with `ipa profile`, or remove `resident` or bounds.{dimension.name}.",
             )
-    largest = reduce(Resources.maximum, map(Resources.of, alone.values()), NO_RESOURCES)
+    largest = reduce(Resources.maximum, alone.values(), NO_RESOURCES)
     together = {
-        each.name: sum(nlargest(stage.residents, (it.get(each.name, 0.0) for it in alone.values())))
+        each.name: sum(nlargest(stage.residents, (it.amount(each.name) for it in alone.values())))
         for each in BESIDE_CORES
     }
     return dict.fromkeys(alone, Resources.of(largest.amounts | together))
-
-
-def replica_beside(variant: Variant, measured: VariantProfile) -> dict[str, float]:
-    """The resources of a replica that has this variant alone, beside its cores, by name.
-
-    The larger of measured and requested: a container holds what it requests, whatever it uses.
-    """
-    used, requested = beside_cores(measured), variant.requested
-    return {name: max(used.get(name, 0.0), requested.get(name, 0.0)) for name in used | requested}
 
 
 # In the name of a model: the variant of the replica that it is sent to.

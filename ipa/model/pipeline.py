@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import reduce
 from itertools import zip_longest
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal
 
 from ipa.model.errors import NotFoundError
 from ipa.model.forms import (
@@ -26,6 +26,7 @@ from ipa.model.forms import (
     PositiveNumber,
     PositiveRate,
     Rate,
+    ValueForm,
     VariantName,
 )
 from ipa.model.parts import NO_OVERHEAD, FrontCores, Overhead
@@ -61,19 +62,13 @@ class AccuracyRule(StrEnum):
     RANK_PRODUCT = "rank-product"
 
 
-class Goal(StrEnum):
-    """The criterion for the best plan: most α·accuracy − β·cores − δ·Σ batch sizes."""
-
-    WEIGHTED = "weighted"
-
-
 @dataclass(frozen=True, slots=True)
 class Objective:
     """The weights of α·accuracy − β·cores − δ·Σ batch sizes, and the settings that go with them."""
 
     name: str = "default"
     # Records have it since there were others.
-    goal: Goal = Goal.WEIGHTED
+    goal: Annotated[Literal["weighted"], ValueForm({"enum": ["weighted"]})] = "weighted"
     """The optimisation goal: weighted."""
     alpha: NonNegative = 1.0
     """Weight of the accuracy term; 1 where absent."""
@@ -223,13 +218,6 @@ class Bounds:
         return self.cores if self.transition_cores is None else self.transition_cores
 
 
-@runtime_checkable
-class Placed(Protocol):
-    """A target's section of a pipeline that says in which namespace the pipeline runs."""
-
-    namespace: str
-
-
 @dataclass(frozen=True, slots=True)
 class Variant:
     """A model that can do a stage's task. Its accuracy, latency and cores are in the profile.
@@ -241,10 +229,9 @@ class Variant:
     targets: Mapping[str, Any] = field(default_factory=dict, hash=False, metadata=BESIDE_OTHERS)
 
     @property
-    def requested(self) -> dict[str, float]:
-        """The most of each resource other than cores that a target's section gives a replica, by name."""
-        given = [beside_of(run) for run in self.targets.values()]
-        return reduce(Resources.maximum, given, NO_RESOURCES).amounts
+    def requested(self) -> Resources:
+        """The most of each resource other than cores that a target's section gives a replica."""
+        return reduce(Resources.maximum, map(beside_of, self.targets.values()), NO_RESOURCES)
 
 
 class StageKind(StrEnum):
@@ -290,6 +277,11 @@ class Edge:
     parent: str
     fan_out: float | Mapping[str, float] = 1.0
     share: float = 1.0
+
+    @property
+    def fan_outs(self) -> tuple[float, ...]:
+        """The fan-out by each variant of the parent, or the one for all."""
+        return tuple(self.fan_out.values()) if isinstance(self.fan_out, Mapping) else (self.fan_out,)
 
     def items(self, variant: str) -> float:
         """Items for each item that the parent handles with that variant."""
@@ -469,7 +461,7 @@ class Pipeline:
     @property
     def namespace(self) -> str:
         """The pipeline's namespace, which also decides access, on a cluster or not."""
-        placed = (place.namespace for place in self.targets.values() if isinstance(place, Placed))
+        placed = (place.namespace for place in self.targets.values() if hasattr(place, "namespace"))
         return next(placed, DEFAULT_NAMESPACE)
 
     @property

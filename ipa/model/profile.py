@@ -20,7 +20,7 @@ from ipa.model.forms import (
 from ipa.model.recording import UNLESS_DEFAULT
 
 # The bounds of a slowdown. Beyond the upper one a variant is broken: more replicas would not help.
-LEAST_RATIO, MOST_RATIO = 0.5, 4.0
+LEAST_SLOWDOWN, MOST_SLOWDOWN = 0.5, 4.0
 
 
 @dataclass(frozen=True, slots=True)

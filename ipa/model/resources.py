@@ -182,11 +182,6 @@ def beside_of(holder: object) -> Resources:
     return _made(0.0, *scalars, getattr(holder, "accelerators", {}))
 
 
-def beside_cores(holder: object) -> dict[str, float]:
-    """The amounts of `beside_of` that are above zero, by name."""
-    return beside_of(holder).amounts
-
-
 @dataclass(frozen=True, slots=True)
 class Prices:
     """The price of a unit of each resource by name; what is not named costs nothing.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from ipa.model.pipeline import Edge, Pipeline, Stage
+from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 
@@ -34,24 +34,24 @@ class Unbatched(str):
 
 def batch_fault(stage: str, batch_size: int, why: str) -> str:
     """The message for a stage whose batches would mix up requests, or have no effect, with the remedy."""
-    is_void = isinstance(why, Unbatched) and why.is_void
-    remedies = ["use batch size 1", *_remedy(why), *([] if is_void else [f"or, {REMEDY}"])]
+    place, remedy, is_void = _details(why)
+    own_remedy, usual_remedy = f"or {remedy}" if remedy else "", "" if is_void else f"or, {REMEDY}"
+    remedies = "; ".join(filter(None, ("use batch size 1", own_remedy, usual_remedy)))
     effect = "has no effect" if is_void else "gives requests the rows of others"
-    return f"stage {stage!r}: batch size {batch_size}{_where(why)} {effect}: {why}; {'; '.join(remedies)}"
+    return f"stage {stage!r}: batch size {batch_size}{place} {effect}: {why}; {remedies}"
 
 
 def unbatched_note(stage: str, why: str, *, with_remedy: bool = False) -> str:
     """The note for a stage that is planned without batching."""
-    remedy = f" (to batch it: {why.remedy})" if with_remedy and isinstance(why, Unbatched) else ""
-    return f"stage {stage!r} has batch size 1{_where(why)}, since {why}{remedy}"
+    place, remedy, _ = _details(why)
+    words = f" (to batch it: {remedy})" if with_remedy and remedy else ""
+    return f"stage {stage!r} has batch size 1{place}, since {why}{words}"
 
 
-def _where(why: str) -> str:
-    return f" {why.where}" if isinstance(why, Unbatched) and why.where else ""
-
-
-def _remedy(why: str) -> list[str]:
-    return [f"or {why.remedy}"] if isinstance(why, Unbatched) and why.remedy else []
+def _details(why: str) -> tuple[str, str, bool]:
+    if not isinstance(why, Unbatched):
+        return "", "", False
+    return f" {why.where}" if why.where else "", why.remedy, why.is_void
 
 
 def unbatched_notes(pipeline: Pipeline, *, with_remedies: bool = False) -> list[str]:
@@ -139,7 +139,8 @@ def unhonoured(pipeline: Pipeline, serving: ServingSemantics, place: str) -> Ite
     if not pipeline.is_chain and not serving.runs_graphs:
         remedy = "make it a chain such as [a, b], or choose another target"
         yield Unhonoured("graph", f"{place} runs chains of stages only", remedy)
-    if not serving.fans_out and any(_fans_out(edge) for stage in pipeline.stages for edge in stage.after):
+    edges = [edge for stage in pipeline.stages for edge in stage.after]
+    if not serving.fans_out and any(count != 1 for edge in edges for count in edge.fan_outs):
         yield Unhonoured(
             "fan_out", f"{place} sends one item on for each", "leave it out, or choose another target"
         )
@@ -150,8 +151,3 @@ def unhonoured(pipeline: Pipeline, serving: ServingSemantics, place: str) -> Ite
     usual_s = Stage("", ()).batch_timeout_s
     if not serving.waits_for_batches and any(s.batch_timeout_s != usual_s for s in pipeline.served):
         yield Unhonoured("batch_timeout", f"{place} does not wait for batches to fill", "leave it out")
-
-
-def _fans_out(edge: Edge) -> bool:
-    values = edge.fan_out.values() if isinstance(edge.fan_out, Mapping) else (edge.fan_out,)
-    return any(value != 1 for value in values)

@@ -102,7 +102,14 @@ class LagrangeBounds:
 
     @cached_property
     def _multipliers(self) -> Array:
-        return self._around(self.prices)
+        """No multiplier, the best ones, and some around: partial plans differ in their scarce limits."""
+        around = [np.zeros(len(self.prices)), self.prices]
+        for axis in np.flatnonzero(self.prices > 0).tolist():
+            for ratio in AROUND:
+                other = self.prices.copy()
+                other[axis] *= ratio
+                around.append(other)
+        return np.array(list(dict.fromkeys(tuple(each.tolist()) for each in around)))
 
     @cached_property
     def _table(self) -> tuple[Array, Array]:
@@ -168,15 +175,11 @@ class LagrangeBounds:
     def _cell(self, depth: int, product: Array, grid: int) -> tuple[Index, Array]:
         return _cells(product, float(self._largest[depth]), grid)
 
-    def _worth(self, multipliers: Array) -> Array:
-        """(multiplier vectors × all options): the value less the price of the limits used."""
-        value, use = self._whole
-        worth: Array = value - multipliers @ use
-        return worth
-
     def _bests(self, multipliers: Array) -> list[Array]:
         """For each stage (multiplier vectors × factors): the highest worth of an option with the factor."""
-        worth = self._worth(multipliers).take(self._order, axis=1)
+        value, use = self._whole
+        # (Multiplier vectors × all options): the value less the price of the limits used.
+        worth = (value - multipliers @ use).take(self._order, axis=1)
         best = np.maximum.reduceat(worth, self._starts, axis=1)
         ends = np.cumsum([0, *(len(group.starts) for group in self._groups)]).tolist()
         return [best[:, first:last] for first, last in pairwise(ends)]
@@ -208,11 +211,6 @@ class LagrangeBounds:
             ]
         return self._steps[grid]
 
-    def _dual(self, multipliers: Array, grid: int) -> Array:
-        """The bound on the whole program under each multiplier vector."""
-        dual: Array = self._tabulate(multipliers, grid)[0][:, -1] + multipliers @ self.rows.most
-        return dual
-
     def _search(self, grid: int) -> Array:
         """The best multipliers found by a coordinate search."""
         ranges = [float(np.ptp(stage.value)) for stage in self._stages]
@@ -227,23 +225,14 @@ class LagrangeBounds:
             for step in steps:
                 tries = np.tile(best, (len(step) + 1, 1))
                 tries[1:, axis] = step * (scale if step is POWERS else best[axis])
-                dual = self._dual(tries, grid)
+                # The bound on the whole program under each multiplier vector.
+                dual = self._tabulate(tries, grid)[0][:, -1] + tries @ self.rows.most
                 if float(dual.min()) >= reached and step is POWERS:
                     break
                 best, reached = tries[int(np.argmin(dual))], float(dual.min())
                 if not best[axis]:
                     break
         return best
-
-    def _around(self, best: Array) -> Array:
-        """No multiplier, the given ones, and some around: partial plans differ in their scarce limits."""
-        around = [np.zeros(len(best)), best]
-        for axis in np.flatnonzero(best > 0).tolist():
-            for ratio in AROUND:
-                other = best.copy()
-                other[axis] *= ratio
-                around.append(other)
-        return np.array(list(dict.fromkeys(tuple(each.tolist()) for each in around)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,7 @@ from ipa.model.plan import WHOLE_PERCENT, Plan, StageConfig, StagePlan, Terminat
 from ipa.model.resources import beside_of
 from ipa.optimize.candidates import accuracy_of
 from ipa.optimize.problem import PlanningProblem
-from ipa.optimize.timing import Chosen, Times, offered_rps, times_of
-from ipa.queueing.service import utilisation_ratio
+from ipa.optimize.timing import Chosen, Times, times_of
 from ipa.queueing.tail import path_quantile_s
 
 # Stands for infinity: records are JSON, which has none.
@@ -130,7 +129,8 @@ def _chosen(problem: PlanningProblem, configs: Sequence[StageConfig]) -> list[Ch
 
 def _stage_plan(problem: PlanningProblem, chosen: Chosen, times: Times, share_percent: int) -> StagePlan:
     """A chosen stage with its performance."""
-    point, rate_rps = chosen.point, offered_rps(problem, chosen)
+    point = chosen.point
+    rate_rps = problem.rate_rps * problem.graph.reach[chosen.index] * chosen.items
     return StagePlan(
         stage=problem.stages[chosen.index].name,
         variant=point.variant,
@@ -141,7 +141,7 @@ def _stage_plan(problem: PlanningProblem, chosen: Chosen, times: Times, share_pe
         capacity_rps=times.capacity_rps,
         latency_s=min(times.service_s, ENDLESS_S),
         queue_delay_s=min(times.wait_s, ENDLESS_S),
-        utilisation_ratio=utilisation_ratio(rate_rps, times.capacity_rps, chosen.replicas),
+        utilisation_ratio=rate_rps / (chosen.replicas * times.capacity_rps),
         accuracy=point.accuracy,
         items=chosen.items,
         mean_s=min(times.mean_s, ENDLESS_S),

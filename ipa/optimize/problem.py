@@ -22,7 +22,7 @@ from ipa.model.pipeline import (
 )
 from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint
-from ipa.model.resources import IN_CORES, NO_RESOURCES, Prices, Resources, beside_cores, beside_of, total
+from ipa.model.resources import IN_CORES, NO_RESOURCES, Prices, Resources, beside_of, total
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.optimize.graph import Graph, graph_of
 
@@ -103,7 +103,9 @@ def columns_of(points: Sequence[OperatingPoint]) -> PointColumns:
         key = (point.variant, point.cores)
         if key not in smallest or point.batch_size < smallest[key][0]:
             smallest[key] = (point.batch_size, mean_s)
-    single_s = [_single_s(*smallest[point.variant, point.cores]) for point in points]
+    # Half of the time of the smallest known batch is taken as fixed.
+    least = (smallest[point.variant, point.cores] for point in points)
+    single_s = [mean_s * (0.5 + 0.5 / batch_size) for batch_size, mean_s in least]
     table = np.vstack([rows.T, np.array(single_s, dtype=np.float64)])
     _, batch_size, cores = table[:3]
     variant = np.array([number[point.variant] for point in points], dtype=np.intp)
@@ -123,14 +125,9 @@ def columns_of(points: Sequence[OperatingPoint]) -> PointColumns:
 def _beside(points: Sequence[OperatingPoint]) -> dict[str, Array]:
     found: dict[str, Array] = {}
     for at, point in enumerate(points):
-        for name, amount in beside_cores(point).items():
+        for name, amount in beside_of(point).amounts.items():
             found.setdefault(name, np.zeros(len(points)))[at] = amount
     return found
-
-
-def _single_s(batch_size: int, mean_s: float) -> float:
-    """The time of a batch of one from that of the smallest known batch: half of it is taken as fixed."""
-    return mean_s * (0.5 + 0.5 / batch_size)
 
 
 class Compat(StrEnum):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from importlib import import_module
 from math import inf
 
@@ -79,7 +78,8 @@ def _by(name: str, program: Program, deadline: Deadline, solvers: Solvers | None
         smaller, left = sharpen(program, deadline)
     except DeadlineError:
         return ProgramAnswer(Termination.NO_SOLUTION_FOUND, note="time ran out before a solver began")
-    found = _break_ties(smaller, name, _milp(name, solvers)(smaller, deadline), deadline)
+    found = by_milp((solvers or in_process)(name), smaller, deadline)
+    found = _break_ties(smaller, name, found, deadline)
     whole = tuple(int(stage[at]) for stage, at in zip(left, found.chosen, strict=False))
     return replace(found, chosen=whole)
 
@@ -95,10 +95,6 @@ def in_process(name: str) -> Maximise:
     """
     maximise: Maximise = import_module(f"ipa.optimize.backends.{check_solver(name)}").maximise
     return maximise
-
-
-def _milp(name: str, solvers: Solvers | None) -> Callable[[Program, Deadline], ProgramAnswer]:
-    return partial(by_milp, (solvers or in_process)(name))
 
 
 def _break_ties(program: Program, solver: str, found: ProgramAnswer, deadline: Deadline) -> ProgramAnswer:

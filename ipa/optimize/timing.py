@@ -163,8 +163,3 @@ def _carried_rps(points: Array, replicas: Index, items: Array, timeout_s: Array,
             )
             carried[at] = np.minimum(carried[at], own_rps)
     return carried
-
-
-def offered_rps(problem: PlanningProblem, chosen: Chosen) -> float:
-    """Items a second that reach the stage."""
-    return problem.rate_rps * problem.graph.reach[chosen.index] * chosen.items

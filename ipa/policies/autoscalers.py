@@ -9,8 +9,7 @@ from math import ceil, floor, isfinite, log
 from typing import ClassVar
 
 from ipa.model.observation import Forecast, LoadHistory, Measured, Missing, Observation
-from ipa.model.pipeline import Pipeline
-from ipa.model.plan import Plan, StageConfig
+from ipa.model.plan import Plan
 from ipa.policies.base import Configs, PolicyState, constrained
 from ipa.policies.rules import (
     ROUNDING,
@@ -288,26 +287,22 @@ class VpaPlus(Autoscaler):
 
     def _affordable(self, wanted: Configs, state: PolicyState) -> Configs:
         """Return the desired sizes without the growth, largest first, that finds no room."""
-        pipeline = constrained(self.ruled.pipeline, state)
-        kept = list(wanted)
-        while not self._has_room(pipeline, kept, state):
-            grown = [new.total_cores - old.total_cores for new, old in zip(kept, state.running, strict=True)]
+        pipeline, rolling = constrained(self.ruled.pipeline, state), self.ruled.rolling
+        configs = list(wanted)
+        while pipeline.bounds.exceeded(configs) or (
+            state.reachable and not is_reachable(pipeline, configs, state.running, rolling)
+        ):
+            grown = [
+                new.total_cores - old.total_cores for new, old in zip(configs, state.running, strict=True)
+            ]
             at = max(range(len(grown)), key=grown.__getitem__)
             if grown[at] <= 0:
                 break
-            kept[at] = self._smaller(kept[at], state.running[at])
-        return tuple(kept)
-
-    def _has_room(self, pipeline: Pipeline, configs: Sequence[StageConfig], state: PolicyState) -> bool:
-        bounds = pipeline.bounds
-        if bounds.exceeded(configs):
-            return False
-        return not state.reachable or is_reachable(pipeline, configs, state.running, self.ruled.rolling)
-
-    def _smaller(self, config: StageConfig, least: StageConfig) -> StageConfig:
-        """The next smaller size, not below the running one."""
-        below = [cores for cores in self.ruled.profiled.sizes_cores(config) if cores < config.cores]
-        return replace(config, cores=max(below[-1] if below else least.cores, least.cores))
+            # The next smaller size, not below the running one.
+            config, least = configs[at], state.running[at].cores
+            below = [cores for cores in self.ruled.profiled.sizes_cores(config) if cores < config.cores]
+            configs[at] = replace(config, cores=max(below[-1] if below else least, least))
+        return tuple(configs)
 
 
 def _least_size(sizes_cores: Sequence[float], target_cores: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeGuard
 
@@ -42,7 +42,11 @@ class PolicyState:
 
 
 class Policy(Protocol):
-    """A pure policy: the same observation, forecast and state give the same plan."""
+    """A pure policy: the same observation, forecast and state give the same plan.
+
+    It may have more methods, which are found by `hasattr`: those of a `StatefulPolicy`, and
+    `at_once(running)`, true if its plan must bypass the stabiliser, since the rule has a delay of its own.
+    """
 
     @property
     def name(self) -> str:
@@ -71,25 +75,15 @@ class StatefulPolicy(Policy, Protocol):
         """
 
 
-class BypassesStabiliser(Policy, Protocol):
-    """A policy that may bypass the stabiliser: `at_once` plans are applied even if they are not better."""
-
-    def at_once(self, running: Configs) -> bool:
-        """True if the plan must bypass the stabiliser, since the rule has a delay of its own."""
-
-
 def is_at_once(policy: Policy, running: Configs) -> bool:
-    """True if the policy's plan bypasses the stabiliser."""
-    return _bypasses_stabiliser(policy) and policy.at_once(running)
+    """True if the policy's plan bypasses the stabiliser: it is applied even if it is not better."""
+    at_once: Callable[[Configs], bool] | None = getattr(policy, "at_once", None)
+    return at_once is not None and at_once(running)
 
 
 def is_stateful(policy: Policy) -> TypeGuard[StatefulPolicy]:
     """True if the policy is stateful; `isinstance` would check all methods of the protocol each tick."""
     return hasattr(policy, "remember")
-
-
-def _bypasses_stabiliser(policy: Policy) -> TypeGuard[BypassesStabiliser]:
-    return hasattr(policy, "at_once")
 
 
 @dataclass(frozen=True, slots=True)

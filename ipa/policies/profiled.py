@@ -18,12 +18,10 @@ from ipa.optimize.linear_program import Solvers
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.solve import SolveCache
 from ipa.policies.base import Configs, Prediction
-from ipa.policies.planning import planning_problem
+from ipa.policies.planning import LEAST_RPS, planning_problem
 from ipa.profiling.points import Allocation
 from ipa.queueing.service import ServiceTime, service
 
-# The least rate, a request in thirty years.
-LEAST_RPS = 1e-9
 # A tick asks with one set of slowdowns; those of recent ticks are asked for again.
 SLOWED = 8
 # A tick asks for two plans and some predictions; under a load that only scatters, for those of recent ticks.
@@ -105,16 +103,12 @@ class Profiled:
         return self._slowed[slowdowns]
 
     def _solved(self, problem: PlanningProblem, *, explain: bool) -> Plan:
-        limit_s = self._limit_s()
+        limit_s = self._deadline_s
+        if self._until is not None:
+            if self._until.passed:
+                raise DeadlineError("the time for all plans together is over")
+            limit_s = min(limit_s, self._until.remaining_s)
         return self._plans.solve(problem, self._solver, limit_s, explain=explain, solvers=self._solvers)
-
-    def _limit_s(self) -> float:
-        """The most time for the next plan; DeadlineError if that for all together is over."""
-        if self._until is None:
-            return self._deadline_s
-        if self._until.passed:
-            raise DeadlineError("the time for all plans together is over")
-        return min(self._deadline_s, self._until.remaining_s)
 
     def variants(self, stage: str) -> tuple[str, ...]:
         """The stage's variants whose every replica the planner may run, by rising accuracy."""

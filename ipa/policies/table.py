@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import Enum
+from functools import partial
 from math import isfinite
 from typing import Any, Protocol, TypeVar
 
@@ -256,25 +257,20 @@ def ours_frugal(inputs: PolicyInputs) -> Policy:
     return Frugal(ours(inputs), exact.plan, cheap.plan, cheap.shorter)
 
 
-def ipa_paper(inputs: PolicyInputs) -> Policy:
-    return _published(inputs, "ipa", Compat.PAPER)
-
-
-def ipa_artifact(inputs: PolicyInputs) -> Policy:
-    return _published(inputs, "ipa-artifact", Compat.IPA_ARTIFACT)
-
-
-def _published(inputs: PolicyInputs, name: str, compat: Compat) -> Policy:
+def _published(inputs: PolicyInputs, *, name: str, compat: Compat) -> Policy:
     profiled = inputs.published(compat)
     return Ours(inputs.pipeline, profiled.plan, name, profiled.offers, profiled.probe)
 
 
-def fa2_low(inputs: PolicyInputs) -> Policy:
-    return fa2(inputs.pipeline, inputs.published(), heavy=False)
+ipa_paper = partial(_published, name="ipa", compat=Compat.PAPER)
+ipa_artifact = partial(_published, name="ipa-artifact", compat=Compat.IPA_ARTIFACT)
 
 
-def fa2_high(inputs: PolicyInputs) -> Policy:
-    return fa2(inputs.pipeline, inputs.published(), heavy=True)
+def _fa2(inputs: PolicyInputs, *, heavy: bool) -> Policy:
+    return fa2(inputs.pipeline, inputs.published(), heavy=heavy)
+
+
+fa2_low, fa2_high = partial(_fa2, heavy=False), partial(_fa2, heavy=True)
 
 
 def rim_policy(inputs: PolicyInputs) -> Policy:
@@ -293,16 +289,11 @@ def ms_plus(inputs: PolicyInputs) -> Policy:
     return MsPlus(inputs.one_task())
 
 
-def vpa_plus(inputs: PolicyInputs) -> Policy:
-    return VpaPlus(inputs.ruled())
+def _autoscaler(inputs: PolicyInputs, *, rule: Callable[[RulePlanner], Policy]) -> Policy:
+    return rule(inputs.ruled())
 
 
-def hpa(inputs: PolicyInputs) -> Policy:
-    return Hpa(inputs.ruled())
-
-
-def kpa(inputs: PolicyInputs) -> Policy:
-    return Kpa(inputs.ruled())
+hpa, kpa, vpa_plus = (partial(_autoscaler, rule=rule) for rule in (Hpa, Kpa, VpaPlus))
 
 
 def static(inputs: PolicyInputs) -> Policy:

@@ -148,11 +148,13 @@ def operating_points(
     cores = base_allocation(used, objective) if allocation is Allocation.BASE else None
     generate = _measured if source is LatencySource.MEASURED else _fitted
     sizes = stage.limits(bounds).batch_sizes
+    pinned = stage.pin.batch_size
+    candidates = sizes or (BATCH_SIZES if pinned is None else tuple(sorted({*BATCH_SIZES, pinned})))
     besides = stage_beside(stage, profiles, bounds)
     return tuple(
         replace(point, **_beside(besides[measured.variant]), readiness_s=measured.readiness_s or 0.0)
         for measured in profiles
-        for point in generate(measured, objective, sizes or _candidates(stage))
+        for point in generate(measured, objective, candidates)
         if _allowed(point, objective, sizes) and (cores is None or cores.get(point.variant) == point.cores)
     )
 
@@ -161,11 +163,6 @@ def _beside(held: Resources) -> dict[str, Any]:
     """The fields of an operating point for the resources of a replica beside its cores."""
     names = (*(each.attribute for each in BESIDE_CORES), "accelerators")
     return {name: getattr(held, name) for name in names}
-
-
-def _candidates(stage: Stage) -> tuple[int, ...]:
-    pinned = stage.pin.batch_size
-    return BATCH_SIZES if pinned is None else tuple(sorted({*BATCH_SIZES, pinned}))
 
 
 def _allowed(point: OperatingPoint, objective: Objective, sizes: tuple[int, ...] | None) -> bool:

@@ -99,8 +99,3 @@ def released_wait_s(variants: int, batch_sizes: int, rate_rps: float) -> float:
     stage's |M| variants and K batch sizes that is *not* chosen shortens the wait. Kept for comparison only.
     """
     return -variants * (batch_sizes - 1) / rate_rps
-
-
-def utilisation_ratio(rate_rps: float, capacity_rps: float, replicas: int) -> float:
-    """ρ = λ/(n·h), the share of the replicas' throughput that the rate takes."""
-    return rate_rps / (replicas * capacity_rps)

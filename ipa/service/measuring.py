@@ -14,7 +14,6 @@ from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline, Stage, Variant
 from ipa.model.plan import cores_of
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
-from ipa.model.resources import Resources
 from ipa.model.serving import FAN_OUT
 from ipa.profiling import measure
 
@@ -109,7 +108,7 @@ def _variant_profile(
         readiness_s=round(median(readiness_s), 2) if readiness_s else None,
         memory_gib=round(max(memory_gib), 2) if memory_gib else None,
         rows_per_item=(min(rows), max(rows)),
-        accelerators=Resources.of(variant.requested).accelerators,
+        accelerators=variant.requested.accelerators,
     )
 
 

@@ -12,7 +12,6 @@ from ipa.model.errors import InputError
 from ipa.simulate.columns import Floats
 
 SPACINGS = ("poisson", "even", "burst")
-DAY_S = 86_400
 
 
 def request_times(rates_rps: ArrayLike, spacing: str = "poisson", *, seed: int | Sequence[int] = 0) -> Floats:

@@ -59,7 +59,7 @@ class Routes:
         self._rounding_rngs = {
             (link.child, link.place): np.random.default_rng((seed, ROUNDING, link.child, link.place))
             for link in links
-            if not _is_whole(link.edge.fan_out)
+            if not all(float(count).is_integer() for count in link.edge.fan_outs)
         }
         # Branch: the child that a router chose. Left: parents that a join still waits for.
         self._table = RowTable(
@@ -171,11 +171,6 @@ class Routes:
         ends &= ~has_ended[ids]
         has_ended[ids[ends]] = True
         return ends
-
-
-def _is_whole(fan_out: float | Mapping[str, float]) -> bool:
-    values = fan_out.values() if isinstance(fan_out, Mapping) else (fan_out,)
-    return all(float(value).is_integer() for value in values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,8 @@ class SimMetrics:
         """The signals as known now, the load over the last `window_s` seconds."""
         settings, times = self._settings, self._known(window_s)
         if isinstance(times, Missing):
-            return _nothing(pipeline, times)
+            unseen = StageSignals(times, times, times, times)
+            return Signals(times, times, times, {stage.name: unseen for stage in pipeline.served})
         newest_s = int(times[-1])
         age_s = self._now_s() - newest_s
         quantile = pipeline.sla.percentile / 100
@@ -252,8 +253,3 @@ def _attainment(
     losses = (Loss("", "no_time_left", float(lost)),) if lost else ()
     ratio = float((ended_s <= sla_s).sum()) / ended
     return Measured(Attainment(float(ended), ratio, window_s, losses), age_s)
-
-
-def _nothing(pipeline: Pipeline, why: Missing) -> Signals:
-    unseen = StageSignals(why, why, why, why)
-    return Signals(why, why, why, {stage.name: unseen for stage in pipeline.served})

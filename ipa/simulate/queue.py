@@ -109,7 +109,7 @@ class QueueSim:
         self._groups: dict[str, _Group] = {}
         self._known: tuple[NDArray[Any], ...] | None = None  # built from the groups when needed
         self._saved_s = np.empty(0)  # savings of a quota, by replica
-        self._drained: list[DrainedPod] = []
+        self.drained: list[DrainedPod] = []
         self.variants: list[str] = []  # of each replica, by its number
         # Items whose end is not reported yet.
         self.flying = NO_ITEMS
@@ -143,7 +143,7 @@ class QueueSim:
         """Serve with these pods from `at_s` on. Removed ones finish their work; of a group idle ones go."""
         self._since_s = at_s
         wanted = {each.name: each for each in pods}
-        self._drained += [
+        self.drained += [
             DrainedPod(name, max(at_s, float(end)))
             for name, group in self._groups.items()
             if name not in wanted
@@ -154,7 +154,7 @@ class QueueSim:
             group = self._groups.get(name) or _Group(each, np.empty(0), np.empty(0, dtype=np.int64))
             order = np.lexsort((group.replica, group.free_s))
             leaving = max(0, len(order) - each.count)
-            self._drained += [DrainedPod(name, max(at_s, float(group.free_s[at]))) for at in order[:leaving]]
+            self.drained += [DrainedPod(name, max(at_s, float(group.free_s[at]))) for at in order[:leaving]]
             stay = order[leaving:]
             more = each.count - len(stay)
             # A sorted list is a heap: pods that were idle before come first, in order of time.
@@ -204,11 +204,6 @@ class QueueSim:
         items = items._replace(done_s=done_s, server=server, lost=items.lost | broken)
         self.flying = Items.joined([items, gone])
         return count
-
-    def take_drained(self) -> list[DrainedPod]:
-        """Take the pods that were removed since the last call, with the end of their work."""
-        taken, self._drained = self._drained, []
-        return taken
 
     def run(self, until_s: float) -> list[FormedBatches]:
         """Form all batches that begin before `until_s`, and drop items that are due to be dropped before."""
@@ -298,7 +293,7 @@ class ReplicaQueues:
         self._offered: list[Waiting] = []
         self._without: list[Waiting] = []
         self._rng = np.random.default_rng((*seed, SPREAD))
-        self._drained: list[DrainedPod] = []
+        self.drained: list[DrainedPod] = []
         self.variants: list[str] = []
 
     @property
@@ -334,7 +329,7 @@ class ReplicaQueues:
     def fail(self, at_s: float, name: str, count: int | None) -> tuple[int, int]:
         """Fail some replicas; all items at them are lost."""
         left = 0
-        for lane in self._named(name)[:count]:
+        for lane in [lane for lane in self._active() if lane.name == name][:count]:
             left += lane.queue.lose(at_s)
             lane.left_s, lane.is_told = at_s, True
         return 0, left
@@ -350,7 +345,7 @@ class ReplicaQueues:
         for lane in self._lanes:
             formed += lane.queue.run(until_s)
             if lane.left_s is not None and not lane.is_told and not lane.queue.waiting:
-                self._drained.append(DrainedPod(lane.name, max(lane.left_s, lane.queue.free_s)))
+                self.drained.append(DrainedPod(lane.name, max(lane.left_s, lane.queue.free_s)))
                 lane.is_told = True
         return formed
 
@@ -367,16 +362,8 @@ class ReplicaQueues:
         ]
         return Items.joined(parts).by_end()
 
-    def take_drained(self) -> list[DrainedPod]:
-        """Take the pods that were removed since the last call."""
-        taken, self._drained = self._drained, []
-        return taken
-
     def _active(self) -> list[_Lane]:
         return [lane for lane in self._lanes if lane.left_s is None]
-
-    def _named(self, name: str) -> list[_Lane]:
-        return [lane for lane in self._active() if lane.name == name]
 
     def _add(self, at_s: float, pods: Pods) -> None:
         number = len(self.variants)

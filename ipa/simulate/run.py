@@ -16,7 +16,7 @@ from ipa.control.engine.state import PeakForecaster
 from ipa.control.engine.tick import made_of
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.snapshot import Snapshot
-from ipa.control.loop.time_limit import PluginRunner, TimeLimited
+from ipa.control.loop.time_limit import TimeLimit
 from ipa.control.ports import Attribution, PipelineControl
 from ipa.forecast.base import Forecaster
 from ipa.forecast.ladder import failure_in, forecast, last_rung, rungs_of
@@ -62,46 +62,33 @@ class ForecastSettings:
 
 
 def forecaster_of(
-    asked: ForecastSettings, rates_rps: Sequence[float], now_s: Callable[[], float]
+    settings: ForecastSettings, rates_rps: Sequence[float], now_s: Callable[[], float]
 ) -> PeakForecaster:
     """The forecaster of that name, for a load of `rates_rps` by the second; a plug-in has PLUGIN_LIMIT_S.
 
     Errors: UsageError (there is none), PluginError.
     """
-    if asked.name == FORESIGHT:
-        return Foresight(rates_rps, now_s, asked.horizon_s, asked.margin_ratio)
-    ladder: Callable[..., Forecast] = partial(
-        _forecast,
-        horizon_s=asked.horizon_s,
-        quantile=asked.quantile,
-        rungs=rungs_of(asked.name),
-        smooth_s=asked.smooth_s,
-    )
-    if not FORECASTERS.find(asked.name).is_ours:
-        late = partial(last_rung, ladder)
-        ladder = TimeLimited[LoadHistory, Forecast](ladder, late=late, limit_s=PLUGIN_LIMIT_S)
-    return WithMargin(ladder, asked.margin_ratio) if asked.margin_ratio else ladder
+    if settings.name == FORESIGHT:
+        return Foresight(rates_rps, now_s, settings.horizon_s, settings.margin_ratio)
+    ladder: Callable[..., Forecast] = partial(_forecast, settings=settings, rungs=rungs_of(settings.name))
+    plugin = FORECASTERS.find(settings.name)
+    if plugin.is_ours:
+        return ladder
+    limit = TimeLimit(str(plugin), PLUGIN_LIMIT_S)
+    return lambda load: limit.call(partial(ladder, load), partial(last_rung, ladder, load))
 
 
 @lru_cache(KEPT)
-def _forecast(
-    load: LoadHistory, horizon_s: float, quantile: float, rungs: tuple[Forecaster, ...], smooth_s: float
-) -> Forecast:
-    return forecast(load, horizon_s=horizon_s, quantile=quantile, rungs=rungs, smooth_s=smooth_s)
-
-
-@dataclass(frozen=True, slots=True)
-class WithMargin:
-    """The forecasts of another forecaster, raised by a ratio."""
-
-    inner: PeakForecaster
-    margin_ratio: float
-
-    def __call__(self, load: LoadHistory) -> Forecast:
-        """The expected peak plus the margin."""
-        seen = self.inner(load)
-        times = 1 + self.margin_ratio
-        return replace(seen, point_rps=seen.point_rps * times, upper_rps=seen.upper_rps * times)
+def _forecast(load: LoadHistory, settings: ForecastSettings, rungs: tuple[Forecaster, ...]) -> Forecast:
+    expected = forecast(
+        load,
+        horizon_s=settings.horizon_s,
+        quantile=settings.quantile,
+        rungs=rungs,
+        smooth_s=settings.smooth_s,
+    )
+    times = 1 + settings.margin_ratio
+    return replace(expected, point_rps=expected.point_rps * times, upper_rps=expected.upper_rps * times)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,8 +264,6 @@ class MemoryLog:
         self._control = control
 
 
-__all__ = ["ForecastSettings", "SimResult", "SimSetup", "SimTick", "simulate"]
-
 # The start for a zero load is planned for one request in ten seconds.
 LEAST_RPS = 0.1
 MOST_ANSWERS = 1000
@@ -400,7 +385,7 @@ def policy_of(setup: SimSetup) -> tuple[PolicyInputs, Policy]:
     )
     policy: Any = setup.policy
     if isinstance(policy, str):
-        runner = PluginRunner(str(POLICIES.find(policy)), PLUGIN_LIMIT_S)
+        runner = TimeLimit(str(POLICIES.find(policy)), PLUGIN_LIMIT_S)
         return inputs, make_policy(policy, inputs, runner)
     # A class has the methods of its instances.
     is_factory = isinstance(policy, type) or not hasattr(policy, "decide")

@@ -251,7 +251,8 @@ class StageSim:
 
     def drained(self) -> list[DrainedPod]:
         """Take the pods that were removed since the last call, with the end of their work."""
-        return self._lanes.take_drained()
+        taken, self._lanes.drained = self._lanes.drained, []
+        return taken
 
     def items_before(self, second: int) -> int:
         """The items that entered the queue before that second; those of a failed replica once more."""

@@ -6,7 +6,7 @@ pods start, roll and drain. Deterministic for a seed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TypedDict
@@ -251,8 +251,9 @@ class SimWorld:
             self._accuracy_sum += int(answered.sum()) * lane.pas
             pieces.append(ended)
             slots.append(np.full(len(ended.ids), slot))
-            for drained in self._drained(lane):
-                self.cluster.drained(*drained, slot)
+            for stage in self.pipeline.served:
+                for drained in lane.sim.stage(stage.name).drained():
+                    self.cluster.drained(stage.name, drained.name, drained.end_s, slot)
         if len(self._lanes) == 1:
             self.metrics.ended.add(pieces[0], 0)
             return
@@ -302,8 +303,3 @@ class SimWorld:
         if ratio != 1:
             service = replace(service, full_s=service.full_s * ratio, one_s=service.one_s * ratio)
         return Pods(config.replicas, config.batch_size, service, template, config.variant)
-
-    def _drained(self, lane: SplitPart) -> Iterator[tuple[str, str, float]]:
-        for stage in self.pipeline.served:
-            for drained in lane.sim.stage(stage.name).drained():
-                yield stage.name, drained.name, drained.end_s

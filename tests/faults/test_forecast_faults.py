@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from ipa.control.loop.time_limit import MOST_LATE, TimeLimited
+from ipa.control.loop.time_limit import MOST_LATE, TimeLimit
 from ipa.forecast.base import Peak, prepare
 from ipa.forecast.boosted import Boosted
 from ipa.forecast.ladder import CLAMP_FACTOR, forecast, last_rung
@@ -74,30 +74,32 @@ def test_f3_another_load_trips_the_rung(case: Case, model: Boosted) -> None:
 def test_f4_inference_that_takes_longer_than_a_tick_makes_none_late(case: Case) -> None:
     answers = threading.Event()
 
-    def endless(load: LoadHistory) -> Forecast:
-        assert answers.wait(60.0), "nobody let it go on"
-        return ladder(load)
-
     made = scenario(5.0)
-    clock = made.clock
 
     def wait(done: threading.Event, seconds: float) -> bool:
         """Virtual seconds pass; what was let go answers before they are over."""
         if answers.is_set():
             return done.wait(60.0)
-        clock.wait(seconds)
+        made.clock.wait(seconds)
         return done.is_set()
 
-    in_time = TimeLimited(endless, partial(last_rung, ladder), 1.0, wait)
+    limit = TimeLimit("the forecaster", 1.0, wait)
+
+    def in_time(load: LoadHistory) -> Forecast:
+        def endless() -> Forecast:
+            assert answers.wait(60.0), "nobody let it go on"
+            return ladder(load)
+
+        return limit.call(endless, partial(last_rung, ladder, load))
+
     loop = replace(made, forecaster=in_time).restarted("slow")
     loop.run(30 * loop.settings.tick_s)
-    snapshot = loop.loop.snapshot()
     decided = [found for found in made.store.decisions("pages", limit=100) if found.forecast]
     rungs = {found.forecast.rung for found in decided if found.forecast}
-    case.equal("late ticks", snapshot.skipped_ticks, 0)
+    case.equal("late ticks", loop.loop.snapshot().skipped_ticks, 0)
     case.at_least("ticks that decided", len(decided), 30)
     case.equal("rung meanwhile", rungs, {"last"})
-    case.equal("forecasts still running", in_time.late, MOST_LATE)
+    case.equal("forecasts still running", limit.late, MOST_LATE)
     assert decided[-1].forecast and "no answer within 1 s" in decided[-1].forecast.steps_down[0]
     assert decided[0].forecast and "not asked" in decided[0].forecast.steps_down[0]
     answers.set()

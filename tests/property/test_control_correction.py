@@ -16,7 +16,7 @@ from ipa.control.engine.correction import (
 )
 from ipa.control.engine.guards import GuardSettings
 from ipa.model.observation import Batches, Measured, Missing, MissingReason, Observation, StageObservation
-from ipa.model.profile import LEAST_RATIO, MOST_RATIO
+from ipa.model.profile import LEAST_SLOWDOWN, MOST_SLOWDOWN
 from ipa.policies.base import Prediction
 from ipa.queueing.service import ServiceTime
 from tests.amounts import many
@@ -62,7 +62,7 @@ def over(ratios: list[float], spread: float, count: float) -> list[Correction]:
 def test_whatever_is_seen_ratios_stay_within_bounds(ratios: list[float], spread: float, count: float) -> None:
     for known in over(ratios, spread, count):
         for slow in known.slowdowns(PIPELINE):
-            assert LEAST_RATIO / STEP <= slow.ratio <= MOST_RATIO * STEP
+            assert LEAST_SLOWDOWN / STEP <= slow.ratio <= MOST_SLOWDOWN * STEP
             assert slow.ratio != 1
         assert len(known.observed) <= len(SMALLEST)
 
@@ -75,7 +75,7 @@ def test_what_stays_as_it_is_is_found_and_kept(ratio: float, spread: float, coun
     pairs = list(pairwise(steps))
     assert all(before <= after for before, after in pairs) or all(before >= after for before, after in pairs)
     assert steps[-1] == steps[-20]
-    ratio, planned = max(ratio, LEAST_RATIO), STEP ** steps[-1]
+    ratio, planned = max(ratio, LEAST_SLOWDOWN), STEP ** steps[-1]
     assert ratio / STEP**3 <= planned <= ratio * STEP**3
 
 

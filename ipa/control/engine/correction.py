@@ -16,7 +16,7 @@ from ipa.model.observation import Batches, Measured, Observation
 from ipa.model.parts import is_shared
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
-from ipa.model.profile import LEAST_RATIO, MOST_RATIO, Slowdown, Slowdowns
+from ipa.model.profile import LEAST_SLOWDOWN, MOST_SLOWDOWN, Slowdown, Slowdowns
 from ipa.model.recording import recorded_as
 from ipa.model.rounding import significant
 from ipa.policies.base import ANY_RATE_RPS, Predictor
@@ -274,7 +274,7 @@ def _updated(
     quick = min(before.careful_ratio, 1.0)
     quick += (1 - exp(-passed_s / QUICK_S)) * (ratio - quick)
     careful = ratio if low > before.careful_ratio else max(low, min(before.careful_ratio, max(high, quick)))
-    exact = log(min(careful, MOST_RATIO)) / log(STEP)
+    exact = log(min(careful, MOST_SLOWDOWN)) / log(STEP)
     steps = round(exact) if abs(exact - before.steps) >= LEAST_STEPS or abs(exact) < 0.5 else before.steps
     return ObservedSlowdown(
         config.stage, config.variant, ratio, steps, now_s, significant(careful), before.is_reported, recent
@@ -290,16 +290,16 @@ def _smoothed(
         # Several items of one request are served at once; plans count them one after another.
         expected_s *= max(batches.items, 1.0)
     observed_ratio = min(
-        _within_savings(ratio, batches.service_s / expected_s, service.quota_cores), MOST_RATIO
+        _within_savings(ratio, batches.service_s / expected_s, service.quota_cores), MOST_SLOWDOWN
     )
     variation = max(sqrt(service.spread), LEAST_VARIATION)
     deviation_ratio = variation / sqrt(batches.count)
     surprising = max(SURPRISE * deviation_ratio, STEP - 1)
     if deviation_ratio <= NORMAL_RATIO and abs(observed_ratio - ratio) > ratio * surprising:
-        return max(observed_ratio, LEAST_RATIO)
+        return max(observed_ratio, LEAST_SLOWDOWN)
     new = batches.count * passed_s / batches.window_s
     weight = min(1 - exp(-passed_s / SMOOTH_S), new * (SURE_RATIO / variation) ** 2)
-    return max(ratio + weight * (observed_ratio - ratio), LEAST_RATIO)
+    return max(ratio + weight * (observed_ratio - ratio), LEAST_SLOWDOWN)
 
 
 def _within_savings(ratio: float, observed_ratio: float, quota_cores: float) -> float:

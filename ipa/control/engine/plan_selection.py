@@ -54,7 +54,7 @@ MORE = 1.01
 # If no plan meets the SLA, a configuration slower than the plan by this ratio is changed at once.
 LATER = 1.05
 # A smaller gain is counted as this.
-LEAST_RATIO = 1e-3
+LEAST_GAIN_RATIO = 1e-3
 
 
 def choose(
@@ -207,7 +207,7 @@ def _ticks_to_pay(
         at_peak = request.predict(plan.configs, must_rps) if must_rps > plan.rate_rps else None
         if at_peak is None or at_peak.feasible:
             must_rps = 0.0
-    least_ratio = max(gain_ratio, request.settings.tolerance_ratio, LEAST_RATIO)
+    least_ratio = max(gain_ratio, request.settings.tolerance_ratio, LEAST_GAIN_RATIO)
     return max(ticks, ceil(cost_s / (least_ratio * tick_s))), must_rps
 
 

@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import TypeVar
 
-from ipa.model.errors import IpaError, PluginError
+from ipa.model.errors import PluginError
 
 # A thread that waited this long computes without the lock, so that none waits for one that hangs.
 PATIENCE_S = 1.0
@@ -73,8 +73,6 @@ class ComputeLock:
 COMPUTE_LOCK = ComputeLock()
 
 
-Q = TypeVar("Q")
-A = TypeVar("A")
 T = TypeVar("T")
 
 log = logging.getLogger("ipa.limits")
@@ -84,37 +82,43 @@ MOST_LATE = 4
 Wait = Callable[[threading.Event, float], bool]
 
 
-class TimeLimited(Generic[Q, A]):
-    """The function's answer within `limit_s`, else that of `late`, which is given the reason. Thread-safe.
+class TimeLimit:
+    """Calls functions, each for at most `limit_s` (a `Runner`). Thread-safe.
 
     Each call has a thread of its own, since nothing ends a computation from outside: one that is late goes
     on, and its answer is dropped. Code that never releases the interpreter's lock cannot be limited so.
+    `who` names the code in messages. Errors of a function are raised, and logged with their traceback at
+    level DEBUG.
     """
 
-    def __init__(
-        self,
-        function: Callable[[Q], A],
-        late: Callable[[Q, str], A],
-        limit_s: float,
-        wait: Wait = threading.Event.wait,
-    ) -> None:
-        self._function, self._late_answer, self._limit_s, self._wait = function, late, limit_s, wait
+    def __init__(self, who: str, limit_s: float, wait: Wait = threading.Event.wait) -> None:
+        self._who, self._limit_s, self._wait = who, limit_s, wait
         self._lock = threading.Lock()
         self.late = 0  # calls that go on though nobody waits for them
 
-    def __call__(self, question: Q) -> A:
-        """The answer. Errors: those of the function."""
+    def __call__(self, function: Callable[[], T]) -> T:
+        """The function's value, while other loops compute; PluginError if it is late."""
+
+        def late(why: str) -> T:
+            raise PluginError(f"{self._who} was abandoned: {why}")
+
+        with COMPUTE_LOCK.away():
+            return self.call(function, late)
+
+    def call(self, function: Callable[[], T], late: Callable[[str], T]) -> T:
+        """The function's value, else that of `late`, which is given the reason."""
         if self.late >= MOST_LATE:
-            return self._late_answer(question, f"not asked: {MOST_LATE} earlier answers are still missing")
-        answer: Future[A] = Future()
+            return late(f"not asked: {MOST_LATE} earlier answers are still missing")
+        answer: Future[T] = Future()
         done, given_up = threading.Event(), threading.Event()
 
         def run() -> None:
             try:
-                answer.set_result(self._function(question))
+                answer.set_result(function())
             except BaseException as error:
                 # The caller raises it.
                 answer.set_exception(error)
+                log.debug("%s raised", self._who, exc_info=True)
             with self._lock:
                 done.set()
                 self.late -= given_up.is_set()
@@ -128,34 +132,5 @@ class TimeLimited(Generic[Q, A]):
                     self.late += 1
         if given_up.is_set():
             log.warning("no answer within %g s", self._limit_s)
-            return self._late_answer(question, f"no answer within {self._limit_s:g} s")
+            return late(f"no answer within {self._limit_s:g} s")
         return answer.result()
-
-
-class PluginRunner:
-    """Calls a plug-in's functions within `limit_s`, while other loops compute (a `Runner`).
-
-    PluginError if one gives no answer in time; `who` names the plug-in. Other errors are the function's, and
-    are logged with their traceback at level DEBUG.
-    """
-
-    def __init__(self, who: str, limit_s: float, wait: Wait = threading.Event.wait) -> None:
-        def late(_: Callable[[], Any], why: str) -> Any:
-            raise PluginError(f"{who} was abandoned: {why}")
-
-        self._who = who
-        self._calls: TimeLimited[Callable[[], Any], Any] = TimeLimited(
-            lambda function: function(), late, limit_s, wait
-        )
-
-    def __call__(self, function: Callable[[], T]) -> T:
-        """The function's value."""
-        try:
-            with COMPUTE_LOCK.away():
-                value: T = self._calls(function)
-        except IpaError:
-            raise
-        except Exception:
-            log.debug("%s raised", self._who, exc_info=True)
-            raise
-        return value

@@ -86,11 +86,6 @@ class LabelSearch:
         self._counting = _counting(program, self._growth.linear)
 
     @property
-    def prices(self) -> Array:
-        """The multipliers of the limits, those of the paths first."""
-        return self.bounding.prices
-
-    @property
     def root_bound(self) -> float:
         """The bound on the best objective."""
         start = self._growth.start()
@@ -207,19 +202,15 @@ class LabelSearch:
         rows = np.concatenate([*passing, *lasts])
         return rows, list(range(sum(map(len, passing)), len(rows)))
 
-    def _objective(self, labels: PartialPlans) -> Array:
-        if not self._program.alpha:
-            return labels.value
-        objective: Array = labels.value + self._program.alpha * labels.reached[0]
-        return objective
-
     def _best(self, labels: PartialPlans) -> int:
         """The first of the best: fewest changes, cores, latency, then all criteria, then names.
 
         All criteria, since of two labels the search keeps the one that is better in them: searches that
         forget labels and searches that do not must return the same plan.
         """
-        objective = self._objective(labels)
+        objective = labels.value
+        if self._program.alpha:
+            objective = objective + self._program.alpha * labels.reached[0]
         best = float(objective.max())
         equal = np.flatnonzero(objective >= _slightly_below(best))
         if len(equal) == 1:

@@ -78,7 +78,7 @@ class Offer:
             multipliers = None
         search = label_setting.LabelSearch(program, deadline, multipliers)
         if multipliers is None:
-            self._multipliers[is_priced] = prices, search.prices
+            self._multipliers[is_priced] = prices, search.bounding.prices
         for width in label_setting.WIDTHS:
             chosen, complete = search.undominated(known - window, width)
             worth, use = self.figures(chosen)

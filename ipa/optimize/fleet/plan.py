@@ -74,7 +74,8 @@ def _check(members: Sequence[Member], budget_cores: float, limits: Mapping[str, 
         if not most >= 0
     ]
     # A kind that no variant has would be a budget of nothing, and another kind unlimited.
-    kinds = sorted(_beside(members) - BY_NAME.keys()) if limits else []
+    stages = [stage for member in members for stage in member.problem.stages] if limits else []
+    kinds = sorted({name for stage in stages for name in stage.columns.beside} - BY_NAME.keys())
     faults += [
         Fault(
             f"no variant of the pipelines has {name!r}; there are: {', '.join(kinds)}",
@@ -92,11 +93,6 @@ def _check(members: Sequence[Member], budget_cores: float, limits: Mapping[str, 
         faults.append(Fault("there are no pipelines"))
     if faults:
         raise InputError("the fleet cannot be planned", problems=faults)
-
-
-def _beside(members: Sequence[Member]) -> set[str]:
-    """The resources beside cores that any variant has."""
-    return {name for member in members for stage in member.problem.stages for name in stage.columns.beside}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,17 +156,13 @@ EXPLAINED = 5
 
 def refuse_hopeless(problems: Sequence[PlanningProblem], suspects: Sequence[int]) -> None:
     """InfeasibleError if some of the `suspects` have no plan, whatever the budget."""
-    none = [at for at in suspects if not _has_plan(problems[at])]
+    none = [at for at in suspects if not solve(problems[at], "exact", explain=False).configs]
     if none:
         raise InfeasibleError(
             f"{len(none)} of the {len(problems)} pipelines have no plan within their own limits",
             problems=[Fault(_why(problems[at], number < EXPLAINED)) for number, at in enumerate(none)],
             hint="Loosen the limits named, or take these pipelines out of the fleet.",
         )
-
-
-def _has_plan(problem: PlanningProblem) -> bool:
-    return bool(solve(problem, "exact", explain=False).configs)
 
 
 def _why(problem: PlanningProblem, explain: bool) -> str:

@@ -17,7 +17,7 @@ from ipa.model.parts import NO_OVERHEAD, Overhead
 from ipa.model.pipeline import OutputRows, Pipeline, Stage, StageKind
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
-from ipa.model.resources import DIMENSIONS, beside_cores, dimension
+from ipa.model.resources import DIMENSIONS, beside_of, dimension
 from ipa.model.serving import Unbatched, batch_fault
 from ipa.targets.seldon.section import SeldonRun, Shape, is_microservice, seldon_of
 
@@ -93,7 +93,7 @@ def requested(pipeline: Pipeline, stage: Stage, variant: str) -> dict[str, str]:
     Accelerators are those of the `seldon` section or of the profile, whichever are more; the rest is that of
     the section alone, since a container without a limit is not ended for what was measured.
     """
-    own = beside_cores(seldon_run(stage, variant))
+    own = beside_of(seldon_run(stage, variant)).amounts
     measured = pipeline.bounds.measured.get((stage.name, variant))
     for kind, count in (measured.beside.accelerators if measured else {}).items():
         own[kind] = max(count, own.get(kind, 0.0))
@@ -257,9 +257,8 @@ def _varying_rows(pipeline: Pipeline, stage: Stage, profiles: Mapping[str, Stage
             return f"its profile has {least} to {most} rows for an item of variant {variant.variant!r}"
     if stage.output_rows is not None:
         return "its output_rows are varying" if stage.output_rows is OutputRows.VARYING else ""
-    fan_outs = [edge.fan_out for each in pipeline.stages for edge in each.after if edge.parent == stage.name]
-    for fan_out in fan_outs:
-        values = sorted(set(fan_out.values())) if isinstance(fan_out, Mapping) else [fan_out]
+    for edge in [edge for each in pipeline.stages for edge in each.after if edge.parent == stage.name]:
+        values = sorted(set(edge.fan_outs))
         if values != [1.0]:
             return f"its fan_out is {' to '.join(f'{value:g}' for value in (values[0], *values[1:][-1:]))}"
     return ""

@@ -28,7 +28,7 @@ from ipa.control.ports import Signals
 from ipa.model.decision import Action, Mode, Notice
 from ipa.model.observation import Batches, Measured, Missing, MissingReason, Observation, StageObservation
 from ipa.model.plan import StageConfig
-from ipa.model.profile import MOST_RATIO, Slowdown
+from ipa.model.profile import MOST_SLOWDOWN, Slowdown
 from ipa.policies.base import Prediction
 from tests.fakes.world import PIPELINE, SMALLEST, Scenario, profiled, scenario
 
@@ -137,7 +137,7 @@ def test_several_items_of_one_request_are_weighed_as_they_are_planned() -> None:
 
 
 def test_it_ends_where_what_runs_is_broken_and_not_slow() -> None:
-    assert ratio_of(after(*[observed(50.0)] * 20)) == pytest.approx(MOST_RATIO, rel=STEP - 1)
+    assert ratio_of(after(*[observed(50.0)] * 20)) == pytest.approx(MOST_SLOWDOWN, rel=STEP - 1)
 
 
 def test_nothing_is_learned_of_what_is_on_its_way_old_little_or_not_there() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from experiments.live.calibration import calibrate
 from ipa.model.errors import UnavailableError
-from ipa.model.profile import LEAST_RATIO, MOST_RATIO, Slowdown, StageProfile
+from ipa.model.profile import LEAST_SLOWDOWN, MOST_SLOWDOWN, Slowdown, StageProfile
 from ipa.profiling.measure import BatchMeasurement, Item, foreign_to
 from tests.fakes.clock import VirtualClock
 from tests.fakes.policy_contract import PROFILES
@@ -103,8 +103,8 @@ def test_a_variant_that_takes_its_profiled_time_is_not_listed() -> None:
 
 
 def test_a_machine_beyond_all_bounds_is_taken_at_the_bound() -> None:
-    assert set(measured(bench([100.0] * len(EACH)), 10_000.0).values()) == {MOST_RATIO}
-    assert set(measured(bench([0.001] * len(EACH))).values()) == {LEAST_RATIO}
+    assert set(measured(bench([100.0] * len(EACH)), 10_000.0).values()) == {MOST_SLOWDOWN}
+    assert set(measured(bench([0.001] * len(EACH))).values()) == {LEAST_SLOWDOWN}
 
 
 @pytest.mark.parametrize("budget_s", [0.0, 1.0, 5.0, 20.0])

@@ -152,7 +152,7 @@ def linear(program: Program) -> Milp:
     return build_milp(program, whole_ranges(program))
 
 
-def out_of_time(program: Program, deadline: Deadline) -> ProgramAnswer:
+def out_of_time(_: object, program: Program, deadline: Deadline) -> ProgramAnswer:
     """A solver that found the dearest plan before its time was up."""
     return ProgramAnswer(Termination.FEASIBLE, tuple(len(stage) - 1 for stage in program.stages), 99.0)
 
@@ -161,7 +161,7 @@ def out_of_time(program: Program, deadline: Deadline) -> ProgramAnswer:
 def test_auto_ends_with_label_setting_where_the_first_solver_takes_too_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(solver_selection, "_milp", lambda name, solvers: out_of_time)
+    monkeypatch.setattr(solver_selection, "by_milp", out_of_time)
     plan = solve(tied_problem(beta=1.0))
     assert (plan.solver, plan.termination) == ("exact", Termination.OPTIMAL)
     assert "then exact, since gurobi was not done" in plan.note
@@ -169,7 +169,7 @@ def test_auto_ends_with_label_setting_where_the_first_solver_takes_too_long(
 
 @pytest.mark.usefixtures("licensed")
 def test_auto_keeps_the_better_plan_where_neither_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(solver_selection, "_milp", lambda name, solvers: out_of_time)
+    monkeypatch.setattr(solver_selection, "by_milp", out_of_time)
     plan = solve(tied_problem(beta=1.0), deadline_s=0.0)
     assert (plan.solver, plan.termination, plan.bound) == ("gurobi", Termination.FEASIBLE, 99.0)
     assert "time ran out" in plan.note
@@ -211,9 +211,8 @@ def test_swapped_choices_of_twin_stages_go_to_the_first_name(solver: str) -> Non
 @pytest.mark.parametrize("solver", BACKENDS)
 def test_the_batch_term_decides_though_it_is_tiny(solver: str) -> None:
     points = tuple(OperatingPoint("v", 0.9, batch, 1.0, 0.1 - batch / 1000, 100.0) for batch in (1, 2, 4))
-    plan = solve(
-        PlanningProblem("p", 50.0, 1.0, (StageProblem("a", points),), Objective(alpha=100.0)), solver
-    )
+    problem = PlanningProblem("p", 50.0, 1.0, (StageProblem("a", points),), Objective(alpha=100.0))
+    plan = solve(problem, solver)
     assert plan.configs[0].batch_size == 1
 
 
@@ -264,7 +263,7 @@ def test_a_solver_out_of_time_gives_a_plan_that_holds_or_none(solver: str) -> No
 def test_ties_unbroken_for_lack_of_time_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = tied_problem()
     answer = label_setting.solve(build_program(problem), Deadline(5.0))
-    monkeypatch.setattr(solver_selection, "_milp", lambda name, solvers: lambda program, deadline: answer)
+    monkeypatch.setattr(solver_selection, "by_milp", lambda *_: answer)
     plan = solve(problem, "highs", 0.0)
     assert plan.termination is Termination.OPTIMAL
     assert "ties" in plan.note
@@ -275,7 +274,7 @@ def test_a_solver_that_stops_short_of_the_best_is_found_out(monkeypatch: pytest.
     program = build_program(problem)
     worst = tuple(len(stage) - 1 for stage in program.stages)
     wrong = ProgramAnswer(Termination.OPTIMAL, worst, None)
-    monkeypatch.setattr(solver_selection, "_milp", lambda name, solvers: lambda program, deadline: wrong)
+    monkeypatch.setattr(solver_selection, "by_milp", lambda *_: wrong)
     with pytest.raises(SolverError, match="is feasible"):
         solve(problem, "highs")
 
@@ -320,9 +319,8 @@ def test_a_plan_is_plain_json() -> None:
     data = solve(tied_problem()).to_json()
     assert {"pipeline", "rate_rps", "termination", "solver", "objective", "bound", "gap", "pas"} <= set(data)
     assert {"cost_cores", "latency_s", "sla_s", "solve_s", "stages"} <= set(data)
-    assert {"stage", "variant", "batch_size", "cores", "replicas", "rate_rps", "capacity_rps"} <= set(
-        data["stages"][0]
-    )
+    names = {"stage", "variant", "batch_size", "cores", "replicas", "rate_rps", "capacity_rps"}
+    assert names <= set(data["stages"][0])
     assert data["termination"] == "optimal"
     assert data["gap"] == 0.0 and data["bound"] == data["objective"]
 
@@ -335,7 +333,7 @@ def test_the_first_solver_of_auto_has_half_of_the_time(monkeypatch: pytest.Monke
         return ProgramAnswer(Termination.NO_SOLUTION_FOUND)
 
     monkeypatch.setattr(label_setting, "solve", slow)
-    monkeypatch.setattr(solver_selection, "_milp", lambda name, solvers: slow)
+    monkeypatch.setattr(solver_selection, "by_milp", lambda _, program, deadline: slow(program, deadline))
     monkeypatch.setattr(solver_selection, "own_licence", lambda: "")
     program = build_program(random_problem(Random(3), (2, 2), (3, 3)))
     solver_selection.answer(program, solver_selection.AUTO, Deadline(1000.0))

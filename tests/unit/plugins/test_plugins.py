@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ipa import plugins
-from ipa.control.loop.time_limit import MOST_LATE, PluginRunner
+from ipa.control.loop.time_limit import MOST_LATE, TimeLimit
 from ipa.forecast.ladder import forecast, make_forecaster, rungs_of
 from ipa.forecast.registry import FORECASTERS
 from ipa.model.decision import Action, ReasonCode
@@ -243,7 +243,7 @@ def test_a_policy_that_hangs_is_given_up() -> None:
         waits.append(seconds)
         return done.wait(60.0) if go_on.is_set() else False
 
-    runner = PluginRunner("policy 'slow'", 10.0, wait)
+    runner = TimeLimit("policy 'slow'", 10.0, wait)
     for _ in range(MOST_LATE):
         with pytest.raises(PluginError, match="policy 'slow' was abandoned: no answer within 10 s"):
             runner(lambda: go_on.wait(60.0))
@@ -260,7 +260,7 @@ def test_a_policy_that_hangs_is_given_up() -> None:
 
 
 def test_where_an_exception_comes_from_is_in_the_log_at_debug(caplog: pytest.LogCaptureFixture) -> None:
-    failing = policy("Raising", run=PluginRunner("policy 'acme'", 10.0))
+    failing = policy("Raising", run=TimeLimit("policy 'acme'", 10.0))
     with caplog.at_level(logging.DEBUG, "ipa.limits"), pytest.raises(PluginError):
         failing.decide(observed_with(5.0, SMALLEST), expected(5.0), PolicyState(SMALLEST))
     assert "in changed" in caplog.text and "no such\ncolumn" in caplog.text
