@@ -130,10 +130,10 @@ def load_profiles(folder: str | Path) -> dict[str, StageProfile]:
     Errors: InputError (lists every problem with its line), NotFoundError (no such folder, or no profile).
     """
     folder = Path(folder)
-    found = [load_profile(path) for path in sorted(folder.glob("*.yaml"))]
-    if not found:
+    profiles = [load_profile(path) for path in sorted(folder.glob("*.yaml"))]
+    if not profiles:
         raise NotFoundError(f"there are no profiles in {folder}", hint="Measure them with `ipa profile`.")
-    return {profile.stage: profile for profile in found}
+    return {profile.stage: profile for profile in profiles}
 
 
 def load_trace(path: str | Path) -> tuple[float, ...]:
@@ -270,9 +270,9 @@ def compare(
         forecasters=(FORECASTERS.admit(forecaster),),
         reference=reference or names[-1],
     )
-    asked = replace(pipeline, default_objective=objective or pipeline.default_objective)
+    wanted = replace(pipeline, default_objective=objective or pipeline.default_objective)
     loads = [("rates", dict.fromkeys(experiment.seeds, as_series(tuple(rates_rps))))]
-    cells = cells_of(experiment, PipelineArm(pipeline.name, pipeline.name), asked, profiles, loads)
+    cells = cells_of(experiment, PipelineArm(pipeline.name, pipeline.name), wanted, profiles, loads)
     finished = [Finished(cell.labels, work(cell.payload, cell.series)) for cell in cells]
     return PolicyComparison(
         runs=tuple(each.row for each in finished),

@@ -57,13 +57,13 @@ class Plugin:
         """The object at `reference`. PluginError if it cannot be imported or is not there."""
         module_name, _, attribute = self.reference.partition(":")
         with self.guarded("cannot be imported:"):
-            found: Any = import_module(module_name)
+            loaded: Any = import_module(module_name)
         try:
             for part in attribute.split("."):
-                found = getattr(found, part)
+                loaded = getattr(loaded, part)
         except AttributeError as error:
             raise self.fault(f"is not there: module {module_name} has no {attribute}") from error
-        return found
+        return loaded
 
     @contextmanager
     def guarded(self, doing: str = "raised") -> Iterator[None]:
@@ -75,11 +75,11 @@ class Plugin:
         except (Exception, SystemExit) as error:
             raise self.fault(f"{doing} {_in_words(error)}") from error
 
-    def check_has(self, found: object, *names: str) -> None:
+    def check_has(self, instance: object, *names: str) -> None:
         """PluginError if the object lacks one of those attributes; it lists all that are missing."""
-        missing = [name for name in names if not hasattr(found, name)]
+        missing = [name for name in names if not hasattr(instance, name)]
         if missing:
-            raise self.fault(f"does not fit: a {type(found).__name__} has no {', '.join(missing)}")
+            raise self.fault(f"does not fit: a {type(instance).__name__} has no {', '.join(missing)}")
 
 
 def _in_words(error: BaseException) -> str:
@@ -94,11 +94,11 @@ def installed(group: str) -> tuple[tuple[str, str, str], ...]:
     # Importing it takes longer than most verbs need for all else.
     from importlib.metadata import entry_points
 
-    found = []
+    entries = []
     for each in entry_points(group=group):
         package = f"{each.dist.name} {each.dist.version}" if each.dist else "unknown"
-        found.append((each.name, each.value.split("[")[0].strip(), package))
-    return tuple(sorted(found))
+        entries.append((each.name, each.value.split("[")[0].strip(), package))
+    return tuple(sorted(entries))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,16 +152,16 @@ class Registry(Collection[str]):
 
         Errors: UsageError (unknown; `hint` lists the known ones), PluginError (two packages declare it).
         """
-        found = [Plugin(self.kind, name, self.built_in[name], OURS)] if name in self.built_in else []
-        found += [Plugin(self.kind, *each) for each in installed(self.group) if each[0] == name]
-        if len(found) > 1:
-            packages = " and ".join(plugin.package for plugin in found)
+        plugins = [Plugin(self.kind, name, self.built_in[name], OURS)] if name in self.built_in else []
+        plugins += [Plugin(self.kind, *each) for each in installed(self.group) if each[0] == name]
+        if len(plugins) > 1:
+            packages = " and ".join(plugin.package for plugin in plugins)
             raise PluginError(
                 f"{self.kind} {name!r} is declared by {packages}",
                 hint="Uninstall one of them, or name the one you mean as module:attribute.",
             )
-        if found:
-            return found[0]
+        if plugins:
+            return plugins[0]
         if name in self._admitted:
             return self._admitted[name]
         raise UsageError(f"there is no {self.kind} {name!r}", hint=self.known(name))

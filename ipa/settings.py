@@ -266,12 +266,12 @@ _GROUP_STARTS = {
 
 
 def _groups() -> Mapping[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     group = ""
     for each in SETTINGS:
         group = _GROUP_STARTS.get(each.name, group)
-        found.setdefault(group, []).append(each.name)
-    return found
+        groups.setdefault(group, []).append(each.name)
+    return groups
 
 
 # The names of settings by group.
@@ -388,7 +388,7 @@ def _number_fault(name: str, value: Any) -> str:
         return ""
     if isinstance(value, float) and not math.isfinite(value):
         return "is not finite"
-    least, most = next(found for suffix, found in RANGES.items() if name.endswith(suffix))
+    least, most = next(bounds for suffix, bounds in RANGES.items() if name.endswith(suffix))
     if value <= 0:
         return "is below 0" if name in MAY_BE_ZERO else "is not above 0"
     if name == "forecast_quantile" and value >= 1:

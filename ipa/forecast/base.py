@@ -65,8 +65,8 @@ class Series:
     def between(self, first: int, last: int) -> Series:
         """The steps from `first` to before `last`, counted from the oldest."""
         rates = self.rates_rps[first:last]
-        seen = None if self.seen is None else self.seen[first:last]
-        return Series(self.step_s, rates, self.smooth_s, self.gap_ratio, seen)
+        observed = None if self.seen is None else self.seen[first:last]
+        return Series(self.step_s, rates, self.smooth_s, self.gap_ratio, observed)
 
     def whole(self, ends: Ints, back: int, ahead: int) -> Ints:
         """Elements of `ends` with `back` observed steps before them and `ahead` after them."""
@@ -165,20 +165,20 @@ def prepare(load: LoadHistory, smooth_s: float = SMOOTH_S) -> Series:
     smoothed only up to `smooth_s`. DomainError if there is no rate at all.
     """
     raw = np.array([math.nan if rate is None else rate for rate in load.rates_rps], dtype=np.float64)
-    seen = np.isfinite(raw) & (raw >= 0)
-    if not seen.any():
+    observed = np.isfinite(raw) & (raw >= 0)
+    if not observed.any():
         raise DomainError("the load history has no rate", hint="Hold until the load is observed.")
-    raw, seen = raw[int(np.argmax(seen)) :], seen[int(np.argmax(seen)) :]
+    raw, observed = raw[int(np.argmax(observed)) :], observed[int(np.argmax(observed)) :]
     where = np.arange(len(raw))
-    filled = np.interp(where, where[seen], raw[seen])
+    filled = np.interp(where, where[observed], raw[observed])
     already_s = max(load.averaged_s, load.step_s)
     width = 1 + max(0, round((smooth_s - already_s) / load.step_s))
     return Series(
         step_s=load.step_s,
         rates_rps=trailing_mean(filled, width),
         smooth_s=max(smooth_s, already_s),
-        gap_ratio=float(1 - seen.mean()),
-        seen=None if seen.all() else seen,
+        gap_ratio=float(1 - observed.mean()),
+        seen=None if observed.all() else observed,
     )
 
 

@@ -186,8 +186,8 @@ class Boosted(Trained):
         model = self.model
         if model is None:
             return ""
-        asked = (horizon_s, quantile, series.step_s, series.smooth_s)
-        if asked != (model.horizon_s, model.quantile, model.step_s, model.smooth_s):
+        question = (horizon_s, quantile, series.step_s, series.smooth_s)
+        if question != (model.horizon_s, model.quantile, model.step_s, model.smooth_s):
             return (
                 f"learned for {model.horizon_s:g} s, quantile {model.quantile:g}, means over "
                 f"{model.smooth_s:g} s every {model.step_s:g} s"

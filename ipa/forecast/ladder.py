@@ -74,10 +74,10 @@ class PluginForecaster:
             peak = self._forecaster.peak(series, horizon_s, quantile)
             if not isinstance(peak, Peak):
                 raise self._plugin.fault(f"answered a {type(peak).__name__} instead of a Peak")
-            found = Peak(float(peak.point_rps), float(peak.upper_rps))
-        if math.isnan(found.point_rps) or math.isnan(found.upper_rps):
-            raise self._plugin.fault(f"answered {found.point_rps} and {found.upper_rps} rps")
-        return found
+            numbers = Peak(float(peak.point_rps), float(peak.upper_rps))
+        if math.isnan(numbers.point_rps) or math.isnan(numbers.upper_rps):
+            raise self._plugin.fault(f"answered {numbers.point_rps} and {numbers.upper_rps} rps")
+        return numbers
 
     def __getattr__(self, name: str) -> Any:
         """The optional parts of the protocols, which callers find by `hasattr`."""
@@ -87,10 +87,10 @@ class PluginForecaster:
 
         def guarded(*arguments: Any) -> Any:
             with self._plugin.guarded():
-                found = method(*arguments)
+                value = method(*arguments)
                 if name == "objection":
-                    return str(found)
-                points, uppers = (np.asarray(each, dtype=np.float64) for each in found)
+                    return str(value)
+                points, uppers = (np.asarray(each, dtype=np.float64) for each in value)
             counts = arguments[1]
             if points.shape != (len(counts),) or uppers.shape != (len(counts),):
                 shapes = f"{points.shape} and {uppers.shape}"
@@ -179,7 +179,7 @@ def forecast(
         for rates in zip(*((each.peak.point_rps, each.peak.upper_rps) for each in heard), strict=True)
     )
     point_rps, upper_rps = (min(_on_grid(rate), limit) for rate in (point_rps, max(point_rps, upper_rps)))
-    seen = [rate for rate in load.rates_rps if rate is not None and 0 <= rate < math.inf]
+    observed = [rate for rate in load.rates_rps if rate is not None and 0 <= rate < math.inf]
     shares = sorted(zip((each.rung for each in heard), weights, strict=True), key=lambda share: -share[1])
     return Forecast(
         point_rps=point_rps,
@@ -187,7 +187,7 @@ def forecast(
         quantile=quantile,
         horizon_s=horizon_s,
         rung=shares[0][0],
-        quality_ratio=len(seen) / len(load.rates_rps),
+        quality_ratio=len(observed) / len(load.rates_rps),
         steps_down=tuple(steps_down),
         peak_s=series.smooth_s,
         weights=tuple((name, round(weight, 2)) for name, weight in shares if weight >= LEAST_SHOWN),

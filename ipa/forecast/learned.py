@@ -97,7 +97,7 @@ def _regression(features: Floats, targets: Floats, level: float) -> Floats:
     count = len(targets)
     lags = features[:, :-1].T
     penalties = np.full(2 * len(lags), count * PENALTY)
-    found = linprog(
+    program = linprog(
         -targets,
         A_ub=np.vstack([lags, -lags]),
         b_ub=penalties,
@@ -106,10 +106,10 @@ def _regression(features: Floats, targets: Floats, level: float) -> Floats:
         bounds=(level - 1, level),
         method="highs-ds",
     )
-    if not found.success:
-        raise DomainError(f"no weights were found: {found.message}")
-    signed = -found.ineqlin.marginals
-    return np.append(signed[: len(lags)] - signed[len(lags) :], -found.eqlin.marginals)
+    if not program.success:
+        raise DomainError(f"no weights were found: {program.message}")
+    signed = -program.ineqlin.marginals
+    return np.append(signed[: len(lags)] - signed[len(lags) :], -program.eqlin.marginals)
 
 
 def _features(series: Series, ends: Ints) -> tuple[Floats, Floats]:

@@ -84,20 +84,20 @@ def weights_of(rungs: Sequence[Judged], past: Past, quantile: float) -> list[flo
     uppers = np.array([each.uppers for each in rungs])
     moments = np.isfinite(uppers).any(axis=0)
     uppers, peaks = uppers[:, moments], past.peaks[moments]
-    seen = np.isfinite(uppers)
+    answered = np.isfinite(uppers)
     if not moments.any():
         return list((prior / prior.sum()).tolist())
     scale = max(float(peaks.mean()) * LOSS_UNIT_RATIO, 1e-9)
-    losses = np.where(seen, pinball(peaks, np.where(seen, uppers, 0.0), quantile), np.inf) / scale
-    losses = np.where(seen, losses, losses.min(axis=0))
+    losses = np.where(answered, pinball(peaks, np.where(answered, uppers, 0.0), quantile), np.inf) / scale
+    losses = np.where(answered, losses, losses.min(axis=0))
     # Before each moment and after the last: the losses that were known by then.
     total = np.cumsum(np.pad(losses, ((0, 0), (1, 0))), axis=1)
     known = total[:, np.maximum(np.arange(len(peaks)) - past.lag, 0)]
     weights, missed = [], []
     for rate in RATES:
         weights.append(_exponential(prior, rate * total[:, -1]))
-        then = _exponential(prior[:, None], rate * known) * seen
-        mixed = (then * np.where(seen, uppers, 0.0)).sum(axis=0) / then.sum(axis=0)
+        then = _exponential(prior[:, None], rate * known) * answered
+        mixed = (then * np.where(answered, uppers, 0.0)).sum(axis=0) / then.sum(axis=0)
         missed.append(pinball(peaks, mixed, quantile).sum() / scale)
     shares = _exponential(np.array(RATE_WEIGHTS), RATE_OF_RATES * np.array(missed))
     return list((shares @ np.array(weights)).tolist())

@@ -24,13 +24,13 @@ def outages(counts: Sequence[float]) -> Flags:
     """
     rates = np.asarray(counts, dtype=np.float64)
     edges = np.diff(np.concatenate(([0], (rates == 0).astype(np.int8), [0])))
-    found = np.zeros(len(rates), dtype=np.bool_)
+    is_outage = np.zeros(len(rates), dtype=np.bool_)
     for start, stop in zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), strict=True):
-        before = rates[max(0, start - NEAR) : start][~found[max(0, start - NEAR) : start]]
+        before = rates[max(0, start - NEAR) : start][~is_outage[max(0, start - NEAR) : start]]
         sides = [side for side in (before, rates[stop : stop + NEAR]) if len(side)]
         if sides and min(float(side.mean()) for side in sides) * (stop - start) >= DUE:
-            found[start:stop] = True
-    return found
+            is_outage[start:stop] = True
+    return is_outage
 
 
 def as_load(counts: Sequence[float | None], divide: int = 1) -> LoadHistory:

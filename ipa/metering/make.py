@@ -56,10 +56,10 @@ class Figures(Collector):
     def collect(self) -> Iterator[Family]:
         """Yield each metric that has a value, with all of them."""
         for metric, read in self._figures:
-            found = read()
+            values = read()
             make = CounterMetricFamily if metric.kind is MetricKind.COUNTER else GaugeMetricFamily
             family = make(metric.base, metric.help, labels=metric.label_names)
-            for labels, value in [((), found)] if isinstance(found, int | float) else found:
+            for labels, value in [((), values)] if isinstance(values, int | float) else values:
                 family.add_metric(labels, value)
             if family.samples:
                 yield family

@@ -49,28 +49,28 @@ class DoctorCheck:
     timeout_s: float | None = None
 
 
-def ok(name: str, seen: str) -> Finding:
+def ok(name: str, observed: str) -> Finding:
     """A finding without a fault."""
-    return Finding(name, Severity.OK, seen)
+    return Finding(name, Severity.OK, observed)
 
 
-def warn(name: str, seen: str, remedy: str = "") -> Finding:
+def warn(name: str, observed: str, remedy: str = "") -> Finding:
     """A finding that limits what works."""
-    return Finding(name, Severity.WARN, seen, remedy)
+    return Finding(name, Severity.WARN, observed, remedy)
 
 
-def fail(name: str, seen: str, remedy: str = "") -> Finding:
+def fail(name: str, observed: str, remedy: str = "") -> Finding:
     """A finding of something that does not work."""
-    return Finding(name, Severity.FAIL, seen, remedy)
+    return Finding(name, Severity.FAIL, observed, remedy)
 
 
 def failed(name: str, error: IpaError, remedy: str = "") -> Finding:
     """The error as a finding, with all its problems; the hint of the error unless a `remedy` is given."""
-    seen = "; ".join([error.message, *map(str, error.problems)])
-    return fail(name, seen, remedy or error.hint)
+    observed = "; ".join([error.message, *map(str, error.problems)])
+    return fail(name, observed, remedy or error.hint)
 
 
 def skew_finding(name: str, whose: str, skew_s: float) -> Finding:
     """The finding about a clock that is `skew_s` ahead of ours."""
-    seen = f"{whose} clock is {skew_s:+.1f} s from ours"
-    return ok(name, seen) if abs(skew_s) < NOTABLE_SKEW_S else warn(name, seen, SET_CLOCK)
+    observed = f"{whose} clock is {skew_s:+.1f} s from ours"
+    return ok(name, observed) if abs(skew_s) < NOTABLE_SKEW_S else warn(name, observed, SET_CLOCK)

@@ -71,10 +71,10 @@ class Quantity:
 
     def parse(self, text: Any) -> float:
         """The value in the model's unit; ValueError for anything but a text with one of the units."""
-        found = _QUANTITY.fullmatch(text) if isinstance(text, str) else None
-        if found is None or found[2] not in self.units:
+        match = _QUANTITY.fullmatch(text) if isinstance(text, str) else None
+        if match is None or match[2] not in self.units:
             raise ValueError(f"{text!r} is not a number with one of the units {', '.join(self.units)}")
-        return float(Decimal(found[1]) * self.units[found[2]])
+        return float(Decimal(match[1]) * self.units[match[2]])
 
     def write(self, value: float) -> str:
         """The text that `parse` reads back as this float, in the model's unit; a duration below 1 s in ms."""

@@ -41,7 +41,7 @@ def without_user(url: str) -> str:
 
 def mask_urls(text: str) -> str:
     """A text of other programs with its URLs masked."""
-    return _URL.sub(lambda found: mask_url(found[0]), text)
+    return _URL.sub(lambda match: mask_url(match[0]), text)
 
 
 def _mask_option(option: str) -> str:

@@ -19,13 +19,13 @@ def with_profiles(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> P
     Guards, steps, manifests and the simulator count a configuration's resources by them. Errors: as
     `stage_beside`.
     """
-    found = [(stage, profiles[stage.name].variants) for stage in pipeline.served if stage.name in profiles]
-    beside = {stage.name: stage_beside(stage, variants, pipeline.bounds) for stage, variants in found}
+    profiled = [(stage, profiles[stage.name].variants) for stage in pipeline.served if stage.name in profiles]
+    beside = {stage.name: stage_beside(stage, variants, pipeline.bounds) for stage, variants in profiled}
     measured = {
         (stage.name, each.variant): MeasuredVariant(
             each.accuracy, beside[stage.name][each.variant], each.item_core_s, each.batch_core_s
         )
-        for stage, variants in found
+        for stage, variants in profiled
         for each in variants
         if each.variant in beside[stage.name]
     }
@@ -70,14 +70,14 @@ def resident_variants(pipeline: Pipeline, stage: str, variant: str) -> tuple[str
     As many as `resident` says: its neighbours by accuracy, the less accurate one of two first, since it
     relieves overload. Without profiles the order of the file stands for that of accuracies.
     """
-    found = pipeline.stage(stage)
+    known = pipeline.stage(stage)
     measured = pipeline.bounds.measured
-    names = [each.name for each in found.variants]
+    names = [each.name for each in known.variants]
     if all((stage, name) in measured for name in names):
         names.sort(key=lambda name: measured[stage, name].accuracy)
     place = names.index(variant)
     nearest = sorted(range(len(names)), key=lambda at: (abs(at - place), at))
-    return tuple(names[at] for at in nearest[: found.residents])
+    return tuple(names[at] for at in nearest[: known.residents])
 
 
 def stand_ins(
@@ -89,10 +89,10 @@ def stand_ins(
     an accuracy. Heavier ones serve while there is time, the least accurate first; none where new variants are
     to be measured by a canary first. Neither where the file pins the variant.
     """
-    found, bounds = pipeline.stage(stage), pipeline.bounds
-    if found.pin.variant is not None:
+    planned, bounds = pipeline.stage(stage), pipeline.bounds
+    if planned.pin.variant is not None:
         return (), ()
-    names = [each.name for each in found.variants if each.name in there]
+    names = [each.name for each in planned.variants if each.name in there]
     lighter = [name for name in names if is_lighter(bounds, stage, variant, name)]
     heavier = [name for name in names if is_lighter(bounds, stage, name, variant)]
     lighter.sort(key=lambda name: -bounds.measured[stage, name].accuracy)

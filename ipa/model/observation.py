@@ -44,9 +44,9 @@ class Missing:
         return self.reason in (MissingReason.ABSENT, MissingReason.NOT_ASKED)
 
 
-def known(seen: Measured[T] | Missing) -> T | None:
+def known(observed: Measured[T] | Missing) -> T | None:
     """The observed value; None if it is missing."""
-    return seen.value if isinstance(seen, Measured) else None
+    return observed.value if isinstance(observed, Measured) else None
 
 
 # A value that this configuration does not read.
@@ -238,8 +238,8 @@ class Observation:
     def running(self) -> tuple[StageConfig, ...] | None:
         """The configuration of every stage in order, of each part; None if one was not observed."""
         configs = [stage.running for stage in self.stages]
-        seen = [config.value for config in configs if isinstance(config, Measured)]
-        return tuple(seen) if len(seen) == len(configs) and seen else None
+        observed = [config.value for config in configs if isinstance(config, Measured)]
+        return tuple(observed) if len(observed) == len(configs) and observed else None
 
 
 @dataclass(frozen=True, slots=True)

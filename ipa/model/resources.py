@@ -130,8 +130,8 @@ class Resources:
 
     def words(self, before: str = "") -> str:
         """The amounts in three digits, each with its unit, which `before` precedes if given."""
-        said = (in_words(name, float(f"{amount:.3g}"), before) for name, amount in self.amounts.items())
-        return ", ".join(said) or "nothing"
+        phrases = (in_words(name, float(f"{amount:.3g}"), before) for name, amount in self.amounts.items())
+        return ", ".join(phrases) or "nothing"
 
     def __str__(self) -> str:
         return self.words()

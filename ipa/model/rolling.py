@@ -99,9 +99,9 @@ def peak_of(
     before, after = old_each * old.replicas, new_each * new.replicas
     if rolling.keeps_replicas(old, new):
         # Those that stay grow before others stop, and shrink once others are ready.
-        kept = min(old.replicas, new.replicas)
-        grown = old_each.maximum(new_each) * kept
-        return grown + old_each * (old.replicas - kept) + new_each * (new.replicas - kept)
+        staying = min(old.replicas, new.replicas)
+        grown = old_each.maximum(new_each) * staying
+        return grown + old_each * (old.replicas - staying) + new_each * (new.replicas - staying)
     if not rolling.shrinks_first:
         return before + after
     replicas = first_hop(old, new, rolling).replicas

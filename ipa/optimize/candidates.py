@@ -209,12 +209,12 @@ def _terms(problem: PlanningProblem) -> list[Array]:
     """For each stage, by variant: the factor of a product, or the part of a sum."""
     rule, shares = problem.objective.accuracy_rule, problem.shares
     whole = sum(shares) if rule is AccuracyRule.MEAN else 1.0
-    found = []
+    by_stage = []
     for stage, share in zip(problem.stages, shares, strict=True):
         terms = variant_terms(stage, problem.objective)
         term = np.array([terms[name] for name in stage.columns.variants], dtype=np.float64)
-        found.append(term if rule in PRODUCTS else share * term / whole)
-    return found
+        by_stage.append(term if rule in PRODUCTS else share * term / whole)
+    return by_stage
 
 
 def _replicas(problem: PlanningProblem, points: Array, scalars: Array) -> tuple[Index, Index]:

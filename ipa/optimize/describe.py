@@ -118,13 +118,13 @@ def _chosen(problem: PlanningProblem, configs: Sequence[StageConfig]) -> list[Ch
     if [config.stage for config in configs] != [stage.name for _, stage in planned]:
         return None
     items, _ = items_of(problem, {config.stage: config.variant for config in configs})
-    found = []
+    chosen = []
     for (index, stage), config in zip(planned, configs, strict=True):
         at = stage.columns.place.get((config.variant, config.batch_size, config.cores))
         if at is None or config.replicas < 1:
             return None
-        found.append(Chosen(index, stage.points[at], config.replicas, items[stage.name]))
-    return found
+        chosen.append(Chosen(index, stage.points[at], config.replicas, items[stage.name]))
+    return chosen
 
 
 def _stage_plan(problem: PlanningProblem, chosen: Chosen, times: Times, share_percent: int) -> StagePlan:

@@ -36,19 +36,19 @@ def undominated(
     ranked = columns.take(order, axis=1)
     if len(order) <= CHUNK and (deadline is None or not deadline.passed):
         return np.sort(order[~_covered_before(ranked, order, lasting)])
-    kept = np.empty((len(columns), 0))
-    kept_at = np.zeros(0, dtype=np.intp)
+    front = np.empty((len(columns), 0))
+    front_at = np.zeros(0, dtype=np.intp)
     for start in range(0, ranked.shape[1], CHUNK):
         if deadline is not None and deadline.passed:
             raise DeadlineError("the solver's time ran out")
         block, at = ranked[:, start : start + CHUNK], order[start : start + CHUNK]
-        if kept.shape[1]:
-            free = ~_covered(kept, block, kept_at, at, lasting)
+        if front.shape[1]:
+            free = ~_covered(front, block, front_at, at, lasting)
             block, at = block[:, free], at[free]
         free = ~_covered_before(block, at, lasting)
-        kept = np.hstack([kept, block[:, free]])
-        kept_at = np.concatenate([kept_at, at[free]])
-    return np.sort(kept_at)
+        front = np.hstack([front, block[:, free]])
+        front_at = np.concatenate([front_at, at[free]])
+    return np.sort(front_at)
 
 
 def _covered_before(block: Array, at: NDArray[np.intp], lasting: Sequence[int] | None) -> NDArray[np.bool_]:
@@ -64,18 +64,18 @@ def _covered_before(block: Array, at: NDArray[np.intp], lasting: Sequence[int] |
 
 
 def _covered(
-    kept: Array,
+    front: Array,
     block: Array,
-    kept_at: NDArray[np.intp],
+    front_at: NDArray[np.intp],
     at: NDArray[np.intp],
     lasting: Sequence[int] | None,
 ) -> NDArray[np.bool_]:
     """The candidates of the block that a kept one equals or undercuts; it comes before in the first row."""
-    covering = np.ones((kept.shape[1], block.shape[1]), dtype=bool)
-    for kept_row, row in zip(kept[1:], block[1:], strict=True):
-        np.logical_and(covering, kept_row[:, None] <= row[None, :], out=covering)
+    covering = np.ones((front.shape[1], block.shape[1]), dtype=bool)
+    for front_row, row in zip(front[1:], block[1:], strict=True):
+        np.logical_and(covering, front_row[:, None] <= row[None, :], out=covering)
     if lasting is not None:
-        covering &= _for_good(kept, block, kept_at, at, lasting)
+        covering &= _for_good(front, block, front_at, at, lasting)
     covered: NDArray[np.bool_] = np.logical_or.reduce(covering, axis=0)
     return covered
 
@@ -84,10 +84,10 @@ def _for_good(
     mine: Array, theirs: Array, mine_at: NDArray[np.intp], at: NDArray[np.intp], lasting: Sequence[int]
 ) -> NDArray[np.bool_]:
     """[i, j]: True if mine i comes before j of theirs, or undercuts it in a row that lasts."""
-    found = mine_at[:, None] < at[None, :]
+    is_earlier = mine_at[:, None] < at[None, :]
     for row in lasting:
-        found |= mine[row][:, None] < theirs[row][None, :]
-    return found
+        is_earlier |= mine[row][:, None] < theirs[row][None, :]
+    return is_earlier
 
 
 def reduce_program(program: Program) -> Program:
@@ -100,29 +100,29 @@ def reduce_program(program: Program) -> Program:
 
 def without_hopeless(program: Program) -> Program:
     """Drop options that break a limit even beside the other stages' lightest options, or fit no neighbour."""
-    kept = [np.ones(len(stage), dtype=bool) for stage in program.stages]
-    _drop_late(program, kept)
+    fits = [np.ones(len(stage), dtype=bool) for stage in program.stages]
+    _drop_late(program, fits)
     for limit in program.limits():
         least = np.array([use.min(initial=inf) for use in limit.use])
         most = limit.most + tolerance(abs(limit.most))
         total = float(least.sum())
         if total == inf:
-            _drop_all(kept)
+            _drop_all(fits)
             break
         for at, use in enumerate(limit.use):
-            kept[at] &= use <= most - (total - least[at])
-    _drop_unmatched(program, kept)
-    if all(bool(each.all()) for each in kept):
+            fits[at] &= use <= most - (total - least[at])
+    _drop_unmatched(program, fits)
+    if all(bool(each.all()) for each in fits):
         return program
     return replace(
-        program, stages=tuple(stage.take(each) for stage, each in zip(program.stages, kept, strict=True))
+        program, stages=tuple(stage.take(each) for stage, each in zip(program.stages, fits, strict=True))
     )
 
 
-def _drop_late(program: Program, kept: list[NDArray[np.bool_]]) -> None:
+def _drop_late(program: Program, fits: list[NDArray[np.bool_]]) -> None:
     mean = np.array([stage.mean_s.min(initial=inf) for stage in program.stages])
     if not np.isfinite(mean).all():
-        _drop_all(kept)
+        _drop_all(fits)
         return
     has_spread = program.has_spread
     spread = np.array([stage.spread_s2.min() if has_spread else 0.0 for stage in program.stages])
@@ -136,15 +136,15 @@ def _drop_late(program: Program, kept: list[NDArray[np.bool_]]) -> None:
             if has_spread:
                 others_s2 = max(0.0, spread_s2 - float(spread[at]))
                 least_s = least_s + np.sqrt(stage.spread_s2 + others_s2)
-            kept[at] &= least_s <= most - (mean_s - float(mean[at]))
+            fits[at] &= least_s <= most - (mean_s - float(mean[at]))
 
 
-def _drop_all(kept: list[NDArray[np.bool_]]) -> None:
-    for each in kept:
+def _drop_all(fits: list[NDArray[np.bool_]]) -> None:
+    for each in fits:
         each[:] = False
 
 
-def _drop_unmatched(program: Program, kept: list[NDArray[np.bool_]]) -> None:
+def _drop_unmatched(program: Program, fits: list[NDArray[np.bool_]]) -> None:
     """Drop options for numbers of items that no kept option before or after them sends or takes."""
     if not _has_levels(program):
         return
@@ -156,9 +156,9 @@ def _drop_unmatched(program: Program, kept: list[NDArray[np.bool_]]) -> None:
                 leave, enter = program.stages[at].leave[place], program.stages[child].enter
                 for mine, theirs, stage in ((leave, enter, at), (enter, leave, child)):
                     other = child if stage == at else at
-                    matched = np.isin(mine, theirs[kept[other]])
-                    if (kept[stage] & ~matched).any():
-                        kept[stage] &= matched
+                    matched = np.isin(mine, theirs[fits[other]])
+                    if (fits[stage] & ~matched).any():
+                        fits[stage] &= matched
                         changed = True
 
 
@@ -171,8 +171,8 @@ def _without_dominated(program: Program, stage: Options, has_spread: bool, has_l
     """Drop an option if another is as good in every criterion. Of equal ones the first stays."""
     if len(stage) < 2:
         return stage
-    kept = undominated(criteria(program, stage, has_spread, has_levels))
-    return stage if len(kept) == len(stage) else stage.take(kept)
+    best = undominated(criteria(program, stage, has_spread, has_levels))
+    return stage if len(best) == len(stage) else stage.take(best)
 
 
 def criteria(program: Program, stage: Options, has_spread: bool, has_levels: bool) -> Array:

@@ -161,7 +161,7 @@ def _alternatives(problem: PlanningProblem, plan: Plan, deadline: Deadline) -> t
     combinations of variants.
     """
     fitting = without_hopeless(full_program(problem))
-    found: dict[tuple[str, ...], Plan] = {}
+    by_variants: dict[tuple[str, ...], Plan] = {}
     running = {stage.stage: stage.variant for stage in plan.stages}
     for at, (stage, options) in enumerate(zip(problem.stages, fitting.stages, strict=True)):
         names = () if stage.is_free else stage.columns.variants
@@ -177,8 +177,8 @@ def _alternatives(problem: PlanningProblem, plan: Plan, deadline: Deadline) -> t
             if answer.chosen:
                 second = plan_of(problem, reduced, "exact", answer)
                 key = tuple(planned.variant for planned in second.stages)
-                found.setdefault(key, second)
-    best = sorted(found.values(), key=lambda each: -round(each.objective or 0.0, 9))
+                by_variants.setdefault(key, second)
+    best = sorted(by_variants.values(), key=lambda each: -round(each.objective or 0.0, 9))
     return [_alternative(plan, each) for each in best[:ALTERNATIVES]], True
 
 
@@ -200,7 +200,7 @@ def _binding(problem: PlanningProblem, plan: Plan, deadline: Deadline) -> tuple[
 
     Each is removed alone and the problem solved again.
     """
-    found, unsettled = [], []
+    binding, unsettled = [], []
     for limit in limits_of(problem):
         name = limit_name(limit.kind, limit.where)
         try:
@@ -216,13 +216,13 @@ def _binding(problem: PlanningProblem, plan: Plan, deadline: Deadline) -> tuple[
             continue
         changes = "; ".join(differences(plan.configs, outcome.configs))
         text = f"without {name}: objective {gain:+.4g} ({changes})"
-        found.append(Binding(limit.kind, limit.where, gain, outcome, text))
-    return sorted(found, key=lambda each: -each.gain), unsettled
+        binding.append(Binding(limit.kind, limit.where, gain, outcome, text))
+    return sorted(binding, key=lambda each: -each.gain), unsettled
 
 
 def differences(before: Sequence[StageConfig], after: Sequence[StageConfig]) -> tuple[str, ...]:
     """The differences of each stage that differs, in words, stages in order."""
-    found = []
+    changes = []
     for old, new in zip(before, after, strict=True):
         words = []
         if new.variant != old.variant:
@@ -234,8 +234,8 @@ def differences(before: Sequence[StageConfig], after: Sequence[StageConfig]) -> 
         if new.replicas != old.replicas:
             words.append(f"replicas {old.replicas} → {new.replicas}")
         if words:
-            found.append(f"{old.stage}: {', '.join(words)}")
-    return tuple(found)
+            changes.append(f"{old.stage}: {', '.join(words)}")
+    return tuple(changes)
 
 
 def listed(parts: Sequence[str]) -> str:

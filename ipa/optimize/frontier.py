@@ -77,8 +77,8 @@ def frontier(problem: PlanningProblem, deadline_s: float = 60.0) -> tuple[Fronti
     chosen = list(map(tuple, plans.tolist()))
     totals = [evaluate(plain, each) for each in chosen]
     columns = np.array([[total.cost, -total.pas, total.latency_s] for total in totals]).reshape(-1, 3)
-    kept = undominated(np.round(columns.T, DIGITS))
-    points = [_point(problem, plain, chosen[at], totals[at]) for at in kept.tolist()]
+    best = undominated(np.round(columns.T, DIGITS))
+    points = [_point(problem, plain, chosen[at], totals[at]) for at in best.tolist()]
     return tuple(sorted(points, key=lambda point: (point.cost, -point.pas, point.latency_s)))
 
 

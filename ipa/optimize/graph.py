@@ -117,16 +117,16 @@ def build_graph(nodes: tuple[GraphNode, ...]) -> Graph:
 
 def _paths(children: Sequence[Sequence[int]], first: int) -> list[tuple[int, ...]]:
     """All paths from the first stage to a last one."""
-    found: list[tuple[int, ...]] = []
+    paths: list[tuple[int, ...]] = []
     heap: list[tuple[int, ...]] = [(first,)]
     while heap:
         path = heap.pop()
         if not children[path[-1]]:
-            found.append(path)
+            paths.append(path)
         heap.extend((*path, child) for child in children[path[-1]])
-        if len(found) + len(heap) > MOST:
+        if len(paths) + len(heap) > MOST:
             raise ValueError(f"the graph has more than {MOST} paths")
-    return sorted(found)
+    return sorted(paths)
 
 
 def _scenarios(
@@ -188,11 +188,11 @@ def _upstream(
     ends: Sequence[int], live: Mapping[int, Sequence[int]], picked: Mapping[int, int]
 ) -> tuple[int, ...]:
     """The stages whose accuracies multiply: all before the ends, through the picked inputs of combiners."""
-    seen: set[int] = set()
+    visited: set[int] = set()
     todo = list(ends)
     while todo:
         at = todo.pop()
-        if at not in seen:
-            seen.add(at)
+        if at not in visited:
+            visited.add(at)
             todo.extend([picked[at]] if at in picked else live[at])
-    return tuple(sorted(seen))
+    return tuple(sorted(visited))

@@ -75,11 +75,11 @@ def _budgets(problem: PlanningProblem, now: Sequence[tuple[float, ...]]) -> tupl
 
     Running replicas may stay above a limit, but no plan may end above it.
     """
-    found = []
+    budgets = []
     for at, (name, most) in enumerate(_limits(problem).items(), 1):
         used = inf if problem.bounds.any_change else sum(use[at] for use in now)
-        found.append(ResourceBudget(name, used, most) if used > most else ResourceBudget(name, most))
-    return tuple(found)
+        budgets.append(ResourceBudget(name, used, most) if used > most else ResourceBudget(name, most))
+    return tuple(budgets)
 
 
 def _weights(problem: PlanningProblem) -> Weights:
@@ -252,9 +252,9 @@ def _change(
     switches = [problem.stages[each.index].name in problem.rolling.switches for each in candidates.blocks]
     is_switching = np.array(switches)[candidates.block]
     as_before = is_variant & is_batch & is_cores
-    told = is_variant & (is_batch | problem.rolling.rebatches)
+    keeps_batch = is_variant & (is_batch | problem.rolling.rebatches)
     resized = is_switching & problem.rolling.resizes & (_threads(candidates.cores) == _threads(each_cores))
-    same = (is_cores | resized) & (told | is_switching)
+    same = (is_cores | resized) & (keeps_batch | is_switching)
     more = np.maximum(replicas - old, 0) * candidates.held_cores
     started = is_known * np.where(same, more, cores)
     changes = is_known * np.where(same, (replicas != old) | ~as_before, 2.0)
@@ -265,8 +265,8 @@ def _change(
     peaks = []
     for after, before in zip(use, now_used, strict=True):
         both = _both(problem.rolling, old, before, replicas, after, hop)
-        kept = _kept(old, before, replicas, after)
-        peaks.append(np.where(new, after, np.where(same, kept, both)))
+        in_place = _peak_in_place(old, before, replicas, after)
+        peaks.append(np.where(new, after, np.where(same, in_place, both)))
     return started, changes, peaks
 
 
@@ -291,12 +291,12 @@ def _threads(cores: Array) -> Array:
     return np.maximum(1.0, np.ceil(cores))
 
 
-def _kept(old_replicas: Array, old: Array, replicas: Index, new: Array) -> Array:
+def _peak_in_place(old_replicas: Array, old: Array, replicas: Index, new: Array) -> Array:
     """The peak of replicas that stay, each with its total; as `ipa.model.rolling.peak_of`."""
     old_each, new_each = old / np.maximum(old_replicas, 1), new / np.maximum(replicas, 1)
-    kept = np.minimum(old_replicas, replicas)
-    grown = np.maximum(old_each, new_each) * kept
-    peak: Array = grown + old_each * (old_replicas - kept) + new_each * (replicas - kept)
+    staying = np.minimum(old_replicas, replicas)
+    grown = np.maximum(old_each, new_each) * staying
+    peak: Array = grown + old_each * (old_replicas - staying) + new_each * (replicas - staying)
     return peak
 
 

@@ -25,31 +25,31 @@ NO_BOUND = 1e100
 AGREE = 1e-7
 
 
-def plan_of(problem: PlanningProblem, program: Program, solver: str, found: ProgramAnswer) -> Plan:
+def plan_of(problem: PlanningProblem, program: Program, solver: str, answer: ProgramAnswer) -> Plan:
     """The plan of a solver's answer, verified; without configuration if it chose none.
 
     Errors: SolverError (the plan is invalid).
     """
-    bound = found.bound if found.bound is not None and abs(found.bound) < NO_BOUND else None
-    if not found.chosen:
+    bound = answer.bound if answer.bound is not None and abs(answer.bound) < NO_BOUND else None
+    if not answer.chosen:
         return replace(
             no_plan(problem.pipeline, problem.rate_rps, problem.sla_s, solver, problem.objective.name),
-            termination=found.termination,
+            termination=answer.termination,
             bound=bound,
         )
-    totals = evaluate(program, found.chosen)
+    totals = evaluate(program, answer.chosen)
     objective, gap = totals.objective, None
     if bound is not None:
         close = CONTRADICTION * max(1.0, abs(objective))
-        is_met = found.termination is Termination.OPTIMAL and bound - objective <= close
+        is_met = answer.termination is Termination.OPTIMAL and bound - objective <= close
         # A bound is never below the objective reached.
         bound = objective if is_met else max(bound, objective)
         gap = (bound - objective) / max(1.0, abs(objective))
-    right = describe(problem, configs_of(problem, program, found.chosen))
+    right = describe(problem, configs_of(problem, program, answer.chosen))
     assert right is not None, "its points are the problem's"
     plan = replace(
         right,
-        termination=found.termination,
+        termination=answer.termination,
         solver=solver,
         objective=objective,
         bound=bound,
@@ -64,13 +64,13 @@ def plan_of(problem: PlanningProblem, program: Program, solver: str, found: Prog
 
 def configs_of(problem: PlanningProblem, program: Program, chosen: Sequence[int]) -> tuple[StageConfig, ...]:
     """The chosen configuration of each stage, in order, without those that the pipeline's own router does."""
-    found = []
+    configs = []
     for stage, options, at in zip(problem.stages, program.stages, chosen, strict=True):
         if not stage.is_free:
             point = stage.points[int(options.point[at])]
             key = point.variant, point.batch_size, point.cores
-            found.append(StageConfig(stage.name, *key, int(options.replicas[at])))
-    return tuple(found)
+            configs.append(StageConfig(stage.name, *key, int(options.replicas[at])))
+    return tuple(configs)
 
 
 def verify(problem: PlanningProblem, plan: Plan, right: Plan | None = None) -> None:

@@ -123,11 +123,11 @@ def columns_of(points: Sequence[OperatingPoint]) -> PointColumns:
 
 
 def _beside(points: Sequence[OperatingPoint]) -> dict[str, Array]:
-    found: dict[str, Array] = {}
+    by_resource: dict[str, Array] = {}
     for at, point in enumerate(points):
         for name, amount in beside_of(point).amounts.items():
-            found.setdefault(name, np.zeros(len(points)))[at] = amount
-    return found
+            by_resource.setdefault(name, np.zeros(len(points)))[at] = amount
+    return by_resource
 
 
 class Compat(StrEnum):

@@ -86,13 +86,13 @@ def relaxations(problem: PlanningProblem, deadline: Deadline) -> tuple[Relaxatio
     may not if every batch is larger than one, since those form faster at a higher rate. Moves that time does
     not allow are left out.
     """
-    found: list[Relaxation] = []
+    moves: list[Relaxation] = []
     try:
         for search in (_of_limits, _of_rate):
-            found.extend(move for move in search(problem, deadline) if is_feasible(move.problem, deadline))
+            moves.extend(move for move in search(problem, deadline) if is_feasible(move.problem, deadline))
     except DeadlineError:
-        return tuple(found)
-    return tuple(found)
+        return tuple(moves)
+    return tuple(moves)
 
 
 def is_feasible(problem: PlanningProblem, deadline: Deadline) -> bool:

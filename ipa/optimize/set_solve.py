@@ -66,11 +66,13 @@ class SetVariant:
     @property
     def usable(self) -> tuple[CoreLevel, ...]:
         """The levels worth choosing, by rising cores: each carries more than every one with fewer cores."""
-        kept: list[CoreLevel] = []
+        levels: list[CoreLevel] = []
         for level in sorted(self.levels, key=lambda level: (level.cores, -level.capacity_rps)):
-            if level.cores >= self.min_cores and level.capacity_rps > (kept[-1].capacity_rps if kept else 0):
-                kept.append(level)
-        return tuple(kept)
+            if level.cores >= self.min_cores and level.capacity_rps > (
+                levels[-1].capacity_rps if levels else 0
+            ):
+                levels.append(level)
+        return tuple(levels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -422,10 +424,10 @@ class _Search:
         cores = np.round(done.rows[TAKEN], 9)
         equal = np.flatnonzero(worth >= worth.max() - EQUAL * max(1.0, abs(worth.max())))
         first = equal[np.lexsort((done.rows[LOADING][equal], cores[equal]))[0]]
-        found = (float(worth[first]), float(cores[first]), float(done.rows[LOADING][first]))
-        is_equal = abs(found[0] - self._best[0]) <= EQUAL * max(1.0, abs(found[0]))
-        if found[1:] < self._best[1:] if is_equal else found[0] > self._best[0]:
-            self._best = found
+        best = (float(worth[first]), float(cores[first]), float(done.rows[LOADING][first]))
+        is_equal = abs(best[0] - self._best[0]) <= EQUAL * max(1.0, abs(best[0]))
+        if best[1:] < self._best[1:] if is_equal else best[0] > self._best[0]:
+            self._best = best
             self.cores = {
                 variant.name: float(variant.cores[level])
                 for variant, level in zip(self._variants, done.chosen[:, first].tolist(), strict=True)

@@ -44,9 +44,9 @@ def solve(
     check_solver(solver)
     deadline = Deadline(deadline_s)
     program = reduce_program(narrow_program(problem, deadline))
-    used, found, notes = answer(program, solver, deadline, solvers)
+    used, solved, notes = answer(program, solver, deadline, solvers)
     solve_s = deadline.elapsed_s
-    plan = plan_of(problem, program, used, found)
+    plan = plan_of(problem, program, used, solved)
     if plan.termination is Termination.INFEASIBLE and explain:
         moves = relaxations(problem, deadline)
         plan = replace(plan, relaxations=tuple(move.text for move in moves))
@@ -85,7 +85,7 @@ class SolveCache:
 
     def __init__(self, most: int) -> None:
         # Threads append and look through a copy.
-        self._kept: deque[tuple[tuple[object, ...], PlanningProblem, Plan]] = deque(maxlen=most)
+        self._cached: deque[tuple[tuple[object, ...], PlanningProblem, Plan]] = deque(maxlen=most)
 
     def solve(
         self,
@@ -99,10 +99,10 @@ class SolveCache:
         """The plan, as `ipa.optimize.solve.solve` makes it; `solve_s` is the time of the original solve."""
         # The problem itself is compared last: it is long.
         key = (problem.rate_rps, problem.sla_s, problem.running, solver, explain)
-        for kept_key, kept_problem, kept in tuple(self._kept):
-            if kept_key == key and kept_problem == problem:
-                return kept
+        for cached_key, cached_problem, cached in tuple(self._cached):
+            if cached_key == key and cached_problem == problem:
+                return cached
         plan = solve(problem, solver, deadline_s, explain=explain, solvers=solvers)
         if plan.termination in PROVED and plan.solve_s <= UNHURRIED * deadline_s:
-            self._kept.append((key, problem, plan))
+            self._cached.append((key, problem, plan))
         return plan

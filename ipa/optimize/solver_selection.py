@@ -42,32 +42,32 @@ def answer(
     asked for by name and refused), SolverError, DeadlineError (one asked for by name had to be stopped).
     """
     if solver != AUTO:
-        found = _by(solver, program, deadline, solvers)
-        return solver, found, [found.note] if found.note else []
+        best = _by(solver, program, deadline, solvers)
+        return solver, best, [best.note] if best.note else []
     licence = own_licence()
     first, second = ("gurobi", EXACT) if licence else (EXACT, "highs")
     notes = [f"auto: gurobi, licensed by {licence}" if licence else UNLICENSED]
     then = f"then {second}, since {first if licence else 'it'} was not done"
-    used, found = first, ProgramAnswer(Termination.NO_SOLUTION_FOUND)
+    used, best = first, ProgramAnswer(Termination.NO_SOLUTION_FOUND)
     try:
-        found = _by(first, program, Deadline(deadline.remaining_s / 2), solvers)
+        best = _by(first, program, Deadline(deadline.remaining_s / 2), solvers)
     except LicenceError as refusal:
         notes, then = [], f"auto: exact, since {refusal.message}"
     except (DeadlineError, SolverError) as stopped:
         then = f"then {second}, since {stopped.message}"
-    if found.termination not in PROVED:
+    if best.termination not in PROVED:
         try:
             other = _by(second, program, deadline, solvers)
         except (DeadlineError, SolverError) as stopped:
             then = f"then {second}: {stopped.message}"
         else:
-            is_better = not found.chosen or _reached(program, other) > _reached(program, found)
+            is_better = not best.chosen or _reached(program, other) > _reached(program, best)
             if other.termination in PROVED or is_better:
-                used, found = second, other
+                used, best = second, other
         notes.append(then)
-        if found.termination not in PROVED and not found.note:
+        if best.termination not in PROVED and not best.note:
             notes.append("the time ran out before it was proved best")
-    return used, found, [*notes, *filter(None, [found.note])]
+    return used, best, [*notes, *filter(None, [best.note])]
 
 
 def _by(name: str, program: Program, deadline: Deadline, solvers: Solvers | None) -> ProgramAnswer:
@@ -78,14 +78,14 @@ def _by(name: str, program: Program, deadline: Deadline, solvers: Solvers | None
         smaller, left = sharpen(program, deadline)
     except DeadlineError:
         return ProgramAnswer(Termination.NO_SOLUTION_FOUND, note="time ran out before a solver began")
-    found = by_milp((solvers or in_process)(name), smaller, deadline)
-    found = _break_ties(smaller, name, found, deadline)
-    whole = tuple(int(stage[at]) for stage, at in zip(left, found.chosen, strict=False))
-    return replace(found, chosen=whole)
+    solved = by_milp((solvers or in_process)(name), smaller, deadline)
+    solved = _break_ties(smaller, name, solved, deadline)
+    whole = tuple(int(stage[at]) for stage, at in zip(left, solved.chosen, strict=False))
+    return replace(solved, chosen=whole)
 
 
-def _reached(program: Program, found: ProgramAnswer) -> float:
-    return evaluate(program, found.chosen).objective if found.chosen else -inf
+def _reached(program: Program, solved: ProgramAnswer) -> float:
+    return evaluate(program, solved.chosen).objective if solved.chosen else -inf
 
 
 def in_process(name: str) -> Maximise:
@@ -97,33 +97,33 @@ def in_process(name: str) -> Maximise:
     return maximise
 
 
-def _break_ties(program: Program, solver: str, found: ProgramAnswer, deadline: Deadline) -> ProgramAnswer:
+def _break_ties(program: Program, solver: str, solved: ProgramAnswer, deadline: Deadline) -> ProgramAnswer:
     """The same answer with the first of the equally good plans.
 
     The solver's objective is so tight a bound that label setting needs little time beside it. It also checks
     the solver: SolverError if a plan is better than the solver's bound allows.
     """
-    if found.termination is Termination.INFEASIBLE:
-        return _doubted(program, solver, found, deadline)
-    if found.termination is not Termination.OPTIMAL:
-        return found
-    objective = evaluate(program, found.chosen).objective
+    if solved.termination is Termination.INFEASIBLE:
+        return _doubted(program, solver, solved, deadline)
+    if solved.termination is not Termination.OPTIMAL:
+        return solved
+    objective = evaluate(program, solved.chosen).objective
     try:
         # It may find none if the solver's plan uses a limit to the last bit; `verify` judges that plan.
-        chosen: Sequence[int] = label_setting.best_at_least(program, objective, deadline) or found.chosen
+        chosen: Sequence[int] = label_setting.best_at_least(program, objective, deadline) or solved.chosen
     except DeadlineError:
-        return replace(found, note="the time ran out before ties were broken")
+        return replace(solved, note="the time ran out before ties were broken")
     better = evaluate(program, chosen).objective
     if better - objective > CONTRADICTION * max(1.0, abs(objective)):
         raise SolverError(f"{solver} calls {objective!r} optimal, but {better!r} is feasible")
-    return replace(found, chosen=tuple(chosen))
+    return replace(solved, chosen=tuple(chosen))
 
 
-def _doubted(program: Program, solver: str, found: ProgramAnswer, deadline: Deadline) -> ProgramAnswer:
+def _doubted(program: Program, solver: str, solved: ProgramAnswer, deadline: Deadline) -> ProgramAnswer:
     """The same answer, unless label setting finds a plan that the answer excludes."""
     second = label_setting.solve(program, deadline)
     if not second.chosen:
-        return found
+        return solved
     return replace(second, note=f"{solver} calls it infeasible, label setting found a plan")
 
 
@@ -139,11 +139,13 @@ def sharpen(program: Program, deadline: Deadline) -> tuple[Program, tuple[Index,
     if sum(len(stage) for stage in program.stages) < SHARPEN_FROM or not program.is_plain:
         return program, left
     search = label_setting.LabelSearch(program, deadline)
-    found, _ = search.run(-inf, SHARPEN_WIDTH)
-    if not found:
+    quick, _ = search.run(-inf, SHARPEN_WIDTH)
+    if not quick:
         return program, left
-    known = evaluate(program, found).objective
+    known = evaluate(program, quick).objective
     least = known - 10 * EQUAL * max(1.0, abs(known))
-    kept = [np.flatnonzero(search.bounding.option_bounds(at) >= least) for at in range(len(program.stages))]
-    stages = tuple(stage.take(each) for stage, each in zip(program.stages, kept, strict=True))
-    return replace(program, stages=stages), tuple(kept)
+    promising = [
+        np.flatnonzero(search.bounding.option_bounds(at) >= least) for at in range(len(program.stages))
+    ]
+    stages = tuple(stage.take(each) for stage, each in zip(program.stages, promising, strict=True))
+    return replace(program, stages=stages), tuple(promising)

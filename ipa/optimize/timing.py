@@ -73,7 +73,7 @@ def _tail_times(
                 timed = (
                     partial(sojourn_with_quota, formula, cores[at], machine_cores) if is_quota else formula
                 )
-                found = timed(
+                sojourns = timed(
                     batch_size[at],
                     counts[at],
                     full_s[at],
@@ -84,7 +84,7 @@ def _tail_times(
                     percentile=problem.percentile,
                     service_one_s=one_s[at],
                 )
-                times.append((found.mean_s + hop_s[at], found.excess_s))
+                times.append((sojourns.mean_s + hop_s[at], sojourns.excess_s))
             mean_s[at], excess_s[at] = np.max(times, axis=0)
     with np.errstate(invalid="ignore"):
         service_s = np.minimum(service_s, mean_s + excess_s)
@@ -142,8 +142,8 @@ def times_of(problem: PlanningProblem, chosen: Sequence[Chosen]) -> list[Times]:
         _, items, _, _, timeout_s, _, _, batched, *_ = scalars
         carried_rps = _carried_rps(points, replicas, items, timeout_s, batched)
     service_s, wait_s, mean_s, spread_s2 = option_times(problem, points, replicas, scalars)
-    found = (service_s, wait_s, mean_s, spread_s2**0.5, carried_rps)
-    return [Times(*row) for row in zip(*(row.tolist() for row in found), strict=True)]
+    times = (service_s, wait_s, mean_s, spread_s2**0.5, carried_rps)
+    return [Times(*row) for row in zip(*(row.tolist() for row in times), strict=True)]
 
 
 def _carried_rps(points: Array, replicas: Index, items: Array, timeout_s: Array, batched: Array) -> Array:

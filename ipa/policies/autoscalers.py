@@ -199,10 +199,10 @@ def window_mean_rps(load: Measured[LoadHistory] | Missing, window_s: float) -> f
     if isinstance(load, Missing):
         return None
     count = max(1, round(window_s / load.value.step_s))
-    seen = [
+    rates = [
         rate for rate in load.value.rates_rps[-count:] if rate is not None and isfinite(rate) and rate >= 0
     ]
-    return sum(seen) / len(seen) if seen else None
+    return sum(rates) / len(rates) if rates else None
 
 
 # The recommender's histogram: its first bucket, and the growth of each next one.
@@ -273,8 +273,8 @@ class VpaPlus(Autoscaler):
             histogram = with_sample(decayed(histogram, elapsed_s), used_cores, weight)
         target_cores = MARGIN * percentile_cores(histogram) if histogram else load.config.cores
         size = _least_size(self.ruled.profiled.sizes_cores(load.config), target_cores)
-        kept = tuple(it for it in last.sizes if now_s - it[0] < DOWN_AFTER * INTERVAL_S)
-        return VpaStageMemory(histogram, _in_intervals(kept, now_s, size))
+        recent = tuple(it for it in last.sizes if now_s - it[0] < DOWN_AFTER * INTERVAL_S)
+        return VpaStageMemory(histogram, _in_intervals(recent, now_s, size))
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
         """The running configuration with the largest recent cores; the forecast is not used."""

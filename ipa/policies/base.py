@@ -176,8 +176,8 @@ def constrained(pipeline: Pipeline, state: PolicyState) -> Pipeline:
 
 
 def _allowed(stage: Stage, excluded: frozenset[tuple[str, str]]) -> Stage:
-    kept = tuple(it for it in stage.variants if (stage.name, it.name) not in excluded)
-    return replace(stage, variants=kept or stage.variants)
+    variants = tuple(it for it in stage.variants if (stage.name, it.name) not in excluded)
+    return replace(stage, variants=variants or stage.variants)
 
 
 def _no_less(stage: Stage, running: Configs, bounds: Bounds) -> Stage:
@@ -191,9 +191,9 @@ def _no_less(stage: Stage, running: Configs, bounds: Bounds) -> Stage:
 
 def pinned(pipeline: Pipeline, pins: Sequence[tuple[str, Pin]]) -> Pipeline:
     """Return the pipeline with those pins, which override the pins of its file."""
-    said = dict(pins)
+    by_stage = dict(pins)
     stages = tuple(
-        replace(stage, pin=merged_pin(stage.pin, said[stage.name])) if stage.name in said else stage
+        replace(stage, pin=merged_pin(stage.pin, by_stage[stage.name])) if stage.name in by_stage else stage
         for stage in pipeline.stages
     )
     return replace(pipeline, stages=stages)

@@ -139,11 +139,11 @@ def _best_levels(problem: PlanningProblem, stage: StageProblem) -> dict[tuple[st
 
 @dataclass(frozen=True, slots=True)
 class SingleStagePipeline:
-    """The single-stage pipeline that InfAdapter and its rival plan. `asked` may be for any rate."""
+    """The single-stage pipeline that InfAdapter and its rival plan. `question` may be for any rate."""
 
     pipeline: Pipeline
     profiled: Profiled
-    asked: SetQuestion
+    question: SetQuestion
     rolling: Rolling = SIDE_BY_SIDE
 
     @property
@@ -166,7 +166,7 @@ class SingleStagePipeline:
         pipeline = constrained(self.pipeline, state)
         (stage,), bounds = pipeline.served, pipeline.bounds
         names = {variant.name for variant in stage.variants}
-        asked = self.asked.problem
+        question = self.question.problem
         variants = tuple(
             replace(
                 variant,
@@ -177,15 +177,15 @@ class SingleStagePipeline:
                 ),
                 loaded=any(config.variant == variant.name for config in state.running),
             )
-            for variant in asked.variants
+            for variant in question.variants
             if variant.name in names
         )
         room = inf if bounds.cores is None else bounds.cores
         return replace(
-            asked,
+            question,
             rate_rps=rate_rps,
-            budget_cores=max(min(asked.budget_cores, room), ROUNDING),
-            weights=replace(asked.weights, gamma=GAMMA_RATIO * asked.weights.alpha),
+            budget_cores=max(min(question.budget_cores, room), ROUNDING),
+            weights=replace(question.weights, gamma=GAMMA_RATIO * question.weights.alpha),
             variants=variants,
             limits={name: most for name, most in bounds.limits.items() if name != CORES},
         )
@@ -207,17 +207,17 @@ class SingleStagePipeline:
 
     def pod(self, variant: str, cores: float) -> StageConfig:
         """The variant's replica with those cores, overhead included."""
-        sizes = [size for name, size in self.asked.batch_sizes if name == variant]
+        sizes = [size for name, size in self.question.batch_sizes if name == variant]
         return self.config(variant, min(sizes, key=lambda size: abs(size + self.beside_cores - cores)))
 
     def config(self, variant: str, cores: float) -> StageConfig:
         """One replica of the variant on those cores, with the batch size that carries most."""
-        return StageConfig(self.stage, variant, self.asked.batch_sizes[variant, cores], cores, 1)
+        return StageConfig(self.stage, variant, self.question.batch_sizes[variant, cores], cores, 1)
 
     def offers(self, running: Configs) -> bool:
         """True if the running configuration is one known replica, or one of each of several variants."""
         return all(
-            (config.variant, config.cores) in self.asked.batch_sizes
+            (config.variant, config.cores) in self.question.batch_sizes
             and replace(config, share_percent=WHOLE_PERCENT) == self.config(config.variant, config.cores)
             for config in running
         )
@@ -231,8 +231,8 @@ class SingleStagePipeline:
 
     def infeasible(self, rate_rps: float, name: str, note: str) -> Plan:
         """An infeasible plan, with the reason."""
-        asked = self.asked
-        plan = no_plan(self.pipeline.name, rate_rps, asked.sla_s, name, asked.objective_name)
+        question = self.question
+        plan = no_plan(self.pipeline.name, rate_rps, question.sla_s, name, question.objective_name)
         return replace(plan, note=note)
 
 
@@ -311,15 +311,15 @@ class InfAdapter:
 
     def plan(self, rate_rps: float, state: PolicyState) -> Plan:
         """The best set for the rate as a plan, or for the largest rate that a set carries."""
-        found = self.decide_set(rate_rps, state)
-        if not found.parts:
+        best = self.decide_set(rate_rps, state)
+        if not best.parts:
             return best_of_one(self.task, rate_rps, state, self.name, "no set was found in time")
         words = ""
-        if found.rate_rps < rate_rps:
+        if best.rate_rps < rate_rps:
             words = (
-                f"a load of {rate_rps:.3g} rps exceeds every set; this one carries {found.rate_rps:.3g} rps"
+                f"a load of {rate_rps:.3g} rps exceeds every set; this one carries {best.rate_rps:.3g} rps"
             )
-        return self.task.described(self._configs(found), found.rate_rps, self.name, words)
+        return self.task.described(self._configs(best), best.rate_rps, self.name, words)
 
     def decide_set(self, rate_rps: float, state: PolicyState) -> SetPlan:
         """The best set for the rate, or for the largest rate that one carries.
@@ -328,29 +328,29 @@ class InfAdapter:
         those of the variants' pods, overhead included.
         """
         problem = self.task.problem(rate_rps, state)
-        found = self._carried(problem)
+        unrestricted = self._carried(problem)
         rolling, pipeline = self.task.rolling, self.task.pipeline
-        if not state.reachable or is_reachable(pipeline, self._configs(found), state.running, rolling):
-            return found
+        if not state.reachable or is_reachable(pipeline, self._configs(unrestricted), state.running, rolling):
+            return unrestricted
         # Each variant alone may start beside the running ones; the room for two at once is unknown.
         one_more = [self._carried(self._starting(problem, it.name, state)) for it in problem.variants]
         best = [plan for plan in one_more if plan.objective is not None]
-        return max(best, key=lambda plan: (plan.rate_rps, plan.objective or 0.0), default=found)
+        return max(best, key=lambda plan: (plan.rate_rps, plan.objective or 0.0), default=unrestricted)
 
     def _configs(self, plan: SetPlan) -> Configs:
         pods = [(self.task.pod(part.variant, part.cores), part.share_percent or 0) for part in plan.parts]
         return in_order([with_share((pod,), share) for pod, share in pods])
 
     def _carried(self, problem: SetProblem) -> SetPlan:
-        found = self._planned(problem)
-        if found.termination is not Termination.INFEASIBLE:
-            return found
+        best = self._planned(problem)
+        if best.termination is not Termination.INFEASIBLE:
+            return best
         most_rps = problem.rate_rps * (1 - missing_part(problem))
         for step in range(MOST_STEPS if most_rps > 0 else 0):
             less = self._planned(replace(problem, rate_rps=most_rps * STEP_RATIO**step))
             if less.parts:
                 return less
-        return found
+        return best
 
     def _planned(self, problem: SetProblem) -> SetPlan:
         """The best set with shares in whole percents, as predictors require."""
@@ -362,8 +362,8 @@ class InfAdapter:
         variants = []
         for variant in problem.variants:
             pods = [(self.task.pod(variant.name, level.cores), level) for level in variant.levels]
-            kept = tuple(level for pod, level in pods if (pod.variant, pod.cores) in runs)
-            variants.append(variant if variant.name == name else replace(variant, levels=kept))
+            running = tuple(level for pod, level in pods if (pod.variant, pod.cores) in runs)
+            variants.append(variant if variant.name == name else replace(variant, levels=running))
         return replace(problem, variants=tuple(variants))
 
 

@@ -230,8 +230,8 @@ class Frugal:
         floor = self.published(pipeline, upper_rate_rps(forecast)).pas
         if floor is not None:
             floor = max(floor * (1 - ROUNDING), pipeline.bounds.accuracy_floor or 0.0)
-            asked = replace(pipeline, bounds=replace(pipeline.bounds, accuracy_floor=floor))
-            plan = best_plan(self.planner, self.shorter, asked, forecast, state.running)
+            floored = replace(pipeline, bounds=replace(pipeline.bounds, accuracy_floor=floor))
+            plan = best_plan(self.planner, self.shorter, floored, forecast, state.running)
             if plan.stages:
                 return plan
         return self.inner.decide(observation, forecast, state)
@@ -241,14 +241,14 @@ def thrifty(pipeline: Pipeline, name: str | None) -> Pipeline:
     """Return the pipeline with an objective of cores, with accuracy as the tie-breaker."""
     own = pipeline.objective(name)
     starting = max(own.transition_per_core, STARTING_RATIO * own.beta)
-    return _asked(pipeline, replace(own, alpha=TIE_RATIO * own.alpha, transition_per_core=starting))
+    return _with_objective(pipeline, replace(own, alpha=TIE_RATIO * own.alpha, transition_per_core=starting))
 
 
 def accurate(pipeline: Pipeline, name: str | None) -> Pipeline:
     """Return the pipeline with an objective that prefers the more accurate of plans with equal worth."""
     own = pipeline.objective(name)
-    return _asked(pipeline, replace(own, alpha=own.alpha * PREFERRED_RATIO))
+    return _with_objective(pipeline, replace(own, alpha=own.alpha * PREFERRED_RATIO))
 
 
-def _asked(pipeline: Pipeline, objective: Objective) -> Pipeline:
+def _with_objective(pipeline: Pipeline, objective: Objective) -> Pipeline:
     return replace(pipeline, objectives={**pipeline.objectives, objective.name: objective})

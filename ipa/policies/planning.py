@@ -25,7 +25,7 @@ MOST_FITTED = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Asked:
+class _FittedKey:
     """The cache key of a fitted stage: the identity of its objects, and the numbers of the request."""
 
     profile: StageProfile
@@ -42,7 +42,7 @@ class _Asked:
 
     def __eq__(self, other: object) -> bool:
         return (
-            isinstance(other, _Asked)
+            isinstance(other, _FittedKey)
             and self.profile is other.profile
             and self.stage is other.stage
             and (self.objective, self.bounds) == (other.objective, other.bounds)
@@ -51,17 +51,17 @@ class _Asked:
 
 
 @lru_cache(MOST_FITTED)
-def _fitted(asked: _Asked) -> StageProblem:
+def _fitted(request: _FittedKey) -> StageProblem:
     """The stage with its points: what-ifs of one pipeline differ in rate and SLA alone."""
     points = operating_points(
-        asked.profile,
-        asked.stage,
-        asked.objective,
-        asked.bounds,
-        allocation=asked.allocation,
-        source=asked.source,
+        request.profile,
+        request.stage,
+        request.objective,
+        request.bounds,
+        allocation=request.allocation,
+        source=request.source,
     )
-    return _stage_problem(asked.stage, points)
+    return _stage_problem(request.stage, points)
 
 
 def check_rate(rate_rps: float) -> None:
@@ -95,7 +95,7 @@ def planning_problem(
     # An SLA changes no point.
     fitted_for = replace(wanted, sla_s=None)
     stages = tuple(
-        _fitted(_Asked(profiles[stage.name], stage, fitted_for, pipeline.bounds, allocation, source))
+        _fitted(_FittedKey(profiles[stage.name], stage, fitted_for, pipeline.bounds, allocation, source))
         if stage.variants
         else _stage_problem(stage, ())
         for stage in pipeline.stages

@@ -73,18 +73,18 @@ class Profiled:
         It may have fewer variants or other bounds than the pipeline that the profiles were fitted for, and
         slowdowns.
         """
-        return self._solved(self._asked(pipeline, rate_rps, running), explain=self._explain)
+        return self._solved(self._problem_of(pipeline, rate_rps, running), explain=self._explain)
 
     def probe(self, pipeline: Pipeline, rate_rps: float, running: Configs = ()) -> Plan:
         """The same plan without prices, or remedies for an infeasible problem (a `Planner`)."""
-        return self._solved(self._asked(pipeline, rate_rps, running), explain=False)
+        return self._solved(self._problem_of(pipeline, rate_rps, running), explain=False)
 
     def shorter(self, pipeline: Pipeline, rate_rps: float, running: Configs, sla_ratio: float) -> Plan:
         """The best plan for an SLA `sla_ratio` times as long, without remedies (a `SlaScaledPlanner`)."""
-        problem = self._asked(pipeline, rate_rps, running)
+        problem = self._problem_of(pipeline, rate_rps, running)
         return self._solved(replace(problem, sla_s=problem.sla_s * sla_ratio), explain=False)
 
-    def _asked(self, pipeline: Pipeline, rate_rps: float, running: Configs) -> PlanningProblem:
+    def _problem_of(self, pipeline: Pipeline, rate_rps: float, running: Configs) -> PlanningProblem:
         wanted = {stage.name: stage for stage in pipeline.stages}
         planned, _ = self._problems(pipeline.slowdowns)
         stages = tuple(_narrowed(stage, wanted[stage.name]) for stage in planned.stages)
@@ -119,7 +119,7 @@ class Profiled:
 
     def offers(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> bool:
         """True if the planner could choose the configuration at some rate, for this pipeline."""
-        problem = self._asked(pipeline, 1.0, ())
+        problem = self._problem_of(pipeline, 1.0, ())
         stages = [stage for stage in problem.stages if not stage.is_free]
         if [config.stage for config in configs] != [stage.name for stage in stages]:
             return False

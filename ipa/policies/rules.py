@@ -54,10 +54,10 @@ def stage_loads(
     if plan is None:
         raise InputError(f"what runs was not measured: {in_words(running)}")
     is_seen = observation.running() == tuple(running)
-    seen = {stage.stage: stage for stage in observation.stages} if is_seen else {}
+    observed = {stage.stage: stage for stage in observation.stages} if is_seen else {}
     loads = []
     for config, known in zip(running, plan.stages, strict=True):
-        stage = seen.get(config.stage)
+        stage = observed.get(config.stage)
         rate_rps = _sane(stage.arrival_rate_rps) if stage else None
         if rate_rps is None:
             requests_rps = _sane(observation.arrival_rate_rps)
@@ -76,10 +76,10 @@ def stage_loads(
     return tuple(loads)
 
 
-def _sane(seen: Measured[float] | Missing) -> float | None:
-    if isinstance(seen, Missing) or not isfinite(seen.value) or seen.value < 0:
+def _sane(observed: Measured[float] | Missing) -> float | None:
+    if isinstance(observed, Missing) or not isfinite(observed.value) or observed.value < 0:
         return None
-    return seen.value
+    return observed.value
 
 
 def busy_replicas(load: StageLoad, over_s: float) -> float | None:
@@ -121,8 +121,8 @@ def plan_of(profiled: Profiled, configs: Configs, forecast: Forecast, name: str)
     InputError if they were not measured.
     """
     rate_rps = upper_rate_rps(forecast)
-    seen = profiled.predict(configs, rate_rps)
-    carried_rps = rate_rps if seen is None or seen.carries else seen.capacity_rps
+    prediction = profiled.predict(configs, rate_rps)
+    carried_rps = rate_rps if prediction is None or prediction.carries else prediction.capacity_rps
     plan = profiled.describe(configs, carried_rps)
     if plan is None:
         raise InputError(f"the {name} configuration was not measured: {in_words(configs)}")
@@ -138,7 +138,7 @@ def fit(pipeline: Pipeline, wanted: Configs, state: PolicyState, rolling: Rollin
     """
     bounds = pipeline.bounds
     now = {config.stage: config for config in state.running}
-    fitted, least, kept = [], [], []
+    fitted, least, present = [], [], []
     for config in wanted:
         stage = pipeline.stage(config.stage)
         pin, limits = stage.pin, stage.limits(bounds)
@@ -155,8 +155,8 @@ def fit(pipeline: Pipeline, wanted: Configs, state: PolicyState, rolling: Rollin
         high = min([high, *(most // each[name] for name, most in bounds.limits.items() if name in each)])
         fitted.append(replace(one, replicas=int(min(max(config.replicas, low), max(low, high)))))
         least.append(low)
-        kept.append(max(low, now[config.stage].replicas) if config.stage in now else low)
-    for floors in (kept, least):
+        present.append(max(low, now[config.stage].replicas) if config.stage in now else low)
+    for floors in (present, least):
         fitted = _cut(bounds, fitted, floors)
     if state.reachable and not is_reachable(pipeline, fitted, state.running, rolling):
         return state.running

@@ -103,12 +103,12 @@ class PluginPolicy:
 
         def guarded(*arguments: Any) -> Any:
             with self._plugin.guarded():
-                found = self._run(lambda: method(*arguments))
-            if name == "remember" and not is_recordable(found):
+                value = self._run(lambda: method(*arguments))
+            if name == "remember" and not is_recordable(value):
                 raise self._plugin.fault(
                     "remembers what is not made of frozen dataclasses, tuples and numbers"
                 )
-            return found if name == "remember" else bool(found)
+            return value if name == "remember" else bool(value)
 
         return guarded
 
@@ -206,8 +206,8 @@ class PolicyInputs:
 
     def one_task(self) -> SingleStagePipeline:
         """The set program of a single-stage pipeline; UsageError says why there is none."""
-        asked = set_question(self.pipeline, self.profiles, 1.0, objective=self.objective)
-        return SingleStagePipeline(self.pipeline, self.profiled(), asked, self.rolling.of(self.pipeline))
+        question = set_question(self.pipeline, self.profiles, 1.0, objective=self.objective)
+        return SingleStagePipeline(self.pipeline, self.profiled(), question, self.rolling.of(self.pipeline))
 
     def _profiled(self, allocation: Allocation, compat: Compat) -> Profiled:
         return Profiled(

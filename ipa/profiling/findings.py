@@ -128,11 +128,11 @@ def lint_profile(profile: StageProfile) -> tuple[ProfileFinding, ...]:
     """The oddities of a profile, variant by variant; within each in the order of `Oddity`."""
     findings = []
     for variant in profile.variants:
-        found: dict[Oddity, list[tuple[float, str]]] = defaultdict(list)
+        by_oddity: dict[Oddity, list[tuple[float, str]]] = defaultdict(list)
         for oddity, size, place in _oddities(variant, profile.load_rps):
-            found[oddity].append((size, place))
+            by_oddity[oddity].append((size, place))
         for oddity, topic in _ODD_TOPICS.items():
-            places = tuple(place for _, place in sorted(found[oddity], key=lambda each: -each[0]))
+            places = tuple(place for _, place in sorted(by_oddity[oddity], key=lambda each: -each[0]))
             if places:
                 words = topic.format(load_rps=profile.load_rps)
                 findings.append(ProfileFinding(oddity, profile.stage, variant.variant, words, places))
@@ -221,15 +221,15 @@ class ProfileDoubt:
 
 def doubts(stages: Sequence[Stage], profiles: Mapping[str, StageProfile]) -> tuple[ProfileDoubt, ...]:
     """The doubts of the profiles of those stages, of the variants that each stage has."""
-    found = []
+    doubted = []
     for stage in stages:
         profile = profiles.get(stage.name)
         if profile is not None:
             names = [variant.name for variant in stage.variants]
             used = tuple(each for each in profile.variants if each.variant in names)
             if used and (doubt := doubt_of(replace(profile, variants=used))):
-                found.append(doubt)
-    return tuple(found)
+                doubted.append(doubt)
+    return tuple(doubted)
 
 
 # The status of a service is asked for every second, and a profile seldom changes.
@@ -241,16 +241,16 @@ def doubt_of(profile: StageProfile) -> ProfileDoubt | None:
 
 
 def _reasons(profile: StageProfile) -> Iterator[str]:
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for remark in lint_profile(profile):
-        found[remark.kind] += len(remark.places)
+        counts[remark.kind] += len(remark.places)
     summary = summarise_fit(profile)
     points = [point for variant in profile.variants for point in variant.points]
     is_loose = summary.r2_ratio is not None and summary.r2_ratio < POOR_R2_RATIO
-    if found[Oddity.POOR_FIT] > (MOST_RATIO if is_loose else MOST_POOR_RATIO) * summary.fits:
+    if counts[Oddity.POOR_FIT] > (MOST_RATIO if is_loose else MOST_POOR_RATIO) * summary.fits:
         r2 = "" if summary.r2_ratio is None else f", mean R² {summary.r2_ratio:.2f}"
         yield (
-            f"poor latency fits: {found[Oddity.POOR_FIT]} of {summary.fits}{r2}, "
+            f"poor latency fits: {counts[Oddity.POOR_FIT]} of {summary.fits}{r2}, "
             f"error up to {summary.max_error_ratio:.0%}"
         )
     for oddity, order, words in (
@@ -259,14 +259,14 @@ def _reasons(profile: StageProfile) -> Iterator[str]:
     ):
         pairs = sum(1 for variant in profile.variants for _ in _steps(variant, *order))
         # A single step may be chance.
-        if found[oddity] > max(1, MOST_RATIO * pairs):
-            yield f"{words} at {found[oddity]} of {pairs} steps"
-    if found[Oddity.MEAN_ABOVE_P99] > MOST_RATIO * len(points):
-        yield f"the mean is above the p99 at {found[Oddity.MEAN_ABOVE_P99]} of {len(points)} points"
-    if found[Oddity.DISTURBED] > MOST_RATIO * len(points):
+        if counts[oddity] > max(1, MOST_RATIO * pairs):
+            yield f"{words} at {counts[oddity]} of {pairs} steps"
+    if counts[Oddity.MEAN_ABOVE_P99] > MOST_RATIO * len(points):
+        yield f"the mean is above the p99 at {counts[Oddity.MEAN_ABOVE_P99]} of {len(points)} points"
+    if counts[Oddity.DISTURBED] > MOST_RATIO * len(points):
         most = max(point.foreign_cpu_ratio or 0.0 for point in points)
         yield (
-            f"others used up to {most:.0%} of the CPUs while {found[Oddity.DISTURBED]} of {len(points)} "
+            f"others used up to {most:.0%} of the CPUs while {counts[Oddity.DISTURBED]} of {len(points)} "
             "points were measured"
         )
     few = [each.variant for each in profile.variants if len(each.points) == 1]
@@ -320,17 +320,17 @@ def findings(
     """
     measure = measure_command(pipeline, planned_only=planned_only)
     served = [stage for stage in stages if stage.variants and (not only or stage.name in only)]
-    found: list[ProfileFinding] = []
+    all_findings: list[ProfileFinding] = []
     for name, variant in unmeasured(served, profiles):
-        found.append(_finding(measure, ProfileStatus.NOT_MEASURED, name, variant))
+        all_findings.append(_finding(measure, ProfileStatus.NOT_MEASURED, name, variant))
     for stage in served:
         if stage.name in profiles:
-            found += _of_stage(measure, stage, sla_s, profiles[stage.name], today)
+            all_findings += _of_stage(measure, stage, sla_s, profiles[stage.name], today)
     known = {stage.name for stage in stages if stage.variants}
     strange = [name for name in profiles if name not in known and (not only or name in only)]
-    found += [_finding(measure, ProfileStatus.NOT_IN_PIPELINE, name) for name in strange]
+    all_findings += [_finding(measure, ProfileStatus.NOT_IN_PIPELINE, name) for name in strange]
     order = [stage.name for stage in served] + strange
-    return tuple(sorted(found, key=lambda each: order.index(each.stage)))
+    return tuple(sorted(all_findings, key=lambda each: order.index(each.stage)))
 
 
 def unmeasured(

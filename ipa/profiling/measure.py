@@ -169,14 +169,14 @@ def _measure_round(
     warm_up = WARM_UP_BATCHES if is_first else 1
     if not is_first:
         of_round = replace(of_round, warm_up_s=0.0)
-    found: dict[int, list[float]] = {}
+    by_size: dict[int, list[float]] = {}
     for size in sizes:
-        if found and _tail_s(found[max(found)]) * DOUBLING_RATIO > limit_s:
+        if by_size and _tail_s(by_size[max(by_size)]) * DOUBLING_RATIO > limit_s:
             break
-        found[size] = measure_batches(replica, items, size, of_round, least=1, warm_up=warm_up)
+        by_size[size] = measure_batches(replica, items, size, of_round, least=1, warm_up=warm_up)
         # The quota is spent from the first size on.
         of_round = replace(of_round, warm_up_s=0.0)
-    return found
+    return by_size
 
 
 def measure_batches(

@@ -82,10 +82,10 @@ def base_allocation(
         start = max(position, 0)
         if position + 1 < len(sizes) and counts[position + 1] > current:
             start = position + 1
-        found = next((index for index in range(start, len(sizes)) if counts[index]), None)
-        if found is not None:
-            position = found
-            allocation[variant.variant] = sizes[found]
+        place = next((index for index in range(start, len(sizes)) if counts[index]), None)
+        if place is not None:
+            position = place
+            allocation[variant.variant] = sizes[place]
     return allocation
 
 

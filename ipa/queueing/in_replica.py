@@ -323,8 +323,8 @@ def _quantile(
     width_s = np.maximum(open_s, TINY)
     rate = decay[at]
     passed = rate * width_s
-    kept = kinds.first + kinds.last * np.exp(-passed) + between * -np.expm1(-passed) / passed
-    log_kept = log_factor[at] + np.log(kept) + rate * own_s + rate**2 * own_s2 / 2
+    tail = kinds.first + kinds.last * np.exp(-passed) + between * -np.expm1(-passed) / passed
+    log_kept = log_factor[at] + np.log(tail) + rate * own_s + rate**2 * own_s2 / 2
     longest = np.maximum(open_s + own_s + 6 * deviation_s * LOGISTIC, (log_kept - log(late_ratio / 2)) / rate)
     high = np.maximum.reduceat(longest, kinds.begins)
     low = np.zeros_like(high)

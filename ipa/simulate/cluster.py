@@ -84,7 +84,7 @@ class StagePods:
     """
 
     wanted: StageConfig
-    told: StageConfig
+    sent: StageConfig
     pods: list[Pod] = field(default_factory=list)
     asked_s: float = -inf
 
@@ -196,19 +196,19 @@ class SimCluster:
         If a new batch size needs no restart, all take that of the stage as soon as one with the desired
         variant and cores serves.
         """
-        found: dict[str, StageConfig] = {}
+        templates: dict[str, StageConfig] = {}
         if slot not in self._slots:
             return ()
         run = self._slots[slot].runs[stage]
         for pod in run.live():
             if pod.is_ready:
-                before = found.get(pod.template, replace(pod.config, replicas=0))
+                before = templates.get(pod.template, replace(pod.config, replicas=0))
                 if self._switches(stage):
-                    before = replace(before, variant=run.told.variant)
+                    before = replace(before, variant=run.sent.variant)
                 restarts = self.settings.rebatch_restarts and not self._switches(stage)
-                batch_size = before.batch_size if restarts else run.told.batch_size
-                found[pod.template] = replace(before, batch_size=batch_size, replicas=before.replicas + 1)
-        return tuple(found.items())
+                batch_size = before.batch_size if restarts else run.sent.batch_size
+                templates[pod.template] = replace(before, batch_size=batch_size, replicas=before.replicas + 1)
+        return tuple(templates.items())
 
     def draining(self) -> tuple[tuple[str, str], ...]:
         """Stage and template of each terminating pod that was not yet reported drained."""
@@ -253,7 +253,7 @@ class SimCluster:
 
     def _awaits_variant(self, run: StagePods) -> bool:
         """True if its pods have not switched to the wanted variant yet."""
-        return run.told.variant != run.wanted.variant and self._switches(run.wanted.stage)
+        return run.sent.variant != run.wanted.variant and self._switches(run.wanted.stage)
 
     def _awaits_change(self, run: StagePods) -> bool:
         """True if its pods have not switched to the wanted variant, or do not have the wanted cores, yet."""
@@ -401,7 +401,7 @@ class SimCluster:
         """Start and stop pods by the rolling strategy, until nothing more follows at this moment."""
         for run in [run for slot in self._active() for run in slot.runs.values()]:
             if self._may_tell(run):
-                run.told = run.wanted
+                run.sent = run.wanted
                 for pod in self._staying(run):
                     self._resize(pod, run.wanted.cores, at_s)
             if self.settings.rolling.shrinks_first:
@@ -415,7 +415,7 @@ class SimCluster:
     def _may_tell(self, run: StagePods) -> bool:
         """True if the queue may be told the wanted configuration: no capacity goes by that."""
         ready = sum(pod.is_ready for pod in self._current(run))
-        old, new, staying = run.told, run.wanted, self._staying(run)
+        old, new, staying = run.sent, run.wanted, self._staying(run)
         if self._lacks_room(run):
             return False
         if any(pod.config.cores > new.cores for pod in staying):

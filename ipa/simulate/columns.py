@@ -125,14 +125,14 @@ class BatchLog:
 
     def latencies_in(self, since_s: float, until_s: float) -> Floats:
         """The seconds from arrival to end of the items served after `since_s` and until `until_s`."""
-        found: list[Floats] = [np.empty(0)]
+        latencies_s: list[Floats] = [np.empty(0)]
         for formed in reversed(self._pieces):
             if formed.starts_s[-1] + self._longest_s <= since_s:
                 break
             items = formed.items()
             ended = (items.done_s > since_s) & (items.done_s <= until_s) & ~items.lost & (items.server >= 0)
-            found.append((items.done_s - items.arrived_s)[ended])
-        return np.concatenate(found)
+            latencies_s.append((items.done_s - items.arrived_s)[ended])
+        return np.concatenate(latencies_s)
 
     def sums(self, since_s: float, until_s: float) -> tuple[int, float, int]:
         """The number of batches that ended after `since_s` and until `until_s`, their seconds and items.

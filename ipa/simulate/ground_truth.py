@@ -160,8 +160,8 @@ def under_load(point: OperatingPoint, percentile: float = 99.0) -> ServiceTime:
     low_s, high_s = 0.0, batch_size / rate_rps
     for _ in range(HALVINGS):
         middle_s = (low_s + high_s) / 2
-        seen = sojourn(batch_size, 1, middle_s, middle_s, rate_rps, percentile=percentile, timeout_s=0.0)
-        if float(seen.quantile_s) <= point.latency_s:
+        time = sojourn(batch_size, 1, middle_s, middle_s, rate_rps, percentile=percentile, timeout_s=0.0)
+        if float(time.quantile_s) <= point.latency_s:
             low_s = middle_s
         else:
             high_s = middle_s

@@ -216,7 +216,7 @@ class SimMetrics:
         since, until = times[first[known]], times[last[known]]
         came = self._arrived[np.minimum((since, until), len(self._arrived) - 1)]
         values = iter(((came[1] - came[0]) / (until - since)).tolist())
-        rates = tuple(next(values) if seen else None for seen in known.tolist())
+        rates = tuple(next(values) if is_known else None for is_known in known.tolist())
         return Measured(LoadHistory(1.0, rates, averaged_s=0.0 if mean_s == 1 else mean_s), age_s)
 
     def _stage_latency(self, sims: Sequence[StageSim], quantile: float, newest_s: int, age_s: float) -> Value:
@@ -224,8 +224,8 @@ class SimMetrics:
         if not self._settings.tells_stage_latencies:
             return NOT_ASKED
         since_s = newest_s - self._settings.latency_window_s
-        found = [sim.batches.latencies_in(since_s, newest_s) for sim in sims]
-        return _quantile(np.concatenate(found), quantile, age_s)
+        latencies_s = [sim.batches.latencies_in(since_s, newest_s) for sim in sims]
+        return _quantile(np.concatenate(latencies_s), quantile, age_s)
 
     def _batches(self, sims: Sequence[StageSim], newest_s: int, age_s: float) -> Measured[Batches] | Missing:
         batches = served([sim.batches for sim in sims], newest_s - self._settings.batches_window_s, newest_s)

@@ -226,7 +226,7 @@ class MemoryLog:
     """
 
     def __init__(self, control: PipelineControl, *, keep_inputs: bool = False) -> None:
-        self.kept: list[Decision] = []
+        self.recorded: list[Decision] = []
         self._control, self._keep_inputs = control, keep_inputs
 
     def record(self, decision: Decision) -> None:
@@ -234,32 +234,32 @@ class MemoryLog:
         if not self._keep_inputs:
             plan = decision.plan and replace(decision.plan, solve_s=0.0)
             decision = replace(decision, inputs="", inputs_digest="", plan=plan)
-        self.kept.append(decision)
+        self.recorded.append(decision)
 
     def decisions(
         self, pipeline: str, *, limit: int = 50, before_tick: int | None = None, applied_only: bool = False
     ) -> Sequence[Decision]:
         """The newest decisions first."""
         wanted = [
-            kept
-            for kept in reversed(self.kept)
-            if (before_tick is None or kept.tick < before_tick)
-            and (not applied_only or kept.action is Action.APPLY)
+            decision
+            for decision in reversed(self.recorded)
+            if (before_tick is None or decision.tick < before_tick)
+            and (not applied_only or decision.action is Action.APPLY)
         ]
         return wanted[:limit]
 
     def decision(self, decision_id: str) -> Decision:
         """The decision of that id; NotFoundError without one."""
-        for kept in self.kept:
-            if kept.decision_id == decision_id:
-                return kept
+        for decision in self.recorded:
+            if decision.decision_id == decision_id:
+                return decision
         raise NotFoundError(f"there is no decision {decision_id!r}")
 
     def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
         """The latest control."""
         return self._control
 
-    def set_control(self, pipeline: str, control: PipelineControl, said: Attribution) -> None:
+    def set_control(self, pipeline: str, control: PipelineControl, attribution: Attribution) -> None:
         """Set the control."""
         self._control = control
 
@@ -362,7 +362,7 @@ def simulate(setup: SimSetup) -> SimResult:
         accuracy_mean=world.accuracy_mean(),
         core_seconds=paid.cpu_cores,
         ticks=tuple(ticks),
-        decisions=tuple(memory.kept),
+        decisions=tuple(memory.recorded),
         resource_seconds=paid,
         prices=setup.pipeline.prices,
     )

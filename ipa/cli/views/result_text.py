@@ -129,7 +129,7 @@ def _alternatives(explained: Explanation) -> Iterator[RenderableType]:
 
 def fleet_lines(fleet: Fleet) -> Iterator[RenderableType]:
     """Yield a line for each pipeline, the sums, and the gain of one unit more of each limited resource."""
-    search = fleet.found
+    search = fleet.result
     limits = {CORES: search.budget_cores, **search.limits}
     budget = ", ".join(in_words(name, most) for name, most in limits.items())
     yield f"Fleet of {counted(len(fleet.plans), 'pipeline')} on {budget}"

@@ -21,12 +21,12 @@ def own_licence(environment: Mapping[str, str] | None = None, root: Path = Path(
     `root` are searched as Gurobi does: what GRB_LICENSE_FILE names, a service, the home folder, and the
     folders of an installation.
     """
-    found = os.environ if environment is None else environment
+    variables = os.environ if environment is None else environment
     for name in SERVICES:
-        if found.get(name):
+        if variables.get(name):
             return name
-    named = found.get("GRB_LICENSE_FILE", "").split(os.pathsep)
-    homes = (found.get("HOME"), found.get("USERPROFILE"), found.get("GUROBI_HOME"))
+    named = variables.get("GRB_LICENSE_FILE", "").split(os.pathsep)
+    homes = (variables.get("HOME"), variables.get("USERPROFILE"), variables.get("GUROBI_HOME"))
     usual = [Path(home) / FILE for home in homes if home]
     usual += [root / "opt" / "gurobi" / FILE, *sorted((root / "opt").glob(f"gurobi*/*/{FILE}"))]
     usual.append(root / "Library" / "gurobi" / FILE)

@@ -83,7 +83,7 @@ def _model(milp: Milp) -> highspy.HighsLp:
 
 def _solution(highs: highspy.Highs) -> MilpSolution:
     status, info = highs.getModelStatus(), highs.getInfo()
-    found = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
+    has_solution = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
     match status:
         case highspy.HighsModelStatus.kOptimal:
             termination = Termination.OPTIMAL
@@ -91,10 +91,10 @@ def _solution(highs: highspy.Highs) -> MilpSolution:
         case highspy.HighsModelStatus.kInfeasible | highspy.HighsModelStatus.kUnboundedOrInfeasible:
             return MilpSolution(Termination.INFEASIBLE)
         case highspy.HighsModelStatus.kTimeLimit:
-            termination = Termination.FEASIBLE if found else Termination.NO_SOLUTION_FOUND
+            termination = Termination.FEASIBLE if has_solution else Termination.NO_SOLUTION_FOUND
         case _:
             raise SolverError(f"HiGHS ended with status {highs.modelStatusToString(status)}")
     bound = float(info.mip_dual_bound)
-    if not found:
+    if not has_solution:
         return MilpSolution(termination, bound=bound)
     return MilpSolution(termination, tuple(highs.getSolution().col_value), bound)

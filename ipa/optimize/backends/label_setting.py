@@ -45,8 +45,8 @@ def solve(program: Program, deadline: Deadline) -> ProgramAnswer:
             chosen = search.every()
         for width in WIDTHS if bounded else ():
             known = evaluate(program, chosen).objective if chosen else -inf
-            found, complete = search.run(known, width)
-            chosen = found or chosen
+            better, complete = search.run(known, width)
+            chosen = better or chosen
             if complete:
                 break
     except DeadlineError:
@@ -101,8 +101,8 @@ class LabelSearch:
             labels = self._growth.grow(labels, at)
             history.append(labels.made)
         depth = len(history)
-        found, _ = self._promising(depth, labels, np.zeros(len(labels)), -inf)
-        return _plan([*history[:-1], found.made], self._best(found)) if len(found) else ()
+        promising, _ = self._promising(depth, labels, np.zeros(len(labels)), -inf)
+        return _plan([*history[:-1], promising.made], self._best(promising)) if len(promising) else ()
 
     def run(self, known: float, width: int | None) -> tuple[tuple[int, ...], bool]:
         """The best plan not worse than `known`, and True if every label was kept (then it is exact)."""
@@ -135,9 +135,9 @@ class LabelSearch:
             if width is not None and len(labels) > 2 * width:
                 few = _most_promising(bound, 2 * width)
                 labels, bound, complete = labels.take(few), bound[few], False
-            kept = self._undominated(at + 1, labels)
-            if len(kept) < len(labels):
-                labels, bound = labels.take(kept), bound[kept]
+            undominated_labels = self._undominated(at + 1, labels)
+            if len(undominated_labels) < len(labels):
+                labels, bound = labels.take(undominated_labels), bound[undominated_labels]
             if width is not None and len(labels) > width:
                 few = _most_promising(bound, width)
                 labels, complete = labels.take(few), False

@@ -23,13 +23,13 @@ class LabelStep:
     """The update of the numbers at one stage.
 
     Number i afterwards is number `source[i]` before, joined with the stage's own where `joins[i]`. `place`
-    maps each set that was open before the stage to its number; `kept` are the numbers needed later.
+    maps each set that was open before the stage to its number; `needed` are the numbers needed later.
     """
 
     source: Index
     joins: Index
     place: dict[int, int]
-    kept: Index
+    needed: Index
     # True if each number is joined with the stage's own, and if all are needed later: the usual case.
     is_plain: bool
     keeps_all: bool
@@ -54,7 +54,7 @@ class LabelStep:
 
     def remembered(self, numbers: Array) -> Array:
         """Those of (… × numbers × labels) that are needed after the stage."""
-        return numbers if self.keeps_all else numbers.take(self.kept, axis=-2)
+        return numbers if self.keeps_all else numbers.take(self.needed, axis=-2)
 
 
 @lru_cache(maxsize=1024)
@@ -74,19 +74,19 @@ def steps_of(sets: tuple[tuple[int, ...], ...], lasts: tuple[int, ...], stages: 
                 numbers[key] = len(source)
                 source.append(known[tuple(member for member in key if member < stage)])
             place[at] = numbers[key]
-        kept = sorted({place[at] for at in place if lasts[at] > stage})
+        needed = sorted({place[at] for at in place if lasts[at] > stage})
         joins = [number for key, number in numbers.items() if key and key[-1] == stage]
         steps.append(
             LabelStep(
                 np.array(source, dtype=np.intp),
                 np.array(joins, dtype=np.intp),
                 place,
-                np.array(kept, dtype=np.intp),
+                np.array(needed, dtype=np.intp),
                 len(known) == len(source) and source == sorted(joins) == list(range(len(source))),
-                kept == list(range(len(source))),
+                needed == list(range(len(source))),
             )
         )
-        known = {key: kept.index(number) for key, number in numbers.items() if number in kept}
+        known = {key: needed.index(number) for key, number in numbers.items() if number in needed}
     return tuple(steps)
 
 
@@ -161,7 +161,7 @@ class Accuracy:
                 continue
             best: Array | None = None
             for at in alternatives:
-                number = int(np.searchsorted(after.kept, after.place[at])) if after else 0
+                number = int(np.searchsorted(after.needed, after.place[at])) if after else 0
                 rest = 1.0
                 for stage in self.sets[at]:
                     if stage >= depth:
@@ -175,12 +175,12 @@ class Accuracy:
 
 def accuracies_of(program: Program) -> tuple[Accuracy, ...]:
     """The accuracies that labels must track: that of the objective, and PAS if its floor needs it."""
-    found = []
+    accuracies = []
     if program.alpha > 0:
-        found.append(_accuracy(program, "factor", -inf))
+        accuracies.append(_accuracy(program, "factor", -inf))
     if program.log_floor > -inf and not program.graph.is_product:
-        found.append(_accuracy(program, "accuracy", float(np.exp(program.log_floor))))
-    return tuple(found)
+        accuracies.append(_accuracy(program, "accuracy", float(np.exp(program.log_floor))))
+    return tuple(accuracies)
 
 
 def _accuracy(program: Program, column: str, floor: float) -> Accuracy:
@@ -206,7 +206,7 @@ def _levels(program: Program) -> list[bool]:
     for at, children in enumerate(program.graph.children):
         for place, child in enumerate(children):
             numbers[child].update(program.stages[at].leave[place].tolist())
-    return [len(found) > 1 for found in numbers]
+    return [len(items) > 1 for items in numbers]
 
 
 class LabelExpansion:
@@ -243,12 +243,12 @@ class LabelExpansion:
         self, at: int, paths: tuple[tuple[int, ...], ...], least: list[Array]
     ) -> list[tuple[int, list[float], bool]]:
         """For each path open at the stage: its number, the least remaining time, and True if it ends."""
-        found = []
+        rests = []
         for number in self._paths[at].place:
             rest = [stage for stage in paths[number] if stage > at]
             to_come = sum((least[stage] for stage in rest), np.zeros_like(least[at]))
-            found.append((self._paths[at].place[number], to_come.tolist(), not rest))
-        return found
+            rests.append((self._paths[at].place[number], to_come.tolist(), not rest))
+        return rests
 
     def start(self) -> PartialPlans:
         """The one label without stages."""

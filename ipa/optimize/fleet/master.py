@@ -69,10 +69,10 @@ class Offer:
         is_priced = bool(share and prices.any())
         program = self._priced(self._with_worth if is_priced else self._program, share, prices)
         if not share and not window:
-            found = label_setting.solve(program, deadline)
-            if found.termination not in (Termination.OPTIMAL, Termination.INFEASIBLE):
+            answer = label_setting.solve(program, deadline)
+            if answer.termination not in (Termination.OPTIMAL, Termination.INFEASIBLE):
                 raise DeadlineError("the time for the fleet's plan ran out")
-            return np.array(found.chosen, dtype=np.intp).reshape(-1, len(self.use))
+            return np.array(answer.chosen, dtype=np.intp).reshape(-1, len(self.use))
         at, multipliers = self._multipliers.get(is_priced, (prices, None))
         if (at > SAME * prices).any() or (prices > SAME * at).any():
             multipliers = None
@@ -272,13 +272,13 @@ class Master:
         """
         if self.without_plan:
             return None
-        found = self._best()
-        if found is None:
+        best = self._best()
+        if best is None:
             return None
-        chosen = self._of_fewest_cores(found.chosen)
+        chosen = self._of_fewest_cores(best.chosen)
         worth = float(self._worth[chosen].sum())
-        bound = worth if found.proved else max(worth, found.bound)
-        (budget_cores, *limits), (price, *prices) = self._most.tolist(), found.prices.tolist()
+        bound = worth if best.proved else max(worth, best.bound)
+        (budget_cores, *limits), (price, *prices) = self._most.tolist(), best.prices.tolist()
         return FleetPlan(
             members=tuple(
                 MemberPlan(
@@ -296,7 +296,7 @@ class Master:
             bound=bound,
             gap=(bound - worth) / max(1.0, abs(worth)),
             price=price,
-            termination=Termination.OPTIMAL if found.proved else Termination.FEASIBLE,
+            termination=Termination.OPTIMAL if best.proved else Termination.FEASIBLE,
             limits=dict(zip(self._names[1:], limits, strict=True)),
             prices=dict(zip(self._names[1:], prices, strict=True)),
         )
@@ -477,10 +477,10 @@ class Master:
         try:
             relaxed = self._relaxed(aim)
             window = relaxed.reached - self._value(aim, chosen)
-            found, _ = self._selected(aim, self._within(relaxed, max(0.0, window)))
+            fewer, _ = self._selected(aim, self._within(relaxed, max(0.0, window)))
         except DeadlineError:
             return chosen
-        return chosen if found is None else found
+        return chosen if fewer is None else fewer
 
 
 def _terms(row: Array) -> list[tuple[int, float]]:

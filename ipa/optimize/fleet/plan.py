@@ -51,11 +51,11 @@ def plan_fleet(
     _check(members, budget_cores, limits)
     problems, most = [member.problem for member in members], {CORES: budget_cores, **limits}
     master = Master(problems, np.array([member.weight for member in members]), most, deadline)
-    found = master.planned()
-    if found is None:
+    fleet = master.planned()
+    if fleet is None:
         refuse_hopeless(problems, master.without_plan)
         refuse(problems, most, deadline)
-    return replace(found, solve_s=deadline.elapsed_s)
+    return replace(fleet, solve_s=deadline.elapsed_s)
 
 
 def _check(members: Sequence[Member], budget_cores: float, limits: Mapping[str, float]) -> None:
@@ -101,7 +101,7 @@ class Fleet:
 
     members: tuple[Member, ...]
     plans: tuple[Plan, ...]
-    found: FleetPlan
+    result: FleetPlan
 
     @property
     def held(self) -> Resources:
@@ -110,25 +110,25 @@ class Fleet:
 
     def to_json(self) -> dict[str, Any]:
         """The fleet as plain JSON values; `budget`, `held` and `prices` by resource with its unit."""
-        found = self.found
-        budget = {CORES: found.budget_cores, **found.limits}
+        fleet = self.result
+        budget = {CORES: fleet.budget_cores, **fleet.limits}
         return {
-            "budget_cores": found.budget_cores,
-            "cost_cores": found.cost_cores,
+            "budget_cores": fleet.budget_cores,
+            "cost_cores": fleet.cost_cores,
             "budget": by_field(budget),
             # A budget of which nothing is used has its zero.
             "held": by_field(dict.fromkeys(budget, 0.0) | self.held.amounts),
-            "worth": found.worth,
+            "worth": fleet.worth,
             # Infinite if the time runs out before a bound was known; JSON has no infinity.
-            "bound": found.bound if isfinite(found.bound) else None,
-            "gap": found.gap if isfinite(found.gap) else None,
-            "price_per_core": found.price,
-            "prices": by_field({CORES: found.price, **found.prices}),
-            "termination": found.termination.value,
-            "solve_s": found.solve_s,
+            "bound": fleet.bound if isfinite(fleet.bound) else None,
+            "gap": fleet.gap if isfinite(fleet.gap) else None,
+            "price_per_core": fleet.price,
+            "prices": by_field({CORES: fleet.price, **fleet.prices}),
+            "termination": fleet.termination.value,
+            "solve_s": fleet.solve_s,
             "pipelines": [
                 {"weight": member.weight, "worth": each.worth, "plan": plan.to_json()}
-                for member, each, plan in zip(self.members, found.members, self.plans, strict=True)
+                for member, each, plan in zip(self.members, fleet.members, self.plans, strict=True)
             ],
         }
 
@@ -140,14 +140,14 @@ def plan_together(
     limits: Mapping[str, float] | None = None,
 ) -> Fleet:
     """Plan the members together. Errors: those of `plan_fleet`; SolverError if a plan is invalid."""
-    found = plan_fleet(members, budget_cores, deadline_s, limits)
+    fleet = plan_fleet(members, budget_cores, deadline_s, limits)
     plans = []
-    for member, each in zip(members, found.members, strict=True):
+    for member, each in zip(members, fleet.members, strict=True):
         plan = describe(member.problem, each.configs)
         if plan is None:
             raise SolverError(f"the fleet's plan for pipeline {each.pipeline!r} was not measured")
         plans.append(plan)
-    return Fleet(tuple(members), tuple(plans), found)
+    return Fleet(tuple(members), tuple(plans), fleet)
 
 
 # Pipelines without a plan that the error explains; each takes a solve.
@@ -217,10 +217,10 @@ def _least_use(problem: PlanningProblem, name: str, deadline: Deadline) -> float
         weights=replace(program.weights, alpha=0.0),
         stages=tuple(stage.having(value=-use) for stage, use in zip(program.stages, uses, strict=True)),
     )
-    found = label_setting.solve(light, deadline)
-    if not found.chosen:
+    lightest = label_setting.solve(light, deadline)
+    if not lightest.chosen:
         raise DeadlineError("the time ran out before it was known what they need")
-    return sum(float(use[at]) for use, at in zip(uses, found.chosen, strict=True))
+    return sum(float(use[at]) for use, at in zip(uses, lightest.chosen, strict=True))
 
 
 def _listed(amounts: Mapping[str, float], between: str) -> str:

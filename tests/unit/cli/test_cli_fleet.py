@@ -111,9 +111,9 @@ def test_what_is_not_proved_is_said_and_is_json(capsys: Capture) -> None:
     question = Question("video")
     proved = plan_together([Member(question.at_rate(20.0).problem())], 12.0, 5.0)
     for gap, words in ((inf, "no bound known"), (0.25, "gap 25.00%")):
-        bound = proved.found.worth + gap
-        search = replace(proved.found, bound=bound, gap=gap, termination=Termination.FEASIBLE)
-        fleet = replace(proved, found=search)
+        bound = proved.result.worth + gap
+        search = replace(proved.result, bound=bound, gap=gap, termination=Termination.FEASIBLE)
+        fleet = replace(proved, result=search)
         values = json.loads(json.dumps(fleet.to_json(), allow_nan=False))
         assert values["termination"] == "feasible"
         assert values["gap"] == (None if gap == inf else gap)

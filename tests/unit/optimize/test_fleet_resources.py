@@ -91,8 +91,8 @@ def test_prices_of_a_member_stay_in_its_objective() -> None:
     # small costs 0.45, wide 0.4, best 1.9: worth 4.55, 6.6 and 7.1.
     fleet = planned(members, 100, 100, 1)
     assert sorted(variants(fleet)) == ["best", "wide"]
-    assert fleet.found.worth == pytest.approx(6.6 + 7.1)
-    for each, plan in zip(fleet.found.members, fleet.plans, strict=True):
+    assert fleet.result.worth == pytest.approx(6.6 + 7.1)
+    for each, plan in zip(fleet.result.members, fleet.plans, strict=True):
         assert each.objective == pytest.approx(plan.objective)
         assert plan.cost_usd_per_hour == pytest.approx(prices.cost(plan.resources))
 
@@ -154,9 +154,9 @@ def test_a_selection_found_in_time_has_a_bound(monkeypatch: pytest.MonkeyPatch) 
         return near(offer, share, prices, known, window, deadline)
 
     members = [member(name) for name in "abc"]
-    proved = planned(members, 6, 14, 2).found
+    proved = planned(members, 6, 14, 2).result
     monkeypatch.setattr(Offer, "near", late)
-    found = planned(members, 6, 14, 2).found
+    found = planned(members, 6, 14, 2).result
     assert found.termination is Termination.FEASIBLE
     assert found.worth <= proved.worth <= found.bound + 1e-9
 
