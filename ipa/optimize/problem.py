@@ -56,7 +56,7 @@ class PointColumns:
     numbers as rows (`ROWS`): the accuracy of each point's variant, items of a full batch, cores of a replica,
     the service time of a full batch at its high percentile and on average, items a second that a replica
     carries, the mean time of a batch of one. `beside` has the amounts of a replica's resources other than
-    cores, by name, those above zero, and `variant_beside` all of them by variant.
+    cores, by name, those above zero.
     """
 
     variants: tuple[str, ...]
@@ -66,7 +66,6 @@ class PointColumns:
     variant: Index
     table: Array
     beside: Mapping[str, Array]
-    variant_beside: tuple[Resources, ...]
 
     accuracy = TableRow("table", ROWS["accuracy"])
     batch_size = TableRow("table", ROWS["batch_size"])
@@ -118,7 +117,6 @@ def columns_of(points: Sequence[OperatingPoint]) -> PointColumns:
         variant,
         table,
         _beside(points),
-        tuple({point.variant: beside_of(point) for point in points}.values()),
     )
 
 

@@ -254,7 +254,6 @@ class Totals:
     latency_s: float
     cost: float
     cost_cores: float
-    batch: float
     changes: float
 
 
@@ -275,7 +274,6 @@ def evaluate(program: Program, chosen: Sequence[int]) -> Totals:
         latency_s=path_latency_s(graph, mean_s, spread_s2),
         cost=total["cost"],
         cost_cores=total["cost_cores"],
-        batch=total["batch_size"],
         changes=total["changes"],
     )
 

@@ -27,7 +27,7 @@ ABSENT = Missing(MissingReason.ABSENT)
 WINDOW_S = 10.0
 
 
-def seen(batches: tuple[Batches, ...]) -> Observation:
+def observation_of(batches: tuple[Batches, ...]) -> Observation:
     stages = tuple(
         StageObservation(config.stage, Measured(config), Measured(1), ABSENT, ABSENT, batches=Measured(each))
         for config, each in zip(SMALLEST, batches, strict=True)
@@ -35,7 +35,7 @@ def seen(batches: tuple[Batches, ...]) -> Observation:
     return Observation("pages", 0.0, ABSENT, ABSENT, ABSENT, stages)
 
 
-def told(spread: float) -> Prediction:
+def predicted(spread: float) -> Prediction:
     """By the profile a batch takes a second."""
     return Prediction(1.0, 1.0, 1.0, 1.0, 0.0, 1.0, services=(ServiceTime(1.0, 1.0, spread),) * 2)
 
@@ -44,11 +44,11 @@ def over(ratios: list[float], spread: float, count: float) -> list[Correction]:
     """The knowledge after each tick; every stage sees the same."""
     known, all_known = UNCORRECTED, []
     for tick, ratio in enumerate(ratios):
-        observation = seen((Batches(count, ratio, 1.0, WINDOW_S),) * 2)
+        observation = observation_of((Batches(count, ratio, 1.0, WINDOW_S),) * 2)
         known = learned(
             known,
             observation,
-            lambda configs, rate_rps, slowdowns=(): told(spread),
+            lambda configs, rate_rps, slowdowns=(): predicted(spread),
             SETTINGS,
             tick * SETTINGS.tick_s,
             in_flight=False,

@@ -31,10 +31,10 @@ GUARDS = GuardSettings(tick_s=5.0, rollout_deadline_s=30.0, quarantine_s=60.0, c
 DECLARED = replace(PIPELINE, fallback=Fallback(20.0, after_ticks=3, recover_ticks=2))
 
 
-def check_same(decision: Decision, found: ReplayResult) -> None:
+def check_same(decision: Decision, replayed: ReplayResult) -> None:
     """It is the decision itself, word for word, but for times and rounding."""
-    assert (found.outcome, found.differences, found.notes) == (ReplayOutcome.SAME, (), ()), decision
-    again = found.again
+    assert (replayed.outcome, replayed.differences, replayed.notes) == (ReplayOutcome.SAME, (), ()), decision
+    again = replayed.again
     assert again is not None
     assert again.inputs_digest == decision.inputs_digest
     assert replace(again, plan=None) == replace(decision, plan=None, inputs="")
@@ -153,19 +153,19 @@ class Trouble:
 
 
 def test_whatever_happens_every_decision_is_taken_again_as_it_was() -> None:
-    seen: set[ReasonCode] = set()
+    reasons: set[ReasonCode] = set()
     # Between them these seeds come to every reason below.
     for seed in (1, 4):
         trouble = Trouble(seed)
         deciding = ReplaySetup(DECLARED, trouble.policy, profiled().predict, PlannerProvenance())
-        kept = trouble.tell(30)
-        assert len(kept) > 200
-        for decision in kept:
+        decisions = trouble.tell(30)
+        assert len(decisions) > 200
+        for decision in decisions:
             inputs = inputs_in(decision)
             assert is_outcome(decision) == isinstance(inputs, ReplayResult)
             if not isinstance(inputs, ReplayResult):
                 check_same(decision, replay(decision, inputs, deciding))
-        seen.update(decision.reason for decision in kept)
+        reasons.update(decision.reason for decision in decisions)
     # A standby records nothing, nor does who cannot; shares, guarded mode and lateness are in the runs below.
     elsewhere = {ReasonCode.NOT_LEADER, ReasonCode.AUDIT_FAILED, ReasonCode.RESHARE, ReasonCode.GUARDED}
     elsewhere |= {ReasonCode.RELIEVED, ReasonCode.AMENDED, ReasonCode.SLO_BROKEN}
@@ -176,7 +176,7 @@ def test_whatever_happens_every_decision_is_taken_again_as_it_was() -> None:
         ReasonCode.QUARANTINED,
         ReasonCode.SOLVER_FAILED,
     }
-    assert set(ReasonCode) - seen <= elsewhere | rare
+    assert set(ReasonCode) - reasons <= elsewhere | rare
 
 
 RATES = tuple(float(rate) for rate in steps((4.0, 40), (16.0, 50), (4.0, 45), (38.0, 45), (3.0, 60)))

@@ -65,10 +65,10 @@ def test_forecasts_are_finite_ordered_and_near_what_was_seen(
     assert answer.upper_rps <= CLAMP_FACTOR * (highest + series.noise_rps(highest)) * (1 + 1e-9)
     assert 0 < answer.quality_ratio <= 1
     # Every rung either has a part or says why it has none; a tiny part is not told.
-    left_out = {said.split(":")[0] for said in answer.steps_down}
-    told = [name for name, _ in answer.weights]
-    assert told[0] == answer.rung and not left_out & set(told)
-    assert left_out | set(told) <= {rung.name for rung in RUNGS}
+    left_out = {reason.split(":")[0] for reason in answer.steps_down}
+    weighted = [name for name, _ in answer.weights]
+    assert weighted[0] == answer.rung and not left_out & set(weighted)
+    assert left_out | set(weighted) <= {rung.name for rung in RUNGS}
     assert answer == forecast(load, horizon_s=horizon_s, quantile=quantile, rungs=RUNGS)
 
 

@@ -70,5 +70,5 @@ def test_a_plan_differs_iff_the_patch_is_not_empty(running: tuple[StageConfig, .
         "pas": None,
     }
     plan = plan_in({"stages": list(map(asdict, wanted))}, "the plan")
-    found = difference({"pipeline": "video", "live": live}, plan)
-    assert found.changed == (manifest.changed(wanted) != text)
+    preview = difference({"pipeline": "video", "live": live}, plan)
+    assert preview.changed == (manifest.changed(wanted) != text)

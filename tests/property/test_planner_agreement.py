@@ -41,8 +41,8 @@ def test_the_engines_agree(kind: str) -> None:
     )
     @given(randoms)
     def agree(random: Random) -> None:
-        found = check(random, MOST)
-        assert not found.faults, found.instance
+        verdict = check(random, MOST)
+        assert not verdict.faults, verdict.instance
 
     agree()
 
@@ -56,13 +56,13 @@ def test_plans_are_exact_in_three_resources_at_once(part: int) -> None:
         seed += 1
         if size(problem) > MOST:
             continue
-        found = planned(problem, MOST)
-        assert found.enumerated and not found.faults, (seed - 1, found)
+        verdict = planned(problem, MOST)
+        assert verdict.enumerated and not verdict.faults, (seed - 1, verdict)
         plan = solve(problem, "exact", explain=False)
         free = replace(problem, bounds=replace(problem.bounds, memory_gib=None, accelerators={}))
         counts += Counter(
             enumerated=1,
-            feasible=int(found.feasible),
+            feasible=int(verdict.feasible),
             binding=int(plan.configs != solve(free, "exact", explain=False).configs),
         )
     # Memory or accelerators decide often enough, and not by leaving nothing.
@@ -79,16 +79,16 @@ def test_a_disagreement_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert planned(problem, MOST).enumerated and not planned(problem, MOST).faults
 
     def cheapest(problem: PlanningProblem, engine: str, *limits: float, **named: bool) -> Plan:
-        asked = weighed(problem, 0.0, 9.0) if engine == "highs" else problem
-        return solve(asked, engine, *limits, **named)
+        distorted = weighed(problem, 0.0, 9.0) if engine == "highs" else problem
+        return solve(distorted, engine, *limits, **named)
 
     with monkeypatch.context() as patched:
         patched.setattr("tests.fakes.planner_agreement.solve", cheapest)
         faults = " ".join(planned(problem, 0).faults)
         assert "objective" in faults and "configuration" in faults and "termination" not in faults
     monkeypatch.setattr("tests.fakes.planner_agreement.brute_force", lambda problem: None)
-    found = planned(problem, MOST)
-    assert found.difference == inf and "enumeration" in found.faults[0]
+    verdict = planned(problem, MOST)
+    assert verdict.difference == inf and "enumeration" in verdict.faults[0]
 
 
 def test_the_graphs_are_of_every_kind() -> None:

@@ -48,18 +48,18 @@ def is_no_worse(plan: Plan, than: Plan) -> bool:
 def looser(problem: PlanningProblem, ratio: float) -> list[PlanningProblem]:
     """The problem with each of its limits moved alone."""
     bounds, objective = problem.bounds, problem.objective
-    found = [replace(problem, sla_s=problem.sla_s * ratio)]
+    problems = [replace(problem, sla_s=problem.sla_s * ratio)]
     if bounds.cores is not None:
-        found.append(replace(problem, bounds=replace(bounds, cores=bounds.cores * ratio)))
+        problems.append(replace(problem, bounds=replace(bounds, cores=bounds.cores * ratio)))
     if bounds.memory_gib is not None:
-        found.append(replace(problem, bounds=replace(bounds, memory_gib=bounds.memory_gib * ratio)))
+        problems.append(replace(problem, bounds=replace(bounds, memory_gib=bounds.memory_gib * ratio)))
     if bounds.accuracy_floor is not None:
         floor = bounds.accuracy_floor / ratio
-        found.append(replace(problem, bounds=replace(bounds, accuracy_floor=floor)))
+        problems.append(replace(problem, bounds=replace(bounds, accuracy_floor=floor)))
     if objective.max_cost_cores is not None:
         ceiling = objective.max_cost_cores * ratio
-        found.append(replace(problem, objective=replace(objective, max_cost_cores=ceiling)))
-    return found
+        problems.append(replace(problem, objective=replace(objective, max_cost_cores=ceiling)))
+    return problems
 
 
 @common

@@ -49,8 +49,8 @@ def cores_of(plan: Plan, overhead: Overhead) -> float:
 @INSTANCES
 @given(randoms)
 def test_the_engines_agree_with_each_other_and_with_enumeration(random: Random) -> None:
-    found = planned(with_overhead(random, random_graph_problem(random)), MOST)
-    assert not found.faults, found.instance
+    verdict = planned(with_overhead(random, random_graph_problem(random)), MOST)
+    assert not verdict.faults, verdict.instance
 
 
 @INSTANCES
@@ -63,9 +63,9 @@ def test_the_cost_is_that_of_all_that_runs_and_within_the_budget(random: Random)
         return
     assert plan.cost_cores is not None and abs(plan.cost_cores - cores_of(plan, overhead)) < 1e-9
     assert limit is None or problem.running or plan.cost_cores <= limit + 1e-9
-    told = describe(problem, plan.configs)
-    assert told is not None and told.cost_cores is not None
-    assert abs(told.cost_cores - plan.cost_cores) < 1e-9
+    described = describe(problem, plan.configs)
+    assert described is not None and described.cost_cores is not None
+    assert abs(described.cost_cores - plan.cost_cores) < 1e-9
     if problem.running:
         return
     # A budget of as many cores less, without overhead of its own, would do where it is fixed.

@@ -147,14 +147,14 @@ def test_each_finding_says_of_what_it_is_and_what_mends_it(
 ) -> None:
     stages = (Stage("detect", tuple(Variant(name) for name in sorted(names))),)
     known = {"detect": replace(profile, measured_on=TODAY - timedelta(days))}
-    found = findings("shop", stages, 0.6, known, TODAY)
-    keys = [(each.kind, each.variant) for each in found]
+    listed = findings("shop", stages, 0.6, known, TODAY)
+    keys = [(each.kind, each.variant) for each in listed]
     assert len(set(keys)) == len(keys)
     measured = {each.variant for each in profile.variants}
-    for each in found:
+    for each in listed:
         assert each.remedy and each.topic
         assert each.variant is None or each.variant in names | measured
-    kinds = {each.kind.value for each in found}
+    kinds = {each.kind.value for each in listed}
     assert ("old" in kinds) == (days > 90)
     assert ("not_measured" in kinds) == bool(names - measured)
     assert ("not_in_pipeline" in kinds) == bool(measured - names)

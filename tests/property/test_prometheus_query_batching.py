@@ -43,9 +43,9 @@ samples = st.lists(st.tuples(series, st.integers(0, 50)), min_size=1, max_size=2
 
 def queries(name: str) -> tuple[Query, ...]:
     own = (*exact({"deployment": name, "service": "predictions"}), Matcher("namespace", ("here",), OPTIONAL))
-    asked = Selector("m", (*own, Matcher("predictor", ("default",), NUMBER)))
+    selector = Selector("m", (*own, Matcher("predictor", ("default",), NUMBER)))
     return tuple(
-        Query(shape, asked, by, 10.0) for shape in QueryShape for by in ((), ("stage",), ("stage", "le"))
+        Query(shape, selector, by, 10.0) for shape in QueryShape for by in ((), ("stage",), ("stage", "le"))
     )
 
 
@@ -60,8 +60,8 @@ def test_everybody_is_told_what_they_would_be_alone(given_samples: list[tuple[di
     def fetch(query: Query, span: Span) -> list[tuple[dict[str, str], Samples]]:
         """As Prometheus answers it over HTTP."""
         return [
-            ({name: value for name, value in zip(query.by, key, strict=True) if value}, found)
-            for key, found in store.rows(query, NOW_S, span).items()
+            ({name: value for name, value in zip(query.by, key, strict=True) if value}, row)
+            for key, row in store.rows(query, NOW_S, span).items()
         ]
 
     dialect = replace(LOCAL, identity_label="deployment")

@@ -42,10 +42,10 @@ def test_larger_tasks_are_solved_as_by_highs() -> None:
     for seed in range(1000, 1040):
         problem = random_set(Random(seed), variants=8, most_cores=12)
         expected = best_by_milp(problem)
-        found = solve_set(problem, DEADLINE_S).objective
-        assert (found is None) == (expected is None), seed
+        objective = solve_set(problem, DEADLINE_S).objective
+        assert (objective is None) == (expected is None), seed
         if expected is not None:
-            assert found == pytest.approx(expected, abs=1e-9, rel=1e-9), seed
+            assert objective == pytest.approx(expected, abs=1e-9, rel=1e-9), seed
 
 
 def test_the_instances_are_of_every_kind() -> None:

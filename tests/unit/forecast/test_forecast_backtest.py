@@ -44,14 +44,14 @@ def test_more_forecasts_than_moments_are_one_at_each_moment() -> None:
 def test_rungs_learn_from_the_training_days_alone() -> None:
     """Later days than those of the training change no answer: no leak."""
     rates = [float(rate) for rate in np.random.default_rng(3).poisson(20, 4000)]
-    seen: list[Series] = []
+    learned_from: list[Series] = []
 
     @dataclass(frozen=True)
     class Spy(LastValue):
         name: str = "spy"
 
         def fitted(self, series: Series, horizon_s: float, quantile: float) -> Spy:
-            seen.append(series)
+            learned_from.append(series)
             return self
 
     load = LoadHistory(1.0, (None, None, *rates))
@@ -59,7 +59,7 @@ def test_rungs_learn_from_the_training_days_alone() -> None:
         load, (Spy(),)
     )
     assert scores["spy"].count == 50
-    assert seen[0].rates_rps.tolist() == rates[98:1998]
+    assert learned_from[0].rates_rps.tolist() == rates[98:1998]
 
 
 def test_rungs_with_too_little_to_learn_from_are_left_out() -> None:
@@ -79,9 +79,9 @@ def test_times_are_those_of_the_clock_that_is_given() -> None:
 
 def test_runs_of_zeros_are_outages_only_where_requests_were_due() -> None:
     busy, idle = [30.0] * 100, [0.0, 0.0, 1.0] * 40
-    found = outages([*busy, *[0.0] * 50, *busy, 0.0, *busy, *idle])
+    is_outage = outages([*busy, *[0.0] * 50, *busy, 0.0, *busy, *idle])
     # A lone zero at 30 rps is no chance either.
-    assert np.flatnonzero(found).tolist() == [*range(100, 150), 250]
+    assert np.flatnonzero(is_outage).tolist() == [*range(100, 150), 250]
     assert not outages(idle).any()
     assert outages([*[0.0] * 5, *busy])[:5].all()
 

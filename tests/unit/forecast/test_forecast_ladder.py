@@ -75,7 +75,7 @@ def test_gaps_step_down(lost: float, rung: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wild", "said"),
+    ("wild", "reason"),
     [
         (Peak(math.nan, 20.0), "not a number"),
         (Peak(20.0, math.inf), "not a number"),
@@ -84,12 +84,12 @@ def test_gaps_step_down(lost: float, rung: str) -> None:
         (Peak(20.0, 2000.0), "beyond"),
     ],
 )
-def test_wild_answers_fall_one_rung_and_say_so(wild: Peak, said: str) -> None:
+def test_wild_answers_fall_one_rung_and_say_so(wild: Peak, reason: str) -> None:
     rung = Scripted(answer=wild, lately=WindowMaximum().peak(prepare(LoadHistory(1.0, NOISY)), 10, 0.95))
     answer = ask(NOISY, rungs=(rung, WindowMaximum(), LastValue()))
     assert answer.rung == "window"
     assert len(answer.steps_down) == 1
-    assert said in answer.steps_down[0]
+    assert reason in answer.steps_down[0]
 
 
 def test_a_rung_that_was_wrong_lately_has_little_weight_though_its_answer_looks_fine() -> None:

@@ -104,21 +104,21 @@ def test_the_mixture_is_never_far_from_the_best_rung_in_hindsight(name: str) -> 
 
 
 def test_a_rung_that_learns_from_the_load_sees_only_its_first_half() -> None:
-    seen: list[int] = []
+    lengths: list[int] = []
 
     class Spy(Learned):
         __slots__ = ()
 
         def fitted(self, series: Series, horizon_s: float, quantile: float) -> Learned:  # type: ignore[override]
-            seen.append(len(series.rates_rps))
+            lengths.append(len(series.rates_rps))
             return Learned.fitted(self, series, horizon_s, quantile)
 
     series = Series(1.0, np.array(drawn(sine(1600))), 1.0)
     past = past_of(series, HORIZON_S)
-    found = judged(Spy(), series, past, HORIZON_S, QUANTILE)
-    assert seen == [800]
-    assert np.isnan(found.uppers[past.counts < 800]).all()
-    assert np.isfinite(found.uppers[past.counts >= 800]).all()
+    judgement = judged(Spy(), series, past, HORIZON_S, QUANTILE)
+    assert lengths == [800]
+    assert np.isnan(judgement.uppers[past.counts < 800]).all()
+    assert np.isfinite(judgement.uppers[past.counts >= 800]).all()
 
 
 def climbing(seed: int, length: int, period: int) -> tuple[float, ...]:

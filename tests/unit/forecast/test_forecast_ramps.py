@@ -28,9 +28,9 @@ def replay(
     for seed in seeds:
         counts = np.random.default_rng(seed).poisson(rates).astype(float)
         means = np.convolve(counts, np.full(SMOOTH, 1 / SMOOTH))[: len(counts)]
-        seen = means if averaged else counts
+        window = means if averaged else counts
         for now in range(WINDOW_S + SMOOTH, len(counts) - HORIZON_S, TICK_S):
-            load = LoadHistory(1.0, tuple(seen[now - WINDOW_S : now].tolist()), SMOOTH if averaged else 0.0)
+            load = LoadHistory(1.0, tuple(window[now - WINDOW_S : now].tolist()), SMOOTH if averaged else 0.0)
             uppers.append(forecast(load, horizon_s=HORIZON_S, quantile=0.95, rungs=rungs).upper_rps)
             peaks.append(means[now : now + HORIZON_S].max())
     covered = np.array(uppers) >= np.array(peaks)

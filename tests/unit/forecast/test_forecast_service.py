@@ -68,9 +68,9 @@ def test_a_trace_too_short_to_learn_from_is_said_in_every_forecast() -> None:
 
 
 def test_without_a_trace_it_is_the_plain_ladder() -> None:
-    seen = forecast_setup(Settings(), {})
-    assert seen.window_s == Settings().window_s
-    assert seen.of(PIPELINE, {})(means(2, 120)).rung in {"seasonal", "window"}
+    setup = forecast_setup(Settings(), {})
+    assert setup.window_s == Settings().window_s
+    assert setup.of(PIPELINE, {})(means(2, 120)).rung in {"seasonal", "window"}
 
 
 @pytest.mark.parametrize(
@@ -78,10 +78,10 @@ def test_without_a_trace_it_is_the_plain_ladder() -> None:
 )
 def test_the_quantile_is_that_of_the_slo(percentile: float, quantile: float) -> None:
     pipeline = replace(PIPELINE, sla=replace(PIPELINE.sla, percentile=percentile))
-    seen = forecast_setup(Settings(), {}).of(pipeline, {})
-    assert seen(means(2, 300)).quantile == pytest.approx(quantile)
+    forecaster = forecast_setup(Settings(), {}).of(pipeline, {})
+    assert forecaster(means(2, 300)).quantile == pytest.approx(quantile)
     # Alike pipelines share one, whose threads are few.
-    assert forecast_setup(Settings(), {}).of(pipeline, {}) is not seen
+    assert forecast_setup(Settings(), {}).of(pipeline, {}) is not forecaster
     setup = forecast_setup(Settings(), {})
     assert setup.of(pipeline, {}) is setup.of(replace(pipeline, name="other"), {})
 
@@ -102,11 +102,11 @@ def test_the_horizon_covers_the_slowest_start_up_and_a_tick(
 def test_the_setting_names_a_trace_and_the_window_grows(tmp_path: Path) -> None:
     path = tmp_path / "trace.txt"
     path.write_text("\n".join(f"{count:.0f}" for count in counts(1, 300)) + "\n")
-    seen = forecast_setup(Settings(forecast_trace=str(path)), {}, averaged_s=30.0)
-    assert seen.window_s == 600 + 600
+    setup = forecast_setup(Settings(forecast_trace=str(path)), {}, averaged_s=30.0)
+    assert setup.window_s == 600 + 600
     # It says itself that it has not learned yet, or what it learned.
-    found = seen.of(PIPELINE, {})(means(2, 1220))
-    assert "boosted" in (*found.steps_down, found.rung)[0]
+    answer = setup.of(PIPELINE, {})(means(2, 1220))
+    assert "boosted" in (*answer.steps_down, answer.rung)[0]
 
 
 @pytest.mark.parametrize(

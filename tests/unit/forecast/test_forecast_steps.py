@@ -41,8 +41,8 @@ def after_steps(low: float, high: float, rungs: Sequence[Forecaster] = DEFAULT_R
     """The mean of `worst` over the minute after a step, over SEEDS."""
     rates = np.where(np.arange(STEP_AT_S + 100) < STEP_AT_S, low, high)
     drawn = [np.random.default_rng(seed).poisson(rates).astype(float) for seed in SEEDS]
-    found = [worst(counts, STEP_AT_S + TICK_S, STEP_AT_S + 60, rungs) for counts in drawn]
-    point, upper = np.mean(found, axis=0).tolist()
+    ratios = [worst(counts, STEP_AT_S + TICK_S, STEP_AT_S + 60, rungs) for counts in drawn]
+    point, upper = np.mean(ratios, axis=0).tolist()
     return point, upper
 
 
@@ -67,12 +67,12 @@ def test_bursts_of_the_demo_are_not_carried_on() -> None:
     """The second burst of `ipa demo`, the mean over seeds."""
     begin = BURST_FROM_S + BURST_EVERY_S
     seconds = begin + BURST_S + HORIZON_S
-    found = []
+    ratios = []
     for seed in range(6):
         times_s = request_times(moving_load(2.0, 18.0, seconds, seed), seed=(seed, 0))
         counts = np.bincount(times_s.astype(int), minlength=seconds).astype(float)
-        found.append(worst(counts, begin, begin + BURST_S))
-    point_ratio, _ = np.mean(found, axis=0).tolist()
+        ratios.append(worst(counts, begin, begin + BURST_S))
+    point_ratio, _ = np.mean(ratios, axis=0).tolist()
     assert point_ratio <= 1.25
 
 
@@ -90,9 +90,9 @@ def test_a_steady_rise_is_carried_on_and_a_step_of_long_means_is_not(smooth: int
     )
     ahead, settled = (
         Seasonal().peak(
-            prepare(LoadHistory(1.0, tuple(seen.tolist()), averaged_s=smooth)), HORIZON_S, QUANTILE
+            prepare(LoadHistory(1.0, tuple(means.tolist()), averaged_s=smooth)), HORIZON_S, QUANTILE
         )
-        for seen in (risen, stepped)
+        for means in (risen, stepped)
     )
     # A damped trend rises by 73 % of a straight one.
     assert ahead.point_rps > risen[-1] + 0.7 * slope_rps * HORIZON_S

@@ -74,8 +74,8 @@ def test_nothing_else_is_public() -> None:
 def test_files_are_read_by_folder_or_by_name(root: Path) -> None:
     folder = root / "pipelines" / "video"
     assert load_pipeline(folder) == load_pipeline(str(folder / "pipeline.yaml"))
-    found = load_profiles(root / "profiles" / "video")
-    assert set(found) == {stage.name for stage in load_pipeline(folder).served}
+    profiles = load_profiles(root / "profiles" / "video")
+    assert set(profiles) == {stage.name for stage in load_pipeline(folder).served}
 
 
 def test_what_cannot_be_read_says_so(tmp_path: Path) -> None:

@@ -85,17 +85,17 @@ def test_each_is_there_once() -> None:
 
 
 def test_the_code_has_what_the_catalogue_says_and_nothing_else() -> None:
-    said = {
+    declared = {
         (metric.base, metric.kind.value, metric.help, frozenset(metric.label_names))
         for metric in table.METRICS
     }
-    found = set()
+    exported = set()
     for registry in registries():
         for family in registry.collect():
             labels = {name for sample in family.samples for name in sample.labels}
             labels -= {"le"} if family.type == "histogram" else set()
-            found.add((family.name, family.type, family.documentation, frozenset(labels)))
-    assert found == said
+            exported.add((family.name, family.type, family.documentation, frozenset(labels)))
+    assert exported == declared
 
 
 def test_every_closed_label_has_all_its_series_at_the_start() -> None:
@@ -122,12 +122,12 @@ def _closed(metric: Metric) -> list[tuple[str, ...]]:
     """The label values that must be there; none where no label is closed."""
     if not any(label.values for label in metric.labels):
         return []
-    found = [label.values or (ONE[label.name],) for label in metric.labels]
+    values = [label.values or (ONE[label.name],) for label in metric.labels]
     # A route has its own methods.
-    found = [
-        ("GET",) if label is of.METHOD else each for label, each in zip(metric.labels, found, strict=True)
+    values = [
+        ("GET",) if label is of.METHOD else each for label, each in zip(metric.labels, values, strict=True)
     ]
-    return list(product(*found))
+    return list(product(*values))
 
 
 def test_the_closed_labels_know_what_the_code_has() -> None:
@@ -167,9 +167,9 @@ def test_bucket_weights_count_what_met_the_sla(sla_s: float) -> None:
 def test_a_metric_is_named_in_the_table_alone(root: Path) -> None:
     names = {f'"{name}"' for metric in table.METRICS for name in (metric.name, *metric.series)}
     others = [path for path in (root / "ipa").rglob("*.py") if path != Path(table.__file__)]
-    found = {}
+    by_file = {}
     for path in others:
         text = path.read_text()
         if named := [it for it in names if it in text]:
-            found[path.name] = named
-    assert found == {}
+            by_file[path.name] = named
+    assert by_file == {}

@@ -41,8 +41,8 @@ GROUPING = re.compile(r"\b(?:by|on|group_left)\s*\(([^)]*)\)")
 
 @cache
 def documents(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((DEPLOY / name).read_text())
-    return found
+    document: dict[str, Any] = yaml.safe_load((DEPLOY / name).read_text())
+    return document
 
 
 def expressions() -> list[str]:
@@ -113,10 +113,10 @@ def test_the_operators_rules_are_the_same() -> None:
 def test_every_alert_is_tried_where_it_fires_and_where_it_does_not(alert: Alert) -> None:
     """The trial of everything shows that nothing else fires; here only that it was asked."""
     tests = [test for test in documents("rules_test.yaml")["tests"] if test["name"].startswith(alert.name)]
-    asked = [one for test in tests for one in test["promql_expr_test"] if "ALERTS" in one["expr"]]
-    fired = [sample["labels"] for one in asked for sample in one["exp_samples"]]
+    alert_tests = [one for test in tests for one in test["promql_expr_test"] if "ALERTS" in one["expr"]]
+    fired = [sample["labels"] for one in alert_tests for sample in one["exp_samples"]]
     assert fired and all(f'alertname="{alert.name}"' in labels for labels in fired)
-    quiet = [one for one in asked if not one["exp_samples"]]
+    quiet = [one for one in alert_tests if not one["exp_samples"]]
     series = [one["series"] for test in tests for one in test["input_series"]]
     assert quiet or any('"good"' in name for name in series)
     assert not any('"good"' in labels for labels in fired)

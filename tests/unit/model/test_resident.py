@@ -162,13 +162,13 @@ def test_what_a_batch_takes_is_a_line_through_what_was_measured() -> None:
 
 
 def test_a_less_accurate_variant_that_is_slower_relieves_nothing() -> None:
-    found = profiles()["detect"]
+    profile = profiles()["detect"]
     slow = {"medium": 0.3, "tiny": 0.1}
     variants = tuple(
         replace(each, points=(ProfilePoint(1.0, 1, 0.5, slow.get(each.variant, 0.2)),))
-        for each in found.variants
+        for each in profile.variants
     )
-    measured = with_profiles(pipeline("all"), {"detect": replace(found, variants=variants)})
+    measured = with_profiles(pipeline("all"), {"detect": replace(profile, variants=variants)})
     assert others(measured, "large")[0] == ("small", "tiny")
     assert others(measured, "medium")[0] == ("small", "tiny")
 
@@ -181,7 +181,7 @@ def test_a_lighter_variant_is_known_by_its_accuracy() -> None:
 
 
 def test_a_target_that_loads_one_variant_refuses_the_key() -> None:
-    (found,) = unhonoured(pipeline("all"), ServingSemantics(), "the toy")
-    assert str(found).startswith("resident: the toy loads one variant in a replica; ")
+    (refused,) = unhonoured(pipeline("all"), ServingSemantics(), "the toy")
+    assert str(refused).startswith("resident: the toy loads one variant in a replica; ")
     assert not list(unhonoured(pipeline("all"), ServingSemantics(keeps_variants=True), "the toy"))
     assert not list(unhonoured(pipeline(1), ServingSemantics(), "the toy"))

@@ -67,22 +67,22 @@ def test_the_heavier_pipeline_gets_the_gpu() -> None:
 
 
 def test_the_fleet_says_use_and_budget_of_each_resource() -> None:
-    found = planned([member("a"), member("b")], 100, 10, 1).to_json()
-    assert found["budget"] == {"cpu_cores": 100, "memory_gib": 10, GPU: 1}
-    assert found["held"] == {"cpu_cores": 3, "memory_gib": 10, GPU: 1}
-    assert (found["budget_cores"], found["cost_cores"]) == (100, 3)
-    assert found["prices"].keys() == found["budget"].keys()
-    assert found["prices"]["cpu_cores"] == found["price_per_core"] == 0
+    fleet = planned([member("a"), member("b")], 100, 10, 1).to_json()
+    assert fleet["budget"] == {"cpu_cores": 100, "memory_gib": 10, GPU: 1}
+    assert fleet["held"] == {"cpu_cores": 3, "memory_gib": 10, GPU: 1}
+    assert (fleet["budget_cores"], fleet["cost_cores"]) == (100, 3)
+    assert fleet["prices"].keys() == fleet["budget"].keys()
+    assert fleet["prices"]["cpu_cores"] == fleet["price_per_core"] == 0
     # The last GPU brings accuracy 0.9 for 0.7, and memory for it.
-    assert found["prices"][GPU] > 0
+    assert fleet["prices"][GPU] > 0
     unlimited = plan_together([member("a")], 100, 5.0).to_json()
     assert unlimited["budget"] == {"cpu_cores": 100}
     assert unlimited["held"] == {"cpu_cores": 2, "memory_gib": 4, GPU: 1}
 
 
 def test_what_is_used_of_nothing_is_shown_as_zero() -> None:
-    found = plan_together([member("a", POINTS[:2])], 100, 5.0, {GPU: 4}).to_json()
-    assert found["held"][GPU] == 0
+    fleet = plan_together([member("a", POINTS[:2])], 100, 5.0, {GPU: 4}).to_json()
+    assert fleet["held"][GPU] == 0
 
 
 def test_prices_of_a_member_stay_in_its_objective() -> None:
@@ -156,9 +156,9 @@ def test_a_selection_found_in_time_has_a_bound(monkeypatch: pytest.MonkeyPatch) 
     members = [member(name) for name in "abc"]
     proved = planned(members, 6, 14, 2).result
     monkeypatch.setattr(Offer, "near", late)
-    found = planned(members, 6, 14, 2).result
-    assert found.termination is Termination.FEASIBLE
-    assert found.worth <= proved.worth <= found.bound + 1e-9
+    hurried = planned(members, 6, 14, 2).result
+    assert hurried.termination is Termination.FEASIBLE
+    assert hurried.worth <= proved.worth <= hurried.bound + 1e-9
 
 
 def test_an_unlimited_budget_is_no_limit() -> None:

@@ -55,8 +55,8 @@ def values(program: Program, chosen: Chosen) -> tuple[float, ...]:
     )
 
 
-def scripted(answers: Iterator[MilpSolution], asked: list[Milp], milp: Milp) -> MilpSolution:
-    asked.append(milp)
+def scripted(answers: Iterator[MilpSolution], programs: list[Milp], milp: Milp) -> MilpSolution:
+    programs.append(milp)
     return next(answers)
 
 
@@ -68,7 +68,7 @@ def searched(program: Program, above: float) -> int:
     """
     late, best = extremes(program)
     reached = evaluate(program, best).objective
-    asked: list[Milp] = []
+    programs: list[Milp] = []
     answers = iter(
         [
             MilpSolution(
@@ -78,9 +78,9 @@ def searched(program: Program, above: float) -> int:
             MilpSolution(Termination.INFEASIBLE),
         ]
     )
-    answer = by_milp(lambda milp, _: scripted(answers, asked, milp), program, Deadline(60.0))
+    answer = by_milp(lambda milp, _: scripted(answers, programs, milp), program, Deadline(60.0))
     assert (answer.termination, answer.chosen, answer.bound) == (Termination.OPTIMAL, best, reached)
-    return len(asked)
+    return len(programs)
 
 
 @pytest.mark.parametrize(("above", "programs"), [(0.0, 2), (0.6 * EQUAL, 2), (1.6 * EQUAL, 3), (0.1, 3)])

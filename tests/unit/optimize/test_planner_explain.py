@@ -34,16 +34,16 @@ COUNT = many(8)
 def problems() -> tuple[PlanningProblem, ...]:
     """Feasible ones: chains, and graphs with every limit."""
     random = Random(11)
-    found = []
-    while len(found) < COUNT:
-        graph = len(found) % 2
+    feasible = []
+    while len(feasible) < COUNT:
+        graph = len(feasible) % 2
         problem = random_graph_problem(random, 3) if graph else random_problem(random, (2, 3), (2, 3), 2)
         if problem.compat is Compat.IPA_ARTIFACT:
             # Its latency depends on how many batch sizes there are to choose from, so on pins as well.
             problem = replace(problem, compat=Compat.PAPER)
         if best(problem).stages:
-            found.append(problem)
-    return tuple(found)
+            feasible.append(problem)
+    return tuple(feasible)
 
 
 def best(problem: PlanningProblem) -> Plan:
@@ -57,9 +57,9 @@ def explained(at: int) -> Explanation:
 
 @pytest.mark.parametrize("at", range(COUNT))
 def test_alternatives_are_the_best_with_each_other_variant(at: int) -> None:
-    problem, found = problems()[at], explained(at)
-    assert not found.unfinished and found.binding_complete and found.alternatives_complete
-    mine = {stage.stage: stage.variant for stage in found.plan.stages}
+    problem, explanation = problems()[at], explained(at)
+    assert not explanation.unfinished and explanation.binding_complete and explanation.alternatives_complete
+    mine = {stage.stage: stage.variant for stage in explanation.plan.stages}
     served = [stage for stage in problem.stages if not stage.is_free]
     names = [
         sorted({point.variant for point in stage.points if problem.allows(stage, point)}) for stage in served
@@ -80,18 +80,20 @@ def test_alternatives_are_the_best_with_each_other_variant(at: int) -> None:
         for name in {key[at_stage] for key in others} - {mine[stage.name]}
     }
     expected = sorted((others[key] for key in best_with), reverse=True)[:3]
-    assert [each.outcome.objective for each in found.alternatives] == pytest.approx(expected, abs=1e-7)
-    combinations = {tuple(config.variant for config in each.outcome.configs) for each in found.alternatives}
-    assert len({*combinations, tuple(mine.values())}) == 1 + len(found.alternatives)
+    assert [each.outcome.objective for each in explanation.alternatives] == pytest.approx(expected, abs=1e-7)
+    combinations = {
+        tuple(config.variant for config in each.outcome.configs) for each in explanation.alternatives
+    }
+    assert len({*combinations, tuple(mine.values())}) == 1 + len(explanation.alternatives)
 
 
 @pytest.mark.parametrize("at", range(COUNT))
 def test_differences_of_alternatives_are_their_own_less_the_plans(at: int) -> None:
-    found = explained(at)
-    plan = found.plan
+    explanation = explained(at)
+    plan = explanation.plan
     assert plan.objective is not None and plan.pas is not None
     assert plan.cost_cores is not None and plan.latency_s is not None
-    for each in found.alternatives:
+    for each in explanation.alternatives:
         assert each.objective_change <= 1e-7
         assert each.objective_change == pytest.approx(each.outcome.objective - plan.objective)
         assert each.pas_change == pytest.approx(each.outcome.pas - plan.pas)
@@ -101,8 +103,8 @@ def test_differences_of_alternatives_are_their_own_less_the_plans(at: int) -> No
 
 @pytest.mark.parametrize("at", range(COUNT))
 def test_a_limit_binds_exactly_where_a_better_plan_exists_without_it(at: int) -> None:
-    problem, found = problems()[at], explained(at)
-    named = {(each.kind, each.where) for each in found.binding}
+    problem, explanation = problems()[at], explained(at)
+    named = {(each.kind, each.where) for each in explanation.binding}
     without = {("sla", ""): replace(problem, sla_s=1e9)}
     if problem.bounds.cores is not None:
         without["cores", ""] = replace(problem, bounds=replace(problem.bounds, cores=None))
@@ -117,10 +119,10 @@ def test_a_limit_binds_exactly_where_a_better_plan_exists_without_it(at: int) ->
             without["pin", stage.name] = replace(problem, stages=tuple(freed))
     for key, moved in without.items():
         better = best(moved)
-        assert better.objective is not None and found.plan.objective is not None
-        gain = better.objective - found.plan.objective
+        assert better.objective is not None and explanation.plan.objective is not None
+        gain = better.objective - explanation.plan.objective
         assert (gain > 1e-6) == (key in named), key
-    for each in found.binding:
+    for each in explanation.binding:
         assert each.gain >= 0
 
 
@@ -137,11 +139,11 @@ def one_stage(**changes: object) -> PlanningProblem:
 def test_the_summary_and_the_alternative_are_what_arithmetic_says() -> None:
     """Two heavy ones (0.9 − 0.2) carry 8 rps and beat one light one (0.6 − 0.1)."""
     problem = one_stage()
-    found = explain(problem, best(problem), LONG_S)
-    assert [str(config) for config in found.plan.configs] == ["s=heavy b1 2×1 core"]
-    assert [each.outcome.objective for each in found.alternatives] == pytest.approx([0.5], abs=1e-5)
-    assert found.binding == ()
-    assert found.summary == (
+    explanation = explain(problem, best(problem), LONG_S)
+    assert [str(config) for config in explanation.plan.configs] == ["s=heavy b1 2×1 core"]
+    assert [each.outcome.objective for each in explanation.alternatives] == pytest.approx([0.5], abs=1e-5)
+    assert explanation.binding == ()
+    assert explanation.summary == (
         "s=heavy b1 2×1 core has the highest objective (0.699999) of all plans within the limits; "
         "the best of other variants is 0.2 behind"
     )
@@ -149,38 +151,38 @@ def test_the_summary_and_the_alternative_are_what_arithmetic_says() -> None:
 
 def test_what_holds_back_is_said_first_and_what_it_is_worth() -> None:
     problem = one_stage(bounds=Bounds(cores=1.0))
-    found = explain(problem, best(problem), LONG_S)
-    assert [str(config) for config in found.plan.configs] == ["s=light b1 1×1 core"]
-    assert [each.kind for each in found.binding] == ["cores"]
-    assert found.binding[0].gain == pytest.approx(0.2)
-    assert found.binding[0].text == (
+    explanation = explain(problem, best(problem), LONG_S)
+    assert [str(config) for config in explanation.plan.configs] == ["s=light b1 1×1 core"]
+    assert [each.kind for each in explanation.binding] == ["cores"]
+    assert explanation.binding[0].gain == pytest.approx(0.2)
+    assert explanation.binding[0].text == (
         "without the core budget: objective +0.2 (s: light → heavy, replicas 1 → 2)"
     )
-    assert "the core budget holds it back" in found.summary
-    assert found.alternatives == ()
+    assert "the core budget holds it back" in explanation.summary
+    assert explanation.alternatives == ()
 
 
 def test_an_infeasible_problem_has_remedies_each_with_its_plan() -> None:
     problem = one_stage(sla_s=0.05, bounds=Bounds(cores=4.0))
     plan = best(problem)
-    found = explain(problem, plan, LONG_S)
-    assert found.plan.termination is Termination.INFEASIBLE
-    assert [(each.kind, each.value) for each in found.remedies] == [("sla", 0.1)]
-    outcome = found.remedies[0].outcome
+    explanation = explain(problem, plan, LONG_S)
+    assert explanation.plan.termination is Termination.INFEASIBLE
+    assert [(each.kind, each.value) for each in explanation.remedies] == [("sla", 0.1)]
+    outcome = explanation.remedies[0].outcome
     assert outcome is not None and [str(config) for config in outcome.configs] == ["s=light b1 1×1 core"]
-    assert found.summary == "no plan meets the limits; the least that would help, each alone: " + (
+    assert explanation.summary == "no plan meets the limits; the least that would help, each alone: " + (
         "SLA ≥ 0.1 s instead of 0.05 s"
     )
-    assert found.alternatives == found.binding == ()
+    assert explanation.alternatives == explanation.binding == ()
 
 
 def test_without_time_it_says_what_is_missing() -> None:
     problem = problems()[0]
-    found = explain(problem, best(problem), 0.0)
-    assert found.alternatives == found.binding == ()
-    assert "the 3 best alternatives of other variants" in found.unfinished
-    assert any("without the SLA" in text for text in found.unfinished)
-    assert not found.binding_complete and not found.alternatives_complete
+    explanation = explain(problem, best(problem), 0.0)
+    assert explanation.alternatives == explanation.binding == ()
+    assert "the 3 best alternatives of other variants" in explanation.unfinished
+    assert any("without the SLA" in text for text in explanation.unfinished)
+    assert not explanation.binding_complete and not explanation.alternatives_complete
 
 
 @pytest.mark.usefixtures("at_home")
@@ -194,8 +196,8 @@ def test_the_command_does_not_claim_what_time_did_not_show(capsys: Capture) -> N
 def test_a_plan_that_is_not_proved_best_says_so() -> None:
     problem = one_stage()
     plan = replace(best(problem), termination=Termination.FEASIBLE)
-    found = explain(problem, plan, LONG_S)
-    assert "best plan that was found in time" in found.summary
+    explanation = explain(problem, plan, LONG_S)
+    assert "best plan that was found in time" in explanation.summary
 
 
 def test_a_plan_of_another_problem_is_refused() -> None:
@@ -213,9 +215,9 @@ def test_differences_name_each_stage_that_changes() -> None:
 
 def test_the_tail_is_explained_as_well() -> None:
     problem = one_stage(compat=Compat.TAIL, sla_s=0.6)
-    found = explain(problem, best(problem), LONG_S)
-    assert not found.unfinished and found.alternatives
-    assert json.loads(json.dumps(found.to_json()))["plan"]["termination"] == "optimal"
+    explanation = explain(problem, best(problem), LONG_S)
+    assert not explanation.unfinished and explanation.alternatives
+    assert json.loads(json.dumps(explanation.to_json()))["plan"]["termination"] == "optimal"
 
 
 @pytest.fixture

@@ -36,8 +36,8 @@ def variants_of(stage: StageProblem, options: Options) -> list[str]:
     return [stage.points[at].variant for at in options.point]
 
 
-def sizes_of(asked: PlanningProblem) -> list[int]:
-    return [int(size) for size in build_program(asked).stages[0].batch_size]
+def sizes_of(problem: PlanningProblem) -> list[int]:
+    return [int(size) for size in build_program(problem).stages[0].batch_size]
 
 
 def test_options_carry_the_least_replicas() -> None:
@@ -124,9 +124,9 @@ def test_a_chain_of_four_counts_every_stage(rule: AccuracyRule, expected: float)
         if rule not in (AccuracyRule.PRODUCT, AccuracyRule.RANK_PRODUCT)
         else [0.5, 1, 0.5, 0.5]
     )
-    asked = problem(*chained([StageProblem(name, (FAST,)) for name in "abcd"]))
-    asked = replace(asked, objective=replace(asked.objective, accuracy_rule=rule))
-    assert accuracy_term(asked, terms) == pytest.approx(expected)
+    chain_of_four = problem(*chained([StageProblem(name, (FAST,)) for name in "abcd"]))
+    chain_of_four = replace(chain_of_four, objective=replace(chain_of_four.objective, accuracy_rule=rule))
+    assert accuracy_term(chain_of_four, terms) == pytest.approx(expected)
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 4)] * 3), max_size=40))
@@ -188,12 +188,12 @@ def test_more_numbers_of_items_than_can_be_told_apart_are_refused_by_the_stages_
 
 @pytest.mark.parametrize("seed", range(10))
 def test_a_time_does_not_depend_on_what_is_timed_beside_it(seed: int) -> None:
-    asked = replace(random_graph_problem(Random(seed)), compat=Compat.TAIL)
-    candidates = draft_of(asked)
+    by_tail = replace(random_graph_problem(Random(seed)), compat=Compat.TAIL)
+    candidates = draft_of(by_tail)
     rows = candidates.points, candidates.replicas, candidates.scalars
-    every = timing.option_times(asked, *rows)
+    every = timing.option_times(by_tail, *rows)
     for some in (np.arange(1), np.arange(0, len(candidates.point), 2)):
-        parts = timing.option_times(asked, *(row.take(some, axis=-1) for row in rows))
+        parts = timing.option_times(by_tail, *(row.take(some, axis=-1) for row in rows))
         for whole, part in zip(every, parts, strict=True):
             # Sums of other lengths may differ in their last bits.
             assert np.allclose(whole[some], part, rtol=1e-12, atol=0.0)

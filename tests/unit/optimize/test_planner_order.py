@@ -24,13 +24,13 @@ MOST_PLANS = 20_000
 
 def small(make: Callable[[Random], PlanningProblem], count: int) -> list[PlanningProblem]:
     """Random problems of which every plan can be tried, feasible ones mostly."""
-    random, found = Random(7), []
-    while len(found) < count:
+    random, problems = Random(7), []
+    while len(problems) < count:
         problem = make(random)
         options = prod(len(stage) for stage in full_program(problem).stages)
         if 2 <= options <= MOST_PLANS:
-            found.append(problem)
-    return found
+            problems.append(problem)
+    return problems
 
 
 @cache
@@ -46,13 +46,13 @@ def graphs(count: int) -> list[PlanningProblem]:
 def everything(problem: PlanningProblem) -> list[tuple[object, ...]]:
     """The configuration of every plan within the limits, best first, ties in the order of `solve`."""
     program = full_program(problem)
-    found = []
+    ranked = []
     for chosen in itertools.product(*(range(len(stage)) for stage in program.stages)):
         if fits(program, chosen):
             totals = evaluate(program, chosen)
             tie = (*(round(x, 9) for x in (totals.changes, totals.cost_cores, totals.latency_s)), chosen)
-            found.append((round(-totals.objective, 8), tie, chosen))
-    return [configs_of(problem, program, chosen) for _, _, chosen in sorted(found)]
+            ranked.append((round(-totals.objective, 8), tie, chosen))
+    return [configs_of(problem, program, chosen) for _, _, chosen in sorted(ranked)]
 
 
 # Twenty chains and thirty graphs.

@@ -19,14 +19,14 @@ from tests.fakes.world import PIPELINE, PROFILES, SMALLEST
 @pytest.fixture
 def solved(monkeypatch: pytest.MonkeyPatch) -> list[PlanningProblem]:
     """The problems that came to the solver."""
-    found: list[PlanningProblem] = []
+    problems: list[PlanningProblem] = []
 
     def counted(problem: PlanningProblem, *args: Any, **options: Any) -> Plan:
-        found.append(problem)
+        problems.append(problem)
         return solve(problem, *args, **options)
 
     monkeypatch.setattr(solving, "solve", counted)
-    return found
+    return problems
 
 
 def test_an_equal_problem_has_the_plan_that_was_made(solved: list[PlanningProblem]) -> None:
@@ -60,8 +60,8 @@ def test_any_other_problem_is_solved(solved: list[PlanningProblem], other: dict[
 
 def test_another_solver_or_an_explanation_is_asked_for_itself(solved: list[PlanningProblem]) -> None:
     plans, problem = SolveCache(4), planning_problem(PIPELINE, PROFILES, 5.0)
-    for asked in ({}, {"explain": False}, {"solver": "highs"}):
-        plans.solve(problem, **{"solver": "exact"} | asked)
+    for options in ({}, {"explain": False}, {"solver": "highs"}):
+        plans.solve(problem, **{"solver": "exact"} | options)
     assert len(solved) == 3
 
 

@@ -94,19 +94,19 @@ def test_auto_takes_gurobi_where_a_licence_of_your_own_covers_the_model(
 
 
 def test_a_licence_is_looked_for_where_gurobi_does(tmp_path: Path) -> None:
-    def found(**environment: str) -> str:
+    def own(**environment: str) -> str:
         return own_licence(environment, tmp_path)
 
-    assert found() == found(HOME=str(tmp_path), GRB_LICENSE_FILE=str(tmp_path / "missing.lic")) == ""
-    assert found(GRB_WLSACCESSID="key") == "GRB_WLSACCESSID"
+    assert own() == own(HOME=str(tmp_path), GRB_LICENSE_FILE=str(tmp_path / "missing.lic")) == ""
+    assert own(GRB_WLSACCESSID="key") == "GRB_WLSACCESSID"
     installed = tmp_path / "opt" / "gurobi1300" / "linux64" / "gurobi.lic"
     installed.parent.mkdir(parents=True)
     installed.touch()
-    assert found() == str(installed)
+    assert own() == str(installed)
     home = tmp_path / "gurobi.lic"
     home.touch()
-    assert found(HOME=str(tmp_path)) == found(GUROBI_HOME=str(tmp_path)) == str(home)
-    assert found(GRB_LICENSE_FILE=f"{tmp_path / 'missing.lic'}:{installed}") == str(installed)
+    assert own(HOME=str(tmp_path)) == own(GUROBI_HOME=str(tmp_path)) == str(home)
+    assert own(GRB_LICENSE_FILE=f"{tmp_path / 'missing.lic'}:{installed}") == str(installed)
 
 
 @pytest.fixture

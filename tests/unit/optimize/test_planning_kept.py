@@ -35,8 +35,8 @@ def slower(profile: StageProfile) -> StageProfile:
 
 
 def test_what_a_stage_is_fitted_from_is_looked_at_anew_each_time() -> None:
-    def points(**asked: object) -> list[tuple[OperatingPoint, ...]]:
-        made = planning_problem(PIPELINE, PROFILES, 5.0, **asked)  # type: ignore[arg-type]
+    def points(**options: object) -> list[tuple[OperatingPoint, ...]]:
+        made = planning_problem(PIPELINE, PROFILES, 5.0, **options)  # type: ignore[arg-type]
         return [stage.points for stage in made.stages]
 
     before = points()

@@ -55,11 +55,11 @@ def test_no_rival_that_meets_the_sla_beats_ours() -> None:
         best = decide("ours", rate_rps)
         assert best.rate_rps == rate_rps and best.objective is not None
         for name in RIVALS:
-            seen = by_tail.predict(decide(name, rate_rps).configs, rate_rps)
-            assert seen is not None
-            late += not seen.feasible
-            compared += seen.feasible
-            assert not seen.feasible or seen.objective <= best.objective + 1e-9
+            prediction = by_tail.predict(decide(name, rate_rps).configs, rate_rps)
+            assert prediction is not None
+            late += not prediction.feasible
+            compared += prediction.feasible
+            assert not prediction.feasible or prediction.objective <= best.objective + 1e-9
     # The quantile under random arrivals is above the papers' sums: some of their plans do not hold.
     assert late >= 4 and compared >= 4
 
@@ -150,11 +150,11 @@ def test_excluded_variants_are_left_out_but_never_all_of_a_stage() -> None:
 def test_what_is_predicted_of_a_plan_is_what_the_planner_says(rate_rps: float, compat: Compat) -> None:
     planned = Profiled(PIPELINE, PROFILES, compat=compat, solver="exact")
     plan = planned.plan(PIPELINE, rate_rps)
-    seen = planned.predict(plan.configs, rate_rps)
-    assert seen is not None and seen.feasible
-    assert seen.objective == pytest.approx(plan.objective, abs=1e-12)
-    assert seen.latency_s == pytest.approx(plan.latency_s)
-    assert seen.pas == pytest.approx(plan.pas)
+    prediction = planned.predict(plan.configs, rate_rps)
+    assert prediction is not None and prediction.feasible
+    assert prediction.objective == pytest.approx(plan.objective, abs=1e-12)
+    assert prediction.latency_s == pytest.approx(plan.latency_s)
+    assert prediction.pas == pytest.approx(plan.pas)
     described = planned.describe(plan.configs, rate_rps)
     assert described is not None and described.configs == plan.configs
     for stage, expected_stage in zip(described.stages, plan.stages, strict=True):
@@ -166,10 +166,10 @@ def test_what_is_predicted_of_a_plan_is_what_the_planner_says(rate_rps: float, c
 
 
 def test_a_prediction_says_what_cannot_be_carried() -> None:
-    seen = profiled().predict(SMALLEST, 1e3)
-    assert seen is not None and not seen.carries
+    prediction = profiled().predict(SMALLEST, 1e3)
+    assert prediction is not None and not prediction.carries
     # One item takes 50 ms on the slower stage.
-    assert seen.capacity_rps == pytest.approx(20.0)
+    assert prediction.capacity_rps == pytest.approx(20.0)
 
 
 @pytest.mark.parametrize(
@@ -208,6 +208,6 @@ def test_a_plan_has_no_more_cores_than_bounds_and_room_allow(
 def test_a_stage_whose_variants_all_failed_keeps_them() -> None:
     detect, read = PIPELINE.stages
     excluded = {(detect.name, each.name) for each in detect.variants} | {(read.name, "big")}
-    found = constrained(PIPELINE, PolicyState(SMALLEST, frozenset(excluded)))
-    assert found.stages[0].variants == detect.variants
-    assert "big" not in {each.name for each in found.stages[1].variants}
+    limited = constrained(PIPELINE, PolicyState(SMALLEST, frozenset(excluded)))
+    assert limited.stages[0].variants == detect.variants
+    assert "big" not in {each.name for each in limited.stages[1].variants}

@@ -44,7 +44,9 @@ def ruled() -> RulePlanner:
     return RulePlanner(WIDE, profiled())
 
 
-def seen(rates_rps: list[float], running: tuple[StageConfig, ...], ready: int | None = None) -> Observation:
+def observed(
+    rates_rps: list[float], running: tuple[StageConfig, ...], ready: int | None = None
+) -> Observation:
     """The view of a rule of detect under these rates of the last seconds; read has no load."""
     stages = tuple(
         StageObservation(
@@ -76,15 +78,15 @@ def story(
 ) -> dict[int, float]:
     """The configuration of detect after each tick, where every plan is carried out at once."""
     assert is_stateful(policy)
-    running, memory, told = start, None, {}
+    running, memory, by_time = start, None, {}
     for t_s in range(0, until_s + 1, tick_s):
         rates = [rate_rps(second) for second in range(t_s - 119, t_s + 1)]
-        observation = seen(rates, running)
+        observation = observed(rates, running)
         state = PolicyState(running, now_s=float(t_s))
         memory = policy.remember(observation, replace(state, memory=memory))
         running = policy.decide(observation, EXPECTED, replace(state, memory=memory)).configs
-        told[t_s] = of(running[0])
-    return told
+        by_time[t_s] = of(running[0])
+    return by_time
 
 
 @pytest.mark.parametrize(
@@ -103,7 +105,7 @@ def story(
 )
 def test_hpa_adds_replicas_by_utilisation(rate_rps: float, count: int, ready: int, wanted: int) -> None:
     running = replicas(count)
-    plan = Hpa(ruled()).decide(seen([rate_rps], running, ready), EXPECTED, PolicyState(running))
+    plan = Hpa(ruled()).decide(observed([rate_rps], running, ready), EXPECTED, PolicyState(running))
     assert plan.configs[0].replicas == wanted
     assert replace(plan.configs[0], replicas=1) == SMALLEST[0]
 
@@ -131,37 +133,37 @@ def test_hpa_recommends_what_brings_utilisation_to_its_target(
     rate_rps: float, count: int, ready: int, recommended: int
 ) -> None:
     running = replicas(count)
-    memory = Hpa(ruled()).remember(seen([rate_rps], running, ready), PolicyState(running))
+    memory = Hpa(ruled()).remember(observed([rate_rps], running, ready), PolicyState(running))
     assert memory.recommended[-1] == (0.0, (recommended, 1))
 
 
 def test_hpa_acts_once_in_15_seconds_and_takes_away_by_the_most_of_300() -> None:
-    told = story(Hpa(ruled()), lambda t_s: 60.0 if 100 <= t_s < 200 else 10.0, 700)
-    changes = [t_s for t_s in told if t_s and told[t_s] != told[t_s - 5]]
+    replicas_at = story(Hpa(ruled()), lambda t_s: 60.0 if 100 <= t_s < 200 else 10.0, 700)
+    changes = [t_s for t_s in replicas_at if t_s and replicas_at[t_s] != replicas_at[t_s - 5]]
     # From 1 to ⌈1 / 0.8⌉ and so on up to ⌈3 / 0.8⌉ = 4 replicas, each step in the next period.
-    assert [(t_s, told[t_s]) for t_s in changes[:3]] == [(105, 2), (120, 3), (135, 4)]
+    assert [(t_s, replicas_at[t_s]) for t_s in changes[:3]] == [(105, 2), (120, 3), (135, 4)]
     # The last recommendation of four is that of 195 s; the first tick of a period in which it is 300 s old:
-    assert [(t_s, told[t_s]) for t_s in changes[3:]] == [(495, 1)]
+    assert [(t_s, replicas_at[t_s]) for t_s in changes[3:]] == [(495, 1)]
 
 
 def test_hpa_takes_nothing_away_for_300_seconds_after_it_starts() -> None:
-    told = story(Hpa(ruled()), lambda t_s: 10.0, 320, start=replicas(6))
-    assert min(t_s for t_s in told if told[t_s] < 6) == 300
+    replicas_at = story(Hpa(ruled()), lambda t_s: 10.0, 320, start=replicas(6))
+    assert min(t_s for t_s in replicas_at if replicas_at[t_s] < 6) == 300
 
 
 def test_hpa_leaves_a_stage_that_it_does_not_see() -> None:
     running = replicas(3)
-    blind = replace(seen([0.0], running), arrival_rate_rps=UNSEEN)
+    blind = replace(observed([0.0], running), arrival_rate_rps=UNSEEN)
     blind = replace(blind, stages=tuple(replace(it, arrival_rate_rps=UNSEEN) for it in blind.stages))
     assert Hpa(ruled()).decide(blind, EXPECTED, PolicyState(running)).configs == running
 
 
 def test_kpa_follows_the_mean_of_a_minute() -> None:
-    told = story(Kpa(ruled()), lambda t_s: 21.0 if t_s < 100 else 35.0, 200)
+    replicas_at = story(Kpa(ruled()), lambda t_s: 21.0 if t_s < 100 else 35.0, 200)
     # 70 % of 20 rps a replica: ⌈21 / 14⌉ at once, ⌈35 / 14⌉ once the mean is above 28 rps.
-    assert told[0] == 2 and told[100] == 2
-    assert min(t_s for t_s in told if told[t_s] == 3) == 130
-    assert told[200] == 3
+    assert replicas_at[0] == 2 and replicas_at[100] == 2
+    assert min(t_s for t_s in replicas_at if replicas_at[t_s] == 3) == 130
+    assert replicas_at[200] == 3
 
 
 def test_kpa_panics_at_twice_the_replicas_and_takes_none_away_until_a_minute_after() -> None:
@@ -177,8 +179,10 @@ def test_kpa_panics_at_twice_the_replicas_and_takes_none_away_until_a_minute_aft
 @pytest.mark.parametrize(("burst_rps", "most"), [(55.0, 2), (57.0, 5)])
 def test_kpa_does_not_panic_below_twice_the_replicas(burst_rps: float, most: int) -> None:
     """Two replicas are ready: 55 rps ask for 3.9 of them, 57 for 4.1."""
-    told = story(Kpa(ruled()), lambda t_s: burst_rps if 100 <= t_s < 110 else 20.0, 140, start=replicas(2))
-    assert max(told.values()) == most
+    replicas_at = story(
+        Kpa(ruled()), lambda t_s: burst_rps if 100 <= t_s < 110 else 20.0, 140, start=replicas(2)
+    )
+    assert max(replicas_at.values()) == most
 
 
 def test_the_mean_of_a_window_is_over_what_was_seen() -> None:
@@ -209,31 +213,31 @@ def cores_of(config: StageConfig) -> float:
 
 def test_vpa_takes_the_next_size_at_once_and_goes_back_after_four_intervals() -> None:
     """Profiles know 1 and 2 cores. What it uses of one core is at most one, and with 15 % above that two."""
-    told = story(VpaPlus(ruled()), lambda t_s: 2.0 if t_s < 100 else 60.0, 200, of=cores_of)
-    assert told[95] == 1.0
-    first = min(t_s for t_s in told if told[t_s] == 2.0)
+    cores_at = story(VpaPlus(ruled()), lambda t_s: 2.0 if t_s < 100 else 60.0, 200, of=cores_of)
+    assert cores_at[95] == 1.0
+    first = min(t_s for t_s in cores_at if cores_at[t_s] == 2.0)
     # Of the samples so far more than a tenth must be high: 3 of 23.
     assert first == 110
     # The histogram remembers the day: it stays.
-    assert told[200] == 2.0
+    assert cores_at[200] == 2.0
 
 
 def test_vpa_takes_away_after_four_intervals_only() -> None:
     start = (replace(SMALLEST[0], cores=2.0), SMALLEST[1])
-    told = story(VpaPlus(ruled()), lambda t_s: 2.0, 200, start=start, of=cores_of)
-    assert min(t_s for t_s in told if told[t_s] == 1.0) == 120
+    cores_at = story(VpaPlus(ruled()), lambda t_s: 2.0, 200, start=start, of=cores_of)
+    assert min(t_s for t_s in cores_at if cores_at[t_s] == 1.0) == 120
 
 
 def test_vpa_uses_no_more_than_it_has() -> None:
     running = (replace(SMALLEST[0], cores=2.0), SMALLEST[1])
-    memory = VpaPlus(ruled()).remember(seen([1e6], running), PolicyState(running))
+    memory = VpaPlus(ruled()).remember(observed([1e6], running), PolicyState(running))
     assert percentile_cores(memory.stages[0].histogram) == pytest.approx(2.0, rel=0.05)
 
 
 def test_vpa_grows_as_far_as_old_and_new_have_room_together() -> None:
     running = (replace(SMALLEST[0], replicas=2), replace(SMALLEST[1], replicas=2))
     policy = VpaPlus(replace(ruled(), pipeline=replace(PIPELINE, bounds=Bounds(cores=8.0))))
-    busy = replace(seen([500.0], running), stages=())
+    busy = replace(observed([500.0], running), stages=())
     plan = policy.decide(busy, EXPECTED, PolicyState(running))
     assert [config.cores for config in plan.configs] == [2.0, 2.0]
     near = policy.decide(busy, EXPECTED, PolicyState(running, reachable=True))

@@ -100,8 +100,8 @@ def test_every_policy_that_plans_heeds_them(name: str) -> None:
     true = Profiled(
         PIPELINE, {key: profile.slowed(slow) for key, profile in PROFILES.items()}, compat=Compat.PAPER
     )
-    seen = true.predict(plan.configs, plan.rate_rps)
-    assert seen is not None and seen.carries
+    prediction = true.predict(plan.configs, plan.rate_rps)
+    assert prediction is not None and prediction.carries
     before = true.predict(plain.configs, plain.rate_rps)
     assert before is not None and not before.carries
 

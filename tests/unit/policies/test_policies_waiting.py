@@ -117,14 +117,14 @@ def test_what_starts_has_a_price(monkeypatch: pytest.MonkeyPatch) -> None:
         # Where another batch size takes other pods.
         inputs = PolicyInputs(LONG, PROFILES, solver="exact", rolling=DEPLOYMENT)
         policy = make_policy("ours-frugal", inputs)
-        found = 0
+        changes = 0
         for rate_rps in range(4, 60, 2):
             runs = policy.decide(SEEN, forecast(rate_rps, rate_rps), PolicyState(())).configs
             after = policy.decide(SEEN, forecast(rate_rps - 1, rate_rps - 1), PolicyState(runs)).configs
-            found += [replace(each, replicas=0) for each in runs] != [
+            changes += [replace(each, replicas=0) for each in runs] != [
                 replace(each, replicas=0) for each in after
             ]
-        return found
+        return changes
 
     priced = replacements()
     monkeypatch.setattr(ours, "STARTING_RATIO", 0.0)

@@ -43,9 +43,9 @@ class FakeReplica:
     batches: list[Sequence[Item]] = field(default_factory=list)
 
     def infer(self, items: Sequence[Item]) -> BatchMeasurement:
-        seen = sum(len(batch) == len(items) for batch in self.batches)
+        repeats = sum(len(batch) == len(items) for batch in self.batches)
         self.batches.append(items)
-        extra_s = self.first_s if seen < WARM_UP_BATCHES else 0.0
+        extra_s = self.first_s if repeats < WARM_UP_BATCHES else 0.0
         outputs = tuple({"x": item[0]["data"], "fan_out": [item[0]["data"][0]]} for item in items)
         return BatchMeasurement(len(items) * self.item_s + extra_s, outputs)
 
@@ -126,9 +126,9 @@ class Scattering(FakeServed):
     """Every round has another tail than the one before."""
 
     def infer(self, items: Sequence[Item]) -> BatchMeasurement:
-        found = super().infer(items)
+        measured = super().infer(items)
         count = len(self.batches)
-        return replace(found, latency_s=found.latency_s * (1 + count // 101 % 3 * (count % 20 == 0)))
+        return replace(measured, latency_s=measured.latency_s * (1 + count // 101 % 3 * (count % 20 == 0)))
 
 
 def points_of(replica: FakeServed, effort: MeasurementEffort, **given: Any) -> Any:
@@ -169,8 +169,8 @@ def test_few_rounds_have_to_agree_more(relative: float, rounds: int) -> None:
 def test_only_the_sizes_that_scatter_are_measured_longer() -> None:
     class OneScatters(Scattering):
         def infer(self, items: Sequence[Item]) -> BatchMeasurement:
-            found = super().infer(items)
-            return replace(found, latency_s=0.01) if len(items) == 1 else found
+            measured = super().infer(items)
+            return replace(measured, latency_s=0.01) if len(items) == 1 else measured
 
     replica = OneScatters()
     effort = MeasurementEffort(500, 60, warm_up_s=0.0, doublings=1)
@@ -185,9 +185,9 @@ def test_sizes_are_measured_in_turn_and_a_slow_moment_counts_for_none() -> None:
 
     class Slowed(FakeServed):
         def infer(self, items: Sequence[Item]) -> BatchMeasurement:
-            found = super().infer(items)
+            measured = super().infer(items)
             is_slow = 1000 < len(self.batches) <= 1300
-            return replace(found, latency_s=found.latency_s * (3 if is_slow else 1))
+            return replace(measured, latency_s=measured.latency_s * (3 if is_slow else 1))
 
     replica = Slowed()
     effort = MeasurementEffort(5 * 300, 3600, warm_up_s=0.0, doublings=0)

@@ -41,7 +41,7 @@ def stage(*names: str, name: str = "detect") -> Stage:
 BOTH = (stage("small", "large"),)
 
 
-def found(
+def found_in(
     *profiles: StageProfile, stages: tuple[Stage, ...] = (), only: tuple[str, ...] = ()
 ) -> list[ProfileFinding]:
     known = stages or (stage("small", "large"),)
@@ -50,23 +50,23 @@ def found(
 
 
 def test_nothing_is_found_on_a_sound_profile() -> None:
-    assert found(profile(SMALL, LARGE)) == []
+    assert found_in(profile(SMALL, LARGE)) == []
 
 
 def test_a_profile_is_old_a_day_after_the_limit() -> None:
     sound = profile(SMALL, LARGE)
-    assert found(replace(sound, measured_on=TODAY - OLD)) == []
-    (one,) = found(replace(sound, measured_on=TODAY - OLD - timedelta(days=1)))
+    assert found_in(replace(sound, measured_on=TODAY - OLD)) == []
+    (one,) = found_in(replace(sound, measured_on=TODAY - OLD - timedelta(days=1)))
     assert (one.kind, one.variant, one.places) == (ProfileStatus.OLD, None, ("91 days, on 2026-08-25",))
     assert one.remedy.endswith("ipa profile shop --write")
-    assert found(replace(sound, measured_on=TODAY + timedelta(days=1))) == []
+    assert found_in(replace(sound, measured_on=TODAY + timedelta(days=1))) == []
 
 
 def test_what_only_the_pipeline_or_only_the_profiles_have() -> None:
     stages = (stage("small", "other"), stage("base", name="read"), Stage("join", ()))
     odd = profile(variant("x", 0.5, 0.1), stage="old")
     kinds = [
-        (each.kind, each.stage, each.variant) for each in found(profile(SMALL, LARGE), odd, stages=stages)
+        (each.kind, each.stage, each.variant) for each in found_in(profile(SMALL, LARGE), odd, stages=stages)
     ]
     assert kinds == [
         (ProfileStatus.NOT_MEASURED, "detect", "other"),
@@ -74,14 +74,14 @@ def test_what_only_the_pipeline_or_only_the_profiles_have() -> None:
         (ProfileStatus.NOT_MEASURED, "read", None),
         (ProfileStatus.NOT_IN_PIPELINE, "old", None),
     ]
-    only = found(profile(SMALL, LARGE), odd, stages=stages, only=("read",))
+    only = found_in(profile(SMALL, LARGE), odd, stages=stages, only=("read",))
     assert [(each.kind, each.stage) for each in only] == [(ProfileStatus.NOT_MEASURED, "read")]
     assert list(unmeasured(stages, {})) == [("detect", None), ("read", None)]
 
 
 def test_few_batches_are_a_finding_where_a_larger_one_would_be_in_time() -> None:
     few = variant("large", 0.8, 0.2, batches=(1, 2))
-    (one,) = found(profile(SMALL, few))
+    (one,) = found_in(profile(SMALL, few))
     assert (one.kind, one.variant) == (ProfileStatus.FEW_BATCHES, "large")
     assert one.places == ("1 core batch 1 and 2 only", "2 cores batch 1 and 2 only")
     by_stage = {"detect": profile(SMALL, few)}
@@ -96,13 +96,13 @@ def test_few_batches_are_a_finding_where_a_larger_one_would_be_in_time() -> None
 
 def test_oddities_of_variants_that_are_not_used_are_left_out() -> None:
     falling = VariantProfile("odd", 0.9, tuple(ProfilePoint(1.0, b, 1.0 / b) for b in (1, 2, 4)))
-    used = found(profile(SMALL, falling), stages=(stage("small", "odd"),))
+    used = found_in(profile(SMALL, falling), stages=(stage("small", "odd"),))
     assert {(each.kind, each.variant) for each in used} == {
         (Oddity.FALLS_WITH_BATCH, "odd"),
         (Oddity.POOR_FIT, "odd"),
     }
     assert "ipa profile shop --write --repeats" in used[0].remedy
-    unused = found(profile(SMALL, falling), stages=(stage("small"),))
+    unused = found_in(profile(SMALL, falling), stages=(stage("small"),))
     assert [(each.kind, each.variant) for each in unused] == [(ProfileStatus.NOT_IN_PIPELINE, "odd")]
 
 

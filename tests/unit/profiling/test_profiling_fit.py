@@ -23,41 +23,41 @@ def quadratic(batch: int) -> float:
 
 
 def test_a_quadratic_is_found_again() -> None:
-    found = fit(*((batch, quadratic(batch)) for batch in (1, 2, 8, 32, 64)))
-    assert found.form is Form.QUADRATIC
-    assert found.coefficients == pytest.approx((0.01, 0.004, 0.0001))
-    assert found.latency_s(16) == pytest.approx(quadratic(16))
-    assert found.r2_ratio == pytest.approx(1)
-    assert found.max_error_ratio == pytest.approx(0, abs=1e-9)
-    assert found.loo_error_ratio == pytest.approx(0, abs=1e-9)
+    fitted = fit(*((batch, quadratic(batch)) for batch in (1, 2, 8, 32, 64)))
+    assert fitted.form is Form.QUADRATIC
+    assert fitted.coefficients == pytest.approx((0.01, 0.004, 0.0001))
+    assert fitted.latency_s(16) == pytest.approx(quadratic(16))
+    assert fitted.r2_ratio == pytest.approx(1)
+    assert fitted.max_error_ratio == pytest.approx(0, abs=1e-9)
+    assert fitted.loo_error_ratio == pytest.approx(0, abs=1e-9)
 
 
 def test_a_quadratic_that_falls_gives_way_to_a_line() -> None:
     # Through these three points the parabola turns at a batch of about 40.
-    found = fit((1, 0.1), (32, 1.0), (64, 0.9))
-    assert found.form is Form.LINEAR
-    assert found.coefficients[1] > 0
-    assert found.r2_ratio < 1
+    fitted = fit((1, 0.1), (32, 1.0), (64, 0.9))
+    assert fitted.form is Form.LINEAR
+    assert fitted.coefficients[1] > 0
+    assert fitted.r2_ratio < 1
 
 
 def test_a_quadratic_that_flattens_without_falling_is_kept() -> None:
     # Its slope, 0.01 − 0.00015·batch, is above 0 up to a batch of 66.
-    found = fit(*((batch, 0.01 + 0.01 * batch - 0.000075 * batch**2) for batch in (1, 2, 8, 32, 64)))
-    assert found.form is Form.QUADRATIC
-    assert found.coefficients == pytest.approx((0.01, 0.01, -0.000075))
+    fitted = fit(*((batch, 0.01 + 0.01 * batch - 0.000075 * batch**2) for batch in (1, 2, 8, 32, 64)))
+    assert fitted.form is Form.QUADRATIC
+    assert fitted.coefficients == pytest.approx((0.01, 0.01, -0.000075))
 
 
 def test_a_quadratic_that_turns_negative_gives_way_to_a_line() -> None:
-    found = fit((1, 0.01), (2, 0.05), (8, 0.02), (16, 1.0), (32, 3.9))
-    assert found.form is Form.LINEAR
-    assert all(found.latency_s(batch) > 0 for batch in range(1, 33))
+    fitted = fit((1, 0.01), (2, 0.05), (8, 0.02), (16, 1.0), (32, 3.9))
+    assert fitted.form is Form.LINEAR
+    assert all(fitted.latency_s(batch) > 0 for batch in range(1, 33))
 
 
 def test_a_falling_line_gives_way_to_the_mean() -> None:
-    found = fit((1, 0.4), (2, 0.3), (4, 0.2))
-    assert (found.form, found.coefficients) == (Form.CONSTANT, (pytest.approx(0.3), 0, 0))
-    assert found.r2_ratio == pytest.approx(0)
-    assert found.max_error_ratio == pytest.approx(0.5)
+    fitted = fit((1, 0.4), (2, 0.3), (4, 0.2))
+    assert (fitted.form, fitted.coefficients) == (Form.CONSTANT, (pytest.approx(0.3), 0, 0))
+    assert fitted.r2_ratio == pytest.approx(0)
+    assert fitted.max_error_ratio == pytest.approx(0.5)
 
 
 def test_one_and_two_batches_are_met_exactly() -> None:
@@ -71,18 +71,18 @@ def test_one_and_two_batches_are_met_exactly() -> None:
 
 def test_leaving_out_is_harder_than_fitting() -> None:
     noise = {1: 1.05, 2: 0.93, 8: 1.1, 32: 0.95, 64: 1.02}
-    found = fit(*((batch, quadratic(batch) * factor) for batch, factor in noise.items()))
-    assert found.loo_error_ratio is not None
-    assert 0 < found.loo_error_ratio < 0.3
-    assert 0 < found.max_error_ratio < 0.15
-    assert 0.95 < found.r2_ratio < 1
+    fitted = fit(*((batch, quadratic(batch) * factor) for batch, factor in noise.items()))
+    assert fitted.loo_error_ratio is not None
+    assert 0 < fitted.loo_error_ratio < 0.3
+    assert 0 < fitted.max_error_ratio < 0.15
+    assert 0.95 < fitted.r2_ratio < 1
 
 
 @pytest.mark.parametrize("batch", [0, 65, 128])
 def test_outside_the_measured_batches_is_an_error(batch: int) -> None:
-    found = fit(*((batch, quadratic(batch)) for batch in (1, 8, 64)))
+    fitted = fit(*((batch, quadratic(batch)) for batch in (1, 8, 64)))
     with pytest.raises(DomainError, match=rf"batch size {batch} is outside the measured 1\.\.64 on 1 core"):
-        found.latency_s(batch)
+        fitted.latency_s(batch)
 
 
 def test_cores_between_the_measured_ones_are_an_error() -> None:

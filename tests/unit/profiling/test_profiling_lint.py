@@ -183,8 +183,8 @@ def test_many_disturbed_points_are_a_doubt(disturbed: int, is_doubted: bool) -> 
         replace(point, foreign_cpu_ratio=0.48 if number < disturbed else None)
         for number, point in enumerate(CALM.points)
     )
-    found = reasons(stage_profile(replace(CALM, points=points)))
-    assert found == (
+    words = reasons(stage_profile(replace(CALM, points=points)))
+    assert words == (
         ("others used up to 48% of the CPUs while 3 of 8 points were measured",) if is_doubted else ()
     )
 

@@ -115,17 +115,17 @@ def test_without_any_mean_there_is_none(source: LatencySource) -> None:
 
 
 @pytest.mark.parametrize(
-    ("profiled", "asked", "expected"),
+    ("profiled", "requested", "expected"),
     [(1.5, 2.0, 2.0), (2.5, 2.0, 2.5), (None, 2.0, 2.0), (None, None, 0.0), (0.25, None, 0.25)],
 )
 @pytest.mark.parametrize("source", LatencySource)
 def test_memory_and_readiness_come_along(
-    source: LatencySource, profiled: float | None, asked: float | None, expected: float
+    source: LatencySource, profiled: float | None, requested: float | None, expected: float
 ) -> None:
     profile = replace(
         PROFILE, variants=(replace(PROFILE.variant("small"), memory_gib=profiled, readiness_s=profiled),)
     )
-    stage = Stage("detect", (Variant("small", targets={"seldon": SeldonRun(memory_gib=asked)}),))
+    stage = Stage("detect", (Variant("small", targets={"seldon": SeldonRun(memory_gib=requested)}),))
     points = operating_points(
         profile, stage, Objective(), Bounds(), allocation=Allocation.FREE, source=source
     )
@@ -261,8 +261,8 @@ def test_the_shipped_profiles_give_the_published_allocations(
 ) -> None:
     weights = load_pipeline(root / "pipelines" / pipeline / "pipeline.yaml").objective(objective)
     profiles = load_profiles(root / "profiles", pipeline)
-    found = {stage: dict(base_allocation(profile, weights)) for stage, profile in profiles.items()}
-    assert found == PUBLISHED[pipeline, objective]
+    allocations = {stage: dict(base_allocation(profile, weights)) for stage, profile in profiles.items()}
+    assert allocations == PUBLISHED[pipeline, objective]
     assert weights.sla_s is not None
     slas_s = [stage_sla_s(profile, weights) for profile in profiles.values()]
     # Four digits of each latency leave this much open.

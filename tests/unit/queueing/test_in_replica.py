@@ -41,8 +41,8 @@ def columns_of(point: Point, items: float = 1.0) -> tuple[list[Floats], dict[str
 def predicted(*point: float, items: float = 1.0, evenly: bool = False) -> tuple[float, float]:
     """Mean and 99th percentile by the formula."""
     columns, others = columns_of(point, items)
-    found = sojourn_in_replica(*columns, percentile=99.0, evenly=evenly, **others)
-    return float(found.mean_s[0]), float(found.quantile_s[0])
+    sojourn = sojourn_in_replica(*columns, percentile=99.0, evenly=evenly, **others)
+    return float(sojourn.mean_s[0]), float(sojourn.quantile_s[0])
 
 
 def longer(*point: float) -> tuple[float, float]:
@@ -184,7 +184,7 @@ def test_the_plan_is_the_cheapest_of_all_pairs() -> None:
     """Search and solvers take the cheapest in time."""
     problem = two_stages()
     options = [(size, count) for size in (1, 2, 4) for count in range(1, 7)]
-    found = []
+    pairs = []
     for first, second in product(options, options):
         configs = [
             StageConfig(name, "a", size, 1.0, count)
@@ -194,9 +194,9 @@ def test_the_plan_is_the_cheapest_of_all_pairs() -> None:
         assert plan is not None and plan.latency_s is not None
         carries = all(it.utilisation_ratio < 1 for it in plan.stages)
         if carries:
-            found.append((plan.latency_s, plan.cost_cores))
+            pairs.append((plan.latency_s, plan.cost_cores))
     for sla_s, solver in product((0.12, 0.18, 0.3, 0.6), ("exact", "highs")):
-        cheapest = min((cores for latency_s, cores in found if latency_s <= sla_s), default=None)
+        cheapest = min((cores for latency_s, cores in pairs if latency_s <= sla_s), default=None)
         assert solve(replace(problem, sla_s=sla_s), solver, explain=False).cost_cores == cheapest
 
 
@@ -220,24 +220,24 @@ def test_all_items_of_a_request_are_served_by_one_replica() -> None:
 def test_a_plan_counts_so_where_the_stage_says_so() -> None:
     points = (OperatingPoint("a", 0.9, 1, 1.0, 0.025, 50.0, 0.02),)
     stage = StageProblem("one", points, batch_timeout_s=0.01)
-    seen = []
+    times = []
     for in_replica in (False, True):
         problem = PlanningProblem(
             "p", 140.0, 1.0, (replace(stage, in_replica=in_replica),), Objective(), compat=Compat.TAIL
         )
-        seen += times_of(problem, [Chosen(0, points[0], 4, 1.0)])
+        times += times_of(problem, [Chosen(0, points[0], 4, 1.0)])
     own_s, own_tail_s = predicted(1, 4, 0.02, 0.02, 140.0, 0.01)
-    assert seen[1][2] == pytest.approx(own_s)
-    assert seen[1][0] + seen[1][1] == pytest.approx(own_tail_s)
+    assert times[1][2] == pytest.approx(own_s)
+    assert times[1][0] + times[1][1] == pytest.approx(own_tail_s)
     (far,) = (replace(stage, in_replica=True, hop_s=0.005),)
     problem = PlanningProblem("p", 140.0, 1.0, (far,), Objective(), compat=Compat.TAIL)
     ((service_s, wait_s, mean_s, excess_s, _),) = times_of(problem, [Chosen(0, points[0], 4, 1.0)])
     # The way there and back is the same for each request.
     assert mean_s == pytest.approx(own_s + 0.005)
-    assert excess_s == pytest.approx(seen[1][3])
+    assert excess_s == pytest.approx(times[1][3])
     assert service_s + wait_s == pytest.approx(own_tail_s + 0.005)
     # One queue for all of them waits less.
-    assert seen[0][2] < 0.8 * own_s
+    assert times[0][2] < 0.8 * own_s
 
 
 @pytest.mark.parametrize(
@@ -294,10 +294,10 @@ def test_another_replica_is_later_only_where_it_is_when_simulated(batch_size: in
     """A replica more shortens the wait. Batches of eight then fill more slowly, which may take longer."""
     points = [(batch_size, count, 0.04, 0.03, 22.0 * batch_size, timeout_s) for count in (2, 3, 4)]
     foreseen = [predicted(*point)[1] for point in points]
-    seen = [simulated_s(*point)[1] for point in points]
+    tails_s = [simulated_s(*point)[1] for point in points]
     for fewer, more in ((0, 1), (1, 2)):
         if foreseen[more] > foreseen[fewer]:
-            assert seen[more] > seen[fewer]
+            assert tails_s[more] > tails_s[fewer]
     assert batch_size == 8 or foreseen == sorted(foreseen, reverse=True)
 
 

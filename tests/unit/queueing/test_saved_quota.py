@@ -68,9 +68,9 @@ POINTS = [
 def test_mean_and_tail_are_near_those_of_the_simulator(
     point: tuple[str, int, int, float, float, float, float],
 ) -> None:
-    found, (mean_s, tail_s) = predicted(*point), simulated_s(*point)
-    assert found.mean_s[0] == pytest.approx(mean_s, rel=0.2)
-    assert 0.85 * tail_s <= found.quantile_s[0] <= 1.3 * tail_s
+    sojourn, (mean_s, tail_s) = predicted(*point), simulated_s(*point)
+    assert sojourn.mean_s[0] == pytest.approx(mean_s, rel=0.2)
+    assert 0.85 * tail_s <= sojourn.quantile_s[0] <= 1.3 * tail_s
     # Without what is saved up while idle both are far too long.
     queue, batch_size, replicas, _, full_s, one_s, rate_rps = point
     (busy_s,) = FORMULAS[queue](

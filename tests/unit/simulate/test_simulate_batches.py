@@ -55,8 +55,8 @@ def test_what_nobody_asks_for_any_more_is_forgotten() -> None:
         stage.offer([float(at_s)], [at_s])
         stage.run(at_s + 10.0)
     assert len(stage.batches._pieces) <= KEPT_S / 10 + 2
-    seen = served([stage.batches], 2 * KEPT_S, 3 * KEPT_S)
-    assert seen is not None and seen.count == KEPT_S / 10
+    batches = served([stage.batches], 2 * KEPT_S, 3 * KEPT_S)
+    assert batches is not None and batches.count == KEPT_S / 10
 
 
 def metrics(stage: StageSim, now_s: float, settings: MetricsSettings | None = None) -> SimMetrics:
@@ -67,10 +67,10 @@ def metrics(stage: StageSim, now_s: float, settings: MetricsSettings | None = No
 
 def test_the_port_has_those_of_its_window_up_to_the_newest_sample() -> None:
     stage = played([float(second) for second in range(60)], 80.0, 1.0)
-    seen = metrics(stage, 40.0).read(PIPELINE, 20.0).stages["detect"].batches
-    assert seen == Measured(Batches(10.0, pytest.approx(0.5), 1.0, 10.0), 0.0)
+    batches = metrics(stage, 40.0).read(PIPELINE, 20.0).stages["detect"].batches
+    assert batches == Measured(Batches(10.0, pytest.approx(0.5), 1.0, 10.0), 0.0)
     late = metrics(stage, 42.0, MetricsSettings(delay_s=2.0)).read(PIPELINE, 20.0).stages["detect"].batches
-    assert late == Measured(seen.value, 2.0)
+    assert late == Measured(batches.value, 2.0)
     idle = metrics(stage, 90.0).read(PIPELINE, 20.0).stages["detect"].batches
     gone = metrics(stage, 60.0, MetricsSettings(outages=((50.0, 70.0),))).read(PIPELINE, 20.0)
     for value, reason in (

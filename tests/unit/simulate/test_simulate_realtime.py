@@ -73,10 +73,10 @@ def test_the_world_is_where_the_clock_is_whoever_looks() -> None:
     with pytest.raises(ConflictError, match="stay as they were"):
         worlds.check(replace(pipeline, stages=(fewer, *pipeline.stages[1:])))
     clock.wait(30.0)
-    seen = worlds.metrics.read(pipeline, 20.0)
+    signals = worlds.metrics.read(pipeline, 20.0)
     assert world.clock.monotonic_s() == 30.0
-    assert isinstance(seen.arrival_rate_rps, Measured)
-    assert seen.arrival_rate_rps.value == pytest.approx(5.0, abs=3.0)
+    assert isinstance(signals.arrival_rate_rps, Measured)
+    assert signals.arrival_rate_rps.value == pytest.approx(5.0, abs=3.0)
     state = worlds.workload.read(pipeline)
     wanted = (StageConfig("crop", "yolov5n", 1, 1.0, 3), START[1])
     change = Change("d-1", "video", state.revision, START, wanted, 60.0)
@@ -107,15 +107,15 @@ def test_two_equal_rates_are_steady() -> None:
 
 def held_bytes(root: object) -> int:
     """The bytes of all that an object holds; functions, types and modules have no part in it."""
-    seen: dict[int, object] = {}
+    visited: dict[int, object] = {}
     waiting = [root]
     while waiting:
         each = waiting.pop()
-        if id(each) not in seen and not isinstance(each, (type, FunctionType, ModuleType)):
-            seen[id(each)] = each
+        if id(each) not in visited and not isinstance(each, (type, FunctionType, ModuleType)):
+            visited[id(each)] = each
             base = each.base if isinstance(each, np.ndarray) else None
             waiting += [base] if base is not None else gc.get_referents(each)
-    return sum(sys.getsizeof(each) for each in seen.values())
+    return sum(sys.getsizeof(each) for each in visited.values())
 
 
 # A row of every table, its columns twice as long as they need be.
@@ -149,15 +149,15 @@ def test_a_world_of_hours_holds_a_row_a_request_and_the_batches_of_a_window(fan_
 
 
 def test_a_simulated_service_never_compiles_its_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr("ipa.simulate.stage.drive", lambda kernel: asked.append(kernel) or drive(kernel))
+    kernels: list[str] = []
+    monkeypatch.setattr("ipa.simulate.stage.drive", lambda kernel: kernels.append(kernel) or drive(kernel))
     pipeline, profiles = packaged_example()
     load = Simulated(moving_load(2.0, 18.0, 100), Pace())
     site = SimpleNamespace(
         load=load, pipelines={"video": pipeline}, profiles={"video": profiles}, start=lambda _: START
     )
     SIMULATED.open(site)  # type: ignore[arg-type]
-    assert asked == ["plain", "plain"]
+    assert kernels == ["plain", "plain"]
 
 
 def test_without_a_load_there_is_no_simulated_world() -> None:

@@ -66,13 +66,13 @@ def settle_drains(pods: SimCluster, at_s: float) -> None:
 
 def played(pods: SimCluster, until_s: float) -> list[tuple[float, int, float]]:
     """(time, ready pods, cores held) after each event until then."""
-    seen = []
+    steps = []
     while pods.next_event_s() <= until_s:
         at_s = pods.next_event_s()
         pods.advance(at_s)
         settle_drains(pods, at_s)
-        seen.append((at_s, ready(pods), pods.cores))
-    return seen
+        steps.append((at_s, ready(pods), pods.cores))
+    return steps
 
 
 def change(pods: SimCluster, *configs: StageConfig, at_s: float = 0.0) -> None:
@@ -134,11 +134,11 @@ def test_more_and_fewer_of_the_same_restart_nothing(rolling: object) -> None:
 
 def test_another_batch_size_is_told_to_the_queue_or_restarts_the_pods() -> None:
     rebatched = StageConfig("detect", "small", 8, 1.0, 4)
-    told, restarted = cluster(), cluster(rebatch_restarts=True)
-    change(told, rebatched)
+    in_place, restarted = cluster(), cluster(rebatch_restarts=True)
+    change(in_place, rebatched)
     change(restarted, rebatched)
-    assert told.settled and not restarted.settled
-    assert serving(told) == [rebatched]
+    assert in_place.settled and not restarted.settled
+    assert serving(in_place) == [rebatched]
     assert serving(restarted) == [SMALL]
 
 
@@ -200,8 +200,8 @@ def test_pods_without_room_are_pending_cost_nothing_and_start_when_there_is_room
     other = StageConfig("read", "small", 1, 1.0, 2)
     pods = cluster(SMALL, other, capacity_cores=8.0)
     change(pods, replicas(SMALL, 7), other)
-    seen = pods.rollout(1.0)
-    assert (seen.phase, seen.lacks_room) == (RolloutPhase.PROGRESSING, True)
+    rollout = pods.rollout(1.0)
+    assert (rollout.phase, rollout.lacks_room) == (RolloutPhase.PROGRESSING, True)
     assert pods.cores == 8.0
     played(pods, 50.0)
     assert [state.ready_replicas for state in pods.states()] == [6, 2]
@@ -332,8 +332,8 @@ def test_what_is_not_seen_is_missing_with_its_reason(
     ],
 )
 def test_the_load_alone_is_that_of_all_signals(settings: MetricsSettings) -> None:
-    seen = metrics(range(1, 101), 60.0, settings)
-    assert seen.load(PIPELINE, 20.0) == seen.read(PIPELINE, 20.0).load
+    port = metrics(range(1, 101), 60.0, settings)
+    assert port.load(PIPELINE, 20.0) == port.read(PIPELINE, 20.0).load
 
 
 def test_a_short_gap_is_a_gap_in_the_load() -> None:
@@ -370,8 +370,8 @@ def test_a_latency_measured_under_load_comes_out_again_at_that_load(
     service = under_load(point(capacity_rps=rate_rps, latency_s=latency_s))
     assert service.spread == 0.0
     assert service.full_s < 1 / rate_rps
-    seen = sojourn(1, 1, service.full_s, service.full_s, rate_rps, timeout_s=0.0)
-    assert float(seen.quantile_s) == pytest.approx(latency_s, rel=1e-3)
+    predicted = sojourn(1, 1, service.full_s, service.full_s, rate_rps, timeout_s=0.0)
+    assert float(predicted.quantile_s) == pytest.approx(latency_s, rel=1e-3)
 
 
 def test_a_profile_with_waiting_in_its_latencies_is_told_by_its_throughput() -> None:
