@@ -298,9 +298,9 @@ def test_a_setting_may_name_code_and_what_is_wrong_with_it_is_said() -> None:
     assert made.forecaster == f"{BAD}:BadForecaster"
     with pytest.raises(ConfigurationError) as caught:
         Settings.from_env({"IPA_SOLVER": "nowhere:x", "IPA_FORECASTER": "nobody"})
-    told = str(caught.value)
-    assert "IPA_SOLVER='nowhere:x' is none of auto, gurobi, highs, exact" in told
+    message = str(caught.value)
+    assert "IPA_SOLVER='nowhere:x' is none of auto, gurobi, highs, exact" in message
     assert (
         "IPA_FORECASTER='nobody' is not the name of a forecaster. There are: ladder, foresight, learned"
-        in told
+        in message
     )
