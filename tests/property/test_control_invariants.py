@@ -137,9 +137,9 @@ class Trouble(RuleBasedStateMachine):
 
     @invariant()
     def ids_and_ticks_are_unique(self) -> None:
-        kept = self.made.store.recorded
-        assert len({decision.decision_id for decision in kept}) == len(kept)
-        assert len({decision.tick for decision in kept}) == len(kept)
+        decisions = self.made.store.recorded
+        assert len({decision.decision_id for decision in decisions}) == len(decisions)
+        assert len({decision.tick for decision in decisions}) == len(decisions)
 
     def teardown(self) -> None:
         """After the last fault it converges, and then is quiet."""
@@ -184,11 +184,11 @@ workloads = st.sampled_from(
 )
 
 
-def request(seen: Signals, workload: WorkloadState | None, *, mode: Mode = Mode.ACTIVE) -> TickRequest:
+def request(signals: Signals, workload: WorkloadState | None, *, mode: Mode = Mode.ACTIVE) -> TickRequest:
     return TickRequest(
         pipeline=PIPELINE,
         control=PipelineControl(mode=mode),
-        observation=observe(PIPELINE, seen, workload, at_s=9.0),
+        observation=observe(PIPELINE, signals, workload, at_s=9.0),
         forecaster=window_max,
         policy=Ours(PIPELINE, PLANNER),
         predict=profiled().predict,
@@ -199,9 +199,9 @@ def request(seen: Signals, workload: WorkloadState | None, *, mode: Mode = Mode.
     )
 
 
-def trusted(seen: Signals) -> bool:
+def trusted(signals: Signals) -> bool:
     """True if a person would decide on these signals."""
-    rate, load = seen.arrival_rate_rps, seen.load
+    rate, load = signals.arrival_rate_rps, signals.load
     if isinstance(rate, Missing) or isinstance(load, Missing):
         return False
     sane = [rate is not None and 0 <= rate < float("inf") for rate in reversed(load.value.rates_rps)]
@@ -210,28 +210,30 @@ def trusted(seen: Signals) -> bool:
 
 
 @settings(max_examples=many(75), deadline=None, derandomize=True)
-@given(seen=signals, workload=workloads)
-def test_what_cannot_be_trusted_is_never_acted_upon(seen: Signals, workload: WorkloadState | None) -> None:
-    effects, state = on_tick(request(seen, workload), EngineState())
+@given(observed=signals, workload=workloads)
+def test_what_cannot_be_trusted_is_never_acted_upon(
+    observed: Signals, workload: WorkloadState | None
+) -> None:
+    effects, state = on_tick(request(observed, workload), EngineState())
     if workload is None:
         assert effects.decision.reason is ReasonCode.WORKLOAD_UNKNOWN
-    elif not trusted(seen):
+    elif not trusted(observed):
         assert effects.decision.reason in {
             ReasonCode.METRICS_MISSING,
             ReasonCode.METRICS_STALE,
             ReasonCode.METRICS_INVALID,
         }
-    if workload is None or not trusted(seen):
+    if workload is None or not trusted(observed):
         assert effects.change is None and state.row == NO_ROW
 
 
 @settings(max_examples=many(30), deadline=None, derandomize=True)
-@given(seen=signals, workload=workloads, mode=st.sampled_from(Mode))
+@given(observed=signals, workload=workloads, mode=st.sampled_from(Mode))
 def test_a_decision_is_a_function_of_its_recorded_inputs(
-    seen: Signals, workload: WorkloadState | None, mode: Mode
+    observed: Signals, workload: WorkloadState | None, mode: Mode
 ) -> None:
-    first, state = on_tick(request(seen, workload, mode=mode), EngineState())
-    again, state_again = on_tick(request(seen, workload, mode=mode), EngineState())
+    first, state = on_tick(request(observed, workload, mode=mode), EngineState())
+    again, state_again = on_tick(request(observed, workload, mode=mode), EngineState())
     assert repr(first) == repr(again) and repr(state) == repr(state_again)
     assert first.decision.inputs_digest == again.decision.inputs_digest
 
@@ -241,7 +243,7 @@ def test_a_decision_is_a_function_of_its_recorded_inputs(
 def test_different_inputs_have_different_digests(rate_rps: float, other_rps: float) -> None:
     digests = set()
     for rate in (rate_rps, other_rps):
-        seen = Signals(Measured(rate), Measured(LoadHistory(1.0, (rate,))), Missing(MissingReason.ABSENT))
-        effects, _ = on_tick(request(seen, WorkloadState("1", (), True)), EngineState())
+        signals = Signals(Measured(rate), Measured(LoadHistory(1.0, (rate,))), Missing(MissingReason.ABSENT))
+        effects, _ = on_tick(request(signals, WorkloadState("1", (), True)), EngineState())
         digests.add(effects.decision.inputs_digest)
     assert len(digests) == len({rate_rps, other_rps})
