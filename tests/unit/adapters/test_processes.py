@@ -45,7 +45,7 @@ model name\t: another
 
 
 @pytest.mark.parametrize(
-    ("family", "model", "name", "told"),
+    ("family", "model", "name", "expected"),
     [
         # Milan and Turin, as a virtual machine names both; a batch took the second half the time.
         (25, 1, "AMD EPYC", "AMD EPYC (family 25, model 1)"),
@@ -55,22 +55,22 @@ model name\t: another
     ],
 )
 def test_a_name_of_many_models_is_told_with_family_and_model(
-    tmp_path: Path, family: int, model: int, name: str, told: str
+    tmp_path: Path, family: int, model: int, name: str, expected: str
 ) -> None:
-    found = tmp_path / "cpuinfo"
-    found.write_text(TWO_CPUS.format(family=family, model=model, name=name))
-    assert processor_name(found) == told
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(TWO_CPUS.format(family=family, model=model, name=name))
+    assert processor_name(cpuinfo) == expected
 
 
 @pytest.mark.parametrize("text", ["", "processor\t: 0\nBogoMIPS\t: 50.00\nCPU part\t: 0xd40\n", None])
 def test_without_a_name_it_is_the_architecture(tmp_path: Path, text: str | None) -> None:
-    found = tmp_path / "cpuinfo"
+    cpuinfo = tmp_path / "cpuinfo"
     if text is not None:
-        found.write_text(text)
-    assert processor_name(found) == (platform.processor() or platform.machine())
+        cpuinfo.write_text(text)
+    assert processor_name(cpuinfo) == (platform.processor() or platform.machine())
 
 
 def test_a_kernel_that_tells_no_numbers_has_the_name_alone(tmp_path: Path) -> None:
-    found = tmp_path / "cpuinfo"
-    found.write_text("model name : AMD EPYC\n")
-    assert processor_name(found) == "AMD EPYC"
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("model name : AMD EPYC\n")
+    assert processor_name(cpuinfo) == "AMD EPYC"

@@ -57,11 +57,11 @@ def test_an_error_is_an_answer_too() -> None:
 
 
 def test_an_error_is_shared_by_those_who_wait_and_kept_if_asked_for() -> None:
-    asked, go_on, waiting = 0, Event(), Semaphore(0)
+    fetches, go_on, waiting = 0, Event(), Semaphore(0)
 
     def fails() -> str:
-        nonlocal asked
-        asked += 1
+        nonlocal fetches
+        fetches += 1
         assert go_on.wait(10.0)
         raise UnavailableError("the server is gone", hint="Start it.")
 
@@ -72,13 +72,13 @@ def test_an_error_is_shared_by_those_who_wait_and_kept_if_asked_for() -> None:
 
     cache: TtlCache[str] = TtlCache(60.0, lambda: 0.0, keeps_errors=False, place=place)
     with ThreadPoolExecutor(8) as pool:
-        found = [pool.submit(cache.get, "a", fails) for _ in range(8)]
+        answers = [pool.submit(cache.get, "a", fails) for _ in range(8)]
         for _ in range(8):
             assert waiting.acquire(timeout=300)
         go_on.set()
-        errors = [each.exception(10.0) for each in found]
+        errors = [each.exception(10.0) for each in answers]
     assert {getattr(error, "hint", "") for error in errors} == {"Start it."}
-    assert asked == 1
+    assert fetches == 1
     assert cache.get("a", lambda: "again") == ("again", 0.0)
 
 

@@ -74,9 +74,9 @@ def test_every_setting_is_in_one_group() -> None:
 
 def test_each_value_has_its_source() -> None:
     settings = Settings.from_env({"IPA_TICK_S": "6", "IPA_PORT": "9000"}, port=9001)
-    found = {each.variable: each.source for each in configuration(settings).settings}
-    assert (found["IPA_TICK_S"], found["IPA_PORT"]) == (SettingSource.ENVIRONMENT, SettingSource.OPTION)
-    assert found["IPA_HOST"] is SettingSource.DEFAULT
+    sources = {each.variable: each.source for each in configuration(settings).settings}
+    assert (sources["IPA_TICK_S"], sources["IPA_PORT"]) == (SettingSource.ENVIRONMENT, SettingSource.OPTION)
+    assert sources["IPA_HOST"] is SettingSource.DEFAULT
 
 
 @pytest.mark.parametrize(
@@ -147,13 +147,13 @@ def test_everything_wrong_is_said_at_once_before_a_model_server_starts(
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     assert run(["serve", "ocr", "--target", "local", "--folder", str(tmp_path / "local")]) == 78
-    said = capsys.readouterr().err
+    errors = capsys.readouterr().err
     for words in (
         "IPA_FORECAST_TRACE",
         "IPA_ACTUATION=gitops needs the target kubernetes",
         "IPA_GITOPS_DIR",
         "IPA_LEADER_ELECTION=on needs the target kubernetes",
     ):
-        assert words in said
+        assert words in errors
     assert started == []
     assert not (tmp_path / "local").exists()

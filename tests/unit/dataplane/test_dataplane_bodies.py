@@ -107,7 +107,7 @@ async def test_elements_are_read_no_further_than_the_shape_says(
 async def test_what_takes_long_is_not_done_by_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     threads: dict[str, set[bool]] = {}
 
-    def told(module: Any, name: str) -> None:
+    def record_thread(module: Any, name: str) -> None:
         function = getattr(module, name)
 
         def tell(*given: Any, **named: Any) -> Any:
@@ -116,11 +116,11 @@ async def test_what_takes_long_is_not_done_by_the_event_loop(monkeypatch: pytest
 
         monkeypatch.setattr(module, name, tell)
 
-    told(http, "parse_object")
-    told(tensors, "parse_request")
-    told(tensors, "dump_with_bytes")
-    told(stagequeue, "parse_answer")
-    told(batching, "dump")
+    record_thread(http, "parse_object")
+    record_thread(tensors, "parse_request")
+    record_thread(tensors, "dump_with_bytes")
+    record_thread(stagequeue, "parse_answer")
+    record_thread(batching, "dump")
     answer = await Stage().post(body(b",".join([b"1234567"] * 50_000), "[1, 50000]"))
     assert answer.status_code == 200
     assert len(answer.json()["outputs"][0]["data"]) == 50_000

@@ -79,13 +79,13 @@ def run(server: Server, scenario: Callable[[Client], Awaitable[None]]) -> None:
 )
 def test_an_answer_is_read_however_it_is_laid_out(answer: bytes, body: bytes, piece: int) -> None:
     async def scenario(client: Client) -> None:
-        status, found, _ = await client.post(f"{server.url}/v2/x?y=1", b"{}", {"ipa-budget-ms": "5"})
-        assert (status, found) == (200, body)
+        status, content, _ = await client.post(f"{server.url}/v2/x?y=1", b"{}", {"ipa-budget-ms": "5"})
+        assert (status, content) == (200, body)
 
     server = Server([answer], piece)
     run(server, scenario)
-    [[asked]] = server.asked
-    lines = asked.decode().split("\r\n")
+    [[sent]] = server.asked
+    lines = sent.decode().split("\r\n")
     assert lines[0] == "POST /v2/x?y=1 HTTP/1.1"
     assert {"content-type: application/json", "content-length: 2", "ipa-budget-ms: 5"} <= {*lines}
     assert lines[-1] == "{}"
@@ -187,18 +187,18 @@ def test_what_a_kept_connection_loses_is_sent_once_more_over_a_new_one() -> None
     """A server that has ended leaves as many broken connections as there were requests at once."""
 
     async def scenario(restarts: int) -> list[int]:
-        asked: list[int] = []
+        requests: list[int] = []
         ended: list[int] = []
         both = asyncio.Barrier(2)
 
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            number = len(asked)
-            asked.append(0)
+            number = len(requests)
+            requests.append(0)
             with suppress(asyncio.IncompleteReadError, ConnectionResetError):
                 while await reader.readuntil(b"\r\n\r\n{}"):
-                    asked[number] += 1
+                    requests[number] += 1
                     # The first two are kept, and lose what comes next; so do the later ones, so often.
-                    if number < 2 and asked[number] == 1:
+                    if number < 2 and requests[number] == 1:
                         await both.wait()
                     elif number < 2 + restarts:
                         break
@@ -216,10 +216,10 @@ def test_what_a_kept_connection_loses_is_sent_once_more_over_a_new_one() -> None
                 assert (await client.post(url, b"{}", {}))[1] == b"ok"
         finally:
             await client.close()
-            while len(ended) < len(asked):
+            while len(ended) < len(requests):
                 await asyncio.sleep(0)
             listening.close()
-        return asked
+        return requests
 
     # The other kept connection is of the same server: nothing is sent over it.
     assert sorted(asyncio.run(scenario(0))) == [1, 1, 2]

@@ -47,9 +47,9 @@ class Container:
 
     def __init__(self, module: str, **env: str) -> None:
         self.port = free_port()
-        kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME") if name in os.environ}
+        inherited = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME") if name in os.environ}
         port = {"PREDICTIVE_UNIT_HTTP_SERVICE_PORT": str(self.port)}
-        self.process = subprocess.Popen([sys.executable, "-m", module], env={**kept, **port, **env})
+        self.process = subprocess.Popen([sys.executable, "-m", module], env={**inherited, **port, **env})
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
@@ -139,15 +139,15 @@ def test_they_start_from_their_environment_and_end_what_is_in_flight_when_told_t
 
 
 def test_a_container_without_its_settings_says_which_are_missing() -> None:
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "ipa.dataplane.queue"],
         env={"PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert told.returncode == 1
-    assert "these variables must be set: IPA_PIPELINE, IPA_STAGE" in told.stderr
+    assert done.returncode == 1
+    assert "these variables must be set: IPA_PIPELINE, IPA_STAGE" in done.stderr
 
 
 def test_replicas_are_the_pods_behind_the_service() -> None:
@@ -157,14 +157,14 @@ def test_replicas_are_the_pods_behind_the_service() -> None:
         None,
         ["10.0.0.3", "fd00::1"],
     ]
-    seen: list[list[str]] = []
+    replicas: list[list[str]] = []
 
     async def lookup(host: str, port: int) -> list[str]:
         assert (host, port) == ("shop-detect-model-default.prod", 9000)
-        found = answers.pop(0)
-        if found is None:
+        addresses = answers.pop(0)
+        if addresses is None:
             raise OSError("Name or service not known")
-        return found
+        return addresses
 
     async def look_four_times() -> None:
         queue = QueueServer(
@@ -172,8 +172,8 @@ def test_replicas_are_the_pods_behind_the_service() -> None:
         )
         for _ in range(4):
             await queue.discover()
-            seen.append([*queue._queues["1"].config.replicas])
+            replicas.append([*queue._queues["1"].config.replicas])
 
     asyncio.run(look_four_times())
     before = ["http://10.0.0.1:9000", "http://10.0.0.2:9000"]
-    assert seen == [before, before, before, ["http://10.0.0.3:9000", "http://[fd00::1]:9000"]]
+    assert replicas == [before, before, before, ["http://10.0.0.3:9000", "http://[fd00::1]:9000"]]

@@ -246,11 +246,11 @@ class Outage:
 
 
 @pytest.mark.parametrize(
-    ("refused", "broken", "status", "asked"),
+    ("refused", "broken", "status", "attempts"),
     [(3, 0, 200, 4), (0, 1, 200, 2), (1, 1, 200, 3), (0, 2, 502, 2)],
 )
 async def test_the_router_sends_again_to_a_queue_that_was_away(
-    refused: int, broken: int, status: int, asked: int
+    refused: int, broken: int, status: int, attempts: int
 ) -> None:
     failures = [
         *(ConnectionLostError("refused") for _ in range(refused)),
@@ -259,7 +259,7 @@ async def test_the_router_sends_again_to_a_queue_that_was_away(
     outage = Outage(Wire(a=queue("a")), *failures)
     async with client(RouterServer("p", [("a", "http://a")], post=outage).application()) as http:
         answer = await http.post("/v2/models/p/infer", json=request(1))
-    assert (answer.status_code, outage.asked) == (status, asked)
+    assert (answer.status_code, outage.asked) == (status, attempts)
     if status == 502:
         assert "stage 'a'" in answer.json()["detail"]
 
@@ -271,7 +271,7 @@ async def test_an_answer_of_something_else_than_a_queue_is_a_502(answer: bytes) 
 
     stages = [("a", "http://a"), ("b", "http://b")]
     async with client(RouterServer("p", stages, post=something).application()) as http:
-        found = await http.post("/v2/models/p/infer", json=request(1))
-        assert (found.status_code, found.json()["code"]) == (502, "failed")
+        response = await http.post("/v2/models/p/infer", json=request(1))
+        assert (response.status_code, response.json()["code"]) == (502, "failed")
         bad_puid = await http.post("/v2/models/p/infer", json=request(1), headers={"seldon-puid": "a b"})
         assert bad_puid.status_code == 400

@@ -49,17 +49,17 @@ async def test_a_loop_that_nobody_asks_about_is_left_alone_and_its_lag_forgotten
 
 
 async def test_what_is_left_of_the_sla_is_told_where_requests_may_be_later() -> None:
-    told: list[dict[str, str]] = []
+    sent_headers: list[dict[str, str]] = []
 
     async def post(url: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes, dict[str, str]]:
-        told.append(headers)
+        sent_headers.append(headers)
         return 200, orjson.dumps({"outputs": []}), {}
 
     for drop_after_s, sla_s in ((1.0, 0.4), (0.4, 0.4), (0.4, 1.0), (None, 0.4)):
         router = RouterServer("p", [("s", "http://s")], drop_after_s=drop_after_s, sla_s=sla_s, post=post)  # type: ignore[arg-type]
         await call(router.application(), "POST", "/v2/models/p/infer", BODY)
-    assert [float(it[BUDGET_HEADER]) for it in told] == [1000.0, 400.0, 400.0, 400.0]
-    assert [it.get(AIM_HEADER) for it in told] == ["400.000", None, None, None]
+    assert [float(it[BUDGET_HEADER]) for it in sent_headers] == [1000.0, 400.0, 400.0, 400.0]
+    assert [it.get(AIM_HEADER) for it in sent_headers] == ["400.000", None, None, None]
 
 
 async def test_the_lag_is_taken_from_the_budget_of_a_request() -> None:

@@ -43,26 +43,26 @@ def test_goodput_beyond_capacity_is_near_it(path: str, load_ratio: float, spread
     """Without refusals at most 44 % of it were in time at 1.6 times the capacity, and 13 % at five times."""
     stages = [replace(stage, spread=spread) for stage in PATHS[path]]
     # As many arrivals as it takes for their number to be near its mean.
-    seen = overload(stages, load_ratio * SLOW.capacity_rps, sla_s=SLA_S, seconds=12.0)
-    assert seen.goodput_rps > 0.9 * SLOW.capacity_rps
-    assert seen.outcomes[200, "late"] == 0
+    load = overload(stages, load_ratio * SLOW.capacity_rps, sla_s=SLA_S, seconds=12.0)
+    assert load.goodput_rps > 0.9 * SLOW.capacity_rps
+    assert load.outcomes[200, "late"] == 0
 
 
 def test_most_of_what_is_too_much_is_refused_at_once() -> None:
-    seen = overload(STAGES, 2 * SLOW.capacity_rps, sla_s=SLA_S)
-    refused = seen.outcomes[503, "overload"]
-    assert refused > 0.8 * (seen.sent - seen.in_time)
-    at_once = sum(took_s < 0.1 for took_s in seen.refused_s)
-    assert at_once > 0.8 * len(seen.refused_s)
-    assert seen.retry_after.count("1") == refused
+    load = overload(STAGES, 2 * SLOW.capacity_rps, sla_s=SLA_S)
+    refused = load.outcomes[503, "overload"]
+    assert refused > 0.8 * (load.sent - load.in_time)
+    at_once = sum(took_s < 0.1 for took_s in load.refused_s)
+    assert at_once > 0.8 * len(load.refused_s)
+    assert load.retry_after.count("1") == refused
 
 
 def test_a_lighter_variant_carries_what_would_be_refused() -> None:
     lighter = {"half": 0.5, "tenth": 0.1}
     stages = [replace(stage, lighter=lighter, largest_batch_size=8) for stage in STAGES]
-    seen = overload(stages, 3 * SLOW.capacity_rps, sla_s=SLA_S)
-    assert seen.in_time > 0.98 * seen.sent
-    answered, by_lighter = seen.served("slow")
+    load = overload(stages, 3 * SLOW.capacity_rps, sla_s=SLA_S)
+    assert load.in_time > 0.98 * load.sent
+    answered, by_lighter = load.served("slow")
     # At most a third can have the variant that runs.
     assert 0.6 * answered < by_lighter < answered
 
@@ -84,9 +84,9 @@ HEAVY = (
 @pytest.mark.parametrize("seed", [1, 2])
 def test_refusals_at_the_entry_do_not_keep_a_stage_at_what_it_cannot_carry(seed: int) -> None:
     """Else 40 to 44 % are in time, and a third of the batches is lighter: what is refused hides the load."""
-    seen = overload(HEAVY, 25.0, sla_s=1.0, seconds=12.0, seed=seed)
-    assert seen.in_time > 0.98 * seen.sent
-    answered, by_lighter = seen.served("detect")
+    load = overload(HEAVY, 25.0, sla_s=1.0, seconds=12.0, seed=seed)
+    assert load.in_time > 0.98 * load.sent
+    answered, by_lighter = load.served("detect")
     assert by_lighter > 0.8 * answered
 
 
@@ -94,15 +94,15 @@ def test_refusals_at_the_entry_do_not_keep_a_stage_at_what_it_cannot_carry(seed:
 def test_profiles_say_at_once_which_variant_carries_the_load(seed: int) -> None:
     """Without them 80 to 89 % of the first seconds are in time: variants and larger batches are tried."""
     stages = [replace(stage, is_profiled=True) for stage in HEAVY]
-    seen = overload(stages, 25.0, sla_s=1.0, seconds=6.0, warm_up_s=0.0, seed=seed)
-    assert seen.in_time > 0.97 * seen.sent
+    load = overload(stages, 25.0, sla_s=1.0, seconds=6.0, warm_up_s=0.0, seed=seed)
+    assert load.in_time > 0.97 * load.sent
 
 
 def test_nothing_is_refused_and_no_lighter_variant_is_chosen_below_the_capacity() -> None:
     stages = [replace(stage, lighter={"tenth": 0.1}) for stage in STAGES]
-    seen = overload(stages, 0.6 * SLOW.capacity_rps, sla_s=SLA_S)
-    assert seen.in_time == seen.sent
-    assert seen.served("slow")[1] == 0
+    load = overload(stages, 0.6 * SLOW.capacity_rps, sla_s=SLA_S)
+    assert load.in_time == load.sent
+    assert load.served("slow")[1] == 0
 
 
 MORE_ACCURATE = {"twice": 2.0, "four": 4.0}
@@ -130,18 +130,18 @@ def test_a_stage_spends_no_time_on_accuracy_that_a_later_one_needs() -> None:
         replace(stage, lighter={"half": 0.5}, heavier=MORE_ACCURATE, largest_batch_size=8, is_profiled=True)
         for stage in PATHS["middle"]
     ]
-    seen = overload(stages, 0.9 * SLOW.capacity_rps, sla_s=SLA_S, seconds=20.0)
-    assert seen.in_time == seen.sent
-    answered, by_lighter = seen.served("slow")
+    load = overload(stages, 0.9 * SLOW.capacity_rps, sla_s=SLA_S, seconds=20.0)
+    assert load.in_time == load.sent
+    answered, by_lighter = load.served("slow")
     assert by_lighter < 0.1 * answered
-    answered, by_heavier = seen.served("quick", "heavier")
+    answered, by_heavier = load.served("quick", "heavier")
     assert by_heavier > 0.8 * answered
 
 
 def test_what_is_too_much_is_carried_though_heavier_variants_are_there() -> None:
     stages = [replace(stage, heavier=MORE_ACCURATE, is_profiled=True) for stage in STAGES]
-    seen = overload(stages, 1.6 * SLOW.capacity_rps, sla_s=SLA_S, seconds=12.0)
-    assert seen.goodput_rps > 0.9 * SLOW.capacity_rps
+    load = overload(stages, 1.6 * SLOW.capacity_rps, sla_s=SLA_S, seconds=12.0)
+    assert load.goodput_rps > 0.9 * SLOW.capacity_rps
 
 
 @pytest.mark.parametrize(("place", "load_ratio"), [(0, 3.0), (1, 1.5)])
@@ -150,11 +150,11 @@ def test_batches_grow_where_more_arrives_than_they_carry(place: int, load_ratio:
     stages = [QUICK, replace(QUICK, name="last")]
     rate_rps = load_ratio * single.capacity_rps
     stages.insert(place, replace(single, largest_batch_size=8))
-    seen = overload(stages, rate_rps, sla_s=SLA_S, seconds=6.0)
-    assert seen.in_time > 0.99 * seen.sent
-    assert seen.served("single")[1] == 0
+    load = overload(stages, rate_rps, sla_s=SLA_S, seconds=6.0)
+    assert load.in_time > 0.99 * load.sent
+    assert load.served("single")[1] == 0
     # Without them no more than it carries.
-    assert seen.goodput_rps > 0.95 * rate_rps > 1.4 * single.capacity_rps
+    assert load.goodput_rps > 0.95 * rate_rps > 1.4 * single.capacity_rps
 
 
 @pytest.mark.parametrize("load_ratio", [0.8, 1.6])
@@ -162,8 +162,8 @@ def test_larger_batches_do_no_harm_where_they_save_no_time(load_ratio: float) ->
     alike = ToyStage("alike", one_s=0.03, more_s=0.03, batch_size=1, replicas=2)
     rate_rps = load_ratio * alike.capacity_rps
     before = overload([QUICK, alike], rate_rps, sla_s=SLA_S)
-    seen = overload([QUICK, replace(alike, largest_batch_size=8)], rate_rps, sla_s=SLA_S)
-    assert seen.in_time > 0.97 * before.in_time
+    load = overload([QUICK, replace(alike, largest_batch_size=8)], rate_rps, sla_s=SLA_S)
+    assert load.in_time > 0.97 * before.in_time
 
 
 def test_requests_on_their_way_take_their_number_over_the_rate_of_answers() -> None:
@@ -219,32 +219,32 @@ def test_what_comes_is_told_to_a_stage_while_requests_are_lost_before_it() -> No
 
 
 def test_losses_are_counted_by_stage_and_cause() -> None:
-    seen = overload(PATHS["middle"], 2 * SLOW.capacity_rps, sla_s=SLA_S)
+    load = overload(PATHS["middle"], 2 * SLOW.capacity_rps, sla_s=SLA_S)
     counted = {
         line.split(" ")[0]: float(line.split(" ")[1])
-        for line in seen.metrics["router"].splitlines()
+        for line in load.metrics["router"].splitlines()
         if line.startswith("ipa_router_")
     }
     losses = sum(value for name, value in counted.items() if name.startswith("ipa_router_losses_total"))
     assert losses == counted['ipa_router_requests_total{outcome="dropped",part="1",pipeline="p"}']
     early = counted['ipa_router_losses_total{cause="overload",pipeline="p",stage="slow"}']
     assert early > 0.8 * losses
-    assert 'ipa_queue_losses_total{cause="no_time_left",pipeline="p",stage="slow"}' in seen.metrics["slow"]
+    assert 'ipa_queue_losses_total{cause="no_time_left",pipeline="p",stage="slow"}' in load.metrics["slow"]
 
 
 def test_times_pass_through_headers_and_fade() -> None:
-    told = StageTimes(wait_s=0.5, usual_s=0.25, least_s=0.125)
-    assert parse_times(told.to_header()) == told
-    assert told.after(0.2) == StageTimes(0.3, 0.25, 0.125)
-    assert told.after(KEPT_S + 0.1) == UNKNOWN
-    assert total([told, told]) == StageTimes(1.0, 0.5, 0.25)
+    times = StageTimes(wait_s=0.5, usual_s=0.25, least_s=0.125)
+    assert parse_times(times.to_header()) == times
+    assert times.after(0.2) == StageTimes(0.3, 0.25, 0.125)
+    assert times.after(KEPT_S + 0.1) == UNKNOWN
+    assert total([times, times]) == StageTimes(1.0, 0.5, 0.25)
 
 
 def test_a_busy_router_or_queue_is_a_wait() -> None:
-    told = StageTimes(wait_s=0.5, usual_s=0.25, least_s=0.125)
-    assert told.with_hop(0.0) == told
-    assert told.with_hop(USUAL_HOP_S / 2) == StageTimes(0.5, 0.25 + USUAL_HOP_S / 2, 0.125)
-    assert told.with_hop(USUAL_HOP_S + 0.5) == StageTimes(1.0, 0.25 + USUAL_HOP_S, 0.125)
+    times = StageTimes(wait_s=0.5, usual_s=0.25, least_s=0.125)
+    assert times.with_hop(0.0) == times
+    assert times.with_hop(USUAL_HOP_S / 2) == StageTimes(0.5, 0.25 + USUAL_HOP_S / 2, 0.125)
+    assert times.with_hop(USUAL_HOP_S + 0.5) == StageTimes(1.0, 0.25 + USUAL_HOP_S, 0.125)
 
 
 @pytest.mark.parametrize(

@@ -69,8 +69,8 @@ async def test_each_part_has_its_share_and_a_request_stays_in_one(shares: Mappin
     assert all(abs(counts[part] - 4 * percent) <= 2 for part, percent in shares.items())
     # Requests that alternate between two kinds meet all parts alike.
     for kind in (first[::2], first[1::2], first[::5]):
-        found = Counter(part for _, part in kind)
-        assert all(abs(found[part] - len(kind) * it / 100) <= 4 for part, it in shares.items())
+        kind_counts = Counter(part for _, part in kind)
+        assert all(abs(kind_counts[part] - len(kind) * it / 100) <= 4 for part, it in shares.items())
 
 
 async def test_shares_move_at_once_and_a_part_is_told_of_until_its_last_request_has_ended() -> None:
@@ -82,8 +82,8 @@ async def test_shares_move_at_once_and_a_part_is_told_of_until_its_last_request_
         while not stages.parts:
             await asyncio.sleep(0)
         answer = await http.put("/admin/config", json={"shares": {"2": 100}})
-        told = answer.json()
-        assert (told["shares"], told["in_flight"]) == ({"2": 100}, {"1": 1, "2": 0})
+        state = answer.json()
+        assert (state["shares"], state["in_flight"]) == ({"2": 100}, {"1": 1, "2": 0})
         stages.go_on.set()
         await waiting
         await ask(http, 3)

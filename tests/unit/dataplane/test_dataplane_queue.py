@@ -103,9 +103,9 @@ async def test_only_the_late_request_of_a_batch_is_dropped() -> None:
     queue = stage_queue(send, batch_size=4, batch_timeout_s=0)
     first = asyncio.ensure_future(queue.infer(xs(1), 9))
     await asyncio.sleep(0.1)
-    late, kept = await asyncio.gather(queue.infer(xs(2), 0.5), queue.infer(xs(3), 5))
+    late, in_time = await asyncio.gather(queue.infer(xs(2), 0.5), queue.infer(xs(3), 5))
     assert (late.outcome, late.cause) == (Outcome.DROPPED, LossCause.NO_TIME_LEFT)
-    assert values(kept) == [30]
+    assert values(in_time) == [30]
     assert values(await first) == [10]
     assert [data for _, _, data in send.sent] == [[1], [3]]
 
@@ -456,8 +456,8 @@ def test_chance_gives_no_batch_a_time_below_zero() -> None:
         times = ServiceTimes(1.0, 1.0)
         for items, took_s in taken:
             times.add(1.0, items, took_s)
-        found = [times.at_ratio(0.0, 1.0, 10.0, items) for items in range(1, 9)]
-        assert all(0 < one <= more for one, more in pairwise(found))
+        batch_times_s = [times.at_ratio(0.0, 1.0, 10.0, items) for items in range(1, 9)]
+        assert all(0 < one <= more for one, more in pairwise(batch_times_s))
 
 
 async def test_a_queue_posts_to_the_model_of_the_variant() -> None:
@@ -515,8 +515,8 @@ def test_a_request_comes_while_a_batch_is_due_at_once_on_uvloop() -> None:
             replicas={"http://a": ("v",)},
         )
         tensor = Tensor("x", "FP32", (1, 1), [0.5])
-        found = await asyncio.gather(*(queue.infer((tensor,), 10.0) for _ in range(4)))
-        assert [it.outcome for it in found] == [Outcome.ANSWERED] * 4
+        ended = await asyncio.gather(*(queue.infer((tensor,), 10.0) for _ in range(4)))
+        assert [it.outcome for it in ended] == [Outcome.ANSWERED] * 4
         await queue.close()
 
     uvloop.run(scenario())

@@ -105,14 +105,14 @@ def test_a_debt_is_paid_back_with_the_cores_given_meanwhile() -> None:
 def test_cores_are_those_of_the_file_while_it_makes_sense(tmp_path: Path) -> None:
     file = tmp_path / "cores"
     given = GivenCores({"IPA_CORES": "0.5", "IPA_CORES_FILE": str(file)})
-    seen = [given.now()]
+    readings = [given.now()]
     for text in ("0.25", "much", "-1", "inf", "1"):
         part = tmp_path / "part"
         part.write_text(text)
         part.replace(file)
-        seen.append(given.now())
+        readings.append(given.now())
     file.unlink()
-    assert [*seen, given.now()] == [0.5, 0.25, 0.25, 0.25, 0.25, 1.0, 1.0]
+    assert [*readings, given.now()] == [0.5, 0.25, 0.25, 0.25, 0.25, 1.0, 1.0]
 
 
 @pytest.mark.parametrize(

@@ -117,8 +117,8 @@ def test_an_orchestrators_connection_ends_so_that_its_next_request_reaches_any_r
     picture = {"name": "picture", "datatype": "BYTES", "shape": [1], "data": ["YQ=="]}
     picture["parameters"] = {"content_type": "base64"}
     number = {"name": "number", "datatype": "FP64", "shape": [1], "data": [1.0]}
-    found = answer([picture, number], headers).get("parameters", {}).get("headers", {})
-    assert found == ({"connection": "close"} if ends else {})
+    response_headers = answer([picture, number], headers).get("parameters", {}).get("headers", {})
+    assert response_headers == ({"connection": "close"} if ends else {})
 
 
 def test_what_the_protocol_does_not_carry_is_refused() -> None:

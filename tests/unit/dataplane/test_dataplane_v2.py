@@ -191,8 +191,8 @@ async def test_a_binary_request_reaches_the_model_as_json_and_shares_batches_wit
     ]
     async with client(stage.application) as http:
         await stage.learn(http)
-        asked = binary({"inputs": inputs, "parameters": {"binary_data_output": True}}, *raw)
-        answer = await http.post("/v2/models/s/infer", **asked)
+        message = binary({"inputs": inputs, "parameters": {"binary_data_output": True}}, *raw)
+        answer = await http.post("/v2/models/s/infer", **message)
         assert answer.status_code == 200, answer.text
         assert answer.headers["content-type"] == "application/octet-stream"
         length = int(answer.headers[JSON_LENGTH_HEADER])
@@ -281,8 +281,8 @@ async def test_outputs_are_selected_in_their_order_and_unknown_ones_refused() ->
             body = {"inputs": [X, WORD], "outputs": [*outputs]}
             return await http.post("/v2/models/s/infer", json=body)
 
-        found = (await ask({"name": "z"}, {"name": "x"})).json()
-        assert [it["name"] for it in found["outputs"]] == ["z", "x"]
+        response = (await ask({"name": "z"}, {"name": "x"})).json()
+        assert [it["name"] for it in response["outputs"]] == ["z", "x"]
         late = await ask({"name": "nothing"})
         # The model is not known to have it not, and is asked.
         assert (late.status_code, late.json()["code"], len(stage.asked)) == (400, "input.output", 2)
@@ -330,8 +330,8 @@ async def test_an_output_that_no_model_declares_is_refused_by_the_answer() -> No
 async def test_metadata_of_a_pipeline_has_the_first_inputs_and_the_last_outputs() -> None:
     last = {"outputs": [{"name": "digit", "datatype": "INT64", "shape": [-1]}]}
     async with client(pipeline(Stage("s0"), Stage("s1", last))) as http:
-        found = (await http.get("/v2/models/p")).json()
-        assert found == {
+        metadata = (await http.get("/v2/models/p")).json()
+        assert metadata == {
             **{"name": "p", "versions": ["1"], "platform": "ipa"},
             **{"inputs": DECLARED["inputs"], "outputs": last["outputs"]},
         }
@@ -360,6 +360,6 @@ def test_times_are_told_in_milliseconds() -> None:
 
 
 def test_a_request_without_outputs_wants_all() -> None:
-    asked = parse_request({"inputs": [X], "outputs": []})
-    assert asked.wanted is None
-    assert asked.select(asked.inputs) == asked.inputs
+    parsed = parse_request({"inputs": [X], "outputs": []})
+    assert parsed.wanted is None
+    assert parsed.select(parsed.inputs) == parsed.inputs

@@ -178,13 +178,13 @@ def test_a_server_that_moved_is_found_by_the_credentials_that_were_read_again(
 def test_a_watch_can_be_closed_from_another_thread(kube: FakeKube, client: KubeClient) -> None:
     _, version = client.list_all(SELDON_DEPLOYMENT, "models")
     stream = client.watch(SELDON_DEPLOYMENT, "models", version, 3600.0)
-    seen: list[Json] = []
+    events: list[Json] = []
     ended = threading.Event()
 
     def follow() -> None:
         # Cut off, which is what was asked for.
         with suppress(UnavailableError):
-            seen.extend(stream)
+            events.extend(stream)
         ended.set()
 
     thread = threading.Thread(target=follow)

@@ -28,7 +28,7 @@ def sink(client: KubeClient, clock: VirtualClock) -> KubeEvents:
     return KubeEvents(client, clock, SELDON.entry_of)
 
 
-def told(kube: FakeKube) -> list[Json]:
+def recorded_events(kube: FakeKube) -> list[Json]:
     with kube.store.lock:
         return kube.store.find("events", "models")
 
@@ -41,7 +41,7 @@ def test_it_is_what_kubectl_describe_shows(kube: FakeKube, sink: KubeEvents) -> 
     with kube.store.lock:
         sdep = kube.store.get("seldondeployments", "models", "sample")
     sink.emit(PIPELINE, DRIFT)
-    (event,) = told(kube)
+    (event,) = recorded_events(kube)
     assert event["involvedObject"]["uid"] == sdep["metadata"]["uid"]
     assert (event["involvedObject"]["kind"], event["involvedObject"]["name"]) == (
         "SeldonDeployment",
@@ -51,16 +51,16 @@ def test_it_is_what_kubectl_describe_shows(kube: FakeKube, sink: KubeEvents) -> 
     assert event["message"] == DRIFT.message
     assert (event["source"]["component"], event["count"]) == ("ipa-serving", 1)
     sink.emit(PIPELINE, Event(ReasonCode.SCALE_UP, "8 rps"))
-    assert sorted(one["type"] for one in told(kube)) == ["Normal", "Warning"]
+    assert sorted(one["type"] for one in recorded_events(kube)) == ["Normal", "Warning"]
 
 
 def test_only_so_many_in_a_minute(kube: FakeKube, sink: KubeEvents, clock: VirtualClock) -> None:
     for number in range(100):
         sink.emit(PIPELINE, about(number))
-    assert (len(told(kube)), sink.dropped) == (PER_MINUTE, 100 - PER_MINUTE)
+    assert (len(recorded_events(kube)), sink.dropped) == (PER_MINUTE, 100 - PER_MINUTE)
     clock.wait(60.0)
     sink.emit(PIPELINE, about(100))
-    assert len(told(kube)) == PER_MINUTE + 1
+    assert len(recorded_events(kube)) == PER_MINUTE + 1
 
 
 @pytest.mark.parametrize("kind", list(FaultKind))
@@ -103,7 +103,7 @@ def test_a_role_that_allows_no_events_is_not_asked_with_each(
     kube.denied = set()
     clock.wait(FORBIDDEN_S)
     sink.emit(PIPELINE, about(9))
-    assert len(told(kube)) == 1
+    assert len(recorded_events(kube)) == 1
 
 
 def test_a_long_message_is_cut_to_what_the_server_takes() -> None:

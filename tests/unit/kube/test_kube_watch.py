@@ -54,7 +54,7 @@ class Scripted:
     def hear(self, *events: tuple[str, Json]) -> set[str]:
         """The names that it tells of those events."""
         self.told.clear()
-        self.events = [{"type": kind, "object": found} for kind, found in events]
+        self.events = [{"type": kind, "object": body} for kind, body in events]
         self.watcher.step()
         return set(self.told)
 
@@ -98,18 +98,18 @@ def test_a_list_after_a_gap_tells_what_the_events_would_have_told_of_what_differ
     """Whatever happened in between: nothing that differs is missed, nothing that does not is told."""
     generations = dict.fromkeys("abc", 1)
     blind, seeing = (Scripted(*(sdep(name) for name in "abc")) for _ in range(2))
-    told: set[str] = set()
+    changed: set[str] = set()
     for number, (name, change) in enumerate(changes):
         kind = "MODIFIED"
         if change == "delete" and generations.pop(name, None):
             kind = "DELETED"
         elif change == "edit" or name not in generations:
             generations[name] = number + 2
-        told |= seeing.hear((kind, sdep(name, generations.get(name, 0), version=str(number + 1))))
+        changed |= seeing.hear((kind, sdep(name, generations.get(name, 0), version=str(number + 1))))
     now = [sdep(name, generation) for name, generation in generations.items()]
     news = blind.relist(*now)
     assert news == {name for name in "abc" if generations.get(name) != 1}
-    assert news <= told
+    assert news <= changed
     assert seeing.relist(*now) == set()
 
 

@@ -32,7 +32,7 @@ Chain = Callable[[Sequence[str]], dict[str, list[str]]]
 def chain(models: Sequence[str]) -> Chain:
     """The stages as model servers, asked as the orchestrator does: outputs become inputs."""
 
-    async def asked(texts: Sequence[str]) -> dict[str, list[str]]:
+    async def infer(texts: Sequence[str]) -> dict[str, list[str]]:
         inputs = [RequestInput(name="text", datatype="BYTES", shape=[len(texts)], data=list(texts))]
         for stage, model in zip(STAGES, models, strict=True):
             parameters = ModelParameters(extra={"model": model})
@@ -45,7 +45,7 @@ def chain(models: Sequence[str]) -> Chain:
             inputs = [RequestInput(**output.model_dump(exclude_none=True)) for output in answer.outputs]
         return {each.name: list(each.data.root) for each in inputs}
 
-    return lambda texts: asyncio.run(asked(texts))
+    return lambda texts: asyncio.run(infer(texts))
 
 
 class Labels:

@@ -39,35 +39,35 @@ def pages() -> list[Page]:
 
 
 @pytest.fixture(scope="module")
-def found(pages: list[Page]) -> list[list[models.Found]]:
+def detected(pages: list[Page]) -> list[list[models.Found]]:
     return detector("v6")([page.jpeg for page in pages])
 
 
-def f1(pages: Sequence[Page], found: Sequence[Sequence[models.Found]]) -> float:
+def f1(pages: Sequence[Page], detected: Sequence[Sequence[models.Found]]) -> float:
     return fmean(
         detection_f1([line.box for line in page.lines], [it.box for it in lines])
-        for page, lines in zip(pages, found, strict=True)
+        for page, lines in zip(pages, detected, strict=True)
     )
 
 
 def test_detectors_find_the_lines_and_a_larger_input_finds_more(
-    pages: list[Page], found: list[list[models.Found]]
+    pages: list[Page], detected: list[list[models.Found]]
 ) -> None:
     jpegs = [page.jpeg for page in pages]
-    assert f1(pages, found) > 0.85
+    assert f1(pages, detected) > 0.85
     assert f1(pages, detector("v4")(jpegs)) > 0.7
     assert f1(pages, models.Detector("v6", 224)(jpegs)) < 0.6
 
 
 def test_pages_of_one_batch_do_not_influence_each_other(
-    pages: list[Page], found: list[list[models.Found]]
+    pages: list[Page], detected: list[list[models.Found]]
 ) -> None:
     alone = detector("v6")([pages[2].jpeg])[0]
-    assert np.allclose([it.box for it in alone], [it.box for it in found[2]], atol=1.0)
+    assert np.allclose([it.box for it in alone], [it.box for it in detected[2]], atol=1.0)
 
 
-def test_lines_come_from_top_to_bottom(found: list[list[models.Found]]) -> None:
-    for lines in found:
+def test_lines_come_from_top_to_bottom(detected: list[list[models.Found]]) -> None:
+    for lines in detected:
         tops = [it.box[1] for it in lines]
         assert tops == sorted(tops)
 
@@ -86,14 +86,14 @@ def test_recognisers_read_the_lines_and_a_wider_input_reads_better() -> None:
 
 
 def test_the_product_of_the_stages_accuracies_predicts_the_whole(
-    pages: list[Page], found: list[list[models.Found]]
+    pages: list[Page], detected: list[list[models.Found]]
 ) -> None:
     measured = []
-    for page, lines in zip(pages, found, strict=True):
+    for page, lines in zip(pages, detected, strict=True):
         read = recogniser("v6")([it.crop for it in lines])
         answers = [Answer(it.box, text.text) for it, text in zip(lines, read, strict=True)]
         measured.append(page_accuracy(page.lines, answers))
-    product = f1(pages, found) * 0.99  # the recogniser's accuracy on true crops
+    product = f1(pages, detected) * 0.99  # the recogniser's accuracy on true crops
     assert fmean(measured) == pytest.approx(product, abs=0.05)
 
 

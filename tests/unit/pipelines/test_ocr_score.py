@@ -49,13 +49,13 @@ def test_edit_distance_is_a_metric(a: str, b: str, c: str) -> None:
 
 @given(st.lists(boxes, max_size=5), st.lists(boxes, max_size=5))
 def test_every_box_is_matched_once_at_most_and_only_to_what_it_overlaps(
-    truth: list[tuple[float, float, float, float]], found: list[tuple[float, float, float, float]]
+    truth: list[tuple[float, float, float, float]], detected: list[tuple[float, float, float, float]]
 ) -> None:
-    pairs = match(truth, found)
+    pairs = match(truth, detected)
     assert len({i for i, _ in pairs}) == len({j for _, j in pairs}) == len(pairs)
-    assert all(overlap(truth[i], found[j]) >= 0.5 for i, j in pairs)
-    assert 0.0 <= detection_f1(truth, found) <= 1.0
-    assert detection_f1(truth, found) == detection_f1(found, truth)
+    assert all(overlap(truth[i], detected[j]) >= 0.5 for i, j in pairs)
+    assert 0.0 <= detection_f1(truth, detected) <= 1.0
+    assert detection_f1(truth, detected) == detection_f1(detected, truth)
 
 
 def test_overlap_is_intersection_over_union() -> None:

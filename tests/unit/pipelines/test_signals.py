@@ -17,9 +17,9 @@ def answered(model: Clean | Recognise, bench: SignalBench) -> float:
 
 def test_undisturbed_signals_are_recognised() -> None:
     made = [(number, cycles) for number in range(len(SHAPES)) for cycles in (3.0, 6.0, 9.0)]
-    found = Recognise("fine").predict(np.stack([wave(SHAPES[n], cycles, 0.3, 0.4) for n, cycles in made]))
-    assert right(found, np.array(made)).all()
-    assert not right(found, np.array(made) + 0.5).any()
+    answers = Recognise("fine").predict(np.stack([wave(SHAPES[n], cycles, 0.3, 0.4) for n, cycles in made]))
+    assert right(answers, np.array(made)).all()
+    assert not right(answers, np.array(made) + 0.5).any()
 
 
 def test_larger_variants_are_more_accurate() -> None:

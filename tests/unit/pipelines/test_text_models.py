@@ -52,15 +52,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_topic_has_objects_and_no_line_is_learnt_and_asked() -> None:
-    found = documented()
-    assert {it.topic for it in found} == set(TOPICS)
-    assert len({(it.topic, it.name) for it in found}) == len(found) > 300
-    for it in found:
+    objects = documented()
+    assert {it.topic for it in objects} == set(TOPICS)
+    assert len({(it.topic, it.name) for it in objects}) == len(objects) > 300
+    for it in objects:
         assert len(it.prose) >= MIN_PROSE and len(it.code) >= MIN_CODE
         for lines in (it.prose, it.code):
             assert min(map(len, lines)) >= MIN_LINE_CHARACTERS
-            learnt, asked = part(lines, training=True), part(lines, training=False)
-            assert set(learnt).isdisjoint(asked) and len(learnt) + len(asked) == len(lines)
+            learnt, withheld = part(lines, training=True), part(lines, training=False)
+            assert set(learnt).isdisjoint(withheld) and len(learnt) + len(withheld) == len(lines)
 
 
 def test_passages_are_the_same_for_the_same_seed_and_hold_what_they_say() -> None:
@@ -108,8 +108,8 @@ def test_the_stages_speak_v2_and_the_product_of_their_accuracies_predicts_the_wh
         scored = [workload.score(it, answer) for it, answer in zip(workload.passages, answers, strict=False)]
         accuracies.append(fmean(scored))
         # The next stage is asked with what the one before it answers.
-        asked = inputs if not outputs else _tensors(outputs)
-        outputs = _served(kind, STAGES[stage], asked)
+        request = inputs if not outputs else _tensors(outputs)
+        outputs = _served(kind, STAGES[stage], request)
     assert set(outputs) == {"prose", "topic", "answer"}
     assert all(len(names.split()) == SUGGESTIONS for names in outputs["answer"])
     whole = fmean(

@@ -217,13 +217,13 @@ def test_old_samples_are_stale_with_their_age(server: Scripted) -> None:
 def test_an_answer_that_comes_again_ages_until_it_is_stale(server: Scripted) -> None:
     clock = VirtualClock()
     metrics = reader(server, clock=clock)
-    found = []
+    ages = []
     for pause_s in (0.0, 5.0, 8.0, 1.0, 46.0):
         clock.wait(pause_s)
         rate = metrics.read(PIPELINE, 10.0).arrival_rate_rps
-        found.append(rate.age_s if isinstance(rate, Measured) else rate.reason)
+        ages.append(rate.age_s if isinstance(rate, Measured) else rate.reason)
     stale = MissingReason.STALE
-    assert found == [2.0, 7.0, 15.0, stale, stale]
+    assert ages == [2.0, 7.0, 15.0, stale, stale]
 
 
 def test_seconds_without_a_rate_are_gaps(server: Scripted) -> None:
@@ -293,8 +293,8 @@ def together(metrics: PrometheusMetrics, pipeline: Pipeline) -> set[MissingReaso
 def test_a_server_that_does_not_answer_is_waited_for_once(server: Scripted) -> None:
     server.script = lambda path, parameters: (503, b"busy")
     metrics = reader(server, pipelines=lambda: PIPELINES)
-    found = [together(metrics, pipeline) for pipeline in PIPELINES[:GROUP]]
-    assert found == [{MissingReason.UNREACHABLE}] * GROUP
+    unseen = [together(metrics, pipeline) for pipeline in PIPELINES[:GROUP]]
+    assert unseen == [{MissingReason.UNREACHABLE}] * GROUP
     assert len(server.asked) == 1
 
 
@@ -318,7 +318,7 @@ def test_pipelines_that_come_and_go_are_asked_for_with_those_that_are_there(serv
     metrics.load(PIPELINES[0], 10.0)
     there.append(PIPELINES[2])
     metrics.load(PIPELINES[2], 10.0)
-    found = [parse(query) for query in server.asked]
-    matchers = [query.selector.matcher("pipeline") for query in found if query is not None]
-    asked = [matcher.values for matcher in matchers if matcher is not None]
-    assert asked == [("p000", "p001")] * 2 + [("p000", "p001", "p002")] * 2
+    parsed = [parse(query) for query in server.asked]
+    matchers = [query.selector.matcher("pipeline") for query in parsed if query is not None]
+    names = [matcher.values for matcher in matchers if matcher is not None]
+    assert names == [("p000", "p001")] * 2 + [("p000", "p001", "p002")] * 2

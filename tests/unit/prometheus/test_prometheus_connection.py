@@ -169,8 +169,8 @@ def settings(guarded: Guarded, authority: Authority, folder: Path, tmp_path: Pat
 def rate(source: Settings | PrometheusMetrics) -> Missing | float:
     """The arrival rate that is read there."""
     metrics = source if isinstance(source, PrometheusMetrics) else PrometheusMetrics(source)
-    found = metrics.read(PIPELINE, 10.0).arrival_rate_rps
-    return found.value if isinstance(found, Measured) else found
+    signal = metrics.read(PIPELINE, 10.0).arrival_rate_rps
+    return signal.value if isinstance(signal, Measured) else signal
 
 
 @pytest.mark.parametrize(
@@ -188,22 +188,22 @@ def rate(source: Settings | PrometheusMetrics) -> Missing | float:
 def test_without_one_of_them_nothing_is_read_and_it_says_why(
     settings: Settings, changes: dict[str, str], words: str
 ) -> None:
-    found = rate(replace(settings, **changes))  # type: ignore[arg-type]
-    assert isinstance(found, Missing) and found.detail.startswith(words)
+    missing = rate(replace(settings, **changes))  # type: ignore[arg-type]
+    assert isinstance(missing, Missing) and missing.detail.startswith(words)
     unseen = MissingReason.INVALID if words.startswith("HTTP") else MissingReason.UNREACHABLE
-    assert found.reason is unseen
+    assert missing.reason is unseen
 
 
 def test_a_certificate_of_another_authority_is_refused_by_either_side(
     settings: Settings, stranger: Authority
 ) -> None:
     theirs = replace(settings, prometheus_ca_file=stranger.file)
-    found = rate(theirs)
-    assert isinstance(found, Missing) and found.detail.startswith("TLS: its certificate is not accepted")
+    missing = rate(theirs)
+    assert isinstance(missing, Missing) and missing.detail.startswith("TLS: its certificate is not accepted")
     cert_file, key_file = stranger.issue("of-a-stranger")
     ours = replace(settings, prometheus_cert_file=cert_file, prometheus_key_file=key_file)
-    found = rate(ours)
-    assert isinstance(found, Missing) and found.detail.startswith("TLS: ")
+    missing = rate(ours)
+    assert isinstance(missing, Missing) and missing.detail.startswith("TLS: ")
 
 
 def test_a_renewed_token_counts_at_once(settings: Settings, guarded: Guarded) -> None:
@@ -215,11 +215,11 @@ def test_a_renewed_token_counts_at_once(settings: Settings, guarded: Guarded) ->
         Path(settings.prometheus_token_file).write_text(RENEWED)
         assert rate(metrics) == 7.0
         Path(settings.prometheus_token_file).unlink()
-        found = rate(metrics)
+        missing = rate(metrics)
     finally:
         guarded.expected["Authorization"] = f"Bearer {TOKEN}"
-    assert isinstance(found, Missing) and found.reason is MissingReason.UNREACHABLE
-    assert "IPA_PROMETHEUS_TOKEN_FILE" in found.detail and "does not exist" in found.detail
+    assert isinstance(missing, Missing) and missing.reason is MissingReason.UNREACHABLE
+    assert "IPA_PROMETHEUS_TOKEN_FILE" in missing.detail and "does not exist" in missing.detail
 
 
 def test_the_token_is_the_password_of_a_user(settings: Settings, guarded: Guarded) -> None:
@@ -277,9 +277,9 @@ def test_no_secret_is_in_logs_or_representations(
 def test_settings_that_cannot_be_meant_are_refused_without_their_secrets(
     settings: Settings, changes: dict[str, str], words: str
 ) -> None:
-    asked = replace(settings, **changes)  # type: ignore[arg-type]
+    wrong = replace(settings, **changes)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError) as caught:
-        check_connection(asked)
+        check_connection(wrong)
     problems = [problem.message for problem in caught.value.problems]
     assert any(words in problem for problem in problems), problems
     assert "hunter2" not in " ".join(problems)

@@ -38,8 +38,8 @@ def samples(*points: tuple[float, float]) -> SampledSeries:
 def test_a_rate_is_extrapolated_as_prometheus_does(
     series: SampledSeries, at_s: float, window_s: float, rate_rps: float | None
 ) -> None:
-    found = series.rate(at_s, window_s)
-    assert found == (None if rate_rps is None else pytest.approx(rate_rps))
+    extrapolated = series.rate(at_s, window_s)
+    assert extrapolated == (None if rate_rps is None else pytest.approx(rate_rps))
 
 
 def test_a_clock_set_back_adds_no_sample() -> None:

@@ -57,12 +57,12 @@ def test_each_pipeline_is_read_in_the_dialect_of_its_shape() -> None:
 
 def test_a_split_pipeline_has_the_series_of_router_and_queues_over_a_clusters_windows() -> None:
     pipeline = split(sample_pipeline())
-    asked, seldon = queries(pipeline, ON_CLUSTER), queries(pipeline, EXECUTOR)
-    assert "ipa_router_arrivals_total" in str(asked["arrivals"])
-    assert "stage_queue" in asked
+    on_cluster, seldon = queries(pipeline, ON_CLUSTER), queries(pipeline, EXECUTOR)
+    assert "ipa_router_arrivals_total" in str(on_cluster["arrivals"])
+    assert "stage_queue" in on_cluster
     # By the stage's own name, whatever its container is called.
     assert ON_CLUSTER.stage_value(pipeline.stages[1]) == "read"
-    assert (asked["arrivals"].window_s, asked["latency"].window_s) == (
+    assert (on_cluster["arrivals"].window_s, on_cluster["latency"].window_s) == (
         seldon["arrivals"].window_s,
         seldon["latency"].window_s,
     )
@@ -85,12 +85,12 @@ def test_profiles_are_corrected_by_the_batches_of_model_servers_and_what_waits_t
         for _ in range(12):
             clock.wait(settings.tick_s)
             now_s = clock.monotonic_s()
-            seen = observe(PIPELINE, metrics.read(PIPELINE, 60.0), running, at_s=now_s)
-            known = learned(known, seen, profiled().predict, settings, now_s, in_flight=False)
-    found = {each.stage: each.ratio for each in known.slowdowns(PIPELINE) if each.variant == "small"}
-    assert found == pytest.approx({config.stage: 1.3 for config in configs}, rel=0.03)
+            observation = observe(PIPELINE, metrics.read(PIPELINE, 60.0), running, at_s=now_s)
+            known = learned(known, observation, profiled().predict, settings, now_s, in_flight=False)
+    ratios = {each.stage: each.ratio for each in known.slowdowns(PIPELINE) if each.variant == "small"}
+    assert ratios == pytest.approx({config.stage: 1.3 for config in configs}, rel=0.03)
     # As long as it is served a request waits.
-    waiting = seen.stages[0].queue_length
+    waiting = observation.stages[0].queue_length
     assert isinstance(waiting, Measured)
     assert waiting.value == pytest.approx(rate_rps * server.batch_s[configs[0].stage], rel=0.05)
 
@@ -118,8 +118,8 @@ def test_predictors_that_share_the_load_are_read_each_by_its_name() -> None:
             store.add(f"executor-{number}", float(second), samples_of(page))
     alone = PrometheusMetrics(Settings(), EXECUTOR, ask=ask, monotonic_s=lambda: 60.0).read(PIPELINE, 60.0)
     assert alone.parts == {}
-    seen = PrometheusMetrics(Settings(), EXECUTOR, ask=ask, monotonic_s=lambda: 60.0).read(shared, 60.0)
-    first, second_part = seen.parts["default"], seen.parts["default-2"]
+    signals = PrometheusMetrics(Settings(), EXECUTOR, ask=ask, monotonic_s=lambda: 60.0).read(shared, 60.0)
+    first, second_part = signals.parts["default"], signals.parts["default-2"]
     assert isinstance(first.attainment, Measured) and isinstance(second_part.attainment, Measured)
     assert first.attainment.value.count == pytest.approx(600.0, rel=0.01)
     assert first.attainment.value.in_time_ratio == pytest.approx(1.0) and not first.attainment.value.losses

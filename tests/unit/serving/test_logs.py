@@ -19,13 +19,13 @@ HOSTILE = "paused\r\n2026-01-01 INFO ipa.control all is well\x1b[2K\x00\u2028\x8
 
 
 def record(message: str, *values: object, error: bool = False) -> logging.LogRecord:
-    found = None
+    exception = None
     if error:
         try:
             raise ValueError(HOSTILE)
         except ValueError:
-            found = sys.exc_info()
-    return logging.LogRecord("ipa.control", logging.WARNING, "loop.py", 1, message, values, found)
+            exception = sys.exc_info()
+    return logging.LogRecord("ipa.control", logging.WARNING, "loop.py", 1, message, values, exception)
 
 
 @given(st.text())
@@ -43,9 +43,9 @@ def test_a_message_is_one_line_of_json_and_comes_back_as_it_was(text: str) -> No
 
 
 def test_lines_say_when_how_bad_where_and_what() -> None:
-    found = json.loads(JsonLines().format(record("took %d s", 3)))
-    assert (found["level"], found["logger"], found["message"]) == ("warning", "ipa.control", "took 3 s")
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", found["time"])
+    line = json.loads(JsonLines().format(record("took %d s", 3)))
+    assert (line["level"], line["logger"], line["message"]) == ("warning", "ipa.control", "took 3 s")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", line["time"])
     assert TextLines().format(record("took %d s", 3)).endswith("WARNING ipa.control took 3 s")
 
 
@@ -53,8 +53,8 @@ def test_no_line_of_a_traceback_looks_like_one_of_the_log() -> None:
     head, *rest = TextLines().format(record("failed", error=True)).splitlines()
     assert head.endswith("WARNING ipa.control failed")
     assert rest and all(line.startswith("\t") for line in rest)
-    found = json.loads(JsonLines().format(record("failed", error=True)))
-    assert HOSTILE in found["error"]
+    logged_line = json.loads(JsonLines().format(record("failed", error=True)))
+    assert HOSTILE in logged_line["error"]
 
 
 @pytest.fixture

@@ -136,7 +136,7 @@ def serving(
     """Connects to a server with those bounds."""
     started = threading.Event()
 
-    async def told(scope: Any, receive: Any, send: Any) -> None:
+    async def with_events(scope: Any, receive: Any, send: Any) -> None:
         await app({**scope, "lets": lets, "inside": inside}, receive, send)
 
     class Server(BoundedServer):
@@ -144,7 +144,7 @@ def serving(
             await super().startup(sockets=sockets)
             started.set()
 
-    server = Server(BoundedConfig(told, bounds, loop="asyncio", log_config=None, lifespan="off"))
+    server = Server(BoundedConfig(with_events, bounds, loop="asyncio", log_config=None, lifespan="off"))
     made: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -166,11 +166,11 @@ def serving(
 
 def rest(connection: socket.socket) -> bytes:
     """All that comes until the connection is closed."""
-    found = b""
+    received = b""
     with suppress(ConnectionResetError):
         while data := connection.recv(65536):
-            found += data
-    return found
+            received += data
+    return received
 
 
 LINE = b"POST / HTTP/1.1\r\nHost: x\r\n"
@@ -355,12 +355,12 @@ def test_a_client_of_http_2_is_told_in_http_1_and_its_connection_ends(piece_byte
 
 
 def test_a_trailer_is_no_header_and_has_an_end() -> None:
-    seen: list[list[tuple[bytes, bytes]]] = []
+    headers: list[list[tuple[bytes, bytes]]] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         while (await receive()).get("more_body"):
             pass
-        seen.append(scope["headers"])
+        headers.append(scope["headers"])
         await application({**scope, "path": "/early"}, receive, send)
 
     chunked = LINE + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -368,7 +368,7 @@ def test_a_trailer_is_no_header_and_has_an_end() -> None:
         connection = connect()
         connection.sendall(chunked + b"1\r\nx\r\n0\r\nAuthorization: y\r\n\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
-        assert b"authorization" not in dict(seen[0])
+        assert b"authorization" not in dict(headers[0])
         for endless in (b"0\r\nX: ", b"1;x="):
             other = connect()
             with suppress(OSError):

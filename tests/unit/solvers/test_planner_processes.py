@@ -49,7 +49,7 @@ def asking(
     return apart.plan(PlanQuestion(pipeline, PROFILES, rate_rps, **options), solver, deadline_s)
 
 
-def asked(apart: PlannerProcesses, *arguments: Any, **options: Any) -> Plan:
+def ask(apart: PlannerProcesses, *arguments: Any, **options: Any) -> Plan:
     return asyncio.run(asking(apart, *arguments, **options))
 
 
@@ -71,8 +71,8 @@ def test_plans_are_those_that_are_made_here(apart: PlannerProcesses) -> None:
 
         return await asyncio.gather(*(one(5.0 + number) for number in range(12)))
 
-    found = asyncio.run(two_at_a_time())
-    assert [timeless(plan) for plan in found] == [here(5.0 + number) for number in range(12)]
+    plans = asyncio.run(two_at_a_time())
+    assert [timeless(plan) for plan in plans] == [here(5.0 + number) for number in range(12)]
     assert 1 <= len(apart._processes._idle) <= 2
 
 
@@ -80,18 +80,18 @@ def test_another_stage_in_the_place_of_one_is_planned_with(apart: PlannerProcess
     first = replace(PIPELINE.stages[0], variants=PIPELINE.stages[0].variants[:1])
     other = replace(PIPELINE, stages=(first, *PIPELINE.stages[1:]))
     for pipeline in (PIPELINE, other, PIPELINE):
-        assert timeless(asked(apart, 5.0, pipeline)) == here(5.0, pipeline)
+        assert timeless(ask(apart, 5.0, pipeline)) == here(5.0, pipeline)
 
 
 def test_mappings_that_can_only_be_read_are_sent_too(apart: PlannerProcesses) -> None:
     frozen = replace(PIPELINE, objectives=MappingProxyType(dict(PIPELINE.objectives)))
-    assert timeless(asked(apart, 5.0, frozen)) == here(5.0)
+    assert timeless(ask(apart, 5.0, frozen)) == here(5.0)
 
 
 def test_a_plan_that_was_made_is_not_made_again(apart: PlannerProcesses) -> None:
-    assert asked(apart, 5.0) == asked(apart, 5.0)
+    assert ask(apart, 5.0) == ask(apart, 5.0)
     # Another made of the same parts, as every request makes it.
-    assert asked(apart, 5.0) == asked(apart, 5.0, replace(PIPELINE))
+    assert ask(apart, 5.0) == ask(apart, 5.0, replace(PIPELINE))
 
 
 def test_explanations_and_frontiers_are_those_that_are_made_here(apart: PlannerProcesses) -> None:
@@ -108,11 +108,11 @@ def test_explanations_and_frontiers_are_those_that_are_made_here(apart: PlannerP
 
 def test_an_error_is_the_planner_s_own_and_the_process_goes_on(apart: PlannerProcesses) -> None:
     with pytest.raises(UsageError, match="no solver 'nothing'"):
-        asked(apart, 5.0, solver="nothing")
+        ask(apart, 5.0, solver="nothing")
     first = list(apart._processes._idle)
     with pytest.raises(NotFoundError, match="no objective 'nothing'"):
-        asked(apart, 5.0, objective="nothing")
-    assert asked(apart, 5.0).stages
+        ask(apart, 5.0, objective="nothing")
+    assert ask(apart, 5.0).stages
     assert apart._processes._idle == first
 
 
@@ -121,15 +121,15 @@ def test_a_process_that_dies_is_an_error_and_the_next_is_asked(how: str) -> None
     commands = [command(DYING[how])("")]
     apart = PlannerProcesses(lambda: commands.pop() if commands else planner.command_of())
     with pytest.raises(SolverError):
-        asked(apart, 5.0)
-    assert asked(apart, 5.0).stages
+        ask(apart, 5.0)
+    assert ask(apart, 5.0).stages
     apart.close()
 
 
 def test_one_that_does_not_end_is_stopped() -> None:
     apart = PlannerProcesses(lambda: command(IGNORING["spins"])(""), grace_s=0.1)
     with pytest.raises(DeadlineError, match="the planner exceeded its limit"):
-        asked(apart, 5.0, deadline_s=0.1)
+        ask(apart, 5.0, deadline_s=0.1)
     assert apart._processes._idle == []
 
 
@@ -146,15 +146,15 @@ async def given_up(apart: PlannerProcesses, after: Callable[[], bool]) -> None:
 @pytest.fixture
 def workers(monkeypatch: pytest.MonkeyPatch) -> list[process.Worker]:
     """Those that were asked, in order."""
-    found: list[process.Worker] = []
+    workers_asked: list[process.Worker] = []
     started = process.Worker.ask
 
-    async def seen(worker: process.Worker, *arguments: Any) -> Any:
-        found.append(worker)
+    async def record(worker: process.Worker, *arguments: Any) -> Any:
+        workers_asked.append(worker)
         return await started(worker, *arguments)
 
-    monkeypatch.setattr(process.Worker, "ask", seen)
-    return found
+    monkeypatch.setattr(process.Worker, "ask", record)
+    return workers_asked
 
 
 def test_one_whose_answer_nobody_wants_is_asked_again(
@@ -162,11 +162,11 @@ def test_one_whose_answer_nobody_wants_is_asked_again(
 ) -> None:
     # However busy the machine is.
     monkeypatch.setattr(process, "UNWANTED_S", 60.0)
-    asked(apart, 4.0)
+    ask(apart, 4.0)
     (worker,) = apart._processes._idle
     asyncio.run(given_up(apart, lambda: len(workers) == 2))
     assert apart._processes._idle == [worker]
-    assert timeless(asked(apart, 6.0)) == here(6.0)
+    assert timeless(ask(apart, 6.0)) == here(6.0)
 
 
 def test_one_that_computes_on_for_nobody_is_stopped(

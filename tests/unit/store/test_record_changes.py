@@ -38,8 +38,8 @@ def world(store: Store) -> Scenario:
 
 
 def changes(store: Store) -> list[dict[str, Any]]:
-    found = [entry.values for entry in store.entries(0, 1000, PIPELINE.name)]
-    return [values for values in found if values["kind"] == "change"]
+    entries = [entry.values for entry in store.entries(0, 1000, PIPELINE.name)]
+    return [values for values in entries if values["kind"] == "change"]
 
 
 def test_a_change_that_gets_ready_was_applied_and_landed(world: Scenario, store: Store) -> None:
@@ -57,9 +57,9 @@ def test_one_that_fails_is_taken_back(world: Scenario, store: Store) -> None:
     world.ticks(7)
     world.workload.broken = set()
     world.ticks(4)
-    found = [(change["what"], change["decision_id"]) for change in changes(store)]
-    first, back = found[0][1], found[2][1]
-    assert found[:4] == [("applied", first), ("failed", first), ("applied", back), ("rolled_back", back)]
+    recorded = [(change["what"], change["decision_id"]) for change in changes(store)]
+    first, back = recorded[0][1], recorded[2][1]
+    assert recorded[:4] == [("applied", first), ("failed", first), ("applied", back), ("rolled_back", back)]
     assert store.decision(back).reason is ReasonCode.ROLLBACK
     assert "not ready after" in changes(store)[1]["why"]
 
@@ -81,8 +81,8 @@ def test_who_asked_is_with_the_decision_and_what_came_of_it(world: Scenario, sto
     )
     assert (entry["by"], entry["kind"], entry["why"]) == ("kim", "decision", decision.detail)
     assert changes(store)[-1]["by"] == "kim"
-    kept = store.decision(decision.decision_id)
-    assert (kept.by, kept.plan_id) == ("kim", "b1c2")
+    stored = store.decision(decision.decision_id)
+    assert (stored.by, stored.plan_id) == ("kim", "b1c2")
 
 
 def test_a_decision_of_an_older_version_has_no_plan_id(world: Scenario) -> None:
@@ -119,11 +119,11 @@ def test_others_compute_while_it_is_noted(store: Store) -> None:
 def test_a_row_that_is_not_later_than_the_one_before_was_moved(before: int, is_later: bool) -> None:
     entry = Entry("pages", EntryKind.CONTROL, "pause", "2026-01-01T00:00:00+00:00", by="ann")
     row = Recorded(entry.text(seq=7, number=1, previous=""))
-    found = SimpleNamespace(seq=7, number=1, kind="control", decision_id="", digest=row.digest)
+    columns = SimpleNamespace(seq=7, number=1, kind="control", decision_id="", digest=row.digest)
     chain = Chain("pages")
     if is_later:
-        check_row(chain, found, row, before)
+        check_row(chain, columns, row, before)
         assert chain.head.number == 1
         return
     with pytest.raises(RecordError, match="entry 1 was moved before another"):
-        check_row(chain, found, row, before)
+        check_row(chain, columns, row, before)

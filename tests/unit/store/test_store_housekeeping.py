@@ -24,13 +24,15 @@ LATER = START + timedelta(days=2)
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    found = open_store(f"sqlite:///{tmp_path}/s.sqlite3", retention=Retention())
-    event.listen(found._engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
+    opened = open_store(f"sqlite:///{tmp_path}/s.sqlite3", retention=Retention())
+    event.listen(
+        opened._engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF")
+    )
     for tick in range(1, TICKS + 1):
         at = (START + timedelta(seconds=10 * tick)).isoformat()
-        found.record(replace(a_decision(tick), at=at))
-    yield found
-    found.close()
+        opened.record(replace(a_decision(tick), at=at))
+    yield opened
+    opened.close()
 
 
 def test_a_pass_seals_what_records_no_more(store: Store) -> None:

@@ -34,10 +34,10 @@ DOCUMENT = st.dictionaries(TEXT, VALUE, max_size=4)
 @st.composite
 def rows(draw: st.DrawFn) -> list[Recorded]:
     """Chained rows: entries alone, decisions with and without inputs, and texts that are not canonical."""
-    found: list[Recorded] = []
+    recorded: list[Recorded] = []
     inputs = [canonical_json(each) for each in draw(st.lists(DOCUMENT, min_size=1, max_size=3))]
     for number in range(1, draw(st.integers(1, 12)) + 1):
-        before = found[-1].digest if found and draw(st.booleans()) else ""
+        before = recorded[-1].digest if recorded and draw(st.booleans()) else ""
         decision = None
         if draw(st.booleans()):
             text = draw(st.sampled_from(["", "no json", *inputs]))
@@ -48,24 +48,26 @@ def rows(draw: st.DrawFn) -> list[Recorded]:
         content = digest(decision) if decision and draw(st.booleans()) else draw(TEXT)
         entry = {"content": content, "number": number, "previous": before, "what": draw(VALUE)}
         text = canonical_json(entry)
-        found.append(Recorded(draw(st.sampled_from([text, text, text, f" {text}", draw(TEXT)])), decision))
-    return found
+        recorded.append(Recorded(draw(st.sampled_from([text, text, text, f" {text}", draw(TEXT)])), decision))
+    return recorded
 
 
 @settings(max_examples=many(20), deadline=None)
 @given(rows())
-def test_packed_rows_come_back_byte_for_byte(found: list[Recorded]) -> None:
-    assert unpack(pack(found)) == found
-    before = ["", *(row.digest for row in found)]
-    assert [restore(shorten(row, mark), mark) for row, mark in zip(found, before, strict=False)] == found
+def test_packed_rows_come_back_byte_for_byte(recorded: list[Recorded]) -> None:
+    assert unpack(pack(recorded)) == recorded
+    before = ["", *(row.digest for row in recorded)]
+    assert [
+        restore(shorten(row, mark), mark) for row, mark in zip(recorded, before, strict=False)
+    ] == recorded
 
 
 @settings(max_examples=many(20), deadline=None)
 @given(rows())
-def test_rows_compressed_against_each_other_come_back_byte_for_byte(found: list[Recorded]) -> None:
+def test_rows_compressed_against_each_other_come_back_byte_for_byte(recorded: list[Recorded]) -> None:
     known: HotRow | None = None
     written = []
-    for number, row in enumerate(found, 1):
+    for number, row in enumerate(recorded, 1):
         packed, known = fold(row, number, known)
         written.append((packed, known))
     before: HotRow | None = None
@@ -84,7 +86,7 @@ def test_every_group_begins_with_a_row_that_stands_alone() -> None:
 
 
 def decided(ticks: int) -> list[Recorded]:
-    found: list[Recorded] = []
+    recorded: list[Recorded] = []
     for tick in range(1, ticks + 1):
         load = [float(17 * at % 23) for at in range(tick, tick + 120)]
         inputs = canonical_json({"load": load, "now_s": 10.0 * tick, "tick": tick})
@@ -96,9 +98,9 @@ def decided(ticks: int) -> list[Recorded]:
             inputs_digest=digest(inputs),
         )
         text = DECISION.text(decision)
-        before = found[-1].digest if found else ""
-        found.append(Recorded(of_decision(decision, digest(text)).text(tick, tick, before), text))
-    return found
+        before = recorded[-1].digest if recorded else ""
+        recorded.append(Recorded(of_decision(decision, digest(text)).text(tick, tick, before), text))
+    return recorded
 
 
 def test_a_block_of_the_former_format_is_read_as_it_was_written() -> None:
@@ -106,14 +108,14 @@ def test_a_block_of_the_former_format_is_read_as_it_was_written() -> None:
 
 
 def test_what_repeats_takes_no_room() -> None:
-    found = decided(512)
-    plain = sum(len(row.text) + len(row.decision or "") for row in found)
-    assert plain / len(found) > 2000
+    recorded = decided(512)
+    plain = sum(len(row.text) + len(row.decision or "") for row in recorded)
+    assert plain / len(recorded) > 2000
     # Of each row only its load's newest rate, its time and its tick are new, and they follow a rule.
-    assert len(pack(found)) / len(found) < 60
+    assert len(pack(recorded)) / len(recorded) < 60
     known: HotRow | None = None
     sizes = []
-    for number, row in enumerate(found, 1):
+    for number, row in enumerate(recorded, 1):
         packed, known = fold(row, number, known)
         sizes.append(len(packed))
     assert sum(sizes) / len(sizes) < 200
@@ -126,10 +128,10 @@ def test_a_damaged_block_is_a_value_error_or_other_rows(data: st.DataObject) -> 
     block[at] ^= data.draw(st.integers(1, 255))
     cut = data.draw(st.integers(1, len(block)))
     try:
-        found = unpack(bytes(block[:cut]))
+        unpacked = unpack(bytes(block[:cut]))
     except ValueError:
         return
-    assert all(isinstance(row, Recorded) for row in found)
+    assert all(isinstance(row, Recorded) for row in unpacked)
 
 
 def test_garbage_is_no_block() -> None:

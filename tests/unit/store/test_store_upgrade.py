@@ -50,16 +50,16 @@ def url(tmp_path: Path) -> str:
     key = tmp_path / "store.sqlite3.key"
     Keyring(key, may_make=True).sign("")
     key.write_bytes(key.read_bytes() + (FOLDER / "schema-0008.public.pem").read_bytes())
-    found = f"sqlite:///{tmp_path}/store.sqlite3"
-    restored = copies.restore(Settings(store_url=found), backup, lambda _what, _share: None)
+    restored_url = f"sqlite:///{tmp_path}/store.sqlite3"
+    restored = copies.restore(Settings(store_url=restored_url), backup, lambda _what, _share: None)
     assert (restored.contents.entries, restored.contents.decisions) == (HEAD.number, 60)
-    return found
+    return restored_url
 
 
 def blocks(store: Store) -> list[bytes]:
     with store._engine.connect() as connection:
-        found = segments.read_segments(connection, order=SegmentRow.first, blocks=True)
-        return [each.block for each in found]
+        sealed = segments.read_segments(connection, order=SegmentRow.first, blocks=True)
+        return [each.block for each in sealed]
 
 
 def lines(store: Store) -> list[str]:
@@ -124,13 +124,13 @@ def test_its_schema_becomes_that_of_a_new_store(older: str, tmp_path: Path) -> N
         engine = plain_engine(url)
         with engine.connect() as connection:
             triggers = connection.exec_driver_sql("SELECT sql FROM sqlite_master WHERE type = 'trigger'")
-            found: dict[str, object] = {"triggers": set(triggers.scalars())}
-        seen = inspect(engine)
-        for table in seen.get_table_names():
-            columns = {it["name"]: (str(it["type"]), it["nullable"]) for it in seen.get_columns(table)}
-            found[table] = columns, {it["name"] for it in seen.get_indexes(table)}
+            schema_parts: dict[str, object] = {"triggers": set(triggers.scalars())}
+        inspected = inspect(engine)
+        for table in inspected.get_table_names():
+            columns = {it["name"]: (str(it["type"]), it["nullable"]) for it in inspected.get_columns(table)}
+            schema_parts[table] = columns, {it["name"] for it in inspected.get_indexes(table)}
         engine.dispose()
-        return found
+        return schema_parts
 
     assert schema(older) == schema(f"sqlite:///{tmp_path}/new.sqlite3")
 
@@ -170,8 +170,8 @@ def test_it_reads_as_before(url: str) -> None:
         assert store.decision(each.decision_id) == each
         assert digest(each.inputs) == each.inputs_digest and inputs_in(each)
     for full in (False, True):
-        found = store.verify(name, HEAD, full=full)
-        assert (found.head, found.decisions, found.removed, found.unchecked) == (HEAD, 60, 25, 0)
+        verified = store.verify(name, HEAD, full=full)
+        assert (verified.head, verified.decisions, verified.removed, verified.unchecked) == (HEAD, 60, 25, 0)
     store.close()
 
 
@@ -209,7 +209,7 @@ def test_its_record_goes_on_across_the_formats(url: str, monkeypatch: pytest.Mon
     store.prune(now, Retention(decisions_s=60.0))
     assert {block[:1] for block in blocks(store) if block} == {FORMAT, FORMAT_1}
     assert {it.line() for it in store.entries(0, 10_000)} < set(exported)
-    kept = [each for each in before if each.action is Action.APPLY]
-    assert [each for each in store.decisions(name, limit=10_000) if each in before] == kept != []
+    changes = [each for each in before if each.action is Action.APPLY]
+    assert [each for each in store.decisions(name, limit=10_000) if each in before] == changes != []
     assert store.verify(name, HEAD, full=True).decisions == 60 + 39
     store.close()

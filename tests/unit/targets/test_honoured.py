@@ -76,7 +76,7 @@ def test_a_key_without_effect_is_named_where_it_has_none(
 
 
 def test_a_hop_takes_what_the_section_says_or_what_was_measured_for_the_shape() -> None:
-    found = {
+    hops_s = {
         name: {stage.hop_s for stage in SELDON.shape(pipeline, {}).stages}
         for name, pipeline in {
             "single": SINGLE,
@@ -85,7 +85,7 @@ def test_a_hop_takes_what_the_section_says_or_what_was_measured_for_the_shape() 
             "none": with_seldon(SINGLE, hop_s=0.0),
         }.items()
     }
-    assert found == {"single": {0.003}, "split": {0.005}, "own": {0.02}, "none": {0.0}}
+    assert hops_s == {"single": {0.003}, "split": {0.005}, "own": {0.02}, "none": {0.0}}
     assert {stage.hop_s for stage in LOCAL.shape(SINGLE, {}).stages} == {0.0}
 
 

@@ -62,12 +62,12 @@ def test_requests_go_to_the_path_of_shape_and_protocol(
 ) -> None:
     with Answering(answer) as server:
         settings = replace(SETTINGS, gateway_url="http://nobody" if how == "url" else server.url)
-        asked = ProbeRequest(body, address=f"{server.url}/" if how == "url" else "")
-        found = SELDON.probe(pipeline, asked, settings)
-    assert found.answered and found.fault == "" and found.status == 200
-    assert found.answer in (V2_ANSWER, MESSAGE_ANSWER)
+        request = ProbeRequest(body, address=f"{server.url}/" if how == "url" else "")
+        result = SELDON.probe(pipeline, request, settings)
+    assert result.answered and result.fault == "" and result.status == 200
+    assert result.answer in (V2_ANSWER, MESSAGE_ANSWER)
     assert server.requests == [(path, body)]
-    assert 0 < found.latency_s < 5
+    assert 0 < result.latency_s < 5
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,8 @@ def test_the_url_of_requests_is_that_of_shape_protocol_and_gateway(
 
 def test_no_url_is_told_where_none_takes_all_requests() -> None:
     several = replace(sample_pipeline(), sets=True)
-    found = SELDON.address(several, SETTINGS)
-    assert found.url == "" and "IPA_GATEWAY_URL" in found.note
+    address = SELDON.address(several, SETTINGS)
+    assert address.url == "" and "IPA_GATEWAY_URL" in address.note
     planned = replace(sample_pipeline(), runnable=False, not_runnable_because="no images")
     assert SELDON.address(planned, SETTINGS).note == "it is only planned: no images"
     assert "no seldon section" in SELDON.address(replace(sample_pipeline(), targets={}), SETTINGS).note
@@ -107,13 +107,13 @@ def test_no_url_is_told_where_none_takes_all_requests() -> None:
     assert LOCAL.address(sample_pipeline(), SETTINGS).url == ""
 
 
-def fails(status: int, body: Any, pipeline: Pipeline | None = None, **asked: Any) -> ProbeResult:
+def fails(status: int, body: Any, pipeline: Pipeline | None = None, **options: Any) -> ProbeResult:
     with Answering(lambda *_: (status, body)) as server:
-        found = SELDON.probe(
-            pipeline or sample_pipeline(), ProbeRequest(V2, address=server.url, **asked), SETTINGS
+        result = SELDON.probe(
+            pipeline or sample_pipeline(), ProbeRequest(V2, address=server.url, **options), SETTINGS
         )
-    assert not found.answered and found.fault.startswith(server.url)
-    return found
+    assert not result.answered and result.fault.startswith(server.url)
+    return result
 
 
 OWN_PROTOCOL = wrapped()
@@ -141,9 +141,9 @@ FAILURE = {"status": {"status": "FAILURE", "info": "no such column"}}
 def test_an_answer_that_is_none_is_told(
     pipeline: Pipeline | None, status: int, body: Any, words: str
 ) -> None:
-    found = fails(status, body, pipeline)
-    assert words in found.detail and found.status == status
-    assert len(found.detail) < 300
+    result = fails(status, body, pipeline)
+    assert words in result.detail and result.status == status
+    assert len(result.detail) < 300
 
 
 def test_a_late_answer_is_none() -> None:
@@ -154,16 +154,16 @@ def test_a_late_answer_is_none() -> None:
         return 200, V2_ANSWER
 
     with Answering(late) as server:
-        found = SELDON.probe(sample_pipeline(), ProbeRequest(V2, 0.2, server.url), SETTINGS)
+        result = SELDON.probe(sample_pipeline(), ProbeRequest(V2, 0.2, server.url), SETTINGS)
         release.set()
-    assert found.detail == "no answer within 0.2 s" and found.status is None
+    assert result.detail == "no answer within 0.2 s" and result.status is None
 
 
 def test_where_nobody_listens_there_is_no_answer() -> None:
     with Answering(in_v2) as server:
         pass
-    found = SELDON.probe(sample_pipeline(), ProbeRequest(V2, address=server.url), SETTINGS)
-    assert found.detail.startswith("no answer: ") and found.status is None
+    result = SELDON.probe(sample_pipeline(), ProbeRequest(V2, address=server.url), SETTINGS)
+    assert result.detail.startswith("no answer: ") and result.status is None
 
 
 def test_an_answer_has_a_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +172,7 @@ def test_an_answer_has_a_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pipeline", "asked", "words"),
+    ("pipeline", "refused", "words"),
     [
         (
             sample_pipeline(),
@@ -189,19 +189,19 @@ def test_an_answer_has_a_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_what_cannot_be_sent_is_refused_with_a_remedy(
-    pipeline: Pipeline, asked: ProbeRequest, words: str
+    pipeline: Pipeline, refused: ProbeRequest, words: str
 ) -> None:
     with pytest.raises(UsageError, match=words):
-        SELDON.probe(pipeline, asked, SETTINGS)
+        SELDON.probe(pipeline, refused, SETTINGS)
 
 
 def test_other_targets_take_v2_at_a_given_address() -> None:
     with Answering(in_v2) as server:
         assert LOCAL.probe(sample_pipeline(), ProbeRequest(V2, address=f"{server.url}/"), SETTINGS).answered
     assert server.requests[0][0] == "/v2/models/sample/infer"
-    for asked in (ProbeRequest(V2), ProbeRequest(V2, address="http://a", transport=ProbeTransport.GRPC)):
+    for refused in (ProbeRequest(V2), ProbeRequest(V2, address="http://a", transport=ProbeTransport.GRPC)):
         with pytest.raises(UsageError, match="target local cannot"):
-            LOCAL.probe(sample_pipeline(), asked, SETTINGS)
+            LOCAL.probe(sample_pipeline(), refused, SETTINGS)
 
 
 def test_a_probe_is_written_to_the_file_and_read_back() -> None:
@@ -212,17 +212,17 @@ def test_a_probe_is_written_to_the_file_and_read_back() -> None:
     mapping["probe"] = {"timeout": "2min"}
     with pytest.raises(InputError) as refusal:
         pipeline_from_mapping(mapping)
-    said = str(refusal.value)
-    assert "request" in said and "2min" in said
+    message = str(refusal.value)
+    assert "request" in message and "2min" in message
 
 
 def test_an_interpreter_without_the_client_is_told_with_the_remedy() -> None:
-    asked = ProbeRequest(MESSAGE, address="http://127.0.0.1:9", transport=ProbeTransport.GRPC)
+    request = ProbeRequest(MESSAGE, address="http://127.0.0.1:9", transport=ProbeTransport.GRPC)
     settings = replace(SETTINGS, client_python="/usr/bin/env")
     with pytest.raises(InputError, match="cannot be sent by SeldonClient"):
-        SELDON.probe(wrapped(), asked, settings)
+        SELDON.probe(wrapped(), request, settings)
     with pytest.raises(UsageError, match="cannot be started") as refusal:
-        SELDON.probe(wrapped(), asked, replace(SETTINGS, client_python="/nowhere/python"))
+        SELDON.probe(wrapped(), request, replace(SETTINGS, client_python="/nowhere/python"))
     assert "1.17.1" in refusal.value.hint
 
 
@@ -244,13 +244,13 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_ipa_probe_prints_the_answer_and_ends_with_0(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Answering(in_v2) as server:
         assert run(["probe", "sample", "--url", server.url, "-o", "json"]) == 0
-        found = json.loads(capsys.readouterr().out)
+        result = json.loads(capsys.readouterr().out)
         assert run(["probe", "sample", "--gateway", server.url, "-n", "other"]) == 0
-        said = capsys.readouterr().out
-    assert found["answered"] and found["answer"] == V2_ANSWER and found["pipeline"] == "sample"
-    assert (found["protocol"], found["transport"]) == ("v2", "rest")
-    assert found["status"] == 200 and found["detail"] == ""
-    assert "sample: answered in" in said and '"outputs"' in said
+        printed = capsys.readouterr().out
+    assert result["answered"] and result["answer"] == V2_ANSWER and result["pipeline"] == "sample"
+    assert (result["protocol"], result["transport"]) == ("v2", "rest")
+    assert result["status"] == 200 and result["detail"] == ""
+    assert "sample: answered in" in printed and '"outputs"' in printed
     assert server.requests[1] == ("/seldon/other/sample/v2/models/infer", V2)
     assert run(["probe", "sample", "--url", server.url, "--gateway", server.url]) == 64
     assert run(["probe", "sample", "--target", "local", "--gateway", server.url]) == 64
@@ -262,8 +262,10 @@ def test_ipa_probe_ends_with_5_where_the_answer_is_none(
 ) -> None:
     with Answering(lambda *_: (500, "crashed")) as server:
         assert run(["probe", "sample", "--url", server.url, "-o", "json"]) == 5
-    found = json.loads(capsys.readouterr().out)
-    assert not found["answered"] and found["detail"] == "it answered 500: crashed" and found["status"] == 500
+    result = json.loads(capsys.readouterr().out)
+    assert (
+        not result["answered"] and result["detail"] == "it answered 500: crashed" and result["status"] == 500
+    )
 
 
 def test_ipa_probe_sends_the_body_of_a_file(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,9 +21,9 @@ PLACED = replace(
 
 
 def test_a_section_is_recorded_beside_the_other_fields() -> None:
-    found = json.loads(canonical_json(PLACED))
-    assert "targets" not in found and "targets" not in found["stages"][0]["variants"][0]
-    assert found["seldon"] == {
+    recorded = json.loads(canonical_json(PLACED))
+    assert "targets" not in recorded and "targets" not in recorded["stages"][0]["variants"][0]
+    assert recorded["seldon"] == {
         "image": None,
         "name": "p",
         "namespace": "models",
@@ -33,15 +33,15 @@ def test_a_section_is_recorded_beside_the_other_fields() -> None:
         "separate_orchestrator": True,
         "shape": "single",
     }
-    variant = found["stages"][0]["variants"][0]
+    variant = recorded["stages"][0]["variants"][0]
     assert variant["local"] == {"command": [], "env": {}, "implementation": "x.Y", "parameters": {}}
     assert variant["seldon"]["image"] == "i:1"
 
 
 def test_a_pipeline_without_sections_has_them_as_none() -> None:
-    found = json.loads(canonical_json(BARE))
-    assert found["seldon"] is None
-    assert found["stages"][0]["variants"] == [{"local": None, "name": "v", "seldon": None}]
+    recorded = json.loads(canonical_json(BARE))
+    assert recorded["seldon"] is None
+    assert recorded["stages"][0]["variants"] == [{"local": None, "name": "v", "seldon": None}]
     # As version 0.1 recorded it.
     assert digest_of(BARE) == "894545de1e65a7ef7af66d3002fe9aa7324875456cbfc07fac667db6db070878"
 

@@ -98,9 +98,9 @@ def test_bounds_that_leave_nothing_to_router_and_queues_are_warned_of(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     pipeline = load_pipeline(root / "pipelines" / "digits" / "pipeline.yaml")
     pipeline = replace(pipeline, bounds=replace(pipeline.bounds, cores=cores))
-    found = [each for each in local_findings({"digits": pipeline}) if each.state is Severity.WARN]
-    assert len(found) == count
-    for each in found:
+    warnings = [each for each in local_findings({"digits": pipeline}) if each.state is Severity.WARN]
+    assert len(warnings) == count
+    for each in warnings:
         assert "all of the 2 cores" in each.seen
 
 
@@ -109,10 +109,10 @@ def test_a_server_that_is_ready_has_the_services_priority_where_that_is_allowed(
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         os.setpriority(os.PRIO_PROCESS, child.pid, own + STARTING_NICE)
         serving_priority(child.pid)
-        found = os.getpriority(os.PRIO_PROCESS, child.pid)
+        nice = os.getpriority(os.PRIO_PROCESS, child.pid)
         assert child.stdin is not None
         child.stdin.close()
-    assert found == (own if os.geteuid() == 0 else own + STARTING_NICE)
+    assert nice == (own if os.geteuid() == 0 else own + STARTING_NICE)
 
 
 def test_one_that_is_gone_is_none_to_change() -> None:

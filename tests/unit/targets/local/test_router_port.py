@@ -26,24 +26,24 @@ def taken() -> Iterator[int]:
         yield other.getsockname()[1]
 
 
-def opened(port: int, kept: Path) -> int:
-    with closing(front.router_socket(port, kept)) as made:
+def opened(port: int, port_file: Path) -> int:
+    with closing(front.router_socket(port, port_file)) as made:
         assert isinstance(made, socket)
         return int(made.getsockname()[1])
 
 
 def test_the_port_of_the_last_run_is_taken_again_until_another_has_it(tmp_path: Path) -> None:
-    kept = tmp_path / "ocr" / "router.port"
-    first = opened(0, kept)
-    assert opened(0, kept) == first
+    port_file = tmp_path / "ocr" / "router.port"
+    first = opened(0, port_file)
+    assert opened(0, port_file) == first
     with closing(front.listening_socket(first)):
-        second = opened(0, kept)
+        second = opened(0, port_file)
     assert second != first
-    assert opened(0, kept) == second, "the newest is kept"
-    kept.write_text("no port")
-    assert opened(0, kept) > 0
-    fixed = opened(first, kept)
-    assert fixed == first == opened(0, kept)
+    assert opened(0, port_file) == second, "the newest is kept"
+    port_file.write_text("no port")
+    assert opened(0, port_file) > 0
+    fixed = opened(first, port_file)
+    assert fixed == first == opened(0, port_file)
 
 
 def test_a_fixed_port_that_is_in_use_is_refused_with_the_remedy(

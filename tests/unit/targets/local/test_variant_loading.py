@@ -135,11 +135,11 @@ def test_a_variant_that_does_not_load_is_named_and_tried_again_when_asked_for(
     ],
 )
 def test_no_capacity_goes_by_a_switch(config: StageConfig, replicas: int, ran: str, runs: str) -> None:
-    found = [replica(number, ran) for number in range(replicas)]
-    for each in found:
+    running = [replica(number, ran) for number in range(replicas)]
+    for each in running:
         each.loaded = set(ACCURACIES)
-    switch(pipeline("all"), config, [*found, replica(9, config.variant, Phase.STARTING)], resize)
-    assert [each.variant for each in found] == [runs] * replicas
+    switch(pipeline("all"), config, [*running, replica(9, config.variant, Phase.STARTING)], resize)
+    assert [each.variant for each in running] == [runs] * replicas
 
 
 @pytest.mark.parametrize(
@@ -158,16 +158,16 @@ def test_no_capacity_goes_by_a_switch(config: StageConfig, replicas: int, ran: s
     ],
 )
 def test_no_capacity_goes_by_other_cores(config: StageConfig, had: list[float], have: list[float]) -> None:
-    found = [replica(number, cores=cores) for number, cores in enumerate(had)]
-    for each in found:
+    running = [replica(number, cores=cores) for number, cores in enumerate(had)]
+    for each in running:
         each.loaded = set(ACCURACIES)
-    switch(pipeline("all"), config, found, resize)
-    assert [each.cores for each in found] == have
+    switch(pipeline("all"), config, running, resize)
+    assert [each.cores for each in running] == have
 
 
 def test_fewer_cores_wait_until_requests_have_moved() -> None:
-    (found,) = [replica(0, cores=0.5)]
+    (running,) = [replica(0, cores=0.5)]
     config = StageConfig("detect", "tiny", 1, 0.25, 1)
     for may_shrink, cores in ((False, 0.5), (True, 0.25)):
-        switch(pipeline("all"), config, [found], resize, may_shrink=may_shrink)
-        assert found.cores == cores and found.carries(config)
+        switch(pipeline("all"), config, [running], resize, may_shrink=may_shrink)
+        assert running.cores == cores and running.carries(config)

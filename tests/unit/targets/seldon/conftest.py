@@ -69,11 +69,11 @@ class World:
 
     def watch(self, change: Change, ticks: int) -> list[Rollout]:
         """The rollout before each tick."""
-        seen = []
+        rollouts = []
         for _ in range(ticks):
-            seen.append(self.workload.rollout(self.pipeline, change))
+            rollouts.append(self.workload.rollout(self.pipeline, change))
             self.kube.tick()
-        return seen
+        return rollouts
 
     def running(self) -> Configs:
         return tuple(stage.config for stage in self.workload.read(self.pipeline).stages)

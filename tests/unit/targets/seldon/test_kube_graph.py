@@ -156,8 +156,8 @@ def test_what_seldon_has_not_is_refused() -> None:
 
 
 def graph_of(sdep: Json) -> Json:
-    found: Json = sdep["spec"]["predictors"][0]["graph"]
-    return found
+    graph: Json = sdep["spec"]["predictors"][0]["graph"]
+    return graph
 
 
 def _swap(sdep: Json) -> None:

@@ -30,11 +30,11 @@ from tests.unit.targets.seldon.test_kube_manifest import DRIFTS
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """The path of everything in the value."""
-    found = [path] if path else []
+    paths = [path] if path else []
     pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, one in pairs:
-        found.extend(places(one, (*path, key)))
-    return found
+        paths.extend(places(one, (*path, key)))
+    return paths
 
 
 def edit(sdep: Any, path: tuple[Any, ...], value: Any) -> bool:
@@ -67,8 +67,8 @@ def containers(sdep: Json) -> list[Json]:
     return [one["spec"]["containers"][0] for one in sdep["spec"]["predictors"][0]["componentSpecs"]]
 
 
-def notes_of(found: Imported) -> str:
-    return "\n".join(found.notes)
+def notes_of(result: Imported) -> str:
+    return "\n".join(result.notes)
 
 
 @pytest.mark.parametrize(
@@ -76,27 +76,27 @@ def notes_of(found: Imported) -> str:
 )
 def test_what_is_imported_renders_as_it_was(name: str, root: Path) -> None:
     sdep = yaml.safe_load((root / "pipelines" / name / "seldondeployment.yaml").read_text())
-    found = imported(sdep, ImportRequest(SLA))
-    pipeline = pipeline_from_mapping(pipeline_to_mapping(found.pipeline))
-    assert pipeline == found.pipeline
-    assert SELDON.render(pipeline, found.configs) == [sdep]
-    assert [note for note in found.notes if "ours" in note] == []
+    result = imported(sdep, ImportRequest(SLA))
+    pipeline = pipeline_from_mapping(pipeline_to_mapping(result.pipeline))
+    assert pipeline == result.pipeline
+    assert SELDON.render(pipeline, result.configs) == [sdep]
+    assert [note for note in result.notes if "ours" in note] == []
 
 
 def test_variants_of_every_kind_are_read() -> None:
-    found = imported(sample(), ImportRequest(SLA))
-    detect, reader, sort = found.pipeline.stages
-    assert [stage.variants[0].name for stage in found.pipeline.stages] == ["s", "s", "s"]
+    result = imported(sample(), ImportRequest(SLA))
+    detect, reader, sort = result.pipeline.stages
+    assert [stage.variants[0].name for stage in result.pipeline.stages] == ["s", "s", "s"]
     assert seldon_of(detect.variants[0]).memory_gib == 1.0  # type: ignore[union-attr]
     assert detect.batch_timeout_s == 0.02
     assert (reader.name, seldon_of(reader.variants[0]).env) == ("reader", {"MODEL": "s"})  # type: ignore[union-attr]
     assert seldon_of(sort.variants[0]).implementation == "SKLEARN_SERVER"  # type: ignore[union-attr]
     assert seldon_of(sort.variants[0]).model_uri == "s3://models/sort/s"  # type: ignore[union-attr]
-    target = seldon_of(found.pipeline)
+    target = seldon_of(result.pipeline)
     assert target is not None
     assert (target.name, target.namespace, target.predictor) == ("sample", "models", "main")
     stages = ("detect", "reader", "sort")
-    assert found.configs == tuple(
+    assert result.configs == tuple(
         replace(config, stage=stage, variant="s")
         for config, stage in zip(sample_configs(), stages, strict=True)
     )
@@ -108,19 +108,19 @@ def test_every_graph_that_nests_is_read_back(name: str) -> None:
     sdep = render(pipeline, SELDON.smallest(pipeline))
     admit(sdep, small_schema(), strict=True)
     assert read(pipeline, sdep) == SELDON.smallest(pipeline)
-    found = imported(sdep, ImportRequest(SLA))
+    result = imported(sdep, ImportRequest(SLA))
 
     def shape(stage: Stage) -> tuple[str, StageKind, set[str]]:
         return stage.name, stage.kind, {edge.parent for edge in stage.after}
 
-    assert sorted(map(shape, found.pipeline.stages)) == sorted(map(shape, pipeline.stages))
+    assert sorted(map(shape, result.pipeline.stages)) == sorted(map(shape, pipeline.stages))
     known = set()
-    for stage in found.pipeline.stages:
+    for stage in result.pipeline.stages:
         assert {edge.parent for edge in stage.after} <= known
         known.add(stage.name)
-    assert len(found.configs) == len(pipeline.served)
+    assert len(result.configs) == len(pipeline.served)
     # That one nests, and is none that could be planned.
-    assert is_accepted(found.pipeline) == (name != "a combiner of a routed and another answer")
+    assert is_accepted(result.pipeline) == (name != "a combiner of a routed and another answer")
 
 
 def is_accepted(pipeline: Pipeline) -> bool:
@@ -133,22 +133,22 @@ def is_accepted(pipeline: Pipeline) -> bool:
 
 def test_seldon_s_own_split_keeps_its_share() -> None:
     pipeline = a_pipeline(*SPLIT)
-    found = imported(render(pipeline, SELDON.smallest(pipeline)), ImportRequest(SLA))
-    assert found.pipeline.stages == tuple(
+    result = imported(render(pipeline, SELDON.smallest(pipeline)), ImportRequest(SLA))
+    assert result.pipeline.stages == tuple(
         replace(
             stage,
-            variants=found.pipeline.stage(stage.name).variants,
+            variants=result.pipeline.stage(stage.name).variants,
             container=stage.name if stage.variants else "",
         )
         for stage in pipeline.stages
     )
-    assert len(found.configs) == len(pipeline.served)
+    assert len(result.configs) == len(pipeline.served)
 
 
 def test_another_name_than_that_of_who_claimed_it_is_not_ours_to_write() -> None:
-    found = imported(sample(), ImportRequest(SLA, "mine"))
-    assert found.configs == ()
-    assert any("names pipeline 'sample'" in note for note in found.notes)
+    result = imported(sample(), ImportRequest(SLA, "mine"))
+    assert result.configs == ()
+    assert any("names pipeline 'sample'" in note for note in result.notes)
 
 
 def test_what_is_not_read_is_said() -> None:
@@ -168,11 +168,11 @@ def test_what_is_not_read_is_said() -> None:
     spec["predictors"] += [canary, dark]
     spec["protocol"] = "seldon"
     spec["annotations"] = {}
-    found = imported(sdep, ImportRequest(SLA))
-    target = seldon_of(found.pipeline)
+    result = imported(sdep, ImportRequest(SLA))
+    target = seldon_of(result.pipeline)
     assert target is not None
     assert (target.orchestrator_cores, target.separate_orchestrator) == (0.25, False)
-    said = notes_of(found)
+    notes = notes_of(result)
     for words in (
         "predictor 'canary' (traffic 10 %) is not read",
         "predictor 'dark' (shadow) is not read",
@@ -186,8 +186,8 @@ def test_what_is_not_read_is_said() -> None:
         "each item of detect, reader is taken to become one",
         "each stage has the one variant that runs",
     ):
-        assert words in said, words
-    assert "do not copy me" not in str(pipeline_to_mapping(found.pipeline))
+        assert words in notes, words
+    assert "do not copy me" not in str(pipeline_to_mapping(result.pipeline))
 
 
 def test_another_predictor_can_be_chosen() -> None:
@@ -195,9 +195,9 @@ def test_another_predictor_can_be_chosen() -> None:
     main = sdep["spec"]["predictors"][0]
     sdep["spec"]["predictors"].append({**main, "name": "canary", "traffic": 10})
     main["traffic"] = 90
-    found = imported(sdep, ImportRequest(SLA, part="canary"))
-    assert seldon_of(found.pipeline) is not None
-    assert seldon_of(found.pipeline).predictor == "canary"
+    result = imported(sdep, ImportRequest(SLA, part="canary"))
+    assert seldon_of(result.pipeline) is not None
+    assert seldon_of(result.pipeline).predictor == "canary"
     with pytest.raises(InputError, match="there is no predictor 'nope'"):
         imported(sdep, ImportRequest(SLA, part="nope"))
 
@@ -211,10 +211,10 @@ def test_what_keeps_plans_from_being_written_is_said_by_who_would_write(name: st
     change(sdep)
     # A stage has the name of its container here.
     words = words.replace("'read'", "'reader'")
-    found = imported(sdep, ImportRequest(SLA))
-    assert found.configs == ()
-    assert any("blocks writing" in note and words in note for note in found.notes), found.notes
-    pipeline_from_mapping(pipeline_to_mapping(found.pipeline))
+    result = imported(sdep, ImportRequest(SLA))
+    assert result.configs == ()
+    assert any("blocks writing" in note and words in note for note in result.notes), result.notes
+    pipeline_from_mapping(pipeline_to_mapping(result.pipeline))
 
 
 def test_names_of_variants_are_those_that_people_use() -> None:
@@ -289,10 +289,10 @@ def test_an_object_that_the_schema_allows_is_read_and_imported_or_refused(
     except DriftError as refusal:
         assert refusal.problems
     try:
-        found = imported(sdep, ImportRequest(SLA))
-        pipeline = pipeline_from_mapping(pipeline_to_mapping(found.pipeline))
+        result = imported(sdep, ImportRequest(SLA))
+        pipeline = pipeline_from_mapping(pipeline_to_mapping(result.pipeline))
     except InputError as refusal:
         assert str(refusal)
         return
-    if found.configs:
-        assert read(pipeline, sdep) == found.configs
+    if result.configs:
+        assert read(pipeline, sdep) == result.configs

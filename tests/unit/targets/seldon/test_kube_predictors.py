@@ -96,8 +96,8 @@ def test_every_set_of_parts_is_reached_from_every_other_and_nothing_else_changes
     assert read(PIPELINE, then) == in_order(after)
     assert all(one["annotations"] == {"theirs": "1"} for one in then["spec"]["predictors"])
     admit(then, small_schema(), strict=True)
-    kept = then | {"metadata": now["metadata"]}
-    assert patch_to(PIPELINE, kept, row(*after)) == []
+    written = then | {"metadata": now["metadata"]}
+    assert patch_to(PIPELINE, written, row(*after)) == []
 
 
 def test_what_cannot_be_shared_is_refused_with_all_that_is_wrong() -> None:

@@ -220,11 +220,11 @@ def test_batching_in_the_model_or_another_queue_is_drift_of_that_object(world: W
     world.kube.edit("models", "sample-router", lead_elsewhere)
     with pytest.raises(DriftError) as drifted:
         world.workload.read(PIPELINE)
-    said = [problem.message for problem in drifted.value.problems]
-    assert len(said) == 2
-    assert said[0].startswith("sample-reader-model: env MLSERVER_MODEL_MAX_BATCH_SIZE is set")
-    assert said[1].startswith("sample-router: ")
-    assert "IPA_STAGES" in said[1]
+    problems = [problem.message for problem in drifted.value.problems]
+    assert len(problems) == 2
+    assert problems[0].startswith("sample-reader-model: env MLSERVER_MODEL_MAX_BATCH_SIZE is set")
+    assert problems[1].startswith("sample-router: ")
+    assert "IPA_STAGES" in problems[1]
 
 
 def test_a_rendered_file_reads_back_and_is_changed_where_it_differs() -> None:

@@ -31,10 +31,10 @@ def test_a_write_is_one_dry_run_and_one_patch(world: World) -> None:
     world.kube.requests.clear()
     revision = world.workload.write(PIPELINE, change)
     # What the namespace's PodSecurity admits is asked before.
-    asked = [one for one in world.kube.requests if one.resource != "namespaces"]
-    sent = [(one.verb, one.is_dry_run) for one in asked]
+    requests = [one for one in world.kube.requests if one.resource != "namespaces"]
+    sent = [(one.verb, one.is_dry_run) for one in requests]
     assert sent == [("get", False), ("patch", True), ("patch", False)]
-    assert asked[1].body == asked[2].body
+    assert requests[1].body == requests[2].body
     assert revision == world.workload.read(PIPELINE).revision != change.revision
 
 
@@ -42,17 +42,17 @@ def test_it_is_not_settled_from_the_write_until_the_last_old_pod_is_gone(world: 
     assert world.workload.read(PIPELINE).settled
     change = world.write(*LARGE)
     assert "does not carry the change yet" in world.workload.rollout(PIPELINE, change).detail
-    seen = []
+    states = []
     for _ in range(8):
         state = world.workload.read(PIPELINE)
-        seen.append((world.workload.rollout(PIPELINE, change).phase, state.settled))
+        states.append((world.workload.rollout(PIPELINE, change).phase, state.settled))
         # maxUnavailable 0: capacity never falls.
         assert state.stages[0].ready_replicas >= 1
         world.kube.tick()
-    ready = seen.index((RolloutPhase.READY, True))
+    ready = states.index((RolloutPhase.READY, True))
     assert ready > 2
-    assert set(seen[:ready]) == {(RolloutPhase.PROGRESSING, False)}
-    assert set(seen[ready:]) == {(RolloutPhase.READY, True)}
+    assert set(states[:ready]) == {(RolloutPhase.PROGRESSING, False)}
+    assert set(states[ready:]) == {(RolloutPhase.READY, True)}
 
 
 def test_env_that_the_operator_overrides_or_that_is_there_twice_does_not_keep_it_unready(

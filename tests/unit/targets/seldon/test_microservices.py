@@ -37,8 +37,8 @@ NAMES = ("scored", "routed")
 
 def deployed(root: Path, name: str) -> dict[str, Any]:
     text = (root / "tests" / "fixtures" / "microservices" / f"{name}.yaml").read_text()
-    found: dict[str, Any] = yaml.safe_load(text)
-    return found
+    sdep: dict[str, Any] = yaml.safe_load(text)
+    return sdep
 
 
 def container(sdep: dict[str, Any], name: str) -> dict[str, Any]:
@@ -54,56 +54,56 @@ def wrapped(pipeline: Pipeline) -> Pipeline:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_imported_is_as_the_golden_file_and_reads_back_as_it_renders(name: str, root: Path) -> None:
     golden = root / "tests" / "fixtures" / "microservices" / f"{name}.pipeline.yaml"
-    found = imported(deployed(root, name), ImportRequest(SLA))
-    assert dump_pipeline(found.pipeline) == golden.read_text()
-    assert load_pipeline(golden) == found.pipeline
-    (rendered,) = SELDON.render(found.pipeline, found.configs)
-    assert read(found.pipeline, rendered) == found.configs == read(found.pipeline, deployed(root, name))
+    result = imported(deployed(root, name), ImportRequest(SLA))
+    assert dump_pipeline(result.pipeline) == golden.read_text()
+    assert load_pipeline(golden) == result.pipeline
+    (rendered,) = SELDON.render(result.pipeline, result.configs)
+    assert read(result.pipeline, rendered) == result.configs == read(result.pipeline, deployed(root, name))
     assert (
         rendered["spec"]["predictors"][0]["graph"] == deployed(root, name)["spec"]["predictors"][0]["graph"]
     )
 
 
 def test_a_protocol_that_is_not_given_is_seldon_s(root: Path) -> None:
-    found = imported(deployed(root, "scored"), ImportRequest(SLA))
-    target = seldon_of(found.pipeline)
+    result = imported(deployed(root, "scored"), ImportRequest(SLA))
+    target = seldon_of(result.pipeline)
     assert target is not None and target.protocol is WireProtocol.SELDON
-    assert {stage.name: stage.kind for stage in found.pipeline.stages} == {
+    assert {stage.name: stage.kind for stage in result.pipeline.stages} == {
         "scale": StageKind.TRANSFORMER,
         "trees": StageKind.MODEL,
         "rules": StageKind.MODEL,
         "vote": StageKind.COMBINER,
     }
-    said = "\n".join(found.notes)
-    assert "it names no protocol, so the operator takes its default, seldon" in said
-    assert "stage 'vote' is planned at batch size 1, since its server is a microservice" in said
-    assert "batches will wait" not in said
-    assert "stage 'rules' is planned" in said and f"its env {BATCH_SIZE} has no effect" in said
+    notes = "\n".join(result.notes)
+    assert "it names no protocol, so the operator takes its default, seldon" in notes
+    assert "stage 'vote' is planned at batch size 1, since its server is a microservice" in notes
+    assert "batches will wait" not in notes
+    assert "stage 'rules' is planned" in notes and f"its env {BATCH_SIZE} has no effect" in notes
     # Whatever that env says, each request is answered by itself.
-    assert [config.batch_size for config in found.configs] == [1, 1, 1, 1]
-    assert {variant.name for stage in found.pipeline.stages for variant in stage.variants} == {
+    assert [config.batch_size for config in result.configs] == [1, 1, 1, 1]
+    assert {variant.name for stage in result.pipeline.stages for variant in stage.variants} == {
         *("Scale", "Trees", "3", "1")
     }
 
 
 def test_of_v2_routers_and_wrapped_classes_are_microservices(root: Path) -> None:
-    found = imported(deployed(root, "routed"), ImportRequest(SLA))
+    result = imported(deployed(root, "routed"), ImportRequest(SLA))
     servers = {
-        stage.name: run.server for stage in found.pipeline.served if (run := seldon_of(stage.variants[0]))
+        stage.name: run.server for stage in result.pipeline.served if (run := seldon_of(stage.variants[0]))
     }
     assert servers == {
         "choose": ServerKind.MICROSERVICE,
         "quick": None,
         "exact": ServerKind.MICROSERVICE,
     }
-    unbatched = {stage.name: bool(stage.unbatched) for stage in at_cluster(found.pipeline).stages}
+    unbatched = {stage.name: bool(stage.unbatched) for stage in at_cluster(result.pipeline).stages}
     assert unbatched == {"choose": True, "quick": False, "exact": True}
-    assert {config.stage: config.batch_size for config in found.configs}["quick"] == 4
+    assert {config.stage: config.batch_size for config in result.configs}["quick"] == 4
 
 
 def test_rendered_containers_of_microservices_have_no_env_of_batches(root: Path) -> None:
-    found = imported(deployed(root, "routed"), ImportRequest(SLA))
-    (sdep,) = SELDON.render(found.pipeline, found.configs)
+    result = imported(deployed(root, "routed"), ImportRequest(SLA))
+    (sdep,) = SELDON.render(result.pipeline, result.configs)
     batched = {
         name
         for name in ("choose", "quick", "exact")
@@ -175,16 +175,16 @@ def test_another_protocol_than_the_file_s_is_drift() -> None:
 
 def test_configs_written_to_a_microservice_leave_its_env_alone(root: Path) -> None:
 
-    found = imported(deployed(root, "scored"), ImportRequest(SLA))
+    result = imported(deployed(root, "scored"), ImportRequest(SLA))
     live = deployed(root, "scored")
     live["metadata"] |= {"uid": "u", "generation": 3}
-    wanted = [replace(config, replicas=config.replicas + 1) for config in found.configs]
-    patch = patch_to(found.pipeline, live, wanted)
+    wanted = [replace(config, replicas=config.replicas + 1) for config in result.configs]
+    patch = patch_to(result.pipeline, live, wanted)
     changed = {operation["path"].rpartition("/")[2] for operation in patch if operation["op"] != "test"}
     assert changed == {"replicas"}
-    assert seldon_of(found.pipeline) == SeldonTarget("scored", "models", protocol=WireProtocol.SELDON)
+    assert seldon_of(result.pipeline) == SeldonTarget("scored", "models", protocol=WireProtocol.SELDON)
     with pytest.raises(InputError, match="no effect"):
-        patch_to(found.pipeline, live, [replace(wanted[0], batch_size=2), *wanted[1:]])
+        patch_to(result.pipeline, live, [replace(wanted[0], batch_size=2), *wanted[1:]])
 
 
 def test_a_mixed_stage_has_batch_size_1() -> None:
