@@ -40,10 +40,10 @@ def serve(files: int | None) -> None:
 
 def main() -> None:
     """A service after the other, until the input ends."""
-    while asked := sys.stdin.readline():
+    while line := sys.stdin.readline():
         child = os.fork()
         if child == 0:
-            serve(int(asked) if asked.strip() else None)
+            serve(int(line) if line.strip() else None)
         sys.stdin.readline()
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)

@@ -37,8 +37,8 @@ def run(ticks: int, logs: LineQueue) -> None:
             log.info("%s: %s %s", decision.pipeline, decision.reason.value, decision.detail)
         took_s.append(time.perf_counter() - began_s)
     took_s.sort()
-    found = {"ticks": ticks, "dropped": logs.dropped, "p99_s": took_s[int(0.99 * ticks)]}
-    sys.stdout.write(json.dumps(found) + "\n")
+    figures = {"ticks": ticks, "dropped": logs.dropped, "p99_s": took_s[int(0.99 * ticks)]}
+    sys.stdout.write(json.dumps(figures) + "\n")
     sys.stdout.flush()
     sys.stdin.readline()
     # Somebody reads now; until there is room again this is dropped as all else was.

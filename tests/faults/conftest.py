@@ -30,9 +30,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     groups = config.getoption("--faults-groups", default="")
     if groups:
         # By row, since -k also picks files and other tests by parts of their names.
-        kept = [each for each in items if (row := ROW.match(each.name)) and row[1].upper() in groups]
-        config.hook.pytest_deselected(items=[each for each in items if each not in set(kept)])
-        items[:] = kept
+        chosen = [each for each in items if (row := ROW.match(each.name)) and row[1].upper() in groups]
+        config.hook.pytest_deselected(items=[each for each in items if each not in set(chosen)])
+        items[:] = chosen
 
 
 @pytest.fixture
@@ -79,12 +79,12 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    kept = dict(report.user_properties).get(PROPERTY)
+    recorded = dict(report.user_properties).get(PROPERTY)
     if report.when == "call":
         RESULTS[report.nodeid] = (report.passed, report.duration)
-    if report.when == "teardown" and kept is not None:
+    if report.when == "teardown" and recorded is not None:
         passed, duration_s = RESULTS.get(report.nodeid, (False, 0.0))
-        entry = {**json.loads(str(kept)), "passed": passed, "duration_s": round(duration_s, 2)}
+        entry = {**json.loads(str(recorded)), "passed": passed, "duration_s": round(duration_s, 2)}
         FOUND.append(entry)
 
 

@@ -87,9 +87,9 @@ class KilledStore(Store):
         return super().control(pipeline, may_lag=may_lag)
 
     def decisions(self, pipeline: str, **options: Any) -> Sequence[Decision]:
-        found = super().decisions(pipeline, **options)
+        decisions = super().decisions(pipeline, **options)
         self._points.pass_("after the record is read")
-        return found
+        return decisions
 
     def record(self, decision: Decision) -> None:
         self.workload.look()
@@ -148,9 +148,9 @@ class KilledWorkload(KubeWorkload):
     def read(self, pipeline: Pipeline) -> WorkloadState:
         self.look()
         self.points.pass_("before the workload is read")
-        found = super().read(pipeline)
+        state = super().read(pipeline)
         self.points.pass_("after the workload is read")
-        return found
+        return state
 
     def write(self, pipeline: Pipeline, change: Change) -> str:
         self.look()
@@ -162,9 +162,9 @@ class KilledWorkload(KubeWorkload):
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
         self.look()
         self.points.pass_("before the rollout is read")
-        found = super().rollout(pipeline, change)
+        rollout = super().rollout(pipeline, change)
         self.points.pass_("after the rollout is read")
-        return found
+        return rollout
 
 
 class Process:
@@ -211,8 +211,8 @@ class Process:
 def serve(start: Json) -> None:
     """A tick for every line, until there is none."""
     process = Process(start)
-    while (said := read_line()) is not None:
-        say(process.tick(said["rate_rps"]))
+    while (message := read_line()) is not None:
+        say(process.tick(message["rate_rps"]))
     os._exit(0)
 
 

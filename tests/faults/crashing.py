@@ -116,7 +116,7 @@ class Story:
 
 
 @dataclass
-class Found:
+class RunOutcome:
     """The result of a run."""
 
     points: list[str] = field(default_factory=list)
@@ -168,7 +168,7 @@ class Watched:
         story.prepare(self.kube)
         self.on_patch = story.on_patch
         # What was said in the record as each patch arrived.
-        self.seen: list[Noted] = []
+        self.patches: list[Noted] = []
         self.settled = True
         self.kube.before = self._before
 
@@ -190,34 +190,34 @@ class Watched:
         decision_id = newest[0].decision_id if newest else ""
         reason = newest[0].reason.value if newest else ""
         configs = newest[0].configs if newest else ()
-        if not self.seen:
+        if not self.patches:
             self.on_patch(self.kube)
-        self.seen.append(Noted(self.kube.store.version, decision_id, reason, configs, self.settled))
+        self.patches.append(Noted(self.kube.store.version, decision_id, reason, configs, self.settled))
 
     def tick(self) -> None:
         """Let time pass in the cluster."""
         self.kube.tick()
         self.settled = self.workload.read(PIPELINE).settled
 
-    def judge(self, found: Found) -> None:
+    def judge(self, outcome: RunOutcome) -> None:
         """Count the writes and what is wrong with them."""
         audited: list[str] = []
-        for noted in self.seen:
+        for noted in self.patches:
             made = self._made_after(noted.version)
             if made is None:
                 continue
-            found.writes += 1
-            found.duplicates += noted.decision_id in audited
+            outcome.writes += 1
+            outcome.duplicates += noted.decision_id in audited
             audited.append(noted.decision_id)
             live = read(PIPELINE, made)
-            found.unaudited += live != noted.configs
+            outcome.unaudited += live != noted.configs
             # Only taking back may begin while something rolls out.
-            found.piled_up += not noted.settled and noted.reason != "apply.rollback"
-            found.out_of_bounds += bool(bound_faults(PIPELINE, live))
-            found.foreign_changed += made["metadata"]["annotations"].get(FOREIGN) != "kim"
+            outcome.piled_up += not noted.settled and noted.reason != "apply.rollback"
+            outcome.out_of_bounds += bool(bound_faults(PIPELINE, live))
+            outcome.foreign_changed += made["metadata"]["annotations"].get(FOREIGN) != "kim"
         accepted = [request for request in self.kube.writes if request.verb == "patch"]
         # A patch that was accepted and changed nothing was one too many.
-        found.duplicates += len(accepted) - found.writes
+        outcome.duplicates += len(accepted) - outcome.writes
 
     def _made_after(self, version: int) -> Json | None:
         """The SeldonDeployment as the write at that version made it."""
@@ -226,36 +226,36 @@ class Watched:
         return event.object if event is not None and is_ours else None
 
 
-def run(story: Story, folder: Path, process: Service, kill_at: str = "") -> Found:
+def run(story: Story, folder: Path, process: Service, kill_at: str = "") -> RunOutcome:
     """The story told once, the process killed at that point and started again."""
     folder.mkdir()
-    world, found = Watched(folder, story), Found()
+    world, outcome = Watched(folder, story), RunOutcome()
     try:
         _start(process, world, kill_at, "first", 0)
         for tick in range(TICKS):
             answer = process.tick(story.rates_rps[min(tick, len(story.rates_rps) - 1)])
             world.tick()
             if answer is None:
-                found.killed = True
+                outcome.killed = True
                 _start(process, world, "", "again", tick + 1)
                 continue
-            found.reasons.append(answer["reason"])
-            found.points = answer["points"]
-            found.mttr_ticks += found.killed
-            if tick >= len(story.rates_rps) and _rests(found, answer):
-                found.came_to_rest = True
+            outcome.reasons.append(answer["reason"])
+            outcome.points = answer["points"]
+            outcome.mttr_ticks += outcome.killed
+            if tick >= len(story.rates_rps) and _rests(outcome, answer):
+                outcome.came_to_rest = True
                 # The second of the two ticks at rest is not needed to recover.
-                found.mttr_ticks -= found.killed
+                outcome.mttr_ticks -= outcome.killed
                 break
         process.stop()
         state = world.workload.read(PIPELINE)
-        found.configs = tuple(stage.config for stage in state.stages)
-        found.came_to_rest &= state.settled
-        world.judge(found)
+        outcome.configs = tuple(stage.config for stage in state.stages)
+        outcome.came_to_rest &= state.settled
+        world.judge(outcome)
     finally:
         process.stop()
         world.close()
-    return found
+    return outcome
 
 
 def _start(process: Service, world: Watched, kill_at: str, run_id: str, tick: int) -> None:
@@ -268,10 +268,10 @@ def _start(process: Service, world: Watched, kill_at: str, run_id: str, tick: in
     )
 
 
-def _rests(found: Found, answer: Json) -> bool:
+def _rests(outcome: RunOutcome, answer: Json) -> bool:
     """True if nothing is in flight and the last two ticks held for a reason that stays."""
     staying = {"hold.no_change", "hold.within_tolerance", "hold.quarantined", "hold.infeasible"}
-    return answer["phase"] == "idle" and len(found.reasons) > 1 and set(found.reasons[-2:]) <= staying
+    return answer["phase"] == "idle" and len(outcome.reasons) > 1 and set(outcome.reasons[-2:]) <= staying
 
 
 def _nothing(_kube: FakeKube) -> None:

@@ -52,8 +52,8 @@ def crowded(folder: Path) -> Iterator[Crowded]:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None and process.stdout is not None
         try:
-            said = json.loads(process.stdout.readline())
-            yield Crowded(**said, process=psutil.Process(process.pid))
+            announced = json.loads(process.stdout.readline())
+            yield Crowded(**announced, process=psutil.Process(process.pid))
         finally:
             process.stdin.close()
             process.wait(60)
@@ -80,8 +80,8 @@ def crowd_of(folder: Path) -> Iterator[tuple[ApiContext, list[str]]]:
 def main(folder: Path) -> None:
     """Serve until the input ends."""
     with crowd_of(folder) as (services, tokens), served(services) as (host, port):
-        said = {"url": f"http://{host}:{port}", "viewer": tokens[0], "other": tokens[1]}
-        print(json.dumps(said), flush=True)
+        announced = {"url": f"http://{host}:{port}", "viewer": tokens[0], "other": tokens[1]}
+        print(json.dumps(announced), flush=True)
         sys.stdin.read()
 
 

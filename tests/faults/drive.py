@@ -169,8 +169,8 @@ def hand(world: KubeWorld, entry: Entry) -> None:
             case "scale":
                 component["replicas"] = entry.replicas
             case "batch":
-                found = [one for one in container["env"] if one["name"] == "MLSERVER_MODEL_MAX_BATCH_SIZE"]
-                found[0]["value"] = str(entry.batch_size)
+                sizes = [one for one in container["env"] if one["name"] == "MLSERVER_MODEL_MAX_BATCH_SIZE"]
+                sizes[0]["value"] = str(entry.batch_size)
             case "reorder":
                 component["spec"]["containers"].reverse()
             case "rename":

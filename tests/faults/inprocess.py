@@ -74,14 +74,14 @@ class Pool:
             return None
         self.stale_reads -= 1
         place = (request.namespace, request.name)
-        seen = [
+        versions = [
             event.object
             for event in self.kube.store.log
             if event.resource == request.resource
             and event.version <= self.stale_at
             and (event.object["metadata"]["namespace"], event.object["metadata"]["name"]) == place
         ]
-        return (200, seen[-1]) if seen else None
+        return (200, versions[-1]) if versions else None
 
 
 def _answer(status: int, body: Json, kind: FaultKind | None) -> HTTPResponse:

@@ -35,15 +35,15 @@ def configs_of(pipeline: Pipeline, sdep: Json) -> Configs | None:
     predictor = sdep["spec"]["predictors"][0]
     made = []
     for stage in pipeline.served:
-        found = [
+        matches = [
             (component, container)
             for component in predictor["componentSpecs"]
             for container in component["spec"]["containers"]
             if container["name"] == (stage.container or stage.name)
         ]
-        if len(found) != 1:
+        if len(matches) != 1:
             return None
-        component, container = found[0]
+        component, container = matches[0]
         env = {entry["name"]: entry.get("value") for entry in container.get("env", [])}
         variant = _variant(stage, container, env)
         levels = (component.get("replicas"), predictor.get("replicas"), sdep["spec"].get("replicas"))
@@ -68,15 +68,15 @@ def _variant(stage: Stage, container: Json, env: Json) -> str:
 
 def foreign(pipeline: Pipeline, sdep: Json) -> Any:
     """The object without what is the service's to change."""
-    kept = json.loads(json.dumps(sdep))
-    kept.pop("status", None)
+    rest = json.loads(json.dumps(sdep))
+    rest.pop("status", None)
     for key in ("resourceVersion", "generation", "managedFields"):
-        kept["metadata"].pop(key, None)
-    for key in list(kept["metadata"].get("annotations") or {}):
+        rest["metadata"].pop(key, None)
+    for key in list(rest["metadata"].get("annotations") or {}):
         if key.startswith("ipa-serving/"):
-            del kept["metadata"]["annotations"][key]
+            del rest["metadata"]["annotations"][key]
     names = {stage.container or stage.name: stage for stage in pipeline.served}
-    for predictor in kept["spec"]["predictors"]:
+    for predictor in rest["spec"]["predictors"]:
         for component in predictor["componentSpecs"]:
             for container in component["spec"]["containers"]:
                 stage = names.get(container["name"])
@@ -90,7 +90,7 @@ def foreign(pipeline: Pipeline, sdep: Json) -> Any:
                 container["env"] = [entry for entry in container["env"] if entry["name"] not in own]
                 for kind in ("requests", "limits"):
                     (container["resources"].get(kind) or {}).pop("cpu", None)
-    return kept
+    return rest
 
 
 class Heard(logging.Handler):
@@ -162,8 +162,8 @@ class Invariants:
             return
         # What a webhook makes of each write is its own doing.
         mutate = self.kube.api.mutate
-        kept = mutate(copied(before)) if mutate else before
-        if foreign(self.pipeline, kept) != foreign(self.pipeline, after):
+        expected = mutate(copied(before)) if mutate else before
+        if foreign(self.pipeline, expected) != foreign(self.pipeline, after):
             self._wrong("I10", "a field of other people changed")
         was, configs = configs_of(self.pipeline, before), configs_of(self.pipeline, after)
         if configs is None or was is None:
@@ -231,9 +231,9 @@ class Invariants:
         """The loop made a tick."""
         if decision.action is Action.HOLD and not decision.detail:
             self._wrong("I13", f"{decision.reason.value} without a word why")
-        said = [repr(decision), *self._heard.lines[self._read_lines :]]
+        texts = [repr(decision), *self._heard.lines[self._read_lines :]]
         self._read_lines = len(self._heard.lines)
-        for text in said:
+        for text in texts:
             if TOKEN in text or BODY in text:
                 self._wrong("I12", f"a secret was told: {text[:200]}")
 
@@ -281,10 +281,10 @@ class Invariants:
                 return False
             for container, pod in own:
                 env = {entry["name"]: entry.get("value") for entry in container.get("env", [])}
-                seen = (_variant(stage, container, env), int(env.get(BATCH) or 1), cores_of(container))
+                running = (_variant(stage, container, env), int(env.get(BATCH) or 1), cores_of(container))
                 # What was lost is not waited for.
                 ready = is_ready(pod) or pod["metadata"]["name"] in self.kube.cluster.crashing
-                if not ready or seen != (config.variant, config.batch_size, config.cores):
+                if not ready or running != (config.variant, config.batch_size, config.cores):
                     return False
         return True
 

@@ -185,10 +185,10 @@ class FakePrometheus:
         yield f"{name}_count", served, target.counters["whole"]
         yield from histogram(name, served, target.counters["whole"])
         for stage in self.pipeline.served:
-            asked = {**labels, "model_name": stage.name, "method": "post"}
+            called = {**labels, "model_name": stage.name, "method": "post"}
             name = "seldon_api_executor_client_requests_seconds"
-            yield f"{name}_count", asked, target.counters[stage.name]
-            yield from histogram(name, asked, target.counters[stage.name])
+            yield f"{name}_count", called, target.counters[stage.name]
+            yield from histogram(name, called, target.counters[stage.name])
             if stage.name in self.batch_s:
                 yield from self._model_server(stage.name, target.counters[stage.name], target)
 
@@ -270,5 +270,5 @@ class Direct(requests.adapters.BaseAdapter):
 
 def session_of(metrics: Any) -> requests.Session:
     """The reader's HTTP session."""
-    found: requests.Session = metrics.http.session
-    return found
+    session: requests.Session = metrics.http.session
+    return session

@@ -168,9 +168,9 @@ class Service:
 
     def _settle(self) -> None:
         """Give each write that was kept to who sent it, in the order in which they were kept."""
-        kept = self.world.kube.writes
+        accepted = self.world.kube.writes
         for replica, request in self._pending:
-            if any(one is request for one in kept):
+            if any(one is request for one in accepted):
                 replica.writes.append(self.world.clock.monotonic_s())
         self._pending = []
 

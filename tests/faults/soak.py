@@ -149,8 +149,8 @@ def _suffer(world: KubeWorld, made: Soak, source: random.Random) -> None:
 
 def _quiet(world: KubeWorld, made: Soak, length: int) -> int:
     """Ticks until three quiet ones in a row, within at least `length`; -1 where there are none in a while."""
-    quiet, found, spent = 0, -1, 0
-    while spent < length or (found < 0 and spent < 20 * APART[1]):
+    quiet, settled_after, spent = 0, -1, 0
+    while spent < length or (settled_after < 0 and spent < 20 * APART[1]):
         decision_reason = _tick(world, made)
         spent += 1
         if decision_reason in BLOCKED and world.loop.snapshot().phase.value == "idle" and spent % 5 == 0:
@@ -159,9 +159,9 @@ def _quiet(world: KubeWorld, made: Soak, length: int) -> int:
             _tick(world, made)
             world.say(paused=False)
         quiet = quiet + 1 if decision_reason in QUIET and world.invariants.is_settled() else 0
-        if quiet == 3 and found < 0:
-            found = spent - 3
-    return found
+        if quiet == 3 and settled_after < 0:
+            settled_after = spent - 3
+    return settled_after
 
 
 def _tick(world: KubeWorld, made: Soak) -> ReasonCode:
@@ -175,8 +175,8 @@ def _tick(world: KubeWorld, made: Soak) -> ReasonCode:
 
 def _cut(world: KubeWorld) -> None:
     """Forget what only tests look at."""
-    for kept in (world.store.recorded, world.decisions, world.kube.requests, world.kube.writes):
-        del kept[:-KEPT]
+    for entries in (world.store.recorded, world.decisions, world.kube.requests, world.kube.writes):
+        del entries[:-KEPT]
     del world.events.events[:-KEPT]
     del world.invariants.writes[:-KEPT]
     world.invariants.forget_lines()

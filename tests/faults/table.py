@@ -31,24 +31,24 @@ class Case:
     figures: dict[str, str] = field(default_factory=dict)
     seeds: str = ""
 
-    def equal(self, name: str, found: Any, wanted: Any) -> None:
+    def equal(self, name: str, value: Any, wanted: Any) -> None:
         """Say a figure that must be exactly this."""
-        self.figures[name] = f"{_text(found)}"
-        assert found == wanted, f"{self.row}: {name} is {found!r}, not {wanted!r}"
+        self.figures[name] = f"{_text(value)}"
+        assert value == wanted, f"{self.row}: {name} is {value!r}, not {wanted!r}"
 
-    def at_most(self, name: str, found: float, limit: float) -> None:
+    def at_most(self, name: str, value: float, limit: float) -> None:
         """Say a figure that must not be above the limit."""
-        self.figures[name] = f"{_text(found)} (≤ {_text(limit)})"
-        assert found <= limit, f"{self.row}: {name} is {found!r}, above {limit!r}"
+        self.figures[name] = f"{_text(value)} (≤ {_text(limit)})"
+        assert value <= limit, f"{self.row}: {name} is {value!r}, above {limit!r}"
 
-    def at_least(self, name: str, found: float, limit: float) -> None:
+    def at_least(self, name: str, value: float, limit: float) -> None:
         """Say a figure that must not be below the limit."""
-        self.figures[name] = f"{_text(found)} (≥ {_text(limit)})"
-        assert found >= limit, f"{self.row}: {name} is {found!r}, below {limit!r}"
+        self.figures[name] = f"{_text(value)} (≥ {_text(limit)})"
+        assert value >= limit, f"{self.row}: {name} is {value!r}, below {limit!r}"
 
-    def told(self, name: str, found: Any) -> None:
+    def note(self, name: str, value: Any) -> None:
         """Say a figure for which there is no limit."""
-        self.figures[name] = _text(found)
+        self.figures[name] = _text(value)
 
 
 def variants(shown: Sequence[T], others: Sequence[T]) -> list[T]:
@@ -67,32 +67,34 @@ def case_of(test: str) -> Case:
     return Case(row, name[match.end() :].replace("_", " "))
 
 
-def rows_without(found: Sequence[Mapping[str, Any]]) -> list[str]:
+def rows_without(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     """The rows that no test has."""
-    have = {entry["row"] for entry in found}
+    have = {entry["row"] for entry in entries}
     return [row for row in FAULTS if row not in have]
 
 
-def markdown(found: Sequence[Mapping[str, Any]]) -> str:
+def markdown(entries: Sequence[Mapping[str, Any]]) -> str:
     """The table: a line a test, in the order of the rows."""
     lines = [
         "| case | | what | figures | seeds | s |",
         "|---|---|---|---|---|---|",
-        *(_line(entry) for entry in sorted(found, key=_order)),
+        *(_line(entry) for entry in sorted(entries, key=_order)),
     ]
-    missing = rows_without(found)
-    passed = sum(entry["passed"] for entry in found)
+    missing = rows_without(entries)
+    passed = sum(entry["passed"] for entry in entries)
     lines.append("")
-    lines.append(f"{passed} of {len(found)} tests pass; rows without a test: {', '.join(missing) or 'none'}.")
+    lines.append(
+        f"{passed} of {len(entries)} tests pass; rows without a test: {', '.join(missing) or 'none'}."
+    )
     return "\n".join(lines)
 
 
-def write(found: Sequence[Mapping[str, Any]], folder: Path) -> str:
+def write(entries: Sequence[Mapping[str, Any]], folder: Path) -> str:
     """The table as text, also kept in the folder as table.md and table.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = markdown(found)
+    text = markdown(entries)
     (folder / "table.md").write_text(text + "\n", encoding="utf-8")
-    (folder / "table.json").write_text(json.dumps(sorted(found, key=_order), indent=1), encoding="utf-8")
+    (folder / "table.json").write_text(json.dumps(sorted(entries, key=_order), indent=1), encoding="utf-8")
     return text
 
 

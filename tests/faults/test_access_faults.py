@@ -78,12 +78,12 @@ def test_h1_tokens_that_do_not_hold(case: Case, store: Store, kube: FakeKube, co
                 let_in.append(f"{name}: {method} {path}: {answer.status_code}")
             body = {**answer.json(), "request_id": ""}
             answers[json.dumps(body), answer.headers.get("www-authenticate", "")] += 1
-    case.told("requests", len(headers) * len(ASKED))
+    case.note("requests", len(headers) * len(ASKED))
     case.equal("let in", let_in, [])
     case.equal("different answers", len(answers), 1)
     for name, it in (("a good token", "hers"), ("a good key", good)):
-        found = api.get(LIST, headers={"Authorization": f"Bearer {it}"})
-        case.equal(f"{name} is let in", found.status_code, 200)
+        response = api.get(LIST, headers={"Authorization": f"Bearer {it}"})
+        case.equal(f"{name} is let in", response.status_code, 200)
     case.equal("without any: challenge", api.get(LIST).headers["www-authenticate"], 'Bearer realm="ipa"')
     case.equal("changes", world.controls, {})
 
@@ -108,7 +108,7 @@ def test_h1_unknown_and_bad_take_the_same_way(
         steps.clear()
         is_found = store.keys.find(it) is not None
         ways.append((tuple(steps), is_found))
-    case.told("steps", len(ways[0][0]))
+    case.note("steps", len(ways[0][0]))
     case.equal("different ways", len({steps for steps, _ in ways}), 1)
     case.equal("found", [is_found for _, is_found in ways], [False, False, True])
 
@@ -166,10 +166,10 @@ def test_h2_other_namespaces_and_verbs(case: Case, kube: FakeKube, connect: Any)
     case.equal("elsewhere", statuses["ada at default"], {404})
     case.equal("a verb that is not allowed", statuses["bob at his"], {200, 201, 403})
     case.equal("at home", 403 in statuses["ada at hers"] or 404 in statuses["ada at hers"], False)
-    asked = [
+    attributes = [
         it.body["spec"]["resourceAttributes"] for it in kube.requests if it.resource == "subjectaccessreviews"
     ]
-    verbs = {(it["group"], it["resource"], it["verb"]) for it in asked}
+    verbs = {(it["group"], it["resource"], it["verb"]) for it in attributes}
     group = "machinelearning.seldon.io"
     case.equal("reviews", verbs, {(group, "seldondeployments", "get"), (group, "seldondeployments", "patch")})
 
@@ -291,8 +291,8 @@ def test_h3_a_store_that_does_not_answer(case: Case, store: Store, tmp_path: Pat
     store.close()
     for path in tmp_path.glob("keys.sqlite3*"):
         path.rename(f"{path}.gone")
-    found = [api(method, path, json={}, headers=hers).status_code for method, path in ASKED]
-    case.equal("let in", [status for status in found if status != 503], [])
+    statuses = [api(method, path, json={}, headers=hers).status_code for method, path in ASKED]
+    case.equal("let in", [status for status in statuses if status != 503], [])
     case.equal("changes", world.controls, {})
 
 

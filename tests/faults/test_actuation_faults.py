@@ -69,10 +69,10 @@ class Wrapped:
     called: Callable[[str, str, Callable[[], Any]], Any]
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self.inner, name)
+        attribute = getattr(self.inner, name)
         if name not in PORTS[self.port]:
-            return found
-        return lambda *args, **options: self.called(self.port, name, lambda: found(*args, **options))
+            return attribute
+        return lambda *args, **options: self.called(self.port, name, lambda: attribute(*args, **options))
 
 
 def wrapped(made: Scenario, called: Callable[[str, str, Callable[[], Any]], Any]) -> Scenario:
@@ -81,7 +81,7 @@ def wrapped(made: Scenario, called: Callable[[str, str, Callable[[], Any]], Any]
     return replace(made, **ports).restarted("run")  # type: ignore[arg-type]
 
 
-def told(bug: Bug, made: Scenario) -> tuple[StageConfig, ...]:
+def last_configs(bug: Bug, made: Scenario) -> tuple[StageConfig, ...]:
     """The last configuration of a load that rises and falls. The loop ends what the bug ends."""
     watched = wrapped(made, bug.called)
     for rate_rps in (5.0, 25.0):
@@ -97,10 +97,10 @@ def remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     plans: dict[str, Any] = {}
     real = world.planner
 
-    def planner(*asked: Any, **options: Any) -> Any:
-        key = repr((asked, options))
+    def planner(*arguments: Any, **options: Any) -> Any:
+        key = repr((arguments, options))
         if key not in plans:
-            plans[key] = real(*asked, **options)
+            plans[key] = real(*arguments, **options)
         return plans[key]
 
     monkeypatch.setattr(world, "planner", planner)
@@ -109,7 +109,7 @@ def remembered(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("remembered")
 def test_a5_an_exception_inside_any_one_step(case: Case) -> None:
     whole = scenario(5.0)
-    expected = told(Bug("", "", 0, after=False), whole)
+    expected = last_configs(Bug("", "", 0, after=False), whole)
     tried = differing = duplicates = piled_up = 0
     for port, verbs in PORTS.items():
         for verb in verbs:
@@ -122,16 +122,16 @@ def test_a5_an_exception_inside_any_one_step(case: Case) -> None:
                     made.workload.before_write = lambda change, made=made, settled=settled: settled.append(
                         made.workload.ready
                     )
-                    found = told(bug, made)
+                    outcome = last_configs(bug, made)
                     if not bug.raised:
                         break
                     tried += 1
-                    differing += found != expected
+                    differing += outcome != expected
                     ids = [change.decision_id for change in made.workload.accepted]
                     duplicates += len(ids) - len(set(ids))
                     piled_up += settled.count(False)
     assert tried > 100
-    case.told("steps", tried)
+    case.note("steps", tried)
     case.equal("state difference", differing, 0)
     case.equal("duplicate writes", duplicates, 0)
     case.equal("writes while another rolled out", piled_up, 0)
@@ -145,13 +145,13 @@ class Twice:
     steps: int = 0
 
     def called(self, _port: str, _verb: str, call: Callable[[], Any]) -> Any:
-        found = call()
+        answer = call()
         self.steps += 1
         try:
             call()
         except IpaError:
             self.refused += 1
-        return found
+        return answer
 
 
 def seldon_run(folder: Path, called: Callable[[str, str, Callable[[], Any]], Any]) -> tuple[Any, int, int]:
@@ -169,11 +169,15 @@ def seldon_run(folder: Path, called: Callable[[str, str, Callable[[], Any]], Any
         )
         rate_rps = 5.0
         metrics = FakeMetrics(clock, lambda _: rate_rps)
-        kept: Any = Wrapped(store, "store", called)
+        wrapped_store: Any = Wrapped(store, "store", called)
         loop = ControlLoop(
             KUBE_PIPELINE,
             LoopPorts(
-                clock, Wrapped(metrics, "metrics", called), Wrapped(seldon, "workload", called), kept, kept
+                clock,
+                Wrapped(metrics, "metrics", called),
+                Wrapped(seldon, "workload", called),
+                wrapped_store,
+                wrapped_store,
             ),
             policy=ours(),
             predict=profiled().predict,
@@ -198,13 +202,13 @@ def seldon_run(folder: Path, called: Callable[[str, str, Callable[[], Any]], Any
 def test_a5_every_step_done_twice(case: Case, tmp_path: Path) -> None:
     once = seldon_run(tmp_path / "once", lambda _port, _verb, call: call())
     twice = Twice()
-    found = seldon_run(tmp_path / "twice", twice.called)
+    twice_run = seldon_run(tmp_path / "twice", twice.called)
     assert once[1] >= 2
-    case.told("steps done twice", twice.steps)
+    case.note("steps done twice", twice.steps)
     case.equal("second writes refused", twice.refused, once[1])
-    case.equal("state difference", once[0] != found[0], False)
-    case.equal("writes", found[1], once[1])
-    case.equal("records more than ticks", found[2] - once[2], 0)
+    case.equal("state difference", once[0] != twice_run[0], False)
+    case.equal("writes", twice_run[1], once[1])
+    case.equal("records more than ticks", twice_run[2] - once[2], 0)
 
 
 def test_a5_a_tick_told_twice_at_one_moment(case: Case) -> None:
@@ -219,11 +223,11 @@ def test_a5_a_tick_told_twice_at_one_moment(case: Case) -> None:
             made.loop.tick_once()
             writes.append(len(made.workload.writes) - before)
             made.clock.wait(made.settings.tick_s)
-    case.told("writes", sum(writes))
+    case.note("writes", sum(writes))
     case.at_most("writes of two ticks at one moment", max(writes), 1)
 
 
-SAID: dict[str, Callable[[Scenario], dict[str, Any]]] = {
+INSTRUCTIONS: dict[str, Callable[[Scenario], dict[str, Any]]] = {
     "paused": lambda made: {"paused": True, "paused_by": "kim"},
     "advisory": lambda made: {"mode": Mode.ADVISORY},
     "shadow": lambda made: {"mode": Mode.SHADOW},
@@ -237,31 +241,31 @@ class Saying:
     """Says something in the middle of the tick that is about to write: at a verb, once the load is high."""
 
     made: Scenario
-    said: dict[str, Any]
+    changes: dict[str, Any]
     verb: tuple[str, str]
     at: str = ""
     stale: list[Change] = field(default_factory=list)
 
     def called(self, port: str, verb: str, call: Callable[[], Any]) -> Any:
-        found = call()
+        answer = call()
         is_late = self.made.clock.monotonic_s() >= 3 * self.made.settings.tick_s
         if (port, verb) == self.verb and is_late and not self.at:
-            self.made.say(**self.said)
+            self.made.say(**self.changes)
             self.at = f"{self.made.clock.monotonic_s():g} s"
-        return found
+        return answer
 
     def written(self, change: Change) -> None:
         if self.at == f"{self.made.clock.monotonic_s():g} s":
             self.stale.append(change)
 
 
-@pytest.mark.parametrize("said", SAID)
-def test_a6_what_is_said_in_the_middle_of_a_tick(case: Case, said: str) -> None:
-    case.title += f": {said}"
+@pytest.mark.parametrize("instruction", INSTRUCTIONS)
+def test_a6_what_is_said_in_the_middle_of_a_tick(case: Case, instruction: str) -> None:
+    case.title += f": {instruction}"
     stale, late = 0, []
     for verb in (("metrics", "read"), ("workload", "read"), ("store", "record")):
         made = scenario(lambda t_s: 5.0 if t_s < 15.0 else 25.0)
-        saying = Saying(made, SAID[said](made), verb)
+        saying = Saying(made, INSTRUCTIONS[instruction](made), verb)
         made.workload.before_write = saying.written
         # Without it, the fourth tick writes.
         assert [decision.action for decision in scenario(lambda t_s: 5.0 if t_s < 15.0 else 25.0).ticks(4)][

@@ -7,11 +7,11 @@ from tests.faults.table import Case
 
 
 def test_h8_made_up_requests_of_every_operation_find_nothing(case: Case) -> None:
-    found = fuzz(examples=2, steps=3, seed=1, is_short=True)
-    assert found.findings == {}, found.details
-    assert found.errors == []
-    case.equal("5xx", sum(count for status, count in found.by_status.items() if status >= 500), 0)
-    case.equal("undocumented statuses", found.of_check("status_code_conformance"), 0)
-    case.equal("operations not exercised", found.uncovered, [])
-    case.told("operations", len(found.operations))
-    assert found.cases > 2 * len(found.operations)
+    report = fuzz(examples=2, steps=3, seed=1, is_short=True)
+    assert report.findings == {}, report.details
+    assert report.errors == []
+    case.equal("5xx", sum(count for status, count in report.by_status.items() if status >= 500), 0)
+    case.equal("undocumented statuses", report.of_check("status_code_conformance"), 0)
+    case.equal("operations not exercised", report.uncovered, [])
+    case.note("operations", len(report.operations))
+    assert report.cases > 2 * len(report.operations)

@@ -51,25 +51,25 @@ def decided(seed: int, steps: bool) -> list[tuple[Any, ...]]:
     """The results of the ticks, a variant failing on the way; with steps of the wall clock, or without."""
     made = scenario(days(seed), policy=Ours(PIPELINE, PLANNER))
     made.workload.broken = {("read", "big")}
-    random, found = Random(-seed), []
+    random, decisions = Random(-seed), []
     for tick in range(50):
         if steps and random.random() < 0.2:
             made.clock.set_wall(made.clock.now() + timedelta(seconds=random.choice(STEPS_S)))
         if tick == 25:
             made.workload.broken = set()
-        found += [(one.action, one.reason, one.configs) for one in made.ticks(1)]
-    return found
+        decisions += [(one.action, one.reason, one.configs) for one in made.ticks(1)]
+    return decisions
 
 
 def test_c1_the_wall_clock_steps(case: Case) -> None:
     seeds = range(10)
     straight = {seed: decided(seed, steps=False) for seed in seeds}
     other = sum(decided(seed, steps=True) != straight[seed] for seed in seeds)
-    reasons = {reason for found in straight.values() for _, reason, _ in found}
+    reasons = {reason for decisions in straight.values() for _, reason, _ in decisions}
     assert {ReasonCode.STABILISING, ReasonCode.ROLLBACK} <= reasons
     case.seeds = f"{len(seeds)}"
     case.equal("seeds with a cooldown skipped or frozen", other, 0)
-    case.told("distinct reasons", len(reasons))
+    case.note("distinct reasons", len(reasons))
 
 
 def test_c1_people_mean_the_wall_clock(case: Case) -> None:
@@ -159,11 +159,11 @@ class Child:
     def listen(self, until: Callable[[float, str], bool]) -> list[tuple[float, str]]:
         """Its next ticks, each with its time and reason, up to one for which that holds."""
         assert self.process.stdout is not None
-        found = []
-        while not found or not until(*found[-1]):
+        ticks = []
+        while not ticks or not until(*ticks[-1]):
             at_s, reason = self.process.stdout.readline().split()
-            found.append((float(at_s), reason))
-        return found
+            ticks.append((float(at_s), reason))
+        return ticks
 
     def stop(self) -> None:
         """Once it has written: SIGSTOP."""
@@ -225,18 +225,18 @@ def skewed(skew_s: float, lag_s: int) -> tuple[bool, bool]:
             Settings(prometheus_url=server.url, prometheus_timeout_s=60.0, stale_after_s=STALE_S),
             monotonic_s=clock.monotonic_s,
         )
-        found = metrics.read(PIPELINE, 60.0).arrival_rate_rps
-        said = isinstance(found, Missing) and found.reason is MissingReason.STALE
-        return lag_s > STALE_S, said
+        rate = metrics.read(PIPELINE, 60.0).arrival_rate_rps
+        is_stale = isinstance(rate, Missing) and rate.reason is MissingReason.STALE
+        return lag_s > STALE_S, is_stale
 
 
 STALE_S = 15.0
 
 
 def test_c3_skew_of_prometheus(case: Case) -> None:
-    found = [skewed(skew_s, lag_s) for skew_s in (0.0, 300.0, -300.0) for lag_s in (0, 5, 25)]
-    case.equal("wrong staleness verdicts", sum(truth != said for truth, said in found), 0)
-    case.told("verdicts", len(found))
+    verdicts = [skewed(skew_s, lag_s) for skew_s in (0.0, 300.0, -300.0) for lag_s in (0, 5, 25)]
+    case.equal("wrong staleness verdicts", sum(truth != verdict for truth, verdict in verdicts), 0)
+    case.note("verdicts", len(verdicts))
 
 
 def overrun(took_s: float) -> tuple[list[float], Scenario]:
@@ -259,7 +259,7 @@ def overrun(took_s: float) -> tuple[list[float], Scenario]:
 def test_c4_a_tick_overruns_the_interval(case: Case, took_s: float) -> None:
     starts, made = overrun(took_s)
     tick_s = made.settings.tick_s
-    case.told("tick s", took_s)
+    case.note("tick s", took_s)
     # Those that would have begun meanwhile are gone; at most one is due at once.
     case.at_most("queued ticks", burst(starts, tick_s) - 1, 1)
     off = [at_s % tick_s for at_s in starts]

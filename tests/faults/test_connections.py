@@ -56,15 +56,15 @@ def attacked_with(
         return attack(what, HOME, port, connections=connections, seconds=seconds, pid=pid)
 
 
-def told(case: Case, found: Figures) -> None:
+def report_figures(case: Case, figures: Figures) -> None:
     """The figures that are asked of every attack."""
-    case.told("connections", found.opened)
-    case.equal("still open", found.still_open, 0)
-    case.at_most("closed after (s)", found.longest_s, 10.0)
-    case.at_most("memory grown (MB)", found.grown_mb, 100.0)
-    case.equal("requests of another client that failed", sum(found.failed.values()), 0)
+    case.note("connections", figures.opened)
+    case.equal("still open", figures.still_open, 0)
+    case.at_most("closed after (s)", figures.longest_s, 10.0)
+    case.at_most("memory grown (MB)", figures.grown_mb, 100.0)
+    case.equal("requests of another client that failed", sum(figures.failed.values()), 0)
     for path in PATHS:
-        case.at_most(f"longest wait for {path} (s)", found.worst_s[path], WAIT_S)
+        case.at_most(f"longest wait for {path} (s)", figures.worst_s[path], WAIT_S)
 
 
 @pytest.mark.parametrize(
@@ -80,27 +80,29 @@ def told(case: Case, found: Figures) -> None:
 def test_r2_a_thousand_connections_are_closed_and_others_served(
     case: Case, nursery: subprocess.Popen[str], name: str
 ) -> None:
-    found = attacked_with(nursery, name)
-    case.told("attack", name)
-    told(case, found)
-    case.at_most("open files", found.most_open, 400)
+    figures = attacked_with(nursery, name)
+    case.note("attack", name)
+    report_figures(case, figures)
+    case.at_most("open files", figures.most_open, 400)
 
 
 def test_r2_who_comes_from_the_address_of_the_attacker_is_served_too(
     case: Case, nursery: subprocess.Popen[str]
 ) -> None:
-    found = attacked_with(nursery, "half a request, same address", seconds=3.0)
-    case.at_least("connections", found.opened, CONNECTIONS)
-    case.at_most("open files", found.most_open, 400)
-    asked = sum(found.asked.values())
-    case.at_most("requests of another client that failed (%)", 100 * sum(found.failed.values()) / asked, 10.0)
+    figures = attacked_with(nursery, "half a request, same address", seconds=3.0)
+    case.at_least("connections", figures.opened, CONNECTIONS)
+    case.at_most("open files", figures.most_open, 400)
+    requests = sum(figures.asked.values())
+    case.at_most(
+        "requests of another client that failed (%)", 100 * sum(figures.failed.values()) / requests, 10.0
+    )
 
 
 def test_r2_connections_stay_below_the_limit_of_open_files(
     case: Case, nursery: subprocess.Popen[str]
 ) -> None:
     limit = 400
-    found = attacked_with(nursery, "half a request", files=str(limit), connections=600)
-    told(case, found)
-    case.at_most("open files", found.most_open, limit - 100)
-    case.told("a head and a body may take (s)", BODY_S)
+    figures = attacked_with(nursery, "half a request", files=str(limit), connections=600)
+    report_figures(case, figures)
+    case.at_most("open files", figures.most_open, limit - 100)
+    case.note("a head and a body may take (s)", BODY_S)

@@ -10,7 +10,7 @@ from ipa.control.election import LeaseTimes
 from ipa.control.engine.actuation import IN_FLIGHT
 from tests.fakes.kube import FakeKube
 from tests.faults.crash import LEASE
-from tests.faults.crashing import STORIES, Found, run, service
+from tests.faults.crashing import STORIES, RunOutcome, run, service
 from tests.faults.table import WHOLE, Case
 
 # `make faults` kills at every point, some fifty lives of a service; `make test` at every third one.
@@ -22,12 +22,12 @@ MTTR_TICKS = 12
 def test_a1_killed_at_every_point_and_started_again(case: Case, tmp_path: Path) -> None:
     known: set[str] = set()
     points: list[str] = []
-    found: list[Found] = []
+    outcomes: list[RunOutcome] = []
     with service() as process:
         for number, story in enumerate(STORIES):
             whole = run(story, tmp_path / f"{number}-whole", process)
             assert whole.came_to_rest, whole
-            found.append(whole)
+            outcomes.append(whole)
             for at, point in enumerate(one for one in whole.points if one not in known):
                 known.add(point)
                 if at % EACH:
@@ -37,17 +37,17 @@ def test_a1_killed_at_every_point_and_started_again(case: Case, tmp_path: Path) 
                 assert killed.came_to_rest, (story.name, point, killed)
                 assert killed.configs == whole.configs, (story.name, point, killed)
                 points.append(point)
-                found.append(killed)
+                outcomes.append(killed)
     case.equal("phases at the crash", {*_phases(points)}, {phase.value for phase in IN_FLIGHT})
-    case.told("points", len(points))
-    case.equal("settled on the same plan", sum(one.came_to_rest for one in found[:]), len(found))
-    case.at_most("MTTR ticks", max(one.mttr_ticks for one in found), MTTR_TICKS)
-    case.told("accepted writes", sum(one.writes for one in found))
-    case.equal("duplicate writes", sum(one.duplicates for one in found), 0)
-    case.equal("unaudited writes", sum(one.unaudited for one in found), 0)
-    case.equal("writes while another rolled out", sum(one.piled_up for one in found), 0)
-    case.equal("writes out of bounds", sum(one.out_of_bounds for one in found), 0)
-    case.equal("foreign fields changed", sum(one.foreign_changed for one in found), 0)
+    case.note("points", len(points))
+    case.equal("settled on the same plan", sum(one.came_to_rest for one in outcomes[:]), len(outcomes))
+    case.at_most("MTTR ticks", max(one.mttr_ticks for one in outcomes), MTTR_TICKS)
+    case.note("accepted writes", sum(one.writes for one in outcomes))
+    case.equal("duplicate writes", sum(one.duplicates for one in outcomes), 0)
+    case.equal("unaudited writes", sum(one.unaudited for one in outcomes), 0)
+    case.equal("writes while another rolled out", sum(one.piled_up for one in outcomes), 0)
+    case.equal("writes out of bounds", sum(one.out_of_bounds for one in outcomes), 0)
+    case.equal("foreign fields changed", sum(one.foreign_changed for one in outcomes), 0)
 
 
 def test_a1_killed_while_it_leads_and_hands_over(case: Case, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a1_killed_while_it_leads_and_hands_over(case: Case, tmp_path: Path) -> 
                 assert bool(passed) == (not point)
                 takeover_s[point] = _takeover_s(kube, folder)
     assert [point for point in points if "released" in point]
-    case.told("points", len(points) - 1)
+    case.note("points", len(points) - 1)
     limit_s = LeaseTimes().lease_s + 2 * LeaseTimes().retry_s
     case.at_most("takeover s", max(takeover_s.values()), limit_s)
     released_s = takeover_s["leadership: after the lease is released"]

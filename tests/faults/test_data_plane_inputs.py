@@ -209,9 +209,9 @@ def test_r5_an_answer_that_is_wrong_is_the_models_502(case: Case, name: str) -> 
     case.equal("others failed", failed, 0)
     # Once with the others, once alone; those that shared its batch once more each.
     case.at_most("batches", len(model.batches), 9)
-    said = answer.json()["detail"]
-    assert "stage 'detect', variant 'small': " in said
-    assert len(said) < 1_000
+    detail = answer.json()["detail"]
+    assert "stage 'detect', variant 'small': " in detail
+    assert len(detail) < 1_000
 
 
 def test_r5_a_row_without_a_number_fails_its_request_alone(case: Case) -> None:
@@ -253,11 +253,11 @@ def test_r5_only_requests_that_are_alike_share_a_batch(case: Case) -> None:
     ]
     bodies = [orjson.dumps({"inputs": inputs}) for inputs in different]
     bodies += [orjson.dumps({"inputs": [one], "parameters": {"threshold": level}}) for level in (1, 2)]
-    seen: list[dict[str, Any]] = []
+    batches: list[dict[str, Any]] = []
 
     async def remember(url: str, sent: bytes) -> tuple[int, bytes]:
-        seen.append(orjson.loads(sent))
-        return 200, orjson.dumps({"outputs": seen[-1]["inputs"]})
+        batches.append(orjson.loads(sent))
+        return 200, orjson.dumps({"outputs": batches[-1]["inputs"]})
 
     async def scenario() -> list[httpx.Response]:
         world = World(remember, batch_size=64)  # type: ignore[arg-type]
@@ -265,9 +265,9 @@ def test_r5_only_requests_that_are_alike_share_a_batch(case: Case) -> None:
 
     answers = asyncio.run(scenario())
     case.equal("answered", [answer.status_code for answer in answers].count(200), len(bodies))
-    case.equal("batches", len(seen), len(bodies))
+    case.equal("batches", len(batches), len(bodies))
     # What the client asked of the model reaches the model.
-    assert {"threshold": 2} in [each.get("parameters") for each in seen]
+    assert {"threshold": 2} in [each.get("parameters") for each in batches]
 
 
 VALUE = st.one_of(
@@ -316,7 +316,7 @@ def test_r5_any_json_as_a_request_ends_once_and_fails_nobody_else(case: Case) ->
         ends[answer.status_code] = ends.get(answer.status_code, 0) + 1
 
     attempt()
-    case.told("requests", sum(ends.values()))
+    case.note("requests", sum(ends.values()))
     case.equal("others failed", 0, 0)
 
 
@@ -334,7 +334,7 @@ def test_r5_any_json_as_an_answer_fails_alone(case: Case) -> None:
         ends[answer.status_code] = ends.get(answer.status_code, 0) + 1
 
     attempt()
-    case.told("answers", sum(ends.values()))
+    case.note("answers", sum(ends.values()))
     case.equal("others failed", 0, 0)
 
 

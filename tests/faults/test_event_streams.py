@@ -98,14 +98,14 @@ def test_r10_one_viewer_does_not_take_all_places(case: Case, store: Store) -> No
     _, other = key_of(store, "other", Grant(Role.VIEWER, "default"))
     with streaming(services) as follow:
         # All at once: places are counted where they are taken.
-        found: list[Stream] = []
-        threads = [threading.Thread(target=lambda: found.append(follow(greedy))) for _ in range(20)]
+        opened: list[Stream] = []
+        threads = [threading.Thread(target=lambda: opened.append(follow(greedy))) for _ in range(20)]
         for each in threads:
             each.start()
         for each in threads:
             each.join()
-        case.equal("opened by one of 20", sum(each.status == 200 for each in found), 5)
-        case.equal("answers to the others", {each.status for each in found if each.status != 200}, {429})
+        case.equal("opened by one of 20", sum(each.status == 200 for each in opened), 5)
+        case.equal("answers to the others", {each.status for each in opened if each.status != 200}, {429})
         case.equal("another identity", [follow(other).status for _ in range(2)], [200, 200])
         case.equal("open", streams.open, 7)
     until(lambda: streams.open == 0)
@@ -116,9 +116,9 @@ def test_r10_one_viewer_does_not_take_all_places(case: Case, store: Store) -> No
 def test_r10_a_stream_ends_with_its_key(case: Case, store: Store) -> None:
     services, streams, two = services_with(KeyIdentities(store.keys, SystemClock()))
     key_id, revoked = key_of(store, "ada", Grant(Role.VIEWER, "default"))
-    _, kept = key_of(store, "bob", Grant(Role.VIEWER, "default"))
+    _, other_key = key_of(store, "bob", Grant(Role.VIEWER, "default"))
     with streaming(services) as follow:
-        ending, going = follow(revoked), follow(kept)
+        ending, going = follow(revoked), follow(other_key)
         until(lambda: streams.open == 2)
         revoked_s = time.monotonic()
         store.keys.revoke(key_id, now=SystemClock().now())
@@ -142,10 +142,10 @@ def test_r10_looks_are_often_enough(case: Case) -> None:
 def test_r10_an_export_ends_with_its_key(case: Case, store: Store) -> None:
     services, streams, two = services_with(KeyIdentities(store.keys, SystemClock()), check_s=0.0)
     key_id, token = key_of(store, "ada", Grant(Role.VIEWER, "*"))
-    entries, go_on, asked = two.world.entries, threading.Event(), threading.Semaphore(0)
+    entries, go_on, reads = two.world.entries, threading.Event(), threading.Semaphore(0)
 
     def slow(after: int, limit: int, pipeline: str | None = None) -> Any:
-        asked.release()
+        reads.release()
         assert after == 0 or go_on.wait(30)
         return entries(after, 2, pipeline)
 
@@ -158,7 +158,7 @@ def test_r10_an_export_ends_with_its_key(case: Case, store: Store) -> None:
     with streaming(services) as follow:
         export = follow(token, path="audit")
         # One batch is out, the next is being read.
-        assert asked.acquire(timeout=300) and asked.acquire(timeout=300)
+        assert reads.acquire(timeout=300) and reads.acquire(timeout=300)
         store.keys.revoke(key_id, now=SystemClock().now())
         go_on.set()
         until(lambda: not export.is_open)

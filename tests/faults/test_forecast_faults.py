@@ -37,7 +37,7 @@ def test_f1_wild_answers_are_clamped_and_said(case: Case) -> None:
         last = ask(NOISY, rungs=(Scripted(wild, wild),))
         most = CLAMP_FACTOR * (highest + series.noise_rps(highest))
         over += not (0 <= last.point_rps <= last.upper_rps <= most)
-    case.told("answers not a number, negative, × 100", len(WILD))
+    case.note("answers not a number, negative, × 100", len(WILD))
     case.equal("decisions over the clamp", over, 0)
     case.equal("silent step-downs", silent, 0)
 
@@ -45,7 +45,7 @@ def test_f1_wild_answers_are_clamped_and_said(case: Case) -> None:
 def test_f2_nothing_is_taken_away_in_the_warm_up(case: Case) -> None:
     rungs = {len(rates): ask(rates).rung for rates in (NOISY[:count] for count in (1, 3, 30, 120))}
     case.equal("rung of one second of load", rungs[1], "last")
-    case.told("rungs by seconds of load", rungs)
+    case.note("rungs by seconds of load", rungs)
     made = scenario(0.5)
     started = made.workload.desired
     made.ticks(2)
@@ -65,9 +65,9 @@ def test_f3_another_load_trips_the_rung(case: Case, model: Boosted) -> None:
         for seen_s in range(0, 1300, 20):
             yield seen_s, asked_of((*climbing(4, 1300, 120), *away[:seen_s]), model)
 
-    first = next((seen_s, found) for seen_s, found in forecasts() if found.rung != "boosted")
+    first = next((seen_s, answer) for seen_s, answer in forecasts() if answer.rung != "boosted")
     case.at_most("s of the other load until another has more weight", first[0], 600)
-    case.told("says", ", ".join(f"{name} {weight:.0%}" for name, weight in first[1].weights))
+    case.note("says", ", ".join(f"{name} {weight:.0%}" for name, weight in first[1].weights))
     case.equal("rung meanwhile", first[1].rung, "window")
 
 
@@ -94,8 +94,8 @@ def test_f4_inference_that_takes_longer_than_a_tick_makes_none_late(case: Case) 
 
     loop = replace(made, forecaster=in_time).restarted("slow")
     loop.run(30 * loop.settings.tick_s)
-    decided = [found for found in made.store.decisions("pages", limit=100) if found.forecast]
-    rungs = {found.forecast.rung for found in decided if found.forecast}
+    decided = [decision for decision in made.store.decisions("pages", limit=100) if decision.forecast]
+    rungs = {decision.forecast.rung for decision in decided if decision.forecast}
     case.equal("late ticks", loop.loop.snapshot().skipped_ticks, 0)
     case.at_least("ticks that decided", len(decided), 30)
     case.equal("rung meanwhile", rungs, {"last"})
@@ -105,9 +105,9 @@ def test_f4_inference_that_takes_longer_than_a_tick_makes_none_late(case: Case) 
     answers.set()
     # Their threads end when they will; nothing waits for that.
     again = (in_time(LoadHistory(1.0, NOISY)) for _ in range(1_000_000))
-    case.told("rung once it answers", next(found.rung for found in again if found.rung != "last"))
+    case.note("rung once it answers", next(answer.rung for answer in again if answer.rung != "last"))
 
 
 def test_f5_the_ladder_reads_no_file(case: Case) -> None:
-    found = forecast(LoadHistory(1.0, NOISY), horizon_s=10.0, quantile=0.95)
-    case.equal("forecast without a model file", found.upper_rps > 0, True)
+    answer = forecast(LoadHistory(1.0, NOISY), horizon_s=10.0, quantile=0.95)
+    case.equal("forecast without a model file", answer.upper_rps > 0, True)

@@ -52,15 +52,15 @@ class Hanging:
 @contextmanager
 def hanging() -> Iterator[Hanging]:
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
-        found = Hanging("http://{}:{}".format(*listener.getsockname()[:2]))
-        thread = threading.Thread(target=found.serve, args=(listener,), daemon=True)
+        cluster = Hanging("http://{}:{}".format(*listener.getsockname()[:2]))
+        thread = threading.Thread(target=cluster.serve, args=(listener,), daemon=True)
         thread.start()
         try:
-            yield found
+            yield cluster
         finally:
             listener.shutdown(socket.SHUT_RDWR)
             thread.join(20)
-            for each in found.taken:
+            for each in cluster.taken:
                 each.close()
 
 
@@ -90,27 +90,27 @@ def test_r11_nobody_else_waits_for_who_hangs(case: Case, store: Store, tmp_path:
             began_s = time.monotonic()
             with ThreadPoolExecutor(60) as pool:
 
-                def asked(each: str) -> int:
+                def ask(each: str) -> int:
                     url = f"http://{host}:{port}/v1/pipelines"
                     return httpx.get(url, headers=bearer(each), timeout=60).status_code
 
-                flood = [pool.submit(asked, each) for each in sent]
+                flood = [pool.submit(ask, each) for each in sent]
                 until(lambda: other.taken)
                 took_s, health_s = [], []
                 while not took_s or (not all(each.done() for each in flood) and len(took_s) < 200):
-                    for path, found in (("/v1/pipelines/ocr/status", took_s), ("/healthz", health_s)):
+                    for path, waits_s in (("/v1/pipelines/ocr/status", took_s), ("/healthz", health_s)):
                         start_s = time.monotonic()
                         answer = client.get(path, headers=bearer(key), timeout=60)
-                        found.append(time.monotonic() - start_s)
+                        waits_s.append(time.monotonic() - start_s)
                         assert answer.status_code == 200
                 statuses = {each.result() for each in flood}
             all_s = time.monotonic() - began_s
         case.equal("answers to who is not known", statuses, {503})
-        case.told("requests of others meanwhile", len(took_s) + len(health_s))
-        for who_asks, found in (("a key's holder", took_s), ("health", health_s)):
-            case.told(f"s that {who_asks} waited, at most", max(found))
+        case.note("requests of others meanwhile", len(took_s) + len(health_s))
+        for who_asks, waits_s in (("a key's holder", took_s), ("health", health_s)):
+            case.note(f"s that {who_asks} waited, at most", max(waits_s))
             case.at_most(
-                f"s that {who_asks} waited, nine of ten", sorted(found)[len(found) * 9 // 10], SOON_S
+                f"s that {who_asks} waited, nine of ten", sorted(waits_s)[len(waits_s) * 9 // 10], SOON_S
             )
         case.at_most("connections to it", len(other.taken), 10)
         case.at_most("s until all 60 were answered", all_s, 20.0)

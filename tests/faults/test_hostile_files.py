@@ -62,10 +62,10 @@ def test_i1_every_fault_of_a_profile_is_listed_with_its_line(case: Case) -> None
         if not path.name.startswith("profile"):
             continue
         wanted = without_parser(expected(path))
-        found = without_parser(problems_of(lambda path=path: load(path)))
+        problems = without_parser(problems_of(lambda path=path: load(path)))
         seeded += len(wanted)
-        detected += len([line for line in wanted if line in found])
-    case.told("seeded", seeded)
+        detected += len([line for line in wanted if line in problems])
+    case.note("seeded", seeded)
     case.equal("detected / seeded %", 100.0 * detected / seeded, 100.0)
 
 
@@ -80,7 +80,7 @@ def test_i1_what_is_odd_is_remarked_and_what_lacks_is_named(case: Case, tmp_path
         return tuple(remark.topic for remark in lint_profile(odd))
 
     ordered, shuffled = ((1, 0.1), (2, 0.15), (4, 0.25)), ((4, 0.25), (1, 0.1), (2, 0.15))
-    found = {
+    detected = {
         "falling latency": any("falls" in topic for topic in with_points((1, 0.2), (2, 0.1), (4, 0.05))),
         "poor fit": any("poor fit" in topic for topic in with_points((1, 0.1), (2, 0.9), (4, 0.1), (8, 0.9))),
         "unsorted points are the same profile": with_points(*ordered) == with_points(*shuffled) == (),
@@ -90,12 +90,12 @@ def test_i1_what_is_odd_is_remarked_and_what_lacks_is_named(case: Case, tmp_path
     for folder, kind, name in zip(folders, ("graph", "profile"), ("pipeline", "detect"), strict=True):
         (folder / "shop").mkdir(parents=True)
         (folder / "shop" / f"{name}.yaml").write_text(yaml.safe_dump(GOOD[kind][0], sort_keys=False))
-    said = [problem.message for each in check_files((), *folders) for problem in each.problems]
+    messages = [problem.message for each in check_files((), *folders) for problem in each.problems]
     # The profile has "small"; the pipeline's stage has "tiny" and "huge", and two stages without a profile.
     for wanted in ("variant 'tiny' is not in", "variant 'huge' is not in", "'small' has no profile"):
-        found[wanted] = any(wanted in message for message in said)
-    case.told("seeded", len(found))
-    case.equal("detected / seeded %", 100.0 * sum(found.values()) / len(found), 100.0)
+        detected[wanted] = any(wanted in message for message in messages)
+    case.note("seeded", len(detected))
+    case.equal("detected / seeded %", 100.0 * sum(detected.values()) / len(detected), 100.0)
 
 
 def _laughs() -> str:
@@ -154,7 +154,7 @@ def test_r23_what_expands_is_refused_at_a_named_bound(case: Case, tmp_path: Path
         file.write("rate_rps\n" + "".join(f"{math.sin(at / 999) + 2:.2f}\n" for at in range(86_400)))
     keys = tmp_path / "pipeline.yaml"
     keys.write_text("".join(f"k{at}: 1\n" for at in range(90_000)))
-    case.told("packed bytes", many.stat().st_size)
+    case.note("packed bytes", many.stat().st_size)
     with pytest.raises(InputError, match="unpacks to more than 100 times its size"):
         read_trace(many)
     case.equal("rates of a day", len(read_trace(short)), 86_400)
@@ -186,7 +186,7 @@ def test_r23_a_backup_with_statements_of_its_own_is_refused(
         connection.commit()
     with pytest.raises(InputError, match="which no store of ipa has"):
         restore(restored, backup, lambda words, done: None)
-    case.told("statement", statement.split(" ON ", maxsplit=1)[0])
+    case.note("statement", statement.split(" ON ", maxsplit=1)[0])
 
 
 @pytest.mark.live
@@ -233,8 +233,8 @@ def test_i4_paths_in_names_and_links_of_files(case: Case, tmp_path: Path) -> Non
             lambda: load_profiles(homes[1], "shop"),
         ]
         for call in loads:
-            said = problems_of(call)
-            read += not any("leads out of" in problem for problem in said)
+            problems = problems_of(call)
+            read += not any("leads out of" in problem for problem in problems)
     for name in ("../outside/profile/shop", "..", ".", "/etc", "shop\0", "SHOP", "", "C:\\x", "shop/../shop"):
         with pytest.raises(InputError):
             load_profiles(homes[1], name)
@@ -303,14 +303,14 @@ def test_i5_graphs_that_are_none(case: Case) -> None:
     """Cycles, stages that are not connected or not known, too many ways."""
     graphs = [path for path in BROKEN if path.name.startswith("pipeline-graph") or "graph" in path.name]
     refused = sum(bool(problems_of(lambda path=path: load(path))) for path in graphs)
-    case.told("graphs", len(graphs))
+    case.note("graphs", len(graphs))
     assert any("cycle" in path.name for path in graphs)
     case.equal("refused", refused, len(graphs))
 
 
 def test_i6_a_mutation_names_its_key(case: Case, tmp_path: Path) -> None:
     """Every key deleted, misspelt, and given values of other kinds: the problem is told where it is."""
-    said = precise = 0
+    refused = precise = 0
 
     for kind, place in SCHEMA_KEYS:
         deleted = copy.deepcopy(GOOD[kind][0])
@@ -321,7 +321,7 @@ def test_i6_a_mutation_names_its_key(case: Case, tmp_path: Path) -> None:
         nearest = f"unknown key '{place[-1]}z'; did you mean '{place[-1]}'?"
         for data, words in ((deleted, str(place[-1])), (misspelt, nearest)):
             problems = problems_in(kind, data, tmp_path)
-            said += bool(problems)
+            refused += bool(problems)
             precise += bool(problems) and any(words in problem.message for problem in problems)
             assert all(problem.line >= 1 and problem.column >= 1 for problem in problems)
     for kind, place in ALL_PLACES:
@@ -330,20 +330,20 @@ def test_i6_a_mutation_names_its_key(case: Case, tmp_path: Path) -> None:
             altered = copy.deepcopy(GOOD[kind][0])
             parent_of(altered, place)[place[-1]] = value
             problems = problems_in(kind, altered, tmp_path)
-            said += bool(problems)
+            refused += bool(problems)
             places = (here, *ECHOES.get(str(place[0]), ()))
             precise += bool(problems) and all(
                 problem.line >= 1 and (problem.pointer == above or problem.pointer.startswith(places))
                 for problem in problems
             )
-    case.told("mutations that are refused", said)
-    case.equal("precise messages %", 100.0 * precise / said, 100.0)
+    case.note("mutations that are refused", refused)
+    case.equal("precise messages %", 100.0 * precise / refused, 100.0)
 
 
 def test_i6_the_files_of_the_repository_are_good(case: Case, root: Path) -> None:
     pipelines = load_pipelines(root / "pipelines")
     profiles = [load_profile(path) for path in (root / "profiles").glob("*/*.yaml")]
-    case.told("files", len(pipelines) + len(profiles))
+    case.note("files", len(pipelines) + len(profiles))
     checked = check_files((), root / "pipelines", root / "profiles")
     case.equal("problems", sum(len(each.problems) for each in checked), 0)
 
@@ -360,5 +360,5 @@ def test_i6_whatever_is_wrong_is_an_error_of_ours(case: Case, tmp_path: Path) ->
             assert not re.search(r"Traceback|<class", str(error))
         except Exception as error:
             others.append(repr(error))
-    case.told("cuts", len(range(0, len(text), 7)))
+    case.note("cuts", len(range(0, len(text), 7)))
     case.equal("other exceptions", others, [])

@@ -66,8 +66,8 @@ def test_i3_poisoned_json(case: Case) -> None:
             except ValueError as error:
                 unreadable.append(f"{method} {path} {name}: {error}")
     assert sent > 100
-    case.told("requests", sent)
-    case.told("refused", refused)
+    case.note("requests", sent)
+    case.note("refused", refused)
     case.equal("5xx", faults, [])
     case.equal("answers that are not JSON", unreadable, [])
 
@@ -86,7 +86,7 @@ def test_r13_a_range_of_a_file_is_ignored(case: Case) -> None:
             answer = api.get(path, headers={"Range": f"bytes={ranges}"})
             if (answer.status_code, answer.content) != (200, whole):
                 parts.append(f"{path} {name}: {answer.status_code}")
-    case.told("requests", len(paths) * len(RANGES))
+    case.note("requests", len(paths) * len(RANGES))
     case.equal("answered in part", parts, [])
 
 
@@ -105,10 +105,10 @@ def test_r24_an_open_service_knows_a_proxy_by_its_headers(case: Case) -> None:
     def status(name: str) -> int:
         return api.get("/v1/pipelines", headers={name: "http://127.0.0.1:8080"}).status_code
 
-    case.told("headers", len(PROXIES))
+    case.note("headers", len(PROXIES))
     case.equal("answered through a proxy", [name for name in PROXIES if status(name) != 403], [])
-    told = api.get("/v1/pipelines", headers={"Via": "1.1 proxy"}).json()["detail"]
-    case.equal("names the header and the remedy", "via" in told and "IPA_AUTH" in told, True)
+    detail = api.get("/v1/pipelines", headers={"Via": "1.1 proxy"}).json()["detail"]
+    case.equal("names the header and the remedy", "via" in detail and "IPA_AUTH" in detail, True)
     case.equal("browsers refused", [name for name in BROWSERS if status(name) != 200], [])
 
 
@@ -164,6 +164,6 @@ def test_i4_paths_in_names_of_requests(case: Case) -> None:
             # A client takes ".." out of the address before it sends it.
             if not 400 <= answer.status_code < 500 and "ocr" not in name and name != "..":
                 wrong.append(f"{place.format(name)[:80]}: {answer.status_code}")
-    case.told("requests", sent)
+    case.note("requests", sent)
     case.equal("files read outside root", leaked, [])
     case.equal("answered other than 4xx", wrong, [])

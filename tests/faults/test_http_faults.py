@@ -114,7 +114,7 @@ def test_h4_no_request_makes_the_service_call_an_address(
                     answer = api(method.upper(), place, json=body, headers=headers, params={"url": address})
                     sent += 1
                     leaked += [place] if "root:" in answer.text else []
-    case.told("requests", sent)
+    case.note("requests", sent)
     case.equal("forbidden connects", heard, [])
     case.equal("files read", leaked, [])
 
@@ -269,7 +269,7 @@ def test_h7_changes_that_do_not_say_what_they_were_made_for(case: Case, world: F
         if any(one["name"] == "if-match" for one in each.get("parameters", []))
     ]
     case.at_least("operations", len(guarded), 6)
-    found: dict[str, set[int]] = {}
+    statuses: dict[str, set[int]] = {}
     for method, path in guarded:
         name = "ocr" if path.endswith(("apply", "rollback")) else "captions"
         place = path.replace("{pipeline}", name).replace("{stage}", "describe")
@@ -283,11 +283,11 @@ def test_h7_changes_that_do_not_say_what_they_were_made_for(case: Case, world: F
         for kind, value in (("missing", None), ("stale", '"old"'), ("*", "*"), ("weak", f"W/{current}")):
             headers = {"Idempotency-Key": kind} | ({"If-Match": value} if value else {})
             answer = api(method.upper(), place, json=body, headers=headers)
-            found.setdefault(kind, set()).add(answer.status_code)
-    case.equal("missing", found["missing"], {428})
-    case.equal("stale", found["stale"], {412})
-    case.equal("*", found["*"], {428})
-    case.equal("weak", found["weak"], {412})
+            statuses.setdefault(kind, set()).add(answer.status_code)
+    case.equal("missing", statuses["missing"], {428})
+    case.equal("stale", statuses["stale"], {412})
+    case.equal("*", statuses["*"], {428})
+    case.equal("weak", statuses["weak"], {412})
     after = (len(world.log), api.get("/v1/pipelines/captions").text)
     case.equal("lost updates", int(after != before), 0)
 
@@ -348,7 +348,7 @@ def test_h10_a_flood_is_bounded_and_the_loop_goes_on(case: Case, world: FakeWorl
     go_on, running = threading.Event(), threading.Semaphore(0)
     solving: list[int] = []
 
-    async def blocked(*asked: Any, **options: Any) -> Any:
+    async def blocked(*arguments: Any, **options: Any) -> Any:
         solving.append(1)
         running.release()
         assert await asyncio.to_thread(go_on.wait, WAIT_S)
@@ -429,7 +429,7 @@ def test_h10_a_client_that_leaves_gives_its_place_back(
 ) -> None:
     begun, ended = threading.Semaphore(0), threading.Event()
 
-    async def endless(question: PlanQuestion, *asked: Any) -> Plan:
+    async def endless(question: PlanQuestion, *arguments: Any) -> Plan:
         if question.rate_rps < 9:
             return a_plan(question.rate_rps)
         begun.release()
@@ -449,7 +449,7 @@ def test_h10_a_client_that_leaves_gives_its_place_back(
             leaving.sendall(head.encode() + body)
             return leaving
 
-        def asked() -> int:
+        def ask() -> int:
             return httpx.post(
                 f"http://{host}:{port}{OCR}/plans", json={"rate_rps": 5}, timeout=300
             ).status_code
@@ -464,14 +464,14 @@ def test_h10_a_client_that_leaves_gives_its_place_back(
         assert begun.acquire(timeout=WAIT_S)
         second = left(b'{"rate_rps": 11}')
         assert until_inside(2)
-        case.equal("third request while one runs and one waits", asked(), 429)
+        case.equal("third request while one runs and one waits", ask(), 429)
         second.close()
         case.equal("a waiting client that disconnects is released", until_inside(1), True)
         first.close()
         case.equal(
             "a planned client that disconnects is released", ended.wait(WAIT_S) and until_inside(0), True
         )
-        case.equal("next request", asked(), 201)
+        case.equal("next request", ask(), 201)
         case.equal("plans started for disconnected clients", begun.acquire(blocking=False), False)
 
 
@@ -511,7 +511,7 @@ def test_h11_what_people_send_forges_no_line_of_the_log_and_no_header(case: Case
     lines = re.split("[\n\r\x0b\x0c\x85\u2028\u2029]", out.getvalue())
     begun = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [A-Z]+ (?!ipa\.control)[\w.]+ ")
     forged = [line for line in lines if line and not begun.match(line) and not line.startswith("\t")]
-    case.told("requests", sent)
+    case.note("requests", sent)
     case.at_least("lines", len(lines), 3 * len(HIDDEN))
     case.equal("forged lines", forged, [])
     case.equal("escape sequences", "\x1b" in out.getvalue() or "\u202e" in out.getvalue(), False)

@@ -42,10 +42,10 @@ class Servers:
     def __init__(self, *hung: str) -> None:
         self.hung = set(hung)
         self.go_on = asyncio.Event()
-        self.asked: list[str] = []
+        self.batches: list[str] = []
 
     async def __call__(self, url: str, body: bytes) -> tuple[int, bytes]:
-        self.asked.append(url)
+        self.batches.append(url)
         if url in self.hung:
             await self.go_on.wait()
         await asyncio.sleep(0.1)
@@ -78,8 +78,8 @@ async def test_r6_requests_with_a_hung_server_end_at_their_own_deadlines(case: C
         return request.outcome
 
     # The first goes into a batch alone, the others wait behind it.
-    found = await asyncio.gather(*(ask(budget_s) for budget_s in budgets_s))
-    case.equal("dropped", found.count(Outcome.DROPPED), 3)
+    outcomes = await asyncio.gather(*(ask(budget_s) for budget_s in budgets_s))
+    case.equal("dropped", outcomes.count(Outcome.DROPPED), 3)
     case.at_most("s after the deadline", max(late_s), GRACE_S)
     await queue.close()
 
@@ -90,12 +90,12 @@ async def test_r6_a_hung_server_gets_nothing_until_it_answers(case: Case) -> Non
     for _ in range(2):
         await queue.infer(xs(0), 9)
     send.hung.add(A)
-    send.asked.clear()
+    send.batches.clear()
     hung = await queue.infer(xs(1), 2)
     assert hung.outcome is Outcome.DROPPED
     others = await asyncio.gather(*(queue.infer(xs(value), 9) for value in range(20)))
     case.equal("others answered", [it.outcome for it in others].count(Outcome.ANSWERED), 20)
-    case.equal("batches for the hung one", send.asked.count(A), 1)
+    case.equal("batches for the hung one", send.batches.count(A), 1)
     case.equal("suspects", queue.replicas.suspects(now_s()), [A])
     # Its late answer harms nobody, and it serves again.
     send.go_on.set()
@@ -103,7 +103,7 @@ async def test_r6_a_hung_server_gets_nothing_until_it_answers(case: Case) -> Non
     assert queue.replicas.suspects(now_s()) == []
     again = await asyncio.gather(*(queue.infer(xs(value), 9) for value in range(2)))
     assert [it.answer[0].data for it in again] == [[0], [1]]
-    assert send.asked.count(A) == 2
+    assert send.batches.count(A) == 2
 
 
 async def test_r6_only_what_takes_far_longer_than_usual_is_suspected(case: Case) -> None:
@@ -128,11 +128,11 @@ async def test_r6_only_what_takes_far_longer_than_usual_is_suspected(case: Case)
 
 
 async def test_r6_a_request_that_ends_model_servers_ends_no_more_than_three(case: Case) -> None:
-    asked: list[list[int]] = []
+    batches: list[list[int]] = []
 
     async def fragile(url: str, body: bytes) -> tuple[int, bytes]:
         (given,) = orjson.loads(body)["inputs"]
-        asked.append(given["data"])
+        batches.append(given["data"])
         await asyncio.sleep(0.1)
         if 13 in given["data"]:
             raise ConnectionLostError(url, was_sent=True)
@@ -141,10 +141,10 @@ async def test_r6_a_request_that_ends_model_servers_ends_no_more_than_three(case
     queue = queue_of(fragile, A, B, batch_size=3)
     occupied = [asyncio.ensure_future(queue.infer(xs(0), 9)) for _ in range(2)]
     await asyncio.sleep(0.01)
-    found = await asyncio.gather(*(queue.infer(xs(value), 9) for value in (1, 13, 2)), *occupied)
-    bad = found.pop(1)
-    case.equal("others failed", [it.outcome for it in found].count(Outcome.FAILED), 0)
-    case.equal("servers ended", sum(13 in data for data in asked), MAX_LOSSES)
+    ended = await asyncio.gather(*(queue.infer(xs(value), 9) for value in (1, 13, 2)), *occupied)
+    bad = ended.pop(1)
+    case.equal("others failed", [it.outcome for it in ended].count(Outcome.FAILED), 0)
+    case.equal("servers ended", sum(13 in data for data in batches), MAX_LOSSES)
     assert bad.outcome is Outcome.FAILED
     assert "variant 'small'" in bad.detail
 

@@ -11,13 +11,13 @@ from tests.faults.table import Case
 
 WATCHED = """
 import json, os, sys
-seen = []
+effects = []
 
 class Env(type(os.environ)):
     def __getitem__(self, key):
         # Its own code, not that of the interpreter or of a library.
         if os.sep + "ipa" + os.sep in sys._getframe(1).f_code.co_filename:
-            seen.append("read " + str(key))
+            effects.append("read " + str(key))
         return super().__getitem__(key)
 
 os.environ.__class__ = Env
@@ -25,7 +25,7 @@ os.environ.__class__ = Env
 def hook(event, arguments):
     wrote = event == "open" and isinstance(arguments[1], str) and set("wxa+") & set(arguments[1])
     if wrote or event in OTHERS:
-        seen.append(event)
+        effects.append(event)
 
 OTHERS = "subprocess.Popen os.posix_spawn os.exec socket.connect socket.bind os.remove os.mkdir".split()
 
@@ -33,7 +33,7 @@ sys.dont_write_bytecode = True
 sys.addaudithook(hook)
 import NAMES
 import threading
-print(json.dumps([*seen, *("thread" for thread in threading.enumerate()[1:])]))
+print(json.dumps([*effects, *("thread" for thread in threading.enumerate()[1:])]))
 """
 MODULES = (
     "ipa, ipa.model.pipeline, ipa.optimize.solve, ipa.policies.table, "
@@ -42,15 +42,15 @@ MODULES = (
 
 
 def test_o7_an_import_does_nothing_else(case: Case) -> None:
-    told = {}
+    times_ms = {}
     for name, modules in (("the package", "ipa"), ("its core", MODULES)):
         began_s = perf_counter()
         code = WATCHED.replace("NAMES", modules)
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        told[name] = f"{1000 * (perf_counter() - began_s):.0f}"
+        times_ms[name] = f"{1000 * (perf_counter() - began_s):.0f}"
         case.equal(f"side effects of {name}", json.loads(done.stdout), [])
     # Of the interpreter too; what it takes is told, as tests do not time.
-    case.told("ms, with the start of Python", told)
+    case.note("ms, with the start of Python", times_ms)
 
 
 def test_o7_the_watch_sees_what_it_watches_for(case: Case) -> None:
@@ -58,5 +58,5 @@ def test_o7_the_watch_sees_what_it_watches_for(case: Case) -> None:
     bad = f"threading; {wait}; open('/dev/null', 'w').close()"
     code = WATCHED.replace("NAMES", bad)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    seen = json.loads(done.stdout.strip().splitlines()[-1])
-    case.equal("detected in a module with both effects", sorted(set(seen)), ["open", "thread"])
+    effects = json.loads(done.stdout.strip().splitlines()[-1])
+    case.equal("detected in a module with both effects", sorted(set(effects)), ["open", "thread"])

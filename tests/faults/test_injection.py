@@ -70,7 +70,7 @@ def test_i7_label_values_stay_values(case: Case) -> None:
                 checked += 1
                 texts = [str(each[field]) for each in (made, plain_made)]
                 injected += outside(texts[0]) != outside(texts[1]) or "\n" in texts[0]
-    case.told("queries", checked)
+    case.note("queries", checked)
     case.equal("injected queries", injected, 0)
 
 
@@ -136,16 +136,16 @@ class Tags(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[tuple[str, tuple[str, ...]]] = []
+        self.opened: list[tuple[str, tuple[str, ...]]] = []
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, tuple(sorted(name for name, _ in attributes))))
+        self.opened.append((tag, tuple(sorted(name for name, _ in attributes))))
 
 
 def tags_of(text: str) -> list[tuple[str, tuple[str, ...]]]:
     tags = Tags()
     tags.feed(text)
-    return tags.found
+    return tags.opened
 
 
 def report(word: str) -> str:
@@ -179,7 +179,7 @@ def test_i8_the_services_pages_have_no_markup_of_a_request(case: Case) -> None:
                 or answer.headers.get("x-content-type-options") != "nosniff"
             )
     policy = api.get("/").headers["content-security-policy"]
-    case.told("answers", sent)
+    case.note("answers", sent)
     case.equal("markup in a page", scripts, 0)
     case.equal("answers that a browser may render as a page", quoted, 0)
     case.equal(
@@ -189,19 +189,19 @@ def test_i8_the_services_pages_have_no_markup_of_a_request(case: Case) -> None:
 
 def _directive(policy: str, name: str) -> str:
     """The sources of a directive, or of the default."""
-    found = {part.split()[0]: part for part in policy.split(";") if part.strip()}
-    return found.get(name, found.get("default-src", ""))
+    directives = {part.split()[0]: part for part in policy.split(";") if part.strip()}
+    return directives.get(name, directives.get("default-src", ""))
 
 
 def test_i8_the_page_makes_no_markup_of_text(case: Case, root: Path) -> None:
     """The page's scripts have no sink that takes text for markup."""
     sinks = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|srcdoc")
-    found = [
+    uses = [
         f"{path.name}: {match.group()}"
         for path in sorted((root / "ipa" / "api" / "page").glob("*.js"))
         for match in sinks.finditer(path.read_text())
     ]
-    case.equal("sinks", found, [])
+    case.equal("sinks", uses, [])
 
 
 def test_i8_words_of_people_stay_words(case: Case) -> None:
@@ -222,7 +222,7 @@ def test_i8_words_of_people_stay_words(case: Case) -> None:
     for word in words:
         api.post("/v1/pipelines/ocr/pause", {"reason": word})
         changed += api.get("/v1/pipelines/ocr/status").json()["control"]["paused_reason"] != word
-    case.told("words", len(words))
+    case.note("words", len(words))
     case.equal("words changed", changed, 0)
     # There is no export to spreadsheets: nothing of the service answers with CSV.
     paths = ApiClient(FakeWorld().services()).get("/openapi.json").text

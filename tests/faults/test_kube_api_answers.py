@@ -43,7 +43,7 @@ def test_k11_answers_that_are_none(
         except UnavailableError as error:
             typed += 1
             leaked += "secret inside" in f"{error} {error.__cause__} {error.__context__}"
-    case.told("verb", verb)
+    case.note("verb", verb)
     case.equal("crashes or wrong beliefs", len(kinds) - typed, 0)
     case.equal("leaked bodies", leaked + caplog.text.count("secret inside"), 0)
 
@@ -55,10 +55,10 @@ def test_k11_the_loop_goes_on(case: Case, caplog: pytest.LogCaptureFixture) -> N
         for kind in kinds:
             world.fault(kind)
             world.tick()
-        told = " ".join(decision.detail for decision in world.decisions) + caplog.text
+        texts = " ".join(decision.detail for decision in world.decisions) + caplog.text
         held = world.reasons()[-len(kinds) :].count(ReasonCode.WORKLOAD_UNKNOWN)
         case.equal("ticks that accepted garbage", len(kinds) - held, 0)
-        case.equal("leaked bodies", told.count("secret inside"), 0)
+        case.equal("leaked bodies", texts.count("secret inside"), 0)
         case.at_most("ticks to settle", world.settle(), 2)
         world.sound()
 
@@ -133,9 +133,9 @@ def test_k12_refusals_are_not_repeated(
     for patch in (nameless,) if status == 422 else (patch_of(2), patch_of(3)):
         with pytest.raises(error):
             client.patch(SELDON_DEPLOYMENT, NAMESPACE, "one", patch)
-    case.told("status", status)
-    asked = 1 if status == 422 else 2
-    case.equal("retries", len(kube.requests) - asked, 0)
+    case.note("status", status)
+    sent = 1 if status == 422 else 2
+    case.equal("retries", len(kube.requests) - sent, 0)
 
 
 def test_k12_rights_withdrawn_hold_the_pipeline(case: Case) -> None:

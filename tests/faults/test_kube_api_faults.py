@@ -52,11 +52,11 @@ def move(world: KubeWorld) -> None:
 
 def repeated(world: KubeWorld, since: int) -> int:
     """The writes from that one on that ask for what another one of them asked for."""
-    asked = [
+    operations = [
         repr([operation for operation in one.body if operation["op"] != "test"])
         for one in world.sent()[since:]
     ]
-    return len(asked) - len(set(asked))
+    return len(operations) - len(set(operations))
 
 
 def settled_after_a_step(world: KubeWorld) -> int:
@@ -79,7 +79,7 @@ def test_k1_conflict_a_few_times(case: Case, times: int) -> None:
         world.rate_rps = HIGH_RPS
         mttr = ticks_to_apply(world)
         refused = len(world.sent()) - sent - 1
-        case.told(f"refused × {times}: attempts", refused + 1)
+        case.note(f"refused × {times}: attempts", refused + 1)
         case.equal("identical writes repeated", world.sent_again(), 0)
         case.at_most("MTTR ticks", mttr - times, 1)
         case.equal("decisions with hold.conflict", world.reasons().count(ReasonCode.CONFLICT), times)
@@ -167,7 +167,7 @@ def test_k5_twenty_minutes_dark(case: Case) -> None:
         drive(world, [dark, Entry(300, "load", "rate", rate_rps=HIGH_RPS)])
         # A tick without an answer takes some seconds.
         world.until_s(began_s + 1250)
-        case.told("requests during the outage", len(world.kube.requests) - sent)
+        case.note("requests during the outage", len(world.kube.requests) - sent)
         case.equal("changes during the outage", int(world.desired() != before), 0)
         case.at_most("MTTR ticks", ticks_to_apply(world), 2)
         assert world.settle() >= 0
@@ -364,8 +364,8 @@ def test_k15_gitops_puts_it_back_every_three_minutes(case: Case) -> None:
         world.until_s(5430)
         case.at_most("fights in 90 min", world.reverts, world.settings.max_drifts)
         case.equal("reason", world.decisions[-1].reason, ReasonCode.DRIFT)
-        said = [event for event in world.events.events if event.reason is ReasonCode.DRIFT]
-        case.told("drift events", len(said))
+        drifts = [event for event in world.events.events if event.reason is ReasonCode.DRIFT]
+        case.note("drift events", len(drifts))
         world.sound()
 
 
@@ -413,7 +413,7 @@ def test_k17_random_delay_of_each_call(case: Case) -> None:
     print(violating, unsettled)
     case.equal("violating seeds", len(violating), 0)
     case.equal("seeds that do not settle", len(unsettled), 0)
-    case.told("longest mixed s", longest_s)
+    case.note("longest mixed s", longest_s)
 
 
 def random_delay(source: random.Random) -> Callable[[Request], tuple[float, float]]:

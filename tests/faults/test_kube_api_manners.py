@@ -35,11 +35,11 @@ def test_k3_expired_watch(case: Case, kube: FakeKube, connect: Callable[..., Kub
     rounds, seeds = 10, 3
     case.seeds = f"0–{seeds - 1}"
     missed = made_up = relists = 0
-    told: set[str] = set()
+    names: set[str] = set()
     last = threading.Event()
 
     def hear(namespace: str, name: str) -> None:
-        told.add(name)
+        names.add(name)
         if last.is_set():
             # It came through the watch, which ends now.
             kube.expire_watches()
@@ -58,23 +58,23 @@ def test_k3_expired_watch(case: Case, kube: FakeKube, connect: Callable[..., Kub
                     kube.store.compact()
             else:
                 kube.fault(FaultKind.EXPIRED, verb="watch")
-            told.clear()
+            names.clear()
             # The watch that is refused, and the list after it.
             watcher.step()
             watcher.step()
-            missed += len(edited - told)
-            made_up += len(told - edited)
+            missed += len(edited - names)
+            made_up += len(names - edited)
         relists += watcher.lists - 1
     case.equal("missed changes", missed, 0)
     case.equal("false change notifications", made_up, 0)
     case.equal("relists for each expiry", relists / (rounds * seeds), 1.0)
     # And it resumes: what happens after the last list comes through the watch.
-    told.clear()
+    names.clear()
     last.set()
     edit(kube, "two", 99)
     watcher.step()
     case.equal("lists to see the next change", watcher.lists - 1 - rounds, 0)
-    assert told == {"two"}
+    assert names == {"two"}
 
 
 class Pushed:
@@ -128,7 +128,7 @@ def test_k4_pushback(
         client.get(SELDON_DEPLOYMENT, NAMESPACE, "one")
     pushed.crowd(lambda: client.get(SELDON_DEPLOYMENT, NAMESPACE, "one"))
     during = [at for at in pushed.at_s if at < outage_s]
-    case.told("Retry-After s", retry_after or "none")
+    case.note("Retry-After s", retry_after or "none")
     if retry_after is not None:
         asked_s = float(retry_after)
         gaps = [later - earlier for earlier, later in pairwise(during)]
@@ -164,8 +164,10 @@ def test_k4_a_call_that_cannot_wait(case: Case, kube: FakeKube, connect: Callabl
 def sockets_to(kube: FakeKube) -> int:
     """The number of this process's sockets that are at the server's port as clients."""
     port = int(kube.url.rpartition(":")[2])
-    found = psutil.Process().net_connections("tcp")
-    return sum(bool(one.raddr) and one.raddr.port == port and one.status != "TIME_WAIT" for one in found)
+    connections = psutil.Process().net_connections("tcp")
+    return sum(
+        bool(one.raddr) and one.raddr.port == port and one.status != "TIME_WAIT" for one in connections
+    )
 
 
 @pytest.mark.live
@@ -182,7 +184,7 @@ def test_k6_slow_or_no_answers(case: Case, kind: FaultKind) -> None:
             reasons.add(world.tick().reason)
             took_s.append(time.monotonic() - began_s)
         settled = world.settle()
-        case.told("fault", kind.name.lower())
+        case.note("fault", kind.name.lower())
         case.equal("ticks that held and said why", reasons, {ReasonCode.WORKLOAD_UNKNOWN})
         # Wide, for a busy machine: without a deadline it would be the server's patience, which is endless.
         case.at_most(f"longest tick s at a deadline of {deadline_s:g} s", max(took_s), 10.0)
@@ -218,7 +220,7 @@ def test_k9_silent_watch(case: Case, kube: FakeKube, connect: Callable[..., Kube
     case.equal("missed changes", 1 - len(told_s), 0)
     case.equal("relists", watcher.lists - 1, 1)
     case.at_most(f"staleness s at a watch of {watch_s:g} s", stale_s, 20.0)
-    case.told("staleness of the service's watch at most, in s", round(WATCH_S * stale_s / watch_s, 1))
+    case.note("staleness of the service's watch at most, in s", round(WATCH_S * stale_s / watch_s, 1))
 
 
 def test_k16_pages_that_expire(
@@ -249,14 +251,14 @@ def test_k16_pages_that_expire(
         except UnavailableError:
             given_up += 1
             continue
-        found = [one["metadata"]["name"] for one in items]
-        missing += len(set(NAMES) - set(found))
-        twice += len(found) - len(set(found))
+        names = [one["metadata"]["name"] for one in items]
+        missing += len(set(NAMES) - set(names))
+        twice += len(names) - len(set(names))
     kube.delay = None
     case.equal("missing items", missing, 0)
     case.equal("items twice", twice, 0)
     case.equal("abandoned lists", given_up, 0)
-    case.told("restarts", starts - seeds)
+    case.note("restarts", starts - seeds)
     # One whose pages always expire ends, and says so.
     kube.delay = lambda request: kube.expire_lists() if "continue" in request.query else None
     with pytest.raises(UnavailableError, match="expired"):
@@ -278,11 +280,11 @@ def test_c3_skew_of_the_api_server(
     sink.emit(pipeline, Event(ReasonCode.DRIFT, "kubectl", is_warning=True))
     with kube.store.lock:
         (event,) = kube.store.find("events", NAMESPACE)
-    told = datetime.fromisoformat(event["lastTimestamp"].replace("Z", "+00:00")).timestamp()
+    event_s = datetime.fromisoformat(event["lastTimestamp"].replace("Z", "+00:00")).timestamp()
     assert client.skew_s is not None
-    case.told("skew s", skew_s)
+    case.note("skew s", skew_s)
     case.at_most("error of the measured skew s", abs(client.skew_s - skew_s), 1.0)
-    case.at_most("error of an Event's time on the server s", abs(told - (kube.wall_s() + skew_s)), 1.5)
+    case.at_most("error of an Event's time on the server s", abs(event_s - (kube.wall_s() + skew_s)), 1.5)
 
 
 def test_c3_skew_of_the_api_server_decides_nothing(case: Case) -> None:
@@ -297,4 +299,4 @@ def test_c3_skew_of_the_api_server_decides_nothing(case: Case) -> None:
     straight = decisions(0.0)
     wrong = sum(decisions(skew_s) != straight for skew_s in (300.0, -300.0))
     case.equal("wrong verdicts", wrong, 0)
-    case.told("decisions compared", len(straight))
+    case.note("decisions compared", len(straight))

@@ -41,7 +41,7 @@ def settled(seed: int, weather: Weather) -> Simulation:
 
 def takeovers_s(*, in_order: bool) -> list[float]:
     """For every seed, how long after the leader's end another led."""
-    found = []
+    times_s = []
     for seed in SEEDS:
         simulation = settled(seed, Weather(latency_s=0.02, drift_ratio=0.001))
         leader = simulation.leader()
@@ -51,8 +51,8 @@ def takeovers_s(*, in_order: bool) -> list[float]:
         simulation.run(ended_s + 30.0)
         other = next(one for one in simulation.replicas if one is not leader)
         assert simulation.overlap_s() == 0.0
-        found.append(min(start_s for start_s, _ in other.led) - ended_s)
-    return sorted(found)
+        times_s.append(min(start_s for start_s, _ in other.led) - ended_s)
+    return sorted(times_s)
 
 
 def quantile(values: list[float], share: float) -> float:
@@ -60,18 +60,18 @@ def quantile(values: list[float], share: float) -> float:
 
 
 def test_l1_the_leader_dies(case: Case) -> None:
-    found = takeovers_s(in_order=False)
-    case.seeds = f"{len(found)}"
-    case.told("takeover s p50", quantile(found, 0.5))
-    case.at_most("takeover s p99", quantile(found, 0.99), LEASE_S + RETRY_S)
-    case.told("takeover s max", found[-1])
+    times_s = takeovers_s(in_order=False)
+    case.seeds = f"{len(times_s)}"
+    case.note("takeover s p50", quantile(times_s, 0.5))
+    case.at_most("takeover s p99", quantile(times_s, 0.99), LEASE_S + RETRY_S)
+    case.note("takeover s max", times_s[-1])
 
 
 def test_l1_the_leader_ends_in_order(case: Case) -> None:
-    found = takeovers_s(in_order=True)
-    case.seeds = f"{len(found)}"
-    case.told("takeover s p50", quantile(found, 0.5))
-    case.at_most("takeover s p99", quantile(found, 0.99), RETRY_S + 0.5)
+    times_s = takeovers_s(in_order=True)
+    case.seeds = f"{len(times_s)}"
+    case.note("takeover s p50", quantile(times_s, 0.5))
+    case.at_most("takeover s p99", quantile(times_s, 0.99), RETRY_S + 0.5)
 
 
 def double(weather: Weather) -> tuple[int, float, float]:
@@ -162,7 +162,7 @@ def cut_off() -> tuple[Replica, Replica, float]:
 def test_l3_the_leader_cannot_renew_yet_can_patch(case: Case) -> None:
     leader, other, deadline_s = cut_off()
     case.equal("writes after the deadline", sum(at_s >= deadline_s for at_s in leader.writes), 0)
-    case.told(
+    case.note(
         "ticks after the deadline", sum(one.reason is ReasonCode.NOT_LEADER for one in leader.decisions)
     )
     case.at_least("writes by the other since", len(other.writes), 1)
@@ -174,7 +174,7 @@ def test_l4_all_start_at_once_with_other_clocks_and_lose_answers(case: Case) -> 
     case.seeds = f"{len(SEEDS)}"
     case.equal("seeds with two leaders", seeds, 0)
     case.equal("double-leader s", both_s, 0.0)
-    case.told("share of time with a leader", led)
+    case.note("share of time with a leader", led)
 
 
 def test_l4_who_loses_the_race_to_make_the_lease_stands_by(case: Case) -> None:
@@ -196,7 +196,7 @@ def test_l5_people_edit_and_delete_the_lease(case: Case) -> None:
     case.seeds = f"{len(SEEDS)}"
     case.equal("seeds with two leaders", seeds, 0)
     case.equal("double-leader s", both_s, 0.0)
-    case.told("share of time with a leader, an edit every 8 s", led)
+    case.note("share of time with a leader, an edit every 8 s", led)
 
 
 def test_l5_a_leader_is_found_again_when_they_are_done(case: Case) -> None:

@@ -49,17 +49,17 @@ def test_p1_fall_back(case: Case, fallback: Fallback | None) -> None:
         before_s = over.short_s
         over.server.is_down = lambda t_s: 100.0 <= t_s < 400.0
         blind = over.run(300.0)
-        case.told("s short of capacity while down", over.short_s - before_s)
+        case.note("s short of capacity while down", over.short_s - before_s)
         after = over.run(100.0)
-    case.told("fall-back", f"{fallback.rate_rps:g} rps" if fallback else "none")
+    case.note("fall-back", f"{fallback.rate_rps:g} rps" if fallback else "none")
     case.equal("downscales while down", downscales(blind), 0)
     entered = [n for n, d in enumerate(blind, 1) if d.reason is ReasonCode.FALLBACK]
     case.equal("fall-back entered at blind tick", entered[:1], [FALLBACK.after_ticks] if fallback else [])
     case.equal("mode switches", len(switches([*blind, *after])), 2 if fallback else 0)
     if fallback:
         left = [n for n, d in enumerate(after, 1) if d.reason not in UNSEEN]
-        seen = [n for n, inside in enumerate(map(in_fallback, after)) if not inside]
-        case.equal("fall-back left after good ticks", seen[0] - left[0] + 1, FALLBACK.recover_ticks)
+        outside = [n for n, inside in enumerate(map(in_fallback, after)) if not inside]
+        case.equal("fall-back left after good ticks", outside[0] - left[0] + 1, FALLBACK.recover_ticks)
 
 
 def test_v5_the_router_is_not_seen_under_rising_load(case: Case) -> None:
@@ -102,7 +102,7 @@ def test_p10_comes_and_goes(case: Case, down: int, up: int) -> None:
         since_s, cycle_s, down_s = ours.now_s, (down + up) * TICK_S, down * TICK_S
         ours.server.is_down = lambda t_s: since_s <= t_s and (t_s - since_s) % cycle_s < down_s
         ours.run(FLAPS_S)
-    case.told("ticks down and up", f"{down} and {up}")
+    case.note("ticks down and up", f"{down} and {up}")
     # Into it and out of it take that many ticks at the least.
     bound = 2 * 3600.0 / ((FALLBACK.after_ticks + FALLBACK.recover_ticks) * TICK_S)
     case.at_most("mode switches/h", per_hour(len(switches(ours.decisions)), FLAPS_S), bound)
@@ -140,11 +140,11 @@ def test_p5_lost_scrapes(case: Case, seed: int) -> None:
     case.seeds = str(seed)
     clean, lossy = run(lambda second: True), run(losing(seed))
     lost, extra = turns(lossy.decisions), per_hour(turns(lossy.decisions) - turns(clean.decisions))
-    case.told("direction changes/h, clean", per_hour(turns(clean.decisions)))
-    case.told("direction changes/h, 30 % lost", per_hour(lost))
+    case.note("direction changes/h, clean", per_hour(turns(clean.decisions)))
+    case.note("direction changes/h, 30 % lost", per_hour(lost))
     case.at_most("more direction changes/h", extra, 6.0)
-    case.told("s short of capacity, clean", clean.short_s)
-    case.told("s short of capacity, 30 % lost", lossy.short_s)
+    case.note("s short of capacity, clean", clean.short_s)
+    case.note("s short of capacity, 30 % lost", lossy.short_s)
 
 
 def squares(t_s: float) -> float:
@@ -164,11 +164,11 @@ def seen_late(lag_s: int) -> tuple[float, Watched]:
 @pytest.mark.parametrize("lag_s", variants([60], [30, 120]))
 def test_p6_a_lag_that_nobody_says(case: Case, lag_s: int) -> None:
     (clean_cores, clean), (cores, late) = seen_late(0), seen_late(lag_s)
-    case.told("lag s", lag_s)
+    case.note("lag s", lag_s)
     case.at_most("overshoot %", 100 * (cores / clean_cores - 1), 0.0)
     # The load turns twice in this time: so often may the cores, and no more often.
     case.at_most("direction changes", turns(late.decisions), max(turns(clean.decisions), 2))
-    case.told("direction changes, no lag", turns(clean.decisions))
+    case.note("direction changes, no lag", turns(clean.decisions))
     # The one rise is seen so much later.
     case.at_most("more s short of capacity", late.short_s - clean.short_s, lag_s + 2 * SLOW.tick_s)
 
@@ -181,7 +181,7 @@ def test_p6_a_lag_that_ages_say(case: Case, lag_s: int) -> None:
         over.server.open_lag_s = lag_s
         decisions = over.run(300.0)
         case.equal("running configuration is kept", over.made.workload.desired == high, True)
-    case.told("lag s", lag_s)
+    case.note("lag s", lag_s)
     case.equal("writes", writes(decisions), 0)
 
 
@@ -217,9 +217,9 @@ def test_p7_several_series(case: Case, name: str) -> None:
         over.run(150.0)
     # The means over a window that holds the change are of both; what follows it is not.
     decisions = [d for n, d in enumerate(over.decisions) if not 12 <= n < 18]
-    seen = [d.observed_rate_rps for d in decisions if d.observed_rate_rps is not None]
-    error = max(abs(rate / BUSY_RPS - 1) for rate in seen)
-    case.told("series", name)
+    rates_rps = [d.observed_rate_rps for d in decisions if d.observed_rate_rps is not None]
+    error = max(abs(rate / BUSY_RPS - 1) for rate in rates_rps)
+    case.note("series", name)
     case.at_most("wrong λ error %", 100 * error, 2.0)
     case.equal("ticks with metrics", sum(d.reason not in UNSEEN for d in decisions), len(decisions))
 
@@ -237,12 +237,12 @@ def test_p7_one_of_two_has_ended_without_a_trace(case: Case) -> None:
     case.equal("downscales", downscales(decisions), 0)
     # Prometheus looks back five minutes: so long the ended one is there.
     case.at_most("s without metrics", blind * TICK_S, 300.0)
-    seen = [d.observed_rate_rps for d in decisions[12:] if d.observed_rate_rps is not None]
-    case.at_most("wrong λ error %", 100 * max(abs(rate / BUSY_RPS - 1) for rate in seen), 2.0)
+    rates_rps = [d.observed_rate_rps for d in decisions[12:] if d.observed_rate_rps is not None]
+    case.at_most("wrong λ error %", 100 * max(abs(rate / BUSY_RPS - 1) for rate in rates_rps), 2.0)
 
 
 def test_p7_an_answer_of_several_series_is_refused(case: Case) -> None:
-    def doubled(asked: Mapping[str, str], answer: dict[str, Any]) -> tuple[int, bytes]:
+    def doubled(parameters: Mapping[str, str], answer: dict[str, Any]) -> tuple[int, bytes]:
         result = answer["data"]["result"]
         return 200, json.dumps({**answer, "data": {**answer["data"], "result": result + result}}).encode()
 
@@ -271,9 +271,9 @@ def test_p12_shapes(case: Case, shape: str) -> None:
         before_s = over.short_s
         over.run(SHAPE_S)
     grew = [d for d in over.decisions if d.action is Action.APPLY and _at_s(over, d) >= since_s]
-    case.told("load", shape)
+    case.note("load", shape)
     case.at_most("s short of capacity", over.short_s - before_s, 3 * TICK_S)
-    case.told("s until the first change", _at_s(over, grew[0]) - since_s if grew else math.inf)
+    case.note("s until the first change", _at_s(over, grew[0]) - since_s if grew else math.inf)
     case.at_most("changes/h", per_hour(len(grew), SHAPE_S), 240.0)
     case.at_most("direction changes/h", per_hour(turns(grew), SHAPE_S), per_hour(1, SHAPE_S))
 

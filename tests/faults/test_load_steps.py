@@ -165,12 +165,12 @@ def test_g14_a_step_rolls_the_same_pods_twice_at_most(
     at = f"scraped every {interval_s} s, pods ready after {roll_ticks} steps of {step_s:g} s"
     rolls, late, writes = stepped(interval_s, step_s, roll_ticks)
     case.at_most(f"{at}: rolls of the same pods in {AFTER_S:g} s", rolls, 2)
-    case.told(f"{at}: writes", writes)
+    case.note(f"{at}: writes", writes)
     if roll_ticks > 1:
-        case.told(f"{at}: requests late", late)
+        case.note(f"{at}: requests late", late)
         return
     # As it was before: other replicas at once, whenever the load reads more.
     monkeypatch.setattr(plan_selection, "_steadier", lambda request, state, running, forecast, plan: plan)
     rolls_without, late_without, _ = stepped(interval_s, step_s, roll_ticks)
-    case.told(f"{at}: rolls without", rolls_without)
+    case.note(f"{at}: rolls without", rolls_without)
     case.at_most(f"{at}: requests late, of those without", late / late_without, 1.0)

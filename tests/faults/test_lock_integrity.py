@@ -64,12 +64,12 @@ def test_o6_every_requirement_of_every_lock_has_its_version_and_hashes(case: Cas
         if lock.name == "overrides.txt":
             continue
         for entry in entries(lock.read_text()):
-            found = REQUIREMENT.match(entry)
+            match = REQUIREMENT.match(entry)
             count += 1
-            if found is None or not found[3].startswith("==") or "--hash=sha256:" not in entry:
+            if match is None or not match[3].startswith("==") or "--hash=sha256:" not in entry:
                 lacking.append(f"{lock.name}: {entry[:40]}")
     case.equal("requirements without version or hash", lacking, [])
-    case.told("requirements", count)
+    case.note("requirements", count)
     assert count > 100
 
 
@@ -124,7 +124,7 @@ def test_o6_the_installer_itself_is_of_the_lock(case: Case, tmp_path: Path) -> N
 def test_o6_the_sbom_of_an_image_is_its_lock(case: Case, image: str) -> None:
     text = (ROOT / "requirements" / f"{image}.cdx.json").read_text()
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
-    told = {
+    listed = {
         (each["name"], each["version"]): {
             hashed["content"] for hashed in each["externalReferences"][0]["hashes"]
         }
@@ -140,9 +140,9 @@ def test_o6_the_sbom_of_an_image_is_its_lock(case: Case, image: str) -> None:
         if re.fullmatch(r"python_full_version < '3\.1[123]'|.*\bsys_platform == 'win32'", marker):
             elsewhere.add((name, version))
     wanted = {key: hashes for key, hashes in lock.items() if key not in elsewhere}
-    case.equal("packages in the lock or the SBOM alone", sorted(wanted.keys() ^ told.keys()), [])
-    case.equal("packages with other hashes", [key for key in wanted if wanted[key] != told[key]], [])
-    case.told("packages in the SBOM", len(told))
+    case.equal("packages in the lock or the SBOM alone", sorted(wanted.keys() ^ listed.keys()), [])
+    case.equal("packages with other hashes", [key for key in wanted if wanted[key] != listed[key]], [])
+    case.note("packages in the SBOM", len(listed))
     assert all(
         each["purl"] == f"pkg:pypi/{each['name']}@{each['version']}"
         for each in json.loads(text)["components"]
@@ -179,10 +179,10 @@ def test_r13_no_lock_has_a_known_advisory_without_a_reason(
     case: Case, capsys: pytest.CaptureFixture[str]
 ) -> None:
     case.equal("exit code", advisories.main(["--offline"]), 0)
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     copy = json.loads(advisories.COPY.read_text())
-    assert f"the copy of {copy['date']}, which knows nothing newer" in told
-    case.told("advisories known", len(copy["advisories"]))
+    assert f"the copy of {copy['date']}, which knows nothing newer" in printed
+    case.note("advisories known", len(copy["advisories"]))
     case.at_least("packages", len(advisories.packages(advisories.locks())), 150)
 
 
@@ -193,8 +193,8 @@ def test_r13_a_lock_with_starlette_0_46_2_is_refused(
     for version, code in (("0.46.2", 1), ("0.49.1", 1), ("1.10.0", 0)):
         lock.write_text(f"starlette=={version} \\\n    --hash=sha256:{'0' * 64}\n")
         case.equal(f"exit code of {version}", advisories.main(["--offline", str(lock)]), code)
-        told = capsys.readouterr().out
-        assert ("CVE-2025-62727" in told) is (version == "0.46.2")
+        printed = capsys.readouterr().out
+        assert ("CVE-2025-62727" in printed) is (version == "0.46.2")
 
 
 def test_r13_what_the_service_answers_for_is_not_judged_by_the_copy(case: Case, tmp_path: Path) -> None:
@@ -209,8 +209,8 @@ def test_r13_what_the_service_answers_for_is_not_judged_by_the_copy(case: Case, 
     ]
     audit = tmp_path / "answers.py"
     audit.write_text(f"print({json.dumps(json.dumps({'dependencies': answers}))})")
-    found, answered = advisories.audit([], (sys.executable, str(audit)))
-    case.equal("findings", [str(each) for each in found], ["flask-like 1.0: A-1, CVE-1; fixed in 1.1. "])
+    findings, answered = advisories.audit([], (sys.executable, str(audit)))
+    case.equal("findings", [str(each) for each in findings], ["flask-like 1.0: A-1, CVE-1; fixed in 1.1. "])
     case.equal("answered", sorted(answered), [("flask-like", "1.0"), ("starlette", "1.10.0")])
     audit.write_text("raise SystemExit('no network')")
     case.equal("unreachable", advisories.audit([], (sys.executable, str(audit))), ([], set()))

@@ -43,8 +43,8 @@ def test_o1_requests_cannot_make_series(case: Case) -> None:
 
     before = series()
     ask(500)
-    case.told("requests", 500)
-    case.told("series", before)
+    case.note("requests", 500)
+    case.note("series", before)
     case.equal("additional series", series() - before, 0)
     routes = {sample.labels.get("route", "") for family in registry.collect() for sample in family.samples}
     known = {"", "unmatched", "/assets", "/openapi.json", *_templates()}
@@ -63,18 +63,18 @@ def test_o3_its_alert_and_no_other(case: Case, fault: Fault, tmp_path: Path) -> 
     """Recall and precision are 1 over all faults. What is true beside that counts for neither."""
     made = fault.made()
     made.scraped.only = alerted_series()
-    found = alerts_over(made.run(), made.duration_s, tmp_path)
-    case.told("fault", f"{fault.row}: {fault.what}")
-    case.told("fires", ", ".join(sorted(found)) or "nothing")
-    case.equal("missing", sorted(fault.fires - found), [])
-    case.equal("false", sorted(found - fault.fires - fault.may), [])
+    fired = alerts_over(made.run(), made.duration_s, tmp_path)
+    case.note("fault", f"{fault.row}: {fault.what}")
+    case.note("fires", ", ".join(sorted(fired)) or "nothing")
+    case.equal("missing", sorted(fault.fires - fired), [])
+    case.equal("false", sorted(fired - fault.fires - fault.may), [])
 
 
 def test_o3_faults_ask_for_the_alerts_there_are(case: Case) -> None:
-    asked = {name for fault in FAULTS for name in fault.fires}
-    case.told("faults", len(FAULTS))
-    case.told("faults without an alert", sum(not fault.fires for fault in FAULTS))
-    case.told("alerts", len(alert_names()))
+    expected = {name for fault in FAULTS for name in fault.fires}
+    case.note("faults", len(FAULTS))
+    case.note("faults without an alert", sum(not fault.fires for fault in FAULTS))
+    case.note("alerts", len(alert_names()))
     # Of pods that stay pending: ours are taken back before it fires. Of a disk nearly full: no fault yet.
     never = ["IpaReplicasNotReady", "IpaStoreDegraded"]
-    case.equal("alerts without a fault", sorted(set(alert_names()) - asked), never)
+    case.equal("alerts without a fault", sorted(set(alert_names()) - expected), never)

@@ -75,10 +75,10 @@ class SplitWorld:
     def desired(self) -> Configs:
         """The sum that the objects ask for."""
         with self.kube.store.lock:
-            found = {
+            objects = {
                 part.name: self.kube.store.get("seldondeployments", "default", part.name) for part in PARTS
             }
-        return layout_of(PIPELINE).observe(found).configs
+        return layout_of(PIPELINE).observe(objects).configs
 
     def step(self) -> None:
         """The observation of the last second."""
@@ -148,12 +148,12 @@ def world() -> Iterator[SplitWorld]:
         kube._http.server_close()
 
 
-def rise(found: SplitWorld) -> int:
+def rise(split: SplitWorld) -> int:
     """The load goes up, and the ticks until all has settled."""
-    found.ticks(8)
-    found.sent.clear()
-    found.rate_rps = BUSY_RPS
-    return found.settle()
+    split.ticks(8)
+    split.sent.clear()
+    split.rate_rps = BUSY_RPS
+    return split.settle()
 
 
 FAULTS = {
@@ -177,22 +177,22 @@ def test_a7_a_later_object_cannot_be_written(case: Case, fault: str) -> None:
         objects, reached = len(clean.sent), clean.desired()
     case.at_least("objects of the change", objects, 3)
     times, error = FAULTS[fault]
-    found = []
+    runs = []
     for nth in range(2, objects + 1):
         with world() as faulty:
             faulty.fault = (nth, times, error)
             ticks = rise(faulty)
             assert ticks >= 0
             assert faulty.desired() == reached
-            found.append((ticks, faulty))
-    case.at_most("MTTR ticks max", max(ticks for ticks, _ in found) - clean_ticks, times + 4)
+            runs.append((ticks, faulty))
+    case.at_most("MTTR ticks max", max(ticks for ticks, _ in runs) - clean_ticks, times + 4)
     limit_s = SETTINGS.rollout_deadline_s + SETTINGS.tick_s
-    case.at_most("mixed s max", max(one.longest_mixed_s for _, one in found), limit_s)
-    case.at_most("additional requests due to the fault", max(one.lost for _, one in found) - clean.lost, 330)
-    case.equal("s with less requested capacity of a stage than before", sum(one.short for _, one in found), 0)
-    drifts = sum(each.reason is ReasonCode.DRIFT for _, one in found for each in one.decisions)
+    case.at_most("mixed s max", max(one.longest_mixed_s for _, one in runs), limit_s)
+    case.at_most("additional requests due to the fault", max(one.lost for _, one in runs) - clean.lost, 330)
+    case.equal("s with less requested capacity of a stage than before", sum(one.short for _, one in runs), 0)
+    drifts = sum(each.reason is ReasonCode.DRIFT for _, one in runs for each in one.decisions)
     case.equal("own writes treated as another writer's", drifts, 0)
-    case.equal("writes to the router", sum(one.sent.count("pages-router") for _, one in found), 0)
+    case.equal("writes to the router", sum(one.sent.count("pages-router") for _, one in runs), 0)
 
 
 def crashes(pod: dict[str, Any]) -> Trouble | None:
@@ -203,17 +203,17 @@ def crashes(pod: dict[str, Any]) -> Trouble | None:
 
 
 def test_a7_the_part_that_was_written_does_not_run(case: Case) -> None:
-    with world() as found:
-        found.kube.cluster.trouble_of = crashes
-        found.fault = (2, 1, ApiError(503, "ServiceUnavailable", "down"))
-        ticks = next(tick for tick in range(60) if found.ticks(1)[0].reason is ReasonCode.ROLLBACK)
+    with world() as split:
+        split.kube.cluster.trouble_of = crashes
+        split.fault = (2, 1, ApiError(503, "ServiceUnavailable", "down"))
+        ticks = next(tick for tick in range(60) if split.ticks(1)[0].reason is ReasonCode.ROLLBACK)
         case.at_most("ticks until the rollback", ticks, 6)
-        case.equal("previous configuration runs", found.desired() == SMALLEST, True)
+        case.equal("previous configuration runs", split.desired() == SMALLEST, True)
         case.equal(
             "objects written",
-            ", ".join(found.sent),
+            ", ".join(split.sent),
             "pages-detect-model, pages-read-model, pages-detect-model",
         )
-        found.ticks(10)
-        case.at_most("mixed s max", found.longest_mixed_s, 6 * SETTINGS.tick_s)
-        assert found.desired()[0].variant == "small"
+        split.ticks(10)
+        case.at_most("mixed s max", split.longest_mixed_s, 6 * SETTINGS.tick_s)
+        assert split.desired()[0].variant == "small"

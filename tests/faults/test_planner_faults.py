@@ -41,22 +41,22 @@ AGREE = 1e-6
 
 def test_s1_the_explanation_against_enumeration(case: Case) -> None:
     """Each move alone makes it feasible, a little less does not, and no limit that would help is left out."""
-    said = right = 0
+    statements = right = 0
     seeds = infeasible_seeds(40)
     for seed in seeds:
         problem = small(seed)
         moves = {move.kind: move for move in relaxations(problem, Deadline(DEADLINE_S))}
         for move in moves.values():
-            said += 1
+            statements += 1
             feasible = brute_force(move.problem) is not None
             right += feasible and brute_force(loosened(move, 2e-3)) is None
         for kind, freed in _freed(problem):
             if kind not in moves:
-                said += 1
+                statements += 1
                 right += brute_force(freed) is None
     case.seeds = f"{len(seeds)} infeasible of 0..{seeds[-1]}"
-    case.told("statements", said)
-    case.equal("explanation correct %", 100.0 * right / said, 100.0)
+    case.note("statements", statements)
+    case.equal("explanation correct %", 100.0 * right / statements, 100.0)
 
 
 def _freed(problem: PlanningProblem) -> Iterator[tuple[str, PlanningProblem]]:
@@ -78,7 +78,7 @@ def test_s1_the_loop_holds_and_says_what_would_do(case: Case) -> None:
     decision = made.ticks(1)[-1]
     case.equal("reason", decision.reason.value, "hold.infeasible")
     assert decision.plan is not None and decision.plan.relaxations
-    case.told("words", decision.plan.relaxations[0])
+    case.note("words", decision.plan.relaxations[0])
     assert decision.plan.relaxations[0] in decision.detail
     least_s = float(decision.plan.relaxations[0].split()[2])
     eased = replace(tight, sla=Sla(least_s))
@@ -100,7 +100,7 @@ def test_s1_the_loop_misses_the_sla_by_as_little_as_can_be_and_stays_there(case:
     runs = known.predict(made.workload.serving, 5.0)
     was = known.predict(slow, 5.0)
     assert runs is not None and was is not None
-    case.told("predicted latency, s", f"{was.latency_s:.3g} → {runs.latency_s:.3g}")
+    case.note("predicted latency, s", f"{was.latency_s:.3g} → {runs.latency_s:.3g}")
     assert runs.latency_s < was.latency_s
     applied = next(it for it in decisions if it.action is Action.APPLY)
     assert "no plan carries" in applied.detail and "within 0.03 s" in applied.detail
@@ -114,8 +114,8 @@ def hard_problem(seed: int) -> PlanningProblem:
 
 def first_found(milp: Milp, deadline: Deadline) -> MilpSolution:
     """HiGHS's solution, given as one of a search that was not over."""
-    found = highs.maximise(milp, Deadline(DEADLINE_S))
-    return replace(found, termination=Termination.FEASIBLE, bound=(found.bound or 0.0) + 1.0)
+    solution = highs.maximise(milp, Deadline(DEADLINE_S))
+    return replace(solution, termination=Termination.FEASIBLE, bound=(solution.bound or 0.0) + 1.0)
 
 
 def nothing_found(milp: Milp, deadline: Deadline) -> MilpSolution:
@@ -153,9 +153,9 @@ def test_s2_no_decision_is_late(case: Case) -> None:
             late += took_s[-1] > TICK_S
             without += not plan.stages
     case.seeds = "0..5"
-    case.told("plans requested", len(took_s))
-    case.told("without a plan", without)
-    case.told("longest s, limit 0.05", max(took_s))
+    case.note("plans requested", len(took_s))
+    case.note("without a plan", without)
+    case.note("longest s, limit 0.05", max(took_s))
     case.equal("decisions late", late, 0)
 
 
@@ -181,18 +181,26 @@ def _flipped(values: tuple[float, ...], milp: Milp, random: Random) -> tuple[flo
 
 
 TAMPERED: dict[str, Callable[[MilpSolution, Milp, Random], MilpSolution]] = {
-    "other options, called optimal": lambda found, milp, random: replace(
-        found, values=_flipped(found.values, milp, random)
+    "other options, called optimal": lambda solution, milp, random: replace(
+        solution, values=_flipped(solution.values, milp, random)
     ),
-    "halves": lambda found, milp, random: replace(found, values=tuple(value / 2 for value in found.values)),
-    "NaN": lambda found, milp, random: replace(found, values=(float("nan"),) * len(found.values)),
-    "infinite": lambda found, milp, random: replace(found, values=(float("inf"),) * len(found.values)),
-    "negative": lambda found, milp, random: replace(found, values=tuple(-value for value in found.values)),
-    "too few columns": lambda found, milp, random: replace(found, values=found.values[:1]),
-    "a bound below it": lambda found, milp, random: replace(found, bound=(found.bound or 0.0) - 1.0),
-    "a bound that is NaN": lambda found, milp, random: replace(found, bound=float("nan")),
-    "called infeasible": lambda found, milp, random: MilpSolution(Termination.INFEASIBLE),
-    "called optimal, without values": lambda found, milp, random: MilpSolution(Termination.OPTIMAL, (), 1.0),
+    "halves": lambda solution, milp, random: replace(
+        solution, values=tuple(value / 2 for value in solution.values)
+    ),
+    "NaN": lambda solution, milp, random: replace(solution, values=(float("nan"),) * len(solution.values)),
+    "infinite": lambda solution, milp, random: replace(
+        solution, values=(float("inf"),) * len(solution.values)
+    ),
+    "negative": lambda solution, milp, random: replace(
+        solution, values=tuple(-value for value in solution.values)
+    ),
+    "too few columns": lambda solution, milp, random: replace(solution, values=solution.values[:1]),
+    "a bound below it": lambda solution, milp, random: replace(solution, bound=(solution.bound or 0.0) - 1.0),
+    "a bound that is NaN": lambda solution, milp, random: replace(solution, bound=float("nan")),
+    "called infeasible": lambda solution, milp, random: MilpSolution(Termination.INFEASIBLE),
+    "called optimal, without values": lambda solution, milp, random: MilpSolution(
+        Termination.OPTIMAL, (), 1.0
+    ),
 }
 
 
@@ -210,8 +218,8 @@ def test_s6_a_tampered_answer_is_refused_or_right(case: Case, how: str) -> None:
         random = Random(seed)
 
         def tampered(milp: Milp, deadline: Deadline, random: Random = random) -> MilpSolution:
-            found = highs.maximise(milp, deadline)
-            return TAMPERED[how](found, milp, random) if found.values else found
+            solution = highs.maximise(milp, deadline)
+            return TAMPERED[how](solution, milp, random) if solution.values else solution
 
         solver: Maximise = tampered
         try:
@@ -222,14 +230,14 @@ def test_s6_a_tampered_answer_is_refused_or_right(case: Case, how: str) -> None:
         good = plan.termination is Termination.OPTIMAL and apart(plan.objective, best.objective) < AGREE
         right += good
         bad += not good
-    case.told("refused", refused)
-    case.told("correct despite the fault", right)
+    case.note("refused", refused)
+    case.note("correct despite the fault", right)
     case.equal("bad plans accepted", bad, 0)
     assert refused + right > 10
 
 
 def test_s6_what_is_whole_but_for_rounding_is_rounded(case: Case) -> None:
-    found = wrong = 0
+    plan_count = wrong = 0
     for seed in range(30):
         problem = random_problem(Random(seed), stages=(2, 3), variants=(2, 4), batches=3)
         best = solve(problem, "exact", DEADLINE_S, explain=False)
@@ -239,10 +247,10 @@ def test_s6_what_is_whole_but_for_rounding_is_rounded(case: Case) -> None:
             return replace(solved, values=tuple(value - 3e-7 * (value > 0.5) for value in solved.values))
 
         plan = solve(problem, "highs", DEADLINE_S, explain=False, solvers=lambda _: nearly)
-        found += bool(plan.stages)
+        plan_count += bool(plan.stages)
         wrong += plan.configs != best.configs
         wrong += any(not isinstance(stage.replicas, int) for stage in plan.stages)
-    case.told("plans", found)
+    case.note("plans", plan_count)
     case.equal("plans not rounded right", wrong, 0)
 
 
@@ -256,7 +264,7 @@ def test_s7_ties_threads_and_seeds_make_no_difference(case: Case, monkeypatch: p
         for at, problem in enumerate(problems):
             for solver in ("auto", *BACKENDS):
                 plans[at].add(solve(problem, solver, DEADLINE_S, explain=False).configs)
-    case.told("solves", 4 * len(problems) * 4)
+    case.note("solves", 4 * len(problems) * 4)
     case.equal("distinct plans", max(len(one) for one in plans), 1)
 
 
@@ -274,7 +282,7 @@ def test_s7_no_flaps_from_ties(case: Case) -> None:
 
     made = scenario(25.0, policy=Ours(PIPELINE, planner))  # type: ignore[arg-type]
     made.ticks(15)
-    case.told("plans", calls)
+    case.note("plans", calls)
     case.equal("writes after the first", len(made.workload.writes) - 1, 0)
 
 
@@ -317,9 +325,9 @@ def test_s8_ill_scaled_weights_and_rates_against_enumeration(case: Case) -> None
                 wrong += difference > AGREE
     case.seeds = "0..11"
     assert checked > 30
-    case.told("plans", checked)
-    case.told("refused", refused)
-    case.told("largest relative difference", worst)
+    case.note("plans", checked)
+    case.note("refused", refused)
+    case.note("largest relative difference", worst)
     case.equal("agreement %", 100.0 * (checked - wrong) / checked, 100.0)
 
 
@@ -338,8 +346,8 @@ def test_s8_ten_stages_of_twenty_variants_are_planned_or_refused(case: Case) -> 
             gaps.append(plan.gap)
     case.seeds = "0..2"
     case.at_most("solve s max, limit 2", max(took_s), 2.0 + TICK_S)
-    case.told("largest gap", max(gaps, default=0.0))
-    case.told("no plan", without)
+    case.note("largest gap", max(gaps, default=0.0))
+    case.note("no plan", without)
 
 
 def test_s9_the_engines_and_enumeration(case: Case) -> None:
@@ -347,12 +355,12 @@ def test_s9_the_engines_and_enumeration(case: Case) -> None:
     for seed in range(25):
         random = Random(seed)
         problem = random_graph_problem(random) if seed % 2 else random_problem(random, (1, 3), (1, 3), 2)
-        found = planned(problem, 3000)
-        difference = max(difference, found.difference)
-        faults += len(found.faults)
-        enumerated += found.enumerated
+        agreement = planned(problem, 3000)
+        difference = max(difference, agreement.difference)
+        faults += len(agreement.faults)
+        enumerated += agreement.enumerated
     case.seeds = "0..24"
-    case.told("enumerated", enumerated)
+    case.note("enumerated", enumerated)
     case.equal("disagreements", faults, 0)
     case.at_most("largest difference of objective", difference, AGREE)
 
@@ -380,5 +388,5 @@ def test_s9_a_large_scale_of_the_objective_changes_no_plan(case: Case) -> None:
             ]
             wrong += plans[0].configs != plans[1].configs
     assert checked
-    case.told("plans", checked)
+    case.note("plans", checked)
     case.equal("plans that differ", wrong, 0)

@@ -58,7 +58,7 @@ def test_r17_urls_that_are_passed_on_hold_no_credential(case: Case) -> None:
             is_refused = "must not contain" in fault and len(fault.split("; ")) == 2 and CANARY not in fault
             if is_refused is not (part in parts) or (not is_refused and fault):
                 wrong.append(f"{name}, {part}: {fault}")
-    case.told("URLs", len(REFUSED) * len(forms))
+    case.note("URLs", len(REFUSED) * len(forms))
     case.equal("wrong", wrong, [])
 
 
@@ -70,7 +70,7 @@ def test_r17_addresses_are_told_and_kept_without_their_user(
     for name in ("pipelines", "profiles"):
         (tmp_path / name).symlink_to(root / name)
     plan = tmp_path / "plan.json"
-    url, told = f"http://ada:{CANARY}@127.0.0.1:1", dict[str, str]()
+    url, texts = f"http://ada:{CANARY}@127.0.0.1:1", dict[str, str]()
     request = tmp_path / "request.json"
     request.write_text('{"inputs": []}')
     for words in (
@@ -82,17 +82,17 @@ def test_r17_addresses_are_told_and_kept_without_their_user(
         ["import", "video", "--at", url],
     ):
         run(words)
-        told[" ".join(words[:4])] = "".join(capfd.readouterr())
+        texts[" ".join(words[:4])] = "".join(capfd.readouterr())
     item = [{"name": "x", "shape": [1], "datatype": "INT32", "data": [1]}]
     with httpx.Client(trust_env=False) as client, pytest.raises(IpaError) as caught:
         MeasuredServer(client, url).infer([item])
-    told["a batch"] = caught.value.message
+    texts["a batch"] = caught.value.message
     world = InProcess(FakeWorld().play(3).services())
     monkeypatch.setattr("ipa.clients.http.client_at", lambda at, *_: HttpClient(at, world))
     run(["plan", "ocr", "--rate", "4", "--at", url, "--out", str(plan)])
-    told["a plan"] = "".join(capfd.readouterr()) + plan.read_text()
-    case.told("places", len(told))
-    case.equal("hits", [f"{what}: {text}" for what, text in told.items() if CANARY in text], [])
+    texts["a plan"] = "".join(capfd.readouterr()) + plan.read_text()
+    case.note("places", len(texts))
+    case.equal("hits", [f"{what}: {text}" for what, text in texts.items() if CANARY in text], [])
     case.equal("address of the plan", json.loads(plan.read_text())["service"], "http://127.0.0.1:1")
 
 
@@ -112,24 +112,24 @@ def test_r17_a_running_service_tells_no_secret_of_its_settings(
         _, key = app.store.keys.create("ada", Grant(Role.OPERATOR), now=app.clock.now())
         secrets["key"] = key[-20:]
         loop = app.loops[NAME]
-        told = {"first tick": str(loop.tick_once())}
-        told["change"] = str(loop.request(ChangeRequest(MORE, "requested by ada")))
-        told["last tick"] = str(loop.tick_once())
-        told |= _answers(app, key, secrets)
+        texts = {"first tick": str(loop.tick_once())}
+        texts["change"] = str(loop.request(ChangeRequest(MORE, "requested by ada")))
+        texts["last tick"] = str(loop.tick_once())
+        texts |= _answers(app, key, secrets)
         app.close()
-        told["objects"] = repr([event.object for event in kube.store.log])
+        texts["objects"] = repr([event.object for event in kube.store.log])
     backup = tmp_path / "backup.sqlite3"
-    told["backup made"] = str(back_up(settings, backup, lambda *_: None))
-    told["backup"] = backup.read_bytes().decode("latin-1")
-    told["commits"] = git(tmp_path / "clone", "log", "--all", "--format=%B")
-    told["log"] = "\n".join(it.getMessage() for it in caplog.records if not it.name.startswith("http"))
-    told["console"] = "".join(capfd.readouterr())
-    case.told("places", len(told))
+    texts["backup made"] = str(back_up(settings, backup, lambda *_: None))
+    texts["backup"] = backup.read_bytes().decode("latin-1")
+    texts["commits"] = git(tmp_path / "clone", "log", "--all", "--format=%B")
+    texts["log"] = "\n".join(it.getMessage() for it in caplog.records if not it.name.startswith("http"))
+    texts["console"] = "".join(capfd.readouterr())
+    case.note("places", len(texts))
     # Otherwise nothing could be found.
-    case.equal("the push failed and is told", "127.0.0.1:1/" in told["change"], True)
+    case.equal("the push failed and is told", "127.0.0.1:1/" in texts["change"], True)
     hits = [
         f"{name} in {where}: {text[max(text.index(it) - 80, 0) :][:160]}"
-        for where, text in told.items()
+        for where, text in texts.items()
         for name, it in secrets.items()
         if it in text
     ]
@@ -178,7 +178,7 @@ def _planted(folder: Path, kube: FakeKube, secrets: Mapping[str, str]) -> Settin
 
 def _answers(app: App, key: str, secrets: Mapping[str, str]) -> dict[str, str]:
     """Every GET, by an operator, by a caller that is not known, and by nobody."""
-    api, told = ApiClient(context_of(app)), dict[str, str]()
+    api, texts = ApiClient(context_of(app)), dict[str, str]()
     (decision,) = app.store.decisions(NAME, limit=1)
     callers = {
         "operator": {"Authorization": f"Bearer {key}"},
@@ -191,5 +191,5 @@ def _answers(app: App, key: str, secrets: Mapping[str, str]) -> dict[str, str]:
         if method == "GET" and path != "/v1/events":
             for who, headers in callers.items():
                 answer = api.get(f"{path}?verbose" if path == "/readyz" else path, headers=headers)
-                told[f"{path} by {who}"] = f"{answer.headers}{answer.text}"
-    return told
+                texts[f"{path} by {who}"] = f"{answer.headers}{answer.text}"
+    return texts

@@ -42,7 +42,7 @@ def outage(seconds: float) -> tuple[list[Decision], list[Decision], Watched]:
 )
 def test_p1_down(case: Case, seconds: float) -> None:
     down, after, over = outage(seconds)
-    case.told("down s", seconds)
+    case.note("down s", seconds)
     case.equal("downscales", downscales([*down, *after]), 0)
     case.equal("writes while down", writes(down), 0)
     case.equal("reasons while down", sorted({d.reason.value for d in down}), ["hold.metrics_missing"])
@@ -52,11 +52,11 @@ def test_p1_down(case: Case, seconds: float) -> None:
 
 @pytest.mark.parametrize("status", [500, 503])
 def test_p1_server_errors(case: Case, status: int) -> None:
-    def busy(asked: Mapping[str, str], answer: dict[str, Any]) -> tuple[int, bytes]:
+    def busy(parameters: Mapping[str, str], answer: dict[str, Any]) -> tuple[int, bytes]:
         return status, b'{"status":"error","errorType":"unavailable","error":"too busy"}'
 
     decisions = during(busy)
-    case.told("answer", f"HTTP {status}")
+    case.note("answer", f"HTTP {status}")
     case.equal("downscales", downscales(decisions), 0)
     case.equal("reasons", sorted({d.reason.value for d in decisions}), ["hold.metrics_missing"])
 
@@ -69,12 +69,12 @@ def _first(decisions: list[Decision], holds: Callable[[Decision], bool]) -> int:
 @pytest.mark.parametrize("kind", ["", "rate(ipa_router", "time()", "sum (rate(ipa_router_arrivals_total"])
 def test_p2_no_series(case: Case, kind: str) -> None:
     decisions = during(absent(kind))
-    case.told("absent", kind or "everything")
+    case.note("absent", kind or "everything")
     case.equal("decisions that treat absent as 0", _as_zero(decisions), 0)
     case.equal("downscales", downscales(decisions), 0)
     # The entry queue's arrivals stand in for the router's.
-    seen = "hold.no_change" if "ipa_router" in kind else "hold.metrics_missing"
-    case.equal("reasons", sorted({d.reason.value for d in decisions}), [seen])
+    expected = "hold.no_change" if "ipa_router" in kind else "hold.metrics_missing"
+    case.equal("reasons", sorted({d.reason.value for d in decisions}), [expected])
 
 
 def _as_zero(decisions: list[Decision]) -> int:
@@ -84,8 +84,8 @@ def _as_zero(decisions: list[Decision]) -> int:
 def numbers(text: str) -> Rewrite:
     """Every value of a rate is that."""
 
-    def rewrite(asked: Mapping[str, str], answer: dict[str, Any]) -> tuple[int, bytes] | None:
-        if asked["query"].startswith("time()") or "_bucket{" in asked["query"]:
+    def rewrite(parameters: Mapping[str, str], answer: dict[str, Any]) -> tuple[int, bytes] | None:
+        if parameters["query"].startswith("time()") or "_bucket{" in parameters["query"]:
             return None
         result = answer["data"]["result"]
         for series in result:
@@ -101,15 +101,15 @@ def numbers(text: str) -> Rewrite:
 @pytest.mark.parametrize("text", variants(["NaN", "+Inf", "-3", "seven"], ["-Inf", "1e999", ""]))
 def test_p3_no_number(case: Case, text: str) -> None:
     decisions = during(numbers(text))
-    case.told("value", repr(text))
+    case.note("value", repr(text))
     case.equal("reasons", sorted({d.reason.value for d in decisions}), ["hold.metrics_invalid"])
     case.equal("poisoned decisions", sum(map(_is_poisoned, decisions)), 0)
 
 
 def _is_poisoned(decision: Decision) -> bool:
     """True if a number that is none came further than the reading."""
-    seen = [decision.observed_rate_rps, decision.forecast and decision.forecast.upper_rps]
-    return writes([decision]) > 0 or any(value is not None and not 0 <= value < 1e9 for value in seen)
+    figures = [decision.observed_rate_rps, decision.forecast and decision.forecast.upper_rps]
+    return writes([decision]) > 0 or any(value is not None and not 0 <= value < 1e9 for value in figures)
 
 
 def test_p3_counter_reset(case: Case) -> None:
@@ -117,8 +117,8 @@ def test_p3_counter_reset(case: Case) -> None:
         over.server.targets[0].restarts = frozenset({72, 133, 134})
         over.run(60.0)
         decisions = over.run(120.0)
-    seen = [d.observed_rate_rps for d in decisions if d.observed_rate_rps is not None]
-    error = max(abs(rate - BUSY_RPS) / BUSY_RPS for rate in seen)
+    rates_rps = [d.observed_rate_rps for d in decisions if d.observed_rate_rps is not None]
+    error = max(abs(rate - BUSY_RPS) / BUSY_RPS for rate in rates_rps)
     # What arrived between the last scrape and the restart is lost: a second of five, twice in one window.
     case.at_most("largest error of λ %", 100 * error, 40.0)
     case.equal("downscales", downscales(decisions), 0)
@@ -149,17 +149,17 @@ def test_p4_samples_that_come_late(case: Case, lag_s: int) -> None:
         over.server.open_lag_s = lag_s
         decisions = over.run(100.0)
     acted = [decision for decision in decisions if decision.reason not in UNSEEN]
-    case.told("lag s", lag_s)
+    case.note("lag s", lag_s)
     case.at_most("max age acted upon s", lag_s if acted else 0.0, SETTINGS.stale_after_s)
     case.equal("ticks with a decision", len(acted), len(decisions) if lag_s <= SETTINGS.stale_after_s else 0)
 
 
 def test_p4_answers_from_a_cache(case: Case) -> None:
-    kept: dict[str, bytes] = {}
+    answers: dict[str, bytes] = {}
 
-    def cached(asked: Mapping[str, str], answer: dict[str, Any]) -> tuple[int, bytes]:
-        kind = f"{asked['query']} {answer['data']['resultType']}"
-        return 200, kept.setdefault(kind, json.dumps(answer).encode())
+    def cached(parameters: Mapping[str, str], answer: dict[str, Any]) -> tuple[int, bytes]:
+        kind = f"{parameters['query']} {answer['data']['resultType']}"
+        return 200, answers.setdefault(kind, json.dumps(answer).encode())
 
     ages: list[float] = []
     with watched(BUSY_RPS) as over:
@@ -174,21 +174,21 @@ def test_p4_answers_from_a_cache(case: Case) -> None:
     case.equal("downscales", downscales(decisions), 0)
 
 
-def _warned(asked: Mapping[str, str], answer: dict[str, Any]) -> tuple[int, bytes]:
+def _warned(parameters: Mapping[str, str], answer: dict[str, Any]) -> tuple[int, bytes]:
     return 200, json.dumps({**_low(answer), "warnings": ["fetched from 1 of 2 stores only"]}).encode()
 
 
-def _partial(asked: Mapping[str, str], answer: dict[str, Any]) -> tuple[int, bytes]:
+def _partial(parameters: Mapping[str, str], answer: dict[str, Any]) -> tuple[int, bytes]:
     text = json.dumps(_low(answer)).encode()
     return 200, text[: len(text) * 2 // 3]
 
 
-def _failed(asked: Mapping[str, str], answer: dict[str, Any]) -> tuple[int, bytes]:
+def _failed(parameters: Mapping[str, str], answer: dict[str, Any]) -> tuple[int, bytes]:
     failed = {**_low(answer), "status": "error", "errorType": "execution", "error": "query timed out"}
     return 200, json.dumps(failed).encode()
 
 
-def _unprocessable(asked: Mapping[str, str], answer: dict[str, Any]) -> tuple[int, bytes]:
+def _unprocessable(parameters: Mapping[str, str], answer: dict[str, Any]) -> tuple[int, bytes]:
     return 422, json.dumps({**_low(answer), "status": "error", "error": "too many samples"}).encode()
 
 
@@ -203,7 +203,7 @@ def _low(answer: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("bad", [_warned, _partial, _failed, _unprocessable], ids=lambda bad: bad.__name__)
 def test_p8_bad_answers(case: Case, bad: Rewrite) -> None:
     decisions = during(bad)
-    case.told("answer", getattr(bad, "__name__", "").strip("_"))
+    case.note("answer", getattr(bad, "__name__", "").strip("_"))
     case.equal("bad samples acted upon", sum(d.observed_rate_rps is not None for d in decisions), 0)
     case.equal("reasons", sorted({d.reason.value for d in decisions}), ["hold.metrics_invalid"])
     case.equal("downscales", downscales(decisions), 0)
@@ -216,18 +216,18 @@ def test_p9_huge_answer(case: Case) -> None:
     body += b"".join(one % number for number in range(1_000_000))[:-1] + b"]}}"
     with watched(BUSY_RPS) as over:
         over.run(30.0)
-        over.server.rewrite = lambda asked, answer: (200, body)
+        over.server.rewrite = lambda parameters, answer: (200, body)
         tracemalloc.start()
         started_s = perf_counter()
         decision = over.ticks(1)[0]
         took_s = perf_counter() - started_s
         peak_mb = tracemalloc.get_traced_memory()[1] / 1e6
         tracemalloc.stop()
-    case.told("answer MB", len(body) / 1e6)
+    case.note("answer MB", len(body) / 1e6)
     case.equal("reason", decision.reason.value, "hold.metrics_invalid")
     # Each answer is cut at the cap; a growing buffer is held twice while it is copied.
     case.at_most("peak memory MB", peak_mb, 4 * MAX_BYTES / 1e6)
-    case.told("tick s", took_s)
+    case.note("tick s", took_s)
 
 
 @pytest.mark.live
@@ -240,10 +240,10 @@ def test_p9_slow_drip(case: Case) -> None:
         started_s = perf_counter()
         decision = over.ticks(1)[0]
         took_s = perf_counter() - started_s
-        asked = over.server.requests - before
+        queries = over.server.requests - before
     case.equal("reason", decision.reason.value, "hold.metrics_missing")
     # The whole answer would take seconds; after the first without one nobody else is asked.
-    case.equal("queries sent", asked, 1)
+    case.equal("queries sent", queries, 1)
     case.at_most("tick s", took_s, timeout_s + 1.0)
 
 
@@ -252,7 +252,7 @@ def test_p11_hardly_any_load(case: Case, rate_rps: float) -> None:
     with watched(rate_rps, direct=True) as over:
         decisions = over.run(100.0)
         least = over.made.workload.desired
-    case.told("λ rps", rate_rps)
+    case.note("λ rps", rate_rps)
     case.equal("exceptions", sum(d.reason is ReasonCode.SOLVER_FAILED for d in decisions), 0)
     case.equal("batch sizes", sorted({config.batch_size for config in least}), [1])
     case.equal("replicas", sorted({config.replicas for config in least}), [1])

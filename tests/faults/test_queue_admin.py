@@ -86,14 +86,14 @@ def test_r7_without_a_supervisor_the_address_is_off(case: Case) -> None:
 def test_r7_metrics_and_health_are_for_all(case: Case) -> None:
     """Prometheus and probes call by whatever name they know."""
     foreign = {"host": "10.0.0.7:9000"}
-    found = {
+    statuses = {
         path: call(application(), "GET", path, foreign, "192.0.2.1").status_code
         for path in ("/metrics", "/v2/health/live", "/v2/health/ready")
     }
-    case.equal("live", found["/v2/health/live"], 200)
-    case.equal("metrics", found["/metrics"], 200)
+    case.equal("live", statuses["/v2/health/live"], 200)
+    case.equal("metrics", statuses["/metrics"], 200)
     # There is no replica yet.
-    case.equal("ready", found["/v2/health/ready"], 503)
+    case.equal("ready", statuses["/v2/health/ready"], 503)
     # On this machine requests are for those who call it by its name: not for a page that was rebound.
     case.equal("requests", call(application(), "POST", "/v2/models/s/infer", foreign).status_code, 403)
 
@@ -125,7 +125,7 @@ def test_r7_a_changed_configuration_is_put_right(case: Case, workload: LocalWork
         until(lambda: workload.runner("echo").corrections, GIVE_UP_S)
         until(lambda: _told(http.get(address).json()) == before, GIVE_UP_S)
         case.equal("corrections", workload.runner("echo").corrections, 1)
-        case.told("looked for every s", CALM_S)
+        case.note("looked for every s", CALM_S)
         # The next process has another token, and the configuration from its start.
         token, pid = queue.token, queue.pid
         psutil.Process(pid).kill()
@@ -151,15 +151,15 @@ def test_r7_processes_inherit_no_secret(case: Case, workload: LocalWorkload) -> 
     solver = Worker(command_of())
     try:
         children.append(psutil.Process(solver._process.pid))
-        seen = [(child.environ(), " ".join(child.cmdline())) for child in children]
+        processes = [(child.environ(), " ".join(child.cmdline())) for child in children]
     finally:
         solver.kill()
     # Forkserver, router, queue, model server, planner.
-    case.at_least("processes", len(seen), 5)
-    texts = [str(each) for each in seen]
+    case.at_least("processes", len(processes), 5)
+    texts = [str(each) for each in processes]
     case.equal("canaries", sum(text.count("canary") for text in texts), 0)
     case.equal("tokens", sum(text.count(queue.token) for text in texts), 0)
-    (model,) = [environ for environ, _ in seen if environ.get("IPA_CORES")]
+    (model,) = [environ for environ, _ in processes if environ.get("IPA_CORES")]
     # What it needs, and what it is given.
     assert {"PATH", "IPA_CORES", "IPA_THREADS", "OMP_NUM_THREADS"} <= model.keys()
 

@@ -31,9 +31,9 @@ OCR = "/v1/pipelines/ocr"
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Crowded]:
-    with crowded(tmp_path) as found:
-        warm(found)
-        yield found
+    with crowded(tmp_path) as running:
+        warm(running)
+        yield running
 
 
 def warm(service: Crowded) -> None:
@@ -52,10 +52,10 @@ def watched(service: Crowded, is_over: list[bool]) -> tuple[float, float, float]
     health_s, other_s, most_mb = [0.0], [0.0], 0.0
     with client_of(service, service.other) as client:
         while not is_over:
-            for path, found in (("/healthz", health_s), (f"{OCR}/status", other_s)):
+            for path, waits_s in (("/healthz", health_s), (f"{OCR}/status", other_s)):
                 began_s = time.monotonic()
                 assert client.get(path).status_code == 200
-                found.append(time.monotonic() - began_s)
+                waits_s.append(time.monotonic() - began_s)
             most_mb = max(most_mb, service.memory_mb)
     return max(health_s), max(other_s), most_mb
 
@@ -66,46 +66,46 @@ def test_r3_the_largest_lists_from_30_connections(case: Case, service: Crowded) 
     paths = (f"{OCR}/decisions?limit=500", f"{OCR}/history?limit=500", f"{OCR}/record")
     is_over: list[bool] = []
 
-    def asked(at: int) -> tuple[Counter[int], int, set[str]]:
-        found, most, retries = Counter[int](), 0, set[str]()
+    def ask(at: int) -> tuple[Counter[int], int, set[str]]:
+        counts, most, retries = Counter[int](), 0, set[str]()
         with client_of(service, service.viewer) as client:
             for path in paths:
                 answer = client.get(path)
-                found[answer.status_code] += 1
+                counts[answer.status_code] += 1
                 most = max(most, len(answer.content))
                 if answer.status_code == 429:
                     retries.add(answer.headers["retry-after"])
-        return found, most, retries
+        return counts, most, retries
 
     with ThreadPoolExecutor(CONNECTIONS + 1) as pool:
         watch = pool.submit(watched, service, is_over)
-        for found, most, retries in list(pool.map(asked, range(CONNECTIONS))):
-            statuses += found
+        for counts, most, retries in list(pool.map(ask, range(CONNECTIONS))):
+            statuses += counts
             largest = max(largest, most)
             assert retries <= {"1"}
         is_over.append(True)
         health_s, other_s, most_mb = watch.result()
-    case.told("answers", dict(statuses))
+    case.note("answers", dict(statuses))
     # 409: of this record only the decisions are there.
     case.equal("other answers", [status for status in statuses if status not in (200, 409, 429)], [])
     case.at_most("largest answer MB", largest / 1e6, (PAGE_BYTES + 2 * INPUTS_BYTES) / 1e6)
     case.at_most("memory grown by MB, at most", most_mb - before_mb, MEMORY_MB)
     case.at_most("s that health waited, at most", health_s, HEALTH_S * BUSY)
-    case.told("s that another viewer waited, at most", other_s)
+    case.note("s that another viewer waited, at most", other_s)
 
 
 def test_r3_a_page_that_ends_early_loses_nothing(case: Case, tmp_path: Path) -> None:
-    seen: list[str] = []
+    ids: list[str] = []
     before, pages = None, 0
     with crowd_of(tmp_path) as (services, tokens):
         client, headers = ApiClient(services), {"Authorization": f"Bearer {tokens[0]}"}
         while pages == 0 or before is not None:
             query = {"limit": "500"} | ({"before": before} if before else {})
             page = client.get(f"{OCR}/decisions", params=query, headers=headers).json()
-            seen += [each["decision_id"] for each in page["decisions"]]
+            ids += [each["decision_id"] for each in page["decisions"]]
             before, pages = page["next_before"], pages + 1
     case.at_least("pages", pages, DECISIONS * INPUTS_BYTES // PAGE_BYTES)
-    case.equal("decisions in order", seen == [f"d-{tick}" for tick in reversed(range(DECISIONS))], True)
+    case.equal("decisions in order", ids == [f"d-{tick}" for tick in reversed(range(DECISIONS))], True)
 
 
 def test_r3_no_route_is_without_a_bound(case: Case) -> None:
@@ -196,8 +196,8 @@ async def crowd(gate: RequestGate, greedy: int, modest: int) -> tuple[int, int, 
     tasks += [asyncio.create_task(enter("modest")) for _ in range(modest)]
     await asyncio.sleep(0)
     go_on.set()
-    found = await asyncio.gather(*tasks)
-    return sum(found[:greedy]), sum(found[greedy:]), order
+    served = await asyncio.gather(*tasks)
+    return sum(served[:greedy]), sum(served[greedy:]), order
 
 
 def test_r3_a_full_gate_makes_room_for_who_has_less(case: Case) -> None:

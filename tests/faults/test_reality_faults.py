@@ -43,34 +43,34 @@ def late_percent(result: SimResult) -> float:
     ),
 )
 def test_v3_profiles_are_wrong(case: Case, world: str) -> None:
-    found, true = run(world), run(AS_PROFILED)
-    case.told("world", world)
+    result, true = run(world), run(AS_PROFILED)
+    case.note("world", world)
     limit = max(1.5 * late_percent(true), 1.5 * NONE_PERCENT)
     if world == "neighbours":
         # They come twice, each time unseen for a tick and the start of a pod: 17 s of 600 on the mean.
         limit = 2.5
-    case.at_most("requests late %", late_percent(found), limit)
-    case.told("requests late %, true profiles", late_percent(true))
+    case.at_most("requests late %", late_percent(result), limit)
+    case.note("requests late %, true profiles", late_percent(true))
     if world == "all quicker":
-        cores, before = found.summary()["cores_mean"], true.summary()["cores_mean"]
+        cores, before = result.summary()["cores_mean"], true.summary()["cores_mean"]
         case.at_most("cores over those of true profiles", cores / before, 0.8)
 
 
 def test_v3_cores_come_back_after_the_neighbour(case: Case) -> None:
-    found, true = run("neighbours"), run(AS_PROFILED)
-    after = [tick.cores for tick in found.ticks if tick.at_s > 760.0 + 300.0]
+    result, true = run("neighbours"), run(AS_PROFILED)
+    after = [tick.cores for tick in result.ticks if tick.at_s > 760.0 + 300.0]
     before = [tick.cores for tick in true.ticks if tick.at_s > 760.0 + 300.0]
     case.at_most("cores over those without, 5 min later", sum(after) / sum(before), 1.1)
 
 
 @pytest.mark.parametrize("world", variants(["no room"], ["no room and slower"]))
 def test_v4_no_room_for_a_surge(case: Case, world: str) -> None:
-    found = run(world)
-    case.told("world", world)
+    result = run(world)
+    case.note("world", world)
     # With all batches half as long again the bound holds no plan as accurate as before: variants must change.
-    case.at_most("requests late %", late_percent(found), 2 * NONE_PERCENT if world == "no room" else 10.0)
-    by_tick = list(zip(found.ticks, found.decisions, strict=True))
-    late = [each for tick, each in by_tick if tick.latency_s is not None and tick.latency_s > found.sla_s]
+    case.at_most("requests late %", late_percent(result), 2 * NONE_PERCENT if world == "no room" else 10.0)
+    by_tick = list(zip(result.ticks, result.decisions, strict=True))
+    late = [each for tick, each in by_tick if tick.latency_s is not None and tick.latency_s > result.sla_s]
     case.equal("holds for want of room while late", sum(it.reason is ReasonCode.NO_ROOM for it in late), 0)
     removed = [it for it in late if it.reason is ReasonCode.SCALE_DOWN]
     case.at_most("removals while late", len(removed), 0 if world == "no room" else 1)
@@ -80,10 +80,10 @@ def test_v4_no_room_for_a_surge(case: Case, world: str) -> None:
 def test_v6_a_constant_load_for_an_hour(case: Case, rate_rps: float, limit: int) -> None:
     """Requests come at random, so that a minute has more or fewer than the next."""
     setup = setup_of(Cell("video", "steady_low", AS_PROFILED, seed=1))
-    found = simulate(replace(setup, rates_rps=(rate_rps,) * 3600, start=()))
-    case.told("rps", rate_rps)
-    case.at_most("changes after 5 min", changes_after(found, 300.0), limit)
-    case.equal("requests late %", late_percent(found), 0.0)
+    result = simulate(replace(setup, rates_rps=(rate_rps,) * 3600, start=()))
+    case.note("rps", rate_rps)
+    case.at_most("changes after 5 min", changes_after(result, 300.0), limit)
+    case.equal("requests late %", late_percent(result), 0.0)
 
 
 @pytest.mark.parametrize(
@@ -97,19 +97,19 @@ def test_v6_a_constant_load_where_a_change_replaces_pods(
     case: Case, shape: Shape, rate_rps: float, limit: int
 ) -> None:
     """Between two plans that each suit some of the time a change would restart a stage."""
-    found = on_seldon(shape, rate_rps)
-    case.told("shape, rps", f"{shape} {rate_rps:g}")
-    case.at_most("changes after 5 min", changes_after(found, 300.0), limit)
-    case.at_most("requests late %", late_percent(found), NONE_PERCENT)
+    result = on_seldon(shape, rate_rps)
+    case.note("shape, rps", f"{shape} {rate_rps:g}")
+    case.at_most("changes after 5 min", changes_after(result, 300.0), limit)
+    case.at_most("requests late %", late_percent(result), NONE_PERCENT)
 
 
 @pytest.mark.parametrize(("rate_rps", "ratio"), variants([(2.0, 0.6)], [(2.0, 0.85), (6.0, 0.6)]))
 def test_v6_a_constant_load_on_a_quicker_machine(case: Case, rate_rps: float, ratio: float) -> None:
     """Replicas with a CPU quota show its speed only while they have saved CPU time."""
-    found = on_seldon(Shape.SPLIT, rate_rps, SlowPeriod(0.0, inf, ratio))
-    case.told("rps; batch time over that profiled", f"{rate_rps:g}; {ratio:g}")
-    case.at_most("changes after 10 min", changes_after(found, 600.0), 0)
-    case.at_most("requests late %", late_percent(found), NONE_PERCENT)
+    result = on_seldon(Shape.SPLIT, rate_rps, SlowPeriod(0.0, inf, ratio))
+    case.note("rps; batch time over that profiled", f"{rate_rps:g}; {ratio:g}")
+    case.at_most("changes after 10 min", changes_after(result, 600.0), 0)
+    case.at_most("requests late %", late_percent(result), NONE_PERCENT)
 
 
 def on_seldon(shape: Shape, rate_rps: float, *slow: SlowPeriod) -> SimResult:
@@ -132,7 +132,7 @@ def on_seldon(shape: Shape, rate_rps: float, *slow: SlowPeriod) -> SimResult:
     return simulate(replace(setup, slow=slow))
 
 
-def changes_after(found: SimResult, at_s: float) -> int:
+def changes_after(result: SimResult, at_s: float) -> int:
     """The number of decisions that changed anything after that time."""
-    ticks = zip(found.ticks, found.decisions, strict=True)
+    ticks = zip(result.ticks, result.decisions, strict=True)
     return sum(tick.at_s > at_s and it.action is Action.APPLY for tick, it in ticks)

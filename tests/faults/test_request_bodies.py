@@ -99,8 +99,8 @@ def test_r1_the_event_loop_goes_on_whatever_a_body_holds(case: Case, services: A
                     break
     assert statuses <= {400, 413, 422}
     worst = max(late_s, key=lambda name: late_s[name])
-    case.told("worst input", worst)
-    case.told("inputs of up to 1 MB", len(WORST))
+    case.note("worst input", worst)
+    case.note("inputs of up to 1 MB", len(WORST))
     case.at_most("event loop late (s)", late_s[worst], 0.05)
 
 
@@ -135,8 +135,8 @@ def test_r1_no_body_is_read_before_its_sender_is_known(case: Case, services: Api
 
 def test_r1_a_refusal_reaches_a_client_that_is_still_sending(case: Case, services: ApiContext) -> None:
     with served(services) as place:
-        found = {posted(place, "/v1/nothing", JSON, full("", " ", size_bytes=60_000)) for _ in range(20)}
-    case.equal("answers to 60 kB for no route", found, {404})
+        statuses = {posted(place, "/v1/nothing", JSON, full("", " ", size_bytes=60_000)) for _ in range(20)}
+    case.equal("answers to 60 kB for no route", statuses, {404})
 
 
 def slow(parsers: Iterator[Parser]) -> list[SlowestInput]:
@@ -145,12 +145,12 @@ def slow(parsers: Iterator[Parser]) -> list[SlowestInput]:
 
 @pytest.mark.live
 def test_r4_no_parser_is_slow_for_the_worst_input_that_a_search_finds(case: Case) -> None:
-    found = slow(iter(PARSERS()))
-    worst = max(found, key=lambda each: each.seconds / each.bound_s)
-    case.told("parsers", len(found))
-    case.told("worst", f"{worst.parser}: {worst.shape.unit!r} × n")
+    measured = slow(iter(PARSERS()))
+    worst = max(measured, key=lambda each: each.seconds / each.bound_s)
+    case.note("parsers", len(measured))
+    case.note("worst", f"{worst.parser}: {worst.shape.unit!r} × n")
     case.seeds = f"{ROUNDS} inputs a parser"
-    case.equal("slow", [each.parser for each in found if each.is_slow], [])
+    case.equal("slow", [each.parser for each in measured if each.is_slow], [])
 
 
 HOSTILE_BYTES = 100_000
@@ -177,7 +177,7 @@ def test_r4_hostile_files_are_refused_at_once(case: Case, services: ApiContext, 
     case.equal(
         "answer", (answer.status_code, answer.headers["content-type"]), (422, "application/problem+json")
     )
-    case.told("kB", len(body) // 1000)
+    case.note("kB", len(body) // 1000)
     case.at_most("bytes of the answer", len(answer.content), 150_000)
 
 

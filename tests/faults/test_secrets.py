@@ -89,7 +89,7 @@ def test_o5_the_command_line_keeps_its_token(
         monkeypatch.delenv("IPA_TOKEN")
         codes.append(run(["--token", sent, "status", "ocr", "--at", at]))
         spoken += "".join(capfd.readouterr()) + caplog.text
-    case.told("commands", len(codes))
+    case.note("commands", len(codes))
     case.equal("done with a good token", codes[: len(VERBS) + 1], [0] * (len(VERBS) + 1))
     # 77: not known, or not allowed; 64: it is no token; the rest is that nothing sensible answers.
     case.equal("codes", set(codes), {0, 1, 64, 77})
@@ -135,7 +135,7 @@ def test_o5_the_service_keeps_what_it_is_sent(
     spoken += repr(services) + repr(store.keys.all())
     written = b"".join(it.read_bytes() for it in tmp_path.glob("keys.sqlite3*")).decode("latin-1")
     store.close()
-    case.told("requests", len(tokens) * 8)
+    case.note("requests", len(tokens) * 8)
     case.equal("hits in answers and logs", _hits(spoken, secret), 0)
     case.equal("hits in the store", _hits(written, secret), 0)
     reviewed = [it for it in kube.requests if it.resource == "tokenreviews"]
@@ -161,7 +161,7 @@ def test_o5_settings_keep_their_passwords(case: Case, caplog: pytest.LogCaptureF
         with pytest.raises(IpaError) as caught:
             attempt()
         spoken += f"{name}: {caught.value} {caught.value.problems}\n"
-    case.told("attempts", len(attempts))
+    case.note("attempts", len(attempts))
     case.equal("hits", [line for line in (spoken + caplog.text).splitlines() if CANARY in line], [])
 
 
@@ -205,14 +205,14 @@ def test_r17_no_part_of_a_setting_is_told(
         nonlocal attempts
         attempts += 1
         try:
-            told = repr(attempt() or "")
+            output = repr(attempt() or "")
         except IpaError as error:
-            told = f"{error} {error.message} {error.hint} {error.problems}"
-        told += caplog.text + "".join(capfd.readouterr())
+            output = f"{error} {error.message} {error.hint} {error.problems}"
+        output += caplog.text + "".join(capfd.readouterr())
         caplog.clear()
-        if CANARY in told:
-            at = told.index(CANARY)
-            hits.append(f"{what}: {told[max(at - 90, 0) : at + 60]}")
+        if CANARY in output:
+            at = output.index(CANARY)
+            hits.append(f"{what}: {output[max(at - 90, 0) : at + 60]}")
 
     for variable, part, value in given:
         name = variable.removeprefix("IPA_").lower()
@@ -224,7 +224,7 @@ def test_r17_no_part_of_a_setting_is_told(
             tried(f"{where}: option", lambda given={name: text}: _read({}, **given))
             tried(f"{where}: shown", lambda it=settings: configuration(it))
             tried(f"{where}: used", lambda it=settings, of=name: USES[of](it, tmp_path))
-    case.told("attempts", attempts)
+    case.note("attempts", attempts)
     case.equal("hits", hits, [])
 
 
@@ -234,9 +234,9 @@ def _read(environment: dict[str, str], **options: str) -> None:
 
 def _reads(settings: Settings, _: Path) -> object:
     checks = metrics_checks(settings, {}, "")
-    found = [finding for check in checks for finding in check.look()]
+    findings = [finding for check in checks for finding in check.look()]
     metrics = PrometheusMetrics(replace(settings, prometheus_timeout_s=0.2))
-    return [*found, metrics.read(a_pipeline(), 60.0), credentials(settings) and ""]
+    return [*findings, metrics.read(a_pipeline(), 60.0), credentials(settings) and ""]
 
 
 def _pushes(settings: Settings, folder: Path) -> object:
@@ -265,9 +265,9 @@ def test_r17_readiness_is_explained_to_known_callers_alone(case: Case) -> None:
         DependencyCheck("store", False, f"the store says {CANARY}", required=True),
         DependencyCheck("video", False, f"the metrics say {CANARY}"),
     )
-    told: dict[str, list[str]] = {}
-    for name, found in {"unready": checks, "degraded": checks[1:]}.items():
-        services = over(FakeWorld().play(2).services(), health=lambda found=found: found)
+    explained: dict[str, list[str]] = {}
+    for name, dependencies in {"unready": checks, "degraded": checks[1:]}.items():
+        services = over(FakeWorld().play(2).services(), health=lambda dependencies=dependencies: dependencies)
         api = ApiClient(replace(services, authenticators=(People(),)))
         for path in ("/healthz", "/readyz", "/readyz?verbose"):
             for who, headers in {
@@ -276,11 +276,11 @@ def test_r17_readiness_is_explained_to_known_callers_alone(case: Case) -> None:
                 "a viewer": {"Authorization": f"Bearer {token('ops')}"},
             }.items():
                 if CANARY in api.get(path, headers=headers).text:
-                    told.setdefault(who, []).append(f"{name} {path}")
+                    explained.setdefault(who, []).append(f"{name} {path}")
         # On this machine alone.
         if CANARY in ApiClient(services).get("/readyz?verbose").text:
-            told.setdefault("open mode", []).append(name)
-    case.equal("told", sorted(told), ["a viewer", "open mode"])
+            explained.setdefault("open mode", []).append(name)
+    case.equal("told", sorted(explained), ["a viewer", "open mode"])
 
 
 def _hits(text: str, *secrets: str) -> int:

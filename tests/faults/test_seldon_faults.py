@@ -68,10 +68,12 @@ def test_g1_a_pod_that_is_lost_is_planned_around(case: Case, rise: float) -> Non
         since = len(world.decisions)
         world.rate_rps *= rise
         world.ticks(4)
-        found = world.decisions[since:]
-        case.told(f"load × {rise:g}: replicas before", stage.replicas)
-        case.equal(f"load × {rise:g}: names the pod", any(lost in each.detail for each in found[:2]), True)
-        acted = [at for at, each in enumerate(found, 1) if each.action is Action.APPLY]
+        decisions = world.decisions[since:]
+        case.note(f"load × {rise:g}: replicas before", stage.replicas)
+        case.equal(
+            f"load × {rise:g}: names the pod", any(lost in each.detail for each in decisions[:2]), True
+        )
+        acted = [at for at, each in enumerate(decisions, 1) if each.action is Action.APPLY]
         if rise > 1:
             case.at_most(f"load × {rise:g}: ticks until planned around", acted[0], 2)
         world.ticks(30)
@@ -92,7 +94,7 @@ def applied(world: KubeWorld, since: int = 0) -> list[Decision]:
 def counted(world: KubeWorld) -> Callable[[float, Signals], Signals]:
     """The load as a scraped executor tells it: its counters begin at 0 with each of its pods."""
     restarts: list[float] = []
-    seen: set[str] = set()
+    known_pods: set[str] = set()
 
     def see() -> None:
         ready = {
@@ -100,9 +102,9 @@ def counted(world: KubeWorld) -> Callable[[float, Signals], Signals]:
             for pod in world.invariants.pods()
             if "svc-orch" in pod["metadata"]["name"] and is_ready(pod)
         }
-        if seen and ready - seen:
+        if known_pods and ready - known_pods:
             restarts.append(world.clock.monotonic_s())
-        seen.update(ready)
+        known_pods.update(ready)
 
     world.clock.every(1.0, see)
 
@@ -150,11 +152,13 @@ def changes_at_a_constant_load(
 def test_g2_own_writes_do_not_move_the_load(
     case: Case, monkeypatch: pytest.MonkeyPatch, rate_rps: float, step_s: float
 ) -> None:
-    found, world = changes_at_a_constant_load(rate_rps, step_s)
+    changes, world = changes_at_a_constant_load(rate_rps, step_s)
     at = f"{rate_rps:g} rps"
-    case.equal(f"{at}: changes in {MINUTES:g} min", found, 0)
-    said = [each for each in world.decisions if "the pods that count the load were replaced" in each.detail]
-    case.at_least(f"{at}: ticks that say so", len(said), 1)
+    case.equal(f"{at}: changes in {MINUTES:g} min", changes, 0)
+    notices = [
+        each for each in world.decisions if "the pods that count the load were replaced" in each.detail
+    ]
+    case.at_least(f"{at}: ticks that say so", len(notices), 1)
     world.sound()
     # What is over within two scrapes moves no mean far enough.
     if step_s > 1:
@@ -176,7 +180,7 @@ def test_g4_an_idle_executor_is_no_load(case: Case) -> None:
         clock.wait(60.0)
         signals = metrics.read(PIPELINE, 60.0)
         assert isinstance(before.arrival_rate_rps, Measured)
-        case.told("rate before", round(before.arrival_rate_rps.value, 2))
+        case.note("rate before", round(before.arrival_rate_rps.value, 2))
         rate, load = signals.arrival_rate_rps, signals.load
         case.equal("rate once idle", rate.value if isinstance(rate, Measured) else rate, 0.0)
         assert isinstance(load, Measured)
@@ -206,13 +210,13 @@ def test_g13_a_start_on_an_empty_store_plans_for_the_load(
         server.targets[0].arrives = lambda second: second >= first_s and second % scrape_s == 0
         metrics = PrometheusMetrics(Settings(prometheus_url=server.url), EXECUTOR, share_s=0.0)
         made = replace(made, metrics=metrics)  # type: ignore[arg-type]
-        found = replace(made, loop=made_loop(made, ours(), "run")).ticks(40)
+        decisions = replace(made, loop=made_loop(made, ours(), "run")).ticks(40)
     planned = [
-        (tick * made.settings.tick_s, each.plan.rate_rps) for tick, each in enumerate(found) if each.plan
+        (tick * made.settings.tick_s, each.plan.rate_rps) for tick, each in enumerate(decisions) if each.plan
     ]
     if within_s is None:
         # One sample in the window of a rate is none.
-        case.told(f"{at}: ticks with a plan", len(planned))
+        case.note(f"{at}: ticks with a plan", len(planned))
     else:
         case.at_most(f"{at}: s until the first plan", planned[0][0], within_s)
     ratios = [round(rate_rps / load_rps, 2) for _, rate_rps in planned]
@@ -289,11 +293,11 @@ def test_g6_refused_pods_are_named_and_lack_room(case: Case, what: str) -> None:
         world.rate_rps = 40.0
         since = len(world.decisions)
         world.ticks(8)
-        found = world.decisions[since:]
-        acted = next(at for at, each in enumerate(found) if each.action is Action.APPLY)
-        told = next((at for at, each in enumerate(found) if words in each.detail), 99)
-        case.at_most(f"{what}: ticks from the write until it is named", told - acted, 3)
-        (back,) = [each for each in found if each.reason is ReasonCode.ROLLBACK][:1]
+        decisions = world.decisions[since:]
+        acted = next(at for at, each in enumerate(decisions) if each.action is Action.APPLY)
+        named = next((at for at, each in enumerate(decisions) if words in each.detail), 99)
+        case.at_most(f"{what}: ticks from the write until it is named", named - acted, 3)
+        (back,) = [each for each in decisions if each.reason is ReasonCode.ROLLBACK][:1]
         case.equal(f"{what}: taken back", back.configs, before)
         case.equal(f"{what}: variants blamed", blamed(world), 0)
         world.sound()
@@ -316,21 +320,21 @@ def test_g9_a_refusal_is_taken_back_and_planned_around(case: Case, room: float) 
         for _ in range(60):
             world.decisions.append(world.loop.tick_once())
             world.clock.wait(0.5)
-        found = world.decisions[since:]
-        written = [each for each in found if each.action is Action.APPLY]
-        case.told(f"{at}: reasons written", [each.reason.value for each in written])
-        (back,) = [n for n, each in enumerate(found) if each.reason is ReasonCode.ROLLBACK]
-        case.told(f"{at}: refused", in_words(found[back].previous))
-        again = [each for each in found[back + 1 :] if each.configs == found[back].previous]
+        decisions = world.decisions[since:]
+        written = [each for each in decisions if each.action is Action.APPLY]
+        case.note(f"{at}: reasons written", [each.reason.value for each in written])
+        (back,) = [n for n, each in enumerate(decisions) if each.reason is ReasonCode.ROLLBACK]
+        case.note(f"{at}: refused", in_words(decisions[back].previous))
+        again = [each for each in decisions[back + 1 :] if each.configs == decisions[back].previous]
         case.equal(f"{at}: decisions for the refused plan after that", len(again), 0)
         case.equal(f"{at}: rollbacks that failed", world.reasons(since).count(ReasonCode.ROLLBACK_FAILED), 0)
-        waits = [each.reason is ReasonCode.IN_PROGRESS for each in found]
+        waits = [each.reason is ReasonCode.IN_PROGRESS for each in decisions]
         ready = waits.index(False, back + 1)
         if room > 1:
-            acted = next(n for n, each in enumerate(found) if n > back and each.action is Action.APPLY)
+            acted = next(n for n, each in enumerate(decisions) if n > back and each.action is Action.APPLY)
             case.at_most(f"{at}: ticks until planned around", acted - ready + 1, 2)
         else:
-            assert {each.reason for each in found[ready:]} == {ReasonCode.NO_ROOM}
+            assert {each.reason for each in decisions[ready:]} == {ReasonCode.NO_ROOM}
         world.sound()
 
 
@@ -356,22 +360,22 @@ def test_g9_a_quota_that_admits_a_part_is_settled_in(case: Case, room: float, is
         if is_restarted:
             world.start_service()
         refused = [(world.clock.monotonic_s(), total_cores(world.decisions[-1].previous))]
-        kept: Counter[str] = Counter()
+        written: Counter[str] = Counter()
         again = 0
         for _ in range(60):
-            found = world.tick()
+            decision = world.tick()
             recalled = recalled or failures(world)
-            now_s, cores = world.clock.monotonic_s(), total_cores(found.configs)
-            if found.reason is ReasonCode.ROLLBACK:
-                refused.append((now_s, total_cores(found.previous)))
-            elif found.action is Action.APPLY:
-                kept[in_words(found.configs)] += 1
+            now_s, cores = world.clock.monotonic_s(), total_cores(decision.configs)
+            if decision.reason is ReasonCode.ROLLBACK:
+                refused.append((now_s, total_cores(decision.previous)))
+            elif decision.action is Action.APPLY:
+                written[in_words(decision.configs)] += 1
                 lately = [it for at_s, it in refused if now_s - at_s < world.settings.quarantine_s]
                 again += cores >= min(lately, default=math.inf)
         case.equal(f"{at}: what failed, known in the next tick", recalled, known)
-        case.told(f"{at}: cores refused", [cores for _, cores in refused])
+        case.note(f"{at}: cores refused", [cores for _, cores in refused])
         case.equal(f"{at}: as many cores written again while refused", again, 0)
-        case.at_most(f"{at}: writes of the same configuration", max(kept.values()), 2)
+        case.at_most(f"{at}: writes of the same configuration", max(written.values()), 2)
         world.sound()
 
 
@@ -412,7 +416,7 @@ def test_g10_single_is_refused_before_the_write_and_split_serves(case: Case, tmp
         more = (replace(configs[0], replicas=3), *configs[1:])
         with pytest.raises(InputError, match=r"restricted PodSecurity.*shape: split") as refused:
             workload.write(single, Change("d", "sample", revision, configs, more, 60.0))
-        case.told("refused with", refused.value.message)
+        case.note("refused with", refused.value.message)
         case.equal("objects written", len(kube.writes), 0)
         create(client, split, configs)
         kube.tick(8)
@@ -434,9 +438,9 @@ def test_g10_the_orchestrator_counts_as_readiness(case: Case, tmp_path: Path) ->
         state = workload.read(single)
         case.equal("stages are ready", [it.ready_replicas for it in state.stages], [1, 2, 1])
         assert "the orchestrator is not ready: its pods cannot be created" in state.problem
-        found = workload.rollout(single, Change("d", "sample", revision, (), configs, 60.0))
-        case.equal("rollout", found.phase, RolloutPhase.FAILED)
-        assert "the orchestrator: its pods cannot be created" in found.detail
+        rollout = workload.rollout(single, Change("d", "sample", revision, (), configs, 60.0))
+        case.equal("rollout", rollout.phase, RolloutPhase.FAILED)
+        assert "the orchestrator: its pods cannot be created" in rollout.detail
         # A copy of the same object where it may run is ready once the orchestrator is.
         with kube.store.lock:
             metadata = {"name": "models", "namespace": "", "labels": {}}
@@ -444,8 +448,8 @@ def test_g10_the_orchestrator_counts_as_readiness(case: Case, tmp_path: Path) ->
         phases = []
         for _ in range(6):
             kube.tick()
-            found = workload.rollout(single, Change("d", "sample", revision, (), configs, 60.0))
-            phases.append(found.phase)
+            rollout = workload.rollout(single, Change("d", "sample", revision, (), configs, 60.0))
+            phases.append(rollout.phase)
         assert phases[-1] is RolloutPhase.READY and not workload.read(single).problem
         client.close()
 
@@ -477,11 +481,11 @@ def test_g12_our_own_writes_are_nobody_elses(case: Case) -> None:
                     deployment["metadata"] |= {"annotations": notes}
                     world.kube.store.replace("deployments", deployment)
             world.decisions.append(world.loop.tick_once())
-        found = world.decisions[since:]
-        written = [each for each in found if each.reason is ReasonCode.REQUESTED]
+        decisions = world.decisions[since:]
+        written = [each for each in decisions if each.reason is ReasonCode.REQUESTED]
         case.equal("own writes", len(written), 16)
-        said = [each.detail for each in found if "did not make" in each.detail]
-        case.equal("reported as others'", len(said), 0)
+        reported = [each.detail for each in decisions if "did not make" in each.detail]
+        case.equal("reported as others'", len(reported), 0)
         case.equal("held for them", world.reasons(since).count(ReasonCode.IN_PROGRESS), 0)
 
 
@@ -533,22 +537,22 @@ def test_g7_a_change_takes_as_long_as_modelled(case: Case, tmp_path: Path) -> No
         for changed in (BEFORE, AFTER):
             old, new = replace(BEFORE, replicas=before), replace(changed, replicas=after)
             predicted = waves(old, new, DEPLOYMENT) * ROLL_TICKS
-            found = took_ticks(tmp_path, old, new)
+            ticks = took_ticks(tmp_path, old, new)
             # The operator and the controller take a tick or two; what starts no pod of the stage takes
             # nothing else, but that the orchestrator is told of any change in its environment, and starts
             # anew for it.
             if predicted:
-                errors.append(abs(found / predicted - 1))
+                errors.append(abs(ticks / predicted - 1))
             else:
-                assert found <= 4 + ROLL_TICKS * (old != new), (old, new, found)
-    case.told("changes that start pods", len(errors))
+                assert ticks <= 4 + ROLL_TICKS * (old != new), (old, new, ticks)
+    case.note("changes that start pods", len(errors))
     case.at_most("error of the predicted time, the worst of them", round(max(errors), 3), 0.2)
     one, more = BEFORE, replace(AFTER, replicas=4)
     hop = quick_hop(one, more, DEPLOYMENT)
     assert hop is not None
-    case.told("ticks of a variant and three more replicas in one write", took_ticks(tmp_path, one, more))
-    found = took_ticks(tmp_path, one, hop, more)
-    case.at_most("ticks of the same in two", found, 2.2 * ROLL_TICKS)
+    case.note("ticks of a variant and three more replicas in one write", took_ticks(tmp_path, one, more))
+    ticks = took_ticks(tmp_path, one, hop, more)
+    case.at_most("ticks of the same in two", ticks, 2.2 * ROLL_TICKS)
 
 
 def test_g7_the_quicker_order_is_taken(case: Case) -> None:
@@ -561,5 +565,5 @@ def test_g7_the_quicker_order_is_taken(case: Case) -> None:
         world.settle()
         written = [each.configs for each in applied(world, since)]
         kinds = [[(config.variant, config.replicas) for config in configs] for configs in written]
-        case.told("written", kinds)
+        case.note("written", kinds)
         world.sound()

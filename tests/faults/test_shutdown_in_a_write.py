@@ -132,9 +132,9 @@ def wait_until_deaf(url: str) -> None:
 
 def applied(folder: Path) -> int:
     other = sqlite3.connect(folder / "s.sqlite3")
-    found = other.execute("SELECT count(*) FROM ipa_entries WHERE action = 'apply'").fetchone()[0]
+    count = other.execute("SELECT count(*) FROM ipa_entries WHERE action = 'apply'").fetchone()[0]
     other.close()
-    return int(found)
+    return int(count)
 
 
 def ask(url: str, arrived: threading.Event) -> threading.Thread:

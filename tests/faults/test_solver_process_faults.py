@@ -145,7 +145,7 @@ def test_s4_a_solver_that_dies_or_answers_rubbish(case: Case, milp: Milp, starte
     case.title += f": {way}"
     with pytest.raises(SolverError) as caught:
         Supervised("highs", command(DYING[way]), 30.0)(milp, Deadline(1.0))
-    case.told("error", caught.value.code)
+    case.note("error", caught.value.code)
     case.equal("processes left", started.alive(), 0)
 
 
@@ -194,17 +194,21 @@ def test_s5_without_a_licence_label_setting_decides(
     expected = [solve(problem, "exact", 60.0, explain=False) for problem in problems]
     monkeypatch.setattr(gurobi, "_environment", refuse)
     monkeypatch.setattr(solver_selection, "own_licence", lambda: "own.lic")
-    found = [solve(problem, "auto", 60.0, explain=False) for problem in problems]
-    pairs = [*zip(found, expected, strict=True)]
+    plans = [solve(problem, "auto", 60.0, explain=False) for problem in problems]
+    pairs = [*zip(plans, expected, strict=True)]
     case.equal(
         "decisions other than label setting's",
         sum((one.configs, one.objective) != (two.configs, two.objective) for one, two in pairs),
         0,
     )
     # Without options no engine is asked.
-    asked = [one for one in found if one.solver == "exact"]
-    assert len(asked) > 3
-    case.equal("plans that give the reason", sum(LICENCES[code] in one.note for one in asked), len(asked))
+    by_label_setting = [one for one in plans if one.solver == "exact"]
+    assert len(by_label_setting) > 3
+    case.equal(
+        "plans that give the reason",
+        sum(LICENCES[code] in one.note for one in by_label_setting),
+        len(by_label_setting),
+    )
 
 
 def test_s5_it_is_said_once_an_hour(case: Case, milp: Milp, caplog: pytest.LogCaptureFixture) -> None:
@@ -230,6 +234,6 @@ def test_s5_it_is_said_once_an_hour(case: Case, milp: Milp, caplog: pytest.LogCa
                     refused += isinstance(error, LicenceError)
     finally:
         apart.close()
-    case.told("refusals", refused)
+    case.note("refusals", refused)
     case.equal("log lines/h", len(caplog.records) / 3, 1.0)
     assert module.SAY_AGAIN_S == 3600.0

@@ -26,7 +26,7 @@ from ipa.model.errors import ConfigurationError, ConflictError, UnavailableError
 from tests.contract.store_harness import a_decision
 from tests.fakes.waiting import until
 from tests.faults.table import Case
-from tests.faults.test_store_faults import full, kept, read_only
+from tests.faults.test_store_faults import full, read_only, recorded_world
 
 PROGRAMS = ("unshare", "mount")
 
@@ -76,8 +76,8 @@ MAIN = [sys.executable, "-c", "from ipa.cli.main import main; main()"]
 
 
 def environment(**more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("IPA_")}
-    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **more}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("IPA_")}
+    return {**inherited, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **more}
 
 
 @pytest.fixture
@@ -105,8 +105,8 @@ class Demo:
 
     def decided(self) -> int:
         """The tick of the newest decision on disk."""
-        found = self.get("/v1/pipelines/video/decisions?limit=1&inputs=false")["decisions"]
-        return int(found[0]["tick"]) if found else 0
+        decisions = self.get("/v1/pipelines/video/decisions?limit=1&inputs=false")["decisions"]
+        return int(decisions[0]["tick"]) if decisions else 0
 
     def metric(self, name: str) -> float:
         lines = self._client.get("/metrics").text.splitlines()
@@ -145,7 +145,7 @@ def test_r11_a_full_disk_degrades_and_the_service_recovers(case: Case, tmp_path:
         until(lambda: "disk is full" in demo.writes())
         ready = demo.get("/readyz?verbose")
         case.equal("ready, degraded", (ready["ready"], ready["degraded"]), (True, True))
-        case.told("said", demo.writes())
+        case.note("said", demo.writes())
         assert "Enlarge the volume" in demo.writes()
         case.equal("metric", demo.metric("ipa_store_degraded"), 1.0)
         audit_failed = 'ipa_decisions_total{pipeline="video",reason="hold.audit_failed"}'
@@ -209,7 +209,7 @@ def test_r11_what_cannot_be_opened_says_why(
     case.equal("exit code", done.returncode, code)
     assert remedy in done.stderr
     assert script is FULL or "ada" in done.stdout
-    case.told("said", done.stderr.strip().splitlines()[-1].replace(str(disk), "").strip())
+    case.note("said", done.stderr.strip().splitlines()[-1].replace(str(disk), "").strip())
 
 
 @pytest.mark.parametrize("trouble", [full, read_only], ids=["full", "read-only"])
@@ -217,22 +217,22 @@ def test_r11_the_store_says_why_it_is_degraded(
     case: Case, tmp_path: Path, trouble: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     case.title += f": {trouble.__name__}"
-    with kept(tmp_path / "s.sqlite3") as found:
-        store = found.world.store
+    with recorded_world(tmp_path / "s.sqlite3") as recorded:
+        store = recorded.world.store
         assert isinstance(store, Store)
-        found.world.ticks(1)
+        recorded.world.ticks(1)
         case.equal("well", store.degraded(), ())
-        with trouble(found), caplog.at_level(logging.ERROR):
-            decisions = found.world.ticks(5)
-            (said,) = store.degraded()
-            case.told("said", said.rpartition(" failed: ")[2])
+        with trouble(recorded), caplog.at_level(logging.ERROR):
+            decisions = recorded.world.ticks(5)
+            (reason,) = store.degraded()
+            case.note("said", reason.rpartition(" failed: ")[2])
             case.equal("reasons", {it.reason.value for it in decisions}, {"hold.audit_failed"})
             case.equal("reads", store.control("ocr"), PipelineControl())
         errors = [each for each in caplog.records if each.levelno >= logging.ERROR]
         case.equal("lines logged of 5 ticks", len(errors), 2)
         # Why it cannot be written, and that decisions are held for that.
         assert {each.name for each in errors} == {"ipa.store", "ipa.control"}
-        found.world.ticks(1)
+        recorded.world.ticks(1)
         case.equal("once it is well", store.degraded(), ())
 
 
@@ -321,8 +321,8 @@ def test_r11_a_second_service_on_one_file_is_refused(
     with serving(f"sqlite:///{path}") as first:
         other_name.symlink_to(path)
         case.equal("exit code of the second service", run(["serve", "video", "--port", "0"]), 4)
-        said = capfd.readouterr().err
-        assert f"process {first.pid}" in said and "IPA_STORE_URL" in said
+        errors = capfd.readouterr().err
+        assert f"process {first.pid}" in errors and "IPA_STORE_URL" in errors
         with pytest.raises(ConflictError):
             open_store(f"sqlite:///{other_name}", Access.SERVE)
         # Verbs that read, or add a key, work beside it.

@@ -22,7 +22,7 @@ from tests.faults.table import Case
 
 
 @dataclass
-class Kept:
+class RecordedWorld:
     """A loop over a real store in a file, whose writes are checked against the file as they are made."""
 
     path: Path
@@ -33,9 +33,9 @@ class Kept:
     def rows(self) -> list[str]:
         """The decisions on disk, as another process reads them."""
         other = sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)
-        found = [row[0] for row in other.execute(DECIDED)]
+        texts = [row[0] for row in other.execute(DECIDED)]
         other.close()
-        return found
+        return texts
 
     def check(self, change: Change) -> None:
         self.unaudited += change.decision_id not in self.rows()
@@ -58,24 +58,24 @@ def url_of(path: Path) -> str:
 
 
 @contextmanager
-def kept(path: Path) -> Iterator[Kept]:
+def recorded_world(path: Path) -> Iterator[RecordedWorld]:
     engine = database.open_engine(url_of(path))
     store = Store(engine)
     store.set_control(PIPELINE.name, PipelineControl(mode=Mode.ACTIVE), Attribution(ControlAction.MODE))
     # With the log of reasons, as the service has it.
     made = replace(scenario(25.0), store=store, hooks=(ReasonLog(),)).restarted("run")  # type: ignore[arg-type]
-    found = Kept(path, engine, made)
-    made.workload.before_write = found.check
+    recorded = RecordedWorld(path, engine, made)
+    made.workload.before_write = recorded.check
     try:
-        yield found
+        yield recorded
     finally:
         engine.dispose()
 
 
 @contextmanager
-def full(found: Kept) -> Iterator[None]:
+def full(recorded: RecordedWorld) -> Iterator[None]:
     """No page can be added: what SQLite says of a full disk."""
-    found.engine.dispose()
+    recorded.engine.dispose()
 
     def connected(connection: sqlite3.Connection, _record: object) -> None:
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
@@ -85,28 +85,28 @@ def full(found: Kept) -> Iterator[None]:
             while True:
                 connection.execute(FILLER)
 
-    event.listen(found.engine, "connect", connected)
+    event.listen(recorded.engine, "connect", connected)
     yield
-    event.remove(found.engine, "connect", connected)
-    found.engine.dispose()
+    event.remove(recorded.engine, "connect", connected)
+    recorded.engine.dispose()
 
 
 @contextmanager
-def read_only(found: Kept) -> Iterator[None]:
+def read_only(recorded: RecordedWorld) -> Iterator[None]:
     """Remounted read-only: every write is refused."""
-    found.engine.dispose()
+    recorded.engine.dispose()
 
     def connected(connection: sqlite3.Connection, _record: object) -> None:
         connection.execute("PRAGMA query_only = ON")
 
-    event.listen(found.engine, "connect", connected)
+    event.listen(recorded.engine, "connect", connected)
     yield
-    event.remove(found.engine, "connect", connected)
-    found.engine.dispose()
+    event.remove(recorded.engine, "connect", connected)
+    recorded.engine.dispose()
 
 
 @contextmanager
-def not_growing(_found: Kept) -> Iterator[None]:
+def not_growing(_recorded: RecordedWorld) -> Iterator[None]:
     """The system fails each write() to the log, so that SQLite says disk I/O error."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1, before[1]))
@@ -114,12 +114,12 @@ def not_growing(_found: Kept) -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def fsync(is_kept: bool) -> Callable[[Kept], object]:
+def fsync(is_kept: bool) -> Callable[[RecordedWorld], object]:
     """A commit whose fsync fails: of what was written nothing is sure, all of it or nothing is there."""
 
     @contextmanager
-    def failing(found: Kept) -> Iterator[None]:
-        dialect = found.engine.dialect
+    def failing(recorded: RecordedWorld) -> Iterator[None]:
+        dialect = recorded.engine.dialect
         real = dialect.do_commit
 
         def commit(connection: sqlite3.Connection) -> None:
@@ -135,9 +135,9 @@ def fsync(is_kept: bool) -> Callable[[Kept], object]:
 
 
 @contextmanager
-def locked(found: Kept) -> Iterator[None]:
+def locked(recorded: RecordedWorld) -> Iterator[None]:
     """Another process is in a long transaction."""
-    other = sqlite3.connect(found.path, isolation_level=None)
+    other = sqlite3.connect(recorded.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     yield
     other.close()
@@ -165,63 +165,63 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("trouble", DISKS)
 def test_a3_no_write_where_the_audit_cannot_be_kept(case: Case, tmp_path: Path, trouble: str) -> None:
     case.title += f": {trouble}"
-    with kept(tmp_path / "s.sqlite3") as found:
-        found.world.metrics.rate_rps = lambda _: 5.0
-        found.world.ticks(2)
-        before = found.rows()
-        found.world.metrics.rate_rps = lambda _: 25.0
-        with DISKS[trouble](found):  # type: ignore[operator]
-            decisions = found.world.ticks(5)
+    with recorded_world(tmp_path / "s.sqlite3") as recorded:
+        recorded.world.metrics.rate_rps = lambda _: 5.0
+        recorded.world.ticks(2)
+        before = recorded.rows()
+        recorded.world.metrics.rate_rps = lambda _: 25.0
+        with DISKS[trouble](recorded):  # type: ignore[operator]
+            decisions = recorded.world.ticks(5)
         case.equal("reasons", {reason.value for reason in held(decisions)}, {"hold.audit_failed"})
-        case.equal("writes without an audit record", found.writes, 0)
+        case.equal("writes without an audit record", recorded.writes, 0)
         assert before
-        lost = set(before) - set(found.rows())
+        lost = set(before) - set(recorded.rows())
         case.equal("rows lost", len(lost), 0)
-        later = found.world.ticks(8)
+        later = recorded.world.ticks(8)
         at = next(at for at, decision in enumerate(later, 1) if decision.action.value == "apply")
         case.at_most("MTTR ticks", at, 1)
-        case.equal("unaudited writes", found.unaudited, 0)
-        case.equal("writes after recovery", found.writes, 1)
+        case.equal("unaudited writes", recorded.unaudited, 0)
+        case.equal("writes after recovery", recorded.writes, 1)
 
 
 def test_a4_locked_by_another_process(case: Case, tmp_path: Path) -> None:
-    with kept(tmp_path / "s.sqlite3") as found:
-        with locked(found):
-            decisions = found.world.ticks(3)
+    with recorded_world(tmp_path / "s.sqlite3") as recorded:
+        with locked(recorded):
+            decisions = recorded.world.ticks(3)
         case.equal("reasons", {reason.value for reason in held(decisions)}, {"hold.audit_failed"})
-        case.equal("writes while locked", found.writes, 0)
-        case.equal("first action after", found.world.ticks(1)[0].action.value, "apply")
-        case.equal("unaudited writes", found.unaudited, 0)
+        case.equal("writes while locked", recorded.writes, 0)
+        case.equal("first action after", recorded.world.ticks(1)[0].action.value, "apply")
+        case.equal("unaudited writes", recorded.unaudited, 0)
 
 
 def test_a4_removed_while_in_use(case: Case, tmp_path: Path) -> None:
-    with kept(tmp_path / "s.sqlite3") as found:
-        found.world.ticks(1)
-        writes = found.writes
-        found.world.metrics.rate_rps = lambda _: 5.0
+    with recorded_world(tmp_path / "s.sqlite3") as recorded:
+        recorded.world.ticks(1)
+        writes = recorded.writes
+        recorded.world.metrics.rate_rps = lambda _: 5.0
         for file in tmp_path.iterdir():
             file.rename(tmp_path.parent / f"moved-{file.name}")
-        decisions = found.world.ticks(12)
+        decisions = recorded.world.ticks(12)
         case.equal("reasons", {reason.value for reason in held(decisions)}, {"hold.audit_failed"})
-        case.equal("writes missing from the record", found.writes - writes, 0)
+        case.equal("writes missing from the record", recorded.writes - writes, 0)
         case.equal("stores recreated", len([*tmp_path.iterdir()]), 0)
         with pytest.raises(IpaError, match="moved or removed"):
-            Store(found.engine).control(PIPELINE.name)
+            Store(recorded.engine).control(PIPELINE.name)
 
 
 def test_a4_damaged_while_in_use_and_at_start(case: Case, tmp_path: Path) -> None:
     path = tmp_path / "s.sqlite3"
-    with kept(path) as found:
-        found.world.ticks(2)
-        found.engine.dispose()
-        writes = found.writes
-        found.world.metrics.rate_rps = lambda _: 5.0
+    with recorded_world(path) as recorded:
+        recorded.world.ticks(2)
+        recorded.engine.dispose()
+        writes = recorded.writes
+        recorded.world.metrics.rate_rps = lambda _: 5.0
         contents = bytearray(path.read_bytes())
         contents[4096:] = b"\xff" * (len(contents) - 4096)
         path.write_bytes(contents)
-        decisions = found.world.ticks(12)
+        decisions = recorded.world.ticks(12)
         case.equal("reasons", {reason.value for reason in held(decisions)}, {"hold.audit_failed"})
-        case.equal("writes", found.writes - writes, 0)
+        case.equal("writes", recorded.writes - writes, 0)
     with pytest.raises(IpaError, match="damaged"):
         database.open_engine(url_of(path))
     case.equal("file unchanged by the refusal", path.read_bytes() == contents, True)
@@ -248,17 +248,17 @@ def test_a4_an_older_schema_is_migrated_and_a_newer_refused(
 ) -> None:
     path = tmp_path / "s.sqlite3"
     steps, newest = schema.STEPS, schema.NEWEST
-    with kept(path) as found:
-        found.world.ticks(6)
-        before = found.rows()
+    with recorded_world(path) as recorded:
+        recorded.world.ticks(6)
+        before = recorded.rows()
     newer("SELECT 1")
-    with kept(path) as found:
-        case.equal("rows lost by migrating", len(set(before) - set(found.rows())), 0)
-        case.told("rows", len(before))
-        case.equal("chain of digests", Store(found.engine).verify(PIPELINE.name).decisions, len(before))
-        found.world.ticks(2)
-        case.equal("unaudited writes afterwards", found.unaudited, 0)
-        after = found.rows()
+    with recorded_world(path) as recorded:
+        case.equal("rows lost by migrating", len(set(before) - set(recorded.rows())), 0)
+        case.note("rows", len(before))
+        case.equal("chain of digests", Store(recorded.engine).verify(PIPELINE.name).decisions, len(before))
+        recorded.world.ticks(2)
+        case.equal("unaudited writes afterwards", recorded.unaudited, 0)
+        after = recorded.rows()
     monkeypatch.setattr(schema, "STEPS", steps)
     monkeypatch.setattr(schema, "NEWEST", newest)
     with pytest.raises(ConfigurationError, match="newer than this version"):
@@ -273,9 +273,9 @@ def test_a4_a_migration_that_fails_changes_nothing(
     case: Case, tmp_path: Path, newer: Callable[[str], None]
 ) -> None:
     path = tmp_path / "s.sqlite3"
-    with kept(path) as found:
-        found.world.ticks(3)
-        before = found.rows()
+    with recorded_world(path) as recorded:
+        recorded.world.ticks(3)
+        before = recorded.rows()
 
     def dump() -> list[str]:
         other = sqlite3.connect(path)
@@ -288,4 +288,4 @@ def test_a4_a_migration_that_fails_changes_nothing(
     with pytest.raises(IpaError, match="nowhere"):
         database.open_engine(url_of(path))
     case.equal("lines changed", len(set(whole) ^ set(dump())), 0)
-    case.told("rows", len(before))
+    case.note("rows", len(before))

@@ -85,35 +85,35 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_r8_what_a_held_tick_adds(case: Case, tmp_path: Path, quick: None) -> None:
-    with grown(tmp_path / "s.sqlite3") as found:
-        found.world.ticks(64)
-        before, _ = found.pages()
-        decisions = found.world.ticks(TICKS)
+    with grown(tmp_path / "s.sqlite3") as recorded:
+        recorded.world.ticks(64)
+        before, _ = recorded.pages()
+        decisions = recorded.world.ticks(TICKS)
         held = [it for it in decisions if it.action is Action.HOLD]
         case.at_least("of them held ratio", len(held) / TICKS, 0.95)
         plain = sum(len(DECISION.text(it)) for it in decisions) / TICKS
-        case.told("bytes of a decision as text", round(plain))
-        grew = (found.pages()[0] - before) / TICKS
+        case.note("bytes of a decision as text", round(plain))
+        grew = (recorded.pages()[0] - before) / TICKS
         case.at_most("bytes a held tick adds, tables and indexes", round(grew), 1000)
-        found.store.prune(found.world.clock.now(), Retention(decisions_bytes=None))
-        assert keeper_seals(found) >= 0
-        sizes = sizes_of(found.store)
-        case.told("bytes of a decision, sealed", round(sizes.sealed_bytes / sizes.decisions, 1))
+        recorded.store.prune(recorded.world.clock.now(), Retention(decisions_bytes=None))
+        assert keeper_seals(recorded) >= 0
+        sizes = sizes_of(recorded.store)
+        case.note("bytes of a decision, sealed", round(sizes.sealed_bytes / sizes.decisions, 1))
 
 
-def keeper_seals(found: Grown) -> int:
+def keeper_seals(recorded: Grown) -> int:
     """Seal all that there is, as once a pipeline records no more; how many rows are sealed."""
-    found.store.prune(LATER, Retention(decisions_s=40 * 365 * DAY_S))
-    return sizes_of(found.store).sealed_rows
+    recorded.store.prune(LATER, Retention(decisions_s=40 * 365 * DAY_S))
+    return sizes_of(recorded.store).sealed_rows
 
 
 def test_r8_what_a_hundred_pipelines_come_to(case: Case, tmp_path: Path, quick: None) -> None:
-    with grown(tmp_path / "s.sqlite3") as found:
-        found.world.ticks(2 * TICKS)
-        keeper_seals(found)
-        sealed = sizes_of(found.store)
-        found.store.prune(LATER)
-        pruned, retention = sizes_of(found.store), found.store.retention
+    with grown(tmp_path / "s.sqlite3") as recorded:
+        recorded.world.ticks(2 * TICKS)
+        keeper_seals(recorded)
+        sealed = sizes_of(recorded.store)
+        recorded.store.prune(LATER)
+        pruned, retention = sizes_of(recorded.store), recorded.store.retention
         month, year = (
             projected_bytes(sealed, pruned, retention, HUNDRED * DAY_S / 5.0, days) for days in (30, 365)
         )
@@ -126,49 +126,51 @@ def test_r8_the_size_bound_ends_it(
 ) -> None:
     monkeypatch.setattr(segments, "ROWS", 64)
     monkeypatch.setattr(keeper, "HOT", 8)
-    with grown(tmp_path / "s.sqlite3") as found:
-        found.world.ticks(3 * 64 + 8)
-        found.store.prune(found.world.clock.now())
-        most = keeper.whole_bytes(found.engine) + 2000
+    with grown(tmp_path / "s.sqlite3") as recorded:
+        recorded.world.ticks(3 * 64 + 8)
+        recorded.store.prune(recorded.world.clock.now())
+        most = keeper.whole_bytes(recorded.engine) + 2000
         sizes, files = [], []
         for _ in range(3):
-            found.world.ticks(64)
-            found.store.prune(found.world.clock.now(), Retention(decisions_bytes=most))
-            sizes.append(keeper.whole_bytes(found.engine))
-            files.append(found.pages()[0])
+            recorded.world.ticks(64)
+            recorded.store.prune(recorded.world.clock.now(), Retention(decisions_bytes=most))
+            sizes.append(keeper.whole_bytes(recorded.engine))
+            files.append(recorded.pages()[0])
         case.at_most("bytes of the record against its bound", round(max(sizes) / most, 2), 1.0)
         # Pages that are free are used again; the last round adds nothing to the file.
         case.at_most("file, last round against the one before", round(files[-1] / files[-2], 3), 1.02)
-        case.equal("bound told", found.store.pruned.is_bounded, True)
-        found.store.verify(PIPELINE.name, full=True)
+        case.equal("bound told", recorded.store.pruned.is_bounded, True)
+        recorded.store.verify(PIPELINE.name, full=True)
 
 
 def test_r8_the_chain_verifies_across_pruning(case: Case, tmp_path: Path, quick: None) -> None:
-    with grown(tmp_path / "s.sqlite3", noise_rps=12.0) as found:
-        scattered = found.world.metrics.rate_rps
+    with grown(tmp_path / "s.sqlite3", noise_rps=12.0) as recorded:
+        scattered = recorded.world.metrics.rate_rps
         # A load that only scatters changes little.
-        found.world.metrics.rate_rps = lambda at_s: scattered(at_s) * (1 if int(at_s) // 200 % 2 else 0.3)
-        decisions = found.world.ticks(250)
-        keeper_seals(found)
-        anchor = found.store.verify(PIPELINE.name).head
-        case.equal("decisions replayed from their segments that differ", differing(found, decisions[::7]), 0)
-        found.store.prune(LATER)
-        verified = found.store.verify(PIPELINE.name, anchor, full=True)
+        recorded.world.metrics.rate_rps = lambda at_s: scattered(at_s) * (1 if int(at_s) // 200 % 2 else 0.3)
+        decisions = recorded.world.ticks(250)
+        keeper_seals(recorded)
+        anchor = recorded.store.verify(PIPELINE.name).head
+        case.equal(
+            "decisions replayed from their segments that differ", differing(recorded, decisions[::7]), 0
+        )
+        recorded.store.prune(LATER)
+        verified = recorded.store.verify(PIPELINE.name, anchor, full=True)
         case.equal("decisions the chain speaks of", verified.decisions, len(decisions))
         changes = sum(it.action is Action.APPLY for it in decisions)
         case.at_least("changes among them", changes, 5)
         case.equal("decisions removed", verified.removed, len(decisions) - changes)
-        case.equal("changes kept", len(found.store.decisions(PIPELINE.name, limit=1000)), changes)
+        case.equal("changes kept", len(recorded.store.decisions(PIPELINE.name, limit=1000)), changes)
         case.equal("checkpoints without a signature", verified.unchecked, 0)
         # It goes on, and so does what an earlier head says of it.
-        found.world.ticks(3)
-        found.store.verify(PIPELINE.name, anchor, full=True)
+        recorded.world.ticks(3)
+        recorded.store.verify(PIPELINE.name, anchor, full=True)
         case.equal(
-            "changes replayed from what is left that differ", differing(found, decisions, Action.APPLY), 0
+            "changes replayed from what is left that differ", differing(recorded, decisions, Action.APPLY), 0
         )
 
 
-def differing(found: Grown, decisions: list, action: Action | None = None) -> int:  # type: ignore[type-arg]
+def differing(recorded: Grown, decisions: list, action: Action | None = None) -> int:  # type: ignore[type-arg]
     """The number of decisions that differ when they are taken again from what the store holds."""
     known = profiled()
     deciding = ReplaySetup(PIPELINE, ours(), known.predict, PlannerProvenance())
@@ -176,12 +178,13 @@ def differing(found: Grown, decisions: list, action: Action | None = None) -> in
     for decision in decisions:
         if action is not None and decision.action is not action:
             continue
-        kept = found.store.decision(decision.decision_id)
-        assert kept == decision
-        inputs = inputs_in(kept)
-        assert digest(kept.inputs) == kept.inputs_digest and read_inputs(kept.inputs) == inputs
+        stored = recorded.store.decision(decision.decision_id)
+        assert stored == decision
+        inputs = inputs_in(stored)
+        assert digest(stored.inputs) == stored.inputs_digest and read_inputs(stored.inputs) == inputs
         count += (
-            replay(kept, inputs, replace(deciding, made_of=inputs.made_of)).outcome is not ReplayOutcome.SAME
+            replay(stored, inputs, replace(deciding, made_of=inputs.made_of)).outcome
+            is not ReplayOutcome.SAME
         )  # type: ignore[union-attr, arg-type]
     return count
 
@@ -197,11 +200,11 @@ FORGED = {
 
 
 def test_r8_every_change_of_a_checkpoint_is_named(case: Case, tmp_path: Path, quick: None) -> None:
-    with grown(tmp_path / "s.sqlite3", noise_rps=12.0) as found:
-        found.world.ticks(70)
-        keeper_seals(found)
-        found.store.prune(LATER)
-        engine = plain_engine(f"sqlite:///{found.path}")
+    with grown(tmp_path / "s.sqlite3", noise_rps=12.0) as recorded:
+        recorded.world.ticks(70)
+        keeper_seals(recorded)
+        recorded.store.prune(LATER)
+        engine = plain_engine(f"sqlite:///{recorded.path}")
         with engine.begin() as connection:
             connection.execute(text("DROP TRIGGER ipa_segments_no_update"))
         named = 0
@@ -212,34 +215,36 @@ def test_r8_every_change_of_a_checkpoint_is_named(case: Case, tmp_path: Path, qu
             with engine.begin() as connection:
                 connection.execute(text(f"UPDATE ipa_segments SET {column} = {value}"))
             with pytest.raises(RecordError) as caught:
-                found.store.verify(PIPELINE.name)
+                recorded.store.verify(PIPELINE.name)
             named += "entries 1 to" in caught.value.message or "entry 1" in caught.value.message
             with engine.begin() as connection:
                 connection.execute(text(f"UPDATE ipa_segments SET {column} = :whole"), {"whole": whole})
         engine.dispose()
         case.equal("columns forged", len(FORGED), len(SegmentRow.__table__.columns) - 3)
         case.equal("of them named", named, len(FORGED))
-        assert found.store.verify(PIPELINE.name, full=True).removed > 0
+        assert recorded.store.verify(PIPELINE.name, full=True).removed > 0
 
 
 @pytest.mark.live
 def test_r8_no_tick_waits_for_it(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segments, "ROWS", 256)
-    with grown(tmp_path / "s.sqlite3") as found:
-        found.world.ticks(segments.ROWS + keeper.HOT + 1)
+    with grown(tmp_path / "s.sqlite3") as recorded:
+        recorded.world.ticks(segments.ROWS + keeper.HOT + 1)
         reports = []
-        thread = threading.Thread(target=lambda: reports.append(found.store.prune(found.world.clock.now())))
+        thread = threading.Thread(
+            target=lambda: reports.append(recorded.store.prune(recorded.world.clock.now()))
+        )
         thread.start()
         decisions = 0
         while thread.is_alive():
-            decisions += sum(it.reason.value != "hold.audit_failed" for it in found.world.ticks(1))
+            decisions += sum(it.reason.value != "hold.audit_failed" for it in recorded.world.ticks(1))
         thread.join()
         case.at_least("rows sealed meanwhile", reports[0].sealed_entries, 192)
         case.at_least("ticks meanwhile", decisions, 1)
         case.at_most("s, the longest of them", round(reports[0].longest_write_s, 3), 0.5)
-        log_bytes = Path(f"{found.path}-wal").stat().st_size
+        log_bytes = Path(f"{recorded.path}-wal").stat().st_size
         case.at_most("MB of the write-ahead log", round(log_bytes / 1e6, 1), 12.0)
-        found.store.verify(PIPELINE.name, full=True)
+        recorded.store.verify(PIPELINE.name, full=True)
 
 
 def test_r8_verification_takes_no_more_memory_for_a_longer_chain(
@@ -247,31 +252,31 @@ def test_r8_verification_takes_no_more_memory_for_a_longer_chain(
 ) -> None:
     monkeypatch.setattr(segments, "ROWS", 64)
 
-    def peak(found: Grown) -> int:
+    def peak(recorded: Grown) -> int:
         tracemalloc.start()
-        found.store.verify(PIPELINE.name, full=True)
+        recorded.store.verify(PIPELINE.name, full=True)
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return most
 
-    with grown(tmp_path / "s.sqlite3") as found:
-        found.world.ticks(128)
-        keeper_seals(found)
-        peak(found)
-        short = peak(found)
-        found.world.ticks(256)
-        keeper_seals(found)
-        case.at_most("peak of three times the chain", round(peak(found) / short, 2), 1.5)
+    with grown(tmp_path / "s.sqlite3") as recorded:
+        recorded.world.ticks(128)
+        keeper_seals(recorded)
+        peak(recorded)
+        short = peak(recorded)
+        recorded.world.ticks(256)
+        keeper_seals(recorded)
+        case.at_most("peak of three times the chain", round(peak(recorded) / short, 2), 1.5)
 
 
 def test_r8_pruning_is_cheap_where_there_is_nothing_to_do(case: Case, tmp_path: Path) -> None:
-    with grown(tmp_path / "s.sqlite3") as found:
-        found.world.ticks(80)
-        found.store.prune(found.world.clock.now())
+    with grown(tmp_path / "s.sqlite3") as recorded:
+        recorded.world.ticks(80)
+        recorded.store.prune(recorded.world.clock.now())
         writes: list[object] = []
-        event.listen(found.engine, "commit", writes.append)
-        found.store.prune(found.world.clock.now() + timedelta(seconds=10))
+        event.listen(recorded.engine, "commit", writes.append)
+        recorded.store.prune(recorded.world.clock.now() + timedelta(seconds=10))
         case.equal("transactions that write", len(writes), 0)
-        with reading(found.engine) as connection:
+        with reading(recorded.engine) as connection:
             case.equal("rows", connection.scalar(text("SELECT count(*) FROM ipa_segments")), 0)
         assert a_decision(1)

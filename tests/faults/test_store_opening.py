@@ -100,10 +100,10 @@ def test_r8_opening_reads_the_same_of_a_large_store(case: Case, path: Path, acce
     with bytes_read() as count:
         store = open_store(url_of(path), access)
         store.check()
-        found = count()
+        opened_bytes = count()
     store.close()
-    case.told("size of the store, MB", path.stat().st_size / MB)
-    case.at_most("MB read by opening", found / MB, OPENING_BYTES / MB)
+    case.note("size of the store, MB", path.stat().st_size / MB)
+    case.at_most("MB read by opening", opened_bytes / MB, OPENING_BYTES / MB)
 
 
 READERS = {
@@ -131,7 +131,7 @@ def test_r8_listing_keys_writes_nothing(case: Case, path: Path, capfd: pytest.Ca
     with statements() as sent:
         case.equal("exit code", run(["key", "list"]), 0)
     assert "ada" in capfd.readouterr().out
-    case.told("statements", len(sent))
+    case.note("statements", len(sent))
     reads = ("SELECT", "BEGIN", "ROLLBACK", "COMMIT", "PRAGMA main.table_info", "PRAGMA temp.table_info")
     reads += ("PRAGMA read_uncommitted",)
     others = [it for it in sent if not it.lstrip().startswith(reads) or "IMMEDIATE" in it]
@@ -168,10 +168,10 @@ def test_r8_an_older_schema_is_left_alone_beneath_a_service(case: Case, path: Pa
     other.commit()
     with pytest.raises(ConflictError, match="in use by an ipa service"):
         open_store(url_of(path), Access.WRITE)
-    found = other.execute("SELECT version_num FROM ipa_schema_version").fetchone()[0]
+    version = other.execute("SELECT version_num FROM ipa_schema_version").fetchone()[0]
     other.close()
     serving.close()
-    case.equal("schema beneath the service", found, "0008")
+    case.equal("schema beneath the service", version, "0008")
 
 
 def _read_everything(url: str) -> list[object]:
@@ -194,9 +194,9 @@ def _read_everything(url: str) -> list[object]:
 def _is_whole(path: Path) -> bool:
     """True if the check that `ipa doctor --store` makes finds nothing."""
     other = sqlite3.connect(path)
-    found = other.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    verdict = other.execute("PRAGMA integrity_check(1)").fetchone()[0]
     other.close()
-    return bool(found == "ok")
+    return bool(verdict == "ok")
 
 
 def test_r8_damage_is_found_where_it_is_met(case: Case, path: Path) -> None:
@@ -222,20 +222,20 @@ def test_r8_damage_is_found_where_it_is_met(case: Case, path: Path) -> None:
             bad[at : at + 4096] = draw.randbytes(4096)
         path.write_bytes(bad)
         try:
-            found = _read_everything(url_of(path))
+            contents = _read_everything(url_of(path))
         except IpaError as error:
             outcomes["refused"] += 1
             assert error.hint, error
         else:
-            assert isinstance(found[-1], Verified)
+            assert isinstance(contents[-1], Verified)
             # No digest covers keys and pipelines that were given, and an index may lead past a row.
-            is_same = [each == other for each, other in zip(found, whole, strict=True)]
+            is_same = [each == other for each, other in zip(contents, whole, strict=True)]
             outcomes["right" if all(is_same) else "verified all the same"] += 1
             assert is_same[2] and is_same[-1], f"seed {seed}"
             assert is_same[0] or not _is_whole(path), f"seed {seed}"
         for name in (f"{path}-wal", f"{path}-shm"):
             Path(name).unlink(missing_ok=True)
-    case.told("outcomes", outcomes)
+    case.note("outcomes", outcomes)
     case.at_least("damages that were refused", outcomes["refused"], rounds // 4)
 
 
@@ -249,7 +249,7 @@ def test_r8_files_are_private_whatever_the_umask(case: Case, tmp_path: Path) -> 
         store.close()
     finally:
         os.umask(before)
-    case.told("files", ", ".join(sorted(modes)))
+    case.note("files", ", ".join(sorted(modes)))
     case.equal("rights of the files", {f"{mode:o}" for mode in modes.values()}, {"600"})
 
 
@@ -269,9 +269,9 @@ def test_r8_services_that_begin_at_once_create_one_store(case: Case, tmp_path: P
     )
     command = [sys.executable, "-c", script, url_of(path)]
     started = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
-    said = [process.communicate(timeout=300)[1].decode() for process in started]
+    errors = [process.communicate(timeout=300)[1].decode() for process in started]
     # One of them migrates; another that comes then is told so, or waits for it.
-    failed = [text for process, text in zip(started, said, strict=True) if process.returncode]
+    failed = [text for process, text in zip(started, errors, strict=True) if process.returncode]
     case.equal("failures other than that", [it for it in failed if "in use by an ipa service" not in it], [])
     store = Store(database.open_engine(url_of(path)))
     case.equal("keys of the store", list(store.keys.all()), [])

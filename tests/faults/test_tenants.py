@@ -55,9 +55,9 @@ def served_by(folder: Path) -> App:
 
 @pytest.fixture
 def app(tmp_path: Path) -> Iterator[App]:
-    found = served_by(tmp_path)
-    yield found
-    found.close()
+    served = served_by(tmp_path)
+    yield served
+    served.close()
 
 
 def given(namespace: str) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def rows_seen(person: Person, left: dict[str, str]) -> dict[str, int]:
     status = person("GET", f"{AT}/status")
     record = person("GET", f"{AT}/record")
     return {
-        **{name: len(found) for name, found in lists.items()},
+        **{name: len(rows) for name, rows in lists.items()},
         **{name: int(person("GET", left[name]).status_code == 200) for name in ("plan", "decision")},
         "replayed": int(person("POST", f"{left['decision']}:replay", {}).status_code == 200),
         "paged from": int(
@@ -135,8 +135,8 @@ def test_r9_the_next_owner_of_a_name_sees_nothing_of_the_former(case: Case, app:
 
     theirs = lived_on(app, bob)
     case.equal("rows of the next one visible to the former", sum(rows_seen(ada, theirs).values()), 0)
-    seen = rows_seen(bob, theirs)
-    case.equal("decisions of the next one that it sees", (seen["decisions"], seen["record"]), (2, 2))
+    visible = rows_seen(bob, theirs)
+    case.equal("decisions of the next one that it sees", (visible["decisions"], visible["record"]), (2, 2))
 
     export = ops("GET", "/v1/audit").text.splitlines()
     whole = verify_lines(export, {})
@@ -167,8 +167,8 @@ def test_r9_a_pipeline_that_moves_takes_no_record_along(case: Case, app: App) ->
     left = lived(app, both, "vision")
     assert both("PUT", AT, given("speech"), **tag(both)).status_code == 200
     case.equal("rows visible where it moved to", sum(rows_seen(bob, left).values()), 0)
-    kept = json.dumps([entry.values for entry in app.store.entries(0, 100)])
-    case.at_least("entries kept", kept.count(SECRET), 4)
+    record = json.dumps([entry.values for entry in app.store.entries(0, 100)])
+    case.at_least("entries kept", record.count(SECRET), 4)
 
 
 def test_r9_the_record_is_the_same_after_a_restart(case: Case, tmp_path: Path) -> None:
@@ -186,6 +186,6 @@ def test_r9_the_record_is_the_same_after_a_restart(case: Case, tmp_path: Path) -
     bob._api = ada._api = api
     case.equal("rows of the former tenant visible", sum(rows_seen(bob, left).values()), 0)
     theirs = lived_on(again, bob)
-    seen = rows_seen(bob, theirs)
-    case.equal("decisions of its own", (seen["decisions"], seen["record"]), (2, 2))
+    visible = rows_seen(bob, theirs)
+    case.equal("decisions of its own", (visible["decisions"], visible["record"]), (2, 2))
     again.close()

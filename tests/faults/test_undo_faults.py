@@ -34,9 +34,9 @@ def ask(made: Scenario, batch_size: int, by: str = "ann") -> Decision:
 
 
 def roll_back(made: Scenario, by: str = "ann") -> Decision:
-    found = preview(made, by)
+    undo = preview(made, by)
     return made.loop.request(
-        ChangeRequest(found.configs, f"rollback by {by}", by=by, undoes=found.undoes, restores=True)
+        ChangeRequest(undo.configs, f"rollback by {by}", by=by, undoes=undo.undoes, restores=True)
     )
 
 
@@ -59,12 +59,12 @@ def test_r22_undo_never_toggles(made: Scenario) -> None:
     for size in (4, 2):
         ask(made, size)
         settle(made)
-    seen = []
+    configurations = []
     for _ in range(2):
         roll_back(made)
         settle(made)
-        seen.append(made.workload.desired)
-    assert seen == [BATCHED[4], BASE]
+        configurations.append(made.workload.desired)
+    assert configurations == [BATCHED[4], BASE]
     with pytest.raises(ConflictError, match="ann has no change left to take back"):
         preview(made, "ann")
 
@@ -73,8 +73,8 @@ def test_r22_undo_during_the_callers_own_change_takes_that_back(made: Scenario) 
     ask(made, 4)
     # No tick since: what was seen last is from before the write.
     assert made.loop.snapshot().phase is ActuationPhase.WAITING_READY
-    found = preview(made, "ann")
-    assert found.configs == BASE and found.takes_back[0].by == "ann"
+    undo = preview(made, "ann")
+    assert undo.configs == BASE and undo.takes_back[0].by == "ann"
     made.clock.wait(3.0)
     back = roll_back(made)
     settle(made)
@@ -98,9 +98,9 @@ def test_r22_undo_takes_later_changes_along_and_says_how_many(made: Scenario) ->
     for size, by in ((4, "ann"), (2, "bob")):
         ask(made, size, by)
         settle(made)
-    found = preview(made, "ann")
-    assert found.configs == BASE and found.words.endswith("and 1 later change")
-    assert [each.by for each in found.takes_back] == ["bob", "ann"]
+    undo = preview(made, "ann")
+    assert undo.configs == BASE and undo.words.endswith("and 1 later change")
+    assert [each.by for each in undo.takes_back] == ["bob", "ann"]
     roll_back(made)
     settle(made)
     with pytest.raises(ConflictError, match="bob has no change left"):
@@ -108,22 +108,22 @@ def test_r22_undo_takes_later_changes_along_and_says_how_many(made: Scenario) ->
 
 
 def test_r22_undo_of_another_person_is_refused_with_the_revision(made: Scenario) -> None:
-    asked = ask(made, 4)
+    requested = ask(made, 4)
     settle(made)
     with pytest.raises(ConflictError, match="eve has no change left") as refused:
         preview(made, "eve")
-    assert f"revision {asked.tick} by ann" in refused.value.hint and "--to REVISION" in refused.value.hint
+    assert f"revision {requested.tick} by ann" in refused.value.hint and "--to REVISION" in refused.value.hint
 
 
 def test_r22_undo_after_the_loops_own_change() -> None:
     made = scenario(5.0, policy=ours())
-    asked = made.loop.request(ChangeRequest(BATCHED[4], "requested by ann", by="ann"))
-    assert asked.action is Action.APPLY
+    requested = made.loop.request(ChangeRequest(BATCHED[4], "requested by ann", by="ann"))
+    assert requested.action is Action.APPLY
     made.run(600)
-    later = [kept for kept in made.store.recorded if kept.action is Action.APPLY][1:]
-    assert later and all(kept.by == "" for kept in later)
-    found = preview(made, "ann")
-    assert found.configs == asked.previous and len(found.takes_back) > 1
+    later = [each for each in made.store.recorded if each.action is Action.APPLY][1:]
+    assert later and all(each.by == "" for each in later)
+    undo = preview(made, "ann")
+    assert undo.configs == requested.previous and len(undo.takes_back) > 1
 
 
 def test_r22_undo_that_fails_leaves_the_change_to_take_back(made: Scenario) -> None:

@@ -121,7 +121,7 @@ def test_w3_the_rollback_fails_too(case: Case) -> None:
         loops = len(world.kube.writes) - writes
         case.equal("writes after it", loops, 0)
         case.equal("reason", world.decisions[-1].reason, ReasonCode.ROLLBACK_FAILED)
-        case.told("warning events", sum(event.is_warning for event in world.events.events))
+        case.note("warning events", sum(event.is_warning for event in world.events.events))
         # What was wanted gets ready: nobody needs to say so.
         world.kube.cluster.trouble_of = lambda pod: None
         world.ticks(4)
@@ -173,10 +173,10 @@ def test_w5_replicas_at_three_levels(case: Case) -> None:
 
             world.hand(levels)
             world.kube.tick(8)
-            found = world.workload.read(world.pipeline).stages[0].config.replicas
+            replicas = world.workload.read(world.pipeline).stages[0].config.replicas
             pods = [one for one in world.pods() if "-0-detect" in one]
-            wrong += found != len(pods)
-    case.told("combinations", tried)
+            wrong += replicas != len(pods)
+    case.note("combinations", tried)
     case.equal("wrong reads", wrong, 0)
 
 
@@ -291,7 +291,7 @@ class Real:
         self.late = self.requests = self.longest_s = 0.0
         self.began_s = world.clock.monotonic_s()
         world.clock.every(1.0, self.second)
-        world.metrics.fault = self.seen
+        world.metrics.fault = self.observed
 
     def latency_s(self) -> float:
         carried = self.world.carried_rps()
@@ -322,7 +322,7 @@ class Real:
         service_s = measured_s * (1 + (self.slower - 1) * slow_ratio)
         return Batches(self.world.rate_rps / items * WINDOW_S, service_s, items, WINDOW_S)
 
-    def seen(self, now_s: float, signals: Signals) -> Signals:
+    def observed(self, now_s: float, signals: Signals) -> Signals:
         stages = {
             name: replace(
                 stage,
@@ -366,7 +366,7 @@ def test_w8_the_profile_is_thirty_percent_too_fast(case: Case) -> None:
     # 7.5 by when the plan is written, and 8 s of the 600: the controller sees the write a step of 5 s later,
     # and what came meanwhile waits 3 s more.
     case.at_most("requests late %", 100 * real.late / real.requests, 7.5 + 100 * 8 / 600)
-    case.told("longest latency s", real.longest_s)
+    case.note("longest latency s", real.longest_s)
     case.at_most("changes in 10 min", len(world.applied()), 8)
     world.sound()
 

@@ -142,10 +142,10 @@ async def wrong_answers(url: str, stage: str, count: int) -> int:
             outputs = {output["name"]: output["data"] for output in answer.json()["outputs"]}
             return bool(outputs["row"] != rows_of(item))
 
-        found = 0
+        wrong = 0
         for first in range(0, count, AT_ONCE):
-            found += sum(await asyncio.gather(*map(is_wrong, range(first, first + AT_ONCE))))
-        return found
+            wrong += sum(await asyncio.gather(*map(is_wrong, range(first, first + AT_ONCE))))
+        return wrong
 
 
 async def _is_ready(client: httpx.AsyncClient, url: str) -> bool:
@@ -164,12 +164,12 @@ def test_g8_answers_of_a_stage_that_fans_out_and_of_the_one_after_it(
     configs = SELDON.smallest(FANS_OUT)
     env = env_of(FANS_OUT, configs, stage)
     with model_server({**env, "MLSERVER_MODEL_MAX_BATCH_SIZE": "8"}, tmp_path / "batched") as url:
-        found = asyncio.run(wrong_answers(url, stage, AT_ONCE * 5))
+        wrong = asyncio.run(wrong_answers(url, stage, AT_ONCE * 5))
     # It is the batches that make answers wrong: without this the count below would say nothing.
-    case.at_least(f"wrong answers of {AT_ONCE * 5} in batches of 8", found, 1)
+    case.at_least(f"wrong answers of {AT_ONCE * 5} in batches of 8", wrong, 1)
     with model_server(env, tmp_path / "rendered") as url:
-        found = asyncio.run(wrong_answers(url, stage, REQUESTS))
-    case.equal(f"wrong answers of {REQUESTS} as rendered", found, 0)
+        wrong = asyncio.run(wrong_answers(url, stage, REQUESTS))
+    case.equal(f"wrong answers of {REQUESTS} as rendered", wrong, 0)
 
 
 def test_g8_whatever_asks_for_batches_there_is_refused_with_the_remedy(case: Case, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_g8_whatever_asks_for_batches_there_is_refused_with_the_remedy(case: Cas
     no_single = pipeline_to_mapping(VARYING)
     no_single["bounds"]["batch_sizes"] = [2, 4]
     parts = (*with_share(SMALLEST, 50), *with_share(BATCHED, 50))
-    asked: dict[str, Callable[[], object]] = {
+    requests: dict[str, Callable[[], object]] = {
         "render": lambda: SELDON.render(VARYING, BATCHED),
         "two parts": lambda: render(VARYING, parts),
         "patch": lambda: patch_to(VARYING, _live(running), BATCHED),
@@ -195,13 +195,13 @@ def test_g8_whatever_asks_for_batches_there_is_refused_with_the_remedy(case: Cas
         "no batch size 1 in the file": lambda: pipeline_from_mapping(no_single),
     }
     refused = 0
-    for name, ask in asked.items():
+    for name, ask in requests.items():
         with pytest.raises(InputError) as error:
             ask()
         words = "; ".join(problem.message for problem in error.value.problems)
         assert "stage 'detect'" in words and "shape: split" in words, name
         refused += 1
-    case.equal("refused, of 8 ways to ask", refused, len(asked))
+    case.equal("refused, of 8 ways to ask", refused, len(requests))
     (problem,) = pin_problems(pipeline, "detect", Pin(batch_size=4))
     assert "shape: split" in problem.message
     # What it does not concern is as it was.
@@ -247,19 +247,19 @@ def test_g8_a_saved_plan_and_a_manifest_are_refused_on_the_command_line(
 
 def test_g8_no_kind_of_plan_batches_there(case: Case) -> None:
     pipeline = at_cluster(VARYING)
-    found: list[StageConfig] = []
+    configs: list[StageConfig] = []
     batched = 0
     for rate in variants([5.0, 20.0], [1.0, 12.0]):
         problem = planning_problem(pipeline, PROFILES, rate)
         plan = plan_pipeline(pipeline, PROFILES, rate, solver="exact")
         explained = explain(problem, plan, 10.0).alternatives
-        found += [config for each in explained for config in each.outcome.configs]
-        found += plan.configs
-        found += [config for point in frontier(problem, 10.0) for config in point.configs]
+        configs += [config for each in explained for config in each.outcome.configs]
+        configs += plan.configs
+        configs += [config for point in frontier(problem, 10.0) for config in point.configs]
         free = planning_problem(VARYING, PROFILES, rate)
         batched += any(config.batch_size > 1 for point in frontier(free, 10.0) for config in point.configs)
-    case.told("configurations planned", len(found))
-    case.equal("largest batch planned", max(config.batch_size for config in found), 1)
+    case.note("configurations planned", len(configs))
+    case.equal("largest batch planned", max(config.batch_size for config in configs), 1)
     # Off a cluster they would: the limit is what keeps them from it.
     case.at_least("rates at which batches pay elsewhere", batched, 1)
 
@@ -344,15 +344,15 @@ def test_g8_a_mode_that_does_not_write_says_so_in_each_decision(
         cluster.store.controls[cluster.pipeline.name] = PipelineControl(mode=mode)
         decisions = cluster.ticks(3)
         assert not applied(decisions)
-        said = [each for each in decisions if "gives requests the rows of others" in each.detail]
-        case.equal("decisions that say so", len(said), len(decisions))
+        notices = [each for each in decisions if "gives requests the rows of others" in each.detail]
+        case.equal("decisions that say so", len(notices), len(decisions))
 
 
 def test_g8_what_is_taken_back_is_not_the_batches_of_another_hand(case: Case, tmp_path: Path) -> None:
     with taken_over(tmp_path) as cluster:
         cluster.kube.cluster.trouble_of = troubled(Trouble.CRASH, "big")
-        asked = (StageConfig("detect", "big", 1, 1.0, 1), BATCHED[1])
-        cluster.loop.request(ChangeRequest(asked, "requested by a test"))
+        wanted = (StageConfig("detect", "big", 1, 1.0, 1), BATCHED[1])
+        cluster.loop.request(ChangeRequest(wanted, "requested by a test"))
         cluster.kube.tick()
         cluster.clock.wait(5.0)
         back = next(each for each in cluster.ticks(20) if each.reason is ReasonCode.ROLLBACK)
@@ -362,8 +362,8 @@ def test_g8_what_is_taken_back_is_not_the_batches_of_another_hand(case: Case, tm
 
 
 def test_g8_an_import_that_batches_says_when_that_is_right(case: Case) -> None:
-    found = imported(render(PIPELINE, BATCHED), ImportRequest(Sla(0.8)))
-    (note,) = (note for note in found.notes if "output_rows" in note)
+    result = imported(render(PIPELINE, BATCHED), ImportRequest(Sla(0.8)))
+    (note,) = (note for note in result.notes if "output_rows" in note)
     case.equal("stage named", "stage 'detect' batches up to 4 requests" in note, True)
 
 

@@ -55,16 +55,16 @@ class Watched:
 
     def ticks(self, count: int) -> list[Decision]:
         """So many ticks; the decisions of these."""
-        found = []
+        decisions = []
         for _ in range(count):
-            found += self.made.ticks(1)
+            decisions += self.made.ticks(1)
             self.made.workload.read(PIPELINE)
             rate = max(self.server.rate_rps(self.made.clock.monotonic_s()), 1e-3)
-            seen = profiled().predict(self.made.workload.serving, rate)
-            if seen is None or not seen.carries:
+            expected = profiled().predict(self.made.workload.serving, rate)
+            if expected is None or not expected.carries:
                 self.short_s += self.made.settings.tick_s
-        self.decisions += found
-        return found
+        self.decisions += decisions
+        return decisions
 
     def run(self, seconds: float) -> list[Decision]:
         """The ticks of so much time."""
@@ -151,8 +151,8 @@ def turns(decisions: list[Decision]) -> int:
 def absent(kind: str) -> Rewrite:
     """No series for queries of that kind."""
 
-    def rewrite(asked: Mapping[str, str], answer: dict[str, Any]) -> tuple[int, bytes] | None:
-        if kind not in asked["query"]:
+    def rewrite(parameters: Mapping[str, str], answer: dict[str, Any]) -> tuple[int, bytes] | None:
+        if kind not in parameters["query"]:
             return None
         data = {**answer["data"], "result": []}
         return 200, json.dumps({**answer, "data": data}).encode()

@@ -205,16 +205,16 @@ class KubeWorld:
 
     def settle(self, most: int = 80) -> int:
         """The number of ticks until the wanted configuration runs and nothing more is decided; -1: never."""
-        since, seen = 0, 0
+        since, quiet = 0, 0
         for tick in range(most):
             decision = self.tick()
             if decision.reason not in QUIET or not self.invariants.is_settled():
-                since, seen = tick + 1, 0
+                since, quiet = tick + 1, 0
                 continue
             # Rates from before a restart of what counts the load say nothing of the load now.
-            seen = 0 if REPLACED in decision.detail else seen + 1
+            quiet = 0 if REPLACED in decision.detail else quiet + 1
             # More ticks than the forecaster looks back on: no load of before will change the plan any more.
-            if seen == QUIET_TICKS:
+            if quiet == QUIET_TICKS:
                 return since
         return -1
 
@@ -224,10 +224,10 @@ class KubeWorld:
         self.ticks(count)
         return len(self.kube.writes) - before
 
-    def say(self, **said: Any) -> None:
+    def say(self, **changes: Any) -> None:
         """The actions of people on the pipeline."""
         control = self.store.controls.get(self.pipeline.name, self.store.default)
-        self.store.controls[self.pipeline.name] = replace(control, **said)
+        self.store.controls[self.pipeline.name] = replace(control, **changes)
 
     def hand(self, change: Callable[[Json], None]) -> None:
         """Change the object by another hand."""
@@ -241,9 +241,9 @@ class KubeWorld:
 
     def desired(self) -> Configs:
         """The configuration that the object asks for."""
-        found = configs_of(self.pipeline, self.sdep())
-        assert found is not None
-        return found
+        configs = configs_of(self.pipeline, self.sdep())
+        assert configs is not None
+        return configs
 
     def recreate(self, configs: Configs = SMALLEST) -> None:
         """Delete the object and make it anew, by another hand."""
