@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from ipa.files import pipeline_from_mapping, pipeline_to_mapping
@@ -264,7 +264,13 @@ PLACES = [path for path in places(sample()) if path[0] == "spec"]
 SCHEMA = {**small_schema(), "required": ["metadata"]}
 
 
-@settings(max_examples=many(50), deadline=None, derandomize=True)
+# Most edits are none that the schema allows.
+@settings(
+    max_examples=many(50),
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.filter_too_much],
+)
 @given(
     edits=st.lists(
         st.tuples(st.sampled_from(PLACES), st.sampled_from(["drop", {}, [], "", "x", 0, -1, "1500m"])),
