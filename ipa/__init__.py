@@ -1,3 +1,3 @@
 """Control service that keeps multi-stage inference pipelines inside their latency SLA."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -86,7 +86,7 @@ def pipeline_in(shape: Shape, source: Path, folder: Path, changes: Mapping[str, 
     # Where it was only planned, it runs here.
     text.pop("runnable", None)
     text.pop("not_runnable_because", None)
-    queues = {"image": "ipa-serving/dataplane:0.1.0", "queue_cores": QUEUE_CORES}
+    queues = {"image": "ipa-serving/dataplane:0.2.0", "queue_cores": QUEUE_CORES}
     text["seldon"] = {
         **{"name": text["name"]},
         **({"ignores": ["resident"]} if any("resident" in it for it in text["stages"]) else {}),
@@ -104,7 +104,7 @@ def pipeline_in(shape: Shape, source: Path, folder: Path, changes: Mapping[str, 
                 "MLSERVER_MODEL_IMPLEMENTATION": local["implementation"],
                 "MLSERVER_MODEL_EXTRA": json.dumps(local["parameters"]),
             }
-            variant["seldon"] = {"image": f"ipa/{text['name']}:0.1.0", "env": env}
+            variant["seldon"] = {"image": f"ipa/{text['name']}:0.2.0", "env": env}
     path = folder / text["name"] / "pipeline.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(text, sort_keys=False))

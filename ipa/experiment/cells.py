@@ -96,7 +96,7 @@ def as_series(values: Sequence[float | None]) -> array[float]:
 
 @cache
 def code_version() -> str:
-    """The version of the code that makes outcomes: `0.1.0+` and a digest of its sources.
+    """The version of the code that makes outcomes: ipa's, `+` and a digest of its sources.
 
     The digest covers the Python files of ipa and the versions of the packages that compute. A checkout and a
     wheel of the same sources have the same version.

@@ -69,7 +69,7 @@ def model(kind: str, name: str) -> SeldonRun:
         "MLSERVER_MODEL_IMPLEMENTATION": f"pipelines.digits.runtime.{kind}",
         "MLSERVER_MODEL_EXTRA": json.dumps({"model": name}),
     }
-    return SeldonRun(image="ipa/digits:0.1.0", env=env)
+    return SeldonRun(image="ipa/digits:0.2.0", env=env)
 
 
 def contract_model(variant: str) -> SeldonRun:

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+import ipa
 from ipa.files import load_pipelines, load_profiles
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
@@ -32,8 +33,7 @@ pytestmark = [
     pytest.mark.skipif(not LAYOUT, reason="IPA_TEST_LAYOUT names no images: make test-images"),
 ]
 ROOT = Path(__file__).resolve().parents[2]
-VERSION = "0.1.0"
-SERVICE, DATAPLANE = f"ipa-serving/service:{VERSION}", f"ipa-serving/dataplane:{VERSION}"
+SERVICE, DATAPLANE = f"ipa-serving/service:{ipa.__version__}", f"ipa-serving/dataplane:{ipa.__version__}"
 PIPELINES = {
     name: pipeline
     for name, pipeline in load_pipelines(ROOT / "pipelines").items()
@@ -69,7 +69,8 @@ touch /tmp/probe && echo "wrote /tmp"
 
 
 def test_images_are_of_no_root_and_change_nothing(mounted: Mounted, tmp_path: Path) -> None:
-    assert set(mounted.names) == {SERVICE, DATAPLANE, *(f"ipa/{name}:{VERSION}" for name in PIPELINES)}
+    stages = {f"ipa/{name}:{ipa.__version__}" for name in PIPELINES}
+    assert set(mounted.names) == {SERVICE, DATAPLANE, *stages}
     for name in mounted.names:
         folder = tmp_path / name.replace("/", "-")
         with Container(mounted.image(name), folder, command=["sh", "-c", LOOK]) as looking:

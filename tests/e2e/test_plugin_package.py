@@ -17,6 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
+import ipa
+
 pytestmark = [pytest.mark.xdist_group("plugin-package")]
 
 LIMIT_S = 120.0
@@ -99,7 +101,7 @@ def test_the_service_runs_and_replays_it(environment: dict[str, str], tmp_path: 
                 decided = client.get("/v1/pipelines/video/decisions").json()["decisions"]
                 assert {json.loads(each["inputs"])["policy"] for each in decided} == {"acme"}
                 assert {json.loads(each["inputs"])["version"] for each in decided} == {
-                    "0.1.0 with acme-ipa 1.2"
+                    f"{ipa.__version__} with acme-ipa 1.2"
                 }
                 forecasts = [each["forecast"] for each in decided if each["forecast"]]
                 assert any(each["rung"] == "acme-trend" for each in forecasts), forecasts

@@ -115,7 +115,7 @@ def test_v6_a_constant_load_on_a_quicker_machine(case: Case, rate_rps: float, ra
 def on_seldon(shape: Shape, rate_rps: float, *slow: SlowPeriod) -> SimResult:
     """The real OCR profiles in that shape, with few cores."""
     pipeline = load_pipeline(ROOT / "pipelines/ocr/pipeline.yaml")
-    image = "ipa-serving/dataplane:0.1.0" if shape is Shape.SPLIT else None
+    image = "ipa-serving/dataplane:0.2.0" if shape is Shape.SPLIT else None
     seldon = with_seldon(
         replace(pipeline, bounds=replace(pipeline.bounds, cores=1.75, transition_cores=3.5)),
         **{"shape": shape, "orchestrator_cores": 0.25, "queue_cores": 0.125, "image": image},
