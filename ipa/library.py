@@ -174,7 +174,7 @@ def frontier(
     objective: str | None = None,
     deadline_s: float = 60.0,
 ) -> tuple[FrontierPoint, ...]:
-    """The plans that none betters in cost, accuracy and latency at once, by rising cost.
+    """The Pareto-optimal plans in cost, accuracy and latency, by rising cost.
 
     The cost is the price of the resources if the pipeline has prices, else the cores.
     Empty if no plan carries the rate. Errors: those of `plan`; DeadlineError if `deadline_s` seconds do not
@@ -200,12 +200,12 @@ def simulate(
 ) -> SimResult:
     """The result of running a policy on a simulated pipeline: its requests, ticks and decisions.
 
-    `rates_rps` are requests a second, one entry a second. `policy` is a name, a policy, or what makes one
-    from `PolicyInputs` (a class). An exception of an object that you pass is raised as it is; one of a
-    plug-in by name is a decision to hold. `forecaster` is a name or module:attribute, and
-    forecasts the peak of the next `horizon_s` seconds; the policy decides every `tick_s` seconds. `start` is
-    the first configuration; without it, our plan for the highest rate of the first 20 s. Pods without room
-    in `capacity_cores` wait. Time is virtual: an hour takes seconds.
+    `rates_rps` are requests a second, one entry per second. `policy` is a name, a policy, or a factory of one
+    that takes `PolicyInputs`, such as a class. An exception of an object that you pass is raised as it is;
+    one of a plug-in by name is a decision to hold. `forecaster` is a name or module:attribute, and forecasts
+    the peak of the next `horizon_s` seconds; the policy decides every `tick_s` seconds. `start` is the first
+    configuration; without it, our plan for the highest rate of the first 20 s. Pods without room in
+    `capacity_cores` wait. Time is virtual: an hour takes seconds.
 
     Errors: UsageError (no such name), InputError (rates), InfeasibleError (no plan carries the first rates),
     PluginError, those of `plan`.

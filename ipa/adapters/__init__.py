@@ -1,1 +1,1 @@
-"""The world behind the ports, one folder for each part of it."""
+"""The adapters of the ports, a folder for each external system."""

@@ -49,7 +49,7 @@ class TraceForecaster:
 
     @property
     def window_s(self) -> float:
-        """The seconds of load that it needs: those before a forecast, and those in which it is judged."""
+        """The seconds of load that a forecast needs, with those on which its rungs are weighted."""
         return BACK_S + JUDGED_S
 
     def start(self) -> None:
@@ -82,7 +82,7 @@ class TraceForecaster:
 
 @dataclass(frozen=True, slots=True)
 class ForecastSetup:
-    """Makes a pipeline's forecaster, which has a deadline and needs `window_s` of load."""
+    """A factory of a pipeline's forecaster, which has a deadline and needs `window_s` of load."""
 
     of: ForecasterOf
     window_s: float

@@ -93,7 +93,7 @@ def _application(hosts: tuple[str, ...]) -> FastAPI:
 
 @router.get("/healthz", tags=["health"])
 async def healthz() -> dict[str, str]:
-    """Report that the process answers. A standby does too: losing the lease is no reason to restart it."""
+    """Report that the process answers; a standby does too: losing the lease is no reason to restart it."""
     return {"status": "ok"}
 
 
@@ -136,7 +136,7 @@ async def metrics(context: Context) -> Response:
 
 @router.get("/", include_in_schema=False)
 async def page() -> Response:
-    """The page."""
+    """Return the HTML page."""
     return FileResponse(PAGE / "index.html")
 
 

@@ -35,7 +35,7 @@ def _as_text(value: object) -> object:
 
 
 def at_most(most: int) -> BeforeValidator:
-    """A validator that refuses a longer list before its entries: describing 100 000 faults takes 0.1 s."""
+    """A validator that refuses a longer list before it checks the entries: 100 000 faults take 0.1 s."""
 
     def checked(value: object) -> object:
         if isinstance(value, list) and len(value) > most:

@@ -42,7 +42,7 @@ Why = Annotated[Reason, Query(description="why")]
 
 
 def attribution_to(action: ControlAction) -> Any:
-    """The attribution of a request whose query says who asks, and why."""
+    """The attribution of a request by the author and reason in its query."""
 
     async def of_query(caller: CurrentCaller, by: By = "", reason: Why = "") -> Attribution:
         return caller.attribution(action, by, reason)

@@ -1,4 +1,4 @@
-"""The context of the HTTP application: the service, and the parts that belong to HTTP alone, as streams."""
+"""The context of the HTTP application: the service, and the parts of HTTP alone, such as streams."""
 
 from __future__ import annotations
 

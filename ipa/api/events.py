@@ -50,7 +50,7 @@ async def exported_record(
         str | None, Query(description="a pipeline, or NAME~ID: the record of an earlier one of that name")
     ] = None,
 ) -> str | None:
-    """The record to export; None for all. Only that of a pipeline that is there needs no right to all."""
+    """The record to export; None for all. Other records than a present pipeline's need the right to all."""
     if pipeline is not None and MARK not in pipeline:
         return await named_record(pipeline, caller.service)
     caller.must(Operation.READ, EVERYWHERE)
@@ -105,7 +105,7 @@ class HeldStream(StreamingResponse):
 
 
 class StreamWatch:
-    """Checks every `check_s` that the client of a stream may still read it.
+    """A check, every `check_s`, that the client of a stream may still read it.
 
     `pipeline` is the subject of the stream; it may be removed, and its name given to another.
     """

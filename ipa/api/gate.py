@@ -1,6 +1,6 @@
 """The gate before the routes: headers, the caller, the body within bounds, and a place for the work.
 
-It also counts requests, dresses answers with headers, and answers to unforeseen errors.
+It also counts requests, adds headers to answers, and answers unforeseen errors.
 """
 
 from __future__ import annotations
@@ -292,7 +292,7 @@ async def _read(
 
 
 def structure_fault(body: bytes) -> str:
-    """The reason to refuse a JSON text by its brackets and commas alone; empty if there is none.
+    """The reason to refuse a JSON text for its nesting or its number of values; empty if there is none.
 
     A text that is not JSON may pass: the parser reports its fault.
     """

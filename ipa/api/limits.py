@@ -87,7 +87,7 @@ async def _left(request: Request) -> None:
 
 
 def shortened(text: str) -> str:
-    """The text, cut to what an answer shows of it."""
+    """The text, cut to the length that answers quote."""
     return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."
 
 
@@ -124,7 +124,7 @@ class TokenBuckets:
         return math.ceil(self._most / self._rate_rps)
 
     def take(self, client: str) -> Allowance:
-        """Take one for the client, if it has one."""
+        """Take a token from the client's bucket, if it has one; return the rest of its ration."""
         with self._lock:
             now_s = self._now_s()
             tokens, since_s = self._clients.pop(client, (self._most, now_s))

@@ -113,7 +113,7 @@ class Paging:
 
 
 async def service_of(caller: CurrentCaller) -> Service:
-    """The service, as far as the caller may see it."""
+    """The service with the pipelines that the caller may see."""
     return caller.service
 
 

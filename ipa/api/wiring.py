@@ -1,4 +1,4 @@
-"""The API of a running service: its context, and the HTTP server's limits before there is a request."""
+"""The API of a running service: its context, and the configuration of its HTTP server."""
 
 from __future__ import annotations
 

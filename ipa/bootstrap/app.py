@@ -1,4 +1,4 @@
-"""The service: everything that runs, made once."""
+"""Construction of the service: the loops, the store and the world they act on."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ WAKE_GAP_RATIO = 0.25
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """Everything that runs: the loops, the store and the world they act on. `close` ends what was started."""
+    """The running service: the loops, the store and the world they act on. `close` ends all of them."""
 
     settings: Settings
     pipelines: Mapping[str, Pipeline]
@@ -70,7 +70,7 @@ class App:
     authenticators: tuple[Identities, ...] = ()
 
     def hand_over(self, settled: Callable[[], bool]) -> None:
-        """Write no more, and let another replica lead at once where no write is under way."""
+        """Stop writing, and let another replica lead at once if no write is under way."""
         if self.leadership is not None:
             self.leadership.close(settled)
 

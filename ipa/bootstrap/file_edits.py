@@ -1,4 +1,4 @@
-"""Edits of the files of running pipelines: noticed, checked, and taken or refused while all runs on."""
+"""Edits of the files of running pipelines: detected, checked, and applied or refused without a restart."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class FileEdits:
     def look(
         self, pipelines: Mapping[str, Pipeline], profiles: Mapping[str, Profiles], exchange: Exchange
     ) -> None:
-        """Take, or refuse, the edits of these pipelines since the last look. Nothing is raised."""
+        """Apply, or refuse, the edits of these pipelines since the last call. Nothing is raised."""
         for name in sorted(self._stamps.keys() & pipelines.keys()):
             stamp = self.stamp(name)
             newest_s = max((mtime_ns for _, mtime_ns, _, _ in stamp), default=0) / 1e9

@@ -41,7 +41,7 @@ def authenticators_of(
 
 
 def check_listening(settings: Settings) -> None:
-    """UsageError where others would be listened to without knowing who they are."""
+    """UsageError if the service would listen beyond loopback without authentication."""
     if settings.host not in LOOPBACK and not words(settings.auth):
         raise UsageError(
             f"without authentication the service does not listen on {settings.host}",
@@ -51,7 +51,7 @@ def check_listening(settings: Settings) -> None:
 
 
 def hosts_of(settings: Settings) -> tuple[str, ...]:
-    """The names by which the service may be called; empty for any."""
+    """The host names that the service answers to; empty for any."""
     named = words(settings.hosts)
     listens_to_others = settings.host not in LOOPBACK
     return () if listens_to_others and not named else (*LOOPBACK, *named)

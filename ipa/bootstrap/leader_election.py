@@ -1,4 +1,4 @@
-"""The part this replica of the service takes in the election of the one that writes."""
+"""The leader election among replicas of the service, of which one writes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _in_pod(settings: Settings) -> bool:
 def leadership_of(
     settings: Settings, on_lead: Callable[[], None], resources: ExitStack
 ) -> LeaseLeadership | None:
-    """The part this replica takes in the election, not yet started; None where there is none.
+    """This replica's leadership, not yet started; None without an election.
 
     The settings were checked with `election_faults`.
     """

@@ -1,4 +1,4 @@
-"""The pipelines of the service, which may come and go over the API, and their policies and loops."""
+"""The pipelines of the service, which may be added and removed over the API, with policies and loops."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def loop_of(
 
 @dataclass(frozen=True, slots=True)
 class PipelineFactory:
-    """Makes what each pipeline of the service needs: loops, all alike, profiles, metrics and watches."""
+    """A factory of each pipeline's loops, and of its profiles, metrics and watches."""
 
     settings: Settings
     target: Target
@@ -128,7 +128,7 @@ class PipelineFactory:
         return loop_of(self.settings, self.sight, chosen, self._own(waker), self.hooks, waker)
 
     def beside(self, chosen: Chosen) -> ControlLoop:
-        """The loop of a policy that only says what it would do."""
+        """The loop of a shadow policy, which decides and writes nothing."""
         waker, (inputs, policy) = self.stop.linked(), chosen
         pipeline, world = shadow_world(self._own(waker), inputs.pipeline, policy.name)
         chosen = replace(inputs, pipeline=pipeline), policy
@@ -142,7 +142,7 @@ class PipelineFactory:
         return replace(self.world, clock=clock, leadership=TermLeadership(self.leadership))
 
     def both(self, pipeline: Pipeline, profiles: Profiles) -> tuple[ControlLoop, ControlLoop | None]:
-        """The loop of a pipeline and the one beside it, if any; UsageError where a policy cannot have it."""
+        """The loop of a pipeline and its shadow loop, if any; UsageError if a policy cannot plan it."""
         check_sharing(self.target, [pipeline], self.options.policy)
         inputs, other = inputs_of(self.settings, self.options, pipeline, profiles), self.options.shadow_policy
         limit_s = self.settings.tick_s
@@ -157,7 +157,7 @@ class PipelineFactory:
             check_carried(self.target, [pipeline], self.options.policy)
 
     def profiles(self, pipeline: Pipeline) -> Profiles:
-        """The profiles as they were given over the API, else those of the files."""
+        """The profiles that were set over the API, else those of the files."""
         try:
             files: Profiles = load_profiles(self.settings.profiles_dir, pipeline.name)
         except NotFoundError:
@@ -165,7 +165,7 @@ class PipelineFactory:
         return {**files, **self.store.profiles(pipeline.name)}
 
     def shaped(self, pipeline: Pipeline, profiles: Profiles) -> Pipeline:
-        """The pipeline as it runs here."""
+        """The pipeline with its shape on this target."""
         return with_profiles(self.target.shape(pipeline, profiles), profiles)
 
     def address(self, pipeline: Pipeline) -> RequestAddress:
@@ -173,13 +173,13 @@ class PipelineFactory:
         return self.target.address(pipeline, self.settings, self.endpoints.get(pipeline.name, ""))
 
     def begin(self, pipeline: Pipeline) -> None:
-        """Measure and watch a pipeline that came."""
+        """Begin the metrics and the watch of an added pipeline."""
         self.catalogue.start(pipeline)
         if self.watchers is not None:
             self.watchers.add(pipeline)
 
     def end(self, pipeline: Pipeline) -> None:
-        """Measure and watch a pipeline no more."""
+        """End the metrics and the watch of a removed pipeline."""
         self.catalogue.end(pipeline)
         if self.watchers is not None:
             self.watchers.remove(pipeline)
@@ -198,8 +198,8 @@ class _Made:
 class Roster:
     """The pipelines by name, with their profiles and loops.
 
-    Those in `pipelines` at first come from files, and change with these; others come, change and go over the
-    API and are kept in the store. The mappings change in place: read them key by key.
+    The initial ones in `pipelines` come from files, and change with these; others are added, changed and
+    removed over the API and kept in the store. The mappings change in place: read them key by key.
     """
 
     pipelines: dict[str, Pipeline]
@@ -229,7 +229,7 @@ class Roster:
         self.files = frozenset(self.pipelines)
 
     def start(self) -> None:
-        """Give every loop its turns; where they are too many to begin at once, over their interval."""
+        """Schedule every loop; their first ticks are spread over the interval if they are many."""
         with self._lock:
             self._started = True
             names = list(self.loops)
@@ -242,7 +242,7 @@ class Roster:
         self._repeat(self.look_s, self.look, "edits")
 
     def look(self) -> None:
-        """Take up, or refuse, what was edited in files since the last look."""
+        """Apply, or refuse, the edits of files since the last call."""
         with self._lock:
             self.edits.look(self.pipelines, self.profiles, self.exchange)
 
@@ -251,7 +251,7 @@ class Roster:
         self.turns.join(within_s)
 
     def unfit(self, name: str) -> str:
-        """Reason why no loop runs for the pipeline; empty if one runs."""
+        """The reason why no loop runs for the pipeline; empty if one runs."""
         return self._unfit.get(name, "")
 
     def address(self, pipeline: Pipeline) -> RequestAddress:
@@ -259,20 +259,20 @@ class Roster:
         return self.makers.address(pipeline)
 
     def edit(self, name: str) -> PipelineEdit | None:
-        """The latest edit of the pipeline while it ran; None if there was none."""
+        """The latest edit of the pipeline's files while it ran; None if there was none."""
         return self.edits.latest(name)
 
     def version(self, pipeline: Pipeline) -> str:
-        """The version of a pipeline, which changes whenever anything of its file would."""
+        """The version of a pipeline, which changes with anything in its file."""
         return digest(canonical_json(pipeline_to_mapping(pipeline)))[:32]
 
     def give(self, pipeline: Pipeline, attribution: Attribution) -> None:
-        """Take the pipeline up, and control it at once where it runs here; a new one (GIVE) is advisory.
+        """Add or replace the pipeline, and control it at once if it can run here; a new one is advisory.
 
-        One that moves to another namespace is a new one there: it takes neither control nor record with it.
-        Errors: ConflictError (it is one of a file's, or there is one already and it is not to be replaced),
-        InProgressError (a change of it is rolling out), UsageError (the policy cannot have it), InputError
-        (keys without effect here).
+        One that moves to another namespace counts as new: it keeps neither its control nor its record.
+        Errors: ConflictError (it comes from a file, or exists and is not to be replaced), InProgressError (a
+        change of it is rolling out), UsageError (the policy cannot plan it), InputError (keys without effect
+        here).
         """
         name = pipeline.name
         with self._lock:
@@ -311,10 +311,11 @@ class Roster:
             self._take(ready)
 
     def exchange(self, pipeline: Pipeline, profiles: Profiles, attribution: Attribution) -> None:
-        """Control the pipeline of a file as it is now.
+        """Control the pipeline by its changed file.
 
-        What runs of it goes on, but for replicas that have changed. Errors: InProgressError, ConflictError
-        (it takes another start), InputError and UsageError (as at a start). Nothing has changed then.
+        Its running replicas stay, except those that the file changes. Errors: InProgressError, ConflictError
+        (it must be started anew), InputError and UsageError (as at a start). After an error nothing has
+        changed.
         """
         with self._lock:
             name, is_profiled = pipeline.name, profiles != self.profiles[pipeline.name]
@@ -372,9 +373,9 @@ class Roster:
             self._take(ready)
 
     def remove(self, name: str, attribution: Attribution) -> str:
-        """Stop controlling it and forget it; what that leaves, in words. Errors: as `give`.
+        """Stop controlling the pipeline and delete it; return what stays, in words. Errors: as `give`.
 
-        What runs of it goes on as it is: nobody asked to end a service that people use.
+        Its workload keeps running: nobody asked to end a service that people use.
         """
         with self._lock:
             self._check_free(name)
@@ -387,7 +388,7 @@ class Roster:
         return "it is no longer controlled; what runs of it goes on, and its decisions stay in the record"
 
     def sync(self) -> None:
-        """Take up what another replica was given, as the store has it."""
+        """Load the pipelines and profiles that another replica has stored."""
         with self._lock:
             # In this order: whoever gives one begins its record first.
             created = {name: each for name, each in self.store.given.all().items() if self._wants(name)}

@@ -1,4 +1,4 @@
-"""The use cases over everything that runs, its health checks, and recorded decisions taken again."""
+"""The service over the running application, its health checks, and replays of recorded decisions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ EARLIER = 60
 
 @dataclass(frozen=True, slots=True)
 class Replayer:
-    """Takes decisions of the record again, with the recorded forecasts."""
+    """Replays recorded decisions with their recorded forecasts."""
 
     log: DecisionLog
     within_s: float = REPLAY_S
@@ -118,9 +118,9 @@ class StoreCheck:
 class ServiceHealth:
     """Checks the store, the leadership and every loop.
 
-    The store is required to be read; all else that fails makes the service degraded: a store that cannot be
-    written, metrics and workloads that do not answer, and a Lease. A standby is as ready as a leader: it
-    answers every read, and says of writes who takes them.
+    Only a store that cannot be read makes the service unready; any other failure makes it degraded: a store
+    that cannot be written, metrics and workloads that do not answer, and a Lease. A standby is as ready as a
+    leader: it answers every read, and names the leader for writes.
     """
 
     store: Store

@@ -1,4 +1,4 @@
-"""The store of the settings, for those who administer it or check its exports."""
+"""The store of the settings, for commands that administer it or verify its exports."""
 
 from __future__ import annotations
 

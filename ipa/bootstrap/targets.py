@@ -1,4 +1,4 @@
-"""The targets: that of the settings, what it cannot carry, and what verbs need of others."""
+"""The targets: that of the settings, the checks of what it supports, and what verbs need of others."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def cluster_target() -> Target:
 
 
 def check_carried(target: Target, pipelines: Iterable[Pipeline], policy: str) -> None:
-    """Return if the target and the policy honour all that the pipelines ask for.
+    """Return if the target and the policy support everything that the pipelines specify.
 
     UsageError if the policy's plans have parts side by side where one configuration runs at a time, or it
     cannot have `sets`; InputError lists keys that have no effect on the target.
@@ -123,7 +123,7 @@ def actuation_faults(settings: Settings) -> Iterator[str]:
 
 
 def usable_profiles(settings: Settings, name: str) -> Mapping[str, StageProfile]:
-    """The profiles of the files; none if they cannot be used: then only accuracies are not known."""
+    """The profiles of the files; none if they cannot be used: then only accuracies are unknown."""
     try:
         return load_profiles(settings.profiles_dir, name)
     except (InputError, NotFoundError):
@@ -132,9 +132,9 @@ def usable_profiles(settings: Settings, name: str) -> Mapping[str, StageProfile]
 
 @contextmanager
 def measurement_bench(pipeline: Pipeline, url: str = "") -> Iterator[MeasurementBench]:
-    """Model servers of the pipeline's variants on this machine, which have ended after the block.
+    """A context with model servers of the pipeline's variants on this machine, which end with it.
 
-    With a `url`: those that somebody has started there. UsageError if it is none.
+    With a `url`: servers that run there already. UsageError if it is no URL.
     """
     if url:
         from ipa.targets.requests import ServedBench

@@ -1,4 +1,4 @@
-"""Verbs as typer takes them: bundles of options spread out, and every argument checked.
+"""Verbs for typer: shared bundles of options become options of the verb, and every argument is checked.
 
 Numbers must be finite and fit arithmetic and JSON; texts and paths must be ones that the system takes. The
 ranges of one option are declared with that option (`min`, `max`).
@@ -29,7 +29,7 @@ MOST_NAME_BYTES = 255
 class Bundle:
     """Options that several verbs take together: a dataclass whose defaults are options.
 
-    One that is made in code has the defaults of the options that it is not given.
+    In code it is constructed with keywords; options that are not given have their defaults.
     """
 
     def __post_init__(self) -> None:
@@ -40,7 +40,7 @@ class Bundle:
 
 
 def verb(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The verb with the fields of its bundles as its own options; UsageError names one that is wrong."""
+    """The verb as a typer command: fields of its bundles become options; UsageError for an invalid value."""
     hints = get_type_hints(function, include_extras=True)
     bundles: dict[str, type[Any]] = {}
     spread: list[Parameter] = []
@@ -74,7 +74,7 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def parameters(function: Callable[..., Any]) -> Iterator[tuple[str, type, str]]:
-    """The name, the type and the option (or the argument's name) of each parameter, as it is typed."""
+    """The name, the type and the option (or the argument's name, as typed) of each parameter."""
     for name, parameter in signature(function).parameters.items():
         kind, info = parameter.annotation, parameter.default
         if get_origin(kind) is Annotated:

@@ -1,4 +1,4 @@
-"""The layout of answers for people: tables that are declared by their columns, figures, changes and times."""
+"""The layout of answers for people: tables declared by their columns, numbers, changes and times."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def table_of(rows: Iterable[Any], *columns: ViewColumn, indent: str = "") -> Tab
 
 
 def resource_columns(names: Iterable[str], held: Callable[[Any], Resources | None]) -> list[ViewColumn]:
-    """A column for each resource that a row has, None if it is not known what it has."""
+    """A column for each resource of any row; None in a row stands for unknown resources."""
 
     def column(name: str) -> ViewColumn:
         def value(row: Any) -> str | None:

@@ -24,7 +24,7 @@ LINE_S = 30.0
 
 
 class Step(Protocol):
-    """Receives what is done now, each time so many more parts are done."""
+    """A callback that receives the current work, and the number of parts done since the last call."""
 
     def __call__(self, now: str, parts: int = 1, /) -> None: ...
 

@@ -1,4 +1,4 @@
-"""The problem of a command line, its answers, and plans that are saved for `ipa apply`."""
+"""The planning problem of a command line, its plans, and plans saved for `ipa apply`."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def read_saved(file: Path) -> tuple[str, str, str]:
 
 
 def propose(question: Question, rate_rps: float, sets: bool | None, out: Path | None) -> tuple[int, bool]:
-    """The exit code of the service's search, and True if the plan differs from what runs.
+    """The exit code of the service's search, and True if the plan differs from the running configuration.
 
     Prints the plan and the difference, and saves to `out` where the service keeps the plan.
     Errors: UsageError (options that a service does not take), InputError (`out` cannot be written).

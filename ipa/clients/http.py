@@ -45,7 +45,7 @@ class HttpClient(AbstractContextManager["HttpClient"]):
         self._client.close()
 
     def names(self) -> list[str]:
-        """The pipelines that may be found here."""
+        """The names of the pipelines."""
         return [each["pipeline"] for each in self._get("pipelines")["pipelines"]]
 
     def definition(self, pipeline: str) -> JsonObject:
@@ -102,8 +102,8 @@ class HttpClient(AbstractContextManager["HttpClient"]):
     def apply(self, pipeline: str, configs: Sequence[StageConfig], order: ChangeOrder) -> JsonObject:
         """The decision that applied `configs`.
 
-        ConflictError: the expected revision does not run any more, or it takes capacity while requests are
-        late and that is not `confirmed`.
+        ConflictError: the revision is not the expected one, or the change takes capacity while requests are
+        late and is not `confirmed`.
         """
         body = {"configs": [asdict(config) for config in configs]}
         return self._order(pipeline_path(pipeline, "apply"), body, order)
@@ -133,7 +133,7 @@ class HttpClient(AbstractContextManager["HttpClient"]):
         return self._ask(method, pipeline_path(pipeline, *rest), **options)
 
     def replay(self, decision_id: str, policy: str | None) -> JsonObject:
-        """The outcome of deciding again from the recorded inputs."""
+        """The result of replaying the decision from its recorded inputs."""
         body = {} if policy is None else {"policy": policy}
         return self._ask("POST", f"decisions/{quote(decision_id, safe='')}:replay", json=body)
 
@@ -207,7 +207,7 @@ def is_service(at: str) -> bool:
 
 
 def client_at(at: str) -> HttpClient:
-    """The client of the service at that URL; UsageError where it is none."""
+    """The client of the service at that URL; UsageError if it is no URL of a service."""
     if not is_service(at):
         raise UsageError(
             f"--at {mask_url(at)!r} is not the URL of a service",

@@ -1,4 +1,4 @@
-"""Canonical JSON text of values, so that equal inputs have equal digests; and values of it again, by type.
+"""Canonical JSON text of values, so that equal inputs have equal digests; and its decoding by type.
 
 An infinite number is encoded as None and cannot be restored. A whole number in the place of a float comes
 back as a float, which is equal and has another text.
@@ -93,7 +93,7 @@ def _digest_of(same: _Same) -> str:
 
 
 def plain(value: Any) -> Any:
-    """The value in dicts, lists, strings, numbers and None; TypeError for what is none of these.
+    """The value in dicts, lists, strings, numbers and None; TypeError if it has no such form.
 
     An infinite number is None: JSON has none.
     """

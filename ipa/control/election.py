@@ -8,11 +8,11 @@ Nobody's clock is compared with another's. A holder leads from its acquisition u
 the *sending* of its last renewal that was answered; another takes the lease no sooner than `lease_s` after it
 *saw* the record's version change last. Since the sending comes before the change and the change before the
 seeing, and the deadline is shorter than the lease, at most one leads at any moment, whatever the wall clocks
-say, however late an answer is and whoever is stopped for how long. Every write is made onto the version that
-was read.
+show, however late an answer is, and however long a replica is suspended. Every write is made onto the version
+that was read.
 
-What people do to a Lease is taken as the record of somebody who may still lead: one cleared, renamed or
-deleted by hand is waited out as if it were held. Only the holder's own release is taken at once.
+A Lease that people have cleared, renamed or deleted is treated as held by a replica that may still lead: its
+duration is waited out. Only the holder's own release is taken at once.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class LeaseTimes:
 class Lease:
     """The fields of a Lease. Its times are informative and show a change: no clock is compared with them.
 
-    Two are equal where they say the same, at whatever version.
+    Two with the same fields are equal, whatever their versions.
     """
 
     holder: str
@@ -107,9 +107,9 @@ class Attempt:
 class Election:
     """The state of one replica. All times are of its own clock, which must not stop while the replica does.
 
-    `lease` is the record as last seen and `changed_s` when we saw it change, `is_current` whether it can be
-    written onto; `mine` is our own newest record where we hold it. It leads in `from_s` ≤ now < `until_s`.
-    `term` counts how often it came to lead.
+    `lease` is the record as last read and `changed_s` when a read last differed; `is_current` is true if it
+    can be written onto; `mine` is our own newest record while we hold it. It leads in `from_s` ≤ now <
+    `until_s`. `term` counts how often it came to lead.
     """
 
     me: str
@@ -223,7 +223,7 @@ def wrote(election: Election, version: str, now_s: float, jitter: float) -> Elec
 def refused(election: Election, now_s: float, jitter: float) -> Election:
     """The election after its write was refused, since another replica wrote first: the Lease must be read.
 
-    At once the first time; who is refused again and again waits between.
+    At once the first time; repeated refusals wait in between.
     """
     wait_s = _retry_s(election, jitter) if election.refused_before else 0.0
     return replace(
@@ -249,7 +249,7 @@ def resigned(election: Election) -> Election:
 def release_of(election: Election, now_s: float, stamp: str) -> Lease | None:
     """The Lease that lets another replica lead at once; None if this one does not hold it.
 
-    Who holds it and does not lead yet waits for somebody who may still lead, and so must the next.
+    A holder that does not lead yet waits for another that may still lead, and so must its successor.
     """
     lease = election.lease
     if lease is None or not _is_ours(election, lease) or now_s < election.from_s:

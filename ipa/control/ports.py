@@ -28,7 +28,7 @@ class Clock(Protocol):
         """The wall clock, in UTC."""
 
     def wait(self, seconds: float) -> None:
-        """Return after so many seconds, or earlier when the service stops."""
+        """Return after this many seconds, or earlier when the service stops."""
 
 
 @runtime_checkable
@@ -58,7 +58,7 @@ class StageSignals:
 class PartSignals:
     """The signals of one of several configurations side by side: its latency, and its requests that ended.
 
-    `batches` are by stage those that its replicas served; empty where metrics do not tell them apart.
+    `batches` are by stage those that its replicas served; empty where metrics do not distinguish them.
     """
 
     latency_s: Measured[float] | Missing
@@ -95,8 +95,8 @@ class Metrics(Protocol):
 class StageState:
     """The running configuration of one stage, and the number of its ready replicas.
 
-    `lost` says in words why replicas that no change waits for are not ready: nobody knows when they will be.
-    `part` is the name under which metrics know the one of several configurations that this belongs to.
+    `lost` is the reason, in words, why replicas that no change waits for are not ready, for how long is
+    unknown. `part` is the name in metrics of the configuration it belongs to, if several run side by side.
     """
 
     config: StageConfig
@@ -109,9 +109,9 @@ class StageState:
 class WorkloadState:
     """The running configuration at one revision. `settled` is false while a change is still rolling out.
 
-    `changed_by` is who changed it last where that is not us and the world knows it. `counter` identifies what
-    counts the load, if that may be replaced: empty while it is, None if it never is. `problem` is what is
-    wrong with it though it is as asked, in words.
+    `changed_by` is the author of the last change, if known and not this service. `counter` identifies the
+    process that counts the load: empty while it is being replaced, None if it never is. `problem` is a fault
+    of a workload that runs the wanted configuration, in words.
     """
 
     revision: str
@@ -134,7 +134,7 @@ class RolloutPhase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """The state of a rollout, and the cause of its wait or failure in words.
+    """The state of a rollout, and the cause if it waits or failed, in words.
 
     `lacks_room`: it only waits for room; the new pods themselves are fine. `room_cores` are those of the
     replicas that found room, if that is known.
@@ -149,7 +149,7 @@ class Rollout:
 class Workload(Protocol):
     """The running pipeline: local processes, objects of a cluster, or the simulator.
 
-    The pipeline that is read and written has the pins of people beside those of its file.
+    The pipeline passed to it has the pins of people and those of its file.
 
     Errors: NotFoundError (nothing runs under this name), ConflictError (the revision changed, or someone else
     changed it), ForbiddenError, UnavailableError (no answer; a write may or may not have happened: read).
@@ -157,7 +157,7 @@ class Workload(Protocol):
 
     @property
     def rolling(self) -> Rolling:
-        """The way in which it replaces replicas."""
+        """The strategy by which it replaces replicas."""
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
         """The state of the workload now."""
@@ -173,10 +173,10 @@ class PipelineManifest(Protocol):
     """The manifest of one pipeline in the text of a file."""
 
     def configs(self) -> tuple[StageConfig, ...]:
-        """The configuration that it asks for. DriftError if that is none of the pipeline."""
+        """The configuration in the manifest. DriftError if the pipeline cannot have it."""
 
     def changed(self, wanted: Sequence[StageConfig]) -> str:
-        """The text that asks for these; all that no plan decides stays as it is."""
+        """The text with these configurations; everything that plans do not decide stays as it is."""
 
 
 @dataclass(frozen=True, slots=True)

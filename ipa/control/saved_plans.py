@@ -1,4 +1,4 @@
-"""Plans stored under ids, so that people can apply them later, and answers that retries of requests get."""
+"""Plans stored under ids, so that people can apply them later, and answers for retries of requests."""
 
 from __future__ import annotations
 

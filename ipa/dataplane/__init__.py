@@ -1,1 +1,1 @@
-"""The path of a request: router, stage queues, model servers. This package knows only the wire protocol."""
+"""The path of a request: router, stage queues, model servers. It depends on the wire protocol only."""

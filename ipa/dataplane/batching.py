@@ -50,9 +50,9 @@ class LossCause(StrEnum):
 class QueuedRequest:
     """A request in the queue. `outcome` is None until it ends, which happens once; `detail` is the cause.
 
-    After `deadline_s` its answer is useless. An answer by `due_s`, if not after the deadline, is in time if
-    the later stages take as long as they usually do. One by `wanted_s` is within the SLA then. `members` are
-    sent to the model unchanged, together with the inputs.
+    After `deadline_s` its answer is useless. With an answer by `due_s`, and later stages as quick as usual,
+    the request meets its deadline; with one by `wanted_s`, the SLA. `members` are sent to the model
+    unchanged, together with the inputs.
     """
 
     inputs: Tensors
@@ -136,7 +136,7 @@ class Batch(NamedTuple):
 
     @property
     def values(self) -> int:
-        """The number of values of the requests that it has items of."""
+        """The number of values in the requests whose items it has."""
         return sum(values_of(piece.request.inputs) for piece in self.slices)
 
     def inputs(self) -> Tensors:
@@ -210,9 +210,9 @@ class Batcher:
         return dropped
 
     def give_way(self, now_s: float, usual_s: float) -> list[QueuedRequest]:
-        """Drop the requests that a batch of `usual_s` would answer too late while others would fill it.
+        """Drop requests that a batch of `usual_s` would answer too late, if other requests can fill it.
 
-        Without others they are served: the batch may be quicker than usual. Return the dropped ones.
+        If none can, they are served: the batch may be quicker than usual. Return the dropped ones.
         """
         dropped = []
         for piece in self._slices:
@@ -227,7 +227,7 @@ class Batcher:
         return dropped
 
     def take(self, now_s: float) -> Batch | None:
-        """Return the next batch; None while waiting is better."""
+        """Return the next batch; None if more items should be awaited."""
         self._skip_ended()
         if not self._slices:
             return None

@@ -167,7 +167,7 @@ def _parse_url(url: str) -> tuple[Place, str]:
 class Client:
     """A client over persistent connections, from `open` to `close`. It follows no redirect.
 
-    A request that a kept connection loses is sent once more, over a new one: it must be safe to repeat.
+    A request lost on a reused connection is sent once more, over a new one: it must be safe to repeat.
     """
 
     def __init__(self, max_answer_bytes: int = MAX_ANSWER_BYTES) -> None:

@@ -1,4 +1,4 @@
-"""Settings of the router and the queue, which are variables of their environment, and how both serve."""
+"""Settings of router and queue from environment variables, and the server that both run."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ BACKLOG = 2048
 def setting(name: str, kind: Callable[[str], T], default: D, *others: str) -> T | D:
     """Return the value of the variable, or of the first of the others that is set.
 
-    It ends the process with a message if that is not of its kind.
+    An invalid value ends the process with a message.
     """
     given = next((each for each in (name, *others) if os.environ.get(each)), None)
     if given is None:
@@ -65,7 +65,7 @@ def required(*names: str) -> list[str]:
 
 
 def edge() -> dict[str, Any]:
-    """Return what a server of the data plane is told of its callers: `hosts`, `limits` and `admin_token`."""
+    """Return a data-plane server's settings about callers: `hosts`, `limits` and `admin_token`."""
     host = setting(HOST, str, http.LOOPBACK)
     body_mb = setting(MAX_BODY, float, MAX_BODY_BYTES / MIB)
     held_mb = setting(MAX_HELD, float, MAX_HELD_BYTES / MIB)

@@ -1,4 +1,4 @@
-"""The times that requests are expected to take: at stages, on their way through all, at a busy router."""
+"""The expected times of requests: at stages, through the whole pipeline, and at a busy router."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ LAGS_REMEMBERED = 3
 class StageTimes:
     """Times of a request in a stage, or in several together.
 
-    `wait_s` until a batch takes it, 0 while no other requests compete for the place; `usual_s` and `least_s`
-    from then to the answer.
+    `wait_s` is the time until a batch takes it, 0 if no other requests wait; `usual_s` and `least_s` are the
+    usual and the least time from then to the answer.
     """
 
     wait_s: float = 0.0
@@ -59,13 +59,13 @@ class StageTimes:
     least_s: float = 0.0
 
     def after(self, age_s: float) -> StageTimes:
-        """The times `age_s` later: what waits is being served; none after `KEPT_S`."""
+        """The times `age_s` after the report: the wait is shorter by `age_s`; `UNKNOWN` after `KEPT_S`."""
         if age_s > KEPT_S:
             return UNKNOWN
         return StageTimes(max(0.0, self.wait_s - age_s), self.usual_s, self.least_s)
 
     def with_hop(self, hop_s: float) -> StageTimes:
-        """The times if requests take that long between router and queue: beyond the usual they wait."""
+        """The times with such a hop between router and queue: its part above the usual hop counts as wait."""
         wait_s = max(0.0, hop_s - USUAL_HOP_S)
         return StageTimes(self.wait_s + wait_s, self.usual_s + max(0.0, hop_s - wait_s), self.least_s)
 
@@ -131,7 +131,7 @@ def parse_times(text: str | None) -> StageTimes:
 
 
 class LoopLag:
-    """The lag of the running event loop, measured while it is asked for, until `stop`."""
+    """The lag of the running event loop, measured from the first `measure` until `stop`."""
 
     def __init__(self) -> None:
         self._lags_s: deque[float] = deque(maxlen=LAGS_REMEMBERED)
@@ -167,10 +167,10 @@ class LoopLag:
 
 
 class Passage:
-    """Counts requests in and out: on the mean they take their number over the rate of answers (Little's law).
+    """Counts requests in flight: their mean time is their number over the rate of answers (Little's law).
 
-    That is known at once, while what stages tell of their queues comes with answers. It is wrong for a load
-    that just rose and is served: it is asked only while requests are lost on the way, or refused.
+    This is known at once; stages report their queues only with answers. It is wrong for a load that has just
+    risen and is served, so it is used only while requests are lost or refused.
     """
 
     def __init__(self, stages: int = 1) -> None:
@@ -183,12 +183,12 @@ class Passage:
         self._lost_s = -math.inf
 
     def come(self, now_s: float) -> None:
-        """Note a request that comes to the pipeline."""
+        """Count a request that arrives at the pipeline."""
         self._came_s.append(now_s)
         _forget(self._came_s, now_s)
 
     def asked_ratio(self, stage: int, now_s: float) -> float:
-        """The requests that came to the pipeline for each that comes to the stage, with this one.
+        """The requests that arrive at the pipeline for each that is sent to the stage, this one included.
 
         1 while none is lost or refused.
         """
@@ -199,13 +199,13 @@ class Passage:
         return max(1.0, len(self._came_s) / len(entered_s)) if now_s - self._lost_s <= COUNTED_S else 1.0
 
     def leave(self, now_s: float, *, is_answered: bool) -> None:
-        """Note the end of a request that was admitted."""
+        """Count the end of an admitted request."""
         self.in_flight -= 1
         if is_answered:
             self._answered.append(now_s)
 
     def lose(self, now_s: float) -> None:
-        """Note that a request was refused, or was late on its way."""
+        """Record that a request was refused, or late on the way."""
         self._lost_s = now_s
 
     def expected_s(self, now_s: float) -> float:

@@ -58,7 +58,7 @@ class HttpError(Exception):
 
     The member `error` repeats the detail, as the V2 protocol requires; `cause` is a finer code than `code`.
     With `closes` the connection is closed after the answer, since the rest of the request is not wanted. A
-    503 says when to try again: after `retry_after_s`, rounded up to whole seconds.
+    503 has a Retry-After of `retry_after_s`, rounded up to whole seconds.
     """
 
     status: int
@@ -102,7 +102,7 @@ DEFAULT_LIMITS = BodyLimits()
 class Call:
     """An HTTP request with its complete body.
 
-    `hold` counts bytes that are made of the body until it is answered; HttpError 503: there is no room.
+    `hold` counts the memory of values parsed from the body until it is answered; HttpError 503: no room.
     """
 
     path: str
@@ -114,11 +114,11 @@ class Call:
 
     @property
     def is_large(self) -> bool:
-        """True if what is done with the body is not done in the event loop."""
+        """True if the body is too large to process in the event loop."""
         return len(self.body) > INLINE_BYTES
 
     async def parse_object(self, text: bytes) -> dict[str, Any]:
-        """Return the JSON object of a text of the body, whose values are counted before they are made.
+        """Return the JSON object of a text of the body, after a count of its values.
 
         InputError: it is none. HttpError 413: it has too many values; 503: there is no room for them.
         """
@@ -202,8 +202,8 @@ class Application:
     """An ASGI application over exact routes (method, path). `start` and `stop` are its lifespan hooks.
 
     `hosts` are the accepted host names, empty for any. The check stops DNS rebinding: a web page that was
-    rebound to this machine still sends its own host name. `served` says in errors what is served here.
-    `passing` returns the connections for passing requests on.
+    rebound to this machine still sends its own host name. `served` names the served thing in errors.
+    `passing` returns the connections for forwarded requests.
     """
 
     routes: Mapping[tuple[str, str], Handler]

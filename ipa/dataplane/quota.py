@@ -72,7 +72,7 @@ class CpuQuota:
         self._filled_at_s = monotonic()
 
     def resize(self, cores: float) -> None:
-        """Fill at this rate from now on; what is owed stays, and is paid back at the new rate."""
+        """Fill at this rate from now on; a debt stays, and is paid back at the new rate."""
         self.settle(0.0)
         self.cores = cores
 
@@ -143,5 +143,5 @@ class BatchTimes:
         self._ended, self._paid_at_s = ended, paid_at_s
 
     def now(self) -> BatchMoment:
-        """The moment now; called where a batch begins or ends."""
+        """The current moment; to be called when a batch begins or ends."""
         return BatchMoment(time.monotonic(), time.clock_gettime(self._clock))

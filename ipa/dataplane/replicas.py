@@ -44,8 +44,8 @@ ALL_ALIKE = (1.0, 1.0)
 class ModelServer:
     """A replica: its batches in flight, the time of its last batch, and the end of its back-off.
 
-    `variants` are the one that it runs, empty if it is not known, and what it can run instead: the same one
-    in larger batches, and lighter ones, the most accurate first. A level is a place among them; those below 0
+    `variants` are the one that it runs (empty if unknown) and those that it can run instead: the same one in
+    larger batches, then lighter ones, the most accurate first. A level is an index into them; levels below 0
     are the `heavier` ones, of which −1 is the next more accurate.
     """
 
@@ -66,7 +66,7 @@ class ModelServer:
 
     @property
     def patience_s(self) -> float:
-        """The time that its batch may take before the replica is suspected to hang.
+        """The time that a batch may take before its replica is suspected to hang.
 
         A batch of n times the items takes at most n times as long; of a heavier variant, as its profile says.
         """
@@ -84,7 +84,7 @@ class ModelServer:
 
 
 def at_level(variants: tuple[str, ...], heavier: tuple[str, ...], wanted: int) -> tuple[int, str]:
-    """The nearest level that there is, and its variant."""
+    """The nearest existing level, and its variant."""
     level = max(-len(heavier), min(wanted, len(variants) - 1))
     return level, heavier[-level - 1] if level < 0 else variants[level]
 
@@ -92,8 +92,8 @@ def at_level(variants: tuple[str, ...], heavier: tuple[str, ...], wanted: int) -
 class ServiceTimes:
     """The service times of the last batches of one variant, as a time and a time for each item.
 
-    `first` and `more` are the times of the first item and of each further one by the profile, in any unit:
-    they say how long batches of other sizes take than those that were seen.
+    `first` and `more` are the profiled times of the first item and of each further one, in any unit: they
+    extrapolate from observed batch sizes to others.
     """
 
     def __init__(self, first: float, more: float) -> None:
@@ -114,9 +114,9 @@ class ServiceTimes:
         self._fit()
 
     def at_ratio(self, ratio: float, now_s: float, remembered_s: float, items: int) -> float:
-        """The time of that rank for so many items, 0 the least and 1 the longest; 0 without any that counts.
+        """The time for this many items at that quantile of the last batches (1: the longest); 0 without any.
 
-        The time of a batch of more items than any of them had is that in proportion to the profile.
+        A batch of more items than any of them is extrapolated by the profile.
         """
         while self._last and now_s - self._last[0][0] > max(remembered_s, 3 * self._last[0][2]):
             self._last.popleft()
@@ -173,7 +173,7 @@ class ModelServers:
     ) -> None:
         """Set the replicas with their variants. Others drain.
 
-        Service times are forgotten where no profile says how those of other cores differ.
+        Service times are discarded if no profile says how they differ on other cores.
         """
         if variants.keys() != self._active.keys():
             known = self._active | self._draining
@@ -193,7 +193,7 @@ class ModelServers:
             self._quickest = self._variants[-1]
 
     def set_profile(self, profiled_s: Mapping[str, tuple[float, float]]) -> None:
-        """Set the profiled times; service times are forgotten if they are others, as on other cores."""
+        """Set the profiled times; if they differ, as on other cores, observed service times are discarded."""
         if profiled_s != self._profiled_s:
             self._profiled_s = profiled_s
             self._forget()
@@ -213,7 +213,7 @@ class ModelServers:
         return len(self._heavier)
 
     def least_s(self, now_s: float) -> float:
-        """The least time of a single item by the last batches of any variant; 0 if one is unknown."""
+        """The least time of a single item in the last batches of any variant; 0 if one is unknown."""
         return min(
             self._times(variant).at_ratio(0.0, now_s, self._remembered_s(variant), 1)
             or UNSEEN_RATIO * self._expected_s(0.0, now_s, 1, variant)
@@ -221,18 +221,18 @@ class ModelServers:
         )
 
     def usual_s(self, now_s: float, items: int, level: int = 0) -> float:
-        """The time of so many items by most of the last batches of the level's variant; 0 without any.
+        """The time in which most recent batches of the level's variant serve this many items; 0 without any.
 
-        By nearly all of them where a lighter level is there for those that would take longer.
+        If a lighter level exists, the time in which nearly all of them do.
         """
         _, variant = at_level(self._variants, self._heavier, level)
         ratio = USUAL_RATIO if variant == self._quickest else SURE_RATIO
         return self._service_s(ratio, now_s, items, variant, self._remembered_s(variant))
 
     def saves(self, now_s: float, items: int, more: int, level: int = 0) -> bool:
-        """True if a batch of `more` items takes less for each, or if that is unknown.
+        """True if a batch of `more` items takes less time per item, or if that is unknown.
 
-        By the profile until batches of several sizes were seen.
+        The profile decides until batches of several sizes were observed.
         """
         _, variant = at_level(self._variants, self._heavier, level)
         known = self._times(variant)
@@ -266,7 +266,7 @@ class ModelServers:
         return self._services[variant]
 
     def begin_s(self, now_s: float, batches: int, items: int, level: int = 0) -> float:
-        """The time at which a batch with `batches` of so many items before it begins, as usual at that level.
+        """The usual time at which a batch begins at that level behind `batches` batches of this many items.
 
         `now_s` without any replica.
         """
@@ -301,7 +301,7 @@ class ModelServers:
     def acquire(self, now_s: float, items: int, level: int = 0) -> ModelServer:
         """Return the replica for the next batch, of that level: the idle one that was unused longest.
 
-        There must be one that is `idle`.
+        A replica must be `idle`.
         """
         chosen = min(self.idle(now_s), key=lambda replica: replica.last_used)
         self._uses += 1

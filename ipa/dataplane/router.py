@@ -15,9 +15,9 @@ The router sends a V2 request through the stages' queues in order, as an orchest
 one stage are the inputs of the next. A body that needs no change is forwarded as it is. Each answer says in
 `Server-Timing` where its time went.
 
-A queue says in each answer how long a request that comes now would take. The router passes it on to the
-queues of earlier stages, which refuse what cannot be in time: `ipa-budget-ms` leaves the later stages their
-least time, and `ipa-aim-ms` is what is left of the SLA.
+A queue reports in each answer how long a request that arrives now would take. The router passes this to the
+queues of earlier stages, which refuse requests that cannot be in time: `ipa-budget-ms` leaves the later
+stages their least time, and `ipa-aim-ms` is what is left of the SLA.
 
 The router retries a queue that it cannot reach until the request's deadline. If a queue breaks the
 connection, the router sends the request once more: the queue may have restarted, and inference is idempotent.
@@ -119,7 +119,7 @@ class RoutedStage:
     reported_at_s: float = 0.0
 
     def expected(self, now_s: float) -> StageTimes:
-        """The times of a request that comes there now."""
+        """The expected times of a request that arrives at the stage now."""
         return self.reported.after(now_s - self.reported_at_s)
 
 
@@ -136,8 +136,8 @@ class RoutedPart:
     def refuse_late(self, deadline_s: float, now_s: float) -> None:
         """Raise StageLoss 503 if requests wait on the way and one would hardly be in time behind them.
 
-        The queue would refuse it too; under overload asking it costs more than all the rest. A request that
-        is admitted with no time to spare is lost at a later stage, after it has cost what others need.
+        The queue would refuse it too; under overload sending it there costs more than everything else. A
+        request that is admitted with no time to spare is lost at a later stage, after it has used capacity.
         """
         expected = [stage.expected(now_s) for stage in self.stages]
         whole, left_s = total(expected), deadline_s - now_s
@@ -180,7 +180,7 @@ class RoutedParts:
         }
 
     def choose(self) -> RoutedPart:
-        """The part of the next request: of any number of requests in a row each has nearly its share."""
+        """The part for the next request: over any run of requests each part gets nearly its share."""
         self._place = (self._place + STRIDE) % 1.0
         percent = self._place * WHOLE_PERCENT
         *others, last = (part for part in self._parts.values() if part.share_percent)
@@ -192,9 +192,9 @@ class RoutedParts:
 
 
 def parse_order(body: bytes) -> dict[str, Any]:
-    """The order of a PUT: shares by part, the SLA with the time to drop, or both.
+    """The body of a PUT: shares by part, the SLA with the time to drop, or both.
 
-    HttpError 422 says what is wrong with it.
+    HttpError 422 lists the faults.
     """
     try:
         order = orjson.loads(body)
@@ -225,9 +225,9 @@ def parse_shares(shares: Any) -> Mapping[str, int]:
 class RoutedRequest:
     """A request on its way through the stages of its part.
 
-    It is dropped at `deadline_s`; the SLA wants its answer by `aim_s`. `body` is that for the next stage, and
-    `layout` the header that says how it is laid out; `last` are the members that only the last stage is to
-    know. `times` are the seconds that it was in each part of the stages.
+    It is dropped at `deadline_s`; the SLA requires its answer by `aim_s`. `body` is the one for the next
+    stage, `layout` the header with its layout; `last` are the members for the last stage alone. `times` are
+    the seconds spent in each part of the stages.
     """
 
     part: RoutedPart
@@ -240,7 +240,7 @@ class RoutedRequest:
     times: dict[str, float]
 
     def headers(self, index: int, now_s: float) -> dict[str, str]:
-        """The headers for the queue of that stage: how much time there is, and what later stages take."""
+        """The headers for the queue of that stage: the time left, and the times of later stages."""
         ahead = total(stage.expected(now_s) for stage in self.part.stages[index + 1 :])
         left_s = self.deadline_s - now_s - ahead.least_s
         headers = {**self.layout, PUID_HEADER: self.puid, **self.part.headers}

@@ -64,10 +64,9 @@ class QueueConfig:
     """The settings that can change while the queue runs.
 
     `replicas`: by URL the variant that each runs, and the lighter ones that it can run instead; `heavier`:
-    the more accurate ones, if it has any, the next one first.
-    `largest_batch_size`: the most items of a batch where more arrives than batches of `batch_size` carry.
-    `profiled_s`: by variant the seconds for the first item of a batch and for each further one, as
-    profiled.
+    the more accurate ones, if it has any, the next one first. `largest_batch_size`: the most items of a batch
+    if more arrive than batches of `batch_size` carry. `profiled_s`: by variant the seconds for the first item
+    of a batch and for each further one, as profiled.
     """
 
     batch_size: int = 1
@@ -83,7 +82,7 @@ class QueueConfig:
         return {url: variants[0] for url, variants in self.replicas.items()}
 
     def to_json(self) -> dict[str, Any]:
-        """As `parse_config` takes it."""
+        """The configuration as JSON, which `parse_config` accepts."""
         replicas = [
             {"url": url, "variant": first, "lighter": lighter, "heavier": [*self.heavier.get(url, ())]}
             for url, (first, *lighter) in self.replicas.items()
@@ -100,7 +99,7 @@ KEYS = tuple(each.name for each in fields(QueueConfig) if each.name != "heavier"
 def parse_config(given: Any, before: QueueConfig = FIRST_CONFIG) -> QueueConfig:
     """Return the configuration `before` with the keys of a JSON object.
 
-    InputError says all that is wrong with it.
+    InputError lists all faults.
     """
     if not isinstance(given, dict):
         raise InputError("the configuration must be a JSON object")
@@ -165,10 +164,10 @@ def _parse_replicas(given: Any) -> tuple[Variants, Variants]:
 class StageQueue:
     """A stage's queue: it accepts requests, sends batches to replicas, and ends each request exactly once.
 
-    A request ends by its deadline, whatever the replicas do. Where more arrives than they carry, batches
-    grow; where a request would be late, replicas also run their lighter variants, as light as is needed,
-    until no more than a batch waits. While all that comes is served in a good time, they run heavier ones.
-    `config` are the fields of its first `QueueConfig`.
+    A request ends by its deadline, whatever the replicas do. If more arrives than they carry, batches grow;
+    if a request would be late, replicas also run lighter variants, as light as needed, until at most a batch
+    waits. While every request is served well within its time, they run heavier ones. `config` are the fields
+    of its first `QueueConfig`.
     """
 
     def __init__(
@@ -208,8 +207,9 @@ class StageQueue:
     ) -> QueuedRequest:
         """Serve a request. Return it answered, dropped or failed. InputError: it is too large to queue.
 
-        `ahead` are the times of the later stages; `budget_s` leaves them their least, as does `aim_s`: the
-        time within which it is to be answered, by lighter variants if need be.
+        `ahead` are the times of the later stages. `budget_s` and `aim_s` are the times until it is dropped
+        and until its answer is due, if need be by lighter variants; both are less the later stages' least
+        time.
         """
         loop = asyncio.get_running_loop()
         now_s = loop.time()
@@ -248,15 +248,15 @@ class StageQueue:
         return request
 
     def note_asked(self, ratio: float) -> None:
-        """Note that so many requests come to the pipeline for each that comes here, while some are lost."""
+        """Set how many requests arrive at the pipeline for each that arrives here, while some are lost."""
         self._offered_ratio = ratio
         if ratio > 1:
             self._pressed_until_s = asyncio.get_running_loop().time() + PRESSED_S
 
     def expected(self, items: int = 1) -> StageTimes:
-        """The times of a request of this many items that would come now and be the last to be served.
+        """The times of a request of this many items that arrives now and is served last.
 
-        Those of the level that would answer it first: that level is chosen if it would else be late.
+        They are those of the quickest level, which is chosen if the request would otherwise be late.
         """
         now_s, waiting = asyncio.get_running_loop().time(), self._batcher.waiting_items
         times = [
@@ -396,7 +396,7 @@ class StageQueue:
         return self.replicas.usual_s(now_s, self._size(level), level)
 
     def _serve_s(self, now_s: float, items: int, before: int, level: int) -> float:
-        """The service time of a request of so many items, in batches with those that wait before it."""
+        """The service time of a request of this many items, in batches with those that wait before it."""
         size = self._size(level)
         usual_s = self.replicas.usual_s(now_s, min(size, before + items), level)
         return usual_s * ceil(items / (size * max(1, len(self.replicas))))

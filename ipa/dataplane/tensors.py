@@ -431,8 +431,8 @@ def made_bytes(tensors: Any, rest: bytes, most_values: int) -> int:
 def fill(tensors: Any, rest: bytes, kind_of: Callable[[str], str | None], most_values: int) -> None:
     """Give each tensor of a JSON list whose values are in `rest` its `data`, and remove `binary_data_size`.
 
-    `kind_of(name)` is the content type that the model declares for an input of BYTES: with base64, or where
-    they are no text, its bytes are passed on as base64. InputError: sizes, shapes and bytes do not fit.
+    `kind_of(name)` is the content type that the model declares for an input of BYTES: with base64, or if the
+    bytes are not text, they are passed on as base64. InputError: sizes, shapes and bytes do not fit.
     """
     start = 0
     for tensor in tensors if isinstance(tensors, list) else ():

@@ -1,4 +1,4 @@
-"""The server of the V2 protocol that router and queue have alike, and what models declare by it."""
+"""The V2 server shared by router and queue, and the inputs and outputs that models declare."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class DeclaredTensor:
         """True if a tensor of that shape is one of these.
 
         The first dimension counts the items. Last dimensions of size 1 may be left out, and so may the one of
-        the items where the first is not declared as -1: model files differ in whether they have it.
+        the items unless the first is declared as -1: model files differ in whether they have it.
         """
         rows = [self.shape[1:]] if self.shape[0] == ANY_SIZE else [self.shape[1:], self.shape]
         return any(
@@ -79,14 +79,14 @@ class DeclaredTensor:
 
 @dataclass(frozen=True, slots=True)
 class DeclaredModel:
-    """The declaration of a model: its inputs and outputs, empty where not known."""
+    """The declaration of a model: its inputs and outputs, empty if not known."""
 
     platform: str = ""
     inputs: tuple[DeclaredTensor, ...] = ()
     outputs: tuple[DeclaredTensor, ...] = ()
 
     def content_type(self, name: str) -> str | None:
-        """The content type of the input of that name; None if none is declared."""
+        """The declared content type of the input of that name; None without one."""
         return next((it.content_type for it in self.inputs if it.name == name), None)
 
     def check_inputs(self, inputs: Tensors) -> None:
@@ -117,7 +117,7 @@ UNDECLARED = DeclaredModel()
 
 
 def parse_model(body: bytes) -> DeclaredModel:
-    """Return what V2's metadata of a model declares; nothing of what is not understood."""
+    """Return the declaration in V2's metadata of a model, without the parts that are not understood."""
     try:
         given = orjson.loads(body)
     except orjson.JSONDecodeError:

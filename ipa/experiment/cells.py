@@ -1,4 +1,4 @@
-"""A cell, the unit of work of every experiment, its outcome, and the outcomes on disk."""
+"""The cell, the unit of work of every experiment; its outcome; and the store of outcomes on disk."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class ExperimentCell:
 
 @dataclass(frozen=True, slots=True)
 class CellOutcome:
-    """The result of a cell: its figures (one row), a table by tick, and times that no two runs have alike."""
+    """The result of a cell: its figures (one row), a table by tick, and wall-clock times."""
 
     row: Row
     ticks: Columns = field(default_factory=dict)
@@ -131,7 +131,7 @@ def code_of(registry: Registry, name: str) -> str:
 
 
 class CellStore:
-    """Finished cells, a file each, shared by all experiments that write into the same folder."""
+    """Finished cells, one file per cell, shared by all experiments that write into the same folder."""
 
     def __init__(self, folder: Path, version: str) -> None:
         """`version` is that of the code that makes the outcomes (`code_version`)."""
@@ -145,7 +145,7 @@ class CellStore:
             return None
 
     def keep(self, cell: ExperimentCell, outcome: CellOutcome) -> None:
-        """Write the outcome so that a reader finds all of it or nothing, power cuts included."""
+        """Write the outcome atomically and durably."""
         path = self.path(cell)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}.part")

@@ -1,4 +1,4 @@
-"""The loads of an experiment as rates by the second, and the latency that SLAs are multiples of."""
+"""The loads of an experiment as rates by the second, and the latency of the fastest plan."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def data_folder() -> Path:
 
 
 def rates_of(arm: WorkloadArm, data: Path) -> list[float] | None:
-    """The rates of an arm that has a file, by the second and scaled; None where published data is not there.
+    """The rates of an arm that has a file, by the second and scaled; None if published data is missing.
 
-    InputError where the place `at` in a published file holds no numbers.
+    InputError if the place `at` in a published file holds no numbers.
     """
     path = data / (arm.shared or "")
     if arm.trace is None and not path.is_file():
@@ -75,7 +75,7 @@ def pipeline_of(
 
 
 def as_servers(profile: StageProfile, within_s: float) -> StageProfile:
-    """The profile with the service times that its throughputs tell of.
+    """The profile with service times that follow from its throughputs.
 
     Where the throughput th of a point is the largest Poisson rate whose 99th percentile is `within_s`,
     waiting included, the one server with exponential service of which that is true serves in
@@ -133,7 +133,7 @@ def sla_of(text: str, pipeline: Pipeline, profiles: Mapping[str, StageProfile]) 
 def fastest_s(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> float:
     """The latency of the fastest plan: the fastest variant and size of each stage, alone in its batch.
 
-    It is the percentile of service along the longest path, where nothing waits.
+    It is the percentile of service along the longest path, without waiting.
     """
     problem = planning_problem(pipeline, profiles, 1.0)
     until: dict[str, float] = {}

@@ -228,9 +228,9 @@ def compute(
     """Every cell with its outcome, in the order given. Cells that the store has are not computed again.
 
     `watch` is called with the number of cells to compute; its context receives the title of each finished
-    one. `say` is told what a first Ctrl-C leads to. The first Ctrl-C or SIGTERM finishes the cells under way,
-    a second one ends them. Errors: Interrupted, those of a cell. Outcomes are in the store in any case, but
-    for those with failed ticks.
+    one. `say` receives the message about a first Ctrl-C. The first Ctrl-C or SIGTERM finishes the cells under
+    way, a second one ends them. Errors: Interrupted, those of a cell. Outcomes are in the store in any case,
+    but for those with failed ticks.
     """
     outcomes = [store.load(cell) for cell in cells]
     missing = [at for at, outcome in enumerate(outcomes) if outcome is None]

@@ -1,4 +1,4 @@
-"""An experiment.yaml as values, and the runners: objects that make its cells, compute one, and report."""
+"""An experiment.yaml as values, and the runners, which make its cells, compute each, and report."""
 
 from __future__ import annotations
 

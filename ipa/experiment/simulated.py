@@ -1,4 +1,4 @@
-"""Cells of the simulator: a policy keeps a pipeline under a load, for a seed."""
+"""Cells of the simulator: a policy controls a pipeline under a load, for one seed."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def _by_interval(result: SimResult, edges_s: Sequence[float], percentile: float)
 
 
 def setup_of(payload: Mapping[str, Any], series: Mapping[str, array[float]]) -> SimSetup:
-    """The inputs of the simulator. If nothing keeps the SLA at first, the start takes more time."""
+    """The simulator's inputs. If no plan meets the SLA at first, the start is a plan for a longer SLA."""
     setup = _unstarted(payload, series)
     for looser in LOOSER:
         eased = replace(setup, pipeline=with_sla(setup.pipeline, payload["sla_s"] * looser))

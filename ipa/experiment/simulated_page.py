@@ -85,7 +85,7 @@ def number(value: object) -> float:
 
 
 def grid_of(experiment: Experiment, finished: Sequence[Finished]) -> CaseGrid:
-    """The runs by case, policy and seed. Where there are several forecasters each is a policy of its own."""
+    """The runs by case, policy and seed. With several forecasters each pair counts as a policy."""
     several = len({each.labels["forecaster"] for each in finished}) > 1
     rows: dict[tuple[CaseKey, str], dict[int, Row]] = {}
     cases: dict[CaseKey, None] = {}
@@ -105,7 +105,7 @@ def grid_of(experiment: Experiment, finished: Sequence[Finished]) -> CaseGrid:
 
 @dataclass(frozen=True, slots=True)
 class ReportMetric:
-    """A figure of the summary: its column, heading, format and factor, and how differences of it are told.
+    """A figure of the summary: its column, heading, format and factor, and the form of its differences.
 
     `relative`: as a ratio; `more_is_better` None: a difference is neither.
     """
@@ -155,7 +155,7 @@ RUNNER = ExperimentRunner(cells, work, blocks, words)
 def differences(experiment: Experiment, finished: Sequence[Finished]) -> list[dict[str, Any]]:
     """The difference of every policy from the reference, a row for each case, policy and figure.
 
-    With the ends of the 95 % interval of the pairs, which are NaN-free: None if unknown.
+    With the ends of the 95 % interval of the pairs; None, never NaN, if unknown.
     """
     grid = grid_of(experiment, finished)
     rows = []

@@ -23,7 +23,7 @@ PIPELINE, PROFILE = "Pipeline", "Profile"
 
 @dataclass(slots=True)
 class Checked:
-    """One file: what is in it, unless there are problems."""
+    """One checked file: its value, or its problems."""
 
     path: Path
     document: Document = field(repr=False, default_factory=lambda: Document("", None))
@@ -39,7 +39,7 @@ class Checked:
 def check_files(paths: Sequence[Path], pipelines_dir: Path, profiles_dir: Path) -> list[Checked]:
     """Each file found under `paths` (by default both folders), with its problems.
 
-    Pipelines are checked against their profiles, wherever those were given; else in `profiles_dir`.
+    Pipelines are checked against their profiles among `paths`, else against those in `profiles_dir`.
     """
     checked = [_check(path, kind) for path, kind in _find(paths, pipelines_dir, profiles_dir)]
     profiles = {(each.profile.pipeline, each.profile.stage): each for each in checked if each.profile}
@@ -80,7 +80,7 @@ def _kind(path: Path) -> str:
 
 
 def _head(path: Path) -> str:
-    """The beginning of a file, where its kind stands; empty where it cannot be read."""
+    """The beginning of a file, where its kind stands; empty if it cannot be read."""
     try:
         with opened(path) as stream:
             return stream.read(4096).decode("utf-8", errors="replace")

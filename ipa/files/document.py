@@ -1,4 +1,4 @@
-"""One YAML document as plain values, each with its line and column.
+"""A YAML document as plain values, each with its line and column.
 
 Nothing is constructed: libyaml's events are read here as YAML 1.2's core schema has it (`no` is text, `1e3` a
 number), less what surprises: numbers are decimal, keys are text and unique, tags, anchors and aliases are
@@ -72,9 +72,9 @@ class Document:
     shows_pointers: bool = False
 
     def problem(self, pointer: Pointer, message: str, *, at_key: bool = False) -> None:
-        """Note a problem at a value, or at its key; of what is absent, at what should hold it.
+        """Note a problem at a value or its key; for an absent value, at its parent.
 
-        InputError where there are very many.
+        InputError if there are too many.
         """
         mark = self.key_marks.get(pointer) if at_key else None
         near = pointer
@@ -86,7 +86,7 @@ class Document:
         self.problem_at(mark, message, to_json_pointer(pointer))
 
     def problem_at(self, mark: Mark, message: str, json_pointer: str = "") -> None:
-        """Note a problem at a place of the text. InputError where there are very many."""
+        """Note a problem at a place of the text. InputError if there are too many."""
         self.problems.append(Problem(message, self.path, *mark, json_pointer))
         if len(self.problems) >= MAX_PROBLEMS:
             self.raise_problems()
@@ -97,11 +97,11 @@ class Document:
         return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
 
     def sound(self) -> Any:
-        """The data with None in the place of each value that is not of its kind's form."""
+        """The data, with None in place of each value of the wrong form."""
         return _sound(self.data, self.unsound, ()) if self.unsound else self.data
 
     def is_sound(self, *keys: str | int) -> bool:
-        """True if all there, and below, is of its kind's form."""
+        """True if the value there, and all in it, has the right form."""
         return not any(place[: len(keys)] == keys for place in self.unsound)
 
     def raise_problems(self) -> None:
@@ -115,7 +115,7 @@ class Document:
 
 
 def first_twice(items: list[Any]) -> int | None:
-    """The index of the first entry that equals one before it, as JSON has it; None if there is none."""
+    """The index of the first entry that equals an earlier one as JSON; None if there is none."""
     texts: set[str] = set()
     for index, item in enumerate(items):
         is_whole = isinstance(item, float) and item.is_integer()
@@ -170,14 +170,14 @@ def resolve_plain(text: str) -> Any:
 
 
 def check_within(path: Path, folder: Path) -> None:
-    """InputError where a link leads out of the folder."""
+    """InputError if a link leads out of the folder."""
     if not path.resolve().is_relative_to(folder.resolve()):
         problem = Problem(f"this leads out of {folder}; put the file itself there", str(path), 1, 1)
         raise InputError(f"{path} is not in {folder}", problems=[problem])
 
 
 def read_text(path: Path) -> str:
-    """The text of a file; NotFoundError where there is none, InputError where it is no UTF-8 of fair size."""
+    """The text of a file; NotFoundError if there is none, InputError if it is not UTF-8 or is too large."""
     try:
         raw = read_bytes(path, MAX_BYTES)
     except InputError as error:
@@ -209,8 +209,8 @@ def parse(
 ) -> Document:
     """The document in the text, with the problems of its form noted.
 
-    InputError where no values can be had at all: broken YAML, a bomb, more than one document, or more values
-    than `most_values`, for which it gives the remedy.
+    InputError if there are no values to read: broken YAML, a bomb, several documents, or more values than
+    `most_values`, for which it has the remedy.
     """
     document = Document(path, None, shows_pointers=shows_pointers)
     for match in _CONTROL.finditer(text):
@@ -352,7 +352,7 @@ MAX_LETTERS = 200
 
 
 def unknown(name: str, known: Iterable[str]) -> str:
-    """The nearest known name, or some of them."""
+    """The remedy for an unknown name: the nearest known one, or some of them."""
     names = list(known)
     near = difflib.get_close_matches(name[:MAX_LETTERS], names[:MAX_NAMES], n=1)
     more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""

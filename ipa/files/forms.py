@@ -1,4 +1,4 @@
-"""Files by the forms of their keys (`ipa.model.forms`): read with all faults in words, written, described."""
+"""Files by the forms of their keys (`ipa.model.forms`): read with all faults listed, written, described."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def either(title: str, *forms: ValueForm, make: Callable[[Any], Any] | None = No
 
 
 def check(document: Document, form: ValueForm) -> Any:
-    """The model's value of the document; None if there are faults: each is noted."""
+    """The model's value of the document; None if there are faults, each of which is noted."""
     value = _Reader(document).read(form, document.data, ())
     return None if value is FAULTY else value
 
@@ -294,7 +294,7 @@ class _Reader:
 
 
 def name_of(at: Pointer) -> str:
-    """A value's name in a message: its last key, with the index of an entry of a list."""
+    """The name of a value in messages: its last key, with the index of an entry of a list."""
     if not at:
         return "the file"
     return f"entry {at[-1] + 1} of {name_of(at[:-1])}" if isinstance(at[-1], int) else str(at[-1])

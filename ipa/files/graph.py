@@ -1,6 +1,6 @@
-"""The graph of a pipeline file: a list for a chain, or a mapping from each stage to what it comes after.
+"""The graph of a pipeline file: a list for a chain, or a mapping from each stage to its predecessors.
 
-It must have one entry, no cycle, and routers and joins that add up.
+It must have one entry, no cycle, and consistent routers and joins.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FanOut = float | Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Arrow:
-    """One stage named under `after`: where it stands in the file, and the fan-out given there."""
+    """One stage named under `after`: its place in the file, and its fan-out there."""
 
     pointer: Pointer
     fan_out: FanOut | None = None
@@ -29,7 +29,7 @@ class Arrow:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A stage's place in the graph. `shares` is None where the file gives none."""
+    """A stage's place in the graph. `shares` is None if the file gives none."""
 
     name: str
     pointer: Pointer
@@ -43,7 +43,7 @@ class Node:
 
 
 def read_nodes(graph: Any) -> list[Node]:
-    """The nodes in the order of the file; what is None, since it is not of the right form, is left out."""
+    """The nodes in the order of the file, without malformed ones (None)."""
     if isinstance(graph, list):
         names = [(index, name) for index, name in enumerate(graph) if name is not None]
         befores = [None, *(name for _, name in names)]
@@ -86,9 +86,9 @@ def children_of(nodes: Sequence[Node]) -> dict[str, list[str]]:
 
 
 def in_order(nodes: Sequence[Node], done: Iterable[str] = ()) -> list[Node]:
-    """The nodes, each behind all that it comes after, in their own order where that leaves a choice.
+    """The nodes in topological order; ties keep the order of the file.
 
-    Those on a cycle, and behind one, are left out. `done` are taken as already behind.
+    Those on a cycle, and behind one, are left out. `done` are the names that count as placed already.
     """
     order: list[Node] = []
     passed = set(done)
@@ -114,7 +114,7 @@ def edges_of(node: Node, nodes: Mapping[str, Node], fan_outs: Mapping[str, FanOu
 
 
 def as_fan_out(value: FanOut) -> FanOut:
-    """The fan-out as the model has it: floats, and mappings that nobody changes."""
+    """The fan-out in the model's form: floats, and read-only mappings."""
     if isinstance(value, Mapping):
         return MappingProxyType({variant: float(items) for variant, items in value.items()})
     return float(value)
@@ -128,13 +128,13 @@ TOLERANCE = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class StageItems:
-    """Number of items that a stage handles for each request: a number times factors that variants decide."""
+    """The number of items that a stage handles for each request: a number times factors by variant."""
 
     constant: float
     factors: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = ()
 
     def times(self, parent: str, fan_out: FanOut) -> StageItems:
-        """As many, sent on by a parent."""
+        """The number of items after a parent's fan-out."""
         if not isinstance(fan_out, Mapping):
             return StageItems(self.constant * fan_out, self.factors)
         if len(set(fan_out.values())) == 1:
@@ -144,9 +144,9 @@ class StageItems:
 
 
 def check_flow(document: Document, nodes: Sequence[Node], fan_outs: Mapping[str, FanOut] | None) -> None:
-    """Note what is wrong with a graph whose names are all known and unique.
+    """Note the faults of a graph whose names are all known and unique.
 
-    `fan_outs` are those of the stages that give one; None where they are malformed.
+    `fan_outs` are those of the stages that give one; None if they are malformed.
     """
     children = children_of(nodes)
     for node in nodes:

@@ -1,7 +1,7 @@
 """Checks across the fields of a file: names that must exist, numbers that must agree.
 
-They run beside the check of each field, so that all problems come at once: what is not of the right form is
-None here, and is passed over.
+They run even if fields are malformed, so that all problems are listed at once: a malformed value is None
+here, and is skipped.
 """
 
 from __future__ import annotations
@@ -252,7 +252,7 @@ def _are_parents_known(
 
 
 def check_fan_out(document: Document, fan_out: Any, pointer: Pointer, sender: dict[str, Any] | None) -> None:
-    """Note where a fan-out by variant does not name exactly the variants of the stage that sends."""
+    """Note every fan-out by variant that does not name exactly the variants of the sending stage."""
     if not isinstance(fan_out, dict) or not fan_out:
         return
     if sender is None:

@@ -1,4 +1,4 @@
-"""pipeline.yaml <-> Pipeline, the words for its changes, and new files for a person to go on with."""
+"""pipeline.yaml <-> Pipeline, the description of its changes, and the files of a new pipeline."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ def pipeline_form() -> ValueForm:
 def load_pipeline(path: Path) -> Pipeline:
     """The pipeline in the file.
 
-    InputError lists every problem with its line and column; NotFoundError where there is no such file.
+    InputError lists every problem with its line and column; NotFoundError if there is no such file.
     """
     return pipeline_in(read_document(path))
 
@@ -418,7 +418,7 @@ USUAL_OBJECTIVE = {"alpha": 10, "beta": 0.1}
 def pipeline_text(pipeline: Pipeline, notes: tuple[str, ...] = ()) -> str:
     """The text of a new pipeline file; `notes` are comments at its head. It reads back as the pipeline.
 
-    But for its objectives, which are the usual one.
+    Except for the objectives: the file has the default one.
     """
     mapping = pipeline_to_mapping(pipeline)
     mapping.pop("default_objective")
@@ -458,8 +458,8 @@ def write_new(
 ) -> tuple[Path, ...]:
     """Write the pipeline and the schema that editors check it by; return the paths.
 
-    Unless it `has_models` also runtime.py and bench.py, to measure and run at once. ConflictError where any
-    of these but the schema is there and not `force`; nothing is written then.
+    Unless it `has_models` also runtime.py and bench.py, to measure and run at once. ConflictError, before
+    anything is written, if any of these but the schema exists and not `force`.
     """
     texts = {pipelines_dir / pipeline.name / FILE_NAME: pipeline_text(pipeline, notes)}
     for name in () if has_models else MODEL_FILES:

@@ -1,4 +1,4 @@
-"""Plans from JSON files: those that verbs print and save, and what runs now."""
+"""Plans from JSON files, as verbs print and save them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _BESIDE = section(
 
 @dataclass(frozen=True, slots=True)
 class PlanFile:
-    """A plan as `ipa plan -o json` prints it; `beside` by stage and variant, as far as the plan has it."""
+    """A plan as `ipa plan -o json` prints it; `beside` has its resources by stage and variant, if known."""
 
     pipeline: str | None = None
     pas: float | None = None
@@ -80,7 +80,7 @@ def read_plan(path: Path) -> PlanFile:
 
 
 def plan_in(data: Any, path: Path | str) -> PlanFile:
-    """As `read_plan`, of values that are named `path` where they are wrong."""
+    """The plan in the values, as `read_plan` returns it; errors name them `path`."""
     plan: PlanFile = read(Document(str(path), data, shows_pointers=True), _PLAN)
     if not plan.configs:
         raise InputError(f"{path} has no stages", hint="Write it with `ipa plan PIPELINE --rate R -o json`.")

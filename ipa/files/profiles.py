@@ -51,7 +51,7 @@ PROFILE = file_section("Profile", _KEYS)
 def load_profile(path: Path) -> StageProfile:
     """The profile in the file.
 
-    InputError lists every problem with its line and column; NotFoundError where there is no such file.
+    InputError lists every problem with its line and column; NotFoundError if there is no such file.
     """
     return profile_in(read_document(path))
 

@@ -1,4 +1,4 @@
-"""Input files that people name: regular files of a bounded size; an error says what else they are."""
+"""Input files that people name: regular files of a bounded size; errors name the kind of any other."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def is_file(path: Path) -> bool:
 def opened(path: Path) -> Iterator[BinaryIO]:
     """The file, open for reading.
 
-    NotFoundError where there is none; InputError where it is a folder, a device or a pipe, which might never
-    end, or cannot be read.
+    NotFoundError if there is none; InputError if it is a folder, a device or a pipe, which might never end,
+    or cannot be read.
     """
     try:
         # A pipe without a writer would block; what is no regular file is refused below.
@@ -61,7 +61,7 @@ def read_bytes(path: Path, most_bytes: int = MAX_BYTES) -> bytes:
 
 
 def read_utf8(path: Path, most_bytes: int = MAX_BYTES) -> str:
-    """The text of a file that an option names; InputError where it is missing, too large or no UTF-8."""
+    """The text of a file that an option names; InputError if it is missing, too large or not UTF-8."""
     try:
         return read_bytes(path, most_bytes).decode("utf-8")
     except NotFoundError as error:
@@ -71,7 +71,7 @@ def read_utf8(path: Path, most_bytes: int = MAX_BYTES) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The values in a JSON file; InputError as `read_utf8`, and where it is no JSON."""
+    """The values in a JSON file; InputError as `read_utf8`, and if it is not JSON."""
     try:
         return json.loads(read_utf8(path))
     except (ValueError, RecursionError) as error:
@@ -80,7 +80,7 @@ def read_json(path: Path) -> Any:
 
 
 def lines_of(path: Path) -> Iterator[str]:
-    """The lines of a file of any length; InputError as `read_utf8`, and of a line that is too long."""
+    """The lines of a file of any length; InputError as `read_utf8`, and for a line that is too long."""
     if not path.exists():
         raise InputError(f"{path} cannot be read: it does not exist")
     with opened(path) as file:

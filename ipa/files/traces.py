@@ -301,7 +301,7 @@ def trace_file(trace: str | Path) -> Path:
 
 
 def trace_in(folder: Path, trace: str) -> str:
-    """The trace with its path taken from the folder; unchanged if it is the packaged one."""
+    """The trace with its path relative to the folder; unchanged if it is the packaged one."""
     is_packaged = trace.partition("?")[0] == EXAMPLE_TRACE and not is_file(folder / EXAMPLE_TRACE)
     return trace if is_packaged else str(folder / trace)
 
@@ -357,8 +357,8 @@ def parse_trace(trace: str | Path) -> TraceReference:
 def read_trace(trace: str | Path, *, finds_outages: bool = True) -> tuple[float | None, ...]:
     """The rates of a trace in rps, one a second; InputError lists the lines that cannot be read.
 
-    Gaps (None) are the seconds without a record and, if it `finds_outages`, the zeros in runs where requests
-    were due. Errors: InputError, NotFoundError.
+    Gaps (None) are the seconds without a record and, if it `finds_outages`, runs of zeros in which requests
+    were expected. Errors: InputError, NotFoundError.
     """
     reference = parse_trace(trace)
     rates = _recorded(reference)
@@ -371,7 +371,7 @@ def read_trace(trace: str | Path, *, finds_outages: bool = True) -> tuple[float 
 
 
 def read_rates(trace: str | Path) -> tuple[float, ...]:
-    """The rates of a trace in rps, one a second, 0 where nothing was recorded. Errors as `read_trace`."""
+    """The rates of a trace in rps, one a second, 0 if nothing was recorded. Errors as `read_trace`."""
     return tuple(rate or 0.0 for rate in read_trace(trace, finds_outages=False))
 
 
@@ -424,7 +424,7 @@ def _recorded(reference: TraceReference) -> list[float | None]:
 
 
 def _by_second(path: Path, steps: Sequence[tuple[float, float]], step_s: float) -> list[float | None]:
-    """The mean rate in each second, None where no step is."""
+    """The mean rate in each second, None if no step is."""
     origin_s = steps[0][0]
     if step_s == 1.0 and steps[-1][0] - origin_s == len(steps) - 1:
         return [rate for _, rate in steps]

@@ -29,7 +29,7 @@ PAST_S, PAST_HORIZONS = 120.0, 3.0
 def slo_quantile(quantile: float, percentile: float) -> float:
     """The quantile to forecast for an SLO of that percentile, if for one of 99 it is `quantile`.
 
-    Peaks may be above it as many times more often as more requests may be late.
+    The share of peaks above it grows in proportion to the share of requests that may be late.
     """
     beyond = (1 - quantile) * (100 - percentile) / (100 - SLO_PERCENTILE)
     return min(max(1 - beyond, LEAST_QUANTILE), GREATEST_QUANTILE)
@@ -39,8 +39,8 @@ def slo_quantile(quantile: float, percentile: float) -> float:
 class Series:
     """A load without gaps, oldest first: trailing means over `smooth_s`, one every `step_s`.
 
-    `gap_ratio` is the share of steps since the first rate that were missing and filled in. `seen` says of
-    each step if it was observed, None if all were.
+    `gap_ratio` is the share of steps since the first rate that were missing and filled in. `seen` tells for
+    each step if it was observed; None if all were.
     """
 
     step_s: float
@@ -104,7 +104,7 @@ class Forecaster(Protocol):
 
     @property
     def max_gap_ratio(self) -> float:
-        """The largest share of gaps with which it can be trusted."""
+        """The largest share of gaps in the load with which the forecaster can be trusted."""
 
     def min_history_s(self, horizon_s: float) -> float:
         """Seconds of load that it needs to answer."""
@@ -153,7 +153,7 @@ class Trained:
         return Peak(float(points[0]), float(uppers[0]))
 
     def peaks(self, series: Series, counts: Ints, horizon_s: float, quantile: float) -> tuple[Floats, Floats]:
-        """The same after each of `counts` steps."""
+        """The points and upper quantiles after each of `counts` steps."""
         raise NotImplementedError
 
 
@@ -183,7 +183,7 @@ def prepare(load: LoadHistory, smooth_s: float = SMOOTH_S) -> Series:
 
 
 def trailing_mean(rates: Floats, width: int) -> Floats:
-    """The mean of each value and the `width`-1 before it, fewer at the start."""
+    """The mean of each value and the `width`-1 values before it, of fewer at the start."""
     sums = np.concatenate(([0.0], np.cumsum(rates)))
     ends = np.arange(1, len(rates) + 1)
     starts = np.maximum(0, ends - width)
@@ -192,12 +192,12 @@ def trailing_mean(rates: Floats, width: int) -> Floats:
 
 
 def memory_s(horizon_s: float) -> float:
-    """The time from which rungs take their quantiles; older peaks are those of another load."""
+    """The time over which rungs take their quantiles; older peaks count as those of another load."""
     return max(PAST_S, PAST_HORIZONS * horizon_s)
 
 
 def quantiles_of(values: Floats, counts: Ints, quantile: float, most: int) -> Floats:
-    """The quantile of the last `most` of the first `counts` values each, as `np.quantile` has it; 0 of none.
+    """For each of `counts`, the quantile of the last `most` of the first values (`np.quantile`); 0 of none.
 
     For few finite values: all windows are sorted at once, in a fraction of its time.
     """
@@ -220,7 +220,7 @@ def quantiles_of(values: Floats, counts: Ints, quantile: float, most: int) -> Fl
 
 
 def recent_max(rates: Floats, counts: Ints, width: int) -> Floats:
-    """The maximum of the last `width` of the first `counts` values each; of all if those are fewer."""
+    """For each of `counts`, the maximum of the last `width` of the first values, or of all if fewer."""
     recent = sliding_max(rates, width)[np.maximum(counts - width, 0)]
     return np.where(counts >= width, recent, np.maximum.accumulate(rates)[counts - 1])
 

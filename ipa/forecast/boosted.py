@@ -45,7 +45,7 @@ def levels(series: Series, ends: Ints) -> Floats:
 
 
 def features(series: Series, ends: Ints, ahead: int) -> tuple[Floats, Floats]:
-    """For each of `ends` its COLUMNS features, of the BACK_S before it, and its level."""
+    """The COLUMNS features of the BACK_S before each of `ends`, and its level."""
     rates = series.rates_rps
     scales = levels(series, ends)
     sums, squares = (_prefix(each) for each in (rates, rates * rates))
@@ -208,7 +208,7 @@ class Boosted(Trained):
 
 
 def learn(series: Series, horizon_s: float, quantile: float, growth: TreeGrowth = GROWTH) -> BoostedModel:
-    """Train a model on a load: the point on all of it, the upper quantile on all but the newest part.
+    """Train a model on a load: the median on all of it, the upper quantile on all but the newest part.
 
     That part calibrates the quantile. Windows with gaps are left out; DomainError if that leaves fewer than
     MIN_WINDOWS, or if the horizon exceeds a share of the input window.

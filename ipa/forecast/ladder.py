@@ -1,4 +1,4 @@
-"""The ladder: the rungs that can be trusted with the load, weighted, and why the others cannot be.
+"""The ladder: the rungs that can be trusted with the load, weighted, and the reasons against the others.
 
 Rungs of other packages are guarded: their exceptions become PluginErrors, and their answers are checked.
 """
@@ -38,8 +38,8 @@ OPTIONAL_METHODS = frozenset({"objection", "peaks", "replay"})
 class PluginForecaster:
     """A rung of the ladder under the name of its plug-in.
 
-    PluginError for whatever it raises that is no IpaError, for an answer of another type, and for one that is
-    not a number. The ladder judges the numbers.
+    PluginError for any exception but an IpaError, and for an answer that is not a Peak of numbers. The ladder
+    checks their values.
     """
 
     def __init__(self, plugin: Plugin, forecaster: Forecaster) -> None:
@@ -53,7 +53,7 @@ class PluginForecaster:
 
     @property
     def max_gap_ratio(self) -> float:
-        """The largest share of gaps with which it can be trusted."""
+        """The largest share of gaps in the load with which the forecaster can be trusted."""
         with self._plugin.guarded():
             return float(self._forecaster.max_gap_ratio)
 

@@ -34,7 +34,7 @@ TRAINED_SHARE, LAST_SHARE = 10.0, 0.1
 class Past:
     """The moments at which rungs are judged: steps from the series' beginning, and the peaks after them.
 
-    At a moment the peaks are known of those `lag` moments before it and earlier.
+    At a moment, only the peaks of moments at least `lag` earlier are known.
     """
 
     counts: Ints
@@ -53,14 +53,14 @@ class Judged:
 
 
 def past_of(series: Series, horizon_s: float) -> Past:
-    """The moments whose horizon is over, every EVERY_S."""
+    """The moments, every EVERY_S, whose horizon has ended."""
     ahead, total, every = series.steps(horizon_s), len(series.rates_rps), series.steps(EVERY_S)
     counts = np.arange(total - ahead, 0, -every)[::-1]
     return Past(counts, sliding_max(series.rates_rps, ahead)[counts], ceil(ahead / every))
 
 
 def judged(rung: Forecaster, series: Series, past: Past, horizon_s: float, quantile: float) -> Judged:
-    """The rung's answers, now and in the past. One that learns is judged on the half that it did not see.
+    """The rung's answers, now and in the past. One that learns is judged on the half it was not fitted to.
 
     Errors: those of the rung.
     """

@@ -25,7 +25,7 @@ class LastValue(Untrained):
     def replay(
         self, series: Series, counts: Ints, horizon_s: float, quantile: float
     ) -> tuple[Floats, Floats]:
-        """The last rate of the first `counts` steps each."""
+        """The last rate of the first `counts[i]` steps, for each i."""
         last = series.rates_rps[counts - 1]
         noise = np.sqrt(np.maximum(last, 0.0) / series.smooth_s)
         return last, last + NormalDist().inv_cdf(quantile) * noise

@@ -20,7 +20,7 @@ def outages(counts: Sequence[float]) -> Flags:
     """True for each count in a run of zeros in which about DUE requests or more were expected.
 
     Expected is the lesser of the means of the NEAR counts before it outside such runs, and of those after it:
-    a load that went idle is no outage.
+    a load that becomes idle is no outage.
     """
     rates = np.asarray(counts, dtype=np.float64)
     edges = np.diff(np.concatenate(([0], (rates == 0).astype(np.int8), [0])))

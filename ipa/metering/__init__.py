@@ -1,1 +1,1 @@
-"""The metrics of service, router and queues, each declared once, and the objects made from them."""
+"""The metrics of service, router and queues, each declared once, and their Prometheus objects."""

@@ -28,14 +28,14 @@ class MetricsEndpoint(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A label: all its possible values, or in words their bound."""
+    """A label: its possible values, or a description of their bound."""
 
     name: str
     values: tuple[str, ...] = ()
     bound: str = ""
 
     def known(self, value: str) -> str:
-        """The value, or OTHER if the label is closed and does not know it."""
+        """The value, or OTHER if the label is closed and lacks it."""
         return value if not self.values or value in self.values else OTHER
 
 

@@ -152,5 +152,5 @@ class ApiKey:
 
     @property
     def holder(self) -> str:
-        """The name that is recorded for what is done with the key: its digits tell keys of one name apart."""
+        """The name that the record has for the key's actions; its digits distinguish keys of one name."""
         return f"key:{self.name}#{self.key_id}"

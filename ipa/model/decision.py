@@ -161,9 +161,9 @@ class Change:
     """A change to write: from the state that was read (`revision`, `previous`) to `configs`.
 
     It is rolled back to `previous` if it is not ready `deadline_s` after the write. `amends` is the change
-    that was rolling out, if this one adds to it: then `previous` is the configuration before both. Of each
-    stage so many replicas were `lost` before (empty: none): it does not wait for them. `before` is the
-    configuration before the decision whose step it is, if that has taken steps already.
+    that was rolling out, if this one adds to it: then `previous` is the configuration before both. `lost` are
+    the replicas of each stage that were lost before (empty: none): the change does not wait for them.
+    `before` is the configuration before the decision whose step it is, if that has taken steps already.
     """
 
     decision_id: str

@@ -23,7 +23,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of a check: what was seen, and the command (or the words) that mends it."""
+    """The result of a check: its observation, and the remedy as a command or in words."""
 
     name: str
     state: Severity
@@ -38,7 +38,7 @@ Look = Callable[[], Iterable[Finding]]
 class DoctorCheck:
     """A check of `ipa doctor`. It is skipped if the check that `after` names failed.
 
-    Checks of one `turn` run one after another: computing at the same time would make each late.
+    Checks with the same `turn` run one after another: computing at the same time would make each late.
     """
 
     name: str

@@ -19,7 +19,7 @@ END = r"$(?!\n)"
 
 
 class RefusedError(ValueError):
-    """The error of a `make` with its own words, which follow the field's name and value in the message."""
+    """The error of a `make` whose text follows the field's name and value in the message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,11 @@ class Key:
 class ValueForm:
     """The form of a value in a file.
 
-    `schema` has the keywords of JSON Schema, those of entries and keys as forms; each holds for values of its
-    own type, so that a value may have several. `make` turns a checked value into the model's (ValueError: it
-    is none), `write` the model's into the file's. `keys` are those of a mapping whose keys are known; `name`
-    is its place in the published schema. With `as_written` a number stands for its text in the file.
+    `schema` has the keywords of JSON Schema, those of entries and keys as forms; each applies to values of
+    its own type, so a value may have several. `make` turns a checked value into the model's (ValueError:
+    invalid), `write` the model's into the file's. `keys` are those of a mapping whose keys are known; `name`
+    is its place in the published schema. With `as_written`, `make` receives the text of a number as it is in
+    the file.
     """
 
     schema: Mapping[str, Any] = field(default_factory=dict)
@@ -60,7 +61,7 @@ _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?(?:e-?[0-9]{1,2})?) ?([A-Za-z]+)")
 
 @dataclass(frozen=True, eq=False)
 class Quantity:
-    """A kind of quantity in text: its name, words for it, and its units in terms of the model's.
+    """A kind of quantity in text: its name, its description, and its units in terms of the model's.
 
     Decimal arithmetic, so that "227.1ms" and "0.2271s" are the same float and what is written reads back.
     """
@@ -85,7 +86,7 @@ class Quantity:
         return f"{text.rstrip('0').rstrip('.') if '.' in text else text}{unit}"
 
     def form(self, *, is_positive: bool = True, most: float = float("inf"), words: str = "") -> ValueForm:
-        """The form of such a text; `words` say what is at most `most`."""
+        """The form of such a text; `words` name the quantity that is at most `most`."""
 
         def make(text: str) -> float:
             value = self.parse(text)

@@ -22,7 +22,7 @@ _PATH = re.compile(r"(?<=://)([^/?#]*)/[^?#]+")
 def mask_url(url: str, *, path: bool = False) -> str:
     """The URL with *** for its user, its password, its fragment and the values of its query.
 
-    `path` hides the path too, where a receiver may have its secret. A text that is no URL is unchanged.
+    `path` hides the path too, which may hold the secret of a receiver. A text that is no URL is unchanged.
     """
     if "://" not in url:
         return url

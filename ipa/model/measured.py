@@ -35,9 +35,9 @@ def with_profiles(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> P
 def stage_beside(stage: Stage, profiles: Sequence[VariantProfile], bounds: Bounds) -> dict[str, Resources]:
     """The resources of one replica beside its cores, by variant, of the stage's variants with a profile.
 
-    Of measured and requested amounts the larger counts: a container holds what it requests, whatever it uses.
-    If variants are resident, each replica has room for the largest of them together; they share accelerators.
-    InputError: resident variants without a figure of a resource that has a bound.
+    The larger of the measured and the requested amount counts: a container reserves its requests. If variants
+    are resident, each replica has room for the largest of them together; they share accelerators. InputError:
+    resident variants without a figure of a resource that has a bound.
     """
     own = {variant.name: variant for variant in stage.variants}
     known = [each for each in profiles if each.variant in own]
@@ -67,7 +67,7 @@ ANY_VARIANT = "{variant}"
 def resident_variants(pipeline: Pipeline, stage: str, variant: str) -> tuple[str, ...]:
     """The variants that replicas of the stage keep loaded while `variant` runs, which is the first.
 
-    As many as `resident` says: its neighbours by accuracy, the less accurate one of two first, since it
+    They are `resident` in number: its neighbours by accuracy, the less accurate of two first, since it
     relieves overload. Without profiles the order of the file stands for that of accuracies.
     """
     known = pipeline.stage(stage)
@@ -85,9 +85,9 @@ def stand_ins(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The lighter and the heavier ones of the variants `there` that may serve instead of `variant`.
 
-    Lighter ones stand in where requests would be late, the most accurate first; none where the file asks for
-    an accuracy. Heavier ones serve while there is time, the least accurate first; none where new variants are
-    to be measured by a canary first. Neither where the file pins the variant.
+    Lighter ones stand in if requests would be late, the most accurate first; none if the file sets an
+    accuracy floor. Heavier ones serve while there is time, the least accurate first; none if new variants
+    need a canary. Neither if the file pins the variant.
     """
     planned, bounds = pipeline.stage(stage), pipeline.bounds
     if planned.pin.variant is not None:

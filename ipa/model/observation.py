@@ -110,9 +110,8 @@ class Loss:
 class Attainment:
     """The requests that ended in the last `window_s`: their number, and the share answered within the SLA.
 
-    Late, dropped and failed ones count against it. `losses` are those without an answer, most first, where
-    the source tells stage and cause. `retried` are the batches whose replica was lost, and that another
-    served.
+    Late, dropped and failed ones count against it. `losses` are those without an answer, most first, if the
+    source knows stage and cause. `retried` are the batches whose replica was lost, and that another served.
     """
 
     count: float
@@ -141,9 +140,9 @@ class Attainment:
 class StageObservation:
     """The observation of one stage, or of one part's stage if several configurations run side by side.
 
-    `batches` are those of all parts together, or if it `is_own` those of this part. `lost` says in words why
-    replicas that no change waits for are not ready. `served` are the shares of the items that each variant
-    answered, of all parts together, the largest first; empty if that is not known.
+    `batches` are those of all parts together, or if it `is_own` those of this part. `lost` is the reason, in
+    words, why replicas that no change waits for are not ready. `served` are the shares of the items that each
+    variant answered, of all parts together, the largest first; empty if that is not known.
     """
 
     stage: str
@@ -159,7 +158,7 @@ class StageObservation:
 
     @property
     def service_s(self) -> float | None:
-        """The mean time of a batch in a replica; None if none was seen."""
+        """The mean time of a batch in a replica; None if none was observed."""
         if isinstance(self.batches, Missing) or not self.batches.value.count:
             return None
         return self.batches.value.service_s
@@ -186,8 +185,8 @@ class Observation:
 
     `revision` is the version of the workload that was read (uid and generation on Kubernetes); a change is
     written only against it. `settled` is false while an earlier change rolls out. `changed_by` is the author
-    of the last change, if known and not this service. The rates of the last `bridged_s` are at least that of
-    before, since what counts the load was replaced. `parts` are those of `running()`, in its order; empty if
+    of the last change, if known and not this service. The rates of the last `bridged_s` are at least the rate
+    before, since the load's counter was replaced. `parts` are those of `running()`, in its order; empty if
     one configuration runs alone.
     """
 
@@ -223,7 +222,7 @@ class Observation:
     def busy(self) -> dict[str, float]:
         """The share of the time in which the ready replicas of each stage served batches, at most 1.
 
-        A stage is missing where its batches or its replicas were not observed.
+        A stage is missing if its batches or its replicas were not observed.
         """
         ready: dict[str, int] = {}
         for stage in self.stages:

@@ -38,7 +38,7 @@ def with_share(part: Sequence[StageConfig], percent: int) -> Configs:
 
 
 def in_order(parts: Sequence[Sequence[StageConfig]]) -> Configs:
-    """Return the parts as one row, the largest share first: equal sets are equal rows."""
+    """Return the parts as one tuple, the largest share first, so that equal sets are equal tuples."""
     return tuple(config for part in sorted(parts, key=order_of) for config in part)
 
 

@@ -181,7 +181,7 @@ class Bounds:
         return replace(self, accelerators=others if most is None else {**others, name: most})
 
     def within(self, cores: float) -> Bounds:
-        """The same bounds with at most so many cores, while a change rolls out too."""
+        """The same bounds with at most this many cores, also during a change."""
         most, change = (None if it is None else min(it, cores) for it in (self.cores, self.transition_cores))
         return replace(self, cores=cores if most is None else most, transition_cores=change)
 

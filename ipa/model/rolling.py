@@ -25,7 +25,7 @@ class Rolling:
     Deployment does. If it `rebatches`, replicas stay when the batch size changes: a queue forms the batches.
     Replicas of the stages `switches` have several variants loaded (`resident`), and also stay when the
     variant changes; if it `resizes`, also when their cores change, as long as they have as many threads. If
-    it `amends`, another write while a change rolls out goes on with what that started.
+    it `amends`, another write during a change keeps the replicas that the change has started.
     """
 
     surge_ratio: float = 1.0
@@ -41,7 +41,7 @@ class Rolling:
 
     @property
     def switches_at_once(self) -> bool:
-        """True if variants change in place, and a second write costs nothing, as one that restarts would."""
+        """True if variants change in place, so that a second write costs no restart."""
         return self.amends and bool(self.switches)
 
     def keeps_replicas(self, old: StageConfig, new: StageConfig) -> bool:
@@ -132,10 +132,9 @@ def change_peak(
 
 
 def quick_hop(old: StageConfig, new: StageConfig, rolling: Rolling) -> StageConfig | None:
-    """The first of two configurations that are ready sooner one after the other than `new` at once is.
+    """The first of two steps to `new` that together are ready sooner than a direct change; None if none are.
 
-    It replaces the replicas that there are; more of them come then, all together. None if `new` at once is as
-    quick.
+    The first step replaces the existing replicas, the second adds the rest together.
     """
     if rolling.keeps_replicas(old, new) or new.replicas <= old.replicas:
         return None

@@ -1,4 +1,4 @@
-"""Serving semantics: how a target serves a pipeline, and what of a pipeline's file it cannot honour."""
+"""Serving semantics: how a target serves a pipeline, and the keys of a pipeline file that it ignores."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ class Rebatch(StrEnum):
 class ServingSemantics:
     """The way in which a target serves a pipeline; the defaults are a central queue that can do everything.
 
-    `spread` says in words how requests reach replicas. `most_parts` is the number of configurations that may
-    run side by side, each with a share of the requests; several variants of one stage (`sets`) are such too.
+    `spread` describes how requests reach replicas. `most_parts` is the number of configurations that may run
+    side by side, each with a share of the requests; several variants of one stage (`sets`) are such too.
     `keeps_variants`: a replica keeps several variants loaded and switches between them in place (`resident`).
     """
 

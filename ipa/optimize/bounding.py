@@ -26,7 +26,7 @@ AROUND = (0.25, 0.5, 2.0, 4.0)
 
 @dataclass(frozen=True, slots=True)
 class Surrogates:
-    """The limits as linear rows: `use` is, a stage, (rows × options); `most` one number a row.
+    """The limits as linear rows: `use` is (rows × options) for each stage, `most` one number per row.
 
     The limit of a path, Σ mean + sqrt(Σ spread²) ≤ sla, is weakened to the chord of the root over what Σ
     spread² can be.

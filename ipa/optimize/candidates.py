@@ -42,7 +42,7 @@ def ranks(accuracies: Mapping[str, float], floor: float | None = None) -> dict[s
 
 
 def accuracy_of(problem: PlanningProblem, variants: Mapping[str, str]) -> tuple[float, float]:
-    """PAS and the accuracy term ACC if each named stage runs that variant; the others are free."""
+    """PAS and the accuracy term ACC if each named stage runs that variant; other stages count as 1."""
     accuracies, terms = [], []
     for stage in problem.stages:
         variant = variants.get(stage.name)
@@ -57,7 +57,7 @@ def accuracy_of(problem: PlanningProblem, variants: Mapping[str, str]) -> tuple[
 
 
 def accuracy_term(problem: PlanningProblem, terms: Sequence[float]) -> float:
-    """The accuracy term ACC of the objective, from one term a stage (1 for the pipeline's own router).
+    """The accuracy term ACC of the objective, from one term per stage (1 for the pipeline's own router).
 
     Sums and means count each stage by the share of the requests that visit it.
     """
@@ -104,7 +104,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """Points with their replicas, an entry each, sorted by block; those of a block are in the order of names.
+    """Points with their replicas, one per entry, sorted by block; those of a block are in the order of names.
 
     `term` is the share of the accuracy term, `held_cores` the cores of one replica with its overhead.
     `rate_rps` counts items. `numbers` has the rows of an option (`ipa.optimize.options`).

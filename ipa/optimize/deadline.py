@@ -24,5 +24,5 @@ class Deadline:
 
     @property
     def passed(self) -> bool:
-        """True if the time runs out."""
+        """True if the deadline has passed."""
         return self.remaining_s <= 0.0

@@ -29,8 +29,8 @@ def undominated(
     """The indices of the columns that no other column equals or undercuts in every row, ascending.
 
     `columns` is (criteria × candidates), smaller is better. Of equal candidates the first stays. With
-    `lasting`, a candidate goes only for an earlier one, or for one that undercuts it in one of those rows.
-    DeadlineError if the time runs out.
+    `lasting`, a candidate is dropped only for an earlier one, or for one that undercuts it in one of those
+    rows. DeadlineError if the time runs out.
     """
     order = np.lexsort(columns[::-1])
     ranked = columns.take(order, axis=1)
@@ -99,7 +99,7 @@ def reduce_program(program: Program) -> Program:
 
 
 def without_hopeless(program: Program) -> Program:
-    """Drop options that break a limit even beside the other stages' lightest options, or fit no neighbour."""
+    """Drop options that break a limit even with the lightest options elsewhere, or that fit no neighbour."""
     fits = [np.ones(len(stage), dtype=bool) for stage in program.stages]
     _drop_late(program, fits)
     for limit in program.limits():
@@ -176,7 +176,7 @@ def _without_dominated(program: Program, stage: Options, has_spread: bool, has_l
 
 
 def criteria(program: Program, stage: Options, has_spread: bool, has_levels: bool) -> Array:
-    """The criteria of each option, a row each, smaller is better; numbers of items must be equal."""
+    """The criteria as rows over the options, smaller is better; numbers of items must be equal."""
     rows = [-stage.value, stage.cost, stage.mean_s]
     if program.uses_product:
         rows.insert(0, -stage.factor)

@@ -33,7 +33,7 @@ NOTABLE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A limit without which a better plan exists, the gain, and that plan."""
+    """A binding limit, the gain if it is lifted, and the plan without it."""
 
     kind: str
     where: str
@@ -44,7 +44,7 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """The best plan of other variants, and how it differs: its own less the plan's."""
+    """The best plan with other variants; differences are its value less the plan's."""
 
     outcome: PlanSummary
     objective_change: float

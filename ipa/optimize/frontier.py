@@ -43,7 +43,7 @@ class FrontierPoint:
 
 
 def accuracy_cost(points: Sequence[FrontierPoint]) -> list[FrontierPoint]:
-    """The points that none of at most their cost equals or exceeds in accuracy, by rising cost."""
+    """The Pareto-optimal points in accuracy and cost, by rising cost."""
     best: list[FrontierPoint] = []
     for point in sorted(points, key=lambda each: (round(each.cost, 9), -each.pas, each.latency_s)):
         if not best or round(point.pas, 12) > round(best[-1].pas, 12):
@@ -85,8 +85,8 @@ def frontier(problem: PlanningProblem, deadline_s: float = 60.0) -> tuple[Fronti
 def worth_program(problem: PlanningProblem, limits: Mapping[str, float] | None = None) -> Program:
     """The reduced program whose objective is the worth of the problem's plans.
 
-    No plan may hold more than `limits` of resources other than cores, by name, and all plans are kept that no
-    other equals or exceeds in worth, cores and these resources.
+    No plan may use more than `limits` of resources other than cores, by name. All plans that are
+    Pareto-optimal in worth, cores and these resources are kept.
     """
     return reduce_program(_limited(problem, full_program(problem), limits or {}).in_cores())
 

@@ -54,7 +54,7 @@ class Graph:
         return len(self.terms) == 1 and self.terms[0].alternatives == (whole,) and self.terms[0].weight == 1.0
 
     def accuracy(self, terms: Sequence[float]) -> float:
-        """The accuracy of a request from one number a stage."""
+        """The accuracy of a request, given one number per stage."""
         return sum(
             term.weight * max(prod(terms[stage] for stage in stages) for stages in term.alternatives)
             for term in self.terms
@@ -78,7 +78,7 @@ class GraphStage(Protocol):
 
     @property
     def combine(self) -> CombineRule:
-        """The accuracy of what a combiner combines."""
+        """The rule for the accuracy of a combiner's inputs."""
 
 
 def graph_of(stages: Sequence[GraphStage]) -> Graph:

@@ -1,4 +1,4 @@
-"""The options of each stage at the rate, from which a plan chooses."""
+"""The options of each stage at the rate, of which a plan chooses one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def full_program(problem: PlanningProblem) -> Program:
 
 
 def draft_of(problem: PlanningProblem) -> Candidates:
-    """The problem's options without their times; the arithmetic is on all at once."""
+    """The problem's options without their times, computed for all at once."""
     levels = levels_of(problem)
     blocks = [
         CandidateBlock(at, level)
@@ -169,7 +169,7 @@ def _free_options(levels: Sequence[ItemCount], budgets: Sequence[ResourceBudget]
 
 
 def _numbers(problem: PlanningProblem, candidates: Candidates) -> Array:
-    """The rows of `NUMBERS` and of the budgets, an entry a candidate; those of the times are still empty."""
+    """The rows of `NUMBERS` and of the budgets, one entry per candidate; the times are still empty."""
     replicas, now = candidates.replicas, _running_use(problem)
     budgets = _budgets(problem, now)
     cores = replicas * candidates.held_cores

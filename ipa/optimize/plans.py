@@ -76,7 +76,7 @@ def configs_of(problem: PlanningProblem, program: Program, chosen: Sequence[int]
 def verify(problem: PlanningProblem, plan: Plan, right: Plan | None = None) -> None:
     """Return if the plan is valid; SolverError lists every wrong number and broken limit.
 
-    `right` is its description, if that is known.
+    `right` is the expected description, if known.
     """
     if plan.termination in (Termination.OPTIMAL, Termination.FEASIBLE):
         faults = list(_faults_of_plan(problem, plan, right))
@@ -171,7 +171,7 @@ def _peak(problem: PlanningProblem, stages: Sequence[StagePlan]) -> tuple[Resour
 
 
 def differs(name: str, given: float | None, expected: float) -> Iterator[str]:
-    """The fault of a number that is not what arithmetic gives, none if it is."""
+    """The fault if a number differs from its arithmetic value; none if they agree."""
     if given is None or not isfinite(given) or not isclose(given, expected, rel_tol=AGREE, abs_tol=AGREE):
         yield f"{name} is {expected!r} by arithmetic, not {given!r}"
 

@@ -1,7 +1,7 @@
 """Remove options that are too expensive before their times are computed.
 
-A quantile takes far longer to compute than a cost. The worth of a plan with an option, were all its stages in
-time, needs no times; options below a plan that is known to be in time need not be computed.
+A quantile takes far longer to compute than a cost. The worth of plans with an option is bounded without
+times; an option whose bound is below a plan known to be in time is dropped.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ STAFFING = 0.5
 def narrow_program(problem: PlanningProblem, deadline: Deadline) -> Program:
     """The program of a problem without options that no plan as good as a known one can have.
 
-    The known plan is what runs if that is in time, else one with about the usual number of replicas of each
-    point. All options are kept if none is found, or if times cost nothing.
+    The known plan is the running one if that is in time, else one with about the usual number of replicas of
+    each point. All options are kept if none is found, or if times cost nothing.
     """
     draft = draft_of(problem)
     if problem.compat is not Compat.TAIL or len(draft.point) <= FEW:

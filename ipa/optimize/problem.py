@@ -38,7 +38,7 @@ ROWS = {name: at for at, name in enumerate(NAMES)}
 
 
 class TableRow:
-    """A row of numbers of an object's table, as an attribute."""
+    """A descriptor for a row of an object's table of numbers."""
 
     def __init__(self, table: str, at: int) -> None:
         self._table, self._at = table, at
@@ -50,7 +50,7 @@ class TableRow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PointColumns:
-    """One entry a point, in the order of the points; `variant` is an index into `variants`.
+    """Columns with one entry per point, in the order of the points; `variant` is an index into `variants`.
 
     `order` are the points by names, batch size and cores; `place` finds a point by these. `table` has the
     numbers as rows (`ROWS`): the accuracy of each point's variant, items of a full batch, cores of a replica,
@@ -145,7 +145,7 @@ class Compat(StrEnum):
 class BatchPlace(IntEnum):
     """The place where a stage's batches form: one queue, or each replica.
 
-    A replica is of the first stage, or behind others.
+    Replicas of the first stage and those of later stages differ.
     """
 
     CENTRAL = 0

@@ -85,12 +85,12 @@ class Options:
         return self.counts[len(COUNTS) :]
 
     def held(self, budget: int) -> Array:
-        """The use of the budget of that number after the change."""
+        """The options' use of budget number `budget` after the change."""
         row: Array = self.numbers[len(NUMBERS) + 2 * budget]
         return row
 
     def peak(self, budget: int) -> Array:
-        """The use of the budget of that number by old and new replicas together."""
+        """The options' use of budget number `budget` by old and new replicas together."""
         row: Array = self.numbers[len(NUMBERS) + 2 * budget + 1]
         return row
 
@@ -113,7 +113,7 @@ class Options:
 
 
 def options_of(point: Index, replicas: Index, enter: Index, leave: Index, numbers: Array) -> Options:
-    """The options of those columns, of the rows of `NUMBERS`, and of those of the budgets."""
+    """The options with those columns, the rows of `NUMBERS`, and the rows of the budgets."""
     return Options(np.concatenate([point[None], replicas[None], enter[None], leave]), numbers)
 
 
@@ -142,7 +142,7 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class LinearLimit:
-    """Σ over the stages of the chosen options' use (`use`, one array a stage) ≤ `most`."""
+    """Σ over the stages of the chosen options' use (`use`, one array per stage) ≤ `most`."""
 
     name: str
     use: tuple[Array, ...]
@@ -237,7 +237,7 @@ class ProgramAnswer:
 
 
 def value_of(weights: Weights, stage: Options, uses_product: bool) -> Array:
-    """Each option's part of the objective beside the product."""
+    """Each option's part of the objective, without that of the product."""
     value = -weights.beta * stage.cost - weights.delta * stage.batch_size
     if weights.transition:
         value = value - weights.transition * stage.started_cores
@@ -246,7 +246,7 @@ def value_of(weights: Weights, stage: Options, uses_product: bool) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """The sums of a choice of one option a stage."""
+    """The sums of a choice of one option per stage."""
 
     objective: float
     term: float
@@ -286,5 +286,5 @@ def path_latency_s(graph: Graph, means_s: Sequence[float], spreads_s2: Sequence[
 
 
 def tolerance(limit: float) -> float:
-    """The rounding by which a sum may pass a limit: 1e-9, relative above 1."""
+    """The rounding by which a sum may exceed a limit: 1e-9, relative above 1."""
     return 1e-9 * max(1.0, limit) if limit < inf else 0.0

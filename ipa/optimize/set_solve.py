@@ -35,7 +35,7 @@ from ipa.optimize.program import EQUAL, tolerance
 
 @dataclass(frozen=True, slots=True)
 class CoreLevel:
-    """A number of cores that a variant may run on, and th_m(c): the rate it then carries within the SLO."""
+    """A number of cores that a variant may run on, and th_m(c): its capacity within the SLO."""
 
     cores: float
     capacity_rps: float
@@ -460,8 +460,8 @@ class SetBounds:
 
     With a price μ for a part of the load served and ν for a core of the budget, variants fall apart: Σ_m
     max(0, max_c (α·a_m + μ)·th_m(c)/λ − β·cost_m(c) − ν·c) − μ·(load left) + ν·(cores left); loading cost and
-    the other limits are left out. Any μ and any ν ≥ 0 bound from above; those are tried at which some level
-    just pays.
+    the other limits are left out. Any μ and any ν ≥ 0 bound from above; the values tried are those at which
+    some level breaks even.
     """
 
     def __init__(self, problem: SetProblem, variants: list[VariantArrays]) -> None:

@@ -24,7 +24,7 @@ SPACINGS = {BatchPlace.IN_REPLICA: (False,), BatchPlace.BEHIND: (False, True)}
 def option_times(
     problem: PlanningProblem, points: Array, replicas: Index, scalars: Array
 ) -> tuple[Array, Array, Array, Array]:
-    """Service time, wait, mean time and squared excess of the quantile over it, an entry a configuration.
+    """Per configuration: service time, wait, mean time, and the square of (quantile − mean).
 
     The split between service and wait is for display. `points` has the rows of `PointColumns.table`,
     `scalars` those of `SCALARS`.

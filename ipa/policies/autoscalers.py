@@ -238,7 +238,7 @@ class VpaMemory:
 
 @dataclass(frozen=True, slots=True)
 class VpaPlus(Autoscaler):
-    """The Vertical Pod Autoscaler for each stage, as InfAdapter compares with it: scales cores.
+    """The Vertical Pod Autoscaler for each stage, as in InfAdapter's evaluation: scales cores.
 
     The target of the VPA's recommender: the 90th percentile of a decaying histogram of the cores used, plus
     15 %, as a measured size. InfAdapter's improvement: up at once, down only after four intervals of 30 s.

@@ -159,7 +159,7 @@ class SlaScaledPlanner(Protocol):
 
 
 def constrained(pipeline: Pipeline, state: PolicyState) -> Pipeline:
-    """Return the pipeline with pins merged and excluded variants left out, for `only_more` without less.
+    """Return the pipeline with pins merged and without excluded variants; with `only_more` it can only grow.
 
     A stage that would be left without variants keeps all of its own. Planners apply its `slowdowns`.
     """
@@ -200,7 +200,7 @@ def pinned(pipeline: Pipeline, pins: Sequence[tuple[str, Pin]]) -> Pipeline:
 
 
 def merged_pin(old: Pin, new: Pin) -> Pin:
-    """The second pin, with what it leaves free as the first one has it."""
+    """The second pin, with its free fields taken from the first one."""
     return Pin(
         new.variant if new.variant is not None else old.variant,
         new.batch_size if new.batch_size is not None else old.batch_size,

@@ -50,7 +50,8 @@ class Ours:
     def at_once(self, running: Configs) -> bool:
         """True if the planner would never choose the running configuration: it is no benchmark for a plan.
 
-        Nor is one with a part without requests, which a process started that ended before it moved them.
+        Nor is one with a part without requests, left by a process that ended before it shifted requests to
+        it.
         """
         is_begun = any(config.share_percent == 0 for config in running)
         return is_begun or (self.offers is not None and not self.offers(self.pipeline, running))
@@ -221,7 +222,7 @@ class Frugal:
     name: str = "ours-frugal"
 
     def at_once(self, running: Configs) -> bool:
-        """Always true: the running configuration may be more accurate, and worth more, than required."""
+        """Always true: the running configuration may be more accurate, and of higher worth, than required."""
         return True
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:

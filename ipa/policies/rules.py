@@ -110,7 +110,7 @@ class RulePlanner:
         return stage_loads(self.profiled, observation, state.running)
 
     def plan(self, wanted: Configs, forecast: Forecast, state: PolicyState, name: str) -> Plan:
-        """The allowed part of `wanted` as a plan, for the forecast or as much of it as it carries."""
+        """A plan with the allowed part of `wanted`, for the forecast or the part of it that it carries."""
         fitted = fit(constrained(self.pipeline, state), wanted, state, self.rolling)
         return plan_of(self.profiled, fitted, forecast, name)
 

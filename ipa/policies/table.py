@@ -114,7 +114,7 @@ class PluginPolicy:
 
 
 def plan_faults(pipeline: Pipeline, plan: object) -> Iterator[str]:
-    """Every way in which the object is no plan of the pipeline, in words. The engine checks bounds."""
+    """The reasons why the object is not a plan of the pipeline, in words. The engine checks bounds."""
     if not isinstance(plan, Plan):
         yield f"a {type(plan).__name__} instead of a Plan"
         return
@@ -159,7 +159,7 @@ def _number_faults(values: object, names: tuple[str, ...], where: str) -> Iterat
 
 
 def is_recordable(memory: object) -> bool:
-    """True if a record can hold the memory, and give the same back: no lists, which could change later."""
+    """True if a record restores an equal memory: no lists, which could change later."""
     if memory is None or isinstance(memory, str | bool | int | float | Enum):
         return True
     if isinstance(memory, tuple):
@@ -197,7 +197,7 @@ class PolicyInputs:
         return self.profiled().predict
 
     def published(self, compat: Compat = Compat.PAPER) -> Profiled:
-        """The planner of the papers: base allocation, their latency formulas, or the released ones."""
+        """IPA's planner as published: base allocation, and the latency formula of `compat`."""
         return self._profiled(Allocation.BASE, compat)
 
     def ruled(self) -> RulePlanner:

@@ -1,7 +1,7 @@
 """Findings on a pipeline's profiles, each with its remedy: oddities, age, gaps; a summary of each profile.
 
-Oddities are not errors: they stop no plan. Changes of profiles are compared with their evidence: a figure
-changes with a measurement, or its source is named.
+Oddities are not errors: they stop no plan. A changed figure needs evidence: a new measurement, or a named
+source.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def summarise_fit(profile: StageProfile) -> FitSummary:
 
 
 def is_flat(fit: LatencyFit) -> bool:
-    """True if a constant meets the latencies about as well: R², which compares with one, then says nothing.
+    """True if a constant fits the latencies about as well: R², which compares with one, is meaningless then.
 
     Neither the fit's rise over its batch sizes nor its error is more than that of a poor fit.
     """
@@ -210,7 +210,7 @@ MOST_POOR_RATIO = 0.5
 
 @dataclass(frozen=True, slots=True)
 class ProfileDoubt:
-    """The reasons for which a stage's profile cannot be believed, with figures."""
+    """The reasons why a stage's profile is not credible, with figures."""
 
     stage: str
     reasons: tuple[str, ...]
@@ -220,7 +220,7 @@ class ProfileDoubt:
 
 
 def doubts(stages: Sequence[Stage], profiles: Mapping[str, StageProfile]) -> tuple[ProfileDoubt, ...]:
-    """The doubts of the profiles of those stages, of the variants that each stage has."""
+    """The doubts about the profiles of those stages, for the variants of each stage."""
     doubted = []
     for stage in stages:
         profile = profiles.get(stage.name)
@@ -235,7 +235,7 @@ def doubts(stages: Sequence[Stage], profiles: Mapping[str, StageProfile]) -> tup
 # The status of a service is asked for every second, and a profile seldom changes.
 @lru_cache(maxsize=512)
 def doubt_of(profile: StageProfile) -> ProfileDoubt | None:
-    """The doubt of a profile; None if it can be believed."""
+    """The doubt about a profile; None if it is credible."""
     reasons = tuple(_reasons(profile))
     return ProfileDoubt(profile.stage, reasons) if reasons else None
 
@@ -277,7 +277,7 @@ def _reasons(profile: StageProfile) -> Iterator[str]:
 def measure_command(pipeline: str, stage: str = "", *, planned_only: bool = False) -> str:
     """The command that measures the profiles of the pipeline, or of one stage.
 
-    Of a pipeline that is `planned_only` no model server is started: those are measured that run elsewhere.
+    For a pipeline that is `planned_only`, it measures model servers that run elsewhere.
     """
     of_stage = f" -s {stage}" if stage else ""
     place = " --at URL" if planned_only else ""
@@ -285,7 +285,7 @@ def measure_command(pipeline: str, stage: str = "", *, planned_only: bool = Fals
 
 
 def remedy_of_doubt(pipeline: str, stage: str, *, planned_only: bool) -> str:
-    """The remedy for a profile that cannot be believed, which ends with the command."""
+    """The remedy for a profile that is not credible, which ends with the command."""
     where = (
         "its pipeline is only planned, so it cannot be measured here; where its models run, with a bench.py "
         "of their requests"

@@ -130,11 +130,11 @@ def measure_points(
     limit_s: float,
     effort: MeasurementEffort,
 ) -> tuple[tuple[ProfilePoint, bool], ...]:
-    """Measure one point a batch size, by rising size, up to the first that would take longer than `limit_s`.
+    """Measure a point per batch size, by rising size, up to the first that takes longer than `limit_s`.
 
     Each comes with True if its p99 is steady. A size beyond the SLA cannot be part of a plan, and costs the
-    most time to measure. All sizes are measured in turn, for ROUNDS rounds: what slows the machine for some
-    seconds then slows all of them.
+    most time to measure. Sizes alternate for ROUNDS rounds, so that a disturbance of some seconds slows all
+    of them.
     """
     sizes = sorted(batch_sizes)
     rounds: list[Round] = []
@@ -187,7 +187,7 @@ def measure_batches(
     least: int = MIN_BATCHES,
     warm_up: int = WARM_UP_BATCHES,
 ) -> list[float]:
-    """The service times of at least so many batches, each sent when the last is answered.
+    """The service times of at least this many batches, each sent when the last is answered.
 
     The replica is busy all the time and its CPU quota, if any, is spent: the latency is that under sustained
     load, the throughput is its maximum.
@@ -207,8 +207,9 @@ def measure_batches(
 def is_steady(rounds: Sequence[Sequence[float]]) -> bool:
     """True if the standard error of the p99 is at most STEADY_RATIO of it.
 
-    By the scatter of the rounds' own p99s; where they are too short to have one, by the order statistics of
-    LEAST_STEADY batches or more, one binomial standard deviation below and above (of fifty to the slowest).
+    The error is the scatter of the rounds' p99s. If rounds are too short for a p99, it is half the distance
+    between the order statistics one binomial standard deviation below and above it, of LEAST_STEADY batches
+    or more.
     """
     if _have_tails(rounds):
         tails_s = [_tail_s(each) for each in rounds]
@@ -236,7 +237,7 @@ def summarise(rounds: Sequence[Sequence[float]], *, cores: float, batch_size: in
     """Summarise rounds of service times of back-to-back batches as a point.
 
     The p99 is the median of those of the rounds: one in which the machine was slow for a moment does not
-    count. Where they are too short, that of all batches.
+    count. If they are too short, it is that of all batches.
     """
     pooled = list(chain.from_iterable(rounds))
     mean_s = fmean(pooled)

@@ -115,7 +115,7 @@ def sojourn_in_replica(
     service_one_s: Floats,
     evenly: bool = False,
 ) -> Sojourn:
-    """As `ipa.queueing.tail.sojourn`, for replicas that batch what was spread to them; arrays of one shape.
+    """The sojourn time, as `tail.sojourn`, for replicas that batch for themselves; arrays of one shape.
 
     Requests are spread at random, so that each replica has its share of them. All items of a request are in
     one batch. A batch of several requests closes `timeout_s` after its first, or once it has `batch_size`,
@@ -311,7 +311,7 @@ def _tail(work: _Work, rate_rps: Floats, shape: Floats, scale: Floats) -> tuple[
 def _quantile(
     kinds: _Kinds, own_s: Floats, own_s2: Floats, decay: Floats, log_factor: Floats, late_ratio: float
 ) -> Floats:
-    """The time that `late_ratio` of the requests exceed, an entry an option; `own_s` and `own_s2` a kind.
+    """The time that `late_ratio` of the requests exceed, one entry per option; `own_s` and `own_s2` a kind.
 
     A request is served with its batch, once that has closed and the work before it is done: of its batch's
     requests a share of `first` waits `open_s` for that, `last` not at all, and the others a time that is even
@@ -357,7 +357,7 @@ def carried_in_replica(
     timeout_s: Floats,
     evenly: bool = False,
 ) -> Floats:
-    """The items a second that keep a replica busy, which batches what was spread to it.
+    """The items a second that keep a replica busy that batches for itself.
 
     `full_s` and `one_s` are the mean service times of `batch_size` items and of one. Batches have the
     requests that come within `timeout_s`, and no more than `batch_size` (`sojourn_in_replica`):

@@ -45,7 +45,7 @@ class Constants:
     """The fitted constants of the closed forms, and the corrections' weights.
 
     `steep` and `delay` shape the waiting tail and `early` its start, `paced` weighs the time until the next
-    replica is free, `sure` is the share of waiting that adds to service fully, `spread` weighs the service
+    replica is free, `sure` is the share of the wait that adds to service fully, `spread` weighs the service
     time's own tail, `partly` says how often a request's last items open a batch; those from `mean_delay` on
     belong to the mean only.
     """
@@ -195,7 +195,7 @@ def stage_parts(
 
 
 def quantile_of(parts: Parts, outputs: Sequence[Any], c: Constants) -> Floats:
-    """The quantile from the parts and the corrections of waiting's kind and length, batch size, forming."""
+    """The quantile from the parts and the corrections for the wait, the batch size and the forming."""
     kind, length, size, forming = outputs
     wait_s = (
         parts.log_factor * (parts.light_s + logistic(kind) * parts.heavy_s)
@@ -212,7 +212,7 @@ def quantile_of(parts: Parts, outputs: Sequence[Any], c: Constants) -> Floats:
 
 
 def mean_of(parts: Parts, outputs: Sequence[Any], c: Constants) -> Floats:
-    """The mean from the parts and the corrections of waiting."""
+    """The mean from the parts and the corrections for the wait."""
     kind, length, _, _ = outputs
     delayed = np.exp(c.mean_delay * parts.log_delayed)
     wait_s = c.mean_wait * (parts.light_s + logistic(kind) * parts.heavy_s) + c.mean_paced * parts.paced_s
@@ -411,8 +411,8 @@ def sojourn_with_quota(
 
     That is a token bucket, whose output is the later of two queues with the same arrivals: one served at full
     speed, and one at the speed of the quota that is a period ahead. A quantile is the later of the two's,
-    since both rise with the work before a request; the mean takes what their difference varies by as
-    exponential. Accuracy: docs/explanation/queueing.md.
+    since both rise with the work before a request; the mean assumes an exponential variation of their
+    difference. Accuracy: docs/explanation/queueing.md.
     """
     busy = formula(
         *(batch_size, replicas, service_mean_s, service_tail_s, rate_rps),

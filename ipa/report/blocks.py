@@ -57,7 +57,7 @@ def mean_of(values: Sequence[float]) -> Mean | None:
 def means_of(
     rows: Sequence[Mapping[str, float | None]], *, missing: float | None = None
 ) -> dict[str, Mean | None]:
-    """The means of rows of figures, a row a seed, over the rows that have the figure; None is unknown.
+    """The means of rows of figures, one row per seed, over the rows that have the figure; None is unknown.
 
     `missing` stands for a name that a row lacks.
     """
@@ -96,7 +96,7 @@ def student_t(freedom: int) -> float:
 
 
 def over_seeds(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The figures of `ipa simulate -o json` as means over seeds, and `intervals` beside them."""
+    """The figures of `ipa simulate -o json` as means over seeds, and their `intervals`."""
     words = (REASONS, FIRST_FAILURE)
     figures = means_of([{name: it[name] for name in it if name not in words} for it in summaries])
     reasons = means_of([it[REASONS] for it in summaries], missing=0)
@@ -109,7 +109,7 @@ def over_seeds(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def span(first: int, count: int) -> str:
-    """The seeds in words."""
+    """The seeds as text."""
     return f"{first}" if count == 1 else f"{first} to {first + count - 1}"
 
 
@@ -221,7 +221,7 @@ def signless(shown: str) -> str:
 
 
 def judged(mean: Mean | None, *, more_is_better: bool | None) -> str:
-    """ "better" or "worse" if the interval excludes zero, else ""; so for None, which prefers neither.
+    """ "better" or "worse" if the interval excludes zero, else ""; also "" if `more_is_better` is None.
 
     A difference of the size of rounding errors is none.
     """

@@ -126,10 +126,10 @@ def over_cells(
     line: float | None = None,
     least_span: float = 0.0,
 ) -> str:
-    """A figure over cells, a row each from the top: by policy its mean as a dot, with its interval.
+    """A figure over cells, one row each from the top: the mean of each policy as a dot, with its interval.
 
-    `line` is a vertical line where the figure should be at most, or where the reference is. Values far apart
-    are drawn on a logarithmic axis if they may be.
+    `line` is a vertical line at the limit of the figure, or at the reference. Values far apart are drawn on a
+    logarithmic axis, if that is allowed.
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -172,7 +172,7 @@ def over_cells(
 
 
 def colours_of(names: Sequence[str]) -> dict[str, str]:
-    """A colour for each name, the same for the same name in every report where it has one of its own."""
+    """A colour for each name; a name with a colour of its own has the same one in every report."""
     free = iter(OTHERS * (1 + len(names) // len(OTHERS)))
     return {name: FIXED.get(name) or next(free) for name in names}
 

@@ -1,1 +1,1 @@
-"""The use cases of the service, one subject a module: typed values in, typed values or an IpaError out."""
+"""The use cases of the service, one subject per module: typed values in, typed values or an IpaError out."""

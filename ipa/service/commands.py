@@ -43,10 +43,11 @@ class RevisionView:
 
 @dataclass(frozen=True, slots=True)
 class UndoView:
-    """The effect of a rollback now: `previous` runs, and `configs` are restored; `words` say why these.
+    """The effect of a rollback now: `configs` replace the running `previous`; `words` give the reason.
 
     `takes_back` are the changes that it takes back, the newest first; empty if it restores a revision by its
-    number. `unconfirmed` says which capacity it takes while requests are late; empty if it takes none.
+    number. `unconfirmed` names the capacity that it would remove while requests are late, which needs a
+    confirmation; empty if it removes none.
     """
 
     words: str
@@ -242,7 +243,7 @@ def pause(
 ) -> ControlView:
     """Hold everything until a moment, for a while, or (with neither) until resumed.
 
-    InputError if the end is past or given twice.
+    InputError if the end is in the past or given twice.
     """
     now, end = service.clock.now(), until
     if until is not None and for_s is not None:
@@ -279,7 +280,7 @@ def set_pin(
 ) -> ControlView:
     """Fix a part of the configuration of a stage, in place of the stage's earlier pin.
 
-    NotFoundError for an unknown stage; InputError lists all else that is wrong with the pin.
+    NotFoundError for an unknown stage; InputError lists all other faults of the pin.
     """
     problems = pin_problems(pipeline, stage, pin)
     if problems:
@@ -316,7 +317,7 @@ def add_freeze(
     start: datetime | None = None,
     weekly: bool = False,
 ) -> ControlView:
-    """Write nothing from `start` (None: now) to `end`, in `weekly` ones every seven days again.
+    """Forbid writes from `start` (None: now) to `end`; a `weekly` freeze repeats every seven days.
 
     InputError if the end is not after the start, or past, or if there are too many freezes.
     """
@@ -425,7 +426,7 @@ def preview_undo(
     whose: str | None,
     expected: Precondition | None = None,
 ) -> UndoView:
-    """The effect that `roll_back` has now. Errors: as there, of what is `expected` only if that is given."""
+    """The effect that `roll_back` would have now. Errors: those of `roll_back`; `expected` may be None."""
     live = live_of(service, pipeline.name)
     if expected is not None:
         expected.check(live.revision, f"pipeline {pipeline.name}")

@@ -76,7 +76,7 @@ def decision(service: Service, decision_id: str) -> tuple[Decision, dict[str, st
 def newest_first(
     log: DecisionLog, pipeline: str, before: str | None, most: int, *, applied_only: bool
 ) -> Iterator[Decision]:
-    """Yield up to `most` decisions before that one, newest first, read some at a time.
+    """Yield up to `most` decisions before that one, newest first, read in batches.
 
     NotFoundError for an unknown `before`.
     """
@@ -104,10 +104,10 @@ def newest_first(
 async def replay(
     caller: Caller, decision_id: str, policy: str | None, place: AbstractAsyncContextManager[None]
 ) -> ReplayResult:
-    """Take the decision again in threads, by `policy` or the one that took it, once there is the `place`.
+    """Replay the decision in a thread, by `policy` or its own one, once `place` is entered.
 
-    Errors: NotFoundError, ForbiddenError, InputError (no such policy), UsageError (the policy cannot have
-    the pipeline), RecordError, DeadlineError.
+    Errors: NotFoundError, ForbiddenError, InputError (no such policy), UsageError (the policy cannot plan the
+    pipeline), RecordError, DeadlineError.
     """
     decision, pipeline = await to_thread.run_sync(_recorded, caller, decision_id, policy)
     profiles = caller.service.profiles(pipeline.name)

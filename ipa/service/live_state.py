@@ -1,4 +1,4 @@
-"""A pipeline now: what its loop saw, forecast and decided last, by stage and by part of a shared load."""
+"""A pipeline now: its loop's latest observation, forecast and decision, by stage and by part."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Replica = tuple[str, str, int, float]
 
 @dataclass(frozen=True, slots=True)
 class ServedShare:
-    """The share of a stage's items that a variant answered lately, in the place of another or its own."""
+    """The share of a stage's items that a variant answered lately, wanted or standing in."""
 
     variant: str
     share_ratio: float
@@ -42,17 +42,16 @@ class ServedShare:
 
 @dataclass(frozen=True, slots=True)
 class StageLive:
-    """A stage now, or that of one part where several share the load. None is what was not seen.
+    """A stage now, or that of one part if several share the load. None stands for an unobserved value.
 
-    `utilisation_ratio` is ρ = λ/(n·h) at the rate seen, `busy_ratio` the share of the time in which the
-    stage's replicas served batches, as measured; at an overload the first exceeds 1. `slowdown_ratio` is how
-    many times its profile the variant takes where it runs, None where it was not seen;
-    `planned_slowdown_ratio` what is planned with. `planned_latency_s` is what the latest plan expects of it,
-    waiting included, None where another runs. `service_s` is the mean time of a batch in a replica, of all
-    parts together. `served` are the shares of the items that each variant answered, the largest first, and
-    `served_accuracy` is their mean accuracy; empty and None where only one answers, or it is not known.
-    `beside` are a replica's resources beside its cores, `resident` the other variants that it
-    keeps loaded.
+    `utilisation_ratio` is ρ = λ/(n·h) at the observed rate, `busy_ratio` the measured share of the time in
+    which the stage's replicas served batches; at an overload the first exceeds 1. `slowdown_ratio` is the
+    variant's observed time of a batch over its profile's, None if not observed; `planned_slowdown_ratio` the
+    one in plans. `planned_latency_s` is the latest plan's prediction, waiting included, None if another
+    configuration runs. `service_s` is the mean time of a batch in a replica, of all parts together. `served`
+    are the shares of the items that each variant answered, the largest first, and `served_accuracy` is their
+    mean accuracy; empty and None if only one answers, or if unknown. `beside` are a replica's resources
+    beside its cores, `resident` the other variants that it keeps loaded.
     """
 
     stage: str
@@ -76,9 +75,9 @@ class StageLive:
 
 @dataclass(frozen=True, slots=True)
 class InputLive:
-    """An input of the last tick. `missing` is the reason if it is missing, else None; `detail` in words.
+    """An input of the last tick. `missing` is the reason if it is missing, else None; `detail` explains it.
 
-    `age_s` is how old the sample was then; None where that is not known.
+    `age_s` is the age of the sample then; None if unknown.
     """
 
     input: str
@@ -102,7 +101,7 @@ class PartLive:
     """One of several configurations side by side, with its share of the requests.
 
     `latency_s` is at the SLA's percentile, `in_time_ratio` the share of its ended requests within the SLA;
-    None if they were not seen. `is_canary`: it is measured before it may have more.
+    None if they were not observed. `is_canary`: it is measured before it may take more.
     """
 
     share_percent: int
@@ -114,11 +113,11 @@ class PartLive:
 
 @dataclass(frozen=True, slots=True)
 class CanaryLive:
-    """The measurement of a new configuration on `share_percent` of the requests, before `wanted` runs.
+    """A canary: a new configuration takes `share_percent` of the requests before `wanted` may run.
 
-    It was measured for `measured_s` of `measure_s`: of its `requests` the share `in_time_ratio` was answered
-    within the SLA, of those of the others `others_in_time_ratio`, and `failed` had no answer. `latency_s` is
-    at the SLA's percentile. None if nothing was measured yet.
+    It was measured for `measured_s` of `measure_s`. `in_time_ratio` is the share of its `requests` that were
+    answered within the SLA, `others_in_time_ratio` that of the other parts; `failed` of them had no answer.
+    `latency_s` is at the SLA's percentile. None if nothing was measured yet.
     """
 
     share_percent: int
@@ -136,19 +135,17 @@ class CanaryLive:
 class LiveState:
     """A pipeline now: the loop's latest observation, forecast and decision, and its recent past.
 
-    `degraded` names in words what is not as it should be (a broken SLO, metrics that do not answer, a
-    rollback); empty means healthy, or that the pipeline is only planned and nothing runs. `latency_s` is at
-    the SLA's percentile, `in_time_ratio` the share of the ended requests that were answered within the SLA.
-    `slo_broken`: fewer than the SLO asks for, or a latency above the SLA where that is not observed.
-    `losses` are the requests without an answer, `dropped_rps` and `failed_rps` their rates, `retried_rps`
-    that of batches whose replica was lost; None if not observed. `planned_load_ratio` is the load that is
-    planned for over the forecast.
-    `next_tick_in_s` is None while no tick is due.
-    `reason` and `detail` are those of the latest decision. `inputs` are what it could be made of.
-    `cost_usd_per_hour` is the price of all resources, overhead included, if the pipeline has prices.
-    `pas` is that of what is to run, `served_pas` that of the variants that answered, None where they are the
-    same or it is not known.
-    `parts` are several configurations side by side, `canary` the new configuration that is measured first.
+    `degraded` lists the faults in words (a broken SLO, metrics that do not answer, a rollback); empty means
+    healthy, or a pipeline that is only planned. `latency_s` is at the SLA's percentile, `in_time_ratio` the
+    share of the ended requests that were answered within the SLA. `slo_broken`: that share is below the
+    SLO's, or if it is not observed, the latency is above the SLA. `losses` are the requests without an
+    answer, `dropped_rps` and `failed_rps` their rates, `retried_rps` that of batches whose replica was lost;
+    None if not observed. `planned_load_ratio` is the planned load over the forecast. `next_tick_in_s` is None
+    while no tick is due. `reason` and `detail` are those of the latest decision. `inputs` are its inputs.
+    `cost_usd_per_hour` is the price of all resources, overhead included, if the pipeline has prices. `pas` is
+    that of the wanted configuration, `served_pas` that of the variants that answered, None if they are the
+    same or unknown. `parts` are several configurations side by side, `canary` the new configuration that is
+    measured first.
     """
 
     at: str
@@ -332,7 +329,7 @@ def _served(
 ) -> tuple[tuple[ServedShare, ...], float | None]:
     """The shares of the variants that answered, and their mean accuracy.
 
-    Empty and None where only the running one did; None also where the accuracy of one is not known.
+    Empty and None if only the running one did; None also if the accuracy of one is unknown.
     """
     if config is None or not any(variant != config.variant for variant, _ in observed.served):
         return (), None
@@ -389,7 +386,7 @@ def _costs(pipeline: Pipeline, stages: Sequence[StageLive]) -> tuple[float | Non
 
 
 def runs_nothing(pipeline: Pipeline, observation: Observation) -> bool:
-    """True if the pipeline is only planned, and nothing of it was seen to run, which is no fault then."""
+    """True if the pipeline is only planned and has no observed workload, which is no fault then."""
     running = [stage.running for stage in observation.stages]
     is_gone = all(isinstance(it, Missing) and it.reason is MissingReason.ABSENT for it in running)
     return not pipeline.runnable and is_gone
@@ -413,7 +410,7 @@ def _degraded(
 
 
 def inputs_of(observation: Observation | None) -> tuple[InputLive, ...]:
-    """Load and latency of the pipeline, and of each stage what runs, what is ready, and what arrives."""
+    """Load and latency of the pipeline, and each stage's configuration, ready replicas and arrivals."""
     if observation is None:
         return ()
     inputs: list[tuple[str, str, Measured[Any] | Missing]] = [
@@ -437,7 +434,7 @@ def inputs_of(observation: Observation | None) -> tuple[InputLive, ...]:
 
 
 def parts_live(observation: Observation | None, snapshot: Snapshot) -> tuple[PartLive, ...]:
-    """The parts that run; none if one configuration runs alone, or it is not known."""
+    """The running parts; none if one configuration runs alone, or if unknown."""
     running = (observation.running() if observation else None) or ()
     parts = parts_of(running)
     if observation is None or len(parts) < 2:

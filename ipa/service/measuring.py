@@ -45,7 +45,7 @@ def measure_stage(
     step: Step,
     say: Tell,
 ) -> StageProfile:
-    """The profile of the variants. `step` receives each variant done on some cores, `say` the results.
+    """The profile of the variants. `step` receives each finished variant and cores, `say` the results.
 
     Errors: UnavailableError (a model server does not get ready, or fails).
     """

@@ -1,4 +1,4 @@
-"""The pipelines of the service: read them, and change those that are given over the API."""
+"""The pipelines of the service: read them, and change those that were created over the API."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class EdgeView:
 
 @dataclass(frozen=True, slots=True)
 class StageView:
-    """A stage as its owner wrote it: what it is, its variants in order, and the stages it comes after."""
+    """A stage as its owner wrote it: its kind, its variants in order, and the stages it comes after."""
 
     stage: str
     kind: StageKind
@@ -61,7 +61,7 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PipelineView:
-    """A pipeline as its owner wrote it. `not_controlled`: why no loop runs for it; empty where one does.
+    """A pipeline as its owner wrote it. `not_controlled`: why no loop runs for it; empty if one does.
 
     A pipeline that is not `runnable` is only planned; `not_runnable_because` says why. `address` is where
     clients send its requests.
@@ -92,7 +92,7 @@ class PipelineList:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """A pipeline that is no longer controlled; `left` says what that leaves as it is."""
+    """A pipeline that is no longer controlled; `left` names the parts of it that stay."""
 
     pipeline: str
     left: str
@@ -100,7 +100,7 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class PipelineChange:
-    """A change of a pipeline: who asks for it, why, and the version of the pipeline it was made for."""
+    """A change of a pipeline: its author and reason, and the version of the pipeline it was made for."""
 
     caller: Caller
     expected: Precondition
@@ -112,7 +112,7 @@ class PipelineChange:
         return self.caller.attribution(deed, self.by, self.reason)
 
     def check(self, pipeline: Pipeline) -> None:
-        """PreconditionError if the pipeline is at another version by now."""
+        """PreconditionError if the pipeline is at another version."""
         registry = self.caller.service.registry
         # As it is now, which may be another than when the request came.
         now = registry.pipelines.get(pipeline.name, pipeline)
@@ -133,9 +133,9 @@ def create(caller: Caller, pipeline: Pipeline, *, by: str = "", reason: str = ""
 
 
 def replace(change: PipelineChange, old: Pipeline, new: Pipeline) -> PipelineView:
-    """Replace a pipeline that was given over the API.
+    """Replace a pipeline that was created over the API.
 
-    Its loop goes on with it at once, and the record says what changed. Errors: PreconditionError,
+    Its loop continues with it at once, and the record has the changes. Errors: PreconditionError,
     ForbiddenError, InputError (another name), ConflictError, InProgressError.
     """
     if new.name != old.name:
@@ -160,7 +160,7 @@ def replace(change: PipelineChange, old: Pipeline, new: Pipeline) -> PipelineVie
 
 
 def remove(change: PipelineChange, pipeline: Pipeline) -> Removed:
-    """Stop controlling a pipeline that was given over the API, and forget it; its workload runs on."""
+    """Stop controlling a pipeline that was created over the API, and delete it; its workload stays."""
     with _one_at_a_time:
         change.check(pipeline)
         left = change.caller.service.registry.remove(pipeline.name, change.attribution(ControlAction.REMOVE))
@@ -169,7 +169,7 @@ def remove(change: PipelineChange, pipeline: Pipeline) -> Removed:
 
 
 def set_profile(change: PipelineChange, pipeline: Pipeline, stage: str, profile: StageProfile) -> None:
-    """Keep the newest profile of a stage; the pipeline is planned with it from now on."""
+    """Store the newest profile of a stage; plans use it from now on."""
     pipeline.stage(stage)
     with _one_at_a_time:
         change.check(pipeline)
@@ -186,7 +186,7 @@ def set_profile(change: PipelineChange, pipeline: Pipeline, stage: str, profile:
 
 
 def view(service: Service, pipeline: Pipeline) -> PipelineView:
-    """The pipeline as it is shown."""
+    """The view of the pipeline."""
     return pipeline_view(pipeline, *shown_beside(service, pipeline))
 
 
@@ -198,7 +198,7 @@ def shown_beside(service: Service, pipeline: Pipeline) -> tuple[str | None, Orig
 
 
 def _check_place(caller: Caller, pipeline: Pipeline) -> None:
-    """ConflictError where its namespace has no room for another pipeline, ForbiddenError for its name.
+    """ConflictError if its namespace has no room for another pipeline, ForbiddenError for its name.
 
     The refusal of a name has one form for every reason. Names are unique in the service: one that is taken
     where the caller sees nothing is not told from one that is for another namespace
@@ -231,7 +231,7 @@ def pipeline_view(
     not_controlled: str = "",
     address: RequestAddress = NO_ADDRESS,
 ) -> PipelineView:
-    """The pipeline without how its containers are run."""
+    """The view of the pipeline, without the settings of its containers."""
     return PipelineView(
         pipeline=pipeline.name,
         description=pipeline.description,

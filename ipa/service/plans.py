@@ -1,4 +1,4 @@
-"""Plans of what-if: their requests and answers, why they are best, and plans that are stored and applied."""
+"""What-if plans: requests and answers, explanations, frontiers, and plans that are stored and applied."""
 
 from __future__ import annotations
 
@@ -117,11 +117,11 @@ def once(
     act: Callable[[IdempotencyClaim], StoredAnswer],
     record: str = "",
 ) -> IdempotentAnswer:
-    """Return the answer of `act`, which is called once for the key, or the answer that is kept under it.
+    """Return the answer of `act`, which is called once per key, or the answer stored under the key.
 
-    InputError (422): the key came with another request before. InProgressError (409): that is under way.
-    If `act` raises nothing happened, and the key may be used again. The claim tells it whether an earlier
-    run of the service may have carried out the request already. The answer is forgotten with the `record`.
+    InputError (422): the key was used for another request. InProgressError (409): its request is under way.
+    If `act` raises, nothing was done, and the key may be used again. `act` receives the claim, which tells if
+    an earlier process may have carried out the request already. The answer is deleted with the `record`.
     """
     claim = answers.claim(key, request_digest, _HOLDER, clock.now().timestamp(), record)
     if claim.request_digest != request_digest:
@@ -231,7 +231,7 @@ def apply_plan(caller: Caller, plan_id: str, key: str, order: ChangeOrder) -> Id
 
 
 def basis_of(service: Service, pipeline: Pipeline) -> Basis:
-    """Return the inputs that a plan of the pipeline would be computed from now."""
+    """Return the inputs of a plan of the pipeline that is computed now."""
     profiles = service.profiles(pipeline.name)
     # Profiles are long, and the same objects from one change of theirs to the next.
     return Basis(revision_of(service, pipeline.name), digest_of(pipeline), digest_of(profiles))
@@ -307,8 +307,8 @@ class VariantFitView:
 class StageFits:
     """The fits of a stage's variants, which plans use instead of the measured points.
 
-    `doubts` are the reasons for which they cannot be believed, with figures. If there are some, `remedy` says
-    how to measure again, and ends with the command.
+    `doubts` are the reasons why they are not credible, with figures. If there are any, `remedy` is how to
+    measure again, with the command at its end.
     """
 
     pipeline: str

@@ -40,7 +40,7 @@ SimFigures = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ReviewRule:
-    """A rule that fails a change if the figure after it, or its increase, compares so to the limit."""
+    """A rule that fails a change if a figure after it, or the figure's increase, is beyond the limit."""
 
     figure: str
     comparison: str
@@ -67,7 +67,7 @@ class ReviewRule:
 
 
 def rule_of(text: str) -> ReviewRule:
-    """The rule in the text, such as `violation_ratio > 0.01`; UsageError if it is none."""
+    """Parse a rule such as `violation_ratio > 0.01`; UsageError if the text is not one."""
     parts = _RULE.fullmatch(text)
     try:
         limit = float(parts[3]) if parts else float("nan")

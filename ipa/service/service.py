@@ -31,25 +31,25 @@ from ipa.settings import GROUPS, Settings, SettingSource, shown_setting, variabl
 
 @dataclass(frozen=True, slots=True)
 class Precondition:
-    """The versions that a change was made for; `text` is how the caller wrote them."""
+    """The versions that a change was made for; `text` has them as the caller wrote them."""
 
     versions: frozenset[str]
     text: str
 
     def check(self, version: str, what: str) -> None:
-        """PreconditionError if the version of `what` is another one now."""
+        """PreconditionError if `what` is at another version."""
         now = plain_version(version)
         if now not in self.versions:
             raise PreconditionError(f'{what} is at "{now}", not {self.text}; read it again')
 
 
 def plain_version(version: str) -> str:
-    """The version without quotes, which HTTP puts around it."""
+    """The version without the quotes of an HTTP entity tag."""
     return version.replace('"', "")
 
 
 def at_revision(revision: str) -> Precondition:
-    """The precondition of a change that was decided at that revision."""
+    """The precondition that the revision is still this one."""
     version = plain_version(revision)
     return Precondition(frozenset({version}), f'"{version}" when the change was decided')
 
@@ -82,7 +82,7 @@ class Loop(Protocol):
         """The latest observation, forecast, plan and decision."""
 
     def request(self, wanted: ChangeRequest) -> Decision:
-        """Carry out a person's change; the recorded decision, which may be a hold with the cause.
+        """Carry out a person's change; return the recorded decision, which may be a hold with the cause.
 
         One that restores what ran before may replace an unfinished change.
         """
@@ -154,7 +154,7 @@ class PipelineRegistry(Protocol):
         """The latest edit of the pipeline while it ran; None if there was none."""
 
     def version(self, pipeline: Pipeline) -> str:
-        """The version of a pipeline, which changes whenever anything of its file would."""
+        """The version of a pipeline, which changes with anything in its file."""
 
     def give(self, pipeline: Pipeline, attribution: Attribution) -> None:
         """Add a pipeline, or replace the one of that name, as `attribution.deed` says."""
@@ -250,11 +250,11 @@ class Service:
         return self.registry.profiles.get(name, {})
 
     def profile_doubts(self, pipeline: Pipeline) -> tuple[str, ...]:
-        """The reasons for which the profiles of its stages cannot be believed, with figures; one a stage."""
+        """The reasons, one per stage, why its profiles are not credible, with figures."""
         return tuple(map(str, doubts(pipeline.served, self.profiles(pipeline.name))))
 
     def sees(self, pipeline: str, record: str) -> bool:
-        """True if that record is the one that a pipeline that may be seen writes now.
+        """True if a visible pipeline writes that record now.
 
         An earlier pipeline of the same name had another one.
         """

@@ -28,17 +28,17 @@ MOST_REQUESTS = 2e7
 
 
 class SimulatedPlace(Protocol):
-    """A target as the simulator knows it."""
+    """The properties of a target that the simulator needs."""
 
     @property
     def name(self) -> str:
         """Its name."""
 
     def shape(self, pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> Pipeline:
-        """The pipeline as it runs there."""
+        """The pipeline with its shape on the target."""
 
     def simulation(self, pipeline: Pipeline) -> tuple[ClusterSettings, MetricsSettings]:
-        """The behaviour of replicas and monitoring there."""
+        """The start and the monitoring of replicas on this target."""
 
     def serving(self, pipeline: Pipeline) -> ServingSemantics:
         """The way in which it serves the pipeline."""
@@ -47,7 +47,7 @@ class SimulatedPlace(Protocol):
 def over_seeds_of(
     setup: SimSetup, repeats: int, step: Callable[[str], None]
 ) -> tuple[SimResult, dict[str, Any]]:
-    """The run of the first seed, and the figures: those of that run, or their means and `intervals`.
+    """The run of the first seed, and its figures, or the means over all seeds with `intervals`.
 
     `step` receives the name of each further seed as it starts.
     """
@@ -90,7 +90,7 @@ def setup_on(
     forecast: ForecastSettings,
     guards: GuardSettings,
 ) -> SimSetup:
-    """A run whose late requests are dropped, and whose pods are replaced and watched, as on the target."""
+    """The setup of a run with the target's dropping of late requests, rolling updates and monitoring."""
     cluster, metrics = target.simulation(pipeline)
     shaped = target.shape(pipeline, profiles)
     serving = target.serving(pipeline)
@@ -108,7 +108,7 @@ def setup_on(
 
 
 def rates_of(workload: str, minutes: float | None, times: float) -> tuple[float, ...]:
-    """The rates by the second of a named workload or of a trace file; UsageError if none are left."""
+    """The rates by the second of a named workload or of a trace file; UsageError if none remain."""
     if workload in WORKLOADS:
         rates = tuple(float(rate) for rate in workload_rates(workload))
     elif is_file(trace_file(workload)):

@@ -1,4 +1,4 @@
-"""The status of a pipeline: its live state, what people have set, where its requests go; and of the fleet."""
+"""The status of a pipeline: its live state, people's overrides, its address; and that of the fleet."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ class FreezeView:
 class ControlView:
     """The overrides of a pipeline in force now: an expired pause is omitted.
 
-    `profile_doubts` tells by stage, with figures, what makes the plans that are written unbelievable.
+    `profile_doubts` are the reasons by stage, with figures, why plans are not credible; only if they are
+    written.
     """
 
     mode: Mode
@@ -57,11 +58,10 @@ class ControlView:
 class StatusView:
     """A pipeline now. `healthy` is false where `live.degraded` says why.
 
-    A pipeline that is not `runnable` is only planned; `not_runnable_because` says why.
-    `standing` is that of the replica that answers: one that does not lead only looks on. `beside` are the
-    policies that only say what they would do. `address` is where clients send its requests. `edit` is the
-    latest change of its files.
-    `simulated_speed` are the simulated seconds in a real one, None if the pipeline is real.
+    A pipeline that is not `runnable` is only planned; `not_runnable_because` says why. `standing` is the
+    leadership of the replica that answers: a standby does not decide. `beside` are the shadow policies.
+    `address` is where clients send its requests. `edit` is the latest change of its files. `simulated_speed`
+    are the simulated seconds in a real one, None if the pipeline is real.
     """
 
     pipeline: str
@@ -110,7 +110,7 @@ def control_view(control: PipelineControl, now: datetime) -> ControlView:
 
 
 def freeze_id(freeze: Freeze) -> str:
-    """A short name for the window, the same wherever it is asked for."""
+    """A short id of the window: equal windows have equal ids."""
     return digest(f"{freeze.start.isoformat()} {freeze.end.isoformat()} {freeze.weekly}")[:8]
 
 
@@ -172,7 +172,7 @@ def live_of(service: Service, name: str) -> LiveState:
 
 
 def revision_of(service: Service, name: str) -> str:
-    """The revision of the running workload, as `live_of` has it; empty if it was not seen."""
+    """The revision of the running workload, as `live_of` has it; empty if it was not observed."""
     loop = service.registry.loops.get(name)
     observation = loop.snapshot().observation if loop else None
     return observation.revision if observation else ""
@@ -195,10 +195,9 @@ class Share:
     """A pipeline's share of the fleet. `cores` is None if the running configuration is unknown.
 
     `latency_s` is at the percentile of its SLA, `sla_s`; `in_time_ratio` the share of its requests that were
-    answered within it, `lost_rps` those without an answer; None where it was not seen.
-    `budget_cores` is its own bound, `share_ratio` its part of the cores that were seen of all pipelines.
-    `held` and `budget` are the use and the bound of each resource, such as `cpu_cores`, `memory_gib` or
-    `nvidia.com/gpu`.
+    answered within it, `lost_rps` those without an answer; None if not observed. `budget_cores` is its own
+    bound, `share_ratio` its part of the observed cores of all pipelines. `held` and `budget` are the use and
+    the bound of each resource, such as `cpu_cores`, `memory_gib` or `nvidia.com/gpu`.
     """
 
     pipeline: str
@@ -229,7 +228,8 @@ class FleetView:
     """Totals over all pipelines. `cores` are the observed ones, `budget_cores` the sum of the pipelines'
     bounds, or None if one of them is unbounded.
 
-    `held` and `budget` are the same of each resource; `budget` has none of which a pipeline is unbounded.
+    `held` and `budget` are the same by resource; `budget` omits a resource that is unbounded for some
+    pipeline.
     """
 
     at: str

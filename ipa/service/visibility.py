@@ -1,4 +1,4 @@
-"""The service as far as a caller may see it, and what the caller may do."""
+"""The service restricted to the pipelines that a caller may see, and the caller's rights."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ MOST_NAMED = 50
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An identity, and the service as far as it may see it."""
+    """An identity, and the service with the pipelines that it may see."""
 
     identity: Identity
     service: Service
 
     def must(self, operation: Operation, namespace: str, pipeline: Pipeline | None = None) -> None:
-        """ForbiddenError if the caller may not do that there, or with that pipeline."""
+        """ForbiddenError if the caller lacks the right to the operation there, or on that pipeline."""
         if not self.identity.may(operation, namespace, pipeline):
             where = "in every namespace" if namespace == EVERYWHERE else f"in the namespace {namespace}"
             raise ForbiddenError(
@@ -42,7 +42,7 @@ class Caller:
     def name(self, claimed: str) -> str:
         """The name to record: the identity's, or the claimed one if authentication is off.
 
-        InputError for one that has the form of an identity that somebody vouches for.
+        InputError for a claimed name with the form of an authenticated identity.
         """
         if not self.identity.name and looks_vouched(claimed):
             message = f"{claimed!r} has the form of an identity, which takes a token; give a plain name"
@@ -50,14 +50,14 @@ class Caller:
         return self.identity.name or claimed
 
     def attribution(self, deed: ControlAction, by: str, reason: str) -> Attribution:
-        """The entry of the record about what the caller does; errors as of `name`."""
+        """The attribution of the caller's action for the record; errors as of `name`."""
         return Attribution(deed, self.name(by), reason)
 
 
 def visible_to(identity: Identity, service: Service) -> Service:
-    """The service without the pipelines that the identity may not read: they are as if not there.
+    """The service without the pipelines that the identity may not read, which count as missing.
 
-    UnavailableError if the rights of the identity cannot be found out.
+    UnavailableError if the rights of the identity cannot be looked up.
     """
     if identity.may(Operation.READ, EVERYWHERE):
         return service

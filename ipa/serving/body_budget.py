@@ -29,14 +29,14 @@ _ASIDE = ThreadPoolExecutor(1, "bodies")
 
 
 async def aside(is_large: bool, function: Callable[[Unpack[A]], R], *arguments: *A) -> R:
-    """The result of the function; in a thread if it has much to do, so that the event loop goes on."""
+    """The result of the function, which runs in a thread if `is_large`, so as not to block the event loop."""
     if not is_large:
         return function(*arguments)
     return await asyncio.get_running_loop().run_in_executor(_ASIDE, function, *arguments)
 
 
 def structure(text: bytes) -> bytes:
-    """Return the brackets, as square ones, commas and colons of the text that are outside of strings.
+    """Return the text's brackets (all as square ones), commas and colons outside of strings.
 
     A fixed number of passes over the text, each in C: linear for any text, JSON or not.
     """
@@ -46,7 +46,7 @@ def structure(text: bytes) -> bytes:
 
 
 def give_back_bodies() -> None:
-    """Have the memory of bodies given back to the system as soon as it is free."""
+    """Make the allocator return the memory of bodies to the system as soon as it is free."""
     if set_option := getattr(ctypes.CDLL(None), "mallopt", None):
         set_option(M_MMAP_THRESHOLD, OWN_PAGES_BYTES)
         # Each thread would else keep what it freed for itself.
@@ -54,13 +54,13 @@ def give_back_bodies() -> None:
 
 
 def give_back_memory() -> None:
-    """Give the pages that are free back to the system, which glibc does not do between those that are not."""
+    """Return free pages to the system, also those between used ones, which glibc would keep."""
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
 
 
 class NoRoomError(Exception):
-    """The bodies of other requests take all the memory that there is for them."""
+    """The bodies of other requests take all memory for bodies."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -69,7 +69,7 @@ class NoRoomError(Exception):
 
 
 class Incoming:
-    """A request body as it arrives, and what it becomes: `size_bytes` of memory that count for it."""
+    """A request body as it arrives; `size_bytes` of memory count for it in the budget."""
 
     def __init__(self, deadline: asyncio.Timeout) -> None:
         self.deadline = deadline
@@ -98,7 +98,7 @@ class BodyBudget:
         body.data += data
 
     def hold(self, body: Incoming, size: int) -> None:
-        """Count so many bytes more for the body; NoRoomError, and it counts no more, if there is no room."""
+        """Count this many more bytes for the body; without room NoRoomError, and the body is released."""
         while self.held_bytes + size > self._most_bytes:
             largest = max(
                 {body, *self._incomplete},
@@ -114,14 +114,14 @@ class BodyBudget:
         self.held_bytes += size
 
     def complete(self, body: Incoming) -> bytes:
-        """The whole body, which counts until it is released."""
+        """Return the whole body, which counts against the budget until `release`."""
         self._incomplete.discard(body)
         data = bytes(body.data)
         body.data.clear()
         return data
 
     def release(self, body: Incoming) -> None:
-        """Count the body no more."""
+        """Stop counting the body against the budget."""
         self._incomplete.discard(body)
         self.held_bytes -= body.size_bytes
         body.data.clear()
@@ -129,7 +129,7 @@ class BodyBudget:
 
 
 class Turns:
-    """Lets so many waiting tasks go on in each round of the event loop, in the order in which they came."""
+    """Lets a fixed number of waiting tasks continue in each round of the event loop, in order of arrival."""
 
     def __init__(self, each_round: int = READ_A_ROUND) -> None:
         self._each_round = each_round
@@ -138,7 +138,7 @@ class Turns:
         self._is_scheduled = False
 
     async def take(self) -> None:
-        """Wait for a turn."""
+        """Wait until this task may continue."""
         loop = asyncio.get_running_loop()
         if not self._is_scheduled:
             self._is_scheduled = True

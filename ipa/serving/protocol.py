@@ -99,7 +99,7 @@ class BoundedServer(uvicorn.Server):
             each.listen(ACCEPT_QUEUE)
 
     async def on_tick(self, counter: int) -> bool:
-        """Give back what many connections took once they are closed; uvicorn calls it ten times a second."""
+        """Return the memory of many closed connections; uvicorn calls it ten times a second."""
         count = len(self.server_state.connections)
         self._most = max(self._most, count)
         if self._most - count > KEPT_CONNECTIONS:

@@ -52,7 +52,7 @@ def steps(*parts: tuple[float, int]) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class LoadPattern:
-    """A load of 20 minutes as the IPA paper names them.
+    """A load of 20 minutes, under its name in the IPA paper.
 
     `corners` are (second, rate in rps), straight lines between; `noise_rps` the standard deviation of a
     second's rate around them.

@@ -77,7 +77,7 @@ class Pod:
 
 @dataclass(slots=True)
 class StagePods:
-    """The desired configuration of a stage, the one sent to its queue, and its pods, oldest first.
+    """A stage's desired configuration, the one sent to its queue, and its pods, oldest first.
 
     The queue knows batch size, resident variant, and cores that are given in place. The wanted variant was
     asked for at `asked_s`.
@@ -110,7 +110,7 @@ class PartPods:
         return tuple(run.wanted for run in self.runs.values())
 
     def want(self, part: Sequence[StageConfig]) -> None:
-        """Run this part here from now on."""
+        """Set the part that the slot is to run."""
         self.is_going = False
         for config in part:
             self.runs[config.stage].wanted = config
@@ -306,7 +306,7 @@ class SimCluster:
         return min(moments, default=inf)
 
     def advance(self, at_s: float) -> None:
-        """Make pods that are ready or gone by then so, and start their consequences.
+        """Process the pods that get ready or end by that time, and the steps that follow.
 
         Not to be called for a time after the next event.
         """
@@ -330,7 +330,7 @@ class SimCluster:
 
     @property
     def settled(self) -> bool:
-        """True if exactly the desired configuration runs."""
+        """True if exactly the desired configuration is running."""
         return not any(self._open_runs())
 
     def rollout(self, at_s: float) -> Rollout:

@@ -96,7 +96,7 @@ class RowTable:
         self.columns = {name: np.full(0, value) for name, value in first_values.items()}
 
     def reach(self, length: int) -> None:
-        """Have at least that many rows."""
+        """Grow the table to at least that many rows."""
         if length > self._length:
             more = 2 * length - self._length
             for name, value in self._first_values.items():
@@ -137,7 +137,7 @@ class BatchLog:
     def sums(self, since_s: float, until_s: float) -> tuple[int, float, int]:
         """The number of batches that ended after `since_s` and until `until_s`, their seconds and items.
 
-        Those whose items were all lost are none.
+        Batches whose items were all lost do not count.
         """
         count, seconds, total = 0, 0.0, 0
         for formed in reversed(self._pieces):

@@ -23,7 +23,7 @@ ENDS_LEFT, HAS_ENDED = ("ends left",), ("has ended",)
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An edge of the graph by numbers: from stage `parent` to stage `child`, the `place`-th before that."""
+    """An edge of the graph from stage `parent` to stage `child`, as its `place`-th input."""
 
     parent: int
     child: int
@@ -103,7 +103,7 @@ class Routes:
             columns[ENDS_LEFT][ids] = np.sum([visits[at] for at in self._ends], axis=0)
 
     def takes(self, link: Link, ids: Ints) -> Bools | None:
-        """True for those of these requests that go along the link; None: all."""
+        """Per request: True if it takes the link; None: all do."""
         return self._takes(link, ids) if link.parent in self._routers else None
 
     def _takes(self, link: Link, ids: Ints) -> Bools:
@@ -130,7 +130,7 @@ class Routes:
         columns[goes_to][ids] = whole.astype(np.int64)
 
     def arrive(self, at: int, ids: Ints, times_s: Floats) -> Ints | slice:
-        """The places, in order of time, of those of the requests sent to a stage that begin there now.
+        """The indices, in order of time, of the requests that begin at a stage now.
 
         At a join that is the last of each; ids may repeat in the input.
         """
@@ -156,7 +156,7 @@ class Routes:
         return self._table.columns["items", at][ids] if self.has_items else None
 
     def end(self, ids: Ints, lost: Bools) -> Bools:
-        """True for those, in order of time, that end their request: at its last stage, or its first loss."""
+        """Per item, in order of time: True if it ends its request, at the last stage or by the first loss."""
         if not self._forks:
             return np.ones(len(ids), dtype=np.bool_)
         ends_left, has_ended = self._table.columns[ENDS_LEFT], self._table.columns[HAS_ENDED]
@@ -175,7 +175,7 @@ class Routes:
 
 @dataclass(frozen=True, slots=True)
 class StageCapacity:
-    """Requests a second that a stage carries, those that it serves or has in a next batch, its usual time."""
+    """A stage's capacity in requests a second, the requests in service or in a next batch, its usual time."""
 
     rate_rps: float
     at_once: float
@@ -183,11 +183,11 @@ class StageCapacity:
 
 
 class Admission:
-    """Refuses what would be older than `deadline_s` at its end.
+    """Refuses requests that would be older than `deadline_s` at their end.
 
     The stage of the least capacity decides: `_backlog_s` is the time that it takes for all that was admitted.
-    A request is admitted if that and the usual times of all stages leave it in time, or if it would compete
-    with no other for a place.
+    A request is admitted if it would be in time after that and the usual times of all stages, or if no other
+    waits for a place.
     """
 
     def __init__(self, deadline_s: float) -> None:

@@ -1,4 +1,4 @@
-"""The Metrics port over a simulated pipeline, as a monitoring system sees it."""
+"""The Metrics port over a simulated pipeline, with scrapes, delays and gaps."""
 
 from __future__ import annotations
 

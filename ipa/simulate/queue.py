@@ -131,7 +131,7 @@ class QueueSim:
         return self._waiting
 
     def set_give_way(self, at_s: float, after_s: float) -> None:
-        """From `at_s` on items of that age give way to others."""
+        """From `at_s` on, items of that age are dropped if others can fill their batch."""
         self._since_s, self.give_way_after_s = at_s, after_s
 
     def offer(self, items: Waiting) -> None:

@@ -52,7 +52,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """The load of simulated pipelines in requests a second, one entry a second, and their pace."""
+    """The load of simulated pipelines in requests a second, one entry per second, and their pace."""
 
     rates_rps: Floats
     pace: Pace
@@ -92,7 +92,7 @@ class RealtimeWorlds:
         self.workload, self.metrics = RealtimeWorkload(self), RealtimeMetrics(self)
 
     def check(self, pipeline: Pipeline) -> None:
-        """ConflictError if the world of the pipeline cannot be that of its changed file."""
+        """ConflictError if the simulated world cannot take over the pipeline's changed file."""
         lived = self._worlds[pipeline.name].pipeline
         if _shape_of(pipeline) != _shape_of(lived):
             raise ConflictError(
@@ -101,7 +101,7 @@ class RealtimeWorlds:
             )
 
     def adopt(self, pipeline: Pipeline) -> None:
-        """Nothing: SLA, bounds and objectives are its loop's, and service times stay those of the start."""
+        """Do nothing: SLA, bounds and objectives belong to the loop, and service times do not change."""
 
     @contextmanager
     def at_now(self, pipeline: Pipeline) -> Iterator[SimWorld]:

@@ -130,7 +130,7 @@ class SimTick:
 
 
 def failure_of(decision: Decision) -> str:
-    """The failure of policy, solver or forecaster at the tick, in words; empty if none failed."""
+    """The failure of the policy, solver or forecaster at the tick, in words; empty if none failed."""
     if decision.reason is ReasonCode.SOLVER_FAILED:
         return decision.detail
     return failure_in(decision.forecast) if decision.forecast else ""
@@ -273,11 +273,11 @@ MOST_ANSWERS = 1000
 class SimSetup:
     """All inputs of a run: equal setups have equal results.
 
-    `rates_rps` are the requests a second, one entry a second; `spacing` is their distribution within one (see
-    `request_times`). `policy` is a name in `POLICIES`, a policy, or what makes one. `start` is the first
-    configuration; without it the plan for the highest rate of the first `start_s` seconds. `drop` and `queue`
-    are those of `StageSim`. `keep_inputs` keeps decisions as production does, with their inputs and the
-    explanations of their plans.
+    `rates_rps` are the requests a second, one entry per second; `spacing` is their distribution within one
+    (see `request_times`). `policy` is a name in `POLICIES`, a policy, or a factory of one. `start` is the
+    first configuration; without it the plan for the highest rate of the first `start_s` seconds. `drop` and
+    `queue` are those of `StageSim`. `keep_inputs` keeps decisions as production does, with their inputs and
+    the explanations of their plans.
     """
 
     pipeline: Pipeline
@@ -369,7 +369,7 @@ def simulate(setup: SimSetup) -> SimResult:
 
 
 def policy_of(setup: SimSetup) -> tuple[PolicyInputs, Policy]:
-    """The policy of a run and what it is made of; a plug-in answers within a tick of the service.
+    """The policy of a run and its inputs; a plug-in answers within a tick of the service.
 
     Errors: UsageError (no such policy, or not for this pipeline), PluginError.
     """

@@ -82,7 +82,7 @@ class Requests:
 
 
 class CountsPerSecond:
-    """A count a second."""
+    """Counts of events per second."""
 
     def __init__(self) -> None:
         self._counts = np.zeros(64, dtype=np.int64)

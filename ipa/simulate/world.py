@@ -80,7 +80,7 @@ EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class SimClock:
-    """The Clock port: time stands still until somebody waits, which advances the simulation."""
+    """The Clock port: time passes only in `wait`, which advances the simulation."""
 
     def __init__(self, advance: Callable[[float], None]) -> None:
         self._advance = advance
@@ -95,7 +95,7 @@ class SimClock:
         return EPOCH + timedelta(seconds=self._now_s)
 
     def wait(self, seconds: float) -> None:
-        """Let that much time pass."""
+        """Advance the simulation by this time."""
         until_s = self._now_s + max(seconds, 0.0)
         self._advance(until_s)
         self._now_s = until_s
@@ -146,7 +146,7 @@ def discipline_of(serving: ServingSemantics) -> QueueDiscipline:
 
 
 class SimWorld:
-    """One pipeline that is sent requests at `times_s` (rising, in s), and the ports of its control loop.
+    """A pipeline with requests at `times_s` (rising, in s), and the ports of its control loop.
 
     `truth` is the true performance of its pods; the first `configs` serve from the beginning.
     """
@@ -204,7 +204,7 @@ class SimWorld:
         self._follow(self._at_s)
 
     def advance(self, until_s: float) -> None:
-        """Let time pass until then."""
+        """Advance the simulation to this time."""
         while self._at_s < until_s:
             slow_s = self.truth.next_moment_s(self._at_s)
             at_s = min(until_s, slow_s, max(self.cluster.next_event_s(), self._at_s))
@@ -219,7 +219,7 @@ class SimWorld:
                 self._follow(at_s)
 
     def finish(self) -> None:
-        """Let the requests inside end without more ticks; those that have not after `LONGEST_S` are lost."""
+        """Advance without ticks until every request has ended; those left after `LONGEST_S` are lost."""
         until_s = self._at_s + LONGEST_S
         while any(lane.sim.inside for lane in self._lanes.values()) and self._at_s < until_s:
             self.advance(self._at_s + 1.0)

@@ -1,8 +1,8 @@
-"""The Target protocol: what service, planner and command line ask of a place to run pipelines.
+"""The Target protocol: the interface of service, planner and command line to a place that runs pipelines.
 
 A target is one folder and one entry point in the group `ipa.targets`, which names an instance of a subclass
-of `Target`. A small one gives `name`, `serving` and `open`; what it leaves out is refused by name. The module
-of the entry point is loaded to read any pipeline file, so what only `open` needs is imported there.
+of `Target`. A small one implements `name`, `serving` and `open`; other operations are refused by name. The
+module of the entry point is loaded to read any pipeline file, so imports that only `open` needs belong in it.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ Configs = tuple[StageConfig, ...]
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """All that the service gives a target to open a world with.
+    """The arguments of `Target.open`: the pipelines, and the service's resources for them.
 
     `pipelines` change in place as they come and go over the API. `start` is the plan that a pipeline starts
-    with, if nothing of it runs yet; InfeasibleError if there is none. `decision` is a recorded decision by
-    its id. What is started ends with `resources`; `registry` takes metrics of the target's own.
+    with, if it does not run yet; InfeasibleError if there is none. `decision` returns a recorded decision by
+    its id. Whatever the target starts must end with `resources`; `registry` takes the target's own metrics.
     """
 
     settings: Settings
@@ -64,13 +64,13 @@ class Site:
 
 
 class Adopting(Protocol):
-    """Lets running pipelines go on as their changed files say."""
+    """Applies changed files to running pipelines without a restart."""
 
     def check(self, pipeline: Pipeline) -> None:
-        """Return if it can go on as that; ConflictError if it takes another start."""
+        """Return if the pipeline can take over the change; ConflictError if it needs a restart."""
 
     def adopt(self, pipeline: Pipeline) -> None:
-        """Run it on as that. It was checked before."""
+        """Take over the change, which was checked before."""
 
 
 # Starts a watch: pipelines, the loop to wake, the least seconds between two wakes, the signal that ends it.
@@ -93,10 +93,10 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class ImportRequest:
-    """A pipeline to make from what runs: the workload of that name or the only one, in a file or there.
+    """A request to import a pipeline: from the workload of that name or the only one, running or in a file.
 
-    `pipeline` is the name that it gets, empty for the workload's. `part` is the configuration to read, if
-    several share the requests; empty for the busiest.
+    `pipeline` is its new name, empty for the workload's. `part` is the configuration to read, if several
+    share the requests; empty for the busiest.
     """
 
     sla: Sla
@@ -110,7 +110,7 @@ class ImportRequest:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """The pipeline, its running configuration (empty if no plan would have it), and notes for a person."""
+    """The pipeline, its running configuration (empty if no plan could have it), and notes for a person."""
 
     pipeline: Pipeline
     configs: Configs
@@ -118,7 +118,7 @@ class Imported:
 
 
 class Target(ABC):
-    """A place to run pipelines. Each method that is not abstract refuses, or needs nothing."""
+    """A place to run pipelines. The methods that are not abstract refuse, or have a default."""
 
     # As the setting `target` and `--at` have it.
     name: ClassVar[str]
@@ -147,11 +147,13 @@ class Target(ABC):
         return SystemClock(stop)
 
     def shape(self, pipeline: Pipeline, profiles: Profiles) -> Pipeline:
-        """The pipeline as it runs there: cores of its own parts in `bounds.overhead`, `Stage.unbatched`."""
+        """The pipeline with its shape on the target: cores of its own parts in the overhead,
+        `Stage.unbatched`.
+        """
         return pipeline
 
     def place(self, pipeline: Pipeline) -> str:
-        """The target with the pipeline's shape, as messages name it."""
+        """The name of the target and the pipeline's shape in messages."""
         return self.title
 
     def unhonoured(self, pipeline: Pipeline) -> list[Unhonoured]:
@@ -159,26 +161,26 @@ class Target(ABC):
         return list(unhonoured(pipeline, self.serving(pipeline), self.place(pipeline)))
 
     def unfit(self, pipeline: Pipeline) -> str:
-        """The reason why a pipeline given over the API is not run there; empty if it is.
+        """The reason why a pipeline created over the API cannot run there; empty if it can.
 
-        By default only those of files are: their files may say which programs to start.
+        By default only pipelines of files can: a file may name programs to start.
         """
         return f"target {self.name} runs the pipelines of files only; it can be planned"
 
     def placed(self, pipeline: Pipeline) -> bool:
-        """True if the pipeline's file says how it runs there."""
+        """True if the pipeline's file has a section for the target."""
         return not self.sections.key or self.sections.key in pipeline.targets
 
     def starting_section(self, pipeline: str, namespace: str) -> Mapping[str, Any]:
-        """Its section in the file of the new pipeline; empty for none."""
+        """The target's section in the file of a new pipeline; empty without one."""
         return {}
 
     def access(self) -> tuple[ResourceKind, Callable[[Pipeline], Sequence[tuple[str, str]]]]:
-        """The kind of object whose rights are asked about, and (namespace, name) of each of a pipeline."""
+        """The kind of object on which rights are checked, and (namespace, name) of each of a pipeline's."""
         raise self._cannot("say by a cluster who may do what")
 
     def simulation(self, pipeline: Pipeline) -> tuple[ClusterSettings, MetricsSettings]:
-        """The behaviour of replicas and monitoring, for the simulator: by default as `serving` says."""
+        """The start and the monitoring of replicas, for the simulator: by default derived from `serving`."""
         from ipa.simulate.cluster import ClusterSettings
         from ipa.simulate.metrics import MetricsSettings
 
@@ -198,7 +200,7 @@ class Target(ABC):
         return []
 
     def settings_at(self, settings: Settings, where: str) -> Settings:
-        """The settings with the place that `--at NAME:WHERE` names."""
+        """The settings with the WHERE of `--at NAME:WHERE`."""
         return settings
 
     def in_namespace(self, pipeline: Pipeline, namespace: str) -> Pipeline:
@@ -206,7 +208,7 @@ class Target(ABC):
         raise self._cannot("run a pipeline in a namespace of the caller's choice")
 
     def smallest(self, pipeline: Pipeline) -> Configs:
-        """The least that bounds and pins allow: each stage's first variant on one core, unbatched."""
+        """The smallest configuration within bounds and pins: first variants on one core, unbatched."""
         configs = []
         for stage in pipeline.served:
             pin, limits = stage.pin, stage.limits(pipeline.bounds)
@@ -217,7 +219,7 @@ class Target(ABC):
         return tuple(configs)
 
     def render(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
-        """The manifests that run the pipeline so. Errors: InputError."""
+        """The manifests that run the pipeline with these configurations. Errors: InputError."""
         raise self._cannot("render a pipeline")
 
     def address(self, pipeline: Pipeline, settings: Settings, endpoint: str = "") -> RequestAddress:
@@ -229,7 +231,7 @@ class Target(ABC):
     def probe(self, pipeline: Pipeline, request: ProbeRequest, settings: Settings) -> ProbeResult:
         """The result of a smoke request, sent as a client of the pipeline sends it: V2 to the given address.
 
-        Errors: UsageError (no address is known; a transport or client that is not there), UnavailableError.
+        Errors: UsageError (no known address, or a missing transport or client), UnavailableError.
         """
         from ipa.targets.requests import check_url, probe_http
 

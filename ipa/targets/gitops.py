@@ -1,4 +1,4 @@
-"""The Workload port where a GitOps tool writes the cluster, and we only the branch it reads.
+"""The Workload port with GitOps: we write a branch, and a GitOps tool applies it to the cluster.
 
 Also the git command with a deadline, and the base of a review (`ipa ci`).
 """
@@ -57,7 +57,7 @@ PERSON = re.compile(r"([^<>\n]+) <([^<>\s]+)>")
 
 
 class Git:
-    """The git command in one repository. Every call ends within the time, with all it has started."""
+    """The git command in one repository. Every call, with all its processes, ends within the time limit."""
 
     def __init__(self, folder: Path, timeout_s: float) -> None:
         self._folder, self._timeout_s = folder, timeout_s
@@ -132,7 +132,7 @@ class Repository:
             return self._text(self._head(), path)
 
     def write(self, path: str, before: str, after: str, message: str) -> None:
-        """One commit that puts `after` in place of `before`. ConflictError: it says something else by now."""
+        """Commit `after` in place of `before`. ConflictError: the file differs from `before`."""
         with self._turn:
             head = self._head()
             if self._text(head, path) != before:
@@ -237,11 +237,11 @@ def base_checkout(folder: Path, ref: str, timeout_s: float = TIMEOUT_S) -> Itera
 
 
 class GitOpsWorkload:
-    """A pipeline whose manifest is rewritten; a GitOps tool brings it to the cluster, which is only read.
+    """A workload whose manifest is rewritten; a GitOps tool applies it to the cluster, which is only read.
 
-    What it asks for is read from the manifest, what answers from the cluster. It is settled where the cluster
-    runs just that. `manifest_of` reads the text of a manifest, `decision` gives the recorded decision of
-    an id, for the commit's message.
+    The wanted configuration is read from the manifest, the ready replicas from the cluster. It is settled if
+    the cluster runs exactly the manifest's configuration. `manifest_of` reads the text of a manifest,
+    `decision` gives the recorded decision of an id, for the commit's message.
     """
 
     rolling = DEPLOYMENT
@@ -258,9 +258,10 @@ class GitOpsWorkload:
         self._manifest_of, self._decision = manifest_of, decision
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
-        """The configuration that the manifest asks for, and how much of it the cluster runs.
+        """The configuration in the manifest, and how much of it the cluster runs.
 
-        DriftError: manifest or cluster have what is none of the pipeline's. NotFoundError: one has nothing.
+        DriftError: manifest or cluster have a configuration that the pipeline cannot have. NotFoundError: one
+        of them lacks it.
         """
         state = self._cluster.read(pipeline)
         _, manifest, revision = self._look(pipeline, state)
@@ -276,7 +277,7 @@ class GitOpsWorkload:
     def write(self, pipeline: Pipeline, change: Change) -> str:
         """The new revision, once the manifest is changed: one file, one commit.
 
-        ConflictError: manifest or cluster are not as when it was decided on, or moved meanwhile.
+        ConflictError: manifest or cluster have changed since the decision.
         """
         state = self._cluster.read(pipeline)
         text, manifest, revision = self._look(pipeline, state)
@@ -291,7 +292,7 @@ class GitOpsWorkload:
         return _revision(state, after)
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
-        """The state of a written change: brought to the cluster by the GitOps tool, then rolled out there."""
+        """The state of a written change: applied to the cluster by the GitOps tool, then rolled out there."""
         state = self._cluster.read(pipeline)
         running = tuple(stage.config for stage in state.stages)
         try:
@@ -341,7 +342,7 @@ def _revision(state: WorkloadState, text: str) -> str:
 def through_gitops(
     settings: Settings, cluster: Workload, target: Target, decision: Callable[[str], Decision]
 ) -> GitOpsWorkload:
-    """The cluster, only read; what a GitOps tool takes from is written. ConfigurationError lists faults."""
+    """The workload by GitOps: the cluster is only read. ConfigurationError lists faults."""
     problems = [Problem(fault) for fault in gitops_faults(settings)]
     if problems:
         raise ConfigurationError("invalid GitOps settings", problems=problems)
@@ -356,7 +357,7 @@ def through_gitops(
 
 
 def gitops_faults(settings: Settings) -> Iterator[str]:
-    """Faults in the settings of the GitOps mode."""
+    """The faults of the GitOps settings."""
     if settings.actuation != "gitops":
         return
     path = settings.gitops_path

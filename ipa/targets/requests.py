@@ -1,4 +1,4 @@
-"""Requests to the servers of a pipeline over HTTP, bounded in time and size: to probe and to measure."""
+"""HTTP requests to the servers of a pipeline, bounded in time and size, for probes and measurements."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def probe_http(
 
 
 def machine() -> str:
-    """The cores of this process and the name of the processor, as profiles name the machine they are of."""
+    """The cores of this process and the name of the processor, in the form of a profile's `hardware`."""
     return f"{len(os.sched_getaffinity(0))} cores, {processor_name()}"
 
 

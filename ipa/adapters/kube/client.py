@@ -1,4 +1,4 @@
-"""The Kubernetes API, as much of it as we use: every call has a deadline, every failure an error of ours."""
+"""The part of the Kubernetes API that we use: every call has a deadline, every failure is an IpaError."""
 
 from __future__ import annotations
 
@@ -56,17 +56,17 @@ class KubeClient:
         backoff: Backoff = BACKOFF,
         seed: int | None = None,
     ) -> KubeClient:
-        """A client of the kubeconfig's cluster, or if it is empty of the cluster whose pod this is.
+        """A client of the kubeconfig's cluster; without one, of the cluster whose pod this process is in.
 
-        `clock` is what its waits are measured with, `seed` makes their jitter the same each time.
-        ConfigurationError if there is none.
+        `clock` measures its waits; with `seed` their jitter is the same each time. ConfigurationError if
+        there is none.
         """
         load = partial(configuration_of, path)
         return cls(Transport(load, clock=clock, backoff=backoff, seed=seed), timeout_s)
 
     @property
     def skew_s(self) -> float | None:
-        """By how much the server's clock is ahead of ours, None before its first answer."""
+        """The seconds by which the server's clock is ahead of ours; None before its first answer."""
         return self.transport.skew_s
 
     def within(self, timeout_s: float) -> KubeClient:
@@ -110,7 +110,7 @@ class KubeClient:
         return self._call("PUT", ref, body)
 
     def review(self, kind: ResourceKind, spec: Json | None = None, what: str = "") -> Json:
-        """The status of the review of that kind and spec; `what` is how errors call it."""
+        """The status of the review of that kind and spec; `what` names it in errors."""
         body = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {}}
         what, request = what or kind.kind, {"spec": spec} if spec is not None else {}
         answer = self._ask(what, "POST", f"{kind.root}/{kind.plural}", body=body | request)

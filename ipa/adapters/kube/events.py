@@ -58,7 +58,7 @@ def event_body(kind: ResourceKind, about: Json, event: Event, at: datetime) -> J
 
 
 def shortened(message: str) -> str:
-    """The message, as long as the API server allows (it counts bytes)."""
+    """The message, cut to the bytes that the API server allows."""
     raw = message.encode()
     if len(raw) <= LONGEST_MESSAGE:
         return message
@@ -66,7 +66,7 @@ def shortened(message: str) -> str:
 
 
 class KubeEvents:
-    """Tells of pipelines by Events on their objects. Nothing is raised; thread-safe.
+    """An EventSink that writes Events on pipelines' objects. Nothing is raised; thread-safe.
 
     `place` is the object that a pipeline's Events are about, an IpaError if it has none. All calls for one
     event together take no longer than one call of the client may.
@@ -82,7 +82,7 @@ class KubeEvents:
         self.dropped = 0
 
     def emit(self, pipeline: Pipeline, event: Event) -> None:
-        """Tell it."""
+        """Write the event."""
         began_s = self._clock.monotonic_s()
         if began_s < self._silent_until_s:
             self._drop(pipeline, event, "Events are not allowed")

@@ -1,4 +1,4 @@
-"""Kubernetes' kinds of object, where each is served and our rights on them by role; its quantities."""
+"""The kinds of Kubernetes objects: their API paths, the rights on them by role, and quantities."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ _FORM = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)([numkMGTPE]|[KM
 
 
 def parse_quantity(value: object) -> Decimal | None:
-    """The number a quantity stands for ("500m" is 0.5, "1Gi" is 2**30); None where it is not a quantity."""
+    """The number a quantity stands for ("500m" is 0.5, "1Gi" is 2**30); None if it is not one."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     form = _FORM.fullmatch(str(value))
@@ -145,7 +145,7 @@ def parse_quantity(value: object) -> Decimal | None:
 
 
 def cpu_quantity(cores: float) -> str:
-    """The quantity of so many cores, in millicores: Kubernetes knows none smaller."""
+    """The quantity of this many cores, in millicores: the smallest unit in Kubernetes."""
     return f"{round(cores * MILLICORES)}m"
 
 

@@ -1,4 +1,4 @@
-"""Leadership by a coordination.k8s.io/v1 Lease: ipa/control/election.py, carried out."""
+"""Leadership by a coordination.k8s.io/v1 Lease: carries out the steps of ipa/control/election.py."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class LeaseLeadership:
         self._thread.start()
 
     def step(self) -> float:
-        """Do what is due; how many seconds there is nothing to do then. Never raises."""
+        """Do the step that is due; return the seconds until the next one. Never raises."""
         try:
             step = election.next_step(self._election, self._now_s(), self._stamp())
             if step.act is not election.LeaseAction.WAIT:
@@ -104,10 +104,10 @@ class LeaseLeadership:
         return min([step.wait_s, *turns])
 
     def close(self, settled: Callable[[], bool] = lambda: True) -> None:
-        """Stop taking part; let another lead at once where `settled` says that no write is under way.
+        """Leave the election; let another replica lead at once if `settled()` is true: no write is under way.
 
-        It is asked when this replica leads no more, so that none begins after it. Where one is under way
-        the lease is left to run out, which keeps others away meanwhile.
+        It is called once this replica no longer leads, so no write begins after it. If one is under way, the
+        lease runs out instead, and nobody leads meanwhile.
         """
         self._stop.set()
         if self._thread is not None:
@@ -190,11 +190,11 @@ class LeaseLeadership:
 
 
 class TermLeadership:
-    """The leadership as one control loop is to see it, which looks only now and then.
+    """The leadership for one control loop, which checks it only now and then.
 
-    Who led, slept through the lease, and leads again when it looks next has missed that another may have
-    led: what it knows and has decided is of an earlier term. It is told once that it does not lead, so that
-    it writes nothing of that, forgets, and begins anew.
+    A replica that slept through its lease and leads again at the next check may have missed another leader:
+    its state is of an earlier term. It is told once that it does not lead, so it writes nothing, discards
+    that state, and begins anew.
     """
 
     def __init__(self, leadership: LeaseLeadership) -> None:
@@ -211,7 +211,7 @@ class TermLeadership:
 
 
 def spec_of(lease: election.Lease) -> Json:
-    """The `spec` that says it."""
+    """The `spec` of the Lease."""
     return {
         "holderIdentity": lease.holder or None,
         "leaseDurationSeconds": int(lease.lease_s),
@@ -222,7 +222,7 @@ def spec_of(lease: election.Lease) -> Json:
 
 
 def lease_of(body: Json, usual_s: float) -> election.Lease:
-    """Parse a Lease; an invalid duration or number counts as `usual_s` or 0, whoever wrote it."""
+    """Parse a Lease; an invalid duration counts as `usual_s`, an invalid number as 0."""
     spec = body.get("spec")
 
     def value(name: str, otherwise: Any) -> Any:

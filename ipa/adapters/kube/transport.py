@@ -1,10 +1,10 @@
-"""Requests to the API server: within their deadline, when the server wants them, and nothing sent twice.
+"""Requests to the API server, each within its deadline: throttled, and never sent twice.
 
-`Throttle` says when the next request goes, for all calls of one client, by three rules. What the server asks
-for with Retry-After is kept. Without it the wait doubles with every failure in a row, and half of it is
-jitter, so that clients that failed together do not come back together. After a failure one request in each
-such wait tries whether the server answers again, and then requests are let out at a steady rate for a while,
-however many have gathered.
+`Throttle` says when the next request goes, for all calls of one client, by three rules. A Retry-After of the
+server is honoured. Without it the wait doubles with every failure in a row, and half of it is jitter, so that
+clients that failed together do not come back together. After a failure one request in each such wait tries
+whether the server answers again, and then requests are let out at a steady rate for a while, however many
+have gathered.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 
 
 def http_date(text: str) -> datetime | None:
-    """The time that an HTTP date says, None where it is none."""
+    """The time of an HTTP date; None if the text is not one."""
     if not text:
         return None
     try:
@@ -111,9 +111,9 @@ class Throttle:
         self._random = random.Random(seed)
 
     def enter(self, what: str, patience_s: float) -> float:
-        """Wait until the request may be sent, at most so long, and return that time.
+        """Wait until the request may be sent, at most `patience_s`, and return that time.
 
-        UnavailableError at once where it would take longer, saying until when.
+        UnavailableError at once if it would take longer, with the time at which requests resume.
         """
         until_s = self._clock.monotonic_s() + patience_s
         while True:
@@ -194,7 +194,7 @@ class ExpiredError(UnavailableError):
 
 
 def json_of(what: str, body: bytes) -> Json:
-    """The JSON object; UnavailableError where the answer is anything else."""
+    """The JSON object; UnavailableError if the answer is anything else."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
@@ -205,7 +205,7 @@ def json_of(what: str, body: bytes) -> Json:
 
 
 def object_of(what: str, kind: str, body: bytes) -> Json:
-    """The object of that kind; UnavailableError where the answer is anything else."""
+    """The object of that kind; UnavailableError if the answer is anything else."""
     value = json_of(what, body)
     if value.get("kind") != kind or not isinstance(value.get("metadata"), dict):
         raise UnavailableError(f"{what}: the answer is not a {kind}")
@@ -247,7 +247,7 @@ def _is_failed_patch(status: int, refusal: Json) -> bool:
 def configuration_of(path: str) -> Any:
     """The configuration of the kubeconfig's current context, or if `path` is empty of the pod it runs in.
 
-    ConfigurationError where it cannot be used, and outside of a pod.
+    ConfigurationError if it cannot be used, or if this is not a pod.
     """
     from kubernetes import client, config
     from yaml import YAMLError
@@ -269,7 +269,7 @@ def configuration_of(path: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request; `what` is how errors call what it is about.
+    """One request; `what` names its subject in errors.
 
     It takes no longer than `timeout_s`. Of a watch each part of the body is waited for at most `idle_s`.
     """
@@ -285,7 +285,7 @@ class Request:
 
     @property
     def is_write(self) -> bool:
-        """True if it may change anything."""
+        """True if the request may change anything."""
         return self.method != "GET"
 
 
@@ -302,8 +302,8 @@ class Answer:
 class Transport:
     """Sends requests with the credentials that `load` reads. Thread-safe; its threads share one gate.
 
-    A read is sent again only where the server asked for it (429 or 503 with Retry-After) and the deadline
-    allows. Whatever was refused with 401 is sent once more where our token has changed. Nothing else is.
+    A read is sent again only if the server asked for it (429 or 503 with Retry-After) and the deadline
+    allows. A request refused with 401 is sent once more if our token has changed. Nothing else is.
     """
 
     def __init__(
@@ -390,7 +390,7 @@ class Transport:
     def _send(self, request: Request, headers: Mapping[str, str], left_s: float) -> Answer:
         """The answer within the time that is left, by the machine's clock: sockets know no other.
 
-        UnavailableError where there is none, or not the whole of it: a socket's time-out alone would let a
+        UnavailableError if there is none, or not the whole of it: a socket's time-out alone would let a
         server send a byte a second for ever.
         """
         from urllib3 import Timeout
@@ -468,9 +468,9 @@ def _saying(what: str, timeout_s: float) -> Iterator[None]:
 
 
 class Stream:
-    """Events of a watch, to be iterated once by one thread and closed by any.
+    """The events of a watch, iterated once by one thread; any thread may close it.
 
-    Errors while it is iterated: those of every call, ExpiredError (410), and UnavailableError where the
+    Errors while it is iterated: those of every call, ExpiredError (410), and UnavailableError if the
     connection broke or the server kept silent although it was to end the watch long ago.
     """
 

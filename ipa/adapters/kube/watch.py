@@ -1,4 +1,4 @@
-"""Watches objects, so that a change of a spec is looked at when it happens.
+"""Watches objects, so that a change of a spec wakes its control loop at once.
 
 The control loop does not depend on it: what a watch misses, the next tick reads.
 """
@@ -36,7 +36,7 @@ OnChange = Callable[[str, str], None]
 
 
 class Watcher:
-    """Calls `on_change(namespace, name)` when an object of the kind in the namespace has another spec.
+    """Calls `on_change(namespace, name)` when the spec of an object of the kind in the namespace changes.
 
     `run` it in a thread. It never ends by a failure: it lists again and goes on.
     """
@@ -66,7 +66,7 @@ class Watcher:
 
     @property
     def what(self) -> str:
-        """Its kind in the plural, as in logs and metrics."""
+        """The plural of its kind, for logs and metrics."""
         return f"{self.kind.kind}s"
 
     def run(self) -> None:
@@ -83,7 +83,7 @@ class Watcher:
             stream.close()
 
     def step(self) -> None:
-        """One list, or one watch to its end; then the wait that is due after it."""
+        """Run one list, or one watch to its end; return the wait before the next."""
         least_s = 0.0
         try:
             if self._version:
@@ -134,7 +134,7 @@ class Watcher:
         self._failed_in_a_row = self._failed_in_a_row + 1 if is_short else 0
 
     def _hear(self, event: Json) -> None:
-        """Take one event in. ExpiredError for 410, UnavailableError where it is none that a watch has."""
+        """Process an event. ExpiredError for 410, UnavailableError if it is not an event of a watch."""
         kind, body = event.get("type"), event["object"]
         if kind == "ERROR":
             if body.get("code") == GONE:
@@ -216,7 +216,7 @@ class Watchers:
             self._pipelines[namespace, name] = pipeline.name
 
     def remove(self, pipeline: Pipeline) -> None:
-        """Watch it no longer. Its namespace is watched on: another may come there."""
+        """Stop watching the pipeline. Its namespace stays watched: another pipeline may come there."""
         for place in [place for place, name in self._pipelines.items() if name == pipeline.name]:
             del self._pipelines[place]
 

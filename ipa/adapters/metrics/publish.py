@@ -1,4 +1,4 @@
-"""The service's metrics on a registry, and the loop's hook that publishes each tick by them.
+"""The service's metrics on a registry, and the loop's hook that sets them after each tick.
 
 Between ticks it keeps the ages of each pipeline's inputs.
 """
@@ -274,7 +274,7 @@ def bucket_weights(sla_s: float, bounds_s: Sequence[float]) -> tuple[tuple[float
     """Return (bound, weight) of cumulative buckets whose weighted sum counts the answers within `sla_s`.
 
     Exact if the SLA is a bound, else linear between the two around it, as in `histogram_quantile`. Above the
-    last bound all answers count, since the histogram cannot tell them apart.
+    last bound all answers count, since the histogram cannot distinguish them.
     """
     upper_s = next((bound_s for bound_s in bounds_s if bound_s >= sla_s), inf)
     if upper_s in (inf, sla_s):

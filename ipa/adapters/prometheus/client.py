@@ -55,7 +55,7 @@ def histogram_quantile(quantile: float, buckets: Mapping[float, float]) -> float
 def rate_within(buckets: Mapping[float, float], limit: float) -> float:
     """The rate of observations up to the limit, from cumulative rates by upper bound, interpolated linearly.
 
-    Beyond the largest finite bound nothing is known to be within the limit.
+    No observation beyond the largest finite bound counts as within the limit.
     """
     below_bound, below = 0.0, 0.0
     for bound in sorted(buckets):
@@ -134,7 +134,7 @@ def _read(read: Callable[[], T]) -> T | Missing:
 
 @dataclass(slots=True)
 class _Reading:
-    """The queries of one reading, each sent once, and the signals that their answers come to."""
+    """The queries of one reading, each sent once, and the signals in their answers."""
 
     _pipeline: Pipeline
     _dialect: Dialect
@@ -152,7 +152,7 @@ class _Reading:
     _repeated_s: float | None = None
 
     def signals(self, window_s: float) -> Signals:
-        """All of them; the load is that over `window_s`."""
+        """All signals of the pipeline; the load is that over `window_s`."""
         # Without any series of the router the stages' have the server's time.
         for name in ("age", "stage_age"):
             _read(partial(self._all, name))

@@ -38,7 +38,7 @@ Span = tuple[int, int] | None
 
 @dataclass(frozen=True, slots=True)
 class Matcher:
-    """A label, and the values of which a series has one, each followed by `ending`."""
+    """A label and its accepted values, each followed by `ending`."""
 
     label: str
     values: tuple[str, ...]
@@ -87,7 +87,7 @@ class Selector:
 
 
 class QueryShape(StrEnum):
-    """The number that is read of each series, over `window_s` for a rate."""
+    """The number to read of each series: its value, its age, or its rate over `window_s`."""
 
     RATE = "sum{by} (rate({selector}[{window}]))"
     GAUGE = "sum{by} ({selector})"
@@ -149,11 +149,11 @@ Select = Callable[[Pipeline, tuple[Matcher, ...], tuple[Matcher, ...]], Series]
 class Dialect:
     """The names, labels and windows of a source's metrics.
 
-    `identity_label` is the label that says whose a series is, `identity` what it says of a pipeline;
+    `identity_label` is the label that names the owner of a series, `identity` its value for a pipeline;
     `stage_label` and `stage_value` are the same for a stage; in series of held requests its label is
-    `held_label`. `part_label` is the label that tells configurations side by side; empty if there are none.
-    It `tells_batches` if series of batches have that label too. A rate is the mean over `rate_window_s`: two
-    samples at least.
+    `held_label`. `part_label` is the label that distinguishes configurations side by side; empty if there are
+    none. It `tells_batches` if series of batches have that label too. A rate is the mean over
+    `rate_window_s`: two samples at least.
     """
 
     name: str
@@ -179,11 +179,11 @@ def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> 
     """The queries of that pipeline by name, as far as the source has their series.
 
     Those of stages answer for all stages at once, those of parts for all configurations side by side.
-    `entry_arrivals` are those of the first stage alone, where it gets every request once and another process
+    `entry_arrivals` are those of the first stage alone, if it gets every request once and another process
     counts them than `arrivals`; `stage_variants` are there if a stage keeps several.
 
-    `namespace_label` is the label in which series say the namespace of their target, where they do ("": none
-    does). Without it pipelines of one name in several namespaces may be summed.
+    `namespace_label` is the label with the namespace of a series' target ("": series have none). Without it
+    pipelines of one name in several namespaces may be summed.
     """
     own = exact({dialect.identity_label: dialect.identity(pipeline)})
     has_namespace = namespace_label and dialect.has_namespaces and pipeline.targets

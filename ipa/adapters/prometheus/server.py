@@ -1,9 +1,9 @@
-"""A Prometheus as its clients reach it: credentials, one checked request, and queries shared by pipelines.
+"""Access to a Prometheus server: credentials, one checked request, and queries shared by pipelines.
 
-The settings IPA_PROMETHEUS_* say where it is and what it asks of its clients; an empty one is not sent. A
-token in IPA_PROMETHEUS_TOKEN_FILE is read for each query, so a renewed one counts at once; files of TLS are
-read for each new connection. prometheus-api-client returns `data.result` alone, so its session checks status,
-warnings and sizes.
+The settings IPA_PROMETHEUS_* are its URL and credentials; an empty one is not sent. A token in
+IPA_PROMETHEUS_TOKEN_FILE is read for each query, so a renewed one counts at once; files of TLS are read for
+each new connection. prometheus-api-client returns `data.result` alone, so its session checks status, warnings
+and sizes.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def credentials(settings: Settings) -> dict[str, str]:
 
 
 def check_connection(settings: Settings) -> Settings:
-    """The settings, if Prometheus can be asked with them. ConfigurationError lists all that is wrong."""
+    """Return the settings if Prometheus can be reached with them. ConfigurationError lists every fault."""
     if problems := [Problem(fault) for fault in _faults(settings)]:
         raise ConfigurationError(
             "Prometheus cannot be asked with these settings",
@@ -211,7 +211,7 @@ class CheckedSession(requests.Session):
 
 
 def tls_reason(error: BaseException | None) -> str:
-    """The objection of TLS, from the causes of an error; empty if it has no cause in TLS."""
+    """The TLS failure among the causes of an error; empty if there is none."""
     for _ in range(10):
         if isinstance(error, ssl.SSLCertVerificationError):
             return f"TLS: its certificate is not accepted: {error.verify_message}"

@@ -1,1 +1,1 @@
-"""MILP solvers that are sure to end."""
+"""MILP solvers in processes that are killed at their time limit."""

@@ -132,7 +132,7 @@ class Keeper:
     ) -> None:
         """Remove the holds, or every row, of the segments with the condition, the oldest first.
 
-        It ends once segments of so many bytes were thinned.
+        It ends once segments of this many bytes were thinned.
         """
         while not self._stop() and excess_bytes > 0:
             wanted: tuple[Any, ...] = condition, SegmentRow.pipeline.not_in(self._damaged)
@@ -181,7 +181,7 @@ def _newest_s(connection: Connection, pipeline: str) -> float:
 
 
 def whole_bytes(engine: Engine) -> int:
-    """Return about the bytes of decisions and entries, those without what stays of thinned segments."""
+    """Return the approximate bytes of decisions and entries, without the remains of thinned segments."""
     packed = func.coalesce(func.sum(func.length(EntryRow.packed)), 0)
     with reading(engine) as connection:
         whole = select(func.sum(SegmentRow.size_bytes)).where(SegmentRow.held > 0)

@@ -1,4 +1,4 @@
-"""Rows of the record as bytes, from which they come back byte for byte: hot ones singly, others in blocks.
+"""Rows of the record as bytes, without loss: hot ones singly, others in blocks.
 
 A row's short text omits the digests that follow from its texts. A tick repeats most of the tick before it, so
 a hot row is compressed with that as its dictionary, which leaves some hundred bytes. Every `GROUP`th row is

@@ -58,7 +58,7 @@ _HEADERS = [getattr(SegmentRow, name) for name in (*_NAMES, "key_id", "signature
 def read_segments(
     connection: Connection, *conditions: Any, order: Any, most: int | None = None, blocks: bool = False
 ) -> Iterator[SignedCheckpoint]:
-    """Yield the segments with these conditions, as they are consumed; without `blocks` only their headers."""
+    """Yield the segments that meet these conditions, lazily; without `blocks` only their headers."""
     query = select(*_HEADERS, SegmentRow.block) if blocks else select(*_HEADERS)
     query = query.where(*conditions).order_by(order).limit(most)
     with connection.execute(query, execution_options={"yield_per": BATCH}) as rows:
@@ -75,7 +75,7 @@ def last_sealed(connection: Connection, pipeline: str) -> Checkpoint | None:
 
 
 def size_bytes(segment: SignedCheckpoint) -> int:
-    """Return about the bytes of the segment's row."""
+    """Return the approximate size of the segment's row in bytes."""
     return len(segment.block) + ROW_BYTES
 
 

@@ -1,4 +1,4 @@
-"""The state of the service in the database: small values by kind and name, and what is made of them.
+"""The state of the service in the database: small values by kind and name, and the stores over them.
 
 Values are canonical JSON text by their type (`Codec`). Controls and profiles are read and written by
 `StateRows`. API keys, of which the store holds only digests, plans, answers to idempotent
@@ -230,7 +230,7 @@ class AnswerRows:
                 put_state(connection, StateKind.ANSWER, name, json.dumps(body), row.owner, row.at_s)
 
     def release(self, key: str) -> None:
-        """Release a key under which nothing happened."""
+        """Release a key whose request changed nothing."""
         StateRows(self._engine).remove(StateKind.ANSWER, digest(key))
 
 

@@ -153,9 +153,9 @@ def _usable(settings: Settings, names: Sequence[str]) -> Mapping[str, Pipeline]:
 
 
 def service_findings(url: str, names: Sequence[str], timeout_s: float) -> Iterator[Finding]:
-    """Check a running service: each check of its `/readyz?verbose`, its target, and what it sees there.
+    """Check a running service: each check of its `/readyz?verbose`, its target, and the inputs of its loops.
 
-    Of the pipelines only `names`, if there are any.
+    Only pipelines in `names` are checked, if there are any.
     """
     import httpx
 

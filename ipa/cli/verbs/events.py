@@ -68,7 +68,7 @@ def audit(
     output: Output = OUTPUT,
     at: str = AT,
 ) -> None:
-    """Export the record of decisions and changes, one entry a line.
+    """Export the record of decisions and changes, one entry per line.
 
     --check verifies an export without a service: exit code 1 if an entry was changed, removed or inserted.
     """

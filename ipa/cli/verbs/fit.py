@@ -184,7 +184,7 @@ def _numbers(text: str, kind: type[Number], option: str) -> tuple[Number, ...]:
 
 
 def _is_worse(profile: StageProfile, folder: Path | None) -> bool:
-    """True if the profile cannot be believed, and that of its file in the folder can."""
+    """True if the profile is not credible, and the one in the folder's file is."""
     from ipa.files import load_profile
     from ipa.profiling.findings import doubt_of
 

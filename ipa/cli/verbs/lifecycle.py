@@ -317,8 +317,8 @@ def mode(control: Control, mode_: Mode = MODE) -> None:
     """Set a pipeline's mode: advisory, shadow, guarded or active.
 
     advisory: the service decides and writes nothing. shadow: the same, each decision based on the one before.
-    guarded: it writes only changes that add replicas. active: it writes every change. If the profiles of the
-    pipeline cannot be believed, that is said.
+    guarded: it writes only changes that add replicas. active: it writes every change. It warns if the
+    profiles of the pipeline are not credible.
     """
     name = control.pipeline
     now = control.change(lambda now: f"{name} is {now['mode']}", "PUT", "mode", body={"mode": mode_.value})

@@ -94,9 +94,9 @@ def render(
     ),
     folders: FileFolders,
 ) -> None:
-    """Print the manifests that run the pipeline: as planned, or else at its smallest.
+    """Print the manifests that run the pipeline: with a plan's configuration, else with the smallest one.
 
-    A plan of several parts has all of its configurations in them.
+    A plan of several configurations side by side has all of them in its manifests.
     """
     import yaml
 

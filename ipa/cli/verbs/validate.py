@@ -32,7 +32,7 @@ def validate(
 ) -> None:
     """Check pipeline, profile and settings files; list every problem with its file and line.
 
-    A profile that can be used and cannot be believed gets WARNING instead of OK, with the reasons.
+    A usable profile that is not credible gets WARNING instead of OK, with the reasons.
     """
     from ipa.files.check import check_files
     from ipa.settings import Settings

@@ -45,7 +45,7 @@ def plan_lines(plan: Plan) -> Iterator[RenderableType]:
 
 
 def note_line(note: str) -> list[str]:
-    """The line with the remarks of a plan: how its solver was chosen, and what else is to be known."""
+    """The line with the remarks of a plan, such as how its solver was chosen."""
     return [f"  Note: {note}."] if note else []
 
 
@@ -322,7 +322,7 @@ def listed(pairs: Sequence[Pair], policy: str | None) -> list[RenderableType]:
 
 
 def parted_nowhere(pairs: Sequence[Pair], policy: str) -> list[RenderableType]:
-    """The message that two policies decide alike."""
+    """The message that two policies made the same decisions."""
     same = sum(pair["replayed"]["outcome"] == "same" for pair in pairs)
     words = f"{policy} decides the same in all {same} decisions that could be replayed"
     return [words + _stale(pairs), *_notes(pairs)]

@@ -56,7 +56,7 @@ def runbook_for(decision: Decision) -> str:
 
 
 class ReasonLog:
-    """A hook of the loops that logs every change, and the begin and end of every hold that is not routine.
+    """A hook of the loops that logs every change, and the start and end of every hold that is not routine.
 
     A record has its parts in `fields`, which `ipa serve --log json` writes beside the message.
     """

@@ -160,7 +160,7 @@ def head_of(text: str) -> Head:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The contents of a verified chain. Of its `decisions`, retention removed `removed`.
+    """The contents of a verified chain. Retention removed `removed` of its `decisions`.
 
     `unchecked` checkpoints have no signature, or no key was available to verify it.
     """
@@ -355,7 +355,7 @@ class Checkpoint:
 
     @property
     def is_whole(self) -> bool:
-        """True if no row of it was removed."""
+        """True if none of its rows was removed."""
         return self.kept == self.last - self.first + 1
 
     @property

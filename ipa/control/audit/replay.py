@@ -139,9 +139,9 @@ def stale(
 def replay(
     decision: Decision, inputs: DecisionInputs, deciding: ReplaySetup, earlier: Sequence[Decision] = ()
 ) -> ReplayResult:
-    """Decide again from these inputs of the decision, and compare.
+    """Re-run the decision from these inputs, and compare.
 
-    Another policy that keeps state is first shown the `earlier` decisions, oldest first.
+    Another policy with a memory first receives the `earlier` decisions, oldest first.
     """
     policy = deciding.policy
     is_other = policy.name != inputs.policy

@@ -140,7 +140,7 @@ def trial_of(
 
 
 def beside(base: Configs, canary: Configs) -> Configs:
-    """The base, which has all requests, with the canary beside it; the largest part gives its share."""
+    """The base configuration with the canary beside it; the canary's share is taken from the largest part."""
     taken = sum(share_of(part) for part in parts_of(canary))
     return in_order([*parts_of(with_rest(parts_of(base), WHOLE_PERCENT - taken)), *parts_of(canary)])
 
@@ -151,13 +151,13 @@ def without(trial: CanaryTrial, running: Configs) -> Configs:
 
 
 def with_rest(parts: Sequence[Configs], percent: int) -> Configs:
-    """The parts with shares that sum to `percent`: the largest has what the others leave."""
+    """The parts with shares that sum to `percent`: the largest has the rest."""
     first, *others = sorted(parts, key=share_of, reverse=True)
     return in_order([with_share(first, percent - sum(map(share_of, others))), *others])
 
 
 def measured(trial: CanaryTrial, observation: Observation, now_s: float) -> CanaryTrial:
-    """The trial with the requests since the last tick, once all in the window are of its time."""
+    """The trial with the requests since the last tick, once the whole window lies within the trial."""
     running = observation.running() or ()
     if trial.since_s is None:
         return replace(trial, since_s=now_s)
@@ -189,7 +189,7 @@ def measured(trial: CanaryTrial, observation: Observation, now_s: float) -> Cana
 def without_canary(observation: Observation, trial: CanaryTrial | None) -> Observation:
     """The observation with the attainment of the other parts alone, while a canary is measured.
 
-    That a canary is late is no reason for more replicas of the others.
+    A late canary is no reason to add replicas to the others.
     """
     running = observation.running() or ()
     if trial is None or not trial.is_in(running) or len(observation.parts) != len(parts_of(running)):
@@ -206,9 +206,9 @@ def without_canary(observation: Observation, trial: CanaryTrial | None) -> Obser
 
 
 def has_failed(trial: CanaryTrial, pipeline: Pipeline, canary: Canary, now_s: float) -> bool:
-    """True if more of its requests were late or failed than chance explains, at the SLO and by the others.
+    """True if more of its requests were late or failed than chance explains, given the SLO and the others.
 
-    Also if too few could be measured in several times its time.
+    Also if several times the trial's duration gave too few requests.
     """
     is_over = trial.measured_s >= canary.measure_s
     if trial.own.all >= LEAST_COUNT:
@@ -221,5 +221,5 @@ def has_failed(trial: CanaryTrial, pipeline: Pipeline, canary: Canary, now_s: fl
 
 
 def has_passed(trial: CanaryTrial, canary: Canary) -> bool:
-    """True if it was measured for its time, and enough; that it has not failed is judged first."""
+    """True if it was measured long enough, with enough requests. The caller has ruled out `has_failed`."""
     return trial.measured_s >= canary.measure_s and trial.own.all >= LEAST_COUNT

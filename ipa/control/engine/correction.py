@@ -151,7 +151,7 @@ def learned(
 
     While the SLO `is_broken` a slowdown need not last. Nothing is learned while a change is in flight; from
     batches that may be of other replicas, are too few, or old; and while several configurations share the
-    load, if metrics do not tell their batches apart. If two of them run the same variant, it is learned from
+    load, if metrics do not distinguish their batches. If two of them run the same variant, it is learned from
     the one with more batches.
     """
     if not settings.correct_profiles:

@@ -1,4 +1,4 @@
-"""The guards before a write: trustworthy data, bounds, the step limit, and what people have overridden."""
+"""The guards before a write: trustworthy data, bounds, the step limit, and people's overrides."""
 
 from __future__ import annotations
 
@@ -109,9 +109,9 @@ def forecast_fault(forecast: Forecast) -> HoldReason | None:
 
 
 def disagreement(observation: Observation, sla_s: float) -> str:
-    """The observation that speaks against removing capacity, in words; empty if every live signal agrees.
+    """The signal that contradicts a removal of capacity, in words; empty if none does.
 
-    A latency that is absent because no request came does not object; a stale or invalid one does.
+    A latency that is absent because no request came is no contradiction; a stale or invalid one is.
     """
     signals = [(f"the load of {stage.stage}", stage.arrival_rate_rps) for stage in observation.stages]
     for name, value in [("the latency", observation.latency_s), *signals]:
@@ -166,9 +166,9 @@ def restoring_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list
 
 
 def accuracy_faults(pipeline: Pipeline, parts: Sequence[Sequence[StageConfig]]) -> list[str]:
-    """The fault of a PAS below the floor; none if some variant was not measured.
+    """The fault of a PAS below the floor; empty if some variant was not measured.
 
-    Parts that share the requests have the mean of theirs.
+    Parts that share the requests count by their weighted mean.
     """
     floor = pipeline.bounds.accuracy_floor
     if floor is None:
@@ -282,7 +282,7 @@ def pin_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str]:
 def held_back(
     mode: Mode, running: Sequence[StageConfig], configs: Sequence[StageConfig]
 ) -> ReasonCode | None:
-    """The reason why this mode does not write the change; None if it does."""
+    """The reason why the pipeline's mode does not write the change; None if it does."""
     match mode:
         case Mode.ADVISORY:
             return ReasonCode.ADVISORY

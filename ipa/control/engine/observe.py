@@ -39,7 +39,7 @@ UNSEEN = PartSignals(NO_PART, NO_PART)
 def unseen_by(error: IpaError) -> MissingReason:
     """The reason why the running configuration is not known after that error of reading the workload.
 
-    INVALID: it is none of the pipeline's. ABSENT: nothing of it is there.
+    INVALID: it is not a configuration of the pipeline. ABSENT: its workload does not exist.
     """
     if isinstance(error, DriftError):
         return MissingReason.INVALID
@@ -60,7 +60,7 @@ def observe(
 
     `unseen` is then the reason (`unseen_by`). Parts that share the load have stages of their own. Metrics are
     per stage, so arrivals and queue length are divided by the parts' shares; batches are those of all parts
-    together if metrics do not tell them apart.
+    together if metrics do not distinguish them.
     """
     running = list(workload.stages) if workload else []
     several = is_shared([state.config for state in running])
@@ -206,8 +206,8 @@ def sane(value: float) -> bool:
 def with_earlier(observation: Observation, earlier: LoadHistory | None) -> Observation:
     """The observation whose load has the rates of an earlier process from before its own first.
 
-    The time between the two, in which nobody saw the load, stays a gap; so do the first means of a server
-    that has just started, which are too low.
+    The time between the two processes stays a gap; so do the first means of a server that has just started,
+    which are too low.
     """
     load = observation.load
     if earlier is None or not isinstance(load, Measured):

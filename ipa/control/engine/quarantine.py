@@ -43,8 +43,8 @@ def add(
 ) -> tuple[FailedRollout, ...]:
     """The failures with the change from `previous` to `configs`; a repeated one waits twice as long.
 
-    One that lacked room for less is a new one; of its replicas those with `room_cores` found room. `why` is
-    the measurement by which a canary failed.
+    A failure of a smaller change counts as new. `room_cores` are the cores of its replicas that found room.
+    `why` is the measurement by which a canary failed.
     """
     variants, cores = variants_of(configs) - variants_of(previous), total_cores(configs)
     if room_cores is not None:

@@ -92,7 +92,7 @@ def paused(request: TickRequest, state: EngineState) -> Ruling:
 
 
 def workload_unknown(request: TickRequest, state: EngineState) -> Ruling:
-    """Hold if the running configuration could not be read, or is none of the pipeline's."""
+    """Hold if the running configuration could not be read, or is not one of the pipeline."""
     observation = request.observation
     if observation.running() is not None:
         return None, state
@@ -158,7 +158,7 @@ def drift(request: TickRequest, state: EngineState) -> Ruling:
 def foreign_rollout(request: TickRequest, state: EngineState) -> Ruling:
     """Hold while someone else's change rolls out.
 
-    What ended in this tick was judged after the observation, which is then older than its end.
+    A change that ended in this tick ended after the observation, which does not count then.
     """
     if request.observation.settled or state.ended is not None:
         return None, state
@@ -229,7 +229,7 @@ def _canary_passed(request: TickRequest, state: EngineState, trial: CanaryTrial,
 def canary_held(
     request: TickRequest, state: EngineState, verdict: TickVerdict
 ) -> tuple[TickVerdict, EngineState]:
-    """Say why a better plan is not made, if the variant that it would have failed as a canary."""
+    """Hold with the reason if a better plan needs a variant that failed as a canary."""
     words = quarantine.failed_canary(state.failures, _running(request), request.now_s)
     if not words or verdict.reason not in (ReasonCode.NO_CHANGE, ReasonCode.WITHIN_TOLERANCE):
         return verdict, state

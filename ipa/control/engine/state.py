@@ -135,14 +135,14 @@ class EngineState:
     """The state that one tick leaves to the next.
 
     `row`: the ticks in a row in which another plan was better. `last_applied`: the configuration that runs by
-    our own write, None if that is not known. `planned`: True once a plan was applied.
-    `conflicts`: refused writes in a row. `drifts_s`: times at which somebody else changed the running
-    configuration. `goal`: a change that takes several steps and goes on whatever the load is (a person's
-    request, the shares of a set). `shadow`: the configuration that shadow mode would run by now.
-    `counted_s`: the last tick that counted (see `counts`). `memory`: the policy's own. `correction`: how the
-    variants do beside their profiles. `feedback`: the load to plan for beyond the forecast. `ended`: the
-    change of which this tick saw the end. `damping`: the smaller plans that were taken back. `trial`: the
-    canary that starts or is measured. `proven`: the variants that need none.
+    our own write, None if that is not known. `planned`: True once a plan was applied. `conflicts`: refused
+    writes in a row. `drifts_s`: times at which somebody else changed the running configuration. `goal`: a
+    change that takes several steps and goes on whatever the load is (a person's request, the shares of a
+    set). `shadow`: the configuration that shadow mode would run by now. `counted_s`: the time of the last
+    tick that counted (see `counts`). `memory`: the policy's own. `correction`: the slowdowns of the variants
+    over their profiles. `feedback`: the load to plan for beyond the forecast. `ended`: the change of which
+    this tick saw the end. `damping`: the smaller plans that were taken back. `trial`: the canary that starts
+    or is measured. `proven`: the variants that need none.
     """
 
     tick: int = 0

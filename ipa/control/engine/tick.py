@@ -266,7 +266,7 @@ def _warned(request: TickRequest, state: EngineState, verdict: TickVerdict) -> T
 
 @dataclass(frozen=True, slots=True)
 class DecisionInputs:
-    """The request of a tick and the state before it; of what is long or no value, the digest or the name.
+    """The request of a tick and the state before it; a digest or a name stands for long or opaque parts.
 
     `pipeline` is the pipeline's digest, `policy` the policy's name, `version` that of this package (and of
     the package that a plug-in policy comes with).

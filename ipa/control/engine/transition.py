@@ -36,7 +36,7 @@ Suffices = Callable[[Configs], bool]
 
 
 def never(configs: Configs) -> bool:
-    """The answer if it is unknown: False."""
+    """Always False: the answer if nothing is known."""
     return False
 
 
@@ -269,7 +269,7 @@ def changes(running: Sequence[StageConfig], configs: Sequence[StageConfig]) -> s
 
 
 def no_room(step: TransitionStep, running: Configs, aim: Configs) -> str:
-    """The words for a change of which not even the first stage has room."""
+    """The detail of a hold: not even the first stage of the change has room."""
     return f"{step.lacking.words(before='more')} are needed during the change: {changes(running, aim)}"
 
 
@@ -338,8 +338,8 @@ def serving_replicas(observation: Observation, running: Configs) -> Configs:
 def beside_lost(observation: Observation, pipeline: Pipeline, rolling: Rolling, wanted: Configs) -> Configs:
     """The wanted configurations with the lost replicas of stages that keep theirs on top.
 
-    Never more of them than serve, but one: if all new ones are lost too, there is an end to it. `wanted` as
-    it is where bounds do not allow that.
+    At most as many as serve, but at least one: so losing all new ones too does not add replicas for ever.
+    Without them if the bounds do not allow that.
     """
     running = observation.running()
     if running is None or is_shared(running) or is_shared(wanted):

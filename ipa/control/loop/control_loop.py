@@ -133,7 +133,7 @@ class ControlLoop:
         return self._snapshot
 
     def succeed(self, earlier: ControlLoop) -> None:
-        """Show what an earlier loop of the same stages saw last, until the first tick."""
+        """Take over the snapshot of an earlier loop of the same stages until the first tick."""
         snapshot = earlier.snapshot()
         if [it.name for it in self.pipeline.served] == [it.name for it in earlier.pipeline.served]:
             self._snapshot = replace(snapshot, correction=UNCORRECTED, next_tick_at=None)
@@ -186,7 +186,7 @@ class ControlLoop:
         """Tick if one is due or the load asks for it. Return the time of the next call, by the clock.
 
         A tick that takes longer than `tick_s` skips the ticks it missed, and the next one if that is less
-        than half a tick away: it would see the same.
+        than half a tick away: it would have the same observation.
         """
         now_s = self._world.clock.monotonic_s()
         due_s = now_s if self._due_s is None else self._due_s
@@ -225,7 +225,7 @@ class ControlLoop:
         return now_s + peek_s if 0 < peek_s < due_s - now_s else due_s
 
     def rest(self, until_s: float) -> bool:
-        """Wait until then. True if it ended early: the load exceeds the forecast, or is seen at last.
+        """Wait until that time. True if it ended early: the load exceeds the forecast, or is observed again.
 
         The load is read every `peek_s`, except while a change is in flight that cannot be added to: a tick
         could not act before.

@@ -1,7 +1,7 @@
-"""The load while what counts it is replaced: until the window of its successor is full, rates are too low.
+"""The load while its counter is replaced: until the window of the new counter is full, rates are too low.
 
-Where each write restarts what counts requests, its counters begin at 0. With scrapes every ten seconds and
-rates over thirty the load reads half for twenty seconds, and then seems to rise.
+On some targets each write restarts the process that counts requests, so its counters begin at 0. With scrapes
+every ten seconds and rates over thirty the load reads half for twenty seconds, and then seems to rise.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LONGEST_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """From the last sight of what counted to the first of its successor, Unix times; the rate before."""
+    """Unix times of the last reading of a counter and the first of its successor; the rate before."""
 
     since_s: float
     ready_s: float
@@ -31,7 +31,7 @@ class Replacement:
 
 
 class Recounts:
-    """The replacements of what counts the load, from what each reading of the workload says of it."""
+    """The replacements of the load's counter, by `WorkloadState.counter` of each reading."""
 
     def __init__(self) -> None:
         self._counter = ""
@@ -42,7 +42,7 @@ class Recounts:
         self._replaced: tuple[Replacement, ...] = ()
 
     def see(self, counter: str | None, at_s: float) -> None:
-        """Note what counts the load at that Unix time: `WorkloadState.counter`."""
+        """Record the counter of the load at that Unix time."""
         if counter is None:
             return
         if not counter:
@@ -58,7 +58,7 @@ class Recounts:
         self._counter, self._seen_s, self._since_s = counter, at_s, None
 
     def bridged(self, observation: Observation, at_s: float) -> Observation:
-        """The observation with at least the rates from before in each of those times."""
+        """The observation with at least the rate before each replacement for its duration."""
         load = observation.load
         if not isinstance(load, Measured):
             return observation

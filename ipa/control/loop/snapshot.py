@@ -27,11 +27,11 @@ HISTORY_S = 900.0
 class Sample:
     """A tick of the recent past; `at` in RFC 3339, None if missing.
 
-    `predicted_latency_s` is what the profiles say of what ran at the rate seen; `is_overload` where they say
-    that it cannot carry that rate, so that no latency bounds it. `beside` are the resources of what ran
-    beside its cores, `busy` the share of the time in which the replicas of each stage served, as measured.
-    `slo_broken` is that of the decision; the rates of dropped, failed and retried requests are None if they
-    were not observed.
+    `predicted_latency_s` is the profiles' prediction for the running configuration at the observed rate;
+    `is_overload`: they predict that it cannot carry that rate, so its latency has no bound. `beside` are the
+    resources of the running configuration other than cores, `busy` is the measured share of the time in which
+    the replicas of each stage served. `slo_broken` is that of the decision; the rates of dropped, failed and
+    retried requests are None if they were not observed.
     """
 
     at: str

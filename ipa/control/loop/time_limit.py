@@ -1,4 +1,4 @@
-"""The threads of computations: one at a time, and code that may not end within a time limit."""
+"""Threads of computations: one at a time, and time limits for code that may not end."""
 
 from __future__ import annotations
 
@@ -85,10 +85,9 @@ Wait = Callable[[threading.Event, float], bool]
 class TimeLimit:
     """Calls functions, each for at most `limit_s` (a `Runner`). Thread-safe.
 
-    Each call has a thread of its own, since nothing ends a computation from outside: one that is late goes
-    on, and its answer is dropped. Code that never releases the interpreter's lock cannot be limited so.
-    `who` names the code in messages. Errors of a function are raised, and logged with their traceback at
-    level DEBUG.
+    Each call has a thread of its own, since a thread cannot be ended from outside: a late call goes on, and
+    its answer is dropped. Code that never releases the interpreter's lock cannot be limited so. `who` names
+    the code in messages. Errors of a function are raised, and logged with their traceback at level DEBUG.
     """
 
     def __init__(self, who: str, limit_s: float, wait: Wait = threading.Event.wait) -> None:
@@ -106,7 +105,7 @@ class TimeLimit:
             return self.call(function, late)
 
     def call(self, function: Callable[[], T], late: Callable[[str], T]) -> T:
-        """The function's value, else that of `late`, which is given the reason."""
+        """The function's value; if it is late, that of `late(reason)`."""
         if self.late >= MOST_LATE:
             return late(f"not asked: {MOST_LATE} earlier answers are still missing")
         answer: Future[T] = Future()

@@ -29,7 +29,7 @@ FEW = 16384
 
 
 def is_small(program: Program) -> bool:
-    """True if all plans are so few that trying them takes less time than a bound."""
+    """True if there are so few plans that trying all takes less time than computing a bound."""
     return prod(len(stage) for stage in program.stages) <= FEW
 
 
@@ -92,7 +92,7 @@ class LabelSearch:
         return float(self._upper(0, start)[0])
 
     def every(self) -> tuple[int, ...]:
-        """The best of all plans within the limits, each of them tried; empty if there is none."""
+        """The best plan within the limits, by trying all; empty if there is none."""
         labels = self._growth.start()
         history: list[Index] = []
         for at in range(len(self._program.stages)):

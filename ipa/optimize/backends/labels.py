@@ -35,7 +35,7 @@ class LabelStep:
     keeps_all: bool
 
     def add(self, numbers: Array, own: Array) -> Array:
-        """(… × numbers × labels) and (…) own numbers a label to the numbers after the stage."""
+        """Add the stage's own numbers (… × labels) to (… × numbers × labels): the numbers after the stage."""
         if self.is_plain:
             summed: Array = numbers + own[..., None, :]
             return summed
@@ -44,7 +44,7 @@ class LabelStep:
         return after
 
     def multiply(self, numbers: Array, own: Array) -> Array:
-        """As `add`, for products of (numbers × labels)."""
+        """Multiply as `add` adds, for products of (numbers × labels)."""
         if self.is_plain:
             product: Array = numbers * own
             return product
@@ -53,7 +53,7 @@ class LabelStep:
         return after
 
     def remembered(self, numbers: Array) -> Array:
-        """Those of (… × numbers × labels) that are needed after the stage."""
+        """The numbers of (… × numbers × labels) that are needed after the stage."""
         return numbers if self.keeps_all else numbers.take(self.needed, axis=-2)
 
 
@@ -98,7 +98,7 @@ VALUE, CHANGES, COST, LIMITS = range(4)
 
 @dataclass(frozen=True, slots=True)
 class PartialPlans:
-    """Partial plans, one a column, in the order of names.
+    """Partial plans, one per column, in the order of names.
 
     `sums` adds up along the stages: the value so far, the tie-breakers (changes, cost), and the use of each
     limit as a linear row, those of the paths first. `times` are the means along the open paths and, if any

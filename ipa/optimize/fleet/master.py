@@ -2,10 +2,10 @@
 
 A program with a binary a plan chooses one plan of each pipeline, the sums of each resource within its budget.
 Its linear relaxation gives a price of each resource. At these prices every pipeline offers its plans of most
-profit (worth − price · use), until the relaxation gains nothing more. The bound of all selections is then
-L = price · budget + Σ of the pipelines' most profit. With a selection worth W, a plan that earns less than
-L − W below the best of its pipeline is in no better selection; so once all plans within such a window are
-known, the best selection of known plans is the best of all.
+profit (worth − price · use), until the relaxation gains nothing more. The bound of all selections is then L =
+price · budget + Σ of the pipelines' most profit. With a selection worth W, a plan that earns less than L − W
+below the best of its pipeline is in no better selection; so once all plans within such a window are known,
+the best selection of known plans is optimal.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Offer:
     """The plans of a pipeline. Profit is share · weighted worth − prices · use.
 
     `names` are the resources, cores first, `most` the fleet's budget of each; `use` has the options'
-    resources, (resources × options) a stage.
+    resources, (resources × options) for each stage.
     """
 
     def __init__(self, problem: PlanningProblem, weight: float, names: Sequence[str], most: Array) -> None:
@@ -60,8 +60,8 @@ class Offer:
     def near(self, share: float, prices: Array, known: float, window: float, deadline: Deadline) -> Index:
         """The undominated plans whose profit is within the window of the best, (plans × stages).
 
-        `known` is the most profit known, −inf if no plan is. Without a window and a share of the worth it is
-        one best plan. DeadlineError if the time runs out.
+        `known` is the highest known profit, −inf without a plan. Without a window and a share of the worth it
+        is one best plan. DeadlineError if the time runs out.
         """
         none = np.zeros((0, len(self.use)), dtype=np.intp)
         if not all(len(stage) for stage in self._program.stages):
@@ -208,7 +208,7 @@ class _Relaxed:
 
 
 class Searched:
-    """The last search of each pipeline: at its prices, all plans of at least a floor of profit are known."""
+    """The last search of each pipeline: at its prices, all plans of at least the floor's profit are known."""
 
     def __init__(self, count: int, resources: int) -> None:
         self._shares, self._prices = np.full(count, -1.0), np.zeros((resources, count))
@@ -220,9 +220,9 @@ class Searched:
         self._prices[:, who] = prices[:, None]
 
     def ceiling(self, share: float, prices: Array, top: Array) -> Array:
-        """The most profit that a plan not known may have at other prices; `top` is the most worth.
+        """An upper bound on the profit of unknown plans at other prices; `top` is the highest worth.
 
-        What a plan uses of a resource is no more than what it may cost to reach the floor.
+        A plan's use of a resource is bounded by the cost at which it still reaches the floor.
         """
         cheaper = self._prices - prices[:, None]
         ratio = np.divide(cheaper, self._prices, out=np.zeros(cheaper.shape), where=cheaper > 0)

@@ -155,7 +155,7 @@ EXPLAINED = 5
 
 
 def refuse_hopeless(problems: Sequence[PlanningProblem], suspects: Sequence[int]) -> None:
-    """InfeasibleError if some of the `suspects` have no plan, whatever the budget."""
+    """Raise InfeasibleError if some of the `suspects` have no plan under any budget."""
     none = [at for at in suspects if not solve(problems[at], "exact", explain=False).configs]
     if none:
         raise InfeasibleError(
@@ -175,7 +175,7 @@ def _why(problem: PlanningProblem, explain: bool) -> str:
 
 
 def refuse(problems: Sequence[PlanningProblem], most: Mapping[str, float], deadline: Deadline) -> NoReturn:
-    """InfeasibleError: the resources of which there is too little even by themselves, or only together."""
+    """Raise InfeasibleError with the resources that are too scarce, each alone or only together."""
     whose = "1 pipeline" if len(problems) == 1 else f"{len(problems)} pipelines together"
     try:
         least = {name: sum(_least_use(problem, name, deadline) for problem in problems) for name in most}

@@ -1,1 +1,1 @@
-"""Running pipelines as objects of a Kubernetes API, whatever their kind: what every target there shares."""
+"""Pipelines as objects of the Kubernetes API, of any kind: the shared part of all targets there."""

@@ -1,4 +1,4 @@
-"""Checks of a cluster for `ipa doctor`: it answers, serves our kind of object, our rights, the election."""
+"""Checks of a cluster for `ipa doctor`: the API server, our kind of object, our rights, the election."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def cluster_checks(
 ) -> list[DoctorCheck]:
     """The API server first; all others once it has answered.
 
-    `kind` is the target's kind of object, whose `check` has that name and the remedy `install`; `names` gives
-    the names of the objects in a namespace: a role may allow these alone.
+    `kind` is the target's kind of object, whose `check` has that name and the remedy `install`; `names`
+    returns the names of the objects in a namespace: a role may be restricted to them.
     """
     lease_name = settings.lease_name or f"{settings.install}-serving"
     checks = [

@@ -1,6 +1,6 @@
-"""A pipeline as objects of one kind: the answers of a target on Kubernetes, the change of one, and its owner.
+"""A pipeline as objects of one kind: the interface to a target on Kubernetes, patches, and owners.
 
-An object is one install's, so that two never fight over it.
+An object belongs to one install, so that two never overwrite each other.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def at(value: Any, *keys: str) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served(ABC):
-    """A Deployment that serves a part of a pipeline, as its object asks for it.
+    """A Deployment that serves a part of a pipeline, as its object specifies it.
 
-    `replicas` are those that it is to have, `title` is its name in messages. `follows`: its
-    pods are replaced with those of others, so that room may lack until these have ended.
+    `replicas` is its wanted number, `title` is its name in messages. `follows`: its pods are replaced
+    together with those of others, so they may lack room until these have ended.
     """
 
     deployment: str
@@ -57,7 +57,7 @@ class Served(ABC):
 
     @abstractmethod
     def carries(self, pod: Json) -> bool:
-        """True if a pod, or a pod template, is as the object asks for it."""
+        """True if a pod, or a pod template, is as the object specifies it."""
 
     def cores(self, pod: Json) -> float:
         """The cores of the pod that plans count; 0 for one that runs beside the stages."""
@@ -66,9 +66,9 @@ class Served(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The configurations that the objects of a pipeline ask for, each with its part of a set and its place.
+    """The configurations in the objects of a pipeline, each with its part of a set and its place.
 
-    Parts are empty if there is one. `beside` serve too, and `counters` count the load.
+    Parts are empty if there is one. `beside` are other Deployments that serve, `counters` count the load.
     """
 
     configs: Configs
@@ -92,8 +92,8 @@ def patch_of(before: Json, after: Json) -> list[Operation]:
 def differences(before: Any, after: Any, path: Path = ()) -> Iterator[Operation]:
     """The operations that turn one value into the other.
 
-    Entries of a list are the same if they have the same name. Those that are gone are removed last, since
-    that moves the ones behind them.
+    Entries of a list are the same if they have the same name. Removals come last, since they shift the
+    entries behind.
     """
     if isinstance(before, dict) and isinstance(after, dict):
         for key in before | after:
@@ -156,26 +156,26 @@ class Layout(ABC):
 
     @abstractmethod
     def observe(self, objects: Objects) -> Running:
-        """The configurations that all objects ask for. DriftError if they are none of the pipeline."""
+        """The configurations in all objects. DriftError if the pipeline cannot have them."""
 
     @abstractmethod
     def changes(self, objects: Objects, wanted: Sequence[StageConfig]) -> Objects:
-        """Each object that differs as it is to be, in an order in which every prefix is safe to run.
+        """Each changed object in its new form, in an order in which every prefix is safe to run.
 
         Errors: DriftError as `observe`, InputError as `render`.
         """
 
     @abstractmethod
     def read(self, name: str, live: Json) -> Configs:
-        """The configurations that one of the objects asks for. DriftError as `observe`."""
+        """The configurations in one of the objects. DriftError as `observe`."""
 
     @abstractmethod
     def changed(self, name: str, live: Json, wanted: Sequence[StageConfig]) -> Json:
-        """One of the objects as it is to be, with all else as it is. Errors as `changes`."""
+        """One of the objects in its new form; other people's fields stay. Errors as `changes`."""
 
     @abstractmethod
     def check_autoscalers(self, running: Running, autoscalers: Sequence[Json]) -> None:
-        """DriftError names every place that one of these HorizontalPodAutoscalers scales against plans."""
+        """DriftError names every workload that one of these HorizontalPodAutoscalers scales against plans."""
 
     def admission_fault(self, client: KubeClient) -> str:
         """The refusal of the pipeline's pods by its namespace, with the remedy; empty if none is known."""
@@ -183,7 +183,7 @@ class Layout(ABC):
 
 
 def enforced_pod_security(client: KubeClient, namespace: str) -> str:
-    """The level of PodSecurity that the namespace enforces; empty if it says none, or we may not ask."""
+    """The level of PodSecurity that the namespace enforces; empty if it has none, or we may not read it."""
     try:
         live = client.get(NAMESPACE, "", namespace)
     except (ForbiddenError, NotFoundError):
@@ -193,7 +193,7 @@ def enforced_pod_security(client: KubeClient, namespace: str) -> str:
 
 
 def owner_of(live: Json) -> str | None:
-    """The install that claimed it, None where none has."""
+    """The install that claimed the object; None without a claim."""
     owner = at(live, "metadata", "annotations", ANNOTATION)
     return None if owner is None else str(owner)
 
@@ -201,8 +201,8 @@ def owner_of(live: Json) -> str | None:
 def claim(live: Json, install: str) -> list[Operation]:
     """Addition to a patch that claims the object for the install, or tests that it still is the install's.
 
-    It touches metadata alone, so no pod is restarted by it. A claim is for this version of the object: that
-    there is no annotation cannot be tested otherwise.
+    It changes metadata alone, so it restarts no pod. It tests the object's version, since the absence of an
+    annotation cannot be tested.
     """
     if owner_of(live) == install:
         return [{"op": "test", "path": KEY, "value": install}]
@@ -213,7 +213,7 @@ def claim(live: Json, install: str) -> list[Operation]:
 
 
 def check_owner(live: Json, install: str) -> None:
-    """DriftError, naming the owner, where another install has claimed it."""
+    """DriftError, with the owner's name, if another install has claimed the object."""
     owner = owner_of(live)
     if owner in (None, install):
         return
@@ -231,8 +231,8 @@ def check_owner(live: Json, install: str) -> None:
 def revision_of(objects: Sequence[Json]) -> str:
     """Revision that a decision is bound to: the objects, then `/` and the versions of their specs.
 
-    Of several the uids are a digest. Not the resourceVersion, which moves with every status an operator
-    writes while nothing of what was decided on has changed. A patch tests uid and generation.
+    Of several the uids are a digest. Not the resourceVersion, which changes with every status an operator
+    writes, although no spec has changed. A patch tests uid and generation.
     """
     uids = [str(each["metadata"]["uid"]) for each in objects]
     identity = uids[0] if len(uids) == 1 else sha256(".".join(uids).encode()).hexdigest()[:UIDS]
@@ -240,9 +240,9 @@ def revision_of(objects: Sequence[Json]) -> str:
 
 
 def last_hand(live: Json) -> str:
-    """The field manager whose change of the spec is the newest, with its time; empty where that is us.
+    """The field manager of the newest change of the spec, with its time; empty if that is us.
 
-    Empty too where nothing is known: managers tell their own name, and may tell none.
+    Also empty if unknown: managers choose their names, and may give none.
     """
     changes = [
         (str(entry.get("time") or ""), str(entry.get("manager") or ""))
@@ -259,7 +259,7 @@ def last_hand(live: Json) -> str:
 
 
 def with_hand(error: DriftError, live: Json) -> DriftError:
-    """The same error with a problem that names the last field manager."""
+    """The same error with a further problem, which names the last field manager."""
     who = last_hand(live)
     if not who:
         return error

@@ -33,9 +33,9 @@ REFUSED = "is forbidden"
 
 @dataclass(frozen=True, slots=True)
 class DeploymentState:
-    """A Deployment that serves a part of a pipeline: None if it is not there, and its pods if it waits.
+    """A Deployment that serves a part of a pipeline (None if it is missing), and its pods if it waits.
 
-    Its properties in words are empty if there is nothing to say.
+    Its properties that are texts are empty if they do not apply.
     """
 
     place: Served
@@ -82,7 +82,7 @@ class DeploymentState:
 
     @property
     def rolling(self) -> str:
-        """The work that its controllers still have to do, apart from waiting for pods."""
+        """The remaining work of its controllers, apart from waiting for pods."""
         return self.unseen or (f"{self.old_replicas} old replicas still run" if self.old_replicas > 0 else "")
 
     def missing(self, lost: int = 0) -> str:
@@ -95,15 +95,15 @@ class DeploymentState:
 
     @property
     def waits(self) -> str:
-        """The wait that is left, unless it runs exactly as its object says."""
+        """The remaining wait; empty if it runs exactly as its object specifies."""
         return self.rolling or self.missing()
 
     @property
     def is_settled(self) -> bool:
         """True if it waits for nothing but pods that are lost.
 
-        Nor for its controller to see a write (of an annotation, say) if the pods are ready and all that is
-        asked for.
+        It also does not wait for its controller to observe a write (of an annotation, say) if all wanted pods
+        are ready.
         """
         if not self.waits or self.lost:
             return True
@@ -140,7 +140,7 @@ class DeploymentState:
         return ""
 
     def news(self, *, failures: bool) -> Iterator[str]:
-        """The failures of its new pods, or those that no node takes; old ones do not matter to the change."""
+        """The failures of its new pods, and those that no node has room for; old pods do not matter."""
         for pod in self.pods or ():
             if not self.place.carries(pod["spec"]):
                 continue
@@ -203,9 +203,9 @@ def _unschedulable(pod: Json) -> str:
 
 
 def counter_of(states: Iterable[DeploymentState]) -> str | None:
-    """Identifies what counts the load, of which these Deployments are made; empty while it is replaced.
+    """The identity of the load's counter in these Deployments; empty while it is being replaced.
 
-    None where none is there.
+    None if there is none.
     """
     deployed = [(each, each.deployment["metadata"]) for each in states if each.deployment is not None]
     if not deployed:
@@ -217,14 +217,14 @@ def counter_of(states: Iterable[DeploymentState]) -> str | None:
 
 
 def judge(states: Sequence[DeploymentState], lost: Sequence[int] = ()) -> Rollout:
-    """Judge the progress of a change over all that serves.
+    """Judge the progress of a change over all Deployments that serve.
 
-    FAILED where a new pod crash-loops, cannot pull its image or is refused by the API server, or the
-    Deployment says its progress deadline passed: all of it only once the Deployment carries the change and
-    its controller has seen it, since conditions and pods are those of the write before until then. Pods that
-    no node has room for leave it PROGRESSING, since nodes may come; the detail names them. Refused pods lack
-    room too: what they are made of is not to blame. Of each stage's pods so many were `lost` before the
-    change, which is not about them.
+    FAILED if a new pod crash-loops, cannot pull its image or is refused by the API server, or the Deployment
+    says its progress deadline passed: all of it only once the Deployment carries the change and its
+    controller has seen it, since until then conditions and pods are of the write before. Pods that no node
+    has room for leave it PROGRESSING, since nodes may come; the detail names them. Refused pods also count as
+    lacking room: their template is not to blame. `lost` are the pods of each stage that were lost before the
+    change, which does not wait for them.
     """
     failed: list[str] = []
     waiting: list[str] = []

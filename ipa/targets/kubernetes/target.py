@@ -31,14 +31,14 @@ class KubernetesTarget(base.Target):
 
     @abstractmethod
     def layout_of(self, pipeline: Pipeline) -> Layout:
-        """The objects of the pipeline. InputError if it cannot run there as its file stands."""
+        """The objects of the pipeline. InputError if its file does not let it run there."""
 
     @abstractmethod
     def metrics(self, site: base.Site) -> Metrics:
         """The metrics of the site's pipelines."""
 
     def places_of(self, pipeline: Pipeline) -> list[tuple[str, str]]:
-        """Namespace and name of each of its objects; nothing where it cannot run there."""
+        """Namespace and name of each of its objects; empty if it cannot run there."""
         try:
             layout = self.layout_of(pipeline)
             return [(layout.namespace, name) for name in layout.names]
@@ -57,7 +57,7 @@ class KubernetesTarget(base.Target):
         return KubeWorkload(client, self.layout_of, install)
 
     def access(self) -> tuple[ResourceKind, Callable[[Pipeline], Sequence[tuple[str, str]]]]:
-        """The objects of pipelines."""
+        """The kind of the pipelines' objects, and (namespace, name) of each."""
         return self.kind, self.places_of
 
     def open(self, site: base.Site) -> base.World:

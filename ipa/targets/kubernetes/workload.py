@@ -45,8 +45,8 @@ class KubeWorkload:
     """Pipelines as objects of a cluster. Only those objects are written, never a child of one.
 
     A change is one guarded patch for each object that differs, all tried on the server before the first is
-    sent, in an order in which every prefix is safe to run. What is free or the `install`'s own is read, and
-    what is written is claimed for it; every call about an object of another install raises DriftError.
+    sent, in an order in which every prefix is safe to run. Objects without an owner or of this `install` are
+    read, and written ones are claimed for it; a call about another install's object raises DriftError.
     Without an install nothing is claimed.
     """
 
@@ -87,11 +87,11 @@ class KubeWorkload:
         )
 
     def write(self, pipeline: Pipeline, change: Change) -> str:
-        """The new revision, once every patch is accepted. Nothing to change: the same revision.
+        """Return the new revision once every patch is accepted; the same one if there is nothing to change.
 
-        ConflictError: a spec is not the one the change was decided on, or moved while it was written: what
-        was written before is taken back. UnavailableError: it says how many of several objects were written,
-        which are a safe prefix of the change, or that it is not known; what runs then is to be read.
+        ConflictError: a spec is not the one the change was decided on, or changed during the write: objects
+        written before are restored. UnavailableError: its message says how many of several objects were
+        written, a safe prefix of the change, or that this is unknown; read the workload then.
         """
         layout = self._layout_of(pipeline)
         objects = self._get(layout)
@@ -136,8 +136,8 @@ class KubeWorkload:
         """The state of the rollout of a written change.
 
         READY with another configuration if another writer changed it since; REPLACED if that recreated an
-        object, or put all back to what was before the change: nothing of it is left to wait for. Neither is
-        FAILED, since a rollback would overwrite the other writer.
+        object, or put all back to what was before the change: nothing of it is left to wait for. Neither
+        counts as FAILED, since a rollback would overwrite the other writer.
         """
         layout = self._layout_of(pipeline)
         objects = self._get(layout)
@@ -178,7 +178,7 @@ class KubeWorkload:
         return self._accept(live)
 
     def _accept(self, thing: Json) -> Json:
-        """The object; UnavailableError where a newer one of the same uid was read before."""
+        """The object; UnavailableError if a newer one of the same uid was read before."""
         metadata = thing["metadata"]
         uid, generation = str(metadata["uid"]), int(metadata["generation"])
         newest = self._newest.get(uid, 0)

@@ -1,7 +1,7 @@
 """Processes of a pipeline, forked off one that has imported all: the fork server and its client.
 
-An MLServer takes seconds of CPU to import, which on a small machine slows those that serve. A fork of this
-process has it all at once and shares its memory: it serves in a fraction of a second.
+Importing MLServer takes seconds of CPU, which on a small machine slows serving processes. A fork of this
+process has the imports already and shares their memory: it serves in a fraction of a second.
 
     python -m ipa.targets.local.forkserver --preload mlserver.cli.main pipelines.digits.runtime ...
 
@@ -67,7 +67,7 @@ LOWERED_NICE = 2
 
 
 def serving_priority(pid: int) -> None:
-    """Give a model server that has started the priority of those that serve, if it had a lower one.
+    """Raise a started model server to the priority of serving processes, if it had a lower one.
 
     Called by the service, whose own priority that is.
     """
@@ -77,7 +77,7 @@ def serving_priority(pid: int) -> None:
 
 
 class ForkServer:
-    """Forks children and reports their exits. Its priority and that of its children is raised if it may."""
+    """Forks children and reports their exits. It raises its and their priority if it may."""
 
     def __init__(self, orders: int, answers: int) -> None:
         # By how much the priority of model servers is lower, and by how much more while they start.
@@ -93,7 +93,7 @@ class ForkServer:
         self._buffer = b""
 
     def run(self) -> None:
-        """Serve orders until there can be no more; then kill every child."""
+        """Serve orders until the end of the input; then kill every child."""
         wake_read, wake_write = os.pipe()
         os.set_blocking(wake_write, False)
         signal.set_wakeup_fd(wake_write)
@@ -184,8 +184,8 @@ class ForkServer:
 class ForkedProcesses:
     """The processes of one pipeline. All end when `close` is called or when this process dies.
 
-    `fds` are descriptors that may be passed on to them. They have of this process's environment only what
-    `child_environment` passes, and what each is given.
+    `fds` are descriptors that may be passed on to them. Their environment is that of `child_environment`, and
+    the variables of each order.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Router and queues on this machine, whose sockets outlive their processes, and the parts that they serve."""
+"""Router and queues on this machine, whose sockets outlive their processes; the state of stages and parts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MAX_BACKOFF_S = 0.5
 
 
 def listening_socket(port: int = 0) -> socket.socket:
-    """A socket that listens on that port of this machine, 0 for one that is free. OSError: it is in use."""
+    """A socket that listens on that port of this machine, on any free one for 0. OSError: it is in use."""
     made = socket.socket()
     # Connections that ended just now would keep a service that is started again from its port.
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -53,9 +53,9 @@ def listening_socket(port: int = 0) -> socket.socket:
 
 
 def router_socket(port: int, port_file: Path) -> socket.socket:
-    """The socket of a router: on that port, for 0 on that of the last run if it is free, else on any.
+    """The socket of a router on that port; for 0 on the port of the last run if it is free, else on any.
 
-    `kept` is the file that keeps the port. UnavailableError: that port is in use, and not by a service that
+    `kept` is the file that keeps the port. UnavailableError: the port stays in use, so not by a service that
     is ending.
     """
     wanted, give_up_s = port, time.monotonic() + PORT_S
@@ -85,9 +85,9 @@ def router_socket(port: int, port_file: Path) -> socket.socket:
 class Front:
     """One router or queue, started again whenever it ends.
 
-    Its sockets are this process's: while it is replaced, connections wait in them and are not refused. One
-    is for its metrics, which a thread of it answers, however busy it is.
-    `environment` is asked for at each start. `token` is that of the running process, new with each start.
+    Its sockets are this process's: while it is replaced, connections wait in them and are not refused. One is
+    for its metrics, which a thread of it answers, however busy it is. `environment` is called at each start.
+    `token` is that of the running process, new with each start.
     """
 
     module: str
@@ -124,7 +124,7 @@ class Front:
         return self.folder / f"{self.name}.log"
 
     def start(self, processes: ForkedProcesses) -> None:
-        """Start it; UnavailableError if nothing can be started now."""
+        """Start the process; UnavailableError if no process can be started now."""
         token = secrets.token_urlsafe(32)
         fd, metrics_fd = self.fds
         limits = {name: os.environ[name] for name in (MAX_BODY, MAX_HELD) if name in os.environ}
@@ -145,7 +145,7 @@ class Front:
         self.pid, self.start_after_s = 0, now_s + self.backoff_s
 
     def is_hung(self, is_answering: bool) -> bool:
-        """Note a health check; return True once HUNG_AFTER in a row failed, if it had the time to start."""
+        """Record a health check; return True once HUNG_AFTER failed in a row, if it had the time to start."""
         self.failed_checks = 0 if is_answering else self.failed_checks + 1
         is_up = self.pid != 0 and time.monotonic() - self.started_s > START_S
         return self.failed_checks >= HUNG_AFTER and is_up
@@ -165,7 +165,7 @@ class Front:
         return report
 
     def close(self) -> None:
-        """Give up its ports."""
+        """Close its sockets."""
         self.socket.close()
         self.metrics_socket.close()
 
@@ -189,13 +189,13 @@ class StageRun:
         return [it for it in self.replicas if it.phase is Phase.READY and it.serves(self.config)]
 
     def carries(self) -> bool:
-        """True if enough replicas serve that are as wanted or larger, and the queue knows."""
+        """True if enough replicas as wanted or larger serve, and the queue has the configuration."""
         able = [it for it in self.replicas if it.phase is Phase.READY and it.carries(self.config)]
         running = self.applied.running if self.applied else {}
         return sum(running.get(it.url) == it.variant for it in able) >= self.config.replicas
 
     def is_settled(self) -> bool:
-        """True if exactly what is wanted runs, and the queue knows."""
+        """True if exactly the wanted configuration runs, and the queue has it."""
         ready = self.ready()
         wanted = (self.config.batch_size, {it.url: it.variant for it in ready})
         applied = (self.applied.batch_size, self.applied.running) if self.applied else None
@@ -204,7 +204,7 @@ class StageRun:
 
 @dataclass(slots=True)
 class PartRun:
-    """One of the configurations side by side, under the name that router, queues and metrics know it by.
+    """One of the configurations side by side, under its name in router, queues and metrics.
 
     If it `is_going`, it serves the requests that it has, and then ends.
     """
@@ -220,7 +220,7 @@ class PartRun:
 
     @property
     def has_ended(self) -> bool:
-        """True if nothing of it is wanted, or left."""
+        """True if it is not wanted and none of its replicas is left."""
         return self.is_going and not any(run.config.replicas or run.replicas for run in self.runs)
 
     def want(self, configs: Sequence[StageConfig]) -> None:

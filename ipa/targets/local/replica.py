@@ -70,7 +70,7 @@ class Phase(StrEnum):
 
 @dataclass(slots=True)
 class Replica:
-    """One model server: what it runs, where, and how far it is.
+    """One model server: its variant, its folder and URL, and its phase.
 
     `model` is the name of its model, in which {variant} stands for the variant if it keeps several `loaded`.
     """
@@ -93,25 +93,25 @@ class Replica:
     left_s: dict[str, float] = field(default_factory=dict)
 
     def switch(self, variant: str, now_s: float) -> None:
-        """Run another of its variants from now on."""
+        """Serve another of its variants from now on."""
         if variant != self.variant:
             self.left_s[self.variant] = now_s
             self.variant = variant
 
     def set_stand_ins(self, variants: tuple[str, ...], now_s: float) -> None:
-        """Let its queue choose these variants from now on."""
+        """Set the variants that its queue may choose from now on."""
         for variant in set(self.stand_ins) - set(variants):
             self.left_s[variant] = now_s
         self.stand_ins = variants
 
     def is_left(self, variant: str, since_s: float) -> bool:
-        """True if it cannot have been given that variant since then."""
+        """True if it serves the variant no more, and cannot have been given it since then."""
         if variant == self.variant or variant in self.stand_ins:
             return False
         return self.left_s.get(variant, since_s) <= since_s
 
     def resize(self, cores: float) -> None:
-        """Give it other cores, of as many threads. OSError: its file cannot be written."""
+        """Give it other cores, with the same number of threads. OSError: its file cannot be written."""
         write_cores(self.cores_file, cores)
         self.cores = cores
 
@@ -146,7 +146,7 @@ class Replica:
 
     @property
     def cores_file(self) -> Path:
-        """The file that says its cores."""
+        """The file with its cores."""
         return self.log.with_suffix(".cores")
 
     def last_words(self) -> str:
@@ -175,7 +175,7 @@ def local_run(pipeline: Pipeline, stage: str, variant: str) -> LocalRun:
 def checked(pipeline: Pipeline, configs: Sequence[StageConfig]) -> Configs:
     """The configurations as a row of parts, each in the pipeline's order, all of them runnable here.
 
-    ConflictError where stages are missing or unknown; NotFoundError and ConfigurationError for variants;
+    ConflictError if stages are missing or unknown; NotFoundError and ConfigurationError for variants;
     ConfigurationError for a graph that is no chain; InputError for shares that are no percents of 100.
     """
     if not pipeline.is_chain:
@@ -254,14 +254,14 @@ def write_model(model_dir: Path, name: str, run: LocalRun) -> None:
 
 
 def write_cores(path: Path, cores: float) -> None:
-    """Say the replica's cores, at once or not at all."""
+    """Write the replica's cores atomically."""
     part = path.with_suffix(".part")
     part.write_text(f"{cores:g}")
     part.replace(path)
 
 
 def check_adoptable(running: Pipeline, changed: Pipeline) -> None:
-    """ConflictError unless the changed pipeline's processes are started as those that run."""
+    """ConflictError if the changed pipeline would start its processes differently."""
 
     def starts(pipeline: Pipeline) -> list[Any]:
         stages = [
@@ -294,7 +294,7 @@ class VariantLoader:
         self._failed: dict[tuple[str, str], tuple[float, str]] = {}
 
     def follow(self, config: StageConfig, replicas: Sequence[Replica]) -> None:
-        """Start what is next to load or unload in the replicas of a stage that wants `config`."""
+        """Start the next load or unload in the replicas of a stage whose wanted configuration is `config`."""
         wanted = resident_variants(self._pipeline, config.stage, config.variant)
         ready = [it for it in replicas if it.is_resident and it.phase is Phase.READY]
         with self._lock:
@@ -308,7 +308,7 @@ class VariantLoader:
                     self._pool.submit(self._change, replica, action, variant)
 
     def adopt(self, pipeline: Pipeline) -> None:
-        """Follow the pipeline as its file has it now, and try all variants anew."""
+        """Follow the pipeline's changed file, and try all variants again."""
         with self._lock:
             self._pipeline = pipeline
             self._failed.clear()
@@ -369,7 +369,7 @@ def switch(
     *,
     may_shrink: bool = True,
 ) -> None:
-    """Give variant and cores that are wanted to replicas, as soon as no capacity goes by that.
+    """Give replicas the wanted variant and cores as soon as that removes no capacity.
 
     More cores, and a less accurate variant, which is quicker, are given at once. Fewer, and another variant,
     wait until enough replicas can serve it, and fewer cores until they `may_shrink`. `resize` gives a replica

@@ -1,4 +1,4 @@
-"""Keeps one pipeline running as configured: a router, a queue a stage, and the stages' replicas."""
+"""The processes of one pipeline: a router, a queue per stage, and the stages' replicas."""
 
 from __future__ import annotations
 
@@ -60,16 +60,16 @@ PROBES = 8
 
 
 def largest_batch(stage: Stage, bounds: Bounds, batch_size: int) -> int:
-    """The most items of a batch where more arrives than batches of `batch_size` carry.
+    """The most items of a batch if more arrive than batches of `batch_size` carry.
 
-    The largest that the file allows; `batch_size` where it names none, or pins one.
+    The largest that the file allows; `batch_size` if it has no limit, or pins the size.
     """
     sizes = stage.limits(bounds).batch_sizes
     return batch_size if stage.pin.batch_size is not None or not sizes else max(sizes)
 
 
 class PipelineRunner:
-    """One pipeline's processes. Wishes are set by any thread; one thread carries them out."""
+    """One pipeline's processes. Any thread sets the wanted state; one thread carries it out."""
 
     def __init__(
         self, pipeline: Pipeline, configs: Sequence[StageConfig], folder: Path, port: int = 0
@@ -197,7 +197,7 @@ class PipelineRunner:
             return WorkloadState(str(self.revision), tuple(stages), self._is_settled())
 
     def write(self, change: Change) -> str:
-        """The new revision; ConflictError where the present one is not that of the change."""
+        """Return the new revision; ConflictError if the present one is not that of the change."""
         wanted = checked(self.pipeline, change.configs)
         with self._lock:
             problem = ""
@@ -236,12 +236,12 @@ class PipelineRunner:
         return is_alone and self._is_shared_out() and all(it.is_settled() for it in self._stages)
 
     def check(self, pipeline: Pipeline) -> None:
-        """ConflictError if the pipeline, as its file has it now, cannot be run by these processes."""
+        """ConflictError if these processes cannot run the pipeline with its changed file."""
         with self._lock:
             check_adoptable(self.pipeline, pipeline)
 
     def adopt(self, pipeline: Pipeline) -> None:
-        """Run on as the pipeline's file says now."""
+        """Take over the pipeline's changed file."""
         with self._lock:
             self.pipeline = self._pinned = pipeline
             self._loader.adopt(pipeline)
@@ -250,7 +250,7 @@ class PipelineRunner:
             self._wake.set()
 
     def progress(self) -> Rollout:
-        """The state of the rollout of what is wanted."""
+        """The state of the rollout of the wanted configurations."""
         with self._lock:
             runs = [run for part in self._active() for run in part.runs]
             failed = [f"{it.stage.name}: {it.failure}" for it in runs if it.failure]

@@ -94,7 +94,7 @@ class LocalTarget(Target):
         )
 
     def shape(self, pipeline: Pipeline, profiles: Profiles) -> Pipeline:
-        """The pipeline with what router and queues take of this machine, if it is meant for one like it."""
+        """The pipeline with the cores of router and queues, if its bounds are those of this machine."""
         here, bound = len(os.sched_getaffinity(0)), pipeline.bounds.cores
         if not all(map(_is_local, pipeline.served)) or bound is None or bound > here:
             return pipeline
@@ -102,7 +102,7 @@ class LocalTarget(Target):
         return replace(pipeline, bounds=replace(pipeline.bounds, front=front))
 
     def unhonoured(self, pipeline: Pipeline) -> list[Unhonoured]:
-        """As of every target, and resident variants that cannot share a process."""
+        """Keys without effect, those of resident variants that cannot share a process included."""
         apart = []
         for stage in pipeline.served:
             runs = [run for variant in stage.variants if (run := local_of(variant)) is not None]
@@ -157,7 +157,7 @@ class LocalTarget(Target):
 def router_ports(settings: Settings, pipelines: Mapping[str, Pipeline]) -> dict[str, int]:
     """The port of each pipeline's router: that of its file, else the next from `router_port` on.
 
-    0 where neither says one. InputError names files with the same port.
+    0 if neither is set. InputError names files with the same port.
     """
     own = {name: port for name in sorted(pipelines) if (port := port_of(pipelines[name])) is not None}
     twice = [name for name, port in own.items() if list(own.values()).count(port) > 1]

@@ -1,4 +1,4 @@
-"""Pipelines as processes of this machine, behind the same port as those on Kubernetes; and their bench."""
+"""The Workload port over processes of this machine, and the bench that measures variants on it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class LocalWorkload:
     def start(self, pipeline: Pipeline, configs: Sequence[StageConfig], port: int = 0) -> None:
         """Return once the pipeline answers, on that port; 0 for that of its last run, or a free one.
 
-        Errors: UsageError (a variant needs accelerators, which no process here is given), ConflictError (it
+        Errors: UsageError (a variant needs accelerators, which processes here do not get), ConflictError (it
         runs already), UnavailableError (the port is in use), RolloutError (it did not start).
         """
         _check_accelerators(pipeline)
@@ -89,12 +89,12 @@ class LocalWorkload:
             time.sleep(POLL_S)
 
     def check(self, pipeline: Pipeline) -> None:
-        """ConflictError if the pipeline cannot run on as that; UsageError: it needs accelerators."""
+        """ConflictError if the pipeline needs a restart; UsageError: it needs accelerators."""
         _check_accelerators(pipeline)
         self.runner(pipeline.name).check(pipeline)
 
     def adopt(self, pipeline: Pipeline) -> None:
-        """Run the pipeline on as its file says now, with the replicas that it has."""
+        """Take over the pipeline's changed file, with the running replicas."""
         self.runner(pipeline.name).adopt(pipeline)
 
     def stop(self) -> None:
@@ -147,7 +147,7 @@ def _check_accelerators(pipeline: Pipeline) -> None:
 
 
 def cost_figures(workload: LocalWorkload, pipelines: Sequence[str]) -> Figures:
-    """Return the core-seconds allocated, the replicas replaced and the queues put right, by pipeline."""
+    """Return the core-seconds allocated, the replicas replaced and the queues corrected, by pipeline."""
 
     def read(value: Callable[[PipelineRunner], float]) -> Callable[[], Values]:
         return lambda: [((name,), value(workload.runner(name))) for name in pipelines]

@@ -1,8 +1,8 @@
-"""One gRPC request by Seldon's own client, as a program: JSON in on standard input, JSON out.
+"""A program that sends one gRPC request by Seldon's own client: JSON on standard input, JSON out.
 
 It runs in the interpreter that has seldon-core, which may be another than the service's: seldon-core 1.17.1,
-the last under the Apache License, wants older versions of packages that the service has. So nothing that
-needs those is imported. `SeldonClient` has no timeouts: an alarm ends it.
+the last under the Apache License, needs older versions of packages that the service has. So this module
+imports nothing that needs those. `SeldonClient` has no timeouts: an alarm ends it.
 """
 
 from __future__ import annotations

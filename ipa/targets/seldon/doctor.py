@@ -1,4 +1,4 @@
-"""Checks of Seldon for `ipa doctor`: series are scraped, the operator is there, nobody else writes."""
+"""Checks of Seldon for `ipa doctor`: scraped series, the operator, and other writers."""
 
 from __future__ import annotations
 

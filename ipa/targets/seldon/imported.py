@@ -1,4 +1,4 @@
-"""A pipeline read from a SeldonDeployment that somebody else wrote: what runs becomes the first variants."""
+"""A pipeline read from a foreign SeldonDeployment: its running models become the first variants."""
 
 from __future__ import annotations
 

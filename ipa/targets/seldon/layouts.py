@@ -95,7 +95,7 @@ class Part:
         return f"http://{target.name}-{target.predictor}.{target.namespace}:{PORT}"
 
     def config(self, target: SeldonTarget, configs: Mapping[str, StageConfig]) -> StageConfig:
-        """Its configuration in a pipeline of that section whose stages run these configurations."""
+        """Its configuration in a pipeline with that section whose stages run these configurations."""
         own = self.pipeline.stages[0]
         if self.role is PartRole.ROUTER:
             return StageConfig(own.name, own.variants[0].name, 1, target.orchestrator_cores, 1)
@@ -108,7 +108,7 @@ class Part:
 def parts_of(pipeline: Pipeline) -> tuple[Part, ...]:
     """Every part: the models and queues of the stages in order, then the router.
 
-    InputError where the graph is no chain, which the router cannot run, or a name is too long for a Service.
+    InputError if the graph is no chain, which the router cannot run, or a name is too long for a Service.
     """
     if not pipeline.is_chain:
         raise InputError(
@@ -178,7 +178,7 @@ class SeldonLayout(Layout):
         return target_of(self.pipeline).namespace
 
     def admission_fault(self, client: KubeClient) -> str:
-        """The refusal of its pods by the namespace's PodSecurity, with the remedy; empty if there is none."""
+        """The refusal of its pods by the namespace's PodSecurity, with the remedy; empty without one."""
         target = target_of(self.pipeline)
         is_refused = target.shape is Shape.SINGLE or target.run_as_root
         if not is_refused or enforced_pod_security(client, target.namespace) != "restricted":
@@ -190,18 +190,18 @@ class SeldonLayout(Layout):
         return f"{what} Seldon's orchestrator, so that shape single never serves there; {remedy}"
 
     def read(self, name: str, live: Json) -> Configs:
-        """The configurations that one of the SeldonDeployments asks for."""
+        """The configurations in one of the SeldonDeployments."""
         return manifest.read(self._pipeline_of(name), live)
 
     def changed(self, name: str, live: Json, wanted: Sequence[StageConfig]) -> Json:
-        """One of the SeldonDeployments as it is to be to run these."""
+        """One of the SeldonDeployments, changed to run these configurations."""
         return manifest.changed(self._pipeline_of(name), live, wanted)
 
     def check_autoscalers(self, running: Running, autoscalers: Sequence[Json]) -> None:
         """DriftError names every stage whose Deployment, or SeldonDeployment, another controller scales.
 
-        It undoes every change of ours, and we its. KEDA's ScaledObjects need no look of their own: each makes
-        a HorizontalPodAutoscaler.
+        Each would undo the other's changes. KEDA's ScaledObjects need no check of their own: each creates a
+        HorizontalPodAutoscaler.
         """
         stages = {place.deployment: place.title for place in running.places}
         problems = []
@@ -276,9 +276,9 @@ class SplitLayout(SeldonLayout):
         return tuple(self._parts)
 
     def render(self, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
-        """The SeldonDeployments that run the pipeline so: models, queues, the router last.
+        """The SeldonDeployments that run the pipeline: models, queues, the router last.
 
-        InputError as `manifest.render`, and where there is no image for router and queues.
+        InputError as `manifest.render`, and if there is no image for router and queues.
         """
         pipeline, target = self.pipeline, target_of(self.pipeline)
         if target.image is None:
@@ -294,7 +294,7 @@ class SplitLayout(SeldonLayout):
         return [_object(part, part.config(target, by_stage), target.image) for part in parts]
 
     def observe(self, objects: Objects) -> Running:
-        """The models, with queues and router beside them."""
+        """The configurations of the models, with queues and router beside them."""
         configs = self._merge(self._read_parts(objects))
         places: dict[PartRole, list[StageLocation]] = {role: [] for role in PartRole}
         for name, part in self._parts.items():
@@ -304,7 +304,7 @@ class SplitLayout(SeldonLayout):
         return Running(configs, ("",) * len(configs), tuple(places[PartRole.MODEL]), beside, routers)
 
     def changes(self, objects: Objects, wanted: Sequence[StageConfig]) -> Objects:
-        """Each object that differs as it is to be, in an order of writes that may stop anywhere.
+        """Each changed object in its new form, in an order of writes that may stop anywhere.
 
         The rule (docs/adr/0004): what only adds capacity goes first and what only takes it away last; a
         bigger batch goes before its model, a smaller one after it. Then, as long as a replica does not get

@@ -1,9 +1,9 @@
 """Places of a pipeline's stages in a SeldonDeployment, its nested graph and back, and its orchestrators.
 
-The executor calls a node, then its children with what it answered, then makes of their answers the node's
-own. So a model or transformer holds what comes after it, a router its branches, and a combiner or output
-transformer what comes *before* it. Of several answers that no combiner takes, only the first would be used:
-such a graph is refused, as is one that is no tree in this sense.
+The executor calls a node, then its children with the node's answer, and combines their answers into the
+node's. So a model or transformer holds the stages after it, a router its branches, and a combiner or output
+transformer the stages *before* it. Without a combiner only the first of several answers would be used: such a
+graph is refused, and so is one that is no tree in this sense.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class StageLocation(Served):
     """A stage's componentSpec, container and graph node, the parts themselves of one SeldonDeployment.
 
     `predictor` and `index` are the places of its predictor, and of the componentSpec in that. `replicas` is
-    what counts of the three levels.
+    the effective one of the three levels.
     """
 
     stage: Stage
@@ -63,7 +63,7 @@ class StageLocation(Served):
     def value(self, field: Field) -> object:
         """The field's value; None if it is not there.
 
-        Of resources the limit, which Kubernetes takes for the request of an extended one.
+        For resources it is the limit, which Kubernetes also takes as the request of an extended resource.
         """
         part, name = field
         if part == RESOURCES:
@@ -129,11 +129,11 @@ class StageLocation(Served):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrchestratorLocation(Served):
-    """An orchestrator that has pods of its own, through which requests come in.
+    """An orchestrator with pods of its own, through which requests come in.
 
-    `mirrored` are the places of the stages whose specs it has: it serves a change once these are as changed.
-    `predictor` is the place of its predictor. `is_endless`: no level says how many there are, so that the
-    operator writes its Deployment for ever.
+    `mirrored` are the places of the stages whose specs it copies: it serves a change once its copies have it.
+    `predictor` is the place of its predictor. `is_endless`: no level sets its replicas, so the operator
+    rewrites its Deployment for ever.
     """
 
     mirrored: tuple[StageLocation, ...]
@@ -141,7 +141,7 @@ class OrchestratorLocation(Served):
     is_endless: bool
 
     def carries(self, pod: Json) -> bool:
-        """True if it is told of what the stages run; where it does not say of what, it is."""
+        """True if the pod has the stages' specs; also if it does not show any."""
         entries = (env_entry(container, "ENGINE_PREDICTOR") for container in pod.get("containers") or ())
         text = next((str(entry.get("value", "")) for entry in entries if entry), "")
         try:
@@ -225,8 +225,8 @@ def _deployment_name(sdep: Json, predictor: Json, component: Json, index: int) -
 def locate(pipeline: Pipeline, sdep: Json) -> tuple[StageLocation, ...]:
     """The place of every stage, in order.
 
-    DriftError lists every stage that is not where its pipeline says, or whose replicas another controller
-    owns; the object is then not written to.
+    DriftError lists every stage that is not in its place, or whose replicas another controller owns; the
+    object is not written then.
     """
     target = target_of(pipeline)
     problems: list[str] = []
@@ -319,7 +319,7 @@ def _place(
 
 
 def orchestrators(sdep: Json, places: Sequence[StageLocation] = ()) -> Iterator[OrchestratorLocation]:
-    """The orchestrators that have pods of their own, with those of the places that each is told of."""
+    """The orchestrators with pods of their own, each with the places whose specs it copies."""
     spec = sdep.get("spec") or {}
     for index, predictor in enumerate(_predictors(sdep)):
         own = {**(spec.get("annotations") or {}), **(predictor.get("annotations") or {})}
@@ -339,7 +339,7 @@ def orchestrators(sdep: Json, places: Sequence[StageLocation] = ()) -> Iterator[
 
 
 def orchestrator_remedy(sdep: Json) -> str:
-    """The command that says how many orchestrators there are; empty if each predictor does."""
+    """The command that sets the orchestrators' replicas; empty if each predictor has them."""
     operations: list[dict[str, object]] = []
     for each in orchestrators(sdep):
         pointer = f"/spec/predictors/{each.predictor}/svcOrchSpec"
@@ -353,7 +353,7 @@ def orchestrator_remedy(sdep: Json) -> str:
 
 
 def drift(pipeline: Pipeline, problems: list[str]) -> DriftError:
-    """The refusal to touch an object that is not as its pipeline says."""
+    """The error for an object that does not match its pipeline, which is not written then."""
     target = target_of(pipeline)
     return DriftError(
         f"SeldonDeployment {target.namespace}/{target.name} does not match pipeline {pipeline.name!r}",
@@ -364,13 +364,13 @@ def drift(pipeline: Pipeline, problems: list[str]) -> DriftError:
 
 @dataclass(frozen=True, slots=True)
 class Nested:
-    """A stage and what Seldon has inside it."""
+    """A stage and the stages nested in it."""
 
     stage: Stage
     children: tuple[Nested, ...] = ()
 
     def walk(self, above: Stage | None = None) -> Iterator[tuple[Nested, Stage | None]]:
-        """This one and all inside it, each with the stage that it is right inside of."""
+        """Yield this stage and all nested in it, each with its direct parent."""
         yield self, above
         for child in self.children:
             yield from child.walk(self.stage)
@@ -386,7 +386,7 @@ class Nested:
 
 
 def nest(pipeline: Pipeline) -> Nested:
-    """The outermost stage with all others inside. InputError says why Seldon cannot run the graph."""
+    """The root stage with all others nested in it. InputError if Seldon cannot run the graph."""
     problems: list[str] = []
     nested = _nest(pipeline.stages, problems)
     for stage in pipeline.stages:
@@ -457,7 +457,7 @@ def _groups(stages: Sequence[Stage]) -> list[list[Stage]]:
 
 
 def nodes_of(node: Json, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Json]]:
-    """The node and all inside it, each with the names of those that it is inside of, the outermost first."""
+    """The node and all nested in it, each with the names of its ancestors, the root first."""
     yield above, node
     for child in node.get("children") or ():
         yield from nodes_of(child, (*above, str(node.get("name"))))
@@ -466,7 +466,7 @@ def nodes_of(node: Json, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[st
 def stages_of(graph: Json) -> tuple[Stage, ...]:
     """The nodes of a graph as stages without variants, each behind those that it comes after.
 
-    InputError lists the nodes that are no stages of ours.
+    InputError lists the nodes that cannot be stages.
     """
     stages: list[Stage] = []
     problems: list[str] = []

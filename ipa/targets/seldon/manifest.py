@@ -1,9 +1,9 @@
-"""A pipeline as a SeldonDeployment, and back; and the change of one that is there.
+"""A pipeline as a SeldonDeployment, and back; and the change of an existing one.
 
 Several configurations side by side are predictors of one SeldonDeployment, which share its traffic. They are
 called after the pipeline's own predictor: default, default-2, default-3. Each is a whole graph, with an
-orchestrator of its own; one alone may have any of the names. Predictors of other names are other people's. In
-one of them only fields that are ours and differ change: replicas alone touch no pod template.
+orchestrator of its own; one alone may have any of the names. Predictors of other names are other people's. A
+change writes only our fields that differ: replicas alone change no pod template.
 """
 
 from __future__ import annotations
@@ -75,10 +75,10 @@ KEYS = ("name", "image", "env", "resources", "securityContext")
 def check_configs(
     pipeline: Pipeline, configs: Sequence[StageConfig], running: Sequence[StageConfig] = ()
 ) -> None:
-    """InputError lists what in the configs must not be written.
+    """InputError lists the faults of configurations that must not be written.
 
     That is stages, variants, numbers below one, and batches that give requests the rows of others. A stage
-    that is `running` with that variant and batch size already is let pass: a first step may be elsewhere.
+    that is `running` with that variant and batch size already may keep them: a first step may be elsewhere.
     """
     problems = []
     if [config.stage for config in configs] != [stage.name for stage in pipeline.served]:
@@ -106,8 +106,8 @@ def check_configs(
 def render(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, Any]:
     """The SeldonDeployment that runs the parts side by side, each a predictor.
 
-    InputError where the pipeline has no `seldon:` section, its graph cannot be nested as Seldon does, the
-    configs do not fit it, or their shares are no whole percents of together 100.
+    InputError if the pipeline has no `seldon:` section, Seldon cannot nest its graph, the configs do not fit
+    it, or their shares are not whole percents that sum to 100.
     """
     check_parts(pipeline, configs, MOST)
     target, parts = target_of(pipeline), shared.parts_of(configs)
@@ -170,9 +170,9 @@ def _node(nested: Nested, nodes: Mapping[str, Json]) -> Json:
 
 
 def read_predictor(pipeline: Pipeline, sdep: Json) -> tuple[StageConfig, ...]:
-    """The configuration of every stage that the pipeline's own predictor asks for.
+    """The configuration of every stage in the pipeline's own predictor.
 
-    DriftError lists everything in it that no configuration of the pipeline would have.
+    DriftError lists everything in it that no configuration of the pipeline could have.
     """
     configs: list[StageConfig] = []
     problems: list[str] = []
@@ -194,7 +194,7 @@ def read_predictor(pipeline: Pipeline, sdep: Json) -> tuple[StageConfig, ...]:
 
 
 def protocol_of(sdep: Json) -> WireProtocol | None:
-    """The protocol of the SeldonDeployment; None for one that no pipeline has, such as TensorFlow's."""
+    """The protocol of the SeldonDeployment; None for an unsupported one, such as TensorFlow's."""
     # The operator's default, and the older name of V2.
     named = {"": "seldon", "kfserving": "v2"}
     text = str(at(sdep, "spec", "protocol") or "")
@@ -243,7 +243,7 @@ def _batch_size(pipeline: Pipeline, place: StageLocation, variant: str | None) -
 
 
 def amounts_of(container: Json, resource: str) -> dict[str, Any]:
-    """The container's requests and limits of the resource, those that it has."""
+    """The container's request and limit of the resource, if present."""
     known = {kind: at(container, "resources", kind) or {} for kind in ("requests", "limits")}
     return {kind: amounts[resource] for kind, amounts in known.items() if resource in amounts}
 
@@ -260,15 +260,15 @@ def _cores(place: StageLocation) -> float | str:
 
 
 def read(pipeline: Pipeline, sdep: Json) -> shared.Configs:
-    """The parts that the SeldonDeployment asks for, in their order. DriftError as `read_named`."""
+    """The parts in the SeldonDeployment, in their order. DriftError as `read_named`."""
     return tuple(config for _, part in read_named(pipeline, sdep) for config in part)
 
 
 def read_named(pipeline: Pipeline, sdep: Json) -> list[Named]:
-    """Each predictor of the pipeline with what it runs, in the order of parts.
+    """Each predictor of the pipeline with its configuration, in the order of parts.
 
-    DriftError as `read_predictor`, and where several share the requests and predictors of other people take
-    some too: shares are then no percents of the pipeline's.
+    DriftError as `read_predictor`, and if several share the requests and other people's predictors take some
+    too: shares are then no percentages of the pipeline's requests.
     """
     traffic = _traffic(sdep)
     ours = [named for named in _named(pipeline) if target_of(named).predictor in traffic]
@@ -308,12 +308,11 @@ def _named(pipeline: Pipeline) -> list[Pipeline]:
 
 
 def changed(pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -> Json:
-    """The object, live or in a file, as it is to be to run the wanted parts.
+    """The object, live or in a file, changed to run the wanted parts.
 
-    A part stays in the predictor of its variants, so that a change of traffic alone touches traffic alone.
-    What is new is added last, as a copy of a predictor that is there, so that it has what other people gave
-    that; what is gone is removed. Where one is alone before and after, its traffic is not touched.
-    Errors as `read` and `render`.
+    A part stays in the predictor of its variants, so that a change of shares writes traffic alone. A new part
+    is added last, as a copy of an existing predictor, so that it keeps other people's fields; removed parts
+    are deleted. If one is alone before and after, its traffic stays as it is. Errors as `read` and `render`.
     """
     check_parts(pipeline, wanted, MOST)
     running = read_named(pipeline, live)
@@ -351,7 +350,7 @@ def _like(model: Pipeline, named: Pipeline, live: Json, part: shared.Configs) ->
 
 
 def change_predictor(pipeline: Pipeline, sdep: Json, wanted: Sequence[StageConfig]) -> None:
-    """Make the pipeline's predictor in the object ask for the wanted configurations."""
+    """Write the wanted configurations into the pipeline's predictor in the object."""
     check_variants(pipeline)
     running = read_predictor(pipeline, sdep)
     check_configs(pipeline, wanted, running)

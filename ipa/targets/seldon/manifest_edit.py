@@ -1,4 +1,4 @@
-"""SeldonDeployments in a file of a repository: found, and changed in place with a small diff."""
+"""SeldonDeployments in a file of a repository: read, and changed in place with a small diff."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 class Manifest:
     """The text of a file that holds the pipeline's SeldonDeployments, perhaps among other documents.
 
-    InputError where the text is not YAML or one of them is incomplete, NotFoundError where one is not there.
+    InputError if the text is not YAML or one of them is incomplete, NotFoundError if one is missing.
     """
 
     def __init__(self, pipeline: Pipeline, text: str, path: str) -> None:
@@ -40,10 +40,10 @@ class Manifest:
             ) from error
 
     def changed(self, wanted: Sequence[StageConfig]) -> str:
-        """The text that asks for these; the same text where it does already.
+        """The text with these configurations; the same text if it has them already.
 
-        Only the values that differ are replaced, so that comments and layout stay. Where fields come or go
-        the file is written anew; InputError where comments would be lost by that.
+        Only the values that differ are replaced, so that comments and layout stay. If fields are added or
+        removed, the file is written anew; InputError if that would lose comments.
         """
         self.configs()
         documents = list(self._documents)
@@ -76,7 +76,7 @@ class Manifest:
         return yaml.safe_dump_all(documents, sort_keys=False, explicit_start=is_marked, allow_unicode=True)
 
     def _splice(self, operations: Sequence[tuple[int, Operation]]) -> str | None:
-        """The text with each value replaced where it stands; None where that is not all there is to do."""
+        """The text with each value replaced where it stands; None if that is not all there is to do."""
         nodes = list(yaml.compose_all(self._text, yaml.SafeLoader))
         spans = []
         for at, each in operations:
@@ -113,7 +113,7 @@ class Manifest:
 
 
 def seldondeployments(text: str, path: str) -> list[dict[str, Any]]:
-    """Every SeldonDeployment among the documents of a file; InputError where it is not YAML."""
+    """Every SeldonDeployment among the documents of a file; InputError if it is not YAML."""
     return [document for document in _load_documents(text, path) if _metadata(document) is not None]
 
 
@@ -138,7 +138,7 @@ def _metadata(document: Any) -> Json | None:
 
 
 def _node(node: Any, pointer: str) -> Any:
-    """The node at that JSON pointer, None where there is none."""
+    """The node at that JSON pointer, None if there is none."""
     for escaped in pointer.split("/")[1:]:
         token = escaped.replace("~1", "/").replace("~0", "~")
         if isinstance(node, yaml.MappingNode):

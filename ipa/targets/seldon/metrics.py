@@ -1,7 +1,7 @@
-"""The metrics of a pipeline on Seldon: of its executor, or in shape split of our router and queues.
+"""The metrics of a pipeline on Seldon: its executor's, or in shape split our router's and queues'.
 
 PodMonitors (deploy/prometheus/podmonitor.yaml) have the Prometheus Operator scrape them. The series of model
-servers say no SeldonDeployment: the monitor adds the label `deployment_name`, as the executor's have it.
+servers do not name the SeldonDeployment: the monitor adds the label `deployment_name` of the executor's.
 """
 
 from __future__ import annotations
@@ -95,15 +95,15 @@ def dialect_of(pipeline: Pipeline) -> Dialect:
 
 
 class ShapedMetrics:
-    """The Metrics port on a cluster: each pipeline's in the dialect of the shape it runs in."""
+    """The Metrics port on a cluster: it reads each pipeline in the dialect of its shape."""
 
     def __init__(self, of: Callable[[Dialect], Metrics]) -> None:
         self._by_split = {False: of(EXECUTOR), True: of(ON_CLUSTER)}
 
     def read(self, pipeline: Pipeline, window_s: float) -> Signals:
-        """The signals of the pipeline now, as that dialect's metrics read them."""
+        """The signals of the pipeline now, in the dialect of its shape."""
         return self._by_split[is_split(pipeline)].read(pipeline, window_s)
 
     def load(self, pipeline: Pipeline, window_s: float) -> Load:
-        """Its load alone, likewise."""
+        """The load alone, in the dialect of its shape."""
         return self._by_split[is_split(pipeline)].load(pipeline, window_s)

@@ -1,4 +1,4 @@
-"""Requests to a pipeline on Seldon: their address by shape, protocol and gateway, and a smoke request."""
+"""Requests to a pipeline on Seldon: the address by shape, protocol and gateway, and a smoke request."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def address(pipeline: Pipeline, settings: Settings, endpoint: str = "") -> Reque
 def probe(pipeline: Pipeline, request: ProbeRequest, settings: Settings) -> ProbeResult:
     """The result of the request: over HTTP, or by Seldon's own client over gRPC.
 
-    UsageError: no address takes all requests, or protocol, shape or client cannot send it.
+    UsageError: no address takes all requests, or protocol, shape or client does not support the request.
     """
     route = address(pipeline, settings, request.address)
     if not route.url:
@@ -97,7 +97,7 @@ def probe(pipeline: Pipeline, request: ProbeRequest, settings: Settings) -> Prob
 
 
 def seldon_fault(answer: Any) -> str:
-    """The reason why the document is no answer of Seldon's own protocol; empty if it is one."""
+    """The reason why the document is not an answer of Seldon's own protocol; empty if it is one."""
     if not isinstance(answer, Mapping):
         return f"the answer is not a message: {shown(answer)}"
     status = answer.get("status")

@@ -67,8 +67,8 @@ class SeldonTarget:
     `orchestrator_cores` are those of Seldon's orchestrator, or of our router, which has a pod of its own
     unless `separate_orchestrator` is false: then each replica of the first stage has one. `queue_cores` are
     those of each stage's queue, `image` is the image of router and queues (both for shape split). `ignores`
-    are keys of the file that the shape does not carry, and that are not refused for it. Containers may
-    `run_as_root` where the namespace's PodSecurity allows it.
+    are keys of the file that the shape does not support and the target ignores instead of refusing them.
+    Containers may `run_as_root` if the namespace's PodSecurity allows it.
     """
 
     name: Name
@@ -95,7 +95,7 @@ class SeldonTarget:
 class SeldonRun:
     """A variant's settings on Seldon: the container's image, env and resources, and the model it loads.
 
-    `server` None: that of the protocol, MLServer for v2.
+    `server` None: the protocol's own, MLServer for v2.
     """
 
     image: str | None = None

@@ -67,7 +67,7 @@ class Seldon(KubernetesTarget):
     rate_window_s = 30.0
 
     def serving(self, pipeline: Pipeline) -> ServingSemantics:
-        """By shape: each replica batches for itself (single), or our queues before them (split)."""
+        """The shape's semantics: replicas batch for themselves (single), or queues before them do (split)."""
         return SPLIT if is_split(pipeline) else SINGLE
 
     def place(self, pipeline: Pipeline) -> str:
@@ -75,9 +75,9 @@ class Seldon(KubernetesTarget):
         return f"Seldon in shape {Shape.SPLIT if is_split(pipeline) else Shape.SINGLE}"
 
     def unhonoured(self, pipeline: Pipeline) -> list[Unhonoured]:
-        """Keys of the pipeline without effect in its shape, those of its section too.
+        """Keys of the pipeline and its section without effect in its shape.
 
-        Not those that the section says to ignore.
+        Keys that the section `ignores` are left out.
         """
         faults, section = super().unhonoured(pipeline), seldon_of(pipeline)
         if section is None:
@@ -91,7 +91,7 @@ class Seldon(KubernetesTarget):
         return [*faults, *_section_faults(pipeline, section)]
 
     def unfit(self, pipeline: Pipeline) -> str:
-        """Without a section it is not known where to run it."""
+        """The reason why the pipeline cannot run there: it has no `seldon:` section."""
         if self.placed(pipeline):
             return ""
         return "it has no seldon section, which says where it runs; it can be planned"
@@ -101,11 +101,11 @@ class Seldon(KubernetesTarget):
         return at_cluster(pipeline, profiles)
 
     def starting_section(self, pipeline: str, namespace: str) -> Mapping[str, Any]:
-        """A SeldonDeployment of the pipeline's name."""
+        """The section of a SeldonDeployment with the pipeline's name."""
         return {"name": pipeline, "namespace": namespace}
 
     def simulation(self, pipeline: Pipeline) -> tuple[ClusterSettings, MetricsSettings]:
-        """Counters scraped every five seconds."""
+        """The monitoring of replicas: counters are scraped every five seconds."""
         from ipa.simulate.metrics import ON_CLUSTER
 
         return super().simulation(pipeline)[0], ON_CLUSTER
@@ -117,7 +117,7 @@ class Seldon(KubernetesTarget):
         return layout_of(pipeline)
 
     def metrics(self, site: base.Site) -> Metrics:
-        """Seldon's executor or our router and queues, by the shape of each pipeline."""
+        """The metrics of Seldon's executor or of our router and queues, by the shape of each pipeline."""
         from ipa.adapters.prometheus.client import PrometheusMetrics
         from ipa.targets.seldon.metrics import ShapedMetrics
 
@@ -132,7 +132,7 @@ class Seldon(KubernetesTarget):
         *,
         elects: bool,
     ) -> list[DoctorCheck]:
-        """The metrics of pipelines, the cluster and what we may do there, Seldon, and its objects."""
+        """Checks of the metrics, the cluster, our rights there, Seldon, and the pipelines' objects."""
         from ipa.targets.seldon.doctor import checks_of
 
         return checks_of(self, settings, pipelines, namespaces, elects=elects)
@@ -142,7 +142,7 @@ class Seldon(KubernetesTarget):
         return with_seldon(pipeline, namespace=namespace) if self.placed(pipeline) else pipeline
 
     def address(self, pipeline: Pipeline, settings: Settings, endpoint: str = "") -> RequestAddress:
-        """By the gateway of the settings, or the Service of the pipeline's shape."""
+        """The address by the gateway of the settings, or by the Service of the pipeline's shape."""
         if not self.placed(pipeline):
             return RequestAddress(note=self.unfit(pipeline))
         if not pipeline.runnable:

@@ -49,9 +49,9 @@ NO_PROFILES: Mapping[str, StageProfile] = MappingProxyType({})
 
 
 def fields_of(pipeline: Pipeline, stage: Stage, config: StageConfig) -> dict[str, Fields]:
-    """The fields of the stage's place that are ours, by the part of its configuration that they carry.
+    """Our fields of the stage's container and node, by the part of the configuration that they carry.
 
-    They are what rendering writes, reading compares, and a change of that part writes anew.
+    Rendering writes them, reading compares them, and a change of that part replaces them.
     """
     batches: dict[Field, object] = {}
     if not is_microservice(pipeline, stage.variant(config.variant)):
@@ -74,7 +74,7 @@ def fields_of(pipeline: Pipeline, stage: Stage, config: StageConfig) -> dict[str
 
 
 def variant_fields(stage: Stage, variant: str) -> dict[Field, str | None]:
-    """The fields that tell the variant from others."""
+    """The fields that distinguish the variant from others."""
     run, runs = seldon_run(stage, variant), _runs(stage).values()
     fields: dict[Field, str | None] = {}
     if any(other.image is not None for other in runs):
@@ -91,7 +91,7 @@ def requested(pipeline: Pipeline, stage: Stage, variant: str) -> dict[str, str]:
     """The quantities that a container of the variant requests beside its cores, by Kubernetes' names.
 
     Accelerators are those of the `seldon` section or of the profile, whichever are more; the rest is that of
-    the section alone, since a container without a limit is not ended for what was measured.
+    the section alone, since a measured amount must not become a limit at which a container is killed.
     """
     own = beside_of(seldon_run(stage, variant)).amounts
     measured = pipeline.bounds.measured.get((stage.name, variant))
@@ -128,23 +128,23 @@ def server_of(run: SeldonRun) -> str | None:
 
 
 def env_of(run: SeldonRun) -> dict[str, str]:
-    """The variables of a container of the variant that tell it from others."""
+    """The variables of a container of the variant that distinguish it from others."""
     own = {} if run.implementation is None or server_of(run) else {IMPLEMENTATION: run.implementation}
     return {**own, **run.env}
 
 
 def env_names(runs: Iterable[SeldonRun]) -> set[str]:
-    """The names of the variables by which any of them is told from others."""
+    """The names of the variables that distinguish any of them from others."""
     return {name for run in runs for name in env_of(run)}
 
 
 def owned_env(stage: Stage) -> frozenset[str]:
-    """The names of the stage's env that are ours: those of its variants, and those of batching."""
+    """Our variables of the stage's env: those of its variants, and those of batching."""
     return frozenset({BATCH_SIZE, BATCH_TIME, *env_names(_runs(stage).values())})
 
 
 def check_variants(pipeline: Pipeline) -> None:
-    """InputError lists variants that cannot be told apart on Seldon, or that set env that is not theirs."""
+    """InputError lists variants that are indistinguishable on Seldon, or that set reserved env."""
     problems = []
     for stage in pipeline.stages:
         known: dict[tuple[tuple[Field, str | None], ...], str] = {}

@@ -23,17 +23,17 @@ MOST_PARTS = 3
 
 
 class SimulatedTarget(Target):
-    """Pipelines simulated as fast as the load's pace wants."""
+    """Pipelines simulated at the pace of the load."""
 
     name = "simulated"
     title = "target simulated"
 
     def serving(self, pipeline: Pipeline) -> ServingSemantics:
-        """As our queues serve."""
+        """The semantics of our queues."""
         return ServingSemantics(rolling=PROCESSES, most_parts=MOST_PARTS, keeps_variants=True)
 
     def clock(self, stop: Event, load: Simulated | None = None) -> Clock:
-        """The simulated clock, or without a load the machine's."""
+        """The simulated clock; without a load, the machine's."""
         if load is None:
             return SystemClock(stop)
         from ipa.simulate.realtime import RealtimeClock
