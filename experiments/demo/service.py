@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -37,6 +38,10 @@ class Service:
         self._pipeline = pipeline
         self._base = f"http://127.0.0.1:{port}"
         self._client = httpx.Client(base_url=self._base, timeout=5.0)
+        # Another service there would answer in place of the one that is started.
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                raise SystemExit(f"port {port} is in use: stop what listens there, or take another (--port)")
         folder.mkdir(parents=True, exist_ok=True)
         settings = {
             **os.environ,
