@@ -115,16 +115,16 @@ async def readyz(
     # In a thread of its own: those of the pool may all be busy.
     checks = await to_thread.run_sync(service.health, limiter=context.limits.health_threads)
     failed = [check for check in checks if check.required and not check.ok]
-    is_told = caller.identity != NOBODY
+    is_known = caller.identity != NOBODY
     if failed:
         named = [Problem(f"{check.name}: {check.detail or 'failed'}") for check in failed]
         raise UnavailableError(
             "the service is not ready",
-            problems=named if is_told else (),
-            hint="" if is_told else "Send a token to see why.",
+            problems=named if is_known else (),
+            hint="" if is_known else "Send a token to see why.",
         )
     degraded = not all(check.ok for check in checks)
-    return Readiness(ready=True, degraded=degraded, checks=checks if verbose is not None and is_told else ())
+    return Readiness(ready=True, degraded=degraded, checks=checks if verbose is not None and is_known else ())
 
 
 @router.get("/metrics", tags=["health"], response_class=Response)

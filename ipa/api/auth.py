@@ -134,7 +134,7 @@ RULES: Mapping[tuple[str, str], Rule | None] = {
 # The bounds of each kind in words; the numbers are those of `limits.ApiLimits` and `Streams`.
 BOUNDS: Mapping[Work, str] = {
     Work.NONE: "nothing that can be used up",
-    Work.HEALTH: "a thread of its own; what is found of the store is kept for some seconds",
+    Work.HEALTH: "a thread of its own; the state of the store is cached for some seconds",
     Work.READ: "IPA_API_READS_RPS of one identity; 16 at once, 8 of one identity",
     Work.LIST: "as a read; 4 at once, 2 of one identity; pages of decisions end at 2 MB",
     Work.VERIFY: "as a read; 1 at once",

@@ -20,7 +20,7 @@ AIM_HEADER = "ipa-aim-ms"
 AHEAD_HEADER = "ipa-ahead-ms"
 # In a request to a queue: how many requests come to the pipeline for each that comes to the stage, while
 # some are lost on the way.
-ASKED_HEADER = "ipa-asked-ratio"
+ARRIVALS_HEADER = "ipa-asked-ratio"
 # In the router's request to the last queue: the name of the pipeline, as which it answers.
 NAME_HEADER = "ipa-model-name"
 # In every answer: where its time went, as browsers show it.
@@ -31,7 +31,7 @@ KEPT_S = 2.0
 # Three of each stage, and a few more.
 MAX_TIMES = 256
 # Where hardly any request arrives, what comes for each of them is a matter of chance.
-MOST_ASKED_RATIO = 16.0
+MOST_ARRIVALS_RATIO = 16.0
 # On an idle machine a request and its answer take 2 to 5 ms between router and queue.
 USUAL_HOP_S = 0.02
 # A loss counts for this long.
@@ -113,7 +113,7 @@ def parse_ratio(text: str | None) -> float:
         ratio = float(text) if text else 1.0
     except ValueError:
         return 1.0
-    return min(max(1.0, ratio), MOST_ASKED_RATIO)
+    return min(max(1.0, ratio), MOST_ARRIVALS_RATIO)
 
 
 def parse_times(text: str | None) -> StageTimes:
@@ -187,7 +187,7 @@ class Passage:
         self._came_s.append(now_s)
         _forget(self._came_s, now_s)
 
-    def asked_ratio(self, stage: int, now_s: float) -> float:
+    def arrivals_ratio(self, stage: int, now_s: float) -> float:
         """The requests that arrive at the pipeline for each that is sent to the stage, this one included.
 
         1 while none is lost or refused.

@@ -44,7 +44,7 @@ from ipa.dataplane.environment import edge, required, serve, setting
 from ipa.dataplane.expectation import (
     AHEAD_HEADER,
     AIM_HEADER,
-    ASKED_HEADER,
+    ARRIVALS_HEADER,
     EXPECTED_HEADER,
     NAME_HEADER,
     TIMING_HEADER,
@@ -222,7 +222,7 @@ class QueueServer(V2Server):
         ahead = parse_times(call.headers.get(AHEAD_HEADER))
         aim_s = parse_ms(call.headers.get(AIM_HEADER))
         queue = self._queue_of(call.part())
-        queue.note_asked(parse_ratio(call.headers.get(ASKED_HEADER)))
+        queue.set_arrivals_ratio(parse_ratio(call.headers.get(ARRIVALS_HEADER)))
         try:
             text, rest = tensors.json_part(call.body, call.headers.get(tensors.JSON_LENGTH_HEADER))
             body = await call.parse_object(text)

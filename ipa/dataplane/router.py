@@ -52,7 +52,7 @@ from ipa.dataplane.environment import edge, required, serve, setting
 from ipa.dataplane.expectation import (
     AHEAD_HEADER,
     AIM_HEADER,
-    ASKED_HEADER,
+    ARRIVALS_HEADER,
     EXPECTED_HEADER,
     NAME_HEADER,
     PUID_HEADER,
@@ -457,8 +457,8 @@ class RouterServer(V2Server):
         lost: ConnectionLostError | None = None
         broken = 0
         wait_s = FIRST_WAIT_S
-        ratio = passage.asked_ratio(index, loop.time())
-        pressure = {ASKED_HEADER: f"{ratio:.3f}"} if ratio > 1 else {}
+        ratio = passage.arrivals_ratio(index, loop.time())
+        pressure = {ARRIVALS_HEADER: f"{ratio:.3f}"} if ratio > 1 else {}
         while (left_s := request.deadline_s - (sent_s := loop.time())) > 0:
             try:
                 async with asyncio.timeout(left_s + ANSWER_GRACE_S):

@@ -62,7 +62,7 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
     """
 
     # Of the process, which may have several models.
-    _cpu_seen_s = 0.0
+    _cpu_counted_s = 0.0
     _loading = 0
 
     # The inputs and outputs: queues refuse requests that do not fit, and clients ask for them. Those of
@@ -152,8 +152,8 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
 
     def _cpu_since_s(self) -> float:
         # Of the process, not of the thread: the model's own threads and the HTTP server count too.
-        before_s, StageRuntime._cpu_seen_s = StageRuntime._cpu_seen_s, time.process_time()
-        return 0.0 if StageRuntime._loading else StageRuntime._cpu_seen_s - before_s
+        before_s, StageRuntime._cpu_counted_s = StageRuntime._cpu_counted_s, time.process_time()
+        return 0.0 if StageRuntime._loading else StageRuntime._cpu_counted_s - before_s
 
     async def _in_thread(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)

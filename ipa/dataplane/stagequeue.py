@@ -131,7 +131,7 @@ def parse_config(given: Any, before: QueueConfig = FIRST_CONFIG) -> QueueConfig:
 
 
 def parse_parts(text: str) -> dict[str, QueueConfig]:
-    """Return the configurations of a JSON object by part; InputError: it is none of them."""
+    """Return the configurations of a JSON object by part; InputError: it has another form."""
     return {part: parse_config(given) for part, given in parse_object(text.encode(), "it").items()}
 
 
@@ -247,7 +247,7 @@ class StageQueue:
             self._metrics.stage_s.observe(loop.time() - now_s)
         return request
 
-    def note_asked(self, ratio: float) -> None:
+    def set_arrivals_ratio(self, ratio: float) -> None:
         """Set how many requests arrive at the pipeline for each that arrives here, while some are lost."""
         self._offered_ratio = ratio
         if ratio > 1:

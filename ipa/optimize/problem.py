@@ -239,7 +239,7 @@ class PlanningProblem:
         return self.bounds.overhead.fixed_cores
 
     def held(self, config: StageConfig) -> StageConfig:
-        """The configuration with a replica's cores including its overhead."""
+        """The configuration whose cores per replica include the replica's overhead."""
         return self.bounds.overhead.held(config)
 
     def beside(self, stage: StageProblem, variant: str) -> Resources:

@@ -53,8 +53,8 @@ def stage_loads(
     plan = profiled.describe(running, 1.0)
     if plan is None:
         raise InputError(f"what runs was not measured: {in_words(running)}")
-    is_seen = observation.running() == tuple(running)
-    observed = {stage.stage: stage for stage in observation.stages} if is_seen else {}
+    is_observed = observation.running() == tuple(running)
+    observed = {stage.stage: stage for stage in observation.stages} if is_observed else {}
     loads = []
     for config, known in zip(running, plan.stages, strict=True):
         stage = observed.get(config.stage)

@@ -399,7 +399,7 @@ _LONGER = "{measure} --repeats 4000 --budget 10"
 _MORE_BATCHES = "--batches 1,2,3,4,6,8"
 _TOPICS = {
     ProfileStatus.FEW_BATCHES: (
-        f"fewer than {FEWEST_BATCHES} batch sizes: no error of batches left out is known"
+        f"fewer than {FEWEST_BATCHES} batch sizes: the fit's error on left-out batches is unknown"
     ),
     ProfileStatus.OLD: f"measured more than {OLD.days} days ago",
     ProfileStatus.NOT_MEASURED: "in the pipeline and not measured: there is no plan until it is",

@@ -80,13 +80,13 @@ class StagePods:
     """A stage's desired configuration, the one sent to its queue, and its pods, oldest first.
 
     The queue knows batch size, resident variant, and cores that are given in place. The wanted variant was
-    asked for at `asked_s`.
+    asked for at `requested_s`.
     """
 
     wanted: StageConfig
     sent: StageConfig
     pods: list[Pod] = field(default_factory=list)
-    asked_s: float = -inf
+    requested_s: float = -inf
 
     def live(self) -> list[Pod]:
         """The pods that do not drain."""
@@ -239,7 +239,7 @@ class SimCluster:
                 self._scale_old(run, *templates.get(id(run), (run.wanted, "")))
         for run, variant in before:
             if run.wanted.variant != variant:
-                run.asked_s = at_s
+                run.requested_s = at_s
         self._follow(at_s)
         return str(self.revision)
 
@@ -347,9 +347,9 @@ class SimCluster:
             name = name if len(self._slots) == 1 else f"{name}={run.wanted.variant}"
             waits.append(f"{name}: {ready} of {run.wanted.replicas} replicas ready")
             pending += sum(pod.placed_s > at_s for pod in current) + self._lacks_room(run)
-            asked_s = [pod.placed_s for pod in current if not pod.is_ready]
-            asked_s += [run.asked_s] if self._awaits_variant(run) else []
-            if self._is_broken(run) and asked_s and at_s - min(asked_s) >= self.settings.gives_up_after_s:
+            since_s = [pod.placed_s for pod in current if not pod.is_ready]
+            since_s += [run.requested_s] if self._awaits_variant(run) else []
+            if self._is_broken(run) and since_s and at_s - min(since_s) >= self.settings.gives_up_after_s:
                 failed.append(f"{name}: {run.wanted.variant} ends before it is ready")
         if failed:
             return Rollout(RolloutPhase.FAILED, "; ".join(failed))
@@ -400,7 +400,7 @@ class SimCluster:
     def _follow(self, at_s: float) -> None:
         """Start and stop pods by the rolling strategy, until nothing more follows at this moment."""
         for run in [run for slot in self._active() for run in slot.runs.values()]:
-            if self._may_tell(run):
+            if self._may_configure_queue(run):
                 run.sent = run.wanted
                 for pod in self._staying(run):
                     self._resize(pod, run.wanted.cores, at_s)
@@ -412,7 +412,7 @@ class SimCluster:
             self._share_out(at_s)
         self._place_pending(at_s)
 
-    def _may_tell(self, run: StagePods) -> bool:
+    def _may_configure_queue(self, run: StagePods) -> bool:
         """True if the queue may be told the wanted configuration: no capacity goes by that."""
         ready = sum(pod.is_ready for pod in self._current(run))
         old, new, staying = run.sent, run.wanted, self._staying(run)

@@ -56,7 +56,7 @@ class Items(NamedTuple):
 
     @staticmethod
     def passed(ids: Ints, born_s: Floats, at_s: Floats) -> Items:
-        """Requests that passed a place that serves nothing at `at_s`."""
+        """The requests as items that a stage without variants passed on at once, at `at_s`."""
         return Items(ids, at_s, born_s, at_s, np.zeros(len(ids), dtype=np.bool_), np.full(len(ids), -1))
 
 

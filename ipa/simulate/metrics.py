@@ -101,9 +101,8 @@ class EndedRequests:
 class SimMetrics:
     """The Metrics port: load by the second, rates, latency quantile and queues, as far as scraped.
 
-    `arrivals` count the requests of each second since the beginning. The world fills the others: `stages` are
-    those of each part by its slot, by their name, `ended` the requests that ended, `parts` the slots, where
-    there are several.
+    `arrivals` count the requests of each second since the beginning. `SimWorld` fills the others: `stages` by
+    slot of the part and name, `ended` requests, and the slots of `parts`, if there are several.
     """
 
     def __init__(self, arrivals: Counts, settings: MetricsSettings, now_s: Callable[[], float]) -> None:

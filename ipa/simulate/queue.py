@@ -276,7 +276,7 @@ class _Lane:
     name: str
     queue: QueueSim
     left_s: float | None = None  # when it was removed
-    is_told: bool = False
+    is_reported: bool = False
 
 
 class ReplicaQueues:
@@ -331,7 +331,7 @@ class ReplicaQueues:
         left = 0
         for lane in [lane for lane in self._active() if lane.name == name][:count]:
             left += lane.queue.lose(at_s)
-            lane.left_s, lane.is_told = at_s, True
+            lane.left_s, lane.is_reported = at_s, True
         return 0, left
 
     def run(self, until_s: float) -> list[FormedBatches]:
@@ -344,9 +344,9 @@ class ReplicaQueues:
         formed: list[FormedBatches] = []
         for lane in self._lanes:
             formed += lane.queue.run(until_s)
-            if lane.left_s is not None and not lane.is_told and not lane.queue.waiting:
+            if lane.left_s is not None and not lane.is_reported and not lane.queue.waiting:
                 self.drained.append(DrainedPod(lane.name, max(lane.left_s, lane.queue.free_s)))
-                lane.is_told = True
+                lane.is_reported = True
         return formed
 
     def take_done(self, until_s: float) -> Items:
@@ -358,7 +358,7 @@ class ReplicaQueues:
         self._lanes = [
             lane
             for lane in self._lanes
-            if not lane.is_told or lane.queue.waiting or len(lane.queue.flying.ids)
+            if not lane.is_reported or lane.queue.waiting or len(lane.queue.flying.ids)
         ]
         return Items.joined(parts).by_end()
 

@@ -145,14 +145,14 @@ class Throttle:
 
     def pushed_back(self, sent_s: float, retry_after_s: float | None) -> None:
         """Back off after a 429 or 503, for the Retry-After if there is one."""
-        asked_s = None if retry_after_s is None else min(max(retry_after_s, 0.0), LONGEST_RETRY_AFTER_S)
-        self._fail(sent_s, asked_s, harmless=0)
+        retry_s = None if retry_after_s is None else min(max(retry_after_s, 0.0), LONGEST_RETRY_AFTER_S)
+        self._fail(sent_s, retry_s, harmless=0)
 
     def lost(self, sent_s: float) -> None:
         """Record a request without a response. One is no outage: there is a wait from the second on."""
         self._fail(sent_s, None, harmless=1)
 
-    def _fail(self, sent_s: float, asked_s: float | None, harmless: int) -> None:
+    def _fail(self, sent_s: float, retry_s: float | None, harmless: int) -> None:
         with self._lock:
             now_s, draw = self._clock.monotonic_s(), self._random.random()
             # Requests that were out together fail together: that is one failure, not as many.
@@ -160,8 +160,8 @@ class Throttle:
                 self.failures, self._failed_s = self.failures + 1, now_s
             self.failures = max(self.failures, 1)
             wait_s = self._gap_s = self._backoff.delay_s(self.failures - harmless, draw)
-            if asked_s is not None:
-                wait_s = asked_s + draw * min(SPREAD_RATIO * asked_s, LONGEST_SPREAD_S)
+            if retry_s is not None:
+                wait_s = retry_s + draw * min(SPREAD_RATIO * retry_s, LONGEST_SPREAD_S)
             self._next_s = max(self._next_s, now_s + wait_s)
 
 
@@ -335,8 +335,8 @@ class Transport:
             answer = self._authorised(request, until_s)
             if 200 <= answer.status < 300:
                 return answer.body
-            is_asked = answer.status in PUSHBACK and retry_after_s(answer.headers) is not None
-            if request.is_write or not is_asked:
+            may_retry = answer.status in PUSHBACK and retry_after_s(answer.headers) is not None
+            if request.is_write or not may_retry:
                 raise error_of(request.what, answer.status, answer.body)
             # The gate knows until when; it fails at once where that is after the deadline.
 

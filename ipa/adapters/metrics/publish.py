@@ -171,16 +171,16 @@ class Publisher:
         metrics, stage = self._metrics, served.name
         ready = [part.ready_replicas.value for part in parts if isinstance(part.ready_replicas, Measured)]
         running = [part.running.value for part in parts if isinstance(part.running, Measured)]
-        is_seen = len(running) == len(parts)
+        is_known = len(running) == len(parts)
         metrics.gauge(table.READY_REPLICAS, name, stage).set(sum(ready) if len(ready) == len(parts) else nan)
-        metrics.gauge(table.STAGE_CORES, name, stage).set(total_cores(running) if is_seen else nan)
-        metrics.gauge(table.REPLICAS, name, stage).set(_replicas(running) if is_seen else nan)
+        metrics.gauge(table.STAGE_CORES, name, stage).set(total_cores(running) if is_known else nan)
+        metrics.gauge(table.REPLICAS, name, stage).set(_replicas(running) if is_known else nan)
         metrics.gauge(table.BATCH_SIZE, name, stage).set(
-            max(it.batch_size for it in running) if is_seen else nan
+            max(it.batch_size for it in running) if is_known else nan
         )
         for variant in [each.name for each in served.variants]:
             percent = sum(it.share_percent for it in running if it.variant == variant)
-            metrics.gauge(table.SHARE, name, stage, variant).set(percent / WHOLE_PERCENT if is_seen else nan)
+            metrics.gauge(table.SHARE, name, stage, variant).set(percent / WHOLE_PERCENT if is_known else nan)
             # NaN if it was never observed, or has expired.
             self._show(table.SLOWDOWN, snapshot.correction.ratio(stage, variant), name, stage, variant)
 

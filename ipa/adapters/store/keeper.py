@@ -64,8 +64,8 @@ class Keeper:
             self._thin_all(is_held, size_bytes - (most or 0))
             size_bytes = whole_bytes(self._engine)
         if retention.changes_s is not None:
-            is_kept = (SegmentRow.held == 0) & (SegmentRow.kept > 0)
-            self._thin_all(is_kept & (SegmentRow.last_s < now_s - retention.changes_s), keep_changes=False)
+            has_rows = (SegmentRow.held == 0) & (SegmentRow.kept > 0)
+            self._thin_all(has_rows & (SegmentRow.last_s < now_s - retention.changes_s), keep_changes=False)
         return PruneReport(
             **self._counts,
             longest_write_s=self._longest_write_s,

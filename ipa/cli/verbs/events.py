@@ -60,7 +60,7 @@ def audit(
         None,
         "--anchor",
         metavar="PIPELINE=HEAD",
-        help="with --check, a head of the record that was kept elsewhere",
+        help="with --check, an earlier head of the record to verify against",
     ),
     key: Path | None = typer.Option(
         None, "--key", metavar="FILE", help="with --check, PEM file of the key that signs checkpoints"
@@ -106,12 +106,12 @@ def _anchors(given: Iterable[str]) -> dict[str, Any]:
 
     heads = {}
     for text in given:
-        pipeline, is_said, head = text.rpartition("=")
+        pipeline, separator, head = text.rpartition("=")
         try:
             heads[pipeline] = head_of(head)
         except ValueError as error:
             raise UsageError(f"--anchor {error}", hint="`ipa history --verify` prints one.") from error
-        if not is_said:
+        if not separator:
             raise UsageError(f"--anchor {text!r} names no pipeline", hint="As video=42:…")
     return heads
 

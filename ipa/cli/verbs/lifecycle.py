@@ -92,7 +92,10 @@ def history(
     before: str | None = typer.Option(None, "--before", metavar="ID", help="list those before this decision"),
     verify: bool = typer.Option(False, "--verify", help="verify that no entry of the record was changed"),
     anchor: str | None = typer.Option(
-        None, "--anchor", metavar="HEAD", help="with --verify, a head of the record that was kept elsewhere"
+        None,
+        "--anchor",
+        metavar="HEAD",
+        help="with --verify, an earlier head of the record to verify against",
     ),
     place: Place,
 ) -> None:

@@ -86,8 +86,8 @@ class RunningSince:
 class Correction:
     """The slowdowns learned of each variant, and since when each stage runs its replicas.
 
-    `machine_steps`: the steps by which all running variants were slow when they were observed last together:
-    the machine was, whatever runs on it.
+    `machine_steps`: the steps by which all running variants were slow when last observed together: the
+    slowdown of the machine, for any variant.
     """
 
     observed: tuple[ObservedSlowdown, ...] = field(default=(), metadata=recorded_as("seen"))

@@ -36,7 +36,7 @@ class Recounts:
     def __init__(self) -> None:
         self._counter = ""
         # When it was seen last, and since when it is being replaced; the newest rate.
-        self._seen_s: float | None = None
+        self._read_s: float | None = None
         self._rate_rps: float | None = None
         self._since_s: float | None = None
         self._replaced: tuple[Replacement, ...] = ()
@@ -47,15 +47,15 @@ class Recounts:
             return
         if not counter:
             if self._since_s is None:
-                self._since_s = at_s if self._seen_s is None else self._seen_s
+                self._since_s = at_s if self._read_s is None else self._read_s
             return
         since_s = self._since_s
         if since_s is None and self._counter and counter != self._counter:
-            since_s = self._seen_s
+            since_s = self._read_s
         if since_s is not None:
             ready_s = min(at_s, since_s + LONGEST_S)
             self._replaced = (*self._replaced, Replacement(since_s, ready_s, self._rate_rps))
-        self._counter, self._seen_s, self._since_s = counter, at_s, None
+        self._counter, self._read_s, self._since_s = counter, at_s, None
 
     def bridged(self, observation: Observation, at_s: float) -> Observation:
         """The observation with at least the rate before each replacement for its duration."""

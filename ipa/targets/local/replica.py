@@ -156,7 +156,7 @@ class Replica:
 
 
 def model_of(stage: Stage) -> str:
-    """The name of a stage's models at its servers: the stage's, of resident variants with the variant."""
+    """The model name at a stage's servers: the stage's, with the variant's if variants are resident."""
     return f"{stage.name}--{ANY_VARIANT}" if stage.residents > 1 else stage.name
 
 

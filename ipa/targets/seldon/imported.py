@@ -268,7 +268,7 @@ def _notes(
             yield f"{scaler} of {', '.join(names)} must go first: the service decides its replicas"
     # No SeldonDeployment has these values.
     sla, kinds = pipeline.sla, {stage.name: stage.kind for stage in pipeline.stages}
-    yield f"the SLA, {sla.latency_s:g} s at p{sla.percentile:g}, is not in it: --sla says another"
+    yield f"the SLA, {sla.latency_s:g} s at p{sla.percentile:g}, is a default: set it with --sla"
     sending = {edge.parent for stage in pipeline.stages for edge in stage.after}
     senders = [name for name in kinds if name in sending and kinds[name] is not StageKind.ROUTER]
     if senders:

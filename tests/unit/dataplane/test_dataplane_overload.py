@@ -9,7 +9,7 @@ import pytest
 from ipa.dataplane.expectation import (
     COUNTED_S,
     KEPT_S,
-    MOST_ASKED_RATIO,
+    MOST_ARRIVALS_RATIO,
     OLDEST_S,
     UNKNOWN,
     USUAL_HOP_S,
@@ -206,15 +206,15 @@ def test_what_comes_is_told_to_a_stage_while_requests_are_lost_before_it() -> No
     for number in range(10):
         passage.come(0.05 * number)
         if number % 2:
-            assert passage.asked_ratio(1, 0.05 * number) == 1.0, "none is lost"
+            assert passage.arrivals_ratio(1, 0.05 * number) == 1.0, "none is lost"
     passage.lose(0.5)
     # Ten came to the pipeline, and the sixth comes to the stage.
-    assert passage.asked_ratio(1, 0.5) == pytest.approx(10 / 6)
-    assert passage.asked_ratio(0, 0.5) == 10.0
-    assert passage.asked_ratio(1, 0.6 + COUNTED_S) == 1.0, "the loss is long ago"
+    assert passage.arrivals_ratio(1, 0.5) == pytest.approx(10 / 6)
+    assert passage.arrivals_ratio(0, 0.5) == 10.0
+    assert passage.arrivals_ratio(1, 0.6 + COUNTED_S) == 1.0, "the loss is long ago"
     assert [parse_ratio(text) for text in (None, "", "x", "nan", "0.5", "1.5", "1e9")] == [
         *(1.0, 1.0, 1.0, 1.0, 1.0, 1.5),
-        MOST_ASKED_RATIO,
+        MOST_ARRIVALS_RATIO,
     ]
 
 
