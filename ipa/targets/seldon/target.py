@@ -94,7 +94,7 @@ class Seldon(KubernetesTarget):
         """The reason why the pipeline cannot run there: it has no `seldon:` section."""
         if self.placed(pipeline):
             return ""
-        return "it has no `seldon:` section, so it can only be planned"
+        return "it has no seldon section, so it can only be planned"
 
     def shape(self, pipeline: Pipeline, profiles: base.Profiles) -> Pipeline:
         """The pipeline with the cores of orchestrator, router and queues, and stages that must not batch."""
