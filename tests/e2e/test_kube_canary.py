@@ -165,6 +165,28 @@ def test_advisory_mode_says_that_a_canary_would_come_first(trial: Looped) -> Non
     assert not trial.kube.writes
 
 
+def test_guarded_mode_gives_a_canary_that_was_begun_before_it_no_requests(trial: Looped) -> None:
+    until(trial, ReasonCode.CANARY)
+    control = PipelineControl(mode=Mode.GUARDED)
+    trial.store.set_control(TRIED.name, control, Attribution(ControlAction.MODE))
+    held = until(trial, ReasonCode.GUARDED)
+    assert held.detail.startswith("would the next step of the last change: ")
+    writes = len(trial.kube.writes)
+    trial.ticks(10)
+    assert traffic(trial) == {"default": 100, "default-2": 0} and len(trial.kube.writes) == writes
+
+
+@pytest.mark.parametrize("mode", [Mode.ADVISORY, Mode.SHADOW])
+def test_a_mode_that_does_not_write_says_that_it_would_take_a_canary_back(mode: Mode, trial: Looped) -> None:
+    until(trial, ReasonCode.CANARY_MEASURED)
+    trial.metrics.parts["default-2"] = part(0.2)
+    trial.store.set_control(TRIED.name, PipelineControl(mode=mode), Attribution(ControlAction.MODE))
+    decisions = trial.ticks(20)
+    said = [each.reason.value for each in decisions if "would roll it back: the canary failed" in each.detail]
+    assert said and set(said) == {f"hold.{mode.value}"}
+    assert traffic(trial) == {"default": 95, "default-2": 5}
+
+
 def test_what_is_not_carried_is_refused_with_the_remedy() -> None:
     on_seldon, here = target_of(Settings(target="kubernetes")), target_of(Settings(target="local"))
     for target in (on_seldon, here):

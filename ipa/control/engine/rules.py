@@ -41,7 +41,7 @@ from ipa.control.engine.state import (
     hold,
 )
 from ipa.control.engine.transition import changes, classify, make_room, no_room, safe_step
-from ipa.model.decision import Action, Change, Mode, ReasonCode
+from ipa.model.decision import Action, Change, ReasonCode
 from ipa.model.observation import Missing, MissingReason
 from ipa.model.parts import Configs
 from ipa.model.serving import without_batches, wrong_rows
@@ -193,11 +193,12 @@ def on_trial(request: TickRequest, state: EngineState) -> Ruling:
     state = replace(state, trial=trial)
     figures = trial.figures(request.pipeline)
     if has_failed(trial, request.pipeline, canary, request.now_s):
-        words = f"{FAILED}: {figures}"
-        if not request.control.mode.writes:
-            return hold(ReasonCode.ADVISORY, f"would roll it back: {words}"), state
-        # Its variants are left alone for a while.
+        words, mode = f"{FAILED}: {figures}", request.control.mode
         back, base_s = without(trial, running), request.settings.quarantine_s
+        held = held_back(mode, running, back)
+        if held is not None and not mode.writes:
+            return hold(held, f"would roll it back: {words}"), state
+        # Its variants are left alone for a while.
         failures = quarantine.add(state.failures, back, running, base_s, request.now_s, words)
         detail = f"{words}: {changes(running, back)}"
         state = replace(state, failures=failures, trial=None, goal=None)
@@ -418,9 +419,10 @@ def _on_request(
         return hold(ReasonCode.NO_CHANGE, f"{detail}: this configuration already runs"), None
     also = f"; until the next plan it violates: {'; '.join(violated)}" if violated else ""
     words = f"{detail}: {changes(running, configs)}{also}"
-    if not request.control.mode.writes:
-        reason = ReasonCode.SHADOW if request.control.mode is Mode.SHADOW else ReasonCode.ADVISORY
-        return hold(reason, f"would {words}"), None
+    mode = request.control.mode
+    held = held_back(mode, running, configs)
+    if held is not None and not (mode.writes and change_request.overrides_guarded):
+        return hold(held, f"would {words}"), None
     step = safe_step(running, configs, request.rolling, request.pipeline.bounds)
     if step.configs == running:
         remedy = "; allow them in `bounds.transition_cores`, or apply a plan that fits"

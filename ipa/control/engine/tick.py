@@ -374,7 +374,7 @@ def unrecorded(
 ) -> tuple[Decision, EngineState]:
     """The hold for a decision that could not be recorded: nothing is written."""
     if state.actuation.change is not None and decision.action is Action.APPLY:
-        state = replace(state, actuation=withdrawn(state.actuation, now_s))
+        state = replace(state, actuation=withdrawn(state.actuation, now_s), goal=None)
     words = f"the decision {decision.reason.value} could not be recorded: {error}"
     held = replace(decision, action=Action.HOLD, reason=ReasonCode.AUDIT_FAILED, detail=words)
     return replace(held, configs=decision.previous), replace(state, last_reason=held.reason)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from ipa.control.engine.guards import end_of_freeze, stop_of
-from ipa.control.engine.state import ChangeRequest
+from ipa.control.engine.rules import judge
+from ipa.control.engine.state import ChangeRequest, EngineState
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import Freeze, PipelineControl, StagePin, WorkloadState
 from ipa.model.decision import Action, Change, Event, Mode, ReasonCode
@@ -94,6 +96,60 @@ def test_guarded_adds_replicas_and_changes_nothing_else() -> None:
         for old, new in zip(change.previous, change.configs, strict=True):
             assert replace(new, replicas=old.replicas) == old and new.replicas >= old.replicas
     assert [config.variant for config in made.workload.desired] == ["small", "small"]
+
+
+SWITCHED = (replace(SMALLEST[0], variant="big"), SMALLEST[1])
+OURS = ChangeRequest(SWITCHED, "the next step of the last change", ReasonCode.SWITCH_VARIANT)
+ADDED = replace(OURS, configs=(replace(SMALLEST[0], replicas=2), SMALLEST[1]))
+THEIRS = ChangeRequest(SWITCHED, "requested by kim", by="kim")
+BACK = replace(OURS, detail="the rollback goes on", restores=True)
+
+
+@pytest.mark.parametrize(
+    ("goal", "writing"),
+    [
+        pytest.param(OURS, {Mode.ACTIVE}, id="the loop chose it"),
+        pytest.param(ADDED, {Mode.GUARDED, Mode.ACTIVE}, id="it only adds replicas"),
+        pytest.param(THEIRS, {Mode.GUARDED, Mode.ACTIVE}, id="a person asked for it"),
+        pytest.param(BACK, {Mode.GUARDED, Mode.ACTIVE}, id="it takes back what failed"),
+    ],
+)
+@pytest.mark.parametrize("mode", Mode)
+def test_the_mode_is_asked_again_before_each_step_of_a_change(
+    goal: ChangeRequest, writing: set[Mode], mode: Mode
+) -> None:
+    request = scenario(5.0, mode=mode).loop._request(None, recover=False)
+    verdict, after = judge(request, EngineState(goal=goal))
+    assert after.goal is None
+    if mode in writing:
+        assert (verdict.action, verdict.configs) == (Action.APPLY, goal.configs)
+    else:
+        assert (verdict.action, verdict.reason.value) == (Action.HOLD, f"hold.{mode.value}")
+        assert verdict.detail.startswith(f"would {goal.detail}: ")
+
+
+@pytest.mark.parametrize("decided", [Mode.GUARDED, Mode.ACTIVE])
+@pytest.mark.parametrize(
+    ("meanwhile", "returns"),
+    [
+        ({"mode": Mode.ACTIVE}, True),
+        ({"mode": Mode.GUARDED}, True),
+        ({"mode": Mode.ADVISORY}, False),
+        ({"mode": Mode.SHADOW}, False),
+        ({"paused": True}, False),
+        ({"freezes": (Freeze(START, START + HOUR),)}, False),
+    ],
+)
+def test_a_change_that_fails_is_taken_back_in_the_modes_that_write(
+    decided: Mode, meanwhile: dict[str, Any], returns: bool
+) -> None:
+    made = scenario(30.0, mode=decided)
+    made.workload.broken = {(config.stage, variant) for config in SMALLEST for variant in ("small", "big")}
+    made.ticks(1)
+    made.say(**meanwhile)
+    made.ticks(6)
+    change, *back = made.workload.accepted
+    assert [(each.is_rollback, each.configs) for each in back] == [(True, change.previous)] * returns
 
 
 def test_a_frozen_pipeline_is_not_written_until_the_window_ends() -> None:

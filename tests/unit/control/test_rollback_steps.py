@@ -8,7 +8,7 @@ import pytest
 
 from ipa.control.engine.state import ChangeRequest
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
-from ipa.model.errors import ConflictError, InfeasibleError, NotFoundError
+from ipa.model.errors import ConflictError, InfeasibleError, NotFoundError, UnavailableError
 from ipa.model.observation import Forecast, Observation
 from ipa.model.pipeline import Bounds, Pin, Pipeline
 from ipa.model.plan import Plan, StageConfig
@@ -77,6 +77,17 @@ def test_a_request_of_two_steps_is_rolled_back_to_before_the_first() -> None:
     assert steps == ["", "", first.decision_id, first.decision_id]
     with pytest.raises(ConflictError, match="ann has no change left to take back"):
         target(made)
+
+
+def test_a_request_of_two_steps_that_cannot_be_recorded_is_not_carried_out_later() -> None:
+    made = stepping()
+    made.ticks(1)
+    made.store.failing = UnavailableError("disk full")
+    decision = made.loop.request(ChangeRequest(WANTED, "ann asked", by="ann"))
+    assert decision.reason is ReasonCode.AUDIT_FAILED
+    made.store.failing = None
+    settled(made)
+    assert made.workload.writes == []
 
 
 def test_after_a_decision_means_after_its_last_step() -> None:
