@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ipa.control.ports import PipelineControl
@@ -122,6 +122,8 @@ class Invariants:
     longest_mixed_s: float = 0.0
     writes: list[tuple[float, Configs]] = field(default_factory=list)
     _in_flight: Configs | None = None
+    # What each write of ours was to replace.
+    _ran: set[Configs] = field(default_factory=set)
     _mixed_since_s: float | None = None
     _heard: Heard = field(default_factory=Heard)
     _read_lines: int = 0
@@ -174,11 +176,12 @@ class Invariants:
             self._wrong("I7", f"written without its record: {_words(configs)}")
         is_rollback = applied is not None and applied.reason is ReasonCode.ROLLBACK
         self._check_domain(configs, is_rollback)
-        self._check_authority(was, configs)
+        self._check_authority(was, configs, is_rollback)
         if self.blind and _cores(configs) < _cores(was) and not is_rollback:
             self._wrong("I4", f"lowered without data: {_words(was)} to {_words(configs)}")
         if self._in_flight is not None and not is_rollback and not self.touched:
             self._wrong("I5", f"{_words(self._in_flight)} was still rolling out")
+        self._ran.add(was)
         self._in_flight, self._mixed_since_s = configs, self.clock.monotonic_s()
         self.writes.append((self.clock.monotonic_s(), configs))
 
@@ -195,7 +198,12 @@ class Invariants:
         if bounds.cores is not None and _cores(configs) > bounds.cores + ROUNDING and not is_rollback:
             self._wrong("I2", f"{_cores(configs):g} cores were written, {bounds.cores:g} are allowed")
 
-    def _check_authority(self, was: Configs, configs: Configs) -> None:
+    def _check_authority(self, was: Configs, configs: Configs, is_rollback: bool) -> None:
+        """People allow the write: the mode, no pause, no freeze, the leader.
+
+        Guarded mode only adds replicas. It also takes back a change that failed, whichever mode that was
+        decided in: that removes what it added, but leads nowhere but to what ran before.
+        """
         control, now = self._control(), self.clock.now()
         if self.standby:
             self._wrong("I3", "written while another leads")
@@ -205,10 +213,12 @@ class Invariants:
             self._wrong("I3", "written while paused")
         if any(freeze.start <= now < freeze.end and not freeze.weekly for freeze in control.freezes):
             self._wrong("I3", "written within a freeze")
-        if control.mode is Mode.GUARDED and any(
-            new.replicas < old.replicas for old, new in zip(was, configs, strict=True)
-        ):
-            self._wrong("I3", f"guarded, yet replicas went: {_words(was)} to {_words(configs)}")
+        adds_only = all(
+            replace(new, replicas=old.replicas) == old and new.replicas >= old.replicas
+            for old, new in zip(was, configs, strict=True)
+        )
+        if control.mode is Mode.GUARDED and not (configs in self._ran if is_rollback else adds_only):
+            self._wrong("I3", f"guarded, yet more than added: {_words(was)} to {_words(configs)}")
 
     def stepped(self) -> None:
         """The cluster moved a step."""

@@ -151,9 +151,9 @@ class Machine(RuleBasedStateMachine):
     def nothing_is_broken(self) -> None:
         COUNTED["steps"] += 1
         self.world.sound()
-        kept = self.world.store.recorded
-        assert len({decision.decision_id for decision in kept}) == len(kept)
-        assert len({decision.tick for decision in kept}) == len(kept)
+        decisions = self.world.store.recorded
+        assert len({decision.decision_id for decision in decisions}) == len(decisions)
+        assert len({decision.tick for decision in decisions}) == len(decisions)
 
     def teardown(self) -> None:
         """After the last fault it converges, and then is quiet (I8, I9)."""
