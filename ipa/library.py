@@ -292,7 +292,7 @@ def forecast(
 
     `rates_rps` are the past rates, one a second, oldest first; None is a gap. `forecaster` is a name,
     module:attribute, or a forecaster; when it cannot answer, the last value does, and `steps_down` says why.
-    Errors: DomainError (no rate at all), UsageError (no such forecaster), PluginError.
+    Errors: DomainError (no rate), UsageError (no such forecaster), PluginError.
     """
     load = LoadHistory(1.0, tuple(rates_rps))
     rungs = _rungs(forecaster)

@@ -106,7 +106,7 @@ class Settings:
     prometheus_user: str = ""
     # PEM file of the authorities that sign the certificate of Prometheus. Empty trusts the public ones.
     prometheus_ca_file: str = ""
-    # PEM file of the service's certificate, where Prometheus asks its clients for one.
+    # PEM file of the service's certificate, if Prometheus asks its clients for one.
     prometheus_cert_file: str = ""
     # PEM file of that certificate's key. Empty if it is in the same file.
     prometheus_key_file: str = ""
@@ -119,7 +119,7 @@ class Settings:
     # Time between two decisions, in seconds: IPA's adaptation interval.
     tick_s: float = 10.0
     # Time between two looks at the load within a tick, in seconds. A tick starts early if the load exceeds
-    # the forecast. Set it to the tick to disable early ticks.
+    # the forecast. Equal to IPA_TICK_S it disables early ticks.
     peek_s: float = 2.0
     # Length of the load history, in seconds: forecasters are weighted by their errors over it. A forecast
     # itself is made from the last two minutes, as IPA's are.
@@ -372,7 +372,7 @@ def _url_fault(name: str, value: str) -> str:
 
 
 def _forecaster_fault(value: str) -> str:
-    """The reason why there is no such forecaster; whoever sets the environment may name code to load."""
+    """The reason why there is no such forecaster; the environment may name code to load."""
     try:
         FORECASTERS.admit(value)
     except UsageError as error:

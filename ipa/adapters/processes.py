@@ -177,7 +177,7 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def processor_name(cpuinfo: Path = CPUINFO) -> str:
-    """The model's name as the kernel has it; where it has none, that of the architecture.
+    """The model's name as the kernel has it; if it has none, that of the architecture.
 
     A name without a number is that of many models: virtual machines say "AMD EPYC" of processors of which one
     is twice as quick as another. Family and model follow it then, as in "AMD EPYC (family 26, model 2)".

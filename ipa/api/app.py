@@ -34,7 +34,7 @@ router = APIRouter()
 TAG = r'^(W/)?"[^"]*"'
 # The groups of operations in the OpenAPI document.
 GROUPS = {
-    "pipelines": "Pipelines and their state: what runs, how late it is, and why",
+    "pipelines": "Pipelines and their state: the running configuration, its latency, and the reasons",
     "decisions": "What was decided, with the inputs of each decision, and the record that proves it",
     "events": "What happens, as it happens",
     "plans": "What-ifs: the best plan for a load, why it is best, and its alternatives; apply one",

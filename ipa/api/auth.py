@@ -108,7 +108,7 @@ RULES: Mapping[tuple[str, str], Rule | None] = {
     ("GET", "/v1/decisions/{decision_id}"): SEEN,
     ("POST", "/v1/decisions/{decision_id}:replay"): ANY_WHAT_IF,
     ("GET", "/v1/events"): SEEN_STREAM,
-    # Of one pipeline, as its record; the route asks for more where all of them are exported.
+    # Of one pipeline, as its record; the route asks for more if all of them are exported.
     ("GET", "/v1/audit"): SEEN_STREAM,
     ("GET", "/v1/configuration"): OPERATE,
     ("POST", f"{PIPELINE}/plans"): WHAT_IF,

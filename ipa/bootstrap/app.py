@@ -64,9 +64,9 @@ class App:
     roster: Roster
     # The record as it grows.
     feed: RecordFeed
-    # None where the service runs alone.
+    # None if the service runs alone.
     leadership: LeaseLeadership | None = None
-    # Who knows who asks; none where nobody has to say who they are.
+    # They authenticate the caller; empty if callers need no identity.
     authenticators: tuple[Identities, ...] = ()
 
     def hand_over(self, settled: Callable[[], bool]) -> None:
@@ -232,7 +232,7 @@ def _chosen(
 
 
 def _profiles(settings: Settings, store: Store, pipeline: Pipeline) -> Mapping[str, StageProfile]:
-    """The profiles of the files, kept in the store as newest; the store's where there are no files."""
+    """The profiles of the files, kept in the store as newest; the store's if there are no files."""
     for profile in load_profiles(settings.profiles_dir, pipeline.name).values():
         store.save_profile(profile)
     return store.profiles(pipeline.name)

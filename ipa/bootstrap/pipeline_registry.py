@@ -110,11 +110,11 @@ class PipelineFactory:
     stop: StopSignal
     store: Store
     catalogue: Catalogue
-    # Base URL of what takes the requests of a pipeline, where the target knows it.
+    # Base URL that takes a pipeline's requests, if the target knows it.
     endpoints: Mapping[str, str] = field(default_factory=dict)
-    # None where nothing is watched.
+    # None if nothing is watched.
     watchers: Watchers | None = None
-    # None where what runs need not be told of changed pipelines.
+    # None if the workload need not be told of changed pipelines.
     adopting: Adopting | None = None
 
     def loop(self, chosen: Chosen) -> ControlLoop:
@@ -214,7 +214,7 @@ class Roster:
     edits: FileEdits
     # Those that may be taken up from the store; empty for all.
     only: frozenset[str] = frozenset()
-    # How often it is looked what another replica was given; None where there is no other.
+    # How often the stored pipelines are read again; None without another replica.
     follow_s: float | None = None
     # How often it is looked whether files were edited.
     look_s: float = 2.0
@@ -385,12 +385,12 @@ class Roster:
             self._retire(pipeline, attribution)
         if not ran:
             return "it was not controlled here; its decisions stay in the record"
-        return "it is no longer controlled; what runs of it goes on, and its decisions stay in the record"
+        return "it is no longer controlled; its workload goes on, and its decisions stay in the record"
 
     def sync(self) -> None:
         """Load the pipelines and profiles that another replica has stored."""
         with self._lock:
-            # In this order: whoever gives one begins its record first.
+            # In this order: a replica begins a pipeline's record before it stores it.
             created = {name: each for name, each in self.store.given.all().items() if self._wants(name)}
             self.store.records.read()
             for name in [name for name in self.pipelines if name not in self.files and name not in created]:
@@ -436,7 +436,7 @@ class Roster:
                 log.warning("the pipeline %s: %s", name, error)
             ready = self._made(pipeline)
         except IpaError as error:
-            # It cannot be repaired over the API where the service does not start for it.
+            # It cannot be repaired over the API if the service does not start for it.
             log.error("the pipeline %s, which was created over the API, is not controlled: %s", name, error)
             return
         self._end(name)

@@ -31,8 +31,8 @@ from ipa.service.service import DependencyCheck, Service
 
 # Seconds for all plans of one decision together; it mostly takes a tenth of one.
 REPLAY_S = 10.0
-# A policy that remembers is shown so many decisions first: of every 5 s these are the 300 s that the HPA
-# looks back.
+# Decisions that a policy with memory is shown first: one each 5 s, they are the 300 s that the HPA looks
+# back.
 EARLIER = 60
 
 

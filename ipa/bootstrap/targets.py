@@ -86,7 +86,7 @@ def cluster_target() -> Target:
 def check_carried(target: Target, pipelines: Iterable[Pipeline], policy: str) -> None:
     """Return if the target and the policy support everything that the pipelines specify.
 
-    UsageError if the policy's plans have parts side by side where one configuration runs at a time, or it
+    UsageError if the policy's plans have parts side by side and one configuration runs at a time, or it
     cannot have `sets`; InputError lists keys that have no effect on the target.
     """
     pipelines = list(pipelines)
@@ -101,7 +101,7 @@ def check_carried(target: Target, pipelines: Iterable[Pipeline], policy: str) ->
 
 
 def check_sharing(target: Target, pipelines: Iterable[Pipeline], policy: str) -> None:
-    """UsageError if the policy's plans have parts side by side where one configuration runs at a time."""
+    """UsageError if the policy's plans have parts side by side and one configuration runs at a time."""
     alone = [pipeline for pipeline in pipelines if target.serving(pipeline).most_parts == 1]
     if alone and shares_load(policy):
         raise UsageError(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Tables are as wide as they need, also in a pipe; a row of Markdown is one line.
 WIDTH, MARKDOWN_WIDTH = 160, 2000
-# Seconds between two lines of progress where there is no terminal.
+# Seconds between two lines of progress if there is no terminal.
 LINE_S = 30.0
 
 

@@ -262,7 +262,7 @@ def _held(election: Election, attempt: Attempt, version: str, now_s: float, jitt
     from_s, term = election.from_s, election.term
     if not leads(election, now_s):
         if attempt.is_new:
-            # Whoever held the Lease that was deleted may not know yet.
+            # The holder of the deleted Lease may not know yet.
             from_s = now_s + times.lease_s
         elif _is_ours(election, lease) and from_s < inf:
             # Nobody else wrote since: leads anew after a lapse, or goes on waiting to lead.

@@ -58,7 +58,7 @@ class StageSignals:
 class PartSignals:
     """The signals of one of several configurations side by side: its latency, and its requests that ended.
 
-    `batches` are by stage those that its replicas served; empty where metrics do not distinguish them.
+    `batches` are by stage those that its replicas served; empty if metrics do not distinguish them.
     """
 
     latency_s: Measured[float] | Missing

@@ -257,7 +257,7 @@ class Client:
         except OSError as error:  # a TimeoutError too
             raise ConnectionLostError(str(error) or "it does not accept connections") from error
         if not connection.is_usable:
-            # It was closed before it was seen here to be open: no answer to anything would come.
+            # The server closed it before it was used: no answer would come.
             raise ConnectionLostError("the server closed it")
         return connection
 

@@ -14,7 +14,7 @@ PUID_HEADER = "seldon-puid"
 EXPECTED_HEADER = "ipa-expected-ms"
 # In a queue's answer: the time from the arrival of the request to its answer.
 TOOK_HEADER = "ipa-took-ms"
-# In a request to a queue: the time that is left of the SLA, where that is not the time budget.
+# In a request to a queue: the time that is left of the SLA, if that is not the time budget.
 AIM_HEADER = "ipa-aim-ms"
 # In a request to a queue: the times of all later stages together.
 AHEAD_HEADER = "ipa-ahead-ms"
@@ -36,11 +36,11 @@ MOST_ARRIVALS_RATIO = 16.0
 USUAL_HOP_S = 0.02
 # A loss counts for this long.
 COUNTED_S = 1.0
-# The rate of answers is that of so many, as far as they are of the last second: before a step of the load
-# few were asked for. Where there are fewer than LEAST_COUNTED in it, that of as many, of OLDEST_S at most.
+# The rate of answers is that of this many, as far as they are of the last second: before a step of the load
+# few were asked for. If there are fewer than LEAST_COUNTED in it, that of as many, of OLDEST_S at most.
 COUNTED, COUNTED_FOR_S = 64, 1.0
 LEAST_COUNTED, OLDEST_S = 8, 4.0
-# The event loop is asked this often, and the longest of so many last answers counts: what is read after a
+# The event loop is asked this often, and the longest of this many last answers counts: what is read after a
 # stop has waited through it, what comes later has not. Each answer costs a loop that does little 0.05 ms.
 LAG_EVERY_S = 0.02
 LAGS_REMEMBERED = 3

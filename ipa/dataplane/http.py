@@ -28,10 +28,10 @@ log = logging.getLogger("ipa.dataplane")
 MAX_BODY_BYTES = 8 * 1024 * 1024
 # Bytes of all requests that are read or served at once. Above it requests are refused with 503.
 MAX_HELD_BYTES = 192 * 1024 * 1024
-# A request may have a value for so many bytes that a body may have: a million, seven pictures of
+# A request may have one value for this many bytes of the largest body: a million, seven pictures of
 # 224 × 224 × 3.
 BYTES_A_VALUE = 8
-# A list takes the time and memory of so many values.
+# A list takes the time and memory of this many values.
 LIST_VALUES = 8
 
 # The remaining time budget of a request. The router sends it to the queue; for a client it is optional.
@@ -41,7 +41,7 @@ MAX_BUDGET_S = 3600.0
 
 # The most of a path that is quoted in an error.
 MOST_QUOTED = 100
-# The part that a call of a queue is for, where several configurations run side by side: from 1 on.
+# The part that a call of a queue is for, if several configurations run side by side: from 1 on.
 PART_HEADER = "ipa-part"
 FIRST_PART = "1"
 PARTS = tuple(map(str, range(1, 17)))
@@ -128,7 +128,7 @@ class Call:
     def _values(self, text: bytes) -> int:
         """The values that a JSON text makes; a list counts for several."""
         most = self.limits.values
-        # What is in strings counts only where it would be too much.
+        # The content of strings counts only if it would be too much.
         for form in (bytes, structure):
             counted = form(text)
             values = counted.count(b",") + LIST_VALUES * (counted.count(b"[") + counted.count(b"{"))

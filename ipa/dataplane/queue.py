@@ -10,7 +10,7 @@
                                      "largest_batch_size": 8, "profiled_s": {"small": [0.02, 0.01]}}
 
 Every key of a PUT is optional. `profiled_s` are by variant the seconds for the first item of a batch
-and for each further one, as profiled: they say how long a batch takes until such a one was seen. A replica
+and for each further one, as profiled: they estimate how long a batch takes until one was measured. A replica
 may be {"url": "http://...", "variant": "large", "lighter": ["small"], "heavier": ["huge"]}: errors then name
 the variant, batches that would be late are served by a lighter one, and heavier ones serve while there is
 time. Where several configurations run side by side, each has a queue of its own: the header ipa-part says

@@ -1,7 +1,7 @@
 """A pipeline's router as a process: `python -m ipa.dataplane.router`, configured by its environment.
 
 The settings are IPA_PIPELINE, IPA_STAGES ("detect=http://..." and more after spaces), IPA_DROP_AFTER_S (a
-request is dropped after so many seconds), IPA_SLA_S (it is to be answered within so many, by lighter variants
+request is dropped after this many seconds), IPA_SLA_S (seconds within which to answer it, by lighter variants
 if need be; each stands for the other), IPA_SHARES (JSON: percents by part), IPA_MAX_BODY_MB,
 IPA_MAX_HELD_MB, IPA_HOST, IPA_DRAIN_S, IPA_METRICS_PORT, and IPA_PORT or the port that the operator gives it.
 

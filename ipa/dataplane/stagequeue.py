@@ -47,7 +47,7 @@ TRIED_RATIO = 2 / 3
 CARRIED_S = 0.2
 # After requests were lost, no level that does not carry what arrives is tried for this long.
 PRESSED_S = 5.0
-# The level of larger batches of the variants that are to run, where the queue has one.
+# The level of larger batches of the variants that are to run, if the queue has one.
 LARGER = 1
 # The most that is quoted of a model server's error.
 QUOTED_BYTES = 300
@@ -140,7 +140,7 @@ def _is_between(given: Any, least: float, most: float) -> bool:
 
 
 def _parse_replicas(given: Any) -> tuple[Variants, Variants]:
-    """The variants by URL, and the heavier ones where there are any; TypeError, ValueError: it is no list."""
+    """The variants by URL, and the heavier ones if there are any; TypeError, ValueError: it is no list."""
     if not isinstance(given, list) or len(given) > MAX_REPLICAS:
         raise TypeError
     replicas: dict[str, tuple[str, ...]] = {}

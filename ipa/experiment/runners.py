@@ -22,7 +22,7 @@ class PipelineArm:
     objective: str | None = None
     accuracy_floor: float | None = None
     cores: float | None = None
-    # Old and new replicas of a change together, where that may be more.
+    # Old and new replicas of a change together, if that may be more.
     transition_cores: float | None = None
     # The throughputs of its profile are the largest Poisson rates whose 99th percentile meets this.
     capacity_within_s: float | None = None

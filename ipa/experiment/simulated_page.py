@@ -42,7 +42,7 @@ class CaseGrid:
     reference: str | None
 
     def values(self, case: CaseKey, policy: str, key: str) -> list[float]:
-        """The figure of every seed, in the order of the seeds; NaN where a run has none."""
+        """The figure of every seed, in the order of the seeds; NaN if a run has none."""
         rows = self.rows[case, policy]
         return [number(rows[seed].get(key)) for seed in self.seeds]
 
@@ -80,7 +80,7 @@ class CaseGrid:
 
 
 def number(value: object) -> float:
-    """The value, NaN where there is none."""
+    """The value, NaN if there is none."""
     return float(value) if isinstance(value, int | float) else nan
 
 

@@ -85,7 +85,7 @@ def _head(path: Path) -> str:
         with opened(path) as stream:
             return stream.read(4096).decode("utf-8", errors="replace")
     except (IpaError, OSError):
-        # What is wrong with it is told by whoever reads it whole.
+        # The loader, which reads it whole, reports what is wrong.
         return ""
 
 

@@ -35,11 +35,11 @@ class Node:
     pointer: Pointer
     after: Mapping[str, Arrow] = field(default_factory=dict)
     kind: StageKind = StageKind.MODEL
-    """Its part in the graph; model where absent."""
+    """Its part in the graph; model if absent."""
     shares: Mapping[str, float] | None = None
-    """Of the requests; equal where absent."""
+    """Of the requests; equal if absent."""
     combine: CombineRule | None = None
-    """Of a combiner's input, from those that it combines; product where absent."""
+    """Of a combiner's input, from those that it combines; product if absent."""
 
 
 def read_nodes(graph: Any) -> list[Node]:

@@ -1,6 +1,6 @@
 """Checks across the fields of a file: names that must exist, numbers that must agree.
 
-They run even if fields are malformed, so that all problems are listed at once: a malformed value is None
+They run even if fields are malformed, so that one run lists all problems: a malformed value is None
 here, and is skipped.
 """
 
@@ -121,7 +121,7 @@ def _entries(data: dict[str, Any], key: str, pointer: Pointer) -> Entries:
 def check_limits(
     document: Document, data: dict[str, Any], stages: Iterable[tuple[Pointer, dict[str, Any]]]
 ) -> None:
-    """Note bounds that contradict each other, pins beyond them, and several variants where one must be."""
+    """Note bounds that contradict each other, pins beyond them, and several variants if only one may be."""
     bounds = data.get("bounds") or {}
     _check_replicas(document, bounds, {}, ("bounds",))
     _check_transition(document, bounds)
@@ -153,7 +153,7 @@ def _check_transition(document: Document, bounds: dict[str, Any]) -> None:
 
 
 def _check_replicas(document: Document, own: dict[str, Any], whole: dict[str, Any], pointer: Pointer) -> None:
-    """A stage's own limits replace the pipeline's only where they are tighter."""
+    """A stage's own limits replace the pipeline's only if they are tighter."""
     least, most = own.get("min_replicas"), own.get("max_replicas")
     if _is_below(most, least):
         document.problem((*pointer, "max_replicas"), f"max_replicas {most} is below min_replicas {least}")

@@ -181,7 +181,7 @@ def pipeline_form() -> ValueForm:
         Stage,
         "name container fan_out output_rows batch_timeout_s resident? bounds? pin? variants",
         lambda given: Stage(**{"container": given["name"], **_without(given, "fan_out")}),
-        fan_out=_FAN_OUT.but(description="Items sent on for each item received; 1 where absent."),
+        fan_out=_FAN_OUT.but(description="Items sent on for each item received; 1 if absent."),
         resident=_RESIDENT,
         bounds=section("stage_bounds", StageBounds, "min_replicas max_replicas batch_sizes"),
         pin=section("pin", Pin, "variant batch_size cores replicas"),

@@ -69,7 +69,7 @@ def target_sections() -> Mapping[str, TargetSections]:
 
 
 def check_batches(document: Document, pipeline: Pipeline) -> None:
-    """Note stages that ask for batches where these would give requests the rows of others on a target."""
+    """Note stages whose batches would give requests the rows of others on a target."""
     reasons = [each.unbatched(pipeline) for each in target_sections().values() if each.unbatched is not None]
     for why in reasons:
         for at, entry in enumerate(document.data["stages"]):

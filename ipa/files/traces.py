@@ -31,7 +31,7 @@ MOST_LINE_BYTES = 100_000
 MOST_LINES = 10_000_000
 # Recorded rates unpack to some ten times their packed size, and files made to fill the memory to a thousand.
 MOST_RATIO = 100
-# Bounds the memory where two lines are years apart.
+# Bounds the memory if two lines are years apart.
 MOST_SECONDS = 10_000_000
 # In the package: an hour of requests to a language model at Azure (CC BY 4.0).
 EXAMPLE_TRACE = "azure-conversation"
@@ -44,7 +44,7 @@ OPTIONS = ("format", "column", "step", "from", "to", "scale", "mean")
 Rates = Sequence[float | None]
 
 
-# A file that is no trace at all need not be quoted line by line.
+# A file that is no trace need not be quoted line by line.
 MOST_PROBLEMS = 20
 # A number has fewer characters.
 MOST_CHARACTERS = 100
@@ -233,7 +233,7 @@ def _columns(trace: _Trace, line: int, row: Mapping[str, str]) -> _Columns:
 
 
 def _by_line(trace: _Trace, rows: Rows, columns: _Columns | None) -> list[float | None]:
-    """The rates of rows by the second: of steps where there is a column of values, else of arrivals."""
+    """The rates of rows by the second: of steps if there is a column of values, else of arrivals."""
     arrivals: Counter[int] = Counter()
     steps: list[tuple[float, float]] = []
     step_s, unit = trace.reference.step_s, None

@@ -162,7 +162,7 @@ def prepare(load: LoadHistory, smooth_s: float = SMOOTH_S) -> Series:
 
     Rates that are not finite or negative count as gaps. Gaps before the first rate are dropped (the load was
     not yet observed), those after the last repeat it. Rates that are means over `averaged_s` already are
-    smoothed only up to `smooth_s`. DomainError if there is no rate at all.
+    smoothed only up to `smooth_s`. DomainError if there is no rate.
     """
     raw = np.array([math.nan if rate is None else rate for rate in load.rates_rps], dtype=np.float64)
     observed = np.isfinite(raw) & (raw >= 0)

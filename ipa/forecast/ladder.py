@@ -150,7 +150,7 @@ def forecast(
     Rates are means over `smooth_s`. A rung is left out if there is too little history, if rates are too
     coarse or have too many gaps, if it was trained for another question, if it fails, or if its answer is not
     a number, negative or beyond CLAMP_FACTOR times the highest observed rate; `steps_down` lists each. The
-    last rung always answers, clamped. DomainError if the load has no rate at all.
+    last rung always answers, clamped. DomainError if the load has no rate.
     """
     series = prepare(load, smooth_s)
     highest = float(series.rates_rps.max())

@@ -44,7 +44,7 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A rung's present answer, and its upper quantiles at the past moments; NaN where it could not answer."""
+    """A rung's present answer, and its upper quantiles at the past moments; NaN if it could not answer."""
 
     rung: str
     peak: Peak

@@ -149,7 +149,7 @@ class Seasonal(Untrained):
 def _trend_rises(rates: Floats, levels: Floats, width: int, smooth: int) -> Floats:
     """The rise to each level from the least rate of its window, less the steepest rise in `smooth` steps.
 
-    The window begins `smooth` steps before that of the level, so that it also holds a trend where means are
+    The window begins `smooth` steps before that of the level, so that it also holds a trend if means are
     longer than the level's window. Never below 0.
     """
     before = np.concatenate((np.full(smooth, rates[0]), rates))

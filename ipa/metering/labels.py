@@ -21,7 +21,7 @@ class Input(StrEnum):
 PIPELINE = Label("pipeline", bound="the pipelines of the service")
 STAGE = Label("stage", bound="the stages of the pipeline")
 MODEL = Label("model_name", bound="the models of the server: one on a cluster")
-PART = Label("part", bound="the configurations side by side, by number: 1 where one runs alone")
+PART = Label("part", bound="the configurations side by side, by number: 1 if one runs alone")
 VARIANT = Label("variant", bound="the variants of the stage")
 REASON = Label("reason", tuple(reason.value for reason in ReasonCode))
 MODE = Label("mode", tuple(mode.value for mode in Mode))

@@ -213,7 +213,7 @@ QUEUE_VARIANT_ITEMS = queue(
     "ipa_queue_variant_items_total",
     "Items answered by each variant: the one that runs, or a resident one instead.",
     (*STAGE, of.VARIANT),
-    when="from a variant's first answer on, where the queue knows the variants of its replicas",
+    when="from a variant's first answer on, if the queue knows the variants of its replicas",
 )
 QUEUE_RETRIES = queue("ipa_queue_retries_total", "Batches whose replica was lost.", STAGE)
 QUEUE_SUSPECTS = queue(

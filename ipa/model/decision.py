@@ -152,7 +152,7 @@ class Decision:
     undoes: str = field(default="", metadata=UNLESS_DEFAULT)
     # The requests that ended lately; None if they were not observed.
     attainment: Attainment | None = field(default=None, metadata=UNLESS_DEFAULT)
-    # True if they, or the latency where they are not known, broke the SLO.
+    # True if they, or the latency if they are not known, broke the SLO.
     slo_broken: bool = field(default=False, metadata=UNLESS_DEFAULT)
 
 

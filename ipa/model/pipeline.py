@@ -71,11 +71,11 @@ class Objective:
     goal: Annotated[Literal["weighted"], ValueForm({"enum": ["weighted"]})] = "weighted"
     """The optimisation goal: weighted."""
     alpha: NonNegative = 1.0
-    """Weight of the accuracy term; 1 where absent."""
+    """Weight of the accuracy term; 1 if absent."""
     beta: NonNegative = 0.1
-    """Weight of a core, or of a USD an hour; 0.1 where absent."""
+    """Weight of a core, or of a USD an hour; 0.1 if absent."""
     delta: NonNegative = 1e-6
-    """Weight of the sum of batch sizes; 1e-6 where absent."""
+    """Weight of the sum of batch sizes; 1e-6 if absent."""
     accuracy_rule: AccuracyRule = AccuracyRule.PRODUCT
     # Without it one lowest-ranked variant makes a product of ranks zero.
     rank_floor: Fraction | None = None
@@ -95,7 +95,7 @@ class Objective:
     max_cost_cores: PositiveNumber | None = None
     """The maximum cost of a plan; a change to it may exceed it for a while."""
     transition_per_core: NonNegative = 0.0
-    """Lost for each core of a pod that a change would start; 0 where absent."""
+    """Lost for each core of a pod that a change would start; 0 if absent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class Bounds:
     memory_gib: PositiveMemory | None = None
     """As cores."""
     min_replicas: Count = 1
-    """Of each stage; 1 where absent."""
+    """Of each stage; 1 if absent."""
     max_replicas: Count | None = None
     """Of each stage."""
     batch_sizes: BatchSizes | None = None
@@ -148,7 +148,7 @@ class Bounds:
     accuracy_floor: Fraction | None = None
     """Least accuracy of the whole pipeline, a fraction."""
     transition_cores: PositiveNumber | None = None
-    """Of old and new replicas together while a change rolls out, where that may be more than cores."""
+    """Of old and new replicas together while a change rolls out, if that may be more than cores."""
     # Set by the target that the pipeline runs on (`Target.shape`), never read from a file; counts within
     # `cores`.
     overhead: Overhead = NO_OVERHEAD
@@ -306,12 +306,12 @@ class Stage:
     pin: Pin = Pin()
     """The fixed parts of this stage's configuration; absent keys are free."""
     container: Name = ""
-    """That serves it on a cluster; the stage's name where absent. Never change it."""
+    """That serves it on a cluster; the stage's name if absent. Never change it."""
     batch_timeout_s: Duration = 0.1
-    """Longest wait for a batch to fill; 100ms where absent."""
+    """Longest wait for a batch to fill; 100ms if absent."""
     output_rows: OutputRows | None = None
-    """Rows it answers for one item: per-item (one) or varying; varying where it has another fan_out than
-    1. Where replicas batch by themselves, a varying stage and the one after it do not."""
+    """Rows it answers for one item: per-item (one) or varying; varying if it has another fan_out than
+    1. If replicas batch by themselves, a varying stage and the one after it do not."""
     # Set by the target (`Target.shape`), never read from a file; an `Unbatched`, or empty.
     unbatched: str = ""
     # Set by the target likewise: each replica batches the requests that were spread to it.
@@ -321,7 +321,7 @@ class Stage:
     resident: int | str = field(default=1, metadata=UNLESS_DEFAULT)
     """Variants that each replica keeps loaded, to switch between them in place: all, or a number, which are
     the running one and its neighbours by accuracy. It takes the memory of the largest of that number. 1
-    where absent: another variant takes new replicas."""
+    if absent: another variant takes new replicas."""
 
     @property
     def residents(self) -> int:
@@ -375,19 +375,19 @@ class Sla:
     latency_s: PositiveDuration
     """End to end, what a plan must meet."""
     percentile: float = 99.0
-    """Of the requests; 99 where absent."""
+    """Of the requests; 99 if absent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """The plan's rate once the load was missing for a while, which only adds capacity."""
+    """The plan's rate once the load was missing for a while; it only adds capacity."""
 
     rate_rps: PositiveRate
-    """Planned for at least, until the load is seen again."""
+    """Planned for at least, until the load is observed again."""
     after_ticks: Count = 30
-    """So many ticks in a row without the load; 30 where absent."""
+    """Ticks in a row without the load before it begins; 30 if absent."""
     recover_ticks: Count = 3
-    """Over once the load was seen so many ticks in a row; 3 where absent."""
+    """Ticks in a row with the load before it ends; 3 if absent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,9 +395,9 @@ class Canary:
     """The trial of a new configuration: beside the running one, with a small share of the requests."""
 
     share_percent: int = 5
-    """Of the requests, 1 to 5; 5 where absent."""
+    """Of the requests, 1 to 5; 5 if absent."""
     measure_s: PositiveDuration = 120.0
-    """The time for which its requests are watched before it takes all; 2min where absent."""
+    """The time for which its requests are watched before it takes all; 2min if absent."""
 
 
 # The most configurations that a plan has side by side.
@@ -424,9 +424,9 @@ class Pipeline:
     objectives: Mapping[str, Objective]
     """The objective to maximise: alpha x accuracy - beta x cores - delta x sum of batch sizes."""
     bounds: Bounds = Bounds()
-    """Limits no plan may cross, old and new replicas of a change together; none where absent."""
+    """Limits no plan may cross, old and new replicas of a change together; none if absent."""
     default_objective: Name = "default"
-    """The objective used when none is named; 'default' where absent."""
+    """The objective used when none is named; 'default' if absent."""
     targets: Mapping[str, Any] = field(default_factory=dict, hash=False, metadata=BESIDE_OTHERS)
     description: str = ""
     sets: bool = False

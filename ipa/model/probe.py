@@ -44,7 +44,7 @@ class PipelineProbe:
     request: Mapping[str, Any] = field(hash=False)
     """A request that the pipeline answers, as its clients send it."""
     timeout_s: ShortDuration = USUAL_TIMEOUT_S
-    """Most time for the answer, at most a minute; 5s where absent."""
+    """Most time for the answer, at most a minute; 5s if absent."""
 
 
 @dataclass(frozen=True, slots=True)

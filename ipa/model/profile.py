@@ -145,7 +145,7 @@ class StageProfile:
     method: Line
     source: str = ""
     load_rps: PositiveRate | None = None
-    """Offered while measuring, where it was limited: throughput is then censored at it."""
+    """Offered while measuring, if it was limited: throughput is then censored at it."""
 
     def variant(self, name: str) -> VariantProfile:
         """The profile of that variant; NotFoundError lists the existing ones."""

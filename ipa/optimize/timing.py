@@ -55,7 +55,7 @@ def _tail_times(
     """As `option_times`; `points` has the rows of `PointColumns.table`."""
     batch_size, cores, service_s, full_s, tail_s, one_s = _service(points)
     front = problem.bounds.front
-    # The cores of the machine that all replicas share; infinite where they are not known to share one.
+    # The cores of the machine that all replicas share; infinite if they are not known to share one.
     machine_cores = inf if front is None else front.machine_cores
     counts = np.asarray(replicas, dtype=np.float64)
     mean_s, excess_s = np.empty_like(full_s), np.empty_like(full_s)

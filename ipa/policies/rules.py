@@ -52,7 +52,7 @@ def stage_loads(
         )
     plan = profiled.describe(running, 1.0)
     if plan is None:
-        raise InputError(f"what runs was not measured: {in_words(running)}")
+        raise InputError(f"the running configuration has no profile: {in_words(running)}")
     is_observed = observation.running() == tuple(running)
     observed = {stage.stage: stage for stage in observation.stages} if is_observed else {}
     loads = []

@@ -204,7 +204,7 @@ _ODD_TOPICS = {
 # A plan takes a point of every stage: of three stages with this share of bad points each, more than half of
 # all plans rest on one.
 MOST_RATIO = 0.25
-# Of poor fits where the others follow the batch size well (mean R² of POOR_R2_RATIO or more).
+# Of poor fits whose others follow the batch size well (mean R² of POOR_R2_RATIO or more).
 MOST_POOR_RATIO = 0.5
 
 

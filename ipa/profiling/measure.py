@@ -68,10 +68,10 @@ class ServedReplica(MeasuredReplica, Protocol):
 
     @property
     def readiness_s(self) -> float | None:
-        """Seconds from its start to its readiness; None if its start was not seen."""
+        """Seconds from its start to its readiness; None if its start was not observed."""
 
     def memory_gib(self) -> float | None:
-        """The most memory it has had so far; None if that cannot be seen from here."""
+        """The most memory it has had so far; None if it cannot be read from here."""
 
 
 class MeasurementBench(Protocol):

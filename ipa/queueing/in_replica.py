@@ -331,7 +331,7 @@ def _quantile(
     log_low, log_high = np.zeros_like(high), np.full_like(high, -inf)
     even = between * deviation_s / width_s
     for step in range(HALVINGS):
-        # By turns where the tail would be if it were exponential between, and in the middle.
+        # By turns at the point an exponential tail would have between, and in the middle.
         part = (log_low - log(late_ratio)) / np.maximum(log_low - log_high, TINY)
         middle = low + (high - low) * (part if step % 2 else 0.5)
         past_s = own_s - middle[at]

@@ -76,7 +76,7 @@ def undo_of(
     back), InProgressError (another change rolls out), NotFoundError (no such revision).
     """
     applied = log.decisions(pipeline.name, limit=LOOK_BACK, applied_only=True)
-    # While a change rolls out, what runs may be a read from before its write.
+    # While a change rolls out, the running configuration may be a read from before its write.
     settled = () if phase in IN_FLIGHT else running
     acts = _standing(_in_force(applied, settled))
     if to is not None:
@@ -130,7 +130,7 @@ def _revision(pipeline: Pipeline, log: DecisionLog, to: str) -> Decision:
 
 
 def _in_force(applied: Sequence[Decision], after: Configs) -> list[Decision]:
-    """The decisions (newest first) that took effect, the oldest first; `after` is what runs, if it is known.
+    """The decisions (newest first) that took effect, the oldest first; `after` is running now, if known.
 
     One that was not written shows by its successor, which begins from the same configuration.
     """

@@ -22,7 +22,7 @@ from ipa.service.visibility import Caller
 
 # A decision as the API writes it. The store's own text of it is canonical, for its digest.
 DECISION = TypeAdapter(Decision)
-# Decisions of one tick share its number; a page that starts amid them reads so many more to find its place.
+# Decisions of one tick share its number; a page that starts amid them reads this many more to find its place.
 SAME_TICK = 16
 # Decisions that are read at once; with its inputs one is some tens of kilobytes.
 READ_AT_ONCE = 32

@@ -358,7 +358,7 @@ def _replica(config: StageConfig) -> Replica:
 
 
 def _pas(pipeline: Pipeline, stages: Sequence[StageLive], *, as_served: bool = False) -> float | None:
-    """The accuracy of what runs, of parts that share the load by their shares; None if it is not known.
+    """The accuracy of the running configuration, of parts by their shares of the load; None if unknown.
 
     `as_served` is by the variants that answered.
     """

@@ -200,8 +200,8 @@ def shown_beside(service: Service, pipeline: Pipeline) -> tuple[str | None, Orig
 def _check_place(caller: Caller, pipeline: Pipeline) -> None:
     """ConflictError if its namespace has no room for another pipeline, ForbiddenError for its name.
 
-    The refusal of a name has one form for every reason. Names are unique in the service: one that is taken
-    where the caller sees nothing is not told from one that is for another namespace
+    The refusal of a name has one form for every reason. Names are unique in the service: the caller cannot
+    tell a name taken in a namespace hidden from it from one that is for another namespace
     (`IPA_API_NAMES=prefixed`).
     """
     service, name, namespace = caller.service, pipeline.name, pipeline.namespace

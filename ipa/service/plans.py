@@ -94,7 +94,7 @@ def what_if(service: Service, pipeline: Pipeline, request: PlanRequest) -> PlanQ
         live = live_of(service, pipeline.name)
         rate_rps = live.forecast.upper_rps if live.forecast else live.rate_rps
     if not rate_rps:
-        problem = Problem("no load was seen yet, so a rate must be given", pointer="/rate_rps")
+        problem = Problem("no load was observed yet, so a rate must be given", pointer="/rate_rps")
         raise InputError("there is no rate to plan for", problems=[problem])
     objective = request.objective or pipeline.default_objective
     varied, profiles = request.varied(pipeline), service.profiles(pipeline.name)

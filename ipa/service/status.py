@@ -56,7 +56,7 @@ class ControlView:
 
 @dataclass(frozen=True, slots=True)
 class StatusView:
-    """A pipeline now. `healthy` is false where `live.degraded` says why.
+    """A pipeline now. `healthy` is false if `live.degraded` gives a reason.
 
     A pipeline that is not `runnable` is only planned; `not_runnable_because` says why. `standing` is the
     leadership of the replica that answers: a standby does not decide. `beside` are the shadow policies.

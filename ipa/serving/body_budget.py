@@ -14,7 +14,7 @@ R = TypeVar("R")
 # Bodies that are read on in one round of the event loop. Each takes some tenths of a millisecond, and every
 # other request waits for the round to end several times before it is answered.
 READ_A_ROUND = 8
-# A block of at least so many bytes has pages of its own, which go back to the system once it is freed. It is
+# A block of this many bytes or more has its own pages, which go back to the system once it is freed. It is
 # glibc's own bound, which it raises to the largest block that was freed: it would keep the next one like it.
 OWN_PAGES_BYTES = 128 << 10
 # Of malloc.h.

@@ -26,9 +26,9 @@ BUSY = (503, "busy", "the service has the most connections that it can keep")
 ONLY_HTTP_1 = (505, "http.version", "only HTTP/1.1 is spoken here, not HTTP/2 or gRPC: send it over HTTP/1.1")
 HTTP2_PREFACE = "PRI/Upgrade"
 # Requests that a client may send before the first of them is answered. Each takes a hundred times the memory
-# of its text; clients that do so at all send ten or so.
+# of its text; clients that pipeline send ten or so.
 MOST_PIPELINED = 64
-# So many closed connections may leave their memory to those that come: 10 kB each, 0.2 MB if a body arrived.
+# This many closed connections leave their memory to new ones: 10 kB each, 0.2 MB if a body arrived.
 KEPT_CONNECTIONS = 200
 # The resolution of the clocks of event loops: a timer may fire so much early.
 CLOCK_S = 0.001
@@ -71,7 +71,7 @@ class BoundedConfig(uvicorn.Config):
         )
         self.bounds = bounds
         self.registry = Connections(bounds)
-        # By phase: after so many seconds it ends; None: not by itself.
+        # The longest seconds of each phase; None: no limit.
         self.longest_s = {
             ConnectionPhase.HEAD: bounds.head_s,
             ConnectionPhase.BODY: bounds.body_s,
@@ -301,7 +301,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._arm(self.config.longest_s[phase])
 
     def _arm(self, seconds: float | None) -> None:
-        """End the phase after so many seconds; None: never.
+        """End the phase after that many seconds; None: never.
 
         An earlier timer is left to look again: that is cheaper than a new one with each request.
         """

@@ -133,7 +133,7 @@ class SimCluster:
 
     Pods of stages that the rolling `switches` go on when variant or batch size change: to a less accurate
     variant at once, to another once all its pods are ready. If the rolling `resizes`, they are also given
-    more cores at once where there is room, and fewer once all pods are ready.
+    more cores at once if there is room, and fewer once all pods are ready.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ class MetricsSettings:
     mean over `rate_window_s`, as is the share of requests in time; each of the load's is the mean over
     `load_window_s` before it: at least two intervals, if an interval is not a second. The latency quantile is
     that of requests answered in `latency_window_s`, batches are those that ended in `batches_window_s`. In
-    `gaps` nothing is scraped, so samples grow old; in `outages` nothing answers at all. Samples older than
+    `gaps` nothing is scraped, so samples grow old; in `outages` nothing answers. Samples older than
     `stale_after_s` are Missing (stale). It `tells_stage_latencies` for people, which no decision uses and
     which take time. It `tells_batches` of several configurations side by side apart, if
     series have the part in a label. InputError for impossible windows.

@@ -85,9 +85,9 @@ class World:
     metrics: ports.Metrics
     endpoints: Mapping[str, str] = field(default_factory=dict)
     events: ports.EventSink = field(default_factory=ports.NoEvents)
-    # None: changes by other writers are seen at the next tick.
+    # None: the next tick finds changes by other writers.
     watch: Watch | None = None
-    # None: nothing of what runs has to be told of another file.
+    # None: the workload need not be told of changed pipelines.
     adopting: Adopting | None = None
 
 
@@ -244,7 +244,7 @@ class Target(ABC):
 
     def imported(self, settings: Settings, where: str, request: ImportRequest) -> Imported:
         """The pipeline that runs there; `where` is what follows `NAME:` in `--at`."""
-        raise self._cannot("make a pipeline of what runs")
+        raise self._cannot("make a pipeline of a running workload")
 
     def manifest(self, pipeline: Pipeline, text: str, path: str) -> ports.PipelineManifest:
         """The manifests of the pipeline in a file's text. NotFoundError if they are not in it."""

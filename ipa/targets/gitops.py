@@ -146,7 +146,7 @@ class Repository:
             self._publish(head, commit)
 
     def _head(self) -> str:
-        """The branch's newest commit, of the remote where there is one."""
+        """The branch's newest commit, of the remote if there is one."""
         name, remote = self._branch, self._remote
         ref = f"refs/remotes/{remote}/{name}" if remote else f"refs/heads/{name}"
         if remote:
@@ -301,12 +301,12 @@ class GitOpsWorkload:
         except DriftError as error:
             return Rollout(RolloutPhase.REPLACED, f"another writer changed the manifest: {error.message}")
         if wanted != in_millicores(change.configs):
-            # No cache is on the way, so this is newer than what we wrote, even where it is as before.
+            # No cache is on the way, so this is newer than what we wrote, even if it is unchanged.
             return Rollout(RolloutPhase.REPLACED, "another writer changed the manifest")
         if running != wanted:
             words = f"the GitOps tool has not brought {self._path_of(pipeline)} to the cluster yet"
             return Rollout(RolloutPhase.PROGRESSING, words)
-        # Judged by the object that is there now: whoever brings manifests may make it anew.
+        # Judged by the object that is there now: the GitOps tool may make it anew.
         return self._cluster.rollout(pipeline, replace(change, revision=state.revision))
 
     def _path_of(self, pipeline: Pipeline) -> str:

@@ -107,7 +107,7 @@ def machine() -> str:
 class MeasuredServer:
     """A model server under measurement, called over V2 at `url`.
 
-    Its readiness and its memory are None if they cannot be seen.
+    Its readiness and its memory are None if they cannot be read.
     """
 
     def __init__(

@@ -25,7 +25,7 @@ from ipa.model.errors import InputError, NotFoundError, UnavailableError
 
 FIELD_MANAGER = "ipa-serving"
 JSON_PATCH = "application/json-patch+json"
-# So many objects a page, as kubectl; a Deployment is some kilobytes.
+# Objects a page, as kubectl; a Deployment is some kilobytes.
 PAGE = 500
 # A list whose pages expire this often is longer than the server keeps it.
 LIST_STARTS = 4

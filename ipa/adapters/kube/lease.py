@@ -171,7 +171,7 @@ class LeaseLeadership:
         return {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata, "spec": spec}
 
     def _stamp(self) -> str:
-        """The time now in words that were not used before, also where the wall clock steps back or stands."""
+        """The time now in words not used before, even if the wall clock steps back or stands."""
         now = self._wall()
         if now == self._stamped:
             now += timedelta(microseconds=1)

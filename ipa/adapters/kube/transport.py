@@ -40,7 +40,7 @@ log = logging.getLogger("ipa.kube")
 
 # Longer than that is no pushback but a mistake: it would end the control of every pipeline.
 LONGEST_RETRY_AFTER_S = 3600.0
-# Of what was asked for, so much on top, drawn anew by each client; at most LONGEST_SPREAD_S.
+# The share of the server's wait added on top, drawn anew by each client; at most LONGEST_SPREAD_S.
 SPREAD_RATIO = 0.25
 LONGEST_SPREAD_S = 2.0
 
@@ -53,7 +53,7 @@ class Backoff:
     longest_s: float = 8.0
 
     def delay_s(self, failures: int, draw: float) -> float:
-        """The wait after so many failures in a row (0: none); `draw` in [0, 1) is the jitter."""
+        """The wait after `failures` in a row (0: none); `draw` in [0, 1) is the jitter."""
         if failures <= 0:
             return 0.0
         # From 2^40 on it is the longest anyhow, and must not overflow.
@@ -89,7 +89,7 @@ def http_date(text: str) -> datetime | None:
         date = parsedate_to_datetime(text)
     except (TypeError, ValueError, OverflowError):
         return None
-    # "-0000" and no zone at all are no statement of UTC.
+    # "-0000" and no zone do not state UTC.
     return date if date.tzinfo is not None else None
 
 
@@ -338,7 +338,7 @@ class Transport:
             may_retry = answer.status in PUSHBACK and retry_after_s(answer.headers) is not None
             if request.is_write or not may_retry:
                 raise error_of(request.what, answer.status, answer.body)
-            # The gate knows until when; it fails at once where that is after the deadline.
+            # The gate knows until when; it fails at once if that is after the deadline.
 
     def opened(self, request: Request) -> Any:
         """The urllib3 response of a watch."""
@@ -443,7 +443,7 @@ def _authentication(what: str, api: Any) -> dict[str, str]:
 
 def _client_of(configuration: Any) -> Any:
     """The Kubernetes client of the configuration, with what we decide ourselves."""
-    from kubernetes import client  # half a second; only where a cluster is used
+    from kubernetes import client  # half a second; only if a cluster is used
 
     configuration.retries = False
     # A peer that is gone without a word is found out while a watch is silent, or between two ticks.

@@ -75,7 +75,7 @@ class Watcher:
             self.step()
 
     def close(self) -> None:
-        """Let `run` end soon, from any thread. The clock's wait is to be ended by whoever owns the clock."""
+        """Let `run` end soon, from any thread. The owner of the clock must end the clock's wait."""
         with self._lock:
             self._closed = True
             stream = self._stream
@@ -109,7 +109,7 @@ class Watcher:
             self._clock.wait(wait_s)
 
     def _list(self) -> None:
-        """List. What differs from what was seen before is news, so that nothing is missed in between."""
+        """List, and report what differs from the last list or event, so that no change is missed between."""
         items, version = self._client.list_all(self.kind, self.namespace)
         if not version:
             raise UnavailableError("the list has no version")
@@ -129,7 +129,7 @@ class Watcher:
                 return
         for event in stream:
             self._hear(event)
-        # The server ended it: it goes on from where it was, slower where it is ended at once.
+        # The server ended it: it goes on from where it was, slower if it is ended at once.
         is_short = self._clock.monotonic_s() - began_s < SHORT_S
         self._failed_in_a_row = self._failed_in_a_row + 1 if is_short else 0
 

@@ -118,7 +118,7 @@ class PrometheusMetrics:
 
 
 class _MissingError(Exception):
-    """Raised in a reading where a signal is missing."""
+    """Raised in a reading if a signal is missing."""
 
     def __init__(self, missing: Missing) -> None:
         super().__init__(missing.detail)
@@ -425,7 +425,7 @@ class _Reading:
     ) -> Measured[LoadHistory]:
         """The load over that window, 0 in seconds that were `idle`.
 
-        Missing if it has just begun to be seen: until the window of its rates is full they are too low, since
+        Missing if its series has just begun: until the window of its rates is full they are too low, since
         Prometheus takes nothing to have come before the first sample.
         """
         mean_s = self._dialect.rate_window_s
@@ -433,7 +433,7 @@ class _Reading:
         first = next((at for at, rate in enumerate(rates) if rate is not None), 0)
         filling_s = mean_s - (len(rates) - first) * STEP_S
         if first and not idle and filling_s > 0:
-            words = f"it has just begun to be seen; its means over {mean_s:g} s are whole in {filling_s:g} s"
+            words = f"its series has just begun; its means over {mean_s:g} s are whole in {filling_s:g} s"
             raise _MissingError(Missing(MissingReason.ABSENT, words, age_s))
         return Measured(LoadHistory(STEP_S, rates[-round(window_s) :], mean_s, float(span.stop - 1)), age_s)
 

@@ -120,7 +120,7 @@ class _Series:
         label = identity.label if identity else ""
         others = sorted(self._ages_s(Selector(selector.metric), label)) if label else []
         if not others:
-            return f"there is no series {selector.metric} at all"
+            return f"there is no series {selector.metric}"
         if others == [""]:
             return f"the series {selector.metric} have no label {label}, which their scrape must add"
         few = ", ".join(repr(value) for value in others[:5])
@@ -132,7 +132,7 @@ class _Series:
         return f"series of {self.pipeline.name}: {what}"
 
     def _whole(self, what: str, selector: Selector, *, is_needed: bool = False) -> Finding:
-        """Series that are summed up; without the load nothing is decided, without the others less is seen."""
+        """Check series that are summed; decisions need the load, the others only refine them."""
         name, ages_s = self._name(what), self._ages_s(selector)
         if not ages_s:
             missing = fail if is_needed else warn

@@ -261,7 +261,7 @@ def _router_and_queues(pipeline: Pipeline, own: tuple[Matcher, ...], here: tuple
 
 
 # Our router and queues on this machine. Rates over five scrapes of a second: the mean a plan is made for
-# (forecast.SMOOTH_S). A p99 wants a hundred requests, a change should be seen within two ticks. Batches over
+# (forecast.SMOOTH_S). A p99 wants a hundred requests, a change should show within two ticks. Batches over
 # a tick: a mean wants fewer than a quantile.
 LOCAL = Dialect(
     *("local", _router_and_queues, 5.0, 15.0, 10.0, "pipeline", "stage"),

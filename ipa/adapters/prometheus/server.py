@@ -331,7 +331,7 @@ class SharedQueries:
 def _combine(query: Query, rows: Sequence[tuple[Mapping[str, str], Samples]]) -> Rows:
     """The answer to the query alone, from series that are told apart by more labels than its own."""
     if len({tuple(sorted(labels.items())) for labels, _ in rows}) < len(rows):
-        raise InputError("several series where one was expected")
+        raise InputError("several series, but one was expected")
     several: dict[tuple[str, ...], list[Samples]] = defaultdict(list)
     for labels, samples in rows:
         several[query.key(labels)].append(samples)

@@ -6,7 +6,7 @@ const TIME = /^\d{4}-\d\d-\d\dT/;
 const DAY_MS = 86400000;
 const STEPS_MS = [1, 2, 5, 10, 15, 30, 60, 120, 180, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200].map((s) => s * 1000);
 
-// A prediction of this many times all that was seen is a mark at the top of the figure.
+// A prediction of this many times the highest observed value is a mark at the top of the figure.
 const ABSURD = 2;
 
 /** The x axis of the series: {kind, place(x) → number, from, to}. */

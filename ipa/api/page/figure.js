@@ -20,7 +20,7 @@ const STRETCHES = { broken: "SLO broken", blind: "not seen", held: "held" };
  * show({series, ...options}) draws it, or draws it anew:
  *   series: [{
  *     name,               // also the column of the CSV, with its unit: "seen (rps)"
- *     unit,               // where it is another than the figure's
+ *     unit,               // if it is another than the figure's
  *     kind,               // "line" | "step" | "band" | "points"
  *     x: [...],           // numbers, ISO times (all series of a figure alike)
  *     y: [...],           // numbers; null is a gap
@@ -37,7 +37,7 @@ const STRETCHES = { broken: "SLO broken", blind: "not seen", held: "held" };
  *   marks: [{x, text, href}] // upright lines, with a flag that may be followed
  *   y_min, y_max          // the axis begins and ends there; otherwise where the data does
  *   x_range: [from, to]   // what the axis shows; otherwise what there is
- *   empty                 // what is said where there is nothing to draw
+ *   empty                 // what is said if there is nothing to draw
  */
 export class Figure {
   constructor(parent, { id, title, unit = "", note = "", short = false, file = "", query = () => ({}) }) {

@@ -16,7 +16,7 @@ export const MODES = {
 /** True if the running configuration of any stage is known. */
 export const isSeen = (live) => live.stages.some((stage) => stage.config);
 
-/** True if a change is seen to roll out. */
+/** True if a change is observed to roll out. */
 export const isRolling = (live) => isSeen(live) && !live.settled;
 
 /** The chip of a pipeline's health; null for one that is only planned, of which nothing runs. */

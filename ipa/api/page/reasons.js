@@ -41,7 +41,7 @@ export const REASONS = {
   "hold.audit_failed": "the decision could not be recorded, so nothing was written",
 };
 
-/** Reasons of ticks that did not see the load or what runs. */
+/** Reasons of ticks without the load or the running configuration. */
 export const BLIND = new Set(["hold.metrics_missing", "hold.metrics_stale", "hold.metrics_invalid", "hold.workload_unknown", "apply.fallback"]);
 
 /** Reasons of ticks in which a change was due, or might have been, and was not made. */
@@ -94,7 +94,7 @@ export const REMEDIES = {
   "apply.fallback": health("The load was missing for so long that the plan is for the fallback rate."),
 };
 
-// While the SLO is broken there is something to do, also where the last decision had nothing to change.
+// While the SLO is broken there is something to do, even if the last decision had nothing to change.
 const LATE = why("Requests are late or lost although the plan should carry the load: check which stage waits or fails, and profile it again.");
 
 /** {text, href, name} for a reason; without a remedy, a link to the decision. */

@@ -34,7 +34,7 @@ def fit(
 ) -> None:
     """Show how well profiles fit, where they come from, and what to correct in them.
 
-    One row for each variant and number of cores. R² is "flat" where the latency hardly depends on the batch.
+    One row for each variant and number of cores. R² is "flat" if the latency hardly depends on the batch.
     "left out" is the mean error on inner batch sizes, each predicted from the others; the latencies are those
     of the smallest and the largest batch, rps the throughput of the largest. Exit code 3 with --strict: there
     is a finding.
@@ -94,7 +94,7 @@ def profile(
         "--at",
         metavar="URL",
         help="address of V2 inference of servers that run already, with {stage}, {variant} and {cores} in it "
-        "where there are several; this machine starts its own if not given",
+        "if there are several; this machine starts its own if not given",
     ),
     output: Output = OUTPUT,
 ) -> None:

@@ -145,9 +145,9 @@ def import_(
     output: Output = OUTPUT,
     folders: FileFolders,
 ) -> None:
-    """Write a pipeline's files from what runs on a cluster: graph, images, env, batching, configuration.
+    """Write a pipeline's files from its workload on a cluster: graph, images, env, batching, configuration.
 
-    Notes say what it does not tell. Nothing of it is changed.
+    Notes list what the workload does not tell. The workload is not changed.
     """
     from ipa.bootstrap.targets import ImportRequest, is_target, target_named
     from ipa.cli.options import duration_s

@@ -35,7 +35,7 @@ STUCK_MS = 60_000
 MOST_ADDRESSES = 10
 # Seconds of generated load: more than a working day, and at ten times the speed an hour and a half.
 LASTS_S = 60_000
-# The demo starts with the plan for the highest rate of so many simulated seconds: then forecasts carry on.
+# The demo starts with the plan for the highest rate of these simulated seconds; then forecasts carry on.
 START_S = 60
 MOVING, STEADY = (
     "The load rises and falls, with a burst every seven simulated minutes.",

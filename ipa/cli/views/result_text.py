@@ -51,7 +51,7 @@ def note_line(note: str) -> list[str]:
 
 def stage_table(plan: Plan) -> Table:
     """The configurations of the plan, one row for each stage."""
-    # Other resources only where some stage has them.
+    # Other resources only if some stage has them.
     others = dict.fromkeys(name for stage in plan.stages for name in stage.beside.amounts)
     return table_of(
         plan.stages,
@@ -133,7 +133,7 @@ def fleet_lines(fleet: Fleet) -> Iterator[RenderableType]:
     limits = {CORES: search.budget_cores, **search.limits}
     budget = ", ".join(in_words(name, most) for name, most in limits.items())
     yield f"Fleet of {counted(len(fleet.plans), 'pipeline')} on {budget}"
-    # Other resources only where some plan has them.
+    # Other resources only if some plan has them.
     others = [name for name in fleet.held.amounts if name != CORES]
     yield table_of(
         zip(fleet.members, fleet.plans, strict=True),

@@ -33,7 +33,7 @@ def status_table(status: Json) -> Group:
     held = total(map(_beside_of, live["stages"]))
 
     def of(shown: Any) -> Any:
-        """The value of a stage that was seen."""
+        """The value of a stage whose configuration is known, else empty."""
         return lambda stage: "" if stage["config"] is None else shown(stage)
 
     table = table_of(

@@ -22,7 +22,7 @@ from ipa.model.plan import WHOLE_PERCENT, StageConfig
 from ipa.model.recording import UNLESS_DEFAULT
 from ipa.policies.base import Predictor
 
-# A canary that was not measured for long enough by so many times its time is taken back.
+# A canary without enough measurements after this many times its `measure` is taken back.
 LONGEST_RATIO = 5.0
 # Each tick may find a canary bad: before its time is over that takes more deviations of chance.
 EARLY_DEVIATIONS, DEVIATIONS = 4.0, 2.0

@@ -303,10 +303,10 @@ def _smoothed(
 
 
 def _within_savings(ratio: float, observed_ratio: float, quota_cores: float) -> float:
-    """The ratio nearest to the known one that agrees with what is seen of a replica with a quota.
+    """The ratio nearest to the known one that agrees with the observation of a replica with a quota.
 
     It computes at full speed, in `quota_cores` of its busy time, with CPU time saved up while idle. So its
-    busy time is what was seen, if nothing was saved, up to all that full speed would make of it.
+    busy time is between the observed one, if nothing was saved, and all that full speed would make of it.
     """
     if not quota_cores or observed_ratio >= 1:
         return observed_ratio

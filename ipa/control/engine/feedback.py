@@ -29,13 +29,13 @@ RAISE = 0.1
 MOST = 3.0
 # The ratio falls by this each tick, after requests were in time for this long.
 FALL, HOLD_S = 0.97, 60.0
-# So many times sooner, and as many steps at once, where variants change in place: a margin that is too small
+# If variants change in place, this many times sooner and as many steps at once: a margin that is too small
 # is whole again within a second or two.
 QUICKER = 4
 # The least ratio; the mean rate bounds the load to plan for, too.
 LEAST = 0.5
 # The highest mean rate over MEAN_S of the last minutes is the least that is planned for; the forecast's point
-# where variants change in place.
+# if variants change in place.
 MEAN_S, LATELY_S = 30.0, 300.0
 # The ratio does not fall while more of the requests of the last minutes were late than the SLO allows, and
 # below 1 while they are at most this share of that. They are forgotten with this time constant.
@@ -134,7 +134,7 @@ def recalled_feedback(before: Feedback, later_s: float) -> Feedback:
 
 
 def lateness(observation: Observation, pipeline: Pipeline) -> str:
-    """The requests in time and the SLO, in words; the latency where they were not observed, else empty."""
+    """The requests in time and the SLO, in words; the latency if they were not observed, else empty."""
     attainment, latency = observation.attainment, observation.latency_s
     if isinstance(attainment, Missing):
         if isinstance(latency, Missing):
@@ -202,7 +202,7 @@ def _risen_rps(observation: Observation, deviations: float) -> float:
 
 
 def risen_rps(load: LoadHistory, deviations: float, bridged_s: float = 0.0) -> float:
-    """The rate since the last scrape if that is so many deviations above the mean, which shows a rise late.
+    """The rate since the last scrape if it is `deviations` above the mean, which shows a rise late.
 
     0 if it is not, or if steps are means over no more than a step. 0 also if a rate of the last mean's time
     is missing or bridged: while the window of a mean fills, as at the first scrapes of a server or of the
@@ -279,7 +279,7 @@ def _eased(
 
 
 def breaks_slo(observation: Observation, sla: Sla, settings: GuardSettings) -> bool:
-    """True if the SLO is broken: by the requests that ended, or by the latency where they are not known."""
+    """True if the SLO is broken: by the requests that ended, or by the latency if they are not known."""
     if isinstance(observation.attainment, Measured):
         return is_broken(observation.attainment, sla.percentile / 100, settings)
     latency = observation.latency_s
@@ -298,7 +298,7 @@ def is_broken(
 
 
 def most_late(count: float, target_ratio: float, deviations: float = 2.0) -> float:
-    """The late requests that so many deviations of chance allow."""
+    """The late requests that `deviations` of chance allow."""
     mean = count * (1 - target_ratio)
     return mean + deviations * sqrt(mean * target_ratio) + 1
 

@@ -226,7 +226,7 @@ def _is_more(request: TickRequest, running: Configs, configs: Configs, rate_rps:
 
 
 def _faults(request: TickRequest, state: EngineState, change: Change, configs: Configs) -> bool:
-    """True if bounds, pins, a quarantine or the mode forbid it, or there is no room beside what runs."""
+    """True if bounds, pins, a quarantine or the mode forbid it, or `previous` leaves no room for it."""
     pipeline, previous = request.pipeline, change.previous
     return bool(
         lacking(previous, configs, request.rolling, pipeline.bounds) != NO_RESOURCES

@@ -198,7 +198,7 @@ def _ticks_to_pay(
     if ticks <= 1:
         return ticks, 0.0
     is_in_place = keeps_all(request.rolling, running, plan.configs, is_in_place=True)
-    # More where it starts replicas that need not be.
+    # More if it starts replicas that it could keep.
     cost_s = CHANGE_S if is_in_place or not request.rolling.switches_at_once else STARTS_S
     must_rps = 0.0
     if not keeps_all(request.rolling, running, plan.configs):
@@ -424,7 +424,7 @@ def _step_to(
         aim = trial[1]
         faults = bound_faults(request.pipeline, aim)
         if faults:
-            return hold(ReasonCode.NO_ROOM, f"for a canary beside what runs: {'; '.join(faults)}")
+            return hold(ReasonCode.NO_ROOM, f"for a canary beside the running plan: {'; '.join(faults)}")
     if trial is not None and aim == running:
         words = "it is already running; its measurement begins"
         return replace(hold(ReasonCode.CANARY_MEASURED, words), trial=trial[0])
@@ -475,7 +475,7 @@ def _within_reach(
 
 
 def _room_made(request: TickRequest, running: Configs, plan: Plan, now: Prediction) -> TransitionStep | None:
-    """The step that makes room for the plan: what is left carries the present load, or what runs does not.
+    """The step that makes room: the rest carries the present load, or the running configuration does not.
 
     None if there is no such step, or if the plan does not carry enough more to be worth the loss of capacity.
     """

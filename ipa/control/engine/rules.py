@@ -330,7 +330,7 @@ def _follow(request: TickRequest, state: EngineState, running: Configs, *, may_w
 def _left(
     request: TickRequest, state: EngineState, running: Configs, change_request: ChangeRequest
 ) -> tuple[TickVerdict, EngineState]:
-    """Take the change in flight back for a person who does not wait for its end, then go where they asked."""
+    """Take the change in flight back for a person who does not wait for its end, then apply their request."""
     change = state.actuation.change
     assert change is not None
     if running == change.previous:

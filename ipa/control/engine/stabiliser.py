@@ -13,7 +13,7 @@ from ipa.model.plan import Plan
 
 # The price of a change, in seconds of the whole objective.
 CHANGE_S = 3.0
-# The same where variants change in place, and the plan starts replicas all the same.
+# The same if variants change in place, but the plan starts replicas.
 STARTS_S = 8.0
 # A smaller plan that a larger one replaces within the first was too small; each such doubles the cost of the
 # next one, until none has been for the second.

@@ -117,7 +117,7 @@ def lacking(
 
 
 def _limits(running: Sequence[StageConfig], bounds: Bounds) -> dict[str, float]:
-    """The limits of a change; what runs already may go on above them."""
+    """The limits of a change; the running configuration may go on above them."""
     used = bounds.held(running)
     return {name: max(most, used.amount(name)) for name, most in bounds.change_limits.items()}
 
@@ -202,7 +202,7 @@ def _hops(
     suffices: Suffices,
     carries_as_much: Suffices,
 ) -> list[StageConfig]:
-    """The first step of each stage: half of it if two are quicker and it carries as much as what runs."""
+    """The first step of each stage: half if two are quicker and it carries as much as the running one."""
     now = {config.stage: config for config in running}
     less = [_fewer(now.get(want.stage), want, rolling) for want in wanted]
     if any(less) and suffices(

@@ -267,7 +267,7 @@ class ControlLoop:
     def _request(self, requested: ChangeRequest | None, *, recover: bool) -> TickRequest:
         world = self._world
         try:
-            # An override given a moment before a write is seen by `_check_still`.
+            # `_check_still` catches an override given a moment before a write.
             self._control = world.controls.control(self.pipeline.name, may_lag=True)
         except IpaError as error:
             # The last control read still counts; the default, before any, writes nothing.

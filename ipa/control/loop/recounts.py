@@ -35,7 +35,7 @@ class Recounts:
 
     def __init__(self) -> None:
         self._counter = ""
-        # When it was seen last, and since when it is being replaced; the newest rate.
+        # When it was read last, and since when it is being replaced; the newest rate.
         self._read_s: float | None = None
         self._rate_rps: float | None = None
         self._since_s: float | None = None

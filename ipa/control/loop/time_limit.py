@@ -76,7 +76,7 @@ COMPUTE_LOCK = ComputeLock()
 T = TypeVar("T")
 
 log = logging.getLogger("ipa.limits")
-# This many late calls may go on; with more the function is not called at all.
+# This many late calls may go on; with more the function is not called.
 MOST_LATE = 4
 # Waits for the event at most that many seconds; returns whether it came.
 Wait = Callable[[threading.Event, float], bool]

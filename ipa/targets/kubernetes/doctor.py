@@ -28,7 +28,7 @@ from ipa.targets.kubernetes.layout import at
 SERVER = "api server"
 # The service's account, which its installation names.
 ACCOUNT = "--serviceaccount=NAMESPACE:NAME"
-# A Lease not renewed for so many of its durations has no holder any more.
+# A Lease not renewed for this many of its durations has no holder any more.
 DEAD_LEASES = 4
 
 
@@ -167,7 +167,7 @@ def _lease(client: KubeClient, namespace: str, *, name: str, elects: bool) -> Fi
     try:
         age_s = (datetime.now(UTC) - datetime.fromisoformat(str(spec.get("renewTime")))).total_seconds()
     except (ValueError, TypeError):
-        # No time at all, or one without a zone.
+        # No time, or one without a zone.
         age_s = None
     if age_s is not None:
         if age_s > DEAD_LEASES * float(spec.get("leaseDurationSeconds") or 15):

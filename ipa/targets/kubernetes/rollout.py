@@ -153,7 +153,7 @@ class DeploymentState:
 
     @property
     def placed_cores(self) -> float:
-        """The cores of its pods that found room; all of them do where the pods are not listed."""
+        """The cores of its pods that found room; all of them do if the pods are not listed."""
         pods = self.pods
         if pods is None:
             pods = [at(self.deployment, "spec", "template") or {}] * self.place.replicas

@@ -73,7 +73,7 @@ class KubernetesTarget(base.Target):
         if settings.actuation == "gitops":
             from ipa.targets.gitops import through_gitops
 
-            # A GitOps tool writes the cluster: nothing at all of it is ours to write.
+            # A GitOps tool writes the cluster: none of it is ours to write.
             return base.World(through_gitops(settings, workload, self, site.decision), self.metrics(site))
         events = KubeEvents(client, site.clock, self.entry_of)
 

@@ -279,7 +279,7 @@ def main() -> None:
     answers = take_output()
     for module in parser.parse_args().preload:
         importlib.import_module(module)
-    # Without what it preloads: whoever looks for a model server by name must not find all of them here.
+    # Without what it preloads: a search for a model server by name must not find all of them here.
     setproctitle("ipa.targets.local.forkserver")
     # Objects that the collector does not touch stay shared between the children.
     gc.freeze()

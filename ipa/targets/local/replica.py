@@ -55,7 +55,7 @@ AGAIN_S = 60.0
 LEFT_FOR_S = 5.0
 # More would compete with requests for the cores.
 MOST_LOADING = 4
-# Of so many health checks in a row that fail, each after 2 s, a replica counts as hung.
+# After this many failed health checks in a row, each of 2 s, a replica counts as hung.
 HUNG_AFTER = 3
 
 

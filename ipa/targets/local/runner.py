@@ -53,7 +53,7 @@ STOP_GRACE_S = 3.0
 # A replica that dies is replaced after this, doubled for each death in a row.
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 10.0
-# So many new replicas in a row that die before they are ready make a change fail.
+# A change fails after this many new replicas in a row that die before they are ready.
 GIVE_UP_AFTER = 3
 # Health checks at once: some replicas may not answer for the whole of REQUEST_TIMEOUT_S.
 PROBES = 8
@@ -165,7 +165,7 @@ class PipelineRunner:
         return self._core_seconds
 
     def _meter(self, cores: float) -> None:
-        """Count so many cores more from now on."""
+        """Count that many cores more from now on."""
         with self._lock:
             now_s = time.monotonic()
             self._core_seconds += self._cores * (now_s - self._metered_s)
@@ -434,7 +434,7 @@ class PipelineRunner:
                 self._meter(replica.cores)
 
     def _load_variants(self, run: StageRun) -> None:
-        """Load what is to be resident, and switch to the wanted variant where it is loaded."""
+        """Load what is to be resident, and switch to the wanted variant if it is loaded."""
         if run.stage.residents == 1:
             return
 

@@ -32,7 +32,7 @@ class LocalPlace:
     """A pipeline's settings on this machine."""
 
     port: Annotated[int, WHOLE.but(minimum=1, maximum=65535)]
-    """Of its router, which takes the requests; by IPA_ROUTER_PORT where absent."""
+    """Of its router, which takes the requests; by IPA_ROUTER_PORT if absent."""
 
 
 def port_of(pipeline: Pipeline) -> int | None:

@@ -43,7 +43,7 @@ def local_findings(pipelines: Mapping[str, Pipeline]) -> Iterator[Finding]:
         cores = pipelines[name].bounds.cores
         if cores is not None and cores >= here:
             message = f"bounds.cores of {name} is {cores:g}, all of the {here} cores that this process has"
-            yield warn("local cores", message, "Set it lower: router and queues need CPU time too.")
+            yield warn("local cores", message, "Lower it: router and queues need CPU time too.")
 
 
 def machine_findings(

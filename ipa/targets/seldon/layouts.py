@@ -153,7 +153,7 @@ def _stage(name: str, container: str, env: Mapping[str, str]) -> Stage:
 def alone(pipeline: Pipeline, name: str, stage: Stage) -> Pipeline:
     """The stage as a pipeline of its own, in a SeldonDeployment of that name beside the pipeline's."""
     target = target_of(pipeline)
-    # Its bounds were kept by whoever decided; called alone, every kind of stage is called as a model.
+    # The decision kept its bounds; called alone, every kind of stage is called as a model.
     alone = replace(stage, after=(), kind=StageKind.MODEL, bounds=StageBounds())
     own = SeldonTarget(name, target.namespace, target.predictor)
     # The resources of its variants come along.

@@ -409,7 +409,7 @@ def nest(pipeline: Pipeline) -> Nested:
 
 
 def _nest(stages: Sequence[Stage], problems: list[str]) -> Nested | None:
-    """Some stages of a graph; None with the reason noted where they do not nest."""
+    """Some stages of a graph; None with the reason noted if they do not nest."""
     names = {stage.name for stage in stages}
     used = {parent for stage in stages for parent in _before(stage)}
     roots = [stage for stage in stages if not names & _before(stage)]

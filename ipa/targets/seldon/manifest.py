@@ -203,7 +203,7 @@ def protocol_of(sdep: Json) -> WireProtocol | None:
 
 
 def _recognise(pipeline: Pipeline, place: StageLocation) -> tuple[str | None, str]:
-    """The variant that runs, or None and in words how the nearest one differs from what runs."""
+    """The running variant, or None and in words how the nearest one differs from the manifest."""
     differing: dict[str, list[tuple[str, str]]] = {}
     kinds = sorted(accelerator_kinds(pipeline, place.stage))
     for variant in place.stage.variants:

@@ -55,7 +55,7 @@ class ServerKind(StrEnum):
     MICROSERVICE = "microservice"
 
 
-# Cores of what runs beside the stages; more is a slip.
+# Cores of orchestrator, router or queue; more is a slip.
 _CORES = NUMBER.but(maximum=1000)
 _Ignored = ValueForm({"enum": ["drop_after", "sets", "canary", "resident"], "type": "string"})
 
@@ -85,7 +85,7 @@ class SeldonTarget:
     run_as_root: bool = field(default=False, metadata=UNLESS_DEFAULT)
     """True for images that need root; a namespace with restricted PodSecurity refuses them."""
     protocol: WireProtocol = field(default=WireProtocol.V2, metadata=UNLESS_DEFAULT)
-    """Of requests; v2 where absent. With seldon every stage's server is a microservice."""
+    """Of requests; v2 if absent. With seldon every stage's server is a microservice."""
     # None: that of the shape (`HOPS_S`).
     hop_s: Duration | None = field(default=None, metadata=UNLESS_DEFAULT)
     """Of a request to a stage and back, beside the stage's own; 3ms (single), 5ms (split)."""

@@ -213,7 +213,7 @@ def unbatched_stages(
     MLServer splits a batch's answer among requests by the rows that each request brought, counted on the last
     of its inputs. A stage with another number of output rows thus gives one request the rows of another, and
     so does the stage after it: the orchestrator passes `fan_out`, one row an item, on as an input. The queue
-    of shape split counts by `fan_out` itself. A microservice forms no batches at all.
+    of shape split counts by `fan_out` itself. A microservice forms no batches.
     """
     target = seldon_of(pipeline)
     if target is None or target.shape is Shape.SPLIT:

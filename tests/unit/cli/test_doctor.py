@@ -332,7 +332,7 @@ def test_stages_that_are_not_scraped_are_named_with_the_monitors(
     prometheus.batch_s = {}
     one = doctor()["series of video: requests in replicas"]
     assert one.state is Severity.WARN
-    assert one.seen == "there is no series model_infer_request_duration_count at all"
+    assert one.seen == "there is no series model_infer_request_duration_count"
     assert one.remedy.startswith("kubectl apply -f deploy/prometheus/podmonitor.yaml; send the pipeline")
 
 

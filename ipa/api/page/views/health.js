@@ -13,13 +13,13 @@ const MENDS = {
 };
 const MEND_PIPELINE = "Is Prometheus up (IPA_PROMETHEUS_URL), does it scrape, and may the service read the workload? ipa doctor says which, and the fix.";
 const MISSING = { unreachable: "no answer", absent: "nothing there", stale: "too old", invalid: "makes no sense", not_asked: "not asked for" };
-const NAMES = { load: "load over time", arrival_rate: "arrival rate", latency: "latency", running: "what runs", ready_replicas: "ready replicas" };
+const NAMES = { load: "load over time", arrival_rate: "arrival rate", latency: "latency", running: "running configuration", ready_replicas: "ready replicas" };
 
 export const title = "Health";
 
 export async function open(root, place, tools) {
   const gone = new AbortController(), put = putter(), signal = gone.signal;
-  const parts = { state: el("div", { class: "chips" }), checks: el("section", { "aria-label": "What it depends on" }), inputs: el("section", { "aria-label": "What is seen" }), about: el("p", { class: "note" }) };
+  const parts = { state: el("div", { class: "chips" }), checks: el("section", { "aria-label": "What it depends on" }), inputs: el("section", { "aria-label": "Inputs" }), about: el("p", { class: "note" }) };
   root.append(parts.state,
     el("h2", {}, "What the service depends on"), parts.checks, el("h2", {}, "Inputs of each pipeline"), parts.inputs, parts.about);
   const about = (version) => [`ipa ${version ?? ""} · metrics for Prometheus are at `, el("a", { href: "/metrics" }, "/metrics"), ", which raises the alerts of ", el("code", {}, "docs/how-to/alerts.md"), " · ", el("code", {}, "ipa doctor"), " looks at everything around the service."];
@@ -74,6 +74,6 @@ function inputs(status) {
       health ?? chip("info", "planned only", status.not_runnable_because),
       el("span", { class: "note" }, `tick ${live.tick}, every ${plain(live.tick_s)} s, seen ${clock(live.at)}`)),
     live.degraded.map((text) => el("p", { class: "banner bad" }, text)),
-    el("details", { open: wrong.length && health ? "" : null }, el("summary", {}, wrong.length ? `${wrong.length} of ${rows.length} inputs are not seen` : `All ${rows.length} inputs are seen`),
+    el("details", { open: wrong.length && health ? "" : null }, el("summary", {}, wrong.length ? `${wrong.length} of ${rows.length} inputs are missing` : `All ${rows.length} inputs are present`),
       table(`Inputs of ${pipeline}`, ["Input", "State", "Age", "Detail"], rows)));
 }

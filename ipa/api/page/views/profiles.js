@@ -112,7 +112,7 @@ class Profiles {
     this.drawFits(measured, fits);
   }
 
-  /** The axis of latencies: where any comes near the SLA or is above it, it ends there. */
+  /** The axis of latencies: it ends at the SLA if any comes near it or is above it. */
   axis(points) {
     const sla = 1000 * this.sla_s, most = 1000 * Math.max(...points.map((it) => it.latency_s));
     if (most < 0.5 * sla) return {};

@@ -127,6 +127,6 @@ function factsOf(past, [from, to], status) {
     cores: { ...common, series: [{ name: "allocated", kind: "step", colour: "teal", x, y: of("cores") }] },
     ...Object.fromEntries(past.resources.map((name) => [name, { ...common, series: [
       { name: "allocated", kind: "step", colour: "teal", x, y: ticks.map(({ beside }) => (beside ? beside.get(name) ?? 0 : null)) }] }])),
-    accuracy: { ...common, y_max: 1, series: [{ name: "of what runs", kind: "step", colour: "amber", x, y: of("pas") }] },
+    accuracy: { ...common, y_max: 1, series: [{ name: "of the running configuration", kind: "step", colour: "amber", x, y: of("pas") }] },
   };
 }

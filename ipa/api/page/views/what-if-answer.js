@@ -10,7 +10,7 @@ const PLANNED = [
   { ...figure("Service"), of: (stage) => seconds(stage.latency_s) },
 ];
 
-/** The rate to plan for now: the most that is expected, or what is seen where nothing is forecast. */
+/** The rate to plan for now: the highest forecast, or the observed rate without one. */
 export const loadOf = (live) => live.forecast?.upper_rps || live.rate_rps;
 
 export class Comparison {
@@ -28,14 +28,14 @@ export class Comparison {
     root.append(this.line);
   }
 
-  /** Compares with what runs by that status, until it is told of another; without a rate asks for one. */
+  /** Compares with the running configuration of that status until the next one; without a rate asks for one. */
   see(status, basis) {
     Object.assign(this, { status, seenAt: new Date() });
     this.follow(basis);
     if (!basis.rate) this.ask(basis);
   }
 
-  /** Says which rate holds and what the load does meanwhile; a `status` comes where what runs has changed. */
+  /** Says which rate holds and what the load does meanwhile; a `status` comes if the running configuration has changed. */
   follow(basis, status = null) {
     this.basis = basis;
     if (status) Object.assign(this, { status, seenAt: new Date() });
@@ -47,7 +47,7 @@ export class Comparison {
     if (status && (this.plan || this.error)) this.draw();
   }
 
-  /** Asks for a rate where there is no load to take it from. */
+  /** Asks for a rate if there is no load to take it from. */
   ask({ isIdle }) {
     Object.assign(this, { plan: null, error: null, drawn: "" });
     this.box.removeAttribute("aria-busy");
@@ -132,7 +132,7 @@ const heldColumns = (stages) => [...besideCores(stages).keys()].map((name) => ({
 export function figures(live, plan) {
   const row = (name, now, then, show, options) => [name, show(now), show(then), delta(now, then, options)];
   const [held, planned] = [besideCores(live.stages), besideCores(plan.stages)];
-  // Zero is the amount of what is not there only if what runs is known.
+  // An absent amount is zero only if the running configuration is known.
   const known = live.cost_cores === null ? null : 0;
   const cost = { digits: 2, better: "less" };
   return table("Figures now and of the plan", ["", figure("now"), figure("what if"), figure("difference")], [

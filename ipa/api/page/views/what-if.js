@@ -189,7 +189,7 @@ class WhatIf {
     this.tools.say(this.comparison.words());
   }
 
-  /** Takes a new status. The rate stays; the plan is made again if what runs has changed, since it would be refused. */
+  /** Takes a new status. The rate stays; the plan is made again if the running configuration has changed, since it would be refused. */
   async update() {
     const before = this.status.live;
     this.status = await callApi(`${this.base}/status`, { signal: this.closing.signal });
@@ -203,7 +203,7 @@ class WhatIf {
     if (isStale && !isFirst) await this.plan();
   }
 
-  /** Shows the held rate where none is set. */
+  /** Shows the held rate if none is set. */
   follow() {
     const control = this.controls.get("rate_rps");
     control.spec.now = this.held?.rate ?? null;
