@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from experiments.published.data import PIPELINES, WORKLOADS
+from experiments.reality.loads import rates_of
 from ipa.control.engine.guards import GuardSettings
 from ipa.files import load_pipeline, load_profiles
 from ipa.policies.table import PolicyInputs
 from ipa.settings import Settings
-from ipa.simulate.arrivals import workload_rates
 from ipa.simulate.ground_truth import SlowPeriod
 from ipa.simulate.metrics import MetricsSettings
 from ipa.simulate.run import SimResult, SimSetup, first_configs, simulate
@@ -124,7 +124,7 @@ def cells(seeds: int, worlds: tuple[str, ...]) -> list[Cell]:
 def setup_of(cell: Cell) -> SimSetup:
     """All that the simulator is told."""
     pipeline = load_pipeline(ROOT / "pipelines" / cell.pipeline / "pipeline.yaml")
-    rates = tuple(float(rate) for rate in workload_rates(cell.workload, seed=cell.seed))
+    rates = tuple(float(rate) for rate in rates_of(cell.workload, cell.seed))
     setup = SimSetup(
         pipeline,
         load_profiles(ROOT / "profiles", cell.pipeline),
