@@ -92,7 +92,7 @@ def test_r2_who_comes_from_the_address_of_the_attacker_is_served_too(
     figures = attacked_with(nursery, "half a request, same address", seconds=3.0)
     case.at_least("connections", figures.opened, CONNECTIONS)
     case.at_most("open files", figures.most_open, 400)
-    requests = sum(figures.asked.values())
+    requests = sum(figures.requests.values())
     case.at_most(
         "requests of another client that failed (%)", 100 * sum(figures.failed.values()) / requests, 10.0
     )
