@@ -88,7 +88,7 @@ class ForecastSetup:
     window_s: float
 
 
-def horizon_of(settings: Settings, profiles: Iterable[StageProfile]) -> float:
+def forecast_horizon_s(settings: Settings, profiles: Iterable[StageProfile]) -> float:
     """Return the horizon in s: the setting, or the slowest variant's start-up and one tick if longer."""
     readiness_s = [variant.readiness_s or 0.0 for stage in profiles for variant in stage.variants]
     return max(settings.horizon_s, max(readiness_s, default=0.0) + settings.tick_s)
@@ -119,14 +119,14 @@ def forecast_setup(
     if not settings.forecast_trace:
 
         def of(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> PeakForecaster:
-            horizon_s = horizon_of(settings, profiles.values())
+            horizon_s = forecast_horizon_s(settings, profiles.values())
             return ladder(horizon_s, slo_quantile(quantile, pipeline.sla.percentile))
 
         return ForecastSetup(of, settings.window_s)
     load = as_load(read_trace(settings.forecast_trace))
     if not any(load.rates_rps):
         raise InputError(f"the trace {settings.forecast_trace} has no requests")
-    horizon_s = horizon_of(settings, [stage for each in profiles.values() for stage in each.values()])
+    horizon_s = forecast_horizon_s(settings, [stage for each in profiles.values() for stage in each.values()])
     made = TraceForecaster(
         load, settings.forecaster, horizon_s=horizon_s, quantile=quantile, smooth_s=max(smooth_s, averaged_s)
     )

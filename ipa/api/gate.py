@@ -282,7 +282,7 @@ async def _read(
                 limits.bodies.add(incoming, data)
                 if not message.get("more_body", False):
                     return limits.bodies.complete(incoming)
-                await limits.reading.take()
+                await limits.read_turns.take()
     except NoRoomError as error:
         raise _no_room(error) from None
     except TimeoutError:

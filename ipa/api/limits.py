@@ -269,7 +269,7 @@ class ApiLimits:
         self.health_threads = CapacityLimiter(1)
         self.metrics_threads = CapacityLimiter(1)
         self.bodies = BodyBudget(bodies_bytes)
-        self.reading = Turns()
+        self.read_turns = Turns()
         self.body_s = body_s
 
 

@@ -165,7 +165,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
             catalogue,
             opened.endpoints,
         )
-        loops = {name: maker.loop(each) for name, each in chosen.items()}
+        loops = {name: maker.make_loop(each) for name, each in chosen.items()}
         others = {name: maker.beside(each) for name, each in shadows.items()}
         watching = None
         if opened.watch is not None:

@@ -117,7 +117,7 @@ class PipelineFactory:
     # None if the workload need not be told of changed pipelines.
     adopting: Adopting | None = None
 
-    def loop(self, chosen: Chosen) -> ControlLoop:
+    def make_loop(self, chosen: Chosen) -> ControlLoop:
         """The loop of a pipeline, not yet started. If its mode writes, doubts of its profiles are logged."""
         inputs, waker = chosen[0], self.stop.linked()
         pipeline = inputs.pipeline
@@ -148,7 +148,7 @@ class PipelineFactory:
         limit_s = self.settings.tick_s
         chosen = policy_of(self.options.policy, inputs, limit_s)
         shadow = self.beside(policy_of(other, inputs, limit_s)) if other else None
-        return self.loop(chosen), shadow
+        return self.make_loop(chosen), shadow
 
     def check(self, pipeline: Pipeline) -> None:
         """InputError or UsageError if the pipeline has keys without effect here."""

@@ -148,7 +148,7 @@ def sojourn_in_replica(
     own_s2 = work.spread[at] * own_s**2 + np.where(
         kinds.is_timed, (work.more_s**2 * made.met_variance)[at], 0.0
     )
-    quantile_s = _quantile(kinds, own_s, own_s2, decay, log_factor, 1 - percentile / 100)
+    quantile_s = _time_exceeded_by(kinds, own_s, own_s2, decay, log_factor, 1 - percentile / 100)
     forming_s = kinds.open_s * (kinds.first + (1 - kinds.first - kinds.last) / 2)
     mean_s = kinds.summed(kinds.share * (forming_s + own_s)) + wait_s
     excess_s = np.maximum(quantile_s - mean_s, 0.0)
@@ -308,7 +308,7 @@ def _tail(work: _Work, rate_rps: Floats, shape: Floats, scale: Floats) -> tuple[
     return decay, np.where((work.load < 1) & (factor > 0), factor, 1.0)
 
 
-def _quantile(
+def _time_exceeded_by(
     kinds: _Kinds, own_s: Floats, own_s2: Floats, decay: Floats, log_factor: Floats, late_ratio: float
 ) -> Floats:
     """The time that `late_ratio` of the requests exceed, one entry per option; `own_s` and `own_s2` a kind.

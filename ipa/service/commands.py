@@ -96,7 +96,7 @@ def undo_of(
     words = f"takes back revision {undone[-1].revision}"
     if len(undone) > 1:
         words += f" and {len(undone) - 1} later change{'s' if len(undone) > 2 else ''}"
-    return UndoView(words, undone, running, _before(pipeline, acts, at))
+    return UndoView(words, undone, running, _configs_before(pipeline, acts, at))
 
 
 def _nothing_left(pipeline: Pipeline, acts: Sequence[Steps], whose: str | None) -> ConflictError:
@@ -178,7 +178,7 @@ def _cut(acts: list[Steps], rollback: Decision) -> None:
 def _last_of(pipeline: Pipeline, acts: Sequence[Steps], whose: str | None, running: Configs) -> int | None:
     """The place of that person's last change; one before which the same ran as now is passed over."""
     for at in reversed(range(len(acts))):
-        first, before = acts[at][0], _before(pipeline, acts, at)
+        first, before = acts[at][0], _configs_before(pipeline, acts, at)
         is_theirs = first.reason is ReasonCode.REQUESTED and whose in (None, first.by)
         # What created the pipeline has nothing before it.
         if is_theirs and before and before != running:
@@ -186,7 +186,7 @@ def _last_of(pipeline: Pipeline, acts: Sequence[Steps], whose: str | None, runni
     return None
 
 
-def _before(pipeline: Pipeline, acts: Sequence[Steps], at: int) -> Configs:
+def _configs_before(pipeline: Pipeline, acts: Sequence[Steps], at: int) -> Configs:
     """The configurations before that change.
 
     A state on the way to a plan may be above the budget, since old and new replicas are there together. If

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ipa.adapters.kube.lease import spec_of
+from ipa.adapters.kube.lease import write_spec
 from ipa.control.election import Lease
 from ipa.files import load_pipelines
 from ipa.model.plan import StageConfig
@@ -89,7 +89,7 @@ def test_one_leads_and_hands_over_when_it_ends(root: Path, tmp_path: Path, postg
     pipeline = load_pipelines(root / "pipelines")["video"]
     configs = tuple(StageConfig(stage.name, stage.variants[0].name, 1, 1.0, 1) for stage in pipeline.served)
     with FakeKube() as kube, ExitStack() as stack:
-        lease = {"kind": "Lease", "metadata": {"name": "ipa-serving"}, "spec": spec_of(Lease("", 1.0))}
+        lease = {"kind": "Lease", "metadata": {"name": "ipa-serving"}, "spec": write_spec(Lease("", 1.0))}
         with kube.store.lock:
             kube.store.create("leases", NAMESPACE, lease)
             kube.store.create("seldondeployments", seldon_of(pipeline).namespace, render(pipeline, configs))  # type: ignore[union-attr]

@@ -10,7 +10,7 @@ from typing import Any
 from ipa.adapters.kube import kinds
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.kinds import ObjectRef, ResourceKind
-from ipa.adapters.kube.lease import LeaseLeadership, TermLeadership, spec_of
+from ipa.adapters.kube.lease import LeaseLeadership, TermLeadership, write_spec
 from ipa.control.election import Lease, LeaseTimes
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import AlwaysLeading, Leadership, Workload
@@ -103,7 +103,7 @@ class Service:
 
         kube.before = before
         # One that was released: nobody has to wait for whoever led before.
-        spec = spec_of(Lease("", 1.0, renewed_at="then"))
+        spec = write_spec(Lease("", 1.0, renewed_at="then"))
         body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": spec}
         with kube.store.lock:
             kube.store.create("leases", NAMESPACE, {**body, "metadata": {"name": PLACE.name}})

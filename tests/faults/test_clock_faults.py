@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.lease import LeaseLeadership, spec_of
+from ipa.adapters.kube.lease import LeaseLeadership, write_spec
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.control.election import Lease
 from ipa.control.ports import Freeze
@@ -145,7 +145,7 @@ class Child:
 
     def __init__(self, kube: FakeKube, folder: Path, *how: str) -> None:
         self.kube, self.ticks = kube, []
-        spec = spec_of(Lease("", 1.0, renewed_at="then"))
+        spec = write_spec(Lease("", 1.0, renewed_at="then"))
         lease = {"kind": "Lease", "metadata": {"name": sleeper.PLACE.name}, "spec": spec}
         with kube.store.lock:
             kube.store.create("leases", NAMESPACE, lease)

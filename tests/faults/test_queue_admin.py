@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from ipa.adapters.processes import child_environment
-from ipa.adapters.solvers.planner import command_of
+from ipa.adapters.solvers.planner import planner_command
 from ipa.adapters.solvers.process import Worker
 from ipa.dataplane.http import LOOPBACK_NAMES, Application
 from ipa.dataplane.queue import QueueServer
@@ -148,7 +148,7 @@ def test_r7_processes_inherit_no_secret(case: Case, workload: LocalWorkload) -> 
     """Neither in their environment nor, as the queue's token, in a command line."""
     (queue,) = [front for front in workload.runner("echo").fronts if front.name == "queue-say1"]
     children = psutil.Process().children(recursive=True)
-    solver = Worker(command_of())
+    solver = Worker(planner_command())
     try:
         children.append(psutil.Process(solver._process.pid))
         processes = [(child.environ(), " ".join(child.cmdline())) for child in children]

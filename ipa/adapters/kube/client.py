@@ -16,9 +16,9 @@ from ipa.adapters.kube.transport import (
     Request,
     Stream,
     Transport,
-    configuration_of,
-    json_of,
-    object_of,
+    load_configuration,
+    parse_json,
+    parse_object,
 )
 from ipa.control.ports import Clock
 from ipa.model.errors import InputError, NotFoundError, UnavailableError
@@ -61,7 +61,7 @@ class KubeClient:
         `clock` measures its waits; with `seed` their jitter is the same each time. ConfigurationError if
         there is none.
         """
-        load = partial(configuration_of, path)
+        load = partial(load_configuration, path)
         return cls(Transport(load, clock=clock, backoff=backoff, seed=seed), timeout_s)
 
     @property
@@ -114,14 +114,14 @@ class KubeClient:
         body = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {}}
         what, request = what or kind.kind, {"spec": spec} if spec is not None else {}
         answer = self._ask(what, "POST", f"{kind.root}/{kind.plural}", body=body | request)
-        status = object_of(what, kind.kind, answer).get("status")
+        status = parse_object(what, kind.kind, answer).get("status")
         if not isinstance(status, dict):
             raise UnavailableError(f"{what}: the answer has no status")
         return status
 
     def discover(self, path: str, what: str) -> Json:
         """The JSON object at a path that has no object with metadata, such as a version."""
-        return json_of(what, self._ask(what, "GET", path))
+        return parse_json(what, self._ask(what, "GET", path))
 
     def watch(self, kind: ResourceKind, namespace: str, version: str, watch_s: float) -> Stream:
         """The changes of the namespace's objects from that version on, for at most `watch_s` seconds."""
@@ -157,7 +157,7 @@ class KubeClient:
             with suppress(ExpiredError):
                 while True:
                     response = self._ask(what, "GET", kind.path(namespace), query=query)
-                    page = object_of(what, f"{kind.kind}List", response)
+                    page = parse_object(what, f"{kind.kind}List", response)
                     items, metadata = page.get("items"), page["metadata"]
                     if not isinstance(items, list):
                         raise UnavailableError(f"{what}: the answer has no items")
@@ -184,7 +184,7 @@ class KubeClient:
         if dry_run:
             query["dryRun"] = "All"
         answer = self._ask(str(ref), method, path, query=query, body=body, content_type=content_type)
-        return object_of(str(ref), ref.kind.kind, answer)
+        return parse_object(str(ref), ref.kind.kind, answer)
 
     def _ask(self, what: str, method: str, path: str, **rest: Any) -> bytes:
         return self.transport.ask(Request(what, method, path, self.timeout_s, **rest))

@@ -149,7 +149,7 @@ def cpu_quantity(cores: float) -> str:
     return f"{round(cores * MILLICORES)}m"
 
 
-def quantity_of(name: str, amount: float) -> str:
+def format_quantity(name: str, amount: float) -> str:
     """The quantity of a resource by its name in `ipa.model.resources`: whole pieces of an accelerator."""
     known = RESOURCES.get(name)
     if known is None:

@@ -147,7 +147,7 @@ class LeaseLeadership:
         with suppress(NotFoundError):
             body = self._client.get(LEASE, self._place.namespace, self._place.name)
         self._body = body
-        lease = lease_of(self._body, self._election.times.lease_s) if self._body else None
+        lease = parse_lease(self._body, self._election.times.lease_s) if self._body else None
         self._election = election.saw(self._election, lease, self._now_s(), self._draw())
 
     def _write(self, step: election.LeaseStep, lease: election.Lease) -> None:
@@ -156,7 +156,7 @@ class LeaseLeadership:
         if step.act is election.LeaseAction.CREATE:
             metadata = {"name": self._place.name, "namespace": namespace}
             fresh = {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata}
-            self._body = self._client.create(LEASE, namespace, fresh | {"spec": spec_of(lease)})
+            self._body = self._client.create(LEASE, namespace, fresh | {"spec": write_spec(lease)})
         else:
             self._body = self._client.replace(LEASE, namespace, self._with(lease))
         version = str(self._body["metadata"].get("resourceVersion", ""))
@@ -167,7 +167,7 @@ class LeaseLeadership:
         metadata = {**self._body["metadata"], "resourceVersion": lease.version}
         metadata.pop("managedFields", None)
         spec = self._body.get("spec")
-        spec = {**(spec if isinstance(spec, dict) else {}), **spec_of(lease)}
+        spec = {**(spec if isinstance(spec, dict) else {}), **write_spec(lease)}
         return {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata, "spec": spec}
 
     def _stamp(self) -> str:
@@ -210,7 +210,7 @@ class TermLeadership:
         return self._last_term is not None
 
 
-def spec_of(lease: election.Lease) -> Json:
+def write_spec(lease: election.Lease) -> Json:
     """The `spec` of the Lease."""
     return {
         "holderIdentity": lease.holder or None,
@@ -221,7 +221,7 @@ def spec_of(lease: election.Lease) -> Json:
     }
 
 
-def lease_of(body: Json, usual_s: float) -> election.Lease:
+def parse_lease(body: Json, usual_s: float) -> election.Lease:
     """Parse a Lease; an invalid duration counts as `usual_s`, an invalid number as 0."""
     spec = body.get("spec")
 

@@ -193,7 +193,7 @@ class ExpiredError(UnavailableError):
     """The resourceVersion or continue token is too old (410): list again from the start."""
 
 
-def json_of(what: str, body: bytes) -> Json:
+def parse_json(what: str, body: bytes) -> Json:
     """The JSON object; UnavailableError if the answer is anything else."""
     try:
         value = json.loads(body)
@@ -204,19 +204,19 @@ def json_of(what: str, body: bytes) -> Json:
     return value
 
 
-def object_of(what: str, kind: str, body: bytes) -> Json:
+def parse_object(what: str, kind: str, body: bytes) -> Json:
     """The object of that kind; UnavailableError if the answer is anything else."""
-    value = json_of(what, body)
+    value = parse_json(what, body)
     if value.get("kind") != kind or not isinstance(value.get("metadata"), dict):
         raise UnavailableError(f"{what}: the answer is not a {kind}")
     return value
 
 
-def error_of(what: str, status: int, body: bytes) -> IpaError:
+def parse_error(what: str, status: int, body: bytes) -> IpaError:
     """The error that a status other than 2xx means."""
     refusal: Json = {}
     with suppress(UnavailableError):
-        refusal = json_of(what, body)
+        refusal = parse_json(what, body)
     refusal = refusal if refusal.get("kind") == "Status" else {}
     message = str(refusal.get("message", ""))[:LONGEST_MESSAGE]
     match status:
@@ -244,7 +244,7 @@ def _is_failed_patch(status: int, refusal: Json) -> bool:
     return status == 422 and not named and "admission webhook" not in str(refusal.get("message", ""))
 
 
-def configuration_of(path: str) -> Any:
+def load_configuration(path: str) -> Any:
     """The configuration of the kubeconfig's current context, or if `path` is empty of the pod it runs in.
 
     ConfigurationError if it cannot be used, or if this is not a pod.
@@ -322,7 +322,7 @@ class Transport:
         # error, and half a round trip.
         self.skew_s: float | None = None
         # Its connection pool is all that is used of it: what it does with answers knows no deadline.
-        self.api = _client_of(load())
+        self.api = _make_client(load())
 
     def close(self) -> None:
         """Close every connection."""
@@ -337,14 +337,14 @@ class Transport:
                 return answer.body
             may_retry = answer.status in PUSHBACK and retry_after_s(answer.headers) is not None
             if request.is_write or not may_retry:
-                raise error_of(request.what, answer.status, answer.body)
+                raise parse_error(request.what, answer.status, answer.body)
             # The gate knows until when; it fails at once if that is after the deadline.
 
     def opened(self, request: Request) -> Any:
         """The urllib3 response of a watch."""
         answer = self._authorised(request, self._clock.monotonic_s() + request.timeout_s)
         if answer.stream is None:
-            raise error_of(request.what, answer.status, answer.body)
+            raise parse_error(request.what, answer.status, answer.body)
         return answer.stream
 
     def _authorised(self, request: Request, until_s: float) -> Answer:
@@ -356,7 +356,7 @@ class Transport:
             # Unless another thread just did. What cannot be read changes nothing.
             if _authentication(request.what, self.api) == headers:
                 with suppress(ConfigurationError, OSError):
-                    fresh = _client_of(self._load())
+                    fresh = _make_client(self._load())
                     if _authentication(request.what, fresh) != headers:
                         # Not closed: other threads may still be reading through the stale one.
                         self.api = fresh
@@ -441,7 +441,7 @@ def _authentication(what: str, api: Any) -> dict[str, str]:
     return {one["key"]: one["value"] for one in settings.values() if one["value"]}
 
 
-def _client_of(configuration: Any) -> Any:
+def _make_client(configuration: Any) -> Any:
     """The Kubernetes client of the configuration, with what we decide ourselves."""
     from kubernetes import client  # half a second; only if a cluster is used
 
@@ -506,7 +506,7 @@ class Stream:
                 if len(rest) > LONGEST_BODY:
                     raise UnavailableError(f"{what}: an event is longer than {LONGEST_BODY} bytes")
                 for line in filter(bytes.strip, lines):
-                    event = json_of(what, line)
+                    event = parse_json(what, line)
                     if not isinstance(event.get("object"), dict):
                         raise UnavailableError(f"{what}: an event has no object")
                     yield event

@@ -11,7 +11,17 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
-from ipa.adapters.prometheus.queries import BATCHES, LOCAL, Dialect, Key, Query, Rows, Span, entry_of, queries
+from ipa.adapters.prometheus.queries import (
+    BATCHES,
+    LOCAL,
+    Dialect,
+    Key,
+    Query,
+    Rows,
+    Span,
+    entry_stage,
+    queries,
+)
 from ipa.adapters.prometheus.server import STEP_S, Ask, PrometheusHttp, SharedQueries, check_connection
 from ipa.control.ports import Load, PartSignals, Signals, StageSignals
 from ipa.model.errors import InputError, UnavailableError
@@ -156,7 +166,7 @@ class _Reading:
         # Without any series of the router the stages' have the server's time.
         for name in ("age", "stage_age"):
             _read(partial(self._all, name))
-        pipeline, entry = self._pipeline, entry_of(self._pipeline)
+        pipeline, entry = self._pipeline, entry_stage(self._pipeline)
         stages = {stage.name: self._stage(stage) for stage in pipeline.served}
         load = self.load(window_s)
         rate = self._measured("age", WHOLE, partial(self._value, "arrivals"))
@@ -178,7 +188,7 @@ class _Reading:
         """The load per second up to the server's time; a second without a rate is a gap."""
         load = _read(partial(self._load, "arrivals", "age", WHOLE, window_s))
         if isinstance(load, Missing) and "entry_arrivals" in self._queries:
-            entry = entry_of(self._pipeline)
+            entry = entry_stage(self._pipeline)
             label = (self._dialect.stage_value(entry),) if entry else WHOLE
             load = _read(partial(self._load, "entry_arrivals", "stage_age", label, window_s))
         if isinstance(load, Missing) and load.reason is MissingReason.ABSENT and "alive" in self._queries:

@@ -226,7 +226,7 @@ def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> 
     by_name = {
         name: Query(shape, series[of], by, window_s) for name, of, shape, by, window_s in rows if of in series
     }
-    if "stage_queue" in series and (entry := entry_of(pipeline)):
+    if "stage_queue" in series and (entry := entry_stage(pipeline)):
         counted = series["stage_arrivals"]
         first = exact({dialect.stage_label: dialect.stage_value(entry)})
         entered = replace(counted, matchers=counted.matchers + first)
@@ -234,7 +234,7 @@ def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> 
     return by_name
 
 
-def entry_of(pipeline: Pipeline) -> Stage | None:
+def entry_stage(pipeline: Pipeline) -> Stage | None:
     """The stage that gets every request, if there is one and it has a queue."""
     entries = [each for each in pipeline.stages if not each.after]
     return entries[0] if len(entries) == 1 and entries[0].variants else None

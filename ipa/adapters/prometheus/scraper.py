@@ -187,14 +187,14 @@ class Scraper:
         try:
             response = self._client.get(f"http://{target}/metrics")
             response.raise_for_status()
-            return at_s, list(samples_of(response.text))
+            return at_s, list(parse_samples(response.text))
         except Exception as error:
             # Whatever a target sends (the parser raises many errors on invalid text), other scrapes continue.
             log.warning("scrape of %s failed: %s", target, type(error).__name__)
             return at_s, []
 
 
-def samples_of(text: str) -> Iterator[Sample]:
+def parse_samples(text: str) -> Iterator[Sample]:
     """The samples of a page of metrics."""
     for family in text_string_to_metric_families(text):
         for sample in family.samples:

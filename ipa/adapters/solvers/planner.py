@@ -38,7 +38,7 @@ MOST_CACHED = 512
 REMEMBERED = 64
 
 
-def command_of() -> list[str]:
+def planner_command() -> list[str]:
     """Return the command that starts a process."""
     return [sys.executable, "-m", "ipa.adapters.solvers.planner"]
 
@@ -50,7 +50,7 @@ class PlannerProcesses:
     computes no longer than it takes to start another process.
     """
 
-    def __init__(self, command: Callable[[], list[str]] = command_of, grace_s: float = GRACE_S) -> None:
+    def __init__(self, command: Callable[[], list[str]] = planner_command, grace_s: float = GRACE_S) -> None:
         self._processes = WorkerPool("the planner", command, grace_s)
 
     async def plan(self, question: PlanQuestion, solver: str, deadline_s: float) -> Plan:

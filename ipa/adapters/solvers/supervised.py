@@ -40,7 +40,7 @@ def supervised(name: str) -> Maximise:
     return Supervised(name)
 
 
-def command_of(name: str) -> list[str]:
+def solver_command(name: str) -> list[str]:
     """Return the command that starts the solver of that name."""
     return [sys.executable, "-m", "ipa.adapters.solvers.supervised", name]
 
@@ -54,7 +54,7 @@ class Supervised:
     def __init__(
         self,
         name: str,
-        command: Command = command_of,
+        command: Command = solver_command,
         grace_s: float = GRACE_S,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -19,7 +19,7 @@ from ipa.adapters.store.database import (
     shown,
 )
 from ipa.adapters.store.schema import NEWEST
-from ipa.adapters.store.sqlite_file import RESTORE, file_of, open_to_others, page_faults
+from ipa.adapters.store.sqlite_file import RESTORE, database_path, open_to_others, page_faults
 from ipa.adapters.store.store import open_from
 from ipa.model.errors import IpaError
 from ipa.model.findings import DoctorCheck, Finding, fail, failed, ok, warn
@@ -34,7 +34,7 @@ def store_checks(settings: Settings) -> list[DoctorCheck]:
     """Every check of the store that does not write it."""
     checks = [DoctorCheck("store", lambda: store_findings(settings))]
     try:
-        path = file_of(parse_url(settings.store_url))
+        path = database_path(parse_url(settings.store_url))
     except IpaError:
         # The first check reports the error.
         return checks

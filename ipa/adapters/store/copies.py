@@ -20,9 +20,9 @@ from sqlalchemy import Connection, Engine, insert, inspect, select
 from ipa.adapters.processes import PRIVATE
 from ipa.adapters.store import database
 from ipa.adapters.store.schema import StoreTable
-from ipa.adapters.store.signing import Keyring, keyring_of
+from ipa.adapters.store.signing import Keyring, find_keyring
 from ipa.adapters.store.sqlite_file import (
-    file_of,
+    database_path,
     locked_for_service,
     page_faults,
     read_only_uri,
@@ -45,13 +45,13 @@ def back_up(settings: Settings, target: Path, step: CopyStep) -> Backup:
     """
     if target.exists():
         raise ConflictError(f"{target} exists already", hint="Name another file.")
-    with _part_of(target) as part:
+    with _temporary_file(target) as part:
         part.unlink()
         _copy_rows(settings.store_url, f"sqlite:///{part}", step)
         # One file, without a log beside it.
         with closing(sqlite3.connect(part)) as plain:
             plain.execute("PRAGMA journal_mode=DELETE")
-        keyring = keyring_of(database.parse_url(settings.store_url), settings.store_key_file)
+        keyring = find_keyring(database.parse_url(settings.store_url), settings.store_key_file)
         contents = verify_file(part, step, keyring)
         _sync(part)
         with part.open("rb") as stream:
@@ -70,12 +70,12 @@ def restore(settings: Settings, source: Path, step: CopyStep) -> Restored:
     if not source.is_file():
         raise InputError(f"there is no backup {source}", hint="`ipa store backup FILE` writes one.")
     url = database.parse_url(settings.store_url)
-    keyring = keyring_of(url, settings.store_key_file)
-    path = file_of(url)
+    keyring = find_keyring(url, settings.store_key_file)
+    path = database_path(url)
     if path is None:
         # Beside the backup there is space for another copy, if the folder can be written.
         folder = source.parent if os.access(source.parent, os.W_OK) else Path(tempfile.gettempdir())
-        with _part_of(folder / source.name) as part:
+        with _temporary_file(folder / source.name) as part:
             _import(source, part, step)
             contents = verify_file(part, step, keyring)
             _copy_rows(f"sqlite:///{part}", settings.store_url, step)
@@ -85,7 +85,7 @@ def restore(settings: Settings, source: Path, step: CopyStep) -> Restored:
     lock = locked_for_service(path)
     try:
         _check_empty(path)
-        with _part_of(path) as part:
+        with _temporary_file(path) as part:
             _import(source, part, step)
             contents = verify_file(part, step, keyring)
             for suffix in ("-wal", "-shm"):
@@ -220,7 +220,7 @@ def _check_guards(source: Path, part: Path) -> None:
 
 
 @contextmanager
-def _part_of(target: Path) -> Iterator[Path]:
+def _temporary_file(target: Path) -> Iterator[Path]:
     """A private temporary file beside the target, which is removed unless it was renamed."""
     try:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")

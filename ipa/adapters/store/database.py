@@ -78,7 +78,7 @@ def open_engine(store_url: str, access: Access = Access.WRITE) -> Engine:
     store is never replaced by an empty one.
     """
     url = parse_url(store_url)
-    path, lock = sqlite_file.file_of(url), None
+    path, lock = sqlite_file.database_path(url), None
     engine = _engine(url, access)
     try:
         if path is not None and access is Access.SERVE:
@@ -114,7 +114,7 @@ def current_schema(store_url: str) -> str:
     Errors: as `open_engine`.
     """
     url = parse_url(store_url)
-    path = sqlite_file.file_of(url)
+    path = sqlite_file.database_path(url)
     if path is not None and not path.exists():
         return ""
     engine = _engine(url, Access.READ)
@@ -143,7 +143,7 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
 @contextmanager
 def writing(engine: Engine, lock: int) -> Iterator[Connection]:
     """A writing transaction, exclusive under its `lock`, durable when it ends; else UnavailableError."""
-    health, kind = health_of(engine), "record" if lock == RECORD_LOCK else "other writes"
+    health, kind = write_health(engine), "record" if lock == RECORD_LOCK else "other writes"
     try:
         with _translated(engine.url), engine.connect() as plain:
             connection = plain.execution_options(ipa_begin="BEGIN IMMEDIATE")
@@ -159,13 +159,13 @@ def writing(engine: Engine, lock: int) -> Iterator[Connection]:
     health.worked(kind)
 
 
-def health_of(engine: Engine) -> WriteHealth:
+def write_health(engine: Engine) -> WriteHealth:
     """Return the health of the writes through this engine."""
     health: WriteHealth = engine.get_execution_options()["ipa_health"]
     return health
 
 
-def lock_of(kind: str, name: str) -> int:
+def lock_key(kind: str, name: str) -> int:
     """Return the key of the advisory lock that serialises writers of one kind and name on PostgreSQL."""
     return zlib.crc32(f"ipa/{kind}/{name}".encode())
 
@@ -192,7 +192,7 @@ def parse_url(store_url: str) -> URL:
             f"the store cannot be kept in {url.get_backend_name()!r}",
             hint="Use sqlite:///FILE or postgresql://USER@HOST/DATABASE",
         )
-    if url.get_backend_name() == "sqlite" and sqlite_file.file_of(url) is None:
+    if url.get_backend_name() == "sqlite" and sqlite_file.database_path(url) is None:
         raise ConfigurationError(
             "the store cannot be kept in memory: decisions must outlive the service",
             hint="Set IPA_STORE_URL to a file, for example sqlite:///runs/ipa.sqlite3",
@@ -201,7 +201,7 @@ def parse_url(store_url: str) -> URL:
 
 
 def _engine(url: URL, access: Access) -> Engine:
-    path, creator = sqlite_file.file_of(url), None
+    path, creator = sqlite_file.database_path(url), None
     arguments: dict[str, Any] = {"connect_timeout": 5}
     if path is not None:
         arguments = {"timeout": BUSY_TIMEOUT_S}
@@ -267,7 +267,7 @@ def _on_sqlite_begin(connection: Connection) -> None:
 def _revision(engine: Engine) -> str | None:
     """The schema of the store; None if it has none."""
     with reading(engine) as connection:
-        return schema.revision_of(connection)
+        return schema.schema_revision(connection)
 
 
 def _bring_up_to_date(engine: Engine, access: Access) -> None:
@@ -282,14 +282,14 @@ def _bring_up_to_date(engine: Engine, access: Access) -> None:
             "version of ipa, and is only read here",
             hint=SERVE,
         )
-    path = sqlite_file.file_of(engine.url)
+    path = sqlite_file.database_path(engine.url)
     lock = sqlite_file.locked_for_service(path) if path is not None and access is Access.WRITE else None
     try:
         with writing(engine, MIGRATION_LOCK) as connection:
             if path is not None:
                 _mark(engine.url, connection)
             # Another process may have upgraded it meanwhile.
-            current = schema.revision_of(connection)
+            current = schema.schema_revision(connection)
             schema.check_revision(shown(engine.url), current)
             if current != newest:
                 LOG.info("store %s: schema %s to %s", shown(engine.url), current or "none", newest)
@@ -341,7 +341,7 @@ def _translated(url: URL) -> Iterator[None]:
                 hint="Give the service write access to the file and its folder, or set IPA_STORE_URL.",
             ) from error
         is_damaged = any(words in lower for words in DAMAGE)
-        path = sqlite_file.file_of(url)
+        path = sqlite_file.database_path(url)
         # SQLite reports "disk I/O error" if there is no space for its shared memory.
         low = low_disk(path) if path is not None and not is_damaged else ""
         raise UnavailableError(

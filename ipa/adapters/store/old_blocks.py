@@ -45,7 +45,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 
-def texts_of(block: bytes) -> list[str]:
+def read_texts(block: bytes) -> list[str]:
     """Return the short texts of the block's rows; other errors than ValueError if it is damaged."""
     if block[:1] == FORMAT_2:
         return _texts_of_format_2(lzma.decompress(block[1:]).decode())

@@ -122,7 +122,7 @@ def unpack(block: bytes) -> list[Recorded]:
         if block[:1] == FORMAT:
             texts = lzma.decompress(block[1:]).decode().split(BETWEEN)
         else:
-            texts = old_blocks.texts_of(block)
+            texts = old_blocks.read_texts(block)
         for text in texts:
             rows.append(restore(text, rows[-1].digest if rows else ""))
     except DAMAGES as error:
@@ -185,11 +185,11 @@ class HotRows:
         """Return the texts of the row; ValueError if it is damaged."""
         known = self._known.get(row.pipeline) or (self._newest and self._newest.get(row.pipeline))
         if not known or (known.number, known.row.digest) != (row.number, row.digest):
-            known = unfold(row.packed, row.number, self._before(connection, row, known or None))
+            known = unfold(row.packed, row.number, self._previous_row(connection, row, known or None))
         self._known[row.pipeline] = known
         return known.row
 
-    def readable(self, connection: Connection, rows: Iterable[Any]) -> Iterator[Recorded]:
+    def read_rows(self, connection: Connection, rows: Iterable[Any]) -> Iterator[Recorded]:
         """Yield the rows; a damaged one is logged and omitted."""
         for each in rows:
             try:
@@ -198,7 +198,7 @@ class HotRows:
                 log.error("entry %d of %s cannot be read: %s", each.number, each.pipeline, error)
 
     @staticmethod
-    def _before(connection: Connection, row: Any, known: HotRow | None) -> HotRow | None:
+    def _previous_row(connection: Connection, row: Any, known: HotRow | None) -> HotRow | None:
         """The row before it in its group; None if it is the first."""
         if row.frame == row.number:
             return None

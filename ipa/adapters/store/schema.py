@@ -157,11 +157,11 @@ class StateRow(StoreTable):
 
 def upsert(connection: Connection, table: type[StoreTable], rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert the rows, each in place of the one with its primary key."""
-    connection.execute(_upsert_of(table), rows)
+    connection.execute(_upsert_statement(table), rows)
 
 
 @cache
-def _upsert_of(table: type[StoreTable]) -> TextClause:
+def _upsert_statement(table: type[StoreTable]) -> TextClause:
     """The statement, as text: SQLAlchemy would compile one of a dialect each time, half a millisecond."""
     names = [each.name for each in table.__table__.columns]
     keys = [each.name for each in table.__table__.primary_key]
@@ -233,7 +233,7 @@ VERSION = Table("ipa_schema_version", MetaData(), Column("version_num", String(3
 OLDER = "Start the last version of ipa 0.1 on it once, a day after its last decision; then this one."
 
 
-def revision_of(connection: Connection) -> str | None:
+def schema_revision(connection: Connection) -> str | None:
     """Return the revision of the store's schema; None if it has none."""
     if not inspect(connection).has_table(VERSION.name):
         return None

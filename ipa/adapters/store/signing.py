@@ -51,7 +51,7 @@ class Keyring:
     def key_id(self) -> str:
         """The id of the signing key; empty if there is none yet."""
         signing, _ = self._read()
-        return _id_of(signing.public_key()) if signing else ""
+        return _key_id(signing.public_key()) if signing else ""
 
     def is_empty(self) -> bool:
         """True if there is no key to verify with."""
@@ -65,7 +65,7 @@ class Keyring:
                 f"there is no key to sign the record with in {self.path or 'IPA_STORE_KEY_FILE'}",
                 hint=f"Set IPA_STORE_KEY_FILE. {HOW_TO_MAKE}",
             )
-        return _id_of(signing.public_key()), b64encode(signing.sign(text.encode())).decode()
+        return _key_id(signing.public_key()), b64encode(signing.sign(text.encode())).decode()
 
     def verifies(self, key_id: str, signature: str, text: str) -> bool:
         """True if the key of that id signed the text; False also if the keyring lacks it."""
@@ -113,7 +113,7 @@ class Keyring:
         return _keys_in(self.path, data)
 
 
-def keyring_of(url: URL, key_file: str = "") -> Keyring:
+def find_keyring(url: URL, key_file: str = "") -> Keyring:
     """Return the keyring of the file; by default the one beside an SQLite store, empty on PostgreSQL."""
     if key_file:
         return Keyring(Path(key_file))
@@ -143,11 +143,11 @@ def _keys_in(path: Path, data: bytes) -> _Keys:
             key = key.public_key()
         if not isinstance(key, Ed25519PublicKey):
             raise _unusable(path, "it holds a key that is not Ed25519")
-        known[_id_of(key)] = key
+        known[_key_id(key)] = key
     return signing, known
 
 
-def _id_of(key: Ed25519PublicKey) -> str:
+def _key_id(key: Ed25519PublicKey) -> str:
     """The first digits of the digest of the key."""
     raw = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
     return hashlib.sha256(raw).hexdigest()[:16]

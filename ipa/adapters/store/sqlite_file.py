@@ -25,7 +25,7 @@ BESIDE = ("", "-wal", "-shm", ".key")
 RESTORE = "Restore it from a backup (`ipa store restore`), or name another store with IPA_STORE_URL."
 
 
-def file_of(url: URL) -> Path | None:
+def database_path(url: URL) -> Path | None:
     """Return the file of a SQLite URL; None for a server or a database in memory."""
     name = url.database or ""
     if url.get_backend_name() != "sqlite" or name in ("", ":memory:"):

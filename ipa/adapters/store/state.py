@@ -22,7 +22,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Connection, Engine, bindparam, delete, select
 
-from ipa.adapters.store.database import GroupCommit, lock_of, reading, writing
+from ipa.adapters.store.database import GroupCommit, lock_key, reading, writing
 from ipa.adapters.store.schema import StateKind, StateRow, upsert
 from ipa.adapters.store.sqlite_file import RESTORE
 from ipa.control.audit.record import MARK
@@ -128,19 +128,19 @@ class StateRows:
 
     def put(self, kind: StateKind, name: str, body: str, owner: str = "") -> None:
         """Store the value in place of the one of its name."""
-        with writing(self._engine, lock_of(kind, name)) as connection:
+        with writing(self._engine, lock_key(kind, name)) as connection:
             put_state(connection, kind, name, body, owner)
 
     def remove(self, kind: StateKind, name: str) -> None:
         """Delete the value if there is one."""
-        with writing(self._engine, lock_of(kind, name)) as connection:
+        with writing(self._engine, lock_key(kind, name)) as connection:
             is_it = (StateRow.kind == kind.value) & (StateRow.name == name)
             connection.execute(delete(StateRow).where(is_it))
 
     def end(self, owner: str) -> None:
         """Delete the owner's control, plans and answers."""
         kinds = [kind.value for kind in ENDING]
-        with writing(self._engine, lock_of("owner", owner)) as connection:
+        with writing(self._engine, lock_key("owner", owner)) as connection:
             connection.execute(delete(StateRow).where(StateRow.kind.in_(kinds), StateRow.owner == owner))
 
 
@@ -178,7 +178,7 @@ class PlanRows:
         """Store the rows, and delete old plans and those of the rows' owners beyond the newest."""
         is_plan = StateRow.kind == StateKind.PLAN.value
         newest_s = max(row["at_s"] for row in rows)
-        with writing(self._engine, lock_of("plans", "")) as connection:
+        with writing(self._engine, lock_key("plans", "")) as connection:
             upsert(connection, StateRow, rows)
             connection.execute(delete(StateRow).where(is_plan, StateRow.at_s < newest_s - PLANS_S))
             for owner in {row["owner"] for row in rows}:
@@ -202,7 +202,7 @@ class AnswerRows:
         is_answer = StateRow.kind == StateKind.ANSWER.value
         name, holder = digest(key), digest(holder)
         mine = {"mark": request_digest, "holder": holder, "status": None}
-        with writing(self._engine, lock_of(StateKind.ANSWER, name)) as connection:
+        with writing(self._engine, lock_key(StateKind.ANSWER, name)) as connection:
             connection.execute(delete(StateRow).where(is_answer, StateRow.at_s < now_s - ANSWERS_S))
             query = select(StateRow.body, StateRow.at_s).where(is_answer, StateRow.name == name)
             row = connection.execute(query).first()
@@ -223,7 +223,7 @@ class AnswerRows:
         """Store the answer durably."""
         name = digest(key)
         query = select(StateRow.owner, StateRow.at_s, StateRow.body).where(_KIND, StateRow.name == name)
-        with writing(self._engine, lock_of(StateKind.ANSWER, name)) as connection:
+        with writing(self._engine, lock_key(StateKind.ANSWER, name)) as connection:
             row = connection.execute(query, {"its": StateKind.ANSWER.value}).first()
             if row is not None:
                 body = _decoded("answer", row.body) | {"status": answer.status, "body": answer.body}
@@ -337,7 +337,7 @@ class RecordTable:
 
     @contextmanager
     def _writing(self, name: str) -> Iterator[Connection]:
-        with self._lock, writing(self._engine, lock_of(StateKind.RECORD, name)) as connection:
+        with self._lock, writing(self._engine, lock_key(StateKind.RECORD, name)) as connection:
             yield connection
 
     def _adopted(self, connection: Connection, name: str, namespace: str) -> str | None:

@@ -26,8 +26,8 @@ from ipa.adapters.store.keeper import Keeper
 from ipa.adapters.store.rows import MOST_REMEMBERED, ROWS, HotRow, HotRows, fold
 from ipa.adapters.store.schema import EntryRow, HeadRow, SegmentRow, StateKind, upsert
 from ipa.adapters.store.segments import SegmentReader, read_segments, verify
-from ipa.adapters.store.signing import Keyring, keyring_of
-from ipa.adapters.store.sqlite_file import file_of
+from ipa.adapters.store.signing import Keyring, find_keyring
+from ipa.adapters.store.sqlite_file import database_path
 from ipa.adapters.store.state import (
     CONTROL,
     DECISION,
@@ -114,7 +114,7 @@ class Journal:
         Recording the same decision again does nothing (a retry after an unknown outcome). ConflictError:
         another decision has its id. UnavailableError: it is not on disk.
         """
-        with self._counted():
+        with self._count_failures():
             self._decided.add((decision, DECISION.text(decision)))
 
     def note(self, entry: Entry) -> None:
@@ -149,11 +149,11 @@ class Journal:
     @contextmanager
     def _recording(self) -> Iterator[Connection]:
         """A transaction that writes the record; failures are counted."""
-        with self._counted(), writing(self._engine, RECORD_LOCK) as connection:
+        with self._count_failures(), writing(self._engine, RECORD_LOCK) as connection:
             yield connection
 
     @contextmanager
-    def _counted(self) -> Iterator[None]:
+    def _count_failures(self) -> Iterator[None]:
         try:
             yield
         except (UnavailableError, ConfigurationError):
@@ -229,7 +229,7 @@ class Journal:
                 entries = sorted(entries, key=attrgetter("seq"))[:limit]
                 if len(entries) == limit:
                     end = entries[-1].seq
-            hot_rows = HotRows(self._newest).readable(connection, (it for it in newest if it.seq <= end))
+            hot_rows = HotRows(self._newest).read_rows(connection, (it for it in newest if it.seq <= end))
             entries += (Recorded(row.text) for row in hot_rows)
         return sorted(entries, key=attrgetter("seq"))[:limit]
 
@@ -284,7 +284,7 @@ class Journal:
         for frame in connection.scalars(frames).all():
             is_its = EntryRow.number >= frame, EntryRow.frame == frame
             group = ROWS.where(EntryRow.pipeline == record, *is_its).order_by(EntryRow.number)
-            rows = HotRows(self._newest).readable(connection, connection.execute(group).all())
+            rows = HotRows(self._newest).read_rows(connection, connection.execute(group).all())
             yield from reversed(list(rows))
         for header in read_segments(connection, *sealed, order=SegmentRow.first.desc()):
             yield from reversed(self._sealed.rows(connection, header))
@@ -391,7 +391,7 @@ class Store(Journal):
         super().__init__(engine, RecordTable(engine, now))
         self._now = now
         self.retention = retention
-        self.keyring = keyring or keyring_of(engine.url)
+        self.keyring = keyring or find_keyring(engine.url)
         self._state = StateRows(engine)
         self.keys = Keys(self._state)
         self.given = PipelineRows(self._state)
@@ -451,9 +451,9 @@ class Store(Journal):
 
     def degraded(self) -> tuple[str, ...]:
         """Return why writes fail or soon may, each with its remedy; empty if all is well."""
-        path = file_of(self._engine.url)
+        path = database_path(self._engine.url)
         low = low_disk(path) if path is not None else ""
-        reasons = database.health_of(self._engine).reasons()
+        reasons = database.write_health(self._engine).reasons()
         # A write that failed for lack of space reports it already.
         return (*reasons, low) if low and not any(low in reason for reason in reasons) else reasons
 
@@ -462,14 +462,14 @@ class Store(Journal):
         record = self.records.of(pipeline)
         if may_lag:
             fetch = lambda: self._state.all(StateKind.CONTROL)  # noqa: E731
-            return _control_of(self._controls.get(StateKind.CONTROL, fetch)[0].get(record))
-        return _control_of(self._state.get(StateKind.CONTROL, record))
+            return _parse_control(self._controls.get(StateKind.CONTROL, fetch)[0].get(record))
+        return _parse_control(self._state.get(StateKind.CONTROL, record))
 
     def set_control(self, pipeline: str, control: PipelineControl, attribution: Attribution) -> None:
         """Store the control, and record who changed it, both durably."""
         record = self.records.of(pipeline)
         with self._recording() as connection:
-            before = _control_of(read_state(connection, StateKind.CONTROL, record))
+            before = _parse_control(read_state(connection, StateKind.CONTROL, record))
             at = moment_to_ms(self._now()).isoformat()
             known = self._append(connection, [(of_control(pipeline, before, control, attribution, at), None)])
             put_state(connection, StateKind.CONTROL, record, CONTROL.text(control), record)
@@ -537,7 +537,7 @@ class Housekeeping:
 
 
 @lru_cache(maxsize=4096)
-def _control_of(body: str | None) -> PipelineControl:
+def _parse_control(body: str | None) -> PipelineControl:
     """The control of the text; cached, since most pipelines have equal ones."""
     return PipelineControl() if body is None else CONTROL.value(body)
 
@@ -554,7 +554,7 @@ def open_store(
     `key_file` holds the key that signs checkpoints; by default it is beside an SQLite store.
     """
     engine = database.open_engine(store_url, access)
-    return Store(engine, retention=retention, keyring=keyring_of(engine.url, key_file))
+    return Store(engine, retention=retention, keyring=find_keyring(engine.url, key_file))
 
 
 def open_from(settings: Settings, access: database.Access = database.Access.WRITE) -> Store:

@@ -279,7 +279,7 @@ def pin_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str]:
     return faults
 
 
-def held_back(
+def mode_objection(
     mode: Mode, running: Sequence[StageConfig], configs: Sequence[StageConfig]
 ) -> ReasonCode | None:
     """The reason why the pipeline's mode does not write the change; None if it does."""

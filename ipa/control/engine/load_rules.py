@@ -7,7 +7,14 @@ from dataclasses import replace
 from ipa.control.engine import quarantine
 from ipa.control.engine.canary import CanaryTrial, beside, without
 from ipa.control.engine.feedback import lateness
-from ipa.control.engine.guards import HoldReason, bound_faults, forecast_fault, held_back, load_of, pin_faults
+from ipa.control.engine.guards import (
+    HoldReason,
+    bound_faults,
+    forecast_fault,
+    load_of,
+    mode_objection,
+    pin_faults,
+)
 from ipa.control.engine.plan_selection import MORE, capacity_rps, checked, choose, plan_for, wanted
 from ipa.control.engine.state import EngineState, TickRequest, TickVerdict, hold
 from ipa.control.engine.transition import changes, keeps_all, lacking, safe_step, with_pins
@@ -96,7 +103,7 @@ def beside_trial(request: TickRequest, state: EngineState, trial: CanaryTrial, w
     step = safe_step(running, configs, request.rolling, pipeline.bounds)
     if step.configs == running or bound_faults(pipeline, configs):
         return held
-    blocked = held_back(request.control.mode, running, step.configs)
+    blocked = mode_objection(request.control.mode, running, step.configs)
     if blocked is not None:
         return replace(held, reason=blocked)
     detail = f"{words}; the others need more: {changes(running, step.configs)}"
@@ -233,5 +240,5 @@ def _faults(request: TickRequest, state: EngineState, change: Change, configs: C
         or bound_faults(pipeline, configs)
         or pin_faults(pipeline, configs)
         or quarantine.objection(state.failures, previous, configs, request.now_s)
-        or held_back(request.control.mode, change.configs, configs)
+        or mode_objection(request.control.mode, change.configs, configs)
     )

@@ -12,8 +12,8 @@ from ipa.control.engine.feedback import loaded, present_rps
 from ipa.control.engine.guards import (
     bound_faults,
     disagreement,
-    held_back,
     limit_steps,
+    mode_objection,
     pin_faults,
     pins_of,
     total_cores,
@@ -379,7 +379,7 @@ def checked(
     switches = [new.stage for old, new in pairs if old and request.rolling.is_switch(old, new)]
     parts += [f"{', '.join(switches)} in place" if switches else "", step.later]
     detail = "; ".join(filter(None, parts))
-    held = held_back(request.control.mode, running, step.configs)
+    held = mode_objection(request.control.mode, running, step.configs)
     if held is not None:
         words = f"would {reason.value}: {detail}"
         return hold(held, words, plan=plan, forecast=forecast, proposed=step.configs)

@@ -22,7 +22,7 @@ from ipa.control.engine.canary import (
     variants_of,
     without,
 )
-from ipa.control.engine.guards import bound_faults, held_back, pin_faults, restoring_faults, stop_of
+from ipa.control.engine.guards import bound_faults, mode_objection, pin_faults, restoring_faults, stop_of
 from ipa.control.engine.load_rules import (
     amended,
     beside_trial,
@@ -195,7 +195,7 @@ def on_trial(request: TickRequest, state: EngineState) -> Ruling:
     if has_failed(trial, request.pipeline, canary, request.now_s):
         words, mode = f"{FAILED}: {figures}", request.control.mode
         back, base_s = without(trial, running), request.settings.quarantine_s
-        held = held_back(mode, running, back)
+        held = mode_objection(mode, running, back)
         if held is not None and not mode.writes:
             return hold(held, f"would roll it back: {words}"), state
         # Its variants are left alone for a while.
@@ -212,7 +212,7 @@ def on_trial(request: TickRequest, state: EngineState) -> Ruling:
 def _canary_passed(request: TickRequest, state: EngineState, trial: CanaryTrial, words: str) -> Ruling:
     """Run what was wanted when the canary began; what is planned now, if that does not carry the load."""
     running, mode = _running(request), request.control.mode
-    held = held_back(mode, running, trial.wanted)
+    held = mode_objection(mode, running, trial.wanted)
     if held is not None:
         return hold(held, f"{words}; would {changes(running, trial.wanted)}"), state
     state = replace(state, trial=None, proven=state.proven | variants_of(trial.canary))
@@ -255,7 +255,7 @@ def mixed_rows(
     step = safe_step(running, configs, request.rolling, bounds).configs
     if step == running:
         step = make_room(running, configs, request.rolling, bounds)
-    if step == running or held_back(request.control.mode, running, step) is not None:
+    if step == running or mode_objection(request.control.mode, running, step) is not None:
         return verdict, state
     rebatched = replace(
         verdict,
@@ -420,7 +420,7 @@ def _on_request(
     also = f"; until the next plan it violates: {'; '.join(violated)}" if violated else ""
     words = f"{detail}: {changes(running, configs)}{also}"
     mode = request.control.mode
-    held = held_back(mode, running, configs)
+    held = mode_objection(mode, running, configs)
     if held is not None and not (mode.writes and change_request.overrides_guarded):
         return hold(held, f"would {words}"), None
     step = safe_step(running, configs, request.rolling, request.pipeline.bounds)

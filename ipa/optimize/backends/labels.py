@@ -280,7 +280,7 @@ class LabelExpansion:
         sums = labels.sums.take(made[0], axis=1)
         sums += self._own[at].take(made[1], axis=1)
         return PartialPlans(
-            sums, step.remembered(times), latest, *self._accuracy(labels, at, *made), due, made
+            sums, step.remembered(times), latest, *self._extend_accuracies(labels, at, *made), due, made
         )
 
     def _pairs(self, labels: PartialPlans, at: int) -> Index:
@@ -327,7 +327,7 @@ class LabelExpansion:
             due[child] = sent
         return due, agree
 
-    def _accuracy(
+    def _extend_accuracies(
         self, labels: PartialPlans, at: int, parent: Index, option: Index
     ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
         """The open products and the complete part of each accuracy after the stage."""

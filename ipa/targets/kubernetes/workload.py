@@ -65,7 +65,7 @@ class KubeWorkload:
         DriftError if they ask for no configuration of the pipeline; IncompleteError: only some are there.
         """
         layout = self._layout_of(pipeline)
-        objects = self._get(layout)
+        objects = self._read_objects(layout)
         running = layout.observe(objects)
         autoscalers, _ = self._client.list_all(AUTOSCALER, layout.namespace)
         layout.check_autoscalers(running, autoscalers)
@@ -94,7 +94,7 @@ class KubeWorkload:
         written, a safe prefix of the change, or that this is unknown; read the workload then.
         """
         layout = self._layout_of(pipeline)
-        objects = self._get(layout)
+        objects = self._read_objects(layout)
         revision = revision_of(list(objects.values()))
         if revision != change.revision:
             raise ConflictError(
@@ -140,7 +140,7 @@ class KubeWorkload:
         counts as FAILED, since a rollback would overwrite the other writer.
         """
         layout = self._layout_of(pipeline)
-        objects = self._get(layout)
+        objects = self._read_objects(layout)
         revision = revision_of(list(objects.values()))
         # The objects, without their generations.
         if revision.rpartition("/")[0] != change.revision.rpartition("/")[0]:
@@ -155,12 +155,12 @@ class KubeWorkload:
             return Rollout(phase, "another writer replaced the change")
         return judge(self._look(layout, running), change.lost)
 
-    def _get(self, layout: Layout) -> Objects:
+    def _read_objects(self, layout: Layout) -> Objects:
         """All objects. Errors: NotFoundError, IncompleteError; UnavailableError for an older one."""
         objects = {}
         for name in layout.names:
             with suppress(NotFoundError):
-                objects[name] = self._live(layout, name)
+                objects[name] = self._read_object(layout, name)
         missing = [name for name in layout.names if name not in objects]
         if missing and len(layout.names) == 1:
             raise NotFoundError(f"{layout.entry}: does not exist")
@@ -171,7 +171,7 @@ class KubeWorkload:
             )
         return objects
 
-    def _live(self, layout: Layout, name: str) -> Json:
+    def _read_object(self, layout: Layout, name: str) -> Json:
         live = self._client.get(layout.kind, layout.namespace, name)
         if self._install:
             check_owner(live, self._install)
@@ -203,7 +203,7 @@ class KubeWorkload:
                 if not self._install or owner_of(live) == self._install:
                     raise
                 # Perhaps a status write alone: is it free as before?
-                before, live = live, self._live(layout, ref.name)
+                before, live = live, self._read_object(layout, ref.name)
                 if revision_of([live]) != revision_of([before]):
                     raise
             else:
@@ -215,7 +215,7 @@ class KubeWorkload:
     ) -> Json:
         """The object where the unanswered write happened."""
         try:
-            live = self._live(layout, name)
+            live = self._read_object(layout, name)
             running = layout.read(name, live)
         except IpaError as error:
             raise UnavailableError(

@@ -379,7 +379,7 @@ class Nested:
     def ratio(self) -> dict[str, str]:
         """The parameter of a router of Seldon's own: the share of its first branch."""
         first, name = self.children[0], self.stage.name
-        while name not in _before(first.stage):
+        while name not in _parents(first.stage):
             first = first.children[0]
         share = next(edge.share for edge in first.stage.after if edge.parent == name)
         return {"name": "ratioA", "value": f"{share:.6g}", "type": "FLOAT"}
@@ -411,22 +411,22 @@ def nest(pipeline: Pipeline) -> Nested:
 def _nest(stages: Sequence[Stage], problems: list[str]) -> Nested | None:
     """Some stages of a graph; None with the reason noted if they do not nest."""
     names = {stage.name for stage in stages}
-    used = {parent for stage in stages for parent in _before(stage)}
-    roots = [stage for stage in stages if not names & _before(stage)]
+    used = {parent for stage in stages for parent in _parents(stage)}
+    roots = [stage for stage in stages if not names & _parents(stage)]
     ends = [stage for stage in stages if stage.name not in used]
     outer: Stage | None = roots[0] if len(roots) == 1 else None
     groups: list[list[Stage]] = []
     is_good = False
     if outer is not None and outer.kind in (StageKind.MODEL, StageKind.TRANSFORMER):
         rest = [stage for stage in stages if stage is not outer]
-        is_good = all(_before(it) & names == {outer.name} for it in rest if outer.name in _before(it))
+        is_good = all(_parents(it) & names == {outer.name} for it in rest if outer.name in _parents(it))
         groups = [rest] if rest else []
     elif len(ends) == 1 and ends[0].kind in INSIDE_OUT:
         outer = ends[0]
         rest = [stage for stage in stages if stage is not outer]
-        used = {parent for stage in rest for parent in _before(stage)}
+        used = {parent for stage in rest for parent in _parents(stage)}
         groups = _groups(rest)
-        is_good = {stage.name for stage in rest if stage.name not in used} == _before(outer) & names
+        is_good = {stage.name for stage in rest if stage.name not in used} == _parents(outer) & names
         is_good = is_good and (len(groups) <= 1 or outer.kind is StageKind.COMBINER)
     elif outer is not None and outer.kind is StageKind.ROUTER:
         groups = _groups([stage for stage in stages if stage is not outer])
@@ -441,7 +441,7 @@ def _nest(stages: Sequence[Stage], problems: list[str]) -> Nested | None:
     return Nested(outer, tuple(child for child in children if child is not None))
 
 
-def _before(stage: Stage) -> set[str]:
+def _parents(stage: Stage) -> set[str]:
     return {edge.parent for edge in stage.after}
 
 
@@ -449,7 +449,7 @@ def _groups(stages: Sequence[Stage]) -> list[list[Stage]]:
     """The stages in groups without an edge between them, each in order."""
     groups: list[list[Stage]] = []
     for stage in stages:
-        joined = [group for group in groups if any(other.name in _before(stage) for other in group)]
+        joined = [group for group in groups if any(other.name in _parents(stage) for other in group)]
         groups = [group for group in groups if group not in joined]
         groups.append([*(other for group in joined for other in group), stage])
     ordered = [sorted(group, key=stages.index) for group in groups]

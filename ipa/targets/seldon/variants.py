@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
-from ipa.adapters.kube.kinds import cpu_quantity, quantity_of
+from ipa.adapters.kube.kinds import cpu_quantity, format_quantity
 from ipa.model.errors import InputError, Problem
 from ipa.model.measured import with_profiles
 from ipa.model.parts import NO_OVERHEAD, Overhead
@@ -97,7 +97,7 @@ def requested(pipeline: Pipeline, stage: Stage, variant: str) -> dict[str, str]:
     measured = pipeline.bounds.measured.get((stage.name, variant))
     for kind, count in (measured.beside.accelerators if measured else {}).items():
         own[kind] = max(count, own.get(kind, 0.0))
-    return {dimension(name).resource: quantity_of(name, amount) for name, amount in own.items()}
+    return {dimension(name).resource: format_quantity(name, amount) for name, amount in own.items()}
 
 
 def accelerator_kinds(pipeline: Pipeline, stage: Stage) -> set[str]:

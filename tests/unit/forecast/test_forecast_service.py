@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ipa.adapters.forecasting import TraceForecaster, forecast_setup, horizon_of
+from ipa.adapters.forecasting import TraceForecaster, forecast_horizon_s, forecast_setup
 from ipa.forecast.traces import as_load
 from ipa.model.errors import InputError, NotFoundError
 from ipa.model.observation import LoadHistory
@@ -92,7 +92,7 @@ def test_the_horizon_covers_the_slowest_start_up_and_a_tick(
 ) -> None:
     variants = (VariantProfile("light", 0.7, ()), VariantProfile("heavy", 0.9, (), readiness_s=readiness_s))
     stage = StageProfile("p", "s", variants, "a machine", date(2026, 1, 1), "measured")
-    assert horizon_of(Settings(tick_s=10.0), [stage]) == horizon_s
+    assert forecast_horizon_s(Settings(tick_s=10.0), [stage]) == horizon_s
     setup = forecast_setup(Settings(), {"p": {"s": stage}, "other": {}})
     assert setup.of(PIPELINE, {"s": stage})(means(2, 300)).horizon_s == horizon_s
     # Not that of the slowest of all pipelines.

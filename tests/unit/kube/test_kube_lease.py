@@ -14,7 +14,7 @@ import pytest
 from ipa.adapters.kube import kinds
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.kinds import ObjectRef
-from ipa.adapters.kube.lease import LeaseLeadership, elapsed_s, lease_of, spec_of
+from ipa.adapters.kube.lease import LeaseLeadership, elapsed_s, parse_lease, write_spec
 from ipa.control.election import Lease, LeaseTimes
 from tests.fakes.kube import FakeKube, FaultKind
 
@@ -75,7 +75,7 @@ def released(world: World) -> None:
     """A Lease that somebody gave up."""
     body = {"metadata": {"name": PLACE.name, "labels": {"theirs": "1"}}, "kind": "Lease"}
     with world.kube.store.lock:
-        spec = {**spec_of(Lease("", 1.0, "", "then", 3)), "preferredHolder": "x"}
+        spec = {**write_spec(Lease("", 1.0, "", "then", 3)), "preferredHolder": "x"}
         world.kube.store.create("leases", "default", {**body, "apiVersion": "v1", "spec": spec})
 
 
@@ -123,7 +123,7 @@ def test_a_fault_of_this_program_does_not_end_the_taking_part(
     with world.kube.store.lock:
         world.kube.store.delete("leases", "default", "ipa-serving")
         world.kube.store.create("leases", "default", {**body, "spec": "nonsense"})
-    assert lease_of(world.lease(), 15.0).holder == ""
+    assert parse_lease(world.lease(), 15.0).holder == ""
     one._draw = lambda: 1 / 0
     world.run(5, one)
     one._draw = lambda: 0.0
@@ -150,7 +150,7 @@ def test_the_thread_takes_part_and_ends(world: World) -> None:
     [None, "text", {}, {"holderIdentity": 3, "leaseDurationSeconds": "15", "leaseTransitions": -1}],
 )
 def test_what_is_no_lease_is_held_by_nobody_and_not_released(spec: Any) -> None:
-    lease = lease_of({"metadata": {"resourceVersion": "5"}, "spec": spec}, 15.0)
+    lease = parse_lease({"metadata": {"resourceVersion": "5"}, "spec": spec}, 15.0)
     assert lease == Lease("", 15.0)
     assert lease.version == "5"
     assert not lease.is_released

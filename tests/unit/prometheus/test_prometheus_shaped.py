@@ -8,7 +8,7 @@ import pytest
 
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.prometheus.queries import ON_CLUSTER, Dialect, Query, Span, queries
-from ipa.adapters.prometheus.scraper import SeriesStore, samples_of
+from ipa.adapters.prometheus.scraper import SeriesStore, parse_samples
 from ipa.adapters.prometheus.server import Answered
 from ipa.control.engine.correction import UNCORRECTED, learned
 from ipa.control.engine.guards import GuardSettings
@@ -115,7 +115,7 @@ def test_predictors_that_share_the_load_are_read_each_by_its_name() -> None:
             ),
         ]
         for number, page in enumerate(pages):
-            store.add(f"executor-{number}", float(second), samples_of(page))
+            store.add(f"executor-{number}", float(second), parse_samples(page))
     alone = PrometheusMetrics(Settings(), EXECUTOR, ask=ask, monotonic_s=lambda: 60.0).read(PIPELINE, 60.0)
     assert alone.parts == {}
     signals = PrometheusMetrics(Settings(), EXECUTOR, ask=ask, monotonic_s=lambda: 60.0).read(shared, 60.0)

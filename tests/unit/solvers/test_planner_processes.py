@@ -14,7 +14,7 @@ import pytest
 
 from ipa.adapters.solvers import planner, process
 from ipa.adapters.solvers.planner import PlannerProcesses
-from ipa.adapters.solvers.supervised import Supervised, command_of
+from ipa.adapters.solvers.supervised import Supervised, solver_command
 from ipa.model.errors import DeadlineError, InputError, LicenceError, NotFoundError, SolverError, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, Termination
@@ -119,7 +119,7 @@ def test_an_error_is_the_planner_s_own_and_the_process_goes_on(apart: PlannerPro
 @pytest.mark.parametrize("how", ["killed for its memory (137)", "no pickle", "another type"])
 def test_a_process_that_dies_is_an_error_and_the_next_is_asked(how: str) -> None:
     commands = [command(DYING[how])("")]
-    apart = PlannerProcesses(lambda: commands.pop() if commands else planner.command_of())
+    apart = PlannerProcesses(lambda: commands.pop() if commands else planner.planner_command())
     with pytest.raises(SolverError):
         ask(apart, 5.0)
     assert ask(apart, 5.0).stages
@@ -189,8 +189,8 @@ def test_one_that_starts_for_nobody_is_kept(monkeypatch: pytest.MonkeyPatch) -> 
             await asyncio.sleep(0.001)
         assert (await asking(apart)).stages
 
-    command_of = apart._processes._command
-    monkeypatch.setattr(apart._processes, "_command", lambda: starting.append(1) or command_of())
+    solver_command = apart._processes._command
+    monkeypatch.setattr(apart._processes, "_command", lambda: starting.append(1) or solver_command())
     asyncio.run(scenario())
     assert len(apart._processes._idle) == len(starting) == 1
     apart.close()
@@ -250,4 +250,4 @@ def test_a_supervised_plan_is_the_plan() -> None:
         assert plan.configs == solve(problem, "exact").configs
     finally:
         apart.close()
-    assert command_of("highs")[-1] == "highs"
+    assert solver_command("highs")[-1] == "highs"
