@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from ipa.adapters.forecasting import forecast_setup
 from ipa.adapters.metrics.publish import Catalogue, Publisher
 from ipa.adapters.store import Store
-from ipa.bootstrap.pipeline_registry import inputs_of, loop_of, policy_of
+from ipa.bootstrap.pipeline_registry import assemble_loop, choose_policy, make_inputs
 from ipa.bootstrap.targets import ServeOptions
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.scheduler import Scheduler, StopSignal, SystemClock
@@ -67,9 +67,9 @@ class Fleet:
                 store,
                 store,
             )
-            inputs = inputs_of(self.settings, options, pipeline, profiles)
-            chosen = policy_of(options.policy, inputs, self.settings.tick_s)
-            self.loops.append(loop_of(self.settings, sight, chosen, world, hooks, threading.Event()))
+            inputs = make_inputs(self.settings, options, pipeline, profiles)
+            chosen = choose_policy(options.policy, inputs, self.settings.tick_s)
+            self.loops.append(assemble_loop(self.settings, sight, chosen, world, hooks, threading.Event()))
 
     def rounds(self, steady: int, moving: int) -> list[dict[str, Any]]:
         """A tick of all loops, so many times under loads that stand still, and then under loads that move."""

@@ -27,7 +27,7 @@ from ipa.adapters.store import Store, open_store
 from ipa.api.app import create_app
 from ipa.api.context import ApiContext
 from ipa.api.limits import ApiLimits
-from ipa.api.wiring import config_of, settle
+from ipa.api.wiring import server_config, settle
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.scheduler import Scheduler, StopSignal, SystemClock
 from ipa.control.loop.snapshot import Snapshot
@@ -119,7 +119,7 @@ def main(folder: Path, many: int, rounds: tuple[int, ...]) -> None:
     profiles = load_profiles(ROOT / "profiles", PLANNED)
     ticks, stop = Ticks(), StopSignal()
     loops = Scheduler(SystemClock, stop)
-    server = Server(config_of(create_app(services(store, pipelines, profiles))))
+    server = Server(server_config(create_app(services(store, pipelines, profiles))))
     signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
     facts: dict[str, Any] = {"rounds": []}
     if rounds:

@@ -14,7 +14,7 @@ from starlette.routing import Match, Mount, Router
 from starlette.types import Scope
 
 from ipa.api.context import ApiContext
-from ipa.api.limits import address_of
+from ipa.api.limits import client_address
 from ipa.model.access import EVERYWHERE, LOCAL, NOBODY, Identity, Operation
 from ipa.model.errors import ForbiddenError, IpaError, UnauthenticatedError
 from ipa.service.visibility import Caller, visible_to
@@ -179,7 +179,7 @@ async def admitted(request: Request) -> AdmittedCaller:
     return caller
 
 
-async def context_of(request: Request) -> ApiContext:
+async def get_context(request: Request) -> ApiContext:
     """The context of the application."""
     context = request.app.state.context
     assert isinstance(context, ApiContext)
@@ -187,7 +187,7 @@ async def context_of(request: Request) -> ApiContext:
 
 
 CurrentCaller = Annotated[AdmittedCaller, Depends(admitted)]
-Context = Annotated[ApiContext, Depends(context_of)]
+Context = Annotated[ApiContext, Depends(get_context)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +218,7 @@ async def identify_caller(scope: Scope, place: RoutePlace, work: Work) -> Admitt
     def once_more() -> AdmittedCaller:
         return _admit(context, place, token, within_s=RECHECK_S)
 
-    async with context.limits.identifying.enter(address_of(scope)):
+    async with context.limits.identifying.enter(client_address(scope)):
         caller = await to_thread.run_sync(
             _admit, context, place, token, limiter=context.limits.identifying_threads
         )
@@ -240,7 +240,7 @@ def document_in(schema: dict[str, Any]) -> None:
                 operation["security"] = [{"bearer": []}, {}]
 
 
-def place_of(router: Router, scope: Scope) -> RoutePlace | None:
+def find_place(router: Router, scope: Scope) -> RoutePlace | None:
     """The place of the request; None if it has no route, although its path may fit a template.
 
     Metrics count it by the template, also if it is refused before its route is called.

@@ -19,7 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from ipa.api.auth import AdmittedCaller, Context, CurrentCaller
 from ipa.api.context import Streams
-from ipa.api.limits import client_of
+from ipa.api.limits import client_name
 from ipa.api.queries import Using, named_record
 from ipa.control.audit.record import MARK, RecordFeed, record_in
 from ipa.control.canonical import canonical_json
@@ -93,7 +93,7 @@ class HeldStream(StreamingResponse):
                 is_late = True
                 raise
 
-        with self._streams.place(client_of(scope)):
+        with self._streams.place(client_name(scope)):
             try:
                 await super().__call__(scope, receive, in_time)
             except Exception:

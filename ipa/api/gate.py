@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ipa.api.auth import EXPENSIVE, RoutePlace, Work, challenge_of, identify_caller, place_of, work_of
+from ipa.api.auth import EXPENSIVE, RoutePlace, Work, challenge_of, find_place, identify_caller, work_of
 from ipa.api.context import ApiContext
 from ipa.api.limits import (
     BODY_LIMIT_BYTES,
@@ -35,7 +35,7 @@ from ipa.api.limits import (
     ApiLimits,
     GoneError,
     JsonRoute,
-    client_of,
+    client_name,
     ration,
 )
 from ipa.api.problems import http_problem, ipa_problem
@@ -89,7 +89,7 @@ class Gate:
         scope["headers"] = [each for each in scope["headers"] if each[0] != b"range"]
         request_id = uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
-        place, began_s = place_of(scope["app"].router, scope), time.monotonic()
+        place, began_s = find_place(scope["app"].router, scope), time.monotonic()
         # Without an answer: the client has gone, or the server failed.
         status, seconds, started = 500, 0.0, False
 
@@ -136,7 +136,7 @@ class Gate:
                 work = await _admit_caller(limits, place, scope)
                 if scope["method"] not in SAFE:
                     receive = _replay(await _body(limits, scope, headers, receive, held), receive)
-                await held.enter_async_context(_work_place(limits, work, client_of(scope)))
+                await held.enter_async_context(_work_place(limits, work, client_name(scope)))
             except GoneError:
                 refusal = Response(status_code=CLIENT_CLOSED)
             except HTTPException as error:
@@ -205,12 +205,12 @@ async def _admit_caller(limits: ApiLimits, place: RoutePlace | None, scope: Scop
     work = work_of(place.route)
     caller = scope["state"]["admitted"] = await identify_caller(scope, place, work)
     if work is Work.WRITE:
-        ration(limits.changing, "changing", client_of(scope), scope)
+        ration(limits.changing, "changing", client_name(scope), scope)
         _check_leader(caller.service)
     elif work not in (Work.NONE, Work.HEALTH, Work.SOLVE):
-        ration(limits.reads, "reading", client_of(scope), scope)
+        ration(limits.reads, "reading", client_name(scope), scope)
     if work is Work.SOLVE or place.route in EXPENSIVE:
-        ration(limits.buckets, "expensive", client_of(scope), scope)
+        ration(limits.buckets, "expensive", client_name(scope), scope)
     return work
 
 

@@ -290,14 +290,14 @@ class JsonRoute(APIRoute):
         await super().handle(scope, receive, send)
 
 
-def client_of(scope: Scope) -> str:
+def client_name(scope: Scope) -> str:
     """The client of the request for rations: the name of the identity, else the address."""
     admitted = scope.get("state", {}).get("admitted")
     name = admitted.identity.name if admitted is not None else ""
-    return name or address_of(scope)
+    return name or client_address(scope)
 
 
-def address_of(scope: Scope) -> str:
+def client_address(scope: Scope) -> str:
     """The address that a request comes from."""
     return str((scope.get("client") or ("unknown",))[0])
 

@@ -48,14 +48,14 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
 
 
-async def _body_of(request: Request) -> bytes:
+async def _read_body(request: Request) -> bytes:
     return await request.body()
 
 
-Body = Annotated[bytes, Depends(_body_of)]
+Body = Annotated[bytes, Depends(_read_body)]
 
 
-async def document_of(request: Request, body: Body) -> Document:
+async def parse_document(request: Request, body: Body) -> Document:
     """The body as a file; 415 if it is neither JSON nor YAML, InputError lists its faults."""
     kind = media_type(request)
     if kind not in (JSON, *YAMLS):
@@ -69,7 +69,7 @@ async def document_of(request: Request, body: Body) -> Document:
     return await aside(len(body) > INLINE_BYTES, read)
 
 
-DocumentBody = Annotated[Document, Depends(document_of)]
+DocumentBody = Annotated[Document, Depends(parse_document)]
 
 
 def parse_json(text: str) -> Any:
@@ -110,19 +110,19 @@ def _wrong(message: str) -> InputError:
     return InputError("the request's body cannot be read", problems=[Problem(message)])
 
 
-def schema_of(kind: str) -> dict[str, Any]:
+def schema_reference(kind: str) -> dict[str, Any]:
     """A reference to the schema of that kind of file, which `app.file_schemas` adds."""
     return {"$ref": f"#/components/schemas/{kind.capitalize()}File"}
 
 
-def body_of(kind: str, example: Mapping[str, Any]) -> dict[str, Any]:
+def file_body(kind: str, example: Mapping[str, Any]) -> dict[str, Any]:
     """The entry of the OpenAPI document for a body that is that kind of file."""
-    schema = schema_of(kind)
+    schema = schema_reference(kind)
     content = {JSON: {"schema": schema, "example": dict(example)}, YAML: {"schema": schema}}
     return {"requestBody": {"required": True, "content": content}}
 
 
-_FILE = {"content": {YAML: {"schema": schema_of("pipeline")}}, "description": "The pipeline as a file"}
+_FILE = {"content": {YAML: {"schema": schema_reference("pipeline")}}, "description": "The pipeline as a file"}
 
 
 async def requested_change(
@@ -144,18 +144,18 @@ def checked_change(pipeline: Named, change: RequestedChange) -> PipelineChange:
 CheckedChange = Annotated[PipelineChange, Depends(checked_change)]
 
 
-async def pipeline_of(document: DocumentBody, body: Body) -> Pipeline:
+async def parse_pipeline(document: DocumentBody, body: Body) -> Pipeline:
     """The pipeline in the body; InputError lists its faults."""
     return await aside(len(body) > INLINE_BYTES, pipeline_in, document)
 
 
-async def profile_of(document: DocumentBody, body: Body) -> StageProfile:
+async def parse_profile(document: DocumentBody, body: Body) -> StageProfile:
     """The profile in the body; InputError lists its faults."""
     return await aside(len(body) > INLINE_BYTES, profile_in, document)
 
 
-PipelineBody = Annotated[Pipeline, Depends(pipeline_of)]
-ProfileBody = Annotated[StageProfile, Depends(profile_of)]
+PipelineBody = Annotated[Pipeline, Depends(parse_pipeline)]
+ProfileBody = Annotated[StageProfile, Depends(parse_profile)]
 
 
 @router.get("", response_model=PipelineList)
@@ -164,11 +164,11 @@ def list_pipelines(service: Using) -> Response:
     visible = [service.pipelines.get(name) for name in sorted(service.pipelines)]
     for gone in [name for name in list(_TEXTS) if name not in service.registry.pipelines]:
         _TEXTS.pop(gone, None)
-    texts = [_text_of(service, pipeline) for pipeline in visible if pipeline is not None]
+    texts = [_render_view(service, pipeline) for pipeline in visible if pipeline is not None]
     return Response(b'{"pipelines":[' + b",".join(texts) + b"]}", media_type="application/json")
 
 
-def _text_of(service: Service, pipeline: Pipeline) -> bytes:
+def _render_view(service: Service, pipeline: Pipeline) -> bytes:
     """The view of the pipeline as JSON, cached: a thousand of them take half a second."""
     cached, beside = _TEXTS.get(pipeline.name), pipelines.shown_beside(service, pipeline)
     if cached is None or cached[0] is not pipeline or cached[1] != beside:
@@ -180,7 +180,7 @@ def _text_of(service: Service, pipeline: Pipeline) -> bytes:
 @router.get("/{pipeline}", response_model=PipelineView, responses={200: _FILE})
 def get_pipeline(pipeline: Named, service: Using, response: Response, accept: Accept = None) -> Any:
     """Return a pipeline as its owner wrote it; as a file for Accept: application/yaml. ETag: its version."""
-    tag = _tag_of(service, pipeline)
+    tag = _entity_tag(service, pipeline)
     if (accept or "").partition(";")[0].strip().lower() in YAMLS:
         headers = {"ETag": tag, "Content-Disposition": f'attachment; filename="{pipeline.name}.yaml"'}
         return Response(dump_pipeline(pipeline), headers=headers, media_type=YAML)
@@ -188,7 +188,7 @@ def get_pipeline(pipeline: Named, service: Using, response: Response, accept: Ac
     return pipelines.view(service, pipeline)
 
 
-@router.post("", status_code=201, openapi_extra=body_of("pipeline", PIPELINE))
+@router.post("", status_code=201, openapi_extra=file_body("pipeline", PIPELINE))
 def create_pipeline(
     service: Using,
     caller: CurrentCaller,
@@ -203,11 +203,11 @@ def create_pipeline(
     """
     made = pipelines.create(caller, pipeline, by=by, reason=reason)
     response.headers["Location"] = f"/v1/pipelines/{pipeline.name}"
-    response.headers["ETag"] = _tag_of(service, pipeline)
+    response.headers["ETag"] = _entity_tag(service, pipeline)
     return made
 
 
-@router.put("/{pipeline}", openapi_extra=body_of("pipeline", PIPELINE))
+@router.put("/{pipeline}", openapi_extra=file_body("pipeline", PIPELINE))
 def replace_pipeline(
     pipeline: Named, service: Using, change: CheckedChange, wanted: PipelineBody, response: Response
 ) -> PipelineView:
@@ -216,7 +216,7 @@ def replace_pipeline(
     Its loop restarts at once, and goes on from where it was. 409: it comes from a file, which the hint names.
     """
     made = pipelines.replace(change, pipeline, wanted)
-    response.headers["ETag"] = _tag_of(service, wanted)
+    response.headers["ETag"] = _entity_tag(service, wanted)
     return made
 
 
@@ -226,7 +226,7 @@ def delete_pipeline(pipeline: Named, change: RequestedChange) -> Removed:
     return pipelines.remove(change, pipeline)
 
 
-@router.put("/{pipeline}/profiles/{stage}", tags=["profiles"], openapi_extra=body_of("profile", PROFILE))
+@router.put("/{pipeline}/profiles/{stage}", tags=["profiles"], openapi_extra=file_body("profile", PROFILE))
 def replace_profile(pipeline: Named, stage: str, change: CheckedChange, profile: ProfileBody) -> StageProfile:
     """Set the newest profile of a stage from its file; plans use it from now on.
 
@@ -236,6 +236,6 @@ def replace_profile(pipeline: Named, stage: str, change: CheckedChange, profile:
     return profile
 
 
-def _tag_of(service: Service, pipeline: Pipeline) -> str:
+def _entity_tag(service: Service, pipeline: Pipeline) -> str:
     """The entity tag of a pipeline, which changes with any part of its file."""
     return etag(service.registry.version(pipeline))

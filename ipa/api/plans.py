@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from ipa.api.auth import Context, CurrentCaller
 from ipa.api.bodies import ApplyPlanBody, PlanBody, ReplayBody
-from ipa.api.limits import JsonRoute, client_of, while_connected
+from ipa.api.limits import JsonRoute, client_name, while_connected
 from ipa.api.queries import (
     IdempotencyKey,
     IfMatch,
@@ -63,11 +63,11 @@ async def make_plan(
     Infeasible is a `termination`, not an error. `:apply` carries the plan out if its inputs have not changed;
     the ETag is their version.
     """
-    place = context.limits.solves.enter(client_of(request.scope))
+    place = context.limits.solves.enter(client_name(request.scope))
     question = body.model_dump_json(exclude_unset=True)
     making_it = plans.make_plan(service, pipeline, body.request(), question, place)
     stored = await while_connected(request, making_it)
-    headers = {"Location": f"/v1/plans/{stored.plan_id}", "ETag": _tag_of(stored)}
+    headers = {"Location": f"/v1/plans/{stored.plan_id}", "ETag": _entity_tag(stored)}
     # As text: a slider requests hundreds, and validating the answer would take longer than the plan.
     return Response(_VIEW.dump_json(_view(stored)), 201, headers, "application/json")
 
@@ -76,7 +76,7 @@ async def make_plan(
 def get_plan(plan_id: str, service: Using, response: Response) -> PlanView:
     """Return a stored plan with the versions of its inputs."""
     stored = plans.stored_plan(service, plan_id)
-    response.headers["ETag"] = _tag_of(stored)
+    response.headers["ETag"] = _entity_tag(stored)
     return _view(stored)
 
 
@@ -105,7 +105,7 @@ async def explain_plan(
     request: Request, pipeline: Named, service: Using, context: Context, body: PlanBody
 ) -> Explanation:
     """Explain a plan: what limits it, and its alternatives. `unfinished`: not in time."""
-    place = context.limits.solves.enter(client_of(request.scope))
+    place = context.limits.solves.enter(client_name(request.scope))
     return await while_connected(request, plans.explain(service, pipeline, body.request(), place))
 
 
@@ -117,7 +117,7 @@ async def find_frontier(
 
     Empty: nothing is feasible. 504: not all points were found in time. Nothing is kept or changed.
     """
-    place = context.limits.solves.enter(client_of(request.scope))
+    place = context.limits.solves.enter(client_name(request.scope))
     return await while_connected(request, plans.find_frontier(service, pipeline, body.request(), place))
 
 
@@ -136,7 +136,7 @@ async def replay_decision(
     With `policy`, compare with what that policy decides. `stale`: the pipeline or its profiles have changed;
     `nothing`: the decision has no recorded inputs to re-run; `why` gives the reason.
     """
-    place = context.limits.solves.enter(client_of(request.scope))
+    place = context.limits.solves.enter(client_name(request.scope))
     return await history.replay(caller, decision_id, body.policy, place)
 
 
@@ -146,7 +146,7 @@ def get_fleet(service: Using) -> FleetView:
     return status.fleet_use(service)
 
 
-def _tag_of(stored: StoredPlan) -> str:
+def _entity_tag(stored: StoredPlan) -> str:
     """The entity tag of the plan: the version of its inputs."""
     return etag(plans.version_of(stored.basis))
 

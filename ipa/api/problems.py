@@ -144,11 +144,11 @@ def document_in(schema: dict[str, Any]) -> None:
             responses = operation["responses"]
             # FastAPI documents its own error here, which ours replaces.
             responses.pop("422", None)
-            for status in statuses_of(method, operation):
+            for status in problem_statuses(method, operation):
                 responses[str(status)] = {"description": HTTP_CODES[status][1], "content": content}
 
 
-def statuses_of(method: str, operation: Mapping[str, Any]) -> list[int]:
+def problem_statuses(method: str, operation: Mapping[str, Any]) -> list[int]:
     """The statuses of problems that an operation of the OpenAPI document may answer with."""
     parameters = operation.get("parameters", [])
     named = {each["name"].lower() for each in parameters}
@@ -171,7 +171,7 @@ def statuses_of(method: str, operation: Mapping[str, Any]) -> list[int]:
     return sorted(statuses)
 
 
-def request_id_of(request: Request) -> str:
+def get_request_id(request: Request) -> str:
     """The id that the outermost layer gave the request."""
     return str(request.scope.get("state", {}).get("request_id", ""))
 
@@ -186,8 +186,8 @@ async def _on_http(request: Request, error: Exception) -> Response:
         detail = f"{request.url.path} does not accept {request.method}"
         allowed = ", ".join(_methods(request))
         hint = f"It accepts: {allowed}"
-        return http_problem(request_id_of(request), 405, detail, hint=hint, headers={"Allow": allowed})
-    return http_problem(request_id_of(request), error.status_code, detail, hint=hint, headers=error.headers)
+        return http_problem(get_request_id(request), 405, detail, hint=hint, headers={"Allow": allowed})
+    return http_problem(get_request_id(request), error.status_code, detail, hint=hint, headers=error.headers)
 
 
 def _methods(request: Request) -> list[str]:
@@ -207,7 +207,7 @@ async def _on_validation(request: Request, error: Exception) -> Response:
     items = [_item(each) for each in error.errors()[:MOST_PROBLEMS]]
     code, title = HTTP_CODES[422]
     named = "; ".join(f"{shortened(item.pointer) or item.part}: {shortened(item.message)}" for item in items)
-    return respond(request_id_of(request), 422, code, title, named, hint="See /openapi.json.", items=items)
+    return respond(get_request_id(request), 422, code, title, named, hint="See /openapi.json.", items=items)
 
 
 def _item(error: Mapping[str, Any]) -> ProblemItem:
@@ -222,7 +222,7 @@ def _item(error: Mapping[str, Any]) -> ProblemItem:
 
 async def _on_ipa(request: Request, error: Exception) -> Response:
     assert isinstance(error, IpaError)
-    return ipa_problem(request_id_of(request), error)
+    return ipa_problem(get_request_id(request), error)
 
 
 async def _on_gone(request: Request, error: Exception) -> Response:

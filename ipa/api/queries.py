@@ -112,12 +112,12 @@ class Paging:
         return answer
 
 
-async def service_of(caller: CurrentCaller) -> Service:
+async def get_service(caller: CurrentCaller) -> Service:
     """The service with the pipelines that the caller may see."""
     return caller.service
 
 
-Using = Annotated[Service, Depends(service_of)]
+Using = Annotated[Service, Depends(get_service)]
 
 
 async def named_pipeline(pipeline: str, service: Using) -> Pipeline:

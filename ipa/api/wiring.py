@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from ipa.api.context import ApiContext, HttpMetrics, Streams, stream_figures
 from ipa.api.limits import ApiLimits
 from ipa.bootstrap.app import App
-from ipa.bootstrap.service import service_of
+from ipa.bootstrap.service import make_service
 from ipa.serving.connections import ServerBounds, raise_file_limit, within_files
 from ipa.serving.protocol import BoundedConfig
 from ipa.settings import Settings
@@ -18,12 +18,12 @@ from ipa.settings import Settings
 GRACE_S = 5
 
 
-def context_of(app: App) -> ApiContext:
+def make_context(app: App) -> ApiContext:
     """The context of a running application."""
     streams = Streams(app.feed, stopping=app.stop.is_set)
     app.registry.register(stream_figures(streams))
     return ApiContext(
-        service=service_of(app),
+        service=make_service(app),
         limits=ApiLimits(
             app.settings.api_expensive_rps,
             app.settings.api_solves,
@@ -42,7 +42,7 @@ def context_of(app: App) -> ApiContext:
     )
 
 
-def bounds_of(settings: Settings) -> ServerBounds:
+def server_bounds(settings: Settings) -> ServerBounds:
     """The bounds of the server's connections: those of the settings, within the limit of open files."""
     bounds = ServerBounds(
         connections=settings.api_connections,
@@ -53,7 +53,7 @@ def bounds_of(settings: Settings) -> ServerBounds:
     return within_files(bounds, raise_file_limit())
 
 
-def config_of(app: FastAPI, bounds: ServerBounds | None = None) -> BoundedConfig:
+def server_config(app: FastAPI, bounds: ServerBounds | None = None) -> BoundedConfig:
     """The server's configuration."""
     return BoundedConfig(
         app,

@@ -16,15 +16,15 @@ from ipa.adapters.metrics.publish import Catalogue, Publisher
 from ipa.adapters.store.database import Access
 from ipa.adapters.store.store import Changes, Housekeeping, Store, open_from
 from ipa.bootstrap.file_edits import FileEdits
-from ipa.bootstrap.identity import Identities, authenticators_of
-from ipa.bootstrap.leader_election import election_faults, leadership_of
-from ipa.bootstrap.pipeline_registry import PipelineFactory, Roster, inputs_of, policy_of
+from ipa.bootstrap.identity import Identities, make_authenticators
+from ipa.bootstrap.leader_election import election_faults, make_leadership
+from ipa.bootstrap.pipeline_registry import PipelineFactory, Roster, choose_policy, make_inputs
 from ipa.bootstrap.targets import (
     ServeOptions,
     actuation_faults,
     check_carried,
+    find_target,
     start_configs,
-    target_of,
 )
 from ipa.control.audit.reason_log import ReasonLog
 from ipa.control.audit.record import RecordFeed
@@ -89,7 +89,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
     """
     check_settings(settings)
     stop = StopSignal()
-    target = target_of(settings)
+    target = find_target(settings)
     clock = target.clock(stop, options.simulated)
     edits = FileEdits(settings.pipelines_dir, settings.profiles_dir, clock.now)
     of_files = edits.load()
@@ -97,7 +97,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
     with ExitStack() as resources:
         store = open_from(settings, Access.SERVE)
         resources.callback(store.close)
-        authenticators = authenticators_of(settings, store, clock, resources)
+        authenticators = make_authenticators(settings, store, clock, resources)
         pipelines = _chosen(of_files, options.names, store.given.all())
         check_carried(target, pipelines.values(), options.policy)
         for pipeline in pipelines.values():
@@ -110,10 +110,10 @@ def build(settings: Settings, options: ServeOptions) -> App:
         if options.mode is not None:
             _set_mode(store, pipelines, options.mode)
         # Before anything is started: a name that is wrong is said at once.
-        inputs = {name: inputs_of(settings, options, it, profiles[name]) for name, it in pipelines.items()}
-        chosen = {name: policy_of(options.policy, it, settings.tick_s) for name, it in inputs.items()}
+        inputs = {name: make_inputs(settings, options, it, profiles[name]) for name, it in pipelines.items()}
+        chosen = {name: choose_policy(options.policy, it, settings.tick_s) for name, it in inputs.items()}
         shadows = {
-            name: policy_of(options.shadow_policy, it, settings.tick_s)
+            name: choose_policy(options.shadow_policy, it, settings.tick_s)
             for name, it in inputs.items()
             if options.shadow_policy
         }
@@ -130,7 +130,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
             load=options.simulated,
         )
         opened = target.open(site)
-        leadership = leadership_of(settings, lambda: _wake(loops, *loops), resources)
+        leadership = make_leadership(settings, lambda: _wake(loops, *loops), resources)
         leads = leadership or AlwaysLeading()
         world = LoopPorts(
             clock,

@@ -9,7 +9,7 @@ from functools import partial
 from ipa.adapters.store.admin import MAKE_KEY, key_finding, store_findings
 from ipa.bootstrap.identity import check_listening
 from ipa.bootstrap.leader_election import elects
-from ipa.bootstrap.targets import target_of
+from ipa.bootstrap.targets import find_target
 from ipa.control.loop.scheduler import SystemClock
 from ipa.model.errors import IpaError
 from ipa.model.findings import DoctorCheck, Finding, failed, ok
@@ -42,7 +42,7 @@ def target_checks(
     settings: Settings, pipelines: Mapping[str, Pipeline], namespaces: Sequence[str]
 ) -> list[DoctorCheck]:
     """Checks of the target, and of the folder of a GitOps tool if that carries out changes."""
-    checks = target_of(settings).doctor_checks(settings, pipelines, namespaces, elects=elects(settings))
+    checks = find_target(settings).doctor_checks(settings, pipelines, namespaces, elects=elects(settings))
     if settings.actuation == "gitops":
         checks.append(DoctorCheck("gitops", lambda: doctor.gitops_findings(settings)))
     return checks

@@ -19,7 +19,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 Identities = KeyIdentities | KubeIdentities
 
 
-def authenticators_of(
+def make_authenticators(
     settings: Settings, store: Store, clock: Clock, resources: ExitStack
 ) -> tuple[Identities, ...]:
     """Authenticators in the order in which they check a request; none without authentication.
@@ -50,7 +50,7 @@ def check_listening(settings: Settings) -> None:
         )
 
 
-def hosts_of(settings: Settings) -> tuple[str, ...]:
+def allowed_hosts(settings: Settings) -> tuple[str, ...]:
     """The host names that the service answers to; empty for any."""
     named = words(settings.hosts)
     listens_to_others = settings.host not in LOOPBACK

@@ -12,7 +12,7 @@ from pathlib import Path
 from ipa.adapters.kube.kinds import LEASE, ObjectRef
 from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.adapters.kube.transport import Backoff
-from ipa.bootstrap.targets import kube_client, target_of
+from ipa.bootstrap.targets import find_target, kube_client
 from ipa.control.election import LeaseTimes
 from ipa.settings import Settings
 
@@ -26,10 +26,10 @@ def elects(settings: Settings) -> bool:
 
 
 def _in_pod(settings: Settings) -> bool:
-    return target_of(settings).on_kubernetes and not settings.kubeconfig
+    return find_target(settings).on_kubernetes and not settings.kubeconfig
 
 
-def leadership_of(
+def make_leadership(
     settings: Settings, on_lead: Callable[[], None], resources: ExitStack
 ) -> LeaseLeadership | None:
     """This replica's leadership, not yet started; None without an election.
@@ -57,7 +57,7 @@ def election_faults(settings: Settings) -> Iterator[str]:
     if not elects(settings):
         return
     yield from _times(settings).faults()
-    if not target_of(settings).on_kubernetes:
+    if not find_target(settings).on_kubernetes:
         yield "IPA_LEADER_ELECTION=on needs the target kubernetes"
     elif not settings.lease_namespace and not (_in_pod(settings) and POD_NAMESPACE.is_file()):
         yield "IPA_LEASE_NAMESPACE is needed outside of a pod"

@@ -16,7 +16,7 @@ from ipa.adapters.metrics.publish import Catalogue
 from ipa.adapters.solvers.supervised import supervised
 from ipa.adapters.store.store import Store
 from ipa.bootstrap.file_edits import FileEdits
-from ipa.bootstrap.targets import ServeOptions, check_carried, check_sharing, target_of
+from ipa.bootstrap.targets import ServeOptions, check_carried, check_sharing, find_target
 from ipa.control.canonical import canonical_json, digest
 from ipa.control.engine.actuation import IN_FLIGHT
 from ipa.control.engine.tick import made_of
@@ -48,7 +48,7 @@ log = logging.getLogger("ipa.roster")
 END_S = 15.0
 
 
-def inputs_of(
+def make_inputs(
     settings: Settings, options: ServeOptions, pipeline: Pipeline, profiles: Mapping[str, StageProfile]
 ) -> PolicyInputs:
     """Inputs that construct the policies of a pipeline."""
@@ -59,11 +59,11 @@ def inputs_of(
         settings.solver,
         settings.solver_deadline_s,
         supervised,
-        target_of(settings).serving(pipeline).rolling,
+        find_target(settings).serving(pipeline).rolling,
     )
 
 
-def policy_of(name: str, inputs: PolicyInputs, limit_s: float) -> Chosen:
+def choose_policy(name: str, inputs: PolicyInputs, limit_s: float) -> Chosen:
     """The policy of that name, with its inputs; a plug-in answers within `limit_s`.
 
     Errors: UsageError (there is none, or not for this pipeline), PluginError.
@@ -71,7 +71,7 @@ def policy_of(name: str, inputs: PolicyInputs, limit_s: float) -> Chosen:
     return inputs, make_policy(name, inputs, TimeLimit(str(POLICIES.find(name)), limit_s))
 
 
-def loop_of(
+def assemble_loop(
     settings: Settings,
     sight: ForecastSetup,
     chosen: Chosen,
@@ -125,14 +125,14 @@ class PipelineFactory:
             for doubt in doubts(pipeline.served, inputs.profiles):
                 remedy = remedy_of_doubt(pipeline.name, doubt.stage, planned_only=not pipeline.runnable)
                 log.warning("%s: its plans may be wrong: %s; %s", pipeline.name, doubt, remedy)
-        return loop_of(self.settings, self.sight, chosen, self._own(waker), self.hooks, waker)
+        return assemble_loop(self.settings, self.sight, chosen, self._own(waker), self.hooks, waker)
 
     def beside(self, chosen: Chosen) -> ControlLoop:
         """The loop of a shadow policy, which decides and writes nothing."""
         waker, (inputs, policy) = self.stop.linked(), chosen
         pipeline, world = shadow_world(self._own(waker), inputs.pipeline, policy.name)
         chosen = replace(inputs, pipeline=pipeline), policy
-        return loop_of(self.settings, self.sight, chosen, world, (), waker)
+        return assemble_loop(self.settings, self.sight, chosen, world, (), waker)
 
     def _own(self, waker: threading.Event) -> LoopPorts:
         """The world of one loop, which is told if another replica may have led since it looked last."""
@@ -144,10 +144,13 @@ class PipelineFactory:
     def both(self, pipeline: Pipeline, profiles: Profiles) -> tuple[ControlLoop, ControlLoop | None]:
         """The loop of a pipeline and its shadow loop, if any; UsageError if a policy cannot plan it."""
         check_sharing(self.target, [pipeline], self.options.policy)
-        inputs, other = inputs_of(self.settings, self.options, pipeline, profiles), self.options.shadow_policy
+        inputs, other = (
+            make_inputs(self.settings, self.options, pipeline, profiles),
+            self.options.shadow_policy,
+        )
         limit_s = self.settings.tick_s
-        chosen = policy_of(self.options.policy, inputs, limit_s)
-        shadow = self.beside(policy_of(other, inputs, limit_s)) if other else None
+        chosen = choose_policy(self.options.policy, inputs, limit_s)
+        shadow = self.beside(choose_policy(other, inputs, limit_s)) if other else None
         return self.make_loop(chosen), shadow
 
     def check(self, pipeline: Pipeline) -> None:

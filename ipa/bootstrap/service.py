@@ -10,7 +10,7 @@ from ipa.adapters.solvers.supervised import supervised
 from ipa.adapters.store import Store
 from ipa.adapters.ttl_cache import TtlCache
 from ipa.bootstrap.app import App
-from ipa.bootstrap.pipeline_registry import policy_of
+from ipa.bootstrap.pipeline_registry import choose_policy
 from ipa.control.audit.replay import ReplayResult, ReplaySetup, inputs_in, nothing, replay, stale
 from ipa.control.canonical import digest_of
 from ipa.control.election import ALONE, LeaderStatus
@@ -74,7 +74,7 @@ class Replayer:
             inputs.rolling,
             until=until,
         )
-        chosen, decides = policy_of(policy or inputs.policy, policy_inputs, self.within_s)
+        chosen, decides = choose_policy(policy or inputs.policy, policy_inputs, self.within_s)
         deciding = ReplaySetup(pipeline, decides, chosen.predictor(), made_of(policy_inputs))
         is_taught = decides.name != inputs.policy and is_stateful(decides)
         earlier = (
@@ -156,7 +156,7 @@ class ServiceHealth:
         return DependencyCheck(name, not observation.problem, observation.problem)
 
 
-def service_of(app: App) -> Service:
+def make_service(app: App) -> Service:
     """The service of a running application; its planner's processes end with the application."""
     planner = PlannerProcesses()
     app.resources.callback(planner.close)

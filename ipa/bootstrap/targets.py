@@ -38,10 +38,10 @@ __all__ = [
     "check_carried",
     "check_honoured",
     "default_target",
+    "find_target",
     "infer_at",
     "measurement_bench",
     "target_named",
-    "target_of",
     "targets",
 ]
 
@@ -62,7 +62,7 @@ class ServeOptions:
     simulated: Simulated | None = None
 
 
-def target_of(settings: Settings) -> Target:
+def find_target(settings: Settings) -> Target:
     """The target of the settings; UsageError lists those there are."""
     return target_named(settings.target)
 
@@ -118,7 +118,7 @@ def check_sharing(target: Target, pipelines: Iterable[Pipeline], policy: str) ->
 def actuation_faults(settings: Settings) -> Iterator[str]:
     """Problems of the settings for actuation."""
     yield from gitops_faults(settings)
-    if settings.actuation == "gitops" and not target_of(settings).on_kubernetes:
+    if settings.actuation == "gitops" and not find_target(settings).on_kubernetes:
         yield "IPA_ACTUATION=gitops needs the target kubernetes"
 
 

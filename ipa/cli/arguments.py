@@ -60,7 +60,7 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
     def checked(**given: Any) -> Any:
         for name, value in given.items():
             for one in value if isinstance(value, list | tuple) else (value,):
-                fault = fault_of(one)
+                fault = value_fault(one)
                 if fault:
                     raise UsageError(f"{shown.get(name, name)} {_shown(one)} {fault}")
         for name, kind in bundles.items():
@@ -96,7 +96,7 @@ def _option(name: str, info: Any) -> str:
     return (long or [f"--{name.replace('_', '-')}"])[0]
 
 
-def fault_of(value: object) -> str:
+def value_fault(value: object) -> str:
     """The fault of an argument's value, empty for none."""
     if isinstance(value, bool):
         return ""

@@ -38,7 +38,7 @@ class ViewColumn:
         return Text(figure(value, "{}" if is_shown else self.form))
 
 
-def table_of(rows: Iterable[Any], *columns: ViewColumn, indent: str = "") -> Table:
+def make_table(rows: Iterable[Any], *columns: ViewColumn, indent: str = "") -> Table:
     """The table without rules; `indent` is before its first column."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for at, column in enumerate(columns):

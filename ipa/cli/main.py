@@ -12,7 +12,7 @@ import typer
 
 import ipa
 from ipa.cli.arguments import verb as as_verb
-from ipa.cli.verb_help import GROUPS, help_of
+from ipa.cli.verb_help import GROUPS, help_text
 from ipa.clients import credential
 from ipa.model.errors import ExitCode, IpaError, UsageError
 
@@ -71,7 +71,7 @@ def build_app() -> typer.Typer:
             function = getattr(module, f"{verb}_", None) or getattr(module, verb)
             groups.get(group, app).command(
                 verb,
-                help=help_of(function),
+                help=help_text(function),
                 epilog="\n\n".join(shown),
                 rich_help_panel=None if group else panel,
             )(as_verb(function))

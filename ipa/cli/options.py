@@ -260,7 +260,7 @@ def accelerator_counts(texts: Sequence[str]) -> dict[str, float]:
     return counts
 
 
-def choice_of(option: str, text: str, kind: type[E]) -> E:
+def parse_choice(option: str, text: str, kind: type[E]) -> E:
     """The member of that name; UsageError names those there are."""
     if text not in list(kind):
         raise UsageError(f"{option} {text!r} is not known", hint=f"Use one of: {', '.join(kind)}")

@@ -76,8 +76,8 @@ class Question(Bundle):
         from ipa.policies.planning import PlanQuestion
         from ipa.profiling.points import Allocation
 
-        compat = options.choice_of("--compat", self.compat or "tail", Compat)
-        allocation = options.choice_of("--allocation", self.allocation, Allocation)
+        compat = options.parse_choice("--compat", self.compat or "tail", Compat)
+        allocation = options.parse_choice("--allocation", self.allocation, Allocation)
         pipeline, profiles, _ = self.files
         question = PlanQuestion(pipeline, profiles, rate_rps, self.objective, compat, allocation)
         if self.at is None:

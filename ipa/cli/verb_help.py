@@ -120,6 +120,6 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, ...] | str]] = {
 }
 
 
-def help_of(function: Callable[..., Any]) -> str:
+def help_text(function: Callable[..., Any]) -> str:
     """The docstring of a verb with each paragraph on one line, so that it wraps at the terminal's width."""
     return "\n\n".join(" ".join(each.split()) for each in (inspect.getdoc(function) or "").split("\n\n"))

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from ipa.api.context import ApiContext
-from ipa.api.wiring import context_of
+from ipa.api.wiring import make_context
 from ipa.bootstrap.app import App, build
 from ipa.bootstrap.targets import ServeOptions
 from ipa.control.engine.actuation import ActuationPhase
@@ -62,7 +62,7 @@ def app(start: Callable[[], App]) -> App:
 
 @pytest.fixture
 def context(app: App) -> ApiContext:
-    return context_of(app)
+    return make_context(app)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ipa.api.wiring import context_of
+from ipa.api.wiring import make_context
 from ipa.bootstrap.app import App, build
 from ipa.bootstrap.targets import ServeOptions
 from ipa.control.engine.actuation import ActuationPhase
@@ -58,7 +58,7 @@ def starting(settings: Settings) -> Iterator[Start]:
         app = build(settings, ServeOptions())
         app.roster.start()
         made.append(app)
-        return app, ApiClient(context_of(app))
+        return app, ApiClient(make_context(app))
 
     yield start
     for app in made:
@@ -214,7 +214,7 @@ def test_a_pipeline_that_the_next_start_would_not_know_is_refused(
     """`ipa serve video` takes only `video` up from the store."""
     with deployed(root, tmp_path) as made:
         app = build(made.settings, ServeOptions(names=("video",)))
-        api = ApiClient(context_of(app))
+        api = ApiClient(make_context(app))
         answer = api.post("/v1/pipelines", {**video, "name": "other"})
         stored = dict(app.store.given.all())
         app.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ipa.bootstrap.targets import check_carried, target_of
+from ipa.bootstrap.targets import check_carried, find_target
 from ipa.control.engine.state import ChangeRequest
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import Attribution, ControlAction, PartSignals, PipelineControl
@@ -188,7 +188,10 @@ def test_a_mode_that_does_not_write_says_that_it_would_take_a_canary_back(mode: 
 
 
 def test_what_is_not_carried_is_refused_with_the_remedy() -> None:
-    on_seldon, here = target_of(Settings(target="kubernetes")), target_of(Settings(target="local"))
+    on_seldon, here = (
+        find_target(Settings(target="kubernetes")),
+        find_target(Settings(target="local")),
+    )
     for target in (on_seldon, here):
         check_carried(target, [SHOP, TRIED], "ours")
     with pytest.raises(InputError) as refused:

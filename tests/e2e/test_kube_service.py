@@ -12,7 +12,7 @@ from prometheus_client import generate_latest
 from sqlalchemy import event
 
 from ipa.adapters.kube.kinds import observer as observer_role
-from ipa.api.wiring import context_of
+from ipa.api.wiring import make_context
 from ipa.bootstrap.app import build
 from ipa.bootstrap.targets import ServeOptions
 from ipa.control.loop.snapshot import Snapshot
@@ -70,7 +70,7 @@ def test_a_change_by_another_hand_is_looked_at_when_it_happens(root: Path, tmp_p
 def test_a_second_policy_decides_beside_the_first_and_writes_nothing(root: Path, tmp_path: Path) -> None:
     with deployed(root, tmp_path) as made:
         app = build(made.settings, ServeOptions(names=("video",), shadow_policy="kpa"))
-        service, video = context_of(app).service, app.pipelines["video"]
+        service, video = make_context(app).service, app.pipelines["video"]
         (before,) = status(service, video).beside
         first, second = app.loops["video"].tick_once(), app.roster.beside["video"].tick_once()
         (after,) = status(service, video).beside
@@ -88,7 +88,7 @@ def test_readiness_asks_the_store_once_however_often_it_is_asked(root: Path, tmp
     with deployed(root, tmp_path) as made:
         app = build(made.settings, ServeOptions(names=("video",)))
         statements: list[str] = []
-        client = ApiClient(context_of(app))
+        client = ApiClient(make_context(app))
         event.listen(app.store._engine, "before_cursor_execute", lambda *of: statements.append(of[2]))
         for _ in range(10):
             answer = client.get("/readyz?verbose").json()
@@ -109,7 +109,7 @@ def test_a_pipeline_that_is_only_planned_is_no_fault_while_nothing_of_it_runs(
                 made.kube.store.delete(SDEPS, *made.place)
         app = build(made.settings, ServeOptions(names=("video",)))
         app.loops["video"].tick_once()
-        service = context_of(app).service
+        service = make_context(app).service
         view, *checks = status(service, app.pipelines["video"]), *service.health()
         app.close()
     assert not view.runnable

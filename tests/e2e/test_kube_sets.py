@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ipa.bootstrap.targets import check_carried, target_of
+from ipa.bootstrap.targets import check_carried, find_target
 from ipa.control.ports import Attribution, ControlAction, PipelineControl, StagePin
 from ipa.model.decision import Mode, ReasonCode
 from ipa.model.errors import UsageError
@@ -87,10 +87,10 @@ def test_modes_pins_and_pauses_hold_for_sets(cluster: Looped) -> None:
 
 
 def test_a_world_that_carries_no_sets_refuses_the_policy_at_the_start() -> None:
-    on_seldon = target_of(Settings(target="kubernetes"))
+    on_seldon = find_target(Settings(target="kubernetes"))
     with pytest.raises(UsageError, match="infadapter") as refused:
         check_carried(on_seldon, [split(IMAGES)], "infadapter")
     assert "shape split" in refused.value.problems[0].message and "ms+" in (refused.value.hint or "")
     check_carried(on_seldon, [split(IMAGES)], "ms+")
-    for target in (on_seldon, target_of(Settings(target="local"))):
+    for target in (on_seldon, find_target(Settings(target="local"))):
         check_carried(target, [IMAGES], "infadapter")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ipa.api.app import create_app
 from ipa.api.context import ApiContext
-from ipa.api.wiring import config_of
+from ipa.api.wiring import server_config
 from ipa.serving.connections import ServerBounds
 from ipa.serving.protocol import BoundedServer
 
@@ -51,7 +51,7 @@ def served(
                 beating.append(asyncio.create_task(pulse.beat()))
             answers.set()
 
-    server = Server(config_of(create_app(services), bounds))
+    server = Server(server_config(create_app(services), bounds))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from ipa.api.auth import RULES
-from ipa.api.wiring import context_of
+from ipa.api.wiring import make_context
 from ipa.bootstrap.app import App, build
 from ipa.bootstrap.stores import back_up
 from ipa.bootstrap.targets import ServeOptions
@@ -178,7 +178,7 @@ def _planted(folder: Path, kube: FakeKube, secrets: Mapping[str, str]) -> Settin
 
 def _answers(app: App, key: str, secrets: Mapping[str, str]) -> dict[str, str]:
     """Every GET, by an operator, by a caller that is not known, and by nobody."""
-    api, texts = ApiClient(context_of(app)), dict[str, str]()
+    api, texts = ApiClient(make_context(app)), dict[str, str]()
     (decision,) = app.store.decisions(NAME, limit=1)
     callers = {
         "operator": {"Authorization": f"Bearer {key}"},

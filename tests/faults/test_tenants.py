@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from ipa.api.bodies import PIPELINE, PROFILE
-from ipa.api.wiring import context_of
+from ipa.api.wiring import make_context
 from ipa.bootstrap.app import App, build
 from ipa.bootstrap.targets import ServeOptions
 from ipa.control.audit.record import verify_lines
@@ -110,7 +110,7 @@ def rows_seen(person: Person, left: dict[str, str]) -> dict[str, int]:
 
 
 def test_r9_the_next_owner_of_a_name_sees_nothing_of_the_former(case: Case, app: App) -> None:
-    api = ApiClient(context_of(app))
+    api = ApiClient(make_context(app))
     ada = Person(app, api, "ada", Grant(Role.OWNER, "vision"))
     bob = Person(app, api, "bob", Grant(Role.OWNER, "speech"))
     ops = Person(app, api, "ops", Grant(Role.OPERATOR))
@@ -161,7 +161,7 @@ def lived_on(app: App, owner: Person) -> dict[str, str]:
 
 
 def test_r9_a_pipeline_that_moves_takes_no_record_along(case: Case, app: App) -> None:
-    api = ApiClient(context_of(app))
+    api = ApiClient(make_context(app))
     both = Person(app, api, "both", Grant(Role.OWNER, "*"))
     bob = Person(app, api, "bob", Grant(Role.OWNER, "speech"))
     left = lived(app, both, "vision")
@@ -173,7 +173,7 @@ def test_r9_a_pipeline_that_moves_takes_no_record_along(case: Case, app: App) ->
 
 def test_r9_the_record_is_the_same_after_a_restart(case: Case, tmp_path: Path) -> None:
     app = served_by(tmp_path)
-    api = ApiClient(context_of(app))
+    api = ApiClient(make_context(app))
     ada = Person(app, api, "ada", Grant(Role.OWNER, "vision"))
     bob = Person(app, api, "bob", Grant(Role.OWNER, "speech"))
     left = lived(app, ada, "vision")
@@ -182,7 +182,7 @@ def test_r9_the_record_is_the_same_after_a_restart(case: Case, tmp_path: Path) -
     app.close()
 
     again = served_by(tmp_path)
-    api = ApiClient(context_of(again))
+    api = ApiClient(make_context(again))
     bob._api = ada._api = api
     case.equal("rows of the former tenant visible", sum(rows_seen(bob, left).values()), 0)
     theirs = lived_on(again, bob)

@@ -84,7 +84,7 @@ def ci(
 
 def _lines(reviewed: Sequence[Reviewed]) -> Iterator[RenderableType]:
     """Yield the effects on each pipeline, then the findings."""
-    from ipa.cli.layout import ViewColumn, delta, table_of
+    from ipa.cli.layout import ViewColumn, delta, make_table
     from ipa.model.resources import DIMENSIONS
 
     if not reviewed:
@@ -101,7 +101,7 @@ def _lines(reviewed: Sequence[Reviewed]) -> Iterator[RenderableType]:
 
         return ViewColumn(heading, value)
 
-    yield table_of(
+    yield make_table(
         reviewed,
         ViewColumn("pipeline", "pipeline"),
         ViewColumn("change", lambda each: each.status.value),

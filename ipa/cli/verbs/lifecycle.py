@@ -76,7 +76,7 @@ def watch_(
     from ipa.cli.watching import Until, watch
     from ipa.control.loop.scheduler import SystemClock
 
-    goal = None if until is None else options.choice_of("--until", until, Until)
+    goal = None if until is None else options.parse_choice("--until", until, Until)
     limit_s = None if timeout is None else duration_s("--timeout", timeout)
     output = place.output
     with place.client() as service:

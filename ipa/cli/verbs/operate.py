@@ -48,7 +48,7 @@ def show_(
     Secrets are hidden. Without --at, they are those of a service that was started here and now: exit code 78
     if the environment has one that cannot be used.
     """
-    from ipa.cli.layout import ViewColumn, table_of
+    from ipa.cli.layout import ViewColumn, make_table
     from ipa.service.service import configuration
 
     for group in groups or ():
@@ -65,7 +65,7 @@ def show_(
         for each in view["settings"]
         if (not groups or each["group"] in groups) and not (changed and each["value"] == each["default"])
     ]
-    table = table_of(
+    table = make_table(
         view["settings"],
         ViewColumn("setting", "variable"),
         ViewColumn("group", "group"),
@@ -132,12 +132,12 @@ def create(
 
 def list_(output: Output = OUTPUT) -> None:
     """List the keys, without their secrets."""
-    from ipa.cli.layout import ViewColumn, table_of
+    from ipa.cli.layout import ViewColumn, make_table
 
     now = SystemClock().now()
     with _keys(writes=False) as keys:
         listed = keys.all()
-    table = table_of(
+    table = make_table(
         listed,
         ViewColumn("key", "key_id"),
         ViewColumn("of", "name"),

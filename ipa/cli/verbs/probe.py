@@ -41,7 +41,7 @@ def url(
     A note on from where it is reached goes to standard error.
     """
     with place.client() as service:
-        address = address_of(service, pipeline)
+        address = request_address(service, pipeline)
     if not address.url:
         raise NotFoundError(f"the requests of pipeline {pipeline!r} have no URL: {address.note}")
     if printed(place.output, address):
@@ -99,7 +99,7 @@ def infer(
     else:
         body = _read(file)
     with place.client() as service:
-        address = address_of(service, pipeline)
+        address = request_address(service, pipeline)
     result = infer_at(address, body, timeout_s)
     if result.answered:
         show(place.output, result.answer, json_text(result.answer))
@@ -112,7 +112,7 @@ def infer(
     raise typer.Exit(ExitCode.DEGRADED)
 
 
-def address_of(service: HttpClient, pipeline: str) -> RequestAddress:
+def request_address(service: HttpClient, pipeline: str) -> RequestAddress:
     """The address for the pipeline's requests."""
     return RequestAddress(**service.definition(pipeline)["address"])
 

@@ -218,8 +218,8 @@ def _bound(host: str, port: int) -> socket.socket:
 def _listen(running: App, listener: socket.socket, say: Callable[[str], None]) -> None:
     """Answer requests until a signal."""
     from ipa.api.app import create_app
-    from ipa.api.wiring import bounds_of, config_of, context_of, settle
-    from ipa.bootstrap.identity import hosts_of
+    from ipa.api.wiring import make_context, server_bounds, server_config, settle
+    from ipa.bootstrap.identity import allowed_hosts
     from ipa.serving.protocol import BoundedServer
 
     class Server(BoundedServer):
@@ -243,8 +243,8 @@ def _listen(running: App, listener: socket.socket, say: Callable[[str], None]) -
             if (others := len(addresses) - MOST_ADDRESSES) > 0:
                 say(f"ipa: `ipa url PIPELINE` prints where those of {others} others go")
 
-    app = create_app(context_of(running), hosts=hosts_of(running.settings))
-    server = Server(config_of(app, bounds_of(running.settings)))
+    app = create_app(make_context(running), hosts=allowed_hosts(running.settings))
+    server = Server(server_config(app, server_bounds(running.settings)))
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         server.should_exit = True

@@ -74,11 +74,11 @@ def _values(checked: Checked) -> dict[str, Any]:
             for each in remarks
         ],
         "doubts": list(doubt.reasons if (doubt := checked.profile and doubt_of(checked.profile)) else ()),
-        "notes": notes_of(checked),
+        "notes": target_notes(checked),
     }
 
 
-def notes_of(checked: Checked) -> list[str]:
+def target_notes(checked: Checked) -> list[str]:
     """Notes for the pipeline's owner on how it runs on the targets whose sections it has."""
     from ipa.bootstrap.targets import targets
     from ipa.model.serving import unbatched_notes
@@ -111,7 +111,7 @@ def _show(checked: Checked) -> None:
             f"SLA {pipeline.sla.latency_s:g} s at p{pipeline.sla.percentile:g}, "
             f"objectives {', '.join(pipeline.objectives)}"
         )
-        for note in notes_of(checked):
+        for note in target_notes(checked):
             typer.echo(f"note: {path}: {note}", err=True)
     if profile is None:
         return

@@ -13,7 +13,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ipa.cli.layout import UNKNOWN, ViewColumn, counted, date_time, figure, resource_columns, table_of
+from ipa.cli.layout import UNKNOWN, ViewColumn, counted, date_time, figure, make_table, resource_columns
 from ipa.cli.views.status_text import config_words
 from ipa.model.parts import parts_of
 from ipa.model.plan import Plan, cores_of
@@ -53,7 +53,7 @@ def stage_table(plan: Plan) -> Table:
     """The configurations of the plan, one row for each stage."""
     # Other resources only if some stage has them.
     others = dict.fromkeys(name for stage in plan.stages for name in stage.beside.amounts)
-    return table_of(
+    return make_table(
         plan.stages,
         ViewColumn("stage", "stage"),
         ViewColumn("variant", "variant"),
@@ -116,7 +116,7 @@ def _alternatives(explained: Explanation) -> Iterator[RenderableType]:
         # Rounding errors are 0, and 0 has no minus before it.
         return ViewColumn(heading, lambda each: round(getattr(each, key), 9) + 0.0, form)
 
-    yield table_of(
+    yield make_table(
         explained.alternatives,
         change("objective", "objective_change", "{:+.4g}"),
         change("PAS", "pas_change", "{:+.4f}"),
@@ -135,7 +135,7 @@ def fleet_lines(fleet: Fleet) -> Iterator[RenderableType]:
     yield f"Fleet of {counted(len(fleet.plans), 'pipeline')} on {budget}"
     # Other resources only if some plan has them.
     others = [name for name in fleet.held.amounts if name != CORES]
-    yield table_of(
+    yield make_table(
         zip(fleet.members, fleet.plans, strict=True),
         ViewColumn("pipeline", lambda row: row[1].pipeline),
         ViewColumn("λ rps", lambda row: row[1].rate_rps, "{:g}"),
@@ -181,7 +181,7 @@ def fit_lines(
         ago = f"{counted(stage['age_days'], 'day')} ago" if stage["age_days"] else "today"
         yield f"Stage {pipeline}/{stage['stage']}   measured on {stage['measured_on']}, {ago}{source}"
         yield f"  on {stage['hardware']}{load}\n  {stage['method']}"
-        yield table_of(
+        yield make_table(
             stage["fits"],
             ViewColumn("variant", itemgetter("variant")),
             ViewColumn("accuracy", itemgetter("accuracy"), "{:.4g}"),
@@ -307,7 +307,7 @@ def listed(pairs: Sequence[Pair], policy: str | None) -> list[RenderableType]:
         heading, taken = f"by {policy}", counts["same"] + counts["differs"]
         head = f"{policy} would have decided {counts['differs']} of {taken} differently, from the same inputs"
         head += _stale(pairs)
-    table = table_of(
+    table = make_table(
         shown,
         ViewColumn("at", lambda pair: date_time(pair["decision"]["at"])),
         ViewColumn("tick", lambda pair: pair["decision"]["tick"]),
@@ -342,7 +342,7 @@ def detail(pair: Pair) -> list[RenderableType]:
         headings = {"what": "what differs", "recorded": "recorded", "again": "taken again"}
         columns = [ViewColumn(heading, key) for key, heading in headings.items()]
         lines.append(f"then: {again['reason']}: {again['detail']}")
-        lines.append(table_of(replayed["differences"], *columns, indent="  "))
+        lines.append(make_table(replayed["differences"], *columns, indent="  "))
     if again is not None and (decision["plan"] or again["plan"]):
         lines.append(_plans(decision["plan"], again["plan"], replayed["policy"]))
     return [*lines, *_notes([pair])]
@@ -358,7 +358,7 @@ def _plans(recorded: dict[str, Any] | None, again: dict[str, Any] | None, policy
         for name, key, form in FIGURES
     ]
     columns = (ViewColumn("plan", itemgetter(0)), ViewColumn("recorded", itemgetter(1)))
-    return table_of(rows, *columns, ViewColumn(f"by {policy}", itemgetter(2)), indent="  ")
+    return make_table(rows, *columns, ViewColumn(f"by {policy}", itemgetter(2)), indent="  ")
 
 
 def _stage(stage: dict[str, Any] | None) -> str:

@@ -15,9 +15,9 @@ from ipa.cli.layout import (
     date_time,
     delta,
     figure,
+    make_table,
     resource_columns,
     sentence,
-    table_of,
     time_of_day,
 )
 from ipa.model.plan import WHOLE_PERCENT, cores_of
@@ -30,20 +30,20 @@ SIGN = {True: "~", False: "="}
 def status_table(status: Json) -> Group:
     """The state of a pipeline: its stages, and the lines about the whole."""
     live, sla_s = status["live"], status["sla_s"]
-    held = total(map(_beside_of, live["stages"]))
+    held = total(map(_beside_resources, live["stages"]))
 
     def of(shown: Any) -> Any:
         """The value of a stage whose configuration is known, else empty."""
         return lambda stage: "" if stage["config"] is None else shown(stage)
 
-    table = table_of(
+    table = make_table(
         live["stages"],
         ViewColumn("stage", "stage"),
         ViewColumn("variant", _variant),
         ViewColumn("batch", of(lambda stage: stage["config"]["batch_size"]), "{}"),
         ViewColumn("ready", of(_ready), "{}"),
         ViewColumn("cores", of(lambda it: it["config"]["cores"] * it["config"]["replicas"]), "{:g}"),
-        *resource_columns(held.amounts, _beside_of),
+        *resource_columns(held.amounts, _beside_resources),
         ViewColumn("λ", of(lambda stage: f"{_n(stage['arrival_rate_rps'], 1)}/s"), "{}"),
         ViewColumn("latency", of(lambda stage: _latency(stage, "{:.3f} s", 1.0)), "{}"),
         ViewColumn("SLA", of(lambda stage: _latency(stage, "{:.0%}", sla_s)), "{}"),
@@ -165,7 +165,7 @@ def canary_lines(status: Json) -> list[str]:
     return [f"Canary: {canary['share_percent']} % of the requests, {measured}"]
 
 
-def _beside_of(stage: Json) -> Resources:
+def _beside_resources(stage: Json) -> Resources:
     """The resources of the stage's replicas beside their cores."""
     config, each = stage["config"], stage.get("beside")
     return Resources(**each) * config["replicas"] if config and each else NO_RESOURCES
@@ -173,7 +173,7 @@ def _beside_of(stage: Json) -> Resources:
 
 def _cost(live: Json) -> str:
     """The resources of the running configuration, and their price if there are prices."""
-    held = total(map(_beside_of, live.get("stages", ()))).amounts.items()
+    held = total(map(_beside_resources, live.get("stages", ()))).amounts.items()
     price = live.get("cost_usd_per_hour")
     words = [cores_of(live["cost_cores"]), *(in_words(*each) for each in held)]
     return ", ".join(words if price is None else [*words, f"{price:.4g} USD/h"])
@@ -239,7 +239,7 @@ def history_table(decisions: Sequence[Json], *, is_changes: bool = False) -> Ren
     """The table of decisions, newest first; the number of a change is its revision."""
     if not decisions:
         return Text("no decisions yet")
-    return table_of(
+    return make_table(
         decisions,
         ViewColumn("at", lambda each: date_time(each["at"])),
         ViewColumn("revision" if is_changes else "tick", "tick"),
@@ -255,7 +255,7 @@ def difference_table(change: Difference) -> Group:
     rate = "" if change.rate_rps is None else f"   λ {change.rate_rps:.4g} rps"
     known = [each for stage in change.stages for each in (stage.beside, stage.wanted_beside) if each]
     names = list(total(known).amounts)
-    table = table_of(
+    table = make_table(
         change.stages,
         ViewColumn("  stage", lambda stage: f"{SIGN[bool(stage.changed)]} {stage.stage}"),
         ViewColumn("variant", _variant_change),

@@ -21,7 +21,7 @@ import typer
 from typer.models import ArgumentInfo
 
 import ipa.cli.verbs.serve
-from ipa.cli.arguments import MOST_TEXT_BYTES, fault_of, parameters
+from ipa.cli.arguments import MOST_TEXT_BYTES, parameters, value_fault
 from ipa.cli.main import build_app, run
 from ipa.model.errors import ConfigurationError, ExitCode
 from ipa.settings import RANGES, Settings
@@ -258,5 +258,5 @@ def test_settings_that_are_numbers(name: str) -> None:
 
 def test_what_is_within_is_taken() -> None:
     for value in (0, -1, 2**53, 1e12, True, "ü" * 2000, Path("a" * 255), None):
-        assert fault_of(value) == ""
+        assert value_fault(value) == ""
     assert Settings.from_env({"IPA_PORT": "0"}).port == 0

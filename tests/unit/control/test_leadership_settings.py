@@ -12,7 +12,7 @@ import pytest
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.bootstrap import leader_election
-from ipa.bootstrap.leader_election import election_faults, leadership_of
+from ipa.bootstrap.leader_election import election_faults, make_leadership
 from ipa.model.errors import ConfigurationError
 from ipa.settings import Settings
 from tests.fakes.kube import FakeKube
@@ -26,7 +26,7 @@ def kubeconfig(tmp_path: Path) -> Iterator[str]:
 
 def leadership(**settings: Any) -> LeaseLeadership | None:
     with ExitStack() as resources:
-        return leadership_of(Settings(**settings), lambda: None, resources)
+        return make_leadership(Settings(**settings), lambda: None, resources)
 
 
 def test_nobody_is_elected_outside_of_a_pod_unless_asked_for(kubeconfig: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ipa.bootstrap.identity import check_listening, hosts_of
+from ipa.bootstrap.identity import allowed_hosts, check_listening
 from ipa.model.access import EVERYWHERE, OPERATIONS, Grant, Holder, Operation, Role, allows, name_fault
 from ipa.model.errors import ConfigurationError, UsageError
 from ipa.settings import Settings
@@ -53,10 +53,10 @@ def test_it_listens_to_others_only_where_it_is_known_who_asks(host: str) -> None
 
 def test_by_which_names_it_is_called() -> None:
     nearby = ("127.0.0.1", "localhost", "::1")
-    assert hosts_of(Settings()) == nearby
-    assert hosts_of(Settings(hosts="ipa.example, ipa")) == (*nearby, "ipa.example", "ipa")
-    assert hosts_of(Settings(host="0.0.0.0", auth="keys")) == ()
-    assert hosts_of(Settings(host="0.0.0.0", auth="keys", hosts="ipa")) == (*nearby, "ipa")
+    assert allowed_hosts(Settings()) == nearby
+    assert allowed_hosts(Settings(hosts="ipa.example, ipa")) == (*nearby, "ipa.example", "ipa")
+    assert allowed_hosts(Settings(host="0.0.0.0", auth="keys")) == ()
+    assert allowed_hosts(Settings(host="0.0.0.0", auth="keys", hosts="ipa")) == (*nearby, "ipa")
 
 
 def test_a_way_to_know_who_asks_that_is_none() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ipa.bootstrap.targets import check_carried, target_of
+from ipa.bootstrap.targets import check_carried, find_target
 from ipa.cli.main import run
 from ipa.model.errors import InputError, UsageError
 from ipa.model.pipeline import Canary, Edge, Pipeline
@@ -155,7 +155,7 @@ def test_validate_says_what_would_be_refused(house: Path, capsys: pytest.Capture
 
 
 def test_sets_need_a_policy_that_has_them() -> None:
-    target = target_of(Settings(target="kubernetes"))
+    target = find_target(Settings(target="kubernetes"))
     check_carried(target, [replace(SINGLE, sets=True)], "infadapter")
     for policy in ("ours", "hpa"):
         with pytest.raises(UsageError, match=f"sets of sample has no effect: the policy {policy}") as refused:
