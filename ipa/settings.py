@@ -119,7 +119,7 @@ class Settings:
     # Time between two decisions, in seconds: IPA's adaptation interval.
     tick_s: float = 10.0
     # Time between two looks at the load within a tick, in seconds. A tick starts early if the load exceeds
-    # the forecast. Equal to IPA_TICK_S it disables early ticks.
+    # the forecast. The value of IPA_TICK_S disables early ticks.
     peek_s: float = 2.0
     # Length of the load history, in seconds: forecasters are weighted by their errors over it. A forecast
     # itself is made from the last two minutes, as IPA's are.

@@ -117,7 +117,7 @@ function one(stage, sla) {
   ];
 }
 
-/** The load beside the utilisation, which is measured where it can be: it shows how far an overload goes. */
+/** The load beside the utilisation, which is measured if it can be: it shows how far an overload goes. */
 function load({ utilisation_ratio: offered, busy_ratio: busy, config }) {
   if (busy === null) return "of its capacity, by the profile";
   const measured = config.share_percent === 100 ? "measured" : "measured with the others";
