@@ -13,7 +13,7 @@ from ipa.files.reading import read_json
 from ipa.model.errors import InputError
 from ipa.model.forms import NUMBER, WHOLE, Key, ValueForm, entries, mapping
 from ipa.model.plan import StageConfig
-from ipa.model.resources import Resources
+from ipa.model.resources import BESIDE_CORES, Resources
 
 _TEXT = ValueForm({"type": "string"})
 _NUMBER = NUMBER.but(nullable=True)
@@ -26,13 +26,14 @@ _CONFIG = section(
     **_NAMES,
     share_percent=WHOLE.but(minimum=0, maximum=100),
 ).but(title="a mapping with stage, variant, batch_size, cores, replicas")
+_SCALARS = [each.attribute for each in BESIDE_CORES]
 _BESIDE = section(
     "beside",
     Resources,
-    "memory_gib=memory_gib accelerators ...",
-    memory_gib=NUMBER.but(minimum=0),
+    " ".join([*(f"{name}={name}" for name in _SCALARS), "accelerators ..."]),
+    **dict.fromkeys(_SCALARS, NUMBER.but(minimum=0)),
     accelerators=_AMOUNTS,
-).but(nullable=True, title="a mapping with memory_gib, accelerators")
+).but(nullable=True, title=f"a mapping with {', '.join([*_SCALARS, 'accelerators'])}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ def test_the_plan_has_all_its_resources(browser: Browser, url: str, world: FakeW
     decision = change(world)
     assert decision.plan is not None
     first, *rest = decision.plan.stages
-    fitted = replace(first, replicas=2, beside=Resources(0, 1.5, {GPU: 1}))
+    fitted = replace(first, replicas=2, beside=Resources(0, 1.5, accelerators={GPU: 1}))
     plan = replace(decision.plan, stages=(fitted, *rest))
     world.log[world.log.index(decision)] = replace(decision, plan=plan)
     with opened(browser, f"{url}#/decision/{decision.decision_id}") as page:

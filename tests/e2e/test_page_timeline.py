@@ -51,7 +51,7 @@ def path_of(figure: Locator) -> str:
 
 
 def test_other_resources_have_figures_of_their_own(browser: Browser) -> None:
-    world = FakeWorld(held=Resources(0, 3.5, {GPU: 2})).play(50)
+    world = FakeWorld(held=Resources(0, 3.5, accelerators={GPU: 2})).play(50)
     with serving(world.services()) as url, opened(browser, f"{url}#/timeline/ocr") as page:
         expect(page.locator("#charts .chart")).to_have_count(10)
         for figure, held in (("memory-gib", "3.5"), ("nvidia-com-gpu", "2")):

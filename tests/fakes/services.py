@@ -149,7 +149,7 @@ def with_resources(pipeline: Pipeline, memory_gib: float | None = 16.0, gpus: in
     """The pipeline with bounds of memory and GPUs; a replica has 0.5 GiB, one of `detect` also a GPU."""
     measured = {
         (stage.name, variant.name): MeasuredVariant(
-            0.9, Resources(0, 0.5, {GPU: 1} if stage.name == "detect" else {})
+            0.9, Resources(0, 0.5, accelerators={GPU: 1} if stage.name == "detect" else {})
         )
         for stage in pipeline.stages
         for variant in stage.variants

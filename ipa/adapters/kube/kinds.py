@@ -155,3 +155,11 @@ def format_quantity(name: str, amount: float) -> str:
     if known is None:
         return str(round(amount))
     return cpu_quantity(amount) if name == CORES else f"{round(amount * MIB_PER_GIB)}Mi"
+
+
+def read_amount(name: str, text: object) -> float | None:
+    """The amount of a resource that `format_quantity` writes as this quantity; None if it is not one."""
+    quantity = parse_quantity(text)
+    if quantity is None:
+        return None
+    return float(quantity) / (2**30 if name in RESOURCES and name != CORES else 1)

@@ -9,11 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.kinds import MIB_PER_GIB, parse_quantity
+from ipa.adapters.kube.kinds import format_quantity, parse_quantity, read_amount
 from ipa.adapters.kube.transport import Json
 from ipa.files.reading import read_utf8
 from ipa.model.errors import DriftError, InputError, NotFoundError, Problem, UsageError
 from ipa.model.pipeline import Objective, Pipeline, Stage, StageKind, Variant
+from ipa.model.resources import BESIDE_CORES, Dimension
 from ipa.settings import Settings
 from ipa.targets.base import Imported, ImportRequest
 from ipa.targets.kubernetes.layout import at
@@ -176,9 +177,9 @@ def _stage(
         node.get("modelUri"),
         implementation,
         env,
-        _memory_gib(stage.name, container, notes),
-        {kind: float(count) for kind, count in amounts.items() if count},
-        _server(node, container, protocol),
+        accelerators={kind: float(count) for kind, count in amounts.items() if count},
+        server=_server(node, container, protocol),
+        **{each.attribute: _amount(each, stage.name, container, notes) for each in BESIDE_CORES},
     )
     # Named by its env, its image tag, or its model.
     tag = (run.image or "").partition("@")[0].rpartition("/")[2].partition(":")[2]
@@ -226,22 +227,24 @@ def _env(name: str, container: Json, notes: list[str]) -> dict[str, str]:
     return env
 
 
-def _memory_gib(name: str, container: Json, notes: list[str]) -> float | None:
-    """The memory limit, None if there is none. Plans write whole MiB."""
+def _amount(resource: Dimension, name: str, container: Json, notes: list[str]) -> float | None:
+    """The limit of the resource as a plan would write it, None if there is none."""
     # The limit is the last, and the one that counts.
-    *others, text = [*amounts_of(container, "memory").values()] or [None]
+    *others, text = [*amounts_of(container, resource.resource).values()] or [None]
     if text is None:
         return None
-    amount = parse_quantity(text)
+    where = f"stage {name!r}: {resource.name}"
+    amount = read_amount(resource.name, text)
     if amount is None:
-        notes.append(f"stage {name!r}: memory {text!r} is not a quantity")
+        notes.append(f"{where} {text!r} is not a quantity")
         return None
-    if any(parse_quantity(other) != amount for other in others):
-        notes.append(f"stage {name!r}: memory requests and limits differ; a plan would make both the limit")
-    mib = round(float(amount) / 2**20)
-    if mib * 2**20 != amount:
-        notes.append(f"stage {name!r}: memory {text!r} is rounded to {mib}Mi")
-    return mib / MIB_PER_GIB
+    if any(read_amount(resource.name, other) != amount for other in others):
+        notes.append(f"{where} requests and limits differ; a plan would make both the limit")
+    written = format_quantity(resource.name, amount)
+    whole = read_amount(resource.name, written)
+    if whole != amount:
+        notes.append(f"{where} {text!r} is rounded to {written}")
+    return whole
 
 
 def _notes(

@@ -257,14 +257,16 @@ def test_hooks_are_told_of_every_decision() -> None:
 
 def test_the_snapshot_has_the_resources_of_what_ran() -> None:
     measured = {
-        (config.stage, config.variant): MeasuredVariant(0.9, Resources(0, 1.5, {"nvidia.com/gpu": 1}))
+        (config.stage, config.variant): MeasuredVariant(
+            0.9, Resources(0, 1.5, accelerators={"nvidia.com/gpu": 1})
+        )
         for config in SMALLEST
     }
     made = scenario(5.0, pipeline=replace(PIPELINE, bounds=replace(PIPELINE.bounds, measured=measured)))
     made.ticks(2)
     point = made.loop.snapshot().history[-1]
     replicas = sum(config.replicas for config in SMALLEST)
-    assert point.beside == Resources(0, 1.5 * replicas, {"nvidia.com/gpu": replicas})
+    assert point.beside == Resources(0, 1.5 * replicas, accelerators={"nvidia.com/gpu": replicas})
 
 
 def test_the_snapshot_says_when_the_next_tick_is() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -12,9 +14,11 @@ from ipa.control.engine.observe import NOT_READ, observe
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl, Signals, StageState, WorkloadState
 from ipa.files import load_pipeline, pipeline_from_mapping, pipeline_to_mapping
+from ipa.files.plans import read_plan
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, Termination
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
+from ipa.model.resources import BESIDE_CORES, Resources
 from ipa.policies.planning import plan_pipeline
 from ipa.service.live_state import live_state
 from ipa.targets.seldon.manifest import read, render
@@ -52,6 +56,16 @@ def test_every_objective_s_plan_runs_on_seldon(path: Path) -> None:
         assert plan.termination is Termination.OPTIMAL
         assert [config.stage for config in plan.configs] == [stage.name for stage in pipeline.served]
         assert read(pipeline, render(pipeline, plan.configs)) == plan.configs
+
+
+def test_a_plan_from_its_file_has_every_resource_of_its_replicas(tmp_path: Path) -> None:
+    amounts = {each.name: at + 0.5 for at, each in enumerate(BESIDE_CORES)}
+    beside = Resources.of({**amounts, "nvidia.com/gpu": 1.0})
+    plan = planned(load_pipeline(GRAPHS[0]), 5.0)
+    plan = replace(plan, stages=tuple(replace(stage, beside=beside) for stage in plan.stages))
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(plan.to_json()))
+    assert read_plan(path).beside == {(each.stage, each.variant): beside for each in plan.stages}
 
 
 def test_rates_follow_the_variant_s_fan_out_and_the_router_s_shares() -> None:

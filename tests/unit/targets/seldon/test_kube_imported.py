@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from ipa.files import pipeline_from_mapping, pipeline_to_mapping
 from ipa.model.errors import DriftError, InputError
 from ipa.model.pipeline import Pipeline, Sla, Stage, StageKind
+from ipa.model.resources import BESIDE_CORES, DIMENSIONS
 from ipa.targets.base import ImportRequest
 from ipa.targets.seldon.imported import Imported, imported
 from ipa.targets.seldon.manifest import read, render
-from ipa.targets.seldon.section import seldon_of
+from ipa.targets.seldon.section import SeldonRun, seldon_of
 from ipa.targets.seldon.target import SELDON
 from tests.amounts import many
 from tests.fakes.kube.patching import json_patch, patch_to
@@ -100,6 +101,19 @@ def test_variants_of_every_kind_are_read() -> None:
         replace(config, stage=stage, variant="s")
         for config, stage in zip(sample_configs(), stages, strict=True)
     )
+
+
+def test_every_resource_is_read_as_it_was_rendered() -> None:
+    amounts = {each.attribute: at + 0.5 for at, each in enumerate(BESIDE_CORES)}
+    run, pipeline = SeldonRun("registry.example/detect:s", **amounts), sample_pipeline()  # type: ignore[arg-type]
+    detect, *others = pipeline.stages
+    detect = replace(detect, variants=(replace(detect.variants[0], targets={"seldon": run}),))
+    sdep = render(replace(pipeline, stages=(detect, *others)), sample_configs())
+    limits = containers(sdep)[0]["resources"]["limits"]
+    assert set(limits) == {each.resource for each in DIMENSIONS}
+    result = imported(sdep, ImportRequest(SLA))
+    assert seldon_of(result.pipeline.stages[0].variants[0]) == run
+    assert result.configs[0].cores == sample_configs()[0].cores
 
 
 @pytest.mark.parametrize("name", [name for name, (_, expected) in GRAPHS.items() if expected])
