@@ -74,8 +74,8 @@ def test_the_files_that_recipes_name_are_there(root: Path) -> None:
     lacking = [name for name in named if "NAME" not in name and not (root / name).exists()]
     assert lacking == []
     headings = {
-        *("policy", "forecaster", "solver", "metric", "verb", "doctor check", "route", "view to the page"),
-        *("target", "resource", "key to a file"),
+        *("policy", "forecaster", "solver", "rule", "metric", "verb", "doctor check", "route"),
+        *("view to the page", "target", "resource", "key to a file"),
     }
     assert {found.group(1) for found in re.finditer(r"### Add an? (.+)", recipes)} == headings
 
