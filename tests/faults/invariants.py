@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from ipa.targets.seldon.section import seldon_of
 from tests.fakes.clock import VirtualClock
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.api import Request
-from tests.fakes.kube.cluster import is_ready
+from tests.fakes.kube.cluster import is_ready, is_scheduled
 from tests.fakes.kube.store import ApiError, Json, copied
 from tests.fakes.store import FakeStore
 
@@ -28,6 +29,7 @@ BODY = "secret inside"
 ROUNDING = 1e-6
 
 Configs = tuple[StageConfig, ...]
+NONE_LOST: Mapping[str, int] = {}
 
 
 def configs_of(pipeline: Pipeline, sdep: Json) -> Configs | None:
@@ -93,6 +95,13 @@ def foreign(pipeline: Pipeline, sdep: Json) -> Any:
     return rest
 
 
+def is_lost(pod: Json) -> bool:
+    """True if the pod is not ready, and says that it will not be by itself."""
+    status = pod["status"]
+    is_waiting = any("waiting" in one["state"] for one in status.get("containerStatuses", []))
+    return not is_ready(pod) and (is_waiting or not is_scheduled(pod))
+
+
 class Heard(logging.Handler):
     """Every line of the service's log."""
 
@@ -122,6 +131,8 @@ class Invariants:
     longest_mixed_s: float = 0.0
     writes: list[tuple[float, Configs]] = field(default_factory=list)
     _in_flight: Configs | None = None
+    # The pods of each stage that were lost before that write, and that it does not replace.
+    _lost: dict[str, int] = field(default_factory=dict)
     # What each write of ours was to replace.
     _ran: set[Configs] = field(default_factory=set)
     _mixed_since_s: float | None = None
@@ -182,6 +193,7 @@ class Invariants:
         if self._in_flight is not None and not is_rollback and not self.touched:
             self._wrong("I5", f"{_words(self._in_flight)} was still rolling out")
         self._ran.add(was)
+        self._lost = self._lost_before(was, configs)
         self._in_flight, self._mixed_since_s = configs, self.clock.monotonic_s()
         self.writes.append((self.clock.monotonic_s(), configs))
 
@@ -230,7 +242,7 @@ class Invariants:
         if budget is not None and not self.touched and used > budget + ROUNDING:
             self.overshoot_cores = max(self.overshoot_cores, used - budget)
             self._wrong("I2", f"{used:g} cores of pods are there, {budget:g} are allowed")
-        if self.is_settled(live):
+        if self.is_settled(live, self._lost if self._in_flight is not None else NONE_LOST):
             if self._in_flight is not None and configs_of(self.pipeline, live) == self._in_flight:
                 self.touched = False
             self._in_flight, self._mixed_since_s = None, None
@@ -273,29 +285,47 @@ class Invariants:
                 self._pods_at, self._pods = self.kube.store.version, self.kube.store.everything("pods")
         return self._pods
 
-    def is_settled(self, sdep: Json | None = None) -> bool:
-        """True if the running pods are what the object asks for, and no others: judged from pods alone."""
+    def _lost_before(self, was: Configs, configs: Configs) -> dict[str, int]:
+        """The pods of each stage that a write to `configs` leaves, and that will not be ready by themselves.
+
+        No change can mend or wait for them: it is over when all others are ready.
+        """
+        lost = {}
+        for stage, old, new in zip(self.pipeline.served, was, configs, strict=True):
+            if replace(new, replicas=old.replicas) == old:
+                kept = [pod for runs, pod in self._pods_of(stage) if runs == replace(old, replicas=1)]
+                lost[stage.name] = sum(map(is_lost, kept))
+        return lost
+
+    def _pods_of(self, stage: Stage) -> list[tuple[StageConfig, Json]]:
+        """The pods of the stage, each with what its container is as one replica."""
+        made = []
+        for pod in self.pods():
+            for container in pod["spec"]["containers"]:
+                if container["name"] == (stage.container or stage.name):
+                    env = {entry["name"]: entry.get("value") for entry in container.get("env", [])}
+                    variant, batch_size = _variant(stage, container, env), int(env.get(BATCH) or 1)
+                    made.append((StageConfig(stage.name, variant, batch_size, cores_of(container), 1), pod))
+        return made
+
+    def is_settled(self, sdep: Json | None = None, lost: Mapping[str, int] = NONE_LOST) -> bool:
+        """True if the running pods are what the object asks for, and no others: judged from pods alone.
+
+        So many of each stage may be `lost`.
+        """
         sdep = sdep or self._live()
         configs = configs_of(self.pipeline, sdep) if sdep else None
         if configs is None:
             return False
-        pods = self.pods()
         for stage, config in zip(self.pipeline.served, configs, strict=True):
-            own = [
-                (container, pod)
-                for pod in pods
-                for container in pod["spec"]["containers"]
-                if container["name"] == (stage.container or stage.name)
-            ]
-            if len(own) != config.replicas:
+            own = self._pods_of(stage)
+            if len(own) != config.replicas or any(runs != replace(config, replicas=1) for runs, _ in own):
                 return False
-            for container, pod in own:
-                env = {entry["name"]: entry.get("value") for entry in container.get("env", [])}
-                running = (_variant(stage, container, env), int(env.get(BATCH) or 1), cores_of(container))
-                # What was lost is not waited for.
-                ready = is_ready(pod) or pod["metadata"]["name"] in self.kube.cluster.crashing
-                if not ready or running != (config.variant, config.batch_size, config.cores):
-                    return False
+            # What was lost is not waited for.
+            crashing = self.kube.cluster.crashing
+            missing = sum(not is_ready(pod) and pod["metadata"]["name"] not in crashing for _, pod in own)
+            if missing > lost.get(stage.name, 0):
+                return False
         return True
 
     def _live(self) -> Json | None:
