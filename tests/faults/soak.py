@@ -16,6 +16,9 @@ from tests.faults.drive import BAD, Entry, drive
 from tests.faults.world import PLANNER, QUIET, SETTINGS, KubeWorld, build
 
 TICK_S = 10.0
+# The cluster replaces up to four replicas one at a time, each in three steps of 5 s: with a minute, a change
+# that nothing is wrong with would be rolled back, and the rollback would fail, for ever.
+DEADLINE_S = 120.0
 # Faults come so many ticks apart, and last at most so many.
 APART, LONGEST = (20, 60), 20
 RATES_RPS = (0.0, 2.0, 5.0, 12.0, 25.0, 33.0)
@@ -109,7 +112,7 @@ def _fault(source: random.Random, at_s: float) -> Entry:
 def soak(ticks: int, seed: int = 0, *, with_faults: bool = True) -> Soak:
     """So many ticks of 10 s; the load is the same with and without the faults."""
     loads, faults, made = random.Random(seed), random.Random(seed + 1), Soak()
-    settings = replace(SETTINGS, tick_s=TICK_S)
+    settings = replace(SETTINGS, tick_s=TICK_S, rollout_deadline_s=DEADLINE_S)
     with build(settings=settings) as world:
         world.settle()
         world.lost = 0.0
