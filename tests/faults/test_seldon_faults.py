@@ -32,10 +32,11 @@ from ipa.targets.seldon.layouts import layout_of
 from ipa.targets.seldon.metrics import EXECUTOR
 from ipa.targets.seldon.section import Shape, with_seldon
 from tests.fakes.clock import VirtualClock
-from tests.fakes.kube import FakeKube
+from tests.fakes.kube import FakeKube, Trouble
 from tests.fakes.kube.api import Request
 from tests.fakes.kube.cluster import POD_SECURITY, cores_of, is_ready
 from tests.fakes.kube.samples import create, sample_configs, sample_pipeline
+from tests.fakes.looped import troubled
 from tests.fakes.world import PIPELINE, SMALLEST, made_loop, ours, scenario
 from tests.faults.inprocess import Pool
 from tests.faults.prometheus import FakePrometheus
@@ -83,6 +84,23 @@ def test_g1_a_pod_that_is_lost_is_planned_around(case: Case, rise: float) -> Non
         world.kube.cluster.crashing.clear()
         world.settle()
         case.equal(f"load × {rise:g}: writes once it is back", world.quiet_writes(), 0)
+        world.sound()
+
+
+def test_g1_where_all_replicas_are_lost_none_is_removed_and_added_again(case: Case) -> None:
+    with build(rate_rps=25.0) as world:
+        world.settle()
+        before = world.desired()
+        world.kube.cluster.trouble_of = troubled(Trouble.IMAGE, "big")
+        world.rate_rps = 12.0
+        since = len(world.decisions)
+        world.ticks(12)
+        reasons = [each.reason for each in applied(world, since)]
+        case.note("changes", [reason.value for reason in reasons])
+        case.equal("scaled down or up", {ReasonCode.SCALE_DOWN, ReasonCode.SCALE_UP} & set(reasons), set())
+        case.equal("asked for as before", world.desired(), before)
+        world.kube.cluster.trouble_of = troubled(None, "big")
+        case.at_least("settled after, in ticks", world.settle(), 0)
         world.sound()
 
 

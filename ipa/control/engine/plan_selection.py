@@ -22,6 +22,7 @@ from ipa.control.engine.stabiliser import CHANGE_S, STARTS_S
 from ipa.control.engine.state import EngineState, TickRequest, TickVerdict, hold
 from ipa.control.engine.transition import (
     TransitionStep,
+    as_served,
     beside_lost,
     changes,
     classify,
@@ -436,7 +437,8 @@ def _step_to(
         return hold(ReasonCode.NO_CHANGE, why)
 
     def suffices(configs: Configs) -> bool:
-        prediction = request.predict(configs, plan.rate_rps)
+        served = as_served(request.observation, request.rolling, configs)
+        prediction = request.predict(served, plan.rate_rps)
         return prediction is not None and prediction.feasible
 
     def carries_as_much(configs: Configs) -> bool:

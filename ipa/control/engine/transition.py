@@ -338,8 +338,9 @@ def serving_replicas(observation: Observation, running: Configs) -> Configs:
 def beside_lost(observation: Observation, pipeline: Pipeline, rolling: Rolling, wanted: Configs) -> Configs:
     """The wanted configurations with the lost replicas of stages that keep theirs on top.
 
-    At most as many as serve, but at least one: so losing all new ones too does not add replicas for ever.
-    Without them if the bounds do not allow that.
+    At most as many as serve, but at least one: so losing all new ones too does not add replicas for ever. If
+    the bounds do not allow that, no lost replica is removed at least: it may come back. Without them if the
+    bounds do not allow that either.
     """
     running = observation.running()
     if running is None or is_shared(running) or is_shared(wanted):
@@ -352,7 +353,27 @@ def beside_lost(observation: Observation, pipeline: Pipeline, rolling: Rolling, 
         else new
         for old, new, stage in zip(running, wanted, observation.stages, strict=True)
     )
-    return wanted if raised == wanted or bound_faults(pipeline, raised) else raised
+    kept = tuple(
+        replace(new, replicas=min(most.replicas, max(old.replicas, new.replicas)))
+        for old, new, most in zip(running, wanted, raised, strict=True)
+    )
+    return next((each for each in (raised, kept) if not bound_faults(pipeline, each)), wanted)
+
+
+def as_served(observation: Observation, rolling: Rolling, configs: Configs) -> Configs:
+    """The configuration with the replicas that would serve right after a change to it, at least one of each.
+
+    Lost replicas of a stage that keeps its own stay lost; of fewer replicas they are the first to go.
+    """
+    counts = lost_counts(observation, configs, rolling)
+    if not counts:
+        return configs
+    running = observation.running()
+    assert running is not None
+    return tuple(
+        replace(new, replicas=max(1, new.replicas - max(0, lost - max(0, old.replicas - new.replicas))))
+        for old, new, lost in zip(running, configs, counts, strict=True)
+    )
 
 
 def lost_counts(observation: Observation, wanted: Configs, rolling: Rolling) -> tuple[int, ...]:
