@@ -95,7 +95,7 @@ def test_a_pipeline_is_controlled_from_when_it_is_given_until_it_is_removed(
     assert app.loops["video"] is not first
     until(lambda: app.loops["video"].snapshot().tick > first.snapshot().tick)
     removed = api("DELETE", AT, headers=tag(api))
-    assert "what runs of it goes on" in removed.json()["left"]
+    assert "its workload goes on" in removed.json()["left"]
     assert "video" not in app.loops
     last = first.snapshot().tick
     first.wake()
