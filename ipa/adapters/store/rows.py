@@ -153,13 +153,10 @@ def fold(row: Recorded, number: int, before: HotRow | None) -> tuple[bytes, HotR
 
 
 def unfold(packed: bytes, number: int, before: HotRow | None) -> HotRow:
-    """Return the row of that number; ValueError if it is damaged."""
+    """Return the row of that number; ValueError, zlib.error or TypeError if it is damaged."""
     unpacker = zlib.decompressobj(RAW, zdict=before.text if before else b"")
-    try:
-        text = unpacker.decompress(packed) + unpacker.flush()
-        row = restore(text.decode(), before.row.digest if before else "")
-    except (zlib.error, ValueError) as error:
-        raise ValueError(str(error)) from error
+    text = unpacker.decompress(packed) + unpacker.flush()
+    row = restore(text.decode(), before.row.digest if before else "")
     return _hot_row(row, number, text, before)
 
 
@@ -185,7 +182,10 @@ class HotRows:
         """Return the texts of the row; ValueError if it is damaged."""
         known = self._known.get(row.pipeline) or (self._newest and self._newest.get(row.pipeline))
         if not known or (known.number, known.row.digest) != (row.number, row.digest):
-            known = unfold(row.packed, row.number, self._previous_row(connection, row, known or None))
+            try:
+                known = unfold(row.packed, row.number, self._previous_row(connection, row, known or None))
+            except (zlib.error, TypeError) as error:
+                raise ValueError(str(error)) from error
         self._known[row.pipeline] = known
         return known.row
 
@@ -195,7 +195,7 @@ class HotRows:
             try:
                 yield self.read(connection, each)
             except ValueError as error:
-                log.error("entry %d of %s cannot be read: %s", each.number, each.pipeline, error)
+                log.error("entry %s of %s cannot be read: %s", each.number, each.pipeline, error)
 
     @staticmethod
     def _previous_row(connection: Connection, row: Any, known: HotRow | None) -> HotRow | None:

@@ -118,17 +118,19 @@ class Recorded:
         """The entry's digest."""
         return digest(self.text)
 
-    @cached_property
+    @property
     def values(self) -> dict[str, Any]:
-        """The values of the text."""
-        values: dict[str, Any] = json.loads(self.text)
+        """The values of the text, parsed anew, since a thousand of them in memory cost more; RecordError."""
+        try:
+            values: dict[str, Any] = json.loads(self.text)
+        except ValueError as error:
+            raise RecordError(f"an entry of the record is damaged: {error}", hint=RESTORE) from error
         return values
 
     @cached_property
     def seq(self) -> int:
         """Its number among all."""
-        # Without `values`: a thousand of them in memory cost more time than parsing them again.
-        return int(json.loads(self.text)["seq"])
+        return int(self.values["seq"])
 
     def line(self) -> str:
         """The entry as a line of an export."""

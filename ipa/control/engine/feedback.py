@@ -128,7 +128,6 @@ def regulated(
 
 def recalled_feedback(before: Feedback, later_s: float) -> Feedback:
     """The feedback of an earlier process, whose clock reads `later_s` less than this one's."""
-
     late_s = None if before.late_s is None else before.late_s + later_s
     return replace(before, since_s=None, late_s=late_s, judged_s=None, carried_rps=0.0)
 

@@ -46,7 +46,6 @@ from ipa.model.observation import Missing, MissingReason
 from ipa.model.parts import Configs
 from ipa.model.serving import without_batches, wrong_rows
 
-NO_REASON = "no reason given"
 # The window in which changes by others are counted: it detects a GitOps tool that reverts every few minutes.
 DRIFT_WINDOW_S = 3600.0
 
@@ -378,7 +377,7 @@ def _take_back(
         reason = classify(change.previous, change.origin, urgent=True)
         rest = ChangeRequest(change.origin, "the rollback goes on", reason, restores=True)
         state = replace(state, goal=rest)
-    why = f"the rollout failed ({actuation.detail or NO_REASON})"
+    why = f"the rollout failed ({actuation.detail or 'no reason given'})"
     if running == change.previous:
         state = replace(state, last_applied=running)
         return hold(ReasonCode.QUARANTINED, f"{why}: the previous configuration runs again"), state

@@ -139,5 +139,3 @@ def test_garbage_is_no_block() -> None:
     for garbage in (b"", b"\x01", b"\x04" + pack(decided(2))[1:], *others):
         with pytest.raises(ValueError, match=r"it cannot be read|its format"):
             unpack(garbage)
-    with pytest.raises(ValueError):
-        unfold(b"garbage", 1, None)
