@@ -118,9 +118,9 @@ class Recorded:
         """The entry's digest."""
         return digest(self.text)
 
-    @property
+    @cached_property
     def values(self) -> dict[str, Any]:
-        """The values of the text, parsed anew, since a thousand of them in memory cost more; RecordError."""
+        """The values of the text; RecordError if it was damaged."""
         try:
             values: dict[str, Any] = json.loads(self.text)
         except ValueError as error:
@@ -129,8 +129,8 @@ class Recorded:
 
     @cached_property
     def seq(self) -> int:
-        """Its number among all."""
-        return int(self.values["seq"])
+        """Its number among all, without keeping `values`: a thousand of them would fill memory."""
+        return int(Recorded(self.text).values["seq"])
 
     def line(self) -> str:
         """The entry as a line of an export."""
