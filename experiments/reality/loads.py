@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ipa.simulate.arrivals import WORKLOADS, workload_rates
+from ipa.simulate.arrivals import WORKLOADS, steps, workload_rates
 from ipa.simulate.columns import Floats
 
 SECONDS = 1200
@@ -34,8 +34,7 @@ def _periodic(rng: np.random.Generator) -> Floats:
 
 def _stepped(rng: np.random.Generator) -> Floats:
     """Another rate, at random, in each step."""
-    rates = rng.uniform(LOW_RPS, HIGH_RPS, -(-SECONDS // STEP_S))
-    return np.repeat(rates, STEP_S)[:SECONDS]
+    return steps(*((rate, STEP_S) for rate in rng.uniform(LOW_RPS, HIGH_RPS, SECONDS // STEP_S)))
 
 
 SHAPES: dict[str, Callable[[np.random.Generator], Floats]] = {

@@ -28,11 +28,13 @@ from ipa.simulate.columns import Floats
 from ipa.simulate.run import SimSetup
 
 TICK_S = 10
-# Rates to plan for: quantiles of the highest seconds of the ticks, each with more for what scatters within.
+# Rates to plan for: quantiles of the ticks' mean rates, each with more for the scatter within a tick.
 QUANTILES = (0.0, 0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.85, 0.92, 0.97, 1.0)
 ROOM_RATIOS = (1.0, 1.15, 1.35)
 # Halvings of the rate that a configuration carries in time.
 HALVINGS = 12
+# A lower rate is planned as this one.
+LEAST_RPS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,23 +112,27 @@ class Clairvoyant:
     @cached_property
     def candidates(self) -> tuple[Configs, ...]:
         """The first configuration, and the best ones at the rates and speeds of the run."""
-        rates = np.asarray(self.setup.rates_rps)
-        ticks = [rates[at : at + TICK_S] for at in range(0, len(rates), TICK_S)]
-        peaks = np.asarray([float(each.mean()) for each in ticks])
+        means_rps = self._rates_by_tick().mean(axis=1)
         candidates: dict[Configs, None] = {self.setup.start: None}
-        for speeds in set(self.speeds):
-            mine = peaks[[each == speeds for each in self.speeds]]
+        for speeds in dict.fromkeys(self.speeds):
+            mine = means_rps[[each == speeds for each in self.speeds]]
             for rate_rps in {float(np.quantile(mine, at)) for at in QUANTILES}:
                 for ratio in ROOM_RATIOS:
-                    pipeline = replace(
-                        self.inputs.pipeline,
-                        slowdowns=speeds,
-                        bounds=replace(self.inputs.pipeline.bounds, any_change=True),
-                    )
-                    plan = self.profiled.plan(pipeline, max(rate_rps * ratio, 0.1))
+                    plan = self._plan(rate_rps * ratio, speeds)
                     if plan.stages:
                         candidates[plan.configs] = None
         return tuple(candidates)
+
+    def _rates_by_tick(self) -> Floats:
+        """The rates of each second, a row for each tick; the last rate fills the last row."""
+        rates = np.asarray(self.setup.rates_rps, dtype=float)
+        return np.pad(rates, (0, -len(rates) % TICK_S), mode="edge").reshape(-1, TICK_S)
+
+    def _plan(self, rate_rps: float, speeds: Slowdowns) -> Plan:
+        """The best plan for the rate, whatever the change to it takes."""
+        bounds = replace(self.inputs.pipeline.bounds, any_change=True)
+        pipeline = replace(self.inputs.pipeline, slowdowns=speeds, bounds=bounds)
+        return self.profiled.plan(pipeline, max(rate_rps, LEAST_RPS))
 
     def _prediction(self, configs: Configs, rate_rps: float, speeds: Slowdowns) -> Prediction:
         prediction = self.profiled.predict(configs, rate_rps, speeds)
@@ -150,27 +156,20 @@ class Clairvoyant:
         pipeline = self.setup.pipeline
         objective = pipeline.objective()
         best_pas = max(self._prediction(each, 1.0, ()).pas for each in self.candidates)
-        mean_rps = max(float(np.mean(self.setup.rates_rps)), 0.1)
-        plan = self.profiled.plan(
-            replace(self.inputs.pipeline, bounds=replace(pipeline.bounds, any_change=True)), mean_rps
-        )
-        cores = plan.cost_cores or 0.0
+        cores = self._plan(float(np.mean(self.setup.rates_rps)), ()).cost_cores or 0.0
         late = objective.beta * cores / (1 - pipeline.sla.percentile / 100)
         return Cost(objective.alpha, objective.beta, best_pas, late)
 
     def schedule(self) -> tuple[Configs, ...]:
         """The cheapest sequence."""
-        cost, ticks = self.cost, len(self.speeds)
-        rates = np.asarray(self.setup.rates_rps, dtype=float)
-        rates = np.pad(rates, (0, ticks * TICK_S - len(rates)), mode="edge").reshape(ticks, TICK_S)
+        cost, rates = self.cost, self._rates_by_tick()
         configs = self.candidates
         limits = {
             speeds: np.asarray([self._in_time_rps(each, speeds) for each in configs])
-            for speeds in set(self.speeds)
+            for speeds in dict.fromkeys(self.speeds)
         }
         pas = np.asarray([self._prediction(each, 1.0, ()).pas for each in configs])
         held, open_s = self._changes(configs)
-        run_cost = cost.beta * np.diag(held) + cost.alpha * (cost.best_pas - pas)
         share = open_s / TICK_S
         paid = cost.beta * (held * share + np.diag(held)[None, :] * (1 - share))
         forgone = cost.alpha * (
@@ -180,10 +179,9 @@ class Clairvoyant:
         best = np.full(len(configs), np.inf)
         best[0] = 0.0
         choices: list[np.ndarray[tuple[int], np.dtype[np.intp]]] = []
-        for at in range(ticks):
-            late = self._late(rates[at], limits[self.speeds[at]], open_s)
+        for at, speeds in enumerate(self.speeds):
+            late = self._late(rates[at], limits[speeds], open_s)
             total = best[:, None] + paid + forgone + cost.late * late / (mean_rps * TICK_S)
-            np.fill_diagonal(total, best + run_cost + cost.late * np.diag(late) / (mean_rps * TICK_S))
             choices.append(total.argmin(axis=0))
             best = total.min(axis=0)
         path = [int(best.argmin())]
